@@ -1,0 +1,1 @@
+"""Clients for Jobplane: status, sockets, webhook verification."""

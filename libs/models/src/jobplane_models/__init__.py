@@ -1,0 +1,1 @@
+"""Pydantic models of Jobplane's items, messages and documents."""

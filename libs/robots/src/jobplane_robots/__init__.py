@@ -1,0 +1,1 @@
+"""Streaming file-processing steps: hash, compress, validate, convert, split, resize."""

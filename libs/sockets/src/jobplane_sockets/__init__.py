@@ -1,0 +1,1 @@
+"""Posting to API Gateway WebSocket connections: retry, gone connections, fan-out."""

@@ -1,0 +1,1 @@
+"""Structured logs, EMF metrics and X-Ray annotations for Lambda functions, on the standard library."""

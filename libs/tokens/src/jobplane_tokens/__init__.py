@@ -1,0 +1,1 @@
+"""Verification of the JWTs that Jobplane accepts."""

@@ -1,0 +1,1 @@
+"""The workspace command: one module a verb."""
