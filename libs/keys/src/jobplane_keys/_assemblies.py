@@ -1,0 +1,141 @@
+"""Assembly ids, object prefixes, and what of an assembly may be shown."""
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+type AssemblyIdForm = Literal["canonical", "concat", "colon"]
+ASSEMBLY_ID_FORMS: tuple[str, ...] = get_args(AssemblyIdForm.__value__)
+
+# The one list of what leaves the table; everything else on an item is internal.
+PUBLIC_ASSEMBLY_FIELDS = (
+    "assembly_id",
+    "ok",
+    "error",
+    "message",
+    "uploads",
+    "results",
+    "bytes_expected",
+    "bytes_received",
+    "bytes_usage",
+    "execution_duration",
+    "execution_start",
+    "last_job_completed",
+    "template_id",
+    "branch",
+    "user",
+    "created_at",
+    "updated_at",
+    "progress_pct",
+    "steps_total",
+    "steps_completed",
+    "current_step",
+    "warnings",
+    "webhook",
+    "request_id",
+)
+
+_HEX_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+class InvalidMd5Error(ValueError):
+    """The text is neither 32 hex digits nor a base64 Content-MD5."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("not an MD5: expected 32 hex digits or a base64 Content-MD5")
+        self.text = text
+
+
+def normalise_md5(text: str) -> str:
+    """32 lower-hex digits of an MD5 given as hex (any case, spaces allowed) or as Content-MD5.
+
+    Raises InvalidMd5Error for anything else.
+    """
+    compact = "".join(text.split())
+    if _HEX_MD5.fullmatch(compact.lower()):
+        return compact.lower()
+    try:
+        digest = base64.b64decode(compact, validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidMd5Error(text) from None
+    if len(digest) != 16:
+        raise InvalidMd5Error(text)
+    return digest.hex()
+
+
+def assembly_id(
+    md5s: Sequence[str],
+    template_id: str,
+    user_id: str,
+    *,
+    form: AssemblyIdForm = "canonical",
+    branch: str = "main",
+    fields: Mapping[str, Any] | None = None,
+) -> str:
+    """Deterministic id of a job: 64 lower-hex digits of a SHA-256.
+
+    The same files (in any order), template and user give the same id. `canonical` hashes a JSON
+    array and covers branch and fields as well; `concat` and `colon` are the two older formulas,
+    kept for callers that compute ids themselves. Raises InvalidMd5Error for a malformed md5.
+    """
+    digests = sorted(normalise_md5(md5) for md5 in md5s)
+    if form == "concat":
+        text = "".join(digests) + template_id + user_id
+    elif form == "colon":
+        text = f"{','.join(digests)}:{template_id}:{user_id}"
+    elif form == "canonical":
+        text = _canonical_json(
+            ["jobplane:1", branch, template_id, user_id, digests, _fields_digest(fields or {})]
+        )
+    else:
+        raise ValueError(
+            f"unknown assembly id form {form!r}; known: {', '.join(ASSEMBLY_ID_FORMS)}"
+        )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def is_terminal_assembly(document: Mapping[str, Any]) -> bool:
+    """Whether the job has ended: completed, cancelled or failed."""
+    return bool(document.get("error")) or document.get("ok") in {
+        "ASSEMBLY_COMPLETED",
+        "ASSEMBLY_CANCELED",
+    }
+
+
+def public_assembly(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The public fields of an assembly item; result entries lose their storage keys."""
+    document = {name: item[name] for name in PUBLIC_ASSEMBLY_FIELDS if name in item}
+    if "uploads" in document:
+        document["uploads"] = [_without_key(file) for file in document["uploads"]]
+    if "results" in document:
+        document["results"] = {
+            step: [_without_key(file) for file in files]
+            for step, files in document["results"].items()
+        }
+    return document
+
+
+def upload_prefix(owner: str) -> str:
+    """Prefix of the objects that an owner may upload and use: `uploads/<digest of the owner>/`."""
+    return f"uploads/{hashlib.sha256(owner.encode()).hexdigest()[:32]}/"
+
+
+def result_prefix(assembly_id: str, step: str) -> str:
+    """Prefix of the objects that a step of an assembly makes."""
+    return f"results/{assembly_id}/{step}/"
+
+
+def _without_key(file: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in file.items() if name != "key"}
+
+
+def _fields_digest(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_canonical_json(fields).encode()).hexdigest()
+
+
+def _canonical_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,15 @@
+"""One spelling of time: ISO-8601, UTC, milliseconds, `Z`."""
+
+from datetime import UTC, datetime
+
+
+def iso_time(epoch_seconds: float) -> str:
+    """`2026-11-22T10:15:30.250Z` for 1795342530.25."""
+    moment = datetime.fromtimestamp(epoch_seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def parse_iso_time(text: str) -> float:
+    """Epoch seconds of an ISO-8601 time; one without an offset is UTC. ValueError when unreadable."""
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,32 @@
+"""Error codes of the socket protocol."""
+
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """`error.code` of a server message."""
+
+    VALIDATION_ERROR = "VALIDATION_ERROR"
+    INVALID_ACTION = "INVALID_ACTION"
+    INVALID_MESSAGE = "INVALID_MESSAGE"
+    UNAUTHORIZED = "UNAUTHORIZED"
+    FORBIDDEN = "FORBIDDEN"
+    NOT_FOUND = "NOT_FOUND"
+    DUPLICATE_REQUEST = "DUPLICATE_REQUEST"
+    PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    RATE_LIMITED = "RATE_LIMITED"
+    TIMEOUT = "TIMEOUT"
+    CANCELLED = "CANCELLED"
+    PROCESSING_FAILED = "PROCESSING_FAILED"
+    SERVICE_UNAVAILABLE = "SERVICE_UNAVAILABLE"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+
+
+RETRYABLE_CODES = frozenset(
+    {
+        ErrorCode.TIMEOUT,
+        ErrorCode.RATE_LIMITED,
+        ErrorCode.SERVICE_UNAVAILABLE,
+        ErrorCode.INTERNAL_ERROR,
+    }
+)

@@ -1,0 +1,79 @@
+"""DynamoDB's typed values to plain JSON values and back.
+
+boto3's own serializer answers with Decimal and needs all of boto3 imported; these speak JSON's
+types, which is what every Jobplane item holds.
+"""
+
+import base64
+import math
+from collections.abc import Mapping
+from typing import Any
+
+type Value = dict[str, Any]
+
+
+def to_item(values: Mapping[str, Any]) -> dict[str, Value]:
+    """A mapping of JSON values as a DynamoDB item: `{"n": 1}` → `{"n": {"N": "1"}}`."""
+    return {name: to_value(value) for name, value in values.items()}
+
+
+def from_item(item: Mapping[str, Value]) -> dict[str, Any]:
+    """A DynamoDB item as JSON values; integral numbers become int, others float, sets lists."""
+    return {name: from_value(value) for name, value in item.items()}
+
+
+def to_value(value: Any) -> Value:
+    """One JSON value in DynamoDB's typed form; TypeError names what JSON can't hold."""
+    match value:
+        case None:
+            return {"NULL": True}
+        case bool():
+            return {"BOOL": value}
+        case str():
+            return {"S": str(value)}
+        case int():
+            return {"N": str(int(value))}
+        case float():
+            if not math.isfinite(value):
+                raise TypeError(f"DynamoDB holds no {value}")
+            return {"N": repr(value)}
+        case bytes():
+            return {"B": value}
+        case Mapping():
+            return {"M": to_item(value)}
+        case list() | tuple():
+            return {"L": [to_value(part) for part in value]}
+        case set() | frozenset() if value and all(isinstance(part, str) for part in value):
+            return {"SS": sorted(value)}
+    raise TypeError(f"DynamoDB holds no {type(value).__name__}")
+
+
+def from_value(value: Value) -> Any:
+    """One typed value as a JSON value; binary becomes base64 text."""
+    ((kind, content),) = value.items()
+    match kind:
+        case "S" | "BOOL":
+            return content
+        case "N":
+            return _number(content)
+        case "M":
+            return from_item(content)
+        case "L":
+            return [from_value(part) for part in content]
+        case "NULL":
+            return None
+        case "SS":
+            return list(content)
+        case "NS":
+            return [_number(part) for part in content]
+        case "B":
+            return content if isinstance(content, str) else base64.b64encode(content).decode()
+    raise TypeError(f"unknown DynamoDB type {kind!r}")
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        return int(number) if number.is_integer() and abs(number) < 2**53 else number

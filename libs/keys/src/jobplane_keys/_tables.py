@@ -1,0 +1,66 @@
+"""Table names, keys and lifetimes of the real-time tables."""
+
+from urllib.parse import quote, unquote
+
+DEFAULT_TABLE_PREFIX = "streamer_"
+
+CONNECTION_TTL_SECONDS = 24 * 3600
+SUBSCRIPTION_TTL_SECONDS = 24 * 3600
+REQUEST_TTL_SECONDS = 7 * 24 * 3600
+ASSEMBLY_TTL_SECONDS = 30 * 24 * 3600
+
+
+def connections_table(prefix: str = DEFAULT_TABLE_PREFIX) -> str:
+    """Name of the table of open sockets, key `connection_id`."""
+    return f"{prefix}connections"
+
+
+def requests_table(prefix: str = DEFAULT_TABLE_PREFIX) -> str:
+    """Name of the table of asynchronous requests, key `owner` + `request_id`."""
+    return f"{prefix}requests"
+
+
+def subscriptions_table(prefix: str = DEFAULT_TABLE_PREFIX) -> str:
+    """Name of the table of listeners, key `request_key` + `connection_id`."""
+    return f"{prefix}subscriptions"
+
+
+def owner_key(tenant_id: str, user_id: str) -> str:
+    """Partition key of a user's requests: `tenant#user`.
+
+    `#` and `%` inside either part are percent-encoded, so no two pairs share a key and ordinary
+    ids (mail addresses included) stay readable.
+    """
+    return f"{_encode(tenant_id)}#{_encode(user_id)}"
+
+
+def split_owner_key(owner: str) -> tuple[str, str]:
+    """`(tenant_id, user_id)` of an owner key; ValueError when it is not one."""
+    tenant, separator, user = owner.partition("#")
+    if not separator or not tenant or not user or "#" in user:
+        raise ValueError(f"not an owner key: {owner!r}")
+    return unquote(tenant), unquote(user)
+
+
+def request_key(owner: str, request_id: str) -> str:
+    """Partition key of a request's subscriptions: `tenant#user#request_id`."""
+    return f"{owner}#{request_id}"
+
+
+def split_request_key(key: str) -> tuple[str, str]:
+    """`(owner, request_id)` of a request key; ValueError when it is not one."""
+    owner, separator, request_id = key.rpartition("#")
+    if not separator or not request_id:
+        raise ValueError(f"not a request key: {key!r}")
+    split_owner_key(owner)
+    return owner, request_id
+
+
+def ttl_after(now: float, seconds: int) -> int:
+    """Epoch seconds at which an item written at `now` may be deleted."""
+    return int(now) + seconds
+
+
+def _encode(part: str) -> str:
+    # Everything printable but the two meaningful characters stays as it is.
+    return part.replace("%", quote("%")).replace("#", quote("#"))

@@ -1,0 +1,187 @@
+"""The object that a function logs, counts and traces through."""
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any
+
+_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
+_TRACE_HEADER = "_X_AMZN_TRACE_ID"
+
+type Handler = Callable[[Any, Any], Any]
+
+
+class Telemetry:
+    """Logs, metrics and traces of one function.
+
+    Created once at import. `STAGE`, `LOG_LEVEL` (default INFO) and `METRICS_NAMESPACE` (default
+    Jobplane) come from the environment.
+    """
+
+    def __init__(self, service: str) -> None:
+        self.service = service
+        self._stage = os.environ.get("STAGE", "local")
+        self._threshold = _LEVELS.get(os.environ.get("LOG_LEVEL", "INFO").upper(), 20)
+        self._namespace = os.environ.get("METRICS_NAMESPACE", "Jobplane")
+        self._cold = True
+        self._invocation: dict[str, Any] = {}
+        self._ids: ContextVar[dict[str, Any]] = ContextVar("ids", default={})
+        self._metrics: dict[tuple[tuple[str, str], ...], dict[str, tuple[str, list[float]]]] = {}
+        self._lock = threading.Lock()
+
+    def handler(self, function: Handler) -> Handler:
+        """Decorate a Lambda handler: its log lines carry the invocation's ids, metrics go out at
+        the end, an exception is logged once and raised again.
+        """
+
+        @wraps(function)
+        def invoke(event: Any, context: Any) -> Any:
+            self._start(context)
+            with self.ids(), self.trace(os.environ.get(_TRACE_HEADER)):
+                try:
+                    return function(event, context)
+                except Exception as error:
+                    self.error("invocation failed", error=type(error).__name__, stack=_stack(error))
+                    raise
+                finally:
+                    self._flush()
+
+        return invoke
+
+    @contextmanager
+    def ids(self, **ids: Any) -> Iterator[None]:
+        """Everything logged inside carries these ids at top level, and so do the traces."""
+        token = self._ids.set({**self._ids.get(), **ids})
+        try:
+            yield
+        finally:
+            self._ids.reset(token)
+
+    def bind(self, **ids: Any) -> None:
+        """Add ids for the rest of the current `ids` block, or of the invocation."""
+        self._ids.set({**self._ids.get(), **ids})
+        if (tracing := sys.modules.get("jobplane_telemetry._tracing")) is not None:
+            tracing.annotate(ids)
+
+    def debug(self, message: str, **fields: Any) -> None:
+        """Log what helps only when looking for a fault."""
+        self._log("DEBUG", message, fields)
+
+    def info(self, message: str, **fields: Any) -> None:
+        """Log what happened."""
+        self._log("INFO", message, fields)
+
+    def warning(self, message: str, **fields: Any) -> None:
+        """Log what went wrong and was dealt with."""
+        self._log("WARNING", message, fields)
+
+    def error(self, message: str, **fields: Any) -> None:
+        """Log what an operator must look at."""
+        self._log("ERROR", message, fields)
+
+    def exception(self, message: str, error: BaseException, **fields: Any) -> None:
+        """Log an error with its stack."""
+        fields |= {"error": type(error).__name__, "stack": _stack(error)}
+        self._log("ERROR", message, fields)
+
+    def metric(self, name: str, value: float = 1, unit: str = "Count", **dimensions: str) -> None:
+        """Record a value for the end of the invocation; dimensions must be bounded in number."""
+        with self._lock:
+            group = self._metrics.setdefault(tuple(sorted(dimensions.items())), {})
+            group.setdefault(name, (unit, []))[1].append(value)
+
+    @property
+    def trace_header(self) -> str | None:
+        """The X-Ray header of this invocation, to be carried to whoever goes on with the work."""
+        return os.environ.get(_TRACE_HEADER)
+
+    def trace(self, header: str | None) -> AbstractContextManager[None]:
+        """Record AWS calls made inside as part of the header's trace, if that one is sampled."""
+        if not header or "Sampled=1" not in header:
+            return nullcontext()
+        from jobplane_telemetry import _tracing
+
+        return _tracing.segment(f"jobplane-{self.service}", header, self._ids.get())
+
+    def _start(self, context: Any) -> None:
+        self._invocation = {
+            "cold_start": self._cold,
+            "function_name": getattr(context, "function_name", self.service),
+            "function_memory_size": getattr(context, "memory_limit_in_mb", None),
+            "function_arn": getattr(context, "invoked_function_arn", None),
+            "function_request_id": getattr(context, "aws_request_id", None),
+        }
+        self._cold = False
+        if header := os.environ.get(_TRACE_HEADER):
+            root = header.partition("Root=")[2].partition(";")[0]
+            self._invocation["xray_trace_id"] = root or header
+
+    def _log(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        if _LEVELS[level] < self._threshold:
+            return
+        self._write(
+            {
+                "level": level,
+                "message": message,
+                "timestamp": _iso_now(),
+                "service": self.service,
+                **self._invocation,
+                **self._ids.get(),
+                **fields,
+            }
+        )
+
+    def _flush(self) -> None:
+        with self._lock:
+            groups, self._metrics = self._metrics, {}
+        for dimensions, metrics in groups.items():
+            names = [name for name, _ in dimensions]
+            sets = [["Environment"], ["Environment", *names]] if names else [["Environment"]]
+            self._write(
+                {
+                    "_aws": {
+                        "Timestamp": int(time.time() * 1000),
+                        "CloudWatchMetrics": [
+                            {
+                                "Namespace": self._namespace,
+                                "Dimensions": sets,
+                                "Metrics": [
+                                    {"Name": name, "Unit": unit}
+                                    for name, (unit, _) in metrics.items()
+                                ],
+                            }
+                        ],
+                    },
+                    "Environment": self._stage,
+                    "service": self.service,
+                    "function_request_id": self._invocation.get("function_request_id"),
+                    **self._ids.get(),
+                    **dict(dimensions),
+                    **{
+                        name: values[0] if len(values) == 1 else values
+                        for name, (_, values) in metrics.items()
+                    },
+                }
+            )
+
+    def _write(self, line: dict[str, Any]) -> None:
+        text = json.dumps(line, separators=(",", ":"), default=str)
+        # Looked up at every call: the runtime may replace standard output after import.
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def _iso_now() -> str:
+    seconds, milliseconds = divmod(int(time.time() * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
+
+
+def _stack(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
