@@ -10,6 +10,9 @@ def iso_time(epoch_seconds: float) -> str:
 
 
 def parse_iso_time(text: str) -> float:
-    """Epoch seconds of an ISO-8601 time; one without an offset is UTC. ValueError when unreadable."""
+    """Epoch seconds of an ISO-8601 time; one without an offset is UTC.
+
+    Raises ValueError when it is unreadable.
+    """
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -33,9 +33,7 @@ def to_value(value: Any) -> Value:
             return {"S": str(value)}
         case int():
             return {"N": str(int(value))}
-        case float():
-            if not math.isfinite(value):
-                raise TypeError(f"DynamoDB holds no {value}")
+        case float() if math.isfinite(value):
             return {"N": repr(value)}
         case bytes():
             return {"B": value}
@@ -43,9 +41,9 @@ def to_value(value: Any) -> Value:
             return {"M": to_item(value)}
         case list() | tuple():
             return {"L": [to_value(part) for part in value]}
-        case set() | frozenset() if value and all(isinstance(part, str) for part in value):
+        case frozenset() if value:
             return {"SS": sorted(value)}
-    raise TypeError(f"DynamoDB holds no {type(value).__name__}")
+    raise TypeError(f"DynamoDB holds no {value!r}")
 
 
 def from_value(value: Value) -> Any:

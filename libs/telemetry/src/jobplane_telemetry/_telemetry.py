@@ -6,13 +6,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import wraps
+from types import MappingProxyType
 from typing import Any
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
+_NO_IDS: Mapping[str, Any] = MappingProxyType({})
 _TRACE_HEADER = "_X_AMZN_TRACE_ID"
 
 type Handler = Callable[[Any, Any], Any]
@@ -32,7 +34,7 @@ class Telemetry:
         self._namespace = os.environ.get("METRICS_NAMESPACE", "Jobplane")
         self._cold = True
         self._invocation: dict[str, Any] = {}
-        self._ids: ContextVar[dict[str, Any]] = ContextVar("ids", default={})
+        self._ids: ContextVar[Mapping[str, Any]] = ContextVar("ids", default=_NO_IDS)
         self._metrics: dict[tuple[tuple[str, str], ...], dict[str, tuple[str, list[float]]]] = {}
         self._lock = threading.Lock()
 

@@ -10,7 +10,7 @@ import jwt
 MAX_TOKEN_LENGTH = 4096
 _LEEWAY_SECONDS = 30
 _MIN_SECRET_BYTES = 32
-_MAX_ID_LENGTH = 256
+_MAX_ID_LENGTH = 128
 
 
 class TokenError(Exception):
@@ -139,7 +139,13 @@ class TokenVerifier:
                 failure = error
             except jwt.InvalidAlgorithmError as error:
                 failure = failure or error
-            except (jwt.InvalidTokenError, ValueError, TypeError, RecursionError) as error:
+            except (
+                jwt.InvalidTokenError,
+                ArithmeticError,
+                RecursionError,
+                TypeError,
+                ValueError,
+            ) as error:
                 raise InvalidTokenError(str(error)) from error
         raise InvalidTokenError(str(failure)) from failure
 
@@ -168,8 +174,8 @@ def _id_claim(claims: Mapping[str, Any], name: str) -> str:
     value = claims.get(name)
     if not isinstance(value, str) or not value.strip():
         raise InvalidTokenError(f"{name} is not a non-empty string")
-    if len(value) > _MAX_ID_LENGTH or any(ord(character) < 32 for character in value):
-        raise InvalidTokenError(f"{name} is too long or holds control characters")
+    if len(value) > _MAX_ID_LENGTH or not value.isprintable():
+        raise InvalidTokenError(f"{name} is too long or holds unprintable characters")
     return value
 
 
