@@ -1,0 +1,103 @@
+"""The assembly document: what a status look-up answers and a webhook delivers."""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from jobplane_models._base import Open
+
+type OkCode = Literal[
+    "ASSEMBLY_UPLOADING", "ASSEMBLY_EXECUTING", "ASSEMBLY_COMPLETED", "ASSEMBLY_CANCELED"
+]
+type WebhookStatus = Literal[
+    "pending", "delivered", "retrying", "failed", "disabled", "unsigned_refused", "refused"
+]
+
+
+class AssemblyUser(Open):
+    """Who a job belongs to."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    user_id: str = Field(alias="userId")
+
+
+class AssemblyFile(Open):
+    """What uploads and results share. `size` in bytes; `ext` without dot."""
+
+    id: str
+    name: str
+    basename: str
+    ext: str
+    size: int
+    mime: str
+    field: str
+    meta: dict[str, Any] | None = None
+
+
+class AssemblyUpload(AssemblyFile):
+    """One input file; `id` is `upload_<uuid>`."""
+
+    md5hash: str
+
+
+class AssemblyResult(AssemblyFile):
+    """One output file; `id` is `result_<uuid>`, `original_id` the upload that it came from."""
+
+    original_id: str
+    ssl_url: str
+    md5hash: str | None = None
+
+
+class AssemblyWebhook(Open):
+    """What became of the notification."""
+
+    status: WebhookStatus
+    attempts: int = 0
+    last_response_code: int | None = None
+    last_attempt_at: str | None = None
+
+
+class AssemblyDocument(Open):
+    """The public state of a job.
+
+    Times are ISO-8601 UTC with milliseconds; `execution_duration` is in seconds, sizes in bytes,
+    `progress_pct` 0–100. Never both `ok` and `error`: an unfinished document has neither, or a
+    running `ok` code where the deployment asks for extended codes.
+    """
+
+    assembly_id: str
+    ok: OkCode | None = None
+    error: str | None = None
+    message: str
+    uploads: list[AssemblyUpload] = []
+    results: dict[str, list[AssemblyResult]] = {}
+    bytes_expected: int = 0
+    bytes_received: int = 0
+    bytes_usage: int = 0
+    execution_duration: float | None = None
+    execution_start: str | None = None
+    last_job_completed: str | None = None
+    template_id: str
+    branch: str = "main"
+    user: AssemblyUser | None = None
+    created_at: str
+    updated_at: str
+    progress_pct: float | None = None
+    steps_total: int | None = None
+    steps_completed: int | None = None
+    current_step: str | None = None
+    warnings: list[str] = []
+    webhook: AssemblyWebhook | None = None
+    request_id: str | None = None
+    stalled: bool = False
+
+    @property
+    def completed(self) -> bool:
+        """Whether the job ended well."""
+        return self.ok == "ASSEMBLY_COMPLETED" and not self.error
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the job has ended, one way or another."""
+        return bool(self.error) or self.ok in ("ASSEMBLY_COMPLETED", "ASSEMBLY_CANCELED")

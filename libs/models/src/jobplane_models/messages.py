@@ -1,0 +1,109 @@
+"""The socket protocol: what a client sends and what it hears."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator
+
+from jobplane_keys import RETRYABLE_CODES, ErrorCode
+from jobplane_models._base import Open, RequestId, Strict
+
+
+class ClientMessage(Strict):
+    """A request: `id` is the client's idempotency key, generated when absent.
+
+    `metadata` is a map of strings; `{"mode": "async"}` queues an action that is otherwise
+    answered at once, `{"on_disconnect": "cancel"}` ends the job with its connection.
+    """
+
+    id: RequestId | None = None
+    action: str
+    payload: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+
+
+class ErrorBody(Open):
+    """What went wrong; `details` lists faults as `{field, message}`."""
+
+    code: ErrorCode
+    message: str
+    details: list[dict[str, Any]] | dict[str, Any] | None = None
+    retryable: bool = False
+    retry_after_ms: int | None = None
+
+    @classmethod
+    def of(cls, code: ErrorCode, message: str, **extra: Any) -> "ErrorBody":
+        """A body whose `retryable` follows from its code."""
+        return cls(code=code, message=message, retryable=code in RETRYABLE_CODES, **extra)
+
+
+class _ServerMessage(Open):
+    request_id: str | None = None
+    timestamp: str
+
+
+class ResponseMessage(_ServerMessage):
+    """The answer of an action that ran at once."""
+
+    type: Literal["response"] = "response"
+    success: bool = True
+    data: dict[str, Any]
+
+
+class AcknowledgmentMessage(_ServerMessage):
+    """The request is stored; `complete` or `error` follows."""
+
+    type: Literal["acknowledgment"] = "acknowledgment"
+    status: str
+    message: str
+    assembly_id: str | None = None
+
+
+class ProgressMessage(_ServerMessage):
+    """How far a request is; `seq` strictly increases within it, `percentage` never falls."""
+
+    type: Literal["progress"] = "progress"
+    seq: int
+    percentage: float
+    message: str
+    metadata: dict[str, Any] | None = None
+
+
+class CompleteMessage(_ServerMessage):
+    """The end of a request that succeeded."""
+
+    type: Literal["complete"] = "complete"
+    seq: int
+    success: bool = True
+    result: dict[str, Any]
+
+
+class ErrorMessage(_ServerMessage):
+    """With `seq`: the end of a request that did not succeed. Without: the message was refused."""
+
+    type: Literal["error"] = "error"
+    seq: int | None = None
+    error: ErrorBody
+
+
+class PongMessage(_ServerMessage):
+    """The answer to `ping`."""
+
+    type: Literal["pong"] = "pong"
+
+
+class PingMessage(_ServerMessage):
+    """A probe from the server; needs no answer."""
+
+    type: Literal["ping"] = "ping"
+
+
+ServerMessage = Annotated[
+    ResponseMessage
+    | AcknowledgmentMessage
+    | ProgressMessage
+    | CompleteMessage
+    | ErrorMessage
+    | PongMessage
+    | PingMessage,
+    Discriminator("type"),
+]

@@ -1,0 +1,103 @@
+"""The payload of each socket action."""
+
+from datetime import date
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+
+from jobplane_models._base import Bytes, FileName, Md5, MimeType, RequestId, Strict, TemplateId
+
+MAX_FILES = 1000
+MAX_REPORT_DAYS = 365
+MAX_DELAY_SECONDS = 60
+
+
+def _iso_date(value: object) -> date:
+    if not isinstance(value, str) or len(value) != len("YYYY-MM-DD"):
+        raise ValueError("expected a date as YYYY-MM-DD")
+    return date.fromisoformat(value)
+
+
+ObjectKey = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+IsoDate = Annotated[date, BeforeValidator(_iso_date)]
+Fields = Annotated[dict[str, Any], Field(max_length=100)]
+
+
+class UploadFile(Strict):
+    """A file that the client is about to upload; `md5hash` in hex or as a Content-MD5."""
+
+    name: FileName
+    size: Bytes
+    mime: MimeType = "application/octet-stream"
+    md5hash: Md5
+
+
+class CreateUpload(Strict):
+    """Presigned PUTs for the inputs of one assembly."""
+
+    template_id: TemplateId
+    files: Annotated[list[UploadFile], Field(min_length=1, max_length=MAX_FILES)]
+    fields: Fields = {}
+
+
+class UploadedFile(UploadFile):
+    """A file that lies in the bucket under `key`."""
+
+    key: ObjectKey
+
+
+class ProcessAssembly(Strict):
+    """Run a template over uploaded files."""
+
+    template_id: TemplateId
+    uploads: Annotated[list[UploadedFile], Field(min_length=1, max_length=MAX_FILES)]
+    fields: Fields = {}
+
+
+class GenerateReport(Strict):
+    """A report over the caller's tenant; both dates are included."""
+
+    start_date: IsoDate
+    end_date: IsoDate
+    format: Literal["csv", "json"] = "json"
+    group_by: Literal["day", "action", "status"] = "day"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        days = (self.end_date - self.start_date).days
+        if days < 0:
+            raise ValueError("end_date lies before start_date")
+        if days > MAX_REPORT_DAYS:
+            raise ValueError(f"the range is longer than {MAX_REPORT_DAYS} days")
+        return self
+
+
+class Delay(Strict):
+    """A job that only waits and reports; `fail_at` is the step at which it fails."""
+
+    seconds: Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)] = 1.0
+    steps: Annotated[int, Field(ge=1, le=1000)] = 10
+    fail_at: Annotated[int, Field(ge=1, le=1000)] | None = None
+    transient: bool = False
+
+
+class RequestReference(Strict):
+    """Names one request of the caller."""
+
+    request_id: RequestId
+
+
+class Subscribe(RequestReference):
+    """Listen to a request; messages up to `since_seq` are known.
+
+    `user_id` names another member of the caller's tenant; it needs permission `tenant:read`.
+    """
+
+    since_seq: Annotated[int, Field(ge=0)] | None = None
+    user_id: str | None = None
+
+
+class Unsubscribe(RequestReference):
+    """Stop listening to a request."""
+
+    user_id: str | None = None
