@@ -12,10 +12,11 @@ from jobplane_keys._assemblies import (
     normalise_md5,
     public_assembly,
     result_prefix,
+    sign_links,
     upload_prefix,
 )
 from jobplane_keys._clock import iso_time, parse_iso_time
-from jobplane_keys._errors import RETRYABLE_CODES, ErrorCode
+from jobplane_keys._errors import MAX_MESSAGE_BYTES, RETRYABLE_CODES, ErrorCode
 from jobplane_keys._ids import (
     REQUEST_ID_PATTERN,
     is_request_id,
@@ -26,6 +27,7 @@ from jobplane_keys._ids import (
 from jobplane_keys._items import from_item, from_value, to_item, to_value
 from jobplane_keys._requests import (
     IN_FLIGHT_SHARDS,
+    PICK_UP_SECONDS,
     TERMINAL_STATUSES,
     RequestStatus,
     in_flight_shard,
@@ -53,6 +55,8 @@ __all__ = [
     "DEFAULT_TABLE_PREFIX",
     "IN_FLIGHT_SHARDS",
     "PUBLIC_ASSEMBLY_FIELDS",
+    "MAX_MESSAGE_BYTES",
+    "PICK_UP_SECONDS",
     "REQUEST_ID_PATTERN",
     "REQUEST_TTL_SECONDS",
     "RETRYABLE_CODES",
@@ -79,6 +83,7 @@ __all__ = [
     "request_key",
     "requests_table",
     "result_prefix",
+    "sign_links",
     "split_owner_key",
     "split_request_key",
     "subscriptions_table",

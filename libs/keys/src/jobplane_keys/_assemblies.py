@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 type AssemblyIdForm = Literal["canonical", "concat", "colon"]
@@ -39,6 +39,7 @@ PUBLIC_ASSEMBLY_FIELDS = (
     "request_id",
 )
 
+_LINKS = {"key": "ssl_url", "url_key": "url"}
 _HEX_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -117,6 +118,23 @@ def public_assembly(item: Mapping[str, Any]) -> dict[str, Any]:
             for step, files in document["results"].items()
         }
     return document
+
+
+def sign_links(value: Any, sign: Callable[[str], str]) -> Any:
+    """A stored result with its links made: `key` becomes `ssl_url`, `url_key` becomes `url`.
+
+    `sign` turns an object key into a URL. What a user put under `meta` is left alone.
+    """
+    if isinstance(value, list):
+        return [sign_links(part, sign) for part in value]
+    if not isinstance(value, Mapping):
+        return value
+    signed = {
+        name: part if name == "meta" else sign_links(part, sign)
+        for name, part in value.items()
+        if name not in _LINKS
+    }
+    return signed | {link: sign(value[name]) for name, link in _LINKS.items() if name in value}
 
 
 def upload_prefix(owner: str) -> str:

@@ -1,6 +1,9 @@
-"""Error codes of the socket protocol."""
+"""Error codes and limits of the socket protocol."""
 
 from enum import StrEnum
+
+# API Gateway closes a socket at 128 KB; the rest is room for the envelope.
+MAX_MESSAGE_BYTES = 96 * 1024
 
 
 class ErrorCode(StrEnum):

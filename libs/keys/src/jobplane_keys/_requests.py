@@ -21,6 +21,9 @@ TERMINAL_STATUSES = frozenset(
 
 IN_FLIGHT_SHARDS = 4
 
+# A request that no worker has taken by then is put to the stream again by the sweeper.
+PICK_UP_SECONDS = 300
+
 
 def in_flight_shard(request_key: str) -> str:
     """Partition of the sparse in-flight index that a request which is not terminal sits in."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator
+from pydantic import ConfigDict, Discriminator
 
 from jobplane_keys import RETRYABLE_CODES, ErrorCode
 from jobplane_models._base import Open, RequestId, Strict
@@ -14,6 +14,8 @@ class ClientMessage(Strict):
     `metadata` is a map of strings; `{"mode": "async"}` queues an action that is otherwise
     answered at once, `{"on_disconnect": "cancel"}` ends the job with its connection.
     """
+
+    model_config = ConfigDict(extra="ignore")
 
     id: RequestId | None = None
     action: str

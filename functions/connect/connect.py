@@ -1,0 +1,132 @@
+"""WebSocket $connect: verifies the caller's token and stores the connection.
+
+Trigger: API Gateway WebSocket `$connect`. The token comes in the query (`Authorization` or
+`token`) or in the `Authorization` header.
+Result: 200; 401 UNAUTHORIZED with one text for every token fault; 429 RATE_LIMITED above
+MAX_CONNECTIONS_PER_USER; 500 INTERNAL_ERROR when the store fails.
+Writes one item of `connections`; reads a count of the user's connections while the cap is on.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import botocore.session
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobplane_keys import (
+    CONNECTION_TTL_SECONDS,
+    DEFAULT_TABLE_PREFIX,
+    connections_table,
+    iso_time,
+    to_item,
+    ttl_after,
+)
+from jobplane_telemetry import Telemetry
+from jobplane_tokens import Identity, TokenError, TokenSettings, TokenVerifier, strip_bearer
+
+TABLE = connections_table(os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX))
+MAX_CONNECTIONS_PER_USER = int(os.environ.get("MAX_CONNECTIONS_PER_USER", "10"))
+
+telemetry = Telemetry("connect")
+verifier = TokenVerifier(TokenSettings.from_environment(os.environ))
+dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
+
+
+def token_of(event: Mapping[str, Any]) -> str | None:
+    """The token of a $connect event; parameter and header names are case-insensitive."""
+    query = _lower_keys(event.get("queryStringParameters"))
+    headers = _lower_keys(event.get("headers"))
+    candidates = (query.get("authorization"), query.get("token"), headers.get("authorization"))
+    return next((strip_bearer(value) for value in candidates if value), None)
+
+
+def connection_of(context: Mapping[str, Any], identity: Identity, now: float) -> dict[str, Any]:
+    """The connection's row."""
+    source = context.get("identity") or {}
+    return {
+        "connection_id": context["connectionId"],
+        "user_id": identity.user_id,
+        "tenant_id": identity.tenant_id,
+        "permissions": list(identity.permissions),
+        "endpoint": f"{context.get('domainName', '')}/{context.get('stage', '')}",
+        "connected_at": iso_time(now),
+        "last_seen_at": iso_time(now),
+        "source_ip": source.get("sourceIp") or "",
+        "user_agent": (source.get("userAgent") or "")[:512],
+        "token_expires_at": identity.expires_at,
+        "ttl": ttl_after(now, CONNECTION_TTL_SECONDS),
+    }
+
+
+def answer(status: int, body: Mapping[str, str]) -> dict[str, Any]:
+    """A proxy answer."""
+    return {
+        "statusCode": status,
+        "headers": {"Content-Type": "application/json"},
+        "body": json.dumps(body),
+    }
+
+
+def refused(status: int, code: str, text: str) -> dict[str, Any]:
+    """A proxy answer that ends the handshake."""
+    return answer(status, {"error": text, "code": code})
+
+
+def has_room(identity: Identity, now: float) -> bool:
+    """Whether the user may open one more connection. Counts on an index, so it may lag a little."""
+    count = 0
+    query: dict[str, Any] = {
+        "TableName": TABLE,
+        "IndexName": "by-user",
+        "Select": "COUNT",
+        "KeyConditionExpression": "user_id = :user",
+        "FilterExpression": "tenant_id = :tenant AND #ttl > :now",
+        "ExpressionAttributeNames": {"#ttl": "ttl"},
+        "ExpressionAttributeValues": to_item(
+            {":user": identity.user_id, ":tenant": identity.tenant_id, ":now": int(now)}
+        ),
+    }
+    while True:
+        page = dynamodb.query(**query)
+        count += int(page["Count"])
+        if count >= MAX_CONNECTIONS_PER_USER or "LastEvaluatedKey" not in page:
+            return count < MAX_CONNECTIONS_PER_USER
+        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+
+@telemetry.handler
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    started = time.time()
+    request = event["requestContext"]
+    telemetry.bind(connection_id=request["connectionId"])
+    try:
+        identity = verifier.verify(token_of(event))
+    except TokenError as error:
+        telemetry.metric("AuthenticationFailed", ErrorType=error.reason)
+        telemetry.warning("token refused", reason=error.reason, cause=str(error))
+        return refused(401, "UNAUTHORIZED", "Authentication failed")
+
+    telemetry.bind(user_id=identity.user_id, tenant_id=identity.tenant_id)
+    try:
+        if MAX_CONNECTIONS_PER_USER and not has_room(identity, started):
+            telemetry.metric("ConnectionRefused", ErrorType="too_many_connections")
+            telemetry.warning("too many connections", limit=MAX_CONNECTIONS_PER_USER)
+            return refused(429, "RATE_LIMITED", "Too many connections")
+        dynamodb.put_item(TableName=TABLE, Item=to_item(connection_of(request, identity, started)))
+    except (BotoCoreError, ClientError) as error:
+        telemetry.exception("connection not stored", error)
+        return refused(500, "INTERNAL_ERROR", "Could not connect")
+
+    telemetry.metric("ConnectionEstablished")
+    telemetry.metric(
+        "ProcessingLatency", (time.time() - started) * 1000, "Milliseconds", Action="connect"
+    )
+    telemetry.info("connection established")
+    return answer(200, {"message": "Connected successfully"})
+
+
+def _lower_keys(values: Mapping[str, str] | None) -> dict[str, str]:
+    return {name.lower(): value for name, value in (values or {}).items()}

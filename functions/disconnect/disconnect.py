@@ -1,0 +1,135 @@
+"""WebSocket $disconnect: removes the connection and what hangs on it.
+
+Trigger: API Gateway WebSocket `$disconnect`, which is best effort and may come twice or never.
+Result: always 200; a step that fails is logged and counted, the others still run.
+Deletes the item of `connections` and the connection's `subscriptions`; of the `requests` that
+began on it and are still open, those with `on_disconnect: "cancel"` get `cancel_requested`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import botocore.session
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobplane_keys import (
+    DEFAULT_TABLE_PREFIX,
+    TERMINAL_STATUSES,
+    connections_table,
+    from_item,
+    parse_iso_time,
+    requests_table,
+    to_item,
+)
+from jobplane_sockets import drop_subscriptions
+from jobplane_telemetry import Telemetry
+
+TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
+
+telemetry = Telemetry("disconnect")
+dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
+
+
+def delete_connection(connection_id: str, now: float) -> None:
+    """Delete the row; its old image tells how long the connection lasted."""
+    deleted = dynamodb.delete_item(
+        TableName=connections_table(TABLE_PREFIX),
+        Key=to_item({"connection_id": connection_id}),
+        ReturnValues="ALL_OLD",
+    )
+    if "Attributes" not in deleted:
+        telemetry.info("connection was gone already")
+        return
+    row = from_item(deleted["Attributes"])
+    telemetry.bind(user_id=row["user_id"], tenant_id=row["tenant_id"])
+    duration = now - parse_iso_time(row["connected_at"])
+    telemetry.metric("ConnectionClosed")
+    telemetry.metric("ConnectionDuration", max(0.0, duration), "Seconds")
+
+
+def cancel_requests(connection_id: str) -> int:
+    """Ask the connection's open requests that want it to stop; how many were asked."""
+    return sum(
+        request_cancellation(row["owner"], row["request_id"])
+        for row in requests_of(connection_id)
+        if row.get("on_disconnect") == "cancel" and row["status"] not in TERMINAL_STATUSES
+    )
+
+
+def requests_of(connection_id: str) -> Iterator[dict[str, Any]]:
+    """Requests that began on a connection, as the index shows them."""
+    query: dict[str, Any] = {
+        "TableName": requests_table(TABLE_PREFIX),
+        "IndexName": "by-connection",
+        "KeyConditionExpression": "connection_id = :id",
+        "ExpressionAttributeValues": to_item({":id": connection_id}),
+    }
+    while True:
+        page = dynamodb.query(**query)
+        yield from map(from_item, page["Items"])
+        if "LastEvaluatedKey" not in page:
+            return
+        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+
+def request_cancellation(owner: str, request_id: str) -> bool:
+    """Set `cancel_requested` on a request that has not ended; whether it was set."""
+    try:
+        dynamodb.update_item(
+            TableName=requests_table(TABLE_PREFIX),
+            Key=to_item({"owner": owner, "request_id": request_id}),
+            UpdateExpression="SET cancel_requested = :true",
+            ConditionExpression=(
+                "attribute_exists(request_id) AND NOT #status IN (:completed, :failed, :cancelled)"
+            ),
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues=to_item(
+                {
+                    ":true": True,
+                    ":completed": "COMPLETED",
+                    ":failed": "FAILED",
+                    ":cancelled": "CANCELLED",
+                }
+            ),
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
+    return True
+
+
+def attempt[T](step: str, action: Callable[[], T]) -> T | None:
+    """Run one step of the clean-up; its failure is logged and counted, and ends nothing else."""
+    try:
+        return action()
+    except (BotoCoreError, ClientError) as error:
+        telemetry.metric("CleanupFailed", ErrorType=step)
+        telemetry.exception("clean-up step failed", error, step=step)
+        return None
+
+
+@telemetry.handler
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    started = time.time()
+    connection_id = event["requestContext"]["connectionId"]
+    telemetry.bind(connection_id=connection_id)
+
+    attempt("delete_connection", lambda: delete_connection(connection_id, started))
+    subscriptions = attempt(
+        "drop_subscriptions", lambda: drop_subscriptions(dynamodb, TABLE_PREFIX, connection_id)
+    )
+    requests = attempt("cancel_requests", lambda: cancel_requests(connection_id))
+
+    telemetry.metric("SubscriptionsCancelled", subscriptions or 0)
+    telemetry.metric("RequestsCancelled", requests or 0)
+    telemetry.metric(
+        "ProcessingLatency", (time.time() - started) * 1000, "Milliseconds", Action="disconnect"
+    )
+    telemetry.info("connection closed", subscriptions=subscriptions, requests=requests)
+    return {
+        "statusCode": 200,
+        "headers": {"Content-Type": "application/json"},
+        "body": json.dumps({"message": "Disconnected successfully"}),
+    }

@@ -1,0 +1,792 @@
+"""WebSocket $default: answers short actions at once, enqueues long ones.
+
+Trigger: API Gateway WebSocket `$default`; the answer goes back through the route response, so a
+short action costs no management call. Identity comes from the connection's row alone.
+Input: `{"id"?, "action", "payload"?, "metadata"?}`. Output: one `response`, `acknowledgment`,
+`pong` or `error` message. Reads `connections`; reads and writes `requests` (an enqueue is one
+conditional PutItem) and `subscriptions`; reads `assemblies`; signs uploads to the files bucket.
+An expired token ends the connection.
+"""
+
+import base64
+import importlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobplane_keys import (
+    DEFAULT_TABLE_PREFIX,
+    MAX_MESSAGE_BYTES,
+    PICK_UP_SECONDS,
+    REQUEST_TTL_SECONDS,
+    RETRYABLE_CODES,
+    SUBSCRIPTION_TTL_SECONDS,
+    TERMINAL_STATUSES,
+    ErrorCode,
+    RequestStatus,
+    assembly_id,
+    connections_table,
+    from_item,
+    in_flight_shard,
+    is_request_id,
+    is_terminal_assembly,
+    iso_time,
+    new_request_id,
+    owner_key,
+    parse_iso_time,
+    request_key,
+    requests_table,
+    sign_links,
+    subscriptions_table,
+    to_item,
+    ttl_after,
+    upload_prefix,
+)
+from jobplane_sockets import drop_connection, listeners, post, unsubscribe
+from jobplane_telemetry import Telemetry
+
+TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
+CONNECTIONS = connections_table(TABLE_PREFIX)
+REQUESTS = requests_table(TABLE_PREFIX)
+SUBSCRIPTIONS = subscriptions_table(TABLE_PREFIX)
+ASSEMBLIES = os.environ["DYNAMODB_TABLE"]
+FILES_BUCKET = os.environ["FILES_BUCKET"]
+WEBSOCKET_ENDPOINT = os.environ["WEBSOCKET_ENDPOINT"]
+ASSEMBLY_ID_FORM: Any = os.environ.get("ASSEMBLY_ID_FORM", "canonical")
+BRANCH = os.environ.get("BRANCH", "main")
+MAX_UPLOAD_BYTES = int(os.environ.get("MAX_UPLOAD_BYTES", str(5 * 1024**3)))
+VERSION = os.environ.get("VERSION", "0.1.0")
+
+MAX_ATTEMPTS = 4
+LINK_SECONDS = 3600
+SEEN_EVERY_SECONDS = 60
+MAX_FAULTS = 20
+
+session = botocore.session.get_session()
+dynamodb: Any = session.create_client("dynamodb")
+telemetry = Telemetry("router")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One understood message, with the connection's row that says whose it is."""
+
+    id: str
+    action: str
+    payload: Any
+    metadata: Mapping[str, str]
+    connection: Mapping[str, Any]
+    now: float
+
+    @property
+    def connection_id(self) -> str:
+        return str(self.connection["connection_id"])
+
+    @property
+    def owner(self) -> str:
+        return owner_key(self.connection["tenant_id"], self.connection["user_id"])
+
+    def may(self, permission: str) -> bool:
+        return permission in self.connection.get("permissions", ())
+
+
+type Message = dict[str, Any]
+type Run = Callable[[Request], Message]
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """How a name is answered. `payload` names a model of jobplane_models.payloads, or is None for
+    any object. `run` returns the answer's data, or, for an async action, what its row holds besides
+    the request itself.
+    """
+
+    name: str
+    mode: Literal["sync", "async"]
+    payload: str | None
+    forcible: bool
+    run: Run
+
+
+ACTIONS: dict[str, Action] = {}
+
+
+class RefusedError(Exception):
+    """The message is answered with an error and changes nothing."""
+
+    def __init__(self, code: ErrorCode, message: str, **extra: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.body = {
+            "code": code,
+            "message": message,
+            "retryable": code in RETRYABLE_CODES,
+            **extra,
+        }
+
+
+class TokenExpiredError(Exception):
+    """The connection outlived its token."""
+
+
+def action(
+    name: str,
+    *,
+    mode: Literal["sync", "async"] = "sync",
+    payload: str | None = None,
+    forcible: bool = False,
+) -> Callable[[Run], Run]:
+    """Register an action. `forcible`: a sync one that `metadata.mode = "async"` may enqueue."""
+
+    def register(run: Run) -> Run:
+        if name in ACTIONS:
+            raise ValueError(f"action {name!r} is registered twice")
+        ACTIONS[name] = Action(name, mode, payload, forcible, run)
+        return run
+
+    return register
+
+
+def parse(body: str | None) -> dict[str, Any]:
+    """The message as a JSON object."""
+    text = body or ""
+    if len(text) > MAX_MESSAGE_BYTES or len(text.encode(errors="replace")) > MAX_MESSAGE_BYTES:
+        raise RefusedError(
+            ErrorCode.PAYLOAD_TOO_LARGE, f"A message may hold {MAX_MESSAGE_BYTES} bytes"
+        )
+    try:
+        message = json.loads(text, parse_constant=_refuse_constant)
+        if "\\u" in text:
+            # Half a surrogate pair is valid JSON that can be neither stored nor sent.
+            json.dumps(message, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, "The message is not JSON text") from None
+    if not isinstance(message, dict):
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, "The message is not a JSON object")
+    return message
+
+
+def envelope_faults(message: Mapping[str, Any]) -> list[Message]:
+    """What is wrong with an envelope, field by field; agrees with the model ClientMessage."""
+    faults = []
+    if not isinstance(message.get("action"), str):
+        faults.append(fault("action", "a string is required"))
+    if (given := message.get("id")) is not None and not is_request_id(given):
+        faults.append(fault("id", "expected 1 to 128 of A-Z a-z 0-9 . _ : -"))
+    if not isinstance(message.get("payload", {}), dict):
+        faults.append(fault("payload", "expected an object"))
+    metadata = message.get("metadata", {})
+    if not isinstance(metadata, dict):
+        faults.append(fault("metadata", "expected an object of strings"))
+    else:
+        faults += [
+            fault(f"metadata.{name}", "expected a string")
+            for name, value in metadata.items()
+            if not isinstance(value, str)
+        ]
+    return faults[:MAX_FAULTS]
+
+
+def fault(field: str, message: str) -> Message:
+    """One entry of an error's details."""
+    return {"field": field, "message": message}
+
+
+def validated(model_name: str, payload: Mapping[str, Any]) -> Any:
+    """The payload as its model; pydantic is loaded by the first action that has one."""
+    from pydantic import ValidationError
+
+    model = getattr(importlib.import_module("jobplane_models.payloads"), model_name)
+    try:
+        return model.model_validate(payload)
+    except ValidationError as error:
+        faults = [
+            fault(".".join(("payload", *map(str, part["loc"]))), part["msg"])
+            for part in error.errors(include_url=False, include_input=False)[:MAX_FAULTS]
+        ]
+        raise RefusedError(
+            ErrorCode.VALIDATION_ERROR, "The payload is not valid", details=faults
+        ) from error
+
+
+def canonical(payload: Any) -> str:
+    """A payload as stored: JSON text that is equal when the payloads are."""
+    plain = payload.model_dump(mode="json") if hasattr(payload, "model_dump") else payload
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def state_of(row: Mapping[str, Any]) -> Message:
+    """A request as its owner may see it; links in its result are signed now."""
+    progress = row.get("progress") or {}
+    state = {
+        name: row[name]
+        for name in (
+            "request_id",
+            "action",
+            "status",
+            "attempts",
+            "assembly_id",
+            "cancel_requested",
+            "created_at",
+            "started_at",
+            "updated_at",
+            "ended_at",
+        )
+        if name in row
+    }
+    state |= {"seq": row.get("seq", progress.get("seq", 0)), "progress": row.get("progress")}
+    if "error" in row:
+        state["error"] = row["error"]
+    if "result_key" in row:
+        state["result"] = {"url": sign_download(row["result_key"])}
+    elif "result" in row:
+        state["result"] = sign_links(json.loads(row["result"]), sign_download)
+    return state
+
+
+def answer(kind: str, request_id: str | None, now: float, **content: Any) -> Message:
+    """A server message."""
+    head: Message = {"type": kind}
+    if request_id is not None:
+        head["request_id"] = request_id
+    return head | content | {"timestamp": iso_time(now)}
+
+
+@cache
+def s3() -> Any:
+    """Made by the first message that needs a link; it signs and makes no calls."""
+    return session.create_client("s3", config=Config(signature_version="s3v4"))
+
+
+@cache
+def management() -> Any:
+    """The connections' management API."""
+    return session.create_client("apigatewaymanagementapi", endpoint_url=WEBSOCKET_ENDPOINT)
+
+
+def sign_download(key: str) -> str:
+    """A link to an object, good for an hour."""
+    params = {"Bucket": FILES_BUCKET, "Key": key}
+    return str(s3().generate_presigned_url("get_object", Params=params, ExpiresIn=LINK_SECONDS))
+
+
+def sign_upload(key: str, file: Any) -> Message:
+    """A presigned PUT that takes the announced bytes and no others."""
+    headers = {
+        "Content-MD5": base64.b64encode(bytes.fromhex(file.md5hash)).decode(),
+        "Content-Length": str(file.size),
+        "Content-Type": file.mime,
+    }
+    url = s3().generate_presigned_url(
+        "put_object",
+        Params={
+            "Bucket": FILES_BUCKET,
+            "Key": key,
+            "ContentMD5": headers["Content-MD5"],
+            "ContentLength": file.size,
+            "ContentType": file.mime,
+        },
+        ExpiresIn=LINK_SECONDS,
+    )
+    return {"method": "PUT", "url": url, "headers": headers}
+
+
+def connection_of(connection_id: str, now: float) -> dict[str, Any]:
+    """The connection's row; TokenExpiredError when it is gone or its token has run out."""
+    found = dynamodb.get_item(
+        TableName=CONNECTIONS,
+        Key=to_item({"connection_id": connection_id}),
+        ConsistentRead=True,
+    )
+    row = from_item(found.get("Item", {}))
+    if not row or row["ttl"] <= now or row["token_expires_at"] <= now:
+        raise TokenExpiredError(connection_id)
+    return row
+
+
+def request_of(owner: str, request_id: str, now: float) -> dict[str, Any]:
+    """A request's row; refused with NOT_FOUND when the owner has none of that id."""
+    found = dynamodb.get_item(
+        TableName=REQUESTS,
+        Key=to_item({"owner": owner, "request_id": request_id}),
+        ConsistentRead=True,
+    )
+    row = from_item(found.get("Item", {}))
+    if not row or row["ttl"] <= now:
+        raise RefusedError(ErrorCode.NOT_FOUND, "No such request")
+    return row
+
+
+def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
+    """Store the request for the processor: one conditional PutItem.
+
+    A repetition of the same request is acknowledged again; another one under the same id is
+    refused.
+    """
+    payload = canonical(request.payload)
+    moment = iso_time(request.now)
+    row = {
+        "owner": request.owner,
+        "request_id": request.id,
+        "tenant_id": request.connection["tenant_id"],
+        "connection_id": request.connection_id,
+        "action": request.action,
+        "payload": payload,
+        "metadata": request.metadata,
+        "status": RequestStatus.PENDING,
+        "attempts": 0,
+        "max_attempts": MAX_ATTEMPTS,
+        "cancel_requested": False,
+        "on_disconnect": request.metadata.get("on_disconnect", "detach"),
+        "subscriber_count": 0,
+        "lease_shard": in_flight_shard(request_key(request.owner, request.id)),
+        "lease_until": int(request.now) + PICK_UP_SECONDS,
+        "created_at": moment,
+        "updated_at": moment,
+        "ttl": ttl_after(request.now, REQUEST_TTL_SECONDS),
+        **extra,
+    }
+    if telemetry.trace_header:
+        row["trace_header"] = telemetry.trace_header
+    try:
+        dynamodb.put_item(
+            TableName=REQUESTS,
+            Item=to_item(row),
+            ConditionExpression="attribute_not_exists(request_id) OR #ttl <= :now",
+            ExpressionAttributeNames={"#ttl": "ttl"},
+            ExpressionAttributeValues=to_item({":now": int(request.now)}),
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        row = from_item(error.response["Item"])
+        if (row["action"], row["payload"]) != (request.action, payload):
+            raise RefusedError(
+                ErrorCode.DUPLICATE_REQUEST, "Another request was sent under this id"
+            ) from error
+    return acknowledgment(request, row)
+
+
+def acknowledgment(request: Request, row: Mapping[str, Any]) -> Message:
+    """Says that the request is stored, and how far it is when it was stored before."""
+    queued = row["status"] == RequestStatus.PENDING
+    content = {
+        "status": "queued" if queued else row["status"].lower(),
+        "message": "Request queued" if queued else "Request is known",
+    }
+    if "assembly_id" in row:
+        content["assembly_id"] = row["assembly_id"]
+    return answer("acknowledgment", request.id, request.now, **content)
+
+
+def listen(owner: str, request: Request, target: str) -> bool:
+    """Subscribe the connection to an unfinished request; whether it is one.
+
+    Row and count change in one transaction; a repetition changes neither.
+    """
+    row = {
+        "request_key": request_key(owner, target),
+        "connection_id": request.connection_id,
+        "user_id": request.connection["user_id"],
+        "created_at": iso_time(request.now),
+        "ttl": ttl_after(request.now, SUBSCRIPTION_TTL_SECONDS),
+    }
+    try:
+        dynamodb.transact_write_items(
+            TransactItems=[
+                {
+                    "Put": {
+                        "TableName": SUBSCRIPTIONS,
+                        "Item": to_item(row),
+                        "ConditionExpression": "attribute_not_exists(request_key)",
+                    }
+                },
+                {
+                    "Update": {
+                        "TableName": REQUESTS,
+                        "Key": to_item({"owner": owner, "request_id": target}),
+                        "UpdateExpression": "ADD subscriber_count :one",
+                        "ConditionExpression": "attribute_exists(lease_shard)",
+                        "ExpressionAttributeValues": to_item({":one": 1}),
+                    }
+                },
+            ]
+        )
+    except dynamodb.exceptions.TransactionCanceledException as error:
+        reasons: list[str] = [
+            reason.get("Code") for reason in error.response["CancellationReasons"]
+        ]
+        if "ConditionalCheckFailed" not in reasons:
+            raise
+        already_listening = reasons[1] != "ConditionalCheckFailed"
+        return already_listening
+    return True
+
+
+def cancel_pending(request: Request, row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """End a request that no worker has taken; its last row, or None when one has."""
+    seq = (row.get("progress") or {}).get("seq", 0) + 1
+    error = {"code": ErrorCode.CANCELLED, "message": "Cancelled", "retryable": False}
+    moment = iso_time(request.now)
+    try:
+        updated = dynamodb.update_item(
+            TableName=REQUESTS,
+            Key=to_item({"owner": row["owner"], "request_id": row["request_id"]}),
+            UpdateExpression=(
+                "SET #status = :cancelled, #error = :error, seq = :seq, cancel_requested = :true,"
+                " ended_at = :moment, updated_at = :moment REMOVE lease_shard, lease_until"
+            ),
+            ConditionExpression="#status = :pending",
+            ExpressionAttributeNames={"#status": "status", "#error": "error"},
+            ExpressionAttributeValues=to_item(
+                {
+                    ":cancelled": RequestStatus.CANCELLED,
+                    ":pending": RequestStatus.PENDING,
+                    ":error": error,
+                    ":seq": seq,
+                    ":true": True,
+                    ":moment": moment,
+                }
+            ),
+            ReturnValues="ALL_NEW",
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return None
+    return from_item(updated["Attributes"])
+
+
+def ask_to_cancel(row: Mapping[str, Any]) -> bool:
+    """Have the worker of a request stop it; False when it has ended meanwhile."""
+    try:
+        dynamodb.update_item(
+            TableName=REQUESTS,
+            Key=to_item({"owner": row["owner"], "request_id": row["request_id"]}),
+            UpdateExpression="SET cancel_requested = :true",
+            ConditionExpression="attribute_exists(lease_shard)",
+            ExpressionAttributeValues=to_item({":true": True}),
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
+    return True
+
+
+def announce(row: Mapping[str, Any], message: Message) -> None:
+    """Post to the connection that began a request and to all that listen to it."""
+    key = request_key(row["owner"], row["request_id"])
+    targets = {row["connection_id"]}
+    if row.get("subscriber_count", 0) > 0:
+        targets |= set(listeners(dynamodb, TABLE_PREFIX, key, time.time()))
+    delivery = post(management(), targets, message)
+    for connection_id in delivery.gone:
+        drop_connection(dynamodb, TABLE_PREFIX, connection_id)
+    if delivery.failed:
+        telemetry.warning("message not delivered", connections=delivery.failed)
+
+
+def end_connection(connection_id: str, now: float) -> None:
+    """Say why, then close the socket of a connection whose token has run out."""
+    body = RefusedError(ErrorCode.UNAUTHORIZED, "The token has expired").body
+    post(management(), [connection_id], answer("error", None, now, error=body))
+    try:
+        management().delete_connection(ConnectionId=connection_id)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 410:
+            raise
+
+
+@action("ping")
+def ping(request: Request) -> Message:
+    """Keeps the connection; its row is touched at most once a minute."""
+    if request.now - parse_iso_time(request.connection["last_seen_at"]) >= SEEN_EVERY_SECONDS:
+        dynamodb.update_item(
+            TableName=CONNECTIONS,
+            Key=to_item({"connection_id": request.connection_id}),
+            UpdateExpression="SET last_seen_at = :now",
+            ConditionExpression="attribute_exists(connection_id)",
+            ExpressionAttributeValues=to_item({":now": iso_time(request.now)}),
+        )
+    return {}
+
+
+@action("echo", forcible=True)
+def echo(request: Request) -> Message:
+    """Gives the payload back."""
+    return {
+        "echo": request.payload,
+        "action": request.action,
+        "received_at": iso_time(request.now),
+    }
+
+
+@action("health", forcible=True)
+def health(request: Request) -> Message:
+    """Reads the requests table and says how long it took."""
+    started = time.perf_counter()
+    dynamodb.get_item(
+        TableName=REQUESTS, Key=to_item({"owner": request.owner, "request_id": request.id})
+    )
+    latency = round((time.perf_counter() - started) * 1000, 2)
+    return {
+        "status": "healthy",
+        "version": VERSION,
+        "checks": {"requests_table": {"status": "healthy", "latency_ms": latency}},
+    }
+
+
+@action("create_upload", payload="CreateUpload")
+def create_upload(request: Request) -> Message:
+    """One presigned PUT per file; says so when the same job has already ended well."""
+    for number, file in enumerate(request.payload.files):
+        if file.size > MAX_UPLOAD_BYTES:
+            field = f"payload.files.{number}.size"
+            raise RefusedError(
+                ErrorCode.VALIDATION_ERROR,
+                "The file is too large",
+                details=[fault(field, f"at most {MAX_UPLOAD_BYTES} bytes")],
+            )
+    job = assembly_of(request, [file.md5hash for file in request.payload.files])
+    found = dynamodb.get_item(
+        TableName=ASSEMBLIES,
+        Key=to_item({"assembly_id": job}),
+        ProjectionExpression="#owner, ok, #error, #ttl",
+        ExpressionAttributeNames={"#owner": "owner", "#error": "error", "#ttl": "ttl"},
+    )
+    known = from_item(found.get("Item", {}))
+    completed = (
+        known.get("owner") == request.owner
+        and is_terminal_assembly(known)
+        and not known.get("error")
+        and known.get("ttl", request.now) > request.now
+    )
+    prefix = f"{upload_prefix(request.owner)}{job}/"
+    return {
+        "assembly_id": job,
+        "completed": completed,
+        "expires_at": iso_time(request.now + LINK_SECONDS),
+        "uploads": [
+            {
+                "key": prefix + file.md5hash,
+                "name": file.name,
+                "size": file.size,
+                "mime": file.mime,
+                "md5hash": file.md5hash,
+                **sign_upload(prefix + file.md5hash, file),
+            }
+            for file in request.payload.files
+        ],
+    }
+
+
+@action("process_assembly", mode="async", payload="ProcessAssembly")
+def process_assembly(request: Request) -> Message:
+    """Runs a template over the caller's own uploads."""
+    prefix = upload_prefix(request.owner)
+    foreign = [
+        fault(f"payload.uploads.{number}.key", "not an upload of yours")
+        for number, file in enumerate(request.payload.uploads)
+        if not file.key.startswith(prefix)
+    ]
+    if foreign:
+        raise RefusedError(
+            ErrorCode.FORBIDDEN, "Some uploads are not yours", details=foreign[:MAX_FAULTS]
+        )
+    return {"assembly_id": assembly_of(request, [file.md5hash for file in request.payload.uploads])}
+
+
+@action("generate_report", mode="async", payload="GenerateReport")
+def generate_report(request: Request) -> Message:
+    """A report over the caller's tenant; needs the permission `reports`."""
+    if not request.may("reports"):
+        raise RefusedError(ErrorCode.FORBIDDEN, "The permission 'reports' is needed")
+    return {}
+
+
+@action("delay", mode="async", payload="Delay")
+def delay(request: Request) -> Message:
+    """A diagnostic job that waits and reports."""
+    return {}
+
+
+@action("status", payload="RequestReference")
+def status(request: Request) -> Message:
+    """The caller's request as it is stored."""
+    return fitting(state_of(request_of(request.owner, request.payload.request_id, request.now)))
+
+
+@action("subscribe", payload="Subscribe")
+def subscribe(request: Request) -> Message:
+    """The state of a request, and its messages from now on."""
+    owner, target = listened_owner(request), request.payload.request_id
+    listening = listen(owner, request, target)
+    state = fitting(state_of(request_of(owner, target, request.now)))
+    return state | {"subscribed": listening and state["status"] not in TERMINAL_STATUSES}
+
+
+@action("unsubscribe", payload="Unsubscribe")
+def stop_listening(request: Request) -> Message:
+    """Ends a subscription; ending one that is not there is success."""
+    key = request_key(listened_owner(request), request.payload.request_id)
+    was_subscribed = unsubscribe(dynamodb, TABLE_PREFIX, key, request.connection_id)
+    return {"request_id": request.payload.request_id, "was_subscribed": was_subscribed}
+
+
+@action("cancel", payload="RequestReference")
+def cancel(request: Request) -> Message:
+    """Ends a waiting request at once, asks the worker of a running one, tells the end of others."""
+    target = request.payload.request_id
+    while True:
+        row = request_of(request.owner, target, request.now)
+        if row["status"] in TERMINAL_STATUSES:
+            return {"request_id": target, "status": row["status"].lower()}
+        if row["status"] != RequestStatus.PENDING:
+            if ask_to_cancel(row):
+                return {"request_id": target, "status": "cancelling"}
+        elif ended := cancel_pending(request, row):
+            announce(
+                ended,
+                answer("error", target, request.now, seq=ended["seq"], error=ended["error"]),
+            )
+            return {"request_id": target, "status": "cancelled"}
+
+
+def listened_owner(request: Request) -> str:
+    """Whose request a subscription is about."""
+    user = request.payload.user_id
+    if user is None or user == request.connection["user_id"]:
+        return request.owner
+    if not request.may("tenant:read"):
+        raise RefusedError(ErrorCode.FORBIDDEN, "The permission 'tenant:read' is needed")
+    return owner_key(request.connection["tenant_id"], user)
+
+
+def assembly_of(request: Request, md5s: list[str]) -> str:
+    """Id of the job that the payload asks for; users of two tenants never share one."""
+    user = request.owner if ASSEMBLY_ID_FORM == "canonical" else request.connection["user_id"]
+    return assembly_id(
+        md5s,
+        request.payload.template_id,
+        user,
+        form=ASSEMBLY_ID_FORM,
+        branch=BRANCH,
+        fields=request.payload.fields,
+    )
+
+
+def fitting(state: Message) -> Message:
+    """The state, without a result that no socket message could carry."""
+    if len(json.dumps(state, ensure_ascii=False).encode()) <= MAX_MESSAGE_BYTES:
+        return state
+    return state | {"result": None, "result_omitted": True}
+
+
+def respond(body: str | None, connection_id: str, now: float) -> Message:
+    """The answer to one message."""
+    request_id: str | None = None
+    try:
+        message = parse(body)
+        request_id = message["id"] if is_request_id(message.get("id")) else None
+        if faults := envelope_faults(message):
+            raise RefusedError(
+                ErrorCode.VALIDATION_ERROR, "The message is not a valid request", details=faults
+            )
+        request_id = request_id or new_request_id(now)
+        telemetry.bind(request_id=request_id, action=message["action"])
+        connection = connection_of(connection_id, now)
+        telemetry.bind(user_id=connection["user_id"], tenant_id=connection["tenant_id"])
+        return perform(message, request_id, connection, now)
+    except RefusedError as error:
+        telemetry.metric("RequestRefused", ErrorType=error.code)
+        telemetry.info("request refused", code=error.code, reason=str(error))
+        return answer("error", request_id, now, error=error.body)
+    except (BotoCoreError, ClientError) as error:
+        telemetry.metric("RequestRefused", ErrorType=ErrorCode.SERVICE_UNAVAILABLE)
+        telemetry.exception("an AWS call failed", error)
+        refused = RefusedError(
+            ErrorCode.SERVICE_UNAVAILABLE, "Please try again", retry_after_ms=1000
+        )
+        return answer("error", request_id, now, error=refused.body)
+    except TokenExpiredError:
+        raise
+    except Exception as error:
+        telemetry.metric("RequestRefused", ErrorType=ErrorCode.INTERNAL_ERROR)
+        telemetry.exception("action failed", error)
+        refused = RefusedError(ErrorCode.INTERNAL_ERROR, "Something went wrong")
+        return answer("error", request_id, now, error=refused.body)
+
+
+def perform(
+    message: Mapping[str, Any], request_id: str, connection: Mapping[str, Any], now: float
+) -> Message:
+    """Run the action that a message names, or put it in the queue."""
+    found = ACTIONS.get(message["action"])
+    if found is None:
+        raise RefusedError(
+            ErrorCode.INVALID_ACTION,
+            f"Unknown action; known are {', '.join(sorted(ACTIONS))}",
+            details={"known_actions": sorted(ACTIONS)},
+        )
+    metadata = message.get("metadata", {})
+    payload = message.get("payload", {})
+    request = Request(
+        id=request_id,
+        action=found.name,
+        payload=validated(found.payload, payload) if found.payload else payload,
+        metadata=metadata,
+        connection=connection,
+        now=now,
+    )
+    if is_async(found, metadata):
+        extra = found.run(request) if found.mode == "async" else {}
+        return enqueue(request, extra)
+    data = found.run(request)
+    if found.name == "ping":
+        return answer("pong", request_id, now)
+    return answer("response", request_id, now, success=True, data=data)
+
+
+def is_async(found: Action, metadata: Mapping[str, str]) -> bool:
+    """Whether the request is queued; refuses modes and policies that do not exist."""
+    mode = metadata.get("mode", found.mode)
+    if mode not in {"sync", "async"} or (mode != found.mode and not found.forcible):
+        raise RefusedError(
+            ErrorCode.VALIDATION_ERROR,
+            f"{found.name} does not run in that mode",
+            details=[fault("metadata.mode", f"only {found.mode!r} is possible")],
+        )
+    if metadata.get("on_disconnect", "detach") not in {"detach", "cancel"}:
+        raise RefusedError(
+            ErrorCode.VALIDATION_ERROR,
+            "Unknown policy",
+            details=[fault("metadata.on_disconnect", "expected 'detach' or 'cancel'")],
+        )
+    return mode == "async"
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+@telemetry.handler
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    now = time.time()
+    connection_id = event["requestContext"]["connectionId"]
+    telemetry.bind(connection_id=connection_id)
+    try:
+        message = respond(event.get("body"), connection_id, now)
+    except TokenExpiredError:
+        telemetry.metric("RequestRefused", ErrorType=ErrorCode.UNAUTHORIZED)
+        telemetry.info("token expired, connection ended")
+        end_connection(connection_id, now)
+        return {"statusCode": 401}
+    telemetry.metric("MessageAnswered", Action=message["type"])
+    telemetry.metric(
+        "ProcessingLatency", (time.time() - now) * 1000, "Milliseconds", Action="router"
+    )
+    return {"statusCode": 200, "body": json.dumps(message, ensure_ascii=False)}

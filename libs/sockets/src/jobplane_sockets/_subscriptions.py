@@ -1,0 +1,93 @@
+"""Who listens to which request.
+
+A request counts its subscribers, so that a progress write learns without a second call whether
+there is anybody to look up; row and count change together or not at all.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from jobplane_keys import (
+    connections_table,
+    from_item,
+    requests_table,
+    split_request_key,
+    subscriptions_table,
+)
+
+
+def listeners(dynamodb: Any, prefix: str, request_key: str, now: float) -> list[str]:
+    """Connection ids subscribed to a request."""
+    pages = _query(
+        dynamodb,
+        TableName=subscriptions_table(prefix),
+        KeyConditionExpression="request_key = :key",
+        FilterExpression="#ttl > :now",
+        ExpressionAttributeNames={"#ttl": "ttl"},
+        ExpressionAttributeValues={":key": {"S": request_key}, ":now": {"N": str(int(now))}},
+        ConsistentRead=True,
+    )
+    return [row["connection_id"] for row in pages]
+
+
+def unsubscribe(dynamodb: Any, prefix: str, request_key: str, connection_id: str) -> bool:
+    """End one subscription; whether there was one."""
+    owner, request_id = split_request_key(request_key)
+    row = {
+        "TableName": subscriptions_table(prefix),
+        "Key": {"request_key": {"S": request_key}, "connection_id": {"S": connection_id}},
+    }
+    count = {
+        "TableName": requests_table(prefix),
+        "Key": {"owner": {"S": owner}, "request_id": {"S": request_id}},
+        "UpdateExpression": "ADD subscriber_count :minus",
+        "ConditionExpression": "attribute_exists(request_id)",
+        "ExpressionAttributeValues": {":minus": {"N": "-1"}},
+    }
+    try:
+        dynamodb.transact_write_items(
+            TransactItems=[
+                {"Delete": row | {"ConditionExpression": "attribute_exists(request_key)"}},
+                {"Update": count},
+            ]
+        )
+    except ClientError as error:
+        reasons = [reason.get("Code") for reason in error.response.get("CancellationReasons", [])]
+        if not reasons or "ConditionalCheckFailed" not in reasons:
+            raise
+        if reasons[0] == "ConditionalCheckFailed":
+            return False
+        # The request has expired: there is no count left to keep.
+        dynamodb.delete_item(**row)
+    return True
+
+
+def drop_subscriptions(dynamodb: Any, prefix: str, connection_id: str) -> int:
+    """End every subscription of a connection; how many there were."""
+    rows = _query(
+        dynamodb,
+        TableName=subscriptions_table(prefix),
+        IndexName="by-connection",
+        KeyConditionExpression="connection_id = :id",
+        ExpressionAttributeValues={":id": {"S": connection_id}},
+    )
+    return sum(unsubscribe(dynamodb, prefix, row["request_key"], connection_id) for row in rows)
+
+
+def drop_connection(dynamodb: Any, prefix: str, connection_id: str) -> None:
+    """Forget a connection that is gone, and what it listened to."""
+    dynamodb.delete_item(
+        TableName=connections_table(prefix), Key={"connection_id": {"S": connection_id}}
+    )
+    drop_subscriptions(dynamodb, prefix, connection_id)
+
+
+def _query(dynamodb: Any, **query: Any) -> Iterator[dict[str, Any]]:
+    while True:
+        page = dynamodb.query(**query)
+        yield from map(from_item, page["Items"])
+        if "LastEvaluatedKey" not in page:
+            return
+        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
