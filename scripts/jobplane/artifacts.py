@@ -1,0 +1,317 @@
+"""Artifacts: `dist/<name>.zip` and `dist/manifest.json`, from uv.lock and the tree alone.
+
+The same inputs give the same bytes: fixed order, dates, modes and compression; nothing in an
+artifact names the machine or the folder that built it. What has not changed is not built again.
+"""
+
+import fcntl
+import hashlib
+import json
+import platform
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from jobplane import bytecode, sdk
+from jobplane.requirements import PINNED, Closure, closures
+from jobplane.wheels import PYTHON, WheelStore, bytecode_digest, lib_digest, prune
+from jobplane.workspace import Function, Workspace
+
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+COMPRESSION_LEVEL = 6
+ENTRY_POINTS_KEPT = "[jobplane."
+STRIPPED_FOLDERS = frozenset({"tests", "test"})
+STRIPPED_SUFFIXES = frozenset({".pyi", ".pyx", ".pxd", ".c", ".h", ".typed"})
+RUNTIME_SDK = frozenset(
+    {"boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"}
+)
+
+type Contents = dict[str, Path | bytes]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a build can be told."""
+
+    arch: str
+    sdk: str = "cut"
+
+    @classmethod
+    def local(cls) -> "Settings":
+        """For this machine, where the local stage runs."""
+        machine = platform.machine().lower()
+        return cls("arm64" if machine in ("arm64", "aarch64") else "x86_64")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One entry of the manifest."""
+
+    name: str
+    zip: str
+    digest: str
+    size: int
+    unpacked_size: int
+    files: int
+    dependencies: dict[str, str]
+    inputs: str
+    arch: str
+    sdk: str
+    built: bool = False
+    """Built by this run, not by an earlier one; not stored."""
+
+
+class Builder:
+    """Builds functions of one workspace with one set of settings."""
+
+    def __init__(self, workspace: Workspace, settings: Settings) -> None:
+        self.workspace = workspace
+        self.settings = settings
+        self.wheels = WheelStore(workspace, settings.arch)
+
+    def build(self, functions: Iterable[Function]) -> list[Artifact]:
+        """Bring the artifacts up to date and write the manifest.
+
+        Raises:
+            ToolError: uv failed.
+            click.ClickException: a statement names a service that botocore doesn't have.
+        """
+        functions = list(functions)
+        with _locked(self.workspace):
+            manifest = read_manifest(self.workspace)
+            found = closures(self.workspace, functions)
+            inputs = {f.name: self.inputs(f, found[f.name]) for f in functions}
+            stale = [
+                function
+                for function in functions
+                if not is_current(
+                    self.workspace, manifest.get(function.name), inputs[function.name]
+                )
+            ]
+            if stale:
+                self._install([found[function.name] for function in stale])
+                with ThreadPoolExecutor() as pool:
+                    built = list(
+                        pool.map(lambda f: self._write(f, found[f.name], inputs[f.name]), stale)
+                    )
+                manifest |= {artifact.name: artifact for artifact in built}
+            known = {function.name for function in self.workspace.functions()}
+            gone = [name for name in manifest if name not in known]
+            for name in gone:
+                (self.workspace.dist / f"{name}.zip").unlink(missing_ok=True)
+                del manifest[name]
+            if stale or gone:
+                write_manifest(self.workspace, manifest)
+        return [manifest[function.name] for function in functions]
+
+    def inputs(self, function: Function, closure: Closure) -> str:
+        """One digest of everything that decides the artifact's bytes."""
+        parts: list[object] = [
+            PYTHON, asdict(self.settings), COMPRESSION_LEVEL, builder_digest(),
+            closure.locked,
+            {lib: lib_digest(self.workspace, lib) for lib in closure.libs},
+            sdk.Grants.of(function.name, function.config).actions,
+            [
+                (path.relative_to(function.directory).as_posix(), _sha256(path.read_bytes()))
+                for path in function.shipped_files()
+            ],
+        ]  # fmt: skip
+        return _sha256(json.dumps(parts, sort_keys=True).encode())
+
+    def _install(self, wanted: list[Closure]) -> None:
+        requirements = [text for closure in wanted for text in self._shipped(closure).values()]
+        self.wheels.fill(requirements, [lib for closure in wanted for lib in closure.libs])
+
+    def _shipped(self, closure: Closure) -> dict[str, str]:
+        if self.settings.sdk == "cut":
+            return closure.locked
+        return {name: text for name, text in closure.locked.items() if name not in RUNTIME_SDK}
+
+    def _write(self, function: Function, closure: Closure, inputs: str) -> Artifact:
+        contents = self._contents(function, closure)
+        target = self.workspace.dist / f"{function.name}.zip"
+        target.parent.mkdir(exist_ok=True)
+        partial = target.with_suffix(".zip.partial")
+        unpacked = write_zip(partial, contents)
+        partial.replace(target)
+        archive = target.read_bytes()
+        versions = {
+            name: match["version"]
+            for name, text in self._shipped(closure).items()
+            if (match := PINNED.match(text))
+        }
+        libs = {f"jobplane-{Path(lib).name}": "workspace" for lib in closure.libs}
+        return Artifact(
+            name=function.name,
+            zip=target.relative_to(self.workspace.root).as_posix(),
+            digest=_sha256(archive),
+            size=len(archive),
+            unpacked_size=unpacked,
+            files=len(contents),
+            dependencies=dict(sorted((versions | libs).items())),
+            inputs=inputs,
+            arch=self.settings.arch,
+            sdk=self.settings.sdk,
+            built=True,
+        )
+
+    def _contents(self, function: Function, closure: Closure) -> Contents:
+        grants = sdk.Grants.of(function.name, function.config)
+        folders = {name: self.wheels.locked(text) for name, text in self._shipped(closure).items()}
+        contents: Contents = {}
+        changed: Contents = {}
+        for name, folder in folders.items():
+            if name == "botocore":
+                changed = sdk.cut_botocore(folder, grants)
+                contents |= _kept(changed)
+            elif name == "boto3":
+                services = grants.services(_service_folders(folders["botocore"]))
+                contents |= _kept(sdk.cut_boto3(folder, grants, services))
+            else:
+                contents |= _kept(_files_of(folder))
+        for lib in closure.libs:
+            contents |= _kept(_files_of(self.wheels.lib(lib)))
+        own: Contents = {
+            path.relative_to(function.directory).as_posix(): path
+            for path in function.shipped_files()
+        }
+        fresh = own | {name: body for name, body in changed.items() if isinstance(body, bytes)}
+        return contents | own | _bytecode_of(fresh)
+
+
+def _service_folders(botocore: Path) -> list[str]:
+    return [path.name for path in (botocore / "botocore" / "data").iterdir() if path.is_dir()]
+
+
+def _files_of(folder: Path) -> Contents:
+    return {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def _kept(contents: Contents) -> Contents:
+    """Without tests, stubs, headers, prose and installer's records."""
+    return {name: body for name, body in contents.items() if _is_kept(name, body)}
+
+
+def _is_kept(name: str, body: Path | bytes) -> bool:
+    path = PurePosixPath(name)
+    top = path.parts[0]
+    if top.endswith(".dist-info"):
+        return path.name in ("METADATA", "entry_points.txt") and _declares_entry_points(body)
+    if top == "bin" or top.endswith("-stubs") or path.suffix in STRIPPED_SUFFIXES:
+        return False
+    return STRIPPED_FOLDERS.isdisjoint(path.parts[:-1])
+
+
+def _declares_entry_points(body: Path | bytes) -> bool:
+    if isinstance(body, bytes):
+        return False
+    declared = body.with_name("entry_points.txt")
+    return declared.is_file() and ENTRY_POINTS_KEPT in declared.read_text()
+
+
+def _bytecode_of(contents: Contents) -> Contents:
+    modules = {name: body for name, body in contents.items() if name.endswith(".py")}
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        for name, body in modules.items():
+            target = root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(body if isinstance(body, bytes) else body.read_bytes())
+        bytecode.compile_trees(root)
+        return {
+            path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.pyc")
+        }
+
+
+def write_zip(target: Path, contents: Mapping[str, Path | bytes]) -> int:
+    """Write a zip whose bytes depend on names and contents alone; returns the unpacked size."""
+    unpacked = 0
+    with zipfile.ZipFile(target, "w") as archive:
+        for name in sorted(contents):
+            body = contents[name]
+            data = body if isinstance(body, bytes) else body.read_bytes()
+            entry = zipfile.ZipInfo(name, ZIP_DATE)
+            entry.create_system = 3
+            executable = re.search(r"\.so(\.|$)", name) is not None
+            entry.external_attr = (0o100755 if executable else 0o100644) << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, data, compresslevel=COMPRESSION_LEVEL)
+            unpacked += len(data)
+    return unpacked
+
+
+def is_current(workspace: Workspace, artifact: Artifact | None, inputs: str) -> bool:
+    """Whether the artifact is there, is the one of the manifest, and is made of these inputs."""
+    if artifact is None or artifact.inputs != inputs:
+        return False
+    path = workspace.root / artifact.zip
+    return path.is_file() and _sha256(path.read_bytes()) == artifact.digest
+
+
+def stale_functions(workspace: Workspace, functions: Iterable[Function]) -> list[str]:
+    """The functions whose artifact isn't what the tree would build now, whatever its settings."""
+    functions = list(functions)
+    manifest = read_manifest(workspace)
+    found = closures(workspace, functions)
+    stale = []
+    for function in functions:
+        artifact = manifest.get(function.name)
+        if artifact is not None:
+            builder = Builder(workspace, Settings(artifact.arch, artifact.sdk))
+            inputs = builder.inputs(function, found[function.name])
+            if is_current(workspace, artifact, inputs):
+                continue
+        stale.append(function.name)
+    return stale
+
+
+def read_manifest(workspace: Workspace) -> dict[str, Artifact]:
+    """The artifacts that were built, by function."""
+    path = workspace.dist / "manifest.json"
+    if not path.is_file():
+        return {}
+    functions = json.loads(path.read_text())["functions"]
+    return {name: Artifact(name=name, **entry) for name, entry in functions.items()}
+
+
+def write_manifest(workspace: Workspace, manifest: Mapping[str, Artifact]) -> None:
+    entries = {}
+    for name, artifact in sorted(manifest.items()):
+        entries[name] = asdict(replace(artifact))
+        del entries[name]["name"], entries[name]["built"]
+    path = workspace.dist / "manifest.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"functions": entries}, indent=2) + "\n")
+    partial.replace(path)
+
+
+def clean(workspace: Workspace) -> None:
+    """Remove every artifact and every cached wheel."""
+    shutil.rmtree(workspace.dist, ignore_errors=True)
+    shutil.rmtree(workspace.scratch / "build", ignore_errors=True)
+
+
+def builder_digest() -> str:
+    """Changes when this code would write other bytes."""
+    return _sha256(Path(__file__).read_bytes() + (sdk.digest() + bytecode_digest()).encode())
+
+
+@contextmanager
+def _locked(workspace: Workspace) -> Iterator[None]:
+    path = workspace.scratch / "build" / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,27 @@
+"""Ships inside an artifact's botocore: says that an operation was cut, and how to get it back."""
+
+from typing import Any
+
+
+class OperationCutError(AttributeError):
+    """The artifact's botocore has no such operation: no IAM statement of the function grants it."""
+
+
+def explain_cut_operation(event_name: str, client: Any, **_: Any) -> None:
+    """Answer botocore's `getattr` event, which it sends for a method that a client lacks."""
+    import json
+    from pathlib import Path
+
+    from botocore import xform_name
+
+    cut = json.loads((Path(__file__).parent / "data" / "cut.json").read_text())
+    method = event_name.rpartition(".")[2]
+    service = client.meta.service_model.service_name
+    known = cut["services"].get(service, {"prefix": service, "cut": []})
+    for operation in known["cut"]:
+        if xform_name(operation) == method:
+            raise OperationCutError(
+                f"{operation} was cut from this artifact, because no IAM statement grants it: "
+                f"add {known['prefix']}:{operation} to iamRoleStatements of "
+                f"functions/{cut['function']}/function.yml and build again"
+            )

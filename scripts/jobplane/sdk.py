@@ -1,0 +1,297 @@
+"""botocore's data cut to what a function's own IAM statements grant.
+
+An artifact carries the service models, operations, shapes and endpoints that the role may use.
+Asking for another operation gives an error that names the statement to add.
+"""
+
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobplane import cut_notice
+
+# IAM's prefix where it isn't botocore's folder name.
+SERVICES = {
+    "dynamodb": ("dynamodb", "dynamodbstreams"),
+    "states": ("stepfunctions",),
+    "execute-api": ("apigatewaymanagementapi",),
+    "events": ("events",),
+    "monitoring": ("cloudwatch",),
+    "s3": ("s3",),
+}
+
+# Operations that an IAM action allows and whose name is not the action's.
+ALSO_ALLOWED: dict[str, tuple[str, ...]] = {
+    "s3:GetObject": ("HeadObject", "CopyObject", "UploadPartCopy", "SelectObjectContent"),
+    "s3:GetObjectVersion": ("GetObject", "HeadObject"),
+    "s3:PutObject": (
+        "CopyObject", "CreateMultipartUpload", "UploadPart", "UploadPartCopy",
+        "CompleteMultipartUpload",
+    ),
+    "s3:DeleteObject": ("DeleteObjects",),
+    "s3:DeleteObjectVersion": ("DeleteObject", "DeleteObjects"),
+    "s3:ListBucket": ("ListObjects", "ListObjectsV2", "HeadBucket"),
+    "s3:ListBucketVersions": ("ListObjectVersions",),
+    "s3:ListBucketMultipartUploads": ("ListMultipartUploads",),
+    "s3:ListMultipartUploadParts": ("ListParts",),
+    "s3:ListAllMyBuckets": ("ListBuckets",),
+    "dynamodb:PutItem": ("TransactWriteItems",),
+    "dynamodb:UpdateItem": ("TransactWriteItems",),
+    "dynamodb:DeleteItem": ("TransactWriteItems",),
+    "dynamodb:ConditionCheckItem": ("TransactWriteItems",),
+    "dynamodb:GetItem": ("TransactGetItems",),
+    "dynamodb:PartiQLSelect": ("ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction"),
+    "dynamodb:PartiQLInsert": ("ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction"),
+    "dynamodb:PartiQLUpdate": ("ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction"),
+    "dynamodb:PartiQLDelete": ("ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction"),
+    "sqs:SendMessage": ("SendMessageBatch",),
+    "sqs:DeleteMessage": ("DeleteMessageBatch",),
+    "sqs:ChangeMessageVisibility": ("ChangeMessageVisibilityBatch",),
+    "lambda:InvokeFunction": ("Invoke", "InvokeAsync", "InvokeWithResponseStream"),
+    "execute-api:ManageConnections": ("PostToConnection", "GetConnection", "DeleteConnection"),
+}  # fmt: skip
+
+# Operations that botocore itself calls: following a bucket to its region, directory buckets.
+CALLED_BY_BOTOCORE = {"s3": ("HeadBucket", "CreateSession")}
+
+KEPT_TOP_LEVEL = ("partitions.json", "_retry.json", "sdk-default-configuration.json")
+ENDPOINT_RULES = "endpoint-rule-set-1"
+DOCUMENTATION = frozenset({"documentation", "documentationUrl", "examples", "smithy.example"})
+
+HOOK = """
+
+from botocore import cut_notice
+
+BUILTIN_HANDLERS.append(("getattr", cut_notice.explain_cut_operation))
+"""
+EXCEPTIONS_HOOK = """
+
+UnknownServiceError.fmt += " (this artifact carries the services of its function's IAM statements)"
+UnknownClientMethodError.fmt += " (or its operation was cut: no IAM statement grants it)"
+"""
+
+
+@dataclass(frozen=True)
+class Grants:
+    """The `service:Action` patterns that a function's statements allow."""
+
+    function: str
+    actions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, config: Mapping[str, Any]) -> "Grants":
+        """Read `iamRoleStatements` of a function.yml."""
+        actions: set[str] = set()
+        for statement in config.get("iamRoleStatements") or ():
+            if statement["Effect"] == "Allow":
+                action = statement["Action"]
+                actions.update([action] if isinstance(action, str) else action)
+        return cls(name, tuple(sorted(actions)))
+
+    def services(self, available: Iterable[str]) -> dict[str, str]:
+        """botocore's service folder → IAM prefix, for every service granted.
+
+        Raises:
+            click.ClickException: a prefix that botocore has no service for.
+        """
+        folders = set(available)
+        found: dict[str, str] = {}
+        for prefix in sorted({action.partition(":")[0] for action in self.actions}):
+            services = [name for name in SERVICES.get(prefix, (prefix,)) if name in folders]
+            if not services:
+                raise click.ClickException(
+                    f"{self.function}: botocore has no service for the IAM prefix {prefix!r}; "
+                    "name its folder in SERVICES of scripts/jobplane/sdk.py"
+                )
+            found |= dict.fromkeys(services, prefix)
+        return found
+
+    def operations(self, service: str, prefix: str, available: Iterable[str]) -> set[str]:
+        """The operations of a service that the statements allow, and those botocore needs."""
+        patterns = [a for a in self.actions if a.partition(":")[0] == prefix]
+
+        def granted(action: str) -> bool:
+            return any(fnmatchcase(f"{prefix}:{action}", pattern) for pattern in patterns)
+
+        also = {
+            operation
+            for action, operations in ALSO_ALLOWED.items()
+            if any(fnmatchcase(action, pattern) for pattern in patterns)
+            for operation in operations
+        }
+        allowed = {name for name in available if granted(name)} | also
+        return (allowed | set(CALLED_BY_BOTOCORE.get(service, ()))) & set(available)
+
+
+def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
+    """botocore's files for an artifact, by path: sources as they are, data cut.
+
+    Args:
+        root: the folder that holds `botocore/`, installed.
+    """
+    package = root / "botocore"
+    data = package / "data"
+    files: dict[str, Path | bytes] = {
+        path.relative_to(root).as_posix(): path
+        for path in package.rglob("*")
+        if path.is_file() and data not in path.parents
+    }
+    files["botocore/cut_notice.py"] = Path(cut_notice.__file__).read_bytes()
+    files["botocore/handlers.py"] = (package / "handlers.py").read_bytes() + HOOK.encode()
+    files["botocore/exceptions.py"] = (
+        package / "exceptions.py"
+    ).read_bytes() + EXCEPTIONS_HOOK.encode()
+    for name in KEPT_TOP_LEVEL:
+        files[f"botocore/data/{name}"] = compact(read_json(data / name))
+    available = sorted(path.name for path in data.iterdir() if path.is_dir())
+    services = grants.services(available)
+    endpoint_names: set[str] = set()
+    cut: dict[str, Any] = {}
+    for service, prefix in services.items():
+        version = max(path for path in (data / service).iterdir() if path.is_dir())
+        target = f"botocore/data/{service}/{version.name}"
+        model = read_json(version / "service-2.json")
+        extras = read_json(version / "service-2.sdk-extras.json", missing_ok=True) or {}
+        model = merged(model, extras.get("merge", {}))
+        kept = grants.operations(service, prefix, model["operations"])
+        cut[service] = {"prefix": prefix, "cut": sorted(set(model["operations"]) - kept)}
+        endpoint_names |= {model["metadata"]["endpointPrefix"], service}
+        files[f"{target}/service-2.json"] = compact(cut_model(model, kept))
+        files[f"{target}/{ENDPOINT_RULES}.json"] = compact(
+            read_json(version / f"{ENDPOINT_RULES}.json")
+        )
+        for name, value in _helpers(version, kept).items():
+            files[f"{target}/{name}"] = compact(value)
+    files["botocore/data/endpoints.json"] = compact(
+        cut_endpoints(read_json(data / "endpoints.json"), endpoint_names)
+    )
+    files["botocore/data/cut.json"] = compact({"function": grants.function, "services": cut})
+    return files
+
+
+def cut_boto3(root: Path, grants: Grants, services: Iterable[str]) -> dict[str, Path | bytes]:
+    """boto3's files for an artifact: its resource models reduced to the granted services."""
+    kept = set(services)
+    data = root / "boto3" / "data"
+    return {
+        path.relative_to(root).as_posix(): path
+        for path in (root / "boto3").rglob("*")
+        if path.is_file() and (data not in path.parents or path.relative_to(data).parts[0] in kept)
+    }
+
+
+def _helpers(version: Path, kept: set[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, key in (("paginators-1.json", "pagination"), ("waiters-2.json", "waiters")):
+        document = read_json(version / name, missing_ok=True)
+        if document is None:
+            continue
+        extras_name = name.replace(".json", ".sdk-extras.json")
+        extras = read_json(version / extras_name, missing_ok=True) or {}
+        document = merged(document, extras.get("merge", {}))
+        entries = {
+            entry: value
+            for entry, value in document[key].items()
+            if value.get("operation", entry) in kept
+        }
+        if entries:
+            found[name] = {**document, key: entries}
+    return found
+
+
+def cut_model(model: Mapping[str, Any], kept: set[str]) -> dict[str, Any]:
+    """A service model with the kept operations, the shapes they reach, and no prose."""
+    operations = {name: body for name, body in model["operations"].items() if name in kept}
+    shapes: dict[str, Any] = {}
+    pending = [name for body in operations.values() for name in _shape_references(body)]
+    while pending:
+        name = pending.pop()
+        if name not in shapes:
+            shapes[name] = model["shapes"][name]
+            pending.extend(_shape_references(shapes[name]))
+    undocumented: dict[str, Any] = _without_documentation(
+        {
+            **{key: value for key, value in model.items() if key not in ("operations", "shapes")},
+            "operations": operations,
+            "shapes": dict(sorted(shapes.items())),
+        }
+    )
+    return undocumented
+
+
+def merged(base: Any, extra: Any) -> Any:
+    """botocore's deep merge of `sdk-extras` into a model: extra wins at the leaves."""
+    if isinstance(base, dict) and isinstance(extra, dict):
+        both = {key: merged(base[key], extra[key]) for key in extra if key in base}
+        return {**base, **extra, **both}
+    return extra
+
+
+def _shape_references(node: Any) -> list[str]:
+    found: list[str] = []
+    if isinstance(node, dict):
+        shape = node.get("shape")
+        if isinstance(shape, str):
+            found.append(shape)
+        for value in node.values():
+            found.extend(_shape_references(value))
+    elif isinstance(node, list):
+        for value in node:
+            found.extend(_shape_references(value))
+    return found
+
+
+def _without_documentation(node: Any, *, names: bool = False) -> Any:
+    """Drop prose; under `members`, `shapes` and `operations` the keys are names, not traits."""
+    if isinstance(node, dict):
+        return {
+            key: _without_documentation(
+                value, names=not names and key in ("members", "shapes", "operations")
+            )
+            for key, value in node.items()
+            if names or key not in DOCUMENTATION
+        }
+    if isinstance(node, list):
+        return [_without_documentation(value) for value in node]
+    return node
+
+
+def cut_endpoints(endpoints: Mapping[str, Any], services: set[str]) -> dict[str, Any]:
+    """endpoints.json with the entries of these services alone, in every partition."""
+    partitions = [
+        {
+            **partition,
+            "services": {
+                name: value for name, value in partition["services"].items() if name in services
+            },
+        }
+        for partition in endpoints["partitions"]
+    ]
+    return {**endpoints, "partitions": partitions}
+
+
+def read_json(path: Path, *, missing_ok: bool = False) -> Any:
+    """A data file as botocore would find it: plain, or gzipped beside that name."""
+    if path.is_file():
+        return json.loads(path.read_bytes())
+    packed = path.with_name(path.name + ".gz")
+    if missing_ok and not packed.is_file():
+        return None
+    return json.loads(gzip.decompress(packed.read_bytes()))
+
+
+def compact(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def digest() -> str:
+    """Changes when a cut would come out differently."""
+    sources = (Path(__file__), Path(cut_notice.__file__))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

@@ -1,0 +1,37 @@
+"""`jobplane build`: artifacts of functions."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from jobplane.workspace import Workspace
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--arch", type=click.Choice(["x86_64", "arm64"]), help="Default: this machine's.")
+@click.option(
+    "--sdk",
+    type=click.Choice(["cut", "runtime"]),
+    default="cut",
+    help="cut: botocore reduced to the IAM statements; runtime: leave it to Lambda's copy.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the artifacts as one JSON object.")
+def command(names: tuple[str, ...], arch: str | None, sdk: str, as_json: bool) -> None:
+    """Build dist/NAME.zip for each function, or for all; what has not changed is kept."""
+    from jobplane.artifacts import Builder, Settings
+
+    workspace = Workspace.here()
+    settings = Settings(arch or Settings.local().arch, sdk)
+    artifacts = Builder(workspace, settings).build(workspace.select(names))
+    if as_json:
+        click.echo(json.dumps({artifact.name: asdict(artifact) for artifact in artifacts}))
+        return
+    for artifact in artifacts:
+        state = "built" if artifact.built else "unchanged"
+        click.echo(
+            f"{artifact.name:24} {state:9} {artifact.size / 1e6:6.2f} MB "
+            f"({artifact.unpacked_size / 1e6:.2f} unpacked, {artifact.files} files) "
+            f"{artifact.digest[:12]}"
+        )

@@ -1,0 +1,108 @@
+"""The tree: where the functions are, what each is called and how it is configured."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# What a function's folder holds beside its module and is never shipped.
+NOT_SHIPPED = frozenset({"tests", "events", "__pycache__", "pyproject.toml", "function.yml"})
+
+
+def read_yaml(path: Path) -> Any:
+    """The parsed document; `{}` for an empty one."""
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER) or {}  # noqa: S506 - safe
+
+
+@dataclass(frozen=True)
+class Function:
+    """One microlambda: `functions/<name>`, member `jobplane-<name>`, artifact `dist/<name>.zip`."""
+
+    name: str
+    directory: Path
+
+    @property
+    def module(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def member(self) -> str:
+        return f"jobplane-{self.name}"
+
+    @property
+    def handler(self) -> str:
+        return f"{self.module}.handler"
+
+    @property
+    def source(self) -> Path:
+        return self.directory / f"{self.module}.py"
+
+    @property
+    def config_path(self) -> Path:
+        return self.directory / "function.yml"
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """`function.yml` as written, variables unresolved."""
+        config: dict[str, Any] = read_yaml(self.config_path)
+        return config
+
+    def deployed_name(self, stage: str) -> str:
+        return f"jobplane-{stage}-{self.name}"
+
+    def shipped_files(self) -> list[Path]:
+        """The module and every data file, in a fixed order."""
+        return sorted(
+            path
+            for path in self.directory.rglob("*")
+            if path.is_file()
+            and not NOT_SHIPPED.intersection(path.relative_to(self.directory).parts)
+        )
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The repository, or a copy of it."""
+
+    root: Path
+
+    @classmethod
+    def here(cls) -> "Workspace":
+        """The repository that this command was installed from."""
+        return cls(Path(__file__).resolve().parents[2])
+
+    @property
+    def dist(self) -> Path:
+        return self.root / "dist"
+
+    @property
+    def scratch(self) -> Path:
+        """State of stages and build caches; never committed."""
+        return self.root / ".jobplane"
+
+    @property
+    def resources(self) -> list[Path]:
+        return sorted((self.root / "resources").glob("*.yml"))
+
+    def functions(self) -> list[Function]:
+        """The functions that can be built and deployed: module and function.yml are there."""
+        folders = sorted(path.parent for path in self.root.glob("functions/*/function.yml"))
+        functions = [Function(folder.name, folder) for folder in folders]
+        return [function for function in functions if function.source.is_file()]
+
+    def select(self, names: tuple[str, ...]) -> list[Function]:
+        """The named functions, or all of them.
+
+        Raises:
+            click.UsageError: a name is not a function's.
+        """
+        known = {function.name: function for function in self.functions()}
+        for name in names:
+            if name not in known:
+                raise click.UsageError(f"no function {name!r}; there are: {', '.join(known)}")
+        return [known[name] for name in names] if names else list(known.values())
