@@ -1,0 +1,135 @@
+"""A robot: a name, an options model and a function."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from jobplane_robots._errors import (
+    InvalidOptionsError,
+    OptionProblem,
+    RobotError,
+    RobotUnavailableError,
+)
+from jobplane_robots._io import Outputs, RobotContext, RobotInput, RobotResult, Sink
+from jobplane_robots._names import safe_name
+
+ROBOT_NAME = re.compile(r"/[a-z0-9_-]+/[a-z0-9_-]+")
+STEP_KEYS = frozenset({"robot", "use"})  # of a template's step, so no option can have these names
+
+
+class RobotOptions(BaseModel):
+    """Base of every robot's options: strict types, no unknown keys, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+type RobotFunction[OptionsT: RobotOptions] = Callable[
+    [RobotInput, OptionsT, Outputs, RobotContext], RobotResult
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Robot:
+    """A processing step, made by the `robot` decorator.
+
+    `requires` maps an importable module to what to install for it; it is looked up, not imported.
+    """
+
+    name: str
+    options: type[RobotOptions]
+    function: RobotFunction[Any]
+    requires: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        if not ROBOT_NAME.fullmatch(self.name):
+            raise ValueError(f"a robot's name looks like /file/hash, not {self.name!r}")
+        if reserved := STEP_KEYS & self.options.model_fields.keys():
+            raise ValueError(f"{self.name}: {', '.join(sorted(reserved))} can't be an option")
+
+    def parse_options(self, options: Mapping[str, Any] | None = None) -> RobotOptions:
+        """The options, typed; InvalidOptionsError lists every field that doesn't fit."""
+        try:
+            return self.options.model_validate(dict(options or {}))
+        except ValidationError as error:
+            raise InvalidOptionsError(self.name, self._problems(error)) from error
+
+    def check_available(self) -> None:
+        """RobotUnavailableError if a package that the robot needs isn't installed."""
+        for module, remedy in self.requires.items():
+            if find_spec(module) is None:
+                raise RobotUnavailableError(self.name, remedy)
+
+    def run(
+        self,
+        source: RobotInput,
+        options: RobotOptions | Mapping[str, Any] | None,
+        sink: Sink,
+        context: RobotContext | None = None,
+    ) -> RobotResult:
+        """Process one file.
+
+        When anything is raised, here, by the sink or by `context.advance`, every output of this
+        run has been aborted. A RobotError names the file; other exceptions pass unchanged.
+        """
+        self.check_available()
+        if not isinstance(options, self.options):
+            given = options.model_dump() if isinstance(options, RobotOptions) else options
+            options = self.parse_options(given)
+        name = safe_name(source.name)
+        outputs = Outputs(sink)
+        try:
+            result = self.function(source, options, outputs, context or RobotContext())
+            outputs.commit()
+        except BaseException as error:
+            outputs.abort(error)
+            if isinstance(error, RobotError) and error.file is None:
+                error.file = name
+            raise
+        return replace(result, warnings=tuple(f"{name}: {text}" for text in result.warnings))
+
+    def _problems(self, error: ValidationError) -> list[OptionProblem]:
+        known = ", ".join(sorted(self.options.model_fields)) or "none"
+        return [
+            OptionProblem(
+                field=_path(detail["loc"]),
+                reason=(
+                    f"unknown option; known: {known}"
+                    if detail["type"] == "extra_forbidden" and len(detail["loc"]) == 1
+                    else _reason(detail["msg"])
+                ),
+            )
+            for detail in error.errors(include_url=False, include_input=False)
+        ]
+
+
+def robot[OptionsT: RobotOptions](
+    name: str, *, options: type[OptionsT], requires: Mapping[str, str] | None = None
+) -> Callable[[RobotFunction[OptionsT]], Robot]:
+    """Make a function a robot.
+
+    The function reads its input through `context.open(source)`, writes through `outputs`, raises
+    RobotErrors for what is wrong with the file, and returns a RobotResult.
+    """
+
+    def decorate(function: RobotFunction[OptionsT]) -> Robot:
+        return Robot(name=name, options=options, function=function, requires=requires or {})
+
+    return decorate
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """("accepts", "mime", 0) as `accepts.mime[0]`."""
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return path.removeprefix(".") or "options"
+
+
+def _reason(message: str) -> str:
+    """Pydantic's sentence, without its prefixes."""
+    text = message.removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,1 @@
+"""One robot a module; a robot is found under its module's own name."""

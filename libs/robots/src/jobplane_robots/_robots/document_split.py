@@ -1,0 +1,73 @@
+"""`/document/split`: parts of so many lines, or so many bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from jobplane_robots._errors import FileTooLargeError
+from jobplane_robots._io import Output, Outputs, RobotContext, RobotInput, RobotResult
+from jobplane_robots._names import derived_name
+from jobplane_robots._robot import RobotOptions, robot
+
+
+class DocumentSplitOptions(RobotOptions):
+    """The size of a part, in one unit, and how many there may be.
+
+    By lines no line is ever divided; by bytes a part ends where it ends.
+    """
+
+    lines: Annotated[int | None, Field(ge=1)] = None
+    bytes: Annotated[int | None, Field(ge=1)] = None
+    max_parts: Annotated[int, Field(ge=1, le=9999)] = 1000
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        if (self.lines is None) == (self.bytes is None):
+            raise ValueError("give either lines or bytes")
+        return self
+
+
+@robot("/document/split", options=DocumentSplitOptions)
+def document_split(
+    source: RobotInput, options: DocumentSplitOptions, outputs: Outputs, context: RobotContext
+) -> RobotResult:
+    """`data.csv` becomes `data-part-0001.csv` …; the parts one after another are the file."""
+    end_of_part = _after_lines if options.lines else _after_bytes
+    part: Output | None = None
+    count = left = 0
+    with context.open(source) as stream:
+        for chunk in stream:
+            start = 0
+            while start < len(chunk):
+                if part is None:
+                    count += 1
+                    if count > options.max_parts:
+                        raise FileTooLargeError(f"needs more than {options.max_parts} parts")
+                    name = derived_name(source.name, suffix=f"-part-{count:04}")
+                    part = outputs.create(name, mime=source.mime, meta={"part": count})
+                    left = options.lines or options.bytes or 0
+                end, used = end_of_part(chunk, start, left)
+                part.write(chunk[start:end])
+                start = end
+                left -= used
+                if not left:
+                    part.close()
+                    part = None
+    warnings = () if count else ("the file is empty, so there are no parts",)
+    return RobotResult(counts={"parts": count}, warnings=warnings)
+
+
+def _after_bytes(chunk: bytes, start: int, left: int) -> tuple[int, int]:
+    """Where the part ends within the chunk, and how much of `left` that uses."""
+    end = min(start + left, len(chunk))
+    return end, end - start
+
+
+def _after_lines(chunk: bytes, start: int, left: int) -> tuple[int, int]:
+    found = chunk.count(b"\n", start)
+    if found < left:
+        return len(chunk), found
+    rest = chunk[start:].split(b"\n", left)[-1]
+    return len(chunk) - len(rest), left
