@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from jobplane import bytecode, sdk
 from jobplane.requirements import PINNED, Closure, closures
-from jobplane.wheels import PYTHON, WheelStore, bytecode_digest, lib_digest, prune
+from jobplane.wheels import PYTHON, WheelStore, bytecode_digest, lib_digest
 from jobplane.workspace import Function, Workspace
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)

@@ -1,0 +1,185 @@
+"""Bringing the emulator's stack to what the tree says, with the Serverless Framework."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from jobplane.artifacts import Artifact
+from jobplane.console import note, plain_environment, run_quietly
+from jobplane.stages import Stage, State
+from jobplane.workspace import Function, Workspace
+
+
+def install_framework(workspace: Workspace) -> None:
+    """`npm ci`, when node_modules is missing or older than the lock."""
+    lock = workspace.root / "package-lock.json"
+    installed = workspace.root / "node_modules" / ".package-lock.json"
+    if installed.is_file() and installed.stat().st_mtime >= lock.stat().st_mtime:
+        return
+    note("installing the Serverless Framework (npm ci)")
+    run_quietly(
+        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+        cwd=workspace.root,
+        what="npm ci",
+        env=plain_environment(),
+    )
+    installed.touch()
+
+
+def osls(stage: Stage, *arguments: str) -> str:
+    """Run the framework against the stage; its output, when it succeeds."""
+    binary = stage.workspace.root / "node_modules" / ".bin" / "osls"
+    return run_quietly(
+        [binary, *arguments, "--stage", stage.name],
+        cwd=stage.workspace.root,
+        what=f"osls {arguments[0]}",
+        env=framework_environment(stage),
+    )
+
+
+def framework_environment(stage: Stage) -> dict[str, str]:
+    """This environment, with nothing of the user's AWS account left in it."""
+    kept = {k: v for k, v in plain_environment().items() if not k.startswith("AWS_")}
+    return (
+        kept
+        | stage.environment()
+        | {
+            "AWS_CONFIG_FILE": "/dev/null",
+            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+            "NO_PROXY": "127.0.0.1,localhost",
+            "SLS_NOTIFICATIONS_MODE": "off",
+        }
+    )
+
+
+def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -> str:
+    """Deploy what differs from what is there; one line that says what that was."""
+    state = stage.read_state()
+    if state is None:
+        raise ValueError(f"stage {stage.name} has no emulator")
+    digests = {artifact.name: artifact.digest for artifact in artifacts}
+    config = config_digest(stage.workspace, functions)
+    if state.config != config:
+        _deploy_everything(stage, state)
+        done = f"deployed {len(digests)} functions"
+    else:
+        changed = sorted(n for n, digest in digests.items() if state.functions.get(n) != digest)
+        if not changed:
+            return "nothing to deploy"
+        _deploy_code(stage, [f for f in functions if f.name in changed])
+        done = f"deployed {', '.join(changed)}"
+    state.config = config
+    state.functions = digests
+    stage.write_state(state)
+    return done
+
+
+def _deploy_everything(stage: Stage, state: State) -> None:
+    stage.client("ssm").put_parameter(
+        Name=stage.secret_name, Value=state.jwt_secret, Type="SecureString", Overwrite=True
+    )
+    note(f"deploying the stack to {stage.name} (osls deploy)")
+    osls(stage, "deploy", "--force")
+    state.description = describe(stage)
+
+
+def _deploy_code(stage: Stage, functions: list[Function]) -> None:
+    client = stage.client("lambda")
+
+    def update(function: Function) -> None:
+        client.update_function_code(
+            FunctionName=function.deployed_name(stage.name),
+            ZipFile=(stage.workspace.dist / f"{function.name}.zip").read_bytes(),
+        )
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(update, functions))
+
+
+def config_digest(workspace: Workspace, functions: Iterable[Function]) -> str:
+    """Changes when the compiled stack would: anything but the functions' code."""
+    paths = [
+        workspace.root / "serverless.yml",
+        workspace.root / "package-lock.json",
+        *sorted((workspace.root / "scripts" / "serverless").glob("*.js")),
+        *workspace.resources,
+        *(function.config_path for function in functions),
+    ]
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.relative_to(workspace.root).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def describe(stage: Stage) -> dict[str, Any]:
+    """Where everything of a deployed stage is: URLs, and physical names by short name."""
+    cloudformation = stage.client("cloudformation")
+    resources = {
+        resource["LogicalResourceId"]: resource
+        for page in cloudformation.get_paginator("list_stack_resources").paginate(
+            StackName=f"jobplane-{stage.name}"
+        )
+        for resource in page["StackResourceSummaries"]
+    }
+    region = cloudformation.meta.region_name
+    prefix = f"jobplane-{stage.name}-"
+
+    def named(kind: str) -> Iterator[str]:
+        for logical, resource in resources.items():
+            if resource["ResourceType"] == kind and not logical.startswith("Serverless"):
+                yield resource["PhysicalResourceId"]
+
+    def by_short_name(kind: str) -> dict[str, str]:
+        found = {}
+        for name in sorted(named(kind)):
+            short = name.rpartition(":")[2] if name.startswith("arn:") else name
+            found[short.rpartition("/")[2].removeprefix(prefix)] = name
+        return found
+
+    return {
+        "stage": stage.name,
+        "region": region,
+        "endpoint_url": stage.endpoint_url,
+        **_urls(stage, resources, region),
+        "functions": by_short_name("AWS::Lambda::Function"),
+        "tables": by_short_name("AWS::DynamoDB::Table"),
+        "buckets": _buckets(by_short_name("AWS::S3::Bucket"), region),
+        "queues": by_short_name("AWS::SQS::Queue"),
+        "state_machines": by_short_name("AWS::StepFunctions::StateMachine"),
+    }
+
+
+def _buckets(found: dict[str, str], region: str) -> dict[str, str]:
+    """On AWS a bucket's name ends in account and region, for it must be unique."""
+    return {name.removesuffix(f"-{region}").rstrip("0123456789-"): v for name, v in found.items()}
+
+
+def _urls(stage: Stage, resources: dict[str, Any], region: str) -> dict[str, str | None]:
+    socket_api = resources.get("WebsocketsApi", {}).get("PhysicalResourceId")
+    http_api = resources.get("HttpApi", {}).get("PhysicalResourceId")
+    local = stage.endpoint_url
+    if local is not None:
+        base = f"{local.removeprefix('http://')}/_aws/execute-api"
+        return {
+            "websocket_url": f"ws://{base}/{socket_api}/{stage.name}" if socket_api else None,
+            "http_url": f"http://{base}/{http_api}/$default" if http_api else None,
+            "management_url": local,
+        }
+    host = f"execute-api.{region}.amazonaws.com"
+    return {
+        "websocket_url": f"wss://{socket_api}.{host}/{stage.name}" if socket_api else None,
+        "http_url": f"https://{http_api}.{host}" if http_api else None,
+        "management_url": f"https://{socket_api}.{host}/{stage.name}" if socket_api else None,
+    }
+
+
+def describe_json(description: dict[str, Any]) -> str:
+    return json.dumps(description)
+
+
+def framework_binary(workspace: Workspace) -> Path:
+    return workspace.root / "node_modules" / ".bin" / "osls"

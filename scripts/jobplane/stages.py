@@ -1,0 +1,139 @@
+"""A stage as the verbs see it: where its AWS is, and what a local one remembers."""
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobplane.workspace import Workspace, read_yaml
+
+STAGE_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+ROOT_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+class StageNotUpError(click.ClickException):
+    """The local stage isn't running."""
+
+    def __init__(self, stage: str) -> None:
+        option = "" if stage == "local" else f" --stage {stage}"
+        super().__init__(f"stage {stage!r} is not up: jobplane up{option}")
+
+
+@dataclass
+class State:
+    """What `up` remembers of a local stage, in `.jobplane/<stage>/state.json`."""
+
+    pid: int
+    started: str
+    """The process's start as the kernel tells it: a pid alone may be somebody else's by now."""
+    port: int
+    region: str
+    log: str
+    jwt_secret: str
+    config: str = ""
+    """Digest of the configuration that is deployed."""
+    functions: dict[str, str] = field(default_factory=dict)
+    """Digest of the artifact that is deployed, by function."""
+    description: dict[str, Any] = field(default_factory=dict)
+    """What `info` prints."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A deployment of this workspace, on the emulator or on AWS."""
+
+    workspace: Workspace
+    name: str
+
+    def __post_init__(self) -> None:
+        if not STAGE_NAME.match(self.name):
+            raise click.UsageError(f"{self.name!r} is no stage name: a-z, 0-9 and hyphens")
+
+    @property
+    def directory(self) -> Path:
+        return self.workspace.scratch / self.name
+
+    @property
+    def state_path(self) -> Path:
+        return self.directory / "state.json"
+
+    def read_state(self) -> State | None:
+        if not self.state_path.is_file():
+            return None
+        return State(**json.loads(self.state_path.read_text()))
+
+    def write_state(self, state: State) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        partial = self.state_path.with_suffix(".partial")
+        partial.touch(mode=0o600)
+        partial.write_text(json.dumps(asdict(state), indent=2) + "\n")
+        partial.replace(self.state_path)
+
+    @cached_property
+    def is_local(self) -> bool:
+        return self.state_path.is_file()
+
+    @property
+    def endpoint_url(self) -> str | None:
+        state = self.read_state()
+        return f"http://127.0.0.1:{state.port}" if state else None
+
+    def require(self) -> "Stage":
+        """This stage, if it can be talked to; the default stage exists on the emulator only."""
+        if self.name == "local" and not self.is_local:
+            raise StageNotUpError(self.name)
+        return self
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the stage: the emulator's root, or the caller's own AWS identity."""
+        import boto3  # type: ignore[import-untyped]
+
+        state = self.read_state()
+        if state is None:
+            return boto3.client(service)
+        return boto3.client(
+            service,
+            endpoint_url=f"http://127.0.0.1:{state.port}",
+            region_name=state.region,
+            aws_access_key_id=ROOT_CREDENTIALS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=ROOT_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The variables that point an AWS tool at this local stage."""
+        state = self.read_state()
+        if state is None:
+            raise StageNotUpError(self.name)
+        return {
+            **ROOT_CREDENTIALS,
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{state.port}",
+            "AWS_REGION": state.region,
+            "AWS_DEFAULT_REGION": state.region,
+        }
+
+    def jwt_secret(self) -> str:
+        """The secret that signs this stage's tokens, from its SSM parameter."""
+        state = self.read_state()
+        if state is not None:
+            return state.jwt_secret
+        parameter = self.client("ssm").get_parameter(Name=self.secret_name, WithDecryption=True)
+        secret: str = parameter["Parameter"]["Value"]
+        return secret
+
+    @property
+    def secret_name(self) -> str:
+        return f"/jobplane/{self.name}/jwt-secret"
+
+
+def default_region(workspace: Workspace) -> str:
+    """The region that serverless.yml falls back to."""
+    declared = str(read_yaml(workspace.root / "serverless.yml")["provider"]["region"])
+    literal = re.search(r"'([a-z0-9-]+)'", declared)
+    if literal is None:
+        return declared
+    return os.environ.get("AWS_REGION") or literal[1]

@@ -1,0 +1,16 @@
+"""`jobplane down`: stop a local stage."""
+
+import click
+
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+
+@click.command()
+@click.option("--stage", default="local", show_default=True)
+def command(stage: str) -> None:
+    """Stop the emulator with its workers and remove what the stage kept on disk."""
+    from jobplane import emulator
+
+    stopped = emulator.stop(Stage(Workspace.here(), stage))
+    click.echo(f"{stage} is down" if stopped else f"{stage} was not up")

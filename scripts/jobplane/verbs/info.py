@@ -1,0 +1,52 @@
+"""`jobplane info`: what runs where."""
+
+import json
+from typing import Any
+
+import click
+
+from jobplane.stages import Stage, StageNotUpError
+from jobplane.workspace import Workspace
+
+
+@click.command()
+@click.option("--stage", default="local", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+@click.option("--export", is_flag=True, help="Print shell exports that point AWS tools at it.")
+def command(stage: str, as_json: bool, export: bool) -> None:
+    """Print URLs and names of a stage, and a ready token of a local one."""
+    there = Stage(Workspace.here(), stage).require()
+    if export:
+        for name, value in there.environment().items():
+            click.echo(f"export {name}={value}")
+        return
+    description = _describe(there)
+    if as_json:
+        click.echo(json.dumps(description))
+        return
+    print_description(description)
+    if there.is_local:
+        from jobplane.tokens import mint
+
+        click.echo(f"token            {mint(there.jwt_secret(), user='dev', tenant='acme')}")
+
+
+def _describe(there: Stage) -> dict[str, Any]:
+    from jobplane import deployment, emulator
+
+    state = there.read_state()
+    if state is None:
+        return deployment.describe(there)
+    if not emulator.is_running(state):
+        raise StageNotUpError(there.name)
+    return state.description
+
+
+def print_description(description: dict[str, Any]) -> None:
+    """One line each: the URLs, then what the stack is made of."""
+    for key in ("websocket_url", "http_url", "endpoint_url"):
+        if description[key]:
+            click.echo(f"{key.replace('_', ' '):16} {description[key]}")
+    for key in ("functions", "tables", "buckets", "queues", "state_machines"):
+        if description[key]:
+            click.echo(f"{key.replace('_', ' '):16} {', '.join(description[key])}")

@@ -1,0 +1,22 @@
+"""`jobplane token`: a JWT that a stage's functions accept."""
+
+import click
+
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+
+@click.command()
+@click.option("--user", required=True, help="Claim user_id.")
+@click.option("--tenant", required=True, help="Claim tenant_id.")
+@click.option("--permissions", default="", help="Comma-separated.")
+@click.option("--ttl", default=3600, show_default=True, help="Seconds until it expires.")
+@click.option("--stage", default="local", show_default=True)
+def command(user: str, tenant: str, permissions: str, ttl: int, stage: str) -> None:
+    """Print a token, and nothing else."""
+    from jobplane.tokens import mint
+
+    there = Stage(Workspace.here(), stage).require()
+    listed = [permission for permission in permissions.split(",") if permission]
+    token = mint(there.jwt_secret(), user=user, tenant=tenant, permissions=listed, ttl=ttl)
+    click.echo(token)

@@ -1,0 +1,28 @@
+"""`jobplane up`: the local stage, from nothing or from what is there."""
+
+import json
+
+import click
+
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+
+@click.command()
+@click.option("--stage", default="local", show_default=True, help="Several can run side by side.")
+@click.option("--port", type=click.IntRange(1024, 65535), help="Default: a free one.")
+@click.option("--json", "as_json", is_flag=True, help="Print where everything is, as JSON.")
+def command(stage: str, port: int | None, as_json: bool) -> None:
+    """Start the emulator, build, deploy; a second time, bring what has changed up to date."""
+    from jobplane.local_stage import up
+    from jobplane.tokens import mint
+    from jobplane.verbs.info import print_description
+
+    there = Stage(Workspace.here(), stage)
+    result = up(there, port)
+    if as_json:
+        click.echo(json.dumps(result.description))
+        return
+    click.echo(f"{stage} is up: {result.outcome}")
+    print_description(result.description)
+    click.echo(f"token            {mint(there.jwt_secret(), user='dev', tenant='acme')}")

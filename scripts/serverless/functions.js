@@ -1,0 +1,17 @@
+'use strict';
+
+const { deployedName, members, moduleOf, roleOf } = require('./members');
+
+/** functions/<name>/function.yml → the framework's `functions`. */
+module.exports = Object.fromEntries(
+  Object.entries(members()).map(([name, { iamRoleStatements: _, ...config }]) => [
+    name,
+    {
+      ...config,
+      name: deployedName(name),
+      handler: `${moduleOf(name)}.handler`,
+      role: { 'Fn::GetAtt': [roleOf(name), 'Arn'] },
+      package: { artifact: `dist/${name}.zip` },
+    },
+  ])
+);

@@ -1,0 +1,37 @@
+'use strict';
+
+const fs = require('node:fs');
+const path = require('node:path');
+const yaml = require('js-yaml');
+
+const ROOT = path.resolve(__dirname, '..', '..');
+
+const read = (file) => yaml.load(fs.readFileSync(file, 'utf8')) || {};
+
+const entries = (folder) =>
+  fs.existsSync(path.join(ROOT, folder)) ? fs.readdirSync(path.join(ROOT, folder)).sort() : [];
+
+/** Folder name → function.yml, for every function whose module is there. */
+exports.members = () => {
+  const found = {};
+  for (const name of entries('functions')) {
+    const folder = path.join(ROOT, 'functions', name);
+    const config = path.join(folder, 'function.yml');
+    const module = path.join(folder, `${exports.moduleOf(name)}.py`);
+    if (fs.existsSync(config) && fs.existsSync(module)) found[name] = read(config);
+  }
+  return found;
+};
+
+/** The parsed resources/*.yml, in order. */
+exports.fragments = () =>
+  entries('resources')
+    .filter((name) => name.endsWith('.yml'))
+    .map((name) => read(path.join(ROOT, 'resources', name)));
+
+exports.moduleOf = (name) => name.replaceAll('-', '_');
+
+exports.roleOf = (name) =>
+  `${name.split('-').map((word) => word[0].toUpperCase() + word.slice(1)).join('')}Role`;
+
+exports.deployedName = (name) => `jobplane-\${sls:stage}-${name}`;

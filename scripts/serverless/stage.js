@@ -1,0 +1,48 @@
+'use strict';
+
+const os = require('node:os');
+const { emulatorUrl } = require('./emulator');
+
+const join = (...parts) => ({ 'Fn::Join': ['', parts] });
+const partition = { Ref: 'AWS::Partition' };
+const region = { Ref: 'AWS::Region' };
+const account = { Ref: 'AWS::AccountId' };
+
+/** The parameters of the stage: `${param:X}` in function.yml and resources/*.yml. */
+module.exports = async ({ options, resolveConfigurationProperty, resolveVariable }) => {
+  const stage = await resolveVariable('sls:stage');
+  const stages = await resolveConfigurationProperty(['custom', 'stages']);
+  const emulator = emulatorUrl();
+  const given = (options.param || []).map((param) => param.split('=', 1)[0]);
+  const chosen = {
+    ...stages.default,
+    ...(emulator && { architecture: os.arch() === 'arm64' ? 'arm64' : 'x86_64' }),
+    ...(emulator && stages.emulated),
+    ...stages[stage],
+  };
+  return {
+    ...chosen,
+    ...(given.includes('jwtSecret') ? {} : { jwtSecret: `\${ssm:/jobplane/${stage}/jwt-secret}` }),
+    tablePrefix: `jobplane-${stage}-`,
+    filesBucket: emulator
+      ? `jobplane-${stage}-files`
+      : join(`jobplane-${stage}-files-`, account, '-', region),
+    websocketEndpoint:
+      emulator ||
+      join('https://', { Ref: 'WebsocketsApi' }, '.execute-api.', region, `.amazonaws.com/${stage}`),
+    connectionsArn: join(
+      'arn:', partition, ':execute-api:', region, ':', account, ':',
+      { Ref: 'WebsocketsApi' }, `/${stage}/*/@connections/*`
+    ),
+    webhookSecretsArn: join(
+      'arn:', partition, ':ssm:', region, ':', account,
+      `:parameter/jobplane/${stage}/webhooks/*`
+    ),
+    httpCors: {
+      allowedOrigins: [chosen.corsOrigin],
+      allowedHeaders: ['authorization', 'content-type'],
+      allowedMethods: ['GET', 'POST', 'OPTIONS'],
+      maxAge: 3600,
+    },
+  };
+};
