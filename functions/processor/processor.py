@@ -1,0 +1,1496 @@
+"""Runs queued requests, with leases, retries and live progress.
+
+Triggers: the stream of `requests` (INSERT as PENDING, or back to PENDING); a schedule with
+`{"sweep": "leases"}` that finds requests whose worker is gone.
+Result: batch item failures for what could not be taken in time; a count for a sweep.
+Every request ends once, as COMPLETED, FAILED or CANCELLED, and its listeners hear of it once. A
+record that can't be parsed goes to the failure queue. Reads and writes `requests`, `assemblies`,
+the files bucket and the webhook queue; posts to sockets.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Buffer, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from hashlib import md5, sha256
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import (
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+)
+from botocore.exceptions import ConnectionError as BotoConnectionError
+
+from jobplane_keys import (
+    ASSEMBLY_TTL_SECONDS,
+    DEFAULT_TABLE_PREFIX,
+    IN_FLIGHT_SHARDS,
+    MAX_MESSAGE_BYTES,
+    PICK_UP_SECONDS,
+    PUBLIC_ASSEMBLY_FIELDS,
+    RETRYABLE_CODES,
+    TERMINAL_STATUSES,
+    ErrorCode,
+    RequestStatus,
+    from_item,
+    in_flight_shard,
+    is_terminal_assembly,
+    iso_time,
+    new_result_id,
+    new_upload_id,
+    parse_iso_time,
+    request_key,
+    requests_table,
+    result_prefix,
+    sign_links,
+    split_owner_key,
+    split_request_key,
+    to_item,
+    ttl_after,
+)
+from jobplane_robots import (
+    RobotContext,
+    RobotError,
+    RobotInput,
+    Step,
+    Template,
+    load_templates,
+    safe_name,
+    unique_name,
+)
+from jobplane_sockets import drop_connection, listeners, post
+from jobplane_telemetry import Telemetry
+
+TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
+REQUESTS = requests_table(TABLE_PREFIX)
+ASSEMBLIES = os.environ["DYNAMODB_TABLE"]
+FILES_BUCKET = os.environ["FILES_BUCKET"]
+WEBHOOKS_QUEUE_URL = os.environ["WEBHOOKS_QUEUE_URL"]
+FAILURES_QUEUE_URL = os.environ["FAILURES_QUEUE_URL"]
+WEBSOCKET_ENDPOINT = os.environ["WEBSOCKET_ENDPOINT"]
+TEMPLATES_INDEX_PATH = os.environ.get("TEMPLATES_INDEX_PATH", "templates/index.json")
+BRANCH = os.environ.get("BRANCH", "main")
+LEASE_SECONDS = int(os.environ.get("LEASE_SECONDS", "120"))
+MAX_UPLOAD_BYTES = int(os.environ.get("MAX_UPLOAD_BYTES", str(5 * 1024**3)))
+CONCURRENT_REQUESTS = int(os.environ.get("CONCURRENT_REQUESTS", "4"))
+VERSION = os.environ.get("VERSION", "0.1.0")
+
+PROGRESS_INTERVAL_SECONDS = 0.1
+DOCUMENT_INTERVAL_SECONDS = 5.0
+BACKOFF_BASE_SECONDS = 1.0
+BACKOFF_CAP_SECONDS = 30.0
+# Time that an invocation keeps for writing down how its requests stand.
+SAFETY_SECONDS = 10.0
+# Less than this left, and a request is not begun any more.
+MIN_WORK_SECONDS = 20.0
+LINK_SECONDS = 3600
+MAX_RESULT_BYTES = 300 * 1024
+MAX_DOCUMENT_BYTES = 350 * 1024
+PART_BYTES = 8 * 1024 * 1024
+
+TRANSIENT_AWS_ERRORS = frozenset(
+    {
+        "InternalError",
+        "InternalServerError",
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionConflictException",
+    }
+)
+
+session = botocore.session.get_session()
+dynamodb: Any = session.create_client("dynamodb")
+telemetry = Telemetry("processor")
+
+type Row = dict[str, Any]
+type Run = Callable[["Job"], Row]
+
+ACTIONS: dict[str, Run] = {}
+
+
+class JobCancelledError(Exception):
+    """The owner asked for the job to stop."""
+
+
+class LeaseLostError(Exception):
+    """Another worker has the request; this one writes nothing and posts nothing more."""
+
+
+class OutOfTimeError(Exception):
+    """The invocation ends before the job does."""
+
+
+class TransientError(Exception):
+    """A failure that another attempt may not meet."""
+
+
+class AssemblyBusyError(Exception):
+    """Another request runs the same assembly."""
+
+
+class AssemblyError(Exception):
+    """The assembly can't be processed; `error` is the document's code, the text is for people."""
+
+    def __init__(self, error: str, message: str) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+class RequestError(Exception):
+    """A request fails with this code; the text is for people."""
+
+    def __init__(self, code: ErrorCode, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.details = details
+
+
+def action(name: str) -> Callable[[Run], Run]:
+    """Register what runs for an action; it returns the result to be stored."""
+
+    def register(run: Run) -> Run:
+        if name in ACTIONS:
+            raise ValueError(f"action {name!r} is registered twice")
+        ACTIONS[name] = run
+        return run
+
+    return register
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One run of this function: its id owns leases, its deadline bounds them (epoch seconds)."""
+
+    id: str
+    deadline: float
+
+    @classmethod
+    def of(cls, context: Any) -> Self:
+        remaining = context.get_remaining_time_in_millis() / 1000
+        return cls(context.aws_request_id, time.time() + remaining)
+
+    def remaining(self) -> float:
+        return self.deadline - time.time()
+
+    def lease_until(self) -> int:
+        """A lease that ends with the invocation at the latest."""
+        return int(time.time() + max(1.0, min(self.remaining(), LEASE_SECONDS)))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step forward, not yet written."""
+
+    percentage: float
+    message: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Audience:
+    """Who hears of one request: the connection that began it, and its subscribers."""
+
+    def __init__(self, row: Row) -> None:
+        self._key = request_key(row["owner"], row["request_id"])
+        self._origin = row["connection_id"]
+        self._gone: set[str] = set()
+
+    def tell(self, message: Row, subscribers: int) -> None:
+        """Post to everyone who is still there; a connection found gone is forgotten."""
+        targets = {self._origin}
+        if subscribers > 0:
+            targets |= set(listeners(dynamodb, TABLE_PREFIX, self._key, time.time()))
+        targets -= self._gone
+        delivery = post(management(), targets, message)
+        if delivery.failed:
+            telemetry.metric("PostFailed", len(delivery.failed))
+            telemetry.warning("message not delivered", connections=delivery.failed)
+        for connection_id in delivery.gone:
+            self._gone.add(connection_id)
+            telemetry.info("connection gone", gone_connection_id=connection_id)
+            drop_connection(dynamodb, TABLE_PREFIX, connection_id)
+
+
+class Job:
+    """A request while it is worked on.
+
+    One thread of its own writes progress (the newest wins, at most ten times a second) and keeps
+    the lease; the job's thread only says how far it is and learns, at every `report` or `check`,
+    that it must stop. One progress update is one UpdateItem and one post per listener.
+    """
+
+    def __init__(self, row: Row, invocation: Invocation) -> None:
+        progress = row.get("progress") or {}
+        self.row = row
+        self.invocation = invocation
+        self.audience = Audience(row)
+        self.seq: int = progress.get("seq", 0)
+        self.subscribers: int = row.get("subscriber_count", 0)
+        self.on_document_due: Callable[[], None] = lambda: None
+        self._percentage: float = progress.get("percentage", 0.0)
+        self._lease_until: int = row["lease_until"]
+        self._pending: Progress | None = None
+        self._stop: Exception | None = None
+        self._closing = False
+        self._wake = threading.Condition()
+        self._thread = threading.Thread(target=self._keep_safely, daemon=True)
+
+    @property
+    def owner(self) -> str:
+        return str(self.row["owner"])
+
+    @property
+    def request_id(self) -> str:
+        return str(self.row["request_id"])
+
+    @property
+    def percentage(self) -> float:
+        return self._percentage
+
+    def payload(self) -> Row:
+        """What the client sent, as the router validated it."""
+        payload: Row = json.loads(self.row["payload"])
+        return payload
+
+    def report(self, percentage: float, message: str, **metadata: Any) -> None:
+        """Say how far the job is, 0 to 100; less than before counts as no change."""
+        if not math.isfinite(percentage):
+            percentage = self._percentage
+        with self._wake:
+            self._percentage = max(self._percentage, min(100.0, max(0.0, percentage)))
+            self._pending = Progress(round(self._percentage, 2), message, metadata)
+            self._wake.notify_all()
+        self.check()
+
+    def check(self) -> None:
+        """Raises what ends the job: cancellation, a lost lease, or the end of the invocation."""
+        if self._stop is not None:
+            raise self._stop
+        if self.invocation.remaining() < SAFETY_SECONDS:
+            raise OutOfTimeError
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, and stop waiting when the job has to stop."""
+        end = time.monotonic() + seconds
+        with self._wake:
+            while self._stop is None and (left := end - time.monotonic()) > 0:
+                self._wake.wait(min(left, 1.0))
+                if self.invocation.remaining() < SAFETY_SECONDS:
+                    break
+        self.check()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """The last progress is written before the end is."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        self._thread.join()
+
+    def _keep_safely(self) -> None:
+        with telemetry.trace(self.row.get("trace_header")):
+            try:
+                self._keep()
+            except LeaseLostError as error:
+                self._halt(error)
+            except Exception as error:
+                telemetry.exception("progress could not be written", error)
+                self._halt(TransientError("progress could not be written"))
+
+    def _keep(self) -> None:
+        next_document = time.monotonic() + DOCUMENT_INTERVAL_SECONDS
+        while True:
+            with self._wake:
+                while not (self._closing or self._pending or self._renewal_due()):
+                    self._wake.wait(min(1.0, LEASE_SECONDS / 6))
+                    if time.monotonic() >= next_document:
+                        break
+                progress, self._pending = self._pending, None
+                closing = self._closing
+            if progress:
+                self._write(progress)
+            elif self._renewal_due() and not closing:
+                self._write(None)
+            if closing and not self._pending:
+                return
+            if time.monotonic() >= next_document:
+                self.on_document_due()
+                next_document = time.monotonic() + DOCUMENT_INTERVAL_SECONDS
+            if progress:
+                with self._wake:
+                    self._wake.wait_for(lambda: self._closing, PROGRESS_INTERVAL_SECONDS)
+
+    def _renewal_due(self) -> bool:
+        return time.time() >= self._lease_until - LEASE_SECONDS / 2
+
+    def _write(self, progress: Progress | None) -> None:
+        self._lease_until = self.invocation.lease_until()
+        stored = None
+        if progress:
+            self.seq += 1
+            stored = {
+                "seq": self.seq,
+                "percentage": progress.percentage,
+                "message": progress.message,
+                "at": iso_time(time.time()),
+            }
+        row = renew_lease(self.row, self.invocation, self._lease_until, stored)
+        self.subscribers = row.get("subscriber_count", 0)
+        if stored and progress:
+            metadata = {"metadata": dict(progress.metadata)} if progress.metadata else {}
+            content = {name: stored[name] for name in ("seq", "percentage", "message")}
+            message = server_message("progress", self.row, **content, **metadata)
+            self.audience.tell(message, self.subscribers)
+        if row.get("cancel_requested"):
+            self._halt(JobCancelledError())
+
+    def _halt(self, error: Exception) -> None:
+        with self._wake:
+            self._stop = self._stop or error
+            self._wake.notify_all()
+
+
+class ObjectWriter:
+    """An object written as it is made: one PUT when it is small, a multipart upload otherwise."""
+
+    def __init__(
+        self, key: str, mime: str, meta: dict[str, Any], done: Callable[["ObjectWriter"], None]
+    ) -> None:
+        self.key = key
+        self.mime = mime
+        self.meta = meta
+        self.size = 0
+        self.digest = md5(usedforsecurity=False)
+        self._done = done
+        self._buffer = bytearray()
+        self._upload_id: str | None = None
+        self._parts: list[Row] = []
+        self._closed = False
+
+    def write(self, data: Buffer, /) -> int:
+        data = memoryview(data).cast("B")
+        self.size += len(data)
+        self.digest.update(data)
+        self._buffer += data
+        while len(self._buffer) >= PART_BYTES:
+            part = bytes(self._buffer[:PART_BYTES])
+            del self._buffer[:PART_BYTES]
+            self._send(part)
+        return len(data)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        if self._upload_id is None:
+            s3().put_object(
+                Bucket=FILES_BUCKET,
+                Key=self.key,
+                Body=bytes(self._buffer),
+                ContentType=self.mime,
+            )
+        else:
+            if self._buffer:
+                self._send(bytes(self._buffer))
+            s3().complete_multipart_upload(**self._target(), MultipartUpload={"Parts": self._parts})
+            self._upload_id = None
+        self._buffer = bytearray()
+        self._closed = True
+        self._done(self)
+
+    def abort(self) -> None:
+        if self._upload_id is not None:
+            s3().abort_multipart_upload(**self._target())
+            self._upload_id = None
+        elif self._closed:
+            s3().delete_object(Bucket=FILES_BUCKET, Key=self.key)
+        self._buffer = bytearray()
+        self._closed = True
+
+    def _send(self, data: bytes) -> None:
+        if self._upload_id is None:
+            created = s3().create_multipart_upload(
+                Bucket=FILES_BUCKET, Key=self.key, ContentType=self.mime
+            )
+            self._upload_id = created["UploadId"]
+        number = len(self._parts) + 1
+        sent = s3().upload_part(**self._target(), PartNumber=number, Body=data)
+        self._parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+
+    def _target(self) -> Row:
+        return {"Bucket": FILES_BUCKET, "Key": self.key, "UploadId": self._upload_id}
+
+
+@dataclass
+class StepSink:
+    """Where the outputs of one step over one input go; collects the result entries."""
+
+    prefix: str
+    taken: set[str]
+    original_id: str
+    files: list[Row] = field(default_factory=list)
+
+    def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> ObjectWriter:
+        key = self._key(name)
+        return ObjectWriter(
+            key,
+            mime,
+            meta,
+            lambda writer: self._add(
+                key, writer.size, mime, writer.meta, writer.digest.hexdigest()
+            ),
+        )
+
+    def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
+        """The file passes through unchanged: S3 copies it, no byte comes here."""
+        key = self._key(name)
+        s3().copy_object(
+            Bucket=FILES_BUCKET,
+            Key=key,
+            CopySource={"Bucket": FILES_BUCKET, "Key": source.handle},
+            MetadataDirective="REPLACE",
+            ContentType=source.mime,
+        )
+        self._add(key, source.size, source.mime, meta, source.md5hash)
+
+    def _key(self, name: str) -> str:
+        name = unique_name(name, self.taken.__contains__)
+        self.taken.add(name)
+        return self.prefix + name
+
+    def _add(
+        self, key: str, size: int, mime: str, meta: Mapping[str, Any], md5hash: str | None
+    ) -> None:
+        entry = {
+            "id": new_result_id(),
+            **name_parts(key.rpartition("/")[2]),
+            "size": size,
+            "mime": mime,
+            "field": "file",
+            "original_id": self.original_id,
+            "key": key,
+            "md5hash": md5hash,
+        }
+        self.files.append(entry | ({"meta": dict(meta)} if meta else {}))
+
+
+class Assembly:
+    """The document of one job while it is worked on; every write is conditional on its `rev`."""
+
+    def __init__(self, job: Job, template: Template | None, document: Row) -> None:
+        self.job = job
+        self.template = template
+        self.document = document
+        self._lock = threading.Lock()
+        self._ended = False
+
+    @property
+    def id(self) -> str:
+        return str(self.document["assembly_id"])
+
+    def save(self, **changes: Any) -> None:
+        """Write changed fields and renew the document's lease."""
+        now = time.time()
+        changes |= {
+            "updated_at": iso_time(now),
+            "lease_until": self.job.invocation.lease_until(),
+            "progress_pct": round(self.job.percentage, 2),
+        }
+        self._write(changes)
+
+    def touch(self) -> None:
+        """Keep the document alive, and its percentage fresh, during a long step."""
+        if not self._ended:
+            self.save()
+
+    def end(self, message: str, *, ok: str | None = None, error: str | None = None) -> None:
+        """Write the terminal state and have the webhook sent."""
+        now = time.time()
+        started = parse_iso_time(self.document["execution_start"])
+        changes: Row = {
+            "message": message,
+            "updated_at": iso_time(now),
+            "execution_duration": round(now - started, 3),
+        }
+        changes |= {"ok": ok} if ok else {"error": error}
+        if ok == "ASSEMBLY_COMPLETED":
+            changes |= {"progress_pct": 100, "last_job_completed": iso_time(now)}
+        if self.template is not None and self.template.webhook_url:
+            changes["webhook"] = {"status": "pending", "attempts": 0}
+        self._write(changes, remove=("lease_until", "current_step"))
+        notify(self.document)
+
+    def _write(self, changes: Row, remove: Iterable[str] = ()) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = "lease_until" in remove
+            document = {**self.document, **changes}
+            if len(json.dumps(document).encode()) > MAX_DOCUMENT_BYTES:
+                raise AssemblyError("PROCESSING_ERROR", "The job makes more files than it may")
+            self.document = write_assembly(self.id, self.document["rev"], changes, tuple(remove))
+
+
+def name_parts(name: str) -> Row:
+    """`name`, `basename` and `ext` (without dot) of a file."""
+    stem, dot, extension = name.rpartition(".")
+    if not dot or not stem:
+        stem, extension = name, ""
+    return {"name": name, "basename": stem, "ext": extension}
+
+
+def server_message(kind: str, row: Row, **content: Any) -> Row:
+    """A message about a request, as a client hears it."""
+    head = {"type": kind, "request_id": row["request_id"]}
+    return head | content | {"timestamp": iso_time(time.time())}
+
+
+def error_body(code: str, message: str, **details: Any) -> Row:
+    """The `error` of a request that did not succeed."""
+    body: Row = {"code": code, "message": message, "retryable": code in RETRYABLE_CODES}
+    return body | ({"details": details} if details else {})
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether another attempt may succeed: throttling, a broken connection, a timeout, a 5xx."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status >= 500 or error.response["Error"]["Code"] in TRANSIENT_AWS_ERRORS
+    return isinstance(
+        error,
+        TransientError
+        | BotoConnectionError
+        | ConnectionError
+        | HTTPClientError
+        | IncompleteReadError
+        | ResponseStreamingError
+        | TimeoutError,
+    )
+
+
+def backoff_seconds(attempt: int) -> float:
+    """Full jitter: anything up to the exponential delay of this attempt, counted from 1."""
+    return random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2 ** (attempt - 1)))
+
+
+@cache
+def s3() -> Any:
+    """The files bucket's client."""
+    return session.create_client("s3", config=Config(signature_version="s3v4"))
+
+
+@cache
+def sqs() -> Any:
+    """The queues' client."""
+    return session.create_client("sqs")
+
+
+@cache
+def management() -> Any:
+    """The connections' management API."""
+    return session.create_client("apigatewaymanagementapi", endpoint_url=WEBSOCKET_ENDPOINT)
+
+
+@cache
+def templates() -> dict[str, Template]:
+    """The templates shipped with this function."""
+    return load_templates(Path(__file__).parent / TEMPLATES_INDEX_PATH)
+
+
+def sign_download(key: str) -> str:
+    """A link to an object, good for an hour."""
+    params = {"Bucket": FILES_BUCKET, "Key": key}
+    return str(s3().generate_presigned_url("get_object", Params=params, ExpiresIn=LINK_SECONDS))
+
+
+def update_request(
+    owner: str, request_id: str, changes: Row, condition: str, *, remove: str = "", **values: Any
+) -> Row | None:
+    """Conditionally change a request; its new row, or None when the condition did not hold.
+
+    `condition` may use `#status`, `:now` and the given values, each as `:name`.
+    """
+    now = time.time()
+    sets = {**changes, "updated_at": iso_time(now)}
+    names = {f"#{name}": name for name in sets} | {"#status": "status"}
+    assignments = ", ".join(f"#{name} = :set_{name}" for name in sets)
+    expression = f"SET {assignments}" + (f" REMOVE {remove}" if remove else "")
+    bound = {f":set_{name}": value for name, value in sets.items()}
+    bound |= {f":{name}": value for name, value in values.items()}
+    if ":now" in condition:
+        bound[":now"] = int(now)
+    try:
+        updated = dynamodb.update_item(
+            TableName=REQUESTS,
+            Key=to_item({"owner": owner, "request_id": request_id}),
+            UpdateExpression=expression,
+            ConditionExpression=condition,
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues=to_item(bound),
+            ReturnValues="ALL_NEW",
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return None
+    return from_item(updated["Attributes"])
+
+
+def take(owner: str, request_id: str, invocation: Invocation) -> Row | None:
+    """Lease a request that nobody works on; None when somebody does or it has ended."""
+    try:
+        updated = dynamodb.update_item(
+            TableName=REQUESTS,
+            Key=to_item({"owner": owner, "request_id": request_id}),
+            UpdateExpression=(
+                "SET #status = :processing, lease_owner = :me, lease_until = :until,"
+                " lease_shard = :shard, started_at = if_not_exists(started_at, :moment),"
+                " updated_at = :moment ADD attempts :one"
+            ),
+            ConditionExpression=(
+                "#status = :pending"
+                " OR (#status = :retrying AND (lease_owner = :me OR lease_until <= :now))"
+                " OR (#status = :processing AND lease_until <= :now)"
+            ),
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues=to_item(
+                {
+                    ":processing": RequestStatus.PROCESSING,
+                    ":pending": RequestStatus.PENDING,
+                    ":retrying": RequestStatus.RETRYING,
+                    ":me": invocation.id,
+                    ":until": invocation.lease_until(),
+                    ":shard": in_flight_shard(request_key(owner, request_id)),
+                    ":moment": iso_time(time.time()),
+                    ":now": int(time.time()),
+                    ":one": 1,
+                }
+            ),
+            ReturnValues="ALL_NEW",
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return None
+    return from_item(updated["Attributes"])
+
+
+def renew_lease(row: Row, invocation: Invocation, lease_until: int, progress: Row | None) -> Row:
+    """Keep a request, with the progress made; LeaseLostError when another worker has it."""
+    updated = update_request(
+        row["owner"],
+        row["request_id"],
+        {"lease_until": lease_until} | ({"progress": progress} if progress else {}),
+        "#status = :processing AND lease_owner = :me",
+        processing=RequestStatus.PROCESSING,
+        me=invocation.id,
+    )
+    if updated is None:
+        raise LeaseLostError(row["request_id"])
+    return updated
+
+
+def finish(job: Job, status: RequestStatus, outcome: Row) -> None:
+    """Write a request's end, then tell its listeners: one terminal state, one terminal message."""
+    job.seq += 1
+    changes = {"status": status, "seq": job.seq, "ended_at": iso_time(time.time()), **outcome}
+    row = update_request(
+        job.owner,
+        job.request_id,
+        changes,
+        "#status = :processing AND lease_owner = :me",
+        remove="lease_owner, lease_until, lease_shard",
+        processing=RequestStatus.PROCESSING,
+        me=job.invocation.id,
+    )
+    if row is None:
+        raise LeaseLostError(job.request_id)
+    telemetry.metric(f"Request{status.capitalize()}", Action=job.row["action"])
+    telemetry.info("request ended", status=status, attempts=row["attempts"])
+    job.audience.tell(terminal_message(row), row.get("subscriber_count", 0))
+
+
+def terminal_message(row: Row) -> Row:
+    """The `complete` or `error` that ends a request."""
+    if "error" in row:
+        return server_message("error", row, seq=row["seq"], error=row["error"])
+    if "result_key" in row:
+        result: Any = {"url": sign_download(row["result_key"])}
+    else:
+        result = sign_links(json.loads(row["result"]), sign_download)
+    return server_message("complete", row, seq=row["seq"], success=True, result=result)
+
+
+def stored_result(job: Job, result: Row) -> Row:
+    """The attributes that hold a result.
+
+    What no socket message could carry lies in the bucket, too; what no item could hold, there only.
+    """
+    text = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
+    signed = json.dumps(sign_links(result, sign_download), ensure_ascii=False).encode()
+    if len(signed) <= MAX_MESSAGE_BYTES:
+        return {"result": text}
+    key = f"results/requests/{owner_digest(job.owner)}/{job.request_id}.json"
+    s3().put_object(Bucket=FILES_BUCKET, Key=key, Body=signed, ContentType="application/json")
+    fits = len(text.encode()) <= MAX_RESULT_BYTES
+    return {"result_key": key} | ({"result": text} if fits else {})
+
+
+def owner_digest(owner: str) -> str:
+    """A folder name for what an owner's requests make."""
+    return sha256(owner.encode()).hexdigest()[:32]
+
+
+def put_back(job: Job, wait: float, *, keep: bool, counts: bool = True) -> bool:
+    """Leave a request for a later attempt; whether it was still ours.
+
+    `keep`: this invocation goes on with it after the wait. Otherwise the sweeper finds it then.
+    `counts`: whether the attempt is spent.
+    """
+    lease = int(time.time() + wait) + (LEASE_SECONDS if keep else 0)
+    changes: Row = {"status": RequestStatus.RETRYING, "lease_until": lease}
+    if not counts:
+        changes["attempts"] = job.row["attempts"] - 1
+    row = update_request(
+        job.owner,
+        job.request_id,
+        changes,
+        "#status = :processing AND lease_owner = :me",
+        remove="" if keep else "lease_owner",
+        processing=RequestStatus.PROCESSING,
+        me=job.invocation.id,
+    )
+    return row is not None
+
+
+def requeue(owner: str, request_id: str) -> bool:
+    """Put a waiting request to the stream again; whether it waited."""
+    row = update_request(
+        owner,
+        request_id,
+        {"status": RequestStatus.PENDING, "lease_until": int(time.time()) + PICK_UP_SECONDS},
+        "#status = :retrying AND attribute_not_exists(lease_owner)",
+        retrying=RequestStatus.RETRYING,
+    )
+    return row is not None
+
+
+def read_assembly(assembly_id: str) -> Row | None:
+    """The document, unless it has expired."""
+    found = dynamodb.get_item(
+        TableName=ASSEMBLIES, Key=to_item({"assembly_id": assembly_id}), ConsistentRead=True
+    )
+    document = from_item(found.get("Item", {}))
+    return document if document and document.get("ttl", math.inf) > time.time() else None
+
+
+def write_assembly(
+    assembly_id: str, rev: int | None, changes: Row, remove: tuple[str, ...] = ()
+) -> Row:
+    """Change a document that is as it was read (`rev`; None: absent or expired); the new one.
+
+    Raises LeaseLostError when it is not.
+    """
+    sets = {**changes, "rev": (rev or 0) + 1}
+    names = {f"#{name}": name for name in (*sets, *remove)} | {"#rev": "rev", "#ttl": "ttl"}
+    expression = "SET " + ", ".join(f"#{name} = :{name}" for name in sets)
+    if remove:
+        expression += " REMOVE " + ", ".join(f"#{name}" for name in remove)
+    values = {f":{name}": value for name, value in sets.items()}
+    if rev is None:
+        condition = "attribute_not_exists(assembly_id) OR #ttl <= :read_at"
+        values[":read_at"] = int(time.time())
+    else:
+        condition = "#rev = :read_rev"
+        values[":read_rev"] = rev
+        del names["#ttl"]
+        if "ttl" in sets:
+            names["#ttl"] = "ttl"
+    try:
+        updated = dynamodb.update_item(
+            TableName=ASSEMBLIES,
+            Key=to_item({"assembly_id": assembly_id}),
+            UpdateExpression=expression,
+            ConditionExpression=condition,
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues=to_item(values),
+            ReturnValues="ALL_NEW",
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        raise LeaseLostError(assembly_id) from error
+    return from_item(updated["Attributes"])
+
+
+def notify(document: Row) -> None:
+    """Queue the webhook of an ended assembly, and wake the requests that wait for it."""
+    if (document.get("webhook") or {}).get("status") == "pending":
+        body = {name: document[name] for name in ("assembly_id", "execution", "template_id")}
+        sqs().send_message(QueueUrl=WEBHOOKS_QUEUE_URL, MessageBody=json.dumps(body))
+    for follower in document.get("followers", ()):
+        requeue(*split_request_key(follower))
+
+
+def follow(job: Job, assembly_id: str) -> None:
+    """Park a request until the one that runs its assembly has ended it."""
+    if not put_back(job, LEASE_SECONDS, keep=False, counts=False):
+        return
+    key = request_key(job.owner, job.request_id)
+    try:
+        dynamodb.update_item(
+            TableName=ASSEMBLIES,
+            Key=to_item({"assembly_id": assembly_id}),
+            UpdateExpression="ADD followers :me",
+            ConditionExpression="attribute_exists(lease_until)",
+            ExpressionAttributeValues={":me": {"SS": [key]}},
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        requeue(job.owner, job.request_id)
+
+
+def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembly:
+    """The document of the job, taken for this request.
+
+    One that ended well, or that this request ended, comes back terminal. Raises AssemblyBusyError
+    when another request works on it, RequestError when it is somebody else's.
+    """
+    assembly_id = job.row["assembly_id"]
+    known = read_assembly(assembly_id)
+    mine = known is not None and known.get("request_id") == job.request_id
+    if known is not None:
+        if known.get("owner") != job.owner:
+            raise RequestError(ErrorCode.FORBIDDEN, "The assembly belongs to somebody else")
+        terminal = is_terminal_assembly(known)
+        if known.get("ok") == "ASSEMBLY_COMPLETED" or (terminal and mine):
+            return Assembly(job, template, known)
+        if not terminal and not mine and known.get("lease_until", 0) > time.time():
+            job.report(job.percentage, "The same job is running already; waiting for its end")
+            raise AssemblyBusyError(assembly_id)
+        execution = known["execution"] if mine else known.get("execution", 0) + 1
+    else:
+        execution = 1
+    tenant_id, user_id = split_owner_key(job.owner)
+    moment = iso_time(time.time())
+    document = {
+        "template_id": payload["template_id"],
+        "branch": BRANCH,
+        "user": {"userId": user_id},
+        "user_id": user_id,
+        "tenant_id": tenant_id,
+        "owner": job.owner,
+        "request_id": job.request_id,
+        "execution": execution,
+        "execution_start": moment,
+        "created_at": (known or {}).get("created_at", moment),
+        "updated_at": moment,
+        "message": "Receiving files",
+        "uploads": [upload_entry(upload) for upload in payload["uploads"]],
+        "results": {},
+        "bytes_expected": sum(upload["size"] for upload in payload["uploads"]),
+        "bytes_received": 0,
+        "bytes_usage": 0,
+        "progress_pct": 0,
+        "steps_total": len(template.steps) if template else 0,
+        "steps_completed": 0,
+        "warnings": [],
+        "lease_until": job.invocation.lease_until(),
+        "ttl": ttl_after(time.time(), ASSEMBLY_TTL_SECONDS),
+    }
+    stale = ["ok", "error", "webhook", "last_job_completed", "execution_duration", "current_step"]
+    if known is None or is_terminal_assembly(known):
+        stale.append("followers")
+    try:
+        written = write_assembly(
+            assembly_id, known["rev"] if known else None, document, tuple(stale)
+        )
+    except LeaseLostError as error:
+        # Somebody else wrote in between: look again.
+        raise TransientError("the assembly changed while it was begun") from error
+    return Assembly(job, template, written)
+
+
+def upload_entry(upload: Row) -> Row:
+    """An input as the document shows it."""
+    return {
+        "id": new_upload_id(),
+        **name_parts(safe_name(upload["name"])),
+        "size": upload["size"],
+        "mime": upload["mime"],
+        "field": "file",
+        "md5hash": upload["md5hash"],
+        "key": upload["key"],
+    }
+
+
+def receive(assembly: Assembly, progress: Callable[[int], None]) -> list[RobotInput]:
+    """The uploads, each known to be there and to have the announced md5."""
+    inputs = []
+    for upload in assembly.document["uploads"]:
+        head = head_object(upload)
+        size = head["ContentLength"]
+        if size > MAX_UPLOAD_BYTES:
+            limit = f"{upload['name']}: larger than {MAX_UPLOAD_BYTES} bytes"
+            raise AssemblyError("FILE_TOO_LARGE", limit)
+        upload["size"] = size
+        # S3 makes an object's ETag its md5 when it was sent in one piece; else it must be read.
+        if head["ETag"].strip('"') == upload["md5hash"]:
+            progress(size)
+        else:
+            verify(upload, progress)
+        inputs.append(robot_input(upload))
+    return inputs
+
+
+def head_object(upload: Row) -> Row:
+    """What S3 says of an upload; INPUT_MISSING when it is not there."""
+    try:
+        head: Row = s3().head_object(Bucket=FILES_BUCKET, Key=upload["key"])
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
+            missing = f"{upload['name']}: has not been uploaded"
+            raise AssemblyError("INPUT_MISSING", missing) from error
+        raise
+    return head
+
+
+def verify(upload: Row, progress: Callable[[int], None]) -> None:
+    """Read an upload and compare its md5."""
+    digest = md5(usedforsecurity=False)
+    with open_object(upload["key"]) as stream:
+        while data := stream.read(1024 * 1024):
+            digest.update(data)
+            progress(len(data))
+    if digest.hexdigest() != upload["md5hash"]:
+        text = f"{upload['name']}: md5 is {digest.hexdigest()}, {upload['md5hash']} was announced"
+        raise AssemblyError("MD5_MISMATCH", text)
+
+
+def robot_input(file: Row) -> RobotInput:
+    """A stored file as a robot takes it."""
+    return RobotInput(
+        name=file["name"],
+        mime=file["mime"],
+        size=file["size"],
+        md5hash=file.get("md5hash"),
+        field=file["field"],
+        meta=file.get("meta", {}),
+        open=lambda: open_object(file["key"]),
+        handle=file["key"],
+    )
+
+
+def open_object(key: str) -> BinaryIO:
+    """An object's bytes as a stream."""
+    body: BinaryIO = s3().get_object(Bucket=FILES_BUCKET, Key=key)["Body"]
+    return body
+
+
+@action("process_assembly")
+def process_assembly(job: Job) -> Row:
+    """Runs a template's steps over the uploads; the result is the assembly document."""
+    payload = job.payload()
+    template = templates().get(payload["template_id"])
+    telemetry.bind(assembly_id=job.row["assembly_id"], template_id=payload["template_id"])
+    assembly = begin_assembly(job, payload, template)
+    if is_terminal_assembly(assembly.document):
+        if assembly.document["request_id"] == job.request_id:
+            notify(assembly.document)
+        return told(assembly)
+    job.on_document_due = assembly.touch
+    try:
+        if template is None:
+            unknown = f"There is no template {payload['template_id']}"
+            raise AssemblyError("TEMPLATE_UNKNOWN", unknown)
+        run_steps(assembly, template)
+        job.check()
+        assembly.end("Processing completed", ok="ASSEMBLY_COMPLETED")
+    except JobCancelledError:
+        assembly.end("Cancelled", ok="ASSEMBLY_CANCELED")
+        raise
+    except RobotError as error:
+        assembly.end(error.message, error=error.code)
+    except AssemblyError as error:
+        assembly.end(str(error), error=error.error)
+    finally:
+        job.on_document_due = lambda: None
+    return told(assembly)
+
+
+def told(assembly: Assembly) -> Row:
+    """The document as a request's result; RequestError when it failed."""
+    document = {
+        name: value for name, value in assembly.document.items() if name in PUBLIC_ASSEMBLY_FIELDS
+    }
+    document["uploads"] = [
+        {name: value for name, value in upload.items() if name != "key"}
+        for upload in document["uploads"]
+    ]
+    if error := document.get("error"):
+        raise RequestError(
+            ErrorCode.PROCESSING_FAILED,
+            document["message"],
+            assembly_id=assembly.id,
+            error=error,
+        )
+    return document
+
+
+def run_steps(assembly: Assembly, template: Template) -> None:
+    """Every step over every file that it uses, in the order of their dependencies."""
+    job, steps = assembly.job, template.ordered_steps()
+    meter = Meter(job, units=len(steps) + 1)
+    meter.begin("Receiving files", assembly.document["bytes_expected"])
+    originals = receive(assembly, meter.advance)
+    received = sum(source.size for source in originals)
+    assembly.save(uploads=assembly.document["uploads"], bytes_received=received)
+    origin = {
+        str(source.handle): upload["id"]
+        for source, upload in zip(originals, assembly.document["uploads"], strict=True)
+    }
+    made: dict[str, list[RobotInput]] = {":original": originals}
+    for number, step in enumerate(steps):
+        inputs = [source for name in step.use for source in made[name]]
+        meter.begin(f"Step {step.name}", sum(source.size for source in inputs))
+        assembly.save(message=f"Processing: {step.name}", current_step=step.name)
+        files, warnings = run_step(assembly.id, step, inputs, origin, meter)
+        made[step.name] = [robot_input(file) for file in files]
+        usage = meter.read_bytes + sum(file["size"] for file in files)
+        assembly.save(
+            results={**assembly.document["results"], step.name: files},
+            steps_completed=number + 1,
+            bytes_usage=assembly.document["bytes_usage"] + usage,
+            warnings=assembly.document["warnings"] + warnings,
+        )
+    meter.end()
+
+
+def run_step(
+    assembly_id: str,
+    step: Step,
+    inputs: Iterable[RobotInput],
+    origin: dict[str, str],
+    meter: "Meter",
+) -> tuple[list[Row], list[str]]:
+    """One step over its files: result entries and warnings.
+
+    `origin` learns which upload every new file came from.
+    """
+    files: list[Row] = []
+    warnings: list[str] = []
+    taken: set[str] = set()
+    for source in inputs:
+        original_id = origin[str(source.handle)]
+        sink = StepSink(result_prefix(assembly_id, step.name), taken, original_id)
+        result = step.run(source, sink, RobotContext(advance=meter.advance))
+        warnings += result.warnings
+        for file in sink.files:
+            origin[file["key"]] = original_id
+        files += sink.files
+    return files, warnings
+
+
+class Meter:
+    """Turns bytes read into the job's percentage: every unit (a step) counts the same."""
+
+    def __init__(self, job: Job, units: int) -> None:
+        self.read_bytes = 0
+        self._job = job
+        self._units = units
+        self._unit = -1
+        self._total = 0
+        self._label = ""
+
+    def begin(self, label: str, total: int) -> None:
+        """The next unit, of so many bytes."""
+        self._unit += 1
+        self._label, self._total, self.read_bytes = label, total, 0
+        self._report(0.0)
+
+    def advance(self, count: int) -> None:
+        """So many bytes more were read; raises what ends the job."""
+        self.read_bytes += count
+        if count and self._total:
+            self._report(min(1.0, self.read_bytes / self._total))
+        else:
+            self._job.check()
+
+    def end(self) -> None:
+        """All units are done."""
+        self._job.report(100.0, "Processing completed")
+
+    def _report(self, fraction: float) -> None:
+        percentage = 100 * (self._unit + fraction) / self._units
+        self._job.report(percentage, self._label, step=self._label)
+
+
+@action("delay")
+def delay(job: Job) -> Row:
+    """Waits in steps and reports each; fails at one of them when asked to."""
+    payload = job.payload()
+    steps = payload["steps"]
+    for step in range(1, steps + 1):
+        job.sleep(payload["seconds"] / steps)
+        if step == payload.get("fail_at"):
+            text = f"Failed at step {step} of {steps}, as asked"
+            if payload.get("transient"):
+                raise TransientError(text)
+            raise RequestError(ErrorCode.PROCESSING_FAILED, text)
+        job.report(100 * step / steps, f"Step {step} of {steps}")
+    return {"seconds": payload["seconds"], "steps": steps}
+
+
+@action("echo")
+def echo(job: Job) -> Row:
+    """Gives the payload back, by way of the queue."""
+    received_at = job.row["created_at"]
+    return {"echo": job.payload(), "action": "echo", "received_at": received_at}
+
+
+@action("health")
+def health(job: Job) -> Row:
+    """That this answer was stored and came shows that the whole path works."""
+    age = time.time() - parse_iso_time(job.row["created_at"])
+    return {
+        "status": "healthy",
+        "version": VERSION,
+        "checks": {"queue": {"status": "healthy", "latency_ms": round(age * 1000, 2)}},
+    }
+
+
+@action("generate_report")
+def generate_report(job: Job) -> Row:
+    """Counts the tenant's requests and assemblies by day, action or status, into a file."""
+    payload = job.payload()
+    tenant_id, _ = split_owner_key(job.owner)
+    first = date.fromisoformat(payload["start_date"])
+    last = date.fromisoformat(payload["end_date"])
+    groups: dict[str, Counter[str]] = {}
+    for entry in report_entries(job, tenant_id, first, last):
+        group = groups.setdefault(str(entry[payload["group_by"]]), Counter())
+        group.update(entry["counts"])
+    rows = [report_row(payload["group_by"], name, groups[name]) for name in sorted(groups)]
+    body, mime = render_report(rows, payload)
+    key = f"reports/{owner_digest(job.owner)}/{job.request_id}.{payload['format']}"
+    s3().put_object(Bucket=FILES_BUCKET, Key=key, Body=body, ContentType=mime)
+    return {
+        "format": payload["format"],
+        "rows": len(rows),
+        "size": len(body),
+        "sha256": sha256(body).hexdigest(),
+        "url_key": key,
+    }
+
+
+REPORT_COLUMNS = (
+    "requests",
+    "requests_completed",
+    "requests_failed",
+    "requests_cancelled",
+    "requests_open",
+    "assemblies",
+    "assemblies_completed",
+    "assemblies_failed",
+    "bytes_usage",
+)
+
+
+def report_entries(job: Job, tenant_id: str, first: date, last: date) -> Iterator[Row]:
+    """What is counted: one entry per request and assembly that began in the range."""
+    sources: tuple[tuple[str, Callable[[Row], Row]], ...] = (
+        (REQUESTS, request_counts),
+        (ASSEMBLIES, assembly_counts),
+    )
+    for number, (table, counts) in enumerate(sources):
+        for item in tenant_items(table, tenant_id, first, last):
+            done = (date.fromisoformat(item["created_at"][:10]) - first).days
+            share = (number + done / ((last - first).days + 1)) / len(sources)
+            job.report(100 * share, "Reading")
+            yield {"day": item["created_at"][:10], **counts(item)}
+
+
+def request_counts(item: Row) -> Row:
+    """A request as the report counts it."""
+    status = item["status"]
+    state = status.lower() if status in TERMINAL_STATUSES else "open"
+    return {
+        "action": item["action"],
+        "status": status,
+        "counts": {"requests": 1, f"requests_{state}": 1},
+    }
+
+
+def assembly_counts(item: Row) -> Row:
+    """An assembly as the report counts it."""
+    failed = bool(item.get("error"))
+    completed = item.get("ok") == "ASSEMBLY_COMPLETED" and not failed
+    counts = {"assemblies": 1, "bytes_usage": item.get("bytes_usage", 0)}
+    counts |= {"assemblies_completed": 1} if completed else {}
+    counts |= {"assemblies_failed": 1} if failed else {}
+    status = item.get("error") or item.get("ok") or "OPEN"
+    return {"action": "process_assembly", "status": status, "counts": counts}
+
+
+def report_row(group_by: str, name: str, counts: Counter[str]) -> Row:
+    """One line of the report."""
+    return {group_by: name, **{column: counts[column] for column in REPORT_COLUMNS}}
+
+
+def render_report(rows: list[Row], payload: Row) -> tuple[bytes, str]:
+    """The report's bytes and mime."""
+    if payload["format"] == "json":
+        content = {name: payload[name] for name in ("start_date", "end_date", "group_by")}
+        return json.dumps(content | {"rows": rows}, ensure_ascii=False).encode(), "application/json"
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [payload["group_by"], *REPORT_COLUMNS])
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode(), "text/csv"
+
+
+def tenant_items(table: str, tenant_id: str, first: date, last: date) -> Iterator[Row]:
+    """A tenant's items that were created in the range, both days included, oldest first."""
+    end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
+    return query(
+        TableName=table,
+        IndexName="by-tenant",
+        KeyConditionExpression="tenant_id = :tenant AND created_at BETWEEN :first AND :end",
+        ExpressionAttributeValues=to_item(
+            {":tenant": tenant_id, ":first": first.isoformat(), ":end": f"{end:%Y-%m-%d}"}
+        ),
+    )
+
+
+def query(**request: Any) -> Iterator[Row]:
+    """Every item of a query, page by page."""
+    while True:
+        page = dynamodb.query(**request)
+        yield from map(from_item, page["Items"])
+        if "LastEvaluatedKey" not in page:
+            return
+        request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+
+def work(owner: str, request_id: str, invocation: Invocation) -> None:
+    """Take a request and bring it to an end, with as many attempts as fit in this invocation."""
+    while True:
+        row = take(owner, request_id, invocation)
+        if row is None:
+            telemetry.debug("request is not to be had")
+            return
+        with telemetry.trace(row.get("trace_header")):
+            wait = attempt(Job(row, invocation))
+        if wait is None:
+            return
+        time.sleep(wait)
+
+
+def attempt(job: Job) -> float | None:
+    """One attempt at a request; seconds until the next one here, or None when this was the last."""
+    row = job.row
+    started = time.time()
+    if row["attempts"] == 1:
+        waited = started - parse_iso_time(row["created_at"])
+        telemetry.metric("QueueLatency", waited * 1000, "Milliseconds")
+    try:
+        with job:
+            if row.get("cancel_requested"):
+                raise JobCancelledError
+            outcome = stored_result(job, run_of(row)(job))
+        finish(job, RequestStatus.COMPLETED, outcome)
+    except LeaseLostError:
+        telemetry.warning("lease lost, stopped")
+    except AssemblyBusyError as busy:
+        follow(job, str(busy))
+    except Exception as error:
+        try:
+            return settle(job, error)
+        except LeaseLostError:
+            telemetry.warning("lease lost, stopped")
+    finally:
+        elapsed = (time.time() - started) * 1000
+        telemetry.metric("ProcessingLatency", elapsed, "Milliseconds", Action=row["action"])
+    return None
+
+
+def run_of(row: Row) -> Run:
+    """What runs for a request."""
+    if row["action"] not in ACTIONS:
+        raise RequestError(ErrorCode.PROCESSING_FAILED, "No worker knows this action")
+    return ACTIONS[row["action"]]
+
+
+def settle(job: Job, error: Exception) -> float | None:
+    """What follows from a failed attempt: an end, or seconds to wait for the next one here."""
+    if isinstance(error, JobCancelledError):
+        end_unfinished_assembly(job.row, ok="ASSEMBLY_CANCELED", message="Cancelled")
+        body = error_body(ErrorCode.CANCELLED, "Cancelled")
+        finish(job, RequestStatus.CANCELLED, {"error": body})
+        return None
+    if isinstance(error, RequestError):
+        body = error_body(error.code, str(error), **error.details)
+        finish(job, RequestStatus.FAILED, {"error": body})
+        return None
+    retryable = isinstance(error, OutOfTimeError) or is_transient(error)
+    telemetry.exception("attempt failed", error, attempt=job.row["attempts"], transient=retryable)
+    if retryable and job.row["attempts"] < job.row["max_attempts"]:
+        telemetry.metric("RequestRetried", Action=job.row["action"])
+        wait = backoff_seconds(job.row["attempts"])
+        here = job.invocation.remaining() > wait + MIN_WORK_SECONDS
+        ours = put_back(job, wait, keep=here)
+        return wait if here and ours else None
+    fail(job, error, retryable)
+    return None
+
+
+def fail(job: Job, error: Exception, retryable: bool) -> None:
+    """End a request whose attempts are spent, or that no attempt could help."""
+    if isinstance(error, OutOfTimeError):
+        code, text = ErrorCode.TIMEOUT, "The job takes longer than a worker may run"
+    elif isinstance(error, TransientError):
+        code, text = ErrorCode.PROCESSING_FAILED, str(error)
+    elif retryable:
+        code, text = ErrorCode.SERVICE_UNAVAILABLE, "The job failed several times"
+    else:
+        code, text = ErrorCode.PROCESSING_FAILED, "The job failed"
+    document_error = "TIMEOUT" if code == ErrorCode.TIMEOUT else "PROCESSING_ERROR"
+    end_unfinished_assembly(job.row, error=document_error, message=text)
+    finish(job, RequestStatus.FAILED, {"error": error_body(code, text)})
+
+
+def end_unfinished_assembly(row: Row, *, message: str, **state: str) -> None:
+    """Bring the document of a request that ends without a result to its end as well."""
+    if "assembly_id" not in row:
+        return
+    document = read_assembly(row["assembly_id"])
+    if (
+        document is None
+        or document.get("request_id") != row["request_id"]
+        or is_terminal_assembly(document)
+    ):
+        return
+    template = templates().get(document["template_id"])
+    changes: Row = {"message": message, "updated_at": iso_time(time.time()), **state}
+    if template is not None and template.webhook_url:
+        changes["webhook"] = {"status": "pending", "attempts": 0}
+    with suppress(LeaseLostError):
+        notify(
+            write_assembly(
+                row["assembly_id"], document["rev"], changes, ("lease_until", "current_step")
+            )
+        )
+
+
+def sweep(invocation: Invocation) -> Row:
+    """Find requests whose worker is gone: put them to the stream again, or end them."""
+    counts: Counter[str] = Counter()
+    for shard in range(IN_FLIGHT_SHARDS):
+        overdue = query(
+            TableName=REQUESTS,
+            IndexName="in-flight",
+            KeyConditionExpression="lease_shard = :shard AND lease_until <= :now",
+            ExpressionAttributeValues=to_item(
+                {":shard": f"lease-{shard}", ":now": int(time.time())}
+            ),
+        )
+        for key in overdue:
+            if invocation.remaining() < MIN_WORK_SECONDS:
+                return dict(counts)
+            with telemetry.ids(request_id=key["request_id"]):
+                counts[sweep_one(key["owner"], key["request_id"], invocation)] += 1
+    return dict(counts)
+
+
+def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
+    """What became of one overdue request: `requeued`, `failed` or `moved` (by somebody else)."""
+    found = dynamodb.get_item(
+        TableName=REQUESTS,
+        Key=to_item({"owner": owner, "request_id": request_id}),
+        ConsistentRead=True,
+    )
+    row = from_item(found.get("Item", {}))
+    if not row or row["status"] in TERMINAL_STATUSES or row["lease_until"] > time.time():
+        return "moved"
+    spent = row["attempts"] >= row["max_attempts"]
+    if row["status"] == RequestStatus.PROCESSING and spent:
+        taken = take(owner, request_id, invocation)
+        if taken is None:
+            return "moved"
+        fail(Job(taken, invocation), OutOfTimeError(), retryable=True)
+        telemetry.warning("request failed after its last lease ran out")
+        return "failed"
+    # By way of RETRYING, since only a change back to PENDING reaches the stream.
+    parked = update_request(
+        owner,
+        request_id,
+        {"status": RequestStatus.RETRYING},
+        "#status = :status AND lease_until = :lease_until",
+        remove="lease_owner",
+        status=row["status"],
+        lease_until=row["lease_until"],
+    )
+    if parked is None or not requeue(owner, request_id):
+        return "moved"
+    telemetry.metric("RequestRequeued")
+    telemetry.info("request put to the stream again", status=row["status"])
+    return "requeued"
+
+
+def consume(record: Row, invocation: Invocation) -> str | None:
+    """Work on one stream record; its sequence number when it must come again."""
+    try:
+        sequence: str = record["dynamodb"]["SequenceNumber"]
+        image = from_item(record["dynamodb"]["NewImage"])
+        owner, request_id = image["owner"], image["request_id"]
+    except Exception as error:
+        telemetry.exception("record can't be parsed", error)
+        telemetry.metric("RecordRefused")
+        body = json.dumps({"error": "record can't be parsed", "record": record}, default=str)
+        sqs().send_message(QueueUrl=FAILURES_QUEUE_URL, MessageBody=body[:250_000])
+        return None
+    if invocation.remaining() < MIN_WORK_SECONDS:
+        return sequence
+    with telemetry.ids(request_id=request_id, action=image.get("action")):
+        try:
+            tenant_id, user_id = split_owner_key(owner)
+            telemetry.bind(tenant_id=tenant_id, user_id=user_id)
+            work(owner, request_id, invocation)
+        except Exception as error:
+            telemetry.exception("record not processed", error)
+            return sequence
+    return None
+
+
+@telemetry.handler
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    invocation = Invocation.of(context)
+    if event.get("sweep") == "leases":
+        counts = sweep(invocation)
+        telemetry.info("leases swept", **counts)
+        return {"swept": counts}
+    records = event["Records"]
+    with ThreadPoolExecutor(min(CONCURRENT_REQUESTS, len(records) or 1)) as pool:
+        failures = pool.map(lambda record: consume(record, invocation), records)
+        return {
+            "batchItemFailures": [
+                {"itemIdentifier": sequence} for sequence in failures if sequence is not None
+            ]
+        }
