@@ -118,8 +118,8 @@ class Builder:
             {lib: lib_digest(self.workspace, lib) for lib in closure.libs},
             sdk.Grants.of(function.name, function.config).actions,
             [
-                (path.relative_to(function.directory).as_posix(), _sha256(path.read_bytes()))
-                for path in function.shipped_files()
+                (name, _sha256(path.read_bytes()))
+                for name, path in function.shipped_files().items()
             ],
         ]  # fmt: skip
         return _sha256(json.dumps(parts, sort_keys=True).encode())
@@ -177,10 +177,7 @@ class Builder:
                 contents |= _kept(_files_of(folder))
         for lib in closure.libs:
             contents |= _kept(_files_of(self.wheels.lib(lib)))
-        own: Contents = {
-            path.relative_to(function.directory).as_posix(): path
-            for path in function.shipped_files()
-        }
+        own: Contents = dict(function.shipped_files())
         fresh = own | {name: body for name, body in changed.items() if isinstance(body, bytes)}
         return contents | own | _bytecode_of(fresh)
 

@@ -1,5 +1,6 @@
 """The tree: where the functions are, what each is called and how it is configured."""
 
+import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,14 +56,25 @@ class Function:
     def deployed_name(self, stage: str) -> str:
         return f"jobplane-{stage}-{self.name}"
 
-    def shipped_files(self) -> list[Path]:
-        """The module and every data file, in a fixed order."""
-        return sorted(
-            path
-            for path in self.directory.rglob("*")
-            if path.is_file()
-            and not NOT_SHIPPED.intersection(path.relative_to(self.directory).parts)
-        )
+    @property
+    def data(self) -> list[Path]:
+        """Folders of the workspace that the artifact holds as well: `tool.jobplane.data`."""
+        project = tomllib.loads((self.directory / "pyproject.toml").read_text(encoding="utf-8"))
+        named = project.get("tool", {}).get("jobplane", {}).get("data", [])
+        return [self.directory.parents[1] / folder for folder in named]
+
+    def shipped_files(self) -> dict[str, Path]:
+        """The module and every data file by its name in the artifact, in a fixed order."""
+        found = {
+            path.relative_to(base).as_posix(): path
+            for base, folder in [
+                (self.directory, self.directory),
+                *((data.parent, data) for data in self.data),
+            ]
+            for path in folder.rglob("*")
+            if path.is_file() and not NOT_SHIPPED.intersection(path.relative_to(base).parts)
+        }
+        return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True)
