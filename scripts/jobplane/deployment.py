@@ -50,7 +50,7 @@ def framework_environment(stage: Stage) -> dict[str, str]:
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "NO_PROXY": "127.0.0.1,localhost",
-            "SLS_NOTIFICATIONS_MODE": "off",
+            "SLS_AWS_MONITORING_FREQUENCY": "100",
         }
     )
 

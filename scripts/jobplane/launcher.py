@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with three of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with four of its gaps closed.
 
 Runs in the environment that `uv tool run` made: nothing of this workspace can be imported.
 1. A worker sees the artifact and the standard library only. Without this it also sees
@@ -7,6 +7,7 @@ Runs in the environment that `uv tool run` made: nothing of this workspace can b
    match on; MiniStack reports `Runtime.HandlerError` for all of them.
 3. Functions behind WebSocket routes go through the dispatcher that every other trigger uses,
    so that their logs reach CloudWatch Logs and a busy function gets a second worker.
+4. A module that fails to import says so in its function's log.
 """
 
 import re
@@ -39,8 +40,10 @@ def _execute_with_class(func: Any, event: Any, request_id: str) -> Any:
     _last.error_class = None
     result = _plain_execute(func, event, request_id)
     body = result.get("body")
-    if result.get("error") and _last.error_class and isinstance(body, dict):
-        body["errorType"] = _last.error_class
+    if result.get("error") and isinstance(body, dict):
+        if _last.error_class:
+            body["errorType"] = _last.error_class
+        result["log"] = result.get("log") or body.get("errorMessage", "")
     return result
 
 

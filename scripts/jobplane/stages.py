@@ -12,7 +12,8 @@ import click
 
 from jobplane.workspace import Workspace, read_yaml
 
-STAGE_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
+# 20 characters: the longest names made from it, a role's and a bucket's, stay within 64 and 63.
+STAGE_NAME = re.compile(r"^[a-z][a-z0-9-]{0,19}$")
 ROOT_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
@@ -52,7 +53,9 @@ class Stage:
 
     def __post_init__(self) -> None:
         if not STAGE_NAME.match(self.name):
-            raise click.UsageError(f"{self.name!r} is no stage name: a-z, 0-9 and hyphens")
+            raise click.UsageError(
+                f"{self.name!r} is no stage name: a-z, 0-9 and hyphens, at most 20"
+            )
 
     @property
     def directory(self) -> Path:

@@ -10,7 +10,7 @@ module.exports = Object.fromEntries(
       ...config,
       name: deployedName(name),
       handler: `${moduleOf(name)}.handler`,
-      role: { 'Fn::GetAtt': [roleOf(name), 'Arn'] },
+      role: roleOf(name),
       package: { artifact: `dist/${name}.zip` },
     },
   ])

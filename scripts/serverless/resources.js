@@ -22,6 +22,8 @@ const logGroup = (name) => ({
 const role = (name, statements) => ({
   Type: 'AWS::IAM::Role',
   Properties: {
+    // `osls deploy function` finds a role by its name; roles are global, so the region is in it.
+    RoleName: `${deployedName(name)}-\${aws:region}`,
     AssumeRolePolicyDocument: {
       Version: '2012-10-17',
       Statement: [

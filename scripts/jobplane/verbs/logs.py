@@ -1,0 +1,41 @@
+"""`jobplane logs`: what the functions of a stage have logged."""
+
+import json
+import re
+import time
+
+import click
+
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _milliseconds_ago(_context: object, _parameter: object, value: str) -> int:
+    match = re.fullmatch(r"(\d+)([smhd])", value)
+    if match is None:
+        raise click.BadParameter("a number and one of s, m, h, d: 30s, 5m, 2h")
+    return int((time.time() - int(match[1]) * UNITS[match[2]]) * 1000)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--follow", "-f", is_flag=True, help="Go on until interrupted.")
+@click.option("--since", default="5m", show_default=True, callback=_milliseconds_ago)
+@click.option("--stage", default="local", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The lines as they are, platform's included.")
+def command(name: str | None, follow: bool, since: int, stage: str, as_json: bool) -> None:
+    """Print the log of one function, or of all, in order of time."""
+    from jobplane import log_lines
+
+    there = Stage(Workspace.here(), stage).require()
+    functions = there.workspace.select((name,) if name else ())
+    source = log_lines.follow if follow else log_lines.events
+    for event in source(there, functions, since):
+        if as_json:
+            line = {"function": event.function, "timestamp": event.at, "message": event.text}
+            click.echo(json.dumps(line))
+        elif not event.is_platform:
+            at = log_lines.clock(event.at)
+            click.echo(f"{at} {event.function:14} {log_lines.readable(event.text)}")
