@@ -1,0 +1,1527 @@
+"""Assembly look-up with ownership, and signed delivery of webhooks.
+
+Trigger: direct invoke `{assemblyId, userId, triggerWebhook?}` or `{assemblyIds, userId}`; HTTP
+`GET /status/{assembly_id}`, `GET /status?assemblyId=`, `POST /status/batch`, `GET /assemblies`
+(API Gateway v1 and v2, Function URL, ALB); SQS messages of the queue `webhooks`.
+Result: a proxy answer whose body is JSON text; for SQS the batch item failures.
+Errors: 400 with every problem, 401, 403, 404, 405, 409 and 429 for a webhook, 500, 503.
+Reads `assemblies`; writes only their `webhook…` attributes. Signs links to results in S3.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import ipaddress
+import json
+import math
+import os
+import random
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from jobplane_keys import (
+    PUBLIC_ASSEMBLY_FIELDS,
+    from_item,
+    is_terminal_assembly,
+    iso_time,
+    public_assembly,
+    to_item,
+)
+from jobplane_telemetry import Telemetry
+from jobplane_tokens import TokenError, TokenSettings, TokenVerifier, strip_bearer
+
+TABLE = os.environ["DYNAMODB_TABLE"]
+FILES_BUCKET = os.environ["FILES_BUCKET"]
+WEBHOOKS_QUEUE_URL = os.environ["WEBHOOKS_QUEUE_URL"]
+STAGE = os.environ.get("STAGE", "local")
+TEMPLATES_INDEX = Path(
+    os.environ.get("LAMBDA_TASK_ROOT") or Path(__file__).parent,
+    os.environ.get("TEMPLATES_INDEX_PATH") or "templates/index.json",
+)
+ALLOW_ANONYMOUS_INVOKE = os.environ.get("ALLOW_ANONYMOUS_INVOKE", "").lower() == "true"
+MASK_FOREIGN = os.environ.get("MASK_FOREIGN", "").lower() == "true"
+EXTENDED_CODES = os.environ.get("ASSEMBLY_STATUS_CODES", "").lower() == "extended"
+WEBHOOK_ALLOW_HTTP = os.environ.get("WEBHOOK_ALLOW_HTTP", "").lower() == "true"
+WEBHOOK_HOSTS = frozenset(
+    entry.lower().rstrip(".").strip("[]")
+    for entry in re.split(r"[\s,]+", os.environ.get("WEBHOOK_HOSTS", ""))
+    if entry
+)
+LINK_SECONDS = int(os.environ.get("RESULT_LINK_SECONDS") or 3600)
+
+USER_AGENT = "Jobplane/0.1.0"
+ASSEMBLY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+MAX_BATCH = 100
+MAX_ANSWER_BYTES = 6_000_000  # Lambda answers at most 6 MB
+BATCH_READS = 6
+LIST_LIMIT, MAX_LIST_LIMIT, LIST_READS = 20, 100, 10
+LIST_FIELDS = tuple(
+    name for name in PUBLIC_ASSEMBLY_FIELDS if name not in {"uploads", "results", "warnings"}
+)
+READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {
+    "ttl",
+    "execution",
+    "lease_until",
+    "tenant_id",
+    "webhook_execution",
+}
+TERMINAL_MAX_AGE = 300
+RETRY_EXECUTING, RETRY_WAITING, RETRY_NOT_FOUND, RETRY_THROTTLED = 2, 5, 10, 2
+THROTTLES = frozenset(
+    {
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ThrottlingException",
+    }
+)
+
+ATTEMPT_SECONDS = 10.0
+ADDRESS_SECONDS = 4.0
+MIN_ATTEMPT_SECONDS = 1.0
+RESERVED_SECONDS = 3.0  # of the remaining time, to record the outcome and answer
+ON_DEMAND_SECONDS = 24.0  # API Gateway gives up after 29
+ON_DEMAND_ATTEMPTS = 3
+COOLDOWN_SECONDS = 30
+CLAIM_SECONDS = 20
+PARALLEL_DELIVERIES = 5
+RETRY_DELAYS = (5, 30, 120, 600, 3600, 21600)
+MAX_RECEIVES = len(RETRY_DELAYS) + 1  # maxReceiveCount of the queue
+MAX_RETRY_DELAY = 21600  # SQS hides a message for at most 12 hours
+JITTER = 0.1
+PARAMETER_SECONDS = 60.0
+MAX_RESPONSE_BYTES = 16 * 1024
+PORTS = {"https": frozenset({443, 8443}), "http": frozenset({80, 8080})}
+DEFAULT_PORTS = {"https": 443, "http": 80}
+RETRIED_CODES = frozenset({408, 425, 429})
+HOST_NAME = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
+NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
+# The unicast space; ::ffff:0:0/96, 64:ff9b::/96 and fc00::/7 lie outside, 6to4 within.
+GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+EMBEDDING_IPV4 = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))
+
+telemetry = Telemetry("status")
+token_settings = TokenSettings.from_environment(os.environ)
+verifier = TokenVerifier(token_settings)
+session = botocore.session.get_session()
+dynamodb: Any = session.create_client(
+    "dynamodb",
+    config=Config(
+        connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
+    ),
+)
+parameters: dict[str, tuple[float, str | None]] = {}
+
+type Document = dict[str, Any]
+type Answer = dict[str, Any]
+type Result = Literal["delivered", "retry", "failed", "disabled", "refused", "unsigned_refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """One assembly; `if_none_match` holds the entity tags that an HTTP caller has."""
+
+    assembly_id: str
+    trigger_webhook: bool = False
+    if_none_match: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLookUp:
+    """Several assemblies at once."""
+
+    assembly_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of the caller's own assemblies, newest first, after `start`."""
+
+    limit: int
+    start: tuple[str, str] | None
+
+
+type Request = LookUp | BatchLookUp | Listing
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. No user: trusted anonymous invoke. No tenant: named by a trusted invoke."""
+
+    user_id: str | None
+    tenant_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedDelivery:
+    """A message of the webhook queue."""
+
+    assembly_id: str
+    execution: int | None
+    template_id: str | None
+    receives: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Where a template's notifications go and what signs them, current secret first."""
+
+    template_id: str
+    url: str
+    secrets: tuple[str, ...]
+    allow_unsigned: bool
+
+    @property
+    def may_send(self) -> bool:
+        """Whether there is a signature, or the template does without."""
+        return bool(self.secrets) or self.allow_unsigned
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A checked URL; `host` in ASCII, `path` with its query."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    loopback: bool
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header."""
+        return self.at(self.host, with_port=self.port != DEFAULT_PORTS[self.scheme])
+
+    def at(self, host: str, *, with_port: bool = True) -> str:
+        """`host:port`, an IPv6 address in brackets."""
+        bracketed = f"[{host}]" if ":" in host else host
+        return f"{bracketed}:{self.port}" if with_port else bracketed
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an attempt came to; `error` is a word for clients, `cause` is for the log."""
+
+    result: Result
+    status_code: int | None = None
+    error: str | None = None
+    cause: str | None = None
+    retry_after: float = 0.0
+
+
+class RefusedRequestError(Exception):
+    """The request is answered with an error before anything is read."""
+
+    def __init__(
+        self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(body["error"])
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+
+
+class InvalidRequestError(RefusedRequestError):
+    """400: the request is malformed; `problems` names every field at fault."""
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        listed = [{"field": field, "message": f"{field} {text}"} for field, text in problems]
+        summary = "; ".join(problem["message"] for problem in listed[:5])
+        super().__init__(400, {"error": summary, "problems": listed})
+
+
+class UnauthorizedError(RefusedRequestError):
+    """401: nobody known asks. One text for every cause; the log says which."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            401,
+            {"error": "Authentication required"},
+            {"WWW-Authenticate": 'Bearer realm="jobplane"'},
+        )
+        self.reason = reason
+
+
+class ThrottledError(Exception):
+    """The table still left keys unprocessed after all tries."""
+
+
+class CooldownError(Exception):
+    """The assembly's webhook was triggered a moment ago."""
+
+    def __init__(self, assembly_id: str, seconds: int) -> None:
+        super().__init__(f"webhook of {assembly_id} is cooling down for {seconds} s")
+        self.assembly_id = assembly_id
+        self.seconds = seconds
+
+
+class UnreadableMessageError(ValueError):
+    """A message of the webhook queue that no attempt can make sense of."""
+
+
+class TargetRefusedError(ValueError):
+    """The webhook's URL leads where this function does not go."""
+
+
+def answer(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
+    """A proxy answer; nothing is cached unless the headers say so."""
+    return {
+        "statusCode": status,
+        "headers": {
+            "Content-Type": "application/json",
+            "Cache-Control": "no-store",
+            **(headers or {}),
+        },
+        "body": "" if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+    }
+
+
+def not_found(assembly_id: str) -> Answer:
+    """404: the job is not known, or not yet."""
+    return answer(
+        404,
+        {"error": "Assembly not found", "assembly_id": assembly_id},
+        {"Retry-After": str(RETRY_NOT_FOUND)},
+    )
+
+
+def failed_answer(status: int, text: str, context: Any, retry_after: int | None = None) -> Answer:
+    """An answer that tells nothing but the id under which the log knows more."""
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    request_id = getattr(context, "aws_request_id", None)
+    return answer(status, {"error": text, "request_id": request_id}, headers)
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def is_queue_event(event: Any) -> bool:
+    """Whether the event is a batch of SQS messages."""
+    records = mapping(event).get("Records")
+    return (
+        isinstance(records, list)
+        and bool(records)
+        and all(mapping(record).get("eventSource") == "aws:sqs" for record in records)
+    )
+
+
+def is_http_event(event: Any) -> bool:
+    """Whether the event comes from API Gateway, a Function URL or a load balancer."""
+    return "requestContext" in mapping(event) or "httpMethod" in mapping(event)
+
+
+def wants_multi_value_headers(event: Mapping[str, Any]) -> bool:
+    """A load balancer that sends lists of values wants them back."""
+    return "elb" in mapping(event.get("requestContext")) and "multiValueHeaders" in event
+
+
+def header_of(event: Mapping[str, Any], name: str) -> str | None:
+    """The first value of a request header, its name in any case."""
+    for field in ("headers", "multiValueHeaders"):
+        for key, value in mapping(event.get(field)).items():
+            if key.lower() == name:
+                first = value[0] if isinstance(value, list) and value else value
+                return first if isinstance(first, str) else None
+    return None
+
+
+def query_of(event: Mapping[str, Any]) -> dict[str, str]:
+    """The query parameters; one that is repeated becomes a comma-separated text, as in v2."""
+    single = mapping(event.get("queryStringParameters"))
+    several = mapping(event.get("multiValueQueryStringParameters"))
+    texts = {name: value for name, value in single.items() if isinstance(value, str)}
+    for name, values in several.items():
+        if isinstance(values, list) and all(isinstance(value, str) for value in values):
+            texts[name] = ",".join(values)
+    return texts
+
+
+def json_body(event: Mapping[str, Any]) -> Document:
+    """The request's JSON object; InvalidRequestError when the body is anything else."""
+    body = event.get("body")
+    try:
+        if isinstance(body, str) and event.get("isBase64Encoded"):
+            body = base64.b64decode(body, validate=True).decode()
+        content = json.loads(body) if isinstance(body, str) else None
+    except (ValueError, RecursionError):
+        raise InvalidRequestError([("body", "must be JSON")]) from None
+    if not isinstance(content, dict):
+        raise InvalidRequestError([("body", "must be a JSON object")])
+    return content
+
+
+def id_problems(field: str, value: Any) -> list[tuple[str, str]]:
+    """What is wrong with an assembly id."""
+    if value is None or value == "":
+        return [(field, "is required")]
+    if not isinstance(value, str) or not ASSEMBLY_ID.fullmatch(value):
+        return [(field, "must be 1 to 128 of A-Z, a-z, 0-9, _ and -")]
+    return []
+
+
+def batch_of(ids: Any, problems: list[tuple[str, str]]) -> BatchLookUp:
+    """The ids of a batch, each once; problems found earlier are reported with its own."""
+    if not isinstance(ids, list):
+        problems.append(("assemblyIds", "must be a list"))
+    elif len(ids) > MAX_BATCH:
+        problems.append(("assemblyIds", f"must hold at most {MAX_BATCH} ids"))
+    else:
+        for index, value in enumerate(ids):
+            problems += id_problems(f"assemblyIds[{index}]", value)
+    if problems:
+        raise InvalidRequestError(problems)
+    return BatchLookUp(tuple(dict.fromkeys(ids)))
+
+
+def invoked_request(event: Any) -> Request:
+    """The request of a direct invoke; InvalidRequestError names all that is wrong with it."""
+    if not isinstance(event, dict):
+        raise InvalidRequestError([("event", "must be a JSON object")])
+    problems: list[tuple[str, str]] = []
+    user = event.get("userId")
+    if user is not None and not (isinstance(user, str) and 1 <= len(user) <= 256):
+        problems.append(("userId", "must be a string of 1 to 256 characters"))
+    if "assemblyIds" in event and "assemblyId" not in event:
+        return batch_of(event["assemblyIds"], problems)
+    trigger = event.get("triggerWebhook")
+    if not isinstance(trigger, bool | None):
+        problems.append(("triggerWebhook", "must be true or false"))
+    assembly_id = event.get("assemblyId")
+    problems = id_problems("assemblyId", assembly_id) + problems
+    if problems:
+        raise InvalidRequestError(problems)
+    return LookUp(str(assembly_id), bool(trigger))
+
+
+def http_request(event: Mapping[str, Any]) -> Request:
+    """The request of an HTTP event; RefusedRequestError for one that is not served."""
+    http = mapping(mapping(event.get("requestContext")).get("http"))
+    method = http.get("method") or event.get("httpMethod")
+    path = event.get("rawPath") or event.get("path")
+    segments = [part for part in path.split("/") if part] if isinstance(path, str) else []
+    match method, segments:
+        case "POST", [*_, "status", "batch"]:
+            return batch_of(json_body(event).get("assemblyIds"), [])
+        case "GET", [*_, "status", last]:
+            named = mapping(event.get("pathParameters")).get("assembly_id")
+            return http_look_up(event, named or last)
+        case "GET", [*_, "status"]:
+            return http_look_up(event, query_of(event).get("assemblyId"))
+        case "GET", [*_, "assemblies"]:
+            return listing_of(query_of(event))
+        case _, [*_, "status", "batch"]:
+            raise RefusedRequestError(405, {"error": "Method not allowed"}, {"Allow": "POST"})
+        case _, [*_, "status", _] | [*_, "status"] | [*_, "assemblies"]:
+            raise RefusedRequestError(405, {"error": "Method not allowed"}, {"Allow": "GET"})
+    raise RefusedRequestError(404, {"error": "Unknown path"})
+
+
+def http_look_up(event: Mapping[str, Any], assembly_id: Any) -> LookUp:
+    """A look-up over HTTP, where a boolean is the text `true` or `false`."""
+    problems = id_problems("assemblyId", assembly_id)
+    trigger = query_of(event).get("triggerWebhook", "false")
+    if trigger not in ("true", "false"):
+        problems.append(("triggerWebhook", "must be true or false"))
+    if problems:
+        raise InvalidRequestError(problems)
+    return LookUp(assembly_id, trigger == "true", header_of(event, "if-none-match"))
+
+
+def listing_of(query: Mapping[str, str]) -> Listing:
+    """The page that `limit` and `next` ask for."""
+    problems: list[tuple[str, str]] = []
+    limit, start = LIST_LIMIT, None
+    text = query.get("limit", str(LIST_LIMIT))
+    if re.fullmatch(r"[0-9]{1,3}", text) and 1 <= int(text) <= MAX_LIST_LIMIT:
+        limit = int(text)
+    else:
+        problems.append(("limit", f"must be a number from 1 to {MAX_LIST_LIMIT}"))
+    if token := query.get("next"):
+        try:
+            start = decode_start(token)
+        except ValueError:
+            problems.append(("next", "must be the value of next from an earlier answer"))
+    if problems:
+        raise InvalidRequestError(problems)
+    return Listing(limit, start)
+
+
+def encode_start(created_at: str, assembly_id: str) -> str:
+    """The place after an assembly in its owner's list. It names no user: the token proves that."""
+    content = json.dumps([1, created_at, assembly_id], separators=(",", ":"))
+    return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
+
+
+def decode_start(token: str) -> tuple[str, str]:
+    """`(created_at, assembly_id)` of a token; ValueError when it is not one of ours."""
+    padded = token + "=" * (-len(token) % 4)
+    try:
+        content = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    match content:
+        case [1, str(created_at), str(assembly_id)] if (
+            0 < len(created_at) <= 64
+            and created_at.isascii()
+            and ASSEMBLY_ID.fullmatch(assembly_id)
+        ):
+            return created_at, assembly_id
+    raise ValueError("not a place in a list")
+
+
+def invoking_caller(event: Mapping[str, Any]) -> Caller:
+    """Who a direct invoke speaks for; IAM vouches for whoever sent it."""
+    user_id = event.get("userId")
+    if user_id is None and not ALLOW_ANONYMOUS_INVOKE:
+        raise UnauthorizedError("missing_user_id")
+    return Caller(user_id)
+
+
+def http_caller(event: Mapping[str, Any]) -> Caller:
+    """Who a verified token speaks for: the API's own authorizer first, then the header."""
+    authorizer = mapping(mapping(event.get("requestContext")).get("authorizer"))
+    claims = mapping(authorizer.get("jwt")).get("claims") or authorizer.get("claims")
+    if claims:
+        return claimed_caller(mapping(claims))
+    try:
+        identity = verifier.verify(strip_bearer(header_of(event, "authorization")))
+    except TokenError as error:
+        raise UnauthorizedError(error.reason) from error
+    return Caller(identity.user_id, identity.tenant_id)
+
+
+def claimed_caller(claims: Mapping[str, Any]) -> Caller:
+    """Who the claims that API Gateway has verified speak for, by the rules for tokens."""
+    user_id = claims.get("user_id", claims.get("sub"))
+    tenant_id = claims.get("tenant_id")
+    for value in (user_id, tenant_id):
+        if not isinstance(value, str) or not value.strip() or len(value) > 128:
+            raise UnauthorizedError("invalid_claims")
+        if not value.isprintable():
+            raise UnauthorizedError("invalid_claims")
+    if token_settings.allowed_tenants and tenant_id not in token_settings.allowed_tenants:
+        raise UnauthorizedError("tenant_not_allowed")
+    return Caller(user_id, tenant_id)
+
+
+def may_read(item: Document, caller: Caller) -> bool:
+    """Whether the assembly is the caller's. One without owner is nobody's."""
+    if caller.user_id is None:
+        return True
+    tenant_id = item.get("tenant_id")
+    return mapping(item.get("user")).get("userId") == caller.user_id and (
+        caller.tenant_id is None or tenant_id is None or tenant_id == caller.tenant_id
+    )
+
+
+def is_live(item: Document | None, now: float) -> bool:
+    """Whether there is an item that has not expired; DynamoDB deletes late."""
+    return item is not None and not is_past(item.get("ttl"), now)
+
+
+def is_past(value: Any, now: float) -> bool:
+    """Whether the value is a time in epoch seconds that has come."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= now
+
+
+def is_executing(item: Document) -> bool:
+    """Whether a job that has not ended is past waiting for its files."""
+    return bool(item.get("execution_start") or item.get("current_step"))
+
+
+def document_of(item: Document, now: float) -> Document:
+    """What of an item is shown, consistent even where its writer was not."""
+    known = {name: value for name, value in item.items() if value is not None}
+    if "uploads" in known:
+        known["uploads"] = dicts_in(known["uploads"])
+    if "results" in known:
+        made = mapping(known["results"])
+        known["results"] = {step: dicts_in(files) for step, files in made.items()}
+    document = public_assembly(known)
+    if "user" in document:
+        document["user"] = {"userId": mapping(document["user"]).get("userId")}
+    if item.get("error"):
+        document.pop("ok", None)
+        return document
+    document.pop("error", None)
+    if not is_terminal_assembly(item):
+        document.pop("ok", None)
+        if EXTENDED_CODES:
+            executing = is_executing(item)
+            document["ok"] = "ASSEMBLY_EXECUTING" if executing else "ASSEMBLY_UPLOADING"
+        if is_past(item.get("lease_until"), now):
+            document["stalled"] = True
+    return document
+
+
+def dicts_in(values: Any) -> list[Document]:
+    """The objects of a list."""
+    return (
+        [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
+    )
+
+
+def has_links(item: Document) -> bool:
+    """Whether any result lies in the bucket."""
+    results = mapping(item.get("results"))
+    return any(file.get("key") for made in results.values() for file in dicts_in(made))
+
+
+def entity_tag(document: Document, now: float, *, links: bool) -> str:
+    """Changes with the document and, if it has links, well before these expire."""
+    period = int(now // (LINK_SECONDS / 2)) if links else 0
+    content = json.dumps([document, period], sort_keys=True)
+    return f'W/"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'
+
+
+def matches_tag(if_none_match: str | None, tag: str) -> bool:
+    """Whether the caller has the version with this tag."""
+    candidates = [part.strip() for part in (if_none_match or "").split(",")]
+    return "*" in candidates or tag.removeprefix("W/") in [
+        candidate.removeprefix("W/") for candidate in candidates
+    ]
+
+
+def compact_json(value: Any) -> str:
+    """JSON exactly as JavaScript would write it again: key order, numbers, no spaces.
+
+    Receivers that verify a signature over `JSON.stringify` of the parsed body depend on it.
+    """
+    if isinstance(value, dict):
+        ordered = sorted(value, key=lambda key: (0, int(key)) if is_array_index(key) else (1, 0))
+        pairs = (
+            f"{json.dumps(key, ensure_ascii=False)}:{compact_json(value[key])}" for key in ordered
+        )
+        return f"{{{','.join(pairs)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(compact_json, value))}]"
+    if isinstance(value, float):
+        return compact_number(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def is_array_index(key: str) -> bool:
+    """Whether JavaScript moves the key to the front of its object."""
+    return re.fullmatch(r"0|[1-9][0-9]{0,9}", key) is not None and int(key) < 2**32 - 1
+
+
+def compact_number(number: float) -> str:
+    """A finite number in JavaScript's shortest form: `5`, `0.00001`, `1e-7`."""
+    if number.is_integer() and abs(number) < 1e21:
+        return str(int(number))
+    sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
+    text = "".join(map(str, digits))
+    point = len(text) + int(exponent)
+    if -6 < point <= 0:
+        plain = f"0.{'0' * -point}{text}"
+    elif 0 < point <= 21:
+        plain = f"{text[:point]}.{text[point:]}"
+    else:
+        fraction = f".{text[1:]}" if text[1:] else ""
+        plain = f"{text[0]}{fraction}e{point - 1:+d}"
+    return f"-{plain}" if sign else plain
+
+
+def execution_of(item: Document) -> int:
+    """Which run of the assembly the item shows; writers that do not replay have but one."""
+    execution = item.get("execution")
+    return execution if isinstance(execution, int) else 1
+
+
+def earlier_attempts(item: Document) -> int:
+    """How often this execution's webhook has been tried."""
+    attempts = mapping(item.get("webhook")).get("attempts")
+    is_same = item.get("webhook_execution") == execution_of(item)
+    return attempts if is_same and isinstance(attempts, int) else 0
+
+
+def is_delivered(item: Document) -> bool:
+    """Whether this execution's webhook has reached its receiver."""
+    return mapping(item.get("webhook")).get("status") == "delivered" and item.get(
+        "webhook_execution"
+    ) == execution_of(item)
+
+
+def is_disabled(item: Document) -> bool:
+    """Whether the receiver answered 410 for this assembly."""
+    return mapping(item.get("webhook")).get("status") == "disabled"
+
+
+def signing_key(secret: str) -> bytes:
+    """The key for Standard Webhooks: what `whsec_` introduces is base64, other text is the key."""
+    encoded = secret.removeprefix("whsec_")
+    return secret.encode() if encoded == secret else base64.b64decode(encoded, validate=True)
+
+
+def is_usable_secret(secret: str) -> bool:
+    """Whether a key can be made of the secret."""
+    try:
+        return bool(signing_key(secret))
+    except binascii.Error:
+        return False
+
+
+def webhook_id(assembly_id: str, execution: int) -> str:
+    """The same for every attempt of an execution, so that a receiver can drop repetitions."""
+    return f"msg_{assembly_id}_{execution}"
+
+
+def signed_headers(
+    secrets: Sequence[str], message_id: str, timestamp: int, body: bytes
+) -> dict[str, str]:
+    """Headers of an attempt: Standard Webhooks with every secret, the plain HMAC with the first."""
+    headers = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
+    if secrets:
+        content = f"{message_id}.{timestamp}.".encode() + body
+        digests = [hmac.digest(signing_key(secret), content, "sha256") for secret in secrets]
+        headers["webhook-signature"] = " ".join(
+            f"v1,{base64.b64encode(digest).decode()}" for digest in digests
+        )
+        plain = hmac.digest(secrets[0].encode(), body, "sha256").hex()
+        headers["X-Transflow-Signature"] = f"sha256={plain}"
+    return headers
+
+
+def target_of(url: str) -> Target:
+    """Where a webhook URL leads; TargetRefusedError if not to an allowed host and port."""
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise TargetRefusedError("the URL holds characters that no URL has")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise TargetRefusedError(f"not a URL: {error}") from error
+    scheme = parts.scheme.lower()
+    if scheme != "https" and not (scheme == "http" and WEBHOOK_ALLOW_HTTP):
+        raise TargetRefusedError(f"scheme {scheme!r} is not allowed")
+    if "@" in parts.netloc:
+        raise TargetRefusedError("the URL holds user information")
+    if "[" in parts.netloc and ":" not in (parts.hostname or ""):
+        raise TargetRefusedError("the brackets hold no IPv6 address")
+    host = ascii_host(parts.hostname or "")
+    if WEBHOOK_HOSTS and not is_listed(host):
+        raise TargetRefusedError(f"host {host!r} is not in WEBHOOK_HOSTS")
+    loopback = host in WEBHOOK_HOSTS and is_loopback_name(host)
+    port = DEFAULT_PORTS[scheme] if port is None else port
+    if not loopback and port not in PORTS[scheme]:
+        raise TargetRefusedError(f"port {port} is not allowed")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Target(scheme, host, port, path, loopback)
+
+
+def ascii_host(host: str) -> str:
+    """One spelling of a host: a lower-case name in ASCII, or an address in its usual form."""
+    host = host.lower().removesuffix(".")
+    if not host.isascii():
+        host = idna_host(host)
+    if ":" in host:
+        try:
+            address = ipaddress.IPv6Address(host)
+        except ValueError as error:
+            raise TargetRefusedError(f"not an IPv6 address: {host!r}") from error
+        if address.scope_id:
+            raise TargetRefusedError("an address with a zone is never public")
+        return str(address)
+    if not HOST_NAME.fullmatch(host):
+        raise TargetRefusedError(f"not a host name: {host!r}")
+    # Resolvers take 127.1, 2130706433 and 0x7f.1 for addresses; only the usual form is.
+    if NUMERIC_LABEL.fullmatch(host.rpartition(".")[2]):
+        try:
+            return str(ipaddress.IPv4Address(host))
+        except ValueError as error:
+            raise TargetRefusedError(f"not an IPv4 address: {host!r}") from error
+    return host
+
+
+def idna_host(host: str) -> str:
+    """The ASCII form of an international name."""
+    import httpx
+
+    try:
+        return httpx.URL(scheme="https", host=host).raw_host.decode("ascii")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise TargetRefusedError(f"not a host name: {host!r}") from error
+
+
+def is_listed(host: str) -> bool:
+    """Whether WEBHOOK_HOSTS names the host, itself or by a `*.suffix`."""
+    return host in WEBHOOK_HOSTS or any(
+        entry.startswith("*.") and host.endswith(entry[1:]) for entry in WEBHOOK_HOSTS
+    )
+
+
+def is_loopback_name(host: str) -> bool:
+    """Whether the host is this machine by name or by address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether the address is one of the open Internet, and no other address in disguise."""
+    if isinstance(address, ipaddress.IPv6Address) and (
+        address not in GLOBAL_UNICAST
+        or any(address in network for network in EMBEDDING_IPV4)
+        or address.scope_id
+    ):
+        return False
+    return address.is_global and not (
+        address.is_multicast or address.is_reserved or address.is_unspecified
+    )
+
+
+def outcome_of(status_code: int, retry_after: str | None, now: float) -> Outcome:
+    """What a receiver's answer means."""
+    if 200 <= status_code < 300:
+        return Outcome("delivered", status_code)
+    if status_code == 410:
+        return Outcome("disabled", status_code, "gone")
+    if status_code in RETRIED_CODES or status_code >= 500:
+        seconds = retry_after_seconds(retry_after, now)
+        return Outcome("retry", status_code, "unavailable", retry_after=seconds)
+    return Outcome("failed", status_code, "redirect" if status_code < 400 else "rejected")
+
+
+def retry_after_seconds(value: str | None, now: float) -> float:
+    """Seconds that a Retry-After header asks for, as a number or a date; 0 if it is neither."""
+    text = (value or "").strip()
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return min(float(text), MAX_RETRY_DELAY)
+    try:
+        moment = parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(0.0, moment - now), MAX_RETRY_DELAY)
+
+
+def retry_delay(receives: int, chance: float) -> float:
+    """Seconds until the next attempt, after the n-th receive; `chance` in 0..1 spreads them."""
+    planned = RETRY_DELAYS[min(max(receives, 1), len(RETRY_DELAYS)) - 1]
+    return planned * (1 + JITTER * (2 * chance - 1))
+
+
+def queued_delivery(record: Mapping[str, Any]) -> QueuedDelivery:
+    """What an SQS record asks for; UnreadableMessageError if it can't be told."""
+    try:
+        message = json.loads(record["body"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UnreadableMessageError("the body is not JSON") from error
+    assembly_id = mapping(message).get("assembly_id")
+    if id_problems("assembly_id", assembly_id):
+        raise UnreadableMessageError("assembly_id is missing or malformed")
+    execution = message.get("execution")
+    if not isinstance(execution, int | None) or isinstance(execution, bool):
+        raise UnreadableMessageError("execution is not a number")
+    template_id = message.get("template_id")
+    return QueuedDelivery(
+        assembly_id=str(assembly_id),
+        execution=execution,
+        template_id=template_id if isinstance(template_id, str) else None,
+        receives=receives_of(record),
+    )
+
+
+def receives_of(record: Mapping[str, Any]) -> int:
+    """How often the message has been handed out, this time included."""
+    count = mapping(record.get("attributes")).get("ApproximateReceiveCount")
+    return int(count) if isinstance(count, str) and count.isdecimal() else 1
+
+
+def is_code(error: Exception, *codes: str) -> bool:
+    """Whether AWS refused with one of the codes."""
+    return isinstance(error, ClientError) and error.response["Error"].get("Code") in codes
+
+
+def is_throttle(error: Exception) -> bool:
+    """Whether the same call may do better in a moment."""
+    return isinstance(error, ThrottledError) or is_code(error, *THROTTLES)
+
+
+@cache
+def lazy_client(service: str) -> Any:
+    """A client that a look-up has no need of."""
+    config = Config(
+        connect_timeout=2,
+        read_timeout=5,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        signature_version="s3v4" if service == "s3" else None,
+    )
+    return session.create_client(service, config=config)
+
+
+@cache
+def templates() -> dict[str, Document]:
+    """The templates that this artifact was built with, by id."""
+    index = mapping(json.loads(TEMPLATES_INDEX.read_text("utf-8")))
+    return {str(template.get("id")): template for template in dicts_in(index.get("templates"))}
+
+
+@cache
+def trusted_authorities() -> ssl.SSLContext:
+    """The certificate authorities that receivers are checked against."""
+    import httpx
+
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def read_fields(item: Mapping[str, Any]) -> Document:
+    """A stored item's attributes that this function knows, as JSON values."""
+    return from_item({name: value for name, value in item.items() if name in READ_FIELDS})
+
+
+def read_assembly(assembly_id: str) -> Document | None:
+    """The assembly's item as it is now."""
+    found = dynamodb.get_item(
+        TableName=TABLE, Key=to_item({"assembly_id": assembly_id}), ConsistentRead=True
+    )
+    return read_fields(found["Item"]) if "Item" in found else None
+
+
+def read_assemblies(assembly_ids: Iterable[str]) -> dict[str, Document]:
+    """The items of several assemblies, by id; ThrottledError if the table keeps some back."""
+    keys = [to_item({"assembly_id": assembly_id}) for assembly_id in assembly_ids]
+    wanted: dict[str, Any] = {TABLE: {"Keys": keys, "ConsistentRead": True}} if keys else {}
+    items: dict[str, Document] = {}
+    for read in range(BATCH_READS):
+        if not wanted:
+            break
+        if read:
+            time.sleep(random.uniform(0, 0.05 * 2**read))
+        page = dynamodb.batch_get_item(RequestItems=wanted)
+        for item in map(read_fields, page["Responses"].get(TABLE, [])):
+            items[item["assembly_id"]] = item
+        wanted = page.get("UnprocessedKeys") or {}
+    if wanted:
+        raise ThrottledError("keys were left unprocessed")
+    return items
+
+
+def read_page(
+    user_id: str, start: tuple[str, str] | None, limit: int
+) -> tuple[list[Document], tuple[str, str] | None]:
+    """A user's assemblies by time, newest first, without their files; and where to go on."""
+    fields = [*LIST_FIELDS, "ttl", "lease_until", "tenant_id"]
+    query: dict[str, Any] = {
+        "TableName": TABLE,
+        "IndexName": "by-user",
+        "KeyConditionExpression": "user_id = :user",
+        "ExpressionAttributeValues": to_item({":user": user_id}),
+        "ProjectionExpression": ",".join(f"#{name}" for name in fields),
+        "ExpressionAttributeNames": {f"#{name}": name for name in fields},
+        "ScanIndexForward": False,
+        "Limit": limit,
+    }
+    if start:
+        created_at, assembly_id = start
+        query["ExclusiveStartKey"] = to_item(
+            {"user_id": user_id, "created_at": created_at, "assembly_id": assembly_id}
+        )
+    page = dynamodb.query(**query)
+    last = from_item(page.get("LastEvaluatedKey", {}))
+    following = (last["created_at"], last["assembly_id"]) if last else None
+    return [read_fields(item) for item in page["Items"]], following
+
+
+def with_links(item: Document) -> Document:
+    """The item with a fresh link on every result that lies in the bucket."""
+    return item | {
+        "results": {
+            step: [
+                file | {"ssl_url": signed_link(file["key"])} if file.get("key") else file
+                for file in dicts_in(made)
+            ]
+            for step, made in mapping(item.get("results")).items()
+        }
+    }
+
+
+def signed_link(key: str) -> str:
+    """A link that lets its holder read one object; made locally, without a call."""
+    link: str = lazy_client("s3").generate_presigned_url(
+        "get_object", Params={"Bucket": FILES_BUCKET, "Key": key}, ExpiresIn=LINK_SECONDS
+    )
+    return link
+
+
+def parameter(name: str) -> str | None:
+    """An SSM parameter, at most PARAMETER_SECONDS old; None if there is none."""
+    expires, value = parameters.get(name, (0.0, None))
+    if time.monotonic() >= expires:
+        try:
+            found = lazy_client("ssm").get_parameter(Name=name, WithDecryption=True)
+            value = str(found["Parameter"]["Value"])
+        except ClientError as error:
+            if not is_code(error, "ParameterNotFound", "ParameterVersionNotFound"):
+                raise
+            value = None
+        parameters[name] = (time.monotonic() + PARAMETER_SECONDS, value)
+    return value
+
+
+def referenced(reference: Any) -> str | None:
+    """What `env:NAME` or `ssm:/path` stands for; None if that is absent, or no reference."""
+    kind, separator, name = str(reference).replace("{stage}", STAGE).partition(":")
+    if kind == "env" and separator:
+        return os.environ.get(name) or None
+    if kind == "ssm" and separator:
+        return parameter(name)
+    return None
+
+
+def hook_of(template_id: Any) -> Hook | None:
+    """The template's webhook, or None if it has none."""
+    template = templates().get(template_id) if isinstance(template_id, str) else None
+    url = template.get("webhook_url") if template else None
+    if not template or not isinstance(url, str) or not url:
+        return None
+    if url.startswith(("env:", "ssm:")):
+        url = referenced(url)
+    if not url:
+        return None
+    secrets = re.split(r"[\s,]+", referenced(template.get("webhook_secret")) or "")
+    usable = tuple(secret for secret in secrets if secret and is_usable_secret(secret))
+    if len(usable) < sum(map(bool, secrets)):
+        telemetry.error("webhook secret is not base64", template_id=template_id)
+    return Hook(str(template_id), url.strip(), usable, template.get("allow_unsigned") is True)
+
+
+def start_cooldown(assembly_id: str, now: float) -> None:
+    """Reserve the assembly's next delivery on demand; CooldownError if one was just made."""
+    try:
+        dynamodb.update_item(
+            TableName=TABLE,
+            Key=to_item({"assembly_id": assembly_id}),
+            UpdateExpression="SET webhook_cooldown_until = :until",
+            ConditionExpression="attribute_exists(assembly_id) AND "
+            "(attribute_not_exists(webhook_cooldown_until) OR webhook_cooldown_until <= :now)",
+            ExpressionAttributeValues=to_item({":until": now + COOLDOWN_SECONDS, ":now": now}),
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except ClientError as error:
+        if not is_code(error, "ConditionalCheckFailedException"):
+            raise
+        old = from_item(mapping(error.response.get("Item")))
+        left = old.get("webhook_cooldown_until", now + COOLDOWN_SECONDS) - now
+        raise CooldownError(assembly_id, min(max(1, math.ceil(left)), COOLDOWN_SECONDS)) from error
+
+
+def claim_delivery(assembly_id: str, execution: int, now: float) -> bool:
+    """Keep other receives of the same message away while this one delivers."""
+    try:
+        dynamodb.update_item(
+            TableName=TABLE,
+            Key=to_item({"assembly_id": assembly_id}),
+            UpdateExpression="SET webhook_claim_until = :until",
+            ConditionExpression="attribute_exists(assembly_id) AND "
+            "(attribute_not_exists(webhook_claim_until) OR webhook_claim_until <= :now) AND "
+            "NOT (#webhook.#status = :delivered AND webhook_execution = :execution)",
+            ExpressionAttributeNames={"#webhook": "webhook", "#status": "status"},
+            ExpressionAttributeValues=to_item(
+                {
+                    ":until": now + CLAIM_SECONDS,
+                    ":now": now,
+                    ":delivered": "delivered",
+                    ":execution": execution,
+                }
+            ),
+        )
+    except ClientError as error:
+        if is_code(error, "ConditionalCheckFailedException"):
+            return False
+        raise
+    return True
+
+
+def record_webhook(item: Document, status: str, attempts: int, code: int | None) -> Document:
+    """Write what became of the notification, and answer it; a newer execution is left alone."""
+    state: Document = {
+        "status": status,
+        "attempts": attempts,
+        "last_response_code": code,
+        "last_attempt_at": iso_time(time.time()) if attempts else None,
+    }
+    state = {name: value for name, value in state.items() if value is not None}
+    try:
+        dynamodb.update_item(
+            TableName=TABLE,
+            Key=to_item({"assembly_id": item["assembly_id"]}),
+            UpdateExpression="SET #webhook = :state, webhook_execution = :execution "
+            "REMOVE webhook_claim_until",
+            ConditionExpression="attribute_exists(assembly_id) AND "
+            "(attribute_not_exists(#execution) OR #execution = :execution)",
+            ExpressionAttributeNames={"#webhook": "webhook", "#execution": "execution"},
+            ExpressionAttributeValues=to_item({":state": state, ":execution": execution_of(item)}),
+        )
+    except ClientError as error:
+        if not is_code(error, "ConditionalCheckFailedException"):
+            raise
+        telemetry.info("webhook state belongs to an earlier execution", status=status)
+    if status in {"failed", "disabled", "refused", "unsigned_refused"}:
+        telemetry.metric("WebhookFailed")
+    elif status == "delivered":
+        telemetry.metric("WebhookDelivered")
+    return state
+
+
+def postpone(receipt: str, seconds: float) -> None:
+    """Hide a message until its next attempt; if that fails, the queue's own timeout does it."""
+    try:
+        lazy_client("sqs").change_message_visibility(
+            QueueUrl=WEBHOOKS_QUEUE_URL, ReceiptHandle=receipt, VisibilityTimeout=math.ceil(seconds)
+        )
+    except Exception as error:
+        telemetry.exception("message not postponed", error)
+
+
+def addresses_of(target: Target, seconds: float) -> list[str]:
+    """Every address of the host, all of them allowed; TargetRefusedError if one is not.
+
+    The one look-up of an attempt: what is checked here is what is connected to.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    # getaddrinfo has no timeout of its own; a resolver that hangs is left behind.
+    pool = ThreadPoolExecutor(1)
+    try:
+        found = pool.submit(
+            socket.getaddrinfo, target.host, target.port, type=socket.SOCK_STREAM
+        ).result(seconds)
+    finally:
+        pool.shutdown(wait=False)
+    texts = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    for text in texts:
+        address = ipaddress.ip_address(text)
+        if not (address.is_loopback if target.loopback else is_public(address)):
+            raise TargetRefusedError(f"{target.host} has an address that is not public: {text}")
+    return texts
+
+
+async def exchange(
+    target: Target,
+    addresses: Sequence[str],
+    headers: Mapping[str, str],
+    body: bytes,
+    seconds: float,
+) -> tuple[int, str | None]:
+    """POST to the first address that takes the connection; the answer's code and Retry-After.
+
+    The URL holds the address, so nothing is looked up again; Host, SNI and the certificate's
+    check use the name. `seconds` bound the whole, however slowly the receiver drips.
+    """
+    import asyncio
+
+    import httpx
+
+    last: Exception = httpx.ConnectError("no address")
+    code: int | None = None
+    retry_after: str | None = None
+    timeout = httpx.Timeout(seconds, connect=min(seconds, ADDRESS_SECONDS))
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            httpx.AsyncClient(
+                verify=trusted_authorities(),
+                trust_env=False,
+                follow_redirects=False,
+                timeout=timeout,
+            ) as client,
+        ):
+            for address in addresses:
+                try:
+                    async with client.stream(
+                        "POST",
+                        f"{target.scheme}://{target.at(address)}{target.path}",
+                        content=body,
+                        headers={**headers, "Host": target.authority},
+                        extensions={"sni_hostname": target.host},
+                    ) as response:
+                        code, retry_after = (
+                            response.status_code,
+                            response.headers.get("retry-after"),
+                        )
+                        received = 0
+                        async for chunk in response.aiter_raw():
+                            received += len(chunk)
+                            if received >= MAX_RESPONSE_BYTES:
+                                break
+                        return code, retry_after
+                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                    last = error
+            raise last
+    except (TimeoutError, httpx.HTTPError):
+        # The code is the answer; a body that never ends takes nothing from it.
+        if code is None:
+            raise
+        return code, retry_after
+
+
+def post(hook: Hook, message_id: str, body: bytes, seconds: float) -> Outcome:
+    """One attempt at a delivery, from the look-up of the host to the end of the answer."""
+    import asyncio
+
+    import httpx
+
+    deadline = time.monotonic() + seconds
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": USER_AGENT,
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+        **signed_headers(hook.secrets, message_id, int(time.time()), body),
+    }
+    try:
+        target = target_of(hook.url)
+        addresses = addresses_of(target, seconds)
+        left = max(0.1, deadline - time.monotonic())
+        code, retry_after = asyncio.run(exchange(target, addresses, headers, body, left))
+    except (TargetRefusedError, httpx.InvalidURL) as error:
+        return Outcome("refused", error="refused", cause=str(error))
+    except (TimeoutError, httpx.TimeoutException) as error:
+        return Outcome("retry", error="timeout", cause=repr(error))
+    except (OSError, UnicodeError, httpx.HTTPError) as error:
+        return Outcome("retry", error="unreachable", cause=repr(error))
+    return outcome_of(code, retry_after, time.time())
+
+
+def attempt(hook: Hook, item: Document, number: int, seconds: float) -> Outcome:
+    """Post the assembly's document once, and log and count it."""
+    started = time.monotonic()
+    document = document_of(with_links(item) if has_links(item) else item, time.time())
+    message_id = webhook_id(item["assembly_id"], execution_of(item))
+    outcome = post(hook, message_id, compact_json(document).encode(), seconds)
+    telemetry.metric("WebhookAttempts")
+    telemetry.info(
+        "webhook_delivery",
+        assembly_id=item["assembly_id"],
+        template_id=hook.template_id,
+        host=host_to_log(hook.url),
+        attempt=number,
+        status_code=outcome.status_code,
+        duration_ms=round((time.monotonic() - started) * 1000),
+        result=outcome.result,
+        cause=outcome.cause,
+    )
+    return outcome
+
+
+def host_to_log(url: str) -> str | None:
+    """The host alone: paths and queries of webhook URLs may hold secrets."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Document:
+    """Deliver now, with as many attempts as fit the time; what the answer's `webhook` says.
+
+    Raises CooldownError when the last delivery on demand was a moment ago.
+    """
+    recorded = mapping(item.get("webhook"))
+    if is_disabled(item):
+        return recorded | {"delivered": False, "attempts": 0, "error": "disabled"}
+    try:
+        hook = hook_of(item.get("template_id"))
+    except Exception as error:
+        telemetry.exception("webhook configuration not read", error)
+        return recorded | {"delivered": False, "attempts": 0, "error": "configuration_unavailable"}
+    if hook is None:
+        return recorded | {"delivered": False, "attempts": 0, "error": "not_configured"}
+    start_cooldown(item["assembly_id"], time.time())
+    earlier, made = earlier_attempts(item), 0
+    outcome = Outcome("retry", error="no_time")
+    if not hook.may_send:
+        outcome = Outcome("unsigned_refused", error="unsigned_refused")
+    while outcome.result == "retry" and made < ON_DEMAND_ATTEMPTS:
+        pause = max(2.0 ** (made - 1), outcome.retry_after) if made else 0.0
+        if remaining() < pause + MIN_ATTEMPT_SECONDS:
+            break
+        time.sleep(pause)
+        made += 1
+        outcome = attempt(hook, item, earlier + made, min(ATTEMPT_SECONDS, remaining()))
+    status = status_on_demand(recorded, outcome, is_delivered(item))
+    try:
+        recorded = record_webhook(item, status, earlier + made, outcome.status_code)
+    except Exception as error:
+        telemetry.exception("webhook outcome not recorded", error)
+    told = {"status_code": outcome.status_code, "error": outcome.error}
+    return (
+        recorded
+        | {"delivered": outcome.result == "delivered", "attempts": made}
+        | {name: value for name, value in told.items() if value is not None}
+    )
+
+
+def status_on_demand(recorded: Document, outcome: Outcome, delivered: bool) -> str:
+    """What to record; a failure on demand undoes neither a delivery nor the queue's plans."""
+    if outcome.result in {"delivered", "disabled"}:
+        return outcome.result
+    if delivered:
+        return "delivered"
+    if recorded.get("status") in {"pending", "retrying"}:
+        return str(recorded["status"])
+    return "failed" if outcome.result == "retry" else outcome.result
+
+
+def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
+    """One attempt for one message: None when it is done with, else seconds to the next attempt."""
+    now = time.time()
+    again = retry_delay(message.receives, random.random())
+    item = read_assembly(message.assembly_id)
+    if item is None or not is_live(item, now):
+        telemetry.warning("assembly of the webhook is gone")
+        return None
+    execution = execution_of(item)
+    ahead = (message.execution or execution) - execution
+    if ahead < 0 or is_delivered(item) or is_disabled(item):
+        telemetry.info("webhook needs no delivery", webhook=item.get("webhook"), behind=-ahead)
+        return None
+    if ahead > 0 or not is_terminal_assembly(item):
+        telemetry.warning("assembly of the webhook has not ended")
+        return again
+    number = earlier_attempts(item)
+    try:
+        hook = hook_of(item.get("template_id") or message.template_id)
+    except Exception as error:
+        telemetry.exception("webhook configuration not read", error)
+        outcome = Outcome("retry", error="configuration_unavailable")
+    else:
+        if hook is None:
+            telemetry.info("template has no webhook", template_id=item.get("template_id"))
+            return None
+        if not hook.may_send:
+            telemetry.error("webhook without a secret is not sent", template_id=hook.template_id)
+            outcome = Outcome("unsigned_refused")
+        elif not claim_delivery(message.assembly_id, execution, now):
+            telemetry.info("webhook is being delivered by another receive")
+            return float(CLAIM_SECONDS)
+        else:
+            number += 1
+            outcome = attempt(hook, item, number, seconds)
+    if outcome.result != "retry":
+        record_webhook(item, outcome.result, number, outcome.status_code)
+        return None
+    exhausted = message.receives >= MAX_RECEIVES
+    record_webhook(item, "failed" if exhausted else "retrying", number, outcome.status_code)
+    # Once exhausted, the next receive moves the message to the dead-letter queue: at once.
+    return 0.0 if exhausted else max(again, outcome.retry_after)
+
+
+def take_record(record: Mapping[str, Any], remaining: Callable[[], float]) -> str | None:
+    """Deal with one SQS record; its message id if the queue is to keep it."""
+    with telemetry.ids(message_id=record.get("messageId")):
+        try:
+            message = queued_delivery(record)
+            telemetry.bind(assembly_id=message.assembly_id, execution=message.execution)
+            delay = deliver_queued(message, max(0.1, min(ATTEMPT_SECONDS, remaining())))
+        except UnreadableMessageError as error:
+            telemetry.exception("webhook message is unreadable", error)
+            delay = 0.0
+        except Exception as error:
+            telemetry.exception("webhook not delivered", error)
+            delay = retry_delay(receives_of(record), random.random())
+        if delay is None:
+            return None
+        postpone(str(record.get("receiptHandle")), delay)
+        return str(record.get("messageId", ""))
+
+
+def take_records(records: Sequence[Mapping[str, Any]], remaining: Callable[[], float]) -> Answer:
+    """Deliver a batch side by side: one slow receiver must not use up the others' time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(PARALLEL_DELIVERIES) as pool:
+        kept = pool.map(lambda record: take_record(record, remaining), records)
+        return {
+            "batchItemFailures": [{"itemIdentifier": name} for name in kept if name is not None]
+        }
+
+
+def note_check(result: str, **ids: Any) -> None:
+    """Log and count one look-up."""
+    telemetry.info("status_check", result=result, **ids)
+    telemetry.metric("StatusChecks", Result=result)
+
+
+def look_up(request: LookUp, caller: Caller, now: float, remaining: Callable[[], float]) -> Answer:
+    """One assembly, and its webhook if that was asked for."""
+    ids = {"assembly_id": request.assembly_id, "user_id": caller.user_id}
+    item = read_assembly(request.assembly_id)
+    if item is None or not is_live(item, now):
+        note_check("not_found", **ids)
+        return not_found(request.assembly_id)
+    if not may_read(item, caller):
+        note_check("denied", **ids)
+        if MASK_FOREIGN:
+            return not_found(request.assembly_id)
+        text = "Access denied: the assembly belongs to another user"
+        return answer(403, {"error": text, "assembly_id": request.assembly_id})
+    note_check("found", **ids)
+    if request.trigger_webhook:
+        return triggered(item, now, remaining)
+    return found(item, request, now)
+
+
+def found(item: Document, request: LookUp, now: float) -> Answer:
+    """200 with the document, or 304 if the caller has it."""
+    document = document_of(item, now)
+    if not is_terminal_assembly(item):
+        return answer(200, linked(item, document, now), {"Retry-After": poll_interval(item)})
+    tag = entity_tag(document, now, links=has_links(item))
+    headers = {
+        "Cache-Control": f"private, max-age={TERMINAL_MAX_AGE}",
+        "ETag": tag,
+        "Vary": "Authorization",
+    }
+    if matches_tag(request.if_none_match, tag):
+        return answer(304, None, headers)
+    return answer(200, linked(item, document, now), headers)
+
+
+def linked(item: Document, document: Document, now: float) -> Document:
+    """The document with links, if it has results to link to."""
+    return document_of(with_links(item), now) if has_links(item) else document
+
+
+def poll_interval(item: Document) -> str:
+    """Seconds until it is worth asking again."""
+    return str(RETRY_EXECUTING if is_executing(item) else RETRY_WAITING)
+
+
+def triggered(item: Document, now: float, remaining: Callable[[], float]) -> Answer:
+    """200 with the document and what became of its webhook; 409 and 429 when it is not the time."""
+    assembly_id = item["assembly_id"]
+    if not is_terminal_assembly(item):
+        return answer(
+            409,
+            {"error": "Assembly has not ended", "assembly_id": assembly_id},
+            {"Retry-After": poll_interval(item)},
+        )
+    try:
+        webhook = deliver_on_demand(item, remaining)
+    except CooldownError as error:
+        return answer(
+            429,
+            {"error": "Webhook was triggered a moment ago", "assembly_id": assembly_id},
+            {"Retry-After": str(error.seconds)},
+        )
+    return answer(200, linked(item, document_of(item, now), now) | {"webhook": webhook})
+
+
+def look_up_batch(request: BatchLookUp, caller: Caller, now: float) -> Answer:
+    """The caller's documents by id; null for what is not there or not the caller's."""
+    items = read_assemblies(request.assembly_ids)
+    statuses: dict[str, Document | None] = {}
+    for assembly_id in request.assembly_ids:
+        item = items.get(assembly_id)
+        statuses[assembly_id] = None
+        if item is None or not is_live(item, now):
+            note_check("not_found", assembly_id=assembly_id, user_id=caller.user_id)
+        elif not may_read(item, caller):
+            note_check("denied", assembly_id=assembly_id, user_id=caller.user_id)
+        else:
+            note_check("found", assembly_id=assembly_id, user_id=caller.user_id)
+            statuses[assembly_id] = linked(item, document_of(item, now), now)
+    full = answer(200, {"statuses": statuses})
+    if len(full["body"].encode()) > MAX_ANSWER_BYTES:
+        return answer(413, {"error": "The answer is too large: ask for fewer assemblies"})
+    return full
+
+
+def list_assemblies(request: Listing, caller: Caller, now: float) -> Answer:
+    """The caller's own assemblies, newest first, without their files."""
+    documents: list[Document] = []
+    start = request.start
+    for _ in range(LIST_READS):
+        items, start = read_page(str(caller.user_id), start, request.limit - len(documents))
+        documents += [
+            document_of(item, now)
+            for item in items
+            if is_live(item, now) and may_read(item, caller)
+        ]
+        if start is None or len(documents) >= request.limit:
+            break
+    following = encode_start(*start) if start else None
+    return answer(200, {"assemblies": documents, "next": following})
+
+
+def answer_request(event: Any, now: float, remaining: Callable[[], float]) -> Answer:
+    """Malformed, then unknown, then everything else."""
+    is_http = is_http_event(event)
+    request = http_request(event) if is_http else invoked_request(event)
+    if isinstance(request, LookUp):
+        telemetry.bind(assembly_id=request.assembly_id)
+    caller = http_caller(event) if is_http else invoking_caller(event)
+    if caller.user_id is not None:
+        telemetry.bind(user_id=caller.user_id)
+    if caller.tenant_id is not None:
+        telemetry.bind(tenant_id=caller.tenant_id)
+    match request:
+        case LookUp():
+            return look_up(request, caller, now, remaining)
+        case BatchLookUp():
+            return look_up_batch(request, caller, now)
+        case Listing():
+            return list_assemblies(request, caller, now)
+
+
+def safe_answer(event: Any, context: Any, remaining: Callable[[], float]) -> Answer:
+    """An answer in every case; what went wrong inside goes to the log alone."""
+    started = time.time()
+    try:
+        return answer_request(event, started, remaining)
+    except UnauthorizedError as error:
+        note_check("denied", reason=error.reason)
+        return answer(error.status, error.body, error.headers)
+    except RefusedRequestError as error:
+        telemetry.info("request refused", status_code=error.status, cause=str(error))
+        return answer(error.status, error.body, error.headers)
+    except Exception as error:
+        telemetry.exception("status check failed", error)
+        note_check("error")
+        if is_throttle(error):
+            return failed_answer(503, "Try again in a moment", context, RETRY_THROTTLED)
+        return failed_answer(500, "Internal error", context)
+    finally:
+        telemetry.metric("StatusLatency", (time.time() - started) * 1000, "Milliseconds")
+
+
+def time_left(context: Any, most: float) -> Callable[[], float]:
+    """Seconds that deliveries may still take in this invocation, of at most so many."""
+    clock = getattr(context, "get_remaining_time_in_millis", None)
+    granted = clock() / 1000 - RESERVED_SECONDS if clock else most
+    deadline = time.monotonic() + min(most, granted)
+    return lambda: deadline - time.monotonic()
+
+
+@telemetry.handler
+def handler(event: Any, context: Any) -> Answer:
+    remaining = time_left(context, ON_DEMAND_SECONDS)
+    if is_queue_event(event):
+        return take_records(event["Records"], remaining)
+    result = safe_answer(event, context, remaining)
+    if is_http_event(event) and wants_multi_value_headers(event):
+        result["multiValueHeaders"] = {
+            name: [value] for name, value in result.pop("headers").items()
+        }
+    if is_http_event(event):
+        result["isBase64Encoded"] = False
+    return result
