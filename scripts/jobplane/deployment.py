@@ -167,7 +167,7 @@ def _urls(stage: Stage, resources: dict[str, Any], region: str) -> dict[str, str
         return {
             "websocket_url": f"ws://{base}/{socket_api}/{stage.name}" if socket_api else None,
             "http_url": f"http://{base}/{http_api}/$default" if http_api else None,
-            "management_url": local,
+            "management_url": f"http://{base}/{socket_api}/{stage.name}" if socket_api else None,
         }
     host = f"execute-api.{region}.amazonaws.com"
     return {

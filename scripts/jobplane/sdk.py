@@ -223,6 +223,9 @@ def cut_model(model: Mapping[str, Any], kept: set[str]) -> dict[str, Any]:
             "shapes": dict(sorted(shapes.items())),
         }
     )
+    # botocore reads this one documentation field when it makes a client.
+    for parameter in undocumented.get("clientContextParams", {}).values():
+        parameter["documentation"] = ""
     return undocumented
 
 

@@ -27,9 +27,9 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     filesBucket: emulator
       ? `jobplane-${stage}-files`
       : join(`jobplane-${stage}-files-`, account, '-', region),
-    websocketEndpoint:
-      emulator ||
-      join('https://', { Ref: 'WebsocketsApi' }, '.execute-api.', region, `.amazonaws.com/${stage}`),
+    websocketEndpoint: emulator
+      ? join(`${emulator}/_aws/execute-api/`, { Ref: 'WebsocketsApi' }, `/${stage}`)
+      : join('https://', { Ref: 'WebsocketsApi' }, '.execute-api.', region, `.amazonaws.com/${stage}`),
     connectionsArn: join(
       'arn:', partition, ':execute-api:', region, ':', account, ':',
       { Ref: 'WebsocketsApi' }, `/${stage}/*/@connections/*`
