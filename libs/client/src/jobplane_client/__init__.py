@@ -1,1 +1,145 @@
-"""Clients for Jobplane: status, sockets, webhook verification."""
+"""Clients for Jobplane: status look-ups, sockets, webhook verification.
+
+StatusClient, AsyncStatusClient              look-ups by Lambda invoke (needs the extra `aws`)
+HttpStatusClient, AsyncHttpStatusClient      look-ups over HTTP, as the user of a token
+JobSocket                                    send work, hear of its progress and its end
+verify_webhook                               the document of a notification, once proven genuine
+progress_message                             what a job is at, in one line
+
+Importing the package loads the errors alone; each name loads what it needs at first use.
+
+JobplaneError
+├── RefusedError                    the service answered no
+│   ├── InvalidRequestError         400; `fields`
+│   ├── UnauthorizedError           401
+│   ├── ForbiddenError              403
+│   ├── NotFoundError               404
+│   ├── ConflictError               409
+│   ├── RateLimitedError            429; `retry_after`
+│   └── ServiceUnavailableError     5xx, a throttle, or no connection; `retry_after`
+├── JobError                        the job ended without a result
+│   ├── JobFailedError
+│   ├── JobCancelledError
+│   └── JobTimeoutError
+├── FunctionError                   the status function crashed; `error_type`
+├── InvocationError                 Lambda did not run the status function; `code`
+├── CallTimeoutError                one call took too long
+├── WaitTimeoutError                the job went on for longer than `wait` was told; `document`
+├── BadPayloadError                 the answer is not what the protocol says
+├── ConnectionLostError             the socket is closed, or could not be opened again
+└── WebhookError                    the notification is refused
+    ├── MissingSignatureError
+    ├── MalformedSignatureError
+    ├── SignatureMismatchError
+    ├── TimestampError              `age`
+    │   ├── StaleTimestampError
+    │   └── FutureTimestampError
+    └── WebhookBodyError
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from jobplane_client._errors import (
+    BadPayloadError,
+    CallTimeoutError,
+    ConflictError,
+    ConnectionLostError,
+    ForbiddenError,
+    FunctionError,
+    FutureTimestampError,
+    InvalidRequestError,
+    InvocationError,
+    JobCancelledError,
+    JobError,
+    JobFailedError,
+    JobplaneError,
+    JobTimeoutError,
+    MalformedSignatureError,
+    MissingSignatureError,
+    NotFoundError,
+    RateLimitedError,
+    RefusedError,
+    ServiceUnavailableError,
+    SignatureMismatchError,
+    StaleTimestampError,
+    TimestampError,
+    UnauthorizedError,
+    WaitTimeoutError,
+    WebhookBodyError,
+    WebhookError,
+)
+
+if TYPE_CHECKING:
+    from jobplane_client._answers import NotifiedStatus, WebhookDelivery
+    from jobplane_client._http import AsyncHttpStatusClient, HttpStatusClient
+    from jobplane_client._lambda import AsyncStatusClient, StatusClient
+    from jobplane_client._progress import progress_message
+    from jobplane_client._protocol import UnknownMessage
+    from jobplane_client._socket import JobSocket
+    from jobplane_client._webhooks import verify_webhook
+
+_HOMES = {
+    "AsyncHttpStatusClient": "_http",
+    "AsyncStatusClient": "_lambda",
+    "HttpStatusClient": "_http",
+    "JobSocket": "_socket",
+    "NotifiedStatus": "_answers",
+    "StatusClient": "_lambda",
+    "UnknownMessage": "_protocol",
+    "WebhookDelivery": "_answers",
+    "progress_message": "_progress",
+    "verify_webhook": "_webhooks",
+}
+
+__all__ = [
+    "AsyncHttpStatusClient",
+    "AsyncStatusClient",
+    "BadPayloadError",
+    "CallTimeoutError",
+    "ConflictError",
+    "ConnectionLostError",
+    "ForbiddenError",
+    "FunctionError",
+    "FutureTimestampError",
+    "HttpStatusClient",
+    "InvalidRequestError",
+    "InvocationError",
+    "JobCancelledError",
+    "JobError",
+    "JobFailedError",
+    "JobSocket",
+    "JobTimeoutError",
+    "JobplaneError",
+    "MalformedSignatureError",
+    "MissingSignatureError",
+    "NotFoundError",
+    "NotifiedStatus",
+    "RateLimitedError",
+    "RefusedError",
+    "ServiceUnavailableError",
+    "SignatureMismatchError",
+    "StaleTimestampError",
+    "StatusClient",
+    "TimestampError",
+    "UnauthorizedError",
+    "UnknownMessage",
+    "WaitTimeoutError",
+    "WebhookBodyError",
+    "WebhookDelivery",
+    "WebhookError",
+    "progress_message",
+    "verify_webhook",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

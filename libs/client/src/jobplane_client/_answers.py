@@ -1,0 +1,168 @@
+"""What the status function answers, by HTTP and by invoke alike, and what that means."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from jobplane_client._errors import (
+    BadPayloadError,
+    ConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    RateLimitedError,
+    RefusedError,
+    ServiceUnavailableError,
+    UnauthorizedError,
+)
+from jobplane_models.assemblies import AssemblyDocument
+
+_REFUSALS: Mapping[int, type[RefusedError]] = {
+    400: InvalidRequestError,
+    401: UnauthorizedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: InvalidRequestError,
+    422: InvalidRequestError,
+    429: RateLimitedError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str | bytes = field(repr=False)
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the service asks to wait, when it names a positive number of them."""
+        return retry_after_seconds(self.headers.get("retry-after"))
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookDelivery:
+    """What became of a notification that was asked for."""
+
+    delivered: bool
+    attempts: int
+    status_code: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NotifiedStatus:
+    """A document, and the delivery of its notification; None where no webhook is configured."""
+
+    document: AssemblyDocument
+    delivery: WebhookDelivery | None
+
+
+def document_of(answer: Answer, assembly_id: str) -> AssemblyDocument:
+    """The document that was asked for; the refusal or BadPayloadError otherwise."""
+    return to_document(_accepted(answer, assembly_id=assembly_id), assembly_id)
+
+
+def notified_status_of(answer: Answer, assembly_id: str) -> NotifiedStatus:
+    """The document and the delivery; the refusal or BadPayloadError otherwise."""
+    body = _accepted(answer, assembly_id=assembly_id)
+    outcome = body.get("webhook")
+    delivery = None
+    if isinstance(outcome, dict) and "delivered" in outcome:
+        delivery = WebhookDelivery(
+            delivered=outcome["delivered"] is True,
+            attempts=int(outcome.get("attempts") or 0),
+            status_code=outcome.get("status_code"),
+            error=outcome.get("error"),
+        )
+        if "status" not in outcome:
+            del body["webhook"]
+    return NotifiedStatus(to_document(body, assembly_id), delivery)
+
+
+def statuses_of(answer: Answer) -> Mapping[str, Any]:
+    """Raw documents by id, None for those that the caller has not; the refusal otherwise."""
+    statuses = _accepted(answer, assembly_id=None).get("statuses")
+    if not isinstance(statuses, dict):
+        raise BadPayloadError("the answer has no statuses")
+    return statuses
+
+
+def to_document(value: object, assembly_id: str) -> AssemblyDocument:
+    """The typed document; BadPayloadError when it is not the one that was asked for."""
+    try:
+        document = AssemblyDocument.model_validate(value)
+    except ValidationError as error:
+        faults = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors()[:5])
+        raise BadPayloadError(f"assembly {assembly_id} is not of the known shape: {faults}") from (
+            error
+        )
+    if document.assembly_id != assembly_id:
+        raise BadPayloadError(f"asked for assembly {assembly_id}, got {document.assembly_id}")
+    return document
+
+
+def retry_after_seconds(text: str | None) -> float | None:
+    """Seconds of a Retry-After header, given as a number or as a date."""
+    if not text:
+        return None
+    if text.strip().isdecimal():
+        seconds = float(text)
+    else:
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        except ValueError:
+            return None
+    return seconds if seconds > 0 else None
+
+
+def _accepted(answer: Answer, *, assembly_id: str | None) -> dict[str, Any]:
+    if answer.status != 200:
+        _refuse(answer, assembly_id)
+    body = _json_object(answer.body)
+    if body is None:
+        raise BadPayloadError("the answer is no JSON object")
+    return body
+
+
+def _refuse(answer: Answer, assembly_id: str | None) -> NoReturn:
+    body = _json_object(answer.body) or {}
+    error = body.get("error")
+    detail = error if isinstance(error, dict) else body
+    texts = [error, detail.get("message"), f"the service answered {answer.status}"]
+    kind = _REFUSALS.get(answer.status, RefusedError)
+    if answer.status >= 500:
+        kind = ServiceUnavailableError
+    elif answer.status == 404 and (assembly_id is None or "assembly_id" not in body):
+        # The status function names the id; this is a gateway that knows no such route.
+        kind, texts = RefusedError, ["there is no status service at this address"]
+    raise kind(
+        next(text for text in texts if isinstance(text, str) and text),
+        code=detail.get("code") if isinstance(detail.get("code"), str) else None,
+        status_code=answer.status,
+        retry_after=answer.retry_after,
+        fields=_faults(body) or _faults(detail),
+    )
+
+
+def _faults(body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    for value in body.values():
+        if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+            return [part for part in value if "field" in part]
+    return []
+
+
+def _json_object(text: str | bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

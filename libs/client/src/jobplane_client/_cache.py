@@ -1,0 +1,44 @@
+"""Documents of jobs that have ended."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+
+from jobplane_models.assemblies import AssemblyDocument
+
+
+class TerminalCache:
+    """The last `size` documents that were used, each for `ttl` seconds, apart for each caller."""
+
+    def __init__(self, size: int, ttl: float, clock: Callable[[], float]) -> None:
+        self._size = size
+        self._ttl = ttl
+        self._clock = clock
+        self._entries: OrderedDict[tuple[str | None, str], tuple[float, AssemblyDocument]] = (
+            OrderedDict()
+        )
+        self._lock = threading.Lock()
+
+    def get(self, caller: str | None, assembly_id: str) -> AssemblyDocument | None:
+        """The caller's document, unless it is unknown or too old."""
+        key = (caller, assembly_id)
+        with self._lock:
+            expires_at, document = self._entries.get(key, (0.0, None))
+            if document is None:
+                return None
+            if expires_at <= self._clock():
+                del self._entries[key]
+                return None
+            self._entries.move_to_end(key)
+            return document
+
+    def put(self, caller: str | None, document: AssemblyDocument) -> None:
+        """Keep the document if its job has ended."""
+        if not document.terminal or self._size <= 0:
+            return
+        key = (caller, document.assembly_id)
+        with self._lock:
+            self._entries[key] = (self._clock() + self._ttl, document)
+            self._entries.move_to_end(key)
+            while len(self._entries) > self._size:
+                self._entries.popitem(last=False)

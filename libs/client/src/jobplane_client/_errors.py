@@ -1,0 +1,174 @@
+"""Errors of the client library. Their tree is drawn at the top of the package."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobplane_models.assemblies import AssemblyDocument
+
+
+class JobplaneError(Exception):
+    """Anything that this library raises on its own account."""
+
+
+class RefusedError(JobplaneError):
+    """The service answered no.
+
+    `code` is the service's word for it, `status_code` the HTTP status where there was one,
+    `retry_after` in seconds, `request_id` the socket request that was refused.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status_code: int | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+        fields: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status_code = status_code
+        self.retry_after = retry_after
+        self.request_id = request_id
+        self.fields = tuple(dict(field) for field in fields)
+
+
+class InvalidRequestError(RefusedError):
+    """The request is malformed; `fields` lists the faults as `{field, message}`."""
+
+
+class UnauthorizedError(RefusedError):
+    """There was no token, or it is not accepted."""
+
+
+class ForbiddenError(RefusedError):
+    """The assembly or request belongs to somebody else, or a permission is missing."""
+
+
+class NotFoundError(RefusedError):
+    """There is no such assembly or request; an assembly may still appear."""
+
+
+class ConflictError(RefusedError):
+    """The webhook of a job that still runs was asked for, or an id stands for another request."""
+
+
+class RateLimitedError(RefusedError):
+    """Too many calls; `retry_after` says how many seconds to wait, if the service said so."""
+
+
+class ServiceUnavailableError(RefusedError):
+    """The service failed, is throttled or can't be reached; the same call may succeed later."""
+
+
+class JobError(JobplaneError):
+    """The job ended without a result."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        request_id: str | None,
+        details: Any = None,
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.request_id = request_id
+        self.details = details
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class JobFailedError(JobError):
+    """The job failed."""
+
+
+class JobCancelledError(JobError):
+    """The job was cancelled."""
+
+
+class JobTimeoutError(JobError):
+    """The job did not end in its time."""
+
+
+class FunctionError(JobplaneError):
+    """The status function crashed or ran out of time; `error_type` is what Lambda calls it."""
+
+    def __init__(self, message: str, *, error_type: str | None) -> None:
+        super().__init__(f"{error_type}: {message}" if error_type else message)
+        self.message = message
+        self.error_type = error_type
+
+
+class InvocationError(JobplaneError):
+    """Lambda did not run the status function: no permission, no such function, no credentials."""
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class CallTimeoutError(JobplaneError):
+    """No answer came in time."""
+
+
+class WaitTimeoutError(JobplaneError):
+    """The job did not end in time; `document` is its last known state, None if there is none."""
+
+    def __init__(
+        self, assembly_id: str, timeout: float, document: "AssemblyDocument | None"
+    ) -> None:
+        super().__init__(f"assembly {assembly_id} did not end within {timeout:g} s")
+        self.assembly_id = assembly_id
+        self.timeout = timeout
+        self.document = document
+
+
+class BadPayloadError(JobplaneError):
+    """The answer is not JSON, or not of the documented shape."""
+
+
+class ConnectionLostError(JobplaneError):
+    """The socket is closed, or could not be opened again."""
+
+
+class WebhookError(JobplaneError):
+    """The notification must not be trusted."""
+
+
+class MissingSignatureError(WebhookError):
+    """A header that the signature needs is absent."""
+
+
+class MalformedSignatureError(WebhookError):
+    """A signature header can't be read."""
+
+
+class SignatureMismatchError(WebhookError):
+    """No signature was made with a known secret over this body."""
+
+
+class TimestampError(WebhookError):
+    """The signature is good, and its time too far from now; `age` in seconds."""
+
+    def __init__(self, message: str, *, age: float) -> None:
+        super().__init__(message)
+        self.age = age
+
+
+class StaleTimestampError(TimestampError):
+    """The notification is too old, perhaps a replay."""
+
+
+class FutureTimestampError(TimestampError):
+    """The notification claims to be from the future."""
+
+
+class WebhookBodyError(WebhookError):
+    """The signature is good, and the body is no JSON object."""

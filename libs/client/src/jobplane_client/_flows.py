@@ -1,0 +1,352 @@
+"""How a look-up goes, whatever carries it: a flow yields what is to be done and gets the outcome.
+
+The clients differ in two things alone: how a question is asked (`Send`) and how time passes
+(`Pause`). What is asked, when, how often and what an answer means is here, once.
+"""
+
+import asyncio
+import random
+import re
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol
+
+from jobplane_client._answers import (
+    Answer,
+    NotifiedStatus,
+    document_of,
+    notified_status_of,
+    statuses_of,
+    to_document,
+)
+from jobplane_client._cache import TerminalCache
+from jobplane_client._errors import (
+    CallTimeoutError,
+    InvalidRequestError,
+    JobplaneError,
+    NotFoundError,
+    RateLimitedError,
+    ServiceUnavailableError,
+    WaitTimeoutError,
+)
+from jobplane_client._progress import is_executing
+from jobplane_models.assemblies import AssemblyDocument
+
+BATCH_LIMIT = 100
+_ASSEMBLY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_EXECUTING_SECONDS = 2.0
+_WAITING_SECONDS = 5.0
+_MISSING_GROWTH = 1.2
+_MISSING_MAX_SECONDS = 10.0
+_RETRY_BASE_SECONDS = 0.2
+_RETRY_MAX_SECONDS = 5.0
+_ANSWER_TOO_LARGE = 413
+_RETRIED_STATUSES = (None, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. `key` tells callers apart in the cache; `token` is the credential over HTTP."""
+
+    key: str | None
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Asks for one assembly."""
+
+    caller: Caller
+    assembly_id: str
+    trigger_webhook: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLookUp:
+    """Asks for up to 100 assemblies at once."""
+
+    caller: Caller
+    assembly_ids: Sequence[str]
+
+
+type Question = LookUp | BatchLookUp
+
+
+@dataclass(frozen=True, slots=True)
+class Identify:
+    """Step: who asks, on behalf of which user. The outcome is a Caller."""
+
+    user_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Step: ask. The outcome is an Answer."""
+
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Step: let time pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Step: run flows side by side. The outcome is the list of their results."""
+
+    flows: Sequence["Flow[Any]"]
+
+
+type Step = Identify | Send | Pause | Together
+type Flow[T] = Generator[Step, Any, T]
+
+
+class StatusFlows:
+    """The flows of one client."""
+
+    def __init__(
+        self,
+        *,
+        retries: int,
+        cache_size: int,
+        cache_ttl: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._retries = retries
+        self._clock = clock
+        self._cache = TerminalCache(cache_size, cache_ttl, clock)
+
+    def get_status(self, assembly_id: str, user_id: str | None) -> Flow[AssemblyDocument]:
+        """One document."""
+        document, _ = yield from self._get(assembly_id, user_id)
+        return document
+
+    def get_status_with_webhook(
+        self, assembly_id: str, user_id: str | None
+    ) -> Flow[NotifiedStatus]:
+        """One document, after its notification was sent. Not repeated: it is more than a read."""
+        _check_ids([assembly_id])
+        caller = yield Identify(user_id)
+        answer = yield Send(LookUp(caller, assembly_id, trigger_webhook=True))
+        status = notified_status_of(answer, assembly_id)
+        self._cache.put(caller.key, status.document)
+        return status
+
+    def get_batch_status(
+        self, assembly_ids: Sequence[str], user_id: str | None
+    ) -> Flow[dict[str, AssemblyDocument | None]]:
+        """Documents by id, in the order asked for; None for those that the caller has not."""
+        _check_ids(assembly_ids)
+        caller = yield Identify(user_id)
+        found: dict[str, AssemblyDocument | None] = {
+            assembly_id: self._cache.get(caller.key, assembly_id) for assembly_id in assembly_ids
+        }
+        wanted = [assembly_id for assembly_id, document in found.items() if document is None]
+        starts = range(0, len(wanted), BATCH_LIMIT)
+        flows = [self._batch(caller, wanted[at : at + BATCH_LIMIT]) for at in starts]
+        for part in (yield Together(flows)) if flows else ():
+            found |= part
+        return found
+
+    def wait(self, assembly_id: str, timeout: float, user_id: str | None) -> Flow[AssemblyDocument]:
+        """The document of the ended job; a look-up that fails for now is made again."""
+        deadline = self._clock() + timeout
+        document: AssemblyDocument | None = None
+        missing = failing = _EXECUTING_SECONDS
+        while True:
+            cause: JobplaneError | None = None
+            try:
+                document, asked = yield from self._get(assembly_id, user_id)
+                if document.terminal:
+                    return document
+                executing = is_executing(document.ok, document.execution_start)
+                delay = asked or (_EXECUTING_SECONDS if executing else _WAITING_SECONDS)
+                missing = failing = _EXECUTING_SECONDS
+            except NotFoundError as error:
+                cause, delay = error, error.retry_after or missing
+                missing = min(missing * _MISSING_GROWTH, _MISSING_MAX_SECONDS)
+            except (CallTimeoutError, RateLimitedError, ServiceUnavailableError) as error:
+                cause, delay = error, getattr(error, "retry_after", None) or failing
+                failing = min(failing * _MISSING_GROWTH, _MISSING_MAX_SECONDS)
+            left = deadline - self._clock()
+            if left <= 0:
+                raise WaitTimeoutError(assembly_id, timeout, document) from cause
+            yield Pause(min(delay, left))
+
+    def _get(
+        self, assembly_id: str, user_id: str | None
+    ) -> Flow[tuple[AssemblyDocument, float | None]]:
+        _check_ids([assembly_id])
+        caller = yield Identify(user_id)
+        if (cached := self._cache.get(caller.key, assembly_id)) is not None:
+            return cached, None
+        return (yield from self._look_up(caller, assembly_id))
+
+    def _look_up(
+        self, caller: Caller, assembly_id: str
+    ) -> Flow[tuple[AssemblyDocument, float | None]]:
+        question = LookUp(caller, assembly_id)
+        document, asked = yield from self._patiently(
+            question, lambda answer: (document_of(answer, assembly_id), answer.retry_after)
+        )
+        self._cache.put(caller.key, document)
+        return document, asked
+
+    def _batch(
+        self, caller: Caller, assembly_ids: Sequence[str]
+    ) -> Flow[dict[str, AssemblyDocument | None]]:
+        try:
+            statuses = yield from self._patiently(BatchLookUp(caller, assembly_ids), statuses_of)
+        except InvalidRequestError as error:
+            if error.status_code != _ANSWER_TOO_LARGE or len(assembly_ids) == 1:
+                raise
+            middle = len(assembly_ids) // 2
+            first = yield from self._batch(caller, assembly_ids[:middle])
+            return first | (yield from self._batch(caller, assembly_ids[middle:]))
+        found: dict[str, AssemblyDocument | None] = {}
+        for assembly_id in assembly_ids:
+            value = statuses.get(assembly_id)
+            found[assembly_id] = None
+            if value is not None:
+                found[assembly_id] = document = to_document(value, assembly_id)
+                self._cache.put(caller.key, document)
+        return found
+
+    def _patiently[T](self, question: Question, read: Callable[[Answer], T]) -> Flow[T]:
+        for attempt in count():
+            try:
+                return read((yield Send(question)))
+            except ServiceUnavailableError as error:
+                patience = error.retry_after or 0.0
+                if (
+                    attempt >= self._retries
+                    or error.status_code not in _RETRIED_STATUSES
+                    or patience > _RETRY_MAX_SECONDS
+                ):
+                    raise
+                ceiling = min(_RETRY_BASE_SECONDS * 2**attempt, _RETRY_MAX_SECONDS)
+                delay = max(patience, random.uniform(0, ceiling))
+            yield Pause(delay)
+        raise AssertionError("count() does not end")
+
+
+class Transport(Protocol):
+    """What carries a question."""
+
+    def identify(self, user_id: str | None) -> Caller:
+        """Who asks."""
+
+    def send(self, question: Question) -> Answer:
+        """The answer; raises CallTimeoutError or ServiceUnavailableError when there is none."""
+
+
+class AsyncTransport(Protocol):
+    """What carries a question, without blocking the event loop."""
+
+    async def identify(self, user_id: str | None) -> Caller:
+        """Who asks."""
+
+    async def send(self, question: Question) -> Answer:
+        """The answer; raises CallTimeoutError or ServiceUnavailableError when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """Runs flows in the calling thread, and those that go side by side in a few more."""
+
+    transport: Transport
+    sleep: Callable[[float], None]
+    concurrency: int
+
+    def run[T](self, flow: Flow[T]) -> T:
+        """The flow's result."""
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    outcome = self._do(step)
+                except Exception as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(outcome)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def _do(self, step: Step) -> Any:
+        match step:
+            case Identify(user_id):
+                return self.transport.identify(user_id)
+            case Send(question):
+                return self.transport.send(question)
+            case Pause(seconds):
+                return self.sleep(seconds)
+            case Together(flows):
+                executor = ThreadPoolExecutor(max_workers=min(self.concurrency, len(flows)))
+                try:
+                    return list(executor.map(self.run, flows))
+                finally:
+                    executor.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncDriver:
+    """Runs flows on the event loop."""
+
+    transport: AsyncTransport
+    sleep: Callable[[float], Awaitable[None]]
+    concurrency: int
+
+    async def run[T](self, flow: Flow[T]) -> T:
+        """The flow's result."""
+        try:
+            step = next(flow)
+            while True:
+                try:
+                    outcome = await self._do(step)
+                except Exception as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(outcome)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def _do(self, step: Step) -> Any:
+        match step:
+            case Identify(user_id):
+                return await self.transport.identify(user_id)
+            case Send(question):
+                return await self.transport.send(question)
+            case Pause(seconds):
+                return await self.sleep(seconds)
+            case Together(flows):
+                return await self._together(flows)
+
+    async def _together(self, flows: Sequence[Flow[Any]]) -> list[Any]:
+        slots = asyncio.Semaphore(self.concurrency)
+
+        async def run(flow: Flow[Any]) -> Any:
+            async with slots:
+                return await self.run(flow)
+
+        tasks = [asyncio.create_task(run(flow)) for flow in flows]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _check_ids(assembly_ids: Sequence[Any]) -> None:
+    if isinstance(assembly_ids, str):
+        raise TypeError("assembly_ids is one text; a list of ids is expected")
+    if all(isinstance(text, str) and _ASSEMBLY_ID.fullmatch(text) for text in assembly_ids):
+        return
+    message = "an assembly id has 1 to 128 characters of A-Z a-z 0-9 _ -"
+    raise InvalidRequestError(message, fields=[{"field": "assemblyId", "message": message}])

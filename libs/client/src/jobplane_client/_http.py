@@ -1,0 +1,241 @@
+"""Status look-ups over HTTP."""
+
+import asyncio
+import hashlib
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from jobplane_client._answers import Answer, NotifiedStatus
+from jobplane_client._errors import (
+    BadPayloadError,
+    CallTimeoutError,
+    JobplaneError,
+    ServiceUnavailableError,
+)
+from jobplane_client._flows import (
+    AsyncDriver,
+    BatchLookUp,
+    Caller,
+    Driver,
+    Question,
+    StatusFlows,
+)
+from jobplane_models.assemblies import AssemblyDocument
+
+type Token = str | Callable[[], str]
+type AsyncToken = str | Callable[[], str | Awaitable[str]]
+
+
+class HttpStatusClient:
+    """Looks assemblies up over the HTTP API, as the user of the token.
+
+    `token` is a JWT or a function that returns a fresh one for each call. `client` is an
+    httpx.Client to use instead of a new one; it stays open. The other settings are those of
+    StatusClient; the cache is apart for each token.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: Token,
+        *,
+        client: httpx.Client | None = None,
+        timeout: float = 35.0,
+        retries: int = 3,
+        concurrency: int = 10,
+        cache_size: int = 1024,
+        cache_ttl: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._owns_client = client is None
+        self._client = httpx.Client(timeout=_timeouts(timeout)) if client is None else client
+        self._driver = Driver(_HttpTransport(base_url, token, self._client), sleep, concurrency)
+        self._flows = StatusFlows(
+            retries=retries,
+            cache_size=cache_size,
+            cache_ttl=cache_ttl,
+            clock=clock,
+        )
+
+    def get_status(self, assembly_id: str) -> AssemblyDocument:
+        """The assembly as it is now.
+
+        Raises NotFoundError while there is none, ForbiddenError when it is somebody else's,
+        UnauthorizedError when the token is not accepted, and the other errors of this library.
+        """
+        return self._driver.run(self._flows.get_status(assembly_id, None))
+
+    def get_status_with_webhook(self, assembly_id: str) -> NotifiedStatus:
+        """The assembly, after its notification was sent once more.
+
+        Raises ConflictError while the job runs and RateLimitedError when it was just sent.
+        """
+        return self._driver.run(self._flows.get_status_with_webhook(assembly_id, None))
+
+    def get_batch_status(self, assembly_ids: Sequence[str]) -> dict[str, AssemblyDocument | None]:
+        """Assemblies by id; None for one that does not exist or is somebody else's."""
+        return self._driver.run(self._flows.get_batch_status(assembly_ids, None))
+
+    def wait(self, assembly_id: str, timeout: float) -> AssemblyDocument:
+        """The assembly once its job has ended, well or not: see `completed` and `error`.
+
+        Raises WaitTimeoutError, with the last document, after `timeout` seconds.
+        """
+        return self._driver.run(self._flows.wait(assembly_id, timeout, None))
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._owns_client:
+            self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class AsyncHttpStatusClient:
+    """HttpStatusClient for an event loop; a `token` function may be a coroutine function."""
+
+    def __init__(
+        self,
+        base_url: str,
+        token: AsyncToken,
+        *,
+        client: httpx.AsyncClient | None = None,
+        timeout: float = 35.0,
+        retries: int = 3,
+        concurrency: int = 10,
+        cache_size: int = 1024,
+        cache_ttl: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._owns_client = client is None
+        self._client = httpx.AsyncClient(timeout=_timeouts(timeout)) if client is None else client
+        transport = _AsyncHttpTransport(base_url, token, self._client)
+        self._driver = AsyncDriver(transport, sleep, concurrency)
+        self._flows = StatusFlows(
+            retries=retries,
+            cache_size=cache_size,
+            cache_ttl=cache_ttl,
+            clock=clock,
+        )
+
+    async def get_status(self, assembly_id: str) -> AssemblyDocument:
+        """See HttpStatusClient.get_status."""
+        return await self._driver.run(self._flows.get_status(assembly_id, None))
+
+    async def get_status_with_webhook(self, assembly_id: str) -> NotifiedStatus:
+        """See HttpStatusClient.get_status_with_webhook."""
+        return await self._driver.run(self._flows.get_status_with_webhook(assembly_id, None))
+
+    async def get_batch_status(
+        self, assembly_ids: Sequence[str]
+    ) -> dict[str, AssemblyDocument | None]:
+        """See HttpStatusClient.get_batch_status."""
+        return await self._driver.run(self._flows.get_batch_status(assembly_ids, None))
+
+    async def wait(self, assembly_id: str, timeout: float) -> AssemblyDocument:
+        """See HttpStatusClient.wait."""
+        return await self._driver.run(self._flows.wait(assembly_id, timeout, None))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._owns_client:
+            await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+class _HttpTransport:
+    def __init__(self, base_url: str, token: Token, client: httpx.Client) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._token = token
+        self._client = client
+
+    def identify(self, user_id: str | None) -> Caller:
+        return _caller(self._token if isinstance(self._token, str) else self._token())
+
+    def send(self, question: Question) -> Answer:
+        try:
+            return _answer(self._client.request(**_request(self._base_url, question)))
+        except httpx.RequestError as error:
+            raise _translated(error) from error
+
+
+class _AsyncHttpTransport:
+    def __init__(self, base_url: str, token: AsyncToken, client: httpx.AsyncClient) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._token = token
+        self._client = client
+
+    async def identify(self, user_id: str | None) -> Caller:
+        token = self._token if isinstance(self._token, str) else self._token()
+        return _caller(await token if inspect.isawaitable(token) else token)
+
+    async def send(self, question: Question) -> Answer:
+        try:
+            return _answer(await self._client.request(**_request(self._base_url, question)))
+        except httpx.RequestError as error:
+            raise _translated(error) from error
+
+
+def _caller(token: str) -> Caller:
+    # The digest, not the claims: an unverified token must not open another one's cache.
+    return Caller(hashlib.sha256(token.encode()).hexdigest(), token)
+
+
+def _request(base_url: str, question: Question) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {question.caller.token}", "Accept": "application/json"}
+    if isinstance(question, BatchLookUp):
+        return {
+            "method": "POST",
+            "url": f"{base_url}/status/batch",
+            "json": {"assemblyIds": list(question.assembly_ids)},
+            "headers": headers,
+        }
+    return {
+        "method": "GET",
+        "url": f"{base_url}/status/{question.assembly_id}",
+        "params": {"triggerWebhook": "true"} if question.trigger_webhook else None,
+        "headers": headers,
+    }
+
+
+def _answer(response: httpx.Response) -> Answer:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, response.content)
+
+
+def _translated(error: httpx.RequestError) -> JobplaneError:
+    if isinstance(error, httpx.DecodingError):
+        return BadPayloadError("the answer can't be decoded")
+    if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+        return CallTimeoutError("the status service did not answer in time")
+    return ServiceUnavailableError("the status service can't be reached")
+
+
+def _timeouts(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=min(seconds, 5.0))

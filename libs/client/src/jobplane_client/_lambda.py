@@ -1,0 +1,257 @@
+"""Status look-ups by Lambda invoke. Needs the extra `aws`."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,  # botocore's, which hides the builtin on purpose
+    HTTPClientError,
+    ReadTimeoutError,
+)
+
+from jobplane_client._answers import Answer, NotifiedStatus
+from jobplane_client._errors import (
+    BadPayloadError,
+    CallTimeoutError,
+    FunctionError,
+    InvocationError,
+    ServiceUnavailableError,
+)
+from jobplane_client._flows import (
+    AsyncDriver,
+    BatchLookUp,
+    Caller,
+    Driver,
+    Question,
+    StatusFlows,
+)
+from jobplane_models.assemblies import AssemblyDocument
+
+_THROTTLES = frozenset(
+    {
+        "EC2ThrottledException",
+        "ProvisionedConcurrencyLimitExceeded",
+        "RequestLimitExceeded",
+        "SnapStartNotReadyException",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+
+
+class StatusClient:
+    """Looks assemblies up by invoking the status function; the caller is trusted through IAM.
+
+    `client` is a boto3 Lambda client to use instead of one made for `region` and `endpoint_url`.
+    A call that fails for now is repeated up to `retries` times. Documents of ended jobs are kept
+    for `cache_ttl` seconds, apart for each user, at most `cache_size` of them (0 keeps none).
+    `clock` and `sleep` are how time is read and passed.
+    """
+
+    def __init__(
+        self,
+        function_name: str,
+        *,
+        client: Any = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        timeout: float = 35.0,
+        retries: int = 3,
+        concurrency: int = 10,
+        cache_size: int = 1024,
+        cache_ttl: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if client is None:
+            client = _new_client(region, endpoint_url, timeout, concurrency)
+        self._driver = Driver(_LambdaTransport(function_name, client), sleep, concurrency)
+        self._flows = StatusFlows(
+            retries=retries,
+            cache_size=cache_size,
+            cache_ttl=cache_ttl,
+            clock=clock,
+        )
+
+    def get_status(self, assembly_id: str, user_id: str | None = None) -> AssemblyDocument:
+        """The assembly as it is now, looked up on behalf of `user_id`.
+
+        Raises NotFoundError while there is none, ForbiddenError when it is somebody else's,
+        UnauthorizedError without a user, and the other errors of this library.
+        """
+        return self._driver.run(self._flows.get_status(assembly_id, user_id))
+
+    def get_status_with_webhook(
+        self, assembly_id: str, user_id: str | None = None
+    ) -> NotifiedStatus:
+        """The assembly, after its notification was sent once more.
+
+        Raises ConflictError while the job runs and RateLimitedError when it was just sent.
+        """
+        return self._driver.run(self._flows.get_status_with_webhook(assembly_id, user_id))
+
+    def get_batch_status(
+        self, assembly_ids: Sequence[str], user_id: str | None = None
+    ) -> dict[str, AssemblyDocument | None]:
+        """Assemblies by id; None for one that does not exist or is somebody else's."""
+        return self._driver.run(self._flows.get_batch_status(assembly_ids, user_id))
+
+    def wait(
+        self, assembly_id: str, timeout: float, user_id: str | None = None
+    ) -> AssemblyDocument:
+        """The assembly once its job has ended, well or not: see `completed` and `error`.
+
+        Raises WaitTimeoutError, with the last document, after `timeout` seconds.
+        """
+        return self._driver.run(self._flows.wait(assembly_id, timeout, user_id))
+
+
+class AsyncStatusClient:
+    """StatusClient for an event loop: boto3 blocks, so its calls are made in threads."""
+
+    def __init__(
+        self,
+        function_name: str,
+        *,
+        client: Any = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        timeout: float = 35.0,
+        retries: int = 3,
+        concurrency: int = 10,
+        cache_size: int = 1024,
+        cache_ttl: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        if client is None:
+            client = _new_client(region, endpoint_url, timeout, concurrency)
+        transport = _ThreadedLambdaTransport(_LambdaTransport(function_name, client))
+        self._driver = AsyncDriver(transport, sleep, concurrency)
+        self._flows = StatusFlows(
+            retries=retries,
+            cache_size=cache_size,
+            cache_ttl=cache_ttl,
+            clock=clock,
+        )
+
+    async def get_status(self, assembly_id: str, user_id: str | None = None) -> AssemblyDocument:
+        """See StatusClient.get_status."""
+        return await self._driver.run(self._flows.get_status(assembly_id, user_id))
+
+    async def get_status_with_webhook(
+        self, assembly_id: str, user_id: str | None = None
+    ) -> NotifiedStatus:
+        """See StatusClient.get_status_with_webhook."""
+        return await self._driver.run(self._flows.get_status_with_webhook(assembly_id, user_id))
+
+    async def get_batch_status(
+        self, assembly_ids: Sequence[str], user_id: str | None = None
+    ) -> dict[str, AssemblyDocument | None]:
+        """See StatusClient.get_batch_status."""
+        return await self._driver.run(self._flows.get_batch_status(assembly_ids, user_id))
+
+    async def wait(
+        self, assembly_id: str, timeout: float, user_id: str | None = None
+    ) -> AssemblyDocument:
+        """See StatusClient.wait."""
+        return await self._driver.run(self._flows.wait(assembly_id, timeout, user_id))
+
+
+class _LambdaTransport:
+    def __init__(self, function_name: str, client: Any) -> None:
+        self._function_name = function_name
+        self._client = client
+
+    def identify(self, user_id: str | None) -> Caller:
+        return Caller(user_id)
+
+    def send(self, question: Question) -> Answer:
+        event: dict[str, Any]
+        if isinstance(question, BatchLookUp):
+            event = {"assemblyIds": list(question.assembly_ids)}
+        else:
+            event = {"assemblyId": question.assembly_id}
+            if question.trigger_webhook:
+                event["triggerWebhook"] = True
+        if question.caller.key is not None:
+            event["userId"] = question.caller.key
+        return _answer(*self._invoke(json.dumps(event, separators=(",", ":")).encode()))
+
+    def _invoke(self, payload: bytes) -> tuple[Mapping[str, Any], bytes]:
+        try:
+            response = self._client.invoke(
+                FunctionName=self._function_name,
+                InvocationType="RequestResponse",
+                Payload=payload,
+            )
+            return response, response["Payload"].read()
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            if code in _THROTTLES or status >= 500:
+                raise ServiceUnavailableError(f"Lambda answered {code}", code=code) from error
+            raise InvocationError(
+                f"{self._function_name} was not invoked: {code}", code=code
+            ) from error
+        except ReadTimeoutError as error:
+            raise CallTimeoutError(f"{self._function_name} did not answer in time") from error
+        except (ConnectionError, HTTPClientError) as error:
+            raise ServiceUnavailableError("Lambda can't be reached") from error
+        except BotoCoreError as error:
+            raise InvocationError(f"{self._function_name} was not invoked: {error}") from error
+
+
+class _ThreadedLambdaTransport:
+    def __init__(self, transport: _LambdaTransport) -> None:
+        self._transport = transport
+
+    async def identify(self, user_id: str | None) -> Caller:
+        return self._transport.identify(user_id)
+
+    async def send(self, question: Question) -> Answer:
+        return await asyncio.to_thread(self._transport.send, question)
+
+
+def _answer(response: Mapping[str, Any], payload: bytes) -> Answer:
+    try:
+        value = json.loads(payload)
+    except (ValueError, RecursionError):
+        value = None
+    if response.get("FunctionError"):
+        fault = value if isinstance(value, dict) else {}
+        raise FunctionError(
+            str(fault.get("errorMessage") or "the status function failed"),
+            error_type=fault.get("errorType"),
+        )
+    if not isinstance(value, dict):
+        raise BadPayloadError("the status function answered no JSON object")
+    status, body, headers = value.get("statusCode"), value.get("body"), value.get("headers")
+    if not isinstance(status, int) or not isinstance(body, str):
+        raise BadPayloadError("the status function answered without statusCode and body")
+    return Answer(
+        status,
+        {str(name).lower(): str(text) for name, text in (headers or {}).items()},
+        body,
+    )
+
+
+def _new_client(
+    region: str | None, endpoint_url: str | None, timeout: float, concurrency: int
+) -> Any:
+    import boto3  # type: ignore[import-untyped]
+    from botocore.config import Config
+
+    # Retries are this library's own: two layers of them would multiply.
+    config = Config(
+        connect_timeout=3,
+        read_timeout=timeout,
+        retries={"total_max_attempts": 1},
+        max_pool_connections=max(concurrency, 10),
+    )
+    return boto3.client("lambda", region_name=region, endpoint_url=endpoint_url, config=config)
