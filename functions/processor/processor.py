@@ -8,6 +8,7 @@ record that can't be parsed goes to the failure queue. Reads and writes `request
 the files bucket and the webhook queue; posts to sockets.
 """
 
+import contextvars
 import csv
 import io
 import json
@@ -255,7 +256,9 @@ class Job:
         self._stop: Exception | None = None
         self._closing = False
         self._wake = threading.Condition()
-        self._thread = threading.Thread(target=self._keep_safely, daemon=True)
+        # The thread's log lines carry the same ids.
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._keep_safely,), daemon=True)
 
     @property
     def owner(self) -> str:

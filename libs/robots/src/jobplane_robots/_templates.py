@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 ORIGINAL = ":original"  # the uploads, in a step's `use`
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
-SECRET_REFERENCE = re.compile(r"ssm:/[A-Za-z0-9_./-]+|env:[A-Za-z_][A-Za-z0-9_]*")
+# Where a value lies that is not in the index; `{stage}` in a path is the deployment's stage.
+REFERENCE = re.compile(r"ssm:/(?:[A-Za-z0-9_./-]|\{stage\})+|env:[A-Za-z_][A-Za-z0-9_]*")
 TEMPLATE_KEYS = ("id", "steps", "webhook_url", "webhook_secret", "allow_unsigned")
 
 
@@ -187,22 +188,24 @@ class _Check:
         return None
 
     def _webhook_url(self, url: Any) -> str | None:
-        if url is None:
-            return None
+        if url is None or (isinstance(url, str) and REFERENCE.fullmatch(url)):
+            return url
         try:
             parts = urlsplit(url) if isinstance(url, str) else None
             host = parts and parts.scheme in ("https", "http") and parts.hostname
         except ValueError:
             host = None
         if not host:
-            self._note("webhook_url", "must be an http(s) URL")
+            self._note(
+                "webhook_url", "must be an http(s) URL, or a reference, ssm:/path or env:NAME"
+            )
             return None
         return str(url)
 
     def _webhook_secret(self, reference: Any) -> str | None:
         if reference is None:
             return None
-        if not isinstance(reference, str) or not SECRET_REFERENCE.fullmatch(reference):
+        if not isinstance(reference, str) or not REFERENCE.fullmatch(reference):
             # Without the value: it may be the very secret that must not be here.
             self._note("webhook_secret", "must be a reference, ssm:/path or env:NAME")
             return None

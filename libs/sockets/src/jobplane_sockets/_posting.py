@@ -10,15 +10,16 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 _CONCURRENT_POSTS = 16
+_GONE = "GoneException"
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of one message: connection ids by outcome."""
+    """What became of one message: connection ids by outcome, the failed ones with a reason."""
 
-    delivered: tuple[str, ...] = ()
-    gone: tuple[str, ...] = ()
-    failed: tuple[str, ...] = ()
+    delivered: tuple[str, ...]
+    gone: tuple[str, ...]
+    failed: Mapping[str, str]
 
 
 def encode_message(message: Mapping[str, Any]) -> bytes:
@@ -34,21 +35,24 @@ def post(management: Any, connection_ids: Iterable[str], message: Mapping[str, A
     targets = sorted(set(connection_ids))
     deliver = partial(_post_one, management, encode_message(message))
     outcomes = map(deliver, targets) if len(targets) < 2 else _pool().map(deliver, targets)
-    by_outcome: dict[str, list[str]] = {"delivered": [], "gone": [], "failed": []}
-    for connection_id, outcome in zip(targets, outcomes, strict=True):
-        by_outcome[outcome].append(connection_id)
-    return Delivery(**{outcome: tuple(ids) for outcome, ids in by_outcome.items()})
+    by_id = dict(zip(targets, outcomes, strict=True))
+    return Delivery(
+        delivered=tuple(target for target, outcome in by_id.items() if outcome is None),
+        gone=tuple(target for target, outcome in by_id.items() if outcome == _GONE),
+        failed={target: reason for target, reason in by_id.items() if reason not in (None, _GONE)},
+    )
 
 
-def _post_one(management: Any, data: bytes, connection_id: str) -> str:
+def _post_one(management: Any, data: bytes, connection_id: str) -> str | None:
     try:
         management.post_to_connection(ConnectionId=connection_id, Data=data)
     except ClientError as error:
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        return "gone" if status == 410 else "failed"
-    except BotoCoreError:
-        return "failed"
-    return "delivered"
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 410:
+            return _GONE
+        return str(error.response["Error"]["Code"])
+    except BotoCoreError as error:
+        return type(error).__name__
+    return None
 
 
 @cache

@@ -4,6 +4,7 @@ Segments are opened by hand on the SDK's plain context, since its Lambda context
 the trace of the invocation itself, and a job goes on in the trace of the message that began it.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ from aws_xray_sdk.core import patch, xray_recorder
 from aws_xray_sdk.core.context import Context
 from aws_xray_sdk.core.models.trace_header import TraceHeader
 
+# Calls outside every segment are not traced, and that is no fault to be logged.
+logging.getLogger("aws_xray_sdk").setLevel(logging.CRITICAL)
 xray_recorder.configure(context=Context(context_missing="IGNORE_ERROR"), sampling=False)
 patch(("botocore",))
 
