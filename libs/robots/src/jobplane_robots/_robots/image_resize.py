@@ -132,15 +132,15 @@ class _Resized:
 
 
 def _decode(file: BinaryIO, options: ImageResizeOptions, context: RobotContext) -> _Resized:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
-        with Image.open(file, formats=READABLE) as image:
+        with _damage_named():
+            image = Image.open(file, formats=READABLE)
+        with image:
             return _resize(image, options, context)
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(options) from error
-    except UnidentifiedImageError as error:
-        raise MalformedInputError("is not an image that can be read") from error
 
 
 def _resize(image: Image.Image, options: ImageResizeOptions, context: RobotContext) -> _Resized:
@@ -179,6 +179,8 @@ def _encode(image: _Resized, file: BinaryIO, options: ImageResizeOptions) -> Non
     save: dict[str, Any] = {key: value for key, value in kept.items() if value}
     if image.target.pillow in ("JPEG", "WEBP"):
         save["quality"] = options.quality
+    for frame in image.frames:
+        frame.info.clear()  # Pillow would save what it finds here
     first, *more = image.frames
     if more:
         save |= {"save_all": True, "append_images": more, "duration": image.durations}
@@ -269,8 +271,13 @@ def _too_many_pixels(options: ImageResizeOptions) -> FileTooLargeError:
 
 @contextmanager
 def _damage_named() -> Iterator[None]:
+    """Around Pillow's own work alone: what the sink or the caller raises is no damage."""
+    from PIL import UnidentifiedImageError
+
     try:
         yield
+    except UnidentifiedImageError as error:
+        raise MalformedInputError("is not an image that can be read") from error
     except DECODE_ERRORS as error:
         raise MalformedInputError("its image data is damaged or incomplete") from error
 

@@ -1,0 +1,866 @@
+"""The interface of the robots, the robots on files of any kind, names and the registry."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import zlib
+from collections.abc import Buffer, Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobplane_robots import (
+    DirectorySink,
+    FileDeclinedError,
+    FileTooLargeError,
+    InvalidOptionsError,
+    MalformedInputError,
+    Md5MismatchError,
+    MemorySink,
+    Outputs,
+    RobotConflictError,
+    RobotContext,
+    RobotError,
+    RobotInput,
+    RobotOptions,
+    RobotResult,
+    RobotUnavailableError,
+    UnknownRobotError,
+    derived_name,
+    get_robot,
+    robot,
+    robot_names,
+    safe_name,
+    unique_name,
+)
+
+
+class Stream(io.BytesIO):
+    """An input that gives at most `step` bytes a read, as a socket may."""
+
+    def __init__(self, data: bytes, step: int | None = None) -> None:
+        super().__init__(data)
+        self.step = step
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(min(size or 0, self.step) if self.step else size)
+
+
+def file(data: bytes, name: str = "data.bin", **known: Any) -> RobotInput:
+    return RobotInput(name=name, open=lambda: io.BytesIO(data), size=len(data), **known)
+
+
+def run(name: str, source: RobotInput, **options: Any) -> tuple[RobotResult, MemorySink]:
+    sink = MemorySink()
+    return get_robot(name).run(source, options, sink), sink
+
+
+class Cancelled(Exception):
+    """What a caller raises to end a run."""
+
+
+class NoOptions(RobotOptions):
+    """Nothing to choose."""
+
+
+@robot("/acme/two-files", options=NoOptions)
+def two_files(
+    _source: RobotInput, _options: NoOptions, outputs: Outputs, _context: RobotContext
+) -> RobotResult:
+    """Writes one file, and fails in the second."""
+    with outputs.create("first.txt") as first:
+        first.write(b"whole")
+    with outputs.create("second.txt") as second:
+        second.write(b"half")
+        raise MalformedInputError("is not to my taste", where={"line": 7})
+
+
+@robot("/acme/thing", options=NoOptions)
+def thing(
+    source: RobotInput, _options: NoOptions, outputs: Outputs, context: RobotContext
+) -> RobotResult:
+    """Copies its input under a name that nobody should trust."""
+    with context.open(source) as stream, outputs.create("../../etc/passwd") as output:
+        for chunk in stream:
+            output.write(chunk)
+    return RobotResult(warnings=("took a while",))
+
+
+# The run
+
+
+def test_a_failed_run_leaves_no_output(tmp_path: Path) -> None:
+    """An output that was stored already is removed when a later one fails."""
+    sink = DirectorySink(tmp_path)
+    with pytest.raises(MalformedInputError):
+        two_files.run(file(b"x"), {}, sink)
+    assert list(tmp_path.iterdir()) == []
+    assert sink.files == []
+
+
+def test_an_error_names_the_file_and_the_place() -> None:
+    """The message of an error starts with the input's name and where it went wrong."""
+    with pytest.raises(MalformedInputError) as caught:
+        two_files.run(file(b"x", "données.csv"), {}, MemorySink())
+    assert caught.value.message == "données.csv, line 7: is not to my taste"
+    assert str(caught.value) == caught.value.message
+    assert caught.value.code == "PROCESSING_ERROR"
+
+
+def test_a_warning_names_the_file() -> None:
+    """The warnings of a result can be shown as they are."""
+    result = thing.run(file(b"x", "a.txt"), {}, MemorySink())
+    assert result.warnings == ("a.txt: took a while",)
+
+
+def test_an_output_s_name_is_made_safe() -> None:
+    """A robot can't lead a sink out of its folder."""
+    sink = MemorySink()
+    thing.run(file(b"x"), {}, sink)
+    assert [stored.name for stored in sink.files] == ["passwd"]
+
+
+def test_advance_hears_of_every_byte_read() -> None:
+    """The sum of what is reported is the size of the file."""
+    heard: list[int] = []
+    data = b"x" * 1_000_000
+    get_robot("/file/hash").run(file(data), {}, MemorySink(), RobotContext(heard.append))
+    assert sum(heard) == len(data)
+    assert len(heard) >= 4
+
+
+def test_a_run_can_be_cancelled_from_advance(tmp_path: Path) -> None:
+    """What `advance` raises comes out unchanged; input closed, partial output gone."""
+    stream = io.BytesIO(b"x" * 1_000_000)
+    calls = 0
+
+    def cancel(_read: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Cancelled
+
+    source = RobotInput("big.txt", lambda: stream, 1_000_000)
+    with pytest.raises(Cancelled):
+        get_robot("/file/compress").run(source, {}, DirectorySink(tmp_path), RobotContext(cancel))
+    assert stream.closed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_decompression_can_be_cancelled_while_it_reads_nothing() -> None:
+    """A bomb that fits into one chunk doesn't run on after the caller has had enough."""
+    packed = gzip.compress(bytes(15_000_000))
+    calls: list[int] = []
+
+    def cancel(read: int) -> None:
+        calls.append(read)
+        if len(calls) == 3:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        get_robot("/file/decompress").run(file(packed), {}, MemorySink(), RobotContext(cancel))
+    assert calls[1:] == [0, 0]
+
+
+def test_an_exception_of_the_sink_passes_unchanged() -> None:
+    """A store that fails is no fault of the file."""
+
+    class BrokenSink(MemorySink):
+        def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> Any:
+            raise ConnectionResetError("gone")
+
+    with pytest.raises(ConnectionResetError):
+        get_robot("/file/compress").run(file(b"x"), {}, BrokenSink())
+
+
+def test_an_abort_that_fails_is_a_note_on_the_cause() -> None:
+    """The first error stays the error, and the other outputs are still aborted."""
+    aborted: list[str] = []
+
+    class Writer:
+        def __init__(self, name: str, meta: dict[str, Any]) -> None:
+            self.name, self.meta = name, meta
+
+        def write(self, data: Any, /) -> int:
+            return len(data)
+
+        def close(self) -> None: ...
+
+        def abort(self) -> None:
+            aborted.append(self.name)
+            if self.name == "second.txt" and aborted.count(self.name) > 1:
+                raise TimeoutError("no answer")
+
+    class Sink(MemorySink):
+        def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> Any:
+            return Writer(name, meta)
+
+    with pytest.raises(MalformedInputError) as caught:
+        two_files.run(file(b"x"), {}, Sink())
+    assert aborted[-1] == "first.txt"
+    assert "no answer" in caught.value.__notes__[0]
+
+
+def test_an_input_is_opened_once() -> None:
+    """Every built-in that reads text or bytes is content with one pass."""
+    data = b'{"a":"1"}\n'
+    for name in robot_names():
+        if name in ("/file/decompress", "/file/filter", "/image/resize"):
+            continue
+        opened: list[io.BytesIO] = []
+
+        def once(opened: list[io.BytesIO] = opened) -> io.BytesIO:
+            opened.append(io.BytesIO(data))
+            return opened[-1]
+
+        claim = hashlib.md5(data).hexdigest()  # noqa: S324  # the claim's own algorithm
+        source = RobotInput("a.csv", once, len(data), md5hash=claim)
+        options = {"lines": 1} if name == "/document/split" else {}
+        get_robot(name).run(source, options, MemorySink())
+        assert [stream.closed for stream in opened] == [True], name
+
+
+def test_a_stream_may_give_less_than_asked() -> None:
+    """Short reads, as from a socket, change nothing."""
+    data = b"\xef\xbb\xbf" + b'{"a":1}\n' * 1000
+    source = RobotInput("a.ndjson", lambda: Stream(data, step=2), len(data))
+    result, _ = run("/text/ndjson", source)
+    assert result.counts["valid"] == 1000
+
+
+def test_a_file_that_vanishes_passes_the_store_s_own_error() -> None:
+    """What `open` raises is not a fault of the file's content."""
+
+    def gone() -> io.BytesIO:
+        raise FileNotFoundError("no such key")
+
+    with pytest.raises(FileNotFoundError):
+        run("/file/hash", RobotInput("a", gone, 1))
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "field"),
+    [
+        ("/file/compress", {"level": "6"}, "level"),
+        ("/file/compress", {"level": 0}, "level"),
+        ("/file/compress", {"speed": 1}, "speed"),
+        ("/file/hash", {"algorithms": ["crc32"]}, "algorithms[0]"),
+        ("/file/hash", {"algorithms": []}, "algorithms"),
+        ("/file/filter", {"accepts": {"mime": ["image"]}}, "accepts.mime[0]"),
+        ("/file/filter", {"accepts": {}}, "accepts"),
+        ("/file/filter", {"declines": {"min_bytes": 2, "max_bytes": 1}}, "declines"),
+        ("/file/filter", {"accepts": {"extension": ["."]}}, "accepts.extension[0]"),
+        ("/document/split", {}, "options"),
+        ("/document/split", {"lines": 1, "bytes": 1}, "options"),
+        ("/csv/to-ndjson", {"delimiter": ";;"}, "delimiter"),
+        ("/csv/to-ndjson", {"header": False}, "options"),
+        ("/csv/to-ndjson", {"columns": ["a", "a"]}, "columns"),
+        ("/csv/to-ndjson", {"encoding": "hex"}, "encoding"),
+        ("/ndjson/to-csv", {"columns": []}, "columns"),
+        ("/image/resize", {}, "options"),
+        ("/image/resize", {"width": 10, "resize_strategy": "pad"}, "options"),
+        ("/image/resize", {"width": 10, "background": "red"}, "background"),
+        ("/image/resize", {"width": True}, "width"),
+    ],
+)
+def test_options_that_do_not_fit_name_their_field(
+    name: str, options: dict[str, Any], field: str
+) -> None:
+    """Types are strict, unknown keys are refused, and the error says which field."""
+    with pytest.raises(InvalidOptionsError) as caught:
+        get_robot(name).parse_options(options)
+    assert [problem.field for problem in caught.value.problems] == [field]
+    assert field in caught.value.message
+
+
+def test_all_problems_of_the_options_are_listed() -> None:
+    """Somebody who writes options mends them in one go."""
+    with pytest.raises(InvalidOptionsError) as caught:
+        get_robot("/file/compress").parse_options({"level": 99, "format": "zip", "speed": 1})
+    assert {p.field for p in caught.value.problems} == {"level", "format", "speed"}
+    assert "unknown option; known: format, level" in caught.value.message
+
+
+def test_an_option_can_t_be_named_like_a_step_s_own_key() -> None:
+    """`robot` and `use` belong to the template."""
+
+    class Options(RobotOptions):
+        use: str = ""
+
+    with pytest.raises(ValueError, match="use can't be an option"):
+        robot("/acme/bad", options=Options)(lambda *_: RobotResult())
+
+
+# /file/hash
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"x" * 700_000])
+def test_hash_takes_every_digest_in_one_pass(data: bytes) -> None:
+    """The digests are hashlib's, in the meta of the file that passes through."""
+    source = file(data, "a.txt", meta={"kept": 1}, mime="text/plain")
+    result, sink = run("/file/hash", source, algorithms=["md5", "sha1", "sha256"])
+    expected = {name: hashlib.new(name, data).hexdigest() for name in ("md5", "sha1", "sha256")}
+    assert result.meta == expected
+    [stored] = sink.files
+    assert stored.forwarded is source
+    assert (stored.name, stored.mime) == ("a.txt", "text/plain")
+    assert stored.meta == {"kept": 1, **expected}
+
+
+# /file/verify
+
+HELLO_MD5 = "5d41402abc4b2a76b9719d911017c592"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [HELLO_MD5, HELLO_MD5.upper(), f" {HELLO_MD5}\n", "XUFAKrxLKna5cZ2REBfFkg=="],
+)
+def test_verify_accepts_hex_and_base64(claim: str) -> None:
+    """The claim may be hex in any case, or the value of a Content-MD5 header."""
+    assert base64.b64decode("XUFAKrxLKna5cZ2REBfFkg==").hex() == HELLO_MD5
+    result, sink = run("/file/verify", file(b"hello", md5hash=claim))
+    assert result.meta == {"md5": HELLO_MD5}
+    assert len(sink.files) == 1
+
+
+def test_verify_refuses_other_bytes() -> None:
+    """MD5_MISMATCH carries both digests, and nothing passes."""
+    sink = MemorySink()
+    with pytest.raises(Md5MismatchError) as caught:
+        get_robot("/file/verify").run(file(b"hellO", "a.txt", md5hash=HELLO_MD5), {}, sink)
+    assert caught.value.code == "MD5_MISMATCH"
+    assert caught.value.expected == HELLO_MD5
+    assert caught.value.message.startswith("a.txt: ")
+    assert sink.files == []
+
+
+@pytest.mark.parametrize("claim", ["abc", "z" * 32, HELLO_MD5 + "00", "aGVsbG8=", "é"])
+def test_verify_refuses_a_claim_that_is_no_md5(claim: str) -> None:
+    """A claim in no known form is malformed, not a mismatch."""
+    with pytest.raises(MalformedInputError, match="neither 32 hex digits nor base64"):
+        run("/file/verify", file(b"hello", md5hash=claim))
+
+
+def test_verify_needs_a_claim_unless_told() -> None:
+    """Without a claim it fails, or passes with a warning."""
+    with pytest.raises(MalformedInputError, match="no md5 was announced"):
+        run("/file/verify", file(b"hello"))
+    result, sink = run("/file/verify", file(b"hello"), require_md5=False)
+    assert len(sink.files) == 1
+    assert "only the size" in result.warnings[0]
+
+
+def test_verify_notices_a_short_file() -> None:
+    """The announced size is part of the claim."""
+    source = RobotInput("a", lambda: io.BytesIO(b"hello"), 6, md5hash=HELLO_MD5)
+    with pytest.raises(MalformedInputError, match="has 5 bytes, but 6 were announced"):
+        run("/file/verify", source)
+
+
+# /file/compress and /file/decompress
+
+
+@given(st.binary(max_size=5000), st.integers(1, 9))
+def test_what_is_compressed_decompresses_to_itself(data: bytes, level: int) -> None:
+    """Compress, then decompress, is the identity; gzip agrees."""
+    _, packed = run("/file/compress", file(data, "a.txt"), level=level)
+    assert gzip.decompress(packed.files[0].data) == data
+    _, plain = run("/file/decompress", file(packed.files[0].data, packed.files[0].name))
+    assert [(f.name, f.data) for f in plain.files] == [("a.txt", data)]
+
+
+def test_compression_is_deterministic() -> None:
+    """The header has no time and no name, so equal files give equal outputs."""
+    _, first = run("/file/compress", file(b"hello", "a"))
+    _, second = run("/file/compress", file(b"hello", "b"))
+    assert first.files[0].data == second.files[0].data
+    assert first.files[0].data[3:8] == bytes(5)
+    assert first.files[0].mime == "application/gzip"
+
+
+def test_every_member_is_decompressed() -> None:
+    """Concatenated gzip files are one gzip file."""
+    packed = gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two")
+    _, sink = run("/file/decompress", file(packed, "a.gz"))
+    assert sink.files[0].data == b"one two"
+
+
+def test_decompression_survives_members_that_end_at_a_limit() -> None:
+    """Output of exactly the piece size, and members across chunks, come out whole."""
+    data = bytes(range(256)) * 1024
+    packed = (gzip.compress(data) + gzip.compress(bytes(len(data) * 3))) * 40
+    _, sink = run("/file/decompress", file(packed, "a.gz"))
+    assert sink.files[0].data == (data + bytes(len(data) * 3)) * 40
+
+
+@pytest.mark.parametrize(
+    ("damaged", "reason"),
+    [
+        (b"", "is empty, so not a gzip file"),
+        (b"hello world", "is not a gzip file"),
+        (gzip.compress(b"hello")[:-1], "ends before its gzip data does"),
+        (gzip.compress(b"hello")[:5], "ends before its gzip data does"),
+        (gzip.compress(b"a") + gzip.compress(b"b")[:6], "ends before its gzip data does"),
+        (gzip.compress(b"hello") + b"garbage", "byte 26: has other data after its gzip data"),
+        (gzip.compress(b"hello") + bytes(512), "byte 26: has other data after its gzip data"),
+        (gzip.compress(b"hello")[:-8] + bytes(8), "its gzip data is damaged"),
+    ],
+)
+def test_damaged_gzip_is_refused(damaged: bytes, reason: str) -> None:
+    """Truncation, garbage and a wrong check sum are errors that say so, and leave no output."""
+    sink = MemorySink()
+    with pytest.raises(MalformedInputError) as caught:
+        get_robot("/file/decompress").run(file(damaged, "a.gz"), {}, sink)
+    assert reason in caught.value.message
+    assert caught.value.message.startswith("a.gz")
+    assert sink.files == []
+
+
+def test_a_zip_bomb_is_stopped_by_its_ratio() -> None:
+    """Far more output than input ends the run, long before it is complete."""
+    written = 0
+
+    class Sink(MemorySink):
+        def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> Any:
+            writer = super().create(name, mime=mime, meta=meta)
+            write = writer.write
+
+            def counted(data: Buffer, /) -> int:
+                nonlocal written
+                written += memoryview(data).nbytes
+                return write(data)
+
+            writer.write = counted  # type: ignore[method-assign]
+            return writer
+
+    bomb = gzip.compress(bytes(60_000_000))
+    with pytest.raises(FileTooLargeError, match="more than 100 times its size"):
+        get_robot("/file/decompress").run(file(bomb), {"max_ratio": 100}, Sink())
+    assert written <= 17_000_000
+
+
+def test_decompression_is_bounded_in_bytes() -> None:
+    """`max_bytes` holds to the byte."""
+    packed = gzip.compress(b"x" * 1000)
+    _, sink = run("/file/decompress", file(packed), max_bytes=1000)
+    assert len(sink.files[0].data) == 1000
+    with pytest.raises(FileTooLargeError) as caught:
+        run("/file/decompress", file(packed), max_bytes=999)
+    assert caught.value.code == "FILE_TOO_LARGE"
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [("a.csv.gz", "a.csv"), ("A.TGZ", "A.tar"), (".gz", ".gz"), ("données", "données")],
+)
+def test_decompression_takes_the_suffix_off(name: str, plain: str) -> None:
+    """The name loses .gz, and .tgz becomes .tar."""
+    _, sink = run("/file/decompress", file(gzip.compress(b""), name))
+    assert sink.files[0].name == plain
+
+
+# /file/filter
+
+
+def passes(source: RobotInput, **options: Any) -> bool:
+    result, sink = run("/file/filter", source, **options)
+    assert result.counts == {"accepted": len(sink.files), "declined": 1 - len(sink.files)}
+    return bool(sink.files)
+
+
+@pytest.mark.parametrize(
+    ("mime", "glob", "expected"),
+    [
+        ("image/png", "image/*", True),
+        ("IMAGE/PNG; q=1", "image/*", True),
+        ("image/png", "image/png", True),
+        ("x-image/png", "image/*", False),
+        ("application/image/png", "image/*", False),
+        ("image/pngx", "image/png", False),
+        ("image", "image/*", False),
+        ("image/svg+xml", "image/svg+xml", True),
+        ("image/svgxml", "image/svg+xml", False),
+        ("text/csv", "*/*", True),
+        ("image/png\n", "image/png", True),
+    ],
+)
+def test_filter_matches_the_whole_mime(mime: str, glob: str, expected: bool) -> None:
+    """A glob is anchored at both ends, and compares without case and parameters."""
+    assert passes(file(b"", mime=mime), accepts={"mime": [glob]}) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "extension", "expected"),
+    [
+        ("a.CSV", "csv", True),
+        ("a.csv", ".csv", True),
+        ("a.tar.gz", "tar.gz", True),
+        ("acsv", "csv", False),
+        ("a.csv.exe", "csv", False),
+    ],
+)
+def test_filter_compares_extensions(name: str, extension: str, expected: bool) -> None:
+    """Extensions compare at the end, without case, with or without their dot."""
+    assert passes(file(b"", name), accepts={"extension": [extension]}) is expected
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, False), (2, True), (4, True), (5, False)])
+def test_filter_compares_sizes(size: int, expected: bool) -> None:
+    """Both bounds belong to the range."""
+    accepts = {"min_bytes": 2, "max_bytes": 4}
+    assert passes(file(b"x" * size), accepts=accepts) is expected
+
+
+def test_filter_accepts_all_criteria_and_declines_any() -> None:
+    """`accepts` must hold in every criterion, `declines` in none."""
+    source = file(b"12345", "a.png", mime="image/png")
+    both = {"mime": ["image/*"], "max_bytes": 4}
+    assert not passes(source, accepts=both)
+    assert not passes(source, declines=both)
+    assert passes(source, accepts={"mime": ["image/*"]}, declines={"extension": ["gif"]})
+    assert passes(source)
+
+
+def test_filter_can_make_declining_an_error() -> None:
+    """With `error_on_decline` the file's fault has a code and a reason."""
+    accepts = {"mime": ["image/*"]}
+    with pytest.raises(FileDeclinedError) as caught:
+        run("/file/filter", file(b"", mime="text/csv"), accepts=accepts, error_on_decline=True)
+    assert caught.value.code == "FILE_DECLINED"
+    assert "'text/csv'" in caught.value.message
+
+
+def test_filter_does_not_read() -> None:
+    """What a file is judged by is known without opening it."""
+
+    def never() -> io.BytesIO:
+        raise AssertionError("opened")
+
+    run("/file/filter", RobotInput("a.png", never, 3), accepts={"extension": ["png"]})
+
+
+# /document/split
+
+
+@given(
+    st.lists(st.sampled_from([b"a", b"\n", b"\r\n", "é".encode(), b"long" * 20])).map(b"".join),
+    st.integers(1, 7),
+)
+def test_parts_by_lines_are_the_file(data: bytes, lines: int) -> None:
+    """Parts joined are the original, and each but the last has exactly its lines."""
+    _, sink = run("/document/split", file(data), lines=lines)
+    assert b"".join(part.data for part in sink.files) == data
+    for part in sink.files[:-1]:
+        assert part.data.count(b"\n") == lines
+        assert part.data.endswith(b"\n")
+    assert all(part.data for part in sink.files)
+
+
+@given(st.binary(max_size=300), st.integers(1, 50))
+def test_parts_by_bytes_are_the_file(data: bytes, size: int) -> None:
+    """Parts joined are the original, and each but the last has exactly its size."""
+    _, sink = run("/document/split", file(data), bytes=size)
+    assert b"".join(part.data for part in sink.files) == data
+    assert {len(part.data) for part in sink.files[:-1]} <= {size}
+
+
+def test_parts_go_across_chunks() -> None:
+    """A line longer than a chunk stays in one part."""
+    data = (b"x" * 600_000 + b"\n") * 3 + b"tail"
+    _, sink = run("/document/split", file(data, "a.txt"), lines=2)
+    assert [len(part.data) for part in sink.files] == [1_200_002, 600_005]
+
+
+def test_parts_are_numbered_before_the_extension() -> None:
+    """Names sort in the order of the parts, and carry the number in their meta."""
+    _, sink = run("/document/split", file(b"a\nb\n", "naïve.csv", mime="text/csv"), lines=1)
+    names = [(part.name, part.mime, part.meta) for part in sink.files]
+    assert names == [
+        ("naïve-part-0001.csv", "text/csv", {"part": 1}),
+        ("naïve-part-0002.csv", "text/csv", {"part": 2}),
+    ]
+
+
+def test_an_empty_file_has_no_parts() -> None:
+    """Nothing in, nothing out, and a warning."""
+    result, sink = run("/document/split", file(b"", "a"), lines=1)
+    assert sink.files == []
+    assert result.warnings == ("a: the file is empty, so there are no parts",)
+
+
+def test_too_many_parts_leave_none(tmp_path: Path) -> None:
+    """Above the limit the run fails and the parts before it go."""
+    _, sink = run("/document/split", file(b"a\n" * 5), lines=1, max_parts=5)
+    assert len(sink.files) == 5
+    with pytest.raises(FileTooLargeError, match="needs more than 4 parts"):
+        get_robot("/document/split").run(
+            file(b"a\n" * 5), {"lines": 1, "max_parts": 4}, DirectorySink(tmp_path)
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("report.csv", "report.csv"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\me\\a.txt", "a.txt"),
+        ("a/b/", "file"),
+        ("..", "file"),
+        (".", "file"),
+        ("", "file"),
+        ("  ", "file"),
+        (".\x00.", "file"),
+        ("a\x00b\nc.txt", "abc.txt"),
+        ("invoice\u202egnp.exe", "invoicegnp.exe"),
+        ("日本語 – naïve 🎉.csv", "日本語 – naïve 🎉.csv"),
+        (".env", ".env"),
+        ("bad\ud800.txt", "bad.txt"),
+    ],
+)
+def test_safe_name(name: str, safe: str) -> None:
+    """A name loses its path and what can't be seen, and nothing else."""
+    assert safe_name(name) == safe
+
+
+@given(st.text(st.characters() | st.sampled_from("./\\ é\u202e\x00"), max_size=400))
+def test_a_safe_name_is_one_component(name: str) -> None:
+    """Whatever is sent: one visible component that any file system takes, and stays as it is."""
+    safe = safe_name(name)
+    assert safe not in ("", ".", "..")
+    assert not set(safe) & set("/\\\x00\n\r\u202e")
+    assert len(safe.encode()) <= 255
+    assert safe_name(safe) == safe
+
+
+def test_a_long_name_keeps_its_extension() -> None:
+    """The stem gives way, between characters."""
+    safe = safe_name("é" * 300 + ".csv")
+    assert safe == "é" * 125 + ".csv"
+
+
+@given(st.text(min_size=1, max_size=400))
+def test_derived_names_of_one_file_differ(name: str) -> None:
+    """The part's number survives the length limit."""
+    first, second = (derived_name(name, suffix=f"-part-{n:04}") for n in (1, 2))
+    assert first != second
+    assert len(first.encode()) <= 255
+
+
+def test_unique_name_counts_up() -> None:
+    """A name that is taken gets a number before its extension."""
+    assert unique_name("a.csv", {"a.csv", "a-2.csv"}.__contains__) == "a-3.csv"
+
+
+def test_a_folder_never_loses_a_file_to_another(tmp_path: Path) -> None:
+    """Two inputs of one name are two outputs."""
+    sink = DirectorySink(tmp_path)
+    for data in (b"one", b"two"):
+        get_robot("/file/hash").run(file(data, "a.txt"), {}, sink)
+    assert [stored.path.name for stored in sink.files] == ["a.txt", "a-2.txt"]
+    assert [stored.path.read_bytes() for stored in sink.files] == [b"one", b"two"]
+
+
+# The registry
+
+
+def test_an_unknown_robot_names_the_known_ones() -> None:
+    """A typing error is seen at once."""
+    with pytest.raises(UnknownRobotError) as caught:
+        get_robot("/file/hahs")
+    assert caught.value.code == "ROBOT_UNKNOWN"
+    assert "/file/hash" in caught.value.message
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
+    """The entry points that packages announce, for one test."""
+    points: list[EntryPoint] = []
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    monkeypatch.setitem(sys.modules, "acme_robots", sys.modules[__name__])
+    yield points
+
+
+def announce(name: str, value: str) -> EntryPoint:
+    return EntryPoint(name, value, "jobplane.robots")
+
+
+def test_a_package_adds_a_robot(installed: list[EntryPoint]) -> None:
+    """An entry point's name is a robot's name from then on."""
+    installed.append(announce("/acme/thing", "acme_robots:thing"))
+    assert get_robot("/acme/thing") is thing
+    assert robot_names()[-1] == "/acme/thing"
+
+
+def test_a_package_can_t_replace_a_built_in(installed: list[EntryPoint]) -> None:
+    """The built-in stays, and any look beyond the built-ins is an error."""
+    installed.append(announce("/file/hash", "acme_robots:thing"))
+    assert get_robot("/file/hash").name == "/file/hash"
+    with pytest.raises(RobotConflictError, match="/file/hash"):
+        get_robot("/acme/thing")
+
+
+def test_two_packages_can_t_share_a_name(installed: list[EntryPoint]) -> None:
+    """Which one would win must not depend on the order of installation."""
+    installed += [announce("/acme/thing", "acme_robots:thing"), announce("/acme/thing", "b:c")]
+    with pytest.raises(RobotConflictError, match="/acme/thing"):
+        get_robot("/acme/thing")
+
+
+@pytest.mark.parametrize(
+    "value", ["acme_missing:thing", "acme_robots:two_files", "acme_robots:safe_name"]
+)
+def test_a_package_that_does_not_keep_its_word(installed: list[EntryPoint], value: str) -> None:
+    """A module that is missing, or no robot of that name, is unavailable, with the reason."""
+    installed.append(announce("/acme/thing", value))
+    with pytest.raises(RobotUnavailableError, match="/acme/thing"):
+        get_robot("/acme/thing")
+
+
+def test_every_built_in_has_its_own_name() -> None:
+    """The registry's names are the robots' names."""
+    for name in robot_names():
+        assert get_robot(name).name == name
+
+
+def test_importing_the_package_loads_neither_pydantic_nor_pillow() -> None:
+    """A function that uses one robot doesn't pay for the others."""
+    code = (
+        "import sys, json, jobplane_robots as r; first = sorted(sys.modules); "
+        "r.get_robot('/file/hash'); json.dump([first, sorted(sys.modules)], sys.stdout)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    first, later = map(set, json.loads(out.stdout))
+    assert not first & {"pydantic", "PIL", "csv", "importlib.metadata"}
+    loaded = {m for m in later if m.startswith("jobplane_robots._robots.")}
+    assert loaded == {"jobplane_robots._robots.file_hash"}
+    assert "PIL" not in later
+
+
+def test_every_public_name_exists() -> None:
+    """What `__all__` promises can be imported, lazy or not."""
+    import jobplane_robots
+
+    for name in jobplane_robots.__all__:
+        assert getattr(jobplane_robots, name) is not None
+    with pytest.raises(AttributeError):
+        _ = jobplane_robots.nothing
+
+
+def test_every_error_has_a_code_in_words() -> None:
+    """Codes are constants a client can compare with."""
+    classes: list[type[RobotError]] = [RobotError, *RobotError.__subclasses__()]
+    assert all(cls.code.isupper() for cls in classes)
+    assert len(classes) == 10
+
+
+# Memory
+
+MEMORY_CHECK = """
+import gzip, io, json, resource, sys
+from pathlib import Path
+from jobplane_robots import RobotInput, RobotOptions, RobotResult, get_robot, robot
+
+class Nowhere:
+    def create(self, name, *, mime, meta):
+        self.meta = meta
+        return self
+    def forward(self, source, *, name, meta): pass
+    def write(self, data): return len(data)
+    def close(self): pass
+    def abort(self): pass
+
+class Repeated(io.RawIOBase):
+    def __init__(self, block, times, head=b""):
+        self.block, self.left, self.rest = block, times, head
+    def read(self, size=-1):
+        while len(self.rest) < size and self.left:
+            self.rest += self.block
+            self.left -= 1
+        data, self.rest = self.rest[:size], self.rest[size:]
+        return data
+
+def peak():
+    # Linux carries the parent's peak over into ru_maxrss; VmHWM is the process's own.
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return next(int(l.split()[1]) for l in status.read_text().splitlines() if "VmHWM" in l)
+
+@robot("/acme/hoard", options=RobotOptions)
+def hoard(source, options, outputs, context):
+    with context.open(source) as stream:
+        return RobotResult(counts={"chunks": len(list(stream))})
+
+name, options, megabytes = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
+line = {"/csv/to-ndjson": b'1,"two, and more",' + b"x" * 2000 + b"\\n"}.get(
+    name, b'{"a":1,"b":"two, and more","c":"' + b"x" * 2000 + b'"}\\n')
+block = line * (1_000_000 // len(line))
+block = gzip.compress(block, 1) if name == "/file/decompress" else block
+def source(megabytes):
+    head = b"a,b,c\\n" if name.startswith("/csv") else b""
+    return RobotInput("a.txt", lambda: Repeated(block, megabytes, head), 0)
+chosen = hoard if name == hoard.name else get_robot(name)
+chosen.run(source(2), options, Nowhere())
+before = peak()
+chosen.run(source(megabytes), options, Nowhere())
+sys.stdout.write(str(peak() - before))
+"""
+
+
+def growth(name: str, options: dict[str, Any], megabytes: int) -> int:
+    """The KiB that a long run adds to the peak of a short one, in a process of its own."""
+    command = [sys.executable, "-c", MEMORY_CHECK, name, json.dumps(options), str(megabytes)]
+    out = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    return int(out.stdout)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("/file/hash", {}),
+        ("/file/compress", {"level": 1}),
+        ("/file/decompress", {}),
+        ("/text/ndjson", {}),
+        ("/text/ndjson", {"on_error": "drop"}),
+        ("/csv/to-ndjson", {}),
+        ("/ndjson/to-csv", {}),
+        ("/document/split", {"lines": 50_000}),
+    ],
+)
+def test_memory_does_not_grow_with_the_file(name: str, options: dict[str, Any]) -> None:
+    """After 2 MB have gone through, another 110 MB add less than 6 MB to the process."""
+    assert growth(name, options, 110) < 6 * 1024
+
+
+def test_the_memory_check_sees_what_grows() -> None:
+    """A robot that keeps its input fails the check above."""
+    assert growth("/acme/hoard", {}, 30) > 20 * 1024
+
+
+def test_many_tiny_members_stay_linear() -> None:
+    """A file of 100,000 empty members is no denial of service."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    member = packer.compress(b"") + packer.flush()
+    calls: list[int] = []
+    source = file(member * 100_000)
+    get_robot("/file/decompress").run(source, {}, MemorySink(), RobotContext(calls.append))
+    assert sum(calls) == source.size

@@ -1,0 +1,43 @@
+"""The README of the robots keeps its word."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+from jobplane_robots import MemorySink, Robot, RobotInput, get_robot, robot_names
+
+README = Path(__file__).parents[2] / "libs/robots/README.md"
+TEXT = README.read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def execute(code: str) -> dict[str, object]:
+    names: dict[str, object] = {"__name__": "example"}
+    exec(compile(code, str(README), "exec", dont_inherit=True), names)  # noqa: S102  # our own README
+    return names
+
+
+def test_the_first_example_runs() -> None:
+    """It is complete by line 30, and what it asserts is true."""
+    assert TEXT[: TEXT.index(EXAMPLES[0]) + len(EXAMPLES[0])].count("\n") <= 30
+    assert "result" in execute(EXAMPLES[0])
+
+
+def test_the_robot_of_the_example_works() -> None:
+    """The example of a robot of one's own is a robot."""
+    head = execute(EXAMPLES[1])["head"]
+    assert isinstance(head, Robot)
+    sink = MemorySink()
+    head.run(RobotInput("a.txt", lambda: io.BytesIO(b"hello"), 5), {"bytes": 2}, sink)
+    assert sink.files[0].data == b"he"
+
+
+def test_the_table_has_every_robot_and_option() -> None:
+    """A robot or an option that is added must be described."""
+    rows = {row.split("`")[1]: row for row in TEXT.splitlines() if row.startswith("| `/")}
+    assert rows.keys() == set(robot_names())
+    for name, row in rows.items():
+        for option in get_robot(name).options.model_fields:
+            assert f"`{option}`" in row, (name, option)

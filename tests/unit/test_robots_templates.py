@@ -1,0 +1,245 @@
+"""Templates: what an index may say, and how each fault is named."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobplane_robots import (
+    InvalidTemplatesError,
+    MemorySink,
+    RobotInput,
+    Template,
+    load_templates,
+)
+
+HASH = {"robot": "/file/hash", "use": ":original"}
+
+
+def load(*templates: Any) -> dict[str, Template]:
+    return load_templates({"templates": list(templates)})
+
+
+def problems(index: Any) -> list[str]:
+    with pytest.raises(InvalidTemplatesError) as caught:
+        load_templates(index)
+    assert caught.value.code == "TEMPLATE_INVALID"
+    for problem in caught.value.problems:
+        assert str(problem) in caught.value.message
+    return [str(problem) for problem in caught.value.problems]
+
+
+def of_step(step: Any, name: str = "one") -> list[str]:
+    return problems({"templates": [{"id": "t", "steps": {name: step}}]})
+
+
+def test_a_template_is_loaded_from_a_file(tmp_path: Path) -> None:
+    """The index is JSON; templates come by id, options typed, `use` always a list."""
+    path = tmp_path / "index.json"
+    index = {
+        "templates": [
+            {
+                "id": "tpl_basic",
+                "steps": {
+                    "packed": {"robot": "/file/compress", "use": ["hashed"], "level": 9},
+                    "hashed": HASH,
+                },
+                "webhook_url": "https://example.com/hook",
+                "webhook_secret": "ssm:/jobplane/hook",
+            }
+        ]
+    }
+    path.write_text(json.dumps(index))
+    template = load_templates(path)["tpl_basic"]
+    assert [step.name for step in template.ordered_steps()] == ["hashed", "packed"]
+    assert template.steps["packed"].use == ("hashed",)
+    assert template.steps["hashed"].use == (":original",)
+    assert template.steps["packed"].options.model_dump() == {"format": "gzip", "level": 9}
+    assert template.webhook_secret == "ssm:/jobplane/hook"
+    assert template.allow_unsigned is False
+
+
+def test_a_step_runs_its_robot() -> None:
+    """A step is all that is needed to process a file."""
+    sink = MemorySink()
+    source = RobotInput("a.txt", lambda: io.BytesIO(b"hello"), 5)
+    load({"id": "t", "steps": {"one": HASH}})["t"].steps["one"].run(source, sink)
+    assert "sha256" in sink.files[0].meta
+
+
+def test_steps_keep_the_order_of_the_file_where_they_can() -> None:
+    """The order is stable: only what a step uses goes before it."""
+    uses: dict[str, Any] = {
+        "d": "b",
+        "c": ":original",
+        "b": ["a", ":original"],
+        "a": ":original",
+    }
+    steps = {name: {"robot": "/file/hash", "use": use} for name, use in uses.items()}
+    template = load({"id": "t", "steps": steps})["t"]
+    assert [step.name for step in template.ordered_steps()] == ["c", "a", "b", "d"]
+
+
+@given(st.data())
+def test_every_step_follows_what_it_uses(data: st.DataObject) -> None:
+    """Any graph without circles is put in order, each step once."""
+    names = [f"s{n}" for n in range(data.draw(st.integers(1, 8)))]
+    steps: dict[str, Any] = {}
+    for number, name in enumerate(names):
+        choice = st.sampled_from([":original", *names[:number]])
+        used = data.draw(st.lists(choice, min_size=1, unique=True))
+        steps[name] = {"robot": "/file/hash", "use": used}
+    shuffled = dict(data.draw(st.permutations(list(steps.items()))))
+    order = load({"id": "t", "steps": shuffled})["t"].ordered_steps()
+    done = {":original"}
+    for step in order:
+        assert done.issuperset(step.use)
+        done.add(step.name)
+    assert len(order) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("step", "problem"),
+    [
+        ({"robot": "/file/hahs", "use": ":original"}, "robot: there is no robot /file/hahs"),
+        ({"use": ":original"}, "robot: must be a robot's name"),
+        ({"robot": "/file/hash"}, "use: must be :original, a step's name, or a list of these"),
+        ({"robot": "/file/hash", "use": []}, "use: must be"),
+        ({"robot": "/file/hash", "use": [1]}, "use: must be"),
+        ({"robot": "/file/hash", "use": "two"}, "use: there is no step 'two'"),
+        ({"robot": "/file/hash", "use": "one"}, "use: a step can't use itself"),
+        ({"robot": "/file/hash", "use": [":original"] * 2}, "use: names a step twice"),
+        ({**HASH, "level": 3}, "level: unknown option; known: algorithms"),
+        ({**HASH, "algorithms": ["x"]}, "algorithms[0]: should be"),
+        ("/file/hash", "a step is an object"),
+    ],
+)
+def test_a_faulty_step_is_named(step: Any, problem: str) -> None:
+    """Every problem starts with the template, the step and the field."""
+    [found] = of_step(step)
+    assert found.startswith(f"template t, step one{':' if 'object' in problem else ','} {problem}")
+
+
+@pytest.mark.parametrize("name", ["", "a b", ":original", "é", "x" * 65, "a/b", "a\n"])
+def test_a_step_s_name_is_plain(name: str) -> None:
+    """It becomes part of keys, so it is 1 to 64 plain characters."""
+    assert "a step's name must be" in of_step(HASH, name)[0]
+
+
+def test_a_circle_is_spelled_out() -> None:
+    """The message walks around the circle, without the steps that merely lead to it."""
+    steps = {
+        name: {"robot": "/file/hash", "use": use}
+        for name, use in {"start": "a", "a": "b", "b": [":original", "c"], "c": "a"}.items()
+    }
+    [found] = problems({"templates": [{"id": "t", "steps": steps}]})
+    assert found == "template t, steps: use each other in a circle: a → b → c → a"
+
+
+def test_all_problems_of_an_index_are_listed() -> None:
+    """Whoever writes an index mends it in one go."""
+    found = problems(
+        {
+            "templates": [
+                {"id": "t", "steps": {"one": {"robot": "/no/such", "use": "gone"}}, "color": 1},
+                {"id": "t", "steps": {"one": HASH}},
+                {"id": "bad id", "steps": {}},
+                "text",
+            ],
+            "version": 1,
+        }
+    )
+    for part in (
+        "version: unknown key",
+        "template t, color: unknown key",
+        "template t, step one, use: there is no step 'gone'",
+        "template t, step one, robot: there is no robot /no/such",
+        "template t, id: is taken by an earlier template",
+        "template #3, id: must be",
+        "template #3, steps: must be an object with at least one step",
+        "template #4: a template is an object",
+    ):
+        assert any(problem.startswith(part) for problem in found), part
+    assert len(found) == 8
+
+
+@pytest.mark.parametrize("index", [[], {}, {"templates": {}}, None, "x"])
+def test_an_index_is_an_object_with_a_list(index: Any, tmp_path: Path) -> None:
+    """Anything else is refused by saying what it should be."""
+    path = tmp_path / "index.json"
+    path.write_text(json.dumps(index))
+    assert problems(path) == ['an index is {"templates": [...]}']
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "not JSON"),
+        ('{"templates": [], "templates": []}', "the key 'templates' comes twice"),
+        ("[" * 100_000, "not JSON"),
+    ],
+)
+def test_an_index_that_is_no_json(text: str, reason: str, tmp_path: Path) -> None:
+    """Broken JSON, and a key that would silently hide another, are refused."""
+    path = tmp_path / "index.json"
+    path.write_text(text)
+    assert reason in problems(path)[0]
+
+
+def test_a_missing_index_is_the_file_system_s_error(tmp_path: Path) -> None:
+    """No index is not an invalid one."""
+    with pytest.raises(FileNotFoundError):
+        load_templates(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("secret", ["ssm:/a/b-c_d.e", "ssm:/a/{stage}/b", "env:HOOK_SECRET"])
+def test_a_secret_is_a_reference(secret: str) -> None:
+    """The two forms of a reference are kept as they are."""
+    template = load({"id": "t", "steps": {"one": HASH}, "webhook_secret": secret})["t"]
+    assert template.webhook_secret == secret
+
+
+@pytest.mark.parametrize(
+    "secret", ["hunter2", "ssm:relative", "ssm:/a/{user}", "env:", "env:1A", "env:A\n", "", 1]
+)
+def test_a_secret_itself_is_refused_and_not_repeated(secret: Any) -> None:
+    """The error says what is expected, without the value, which may be the secret."""
+    [found] = problems(
+        {"templates": [{"id": "t", "steps": {"one": HASH}, "webhook_secret": secret}]}
+    )
+    assert found == "template t, webhook_secret: must be a reference, ssm:/path or env:NAME"
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "example.com", "https://", "http://[", 1, ""])
+def test_a_webhook_url_is_http(url: Any) -> None:
+    """A webhook needs a scheme that can be posted to, and a host."""
+    [found] = problems({"templates": [{"id": "t", "steps": {"one": HASH}, "webhook_url": url}]})
+    assert found.startswith("template t, webhook_url: must be an http(s) URL, or a reference")
+
+
+def test_a_webhook_url_may_be_a_reference() -> None:
+    """Where a stage's receiver is can be said outside the index."""
+    for url in ("ssm:/jobplane/{stage}/hook", "env:HOOK_URL", "https://example.com/hook"):
+        assert load({"id": "t", "steps": {"one": HASH}, "webhook_url": url})["t"].webhook_url == url
+
+
+@pytest.mark.parametrize("value", ["true", 1, None])
+def test_allow_unsigned_is_a_real_boolean(value: Any) -> None:
+    """A switch that opens a door is not read from a string."""
+    [found] = problems(
+        {"templates": [{"id": "t", "steps": {"one": HASH}, "allow_unsigned": value}]}
+    )
+    assert found == "template t, allow_unsigned: must be true or false"
+
+
+def test_a_robot_that_is_not_installed_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that can't work is refused when it loads, not in the first job."""
+    monkeypatch.setattr("jobplane_robots._robot.find_spec", lambda module: None)
+    [found] = of_step({"robot": "/image/resize", "use": ":original", "width": 10})
+    assert "robot /image/resize is not available: install jobplane-robots[image]" in found

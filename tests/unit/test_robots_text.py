@@ -1,0 +1,351 @@
+"""The robots on text: `/text/ndjson`, `/csv/to-ndjson`, `/ndjson/to-csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobplane_robots import (
+    MalformedInputError,
+    MemorySink,
+    RobotInput,
+    RobotResult,
+    get_robot,
+)
+
+
+def run(
+    name: str, data: bytes, file_name: str = "data.txt", **options: Any
+) -> tuple[RobotResult, MemorySink]:
+    sink = MemorySink()
+    source = RobotInput(file_name, lambda: io.BytesIO(data), len(data), mime="text/plain")
+    return get_robot(name).run(source, options, sink), sink
+
+
+def fault(name: str, data: bytes, **options: Any) -> str:
+    """The message of the error that the file must cause."""
+    with pytest.raises(MalformedInputError) as caught:
+        run(name, data, **options)
+    return caught.value.message
+
+
+def values(sink: MemorySink) -> list[Any]:
+    return [json.loads(line) for line in sink.files[0].data.splitlines()]
+
+
+# /text/ndjson
+
+
+@pytest.mark.parametrize(
+    ("data", "lines", "valid", "blank"),
+    [
+        (b"", 0, 0, 0),
+        (b'{"a":1}\n', 1, 1, 0),
+        (b'{"a":1}', 1, 1, 0),
+        (b"1\r\n2\r\n", 2, 2, 0),
+        (b"\xef\xbb\xbf1\n2\n", 2, 2, 0),
+        (b"\xef\xbb\xbf", 0, 0, 0),
+        (b"1\n\n \t\r\n2\n\n", 5, 2, 3),
+        (b"\n", 1, 0, 1),
+        (b'  {"a": 1}  \n', 1, 1, 0),
+        ('"\u2028 \u0085 é"\n'.encode(), 1, 1, 0),
+        (b"1" * 5000 + b"\n", 1, 1, 0),
+        (b'[1,{"a":[null,true,false,1.5e400,"\\ud83d\\ude00"]}]\n', 1, 1, 0),
+    ],
+)
+def test_ndjson_counts_lines(data: bytes, lines: int, valid: int, blank: int) -> None:
+    """BOM, CRLF, blank lines and a missing last line end are no faults; the file passes."""
+    result, sink = run("/text/ndjson", data)
+    counts = {"lines": lines, "valid": valid, "invalid": 0, "blank": blank}
+    assert result.counts == counts
+    assert sink.files[0].forwarded is not None
+    assert sink.files[0].meta == {**counts, "bad_lines": []}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"a":1', "is not JSON (Expecting ',' delimiter, column 7)"),
+        (b'  {"a" 1}', "is not JSON (Expecting ':' delimiter, column 8)"),
+        (b"1 2", "is not JSON (Extra data, column 3)"),
+        (b"[1,2", "is not JSON"),
+        (b"{'a':1}", "is not JSON"),
+        (b"NaN", "is not JSON (NaN is not a JSON number)"),
+        (b"[-Infinity]", "is not JSON (-Infinity is not a JSON number)"),
+        (b"1\r2", "is not JSON"),
+        (b'"tab\there"', "is not JSON (Invalid control character"),
+        (b'"\xff"', "is not UTF-8 (byte 2 of the line)"),
+        (b'"\xed\xa0\x80"', "is not UTF-8"),
+        (b"\xef\xbb\xbf1", "is not JSON"),
+        (b"[" * 200_000, "is nested too deeply"),
+        (b"\x00", "is not JSON"),
+    ],
+)
+def test_ndjson_fails_at_the_first_bad_line(line: bytes, reason: str) -> None:
+    """The error has the line's number and says what is wrong with it."""
+    message = fault("/text/ndjson", b'{"ok":1}\n\n' + line + b"\nalso bad\n")
+    assert message.startswith(f"data.txt, line 3: {reason}")
+
+
+def test_ndjson_reports_bad_lines_and_passes_the_file() -> None:
+    """`report` names the first few and counts them all."""
+    data = b"1\nx\n2\n\xff\ny\n"
+    result, sink = run("/text/ndjson", data, on_error="report", max_reported=2)
+    assert result.counts == {"lines": 5, "valid": 2, "invalid": 3, "blank": 0}
+    assert [bad["line"] for bad in result.meta["bad_lines"]] == [2, 4]
+    assert sink.files[0].forwarded is not None
+    assert result.warnings[0].startswith(
+        "data.txt: 3 lines are not valid; the first, line 2, is not JSON"
+    )
+
+
+def test_ndjson_drops_bad_lines() -> None:
+    """`drop` writes the good lines as they were, each with one LF."""
+    data = b'\xef\xbb\xbf{"b": 1.10}\r\nbad\r\n\r\n{"\xc3\xa9":2}'
+    result, sink = run("/text/ndjson", data, "données.ndjson", on_error="drop")
+    assert sink.files[0].data == '{"b": 1.10}\n{"é":2}\n'.encode()
+    assert sink.files[0].name == "données.ndjson"
+    assert sink.files[0].meta["invalid"] == result.counts["invalid"] == 1
+
+
+@pytest.mark.parametrize("size", [101, 300_000, 900_000])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+def test_ndjson_bounds_a_line(size: int, end: bytes) -> None:
+    """A line above the limit is one bad line, however long it is; its neighbours are read."""
+    huge = b'"' + b"x" * (size - 2) + b'"'
+    data = b"1\n" + huge + end
+    limit = size - 1
+    assert f"line 2: is longer than {limit} bytes" in fault(
+        "/text/ndjson", data, max_line_bytes=limit
+    )
+    assert run("/text/ndjson", data, max_line_bytes=size)[0].counts["valid"] == 2
+    if end:
+        result, sink = run("/text/ndjson", data + b"3\n", on_error="drop", max_line_bytes=limit)
+        assert sink.files[0].data == b"1\n3\n"
+        assert result.meta["bad_lines"][0]["line"] == 2
+
+
+@given(
+    st.lists(
+        st.sampled_from([b'{"a":1}', b"x", b"", b"\xff", b'"' + b"y" * 50 + b'"', b" 1 "]),
+        max_size=30,
+    ),
+    st.sampled_from([b"\n", b"\r\n"]),
+    st.integers(1, 60),
+)
+def test_ndjson_agrees_with_a_plain_reading(lines: list[bytes], end: bytes, limit: int) -> None:
+    """Block by block gives what one line at a time would give, whatever the limit."""
+
+    def good(line: bytes) -> bool:
+        try:
+            json.loads(line.decode())
+        except ValueError:
+            return False
+        return len(line) <= limit
+
+    result, sink = run(
+        "/text/ndjson", end.join([*lines, b""]), on_error="drop", max_line_bytes=limit
+    )
+    assert result.counts["lines"] == len(lines)
+    assert values(sink) == [json.loads(line) for line in lines if good(line)]
+
+
+# /csv/to-ndjson
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "expected"),
+    [
+        (b"a,b\n1,2\n", {}, [{"a": "1", "b": "2"}]),
+        (b"a,b\r\n1,2", {}, [{"a": "1", "b": "2"}]),
+        (b'a,b\n"x\r\ny","q""q"\n', {}, [{"a": "x\r\ny", "b": 'q"q'}]),
+        (b"\xef\xbb\xbfa\n1\n", {}, [{"a": "1"}]),
+        (b"\n\na\n\n1\n\n", {}, [{"a": "1"}]),
+        (b"a;b\n1;2\n", {"delimiter": ";"}, [{"a": "1", "b": "2"}]),
+        (b"1\t2\n", {"delimiter": "\t", "header": False, "columns": ["x", "y"]},
+         [{"x": "1", "y": "2"}]),
+        (b"a\n1\n", {"columns": ["renamed"]}, [{"renamed": "1"}]),
+        (b"100%,%s\n1,2\n", {}, [{"100%": "1", "%s": "2"}]),
+        ("naïve\né\n".encode("utf-16"), {"encoding": "utf-16"}, [{"naïve": "é"}]),
+        ("a\né€\n".encode("cp1252"), {"encoding": "windows-1252"}, [{"a": "é€"}]),
+        ("a\n日本\n".encode("shift_jis"), {"encoding": "shift_jis"}, [{"a": "日本"}]),
+        ("a\n\u2028\x0c\x85\n".encode(), {}, [{"a": "\u2028\x0c\x85"}]),
+        (b"a\n\x00\n", {}, [{"a": "\x00"}]),
+        (b'a\n""\n', {}, [{"a": ""}]),
+        (b"a,b\n", {}, []),
+    ],
+)  # fmt: skip
+def test_csv_rows_become_objects(
+    data: bytes, options: dict[str, Any], expected: list[dict[str, str]]
+) -> None:
+    """Quotes, line ends, encodings and names are read as they were meant."""
+    result, sink = run("/csv/to-ndjson", data, "table.csv", **options)
+    assert [json.loads(line) for line in sink.files[0].data.decode().split("\n")[:-1]] == expected
+    assert (sink.files[0].name, sink.files[0].mime) == ("table.ndjson", "application/x-ndjson")
+    assert result.counts == {"rows": len(expected), "dropped": 0}
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (b"a,b\n1,2\n1\n", {}, "row 3, line 3: has 1 fields, but there are 2 columns"),
+        (b'a,b\n"x\ny",2\n1\n', {}, "row 3, line 4: has 1 fields"),
+        (b"a\n1,2\n", {}, "row 2, line 2: has 2 fields"),
+        (b'a\n"x"y\n', {}, "row 2, line 2: has text after a closing quote"),
+        (b"a\nx\ry\n", {}, "row 2, line 2: has a carriage return outside quotes"),
+        (b'a\n1\n"x\ny\n', {}, "row 3, line 3: a quote is opened and never closed"),
+        (b"a,a\n", {}, "row 1: header: column 'a' is there twice"),
+        (b"a,\n", {}, "row 1: header: column 2 has no name"),
+        (b'"a\n', {}, "row 1, line 1: a quote is opened and never closed"),
+        (b"a\n1\n\xff\n", {}, "row 3, byte 5: is not utf-8 text"),
+        (b"a\n\xc3", {}, "row 2, byte 3: is not utf-8 text"),
+        (b"a\n12345\n", {"max_field_length": 4}, "row 2, line 2: has a field longer than 4"),
+        (b"a\n12345\n", {"max_row_length": 4}, "row 2, line 2: is longer than 4 characters"),
+        (b'a\n"1\n2\n3\n4\n', {"max_row_length": 4}, "row 2, line 2: is longer than 4"),
+    ],
+)
+def test_csv_faults_have_their_row(data: bytes, options: dict[str, Any], message: str) -> None:
+    """Rows count as a spreadsheet counts them, header included; lines as an editor does."""
+    assert fault("/csv/to-ndjson", data, **options).startswith(f"data.txt, {message}")
+
+
+def test_csv_drops_bad_rows() -> None:
+    """`drop` leaves out what can't be read and goes on behind it."""
+    data = b'a,b\n1,2\nonly\n"x"y,2\n"3","4"\n'
+    result, sink = run("/csv/to-ndjson", data, on_error="drop", max_reported=1)
+    assert values(sink) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+    assert result.counts == {"rows": 2, "dropped": 2}
+    assert [bad["row"] for bad in result.meta["bad_rows"]] == [3]
+    assert "2 rows were left out; the first, row 3, line 3, has 1 fields" in result.warnings[0]
+
+
+def test_csv_never_drops_the_rest_of_a_file() -> None:
+    """A quote that is never closed takes everything with it, so it is final."""
+    assert "never closed" in fault("/csv/to-ndjson", b'a\n"x\n1\n2\n', on_error="drop")
+
+
+def test_csv_without_rows_is_a_warning() -> None:
+    """An empty file becomes an empty file."""
+    result, sink = run("/csv/to-ndjson", b"")
+    assert sink.files[0].data == b""
+    assert result.warnings == ("data.txt: the file has no rows",)
+
+
+def test_csv_fields_may_be_longer_than_python_s_default() -> None:
+    """The csv module's own limit of 131,072 characters doesn't apply."""
+    _, sink = run("/csv/to-ndjson", b"a\n" + b"x" * 500_000 + b"\n")
+    assert len(values(sink)[0]["a"]) == 500_000
+
+
+# /ndjson/to-csv
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "expected"),
+    [
+        (b'{"a":1,"b":"x"}\n{"b":"y"}\n', {}, "a,b\r\n1,x\r\n,y\r\n"),
+        (b'{"b":1}\n{"a":2}\n', {}, "b,a\r\n1,\r\n,2\r\n"),
+        (b'{"a":1.10,"b":-0,"c":1e400}', {}, "a,b,c\r\n1.10,-0,1e400\r\n"),
+        (b'{"a":null,"b":true,"c":false}', {}, "a,b,c\r\n,true,false\r\n"),
+        (b'{"a":{"x":[1.50,null,"q\\"",true]}}', {},
+         'a\r\n"{""x"":[1.50,null,""q\\"""",true]}"\r\n'),
+        (b'{"a":"x,y","b":"l1\\nl2","c":"\\r"}', {}, 'a,b,c\r\n"x,y","l1\nl2","\r"\r\n'),
+        (b'{"a":1,"b":2}', {"columns": ["b", "a", "z"]}, "b,a,z\r\n2,1,\r\n"),
+        (b'{"a":1,"b":2}', {"columns": ["b"], "unknown_keys": "ignore"}, "b\r\n2\r\n"),
+        (b'{"a":1,"b":2}', {"header": False, "delimiter": ";"}, "1;2\r\n"),
+        (b'{"a":1}', {"bom": True}, "\ufeffa\r\n1\r\n"),
+        (b'{"a":"\\ud83d\\ude00"}', {}, "a\r\n😀\r\n"),
+        (b"", {"columns": ["a"]}, "a\r\n"),
+        (b"\n\n", {}, ""),
+        (b'{"a":null}', {}, 'a\r\n""\r\n'),
+    ],
+)  # fmt: skip
+def test_objects_become_csv_rows(data: bytes, options: dict[str, Any], expected: str) -> None:
+    """Columns, numbers as written, nested values as JSON, null as nothing; CRLF."""
+    _, sink = run("/ndjson/to-csv", data, "rows.ndjson", **options)
+    assert sink.files[0].data.decode() == expected
+    assert (sink.files[0].name, sink.files[0].mime) == ("rows.csv", "text/csv")
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (b'{"a":1}\n[1]\n', {}, "line 2: is not a JSON object"),
+        (b'{"a":1}\n{"a":\n', {}, "line 2: is not JSON"),
+        (b'{"a":1}\n{"z":1,"y":1}\n', {"sample_rows": 1},
+         "line 2: has keys without a column: 'z', 'y'"),
+        (b'{"a":1}\n', {"columns": ["b"]}, "line 1: has keys without a column: 'a'"),
+        (b'{"a":"\\ud800"}\n', {}, "line 1: has half of a surrogate pair"),
+        (b'{"":1}\n', {}, "column 1 has no name in its first 1 lines"),
+        (b"{}\n{}\n", {}, "there are no columns in its first 2 lines"),
+        (b'{"a":"12345"}\n', {"max_line_bytes": 5}, "line 1: is longer than 5 bytes"),
+    ],
+)  # fmt: skip
+def test_lines_that_are_no_rows_are_refused(
+    data: bytes, options: dict[str, Any], message: str
+) -> None:
+    """Each fault has its line, and an unknown key is one of them."""
+    text = fault("/ndjson/to-csv", data, **options)
+    assert text.startswith("data.txt") and message in text
+
+
+def test_lines_that_are_no_rows_can_be_dropped() -> None:
+    """`drop` counts them and goes on."""
+    data = b'{"a":1}\nx\n[]\n{"b":1}\n{"a":2}\n'
+    result, sink = run("/ndjson/to-csv", data, on_error="drop", sample_rows=1)
+    assert sink.files[0].data == b"a\r\n1\r\n2\r\n"
+    assert result.counts == {"rows": 2, "dropped": 3, "ignored_values": 0}
+    assert [bad["line"] for bad in result.meta["bad_lines"]] == [2, 3, 4]
+
+
+def test_values_without_a_column_are_counted() -> None:
+    """`ignore` leaves them out, and says so."""
+    result, _ = run(
+        "/ndjson/to-csv", b'{"a":1}\n{"a":2,"b":3,"c":4}\n', sample_rows=1, unknown_keys="ignore"
+    )
+    assert result.counts["ignored_values"] == 2
+    assert "2 values without a column were left out" in result.warnings[0]
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
+def test_formulas_are_disarmed_on_request(start: str) -> None:
+    """Text that a spreadsheet would compute gets a quote before it; numbers don't."""
+    data = json.dumps({f"{start}h": f"{start}1+1", "n": -5}).encode()
+    _, sink = run("/ndjson/to-csv", data, escape_formulas=True)
+    rows = list(csv.reader(io.StringIO(sink.files[0].data.decode(), newline="")))
+    assert rows == [[f"'{start}h", "n"], [f"'{start}1+1", "-5"]]
+    _, sink = run("/ndjson/to-csv", data)
+    rows = list(csv.reader(io.StringIO(sink.files[0].data.decode(), newline="")))
+    assert rows[1][0] == f"{start}1+1"
+
+
+text = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\r\n;%\ufeff'))
+
+
+@given(
+    st.lists(text.filter(bool), min_size=1, max_size=4, unique=True).flatmap(
+        lambda names: st.tuples(
+            st.just(names), st.lists(st.fixed_dictionaries({n: text for n in names}), max_size=5)
+        )
+    ),
+    st.sampled_from([",", ";", "\t", "|"]),
+)
+def test_csv_and_back_is_the_identity(
+    table: tuple[list[str], list[dict[str, str]]], delimiter: str
+) -> None:
+    """Objects of strings survive the way through CSV, whatever is in them."""
+    columns, rows = table
+    data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    # With the mark in front, a first column that begins with the same character keeps it.
+    _, there = run(
+        "/ndjson/to-csv", data, columns=columns, delimiter=delimiter, bom=True, header=True
+    )
+    _, back = run("/csv/to-ndjson", there.files[0].data, delimiter=delimiter)
+    lines = back.files[0].data.decode().split("\n")[:-1]
+    assert [json.loads(line) for line in lines] == rows
