@@ -4,7 +4,6 @@ The same inputs give the same bytes: fixed order, dates, modes and compression; 
 artifact names the machine or the folder that built it. What has not changed is not built again.
 """
 
-import fcntl
 import hashlib
 import json
 import platform
@@ -12,13 +11,13 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from jobplane import bytecode, sdk
+from jobplane.locks import exclusive
 from jobplane.requirements import PINNED, Closure, closures
 from jobplane.wheels import PYTHON, WheelStore, bytecode_digest, lib_digest
 from jobplane.workspace import Function, Workspace
@@ -83,7 +82,7 @@ class Builder:
             click.ClickException: a statement names a service that botocore doesn't have.
         """
         functions = list(functions)
-        with _locked(self.workspace):
+        with exclusive(self.workspace, "build"):
             manifest = read_manifest(self.workspace)
             found = closures(self.workspace, functions)
             inputs = {f.name: self.inputs(f, found[f.name]) for f in functions}
@@ -293,21 +292,12 @@ def write_manifest(workspace: Workspace, manifest: Mapping[str, Artifact]) -> No
 def clean(workspace: Workspace) -> None:
     """Remove every artifact and every cached wheel."""
     shutil.rmtree(workspace.dist, ignore_errors=True)
-    shutil.rmtree(workspace.scratch / "build", ignore_errors=True)
+    shutil.rmtree(workspace.scratch / "_build", ignore_errors=True)
 
 
 def builder_digest() -> str:
     """Changes when this code would write other bytes."""
     return _sha256(Path(__file__).read_bytes() + (sdk.digest() + bytecode_digest()).encode())
-
-
-@contextmanager
-def _locked(workspace: Workspace) -> Iterator[None]:
-    path = workspace.scratch / "build" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _sha256(data: bytes) -> str:

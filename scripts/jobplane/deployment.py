@@ -9,6 +9,7 @@ from typing import Any
 
 from jobplane.artifacts import Artifact
 from jobplane.console import note, plain_environment, run_quietly
+from jobplane.locks import exclusive
 from jobplane.stages import Stage, State
 from jobplane.workspace import Function, Workspace
 
@@ -82,7 +83,8 @@ def _deploy_everything(stage: Stage, state: State) -> None:
         Name=stage.secret_name, Value=state.jwt_secret, Type="SecureString", Overwrite=True
     )
     note(f"deploying the stack to {stage.name} (osls deploy)")
-    osls(stage, "deploy", "--force")
+    with exclusive(stage.workspace, "osls"):
+        osls(stage, "deploy", "--force")
     state.description = describe(stage)
 
 
@@ -175,11 +177,3 @@ def _urls(stage: Stage, resources: dict[str, Any], region: str) -> dict[str, str
         "http_url": f"https://{http_api}.{host}" if http_api else None,
         "management_url": f"https://{socket_api}.{host}/{stage.name}" if socket_api else None,
     }
-
-
-def describe_json(description: dict[str, Any]) -> str:
-    return json.dumps(description)
-
-
-def framework_binary(workspace: Workspace) -> Path:
-    return workspace.root / "node_modules" / ".bin" / "osls"

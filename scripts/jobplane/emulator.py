@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from jobplane import interrupts
 from jobplane.console import ToolError, note, plain_environment, run_quietly, uv_command
 from jobplane.stages import Stage, State, default_region
 
@@ -58,25 +59,26 @@ def start(stage: Stage, port: int | None) -> State:
     log = stage.directory / "emulator.log"
     python = interpreter(stage)
     note(f"starting MiniStack {MINISTACK} on 127.0.0.1:{chosen}, waiting for it to answer")
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [python, LAUNCHER, stage.name],
-            cwd=stage.directory,
-            env=_environment(stage, chosen, region),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+    with interrupts.held():
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [python, LAUNCHER, stage.name],
+                cwd=stage.directory,
+                env=_environment(stage, chosen, region),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        state = State(
+            pid=process.pid,
+            started=_started(process.pid) or "",
+            port=chosen,
+            region=region,
+            log=str(log),
+            jwt_secret=secrets.token_hex(32),
         )
-    state = State(
-        pid=process.pid,
-        started=_started(process.pid) or "",
-        port=chosen,
-        region=region,
-        log=str(log),
-        jwt_secret=secrets.token_hex(32),
-    )
-    stage.write_state(state)
+        stage.write_state(state)
     try:
         _wait_until_up(process, state)
         _refuse_exposed(state)

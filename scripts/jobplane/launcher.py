@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with four of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with five of its gaps closed.
 
 Runs in the environment that `uv tool run` made: nothing of this workspace can be imported.
 1. A worker sees the artifact and the standard library only. Without this it also sees
@@ -8,6 +8,7 @@ Runs in the environment that `uv tool run` made: nothing of this workspace can b
 3. Functions behind WebSocket routes go through the dispatcher that every other trigger uses,
    so that their logs reach CloudWatch Logs and a busy function gets a second worker.
 4. A module that fails to import says so in its function's log.
+5. An HTTP API's CORS settings work when they come from CloudFormation, whose keys are capitalised.
 """
 
 import re
@@ -17,7 +18,7 @@ from typing import Any
 
 from ministack import app  # type: ignore[import-not-found]
 from ministack.core import lambda_runtime  # type: ignore[import-not-found]
-from ministack.services import lambda_svc  # type: ignore[import-not-found]
+from ministack.services import apigateway, lambda_svc  # type: ignore[import-not-found]
 
 WITHOUT_SITE_PACKAGES = (
     "import sys\nsys.path[:] = [p for p in sys.path if not p.endswith('site-packages')]\n"
@@ -47,6 +48,13 @@ def _execute_with_class(func: Any, event: Any, request_id: str) -> Any:
     return result
 
 
+def _with_camel_keys(function: Any) -> Any:
+    def call(cors: dict[str, Any], origin: str) -> Any:
+        return function({key[:1].lower() + key[1:]: cors[key] for key in cors or {}}, origin)
+
+    return call
+
+
 class _Dispatched:
     """What a WebSocket route gets in place of a worker: the dispatcher of all other triggers."""
 
@@ -72,6 +80,8 @@ def main() -> None:
     lambda_runtime.Worker.invoke = _invoke_noting_class
     lambda_svc._execute_function_warm = _execute_with_class
     lambda_runtime.get_or_create_worker = _Dispatched
+    for name in ("_cors_response_headers", "_cors_preflight_response"):
+        setattr(apigateway, name, _with_camel_keys(getattr(apigateway, name)))
     sys.argv = ["ministack"]
     app.main()
 

@@ -1,14 +1,14 @@
 """`up` as a function: emulator, artifacts and stack of a local stage, brought up to date."""
 
-import signal
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
-from jobplane import deployment, emulator
+from jobplane import deployment, emulator, interrupts
 from jobplane.artifacts import Builder, Settings
 from jobplane.console import note
+from jobplane.locks import exclusive
 from jobplane.stages import Stage
 
 
@@ -32,6 +32,11 @@ def up(stage: Stage, port: int | None = None) -> Up:
         click.UsageError: the stage runs on another port.
         click.ClickException: a tool is missing or failed.
     """
+    with exclusive(stage.workspace, f"stage-{stage.name}"), interrupts.as_keyboard_interrupt():
+        return _up(stage, port)
+
+
+def _up(stage: Stage, port: int | None) -> Up:
     deployment.install_framework(stage.workspace)
     functions = stage.workspace.functions()
     if not functions:
@@ -41,31 +46,22 @@ def up(stage: Stage, port: int | None = None) -> Up:
     running = state is not None and emulator.is_running(state)
     if running and state is not None and port not in (None, state.port):
         raise click.UsageError(f"stage {stage.name!r} runs on port {state.port} already")
-    with _terminated_as_interrupt():
-        try:
-            if not running:
-                emulator.start(stage, port)
-            outcome = deployment.deploy(stage, functions, artifacts)
-        except BaseException:
-            if not running:
-                note(f"stopping the emulator of {stage.name} again")
-                emulator.stop(stage)
-            raise
+    try:
+        if not running:
+            emulator.start(stage, port)
+        outcome = deployment.deploy(stage, functions, artifacts)
+    except BaseException:
+        if not running:
+            note(f"stopping the emulator of {stage.name} again")
+            emulator.stop(stage)
+        raise
     deployed = stage.read_state()
     if deployed is None:
         raise click.ClickException(f"stage {stage.name!r} was taken down meanwhile")
     return Up(stage, deployed.description, outcome, started=not running)
 
 
-class _terminated_as_interrupt:  # noqa: N801 - reads as the `with` that it is
-    """Make SIGTERM unwind like Ctrl-C does."""
-
-    def __enter__(self) -> None:
-        self.previous = signal.signal(signal.SIGTERM, _interrupt)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self.previous)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+def down(stage: Stage) -> bool:
+    """Stop the stage; False if there was nothing to stop."""
+    with exclusive(stage.workspace, f"stage-{stage.name}"):
+        return emulator.stop(stage)

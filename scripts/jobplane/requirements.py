@@ -54,7 +54,7 @@ def closures(workspace: Workspace, functions: Iterable[Function]) -> dict[str, C
     Exports are kept between runs, under a digest of the lock and of every pyproject.toml.
     """
     functions = list(functions)
-    cache = workspace.scratch / "build" / "exports.json"
+    cache = workspace.scratch / "_build" / "exports.json"
     key = _lock_digest(workspace)
     texts: dict[str, str] = {}
     if cache.is_file():

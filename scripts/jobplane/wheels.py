@@ -28,7 +28,7 @@ class WheelStore:
     def __init__(self, workspace: Workspace, arch: str) -> None:
         self.workspace = workspace
         self.platform = PLATFORMS[arch]
-        self.root = workspace.scratch / "build" / "wheels" / f"cp{PYTHON}-{self.platform}"
+        self.root = workspace.scratch / "_build" / "wheels" / f"cp{PYTHON}-{self.platform}"
 
     def locked(self, requirement: str) -> Path:
         """The folder of a locked distribution, by its requirement text."""

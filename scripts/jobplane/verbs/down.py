@@ -10,7 +10,7 @@ from jobplane.workspace import Workspace
 @click.option("--stage", default="local", show_default=True)
 def command(stage: str) -> None:
     """Stop the emulator with its workers and remove what the stage kept on disk."""
-    from jobplane import emulator
+    from jobplane.local_stage import down
 
-    stopped = emulator.stop(Stage(Workspace.here(), stage))
+    stopped = down(Stage(Workspace.here(), stage))
     click.echo(f"{stage} is down" if stopped else f"{stage} was not up")

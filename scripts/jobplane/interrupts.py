@@ -1,0 +1,48 @@
+"""SIGINT and SIGTERM as one KeyboardInterrupt, and code that neither may cut in two."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def as_keyboard_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt for the first signal and let clean-up run through the others."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        for number in SIGNALS:
+            signal.signal(number, lambda *_: None)
+        raise KeyboardInterrupt
+
+    with _handled_by(interrupt):
+        yield
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Keep a signal until the block has ended."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+
+    with _handled_by(note):
+        yield
+    for number in received:
+        signal.raise_signal(number)
+
+
+@contextmanager
+def _handled_by(handler: "signal._HANDLER") -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, former in previous.items():
+            signal.signal(number, former)
