@@ -18,7 +18,8 @@ BOM = b"\xef\xbb\xbf"
 MIB = 1024 * 1024
 _JSON_SPACE = " \t\r"
 
-# Options that several robots have: what one record may hold in memory, how many bad ones to name.
+# Options of several robots: the length of one record (as objects, JSON may take 25 times as much),
+# and how many bad ones to name.
 MaxRecordBytes = Annotated[int, Field(ge=1, le=256 * MIB)]
 MaxReported = Annotated[int, Field(ge=0, le=1000)]
 
@@ -71,6 +72,9 @@ def read_ndjson(
             number += 1
             if isinstance(text, _Fault):
                 yield Line(number, "", None, text.reason)
+                continue
+            if not text:
+                yield Line(number, "", None, None, blank=True)
                 continue
             try:
                 value, end = scan(text, 0)
@@ -125,15 +129,19 @@ class _Fault(NamedTuple):
 def _texts(block: bytes, max_line_bytes: int) -> Iterator[str | _Fault] | list[str]:
     if len(block) <= max_line_bytes:
         try:
-            return block.decode().split("\n")
+            text = block.decode()
         except UnicodeDecodeError:
-            pass
+            return _texts_one_by_one(block, max_line_bytes)
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").removesuffix("\r")
+        return text.split("\n")
     return _texts_one_by_one(block, max_line_bytes)
 
 
 def _texts_one_by_one(block: bytes, max_line_bytes: int) -> Iterator[str | _Fault]:
     for line in block.split(b"\n"):
-        if len(line.removesuffix(b"\r")) > max_line_bytes:
+        line = line.removesuffix(b"\r")
+        if len(line) > max_line_bytes:
             yield _Fault(f"is longer than {max_line_bytes} bytes")
             continue
         try:

@@ -55,7 +55,7 @@ class CsvToNdjsonOptions(RobotOptions):
     columns: ColumnNames | None = None
     on_error: Literal["fail", "drop"] = "fail"
     max_field_length: Annotated[int, Field(ge=1)] = MIB
-    max_row_length: MaxRecordBytes = 16 * MIB
+    max_row_length: MaxRecordBytes = 4 * MIB
     max_reported: MaxReported = 20
 
     @model_validator(mode="after")

@@ -28,16 +28,18 @@ from jobplane_robots._text import (
 )
 
 # The rows that are held to find the columns end here too, so that they can't fill the memory.
-SAMPLE_LENGTH = 8 * MIB
+SAMPLE_LENGTH = MIB
 # What makes a spreadsheet compute a cell (OWASP, "CSV injection"), full-width forms included.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# Brackets in a line; fewer can't reach Python's limit of recursion.
+SURELY_SHALLOW = 100
 
 
 class NdjsonToCsvOptions(RobotOptions):
     """Which columns, and what happens to what has none.
 
     Without `columns` they are the keys of the first `sample_rows` objects (fewer, when these
-    hold more than 8 MiB), in order of appearance. A key that no column has makes its line a bad
+    hold more than 1 MiB), in order of appearance. A key that no column has makes its line a bad
     one, or is left out with `unknown_keys: ignore`. `escape_formulas` puts a `'` before text that
     a spreadsheet would compute.
     """
@@ -50,7 +52,7 @@ class NdjsonToCsvOptions(RobotOptions):
     bom: bool = False
     escape_formulas: bool = False
     on_error: Literal["fail", "drop"] = "fail"
-    max_line_bytes: MaxRecordBytes = 16 * MIB
+    max_line_bytes: MaxRecordBytes = 4 * MIB
     max_reported: MaxReported = 20
 
 
@@ -112,9 +114,9 @@ def _objects(stream: InputStream, options: NdjsonToCsvOptions, faults: Faults) -
         fault = line.fault
         if fault is None and not isinstance(line.value, dict):
             fault = "is not a JSON object"
-        # Only an escape can bring half a surrogate pair, which no text file can hold.
-        if fault is None and "\\u" in line.text and not _encodable(line.value):
-            fault = "has half of a surrogate pair"
+        # Only these can't be written again; most lines are spared the trial.
+        if fault is None and ("\\u" in line.text or _may_be_deep(line.text)):
+            fault = _why_not_writable(line.value)
         if fault is None:
             yield line
         else:
@@ -170,12 +172,18 @@ def _json(value: Any) -> str:
             return "[" + ",".join(map(_json, value)) + "]"
 
 
-def _encodable(value: Any) -> bool:
+def _may_be_deep(text: str) -> bool:
+    return text.count("[") + text.count("{") > SURELY_SHALLOW
+
+
+def _why_not_writable(value: Any) -> str | None:
     try:
         _json(value).encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return "has half of a surrogate pair"
+    except RecursionError:
+        return "is nested too deeply"
+    return None
 
 
 def _listed(names: list[str]) -> str:

@@ -27,7 +27,7 @@ class TextNdjsonOptions(RobotOptions):
     """
 
     on_error: Literal["fail", "report", "drop"] = "fail"
-    max_line_bytes: MaxRecordBytes = 16 * MIB
+    max_line_bytes: MaxRecordBytes = 4 * MIB
     max_reported: MaxReported = 20
 
 
