@@ -1,0 +1,23 @@
+"""Fixtures of the end-to-end suite."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.support import Deployed, Receiver, receiver
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+
+@pytest.fixture(scope="session")
+def deployed(stage_name: str) -> Deployed:
+    """The stage that this run's tests share."""
+    return Deployed(Stage(Workspace.here(), stage_name))
+
+
+@pytest.fixture(scope="session")
+def webhooks(deployed: Deployed) -> Iterator[Receiver]:
+    """A receiver that every template's webhooks go to."""
+    with receiver() as there:
+        deployed.set_webhook(there.url, "whsec_" + "c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz")
+        yield there

@@ -1,0 +1,332 @@
+"""The deployed stage as its users see it: sockets, uploads, look-ups, webhooks."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+from websockets.asyncio.client import ClientConnection, connect
+
+from jobplane import tokens
+from jobplane.stages import Stage
+from jobplane_keys import from_item, owner_key, to_item
+
+TERMINAL = frozenset({"complete", "error"})
+PATIENCE = 60.0
+
+type Message = dict[str, Any]
+
+
+def unique(prefix: str) -> str:
+    """A name that no other test uses."""
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+async def until(
+    condition: Callable[[], Any], what: str, *, patience: float = PATIENCE, every: float = 0.1
+) -> Any:
+    """Wait for a condition to hold; its value."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        await asyncio.sleep(every)
+    raise AssertionError(f"waited {patience:g} s in vain: {what}")
+
+
+class Socket:
+    """A raw client: every message that came is kept."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.messages: list[Message] = []
+        self._arrived = asyncio.Condition()
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for text in self.connection:
+            async with self._arrived:
+                self.messages.append(json.loads(text))
+                self._arrived.notify_all()
+
+    async def send(self, message: Message | str) -> None:
+        await self.connection.send(message if isinstance(message, str) else json.dumps(message))
+
+    async def wait_for(
+        self, wanted: Callable[[Message], bool], patience: float = PATIENCE
+    ) -> Message:
+        """The first message that fits, come or to come."""
+
+        def found() -> Message | None:
+            return next(filter(wanted, self.messages), None)
+
+        async with self._arrived:
+            await asyncio.wait_for(self._arrived.wait_for(lambda: found() is not None), patience)
+        message = found()
+        assert message is not None
+        return message
+
+    async def ask(self, message: Message | str) -> Message:
+        """Send, and give the next message that answers at once."""
+        seen = len(self.messages)
+        await self.send(message)
+        answers = {"response", "acknowledgment", "pong", "error"}
+
+        async with self._arrived:
+            await asyncio.wait_for(
+                self._arrived.wait_for(
+                    lambda: any(
+                        m["type"] in answers and "seq" not in m for m in self.messages[seen:]
+                    )
+                ),
+                PATIENCE,
+            )
+        return next(m for m in self.messages[seen:] if m["type"] in answers and "seq" not in m)
+
+    async def run(self, action: str, payload: Message, **envelope: Any) -> Message:
+        """Send a request and wait for its end."""
+        request_id = envelope.pop("id", None) or unique("req")
+        await self.send({"id": request_id, "action": action, "payload": payload, **envelope})
+        return await self.end_of(request_id)
+
+    async def end_of(self, request_id: str, patience: float = PATIENCE) -> Message:
+        return await self.wait_for(lambda m: ends(m, request_id), patience)
+
+    def of(self, request_id: str) -> list[Message]:
+        """What came about a request, the answers to direct questions left out."""
+        return [m for m in self.messages if m.get("request_id") == request_id and "seq" in m]
+
+    async def close(self) -> None:
+        await self.connection.close()
+        self._reader.cancel()
+
+    def cut(self) -> None:
+        """Lose the connection without a goodbye."""
+        self.connection.transport.abort()
+        self._reader.cancel()
+
+
+def ends(message: Message, request_id: str) -> bool:
+    """Whether a message is the end of a request."""
+    return message.get("request_id") == request_id and (
+        message["type"] == "complete" or (message["type"] == "error" and "seq" in message)
+    )
+
+
+def assert_ended_once(messages: Iterable[Message]) -> None:
+    """One terminal message, the last of all, and strictly increasing `seq`."""
+    messages = list(messages)
+    kinds = [message["type"] for message in messages]
+    numbers = [message["seq"] for message in messages]
+    assert sum(kind in TERMINAL for kind in kinds) == 1, kinds
+    assert kinds[-1] in TERMINAL, kinds
+    assert numbers == sorted(set(numbers)), numbers
+
+
+@dataclass
+class Receiver:
+    """A webhook receiver on loopback: what it was sent, and what it answers."""
+
+    url: str
+    received: list[tuple[Mapping[str, str], bytes]] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+
+    def of(self, assembly_id: str) -> list[tuple[Mapping[str, str], bytes]]:
+        return [
+            (headers, body)
+            for headers, body in self.received
+            if json.loads(body)["assembly_id"] == assembly_id
+        ]
+
+
+@contextmanager
+def receiver() -> Iterator[Receiver]:
+    """A receiver that takes everything with 200, or with the codes put into `answers`."""
+    there = Receiver(url="")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            there.received.append((dict(self.headers), body))
+            self.send_response(there.answers.pop(0) if there.answers else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    there.url = f"http://127.0.0.1:{server.server_port}/hooks"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield there
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Deployed:
+    """A stage that is up."""
+
+    def __init__(self, stage: Stage) -> None:
+        state = stage.read_state()
+        assert state is not None
+        self.stage = stage
+        self.pid = state.pid
+        self.info = state.description
+        self.http_url: str = self.info["http_url"]
+        self.dynamodb = stage.client("dynamodb")
+        self.s3 = stage.client("s3")
+        self.sqs = stage.client("sqs")
+        self.ssm = stage.client("ssm")
+        self.functions = stage.client("lambda")
+
+    def token(self, user: str, tenant: str, *permissions: str, ttl: int = 3600) -> str:
+        return tokens.mint(
+            self.stage.jwt_secret(), user=user, tenant=tenant, permissions=permissions, ttl=ttl
+        )
+
+    @asynccontextmanager
+    async def socket(
+        self, user: str, tenant: str = "acme", *permissions: str, token: str | None = None
+    ) -> AsyncIterator[Socket]:
+        token = token or self.token(user, tenant, *permissions)
+        url = f"{self.info['websocket_url']}?Authorization={token}"
+        async with connect(url, max_size=None) as connection:
+            socket = Socket(connection)
+            try:
+                yield socket
+            finally:
+                await socket.close()
+
+    def http(self, user: str, tenant: str = "acme") -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.http_url,
+            headers={"Authorization": f"Bearer {self.token(user, tenant)}"},
+            trust_env=False,
+            timeout=30,
+        )
+
+    async def upload(
+        self, socket: Socket, template: str, files: Mapping[str, bytes], mime: str = "text/plain"
+    ) -> Message:
+        """Upload files as a client does; the payload of process_assembly, and the assembly's id."""
+        answer = await socket.ask(
+            {
+                "action": "create_upload",
+                "payload": {
+                    "template_id": template,
+                    "files": [
+                        {"name": name, "size": len(body), "mime": mime, "md5hash": md5(body)}
+                        for name, body in files.items()
+                    ],
+                },
+            }
+        )
+        assert answer["type"] == "response", answer
+        uploads = answer["data"]["uploads"]
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+            for upload, body in zip(uploads, files.values(), strict=True):
+                done = await client.put(upload["url"], content=body, headers=upload["headers"])
+                assert done.status_code == 200, done.text
+        keep = ("key", "name", "size", "mime", "md5hash")
+        return {
+            "template_id": template,
+            "uploads": [{name: upload[name] for name in keep} for upload in uploads],
+        }
+
+    def row(self, user: str, request_id: str, tenant: str = "acme") -> Message:
+        """A request as it is stored."""
+        key = to_item({"owner": owner_key(tenant, user), "request_id": request_id})
+        table = self.info["tables"]["requests"]
+        found = self.dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True)
+        return from_item(found.get("Item", {}))
+
+    def assembly(self, assembly_id: str) -> Message:
+        """A document as it is stored."""
+        table = self.info["tables"]["assemblies"]
+        found = self.dynamodb.get_item(
+            TableName=table, Key=to_item({"assembly_id": assembly_id}), ConsistentRead=True
+        )
+        return from_item(found.get("Item", {}))
+
+    def count(self, table: str) -> int:
+        """How many items a table holds."""
+        paginator = self.dynamodb.get_paginator("scan")
+        pages = paginator.paginate(TableName=self.info["tables"][table], Select="COUNT")
+        return sum(page["Count"] for page in pages)
+
+    def invoke(self, function: str, event: Any) -> Any:
+        """Invoke a deployed function; its answer."""
+        done = self.functions.invoke(
+            FunctionName=self.info["functions"][function], Payload=json.dumps(event).encode()
+        )
+        answer = json.loads(done["Payload"].read())
+        assert "FunctionError" not in done, answer
+        return answer
+
+    def sweep(self) -> Message:
+        """Run the schedule of the processor now."""
+        swept: Message = self.invoke("processor", {"sweep": "leases"})["swept"]
+        return swept
+
+    def workers(self, function: str) -> list[int]:
+        """Process ids of the workers that run a function."""
+        name = self.info["functions"][function]
+        found = []
+        for pid in children(self.pid):
+            try:
+                with open(f"/proc/{pid}/cmdline") as file:  # noqa: PTH123 - /proc is no tree of ours
+                    if f"ministack-lambda-{name}-" in file.read():
+                        found.append(pid)
+            except FileNotFoundError:
+                continue
+        return found
+
+    def set_webhook(self, url: str, secret: str) -> None:
+        """Where the templates' webhooks go, and what signs them."""
+        for name, value in (("url", url), ("secret", secret)):
+            self.ssm.put_parameter(
+                Name=f"/jobplane/{self.stage.name}/webhooks/{name}",
+                Value=value,
+                Type="SecureString",
+                Overwrite=True,
+            )
+
+
+def children(pid: int) -> set[int]:
+    """Every process below one."""
+    parents: dict[int, list[int]] = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
+        try:
+            with open(f"/proc/{entry}/stat") as file:  # noqa: PTH123
+                fields = file.read().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parents.setdefault(int(fields[1]), []).append(int(entry))
+    found: set[int] = set()
+    pending = [pid]
+    while pending:
+        for child in parents.get(pending.pop(), []):
+            found.add(child)
+            pending.append(child)
+    return found
+
+
+def md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+
+def content_md5(body: bytes) -> str:
+    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()

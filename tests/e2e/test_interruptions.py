@@ -1,0 +1,184 @@
+"""Cut connections, killed workers, cancelled jobs: each request still ends once."""
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from e2e.support import Deployed, assert_ended_once, unique, until
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_client_resumes_after_a_cut(deployed: Deployed) -> None:
+    """A client that lost its socket goes on from its last `seq` and misses nothing."""
+    user = unique("user")
+    async with deployed.socket(user) as first:
+        await first.ask({"id": "job", "action": "delay", "payload": {"seconds": 4, "steps": 20}})
+        last = await first.wait_for(lambda m: m.get("seq", 0) >= 3)
+        first.cut()
+    async with deployed.socket(user) as second:
+        state = await second.ask(
+            {"action": "subscribe", "payload": {"request_id": "job", "since_seq": last["seq"]}}
+        )
+        end = await second.end_of("job")
+
+        assert state["data"]["seq"] >= last["seq"]
+        assert state["data"]["progress"]["percentage"] >= last["percentage"]
+        assert end["type"] == "complete"
+        heard = [m for m in second.of("job") if m["seq"] > state["data"]["seq"]]
+        assert_ended_once(heard)
+        numbers = [m["seq"] for m in heard]
+        assert numbers == list(range(state["data"]["seq"] + 1, numbers[-1] + 1))
+
+
+async def test_subscriber_on_another_connection(deployed: Deployed) -> None:
+    """Another connection of the same user hears the same; one of the tenant needs permission."""
+    owner = unique("user")
+    async with (
+        deployed.socket(owner) as origin,
+        deployed.socket(owner) as other,
+        deployed.socket(unique("user")) as stranger,
+        deployed.socket(unique("user"), "acme", "tenant:read") as colleague,
+    ):
+        await origin.ask({"id": "job", "action": "delay", "payload": {"seconds": 2, "steps": 10}})
+        own = {"action": "subscribe", "payload": {"request_id": "job"}}
+        others = {"action": "subscribe", "payload": {"request_id": "job", "user_id": owner}}
+        assert (await other.ask(own))["data"]["subscribed"] is True
+        assert (await colleague.ask(others))["data"]["subscribed"] is True
+        assert (await stranger.ask(own))["error"]["code"] == "NOT_FOUND"
+        assert (await stranger.ask(others))["error"]["code"] == "FORBIDDEN"
+        for socket in (origin, other, colleague):
+            assert (await socket.end_of("job"))["type"] == "complete"
+            assert_ended_once(socket.of("job"))
+        assert stranger.of("job") == []
+
+
+async def test_killed_worker(deployed: Deployed) -> None:
+    """A job whose worker's process ends is taken up again after its lease, and completes once."""
+    user = unique("user")
+    async with deployed.socket(user) as socket:
+        await socket.ask({"id": "job", "action": "delay", "payload": {"seconds": 6, "steps": 12}})
+        await socket.wait_for(lambda m: m.get("seq", 0) >= 2)
+        for pid in deployed.workers("processor"):
+            os.kill(pid, signal.SIGKILL)
+        lease = deployed.row(user, "job")["lease_until"]
+        await until(lambda: time.time() > lease, "the lease to run out")
+        deployed.sweep()
+        end = await socket.end_of("job")
+
+        assert end["type"] == "complete"
+        assert_ended_once(socket.of("job"))
+        row = deployed.row(user, "job")
+        assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
+
+
+async def test_deleted_connection(deployed: Deployed) -> None:
+    """A job whose client has gone completes, and its result waits."""
+    user = unique("user")
+    async with deployed.socket(user) as socket:
+        await socket.ask({"id": "job", "action": "delay", "payload": {"seconds": 1.5, "steps": 6}})
+        await socket.wait_for(lambda m: m.get("seq", 0) >= 1)
+    row = await until(
+        lambda: (row := deployed.row(user, "job"))["status"] == "COMPLETED" and row, "the end"
+    )
+    async with deployed.socket(user) as again:
+        state = await again.ask({"action": "status", "payload": {"request_id": "job"}})
+        late = await again.ask({"action": "subscribe", "payload": {"request_id": "job"}})
+
+        assert row["attempts"] == 1
+        assert state["data"]["status"] == "COMPLETED"
+        assert state["data"]["result"] == {"seconds": 1.5, "steps": 6}
+        assert late["data"]["subscribed"] is False
+        assert late["data"]["seq"] == row["seq"]
+
+
+async def test_disconnect_cancels_when_asked_to(deployed: Deployed) -> None:
+    """`on_disconnect: cancel` ends the job with its connection."""
+    user = unique("user")
+    async with deployed.socket(user) as socket:
+        await socket.ask(
+            {
+                "id": "job",
+                "action": "delay",
+                "payload": {"seconds": 30, "steps": 150},
+                "metadata": {"on_disconnect": "cancel"},
+            }
+        )
+        await socket.wait_for(lambda m: m.get("seq", 0) >= 1)
+    await until(lambda: deployed.row(user, "job")["status"] == "CANCELLED", "the cancellation")
+
+
+async def test_cancel(deployed: Deployed) -> None:
+    """A running job stops at its next progress and ends; cancelling again is harmless."""
+    user = unique("user")
+    cancel = {"action": "cancel", "payload": {"request_id": "job"}}
+    async with deployed.socket(user) as socket:
+        await socket.ask({"id": "job", "action": "delay", "payload": {"seconds": 30, "steps": 150}})
+        await socket.wait_for(lambda m: m.get("seq", 0) >= 1)
+        assert (await socket.ask(cancel))["data"]["status"] == "cancelling"
+        end = await socket.end_of("job")
+        again = await socket.ask(cancel)
+
+        assert end["error"]["code"] == "CANCELLED"
+        assert again["data"]["status"] == "cancelled"
+        assert_ended_once(socket.of("job"))
+
+
+async def test_cancelled_assembly(deployed: Deployed) -> None:
+    """A cancelled assembly says so in its document, and can be asked for again."""
+    user = unique("user")
+    body = b'{"n": 1, "text": "abcdefghijklmnopqrstuvwxyz"}\n' * 600_000
+    async with deployed.socket(user) as socket:
+        payload = await deployed.upload(
+            socket, "tpl_records", {"rows.ndjson": body}, "application/x-ndjson"
+        )
+        ack = await socket.ask({"id": "job", "action": "process_assembly", "payload": payload})
+        await socket.wait_for(lambda m: m.get("seq", 0) >= 1)
+        await socket.ask({"action": "cancel", "payload": {"request_id": "job"}})
+        end = await socket.end_of("job")
+        document = deployed.assembly(ack["assembly_id"])
+        again = await socket.run("process_assembly", payload)
+
+        assert end["error"]["code"] == "CANCELLED"
+        assert document["ok"] == "ASSEMBLY_CANCELED"
+        assert "error" not in document
+        assert again["type"] == "complete"
+        assert deployed.assembly(ack["assembly_id"])["execution"] == 2
+
+
+async def test_transient_failures_are_retried(deployed: Deployed) -> None:
+    """A transient failure is tried four times; the client hears of the last one only."""
+    user = unique("user")
+    payload = {"seconds": 0.1, "steps": 2, "fail_at": 2, "transient": True}
+    async with deployed.socket(user) as socket:
+        end = await socket.run("delay", payload, id="job")
+
+        assert end["error"]["code"] == "PROCESSING_FAILED"
+        assert deployed.row(user, "job")["attempts"] == 4
+        assert_ended_once(socket.of("job"))
+
+
+async def test_racing_cancellations_end_a_job_once(deployed: Deployed) -> None:
+    """Cancelled from many sockets while it is taken, a job still ends once for everybody."""
+    user = unique("user")
+    async with deployed.socket(user) as socket, deployed.socket(user) as other:
+        for number in range(10):
+            request_id = f"job-{number}"
+            cancel = {"action": "cancel", "payload": {"request_id": request_id}}
+            await socket.ask(
+                {"id": request_id, "action": "delay", "payload": {"seconds": 0.3, "steps": 3}}
+            )
+            await asyncio.gather(*(each.ask(cancel) for each in (socket, other)))
+        for number in range(10):
+            await socket.end_of(f"job-{number}")
+        await until(
+            lambda: all(
+                "lease_shard" not in deployed.row(user, f"job-{number}") for number in range(10)
+            ),
+            "the ends",
+        )
+        for number in range(10):
+            assert_ended_once(socket.of(f"job-{number}"))

@@ -1,0 +1,144 @@
+"""The whole way of a job: socket, upload, processing, look-up, webhook, download."""
+
+import gzip
+import hashlib
+import json
+
+import httpx
+import pytest
+
+from e2e.support import Deployed, Receiver, assert_ended_once, md5, unique, until
+from jobplane_client import verify_webhook
+
+pytestmark = pytest.mark.e2e
+
+SECRET = "whsec_c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz"
+
+
+async def test_connect_and_echo(deployed: Deployed) -> None:
+    """A client with a good token connects and is answered."""
+    async with deployed.socket(unique("user")) as socket:
+        answer = await socket.ask({"id": "one", "action": "echo", "payload": {"text": "hällo"}})
+
+        assert answer["type"] == "response"
+        assert answer["request_id"] == "one"
+        assert answer["data"]["echo"] == {"text": "hällo"}
+
+
+async def test_job_from_upload_to_webhook(deployed: Deployed, webhooks: Receiver) -> None:
+    """Files are uploaded, processed with progress, looked up, announced and downloaded."""
+    user, body = unique("user"), unique("text").encode() * 1000
+    async with deployed.socket(user) as socket, deployed.http(user) as http:
+        payload = await deployed.upload(socket, "tpl_archive", {"brief-ä.txt": body, "b.txt": b"b"})
+        end = await socket.run("process_assembly", payload, id="job")
+
+        assert end["type"] == "complete", end
+        assert_ended_once(socket.of("job"))
+        document = (await http.get(f"/status/{end['result']['assembly_id']}")).json()
+        assert document["ok"] == "ASSEMBLY_COMPLETED"
+        assert document["bytes_received"] == len(body) + 1
+        assert [upload["name"] for upload in document["uploads"]] == ["brief-ä.txt", "b.txt"]
+        assert not {"ttl", "rev", "owner", "lease_until"} & document.keys()
+
+        archive = document["results"]["compressed"][0]
+        downloaded = httpx.get(archive["ssl_url"], trust_env=False).content
+        assert gzip.decompress(downloaded) == body
+        hashed = document["results"]["hashed"][0]
+        assert hashed["meta"]["sha256"] == hashlib.sha256(downloaded).hexdigest()
+        assert archive["original_id"] == document["uploads"][0]["id"]
+
+    (delivery,) = await until(lambda: webhooks.of(document["assembly_id"]), "the webhook")
+    verified = verify_webhook(*delivery, [SECRET])
+    assert json.loads(delivery[1])["ok"] == "ASSEMBLY_COMPLETED"
+    assert verified is not None
+    stored = await until(
+        lambda: deployed.assembly(document["assembly_id"])["webhook"]["status"] == "delivered",
+        "the delivery on the document",
+    )
+    assert stored
+
+
+async def test_same_job_again_is_answered_at_once(deployed: Deployed) -> None:
+    """The same files, template and user give the finished document; nothing runs again."""
+    user, body = unique("user"), unique("text").encode()
+    async with deployed.socket(user) as socket:
+        payload = await deployed.upload(socket, "tpl_fingerprint", {"a.txt": body})
+        first = await socket.run("process_assembly", payload)
+        again = await socket.run("process_assembly", payload)
+
+        assert again["type"] == "complete"
+        assert again["result"]["assembly_id"] == first["result"]["assembly_id"]
+        assert again["result"]["created_at"] == first["result"]["created_at"]
+        assert deployed.assembly(first["result"]["assembly_id"])["execution"] == 1
+        known = await socket.ask(
+            {
+                "action": "create_upload",
+                "payload": {
+                    "template_id": "tpl_fingerprint",
+                    "files": [{"name": "a.txt", "size": len(body), "md5hash": md5(body)}],
+                },
+            }
+        )
+        assert known["data"]["completed"] is True
+
+
+async def test_same_id_makes_one_job(deployed: Deployed) -> None:
+    """Sent twice under one id, a request is one job; another payload under it is refused."""
+    user = unique("user")
+    message = {"id": "only", "action": "delay", "payload": {"seconds": 0.2, "steps": 2}}
+    async with deployed.socket(user) as socket:
+        await socket.ask(message)
+        again = await socket.ask(message)
+        other = await socket.ask({**message, "payload": {"seconds": 0.3, "steps": 2}})
+        await socket.end_of("only")
+        late = await socket.ask(message)
+
+        assert again["type"] == "acknowledgment"
+        assert other["error"]["code"] == "DUPLICATE_REQUEST"
+        assert late["status"] == "completed"
+        assert deployed.row(user, "only")["attempts"] == 1
+        assert_ended_once(socket.of("only"))
+
+
+async def test_running_job_is_joined(deployed: Deployed) -> None:
+    """A second request for an assembly that runs waits for its end, and nothing runs twice."""
+    user = unique("user")
+    body = b'{"n": 1}\n' * 4_000_000
+    async with deployed.socket(user) as socket:
+        payload = await deployed.upload(
+            socket, "tpl_records", {"rows.ndjson": body}, "application/x-ndjson"
+        )
+        for request_id in ("first", "second"):
+            await socket.ask({"id": request_id, "action": "process_assembly", "payload": payload})
+        ends = [await socket.end_of(request_id) for request_id in ("first", "second")]
+
+        assert [end["type"] for end in ends] == ["complete", "complete"]
+        assert ends[0]["result"]["request_id"] == ends[1]["result"]["request_id"]
+        assert deployed.assembly(ends[0]["result"]["assembly_id"])["execution"] == 1
+        for request_id in ("first", "second"):
+            assert_ended_once(socket.of(request_id))
+
+
+async def test_report(deployed: Deployed) -> None:
+    """A report counts the tenant's own requests, behind a link; it needs a permission."""
+    tenant, user = unique("tenant"), unique("user")
+    payload = {"start_date": "2020-01-01", "end_date": "2020-12-31", "group_by": "status"}
+    async with deployed.socket(user, tenant, "reports") as socket:
+        await socket.run("delay", {"seconds": 0.0, "steps": 1})
+        row = deployed.row(
+            user, (await socket.run("echo", {}, metadata={"mode": "async"}))["request_id"], tenant
+        )
+        today = row["created_at"][:10]
+        empty = await socket.run("generate_report", payload)
+        full = await socket.run(
+            "generate_report",
+            {"start_date": today, "end_date": today, "group_by": "action", "format": "csv"},
+        )
+        text = httpx.get(full["result"]["url"], trust_env=False).text
+
+        assert empty["result"]["rows"] == 0
+        assert text.splitlines()[0].startswith("action,requests,")
+        assert any(line.startswith("delay,1,1,") for line in text.splitlines())
+    async with deployed.socket(user, tenant) as socket:
+        refused = await socket.ask({"action": "generate_report", "payload": payload})
+        assert refused["error"]["code"] == "FORBIDDEN"
