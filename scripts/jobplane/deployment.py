@@ -1,10 +1,8 @@
 """Bringing the emulator's stack to what the tree says, with the Serverless Framework."""
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from jobplane.artifacts import Artifact

@@ -1,0 +1,270 @@
+"""Events of a function: `events/<case>.json`, what must exist before, what is expected after."""
+
+import base64
+import io
+import json
+import time
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Protocol
+
+from jobplane.inprocess import InProcess
+from jobplane.log_lines import PLATFORM, parse_line
+from jobplane.placeholders import Values, mismatches
+from jobplane.stages import Stage
+from jobplane.workspace import Function, Workspace
+
+
+@dataclass(frozen=True)
+class Case:
+    """One event, with its `given` and `expect` files if they are there."""
+
+    function: Function
+    name: str
+    event: Any
+    given: Mapping[str, Any] = field(default_factory=dict)
+    expect: Mapping[str, Any] | None = None
+
+    @classmethod
+    def read(cls, function: Function, path: Path) -> "Case":
+        """Read an event file and the files of the same name beside it."""
+        stem = path.name.removesuffix(".json")
+        given = path.with_name(f"{stem}.given.json")
+        expect = path.with_name(f"{stem}.expect.json")
+        return cls(
+            function,
+            stem,
+            json.loads(path.read_text(encoding="utf-8")),
+            json.loads(given.read_text(encoding="utf-8")) if given.is_file() else {},
+            json.loads(expect.read_text(encoding="utf-8")) if expect.is_file() else None,
+        )
+
+
+def case_paths(function: Function) -> dict[str, Path]:
+    """The function's event files by name of the case."""
+    return {
+        path.name.removesuffix(".json"): path
+        for path in sorted((function.directory / "events").glob("*.json"))
+        if not path.name.endswith((".expect.json", ".given.json"))
+    }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an invocation came to."""
+
+    answer: Any
+    error: str | None
+    """The exception's class, when the function raised."""
+    error_message: str | None
+    log: list[str]
+    duration_ms: float
+    cold: bool | None
+    """Whether this invocation imported the function; None where the stage doesn't say."""
+    init_ms: float | None = None
+
+
+class Target(Protocol):
+    """Where cases run."""
+
+    def values(self) -> Values: ...
+    def client(self, service: str) -> Any: ...
+    def invoke(self, function: Function, event: Any, environment: Mapping[str, str]) -> Outcome: ...
+
+
+@dataclass(frozen=True)
+class Result:
+    """A case that ran."""
+
+    case: Case
+    outcome: Outcome
+    problems: list[str]
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+
+class InProcessTarget:
+    """This process, with moto."""
+
+    def __init__(self, aws: InProcess) -> None:
+        self.aws = aws
+
+    def values(self) -> Values:
+        aws = self.aws
+        return Values(aws.template.stage, aws.jwt_secret, aws.tables, aws.buckets, aws.queues)
+
+    def client(self, service: str) -> Any:
+        return self.aws.client(service)
+
+    def invoke(self, function: Function, event: Any, environment: Mapping[str, str]) -> Outcome:
+        output = io.StringIO()
+        answer: Any = None
+        error: BaseException | None = None
+        began = time.perf_counter()
+        init = 0.0
+        with redirect_stdout(output), redirect_stderr(output):
+            try:
+                module = self.aws.load(function.name, environment)
+                init = time.perf_counter() - began
+                began = time.perf_counter()
+                answer = module.handler(event, self.aws.context(function.name))
+            except Exception as raised:
+                error = raised
+        return Outcome(
+            answer=json.loads(json.dumps(answer, default=str)) if error is None else None,
+            error=type(error).__name__ if error is not None else None,
+            error_message=str(error) if error is not None else None,
+            log=output.getvalue().splitlines(),
+            duration_ms=(time.perf_counter() - began) * 1000,
+            cold=True,
+            init_ms=init * 1000,
+        )
+
+
+class StageTarget:
+    """A deployed stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+
+    def values(self) -> Values:
+        from jobplane.deployment import describe
+
+        state = self.stage.read_state()
+        names = state.description if state is not None else describe(self.stage)
+        return Values(
+            self.stage.name,
+            self.stage.jwt_secret(),
+            names["tables"],
+            names["buckets"],
+            names["queues"],
+        )
+
+    def client(self, service: str) -> Any:
+        return self.stage.client(service)
+
+    def invoke(self, function: Function, event: Any, environment: Mapping[str, str]) -> Outcome:
+        client = self.client("lambda")
+        began = time.perf_counter()
+        response = client.invoke(
+            FunctionName=function.deployed_name(self.stage.name),
+            LogType="Tail",
+            Payload=json.dumps(event).encode(),
+        )
+        duration = (time.perf_counter() - began) * 1000
+        payload = json.loads(response["Payload"].read() or b"null")
+        failed = "FunctionError" in response
+        tail = base64.b64decode(response.get("LogResult", "")).decode(errors="replace")
+        lines = [line.rstrip() for line in tail.splitlines()]
+        log = [line for line in lines if line and not PLATFORM.match(line)]
+        return Outcome(
+            answer=None if failed else payload,
+            error=payload.get("errorType", "Unhandled") if failed else None,
+            error_message=payload.get("errorMessage") if failed else None,
+            log=log,
+            duration_ms=duration,
+            cold=_cold_start(lines),
+        )
+
+
+def _cold_start(lines: list[str]) -> bool | None:
+    if any("Init Duration" in line for line in lines):
+        return True
+    documents = [parse_line(line) or {} for line in lines]
+    stated = [bool(document["cold_start"]) for document in documents if "cold_start" in document]
+    return any(stated) if stated else None
+
+
+def run(case: Case, target: Target) -> Result:
+    """Seed what the case says must exist, invoke, compare."""
+    values = target.values()
+    given = values.fill(case.given)
+    _seed(given, values, target)
+    outcome = target.invoke(case.function, values.fill(case.event), given.get("environment", {}))
+    problems = _compare(case, outcome, values, target)
+    return Result(case, outcome, problems)
+
+
+def run_in_process(case: Case, workspace: Workspace) -> Result:
+    """Run one case on a fresh in-process stage."""
+    with InProcess(workspace) as aws:
+        return run(case, InProcessTarget(aws))
+
+
+def _seed(given: Mapping[str, Any], values: Values, target: Target) -> None:
+    from boto3.dynamodb.types import TypeSerializer  # type: ignore[import-untyped]
+
+    serialize = TypeSerializer().serialize
+    for short, items in given.get("tables", {}).items():
+        for item in json.loads(json.dumps(items), parse_float=Decimal):
+            target.client("dynamodb").put_item(
+                TableName=values.tables[short],
+                Item={key: serialize(value) for key, value in item.items()},
+            )
+    for short, objects in given.get("objects", {}).items():
+        for key, text in objects.items():
+            body = text.encode()
+            target.client("s3").put_object(Bucket=values.buckets[short], Key=key, Body=body)
+    for name, value in given.get("ssm", {}).items():
+        target.client("ssm").put_parameter(
+            Name=name, Value=value, Type="SecureString", Overwrite=True
+        )
+
+
+def _compare(case: Case, outcome: Outcome, values: Values, target: Target) -> list[str]:
+    expect = case.expect
+    raised = f"raised {outcome.error}: {outcome.error_message}"
+    if expect is None:
+        return [raised] if outcome.error else []
+    expect = _filled_names(expect, values)
+    problems: list[str] = []
+    if expect.get("error") != outcome.error:
+        wanted = expect.get("error")
+        problems.append(f"expected {wanted} to be raised" if wanted else raised)
+    elif "answer" in expect:
+        problems += mismatches(expect["answer"], outcome.answer)
+    documents = [parse_line(line) or line for line in outcome.log]
+    for wanted in expect.get("log", ()):
+        if all(mismatches(wanted, document, "log") for document in documents):
+            problems.append(f"log: no line has {json.dumps(wanted)}")
+    for short, wanted_items in expect.get("items", {}).items():
+        items = _scan(values.tables[short], target)
+        for wanted in wanted_items:
+            closest = min((mismatches(wanted, i, short) for i in items), key=len, default=["none"])
+            if closest:
+                problems.append(f"{short}: no item has {json.dumps(wanted)} ({closest[0]})")
+    return problems
+
+
+def _filled_names(expect: Mapping[str, Any], values: Values) -> Any:
+    """Fill in what an expectation may name; `<uuid>` and times stay, they match any."""
+    text = json.dumps(expect)
+    for kind, names in (
+        ("table", values.tables),
+        ("bucket", values.buckets),
+        ("queue", values.queues),
+    ):
+        for short, name in names.items():
+            text = text.replace(f"<{kind}:{short}>", name)
+    return json.loads(text.replace("<stage>", values.stage))
+
+
+def _scan(table: str, target: Target) -> list[dict[str, Any]]:
+    from boto3.dynamodb.types import TypeDeserializer
+
+    deserialize = TypeDeserializer().deserialize
+    pages = (
+        target.client("dynamodb")
+        .get_paginator("scan")
+        .paginate(TableName=table, ConsistentRead=True)
+    )
+    return [
+        {key: deserialize(value) for key, value in item.items()}
+        for page in pages
+        for item in page["Items"]
+    ]

@@ -1,0 +1,123 @@
+"""How the demo looks: live on a terminal, a line per milestone elsewhere; always on stderr."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from jobplane.demo.story import Outcome
+
+LINE_WIDTH = 100
+MILESTONE = 25.0
+MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("–", "dim")}
+
+
+class Bar:
+    """How far one thing is."""
+
+    def __init__(self, screen: "Screen", name: str) -> None:
+        self._screen = screen
+        self._name = name
+        self._milestone = 0.0
+        self._task = screen.bars.add_task(name, total=100.0, detail="")
+
+    def at(self, percentage: float, detail: str = "") -> None:
+        """Show a percentage, and a few words on what happens."""
+        self._screen.bars.update(self._task, completed=percentage, detail=detail)
+        if self._screen.is_live or percentage < self._milestone + MILESTONE:
+            return
+        self._milestone = percentage // MILESTONE * MILESTONE
+        self._screen.line(f"  {self._name:<14} {percentage:3.0f} %  {detail}")
+
+
+class Screen:
+    """Shows one step at a time."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.is_live = self.console.is_terminal
+        if not self.is_live:
+            self.console = Console(stderr=True, highlight=False, width=LINE_WIDTH)
+        self.bars = self._no_bars()
+
+    @contextmanager
+    def working(self, title: str) -> Iterator[None]:
+        """Say what is going on, for as long as it does."""
+        self.bars = self._no_bars()
+        if not self.is_live:
+            self.line(f"{title} …")
+            yield
+            return
+        heading = Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        )
+        heading.add_task(title, total=None)
+        with Live(Group(heading, self.bars), console=self.console, transient=True):
+            yield
+
+    def bar(self, name: str) -> Bar:
+        """One more bar under the step that is shown."""
+        return Bar(self, name)
+
+    def line(self, text: str) -> None:
+        """One line that stays."""
+        self.console.print(Text(text))
+
+    def done(self, title: str, seconds: float, held: bool | None) -> None:
+        """The line that stays of a step."""
+        mark, style = MARKS[held]
+        text = Text.assemble((mark, style), f" {title:<44}", (f"{seconds:6.1f} s", "dim"))
+        self.console.print(text)
+
+    def _no_bars(self) -> Progress:
+        return Progress(
+            TextColumn("  {task.description:<14}"),
+            BarColumn(bar_width=32),
+            TaskProgressColumn(),
+            TextColumn("[dim]{task.fields[detail]}"),
+            console=self.console,
+        )
+
+
+def summary(outcomes: Sequence[Outcome]) -> Table:
+    """Each step, what was observed, and how long it took."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column("step", no_wrap=True)
+    table.add_column("observed", overflow="fold")
+    table.add_column("time", justify="right", no_wrap=True)
+    for outcome in outcomes:
+        mark, style = MARKS[outcome.held]
+        seconds = "" if outcome.held is None else f"{outcome.seconds:.1f} s"
+        table.add_row(
+            Text(mark, style), outcome.step.title, Text(outcome.text), Text(seconds, "dim")
+        )
+    return table
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    @property
+    def ms(self) -> float:
+        return self.seconds * 1000

@@ -1,0 +1,98 @@
+"""What a step of the demo is: a small function with a name, and a check that held or did not."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobplane.demo.scene import Scene
+
+
+class CheckError(Exception):
+    """What was observed is not what the step promises."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a step has seen: one sentence for people, figures for scripts."""
+
+    text: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Latencies end in `_ms`, sizes in `_bytes`; anything else is a count."""
+
+
+type Run = Callable[["Scene"], Awaitable[Observation | None]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One part of the demo; it is left out when one that it needs did not hold.
+
+    `seconds` bound it, and `seconds_per_megabyte` of the large file on top. It may observe
+    nothing, where a machine has no way to tell: then it is not reported.
+    """
+
+    name: str
+    title: str
+    run: Run
+    needs: tuple["Step", ...] = ()
+    seconds: float = 30.0
+    seconds_per_megabyte: float = 0.0
+
+    def limit(self, megabytes: int) -> float:
+        """How long it may take."""
+        return self.seconds + megabytes * self.seconds_per_megabyte
+
+
+def step(
+    title: str,
+    *,
+    needs: tuple[Step, ...] = (),
+    seconds: float = 30.0,
+    seconds_per_megabyte: float = 0.0,
+) -> Callable[[Run], Step]:
+    """Make a step of a function; its name is the function's."""
+
+    def make(run: Run) -> Step:
+        name = getattr(run, "__name__", title).replace("_", "-")
+        return Step(name, title, run, needs, seconds, seconds_per_megabyte)
+
+    return make
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step. `held` is None when it was left out."""
+
+    step: Step
+    held: bool | None
+    text: str
+    seconds: float = 0.0
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """For scripts."""
+        words = {True: "ok", False: "failed", None: "left out"}
+        return {
+            "name": self.step.name,
+            "title": self.step.title,
+            "outcome": words[self.held],
+            "observed": self.text,
+            "seconds": round(self.seconds, 3),
+            **{name: round(value, 1) for name, value in self.figures.items()},
+        }
+
+
+def check(holds: bool, otherwise: str) -> None:
+    """Raise CheckError with the sentence when it does not hold."""
+    if not holds:
+        raise CheckError(otherwise)
+
+
+async def refused[E: Exception](attempt: Awaitable[object], by: type[E], what: str) -> E:
+    """The error that an attempt must end with; CheckError when it does not."""
+    try:
+        await attempt
+    except by as error:
+        return error
+    raise CheckError(f"{what} was not refused")

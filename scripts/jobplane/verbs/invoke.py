@@ -1,0 +1,111 @@
+"""`jobplane invoke`: run a function on its events."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jobplane.stages import Stage
+from jobplane.workspace import Function, Workspace
+
+if TYPE_CHECKING:
+    from jobplane.cases import Case, Result
+
+
+@click.command()
+@click.argument("name")
+@click.argument("events", nargs=-1, metavar="[EVENT]...")
+@click.option("--all", "every", is_flag=True, help="Every event of the function.")
+@click.option("--stage", help="Default: local.")
+@click.option("--in-process", is_flag=True, help="In this process, with moto; needs no stage.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a case.")
+def command(
+    name: str,
+    events: tuple[str, ...],
+    every: bool,
+    stage: str | None,
+    in_process: bool,
+    as_json: bool,
+) -> None:
+    """Invoke NAME with events: a case of functions/NAME/events, a path, or - for stdin.
+
+    Shows answer, log, duration and cold start; exits with 1 if a case is not as expected.
+    """
+    if in_process and stage is not None:
+        raise click.UsageError("--in-process has no stage")
+    workspace = Workspace.here()
+    (function,) = workspace.select((name,))
+    cases = _cases(function, events, every)
+    there = None if in_process else Stage(workspace, stage or "local").require()
+    results = [_run(case, workspace, there) for case in cases]
+    for result in results:
+        if as_json:
+            click.echo(json.dumps(_document(result), default=str))
+        else:
+            _print(result, full=len(results) == 1)
+    if not all(result.passed for result in results):
+        sys.exit(1)
+
+
+def _cases(function: Function, events: tuple[str, ...], every: bool) -> "list[Case]":
+    from jobplane.cases import Case, case_paths
+
+    known = case_paths(function)
+    if every:
+        events = tuple(known)
+    if not events:
+        raise click.UsageError(f"which event? {', '.join(known) or 'there is none'}; or --all")
+    cases = []
+    for event in events:
+        if event == "-":
+            cases.append(Case(function, "-", json.load(sys.stdin)))
+        elif event in known:
+            cases.append(Case.read(function, known[event]))
+        elif Path(event).is_file():
+            cases.append(Case.read(function, Path(event)))
+        else:
+            raise click.UsageError(f"no event {event!r}; there are: {', '.join(known)}")
+    return cases
+
+
+def _run(case: "Case", workspace: Workspace, there: Stage | None) -> "Result":
+    from jobplane import cases
+
+    if there is None:
+        return cases.run_in_process(case, workspace)
+    return cases.run(case, cases.StageTarget(there))
+
+
+def _print(result: "Result", *, full: bool) -> None:
+    from jobplane.log_lines import readable
+
+    outcome = result.outcome
+    if full:
+        for line in outcome.log:
+            click.echo(f"  {readable(line)}")
+        if outcome.error:
+            click.echo(f"{outcome.error}: {outcome.error_message}")
+        else:
+            click.echo(json.dumps(outcome.answer, indent=2, ensure_ascii=False))
+    mark = "ok  " if result.passed else "FAIL"
+    start = {True: ", cold", False: ", warm", None: ""}[outcome.cold]
+    init = f", init {outcome.init_ms:.0f} ms" if outcome.init_ms is not None else ""
+    click.echo(
+        f"{mark} {result.case.function.name}/{result.case.name}  "
+        f"{outcome.duration_ms:.1f} ms{start}{init}"
+    )
+    for problem in result.problems:
+        click.echo(f"     {problem}")
+
+
+def _document(result: "Result") -> dict[str, object]:
+    return {
+        "function": result.case.function.name,
+        "case": result.case.name,
+        "passed": result.passed,
+        "problems": result.problems,
+        **asdict(result.outcome),
+    }
