@@ -45,7 +45,8 @@ def verify_webhook(
     seconds the timestamp may lie from `now` (epoch seconds), either way.
 
     The Standard Webhooks headers are required. `allow_legacy` accepts a notification that carries
-    `X-Transflow-Signature` alone: it has no timestamp, so it can be replayed at any time.
+    `X-Transflow-Signature` alone: it has no timestamp, so it can be replayed at any time. Its key
+    is always the UTF-8 bytes of the secret's text, prefix included.
 
     Retries of one notification share their `webhook-id`: remember the ids that were dealt with.
 
@@ -53,7 +54,8 @@ def verify_webhook(
     StaleTimestampError, FutureTimestampError or WebhookBodyError; ValueError for a secret that
     is empty or not base64 after its prefix.
     """
-    keys = [_key(secret) for secret in ([secrets] if isinstance(secrets, str) else secrets)]
+    texts = [secrets] if isinstance(secrets, str) else list(secrets)
+    keys = [_key(text) for text in texts]
     if not keys:
         raise ValueError("at least one webhook secret is required")
     body = raw_body.encode() if isinstance(raw_body, str) else raw_body
@@ -61,7 +63,7 @@ def verify_webhook(
     if known.get(_SIGNATURE):
         _verify_standard(known, body, keys, tolerance, time.time() if now is None else now)
     elif allow_legacy and known.get(_LEGACY_SIGNATURE):
-        _verify_legacy(known[_LEGACY_SIGNATURE], body, keys)
+        _verify_legacy(known[_LEGACY_SIGNATURE], body, [text.encode() for text in texts])
     else:
         raise MissingSignatureError(f"the notification has no {_SIGNATURE} header")
     return _document(body)

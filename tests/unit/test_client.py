@@ -1,0 +1,709 @@
+"""Status clients: the same behaviour by Lambda invoke and over HTTP, blocking and not."""
+
+import asyncio
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any
+
+import httpx
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError, NoCredentialsError
+from botocore.exceptions import ReadTimeoutError as BotoReadTimeoutError
+
+import jobplane_client
+from jobplane_client import (
+    AsyncHttpStatusClient,
+    AsyncStatusClient,
+    BadPayloadError,
+    CallTimeoutError,
+    ConflictError,
+    ForbiddenError,
+    FunctionError,
+    HttpStatusClient,
+    InvalidRequestError,
+    InvocationError,
+    JobplaneError,
+    NotFoundError,
+    RateLimitedError,
+    RefusedError,
+    ServiceUnavailableError,
+    StatusClient,
+    UnauthorizedError,
+    WaitTimeoutError,
+    WebhookDelivery,
+    progress_message,
+)
+from jobplane_models.assemblies import AssemblyDocument
+from tests.unit.client_fakes import (
+    Clock,
+    FakeLambda,
+    HttpService,
+    Naps,
+    Reply,
+    Script,
+    completed,
+    document,
+    statuses,
+)
+
+NOT_FOUND = Reply(404, {"error": "Assembly not found", "assembly_id": "a1"})
+
+
+@dataclass
+class Harness:
+    """One kind of client, and all that it touches."""
+
+    kind: str
+    script: Script
+    clock: Clock
+    naps: Naps
+    client: Any
+    runner: asyncio.Runner
+    remake: Callable[..., Any]
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a method of the client, in a loop if it needs one."""
+        outcome = getattr(self.client, name)(*arguments)
+        return self.runner.run(outcome) if inspect.iscoroutine(outcome) else outcome
+
+
+KINDS = ("lambda", "async-lambda", "http", "async-http")
+
+
+@pytest.fixture(params=KINDS)
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    kind = request.param
+    script, clock = Script(), Clock()
+    naps, service = Naps(clock), HttpService(script)
+
+    def make(**settings: Any) -> Any:
+        settings = {"clock": clock, **settings}
+        match kind:
+            case "lambda":
+                return StatusClient(
+                    "jobplane-status", client=FakeLambda(script), sleep=naps.sleep, **settings
+                )
+            case "async-lambda":
+                return AsyncStatusClient(
+                    "jobplane-status", client=FakeLambda(script), sleep=naps.asleep, **settings
+                )
+            case "http":
+                return HttpStatusClient(service.url, "t1", sleep=naps.sleep, **settings)
+        return AsyncHttpStatusClient(service.url, "t1", sleep=naps.asleep, **settings)
+
+    with asyncio.Runner() as runner:
+        harness = Harness(kind, script, clock, naps, make(), runner, make)
+        yield harness
+        if kind == "http":
+            harness.client.close()
+        if kind == "async-http":
+            runner.run(harness.client.aclose())
+    service.close()
+
+
+def test_status_is_a_typed_document(harness: Harness) -> None:
+    """A look-up answers the model of the document."""
+    harness.script.will(Reply(body=completed(webhook={"status": "delivered", "attempts": 1})))
+    found = harness.call("get_status", "a1")
+    assert isinstance(found, AssemblyDocument)
+    assert found.completed
+    assert found.webhook is not None
+    assert found.webhook.status == "delivered"
+
+
+def test_question_names_the_assembly(harness: Harness) -> None:
+    """What is asked is the documented event or route."""
+    harness.script.will(Reply(body=completed()))
+    if "http" in harness.kind:
+        harness.call("get_status", "a1")
+        assert harness.script.asked == [
+            {"method": "GET", "path": "/local/status/a1", "authorization": "Bearer t1"}
+        ]
+    else:
+        harness.call("get_status", "a1", "u1")
+        assert harness.script.asked == [
+            {"function": "jobplane-status", "assemblyId": "a1", "userId": "u1"}
+        ]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, InvalidRequestError),
+        (401, UnauthorizedError),
+        (403, ForbiddenError),
+        (404, NotFoundError),
+        (405, RefusedError),
+        (409, ConflictError),
+        (429, RateLimitedError),
+        (500, ServiceUnavailableError),
+        (302, RefusedError),
+    ],
+)
+def test_each_refusal_has_its_error(
+    harness: Harness, status: int, error: type[RefusedError]
+) -> None:
+    """A status code raises one class, with the text, the code and the wait."""
+    body = {"error": "because", "assembly_id": "a1"}
+    harness.script.will(Reply(status, body, {"Retry-After": "7"}))
+    with pytest.raises(error, match="because") as raised:
+        harness.call("get_status", "a1")
+    assert type(raised.value) is error
+    assert raised.value.status_code == status
+    assert raised.value.retry_after == 7
+    assert len(harness.script.asked) == 1
+
+
+def test_invalid_request_lists_fields(harness: Harness) -> None:
+    """The faults that the service lists arrive as fields."""
+    faults = [{"field": "assemblyId", "message": "assemblyId is required"}]
+    harness.script.will(Reply(400, {"error": "assemblyId is required", "problems": faults}))
+    with pytest.raises(InvalidRequestError) as raised:
+        harness.call("get_status", "a1")
+    assert list(raised.value.fields) == faults
+
+
+@pytest.mark.parametrize("assembly_id", ["", "a/b", "a b", "../x", "ä", "x" * 129, "a\n"])
+def test_malformed_id_is_never_sent(harness: Harness, assembly_id: str) -> None:
+    """An id that would change the route is refused here."""
+    with pytest.raises(InvalidRequestError) as raised:
+        harness.call("get_status", assembly_id)
+    assert raised.value.fields[0]["field"] == "assemblyId"
+    assert harness.script.asked == []
+
+
+def test_unknown_route_is_not_a_missing_assembly(harness: Harness) -> None:
+    """A gateway's own 404 is no reason to go on polling."""
+    harness.script.will(Reply(404, {"message": "Not Found"}))
+    with pytest.raises(RefusedError, match="no status service") as raised:
+        harness.call("wait", "a1", 60)
+    assert not isinstance(raised.value, NotFoundError)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_read_is_repeated_while_the_service_is_down(harness: Harness, status: int) -> None:
+    """Three more tries, each after a longer pause at most."""
+    harness.script.will(Reply(status, "bad gateway"), Reply(status, "x"), Reply(body=completed()))
+    assert harness.call("get_status", "a1").completed
+    assert len(harness.naps.taken) == 2
+    assert all(nap <= 0.4 for nap in harness.naps.taken)
+
+
+def test_repetition_is_bounded(harness: Harness) -> None:
+    """A service that stays down raises after four tries."""
+    harness.script.will(Reply(503, {"error": "Try again"}))
+    with pytest.raises(ServiceUnavailableError):
+        harness.call("get_status", "a1")
+    assert len(harness.script.asked) == 4
+
+
+def test_retry_after_is_kept(harness: Harness) -> None:
+    """The service's wish is the shortest pause; a long one is left to the caller."""
+    harness.script.will(Reply(503, {}, {"Retry-After": "2"}), Reply(body=completed()))
+    harness.call("get_status", "a1")
+    assert harness.naps.taken == [2]
+    harness.script.will(Reply(503, {}, {"Retry-After": "600"}))
+    with pytest.raises(ServiceUnavailableError) as raised:
+        harness.call("get_status", "a2")
+    assert raised.value.retry_after == 600
+
+
+def test_retry_after_may_be_a_date(harness: Harness) -> None:
+    """HTTP allows a date; one that can't be read is no wish."""
+    harness.script.will(Reply(429, {}, {"Retry-After": formatdate(4102444800, usegmt=True)}))
+    with pytest.raises(RateLimitedError) as raised:
+        harness.call("get_status", "a1")
+    assert raised.value.retry_after is not None
+    assert raised.value.retry_after > 0
+    harness.script.will(Reply(429, {}, {"Retry-After": "soon"}))
+    with pytest.raises(RateLimitedError) as raised:
+        harness.call("get_status", "a1")
+    assert raised.value.retry_after is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["<html>", "[]", "null", {}, {**completed(), "assembly_id": "other"}, {"assembly_id": "a1"}],
+)
+def test_unreadable_answer_is_a_bad_payload(harness: Harness, body: Any) -> None:
+    """A 200 that is no document of that id says so."""
+    harness.script.will(Reply(200, body))
+    with pytest.raises(BadPayloadError):
+        harness.call("get_status", "a1")
+
+
+def test_unknown_fields_of_a_newer_service_are_ignored(harness: Harness) -> None:
+    """A document may have more fields than this version knows."""
+    harness.script.will(Reply(body=completed(novelty=1)))
+    assert harness.call("get_status", "a1").completed
+
+
+def test_webhook_delivery_is_reported(harness: Harness) -> None:
+    """The outcome of the delivery comes beside the document, and is asked for as documented."""
+    outcome = {"delivered": False, "attempts": 3, "status_code": 500, "error": "http_500"}
+    harness.script.will(Reply(body=completed(webhook={"status": "retrying", **outcome})))
+    status = harness.call("get_status_with_webhook", "a1")
+    assert status.document.webhook.status == "retrying"
+    assert status.delivery == WebhookDelivery(False, 3, 500, "http_500")
+    asked = harness.script.asked[0]
+    assert asked.get("triggerWebhook") is True or asked["path"].endswith("?triggerWebhook=true")
+
+
+def test_delivery_without_record_is_reported(harness: Harness) -> None:
+    """An assembly whose template has no webhook has nothing on record."""
+    outcome = {"delivered": False, "attempts": 0, "error": "not_configured"}
+    harness.script.will(Reply(body=completed(webhook=outcome)))
+    status = harness.call("get_status_with_webhook", "a1")
+    assert status.document.webhook is None
+    assert status.delivery == WebhookDelivery(False, 0, None, "not_configured")
+
+
+def test_webhook_is_not_triggered_twice(harness: Harness) -> None:
+    """What is more than a read is not repeated."""
+    harness.script.will(Reply(503, {}))
+    with pytest.raises(ServiceUnavailableError):
+        harness.call("get_status_with_webhook", "a1")
+    assert len(harness.script.asked) == 1
+
+
+def test_batch_asks_once_for_a_hundred(harness: Harness) -> None:
+    """Ids go out in chunks of 100, each once; the answer keeps their order."""
+    ids = [f"a{number}" for number in range(205)]
+    harness.script.will(Reply(body=statuses(ids, missing=["a7"])))
+    found = harness.call("get_batch_status", [*ids, "a0"])
+    assert list(found) == ids
+    assert [name for name, value in found.items() if value is None] == ["a7"]
+    sizes = sorted(len(asked["assemblyIds"]) for asked in harness.script.asked)
+    assert sizes == [5, 100, 100]
+
+
+def test_batch_of_nothing_asks_nothing(harness: Harness) -> None:
+    """No ids, no call."""
+    assert harness.call("get_batch_status", []) == {}
+    assert harness.script.asked == []
+
+
+def test_batch_refuses_one_text(harness: Harness) -> None:
+    """A single id by mistake is not taken for a list of letters."""
+    with pytest.raises(TypeError):
+        harness.call("get_batch_status", "abc")
+
+
+def test_batch_leaves_out_what_is_cached(harness: Harness) -> None:
+    """Ended jobs that are known are not asked for again."""
+    harness.script.will(Reply(body=completed("a1")), Reply(body=statuses(["a2"])))
+    harness.call("get_status", "a1")
+    found = harness.call("get_batch_status", ["a1", "a2"])
+    assert found["a1"].completed
+    assert harness.script.asked[1]["assemblyIds"] == ["a2"]
+
+
+def test_batch_is_halved_when_the_answer_is_too_large(harness: Harness) -> None:
+    """413 means fewer ids at once."""
+    too_large = Reply(413, {"error": "The answer is too large: ask for fewer assemblies"})
+    harness.script.will(too_large, Reply(body=statuses(["a1", "a2", "a3", "a4"])))
+    found = harness.call("get_batch_status", ["a1", "a2", "a3", "a4"])
+    assert all(found.values())
+    assert [len(asked["assemblyIds"]) for asked in harness.script.asked] == [4, 2, 2]
+
+
+@pytest.mark.parametrize("body", [{}, {"statuses": []}, {"statuses": {"a1": {"ok": 1}}}])
+def test_unreadable_batch_is_a_bad_payload(harness: Harness, body: Any) -> None:
+    """A batch answer without documents by id says so."""
+    harness.script.will(Reply(200, body))
+    with pytest.raises(BadPayloadError):
+        harness.call("get_batch_status", ["a1"])
+
+
+def test_batch_failure_is_raised(harness: Harness) -> None:
+    """A chunk that is refused refuses the batch."""
+    harness.script.will(Reply(401, {"error": "Authentication required"}))
+    with pytest.raises(UnauthorizedError):
+        harness.call("get_batch_status", [f"a{number}" for number in range(300)])
+
+
+def test_wait_polls_by_state(harness: Harness) -> None:
+    """Five seconds while a job waits, two while it runs, until it has ended."""
+    running = document(execution_start="2026-11-22T10:00:00.000Z")
+    harness.script.will(
+        Reply(body=document()),
+        Reply(body=document(ok="ASSEMBLY_UPLOADING")),
+        Reply(body=running),
+        Reply(body=document(ok="ASSEMBLY_EXECUTING")),
+        Reply(body=completed()),
+    )
+    assert harness.call("wait", "a1", 60).completed
+    assert harness.naps.taken == [5, 5, 2, 2]
+
+
+def test_wait_slows_down_for_a_missing_assembly(harness: Harness) -> None:
+    """404 grows by a fifth to ten seconds, and starts over once it was found."""
+    harness.script.will(
+        *[NOT_FOUND] * 12, Reply(body=document()), NOT_FOUND, Reply(body=completed())
+    )
+    harness.call("wait", "a1", 600)
+    missing = harness.naps.taken[:12]
+    assert missing[:3] == pytest.approx([2, 2.4, 2.88])
+    assert missing == sorted(missing)
+    assert missing[-1] == 10
+    assert harness.naps.taken[12:] == [5, 2]
+
+
+def test_wait_obeys_retry_after(harness: Harness) -> None:
+    """The service's word wins over the client's own rhythm, for every kind of answer."""
+    wish = {"Retry-After": "9"}
+    harness.script.will(
+        Reply(body=document(), headers=wish),
+        Reply(404, NOT_FOUND.body, wish),
+        Reply(429, {"error": "slow down"}, wish),
+        Reply(body=completed()),
+    )
+    harness.call("wait", "a1", 600)
+    assert harness.naps.taken == [9, 9, 9]
+
+
+def test_wait_returns_a_failed_job(harness: Harness) -> None:
+    """A job that failed has ended: its document is the answer."""
+    harness.script.will(Reply(body=document(error="TIMEOUT")))
+    assert harness.call("wait", "a1", 60).error == "TIMEOUT"
+
+
+def test_wait_times_out_with_the_last_document(harness: Harness) -> None:
+    """The error carries what is known, after one look at the deadline itself."""
+    harness.script.will(Reply(body=document(progress_pct=40)))
+    with pytest.raises(WaitTimeoutError) as raised:
+        harness.call("wait", "a1", 12)
+    assert raised.value.document is not None
+    assert raised.value.document.progress_pct == 40
+    assert harness.naps.taken == [5, 5, 2]
+    assert len(harness.script.asked) == 4
+
+
+def test_wait_times_out_without_a_document(harness: Harness) -> None:
+    """An assembly that never appeared has none, and the last refusal is the cause."""
+    harness.script.will(NOT_FOUND)
+    with pytest.raises(WaitTimeoutError) as raised:
+        harness.call("wait", "a1", 3)
+    assert raised.value.document is None
+    assert isinstance(raised.value.__cause__, NotFoundError)
+
+
+def test_wait_outlives_an_outage(harness: Harness) -> None:
+    """A service that is down for longer than a look-up retries is asked again."""
+    harness.script.will(*[Reply(503, {})] * 9, Reply(body=completed()))
+    assert harness.call("wait", "a1", 600).completed
+
+
+def test_wait_does_not_outlive_a_refusal(harness: Harness) -> None:
+    """What will not change by waiting is raised at once."""
+    harness.script.will(Reply(403, {"error": "Access denied"}))
+    with pytest.raises(ForbiddenError):
+        harness.call("wait", "a1", 600)
+
+
+def test_ended_job_is_cached_for_a_while(harness: Harness) -> None:
+    """The second look-up is free, until the document is five minutes old."""
+    harness.script.will(Reply(body=completed()))
+    harness.call("get_status", "a1")
+    harness.clock.now += 299
+    harness.call("get_status", "a1")
+    assert len(harness.script.asked) == 1
+    harness.clock.now += 2
+    harness.call("get_status", "a1")
+    assert len(harness.script.asked) == 2
+
+
+def test_running_job_is_not_cached(harness: Harness) -> None:
+    """What may change is asked for each time."""
+    harness.script.will(Reply(body=document()))
+    harness.call("get_status", "a1")
+    harness.call("get_status", "a1")
+    assert len(harness.script.asked) == 2
+
+
+def test_cache_drops_the_least_recently_used(harness: Harness) -> None:
+    """The cache is bounded."""
+    harness.client = harness.remake(cache_size=2)
+    for name in ("a1", "a2", "a1", "a3"):
+        harness.script.will(Reply(body=completed(name)))
+        harness.call("get_status", name)
+    asked = len(harness.script.asked)
+    harness.call("get_status", "a1")
+    assert len(harness.script.asked) == asked
+    harness.script.will(Reply(body=completed("a2")))
+    harness.call("get_status", "a2")
+    assert len(harness.script.asked) == asked + 1
+
+
+def test_cache_can_be_off(harness: Harness) -> None:
+    """Size 0 keeps nothing."""
+    harness.client = harness.remake(cache_size=0)
+    harness.script.will(Reply(body=completed()))
+    harness.call("get_status", "a1")
+    harness.call("get_status", "a1")
+    assert len(harness.script.asked) == 2
+
+
+@pytest.fixture
+def script() -> Script:
+    return Script()
+
+
+@pytest.fixture
+def naps() -> Naps:
+    return Naps(Clock())
+
+
+@pytest.fixture
+def by_invoke(script: Script, naps: Naps) -> tuple[StatusClient, FakeLambda]:
+    fake = FakeLambda(script)
+    return StatusClient("jobplane-status", client=fake, sleep=naps.sleep), fake
+
+
+@pytest.fixture
+def service(script: Script) -> Iterator[HttpService]:
+    service = HttpService(script)
+    yield service
+    service.close()
+
+
+def test_cache_is_apart_for_each_user(
+    by_invoke: tuple[StatusClient, FakeLambda], script: Script
+) -> None:
+    """One user's document is never another's answer."""
+    script.will(Reply(body=completed()), Reply(403, {"error": "Access denied"}))
+    by_invoke[0].get_status("a1", "u1")
+    with pytest.raises(ForbiddenError):
+        by_invoke[0].get_status("a1", "u2")
+
+
+def test_cache_is_apart_for_each_token(service: HttpService, script: Script) -> None:
+    """A token that was not accepted opens no cached document; it is fetched for each call."""
+    script.will(Reply(body=completed()), Reply(401, {"error": "Authentication required"}))
+    tokens = iter(["good", "forged"])
+    with HttpStatusClient(service.url, lambda: next(tokens)) as client:
+        client.get_status("a1")
+        with pytest.raises(UnauthorizedError):
+            client.get_status("a1")
+    assert [asked["authorization"] for asked in script.asked] == ["Bearer good", "Bearer forged"]
+
+
+async def test_token_may_be_a_coroutine_function(service: HttpService, script: Script) -> None:
+    """The non-blocking client awaits its token."""
+
+    async def token() -> str:
+        return "fresh"
+
+    script.will(Reply(body=completed()))
+    async with AsyncHttpStatusClient(service.url, token) as client:
+        await client.get_status("a1")
+    assert script.asked[0]["authorization"] == "Bearer fresh"
+
+
+def test_dropped_connection_is_tried_again(
+    service: HttpService, script: Script, naps: Naps
+) -> None:
+    """A connection that the peer closes is no answer, and the read is repeated."""
+    script.will(ConnectionError(), Reply(body=completed()))
+    with HttpStatusClient(service.url, "t1", sleep=naps.sleep) as client:
+        assert client.get_status("a1").completed
+
+
+def test_nobody_listening_is_unavailable(naps: Naps) -> None:
+    """A refused connection is tried again, then raised."""
+    with (
+        HttpStatusClient("http://127.0.0.1:1", "t1", sleep=naps.sleep) as client,
+        pytest.raises(ServiceUnavailableError),
+    ):
+        client.get_status("a1")
+    assert len(naps.taken) == 3
+
+
+def test_silence_is_a_timeout() -> None:
+    """An answer that does not come is a timeout of its own kind, and is not repeated."""
+    asked = []
+
+    def silent(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        raise httpx.ReadTimeout("silence", request=request)
+
+    with httpx.Client(transport=httpx.MockTransport(silent)) as http:
+        client = HttpStatusClient("http://status.test", "t1", client=http)
+        with pytest.raises(CallTimeoutError):
+            client.get_status("a1")
+        client.close()
+        assert not http.is_closed
+    assert len(asked) == 1
+
+
+def test_token_stays_out_of_texts() -> None:
+    """Neither an error nor a repr tells the token."""
+    with pytest.raises(ServiceUnavailableError) as raised:
+        HttpStatusClient("http://127.0.0.1:1", "s3cret", sleep=lambda seconds: None).get_status(
+            "a1"
+        )
+    assert "s3cret" not in repr(raised.value) + str(raised.value.__cause__)
+
+
+def client_error(code: str, status: int = 400) -> ClientError:
+    return ClientError(
+        {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Invoke"
+    )
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "calls"),
+    [
+        (client_error("TooManyRequestsException", 429), ServiceUnavailableError, 4),
+        (client_error("ServiceException", 500), ServiceUnavailableError, 4),
+        (client_error("AccessDeniedException", 403), InvocationError, 1),
+        (client_error("ResourceNotFoundException", 404), InvocationError, 1),
+        (NoCredentialsError(), InvocationError, 1),
+        (ConnectTimeoutError(endpoint_url="https://lambda.test"), ServiceUnavailableError, 4),
+        (BotoReadTimeoutError(endpoint_url="https://lambda.test"), CallTimeoutError, 1),
+    ],
+)
+def test_failed_invocation_has_its_error(
+    by_invoke: tuple[StatusClient, FakeLambda],
+    script: Script,
+    failure: Exception,
+    error: type[JobplaneError],
+    calls: int,
+) -> None:
+    """Throttles are tried again; a missing function or permission is not a missing assembly."""
+    script.will(failure)
+    with pytest.raises(error):
+        by_invoke[0].get_status("a1", "u1")
+    assert len(script.asked) == calls
+
+
+def test_function_error_is_told(by_invoke: tuple[StatusClient, FakeLambda], script: Script) -> None:
+    """A crash of the function is not mistaken for an answer."""
+    client, fake = by_invoke
+    script.will(Reply())
+    fake.function_error = "Unhandled"
+    fake.raw = (
+        b'{"errorMessage":"Task timed out after 30.00 seconds","errorType":"Sandbox.Timedout"}'
+    )
+    with pytest.raises(FunctionError, match="Sandbox.Timedout: Task timed out") as raised:
+        client.get_status("a1", "u1")
+    assert raised.value.error_type == "Sandbox.Timedout"
+    fake.raw = b"not json"
+    with pytest.raises(FunctionError):
+        client.get_status("a1", "u1")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"null", b"[]", b'{"statusCode":"200","body":"{}"}', b'{"statusCode":200}']
+)
+def test_answer_without_envelope_is_a_bad_payload(
+    by_invoke: tuple[StatusClient, FakeLambda], script: Script, raw: bytes
+) -> None:
+    """A function that is not the status function says something else."""
+    client, fake = by_invoke
+    script.will(Reply())
+    fake.raw = raw
+    with pytest.raises(BadPayloadError):
+        client.get_status("a1", "u1")
+
+
+def test_own_lambda_client_waits_for_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client made here has the function's time and no retries of its own."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    client = StatusClient("f", region="eu-west-1", endpoint_url="http://127.0.0.1:1")
+    config = client._driver.transport._client.meta.config  # type: ignore[attr-defined]
+    assert config.read_timeout == 35
+    assert config.retries["total_max_attempts"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        (
+            {"error": "INPUT_MISSING", "message": "a.csv is not there"},
+            "INPUT_MISSING: a.csv is not there",
+        ),
+        ({"error": "boom", "message": "boom"}, "boom"),
+        ({"error": "E", "message": "two\nlines \x1b[31m"}, "E: two lines [31m"),
+        ({"ok": "ASSEMBLY_COMPLETED", "execution_duration": 5.25}, "Completed in 5.2s"),
+        ({"ok": "ASSEMBLY_COMPLETED"}, "Completed"),
+        ({"ok": "ASSEMBLY_CANCELED"}, "Cancelled"),
+        ({}, "Waiting"),
+        ({"ok": "ASSEMBLY_UPLOADING"}, "Waiting"),
+        ({"ok": "ASSEMBLY_EXECUTING"}, "Processing"),
+        (
+            {
+                "execution_start": "2026-11-22T10:00:00.000Z",
+                "progress_pct": 99.9,
+                "steps_total": 5,
+                "steps_completed": 2,
+                "current_step": "resize",
+            },
+            "99 % (2/5 steps) resize",
+        ),
+        ({"ok": "ASSEMBLY_EXECUTING", "progress_pct": 0.0, "steps_total": 3}, "0 % (0/3 steps)"),
+        ({"ok": "ASSEMBLY_EXECUTING", "progress_pct": 40, "stalled": True}, "40 %, stalled"),
+    ],
+)
+def test_progress_message(fields: dict[str, Any], line: str) -> None:
+    """One printable line for each state, from the model and from a plain mapping."""
+    raw = document(**fields)
+    assert progress_message(raw) == line
+    assert progress_message(AssemblyDocument.model_validate(raw)) == line
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("statement", "spared"),
+    [
+        ("import jobplane_client", {"httpx", "websockets", "pydantic", "botocore", "hmac"}),
+        (
+            "from jobplane_client import verify_webhook, progress_message",
+            {"httpx", "websockets", "pydantic", "botocore", "jobplane_models"},
+        ),
+        ("from jobplane_client import HttpStatusClient", {"websockets", "botocore", "boto3"}),
+        ("from jobplane_client import JobSocket", {"httpx", "botocore", "boto3"}),
+        ("from jobplane_client import StatusClient", {"httpx", "websockets", "boto3"}),
+    ],
+)
+def test_import_loads_what_it_needs(statement: str, spared: set[str]) -> None:
+    """A name loads its own dependencies and no others."""
+    assert not loaded_after(statement) & spared
+
+
+def test_public_names_are_there() -> None:
+    """Everything announced can be imported, and nothing else."""
+    for name in jobplane_client.__all__:
+        assert getattr(jobplane_client, name) is not None
+    assert dir(jobplane_client) == sorted(jobplane_client.__all__)
+    with pytest.raises(AttributeError):
+        _ = jobplane_client.nothing  # type: ignore[attr-defined]
+
+
+def test_errors_are_drawn_as_they_are() -> None:
+    """The tree at the top of the package names every error below its base."""
+    lines = (jobplane_client.__doc__ or "").splitlines()
+    tree = lines[lines.index("JobplaneError") :]
+    parents: list[str] = []
+    drawn: dict[str, str] = {}
+    for line in tree:
+        depth = (len(line) - len(line.lstrip("│├└─ "))) // 4
+        name = line.lstrip("│├└─ ").split()[0]
+        parents[depth:] = [name]
+        drawn[name] = parents[depth - 1] if depth else "Exception"
+    errors = {
+        name: getattr(jobplane_client, name).__bases__[0].__name__
+        for name in jobplane_client.__all__
+        if name.endswith("Error")
+    }
+    assert drawn == errors

@@ -1,0 +1,849 @@
+"""JobSocket against a socket service that cuts off, repeats, reorders and loses messages."""
+
+import asyncio
+import json
+import logging
+import random
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobplane_client import (
+    BadPayloadError,
+    ConflictError,
+    ConnectionLostError,
+    ForbiddenError,
+    InvalidRequestError,
+    JobCancelledError,
+    JobFailedError,
+    JobplaneError,
+    JobSocket,
+    JobTimeoutError,
+    NotFoundError,
+    RateLimitedError,
+    RefusedError,
+    ServiceUnavailableError,
+    UnauthorizedError,
+    UnknownMessage,
+)
+from jobplane_client._protocol import parse_message
+from jobplane_models.messages import (
+    AcknowledgmentMessage,
+    CompleteMessage,
+    ErrorMessage,
+    ProgressMessage,
+    ResponseMessage,
+)
+from tests.unit.client_fakes import TIME, Clock, SocketService, Timers
+
+TOKEN = "t1"
+PING, PONG, AGE = 1000.0, 500.0, 100_000.0
+
+pytestmark = pytest.mark.timeout(20)
+
+
+class Opener(Protocol):
+    """Makes a socket to the service of the test."""
+
+    def __call__(self, token: Any = TOKEN, **settings: Any) -> JobSocket: ...
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[SocketService]:
+    async with SocketService() as service:
+        yield service
+
+
+@pytest.fixture
+def timers() -> Timers:
+    return Timers()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def open_socket(service: SocketService, timers: Timers, clock: Clock) -> Opener:
+    def make(token: Any = TOKEN, **settings: Any) -> JobSocket:
+        known = {"ping_every": PING, "ping_timeout": PONG, "max_age": AGE}
+        known |= {"sleep": timers, "clock": clock}
+        return JobSocket(service.url, token, **(known | settings))
+
+    return make
+
+
+@pytest.fixture
+async def socket(open_socket: Opener) -> AsyncIterator[JobSocket]:
+    async with open_socket() as socket:
+        yield socket
+
+
+def running(awaitable: Any) -> asyncio.Task[Any]:
+    return asyncio.create_task(awaitable)
+
+
+async def collect(messages: AsyncIterator[Any]) -> list[Any]:
+    return [message async for message in messages]
+
+
+def seqs(messages: list[Any]) -> list[int]:
+    return [message.seq for message in messages if hasattr(message, "seq")]
+
+
+async def test_run_returns_the_result(service: SocketService, socket: JobSocket) -> None:
+    """A job's progress is reported as it comes, and its result returned."""
+    heard: list[float] = []
+
+    async def on_progress(message: ProgressMessage) -> None:
+        heard.append(message.percentage)
+
+    task = running(socket.run("delay", {"seconds": 1}, on_progress=on_progress, id="j1"))
+    await service.until(lambda: "j1" in service.jobs)
+    await service.progress("j1", 50)
+    await service.complete("j1", {"done": True})
+    assert await task == {"done": True}
+    assert heard == [50]
+    assert service.sent("delay")[0]["payload"] == {"seconds": 1}
+
+
+async def test_progress_callback_may_be_plain(service: SocketService, socket: JobSocket) -> None:
+    """A function that is no coroutine function is called as well."""
+    heard: list[int] = []
+    task = running(
+        socket.run("delay", on_progress=lambda message: heard.append(message.seq), id="j")
+    )
+    await service.until(lambda: service.jobs)
+    await service.progress("j", 50)
+    await service.complete("j")
+    await task
+    assert heard == [1]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("PROCESSING_FAILED", JobFailedError),
+        ("CANCELLED", JobCancelledError),
+        ("TIMEOUT", JobTimeoutError),
+        ("INTERNAL_ERROR", JobFailedError),
+        ("A_CODE_OF_TOMORROW", JobFailedError),
+    ],
+)
+async def test_run_raises_how_the_job_ended(
+    service: SocketService, socket: JobSocket, code: str, error: type[JobplaneError]
+) -> None:
+    """A job without a result raises its kind of end, unknown codes included."""
+    task = running(socket.run("delay", id="j1"))
+    await service.until(lambda: service.jobs)
+    await service.fail("j1", code)
+    with pytest.raises(error, match="it broke"):
+        await task
+
+
+async def test_request_returns_the_data(socket: JobSocket) -> None:
+    """An action that is answered at once gives its data."""
+    assert await socket.request("echo", {"n": 1}) == {"echo": {"n": 1}}
+    assert await socket.request("ping") == {}
+
+
+async def test_request_of_a_queued_action_returns_its_acknowledgement(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """There is no data yet; the job's messages go to whoever iterates."""
+    assert (await socket.request("delay", id="j1"))["status"] == "queued"
+    await service.complete("j1")
+    assert isinstance(await anext(socket), CompleteMessage)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("VALIDATION_ERROR", InvalidRequestError),
+        ("INVALID_ACTION", InvalidRequestError),
+        ("FORBIDDEN", ForbiddenError),
+        ("NOT_FOUND", NotFoundError),
+        ("DUPLICATE_REQUEST", ConflictError),
+        ("RATE_LIMITED", RateLimitedError),
+        ("SERVICE_UNAVAILABLE", ServiceUnavailableError),
+        ("INTERNAL_ERROR", ServiceUnavailableError),
+    ],
+)
+async def test_request_raises_the_refusal(
+    service: SocketService, socket: JobSocket, code: str, error: type[RefusedError]
+) -> None:
+    """Each code has its error, with fields and the time to wait."""
+    details = [{"field": "payload.x", "message": "no"}]
+    body = {"code": code, "message": "no", "details": details, "retry_after_ms": 1500}
+    service.replies["echo"] = deque([{"type": "error", "error": body}])
+    with pytest.raises(error) as raised:
+        await socket.request("echo")
+    assert type(raised.value) is error
+    assert raised.value.code == code
+    assert raised.value.fields == tuple(details)
+    assert raised.value.retry_after == 1.5
+
+
+async def test_request_queued_before_connecting_is_sent(
+    service: SocketService, open_socket: Opener
+) -> None:
+    """A message may be sent before there is a connection."""
+    socket = open_socket()
+    request_id = await socket.send("delay", {"seconds": 1}, metadata={"on_disconnect": "cancel"})
+    async with socket:
+        await service.until(lambda: request_id in service.jobs)
+    assert service.sent("delay")[0]["metadata"] == {"on_disconnect": "cancel"}
+
+
+async def test_cut_off_job_is_resumed(service: SocketService, socket: JobSocket) -> None:
+    """After a cut the client asks from where it stood, and misses nothing that counts."""
+    request_id = await socket.send("delay")
+    following = running(collect(socket.follow(request_id)))
+    await service.until(lambda: request_id in service.jobs)
+    await service.progress(request_id, 10)
+    await service.progress(request_id, 20)
+    # What is asked next is answered after the progress was heard.
+    await socket.request("echo")
+    await service.cut()
+    await service.progress(request_id, 30, lost=True)
+    await service.until(lambda: service.sent("subscribe"))
+    await socket.request("echo")
+    await service.progress(request_id, 40)
+    await service.complete(request_id, {"n": 1})
+    messages = await following
+    assert seqs(messages) == [1, 2, 3, 4, 5]
+    assert isinstance(messages[0], AcknowledgmentMessage)
+    assert isinstance(messages[-1], CompleteMessage)
+    assert [message["payload"]["since_seq"] for message in service.sent("subscribe")] == [2]
+    assert len(service.sent("delay")) == 1
+
+
+@pytest.mark.parametrize("end", ["COMPLETED", "FAILED", "CANCELLED"])
+async def test_end_during_a_cut_is_delivered_once(
+    service: SocketService, socket: JobSocket, end: str
+) -> None:
+    """A job that ended while nobody was connected ends for the caller, with its stored outcome."""
+    task = running(socket.run("delay", id="j1"))
+    await service.until(lambda: service.jobs)
+    await socket.request("echo")
+    await service.cut(1001)
+    if end == "COMPLETED":
+        await service.complete("j1", {"n": 1}, lost=True)
+        assert await task == {"n": 1}
+    else:
+        code = "CANCELLED" if end == "CANCELLED" else "PROCESSING_FAILED"
+        await service.fail("j1", code, lost=True)
+        with pytest.raises(JobCancelledError if end == "CANCELLED" else JobFailedError):
+            await task
+    await service.connected(2)
+    await service.say(
+        {"type": "complete", "request_id": "j1", "seq": 9, "result": {}, "timestamp": TIME}
+    )
+    await service.say({"type": "novelty"})
+    assert isinstance(await anext(socket), UnknownMessage)
+
+
+async def test_repeated_and_reordered_messages_are_dropped(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """The caller sees rising numbers and one end, whatever arrives."""
+    request_id = await socket.send("delay")
+    following = running(collect(socket.follow(request_id)))
+    await service.until(lambda: service.jobs)
+
+    def message(kind: str, seq: int) -> dict[str, Any]:
+        head = {"type": kind, "request_id": request_id, "seq": seq, "timestamp": TIME}
+        if kind == "progress":
+            return head | {"percentage": seq, "message": ""}
+        return head | {"result": {"seq": seq}}
+
+    for seq in (1, 1, 3, 2, 3, 5, 4):
+        await service.say(message("progress", seq))
+    await service.say(message("complete", 6))
+    await service.say(message("progress", 7))
+    await service.say(message("complete", 6))
+    await service.say({"type": "novelty"})
+    assert isinstance(await anext(socket), UnknownMessage)
+    assert seqs(await following) == [1, 3, 5, 6]
+
+
+async def test_end_is_kept_whatever_its_number(service: SocketService, socket: JobSocket) -> None:
+    """A badly numbered end still ends the request, under a number that rises."""
+    request_id = await socket.send("delay")
+    await service.until(lambda: service.jobs)
+    head = {"request_id": request_id, "seq": 5, "timestamp": TIME}
+    await service.say(head | {"type": "progress", "percentage": 1, "message": ""})
+    await service.say(head | {"type": "complete", "result": {}})
+    messages = await collect(socket.follow(request_id))
+    assert seqs(messages) == [5, 6]
+
+
+async def test_unacknowledged_request_is_sent_again(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """A lost acknowledgement makes no second job: the same id goes out, and is listened to."""
+    service.cut_before_answering.add("delay")
+    task = running(socket.run("delay", {"seconds": 1}))
+    await service.until(lambda: service.sent("subscribe"))
+    first, second = service.sent("delay")
+    assert first == second
+    assert len(service.jobs) == 1
+    await socket.request("echo")
+    await service.complete(first["id"], {"n": 1})
+    assert await task == {"n": 1}
+
+
+async def test_unanswered_request_is_sent_again(service: SocketService, socket: JobSocket) -> None:
+    """A short action that was cut off is asked again on the next connection."""
+    service.cut_before_answering.add("echo")
+    assert await socket.request("echo", {"n": 1}) == {"echo": {"n": 1}}
+    assert len(service.sent("echo")) == 2
+
+
+async def test_known_id_is_listened_to(service: SocketService, open_socket: Opener) -> None:
+    """A job that another process began under the same id is picked up where it stands."""
+    async with open_socket() as first:
+        await first.request("delay", id="order-7")
+        await service.progress("order-7", 40)
+    async with open_socket() as second:
+        following = running(second.run("delay", id="order-7"))
+        await service.until(lambda: service.sent("subscribe"))
+        await second.request("echo")
+        await service.complete("order-7", {"n": 1})
+        assert await following == {"n": 1}
+    async with open_socket() as third:
+        assert await third.run("delay", id="order-7") == {"n": 1}
+
+
+async def test_lost_end_is_found_by_the_next_rounds(
+    service: SocketService, socket: JobSocket, timers: Timers
+) -> None:
+    """A request that was silent between two pings is asked about."""
+    task = running(socket.run("delay", id="j1"))
+    await service.until(lambda: service.sent("subscribe"))
+    await socket.request("echo")
+    await service.complete("j1", {"n": 1}, lost=True)
+    for _ in range(2):
+        await timers.fire(PING)
+        await service.until(lambda: service.sent("ping"))
+        await socket.request("echo")
+        await timers.fire(PONG)
+    assert await task == {"n": 1}
+    assert service.attempts == 1
+
+
+async def test_ping_without_answer_makes_a_new_connection(
+    service: SocketService, socket: JobSocket, timers: Timers
+) -> None:
+    """A connection that swallows a ping is dead, whatever TCP thinks."""
+    service.mute.add("ping")
+    await timers.fire(PING)
+    await service.until(lambda: service.sent("ping"))
+    await timers.fire(PONG)
+    await service.connected(2)
+    assert service.sent("ping") == [{"action": "ping"}]
+
+
+async def test_old_connection_is_renewed(
+    service: SocketService, socket: JobSocket, timers: Timers, clock: Clock
+) -> None:
+    """Before the limit the client changes connections, and its jobs go along."""
+    request_id = await socket.send("delay")
+    await service.until(lambda: service.jobs)
+    await socket.request("echo")
+    clock.now += AGE - 10
+    await timers.fire(PING)
+    await service.until(lambda: service.sent("ping"))
+    await socket.request("echo")
+    pauses = len(timers.asked)
+    await timers.fire(PONG)
+    await service.until(lambda: service.sent("subscribe"))
+    assert [seconds for seconds in timers.asked[pauses:] if seconds < Timers.LONG] == [10]
+    assert service.sent("subscribe")[0]["payload"]["request_id"] == request_id
+    assert service.attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, UnauthorizedError), (403, ForbiddenError), (429, RateLimitedError)]
+)
+async def test_refused_handshake_raises(
+    service: SocketService, open_socket: Opener, status: int, error: type[RefusedError]
+) -> None:
+    """Entering raises what the service said, after one attempt."""
+    service.refusals.append((status, {"Retry-After": "30"}))
+    with pytest.raises(error) as raised:
+        async with open_socket("s3cret"):
+            pass
+    assert raised.value.status_code == status
+    assert raised.value.retry_after == 30
+    assert "s3cret" not in str(raised.value) + str(raised.value.__cause__)
+    assert service.attempts == 1
+
+
+async def test_refused_token_ends_the_session(service: SocketService, socket: JobSocket) -> None:
+    """401 on a later connection is final for everybody who waits."""
+    waiting = [
+        running(socket.run("delay", id="j1")),
+        running(collect(socket.follow("j2"))),
+        running(collect(socket)),
+    ]
+    await service.until(lambda: "j1" in service.jobs and service.sent("subscribe"))
+    service.jobs["j2"] = service.jobs["j1"]
+    service.refusals.append((401, {}))
+    await service.cut()
+    outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes[:1]] == [UnauthorizedError]
+    assert isinstance(outcomes[2], UnauthorizedError)
+    assert service.attempts == 2
+    with pytest.raises(UnauthorizedError):
+        await socket.send("echo")
+
+
+async def test_refusal_that_passes_is_outwaited(
+    service: SocketService, socket: JobSocket, timers: Timers
+) -> None:
+    """On a later connection 429 and 5xx are tried again, as late as the service asks."""
+    service.refusals.extend([(429, {"Retry-After": "20"}), (503, {}), (500, {})])
+    await service.cut()
+    await service.connected(2)
+    assert await socket.request("echo", {"n": 1}) == {"echo": {"n": 1}}
+    assert service.attempts == 5
+    assert 20 in timers.asked
+
+
+async def test_dead_service_is_given_up(service: SocketService, open_socket: Opener) -> None:
+    """After so many failures in a row everybody hears of it."""
+    async with open_socket(max_failures=4) as socket:
+        task = running(socket.request("delay", id="j"))
+        await task
+        service.refusals.extend([(503, {})] * 5)
+        await service.cut()
+        with pytest.raises(ConnectionLostError):
+            await collect(socket)
+    assert service.attempts == 6
+
+
+async def test_nobody_there_raises_on_entering(timers: Timers) -> None:
+    """A first connection that can't be had is not tried for long."""
+    with pytest.raises(ConnectionLostError):
+        async with JobSocket("ws://127.0.0.1:1", "t", sleep=timers):
+            pass
+    assert len(timers.asked) == 3
+
+
+async def test_url_must_be_a_sockets(timers: Timers) -> None:
+    """A wrong scheme is told without the token."""
+    with pytest.raises(ConnectionLostError) as raised:
+        async with JobSocket("https://example.test", "s3cret", sleep=timers):
+            pass
+    assert "s3cret" not in repr(raised.value)
+    assert raised.value.__suppress_context__
+
+
+async def test_token_is_fresh_for_each_connection(
+    service: SocketService, timers: Timers, open_socket: Opener
+) -> None:
+    """A token function is asked each time; the URL keeps its own query."""
+    tokens = iter(["one", "two"])
+
+    async def token() -> str:
+        return next(tokens)
+
+    async with JobSocket(f"{service.url}?v=1", token, sleep=timers) as socket:
+        await service.cut()
+        await service.connected(2)
+        await socket.request("echo")
+    assert service.queries == [
+        {"v": ["1"], "Authorization": ["one"]},
+        {"v": ["1"], "Authorization": ["two"]},
+    ]
+
+
+async def test_failing_token_function_is_tried_again(
+    service: SocketService, open_socket: Opener
+) -> None:
+    """An identity provider may be away for a moment."""
+    outcomes = iter([OSError(), "good"])
+
+    def token() -> str:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async with open_socket(token) as socket:
+        await socket.request("echo")
+
+
+async def test_expired_token_is_replaced(service: SocketService, open_socket: Opener) -> None:
+    """UNAUTHORIZED on an open connection leads to a new one, where the request is sent again."""
+    tokens = iter(["old", "new"])
+    body = {"code": "UNAUTHORIZED", "message": "The token has expired"}
+    async with open_socket(lambda: next(tokens)) as socket:
+        service.mute.add("echo")
+        task = running(socket.request("echo", {"n": 1}))
+        await service.until(lambda: service.sent("echo"))
+        service.mute.clear()
+        await service.say({"type": "error", "error": body, "timestamp": TIME})
+        assert await task == {"echo": {"n": 1}}
+    assert [query["Authorization"] for query in service.queries] == [["old"], ["new"]]
+
+
+async def test_request_that_is_never_authorized_raises(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """One new connection is tried, not a thousand."""
+    body = {"code": "UNAUTHORIZED", "message": "no"}
+    service.replies["echo"] = deque([{"type": "error", "error": body}] * 2)
+    with pytest.raises(UnauthorizedError):
+        await socket.request("echo")
+    assert service.attempts == 2
+
+
+@pytest.mark.parametrize("code", [None, 1000, 1001, 1008, 1011, 1012])
+async def test_closed_connection_is_opened_again(
+    service: SocketService, socket: JobSocket, code: int | None
+) -> None:
+    """Whatever the close code, work goes on."""
+    await service.cut(code)
+    assert await socket.request("echo", {"n": 1}) == {"echo": {"n": 1}}
+    assert service.attempts == 2
+
+
+async def test_message_too_big_for_the_peer_is_not_repeated(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """Close code 1009 ends the largest request that is under way; the others go on."""
+    service.mute |= {"large", "small"}
+    large = running(socket.request("large", {"text": "x" * 5000}))
+    small = running(socket.request("small", {"text": "x"}))
+    await service.until(lambda: service.sent("large") and service.sent("small"))
+    await service.cut(1009)
+    with pytest.raises(InvalidRequestError) as raised:
+        await large
+    assert raised.value.code == "PAYLOAD_TOO_LARGE"
+    await service.until(lambda: len(service.sent("small")) == 2)
+    assert len(service.sent("large")) == 1
+    small.cancel()
+
+
+async def test_large_message_travels_in_small_frames(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """API Gateway takes frames of 32 KB; characters may lie across two of them."""
+    text = "ä" * 45_000
+    assert await socket.request("echo", {"text": text}) == {"echo": {"text": text}}
+    assert max(service.frame_sizes) <= 32 * 1024
+    assert len([size for size in service.frame_sizes if size]) == 3
+
+
+async def test_too_large_message_is_refused_here(service: SocketService, socket: JobSocket) -> None:
+    """Above 96 KB of UTF-8 nothing is sent."""
+    with pytest.raises(InvalidRequestError) as raised:
+        await socket.send("echo", {"text": "ä" * 49_200})
+    assert raised.value.code == "PAYLOAD_TOO_LARGE"
+    await socket.request("echo", {})
+    assert len(service.received) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"action": "a", "id": "no spaces"},
+        {"action": 5},
+        {"action": "a", "metadata": {"n": 1}},
+        {"action": "a", "payload": {"x": {1, 2}}},
+        {"action": "a", "payload": {"x": float("nan")}},
+        {"action": "a", "payload": {"x": "\ud800"}},
+    ],
+)
+async def test_malformed_message_is_refused_here(
+    socket: JobSocket, message: dict[str, Any]
+) -> None:
+    """What the service would refuse is not sent."""
+    with pytest.raises(InvalidRequestError) as raised:
+        await socket.send(**message)
+    assert raised.value.fields
+
+
+async def test_same_id_is_the_same_request(service: SocketService, socket: JobSocket) -> None:
+    """Sending the same again changes nothing; something else under the id is refused."""
+    service.mute.add("delay")
+    assert await socket.send("delay", {"n": 1}, id="j1") == "j1"
+    assert await socket.send("delay", {"n": 1}, id="j1") == "j1"
+    with pytest.raises(ConflictError):
+        await socket.send("delay", {"n": 2}, id="j1")
+    await socket.request("echo")
+    assert len(service.sent("delay")) == 1
+
+
+async def test_refused_repetition_says_nothing_about_the_job(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """The first copy may have been taken, so a busy service is asked once more."""
+    service.cut_before_answering.add("delay")
+    busy = {"code": "RATE_LIMITED", "message": "busy", "retry_after_ms": 50}
+    task = running(socket.run("delay"))
+    await service.until(lambda: service.sent("delay"))
+    service.replies["delay"] = deque([{"type": "error", "error": busy}])
+    await service.until(lambda: service.sent("subscribe"))
+    await socket.request("echo")
+    (request_id,) = service.jobs
+    await service.complete(request_id, {"n": 1})
+    assert await task == {"n": 1}
+    assert len(service.sent("delay")) == 3
+
+
+async def test_unread_kinds_of_messages_do_no_harm(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """What a newer service says is passed on as it is; what is no message is ignored."""
+    for junk in ("", "nonsense", "[]", "5", '{"type":'):
+        await service.say(junk)
+    await service.say({"message": "Internal server error", "requestId": "x"})
+    await service.say({"type": "hint", "request_id": "r9", "text": "hello"})
+    await service.say({"type": "ping", "timestamp": TIME})
+    first, second = await anext(socket), await anext(socket)
+    assert isinstance(first, UnknownMessage)
+    assert first.data["message"] == "Internal server error"
+    assert isinstance(second, UnknownMessage)
+    assert (second.type, second.request_id) == ("hint", "r9")
+
+
+async def test_unreadable_result_ends_the_job(service: SocketService, socket: JobSocket) -> None:
+    """A result that can't be understood is an error, not an endless wait."""
+    task = running(socket.run("delay", id="j1"))
+    await service.until(lambda: service.jobs)
+    await service.say({"type": "complete", "request_id": "j1", "seq": 1, "result": [1]})
+    with pytest.raises(BadPayloadError):
+        await task
+
+
+async def test_unfollowed_messages_are_iterated(service: SocketService, socket: JobSocket) -> None:
+    """Messages that nobody follows come in order, until the socket is closed."""
+    request_id = await socket.send("delay")
+    await service.until(lambda: service.jobs)
+    await service.progress(request_id, 10)
+    await service.complete(request_id)
+    kinds = [type(await anext(socket)) for _ in range(3)]
+    assert kinds == [AcknowledgmentMessage, ProgressMessage, CompleteMessage]
+    rest = running(collect(socket))
+    await socket.request("echo")
+    await socket.close()
+    assert await rest == []
+
+
+async def test_following_late_misses_nothing(service: SocketService, socket: JobSocket) -> None:
+    """What came before anybody followed is still there, once."""
+    request_id = await socket.send("delay")
+    await service.until(lambda: service.jobs)
+    await service.progress(request_id, 10)
+    await service.complete(request_id)
+    await socket.request("echo")
+    assert len(await collect(socket.follow(request_id))) == 3
+    assert await collect(socket.follow(request_id)) == []
+
+
+async def test_two_may_follow_one_request(service: SocketService, socket: JobSocket) -> None:
+    """Each follower hears everything."""
+    request_id = await socket.send("delay")
+    followers = [running(collect(socket.follow(request_id))) for _ in range(2)]
+    await service.until(lambda: service.jobs)
+    await socket.request("echo")
+    await service.complete(request_id)
+    first, second = await asyncio.gather(*followers)
+    assert isinstance(first[-1], CompleteMessage)
+    assert first[-1] == second[-1]
+
+
+async def test_anothers_request_can_be_followed(
+    service: SocketService, open_socket: Opener, socket: JobSocket
+) -> None:
+    """A request of another connection is subscribed to from a known number on."""
+    async with open_socket() as other:
+        await other.request("delay", id="j1")
+        await service.progress("j1", 10)
+        await service.progress("j1", 20)
+        following = running(collect(socket.follow("j1", since_seq=1, user_id="u2")))
+        await service.until(lambda: service.sent("subscribe"))
+        await socket.request("echo")
+        await service.complete("j1")
+        assert seqs(await following) == [2, 3]
+    asked = [message["payload"] for message in service.sent("subscribe")]
+    assert {"request_id": "j1", "since_seq": 1, "user_id": "u2"} in asked
+
+
+async def test_following_what_does_not_exist_ends(socket: JobSocket) -> None:
+    """NOT_FOUND is the last message of a request that is not there."""
+    (message,) = await collect(socket.follow("nothing"))
+    assert isinstance(message, ErrorMessage)
+    assert message.error.code == "NOT_FOUND"
+
+
+async def test_hand_made_subscription_is_resumed(
+    service: SocketService, open_socket: Opener, socket: JobSocket
+) -> None:
+    """A caller who subscribes by message is subscribed again after a cut."""
+    async with open_socket() as other:
+        await other.request("delay", id="j1")
+        state = await socket.request("subscribe", {"request_id": "j1"})
+        assert state["status"] == "PENDING"
+        before = len(service.sent("subscribe"))
+        await service._connections[1].close(1001)
+        await service.until(lambda: len(service.sent("subscribe")) > before)
+
+
+async def test_omitted_result_is_told(service: SocketService, socket: JobSocket) -> None:
+    """A result too large for a state is said to be missing."""
+    task = running(socket.run("delay", id="j1"))
+    await service.until(lambda: service.sent("subscribe"))
+    await socket.request("echo")
+    await service.complete("j1", lost=True)
+    service.jobs["j1"].result = None
+    await service.cut()
+    assert await task == {"result_omitted": True}
+
+
+async def test_closing_ends_every_wait(service: SocketService, open_socket: Opener) -> None:
+    """Whoever waits when the socket closes hears that it is closed."""
+    async with open_socket() as socket:
+        task = running(socket.run("delay", id="j1"))
+        await service.until(lambda: service.jobs)
+    with pytest.raises(ConnectionLostError):
+        await task
+
+
+async def test_abandoned_request_is_forgotten(service: SocketService, socket: JobSocket) -> None:
+    """A short action that nobody waits for any more is not asked again, nor its answer kept."""
+    service.mute.add("echo")
+    task = running(socket.request("echo", id="e1"))
+    await service.until(lambda: service.sent("echo"))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await service.cut()
+    await service.connected(2)
+    service.mute.clear()
+    await service.say({"type": "response", "request_id": "e1", "data": {}, "timestamp": TIME})
+    await socket.request("echo", id="e2")
+    assert [message["id"] for message in service.sent("echo")] == ["e1", "e2"]
+    await socket.close()
+    assert await collect(socket) == []
+
+
+async def test_inbox_is_bounded(service: SocketService, open_socket: Opener) -> None:
+    """Messages that nobody reads don't fill the memory: the newest stay."""
+    async with open_socket(max_pending=5) as socket:
+        for number in range(20):
+            await service.say({"type": "hint", "n": number})
+        await socket.request("echo")
+        kept = [await anext(socket) for _ in range(5)]
+    assert [message.data["n"] for message in kept] == [15, 16, 17, 18, 19]
+
+
+async def test_entering_twice_is_refused(socket: JobSocket) -> None:
+    """A socket is one session."""
+    with pytest.raises(RuntimeError):
+        await socket.__aenter__()
+
+
+async def test_token_is_not_logged(
+    service: SocketService, open_socket: Opener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even at debug level, though the library underneath would."""
+    caplog.set_level(logging.DEBUG, logger="websockets.client")
+    caplog.set_level(logging.DEBUG)
+    async with open_socket("s3cret") as socket:
+        await socket.request("echo")
+    client_lines = [each.getMessage() for each in caplog.records if "server" not in each.name]
+    assert not any("s3cret" in line for line in client_lines)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_chaos_changes_nothing(
+    service: SocketService, open_socket: Opener, seed: int
+) -> None:
+    """Cuts, losses, repeats and late copies: each request shows rising numbers and one end."""
+    dice = random.Random(seed)
+    async with open_socket() as socket:
+        ids = [await socket.send("delay", {"n": number}) for number in range(4)]
+        following = [running(collect(socket.follow(request_id))) for request_id in ids]
+        await service.until(lambda: set(ids) <= set(service.jobs))
+        left = {request_id: dice.randint(0, 6) for request_id in ids}
+        while left:
+            request_id = dice.choice(list(left))
+            lost = dice.random() < 0.3
+            if left[request_id]:
+                left[request_id] -= 1
+                await service.progress(request_id, dice.randint(0, 100), lost=lost)
+            else:
+                del left[request_id]
+                await service.complete(request_id, {"id": request_id}, lost=lost)
+            job = service.jobs[request_id]
+            if job.progress and dice.random() < 0.4:
+                await service.tell(job, type="progress", **(job.progress | {"seq": job.seq - 1}))
+            if dice.random() < 0.25:
+                number = service.attempts
+                await service.cut(dice.choice([None, 1001, 1011]))
+                await service.connected(number + 1)
+        await service.cut()
+        for request_id, task in zip(ids, following, strict=True):
+            messages = [each for each in await task if not isinstance(each, AcknowledgmentMessage)]
+            assert seqs(messages) == sorted(set(seqs(messages)))
+            assert [type(each) for each in messages].count(CompleteMessage) == 1
+            assert messages[-1].result == {"id": request_id}
+        assert await socket.request("echo", {"n": 1}) == {"echo": {"n": 1}}
+    assert set(service.jobs) == set(ids)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=8,
+)
+KINDS = st.sampled_from(
+    ["response", "acknowledgment", "progress", "complete", "error", "pong", "ping", "novelty"]
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": KINDS | JSON,
+            "request_id": st.just("r1") | JSON,
+            "seq": st.integers(-2, 5) | JSON,
+            "timestamp": st.just(TIME) | JSON,
+            "data": JSON,
+            "result": JSON,
+            "error": st.fixed_dictionaries({"code": st.text(max_size=5)}) | JSON,
+            "status": JSON,
+            "percentage": JSON,
+            "message": JSON,
+        },
+    )
+)
+def test_no_message_breaks_the_session(message: dict[str, Any]) -> None:
+    """Whatever the service sends, reading it raises nothing."""
+    parse_message(json.dumps(message))
+
+    async def receive() -> None:
+        socket = JobSocket("ws://test", "t")
+        await socket.send("delay", id="r1")
+        socket._subscribing["s1"] = "r1"
+        socket._receive(json.dumps(message))
+        socket._receive(json.dumps({**message, "request_id": "s1"}))
+        await socket.close()
+
+    asyncio.run(receive())
+
+
+@given(st.text(max_size=50) | st.binary(max_size=50))
+def test_no_frame_breaks_the_session(raw: str | bytes) -> None:
+    """A frame that is no message is ignored or passed on."""
+    message = parse_message(raw)
+    assert message is None or isinstance(message, UnknownMessage | ResponseMessage | ErrorMessage)
