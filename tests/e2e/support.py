@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import os
+import signal
 import threading
 import time
 import uuid
@@ -303,6 +304,9 @@ class Deployed:
                 Type="SecureString",
                 Overwrite=True,
             )
+        # The function remembers what it read for a minute.
+        for pid in self.workers("status"):
+            os.kill(pid, signal.SIGKILL)
 
 
 def children(pid: int) -> set[int]:
