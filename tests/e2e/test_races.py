@@ -1,0 +1,108 @@
+"""Many at once on one request: the table decides, and it decides once."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from e2e.inside import context, load
+from e2e.support import Deployed, assert_ended_once, unique
+from e2e.test_wire import connection_of, message_event, put_request
+from jobplane_keys import owner_key, to_item
+
+pytestmark = pytest.mark.e2e
+
+CONTENDERS = 16
+ROUNDS = 40
+
+
+async def test_one_worker_takes_a_request(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of sixteen workers that reach for a request, one gets it; each round anew."""
+    processor = load(deployed, "processor", monkeypatch)
+    user = unique("user")
+    owner = owner_key("acme", user)
+    with ThreadPoolExecutor(CONTENDERS) as pool:
+        for _ in range(ROUNDS):
+            request_id = put_request(deployed, user, "gone", {"seconds": 0, "steps": 1})
+            taken = list(
+                pool.map(
+                    lambda number, wanted=request_id: processor.take(
+                        owner, wanted, processor.Invocation(f"worker-{number}", time.time() + 60)
+                    ),
+                    range(CONTENDERS),
+                )
+            )
+            winners = [row for row in taken if row is not None]
+            assert len(winners) == 1
+            assert winners[0]["attempts"] == 1
+
+
+async def test_late_worker_writes_nothing(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose lease ran out and was taken over neither renews, ends nor posts."""
+    processor = load(deployed, "processor", monkeypatch)
+    user = unique("user")
+    owner = owner_key("acme", user)
+    request_id = put_request(deployed, user, "gone", {"seconds": 0, "steps": 1})
+    slow = processor.Invocation("slow", time.time() + 60)
+    quick = processor.Invocation("quick", time.time() + 60)
+    row = processor.take(owner, request_id, slow)
+    deployed.dynamodb.update_item(
+        TableName=deployed.info["tables"]["requests"],
+        Key=to_item({"owner": owner, "request_id": request_id}),
+        UpdateExpression="SET lease_until = :past",
+        ExpressionAttributeValues=to_item({":past": int(time.time()) - 1}),
+    )
+    assert processor.take(owner, request_id, quick) is not None
+
+    with pytest.raises(processor.LeaseLostError):
+        processor.renew_lease(row, slow, int(time.time()) + 60, None)
+    with pytest.raises(processor.LeaseLostError):
+        processor.finish(processor.Job(row, slow), processor.RequestStatus.COMPLETED, {})
+    assert deployed.row(user, request_id)["lease_owner"] == "quick"
+
+
+async def test_one_id_from_many_clients(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same request sent sixteen times at once is stored once and ends once."""
+    router = load(deployed, "router", monkeypatch)
+    user = unique("user")
+    request = {"id": "job", "action": "delay", "payload": {"seconds": 0.2, "steps": 2}}
+    async with deployed.socket(user) as socket:
+        event = message_event(connection_of(deployed, user), request)
+        with ThreadPoolExecutor(CONTENDERS) as pool:
+            answers = list(pool.map(lambda _: ask(router, event), range(CONTENDERS)))
+        await socket.end_of("job")
+
+        assert {answer["type"] for answer in answers} == {"acknowledgment"}
+        assert deployed.row(user, "job")["attempts"] == 1
+        assert_ended_once(socket.of("job"))
+
+
+async def test_subscribing_at_once_counts_once(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that subscribes sixteen times at once is one listener."""
+    router = load(deployed, "router", monkeypatch)
+    user = unique("user")
+    async with deployed.socket(user):
+        connection_id = connection_of(deployed, user)
+        request_id = put_request(deployed, user, "gone", {"seconds": 0, "steps": 1})
+        event = message_event(
+            connection_id, {"action": "subscribe", "payload": {"request_id": request_id}}
+        )
+        with ThreadPoolExecutor(CONTENDERS) as pool:
+            answers = list(pool.map(lambda _: ask(router, event), range(CONTENDERS)))
+
+        assert any(answer["type"] == "response" for answer in answers)
+        assert deployed.row(user, request_id)["subscriber_count"] == 1
+
+
+def ask(router: Any, event: Any) -> Any:
+    return json.loads(router.handler(event, context())["body"])
