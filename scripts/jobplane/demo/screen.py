@@ -1,6 +1,5 @@
 """How the demo looks: live on a terminal, a line per milestone elsewhere; always on stderr."""
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -61,9 +60,7 @@ class Screen:
             self.line(f"{title} …")
             yield
             return
-        heading = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-        )
+        heading = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         heading.add_task(title, total=None)
         with Live(Group(heading, self.bars), console=self.console, transient=True):
             yield
@@ -106,18 +103,3 @@ def summary(outcomes: Sequence[Outcome]) -> Table:
             Text(mark, style), outcome.step.title, Text(outcome.text), Text(seconds, "dim")
         )
     return table
-
-
-class Stopwatch:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._began
-
-    @property
-    def ms(self) -> float:
-        return self.seconds * 1000

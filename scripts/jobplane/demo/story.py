@@ -1,5 +1,6 @@
 """What a step of the demo is: a small function with a name, and a check that held or did not."""
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -96,3 +97,18 @@ async def refused[E: Exception](attempt: Awaitable[object], by: type[E], what: s
     except by as error:
         return error
     raise CheckError(f"{what} was not refused")
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    @property
+    def ms(self) -> float:
+        return self.seconds * 1000

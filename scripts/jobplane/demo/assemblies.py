@@ -1,0 +1,389 @@
+"""Steps on real work: files up, templates run, webhooks in, results down."""
+
+import asyncio
+import hashlib
+import statistics
+import zlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobplane.demo import files
+from jobplane.demo.memory import peak_megabytes
+from jobplane.demo.scene import Job, Scene
+from jobplane.demo.screen import Bar
+from jobplane.demo.sockets import connect
+from jobplane.demo.story import CheckError, Observation, Stopwatch, check, refused, step
+from jobplane_client import (
+    ConflictError,
+    ForbiddenError,
+    JobSocket,
+    NotFoundError,
+    SignatureMismatchError,
+    progress_message,
+)
+from jobplane_models.assemblies import AssemblyDocument
+from jobplane_models.messages import (
+    AcknowledgmentMessage,
+    CompleteMessage,
+    ErrorMessage,
+    ProgressMessage,
+)
+
+CHUNK = 1 << 20
+POLL_SECONDS = 0.5
+WORKER_MEGABYTES = 256
+
+
+@step("Make the files", seconds_per_megabyte=0.2)
+async def make_files(scene: Scene) -> Observation:
+    """Text, table, image and records; hashed as they are written."""
+    text, image, table, records = await asyncio.to_thread(_make_all, scene.folder, scene.megabytes)
+    scene.jobs = [
+        Job("tpl_archive", (text, image)),
+        Job("tpl_table", (table,)),
+        Job("tpl_records", (records,)),
+    ]
+    made = [file for job in scene.jobs for file in job.files]
+    listed = ", ".join(f"{file.path.suffix[1:]} {_size(file.size)}" for file in made)
+    return Observation(listed, {"total_bytes": sum(file.size for file in made)})
+
+
+def _make_all(folder: Path, megabytes: int) -> tuple[files.DemoFile, ...]:
+    return (
+        files.make_text(folder),
+        files.make_image(folder),
+        files.make_table(folder),
+        files.make_records(folder, megabytes),
+    )
+
+
+@step("Upload by presigned PUT", needs=(connect, make_files), seconds_per_megabyte=0.3)
+async def upload(scene: Scene) -> Observation:
+    """Size and Content-MD5 are part of each signature; the file is never held in memory."""
+    watch = Stopwatch()
+    for job in scene.jobs:
+        announced = {
+            "template_id": job.template,
+            "files": [file.announcement for file in job.files],
+        }
+        ticket = await scene.socket.request("create_upload", announced)
+        check(not ticket["completed"], f"{job.template} is known to be completed already")
+        job.assembly_id = ticket["assembly_id"]
+        for file, target in zip(job.files, ticket["uploads"], strict=True):
+            await _put(scene, file, target)
+            known = ("key", "name", "size", "mime", "md5hash")
+            job.uploads.append({name: target[name] for name in known})
+    total = sum(job.size for job in scene.jobs)
+    speed = total / watch.seconds
+    return Observation(
+        f"{_size(total)} in {sum(len(job.files) for job in scene.jobs)} files, "
+        f"{_size(speed)}/s, every ETag is the file's md5",
+        {"total_bytes": total, "bytes_per_second": speed},
+    )
+
+
+async def _put(scene: Scene, file: files.DemoFile, target: dict[str, Any]) -> None:
+    bar = scene.screen.bar(file.name)
+    response = await scene.http.request(
+        target["method"], target["url"], headers=target["headers"], content=_chunks(file, bar)
+    )
+    check(response.is_success, f"{file.name}: the upload was answered {response.status_code}")
+    etag = response.headers.get("ETag", "").strip('"')
+    check(etag == file.md5, f"{file.name}: the ETag is {etag}, not the md5")
+
+
+async def _chunks(file: files.DemoFile, bar: Bar) -> AsyncIterator[bytes]:
+    sent = 0
+    with file.path.open("rb") as source:
+        while data := source.read(CHUNK):
+            yield data
+            sent += len(data)
+            bar.at(100 * sent / file.size, f"{_size(sent)} of {_size(file.size)}")
+
+
+@dataclass
+class _Hearing:
+    """What the socket has told of one job."""
+
+    acknowledged_ms: float = 0.0
+    begun_ms: float = 0.0
+    ended_ms: float = 0.0
+    seqs: list[int] = field(default_factory=list)
+    percentages: list[float] = field(default_factory=list)
+
+
+@dataclass
+class _Polling:
+    """What look-ups over HTTP have told of one job meanwhile."""
+
+    latencies_ms: list[float] = field(default_factory=list)
+    unknown: int = 0
+    documents: list[AssemblyDocument] = field(default_factory=list)
+
+
+@step(
+    "Run three templates, progress live",
+    needs=(upload,),
+    seconds=60,
+    seconds_per_megabyte=0.5,
+)
+async def run_templates(scene: Scene) -> Observation:
+    """Three jobs side by side, told by the socket and looked up over HTTP at once."""
+    largest = scene.largest
+    polling = _Polling()
+    poller = asyncio.create_task(_poll(scene, largest, polling))
+    try:
+        async with asyncio.TaskGroup() as group:
+            hearings = [group.create_task(_hear(scene, job)) for job in scene.jobs]
+        heard = [task.result() for task in hearings]
+        await poller
+    finally:
+        poller.cancel()
+    for job, hearing in zip(scene.jobs, heard, strict=True):
+        check(_rising(hearing.seqs), f"{job.template}: seq did not rise strictly")
+        check(_not_falling(hearing.percentages), f"{job.template}: the percentage fell")
+    looked_up = [document.progress_pct or 0.0 for document in polling.documents]
+    check(_not_falling(looked_up), "the percentage that `status` tells fell")
+    acknowledged = statistics.median(hearing.acknowledged_ms for hearing in heard)
+    begun = statistics.median(hearing.begun_ms for hearing in heard)
+    polled = statistics.median(polling.latencies_ms)
+    messages = sum(len(hearing.seqs) for hearing in heard)
+    last = scene.documents[largest.assembly_id]
+    return Observation(
+        f"queued in {acknowledged:.0f} ms, at work after {begun:.0f}; {messages} messages; "
+        f"{len(polling.latencies_ms)} look-ups, median {polled:.0f} ms; "
+        f"{_size(largest.size)}: {progress_message(last).lower()}",
+        {
+            "acknowledged_ms": acknowledged,
+            "begun_ms": begun,
+            "look_up_median_ms": polled,
+            "look_ups": len(polling.latencies_ms),
+            "messages": messages,
+            "largest_ms": max(hearing.ended_ms for hearing in heard),
+        },
+    )
+
+
+async def _hear(scene: Scene, job: Job) -> _Hearing:
+    bar, watch, hearing = scene.screen.bar(job.label), Stopwatch(), _Hearing()
+    job.request_id = await scene.socket.send("process_assembly", job.payload)
+    async for message in scene.socket.follow(job.request_id):
+        match message:
+            case AcknowledgmentMessage(assembly_id=assembly_id):
+                hearing.acknowledged_ms = watch.ms
+                check(assembly_id == job.assembly_id, f"{job.template}: another assembly id")
+            case ProgressMessage():
+                hearing.begun_ms = hearing.begun_ms or watch.ms
+                hearing.seqs.append(message.seq)
+                hearing.percentages.append(message.percentage)
+                bar.at(message.percentage, message.message)
+            case CompleteMessage():
+                hearing.ended_ms = watch.ms
+                hearing.seqs.append(message.seq)
+                job.result = message.result
+            case ErrorMessage(error=error):
+                raise CheckError(f"{job.template} failed: {error.code}: {error.message}")
+    ok = job.result.get("ok")
+    check(ok == "ASSEMBLY_COMPLETED", f"{job.template} ended as {ok}")
+    return hearing
+
+
+async def _poll(scene: Scene, job: Job, polling: _Polling) -> None:
+    client = scene.status_client(scene.token)
+    while True:
+        watch = Stopwatch()
+        try:
+            document = await client.get_status(job.assembly_id)
+        except NotFoundError:
+            polling.unknown += 1
+        else:
+            polling.documents.append(document)
+            scene.documents[job.assembly_id] = document
+            if document.terminal:
+                return
+        polling.latencies_ms.append(watch.ms)
+        await asyncio.sleep(POLL_SECONDS)
+
+
+@step("Receive signed webhooks", needs=(run_templates,))
+async def webhooks(scene: Scene) -> Observation:
+    """Delivered by `status` from its queue; proven genuine by the client library."""
+    watch = Stopwatch()
+    deliveries = [await scene.receiver.delivery_of(job.assembly_id) for job in scene.jobs]
+    waited = watch.ms
+    for job, delivery in zip(scene.jobs, deliveries, strict=True):
+        ok = delivery.document.get("ok")
+        check(ok == "ASSEMBLY_COMPLETED", f"the webhook of {job.template} says {ok}")
+    check(not scene.receiver.refused, f"genuine ones were refused: {scene.receiver.refused}")
+    genuine = deliveries[0]
+    tampered = genuine.body.replace(b"ASSEMBLY_COMPLETED", b"ASSEMBLY_CANCELED", 1)
+    kept = ("content-type", "webhook-id", "webhook-timestamp", "webhook-signature")
+    headers = [(name, value) for name, value in genuine.headers if name.lower() in kept]
+    answer = await scene.http.post(scene.receiver.url, content=tampered, headers=headers)
+    check(answer.status_code == 401, f"a tampered body was answered {answer.status_code}")
+    check(
+        scene.receiver.refused == [SignatureMismatchError.__name__],
+        f"a tampered body was refused for {scene.receiver.refused}",
+    )
+    return Observation(
+        f"{len(deliveries)} verified, the last after {waited:.0f} ms; "
+        "one with a changed body is answered 401",
+        {"waited_ms": waited, "deliveries": len(deliveries)},
+    )
+
+
+@dataclass
+class _Digest:
+    """What was learned of a download while it passed by."""
+
+    size: int = 0
+    raw: str = ""
+    content: str = ""
+    """SHA-256 of what was within the gzip stream; of the bytes themselves without one."""
+
+
+@step("Download the results", needs=(run_templates,), seconds_per_megabyte=0.3)
+async def results(scene: Scene) -> Observation:
+    """By their `ssl_url`, streamed; each compared with a hash that was taken here."""
+    watch, size, compared = Stopwatch(), 0, 0
+    client = scene.status_client(scene.token)
+    for job in scene.jobs:
+        document = await client.get_status(job.assembly_id)
+        scene.documents[job.assembly_id] = document
+        compare = _table_results if job.template == "tpl_table" else _compressed_results
+        digests = await compare(scene, job, document)
+        size += sum(digest.size for digest in digests)
+        compared += len(digests)
+    speed = size / watch.seconds
+    return Observation(
+        f"{compared} files, {_size(size)}, {_size(speed)}/s; gunzipped they are the originals; "
+        "CSV to NDJSON and back gives the same bytes",
+        {"files": compared, "total_bytes": size, "bytes_per_second": speed},
+    )
+
+
+async def _compressed_results(scene: Scene, job: Job, document: AssemblyDocument) -> list[_Digest]:
+    """Gunzipped they are what was uploaded; `hashed` has told the hash of what is downloaded."""
+    uploaded = {file.name: file for file in job.files}
+    originals = {entry.id: uploaded[entry.name] for entry in document.uploads}
+    told = {
+        entry.original_id: (entry.meta or {}).get("sha256")
+        for entry in document.results.get("hashed", [])
+    }
+    digests = []
+    made = document.results["compressed"]
+    check(len(made) == len(job.files), f"{job.template}: {len(made)} results")
+    for entry in made:
+        file = originals[entry.original_id]
+        digest = await _download(scene, [entry.ssl_url], gzipped=True)
+        check(digest.content == file.sha256, f"{entry.name} is not {file.name}, compressed")
+        if told:
+            check(digest.raw == told[entry.original_id], f"{entry.name}: `hashed` says otherwise")
+        digests.append(digest)
+    return digests
+
+
+async def _table_results(scene: Scene, job: Job, document: AssemblyDocument) -> list[_Digest]:
+    """Rows as converted here; parts that are the rows; a table that is the uploaded one."""
+    (table,) = job.files
+    expected = await asyncio.to_thread(files.expected_rows, table)
+    wanted = {"rows": expected, "parts": expected, "table": table.sha256}
+    digests = []
+    for step_name, sha256 in wanted.items():
+        entries = sorted(document.results[step_name], key=lambda entry: entry.name)
+        digest = await _download(scene, [entry.ssl_url for entry in entries])
+        check(digest.content == sha256, f"{step_name}: not the bytes that were expected")
+        digests.append(digest)
+    return digests
+
+
+async def _download(scene: Scene, urls: Iterable[str], *, gzipped: bool = False) -> _Digest:
+    """The files one after another, as one stream."""
+    raw, content, size = hashlib.sha256(), hashlib.sha256(), 0
+    for url in urls:
+        unpacker = zlib.decompressobj(wbits=31) if gzipped else None
+        async with scene.http.stream("GET", url) as response:
+            check(response.is_success, f"a download was answered {response.status_code}")
+            async for chunk in response.aiter_raw(CHUNK):
+                size += len(chunk)
+                raw.update(chunk)
+                content.update(unpacker.decompress(chunk) if unpacker else chunk)
+        check(unpacker is None or unpacker.eof, "a gzip stream ended early")
+    return _Digest(size, raw.hexdigest(), content.hexdigest())
+
+
+@step("Send the same work again", needs=(run_templates,))
+async def repeat(scene: Scene) -> Observation:
+    """Another id: the finished document at once. The same id: the same job. Never a second run."""
+    job = scene.largest
+    watch = Stopwatch()
+    document = await scene.socket.run("process_assembly", job.payload)
+    again_ms = watch.ms
+    first, second = (
+        [told.get(name) for name in ("assembly_id", "execution_start", "last_job_completed")]
+        for told in (job.result, document)
+    )
+    check(first == second, f"the job ran again: {first}, then {second}")
+    watch = Stopwatch()
+    document = await scene.socket.run("process_assembly", job.payload, id=job.request_id)
+    same_ms = watch.ms
+    check(document.get("execution_start") == first[1], "the same id made another job")
+    state = await scene.socket.request("status", {"request_id": job.request_id})
+    check(state.get("attempts") == 1, f"the request was attempted {state.get('attempts')} times")
+    other = scene.socket.request("delay", {"seconds": 1}, id=job.request_id)
+    await refused(other, ConflictError, "another request under a known id")
+    return Observation(
+        f"another id: its document after {again_ms:.0f} ms; the same id: one job, "
+        f"{same_ms:.0f} ms; the same id for other work is refused",
+        {"another_id_ms": again_ms, "same_id_ms": same_ms},
+    )
+
+
+@step("Refuse a stranger", needs=(run_templates,))
+async def strangers(scene: Scene) -> Observation:
+    """Somebody of another tenant, with a good token, asks for a job that is not theirs."""
+    job, token = scene.largest, scene.strange_token
+    look_up = scene.status_client(token).get_status(job.assembly_id)
+    error = await refused(look_up, ForbiddenError, "a stranger's look-up")
+    check(error.status_code == 403, f"a stranger's look-up was answered {error.status_code}")
+    async with JobSocket(scene.description["websocket_url"], token) as socket:
+        reference = {"request_id": job.request_id}
+        for action in ("status", "cancel", "subscribe"):
+            asked = socket.request(action, reference)
+            await refused(asked, NotFoundError, f"a stranger's {action}")
+        stolen = socket.request("process_assembly", job.payload)
+        await refused(stolen, ForbiddenError, "work on a stranger's upload")
+    return Observation(
+        "403 over HTTP; NOT_FOUND on the socket for status, cancel, subscribe; "
+        "FORBIDDEN to work on the upload"
+    )
+
+
+@step("Memory of the worker", needs=(run_templates,))
+async def memory(scene: Scene) -> Observation | None:
+    """The most that the processor has held, with the large file gone through it."""
+    state = scene.stage.read_state()
+    if state is None:
+        return None
+    peak = peak_megabytes(scene.description["functions"]["processor"], state.pid)
+    if peak is None:
+        return None
+    check(peak < WORKER_MEGABYTES, f"the processor held {peak:.0f} MB")
+    return Observation(
+        f"{peak:.0f} MB at its peak, with {_size(scene.largest.size)} gone through it",
+        {"peak_bytes": peak * 1e6},
+    )
+
+
+def _rising(numbers: list[int]) -> bool:
+    return all(one < other for one, other in zip(numbers, numbers[1:], strict=False))
+
+
+def _not_falling(numbers: list[float]) -> bool:
+    return all(one <= other for one, other in zip(numbers, numbers[1:], strict=False))
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e6:.0f} MB" if count >= 10e6 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,178 @@
+"""The demo from its first line to its last: set up, run the steps, clean up, report."""
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobplane import emulator, interrupts, log_lines
+from jobplane.demo import assemblies, sockets
+from jobplane.demo.scene import Scene, set_scene
+from jobplane.demo.screen import Screen
+from jobplane.demo.story import CheckError, Outcome, Step, Stopwatch
+from jobplane.local_stage import up
+from jobplane.locks import exclusive
+from jobplane.stages import Stage
+from jobplane_client import JobplaneError
+
+PROGRAM: tuple[Step, ...] = (
+    sockets.connect,
+    sockets.short_actions,
+    assemblies.make_files,
+    assemblies.upload,
+    assemblies.run_templates,
+    assemblies.webhooks,
+    assemblies.results,
+    assemblies.repeat,
+    sockets.cancel,
+    sockets.resume,
+    assemblies.strangers,
+    sockets.wrong_tokens,
+    assemblies.memory,
+)
+ALARMING = frozenset({"WARNING", "ERROR", "CRITICAL"})
+SHOWN_LINES = 15
+
+
+@dataclass
+class Report:
+    """What came of a demo; times in seconds."""
+
+    stage: str
+    megabytes: int
+    outcomes: list[Outcome] = field(default_factory=list)
+    set_up: float = 0.0
+    steps: float = 0.0
+    clean_up: float = 0.0
+    kept: bool = False
+
+    @property
+    def held(self) -> bool:
+        return all(outcome.held for outcome in self.outcomes)
+
+    @property
+    def failed(self) -> list[str]:
+        """The steps whose check did not hold."""
+        return [outcome.step.name for outcome in self.outcomes if outcome.held is False]
+
+    @property
+    def total(self) -> float:
+        return self.set_up + self.steps + self.clean_up
+
+    def as_json(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "ok": self.held,
+            "failed": self.failed,
+            "stage": self.stage,
+            "kept": self.kept,
+            "size_mb": self.megabytes,
+            "seconds": {
+                "total": round(self.total, 1),
+                "set_up": round(self.set_up, 1),
+                "steps": round(self.steps, 1),
+                "clean_up": round(self.clean_up, 1),
+            },
+            "steps": [outcome.as_json() for outcome in self.outcomes],
+        }
+
+
+def play(stage: Stage, megabytes: int, *, keep: bool, screen: Screen) -> Report:
+    """Run the demo on a stage of its own; one that was up before stays up.
+
+    Raises:
+        click.ClickException: the stage could not be set up.
+    """
+    report = Report(stage.name, megabytes)
+    _spare_proxies()
+    with exclusive(stage.workspace, f"demo-{stage.name}"), interrupts.as_keyboard_interrupt():
+        watch = Stopwatch()
+        with screen.working(f"Set up the stage {stage.name}"):
+            there = up(stage)
+        report.set_up = watch.seconds
+        screen.done(f"Set up the stage {stage.name}", report.set_up, held=True)
+        report.kept = keep or not there.started
+        try:
+            watch = Stopwatch()
+            with tempfile.TemporaryDirectory(prefix="jobplane-demo-") as folder:
+                scene = (stage, there.description, Path(folder), megabytes, screen)
+                asyncio.run(_perform(report, *scene))
+            report.steps = watch.seconds
+        finally:
+            watch = Stopwatch()
+            if not report.kept:
+                with screen.working("Take the stage down"):
+                    emulator.stop(stage)
+            report.clean_up = watch.seconds
+    return report
+
+
+async def _perform(
+    report: Report,
+    stage: Stage,
+    description: Mapping[str, Any],
+    folder: Path,
+    megabytes: int,
+    screen: Screen,
+) -> None:
+    began = int(time.time() * 1000)
+    async with set_scene(stage, description, folder, megabytes, screen) as scene:
+        for step in PROGRAM:
+            outcome = await _take(step, scene, report.outcomes)
+            if outcome is not None:
+                report.outcomes.append(outcome)
+                screen.done(step.title, outcome.seconds, outcome.held)
+    if report.failed:
+        _show_log(stage, began, screen)
+
+
+async def _take(step: Step, scene: Scene, before: list[Outcome]) -> Outcome | None:
+    """One step; None when it had nothing to observe."""
+    lost = [one.step.name for one in before if one.step in step.needs and not one.held]
+    if lost:
+        return Outcome(step, None, f"needs {', '.join(lost)}")
+    limit, watch = step.limit(scene.megabytes), Stopwatch()
+    try:
+        with scene.screen.working(step.title):
+            async with asyncio.timeout(limit):
+                observed = await step.run(scene)
+    except Exception as error:
+        return Outcome(step, False, _reason(error, limit), watch.seconds)
+    if observed is None:
+        return None
+    return Outcome(step, True, observed.text, watch.seconds, observed.figures)
+
+
+def _reason(error: BaseException, limit: float) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return _reason(error.exceptions[0], limit)
+    if isinstance(error, TimeoutError):
+        return f"not done within {limit:.0f} s"
+    if isinstance(error, CheckError):
+        return str(error)
+    if isinstance(error, JobplaneError):
+        return f"{type(error).__name__}: {error}"
+    return repr(error)
+
+
+def _show_log(stage: Stage, since: int, screen: Screen) -> None:
+    """What the functions complained of: when the stage is gone, nobody can look."""
+    complaints = [
+        event
+        for event in log_lines.events(stage, stage.workspace.functions(), since)
+        if (event.document() or {}).get("level") in ALARMING
+    ]
+    for event in complaints[-SHOWN_LINES:]:
+        at = log_lines.clock(event.at)
+        screen.line(f"{at} {event.function:14} {log_lines.readable(event.text)}")
+
+
+def _spare_proxies() -> None:
+    """Everything is on loopback: no proxy has a part in it."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = os.environ.get(name)
+        os.environ[name] = ",".join(filter(None, [known, "127.0.0.1", "localhost"]))

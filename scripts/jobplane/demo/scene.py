@@ -1,0 +1,145 @@
+"""What the steps share: the stage, who acts on it, the files, and the jobs under way."""
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from jobplane.demo.files import DemoFile
+from jobplane.demo.receiver import Receiver
+from jobplane.demo.screen import Screen
+from jobplane.stages import Stage
+from jobplane.tokens import mint
+from jobplane_client import AsyncHttpStatusClient, JobSocket
+from jobplane_models.assemblies import AssemblyDocument
+
+TENANT = "acme"
+STRANGE_TENANT = "globex"
+
+
+@dataclass
+class Job:
+    """One `process_assembly`, from its files to its document."""
+
+    template: str
+    files: tuple[DemoFile, ...]
+    uploads: list[dict[str, Any]] = field(default_factory=list)
+    assembly_id: str = ""
+    request_id: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+    """What the socket's last message carried."""
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def label(self) -> str:
+        return self.files[0].name if len(self.files) == 1 else f"{len(self.files)} files"
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """Of `process_assembly`."""
+        return {"template_id": self.template, "uploads": self.uploads}
+
+
+@dataclass
+class Scene:
+    """A user of a stage that is up, with a receiver for the notifications.
+
+    The user is a new one each time: what an earlier run has left is nobody's business.
+    """
+
+    stage: Stage
+    description: Mapping[str, Any]
+    folder: Path
+    """Where the files lie."""
+    megabytes: int
+    screen: Screen
+    receiver: Receiver
+    http: httpx.AsyncClient
+    stack: AsyncExitStack
+    """Closed when all is over."""
+    user: str = field(default_factory=lambda: f"demo-{secrets.token_hex(4)}")
+    jobs: list[Job] = field(default_factory=list)
+    documents: dict[str, AssemblyDocument] = field(default_factory=dict)
+    """As `status` answers, by assembly id."""
+    _socket: JobSocket | None = None
+
+    @property
+    def token(self) -> str:
+        """A JWT of the user's."""
+        return mint(self.stage.jwt_secret(), user=self.user, tenant=TENANT)
+
+    @property
+    def strange_token(self) -> str:
+        """A JWT of somebody else's, of another tenant."""
+        return mint(self.stage.jwt_secret(), user="mallory", tenant=STRANGE_TENANT)
+
+    @property
+    def socket(self) -> JobSocket:
+        """The user's open socket."""
+        if self._socket is None:
+            raise RuntimeError("no socket is open")
+        return self._socket
+
+    @property
+    def largest(self) -> Job:
+        """The job on the large file."""
+        return max(self.jobs, key=lambda job: job.size)
+
+    async def connect(self) -> None:
+        """Open the user's socket, for as long as the demo lasts."""
+        session = JobSocket(self.description["websocket_url"], lambda: self.token)
+        self._socket = await self.stack.enter_async_context(session)
+
+    def status_client(self, token: str) -> AsyncHttpStatusClient:
+        """Status look-ups over HTTP for whoever has the token; it keeps nothing between them."""
+        url = self.description["http_url"]
+        return AsyncHttpStatusClient(url, token, client=self.http, cache_size=0)
+
+
+@asynccontextmanager
+async def set_scene(
+    stage: Stage, description: Mapping[str, Any], folder: Path, megabytes: int, screen: Screen
+) -> AsyncIterator[Scene]:
+    """Start the receiver, tell the stage of it, and close everything in the end."""
+    parameters = _WebhookParameters(stage)
+    receiver = Receiver(parameters.secret)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(receiver.listening(parameters.port))
+        parameters.write(receiver.url)
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=60, trust_env=False))
+        yield Scene(stage, description, folder, megabytes, screen, receiver, http, stack)
+
+
+class _WebhookParameters:
+    """Where the stage's templates find URL and secret of their webhooks.
+
+    What is there is used again where possible: `status` remembers parameters for a minute.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        self._path = f"/jobplane/{stage.name}/webhooks"
+        self._client = stage.client("ssm")
+        self.secret = self._read("secret") or secrets.token_hex(32)
+        self.port = urlsplit(self._read("url") or "").port or 0
+
+    def write(self, url: str) -> None:
+        for name, value in (("url", url), ("secret", self.secret)):
+            self._client.put_parameter(
+                Name=f"{self._path}/{name}", Value=value, Type="SecureString", Overwrite=True
+            )
+
+    def _read(self, name: str) -> str | None:
+        try:
+            found = self._client.get_parameter(Name=f"{self._path}/{name}", WithDecryption=True)
+        except self._client.exceptions.ParameterNotFound:
+            return None
+        value: str = found["Parameter"]["Value"]
+        return value

@@ -1,0 +1,141 @@
+"""Steps on the socket: connect, short actions, cancel, resume, and who is refused."""
+
+import asyncio
+import statistics
+from typing import Any
+
+from jobplane.demo.cable import Cable
+from jobplane.demo.scene import TENANT, Scene
+from jobplane.demo.story import Observation, Stopwatch, check, refused, step
+from jobplane.tokens import mint
+from jobplane_client import (
+    JobSocket,
+    RefusedError,
+    UnauthorizedError,
+)
+from jobplane_models.messages import CompleteMessage, ProgressMessage
+
+ROUNDS = 20
+
+
+@step("Connect a socket with a JWT")
+async def connect(scene: Scene) -> Observation:
+    """The handshake, which the `connect` function answers."""
+    watch = Stopwatch()
+    await scene.connect()
+    opened = watch.ms
+    return Observation(
+        f"open after {opened:.0f} ms, first start of `connect` included", {"open_ms": opened}
+    )
+
+
+@step("Short actions: echo, health", needs=(connect,))
+async def short_actions(scene: Scene) -> Observation:
+    """Answered by `router` within the message."""
+    sent = {"text": "Grüße, 作业 ✓", "number": 42}
+    latencies = []
+    for _ in range(ROUNDS):
+        watch = Stopwatch()
+        answer = await scene.socket.request("echo", sent)
+        latencies.append(watch.ms)
+        check(answer.get("echo") == sent, f"echo gave back {answer.get('echo')}")
+    watch = Stopwatch()
+    health = await scene.socket.request("health")
+    health_ms = watch.ms
+    check(health.get("status") == "healthy", f"health says {health.get('status')}")
+    median = statistics.median(latencies[1:])
+    return Observation(
+        f"{ROUNDS} echoes, median {median:.0f} ms, the first {latencies[0]:.0f}; "
+        f"health in {health_ms:.0f} ms",
+        {"echo_median_ms": median, "echo_first_ms": latencies[0], "health_ms": health_ms},
+    )
+
+
+@step("Cancel a running job", needs=(connect,))
+async def cancel(scene: Scene) -> Observation:
+    """A `delay` of a minute, ended after its first progress."""
+    request_id = await scene.socket.send("delay", {"seconds": 60, "steps": 300})
+    running = asyncio.Event()
+    job = asyncio.create_task(_until_end(scene.socket, request_id, running))
+    try:
+        await running.wait()
+        watch = Stopwatch()
+        answer = await scene.socket.request("cancel", {"request_id": request_id})
+        check(answer.get("status") == "cancelling", f"cancel answered {answer.get('status')}")
+        last = await job
+        ended = watch.ms
+    finally:
+        job.cancel()
+    code = last.get("error", {}).get("code")
+    check(code == "CANCELLED", f"the job ended with {code or last.get('type')}")
+    again = await scene.socket.request("cancel", {"request_id": request_id})
+    check(again.get("status") == "cancelled", f"a second cancel answered {again.get('status')}")
+    return Observation(
+        f"CANCELLED {ended:.0f} ms after asking; asking again is harmless", {"cancel_ms": ended}
+    )
+
+
+async def _until_end(socket: JobSocket, request_id: str, running: asyncio.Event) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    async for message in socket.follow(request_id):
+        if isinstance(message, ProgressMessage):
+            running.set()
+        if not hasattr(message, "model_dump"):
+            continue
+        last = message.model_dump()
+    return last
+
+
+@step("Cut the line in the middle of a job", needs=(connect,))
+async def resume(scene: Scene) -> Observation:
+    """A socket of its own over a cable that is pulled; the session connects and resumes."""
+    cable = Cable(scene.description["websocket_url"])
+    numbers: list[int] = []
+    cut_after = 0
+    silence = Stopwatch()
+    silent_ms = 0.0
+    completed = False
+    async with cable.plugged_in(), JobSocket(cable.url, lambda: scene.token) as socket:
+        request_id = await socket.send("delay", {"seconds": 4, "steps": 40})
+        async for message in socket.follow(request_id):
+            if isinstance(message, ProgressMessage | CompleteMessage):
+                if cut_after and numbers[-1] == cut_after:
+                    silent_ms = silence.ms
+                numbers.append(message.seq)
+            if isinstance(message, ProgressMessage) and message.percentage >= 25 and not cut_after:
+                cut_after = message.seq
+                silence = Stopwatch()
+                cable.cut()
+            completed = isinstance(message, CompleteMessage)
+        state = await socket.request("status", {"request_id": request_id})
+    rising = all(one < other for one, other in zip(numbers, numbers[1:], strict=False))
+    check(completed, "the job did not complete")
+    check(rising, f"seq did not rise strictly: {numbers}")
+    check(cable.connections == 2, f"there were {cable.connections} connections, not 2")
+    check(numbers[-1] == state["seq"], f"heard up to seq {numbers[-1]}, stored is {state['seq']}")
+    resumed_at = next(number for number in numbers if number > cut_after)
+    return Observation(
+        f"cut at seq {cut_after}, resumed {silent_ms:.0f} ms later at {resumed_at}, "
+        f"seq rose strictly to the last, {numbers[-1]}",
+        {"silent_ms": silent_ms, "last_seq": numbers[-1]},
+    )
+
+
+@step("Refuse a wrong token", needs=(connect,))
+async def wrong_tokens(scene: Scene) -> Observation:
+    """One of another key and one that has run out, on the socket and over HTTP."""
+    forged = mint("f" * 64, user=scene.user, tenant=TENANT)
+    expired = mint(scene.stage.jwt_secret(), user=scene.user, tenant=TENANT, ttl=-3600)
+    watch = Stopwatch()
+    for name, token in (("forged", forged), ("expired", expired)):
+        handshake = JobSocket(scene.description["websocket_url"], token).__aenter__()
+        # The emulator makes a 403 of the function's 401.
+        error = await refused(handshake, RefusedError, f"a socket with a token that is {name}")
+        check(error.status_code in (401, 403), f"the handshake was answered {error.status_code}")
+        look_up = scene.status_client(token).get_status("0" * 64)
+        await refused(look_up, UnauthorizedError, f"a look-up with a token that is {name}")
+    each = watch.ms / 4
+    return Observation(
+        f"a forged and an expired one: no handshake, 401 over HTTP, {each:.0f} ms each",
+        {"refusal_ms": each},
+    )

@@ -1,0 +1,60 @@
+"""`jobplane demo`: the whole system on real input, from nothing."""
+
+import json
+
+import click
+
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+
+@click.command()
+@click.option("--stage", default="demo", show_default=True, help="A stage of the demo's own.")
+@click.option("--keep", is_flag=True, help="Leave the stage up afterwards.")
+@click.option("--json", "as_json", is_flag=True, help="Print steps and figures as one JSON object.")
+@click.option(
+    "--size",
+    type=click.IntRange(1, 5000),
+    default=200,
+    show_default=True,
+    help="Megabytes of the large file.",
+)
+def command(stage: str, keep: bool, as_json: bool, size: int) -> None:
+    """Set everything up, run real jobs as a user of the system would, check, clean up.
+
+    Uploads, jobs with live progress, status, webhooks, downloads, repetition, cancellation, a cut
+    line, refusals. Exit code 0: every check held; 1: one did not, and it is named.
+    """
+    from rich.console import Console
+
+    from jobplane.demo.program import play
+    from jobplane.demo.screen import Screen, summary
+
+    there = Stage(Workspace.here(), stage)
+    report = play(there, size, keep=keep, screen=Screen())
+    if as_json:
+        click.echo(json.dumps(report.as_json()))
+    else:
+        console = Console(highlight=False)
+        console.print(summary(report.outcomes))
+        click.echo(
+            f"{report.total:.1f} s in all: {report.set_up:.1f} to set up, "
+            f"{report.steps:.1f} for the steps, {report.clean_up:.1f} to clean up"
+        )
+        if report.kept:
+            _tell_of(there)
+        else:
+            click.echo("nothing is left running")
+    if not report.held:
+        raise click.ClickException(f"did not hold: {', '.join(report.failed)}")
+
+
+def _tell_of(stage: Stage) -> None:
+    from jobplane.tokens import mint
+    from jobplane.verbs.info import print_description
+
+    click.echo(f"\n{stage.name} stays up: jobplane info, logs, down --stage {stage.name}")
+    state = stage.read_state()
+    if state is not None:
+        print_description(state.description)
+        click.echo(f"token            {mint(stage.jwt_secret(), user='dev', tenant='acme')}")
