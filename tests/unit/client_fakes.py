@@ -392,8 +392,15 @@ class HttpService:
         """Base URL, with a stage as API Gateway has it."""
         return f"http://127.0.0.1:{self._server.server_address[1]}/local"
 
-    def close(self) -> None:
-        """Stop serving."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

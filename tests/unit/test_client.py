@@ -2,9 +2,11 @@
 
 import asyncio
 import inspect
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
@@ -74,35 +76,44 @@ class Harness:
 KINDS = ("lambda", "async-lambda", "http", "async-http")
 
 
+@pytest.fixture(scope="session")
+def trust() -> ssl.SSLContext:
+    """Loading certificates takes longer than a test does."""
+    return ssl.create_default_context()
+
+
 @pytest.fixture(params=KINDS)
-def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+def harness(request: pytest.FixtureRequest, trust: ssl.SSLContext) -> Iterator[Harness]:
     kind = request.param
     script, clock = Script(), Clock()
-    naps, service = Naps(clock), HttpService(script)
+    naps, fake = Naps(clock), FakeLambda(script)
+    with (
+        asyncio.Runner() as runner,
+        HttpService(script) if "http" in kind else nullcontext() as service,
+        httpx.Client(verify=trust) as http,
+    ):
+        url = service.url if service else ""
+        async_http = httpx.AsyncClient(verify=trust)
 
-    def make(**settings: Any) -> Any:
-        settings = {"clock": clock, **settings}
-        match kind:
-            case "lambda":
-                return StatusClient(
-                    "jobplane-status", client=FakeLambda(script), sleep=naps.sleep, **settings
-                )
-            case "async-lambda":
-                return AsyncStatusClient(
-                    "jobplane-status", client=FakeLambda(script), sleep=naps.asleep, **settings
-                )
-            case "http":
-                return HttpStatusClient(service.url, "t1", sleep=naps.sleep, **settings)
-        return AsyncHttpStatusClient(service.url, "t1", sleep=naps.asleep, **settings)
+        def make(**settings: Any) -> Any:
+            settings = {"clock": clock, **settings}
+            match kind:
+                case "lambda":
+                    return StatusClient(
+                        "jobplane-status", client=fake, sleep=naps.sleep, **settings
+                    )
+                case "async-lambda":
+                    return AsyncStatusClient(
+                        "jobplane-status", client=fake, sleep=naps.asleep, **settings
+                    )
+                case "http":
+                    return HttpStatusClient(url, "t1", client=http, sleep=naps.sleep, **settings)
+            return AsyncHttpStatusClient(
+                url, "t1", client=async_http, sleep=naps.asleep, **settings
+            )
 
-    with asyncio.Runner() as runner:
-        harness = Harness(kind, script, clock, naps, make(), runner, make)
-        yield harness
-        if kind == "http":
-            harness.client.close()
-        if kind == "async-http":
-            runner.run(harness.client.aclose())
-    service.close()
+        yield Harness(kind, script, clock, naps, make(), runner, make)
+        runner.run(async_http.aclose())
 
 
 def test_status_is_a_typed_document(harness: Harness) -> None:
@@ -466,9 +477,8 @@ def by_invoke(script: Script, naps: Naps) -> tuple[StatusClient, FakeLambda]:
 
 @pytest.fixture
 def service(script: Script) -> Iterator[HttpService]:
-    service = HttpService(script)
-    yield service
-    service.close()
+    with HttpService(script) as service:
+        yield service
 
 
 def test_cache_is_apart_for_each_user(
@@ -550,9 +560,8 @@ def test_token_stays_out_of_texts() -> None:
 
 
 def client_error(code: str, status: int = 400) -> ClientError:
-    return ClientError(
-        {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Invoke"
-    )
+    response: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "Invoke")
 
 
 @pytest.mark.parametrize(
@@ -687,7 +696,7 @@ def test_public_names_are_there() -> None:
         assert getattr(jobplane_client, name) is not None
     assert dir(jobplane_client) == sorted(jobplane_client.__all__)
     with pytest.raises(AttributeError):
-        _ = jobplane_client.nothing  # type: ignore[attr-defined]
+        _ = jobplane_client.nothing
 
 
 def test_errors_are_drawn_as_they_are() -> None:
