@@ -22,7 +22,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -79,6 +79,7 @@ READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {
     "lease_until",
     "tenant_id",
     "webhook_execution",
+    "webhook_disabled",
 }
 TERMINAL_MAX_AGE = 300
 RETRY_EXECUTING, RETRY_WAITING, RETRY_NOT_FOUND, RETRY_THROTTLED = 2, 5, 10, 2
@@ -129,7 +130,10 @@ parameters: dict[str, tuple[float, str | None]] = {}
 
 type Document = dict[str, Any]
 type Answer = dict[str, Any]
-type Result = Literal["delivered", "retry", "failed", "disabled", "refused", "unsigned_refused"]
+type Result = Literal[
+    "delivered", "retry", "failed", "disabled", "refused",
+    "unsigned_refused", "not_configured", "claimed",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +226,7 @@ class Outcome:
     error: str | None = None
     cause: str | None = None
     retry_after: float = 0.0
+    attempts: int = 0
 
 
 class RefusedRequestError(Exception):
@@ -661,7 +666,7 @@ def is_delivered(item: Document) -> bool:
 
 def is_disabled(item: Document) -> bool:
     """Whether the receiver answered 410 for this assembly."""
-    return mapping(item.get("webhook")).get("status") == "disabled"
+    return item.get("webhook_disabled") is True
 
 
 def signing_key(secret: str) -> bytes:
@@ -1063,12 +1068,18 @@ def record_webhook(item: Document, status: str, attempts: int, code: int | None)
         dynamodb.update_item(
             TableName=TABLE,
             Key=to_item({"assembly_id": item["assembly_id"]}),
-            UpdateExpression="SET #webhook = :state, webhook_execution = :execution "
-            "REMOVE webhook_claim_until",
+            UpdateExpression="SET #webhook = :state, webhook_execution = :execution, "
+            "webhook_disabled = :disabled REMOVE webhook_claim_until",
             ConditionExpression="attribute_exists(assembly_id) AND "
             "(attribute_not_exists(#execution) OR #execution = :execution)",
             ExpressionAttributeNames={"#webhook": "webhook", "#execution": "execution"},
-            ExpressionAttributeValues=to_item({":state": state, ":execution": execution_of(item)}),
+            ExpressionAttributeValues=to_item(
+                {
+                    ":state": state,
+                    ":execution": execution_of(item),
+                    ":disabled": status == "disabled",
+                }
+            ),
         )
     except ClientError as error:
         if not is_code(error, "ConditionalCheckFailedException"):
@@ -1079,6 +1090,17 @@ def record_webhook(item: Document, status: str, attempts: int, code: int | None)
     elif status == "delivered":
         telemetry.metric("WebhookDelivered")
     return state
+
+
+def forget_webhook(assembly_id: str) -> None:
+    """Remove the plan to send what has no receiver."""
+    dynamodb.update_item(
+        TableName=TABLE,
+        Key=to_item({"assembly_id": assembly_id}),
+        UpdateExpression="REMOVE #webhook",
+        ConditionExpression="attribute_exists(assembly_id)",
+        ExpressionAttributeNames={"#webhook": "webhook"},
+    )
 
 
 def postpone(receipt: str, seconds: float) -> None:
@@ -1219,7 +1241,7 @@ def attempt(hook: Hook, item: Document, number: int, seconds: float) -> Outcome:
         result=outcome.result,
         cause=outcome.cause,
     )
-    return outcome
+    return replace(outcome, attempts=1)
 
 
 def host_to_log(url: str) -> str | None:
@@ -1281,48 +1303,68 @@ def status_on_demand(recorded: Document, outcome: Outcome, delivered: bool) -> s
     return "failed" if outcome.result == "retry" else outcome.result
 
 
-def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
-    """One attempt for one message: None when it is done with, else seconds to the next attempt."""
-    now = time.time()
-    again = retry_delay(message.receives, random.random())
-    item = read_assembly(message.assembly_id)
+def standing_of(item: Document | None, message: QueuedDelivery, now: float) -> str:
+    """Whether a queued delivery is `due`, too `early`, or `done` with."""
     if item is None or not is_live(item, now):
         telemetry.warning("assembly of the webhook is gone")
-        return None
+        return "done"
     execution = execution_of(item)
     ahead = (message.execution or execution) - execution
-    if ahead < 0 or is_delivered(item) or is_disabled(item):
+    if ahead < 0 or is_delivered(item):
         telemetry.info("webhook needs no delivery", webhook=item.get("webhook"), behind=-ahead)
-        return None
+        return "done"
     if ahead > 0 or not is_terminal_assembly(item):
         telemetry.warning("assembly of the webhook has not ended")
-        return again
-    number = earlier_attempts(item)
+        return "early"
+    return "due"
+
+
+def attempt_queued(item: Document, template_id: Any, number: int, seconds: float) -> Outcome:
+    """What a due delivery comes to; nothing is sent without a receiver, a secret or the claim."""
+    if is_disabled(item):
+        return Outcome("disabled")
     try:
-        hook = hook_of(item.get("template_id") or message.template_id)
+        hook = hook_of(template_id)
     except Exception as error:
         telemetry.exception("webhook configuration not read", error)
-        outcome = Outcome("retry", error="configuration_unavailable")
-    else:
-        if hook is None:
-            telemetry.info("template has no webhook", template_id=item.get("template_id"))
+        return Outcome("retry", error="configuration_unavailable")
+    if hook is None:
+        telemetry.info("template has no webhook", template_id=template_id)
+        return Outcome("not_configured")
+    if not hook.may_send:
+        telemetry.error("webhook without a secret is not sent", template_id=hook.template_id)
+        return Outcome("unsigned_refused")
+    if not claim_delivery(item["assembly_id"], execution_of(item), time.time()):
+        telemetry.info("webhook is being delivered by another receive")
+        return Outcome("claimed")
+    return attempt(hook, item, number, seconds)
+
+
+def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
+    """One attempt for one message: None when it is done with, else seconds to the next attempt."""
+    item = read_assembly(message.assembly_id)
+    again = retry_delay(message.receives, random.random())
+    standing = standing_of(item, message, time.time())
+    if item is None or standing != "due":
+        return again if standing == "early" else None
+    earlier = earlier_attempts(item)
+    template_id = item.get("template_id") or message.template_id
+    outcome = attempt_queued(item, template_id, earlier + 1, seconds)
+    number = earlier + outcome.attempts
+    match outcome.result:
+        case "not_configured":
+            forget_webhook(message.assembly_id)
             return None
-        if not hook.may_send:
-            telemetry.error("webhook without a secret is not sent", template_id=hook.template_id)
-            outcome = Outcome("unsigned_refused")
-        elif not claim_delivery(message.assembly_id, execution, now):
-            telemetry.info("webhook is being delivered by another receive")
+        case "claimed":
             return float(CLAIM_SECONDS)
-        else:
-            number += 1
-            outcome = attempt(hook, item, number, seconds)
-    if outcome.result != "retry":
-        record_webhook(item, outcome.result, number, outcome.status_code)
-        return None
-    exhausted = message.receives >= MAX_RECEIVES
-    record_webhook(item, "failed" if exhausted else "retrying", number, outcome.status_code)
-    # Once exhausted, the next receive moves the message to the dead-letter queue: at once.
-    return 0.0 if exhausted else max(again, outcome.retry_after)
+        case "retry" if message.receives >= MAX_RECEIVES:
+            record_webhook(item, "failed", number, outcome.status_code)
+            return 0.0  # the next receive moves the message to the dead-letter queue
+        case "retry":
+            record_webhook(item, "retrying", number, outcome.status_code)
+            return max(again, outcome.retry_after)
+    record_webhook(item, outcome.result, number, outcome.status_code)
+    return None
 
 
 def take_record(record: Mapping[str, Any], remaining: Callable[[], float]) -> str | None:

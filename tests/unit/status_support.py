@@ -1,0 +1,286 @@
+"""What the tests of `status` share: the function loaded fresh, its table, and real receivers."""
+
+import importlib.util
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import botocore.session
+import jwt
+import yaml
+
+from jobplane_keys import from_item, to_item
+
+ROOT = Path(__file__).parents[2]
+SECRET = "a-test-secret-of-32-bytes-or-more"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "DYNAMODB_TABLE": "jobplane-test-assemblies",
+    "FILES_BUCKET": "jobplane-test-files",
+    "WEBHOOKS_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/webhooks",
+    "JWT_SECRET": SECRET,
+    "STAGE": "test",
+}
+OPTIONAL = (
+    "ALLOWED_TENANTS", "ALLOW_ANONYMOUS_INVOKE", "ASSEMBLY_STATUS_CODES", "AWS_ENDPOINT_URL",
+    "JWT_AUDIENCE", "JWT_ISSUER", "JWT_PUBLIC_KEY", "JWT_SECRET_PREVIOUS", "LAMBDA_TASK_ROOT",
+    "MASK_FOREIGN", "RESULT_LINK_SECONDS", "TEMPLATES_INDEX_PATH", "WEBHOOK_ALLOW_HTTP",
+    "WEBHOOK_HOSTS",
+)  # fmt: skip
+
+
+# One session: it keeps the service models, which take most of the time of making a client.
+SESSION = botocore.session.Session()
+
+
+def load(monkeypatch: Any, **environment: str) -> ModuleType:
+    """The function's module as a new container would import it."""
+    for name in OPTIONAL:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (ENVIRONMENT | environment).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(botocore.session, "get_session", lambda: SESSION)
+    path = ROOT / "functions/status/status.py"
+    spec = importlib.util.spec_from_file_location("status", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "status", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def create_table() -> None:
+    """The assemblies table, as the stack's own template declares it."""
+    text = (ROOT / "resources/tables.yml").read_text()
+    for parameter, value in {"tablePrefix": "jobplane-test-", "deletionPolicy": "Delete"}.items():
+        text = text.replace(f"${{param:{parameter}}}", value)
+    properties = yaml.safe_load(text)["Resources"]["AssembliesTable"]["Properties"]
+    known = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema")
+    arguments = {name: properties[name] for name in (*known, "GlobalSecondaryIndexes")}
+    boto3.client("dynamodb").create_table(**arguments)
+
+
+def put(item: Mapping[str, Any]) -> None:
+    boto3.client("dynamodb").put_item(TableName=ENVIRONMENT["DYNAMODB_TABLE"], Item=to_item(item))
+
+
+def stored(assembly_id: str) -> dict[str, Any]:
+    found = boto3.client("dynamodb").get_item(
+        TableName=ENVIRONMENT["DYNAMODB_TABLE"], Key=to_item({"assembly_id": assembly_id})
+    )
+    return from_item(found["Item"])
+
+
+def assembly(assembly_id: str = "asm-1", **changes: Any) -> dict[str, Any]:
+    """A completed assembly of user-1 in tenant-1; `None` leaves an attribute out."""
+    item = {
+        "assembly_id": assembly_id,
+        "ok": "ASSEMBLY_COMPLETED",
+        "message": "Processing completed",
+        "uploads": [{"id": "upload_1", "name": "a.txt", "size": 5, "key": "uploads/x/a.txt"}],
+        "results": {},
+        "bytes_expected": 5,
+        "bytes_received": 5,
+        "bytes_usage": 0,
+        "execution_duration": 5.2,
+        "execution_start": "2026-11-22T10:00:00.000Z",
+        "template_id": "tpl",
+        "branch": "main",
+        "user": {"userId": "user-1"},
+        "user_id": "user-1",
+        "tenant_id": "tenant-1",
+        "owner": "tenant-1#user-1",
+        "created_at": "2026-11-22T10:00:00.000Z",
+        "updated_at": "2026-11-22T10:00:05.200Z",
+        "rev": 4,
+        "execution": 1,
+        "ttl": int(time.time()) + 3600,
+    } | changes
+    return {name: value for name, value in item.items() if value is not None}
+
+
+def token(user: str = "user-1", tenant: str = "tenant-1", **claims: Any) -> str:
+    content = {"user_id": user, "tenant_id": tenant, "exp": int(time.time()) + 600} | claims
+    return jwt.encode(content, SECRET, algorithm="HS256")
+
+
+def http(
+    method: str,
+    path: str,
+    query: dict[str, str] | None = None,
+    body: Any = None,
+    headers: dict[str, str] | None = None,
+    bearer: str | None = "",
+) -> dict[str, Any]:
+    """An API Gateway payload v2; `bearer` empty is user-1's token, None is none."""
+    sent = {"host": "api.example.com", **(headers or {})}
+    if bearer is not None:
+        sent["authorization"] = f"Bearer {bearer or token()}"
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": sent,
+        "queryStringParameters": query,
+        "requestContext": {
+            "http": {"method": method, "path": path, "protocol": "HTTP/1.1"},
+            "stage": "$default",
+            "requestId": "JKJaXmPLvHcESHA=",
+        },
+        "isBase64Encoded": False,
+    }
+    if body is not None:
+        event["body"] = body if isinstance(body, str) else json.dumps(body)
+    return event
+
+
+def message(
+    assembly_id: str = "asm-1", execution: int | None = 1, receives: int = 1, **extra: Any
+) -> dict[str, Any]:
+    """An SQS event with one message of the webhook queue."""
+    content = {"assembly_id": assembly_id, "execution": execution, "template_id": "tpl"} | extra
+    return sqs(json.dumps(content), receives=receives)
+
+
+def sqs(*bodies: str, receives: int = 1) -> dict[str, Any]:
+    return {
+        "Records": [
+            {
+                "messageId": f"message-{number}",
+                "receiptHandle": f"receipt-{number}",
+                "body": body,
+                "attributes": {"ApproximateReceiveCount": str(receives)},
+                "messageAttributes": {},
+                "eventSource": "aws:sqs",
+                "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:webhooks",
+                "awsRegion": "eu-central-1",
+            }
+            for number, body in enumerate(bodies, 1)
+        ]
+    }
+
+
+class Context:
+    """What Lambda tells of an invocation."""
+
+    aws_request_id = "11111111-2222-4333-8444-555555555555"
+    function_name = "jobplane-test-status"
+    memory_limit_in_mb = 512
+    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:status"
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        self._deadline = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int((self._deadline - time.monotonic()) * 1000)
+
+
+class Received:
+    """One request that reached a receiver."""
+
+    def __init__(self, handler: BaseHTTPRequestHandler) -> None:
+        self.method = handler.command
+        self.path = handler.path
+        self.headers = {name.lower(): value for name, value in handler.headers.items()}
+        self.body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
+
+
+type Behaviour = Callable[[BaseHTTPRequestHandler], None]
+
+
+def reply(code: int, **headers: str) -> Behaviour:
+    """Answer with a status code and headers (`retry_after` → `retry-after`)."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("content-length", "2")
+        handler.end_headers()
+        handler.wfile.write(b"{}")
+
+    return behave
+
+
+class Receiver:
+    """A webhook receiver on loopback; behaviours are used in turn, the last one for ever."""
+
+    def __init__(self, port: int, behaviours: list[Behaviour]) -> None:
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}/hooks?tenant=1"
+        self.requests: list[Received] = []
+        self._behaviours = behaviours
+
+    def take(self, handler: BaseHTTPRequestHandler) -> None:
+        self.requests.append(Received(handler))
+        turn = min(len(self.requests), len(self._behaviours))
+        self._behaviours[turn - 1](handler)
+
+
+@contextmanager
+def receiving(*behaviours: Behaviour, tls: Any = None) -> Iterator[Receiver]:
+    """A receiver for the length of a test; `tls` is a server's SSL context."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            try:
+                receiver.take(self)
+            except OSError:
+                self.close_connection = True
+
+        do_GET = do_POST
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        released: threading.Event
+
+        def handle_error(self, *_: Any) -> None:
+            pass
+
+    server = Server(("127.0.0.1", 0), Handler)
+    server.released = threading.Event()
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    receiver = Receiver(server.server_address[1], list(behaviours) or [reply(200)])
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.released.set()
+        server.shutdown()
+        server.server_close()
+
+
+def write_templates(folder: Path, **template: Any) -> str:
+    """A template index whose template `tpl` is as given; its path."""
+    path = folder / "index.json"
+    path.write_text(json.dumps({"templates": [{"id": "tpl", "steps": {}} | template]}))
+    return str(path)
+
+
+def log_lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def metric_names(text: str) -> list[str]:
+    return [
+        metric["Name"]
+        for line in log_lines(text)
+        if "_aws" in line
+        for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]
+    ]

@@ -1,0 +1,834 @@
+"""status: look-ups by invoke and over HTTP, batches, lists, and what never leaves the table."""
+
+import base64
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from moto import mock_aws
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from status_support import (  # noqa: E402  the folder is no package
+    ENVIRONMENT,
+    ROOT,
+    Context,
+    assembly,
+    create_table,
+    http,
+    load,
+    log_lines,
+    metric_names,
+    put,
+    token,
+)
+
+MINE = {"assemblyId": "asm-1", "userId": "user-1"}
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, ENVIRONMENT[name])
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        create_table()
+        yield
+
+
+@pytest.fixture
+def status(aws: None, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load(monkeypatch)
+
+
+def ask(status: ModuleType, event: Any) -> tuple[int, Any, dict[str, str]]:
+    answered = status.handler(event, Context())
+    body = json.loads(answered["body"]) if answered["body"] else None
+    return answered["statusCode"], body, answered.get("headers", {})
+
+
+def raising(code: str) -> Any:
+    def call(**_: Any) -> Any:
+        raise ClientError({"Error": {"Code": code, "Message": "secret table arn:aws:x"}}, "GetItem")
+
+    return call
+
+
+# Look-up by invoke
+
+
+def test_owner_gets_the_document(status: ModuleType) -> None:
+    """A direct invoke by the owner answers 200 with the public document."""
+    put(assembly())
+    code, body, headers = ask(status, MINE)
+    assert code == 200
+    assert body["ok"] == "ASSEMBLY_COMPLETED"
+    assert body["execution_duration"] == 5.2
+    assert body["user"] == {"userId": "user-1"}
+    assert headers["Content-Type"] == "application/json"
+
+
+def test_internals_never_leave(status: ModuleType) -> None:
+    """Only public fields are answered, and files lose their keys."""
+    put(assembly(webhook_cooldown_until=5, lease_until=9, secret_field="x"))
+    _, body, _ = ask(status, MINE)
+    assert set(body) <= set(status.PUBLIC_ASSEMBLY_FIELDS) | {"stalled"}
+    assert "key" not in body["uploads"][0]
+
+
+def test_missing_assembly_is_404(status: ModuleType) -> None:
+    """An unknown id answers 404 with the id and when to ask again."""
+    code, body, headers = ask(status, MINE)
+    assert (code, body) == (404, {"error": "Assembly not found", "assembly_id": "asm-1"})
+    assert headers["Retry-After"] == "10"
+    assert headers["Cache-Control"] == "no-store"
+
+
+def test_expired_assembly_is_404(status: ModuleType) -> None:
+    """An item past its ttl is gone, even while DynamoDB still has it."""
+    put(assembly(ttl=int(time.time()) - 1))
+    assert ask(status, MINE)[0] == 404
+
+
+def test_foreign_assembly_is_403(status: ModuleType) -> None:
+    """Another user's assembly is denied."""
+    put(assembly())
+    code, body, _ = ask(status, MINE | {"userId": "user-2"})
+    assert code == 403
+    assert body["error"].startswith("Access denied")
+
+
+def test_ownerless_assembly_is_403(status: ModuleType) -> None:
+    """An assembly without owner is nobody's."""
+    put(assembly(user=None))
+    assert ask(status, MINE)[0] == 403
+
+
+def test_missing_user_is_401(status: ModuleType) -> None:
+    """A direct invoke without a user is refused before anything is read."""
+    put(assembly())
+    code, body, headers = ask(status, {"assemblyId": "asm-1"})
+    assert (code, body) == (401, {"error": "Authentication required"})
+    assert "WWW-Authenticate" in headers
+
+
+def test_anonymous_invoke_where_allowed(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ALLOW_ANONYMOUS_INVOKE lets an invoke without user read any assembly."""
+    status = load(monkeypatch, ALLOW_ANONYMOUS_INVOKE="true")
+    put(assembly(user=None))
+    assert ask(status, {"assemblyId": "asm-1"})[0] == 200
+
+
+def test_anonymous_switch_does_not_open_http(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ALLOW_ANONYMOUS_INVOKE means invokes; HTTP still needs a token."""
+    status = load(monkeypatch, ALLOW_ANONYMOUS_INVOKE="true")
+    put(assembly())
+    assert ask(status, http("GET", "/status/asm-1", bearer=None))[0] == 401
+
+
+def test_masked_foreign_equals_missing(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With MASK_FOREIGN a foreign assembly can't be told from a missing one."""
+    status = load(monkeypatch, MASK_FOREIGN="true")
+    put(assembly())
+    foreign = status.handler(MINE | {"userId": "user-2"}, Context())
+    boto3.client("dynamodb").delete_item(
+        TableName=ENVIRONMENT["DYNAMODB_TABLE"], Key={"assembly_id": {"S": "asm-1"}}
+    )
+    assert foreign == status.handler(MINE | {"userId": "user-2"}, Context())
+
+
+def test_a_look_up_is_one_consistent_get(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look-up makes one call, a consistent GetItem."""
+    put(assembly(results={"hash": [{"id": "result_1", "name": "a", "key": "results/asm-1/a"}]}))
+    calls: list[tuple[str, Any]] = []
+    real = status.dynamodb._make_api_call
+
+    def record(operation: str, arguments: Any) -> Any:
+        calls.append((operation, arguments))
+        return real(operation, arguments)
+
+    monkeypatch.setattr(status.dynamodb, "_make_api_call", record)
+    assert ask(status, MINE)[0] == 200
+    assert [operation for operation, _ in calls] == ["GetItem"]
+    assert calls[0][1]["ConsistentRead"] is True
+
+
+def test_repeated_look_up_answers_the_same(status: ModuleType) -> None:
+    """A look-up changes nothing: the second answer equals the first."""
+    put(assembly())
+    assert status.handler(MINE, Context()) == status.handler(MINE, Context())
+
+
+# The document
+
+
+def test_error_hides_ok(status: ModuleType) -> None:
+    """A document that holds both shows the error alone."""
+    put(assembly(error="PROCESSING_ERROR"))
+    _, body, _ = ask(status, MINE)
+    assert body["error"] == "PROCESSING_ERROR"
+    assert "ok" not in body
+
+
+def test_running_document_has_neither(status: ModuleType) -> None:
+    """While it runs, a document has neither ok nor error, and is asked for again in 2 s."""
+    put(assembly(ok=None))
+    _, body, headers = ask(status, MINE)
+    assert not {"ok", "error"} & set(body)
+    assert headers["Retry-After"] == "2"
+    assert headers["Cache-Control"] == "no-store"
+
+
+def test_waiting_document_is_polled_slower(status: ModuleType) -> None:
+    """A job that waits for its files is asked for again in 5 s."""
+    put(assembly(ok=None, execution_start=None))
+    assert ask(status, MINE)[2]["Retry-After"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"ok": None}, "ASSEMBLY_EXECUTING"),
+        ({"ok": None, "execution_start": None}, "ASSEMBLY_UPLOADING"),
+        ({}, "ASSEMBLY_COMPLETED"),
+        ({"ok": "ASSEMBLY_CANCELED"}, "ASSEMBLY_CANCELED"),
+    ],
+)
+def test_extended_codes(
+    aws: None, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], code: str
+) -> None:
+    """With extended codes every document that has not failed carries ok."""
+    status = load(monkeypatch, ASSEMBLY_STATUS_CODES="extended")
+    put(assembly(**changes))
+    assert ask(status, MINE)[1]["ok"] == code
+
+
+def test_expired_lease_is_stalled(status: ModuleType) -> None:
+    """A running job whose lease ran out is marked stalled."""
+    put(assembly(ok=None, lease_until=int(time.time()) - 5))
+    assert ask(status, MINE)[1]["stalled"] is True
+
+
+@pytest.mark.parametrize("changes", [{"ok": None, "lease_until": 2**33}, {"lease_until": 1}])
+def test_stalled_is_absent_otherwise(status: ModuleType, changes: dict[str, Any]) -> None:
+    """Neither a held lease nor an ended job is stalled."""
+    put(assembly(**changes))
+    assert "stalled" not in ask(status, MINE)[1]
+
+
+def test_numbers_are_numbers(status: ModuleType) -> None:
+    """Integral numbers leave as integers, others as fractions."""
+    put(assembly(progress_pct=100.0, execution_duration=0.25))
+    body = status.handler(MINE, Context())["body"]
+    assert body.endswith('"progress_pct":100}')
+    assert '"execution_duration":0.25' in body
+
+
+def test_results_get_links(status: ModuleType) -> None:
+    """A result in the bucket gets a link for an hour; one with a stored link keeps it."""
+    put(
+        assembly(
+            results={
+                "hash": [
+                    {"id": "result_1", "name": "a b.txt", "key": "results/asm-1/hash/a b.txt"},
+                    {"id": "result_2", "name": "c", "ssl_url": "https://cdn.example.com/c"},
+                ]
+            }
+        )
+    )
+    made, kept = ask(status, MINE)[1]["results"]["hash"]
+    link = urlsplit(made["ssl_url"])
+    assert link.path.endswith("/results/asm-1/hash/a%20b.txt")
+    assert parse_qs(link.query)["X-Amz-Expires"] == ["3600"]
+    assert kept["ssl_url"] == "https://cdn.example.com/c"
+    assert "key" not in made
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"assembly_id": "asm-1", "user": {"userId": "user-1"}},
+        assembly(results="none", uploads={"a": 1}),
+        assembly(results={"step": "none"}, uploads=["text", None]),
+        assembly(ttl="soon", lease_until="never", webhook="sent", ok=None, template_id=["x"]),
+        assembly(webhook={"attempts": "many"}, execution="first"),
+    ],
+)
+def test_items_of_other_writers(status: ModuleType, item: dict[str, Any]) -> None:
+    """An item that lacks fields, or holds strange ones, is still answered."""
+    put(item)
+    code, body, _ = ask(status, MINE)
+    assert code == 200
+    assert body["assembly_id"] == "asm-1"
+
+
+# Validation
+
+
+@pytest.mark.parametrize("value", ["", None, "a" * 129, "a/b", "ä", 5, ["a"], {"S": "a"}, True])
+def test_malformed_id_is_400(status: ModuleType, value: Any) -> None:
+    """An id that is no 1–128 of the allowed characters is refused, by name."""
+    code, body, _ = ask(status, {"assemblyId": value, "userId": "user-1"})
+    assert code == 400
+    assert [problem["field"] for problem in body["problems"]] == ["assemblyId"]
+
+
+def test_all_problems_are_listed(status: ModuleType) -> None:
+    """Every field at fault is named in one answer."""
+    code, body, _ = ask(status, {"userId": 7, "triggerWebhook": "true"})
+    assert code == 400
+    assert {problem["field"] for problem in body["problems"]} == {
+        "assemblyId",
+        "userId",
+        "triggerWebhook",
+    }
+
+
+@pytest.mark.parametrize("event", [None, [], "text", 5, True])
+def test_event_that_is_no_object_is_400(status: ModuleType, event: Any) -> None:
+    """An event that is not an object is malformed, not a crash."""
+    code, body, _ = ask(status, event)
+    assert code == 400
+    assert body["problems"][0]["field"] == "event"
+
+
+def test_malformed_comes_before_unknown(status: ModuleType) -> None:
+    """A malformed event answers 400 even when nobody is named."""
+    assert ask(status, {"assemblyId": "a/b"})[0] == 400
+
+
+@pytest.mark.parametrize("value", ["false", 1, 0, []])
+def test_trigger_must_be_boolean(status: ModuleType, value: Any) -> None:
+    """By invoke, triggerWebhook is a real boolean."""
+    assert ask(status, MINE | {"triggerWebhook": value})[0] == 400
+
+
+# HTTP
+
+
+def v1(path: str, **extra: Any) -> dict[str, Any]:
+    return {
+        "resource": "/status/{assembly_id}",
+        "path": path,
+        "httpMethod": "GET",
+        "headers": {"AUTHORIZATION": f"bearer {token()}"},
+        "multiValueHeaders": {"AUTHORIZATION": [f"bearer {token()}"]},
+        "queryStringParameters": None,
+        "multiValueQueryStringParameters": None,
+        "pathParameters": {"assembly_id": path.rsplit("/", 1)[-1]},
+        "requestContext": {"stage": "test", "identity": {}},
+        "body": None,
+        "isBase64Encoded": False,
+    } | extra
+
+
+def alb(path: str, **extra: Any) -> dict[str, Any]:
+    return {
+        "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:x"}},
+        "httpMethod": "GET",
+        "path": path,
+        "queryStringParameters": {},
+        "headers": {"authorization": f"Bearer {token()}"},
+        "body": "",
+        "isBase64Encoded": False,
+    } | extra
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        http("GET", "/status/asm-1"),
+        http("GET", "/prod/status/asm-1"),
+        http("GET", "/status", {"assemblyId": "asm-1"}),
+        http("GET", "/status/asm-1", {"userId": "user-2"}),
+        v1("/status/asm-1"),
+        v1(
+            "/status",
+            pathParameters=None,
+            queryStringParameters={"assemblyId": "asm-1"},
+            multiValueQueryStringParameters={"assemblyId": ["asm-1"]},
+        ),
+        alb("/status/asm-1"),
+    ],
+)
+def test_http_look_up(status: ModuleType, event: dict[str, Any]) -> None:
+    """The owner's token reads the document through every kind of HTTP front."""
+    put(assembly())
+    code, body, _ = ask(status, event)
+    assert code == 200
+    assert body["assembly_id"] == "asm-1"
+
+
+def test_load_balancer_with_lists(status: ModuleType) -> None:
+    """A load balancer that sends lists of header values gets lists back."""
+    put(assembly())
+    event = alb(
+        "/status/asm-1",
+        headers=None,
+        multiValueHeaders={"authorization": [f"Bearer {token()}"]},
+        queryStringParameters=None,
+        multiValueQueryStringParameters={},
+    )
+    del event["headers"], event["queryStringParameters"]
+    answered = status.handler(event, Context())
+    assert answered["statusCode"] == 200
+    assert answered["multiValueHeaders"]["Content-Type"] == ["application/json"]
+    assert "headers" not in answered
+
+
+def test_user_in_the_query_is_ignored(status: ModuleType) -> None:
+    """Over HTTP nobody becomes another user by saying so."""
+    put(assembly())
+    event = http("GET", "/status/asm-1", {"userId": "user-1"}, bearer=token("user-2"))
+    assert ask(status, event)[0] == 403
+
+
+def test_tenant_must_match(status: ModuleType) -> None:
+    """The same user id of another tenant is another user."""
+    put(assembly())
+    event = http("GET", "/status/asm-1", bearer=token(tenant="tenant-2"))
+    assert ask(status, event)[0] == 403
+
+
+@pytest.mark.parametrize(
+    "bearer",
+    [None, "nonsense", token(exp=int(time.time()) - 3600), token()[:-4] + "AAAA", "a" * 5000],
+)
+def test_bad_token_is_401(status: ModuleType, bearer: str | None) -> None:
+    """No token and a bad one get the same 401 with WWW-Authenticate."""
+    put(assembly())
+    code, body, headers = ask(status, http("GET", "/status/asm-1", bearer=bearer))
+    assert (code, body) == (401, {"error": "Authentication required"})
+    assert headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def claimed(claims: Any, version: str = "2") -> dict[str, Any]:
+    event = http("GET", "/status/asm-1", bearer=None)
+    authorizer = {"jwt": {"claims": claims}} if version == "2" else {"claims": claims}
+    event["requestContext"]["authorizer"] = authorizer
+    return event
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("name", ["sub", "user_id"])
+def test_authorizer_claims(status: ModuleType, version: str, name: str) -> None:
+    """Claims that the API's authorizer verified name the caller, without a second check."""
+    put(assembly())
+    claims = {name: "user-1", "tenant_id": "tenant-1"}
+    assert ask(status, claimed(claims, version))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "claims", [{"sub": "user-1"}, {"sub": "", "tenant_id": "tenant-1"}, {"sub": 5}, "text"]
+)
+def test_authorizer_claims_without_identity(status: ModuleType, claims: Any) -> None:
+    """Claims that name no user and tenant are no identity."""
+    put(assembly())
+    assert ask(status, claimed(claims))[0] == 401
+
+
+def test_claims_of_a_refused_tenant(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ALLOWED_TENANTS holds for claims as for tokens."""
+    status = load(monkeypatch, ALLOWED_TENANTS="tenant-9")
+    put(assembly())
+    assert ask(status, claimed({"sub": "user-1", "tenant_id": "tenant-1"}))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        (http("DELETE", "/status/asm-1"), 405),
+        (http("GET", "/elsewhere"), 404),
+        (http("POST", "/assemblies"), 405),
+        (http("PUT", "/status/batch"), 405),
+        (http("GET", "/status"), 400),
+        (http("GET", "/status/a%2Fb"), 400),
+        (http("GET", "/status/asm-1", {"triggerWebhook": "yes"}), 400),
+        (http("GET", "/status", {"assemblyId": "a,b"}), 400),
+    ],
+)
+def test_http_refusals(status: ModuleType, event: dict[str, Any], code: int) -> None:
+    """Paths, methods and parameters that are not served are told apart."""
+    answered, body, headers = ask(status, event)
+    assert answered == code
+    assert body["error"]
+    assert (code == 405) == ("Allow" in headers)
+
+
+# Caching
+
+
+def test_terminal_document_may_be_kept(status: ModuleType) -> None:
+    """A terminal document is cacheable by its reader for five minutes, under a tag."""
+    put(assembly())
+    _, _, headers = ask(status, http("GET", "/status/asm-1"))
+    assert headers["Cache-Control"] == "private, max-age=300"
+    assert headers["ETag"]
+    assert "Retry-After" not in headers
+
+
+@pytest.mark.parametrize("form", ["{tag}", '"other", {tag}', "*", "{strong}"])
+def test_same_tag_is_304(status: ModuleType, form: str) -> None:
+    """A reader that has the document gets 304 without a body."""
+    put(assembly())
+    tag = ask(status, http("GET", "/status/asm-1"))[2]["ETag"]
+    sent = form.format(tag=tag, strong=tag.removeprefix("W/"))
+    code, body, headers = ask(status, http("GET", "/status/asm-1", headers={"If-None-Match": sent}))
+    assert (code, body) == (304, None)
+    assert headers["ETag"] == tag
+
+
+def test_changed_document_is_200(status: ModuleType) -> None:
+    """A tag of an earlier state is answered with the new one."""
+    put(assembly())
+    tag = ask(status, http("GET", "/status/asm-1"))[2]["ETag"]
+    put(assembly(message="again"))
+    code, _, headers = ask(status, http("GET", "/status/asm-1", headers={"If-None-Match": tag}))
+    assert code == 200
+    assert headers["ETag"] != tag
+
+
+def test_tag_changes_before_links_expire(status: ModuleType) -> None:
+    """Revalidation never keeps a document whose links have expired."""
+    document = {"assembly_id": "asm-1"}
+    first = status.entity_tag(document, 0.0, links=True)
+    assert status.entity_tag(document, 3600 - 300, links=True) != first
+    assert status.entity_tag(document, 3600 - 300, links=False) == status.entity_tag(
+        document, 0.0, links=False
+    )
+
+
+# Batch
+
+
+def batch(ids: Any, **extra: Any) -> dict[str, Any]:
+    return http("POST", "/status/batch", body={"assemblyIds": ids}, **extra)
+
+
+def test_batch_answers_documents_and_nulls(status: ModuleType) -> None:
+    """A batch maps each id to its document, or null if absent, expired or foreign."""
+    put(assembly("mine"))
+    put(assembly("theirs", user={"userId": "user-2"}))
+    put(assembly("old", ttl=5))
+    code, body, headers = ask(status, batch(["mine", "theirs", "old", "absent", "mine"]))
+    assert code == 200
+    assert body["statuses"]["mine"]["ok"] == "ASSEMBLY_COMPLETED"
+    assert [body["statuses"][name] for name in ("theirs", "old", "absent")] == [None] * 3
+    assert headers["Cache-Control"] == "no-store"
+
+
+def test_batch_by_invoke(status: ModuleType) -> None:
+    """A direct invoke with assemblyIds is a batch too."""
+    put(assembly())
+    code, body, _ = ask(status, {"assemblyIds": ["asm-1", "x"], "userId": "user-1"})
+    assert code == 200
+    assert body["statuses"]["x"] is None
+    assert body["statuses"]["asm-1"]["assembly_id"] == "asm-1"
+
+
+def test_batch_body_may_be_base64(status: ModuleType) -> None:
+    """A base64 body is decoded first."""
+    event = batch([])
+    event |= {"body": base64.b64encode(event["body"].encode()).decode(), "isBase64Encoded": True}
+    assert ask(status, event)[:2] == (200, {"statuses": {}})
+
+
+@pytest.mark.parametrize(
+    "ids", [None, "asm-1", ["a"] * 101, ["a", "b/c"], [5], {"a": 1}, [["a"]], [None]]
+)
+def test_malformed_batch_is_400(status: ModuleType, ids: Any) -> None:
+    """A batch of anything but up to 100 ids is refused."""
+    code, body, _ = ask(status, batch(ids))
+    assert code == 400
+    assert body["problems"][0]["field"].startswith("assemblyIds")
+
+
+@pytest.mark.parametrize("body", ["", "{", "[]", "null", "[" * 100_000, "9" * 5000, None])
+def test_malformed_body_is_400(status: ModuleType, body: str | None) -> None:
+    """A body that is no JSON object is refused."""
+    event = http("POST", "/status/batch") | {"body": body}
+    assert ask(status, event)[0] == 400
+
+
+def test_batch_retries_unprocessed_keys(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that the table left over are asked for again."""
+    put(assembly("a"))
+    put(assembly("b"))
+    real, asked = status.dynamodb.batch_get_item, []
+
+    def stingy(RequestItems: Any) -> Any:
+        (table, wanted), *_ = RequestItems.items()
+        asked.append(len(wanted["Keys"]))
+        page = real(RequestItems={table: wanted | {"Keys": wanted["Keys"][:1]}})
+        rest = wanted["Keys"][1:]
+        return page | {"UnprocessedKeys": {table: wanted | {"Keys": rest}} if rest else {}}
+
+    monkeypatch.setattr(status.dynamodb, "batch_get_item", stingy)
+    monkeypatch.setattr(status.time, "sleep", lambda _: None)
+    body = ask(status, batch(["a", "b"]))[1]
+    assert all(body["statuses"].values())
+    assert asked == [2, 1]
+
+
+def test_batch_that_stays_unprocessed_is_503(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that keeps keys back is a throttle: 503 with Retry-After."""
+    monkeypatch.setattr(status.time, "sleep", lambda _: None)
+    monkeypatch.setattr(
+        status.dynamodb,
+        "batch_get_item",
+        lambda RequestItems: {"Responses": {}, "UnprocessedKeys": RequestItems},
+    )
+    code, _, headers = ask(status, batch(["a"]))
+    assert code == 503
+    assert headers["Retry-After"]
+
+
+def test_batch_that_is_too_large_is_413(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than Lambda can answer is refused with advice."""
+    monkeypatch.setattr(status, "MAX_ANSWER_BYTES", 100)
+    put(assembly())
+    assert ask(status, batch(["asm-1"]))[0] == 413
+
+
+# List
+
+
+def test_list_newest_first_in_pages(status: ModuleType) -> None:
+    """The caller's assemblies come newest first, page by page, each once."""
+    for number in range(5):
+        put(assembly(f"asm-{number}", created_at=f"2026-11-2{number}T00:00:00.000Z"))
+    names, query = [], {"limit": "2"}
+    for _ in range(5):
+        _, body, _ = ask(status, http("GET", "/assemblies", query))
+        names += [document["assembly_id"] for document in body["assemblies"]]
+        if body["next"] is None:
+            break
+        query["next"] = body["next"]
+    assert names == ["asm-4", "asm-3", "asm-2", "asm-1", "asm-0"]
+
+
+def test_list_holds_only_what_a_look_up_answers(status: ModuleType) -> None:
+    """Expired assemblies, other tenants' and other users' are left out."""
+    put(assembly("mine"))
+    put(assembly("old", ttl=5))
+    put(assembly("tenant", tenant_id="tenant-2"))
+    put(assembly("user", user_id="user-2", user={"userId": "user-2"}))
+    body = ask(status, http("GET", "/assemblies"))[1]
+    assert [document["assembly_id"] for document in body["assemblies"]] == ["mine"]
+    assert "uploads" not in body["assemblies"][0]
+    assert "tenant_id" not in body["assemblies"][0]
+
+
+def test_list_goes_on_past_what_it_leaves_out(status: ModuleType) -> None:
+    """A page fills up although the index holds expired rows in between."""
+    for number in range(6):
+        changes = {"ttl": 5} if number % 2 else {}
+        put(assembly(f"asm-{number}", created_at=f"2026-11-2{number}T00:00:00.000Z", **changes))
+    body = ask(status, http("GET", "/assemblies", {"limit": "3"}))[1]
+    assert [document["assembly_id"] for document in body["assemblies"]] == [
+        "asm-4",
+        "asm-2",
+        "asm-0",
+    ]
+
+
+@pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "", "1e1", "٣"])
+def test_malformed_limit_is_400(status: ModuleType, limit: str) -> None:
+    """A limit is a number from 1 to 100."""
+    code, body, _ = ask(status, http("GET", "/assemblies", {"limit": limit}))
+    assert code == 400
+    assert body["problems"][0]["field"] == "limit"
+
+
+@pytest.mark.parametrize(
+    "token_text",
+    ["!", "AAAA", base64.urlsafe_b64encode(b"[1,2,3]").decode(), "ä", "a" * 5000, "W1tb" * 9999],
+)
+def test_malformed_next_is_400(status: ModuleType, token_text: str) -> None:
+    """A place in the list that is none of ours is refused."""
+    code, body, _ = ask(status, http("GET", "/assemblies", {"next": token_text}))
+    assert code == 400
+    assert body["problems"][0]["field"] == "next"
+
+
+def test_next_of_another_user_shows_only_ones_own(status: ModuleType) -> None:
+    """A token names a place, never a user: another user's leads nowhere else."""
+    put(assembly("theirs", user_id="user-2", user={"userId": "user-2"}))
+    put(assembly("mine"))
+    place = status.encode_start("2027-01-01T00:00:00.000Z", "theirs")
+    body = ask(status, http("GET", "/assemblies", {"next": place}))[1]
+    assert [document["assembly_id"] for document in body["assemblies"]] == ["mine"]
+
+
+# Failure
+
+
+@pytest.mark.parametrize("code", ["ProvisionedThroughputExceededException", "ThrottlingException"])
+def test_throttle_is_503(status: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """A throttled read answers 503 with Retry-After."""
+    monkeypatch.setattr(status.dynamodb, "get_item", raising(code))
+    answered, _, headers = ask(status, MINE)
+    assert answered == 503
+    assert headers["Retry-After"]
+
+
+def test_failure_is_500_with_the_request_id(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any other failure is a generic 500; the cause stays in the log."""
+    monkeypatch.setattr(status.dynamodb, "get_item", raising("ResourceNotFoundException"))
+    code, body, _ = ask(status, MINE)
+    assert code == 500
+    assert body == {"error": "Internal error", "request_id": Context.aws_request_id}
+    assert "secret table" in capsys.readouterr().out
+
+
+# Start, log and metrics
+
+
+@pytest.mark.parametrize(
+    "name", ["DYNAMODB_TABLE", "FILES_BUCKET", "WEBHOOKS_QUEUE_URL", "JWT_SECRET"]
+)
+def test_missing_setting_fails_at_start(name: str) -> None:
+    """A setting that is missing stops the start, with its name."""
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != name}
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "functions/status/status.py")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode != 0
+    assert name in run.stderr
+
+
+def test_look_up_loads_nothing_heavy() -> None:
+    """Neither httpx, pydantic, asyncio, boto3 nor a client for S3 is loaded by a look-up."""
+    script = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT / "functions/status")!r})
+import status
+item = {{"assembly_id": {{"S": "a"}}, "user": {{"M": {{"userId": {{"S": "u"}}}}}}}}
+status.dynamodb.get_item = lambda **_: {{"Item": item}}
+assert status.handler({{"assemblyId": "a", "userId": "u"}}, None)["statusCode"] == 200
+heavy = {{"httpx", "pydantic", "boto3", "concurrent.futures.thread", "jobplane_models"}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert status.lazy_client.cache_info().currsize == 0
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("event", "result"),
+    [
+        (MINE, "found"),
+        (MINE | {"assemblyId": "other"}, "not_found"),
+        (MINE | {"userId": "user-2"}, "denied"),
+        ({"assemblyId": "asm-1"}, "denied"),
+    ],
+)
+def test_status_check_is_logged_and_counted(
+    status: ModuleType, capsys: pytest.CaptureFixture[str], event: dict[str, Any], result: str
+) -> None:
+    """Each look-up is one status_check event and one StatusChecks value."""
+    put(assembly())
+    ask(status, event)
+    out = capsys.readouterr().out
+    (line,) = [line for line in log_lines(out) if line.get("message") == "status_check"]
+    assert line["result"] == result
+    assert line["assembly_id"] == event["assemblyId"]
+    assert metric_names(out).count("StatusChecks") == 1
+    assert "StatusLatency" in metric_names(out)
+
+
+def test_failed_check_is_logged_as_error(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A read that fails is a status_check with result error."""
+    monkeypatch.setattr(status.dynamodb, "get_item", raising("InternalServerError"))
+    ask(status, MINE)
+    lines = log_lines(capsys.readouterr().out)
+    assert [line["result"] for line in lines if line.get("message") == "status_check"] == ["error"]
+
+
+def test_tokens_are_not_logged(status: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither good nor bad tokens reach the log."""
+    bad = token()[:-6] + "AAAAAA"
+    ask(status, http("GET", "/status/asm-1"))
+    ask(status, http("GET", "/status/asm-1", bearer=bad))
+    assert "eyJ" not in capsys.readouterr().out
+
+
+def test_user_agent_names_the_version(status: ModuleType) -> None:
+    """The User-Agent carries the function's own version."""
+    import tomllib
+
+    project = tomllib.loads((ROOT / "functions/status/pyproject.toml").read_text())["project"]
+    assert f"Jobplane/{project['version']}" == status.USER_AGENT
+
+
+# Anything at all
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner),
+    max_leaves=12,
+)
+event_keys = st.sampled_from(
+    [
+        "assemblyId", "assemblyIds", "userId", "triggerWebhook", "Records", "requestContext",
+        "httpMethod", "path", "rawPath", "headers", "multiValueHeaders", "body", "http", "method",
+        "queryStringParameters", "multiValueQueryStringParameters", "pathParameters", "authorizer",
+        "isBase64Encoded", "eventSource", "messageId", "attributes", "jwt", "claims", "elb",
+    ]
+)  # fmt: skip
+telling_values = st.sampled_from(
+    ["asm-1", "user-1", "GET", "POST", "/status/asm-1", "/status", "/status/batch", "/assemblies",
+     "aws:sqs", '{"assembly_id":"asm-1"}', "{}", True]
+)  # fmt: skip
+events = st.recursive(
+    json_values | telling_values,
+    lambda inner: st.dictionaries(event_keys, inner, max_size=8) | st.lists(inner, max_size=3),
+    max_leaves=20,
+)
+
+
+@settings(
+    max_examples=400,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(event=events)
+def test_any_event_is_answered(status: ModuleType, event: Any) -> None:
+    """Whatever JSON comes in, the answer is well-formed, below 500, and tells no internals."""
+    put(assembly())
+    answered = status.handler(event, Context())
+    if "batchItemFailures" in answered:
+        return
+    assert answered["statusCode"] < 500
+    text = json.dumps(answered)
+    assert not any(word in text for word in ("Traceback", "arn:aws", "jobplane-test", "Error("))
+    assert answered.get("headers") or answered.get("multiValueHeaders")
