@@ -47,10 +47,9 @@ async def test_job_from_upload_to_webhook(deployed: Deployed, webhooks: Receiver
         assert hashed["meta"]["sha256"] == hashlib.sha256(downloaded).hexdigest()
         assert archive["original_id"] == document["uploads"][0]["id"]
 
-    (delivery,) = await until(lambda: webhooks.of(document["assembly_id"]), "the webhook")
-    verified = verify_webhook(*delivery, [SECRET])
-    assert json.loads(delivery[1])["ok"] == "ASSEMBLY_COMPLETED"
-    assert verified is not None
+    ((headers, sent),) = await until(lambda: webhooks.of(document["assembly_id"]), "the webhook")
+    verify_webhook(headers, sent, [SECRET])
+    assert json.loads(sent)["ok"] == "ASSEMBLY_COMPLETED"
     stored = await until(
         lambda: deployed.assembly(document["assembly_id"])["webhook"]["status"] == "delivered",
         "the delivery on the document",
