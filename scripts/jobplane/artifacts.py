@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from jobplane import bytecode, sdk
 from jobplane.locks import exclusive
 from jobplane.requirements import PINNED, Closure, closures
-from jobplane.wheels import PYTHON, WheelStore, bytecode_digest, lib_digest
+from jobplane.wheels import PYTHON, WheelStore, bytecode_digest, lib_digest, prune
 from jobplane.workspace import Function, Workspace
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -94,7 +94,8 @@ class Builder:
                 )
             ]
             if stale:
-                self._install([found[function.name] for function in stale])
+                everything = closures(self.workspace, self.workspace.functions())
+                self._install([found[f.name] for f in stale], list(everything.values()))
                 with ThreadPoolExecutor() as pool:
                     built = list(
                         pool.map(lambda f: self._write(f, found[f.name], inputs[f.name]), stale)
@@ -123,9 +124,12 @@ class Builder:
         ]  # fmt: skip
         return _sha256(json.dumps(parts, sort_keys=True).encode())
 
-    def _install(self, wanted: list[Closure]) -> None:
+    def _install(self, wanted: list[Closure], everything: list[Closure]) -> None:
         requirements = [text for closure in wanted for text in self._shipped(closure).values()]
         self.wheels.fill(requirements, [lib for closure in wanted for lib in closure.libs])
+        used = {self.wheels.locked(text) for c in everything for text in c.locked.values()}
+        used |= {self.wheels.lib(lib) for closure in everything for lib in closure.libs}
+        prune(self.wheels, used)
 
     def _shipped(self, closure: Closure) -> dict[str, str]:
         if self.settings.sdk == "cut":

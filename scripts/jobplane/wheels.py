@@ -9,6 +9,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,7 +137,8 @@ def lib_digest(workspace: Workspace, lib: str) -> str:
 
 
 def prune(store: WheelStore, keep: set[Path]) -> None:
-    """Drop cached libs and distributions that no function is made of any more."""
+    """Drop what no function is made of any more, once it has not been for a day."""
+    yesterday = time.time() - 86_400
     for path in store.root.glob("*"):
-        if path.is_dir() and not path.name.startswith(".") and path not in keep:
+        if path not in keep and path.stat().st_mtime < yesterday:
             shutil.rmtree(path)

@@ -81,20 +81,22 @@ class Report:
         }
 
 
-def play(stage: Stage, megabytes: int, *, keep: bool, screen: Screen) -> Report:
+def play(stage: Stage, megabytes: int, *, keep: bool, began: Stopwatch) -> Report:
     """Run the demo on a stage of its own; one that was up before stays up.
+
+    `began` is when the command was given.
 
     Raises:
         click.ClickException: the stage could not be set up.
     """
-    report = Report(stage.name, megabytes)
+    report, screen = Report(stage.name, megabytes), Screen()
     _spare_proxies()
+    title = f"Set up the stage {stage.name}"
     with exclusive(stage.workspace, f"demo-{stage.name}"), interrupts.as_keyboard_interrupt():
-        watch = Stopwatch()
-        with screen.working(f"Set up the stage {stage.name}"):
+        with screen.working(title):
             there = up(stage)
-        report.set_up = watch.seconds
-        screen.done(f"Set up the stage {stage.name}", report.set_up, held=True)
+        report.set_up = began.seconds
+        screen.done(title, report.set_up, held=True)
         report.kept = keep or not there.started
         try:
             watch = Stopwatch()

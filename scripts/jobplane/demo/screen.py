@@ -19,7 +19,7 @@ from rich.text import Text
 
 from jobplane.demo.story import Outcome
 
-LINE_WIDTH = 100
+LINE_WIDTH = 110
 MILESTONE = 25.0
 MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("–", "dim")}
 
@@ -57,7 +57,6 @@ class Screen:
         """Say what is going on, for as long as it does."""
         self.bars = self._no_bars()
         if not self.is_live:
-            self.line(f"{title} …")
             yield
             return
         heading = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -89,8 +88,11 @@ class Screen:
         )
 
 
-def summary(outcomes: Sequence[Outcome]) -> Table:
-    """Each step, what was observed, and how long it took."""
+def print_summary(outcomes: Sequence[Outcome]) -> None:
+    """Each step, what was observed, and how long it took, on stdout."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=LINE_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("step", no_wrap=True)
@@ -102,4 +104,4 @@ def summary(outcomes: Sequence[Outcome]) -> Table:
         table.add_row(
             Text(mark, style), outcome.step.title, Text(outcome.text), Text(seconds, "dim")
         )
-    return table
+    console.print(table)

@@ -25,18 +25,19 @@ def command(stage: str, keep: bool, as_json: bool, size: int) -> None:
     Uploads, jobs with live progress, status, webhooks, downloads, repetition, cancellation, a cut
     line, refusals. Exit code 0: every check held; 1: one did not, and it is named.
     """
-    from rich.console import Console
+    from jobplane.demo.story import Stopwatch
+
+    began = Stopwatch()
 
     from jobplane.demo.program import play
-    from jobplane.demo.screen import Screen, summary
+    from jobplane.demo.screen import print_summary
 
     there = Stage(Workspace.here(), stage)
-    report = play(there, size, keep=keep, screen=Screen())
+    report = play(there, size, keep=keep, began=began)
     if as_json:
         click.echo(json.dumps(report.as_json()))
     else:
-        console = Console(highlight=False)
-        console.print(summary(report.outcomes))
+        print_summary(report.outcomes)
         click.echo(
             f"{report.total:.1f} s in all: {report.set_up:.1f} to set up, "
             f"{report.steps:.1f} for the steps, {report.clean_up:.1f} to clean up"

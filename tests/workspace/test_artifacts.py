@@ -1,0 +1,234 @@
+"""The artifacts: what is in them, that they can be trusted, and when they are built again."""
+
+import importlib.util
+import json
+import os
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from workspace.copies import Built, Copy, copy_workspace
+
+from jobplane import bytecode, requirements, wheels
+from jobplane.artifacts import Artifact, Builder, Settings, stale_functions
+from jobplane.template import Template
+from jobplane.workspace import Workspace
+
+FUNCTIONS = [function.name for function in Workspace.here().functions()]
+STDLIB_AND_ARTIFACT = """
+import sys, json
+sys.path = [sys.argv[1], *(p for p in sys.path if not p.endswith("site-packages"))]
+"""
+
+
+def names(workspace: Workspace, artifact: Artifact) -> list[str]:
+    with zipfile.ZipFile(workspace.root / artifact.zip) as archive:
+        return archive.namelist()
+
+
+def unpack(workspace: Workspace, artifact: Artifact, target: Path) -> Path:
+    with zipfile.ZipFile(workspace.root / artifact.zip) as archive:
+        archive.extractall(target)
+    for path in [target, *target.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    return target
+
+
+def bare(script: str, folder: Path, environment: dict[str, str]) -> str:
+    """Run a script where the artifact and the standard library are all there is."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", STDLIB_AND_ARTIFACT + script, str(folder)],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_holds_the_closure_and_nothing_else(built: Built, name: str) -> None:
+    """Every top-level name comes from the function, a lib it uses, or a locked distribution."""
+    workspace, artifacts = built
+    function = next(f for f in workspace.functions() if f.name == name)
+    closure = requirements.closures(workspace, [function])[name]
+    store = wheels.WheelStore(workspace, Settings.local().arch)
+    folders = [store.locked(text) for text in closure.locked.values()]
+    folders += [store.lib(lib) for lib in closure.libs]
+    allowed = {path.name for folder in folders for path in folder.iterdir()}
+    allowed |= {path.partition("/")[0] for path in function.shipped_files()} | {"__pycache__"}
+    found = {path.partition("/")[0] for path in names(workspace, artifacts[name])}
+    assert found <= allowed
+    assert {f"jobplane_{Path(lib).name}" for lib in closure.libs} <= found
+    assert function.source.name in found
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_carries_no_ballast(built: Built, name: str) -> None:
+    """No tests, stubs, scripts, events or installer's records are shipped."""
+    workspace, artifacts = built
+    for path in names(workspace, artifacts[name]):
+        parts = path.split("/")
+        assert "tests" not in parts[:-1], path
+        assert parts[0] not in ("bin", "events"), path
+        assert not path.endswith((".pyi", "py.typed", "function.yml", "pyproject.toml")), path
+        if parts[0].endswith(".dist-info"):
+            assert parts[1] in ("METADATA", "entry_points.txt"), path
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_module_has_bytecode_that_stays_valid(built: Built, name: str) -> None:
+    """Each .py has an unchecked-hash .pyc of this Python version, made from that very source."""
+    workspace, artifacts = built
+    with zipfile.ZipFile(workspace.root / artifacts[name].zip) as archive:
+        present = set(archive.namelist())
+        modules = [path for path in present if path.endswith(".py")]
+        assert modules
+        for path in modules:
+            compiled = importlib.util.cache_from_source(path)
+            assert compiled in present, path
+            data = archive.read(compiled)
+            assert data[:4] == importlib.util.MAGIC_NUMBER
+            assert struct.unpack("<I", data[4:8])[0] == 0b01
+            assert data[8:16] == importlib.util.source_hash(archive.read(path))
+
+
+def test_same_bytes_from_another_folder(built: Built, tmp_path: Path) -> None:
+    """The digest depends on neither the folder nor the time of the build."""
+    _, artifacts = built
+    other = copy_workspace(tmp_path / "somewhere" / "else")
+    names = tuple(name for name in ("connect", "router") if name in artifacts)
+    rebuilt = Builder(other, Settings.local()).build(other.select(names))
+    assert {a.name: a.digest for a in rebuilt} == {n: artifacts[n].digest for n in names}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_imports_as_shipped(built: Built, name: str, tmp_path: Path) -> None:
+    """A bare interpreter imports the handler from a read-only folder and writes nothing there."""
+    workspace, artifacts = built
+    function = next(f for f in workspace.functions() if f.name == name)
+    folder = unpack(workspace, artifacts[name], tmp_path / "task")
+    before = sorted(folder.rglob("*"))
+    script = f"""
+import {function.module} as module
+assert callable(module.handler)
+files = [str(getattr(loaded, "__file__", "")) for loaded in list(sys.modules.values())]
+assert not [file for file in files if "site-packages" in file]
+"""
+    bare(script, folder, environment(workspace, name, folder))
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_answers_as_shipped(built: Built, tmp_path: Path) -> None:
+    """The unpacked connect refuses a missing token, with nothing but its artifact."""
+    workspace, artifacts = built
+    folder = unpack(workspace, artifacts["connect"], tmp_path / "task")
+    script = """
+import connect
+class Context:
+    aws_request_id = "r"; function_name = "f"; memory_limit_in_mb = "1"; invoked_function_arn = "a"
+    def get_remaining_time_in_millis(self): return 1000
+event = {"requestContext": {"connectionId": "c", "routeKey": "$connect"}, "headers": {}}
+print("\\n" + json.dumps(connect.handler(event, Context())))
+"""
+    output = bare(script, folder, environment(workspace, "connect", folder))
+    assert json.loads(output.splitlines()[-1])["statusCode"] == 401
+
+
+def test_sdk_offers_what_the_role_allows(built: Built, tmp_path: Path) -> None:
+    """Granted operations are there; a cut one names the statement to add; presigning works."""
+    workspace, artifacts = built
+    folder = unpack(workspace, artifacts["router"], tmp_path / "task")
+    script = """
+import botocore.session
+session = botocore.session.get_session()
+dynamodb = session.create_client("dynamodb")
+assert callable(dynamodb.put_item) and dynamodb.can_paginate("query")
+s3 = session.create_client("s3")
+url = s3.generate_presigned_url("put_object", Params={"Bucket": "b", "Key": "k"})
+assert "X-Amz-Signature" in url or "Signature=" in url
+lines = []
+for wrong in (
+    lambda: dynamodb.scan(TableName="t"),
+    lambda: session.create_client("sns"),
+    lambda: s3.generate_presigned_url("get_bucket_acl"),
+):
+    try:
+        wrong()
+    except Exception as error:
+        lines.append(f"{type(error).__name__}: {error}")
+assert not hasattr(dynamodb, "delete_table")
+print(json.dumps(lines))
+"""
+    output = bare(script, folder, environment(workspace, "router", folder))
+    scan, sns, presign = json.loads(output)
+    assert scan.startswith("OperationCutError: Scan was cut")
+    assert "add dynamodb:Scan to iamRoleStatements of functions/router/function.yml" in scan
+    assert "IAM statements" in sns
+    assert "no IAM statement grants it" in presign
+
+
+def test_nothing_changed_means_no_work(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second build starts no tool, writes no file, and gives the same artifacts."""
+    workspace, artifacts = built
+
+    def refuse(*_: object, **__: object) -> str:
+        raise AssertionError("a tool was started")
+
+    monkeypatch.setattr(requirements, "run_quietly", refuse)
+    monkeypatch.setattr(wheels, "run_quietly", refuse)
+    monkeypatch.setattr(bytecode, "compile_trees", refuse)
+    written = {path: path.stat().st_mtime_ns for path in workspace.dist.iterdir()}
+    again = Builder(workspace, Settings.local()).build(workspace.functions())
+    assert not any(artifact.built for artifact in again)
+    assert {a.name: a.digest for a in again} == {n: a.digest for n, a in artifacts.items()}
+    assert {path: path.stat().st_mtime_ns for path in workspace.dist.iterdir()} == written
+    assert stale_functions(workspace, workspace.functions()) == []
+
+
+def test_a_changed_lib_rebuilds_its_dependents_alone(copied: Copy, tmp_path: Path) -> None:
+    """After a change of jobplane_tokens connect is built again, and disconnect is not."""
+    workspace = copied(tmp_path)
+    functions = workspace.select(("connect", "disconnect"))
+    builder = Builder(workspace, Settings.local())
+    builder.build(functions)
+    source = workspace.root / "libs/tokens/src/jobplane_tokens/__init__.py"
+    source.write_text(source.read_text() + "\nCHANGED = True\n")
+    assert stale_functions(workspace, functions) == ["connect"]
+    again = {artifact.name: artifact.built for artifact in builder.build(functions)}
+    assert again == {"connect": True, "disconnect": False}
+    with zipfile.ZipFile(workspace.dist / "connect.zip") as archive:
+        assert b"CHANGED = True" in archive.read("jobplane_tokens/__init__.py")
+
+
+def test_a_damaged_artifact_is_built_again(copied: Copy, tmp_path: Path) -> None:
+    """A zip that is not the manifest's is stale."""
+    workspace = copied(tmp_path)
+    functions = workspace.select(("disconnect",))
+    (first,) = Builder(workspace, Settings.local()).build(functions)
+    (workspace.dist / "disconnect.zip").write_bytes(b"damaged")
+    assert stale_functions(workspace, functions) == ["disconnect"]
+    (second,) = Builder(workspace, Settings.local()).build(functions)
+    assert second.built
+    assert second.digest == first.digest
+
+
+def environment(workspace: Workspace, name: str, folder: Path) -> dict[str, str]:
+    """The function's variables on the in-process stage, and Lambda's own."""
+    function = next(f for f in workspace.functions() if f.name == name)
+    return Template(workspace).environment(function) | {
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_LAMBDA_FUNCTION_NAME": name,
+        "LAMBDA_TASK_ROOT": str(folder),
+        "PATH": os.defpath,
+    }
