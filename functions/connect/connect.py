@@ -75,18 +75,25 @@ def refused(status: int, code: str, text: str) -> dict[str, Any]:
     return answer(status, {"error": text, "code": code})
 
 
-def has_room(identity: Identity, now: float) -> bool:
-    """Whether the user may open one more connection. Counts on an index, so it may lag a little."""
+def has_room(connection_id: str, identity: Identity, now: float) -> bool:
+    """Whether the user may have this connection beside the others. Counts on an index, so it may
+    lag a little.
+    """
     count = 0
     query: dict[str, Any] = {
         "TableName": TABLE,
         "IndexName": "by-user",
         "Select": "COUNT",
         "KeyConditionExpression": "user_id = :user",
-        "FilterExpression": "tenant_id = :tenant AND #ttl > :now",
+        "FilterExpression": "tenant_id = :tenant AND #ttl > :now AND connection_id <> :this",
         "ExpressionAttributeNames": {"#ttl": "ttl"},
         "ExpressionAttributeValues": to_item(
-            {":user": identity.user_id, ":tenant": identity.tenant_id, ":now": int(now)}
+            {
+                ":user": identity.user_id,
+                ":tenant": identity.tenant_id,
+                ":now": int(now),
+                ":this": connection_id,
+            }
         ),
     }
     while True:
@@ -111,7 +118,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
     telemetry.bind(user_id=identity.user_id, tenant_id=identity.tenant_id)
     try:
-        if MAX_CONNECTIONS_PER_USER and not has_room(identity, started):
+        if MAX_CONNECTIONS_PER_USER and not has_room(request["connectionId"], identity, started):
             telemetry.metric("ConnectionRefused", ErrorType="too_many_connections")
             telemetry.warning("too many connections", limit=MAX_CONNECTIONS_PER_USER)
             return refused(429, "RATE_LIMITED", "Too many connections")

@@ -1,0 +1,37 @@
+"""Fixtures of the functions' tests: the stack in moto, what was logged, and no network."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.unit import support
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name look-up is a defect of the test: everything is answered in this process."""
+
+    def refuse(host: Any, *_: Any, **__: Any) -> Any:
+        raise AssertionError(f"the network was asked for {host}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch, no_network: None) -> Iterator[support.Stack]:
+    """Tables, bucket and queues of the project's own templates, empty."""
+    for name in support.UNSET:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in support.AWS.items():
+        monkeypatch.setenv(name, value)
+    with support.aws(), ExitStack() as hooks:
+        yield support.Stack(monkeypatch, hooks)
+
+
+@pytest.fixture
+def output(capsys: pytest.CaptureFixture[str]) -> support.Output:
+    """The log lines and metrics of the test."""
+    return support.Output(capsys)

@@ -1,0 +1,477 @@
+"""The stack in moto: tables, bucket and queues from the project's own templates, functions loaded
+as a container loads them, and what stands in for API Gateway's management API.
+"""
+
+import importlib.util
+import io
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+import jwt
+import pytest
+import yaml
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from jobplane_keys import from_item, owner_key, to_item
+
+ROOT = Path(__file__).parents[2]
+REGION = "eu-west-1"
+ACCOUNT = "123456789012"
+SECRET = "a-test-secret-of-32-bytes-or-more"
+MARK = "tests-only-this-is-logged-nowhere"
+PREFIX = "jobplane-test-"
+BUCKET = "jobplane-test-files"
+TENANT = "tenant-1"
+USER = "user-1"
+OWNER = owner_key(TENANT, USER)
+
+AWS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_SESSION_TOKEN": "testing",
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_REGION": REGION,
+}
+UNSET = ("AWS_ENDPOINT_URL", "AWS_PROFILE", "JWT_PUBLIC_KEY", "_X_AMZN_TRACE_ID")
+
+
+@cache
+def parameters() -> dict[str, str]:
+    """`${param:X}` of the templates, as a stage `test` would have them."""
+    stages = _yaml("serverless.yml")["custom"]["stages"]
+    own = {
+        "tablePrefix": PREFIX,
+        "filesBucket": BUCKET,
+        "websocketEndpoint": "https://sockets.example.com/test",
+        "jwtSecret": SECRET,
+    }
+    return {name: str(value) for name, value in (stages["default"] | own).items()}
+
+
+@cache
+def resources() -> dict[str, Any]:
+    """Every resource of resources/*.yml that has a function of the real-time side as its user."""
+    found: dict[str, Any] = {}
+    for name in ("tables", "buckets", "queues"):
+        found |= _yaml(f"resources/{name}.yml")["Resources"]
+    filled: dict[str, Any] = json.loads(_filled(json.dumps(found)))
+    return filled
+
+
+def environment(function: str) -> dict[str, str]:
+    """The function's environment, as serverless.yml and its function.yml declare it."""
+    declared = _yaml("serverless.yml")["provider"]["environment"]
+    declared |= _yaml(f"functions/{function}/function.yml").get("environment", {})
+    values = {name: _value(value) for name, value in declared.items()}
+    if "TEMPLATES_INDEX_PATH" in values:
+        values["TEMPLATES_INDEX_PATH"] = str(ROOT / values["TEMPLATES_INDEX_PATH"])
+    return values
+
+
+def load(function: str, **changes: str | None) -> ModuleType:
+    """The function's module, imported once per environment; None leaves a variable out."""
+    values = {**environment(function), **changes}
+    return _loaded(function, tuple(sorted((k, v) for k, v in values.items() if v is not None)))
+
+
+@cache
+def _loaded(function: str, values: tuple[tuple[str, str], ...]) -> ModuleType:
+    module_name = function.replace("-", "_")
+    path = ROOT / "functions" / function / f"{module_name}.py"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    declared = set(environment(function))
+    kept = {name: value for name, value in os.environ.items() if name not in declared}
+    with patch.dict(os.environ, {**kept, **dict(values)}, clear=True):
+        with patch.dict(sys.modules, {module_name: module}):
+            spec.loader.exec_module(module)
+    return module
+
+
+def _yaml(path: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
+    return content
+
+
+def _filled(text: str) -> str:
+    text = text.replace("${sls:stage}", "test")
+    return re.sub(r"\$\{param:(\w+)\}", lambda match: parameters()[match[1]], text)
+
+
+def _value(declared: Any) -> str:
+    if not isinstance(declared, dict):
+        return _filled(str(declared))
+    properties = resources()[declared["Ref"]]["Properties"]
+    if "QueueName" in properties:
+        return f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{properties['QueueName']}"
+    return str(properties.get("TableName") or properties["BucketName"])
+
+
+class Sockets:
+    """API Gateway's management API: keeps what is posted and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.posts: list[tuple[str, dict[str, Any]]] = []
+        self.attempts: Counter[str] = Counter()
+        self.closed: list[str] = []
+        self.gone: set[str] = set()
+        self.failing: dict[str, tuple[int, str]] = {}
+        self.changed = threading.Condition()
+
+    def post_to_connection(self, *, ConnectionId: str, Data: bytes) -> None:  # noqa: N803  # API
+        with self.changed:
+            self.attempts[ConnectionId] += 1
+            self._refuse(ConnectionId, "PostToConnection")
+            self.posts.append((ConnectionId, json.loads(Data)))
+            self.changed.notify_all()
+
+    def delete_connection(self, *, ConnectionId: str) -> None:  # noqa: N803  # API
+        self._refuse(ConnectionId, "DeleteConnection")
+        self.closed.append(ConnectionId)
+
+    def _refuse(self, connection_id: str, operation: str) -> None:
+        if connection_id in self.gone:
+            raise client_error("GoneException", 410, operation)
+        if connection_id in self.failing:
+            status, code = self.failing[connection_id]
+            raise client_error(code, status, operation)
+
+    def to(self, connection_id: str) -> list[dict[str, Any]]:
+        """What one connection heard, in order."""
+        with self.changed:
+            return [message for target, message in self.posts if target == connection_id]
+
+    def kinds(self, connection_id: str = "conn-1") -> list[str]:
+        return [message["type"] for message in self.to(connection_id)]
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Until a condition on the posts holds; fails after ten seconds."""
+        with self.changed:
+            assert self.changed.wait_for(condition, 10)
+
+
+@dataclass
+class Context:
+    """Lambda's context of one invocation."""
+
+    seconds: float = 300.0
+    aws_request_id: str = "invocation-1"
+    function_name: str = "jobplane-test"
+    memory_limit_in_mb: int = 512
+    invoked_function_arn: str = "arn:aws:lambda:eu-west-1:123456789012:function:jobplane-test"
+    started: float = field(default_factory=time.time)
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int((self.started + self.seconds - time.time()) * 1000)
+
+
+class Calls(list[tuple[str, dict[str, Any]]]):
+    """AWS calls as they were made: operation and parameters."""
+
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(name for name, _ in self))
+
+    def of(self, operation: str) -> list[dict[str, Any]]:
+        return [params for name, params in self if name == operation]
+
+
+class Stack:
+    """The resources in moto, and hooks on a function's clients that end with the test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, hooks: ExitStack) -> None:
+        self.monkeypatch = monkeypatch
+        self.sockets = Sockets()
+        self._hooks = hooks
+        self.dynamodb, self.s3, self.sqs = map(_client, ("dynamodb", "s3", "sqs"))
+        for resource in resources().values():
+            self._create(resource["Type"], resource["Properties"])
+
+    def _create(self, kind: str, properties: Mapping[str, Any]) -> None:
+        if kind == "AWS::DynamoDB::Table":
+            known = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema")
+            arguments = {name: properties[name] for name in known}
+            if "GlobalSecondaryIndexes" in properties:
+                arguments["GlobalSecondaryIndexes"] = properties["GlobalSecondaryIndexes"]
+            self.dynamodb.create_table(**arguments)
+        elif kind == "AWS::S3::Bucket":
+            location = {"LocationConstraint": REGION}
+            self.s3.create_bucket(
+                Bucket=properties["BucketName"], CreateBucketConfiguration=location
+            )
+        elif kind == "AWS::SQS::Queue":
+            self.sqs.create_queue(QueueName=properties["QueueName"])
+
+    def function(self, name: str, **changes: str | None) -> ModuleType:
+        """A function of this stack, its management API replaced by `sockets`."""
+        module = load(name, **changes)
+        if hasattr(module, "management"):
+            self.monkeypatch.setattr(module, "management", lambda: self.sockets)
+        return module
+
+    def put(self, table: str, *items: Mapping[str, Any]) -> None:
+        for item in items:
+            self.dynamodb.put_item(TableName=PREFIX + table, Item=to_item(item))
+
+    def get(self, table: str, **key: str) -> dict[str, Any]:
+        """One item, or {}."""
+        found = self.dynamodb.get_item(TableName=PREFIX + table, Key=to_item(key))
+        return from_item(found.get("Item", {}))
+
+    def request(self, request_id: str = "req-1", owner: str = OWNER) -> dict[str, Any]:
+        return self.get("requests", owner=owner, request_id=request_id)
+
+    def items(self, table: str) -> list[dict[str, Any]]:
+        pages = self.dynamodb.get_paginator("scan").paginate(TableName=PREFIX + table)
+        return [from_item(item) for page in pages for item in page["Items"]]
+
+    def everything(self) -> dict[str, list[dict[str, Any]]]:
+        """Every item of every table, to compare before and after."""
+        names = ("connections", "requests", "subscriptions", "assemblies")
+        return {name: self.items(name) for name in names}
+
+    def upload(self, key: str, body: bytes) -> None:
+        self.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+    def object(self, key: str) -> bytes:
+        body: bytes = self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return body
+
+    def keys(self, prefix: str = "") -> list[str]:
+        found = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        return [entry["Key"] for entry in found]
+
+    def messages(self, queue: str) -> list[dict[str, Any]]:
+        """Everything in a queue, taken out of it."""
+        url = self.sqs.get_queue_url(QueueName=PREFIX + queue)["QueueUrl"]
+        found = []
+        while batch := self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get(
+            "Messages"
+        ):
+            for message in batch:
+                found.append(json.loads(message["Body"]))
+                self.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return found
+
+    def calls(self, *clients: Any) -> Calls:
+        """The calls that clients make from now on."""
+        made = Calls()
+
+        def note(model: Any, params: Mapping[str, Any], **_: Any) -> None:
+            made.append((model.name, json.loads(_body(params) or "{}")))
+
+        self._register(clients, "before-call", note)
+        return made
+
+    def fail(
+        self,
+        client: Any,
+        operation: str,
+        code: str = "ProvisionedThroughputExceededException",
+        *,
+        status: int = 400,
+        times: int = 1_000_000,
+        when: Callable[[str], bool] = lambda body: True,
+    ) -> Counter[str]:
+        """Have an operation fail from now on, `times` times; counts the failures."""
+        failed: Counter[str] = Counter()
+
+        def refuse(model: Any, params: Mapping[str, Any], **_: Any) -> Any:
+            if failed[operation] >= times or not when(_body(params)):
+                return None
+            failed[operation] += 1
+            metadata = {"HTTPStatusCode": status, "RequestId": "R", "HTTPHeaders": {}}
+            text = f"{MARK} arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{PREFIX}x"
+            parsed = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": metadata}
+            return SimpleNamespace(status_code=status), parsed
+
+        service = client.meta.service_model.service_id.hyphenize()
+        self._register([client], f"before-call.{service}.{operation}", refuse)
+        return failed
+
+    def _register(self, clients: Iterable[Any], event: str, hook: Callable[..., Any]) -> None:
+        for client in clients:
+            client.meta.events.register_first(event, hook)
+            self._hooks.callback(client.meta.events.unregister, event, hook)
+
+
+@cache
+def _client(name: str) -> Any:
+    return boto3.client(name, region_name=REGION)
+
+
+def _body(params: Mapping[str, Any]) -> str:
+    body = params.get("body")
+    if isinstance(body, bytes):
+        body = body.decode(errors="replace")
+    return body if isinstance(body, str) and body.startswith("{") else ""
+
+
+def client_error(code: str, status: int, operation: str = "Any") -> ClientError:
+    metadata: Any = {"HTTPStatusCode": status, "RequestId": "R"}
+    return ClientError(
+        {"Error": {"Code": code, "Message": MARK}, "ResponseMetadata": metadata}, operation
+    )
+
+
+def aws() -> Any:
+    """moto, with nothing passed on to the network."""
+    return mock_aws(config={"core": {"mock_credentials": True}})
+
+
+def token(user: str = USER, tenant: str = TENANT, **claims: Any) -> str:
+    """A good HS256 token; claims set to None are left out."""
+    key = claims.pop("key", SECRET)
+    algorithm = claims.pop("algorithm", "HS256")
+    content = {"user_id": user, "tenant_id": tenant, "exp": int(time.time()) + 600} | claims
+    content = {name: value for name, value in content.items() if value is not None}
+    return jwt.encode(content, key, algorithm=algorithm)
+
+
+def event(function: str, case: str) -> dict[str, Any]:
+    """An event of functions/<function>/events, its placeholders filled."""
+    text = (ROOT / "functions" / function / "events" / f"{case}.json").read_text()
+    filled: dict[str, Any] = _fill(json.loads(text))
+    return filled
+
+
+def _fill(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _fill(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_fill(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    if match := re.fullmatch(r"<now([+-]\d+)?>", value):
+        return int(time.time()) + int(match[1] or 0)
+    return re.sub(r"<token:([^>]*)>", lambda match: _token_of(match[1]), value)
+
+
+def _token_of(spec: str) -> str:
+    parts = dict(part.split("=", 1) for part in spec.split(","))
+    return token(parts.get("user", USER), parts.get("tenant", TENANT))
+
+
+def connection(connection_id: str = "conn-1", **changes: Any) -> dict[str, Any]:
+    """A row of `connections`: user-1 of tenant-1, with a token for an hour."""
+    now = int(time.time())
+    return {
+        "connection_id": connection_id,
+        "user_id": USER,
+        "tenant_id": TENANT,
+        "permissions": [],
+        "endpoint": "sockets.example.com/test",
+        "connected_at": iso(now),
+        "last_seen_at": iso(now),
+        "source_ip": "203.0.113.7",
+        "user_agent": "tests",
+        "token_expires_at": now + 3600,
+        "ttl": now + 24 * 3600,
+    } | changes
+
+
+def request(
+    request_id: str = "req-1", action: str = "delay", payload: Any = None, **changes: Any
+) -> dict[str, Any]:
+    """A row of `requests` as the router queues it; None leaves an attribute out."""
+    now = int(time.time())
+    owner = changes.get("owner", OWNER)
+    given = {"seconds": 0, "steps": 1} if payload is None else payload
+    row = {
+        "owner": owner,
+        "request_id": request_id,
+        "tenant_id": TENANT,
+        "connection_id": "conn-1",
+        "action": action,
+        "payload": json.dumps(given, sort_keys=True, separators=(",", ":"), ensure_ascii=False),
+        "metadata": {},
+        "status": "PENDING",
+        "attempts": 0,
+        "max_attempts": 4,
+        "cancel_requested": False,
+        "on_disconnect": "detach",
+        "subscriber_count": 0,
+        "lease_shard": shard(request_id, owner),
+        "lease_until": now + 300,
+        "created_at": iso(now),
+        "updated_at": iso(now),
+        "ttl": now + 7 * 24 * 3600,
+    } | changes
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def ended(request_id: str = "req-1", status: str = "COMPLETED", **changes: Any) -> dict[str, Any]:
+    """A row of `requests` that has come to its end."""
+    outcome: dict[str, Any] = {"result": '{"done":true}'}
+    if status != "COMPLETED":
+        code = "CANCELLED" if status == "CANCELLED" else "PROCESSING_FAILED"
+        outcome = {"error": {"code": code, "message": "It ended", "retryable": False}}
+    moment = iso(time.time())
+    none = {"lease_shard": None, "lease_until": None}
+    return request(
+        request_id, status=status, ended_at=moment, seq=3, attempts=1, **none | outcome | changes
+    )
+
+
+def subscription(request_id: str, connection_id: str, **changes: Any) -> dict[str, Any]:
+    """A row of `subscriptions`."""
+    now = int(time.time())
+    return {
+        "request_key": f"{changes.pop('owner', OWNER)}#{request_id}",
+        "connection_id": connection_id,
+        "user_id": USER,
+        "created_at": iso(now),
+        "ttl": now + 24 * 3600,
+    } | changes
+
+
+def shard(request_id: str, owner: str = OWNER) -> str:
+    from jobplane_keys import in_flight_shard, request_key
+
+    return in_flight_shard(request_key(owner, request_id))
+
+
+def iso(epoch_seconds: float) -> str:
+    from jobplane_keys import iso_time
+
+    return iso_time(epoch_seconds)
+
+
+class Output:
+    """What the functions wrote to standard output, line by line."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self._text = io.StringIO()
+
+    @property
+    def text(self) -> str:
+        captured = self._capsys.readouterr()
+        self._text.write(captured.out + captured.err)
+        return self._text.getvalue()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text.splitlines()]
+
+    def logged(self, message: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line.get("message") == message]
+
+    def metric(self, name: str) -> list[dict[str, Any]]:
+        """The metric lines that carry a name."""
+        return [line for line in self.lines if "_aws" in line and name in line]

@@ -1,0 +1,369 @@
+"""connect: who gets in, what is stored, and that nobody learns why they were refused."""
+
+import json
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.unit.support import (
+    MARK,
+    SECRET,
+    USER,
+    Context,
+    Output,
+    Stack,
+    connection,
+    event,
+    load,
+    token,
+)
+
+REFUSAL = {"error": "Authentication failed", "code": "UNAUTHORIZED"}
+OTHER_SECRET = "another-secret-of-32-bytes-or-more"
+
+
+@pytest.fixture
+def connect(stack: Stack) -> ModuleType:
+    return stack.function("connect")
+
+
+def knock(
+    connect: ModuleType,
+    query: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
+    connection_id: str = "conn-1",
+) -> tuple[int, dict[str, Any]]:
+    """Status and body of a handshake."""
+    handshake = event("connect", "token-missing")
+    handshake["headers"] |= headers or {}
+    if query is not None:
+        handshake["queryStringParameters"] = query
+    handshake["requestContext"]["connectionId"] = connection_id
+    answer = connect.handler(handshake, Context())
+    assert answer["headers"] == {"Content-Type": "application/json"}
+    return answer["statusCode"], json.loads(answer["body"])
+
+
+@pytest.mark.parametrize("case", ["accepted", "accepted-query-token", "accepted-header"])
+def test_each_place_of_the_token_opens(stack: Stack, connect: ModuleType, case: str) -> None:
+    """The token is found in query Authorization, query token and header Authorization."""
+    answer = connect.handler(event("connect", case), Context())
+
+    assert answer["statusCode"] == 200
+    assert json.loads(answer["body"]) == {"message": "Connected successfully"}
+    assert stack.get("connections", connection_id="conn-1")["user_id"] == USER
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("query", "Authorization"), ("query", "authorization"), ("query", "AUTHORIZATION"),
+        ("query", "token"), ("query", "Token"), ("query", "TOKEN"),
+        ("headers", "Authorization"), ("headers", "authorization"), ("headers", "AUTHORIZATION"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("prefix", ["", "Bearer ", "bearer ", "BEARER   "])
+def test_names_and_scheme_ignore_case(
+    connect: ModuleType, place: str, name: str, prefix: str
+) -> None:
+    """Parameter names, header names and the Bearer scheme are case-insensitive."""
+    sent: Any = {place: {name: prefix + token()}}
+    assert knock(connect, **sent)[0] == 200
+
+
+def test_query_authorization_comes_first(stack: Stack, connect: ModuleType) -> None:
+    """Of several tokens, query Authorization wins over query token, and that over the header."""
+    header = {"Authorization": token("in-header")}
+    both = {"token": token("in-token"), "Authorization": token("in-authorization")}
+
+    knock(connect, both, header, "conn-1")
+    knock(connect, {"token": both["token"]}, header, "conn-2")
+    knock(connect, {"token": "", "Authorization": ""}, header, "conn-3")
+
+    users = {row["connection_id"]: row["user_id"] for row in stack.items("connections")}
+    assert users == {"conn-1": "in-authorization", "conn-2": "in-token", "conn-3": "in-header"}
+
+
+def test_a_wrong_token_is_not_replaced_by_a_good_one(connect: ModuleType) -> None:
+    """The first place that holds a token decides."""
+    query = {"Authorization": "nonsense", "token": token()}
+    assert knock(connect, query) == (401, REFUSAL)
+
+
+def test_item_is_exactly_what_the_table_promises(stack: Stack, connect: ModuleType) -> None:
+    """The row carries the identity, where the socket is, its times and its two expiries."""
+    expires = int(time.time()) + 1234
+    before = int(time.time())
+    knock(connect, {"token": token(permissions=["reports", "tenant:read"], exp=expires)})
+
+    row = stack.get("connections", connection_id="conn-1")
+    assert before + 86400 <= row.pop("ttl") <= int(time.time()) + 86400
+    assert row.pop("connected_at") == row.pop("last_seen_at")
+    assert row == {
+        "connection_id": "conn-1",
+        "user_id": "user-1",
+        "tenant_id": "tenant-1",
+        "permissions": ["reports", "tenant:read"],
+        "endpoint": "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com/local",
+        "source_ip": "203.0.113.7",
+        "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0",
+        "token_expires_at": expires,
+    }
+
+
+def test_sub_stands_in_for_user_id(stack: Stack, connect: ModuleType) -> None:
+    """A token without user_id names its user by sub."""
+    knock(connect, {"token": token(user_id=None, sub="subject-7")})
+    assert stack.items("connections")[0]["user_id"] == "subject-7"
+
+
+def test_a_missing_source_is_no_fault(connect: ModuleType) -> None:
+    """An event without identity and user agent still connects."""
+    handshake = event("connect", "accepted")
+    handshake["requestContext"]["identity"] = None
+    assert connect.handler(handshake, Context())["statusCode"] == 200
+
+
+def unsigned() -> str:
+    return token(key=None, algorithm="none")
+
+
+NOW = int(time.time())
+FAULTS = {
+    "unsigned": (unsigned, "invalid_jwt"),
+    "wrong key": (lambda: token(key=OTHER_SECRET), "invalid_jwt"),
+    "wrong algorithm": (lambda: token(algorithm="HS512"), "invalid_jwt"),
+    "expired": (lambda: token(exp=NOW - 3600), "expired"),
+    "no exp": (lambda: token(exp=None), "invalid_jwt"),
+    "exp no number": (lambda: token(exp="soon"), "invalid_jwt"),
+    "not yet valid": (lambda: token(nbf=NOW + 3600), "invalid_jwt"),
+    "issued in the future": (lambda: token(iat=NOW + 3600), "invalid_jwt"),
+    "no user": (lambda: token(user_id=None), "invalid_jwt"),
+    "empty user": (lambda: token(user_id=" "), "invalid_jwt"),
+    "user no string": (lambda: token(user_id=["user-1"]), "invalid_jwt"),
+    "no tenant": (lambda: token(tenant_id=None), "invalid_jwt"),
+    "tenant no string": (lambda: token(tenant_id={"a": 1}), "invalid_jwt"),
+    "permissions no list": (lambda: token(permissions="reports"), "invalid_jwt"),
+    "permissions no strings": (lambda: token(permissions=[1]), "invalid_jwt"),
+    "oversize": (lambda: token(pad="x" * 4096), "invalid_jwt"),
+    "no token": (lambda: "", "missing_token"),
+    "spaces": (lambda: "   ", "missing_token"),
+    "no JWT": (lambda: "nonsense", "invalid_jwt"),
+    "three parts of nothing": (lambda: "..", "invalid_jwt"),
+    "cut": (lambda: token()[:-10], "invalid_jwt"),
+    "not ASCII": (lambda: "é.ü.ß", "invalid_jwt"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_token_fault_looks_the_same(
+    stack: Stack, connect: ModuleType, output: Output, fault: str
+) -> None:
+    """Whatever is wrong with a token, the client reads one text and the metric says the reason."""
+    make, reason = FAULTS[fault]
+    assert knock(connect, {"Authorization": make()}) == (401, REFUSAL)
+
+    assert stack.items("connections") == []
+    (metric,) = output.metric("AuthenticationFailed")
+    assert metric["ErrorType"] == reason
+    assert not output.metric("ConnectionEstablished")
+
+
+@pytest.mark.parametrize("case", ["token-missing", "token-unsigned", "token-forged"])
+def test_refused_events(connect: ModuleType, case: str) -> None:
+    """The example events without a good token are refused."""
+    answer = connect.handler(event("connect", case), Context())
+    assert (answer["statusCode"], json.loads(answer["body"])) == (401, REFUSAL)
+
+
+def test_leeway_is_thirty_seconds(connect: ModuleType) -> None:
+    """Clocks may differ by half a minute, and by no more."""
+    now = int(time.time())
+    assert knock(connect, {"token": token(exp=now - 20)})[0] == 200
+    assert knock(connect, {"token": token(nbf=now + 20, iat=now + 20)})[0] == 200
+    assert knock(connect, {"token": token(exp=now - 40)})[0] == 401
+
+
+def test_a_foreign_tenant_learns_nothing(stack: Stack, output: Output) -> None:
+    """A tenant that is not served gets the same refusal; the metric knows."""
+    connect = stack.function("connect", ALLOWED_TENANTS="tenant-2, tenant-3")
+
+    assert knock(connect, {"token": token()}) == (401, REFUSAL)
+    assert knock(connect, {"token": token(tenant="tenant-3")})[0] == 200
+    (metric,) = output.metric("AuthenticationFailed")
+    assert metric["ErrorType"] == "tenant_not_allowed"
+
+
+def test_issuer_and_audience_are_checked_when_set(stack: Stack) -> None:
+    """With JWT_ISSUER and JWT_AUDIENCE, tokens of others are refused."""
+    connect = stack.function("connect", JWT_ISSUER="https://us", JWT_AUDIENCE="jobs")
+
+    assert knock(connect, {"token": token(iss="https://us", aud="jobs")})[0] == 200
+    assert knock(connect, {"token": token(iss="https://them", aud="jobs")})[0] == 401
+    assert knock(connect, {"token": token(iss="https://us", aud="mail")})[0] == 401
+    assert knock(connect, {"token": token()})[0] == 401
+
+
+def test_keys_rotate(stack: Stack) -> None:
+    """The previous secret is accepted beside the current one."""
+    connect = stack.function("connect", JWT_SECRET_PREVIOUS=OTHER_SECRET)
+    assert knock(connect, {"token": token(key=OTHER_SECRET)})[0] == 200
+    assert knock(connect, {"token": token()})[0] == 200
+    assert knock(connect, {"token": token(key="x" * 32)})[0] == 401
+
+
+def test_the_cap_refuses_the_newest(stack: Stack, output: Output) -> None:
+    """At the cap, one more connection of the user is refused with 429 and not stored."""
+    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="2")
+    stack.put("connections", connection("conn-a"), connection("conn-b"))
+
+    status, body = knock(connect, {"token": token()})
+
+    assert (status, body["code"]) == (429, "RATE_LIMITED")
+    assert len(stack.items("connections")) == 2
+    assert output.metric("ConnectionRefused")[0]["ErrorType"] == "too_many_connections"
+
+
+def test_below_the_cap_there_is_room(stack: Stack) -> None:
+    """The connection that reaches the cap is still accepted."""
+    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="2")
+    stack.put("connections", connection("conn-a"))
+    assert knock(connect, {"token": token()})[0] == 200
+
+
+def test_a_cap_of_zero_is_off(stack: Stack) -> None:
+    """With 0 nobody is counted and no query is made."""
+    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="0")
+    stack.put("connections", *(connection(f"conn-{number}") for number in range(2, 30)))
+    calls = stack.calls(connect.dynamodb)
+
+    assert knock(connect, {"token": token()})[0] == 200
+    assert calls.counts() == {"PutItem": 1}
+
+
+def test_expired_rows_do_not_count(stack: Stack) -> None:
+    """A row that only waits for its deletion leaves room."""
+    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
+    stack.put("connections", connection("conn-old", ttl=int(time.time()) - 1))
+    assert knock(connect, {"token": token()})[0] == 200
+
+
+def test_the_same_user_id_elsewhere_does_not_count(stack: Stack) -> None:
+    """Another tenant's user of the same id uses up nothing."""
+    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
+    stack.put("connections", connection("conn-other", tenant_id="tenant-2"))
+    assert knock(connect, {"token": token()})[0] == 200
+
+
+def test_the_count_reads_every_page(stack: Stack) -> None:
+    """A page that holds only other tenants' rows does not end the count."""
+    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
+    strangers = [
+        connection(f"conn-{n}", tenant_id="tenant-2", connected_at=f"2026-01-01T00:00:{n:02d}.000Z")
+        for n in range(5)
+    ]
+    stack.put("connections", *strangers, connection("conn-mine"))
+    paged = connect.dynamodb.query
+    stack.monkeypatch.setattr(connect.dynamodb, "query", lambda **q: paged(**q, Limit=2))
+
+    assert knock(connect, {"token": token()})[0] == 429
+
+
+def test_one_count_and_one_put(stack: Stack, connect: ModuleType) -> None:
+    """A handshake costs one COUNT query and one PutItem."""
+    calls = stack.calls(connect.dynamodb)
+    knock(connect, {"token": token()})
+
+    assert calls.counts() == {"Query": 1, "PutItem": 1}
+    assert calls.of("Query")[0]["Select"] == "COUNT"
+
+
+def test_a_refused_token_costs_no_call(stack: Stack, connect: ModuleType) -> None:
+    """Without an identity the store is not asked."""
+    calls = stack.calls(connect.dynamodb)
+    knock(connect, {"token": "nonsense"})
+    assert calls == []
+
+
+@pytest.mark.parametrize("operation", ["PutItem", "Query"])
+@pytest.mark.parametrize(
+    "code", ["ProvisionedThroughputExceededException", "InternalServerError", "AccessDenied"]
+)
+def test_a_failing_store_is_a_500_without_internals(
+    stack: Stack, connect: ModuleType, output: Output, operation: str, code: str
+) -> None:
+    """The client reads INTERNAL_ERROR; the log has the cause."""
+    stack.fail(connect.dynamodb, operation, code)
+
+    assert knock(connect, {"token": token()}) == (
+        500,
+        {"error": "Could not connect", "code": "INTERNAL_ERROR"},
+    )
+    (line,) = output.logged("connection not stored")
+    assert MARK in line["stack"]
+    assert not output.metric("ConnectionEstablished")
+
+
+def test_the_same_event_twice_leaves_one_connection(stack: Stack, connect: ModuleType) -> None:
+    """A repeated delivery is answered the same way and adds nothing."""
+    handshake = event("connect", "accepted")
+    first = connect.handler(handshake, Context())
+    second = connect.handler(handshake, Context())
+
+    assert first == second
+    assert len(stack.items("connections")) == 1
+
+
+def test_a_repetition_at_the_cap_is_no_new_connection(stack: Stack) -> None:
+    """The connection that filled the last place does not count against itself."""
+    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
+    handshake = event("connect", "accepted-again")
+    answers = [connect.handler(handshake, Context())["statusCode"] for _ in range(2)]
+    assert answers == [200, 200]
+
+
+def test_success_is_counted_and_timed(connect: ModuleType, output: Output) -> None:
+    """ConnectionEstablished and ProcessingLatency go out; ids are properties, not dimensions."""
+    knock(connect, {"token": token()})
+
+    (established,) = output.metric("ConnectionEstablished")
+    assert established["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["Environment"]]
+    assert (established["tenant_id"], established["connection_id"]) == ("tenant-1", "conn-1")
+    (latency,) = output.metric("ProcessingLatency")
+    assert latency["ProcessingLatency"] >= 0
+    (line,) = output.logged("connection established")
+    assert (line["user_id"], line["tenant_id"]) == ("user-1", "tenant-1")
+
+
+@pytest.mark.parametrize("fault", [None, *FAULTS])
+def test_no_log_line_holds_a_token_or_the_secret(
+    connect: ModuleType, output: Output, fault: str | None
+) -> None:
+    """Neither the token, nor a long part of it, nor the secret is ever logged."""
+    sent = FAULTS[fault][0]() if fault else token()
+    knock(connect, {"Authorization": f"Bearer {sent}"}, {"Cookie": "a-cookie-of-theirs"})
+
+    text = output.text
+    assert SECRET not in text
+    assert "a-cookie-of-theirs" not in text
+    assert not any(part in text for part in sent.strip().split(".") if len(part) > 8)
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"JWT_SECRET": None}, "JWT_SECRET"),
+        ({"JWT_SECRET": ""}, "JWT_SECRET"),
+        ({"JWT_SECRET": "short"}, "JWT_SECRET"),
+        ({"JWT_SECRET": "x" * 31}, "JWT_SECRET"),
+        ({"JWT_SECRET_PREVIOUS": "short"}, "JWT_SECRET_PREVIOUS"),
+    ],
+)
+def test_bad_configuration_fails_at_start(
+    stack: Stack, variables: dict[str, str | None], named: str
+) -> None:
+    """A missing or short secret stops the container, and the error says which variable."""
+    with pytest.raises((KeyError, ValueError), match=named):
+        load("connect", **variables)
