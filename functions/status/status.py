@@ -49,9 +49,8 @@ TABLE = os.environ["DYNAMODB_TABLE"]
 FILES_BUCKET = os.environ["FILES_BUCKET"]
 WEBHOOKS_QUEUE_URL = os.environ["WEBHOOKS_QUEUE_URL"]
 STAGE = os.environ.get("STAGE", "local")
-TEMPLATES_INDEX = Path(
-    os.environ.get("LAMBDA_TASK_ROOT") or Path(__file__).parent,
-    os.environ.get("TEMPLATES_INDEX_PATH") or "templates/index.json",
+TEMPLATES_INDEX = Path(__file__).parent.joinpath(
+    os.environ.get("TEMPLATES_INDEX_PATH") or "templates/index.json"
 )
 ALLOW_ANONYMOUS_INVOKE = os.environ.get("ALLOW_ANONYMOUS_INVOKE", "").lower() == "true"
 MASK_FOREIGN = os.environ.get("MASK_FOREIGN", "").lower() == "true"
