@@ -23,6 +23,7 @@ from jobplane_client import (
     SignatureMismatchError,
     progress_message,
 )
+from jobplane_keys import parse_iso_time
 from jobplane_models.assemblies import AssemblyDocument
 from jobplane_models.messages import (
     AcknowledgmentMessage,
@@ -124,7 +125,7 @@ class _Polling:
 
 
 @step(
-    "Run three templates, progress live",
+    "Run three templates",
     needs=(upload,),
     seconds=60,
     seconds_per_megabyte=0.5,
@@ -210,9 +211,11 @@ async def _poll(scene: Scene, job: Job, polling: _Polling) -> None:
 @step("Receive signed webhooks", needs=(run_templates,))
 async def webhooks(scene: Scene) -> Observation:
     """Delivered by `status` from its queue; proven genuine by the client library."""
-    watch = Stopwatch()
     deliveries = [await scene.receiver.delivery_of(job.assembly_id) for job in scene.jobs]
-    waited = watch.ms
+    waited = statistics.median(
+        1000 * (delivery.at - parse_iso_time(delivery.document["last_job_completed"]))
+        for delivery in deliveries
+    )
     for job, delivery in zip(scene.jobs, deliveries, strict=True):
         ok = delivery.document.get("ok")
         check(ok == "ASSEMBLY_COMPLETED", f"the webhook of {job.template} says {ok}")
@@ -228,9 +231,9 @@ async def webhooks(scene: Scene) -> Observation:
         f"a tampered body was refused for {scene.receiver.refused}",
     )
     return Observation(
-        f"{len(deliveries)} verified, the last after {waited:.0f} ms; "
+        f"{len(deliveries)} verified, {waited:.0f} ms after the job's end; "
         "one with a changed body is answered 401",
-        {"waited_ms": waited, "deliveries": len(deliveries)},
+        {"after_end_ms": waited, "deliveries": len(deliveries)},
     )
 
 

@@ -18,18 +18,16 @@ from jobplane_models.messages import CompleteMessage, ProgressMessage
 ROUNDS = 20
 
 
-@step("Connect a socket with a JWT")
+@step("Connect a socket")
 async def connect(scene: Scene) -> Observation:
     """The handshake, which the `connect` function answers."""
     watch = Stopwatch()
     await scene.connect()
     opened = watch.ms
-    return Observation(
-        f"open after {opened:.0f} ms, first start of `connect` included", {"open_ms": opened}
-    )
+    return Observation(f"with a JWT, open after {opened:.0f} ms", {"open_ms": opened})
 
 
-@step("Short actions: echo, health", needs=(connect,))
+@step("Echo and health", needs=(connect,))
 async def short_actions(scene: Scene) -> Observation:
     """Answered by `router` within the message."""
     sent = {"text": "Grüße, 作业 ✓", "number": 42}
@@ -86,7 +84,7 @@ async def _until_end(socket: JobSocket, request_id: str, running: asyncio.Event)
     return last
 
 
-@step("Cut the line in the middle of a job", needs=(connect,))
+@step("Cut the line and resume", needs=(connect,))
 async def resume(scene: Scene) -> Observation:
     """A socket of its own over a cable that is pulled; the session connects and resumes."""
     cable = Cable(scene.description["websocket_url"])
