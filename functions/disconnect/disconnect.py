@@ -10,10 +10,10 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import botocore.session
-from botocore.exceptions import BotoCoreError, ClientError
 
 from jobplane_keys import (
     DEFAULT_TABLE_PREFIX,
@@ -53,7 +53,8 @@ def delete_connection(connection_id: str, now: float) -> None:
 def cancel_requests(connection_id: str) -> int:
     """Ask the connection's open requests that want it to stop; how many were asked."""
     return sum(
-        request_cancellation(row["owner"], row["request_id"])
+        attempt("cancel_request", partial(request_cancellation, row["owner"], row["request_id"]))
+        or False
         for row in requests_of(connection_id)
         if row.get("on_disconnect") == "cancel" and row["status"] not in TERMINAL_STATUSES
     )
@@ -104,7 +105,7 @@ def attempt[T](step: str, action: Callable[[], T]) -> T | None:
     """Run one step of the clean-up; its failure is logged and counted, and ends nothing else."""
     try:
         return action()
-    except (BotoCoreError, ClientError) as error:
+    except Exception as error:
         telemetry.metric("CleanupFailed", ErrorType=step)
         telemetry.exception("clean-up step failed", error, step=step)
         return None

@@ -50,7 +50,7 @@ from jobplane_keys import (
     ttl_after,
     upload_prefix,
 )
-from jobplane_sockets import drop_connection, listeners, post, unsubscribe
+from jobplane_sockets import drop_connection, listeners, post, transact, unsubscribe
 from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
@@ -398,36 +398,29 @@ def listen(owner: str, request: Request, target: str) -> bool:
         "created_at": iso_time(request.now),
         "ttl": ttl_after(request.now, SUBSCRIPTION_TTL_SECONDS),
     }
-    try:
-        dynamodb.transact_write_items(
-            TransactItems=[
-                {
-                    "Put": {
-                        "TableName": SUBSCRIPTIONS,
-                        "Item": to_item(row),
-                        "ConditionExpression": "attribute_not_exists(request_key)",
-                    }
-                },
-                {
-                    "Update": {
-                        "TableName": REQUESTS,
-                        "Key": to_item({"owner": owner, "request_id": target}),
-                        "UpdateExpression": "ADD subscriber_count :one",
-                        "ConditionExpression": "attribute_exists(lease_shard)",
-                        "ExpressionAttributeValues": to_item({":one": 1}),
-                    }
-                },
-            ]
-        )
-    except dynamodb.exceptions.TransactionCanceledException as error:
-        reasons: list[str] = [
-            reason.get("Code") for reason in error.response["CancellationReasons"]
-        ]
-        if "ConditionalCheckFailed" not in reasons:
-            raise
-        already_listening = reasons[1] != "ConditionalCheckFailed"
-        return already_listening
-    return True
+    refused = transact(
+        dynamodb,
+        [
+            {
+                "Put": {
+                    "TableName": SUBSCRIPTIONS,
+                    "Item": to_item(row),
+                    "ConditionExpression": "attribute_not_exists(request_key)",
+                }
+            },
+            {
+                "Update": {
+                    "TableName": REQUESTS,
+                    "Key": to_item({"owner": owner, "request_id": target}),
+                    "UpdateExpression": "ADD subscriber_count :one",
+                    "ConditionExpression": "attribute_exists(lease_shard)",
+                    "ExpressionAttributeValues": to_item({":one": 1}),
+                }
+            },
+        ],
+    )
+    already_listening = bool(refused) and refused[1] != "ConditionalCheckFailed"
+    return not refused or already_listening
 
 
 def cancel_pending(request: Request, row: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from jobplane_sockets._subscriptions import (
     drop_connection,
     drop_subscriptions,
     listeners,
+    transact,
     unsubscribe,
 )
 
@@ -20,5 +21,6 @@ __all__ = [
     "encode_message",
     "listeners",
     "post",
+    "transact",
     "unsubscribe",
 ]

@@ -4,7 +4,9 @@ A request counts its subscribers, so that a progress write learns without a seco
 there is anybody to look up; row and count change together or not at all.
 """
 
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -16,6 +18,30 @@ from jobplane_keys import (
     split_request_key,
     subscriptions_table,
 )
+
+_CONFLICT_WAITS = (0.02, 0.05, 0.1, 0.2, 0.4)
+
+
+def transact(dynamodb: Any, items: Sequence[dict[str, Any]]) -> list[str]:
+    """Write all items or none; when a condition did not hold, every item's reason, else [].
+
+    A running job writes its row ten times a second, and a transaction that meets another write is
+    cancelled with TransactionConflict, which botocore does not try again; this does.
+    """
+    for wait in (*_CONFLICT_WAITS, None):
+        try:
+            dynamodb.transact_write_items(TransactItems=items)
+        except ClientError as error:
+            cancelled = error.response.get("CancellationReasons", [])
+            reasons = [part.get("Code", "None") for part in cancelled]
+            if "ConditionalCheckFailed" in reasons:
+                return reasons
+            if wait is None or "TransactionConflict" not in reasons:
+                raise
+            time.sleep(random.uniform(wait / 2, wait))
+        else:
+            break
+    return []
 
 
 def listeners(dynamodb: Any, prefix: str, request_key: str, now: float) -> list[str]:
@@ -46,19 +72,16 @@ def unsubscribe(dynamodb: Any, prefix: str, request_key: str, connection_id: str
         "ConditionExpression": "attribute_exists(request_id)",
         "ExpressionAttributeValues": {":minus": {"N": "-1"}},
     }
-    try:
-        dynamodb.transact_write_items(
-            TransactItems=[
-                {"Delete": row | {"ConditionExpression": "attribute_exists(request_key)"}},
-                {"Update": count},
-            ]
-        )
-    except ClientError as error:
-        reasons = [reason.get("Code") for reason in error.response.get("CancellationReasons", [])]
-        if not reasons or "ConditionalCheckFailed" not in reasons:
-            raise
-        if reasons[0] == "ConditionalCheckFailed":
-            return False
+    refused = transact(
+        dynamodb,
+        [
+            {"Delete": row | {"ConditionExpression": "attribute_exists(request_key)"}},
+            {"Update": count},
+        ],
+    )
+    if refused and refused[0] == "ConditionalCheckFailed":
+        return False
+    if refused:
         # The request has expired: there is no count left to keep.
         dynamodb.delete_item(**row)
     return True

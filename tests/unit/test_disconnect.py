@@ -1,0 +1,265 @@
+"""disconnect: what goes with a connection, what stays, and that nothing stops the clean-up."""
+
+import json
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.unit.support import (
+    Context,
+    Output,
+    Stack,
+    connection,
+    ended,
+    event,
+    iso,
+    request,
+    subscription,
+)
+
+
+@pytest.fixture
+def disconnect(stack: Stack) -> ModuleType:
+    return stack.function("disconnect")
+
+
+def leave(disconnect: ModuleType, case: str = "closed") -> dict[str, Any]:
+    """The body of a disconnection, which is always a 200."""
+    answer = disconnect.handler(event("disconnect", case), Context())
+    assert answer["statusCode"] == 200
+    assert answer["headers"] == {"Content-Type": "application/json"}
+    body: dict[str, Any] = json.loads(answer["body"])
+    assert body == {"message": "Disconnected successfully"}
+    return body
+
+
+def cancelled(stack: Stack) -> set[str]:
+    return {row["request_id"] for row in stack.items("requests") if row["cancel_requested"]}
+
+
+def test_the_row_goes_and_others_stay(stack: Stack, disconnect: ModuleType) -> None:
+    """The connection's row is deleted, nobody else's."""
+    stack.put("connections", connection("conn-1"), connection("conn-2"))
+    leave(disconnect)
+    assert [row["connection_id"] for row in stack.items("connections")] == ["conn-2"]
+
+
+def test_duration_is_measured_from_the_old_image(
+    stack: Stack, disconnect: ModuleType, output: Output
+) -> None:
+    """ConnectionClosed is counted and ConnectionDuration is in seconds."""
+    stack.put("connections", connection(connected_at=iso(time.time() - 90)))
+    leave(disconnect)
+
+    (line,) = output.metric("ConnectionDuration")
+    assert 89 < line["ConnectionDuration"] < 100
+    assert line["ConnectionClosed"] == 1
+    assert (line["user_id"], line["tenant_id"]) == ("user-1", "tenant-1")
+    units = {m["Name"]: m["Unit"] for m in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]}
+    assert units["ConnectionDuration"] == "Seconds"
+
+
+def test_a_clock_that_runs_backwards_is_no_negative_duration(
+    stack: Stack, disconnect: ModuleType, output: Output
+) -> None:
+    """A connection made in the future lasted no time."""
+    stack.put("connections", connection(connected_at=iso(time.time() + 90)))
+    leave(disconnect)
+    assert output.metric("ConnectionDuration")[0]["ConnectionDuration"] == 0
+
+
+def test_a_connection_that_is_gone_is_success(
+    stack: Stack, disconnect: ModuleType, output: Output
+) -> None:
+    """Without a row nothing is counted as closed, and the rest is still cleaned up."""
+    stack.put("requests", request(on_disconnect="cancel"))
+    stack.put("subscriptions", subscription("req-1", "conn-1"))
+
+    leave(disconnect, "gone-already")
+
+    assert not output.metric("ConnectionClosed")
+    assert not output.metric("CleanupFailed")
+    assert stack.items("subscriptions") == []
+    assert cancelled(stack) == {"req-1"}
+
+
+def test_open_requests_detach_unless_they_say_cancel(
+    stack: Stack, disconnect: ModuleType, output: Output
+) -> None:
+    """`detach` leaves a request running, `cancel` asks it to stop, in every open state."""
+    states = ("PENDING", "PROCESSING", "RETRYING")
+    for policy in ("detach", "cancel"):
+        stack.put(
+            "requests", *(request(f"{policy}-{s}", status=s, on_disconnect=policy) for s in states)
+        )
+    leave(disconnect, "detaches-and-cancels")
+
+    assert cancelled(stack) == {f"cancel-{state}" for state in states}
+    assert {row["status"] for row in stack.items("requests")} == set(states)
+    assert output.metric("RequestsCancelled")[0]["RequestsCancelled"] == 3
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
+def test_an_ended_request_never_changes(stack: Stack, disconnect: ModuleType, status: str) -> None:
+    """A terminal request keeps every attribute."""
+    row = ended(status=status, on_disconnect="cancel")
+    stack.put("requests", row)
+    leave(disconnect)
+    assert stack.request() == row
+
+
+def test_a_request_that_ended_since_the_index_was_written_stays(
+    stack: Stack, disconnect: ModuleType
+) -> None:
+    """The index may lag; the condition on the item decides."""
+    row = ended(on_disconnect="cancel")
+    stack.put("requests", row)
+    stale = row | {"status": "PROCESSING"}
+    stack.monkeypatch.setattr(disconnect, "requests_of", lambda connection_id: iter([stale]))
+    leave(disconnect)
+    assert stack.request() == row
+
+
+def test_a_request_that_expired_is_not_made_again(stack: Stack, disconnect: ModuleType) -> None:
+    """Cancelling what the index still shows, but the table no longer holds, writes nothing."""
+    stale = request(on_disconnect="cancel")
+    stack.monkeypatch.setattr(disconnect, "requests_of", lambda connection_id: iter([stale]))
+    leave(disconnect)
+    assert stack.items("requests") == []
+
+
+def test_requests_of_other_connections_stay(stack: Stack, disconnect: ModuleType) -> None:
+    """Only what began on this connection is asked to stop."""
+    stack.put("requests", request(on_disconnect="cancel", connection_id="conn-2"))
+    leave(disconnect)
+    assert cancelled(stack) == set()
+
+
+def test_subscriptions_go_with_their_counts(
+    stack: Stack, disconnect: ModuleType, output: Output
+) -> None:
+    """Each request listened to counts one listener less; other listeners stay."""
+    stack.put("requests", request(subscriber_count=2))
+    stack.put("subscriptions", subscription("req-1", "conn-1"), subscription("req-1", "conn-2"))
+
+    leave(disconnect, "ends-subscriptions")
+
+    assert [row["connection_id"] for row in stack.items("subscriptions")] == ["conn-2"]
+    assert stack.request()["subscriber_count"] == 1
+    assert output.metric("SubscriptionsCancelled")[0]["SubscriptionsCancelled"] == 1
+
+
+def test_hundreds_of_subscriptions_and_requests(
+    stack: Stack, disconnect: ModuleType, output: Output
+) -> None:
+    """Everything paginates: nothing of a busy connection is left."""
+    names = [f"req-{number:03d}" for number in range(240)]
+    stack.put("connections", connection())
+    stack.put("requests", *(request(n, on_disconnect="cancel", subscriber_count=1) for n in names))
+    stack.put("subscriptions", *(subscription(name, "conn-1") for name in names))
+    paged = disconnect.dynamodb.query
+    stack.monkeypatch.setattr(disconnect.dynamodb, "query", lambda **q: paged(**q, Limit=50))
+
+    leave(disconnect)
+
+    assert stack.items("subscriptions") == []
+    rows = stack.items("requests")
+    assert all(row["cancel_requested"] and row["subscriber_count"] == 0 for row in rows)
+    assert output.metric("SubscriptionsCancelled")[0]["SubscriptionsCancelled"] == 240
+    assert output.metric("RequestsCancelled")[0]["RequestsCancelled"] == 240
+
+
+def test_twice_changes_nothing_more(stack: Stack, disconnect: ModuleType, output: Output) -> None:
+    """A repeated event is answered the same and counts no second closing."""
+    stack.put("connections", connection())
+    stack.put("requests", request(on_disconnect="cancel", subscriber_count=1))
+    stack.put("subscriptions", subscription("req-1", "conn-1"))
+
+    leave(disconnect)
+    after_first = stack.everything()
+    leave(disconnect)
+
+    assert stack.everything() == after_first
+    assert len(output.metric("ConnectionClosed")) == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "step"),
+    [
+        ("DeleteItem", "delete_connection"),
+        ("TransactWriteItems", "drop_subscriptions"),
+        ("UpdateItem", "cancel_request"),
+        ("Query", "drop_subscriptions"),
+    ],
+)
+def test_a_failing_step_stops_no_other(
+    stack: Stack, disconnect: ModuleType, output: Output, operation: str, step: str
+) -> None:
+    """The failure is logged and counted by step; what can be done is done."""
+    stack.put("connections", connection())
+    stack.put("requests", request(on_disconnect="cancel", subscriber_count=1))
+    stack.put("subscriptions", subscription("req-1", "conn-1"))
+    stack.fail(disconnect.dynamodb, operation)
+
+    leave(disconnect)
+
+    assert step in {line["ErrorType"] for line in output.metric("CleanupFailed")}
+    assert output.logged("clean-up step failed")
+    assert bool(stack.items("connections")) == (operation == "DeleteItem")
+    assert bool(stack.items("subscriptions")) == (operation in ("TransactWriteItems", "Query"))
+    assert bool(cancelled(stack)) == (operation not in ("UpdateItem", "Query"))
+
+
+def test_one_request_that_cannot_be_asked_stops_no_other(
+    stack: Stack, disconnect: ModuleType, output: Output
+) -> None:
+    """A throttle at one request leaves the others of the connection asked."""
+    stack.put("requests", *(request(f"req-{n}", on_disconnect="cancel") for n in range(4)))
+    stack.fail(disconnect.dynamodb, "UpdateItem", times=1)
+
+    leave(disconnect)
+
+    assert len(cancelled(stack)) == 3
+    assert output.metric("RequestsCancelled")[0]["RequestsCancelled"] == 3
+
+
+@pytest.mark.parametrize(
+    "changes", [{"connected_at": "long ago"}, {"connected_at": 17}, {"user_id": None}]
+)
+def test_an_unreadable_row_is_still_removed(
+    stack: Stack, disconnect: ModuleType, changes: dict[str, Any]
+) -> None:
+    """A row that another program wrote badly does not keep the rest from being cleaned up."""
+    row = {name: value for name, value in (connection() | changes).items() if value is not None}
+    rows = [row]
+    stack.monkeypatch.setattr(
+        disconnect.dynamodb, "delete_item", lambda **_: {"Attributes": _typed(rows.pop())}
+    )
+    stack.put("requests", request(on_disconnect="cancel"))
+
+    leave(disconnect)
+
+    assert rows == []
+    assert cancelled(stack) == {"req-1"}
+
+
+def _typed(row: dict[str, Any]) -> dict[str, Any]:
+    from jobplane_keys import to_item
+
+    return to_item(row)
+
+
+def test_latency_is_measured(disconnect: ModuleType, output: Output) -> None:
+    """ProcessingLatency goes out by action."""
+    leave(disconnect)
+    assert output.metric("ProcessingLatency")[0]["Action"] == "disconnect"
+
+
+def test_an_idle_connection_costs_three_calls(stack: Stack, disconnect: ModuleType) -> None:
+    """One DeleteItem and a look at each of the two indexes."""
+    stack.put("connections", connection())
+    calls = stack.calls(disconnect.dynamodb)
+    leave(disconnect)
+    assert calls.counts() == {"DeleteItem": 1, "Query": 2}
