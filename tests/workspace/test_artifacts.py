@@ -103,9 +103,8 @@ def test_same_bytes_from_another_folder(built: Built, tmp_path: Path) -> None:
     """The digest depends on neither the folder nor the time of the build."""
     _, artifacts = built
     other = copy_workspace(tmp_path / "somewhere" / "else")
-    names = tuple(name for name in ("connect", "router") if name in artifacts)
-    rebuilt = Builder(other, Settings.local()).build(other.select(names))
-    assert {a.name: a.digest for a in rebuilt} == {n: artifacts[n].digest for n in names}
+    (rebuilt,) = Builder(other, Settings.local()).build(other.select(("connect",)))
+    assert rebuilt.digest == artifacts["connect"].digest
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

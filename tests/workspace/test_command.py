@@ -1,0 +1,119 @@
+"""The command itself: exit codes, start-up, and processes that are not its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobplane import emulator
+from jobplane.stages import Stage, State
+from jobplane.workspace import Workspace
+
+ROOT = Workspace.here().root
+
+
+def jobplane(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "jobplane", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_help_names_every_verb() -> None:
+    """`jobplane --help` is the tour: each verb with one line."""
+    done = jobplane("--help")
+    assert done.returncode == 0
+    for path in (ROOT / "scripts/jobplane/verbs").glob("[a-z]*.py"):
+        assert f"\n  {path.stem.replace('_', '-')} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("unknown",),
+        ("build", "unknown"),
+        ("build", "--arch", "vax"),
+        ("invoke", "connect", "unknown", "--in-process"),
+        ("invoke", "connect", "--all", "--in-process", "--stage", "x"),
+        ("logs", "--since", "yesterday"),
+        ("up", "--stage", "Not A Name"),
+        ("token", "--user", "u"),
+    ],
+)
+def test_called_wrongly_is_2(arguments: tuple[str, ...]) -> None:
+    """A wrong call exits with 2 and says what is wrong, without a traceback."""
+    done = jobplane(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "Error:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_heavy_modules_are_imported_where_used() -> None:
+    """Finding and describing the verbs imports neither an SDK nor rich."""
+    script = (
+        "import sys\nfrom jobplane.__main__ import jobplane\nimport click\n"
+        "context = click.Context(jobplane)\n"
+        "[jobplane.get_command(context, name) for name in jobplane.list_commands(context)]\n"
+        "heavy = {'boto3', 'botocore', 'rich', 'moto', 'jwt', 'httpx'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def a_state(pid: int, started: str) -> State:
+    return State(pid, started, port=1, region="eu-west-1", log="", jwt_secret="x")
+
+
+def test_down_leaves_a_strangers_process_alone(tmp_path: Path) -> None:
+    """A pid that now belongs to another program is not ended, even as a group's leader."""
+    stage = Stage(Workspace(tmp_path), "local")
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
+        try:
+            stage.write_state(a_state(stranger.pid, started="long ago"))
+            assert emulator.stop(stage) is False
+            assert stranger.poll() is None
+            assert not stage.directory.exists()
+        finally:
+            stranger.kill()
+
+
+def test_down_ends_workers_whose_emulator_has_died(tmp_path: Path) -> None:
+    """Workers of the emulator's process group are ended also when the emulator is gone."""
+    stage = Stage(Workspace(tmp_path), "local")
+    script = tmp_path / ".jobplane" / "local" / "worker.py"
+    script.parent.mkdir(parents=True)
+    script.write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    launch = (
+        "import subprocess, sys\n"
+        f"p = subprocess.Popen([sys.executable, {str(script)!r}], stdout=subprocess.PIPE)\n"
+        "p.stdout.readline(); print(p.pid, flush=True)\n"
+    )
+    leader = subprocess.Popen(
+        [sys.executable, "-c", launch], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    worker = int(leader.communicate(timeout=30)[0])
+    stage.write_state(a_state(leader.pid, started="then"))
+    assert emulator.stop(stage) is True
+    assert not Path(f"/proc/{worker}/cmdline").exists() or not alive(worker)
+
+
+def alive(pid: int) -> bool:
+    status = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return bool(status.stdout.strip()) and not status.stdout.startswith("Z")
+
+
+def test_the_state_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    """It holds the secret that signs the stage's tokens."""
+    stage = Stage(Workspace(tmp_path), "local")
+    stage.write_state(a_state(1, "x"))
+    assert stage.state_path.stat().st_mode & 0o077 == 0
+    assert json.loads(stage.state_path.read_text())["pid"] == 1

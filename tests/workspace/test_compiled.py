@@ -1,0 +1,139 @@
+"""What the Serverless Framework compiles, for AWS and for the emulator."""
+
+import json
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from jobplane.artifacts import Builder, Settings
+from jobplane.deployment import install_framework
+from jobplane.locks import exclusive
+from jobplane.workspace import Function, Workspace
+
+WORKSPACE = Workspace.here()
+EMULATOR = "http://127.0.0.1:4566"
+REFUSED = {"AWS::ApiGatewayV2::Deployment", "AWS::ApiGatewayV2::RouteResponse"}
+PLATFORM_ACTIONS = {
+    "logs:CreateLogStream",
+    "logs:PutLogEvents",
+    "xray:PutTraceSegments",
+    "xray:PutTelemetryRecords",
+}
+
+
+@cache
+def compiled(stage: str, endpoint_url: str | None = None) -> dict[str, Any]:
+    """The template of a stage; needs neither credentials nor a network."""
+    install_framework(WORKSPACE)
+    Builder(WORKSPACE, Settings.local()).build(WORKSPACE.functions())
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    if endpoint_url is not None:
+        kept["AWS_ENDPOINT_URL"] = endpoint_url
+    with TemporaryDirectory() as folder, exclusive(WORKSPACE, "osls"):
+        done = subprocess.run(
+            ["node_modules/.bin/osls", "package", "--stage", stage, "--package", folder]
+            + ["--param", "jwtSecret=x"],
+            cwd=WORKSPACE.root,
+            env=kept,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        path = Path(folder) / "cloudformation-template-update-stack.json"
+        template: dict[str, Any] = json.loads(path.read_text())
+        return template
+
+
+def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
+    return {
+        logical: resource
+        for logical, resource in template["Resources"].items()
+        if resource["Type"] == kind
+    }
+
+
+def statements(role: dict[str, Any]) -> list[dict[str, Any]]:
+    (policy,) = role["Properties"]["Policies"]
+    found: list[dict[str, Any]] = policy["PolicyDocument"]["Statement"]
+    return found
+
+
+def functions_by_name(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        resource["Properties"]["FunctionName"]: resource["Properties"]
+        for resource in of_type(template, "AWS::Lambda::Function").values()
+    }
+
+
+def test_every_function_is_compiled_under_its_name() -> None:
+    """Key, deployed name and handler follow from the folder; tracing is on; arm64 on AWS."""
+    deployed = functions_by_name(compiled("prod"))
+    for function in WORKSPACE.functions():
+        properties = deployed.pop(function.deployed_name("prod"))
+        assert properties["Handler"] == function.handler
+        assert properties["Runtime"] == "python3.13"
+        assert properties["Architectures"] == ["arm64"]
+        assert properties["TracingConfig"] == {"Mode": "Active"}
+    assert not deployed
+
+
+@pytest.mark.parametrize("function", WORKSPACE.functions(), ids=lambda function: function.name)
+def test_each_function_has_a_role_of_its_own(function: Function) -> None:
+    """The role grants the statements of function.yml, its own log group, X-Ray: no more."""
+    template = compiled("prod")
+    properties = functions_by_name(template)[function.deployed_name("prod")]
+    (logical, _) = properties["Role"]["Fn::GetAtt"]
+    granted = {action for s in statements(template["Resources"][logical]) for action in s["Action"]}
+    declared: set[str] = set()
+    for statement in function.config["iamRoleStatements"]:
+        action = statement["Action"]
+        declared |= {action} if isinstance(action, str) else set(action)
+    assert granted == declared | PLATFORM_ACTIONS
+    users = [p for p in functions_by_name(template).values() if p["Role"] == properties["Role"]]
+    assert len(users) == 1
+
+
+def test_no_role_is_shared_or_left_over() -> None:
+    """There are as many roles as functions."""
+    assert len(of_type(compiled("prod"), "AWS::IAM::Role")) == len(WORKSPACE.functions())
+
+
+def test_prod_keeps_its_tables() -> None:
+    """Tables and buckets of prod outlive their stack, and tables can be restored."""
+    template = compiled("prod")
+    for resource in of_type(template, "AWS::DynamoDB::Table").values():
+        assert resource["DeletionPolicy"] == "Retain"
+        recovery = resource["Properties"]["PointInTimeRecoverySpecification"]
+        assert recovery["PointInTimeRecoveryEnabled"] is True
+
+
+def test_the_emulator_gets_what_it_understands() -> None:
+    """On a loopback endpoint the refused types are gone and nothing depends on them."""
+    on_aws, local = compiled("dev"), compiled("dev", EMULATOR)
+    types = {resource["Type"] for resource in on_aws["Resources"].values()}
+    assert types >= REFUSED
+    # A version's logical id is a digest of its function's configuration.
+    dropped = set(on_aws["Resources"]) - set(local["Resources"])
+    dropped -= set(of_type(on_aws, "AWS::Lambda::Version"))
+    assert {on_aws["Resources"][logical]["Type"] for logical in dropped} == REFUSED
+    text = json.dumps(local["Resources"])
+    assert not [logical for logical in dropped if f'"{logical}"' in text]
+    for resource in of_type(local, "AWS::ApiGatewayV2::Stage").values():
+        assert resource["Properties"]["AutoDeploy"] is True
+
+
+def test_sockets_are_answered_at_the_right_place() -> None:
+    """WEBSOCKET_ENDPOINT is API Gateway's on AWS, and the emulator's own URL locally."""
+
+    def endpoint(template: dict[str, Any]) -> str:
+        router = functions_by_name(template)["jobplane-dev-router"]
+        return json.dumps(router["Environment"]["Variables"]["WEBSOCKET_ENDPOINT"])
+
+    assert ".execute-api." in endpoint(compiled("dev"))
+    assert EMULATOR in endpoint(compiled("dev", EMULATOR))

@@ -1,0 +1,80 @@
+"""Placeholders of event files: what they are filled with, and what they match."""
+
+import time
+from decimal import Decimal
+from typing import Any
+
+import jwt
+import pytest
+
+from jobplane.placeholders import PlaceholderError, Values, mismatches
+
+SECRET = "0123456789abcdef0123456789abcdef"
+VALUES = Values("test", SECRET, tables={"connections": "jobplane-test-connections"})
+
+
+def test_times_are_filled_in() -> None:
+    """<now+N> alone is a number of seconds; inside a text it is text."""
+    assert abs(VALUES.fill("<now+60>") - (time.time() + 60)) < 2
+    assert VALUES.fill({"at": ["<iso-now>"]})["at"][0].endswith("Z")
+    assert VALUES.fill("before <now-1> after").startswith("before 1")
+
+
+def test_tokens_are_the_stages_own() -> None:
+    """<token:…> is a JWT with these claims, also after a word."""
+    filled = VALUES.fill("Bearer <token:user=u,tenant=t,permissions=a+b>")
+    claims = jwt.decode(filled.removeprefix("Bearer "), SECRET, algorithms=["HS256"])
+    assert (claims["user_id"], claims["tenant_id"]) == ("u", "t")
+    assert claims["permissions"] == ["a", "b"]
+
+
+def test_names_of_the_stage_are_filled_in() -> None:
+    """<table:short> is the physical name; one that is not there is an error that lists them."""
+    assert VALUES.fill("<table:connections>") == "jobplane-test-connections"
+    with pytest.raises(PlaceholderError, match="there is connections"):
+        VALUES.fill("<table:nothing>")
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}),
+        ({"a": 1}, {"a": Decimal(1)}),
+        ({"body": {"a": "<any>"}}, {"body": '{"a": null, "b": 1}'}),
+        ("<uuid>", "01234567-89ab-cdef-0123-456789abcdef"),
+        ("<iso-time>", "2026-11-21T10:00:00.000Z"),
+        ("<int>", 3),
+        ("<number>", 3.5),
+        ("<string>", ""),
+        ("<contains:ell>", "hello"),
+        ("<regex:^h.*o$>", "hello"),
+        ({"a": "<absent>"}, {}),
+        ([1, "<any>"], [1, 2]),
+    ],
+)
+def test_matches(expected: Any, actual: Any) -> None:
+    """A subset matches, and so does any value of a placeholder's kind."""
+    assert mismatches(expected, actual) == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [
+        ({"a": 1}, {"a": 2}),
+        ({"a": 1}, {"b": 1}),
+        ({"a": True}, {"a": 1}),
+        ("1", 1),
+        ("<uuid>", "x"),
+        ("<iso-time>", "yesterday"),
+        ("<int>", 3.5),
+        ("<int>", "3"),
+        ("<contains:x>", "hello"),
+        ({"a": "<absent>"}, {"a": None}),
+        ([1], [1, 2]),
+        ({"a": {}}, {"a": []}),
+    ],
+)
+def test_does_not_match(expected: Any, actual: Any) -> None:
+    """Each mismatch is one line that says where."""
+    (line,) = mismatches(expected, actual)
+    assert line.startswith("answer")
