@@ -11,6 +11,8 @@ MAX_TOKEN_LENGTH = 4096
 _LEEWAY_SECONDS = 30
 _MIN_SECRET_BYTES = 32
 _MAX_ID_LENGTH = 128
+# The end of year 9999: later times are nobody's intent, and DynamoDB holds no number of any size.
+_MAX_EXPIRY = 253_402_300_799
 
 
 class TokenError(Exception):
@@ -56,8 +58,8 @@ class TokenSettings:
     """What tokens are accepted.
 
     Either `secret` (HS256; `previous_secret` is accepted as well while keys rotate) or
-    `public_key` (RS256, ES256; needs the `asymmetric` extra) or both. A secret shorter than
-    32 bytes is a ValueError.
+    `public_key` (a PEM: RSA for RS256, P-256 for ES256; needs the `asymmetric` extra) or both.
+    A secret shorter than 32 bytes is a ValueError, as is another kind of key to TokenVerifier.
     """
 
     secret: str | None = None
@@ -162,11 +164,14 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
     permissions = claims.get("permissions", [])
     if not isinstance(permissions, list) or not all(isinstance(name, str) for name in permissions):
         raise InvalidTokenError("permissions is not a list of strings")
+    expires_at = int(claims["exp"])
+    if expires_at > _MAX_EXPIRY:
+        raise InvalidTokenError("exp lies after the year 9999")
     return Identity(
         user_id=_id_claim(claims, "user_id" if "user_id" in claims else "sub"),
         tenant_id=_id_claim(claims, "tenant_id"),
         permissions=tuple(permissions),
-        expires_at=int(claims["exp"]),
+        expires_at=expires_at,
     )
 
 
@@ -180,8 +185,13 @@ def _id_claim(claims: Mapping[str, Any], name: str) -> str:
 
 
 def _asymmetric_algorithms(public_key: str) -> list[str]:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    is_curve = isinstance(load_pem_public_key(public_key.encode()), EllipticCurvePublicKey)
-    return ["ES256"] if is_curve else ["RS256"]
+    match load_pem_public_key(public_key.encode()):
+        case RSAPublicKey():
+            return ["RS256"]
+        case EllipticCurvePublicKey(curve=SECP256R1()):
+            return ["ES256"]
+    raise ValueError("JWT_PUBLIC_KEY must be an RSA or a P-256 key")

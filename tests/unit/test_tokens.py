@@ -1,0 +1,361 @@
+"""jobplane_tokens: which tokens open the door."""
+
+import base64
+import hashlib
+import hmac
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobplane_tokens import (
+    MAX_TOKEN_LENGTH,
+    ExpiredTokenError,
+    Identity,
+    InvalidTokenError,
+    MissingTokenError,
+    TenantNotAllowedError,
+    TokenError,
+    TokenSettings,
+    TokenVerifier,
+    strip_bearer,
+)
+
+SECRET, OTHER = "s" * 32, "o" * 32
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+VERIFIER = TokenVerifier(TokenSettings(secret=SECRET))
+
+
+def pem(key: Any) -> str:
+    """The public half of a key, as JWT_PUBLIC_KEY holds it."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return str(key.public_key().public_bytes(serialization.Encoding.PEM, form).decode())
+
+
+def claims(**changed: Any) -> dict[str, Any]:
+    """Good claims with some changed; None takes one away."""
+    known = {"user_id": "u1", "tenant_id": "t1", "exp": int(time.time()) + 600, **changed}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def token(key: Any = SECRET, algorithm: str = "HS256", **changed: Any) -> str:
+    return jwt.encode(claims(**changed), key, algorithm=algorithm)
+
+
+def by_hand(header: dict[str, Any], payload: str, key: bytes) -> str:
+    """A token that no library would make."""
+
+    def part(content: bytes) -> str:
+        return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+    signed = f"{part(json.dumps(header).encode())}.{part(payload.encode())}"
+    return f"{signed}.{part(hmac.digest(key, signed.encode(), hashlib.sha256))}"
+
+
+def test_good_token_gives_its_identity() -> None:
+    """All that later steps need comes from the claims."""
+    exp = int(time.time()) + 60
+    assert VERIFIER.verify(token(exp=exp, permissions=["reports"])) == Identity(
+        "u1", "t1", ("reports",), exp
+    )
+
+
+def test_subject_stands_in_for_the_user() -> None:
+    """`sub` is the user where there is no `user_id`, and only there."""
+    assert VERIFIER.verify(token(user_id=None, sub="u2")).user_id == "u2"
+    assert VERIFIER.verify(token(sub="u2")).user_id == "u1"
+
+
+@pytest.mark.parametrize("missing", [None, ""])
+def test_missing_token(missing: str | None) -> None:
+    """No token has its own reason."""
+    with pytest.raises(MissingTokenError) as raised:
+        VERIFIER.verify(missing)
+    assert raised.value.reason == "missing_token"
+
+
+def test_wrong_key_is_refused() -> None:
+    """A signature by another key opens nothing."""
+    with pytest.raises(InvalidTokenError) as raised:
+        VERIFIER.verify(token(OTHER))
+    assert raised.value.reason == "invalid_jwt"
+
+
+@pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", "", None, "HS1", 5])
+def test_unsigned_token_is_refused(name: Any) -> None:
+    """`none` in any spelling, with and without a signature."""
+    payload = json.dumps(claims())
+    signed = by_hand({"alg": name, "typ": "JWT"}, payload, SECRET.encode())
+    for text in (signed, signed.rpartition(".")[0] + ".", signed.rpartition(".")[0]):
+        with pytest.raises(InvalidTokenError):
+            VERIFIER.verify(text)
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_other_algorithms_of_the_family_are_refused(algorithm: str) -> None:
+    """The list is fixed, even for the right key."""
+    with pytest.raises(InvalidTokenError):
+        VERIFIER.verify(token(SECRET * 2, algorithm))
+    with pytest.raises(InvalidTokenError):
+        TokenVerifier(TokenSettings(secret=SECRET * 2)).verify(token(SECRET * 2, algorithm))
+
+
+@pytest.mark.parametrize(("key", "algorithm"), [(RSA_KEY, "RS256"), (EC_KEY, "ES256")])
+def test_asymmetric_token_is_accepted(key: Any, algorithm: str) -> None:
+    """The family of the public key decides the algorithm."""
+    verifier = TokenVerifier(TokenSettings(public_key=pem(key)))
+    assert verifier.verify(token(key, algorithm)).user_id == "u1"
+
+
+@pytest.mark.parametrize("key", [RSA_KEY, EC_KEY])
+def test_public_key_is_no_secret(key: Any) -> None:
+    """The key confusion attack: an HS256 signature made with the public key."""
+    public = pem(key)
+    forged = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(claims()), public.encode())
+    for settings in (
+        TokenSettings(public_key=public),
+        TokenSettings(secret=SECRET, public_key=public),
+    ):
+        with pytest.raises(InvalidTokenError):
+            TokenVerifier(settings).verify(forged)
+
+
+def test_families_do_not_mix() -> None:
+    """With both keys set, each verifies its own family and no other."""
+    verifier = TokenVerifier(TokenSettings(secret=SECRET, public_key=pem(RSA_KEY)))
+    assert verifier.verify(token())
+    assert verifier.verify(token(RSA_KEY, "RS256"))
+    for text in (
+        token(RSA_KEY, "RS384"),
+        token(RSA_KEY, "PS256"),
+        token(EC_KEY, "ES256"),
+        token(rsa.generate_private_key(65537, 2048), "RS256"),
+    ):
+        with pytest.raises(InvalidTokenError):
+            verifier.verify(text)
+
+
+@pytest.mark.parametrize(
+    "key", [ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP384R1())]
+)
+def test_unsupported_public_key_fails_at_start(key: Any) -> None:
+    """A key that could verify no token is a fault of the configuration."""
+    with pytest.raises(ValueError, match="RSA or a P-256"):
+        TokenVerifier(TokenSettings(public_key=pem(key)))
+
+
+def test_expired_token_has_its_own_reason() -> None:
+    """`exp` counts, with 30 seconds of leeway."""
+    now = int(time.time())
+    assert VERIFIER.verify(token(exp=now - 20))
+    with pytest.raises(ExpiredTokenError) as raised:
+        VERIFIER.verify(token(exp=now - 40))
+    assert raised.value.reason == "expired"
+
+
+@pytest.mark.parametrize("name", ["nbf", "iat"])
+def test_token_of_the_future_is_refused(name: str) -> None:
+    """`nbf` and `iat` count, with 30 seconds of leeway."""
+
+    def starting_in(seconds: int) -> str:
+        changed: dict[str, Any] = {name: int(time.time()) + seconds}
+        return token(**changed)
+
+    assert VERIFIER.verify(starting_in(20))
+    with pytest.raises(InvalidTokenError):
+        VERIFIER.verify(starting_in(60))
+
+
+@pytest.mark.parametrize(
+    "exp",
+    ["null", '"soon"', "[1]", "{}", "1e400", "-1e400", "NaN", "1e300", "253402300800", "9" * 400],
+)
+def test_odd_expiry_is_refused(exp: str) -> None:
+    """A time that is none, or that no table can hold, is no expiry."""
+    payload = f'{{"user_id":"u1","tenant_id":"t1","exp":{exp}}}'
+    with pytest.raises(InvalidTokenError):
+        VERIFIER.verify(by_hand({"alg": "HS256", "typ": "JWT"}, payload, SECRET.encode()))
+
+
+def test_expiry_is_required() -> None:
+    """A token for ever is refused; the last second of year 9999 is accepted."""
+    with pytest.raises(InvalidTokenError):
+        VERIFIER.verify(token(exp=None))
+    assert VERIFIER.verify(token(exp=253402300799)).expires_at == 253402300799
+
+
+@pytest.mark.parametrize("name", ["user_id", "tenant_id"])
+@pytest.mark.parametrize("value", [None, "", " ", 5, True, ["u"], {"a": 1}, "a\nb", "a" * 129])
+def test_ids_are_proper_texts(name: str, value: Any) -> None:
+    """A user and a tenant are non-empty printable strings of bounded length."""
+    with pytest.raises(InvalidTokenError, match=name if value is not None else None):
+        VERIFIER.verify(token(**{name: value}))
+
+
+def test_empty_user_is_not_replaced_by_the_subject() -> None:
+    """What the token says of its user is not guessed around."""
+    with pytest.raises(InvalidTokenError):
+        VERIFIER.verify(token(user_id="", sub="u2"))
+
+
+@pytest.mark.parametrize("permissions", ["reports", [1], {"reports": True}, [None]])
+def test_permissions_are_a_list_of_texts(permissions: Any) -> None:
+    """A text is not a list of letters."""
+    with pytest.raises(InvalidTokenError, match="permissions"):
+        VERIFIER.verify(token(permissions=permissions))
+
+
+def test_oversize_token_is_refused() -> None:
+    """A token that no URL could carry is not decoded, however good."""
+    with pytest.raises(InvalidTokenError, match="longer"):
+        VERIFIER.verify(token(permissions=["p" * MAX_TOKEN_LENGTH]))
+
+
+def test_previous_secret_is_accepted_while_keys_rotate() -> None:
+    """Both secrets verify; once the rotation is over, the old one does not."""
+    rotating = TokenVerifier(TokenSettings(secret=SECRET, previous_secret=OTHER))
+    assert rotating.verify(token(SECRET))
+    assert rotating.verify(token(OTHER))
+    with pytest.raises(ExpiredTokenError):
+        rotating.verify(token(OTHER, exp=1))
+    with pytest.raises(InvalidTokenError):
+        rotating.verify(token("x" * 32))
+
+
+@pytest.mark.parametrize(
+    ("setting", "claim"), [("issuer", "iss"), ("audience", "aud")], ids=["issuer", "audience"]
+)
+def test_issuer_and_audience_are_checked_when_set(setting: str, claim: str) -> None:
+    """Missing and foreign are refused; without the setting neither matters."""
+    settings: dict[str, Any] = {"secret": SECRET, setting: "jobplane"}
+    verifier = TokenVerifier(TokenSettings(**settings))
+    assert verifier.verify(token(**{claim: "jobplane"}))
+    for changed in ({}, {claim: "other"}, {claim: ""}):
+        with pytest.raises(InvalidTokenError):
+            verifier.verify(token(**changed))
+    assert VERIFIER.verify(token(**{claim: "anything"}))
+
+
+def test_audience_may_be_one_of_several() -> None:
+    """A token for several services is good for each."""
+    verifier = TokenVerifier(TokenSettings(secret=SECRET, audience="jobplane"))
+    assert verifier.verify(token(aud=["other", "jobplane"]))
+
+
+def test_tenants_may_be_restricted() -> None:
+    """A good token of another tenant has its own reason."""
+    verifier = TokenVerifier(TokenSettings(secret=SECRET, allowed_tenants=frozenset({"t1", "t2"})))
+    assert verifier.verify(token()).tenant_id == "t1"
+    with pytest.raises(TenantNotAllowedError) as raised:
+        verifier.verify(token(tenant_id="t3"))
+    assert raised.value.reason == "tenant_not_allowed"
+
+
+@given(st.text(max_size=60) | st.from_regex(r"[\w-]{0,9}\.[\w-]{0,9}\.[\w-]{0,9}"))
+def test_no_text_breaks_the_verifier(text: str) -> None:
+    """Whatever arrives is refused with an error of this library."""
+    with pytest.raises(TokenError):
+        VERIFIER.verify(text)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["user_id", "sub", "tenant_id", "exp", "nbf", "iat", "permissions", "aud"]),
+        JSON,
+    )
+    | JSON
+)
+def test_no_signed_payload_breaks_the_verifier(payload: Any) -> None:
+    """Even a well-signed payload gives an identity or an error of this library."""
+    text = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(payload), SECRET.encode())
+    try:
+        identity = VERIFIER.verify(text)
+    except TokenError:
+        return
+    assert identity.user_id
+    assert identity.tenant_id
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("abc", "abc"),
+        ("Bearer abc", "abc"),
+        ("bearer  abc ", "abc"),
+        ("BEARER abc", "abc"),
+        (" abc ", "abc"),
+        ("Basic abc", "Basic abc"),
+        ("Bearer", "Bearer"),
+        ("", ""),
+        (None, None),
+    ],
+)
+def test_bearer_is_stripped(value: str | None, expected: str | None) -> None:
+    """The scheme is optional and has no case."""
+    assert strip_bearer(value) == expected
+
+
+def test_settings_come_from_the_environment() -> None:
+    """Empty variables count as unset."""
+    settings = TokenSettings.from_environment(
+        {
+            "JWT_SECRET": SECRET,
+            "JWT_SECRET_PREVIOUS": "",
+            "JWT_ISSUER": "me",
+            "JWT_AUDIENCE": "",
+            "ALLOWED_TENANTS": " t1, ,t2,",
+        }
+    )
+    assert settings == TokenSettings(
+        secret=SECRET, issuer="me", allowed_tenants=frozenset({"t1", "t2"})
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({}, "JWT_SECRET or JWT_PUBLIC_KEY"),
+        ({"JWT_SECRET": ""}, "JWT_SECRET or JWT_PUBLIC_KEY"),
+        ({"JWT_SECRET": "short"}, "JWT_SECRET must"),
+        ({"JWT_SECRET": SECRET, "JWT_SECRET_PREVIOUS": "short"}, "JWT_SECRET_PREVIOUS must"),
+    ],
+)
+def test_weak_settings_fail_at_start(environment: dict[str, str], named: str) -> None:
+    """A missing or short secret is told by name, and without its value."""
+    with pytest.raises(ValueError, match=named) as raised:
+        TokenSettings.from_environment(environment)
+    assert "short" not in str(raised.value)
+
+
+def test_secret_length_is_counted_in_bytes() -> None:
+    """Sixteen two-byte characters are enough."""
+    assert TokenSettings(secret="ä" * 16)
+
+
+def test_symmetric_verifier_does_without_cryptography() -> None:
+    """The extra is paid for by those who use it."""
+    code = (
+        "import sys; sys.modules['cryptography'] = None\n"
+        "import jwt, time, jobplane_tokens as t\n"
+        f"v = t.TokenVerifier(t.TokenSettings(secret='{SECRET}'))\n"
+        "c = {'sub': 'u', 'tenant_id': 't', 'exp': time.time() + 60}\n"
+        f"print(v.verify(jwt.encode(c, '{SECRET}')).user_id)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "u\n"
