@@ -15,6 +15,8 @@ from typing import Any
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 _NO_IDS: Mapping[str, Any] = MappingProxyType({})
+# CloudWatch drops a metric with more values than that in one line.
+_MAX_VALUES = 100
 _TRACE_HEADER = "_X_AMZN_TRACE_ID"
 
 type Handler = Callable[[Any, Any], Any]
@@ -144,34 +146,44 @@ class Telemetry:
         with self._lock:
             groups, self._metrics = self._metrics, {}
         for dimensions, metrics in groups.items():
-            names = [name for name, _ in dimensions]
-            sets = [["Environment"], ["Environment", *names]] if names else [["Environment"]]
-            self._write(
-                {
-                    "_aws": {
-                        "Timestamp": int(time.time() * 1000),
-                        "CloudWatchMetrics": [
-                            {
-                                "Namespace": self._namespace,
-                                "Dimensions": sets,
-                                "Metrics": [
-                                    {"Name": name, "Unit": unit}
-                                    for name, (unit, _) in metrics.items()
-                                ],
-                            }
-                        ],
-                    },
-                    "Environment": self._stage,
-                    "service": self.service,
-                    "function_request_id": self._invocation.get("function_request_id"),
-                    **self._ids.get(),
-                    **dict(dimensions),
-                    **{
-                        name: values[0] if len(values) == 1 else values
-                        for name, (_, values) in metrics.items()
-                    },
+            longest = max(len(values) for _, values in metrics.values())
+            for start in range(0, longest, _MAX_VALUES):
+                part = {
+                    name: (unit, values[start : start + _MAX_VALUES])
+                    for name, (unit, values) in metrics.items()
+                    if start < len(values)
                 }
-            )
+                self._write_metrics(dict(dimensions), part)
+
+    def _write_metrics(
+        self, dimensions: dict[str, str], metrics: dict[str, tuple[str, list[float]]]
+    ) -> None:
+        sets = [["Environment"], ["Environment", *dimensions]] if dimensions else [["Environment"]]
+        self._write(
+            {
+                "_aws": {
+                    "Timestamp": int(time.time() * 1000),
+                    "CloudWatchMetrics": [
+                        {
+                            "Namespace": self._namespace,
+                            "Dimensions": sets,
+                            "Metrics": [
+                                {"Name": name, "Unit": unit} for name, (unit, _) in metrics.items()
+                            ],
+                        }
+                    ],
+                },
+                "Environment": self._stage,
+                "service": self.service,
+                "function_request_id": self._invocation.get("function_request_id"),
+                **self._ids.get(),
+                **dimensions,
+                **{
+                    name: values[0] if len(values) == 1 else values
+                    for name, (_, values) in metrics.items()
+                },
+            }
+        )
 
     def _write(self, line: dict[str, Any]) -> None:
         text = json.dumps(line, separators=(",", ":"), default=str)

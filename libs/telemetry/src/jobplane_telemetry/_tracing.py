@@ -22,6 +22,7 @@ patch(("botocore",))
 @contextmanager
 def segment(name: str, header: str, ids: Mapping[str, Any]) -> Iterator[None]:
     """A segment of the header's trace, around the AWS calls of the current thread."""
+    outer = xray_recorder.get_trace_entity()
     parsed = TraceHeader.from_header_str(header)
     xray_recorder.begin_segment(name, traceid=parsed.root, parent_id=parsed.parent, sampling=1)
     annotate(ids)
@@ -29,6 +30,9 @@ def segment(name: str, header: str, ids: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         xray_recorder.end_segment()
+        if outer is not None:
+            # A new segment takes the place of the one around it.
+            xray_recorder.set_trace_entity(outer)
 
 
 def annotate(ids: Mapping[str, Any]) -> None:

@@ -1,0 +1,379 @@
+"""jobplane_telemetry: what a function's standard output holds, and what a trace costs."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobplane_telemetry import Telemetry
+
+CONTEXT = SimpleNamespace(
+    function_name="jobplane-test-router",
+    memory_limit_in_mb=512,
+    invoked_function_arn="arn:aws:lambda:eu-west-1:1:function:router",
+    aws_request_id="req-1",
+)
+TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled={}"
+
+type Lines = Any
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOG_LEVEL", "METRICS_NAMESPACE", "_X_AMZN_TRACE_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STAGE", "test")
+
+
+@pytest.fixture
+def telemetry(environment: None) -> Telemetry:
+    return Telemetry("router")
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
+    def read() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    return read
+
+
+def test_log_line_has_its_keys(telemetry: Telemetry, lines: Lines) -> None:
+    """Level, message, time and service at top level, and the fields beside them."""
+    telemetry.info("request refused", code="FORBIDDEN", items=[1, None])
+    (line,) = lines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("timestamp"))
+    assert line == {
+        "level": "INFO",
+        "message": "request refused",
+        "service": "router",
+        "code": "FORBIDDEN",
+        "items": [1, None],
+    }
+
+
+def test_line_is_one_line_whatever_it_holds(telemetry: Telemetry, lines: Lines) -> None:
+    """Line breaks, odd types and lone surrogates don't break the log."""
+    telemetry.info("a\nb\u2028c", value={1}, text="\ud800")
+    (line,) = lines()
+    assert line["message"] == "a\nb\u2028c"
+
+
+def test_invocation_is_on_every_line(
+    telemetry: Telemetry, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler adds what names the invocation; only the first start is cold."""
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", TRACE.format(0))
+    handle = telemetry.handler(lambda event, context: telemetry.info("x"))
+    handle({}, CONTEXT)
+    handle({}, CONTEXT)
+    first, second = lines()
+    assert first["function_request_id"] == "req-1"
+    assert first["function_name"] == "jobplane-test-router"
+    assert first["function_memory_size"] == 512
+    assert first["xray_trace_id"] == "1-5759e988-bd862e3fe1be46a994272793"
+    assert (first["cold_start"], second["cold_start"]) == (True, False)
+
+
+def test_handler_does_without_a_context(telemetry: Telemetry, lines: Lines) -> None:
+    """A local run hands over None."""
+    assert telemetry.handler(lambda event, context: event)({"a": 1}, None) == {"a": 1}
+    telemetry.info("x")
+    assert lines()[0]["function_name"] == "router"
+
+
+def test_ids_hold_inside_their_block(telemetry: Telemetry, lines: Lines) -> None:
+    """Ids nest, add up and end with their block; `bind` lasts as long as the block."""
+    with telemetry.ids(user_id="u"):
+        with telemetry.ids(request_id="r"):
+            telemetry.bind(assembly_id="a")
+            telemetry.info("inner")
+        telemetry.info("outer")
+    telemetry.info("outside")
+    inner, outer, outside = lines()
+    assert {"user_id": "u", "request_id": "r", "assembly_id": "a"}.items() <= inner.items()
+    assert outer["user_id"] == "u"
+    assert not {"request_id", "assembly_id"} & outer.keys()
+    assert "user_id" not in outside
+
+
+def test_ids_do_not_reach_the_next_invocation(telemetry: Telemetry, lines: Lines) -> None:
+    """What one invocation binds is gone in the next."""
+
+    @telemetry.handler
+    def handle(event: dict[str, str], context: Any) -> None:
+        telemetry.bind(**event)
+        telemetry.info("x")
+
+    handle({"user_id": "u"}, CONTEXT)
+    handle({}, CONTEXT)
+    first, second = lines()
+    assert first["user_id"] == "u"
+    assert "user_id" not in second
+
+
+def test_threads_have_ids_of_their_own(telemetry: Telemetry, lines: Lines) -> None:
+    """Work side by side does not mix its ids."""
+    barrier = threading.Barrier(2)
+
+    def work(name: str) -> None:
+        with telemetry.ids(name=name):
+            barrier.wait()
+            telemetry.info(name)
+
+    threads = [threading.Thread(target=work, args=[name]) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(line["name"] == line["message"] for line in lines())
+
+
+@pytest.mark.parametrize(
+    ("level", "heard"),
+    [
+        ("DEBUG", ["DEBUG", "INFO", "WARNING", "ERROR"]),
+        ("warning", ["WARNING", "ERROR"]),
+        ("ERROR", ["ERROR"]),
+        ("nonsense", ["INFO", "WARNING", "ERROR"]),
+    ],
+)
+def test_log_level(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch, level: str, heard: list[str]
+) -> None:
+    """LOG_LEVEL says what is worth a line."""
+    monkeypatch.setenv("LOG_LEVEL", level)
+    telemetry = Telemetry("router")
+    for log in (telemetry.debug, telemetry.info, telemetry.warning, telemetry.error):
+        log("x")
+    assert [line["level"] for line in lines()] == heard
+
+
+def test_handler_logs_an_error_once_and_raises_it(telemetry: Telemetry, lines: Lines) -> None:
+    """The runtime must see the exception itself, or no retry and no Catch would work."""
+    failure = KeyError("missing")
+
+    @telemetry.handler
+    def handle(event: Any, context: Any) -> None:
+        telemetry.bind(user_id="u")
+        telemetry.metric("Tried")
+        raise failure
+
+    with pytest.raises(KeyError) as raised:
+        handle({}, CONTEXT)
+    assert raised.value is failure
+    logged, measured = lines()
+    assert (logged["level"], logged["error"], logged["user_id"]) == ("ERROR", "KeyError", "u")
+    assert "raise failure" in logged["stack"]
+    assert measured["Tried"] == 1
+
+
+def test_exception_has_its_stack(telemetry: Telemetry, lines: Lines) -> None:
+    """An error that is dealt with can be logged with its origin."""
+    try:
+        raise ValueError("bad")
+    except ValueError as error:
+        telemetry.exception("not stored", error, table="t")
+    (line,) = lines()
+    assert (line["error"], line["table"]) == ("ValueError", "t")
+    assert line["stack"].endswith("ValueError: bad\n")
+
+
+def test_metrics_have_the_embedded_format(telemetry: Telemetry, lines: Lines) -> None:
+    """One line for each set of dimensions: by stage, and by stage with the dimensions."""
+
+    @telemetry.handler
+    def handle(event: Any, context: Any) -> None:
+        telemetry.bind(user_id="u")
+        telemetry.metric("Count")
+        telemetry.metric("Latency", 12.5, "Milliseconds", Action="ping")
+        telemetry.metric("Latency", 13.5, "Milliseconds", Action="ping")
+        telemetry.metric("Refused", Action="ping")
+
+    handle({}, CONTEXT)
+    plain, dimensioned = lines()
+    (directive,) = plain["_aws"]["CloudWatchMetrics"]
+    assert directive == {
+        "Namespace": "Jobplane",
+        "Dimensions": [["Environment"]],
+        "Metrics": [{"Name": "Count", "Unit": "Count"}],
+    }
+    assert isinstance(plain["_aws"]["Timestamp"], int)
+    assert (plain["Count"], plain["Environment"], plain["service"]) == (1, "test", "router")
+    (directive,) = dimensioned["_aws"]["CloudWatchMetrics"]
+    assert directive["Dimensions"] == [["Environment"], ["Environment", "Action"]]
+    assert directive["Metrics"] == [
+        {"Name": "Latency", "Unit": "Milliseconds"},
+        {"Name": "Refused", "Unit": "Count"},
+    ]
+    assert (dimensioned["Latency"], dimensioned["Refused"]) == ([12.5, 13.5], 1)
+    assert (dimensioned["Action"], dimensioned["user_id"]) == ("ping", "u")
+    assert dimensioned["function_request_id"] == "req-1"
+
+
+def test_ids_are_never_dimensions(telemetry: Telemetry, lines: Lines) -> None:
+    """Every dimension value is a metric that is paid for."""
+
+    @telemetry.handler
+    def handle(event: Any, context: Any) -> None:
+        telemetry.bind(user_id="u")
+        telemetry.metric("Count")
+
+    handle({}, CONTEXT)
+    (line,) = lines()
+    assert line["user_id"] == "u"
+    assert "user_id" not in str(line["_aws"])
+
+
+def test_metric_of_many_values_is_split(telemetry: Telemetry, lines: Lines) -> None:
+    """CloudWatch drops a metric with more than 100 values in a line."""
+
+    @telemetry.handler
+    def handle(event: Any, context: Any) -> None:
+        telemetry.metric("Once")
+        for number in range(250):
+            telemetry.metric("Often", number)
+
+    handle({}, CONTEXT)
+    first, second, third = lines()
+    assert first["Often"] + second["Often"] + third["Often"] == list(range(250))
+    assert len(first["Often"]) == len(second["Often"]) == 100
+    assert first["Once"] == 1
+    assert "Once" not in second
+    assert second["_aws"]["CloudWatchMetrics"][0]["Metrics"] == [{"Name": "Often", "Unit": "Count"}]
+
+
+def test_metrics_are_sent_once(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next invocation starts from nothing, in the namespace of the stack."""
+    monkeypatch.setenv("METRICS_NAMESPACE", "Mine")
+    telemetry = Telemetry("router")
+
+    @telemetry.handler
+    def handle(event: bool, context: Any) -> None:
+        if event:
+            telemetry.metric("Count")
+
+    handle(True, CONTEXT)
+    handle(False, CONTEXT)
+    (line,) = lines()
+    assert line["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Mine"
+
+
+def test_trace_header_is_the_invocations(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is carried to the next function is what the runtime says now."""
+    assert telemetry.trace_header is None
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", TRACE.format(1))
+    assert telemetry.trace_header == TRACE.format(1)
+
+
+@pytest.fixture
+def daemon() -> Iterator[socket.socket]:
+    """Stands in for the X-Ray daemon."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(("127.0.0.1", 0))
+        daemon.settimeout(5)
+        yield daemon
+
+
+def run_traced(code: str, daemon: socket.socket, header: str) -> str:
+    """Run code in a fresh process, as a cold start does; what it prints."""
+    environment = os.environ | {
+        "AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}",
+        "_X_AMZN_TRACE_ID": header,
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+def segments(daemon: socket.socket, number: int) -> list[dict[str, Any]]:
+    """The segments that arrived, after their header line."""
+    return [json.loads(daemon.recv(65_536).split(b"\n", 1)[1]) for _ in range(number)]
+
+
+HANDLE = """
+import sys
+from jobplane_telemetry import Telemetry
+telemetry = Telemetry("router")
+@telemetry.handler
+def handle(event, context):
+    telemetry.bind(request_id="r1")
+    BODY
+handle({}, None)
+print("aws_xray_sdk" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("header", ["", TRACE.format(0), TRACE.format("?"), "nonsense"])
+def test_unsampled_start_does_not_load_the_sdk(daemon: socket.socket, header: str) -> None:
+    """The SDK costs more than most invocations take."""
+    assert run_traced(HANDLE.replace("BODY", "pass"), daemon, header) == "False\n"
+
+
+def test_sampled_invocation_sends_its_segment(daemon: socket.socket) -> None:
+    """The segment continues the caller's trace and can be found by the ids."""
+    assert run_traced(HANDLE.replace("BODY", "pass"), daemon, TRACE.format(1)) == "True\n"
+    (segment,) = segments(daemon, 1)
+    assert segment["name"] == "jobplane-router"
+    assert segment["trace_id"] == "1-5759e988-bd862e3fe1be46a994272793"
+    assert segment["parent_id"] == "53995c3f42cd8ad8"
+    assert segment["annotations"] == {"request_id": "r1"}
+    assert segment["end_time"] >= segment["start_time"]
+
+
+def test_aws_call_is_a_subsegment(daemon: socket.socket) -> None:
+    """What a function asks of AWS shows in its trace, failures included."""
+    body = """
+    import botocore.session
+    from botocore.config import Config
+    client = botocore.session.get_session().create_client(
+        "sqs", region_name="eu-west-1", endpoint_url="http://127.0.0.1:1",
+        config=Config(retries={"total_max_attempts": 1}))
+    try:
+        client.list_queues()
+    except Exception:
+        pass
+    """
+    run_traced(HANDLE.replace("BODY", body.strip()), daemon, TRACE.format(1))
+    (segment,) = segments(daemon, 1)
+    (call,) = segment["subsegments"]
+    assert call["name"] == "sqs"
+    assert call["aws"]["operation"] == "ListQueues"
+
+
+def test_trace_of_a_message_leaves_the_invocations_whole(daemon: socket.socket) -> None:
+    """Work in the trace of another is a segment there; the invocation's own goes on after it."""
+    body = f"""
+    with telemetry.ids(job="j"), telemetry.trace("{TRACE.format(1).replace("2793", "2794")}"):
+        telemetry.bind(inner="i")
+    telemetry.bind(after="a")
+    """
+    run_traced(HANDLE.replace("BODY", body.strip()), daemon, TRACE.format(1))
+    inner, outer = segments(daemon, 2)
+    assert inner["trace_id"].endswith("2794")
+    assert inner["annotations"] == {"request_id": "r1", "job": "j", "inner": "i"}
+    assert outer["trace_id"].endswith("2793")
+    assert outer["annotations"] == {"request_id": "r1", "after": "a"}
+
+
+def test_failed_invocation_sends_its_segment(daemon: socket.socket) -> None:
+    """The trace of a failure is the one that is looked for."""
+    code = HANDLE.replace("BODY", "raise ValueError").replace(
+        "handle({}, None)", "try:\n    handle({}, None)\nexcept ValueError:\n    pass"
+    )
+    run_traced(code, daemon, TRACE.format(1))
+    assert len(segments(daemon, 1)) == 1
