@@ -30,5 +30,8 @@ Md5 = Annotated[str, AfterValidator(_md5)]
 RequestId = Annotated[str, StringConstraints(pattern=f"^{REQUEST_ID_PATTERN}$")]
 TemplateId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-MimeType = Annotated[str, StringConstraints(pattern=r"^[\w.+-]+/[\w.+-]+$", max_length=127)]
+# ASCII: the type travels in a signed header.
+MimeType = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+$", max_length=127)
+]
 Bytes = Annotated[int, Field(ge=0)]

@@ -1,0 +1,38 @@
+"""jobplane_models: what is accepted from outside, and what is not."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from jobplane_models.payloads import UploadFile
+
+FILE = {"name": "a.csv", "size": 5, "md5hash": "5D41402ABC4B2A76B9719D911017C592"}
+
+
+@pytest.mark.parametrize(
+    "mime", ["text/csv", "image/svg+xml", "application/vnd.ms-excel", "x-a/b!#$&^_.-1"]
+)
+def test_media_type_is_accepted(mime: str) -> None:
+    """Every character that RFC 6838 allows."""
+    assert UploadFile.model_validate(FILE | {"mime": mime}).mime == mime
+
+
+@pytest.mark.parametrize(
+    "mime", ["", "text", "text/", "/csv", "text/csv\r\nX: y", "text/csv\n", "tëxt/csv", "a/b/c"]
+)
+def test_what_no_header_can_carry_is_refused(mime: str) -> None:
+    """The type is signed into a header of the upload."""
+    with pytest.raises(ValidationError):
+        UploadFile.model_validate(FILE | {"mime": mime})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"size": -1}, {"size": "5"}, {"size": True}, {"md5hash": "x"}, {"name": ""}, {"z": 1}],
+)
+def test_file_is_strict(changed: dict[str, Any]) -> None:
+    """No silent conversions, no unknown keys."""
+    with pytest.raises(ValidationError):
+        UploadFile.model_validate(FILE | changed)
+    assert UploadFile.model_validate(FILE).md5hash == "5d41402abc4b2a76b9719d911017c592"
