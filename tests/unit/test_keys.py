@@ -1,0 +1,396 @@
+"""jobplane_keys: what functions must agree on does not change by accident."""
+
+import base64
+import hashlib
+import math
+import subprocess
+import sys
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jobplane_keys
+from jobplane_keys import (
+    PUBLIC_ASSEMBLY_FIELDS,
+    RETRYABLE_CODES,
+    TERMINAL_STATUSES,
+    ErrorCode,
+    InvalidMd5Error,
+    assembly_id,
+    connections_table,
+    from_item,
+    from_value,
+    in_flight_shard,
+    is_request_id,
+    is_terminal_assembly,
+    iso_time,
+    new_request_id,
+    new_result_id,
+    new_upload_id,
+    normalise_md5,
+    owner_key,
+    parse_iso_time,
+    public_assembly,
+    request_key,
+    requests_table,
+    result_prefix,
+    sign_links,
+    split_owner_key,
+    split_request_key,
+    subscriptions_table,
+    to_item,
+    to_value,
+    ttl_after,
+    upload_prefix,
+)
+from jobplane_models.assemblies import AssemblyDocument
+
+HELLO = hashlib.md5(b"hello", usedforsecurity=False).hexdigest()
+WORLD = hashlib.md5(b"world", usedforsecurity=False).hexdigest()
+WORDS = st.text(min_size=1, max_size=20)
+
+
+@pytest.mark.parametrize(
+    ("form", "md5s", "expected"),
+    [
+        ("concat", [HELLO], "c9cf19aac6135a50fead9a61058d7c5ad0ba695c88585feb902b1a8a8dd524b1"),
+        (
+            "concat",
+            [WORLD, HELLO],
+            "9a8d1e6feddeadc49952000504860f5f4899807faccc2a0cfe35fddcec00d810",
+        ),
+        ("colon", [HELLO], "0e58a11cac72fcfff5b00fecf86b2dc8e651ed286d1b16fe7bad460bfec2c61f"),
+        (
+            "colon",
+            [WORLD, HELLO],
+            "4fd1b168c75dd27144e55bcb576df1627698de8401cd4790b0b21c732679a781",
+        ),
+    ],
+)
+def test_assembly_id_vectors(form: Any, md5s: list[str], expected: str) -> None:
+    """The older formulas give the ids that callers have computed for years."""
+    assert assembly_id(md5s, "tpl_basic_audio", "user-123", form=form) == expected
+    assert assembly_id(md5s[::-1], "tpl_basic_audio", "user-123", form=form) == expected
+
+
+def test_canonical_assembly_id_is_pinned() -> None:
+    """A change of the default formula would orphan every stored document."""
+    text = f'["jobplane:1","main","tpl","u1",["{HELLO}"],"{hashlib.sha256(b"{}").hexdigest()}"]'
+    assert assembly_id([HELLO.upper()], "tpl", "u1") == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_canonical_assembly_id_covers_all_that_matters() -> None:
+    """Another branch, template, user, file or field is another job."""
+    ids = {
+        assembly_id([HELLO], "t", "u"),
+        assembly_id([HELLO], "t", "u", branch="b"),
+        assembly_id([HELLO], "t2", "u"),
+        assembly_id([HELLO], "t", "u2"),
+        assembly_id([WORLD], "t", "u"),
+        assembly_id([HELLO, HELLO], "t", "u"),
+        assembly_id([HELLO], "t", "u", fields={"a": 1}),
+        assembly_id([HELLO], "t", "u", fields={"a": "1"}),
+    }
+    assert len(ids) == 8
+    assert assembly_id([HELLO], "t", "u", fields={"a": 1, "b": 2}) == assembly_id(
+        [HELLO], "t", "u", fields={"b": 2, "a": 1}
+    )
+
+
+@given(WORDS, WORDS, WORDS, WORDS)
+def test_canonical_assembly_id_is_unambiguous(
+    template: str, user: str, other_template: str, other_user: str
+) -> None:
+    """Two jobs share an id only when all parts are equal."""
+    same = (template, user) == (other_template, other_user)
+    ids = (assembly_id([HELLO], template, user), assembly_id([HELLO], other_template, other_user))
+    assert (ids[0] == ids[1]) is same
+
+
+def test_unknown_assembly_id_form_is_refused() -> None:
+    """A typing error in ASSEMBLY_ID_FORM is told with the known forms."""
+    with pytest.raises(ValueError, match="canonical, concat, colon"):
+        assembly_id([HELLO], "t", "u", form="sha1")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HELLO,
+        HELLO.upper(),
+        f" {HELLO[:16]} {HELLO[16:]}\n",
+        base64.b64encode(bytes.fromhex(HELLO)).decode(),
+    ],
+)
+def test_md5_forms(text: str) -> None:
+    """Hex in any case, with spaces, and Content-MD5 are one md5."""
+    assert normalise_md5(text) == HELLO
+
+
+@pytest.mark.parametrize(
+    "text", ["", HELLO[:-1], HELLO + "0", "g" * 32, "XUFAKrxLKna5cZ2REBfFkg", "é" * 32, "=" * 24]
+)
+def test_malformed_md5_is_refused(text: str) -> None:
+    """Anything else would give a different id for the same file."""
+    with pytest.raises(InvalidMd5Error) as raised:
+        normalise_md5(text)
+    assert raised.value.text == text
+
+
+@given(st.binary(min_size=16, max_size=16))
+def test_every_digest_has_one_form(digest: bytes) -> None:
+    """Both spellings of any digest agree."""
+    assert normalise_md5(digest.hex()) == normalise_md5(base64.b64encode(digest).decode())
+
+
+@given(WORDS, WORDS)
+def test_owner_key_splits_into_what_it_was(tenant: str, user: str) -> None:
+    """An owner key is read back exactly."""
+    assert split_owner_key(owner_key(tenant, user)) == (tenant, user)
+
+
+PARTS = st.text(alphabet="a#%25", min_size=1, max_size=6)
+
+
+@given(PARTS, PARTS, PARTS, PARTS)
+def test_owner_keys_are_unambiguous(tenant: str, user: str, other: str, other_user: str) -> None:
+    """No two owners share a key, whatever separators their names hold."""
+    same = (tenant, user) == (other, other_user)
+    assert (owner_key(tenant, user) == owner_key(other, other_user)) is same
+
+
+def test_ordinary_owner_key_is_readable() -> None:
+    """A mail address stays one."""
+    assert owner_key("acme", "ann@acme.test") == "acme#ann@acme.test"
+
+
+@given(PARTS, PARTS, st.from_regex(r"[A-Za-z0-9._:-]{1,128}", fullmatch=True))
+def test_request_key_splits_into_what_it_was(tenant: str, user: str, request_id: str) -> None:
+    """A request key is read back exactly."""
+    owner = owner_key(tenant, user)
+    assert split_request_key(request_key(owner, request_id)) == (owner, request_id)
+
+
+@pytest.mark.parametrize("key", ["", "a", "#a", "a#", "a#b#c"])
+def test_malformed_owner_key_is_refused(key: str) -> None:
+    """What is no owner key is not taken for one."""
+    with pytest.raises(ValueError, match="owner key"):
+        split_owner_key(key)
+
+
+@pytest.mark.parametrize("key", ["", "a", "a#b", "a#b#", "a#b#c#d"])
+def test_malformed_request_key_is_refused(key: str) -> None:
+    """What is no request key is not taken for one."""
+    with pytest.raises(ValueError, match="key"):
+        split_request_key(key)
+
+
+@given(st.lists(st.integers(0, 2**45), min_size=2, max_size=20))
+def test_request_ids_sort_by_time(milliseconds: list[int]) -> None:
+    """Ids made in different milliseconds sort as their times do."""
+    times = sorted(set(milliseconds))
+    ids = [new_request_id(each / 1000 + 0.0001) for each in times]
+    assert ids == sorted(ids)
+
+
+def test_request_id_is_a_uuid_of_version_7() -> None:
+    """Other systems can read the id; two of them are never equal."""
+    made = uuid.UUID(new_request_id(1795342530.25))
+    assert (made.version, made.variant) == (7, uuid.RFC_4122)
+    assert made.int >> 80 == 1795342530250
+    assert is_request_id(str(made))
+    assert len({new_request_id(1.0) for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("value", ["", "a" * 129, "a b", "a\n", "ä", "a/b", None, 5, b"a"])
+def test_malformed_request_id_is_refused(value: object) -> None:
+    """An id is 1 to 128 plain characters, in one line."""
+    assert not is_request_id(value)
+
+
+def test_file_ids_tell_what_they_are() -> None:
+    """Uploads and results have ids of their own kind."""
+    assert uuid.UUID(new_upload_id().removeprefix("upload_")).version == 4
+    assert uuid.UUID(new_result_id().removeprefix("result_")).version == 4
+
+
+NUMBERS = st.integers(-(10**37), 10**37) | st.floats(
+    allow_nan=False, allow_infinity=False, min_value=-1e100, max_value=1e100
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(max_size=8), VALUES))
+def test_items_survive_the_round_trip(values: dict[str, Any]) -> None:
+    """What is stored is what is read."""
+    assert from_item(to_item(values)) == values
+
+
+def test_numbers_come_back_as_json_has_them() -> None:
+    """Integral numbers are integers, however DynamoDB spells them."""
+    read = [from_value({"N": text}) for text in ("5", "5.0", "5.2", "1E+2", "-0.0", "1e-7")]
+    assert read == [5, 5, 5.2, 100, 0, 1e-7]
+    assert [type(each) for each in read] == [int, int, float, int, int, float]
+
+
+def test_typed_values() -> None:
+    """Each JSON type has its DynamoDB type; truth is no number."""
+    assert to_item({"a": True, "b": 1, "c": None, "d": ["x"], "e": {"f": 0.5}}) == {
+        "a": {"BOOL": True},
+        "b": {"N": "1"},
+        "c": {"NULL": True},
+        "d": {"L": [{"S": "x"}]},
+        "e": {"M": {"f": {"N": "0.5"}}},
+    }
+    assert to_value(ErrorCode.TIMEOUT) == {"S": "TIMEOUT"}
+    assert to_value(frozenset({"b", "a"})) == {"SS": ["a", "b"]}
+    assert from_value({"SS": ["a"]}) == ["a"]
+    assert from_value({"NS": ["1", "2.5"]}) == [1, 2.5]
+    assert from_value(to_value(b"\x00")) == "AA=="
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, object(), {1}, frozenset(), 1j])
+def test_value_that_dynamodb_does_not_hold_is_refused(value: object) -> None:
+    """It is refused here, not by the table."""
+    with pytest.raises(TypeError):
+        to_value(value)
+
+
+def test_unknown_type_is_refused() -> None:
+    """A type of tomorrow is no silent null."""
+    with pytest.raises(TypeError):
+        from_value({"Z": 1})
+
+
+def test_time_has_one_spelling() -> None:
+    """UTC, milliseconds, Z; rounded down."""
+    assert iso_time(1795342530.25) == "2026-11-22T10:15:30.250Z"
+    assert iso_time(0) == "1970-01-01T00:00:00.000Z"
+    assert iso_time(0.9994) == "1970-01-01T00:00:00.999Z"
+
+
+@given(st.integers(0, 4102444800_000))
+def test_time_is_read_back(milliseconds: int) -> None:
+    """To the millisecond."""
+    assert round(parse_iso_time(iso_time(milliseconds / 1000)) * 1000) == milliseconds
+
+
+def test_time_without_offset_is_utc() -> None:
+    """Whatever the machine's own zone."""
+    noon = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
+    assert parse_iso_time("2026-11-22T12:00:00") == noon
+    assert parse_iso_time("2026-11-22T13:00:00+01:00") == noon
+    with pytest.raises(ValueError, match="isoformat"):
+        parse_iso_time("noon")
+
+
+def test_terminal_assembly() -> None:
+    """Completed, cancelled and failed have ended; the model agrees."""
+    base = {
+        "assembly_id": "a",
+        "message": "",
+        "template_id": "t",
+        "created_at": "",
+        "updated_at": "",
+    }
+    for state, ended in (
+        ({}, False),
+        ({"ok": "ASSEMBLY_EXECUTING"}, False),
+        ({"ok": "ASSEMBLY_COMPLETED"}, True),
+        ({"ok": "ASSEMBLY_CANCELED"}, True),
+        ({"error": "TIMEOUT"}, True),
+        ({"error": ""}, False),
+    ):
+        assert is_terminal_assembly(state) is ended
+        assert AssemblyDocument.model_validate(base | state).terminal is ended
+
+
+def test_public_assembly_shows_public_fields_alone() -> None:
+    """Internal fields and storage keys stay inside, and the stored item is not changed."""
+    item = {
+        "assembly_id": "a",
+        "rev": 3,
+        "ttl": 5,
+        "uploads": [{"id": "u", "key": "uploads/x"}],
+        "results": {"step": [{"id": "r", "key": "results/x"}]},
+    }
+    shown = public_assembly(item)
+    assert shown == {
+        "assembly_id": "a",
+        "uploads": [{"id": "u"}],
+        "results": {"step": [{"id": "r"}]},
+    }
+    assert item["uploads"] == [{"id": "u", "key": "uploads/x"}]
+
+
+def test_public_fields_are_those_of_the_model() -> None:
+    """One list; `stalled` alone is made up at read time."""
+    assert set(AssemblyDocument.model_fields) - {"stalled"} == set(PUBLIC_ASSEMBLY_FIELDS)
+
+
+def test_links_are_signed_where_keys_are() -> None:
+    """Keys become links at any depth, save in what a user wrote."""
+    stored = {"files": [{"key": "a", "meta": {"key": "mine"}}], "url_key": "b", "n": 1}
+    assert sign_links(stored, lambda key: f"https://{key}") == {
+        "files": [{"ssl_url": "https://a", "meta": {"key": "mine"}}],
+        "url": "https://b",
+        "n": 1,
+    }
+
+
+def test_prefixes_keep_owners_apart() -> None:
+    """A prefix tells nothing of the owner and belongs to one alone."""
+    assert upload_prefix("t#a") != upload_prefix("t#b")
+    assert len(upload_prefix("t#a")) == len("uploads//") + 32
+    assert result_prefix("a1", "hash") == "results/a1/hash/"
+
+
+def test_tables_share_the_prefix() -> None:
+    """The three tables of a stage differ in their last word."""
+    names = (connections_table("j-"), requests_table("j-"), subscriptions_table("j-"))
+    assert names == ("j-connections", "j-requests", "j-subscriptions")
+    assert connections_table() == "streamer_connections"
+
+
+def test_in_flight_shards_are_stable_and_bounded() -> None:
+    """A request sits in one of four partitions, in every process the same."""
+    shards = {in_flight_shard(f"t#u#{number}") for number in range(200)}
+    assert shards == {"lease-0", "lease-1", "lease-2", "lease-3"}
+    assert in_flight_shard("t#u#r") == in_flight_shard("t#u#r") == "lease-0"
+
+
+def test_ttl_is_whole_seconds() -> None:
+    """DynamoDB reads whole epoch seconds."""
+    assert ttl_after(10.9, 5) == 15
+
+
+def test_vocabularies() -> None:
+    """Codes are their names; what may be retried is what the protocol says."""
+    assert {code.value for code in RETRYABLE_CODES} == {
+        "TIMEOUT",
+        "RATE_LIMITED",
+        "SERVICE_UNAVAILABLE",
+        "INTERNAL_ERROR",
+    }
+    assert {status.value for status in TERMINAL_STATUSES} == {"COMPLETED", "FAILED", "CANCELLED"}
+    assert all(code.name == code.value for code in ErrorCode)
+
+
+def test_public_names_are_there() -> None:
+    """Everything announced exists."""
+    assert all(hasattr(jobplane_keys, name) for name in jobplane_keys.__all__)
+
+
+def test_import_is_light() -> None:
+    """Every function pays for this library: standard modules, and no heavy ones."""
+    code = "import sys, jobplane_keys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pydantic", "botocore", "asyncio"} & set(done.stdout.split())
