@@ -582,6 +582,18 @@ async def test_same_id_is_the_same_request(service: SocketService, socket: JobSo
     assert len(service.sent("delay")) == 1
 
 
+async def test_ended_request_can_be_asked_for_again(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """The same id after its end gives the same result, and makes no second job."""
+    task = running(socket.run("delay", id="j1"))
+    await service.until(lambda: service.jobs)
+    await service.complete("j1", {"n": 1})
+    assert await task == {"n": 1}
+    assert await socket.run("delay", id="j1") == {"n": 1}
+    assert len(service.jobs) == 1
+
+
 async def test_refused_repetition_says_nothing_about_the_job(
     service: SocketService, socket: JobSocket
 ) -> None:
