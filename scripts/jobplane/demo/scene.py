@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -109,9 +109,9 @@ async def set_scene(
     stage: Stage, description: Mapping[str, Any], folder: Path, megabytes: int, screen: Screen
 ) -> AsyncIterator[Scene]:
     """Start the receiver, tell the stage of it, and close everything in the end."""
-    parameters = _WebhookParameters(stage)
-    receiver = Receiver(parameters.secret)
     async with AsyncExitStack() as stack:
+        parameters = stack.enter_context(closing(_WebhookParameters(stage)))
+        receiver = Receiver(parameters.secret)
         stack.enter_context(receiver.listening(parameters.port))
         parameters.write(receiver.url)
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=60, trust_env=False))
@@ -129,6 +129,9 @@ class _WebhookParameters:
         self._client = stage.client("ssm")
         self.secret = self._read("secret") or secrets.token_hex(32)
         self.port = urlsplit(self._read("url") or "").port or 0
+
+    def close(self) -> None:
+        self._client.close()
 
     def write(self, url: str) -> None:
         for name, value in (("url", url), ("secret", self.secret)):
