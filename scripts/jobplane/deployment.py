@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jobplane.artifacts import Artifact
-from jobplane.console import note, plain_environment, run_quietly
+from jobplane.console import INSTALL_HINTS, MissingToolError, note, plain_environment, run_quietly
 from jobplane.locks import exclusive
 from jobplane.stages import Stage, State
 from jobplane.workspace import Function, Workspace
+
+NODE = (20, 19)
 
 
 def install_framework(workspace: Workspace) -> None:
@@ -18,6 +20,7 @@ def install_framework(workspace: Workspace) -> None:
     installed = workspace.root / "node_modules" / ".package-lock.json"
     if installed.is_file() and installed.stat().st_mtime >= lock.stat().st_mtime:
         return
+    _require_node(workspace)
     note("installing the Serverless Framework (npm ci)")
     run_quietly(
         ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
@@ -26,6 +29,12 @@ def install_framework(workspace: Workspace) -> None:
         env=plain_environment(),
     )
     installed.touch()
+
+
+def _require_node(workspace: Workspace) -> None:
+    version = run_quietly(["node", "--version"], cwd=workspace.root, what="node --version").strip()
+    if tuple(int(part) for part in version.lstrip("v").split(".")[:2]) < NODE:
+        raise MissingToolError(f"{INSTALL_HINTS['node']} (this one is {version})")
 
 
 def osls(stage: Stage, *arguments: str) -> str:

@@ -83,6 +83,10 @@ def _print(result: "Result", *, full: bool) -> None:
     from jobplane.log_lines import readable
 
     outcome = result.outcome
+    if outcome is None:
+        case = f"{result.case.function.name}/{result.case.name}"
+        click.echo(f"--   {case}  sets variables of the function: runs with --in-process")
+        return
     if full:
         for line in outcome.log:
             click.echo(f"  {readable(line)}")
@@ -107,5 +111,5 @@ def _document(result: "Result") -> dict[str, object]:
         "case": result.case.name,
         "passed": result.passed,
         "problems": result.problems,
-        **asdict(result.outcome),
+        **(asdict(result.outcome) if result.outcome else {}),
     }
