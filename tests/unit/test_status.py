@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from status_support import (  # noqa: E402  the folder is no package
+from jobplane.cases import Case, case_paths, run_in_process
+from jobplane.workspace import Function, Workspace
+from tests.unit.status_support import (
     ENVIRONMENT,
     ROOT,
     Context,
@@ -731,7 +730,7 @@ import status
 item = {{"assembly_id": {{"S": "a"}}, "user": {{"M": {{"userId": {{"S": "u"}}}}}}}}
 status.dynamodb.get_item = lambda **_: {{"Item": item}}
 assert status.handler({{"assemblyId": "a", "userId": "u"}}, None)["statusCode"] == 200
-heavy = {{"httpx", "pydantic", "boto3", "concurrent.futures.thread", "jobplane_models"}}
+heavy = {{"asyncio", "boto3", "concurrent.futures.thread", "httpx", "pydantic"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 assert status.lazy_client.cache_info().currsize == 0
 """
@@ -788,6 +787,19 @@ def test_user_agent_names_the_version(status: ModuleType) -> None:
 
     project = tomllib.loads((ROOT / "functions/status/pyproject.toml").read_text())["project"]
     assert f"Jobplane/{project['version']}" == status.USER_AGENT
+
+
+# Every documented outcome
+
+CASES = case_paths(Function("status", ROOT / "functions/status"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_event(name: str) -> None:
+    """The function answers each of its events as the file beside it says."""
+    case = Case.read(Function("status", ROOT / "functions/status"), CASES[name])
+    assert case.expect is not None
+    assert run_in_process(case, Workspace(ROOT)).problems == []
 
 
 # Anything at all

@@ -9,10 +9,8 @@ import json
 import math
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
@@ -28,9 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from status_support import (  # noqa: E402  the folder is no package
+from tests.unit.status_support import (
     ENVIRONMENT,
     ROOT,
     Context,
@@ -1191,11 +1187,3 @@ def test_failure_on_demand_leaves_the_queue_its_plan(
         assert trigger(status)[1]["webhook"]["delivered"] is False
     assert stored("asm-1")["webhook"]["status"] == "retrying"
     assert stored("asm-1")["webhook"]["attempts"] == 2
-
-
-def test_parallel_triggers_share_one_pool(status: ModuleType) -> None:
-    """Look-ups of hosts do not wait for one another."""
-    target = status.target_of("http://127.0.0.1:9/")
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: status.addresses_of(target, 2.0), range(4)))
-    assert found == [["127.0.0.1"]] * 4
