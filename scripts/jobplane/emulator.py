@@ -53,7 +53,7 @@ def start(stage: Stage, port: int | None) -> State:
         ExposedError: it can be reached from outside this machine.
     """
     stop(stage)
-    chosen = port or _free_port()
+    chosen = _free_port(port)
     region = default_region(stage.workspace)
     stage.directory.mkdir(parents=True)
     log = stage.directory / "emulator.log"
@@ -127,9 +127,13 @@ def _environment(stage: Stage, port: int, region: str) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
+def _free_port(wanted: int | None) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted or 0))
+        except OSError as taken:
+            raise click.ClickException(f"port {wanted} is taken: {taken.strerror}") from taken
         port: int = probe.getsockname()[1]
         return port
 
