@@ -161,6 +161,21 @@ async def test_request_of_a_queued_action_returns_its_acknowledgement(
     assert isinstance(await anext(socket), CompleteMessage)
 
 
+async def test_acknowledgement_may_be_overtaken(service: SocketService, socket: JobSocket) -> None:
+    """A quick worker posts before the router has answered; both arrive, each once."""
+    service.mute.add("delay")
+    task = running(socket.request("delay", id="j1"))
+    await service.until(lambda: service.jobs)
+    await service.progress("j1", 10)
+    acknowledgment = {"type": "acknowledgment", "request_id": "j1", "timestamp": TIME}
+    for _ in range(2):
+        await service.say(acknowledgment | {"status": "queued", "message": "", "assembly_id": "a"})
+    assert (await task)["assembly_id"] == "a"
+    await service.complete("j1")
+    rest = await collect(socket.follow("j1"))
+    assert [type(message) for message in rest] == [CompleteMessage]
+
+
 @pytest.mark.parametrize(
     ("code", "error"),
     [

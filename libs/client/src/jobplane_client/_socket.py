@@ -109,6 +109,8 @@ class _Request:
     frame: str | None
     subscription: dict[str, Any]
     acknowledged: bool = False
+    # The caller had the acknowledgement; progress may overtake it.
+    told: bool = False
     # The connection it was last sent or subscribed on; 0 when that is to be done again.
     sent_on: int = 0
     # The id is the caller's: another process may have sent it before.
@@ -634,9 +636,9 @@ class JobSocket:
             self._note_subscription(request, message)
 
     def _acknowledge(self, request: _Request, message: AcknowledgmentMessage) -> None:
-        if request.acknowledged and request.frame is not None:
+        if request.told:
             return
-        request.acknowledged = True
+        request.told = request.acknowledged = True
         if request.named or request.doubtful or message.status not in _NEW_REQUEST:
             self._again(request, 0)
         self._hand_over(request, message)
