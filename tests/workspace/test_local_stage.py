@@ -1,0 +1,135 @@
+"""The local stage: what `up` gives, and the emulator's gaps that the launcher closes."""
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from jobplane import emulator, log_lines
+from jobplane.stages import Stage
+from jobplane.tokens import mint
+from jobplane.workspace import Workspace
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stage")]
+
+PROBE = """
+import importlib.util, os
+class LeaseLostError(Exception): pass
+def handler(event, context):
+    if event.get("raise"):
+        raise LeaseLostError("somebody else has it")
+    print("probed")
+    return {
+        "botocore": importlib.util.find_spec("botocore") is not None,
+        "hypercorn": importlib.util.find_spec("hypercorn") is not None,
+        "variables": sorted(os.environ),
+    }
+"""
+
+
+@pytest.fixture(scope="module")
+def stage(stage_name: str) -> Stage:
+    return Stage(Workspace.here(), stage_name)
+
+
+@pytest.fixture(scope="module")
+def probe(stage: Stage) -> Iterator[str]:
+    """A function of one file and no dependency, beside the stack's."""
+    client = stage.client("lambda")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("probe.py", PROBE)
+    role = client.get_function_configuration(FunctionName=f"jobplane-{stage.name}-connect")["Role"]
+    name = f"probe-{stage.name}"
+    client.create_function(
+        FunctionName=name,
+        Runtime="python3.13",
+        Handler="probe.handler",
+        Role=role,
+        Code={"ZipFile": archive.getvalue()},
+    )
+    yield name
+    client.delete_function(FunctionName=name)
+
+
+def invoke(stage: Stage, name: str, event: dict[str, Any]) -> dict[str, Any]:
+    response = stage.client("lambda").invoke(FunctionName=name, Payload=json.dumps(event))
+    payload: dict[str, Any] = json.loads(response["Payload"].read())
+    return payload
+
+
+def test_a_second_up_deploys_nothing(stage: Stage) -> None:
+    """`up --json` prints one object and nothing else; a second one keeps the emulator."""
+    before = stage.read_state()
+    done = subprocess.run(
+        [sys.executable, "-m", "jobplane", "up", "--stage", stage.name, "--json"],
+        cwd=stage.workspace.root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = json.loads(done.stdout)
+    assert {"endpoint_url", "websocket_url", "http_url", "management_url"} <= set(printed)
+    assert printed["tables"]["connections"] == f"jobplane-{stage.name}-connections"
+    after = stage.read_state()
+    assert before is not None and after is not None
+    assert (before.pid, before.port) == (after.pid, after.port)
+
+
+def test_only_this_machine_can_reach_it(stage: Stage) -> None:
+    """The emulator is running, and no other interface answers on its port."""
+    state = stage.read_state()
+    assert state is not None
+    assert emulator.is_running(state)
+    emulator._refuse_exposed(state)
+
+
+def test_a_function_sees_its_artifact_alone(stage: Stage, probe: str) -> None:
+    """Neither MiniStack's packages nor the developer's environment reach a function."""
+    seen = invoke(stage, probe, {})
+    assert seen["botocore"] is False
+    assert seen["hypercorn"] is False
+    assert not {"VIRTUAL_ENV", "UV", "AWS_PROFILE", "USER"} & set(seen["variables"])
+
+
+def test_an_error_keeps_its_class(stage: Stage, probe: str) -> None:
+    """errorType is what Retry and Catch of a state machine name."""
+    answer = invoke(stage, probe, {"raise": True})
+    assert answer["errorType"] == "LeaseLostError"
+    assert answer["errorMessage"] == "somebody else has it"
+
+
+def test_a_route_leaves_its_log(stage: Stage) -> None:
+    """What a function behind a WebSocket route logs is in CloudWatch Logs."""
+    state = stage.read_state()
+    assert state is not None
+    token = mint(state.jwt_secret, user="log-reader", tenant="acme")
+    with connect(f"{state.description['websocket_url']}?token={token}"):
+        pass
+    functions = stage.workspace.select(("connect",))
+    lines = [event.document() or {} for event in log_lines.events(stage, functions, since=0)]
+    assert [line for line in lines if line.get("user_id") == "log-reader"]
+
+
+def test_a_stranger_is_refused(stage: Stage) -> None:
+    """Roles are enforced: a key that nobody issued may do nothing."""
+    import boto3
+    from botocore.exceptions import ClientError
+
+    state = stage.read_state()
+    assert state is not None
+    client = boto3.client(
+        "dynamodb",
+        endpoint_url=stage.endpoint_url,
+        region_name=state.region,
+        aws_access_key_id="nobody",
+        aws_secret_access_key="nothing",
+    )
+    with pytest.raises(ClientError, match="UnrecognizedClient"):
+        client.list_tables()
