@@ -1,0 +1,144 @@
+"""The client library and the status function, end to end in process: two sides of one contract."""
+
+import io
+import json
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobplane_client import (
+    ConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    SignatureMismatchError,
+    StatusClient,
+    UnauthorizedError,
+    WaitTimeoutError,
+    WebhookDelivery,
+    progress_message,
+    verify_webhook,
+)
+from tests.unit.client_fakes import Clock, Naps
+from tests.unit.status_support import assembly
+from tests.unit.support import Stack
+
+FILE = {
+    "id": "upload_1",
+    "name": "a.txt",
+    "basename": "a",
+    "ext": "txt",
+    "size": 5,
+    "mime": "text/plain",
+    "field": "file",
+    "md5hash": "5d41402abc4b2a76b9719d911017c592",
+    "key": "uploads/x/a.txt",
+}
+
+
+class InProcessLambda:
+    """A Lambda client whose only function runs here."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+
+    def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> dict[str, Any]:
+        context = SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: 30_000)
+        answer = self._module.handler(json.loads(Payload), context)
+        return {"StatusCode": 200, "Payload": io.BytesIO(json.dumps(answer).encode())}
+
+
+@pytest.fixture
+def status(stack: Stack) -> ModuleType:
+    return stack.function("status")
+
+
+@pytest.fixture
+def naps() -> Naps:
+    return Naps(Clock())
+
+
+@pytest.fixture
+def client(status: ModuleType, naps: Naps) -> StatusClient:
+    fake = InProcessLambda(status)
+    return StatusClient("status", client=fake, clock=naps.clock, sleep=naps.sleep)
+
+
+def store(stack: Stack, assembly_id: str = "asm-1", **changes: Any) -> None:
+    result = {name: value for name, value in FILE.items() if name != "md5hash"}
+    result |= {"id": "result_1", "original_id": "upload_1", "key": f"results/{assembly_id}/s/a"}
+    stack.put(
+        "assemblies",
+        assembly(assembly_id, **({"uploads": [FILE], "results": {"s": [result]}} | changes)),
+    )
+
+
+def test_document_arrives_typed_and_with_links(client: StatusClient, stack: Stack) -> None:
+    """What the function answers is what the model describes."""
+    store(stack)
+    document = client.get_status("asm-1", "user-1")
+    assert document.uploads[0].md5hash == FILE["md5hash"]
+    assert document.results["s"][0].ssl_url.startswith("https://")
+    assert progress_message(document) == "Completed in 5.2s"
+
+
+def test_refusals_are_told_apart(client: StatusClient, stack: Stack) -> None:
+    """Each answer of the function has the error that its reader expects."""
+    store(stack)
+    with pytest.raises(ForbiddenError):
+        client.get_status("asm-1", "user-2")
+    with pytest.raises(UnauthorizedError):
+        client.get_status("asm-1")
+    with pytest.raises(NotFoundError) as missing:
+        client.get_status("asm-2", "user-1")
+    assert missing.value.retry_after == 10
+    with pytest.raises(InvalidRequestError) as invalid:
+        client.get_status("asm-1", "u" * 300)
+    assert invalid.value.fields[0]["field"] == "userId"
+
+
+def test_batch_is_one_invocation(client: StatusClient, stack: Stack) -> None:
+    """Foreign and missing assemblies are None."""
+    store(stack, "asm-1")
+    store(stack, "asm-2", user={"userId": "user-2"}, user_id="user-2")
+    found = client.get_batch_status(["asm-1", "asm-2", "asm-3"], "user-1")
+    assert [name for name, document in found.items() if document] == ["asm-1"]
+
+
+def test_wait_keeps_the_functions_rhythm(client: StatusClient, stack: Stack, naps: Naps) -> None:
+    """The function says when to ask again, and the client does."""
+    with pytest.raises(WaitTimeoutError):
+        client.wait("asm-1", 15, "user-1")
+    assert naps.taken == [10, 5]
+    naps.taken.clear()
+    store(stack, ok=None, execution_start=None, execution_duration=None)
+    with pytest.raises(WaitTimeoutError) as raised:
+        client.wait("asm-1", 10, "user-1")
+    assert raised.value.document is not None
+    assert naps.taken == [5, 5]
+
+
+def test_webhook_on_demand_is_reported(client: StatusClient, stack: Stack) -> None:
+    """A running job is a conflict; one whose template has no webhook says so."""
+    store(stack, "asm-1", ok=None)
+    store(stack, "asm-2")
+    with pytest.raises(ConflictError):
+        client.get_status_with_webhook("asm-1", "user-1")
+    delivery = client.get_status_with_webhook("asm-2", "user-1").delivery
+    assert delivery is not None
+    assert not delivery.delivered
+    assert isinstance(delivery, WebhookDelivery)
+
+
+@pytest.mark.parametrize("secret", ["a plain secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+def test_what_the_function_signs_is_accepted(status: ModuleType, secret: str) -> None:
+    """Sender and receiver make the same key of a secret, in both schemes."""
+    body = b'{"assembly_id":"asm-1"}'
+    headers = status.signed_headers([secret, "old"], "msg_asm-1_1", 1000, body)
+    for known in (secret, "old"):
+        assert verify_webhook(headers, body, known, now=1000)
+    with pytest.raises(SignatureMismatchError):
+        verify_webhook(headers, body, "another", now=1000)
+    legacy = {"X-Transflow-Signature": headers["X-Transflow-Signature"]}
+    assert verify_webhook(legacy, body, secret, allow_legacy=True)
