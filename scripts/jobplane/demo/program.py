@@ -52,7 +52,7 @@ class Report:
 
     @property
     def held(self) -> bool:
-        return all(outcome.held for outcome in self.outcomes)
+        return bool(self.outcomes) and all(outcome.held for outcome in self.outcomes)
 
     @property
     def failed(self) -> list[str]:
@@ -89,28 +89,34 @@ def play(stage: Stage, megabytes: int, *, keep: bool, began: Stopwatch) -> Repor
     Raises:
         click.ClickException: the stage could not be set up.
     """
-    report, screen = Report(stage.name, megabytes), Screen()
+    report, screen = Report(stage.name, megabytes, kept=True), Screen()
     _spare_proxies()
     title = f"Set up the stage {stage.name}"
     with exclusive(stage.workspace, f"demo-{stage.name}"), interrupts.as_keyboard_interrupt():
-        with screen.working(title):
-            there = up(stage)
-        report.set_up = began.seconds
-        screen.done(title, report.set_up, held=True)
-        report.kept = keep or not there.started
         try:
+            with screen.working(title):
+                there = up(stage)
+                report.kept = keep or not there.started
+            report.set_up = began.seconds
+            screen.done(title, report.set_up, held=True)
             watch = Stopwatch()
             with tempfile.TemporaryDirectory(prefix="jobplane-demo-") as folder:
                 scene = (stage, there.description, Path(folder), megabytes, screen)
                 asyncio.run(_perform(report, *scene))
             report.steps = watch.seconds
         finally:
-            watch = Stopwatch()
             if not report.kept:
-                with screen.working("Take the stage down"):
-                    emulator.stop(stage)
-            report.clean_up = watch.seconds
+                report.clean_up = _take_down(stage, screen)
     return report
+
+
+def _take_down(stage: Stage, screen: Screen) -> float:
+    """Seconds that it took."""
+    title, watch = f"Take the stage {stage.name} down", Stopwatch()
+    with screen.working(title):
+        emulator.stop(stage)
+    screen.done(title, watch.seconds, held=True)
+    return watch.seconds
 
 
 async def _perform(
@@ -124,7 +130,7 @@ async def _perform(
     began = int(time.time() * 1000)
     async with set_scene(stage, description, folder, megabytes, screen) as scene:
         for step in PROGRAM:
-            outcome = await _take(step, scene, report.outcomes)
+            outcome = await take(step, scene, report.outcomes)
             if outcome is not None:
                 report.outcomes.append(outcome)
                 screen.done(step.title, outcome.seconds, outcome.held)
@@ -132,7 +138,7 @@ async def _perform(
         _show_log(stage, began, screen)
 
 
-async def _take(step: Step, scene: Scene, before: list[Outcome]) -> Outcome | None:
+async def take(step: Step, scene: Scene, before: list[Outcome]) -> Outcome | None:
     """One step; None when it had nothing to observe."""
     lost = [one.step.name for one in before if one.step in step.needs and not one.held]
     if lost:
@@ -163,6 +169,10 @@ def _reason(error: BaseException, limit: float) -> str:
 
 def _show_log(stage: Stage, since: int, screen: Screen) -> None:
     """What the functions complained of: when the stage is gone, nobody can look."""
+    state = stage.read_state()
+    if state is None or not emulator.is_running(state):
+        screen.line("the emulator is gone")
+        return
     complaints = [
         event
         for event in log_lines.events(stage, stage.workspace.functions(), since)

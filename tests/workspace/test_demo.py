@@ -1,0 +1,232 @@
+"""The demo: it tells a scripted run from a failed one, and leaves nothing behind."""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from jobplane.demo import files, program
+from jobplane.demo.cable import Cable
+from jobplane.demo.receiver import Receiver
+from jobplane.demo.story import Observation, Outcome, check, step
+from jobplane.workspace import Workspace
+
+ROOT = Workspace.here().root
+
+
+def demo(*arguments: str) -> "subprocess.Popen[str]":
+    """The command, in a process group of its own, as a terminal has it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobplane", "demo", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def commands() -> list[str]:
+    """The command line of everything that runs on this machine."""
+    if not Path("/proc/self/cmdline").exists():
+        listing = subprocess.run(["ps", "-A", "-ww", "-o", "args="], capture_output=True, text=True)
+        return listing.stdout.splitlines()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return found
+
+
+def leftovers(stage: str) -> list[str]:
+    """Processes of a stage, and what it keeps on disk."""
+    directory = ROOT / ".jobplane" / stage
+    running = [line for line in commands() if f"launcher.py {stage} " in line + " "]
+    running += [line for line in commands() if f"{directory}/" in line]
+    return running + ([str(directory)] if directory.exists() else [])
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(240)
+def test_every_step_holds_and_nothing_is_left() -> None:
+    """The whole demo, on a small file: every check holds and the stage is gone afterwards."""
+    stage = f"demo-{os.getpid()}"
+    process = demo("--json", "--size", "5", "--stage", stage)
+    output, errors = process.communicate()
+    assert process.returncode == 0, f"{output}\n{errors}"
+    report = json.loads(output)
+    assert report["ok"] is True
+    assert report["failed"] == []
+    assert {one["name"]: one["outcome"] for one in report["steps"]} == {
+        one["name"]: "ok" for one in report["steps"]
+    }
+    names = [step.name for step in program.PROGRAM]
+    assert [one["name"] for one in report["steps"]] == [
+        name for name in names if name != "memory" or Path("/proc/self/environ").exists()
+    ]
+    assert leftovers(stage) == []
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(120)
+def test_an_interrupt_leaves_nothing() -> None:
+    """Ctrl-C in the middle of the steps ends the stage, and the exit code says so."""
+    stage = f"demo-int-{os.getpid()}"
+    process = demo("--size", "5", "--stage", stage)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "Connect a socket" in line:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert leftovers(stage) == []
+
+
+@step("A step that holds")
+async def holding(_scene: Any) -> Observation:
+    """Observes something."""
+    return Observation("seen", {"seen_ms": 1.0})
+
+
+@step("A step that fails", needs=(holding,))
+async def failing(_scene: Any) -> Observation:
+    """Observes the wrong thing."""
+    check(False, "one is not two")
+    return Observation("never")
+
+
+@step("A step that needs the failing one", needs=(failing,))
+async def dependent(_scene: Any) -> Observation:
+    """Never runs."""
+    raise AssertionError
+
+
+@step("A step that hangs", seconds=0.01)
+async def hanging(_scene: Any) -> Observation:
+    """Does not end."""
+    await asyncio.Event().wait()
+    return Observation("never")
+
+
+class NoScreen:
+    """Shows nothing."""
+
+    @staticmethod
+    def working(_title: str) -> Any:
+        return nullcontext()
+
+
+class NoScene:
+    """What `take` asks of a scene."""
+
+    megabytes = 1
+    screen = NoScreen()
+
+
+async def test_a_step_that_fails_takes_its_dependents_along() -> None:
+    """A failed check is told in its own words; what needs it is left out; the rest goes on."""
+    outcomes: list[Outcome] = []
+    scene: Any = NoScene()
+    for one in (holding, failing, dependent, hanging):
+        outcome = await program.take(one, scene, outcomes)
+        assert outcome is not None
+        outcomes.append(outcome)
+    report = program.Report("any", 1, outcomes)
+    assert [(one.held, one.text) for one in outcomes] == [
+        (True, "seen"),
+        (False, "one is not two"),
+        (None, "needs failing"),
+        (False, "not done within 0 s"),
+    ]
+    assert report.failed == ["failing", "hanging"]
+    assert not report.held
+
+
+def test_a_report_without_steps_does_not_hold() -> None:
+    """Nothing observed is nothing proven."""
+    assert not program.Report("any", 1).held
+
+
+def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
+    """What is hashed while it is written is what lies on disk, and twice the same."""
+    for make in (files.make_text, files.make_table, files.make_image):
+        first = make(tmp_path)
+        content = first.path.read_bytes()
+        assert first.sha256 == hashlib.sha256(content).hexdigest()
+        assert first.size == len(content)
+        assert make(tmp_path) == first
+
+
+def test_records_are_whole_lines_of_the_size_asked_for(tmp_path: Path) -> None:
+    """The large file ends with a line that is JSON, just past its size."""
+    records = files.make_records(tmp_path, 3)
+    lines = records.path.read_bytes().splitlines(keepends=True)
+    assert 3_000_000 <= records.size < 3_000_000 + max(map(len, lines))
+    assert [json.loads(line)["event"] for line in lines] == list(range(len(lines)))
+
+
+def test_the_image_is_one_that_others_read(tmp_path: Path) -> None:
+    """The PNG written by hand decodes, checksums included."""
+    with Image.open(files.make_image(tmp_path).path) as opened:
+        opened.load()
+        assert opened.size == files.IMAGE_SIZE
+
+
+async def test_a_notification_without_signature_is_refused() -> None:
+    """The receiver keeps nothing that it can't verify."""
+    receiver = Receiver("secret")
+    with receiver.listening(0):
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answer = await client.post(receiver.url, content=b"{}")
+    assert answer.status_code == 401
+    assert receiver.refused == ["MissingSignatureError"]
+
+
+@asynccontextmanager
+async def echoing() -> AsyncIterator[str]:
+    """A server that gives back what it gets."""
+
+    async def give_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(give_back, "127.0.0.1", 0)
+    async with server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/path?query"
+
+
+async def test_a_cut_cable_breaks_what_it_carries_and_carries_again() -> None:
+    """Bytes pass until the cut; the connection is gone then, and the next one passes."""
+    async with echoing() as url:
+        cable = Cable(url)
+        async with cable.plugged_in():
+            host, port = httpx.URL(cable.url).host, httpx.URL(cable.url).port
+            for _ in range(2):
+                reader, writer = await asyncio.open_connection(host, port)
+                writer.write(b"hello")
+                assert await reader.readexactly(5) == b"hello"
+                cable.cut()
+                began = time.monotonic()
+                with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                    await reader.readexactly(1)
+                assert time.monotonic() - began < 5
+                writer.close()
+    assert cable.connections == 2
+    assert cable.url.endswith("/path?query")
