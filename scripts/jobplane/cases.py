@@ -209,7 +209,7 @@ def run_in_process(case: Case, workspace: Workspace) -> Result:
 
 
 def _seed(given: Mapping[str, Any], values: Values, target: Target) -> None:
-    from boto3.dynamodb.types import TypeSerializer  # type: ignore[import-untyped]
+    from boto3.dynamodb.types import TypeSerializer
 
     serialize = TypeSerializer().serialize
     for short, items in given.get("tables", {}).items():

@@ -120,7 +120,7 @@ class InProcess:
 
     def client(self, service: str) -> Any:
         """A boto3 client of this stage."""
-        import boto3  # type: ignore[import-untyped]
+        import boto3
 
         return boto3.client(service, region_name=REGION)
 

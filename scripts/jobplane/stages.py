@@ -94,7 +94,7 @@ class Stage:
 
     def client(self, service: str) -> Any:
         """A boto3 client of the stage: the emulator's root, or the caller's own AWS identity."""
-        import boto3  # type: ignore[import-untyped]
+        import boto3
 
         state = self.read_state()
         if state is None:
