@@ -244,7 +244,7 @@ def _answer(response: Mapping[str, Any], payload: bytes) -> Answer:
 def _new_client(
     region: str | None, endpoint_url: str | None, timeout: float, concurrency: int
 ) -> Any:
-    import boto3  # type: ignore[import-untyped]
+    import boto3
     from botocore.config import Config
 
     # Retries are this library's own: two layers of them would multiply.
