@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Buffer, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -31,6 +31,7 @@ from typing import Any, BinaryIO, Self
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     HTTPClientError,
     IncompleteReadError,
@@ -96,6 +97,7 @@ PROGRESS_INTERVAL_SECONDS = 0.1
 DOCUMENT_INTERVAL_SECONDS = 5.0
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CAP_SECONDS = 30.0
+CONFLICT_WAITS = (0.02, 0.05, 0.1, 0.2, 0.4)
 # Time that an invocation keeps for writing down how its requests stand.
 SAFETY_SECONDS = 10.0
 # Less than this left, and a request is not begun any more.
@@ -130,6 +132,7 @@ type Row = dict[str, Any]
 type Run = Callable[["Job"], Row]
 
 ACTIONS: dict[str, Run] = {}
+LINKING_ACTIONS: set[str] = set()
 
 
 class JobCancelledError(Exception):
@@ -169,13 +172,19 @@ class RequestError(Exception):
         self.details = details
 
 
-def action(name: str) -> Callable[[Run], Run]:
-    """Register what runs for an action; it returns the result to be stored."""
+def action(name: str, *, has_links: bool = False) -> Callable[[Run], Run]:
+    """Register what runs for an action; it returns the result to be stored.
+
+    `has_links`: object keys in the result become links for whoever reads it. Never for a result
+    that repeats what the client sent: it could name any object.
+    """
 
     def register(run: Run) -> Run:
         if name in ACTIONS:
             raise ValueError(f"action {name!r} is registered twice")
         ACTIONS[name] = run
+        if has_links:
+            LINKING_ACTIONS.add(name)
         return run
 
     return register
@@ -222,7 +231,8 @@ class Audience:
         """Post to everyone who is still there; a connection found gone is forgotten."""
         targets = {self._origin}
         if subscribers > 0:
-            targets |= set(listeners(dynamodb, TABLE_PREFIX, self._key, time.time()))
+            with self._tolerance("subscribers not read"):
+                targets |= set(listeners(dynamodb, TABLE_PREFIX, self._key, time.time()))
         targets -= self._gone
         delivery = post(management(), targets, message)
         if delivery.failed:
@@ -231,15 +241,25 @@ class Audience:
         for connection_id in delivery.gone:
             self._gone.add(connection_id)
             telemetry.info("connection gone", gone_connection_id=connection_id)
-            drop_connection(dynamodb, TABLE_PREFIX, connection_id)
+            with self._tolerance("connection not dropped"):
+                drop_connection(dynamodb, TABLE_PREFIX, connection_id)
+
+    @contextmanager
+    def _tolerance(self, problem: str) -> Iterator[None]:
+        """No job fails because somebody could not be told how it is."""
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            telemetry.metric("PostFailed")
+            telemetry.exception(problem, error)
 
 
 class Job:
     """A request while it is worked on.
 
-    One thread of its own writes progress (the newest wins, at most ten times a second) and keeps
-    the lease; the job's thread only says how far it is and learns, at every `report` or `check`,
-    that it must stop. One progress update is one UpdateItem and one post per listener.
+    One thread of its own writes progress (the first, then the newest, at most ten times a second)
+    and keeps the lease; the job's thread only says how far it is and learns, at every `report` or
+    `check`, that it must stop. One progress update is one UpdateItem and one post per listener.
     """
 
     def __init__(self, row: Row, invocation: Invocation) -> None:
@@ -252,7 +272,8 @@ class Job:
         self.on_document_due: Callable[[], None] = lambda: None
         self._percentage: float = progress.get("percentage", 0.0)
         self._lease_until: int = row["lease_until"]
-        self._pending: Progress | None = None
+        self._pending: list[Progress] = []
+        self._begun = False
         self._stop: Exception | None = None
         self._closing = False
         self._wake = threading.Condition()
@@ -283,7 +304,9 @@ class Job:
             percentage = self._percentage
         with self._wake:
             self._percentage = max(self._percentage, min(100.0, max(0.0, percentage)))
-            self._pending = Progress(round(self._percentage, 2), message, metadata)
+            progress = Progress(round(self._percentage, 2), message, metadata)
+            # The newest replaces what waits, except the very first.
+            self._pending = [*(self._pending[:1] if not self._begun else []), progress]
             self._wake.notify_all()
         self.check()
 
@@ -333,7 +356,8 @@ class Job:
                     self._wake.wait(min(1.0, LEASE_SECONDS / 6))
                     if time.monotonic() >= next_document:
                         break
-                progress, self._pending = self._pending, None
+                progress = self._pending.pop(0) if self._pending else None
+                self._begun = self._begun or progress is not None
                 closing = self._closing
             if progress:
                 self._write(progress)
@@ -349,7 +373,8 @@ class Job:
                     self._wake.wait_for(lambda: self._closing, PROGRESS_INTERVAL_SECONDS)
 
     def _renewal_due(self) -> bool:
-        return time.time() >= self._lease_until - LEASE_SECONDS / 2
+        # Near its deadline an invocation can't have a longer lease than it has.
+        return self.invocation.lease_until() - self._lease_until >= LEASE_SECONDS / 2
 
     def _write(self, progress: Progress | None) -> None:
         self._lease_until = self.invocation.lease_until()
@@ -646,56 +671,66 @@ def update_request(
     bound |= {f":{name}": value for name, value in values.items()}
     if ":now" in condition:
         bound[":now"] = int(now)
-    try:
-        updated = dynamodb.update_item(
-            TableName=REQUESTS,
-            Key=to_item({"owner": owner, "request_id": request_id}),
-            UpdateExpression=expression,
-            ConditionExpression=condition,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=to_item(bound),
-            ReturnValues="ALL_NEW",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return None
-    return from_item(updated["Attributes"])
+    return put_through(
+        TableName=REQUESTS,
+        Key=to_item({"owner": owner, "request_id": request_id}),
+        UpdateExpression=expression,
+        ConditionExpression=condition,
+        ExpressionAttributeNames=names,
+        ExpressionAttributeValues=to_item(bound),
+        ReturnValues="ALL_NEW",
+    )
+
+
+def put_through(**update: Any) -> Row | None:
+    """An UpdateItem on a request; its new row, or None when the condition did not hold.
+
+    A listener that comes or goes changes the request in a transaction, and a write that meets one
+    fails; botocore does not try that again.
+    """
+    for wait in (*CONFLICT_WAITS, None):
+        try:
+            return from_item(dynamodb.update_item(**update)["Attributes"])
+        except dynamodb.exceptions.ConditionalCheckFailedException:
+            return None
+        except dynamodb.exceptions.TransactionConflictException:
+            if wait is None:
+                raise
+            time.sleep(random.uniform(wait / 2, wait))
+    return None
 
 
 def take(owner: str, request_id: str, invocation: Invocation) -> Row | None:
     """Lease a request that nobody works on; None when somebody does or it has ended."""
-    try:
-        updated = dynamodb.update_item(
-            TableName=REQUESTS,
-            Key=to_item({"owner": owner, "request_id": request_id}),
-            UpdateExpression=(
-                "SET #status = :processing, lease_owner = :me, lease_until = :until,"
-                " lease_shard = :shard, started_at = if_not_exists(started_at, :moment),"
-                " updated_at = :moment ADD attempts :one"
-            ),
-            ConditionExpression=(
-                "#status = :pending"
-                " OR (#status = :retrying AND (lease_owner = :me OR lease_until <= :now))"
-                " OR (#status = :processing AND lease_until <= :now)"
-            ),
-            ExpressionAttributeNames={"#status": "status"},
-            ExpressionAttributeValues=to_item(
-                {
-                    ":processing": RequestStatus.PROCESSING,
-                    ":pending": RequestStatus.PENDING,
-                    ":retrying": RequestStatus.RETRYING,
-                    ":me": invocation.id,
-                    ":until": invocation.lease_until(),
-                    ":shard": in_flight_shard(request_key(owner, request_id)),
-                    ":moment": iso_time(time.time()),
-                    ":now": int(time.time()),
-                    ":one": 1,
-                }
-            ),
-            ReturnValues="ALL_NEW",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return None
-    return from_item(updated["Attributes"])
+    return put_through(
+        TableName=REQUESTS,
+        Key=to_item({"owner": owner, "request_id": request_id}),
+        UpdateExpression=(
+            "SET #status = :processing, lease_owner = :me, lease_until = :until,"
+            " lease_shard = :shard, started_at = if_not_exists(started_at, :moment),"
+            " updated_at = :moment ADD attempts :one"
+        ),
+        ConditionExpression=(
+            "#status = :pending"
+            " OR (#status = :retrying AND (lease_owner = :me OR lease_until <= :now))"
+            " OR (#status = :processing AND lease_until <= :now)"
+        ),
+        ExpressionAttributeNames={"#status": "status"},
+        ExpressionAttributeValues=to_item(
+            {
+                ":processing": RequestStatus.PROCESSING,
+                ":pending": RequestStatus.PENDING,
+                ":retrying": RequestStatus.RETRYING,
+                ":me": invocation.id,
+                ":until": invocation.lease_until(),
+                ":shard": in_flight_shard(request_key(owner, request_id)),
+                ":moment": iso_time(time.time()),
+                ":now": int(time.time()),
+                ":one": 1,
+            }
+        ),
+        ReturnValues="ALL_NEW",
+    )
 
 
 def renew_lease(row: Row, invocation: Invocation, lease_until: int, progress: Row | None) -> Row:
@@ -740,7 +775,8 @@ def terminal_message(row: Row) -> Row:
     if "result_key" in row:
         result: Any = {"url": sign_download(row["result_key"])}
     else:
-        result = sign_links(json.loads(row["result"]), sign_download)
+        result = json.loads(row["result"])
+        result = sign_links(result, sign_download) if row.get("has_links") else result
     return server_message("complete", row, seq=row["seq"], success=True, result=result)
 
 
@@ -750,13 +786,15 @@ def stored_result(job: Job, result: Row) -> Row:
     What no socket message could carry lies in the bucket, too; what no item could hold, there only.
     """
     text = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
-    signed = json.dumps(sign_links(result, sign_download), ensure_ascii=False).encode()
+    has_links = job.row["action"] in LINKING_ACTIONS
+    read = sign_links(result, sign_download) if has_links else result
+    signed = json.dumps(read, ensure_ascii=False).encode()
     if len(signed) <= MAX_MESSAGE_BYTES:
-        return {"result": text}
+        return {"result": text, "has_links": has_links}
     key = f"results/requests/{owner_digest(job.owner)}/{job.request_id}.json"
     s3().put_object(Bucket=FILES_BUCKET, Key=key, Body=signed, ContentType="application/json")
     fits = len(text.encode()) <= MAX_RESULT_BYTES
-    return {"result_key": key} | ({"result": text} if fits else {})
+    return {"result_key": key, "has_links": has_links} | ({"result": text} if fits else {})
 
 
 def owner_digest(owner: str) -> str:
@@ -1007,7 +1045,7 @@ def open_object(key: str) -> BinaryIO:
     return body
 
 
-@action("process_assembly")
+@action("process_assembly", has_links=True)
 def process_assembly(job: Job) -> Row:
     """Runs a template's steps over the uploads; the result is the assembly document."""
     payload = job.payload()
@@ -1179,7 +1217,7 @@ def health(job: Job) -> Row:
     }
 
 
-@action("generate_report")
+@action("generate_report", has_links=True)
 def generate_report(job: Job) -> Row:
     """Counts the tenant's requests and assemblies by day, action or status, into a file."""
     payload = job.payload()
@@ -1418,8 +1456,20 @@ def sweep(invocation: Invocation) -> Row:
             if invocation.remaining() < MIN_WORK_SECONDS:
                 return dict(counts)
             with telemetry.ids(request_id=key["request_id"]):
-                counts[sweep_one(key["owner"], key["request_id"], invocation)] += 1
+                counts[sweep_safely(key["owner"], key["request_id"], invocation)] += 1
     return dict(counts)
+
+
+def sweep_safely(owner: str, request_id: str, invocation: Invocation) -> str:
+    """As `sweep_one`; a request that can't be dealt with is `stuck`, and keeps no other waiting."""
+    try:
+        return sweep_one(owner, request_id, invocation)
+    except LeaseLostError:
+        return "moved"
+    except Exception as error:
+        telemetry.metric("SweepFailed")
+        telemetry.exception("overdue request not dealt with", error)
+        return "stuck"
 
 
 def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
@@ -1463,6 +1513,7 @@ def consume(record: Row, invocation: Invocation) -> str | None:
         sequence: str = record["dynamodb"]["SequenceNumber"]
         image = from_item(record["dynamodb"]["NewImage"])
         owner, request_id = image["owner"], image["request_id"]
+        tenant_id, user_id = split_owner_key(owner)
     except Exception as error:
         telemetry.exception("record can't be parsed", error)
         telemetry.metric("RecordRefused")
@@ -1471,10 +1522,9 @@ def consume(record: Row, invocation: Invocation) -> str | None:
         return None
     if invocation.remaining() < MIN_WORK_SECONDS:
         return sequence
-    with telemetry.ids(request_id=request_id, action=image.get("action")):
+    ids = {"request_id": request_id, "action": image.get("action")}
+    with telemetry.ids(**ids, tenant_id=tenant_id, user_id=user_id):
         try:
-            tenant_id, user_id = split_owner_key(owner)
-            telemetry.bind(tenant_id=tenant_id, user_id=user_id)
             work(owner, request_id, invocation)
         except Exception as error:
             telemetry.exception("record not processed", error)

@@ -11,6 +11,7 @@ An expired token ends the connection.
 import base64
 import importlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -50,7 +51,7 @@ from jobplane_keys import (
     ttl_after,
     upload_prefix,
 )
-from jobplane_sockets import drop_connection, listeners, post, transact, unsubscribe
+from jobplane_sockets import drop_connection, encode_message, listeners, post, transact, unsubscribe
 from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
@@ -68,6 +69,8 @@ VERSION = os.environ.get("VERSION", "0.1.0")
 MAX_ATTEMPTS = 4
 LINK_SECONDS = 3600
 SEEN_EVERY_SECONDS = 60
+# API Gateway closes a socket that is sent more.
+MAX_ANSWER_BYTES = 128 * 1024
 MAX_FAULTS = 20
 
 session = botocore.session.get_session()
@@ -163,10 +166,9 @@ def parse(body: str | None) -> dict[str, Any]:
             ErrorCode.PAYLOAD_TOO_LARGE, f"A message may hold {MAX_MESSAGE_BYTES} bytes"
         )
     try:
-        message = json.loads(text, parse_constant=_refuse_constant)
-        if "\\u" in text:
-            # Half a surrogate pair is valid JSON that can be neither stored nor sent.
-            json.dumps(message, ensure_ascii=False).encode()
+        message = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        # Half a surrogate pair, or nesting to the edge, is valid JSON that no answer can carry.
+        json.dumps([[[[message]]]], ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise RefusedError(ErrorCode.INVALID_MESSAGE, "The message is not JSON text") from None
     if not isinstance(message, dict):
@@ -248,7 +250,9 @@ def state_of(row: Mapping[str, Any]) -> Message:
     if "result_key" in row:
         state["result"] = {"url": sign_download(row["result_key"])}
     elif "result" in row:
-        state["result"] = sign_links(json.loads(row["result"]), sign_download)
+        result = json.loads(row["result"])
+        # Elsewhere what looks like an object's key is the client's own text.
+        state["result"] = sign_links(result, sign_download) if row.get("has_links") else result
     return state
 
 
@@ -489,9 +493,12 @@ def end_connection(connection_id: str, now: float) -> None:
     post(management(), [connection_id], answer("error", None, now, error=body))
     try:
         management().delete_connection(ConnectionId=connection_id)
-    except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 410:
-            raise
+    except (BotoCoreError, ClientError) as error:
+        gone = isinstance(error, ClientError) and (
+            error.response["ResponseMetadata"]["HTTPStatusCode"] == 410
+        )
+        if not gone:
+            telemetry.exception("connection not closed", error)
 
 
 @action("ping")
@@ -638,7 +645,9 @@ def cancel(request: Request) -> Message:
         row = request_of(request.owner, target, request.now)
         if row["status"] in TERMINAL_STATUSES:
             return {"request_id": target, "status": row["status"].lower()}
-        if row["status"] != RequestStatus.PENDING:
+        # What an earlier attempt left behind is for a worker to clean up.
+        begun = row["attempts"] > 0 and "assembly_id" in row
+        if row["status"] != RequestStatus.PENDING or begun:
             if ask_to_cancel(row):
                 return {"request_id": target, "status": "cancelling"}
         elif ended := cancel_pending(request, row):
@@ -652,7 +661,7 @@ def cancel(request: Request) -> Message:
 def listened_owner(request: Request) -> str:
     """Whose request a subscription is about."""
     user = request.payload.user_id
-    if user is None or user == request.connection["user_id"]:
+    if not user or user == request.connection["user_id"]:
         return request.owner
     if not request.may("tenant:read"):
         raise RefusedError(ErrorCode.FORBIDDEN, "The permission 'tenant:read' is needed")
@@ -690,7 +699,7 @@ def respond(body: str | None, connection_id: str, now: float) -> Message:
                 ErrorCode.VALIDATION_ERROR, "The message is not a valid request", details=faults
             )
         request_id = request_id or new_request_id(now)
-        telemetry.bind(request_id=request_id, action=message["action"])
+        telemetry.bind(request_id=request_id)
         connection = connection_of(connection_id, now)
         telemetry.bind(user_id=connection["user_id"], tenant_id=connection["tenant_id"])
         return perform(message, request_id, connection, now)
@@ -725,6 +734,7 @@ def perform(
             f"Unknown action; known are {', '.join(sorted(ACTIONS))}",
             details={"known_actions": sorted(ACTIONS)},
         )
+    telemetry.bind(action=found.name)
     metadata = message.get("metadata", {})
     payload = message.get("payload", {})
     request = Request(
@@ -741,7 +751,13 @@ def perform(
     data = found.run(request)
     if found.name == "ping":
         return answer("pong", request_id, now)
-    return answer("response", request_id, now, success=True, data=data)
+    response = answer("response", request_id, now, success=True, data=data)
+    if len(encode_message(response)) > MAX_ANSWER_BYTES:
+        raise RefusedError(
+            ErrorCode.PAYLOAD_TOO_LARGE,
+            f"The answer would hold more than {MAX_ANSWER_BYTES} bytes; ask for less at a time",
+        )
+    return response
 
 
 def is_async(found: Action, metadata: Mapping[str, str]) -> bool:
@@ -766,6 +782,13 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     now = time.time()
@@ -782,4 +805,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     telemetry.metric(
         "ProcessingLatency", (time.time() - now) * 1000, "Milliseconds", Action="router"
     )
-    return {"statusCode": 200, "body": json.dumps(message, ensure_ascii=False)}
+    return {"statusCode": 200, "body": encode_message(message).decode()}

@@ -1,0 +1,1260 @@
+"""router: every action, every refusal, whose request it is, and what a message costs."""
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from jobplane_keys import MAX_MESSAGE_BYTES, assembly_id, owner_key, upload_prefix
+from jobplane_models.messages import AcknowledgmentMessage, ClientMessage, ErrorMessage
+from jobplane_models.payloads import MAX_FILES
+from tests.unit.support import (
+    MARK,
+    OWNER,
+    PREFIX,
+    Context,
+    Output,
+    Stack,
+    connection,
+    ended,
+    event,
+    iso,
+    request,
+    subscription,
+)
+
+STRANGER = owner_key("tenant-2", "user-9")
+COLLEAGUE = owner_key("tenant-1", "user-2")
+NAMES = [
+    "cancel", "create_upload", "delay", "echo", "generate_report", "health", "ping",
+    "process_assembly", "status", "subscribe", "unsubscribe",
+]  # fmt: skip
+
+
+class Router:
+    """The function, and how a client speaks to it."""
+
+    def __init__(self, module: ModuleType, stack: Stack) -> None:
+        self.module = module
+        self.stack = stack
+
+    def raw(self, body: Any, connection_id: str = "conn-1") -> dict[str, Any]:
+        """The function's whole answer to one message."""
+        sent = event("router", "echo")
+        sent["body"] = body if isinstance(body, str) or body is None else json.dumps(body)
+        sent["requestContext"]["connectionId"] = connection_id
+        answer: dict[str, Any] = self.module.handler(sent, Context())
+        return answer
+
+    def say(self, body: Any, connection_id: str = "conn-1") -> dict[str, Any]:
+        """The message that answers."""
+        answer = self.raw(body, connection_id)
+        assert answer["statusCode"] == 200
+        message: dict[str, Any] = json.loads(answer["body"], parse_constant=refuse_constant)
+        assert message["timestamp"].endswith("Z")
+        return message
+
+    def ask(self, action: str, payload: Any = None, **more: Any) -> dict[str, Any]:
+        """The answer to an action that runs at once."""
+        message = {"id": "ask-1", "action": action, "payload": payload or {}} | more
+        return self.say(message)
+
+    def data(self, action: str, payload: Any = None, **more: Any) -> dict[str, Any]:
+        """What a successful response carries."""
+        message = self.ask(action, payload, **more)
+        assert (message["type"], message["success"]) == ("response", True), message
+        data: dict[str, Any] = message["data"]
+        return data
+
+    def error(self, body: Any, connection_id: str = "conn-1") -> dict[str, Any]:
+        """The error of a refused message, after a look that nothing was written."""
+        before = self.stack.everything()
+        message = self.say(body, connection_id)
+        assert message["type"] == "error", message
+        assert self.stack.everything() == before
+        ErrorMessage.model_validate(message)
+        error: dict[str, Any] = message["error"]
+        return error
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+@pytest.fixture
+def router(stack: Stack) -> Router:
+    stack.put("connections", connection())
+    return Router(stack.function("router"), stack)
+
+
+@pytest.fixture
+def bystanders(stack: Stack) -> Iterator[None]:
+    """Another tenant's and a colleague's request under the ids that the tests use."""
+    strangers = [request("req-1", owner=STRANGER, tenant_id="tenant-2")]
+    strangers += [request("req-1", owner=COLLEAGUE)]
+    stack.put("requests", *strangers)
+    yield
+    assert [stack.request(owner=row["owner"]) for row in strangers] == strangers
+
+
+def md5_of(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()
+
+
+def file(name: str = "a.txt", body: bytes = b"hello", **changes: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "size": len(body),
+        "mime": "text/plain",
+        "md5hash": md5_of(body),
+    } | changes
+
+
+def uploaded(owner: str = OWNER, **changes: Any) -> dict[str, Any]:
+    return file(**changes) | {"key": f"{upload_prefix(owner)}job/1"}
+
+
+# Envelope
+
+
+def test_actions_are_those_of_the_protocol(router: Router) -> None:
+    """Eleven actions, no more."""
+    assert sorted(router.module.ACTIONS) == NAMES
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        None, "", " ", "{", "nonsense", '{"action":"echo"', "{'action': 'echo'}", '{"a":NaN}',
+        '{"action":"echo","payload":{"n":Infinity}}',
+        '{"action":"echo","payload":{"n":1e999}}',
+        '{"action":"echo","payload":{"s":"\\ud800"}}',
+        "[" * 20_000, "\x00", "1" * 5000,
+    ],
+)  # fmt: skip
+def test_what_is_not_json_is_an_invalid_message(router: Router, body: str | None) -> None:
+    """Text that is not JSON, or that no JSON answer could carry, is refused."""
+    assert router.error(body)["code"] == "INVALID_MESSAGE"
+
+
+@pytest.mark.parametrize("body", ["[]", '"echo"', "7", "null", "true"])
+def test_what_is_no_object_is_an_invalid_message(router: Router, body: str) -> None:
+    """JSON that is not an object is refused."""
+    assert router.error(body)["code"] == "INVALID_MESSAGE"
+
+
+@pytest.mark.parametrize("depth", [100, 1000, 5000, 9980, 9990, 9993, 9996, 12_000])
+def test_deep_nesting_is_echoed_or_refused(router: Router, depth: int) -> None:
+    """However deep a message is nested, it gets an answer."""
+    body = '{"action":"echo","payload":{"a":' + "[" * depth + "]" * depth + "}}"
+    answer = router.raw(body)
+    assert answer["statusCode"] == 200
+    assert '"type":"response"' in answer["body"] or "INVALID_MESSAGE" in answer["body"]
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        ({}, "action"),
+        ({"action": None}, "action"),
+        ({"action": 7}, "action"),
+        ({"action": ["echo"]}, "action"),
+        ({"action": "echo", "id": ""}, "id"),
+        ({"action": "echo", "id": 7}, "id"),
+        ({"action": "echo", "id": "a b"}, "id"),
+        ({"action": "echo", "id": "a\n"}, "id"),
+        ({"action": "echo", "id": "x" * 129}, "id"),
+        ({"action": "echo", "id": "ü"}, "id"),
+        ({"action": "echo", "payload": []}, "payload"),
+        ({"action": "echo", "payload": None}, "payload"),
+        ({"action": "echo", "payload": "text"}, "payload"),
+        ({"action": "echo", "metadata": []}, "metadata"),
+        ({"action": "echo", "metadata": None}, "metadata"),
+        ({"action": "echo", "metadata": {"a": 1}}, "metadata.a"),
+        ({"action": "echo", "metadata": {"a": None}}, "metadata.a"),
+    ],
+)
+def test_a_bad_envelope_names_its_field(router: Router, message: Any, field: str) -> None:
+    """Each part of the envelope is checked, and the answer says which was wrong."""
+    error = router.error(message)
+    assert error["code"] == "VALIDATION_ERROR"
+    assert [detail["field"] for detail in error["details"]] == [field]
+
+
+def test_all_faults_of_an_envelope_are_named_at_once(router: Router) -> None:
+    """A client can mend its message in one go."""
+    error = router.error({"action": 7, "id": "a b", "payload": [], "metadata": {"a": 1}})
+    assert [d["field"] for d in error["details"]] == ["action", "id", "payload", "metadata.a"]
+
+
+def test_the_list_of_faults_is_bounded(router: Router) -> None:
+    """A thousand wrong fields do not make a thousand details."""
+    error = router.error({"action": "echo", "metadata": {str(n): n for n in range(1000)}})
+    assert len(error["details"]) == 20
+
+
+def test_unknown_envelope_fields_are_ignored(router: Router) -> None:
+    """What a later version of the protocol adds does no harm."""
+    assert router.ask("echo", {"a": 1}, version=2)["type"] == "response"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=8,
+)  # fmt: skip
+request_ids = st.sampled_from(
+    ["req-1", "a", "x" * 128, "x" * 129, "", "a b", "ü", "a\n", "A.b:c_d-1"]
+)
+envelopes = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": request_ids | json_values,
+        "action": st.sampled_from([*NAMES, "", "reboot"]) | json_values,
+        "payload": st.dictionaries(st.text(max_size=5), json_values, max_size=3) | json_values,
+        "metadata": st.dictionaries(st.text(max_size=5), st.text(max_size=5)) | json_values,
+        "extra": json_values,
+    },
+)
+with_fixture = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150
+)
+
+
+@with_fixture
+@given(message=envelopes)
+def test_envelope_check_agrees_with_the_model(router: Router, message: dict[str, Any]) -> None:
+    """The stdlib check on the hot path and the pydantic model accept the same messages."""
+    faults = router.module.envelope_faults(message)
+    try:
+        ClientMessage.model_validate(message)
+        accepted = True
+    except ValidationError:
+        accepted = False
+    assert accepted == (not faults)
+
+
+@with_fixture
+@given(body=st.text(max_size=200) | st.one_of(envelopes, json_values).map(json.dumps))
+def test_any_text_gets_one_well_formed_answer(router: Router, body: str) -> None:
+    """No message makes the function raise, show its insides or, when refused, write."""
+    before = router.stack.everything()
+    message = router.say(body)
+
+    assert message["type"] in {"response", "acknowledgment", "error", "pong"}
+    text = json.dumps(message)
+    assert PREFIX not in text
+    assert "Traceback" not in text
+    if message["type"] == "error":
+        assert message["error"]["code"] not in {"INTERNAL_ERROR", "SERVICE_UNAVAILABLE"}
+        assert router.stack.everything() == before
+
+
+payload_fields = st.sampled_from(
+    ["template_id", "files", "uploads", "fields", "start_date", "end_date", "format", "group_by",
+     "seconds", "steps", "fail_at", "transient", "request_id", "since_seq", "user_id"],
+)  # fmt: skip
+likely_values = json_values | st.sampled_from(
+    ["req-1", "2026-11-01", "2026-11-30", "csv", "day", "tpl_archive", 0, 1, 3, 1.5, -1, True, "",
+     [file()], [file(name="../x")], [uploaded()], {"a": 1}],
+)  # fmt: skip
+
+
+@with_fixture
+@given(
+    action=st.sampled_from(NAMES),
+    payload=st.dictionaries(payload_fields, likely_values, max_size=5),
+    metadata=st.dictionaries(st.sampled_from(["mode", "on_disconnect", "user_id"]),
+                             st.sampled_from(["sync", "async", "cancel", "detach", "user-2"])),
+)  # fmt: skip
+def test_any_payload_is_answered_or_refused_with_reason(
+    router: Router, action: str, payload: dict[str, Any], metadata: dict[str, str]
+) -> None:
+    """Payloads from right to absurd lead to an answer or to a documented refusal."""
+    sent = {"action": action, "payload": payload, "metadata": metadata}
+    before = router.stack.everything()
+    message = router.say(sent)
+    if message["type"] == "error":
+        known = {"VALIDATION_ERROR", "NOT_FOUND", "FORBIDDEN"}
+        assert message["error"]["code"] in known
+        assert router.stack.everything() == before
+
+
+@pytest.mark.parametrize("action", NAMES)
+def test_a_message_above_the_limit_is_refused_for_every_action(router: Router, action: str) -> None:
+    """96 KB are the limit of the whole message, whatever it asks for."""
+    body = json.dumps({"action": action, "payload": {"pad": "x" * MAX_MESSAGE_BYTES}})
+    assert router.error(body)["code"] == "PAYLOAD_TOO_LARGE"
+
+
+def test_the_limit_counts_bytes(router: Router) -> None:
+    """A message at the limit passes; one more byte, or as many wider letters, does not."""
+    frame = len(json.dumps({"action": "echo", "payload": {"t": ""}}))
+    room = MAX_MESSAGE_BYTES - frame
+
+    def echo(text: str) -> dict[str, Any]:
+        sent = {"action": "echo", "payload": {"t": text}}
+        return router.say(json.dumps(sent, ensure_ascii=False))
+
+    assert echo("x" * room)["type"] == "response"
+    assert echo("x" * (room + 1))["error"]["code"] == "PAYLOAD_TOO_LARGE"
+    assert echo("ü" * room)["error"]["code"] == "PAYLOAD_TOO_LARGE"
+
+
+def test_an_answer_that_no_socket_carries_is_refused(router: Router) -> None:
+    """Numbers that grow when written again do not make an answer above 128 KB."""
+    body = '{"action":"echo","payload":{"n":[' + ",".join(["1e15"] * 15_000) + "]}}"
+    assert len(body) < MAX_MESSAGE_BYTES
+    assert router.error(body)["code"] == "PAYLOAD_TOO_LARGE"
+
+
+def test_an_unknown_action_names_the_known_ones(router: Router) -> None:
+    """INVALID_ACTION lists what there is."""
+    error = router.error({"action": "reboot"})
+    assert error["code"] == "INVALID_ACTION"
+    assert error["details"]["known_actions"] == NAMES
+    assert not error["retryable"]
+
+
+@pytest.mark.parametrize("name", ["Echo", "echo ", "__class__", "", "ECHO"])
+def test_action_names_are_exact(router: Router, name: str) -> None:
+    """Another case or a stray space is another name."""
+    assert router.error({"action": name})["code"] == "INVALID_ACTION"
+
+
+def test_a_second_registration_of_a_name_fails(router: Router) -> None:
+    """Two actions can't share a name."""
+    with pytest.raises(ValueError, match="echo"):
+        router.module.action("echo")(lambda request: {})
+
+
+def test_errors_carry_the_request_id_when_it_is_one(router: Router) -> None:
+    """A good id comes back with the refusal, a bad one does not."""
+    assert router.say({"id": "req-7", "action": "reboot"})["request_id"] == "req-7"
+    assert "request_id" not in router.say({"id": "a b", "action": "echo"})
+
+
+# Identity
+
+
+def test_identity_comes_from_the_row_alone(router: Router, stack: Stack) -> None:
+    """User, tenant and permissions in metadata or payload change nothing."""
+    lies = {"user_id": "user-9", "tenant_id": "tenant-2", "permissions": "reports,tenant:read"}
+    answer = router.ask("delay", {"seconds": 0}, id="req-1", metadata=lies)
+
+    assert answer["type"] == "acknowledgment"
+    assert [row["owner"] for row in stack.items("requests")] == [OWNER]
+    report = {"start_date": "2026-11-01", "end_date": "2026-11-02"}
+    error = router.error({"action": "generate_report", "payload": report, "metadata": lies})
+    assert error["code"] == "FORBIDDEN"
+
+
+@pytest.mark.parametrize("changes", [{"token_expires_at": 0}, {"ttl": 0}])
+def test_an_expired_token_closes_the_door(
+    router: Router, stack: Stack, output: Output, changes: dict[str, int]
+) -> None:
+    """The client hears UNAUTHORIZED, then its socket is closed; nothing is run."""
+    past = {name: int(time.time()) - 1 for name in changes}
+    stack.put("connections", connection(**past))
+
+    answer = router.raw({"action": "delay", "payload": {"seconds": 0}})
+
+    assert answer == {"statusCode": 401}
+    (message,) = stack.sockets.to("conn-1")
+    assert (message["type"], message["error"]["code"]) == ("error", "UNAUTHORIZED")
+    assert stack.sockets.closed == ["conn-1"]
+    assert stack.items("requests") == []
+    assert output.metric("RequestRefused")[0]["ErrorType"] == "UNAUTHORIZED"
+
+
+def test_an_unknown_connection_is_closed(router: Router, stack: Stack) -> None:
+    """Without a row nobody is served."""
+    assert router.raw({"action": "ping"}, "conn-9") == {"statusCode": 401}
+    assert stack.sockets.closed == ["conn-9"]
+
+
+@pytest.mark.parametrize("how", ["gone", "failing"])
+def test_a_door_that_cannot_be_closed_is_no_failure(router: Router, stack: Stack, how: str) -> None:
+    """The socket may be gone already, or the management API may fail."""
+    if how == "gone":
+        stack.sockets.gone.add("conn-9")
+    else:
+        stack.sockets.failing["conn-9"] = (500, "InternalServerError")
+    assert router.raw({"action": "ping"}, "conn-9") == {"statusCode": 401}
+
+
+# Actions that are answered at once
+
+
+def test_ping_is_answered_with_pong(router: Router) -> None:
+    """Nothing but type, id and time."""
+    assert router.ask("ping") | {"timestamp": ""} == {
+        "type": "pong", "request_id": "ask-1", "timestamp": "",
+    }  # fmt: skip
+
+
+def test_ping_touches_the_row_at_most_once_a_minute(router: Router, stack: Stack) -> None:
+    """A fresh row is left alone; a minute later it is written once."""
+    calls = stack.calls(router.module.dynamodb)
+    router.ask("ping")
+    assert calls.counts() == {"GetItem": 1}
+
+    stack.put("connections", connection(last_seen_at=iso(time.time() - 61)))
+    calls.clear()
+    router.ask("ping")
+    router.ask("ping")
+    assert calls.counts() == {"GetItem": 2, "UpdateItem": 1}
+    seen = stack.get("connections", connection_id="conn-1")["last_seen_at"]
+    assert seen >= iso(time.time() - 10)
+
+
+def test_echo_gives_the_payload_back(router: Router) -> None:
+    """Every JSON value survives."""
+    payload = {"n": [1, 2.5, -0.25, 10**18], "s": "Grüße 🎉", "x": None, "b": True, "o": {"": {}}}
+    data = router.data("echo", payload)
+    assert (data["echo"], data["action"]) == (payload, "echo")
+    assert data["received_at"].endswith("Z")
+
+
+def test_echo_costs_one_read_and_nothing_else(router: Router, stack: Stack) -> None:
+    """One GetItem, no write, no management call."""
+    calls = stack.calls(router.module.dynamodb)
+    router.ask("echo", {"a": 1})
+    assert calls.counts() == {"GetItem": 1}
+    assert calls[0][1]["TableName"] == f"{PREFIX}connections"
+    assert stack.sockets.attempts == {}
+
+
+def test_health_reads_the_requests_table(router: Router, stack: Stack) -> None:
+    """The check is a real read, with its latency."""
+    calls = stack.calls(router.module.dynamodb)
+    data = router.data("health")
+
+    assert data["status"] == "healthy"
+    assert data["version"]
+    check = data["checks"]["requests_table"]
+    assert check["status"] == "healthy"
+    assert check["latency_ms"] > 0
+    assert [params["TableName"] for params in calls.of("GetItem")] == [
+        f"{PREFIX}connections", f"{PREFIX}requests",
+    ]  # fmt: skip
+
+
+def test_create_upload_signs_one_put_per_file(router: Router) -> None:
+    """Each file has its key, its method, its URL and the headers to send."""
+    files = [file("a.txt", b"hello"), file("b.bin", b"world!", mime="application/octet-stream")]
+    data = router.data("create_upload", {"template_id": "tpl_archive", "files": files})
+
+    job = assembly_id([f["md5hash"] for f in files], "tpl_archive", OWNER)
+    assert data["assembly_id"] == job
+    assert data["completed"] is False
+    assert data["expires_at"] > iso(time.time())
+    for sent, upload in zip(files, data["uploads"], strict=True):
+        assert upload["key"] == f"{upload_prefix(OWNER)}{job}/{sent['md5hash']}"
+        assert upload["method"] == "PUT"
+        assert {name: upload[name] for name in sent} == sent
+
+
+def test_a_presigned_put_binds_md5_length_and_type(router: Router) -> None:
+    """The signature covers what the file was announced as."""
+    data = router.data("create_upload", {"template_id": "t", "files": [file()]})
+    (upload,) = data["uploads"]
+    query = parse_qs(urlsplit(upload["url"]).query)
+
+    signed = query["X-Amz-SignedHeaders"][0].split(";")
+    assert {"content-md5", "content-length", "content-type", "host"} <= set(signed)
+    assert query["X-Amz-Expires"] == ["3600"]
+    assert upload["headers"] == {
+        "Content-MD5": base64.b64encode(bytes.fromhex(md5_of(b"hello"))).decode(),
+        "Content-Length": "5",
+        "Content-Type": "text/plain",
+    }  # fmt: skip
+
+
+def test_another_length_or_md5_is_another_signature(router: Router) -> None:
+    """The signature of one file does not fit another one of the same key."""
+
+    def signature(**changes: Any) -> str:
+        data = router.data("create_upload", {"template_id": "t", "files": [file(**changes)]})
+        return parse_qs(urlsplit(data["uploads"][0]["url"]).query)["X-Amz-Signature"][0]
+
+    frozen = "20261122T101530Z"
+    import botocore.auth
+
+    router.stack.monkeypatch.setattr(botocore.auth, "get_current_datetime", _fixed(frozen))
+    assert signature() == signature()
+    assert len({signature(), signature(size=6), signature(mime="text/html")}) == 3
+
+
+def _fixed(stamp: str) -> Any:
+    from datetime import datetime
+
+    return lambda *args, **kwargs: datetime.strptime(stamp, "%Y%m%dT%H%M%SZ")  # noqa: DTZ007
+
+
+def test_a_content_md5_is_the_same_as_hex(router: Router) -> None:
+    """Clients may send either spelling; the job is the same."""
+    spelled = base64.b64encode(bytes.fromhex(md5_of(b"hello"))).decode()
+    ids = {
+        router.data("create_upload", {"template_id": "t", "files": [file(md5hash=text)]})[
+            "assembly_id"
+        ]
+        for text in (md5_of(b"hello"), md5_of(b"hello").upper(), spelled)
+    }
+    assert len(ids) == 1
+
+
+def test_the_job_is_the_same_for_the_same_files_in_any_order(router: Router) -> None:
+    """Order does not matter; template, fields and content do."""
+
+    def job(*bodies: bytes, **more: Any) -> str:
+        files = [file(body=body) for body in bodies]
+        data = router.data("create_upload", {"template_id": "t", "files": files} | more)
+        found: str = data["assembly_id"]
+        return found
+
+    assert job(b"a", b"b") == job(b"b", b"a")
+    assert len({job(b"a"), job(b"b"), job(b"a", template_id="u"), job(b"a", fields={"x": 1})}) == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../etc/passwd", "a/b.txt", "..", "ünïcödé.txt", "日本.csv", "a\nb", "🎉", ".x", "C:\\x"],
+)  # fmt: skip
+def test_a_file_name_never_reaches_the_key(router: Router, name: str) -> None:
+    """The key is made of hashes; the name is only given back."""
+    (upload,) = router.data("create_upload", {"template_id": "t", "files": [file(name)]})["uploads"]
+    assert upload["name"] == name
+    assert upload["key"].rpartition("/")[2] == md5_of(b"hello")
+    assert upload["key"].count("/") == 3
+
+
+def test_a_file_of_no_bytes_can_be_uploaded(router: Router) -> None:
+    """Zero is a size."""
+    payload = {"template_id": "t", "files": [file("empty", b"")]}
+    (upload,) = router.data("create_upload", payload)["uploads"]
+    assert upload["headers"]["Content-Length"] == "0"
+
+
+def test_more_than_a_thousand_files_are_refused(router: Router) -> None:
+    """The limit is named."""
+    files = [{"name": "a", "size": 1, "md5hash": "0" * 32}] * (MAX_FILES + 1)
+    body = json.dumps({"action": "create_upload", "payload": {"template_id": "t", "files": files}})
+    assert len(body) < MAX_MESSAGE_BYTES
+    error = router.error(body)
+    assert error["code"] == "VALIDATION_ERROR"
+    assert error["details"][0]["field"] == "payload.files"
+
+
+def test_more_links_than_a_message_carries_are_refused(router: Router) -> None:
+    """The client is told to ask for less, instead of losing its socket."""
+    files = [file(f"{n}.txt", str(n).encode()) for n in range(300)]
+    error = router.error(
+        {"action": "create_upload", "payload": {"template_id": "t", "files": files}}
+    )
+    assert error["code"] == "PAYLOAD_TOO_LARGE"
+    assert "ask for less" in error["message"]
+
+
+def test_a_file_above_the_upload_limit_is_refused(router: Router) -> None:
+    """The field says which file it is."""
+    files = [file(), file("big", size=router.module.MAX_UPLOAD_BYTES + 1)]
+    error = router.error(
+        {"action": "create_upload", "payload": {"template_id": "t", "files": files}}
+    )
+    assert error["code"] == "VALIDATION_ERROR"
+    assert error["details"][0]["field"] == "payload.files.1.size"
+
+
+@pytest.mark.parametrize(
+    ("changes", "completed"),
+    [
+        ({}, True),
+        ({"error": "PROCESSING_ERROR"}, False),
+        ({"ok": None}, False),
+        ({"owner": STRANGER}, False),
+        ({"ttl": 1}, False),
+    ],
+)
+def test_create_upload_says_when_the_job_is_done(
+    router: Router, stack: Stack, changes: dict[str, Any], completed: bool
+) -> None:
+    """The caller's own finished job need not be uploaded again."""
+    job = assembly_id([md5_of(b"hello")], "t", OWNER)
+    document = {
+        "assembly_id": job,
+        "owner": OWNER,
+        "user_id": "user-1",
+        "tenant_id": "tenant-1",
+        "created_at": iso(time.time()),
+        "ok": "ASSEMBLY_COMPLETED",
+        "ttl": int(time.time()) + 100,
+    } | changes
+    stack.put("assemblies", {k: v for k, v in document.items() if v is not None})
+    data = router.data("create_upload", {"template_id": "t", "files": [file()]})
+    assert data["completed"] is completed
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
+        ({"files": [file()]}, "payload.template_id"),
+        ({"template_id": "t"}, "payload.files"),
+        ({"template_id": "t", "files": []}, "payload.files"),
+        ({"template_id": "a b", "files": [file()]}, "payload.template_id"),
+        ({"template_id": "t", "files": [file(size=-1)]}, "payload.files.0.size"),
+        ({"template_id": "t", "files": [file(size="5")]}, "payload.files.0.size"),
+        ({"template_id": "t", "files": [file(name="")]}, "payload.files.0.name"),
+        ({"template_id": "t", "files": [file(md5hash="xyz")]}, "payload.files.0.md5hash"),
+        ({"template_id": "t", "files": [file(mime="text")]}, "payload.files.0.mime"),
+        ({"template_id": "t", "files": [file(colour="red")]}, "payload.files.0.colour"),
+        ({"template_id": "t", "files": [file()], "user_id": "user-9"}, "payload.user_id"),
+    ],
+)
+def test_a_bad_create_upload_names_its_field(router: Router, payload: Any, field: str) -> None:
+    """Every field is checked."""
+    error = router.error({"action": "create_upload", "payload": payload})
+    assert error["code"] == "VALIDATION_ERROR"
+    assert [detail["field"] for detail in error["details"]] == [field]
+
+
+# Actions that are queued
+
+
+def test_a_queued_request_is_exactly_one_row(router: Router, stack: Stack) -> None:
+    """Everything the processor needs, and nothing that the client could not send."""
+    before = int(time.time())
+    router.ask("delay", {"seconds": 2, "steps": 4}, id="req-1", metadata={"trace": "abc"})
+
+    row = stack.request()
+    assert before + 7 * 86400 <= row.pop("ttl") <= time.time() + 7 * 86400
+    assert before + 300 <= row.pop("lease_until") <= time.time() + 300
+    assert row.pop("created_at") == row.pop("updated_at")
+    assert row.pop("lease_shard").startswith("lease-")
+    assert row == {
+        "owner": OWNER,
+        "request_id": "req-1",
+        "tenant_id": "tenant-1",
+        "connection_id": "conn-1",
+        "action": "delay",
+        "payload": '{"fail_at":null,"seconds":2.0,"steps":4,"transient":false}',
+        "metadata": {"trace": "abc"},
+        "status": "PENDING",
+        "attempts": 0,
+        "max_attempts": 4,
+        "cancel_requested": False,
+        "on_disconnect": "detach",
+        "subscriber_count": 0,
+    }
+
+
+def test_the_acknowledgment_says_queued(router: Router) -> None:
+    """It fits the protocol's model and names the request."""
+    message = router.ask("delay", {}, id="req-1")
+    assert AcknowledgmentMessage.model_validate(message).status == "queued"
+    assert (message["type"], message["request_id"]) == ("acknowledgment", "req-1")
+
+
+def test_an_enqueue_costs_one_read_and_one_write(router: Router, stack: Stack) -> None:
+    """One GetItem of the connection and one conditional PutItem."""
+    calls = stack.calls(router.module.dynamodb)
+    router.ask("delay", {}, id="req-1")
+
+    assert calls.counts() == {"GetItem": 1, "PutItem": 1}
+    assert calls.of("GetItem")[0]["TableName"] == f"{PREFIX}connections"
+    assert "ConditionExpression" in calls.of("PutItem")[0]
+    assert stack.sockets.attempts == {}
+
+
+def test_ids_are_made_sortable_when_absent(router: Router, stack: Stack) -> None:
+    """Without an id every message is a request of its own, in order."""
+    ids = [router.say({"action": "delay"})["request_id"] for _ in range(3)]
+    assert len(set(ids)) == 3
+    assert {row["request_id"] for row in stack.items("requests")} == set(ids)
+
+
+def test_the_same_message_again_is_the_same_job(router: Router, stack: Stack) -> None:
+    """The second acknowledgment says how far the first one is, and nothing is written."""
+    payload = {"seconds": 1, "steps": 2}
+    router.ask("delay", payload, id="req-1")
+    before = stack.everything()
+    again = router.ask("delay", dict(reversed(payload.items())), id="req-1")
+
+    assert again["status"] == "queued"
+    assert stack.everything() == before
+
+
+@pytest.mark.parametrize(
+    ("row", "status"),
+    [
+        (request(payload={}, status="PROCESSING", attempts=1), "processing"),
+        (request(payload={}, status="RETRYING", attempts=1), "retrying"),
+        (ended(payload={}), "completed"),
+        (ended(payload={}, status="FAILED"), "failed"),
+        (ended(payload={}, status="CANCELLED"), "cancelled"),
+    ],
+)
+def test_a_known_request_is_acknowledged_with_its_status(
+    router: Router, stack: Stack, row: dict[str, Any], status: str
+) -> None:
+    """Whatever state it is in, it is not begun again."""
+    stored = row | {"payload": '{"fail_at":null,"seconds":1.0,"steps":10,"transient":false}'}
+    stack.put("requests", stored)
+    assert router.ask("delay", {}, id="req-1")["status"] == status
+    assert stack.request() == stored
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"action": "delay", "payload": {"seconds": 2}},
+        {"action": "echo", "payload": {"seconds": 1}, "metadata": {"mode": "async"}},
+    ],
+)
+def test_another_request_under_a_used_id_is_refused(router: Router, message: Any) -> None:
+    """Another payload, or another action, is another request."""
+    router.ask("delay", {"seconds": 1}, id="req-1")
+    error = router.error({"id": "req-1"} | message)
+    assert (error["code"], error["retryable"]) == ("DUPLICATE_REQUEST", False)
+
+
+def test_an_expired_request_frees_its_id(router: Router, stack: Stack) -> None:
+    """A row that only waits for its deletion is replaced whole."""
+    old = ended(ttl=int(time.time()) - 1, progress={"seq": 9, "percentage": 100})
+    stack.put("requests", old)
+
+    assert router.ask("delay", {}, id="req-1")["status"] == "queued"
+    row = stack.request()
+    assert row["status"] == "PENDING"
+    assert not {"result", "progress", "ended_at", "seq"} & row.keys()
+
+
+def test_ids_are_each_user_s_own(router: Router, stack: Stack, bystanders: None) -> None:
+    """The same id of somebody else is no duplicate."""
+    assert router.ask("delay", {}, id="req-1")["status"] == "queued"
+    assert len(stack.items("requests")) == 3
+
+
+@pytest.mark.parametrize("name", ["echo", "health"])
+def test_a_short_action_may_be_queued(router: Router, stack: Stack, name: str) -> None:
+    """`metadata.mode` sends it through the queue; it is stored, not run."""
+    answer = router.ask(name, {"b": 1, "a": 2}, id="req-1", metadata={"mode": "async"})
+    assert answer["type"] == "acknowledgment"
+    assert (stack.request()["action"], stack.request()["payload"]) == (name, '{"a":2,"b":1}')
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("ping", "async"), ("status", "async"), ("delay", "sync"), ("echo", "ASYNC"), ("echo", "")],
+)
+def test_modes_that_do_not_exist_are_refused(router: Router, name: str, mode: str) -> None:
+    """Only what an action can do is accepted."""
+    payload = {"request_id": "req-1"} if name == "status" else {}
+    error = router.error({"action": name, "payload": payload, "metadata": {"mode": mode}})
+    assert error["code"] == "VALIDATION_ERROR"
+    assert error["details"][0]["field"] == "metadata.mode"
+
+
+def test_the_policy_for_a_lost_connection_is_stored(router: Router, stack: Stack) -> None:
+    """`cancel` and `detach` exist, nothing else does."""
+    router.ask("delay", {}, id="req-1", metadata={"on_disconnect": "cancel"})
+    assert stack.request()["on_disconnect"] == "cancel"
+    error = router.error({"action": "delay", "metadata": {"on_disconnect": "stay"}})
+    assert error["details"][0]["field"] == "metadata.on_disconnect"
+
+
+def test_the_trace_goes_on_with_the_request(
+    router: Router, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trace header is stored for the processor."""
+    header = "Root=1-6921a0c2-3f1d2c4b5a69788796a5b4c3;Parent=53995c3f42cd8ad8;Sampled=0"
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", header)
+    router.ask("delay", {}, id="req-1")
+    assert stack.request()["trace_header"] == header
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
+        ({"seconds": 61}, "seconds"),
+        ({"seconds": -1}, "seconds"),
+        ({"seconds": "1"}, "seconds"),
+        ({"steps": 0}, "steps"),
+        ({"steps": 1.5}, "steps"),
+        ({"fail_at": 0}, "fail_at"),
+        ({"transient": 1}, "transient"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_bad_delay_names_its_field(router: Router, payload: Any, field: str) -> None:
+    """The payload model refuses what is out of range or unknown."""
+    error = router.error({"action": "delay", "payload": payload})
+    assert [detail["field"] for detail in error["details"]] == [f"payload.{field}"]
+
+
+def test_process_assembly_is_queued_with_its_job(router: Router, stack: Stack) -> None:
+    """The acknowledgment names the assembly; the id is that of create_upload."""
+    made = router.data("create_upload", {"template_id": "tpl_archive", "files": [file()]})
+    upload = {n: made["uploads"][0][n] for n in ("key", "name", "size", "mime", "md5hash")}
+    answer = router.ask(
+        "process_assembly", {"template_id": "tpl_archive", "uploads": [upload]}, id="req-1"
+    )
+
+    assert answer["assembly_id"] == made["assembly_id"] == stack.request()["assembly_id"]
+    assert json.loads(stack.request()["payload"])["uploads"] == [upload]
+    assert stack.items("assemblies") == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        upload_prefix(STRANGER) + "x",
+        upload_prefix(COLLEAGUE) + "x",
+        "results/abc/step/x",
+        "uploads/x",
+        "/" + upload_prefix(OWNER) + "x",
+        upload_prefix(OWNER).upper() + "x",
+    ],
+)
+def test_a_foreign_upload_is_forbidden(router: Router, key: str) -> None:
+    """Only keys below the caller's own prefix are processed; the answer says which is not."""
+    uploads = [uploaded(), file("b.txt", b"world") | {"key": key}]
+    error = router.error(
+        {"action": "process_assembly", "payload": {"template_id": "t", "uploads": uploads}}
+    )
+    assert error["code"] == "FORBIDDEN"
+    assert [detail["field"] for detail in error["details"]] == ["payload.uploads.1.key"]
+
+
+def test_users_of_two_tenants_never_share_a_job(stack: Stack) -> None:
+    """The same files of the same user name elsewhere are another assembly."""
+    stack.put("connections", connection(), connection("conn-2", tenant_id="tenant-2"))
+    router = Router(stack.function("router"), stack)
+    message = {"action": "create_upload", "payload": {"template_id": "t", "files": [file()]}}
+    ids = {router.say(message, who)["data"]["assembly_id"] for who in ("conn-1", "conn-2")}
+    assert len(ids) == 2
+
+
+def test_the_older_id_forms_can_be_chosen(stack: Stack) -> None:
+    """ASSEMBLY_ID_FORM decides."""
+    stack.put("connections", connection())
+    router = Router(stack.function("router", ASSEMBLY_ID_FORM="concat"), stack)
+    data = router.data("create_upload", {"template_id": "t", "files": [file()]})
+    text = f"{md5_of(b'hello')}tuser-1"
+    assert data["assembly_id"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_report_needs_its_permission(router: Router, stack: Stack) -> None:
+    """Without `reports` it is FORBIDDEN, with it it is queued."""
+    message = {
+        "id": "req-1",
+        "action": "generate_report",
+        "payload": {"start_date": "2026-11-01", "end_date": "2026-11-30"},
+    }
+    assert router.error(message)["code"] == "FORBIDDEN"
+    stack.put("connections", connection(permissions=["reports"]))
+    assert router.say(message)["type"] == "acknowledgment"
+    assert json.loads(stack.request()["payload"]) == {
+        "start_date": "2026-11-01", "end_date": "2026-11-30", "format": "json", "group_by": "day",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"start_date": "2026-11-31"}, "payload.start_date"),
+        ({"start_date": "1.11.2026"}, "payload.start_date"),
+        ({"start_date": 1}, "payload.start_date"),
+        ({"start_date": "2026-12-01"}, "payload"),
+        ({"start_date": "2025-11-29"}, "payload"),
+        ({"format": "xml"}, "payload.format"),
+        ({"group_by": "user"}, "payload.group_by"),
+        ({"tenant_id": "tenant-2"}, "payload.tenant_id"),
+    ],
+)
+def test_a_bad_report_names_its_field(router: Router, changes: Any, field: str) -> None:
+    """Dates exist, are in order and at most a year apart."""
+    payload = {"start_date": "2026-11-01", "end_date": "2026-11-30"} | changes
+    error = router.error({"action": "generate_report", "payload": payload})
+    assert [detail["field"] for detail in error["details"]] == [field]
+
+
+# Looking at requests
+
+
+def test_status_gives_the_request_as_stored(router: Router, stack: Stack) -> None:
+    """Status, progress and times; nothing internal."""
+    progress = {"seq": 4, "percentage": 40.5, "message": "Step 4", "at": iso(time.time())}
+    stack.put(
+        "requests",
+        request(status="PROCESSING", attempts=1, lease_owner="secret-worker", progress=progress),
+    )
+    data = router.data("status", {"request_id": "req-1"})
+
+    assert (data["status"], data["seq"], data["progress"]) == ("PROCESSING", 4, progress)
+    assert set(data) == {
+        "request_id", "action", "status", "attempts", "cancel_requested", "created_at",
+        "updated_at", "seq", "progress",
+    }  # fmt: skip
+
+
+def test_status_of_a_completed_request_has_its_result(router: Router, stack: Stack) -> None:
+    """A result is JSON, not text."""
+    stack.put("requests", ended(result='{"n":1}'))
+    data = router.data("status", {"request_id": "req-1"})
+    assert (data["status"], data["result"], data["seq"]) == ("COMPLETED", {"n": 1}, 3)
+
+
+def test_status_of_a_failed_request_has_its_error(router: Router, stack: Stack) -> None:
+    """The stored error, as the terminal message had it."""
+    stack.put("requests", ended(status="FAILED"))
+    data = router.data("status", {"request_id": "req-1"})
+    assert data["error"]["code"] == "PROCESSING_FAILED"
+    assert "result" not in data
+
+
+def test_links_in_a_result_are_made_when_it_is_read(router: Router, stack: Stack) -> None:
+    """Keys become links and do not leave; what a user put under meta stays."""
+    stored = {"url_key": "reports/x/1.csv", "meta": {"key": "mine"}}
+    stack.put("requests", ended(result=json.dumps(stored), has_links=True))
+    result = router.data("status", {"request_id": "req-1"})["result"]
+
+    assert result["meta"] == {"key": "mine"}
+    assert "X-Amz-Signature" in result["url"]
+    assert "url_key" not in result
+
+
+def test_a_client_can_not_have_links_made_to_objects_it_names(router: Router, stack: Stack) -> None:
+    """An echo that looks like a stored object is given back as it is."""
+    stolen = {"echo": {"key": "results/of-somebody-else.json", "url_key": "reports/theirs.csv"}}
+    stack.put("requests", ended(action="echo", result=json.dumps(stolen), has_links=False))
+    assert router.data("status", {"request_id": "req-1"})["result"] == stolen
+
+
+def test_a_large_result_is_a_link(router: Router, stack: Stack) -> None:
+    """What lies in the bucket is linked, not sent."""
+    stack.put("requests", ended(result=None, result_key="results/requests/o/req-1.json"))
+    result = router.data("status", {"request_id": "req-1"})["result"]
+    assert list(result) == ["url"]
+
+
+def test_a_result_that_no_message_carries_is_left_out(router: Router, stack: Stack) -> None:
+    """The rest of the state still comes."""
+    stack.put("requests", ended(result=json.dumps({"t": "x" * 100_000})))
+    data = router.data("status", {"request_id": "req-1"})
+    assert (data["status"], data["result"], data["result_omitted"]) == ("COMPLETED", None, True)
+
+
+@pytest.mark.parametrize("action", ["status", "subscribe", "cancel"])
+def test_requests_of_others_do_not_exist(
+    router: Router, stack: Stack, bystanders: None, action: str
+) -> None:
+    """Another user's id, and an id that nobody has, look the same."""
+    error = router.error({"action": action, "payload": {"request_id": "req-1"}})
+    assert error["code"] == "NOT_FOUND"
+    assert router.error({"action": action, "payload": {"request_id": "req-0"}}) == error
+
+
+@pytest.mark.parametrize("action", ["status", "subscribe", "cancel"])
+def test_expired_requests_do_not_exist(router: Router, stack: Stack, action: str) -> None:
+    """A row that only waits for its deletion is not found."""
+    stack.put("requests", ended(ttl=int(time.time()) - 1))
+    error = router.error({"action": action, "payload": {"request_id": "req-1"}})
+    assert error["code"] == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("action", ["status", "subscribe", "unsubscribe", "cancel"])
+@pytest.mark.parametrize(
+    "payload", [{}, {"request_id": ""}, {"request_id": 7}, {"request_id": "a b"}]
+)
+def test_a_bad_reference_names_its_field(router: Router, action: str, payload: Any) -> None:
+    """A request is named by its id."""
+    error = router.error({"action": action, "payload": payload})
+    assert [detail["field"] for detail in error["details"]] == ["payload.request_id"]
+
+
+# Listening
+
+
+def test_subscribing_gives_the_state_and_counts(router: Router, stack: Stack) -> None:
+    """The row is written, the request counts one listener, and the state comes at once."""
+    progress = {"seq": 4, "percentage": 40, "message": "Step 4", "at": iso(time.time())}
+    stack.put("requests", request(status="PROCESSING", progress=progress))
+    data = router.data("subscribe", {"request_id": "req-1", "since_seq": 2})
+
+    assert (data["subscribed"], data["seq"], data["progress"]) == (True, 4, progress)
+    (row,) = stack.items("subscriptions")
+    assert (row["request_key"], row["connection_id"]) == (f"{OWNER}#req-1", "conn-1")
+    assert time.time() + 86000 < row["ttl"] <= time.time() + 86400
+    assert stack.request()["subscriber_count"] == 1
+
+
+def test_subscribing_twice_counts_once(router: Router, stack: Stack) -> None:
+    """The second time changes nothing and answers the same."""
+    stack.put("requests", request())
+    first = router.data("subscribe", {"request_id": "req-1"})
+    second = router.data("subscribe", {"request_id": "req-1"})
+
+    assert first == second
+    assert stack.request()["subscriber_count"] == 1
+    assert len(stack.items("subscriptions")) == 1
+
+
+def test_any_connection_of_the_user_may_listen(router: Router, stack: Stack) -> None:
+    """Two connections are two listeners."""
+    stack.put("connections", connection("conn-2"))
+    stack.put("requests", request())
+    message = {"action": "subscribe", "payload": {"request_id": "req-1"}}
+    router.say(message, "conn-1")
+    router.say(message, "conn-2")
+    assert stack.request()["subscriber_count"] == 2
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
+def test_an_ended_request_has_no_more_to_tell(router: Router, stack: Stack, status: str) -> None:
+    """The final state comes, and nothing is subscribed."""
+    row = ended(status=status)
+    stack.put("requests", row)
+    data = router.data("subscribe", {"request_id": "req-1"})
+
+    assert (data["status"], data["subscribed"]) == (status, False)
+    assert stack.items("subscriptions") == []
+    assert stack.request() == row
+
+
+def test_a_colleague_s_request_needs_tenant_read(router: Router, stack: Stack) -> None:
+    """With the permission, members of the tenant may listen to each other."""
+    stack.put("requests", request(owner=COLLEAGUE))
+    message = {"action": "subscribe", "payload": {"request_id": "req-1", "user_id": "user-2"}}
+    assert router.error(message)["code"] == "FORBIDDEN"
+
+    stack.put("connections", connection(permissions=["tenant:read"]))
+    assert router.say(message)["data"]["subscribed"] is True
+    assert stack.request(owner=COLLEAGUE)["subscriber_count"] == 1
+
+
+def test_tenant_read_ends_at_the_tenant(router: Router, stack: Stack) -> None:
+    """A user id of another tenant leads nowhere, however it is spelled."""
+    stack.put("requests", request(owner=STRANGER, tenant_id="tenant-2"))
+    stack.put("connections", connection(permissions=["tenant:read"]))
+    for user in ("user-9", "tenant-2#user-9", "../tenant-2#user-9", "%23user-9"):
+        payload = {"request_id": "req-1", "user_id": user}
+        assert router.error({"action": "subscribe", "payload": payload})["code"] == "NOT_FOUND"
+
+
+@pytest.mark.parametrize("user", ["", "user-1"])
+def test_one_s_own_name_needs_no_permission(router: Router, stack: Stack, user: str) -> None:
+    """Naming oneself, or nobody, is the plain case."""
+    stack.put("requests", request())
+    payload = {"request_id": "req-1", "user_id": user}
+    assert router.data("subscribe", payload)["subscribed"] is True
+    assert router.data("unsubscribe", payload)["was_subscribed"] is True
+
+
+def test_unsubscribing_ends_it_and_again_is_success(router: Router, stack: Stack) -> None:
+    """Row and count go once."""
+    stack.put("requests", request())
+    router.data("subscribe", {"request_id": "req-1"})
+    answers = [router.data("unsubscribe", {"request_id": "req-1"}) for _ in range(2)]
+
+    assert [answer["was_subscribed"] for answer in answers] == [True, False]
+    assert stack.items("subscriptions") == []
+    assert stack.request()["subscriber_count"] == 0
+
+
+def test_unsubscribing_from_nothing_is_success(router: Router) -> None:
+    """A request that does not exist has no listeners."""
+    assert router.data("unsubscribe", {"request_id": "req-0"})["was_subscribed"] is False
+
+
+# Cancelling
+
+
+def test_cancelling_a_waiting_request_ends_it(router: Router, stack: Stack) -> None:
+    """It is CANCELLED, leaves the in-flight index, and its listeners hear of it once."""
+    stack.put("requests", request(subscriber_count=1))
+    stack.put("connections", connection("conn-2"))
+    stack.put("subscriptions", subscription("req-1", "conn-2"))
+
+    assert router.data("cancel", {"request_id": "req-1"}) == {
+        "request_id": "req-1", "status": "cancelled",
+    }  # fmt: skip
+    row = stack.request()
+    assert (row["status"], row["error"]["code"]) == ("CANCELLED", "CANCELLED")
+    assert not {"lease_shard", "lease_until"} & row.keys()
+    assert row["ended_at"]
+    for who in ("conn-1", "conn-2"):
+        (message,) = stack.sockets.to(who)
+        assert (message["type"], message["request_id"]) == ("error", "req-1")
+        assert (message["error"]["code"], message["seq"]) == ("CANCELLED", row["seq"])
+
+
+def test_cancelling_again_tells_the_end_and_posts_nothing(router: Router, stack: Stack) -> None:
+    """A repeated cancel is harmless."""
+    stack.put("requests", request())
+    router.data("cancel", {"request_id": "req-1"})
+    before = stack.everything()
+
+    assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelled"
+    assert stack.everything() == before
+    assert len(stack.sockets.posts) == 1
+
+
+@pytest.mark.parametrize("status", ["PROCESSING", "RETRYING"])
+def test_cancelling_a_running_request_asks_its_worker(
+    router: Router, stack: Stack, status: str
+) -> None:
+    """The flag is set; the end, and its message, are the worker's."""
+    stack.put("requests", request(status=status, attempts=1, lease_owner="worker"))
+    for _ in range(2):
+        assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelling"
+
+    row = stack.request()
+    assert (row["status"], row["cancel_requested"]) == (status, True)
+    assert stack.sockets.posts == []
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
+def test_cancelling_an_ended_request_tells_its_end(
+    router: Router, stack: Stack, status: str
+) -> None:
+    """A terminal state never changes and is not announced again."""
+    row = ended(status=status)
+    stack.put("requests", row)
+    assert router.data("cancel", {"request_id": "req-1"})["status"] == status.lower()
+    assert stack.request() == row
+    assert stack.sockets.posts == []
+
+
+def test_a_begun_assembly_is_left_to_a_worker(router: Router, stack: Stack) -> None:
+    """A request that waits for its second attempt has a document that a worker must end."""
+    stack.put("requests", request(attempts=1, assembly_id="a" * 64, action="process_assembly"))
+    assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelling"
+    row = stack.request()
+    assert (row["status"], row["cancel_requested"]) == ("PENDING", True)
+    assert stack.sockets.posts == []
+
+
+def test_a_request_taken_while_it_is_cancelled_is_asked_instead(
+    router: Router, stack: Stack
+) -> None:
+    """When a worker is faster, the cancel goes to it."""
+    stack.put("requests", request())
+    found = router.module.request_of
+
+    def then_taken(*arguments: Any) -> Any:
+        row = found(*arguments)
+        stack.put("requests", request(status="PROCESSING", attempts=1))
+        return row
+
+    stack.monkeypatch.setattr(router.module, "request_of", then_taken)
+    assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelling"
+    assert stack.request()["cancel_requested"] is True
+
+
+def test_a_listener_that_is_gone_is_forgotten(router: Router, stack: Stack) -> None:
+    """410 for the terminal message removes the connection and what it listened to."""
+    stack.put("requests", request(subscriber_count=1))
+    stack.put("connections", connection("conn-2"))
+    stack.put("subscriptions", subscription("req-1", "conn-2"))
+    stack.sockets.gone.add("conn-2")
+
+    assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelled"
+    assert [row["connection_id"] for row in stack.items("connections")] == ["conn-1"]
+    assert stack.items("subscriptions") == []
+
+
+# When something breaks
+
+
+@pytest.mark.parametrize(
+    ("message", "operation"),
+    [
+        ({"action": "ping"}, "GetItem"),
+        ({"action": "delay"}, "PutItem"),
+        ({"action": "status", "payload": {"request_id": "req-1"}}, "GetItem"),
+        ({"action": "subscribe", "payload": {"request_id": "req-1"}}, "TransactWriteItems"),
+        ({"action": "cancel", "payload": {"request_id": "req-1"}}, "UpdateItem"),
+    ],
+)
+@pytest.mark.parametrize(
+    "code", ["ProvisionedThroughputExceededException", "ThrottlingException", "InternalServerError"]
+)
+def test_a_throttled_table_is_unavailable(
+    router: Router, stack: Stack, output: Output, message: Any, operation: str, code: str
+) -> None:
+    """SERVICE_UNAVAILABLE, retryable, with a time to wait; the cause is in the log alone."""
+    stack.put("requests", request())
+    stack.fail(router.module.dynamodb, operation, code)
+    before = stack.everything()
+    answer = router.say(message)
+
+    error = answer["error"]
+    assert (error["code"], error["retryable"]) == ("SERVICE_UNAVAILABLE", True)
+    assert error["retry_after_ms"] > 0
+    assert MARK not in json.dumps(answer)
+    assert MARK in output.logged("an AWS call failed")[0]["stack"]
+    assert stack.everything() == before
+
+
+def test_a_defect_is_an_internal_error_without_its_text(
+    router: Router, stack: Stack, output: Output
+) -> None:
+    """What nobody foresaw is logged whole and told in general."""
+
+    def broken(request: Any) -> Any:
+        raise RuntimeError(MARK)
+
+    actions = router.module.ACTIONS
+    stack.monkeypatch.setitem(actions, "echo", _with_run(actions["echo"], broken))
+    message = router.ask("echo")
+
+    assert (message["error"]["code"], message["error"]["retryable"]) == ("INTERNAL_ERROR", True)
+    assert MARK not in json.dumps(message)
+    assert MARK in output.logged("action failed")[0]["stack"]
+
+
+def _with_run(found: Any, run: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(found, run=run)
+
+
+def test_logs_hold_ids_and_no_payload(router: Router, output: Output) -> None:
+    """Every line of a message carries whose it is; none its content, not even an unknown name."""
+    router.ask("echo", {"text": "private-text-of-a-user"})
+    router.ask("private-name-of-an-action")
+    router.ask("delay", {"private-field": "private-value"})
+
+    assert "private" not in output.text
+    (line, *_) = output.logged("request refused")
+    assert (line["connection_id"], line["user_id"], line["tenant_id"], line["request_id"]) == (
+        "conn-1", "user-1", "tenant-1", "ask-1",
+    )  # fmt: skip
+
+
+def test_answers_and_refusals_are_counted(router: Router, output: Output) -> None:
+    """MessageAnswered by type, RequestRefused by code, and the time it took."""
+    router.ask("echo")
+    router.ask("reboot")
+    assert [line["Action"] for line in output.metric("MessageAnswered")] == ["response", "error"]
+    assert output.metric("RequestRefused")[0]["ErrorType"] == "INVALID_ACTION"
+    assert len(output.metric("ProcessingLatency")) == 2
+
+
+@pytest.mark.parametrize("name", ["DYNAMODB_TABLE", "FILES_BUCKET", "WEBSOCKET_ENDPOINT"])
+def test_missing_configuration_fails_at_start(stack: Stack, name: str) -> None:
+    """The error is the variable's name."""
+    with pytest.raises(KeyError, match=name):
+        stack.function("router", **{name: None})
