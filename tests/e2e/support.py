@@ -295,6 +295,15 @@ class Deployed:
                 continue
         return found
 
+    def kill_workers(self, function: str) -> None:
+        """End the processes that run a function, as a crash would."""
+        killed = self.workers(function)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + PATIENCE
+        while any(is_alive(pid) for pid in killed) and time.monotonic() < end:
+            time.sleep(0.01)
+
     def set_webhook(self, url: str, secret: str) -> None:
         """Where the templates' webhooks go, and what signs them."""
         for name, value in (("url", url), ("secret", secret)):
@@ -305,8 +314,16 @@ class Deployed:
                 Overwrite=True,
             )
         # The function remembers what it read for a minute.
-        for pid in self.workers("status"):
-            os.kill(pid, signal.SIGKILL)
+        self.kill_workers("status")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process still runs; one that has ended and waits for its parent does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def children(pid: int) -> set[int]:

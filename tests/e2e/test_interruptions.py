@@ -1,8 +1,6 @@
 """Cut connections, killed workers, cancelled jobs: each request still ends once."""
 
 import asyncio
-import os
-import signal
 import time
 
 import pytest
@@ -62,8 +60,7 @@ async def test_killed_worker(deployed: Deployed) -> None:
     async with deployed.socket(user) as socket:
         await socket.ask({"id": "job", "action": "delay", "payload": {"seconds": 6, "steps": 12}})
         await socket.wait_for(lambda m: m.get("seq", 0) >= 2)
-        for pid in deployed.workers("processor"):
-            os.kill(pid, signal.SIGKILL)
+        deployed.kill_workers("processor")
         lease = deployed.row(user, "job")["lease_until"]
         await until(lambda: time.time() > lease, "the lease to run out")
         deployed.sweep()

@@ -80,7 +80,7 @@ async def test_bad_tokens_open_no_socket(deployed: Deployed) -> None:
 
     assert len(outcomes) == 1, outcomes
     assert "accepted" not in outcomes.pop()
-    assert deployed.count("connections") == before
+    assert deployed.count("connections") <= before
 
 
 async def test_bad_tokens_get_no_status(deployed: Deployed) -> None:

@@ -1,0 +1,103 @@
+"""The client library against the deployed stage."""
+
+import asyncio
+
+import pytest
+
+from e2e.support import Deployed, unique
+from jobplane_client import (
+    AsyncHttpStatusClient,
+    HttpStatusClient,
+    JobCancelledError,
+    JobSocket,
+    NotFoundError,
+    StatusClient,
+    progress_message,
+)
+from jobplane_models.assemblies import AssemblyDocument
+from jobplane_models.messages import CompleteMessage, ProgressMessage
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_socket_runs_a_job(deployed: Deployed) -> None:
+    """`run` gives the result and tells the progress on the way."""
+    url, token = deployed.info["websocket_url"], deployed.token(unique("user"), "acme")
+    told: list[float] = []
+    async with JobSocket(url, token) as socket:
+        result = await socket.run(
+            "delay",
+            {"seconds": 1, "steps": 4},
+            on_progress=lambda message: told.append(message.percentage),
+        )
+
+    assert result == {"seconds": 1.0, "steps": 4}
+    assert told == sorted(told)
+    assert told[-1] == 100
+
+
+async def test_socket_survives_a_cut(deployed: Deployed) -> None:
+    """A socket that is cut in the middle of a job reconnects, and the job's end comes once."""
+    url, token = deployed.info["websocket_url"], deployed.token(unique("user"), "acme")
+    numbers: list[int] = []
+    async with JobSocket(url, token) as socket:
+        request_id = await socket.send("delay", {"seconds": 4, "steps": 20})
+        async for message in socket.follow(request_id):
+            if isinstance(message, ProgressMessage | CompleteMessage):
+                numbers.append(message.seq)
+                if len(numbers) == 3:
+                    cut(socket)
+        last = message
+
+    assert isinstance(last, CompleteMessage)
+    assert numbers == sorted(set(numbers))
+
+
+def cut(socket: JobSocket) -> None:
+    """Lose the connection that a socket holds, as a network would."""
+    assert socket._connection is not None
+    socket._connection.transport.abort()
+
+
+async def test_cancelled_job_raises(deployed: Deployed) -> None:
+    """`run` of a job that is cancelled elsewhere raises."""
+    user = unique("user")
+    url, token = deployed.info["websocket_url"], deployed.token(user, "acme")
+    async with JobSocket(url, token) as socket:
+        job = asyncio.create_task(socket.run("delay", {"seconds": 30, "steps": 100}, id="job"))
+        async with deployed.socket(user) as other:
+            while "error" in (
+                await other.ask({"action": "cancel", "payload": {"request_id": "job"}})
+            ):
+                await asyncio.sleep(0.05)
+        with pytest.raises(JobCancelledError):
+            await job
+
+
+async def test_status_clients_agree(deployed: Deployed) -> None:
+    """By invoke, by HTTP, and by HTTP asynchronously, the document is the same."""
+    user = unique("user")
+    async with deployed.socket(user) as socket:
+        payload = await deployed.upload(socket, "tpl_fingerprint", {"a": unique("x").encode()})
+        end = await socket.run("process_assembly", payload)
+    assembly_id = end["result"]["assembly_id"]
+    token = deployed.token(user, "acme")
+    invoke = StatusClient(deployed.info["functions"]["status"], client=deployed.functions)
+
+    def by_http() -> AssemblyDocument:
+        with HttpStatusClient(deployed.http_url, token) as client:
+            with pytest.raises(NotFoundError):
+                client.get_status("0" * 64)
+            return client.wait(assembly_id, timeout=10)
+
+    async with AsyncHttpStatusClient(deployed.http_url, token) as client:
+        document = await client.get_status(assembly_id)
+        batch = await client.get_batch_status([assembly_id, "0" * 64])
+
+    stable = {"results", "webhook"}  # links are signed anew, and the webhook is on its way
+    expected = document.model_dump(exclude=stable)
+    assert (await asyncio.to_thread(by_http)).model_dump(exclude=stable) == expected
+    direct = await asyncio.to_thread(invoke.get_status, assembly_id, user)
+    assert direct.model_dump(exclude=stable) == expected
+    assert batch["0" * 64] is None
+    assert progress_message(document).startswith("Completed")
