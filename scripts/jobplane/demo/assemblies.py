@@ -11,10 +11,11 @@ from typing import Any
 
 from jobplane.demo import files
 from jobplane.demo.memory import peak_megabytes
+from jobplane.demo.receiver import Delivery
 from jobplane.demo.scene import Job, Scene
 from jobplane.demo.screen import Bar
 from jobplane.demo.sockets import connect
-from jobplane.demo.story import CheckError, Observation, Stopwatch, check, refused, step
+from jobplane.demo.story import CheckError, Observation, Stopwatch, check, error_of, step
 from jobplane_client import (
     ConflictError,
     ForbiddenError,
@@ -34,6 +35,7 @@ from jobplane_models.messages import (
 
 CHUNK = 1 << 20
 POLL_SECONDS = 0.5
+DELIVERY_SECONDS = 20.0
 WORKER_MEGABYTES = 256
 
 
@@ -153,8 +155,8 @@ async def run_templates(scene: Scene) -> Observation:
     messages = sum(len(hearing.seqs) for hearing in heard)
     last = scene.documents[largest.assembly_id]
     return Observation(
-        f"queued in {acknowledged:.0f} ms, at work after {begun:.0f}; {messages} messages; "
-        f"{len(polling.latencies_ms)} look-ups, median {polled:.0f} ms; "
+        f"queued in {acknowledged:.0f} ms, at work after {begun:.0f}; messages: {messages}; "
+        f"look-ups: {len(polling.latencies_ms)}, median {polled:.0f} ms; "
         f"{_size(largest.size)}: {progress_message(last).lower()}",
         {
             "acknowledged_ms": acknowledged,
@@ -211,7 +213,7 @@ async def _poll(scene: Scene, job: Job, polling: _Polling) -> None:
 @step("Receive signed webhooks", needs=(run_templates,))
 async def webhooks(scene: Scene) -> Observation:
     """Delivered by `status` from its queue; proven genuine by the client library."""
-    deliveries = [await scene.receiver.delivery_of(job.assembly_id) for job in scene.jobs]
+    deliveries = [await _delivery(scene, job) for job in scene.jobs]
     waited = statistics.median(
         1000 * (delivery.at - parse_iso_time(delivery.document["last_job_completed"]))
         for delivery in deliveries
@@ -235,6 +237,16 @@ async def webhooks(scene: Scene) -> Observation:
         "one with a changed body is answered 401",
         {"after_end_ms": waited, "deliveries": len(deliveries)},
     )
+
+
+async def _delivery(scene: Scene, job: Job) -> Delivery:
+    try:
+        async with asyncio.timeout(DELIVERY_SECONDS):
+            return await scene.receiver.delivery_of(job.assembly_id)
+    except TimeoutError:
+        document = await scene.status_client(scene.token).get_status(job.assembly_id)
+        told = document.webhook.model_dump(exclude_none=True) if document.webhook else None
+        raise CheckError(f"{job.template}: no webhook came; `status` tells of {told}") from None
 
 
 @dataclass
@@ -336,7 +348,7 @@ async def repeat(scene: Scene) -> Observation:
     state = await scene.socket.request("status", {"request_id": job.request_id})
     check(state.get("attempts") == 1, f"the request was attempted {state.get('attempts')} times")
     other = scene.socket.request("delay", {"seconds": 1}, id=job.request_id)
-    await refused(other, ConflictError, "another request under a known id")
+    await error_of(other, ConflictError, "another request under a known id")
     return Observation(
         f"another id: its document after {again_ms:.0f} ms; the same id: one job, "
         f"{same_ms:.0f} ms; the same id for other work is refused",
@@ -349,15 +361,15 @@ async def strangers(scene: Scene) -> Observation:
     """Somebody of another tenant, with a good token, asks for a job that is not theirs."""
     job, token = scene.largest, scene.strange_token
     look_up = scene.status_client(token).get_status(job.assembly_id)
-    error = await refused(look_up, ForbiddenError, "a stranger's look-up")
+    error = await error_of(look_up, ForbiddenError, "a stranger's look-up")
     check(error.status_code == 403, f"a stranger's look-up was answered {error.status_code}")
     async with JobSocket(scene.description["websocket_url"], token) as socket:
         reference = {"request_id": job.request_id}
         for action in ("status", "cancel", "subscribe"):
             asked = socket.request(action, reference)
-            await refused(asked, NotFoundError, f"a stranger's {action}")
+            await error_of(asked, NotFoundError, f"a stranger's {action}")
         stolen = socket.request("process_assembly", job.payload)
-        await refused(stolen, ForbiddenError, "work on a stranger's upload")
+        await error_of(stolen, ForbiddenError, "work on a stranger's upload")
     return Observation(
         "403 over HTTP; NOT_FOUND on the socket for status, cancel, subscribe; "
         "FORBIDDEN to work on the upload"

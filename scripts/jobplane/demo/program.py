@@ -91,6 +91,7 @@ def play(stage: Stage, megabytes: int, *, keep: bool, began: Stopwatch) -> Repor
     """
     report, screen = Report(stage.name, megabytes, kept=True), Screen()
     _spare_proxies()
+    screen.line(f"{len(PROGRAM)} steps, {megabytes} MB in the large file; Ctrl-C cleans up, too")
     title = f"Set up the stage {stage.name}"
     with exclusive(stage.workspace, f"demo-{stage.name}"), interrupts.as_keyboard_interrupt():
         try:

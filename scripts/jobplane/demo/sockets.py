@@ -2,13 +2,13 @@
 
 import asyncio
 import statistics
-from typing import Any
 
 from jobplane.demo.cable import Cable
 from jobplane.demo.scene import TENANT, Scene
-from jobplane.demo.story import Observation, Stopwatch, check, refused, step
+from jobplane.demo.story import Observation, Stopwatch, check, error_of, step
 from jobplane.tokens import mint
 from jobplane_client import (
+    JobCancelledError,
     JobSocket,
     RefusedError,
     UnauthorizedError,
@@ -52,36 +52,28 @@ async def short_actions(scene: Scene) -> Observation:
 @step("Cancel a running job", needs=(connect,))
 async def cancel(scene: Scene) -> Observation:
     """A `delay` of a minute, ended after its first progress."""
-    request_id = await scene.socket.send("delay", {"seconds": 60, "steps": 300})
-    running = asyncio.Event()
-    job = asyncio.create_task(_until_end(scene.socket, request_id, running))
+    request_id, running = f"cancelled-by-{scene.user}", asyncio.Event()
+    run = scene.socket.run(
+        "delay",
+        {"seconds": 60, "steps": 300},
+        id=request_id,
+        on_progress=lambda _progress: running.set(),
+    )
+    job = asyncio.create_task(run)
     try:
         await running.wait()
         watch = Stopwatch()
         answer = await scene.socket.request("cancel", {"request_id": request_id})
         check(answer.get("status") == "cancelling", f"cancel answered {answer.get('status')}")
-        last = await job
+        await error_of(job, JobCancelledError, "the job that was cancelled")
         ended = watch.ms
     finally:
         job.cancel()
-    code = last.get("error", {}).get("code")
-    check(code == "CANCELLED", f"the job ended with {code or last.get('type')}")
     again = await scene.socket.request("cancel", {"request_id": request_id})
     check(again.get("status") == "cancelled", f"a second cancel answered {again.get('status')}")
     return Observation(
         f"CANCELLED {ended:.0f} ms after asking; asking again is harmless", {"cancel_ms": ended}
     )
-
-
-async def _until_end(socket: JobSocket, request_id: str, running: asyncio.Event) -> dict[str, Any]:
-    last: dict[str, Any] = {}
-    async for message in socket.follow(request_id):
-        if isinstance(message, ProgressMessage):
-            running.set()
-        if not hasattr(message, "model_dump"):
-            continue
-        last = message.model_dump()
-    return last
 
 
 @step("Cut the line and resume", needs=(connect,))
@@ -128,10 +120,10 @@ async def wrong_tokens(scene: Scene) -> Observation:
     for name, token in (("forged", forged), ("expired", expired)):
         handshake = JobSocket(scene.description["websocket_url"], token).__aenter__()
         # The emulator makes a 403 of the function's 401.
-        error = await refused(handshake, RefusedError, f"a socket with a token that is {name}")
+        error = await error_of(handshake, RefusedError, f"a socket with a token that is {name}")
         check(error.status_code in (401, 403), f"the handshake was answered {error.status_code}")
         look_up = scene.status_client(token).get_status("0" * 64)
-        await refused(look_up, UnauthorizedError, f"a look-up with a token that is {name}")
+        await error_of(look_up, UnauthorizedError, f"a look-up with a token that is {name}")
     each = watch.ms / 4
     return Observation(
         f"a forged and an expired one: no handshake, 401 over HTTP, {each:.0f} ms each",

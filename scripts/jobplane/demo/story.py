@@ -80,7 +80,7 @@ class Outcome:
             "outcome": words[self.held],
             "observed": self.text,
             "seconds": round(self.seconds, 3),
-            **{name: round(value, 1) for name, value in self.figures.items()},
+            "figures": {name: round(value, 1) for name, value in self.figures.items()},
         }
 
 
@@ -90,13 +90,13 @@ def check(holds: bool, otherwise: str) -> None:
         raise CheckError(otherwise)
 
 
-async def refused[E: Exception](attempt: Awaitable[object], by: type[E], what: str) -> E:
+async def error_of[E: Exception](attempt: Awaitable[object], by: type[E], what: str) -> E:
     """The error that an attempt must end with; CheckError when it does not."""
     try:
         await attempt
     except by as error:
         return error
-    raise CheckError(f"{what} was not refused")
+    raise CheckError(f"{what} did not end with {by.__name__}")
 
 
 class Stopwatch:
