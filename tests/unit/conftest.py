@@ -35,3 +35,12 @@ def stack(monkeypatch: pytest.MonkeyPatch, no_network: None) -> Iterator[support
 def output(capsys: pytest.CaptureFixture[str]) -> support.Output:
     """The log lines and metrics of the test."""
     return support.Output(capsys)
+
+
+@pytest.fixture
+def processor(stack: support.Stack) -> support.Processor:
+    """With one request at a time, and no waits between attempts."""
+    stack.put("connections", support.connection())
+    processor = support.Processor(stack.function("processor"), stack)
+    processor.set(CONCURRENT_REQUESTS=1, BACKOFF_BASE_SECONDS=0.0)
+    return processor

@@ -475,3 +475,70 @@ class Output:
     def metric(self, name: str) -> list[dict[str, Any]]:
         """The metric lines that carry a name."""
         return [line for line in self.lines if "_aws" in line and name in line]
+
+
+type Run = Callable[[Any], Any]
+
+
+class Processor:
+    """The function, its stream, and its schedule."""
+
+    def __init__(self, module: ModuleType, stack: Stack) -> None:
+        self.module = module
+        self.stack = stack
+        self.sockets: Sockets = stack.sockets
+
+    def action(self, name: str, run: Run) -> None:
+        """What runs for an action during this test."""
+        self.stack.monkeypatch.setitem(self.module.ACTIONS, name, run)
+
+    def set(self, **values: Any) -> None:
+        """Constants of the module during this test."""
+        for name, value in values.items():
+            self.stack.monkeypatch.setattr(self.module, name, value)
+
+    def deliver(self, *records: dict[str, Any], context: Context | None = None) -> list[str]:
+        """Hand records to the function; the sequence numbers that it wants again."""
+        answer = self.module.handler({"Records": list(records)}, context or Context())
+        assert answer.keys() == {"batchItemFailures"}
+        return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+    def run(
+        self, row: dict[str, Any] | None = None, *, context: Context | None = None
+    ) -> dict[str, Any]:
+        """Store one request, deliver its record, and give its row afterwards."""
+        row = row or request()
+        self.stack.put("requests", row)
+        assert self.deliver(record(row), context=context) == []
+        return self.stack.request(row["request_id"], row["owner"])
+
+    def sweep(self, context: Context | None = None) -> dict[str, int]:
+        answer = self.module.handler({"sweep": "leases"}, context or Context())
+        swept: dict[str, int] = answer["swept"]
+        return swept
+
+    def terminal(self, connection_id: str = "conn-1") -> list[dict[str, Any]]:
+        """The `complete` and `error` messages of a connection."""
+        heard = self.sockets.to(connection_id)
+        return [message for message in heard if message["type"] in ("complete", "error")]
+
+
+def record(
+    row: dict[str, Any], sequence: str = "100", old: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The stream record of a row that became PENDING."""
+    found = event("processor", "delay-completed")["Records"][0]
+    found["eventName"] = "MODIFY" if old else "INSERT"
+    found["dynamodb"] |= {"NewImage": to_item(row), "SequenceNumber": sequence}
+    found["dynamodb"]["Keys"] = to_item({name: row[name] for name in ("owner", "request_id")})
+    if old:
+        found["dynamodb"]["OldImage"] = to_item(old)
+    return found
+
+
+def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Polls a condition; fails when it does not come true in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        threading.Event().wait(0.01)

@@ -1,0 +1,1349 @@
+"""processor: one end per request whatever happens, live progress, leases, retries and sweeps."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import (
+    ConnectionClosedError,
+    EndpointConnectionError,
+    IncompleteReadError,
+    ReadTimeoutError,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jobplane_keys import MAX_MESSAGE_BYTES, in_flight_shard, owner_key, to_item
+from jobplane_models.messages import CompleteMessage, ErrorMessage, ProgressMessage
+from tests.unit.support import (
+    BUCKET,
+    MARK,
+    OWNER,
+    PREFIX,
+    Context,
+    Output,
+    Processor,
+    Run,
+    Stack,
+    client_error,
+    connection,
+    ended,
+    event,
+    record,
+    request,
+    subscription,
+    until,
+)
+
+# The state machine
+
+
+def test_a_pending_request_is_completed(processor: Processor) -> None:
+    """The row ends with its result and without its lease."""
+    row = processor.run(request(payload={"seconds": 0, "steps": 2}))
+
+    assert row["status"] == "COMPLETED"
+    assert json.loads(row["result"]) == {"seconds": 0, "steps": 2}
+    assert row["attempts"] == 1
+    assert row["started_at"] <= row["ended_at"]
+    assert not {"lease_owner", "lease_until", "lease_shard", "error"} & row.keys()
+
+
+def test_the_statuses_come_in_order(processor: Processor, stack: Stack) -> None:
+    """PENDING → PROCESSING → COMPLETED, each by a conditional update."""
+    calls = stack.calls(processor.module.dynamodb)
+    processor.run()
+
+    updates = calls.of("UpdateItem")
+    assert all("ConditionExpression" in update for update in updates)
+    assert statuses(updates) == ["PROCESSING", "COMPLETED"]
+
+
+def statuses(updates: Iterable[dict[str, Any]]) -> list[str]:
+    """The statuses that a series of updates sets."""
+    found = []
+    for update in updates:
+        values = update["ExpressionAttributeValues"]
+        if "status = :set_status" in update["UpdateExpression"]:
+            found.append(values[":set_status"]["S"])
+        elif ":until" in values:
+            found.append("PROCESSING")
+    return found
+
+
+def test_a_failure_goes_by_way_of_retrying(processor: Processor, stack: Stack) -> None:
+    """PROCESSING → RETRYING → PROCESSING → COMPLETED."""
+    processor.action("delay", failing(TimeoutError(), times=1))
+    calls = stack.calls(processor.module.dynamodb)
+    processor.run()
+    assert statuses(calls.of("UpdateItem")) == [
+        "PROCESSING", "RETRYING", "PROCESSING", "COMPLETED",
+    ]  # fmt: skip
+
+
+def failing(*errors: BaseException, times: int = 1) -> Run:
+    """A job that raises each error in turn, `times` over, and then succeeds."""
+    left = [*errors] * times
+
+    def run(job: Any) -> Any:
+        if left:
+            raise left.pop(0)
+        return {"fine": True}
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        request(status="PROCESSING", attempts=1, lease_owner="other"),
+        request(status="RETRYING", attempts=1, lease_owner="other"),
+        request(status="RETRYING", attempts=1),
+        ended(),
+        ended(status="FAILED"),
+        ended(status="CANCELLED"),
+    ],
+    ids=lambda row: row["status"],
+)
+def test_a_lost_condition_is_success(
+    processor: Processor, stack: Stack, row: dict[str, Any]
+) -> None:
+    """A request that another worker has, or that has ended, is left alone, and nobody hears."""
+    assert processor.run(row) == row
+    assert stack.sockets.attempts == {}
+
+
+@pytest.mark.parametrize("status", ["PROCESSING", "RETRYING"])
+def test_an_expired_lease_can_be_taken(processor: Processor, status: str) -> None:
+    """A worker that is gone does not keep its request."""
+    row = processor.run(
+        request(status=status, attempts=1, lease_owner="gone", lease_until=int(time.time()) - 1)
+    )
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
+
+
+def test_a_request_that_has_expired_is_not_made_again(processor: Processor, stack: Stack) -> None:
+    """A record without its row writes nothing."""
+    assert processor.deliver(record(request())) == []
+    assert stack.items("requests") == []
+
+
+def test_the_same_record_again_changes_nothing(processor: Processor, stack: Stack) -> None:
+    """A repeated delivery finds the end and posts no second message."""
+    row = processor.run()
+    assert processor.deliver(record(request())) == []
+    assert stack.request() == row
+    assert len(processor.terminal()) == 1
+
+
+def test_the_same_record_twice_in_a_batch_runs_once(processor: Processor, stack: Stack) -> None:
+    """INSERT and the change back to PENDING may come together."""
+    stack.put("requests", request())
+    runs: list[str] = []
+    processor.action("delay", lambda job: runs.append(job.request_id) or {})
+    assert processor.deliver(record(request(), "1"), record(request(), "2", request())) == []
+    assert runs == ["req-1"]
+
+
+def test_a_terminal_state_set_meanwhile_stays(processor: Processor, stack: Stack) -> None:
+    """What ended while the job ran keeps its end; the worker says nothing."""
+    final = ended(status="CANCELLED")
+
+    def run(job: Any) -> Any:
+        stack.put("requests", final)
+        return {"late": True}
+
+    processor.action("delay", run)
+    assert processor.run() == final
+    assert processor.terminal() == []
+
+
+def test_a_worker_that_lost_its_lease_stops(processor: Processor, stack: Stack) -> None:
+    """It learns at its next progress, writes nothing more and posts nothing more."""
+    stopped: list[BaseException] = []
+    theirs = request(
+        status="PROCESSING", attempts=2, lease_owner="other", lease_until=int(time.time()) + 100
+    )
+
+    def run(job: Any) -> Any:
+        job.report(10, "Mine")
+        processor.sockets.wait_for(lambda: len(processor.sockets.posts) == 1)
+        stack.put("requests", theirs)
+        try:
+            until(lambda: job.report(50, "Still mine?"))
+        except BaseException as error:
+            stopped.append(error)
+            raise
+
+    processor.action("delay", run)
+    assert processor.run() == theirs
+    assert isinstance(stopped[0], processor.module.LeaseLostError)
+    assert [message["message"] for message in processor.sockets.to("conn-1")] == ["Mine"]
+
+
+def test_an_unknown_action_fails_at_once(processor: Processor) -> None:
+    """A request that no worker knows is not tried again."""
+    row = processor.run(request(action="reboot"))
+    assert (row["status"], row["error"]["code"], row["attempts"]) == (
+        "FAILED", "PROCESSING_FAILED", 1,
+    )  # fmt: skip
+
+
+def test_a_second_registration_of_a_name_fails(processor: Processor) -> None:
+    """Two jobs can't share a name."""
+    with pytest.raises(ValueError, match="delay"):
+        processor.module.action("delay")(lambda job: {})
+
+
+def test_every_queued_action_has_a_worker(processor: Processor, stack: Stack) -> None:
+    """What the router enqueues, the processor runs."""
+    actions = stack.function("router").ACTIONS.values()
+    queued = {found.name for found in actions if found.mode == "async" or found.forcible}
+    assert queued == set(processor.module.ACTIONS)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["delay-completed", "delay-failed", "echo-completed", "back-from-retrying", "delivered-again"],
+)
+def test_example_events_are_taken(processor: Processor, case: str) -> None:
+    """The example records are as the stream sends them."""
+    assert processor.module.handler(event("processor", case), Context()) == {
+        "batchItemFailures": []
+    }
+
+
+# Leases
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(600, 120), (60, 60)])
+def test_a_lease_ends_with_the_invocation_at_the_latest(
+    processor: Processor, stack: Stack, seconds: int, expected: int
+) -> None:
+    """`lease_until` is two minutes away, or the rest of the invocation."""
+    held: list[dict[str, Any]] = []
+    processor.action("delay", lambda job: held.append(stack.request()) or {})
+    processor.run(context=Context(seconds=seconds))
+
+    (row,) = held
+    assert row["lease_owner"] == "invocation-1"
+    assert expected - 3 <= row["lease_until"] - time.time() <= expected + 1
+    assert row["lease_shard"] == in_flight_shard(f"{OWNER}#req-1")
+
+
+def test_progress_renews_the_lease(processor: Processor, stack: Stack) -> None:
+    """Each progress write moves `lease_until` on."""
+    held: list[int] = []
+
+    def run(job: Any) -> Any:
+        aged = stack.request() | {"lease_until": int(time.time()) + 1}
+        stack.put("requests", aged)
+        job.report(50, "Half")
+        processor.sockets.wait_for(lambda: len(processor.sockets.posts) == 1)
+        held.append(stack.request()["lease_until"])
+        return {}
+
+    processor.action("delay", run)
+    processor.run()
+    assert held[0] > time.time() + 100
+
+
+def test_a_silent_job_keeps_its_lease(processor: Processor, stack: Stack) -> None:
+    """Without any progress the lease is renewed when half of it is over."""
+    processor.set(LEASE_SECONDS=2)
+
+    def run(job: Any) -> Any:
+        first = stack.request()["lease_until"]
+        until(lambda: stack.request()["lease_until"] > first)
+        return {}
+
+    processor.action("delay", run)
+    assert processor.run()["status"] == "COMPLETED"
+    assert processor.sockets.kinds() == ["complete"]
+
+
+def test_near_its_deadline_an_invocation_does_not_renew_without_end(
+    processor: Processor, stack: Stack
+) -> None:
+    """A lease that can't be longer than the invocation is not written again and again."""
+    calls = stack.calls(processor.module.dynamodb)
+    row = request(payload={"seconds": 0.5, "steps": 1})
+    assert processor.run(row, context=Context(seconds=40))["status"] == "COMPLETED"
+    assert calls.counts()["UpdateItem"] <= 4
+
+
+# Retries
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        client_error("ProvisionedThroughputExceededException", 400),
+        client_error("ThrottlingException", 400),
+        client_error("SlowDown", 503),
+        client_error("TransactionConflictException", 400),
+        client_error("Whatever", 500),
+        client_error("Whatever", 503),
+        EndpointConnectionError(endpoint_url="https://x"),
+        ConnectionClosedError(endpoint_url="https://x"),
+        ReadTimeoutError(endpoint_url="https://x"),
+        IncompleteReadError(actual_bytes=1, expected_bytes=2),
+        ConnectionResetError(),
+        BrokenPipeError(),
+        TimeoutError(),
+    ],
+    ids=repr,
+)
+def test_a_transient_failure_is_tried_again(processor: Processor, error: BaseException) -> None:
+    """Throttling, broken connections, timeouts and 5xx cost an attempt and nothing else."""
+    processor.action("delay", failing(error))
+    row = processor.run()
+
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
+    assert "error" not in row
+    assert processor.sockets.kinds() == ["complete"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError(MARK),
+        KeyError(MARK),
+        client_error("AccessDeniedException", 400),
+        client_error("ValidationException", 400),
+        client_error("NoSuchKey", 404),
+        RecursionError(MARK),
+    ],
+    ids=repr,
+)
+def test_any_other_failure_ends_the_request(
+    processor: Processor, output: Output, error: BaseException
+) -> None:
+    """It fails at once, without its text; the log has it under the request's id."""
+    processor.action("delay", failing(error))
+    row = processor.run()
+
+    assert (row["status"], row["attempts"]) == ("FAILED", 1)
+    assert row["error"] == {
+        "code": "PROCESSING_FAILED", "message": "The job failed", "retryable": False,
+    }  # fmt: skip
+    assert MARK not in json.dumps(processor.sockets.posts)
+    (line,) = output.logged("attempt failed")
+    assert MARK in line["stack"]
+    assert (line["request_id"], line["tenant_id"], line["user_id"]) == (
+        "req-1", "tenant-1", "user-1",
+    )  # fmt: skip
+
+
+def test_attempts_come_to_an_end(processor: Processor) -> None:
+    """After the last attempt the client hears of the last failure, once."""
+    runs: list[int] = []
+
+    def run(job: Any) -> Any:
+        runs.append(job.row["attempts"])
+        raise client_error("ThrottlingException", 400)
+
+    processor.action("delay", run)
+    row = processor.run()
+
+    assert runs == [1, 2, 3, 4]
+    assert row["status"] == "FAILED"
+    assert (row["error"]["code"], row["error"]["retryable"]) == ("SERVICE_UNAVAILABLE", True)
+    (message,) = processor.sockets.to("conn-1")
+    assert message["error"] == row["error"]
+
+
+def test_a_job_s_own_transient_failure_keeps_its_text(processor: Processor) -> None:
+    """The diagnostic may fail transiently on purpose."""
+    payload = {"seconds": 0, "steps": 2, "fail_at": 1, "transient": True}
+    row = processor.run(request(payload=payload))
+    assert row["attempts"] == 4
+    assert row["error"]["message"] == "Failed at step 1 of 2, as asked"
+
+
+@given(attempt=st.integers(min_value=1, max_value=60))
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
+)
+def test_backoff_is_full_jitter_below_a_cap(processor: Processor, attempt: int) -> None:
+    """Anything up to the exponential delay, and never above the cap."""
+    processor.set(BACKOFF_BASE_SECONDS=1.0)
+    wait = processor.module.backoff_seconds(attempt)
+    assert 0 <= wait <= min(30.0, 2.0 ** (attempt - 1))
+
+
+def test_a_wait_that_does_not_fit_is_left_to_the_sweeper(
+    processor: Processor, stack: Stack
+) -> None:
+    """The request waits without an owner, and this invocation is done with it."""
+    processor.action("delay", failing(TimeoutError()))
+    processor.set(backoff_seconds=lambda attempt: 500.0)
+    row = processor.run()
+
+    assert (row["status"], row["attempts"]) == ("RETRYING", 1)
+    assert "lease_owner" not in row
+    assert 490 < row["lease_until"] - time.time() <= 500
+    assert processor.sockets.posts == []
+
+
+def test_a_parked_request_comes_back_by_the_sweeper(processor: Processor, stack: Stack) -> None:
+    """Not before its time; then it is PENDING again, which reaches the stream."""
+    processor.action("delay", failing(TimeoutError()))
+    processor.set(backoff_seconds=lambda attempt: 500.0)
+    row = processor.run()
+    assert processor.sweep() == {}
+
+    stack.put("requests", row | {"lease_until": int(time.time()) - 1})
+    assert processor.sweep() == {"requeued": 1}
+    waiting = stack.request()
+    assert waiting["status"] == "PENDING"
+    assert processor.deliver(record(waiting, old=row)) == []
+    assert (stack.request()["status"], stack.request()["attempts"]) == ("COMPLETED", 2)
+
+
+def test_out_of_time_puts_the_request_back(processor: Processor, stack: Stack) -> None:
+    """A job that notices the end of its invocation waits for the next one; its client, too."""
+
+    def run(job: Any) -> Any:
+        job.report(30, "Working")
+        processor.set(SAFETY_SECONDS=1e9, MIN_WORK_SECONDS=1e9)
+        job.check()
+
+    processor.action("delay", run)
+    row = processor.run()
+
+    assert (row["status"], row["progress"]["percentage"]) == ("RETRYING", 30)
+    assert processor.terminal() == []
+
+
+def test_out_of_time_for_the_last_time_is_a_timeout(processor: Processor) -> None:
+    """TIMEOUT is what the client hears when every attempt was too short."""
+
+    def run(job: Any) -> Any:
+        processor.set(SAFETY_SECONDS=1e9)
+        job.check()
+
+    processor.action("delay", run)
+    row = processor.run(request(attempts=3))
+    assert (row["status"], row["error"]["code"], row["error"]["retryable"]) == (
+        "FAILED", "TIMEOUT", True,
+    )  # fmt: skip
+
+
+def test_a_subscription_s_transaction_does_not_end_an_attempt(
+    processor: Processor, stack: Stack
+) -> None:
+    """A write that meets a transaction on the same row is tried again."""
+    failed = stack.fail(
+        processor.module.dynamodb, "UpdateItem", "TransactionConflictException", times=3
+    )
+    row = processor.run(request(payload={"seconds": 0, "steps": 1}))
+    assert failed["UpdateItem"] == 3
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
+
+
+def test_progress_that_can_not_be_written_costs_an_attempt(
+    processor: Processor, stack: Stack
+) -> None:
+    """A table that is throttled for long ends the attempt, not the request."""
+
+    def run(job: Any) -> Any:
+        if job.row["attempts"] == 1:
+            stack.fail(processor.module.dynamodb, "UpdateItem", times=1)
+            until(lambda: job.report(10, "Lost"))
+        return {}
+
+    processor.action("delay", run)
+    row = processor.run()
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
+
+
+# Cancellation
+
+
+def test_a_request_cancelled_before_it_began_is_not_run(processor: Processor) -> None:
+    """The flag is seen when it is taken."""
+    processor.action("delay", failing(AssertionError("it ran")))
+    row = processor.run(request(cancel_requested=True))
+
+    assert (row["status"], row["error"]["code"]) == ("CANCELLED", "CANCELLED")
+    assert [m["error"]["code"] for m in processor.terminal()] == ["CANCELLED"]
+
+
+def test_a_running_job_is_cancelled_at_its_next_progress(
+    processor: Processor, stack: Stack
+) -> None:
+    """The job's own clean-up runs, then the request ends CANCELLED."""
+    cleaned: list[bool] = []
+
+    def run(job: Any) -> Any:
+        job.report(10, "Begun")
+        stack.put("requests", stack.request() | {"cancel_requested": True})
+        try:
+            until(lambda: job.report(20, "Going on"))
+        finally:
+            cleaned.append(True)
+
+    processor.action("delay", run)
+    row = processor.run()
+
+    assert cleaned == [True]
+    assert row["status"] == "CANCELLED"
+    assert [m["error"]["code"] for m in processor.terminal()] == ["CANCELLED"]
+
+
+def test_a_waiting_job_is_cancelled_without_progress(processor: Processor, stack: Stack) -> None:
+    """The renewal of the lease sees the flag, too, and ends a wait."""
+    processor.set(LEASE_SECONDS=2)
+
+    def run(job: Any) -> Any:
+        stack.put("requests", stack.request() | {"cancel_requested": True})
+        job.sleep(60)
+
+    processor.action("delay", run)
+    started = time.monotonic()
+    assert processor.run()["status"] == "CANCELLED"
+    assert time.monotonic() - started < 30
+
+
+# Progress
+
+
+def test_progress_is_stored_and_posted(processor: Processor, stack: Stack) -> None:
+    """The row and the message say the same, and fit the protocol's model."""
+    seen: list[dict[str, Any]] = []
+
+    def run(job: Any) -> Any:
+        job.report(12.345, "Receiving", step="one")
+        processor.sockets.wait_for(lambda: len(processor.sockets.posts) == 1)
+        seen.append(stack.request()["progress"])
+        return {}
+
+    processor.action("delay", run)
+    processor.run()
+    message = processor.sockets.to("conn-1")[0]
+
+    ProgressMessage.model_validate(message)
+    assert message["metadata"] == {"step": "one"}
+    for name in ("seq", "percentage", "message"):
+        assert message[name] == seen[0][name]
+    assert (message["seq"], message["percentage"]) == (1, 12.35)
+
+
+def test_the_first_and_the_last_progress_are_never_dropped(processor: Processor) -> None:
+    """A job that is done before anything was written still shows where it began and ended."""
+
+    def run(job: Any) -> Any:
+        for percentage in range(0, 101, 10):
+            job.report(percentage, f"At {percentage}")
+        return {}
+
+    processor.action("delay", run)
+    processor.run()
+    shown = [m["percentage"] for m in processor.sockets.to("conn-1") if m["type"] == "progress"]
+    assert (shown[0], shown[-1]) == (0, 100)
+
+
+def test_progress_is_coalesced_to_ten_a_second(processor: Processor) -> None:
+    """However often a job reports, the newest wins, ten times a second."""
+    elapsed: list[float] = []
+
+    def run(job: Any) -> Any:
+        started = time.monotonic()
+        while (passed := time.monotonic() - started) < 0.45:
+            job.report(100 * passed, "Going on")
+        job.report(99, "Nearly")
+        elapsed.append(time.monotonic() - started)
+        return {}
+
+    processor.action("delay", run)
+    processor.run()
+    shown = [m["percentage"] for m in processor.sockets.to("conn-1") if m["type"] == "progress"]
+    # One at the start, one per interval, one at the end.
+    assert 2 <= len(shown) <= elapsed[0] / 0.1 + 2
+    assert shown[-1] == 99
+
+
+def test_progress_is_clamped_and_never_falls(processor: Processor) -> None:
+    """Below 0, above 100, backwards and not a number all have a meaning."""
+    given = [math.nan, -5, 10, 5, math.nan, math.inf, -math.inf, 42.5, 250]
+
+    def run(job: Any) -> Any:
+        for number, percentage in enumerate(given, 1):
+            job.report(percentage, "Going on")
+            processor.sockets.wait_for(lambda n=number: len(processor.sockets.posts) == n)  # type: ignore[misc]
+        return {}
+
+    processor.action("delay", run)
+    processor.run()
+    shown = [m["percentage"] for m in processor.sockets.to("conn-1") if m["type"] == "progress"]
+    assert shown == [0, 0, 10, 10, 10, 10, 10, 42.5, 100]
+
+
+def test_one_progress_update_costs_one_write_and_one_post_per_listener(
+    processor: Processor, stack: Stack
+) -> None:
+    """Three reports to three subscribers and the origin: three updates, three posts each."""
+    others = ["conn-2", "conn-3", "conn-4"]
+    stack.put("connections", *map(connection, others))
+    stack.put("subscriptions", *(subscription("req-1", who) for who in others))
+
+    def run(job: Any) -> Any:
+        for number in range(1, 4):
+            job.report(number * 10, "Going on")
+            processor.sockets.wait_for(lambda n=number: len(processor.sockets.posts) == 4 * n)  # type: ignore[misc]
+        return {}
+
+    processor.action("delay", run)
+    calls = stack.calls(processor.module.dynamodb)
+    processor.run(request(subscriber_count=3))
+
+    taken_and_ended = 2
+    assert calls.counts() == {"UpdateItem": 3 + taken_and_ended, "Query": 4}
+    assert processor.sockets.attempts == dict.fromkeys(["conn-1", *others], 4)
+
+
+def test_without_subscribers_nobody_is_looked_up(processor: Processor, stack: Stack) -> None:
+    """The count on the row saves the query."""
+    calls = stack.calls(processor.module.dynamodb)
+    processor.run()
+    assert "Query" not in calls.counts()
+
+
+def test_a_subscriber_who_comes_later_hears_the_rest(processor: Processor, stack: Stack) -> None:
+    """The next progress write learns the new count."""
+    stack.put("connections", connection("conn-2"))
+
+    def run(job: Any) -> Any:
+        job.report(10, "Alone")
+        processor.sockets.wait_for(lambda: len(processor.sockets.to("conn-1")) == 1)
+        stack.put("subscriptions", subscription("req-1", "conn-2"))
+        stack.put("requests", stack.request() | {"subscriber_count": 1})
+        job.report(20, "Together")
+        processor.sockets.wait_for(lambda: len(processor.sockets.to("conn-2")) == 1)
+        return {}
+
+    processor.action("delay", run)
+    processor.run()
+    assert [m.get("message") for m in processor.sockets.to("conn-2")] == ["Together", None]
+    assert processor.sockets.kinds("conn-2") == ["progress", "complete"]
+
+
+def test_seq_is_strictly_increasing_across_attempts(processor: Processor) -> None:
+    """A client can drop what it has seen, whoever worked on the request."""
+
+    def run(job: Any) -> Any:
+        for step in range(3):
+            job.report(30 * step, f"Attempt {job.row['attempts']}")
+        if job.row["attempts"] < 4:
+            raise TimeoutError
+        return {}
+
+    processor.action("delay", run)
+    processor.run()
+    heard = processor.sockets.to("conn-1")
+    numbers = [message["seq"] for message in heard]
+
+    assert numbers == sorted(set(numbers))
+    assert [m["type"] for m in heard][-1] == "complete"
+    assert len(processor.terminal()) == 1
+    percentages = [m["percentage"] for m in heard if m["type"] == "progress"]
+    assert percentages == sorted(percentages)
+
+
+# Connections that are gone
+
+
+def test_a_connection_that_is_gone_does_not_stop_the_job(
+    processor: Processor, stack: Stack
+) -> None:
+    """410: its row and subscriptions go, no more posts, and the result waits."""
+    stack.put("requests", request("req-0", subscriber_count=1))
+    stack.put("subscriptions", subscription("req-0", "conn-1"))
+    stack.sockets.gone.add("conn-1")
+
+    def run(job: Any) -> Any:
+        for number in range(1, 4):
+            job.report(number, "Going on")
+            until(lambda n=number: stack.request()["progress"]["seq"] == n)  # type: ignore[misc]
+        return {"kept": True}
+
+    stack.put("requests", request(progress={"seq": 0, "percentage": 0}))
+    processor.action("delay", run)
+    row = processor.run(request(progress={"seq": 0, "percentage": 0}))
+
+    assert row["status"] == "COMPLETED"
+    assert json.loads(row["result"]) == {"kept": True}
+    assert stack.sockets.attempts == {"conn-1": 1}
+    assert stack.items("connections") == []
+    assert stack.items("subscriptions") == []
+    assert stack.request("req-0")["subscriber_count"] == 0
+
+
+def test_subscribers_hear_when_the_origin_is_gone(processor: Processor, stack: Stack) -> None:
+    """One lost connection is nobody else's loss."""
+    stack.put("connections", connection("conn-2"))
+    stack.put("subscriptions", subscription("req-1", "conn-2"))
+    stack.sockets.gone.add("conn-1")
+    processor.run(request(subscriber_count=1))
+    assert processor.sockets.kinds("conn-2")[-1] == "complete"
+
+
+@pytest.mark.parametrize(("status", "code"), [(429, "LimitExceededException"), (500, "Internal")])
+def test_a_post_that_fails_is_counted_and_forgotten(
+    processor: Processor, stack: Stack, output: Output, status: int, code: str
+) -> None:
+    """A throttled or broken socket stays in the table; the job completes."""
+    stack.sockets.failing["conn-1"] = (status, code)
+    assert processor.run()["status"] == "COMPLETED"
+    assert len(stack.items("connections")) == 1
+    assert output.metric("PostFailed")
+    assert output.logged("message not delivered")[0]["connections"] == {"conn-1": code}
+
+
+def test_listeners_that_can_not_be_read_cost_no_attempt(
+    processor: Processor, stack: Stack, output: Output
+) -> None:
+    """The origin still hears everything."""
+    stack.fail(processor.module.dynamodb, "Query")
+    row = processor.run(request(subscriber_count=1))
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
+    assert processor.sockets.kinds()[-1] == "complete"
+    assert output.logged("subscribers not read")
+
+
+# Ends and results
+
+
+def test_a_completed_request_is_told_once(processor: Processor) -> None:
+    """`complete` carries the result and the last seq."""
+    row = processor.run()
+    (message,) = processor.terminal()
+    CompleteMessage.model_validate(message)
+    assert (message["success"], message["seq"]) == (True, row["seq"])
+    assert message["result"] == json.loads(row["result"])
+
+
+def test_a_failed_request_is_told_once(processor: Processor) -> None:
+    """`error` carries code, text and seq."""
+    row = processor.run(request(payload={"seconds": 0, "steps": 3, "fail_at": 2}))
+    (message,) = processor.terminal()
+    ErrorMessage.model_validate(message)
+    assert message["error"] == row["error"]
+    assert message["seq"] == row["seq"]
+
+
+def test_echo_and_health_come_back_by_the_queue(processor: Processor, stack: Stack) -> None:
+    """The forced async forms give what the sync ones do."""
+    stack.put("requests", request("req-2", "health", {}))
+    processor.run(request("req-1", "echo", {"a": ["ü", 1.5]}))
+    assert processor.deliver(record(request("req-2", "health", {}))) == []
+
+    echo, health = (message["result"] for message in processor.terminal())
+    assert (echo["echo"], echo["action"]) == ({"a": ["ü", 1.5]}, "echo")
+    assert (health["status"], health["checks"]["queue"]["status"]) == ("healthy", "healthy")
+
+
+def test_an_echo_gets_no_links_made(processor: Processor) -> None:
+    """What looks like an object's key is the client's own text, in the row and in the message."""
+    payload = {"key": "results/of-others.json", "url_key": "reports/theirs.csv"}
+    row = processor.run(request(action="echo", payload=payload))
+    (message,) = processor.terminal()
+    assert message["result"]["echo"] == payload
+    assert row["has_links"] is False
+
+
+@pytest.mark.parametrize(("size", "on_the_row"), [(150_000, True), (310_000, False)])
+def test_a_large_result_lies_in_the_bucket(
+    processor: Processor, stack: Stack, size: int, on_the_row: bool
+) -> None:
+    """Above 96 KB the message is a link; above 300 KB the row holds no copy."""
+    text = "ü" * (size // 2)
+    processor.action("delay", lambda job: {"text": text})
+    row = processor.run()
+    (message,) = processor.terminal()
+
+    assert json.loads(stack.object(row["result_key"])) == {"text": text}
+    assert row["result_key"].startswith("results/requests/")
+    assert ("result" in row) == on_the_row
+    assert list(message["result"]) == ["url"]
+    assert row["result_key"].rpartition("/")[2] in message["result"]["url"]
+
+
+def test_a_result_at_the_message_limit_is_sent(processor: Processor) -> None:
+    """Up to 96 KB it travels whole."""
+    frame = len(json.dumps({"t": ""}))
+    processor.action("delay", lambda job: {"t": "x" * (MAX_MESSAGE_BYTES - frame)})
+    row = processor.run()
+    assert "result_key" not in row
+    assert len(processor.terminal()[0]["result"]["t"]) == MAX_MESSAGE_BYTES - frame
+
+
+def test_ends_are_counted_and_timed(processor: Processor, output: Output) -> None:
+    """RequestCompleted, RequestFailed, RequestRetried, QueueLatency and ProcessingLatency."""
+    processor.action("delay", failing(TimeoutError()))
+    processor.run()
+    processor.run(request("req-2", action="reboot"))
+
+    assert len(output.metric("RequestCompleted")) == 1
+    assert len(output.metric("RequestRetried")) == 1
+    assert len(output.metric("RequestFailed")) == 1
+    assert all(line["QueueLatency"] >= -1 for line in output.metric("QueueLatency"))
+    assert output.metric("ProcessingLatency")[0]["Action"] == "delay"
+
+
+# Records
+
+
+BROKEN: dict[str, Any] = {
+    "nothing": {},
+    "no image": {"dynamodb": {"SequenceNumber": "7"}},
+    "empty image": {"dynamodb": {"SequenceNumber": "7", "NewImage": {}}},
+    "no sequence number": {"dynamodb": {"NewImage": to_item(request())}},
+    "unknown type": {"dynamodb": {"SequenceNumber": "7", "NewImage": {"owner": {"X": 1}}}},
+    "no owner key": {
+        "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request(owner="nobody"))}
+    },
+    "owner no text": {
+        "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request() | {"owner": 5})}
+    },
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_an_unreadable_record_goes_to_the_failure_queue(
+    processor: Processor, stack: Stack, output: Output, fault: str
+) -> None:
+    """The rest of the batch is worked on, and the shard goes on."""
+    stack.put("requests", request("req-1"), request("req-2"))
+    batch = [record(request("req-1"), "1"), BROKEN[fault], record(request("req-2"), "9")]
+
+    assert processor.deliver(*batch) == []
+    assert {row["status"] for row in stack.items("requests")} == {"COMPLETED"}
+    (message,) = stack.messages("requests-failed")
+    assert message["record"] == BROKEN[fault]
+    assert output.metric("RecordRefused")
+
+
+def test_the_unreadable_example_is_refused(processor: Processor, stack: Stack) -> None:
+    """The event of that name ends in the failure queue."""
+    answer = processor.module.handler(event("processor", "record-unreadable"), Context())
+    assert answer == {"batchItemFailures": []}
+    assert len(stack.messages("requests-failed")) == 1
+
+
+def test_a_batch_of_nothing_is_done(processor: Processor) -> None:
+    """No records, no failures."""
+    assert processor.deliver() == []
+
+
+def test_records_that_fail_are_named(processor: Processor, stack: Stack) -> None:
+    """Only they come again; the others are done."""
+    names = [f"req-{number}" for number in range(5)]
+    stack.put("requests", *map(request, names))
+    stack.fail(
+        processor.module.dynamodb,
+        "UpdateItem",
+        when=lambda body: '"req-1"' in body or '"req-3"' in body,
+    )
+    failures = processor.deliver(*(record(request(name), name[-1]) for name in names))
+
+    assert failures == ["1", "3"]
+    rows = {row["request_id"]: row["status"] for row in stack.items("requests")}
+    assert rows["req-0"] == rows["req-2"] == rows["req-4"] == "COMPLETED"
+
+
+def test_records_are_not_taken_when_time_is_short(processor: Processor, stack: Stack) -> None:
+    """They come again, untouched."""
+    stack.put("requests", request("req-1"), request("req-2"))
+    before = stack.everything()
+    batch = [record(request("req-1"), "1"), record(request("req-2"), "2")]
+
+    assert processor.deliver(*batch, context=Context(seconds=15)) == ["1", "2"]
+    assert stack.everything() == before
+
+
+def test_missing_configuration_fails_at_start(stack: Stack) -> None:
+    """The error is the variable's name."""
+    for name in ("DYNAMODB_TABLE", "FILES_BUCKET", "WEBHOOKS_QUEUE_URL", "FAILURES_QUEUE_URL",
+                 "WEBSOCKET_ENDPOINT"):  # fmt: skip
+        with pytest.raises(KeyError, match=name):
+            stack.function("processor", **{name: None})
+
+
+# The stream, as AWS reads it
+
+
+class Poller:
+    """Lambda's poller of one stream shard, after AWS's documentation.
+
+    With ReportBatchItemFailures the lowest failed sequence number is the checkpoint: everything
+    from it on is delivered again, done or not. With BisectBatchOnFunctionError a batch is split
+    before that, which costs no retry. What is left after the retries goes to the destination.
+    """
+
+    def __init__(self, handler: Callable[[Any, Any], Any], retries: int = 4) -> None:
+        self.handler = handler
+        self.retries = retries
+        self.destination: list[str] = []
+        self.invocations = 0
+
+    def read(self, records: list[dict[str, Any]]) -> None:
+        self._deliver(records, self.retries)
+
+    def _deliver(self, records: list[dict[str, Any]], retries: int) -> None:
+        rest = self._rest(records)
+        if not rest:
+            return
+        if len(rest) > 1:
+            half = len(rest) // 2
+            self._deliver(rest[:half], retries)
+            self._deliver(rest[half:], retries)
+        elif retries:
+            self._deliver(rest, retries - 1)
+        else:
+            self.destination += map(sequence_of, rest)
+
+    def _rest(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        self.invocations += 1
+        context = Context(aws_request_id=f"invocation-{self.invocations}")
+        try:
+            answer = self.handler({"Records": records}, context)
+        except Exception:
+            return records
+        named = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
+        known = [sequence_of(found) for found in records]
+        if not named <= set(known):
+            # An identifier that is in no record counts as a failure of the whole batch.
+            return records
+        failed = [number for number, sequence in enumerate(known) if sequence in named]
+        return records[failed[0] :] if failed else []
+
+
+def sequence_of(found: dict[str, Any]) -> str:
+    sequence: str = found["dynamodb"]["SequenceNumber"]
+    return sequence
+
+
+@pytest.fixture
+def runs(processor: Processor) -> Iterator[list[str]]:
+    """Request ids in the order in which their jobs ran."""
+    ran: list[str] = []
+    processor.action("delay", lambda job: ran.append(job.request_id) or {})
+    yield ran
+
+
+def batch(stack: Stack, count: int = 10) -> list[dict[str, Any]]:
+    """So many stored requests, and their records."""
+    rows = [request(f"req-{number}") for number in range(count)]
+    stack.put("requests", *rows)
+    return [record(row, f"{1000 + number}") for number, row in enumerate(rows)]
+
+
+def told(processor: Processor) -> dict[str, int]:
+    """Terminal messages per request."""
+    counts: dict[str, int] = {}
+    for message in processor.terminal():
+        counts[message["request_id"]] = counts.get(message["request_id"], 0) + 1
+    return counts
+
+
+@pytest.mark.parametrize("stumbling", [{0}, {9}, {4}, {0, 9}, {1, 5, 8}, set(range(10))])
+def test_redelivery_from_the_checkpoint_loses_and_doubles_nothing(
+    processor: Processor, stack: Stack, runs: list[str], stumbling: set[int]
+) -> None:
+    """Records after a failed one are delivered again although they are done: nobody notices."""
+    records = batch(stack)
+    for number in stumbling:
+        stack.fail(
+            processor.module.dynamodb,
+            "UpdateItem",
+            times=2,
+            when=lambda body, name=f'"req-{number}"': name in body,  # type: ignore[misc]
+        )
+    poller = Poller(processor.module.handler)
+    poller.read(records)
+
+    everyone = {f"req-{number}" for number in range(10)}
+    assert sorted(runs) == sorted(everyone)
+    assert told(processor) == dict.fromkeys(everyone, 1)
+    assert {row["status"] for row in stack.items("requests")} == {"COMPLETED"}
+    assert poller.destination == []
+
+
+def test_one_unreadable_record_costs_the_others_nothing(
+    processor: Processor, stack: Stack, runs: list[str]
+) -> None:
+    """It is in the failure queue once, and no record is delivered twice for it."""
+    records = batch(stack)
+    records.insert(3, {"dynamodb": {"SequenceNumber": "1002.5"}})
+    poller = Poller(processor.module.handler)
+    poller.read(records)
+
+    assert poller.invocations == 1
+    assert len(runs) == 10
+    assert len(stack.messages("requests-failed")) == 1
+
+
+def test_what_the_poller_gives_up_is_found_by_the_sweeper(
+    processor: Processor, stack: Stack, runs: list[str]
+) -> None:
+    """A record that ends at the destination leaves its request PENDING, and it is run later."""
+    records = batch(stack)
+    throttled = stack.fail(
+        processor.module.dynamodb, "UpdateItem", times=50, when=lambda body: '"req-4"' in body
+    )
+    poller = Poller(processor.module.handler)
+    poller.read(records)
+
+    assert poller.destination == ["1004"]
+    assert len(runs) == 9
+    left = stack.request("req-4")
+    assert left["status"] == "PENDING"
+
+    throttled["UpdateItem"] = 50
+    stack.put("requests", left | {"lease_until": int(time.time()) - 1})
+    assert processor.sweep() == {"requeued": 1}
+    poller.read([record(stack.request("req-4"), "2000", left)])
+    assert sorted(runs) == sorted(f"req-{number}" for number in range(10))
+    assert set(told(processor).values()) == {1}
+
+
+def test_a_worker_that_dies_leaves_its_request_to_the_sweeper(
+    processor: Processor, stack: Stack, runs: list[str]
+) -> None:
+    """The process is gone in the middle of a job: no redelivery runs it while its lease lasts."""
+    records = batch(stack, 4)
+    died: list[str] = []
+
+    def run(job: Any) -> Any:
+        if job.request_id == "req-2" and not died:
+            died.append(job.request_id)
+            raise SystemExit
+        runs.append(job.request_id)
+        return {}
+
+    processor.action("delay", run)
+    poller = Poller(dying(processor.module.handler))
+    poller.read(records)
+    assert "req-2" not in runs
+    held = stack.request("req-2")
+    assert (held["status"], poller.destination) == ("PROCESSING", [])
+
+    stack.put("requests", held | {"lease_until": int(time.time()) - 1})
+    assert processor.sweep() == {"requeued": 1}
+    poller.read([record(stack.request("req-2"), "2000", held)])
+    assert sorted(runs) == ["req-0", "req-1", "req-2", "req-3"]
+    assert told(processor) == dict.fromkeys(runs, 1)
+
+
+def dying(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """The handler in a process whose end the poller sees as a failed invocation."""
+
+    def invoke(event: Any, context: Any) -> Any:
+        try:
+            return handler(event, context)
+        except SystemExit as end:
+            raise RuntimeError("Runtime exited") from end
+
+    return invoke
+
+
+# The sweeper
+
+
+def test_what_is_not_overdue_is_left_alone(processor: Processor, stack: Stack) -> None:
+    """Live leases and ended requests are none of its business."""
+    stack.put(
+        "requests",
+        request("req-1"),
+        request("req-2", status="PROCESSING", attempts=1, lease_owner="x"),
+        request("req-3", status="RETRYING", attempts=1),
+        ended("req-4"),
+    )
+    before = stack.everything()
+    assert processor.sweep() == {}
+    assert stack.everything() == before
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        request(lease_until=1),
+        request(lease_until=1, status="RETRYING", attempts=1),
+        request(lease_until=1, status="RETRYING", attempts=1, lease_owner="gone"),
+        request(lease_until=1, status="PROCESSING", attempts=3, lease_owner="gone"),
+    ],
+    ids=["never picked up", "due", "its worker is gone", "expired lease"],
+)
+def test_an_overdue_request_is_put_to_the_stream_again(
+    processor: Processor, stack: Stack, output: Output, row: dict[str, Any]
+) -> None:
+    """It becomes PENDING by way of RETRYING, which is what the stream's filter lets through."""
+    stack.put("requests", row)
+    calls = stack.calls(processor.module.dynamodb)
+
+    assert processor.sweep() == {"requeued": 1}
+    after = stack.request()
+    assert (after["status"], after["attempts"]) == ("PENDING", row["attempts"])
+    assert "lease_owner" not in after
+    assert time.time() + 290 < after["lease_until"] <= time.time() + 301
+    assert statuses(calls.of("UpdateItem")) == ["RETRYING", "PENDING"]
+    assert output.metric("RequestRequeued")
+    assert processor.sweep() == {}
+    assert stack.sockets.posts == []
+
+
+def test_a_request_whose_attempts_are_spent_fails(processor: Processor, stack: Stack) -> None:
+    """FAILED with TIMEOUT, and its client hears of it once."""
+    row = request(lease_until=1, status="PROCESSING", attempts=4, lease_owner="gone")
+    stack.put("requests", row | {"progress": {"seq": 6, "percentage": 60}})
+
+    assert processor.sweep() == {"failed": 1}
+    after = stack.request()
+    assert (after["status"], after["error"]["code"]) == ("FAILED", "TIMEOUT")
+    assert not {"lease_shard", "lease_until", "lease_owner"} & after.keys()
+    (message,) = processor.terminal()
+    assert message["seq"] == after["seq"] == 7
+    assert processor.sweep() == {}
+    assert len(processor.sockets.posts) == 1
+
+
+def test_the_document_of_a_spent_request_times_out_too(processor: Processor, stack: Stack) -> None:
+    """Nobody polls for an assembly whose worker is gone for good."""
+    stack.put(
+        "requests",
+        request(
+            action="process_assembly",
+            assembly_id="a" * 64,
+            lease_until=1,
+            status="PROCESSING",
+            attempts=4,
+            lease_owner="gone",
+        ),
+    )
+    stack.put(
+        "assemblies",
+        {
+            "assembly_id": "a" * 64,
+            "owner": OWNER,
+            "user_id": "user-1",
+            "tenant_id": "tenant-1",
+            "created_at": "2026-11-22T10:00:00.000Z",
+            "template_id": "tpl_archive",
+            "request_id": "req-1",
+            "execution": 1,
+            "rev": 3,
+            "lease_until": 1,
+            "current_step": "hashed",
+            "message": "Processing: hashed",
+            "ttl": int(time.time()) + 1000,
+        },
+    )
+    assert processor.sweep() == {"failed": 1}
+    document = stack.get("assemblies", assembly_id="a" * 64)
+    assert (document["error"], document["rev"]) == ("TIMEOUT", 4)
+    assert not {"lease_until", "current_step", "ok"} & document.keys()
+    assert [m["assembly_id"] for m in stack.messages("webhooks")] == ["a" * 64]
+
+
+def test_every_shard_is_swept(processor: Processor, stack: Stack) -> None:
+    """Wherever a request's key falls in the sharded index, it is found."""
+    rows = [request(f"req-{number}", lease_until=1) for number in range(40)]
+    assert len({row["lease_shard"] for row in rows}) == 4
+    stack.put("requests", *rows)
+    assert processor.sweep() == {"requeued": 40}
+
+
+def test_a_sweep_that_runs_out_of_time_goes_on_next_minute(
+    processor: Processor, stack: Stack
+) -> None:
+    """It stops cleanly and counts what it did."""
+    stack.put("requests", request(lease_until=1))
+    assert processor.sweep(Context(seconds=10)) == {}
+    assert processor.sweep() == {"requeued": 1}
+
+
+def test_a_request_that_moved_since_the_index_was_written_is_left(
+    processor: Processor, stack: Stack
+) -> None:
+    """The item, read consistently, decides."""
+    final = ended()
+    stack.put("requests", final)
+    invocation = processor.module.Invocation.of(Context())
+    assert processor.module.sweep_one(OWNER, "req-1", invocation) == "moved"
+    assert processor.module.sweep_one(OWNER, "req-0", invocation) == "moved"
+    assert stack.request() == final
+
+
+def test_one_request_that_can_not_be_swept_keeps_no_other(
+    processor: Processor, stack: Stack, output: Output
+) -> None:
+    """A row that another program wrote badly does not stop the schedule."""
+    whole = [request(f"req-{number}", lease_until=1) for number in range(8)]
+    broken = request("req-bad", lease_until=1, status="PROCESSING", attempts=None)
+    stack.put("requests", broken, *whole)
+
+    assert processor.sweep() == {"requeued": 8, "stuck": 1}
+    assert output.logged("overdue request not dealt with")[0]["request_id"] == "req-bad"
+
+
+@pytest.mark.parametrize(
+    "case", ["sweep-nothing", "sweep-puts-back", "sweep-never-picked-up", "sweep-fails"]
+)
+def test_the_schedule_s_event_is_understood(processor: Processor, case: str) -> None:
+    """The example events of the schedule lead to a sweep."""
+    assert processor.module.handler(event("processor", case), Context()) == {"swept": {}}
+
+
+# Reports
+
+
+DAYS = ("2026-10-31", "2026-11-01", "2026-11-15", "2026-11-30", "2026-12-01")
+
+
+@pytest.fixture
+def history(stack: Stack) -> None:
+    """On each of five days a completed delay and a failed echo; two assemblies; two tenants."""
+    for tenant in ("tenant-1", "tenant-2"):
+        owner = owner_key(tenant, "user-5")
+        for day in DAYS:
+            common = {"owner": owner, "tenant_id": tenant}
+            stack.put(
+                "requests",
+                ended(f"done-{day}", created_at=f"{day}T00:00:00.000Z", **common),
+                ended(
+                    f"failed-{day}",
+                    "FAILED",
+                    action="echo",
+                    created_at=f"{day}T23:59:59.999Z",
+                    **common,
+                ),
+            )
+        for number, end in enumerate(
+            ({"ok": "ASSEMBLY_COMPLETED", "bytes_usage": 70}, {"error": "MD5_MISMATCH"})
+        ):
+            stack.put(
+                "assemblies",
+                {
+                    "assembly_id": f"{tenant}-{number}",
+                    "tenant_id": tenant,
+                    "user_id": "user-5",
+                    "created_at": "2026-11-15T12:00:00.000Z",
+                    **end,
+                },
+            )
+
+
+def report(processor: Processor, **changes: Any) -> tuple[dict[str, Any], bytes]:
+    """The result of a report over November, and the object behind it."""
+    payload = {
+        "start_date": "2026-11-01",
+        "end_date": "2026-11-30",
+        "format": "json",
+        "group_by": "day",
+    } | changes
+    row = processor.run(
+        request(action="generate_report", payload=payload, created_at="2027-01-01T00:00:00.000Z")
+    )
+    assert row["status"] == "COMPLETED", row
+    result = json.loads(row["result"])
+    return result, processor.stack.object(result["url_key"])
+
+
+def test_a_report_counts_days_with_both_bounds(processor: Processor, history: None) -> None:
+    """The first and the last day are in it, the days around them are not."""
+    _, body = report(processor)
+    content = json.loads(body)
+    rows = {row["day"]: row for row in content["rows"]}
+
+    assert list(rows) == ["2026-11-01", "2026-11-15", "2026-11-30"]
+    assert rows["2026-11-01"] == {
+        "day": "2026-11-01", "requests": 2, "requests_completed": 1, "requests_failed": 1,
+        "requests_cancelled": 0, "requests_open": 0, "assemblies": 0,
+        "assemblies_completed": 0, "assemblies_failed": 0, "bytes_usage": 0,
+    }  # fmt: skip
+    assert rows["2026-11-15"]["assemblies"] == 2
+    assert rows["2026-11-15"]["bytes_usage"] == 70
+    assert content["start_date"] == "2026-11-01"
+
+
+@pytest.mark.parametrize(
+    ("group_by", "expected"),
+    [
+        ("action", {"delay": 3, "echo": 3, "process_assembly": 0}),
+        ("status", {"COMPLETED": 3, "FAILED": 3, "ASSEMBLY_COMPLETED": 0, "MD5_MISMATCH": 0}),
+    ],
+)
+def test_a_report_groups_by_action_and_status(
+    processor: Processor, history: None, group_by: str, expected: dict[str, int]
+) -> None:
+    """Requests and assemblies of the tenant, each under its own name."""
+    _, body = report(processor, group_by=group_by)
+    rows = json.loads(body)["rows"]
+    assert {row[group_by]: row["requests"] for row in rows} == expected
+    assert sum(row["assemblies"] for row in rows) == 2
+
+
+def test_a_report_as_csv(processor: Processor, history: None) -> None:
+    """A header and a line per group."""
+    result, body = report(processor, format="csv", group_by="action")
+    lines = body.decode().splitlines()
+    assert lines[0].startswith("action,requests,requests_completed")
+    assert lines[1].startswith("delay,3,3,0")
+    assert (result["format"], result["rows"], len(lines)) == ("csv", 3, 4)
+
+
+def test_a_report_is_known_by_its_hash_and_link(processor: Processor, history: None) -> None:
+    """The result names size and sha256, and the client gets a link instead of a key."""
+    from hashlib import sha256
+
+    result, body = report(processor)
+    (message,) = processor.terminal()
+    assert (result["size"], result["sha256"]) == (len(body), sha256(body).hexdigest())
+    assert "X-Amz-Signature" in message["result"]["url"]
+    assert "url_key" not in message["result"]
+    assert result["url_key"].startswith("reports/")
+
+
+def test_a_report_over_nothing_has_no_rows(processor: Processor) -> None:
+    """An empty range is a report, too."""
+    result, body = report(processor, start_date="2020-01-01", end_date="2020-01-01")
+    assert (result["rows"], json.loads(body)["rows"]) == (0, [])
+
+
+def test_an_open_request_is_counted_as_open(processor: Processor, stack: Stack) -> None:
+    """PENDING, PROCESSING and RETRYING are open; CANCELLED has its own column."""
+    day = "2026-11-05T10:00:00.000Z"
+    states = ("PENDING", "PROCESSING", "RETRYING")
+    stack.put("requests", *(request(f"req-{s}", status=s, created_at=day) for s in states))
+    stack.put("requests", ended("req-c", "CANCELLED", created_at=day))
+    _, body = report(processor)
+    (row,) = json.loads(body)["rows"]
+    assert (row["requests"], row["requests_open"], row["requests_cancelled"]) == (4, 3, 1)
+
+
+def test_a_report_reads_every_page(processor: Processor, stack: Stack) -> None:
+    """More items than one page holds are all counted."""
+    day = "2026-11-05T10:00:00.000Z"
+    stack.put("requests", *(ended(f"req-{number}", created_at=day) for number in range(2, 25)))
+    whole = processor.module.dynamodb.query
+    stack.monkeypatch.setattr(
+        processor.module.dynamodb, "query", lambda **query: whole(**query, Limit=5)
+    )
+    _, body = report(processor)
+    assert json.loads(body)["rows"][0]["requests"] == 23
+
+
+def test_templates_of_the_project_load(processor: Processor) -> None:
+    """The shipped index is valid, and every webhook secret is a reference."""
+    found = processor.module.templates()
+    assert {"tpl_fingerprint", "tpl_archive", "tpl_records", "tpl_table"} <= set(found)
+    assert all(template.webhook_secret.startswith("ssm:") for template in found.values())
+    assert Path(processor.module.TEMPLATES_INDEX_PATH).is_absolute()
+    assert BUCKET in processor.module.FILES_BUCKET
+    assert processor.module.REQUESTS == f"{PREFIX}requests"
