@@ -1,0 +1,794 @@
+"""process_assembly: templates over real files, their documents, and who runs which job."""
+
+import gzip
+import hashlib
+import io
+import json
+import random
+import time
+from typing import Any
+
+import pytest
+
+from jobplane_keys import assembly_id, owner_key, public_assembly, upload_prefix
+from jobplane_models.assemblies import AssemblyDocument
+from jobplane_robots import RobotError, load_templates
+from tests.unit.support import (
+    BUCKET,
+    OWNER,
+    Output,
+    Processor,
+    client_error,
+    record,
+    request,
+    until,
+)
+
+CSV = b"name,size\nann,1\nbob,2\n"
+NDJSON = b'{"name":"ann","size":1}\n{"name":"bob","size":2}\n'
+
+
+def upload(name: str, body: bytes, **changes: Any) -> dict[str, Any]:
+    """One entry of `uploads`, as the router validated it."""
+    digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
+    return {
+        "name": name,
+        "size": len(body),
+        "mime": "text/plain",
+        "md5hash": digest,
+        "key": f"{upload_prefix(OWNER)}job/{digest}",
+    } | changes
+
+
+def job_of(
+    template: str, *uploads: dict[str, Any], request_id: str = "req-1", **changes: Any
+) -> dict[str, Any]:
+    """A queued process_assembly."""
+    payload = {"template_id": template, "uploads": list(uploads), "fields": {}}
+    found = assembly_id([file["md5hash"] for file in uploads], template, OWNER)
+    return request(
+        request_id, action="process_assembly", payload=payload, assembly_id=found, **changes
+    )
+
+
+class Assemblies:
+    """Uploads and templates in front of the processor."""
+
+    def __init__(self, processor: Processor) -> None:
+        self.processor = processor
+        self.stack = processor.stack
+
+    def templates(self, **steps: dict[str, Any]) -> None:
+        """One template `t` of these steps, without a webhook."""
+        self.index({"id": "t", "steps": steps})
+
+    def index(self, *templates: dict[str, Any]) -> None:
+        loaded = load_templates({"templates": list(templates)})
+        self.processor.set(templates=lambda: loaded)
+
+    def put(self, name: str, body: bytes, **changes: Any) -> dict[str, Any]:
+        """Upload a file; its entry."""
+        entry = upload(name, body, **changes)
+        self.stack.upload(entry["key"], body)
+        return entry
+
+    def run(self, template: str, *uploads: dict[str, Any], **changes: Any) -> dict[str, Any]:
+        """Queue and run a job; the request's row."""
+        return self.processor.run(job_of(template, *uploads, **changes))
+
+    def document(self, row: dict[str, Any]) -> dict[str, Any]:
+        return self.stack.get("assemblies", assembly_id=row["assembly_id"])
+
+    def outputs(self, row: dict[str, Any], step: str) -> dict[str, bytes]:
+        """The stored files of a step, by name."""
+        files = self.document(row)["results"][step]
+        return {file["name"]: self.stack.object(file["key"]) for file in files}
+
+
+@pytest.fixture
+def assemblies(processor: Processor) -> Assemblies:
+    return Assemblies(processor)
+
+
+def failure(assemblies: Assemblies, row: dict[str, Any]) -> tuple[str, str]:
+    """Code and text of a failed assembly, the same in document, request and message."""
+    document = assemblies.document(row)
+    assert row["status"] == "FAILED", row
+    assert row["error"]["code"] == "PROCESSING_FAILED"
+    assert row["error"]["details"] == {
+        "assembly_id": row["assembly_id"], "error": document["error"],
+    }  # fmt: skip
+    assert row["error"]["message"] == document["message"]
+    assert "ok" not in document
+    assert [message["error"] for message in assemblies.processor.terminal()] == [row["error"]]
+    return document["error"], document["message"]
+
+
+# Robots through a template
+
+
+def hashed(body: bytes, name: str = "sha256") -> str:
+    return hashlib.new(name, body, usedforsecurity=False).hexdigest()
+
+
+def test_file_hash(assemblies: Assemblies) -> None:
+    """The file passes through, its hashes are in the result's meta."""
+    assemblies.templates(
+        h={"robot": "/file/hash", "use": ":original", "algorithms": ["md5", "sha256"]}
+    )
+    row = assemblies.run("t", assemblies.put("a.txt", b"hello"))
+    (file,) = assemblies.document(row)["results"]["h"]
+
+    assert file["meta"] == {"md5": hashed(b"hello", "md5"), "sha256": hashed(b"hello")}
+    assert assemblies.outputs(row, "h") == {"a.txt": b"hello"}
+
+
+def test_file_compress_and_decompress(assemblies: Assemblies) -> None:
+    """What is packed by one step is unpacked by the next."""
+    assemblies.templates(
+        packed={"robot": "/file/compress", "use": ":original", "level": 9},
+        again={"robot": "/file/decompress", "use": "packed"},
+    )
+    row = assemblies.run("t", assemblies.put("a.txt", b"hello" * 1000))
+    ((name, packed),) = assemblies.outputs(row, "packed").items()
+
+    assert (name, gzip.decompress(packed)) == ("a.txt.gz", b"hello" * 1000)
+    assert assemblies.outputs(row, "again") == {"a.txt": b"hello" * 1000}
+
+
+def test_file_filter(assemblies: Assemblies) -> None:
+    """What is not accepted is left out, with a warning that says why."""
+    assemblies.templates(
+        f={"robot": "/file/filter", "use": ":original", "accepts": {"extension": ["txt"]}}
+    )
+    row = assemblies.run("t", assemblies.put("a.txt", b"a"), assemblies.put("b.bin", b"b"))
+    assert list(assemblies.outputs(row, "f")) == ["a.txt"]
+    (warning,) = assemblies.document(row)["warnings"]
+    assert warning.startswith("b.bin: ")
+
+
+def test_file_verify(assemblies: Assemblies) -> None:
+    """A file whose md5 is as announced passes."""
+    assemblies.templates(v={"robot": "/file/verify", "use": ":original"})
+    row = assemblies.run("t", assemblies.put("a.txt", b"hello"))
+    assert assemblies.outputs(row, "v") == {"a.txt": b"hello"}
+
+
+def test_text_ndjson(assemblies: Assemblies) -> None:
+    """Valid lines pass."""
+    assemblies.templates(n={"robot": "/text/ndjson", "use": ":original"})
+    row = assemblies.run("t", assemblies.put("a.ndjson", NDJSON))
+    assert row["status"] == "COMPLETED"
+    assert assemblies.outputs(row, "n") == {"a.ndjson": NDJSON}
+
+
+def test_csv_to_ndjson_and_back(assemblies: Assemblies) -> None:
+    """A table keeps its rows both ways."""
+    assemblies.templates(
+        rows={"robot": "/csv/to-ndjson", "use": ":original"},
+        table={"robot": "/ndjson/to-csv", "use": "rows"},
+    )
+    row = assemblies.run("t", assemblies.put("a.csv", CSV, mime="text/csv"))
+    ((_, rows),) = assemblies.outputs(row, "rows").items()
+    ((_, table),) = assemblies.outputs(row, "table").items()
+
+    assert [json.loads(line) for line in rows.splitlines()] == [
+        {"name": "ann", "size": "1"}, {"name": "bob", "size": "2"},
+    ]  # fmt: skip
+    assert table.splitlines() == CSV.splitlines()
+
+
+def test_document_split(assemblies: Assemblies) -> None:
+    """The parts are in order and together are the whole."""
+    assemblies.templates(p={"robot": "/document/split", "use": ":original", "lines": 2})
+    body = b"".join(b"line %d\n" % number for number in range(5))
+    row = assemblies.run("t", assemblies.put("a.txt", body))
+    parts = assemblies.outputs(row, "p")
+    assert len(parts) == 3
+    assert b"".join(parts.values()) == body
+
+
+def test_image_resize(assemblies: Assemblies) -> None:
+    """With Pillow present, an image is made smaller."""
+    image = pytest.importorskip("PIL.Image")
+    picture = io.BytesIO()
+    image.new("RGB", (80, 40), "red").save(picture, "PNG")
+    assemblies.templates(
+        small={"robot": "/image/resize", "use": ":original", "width": 20, "height": 20}
+    )
+    row = assemblies.run("t", assemblies.put("a.png", picture.getvalue(), mime="image/png"))
+    ((_, body),) = assemblies.outputs(row, "small").items()
+    assert image.open(io.BytesIO(body)).size == (20, 10)
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "body"),
+    [
+        ("tpl_fingerprint", "a.txt", b"hello"),
+        ("tpl_archive", "a.txt", b"hello"),
+        ("tpl_records", "a.ndjson", NDJSON),
+        ("tpl_table", "a.csv", CSV),
+    ],
+)
+def test_the_project_s_templates_complete(
+    assemblies: Assemblies, template: str, name: str, body: bytes
+) -> None:
+    """Every shipped template runs, all its steps have results, and the document is a good one."""
+    row = assemblies.run(template, assemblies.put(name, body))
+    document = assemblies.document(row)
+
+    steps = assemblies.processor.module.templates()[template].steps
+    assert row["status"] == "COMPLETED"
+    assert list(document["results"]) == list(steps)
+    assert (document["steps_completed"], document["steps_total"]) == (len(steps), len(steps))
+    for step, files in document["results"].items():
+        assert all(
+            file["key"].startswith(f"results/{row['assembly_id']}/{step}/") for file in files
+        )
+    keys = {f["key"] for files in document["results"].values() for f in files}
+    assert set(assemblies.stack.keys("results/")) == keys
+
+
+# The document
+
+
+def test_the_document_is_complete(assemblies: Assemblies) -> None:
+    """Public fields fit the model, internal ones are there for the next writer."""
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
+    row = assemblies.run("t", assemblies.put("Report.final.txt", b"hello"))
+    document = assemblies.document(row)
+
+    assert document["ok"] == "ASSEMBLY_COMPLETED"
+    assert (document["bytes_expected"], document["bytes_received"]) == (5, 5)
+    assert document["progress_pct"] == 100
+    assert document["execution"] == 1
+    assert document["execution_duration"] >= 0
+    assert document["last_job_completed"] == document["updated_at"]
+    assert document["user"] == {"userId": "user-1"}
+    assert (document["owner"], document["request_id"]) == (OWNER, "req-1")
+    assert document["ttl"] > time.time() + 29 * 86400
+    assert document["rev"] > 1
+    assert not {"error", "lease_until", "current_step", "webhook"} & document.keys()
+    (source,), (result,) = document["uploads"], document["results"]["h"]
+    assert (source["basename"], source["ext"]) == ("Report.final", "txt")
+    assert source["id"].startswith("upload_")
+    assert result["id"].startswith("result_")
+    assert result["original_id"] == source["id"]
+
+
+def test_the_result_is_the_public_document(assemblies: Assemblies) -> None:
+    """The message carries links, no keys and nothing internal."""
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
+    row = assemblies.run("t", assemblies.put("a.txt", b"hello"))
+    (message,) = assemblies.processor.terminal()
+    result = message["result"]
+
+    assert AssemblyDocument.model_validate(result).completed
+    assert "X-Amz-Signature" in result["results"]["h"][0]["ssl_url"]
+    assert '"key"' not in json.dumps(result)
+    assert result.keys() == public_assembly(assemblies.document(row)).keys()
+
+
+def test_the_document_is_written_at_the_start_and_after_each_step(
+    assemblies: Assemblies,
+) -> None:
+    """Whoever polls sees where the job is, and every write is conditional on the revision."""
+    calls = assemblies.stack.calls(assemblies.processor.module.dynamodb)
+    assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
+    writes = [c for c in calls.of("UpdateItem") if c["TableName"].endswith("assemblies")]
+
+    assert all("ConditionExpression" in write for write in writes)
+    values = [write["ExpressionAttributeValues"] for write in writes]
+    assert [v[":message"]["S"] for v in values if ":message" in v] == [
+        "Receiving files", "Processing: verified", "Processing: compressed", "Processing: hashed",
+        "Processing completed",
+    ]  # fmt: skip
+    assert [int(v[":rev"]["N"]) for v in values] == list(range(1, len(values) + 1))
+
+
+def test_progress_moves_on_a_single_large_file(assemblies: Assemblies) -> None:
+    """Bytes count, not only steps."""
+    assemblies.processor.set(PROGRESS_INTERVAL_SECONDS=0.0)
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
+    assemblies.run("t", assemblies.put("big.bin", bytes(20 * 1024 * 1024)))
+    heard = assemblies.processor.sockets.to("conn-1")
+    steps = [m["percentage"] for m in heard if m.get("message") == "Step h"]
+
+    assert len(set(steps)) > 3
+    assert heard[-2]["percentage"] == 100
+    assert all(m["metadata"]["step"] == m["message"] for m in heard if m["type"] == "progress" and "metadata" in m)  # fmt: skip  # noqa: E501
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("../../etc/passwd", "passwd"),
+        ("ünïcödé 日本.txt", "ünïcödé 日本.txt"),
+        ("a\\b\\c.txt", "c.txt"),
+        ("..", "file"),
+        ("ctrl\x07.txt", "ctrl.txt"),
+    ],
+)
+def test_names_are_made_safe(assemblies: Assemblies, name: str, stored: str) -> None:
+    """Whatever a file is called, its result stays below its step's prefix."""
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
+    row = assemblies.run("t", assemblies.put(name, b"hello"))
+    assert list(assemblies.outputs(row, "h")) == [stored]
+
+
+def test_two_files_of_one_name_keep_apart(assemblies: Assemblies) -> None:
+    """The second one gets a number, and each result knows its upload."""
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
+    row = assemblies.run("t", assemblies.put("a.txt", b"one"), assemblies.put("a.txt", b"two"))
+    document = assemblies.document(row)
+
+    assert assemblies.outputs(row, "h") == {"a.txt": b"one", "a-2.txt": b"two"}
+    assert [f["original_id"] for f in document["results"]["h"]] == [
+        u["id"] for u in document["uploads"]
+    ]  # fmt: skip
+
+
+def test_a_file_of_no_bytes_is_processed(assemblies: Assemblies) -> None:
+    """Empty is a content like any other."""
+    row = assemblies.run("tpl_archive", assemblies.put("empty.txt", b""))
+    assert row["status"] == "COMPLETED"
+    ((_, packed),) = assemblies.outputs(row, "compressed").items()
+    assert gzip.decompress(packed) == b""
+
+
+def test_an_upload_in_parts_is_read_to_be_verified(assemblies: Assemblies) -> None:
+    """Its ETag is no md5; the bytes are."""
+    body = random.Random(7).randbytes(6 * 1024 * 1024)
+    entry = upload("big.bin", body)
+    s3, target = assemblies.stack.s3, {"Bucket": BUCKET, "Key": entry["key"]}
+    target["UploadId"] = s3.create_multipart_upload(**target)["UploadId"]
+    parts = []
+    for number, part in enumerate((body[: 5 * 1024 * 1024], body[5 * 1024 * 1024 :]), 1):
+        sent = s3.upload_part(**target, PartNumber=number, Body=part)
+        parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+    s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
+
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
+    row = assemblies.run("t", entry)
+    assert row["status"] == "COMPLETED"
+    assert assemblies.document(row)["results"]["h"][0]["meta"] == {"sha256": hashed(body)}
+
+
+def test_an_upload_in_parts_with_other_bytes_is_refused(assemblies: Assemblies) -> None:
+    """The comparison is by content."""
+    entry = upload("big.bin", b"announced")
+    s3, target = assemblies.stack.s3, {"Bucket": BUCKET, "Key": entry["key"]}
+    target["UploadId"] = s3.create_multipart_upload(**target)["UploadId"]
+    sent = s3.upload_part(**target, PartNumber=1, Body=b"something else")
+    parts = [{"PartNumber": 1, "ETag": sent["ETag"]}]
+    s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
+    assert failure(assemblies, assemblies.run("tpl_archive", entry))[0] == "MD5_MISMATCH"
+
+
+def test_a_large_output_goes_up_in_parts(assemblies: Assemblies) -> None:
+    """What exceeds one part is a multipart upload, and its md5 is on the result."""
+    assemblies.processor.set(PART_BYTES=5 * 1024 * 1024)
+    assemblies.templates(p={"robot": "/document/split", "use": ":original", "bytes": 2**30})
+    body = random.Random(7).randbytes(11 * 1024 * 1024)
+    row = assemblies.run("t", assemblies.put("big.bin", body))
+    (file,) = assemblies.document(row)["results"]["p"]
+
+    assert assemblies.stack.object(file["key"]) == body
+    assert (file["size"], file["md5hash"]) == (len(body), hashed(body, "md5"))
+    head = assemblies.stack.s3.head_object(Bucket=BUCKET, Key=file["key"])
+    assert head["ETag"].strip('"').endswith("-3")
+
+
+# What can be wrong
+
+
+def test_an_unknown_template(assemblies: Assemblies) -> None:
+    """TEMPLATE_UNKNOWN names it."""
+    code, text = failure(assemblies, assemblies.run("tpl_no", assemblies.put("a.txt", b"a")))
+    assert (code, "tpl_no" in text) == ("TEMPLATE_UNKNOWN", True)
+
+
+def test_a_missing_upload(assemblies: Assemblies) -> None:
+    """INPUT_MISSING says which file has not come."""
+    there, missing = assemblies.put("a.txt", b"a"), upload("b.txt", b"b")
+    code, text = failure(assemblies, assemblies.run("tpl_archive", there, missing))
+    assert (code, text) == ("INPUT_MISSING", "b.txt: has not been uploaded")
+
+
+def test_another_content_than_announced(assemblies: Assemblies) -> None:
+    """MD5_MISMATCH says which file and both md5s."""
+    entry = upload("a.txt", b"announced")
+    assemblies.stack.upload(entry["key"], b"something else")
+    code, text = failure(assemblies, assemblies.run("tpl_archive", entry))
+    assert code == "MD5_MISMATCH"
+    assert text.startswith("a.txt: ")
+    assert entry["md5hash"] in text
+
+
+def test_a_file_above_the_limit(assemblies: Assemblies) -> None:
+    """What lies in the bucket counts, whatever was announced."""
+    assemblies.processor.set(MAX_UPLOAD_BYTES=4)
+    code, text = failure(
+        assemblies, assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello", size=1))
+    )
+    assert (code, text) == ("FILE_TOO_LARGE", "a.txt: larger than 4 bytes")
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "body", "place"),
+    [
+        ("tpl_table", "people.csv", b"a,b\n1,2\n1,2,3\n", "line 3"),
+        ("tpl_table", "open.csv", b'a,b\n1,"2\n3,4\n', "line"),
+        ("tpl_table", "latin.csv", b"a,b\n1,\xff\n", "latin.csv"),
+        ("tpl_records", "rows.ndjson", NDJSON + b"{oops}\n", "line 3"),
+        ("tpl_records", "nan.ndjson", b'{"a":NaN}\n', "line 1"),
+    ],
+)
+def test_malformed_content(
+    assemblies: Assemblies, template: str, name: str, body: bytes, place: str
+) -> None:
+    """The message says which file, and where in it."""
+    code, text = failure(assemblies, assemblies.run(template, assemblies.put(name, body)))
+    assert code == "PROCESSING_ERROR"
+    assert text.startswith(f"{name}, ")
+    assert place in text
+
+
+def test_a_failed_step_leaves_no_half_file(assemblies: Assemblies) -> None:
+    """Outputs of the step that failed are gone, those of earlier steps stay."""
+    row = assemblies.run("tpl_table", assemblies.put("a.csv", b"a,b\n1,2\n1,2,3\n"))
+    assert failure(assemblies, row)[0] == "PROCESSING_ERROR"
+    assert assemblies.stack.keys("results/") == []
+
+
+def test_a_defect_in_a_robot_shows_no_internals(assemblies: Assemblies) -> None:
+    """An unexpected exception is PROCESSING_ERROR with a general text."""
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
+    assemblies.processor.set(run_step=_raising(RuntimeError("internal detail")))
+    row = assemblies.run("t", assemblies.put("a.txt", b"a"))
+    document = assemblies.document(row)
+
+    assert (row["status"], document["error"]) == ("FAILED", "PROCESSING_ERROR")
+    assert "internal detail" not in json.dumps([row, document, assemblies.processor.sockets.posts])
+
+
+def _raising(*errors: BaseException) -> Any:
+    left = list(errors)
+
+    def run(*_: Any) -> Any:
+        raise left.pop(0) if len(left) > 1 else left[0]
+
+    return run
+
+
+def test_a_robot_s_own_error_is_shown(assemblies: Assemblies) -> None:
+    """A RobotError is written for people."""
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
+    assemblies.processor.set(run_step=_raising(RobotError("is odd", file="a.txt")))
+    row = assemblies.run("t", assemblies.put("a.txt", b"a"))
+    assert failure(assemblies, row) == ("PROCESSING_ERROR", "a.txt: is odd")
+
+
+def test_throttled_storage_is_tried_again(assemblies: Assemblies) -> None:
+    """The second attempt goes on with the same execution and ends well."""
+    whole = assemblies.processor.module.run_step
+    errors = [client_error("SlowDown", 503)]
+
+    def run_step(*arguments: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return whole(*arguments)
+
+    assemblies.processor.set(run_step=run_step)
+    row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"a"))
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
+    assert assemblies.document(row)["execution"] == 1
+    assert len(assemblies.stack.messages("webhooks")) == 1
+
+
+# Cancellation
+
+
+def cancel_at(assemblies: Assemblies, owner_of: str, name: str) -> None:
+    """When a function of the module is first called, the request is cancelled, and the worker
+    hears of it there."""
+    module = assemblies.processor.module
+    target = getattr(module, owner_of) if owner_of else module
+    whole = getattr(target, name)
+    jobs: list[Any] = []
+    process = module.ACTIONS["process_assembly"]
+    assemblies.processor.action("process_assembly", lambda job: jobs.append(job) or process(job))
+
+    def then_cancel(*arguments: Any) -> Any:
+        found = whole(*arguments)
+        row = assemblies.stack.request()
+        assemblies.stack.put("requests", row | {"cancel_requested": True})
+        until(lambda: jobs[0].report(1, "Going on"))
+        return found
+
+    assemblies.stack.monkeypatch.setattr(target, name, then_cancel)
+
+
+def test_a_cancelled_assembly_is_canceled(assemblies: Assemblies) -> None:
+    """Document, request and message agree, and the webhook tells it."""
+    cancel_at(assemblies, "", "run_step")
+    row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"a"))
+    document = assemblies.document(row)
+
+    assert (row["status"], document["ok"]) == ("CANCELLED", "ASSEMBLY_CANCELED")
+    assert not {"error", "lease_until"} & document.keys()
+    assert [m["error"]["code"] for m in assemblies.processor.terminal()] == ["CANCELLED"]
+    assert len(assemblies.stack.messages("webhooks")) == 1
+
+
+def test_cancelling_aborts_a_multipart_upload(assemblies: Assemblies) -> None:
+    """Nothing of a half-written output is left in the bucket."""
+    assemblies.processor.set(PART_BYTES=5 * 1024 * 1024)
+    assemblies.templates(p={"robot": "/document/split", "use": ":original", "bytes": 2**30})
+    cancel_at(assemblies, "ObjectWriter", "_send")
+    body = random.Random(7).randbytes(11 * 1024 * 1024)
+    row = assemblies.run("t", assemblies.put("big.bin", body))
+
+    assert row["status"] == "CANCELLED"
+    assert assemblies.stack.keys("results/") == []
+    assert not assemblies.stack.s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
+
+
+# Webhooks
+
+
+def test_the_webhook_is_queued_once(assemblies: Assemblies) -> None:
+    """One message per execution, and the document says that it is pending."""
+    row = assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"))
+    assert assemblies.stack.messages("webhooks") == [
+        {"assembly_id": row["assembly_id"], "execution": 1, "template_id": "tpl_fingerprint"}
+    ]
+    assert assemblies.document(row)["webhook"] == {"status": "pending", "attempts": 0}
+
+
+def test_a_failure_is_notified_too(assemblies: Assemblies) -> None:
+    """Failed is a terminal state like the others."""
+    assemblies.run("tpl_archive", upload("b.txt", b"b"))
+    assert len(assemblies.stack.messages("webhooks")) == 1
+
+
+def test_without_a_url_nobody_is_notified(assemblies: Assemblies) -> None:
+    """A template without webhook queues nothing and says nothing."""
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
+    row = assemblies.run("t", assemblies.put("a.txt", b"hello"))
+    assert assemblies.stack.messages("webhooks") == []
+    assert "webhook" not in assemblies.document(row)
+
+
+# The same job more than once
+
+
+def test_a_completed_assembly_is_the_answer_at_once(assemblies: Assemblies) -> None:
+    """Another request for it runs nothing, writes no document and sends no webhook."""
+    entry = assemblies.put("a.txt", b"hello")
+    first = assemblies.run("tpl_archive", entry)
+    before = assemblies.document(first)
+    assemblies.stack.messages("webhooks")
+    assemblies.processor.set(run_step=_raising(AssertionError("it ran")))
+
+    second = assemblies.run("tpl_archive", entry, request_id="req-2")
+
+    assert second["status"] == "COMPLETED"
+    assert json.loads(second["result"]) == json.loads(first["result"])
+    assert assemblies.document(first) == before
+    assert assemblies.stack.messages("webhooks") == []
+
+
+def test_a_failed_assembly_can_be_run_again(assemblies: Assemblies) -> None:
+    """The second request is execution 2, and its end is notified anew."""
+    entry = upload("a.txt", b"hello")
+    first = assemblies.run("tpl_archive", entry)
+    assert failure(assemblies, first)[0] == "INPUT_MISSING"
+    created = assemblies.document(first)["created_at"]
+
+    assemblies.stack.upload(entry["key"], b"hello")
+    second = assemblies.run("tpl_archive", entry, request_id="req-2")
+    document = assemblies.document(second)
+
+    assert (second["status"], document["ok"]) == ("COMPLETED", "ASSEMBLY_COMPLETED")
+    assert (document["execution"], document["request_id"]) == (2, "req-2")
+    assert document["created_at"] == created
+    assert "error" not in document
+    assert [m["execution"] for m in assemblies.stack.messages("webhooks")] == [1, 2]
+
+
+def test_a_canceled_assembly_can_be_run_again(assemblies: Assemblies) -> None:
+    """Its end was nobody's result."""
+    entry = assemblies.put("a.txt", b"hello")
+    with pytest.MonkeyPatch.context() as patch:
+        assemblies.stack.monkeypatch, kept = patch, assemblies.stack.monkeypatch
+        cancel_at(assemblies, "", "run_step")
+        assert assemblies.run("tpl_archive", entry)["status"] == "CANCELLED"
+        assemblies.stack.monkeypatch = kept
+    row = assemblies.run("tpl_archive", entry, request_id="req-2")
+    assert (row["status"], assemblies.document(row)["execution"]) == ("COMPLETED", 2)
+
+
+def test_an_expired_document_is_begun_anew(assemblies: Assemblies) -> None:
+    """A document that only waits for its deletion is as good as none."""
+    entry = assemblies.put("a.txt", b"hello")
+    first = assemblies.run("tpl_archive", entry)
+    stale = assemblies.document(first) | {"ttl": int(time.time()) - 1}
+    assemblies.stack.put("assemblies", stale)
+    row = assemblies.run("tpl_archive", entry, request_id="req-2")
+    document = assemblies.document(row)
+    assert (document["request_id"], document["execution"]) == ("req-2", 1)
+    assert document["ttl"] > time.time()
+
+
+def elsewhere(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A document that another request works on."""
+    return {
+        "assembly_id": row["assembly_id"],
+        "owner": OWNER,
+        "user_id": "user-1",
+        "tenant_id": "tenant-1",
+        "created_at": "2026-11-22T10:00:00.000Z",
+        "execution_start": "2026-11-22T10:00:00.000Z",
+        "template_id": "tpl_archive",
+        "request_id": "req-other",
+        "message": "Processing: verified",
+        "execution": 1,
+        "rev": 3,
+        "lease_until": int(time.time()) + 100,
+        "ttl": int(time.time()) + 1000,
+    } | changes
+
+
+def test_a_running_assembly_is_waited_for(assemblies: Assemblies) -> None:
+    """The request is parked without spending an attempt, and the document knows who waits."""
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
+    assemblies.stack.put("assemblies", elsewhere(row))
+    after = assemblies.processor.run(row)
+
+    assert (after["status"], after["attempts"]) == ("RETRYING", 0)
+    assert "lease_owner" not in after
+    assert assemblies.document(row)["followers"] == [f"{OWNER}#req-1"]
+    assert assemblies.processor.sockets.kinds() == ["progress"]
+
+
+def test_who_waits_is_woken_at_the_end(assemblies: Assemblies) -> None:
+    """The end puts the waiting request to the stream, which then answers from the document."""
+    entry = assemblies.put("a.txt", b"hello")
+    waiting = job_of("tpl_archive", entry, request_id="req-2")
+    module = assemblies.processor.module
+    whole = module.run_step
+    parked: list[dict[str, Any]] = []
+
+    def run_step(*arguments: Any) -> Any:
+        if not parked:
+            assemblies.stack.put("requests", waiting)
+            module.work(OWNER, "req-2", module.Invocation("invocation-2", time.time() + 300))
+            parked.append(assemblies.stack.request("req-2"))
+        return whole(*arguments)
+
+    assemblies.processor.set(run_step=run_step)
+    assemblies.run("tpl_archive", entry)
+    woken = assemblies.stack.request("req-2")
+    assert (parked[0]["status"], woken["status"]) == ("RETRYING", "PENDING")
+
+    assemblies.processor.deliver(record(woken, old=parked[0]))
+    first, second = assemblies.stack.request("req-1"), assemblies.stack.request("req-2")
+    assert (second["status"], second["attempts"]) == ("COMPLETED", 1)
+    assert json.loads(second["result"]) == json.loads(first["result"])
+    assert len(assemblies.stack.messages("webhooks")) == 1
+
+
+def test_an_end_just_before_the_parking_is_not_missed(assemblies: Assemblies) -> None:
+    """When the other request ended in between, the waiting one goes to the stream at once."""
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
+    assemblies.stack.put("assemblies", elsewhere(row))
+    whole = assemblies.processor.module.put_back
+
+    def put_back(*arguments: Any, **options: Any) -> bool:
+        done = elsewhere(row, ok="ASSEMBLY_COMPLETED")
+        del done["lease_until"]
+        assemblies.stack.put("assemblies", done)
+        found: bool = whole(*arguments, **options)
+        return found
+
+    assemblies.processor.set(put_back=put_back)
+    assert assemblies.processor.run(row)["status"] == "PENDING"
+
+
+def test_an_abandoned_assembly_is_taken_over(assemblies: Assemblies) -> None:
+    """When the other worker's lease has run out, this request runs it, as the next execution."""
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
+    assemblies.stack.put("assemblies", elsewhere(row, lease_until=int(time.time()) - 1))
+    after = assemblies.processor.run(row)
+    document = assemblies.document(row)
+    assert after["status"] == "COMPLETED"
+    assert (document["request_id"], document["execution"]) == ("req-1", 2)
+
+
+def test_a_second_attempt_goes_on_with_its_own_document(assemblies: Assemblies) -> None:
+    """A live lease of the same request is no other worker's."""
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"), attempts=1)
+    assemblies.stack.put("assemblies", elsewhere(row, request_id="req-1"))
+    after = assemblies.processor.run(row)
+    assert (after["status"], assemblies.document(row)["execution"]) == ("COMPLETED", 1)
+
+
+def test_a_crash_between_document_and_request_repeats_nothing(assemblies: Assemblies) -> None:
+    """The next attempt finds the document ended by this request, and only ends the request."""
+    entry = assemblies.put("a.txt", b"hello")
+    row = assemblies.run("tpl_archive", entry)
+    document = assemblies.document(row)
+    assemblies.processor.set(run_step=_raising(AssertionError("it ran")))
+    again = job_of("tpl_archive", entry, attempts=1, progress={"seq": 9, "percentage": 100})
+
+    after = assemblies.processor.run(again)
+
+    assert (after["status"], after["attempts"]) == ("COMPLETED", 2)
+    assert assemblies.document(row) == document
+
+
+def test_somebody_else_s_assembly_is_refused(assemblies: Assemblies) -> None:
+    """Even where ids collide, a document answers to its owner alone."""
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
+    foreign = elsewhere(row, owner=owner_key("tenant-2", "user-1"), ok="ASSEMBLY_COMPLETED")
+    assemblies.stack.put("assemblies", foreign)
+    after = assemblies.processor.run(row)
+
+    assert (after["status"], after["error"]["code"]) == ("FAILED", "FORBIDDEN")
+    assert assemblies.document(row) == foreign
+
+
+def test_a_document_taken_over_stops_its_first_worker(assemblies: Assemblies) -> None:
+    """Writes are conditional on the revision: the slower worker leaves document and request."""
+    taken: list[dict[str, Any]] = []
+    whole = assemblies.processor.module.run_step
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
+
+    def run_step(*arguments: Any) -> Any:
+        if not taken:
+            taken.append(elsewhere(row, rev=77))
+            assemblies.stack.put("assemblies", taken[0])
+        return whole(*arguments)
+
+    assemblies.processor.set(run_step=run_step)
+    after = assemblies.processor.run(row)
+    assert assemblies.document(row) == taken[0]
+    assert after["status"] == "PROCESSING"
+    assert assemblies.processor.terminal() == []
+
+
+def test_an_attempt_that_runs_out_of_time_leaves_the_document_open(
+    assemblies: Assemblies,
+) -> None:
+    """It is neither failed nor completed; the next attempt ends it."""
+    whole = assemblies.processor.module.run_step
+    short: list[bool] = []
+
+    def run_step(*arguments: Any) -> Any:
+        if not short:
+            short.append(True)
+            raise assemblies.processor.module.OutOfTimeError
+        return whole(*arguments)
+
+    assemblies.processor.set(run_step=run_step, backoff_seconds=lambda attempt: 500.0)
+    row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
+    document = assemblies.document(row)
+    assert row["status"] == "RETRYING"
+    assert not {"ok", "error"} & document.keys()
+
+    assemblies.processor.deliver(record(row))
+    assemblies.stack.put("requests", row | {"lease_until": int(time.time()) - 1})
+    assemblies.processor.deliver(record(row))
+    assert assemblies.document(row)["ok"] == "ASSEMBLY_COMPLETED"
+
+
+def test_no_log_line_holds_a_link_or_a_payload(assemblies: Assemblies, output: Output) -> None:
+    """Ids at top level, no signatures and no file contents."""
+    assemblies.run("tpl_archive", assemblies.put("private-name.txt", b"private-text"))
+    text = output.text
+    assert "X-Amz-Signature" not in text
+    assert "private" not in text
+    (line,) = output.logged("request ended")
+    assert line["assembly_id"]
+    assert line["template_id"] == "tpl_archive"
