@@ -761,11 +761,27 @@ def finish(job: Job, status: RequestStatus, outcome: Row) -> None:
         processing=RequestStatus.PROCESSING,
         me=job.invocation.id,
     )
+    row = row or row_that_holds(job, changes)
     if row is None:
         raise LeaseLostError(job.request_id)
     telemetry.metric(f"Request{status.capitalize()}", Action=job.row["action"])
     telemetry.info("request ended", status=status, attempts=row["attempts"])
     job.audience.tell(terminal_message(row), row.get("subscriber_count", 0))
+
+
+def row_that_holds(job: Job, end: Row) -> Row | None:
+    """The request's row if it has this very end already.
+
+    When the answer to a write is lost, botocore sends it again, and its condition fails then.
+    """
+    found = dynamodb.get_item(
+        TableName=REQUESTS,
+        Key=to_item({"owner": job.owner, "request_id": job.request_id}),
+        ConsistentRead=True,
+    )
+    row = from_item(found.get("Item", {}))
+    same = all(row.get(name) == end[name] for name in ("status", "seq", "ended_at"))
+    return row if same else None
 
 
 def terminal_message(row: Row) -> Row:

@@ -737,6 +737,22 @@ def test_a_failed_request_is_told_once(processor: Processor) -> None:
     assert message["seq"] == row["seq"]
 
 
+def test_an_end_whose_answer_was_lost_is_told(processor: Processor, stack: Stack) -> None:
+    """botocore sends a write again when its answer does not come: the end is ours all the same."""
+    whole = processor.module.dynamodb.update_item
+
+    def twice(**update: Any) -> Any:
+        answer = whole(**update)
+        if statuses([update]) == ["COMPLETED"]:
+            answer = whole(**update)
+        return answer
+
+    stack.monkeypatch.setattr(processor.module.dynamodb, "update_item", twice)
+    row = processor.run()
+    assert row["status"] == "COMPLETED"
+    assert [message["seq"] for message in processor.terminal()] == [row["seq"]]
+
+
 def test_echo_and_health_come_back_by_the_queue(processor: Processor, stack: Stack) -> None:
     """The forced async forms give what the sync ones do."""
     stack.put("requests", request("req-2", "health", {}))
