@@ -527,7 +527,7 @@ def record(
     row: dict[str, Any], sequence: str = "100", old: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """The stream record of a row that became PENDING."""
-    found = event("processor", "delay-completed")["Records"][0]
+    found: dict[str, Any] = event("processor", "delay-completed")["Records"][0]
     found["eventName"] = "MODIFY" if old else "INSERT"
     found["dynamodb"] |= {"NewImage": to_item(row), "SequenceNumber": sequence}
     found["dynamodb"]["Keys"] = to_item({name: row[name] for name in ("owner", "request_id")})
@@ -542,3 +542,13 @@ def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come true in time"
         threading.Event().wait(0.01)
+
+
+def keeping(kept: list[Any], what: Callable[[Any], Any]) -> Run:
+    """A job that keeps something and succeeds."""
+
+    def run(job: Any) -> Any:
+        kept.append(what(job))
+        return {}
+
+    return run

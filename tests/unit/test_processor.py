@@ -33,6 +33,7 @@ from tests.unit.support import (
     connection,
     ended,
     event,
+    keeping,
     record,
     request,
     subscription,
@@ -144,7 +145,7 @@ def test_the_same_record_twice_in_a_batch_runs_once(processor: Processor, stack:
     """INSERT and the change back to PENDING may come together."""
     stack.put("requests", request())
     runs: list[str] = []
-    processor.action("delay", lambda job: runs.append(job.request_id) or {})
+    processor.action("delay", keeping(runs, lambda job: job.request_id))
     assert processor.deliver(record(request(), "1"), record(request(), "2", request())) == []
     assert runs == ["req-1"]
 
@@ -226,7 +227,7 @@ def test_a_lease_ends_with_the_invocation_at_the_latest(
 ) -> None:
     """`lease_until` is two minutes away, or the rest of the invocation."""
     held: list[dict[str, Any]] = []
-    processor.action("delay", lambda job: held.append(stack.request()) or {})
+    processor.action("delay", keeping(held, lambda job: stack.request()))
     processor.run(context=Context(seconds=seconds))
 
     (row,) = held
@@ -949,7 +950,7 @@ def sequence_of(found: dict[str, Any]) -> str:
 def runs(processor: Processor) -> Iterator[list[str]]:
     """Request ids in the order in which their jobs ran."""
     ran: list[str] = []
-    processor.action("delay", lambda job: ran.append(job.request_id) or {})
+    processor.action("delay", keeping(ran, lambda job: job.request_id))
     yield ran
 
 
@@ -1240,9 +1241,11 @@ def history(stack: Stack) -> None:
                     **common,
                 ),
             )
-        for number, end in enumerate(
-            ({"ok": "ASSEMBLY_COMPLETED", "bytes_usage": 70}, {"error": "MD5_MISMATCH"})
-        ):
+        ends: list[dict[str, Any]] = [
+            {"ok": "ASSEMBLY_COMPLETED", "bytes_usage": 70},
+            {"error": "MD5_MISMATCH"},
+        ]
+        for number, end in enumerate(ends):
             stack.put(
                 "assemblies",
                 {

@@ -497,7 +497,12 @@ def cancel_at(assemblies: Assemblies, owner_of: str, name: str) -> None:
     whole = getattr(target, name)
     jobs: list[Any] = []
     process = module.ACTIONS["process_assembly"]
-    assemblies.processor.action("process_assembly", lambda job: jobs.append(job) or process(job))
+
+    def remembered(job: Any) -> Any:
+        jobs.append(job)
+        return process(job)
+
+    assemblies.processor.action("process_assembly", remembered)
 
     def then_cancel(*arguments: Any) -> Any:
         found = whole(*arguments)
