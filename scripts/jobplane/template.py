@@ -135,6 +135,7 @@ class Template:
             "websocketEndpoint": (
                 f"https://{SOCKET_API}.execute-api.{REGION}.amazonaws.com/{self.stage}"
             ),
+            "sqsEndpoint": "",
             "connectionsArn": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{SOCKET_API}/*",
             "webhookSecretsArn": (
                 f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/jobplane/{self.stage}/webhooks/*"

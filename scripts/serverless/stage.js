@@ -34,6 +34,7 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
       'arn:', partition, ':execute-api:', region, ':', account, ':',
       { Ref: 'WebsocketsApi' }, `/${stage}/*/@connections/*`
     ),
+    sqsEndpoint: emulator || '',
     webhookSecretsArn: join(
       'arn:', partition, ':ssm:', region, ':', account,
       `:parameter/jobplane/${stage}/webhooks/*`

@@ -1,0 +1,67 @@
+"""Tells whether a job runs in a workspace, and whether a new message must interrupt it.
+
+Trigger: Step Functions. Input: `{projectUserId | projectId + userId, threadId}`.
+Result: `{hasActiveJob, sameThread, shouldInterrupt, reason, activeJob | null, inputQueueName}`.
+Advisory: between this answer and the claim the job may end or another begin; the claim decides.
+Errors: ValidationError. Reads one item of the active jobs, consistently.
+"""
+
+import os
+import time
+from typing import Any
+
+import botocore.session
+
+from jobplane_keys import (
+    DEFAULT_TABLE_PREFIX,
+    checked_id,
+    claim_state,
+    from_item,
+    input_queue_name,
+    to_item,
+    workspace_of,
+)
+from jobplane_telemetry import Telemetry
+
+ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
+TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
+
+SHOWN = ("containerId", "threadId", "messageId", "claimId", "fence", "expiresAt")
+
+telemetry = Telemetry("check-active-job")
+dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
+
+
+def verdict(row: dict[str, Any], thread_id: str, now: float) -> dict[str, Any]:
+    """What a stored row means for a new message of a thread; an empty row: there is none."""
+    state = claim_state(row, now)
+    same_thread = state.live and row.get("threadId") == thread_id
+    if state.live and not state.malformed:
+        reason = "same_thread" if same_thread else "other_thread"
+    else:
+        reason = state.reason
+    return {
+        "hasActiveJob": state.live,
+        "sameThread": same_thread,
+        "shouldInterrupt": state.live and not same_thread,
+        "reason": reason,
+        "activeJob": {name: row.get(name) for name in SHOWN} if state.live else None,
+    }
+
+
+def active_job(key: str) -> dict[str, Any]:
+    """The workspace's row, or an empty one."""
+    found = dynamodb.get_item(
+        TableName=ACTIVE_JOBS_TABLE, Key=to_item({"projectUserId": key}), ConsistentRead=True
+    )
+    return from_item(found.get("Item", {}))
+
+
+@telemetry.handler
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    workspace = workspace_of(event)
+    thread_id = checked_id(event, "threadId")
+    telemetry.bind(project_user_id=workspace.key, thread_id=thread_id)
+    answer = verdict(active_job(workspace.key), thread_id, time.time())
+    telemetry.info("checked", reason=answer["reason"])
+    return answer | {"inputQueueName": input_queue_name(TABLE_PREFIX, workspace)}

@@ -1,0 +1,299 @@
+"""Cleans up after a job that timed out: record, release, dead letter, in that order.
+
+Triggers: Step Functions; the rule on executions that ended as FAILED, TIMED_OUT or ABORTED, which
+finds what an execution left behind by its ARN.
+Input: `{projectUserId | projectId + userId, messageId, threadId?, claimId?, fence?, kind, error?,
+cause?, executionArn?}`, or the rule's event.
+Result: `{released, superseded, recorded, duplicate, dlqMessageId}`. Errors: ValidationError.
+Each step may be the last of a run and is repeated safely: the record is put if absent, the release
+is conditional on claim and fence, the dead letter has a fixed deduplication id.
+A newer claim is left alone; the record and the dead letter are made all the same.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import botocore.session
+
+from jobplane_keys import (
+    CLAIM_PURGE_SECONDS,
+    DEFAULT_TABLE_PREFIX,
+    INTERRUPTION_TTL_SECONDS,
+    ValidationError,
+    Workspace,
+    checked_id,
+    checked_number,
+    dead_letter_id,
+    dead_letter_queue_name,
+    from_item,
+    iso_time,
+    optional_id,
+    record_id,
+    to_item,
+    workspace_of,
+)
+from jobplane_telemetry import Telemetry
+
+ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
+INTERRUPTIONS_TABLE = os.environ["INTERRUPTIONS_TABLE"]
+DLQ_URL = os.environ["DLQ_URL"]
+DLQ_PER_WORKSPACE = os.environ.get("DLQ_PER_WORKSPACE", "").lower() == "true"
+TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
+
+KINDS = frozenset({"timeout", "heartbeat_lost", "forced"})
+KIND_OF_STATUS = {"TIMED_OUT": "timeout", "FAILED": "forced", "ABORTED": "forced"}
+MAX_CAUSE = 4096
+MAX_FENCE = 2**53
+DLQ_RETENTION_SECONDS = 14 * 24 * 3600
+
+telemetry = Telemetry("handle-timeout")
+session = botocore.session.get_session()
+dynamodb: Any = session.create_client("dynamodb")
+sqs: Any = session.create_client("sqs")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """A job that did not end by itself."""
+
+    workspace: Workspace
+    message_id: str
+    thread_id: str | None
+    claim_id: str | None
+    fence: int | None
+    kind: str
+    error: str | None
+    cause: str | None
+    execution_arn: str | None
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> "Timeout":
+        kind = event.get("kind")
+        if kind not in KINDS:
+            raise ValidationError("kind", f"one of {', '.join(sorted(KINDS))} is required")
+        claim_id = optional_id(event, "claimId")
+        return cls(
+            workspace=workspace_of(event),
+            message_id=checked_id(event, "messageId"),
+            thread_id=optional_id(event, "threadId"),
+            claim_id=claim_id,
+            fence=None if claim_id is None else checked_number(event, "fence", None, 0, MAX_FENCE),
+            kind=kind,
+            error=trimmed(event.get("error")),
+            cause=trimmed(event.get("cause")),
+            execution_arn=trimmed(event.get("executionArn")),
+        )
+
+    @property
+    def record_key(self) -> dict[str, str]:
+        return {
+            "messageId": self.message_id,
+            "recordId": record_id(self.kind, self.claim_id, None),
+        }
+
+    @property
+    def dead_letter_id(self) -> str:
+        return dead_letter_id(self.kind, self.workspace.key, self.message_id, self.claim_id)
+
+
+def trimmed(value: Any) -> str | None:
+    """A text of bounded length, whatever it was."""
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text.encode(errors="replace").decode()[:MAX_CAUSE]
+
+
+def is_status_change(event: Mapping[str, Any]) -> bool:
+    """Whether the event is the rule's."""
+    return event.get("detail-type") == "Step Functions Execution Status Change"
+
+
+def left_behind(event: Mapping[str, Any]) -> Timeout | None:
+    """What an ended execution still holds; None when it holds nothing."""
+    detail = event["detail"]
+    try:
+        given = json.loads(detail["input"])
+        workspace = workspace_of(given)
+        message_id = checked_id(given, "messageId")
+    except (KeyError, TypeError, ValueError) as error:
+        telemetry.warning("execution had no usable input", cause=str(error))
+        return None
+    row = active_job(workspace)
+    if row.get("owner") != detail["executionArn"] or row.get("state") != "held":
+        return None
+    return Timeout(
+        workspace=workspace,
+        message_id=message_id,
+        thread_id=row.get("threadId"),
+        claim_id=row["claimId"],
+        fence=row["fence"],
+        kind=KIND_OF_STATUS.get(detail["status"], "forced"),
+        error=trimmed(detail.get("error") or detail["status"]),
+        cause=trimmed(detail.get("cause")),
+        execution_arn=detail["executionArn"],
+    )
+
+
+def dead_letter(timeout: Timeout, recorded_at: str) -> dict[str, Any]:
+    """What an operator finds in the queue; the same for every sending."""
+    return {
+        "type": "JOB_TIMEOUT",
+        "deadLetterId": timeout.dead_letter_id,
+        "projectUserId": timeout.workspace.key,
+        "messageId": timeout.message_id,
+        "threadId": timeout.thread_id,
+        "claimId": timeout.claim_id,
+        "fence": timeout.fence,
+        "kind": timeout.kind,
+        "error": timeout.error,
+        "cause": timeout.cause,
+        "executionArn": timeout.execution_arn,
+        "timestamp": recorded_at,
+    }
+
+
+def active_job(workspace: Workspace) -> dict[str, Any]:
+    """The workspace's row, or an empty one."""
+    found = dynamodb.get_item(
+        TableName=ACTIVE_JOBS_TABLE,
+        Key=to_item({"projectUserId": workspace.key}),
+        ConsistentRead=True,
+    )
+    return from_item(found.get("Item", {}))
+
+
+def put_record(timeout: Timeout, now: float) -> tuple[dict[str, Any], bool]:
+    """The record, and whether this run made it."""
+    record = timeout.record_key | {
+        "projectUserId": timeout.workspace.key,
+        "kind": timeout.kind,
+        "interruptedClaimId": timeout.claim_id,
+        "threadId": timeout.thread_id,
+        "executionArn": timeout.execution_arn,
+        "error": timeout.error,
+        "cause": timeout.cause,
+        "timestamp": iso_time(now),
+        "ttl": int(now) + INTERRUPTION_TTL_SECONDS,
+    }
+    item = {name: value for name, value in record.items() if value is not None}
+    try:
+        dynamodb.put_item(
+            TableName=INTERRUPTIONS_TABLE,
+            Item=to_item(item),
+            ConditionExpression="attribute_not_exists(messageId)",
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        return from_item(error.response["Item"]), False
+    return item, True
+
+
+def release_claim(timeout: Timeout, now: float) -> str:
+    """Free the workspace: `released`, `repeated`, `superseded` by a newer claim, or `none`."""
+    if timeout.claim_id is None:
+        return "none"
+    released = {"claimId": timeout.claim_id, "at": iso_time(now), "reason": timeout.kind}
+    try:
+        dynamodb.update_item(
+            TableName=ACTIVE_JOBS_TABLE,
+            Key=to_item({"projectUserId": timeout.workspace.key}),
+            UpdateExpression=(
+                "SET #state = :free, lastReleased = :released, purgeAt = :purge"
+                " REMOVE claimId, threadId, messageId, #owner, containerId, claimedAt, expiresAt"
+            ),
+            ConditionExpression="#state = :held AND claimId = :claim AND fence = :fence",
+            ExpressionAttributeNames={"#state": "state", "#owner": "owner"},
+            ExpressionAttributeValues=to_item(
+                {
+                    ":free": "free",
+                    ":held": "held",
+                    ":released": released,
+                    ":purge": int(now) + CLAIM_PURGE_SECONDS,
+                    ":claim": timeout.claim_id,
+                    ":fence": timeout.fence,
+                }
+            ),
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        row = from_item(error.response.get("Item", {}))
+        last = (row.get("lastReleased") or {}).get("claimId")
+        return "repeated" if last == timeout.claim_id or not row else "superseded"
+    return "released"
+
+
+def queue_of(workspace: Workspace) -> str:
+    """The queue for a workspace's dead letters: the stage's, or its own, made when missing."""
+    if not DLQ_PER_WORKSPACE:
+        return DLQ_URL
+    created = sqs.create_queue(
+        QueueName=dead_letter_queue_name(TABLE_PREFIX, workspace),
+        Attributes={
+            "FifoQueue": "true",
+            "MessageRetentionPeriod": str(DLQ_RETENTION_SECONDS),
+            "SqsManagedSseEnabled": "true",
+        },
+    )
+    return str(created["QueueUrl"])
+
+
+def send_dead_letter(timeout: Timeout, letter: Mapping[str, Any]) -> str:
+    """Send; SQS's id. The queue is FIFO and drops a letter that was sent just before."""
+    sent = sqs.send_message(
+        QueueUrl=queue_of(timeout.workspace),
+        MessageBody=json.dumps(letter),
+        MessageGroupId=timeout.dead_letter_id,
+        MessageDeduplicationId=timeout.dead_letter_id,
+    )
+    return str(sent["MessageId"])
+
+
+def mark_done(timeout: Timeout, message_id: str) -> None:
+    """Write on the record that all has been done, so that a later run does nothing."""
+    dynamodb.update_item(
+        TableName=INTERRUPTIONS_TABLE,
+        Key=to_item(timeout.record_key),
+        UpdateExpression="SET dlqMessageId = :id",
+        ConditionExpression="attribute_exists(messageId)",
+        ExpressionAttributeValues=to_item({":id": message_id}),
+    )
+
+
+def settle(timeout: Timeout, now: float) -> dict[str, Any]:
+    """All steps, those of an earlier run left out or repeated without effect."""
+    record, is_new = put_record(timeout, now)
+    release = release_claim(timeout, now)
+    dead_letter_message = record.get("dlqMessageId")
+    if dead_letter_message is None:
+        dead_letter_message = send_dead_letter(timeout, dead_letter(timeout, record["timestamp"]))
+        mark_done(timeout, dead_letter_message)
+        telemetry.metric("JobTimedOut", Kind=timeout.kind)
+    return {
+        "released": release in {"released", "repeated"},
+        "superseded": release == "superseded",
+        "recorded": True,
+        "duplicate": not is_new,
+        "recordId": record["recordId"],
+        "dlqMessageId": dead_letter_message,
+    }
+
+
+@telemetry.handler
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    timeout = left_behind(event) if is_status_change(event) else Timeout.of(event)
+    if timeout is None:
+        telemetry.info("execution left nothing behind")
+        return {"released": False, "superseded": False, "recorded": False, "dlqMessageId": None}
+    telemetry.bind(
+        project_user_id=timeout.workspace.key,
+        message_id=timeout.message_id,
+        claim_id=timeout.claim_id,
+    )
+    answer = settle(timeout, time.time())
+    telemetry.warning("job timed out", kind=timeout.kind, superseded=answer["superseded"])
+    return answer

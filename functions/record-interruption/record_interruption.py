@@ -1,0 +1,113 @@
+"""Puts on record that a job was interrupted: which, by what, and what its worker said.
+
+Trigger: Step Functions, of the execution that interrupts and of the one that was interrupted; both
+describe one event, and the second to come changes nothing.
+Input: `{projectUserId | projectId + userId, messageId, kind?, interruptedClaimId?,
+interruptedContainer?, newThreadId?, interruptingMessageId?, cause?}`; `messageId` is that of the
+interrupted job. What is missing is taken from a cause that is JSON.
+Result: `{recorded, duplicate, recordId}`. Errors: ValidationError. Puts one item, if absent.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import botocore.session
+
+from jobplane_keys import (
+    INTERRUPTION_TTL_SECONDS,
+    ValidationError,
+    checked_id,
+    iso_time,
+    optional_id,
+    record_id,
+    to_item,
+    workspace_of,
+)
+from jobplane_telemetry import Telemetry
+
+INTERRUPTIONS_TABLE = os.environ["INTERRUPTIONS_TABLE"]
+
+KINDS = frozenset({"interruption", "timeout", "heartbeat_lost", "forced"})
+MAX_CAUSE_BYTES = 32 * 1024
+
+telemetry = Telemetry("record-interruption")
+dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
+
+
+def parsed_cause(cause: Any) -> Any:
+    """A cause as JSON when it is that, as text otherwise; at most 32 KB of either."""
+    if cause is None:
+        return None
+    text = cause if isinstance(cause, str) else json.dumps(cause)
+    if len(text.encode(errors="replace")) > MAX_CAUSE_BYTES:
+        return text.encode(errors="replace")[:MAX_CAUSE_BYTES].decode(errors="ignore")
+    try:
+        parsed = json.loads(text, parse_constant=str)
+        json.dumps(parsed, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return text.encode(errors="replace").decode()
+    return parsed
+
+
+def interruption_of(event: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """The record that an input asks for."""
+    workspace = workspace_of(event)
+    message_id = checked_id(event, "messageId")
+    kind = event.get("kind", "interruption")
+    if kind not in KINDS:
+        raise ValidationError("kind", f"one of {', '.join(sorted(KINDS))} is required")
+    cause = parsed_cause(event.get("cause"))
+    told = cause if isinstance(cause, dict) else {}
+    claim_id = optional_id(event, "interruptedClaimId")
+    interrupting = optional_id(event, "interruptingMessageId") or told_id(
+        told, "interruptingMessageId"
+    )
+    return {
+        "messageId": message_id,
+        "recordId": record_id(kind, claim_id, interrupting),
+        "projectUserId": workspace.key,
+        "kind": kind,
+        "interruptedClaimId": claim_id,
+        "interruptedContainer": optional_id(event, "interruptedContainer"),
+        "interruptingMessageId": interrupting,
+        "newThreadId": optional_id(event, "newThreadId") or told_id(told, "newThreadId"),
+        "cause": cause,
+        "timestamp": iso_time(now),
+        "ttl": int(now) + INTERRUPTION_TTL_SECONDS,
+    }
+
+
+def told_id(told: Mapping[str, Any], field: str) -> str | None:
+    """An id that a worker put into its cause, if it is one."""
+    try:
+        return optional_id(told, field)
+    except ValidationError:
+        return None
+
+
+def put_if_absent(record: Mapping[str, Any]) -> bool:
+    """Store a record; False when it is there already."""
+    item = {name: value for name, value in record.items() if value is not None}
+    try:
+        dynamodb.put_item(
+            TableName=INTERRUPTIONS_TABLE,
+            Item=to_item(item),
+            ConditionExpression="attribute_not_exists(messageId)",
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
+    return True
+
+
+@telemetry.handler
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    record = interruption_of(event, time.time())
+    telemetry.bind(project_user_id=record["projectUserId"], message_id=record["messageId"])
+    is_new = put_if_absent(record)
+    if is_new:
+        telemetry.metric("InterruptionRecorded", Kind=record["kind"])
+    telemetry.info("interruption recorded", duplicate=not is_new, kind=record["kind"])
+    return {"recorded": True, "duplicate": not is_new, "recordId": record["recordId"]}

@@ -1,0 +1,199 @@
+"""Asks the worker of a running job to stop, because another thread needs the workspace.
+
+Trigger: Step Functions. Input: `{projectUserId | projectId + userId, target: {claimId, fence,
+containerId?, threadId?, expiresAt?}, newThreadId, interruptingMessageId, reason?}`.
+Result: `{sent: true, interruptId, queueUrl, messageId}`, or `{sent: false, reason}` for a target
+that has expired, is of the same thread, or can't be addressed.
+Errors: ValidationError; InterruptQueueMissingError when the workspace has no queue and
+CREATE_QUEUES is off. An interrupt names the claim that it is for: no newer job obeys it.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import botocore.session
+from botocore.exceptions import ClientError
+
+from jobplane_keys import (
+    DEFAULT_TABLE_PREFIX,
+    ValidationError,
+    Workspace,
+    checked_id,
+    checked_number,
+    claim_state,
+    interrupt_id,
+    interrupt_queue_name,
+    iso_time,
+    optional_id,
+    workspace_of,
+)
+from jobplane_telemetry import Telemetry
+
+TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
+REGION = os.environ["AWS_REGION"]
+ACCOUNT_ID = os.environ["ACCOUNT_ID"]
+SQS_ENDPOINT = os.environ.get("SQS_ENDPOINT") or f"https://sqs.{REGION}.amazonaws.com"
+CREATE_QUEUES = os.environ.get("CREATE_QUEUES", "").lower() == "true"
+
+VISIBILITY_SECONDS = 60
+RETENTION_SECONDS = 24 * 3600
+MAX_FENCE = 2**53
+MAX_REASON = 1024
+
+telemetry = Telemetry("send-interrupt")
+sqs: Any = botocore.session.get_session().create_client("sqs")
+
+
+class InterruptQueueMissingError(Exception):
+    """The workspace has no interrupt queue; no worker has ever listened there."""
+
+    def __init__(self, queue_name: str) -> None:
+        super().__init__(f"there is no queue {queue_name}")
+        self.queue_name = queue_name
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Stop this claim's job in favour of that message."""
+
+    workspace: Workspace
+    target: Mapping[str, Any]
+    claim_id: str
+    fence: int
+    container_id: str | None
+    thread_id: str | None
+    new_thread_id: str
+    interrupting_message_id: str
+    reason: str
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> "Interrupt":
+        target = event.get("target")
+        if not isinstance(target, Mapping):
+            raise ValidationError("target", "an object is required")
+        reason = event.get("reason") or "another thread needs the workspace"
+        if not isinstance(reason, str) or len(reason) > MAX_REASON:
+            raise ValidationError("reason", f"at most {MAX_REASON} characters are allowed")
+        return cls(
+            workspace=workspace_of(event),
+            target=target,
+            claim_id=checked_id(target, "claimId"),
+            fence=checked_number(target, "fence", None, 0, MAX_FENCE),
+            container_id=optional_id(target, "containerId"),
+            thread_id=optional_id(target, "threadId"),
+            new_thread_id=checked_id(event, "newThreadId"),
+            interrupting_message_id=checked_id(event, "interruptingMessageId"),
+            reason=reason,
+        )
+
+    @property
+    def id(self) -> str:
+        return interrupt_id(self.claim_id, self.interrupting_message_id)
+
+
+def needless(interrupt: Interrupt, now: float) -> str | None:
+    """Why an interrupt need not be sent, if so."""
+    if interrupt.thread_id == interrupt.new_thread_id:
+        return "same_thread"
+    ends = interrupt.target.get("expiresAt")
+    if ends is not None and not claim_state({"expiresAt": ends}, now).live:
+        return "expired"
+    return None
+
+
+def body_of(interrupt: Interrupt, now: float) -> dict[str, Any]:
+    """What the worker reads."""
+    return {
+        "type": "INTERRUPT",
+        "interruptId": interrupt.id,
+        "containerId": interrupt.container_id,
+        "target": {
+            "projectUserId": interrupt.workspace.key,
+            "claimId": interrupt.claim_id,
+            "fence": interrupt.fence,
+            "containerId": interrupt.container_id,
+            "threadId": interrupt.thread_id,
+        },
+        "newThreadId": interrupt.new_thread_id,
+        "interruptingMessageId": interrupt.interrupting_message_id,
+        "timestamp": iso_time(now),
+        "reason": interrupt.reason,
+        "expiresAt": int(now) + RETENTION_SECONDS,
+    }
+
+
+def attributes_of(interrupt: Interrupt) -> dict[str, Any]:
+    """What a listener may filter on without reading the body."""
+    texts = {
+        "type": "INTERRUPT",
+        "projectUserId": interrupt.workspace.key,
+        "containerId": interrupt.container_id,
+        "targetClaimId": interrupt.claim_id,
+    }
+    strings = {
+        name: {"DataType": "String", "StringValue": text} for name, text in texts.items() if text
+    }
+    return strings | {"fence": {"DataType": "Number", "StringValue": str(interrupt.fence)}}
+
+
+def send(queue_url: str, interrupt: Interrupt, now: float) -> str:
+    """Send; SQS's id of the message."""
+    sent = sqs.send_message(
+        QueueUrl=queue_url,
+        MessageBody=json.dumps(body_of(interrupt, now)),
+        MessageAttributes=attributes_of(interrupt),
+    )
+    return str(sent["MessageId"])
+
+
+def create_queue(name: str) -> None:
+    """Make the workspace's queue; making it again is harmless."""
+    sqs.create_queue(
+        QueueName=name,
+        Attributes={
+            "VisibilityTimeout": str(VISIBILITY_SECONDS),
+            "MessageRetentionPeriod": str(RETENTION_SECONDS),
+            "SqsManagedSseEnabled": "true",
+        },
+    )
+
+
+def is_missing_queue(error: ClientError) -> bool:
+    """Whether SQS knows no queue of that name."""
+    return error.response["Error"]["Code"] in {
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "QueueDoesNotExist",
+    }
+
+
+@telemetry.handler
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    now = time.time()
+    interrupt = Interrupt.of(event)
+    telemetry.bind(project_user_id=interrupt.workspace.key, claim_id=interrupt.claim_id)
+    if reason := needless(interrupt, now):
+        telemetry.info("interrupt not needed", reason=reason)
+        return {"sent": False, "reason": reason, "interruptId": interrupt.id}
+    name = interrupt_queue_name(TABLE_PREFIX, interrupt.workspace)
+    queue_url = f"{SQS_ENDPOINT}/{ACCOUNT_ID}/{name}"
+    try:
+        message_id = send(queue_url, interrupt, now)
+    except ClientError as error:
+        if not is_missing_queue(error):
+            raise
+        if not CREATE_QUEUES:
+            raise InterruptQueueMissingError(name) from error
+        create_queue(name)
+        message_id = send(queue_url, interrupt, now)
+    telemetry.metric("InterruptSent")
+    telemetry.info("interrupt sent", interrupt_id=interrupt.id)
+    return {
+        "sent": True,
+        "interruptId": interrupt.id,
+        "queueUrl": queue_url,
+        "messageId": message_id,
+    }

@@ -1,0 +1,190 @@
+"""Claims on workspaces: keys, ids, lifetimes, queue names, and what a stored claim means."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobplane_keys._clock import parse_iso_time
+
+CLAIM_TTL_SECONDS = 3600
+CLAIM_SKEW_SECONDS = 2
+CLAIM_PURGE_SECONDS = 30 * 24 * 3600
+INTERRUPTION_TTL_SECONDS = 30 * 24 * 3600
+# How long a claim that says nothing of its end holds.
+MALFORMED_CLAIM_SECONDS = 3600
+
+# Larger numbers of seconds lie past the year 5000: they are milliseconds.
+MILLISECONDS_FROM = 10**11
+
+MAX_QUEUE_NAME = 80
+_WORKSPACE_ID = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
+
+
+class ValidationError(ValueError):
+    """A field of the input is missing or malformed; `field` names it."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A project and a user: at most one job runs in it."""
+
+    project_id: str
+    user_id: str
+
+    @property
+    def key(self) -> str:
+        """`project#user`."""
+        return f"{self.project_id}#{self.user_id}"
+
+
+def workspace_of(event: Mapping[str, Any]) -> Workspace:
+    """The workspace of a function's input: `projectUserId`, or `projectId` and `userId`.
+
+    Raises ValidationError.
+    """
+    composite = event.get("projectUserId")
+    if composite is None:
+        return Workspace(checked_id(event, "projectId"), checked_id(event, "userId"))
+    if not isinstance(composite, str):
+        raise ValidationError("projectUserId", "a string project#user is required")
+    project_id, separator, user_id = composite.partition("#")
+    if not separator or not _WORKSPACE_ID.fullmatch(project_id):
+        raise ValidationError("projectUserId", _PATTERN_TEXT)
+    if not _WORKSPACE_ID.fullmatch(user_id):
+        raise ValidationError("projectUserId", _PATTERN_TEXT)
+    for field, part in (("projectId", project_id), ("userId", user_id)):
+        if event.get(field) not in (None, part):
+            raise ValidationError(field, "differs from projectUserId")
+    return Workspace(project_id, user_id)
+
+
+def checked_id(event: Mapping[str, Any], field: str) -> str:
+    """A required id of a function's input; ValidationError when it is missing or malformed."""
+    value = event.get(field)
+    if not isinstance(value, str) or not _WORKSPACE_ID.fullmatch(value):
+        raise ValidationError(field, "1 to 128 of A-Z a-z 0-9 . _ @ + - are required")
+    return value
+
+
+def optional_id(event: Mapping[str, Any], field: str) -> str | None:
+    """An id that may be absent; ValidationError when it is malformed."""
+    return None if event.get(field) is None else checked_id(event, field)
+
+
+def checked_number(
+    event: Mapping[str, Any], field: str, default: int | None, low: int, high: int
+) -> int:
+    """A whole number of a function's input; `default` None makes it required."""
+    value = event.get(field)
+    if value is None and default is not None:
+        return default
+    # JSON has one kind of number: Step Functions may write 60 as 60.0.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValidationError(field, f"a whole number from {low} to {high} is required")
+    return value
+
+
+def claim_expiry(row: Mapping[str, Any]) -> float | None:
+    """Epoch seconds at which a stored claim ends; None when it does not say.
+
+    Older rows have `ttl` instead of `expiresAt`, and some of their times are in milliseconds.
+    """
+    for name in ("expiresAt", "ttl"):
+        if isinstance(value := row.get(name), int | float):
+            return _epoch_seconds(value)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimState:
+    """What a stored claim means now. `reason`: none, free, expired, malformed or live."""
+
+    live: bool
+    reason: str
+
+    @property
+    def malformed(self) -> bool:
+        """Whether the row does not say when it ends."""
+        return self.reason == "malformed"
+
+
+def claim_state(row: Mapping[str, Any], now: float) -> ClaimState:
+    """Whether a stored claim holds; an empty row is none.
+
+    A row that does not say when it ends is malformed, and holds for an hour after `claimedAt`.
+    """
+    if not row:
+        return ClaimState(False, "none")
+    if row.get("state") == "free":
+        return ClaimState(False, "free")
+    expiry = claim_expiry(row)
+    if expiry is None:
+        began = _epoch_seconds(row.get("claimedAt"))
+        held = began is not None and now < began + MALFORMED_CLAIM_SECONDS
+        return ClaimState(held, "malformed")
+    return ClaimState(True, "live") if expiry > now else ClaimState(False, "expired")
+
+
+def interrupt_id(claim_id: str, interrupting_message_id: str) -> str:
+    """The same for every sending of one interrupt."""
+    return _digest("interrupt", claim_id, interrupting_message_id)
+
+
+def record_id(kind: str, claim_id: str | None, interrupting_message_id: str | None) -> str:
+    """The same for every writing of one record."""
+    return f"{kind}#{_digest(kind, claim_id or '', interrupting_message_id or '')}"
+
+
+def dead_letter_id(kind: str, workspace_key: str, message_id: str, claim_id: str | None) -> str:
+    """The same for every sending of one dead letter."""
+    return _digest("dead-letter", kind, workspace_key, message_id, claim_id or "")
+
+
+def interrupt_queue_name(prefix: str, workspace: Workspace) -> str:
+    """The queue for a workspace's worker: `{prefix}interrupts-{project}-{user}-{hash}`."""
+    return _queue_name(f"{prefix}interrupts", workspace, "")
+
+
+def input_queue_name(prefix: str, workspace: Workspace) -> str:
+    """The FIFO queue that a workspace's worker takes its jobs from."""
+    return _queue_name(f"{prefix}input", workspace, ".fifo")
+
+
+def dead_letter_queue_name(prefix: str, workspace: Workspace) -> str:
+    """A workspace's own FIFO queue of dead letters."""
+    return _queue_name(f"{prefix}dlq", workspace, ".fifo")
+
+
+def _epoch_seconds(value: Any) -> float | None:
+    """Epoch seconds of a stored time: seconds, milliseconds or ISO-8601; None of anything else."""
+    if isinstance(value, str):
+        try:
+            return parse_iso_time(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value / 1000 if value > MILLISECONDS_FROM else float(value)
+
+
+def _queue_name(head: str, workspace: Workspace, tail: str) -> str:
+    # The hash tells `a-b` + `c` from `a` + `b-c`, and names that were cut from each other.
+    end = f"-{_digest(workspace.project_id, workspace.user_id)[:8]}{tail}"
+    readable = re.sub(r"[^A-Za-z0-9_-]", "-", f"{head}-{workspace.project_id}-{workspace.user_id}")
+    return readable[: MAX_QUEUE_NAME - len(end)] + end
+
+
+def _digest(*parts: str) -> str:
+    # No part holds a line break: ids can't, and kinds are ours.
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+_PATTERN_TEXT = "expected project#user, each 1 to 128 of A-Z a-z 0-9 . _ @ + -"
