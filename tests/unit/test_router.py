@@ -207,8 +207,9 @@ def test_unknown_envelope_fields_are_ignored(router: Router) -> None:
     assert router.ask("echo", {"a": 1}, version=2)["type"] == "response"
 
 
+numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none() | st.booleans() | numbers | st.text(max_size=20),
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
     ),
