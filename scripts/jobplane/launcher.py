@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with five of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with seven of its gaps closed.
 
 Runs in the environment that `uv tool run` made: nothing of this workspace can be imported.
 1. A worker sees the artifact and the standard library only. Without this it also sees
@@ -9,16 +9,32 @@ Runs in the environment that `uv tool run` made: nothing of this workspace can b
    so that their logs reach CloudWatch Logs and a busy function gets a second worker.
 4. A module that fails to import says so in its function's log.
 5. An HTTP API's CORS settings work when they come from CloudFormation, whose keys are capitalised.
+6. An artifact is unpacked once for all its workers, and not once for each: thousands of files,
+   which a cold start waits for and the stage's end removes again.
+7. A Task's TimeoutSeconds and HeartbeatSeconds may be expressions, and a worker that has been
+   silent for HeartbeatSeconds fails its task with States.HeartbeatTimeout.
 """
 
+import contextvars
+import hashlib
 import re
+import shutil
 import sys
+import tempfile
 import threading
+import time
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ministack import app  # type: ignore[import-not-found]
 from ministack.core import lambda_runtime  # type: ignore[import-not-found]
-from ministack.services import apigateway, lambda_svc  # type: ignore[import-not-found]
+from ministack.services import (  # type: ignore[import-not-found]
+    apigateway,
+    lambda_svc,
+    stepfunctions,
+)
 
 WITHOUT_SITE_PACKAGES = (
     "import sys\nsys.path[:] = [p for p in sys.path if not p.endswith('site-packages')]\n"
@@ -29,6 +45,8 @@ RAISED_WITH_CLASS = '"error": str(e), "error_class": type(e).__name__, "trace"'
 _last = threading.local()
 _plain_invoke = lambda_runtime.Worker.invoke
 _plain_execute = lambda_svc._execute_function_warm
+_plain_task = stepfunctions._execute_task
+_plain_callback = stepfunctions._invoke_with_callback
 
 
 def _invoke_noting_class(worker: Any, *args: Any, **kwargs: Any) -> Any:
@@ -55,6 +73,27 @@ def _with_camel_keys(function: Any) -> Any:
     return call
 
 
+class _SharedArchive(zipfile.ZipFile):
+    """An archive whose contents lie in one place; whoever extracts it gets a link there."""
+
+    store: Path
+
+    def extractall(self, path: Any = None, *args: Any, **kwargs: Any) -> None:
+        digest = hashlib.sha256(Path(str(self.filename)).read_bytes()).hexdigest()
+        shared = self.store / digest
+        if not shared.is_dir():
+            partial = tempfile.mkdtemp(dir=self.store, prefix=".filling-")
+            super().extractall(partial, *args, **kwargs)
+            try:
+                Path(partial).rename(shared)
+            except OSError:
+                # Another worker, or another stage, was first.
+                shutil.rmtree(partial)
+        link = Path(path)
+        link.rmdir()
+        link.symlink_to(shared)
+
+
 class _Dispatched:
     """What a WebSocket route gets in place of a worker: the dispatcher of all other triggers."""
 
@@ -70,6 +109,44 @@ class _Dispatched:
         return {"status": "ok", "result": body}
 
 
+def _execute_with_deadlines(state: Any, raw_input: Any, execution: Any, context: Any) -> Any:
+    deadlines = {
+        name: stepfunctions._apply_jsonata_template(state[name], raw_input, context)
+        for name in ("TimeoutSeconds", "HeartbeatSeconds")
+        if isinstance(state.get(name), str)
+    }
+    return _plain_task({**state, **deadlines}, raw_input, execution, context)
+
+
+def _invoke_with_heartbeat(resource: Any, arguments: Any, token: str, state: Any) -> Any:
+    over = threading.Event()
+    if seconds := state.get("HeartbeatSeconds"):
+        # The tokens are kept by account and region, which the context knows.
+        watch = contextvars.copy_context().run
+        threading.Thread(
+            target=watch, args=(_watch_heartbeat, token, seconds, over), daemon=True
+        ).start()
+    try:
+        return _plain_callback(resource, arguments, token, state)
+    finally:
+        over.set()
+
+
+def _watch_heartbeat(token: str, seconds: float, over: threading.Event) -> None:
+    last, since = None, time.monotonic()
+    while not over.wait(0.1):
+        task = stepfunctions._task_tokens.get(token)
+        if task is None:
+            continue
+        if task["heartbeat"] != last:
+            last, since = task["heartbeat"], time.monotonic()
+        elif time.monotonic() - since > seconds:
+            cause = f"No heartbeat for {seconds} seconds"
+            task["error"] = {"Error": "States.HeartbeatTimeout", "Cause": cause}
+            task["event"].set()
+            return
+
+
 def main() -> None:
     """Patch, then run MiniStack's own entry point."""
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
@@ -80,6 +157,14 @@ def main() -> None:
     lambda_runtime.Worker.invoke = _invoke_noting_class
     lambda_svc._execute_function_warm = _execute_with_class
     lambda_runtime.get_or_create_worker = _Dispatched
+    _SharedArchive.store = Path(sys.argv[2])
+    lambda_runtime.zipfile = SimpleNamespace(
+        ZipFile=_SharedArchive,
+        BadZipFile=zipfile.BadZipFile,
+        LargeFileError=zipfile.LargeZipFile,
+    )
+    stepfunctions._execute_task = _execute_with_deadlines
+    stepfunctions._invoke_with_callback = _invoke_with_heartbeat
     for name in ("_cors_response_headers", "_cors_preflight_response"):
         setattr(apigateway, name, _with_camel_keys(getattr(apigateway, name)))
     sys.argv = ["ministack"]

@@ -99,7 +99,8 @@ class Workspace:
 
     @property
     def resources(self) -> list[Path]:
-        return sorted((self.root / "resources").glob("*.yml"))
+        found = sorted((self.root / "resources").glob("*.yml"))
+        return [path for path in found if not path.name.endswith(".asl.yml")]
 
     def functions(self) -> list[Function]:
         """The functions that can be built and deployed: module and function.yml are there."""

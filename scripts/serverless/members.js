@@ -23,10 +23,10 @@ exports.members = () => {
   return found;
 };
 
-/** The parsed resources/*.yml, in order. */
+/** The parsed resources/*.yml, in order; definitions of state machines (*.asl.yml) are not among them. */
 exports.fragments = () =>
   entries('resources')
-    .filter((name) => name.endsWith('.yml'))
+    .filter((name) => name.endsWith('.yml') && !name.endsWith('.asl.yml'))
     .map((name) => read(path.join(ROOT, 'resources', name)));
 
 exports.moduleOf = (name) => name.replaceAll('-', '_');
