@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from jobplane import emulator
 from jobplane.artifacts import Artifact
 from jobplane.console import INSTALL_HINTS, MissingToolError, note, plain_environment, run_quietly
 from jobplane.locks import exclusive
@@ -82,6 +83,7 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
     state.config = config
     state.functions = digests
     stage.write_state(state)
+    emulator.prune(stage.workspace)
     return done
 
 

@@ -16,18 +16,29 @@ from pathlib import Path
 import click
 
 from jobplane import interrupts
+from jobplane.artifacts import read_manifest
 from jobplane.console import ToolError, note, plain_environment, run_quietly, uv_command
 from jobplane.stages import Stage, State, default_region
+from jobplane.workspace import Workspace
 
 MINISTACK = "1.5.33"
 LAUNCHER = Path(__file__).with_name("launcher.py")
 START_SECONDS = 60
 STOP_SECONDS = 5.0
+UNUSED_SECONDS = 3600
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONDONTWRITEBYTECODE")
 
 
 class ExposedError(click.ClickException):
     """The emulator answers on an interface that other machines can reach."""
+
+
+class SurvivedError(click.ClickException):
+    """Processes of the emulator are there after they were killed."""
+
+    def __init__(self, stage: str, pids: set[int]) -> None:
+        self.pids = pids
+        super().__init__(f"stage {stage!r}: still alive: {', '.join(map(str, sorted(pids)))}")
 
 
 def interpreter(stage: Stage) -> Path:
@@ -58,11 +69,13 @@ def start(stage: Stage, port: int | None) -> State:
     stage.directory.mkdir(parents=True)
     log = stage.directory / "emulator.log"
     python = interpreter(stage)
+    unpacked = _unpacked(stage.workspace)
+    unpacked.mkdir(exist_ok=True)
     note(f"starting MiniStack {MINISTACK} on 127.0.0.1:{chosen}, waiting for it to answer")
     with interrupts.held():
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [python, LAUNCHER, stage.name],
+                [python, LAUNCHER, stage.name, unpacked],
                 cwd=stage.directory,
                 env=_environment(stage, chosen, region),
                 stdin=subprocess.DEVNULL,
@@ -89,15 +102,35 @@ def start(stage: Stage, port: int | None) -> State:
 
 
 def stop(stage: Stage) -> bool:
-    """End the stage's emulator and its workers, and forget the stage; False if it wasn't there."""
+    """End the stage's emulator and its workers, and forget the stage; False if it wasn't there.
+
+    At once: nothing of it is kept, so it has nothing to finish.
+
+    Raises:
+        SurvivedError: a process is still there.
+    """
     state = stage.read_state()
-    found = False
-    if state is not None:
-        group = list(_group(stage, state))
-        found = bool(group)
-        _end(stage, state)
-    shutil.rmtree(stage.directory, ignore_errors=True)
+    found = state is not None and _kill(stage, state)
+    _discard(stage)
     return found
+
+
+def prune(workspace: Workspace) -> None:
+    """Remove unpacked artifacts that no stage runs and no build has made of late."""
+    artifacts = read_manifest(workspace).values()
+    used = {artifact.digest for artifact in artifacts}
+    for path in workspace.scratch.glob("*/state.json"):
+        state = Stage(workspace, path.parent.name).read_state()
+        used |= set(state.functions.values()) if state is not None else set()
+    recently = time.time() - UNUSED_SECONDS
+    for folder in _unpacked(workspace).iterdir():
+        if folder.name not in used and folder.stat().st_mtime < recently:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unpacked(workspace: Workspace) -> Path:
+    """Where the emulators of all stages unpack artifacts, each under its digest."""
+    return workspace.scratch / "_unpacked"
 
 
 def is_running(state: State) -> bool:
@@ -186,18 +219,37 @@ def _outward_addresses() -> set[str]:
     return {address for address in found if "." in address and not address.startswith("127.")}
 
 
-def _end(stage: Stage, state: State) -> None:
-    for sign, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
-        members = list(_group(stage, state))
-        for pid in members:
-            try:
-                os.kill(pid, sign)
-            except ProcessLookupError:
-                continue
-        deadline = time.monotonic() + patience
-        while any(True for _ in _group(stage, state)) and time.monotonic() < deadline:
-            _reap(state.pid)
-            time.sleep(0.02)
+def _kill(stage: Stage, state: State) -> bool:
+    """Kill the emulator's group until none of it is left; False if there was none."""
+    found = False
+    deadline = time.monotonic() + STOP_SECONDS
+    while members := set(_group(stage, state)):
+        found = True
+        if time.monotonic() > deadline:
+            raise SurvivedError(stage.name, members)
+        try:
+            if state.pid in members:
+                # As a whole: a leader that sees its workers end would start others.
+                os.killpg(state.pid, signal.SIGKILL)
+            else:
+                for pid in members:
+                    os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        _reap(state.pid)
+        time.sleep(0.01)
+    return found
+
+
+def _discard(stage: Stage) -> None:
+    """Remove what the stage kept on disk; it is gone from its place at once."""
+    discarded = stage.workspace.scratch / "_discarded"
+    discarded.mkdir(parents=True, exist_ok=True)
+    if stage.directory.exists():
+        stage.directory.rename(discarded / f"{stage.name}-{secrets.token_hex(4)}")
+    # Also what an earlier removal was interrupted in.
+    for folder in discarded.iterdir():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reap(pid: int) -> None:
