@@ -1,0 +1,340 @@
+"""The job flow on the local stage: each way in ends in the state that it should."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from e2e.support import Deployed, Message, unique, until
+from jobplane_keys import (
+    Workspace,
+    from_item,
+    input_queue_name,
+    interrupt_queue_name,
+    to_item,
+)
+
+pytestmark = pytest.mark.e2e
+
+
+class Flow:
+    """One workspace, its executions and its queues."""
+
+    def __init__(self, deployed: Deployed) -> None:
+        self.deployed = deployed
+        self.workspace = Workspace(unique("project"), "scott")
+        self.states = deployed.stage.client("stepfunctions")
+        (self.arn,) = deployed.info["state_machines"].values()
+        self._prefix = f"jobplane-{deployed.stage.name}-"
+
+    def start(self, message_id: str, thread_id: str = "thread", **given: Any) -> str:
+        """Start the flow for a message; the execution's ARN."""
+        content = {
+            "projectId": self.workspace.project_id,
+            "userId": self.workspace.user_id,
+            "threadId": thread_id,
+            "messageId": message_id,
+            "instruction": f"do {message_id}",
+            "claimTtlSeconds": 120,
+            "claimWaitSeconds": 1,
+            **given,
+        }
+        started = self.states.start_execution(
+            stateMachineArn=self.arn, name=unique("run"), input=json.dumps(content)
+        )
+        arn: str = started["executionArn"]
+        return arn
+
+    async def end_of(self, execution: str, patience: float = 60) -> Message:
+        """How an execution ended: status, output, error and cause, the JSON ones parsed."""
+
+        def ended() -> Message | None:
+            found: Message = self.states.describe_execution(executionArn=execution)
+            return found if found["status"] != "RUNNING" else None
+
+        found = await until(ended, f"the end of {execution}", patience=patience)
+        for name in ("output", "cause"):
+            try:
+                found[name] = json.loads(found.get(name) or "null")
+            except ValueError:
+                continue
+        return dict(found)
+
+    async def receive(self, queue_name: str | None = None) -> Message:
+        """The next message of the workspace's input queue, or of another."""
+        name = queue_name or input_queue_name(self._prefix, self.workspace)
+
+        def received() -> Message | None:
+            try:
+                url = self.deployed.sqs.get_queue_url(QueueName=name)["QueueUrl"]
+            except self.deployed.sqs.exceptions.QueueDoesNotExist:
+                return None
+            found = self.deployed.sqs.receive_message(QueueUrl=url).get("Messages")
+            if not found:
+                return None
+            self.deployed.sqs.delete_message(QueueUrl=url, ReceiptHandle=found[0]["ReceiptHandle"])
+            return dict(json.loads(found[0]["Body"]))
+
+        message: Message = await until(received, f"a message in {name}")
+        return message
+
+    async def interrupt(self) -> Message:
+        return await self.receive(interrupt_queue_name(self._prefix, self.workspace))
+
+    def claim(self) -> Message:
+        """The workspace's row."""
+        found = self.deployed.dynamodb.get_item(
+            TableName=self.deployed.info["tables"]["active-jobs"],
+            Key=to_item({"projectUserId": self.workspace.key}),
+            ConsistentRead=True,
+        )
+        return from_item(found.get("Item", {}))
+
+    def records(self) -> list[Message]:
+        """What is on record of the workspace, by time."""
+        found = self.deployed.dynamodb.query(
+            TableName=self.deployed.info["tables"]["interruptions"],
+            IndexName="by-workspace",
+            KeyConditionExpression="projectUserId = :key",
+            ExpressionAttributeValues=to_item({":key": self.workspace.key}),
+        )
+        return [from_item(item) for item in found["Items"]]
+
+    def dead_letters(self) -> list[Message]:
+        """The workspace's letters in the stage's dead-letter queue; they stay there."""
+        url = self.deployed.info["queues"]["jobs-dlq.fifo"]
+        letters = []
+        while found := self.deployed.sqs.receive_message(
+            QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=2
+        ).get("Messages"):
+            letters += [json.loads(message["Body"]) for message in found]
+        return [letter for letter in letters if letter["projectUserId"] == self.workspace.key]
+
+    def succeed(self, job: Message, **output: Any) -> None:
+        self.states.send_task_success(taskToken=job["taskToken"], output=json.dumps(output))
+
+    def fail(self, job: Message, error: str, **cause: Any) -> None:
+        self.states.send_task_failure(
+            taskToken=job["taskToken"], error=error, cause=json.dumps(cause)
+        )
+
+
+@pytest.fixture
+def flow(deployed: Deployed) -> Flow:
+    return Flow(deployed)
+
+
+async def test_success(flow: Flow) -> None:
+    """A job that succeeds gives its result and its input, and leaves no claim behind."""
+    execution = flow.start("m1")
+    job = await flow.receive()
+    held = flow.claim()
+    flow.succeed(job, answer=42)
+    end = await flow.end_of(execution)
+
+    assert (held["state"], held["owner"], held["fence"]) == ("held", execution, job["fence"])
+    assert job["attachments"] == []
+    assert end["status"] == "SUCCEEDED"
+    assert end["output"]["outcome"] == "Completed"
+    assert end["output"]["result"] == {"answer": 42}
+    assert end["output"]["job"]["instruction"] == "do m1"
+    assert flow.claim()["state"] == "free"
+
+
+async def test_attachments(flow: Flow, deployed: Deployed) -> None:
+    """Each attachment is looked up; one that is not there is reported and stops nothing."""
+    bucket, key = deployed.info["buckets"]["files"], unique("attachment")
+    deployed.s3.put_object(Bucket=bucket, Key=key, Body=b"four")
+    given = [{"bucket": bucket, "key": key}, {"bucket": bucket, "key": unique("nothing")}]
+    execution = flow.start("m1", attachments=given)
+    job = await flow.receive()
+    flow.succeed(job)
+
+    good, bad = job["attachments"]
+    assert (good["ok"], good["size"]) == (True, 4)
+    assert (bad["ok"], bad["key"]) == (False, given[1]["key"])
+    assert (await flow.end_of(execution))["status"] == "SUCCEEDED"
+
+
+async def test_follow_up_joins(flow: Flow) -> None:
+    """A second message of the same thread goes to the job that runs, and ends as Joined."""
+    first = flow.start("m1")
+    job = await flow.receive()
+    second = flow.start("m2")
+    end = await flow.end_of(second)
+    follow_up = await flow.receive()
+    flow.succeed(job)
+
+    assert (end["status"], end["output"]["outcome"]) == ("SUCCEEDED", "Joined")
+    assert end["output"]["job"]["messageId"] == "m2"
+    assert (follow_up["type"], follow_up["claimId"]) == ("FOLLOW_UP", job["claimId"])
+    assert (await flow.end_of(first))["output"]["outcome"] == "Completed"
+    assert flow.records() == []
+
+
+async def test_other_thread_interrupts(flow: Flow) -> None:
+    """A message of another thread interrupts the job that runs, waits for it, and runs."""
+    first = flow.start("m1", "thread-a")
+    running = await flow.receive()
+    second = flow.start("m2", "thread-b")
+    interrupt = await flow.interrupt()
+    flow.fail(running, "PREEMPTED", interruptingMessageId="m2", newThreadId="thread-b")
+    interrupted = await flow.end_of(first)
+    job = await flow.receive()
+    flow.succeed(job)
+    completed = await flow.end_of(second)
+
+    assert interrupt["target"]["claimId"] == running["claimId"]
+    assert interrupt["target"]["fence"] == running["fence"]
+    assert (interrupted["status"], interrupted["output"]["outcome"]) == ("SUCCEEDED", "Interrupted")
+    assert completed["output"]["outcome"] == "Completed"
+    assert job["fence"] > running["fence"]
+    (record,) = flow.records()
+    assert (record["messageId"], record["interruptingMessageId"]) == ("m1", "m2")
+    assert flow.claim()["state"] == "free"
+
+
+async def test_silent_worker(flow: Flow) -> None:
+    """A worker that goes silent loses its job: on record, in the dead-letter queue, released."""
+    execution = flow.start("m1", heartbeatSeconds=2)
+    job = await flow.receive()
+    end = await flow.end_of(execution)
+
+    assert (end["status"], end["error"]) == ("FAILED", "TimedOut")
+    assert end["cause"]["kind"] == "heartbeat_lost"
+    assert end["cause"]["messageId"] == "m1"
+    await settled(flow, job, "heartbeat_lost")
+
+
+async def test_heartbeats_keep_a_job(flow: Flow) -> None:
+    """A worker that heartbeats outlives the heartbeat's limit."""
+    execution = flow.start("m1", heartbeatSeconds=2)
+    job = await flow.receive()
+    end = time.monotonic() + 4
+    while time.monotonic() < end:
+        flow.states.send_task_heartbeat(taskToken=job["taskToken"])
+        await asyncio.sleep(0.5)
+    flow.succeed(job)
+
+    assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
+
+
+async def test_total_timeout(flow: Flow) -> None:
+    """A job that takes too long is timed out, however alive its worker is."""
+    execution = flow.start("m1", timeoutSeconds=2)
+    job = await flow.receive()
+    end = await flow.end_of(execution)
+
+    assert (end["status"], end["error"]) == ("FAILED", "TimedOut")
+    await settled(flow, job, "timeout")
+
+
+async def settled(flow: Flow, job: Message, kind: str) -> None:
+    """One record, one dead letter, no claim; and a late answer of the worker changes nothing."""
+    (record,) = flow.records()
+    (letter,) = flow.dead_letters()
+    assert (record["kind"], record["interruptedClaimId"]) == (kind, job["claimId"])
+    assert (letter["kind"], letter["claimId"], letter["messageId"]) == (
+        kind,
+        job["claimId"],
+        job["messageId"],
+    )
+    assert flow.claim()["state"] == "free"
+    errors = (flow.states.exceptions.TaskDoesNotExist, flow.states.exceptions.TaskTimedOut)
+    with pytest.raises(errors):
+        flow.succeed(job)
+
+
+async def test_worker_failure(flow: Flow) -> None:
+    """A job that fails ends its execution with the worker's error and the input's ids."""
+    execution = flow.start("m1")
+    flow.fail(await flow.receive(), "DiskFullError", left=0)
+    end = await flow.end_of(execution)
+
+    assert (end["status"], end["error"]) == ("FAILED", "DiskFullError")
+    assert end["cause"]["messageId"] == "m1"
+    assert json.loads(end["cause"]["cause"]) == {"left": 0}
+    assert flow.claim()["lastReleased"]["reason"] == "failed"
+    assert flow.records() == []
+
+
+async def test_hostile_ids(flow: Flow) -> None:
+    """An id that no key may hold is refused by name, and nothing is claimed."""
+    for field, value in (
+        ("userId", "scott#admin"),
+        ("projectId", "a/b"),
+        ("threadId", "x" * 200),
+        ("messageId", "文書"),
+    ):
+        end = await flow.end_of(flow.start("m1", **{field: value}))
+        assert (end["status"], end["error"]) == ("FAILED", "ValidationError"), end
+        text = end["cause"]["cause"]
+        assert field in text or "projectUserId" in text
+        assert end["cause"]["job"]["instruction"] == "do m1"
+    assert flow.claim() == {}
+
+
+async def test_same_name_runs_once(flow: Flow) -> None:
+    """A message can't be started twice under its execution's name."""
+    name = unique("message")
+    content = {
+        "projectId": flow.workspace.project_id,
+        "userId": "scott",
+        "threadId": "t",
+        "messageId": "m1",
+        "instruction": "once",
+    }
+    started = flow.states.start_execution(
+        stateMachineArn=flow.arn, name=name, input=json.dumps(content)
+    )
+    flow.succeed(await flow.receive())
+    await flow.end_of(started["executionArn"])
+    with pytest.raises(flow.states.exceptions.ExecutionAlreadyExists):
+        flow.states.start_execution(
+            stateMachineArn=flow.arn, name=name, input=json.dumps(content | {"instruction": "x"})
+        )
+
+
+async def test_busy_workspace(flow: Flow) -> None:
+    """A holder that obeys no interrupt keeps its job; who waits gives up after so many tries."""
+    first = flow.start("m1", "thread-a")
+    job = await flow.receive()
+    end = await flow.end_of(flow.start("m2", "thread-b", maxClaimTries=3))
+    flow.succeed(job)
+
+    assert (end["status"], end["error"]) == ("FAILED", "WorkspaceBusy")
+    assert end["cause"]["holder"]["claimId"] == job["claimId"]
+    assert (await flow.end_of(first))["output"]["outcome"] == "Completed"
+
+
+async def test_throttled_function(flow: Flow, deployed: Deployed) -> None:
+    """A function that is throttled is tried again, and the job runs."""
+    name = deployed.info["functions"]["claim"]
+    deployed.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    try:
+        execution = flow.start("m1")
+        await until(lambda: retried(flow, execution), "a retry")
+    finally:
+        deployed.functions.delete_function_concurrency(FunctionName=name)
+    flow.succeed(await flow.receive())
+
+    assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
+
+
+def retried(flow: Flow, execution: str) -> bool:
+    """Whether a task of an execution has failed and is tried again."""
+    history = flow.states.get_execution_history(executionArn=execution)["events"]
+    return any(event["type"] in {"TaskFailed", "LambdaFunctionFailed"} for event in history)
+
+
+async def test_aborted_execution(flow: Flow) -> None:
+    """An execution that is stopped by hand leaves no claim behind."""
+    execution = flow.start("m1")
+    await flow.receive()
+    flow.states.stop_execution(executionArn=execution)
+
+    await until(lambda: flow.claim().get("state") == "free", "the release")
+    (record,) = flow.records()
+    assert (record["kind"], record["executionArn"]) == ("forced", execution)
