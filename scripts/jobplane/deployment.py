@@ -50,15 +50,21 @@ def osls(stage: Stage, *arguments: str) -> str:
 
 
 def framework_environment(stage: Stage) -> dict[str, str]:
-    """This environment, with nothing of the user's AWS account left in it."""
-    kept = {k: v for k, v in plain_environment().items() if not k.startswith("AWS_")}
+    """This environment, with nothing of the user's AWS account left in it, and no proxy.
+
+    The framework sends all its calls to the emulator, and knows no NO_PROXY.
+    """
+    kept = {
+        key: value
+        for key, value in plain_environment().items()
+        if not key.startswith("AWS_") and not key.upper().endswith("_PROXY")
+    }
     return (
         kept
         | stage.environment()
         | {
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-            "NO_PROXY": "127.0.0.1,localhost",
             "SLS_AWS_MONITORING_FREQUENCY": "100",
         }
     )
@@ -116,7 +122,7 @@ def config_digest(workspace: Workspace, functions: Iterable[Function]) -> str:
         workspace.root / "serverless.yml",
         workspace.root / "package-lock.json",
         *sorted((workspace.root / "scripts" / "serverless").glob("*.js")),
-        *workspace.resources,
+        *sorted((workspace.root / "resources").glob("*.yml")),
         *(function.config_path for function in functions),
     ]
     digest = hashlib.sha256()

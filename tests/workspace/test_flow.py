@@ -1,0 +1,127 @@
+"""The job flow agrees with the functions that it calls: names and errors."""
+
+import ast
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from jobplane.workspace import Workspace
+
+WORKSPACE = Workspace.here()
+FLOW: dict[str, Any] = yaml.safe_load(
+    (WORKSPACE.root / "resources" / "job-flow.asl.yml").read_text("utf-8")
+)
+STACK: dict[str, Any] = yaml.safe_load(
+    (WORKSPACE.root / "resources" / "job-flow.yml").read_text("utf-8")
+)["Resources"]
+# What a worker reports; JobWorker of jobplane_client uses this very name.
+WORKER_ERRORS = {"PREEMPTED"}
+PLATFORM_ERROR = re.compile(r"(States|Lambda|S3|Sqs)\.\w+|ClientError|ThrottlingException")
+
+
+def all_states(machine: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every state by name, those inside a Map included."""
+    for name, state in machine["States"].items():
+        yield name, state
+        if "ItemProcessor" in state:
+            yield from all_states(state["ItemProcessor"])
+
+
+def called(state: dict[str, Any]) -> str | None:
+    """The substitution that names the function of a state."""
+    name = state.get("Arguments", {}).get("FunctionName") if "Arguments" in state else None
+    return name.removeprefix("${").removesuffix("}") if name else None
+
+
+def logical_id(function: str) -> str:
+    """The framework's logical id of a function."""
+    return function[0].upper() + function[1:].replace("-", "Dash") + "LambdaFunction"
+
+
+def test_every_called_function_exists() -> None:
+    """What the flow calls is substituted by a function of this workspace, and all are used."""
+    substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
+    used = {name for _, state in all_states(FLOW) if (name := called(state))}
+    functions = {logical_id(function.name): function.name for function in WORKSPACE.functions()}
+
+    assert used == set(substitutions)
+    for name, value in substitutions.items():
+        function = functions[value["Fn::GetAtt"][0]]
+        words = "".join(word.capitalize() for word in function.split("-"))
+        assert name == words, (name, function)
+
+
+def test_the_flow_may_invoke_what_it_calls() -> None:
+    """The role's functions are the substitutions', no more and no fewer."""
+    substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
+    (policy,) = STACK["JobFlowRole"]["Properties"]["Policies"]
+    granted = next(
+        statement["Resource"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Action"] == "lambda:InvokeFunction"
+    )
+
+    assert [value["Fn::GetAtt"][0] for value in granted] == [
+        value["Fn::GetAtt"][0] for value in substitutions.values()
+    ]
+
+
+def raised_by(function: str) -> set[str]:
+    """Exception classes that a function's own code raises, in its file or in the keys."""
+    (found,) = WORKSPACE.select((function,))
+    files = [found.source, *(WORKSPACE.root / "libs" / "keys" / "src").rglob("*.py")]
+    names = set()
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                names.add(ast.unparse(node.exc.func))
+    return names
+
+
+def test_caught_errors_are_raised() -> None:
+    """A Catch names the platform's errors, a worker's, or one that the called function raises."""
+    substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
+    functions = {logical_id(function.name): function.name for function in WORKSPACE.functions()}
+    for name, state in all_states(FLOW):
+        caught = {error for catch in state.get("Catch", []) for error in catch["ErrorEquals"]}
+        own = {error for error in caught if not PLATFORM_ERROR.fullmatch(error)}
+        substitution = called(state)
+        known = WORKER_ERRORS
+        if substitution:
+            known = raised_by(functions[substitutions[substitution]["Fn::GetAtt"][0]])
+        assert own <= known, (name, own - known)
+
+
+def test_states_that_are_named_exist_and_are_reached() -> None:
+    """Every Next leads to a state, and every state is led to."""
+    for machine in (FLOW, FLOW["States"]["ProcessAttachments"]["ItemProcessor"]):
+        targets = {machine["StartAt"]}
+        for state in machine["States"].values():
+            targets |= {state[field] for field in ("Next", "Default") if field in state}
+            targets |= {
+                entry["Next"] for field in ("Choices", "Catch") for entry in state.get(field, [])
+            }
+        assert targets == set(machine["States"])
+
+
+def test_every_task_after_the_claim_leads_to_a_release() -> None:
+    """A failure between claim and release goes through a state that releases."""
+    releasing = {
+        "ReleaseAfterFailure",
+        "RecordPreemption",
+        "ReleaseAfterPreemption",
+        "HandleTimeout",
+    }
+    for name in ("ProcessAttachments", "OpenInputQueue", "SendToContainer", "RecordPreemption"):
+        for catch in FLOW["States"][name]["Catch"]:
+            assert catch["Next"] in releasing, (name, catch)
+
+
+def test_claims_outlast_their_jobs() -> None:
+    """Heartbeat and time-out are bounded by the claim's lifetime."""
+    assign = FLOW["States"]["Begin"]["Assign"]
+    for name in ("timeoutSeconds", "heartbeatSeconds"):
+        assert assign[name].startswith("{% $min([")
+        assert "claimTtlSeconds" in assign[name]
