@@ -229,7 +229,9 @@ envelopes = st.fixed_dictionaries(
     },
 )
 with_fixture = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+    max_examples=150,
 )
 
 
