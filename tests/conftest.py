@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from jobplane.console import spare_proxies
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
@@ -18,6 +19,7 @@ STAGE_VARIABLE = "JOBPLANE_TEST_STAGE"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the run's stage in the process that starts the workers, so that all use the same."""
+    spare_proxies(os.environ)
     if not hasattr(config, "workerinput"):
         os.environ.setdefault(STAGE_VARIABLE, f"test-{os.getpid()}")
 

@@ -1,10 +1,14 @@
 """Entry point of `jobplane`: finds the verbs by file name and imports only the one asked for."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
+from typing import TextIO, cast
 
 import click
+
+from jobplane.console import Unread, spare_proxies
 
 VERBS = Path(__file__).parent / "verbs"
 
@@ -34,6 +38,8 @@ def jobplane() -> None:
 
 def main() -> None:
     """Run the command; an interrupt ends it with 130 and no traceback."""
+    sys.stderr = cast("TextIO", Unread(sys.stderr))
+    spare_proxies(os.environ)
     try:
         jobplane(prog_name="jobplane", standalone_mode=False)
     except click.exceptions.Exit as exit_:
@@ -44,6 +50,12 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
+    except Exception as error:
+        # AWS says what is wrong: credentials, a permission, a stack that is not there.
+        if not type(error).__module__.startswith("botocore."):
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

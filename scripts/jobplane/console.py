@@ -3,8 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 import click
 
@@ -24,6 +26,26 @@ class ToolError(click.ClickException):
 
 class MissingToolError(click.ClickException):
     """A program that the workspace needs is not installed."""
+
+
+class Unread:
+    """A text stream that goes on when nobody reads it any more, as stderr of a closed terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def note(text: str) -> None:
@@ -67,6 +89,14 @@ INSTALL_HINTS = {
     "npx": "Node.js is missing: install version 20.19 or later from https://nodejs.org/",
     "node": "Node.js is missing: install version 20.19 or later from https://nodejs.org/",
 }
+
+
+def spare_proxies(environment: MutableMapping[str, str]) -> None:
+    """Let whatever reads the environment talk to loopback directly: no proxy could reach it."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = environment.get(name, "").split(",")
+        spared = [host for host in ("127.0.0.1", "localhost") if host not in known]
+        environment[name] = ",".join(filter(None, [*known, *spared]))
 
 
 def uv_command() -> str:

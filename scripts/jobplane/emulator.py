@@ -43,9 +43,17 @@ class SurvivedError(click.ClickException):
 
 def interpreter(stage: Stage) -> Path:
     """The Python that has MiniStack, through uv's tool runner; installs it the first time."""
+    try:
+        return _interpreter(stage, "--offline")
+    except ToolError:
+        note(f"installing MiniStack {MINISTACK} through uv; the first time it is downloaded")
+        return _interpreter(stage)
+
+
+def _interpreter(stage: Stage, *options: str) -> Path:
     printed = run_quietly(
         [
-            uv_command(), "tool", "run", "--python", sys.executable,
+            uv_command(), "tool", "run", *options, "--python", sys.executable,
             "--from", f"ministack=={MINISTACK}",
             "python", "-c", "import sys; print(sys.executable)",
         ],

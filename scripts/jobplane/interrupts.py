@@ -1,11 +1,11 @@
-"""SIGINT and SIGTERM as one KeyboardInterrupt, and code that neither may cut in two."""
+"""SIGINT, SIGTERM and SIGHUP as one KeyboardInterrupt, and code that none may cut in two."""
 
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
@@ -13,7 +13,7 @@ def as_keyboard_interrupt() -> Iterator[None]:
     """Raise KeyboardInterrupt for the first signal and let clean-up run through the others."""
 
     def interrupt(_number: int, _frame: object) -> None:
-        for number in SIGNALS:
+        for number in _heard():
             signal.signal(number, lambda *_: None)
         raise KeyboardInterrupt
 
@@ -40,9 +40,15 @@ def _handled_by(handler: "signal._HANDLER") -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, handler) for number in SIGNALS}
+    previous = {number: signal.signal(number, handler) for number in _heard()}
     try:
         yield
     finally:
         for number, former in previous.items():
             signal.signal(number, former)
+
+
+def _heard() -> list[signal.Signals]:
+    """All of them but a SIGHUP that `nohup` has switched off."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in SIGNALS if not (ignored and number is signal.SIGHUP)]

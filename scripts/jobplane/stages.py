@@ -95,12 +95,14 @@ class Stage:
     def client(self, service: str) -> Any:
         """A boto3 client of the stage: the emulator's root, or the caller's own AWS identity."""
         import boto3
+        from botocore.config import Config
 
         state = self.read_state()
         if state is None:
-            return boto3.client(service)
+            return boto3.client(service, region_name=default_region(self.workspace))
         return boto3.client(
             service,
+            config=Config(proxies={}),
             endpoint_url=f"http://127.0.0.1:{state.port}",
             region_name=state.region,
             aws_access_key_id=ROOT_CREDENTIALS["AWS_ACCESS_KEY_ID"],

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
+from workspace.leftovers import leftovers
 
 from jobplane.demo import files, program
 from jobplane.demo.cable import Cable
@@ -36,28 +37,6 @@ def demo(*arguments: str) -> "subprocess.Popen[str]":
         text=True,
         start_new_session=True,
     )
-
-
-def commands() -> list[str]:
-    """The command line of everything that runs on this machine."""
-    if not Path("/proc/self/cmdline").exists():
-        listing = subprocess.run(["ps", "-A", "-ww", "-o", "args="], capture_output=True, text=True)
-        return listing.stdout.splitlines()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue
-    return found
-
-
-def leftovers(stage: str) -> list[str]:
-    """Processes of a stage, and what it keeps on disk."""
-    directory = ROOT / ".jobplane" / stage
-    running = [line for line in commands() if f"launcher.py {stage} " in line + " "]
-    running += [line for line in commands() if f"{directory}/" in line]
-    return running + ([str(directory)] if directory.exists() else [])
 
 
 @pytest.mark.e2e

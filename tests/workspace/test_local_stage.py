@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -96,6 +97,26 @@ def test_a_function_sees_its_artifact_alone(stage: Stage, probe: str) -> None:
     assert seen["botocore"] is False
     assert seen["hypercorn"] is False
     assert not {"VIRTUAL_ENV", "UV", "AWS_PROFILE", "USER"} & set(seen["variables"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("up", "--json"), ("info",), ("invoke", "connect", "accepted"), ("logs", "connect")],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_proxy_has_no_part_in_it(stage: Stage, arguments: tuple[str, ...]) -> None:
+    """With a proxy in the environment that leads nowhere, the verbs reach the stage."""
+    proxies = {f"{scheme}_PROXY": "http://127.0.0.1:1" for scheme in ("HTTP", "HTTPS", "ALL")}
+    spoiled = {key: value for key, value in os.environ.items() if key.upper() != "NO_PROXY"}
+    done = subprocess.run(
+        [sys.executable, "-m", "jobplane", *arguments, "--stage", stage.name],
+        cwd=stage.workspace.root,
+        env=spoiled | proxies,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_an_error_keeps_its_class(stage: Stage, probe: str) -> None:

@@ -1,7 +1,6 @@
 """The demo from its first line to its last: set up, run the steps, clean up, report."""
 
 import asyncio
-import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -90,7 +89,6 @@ def play(stage: Stage, megabytes: int, *, keep: bool, began: Stopwatch) -> Repor
         click.ClickException: the stage could not be set up.
     """
     report, screen = Report(stage.name, megabytes, kept=True), Screen()
-    _spare_proxies()
     screen.line(f"{len(PROGRAM)} steps, {megabytes} MB in the large file; Ctrl-C cleans up, too")
     title = f"Set up the stage {stage.name}"
     with exclusive(stage.workspace, f"demo-{stage.name}"), interrupts.as_keyboard_interrupt():
@@ -182,10 +180,3 @@ def _show_log(stage: Stage, since: int, screen: Screen) -> None:
     for event in complaints[-SHOWN_LINES:]:
         at = log_lines.clock(event.at)
         screen.line(f"{at} {event.function:14} {log_lines.readable(event.text)}")
-
-
-def _spare_proxies() -> None:
-    """Everything is on loopback: no proxy has a part in it."""
-    for name in ("NO_PROXY", "no_proxy"):
-        known = os.environ.get(name)
-        os.environ[name] = ",".join(filter(None, [known, "127.0.0.1", "localhost"]))

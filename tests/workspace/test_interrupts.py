@@ -1,0 +1,105 @@
+"""Signals: what ends a command ends it cleanly, also when nobody reads any more."""
+
+import errno
+import fcntl
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from workspace.leftovers import leftovers
+
+from jobplane import interrupts
+from jobplane.console import Unread
+from jobplane.workspace import Workspace
+
+ROOT = Workspace.here().root
+
+
+@pytest.mark.parametrize("number", interrupts.SIGNALS)
+def test_the_first_signal_interrupts_and_the_others_wait(number: signal.Signals) -> None:
+    """Clean-up that a signal has started is not cut short by the next one."""
+    before = signal.getsignal(number)
+    steps = []
+    with pytest.raises(KeyboardInterrupt), interrupts.as_keyboard_interrupt():
+        try:
+            signal.raise_signal(number)
+        finally:
+            for again in interrupts.SIGNALS:
+                signal.raise_signal(again)
+            steps.append("cleaned up")
+    assert steps == ["cleaned up"]
+    assert signal.getsignal(number) is before
+
+
+def test_what_is_held_arrives_afterwards() -> None:
+    """A signal in a block that none may cut in two is there when the block has ended."""
+    steps = []
+    with pytest.raises(KeyboardInterrupt), interrupts.as_keyboard_interrupt():
+        with interrupts.held():
+            signal.raise_signal(signal.SIGHUP)
+            steps.append("whole")
+        steps.append("not reached")
+    assert steps == ["whole"]
+
+
+def test_nohup_is_respected() -> None:
+    """A hang-up that is switched off stays so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interrupts.as_keyboard_interrupt():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+class Closed(io.StringIO):
+    """A terminal that has gone away."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def flush(self) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_stream_that_nobody_reads_is_no_error() -> None:
+    """What is written to it is gone, and its other methods are the stream's own."""
+    unread = Unread(Closed())
+    assert unread.write("nobody") == 6
+    unread.flush()
+    assert unread.isatty() is False
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(120)
+def test_a_closed_terminal_leaves_nothing() -> None:
+    """`up` whose terminal goes away stops the emulator that it has started."""
+    stage = f"hang-up-{os.getpid()}"
+    terminal, side = pty.openpty()
+
+    def control() -> None:
+        fcntl.ioctl(side, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jobplane", "up", "--stage", stage],
+        cwd=ROOT,
+        stdin=side,
+        stdout=side,
+        stderr=side,
+        start_new_session=True,
+        preexec_fn=control,
+    )
+    os.close(side)
+    seen = b""
+    while b"deploying the stack" not in seen:
+        seen += os.read(terminal, 4096)
+    assert Path(ROOT, ".jobplane", stage).is_dir()
+    os.close(terminal)
+    assert process.wait(60) == 130
+    assert leftovers(stage) == []
