@@ -9,22 +9,15 @@ Reads `assemblies`; writes only their `webhook…` attributes. Signs links to re
 """
 
 import base64
-import binascii
 import hashlib
-import hmac
-import ipaddress
 import json
 import math
 import os
 import random
 import re
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from decimal import Decimal
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -40,10 +33,12 @@ from jobplane_keys import (
     is_terminal_assembly,
     iso_time,
     public_assembly,
+    sign_links,
     to_item,
 )
 from jobplane_telemetry import Telemetry
 from jobplane_tokens import TokenError, TokenSettings, TokenVerifier, strip_bearer
+from jobplane_webhooks import Outcome, TargetRules, compact_json, deliver, signing_key
 
 TABLE = os.environ["DYNAMODB_TABLE"]
 FILES_BUCKET = os.environ["FILES_BUCKET"]
@@ -55,16 +50,13 @@ TEMPLATES_INDEX = Path(__file__).parent.joinpath(
 ALLOW_ANONYMOUS_INVOKE = os.environ.get("ALLOW_ANONYMOUS_INVOKE", "").lower() == "true"
 MASK_FOREIGN = os.environ.get("MASK_FOREIGN", "").lower() == "true"
 EXTENDED_CODES = os.environ.get("ASSEMBLY_STATUS_CODES", "").lower() == "extended"
-WEBHOOK_ALLOW_HTTP = os.environ.get("WEBHOOK_ALLOW_HTTP", "").lower() == "true"
-WEBHOOK_HOSTS = frozenset(
-    entry.lower().rstrip(".").strip("[]")
-    for entry in re.split(r"[\s,]+", os.environ.get("WEBHOOK_HOSTS", ""))
-    if entry
-)
+WEBHOOK_RULES = TargetRules.from_environment(os.environ)
 LINK_SECONDS = int(os.environ.get("RESULT_LINK_SECONDS") or 3600)
 
 USER_AGENT = "Jobplane/0.1.0"
 ASSEMBLY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+# A place in a list: the time and the id of its last assembly. The token tells whose list it is.
+PLACE = re.compile(r"([ -~]{1,64})~([A-Za-z0-9_-]{1,128})")
 MAX_BATCH = 100
 MAX_ANSWER_BYTES = 6_000_000  # Lambda answers at most 6 MB
 BATCH_READS = 6
@@ -73,26 +65,18 @@ LIST_FIELDS = tuple(
     name for name in PUBLIC_ASSEMBLY_FIELDS if name not in {"uploads", "results", "warnings"}
 )
 READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {
-    "ttl",
-    "execution",
-    "lease_until",
-    "tenant_id",
-    "webhook_execution",
-    "webhook_disabled",
-}
+    "ttl", "execution", "lease_until", "tenant_id", "webhook_execution", "webhook_disabled",
+}  # fmt: skip
 TERMINAL_MAX_AGE = 300
 RETRY_EXECUTING, RETRY_WAITING, RETRY_NOT_FOUND, RETRY_THROTTLED = 2, 5, 10, 2
-THROTTLES = frozenset(
-    {
-        "LimitExceededException",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "ThrottlingException",
-    }
+THROTTLES = (
+    "LimitExceededException",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottlingException",
 )
 
 ATTEMPT_SECONDS = 10.0
-ADDRESS_SECONDS = 4.0
 MIN_ATTEMPT_SECONDS = 1.0
 RESERVED_SECONDS = 3.0  # of the remaining time, to record the outcome and answer
 ON_DEMAND_SECONDS = 24.0  # API Gateway gives up after 29
@@ -102,36 +86,22 @@ CLAIM_SECONDS = 20
 PARALLEL_DELIVERIES = 5
 RETRY_DELAYS = (5, 30, 120, 600, 3600, 21600)
 MAX_RECEIVES = len(RETRY_DELAYS) + 1  # maxReceiveCount of the queue
-MAX_RETRY_DELAY = 21600  # SQS hides a message for at most 12 hours
 JITTER = 0.1
 PARAMETER_SECONDS = 60.0
-MAX_RESPONSE_BYTES = 16 * 1024
-PORTS = {"https": frozenset({443, 8443}), "http": frozenset({80, 8080})}
-DEFAULT_PORTS = {"https": 443, "http": 80}
-RETRIED_CODES = frozenset({408, 425, 429})
-HOST_NAME = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
-NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
-# Outside lie the disguises that `is_global` lets pass: ::ffff:0:0/96, 64:ff9b::/96, fec0::/10.
-GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+SAME_EXECUTION = "attribute_not_exists(#execution) OR #execution = :execution"
 
 telemetry = Telemetry("status")
-token_settings = TokenSettings.from_environment(os.environ)
-verifier = TokenVerifier(token_settings)
+verifier = TokenVerifier(TokenSettings.from_environment(os.environ))
 session = botocore.session.get_session()
-dynamodb: Any = session.create_client(
-    "dynamodb",
-    config=Config(
-        connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
-    ),
+client_config = Config(
+    connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
 )
+dynamodb: Any = session.create_client("dynamodb", config=client_config)
 parameters: dict[str, tuple[float, str | None]] = {}
 
 type Document = dict[str, Any]
 type Answer = dict[str, Any]
-type Result = Literal[
-    "delivered", "retry", "failed", "disabled", "refused",
-    "unsigned_refused", "not_configured", "claimed",
-]  # fmt: skip
+type NoHook = Literal["disabled", "configuration_unavailable", "not_configured", "unsigned_refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,47 +158,9 @@ class Hook:
     secrets: tuple[str, ...]
     allow_unsigned: bool
 
-    @property
-    def may_send(self) -> bool:
-        """Whether there is a signature, or the template does without."""
-        return bool(self.secrets) or self.allow_unsigned
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A checked URL; `host` in ASCII, `path` with its query."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-    loopback: bool
-
-    @property
-    def authority(self) -> str:
-        """The value of the Host header."""
-        return self.at(self.host, with_port=self.port != DEFAULT_PORTS[self.scheme])
-
-    def at(self, host: str, *, with_port: bool = True) -> str:
-        """`host:port`, an IPv6 address in brackets."""
-        bracketed = f"[{host}]" if ":" in host else host
-        return f"{bracketed}:{self.port}" if with_port else bracketed
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What an attempt came to; `error` is a word for clients, `cause` is for the log."""
-
-    result: Result
-    status_code: int | None = None
-    error: str | None = None
-    cause: str | None = None
-    retry_after: float = 0.0
-    attempts: int = 0
-
 
 class RefusedRequestError(Exception):
-    """The request is answered with an error before anything is read."""
+    """The request is answered with an error that says why."""
 
     def __init__(
         self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
@@ -264,21 +196,19 @@ class ThrottledError(Exception):
     """The table still left keys unprocessed after all tries."""
 
 
-class CooldownError(Exception):
-    """The assembly's webhook was triggered a moment ago."""
+class CooldownError(RefusedRequestError):
+    """429: the assembly's webhook was triggered a moment ago."""
 
     def __init__(self, assembly_id: str, seconds: int) -> None:
-        super().__init__(f"webhook of {assembly_id} is cooling down for {seconds} s")
-        self.assembly_id = assembly_id
-        self.seconds = seconds
+        super().__init__(
+            429,
+            {"error": "Webhook was triggered a moment ago", "assembly_id": assembly_id},
+            {"Retry-After": str(seconds)},
+        )
 
 
 class UnreadableMessageError(ValueError):
     """A message of the webhook queue that no attempt can make sense of."""
-
-
-class TargetRefusedError(ValueError):
-    """The webhook's URL leads where this function does not go."""
 
 
 def answer(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
@@ -292,22 +222,6 @@ def answer(status: int, body: Any, headers: Mapping[str, str] | None = None) -> 
         },
         "body": "" if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")),
     }
-
-
-def not_found(assembly_id: str) -> Answer:
-    """404: the job is not known, or not yet."""
-    return answer(
-        404,
-        {"error": "Assembly not found", "assembly_id": assembly_id},
-        {"Retry-After": str(RETRY_NOT_FOUND)},
-    )
-
-
-def failed_answer(status: int, text: str, context: Any, retry_after: int | None = None) -> Answer:
-    """An answer that tells nothing but the id under which the log knows more."""
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    request_id = getattr(context, "aws_request_id", None)
-    return answer(status, {"error": text, "request_id": request_id}, headers)
 
 
 def mapping(value: Any) -> dict[str, Any]:
@@ -457,36 +371,13 @@ def listing_of(query: Mapping[str, str]) -> Listing:
     else:
         problems.append(("limit", f"must be a number from 1 to {MAX_LIST_LIMIT}"))
     if token := query.get("next"):
-        try:
-            start = decode_start(token)
-        except ValueError:
+        if place := PLACE.fullmatch(token):
+            start = place[1], place[2]
+        else:
             problems.append(("next", "must be the value of next from an earlier answer"))
     if problems:
         raise InvalidRequestError(problems)
     return Listing(limit, start)
-
-
-def encode_start(created_at: str, assembly_id: str) -> str:
-    """The place after an assembly in its owner's list. It names no user: the token proves that."""
-    content = json.dumps([1, created_at, assembly_id], separators=(",", ":"))
-    return base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
-
-
-def decode_start(token: str) -> tuple[str, str]:
-    """`(created_at, assembly_id)` of a token; ValueError when it is not one of ours."""
-    padded = token + "=" * (-len(token) % 4)
-    try:
-        content = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-    match content:
-        case [1, str(created_at), str(assembly_id)] if (
-            0 < len(created_at) <= 64
-            and created_at.isascii()
-            and ASSEMBLY_ID.fullmatch(assembly_id)
-        ):
-            return created_at, assembly_id
-    raise ValueError("not a place in a list")
 
 
 def invoking_caller(event: Mapping[str, Any]) -> Caller:
@@ -501,27 +392,14 @@ def http_caller(event: Mapping[str, Any]) -> Caller:
     """Who a verified token speaks for: the API's own authorizer first, then the header."""
     authorizer = mapping(mapping(event.get("requestContext")).get("authorizer"))
     claims = mapping(authorizer.get("jwt")).get("claims") or authorizer.get("claims")
-    if claims:
-        return claimed_caller(mapping(claims))
     try:
-        identity = verifier.verify(strip_bearer(header_of(event, "authorization")))
+        if claims:
+            identity = verifier.identity_of_claims(mapping(claims))
+        else:
+            identity = verifier.verify(strip_bearer(header_of(event, "authorization")))
     except TokenError as error:
         raise UnauthorizedError(error.reason) from error
     return Caller(identity.user_id, identity.tenant_id)
-
-
-def claimed_caller(claims: Mapping[str, Any]) -> Caller:
-    """Who the claims that API Gateway has verified speak for, by the rules for tokens."""
-    user_id = claims.get("user_id", claims.get("sub"))
-    tenant_id = claims.get("tenant_id")
-    for value in (user_id, tenant_id):
-        if not isinstance(value, str) or not value.strip() or len(value) > 128:
-            raise UnauthorizedError("invalid_claims")
-        if not value.isprintable():
-            raise UnauthorizedError("invalid_claims")
-    if token_settings.allowed_tenants and tenant_id not in token_settings.allowed_tenants:
-        raise UnauthorizedError("tenant_not_allowed")
-    return Caller(user_id, tenant_id)
 
 
 def may_read(item: Document, caller: Caller) -> bool:
@@ -534,9 +412,9 @@ def may_read(item: Document, caller: Caller) -> bool:
     )
 
 
-def is_live(item: Document | None, now: float) -> bool:
-    """Whether there is an item that has not expired; DynamoDB deletes late."""
-    return item is not None and not is_past(item.get("ttl"), now)
+def is_live(item: Document, now: float) -> bool:
+    """Whether the item has not expired; DynamoDB deletes late."""
+    return not is_past(item.get("ttl"), now)
 
 
 def is_past(value: Any, now: float) -> bool:
@@ -551,15 +429,7 @@ def is_executing(item: Document) -> bool:
 
 def document_of(item: Document, now: float) -> Document:
     """What of an item is shown, consistent even where its writer was not."""
-    known = {name: value for name, value in item.items() if value is not None}
-    if "uploads" in known:
-        known["uploads"] = dicts_in(known["uploads"])
-    if "results" in known:
-        made = mapping(known["results"])
-        known["results"] = {step: dicts_in(files) for step, files in made.items()}
-    document = public_assembly(known)
-    if "user" in document:
-        document["user"] = {"userId": mapping(document["user"]).get("userId")}
+    document = public_assembly(item)
     if item.get("error"):
         document.pop("ok", None)
         return document
@@ -602,46 +472,6 @@ def matches_tag(if_none_match: str | None, tag: str) -> bool:
     ]
 
 
-def compact_json(value: Any) -> str:
-    """JSON exactly as JavaScript would write it again: key order, numbers, no spaces.
-
-    Receivers that verify a signature over `JSON.stringify` of the parsed body depend on it.
-    """
-    if isinstance(value, dict):
-        ordered = sorted(value, key=lambda key: (0, int(key)) if is_array_index(key) else (1, 0))
-        pairs = (
-            f"{json.dumps(key, ensure_ascii=False)}:{compact_json(value[key])}" for key in ordered
-        )
-        return f"{{{','.join(pairs)}}}"
-    if isinstance(value, list):
-        return f"[{','.join(map(compact_json, value))}]"
-    if isinstance(value, float):
-        return compact_number(value)
-    return json.dumps(value, ensure_ascii=False)
-
-
-def is_array_index(key: str) -> bool:
-    """Whether JavaScript moves the key to the front of its object."""
-    return re.fullmatch(r"0|[1-9][0-9]{0,9}", key) is not None and int(key) < 2**32 - 1
-
-
-def compact_number(number: float) -> str:
-    """A finite number in JavaScript's shortest form: `5`, `0.00001`, `1e-7`."""
-    if number.is_integer() and abs(number) < 1e21:
-        return str(int(number))
-    sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
-    text = "".join(map(str, digits))
-    point = len(text) + int(exponent)
-    if -6 < point <= 0:
-        plain = f"0.{'0' * -point}{text}"
-    elif 0 < point <= 21:
-        plain = f"{text[:point]}.{text[point:]}"
-    else:
-        fraction = f".{text[1:]}" if text[1:] else ""
-        plain = f"{text[0]}{fraction}e{point - 1:+d}"
-    return f"-{plain}" if sign else plain
-
-
 def execution_of(item: Document) -> int:
     """Which run of the assembly the item shows; writers that do not replay have but one."""
     execution = item.get("execution")
@@ -662,155 +492,18 @@ def is_delivered(item: Document) -> bool:
     ) == execution_of(item)
 
 
-def is_disabled(item: Document) -> bool:
-    """Whether the receiver answered 410 for this assembly."""
-    return item.get("webhook_disabled") is True
-
-
-def signing_key(secret: str) -> bytes:
-    """The key for Standard Webhooks: what `whsec_` introduces is base64, other text is the key."""
-    encoded = secret.removeprefix("whsec_")
-    return secret.encode() if encoded == secret else base64.b64decode(encoded, validate=True)
-
-
 def is_usable_secret(secret: str) -> bool:
     """Whether a key can be made of the secret."""
     try:
-        return bool(signing_key(secret))
-    except binascii.Error:
+        signing_key(secret)
+    except ValueError:
         return False
+    return True
 
 
 def webhook_id(assembly_id: str, execution: int) -> str:
     """The same for every attempt of an execution, so that a receiver can drop repetitions."""
     return f"msg_{assembly_id}_{execution}"
-
-
-def signed_headers(
-    secrets: Sequence[str], message_id: str, timestamp: int, body: bytes
-) -> dict[str, str]:
-    """Headers of an attempt: Standard Webhooks with every secret, the plain HMAC with the first."""
-    headers = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
-    if secrets:
-        content = f"{message_id}.{timestamp}.".encode() + body
-        digests = [hmac.digest(signing_key(secret), content, "sha256") for secret in secrets]
-        headers["webhook-signature"] = " ".join(
-            f"v1,{base64.b64encode(digest).decode()}" for digest in digests
-        )
-        plain = hmac.digest(secrets[0].encode(), body, "sha256").hex()
-        headers["X-Transflow-Signature"] = f"sha256={plain}"
-    return headers
-
-
-def target_of(url: str) -> Target:
-    """Where a webhook URL leads; TargetRefusedError if not to an allowed host and port."""
-    if not url.isprintable() or " " in url or "\\" in url:
-        raise TargetRefusedError("the URL holds characters that no URL has")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise TargetRefusedError(f"not a URL: {error}") from error
-    scheme = parts.scheme.lower()
-    if scheme != "https" and not (scheme == "http" and WEBHOOK_ALLOW_HTTP):
-        raise TargetRefusedError(f"scheme {scheme!r} is not allowed")
-    if "@" in parts.netloc:
-        raise TargetRefusedError("the URL holds user information")
-    if "[" in parts.netloc and ":" not in (parts.hostname or ""):
-        raise TargetRefusedError("the brackets hold no IPv6 address")
-    host = ascii_host(parts.hostname or "")
-    if WEBHOOK_HOSTS and not is_listed(host):
-        raise TargetRefusedError(f"host {host!r} is not in WEBHOOK_HOSTS")
-    loopback = host in WEBHOOK_HOSTS and is_loopback_name(host)
-    port = DEFAULT_PORTS[scheme] if port is None else port
-    if not loopback and port not in PORTS[scheme]:
-        raise TargetRefusedError(f"port {port} is not allowed")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Target(scheme, host, port, path, loopback)
-
-
-def ascii_host(host: str) -> str:
-    """One spelling of a host: a lower-case name in ASCII, or an address in its usual form."""
-    host = host.lower().removesuffix(".")
-    if not host.isascii():
-        host = idna_host(host)
-    if ":" in host:
-        try:
-            address = ipaddress.IPv6Address(host)
-        except ValueError as error:
-            raise TargetRefusedError(f"not an IPv6 address: {host!r}") from error
-        if address.scope_id:
-            raise TargetRefusedError("an address with a zone is never public")
-        return str(address)
-    if not HOST_NAME.fullmatch(host):
-        raise TargetRefusedError(f"not a host name: {host!r}")
-    # Resolvers take 127.1, 2130706433 and 0x7f.1 for addresses; only the usual form is.
-    if NUMERIC_LABEL.fullmatch(host.rpartition(".")[2]):
-        try:
-            return str(ipaddress.IPv4Address(host))
-        except ValueError as error:
-            raise TargetRefusedError(f"not an IPv4 address: {host!r}") from error
-    return host
-
-
-def idna_host(host: str) -> str:
-    """The ASCII form of an international name."""
-    import httpx
-
-    try:
-        return httpx.URL(scheme="https", host=host).raw_host.decode("ascii")
-    except (httpx.InvalidURL, ValueError) as error:
-        raise TargetRefusedError(f"not a host name: {host!r}") from error
-
-
-def is_listed(host: str) -> bool:
-    """Whether WEBHOOK_HOSTS names the host, itself or by a `*.suffix`."""
-    return host in WEBHOOK_HOSTS or any(
-        entry.startswith("*.") and host.endswith(entry[1:]) for entry in WEBHOOK_HOSTS
-    )
-
-
-def is_loopback_name(host: str) -> bool:
-    """Whether the host is this machine by name or by address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether the address is one of the open Internet, and no other address in disguise."""
-    if isinstance(address, ipaddress.IPv6Address) and (
-        address not in GLOBAL_UNICAST or address.scope_id
-    ):
-        return False
-    return address.is_global and not (
-        address.is_multicast or address.is_reserved or address.is_unspecified
-    )
-
-
-def outcome_of(status_code: int, retry_after: str | None, now: float) -> Outcome:
-    """What a receiver's answer means."""
-    if 200 <= status_code < 300:
-        return Outcome("delivered", status_code)
-    if status_code == 410:
-        return Outcome("disabled", status_code, "gone")
-    if status_code in RETRIED_CODES or status_code >= 500:
-        seconds = retry_after_seconds(retry_after, now)
-        return Outcome("retry", status_code, "unavailable", retry_after=seconds)
-    return Outcome("failed", status_code, "redirect" if status_code < 400 else "rejected")
-
-
-def retry_after_seconds(value: str | None, now: float) -> float:
-    """Seconds that a Retry-After header asks for, as a number or a date; 0 if it is neither."""
-    text = (value or "").strip()
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return min(float(text), MAX_RETRY_DELAY)
-    try:
-        moment = parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
-        return 0.0
-    return min(max(0.0, moment - now), MAX_RETRY_DELAY)
 
 
 def retry_delay(receives: int, chance: float) -> float:
@@ -859,13 +552,8 @@ def is_throttle(error: Exception) -> bool:
 @cache
 def lazy_client(service: str) -> Any:
     """A client that a look-up has no need of."""
-    config = Config(
-        connect_timeout=2,
-        read_timeout=5,
-        retries={"mode": "standard", "total_max_attempts": 3},
-        signature_version="s3v4" if service == "s3" else None,
-    )
-    return session.create_client(service, config=config)
+    version = Config(signature_version="s3v4" if service == "s3" else None)
+    return session.create_client(service, config=client_config.merge(version))
 
 
 @cache
@@ -873,14 +561,6 @@ def templates() -> dict[str, Document]:
     """The templates that this artifact was built with, by id."""
     index = mapping(json.loads(TEMPLATES_INDEX.read_text("utf-8")))
     return {str(template.get("id")): template for template in dicts_in(index.get("templates"))}
-
-
-@cache
-def trusted_authorities() -> ssl.SSLContext:
-    """The certificate authorities that receivers are checked against."""
-    import httpx
-
-    return httpx.create_ssl_context(trust_env=False)
 
 
 def read_fields(item: Mapping[str, Any]) -> Document:
@@ -941,17 +621,10 @@ def read_page(
     return [read_fields(item) for item in page["Items"]], following
 
 
-def with_links(item: Document) -> Document:
-    """The item with a fresh link on every result that lies in the bucket."""
-    return item | {
-        "results": {
-            step: [
-                file | {"ssl_url": signed_link(file["key"])} if file.get("key") else file
-                for file in dicts_in(made)
-            ]
-            for step, made in mapping(item.get("results")).items()
-        }
-    }
+def linked_document(item: Document, now: float) -> Document:
+    """What is shown, with a fresh link on every result that lies in the bucket."""
+    results = item.get("results")
+    return document_of(item | {"results": sign_links(results, signed_link)}, now)
 
 
 def signed_link(key: str) -> str:
@@ -1004,82 +677,74 @@ def hook_of(template_id: Any) -> Hook | None:
     return Hook(str(template_id), url.strip(), usable, template.get("allow_unsigned") is True)
 
 
-def start_cooldown(assembly_id: str, now: float) -> None:
-    """Reserve the assembly's next delivery on demand; CooldownError if one was just made."""
+def update_assembly(
+    assembly_id: str, change: str, condition: str, **values: Any
+) -> Document | None:
+    """Change an item if the condition holds; None if it did, else what is there instead."""
+    names = re.findall(r"#(\w+)", f"{change} {condition}")
     try:
         dynamodb.update_item(
             TableName=TABLE,
             Key=to_item({"assembly_id": assembly_id}),
-            UpdateExpression="SET webhook_cooldown_until = :until",
-            ConditionExpression="attribute_exists(assembly_id) AND "
-            "(attribute_not_exists(webhook_cooldown_until) OR webhook_cooldown_until <= :now)",
-            ExpressionAttributeValues=to_item({":until": now + COOLDOWN_SECONDS, ":now": now}),
+            UpdateExpression=change,
+            ConditionExpression=f"attribute_exists(assembly_id) AND ({condition})",
+            ExpressionAttributeNames={f"#{name}": name for name in names},
+            ExpressionAttributeValues={f":{name}": part for name, part in to_item(values).items()},
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
     except ClientError as error:
         if not is_code(error, "ConditionalCheckFailedException"):
             raise
-        old = from_item(mapping(error.response.get("Item")))
-        left = old.get("webhook_cooldown_until", now + COOLDOWN_SECONDS) - now
-        raise CooldownError(assembly_id, min(max(1, math.ceil(left)), COOLDOWN_SECONDS)) from error
+        return from_item(mapping(error.response.get("Item")))
+    return None
 
 
-def claim_delivery(assembly_id: str, execution: int, now: float) -> bool:
+def start_cooldown(assembly_id: str, now: float) -> None:
+    """Reserve the assembly's next delivery on demand; CooldownError if one was just made."""
+    standing = update_assembly(
+        assembly_id,
+        "SET #webhook_cooldown_until = :until",
+        "attribute_not_exists(#webhook_cooldown_until) OR #webhook_cooldown_until <= :now",
+        until=now + COOLDOWN_SECONDS,
+        now=now,
+    )
+    if standing is not None:
+        left = standing.get("webhook_cooldown_until", now + COOLDOWN_SECONDS) - now
+        raise CooldownError(assembly_id, min(max(1, math.ceil(left)), COOLDOWN_SECONDS))
+
+
+def claim_delivery(item: Document, now: float) -> bool:
     """Keep other receives of the same message away while this one delivers."""
-    try:
-        dynamodb.update_item(
-            TableName=TABLE,
-            Key=to_item({"assembly_id": assembly_id}),
-            UpdateExpression="SET webhook_claim_until = :until",
-            ConditionExpression="attribute_exists(assembly_id) AND "
-            "(attribute_not_exists(webhook_claim_until) OR webhook_claim_until <= :now) AND "
-            "NOT (#webhook.#status = :delivered AND webhook_execution = :execution)",
-            ExpressionAttributeNames={"#webhook": "webhook", "#status": "status"},
-            ExpressionAttributeValues=to_item(
-                {
-                    ":until": now + CLAIM_SECONDS,
-                    ":now": now,
-                    ":delivered": "delivered",
-                    ":execution": execution,
-                }
-            ),
-        )
-    except ClientError as error:
-        if is_code(error, "ConditionalCheckFailedException"):
-            return False
-        raise
-    return True
+    standing = update_assembly(
+        item["assembly_id"],
+        "SET #webhook_claim_until = :until",
+        "(attribute_not_exists(#webhook_claim_until) OR #webhook_claim_until <= :now) AND "
+        "NOT (#webhook.#status = :delivered AND #webhook_execution = :execution)",
+        until=now + CLAIM_SECONDS,
+        now=now,
+        delivered="delivered",
+        execution=execution_of(item),
+    )
+    return standing is None
 
 
 def record_webhook(item: Document, status: str, attempts: int, code: int | None) -> Document:
     """Write what became of the notification, and answer it; a newer execution is left alone."""
-    state: Document = {
-        "status": status,
-        "attempts": attempts,
-        "last_response_code": code,
-        "last_attempt_at": iso_time(time.time()) if attempts else None,
-    }
-    state = {name: value for name, value in state.items() if value is not None}
-    try:
-        dynamodb.update_item(
-            TableName=TABLE,
-            Key=to_item({"assembly_id": item["assembly_id"]}),
-            UpdateExpression="SET #webhook = :state, webhook_execution = :execution, "
-            "webhook_disabled = :disabled REMOVE webhook_claim_until",
-            ConditionExpression="attribute_exists(assembly_id) AND "
-            "(attribute_not_exists(#execution) OR #execution = :execution)",
-            ExpressionAttributeNames={"#webhook": "webhook", "#execution": "execution"},
-            ExpressionAttributeValues=to_item(
-                {
-                    ":state": state,
-                    ":execution": execution_of(item),
-                    ":disabled": status == "disabled",
-                }
-            ),
-        )
-    except ClientError as error:
-        if not is_code(error, "ConditionalCheckFailedException"):
-            raise
+    state: Document = {"status": status, "attempts": attempts}
+    if code is not None:
+        state["last_response_code"] = code
+    if attempts:
+        state["last_attempt_at"] = iso_time(time.time())
+    standing = update_assembly(
+        item["assembly_id"],
+        "SET #webhook = :state, #webhook_execution = :execution, #webhook_disabled = :disabled "
+        "REMOVE #webhook_claim_until",
+        SAME_EXECUTION,
+        state=state,
+        execution=execution_of(item),
+        disabled=status == "disabled",
+    )
+    if standing is not None:
         telemetry.info("webhook state belongs to an earlier execution", status=status)
     if status in {"failed", "disabled", "refused", "unsigned_refused"}:
         telemetry.metric("WebhookFailed")
@@ -1088,14 +753,10 @@ def record_webhook(item: Document, status: str, attempts: int, code: int | None)
     return state
 
 
-def forget_webhook(assembly_id: str) -> None:
+def forget_webhook(item: Document) -> None:
     """Remove the plan to send what has no receiver."""
-    dynamodb.update_item(
-        TableName=TABLE,
-        Key=to_item({"assembly_id": assembly_id}),
-        UpdateExpression="REMOVE #webhook",
-        ConditionExpression="attribute_exists(assembly_id)",
-        ExpressionAttributeNames={"#webhook": "webhook"},
+    update_assembly(
+        item["assembly_id"], "REMOVE #webhook", SAME_EXECUTION, execution=execution_of(item)
     )
 
 
@@ -1109,120 +770,19 @@ def postpone(receipt: str, seconds: float) -> None:
         telemetry.exception("message not postponed", error)
 
 
-def addresses_of(target: Target, seconds: float) -> list[str]:
-    """Every address of the host, all of them allowed; TargetRefusedError if one is not.
-
-    The one look-up of an attempt: what is checked here is what is connected to.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    # getaddrinfo has no timeout of its own; a resolver that hangs is left behind.
-    pool = ThreadPoolExecutor(1)
-    try:
-        found = pool.submit(
-            socket.getaddrinfo, target.host, target.port, type=socket.SOCK_STREAM
-        ).result(seconds)
-    finally:
-        pool.shutdown(wait=False)
-    texts = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-    for text in texts:
-        address = ipaddress.ip_address(text)
-        if not (address.is_loopback if target.loopback else is_public(address)):
-            raise TargetRefusedError(f"{target.host} has an address that is not public: {text}")
-    return texts
-
-
-async def exchange(
-    target: Target,
-    addresses: Sequence[str],
-    headers: Mapping[str, str],
-    body: bytes,
-    seconds: float,
-) -> tuple[int, str | None]:
-    """POST to the first address that takes the connection; the answer's code and Retry-After.
-
-    The URL holds the address, so nothing is looked up again; Host, SNI and the certificate's
-    check use the name. `seconds` bound the whole, however slowly the receiver drips.
-    """
-    import asyncio
-
-    import httpx
-
-    last: Exception = httpx.ConnectError("no address")
-    code: int | None = None
-    retry_after: str | None = None
-    timeout = httpx.Timeout(seconds, connect=min(seconds, ADDRESS_SECONDS))
-    try:
-        async with (
-            asyncio.timeout(seconds),
-            httpx.AsyncClient(
-                verify=trusted_authorities(),
-                trust_env=False,
-                follow_redirects=False,
-                timeout=timeout,
-            ) as client,
-        ):
-            for address in addresses:
-                try:
-                    async with client.stream(
-                        "POST",
-                        f"{target.scheme}://{target.at(address)}{target.path}",
-                        content=body,
-                        headers={**headers, "Host": target.authority},
-                        extensions={"sni_hostname": target.host},
-                    ) as response:
-                        code = response.status_code
-                        retry_after = response.headers.get("retry-after")
-                        received = 0
-                        async for chunk in response.aiter_raw():
-                            received += len(chunk)
-                            if received >= MAX_RESPONSE_BYTES:
-                                break
-                        return code, retry_after
-                except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                    last = error
-            raise last
-    except (TimeoutError, httpx.HTTPError):
-        # The code is the answer; a body that never ends takes nothing from it.
-        if code is None:
-            raise
-        return code, retry_after
-
-
-def post(hook: Hook, message_id: str, body: bytes, seconds: float) -> Outcome:
-    """One attempt at a delivery, from the look-up of the host to the end of the answer."""
-    import asyncio
-
-    import httpx
-
-    deadline = time.monotonic() + seconds
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": USER_AGENT,
-        "Accept-Encoding": "identity",
-        "Connection": "close",
-        **signed_headers(hook.secrets, message_id, int(time.time()), body),
-    }
-    try:
-        target = target_of(hook.url)
-        addresses = addresses_of(target, seconds)
-        left = max(0.1, deadline - time.monotonic())
-        code, retry_after = asyncio.run(exchange(target, addresses, headers, body, left))
-    except (TargetRefusedError, httpx.InvalidURL) as error:
-        return Outcome("refused", error="refused", cause=str(error))
-    except (TimeoutError, httpx.TimeoutException) as error:
-        return Outcome("retry", error="timeout", cause=repr(error))
-    except (OSError, UnicodeError, httpx.HTTPError) as error:
-        return Outcome("retry", error="unreachable", cause=repr(error))
-    return outcome_of(code, retry_after, time.time())
-
-
 def attempt(hook: Hook, item: Document, number: int, seconds: float) -> Outcome:
     """Post the assembly's document once, and log and count it."""
     started = time.monotonic()
-    document = document_of(with_links(item) if has_links(item) else item, time.time())
-    message_id = webhook_id(item["assembly_id"], execution_of(item))
-    outcome = post(hook, message_id, compact_json(document).encode(), seconds)
+    outcome = deliver(
+        hook.url,
+        compact_json(linked_document(item, time.time())).encode(),
+        hook.secrets,
+        message_id=webhook_id(item["assembly_id"], execution_of(item)),
+        user_agent=USER_AGENT,
+        seconds=seconds,
+        rules=WEBHOOK_RULES,
+        allow_unsigned=hook.allow_unsigned,
+    )
     telemetry.metric("WebhookAttempts")
     telemetry.info(
         "webhook_delivery",
@@ -1235,7 +795,7 @@ def attempt(hook: Hook, item: Document, number: int, seconds: float) -> Outcome:
         result=outcome.result,
         cause=outcome.cause,
     )
-    return replace(outcome, attempts=1)
+    return outcome
 
 
 def host_to_log(url: str) -> str | None:
@@ -1246,33 +806,38 @@ def host_to_log(url: str) -> str | None:
         return None
 
 
+def hook_for(item: Document, template_id: Any) -> Hook | NoHook:
+    """Where to deliver, or the word for why nothing is sent."""
+    if item.get("webhook_disabled") is True:
+        return "disabled"
+    try:
+        hook = hook_of(template_id)
+    except Exception as error:
+        telemetry.exception("webhook configuration not read", error)
+        return "configuration_unavailable"
+    if hook is None:
+        telemetry.info("template has no webhook", template_id=template_id)
+        return "not_configured"
+    if not hook.secrets and not hook.allow_unsigned:
+        telemetry.error("webhook without a secret is not sent", template_id=template_id)
+        return "unsigned_refused"
+    return hook
+
+
 def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Document:
     """Deliver now, with as many attempts as fit the time; what the answer's `webhook` says.
 
     Raises CooldownError when the last delivery on demand was a moment ago.
     """
-    recorded = mapping(item.get("webhook"))
-    if is_disabled(item):
-        return recorded | {"delivered": False, "attempts": 0, "error": "disabled"}
-    try:
-        hook = hook_of(item.get("template_id"))
-    except Exception as error:
-        telemetry.exception("webhook configuration not read", error)
-        return recorded | {"delivered": False, "attempts": 0, "error": "configuration_unavailable"}
-    if hook is None:
-        return recorded | {"delivered": False, "attempts": 0, "error": "not_configured"}
+    recorded, earlier, made = mapping(item.get("webhook")), earlier_attempts(item), 0
+    hook = hook_for(item, item.get("template_id"))
+    if isinstance(hook, str) and hook != "unsigned_refused":
+        return recorded | {"delivered": False, "attempts": 0, "error": hook}
     start_cooldown(item["assembly_id"], time.time())
-    earlier, made = earlier_attempts(item), 0
-    outcome = Outcome("retry", error="no_time")
-    if not hook.may_send:
+    if isinstance(hook, Hook):
+        outcome, made = attempt_repeatedly(hook, item, earlier, remaining)
+    else:
         outcome = Outcome("unsigned_refused", error="unsigned_refused")
-    while outcome.result == "retry" and made < ON_DEMAND_ATTEMPTS:
-        pause = max(2.0 ** (made - 1), outcome.retry_after) if made else 0.0
-        if remaining() < pause + MIN_ATTEMPT_SECONDS:
-            break
-        time.sleep(pause)
-        made += 1
-        outcome = attempt(hook, item, earlier + made, min(ATTEMPT_SECONDS, remaining()))
     status = status_on_demand(recorded, outcome, is_delivered(item))
     try:
         recorded = record_webhook(item, status, earlier + made, outcome.status_code)
@@ -1284,6 +849,21 @@ def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Documen
         | {"delivered": outcome.result == "delivered", "attempts": made}
         | {name: value for name, value in told.items() if value is not None}
     )
+
+
+def attempt_repeatedly(
+    hook: Hook, item: Document, earlier: int, remaining: Callable[[], float]
+) -> tuple[Outcome, int]:
+    """What up to ON_DEMAND_ATTEMPTS attempts come to, and how many there was time for."""
+    outcome, made = Outcome("retry", error="no_time"), 0
+    while outcome.result == "retry" and made < ON_DEMAND_ATTEMPTS:
+        pause = max(2.0 ** (made - 1), outcome.retry_after) if made else 0.0
+        if remaining() < pause + MIN_ATTEMPT_SECONDS:
+            break
+        time.sleep(pause)
+        made += 1
+        outcome = attempt(hook, item, earlier + made, min(ATTEMPT_SECONDS, remaining()))
+    return outcome, made
 
 
 def status_on_demand(recorded: Document, outcome: Outcome, delivered: bool) -> str:
@@ -1313,52 +893,40 @@ def standing_of(item: Document | None, message: QueuedDelivery, now: float) -> s
     return "due"
 
 
-def attempt_queued(item: Document, template_id: Any, number: int, seconds: float) -> Outcome:
-    """What a due delivery comes to; nothing is sent without a receiver, a secret or the claim."""
-    if is_disabled(item):
-        return Outcome("disabled")
-    try:
-        hook = hook_of(template_id)
-    except Exception as error:
-        telemetry.exception("webhook configuration not read", error)
-        return Outcome("retry", error="configuration_unavailable")
-    if hook is None:
-        telemetry.info("template has no webhook", template_id=template_id)
-        return Outcome("not_configured")
-    if not hook.may_send:
-        telemetry.error("webhook without a secret is not sent", template_id=hook.template_id)
-        return Outcome("unsigned_refused")
-    if not claim_delivery(item["assembly_id"], execution_of(item), time.time()):
-        telemetry.info("webhook is being delivered by another receive")
-        return Outcome("claimed")
-    return attempt(hook, item, number, seconds)
-
-
 def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
     """One attempt for one message: None when it is done with, else seconds to the next attempt."""
     item = read_assembly(message.assembly_id)
-    again = retry_delay(message.receives, random.random())
     standing = standing_of(item, message, time.time())
-    if item is None or standing != "due":
-        return again if standing == "early" else None
-    earlier = earlier_attempts(item)
-    template_id = item.get("template_id") or message.template_id
-    outcome = attempt_queued(item, template_id, earlier + 1, seconds)
-    number = earlier + outcome.attempts
-    match outcome.result:
+    if item is None or standing == "done":
+        return None
+    if standing == "early":
+        return retry_delay(message.receives, random.random())
+    number = earlier_attempts(item)
+    match hook := hook_for(item, item.get("template_id") or message.template_id):
         case "not_configured":
-            forget_webhook(message.assembly_id)
+            forget_webhook(item)
             return None
-        case "claimed":
-            return float(CLAIM_SECONDS)
-        case "retry" if message.receives >= MAX_RECEIVES:
-            record_webhook(item, "failed", number, outcome.status_code)
-            return 0.0  # the next receive moves the message to the dead-letter queue
-        case "retry":
-            record_webhook(item, "retrying", number, outcome.status_code)
-            return max(again, outcome.retry_after)
-    record_webhook(item, outcome.result, number, outcome.status_code)
-    return None
+        case "disabled" | "unsigned_refused":
+            record_webhook(item, hook, number, None)
+            return None
+        case "configuration_unavailable":
+            return settle(item, message, number, Outcome("retry"))
+    if not claim_delivery(item, time.time()):
+        telemetry.info("webhook is being delivered by another receive")
+        return float(CLAIM_SECONDS)
+    return settle(item, message, number + 1, attempt(hook, item, number + 1, seconds))
+
+
+def settle(item: Document, message: QueuedDelivery, number: int, outcome: Outcome) -> float | None:
+    """Record an attempt; None when the message is done with, else seconds to the next attempt."""
+    if outcome.result != "retry":
+        record_webhook(item, outcome.result, number, outcome.status_code)
+        return None
+    if message.receives >= MAX_RECEIVES:
+        record_webhook(item, "failed", number, outcome.status_code)
+        return 0.0  # the next receive moves the message to the dead-letter queue
+    record_webhook(item, "retrying", number, outcome.status_code)
+    return max(retry_delay(message.receives, random.random()), outcome.retry_after)
 
 
 def take_record(record: Mapping[str, Any], remaining: Callable[[], float]) -> str | None:
@@ -1397,20 +965,28 @@ def note_check(result: str, **ids: Any) -> None:
     telemetry.metric("StatusChecks", Result=result)
 
 
+def check(assembly_id: str, item: Document | None, caller: Caller, now: float) -> str:
+    """What a look-up comes to, logged and counted: `found`, `not_found` or `denied`."""
+    result = "not_found"
+    if item is not None and is_live(item, now):
+        result = "found" if may_read(item, caller) else "denied"
+    note_check(result, assembly_id=assembly_id, user_id=caller.user_id)
+    return result
+
+
 def look_up(request: LookUp, caller: Caller, now: float, remaining: Callable[[], float]) -> Answer:
     """One assembly, and its webhook if that was asked for."""
-    ids = {"assembly_id": request.assembly_id, "user_id": caller.user_id}
     item = read_assembly(request.assembly_id)
-    if item is None or not is_live(item, now):
-        note_check("not_found", **ids)
-        return not_found(request.assembly_id)
-    if not may_read(item, caller):
-        note_check("denied", **ids)
-        if MASK_FOREIGN:
-            return not_found(request.assembly_id)
+    result = check(request.assembly_id, item, caller, now)
+    if result == "denied" and not MASK_FOREIGN:
         text = "Access denied: the assembly belongs to another user"
         return answer(403, {"error": text, "assembly_id": request.assembly_id})
-    note_check("found", **ids)
+    if item is None or result != "found":
+        return answer(
+            404,
+            {"error": "Assembly not found", "assembly_id": request.assembly_id},
+            {"Retry-After": str(RETRY_NOT_FOUND)},
+        )
     if request.trigger_webhook:
         return triggered(item, now, remaining)
     return found(item, request, now)
@@ -1420,7 +996,7 @@ def found(item: Document, request: LookUp, now: float) -> Answer:
     """200 with the document, or 304 if the caller has it."""
     document = document_of(item, now)
     if not is_terminal_assembly(item):
-        return answer(200, linked(item, document, now), {"Retry-After": poll_interval(item)})
+        return answer(200, linked_document(item, now), {"Retry-After": poll_interval(item)})
     tag = entity_tag(document, now, links=has_links(item))
     headers = {
         "Cache-Control": f"private, max-age={TERMINAL_MAX_AGE}",
@@ -1429,12 +1005,7 @@ def found(item: Document, request: LookUp, now: float) -> Answer:
     }
     if matches_tag(request.if_none_match, tag):
         return answer(304, None, headers)
-    return answer(200, linked(item, document, now), headers)
-
-
-def linked(item: Document, document: Document, now: float) -> Document:
-    """The document with links, if it has results to link to."""
-    return document_of(with_links(item), now) if has_links(item) else document
+    return answer(200, linked_document(item, now), headers)
 
 
 def poll_interval(item: Document) -> str:
@@ -1444,22 +1015,11 @@ def poll_interval(item: Document) -> str:
 
 def triggered(item: Document, now: float, remaining: Callable[[], float]) -> Answer:
     """200 with the document and what became of its webhook; 409 and 429 when it is not the time."""
-    assembly_id = item["assembly_id"]
     if not is_terminal_assembly(item):
-        return answer(
-            409,
-            {"error": "Assembly has not ended", "assembly_id": assembly_id},
-            {"Retry-After": poll_interval(item)},
-        )
-    try:
-        webhook = deliver_on_demand(item, remaining)
-    except CooldownError as error:
-        return answer(
-            429,
-            {"error": "Webhook was triggered a moment ago", "assembly_id": assembly_id},
-            {"Retry-After": str(error.seconds)},
-        )
-    return answer(200, linked(item, document_of(item, now), now) | {"webhook": webhook})
+        body = {"error": "Assembly has not ended", "assembly_id": item["assembly_id"]}
+        raise RefusedRequestError(409, body, {"Retry-After": poll_interval(item)})
+    webhook = deliver_on_demand(item, remaining)
+    return answer(200, linked_document(item, now) | {"webhook": webhook})
 
 
 def look_up_batch(request: BatchLookUp, caller: Caller, now: float) -> Answer:
@@ -1468,14 +1028,8 @@ def look_up_batch(request: BatchLookUp, caller: Caller, now: float) -> Answer:
     statuses: dict[str, Document | None] = {}
     for assembly_id in request.assembly_ids:
         item = items.get(assembly_id)
-        statuses[assembly_id] = None
-        if item is None or not is_live(item, now):
-            note_check("not_found", assembly_id=assembly_id, user_id=caller.user_id)
-        elif not may_read(item, caller):
-            note_check("denied", assembly_id=assembly_id, user_id=caller.user_id)
-        else:
-            note_check("found", assembly_id=assembly_id, user_id=caller.user_id)
-            statuses[assembly_id] = linked(item, document_of(item, now), now)
+        result = check(assembly_id, item, caller, now)
+        statuses[assembly_id] = linked_document(item, now) if item and result == "found" else None
     full = answer(200, {"statuses": statuses})
     if len(full["body"].encode()) > MAX_ANSWER_BYTES:
         return answer(413, {"error": "The answer is too large: ask for fewer assemblies"})
@@ -1495,7 +1049,7 @@ def list_assemblies(request: Listing, caller: Caller, now: float) -> Answer:
         ]
         if start is None or len(documents) >= request.limit:
             break
-    following = encode_start(*start) if start else None
+    following = "~".join(start) if start else None
     return answer(200, {"assemblies": documents, "next": following})
 
 
@@ -1533,9 +1087,11 @@ def safe_answer(event: Any, context: Any, remaining: Callable[[], float]) -> Ans
     except Exception as error:
         telemetry.exception("status check failed", error)
         note_check("error")
+        request_id = getattr(context, "aws_request_id", None)
         if is_throttle(error):
-            return failed_answer(503, "Try again in a moment", context, RETRY_THROTTLED)
-        return failed_answer(500, "Internal error", context)
+            body = {"error": "Try again in a moment", "request_id": request_id}
+            return answer(503, body, {"Retry-After": str(RETRY_THROTTLED)})
+        return answer(500, {"error": "Internal error", "request_id": request_id})
     finally:
         telemetry.metric("StatusLatency", (time.time() - started) * 1000, "Milliseconds")
 

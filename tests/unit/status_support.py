@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import socket
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ import jwt
 import yaml
 
 from jobplane_keys import from_item, to_item
+from jobplane_webhooks import TargetRules
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a-test-secret-of-32-bytes-or-more"
@@ -38,6 +40,9 @@ OPTIONAL = (
     "WEBHOOK_HOSTS",
 )  # fmt: skip
 
+
+LOCAL = {"WEBHOOK_HOSTS": "127.0.0.1,localhost", "WEBHOOK_ALLOW_HTTP": "true"}
+LOOPBACK = TargetRules.from_environment(LOCAL)
 
 # One session: it keeps the service models, which take most of the time of making a client.
 SESSION = botocore.session.Session()
@@ -184,6 +189,19 @@ class Context:
 
     def get_remaining_time_in_millis(self) -> int:
         return int((self._deadline - time.monotonic()) * 1000)
+
+
+def public_resolver(*addresses: str) -> Any:
+    """A resolver that answers with the addresses in turn, the last one for ever."""
+    asked: list[str] = []
+
+    def resolve(host: str, port: int, **_: Any) -> Any:
+        address = addresses[min(len(asked), len(addresses) - 1)]
+        asked.append(host)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return [(family, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    return resolve, asked
 
 
 class Received:

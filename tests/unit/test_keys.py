@@ -255,6 +255,7 @@ def test_typed_values() -> None:
     assert from_value({"SS": ["a"]}) == ["a"]
     assert from_value({"NS": ["1", "2.5"]}) == [1, 2.5]
     assert from_value(to_value(b"\x00")) == "AA=="
+    assert from_value({"BS": [b"\x00", "AQ=="]}) == ["AA==", "AQ=="]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, object(), {1}, frozenset(), 1j])
@@ -331,6 +332,23 @@ def test_public_assembly_shows_public_fields_alone() -> None:
     assert item["uploads"] == [{"id": "u", "key": "uploads/x"}]
 
 
+@pytest.mark.parametrize(
+    ("stored", "shown"),
+    [
+        ({"message": None, "uploads": None, "results": None, "user": None}, {}),
+        ({"uploads": {"a": 1}, "results": "none", "user": "u1"}, {"user": {"userId": None}}),
+        ({"uploads": ["text", None, {"id": "u"}]}, {"uploads": [{"id": "u"}]}),
+        ({"results": {"s": "none", "t": [5, {"key": "k"}]}}, {"results": {"s": [], "t": [{}]}}),
+        ({"user": {"userId": "u1", "email": "ann@acme.test"}}, {"user": {"userId": "u1"}}),
+    ],
+)
+def test_public_assembly_of_an_odd_writer(stored: dict[str, Any], shown: dict[str, Any]) -> None:
+    """Nulls and what is no file are left out; of the owner only the id is shown."""
+    empty: dict[str, Any] = {"uploads": [], "results": {}}
+    expected = {name: empty[name] for name in stored if name in empty and stored[name]} | shown
+    assert public_assembly(stored) == expected
+
+
 def test_public_fields_are_those_of_the_model() -> None:
     """One list; `stalled` alone is made up at read time."""
     assert set(AssemblyDocument.model_fields) - {"stalled"} == set(PUBLIC_ASSEMBLY_FIELDS)
@@ -338,7 +356,7 @@ def test_public_fields_are_those_of_the_model() -> None:
 
 def test_links_are_signed_where_keys_are() -> None:
     """Keys become links at any depth, save in what a user wrote."""
-    stored = {"files": [{"key": "a", "meta": {"key": "mine"}}], "url_key": "b", "n": 1}
+    stored = {"files": [{"key": "a", "meta": {"key": "mine"}}], "url_key": "b", "key": None, "n": 1}
     assert sign_links(stored, lambda key: f"https://{key}") == {
         "files": [{"ssl_url": "https://a", "meta": {"key": "mine"}}],
         "url": "https://b",

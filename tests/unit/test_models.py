@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from jobplane_models.assemblies import AssemblyWebhook
 from jobplane_models.payloads import UploadFile
 
 FILE = {"name": "a.csv", "size": 5, "md5hash": "5D41402ABC4B2A76B9719D911017C592"}
@@ -36,3 +37,24 @@ def test_file_is_strict(changed: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         UploadFile.model_validate(FILE | changed)
     assert UploadFile.model_validate(FILE).md5hash == "5d41402abc4b2a76b9719d911017c592"
+
+
+def test_webhook_of_a_stored_document() -> None:
+    """A document says what state its notification is in."""
+    stored = AssemblyWebhook.model_validate(
+        {"status": "retrying", "attempts": 2, "last_response_code": 503}
+    )
+    assert (stored.status, stored.attempts, stored.delivered) == ("retrying", 2, None)
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        {"delivered": False, "attempts": 0, "error": "not_configured"},
+        {"status": "delivered", "delivered": True, "attempts": 1, "status_code": 200},
+    ],
+)
+def test_webhook_of_a_triggered_answer(answered: dict[str, Any]) -> None:
+    """The answer to a trigger says what this delivery came to, with a stored state or without."""
+    webhook = AssemblyWebhook.model_validate(answered)
+    assert webhook.model_dump(exclude_unset=True) == answered

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.client_fakes import HttpService, Reply, Script, SocketService, completed
 
 LIBS = Path(__file__).parents[2] / "libs"
-PLAIN = ["keys", "models", "telemetry", "tokens"]
+PLAIN = ["keys", "models", "telemetry", "tokens", "webhooks"]
 
 
 def examples(lib: str) -> list[str]:

@@ -673,7 +673,7 @@ def test_next_of_another_user_shows_only_ones_own(status: ModuleType) -> None:
     """A token names a place, never a user: another user's leads nowhere else."""
     put(assembly("theirs", user_id="user-2", user={"userId": "user-2"}))
     put(assembly("mine"))
-    place = status.encode_start("2027-01-01T00:00:00.000Z", "theirs")
+    place = "2027-01-01T00:00:00.000Z~theirs"
     body = ask(status, http("GET", "/assemblies", {"next": place}))[1]
     assert [document["assembly_id"] for document in body["assemblies"]] == ["mine"]
 

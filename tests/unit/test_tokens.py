@@ -75,6 +75,50 @@ def test_subject_stands_in_for_the_user() -> None:
     assert VERIFIER.verify(token(sub="u2")).user_id == "u1"
 
 
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"exp": 1800000000}, Identity("u1", "t1", (), 1800000000)),
+        ({"exp": "1800000000"}, Identity("u1", "t1", (), 1800000000)),
+        ({"exp": None}, Identity("u1", "t1", (), 0)),
+        ({"exp": "soon"}, Identity("u1", "t1", (), 0)),
+        ({"exp": 1, "permissions": ["reports"]}, Identity("u1", "t1", ("reports",), 1)),
+        ({"exp": 1, "permissions": "[reports]"}, Identity("u1", "t1", (), 1)),
+        ({"exp": 1, "user_id": None, "sub": "u2"}, Identity("u2", "t1", (), 1)),
+    ],
+)
+def test_identity_of_verified_claims(changed: dict[str, Any], expected: Identity) -> None:
+    """Claims that an authorizer has verified, numbers and lists turned into text or not."""
+    assert VERIFIER.identity_of_claims(claims(**changed)) == expected
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"user_id": None},
+        {"user_id": " "},
+        {"user_id": "u" * 129},
+        {"user_id": "u\n"},
+        {"tenant_id": None},
+        {"tenant_id": 5},
+        {"exp": "999999999999"},
+        {"permissions": [5]},
+    ],
+)
+def test_verified_claims_follow_the_same_rules(changed: dict[str, Any]) -> None:
+    """An authorizer in front does not loosen what a user and a tenant may be."""
+    with pytest.raises(InvalidTokenError):
+        VERIFIER.identity_of_claims(claims(**changed))
+
+
+def test_verified_claims_of_another_tenant() -> None:
+    """ALLOWED_TENANTS holds for claims as for tokens."""
+    verifier = TokenVerifier(TokenSettings(secret=SECRET, allowed_tenants=frozenset({"t9"})))
+    with pytest.raises(TenantNotAllowedError):
+        verifier.identity_of_claims(claims())
+    assert verifier.identity_of_claims(claims(tenant_id="t9")).tenant_id == "t9"
+
+
 @pytest.mark.parametrize("missing", [None, ""])
 def test_missing_token(missing: str | None) -> None:
     """No token has its own reason."""

@@ -18,10 +18,10 @@ from jobplane_client._errors import (
     StaleTimestampError,
     WebhookBodyError,
 )
+from jobplane_webhooks import signing_key, standard_digest
 
 _ID, _TIMESTAMP, _SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 _LEGACY_SIGNATURE = "x-transflow-signature"
-_ENCODED_SECRET_PREFIX = "whsec_"  # noqa: S105  the mark of an encoded secret, not a secret
 _SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 _HEX_SIGNATURE = re.compile(r"sha256=([0-9a-fA-F]{64})")
 
@@ -55,7 +55,7 @@ def verify_webhook(
     is empty or not base64 after its prefix.
     """
     texts = [secrets] if isinstance(secrets, str) else list(secrets)
-    keys = [_key(text) for text in texts]
+    keys = [signing_key(text) for text in texts]
     if not keys:
         raise ValueError("at least one webhook secret is required")
     body = raw_body.encode() if isinstance(raw_body, str) else raw_body
@@ -79,8 +79,7 @@ def _verify_standard(
         raise MalformedSignatureError(f"{_ID} holds a dot, which separates the signed parts")
     if not _SECONDS.fullmatch(headers[_TIMESTAMP]):
         raise MalformedSignatureError(f"{_TIMESTAMP} is not a number of seconds")
-    content = f"{headers[_ID]}.{headers[_TIMESTAMP]}.".encode() + body
-    expected = [hmac.digest(key, content, hashlib.sha256) for key in keys]
+    expected = [standard_digest(key, headers[_ID], headers[_TIMESTAMP], body) for key in keys]
     if not _any_equal(expected, _standard_signatures(headers[_SIGNATURE])):
         raise SignatureMismatchError("no signature matches")
     age = now - int(headers[_TIMESTAMP])
@@ -124,19 +123,6 @@ def _any_equal(expected: Iterable[bytes], given: Sequence[bytes]) -> bool:
         for other in given:
             found |= hmac.compare_digest(one, other)
     return found
-
-
-def _key(secret: str) -> bytes:
-    if not secret.startswith(_ENCODED_SECRET_PREFIX):
-        key = secret.encode()
-    else:
-        try:
-            key = base64.b64decode(secret.removeprefix(_ENCODED_SECRET_PREFIX), validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("a whsec_ secret is not base64 after its prefix") from None
-    if not key:
-        raise ValueError("a webhook secret is empty")
-    return key
 
 
 def _by_lower_name(headers: Headers) -> dict[str, str]:

@@ -108,15 +108,19 @@ def is_terminal_assembly(document: Mapping[str, Any]) -> bool:
 
 
 def public_assembly(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The public fields of an assembly item; result entries lose their storage keys."""
-    document = {name: item[name] for name in PUBLIC_ASSEMBLY_FIELDS if name in item}
+    """The public fields of an assembly item; uploads and results lose their storage keys.
+
+    What an odd writer stored is left out: nulls, and among the files what is no object.
+    """
+    document = {name: item[name] for name in PUBLIC_ASSEMBLY_FIELDS if item.get(name) is not None}
     if "uploads" in document:
-        document["uploads"] = [_without_key(file) for file in document["uploads"]]
+        document["uploads"] = _public_files(document["uploads"])
     if "results" in document:
         document["results"] = {
-            step: [_without_key(file) for file in files]
-            for step, files in document["results"].items()
+            step: _public_files(files) for step, files in _mapping(document["results"]).items()
         }
+    if "user" in document:
+        document["user"] = {"userId": _mapping(document["user"]).get("userId")}
     return document
 
 
@@ -134,7 +138,7 @@ def sign_links(value: Any, sign: Callable[[str], str]) -> Any:
         for name, part in value.items()
         if name not in _LINKS
     }
-    return signed | {link: sign(value[name]) for name, link in _LINKS.items() if name in value}
+    return signed | {link: sign(value[name]) for name, link in _LINKS.items() if value.get(name)}
 
 
 def upload_prefix(owner: str) -> str:
@@ -147,8 +151,16 @@ def result_prefix(assembly_id: str, step: str) -> str:
     return f"results/{assembly_id}/{step}/"
 
 
-def _without_key(file: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in file.items() if name != "key"}
+def _public_files(files: Any) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in file.items() if name != "key"}
+        for file in (files if isinstance(files, list) else [])
+        if isinstance(file, Mapping)
+    ]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _fields_digest(fields: Mapping[str, Any]) -> str:

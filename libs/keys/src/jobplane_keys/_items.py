@@ -65,8 +65,14 @@ def from_value(value: Value) -> Any:
         case "NS":
             return [_number(part) for part in content]
         case "B":
-            return content if isinstance(content, str) else base64.b64encode(content).decode()
+            return _text(content)
+        case "BS":
+            return [_text(part) for part in content]
     raise TypeError(f"unknown DynamoDB type {kind!r}")
+
+
+def _text(binary: bytes | str) -> str:
+    return binary if isinstance(binary, str) else base64.b64encode(binary).decode()
 
 
 def _number(text: str) -> int | float:

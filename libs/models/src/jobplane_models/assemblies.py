@@ -50,12 +50,20 @@ class AssemblyResult(AssemblyFile):
 
 
 class AssemblyWebhook(Open):
-    """What became of the notification."""
+    """What became of the notification.
 
-    status: WebhookStatus
+    A stored document has `status` and what the last attempt came to. The answer to a trigger adds
+    `delivered`, `status_code` and `error` of this delivery, whose own `attempts` it counts; it has
+    no `status` where no webhook is configured.
+    """
+
+    status: WebhookStatus | None = None
     attempts: int = 0
     last_response_code: int | None = None
     last_attempt_at: str | None = None
+    delivered: bool | None = None
+    status_code: int | None = None
+    error: str | None = None
 
 
 class AssemblyDocument(Open):

@@ -1,5 +1,6 @@
 """One token in, one identity out."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ _MIN_SECRET_BYTES = 32
 _MAX_ID_LENGTH = 128
 # The end of year 9999: later times are nobody's intent, and DynamoDB holds no number of any size.
 _MAX_EXPIRY = 253_402_300_799
+_SECONDS = re.compile(r"[0-9]{1,12}")
 
 
 class TokenError(Exception):
@@ -113,7 +115,23 @@ class TokenVerifier:
             raise MissingTokenError("no token")
         if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidTokenError(f"longer than {MAX_TOKEN_LENGTH} characters")
-        identity = _identity(self._claims(token))
+        return self._allowed(_identity(self._claims(token)))
+
+    def identity_of_claims(self, claims: Mapping[str, Any]) -> Identity:
+        """The identity in claims that somebody else has verified, as API Gateway's authorizers do.
+
+        User and tenant follow the rules for tokens. Authorizers turn claims into text: `expires_at`
+        is 0 where `exp` is not whole seconds, and permissions that are no list are none.
+        Raises InvalidTokenError or TenantNotAllowedError.
+        """
+        expires_at, permissions = claims.get("exp"), claims.get("permissions")
+        known = {
+            "exp": expires_at if _SECONDS.fullmatch(str(expires_at)) else 0,
+            "permissions": permissions if isinstance(permissions, list) else [],
+        }
+        return self._allowed(_identity({**claims, **known}))
+
+    def _allowed(self, identity: Identity) -> Identity:
         allowed = self._settings.allowed_tenants
         if allowed and identity.tenant_id not in allowed:
             raise TenantNotAllowedError(identity.tenant_id)

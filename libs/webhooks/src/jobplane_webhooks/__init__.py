@@ -1,0 +1,57 @@
+"""Signed webhooks, sent only where they may go.
+
+deliver                                      one attempt within a deadline, as an Outcome
+TargetRules, target_of, TargetRefusedError   which URLs are allowed, and where they lead
+signed_headers, signing_key, standard_digest the signatures, for senders and for receivers
+compact_json                                 a body that JavaScript would write the same
+
+Importing the package loads nothing; each name loads what it needs at first use, httpx only the
+first attempt or an international host name.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobplane_webhooks._body import compact_json
+    from jobplane_webhooks._delivery import Outcome, deliver
+    from jobplane_webhooks._signing import signed_headers, signing_key, standard_digest
+    from jobplane_webhooks._targets import Target, TargetRefusedError, TargetRules, target_of
+
+_HOMES = {
+    "Outcome": "_delivery",
+    "Target": "_targets",
+    "TargetRefusedError": "_targets",
+    "TargetRules": "_targets",
+    "compact_json": "_body",
+    "deliver": "_delivery",
+    "signed_headers": "_signing",
+    "signing_key": "_signing",
+    "standard_digest": "_signing",
+    "target_of": "_targets",
+}
+
+__all__ = [
+    "Outcome",
+    "Target",
+    "TargetRefusedError",
+    "TargetRules",
+    "compact_json",
+    "deliver",
+    "signed_headers",
+    "signing_key",
+    "standard_digest",
+    "target_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,325 @@
+"""jobplane_webhooks: signatures, bodies, and where a webhook may go."""
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jobplane_webhooks
+from jobplane_webhooks import (
+    TargetRefusedError,
+    TargetRules,
+    compact_json,
+    signed_headers,
+    signing_key,
+    target_of,
+)
+from jobplane_webhooks._targets import addresses_of, is_public
+from tests.unit.status_support import LOOPBACK, public_resolver
+
+# Signatures
+
+
+def test_plain_signature_vector() -> None:
+    """X-Transflow-Signature is the hex HMAC of the body under the secret's own bytes."""
+    body = b'{"assembly_id":"abc123","ok":"ASSEMBLY_COMPLETED"}'
+    assert signed_headers(["test-secret"], "id", 1, body)["X-Transflow-Signature"] == (
+        "sha256=6b3758173526e6e866836aa444d63399cdef475658b8ddf862243c391d731e34"
+    )
+
+
+def test_standard_signature_vector() -> None:
+    """webhook-signature is the published Standard Webhooks vector."""
+    headers = signed_headers(
+        ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+        "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        1614265330,
+        b'{"test": 2432232314}',
+    )
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert headers["webhook-id"] == "msg_p5jXN8AQM9LWM0D4loKWxJek"
+    assert headers["webhook-timestamp"] == "1614265330"
+
+
+def test_plain_text_is_its_own_standard_key() -> None:
+    """A secret without prefix signs with its bytes, even when it looks like base64."""
+    headers = signed_headers(["abcd"], "m", 7, b"{}")
+    expected = hmac.digest(b"abcd", b"m.7.{}", hashlib.sha256)
+    assert headers["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
+
+
+def test_rotation_signs_with_every_secret() -> None:
+    """While secrets rotate, each gives a v1 signature; the plain one is the first's."""
+    both = signed_headers(["new", "old"], "m", 7, b"{}")
+    new = signed_headers(["new"], "m", 7, b"{}")
+    old = signed_headers(["old"], "m", 7, b"{}")
+    assert both["webhook-signature"].split() == [new["webhook-signature"], old["webhook-signature"]]
+    assert both["X-Transflow-Signature"] == new["X-Transflow-Signature"]
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "whsec_!!!", "whsec_ä", "whsec_abc"])
+def test_secret_without_a_key_is_refused(secret: str) -> None:
+    """An empty secret and one that is no base64 after its prefix sign nothing."""
+    with pytest.raises(ValueError, match="secret"):
+        signing_key(secret)
+    with pytest.raises(ValueError, match="secret"):
+        signed_headers([secret], "m", 7, b"{}")
+
+
+def test_no_secret_no_signature() -> None:
+    """Without secrets there are an id and a timestamp alone."""
+    assert signed_headers([], "m", 7, b"{}") == {"webhook-id": "m", "webhook-timestamp": "7"}
+
+
+# The body
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (5.0, "5"),
+        (-0.0, "0"),
+        (5.2, "5.2"),
+        (-0.5, "-0.5"),
+        (1e-6, "0.000001"),
+        (1e-7, "1e-7"),
+        (1.5e-9, "1.5e-9"),
+        (123456.789, "123456.789"),
+        (1e20, "100000000000000000000"),
+        (1e21, "1e+21"),
+        (1.25e22, "1.25e+22"),
+        ("é\u2028\n", '"é\u2028\\n"'),
+        ({"b": 1, "10": 2, "2": 3, "a": [True, None]}, '{"2":3,"10":2,"b":1,"a":[true,null]}'),
+        ({"01": 1, "1": 2}, '{"1":2,"01":1}'),
+    ],
+)
+def test_body_is_what_javascript_writes(value: Any, text: str) -> None:
+    """A receiver that parses and re-serialises gets the signed bytes."""
+    assert compact_json(value) == text
+
+
+@settings(deadline=None)
+@given(number=st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_survive(number: float) -> None:
+    """Every number is written so that it reads as itself."""
+    assert float(compact_json(number)) == number
+
+
+# Where a webhook may go
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/",
+        "ftp://example.com/",
+        "file:///etc/passwd",
+        "//example.com/",
+        "https:///path",
+        "https://",
+        "",
+        "https://user@example.com/",
+        "https://user:pass@example.com/",
+        "https://example.com@127.0.0.1/",
+        "https://example.com:80/",
+        "https://example.com:22/",
+        "https://example.com:0/",
+        "https://example.com:99999/",
+        "https://example.com:4a3/",
+        "https://example..com/",
+        "https://example.com../",
+        "https://.example.com/",
+        "https://-a.example.com/",
+        f"https://{'a' * 64}.example.com/",
+        f"https://{'a.' * 127}example.com/",
+        "https://exa mple.com/",
+        "https://example.com/a b",
+        "https://example.com\\@127.0.0.1/",
+        "https://example.com/\r\nX-Evil: 1",
+        "https://example.com\t/",
+        "https://exam%70le.com/",
+        "https://2130706433/",
+        "https://0x7f000001/",
+        "https://0x7f.1/",
+        "https://017700000001/",
+        "https://0177.0.0.1/",
+        "https://127.1/",
+        "https://127.0.0.1.0x/",
+        "https://127.0.0.01/",
+        "https://999.1.1.1/",
+        "https://1.2.3.4.5/",
+        "https://１２７.0.0.1/",
+        "https://①②⑦.⓪.⓪.①/",
+        "https://[fe80::1%25eth0]/",
+        "https://[::1%lo]/",
+        "https://[v1.example]/",
+        "https://[::1/",
+        "https://[1.2.3.4]/",
+        "https://[:::]/",
+    ],
+)
+def test_malformed_targets_are_refused(url: str) -> None:
+    """URLs with another scheme, user information, other ports or odd hosts lead nowhere."""
+    with pytest.raises(TargetRefusedError):
+        target_of(url, TargetRules())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0", "10.1.2.3",  # noqa: S104  refused, not bound to
+        "100.64.0.1", "127.0.0.1", "127.255.255.254", "169.254.169.254",
+        "169.254.170.2", "172.16.0.1", "172.31.255.255", "192.0.0.1", "192.0.2.1", "192.168.1.1",
+        "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1",
+        "255.255.255.255",
+        "::", "::1", "::127.0.0.1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "::ffff:169.254.169.254",
+        "64:ff9b::10.0.0.1", "64:ff9b::8.8.8.8", "64:ff9b:1::1", "100::1", "2001::1",
+        "2001:db8::1", "2002:7f00:1::", "2002:a00:1::1", "fc00::1", "fd00:ec2::254", "fe80::1",
+        "fec0::1", "ff02::1",
+    ],
+)  # fmt: skip
+def test_addresses_that_are_not_public(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """Neither as a literal nor from the resolver is a special address ever connected to."""
+    assert not is_public(ipaddress.ip_address(address))
+    resolve, _ = public_resolver(address)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    bracketed = f"[{address}]" if ":" in address else address
+    for host in (bracketed, "innocent.example.com"):
+        with pytest.raises(TargetRefusedError):
+            addresses_of(target_of(f"https://{host}/", TargetRules()), 1.0)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:2800:220:1::1"])
+def test_public_addresses(address: str) -> None:
+    """Ordinary addresses of the Internet are public."""
+    assert is_public(ipaddress.ip_address(address))
+
+
+def test_one_private_address_spoils_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with a public and a private address is refused."""
+    answers = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 443)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 443)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
+    with pytest.raises(TargetRefusedError, match=r"10\.0\.0\.1"):
+        addresses_of(target_of("https://example.com/", TargetRules()), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port"),
+    [
+        ("https://example.com", "example.com", 443),
+        ("HTTPS://EXAMPLE.com.:8443/a?b=c", "example.com", 8443),
+        ("https://bücher.example/", "xn--bcher-kva.example", 443),
+        ("https://8.8.8.8/", "8.8.8.8", 443),
+        ("https://[2606:2800:0220:1:0:0:0:1]/", "2606:2800:220:1::1", 443),
+    ],
+)
+def test_hosts_have_one_spelling(url: str, host: str, port: int) -> None:
+    """Case, a final dot, national letters and long forms come down to one spelling."""
+    target = target_of(url, TargetRules())
+    assert (target.host, target.port) == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("https://hooks.example.com/", True),
+        ("https://a.partner.example/", True),
+        ("https://a.b.partner.example/", True),
+        ("https://partner.example/", False),
+        ("https://evilpartner.example/", False),
+        ("https://example.com/", False),
+        ("https://hooks.example.com.evil.example/", False),
+        ("https://8.8.8.8/", False),
+    ],
+)
+def test_allow_list(monkeypatch: pytest.MonkeyPatch, url: str, allowed: bool) -> None:
+    """With WEBHOOK_HOSTS only the hosts named, or under a named suffix, are reached."""
+    rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "hooks.example.com, *.partner.example"})
+    if allowed:
+        assert target_of(url, rules)
+    else:
+        with pytest.raises(TargetRefusedError):
+            target_of(url, rules)
+
+
+def test_listed_name_is_not_a_way_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listed host that resolves to loopback is refused: only loopback names may."""
+    rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "hooks.example.com"})
+    resolve, _ = public_resolver("127.0.0.1")
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(TargetRefusedError):
+        addresses_of(target_of("https://hooks.example.com/", rules), 1.0)
+
+
+def test_listed_loopback_may_have_any_port() -> None:
+    """The local stage reaches a receiver on loopback, at any port."""
+    target = target_of("http://localhost:5000/hook", LOOPBACK)
+    assert target.loopback
+    assert addresses_of(target, 1.0)
+
+
+def test_listed_loopback_may_not_lead_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loopback name that resolves to the private network is refused."""
+    resolve, _ = public_resolver("10.0.0.1")
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(TargetRefusedError):
+        addresses_of(target_of("http://localhost:5000/", LOOPBACK), 1.0)
+
+
+def test_http_needs_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without WEBHOOK_ALLOW_HTTP even a listed loopback host is https only."""
+    rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "127.0.0.1"})
+    with pytest.raises(TargetRefusedError):
+        target_of("http://127.0.0.1:5000/", rules)
+
+
+def test_resolver_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-up that never answers costs the attempt's time and no more."""
+    from threading import Event
+
+    released = Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait(20))
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        addresses_of(target_of("https://example.com/", TargetRules()), 0.2)
+    assert time.monotonic() - started < 5
+    released.set()
+
+
+# The package
+
+
+def test_import_is_light() -> None:
+    """The signing code loads nothing but itself; no name but a delivery loads httpx."""
+    script = """
+import sys
+from jobplane_webhooks import signed_headers, signing_key, standard_digest
+assert "jobplane_webhooks._targets" not in sys.modules
+from jobplane_webhooks import *
+heavy = {"asyncio", "concurrent.futures.thread", "httpx"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_public_names_are_there() -> None:
+    """Each name in the list has a home; another is an AttributeError."""
+    assert all(getattr(jobplane_webhooks, name) for name in jobplane_webhooks.__all__)
+    assert sorted(jobplane_webhooks.__all__) == dir(jobplane_webhooks)
+    with pytest.raises(AttributeError, match="nothing"):
+        jobplane_webhooks.nothing  # noqa: B018

@@ -1,0 +1,270 @@
+"""jobplane_webhooks: the connection of an attempt, and what the answer means."""
+
+import asyncio
+import socket
+import ssl
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from jobplane_webhooks import Outcome, Target, TargetRules, _delivery, deliver
+from jobplane_webhooks._delivery import outcome_of, retry_after_seconds
+from tests.unit.status_support import LOOPBACK, public_resolver, receiving, reply
+
+
+def post(url: str, seconds: float, rules: TargetRules = LOOPBACK, **more: Any) -> Outcome:
+    """One signed attempt."""
+    secrets = more.pop("secrets", ("s",))
+    return deliver(
+        url, b"{}", secrets, message_id="m", user_agent="test", rules=rules, seconds=seconds, **more
+    )
+
+
+# The connection
+
+
+def exchange(target: Any, addresses: list[str], seconds: float = 5.0) -> tuple[int, str | None]:
+    result: tuple[int, str | None] = asyncio.run(
+        _delivery.exchange(target, addresses, {"X-Test": "1"}, b"{}", seconds)
+    )
+    return result
+
+
+def test_connection_goes_to_the_checked_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that turns private after the check is of no use: there is no second look-up."""
+    resolve, asked = public_resolver("93.184.216.34", "169.254.169.254")
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    seen: list[httpx.Request] = []
+
+    def receive(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, stream=httpx.ByteStream(b"{}"))
+
+    real = httpx.AsyncClient
+    monkeypatch.setattr(
+        httpx,
+        "AsyncClient",
+        lambda **given: real(transport=httpx.MockTransport(receive), **given),
+    )
+    sent = post("https://rebind.example:8443/a?b=1", 5.0, TargetRules())
+    assert sent.result == "delivered"
+    assert asked == ["rebind.example"]
+    assert str(seen[0].url) == "https://93.184.216.34:8443/a?b=1"
+    assert seen[0].headers["host"] == "rebind.example:8443"
+    assert seen[0].extensions["sni_hostname"] == "rebind.example"
+
+
+def test_rebinding_meets_the_receiver_that_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a real socket, too, the first answer of the resolver is the one that counts."""
+    resolve, asked = public_resolver("127.0.0.1", "10.0.0.1")
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with receiving() as receiver:
+        url = f"http://localhost:{receiver.port}/"
+        sent = post(url, 5.0)
+    assert sent.result == "delivered"
+    assert asked == ["localhost"]
+    assert receiver.requests[0].headers["host"] == f"localhost:{receiver.port}"
+
+
+def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A server's context for a name, and a client's that trusts it."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = folder / "server.pem"
+    pem.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + signed.public_bytes(serialization.Encoding.PEM)
+    )
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(pem)
+    client = ssl.create_default_context(cadata=signed.public_bytes(serialization.Encoding.DER))
+    return server, client
+
+
+@pytest.mark.parametrize(("name", "result"), [("localhost", "delivered"), ("other", "retry")])
+def test_certificate_is_checked_for_the_name(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    result: str,
+) -> None:
+    """SNI and the certificate's check use the name, although the address is connected to."""
+    server, client = certificate(tmp_path, name)
+    asked: list[str | None] = []
+    server.sni_callback = lambda _socket, sni, _context: asked.append(sni)
+    monkeypatch.setattr(_delivery, "trusted_authorities", lambda: client)
+    with receiving(tls=server) as receiver:
+        url = f"https://localhost:{receiver.port}/"
+        sent = post(url, 5.0)
+    assert sent.result == result
+    assert asked[0] == "localhost"
+
+
+def test_untrusted_certificate_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A certificate that no known authority signed ends the connection before anything is sent."""
+    server, _ = certificate(tmp_path, "localhost")
+    with receiving(tls=server) as receiver:
+        url = f"https://localhost:{receiver.port}/"
+        sent = post(url, 5.0)
+    assert (sent.result, receiver.requests) == ("retry", [])
+
+
+def test_next_address_is_tried() -> None:
+    """An address that takes no connection is followed by the next."""
+    with receiving() as receiver:
+        target = Target("http", "localhost", receiver.port, "/", True)
+        assert exchange(target, ["127.0.0.2", "127.0.0.1"])[0] == 200
+
+
+def test_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxy settings of the environment have no say."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with receiving() as receiver:
+        target = Target("http", "127.0.0.1", receiver.port, "/", True)
+        assert exchange(target, ["127.0.0.1"])[0] == 200
+
+
+def test_redirects_are_not_followed() -> None:
+    """A redirect is a final failure; where it points is never asked."""
+    with receiving() as inside, receiving(reply(307, location=inside.url)) as receiver:
+        sent = post(receiver.url, 5.0)
+    assert (sent.result, sent.status_code, sent.error) == ("failed", 307, "redirect")
+    assert inside.requests == []
+
+
+def drip(where: str) -> Any:
+    """A receiver that sends a byte at a time until it is released."""
+
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        server_released = handler.server.released  # type: ignore[attr-defined]
+        if where == "headers":
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+        else:
+            handler.send_response(200)
+            handler.end_headers()
+        while not server_released.wait(0.02):
+            handler.wfile.write(b"a")
+            handler.wfile.flush()
+
+    return behave
+
+
+@pytest.mark.parametrize(("where", "result"), [("headers", "retry"), ("body", "delivered")])
+def test_slow_drip_is_cut(where: str, result: str) -> None:
+    """The time bounds the whole attempt; a status that came in time is what counts."""
+    with receiving(drip(where)) as receiver:
+        started = time.monotonic()
+        sent = post(receiver.url, 0.6)
+        assert time.monotonic() - started < 4
+    assert sent.result == result
+
+
+def test_silence_is_a_timeout() -> None:
+    """A receiver that takes the request and says nothing is tried again."""
+    with receiving(lambda handler: handler.server.released.wait(20)) as receiver:  # type: ignore[attr-defined]
+        sent = post(receiver.url, 0.3)
+    assert (sent.result, sent.error) == ("retry", "timeout")
+
+
+def test_endless_body_is_not_read() -> None:
+    """No more than 16 KB of an answer are waited for."""
+    written = []
+
+    def flood(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        while not handler.server.released.is_set():  # type: ignore[attr-defined]
+            written.append(handler.wfile.write(b"a" * 65536))
+
+    with receiving(flood) as receiver:
+        started = time.monotonic()
+        sent = post(receiver.url, 20.0)
+        assert time.monotonic() - started < 10
+    assert sent.result == "delivered"
+
+
+def test_endless_headers_are_refused() -> None:
+    """Headers without end are cut by size, and tried again."""
+
+    def flood(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Big: ")
+        while not handler.server.released.is_set():  # type: ignore[attr-defined]
+            handler.wfile.write(b"a" * 65536)
+
+    with receiving(flood) as receiver:
+        sent = post(receiver.url, 20.0)
+    assert (sent.result, sent.error) == ("retry", "unreachable")
+
+
+def test_nobody_listens() -> None:
+    """A refused connection is tried again."""
+    with receiving() as receiver:
+        url = receiver.url
+    sent = post(url, 2.0)
+    assert (sent.result, sent.error) == ("retry", "unreachable")
+
+
+# What an answer means
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        (200, "delivered"), (204, "delivered"), (299, "delivered"),
+        (300, "failed"), (301, "failed"), (304, "failed"), (308, "failed"),
+        (400, "failed"), (401, "failed"), (404, "failed"), (422, "failed"), (499, "failed"),
+        (408, "retry"), (425, "retry"), (429, "retry"),
+        (500, "retry"), (502, "retry"), (503, "retry"), (599, "retry"),
+        (410, "disabled"),
+    ],
+)  # fmt: skip
+def test_classes_of_answers(code: int, result: str) -> None:
+    """2xx is done, 410 the end of it, 408, 425, 429 and 5xx come again, the rest is final."""
+    assert outcome_of(code, None, 0.0).result == result
+
+
+def test_retry_after_forms() -> None:
+    """Retry-After is seconds or a date, bounded; anything else is as good as none."""
+    now = 1_800_000_000.0
+    later = format_datetime(datetime.fromtimestamp(now + 90, UTC), usegmt=True)
+    cases = {"120": 120.0, later: 90.0, "99999999": 21600.0, "-5": 0.0, "soon": 0.0, "": 0.0}
+    for text, seconds in cases.items():
+        assert retry_after_seconds(text, now) == seconds
+    assert retry_after_seconds("Thu, 01 Jan 1970 00:00:00 GMT", now) == 0.0
+
+
+@pytest.mark.parametrize(("allowed", "result"), [(False, "unsigned_refused"), (True, "delivered")])
+def test_unsigned_needs_the_switch(allowed: bool, result: str) -> None:
+    """Without a secret nothing is sent, unless the caller says so."""
+    with receiving() as receiver:
+        sent = post(receiver.url, 5.0, secrets=(), allow_unsigned=allowed)
+    assert sent.result == result
+    assert len(receiver.requests) == allowed
