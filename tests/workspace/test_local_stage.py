@@ -17,7 +17,7 @@ from jobplane.stages import Stage
 from jobplane.tokens import mint
 from jobplane.workspace import Workspace
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stage")]
+pytestmark = pytest.mark.e2e
 
 PROBE = """
 import importlib.util, os
