@@ -15,6 +15,7 @@ import botocore.session
 from jobplane_keys import (
     DEFAULT_TABLE_PREFIX,
     checked_id,
+    claim_expiry,
     claim_state,
     from_item,
     input_queue_name,
@@ -26,7 +27,7 @@ from jobplane_telemetry import Telemetry
 ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 
-SHOWN = ("containerId", "threadId", "messageId", "claimId", "fence", "expiresAt")
+SHOWN = ("containerId", "threadId", "messageId", "claimId", "fence")
 
 telemetry = Telemetry("check-active-job")
 dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
@@ -45,8 +46,15 @@ def verdict(row: dict[str, Any], thread_id: str, now: float) -> dict[str, Any]:
         "sameThread": same_thread,
         "shouldInterrupt": state.live and not same_thread,
         "reason": reason,
-        "activeJob": {name: row.get(name) for name in SHOWN} if state.live else None,
+        "activeJob": shown(row) if state.live else None,
     }
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A running job as its rivals may know it; `expiresAt` in epoch seconds, whatever is stored."""
+    expiry = claim_expiry(row)
+    ends = None if expiry is None else int(expiry)
+    return {name: row.get(name) for name in SHOWN} | {"expiresAt": ends}
 
 
 def active_job(key: str) -> dict[str, Any]:

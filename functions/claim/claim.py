@@ -24,6 +24,7 @@ from jobplane_keys import (
     CLAIM_PURGE_SECONDS,
     CLAIM_SKEW_SECONDS,
     CLAIM_TTL_SECONDS,
+    MALFORMED_CLAIM_AHEAD_SECONDS,
     MALFORMED_CLAIM_SECONDS,
     MILLISECONDS_FROM,
     ValidationError,
@@ -46,16 +47,19 @@ MAX_TEXT = 2048
 MAX_FENCE = 2**53
 
 # Free for the taking: no row, a released one, one whose time is up, in any of the shapes that
-# older writers left (`ttl`, milliseconds, no end at all).
+# older writers left (`ttl`, milliseconds, no end at all). What is of another type is not there.
 AVAILABLE = """
     attribute_not_exists(projectUserId) OR #state = :free
-    OR expiresAt <= :cutoff OR (expiresAt > :milliseconds AND expiresAt <= :cutoff_ms)
-    OR (attribute_not_exists(expiresAt) AND (
-        #ttl <= :cutoff OR (#ttl > :milliseconds AND #ttl <= :cutoff_ms)
-        OR (attribute_not_exists(#ttl) AND (
-            attribute_not_exists(claimedAt) OR claimedAt <= :hour_ago_iso
-            OR claimedAt <= :hour_ago
-            OR (claimedAt > :milliseconds AND claimedAt <= :hour_ago_ms)))))
+    OR (attribute_type(expiresAt, :number) AND (
+        expiresAt <= :cutoff OR (expiresAt > :milliseconds AND expiresAt <= :cutoff_ms)))
+    OR (NOT attribute_type(expiresAt, :number) AND attribute_type(#ttl, :number) AND (
+        #ttl <= :cutoff OR (#ttl > :milliseconds AND #ttl <= :cutoff_ms)))
+    OR (NOT attribute_type(expiresAt, :number) AND NOT attribute_type(#ttl, :number) AND NOT (
+        (attribute_type(claimedAt, :number) AND (
+            (claimedAt > :hour_ago AND claimedAt < :day_ahead)
+            OR (claimedAt > :hour_ago_ms AND claimedAt < :day_ahead_ms)))
+        OR (attribute_type(claimedAt, :string) AND
+            claimedAt > :hour_ago_iso AND claimedAt < :day_ahead_iso)))
 """
 HELD_BY = "#state = :held AND claimId = :claim AND fence = :fence"
 
@@ -108,9 +112,14 @@ def optional_text(event: Mapping[str, Any], field: str) -> str | None:
     value = event.get(field)
     if value is None:
         return None
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or has_surrogates(value):
         raise ValidationError(field, f"a string of 1 to {MAX_TEXT} characters is required")
     return value
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether a text holds halves of characters, which no table stores."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def new_claim(now: float) -> dict[str, str]:
@@ -145,12 +154,13 @@ def is_same_claim(row: Mapping[str, Any], wish: Acquisition) -> bool:
 def refusal_of(row: Mapping[str, Any], wish: Acquisition, now: float) -> dict[str, Any]:
     """Why the workspace can't be had, told from the row that stood in the way."""
     # The write left a skew margin to the holder; within it the claim still holds.
-    if not claim_state(row, now - CLAIM_SKEW_SECONDS).live:
+    if wish.min_interval and not claim_state(row, now - CLAIM_SKEW_SECONDS).live:
         wait = row.get("lastClaimAt", now) + wish.min_interval - now
         seconds = max(1, math.ceil(wait))
         return {"claimed": False, "reason": "rate_limited", "retryAfterSeconds": seconds}
-    same_thread = row.get("threadId") == wish.thread_id
-    reason = "same_thread" if same_thread else "held"
+    # A job whose time is up can't be joined, even within the margin.
+    joins = row.get("threadId") == wish.thread_id and claim_state(row, now).live
+    reason = "same_thread" if joins else "held"
     return {"claimed": False, "reason": reason, "holder": holder_of(row, now)}
 
 
@@ -169,6 +179,8 @@ def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> dict[s
 
     Raises ConditionalCheckFailedException with the row that stood in the way.
     """
+    hour_ago = now - MALFORMED_CLAIM_SECONDS
+    day_ahead = now + MALFORMED_CLAIM_AHEAD_SECONDS
     values: dict[str, Any] = {
         ":held": "held",
         ":free": "free",
@@ -187,9 +199,14 @@ def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> dict[s
         ":cutoff": now - CLAIM_SKEW_SECONDS,
         ":cutoff_ms": (now - CLAIM_SKEW_SECONDS) * 1000,
         ":milliseconds": MILLISECONDS_FROM,
-        ":hour_ago": now - MALFORMED_CLAIM_SECONDS,
-        ":hour_ago_ms": (now - MALFORMED_CLAIM_SECONDS) * 1000,
-        ":hour_ago_iso": iso_time(now - MALFORMED_CLAIM_SECONDS),
+        ":number": "N",
+        ":string": "S",
+        ":hour_ago": hour_ago,
+        ":hour_ago_ms": hour_ago * 1000,
+        ":hour_ago_iso": iso_time(hour_ago),
+        ":day_ahead": day_ahead,
+        ":day_ahead_ms": day_ahead * 1000,
+        ":day_ahead_iso": iso_time(day_ahead),
     }
     condition = f"({AVAILABLE})"
     if wish.min_interval:
@@ -213,20 +230,25 @@ def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> dict[s
     return from_item(updated["Attributes"])
 
 
-def prolong(row: Mapping[str, Any], wish: Acquisition, now: float) -> None:
-    """Keep a thread's job alive for a message that joins it; never shortens, never takes over."""
+def prolong(row: Mapping[str, Any], wish: Acquisition, now: float) -> bool:
+    """Keep a thread's job alive for a message that joins it; whether that job still runs.
+
+    Never shortens, never takes over, never brings back.
+    """
     if "claimId" not in row:
-        return
+        return True
     try:
         write_held(
             Holding(wish.workspace, row["claimId"], row["fence"]),
             "SET expiresAt = :expires, purgeAt = :purge",
-            "expiresAt < :expires",
-            {":expires": math.ceil(now) + wish.ttl},
+            "expiresAt > :now AND expiresAt < :expires",
+            {":expires": math.ceil(now) + wish.ttl, ":now": now},
             now,
         )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        telemetry.debug("nothing to prolong")
+    except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        left = from_item(error.response.get("Item", {}))
+        return left.get("claimId") == row["claimId"] and claim_state(left, now).live
+    return True
 
 
 def write_held(
@@ -267,8 +289,8 @@ def acquire(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     if is_same_claim(row, wish) and claim_state(row, now).live:
         return granted(row)
     refusal = refusal_of(row, wish, now)
-    if refusal["reason"] == "same_thread":
-        prolong(row, wish, now)
+    if refusal["reason"] == "same_thread" and not prolong(row, wish, now):
+        refusal["reason"] = "held"
     return refusal
 
 
@@ -322,7 +344,7 @@ OPERATIONS: dict[str, Callable[[Mapping[str, Any], float], dict[str, Any]]] = {
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     operation = event.get("operation", "acquire")
-    if operation not in OPERATIONS:
+    if not isinstance(operation, str) or operation not in OPERATIONS:
         raise ValidationError("operation", f"one of {', '.join(OPERATIONS)} is required")
     telemetry.bind(project_user_id=workspace_of(event).key, operation=operation)
     answer = OPERATIONS[operation](event, time.time())

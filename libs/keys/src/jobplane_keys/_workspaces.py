@@ -14,6 +14,8 @@ CLAIM_PURGE_SECONDS = 30 * 24 * 3600
 INTERRUPTION_TTL_SECONDS = 30 * 24 * 3600
 # How long a claim that says nothing of its end holds.
 MALFORMED_CLAIM_SECONDS = 3600
+# A beginning that lies further ahead is none; a clock or an offset may be wrong by less.
+MALFORMED_CLAIM_AHEAD_SECONDS = 24 * 3600
 
 # Larger numbers of seconds lie past the year 5000: they are milliseconds.
 MILLISECONDS_FROM = 10**11
@@ -48,6 +50,8 @@ def workspace_of(event: Mapping[str, Any]) -> Workspace:
 
     Raises ValidationError.
     """
+    if not isinstance(event, Mapping):
+        raise ValidationError("input", "an object is required")
     composite = event.get("projectUserId")
     if composite is None:
         return Workspace(checked_id(event, "projectId"), checked_id(event, "userId"))
@@ -98,7 +102,8 @@ def claim_expiry(row: Mapping[str, Any]) -> float | None:
     Older rows have `ttl` instead of `expiresAt`, and some of their times are in milliseconds.
     """
     for name in ("expiresAt", "ttl"):
-        if isinstance(value := row.get(name), int | float):
+        value = row.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
             return _epoch_seconds(value)
     return None
 
@@ -128,7 +133,10 @@ def claim_state(row: Mapping[str, Any], now: float) -> ClaimState:
     expiry = claim_expiry(row)
     if expiry is None:
         began = _epoch_seconds(row.get("claimedAt"))
-        held = began is not None and now < began + MALFORMED_CLAIM_SECONDS
+        if began is None:
+            return ClaimState(False, "malformed")
+        age = now - began
+        held = -MALFORMED_CLAIM_AHEAD_SECONDS < age < MALFORMED_CLAIM_SECONDS
         return ClaimState(held, "malformed")
     return ClaimState(True, "live") if expiry > now else ClaimState(False, "expired")
 

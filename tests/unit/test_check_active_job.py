@@ -1,0 +1,197 @@
+"""check-active-job: what a stored row means for a message that has just come."""
+
+from typing import Any
+
+import pytest
+
+from jobplane_keys import ValidationError
+from tests.unit.jobs_support import HOSTILE_IDS, HOUR, NOW, WORKSPACE, Jobs, iso, older_row
+from tests.unit.support import PREFIX, Output, Stack
+
+NO_JOB = {"hasActiveJob": False, "sameThread": False, "shouldInterrupt": False, "activeJob": None}
+
+
+@pytest.fixture
+def jobs(stack: Stack) -> Jobs:
+    return Jobs(stack)
+
+
+def check(jobs: Jobs, thread: str = "thread-1", **event: Any) -> dict[str, Any]:
+    """The answer without the queue's name, which is the same for every row."""
+    answer = jobs.call(
+        "check-active-job", **{"projectUserId": WORKSPACE, "threadId": thread} | event
+    )
+    assert answer.pop("inputQueueName").startswith(f"{PREFIX}input-amelia-scott-")
+    return answer
+
+
+def test_nothing_runs_where_nothing_is_stored(jobs: Jobs) -> None:
+    """Without a row there is no job."""
+    assert check(jobs) == NO_JOB | {"reason": "none"}
+
+
+def test_a_released_workspace_has_no_job(jobs: Jobs) -> None:
+    """The row is there for its fence alone."""
+    jobs.release(jobs.acquire())
+    assert check(jobs, "thread-2") == NO_JOB | {"reason": "free"}
+
+
+def test_a_job_of_the_same_thread_is_not_interrupted(jobs: Jobs) -> None:
+    """A follow-up learns of the job that it may join."""
+    claim = jobs.acquire()
+    assert check(jobs) == {
+        "hasActiveJob": True,
+        "sameThread": True,
+        "shouldInterrupt": False,
+        "reason": "same_thread",
+        "activeJob": {
+            "threadId": "thread-1",
+            "messageId": "message-1",
+            "containerId": claim["containerId"],
+            "claimId": claim["claimId"],
+            "fence": claim["fence"],
+            "expiresAt": claim["expiresAt"],
+        },
+    }
+
+
+def test_a_job_of_another_thread_is_to_be_interrupted(jobs: Jobs) -> None:
+    """Another thread's message learns whom it has to ask to stop."""
+    claim = jobs.acquire()
+    answer = check(jobs, "thread-2")
+    assert (answer["hasActiveJob"], answer["sameThread"], answer["shouldInterrupt"]) == (
+        True,
+        False,
+        True,
+    )
+    assert answer["reason"] == "other_thread"
+    assert answer["activeJob"]["claimId"] == claim["claimId"]
+
+
+@pytest.mark.parametrize(("offset", "active"), [(-1, True), (-0.01, True), (0, False), (1, False)])
+def test_a_job_is_active_until_its_end(jobs: Jobs, offset: float, active: bool) -> None:
+    """The function compares the time itself; deleted rows are none of its business."""
+    jobs.clock.now = jobs.acquire()["expiresAt"] + offset
+    answer = check(jobs, "thread-2")
+    assert answer["hasActiveJob"] is active
+    if not active:
+        assert answer == NO_JOB | {"reason": "expired"}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "active", "reason", "expires_at"),
+    [
+        ({"ttl": int(NOW) + 60}, True, "other_thread", int(NOW) + 60),
+        ({"ttl": int(NOW + 60) * 1000}, True, "other_thread", int(NOW + 60)),
+        ({"expiresAt": (NOW + 60) * 1000}, True, "other_thread", int(NOW + 60)),
+        ({"expiresAt": NOW + 60.5}, True, "other_thread", int(NOW + 60.5)),
+        ({"ttl": int(NOW) - 1}, False, "expired", None),
+        ({"expiresAt": (NOW - 1) * 1000}, False, "expired", None),
+        ({"claimedAt": iso(-60)}, True, "malformed", None),
+        ({"claimedAt": (NOW - 60) * 1000}, True, "malformed", None),
+        ({"claimedAt": iso(-HOUR)}, False, "malformed", None),
+        ({"claimedAt": (NOW - HOUR) * 1000}, False, "malformed", None),
+        ({"claimedAt": "yesterday"}, False, "malformed", None),
+        ({}, False, "malformed", None),
+    ],
+)
+def test_older_rows_are_read(
+    jobs: Jobs, attributes: dict[str, Any], active: bool, reason: str, expires_at: int | None
+) -> None:
+    """Rows without claim ids, in whatever unit; the end is answered in whole seconds."""
+    jobs.put(**older_row(**attributes))
+    answer = check(jobs)
+    assert (answer["hasActiveJob"], answer["reason"]) == (active, reason)
+    if active:
+        assert answer["shouldInterrupt"] is True
+        assert answer["activeJob"] == {
+            "threadId": "thread-old",
+            "messageId": "message-old",
+            "containerId": "container-old",
+            "claimId": None,
+            "fence": None,
+            "expiresAt": expires_at,
+        }
+
+
+def test_a_malformed_row_of_the_same_thread_is_no_rival(jobs: Jobs) -> None:
+    """It says malformed, and interrupts nobody."""
+    jobs.put(**older_row(claimedAt=iso(-60)))
+    answer = check(jobs, "thread-old")
+    assert (answer["reason"], answer["sameThread"], answer["shouldInterrupt"]) == (
+        "malformed",
+        True,
+        False,
+    )
+
+
+def test_one_consistent_read(jobs: Jobs) -> None:
+    """A check is one GetItem, consistent, and nothing else."""
+    calls = jobs.stack.calls(jobs.function("check-active-job").dynamodb)
+    check(jobs)
+    assert calls == [
+        (
+            "GetItem",
+            {
+                "TableName": f"{PREFIX}active-jobs",
+                "Key": {"projectUserId": {"S": WORKSPACE}},
+                "ConsistentRead": True,
+            },
+        )
+    ]
+
+
+def test_checking_changes_nothing_and_repeats(jobs: Jobs) -> None:
+    """Twice the same event, twice the same answer, and the row as it was."""
+    jobs.acquire()
+    before = jobs.row()
+    assert check(jobs, "thread-2") == check(jobs, "thread-2")
+    assert jobs.row() == before
+
+
+def test_both_spellings_are_one_workspace(jobs: Jobs) -> None:
+    """projectId with userId finds what projectUserId claimed."""
+    jobs.acquire()
+    parts = {"projectUserId": None, "projectId": "amelia", "userId": "scott"}
+    assert check(jobs, "thread-2", **parts) == check(jobs, "thread-2")
+
+
+@pytest.mark.parametrize("value", HOSTILE_IDS)
+def test_a_hostile_thread_is_refused_by_name(jobs: Jobs, value: Any) -> None:
+    """What is no id is a ValidationError of threadId, and costs no read."""
+    calls = jobs.stack.calls(jobs.function("check-active-job").dynamodb)
+    with pytest.raises(ValidationError, match="^threadId: "):
+        jobs.call("check-active-job", projectUserId=WORKSPACE, threadId=value)
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        ({}, "projectId"),
+        ({"projectUserId": "amelia/scott"}, "projectUserId"),
+        ({"projectUserId": WORKSPACE, "userId": "other"}, "userId"),
+        ({"projectUserId": WORKSPACE}, "threadId"),
+    ],
+)
+def test_malformed_input_is_refused_by_name(jobs: Jobs, event: dict[str, Any], field: str) -> None:
+    """Each field says what is wrong with it."""
+    with pytest.raises(ValidationError) as refused:
+        jobs.call("check-active-job", **event)
+    assert refused.value.field == field
+
+
+def test_a_failing_store_is_raised(jobs: Jobs) -> None:
+    """The flow tries again by the error's own name."""
+    module = jobs.function("check-active-job")
+    jobs.stack.fail(module.dynamodb, "GetItem")
+    with pytest.raises(module.dynamodb.exceptions.ProvisionedThroughputExceededException):
+        check(jobs)
+
+
+def test_the_verdict_is_logged(jobs: Jobs, output: Output) -> None:
+    """With the workspace and the thread."""
+    check(jobs)
+    (line,) = output.logged("checked")
+    assert (line["project_user_id"], line["thread_id"]) == (WORKSPACE, "thread-1")
+    assert line["reason"] == "none"

@@ -1,0 +1,608 @@
+"""claim: who gets a workspace, for how long, and what a late holder can still do."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from jobplane_keys import ValidationError
+from tests.unit.jobs_support import (
+    HOSTILE_IDS,
+    HOUR,
+    NOW,
+    WORKSPACE,
+    Clock,
+    Jobs,
+    holding,
+    iso,
+    older_row,
+)
+from tests.unit.support import Output, Stack
+
+DAY = 24 * HOUR
+
+
+@pytest.fixture
+def jobs(stack: Stack) -> Jobs:
+    return Jobs(stack)
+
+
+@pytest.fixture
+def clock(jobs: Jobs) -> Clock:
+    return jobs.clock
+
+
+def test_a_free_workspace_is_claimed(jobs: Jobs) -> None:
+    """Nothing is there: the claim is made, and the row says everything of it."""
+    answer = jobs.acquire(owner="arn:of:an:execution")
+
+    assert answer.keys() == {"claimed", "claimId", "fence", "containerId", "expiresAt"}
+    assert answer["claimed"] is True
+    assert answer["expiresAt"] == 1_795_342_531 + HOUR
+    assert re.fullmatch(r"container-1795342530250-[0-9a-f]{8}", answer["containerId"])
+    assert jobs.row() == {
+        "projectUserId": WORKSPACE,
+        "state": "held",
+        "claimId": answer["claimId"],
+        "fence": answer["fence"],
+        "threadId": "thread-1",
+        "messageId": "message-1",
+        "owner": "arn:of:an:execution",
+        "containerId": answer["containerId"],
+        "claimedAt": iso(0),
+        "lastClaimAt": NOW,
+        "expiresAt": answer["expiresAt"],
+        "purgeAt": int(NOW) + 30 * DAY,
+    }
+
+
+def test_project_and_user_name_the_workspace_as_well(jobs: Jobs) -> None:
+    """projectId and userId are the same as the composite key."""
+    answer = jobs.call(
+        "claim", projectId="amelia", userId="scott", threadId="thread-1", messageId="message-1"
+    )
+    assert jobs.row()["claimId"] == answer["claimId"]
+
+
+def test_another_thread_is_told_the_holder(jobs: Jobs) -> None:
+    """The loser reads who has it and for how long; the row stays as it was."""
+    claim = jobs.acquire(ttlSeconds=100)
+    before = jobs.row()
+
+    answer = jobs.acquire(threadId="thread-2", messageId="message-2")
+
+    assert answer == {
+        "claimed": False,
+        "reason": "held",
+        "holder": {
+            "threadId": "thread-1",
+            "messageId": "message-1",
+            "containerId": claim["containerId"],
+            "claimId": claim["claimId"],
+            "fence": claim["fence"],
+            "expiresInSeconds": 101,
+        },
+    }
+    assert jobs.row() == before
+
+
+def test_the_same_thread_joins_and_keeps_the_job_alive(jobs: Jobs, clock: Clock) -> None:
+    """A message of the holder's thread extends the claim and owns nothing of it."""
+    claim = jobs.acquire(ttlSeconds=100)
+    before = jobs.row()
+    clock.pass_(50)
+
+    answer = jobs.acquire(messageId="message-2", ttlSeconds=100)
+
+    assert (answer["claimed"], answer["reason"]) == (False, "same_thread")
+    assert answer["holder"]["claimId"] == claim["claimId"]
+    changed = {"expiresAt": claim["expiresAt"] + 50, "purgeAt": before["purgeAt"] + 50}
+    assert jobs.row() == before | changed
+
+
+def test_joining_never_shortens(jobs: Jobs) -> None:
+    """A message that wants less time than is left changes nothing."""
+    jobs.acquire(ttlSeconds=HOUR)
+    before = jobs.row()
+    assert jobs.acquire(messageId="message-2", ttlSeconds=60)["reason"] == "same_thread"
+    assert jobs.row() == before
+
+
+@pytest.mark.parametrize("late", [0, 1, 1.9])
+def test_a_job_whose_time_is_up_is_not_joined(jobs: Jobs, clock: Clock, late: float) -> None:
+    """Within the skew margin the thread's own message waits, and brings nothing back."""
+    claim = jobs.acquire(ttlSeconds=100)
+    before = jobs.row()
+    clock.now = claim["expiresAt"] + late
+
+    answer = jobs.acquire(messageId="message-2")
+
+    assert (answer["reason"], answer["holder"]["expiresInSeconds"]) == ("held", 0)
+    assert jobs.row() == before
+
+
+def test_a_job_that_ends_meanwhile_is_not_joined(jobs: Jobs) -> None:
+    """Released between the refusal and the extension: the message must try again."""
+    claim = jobs.acquire(ttlSeconds=100)
+    module = jobs.function("claim")
+    write_held = module.write_held
+
+    def release_first(*arguments: Any) -> Any:
+        jobs.stack.monkeypatch.setattr(module, "write_held", write_held)
+        assert jobs.release(claim)["released"]
+        return write_held(*arguments)
+
+    jobs.stack.monkeypatch.setattr(module, "write_held", release_first)
+
+    assert jobs.acquire(messageId="message-2")["reason"] == "held"
+    assert jobs.row()["state"] == "free"
+    assert jobs.acquire(messageId="message-2")["claimed"] is True
+
+
+@pytest.mark.parametrize(
+    ("offset", "claimed"), [(-1, False), (0, False), (1, False), (1.9, False), (2, True), (3, True)]
+)
+def test_a_claim_holds_two_seconds_past_its_end(
+    jobs: Jobs, clock: Clock, offset: float, claimed: bool
+) -> None:
+    """Others may have it once it ended two seconds ago, whatever their clocks say."""
+    first = jobs.acquire(ttlSeconds=100)
+    clock.now = first["expiresAt"] + offset
+
+    answer = jobs.acquire(threadId="thread-2", messageId="message-2")
+
+    assert answer["claimed"] is claimed
+    if claimed:
+        assert answer["fence"] == first["fence"] + 1
+        assert answer["claimId"] != first["claimId"]
+
+
+def test_a_lost_answer_is_given_again(jobs: Jobs, clock: Clock) -> None:
+    """The same message and owner get the same claim, however often; the row is untouched."""
+    first = jobs.acquire(owner="execution-1")
+    before = jobs.row()
+    clock.pass_(5)
+    assert jobs.acquire(owner="execution-1") == first
+    assert jobs.acquire(owner="execution-1", minIntervalSeconds=60) == first
+    assert jobs.row() == before
+
+
+@pytest.mark.parametrize("owner", ["execution-2", None])
+def test_the_same_message_of_another_owner_is_no_retry(jobs: Jobs, owner: str | None) -> None:
+    """Another execution with the message joins; it does not get the claim."""
+    jobs.acquire(owner="execution-1")
+    assert jobs.acquire(owner=owner)["reason"] == "same_thread"
+
+
+def test_the_fence_outlives_release_and_purge(jobs: Jobs, clock: Clock) -> None:
+    """Over releases, an expiry and the deletion of the row, every claim has a higher fence."""
+    fences = []
+    for number in range(3):
+        claim = jobs.acquire(messageId=f"message-{number}")
+        fences.append(claim["fence"])
+        assert jobs.release(claim)["released"]
+        clock.pass_(1)
+    jobs.acquire(ttlSeconds=1)
+    fences.append(jobs.row()["fence"])
+    clock.pass_(30 * DAY + 1)
+    jobs.delete()
+    fences.append(jobs.acquire(messageId="message-9")["fence"])
+
+    assert fences == sorted(set(fences))
+    assert fences[:4] == [fences[0] + number for number in range(4)]
+
+
+def test_renewing_moves_the_end(jobs: Jobs, clock: Clock) -> None:
+    """The holder gets the time that it asks for, as often as it asks."""
+    claim = jobs.acquire(ttlSeconds=100)
+    clock.pass_(50)
+    for _ in range(2):
+        assert jobs.renew(claim, ttlSeconds=100) == {
+            "renewed": True,
+            "expiresAt": claim["expiresAt"] + 50,
+        }
+    assert jobs.row()["expiresAt"] == claim["expiresAt"] + 50
+
+
+def test_renewing_has_a_default(jobs: Jobs) -> None:
+    """An hour, unless it says otherwise."""
+    claim = jobs.acquire(ttlSeconds=100)
+    assert jobs.renew(claim)["expiresAt"] == 1_795_342_531 + HOUR
+
+
+@pytest.mark.parametrize(("offset", "renewed"), [(-1, True), (-0.1, True), (0, False), (1, False)])
+def test_what_ran_out_is_not_renewed(
+    jobs: Jobs, clock: Clock, offset: float, renewed: bool
+) -> None:
+    """From its end on a claim is gone for its holder, though nobody else has it."""
+    claim = jobs.acquire(ttlSeconds=100)
+    before = jobs.row()
+    clock.now = claim["expiresAt"] + offset
+
+    answer = jobs.renew(claim)
+
+    assert answer["renewed"] is renewed
+    if not renewed:
+        assert answer["reason"] == "expired"
+        assert jobs.row() == before
+
+
+def test_releasing_frees_and_keeps_the_row(jobs: Jobs, clock: Clock) -> None:
+    """A released workspace keeps its fence and says who left it and why."""
+    claim = jobs.acquire()
+    clock.pass_(10)
+
+    assert jobs.release(claim, reason="finished") == {"released": True, "repeated": False}
+
+    assert jobs.row() == {
+        "projectUserId": WORKSPACE,
+        "state": "free",
+        "fence": claim["fence"],
+        "lastClaimAt": NOW,
+        "lastReleased": {"claimId": claim["claimId"], "at": iso(10), "reason": "finished"},
+        "purgeAt": int(NOW) + 10 + 30 * DAY,
+    }
+
+
+def test_releasing_twice_is_success(jobs: Jobs, clock: Clock) -> None:
+    """The second time says so and changes nothing; a successor stays too."""
+    claim = jobs.acquire()
+    jobs.release(claim)
+    before = jobs.row()
+    clock.pass_(1)
+    assert jobs.release(claim, reason="again") == {"released": True, "repeated": True}
+    assert jobs.row() == before
+
+    jobs.acquire(threadId="thread-2", messageId="message-2")
+    taken = jobs.row()
+    assert jobs.release(claim) == {"released": True, "repeated": True}
+    assert jobs.row() == taken
+
+
+def test_an_expired_claim_can_be_given_back(jobs: Jobs, clock: Clock) -> None:
+    """Nobody took it, so its holder may still end it in order."""
+    claim = jobs.acquire(ttlSeconds=1)
+    clock.pass_(HOUR)
+    assert jobs.release(claim)["released"] is True
+
+
+def test_after_a_takeover_the_first_holder_changes_nothing(jobs: Jobs, clock: Clock) -> None:
+    """Neither renewal nor release of a stale holder touches its successor."""
+    stale = jobs.acquire(ttlSeconds=1)
+    clock.pass_(10)
+    jobs.acquire(threadId="thread-2", messageId="message-2")
+    before = jobs.row()
+
+    assert jobs.renew(stale) == {"renewed": False, "reason": "superseded"}
+    assert jobs.release(stale) == {"released": False, "reason": "superseded"}
+    assert jobs.row() == before
+
+
+def test_a_long_gone_holder_is_superseded(jobs: Jobs, clock: Clock) -> None:
+    """When others have come and gone, a stale holder's release is no repetition."""
+    stale = jobs.acquire(ttlSeconds=1)
+    clock.pass_(10)
+    jobs.release(jobs.acquire(threadId="thread-2", messageId="message-2"))
+    assert jobs.release(stale) == {"released": False, "reason": "superseded"}
+    assert jobs.renew(stale) == {"renewed": False, "reason": "superseded"}
+
+
+def test_what_was_released_is_not_renewed(jobs: Jobs) -> None:
+    """A renewal brings nothing back."""
+    claim = jobs.acquire()
+    jobs.release(claim)
+    before = jobs.row()
+    assert jobs.renew(claim) == {"renewed": False, "reason": "released"}
+    assert jobs.row() == before
+
+
+def test_without_a_row_nothing_is_made(jobs: Jobs) -> None:
+    """Renewal and release of what is not there leave it so."""
+    claim = {"claimId": "claim-1", "fence": 7}
+    assert jobs.renew(claim) == {"renewed": False, "reason": "absent"}
+    assert jobs.release(claim) == {"released": False, "reason": "absent"}
+    assert jobs.row() == {}
+
+
+@pytest.mark.parametrize("change", [{"claimId": "claim-0"}, {"fence": 1}])
+def test_claim_and_fence_must_both_fit(jobs: Jobs, change: dict[str, Any]) -> None:
+    """One that is wrong is as good as none."""
+    claim = jobs.acquire()
+    before = jobs.row()
+    assert jobs.renew(claim | change)["reason"] == "superseded"
+    assert jobs.release(claim | change)["reason"] == "superseded"
+    assert jobs.row() == before
+
+
+@pytest.mark.parametrize(
+    ("passed", "answer"),
+    [
+        (0, {"claimed": False, "reason": "rate_limited", "retryAfterSeconds": 60}),
+        (0.5, {"claimed": False, "reason": "rate_limited", "retryAfterSeconds": 60}),
+        (59, {"claimed": False, "reason": "rate_limited", "retryAfterSeconds": 1}),
+        (59.9, {"claimed": False, "reason": "rate_limited", "retryAfterSeconds": 1}),
+        (60, {"claimed": True}),
+        (61, {"claimed": True}),
+    ],
+)
+def test_claims_may_be_kept_apart(
+    jobs: Jobs, clock: Clock, passed: float, answer: dict[str, Any]
+) -> None:
+    """Sooner than the interval after the last claim, the answer is when to come again."""
+    jobs.release(jobs.acquire())
+    before = jobs.row()
+    clock.pass_(passed)
+
+    given = jobs.acquire(messageId="message-2", minIntervalSeconds=60)
+
+    assert {name: given[name] for name in answer} == answer
+    if not given["claimed"]:
+        assert given == answer
+        assert jobs.row() == before
+
+
+def test_the_interval_counts_from_the_claim_and_refusals_do_not_move_it(
+    jobs: Jobs, clock: Clock
+) -> None:
+    """Neither asking, renewing nor releasing starts the interval anew."""
+    claim = jobs.acquire()
+    clock.pass_(30)
+    jobs.renew(claim)
+    jobs.release(claim)
+    assert jobs.acquire(messageId="message-2", minIntervalSeconds=60)["claimed"] is False
+    clock.pass_(30)
+    assert jobs.acquire(messageId="message-2", minIntervalSeconds=60)["claimed"] is True
+
+
+def test_an_expired_claim_is_rate_limited_too(jobs: Jobs, clock: Clock) -> None:
+    """Free by its end, but claimed too short a while ago; a live one is held in any case."""
+    jobs.acquire(ttlSeconds=1)
+    other = {"threadId": "thread-2", "messageId": "message-2", "minIntervalSeconds": 60}
+    assert jobs.acquire(**other)["reason"] == "held"
+    clock.pass_(10)
+    assert jobs.acquire(**other)["reason"] == "rate_limited"
+    assert jobs.acquire(**other | {"minIntervalSeconds": 0})["claimed"] is True
+
+
+def test_a_workspace_that_was_never_claimed_has_no_interval(jobs: Jobs) -> None:
+    """The first claim is never rate limited."""
+    assert jobs.acquire(minIntervalSeconds=60)["claimed"] is True
+
+
+OLDER = {
+    "ttl, live": ({"ttl": NOW + 60}, "held", 60),
+    "ttl in ms, live": ({"ttl": (NOW + 60) * 1000}, "held", 60),
+    "expiresAt in ms, live": ({"expiresAt": (NOW + 60) * 1000, "ttl": 1}, "held", 60),
+    "ttl within the margin": ({"ttl": NOW - 1}, "held", 0),
+    "ttl in ms within the margin": ({"ttl": (NOW - 1) * 1000}, "held", 0),
+    "ttl, past": ({"ttl": NOW - 2}, None, None),
+    "ttl in ms, past": ({"ttl": (NOW - 2) * 1000}, None, None),
+    "expiresAt in ms, past": ({"expiresAt": (NOW - 2) * 1000, "ttl": NOW + 60}, None, None),
+    "no end, ISO, young": ({"claimedAt": iso(-HOUR + 1)}, "held", None),
+    "no end, ISO, old": ({"claimedAt": iso(-HOUR)}, None, None),
+    "no end, ms, young": ({"claimedAt": (NOW - HOUR + 1) * 1000}, "held", None),
+    "no end, ms, old": ({"claimedAt": (NOW - HOUR) * 1000}, None, None),
+    "no end, seconds, young": ({"claimedAt": NOW - HOUR + 1}, "held", None),
+    "no end, seconds, old": ({"claimedAt": NOW - HOUR}, None, None),
+    "no end, in an hour": ({"claimedAt": iso(HOUR)}, "held", None),
+    "no end, in two days": ({"claimedAt": iso(2 * DAY)}, None, None),
+    "no end, in two days, ms": ({"claimedAt": (NOW + 2 * DAY) * 1000}, None, None),
+    "no end, no beginning": ({}, None, None),
+    "no end, beginning unreadable": ({"claimedAt": "yesterday"}, None, None),
+    "no end, beginning null": ({"claimedAt": None}, None, None),
+    "end is text, old": ({"expiresAt": iso(60), "claimedAt": iso(-HOUR)}, None, None),
+    "end is text, young": ({"expiresAt": iso(-60), "claimedAt": iso(-60)}, "held", None),
+    "end is null": ({"expiresAt": None, "ttl": None}, None, None),
+    "end is null, ttl live": ({"expiresAt": None, "ttl": NOW + 60}, "held", 60),
+    "end is text, ttl past": ({"expiresAt": "soon", "ttl": NOW - 2}, None, None),
+    "end is true": ({"expiresAt": True}, None, None),
+}
+
+
+@pytest.mark.parametrize("case", OLDER)
+def test_older_rows_hold_as_long_as_they_say(jobs: Jobs, case: str) -> None:
+    """Every older shape is held until its end, or an hour; then it is claimed like any other."""
+    attributes, reason, seconds = OLDER[case]
+    jobs.put(**older_row(**attributes))
+    before = jobs.row()
+
+    answer = jobs.acquire()
+
+    assert answer.get("reason") == reason
+    if reason is None:
+        row = jobs.row()
+        assert (row["claimId"], row["expiresAt"]) == (answer["claimId"], answer["expiresAt"])
+        assert "ttl" not in row
+        assert jobs.release(answer)["released"] is True
+    else:
+        assert jobs.row() == before
+        assert answer["holder"] == {
+            "threadId": "thread-old",
+            "messageId": "message-old",
+            "containerId": "container-old",
+            "claimId": None,
+            "fence": None,
+            "expiresInSeconds": seconds,
+        }
+
+
+def test_an_older_row_of_the_same_thread_is_joined(jobs: Jobs) -> None:
+    """It has no claim to extend, and stays as it is; nor is it mistaken for a retry."""
+    jobs.put(**older_row(ttl=int(NOW) + 60))
+    before = jobs.row()
+    answer = jobs.acquire(threadId="thread-old", messageId="message-old")
+    assert (answer["claimed"], answer["reason"]) == (False, "same_thread")
+    assert jobs.row() == before
+
+
+def test_a_first_fence_is_past_every_earlier_one(jobs: Jobs) -> None:
+    """Where no fence is stored, the clock gives one that no counter has reached."""
+    jobs.put(**older_row(ttl=1))
+    assert jobs.acquire()["fence"] == int(NOW * 1000) + 1
+
+
+@pytest.mark.parametrize("prepare", ["nothing", "held", "free", "own", "rate_limited"])
+def test_acquire_is_one_write_and_no_read(jobs: Jobs, prepare: str) -> None:
+    """Granted, refused or repeated, an acquisition is one UpdateItem."""
+    event: dict[str, Any] = {"threadId": "thread-2", "messageId": "message-2"}
+    if prepare != "nothing":
+        claim = jobs.acquire()
+        if prepare in ("free", "rate_limited"):
+            jobs.release(claim)
+        if prepare == "own":
+            event = {}
+        if prepare == "rate_limited":
+            event["minIntervalSeconds"] = 60
+    calls = jobs.stack.calls(jobs.function("claim").dynamodb)
+
+    jobs.acquire(**event)
+
+    assert calls.counts() == {"UpdateItem": 1}
+
+
+def test_joining_renewing_and_releasing_read_nothing(jobs: Jobs) -> None:
+    """A message that joins costs one more write; renewal and release are one each."""
+    claim = jobs.acquire()
+    calls = jobs.stack.calls(jobs.function("claim").dynamodb)
+    jobs.acquire(messageId="message-2", ttlSeconds=2 * HOUR)
+    assert calls.counts() == {"UpdateItem": 2}
+    jobs.renew(claim)
+    jobs.release(claim)
+    assert calls.counts() == {"UpdateItem": 4}
+
+
+@pytest.mark.parametrize("value", HOSTILE_IDS)
+@pytest.mark.parametrize("field", ["threadId", "messageId"])
+def test_hostile_ids_are_refused_by_name(jobs: Jobs, field: str, value: Any) -> None:
+    """What is no id is refused by its field's name, before anything is written."""
+    with pytest.raises(ValidationError) as refused:
+        jobs.acquire(**{field: value})
+    assert refused.value.field == field
+    assert jobs.row() == {}
+
+
+@pytest.mark.parametrize("operation", ["renew", "release"])
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"claimId": "a#b"}, "claimId"),
+        ({"claimId": None}, "claimId"),
+        ({"fence": None}, "fence"),
+        ({"fence": "7"}, "fence"),
+        ({"fence": 7.5}, "fence"),
+        ({"fence": -1}, "fence"),
+        ({"fence": 2**53 + 1}, "fence"),
+        ({"projectUserId": "amelia"}, "projectUserId"),
+        ({"projectUserId": None}, "projectId"),
+    ],
+)
+def test_a_holder_must_name_its_claim(
+    jobs: Jobs, operation: str, change: dict[str, Any], field: str
+) -> None:
+    """Without a good claim id, fence and workspace nothing is renewed or released."""
+    claim = jobs.acquire()
+    before = jobs.row()
+    with pytest.raises(ValidationError) as refused:
+        jobs.call("claim", operation=operation, **holding(claim) | change)
+    assert refused.value.field == field
+    assert jobs.row() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"operation": "steal"}, "operation"),
+        ({"operation": ["acquire"]}, "operation"),
+        ({"operation": None}, "operation"),
+        ({"ttlSeconds": 0}, "ttlSeconds"),
+        ({"ttlSeconds": DAY + 1}, "ttlSeconds"),
+        ({"ttlSeconds": "60"}, "ttlSeconds"),
+        ({"ttlSeconds": True}, "ttlSeconds"),
+        ({"minIntervalSeconds": -1}, "minIntervalSeconds"),
+        ({"minIntervalSeconds": float("nan")}, "minIntervalSeconds"),
+        ({"owner": ""}, "owner"),
+        ({"owner": 7}, "owner"),
+        ({"owner": "x" * 2049}, "owner"),
+        ({"owner": "\ud800"}, "owner"),
+        ({"projectId": "other"}, "projectId"),
+        ({"projectUserId": "a#b#c"}, "projectUserId"),
+    ],
+)
+def test_malformed_input_is_refused_by_name(jobs: Jobs, change: dict[str, Any], field: str) -> None:
+    """Each field says what is wrong with it, and nothing is written."""
+    event = {"projectUserId": WORKSPACE, "threadId": "thread-1", "messageId": "message-1"}
+    with pytest.raises(ValidationError) as refused:
+        jobs.call("claim", **event | change)
+    assert refused.value.field == field
+    assert type(refused.value).__name__ == "ValidationError"
+    assert jobs.row() == {}
+
+
+@pytest.mark.parametrize("reason", ["", 7, "x" * 2049, "\udfff"])
+def test_a_malformed_reason_releases_nothing(jobs: Jobs, reason: Any) -> None:
+    """A reason is a short text or absent."""
+    claim = jobs.acquire()
+    with pytest.raises(ValidationError, match="^reason: "):
+        jobs.release(claim, reason=reason)
+    assert jobs.row()["state"] == "held"
+
+
+def test_whole_numbers_may_have_a_point(jobs: Jobs) -> None:
+    """Step Functions may write 60 as 60.0, and a fence as well."""
+    claim = jobs.acquire(ttlSeconds=60.0)
+    assert claim["expiresAt"] == 1_795_342_531 + 60
+    assert jobs.renew(claim, fence=float(claim["fence"]), ttlSeconds=120.0)["renewed"] is True
+
+
+@pytest.mark.parametrize("operation", ["acquire", "renew", "release"])
+def test_a_failing_store_is_not_an_answer(jobs: Jobs, operation: str) -> None:
+    """What is not a refusal is raised as it came, for the flow to try again."""
+    claim = jobs.acquire()
+    module = jobs.function("claim")
+    jobs.stack.fail(module.dynamodb, "UpdateItem")
+    with pytest.raises(module.dynamodb.exceptions.ProvisionedThroughputExceededException):
+        jobs.call("claim", operation=operation, threadId="t", messageId="m", **holding(claim))
+
+
+def test_workspaces_do_not_touch_each_other(jobs: Jobs) -> None:
+    """One message may run in two workspaces; each has a claim of its own."""
+    one, other = jobs.acquire("a#b-c"), jobs.acquire("a-b#c")
+    assert one["claimed"] and other["claimed"]
+    assert one["claimId"] != other["claimId"]
+
+
+def test_every_claim_has_its_own_ids(jobs: Jobs) -> None:
+    """Two claims at one instant share neither claim id nor container id."""
+    claims = [jobs.acquire(f"amelia#user-{number}") for number in range(20)]
+    assert len({claim["claimId"] for claim in claims}) == 20
+    assert len({claim["containerId"] for claim in claims}) == 20
+
+
+def test_what_happened_is_logged(jobs: Jobs, output: Output) -> None:
+    """The log line has the workspace, the claim and the reason; the metric counts operations."""
+    claim = jobs.acquire()
+    jobs.acquire(threadId="thread-2", messageId="message-2")
+
+    granted, refused = output.logged("claim")
+    assert (granted["project_user_id"], granted["claim_id"]) == (WORKSPACE, claim["claimId"])
+    assert granted["fence"] == claim["fence"]
+    assert refused["reason"] == "held"
+    assert [line["Action"] for line in output.metric("ClaimOperation")] == ["acquire"] * 2
+
+
+def test_one_module_serves_many_threads(jobs: Jobs) -> None:
+    """Calls side by side for different workspaces get answers of their own."""
+    module = jobs.function("claim")
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(
+            pool.map(
+                lambda number: module.acquire(
+                    {"projectUserId": f"a#{number}", "threadId": "t", "messageId": f"m-{number}"},
+                    NOW,
+                ),
+                range(8),
+            )
+        )
+    rows = [jobs.row(f"a#{number}") for number in range(8)]
+    assert [row["claimId"] for row in rows] == [answer["claimId"] for answer in answers]

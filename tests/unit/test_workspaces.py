@@ -1,0 +1,218 @@
+"""jobplane_keys of claims: what a row means, which ids pass, and names that never collide."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from jobplane_keys import (
+    ValidationError,
+    Workspace,
+    checked_id,
+    checked_number,
+    claim_expiry,
+    claim_state,
+    dead_letter_id,
+    dead_letter_queue_name,
+    input_queue_name,
+    interrupt_id,
+    interrupt_queue_name,
+    optional_id,
+    record_id,
+    workspace_of,
+)
+from tests.unit.jobs_support import HOSTILE_IDS, HOUR, NOW, iso
+
+IDS = st.from_regex(r"[A-Za-z0-9._@+-]{1,128}", fullmatch=True)
+SHORT_IDS = st.text("aB1._@+-", min_size=1, max_size=6)
+PREFIXES = st.sampled_from(["", "streamer_", "jobplane-local-", "jobplane-a-long-stage-name-"])
+NAMERS = [interrupt_queue_name, input_queue_name, dead_letter_queue_name]
+
+
+@pytest.mark.parametrize("value", HOSTILE_IDS)
+def test_a_hostile_id_is_refused_by_name(value: Any) -> None:
+    """What is no id is a ValidationError that carries the field's name."""
+    with pytest.raises(ValidationError, match="^threadId: ") as refused:
+        checked_id({"threadId": value}, "threadId")
+    assert refused.value.field == "threadId"
+
+
+@given(IDS)
+def test_an_id_passes_as_it_is(value: str) -> None:
+    """Every id of the alphabet, up to 128 characters, comes back unchanged."""
+    assert checked_id({"messageId": value}, "messageId") == value
+    assert optional_id({"messageId": value}, "messageId") == value
+
+
+def test_an_optional_id_may_be_absent_or_null_but_not_malformed() -> None:
+    """Absent and null are none; the rest is checked."""
+    assert optional_id({}, "threadId") is None
+    assert optional_id({"threadId": None}, "threadId") is None
+    with pytest.raises(ValidationError, match="^threadId: "):
+        optional_id({"threadId": ""}, "threadId")
+
+
+@given(IDS, IDS)
+def test_both_spellings_of_a_workspace_are_one(project: str, user: str) -> None:
+    """projectUserId, and projectId with userId, name the same workspace; so do all three."""
+    workspace = Workspace(project, user)
+    assert workspace.key == f"{project}#{user}"
+    assert workspace_of({"projectUserId": workspace.key}) == workspace
+    assert workspace_of({"projectId": project, "userId": user}) == workspace
+    parts = {"projectUserId": workspace.key, "projectId": project, "userId": user}
+    assert workspace_of(parts) == workspace
+    nothing = {"projectUserId": workspace.key, "projectId": None, "userId": None}
+    assert workspace_of(nothing) == workspace
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "amelia", "#", "amelia#", "#scott", "amelia#scott#x", "amelia##scott", "a/b#c", "a#b c",
+     "a#b\n", "x" * 129 + "#a", "a#" + "x" * 129, "名#前", 7, True, ["a#b"], {"a": "b"}],
+)  # fmt: skip
+def test_a_malformed_key_is_refused_by_name(value: Any) -> None:
+    """What is no project#user is a ValidationError of projectUserId."""
+    with pytest.raises(ValidationError) as refused:
+        workspace_of({"projectUserId": value, "projectId": "amelia", "userId": "scott"})
+    assert refused.value.field == "projectUserId"
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        ({}, "projectId"),
+        ({"userId": "scott"}, "projectId"),
+        ({"projectId": "amelia"}, "userId"),
+        ({"projectId": "a#b", "userId": "scott"}, "projectId"),
+        ({"projectId": "amelia", "userId": "a#b"}, "userId"),
+        ({"projectUserId": "amelia#scott", "projectId": "other"}, "projectId"),
+        ({"projectUserId": "amelia#scott", "userId": "other"}, "userId"),
+        ({"projectUserId": "amelia#scott", "userId": 7}, "userId"),
+        ([], "input"),
+        ("amelia#scott", "input"),
+        (None, "input"),
+    ],
+)
+def test_missing_and_disagreeing_parts_are_refused_by_name(event: Any, field: str) -> None:
+    """The part that is missing, malformed or different is the one that is named."""
+    with pytest.raises(ValidationError) as refused:
+        workspace_of(event)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(("value", "number"), [(1, 1), (60.0, 60), (100, 100), (None, 7)])
+def test_whole_numbers_pass(value: Any, number: int) -> None:
+    """A number within bounds passes, also as Step Functions may write it; null is the default."""
+    assert checked_number({"ttlSeconds": value}, "ttlSeconds", 7, 1, 100) == number
+
+
+@pytest.mark.parametrize(
+    "value", [0, 101, -1, 1.5, float("nan"), float("inf"), "60", True, [], {}, 10**40]
+)
+def test_other_numbers_are_refused_by_name(value: Any) -> None:
+    """Out of bounds, broken, in quotes or no number at all: the field is named."""
+    with pytest.raises(ValidationError) as refused:
+        checked_number({"ttlSeconds": value}, "ttlSeconds", 7, 1, 100)
+    assert refused.value.field == "ttlSeconds"
+
+
+def test_a_required_number_must_be_there() -> None:
+    """Without a default, absent is refused."""
+    with pytest.raises(ValidationError, match="^fence: "):
+        checked_number({}, "fence", None, 0, 100)
+
+
+@pytest.mark.parametrize(
+    ("row", "expiry"),
+    [
+        ({"expiresAt": 1_795_000_000}, 1_795_000_000),
+        ({"expiresAt": 1_795_000_000_500}, 1_795_000_000.5),
+        ({"ttl": 1_795_000_000}, 1_795_000_000),
+        ({"ttl": 1_795_000_000_000}, 1_795_000_000),
+        ({"expiresAt": 1_795_000_000, "ttl": 1}, 1_795_000_000),
+        ({"expiresAt": "soon", "ttl": 1_795_000_000}, 1_795_000_000),
+        ({"expiresAt": None, "ttl": None}, None),
+        ({"expiresAt": True}, None),
+        ({"expiresAt": "2026-11-22T10:00:00.000Z"}, None),
+        ({}, None),
+        ({"expiresAt": 10**11}, 10**11),
+        ({"expiresAt": 10**11 + 1000}, 10**8 + 1),
+    ],
+)
+def test_the_end_of_a_claim_is_read_from_every_shape(
+    row: dict[str, Any], expiry: float | None
+) -> None:
+    """Seconds or milliseconds, expiresAt before ttl, and nothing from what is no number."""
+    assert claim_expiry(row) == expiry
+
+
+@pytest.mark.parametrize(
+    ("row", "live", "reason"),
+    [
+        ({}, False, "none"),
+        ({"state": "free", "expiresAt": NOW + 9}, False, "free"),
+        ({"state": "held", "expiresAt": NOW + 1}, True, "live"),
+        ({"state": "held", "expiresAt": NOW}, False, "expired"),
+        ({"state": "held", "expiresAt": NOW - 1}, False, "expired"),
+        ({"ttl": NOW + 1}, True, "live"),
+        ({"ttl": (NOW + 1) * 1000}, True, "live"),
+        ({"ttl": (NOW - 1) * 1000}, False, "expired"),
+        ({"claimedAt": iso(-HOUR + 1)}, True, "malformed"),
+        ({"claimedAt": iso(-HOUR)}, False, "malformed"),
+        ({"claimedAt": NOW - HOUR + 1}, True, "malformed"),
+        ({"claimedAt": (NOW - HOUR + 1) * 1000}, True, "malformed"),
+        ({"claimedAt": (NOW - HOUR - 1) * 1000}, False, "malformed"),
+        ({"claimedAt": iso(5 * HOUR)}, True, "malformed"),
+        ({"claimedAt": iso(25 * HOUR)}, False, "malformed"),
+        ({"claimedAt": "yesterday"}, False, "malformed"),
+        ({"claimedAt": None}, False, "malformed"),
+        ({"claimedAt": True}, False, "malformed"),
+        ({"threadId": "thread-old"}, False, "malformed"),
+    ],
+)
+def test_what_a_row_means(row: dict[str, Any], live: bool, reason: str) -> None:
+    """Rows of every shape are live or not, with the reason."""
+    state = claim_state(row, NOW)
+    assert (state.live, state.reason) == (live, reason)
+    assert state.malformed == (reason == "malformed")
+
+
+@given(PREFIXES, IDS, IDS)
+def test_queue_names_are_valid(prefix: str, project: str, user: str) -> None:
+    """At most 80 characters that SQS allows, .fifo where the queue is FIFO, and readable."""
+    workspace = Workspace(project, user)
+    for name_of in NAMERS:
+        name = name_of(prefix, workspace)
+        assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo", name)
+        assert name.startswith(prefix)
+        assert name.endswith(".fifo") == (name_of is not interrupt_queue_name)
+
+
+@given(st.tuples(SHORT_IDS, SHORT_IDS), st.tuples(SHORT_IDS, SHORT_IDS))
+@example(("a-b", "c"), ("a", "b-c"))
+@example(("a.b", "c"), ("a@b", "c"))
+@example(("x" * 128, "y" * 127 + "1"), ("x" * 128, "y" * 127 + "2"))
+def test_queue_names_never_collide(one: tuple[str, str], other: tuple[str, str]) -> None:
+    """Two workspaces share no queue, and no queue serves two ends."""
+    names = [name_of("p-", Workspace(*pair)) for pair in (one, other) for name_of in NAMERS]
+    assert len(set(names)) == len(NAMERS) * len({one, other})
+
+
+@given(IDS, st.none() | IDS, st.none() | IDS, IDS)
+def test_ids_of_what_is_written_are_deterministic(
+    message: str, claim: str | None, interrupting: str | None, other: str
+) -> None:
+    """The same facts give the same id; another message, claim or kind gives another."""
+    assert record_id("timeout", claim, interrupting) == record_id("timeout", claim, interrupting)
+    assert record_id("timeout", claim, interrupting) != record_id("forced", claim, interrupting)
+    letter = dead_letter_id("timeout", "a#b", message, claim)
+    assert letter == dead_letter_id("timeout", "a#b", message, claim)
+    assert letter != dead_letter_id("timeout", "a#c", message, claim)
+    assert (interrupt_id(message, other) == interrupt_id(other, message)) == (message == other)
+    assert re.fullmatch(r"[0-9a-f]{32}", letter)
+    if other != claim:
+        assert record_id("timeout", other, interrupting) != record_id(
+            "timeout", claim, interrupting
+        )
