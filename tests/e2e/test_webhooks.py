@@ -1,0 +1,197 @@
+"""Webhooks of the deployed stage: once where many ask, again where it failed, and an end to it."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from e2e.support import Deployed, Receiver, receiver, unique, until
+from jobplane_client import verify_webhook
+from jobplane_keys import to_item
+
+pytestmark = pytest.mark.e2e
+
+SECRET = "whsec_c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz"
+
+
+@pytest.fixture
+def hooks(deployed: Deployed, webhooks: Receiver) -> Iterator[Receiver]:
+    """A receiver of the test's own, that every template's webhooks go to meanwhile."""
+    with receiver() as there:
+        deployed.set_webhook(there.url, SECRET)
+        try:
+            yield there
+        finally:
+            deployed.set_webhook(webhooks.url, SECRET)
+
+
+def put_assembly(deployed: Deployed, user: str) -> str:
+    """A completed assembly that nobody has been told of; its id."""
+    assembly_id = unique("asm")
+    item = {
+        "assembly_id": assembly_id,
+        "ok": "ASSEMBLY_COMPLETED",
+        "message": "Processing completed",
+        "template_id": "tpl_fingerprint",
+        "user": {"userId": user},
+        "user_id": user,
+        "tenant_id": "acme",
+        "created_at": "2026-11-22T10:00:00.000Z",
+        "updated_at": "2026-11-22T10:00:05.000Z",
+        "execution": 1,
+        "rev": 1,
+        "ttl": int(time.time()) + 3600,
+    }
+    table = deployed.info["tables"]["assemblies"]
+    deployed.dynamodb.put_item(TableName=table, Item=to_item(item))
+    return assembly_id
+
+
+async def complete(deployed: Deployed, user: str) -> str:
+    """A job from upload to end; its assembly's id."""
+    async with deployed.socket(user) as socket:
+        payload = await deployed.upload(socket, "tpl_fingerprint", {"a": unique("x").encode()})
+        end = await socket.run("process_assembly", payload)
+    assert end["type"] == "complete", end
+    return str(end["result"]["assembly_id"])
+
+
+def received(assembly_id: str, receives: int = 1) -> dict[str, Any]:
+    """A message of the queue, as status is handed it."""
+    body = {"assembly_id": assembly_id, "execution": 1, "template_id": "tpl_fingerprint"}
+    record = {
+        "messageId": unique("message"),
+        "receiptHandle": unique("receipt"),
+        "body": json.dumps(body),
+        "attributes": {"ApproximateReceiveCount": str(receives)},
+        "messageAttributes": {},
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:eu-west-1:000000000000:webhooks",
+        "awsRegion": "eu-west-1",
+    }
+    return {"Records": [record]}
+
+
+def header(headers: Mapping[str, str], name: str) -> str:
+    """A header's value, its name in any case."""
+    return next(value for key, value in headers.items() if key.lower() == name)
+
+
+async def settled(deployed: Deployed, assembly_id: str, status: str) -> dict[str, Any]:
+    """The webhook of a stored document, once it has that status."""
+
+    def found() -> dict[str, Any] | None:
+        webhook: dict[str, Any] = deployed.assembly(assembly_id).get("webhook", {})
+        return webhook if webhook.get("status") == status else None
+
+    webhook: dict[str, Any] = await until(found, f"webhook of {assembly_id} to be {status}")
+    return webhook
+
+
+async def test_triggers_at_the_same_time(deployed: Deployed, hooks: Receiver) -> None:
+    """Of many triggers for one assembly one delivers; the others are told when to come back."""
+    user = unique("user")
+    assembly_id = put_assembly(deployed, user)
+    async with deployed.http(user) as http:
+        url = f"/status/{assembly_id}?triggerWebhook=true"
+        answers = await asyncio.gather(*(http.get(url) for _ in range(4)))
+
+    assert sorted(answer.status_code for answer in answers) == [200, 429, 429, 429]
+    for answer in answers:
+        if answer.status_code == 200:
+            assert answer.json()["webhook"]["delivered"] is True
+        else:
+            assert 1 <= int(answer.headers["Retry-After"]) <= 30
+    ((headers, body),) = hooks.of(assembly_id)
+    assert verify_webhook(headers, body, [SECRET])["ok"] == "ASSEMBLY_COMPLETED"
+
+
+async def test_message_received_more_than_once(deployed: Deployed, hooks: Receiver) -> None:
+    """Receives of one message at the same time and after each other deliver once."""
+    assembly_id = put_assembly(deployed, unique("user"))
+    event = received(assembly_id)
+    first = await asyncio.gather(
+        *(asyncio.to_thread(deployed.invoke, "status", event) for _ in range(4))
+    )
+    later = deployed.invoke("status", event)
+
+    assert {"batchItemFailures": []} in first
+    assert later == {"batchItemFailures": []}
+    assert len(hooks.of(assembly_id)) == 1
+    assert (await settled(deployed, assembly_id, "delivered"))["attempts"] == 1
+
+
+async def test_receiver_that_stumbles(deployed: Deployed, hooks: Receiver) -> None:
+    """After a 503 the queue brings the message back, and the same notification is delivered."""
+    hooks.answers.append(503)
+    assembly_id = await complete(deployed, unique("user"))
+    retrying = await settled(deployed, assembly_id, "retrying")
+    delivered = await settled(deployed, assembly_id, "delivered")
+
+    assert (retrying["attempts"], retrying["last_response_code"]) == (1, 503)
+    assert (delivered["attempts"], delivered["last_response_code"]) == (2, 200)
+    (first, body), (second, again) = hooks.of(assembly_id)
+    assert header(first, "webhook-id") == header(second, "webhook-id")
+    times = [int(header(headers, "webhook-timestamp")) for headers in (first, second)]
+    assert times[1] - times[0] >= 4, times
+    for headers, sent in ((first, body), (second, again)):
+        assert verify_webhook(headers, sent, [SECRET])["assembly_id"] == assembly_id
+
+
+async def test_receiver_that_is_gone(deployed: Deployed, hooks: Receiver) -> None:
+    """After a 410 nothing is sent for this assembly any more, not even on demand."""
+    hooks.answers.append(410)
+    user = unique("user")
+    assembly_id = await complete(deployed, user)
+    assert (await settled(deployed, assembly_id, "disabled"))["last_response_code"] == 410
+    async with deployed.http(user) as http:
+        answer = await http.get(f"/status/{assembly_id}?triggerWebhook=true")
+
+    assert answer.status_code == 200
+    assert answer.json()["webhook"]["delivered"] is False
+    assert answer.json()["webhook"]["error"] == "disabled"
+    assert len(hooks.of(assembly_id)) == 1
+
+
+async def test_last_attempt(deployed: Deployed, hooks: Receiver) -> None:
+    """The seventh failure is the last: `failed`, and the message is left to the queue."""
+    assembly_id = put_assembly(deployed, unique("user"))
+    hooks.answers += [503, 503]
+    event = received(assembly_id, receives=6)
+    kept = {"batchItemFailures": [{"itemIdentifier": event["Records"][0]["messageId"]}]}
+    assert deployed.invoke("status", event) == kept
+    assert deployed.assembly(assembly_id)["webhook"]["status"] == "retrying"
+
+    event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "7"
+    assert deployed.invoke("status", event) == kept
+    webhook = deployed.assembly(assembly_id)["webhook"]
+    assert (webhook["status"], webhook["attempts"]) == ("failed", 2)
+
+
+async def test_queue_hands_out_seven_times(deployed: Deployed) -> None:
+    """What is kept seven times moves to the dead-letter queue: here a message without sense."""
+    queue, dead = (deployed.info["queues"][name] for name in ("webhooks", "webhooks-dlq"))
+    told = deployed.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["RedrivePolicy"])
+    policy = json.loads(told["Attributes"]["RedrivePolicy"])
+    assert int(policy["maxReceiveCount"]) == 7
+    assert policy["deadLetterTargetArn"].rpartition(":")[2] == dead.rpartition("/")[2]
+
+    body = unique("no-json")
+    deployed.sqs.send_message(QueueUrl=queue, MessageBody=body)
+    moved = await until(
+        lambda: next(
+            (
+                message
+                for message in deployed.sqs.receive_message(
+                    QueueUrl=dead, MaxNumberOfMessages=10, VisibilityTimeout=1
+                ).get("Messages", [])
+                if message["Body"] == body
+            ),
+            None,
+        ),
+        "the message in the dead-letter queue",
+    )
+    deployed.sqs.delete_message(QueueUrl=dead, ReceiptHandle=moved["ReceiptHandle"])
