@@ -1,10 +1,14 @@
-"""Clients for Jobplane: status look-ups, sockets, webhook verification.
+"""Clients for Jobplane: status look-ups, sockets, webhook verification, workers.
 
 StatusClient, AsyncStatusClient              look-ups by Lambda invoke (needs the extra `aws`)
 HttpStatusClient, AsyncHttpStatusClient      look-ups over HTTP, as the user of a token
 JobSocket                                    send work, hear of its progress and its end
 verify_webhook                               the document of a notification, once proven genuine
 progress_message                             what a job is at, in one line
+JobWorker                                    runs a workspace's jobs in a container (extra `aws`)
+Job, Cancellation, FollowUp, Interrupt       what a worker's handler holds
+JobEnd, StopReason                           how a job ended, why it must stop
+JobInterrupted                               raised by `Job.check`; `except Exception` lets it pass
 
 Importing the package loads the errors alone; each name loads what it needs at first use.
 
@@ -21,7 +25,14 @@ JobplaneError
 │   ├── JobFailedError
 │   ├── JobCancelledError
 │   └── JobTimeoutError
-├── FunctionError                   the status function crashed; `error_type`
+├── WorkerError                     between a worker and its queues, claim or execution
+│   ├── ResultTooLargeError         `size`
+│   ├── ResultNotJsonError
+│   ├── MalformedMessageError
+│   ├── ClaimLostError              `reason`
+│   ├── WorkerStoppedError
+│   └── QueueMissingError           `queue_name`
+├── FunctionError                   the function crashed; `error_type`
 ├── InvocationError                 Lambda did not run the status function; `code`
 ├── CallTimeoutError                one call took too long
 ├── WaitTimeoutError                the job went on for longer than `wait` was told; `document`
@@ -43,6 +54,7 @@ from typing import TYPE_CHECKING, Any
 from jobplane_client._errors import (
     BadPayloadError,
     CallTimeoutError,
+    ClaimLostError,
     ConflictError,
     ConnectionLostError,
     ForbiddenError,
@@ -53,13 +65,18 @@ from jobplane_client._errors import (
     JobCancelledError,
     JobError,
     JobFailedError,
+    JobInterrupted,
     JobplaneError,
     JobTimeoutError,
+    MalformedMessageError,
     MalformedSignatureError,
     MissingSignatureError,
     NotFoundError,
+    QueueMissingError,
     RateLimitedError,
     RefusedError,
+    ResultNotJsonError,
+    ResultTooLargeError,
     ServiceUnavailableError,
     SignatureMismatchError,
     StaleTimestampError,
@@ -68,24 +85,42 @@ from jobplane_client._errors import (
     WaitTimeoutError,
     WebhookBodyError,
     WebhookError,
+    WorkerError,
+    WorkerStoppedError,
 )
 
 if TYPE_CHECKING:
     from jobplane_client._answers import NotifiedStatus, WebhookDelivery
     from jobplane_client._http import AsyncHttpStatusClient, HttpStatusClient
+    from jobplane_client._jobs import (
+        Cancellation,
+        FollowUp,
+        Interrupt,
+        Job,
+        JobEnd,
+        StopReason,
+    )
     from jobplane_client._lambda import AsyncStatusClient, StatusClient
     from jobplane_client._progress import progress_message
     from jobplane_client._protocol import UnknownMessage
     from jobplane_client._socket import JobSocket
     from jobplane_client._webhooks import verify_webhook
+    from jobplane_client._worker import JobWorker
 
 _HOMES = {
     "AsyncHttpStatusClient": "_http",
     "AsyncStatusClient": "_lambda",
+    "Cancellation": "_jobs",
+    "FollowUp": "_jobs",
     "HttpStatusClient": "_http",
+    "Interrupt": "_jobs",
+    "Job": "_jobs",
+    "JobEnd": "_jobs",
     "JobSocket": "_socket",
+    "JobWorker": "_worker",
     "NotifiedStatus": "_answers",
     "StatusClient": "_lambda",
+    "StopReason": "_jobs",
     "UnknownMessage": "_protocol",
     "WebhookDelivery": "_answers",
     "progress_message": "_progress",
@@ -97,30 +132,43 @@ __all__ = [
     "AsyncStatusClient",
     "BadPayloadError",
     "CallTimeoutError",
+    "Cancellation",
+    "ClaimLostError",
     "ConflictError",
     "ConnectionLostError",
+    "FollowUp",
     "ForbiddenError",
     "FunctionError",
     "FutureTimestampError",
     "HttpStatusClient",
+    "Interrupt",
     "InvalidRequestError",
     "InvocationError",
+    "Job",
     "JobCancelledError",
+    "JobEnd",
     "JobError",
     "JobFailedError",
+    "JobInterrupted",
     "JobSocket",
     "JobTimeoutError",
+    "JobWorker",
     "JobplaneError",
+    "MalformedMessageError",
     "MalformedSignatureError",
     "MissingSignatureError",
     "NotFoundError",
     "NotifiedStatus",
+    "QueueMissingError",
     "RateLimitedError",
     "RefusedError",
+    "ResultNotJsonError",
+    "ResultTooLargeError",
     "ServiceUnavailableError",
     "SignatureMismatchError",
     "StaleTimestampError",
     "StatusClient",
+    "StopReason",
     "TimestampError",
     "UnauthorizedError",
     "UnknownMessage",
@@ -128,6 +176,8 @@ __all__ = [
     "WebhookBodyError",
     "WebhookDelivery",
     "WebhookError",
+    "WorkerError",
+    "WorkerStoppedError",
     "progress_message",
     "verify_webhook",
 ]

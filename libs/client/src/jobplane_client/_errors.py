@@ -97,8 +97,64 @@ class JobTimeoutError(JobError):
     """The job did not end in its time."""
 
 
+class JobInterrupted(BaseException):
+    """The handler must stop; raised by `Job.check`.
+
+    No error, so `except Exception` around a step of the work does not swallow it. `reason` is
+    `interrupt`, `lost` or `stopping`.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class WorkerError(JobplaneError):
+    """Something between a worker and its queues, its claim or its execution."""
+
+
+class ResultTooLargeError(WorkerError):
+    """A handler's result is more than Step Functions takes; `size` in bytes."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"the result has {size:,} bytes of JSON; at most {limit:,} are possible")
+        self.size = size
+        self.limit = limit
+
+
+class ResultNotJsonError(WorkerError):
+    """A handler's result can't be written as JSON."""
+
+
+class MalformedMessageError(WorkerError):
+    """A message of the input queue is not what the flow sends."""
+
+
+class ClaimLostError(WorkerError):
+    """The claim of a job is gone: `reason` is superseded, expired, released or absent."""
+
+    def __init__(self, claim_id: str, fence: int, reason: str) -> None:
+        super().__init__(f"claim {claim_id} with fence {fence} is gone: {reason}")
+        self.claim_id = claim_id
+        self.fence = fence
+        self.reason = reason
+
+
+class WorkerStoppedError(WorkerError):
+    """The worker had to stop before the job was done."""
+
+
+class QueueMissingError(WorkerError):
+    """The workspace has no such queue, and the worker was told not to make it; `queue_name`."""
+
+    def __init__(self, queue_name: str) -> None:
+        super().__init__(f"there is no queue {queue_name}")
+        self.queue_name = queue_name
+
+
 class FunctionError(JobplaneError):
-    """The status function crashed or ran out of time; `error_type` is what Lambda calls it."""
+    """The function crashed or ran out of time; `error_type` is what Lambda calls it."""
 
     def __init__(self, message: str, *, error_type: str | None) -> None:
         super().__init__(f"{error_type}: {message}" if error_type else message)

@@ -1,0 +1,178 @@
+"""What a handler holds: its job, the signal to stop, the messages that joined."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from jobplane_client._errors import JobInterrupted
+
+
+class Clock(Protocol):
+    """How time is read and passed."""
+
+    def time(self) -> float:
+        """Epoch seconds."""
+
+    def monotonic(self) -> float:
+        """Seconds since any moment; never goes back."""
+
+    def wait(self, event: threading.Event, seconds: float | None) -> bool:
+        """Wait until the event is set or the seconds are over; whether it is set."""
+
+
+class JobEnd(StrEnum):
+    """How a job ended.
+
+    completed     the result was reported
+    failed        the handler raised, or its result could not be reported
+    interrupted   another thread needs the workspace: PREEMPTED was reported
+    stopped       the worker had to stop: WorkerStoppedError was reported
+    lost          the execution is over or the claim is gone: there was nothing to write for
+    unreported    Step Functions could not be told; the message is delivered again
+    """
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    STOPPED = "stopped"
+    LOST = "lost"
+    UNREPORTED = "unreported"
+
+
+class StopReason(StrEnum):
+    """Why a handler must stop; the later ones outweigh the earlier."""
+
+    STOPPING = "stopping"
+    INTERRUPT = "interrupt"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Another thread needs the workspace."""
+
+    id: str
+    message_id: str
+    new_thread_id: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """A message of the job's own thread."""
+
+    message_id: str
+    thread_id: str
+    instruction: Any
+    attachments: Sequence[Mapping[str, Any]] = ()
+
+
+class Cancellation:
+    """The signal that a handler must stop; used like a `threading.Event`.
+
+    `reason` is `interrupt`, `lost` or `stopping`, `detail` says it in words, and `interrupt` is
+    what interrupted. All are None until the signal is given.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._event = threading.Event()
+        self._told: tuple[StopReason, str, Interrupt | None] | None = None
+
+    def is_set(self) -> bool:
+        """Whether the handler must stop."""
+        return self._event.is_set()
+
+    __bool__ = is_set
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the signal, at most so many seconds; whether it was given."""
+        return self._clock.wait(self._event, seconds)
+
+    @property
+    def reason(self) -> StopReason | None:
+        return self._told[0] if self._told else None
+
+    @property
+    def detail(self) -> str | None:
+        return self._told[1] if self._told else None
+
+    @property
+    def interrupt(self) -> Interrupt | None:
+        return self._told[2] if self._told else None
+
+    def give(self, reason: StopReason, detail: str, interrupt: Interrupt | None = None) -> None:
+        """Give the signal; for the worker."""
+        self._told = (reason, detail, interrupt)
+        self._event.set()
+
+
+class Job:
+    """One piece of work, as its handler sees it.
+
+    `instruction` and `attachments` are what the flow was given; an attachment that could not be
+    found has `ok: false`. `claim_id` and `fence` name the claim: pass the fence to whatever the
+    job writes. `expires_at` (epoch seconds) moves on as the worker renews the claim. `cancelled`
+    is set when the handler must stop.
+    """
+
+    def __init__(
+        self,
+        *,
+        instruction: Any,
+        attachments: Sequence[Mapping[str, Any]],
+        message_id: str,
+        thread_id: str,
+        project_user_id: str,
+        claim_id: str,
+        fence: int,
+        container_id: str | None,
+        expires_at: int,
+        clock: Clock,
+        take: Callable[[], list[FollowUp]] = list,
+    ) -> None:
+        self.instruction = instruction
+        self.attachments = attachments
+        self.message_id = message_id
+        self.thread_id = thread_id
+        self.project_user_id = project_user_id
+        self.claim_id = claim_id
+        self.fence = fence
+        self.container_id = container_id
+        self.expires_at = expires_at
+        self.cancelled = Cancellation(clock)
+        self._take = take
+        self._partial: Any = None
+
+    def check(self) -> None:
+        """Raise JobInterrupted if the job must stop."""
+        if self.cancelled.is_set():
+            raise JobInterrupted(self.cancelled.reason or "", self.cancelled.detail or "")
+
+    def wait(self, seconds: float) -> bool:
+        """Pause, but no longer than until the job must stop; whether it must."""
+        return self.cancelled.wait(seconds)
+
+    def follow_ups(self) -> list[FollowUp]:
+        """The messages that joined since the last call, oldest first; does not wait.
+
+        Asking again says that the earlier ones are dealt with. Those that a worker had in hand
+        when it crashed, and those that nobody asked for, become jobs of their own.
+        """
+        return self._take()
+
+    def partial(self, value: Any) -> None:
+        """Keep the work done so far: JSON, told to the flow if the job is interrupted.
+
+        Raises TypeError or ValueError for a value that JSON can't hold.
+        """
+        # A copy: what the handler changes later is not what it told.
+        self._partial = json.loads(json.dumps(value, allow_nan=False))
+
+    @property
+    def partial_work(self) -> Any:
+        """What `partial` was told last."""
+        return self._partial

@@ -1,0 +1,479 @@
+"""One job in a worker, from its start to its end.
+
+Two threads share it: the handler's own, and the keeper, which heartbeats, renews the claim,
+extends the messages in hand, and counts the grace period. Whichever decides first how the job
+ended (under the lock, once) is the one that reports it.
+"""
+
+import json
+import logging
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jobplane_client._errors import (
+    ClaimLostError,
+    ResultNotJsonError,
+    ResultTooLargeError,
+    WorkerStoppedError,
+)
+from jobplane_client._jobs import Clock, FollowUp, Interrupt, Job, JobEnd, StopReason
+from jobplane_client._worker_calls import Claims, Queue, Received, TaskOverError, Tasks, error_code
+
+# Limits of Step Functions: bytes of an output, characters of an error and of its cause. The cause
+# is counted in bytes, as record-interruption does.
+MAX_RESULT = 256 * 1024
+MAX_ERROR = 256
+MAX_CAUSE = 32 * 1024
+
+PREEMPTED = "PREEMPTED"
+HEARTBEAT_SECONDS = 30.0
+_WORDS = {
+    JobEnd.COMPLETED: "completed",
+    JobEnd.FAILED: "failed",
+    JobEnd.INTERRUPTED: "preempted",
+    JobEnd.STOPPED: "stopped",
+}
+_REPORT_DELAYS = (1, 2, 4, 8, 15, 30, 30, 30, 30)
+_DELAYS = (1, 2, 4)
+_RANKS = tuple(StopReason)
+
+logger = logging.getLogger("jobplane_client.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended, and what is told of it. A lost one without an error is not told."""
+
+    end: JobEnd
+    output: str = ""
+    error: str = ""
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all jobs of a worker share. `finish` deletes a message for good."""
+
+    clock: Clock
+    tasks: Tasks
+    claims: Claims
+    inbox: Queue
+    finish: Callable[[Received], None]
+    on_grace_exceeded: Callable[[Job], None] | None
+    grace_seconds: float
+    visibility_seconds: int
+    tracebacks: bool
+
+
+@dataclass(slots=True)
+class _Duty:
+    """Something to be done again and again; sooner when it failed."""
+
+    act: Callable[[], None]
+    period: float
+    due: float
+    failures: int = field(default=0)
+
+    def perform(self, now: float) -> None:
+        try:
+            self.act()
+        except (TaskOverError, ClaimLostError):
+            self.due = now + self.period
+            raise
+        except Exception:
+            self.failures += 1
+            self.due = now + min(self.period, 2.0**self.failures)
+            raise
+        self.failures = 0
+        self.due = now + self.period
+
+
+class Run:
+    """A job that a worker has begun. `token` is None for a follow-up that became a job.
+
+    `lease` is the moment of the monotonic clock until which the claim surely holds.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        received: Received,
+        job: Job,
+        *,
+        token: str | None,
+        heartbeat_seconds: float,
+        claim_ttl: int,
+        lease: float,
+    ) -> None:
+        self.job = job
+        self.over = threading.Event()
+        self.returned = threading.Event()
+        self.end: JobEnd | None = None
+        self._bench = bench
+        self._clock = bench.clock
+        self._received = received
+        self._token = token
+        self._claim_ttl = claim_ttl
+        self._lease = lease
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._ending: Ending | None = None
+        self._grace_ends: float | None = None
+        self._abandoned = False
+        self._waiting: list[tuple[Received, FollowUp]] = []
+        self._taken: list[Received] = []
+        now = self._clock.monotonic()
+        self._renewal = _Duty(self._renew, claim_ttl / 3, now + claim_ttl / 3)
+        visible = bench.visibility_seconds / 3
+        self._duties = [self._renewal, _Duty(self._extend, visible, now + visible)]
+        if token is not None:
+            beat = min(HEARTBEAT_SECONDS, heartbeat_seconds / 3)
+            self._duties.insert(0, _Duty(self._beat, beat, now + beat))
+
+    def start(self, handler: Callable[[Job], Any]) -> None:
+        """Begin to work and to keep."""
+        for name, target in (("keeper", self._keep), ("handler", lambda: self._work(handler))):
+            name = f"jobplane-{name}-{self.job.message_id}"
+            threading.Thread(target=target, name=name, daemon=True).start()
+
+    @property
+    def ending(self) -> bool:
+        """Whether it is decided how the job ended."""
+        return self._ending is not None
+
+    # What others tell it; from any thread.
+
+    def interrupt(self, interrupt: Interrupt) -> bool:
+        """Tell the handler to make room for another thread; False if that makes no difference."""
+        return self._signal(StopReason.INTERRUPT, interrupt.reason or "interrupted", interrupt)
+
+    def stop(self) -> bool:
+        """Tell the handler that the worker stops; False if that makes no difference."""
+        return self._signal(StopReason.STOPPING, "the worker stops", None)
+
+    def verify(self) -> None:
+        """Renew the claim now: there are signs that it is gone."""
+        self._renewal.due = self._clock.monotonic()
+        self._wake.set()
+
+    def offer(self, received: Received, follow_up: FollowUp | None) -> bool:
+        """Whether a message is for this job: one of its thread, or one that it has in hand and
+        that was delivered again.
+        """
+        with self._lock:
+            if self._ending is not None:
+                return False
+            for known in self._in_hand():
+                if known.id == received.id:
+                    known.receipt = received.receipt
+                    return True
+            if follow_up is None or follow_up.thread_id != self.job.thread_id:
+                return False
+            self._waiting.append((received, follow_up))
+            return True
+
+    def take(self) -> list[FollowUp]:
+        """Hand over what joined; what was handed over before is dealt with."""
+        with self._lock:
+            if self._ending is not None:
+                return []
+            done, self._taken = self._taken, [received for received, _ in self._waiting]
+            joined = [follow_up for _, follow_up in self._waiting]
+            self._waiting = []
+        for received in done:
+            self._bench.finish(received)
+        return joined
+
+    # The handler's thread.
+
+    def _work(self, handler: Callable[[Job], Any]) -> None:
+        value, error = None, None
+        try:
+            value = handler(self.job)
+        except BaseException as caught:  # whatever it is, the flow must hear of it
+            error = caught
+        with self._lock:
+            self.returned.set()
+            mine = self._ending is None
+            if mine:
+                self._ending = self._ending_of(value, error)
+        self._wake.set()
+        if mine:
+            self._settle()
+
+    def _ending_of(self, value: Any, error: BaseException | None) -> Ending:
+        if self.job.cancelled.is_set():
+            return self._ending_when_told_to_stop(value)
+        if error is not None:
+            return failure(error, tracebacks=self._bench.tracebacks)
+        try:
+            return Ending(JobEnd.COMPLETED, output=result_json(value))
+        except (ResultTooLargeError, ResultNotJsonError) as unfit:
+            return failure(unfit)
+
+    def _ending_when_told_to_stop(self, value: Any) -> Ending:
+        """A handler that was told to stop and returns may well have stopped half-way: what it
+        returns is partial work, not a result.
+        """
+        partial = self.job.partial_work
+        partial = value if partial is None else partial
+        interrupt = self.job.cancelled.interrupt
+        if interrupt is not None:
+            return Ending(
+                JobEnd.INTERRUPTED, error=PREEMPTED, cause=preemption_json(interrupt, partial)
+            )
+        return replace(failure(WorkerStoppedError("the worker stopped")), end=JobEnd.STOPPED)
+
+    # The keeper's thread.
+
+    def _keep(self) -> None:
+        while True:
+            self._wake.clear()
+            if self.over.is_set() and (self.returned.is_set() or self._abandoned):
+                return
+            now = self._clock.monotonic()
+            for duty in self._duties:
+                if duty.due <= now and not self.over.is_set():
+                    self._perform(duty, now)
+            if now >= self._lease:
+                self._lose_claim("expired")
+            if self._grace_ends is not None and now >= self._grace_ends:
+                self._abandon()
+            if (rest := self._next() - self._clock.monotonic()) > 0:
+                self._clock.wait(self._wake, rest)
+
+    def _next(self) -> float:
+        if not self.over.is_set():
+            moments = [duty.due for duty in self._duties]
+            if self._ending is None:
+                moments.append(self._lease)
+        else:
+            moments = []
+        if self._grace_ends is not None and not self._abandoned:
+            moments.append(self._grace_ends)
+        return min(moments, default=0)
+
+    def _perform(self, duty: _Duty, now: float) -> None:
+        try:
+            duty.perform(now)
+        except TaskOverError as error:
+            self._lose(error.code, Ending(JobEnd.LOST))
+        except ClaimLostError as error:
+            self._lose_claim(error.reason)
+        except Exception as error:
+            # Its end may have come while the call was made.
+            level = logging.DEBUG if self._ending is not None else logging.WARNING
+            logger.log(level, "job %s: tried again later: %s", self.job.message_id, error)
+
+    def _beat(self) -> None:
+        if self._token is not None:
+            self._bench.tasks.heartbeat(self._token)
+
+    def _renew(self) -> None:
+        asked = self._clock.monotonic()
+        job = self.job
+        job.expires_at = self._bench.claims.renew(job.claim_id, job.fence, self._claim_ttl)
+        self._lease = asked + self._claim_ttl
+
+    def _extend(self) -> None:
+        with self._lock:
+            in_hand = self._in_hand()
+        faults = []
+        for received in in_hand:
+            try:
+                self._bench.inbox.keep(received, self._bench.visibility_seconds)
+            except Exception as error:
+                faults.append(error)
+        if faults:
+            raise faults[0]
+
+    def _lose_claim(self, reason: str) -> None:
+        lost = ClaimLostError(self.job.claim_id, self.job.fence, reason)
+        self._lose(reason, replace(failure(lost), end=JobEnd.LOST))
+
+    def _lose(self, detail: str, ending: Ending) -> None:
+        with self._lock:
+            if self._ending is not None:
+                return
+            self._ending = ending
+            self._grace_ends = self._clock.monotonic() + self._bench.grace_seconds
+            self.job.cancelled.give(StopReason.LOST, detail)
+        self._settle()
+
+    def _abandon(self) -> None:
+        with self._lock:
+            if self.returned.is_set() or self._abandoned:
+                self._abandoned = True
+                return
+            self._abandoned = True
+            mine = self._ending is None
+            if mine:
+                self._ending = self._ending_when_told_to_stop(None)
+        if mine:
+            self._settle()
+        logger.error("job %s: the handler goes on after its grace", self.job.message_id)
+        if self._bench.on_grace_exceeded is not None:
+            try:
+                self._bench.on_grace_exceeded(self.job)
+            except Exception:
+                logger.exception("job %s: on_grace_exceeded failed", self.job.message_id)
+
+    # Either thread.
+
+    def _signal(self, reason: StopReason, detail: str, interrupt: Interrupt | None) -> bool:
+        with self._lock:
+            given = self.job.cancelled.reason
+            if self._ending is not None:
+                return False
+            if given is not None and _RANKS.index(given) >= _RANKS.index(reason):
+                return False
+            if self._grace_ends is None:
+                self._grace_ends = self._clock.monotonic() + self._bench.grace_seconds
+            self.job.cancelled.give(reason, detail, interrupt)
+        self._wake.set()
+        return True
+
+    def _in_hand(self) -> list[Received]:
+        return [self._received, *self._taken, *(received for received, _ in self._waiting)]
+
+    def _settle(self) -> None:
+        """Report the end, then let go of the messages: the order keeps the queue's own."""
+        ending = self._ending
+        assert ending is not None
+        try:
+            self.end = self._tell_flow(ending) if self._token else self._tell_claim(ending)
+            again = self.end in {JobEnd.LOST, JobEnd.STOPPED, JobEnd.UNREPORTED}
+            if self.end is not JobEnd.UNREPORTED:
+                if again and self._token is None:
+                    self._give_back(self._received)
+                else:
+                    self._bench.finish(self._received)
+            for received in self._taken:
+                if again:
+                    self._give_back(received)
+                else:
+                    self._bench.finish(received)
+            for received, _ in self._waiting:
+                self._give_back(received)
+            logger.info("job %s: %s", self.job.message_id, self.end)
+        finally:
+            self.over.set()
+            self._wake.set()
+
+    def _tell_flow(self, ending: Ending) -> JobEnd:
+        assert self._token is not None
+        if ending.end is JobEnd.LOST and not ending.error:
+            return JobEnd.LOST
+        return tell(self._bench.tasks, self._clock, self._token, ending)
+
+    def _tell_claim(self, ending: Ending) -> JobEnd:
+        """The end of a job without an execution: the claim is given back."""
+        job = self.job
+        if ending.end is JobEnd.FAILED:
+            logger.error("job %s failed: %s: %s", job.message_id, ending.error, ending.cause)
+        if ending.end is not JobEnd.LOST:
+            reason = _WORDS[ending.end]
+            attempt(
+                self._clock, lambda: self._bench.claims.release(job.claim_id, job.fence, reason)
+            )
+        return ending.end
+
+    def _give_back(self, received: Received) -> None:
+        attempt(self._clock, lambda: self._bench.inbox.keep(received, 0))
+
+
+def tell(tasks: Tasks, clock: Clock, token: str, ending: Ending) -> JobEnd:
+    """Tell Step Functions how a job ended, once; how it turned out to end.
+
+    A task that is over when it is told for the first time was lost; at a later time, the earlier
+    one may have come through.
+    """
+    for number, delay in enumerate((*_REPORT_DELAYS, None)):
+        try:
+            if ending.end is JobEnd.COMPLETED:
+                tasks.succeed(token, ending.output)
+            else:
+                tasks.fail(token, ending.error, ending.cause)
+            return ending.end
+        except TaskOverError as error:
+            logger.warning("the execution did not wait for the end: %s", error.code)
+            return ending.end if number else JobEnd.LOST
+        except Exception as error:
+            logger.warning("the end was not reported yet: %s", error)
+            if error_code(error) == "InvalidOutput":
+                ending = failure(ResultNotJsonError(f"Step Functions refused the result: {error}"))
+        if delay is not None:
+            clock.wait(threading.Event(), delay)
+    return JobEnd.UNREPORTED
+
+
+def attempt(clock: Clock, call: Callable[[], None]) -> bool:
+    """Make a call that may fail for now, a few times; whether it was made."""
+    for delay in (*_DELAYS, None):
+        try:
+            call()
+            return True
+        except Exception as error:
+            logger.warning("tried again: %s", error)
+        if delay is not None:
+            clock.wait(threading.Event(), delay)
+    return False
+
+
+def result_json(value: Any) -> str:
+    """A handler's result for Step Functions. Raises ResultNotJsonError, ResultTooLargeError."""
+    try:
+        text = _json(value)
+    except Exception as error:  # what a mapping of the handler's own makes of it
+        raise ResultNotJsonError(f"the result is no JSON: {error}") from error
+    if (size := len(text.encode())) > MAX_RESULT:
+        raise ResultTooLargeError(size, MAX_RESULT)
+    return text
+
+
+def failure(error: BaseException, *, tracebacks: bool = False) -> Ending:
+    """A failed job, told by the class and the message of its error."""
+    name = type(error).__name__
+    try:
+        cause = str(error) or name
+    except Exception:  # an error that can't even be told
+        cause = name
+    if tracebacks:
+        cause = "".join(traceback.format_exception(error))
+    return Ending(JobEnd.FAILED, error=name[:MAX_ERROR], cause=_cut(cause, MAX_CAUSE))
+
+
+def preemption_json(interrupt: Interrupt, partial: Any) -> str:
+    """The cause of PREEMPTED. Partial work that is too large becomes the beginning of its text."""
+    cause = {
+        "interruptId": interrupt.id,
+        "interruptingMessageId": interrupt.message_id,
+        "newThreadId": interrupt.new_thread_id,
+    }
+    try:
+        work = _json(partial)
+    except Exception:  # what a mapping of the handler's own makes of it
+        work = "null"
+    whole = _json(cause | {"partial": json.loads(work)})
+    size = MAX_CAUSE
+    while len(whole.encode()) > MAX_CAUSE:
+        size //= 2
+        whole = _json(cause | {"partial": _cut(work, size)})
+    return whole
+
+
+def _json(value: Any) -> str:
+    # Half a surrogate pair has no bytes; it becomes a question mark.
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="replace").decode()
+
+
+def _cut(text: str, limit: int) -> str:
+    """At most `limit` bytes of a text; one that was cut ends in dots."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= limit:
+        return raw.decode()
+    return raw[: limit - 3].decode(errors="ignore") + "..."

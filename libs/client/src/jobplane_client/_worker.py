@@ -1,0 +1,535 @@
+"""The other side of the job flow: runs a workspace's jobs in a container. Needs the extra `aws`."""
+
+import contextlib
+import logging
+import queue
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobplane_client._errors import ClaimLostError, MalformedMessageError
+from jobplane_client._jobs import Clock, FollowUp, Interrupt, Job, JobEnd
+from jobplane_client._runs import Bench, Ending, Run, attempt, failure, tell
+from jobplane_client._worker_calls import (
+    INPUT_QUEUE,
+    INTERRUPT_QUEUE,
+    Claims,
+    Queue,
+    Received,
+    TaskOverError,
+    Tasks,
+)
+from jobplane_keys import (
+    CLAIM_TTL_SECONDS,
+    DEFAULT_TABLE_PREFIX,
+    ValidationError,
+    Workspace,
+    checked_id,
+    checked_number,
+    input_queue_name,
+    interrupt_queue_name,
+    optional_id,
+    workspace_of,
+)
+
+_MAX_FENCE = 2**53
+_DAY = 24 * 3600
+_JOB_BACKOFF = 15
+_INTERRUPT_VISIBILITY = 60
+# An interrupt for a job that has not begun yet is looked at again after so many seconds.
+_EARLY_INTERRUPT_SECONDS = 2
+_REMEMBERED = 1000
+
+logger = logging.getLogger("jobplane_client.worker")
+
+
+class SystemClock:
+    """Time as it is."""
+
+    def time(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wait(self, event: threading.Event, seconds: float | None) -> bool:
+        return event.wait(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """A JOB message of the flow."""
+
+    token: str
+    heartbeat_seconds: int
+    claim_ttl: int
+    expires_at: int
+    fields: Mapping[str, Any]
+
+
+class JobWorker:
+    """Runs the jobs of one workspace, one at a time, by calling `handler(job)`.
+
+    What the handler returns (JSON, at most 256 KB) is the job's result; what it raises is its
+    failure, told by class and message (`tracebacks` adds the stack). It runs in a thread of its
+    own and may block: heartbeats, the claim and the queues are looked after meanwhile.
+
+    An interrupt for exactly this job's claim and fence sets `job.cancelled`; the handler has
+    `grace_seconds` to return or raise, then the flow is told PREEMPTED, with `job.partial`'s work
+    or, without any, what the handler returned. A handler that goes on after its grace is on its
+    own: nothing more is renewed or reported for it, `on_grace_exceeded(job)` is called (it may
+    well end the process), and the worker takes no other job until the handler has returned. The
+    same holds when the execution has ended or the claim is gone (`job.cancelled.reason` is
+    `lost`).
+
+    A message of the job's thread joins it (`job.follow_ups()`). Those that were not asked for,
+    and those that come while no job runs, become jobs of their own, on a claim that the worker
+    acquires for `follow_up_ttl` seconds at a time and releases; there is no execution that could
+    hear of their end, so a failure is logged. They wait in the queue while another job holds the
+    workspace.
+
+    `prefix` begins the names of the workspace's queues, which are made if they are missing and
+    `create_queues` is true. `claim_function` is the name of the deployed claim function. `sqs`,
+    `stepfunctions` and `lambda_` are boto3 clients to use instead of those made for `region` and
+    `endpoint_url`. `worker_id` owns the follow-ups' claims: no two processes may share one.
+    `poll_seconds` (0 to 20) is how long a look into a queue lasts, and so how long `stop` may
+    take beyond the job. `visibility_seconds` is how soon another worker may take over what a
+    crashed one had in hand.
+
+    Raises ValidationError (of jobplane_keys) for ids that no workspace has.
+    """
+
+    def __init__(
+        self,
+        project_id: str,
+        user_id: str,
+        handler: Callable[[Job], Any],
+        *,
+        claim_function: str,
+        prefix: str = DEFAULT_TABLE_PREFIX,
+        create_queues: bool = True,
+        grace_seconds: float = 30.0,
+        on_grace_exceeded: Callable[[Job], None] | None = None,
+        tracebacks: bool = False,
+        visibility_seconds: int = 120,
+        poll_seconds: int = 10,
+        follow_up_ttl: int = 60,
+        worker_id: str | None = None,
+        sqs: Any = None,
+        stepfunctions: Any = None,
+        lambda_: Any = None,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        workspace = workspace_of({"projectId": project_id, "userId": user_id})
+        self.workspace: Workspace = workspace
+        self.worker_id = worker_id or f"worker-{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
+        self._handler = handler
+        self._clock: Clock = clock or SystemClock()
+        self._poll_seconds = poll_seconds
+        self._follow_up_ttl = follow_up_ttl
+        self._sqs = sqs or _client("sqs", region, endpoint_url, poll_seconds + 10)
+        tasks = stepfunctions or _client("stepfunctions", region, endpoint_url, 10)
+        functions = lambda_ or _client("lambda", region, endpoint_url, 15)
+        self._inbox = Queue(
+            self._sqs, input_queue_name(prefix, workspace), INPUT_QUEUE, create_queues
+        )
+        self._interrupts = Queue(
+            self._sqs, interrupt_queue_name(prefix, workspace), INTERRUPT_QUEUE, create_queues
+        )
+        self._bench = Bench(
+            clock=self._clock,
+            tasks=Tasks(tasks),
+            claims=Claims(functions, claim_function, workspace),
+            inbox=self._inbox,
+            finish=self._finish,
+            on_grace_exceeded=on_grace_exceeded,
+            grace_seconds=grace_seconds,
+            visibility_seconds=visibility_seconds,
+            tracebacks=tracebacks,
+        )
+        self._lock = threading.Lock()
+        self._run: Run | None = None
+        self._last_fence = 0
+        self._finished: OrderedDict[str, None] = OrderedDict()
+        self._busy = threading.Event()
+        self._stopping = threading.Event()
+        self._cancelling = False
+        self._closed = threading.Event()
+        self._only_one = False
+        self._failures = 0
+
+    def run(self, *, handle_sigterm: bool = False) -> None:
+        """Run jobs until `stop`. With `handle_sigterm` (main thread only), a SIGTERM is
+        `stop(cancel=True)`: the platform must wait for longer than `grace_seconds`.
+        """
+        self._only_one = False
+        with self._listening(), _on_sigterm(self) if handle_sigterm else contextlib.nullcontext():
+            while not self._stopping.is_set() or self._active() is not None:
+                self._turn()
+
+    def run_once(self) -> JobEnd | None:
+        """Run one job if one comes within `poll_seconds`; how it ended, None if there was none.
+
+        A message for a job that is over already, and a follow-up that has to wait, are none.
+        """
+        self._only_one = True
+        with self._listening():
+            self._turn()
+            begun = self._run
+            while self._active() is not None:
+                self._turn()
+        return begun.end if begun is not None else None
+
+    def stop(self, *, cancel: bool = False) -> None:
+        """Take no more jobs; `run` returns when the present one has ended.
+
+        With `cancel` the handler is told to stop (`stopping`), and the execution hears of a
+        WorkerStoppedError.
+        """
+        with self._lock:
+            self._stopping.set()
+            self._cancelling |= cancel
+            run = self._run
+        if cancel and run is not None:
+            run.stop()
+
+    # The loop: one look into the input queue, whether a job runs or not.
+
+    def _turn(self) -> None:
+        run = self._run
+        if run is not None and run.over.is_set() and not run.returned.is_set():
+            # Its handler goes on: whatever comes now is for another worker.
+            self._clock.wait(run.returned, self._poll_seconds)
+            return
+        try:
+            received = self._inbox.receive(self._poll_seconds, self._bench.visibility_seconds)
+            self._failures = 0
+        except Exception as error:
+            self._failures += 1
+            logger.warning("the input queue can't be read: %s", error)
+            ended = run.over if run is not None else self._stopping
+            self._clock.wait(ended, min(2.0**self._failures, 30))
+            return
+        if received is not None:
+            self._dispatch(received)
+
+    def _active(self) -> Run | None:
+        """The job that runs. One that is told while its handler goes on does not keep a worker
+        that stops."""
+        run = self._run
+        if run is None or (
+            run.over.is_set() and (run.returned.is_set() or self._stopping.is_set())
+        ):
+            return None
+        return run
+
+    def _dispatch(self, received: Received) -> None:
+        if received.id in self._finished:
+            self._finish(received)
+            return
+        try:
+            content = self._content(received)
+        except MalformedMessageError as error:
+            self._refuse(received, error)
+            return
+        run = self._run
+        if run is not None and run.ending and run.returned.is_set():
+            # Its messages are being let go of; this may be one of them, or the next job.
+            self._clock.wait(run.over, self._poll_seconds)
+        if run is not None and not (run.over.is_set() and run.returned.is_set()):
+            self._pass_on(run, received, content)
+        elif self._stopping.is_set() or (self._only_one and run is not None):
+            self._put_back(received, 0)
+        elif isinstance(content, FollowUp):
+            self._begin_follow_up(received, content)
+        else:
+            self._begin_job(received, content)
+
+    def _pass_on(self, run: Run, received: Received, content: FollowUp | _Order) -> None:
+        """A message that came while a job runs."""
+        follow_up = content if isinstance(content, FollowUp) else None
+        if run.offer(received, follow_up):
+            return
+        if run.ending:
+            # Told, and its handler goes on: another worker may take the message.
+            self._put_back(received, 0)
+        elif isinstance(content, FollowUp):
+            self._put_back(received, self._patience(received))
+        else:
+            if content.fields["fence"] > run.job.fence:
+                run.verify()
+            self._put_back(received, _backoff(received, _JOB_BACKOFF))
+
+    def _begin_job(self, received: Received, order: _Order) -> None:
+        bench, fields = self._bench, order.fields
+        try:
+            bench.tasks.heartbeat(order.token)
+        except TaskOverError as error:
+            logger.info("job %s is over already: %s", fields["message_id"], error.code)
+            self._finish(received)
+            return
+        except Exception as error:
+            logger.warning("job %s waits: no heartbeat: %s", fields["message_id"], error)
+            self._put_back(received, _backoff(received, _JOB_BACKOFF))
+            return
+        expires_at = order.expires_at
+        asked = self._clock.monotonic()
+        lease = asked + expires_at - self._clock.time()
+        try:
+            expires_at = bench.claims.renew(fields["claim_id"], fields["fence"], order.claim_ttl)
+            lease = asked + order.claim_ttl
+        except ClaimLostError as error:
+            self._refuse(received, error)
+            return
+        except Exception as error:
+            logger.warning("job %s: not renewed yet: %s", fields["message_id"], error)
+        self._start(
+            received,
+            {**fields, "expires_at": expires_at},
+            token=order.token,
+            heartbeat_seconds=order.heartbeat_seconds,
+            claim_ttl=order.claim_ttl,
+            lease=lease,
+        )
+
+    def _begin_follow_up(self, received: Received, follow_up: FollowUp) -> None:
+        ttl = self._follow_up_ttl
+        asked = self._clock.monotonic()
+        try:
+            answer = self._bench.claims.acquire(
+                follow_up.thread_id, follow_up.message_id, self.worker_id, ttl
+            )
+        except Exception as error:
+            logger.warning("follow-up %s waits: %s", follow_up.message_id, error)
+            answer = {}
+        if not answer.get("claimed"):
+            logger.info("follow-up %s waits: %s", follow_up.message_id, answer.get("reason"))
+            self._put_back(received, self._patience(received))
+            return
+        fields = {
+            "instruction": follow_up.instruction,
+            "attachments": follow_up.attachments,
+            "message_id": follow_up.message_id,
+            "thread_id": follow_up.thread_id,
+            "project_user_id": self.workspace.key,
+            "claim_id": answer["claimId"],
+            "fence": int(answer["fence"]),
+            "container_id": answer.get("containerId"),
+            "expires_at": int(answer["expiresAt"]),
+        }
+        self._start(
+            received, fields, token=None, heartbeat_seconds=0, claim_ttl=ttl, lease=asked + ttl
+        )
+
+    def _start(self, received: Received, fields: Mapping[str, Any], **terms: Any) -> None:
+        job = Job(**fields, clock=self._clock, take=lambda: run.take())
+        run = Run(self._bench, received, job, **terms)
+        with self._lock:
+            self._run = run
+            self._last_fence = max(self._last_fence, job.fence)
+            cancelling = self._cancelling
+        if cancelling:
+            run.stop()
+        run.start(self._handler)
+        self._busy.set()
+
+    def _patience(self, received: Received) -> int:
+        """How long a follow-up waits in the queue. In the end longer than its claim would last: a
+        refused wish on the same thread keeps the holder's claim alive, even a dead holder's.
+        """
+        return _backoff(received, self._follow_up_ttl + 30)
+
+    # Interrupts: read while a job runs, and for as long as the worker does.
+
+    def _listen(self) -> None:
+        failures = 0
+        while True:
+            self._busy.wait()
+            if self._closed.is_set():
+                return
+            try:
+                received = self._interrupts.receive(self._poll_seconds, _INTERRUPT_VISIBILITY)
+                failures = 0
+                if received is not None:
+                    self._obey(received)
+            except Exception as error:
+                failures += 1
+                logger.warning("the interrupt queue can't be read: %s", error)
+                self._clock.wait(self._closed, min(2.0**failures, 30))
+            run = self._run
+            if run is not None and run.over.is_set():
+                self._busy.clear()
+                # The next job, or the end, may have come in between.
+                if self._closed.is_set() or self._run is not run:
+                    self._busy.set()
+
+    def _obey(self, received: Received) -> None:
+        """Act on an interrupt for the running claim, keep one for a claim to come, drop others."""
+        body = received.body or {}
+        target = body.get("target")
+        try:
+            if not isinstance(target, Mapping):
+                raise ValidationError("target", "an object is required")
+            claim_id = checked_id(target, "claimId")
+            fence = checked_number(target, "fence", None, 0, _MAX_FENCE)
+            interrupt = Interrupt(
+                id=checked_id(body, "interruptId"),
+                message_id=checked_id(body, "interruptingMessageId"),
+                new_thread_id=checked_id(body, "newThreadId"),
+                reason=str(body.get("reason") or ""),
+            )
+            ends = checked_number(body, "expiresAt", _MAX_FENCE, 0, _MAX_FENCE)
+        except ValidationError as error:
+            logger.error("an interrupt is malformed: %s", error)
+            self._interrupts.delete(received)
+            return
+        with self._lock:
+            run, last = self._run, self._last_fence
+        mine = run is not None and (run.job.claim_id, run.job.fence) == (claim_id, fence)
+        if fence > last and ends > self._clock.time():
+            self._interrupts.keep(received, _EARLY_INTERRUPT_SECONDS)
+            return
+        if run is not None and mine and run.interrupt(interrupt):
+            logger.info("job %s: interrupted by %s", run.job.message_id, interrupt.message_id)
+        self._interrupts.delete(received)
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        self._closed.clear()
+        self._busy.clear()
+        self._run = None
+        listener = threading.Thread(target=self._listen, name="jobplane-interrupts", daemon=True)
+        listener.start()
+        try:
+            yield
+        finally:
+            self._closed.set()
+            self._busy.set()
+        # Only after a proper end: it may be within a look that lasts `poll_seconds`.
+        listener.join()
+
+    # Messages.
+
+    def _content(self, received: Received) -> FollowUp | _Order:
+        body = received.body
+        if body is None:
+            raise MalformedMessageError("a JSON object is required")
+        try:
+            if workspace_of(body) != self.workspace:
+                raise ValidationError("projectUserId", f"differs from {self.workspace.key}")
+            match body.get("type"):
+                case "JOB":
+                    return _order_of(body)
+                case "FOLLOW_UP":
+                    return _follow_up_of(body)
+                case kind:
+                    raise ValidationError("type", f"neither JOB nor FOLLOW_UP: {kind!r:.40}")
+        except ValidationError as error:
+            raise MalformedMessageError(str(error)) from error
+
+    def _refuse(self, received: Received, error: MalformedMessageError | ClaimLostError) -> None:
+        """End a job that can't begin; its message would bar the way for all that come after."""
+        logger.error("a message is refused: %s", error)
+        token = (received.body or {}).get("taskToken")
+        if isinstance(token, str) and token:
+            ending = failure(error)
+            lost = isinstance(error, ClaimLostError)
+            ending = Ending(
+                JobEnd.LOST if lost else JobEnd.FAILED, error=ending.error, cause=ending.cause
+            )
+            if tell(self._bench.tasks, self._clock, token, ending) is JobEnd.UNREPORTED:
+                return
+        self._finish(received)
+
+    def _finish(self, received: Received) -> None:
+        """Delete a message. If that fails it comes again, and is recognised."""
+        with self._lock:
+            self._finished[received.id] = None
+            if len(self._finished) > _REMEMBERED:
+                self._finished.popitem(last=False)
+        attempt(self._clock, lambda: self._inbox.delete(received))
+
+    def _put_back(self, received: Received, seconds: int) -> None:
+        attempt(self._clock, lambda: self._inbox.keep(received, seconds))
+
+
+def _order_of(body: Mapping[str, Any]) -> _Order:
+    token = body.get("taskToken")
+    if not isinstance(token, str) or not token:
+        raise ValidationError("taskToken", "a token is required")
+    expires_at = checked_number(body, "expiresAt", None, 0, _MAX_FENCE)
+    return _Order(
+        token=token,
+        heartbeat_seconds=checked_number(body, "heartbeatSeconds", 90, 1, 365 * _DAY),
+        claim_ttl=checked_number(body, "claimTtlSeconds", CLAIM_TTL_SECONDS, 1, _DAY),
+        expires_at=expires_at,
+        fields={
+            "instruction": body.get("instruction"),
+            "attachments": _attachments(body),
+            "message_id": checked_id(body, "messageId"),
+            "thread_id": checked_id(body, "threadId"),
+            "project_user_id": workspace_of(body).key,
+            "claim_id": checked_id(body, "claimId"),
+            "fence": checked_number(body, "fence", None, 0, _MAX_FENCE),
+            "container_id": optional_id(body, "containerId"),
+        },
+    )
+
+
+def _follow_up_of(body: Mapping[str, Any]) -> FollowUp:
+    return FollowUp(
+        message_id=checked_id(body, "messageId"),
+        thread_id=checked_id(body, "threadId"),
+        instruction=body.get("instruction"),
+        attachments=_attachments(body),
+    )
+
+
+def _attachments(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    value = body.get("attachments")
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(each, Mapping) for each in value):
+        raise ValidationError("attachments", "a list of objects is required")
+    return value
+
+
+def _backoff(received: Received, limit: int) -> int:
+    return int(min(2 ** min(received.receives - 1, 16), limit))
+
+
+@contextlib.contextmanager
+def _on_sigterm(worker: JobWorker) -> Iterator[None]:
+    # A signal's handler may come in the middle of anything, so it takes no lock: it only drops a
+    # note, which `SimpleQueue` is made for. A thread reads it.
+    notes: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def read() -> None:
+        while notes.get():
+            worker.stop(cancel=True)
+
+    threading.Thread(target=read, name="jobplane-sigterm", daemon=True).start()
+    before = signal.signal(signal.SIGTERM, lambda *_: notes.put(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        notes.put(False)
+
+
+def _client(service: str, region: str | None, endpoint_url: str | None, timeout: int) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    # Slow calls would keep heartbeats waiting. What fails is tried again by the worker, which
+    # must know whether an end was told before.
+    config = Config(connect_timeout=3, read_timeout=timeout, retries={"total_max_attempts": 1})
+    return boto3.client(service, region_name=region, endpoint_url=endpoint_url, config=config)

@@ -1,0 +1,177 @@
+"""A worker's calls to SQS, Step Functions and the claim function."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jobplane_client._errors import (
+    BadPayloadError,
+    ClaimLostError,
+    FunctionError,
+    QueueMissingError,
+)
+from jobplane_keys import Workspace
+
+# What Step Functions answers for a token whose task has ended, by whatever.
+_OVER = frozenset({"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"})
+_NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+
+INPUT_QUEUE = {
+    "FifoQueue": "true",
+    "VisibilityTimeout": "120",
+    "MessageRetentionPeriod": "86400",
+    "SqsManagedSseEnabled": "true",
+}
+INTERRUPT_QUEUE = {
+    "VisibilityTimeout": "60",
+    "MessageRetentionPeriod": "86400",
+    "SqsManagedSseEnabled": "true",
+}
+
+
+class TaskOverError(Exception):
+    """The task of a token has ended; nothing can be told to it any more."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(slots=True)
+class Received:
+    """A message in hand. `body` is None when it is no JSON object."""
+
+    id: str
+    receipt: str
+    body: Mapping[str, Any] | None
+    receives: int
+
+
+class Queue:
+    """One queue of the workspace."""
+
+    def __init__(self, sqs: Any, name: str, attributes: Mapping[str, str], create: bool) -> None:
+        self._sqs = sqs
+        try:
+            self.url = str(sqs.get_queue_url(QueueName=name)["QueueUrl"])
+        except Exception as error:
+            if error_code(error) not in _NO_QUEUE:
+                raise
+            if not create:
+                raise QueueMissingError(name) from error
+            made = sqs.create_queue(QueueName=name, Attributes=dict(attributes))
+            self.url = str(made["QueueUrl"])
+
+    def receive(self, wait: int, visibility: int) -> Received | None:
+        """The next message, if one comes within `wait` seconds; it is ours for `visibility`."""
+        answer = self._sqs.receive_message(
+            QueueUrl=self.url,
+            MaxNumberOfMessages=1,
+            WaitTimeSeconds=wait,
+            VisibilityTimeout=visibility,
+            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+        )
+        for message in answer.get("Messages", ()):
+            return Received(
+                id=message["MessageId"],
+                receipt=message["ReceiptHandle"],
+                body=_object(message["Body"]),
+                receives=int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
+            )
+        return None
+
+    def delete(self, received: Received) -> None:
+        """The message is dealt with."""
+        self._sqs.delete_message(QueueUrl=self.url, ReceiptHandle=received.receipt)
+
+    def keep(self, received: Received, seconds: int) -> None:
+        """The message comes back in so many seconds, counted from now."""
+        self._sqs.change_message_visibility(
+            QueueUrl=self.url, ReceiptHandle=received.receipt, VisibilityTimeout=seconds
+        )
+
+
+class Tasks:
+    """Task tokens. Every call raises TaskOverError once the task has ended."""
+
+    def __init__(self, stepfunctions: Any) -> None:
+        self._client = stepfunctions
+
+    def heartbeat(self, token: str) -> None:
+        _told(self._client.send_task_heartbeat, taskToken=token)
+
+    def succeed(self, token: str, output: str) -> None:
+        _told(self._client.send_task_success, taskToken=token, output=output)
+
+    def fail(self, token: str, error: str, cause: str) -> None:
+        _told(self._client.send_task_failure, taskToken=token, error=error, cause=cause)
+
+
+class Claims:
+    """The claim function, on behalf of one workspace."""
+
+    def __init__(self, client: Any, function_name: str, workspace: Workspace) -> None:
+        self._client = client
+        self._function_name = function_name
+        self._workspace = workspace
+
+    def acquire(self, thread_id: str, message_id: str, owner: str, ttl: int) -> dict[str, Any]:
+        """The function's answer: a claim, or who holds the workspace."""
+        return self._invoke(
+            "acquire", threadId=thread_id, messageId=message_id, owner=owner, ttlSeconds=ttl
+        )
+
+    def renew(self, claim_id: str, fence: int, ttl: int) -> int:
+        """Keep a claim; its new end in epoch seconds. Raises ClaimLostError."""
+        answer = self._invoke("renew", claimId=claim_id, fence=fence, ttlSeconds=ttl)
+        if not answer.get("renewed"):
+            raise ClaimLostError(claim_id, fence, str(answer.get("reason")))
+        return int(answer["expiresAt"])
+
+    def release(self, claim_id: str, fence: int, reason: str) -> None:
+        """Give a claim back; one that is gone already is no fault."""
+        self._invoke("release", claimId=claim_id, fence=fence, reason=reason)
+
+    def _invoke(self, operation: str, **fields: Any) -> dict[str, Any]:
+        event = {"operation": operation, "projectUserId": self._workspace.key, **fields}
+        response = self._client.invoke(
+            FunctionName=self._function_name,
+            InvocationType="RequestResponse",
+            Payload=json.dumps(event).encode(),
+        )
+        value = _object(response["Payload"].read())
+        if response.get("FunctionError"):
+            fault = value or {}
+            raise FunctionError(
+                str(fault.get("errorMessage") or "the claim function failed"),
+                error_type=fault.get("errorType"),
+            )
+        if value is None:
+            raise BadPayloadError("the claim function answered no JSON object")
+        return value
+
+
+def error_code(error: BaseException) -> str:
+    """AWS's code of an SDK error; empty for any other. Read without importing the SDK."""
+    response = getattr(error, "response", None)
+    details = response.get("Error") if isinstance(response, Mapping) else None
+    return str(details.get("Code", "")) if isinstance(details, Mapping) else ""
+
+
+def _told(call: Any, **parameters: str) -> None:
+    try:
+        call(**parameters)
+    except Exception as error:
+        code = error_code(error)
+        if code in _OVER:
+            raise TaskOverError(code) from error
+        raise
+
+
+def _object(text: str | bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
