@@ -32,13 +32,17 @@ INTERRUPTIONS_TABLE = os.environ["INTERRUPTIONS_TABLE"]
 
 KINDS = frozenset({"interruption", "timeout", "heartbeat_lost", "forced"})
 MAX_CAUSE_BYTES = 32 * 1024
+# A DynamoDB item nests 32 deep, and its numbers have 38 digits and end at 10^126.
+MAX_DEPTH = 30
+MAX_INTEGER = 10**38
+FLOATS = (1e-130, 1e125)
 
 telemetry = Telemetry("record-interruption")
 dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
 
 
 def parsed_cause(cause: Any) -> Any:
-    """A cause as JSON when it is that, as text otherwise; at most 32 KB of either."""
+    """A cause as JSON when it is that and can be stored, as text otherwise; at most 32 KB."""
     if cause is None:
         return None
     text = cause if isinstance(cause, str) else json.dumps(cause)
@@ -49,7 +53,23 @@ def parsed_cause(cause: Any) -> Any:
         json.dumps(parsed, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return text.encode(errors="replace").decode()
-    return parsed
+    return parsed if is_storable(parsed) else text
+
+
+def is_storable(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether a JSON value fits into an item as it is."""
+    match value:
+        case dict():
+            return depth > 0 and all(
+                name and is_storable(part, depth - 1) for name, part in value.items()
+            )
+        case list():
+            return depth > 0 and all(is_storable(part, depth - 1) for part in value)
+        case int():
+            return abs(value) < MAX_INTEGER
+        case float():
+            return value == 0 or FLOATS[0] <= abs(value) <= FLOATS[1]
+    return True
 
 
 def interruption_of(event: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -57,7 +77,7 @@ def interruption_of(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     workspace = workspace_of(event)
     message_id = checked_id(event, "messageId")
     kind = event.get("kind", "interruption")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValidationError("kind", f"one of {', '.join(sorted(KINDS))} is required")
     cause = parsed_cause(event.get("cause"))
     told = cause if isinstance(cause, dict) else {}

@@ -3,7 +3,7 @@
 Trigger: Step Functions. Input: `{projectUserId | projectId + userId, target: {claimId, fence,
 containerId?, threadId?, expiresAt?}, newThreadId, interruptingMessageId, reason?}`.
 Result: `{sent: true, interruptId, queueUrl, messageId}`, or `{sent: false, reason}` for a target
-that has expired, is of the same thread, or can't be addressed.
+that is `expired`, of the `same_thread`, or `unaddressable`: an older claim, its claimId null.
 Errors: ValidationError; InterruptQueueMissingError when the workspace has no queue and
 CREATE_QUEUES is off. An interrupt names the claim that it is for: no newer job obeys it.
 """
@@ -24,7 +24,7 @@ from jobplane_keys import (
     Workspace,
     checked_id,
     checked_number,
-    claim_state,
+    claim_expiry,
     interrupt_id,
     interrupt_queue_name,
     iso_time,
@@ -61,11 +61,11 @@ class Interrupt:
     """Stop this claim's job in favour of that message."""
 
     workspace: Workspace
-    target: Mapping[str, Any]
-    claim_id: str
-    fence: int
+    claim_id: str | None
+    fence: int | None
     container_id: str | None
     thread_id: str | None
+    expires_at: float | None
     new_thread_id: str
     interrupting_message_id: str
     reason: str
@@ -78,11 +78,13 @@ class Interrupt:
         reason = event.get("reason") or "another thread needs the workspace"
         if not isinstance(reason, str) or len(reason) > MAX_REASON:
             raise ValidationError("reason", f"at most {MAX_REASON} characters are allowed")
+        # The row of an older writer has neither, and check-active-job says so with nulls.
+        is_numbered = any(target.get(name, "") is not None for name in ("claimId", "fence"))
         return cls(
             workspace=workspace_of(event),
-            target=target,
-            claim_id=checked_id(target, "claimId"),
-            fence=checked_number(target, "fence", None, 0, MAX_FENCE),
+            claim_id=checked_id(target, "claimId") if is_numbered else None,
+            fence=checked_number(target, "fence", None, 0, MAX_FENCE) if is_numbered else None,
+            expires_at=expiry_of(target),
             container_id=optional_id(target, "containerId"),
             thread_id=optional_id(target, "threadId"),
             new_thread_id=checked_id(event, "newThreadId"),
@@ -91,18 +93,27 @@ class Interrupt:
         )
 
     @property
-    def id(self) -> str:
+    def id(self) -> str | None:
+        if self.claim_id is None:
+            return None
         return interrupt_id(self.claim_id, self.interrupting_message_id)
+
+
+def expiry_of(target: Mapping[str, Any]) -> float | None:
+    """When the target's claim ends, if its sender knows; ValidationError when that is no time."""
+    expiry = claim_expiry({"expiresAt": target.get("expiresAt")})
+    if expiry is None and target.get("expiresAt") is not None:
+        raise ValidationError("expiresAt", "epoch seconds are required")
+    return expiry
 
 
 def needless(interrupt: Interrupt, now: float) -> str | None:
     """Why an interrupt need not be sent, if so."""
     if interrupt.thread_id == interrupt.new_thread_id:
         return "same_thread"
-    ends = interrupt.target.get("expiresAt")
-    if ends is not None and not claim_state({"expiresAt": ends}, now).live:
+    if interrupt.expires_at is not None and interrupt.expires_at <= now:
         return "expired"
-    return None
+    return "unaddressable" if interrupt.claim_id is None else None
 
 
 def body_of(interrupt: Interrupt, now: float) -> dict[str, Any]:

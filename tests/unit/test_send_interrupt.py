@@ -1,0 +1,311 @@
+"""send-interrupt: whom it asks to stop, in which words, and when it leaves them alone."""
+
+import json
+from types import ModuleType
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from jobplane_keys import ValidationError, Workspace, interrupt_id, interrupt_queue_name
+from tests.unit.jobs_support import HOSTILE_IDS, NOW, WORKSPACE, Jobs, iso, queue_url
+from tests.unit.support import PREFIX, Context, Output, Stack
+
+QUEUE = interrupt_queue_name(PREFIX, Workspace("amelia", "scott"))
+TARGET = {
+    "claimId": "claim-1",
+    "fence": 1_795_000_000_001,
+    "containerId": "container-1",
+    "threadId": "thread-1",
+    "messageId": "message-1",
+    "expiresAt": int(NOW) + 60,
+}
+EVENT = {
+    "projectUserId": WORKSPACE,
+    "target": TARGET,
+    "newThreadId": "thread-2",
+    "interruptingMessageId": "message-2",
+}
+ID = interrupt_id("claim-1", "message-2")
+
+
+@pytest.fixture
+def jobs(stack: Stack) -> Jobs:
+    return Jobs(stack)
+
+
+def send(jobs: Jobs, **event: Any) -> dict[str, Any]:
+    return jobs.call("send-interrupt", **EVENT | event)
+
+
+def received(jobs: Jobs, queue: str = QUEUE) -> list[dict[str, Any]]:
+    """The messages of a queue, with their attributes."""
+    found: list[dict[str, Any]] = jobs.stack.sqs.receive_message(
+        QueueUrl=queue_url(queue), MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+    ).get("Messages", [])
+    return found
+
+
+def queues(jobs: Jobs) -> list[str]:
+    return [url.rpartition("/")[2] for url in jobs.stack.sqs.list_queues().get("QueueUrls", [])]
+
+
+def test_the_worker_is_asked_to_stop(jobs: Jobs) -> None:
+    """Body and attributes name the claim that is meant, and what it has to make room for."""
+    answer = send(jobs, reason="a mail came")
+
+    (message,) = received(jobs)
+    assert answer == {
+        "sent": True,
+        "interruptId": ID,
+        "queueUrl": queue_url(QUEUE),
+        "messageId": message["MessageId"],
+    }
+    assert json.loads(message["Body"]) == {
+        "type": "INTERRUPT",
+        "interruptId": ID,
+        "containerId": "container-1",
+        "target": {
+            "projectUserId": WORKSPACE,
+            "claimId": "claim-1",
+            "fence": 1_795_000_000_001,
+            "containerId": "container-1",
+            "threadId": "thread-1",
+        },
+        "newThreadId": "thread-2",
+        "interruptingMessageId": "message-2",
+        "timestamp": iso(0),
+        "reason": "a mail came",
+        "expiresAt": int(NOW) + 24 * 3600,
+    }
+    attributes = {
+        name: (value["DataType"], value["StringValue"])
+        for name, value in message["MessageAttributes"].items()
+    }
+    assert attributes == {
+        "type": ("String", "INTERRUPT"),
+        "projectUserId": ("String", WORKSPACE),
+        "containerId": ("String", "container-1"),
+        "targetClaimId": ("String", "claim-1"),
+        "fence": ("Number", "1795000000001"),
+    }
+
+
+def test_what_is_not_known_of_a_target_is_left_out(jobs: Jobs) -> None:
+    """Claim and fence are enough; SQS takes no empty attributes."""
+    assert send(jobs, target={"claimId": "claim-1", "fence": 7})["sent"] is True
+    (message,) = received(jobs)
+    assert json.loads(message["Body"])["containerId"] is None
+    assert "containerId" not in message["MessageAttributes"]
+    assert json.loads(message["Body"])["reason"] == "another thread needs the workspace"
+
+
+def test_the_same_interrupt_has_the_same_id(jobs: Jobs) -> None:
+    """Sent twice, it is one to whoever reads it; another message's or claim's is another."""
+    assert send(jobs)["interruptId"] == ID
+    jobs.clock.pass_(7)
+    assert send(jobs)["interruptId"] == ID
+    assert {json.loads(message["Body"])["interruptId"] for message in received(jobs)} == {ID}
+    assert send(jobs, interruptingMessageId="message-3")["interruptId"] != ID
+    assert send(jobs, target=TARGET | {"claimId": "claim-2"})["interruptId"] != ID
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"expiresAt": int(NOW)}, "expired"),
+        ({"expiresAt": NOW}, "expired"),
+        ({"expiresAt": NOW - 1}, "expired"),
+        ({"expiresAt": (NOW - 1) * 1000}, "expired"),
+        ({"threadId": "thread-2"}, "same_thread"),
+        ({"threadId": "thread-2", "expiresAt": NOW - 1}, "same_thread"),
+        ({"claimId": None, "fence": None}, "unaddressable"),
+        ({"claimId": None, "fence": None, "expiresAt": None}, "unaddressable"),
+    ],
+)
+def test_nobody_is_asked_in_vain(jobs: Jobs, change: dict[str, Any], reason: str) -> None:
+    """A target that has ended, is of the thread itself, or has no claim: no message, no queue."""
+    target = TARGET | change
+    named = None if target["claimId"] is None else ID
+    assert send(jobs, target=target) == {"sent": False, "reason": reason, "interruptId": named}
+    assert QUEUE not in queues(jobs)
+
+
+@pytest.mark.parametrize(
+    "expires_at", [None, NOW + 1, int(NOW) + 1, (NOW + 1) * 1000, int(NOW + 1) * 1000]
+)
+def test_a_target_that_lives_is_asked(jobs: Jobs, expires_at: Any) -> None:
+    """Up to its end, in seconds or milliseconds, or while nobody knows."""
+    assert send(jobs, target=TARGET | {"expiresAt": expires_at})["sent"] is True
+
+
+def test_what_a_check_answers_can_be_interrupted(jobs: Jobs) -> None:
+    """The active job of check-active-job is a target as it stands."""
+    claim = jobs.acquire()
+    found = jobs.call("check-active-job", projectUserId=WORKSPACE, threadId="thread-2")
+    assert send(jobs, target=found["activeJob"])["sent"] is True
+    refusal = jobs.acquire(threadId="thread-2", messageId="message-2")
+    assert send(jobs, target=refusal["holder"])["interruptId"] == interrupt_id(
+        claim["claimId"], "message-2"
+    )
+
+
+def test_a_missing_queue_is_made(jobs: Jobs) -> None:
+    """With CREATE_QUEUES the first interrupt of a workspace makes its queue."""
+    assert send(jobs)["sent"] is True
+    attributes = jobs.stack.sqs.get_queue_attributes(
+        QueueUrl=queue_url(QUEUE), AttributeNames=["All"]
+    )["Attributes"]
+    assert attributes["VisibilityTimeout"] == "60"
+    assert attributes["MessageRetentionPeriod"] == "86400"
+    assert len(QUEUE) <= 80
+
+
+def test_a_queue_that_is_there_is_not_made_again(jobs: Jobs) -> None:
+    """The second interrupt is one SendMessage."""
+    send(jobs)
+    calls = jobs.stack.calls(jobs.function("send-interrupt").sqs)
+    send(jobs)
+    assert calls.counts() == {"SendMessage": 1}
+
+
+@pytest.mark.parametrize("setting", [None, "", "false", "no"])
+def test_without_leave_a_missing_queue_is_an_error(jobs: Jobs, setting: str | None) -> None:
+    """Unless CREATE_QUEUES is true, the flow is told by the error's name."""
+    module = jobs.function("send-interrupt", CREATE_QUEUES=setting)
+    with pytest.raises(module.InterruptQueueMissingError, match=QUEUE) as missing:
+        module.handler(dict(EVENT), Context())
+    assert missing.value.queue_name == QUEUE
+    assert isinstance(missing.value.__cause__, ClientError)
+    assert type(missing.value).__name__ == "InterruptQueueMissingError"
+    assert QUEUE not in queues(jobs)
+
+
+def test_without_leave_an_existing_queue_is_used(jobs: Jobs) -> None:
+    """Somebody else made it, and it serves."""
+    jobs.stack.sqs.create_queue(QueueName=QUEUE)
+    module = jobs.function("send-interrupt", CREATE_QUEUES="")
+    assert module.handler(dict(EVENT), Context())["sent"] is True
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "RequestThrottled", "InternalError"])
+def test_other_faults_of_the_queue_pass(jobs: Jobs, code: str) -> None:
+    """They are neither a missing queue nor a reason to make one."""
+    module = jobs.function("send-interrupt")
+    jobs.stack.fail(module.sqs, "SendMessage", code)
+    with pytest.raises(ClientError) as raised:
+        send(jobs)
+    assert raised.value.response["Error"]["Code"] == code
+    assert QUEUE not in queues(jobs)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "account", "base"),
+    [
+        ("", "123456789012", "https://sqs.eu-west-1.amazonaws.com/123456789012/"),
+        (None, "123456789012", "https://sqs.eu-west-1.amazonaws.com/123456789012/"),
+        ("http://127.0.0.1:4566", "000000000000", "http://127.0.0.1:4566/000000000000/"),
+    ],
+)
+def test_the_queue_is_where_the_stage_is(
+    jobs: Jobs, endpoint: str | None, account: str, base: str
+) -> None:
+    """By region and account on AWS, by SQS_ENDPOINT on a local stage."""
+    module = jobs.function("send-interrupt", SQS_ENDPOINT=endpoint, ACCOUNT_ID=account)
+    sent = capture(jobs, module)
+    answer = module.handler(dict(EVENT), Context())
+    assert answer["queueUrl"] == sent[0]["QueueUrl"] == base + QUEUE
+
+
+def capture(jobs: Jobs, module: ModuleType) -> list[dict[str, Any]]:
+    """What the function sends from now on; SQS is not asked."""
+    sent: list[dict[str, Any]] = []
+
+    def send_message(**message: Any) -> dict[str, str]:
+        sent.append(message)
+        return {"MessageId": "m"}
+
+    jobs.stack.monkeypatch.setattr(module.sqs, "send_message", send_message)
+    return sent
+
+
+def test_workspaces_have_queues_of_their_own(jobs: Jobs) -> None:
+    """Names that would read alike are told apart."""
+    one = send(jobs, projectUserId="a-b#c")["queueUrl"]
+    other = send(jobs, projectUserId=None, projectId="a", userId="b-c")["queueUrl"]
+    assert one != other
+    assert one.startswith(queue_url(f"{PREFIX}interrupts-a-b-c-"))
+
+
+@pytest.mark.parametrize("value", HOSTILE_IDS)
+@pytest.mark.parametrize("field", ["newThreadId", "interruptingMessageId"])
+def test_hostile_ids_are_refused_by_name(jobs: Jobs, field: str, value: Any) -> None:
+    """What is no id is a ValidationError that names it."""
+    with pytest.raises(ValidationError) as refused:
+        send(jobs, **{field: value})
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"claimId": "a#b"}, "claimId"),
+        ({"claimId": None}, "claimId"),
+        ({"fence": None}, "fence"),
+        ({"fence": "7"}, "fence"),
+        ({"fence": 1.5}, "fence"),
+        ({"containerId": "a/b"}, "containerId"),
+        ({"threadId": ""}, "threadId"),
+        ({"expiresAt": "soon"}, "expiresAt"),
+        ({"expiresAt": True}, "expiresAt"),
+    ],
+)
+def test_a_malformed_target_is_refused_by_name(
+    jobs: Jobs, change: dict[str, Any], field: str
+) -> None:
+    """Every field of the target is checked; half a claim is none."""
+    with pytest.raises(ValidationError) as refused:
+        send(jobs, target=TARGET | change)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"target": None}, "target"),
+        ({"target": "claim-1"}, "target"),
+        ({"target": {}}, "claimId"),
+        ({"target": {"claimId": "claim-1"}}, "fence"),
+        ({"reason": "x" * 1025}, "reason"),
+        ({"reason": ["why"]}, "reason"),
+        ({"projectUserId": "amelia"}, "projectUserId"),
+        ({"projectId": "other"}, "projectId"),
+    ],
+)
+def test_malformed_input_is_refused_by_name(jobs: Jobs, change: dict[str, Any], field: str) -> None:
+    """Each field says what is wrong with it, and nothing is sent."""
+    with pytest.raises(ValidationError) as refused:
+        send(jobs, **change)
+    assert refused.value.field == field
+    assert QUEUE not in queues(jobs)
+
+
+@pytest.mark.parametrize("variable", ["ACCOUNT_ID"])
+def test_a_missing_variable_stops_the_container(jobs: Jobs, variable: str) -> None:
+    """The error says which one."""
+    with pytest.raises(KeyError, match=variable):
+        jobs.function("send-interrupt", **{variable: None})
+
+
+def test_interrupts_are_counted_and_logged(jobs: Jobs, output: Output) -> None:
+    """One that was sent, and one that was not needed, which is not counted."""
+    send(jobs)
+    send(jobs, target=TARGET | {"expiresAt": 1})
+    assert len(output.metric("InterruptSent")) == 1
+    (line,) = output.logged("interrupt sent")
+    assert (line["project_user_id"], line["claim_id"], line["interrupt_id"]) == (
+        WORKSPACE,
+        "claim-1",
+        ID,
+    )
+    assert output.logged("interrupt not needed")[0]["reason"] == "expired"
