@@ -61,22 +61,17 @@ class Template:
 
     @cached_property
     def _declared(self) -> dict[str, Any]:
+        """The resources as written: a kind that no function needs in process stays unread."""
         declared: dict[str, Any] = {}
         for path in self.workspace.resources:
             declared |= read_yaml(path).get("Resources") or {}
-        return {logical: self._filled(resource) for logical, resource in declared.items()}
-
-    @cached_property
-    def resources(self) -> dict[str, Any]:
-        """Resources of resources/*.yml by logical id, references resolved."""
-        resolved: dict[str, Any] = self.resolve(self._declared)
-        return resolved
+        return declared
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Properties of all resources of a type, by logical id."""
+        """Properties of all resources of a type, by logical id, references resolved."""
         return {
-            logical: resource.get("Properties", {})
-            for logical, resource in self.resources.items()
+            logical: self.resolve(self._filled(resource.get("Properties", {})))
+            for logical, resource in self._declared.items()
             if resource["Type"] == kind
         }
 
@@ -208,8 +203,8 @@ class Template:
         kind = self._kind(logical)
         if logical in self._declared:
             properties = self._declared[logical].get("Properties", {})
-            named = self.resolve(properties.get(NAMED_BY.get(kind, ""), logical))
-            return str(named)
+            named = self._filled(properties.get(NAMED_BY.get(kind, ""), logical))
+            return str(self.resolve(named))
         words = re.sub(r"(LambdaFunction|Role)$", "", logical).replace("Dash", "-")
         kebab = re.sub(r"(?<=[a-z])-?(?=[A-Z])", "-", words).lower()
         return f"jobplane-{self.stage}-{kebab}"
