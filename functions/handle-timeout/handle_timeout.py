@@ -1,10 +1,11 @@
 """Cleans up after a job that timed out: record, release, dead letter, in that order.
 
 Triggers: Step Functions; the rule on executions that ended as FAILED, TIMED_OUT or ABORTED, which
-finds what an execution left behind by its ARN.
+finds by its ARN what an execution left behind: a clean-up that broke off, a claim.
 Input: `{projectUserId | projectId + userId, messageId, threadId?, claimId?, fence?, kind, error?,
 cause?, executionArn?}`, or the rule's event.
-Result: `{released, superseded, recorded, duplicate, dlqMessageId}`. Errors: ValidationError.
+Result: `{released, superseded, recorded, duplicate, recordId, dlqMessageId}`.
+Errors: ValidationError.
 Each step may be the last of a run and is repeated safely: the record is put if absent, the release
 is conditional on claim and fence, the dead letter has a fixed deduplication id.
 A newer claim is left alone; the record and the dead letter are made all the same.
@@ -13,7 +14,7 @@ A newer claim is left alone; the record and the dead letter are made all the sam
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,14 @@ KIND_OF_STATUS = {"TIMED_OUT": "timeout", "FAILED": "forced", "ABORTED": "forced
 MAX_CAUSE = 4096
 MAX_FENCE = 2**53
 DLQ_RETENTION_SECONDS = 14 * 24 * 3600
+NOTHING: dict[str, Any] = {
+    "released": False,
+    "superseded": False,
+    "recorded": False,
+    "duplicate": False,
+    "recordId": None,
+    "dlqMessageId": None,
+}
 
 telemetry = Telemetry("handle-timeout")
 session = botocore.session.get_session()
@@ -73,7 +82,7 @@ class Timeout:
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> "Timeout":
         kind = event.get("kind")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ValidationError("kind", f"one of {', '.join(sorted(KINDS))} is required")
         claim_id = optional_id(event, "claimId")
         return cls(
@@ -86,6 +95,20 @@ class Timeout:
             error=trimmed(event.get("error")),
             cause=trimmed(event.get("cause")),
             execution_arn=trimmed(event.get("executionArn")),
+        )
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "Timeout":
+        return cls(
+            workspace=workspace_of({"projectUserId": record["projectUserId"]}),
+            message_id=record["messageId"],
+            thread_id=record.get("threadId"),
+            claim_id=record.get("interruptedClaimId"),
+            fence=record.get("fence"),
+            kind=record["kind"],
+            error=record.get("error"),
+            cause=record.get("cause"),
+            execution_arn=record["executionArn"],
         )
 
     @property
@@ -113,26 +136,31 @@ def is_status_change(event: Mapping[str, Any]) -> bool:
     return event.get("detail-type") == "Step Functions Execution Status Change"
 
 
-def left_behind(event: Mapping[str, Any]) -> Timeout | None:
-    """What an ended execution still holds; None when it holds nothing."""
+def left_behind(event: Mapping[str, Any]) -> Iterator[Timeout]:
+    """What an ended execution has begun to clean up, and then what it still holds."""
     detail = event["detail"]
+    if detail["status"] not in KIND_OF_STATUS:
+        return
     try:
         given = json.loads(detail["input"])
         workspace = workspace_of(given)
         message_id = checked_id(given, "messageId")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         telemetry.warning("execution had no usable input", cause=str(error))
-        return None
+        return
+    for record in unfinished(message_id, detail["executionArn"]):
+        yield Timeout.of_record(record)
+    # Read after the records were settled: what they released is no longer held.
     row = active_job(workspace)
     if row.get("owner") != detail["executionArn"] or row.get("state") != "held":
-        return None
-    return Timeout(
+        return
+    yield Timeout(
         workspace=workspace,
         message_id=message_id,
         thread_id=row.get("threadId"),
         claim_id=row["claimId"],
         fence=row["fence"],
-        kind=KIND_OF_STATUS.get(detail["status"], "forced"),
+        kind=KIND_OF_STATUS[detail["status"]],
         error=trimmed(detail.get("error") or detail["status"]),
         cause=trimmed(detail.get("cause")),
         execution_arn=detail["executionArn"],
@@ -167,12 +195,25 @@ def active_job(workspace: Workspace) -> dict[str, Any]:
     return from_item(found.get("Item", {}))
 
 
+def unfinished(message_id: str, execution_arn: str) -> list[dict[str, Any]]:
+    """The records of an execution whose dead letter is not known to be sent."""
+    pages = dynamodb.get_paginator("query").paginate(
+        TableName=INTERRUPTIONS_TABLE,
+        ConsistentRead=True,
+        KeyConditionExpression="messageId = :message",
+        FilterExpression="executionArn = :execution AND attribute_not_exists(dlqMessageId)",
+        ExpressionAttributeValues=to_item({":message": message_id, ":execution": execution_arn}),
+    )
+    return [from_item(item) for page in pages for item in page["Items"]]
+
+
 def put_record(timeout: Timeout, now: float) -> tuple[dict[str, Any], bool]:
     """The record, and whether this run made it."""
     record = timeout.record_key | {
         "projectUserId": timeout.workspace.key,
         "kind": timeout.kind,
         "interruptedClaimId": timeout.claim_id,
+        "fence": timeout.fence,
         "threadId": timeout.thread_id,
         "executionArn": timeout.execution_arn,
         "error": timeout.error,
@@ -285,15 +326,15 @@ def settle(timeout: Timeout, now: float) -> dict[str, Any]:
 
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    timeout = left_behind(event) if is_status_change(event) else Timeout.of(event)
-    if timeout is None:
+    answer = NOTHING
+    for timeout in left_behind(event) if is_status_change(event) else [Timeout.of(event)]:
+        telemetry.bind(
+            project_user_id=timeout.workspace.key,
+            message_id=timeout.message_id,
+            claim_id=timeout.claim_id,
+        )
+        answer = settle(timeout, time.time())
+        telemetry.warning("job timed out", kind=timeout.kind, superseded=answer["superseded"])
+    if answer is NOTHING:
         telemetry.info("execution left nothing behind")
-        return {"released": False, "superseded": False, "recorded": False, "dlqMessageId": None}
-    telemetry.bind(
-        project_user_id=timeout.workspace.key,
-        message_id=timeout.message_id,
-        claim_id=timeout.claim_id,
-    )
-    answer = settle(timeout, time.time())
-    telemetry.warning("job timed out", kind=timeout.kind, superseded=answer["superseded"])
     return answer
