@@ -1,0 +1,1138 @@
+"""JobWorker: one job after the other, each with its heartbeats, its claim and its one end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jobplane_client import (
+    Interrupt,
+    Job,
+    JobEnd,
+    JobInterrupted,
+    JobWorker,
+    QueueMissingError,
+)
+from jobplane_client._runs import MAX_CAUSE, preemption_json
+from jobplane_client._worker_calls import INPUT_QUEUE, INTERRUPT_QUEUE
+from jobplane_keys import ValidationError
+from tests.unit.worker_fakes import INPUT, INTERRUPTS, Stand, refused, until
+
+Handler = Callable[[Job], Any]
+
+
+@pytest.fixture
+def stand() -> Stand:
+    return Stand()
+
+
+def worker_of(stand: Stand, handler: Handler, **options: Any) -> JobWorker:
+    return JobWorker("amelia", "scott", handler, **(stand.clients() | options))
+
+
+def run_once(stand: Stand, handler: Handler, **options: Any) -> JobEnd | None:
+    """Let a worker run one job."""
+    return stand.finish(stand.start(worker_of(stand, handler, **options).run_once))
+
+
+class Gate:
+    """A handler that waits to be let go, and heeds nothing else."""
+
+    def __init__(self, result: Any = "done") -> None:
+        self.entered = threading.Event()
+        self.leave = threading.Event()
+        self.result = result
+        self.job: Job | None = None
+
+    def __call__(self, job: Job) -> Any:
+        self.job = job
+        self.entered.set()
+        assert self.leave.wait(30)
+        return self.result
+
+    def inside(self) -> Job:
+        assert self.entered.wait(20)
+        assert self.job is not None
+        return self.job
+
+
+def obedient(job: Job) -> str:
+    """A handler that works until it is told to stop."""
+    job.partial({"steps": 3})
+    while not job.wait(1):
+        pass
+    job.check()
+    return "never"
+
+
+# What a job is, and how it ends
+
+
+def test_handler_gets_the_job(stand: Stand) -> None:
+    """All that the flow sent is there, the fence as well."""
+    seen: list[Job] = []
+    body = stand.order(attachments=[{"bucket": "b", "key": "k", "size": 1, "ok": True}])
+    assert run_once(stand, seen.append) is JobEnd.COMPLETED
+    (job,) = seen
+    assert (job.instruction, job.message_id, job.thread_id) == ("do m1", "m1", "t1")
+    assert job.attachments == body["attachments"]
+    assert job.project_user_id == "amelia#scott"
+    assert (job.claim_id, job.fence) == (body["claimId"], body["fence"])
+    assert (job.container_id, job.expires_at) == (body["containerId"], body["expiresAt"])
+    assert not job.cancelled
+
+
+def test_numbers_of_step_functions(stand: Stand) -> None:
+    """Whole numbers may be written as 60.0."""
+    fences: list[int] = []
+    stand.order(fence=1.0, heartbeatSeconds=90.0, claimTtlSeconds=3600.0)
+    assert run_once(stand, lambda job: fences.append(job.fence)) is JobEnd.COMPLETED
+    assert fences == [1]
+
+
+def test_result_is_reported_once(stand: Stand) -> None:
+    """A result is the task's success, then the message is deleted; the flow frees the claim."""
+    stand.order()
+    assert run_once(stand, lambda job: {"text": "é", "n": 1}) is JobEnd.COMPLETED
+    assert stand.tasks.outputs == [{"text": "é", "n": 1}]
+    assert len(stand.tasks.ends) == 1
+    assert stand.sqs.left(INPUT) == []
+    assert stand.claims.released == []
+
+
+def test_nothing_to_do(stand: Stand) -> None:
+    """Without a message a look ends after `poll_seconds`."""
+    assert run_once(stand, Gate()) is None
+    assert 10 <= stand.clock.monotonic() <= 12
+
+
+def test_failure_is_told_by_class_and_message(stand: Stand) -> None:
+    """No stack of the handler's code leaves the container."""
+
+    def handler(job: Job) -> None:
+        raise LookupError("no such page")
+
+    stand.order()
+    assert run_once(stand, handler) is JobEnd.FAILED
+    assert stand.tasks.failures == [("LookupError", "no such page")]
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_failure_with_stack(stand: Stand) -> None:
+    """The stack is told when it is asked for."""
+
+    def handler(job: Job) -> None:
+        raise LookupError("no such page")
+
+    stand.order()
+    run_once(stand, handler, tracebacks=True)
+    ((_, cause),) = stand.tasks.failures
+    assert cause.startswith("Traceback")
+    assert cause.endswith("LookupError: no such page\n")
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "start"),
+    [
+        (ValueError("ü" * 40_000), "ValueError", "üü"),
+        (type("E" * 300, (Exception,), {})("m"), "E" * 256, "m"),
+        (ValueError(), "ValueError", "ValueError"),
+        (Unspeakable(), "Unspeakable", "Unspeakable"),
+        (ValueError("\ud800"), "ValueError", "?"),
+        (SystemExit(3), "SystemExit", "3"),
+    ],
+)
+def test_failures_fit(stand: Stand, error: BaseException, name: str, start: str) -> None:
+    """Whatever a handler raises is told within the limits of Step Functions."""
+
+    def handler(job: Job) -> None:
+        raise error
+
+    stand.order()
+    assert run_once(stand, handler) is JobEnd.FAILED
+    ((told, cause),) = stand.tasks.failures
+    assert told == name
+    assert cause.startswith(start)
+    assert len(cause.encode()) <= MAX_CAUSE
+
+
+@pytest.mark.parametrize(
+    ("result", "name"),
+    [
+        (object(), "ResultNotJsonError"),
+        (float("nan"), "ResultNotJsonError"),
+        ("x" * (256 * 1024 - 1), "ResultTooLargeError"),
+        ("ü" * (128 * 1024), "ResultTooLargeError"),
+    ],
+)
+def test_unfit_result_is_a_failure(stand: Stand, result: Any, name: str) -> None:
+    """A result that Step Functions can't take is a failure that says so."""
+    stand.order()
+    assert run_once(stand, lambda job: result) is JobEnd.FAILED
+    ((told, cause),) = stand.tasks.failures
+    assert told == name
+    assert "the result" in cause
+
+
+def test_largest_result(stand: Stand) -> None:
+    """256 KB of JSON are a result."""
+    stand.order()
+    assert run_once(stand, lambda job: "x" * (256 * 1024 - 2)) is JobEnd.COMPLETED
+
+
+# Heartbeats, the claim, the message
+
+
+@pytest.mark.parametrize(("window", "period"), [(90, 30), (30, 10), (6000, 30)])
+def test_heartbeats(stand: Stand, window: int, period: int) -> None:
+    """One at once, then every 30 s, or a third of the window when that is less; none at the end."""
+    gate = Gate()
+    stand.order(heartbeatSeconds=window)
+    ended = stand.start(worker_of(stand, gate).run_once)
+    gate.inside()
+    until(lambda: stand.clock.has_waiting(stand.threads[-1]), "the worker waits")
+    stand.pass_time(95)
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+    expected = [float(at) for at in range(0, 95, period)]
+    assert stand.tasks.beats[: len(expected)] == expected
+    beaten = len(stand.tasks.beats)
+    stand.pass_time(100)
+    assert len(stand.tasks.beats) == beaten
+
+
+def test_claim_is_renewed(stand: Stand) -> None:
+    """At once and every third of its time to live, so that the job may outlive it."""
+    gate = Gate()
+    body = stand.order(ttl=60)
+    ended = stand.start(worker_of(stand, gate).run_once)
+    job = gate.inside()
+    stand.pass_time(130)
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+    renewals = stand.claims.of("renew")
+    assert [call["at"] for call in renewals[:7]] == [0, 20, 40, 60, 80, 100, 120]
+    assert renewals[0]["ttlSeconds"] == 60
+    assert (renewals[0]["claimId"], renewals[0]["fence"]) == (body["claimId"], body["fence"])
+    assert job.expires_at >= body["expiresAt"] + 120
+
+
+def test_message_stays_invisible(stand: Stand) -> None:
+    """However long the job runs, no other worker sees its message."""
+    gate = Gate()
+    stand.order()
+    ended = stand.start(worker_of(stand, gate).run_once)
+    gate.inside()
+    stand.pass_time(500)
+    (message,) = stand.sqs.left(INPUT)
+    assert message.receives == 1
+    assert message.visible_at > stand.clock.monotonic()
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+
+
+def test_transient_faults_do_no_harm(stand: Stand) -> None:
+    """Heartbeat, renewal and extension are tried again, soon; the job goes on."""
+    gate = Gate()
+    stand.order(ttl=90)
+    ended = stand.start(worker_of(stand, gate).run_once)
+    gate.inside()
+    stand.tasks.faults["heartbeat"] = [refused("ThrottlingException"), OSError("no route")]
+    stand.claims.faults["renew"] = [
+        refused("TooManyRequestsException"),
+        {"errorType": "Sandbox.Timedout", "errorMessage": "timed out"},
+    ]
+    stand.sqs.faults["visibility"] = [refused("InternalError")]
+    stand.pass_time(60)
+    assert stand.tasks.beats[:2] == [0, 36]
+    assert [call["at"] for call in stand.claims.of("renew")][:4] == [0, 30, 32, 36]
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+    assert not gate.inside().cancelled
+
+
+def test_own_message_delivered_again(stand: Stand) -> None:
+    """When its visibility ran out unnoticed, the message is recognised, and deleted at the end."""
+    gate = Gate()
+    stand.order()
+    ended = stand.start(worker_of(stand, gate).run_once)
+    gate.inside()
+    (message,) = stand.sqs.left(INPUT)
+    message.visible_at = 0.0
+    until(lambda: message.receives == 2, "it is received again")
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+    assert stand.sqs.left(INPUT) == []
+    assert len(stand.tasks.ends) == 1
+
+
+# Late callbacks
+
+
+@pytest.mark.parametrize("state", ["timed out", "unknown"])
+def test_job_that_is_over_is_not_run(stand: Stand, state: str) -> None:
+    """The first heartbeat tells; the message goes without a handler having seen it."""
+    body = stand.order()
+    stand.tasks.open.clear()
+    if state == "timed out":
+        stand.tasks.time_out(body["taskToken"])
+    assert run_once(stand, Gate()) is None
+    assert stand.sqs.left(INPUT) == []
+    assert stand.tasks.ends == []
+
+
+def test_message_waits_for_its_first_heartbeat(stand: Stand) -> None:
+    """While the token can't be tried, the job is neither run nor lost."""
+    stand.order()
+    stand.tasks.faults["heartbeat"] = [refused("ThrottlingException")]
+    assert run_once(stand, Gate()) is None
+    (message,) = stand.sqs.left(INPUT)
+    assert message.receives == 1
+    assert run_once(stand, lambda job: 1) is JobEnd.COMPLETED
+
+
+@pytest.mark.parametrize("code", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
+def test_execution_ends_under_the_job(stand: Stand, code: str) -> None:
+    """The handler is told `lost`; nothing is reported; the message goes."""
+    stand.order()
+    seen: list[Job] = []
+
+    def handler(job: Job) -> None:
+        seen.append(job)
+        stand.tasks.faults["heartbeat"] = [refused(code)]
+        obedient(job)
+
+    assert run_once(stand, handler) is JobEnd.LOST
+    assert (seen[0].cancelled.reason, seen[0].cancelled.detail) == ("lost", code)
+    assert stand.tasks.ends == []
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_result_that_comes_too_late(stand: Stand) -> None:
+    """A callback that the execution did not wait for is not repeated."""
+    body = stand.order()
+    tries: list[str] = []
+
+    def handler(job: Job) -> str:
+        tries.append(job.message_id)
+        stand.tasks.time_out(body["taskToken"])
+        return "late"
+
+    assert run_once(stand, handler) is JobEnd.LOST
+    assert stand.tasks.ends == []
+    assert stand.sqs.left(INPUT) == []
+    assert tries == ["m1"]
+
+
+@pytest.mark.parametrize("reason", ["superseded", "expired"])
+def test_claim_is_gone_under_the_job(stand: Stand, reason: str) -> None:
+    """The handler is told `lost`, the execution once that the claim is gone."""
+    stand.order(ttl=60)
+    seen: list[Job] = []
+
+    def handler(job: Job) -> None:
+        seen.append(job)
+        assert stand.claims.held is not None
+        if reason == "superseded":
+            stand.claims.held.claim_id = "another"
+        else:
+            stand.claims.held.expires_at = 0
+        obedient(job)
+
+    assert run_once(stand, handler) is JobEnd.LOST
+    assert (seen[0].cancelled.reason, seen[0].cancelled.detail) == ("lost", reason)
+    ((error, cause),) = stand.tasks.failures
+    assert error == "ClaimLostError"
+    assert cause == f"claim claim-1 with fence 1 is gone: {reason}"
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_claim_that_can_not_be_renewed_runs_out(stand: Stand) -> None:
+    """After its time to live without a renewal, anybody may have taken the workspace."""
+    stand.order(ttl=60)
+    stopped: list[float] = []
+
+    def handler(job: Job) -> None:
+        stand.claims.faults["renew"] = [OSError("no route")] * 100
+        job.cancelled.wait()
+        stopped.append(stand.clock.monotonic())
+        job.check()
+
+    assert run_once(stand, handler) is JobEnd.LOST
+    assert 60 <= stopped[0] <= 62
+    assert stand.tasks.failures[0][0] == "ClaimLostError"
+
+
+def test_claim_gone_before_the_start(stand: Stand) -> None:
+    """The job is not run, and its execution hears why."""
+    stand.order()
+    stand.claims.held = None
+    assert run_once(stand, Gate()) is None
+    assert stand.tasks.failures[0][0] == "ClaimLostError"
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_report_is_repeated_until_it_is_heard(stand: Stand) -> None:
+    """Faults between the worker and Step Functions do not lose a result; heartbeats go on."""
+    stand.order()
+    stand.tasks.faults["success"] = [OSError("reset")] * 7
+    assert run_once(stand, lambda job: 1) is JobEnd.COMPLETED
+    assert stand.tasks.outputs == [1]
+    assert stand.tasks.beats[:3] == [0, 30, 60]
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_report_that_came_through_unheard(stand: Stand) -> None:
+    """An answer that was lost: the second try finds the task ended, and that is its end."""
+    body = stand.order()
+
+    class Lost(OSError):
+        pass
+
+    def lose(*, taskToken: str, output: str) -> None:
+        del stand.tasks.send_task_success  # type: ignore[attr-defined]
+        stand.tasks.send_task_success(taskToken=taskToken, output=output)
+        raise Lost
+
+    stand.tasks.send_task_success = lose  # type: ignore[method-assign]
+    assert run_once(stand, lambda job: 1) is JobEnd.COMPLETED
+    assert [token for token, _, _ in stand.tasks.ends] == [body["taskToken"]]
+
+
+def test_report_that_is_never_heard(stand: Stand) -> None:
+    """The message stays, for a worker that can tell whether the execution still waits."""
+    stand.order()
+    stand.tasks.faults["success"] = [OSError("reset")] * 10
+    assert run_once(stand, lambda job: 1) is JobEnd.UNREPORTED
+    assert len(stand.sqs.left(INPUT)) == 1
+    assert stand.tasks.ends == []
+
+
+def test_result_that_step_functions_refuses(stand: Stand) -> None:
+    """It becomes a failure; the execution does not wait in vain."""
+    stand.order()
+    stand.tasks.faults["success"] = [refused("InvalidOutput")]
+    assert run_once(stand, lambda job: 1) is JobEnd.FAILED
+    assert stand.tasks.failures[0][0] == "ResultNotJsonError"
+
+
+def test_message_that_was_not_deleted(stand: Stand) -> None:
+    """It comes again, and is deleted without being run again."""
+    runs: list[str] = []
+    stand.order()
+    stand.sqs.faults["delete"] = [OSError("reset")] * 4
+    worker = worker_of(stand, lambda job: runs.append(job.message_id))
+    assert stand.finish(stand.start(worker.run_once)) is JobEnd.COMPLETED
+    (message,) = stand.sqs.left(INPUT)
+    message.visible_at = 0.0
+    assert stand.finish(stand.start(worker.run_once)) is None
+    assert stand.sqs.left(INPUT) == []
+    assert runs == ["m1"]
+
+
+# Interrupts
+
+
+def test_interrupt(stand: Stand) -> None:
+    """The handler gets the signal and stops; the flow is told PREEMPTED, with the partial work."""
+    body = stand.order()
+    ended = stand.start(worker_of(stand, obedient).run_once)
+    until(lambda: stand.tasks.beats, "the job runs")
+    stand.interrupt(body)
+    assert stand.finish(ended) is JobEnd.INTERRUPTED
+    ((error, cause),) = stand.tasks.failures
+    assert error == "PREEMPTED"
+    assert json.loads(cause) == {
+        "interruptId": "i-claim-1-m9",
+        "interruptingMessageId": "m9",
+        "newThreadId": "t9",
+        "partial": {"steps": 3},
+    }
+    assert stand.sqs.left(INPUT) == []
+    assert stand.sqs.left(INTERRUPTS) == []
+
+
+def test_interrupt_that_came_before_the_start(stand: Stand) -> None:
+    """It waits in its queue, and the job hears of it as soon as it runs."""
+    stand.interrupt(stand.order())
+    assert run_once(stand, obedient) is JobEnd.INTERRUPTED
+
+
+def test_interrupt_is_told_in_full(stand: Stand) -> None:
+    """`job.cancelled` says why, and `check` raises what `except Exception` does not catch."""
+    seen: list[Any] = []
+
+    def handler(job: Job) -> None:
+        job.cancelled.wait()
+        try:
+            job.check()
+        except Exception:
+            seen.append("swallowed")
+        except JobInterrupted as interrupted:
+            seen.extend([interrupted.reason, job.cancelled.reason, job.cancelled.interrupt])
+            raise
+
+    stand.interrupt(stand.order())
+    assert run_once(stand, handler) is JobEnd.INTERRUPTED
+    reason = "another thread needs the workspace"
+    assert seen == ["interrupt", "interrupt", Interrupt("i-claim-1-m9", "m9", "t9", reason)]
+
+
+def test_return_after_the_signal_is_partial_work(stand: Stand) -> None:
+    """Nobody can tell a whole result from a half one then, so it is not taken for one."""
+    stand.interrupt(stand.order())
+
+    def handler(job: Job) -> list[int]:
+        job.cancelled.wait()
+        return [1, 2]
+
+    assert run_once(stand, handler) is JobEnd.INTERRUPTED
+    assert json.loads(stand.tasks.failures[0][1])["partial"] == [1, 2]
+
+
+def test_interrupt_for_another_claim_is_stale(stand: Stand) -> None:
+    """One for an older claim, or for this fence and another claim, stops nothing and goes."""
+    stand.claims.fence = 5
+    gate = Gate()
+    body = stand.order()
+    stand.interrupt({"claimId": "claim-5", "fence": 5})
+    stand.interrupt({"claimId": "claim-5", "fence": body["fence"]})
+    ended = stand.start(worker_of(stand, gate).run_once)
+    gate.inside()
+    until(lambda: not stand.sqs.left(INTERRUPTS), "the stale ones are deleted")
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+
+
+def test_interrupt_for_a_newer_claim_is_kept(stand: Stand) -> None:
+    """It is none of the running job's business, and there when its own job begins."""
+    gate = Gate()
+    stand.order()
+    interrupt = stand.interrupt({"claimId": "claim-2", "fence": 2})
+    worker = worker_of(stand, lambda job: gate(job) if job.fence == 1 else obedient(job))
+    first = stand.start(worker.run_once)
+    job = gate.inside()
+    until(lambda: interrupt.receives, "it is looked at")
+    stand.pass_time(100)
+    assert not job.cancelled
+    gate.leave.set()
+    assert stand.finish(first) is JobEnd.COMPLETED
+    assert stand.sqs.left(INTERRUPTS) == [interrupt]
+    stand.claims.held = None
+    stand.order("m2")
+    assert stand.finish(stand.start(worker.run_once)) is JobEnd.INTERRUPTED
+    assert stand.sqs.left(INTERRUPTS) == []
+
+
+def test_interrupt_sent_twice_acts_once(stand: Stand) -> None:
+    """The grace period does not begin again, and the next job hears nothing of it."""
+    gate = Gate()
+    body = stand.order()
+    given: list[float] = []
+    ended = stand.start(worker_of(stand, gate, on_grace_exceeded=lambda job: None).run_once)
+    job = gate.inside()
+    stand.interrupt(body)
+    until(job.cancelled.is_set, "it acts")
+    given.append(stand.clock.monotonic())
+    stand.pass_time(20)
+    stand.interrupt(body)
+    until(lambda: not stand.sqs.left(INTERRUPTS), "the second one goes")
+    stand.pass_time(10)
+    until(lambda: stand.tasks.ends, "the grace ends")
+    assert stand.clock.monotonic() - given[0] <= 31
+    stand.interrupt(body)
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.INTERRUPTED
+    assert len(stand.tasks.failures) == 1
+    stand.claims.held = None
+    stand.order("m2")
+    calm = Gate()
+    ended = stand.start(worker_of(stand, calm).run_once)
+    job = calm.inside()
+    until(lambda: not stand.sqs.left(INTERRUPTS), "the third one goes")
+    assert not job.cancelled
+    calm.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+
+
+@pytest.mark.parametrize(
+    "body", ["no json", "[]", {"type": "INTERRUPT"}, {"target": {"claimId": "c", "fence": "x"}}]
+)
+def test_malformed_interrupt_goes(stand: Stand, body: Any) -> None:
+    """It stops nothing and does not stay."""
+    gate = Gate()
+    stand.order()
+    stand.sqs.send(INTERRUPTS, body)
+    ended = stand.start(worker_of(stand, gate).run_once)
+    gate.inside()
+    until(lambda: not stand.sqs.left(INTERRUPTS), "it is deleted")
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+
+
+def test_heartbeats_go_on_through_the_grace(stand: Stand) -> None:
+    """The claim is the job's until its end is told."""
+    body = stand.order(heartbeatSeconds=15)
+    stand.interrupt(body)
+
+    def handler(job: Job) -> None:
+        job.cancelled.wait()
+        start = stand.clock.monotonic()
+        stand.clock.wait_for(lambda: stand.clock.monotonic() >= start + 22, None)
+
+    assert run_once(stand, handler) is JobEnd.INTERRUPTED
+    assert stand.tasks.beats[:5] == [0, 5, 10, 15, 20]
+
+
+def test_handler_that_ignores_its_grace(stand: Stand) -> None:
+    """PREEMPTED is told for it; nothing is renewed for it; it blocks the next job until it is
+    back, and what it returns then goes nowhere.
+    """
+    left_alone: list[Job] = []
+    gate = Gate()
+    body = stand.order()
+    next_job: list[str] = []
+    worker = worker_of(
+        stand,
+        lambda job: gate(job) if job.fence == 1 else next_job.append(job.message_id),
+        on_grace_exceeded=left_alone.append,
+    )
+    ended = stand.start(worker.run)
+    job = gate.inside()
+    job.partial("half")
+    stand.interrupt(body)
+    until(job.cancelled.is_set, "the signal")
+    stand.pass_time(31)
+    until(lambda: left_alone, "the grace is over")
+    assert json.loads(stand.tasks.failures[0][1])["partial"] == "half"
+    assert left_alone == [job]
+    stand.claims.held = None
+    stand.order("m2")
+    beats, renewals = len(stand.tasks.beats), len(stand.claims.of("renew"))
+    stand.pass_time(300)
+    assert (len(stand.tasks.beats), len(stand.claims.of("renew"))) == (beats, renewals)
+    assert next_job == []
+    gate.leave.set()
+    finishing = until(lambda: next_job or stand.clock.advance(1), "the next job runs")
+    assert finishing == ["m2"]
+    worker.stop()
+    stand.finish(ended)
+    assert len(stand.tasks.failures) == 1
+    assert len(stand.tasks.outputs) == 1
+
+
+def test_failing_grace_callback(stand: Stand) -> None:
+    """Its error is logged and does no harm."""
+
+    def fail(job: Job) -> None:
+        raise RuntimeError("no")
+
+    gate = Gate()
+    stand.interrupt(stand.order())
+    ended = stand.start(worker_of(stand, gate, on_grace_exceeded=fail, grace_seconds=5).run_once)
+    until(gate.inside().cancelled.is_set, "the signal")
+    stand.pass_time(6)
+    until(lambda: stand.tasks.failures, "PREEMPTED")
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.INTERRUPTED
+
+
+def test_end_and_interrupt_at_once(stand: Stand) -> None:
+    """Whichever comes first decides; the flow hears of one end."""
+    for number in range(30):
+        stand.claims.held = None
+        body = stand.order(f"m{number}")
+        start = threading.Barrier(2)
+
+        def handler(job: Job, start: threading.Barrier = start) -> str:
+            start.wait(20)
+            return "done"
+
+        ended = stand.start(worker_of(stand, handler).run_once)
+        start.wait(20)
+        stand.interrupt(body)
+        assert stand.finish(ended) in {JobEnd.COMPLETED, JobEnd.INTERRUPTED}
+        assert len(stand.tasks.ends) == number + 1
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_large_partial_work_is_cut() -> None:
+    """The ids are always there; the work is told as far as there is room."""
+    interrupt = Interrupt("i", "m", "t")
+    whole = json.loads(preemption_json(interrupt, {"text": "é" * 40_000}))
+    assert set(whole) == {"interruptId", "interruptingMessageId", "newThreadId", "partial"}
+    assert whole["partial"].startswith('{"text":"éé')
+    assert whole["partial"].endswith("...")
+    for partial in ({"text": '"' * 40_000}, object(), ["\x00" * 20_000]):
+        assert len(preemption_json(interrupt, partial).encode()) <= MAX_CAUSE
+
+
+def test_partial_work_is_json(stand: Stand) -> None:
+    """What JSON can't hold is refused where it is told, and what is told is kept as it was."""
+    kept: list[Any] = []
+
+    def handler(job: Job) -> None:
+        work = [1]
+        job.partial(work)
+        work.append(2)
+        with pytest.raises(TypeError):
+            job.partial(object())
+        with pytest.raises(ValueError):
+            job.partial(float("inf"))
+        kept.append(job.partial_work)
+
+    stand.order()
+    assert run_once(stand, handler) is JobEnd.COMPLETED
+    assert kept == [[1]]
+
+
+# Messages that should not be there
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "no json",
+        {"type": "JOB"},
+        {"type": "JOB", "projectUserId": "amelia#other"},
+        {"type": "PARCEL", "projectUserId": "amelia#scott"},
+        {"type": "FOLLOW_UP", "projectUserId": "amelia#scott", "messageId": "a/b"},
+    ],
+)
+def test_malformed_message_does_not_bar_the_way(stand: Stand, body: Any) -> None:
+    """It is deleted; the job behind it runs."""
+    worker = worker_of(stand, lambda job: 1)
+    stand.sqs.send(INPUT, body, "job")
+    stand.order()
+    assert stand.finish(stand.start(worker.run_once)) is None
+    assert stand.finish(stand.start(worker.run_once)) is JobEnd.COMPLETED
+
+
+def test_malformed_job_is_told(stand: Stand) -> None:
+    """With a token, its execution hears what is wrong."""
+    stand.order(fence="seven")
+    assert run_once(stand, Gate()) is None
+    ((error, cause),) = stand.tasks.failures
+    assert error == "MalformedMessageError"
+    assert cause.startswith("fence")
+    assert stand.sqs.left(INPUT) == []
+
+
+# Follow-ups
+
+
+def following(count: int, taken: list[str], then: Any = "done") -> Handler:
+    """A handler that asks for so many follow-ups, and once more to say they are dealt with."""
+
+    def handler(job: Job) -> Any:
+        while len(taken) < count and not job.wait(1):
+            taken.extend(each.message_id for each in job.follow_ups())
+        job.follow_ups()
+        return then
+
+    return handler
+
+
+@pytest.mark.parametrize("groups", ["one", "each its own"])
+def test_follow_ups_join(stand: Stand, groups: str) -> None:
+    """Messages of the job's thread reach its handler in order, and are gone at its end."""
+    taken: list[str] = []
+    stand.order()
+    ended = stand.start(worker_of(stand, following(3, taken)).run_once)
+    until(lambda: stand.tasks.beats, "the job runs")
+    for name in ("f1", "f2", "f3"):
+        stand.follow_up(name, group="follow-up" if groups == "one" else name)
+    assert stand.finish(ended) is JobEnd.COMPLETED
+    assert taken == ["f1", "f2", "f3"]
+    assert stand.sqs.left(INPUT) == []
+    assert stand.claims.of("acquire") == []
+
+
+def test_follow_up_not_asked_for_is_the_next_job(stand: Stand) -> None:
+    """It goes back when the job ends, and runs on a claim of its own, which is given back."""
+    gate = Gate()
+    ran: list[Job] = []
+
+    def handler(job: Job) -> Any:
+        ran.append(job)
+        return gate(job) if job.message_id == "m1" else None
+
+    worker = worker_of(stand, handler, worker_id="w1")
+    stand.order()
+    ended = stand.start(worker.run)
+    gate.inside()
+    message = stand.follow_up("f1")
+    until(lambda: message.receives, "it is in hand")
+    gate.leave.set()
+    until(lambda: stand.tasks.outputs, "the first job ends")
+    stand.claims.held = None
+    until(lambda: len(ran) == 2 or stand.clock.advance(1), "the second job runs")
+    worker.stop()
+    stand.finish(ended)
+    assert [(job.message_id, job.instruction) for job in ran] == [
+        ("m1", "do m1"),
+        ("f1", "also f1"),
+    ]
+    assert ran[1].fence == ran[0].fence + 1
+    assert stand.claims.of("acquire")[-1]["owner"] == "w1"
+    assert stand.claims.released == [(ran[1].claim_id, "completed")]
+    assert len(stand.tasks.ends) == 1
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_follow_up_waits_for_the_workspace(stand: Stand) -> None:
+    """While another thread holds it, the message stays in the queue, tried ever more rarely."""
+    held = stand.claims.acquire(
+        {"threadId": "t7", "messageId": "m7", "owner": "arn", "ttlSeconds": 3600}
+    )
+    assert held["claimed"]
+    message = stand.follow_up("f1")
+    ran: list[str] = []
+    worker = worker_of(stand, lambda job: ran.append(job.message_id))
+    ended = stand.start(worker.run)
+    until(lambda: len(stand.claims.of("acquire")) >= 9 or stand.clock.advance(1), "it is tried")
+    tries = [call["at"] for call in stand.claims.of("acquire")]
+    gaps = [round(later - earlier) for earlier, later in zip(tries, tries[1:], strict=False)]
+    assert gaps == sorted(gaps)
+    assert gaps[0] <= 2
+    assert gaps[-1] >= 90
+    assert stand.sqs.left(INPUT) == [message]
+    stand.claims.held = None
+    until(lambda: ran or stand.clock.advance(1), "it runs")
+    worker.stop()
+    stand.finish(ended)
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_waiting_follow_up_joins_the_next_job_of_its_thread(stand: Stand) -> None:
+    """It bars no job's way, and is there when its thread's job runs."""
+    stand.claims.acquire({"threadId": "t7", "messageId": "m7", "owner": "a", "ttlSeconds": 3600})
+    message = stand.follow_up("f1")
+    taken: list[str] = []
+    worker = worker_of(stand, following(1, taken))
+    ended = stand.start(worker.run)
+    until(lambda: message.receives, "it waits")
+    stand.claims.held = None
+    stand.order()
+    until(lambda: stand.tasks.outputs or stand.clock.advance(1), "the job ends")
+    worker.stop()
+    stand.finish(ended)
+    assert taken == ["f1"]
+    assert stand.claims.released == []
+
+
+def test_crashed_holder_does_not_live_on_by_being_asked(stand: Stand) -> None:
+    """A refused wish on the same thread keeps the holder's claim alive; at last it waits for
+    longer than that.
+    """
+    dead = {"threadId": "t1", "messageId": "f0", "owner": "crashed", "ttlSeconds": 60}
+    assert stand.claims.acquire(dead)["claimed"]
+    stand.follow_up("f0")
+    assert stand.finish(stand.start(lambda: follow_to_its_end(stand))) is True
+
+
+def follow_to_its_end(stand: Stand) -> bool:
+    worker = worker_of(stand, lambda job: worker.stop(), worker_id="w2")
+    worker.run()
+    return stand.sqs.left(INPUT) == []
+
+
+def test_other_threads_follow_up_waits_in_the_queue(stand: Stand) -> None:
+    """A job hears nothing of another thread."""
+    gate = Gate()
+    stand.order()
+    ended = stand.start(worker_of(stand, gate).run_once)
+    job = gate.inside()
+    message = stand.follow_up("f1", thread_id="t2")
+    until(lambda: message.receives, "it is looked at")
+    stand.pass_time(5)
+    assert job.follow_ups() == []
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+    assert stand.sqs.left(INPUT) == [message]
+
+
+def test_taken_follow_ups_come_back_when_the_job_is_lost(stand: Stand) -> None:
+    """Nobody has heard of what the lost job did with them."""
+    body = stand.order()
+    taken: list[str] = []
+
+    def handler(job: Job) -> None:
+        while not taken and not job.wait(1):
+            taken.extend(each.message_id for each in job.follow_ups())
+        stand.tasks.time_out(body["taskToken"])
+        job.cancelled.wait()
+
+    ended = stand.start(worker_of(stand, handler).run_once)
+    until(lambda: stand.tasks.beats, "the job runs")
+    message = stand.follow_up("f1")
+    assert stand.finish(ended) is JobEnd.LOST
+    assert taken == ["f1"]
+    assert stand.sqs.left(INPUT) == [message]
+    assert message.visible_at <= stand.clock.monotonic()
+
+
+def test_follow_up_delivered_again(stand: Stand) -> None:
+    """One in hand that SQS delivers again is not told twice, and goes at the end."""
+    gate = Gate()
+    stand.order()
+    ended = stand.start(worker_of(stand, gate).run_once)
+    job = gate.inside()
+    message = stand.follow_up("f1")
+    until(lambda: message.receives, "it is in hand")
+    message.visible_at = 0.0
+    until(lambda: message.receives == 2, "it comes again")
+    joined = until(job.follow_ups, "it joins")
+    assert [each.message_id for each in joined] == ["f1"]
+    assert job.follow_ups() == []
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_follow_up_job_is_interrupted(stand: Stand) -> None:
+    """It stops like any other, and makes room by giving its claim back."""
+    stand.follow_up("f1")
+    ended = stand.start(worker_of(stand, obedient).run_once)
+    until(lambda: stand.claims.held, "it runs")
+    stand.interrupt({"claimId": "claim-1", "fence": 1})
+    assert stand.finish(ended) is JobEnd.INTERRUPTED
+    assert stand.claims.released == [("claim-1", "preempted")]
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_follow_up_job_fails(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
+    """Its failure is logged; it is not tried for ever."""
+
+    def handler(job: Job) -> None:
+        raise LookupError("no such page")
+
+    stand.follow_up("f1")
+    assert run_once(stand, handler) is JobEnd.FAILED
+    assert "f1 failed: LookupError: no such page" in caplog.text
+    assert stand.claims.released == [("claim-1", "failed")]
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_follow_up_job_keeps_its_claim(stand: Stand) -> None:
+    """It is renewed for as long as the handler works."""
+    gate = Gate()
+    stand.follow_up("f1")
+    ended = stand.start(worker_of(stand, gate).run_once)
+    gate.inside()
+    stand.pass_time(200)
+    assert stand.claims.live() is not None
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+
+
+def test_job_for_a_newer_claim_ends_a_follow_up_job(stand: Stand) -> None:
+    """A JOB with a higher fence shows that the claim is gone; the follow-up runs again later."""
+    stand.follow_up("f1")
+    told: list[str | None] = []
+
+    def handler(job: Job) -> Any:
+        if job.message_id == "f1":
+            job.cancelled.wait()
+            told.append(job.cancelled.detail)
+        return job.message_id
+
+    worker = worker_of(stand, handler)
+    ended = stand.start(worker.run)
+    until(lambda: stand.claims.held, "the follow-up runs")
+    stand.claims.held = None
+    stand.order("m2", "t2")
+    until(lambda: stand.tasks.outputs or stand.clock.advance(1), "the newer job runs")
+    worker.stop()
+    stand.finish(ended)
+    assert told == ["superseded"]
+    assert stand.tasks.outputs == ["m2"]
+    assert [json.loads(each.body)["messageId"] for each in stand.sqs.left(INPUT)] == ["f1"]
+
+
+# The worker's own life
+
+
+def test_run_takes_one_job_after_the_other(stand: Stand) -> None:
+    """In order, never two at a time."""
+    inside: list[str] = []
+    most: list[int] = []
+
+    def handler(job: Job) -> str:
+        inside.append(job.message_id)
+        most.append(len(inside))
+        job.wait(3)
+        inside.remove(job.message_id)
+        return job.message_id
+
+    worker = worker_of(stand, handler)
+    ended = stand.start(worker.run)
+    for number in range(4):
+        stand.claims.held = None
+        stand.order(f"m{number}")
+        until(
+            lambda wanted=number: len(stand.tasks.ends) > wanted or stand.clock.advance(1),
+            "it is done",
+        )
+    worker.stop()
+    stand.finish(ended)
+    assert stand.tasks.outputs == ["m0", "m1", "m2", "m3"]
+    assert max(most) == 1
+
+
+def test_stop_lets_the_job_end(stand: Stand) -> None:
+    """The job goes on to its end; what comes after it stays in the queue."""
+    gate = Gate()
+    stand.order()
+    worker = worker_of(stand, gate)
+    ended = stand.start(worker.run)
+    job = gate.inside()
+    worker.stop()
+    stand.pass_time(100)
+    assert ended == []
+    assert not job.cancelled
+    message = stand.follow_up("f9", thread_id="t2")
+    gate.leave.set()
+    stand.finish(ended)
+    assert stand.tasks.outputs == ["done"]
+    assert stand.sqs.left(INPUT) == [message]
+
+
+def test_stop_with_cancel_ends_the_job(stand: Stand) -> None:
+    """The handler is told, and the execution at once, not after a lost heartbeat."""
+    stand.order()
+    reasons: list[Any] = []
+
+    def handler(job: Job) -> None:
+        job.cancelled.wait()
+        reasons.append(job.cancelled.reason)
+        job.check()
+
+    worker = worker_of(stand, handler)
+    ended = stand.start(worker.run)
+    until(lambda: stand.tasks.beats, "the job runs")
+    worker.stop(cancel=True)
+    stand.finish(ended)
+    assert reasons == ["stopping"]
+    assert stand.tasks.failures == [("WorkerStoppedError", "the worker stopped")]
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_stop_returns_a_follow_up(stand: Stand) -> None:
+    """A follow-up's job that had to stop is for the next worker."""
+    message = stand.follow_up("f1")
+    worker = worker_of(stand, obedient)
+    ended = stand.start(worker.run)
+    until(lambda: stand.claims.held, "it runs")
+    worker.stop(cancel=True)
+    stand.finish(ended)
+    assert stand.claims.released == [("claim-1", "stopped")]
+    assert stand.sqs.left(INPUT) == [message]
+
+
+def test_interrupt_outweighs_the_stop(stand: Stand) -> None:
+    """A worker that stops while its job is interrupted tells of the interrupt."""
+    gate = Gate()
+    body = stand.order()
+    worker = worker_of(stand, gate)
+    ended = stand.start(worker.run)
+    job = gate.inside()
+    worker.stop(cancel=True)
+    stand.interrupt(body)
+    until(lambda: job.cancelled.reason == "interrupt", "the interrupt is heard")
+    gate.leave.set()
+    stand.finish(ended)
+    assert stand.tasks.failures[0][0] == "PREEMPTED"
+
+
+def test_stop_does_not_wait_for_a_handler_past_its_grace(stand: Stand) -> None:
+    """Its end is told; the process may go."""
+    gate = Gate()
+    stand.order()
+    worker = worker_of(stand, gate)
+    ended = stand.start(worker.run)
+    gate.inside()
+    worker.stop(cancel=True)
+    stand.finish(ended)
+    assert stand.tasks.failures[0][0] == "WorkerStoppedError"
+    gate.leave.set()
+
+
+def test_sigterm(stand: Stand) -> None:
+    """The platform's wish to stop cancels the job; the former handler is put back."""
+    stand.order()
+    before = signal.getsignal(signal.SIGTERM)
+
+    def handler(job: Job) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        obedient(job)
+
+    mover = threading.Event()
+
+    def move() -> None:
+        while not mover.wait(0.002):
+            stand.clock.advance(1)
+
+    mover_thread = threading.Thread(target=move, daemon=True)
+    mover_thread.start()
+    worker_of(stand, handler).run(handle_sigterm=True)
+    mover.set()
+    mover_thread.join()
+    assert stand.tasks.failures[0][0] == "WorkerStoppedError"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_unreadable_queues_are_tried_again(stand: Stand) -> None:
+    """Faults of SQS delay, and end nothing."""
+    worker = worker_of(stand, obedient)
+    stand.sqs.faults[f"receive:{INPUT}"] = [OSError("reset")] * 3
+    stand.sqs.faults[f"receive:{INTERRUPTS}"] = [OSError("reset")] * 3
+    body = stand.order()
+    stand.interrupt(body)
+    ended = stand.start(worker.run)
+    until(lambda: stand.tasks.ends or stand.clock.advance(1), "the job ends")
+    worker.stop()
+    stand.finish(ended)
+    assert stand.tasks.failures[0][0] == "PREEMPTED"
+
+
+def test_queues_are_made(stand: Stand) -> None:
+    """With the very attributes that the flow and send-interrupt make them with."""
+    worker_of(stand, Gate())
+    assert stand.sqs.created == {INPUT: INPUT_QUEUE, INTERRUPTS: INTERRUPT_QUEUE}
+    worker_of(stand, Gate(), create_queues=False)
+
+
+def test_queues_are_not_made(stand: Stand) -> None:
+    """Told not to, the worker says which queue is missing."""
+    with pytest.raises(QueueMissingError) as caught:
+        worker_of(stand, Gate(), create_queues=False)
+    assert caught.value.queue_name == INPUT
+    assert stand.sqs.created == {}
+
+
+def test_hostile_ids_are_refused(stand: Stand) -> None:
+    """By the field's name, before any call."""
+    with pytest.raises(ValidationError) as caught:
+        JobWorker("amelia", "a#b", Gate(), **stand.clients())
+    assert caught.value.field == "userId"
+    assert stand.sqs.created == {}
+
+
+def test_import_is_lazy() -> None:
+    """A worker loads neither the SDK before it needs it nor the other clients' dependencies."""
+    code = "import sys\nfrom jobplane_client import JobWorker\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    spared = {"boto3", "botocore", "httpx", "websockets", "pydantic"}
+    assert not spared & set(done.stdout.split())

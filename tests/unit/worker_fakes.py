@@ -1,0 +1,461 @@
+"""SQS, Step Functions and the claim function as AWS documents them, on a clock that tests move."""
+
+import io
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from jobplane_keys import Workspace, input_queue_name, interrupt_queue_name
+
+WORKSPACE = Workspace("amelia", "scott")
+PREFIX = "test-"
+INPUT = input_queue_name(PREFIX, WORKSPACE)
+INTERRUPTS = interrupt_queue_name(PREFIX, WORKSPACE)
+START = 1_800_000_000.0
+PATIENCE = 20.0
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Wait, at most `PATIENCE` real seconds, until something is so; its value."""
+    end = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        pause.wait(0.001)
+    raise AssertionError(f"waited in vain: {what}")
+
+
+def refused(code: str, operation: str = "Call") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": code}}, operation)
+
+
+class FakeClock:
+    """Stands still until a test moves it; whoever waits is woken when their time has come."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._moved = threading.Condition()
+        self._waiting: dict[int, float] = {}
+
+    def time(self) -> float:
+        return START + self._now
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def wait(self, event: threading.Event, seconds: float | None) -> bool:
+        self.wait_for(event.is_set, seconds)
+        return event.is_set()
+
+    def wait_for(self, condition: Callable[[], Any], seconds: float | None) -> Any:
+        """Wait until something is so, or the seconds are over; its value."""
+        me = threading.get_ident()
+        with self._moved:
+            end = float("inf") if seconds is None else self._now + seconds
+            self._waiting[me] = end
+            try:
+                while not (value := condition()) and self._now < end:
+                    # Conditions come true without telling the clock.
+                    self._moved.wait(0.001)
+                return value
+            finally:
+                del self._waiting[me]
+
+    def has_waiting(self, thread: threading.Thread) -> bool:
+        """Whether a thread waits for time to pass."""
+        return thread.ident in self._waiting
+
+    def advance(self, seconds: float) -> None:
+        """Move on, and let those whose time has come do what they waited for."""
+        with self._moved:
+            self._now += seconds
+            self._moved.notify_all()
+            before = len(self._waiting)
+            late = {me for me, end in self._waiting.items() if end <= self._now}
+            end = time.monotonic() + PATIENCE
+            while late & {me for me, end in self._waiting.items() if end <= self._now}:
+                assert time.monotonic() < end, "a thread overslept"
+                self._moved.wait(0.001)
+            # They come back to wait, or have ended, which nobody tells.
+            end = time.monotonic() + 0.05
+            while late and len(self._waiting) < before and time.monotonic() < end:
+                self._moved.wait(0.001)
+
+
+@dataclass
+class Message:
+    id: str
+    body: str
+    group: str | None
+    visible_at: float = 0.0
+    receipt: str = ""
+    receives: int = 0
+    deleted: bool = False
+
+
+class FakeSqs:
+    """Visibility, long polls, message groups, deduplication, receipts that grow stale."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.queues: dict[str, list[Message]] = {}
+        self.created: dict[str, dict[str, str]] = {}
+        self.faults: dict[str, list[Exception]] = {}
+        self._duplicates: dict[tuple[str, str], float] = {}
+        self._lock = threading.RLock()
+
+    def _call(self, operation: str) -> None:
+        if faults := self.faults.get(operation):
+            raise faults.pop(0)
+
+    def get_queue_url(self, *, QueueName: str) -> dict[str, Any]:
+        if QueueName not in self.queues:
+            raise refused("AWS.SimpleQueueService.NonExistentQueue")
+        return {"QueueUrl": QueueName}
+
+    def create_queue(self, *, QueueName: str, Attributes: dict[str, str]) -> dict[str, Any]:
+        self.queues.setdefault(QueueName, [])
+        self.created[QueueName] = Attributes
+        return {"QueueUrl": QueueName}
+
+    def send(self, queue: str, body: Any, group: str | None = None, dedup: str = "") -> Message:
+        """Put a message into a queue, as the flow and send-interrupt do."""
+        text = body if isinstance(body, str) else json.dumps(body)
+        message = Message(uuid.uuid4().hex, text, group)
+        with self._lock:
+            now = self.clock.monotonic()
+            if dedup and now - self._duplicates.get((queue, dedup), -1e9) < 300:
+                return message
+            self._duplicates[queue, dedup] = now
+            self.queues.setdefault(queue, []).append(message)
+        return message
+
+    def receive_message(
+        self,
+        *,
+        QueueUrl: str,
+        MaxNumberOfMessages: int,
+        WaitTimeSeconds: int,
+        VisibilityTimeout: int,
+        MessageSystemAttributeNames: list[str],
+    ) -> dict[str, Any]:
+        assert MaxNumberOfMessages == 1
+        assert 0 <= WaitTimeSeconds <= 20
+        self._call("receive:" + QueueUrl)
+        message = self.clock.wait_for(
+            lambda: self._next(QueueUrl, VisibilityTimeout), WaitTimeSeconds
+        )
+        return {"Messages": [message]} if message else {}
+
+    def _next(self, queue: str, visibility: int) -> dict[str, Any] | None:
+        with self._lock:
+            now = self.clock.monotonic()
+            barred = set()
+            for message in self.queues[queue]:
+                if message.deleted or message.group in barred:
+                    continue
+                if message.visible_at > now:
+                    # A group goes on only when what is in flight has been dealt with.
+                    if message.group is not None:
+                        barred.add(message.group)
+                    continue
+                message.visible_at = now + visibility
+                message.receipt = uuid.uuid4().hex
+                message.receives += 1
+                return {
+                    "MessageId": message.id,
+                    "ReceiptHandle": message.receipt,
+                    "Body": message.body,
+                    "Attributes": {"ApproximateReceiveCount": str(message.receives)},
+                }
+            return None
+
+    def _in_flight(self, queue: str, receipt: str) -> Message:
+        for message in self.queues[queue]:
+            if message.receipt == receipt and not message.deleted:
+                if message.visible_at <= self.clock.monotonic():
+                    raise refused("InvalidParameterValue")
+                return message
+        raise refused("ReceiptHandleIsInvalid")
+
+    def delete_message(self, *, QueueUrl: str, ReceiptHandle: str) -> None:
+        with self._lock:
+            self._call("delete")
+            self._in_flight(QueueUrl, ReceiptHandle).deleted = True
+
+    def change_message_visibility(
+        self, *, QueueUrl: str, ReceiptHandle: str, VisibilityTimeout: int
+    ) -> None:
+        assert 0 <= VisibilityTimeout <= 43_200
+        with self._lock:
+            self._call("visibility")
+            message = self._in_flight(QueueUrl, ReceiptHandle)
+            message.visible_at = self.clock.monotonic() + VisibilityTimeout
+
+    def left(self, queue: str) -> list[Message]:
+        with self._lock:
+            return [message for message in self.queues[queue] if not message.deleted]
+
+
+class FakeStepFunctions:
+    """Task tokens: one end each, after which every call is refused."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.open: set[str] = set()
+        self.closed: set[str] = set()
+        self.beats: list[float] = []
+        self.ends: list[tuple[str, str, dict[str, str]]] = []
+        self.faults: dict[str, list[Exception]] = {}
+        self._lock = threading.Lock()
+
+    def token(self) -> str:
+        token = uuid.uuid4().hex
+        self.open.add(token)
+        return token
+
+    def time_out(self, token: str) -> None:
+        self.open.discard(token)
+        self.closed.add(token)
+
+    def _call(self, operation: str, token: str) -> None:
+        if faults := self.faults.get(operation):
+            raise faults.pop(0)
+        if token in self.closed:
+            raise refused("TaskTimedOut")
+        if token not in self.open:
+            raise refused("InvalidToken")
+
+    def send_task_heartbeat(self, *, taskToken: str) -> None:
+        with self._lock:
+            self._call("heartbeat", taskToken)
+            self.beats.append(self.clock.monotonic())
+
+    def send_task_success(self, *, taskToken: str, output: str) -> None:
+        with self._lock:
+            self._call("success", taskToken)
+            assert len(output.encode()) <= 262_144
+            json.loads(output)
+            self.time_out(taskToken)
+            self.ends.append((taskToken, "success", {"output": output}))
+
+    def send_task_failure(self, *, taskToken: str, error: str, cause: str) -> None:
+        with self._lock:
+            self._call("failure", taskToken)
+            assert len(error) <= 256
+            assert len(cause) <= 32_768
+            self.time_out(taskToken)
+            self.ends.append((taskToken, "failure", {"error": error, "cause": cause}))
+
+    @property
+    def outputs(self) -> list[Any]:
+        return [json.loads(told["output"]) for _, kind, told in self.ends if kind == "success"]
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        return [(told["error"], told["cause"]) for _, kind, told in self.ends if kind == "failure"]
+
+
+@dataclass
+class Claim:
+    claim_id: str
+    fence: int
+    thread_id: str
+    message_id: str
+    owner: str | None
+    expires_at: float
+
+
+@dataclass
+class FakeClaims:
+    """Lambda with the claim function behind it, for one workspace."""
+
+    clock: FakeClock
+    held: Claim | None = None
+    fence: int = 0
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    released: list[tuple[str, str]] = field(default_factory=list)
+    faults: dict[str, list[Any]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> dict[str, Any]:
+        assert (FunctionName, InvocationType) == ("claim", "RequestResponse")
+        event = json.loads(Payload)
+        assert event["projectUserId"] == WORKSPACE.key
+        with self._lock:
+            self.calls.append(event | {"at": self.clock.monotonic()})
+            if faults := self.faults.get(event["operation"]):
+                fault = faults.pop(0)
+                if isinstance(fault, Exception):
+                    raise fault
+                return {
+                    "FunctionError": "Unhandled",
+                    "Payload": io.BytesIO(json.dumps(fault).encode()),
+                }
+            answer = getattr(self, event["operation"])(event)
+        return {"StatusCode": 200, "Payload": io.BytesIO(json.dumps(answer).encode())}
+
+    def live(self) -> Claim | None:
+        held = self.held
+        return held if held is not None and held.expires_at > self.clock.time() else None
+
+    def acquire(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        held, end = self.live(), self.clock.time() + event["ttlSeconds"]
+        if held is None:
+            self.fence += 1
+            held = self.held = Claim(
+                f"claim-{self.fence}",
+                self.fence,
+                event["threadId"],
+                event["messageId"],
+                event.get("owner"),
+                end,
+            )
+        elif (held.message_id, held.owner) != (event["messageId"], event.get("owner")):
+            if held.thread_id != event["threadId"]:
+                return {"claimed": False, "reason": "held"}
+            held.expires_at = max(held.expires_at, end)
+            return {"claimed": False, "reason": "same_thread"}
+        return {
+            "claimed": True,
+            "claimId": held.claim_id,
+            "fence": held.fence,
+            "containerId": f"container-{held.fence}",
+            "expiresAt": int(held.expires_at),
+        }
+
+    def renew(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        held = self.live()
+        if held is None or (held.claim_id, held.fence) != (event["claimId"], event["fence"]):
+            return {"renewed": False, "reason": "superseded" if held else "expired"}
+        held.expires_at = self.clock.time() + event["ttlSeconds"]
+        return {"renewed": True, "expiresAt": int(held.expires_at)}
+
+    def release(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        held = self.held
+        if held is None or (held.claim_id, held.fence) != (event["claimId"], event["fence"]):
+            return {"released": False, "reason": "superseded"}
+        self.held = None
+        self.released.append((event["claimId"], event["reason"]))
+        return {"released": True, "repeated": False}
+
+    def of(self, operation: str) -> list[dict[str, Any]]:
+        return [call for call in self.calls if call["operation"] == operation]
+
+
+class Stand:
+    """A workspace with a worker, and the flow's part played by the test."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.sqs = FakeSqs(self.clock)
+        self.tasks = FakeStepFunctions(self.clock)
+        self.claims = FakeClaims(self.clock)
+        self.threads: list[threading.Thread] = []
+
+    def clients(self) -> dict[str, Any]:
+        """What a worker is to use."""
+        return {
+            "claim_function": "claim",
+            "prefix": PREFIX,
+            "sqs": self.sqs,
+            "stepfunctions": self.tasks,
+            "lambda_": self.claims,
+            "clock": self.clock,
+        }
+
+    def order(
+        self, message_id: str = "m1", thread_id: str = "t1", ttl: int = 3600, **changes: Any
+    ) -> dict[str, Any]:
+        """Claim the workspace and send a JOB, as the flow does; the message's body."""
+        answer = self.claims.acquire(
+            {"threadId": thread_id, "messageId": message_id, "owner": "arn", "ttlSeconds": ttl}
+        )
+        assert answer["claimed"], answer
+        body = {
+            "type": "JOB",
+            "taskToken": self.tasks.token(),
+            "messageId": message_id,
+            "threadId": thread_id,
+            "projectUserId": WORKSPACE.key,
+            "claimId": answer["claimId"],
+            "fence": answer["fence"],
+            "containerId": answer["containerId"],
+            "instruction": f"do {message_id}",
+            "attachments": [],
+            "heartbeatSeconds": 90,
+            "claimTtlSeconds": ttl,
+            "expiresAt": answer["expiresAt"],
+            **changes,
+        }
+        self.sqs.send(INPUT, body, "job", body["claimId"])
+        return body
+
+    def follow_up(
+        self, message_id: str, thread_id: str = "t1", group: str = "follow-up"
+    ) -> Message:
+        """Send a FOLLOW_UP, as the flow does."""
+        body = {
+            "type": "FOLLOW_UP",
+            "messageId": message_id,
+            "threadId": thread_id,
+            "projectUserId": WORKSPACE.key,
+            "claimId": "claim-0",
+            "fence": 0,
+            "instruction": f"also {message_id}",
+            "attachments": [],
+        }
+        return self.sqs.send(INPUT, body, group, message_id)
+
+    def interrupt(self, target: Mapping[str, Any], interrupting: str = "m9") -> Message:
+        """Send an interrupt, as send-interrupt does."""
+        body = {
+            "type": "INTERRUPT",
+            "interruptId": f"i-{target['claimId']}-{interrupting}",
+            "containerId": target.get("containerId"),
+            "target": {
+                "projectUserId": WORKSPACE.key,
+                "claimId": target["claimId"],
+                "fence": target["fence"],
+            },
+            "newThreadId": "t9",
+            "interruptingMessageId": interrupting,
+            "timestamp": "2027-01-15T08:00:00.000Z",
+            "reason": "another thread needs the workspace",
+            "expiresAt": int(self.clock.time()) + 86_400,
+        }
+        return self.sqs.send(INTERRUPTS, body)
+
+    def start(self, work: Callable[[], Any]) -> list[Any]:
+        """Run something in a thread; a list that its answer will be put into."""
+        answers: list[Any] = []
+        thread = threading.Thread(target=lambda: answers.append(work()), daemon=True)
+        self.threads.append(thread)
+        thread.start()
+        return answers
+
+    def pass_time(self, seconds: int) -> None:
+        """Let time pass, second by second."""
+        for _ in range(seconds):
+            self.clock.advance(1)
+
+    def finish(self, answers: list[Any]) -> Any:
+        """Let time pass, whenever the last thread waits for it or does nothing, until it has come
+        back; its answer.
+        """
+        thread = self.threads[-1]
+        end = time.monotonic() + PATIENCE
+        while thread.is_alive() and time.monotonic() < end:
+            quiet = time.monotonic() + 0.02
+            while not self.clock.has_waiting(thread) and time.monotonic() < quiet:
+                thread.join(0.001)
+            self.clock.advance(1)
+        assert answers, "the worker did not come back"
+        return answers[0]
