@@ -157,6 +157,7 @@ def describe(stage: Stage) -> dict[str, Any]:
             found[short.rpartition("/")[2].removeprefix(prefix)] = name
         return found
 
+    machines = by_short_name("AWS::StepFunctions::StateMachine")
     return {
         "stage": stage.name,
         "region": region,
@@ -166,7 +167,9 @@ def describe(stage: Stage) -> dict[str, Any]:
         "tables": by_short_name("AWS::DynamoDB::Table"),
         "buckets": _buckets(by_short_name("AWS::S3::Bucket"), region),
         "queues": by_short_name("AWS::SQS::Queue"),
-        "state_machines": by_short_name("AWS::StepFunctions::StateMachine"),
+        "state_machines": machines,
+        # The stack has one; a script need not know its name.
+        "state_machine_arn": next(iter(machines.values()), None),
     }
 
 

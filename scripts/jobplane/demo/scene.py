@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,6 +17,9 @@ from jobplane.stages import Stage
 from jobplane.tokens import mint
 from jobplane_client import AsyncHttpStatusClient, JobSocket
 from jobplane_models.assemblies import AssemblyDocument
+
+if TYPE_CHECKING:
+    from jobplane.demo.flow import JobFlow
 
 TENANT = "acme"
 STRANGE_TENANT = "globex"
@@ -69,6 +72,8 @@ class Scene:
     jobs: list[Job] = field(default_factory=list)
     documents: dict[str, AssemblyDocument] = field(default_factory=dict)
     """As `status` answers, by assembly id."""
+    flow: "JobFlow | None" = None
+    """Once the job flow has been run."""
     _socket: JobSocket | None = None
 
     @property
