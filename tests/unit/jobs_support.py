@@ -4,10 +4,14 @@ import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
+
+from botocore.exceptions import ClientError
 
 from jobplane_keys import iso_time
 from tests.unit import support
@@ -152,6 +156,62 @@ class Jobs:
     def letters(self, queue: str = "jobs-dlq.fifo") -> list[dict[str, Any]]:
         """The dead letters, taken out of their queue."""
         return self.stack.messages(queue)
+
+
+class CrashError(Exception):
+    """A run of handle-timeout ends here, as when its time is up."""
+
+
+STEPS = {
+    "record": ("dynamodb", "put_item"),
+    "release": ("dynamodb", "update_item"),
+    "letter": ("sqs", "send_message"),
+    "mark": ("dynamodb", "update_item"),
+}
+
+
+@contextmanager
+def crash(handle_timeout: ModuleType, step: str, *, after: bool) -> Iterator[None]:
+    """Runs of handle-timeout end before a step's call, or after it, with its answer lost."""
+    client_name, operation = STEPS[step]
+    client = getattr(handle_timeout, client_name)
+    call = getattr(client, operation)
+
+    def crashing(**arguments: Any) -> Any:
+        marks = "dlqMessageId" in arguments.get("UpdateExpression", "")
+        if operation == "update_item" and marks != (step == "mark"):
+            return call(**arguments)
+        if after:
+            # A refusal is an answer too, and is lost like any other.
+            with suppress(ClientError):
+                call(**arguments)
+        raise CrashError
+
+    with patch.object(client, operation, crashing):
+        yield
+
+
+def status_change(execution: str, status: str, given: Any, **detail: Any) -> dict[str, Any]:
+    """The rule's event for an execution that ended; `given` is its input."""
+    return {
+        "version": "0",
+        "id": "315c1398-40ff-a850-213b-158f73e60175",
+        "detail-type": "Step Functions Execution Status Change",
+        "source": "aws.states",
+        "account": ACCOUNT,
+        "time": "2026-11-22T10:15:30Z",
+        "region": REGION,
+        "resources": [execution],
+        "detail": {
+            "executionArn": execution,
+            "status": status,
+            "input": json.dumps(given),
+            "inputDetails": {"included": True},
+            "error": None,
+            "cause": None,
+        }
+        | detail,
+    }
 
 
 def holding(claim: dict[str, Any], workspace: str = WORKSPACE) -> dict[str, Any]:

@@ -1,13 +1,8 @@
 """handle-timeout: one record, one dead letter, the right claim; wherever a run breaks off."""
 
-import json
-from collections.abc import Callable
-from contextlib import suppress
-from types import ModuleType
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from jobplane_keys import (
     ValidationError,
@@ -16,7 +11,18 @@ from jobplane_keys import (
     dead_letter_queue_name,
     record_id,
 )
-from tests.unit.jobs_support import HOSTILE_IDS, NOW, WORKSPACE, Jobs, holding, iso
+from tests.unit.jobs_support import (
+    HOSTILE_IDS,
+    NOW,
+    STEPS,
+    WORKSPACE,
+    CrashError,
+    Jobs,
+    crash,
+    holding,
+    iso,
+    status_change,
+)
 from tests.unit.support import PREFIX, Context, Output, Stack
 
 EXECUTION = "arn:aws:states:eu-west-1:123456789012:execution:job-flow:abc"
@@ -30,10 +36,6 @@ NOTHING = {
     "recordId": None,
     "dlqMessageId": None,
 }
-
-
-class CrashError(Exception):
-    """The run ends here, as when its time is up."""
 
 
 @pytest.fixture
@@ -64,33 +66,10 @@ def handle(jobs: Jobs, event: dict[str, Any]) -> dict[str, Any]:
     return jobs.call("handle-timeout", **event)
 
 
-def status_change(status: str = "FAILED", **detail: Any) -> dict[str, Any]:
-    """The rule's event for an execution that ended."""
-    given = {
-        "projectId": "amelia",
-        "userId": "scott",
-        "threadId": "thread-1",
-        "messageId": "message-1",
-    }
-    return {
-        "version": "0",
-        "id": "315c1398-40ff-a850-213b-158f73e60175",
-        "detail-type": "Step Functions Execution Status Change",
-        "source": "aws.states",
-        "account": "123456789012",
-        "time": "2026-11-22T10:15:30Z",
-        "region": "eu-west-1",
-        "resources": [EXECUTION],
-        "detail": {
-            "executionArn": EXECUTION,
-            "status": status,
-            "input": json.dumps(given),
-            "inputDetails": {"included": True},
-            "error": None,
-            "cause": None,
-        }
-        | detail,
-    }  # fmt: skip
+def ended(status: str = "FAILED", **detail: Any) -> dict[str, Any]:
+    """The rule's event for the execution of message-1."""
+    given = {"projectId": "amelia", "userId": "scott", "messageId": "message-1"}
+    return status_change(EXECUTION, status, given, **detail)
 
 
 def test_a_timed_out_job_is_cleaned_up(jobs: Jobs, claim: dict[str, Any]) -> None:
@@ -176,36 +155,6 @@ def test_a_finished_clean_up_sends_nothing_more(jobs: Jobs, claim: dict[str, Any
     assert calls == []
 
 
-STEPS: dict[str, tuple[str, str]] = {
-    "before the record": ("dynamodb", "put_item"),
-    "before the release": ("dynamodb", "update_item"),
-    "before the letter": ("sqs", "send_message"),
-    "before the mark": ("dynamodb", "update_item"),
-}
-
-
-def crash(jobs: Jobs, module: ModuleType, step: str, *, after: bool) -> Callable[[], None]:
-    """Have the next run end before or after its call; what undoes it."""
-    client_name, operation = STEPS[step]
-    client = getattr(module, client_name)
-    call = getattr(client, operation)
-    is_mark = step == "before the mark"
-
-    def crashing(**arguments: Any) -> Any:
-        marks = "dlqMessageId" in arguments.get("UpdateExpression", "")
-        if operation == "update_item" and marks != is_mark:
-            return call(**arguments)
-        if after:
-            # A refusal is an answer too, and is lost like any other.
-            with suppress(ClientError):
-                call(**arguments)
-        raise CrashError
-
-    patch = jobs.stack.monkeypatch
-    patch.setattr(client, operation, crashing)
-    return lambda: patch.setattr(client, operation, call)
-
-
 @pytest.mark.parametrize("after", [False, True], ids=["call not made", "answer lost"])
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("taken_over", [False, True], ids=["", "taken over"])
@@ -221,10 +170,8 @@ def test_a_run_that_breaks_off_is_taken_up(
         newer = jobs.acquire(threadId="thread-2", messageId="message-2")
     row = jobs.row()
 
-    mend = crash(jobs, module, step, after=after)
-    with pytest.raises(CrashError):
+    with crash(module, step, after=after), pytest.raises(CrashError):
         handle(jobs, event)
-    mend()
     jobs.clock.pass_(30)
     answer = handle(jobs, event)
 
@@ -247,12 +194,11 @@ def test_the_rule_takes_up_what_broke_off_for_good(
     jobs: Jobs, claim: dict[str, Any], step: str, after: bool
 ) -> None:
     """When the flow gives up on the clean-up, its end sees to the rest, and makes nothing twice."""
-    mend = crash(jobs, jobs.function("handle-timeout"), step, after=after)
-    with pytest.raises(CrashError):
+    module = jobs.function("handle-timeout")
+    with crash(module, step, after=after), pytest.raises(CrashError):
         handle(jobs, timeout_of(claim))
-    mend()
 
-    answer = handle(jobs, status_change(error="Lambda.Unknown"))
+    answer = handle(jobs, ended(error="Lambda.Unknown"))
 
     (record,) = jobs.records()
     (letter,) = jobs.letters()
@@ -261,10 +207,10 @@ def test_the_rule_takes_up_what_broke_off_for_good(
     assert jobs.row()["state"] == "free"
     if record["kind"] == "timeout":
         assert letter["error"] == "States.Timeout"
-    if (step, after) != ("before the mark", True):
+    if (step, after) != ("mark", True):
         assert answer["dlqMessageId"] == record["dlqMessageId"]
     # And once more, as the rule's events may come twice.
-    assert handle(jobs, status_change()) == NOTHING
+    assert handle(jobs, ended()) == NOTHING
     assert (len(jobs.records()), jobs.letters()) == (1, [])
 
 
@@ -383,7 +329,7 @@ def test_an_execution_leaves_no_claim_behind(
     jobs: Jobs, claim: dict[str, Any], status: str, kind: str
 ) -> None:
     """What it still holds is recorded, released and put aside."""
-    answer = handle(jobs, status_change(status, error="Boom", cause="it broke"))
+    answer = handle(jobs, ended(status, error="Boom", cause="it broke"))
 
     assert (answer["released"], answer["recorded"]) == (True, True)
     (record,) = jobs.records()
@@ -398,7 +344,7 @@ def test_an_execution_without_an_error_is_told_by_its_status(
     jobs: Jobs, claim: dict[str, Any]
 ) -> None:
     """ABORTED has none of its own."""
-    handle(jobs, status_change("ABORTED"))
+    handle(jobs, ended("ABORTED"))
     assert jobs.records()[0]["error"] == "ABORTED"
 
 
@@ -407,7 +353,7 @@ def test_other_statuses_are_none_of_its_business(
     jobs: Jobs, claim: dict[str, Any], status: str
 ) -> None:
     """A rule that sends too much frees no running job."""
-    assert handle(jobs, status_change(status)) == NOTHING
+    assert handle(jobs, ended(status)) == NOTHING
     assert jobs.row()["state"] == "held"
 
 
@@ -422,7 +368,7 @@ def test_an_execution_that_holds_nothing(jobs: Jobs, before: str, output: Output
         jobs.put(threadId="thread-1", ttl=int(NOW) + 60)
     row = jobs.row()
 
-    assert handle(jobs, status_change()) == NOTHING
+    assert handle(jobs, ended()) == NOTHING
 
     assert (jobs.row(), jobs.records(), jobs.letters()) == (row, [], [])
     assert output.logged("execution left nothing behind")
@@ -431,12 +377,11 @@ def test_an_execution_that_holds_nothing(jobs: Jobs, before: str, output: Output
 def test_the_records_of_others_are_not_taken_up(jobs: Jobs, claim: dict[str, Any]) -> None:
     """An interruption, and the unfinished clean-up of another execution, stay as they are."""
     jobs.call("record-interruption", projectUserId=WORKSPACE, messageId="message-1")
-    mend = crash(jobs, jobs.function("handle-timeout"), "before the letter", after=False)
-    with pytest.raises(CrashError):
+    module = jobs.function("handle-timeout")
+    with crash(module, "letter", after=False), pytest.raises(CrashError):
         handle(jobs, timeout_of(claim, executionArn=OTHER_EXECUTION))
-    mend()
     before = jobs.records()
-    assert handle(jobs, status_change()) == NOTHING
+    assert handle(jobs, ended()) == NOTHING
     assert jobs.records() == before
 
 
@@ -449,14 +394,14 @@ def test_an_execution_with_a_malformed_input(
     jobs: Jobs, claim: dict[str, Any], given: Any, output: Output
 ) -> None:
     """Nothing can be found by it; that is logged and is no fault."""
-    assert handle(jobs, status_change(input=given)) == NOTHING
+    assert handle(jobs, ended(input=given)) == NOTHING
     assert jobs.row()["state"] == "held"
     assert output.logged("execution had no usable input")
 
 
 def test_an_input_that_was_too_large_for_the_event(jobs: Jobs, claim: dict[str, Any]) -> None:
     """EventBridge leaves it out; the claim then ends by its expiry."""
-    event = status_change()
+    event = ended()
     del event["detail"]["input"]
     assert handle(jobs, event) == NOTHING
 
