@@ -335,6 +335,12 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
     A repetition of the same request is acknowledged again; another one under the same id is
     refused.
     """
+    if "" in request.metadata:
+        raise RefusedError(
+            ErrorCode.VALIDATION_ERROR,
+            "The metadata can't be stored",
+            details=[fault("metadata", "a name is empty")],
+        )
     payload = canonical(request.payload)
     moment = iso_time(request.now)
     row = {

@@ -779,6 +779,13 @@ def test_the_policy_for_a_lost_connection_is_stored(router: Router, stack: Stack
     assert error["details"][0]["field"] == "metadata.on_disconnect"
 
 
+def test_metadata_without_a_name_is_not_queued(router: Router) -> None:
+    """DynamoDB has no attribute of that name, so the client is told before it is asked."""
+    error = router.error({"action": "delay", "metadata": {"": "x"}})
+    assert (error["code"], error["details"][0]["field"]) == ("VALIDATION_ERROR", "metadata")
+    assert router.ask("echo", {}, metadata={"": "x"})["type"] == "response"
+
+
 def test_the_trace_goes_on_with_the_request(
     router: Router, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
