@@ -19,6 +19,7 @@ INPUT = input_queue_name(PREFIX, WORKSPACE)
 INTERRUPTS = interrupt_queue_name(PREFIX, WORKSPACE)
 START = 1_800_000_000.0
 PATIENCE = 20.0
+KEEN = ("jobplane-keeper", "jobplane-handler")
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
@@ -77,16 +78,25 @@ class FakeClock:
         with self._moved:
             self._now += seconds
             self._moved.notify_all()
-            before = len(self._waiting)
             late = {me for me, end in self._waiting.items() if end <= self._now}
             end = time.monotonic() + PATIENCE
             while late & {me for me, end in self._waiting.items() if end <= self._now}:
                 assert time.monotonic() < end, "a thread overslept"
                 self._moved.wait(0.001)
-            # They come back to wait, or have ended, which nobody tells.
-            end = time.monotonic() + 0.05
-            while late and len(self._waiting) < before and time.monotonic() < end:
-                self._moved.wait(0.001)
+            self._let_act(late)
+
+    def _let_act(self, late: set[int]) -> None:
+        """Wait until threads wait again or have ended. One may now wait for something else than
+        time, which can't be seen; a worker's own threads do not.
+        """
+        start = time.monotonic()
+        while late:
+            alive = {t.ident: t.name.startswith(KEEN) for t in threading.enumerate()}
+            late = {me for me in late if me in alive and me not in self._waiting}
+            patience = 2 if any(alive[me] for me in late) else 0.05
+            if time.monotonic() > start + patience:
+                return
+            self._moved.wait(0.001)
 
 
 @dataclass

@@ -77,8 +77,10 @@ class JobWorker:
     """Runs the jobs of one workspace, one at a time, by calling `handler(job)`.
 
     What the handler returns (JSON, at most 256 KB) is the job's result; what it raises is its
-    failure, told by class and message (`tracebacks` adds the stack). It runs in a thread of its
-    own and may block: heartbeats, the claim and the queues are looked after meanwhile.
+    failure, told by class and message (`tracebacks` adds the stack). Threads, not asyncio: what a
+    container runs blocks (a process, git, boto3), and on an event loop a step that blocks would
+    keep the heartbeats from being sent. The handler has a thread of its own; heartbeats, the claim
+    and the queues are looked after meanwhile.
 
     An interrupt for exactly this job's claim and fence sets `job.cancelled`; the handler has
     `grace_seconds` to return or raise, then the flow is told PREEMPTED, with `job.partial`'s work
@@ -101,6 +103,10 @@ class JobWorker:
     `poll_seconds` (0 to 20) is how long a look into a queue lasts, and so how long `stop` may
     take beyond the job. `visibility_seconds` is how soon another worker may take over what a
     crashed one had in hand.
+
+    It needs sqs:GetQueueUrl, ReceiveMessage, DeleteMessage and ChangeMessageVisibility (CreateQueue
+    with `create_queues`) on both queues, states:SendTaskHeartbeat, SendTaskSuccess and
+    SendTaskFailure, and lambda:InvokeFunction on the claim function.
 
     Raises ValidationError (of jobplane_keys) for ids that no workspace has.
     """
