@@ -4,8 +4,8 @@ import base64
 import io
 import json
 import time
-from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +27,9 @@ class Case:
     event: Any
     given: Mapping[str, Any] = field(default_factory=dict)
     expect: Mapping[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.function.name}/{self.name}"
 
     @classmethod
     def read(cls, function: Function, path: Path) -> "Case":
@@ -52,6 +55,15 @@ def case_paths(function: Function) -> dict[str, Path]:
     }
 
 
+def all_cases(workspace: Workspace) -> list[Case]:
+    """Every case of every function."""
+    return [
+        Case.read(function, path)
+        for function in workspace.functions()
+        for path in case_paths(function).values()
+    ]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What an invocation came to."""
@@ -71,7 +83,9 @@ class Target(Protocol):
     """Where cases run."""
 
     @property
-    def sets_environment(self) -> bool: ...
+    def is_shared(self) -> bool:
+        """Whether others act here as well: streams, schedules, other users."""
+
     def values(self) -> Values: ...
     def client(self, service: str) -> Any: ...
     def invoke(self, function: Function, event: Any, environment: Mapping[str, str]) -> Outcome: ...
@@ -79,12 +93,13 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """A case that ran."""
+    """A case that ran, or the reason why it did not."""
 
     case: Case
     outcome: Outcome | None
     """None if the case can't run where it was asked to."""
     problems: list[str]
+    left_out: str = ""
 
     @property
     def passed(self) -> bool:
@@ -94,7 +109,7 @@ class Result:
 class InProcessTarget:
     """This process, with moto."""
 
-    sets_environment = True
+    is_shared = False
 
     def __init__(self, aws: InProcess) -> None:
         self.aws = aws
@@ -134,7 +149,7 @@ class InProcessTarget:
 class StageTarget:
     """A deployed stage."""
 
-    sets_environment = False
+    is_shared = True
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -187,18 +202,27 @@ def _cold_start(lines: list[str]) -> bool | None:
     return any(stated) if stated else None
 
 
-def run(case: Case, target: Target) -> Result:
-    """Seed what the case says must exist, invoke, compare.
+def only_in_process(case: Case) -> str:
+    """Why a case can't run on a stage; empty if it can."""
+    if case.given.get("environment"):
+        return "sets variables of the function"
+    return str(case.given.get("only_in_process", ""))
 
-    A case that sets variables of the function runs in process only.
-    """
-    if case.given.get("environment") and not target.sets_environment:
-        return Result(case, None, [])
+
+def run(case: Case, target: Target) -> Result:
+    """Seed what the case says must exist, invoke, compare, and restore what was there before."""
+    reason = only_in_process(case)
+    if reason and target.is_shared:
+        return Result(case, None, [], reason)
     values = target.values()
     given = values.fill(case.given)
-    _seed(given, values, target)
-    outcome = target.invoke(case.function, values.fill(case.event), given.get("environment", {}))
-    problems = _compare(case, outcome, values, target)
+    with ExitStack() as undo:
+        for restore in _seed(given, values, target):
+            undo.callback(restore)
+        outcome = target.invoke(
+            case.function, values.fill(case.event), given.get("environment", {})
+        )
+        problems = _compare(case, outcome, values, target)
     return Result(case, outcome, problems)
 
 
@@ -208,24 +232,70 @@ def run_in_process(case: Case, workspace: Workspace) -> Result:
         return run(case, InProcessTarget(aws))
 
 
-def _seed(given: Mapping[str, Any], values: Values, target: Target) -> None:
+type Restore = Callable[[], object]
+
+
+def _seed(given: Mapping[str, Any], values: Values, target: Target) -> Iterator[Restore]:
+    """Put everything there; for each thing, what brings back the state before."""
+    for short, keys in given.get("absent", {}).items():
+        for key in keys:
+            yield _remove_item(target.client("dynamodb"), values.tables[short], key)
+    for short, items in given.get("tables", {}).items():
+        for item in json.loads(json.dumps(items), parse_float=Decimal):
+            yield _put_item(target.client("dynamodb"), values.tables[short], item)
+    for short, objects in given.get("objects", {}).items():
+        for key, text in objects.items():
+            yield _put_object(target.client("s3"), values.buckets[short], key, text.encode())
+    for name, value in given.get("ssm", {}).items():
+        yield _put_parameter(target.client("ssm"), name, value)
+
+
+def _typed(item: Mapping[str, Any]) -> dict[str, Any]:
     from boto3.dynamodb.types import TypeSerializer
 
     serialize = TypeSerializer().serialize
-    for short, items in given.get("tables", {}).items():
-        for item in json.loads(json.dumps(items), parse_float=Decimal):
-            target.client("dynamodb").put_item(
-                TableName=values.tables[short],
-                Item={key: serialize(value) for key, value in item.items()},
-            )
-    for short, objects in given.get("objects", {}).items():
-        for key, text in objects.items():
-            body = text.encode()
-            target.client("s3").put_object(Bucket=values.buckets[short], Key=key, Body=body)
-    for name, value in given.get("ssm", {}).items():
-        target.client("ssm").put_parameter(
-            Name=name, Value=value, Type="SecureString", Overwrite=True
-        )
+    return {key: serialize(value) for key, value in item.items()}
+
+
+def _remove_item(client: Any, table: str, key: Mapping[str, Any]) -> Restore:
+    def remove() -> Any:
+        removed = client.delete_item(TableName=table, Key=_typed(key), ReturnValues="ALL_OLD")
+        return removed.get("Attributes")
+
+    before = remove()
+    if before:
+        return lambda: client.put_item(TableName=table, Item=before)
+    return remove
+
+
+def _put_item(client: Any, table: str, item: Mapping[str, Any]) -> Restore:
+    typed = _typed(item)
+    before = client.put_item(TableName=table, Item=typed, ReturnValues="ALL_OLD").get("Attributes")
+    if before:
+        return lambda: client.put_item(TableName=table, Item=before)
+    schema = client.describe_table(TableName=table)["Table"]["KeySchema"]
+    key = {part["AttributeName"]: typed[part["AttributeName"]] for part in schema}
+    return lambda: client.delete_item(TableName=table, Key=key)
+
+
+def _put_object(client: Any, bucket: str, key: str, body: bytes) -> Restore:
+    client.put_object(Bucket=bucket, Key=key, Body=body)
+    return lambda: client.delete_object(Bucket=bucket, Key=key)
+
+
+def _put_parameter(client: Any, name: str, value: str) -> Restore:
+    try:
+        before = client.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
+    except client.exceptions.ParameterNotFound:
+        before = None
+
+    def put(text: str) -> None:
+        client.put_parameter(Name=name, Value=text, Type="SecureString", Overwrite=True)
+
+    put(value)
+    if before is not None:
+        return lambda: put(before)
+    return lambda: client.delete_parameter(Name=name)
 
 
 def _compare(case: Case, outcome: Outcome, values: Values, target: Target) -> list[str]:

@@ -9,9 +9,10 @@ import importlib.util
 import os
 import sys
 import uuid
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from time import monotonic
 from types import ModuleType
 from typing import Any, Self
@@ -84,6 +85,7 @@ class InProcess:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
         self._open.enter_context(patch.dict(os.environ, kept, clear=True))
         self._open.enter_context(mock_aws())
+        self._open.enter_context(_service_models_read_once())
         os.environ["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"] = REGION
         self._create_tables()
         self._create_queues()
@@ -197,3 +199,23 @@ class InProcess:
                 Bucket=properties["BucketName"],
                 CreateBucketConfiguration={"LocationConstraint": REGION},
             )
+
+
+@cache
+def _service_model(path: str) -> Any:
+    from botocore.loaders import JSONFileLoader
+
+    return JSONFileLoader().load_file(path)
+
+
+@contextmanager
+def _service_models_read_once() -> Iterator[None]:
+    """Sessions share what botocore reads: each stage and each module has sessions of its own."""
+    from botocore.loaders import JSONFileLoader, Loader
+
+    class Shared(JSONFileLoader):
+        def load_file(self, file_path: str) -> Any:
+            return _service_model(file_path)
+
+    with patch.object(Loader, "FILE_LOADER_CLASS", Shared):
+        yield

@@ -9,10 +9,13 @@ Runs in the environment that `uv tool run` made: nothing of this workspace can b
    so that their logs reach CloudWatch Logs and a busy function gets a second worker.
 4. A module that fails to import says so in its function's log.
 5. An HTTP API's CORS settings work when they come from CloudFormation, whose keys are capitalised.
-6. An artifact is unpacked once for all its workers, and not once for each: thousands of files,
-   which a cold start waits for and the stage's end removes again.
+6. An artifact is unpacked once, and not once a worker: thousands of files, which each cold start
+   would wait for and the stage's end would remove again.
 7. A Task's TimeoutSeconds and HeartbeatSeconds may be expressions, and a worker that has been
    silent for HeartbeatSeconds fails its task with States.HeartbeatTimeout.
+
+Called with the stage's name, which tells it from others in a list of processes, and the folder for
+unpacked artifacts.
 """
 
 import contextvars

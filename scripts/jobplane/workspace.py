@@ -2,7 +2,7 @@
 
 import tomllib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,13 @@ NOT_SHIPPED = frozenset({"tests", "events", "__pycache__", "pyproject.toml", "fu
 
 
 def read_yaml(path: Path) -> Any:
-    """The parsed document; `{}` for an empty one."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER) or {}  # noqa: S506 - safe
+    """The parsed document; `{}` for an empty one. Read once, so not to be changed."""
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    return yaml.load(text, Loader=LOADER) or {}  # noqa: S506 - safe
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,7 @@ def _print(result: "Result", *, full: bool) -> None:
 
     outcome = result.outcome
     if outcome is None:
-        case = f"{result.case.function.name}/{result.case.name}"
-        click.echo(f"--   {case}  sets variables of the function: runs with --in-process")
+        click.echo(f"--   {result.case}  {result.left_out}: runs with --in-process")
         return
     if full:
         for line in outcome.log:
@@ -97,10 +96,7 @@ def _print(result: "Result", *, full: bool) -> None:
     mark = "ok  " if result.passed else "FAIL"
     start = {True: ", cold", False: ", warm", None: ""}[outcome.cold]
     init = f", init {outcome.init_ms:.0f} ms" if outcome.init_ms is not None else ""
-    click.echo(
-        f"{mark} {result.case.function.name}/{result.case.name}  "
-        f"{outcome.duration_ms:.1f} ms{start}{init}"
-    )
+    click.echo(f"{mark} {result.case}  {outcome.duration_ms:.1f} ms{start}{init}")
     for problem in result.problems:
         click.echo(f"     {problem}")
 
@@ -111,5 +107,6 @@ def _document(result: "Result") -> dict[str, object]:
         "case": result.case.name,
         "passed": result.passed,
         "problems": result.problems,
+        **({"left_out": result.left_out} if result.left_out else {}),
         **(asdict(result.outcome) if result.outcome else {}),
     }

@@ -1,0 +1,26 @@
+"""Every event of every function does in process what is written beside it."""
+
+import pytest
+
+from jobplane import cases
+from jobplane.cases import Case
+from jobplane.workspace import Workspace
+
+WORKSPACE = Workspace.here()
+CASES = cases.all_cases(WORKSPACE)
+
+
+def test_an_expectation_belongs_to_an_event() -> None:
+    """No `given` or `expect` file is left over from an event that has gone."""
+    events = {path for f in WORKSPACE.functions() for path in cases.case_paths(f).values()}
+    for kind in ("given", "expect"):
+        for path in WORKSPACE.root.glob(f"functions/*/events/*.{kind}.json"):
+            event = path.with_name(path.name.removesuffix(f".{kind}.json") + ".json")
+            assert event in events, path
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_in_process(case: Case) -> None:
+    """The answer, the log and the items are as expected."""
+    result = cases.run_in_process(case, WORKSPACE)
+    assert result.passed, (result.problems, result.outcome)

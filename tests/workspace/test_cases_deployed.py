@@ -1,0 +1,25 @@
+"""Every event that can be sent to a stage is answered by the artifact as by the module."""
+
+import pytest
+
+from jobplane import cases
+from jobplane.cases import Case, StageTarget
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+pytestmark = pytest.mark.e2e
+
+WORKSPACE = Workspace.here()
+CASES = [case for case in cases.all_cases(WORKSPACE) if not cases.only_in_process(case)]
+
+
+@pytest.fixture(scope="module")
+def stage(stage_name: str) -> StageTarget:
+    return StageTarget(Stage(WORKSPACE, stage_name))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_deployed(stage: StageTarget, case: Case) -> None:
+    """The answer, the log and the items are as expected, with the function's own role."""
+    result = cases.run(case, stage)
+    assert result.passed, (result.problems, result.outcome)
