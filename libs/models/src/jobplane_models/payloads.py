@@ -1,5 +1,6 @@
 """The payload of each socket action."""
 
+import re
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
@@ -13,11 +14,12 @@ MAX_DELAY_SECONDS = 60
 
 
 def _iso_date(value: object) -> date:
-    if not isinstance(value, str) or len(value) != len("YYYY-MM-DD"):
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
         raise ValueError("expected a date as YYYY-MM-DD")
     return date.fromisoformat(value)
 
 
+UserId = Annotated[str, StringConstraints(max_length=128)]
 ObjectKey = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 IsoDate = Annotated[date, BeforeValidator(_iso_date)]
 Fields = Annotated[dict[str, Any], Field(max_length=100)]
@@ -94,10 +96,10 @@ class Subscribe(RequestReference):
     """
 
     since_seq: Annotated[int, Field(ge=0)] | None = None
-    user_id: str | None = None
+    user_id: UserId | None = None
 
 
 class Unsubscribe(RequestReference):
     """Stop listening to a request."""
 
-    user_id: str | None = None
+    user_id: UserId | None = None
