@@ -158,6 +158,7 @@ def describe(stage: Stage) -> dict[str, Any]:
         return found
 
     machines = by_short_name("AWS::StepFunctions::StateMachine")
+    machines = by_short_name("AWS::StepFunctions::StateMachine")
     return {
         "stage": stage.name,
         "region": region,

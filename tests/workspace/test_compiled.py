@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,6 +18,11 @@ from jobplane.workspace import Function, Workspace
 
 WORKSPACE = Workspace.here()
 EMULATOR = "http://127.0.0.1:4566"
+# What cfn-lint says of our templates and is right to be left as it is.
+ACCEPTED = {
+    "W3005": r"dependency already enforced",  # the framework's own DependsOn, of what it refers to
+    "E3601": r"'{% \$\w+ %}' is not of type 'number'",  # a JSONata expression that gives a number
+}
 REFUSED = {"AWS::ApiGatewayV2::Deployment", "AWS::ApiGatewayV2::RouteResponse"}
 PLATFORM_ACTIONS = {
     "logs:CreateLogStream",
@@ -26,15 +32,35 @@ PLATFORM_ACTIONS = {
 }
 
 
-@cache
-def compiled(stage: str, endpoint_url: str | None = None) -> dict[str, Any]:
-    """The template of a stage; needs neither credentials nor a network."""
+type Compiled = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """The template of a stage, compiled once a run; needs neither credentials nor a network."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    @cache
+    def template_of(stage: str, endpoint_url: str | None = None) -> dict[str, Any]:
+        folder = shared / f"compiled-{stage}{'-emulated' if endpoint_url else ''}"
+        path = folder / "cloudformation-template-update-stack.json"
+        with exclusive(Workspace(shared), folder.name):
+            if not path.is_file():
+                package(stage, endpoint_url, folder)
+        template: dict[str, Any] = json.loads(path.read_text())
+        return template
+
+    return template_of
+
+
+def package(stage: str, endpoint_url: str | None, folder: Path) -> None:
     install_framework(WORKSPACE)
     Builder(WORKSPACE, Settings.local()).build(WORKSPACE.functions())
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     if endpoint_url is not None:
         kept["AWS_ENDPOINT_URL"] = endpoint_url
-    with TemporaryDirectory() as folder, exclusive(WORKSPACE, "osls"):
+    with exclusive(WORKSPACE, "osls"):
         done = subprocess.run(
             ["node_modules/.bin/osls", "package", "--stage", stage, "--package", folder]
             + ["--param", "jwtSecret=x"],
@@ -44,10 +70,7 @@ def compiled(stage: str, endpoint_url: str | None = None) -> dict[str, Any]:
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        path = Path(folder) / "cloudformation-template-update-stack.json"
-        template: dict[str, Any] = json.loads(path.read_text())
-        return template
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
@@ -71,7 +94,7 @@ def functions_by_name(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_every_function_is_compiled_under_its_name() -> None:
+def test_every_function_is_compiled_under_its_name(compiled: Compiled) -> None:
     """Key, deployed name and handler follow from the folder; tracing is on; arm64 on AWS."""
     deployed = functions_by_name(compiled("prod"))
     for function in WORKSPACE.functions():
@@ -84,7 +107,7 @@ def test_every_function_is_compiled_under_its_name() -> None:
 
 
 @pytest.mark.parametrize("function", WORKSPACE.functions(), ids=lambda function: function.name)
-def test_each_function_has_a_role_of_its_own(function: Function) -> None:
+def test_each_function_has_a_role_of_its_own(compiled: Compiled, function: Function) -> None:
     """The role grants the statements of function.yml, its own log group, X-Ray: no more."""
     template = compiled("prod")
     properties = functions_by_name(template)[function.deployed_name("prod")]
@@ -99,12 +122,17 @@ def test_each_function_has_a_role_of_its_own(function: Function) -> None:
     assert len(users) == 1
 
 
-def test_no_role_is_shared_or_left_over() -> None:
-    """There are as many roles as functions."""
-    assert len(of_type(compiled("prod"), "AWS::IAM::Role")) == len(WORKSPACE.functions())
+def test_no_role_is_shared_or_left_over(compiled: Compiled) -> None:
+    """Every role is that of one function or of one state machine."""
+    template = compiled("prod")
+    used = [properties["Role"] for properties in functions_by_name(template).values()]
+    machines = of_type(template, "AWS::StepFunctions::StateMachine").values()
+    used += [machine["Properties"]["RoleArn"] for machine in machines]
+    names = [reference["Fn::GetAtt"][0] for reference in used]
+    assert sorted(names) == sorted(of_type(template, "AWS::IAM::Role"))
 
 
-def test_prod_keeps_its_tables() -> None:
+def test_prod_keeps_its_tables(compiled: Compiled) -> None:
     """Tables and buckets of prod outlive their stack, and tables can be restored."""
     template = compiled("prod")
     for resource in of_type(template, "AWS::DynamoDB::Table").values():
@@ -113,7 +141,7 @@ def test_prod_keeps_its_tables() -> None:
         assert recovery["PointInTimeRecoveryEnabled"] is True
 
 
-def test_the_emulator_gets_what_it_understands() -> None:
+def test_the_emulator_gets_what_it_understands(compiled: Compiled) -> None:
     """On a loopback endpoint the refused types are gone and nothing depends on them."""
     on_aws, local = compiled("dev"), compiled("dev", EMULATOR)
     types = {resource["Type"] for resource in on_aws["Resources"].values()}
@@ -128,7 +156,7 @@ def test_the_emulator_gets_what_it_understands() -> None:
         assert resource["Properties"]["AutoDeploy"] is True
 
 
-def test_sockets_are_answered_at_the_right_place() -> None:
+def test_sockets_are_answered_at_the_right_place(compiled: Compiled) -> None:
     """WEBSOCKET_ENDPOINT is API Gateway's on AWS, and the emulator's own URL locally."""
 
     def endpoint(template: dict[str, Any]) -> str:
@@ -137,3 +165,24 @@ def test_sockets_are_answered_at_the_right_place() -> None:
 
     assert ".execute-api." in endpoint(compiled("dev"))
     assert EMULATOR in endpoint(compiled("dev", EMULATOR))
+
+
+@pytest.mark.parametrize(
+    ("stage", "endpoint_url"), [("local", EMULATOR), ("staging", None), ("prod", None)]
+)
+def test_cfn_lint_has_nothing_to_say(
+    compiled: Compiled, stage: str, endpoint_url: str | None
+) -> None:
+    """Neither errors nor warnings but those that are listed with their reason."""
+    from cfnlint import ManualArgs
+    from cfnlint.api import lint
+
+    found = lint(
+        json.dumps(compiled(stage, endpoint_url)), config=ManualArgs(regions=["eu-west-1"])
+    )
+    unexpected = [
+        f"{match.rule.id} {'/'.join(map(str, match.path or ()))}: {match.message}"
+        for match in found
+        if not re.search(ACCEPTED.get(match.rule.id, r"(?!)"), match.message)
+    ]
+    assert not unexpected, "\n".join(unexpected)

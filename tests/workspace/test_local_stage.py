@@ -77,6 +77,7 @@ def test_a_second_up_deploys_nothing(stage: Stage) -> None:
     )
     printed = json.loads(done.stdout)
     assert {"endpoint_url", "websocket_url", "http_url", "management_url"} <= set(printed)
+    assert list(printed["state_machines"].values()) == [printed["state_machine_arn"]]
     assert printed["tables"]["connections"] == f"jobplane-{stage.name}-connections"
     after = stage.read_state()
     assert before is not None and after is not None
