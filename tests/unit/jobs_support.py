@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 from botocore.exceptions import ClientError
 
-from jobplane_keys import iso_time
+from jobplane_keys import from_item, iso_time
 from tests.unit import support
 from tests.unit.support import ACCOUNT, PREFIX, REGION, Context, Stack
 
@@ -152,6 +152,23 @@ class Jobs:
 
     def records(self) -> list[dict[str, Any]]:
         return self.stack.items("interruptions")
+
+    def records_of(self, message_id: str) -> list[dict[str, Any]]:
+        """The records of one message."""
+        return self._query("messageId = :key", message_id)
+
+    def records_of_workspace(self, workspace: str) -> list[dict[str, Any]]:
+        """The records of one workspace, in order of time."""
+        return self._query("projectUserId = :key", workspace, IndexName="by-workspace")
+
+    def _query(self, condition: str, key: str, **index: str) -> list[dict[str, Any]]:
+        found = self.stack.dynamodb.query(
+            TableName=f"{PREFIX}interruptions",
+            KeyConditionExpression=condition,
+            ExpressionAttributeValues={":key": {"S": key}},
+            **index,
+        )
+        return [from_item(item) for item in found["Items"]]
 
     def letters(self, queue: str = "jobs-dlq.fifo") -> list[dict[str, Any]]:
         """The dead letters, taken out of their queue."""

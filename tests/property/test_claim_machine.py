@@ -1,0 +1,427 @@
+"""The five functions of the claims against a model, through any sequence of calls and crashes.
+
+One process and one clock that moves when it is told to: what is tried here is order, not
+concurrency, which tests/e2e/test_claims.py tries on the local stage.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from jobplane_keys import record_id
+from tests.unit import support
+from tests.unit.jobs_support import (
+    NOW,
+    STEPS,
+    Clock,
+    CrashError,
+    Jobs,
+    crash,
+    holding,
+    status_change,
+)
+
+SKEW = 2
+WORKSPACES = st.integers(0, 1)
+THREADS = st.integers(1, 2)
+MESSAGES = st.integers(1, 3)
+TTLS = st.sampled_from([1, 5, 60, 3600])
+PICKS = st.integers(0, 10**6)
+KINDS = st.sampled_from(["timeout", "heartbeat_lost", "forced"])
+CRASHES = st.none() | st.tuples(st.sampled_from([*STEPS]), st.booleans())
+EXAMPLES = count()
+
+
+@dataclass(eq=False)
+class Claim:
+    """A claim that was granted, as its holder knows it."""
+
+    workspace: str
+    thread: str
+    message: str
+    owner: str
+    claim_id: str
+    fence: int
+    believed_end: float
+    given_up: bool = False
+
+    @property
+    def named(self) -> dict[str, Any]:
+        return holding({"claimId": self.claim_id, "fence": self.fence}, self.workspace)
+
+
+@dataclass
+class Held:
+    """What the model says of a workspace: who has it, and until when."""
+
+    claim: Claim
+    end: float
+
+
+@dataclass
+class Model:
+    """What must be true."""
+
+    held: dict[str, Held] = field(default_factory=dict)
+    granted: list[Claim] = field(default_factory=list)
+    refused: list[tuple[str, str, str]] = field(default_factory=list)
+    records: set[tuple[str, str]] = field(default_factory=set)
+    timeouts: set[tuple[str, str]] = field(default_factory=set)
+    interrupts: dict[str, tuple[str, int]] = field(default_factory=dict)
+    broken_off: list[dict[str, Any]] = field(default_factory=list)
+
+
+class ClaimMachine(RuleBasedStateMachine):
+    """Workspaces, threads, messages, executions; each step is an event of one function."""
+
+    jobs: Jobs
+
+    @initialize()
+    def begin(self) -> None:
+        example = next(EXAMPLES)
+        self.clock: Clock = self.jobs.clock
+        self.clock.now = NOW
+        self.model = Model()
+        self.names = [f"e{example}#a-b", f"e{example}-a#b"]
+
+    def claim(self, pick: int) -> Claim:
+        return self.model.granted[pick % len(self.model.granted)]
+
+    def wish(self, workspace: int, thread: int, message: int, ttl: int) -> dict[str, Any]:
+        name = self.names[workspace]
+        message_id = f"{name.replace('#', '.')}-{thread}-{message}"
+        return {
+            "projectUserId": name,
+            "threadId": f"thread-{thread}",
+            "messageId": message_id,
+            "owner": f"arn:execution:{message_id}",
+            "ttlSeconds": ttl,
+        }
+
+    @rule(workspace=WORKSPACES, thread=THREADS, message=MESSAGES, ttl=TTLS, lost=st.booleans())
+    def acquire(self, workspace: int, thread: int, message: int, ttl: int, lost: bool) -> None:
+        wish = self.wish(workspace, thread, message, ttl)
+        name, now = wish["projectUserId"], self.clock.now
+        before = self.model.held.get(name)
+        answer = self.jobs.call("claim", **wish)
+        if before is None or before.end + SKEW <= now:
+            self.granted(wish, answer)
+            if lost:
+                assert self.jobs.call("claim", **wish) == answer
+            return
+        runs = before.end > now
+        if runs and (before.claim.message, before.claim.owner) == (
+            wish["messageId"],
+            wish["owner"],
+        ):
+            assert (answer["claimId"], answer["fence"]) == (
+                before.claim.claim_id,
+                before.claim.fence,
+            )
+            return
+        self.model.refused.append((name, wish["messageId"], wish["owner"]))
+        joins = runs and before.claim.thread == wish["threadId"]
+        assert answer["claimed"] is False
+        assert answer["reason"] == ("same_thread" if joins else "held")
+        assert answer["holder"]["claimId"] == before.claim.claim_id
+        if joins:
+            before.end = max(before.end, whole(now) + ttl)
+
+    def granted(self, wish: dict[str, Any], answer: dict[str, Any]) -> None:
+        name = wish["projectUserId"]
+        assert answer["claimed"] is True, answer
+        earlier = [claim.fence for claim in self.model.granted if claim.workspace == name]
+        assert all(answer["fence"] > fence for fence in earlier)
+        claim = Claim(
+            name,
+            wish["threadId"],
+            wish["messageId"],
+            wish["owner"],
+            answer["claimId"],
+            answer["fence"],
+            answer["expiresAt"],
+        )
+        assert claim.claim_id not in {other.claim_id for other in self.model.granted}
+        self.model.granted.append(claim)
+        self.model.held[name] = Held(claim, answer["expiresAt"])
+
+    @precondition(lambda self: self.model.granted)
+    @rule(pick=PICKS, ttl=TTLS)
+    def renew(self, pick: int, ttl: int) -> None:
+        claim = self.claim(pick)
+        held = self.model.held.get(claim.workspace)
+        answer = self.jobs.call("claim", operation="renew", ttlSeconds=ttl, **claim.named)
+        good = held is not None and held.claim is claim and held.end > self.clock.now
+        assert answer["renewed"] is good, answer
+        if held is not None and good:
+            held.end = claim.believed_end = answer["expiresAt"]
+
+    @precondition(lambda self: self.model.granted)
+    @rule(pick=PICKS, again=st.booleans())
+    def release(self, pick: int, again: bool) -> None:
+        claim = self.claim(pick)
+        held = self.model.held.get(claim.workspace)
+        mine = held is not None and held.claim is claim
+        answer = self.jobs.call("claim", operation="release", **claim.named)
+        if mine:
+            assert answer == {"released": True, "repeated": False}
+            self.freed(claim)
+            if again:
+                answer = self.jobs.call("claim", operation="release", **claim.named)
+                assert answer == {"released": True, "repeated": True}
+        else:
+            assert answer.get("repeated") or answer["reason"] == "superseded"
+        claim.given_up = True
+
+    def freed(self, claim: Claim) -> None:
+        claim.given_up = True
+        del self.model.held[claim.workspace]
+
+    @rule(seconds=st.sampled_from([0.25, 1, 2, 5, 58, 3600, 40 * 24 * 3600]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.pass_(seconds)
+
+    @rule(workspace=WORKSPACES)
+    def a_free_row_is_purged(self, workspace: int) -> None:
+        name = self.names[workspace]
+        if self.jobs.row(name).get("purgeAt", self.clock.now) < self.clock.now:
+            self.jobs.delete(name)
+            self.model.held.pop(name, None)
+
+    @precondition(lambda self: self.model.granted)
+    @rule(pick=PICKS, kind=KINDS, crashes=CRASHES)
+    def time_out(self, pick: int, kind: str, crashes: tuple[str, bool] | None) -> None:
+        claim = self.claim(pick)
+        event = {
+            **claim.named,
+            "messageId": claim.message,
+            "threadId": claim.thread,
+            "kind": kind,
+            "error": "States.Timeout",
+            "executionArn": claim.owner,
+        }
+        self.clean_up(event, crashes)
+
+    @precondition(lambda self: self.model.refused)
+    @rule(pick=PICKS, kind=KINDS)
+    def time_out_without_a_claim(self, pick: int, kind: str) -> None:
+        name, message, owner = self.model.refused[pick % len(self.model.refused)]
+        self.clean_up(
+            {"projectUserId": name, "messageId": message, "kind": kind, "executionArn": owner}, None
+        )
+
+    @precondition(lambda self: self.model.broken_off)
+    @rule(crashes=CRASHES)
+    def try_again(self, crashes: tuple[str, bool] | None) -> None:
+        self.clean_up(self.model.broken_off.pop(0), crashes)
+
+    def clean_up(self, event: dict[str, Any], crashes: tuple[str, bool] | None) -> None:
+        """One run of handle-timeout; one that breaks off is to be tried again."""
+        name, claim_id = event["projectUserId"], event.get("claimId")
+        key = (event["messageId"], record_id(event["kind"], claim_id, None))
+        held = self.model.held.get(name)
+        mine = held is not None and held.claim.claim_id == claim_id
+        newer = held is not None and claim_id is not None and not mine
+        self.model.timeouts.add(key)
+        if crashes is None:
+            answer = self.jobs.call("handle-timeout", **event)
+            assert answer["recorded"] is True
+            assert answer["dlqMessageId"]
+            if claim_id is None:
+                assert (answer["released"], answer["superseded"]) == (False, False)
+            elif mine:
+                assert (answer["released"], answer["superseded"]) == (True, False)
+            elif newer and answer["superseded"]:
+                assert answer["released"] is False
+        else:
+            step, after = crashes
+            try:
+                with crash(self.jobs.function("handle-timeout"), step, after=after):
+                    self.jobs.call("handle-timeout", **event)
+            except CrashError:
+                self.model.broken_off.append(event)
+        released = crashes is None or crashes in {
+            ("release", True), ("letter", False), ("letter", True), ("mark", False), ("mark", True)
+        }  # fmt: skip
+        if held is not None and mine and (released or self.jobs.row(name)["state"] == "free"):
+            self.freed(held.claim)
+
+    @precondition(lambda self: self.model.granted)
+    @rule(pick=PICKS, status=st.sampled_from(["FAILED", "TIMED_OUT", "ABORTED", "SUCCEEDED"]))
+    def execution_ends(self, pick: int, status: str) -> None:
+        claim = self.claim(pick)
+        given = {"projectUserId": claim.workspace, "messageId": claim.message}
+        event = status_change(claim.owner, status, given)
+        unfinished = [
+            record
+            for record in self.jobs.records_of(claim.message)
+            if record.get("executionArn") == claim.owner and "dlqMessageId" not in record
+        ]
+        held = self.model.held.get(claim.workspace)
+        answer = self.jobs.call("handle-timeout", **event)
+        if status == "SUCCEEDED":
+            assert answer["recorded"] is False
+            return
+        settled = {record.get("interruptedClaimId") for record in unfinished}
+        if held is None or held.claim.owner != claim.owner:
+            assert answer["recorded"] is bool(unfinished)
+            return
+        assert answer["released"] is True or settled
+        if held.claim.claim_id not in settled:
+            kind = "timeout" if status == "TIMED_OUT" else "forced"
+            self.model.timeouts.add((claim.message, record_id(kind, held.claim.claim_id, None)))
+        self.freed(held.claim)
+
+    @rule(workspace=WORKSPACES, thread=THREADS, message=MESSAGES, again=st.booleans())
+    def interrupt(self, workspace: int, thread: int, message: int, again: bool) -> None:
+        wish = self.wish(workspace, thread, message, 60)
+        name = wish["projectUserId"]
+        held = self.model.held.get(name)
+        runs = held is not None and held.end > self.clock.now
+        checked = self.jobs.call("check-active-job", projectUserId=name, threadId=wish["threadId"])
+        assert checked["hasActiveJob"] is runs
+        if held is None or not runs:
+            assert checked["shouldInterrupt"] is False
+            return
+        claim = held.claim
+        assert checked["activeJob"]["claimId"] == claim.claim_id
+        assert checked["shouldInterrupt"] is (claim.thread != wish["threadId"])
+        event = {
+            "projectUserId": name,
+            "target": checked["activeJob"],
+            "newThreadId": wish["threadId"],
+            "interruptingMessageId": wish["messageId"],
+        }
+        sent = [self.jobs.call("send-interrupt", **event) for _ in range(1 + again)]
+        assert len({answer["interruptId"] for answer in sent}) == 1
+        assert all(answer["sent"] is checked["shouldInterrupt"] for answer in sent)
+        if not checked["shouldInterrupt"]:
+            return
+        # An id stands for one claim for ever: who holds another one does not obey it.
+        named = self.model.interrupts.setdefault(
+            sent[0]["interruptId"], (claim.claim_id, claim.fence)
+        )
+        assert named == (claim.claim_id, claim.fence)
+        for _ in range(1 + again):
+            recorded = self.jobs.call(
+                "record-interruption",
+                projectUserId=name,
+                messageId=claim.message,
+                interruptedClaimId=claim.claim_id,
+                newThreadId=wish["threadId"],
+                interruptingMessageId=wish["messageId"],
+            )
+            key = (claim.message, recorded["recordId"])
+            assert recorded["duplicate"] is (key in self.model.records)
+            self.model.records.add(key)
+
+    @invariant()
+    def the_rows_are_as_the_model_says(self) -> None:
+        for name in self.names:
+            row = self.jobs.row(name)
+            held = self.model.held.get(name)
+            if held is None:
+                assert row.get("state", "free") == "free"
+            else:
+                assert (row["state"], row["claimId"], row["fence"], row["expiresAt"]) == (
+                    "held",
+                    held.claim.claim_id,
+                    held.claim.fence,
+                    held.end,
+                )
+
+    @invariant()
+    def no_workspace_has_two_holders(self) -> None:
+        for name in self.names:
+            live = [
+                claim
+                for claim in self.model.granted
+                if claim.workspace == name
+                and not claim.given_up
+                and claim.believed_end > self.clock.now
+            ]
+            assert len(live) <= 1
+            assert all(self.model.held[name].claim is claim for claim in live)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        while self.model.broken_off:
+            self.try_again_for_good()
+        self.nothing_blocks_for_good()
+        self.nothing_is_lost_or_doubled()
+
+    def try_again_for_good(self) -> None:
+        self.clean_up(self.model.broken_off.pop(0), None)
+
+    def nothing_blocks_for_good(self) -> None:
+        """Once a claim's end and the margin are over, any newcomer has the workspace."""
+        for workspace, name in enumerate(self.names):
+            if held := self.model.held.get(name):
+                self.clock.now = max(self.clock.now, held.end + SKEW)
+            wish = self.wish(workspace, 3, 1, 60)
+            self.granted(wish, self.jobs.call("claim", **wish))
+
+    def nothing_is_lost_or_doubled(self) -> None:
+        """Every record is there once; every timeout has one dead letter, marked on its record."""
+        stored = {
+            (record["messageId"], record["recordId"]): record
+            for name in self.names
+            for record in self.jobs.records_of_workspace(name)
+        }
+        assert stored.keys() == self.model.records | self.model.timeouts
+        letters = self.jobs.letters()
+        sent = [
+            (letter["messageId"], record_id(letter["kind"], letter["claimId"], None))
+            for letter in letters
+        ]
+        assert sorted(sent) == sorted(self.model.timeouts)
+        assert len({letter["deadLetterId"] for letter in letters}) == len(letters)
+        assert all("dlqMessageId" in stored[key] for key in self.model.timeouts)
+
+
+def whole(now: float) -> int:
+    """The next whole second, which is what ends are counted from."""
+    return -int(-now // 1)
+
+
+@pytest.fixture
+def jobs() -> Iterator[Jobs]:
+    with pytest.MonkeyPatch.context() as patch, support.aws(), ExitStack() as hooks:
+        for name in support.UNSET:
+            patch.delenv(name, raising=False)
+        for name, value in support.AWS.items():
+            patch.setenv(name, value)
+        yield Jobs(support.Stack(patch, hooks))
+
+
+def test_no_sequence_breaks_a_claim(jobs: Jobs) -> None:
+    """Never two holders, fences grow, nothing blocks for good, nothing is lost or doubled."""
+
+    class Machine(ClaimMachine):
+        pass
+
+    Machine.jobs = jobs
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Machine,
+        settings=settings(
+            max_examples=30,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
