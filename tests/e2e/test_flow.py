@@ -10,6 +10,7 @@ import pytest
 from e2e.support import Deployed, Message, unique, until
 from jobplane_keys import (
     Workspace,
+    execution_name,
     from_item,
     input_queue_name,
     interrupt_queue_name,
@@ -278,7 +279,7 @@ async def test_hostile_ids(flow: Flow) -> None:
 
 async def test_same_name_runs_once(flow: Flow) -> None:
     """A message can't be started twice under its execution's name."""
-    name = unique("message")
+    name = execution_name(flow.workspace, "m1")
     content = {
         "projectId": flow.workspace.project_id,
         "userId": "scott",

@@ -14,7 +14,7 @@ from rich.table import Table
 from jobplane.demo.scene import Scene
 from jobplane.demo.story import CheckError, Observation, Stopwatch, check, step
 from jobplane_client import Job, JobWorker
-from jobplane_keys import Workspace, from_item, to_item
+from jobplane_keys import Workspace, execution_name, from_item, to_item
 
 SILENCE_SECONDS = 2
 LOOKS_PER_SECOND = 5
@@ -45,7 +45,7 @@ class JobFlow:
         started = await asyncio.to_thread(
             self._states.start_execution,
             stateMachineArn=self._scene.description["state_machine_arn"],
-            name=f"{self.workspace.user_id}-{message}",
+            name=execution_name(self.workspace, message),
             input=json.dumps(content),
         )
         execution: str = started["executionArn"]

@@ -141,6 +141,11 @@ def claim_state(row: Mapping[str, Any], now: float) -> ClaimState:
     return ClaimState(True, "live") if expiry > now else ClaimState(False, "expired")
 
 
+def execution_name(workspace: Workspace, message_id: str) -> str:
+    """The job flow's execution for a message: started twice, it runs once."""
+    return _digest("execution", workspace.key, message_id)
+
+
 def interrupt_id(claim_id: str, interrupting_message_id: str) -> str:
     """The same for every sending of one interrupt."""
     return _digest("interrupt", claim_id, interrupting_message_id)
