@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from jobplane import bytecode, sdk
+from jobplane.console import note
 from jobplane.locks import exclusive
 from jobplane.requirements import PINNED, Closure, closures
 from jobplane.wheels import PYTHON, WheelStore, bytecode_digest, lib_digest, prune
@@ -94,6 +95,7 @@ class Builder:
                 )
             ]
             if stale:
+                note(f"building {len(stale)} of {len(functions)} artifacts")
                 everything = closures(self.workspace, self.workspace.functions())
                 self._install([found[f.name] for f in stale], list(everything.values()))
                 with ThreadPoolExecutor() as pool:

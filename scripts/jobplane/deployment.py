@@ -22,7 +22,7 @@ def install_framework(workspace: Workspace) -> None:
     if installed.is_file() and installed.stat().st_mtime >= lock.stat().st_mtime:
         return
     _require_node(workspace)
-    note("installing the Serverless Framework (npm ci)")
+    note("installing the Serverless Framework (npm ci); this takes a minute the first time")
     run_quietly(
         ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
         cwd=workspace.root,

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from jobplane import bytecode
-from jobplane.console import run_quietly, uv_command
+from jobplane.console import note, run_quietly, uv_command
 from jobplane.requirements import PINNED, lib_sources
 from jobplane.workspace import Workspace
 
@@ -51,6 +51,8 @@ class WheelStore:
         missing_libs = {lib: path for lib, path in missing_libs.items() if not path.is_dir()}
         if not missing and not missing_libs:
             return
+        if missing:
+            note(f"installing {len(missing)} packages for the artifacts; new ones are downloaded")
         self.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".filling-") as scratch:
             staged = self._install_locked(missing, Path(scratch))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobplane import emulator
+from jobplane.locks import exclusive
 from jobplane.stages import Stage, State
 from jobplane.workspace import Workspace
 
@@ -117,3 +118,24 @@ def test_the_state_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     stage.write_state(a_state(1, "x"))
     assert stage.state_path.stat().st_mode & 0o077 == 0
     assert json.loads(stage.state_path.read_text())["pid"] == 1
+
+
+def test_who_waits_for_another_command_is_told(tmp_path: Path) -> None:
+    """A lock that is held is waited for, and stderr says so at once."""
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom jobplane.locks import exclusive\n"
+        "from jobplane.workspace import Workspace\n"
+        "with exclusive(Workspace(Path(sys.argv[1])), 'build'):\n    print('mine')"
+    )
+    with exclusive(Workspace(tmp_path), "build"):
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stderr is not None
+        assert "another jobplane command to finish (build)" in waiting.stderr.readline()
+        assert waiting.poll() is None
+    output, _ = waiting.communicate(timeout=30)
+    assert output == "mine\n"
