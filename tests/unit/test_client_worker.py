@@ -8,9 +8,13 @@ import sys
 import threading
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
+import yaml
+from moto import mock_aws
 
 from jobplane_client import (
     Interrupt,
@@ -22,8 +26,8 @@ from jobplane_client import (
 )
 from jobplane_client._runs import MAX_CAUSE, preemption_json
 from jobplane_client._worker_calls import INPUT_QUEUE, INTERRUPT_QUEUE
-from jobplane_keys import ValidationError
-from tests.unit.worker_fakes import INPUT, INTERRUPTS, Stand, refused, until
+from jobplane_keys import ValidationError, input_queue_name, interrupt_queue_name
+from tests.unit.worker_fakes import INPUT, INTERRUPTS, WORKSPACE, Stand, refused, until
 
 Handler = Callable[[Job], Any]
 
@@ -428,10 +432,14 @@ def test_result_that_step_functions_refuses(stand: Stand) -> None:
     assert stand.tasks.failures[0][0] == "ResultNotJsonError"
 
 
-def test_message_that_was_not_deleted(stand: Stand) -> None:
+@pytest.mark.parametrize("kind", ["job", "follow-up"])
+def test_message_that_was_not_deleted(stand: Stand, kind: str) -> None:
     """It comes again, and is deleted without being run again."""
     runs: list[str] = []
-    stand.order()
+    if kind == "job":
+        stand.order()
+    else:
+        stand.follow_up("f1")
     stand.sqs.faults["delete"] = [OSError("reset")] * 4
     worker = worker_of(stand, lambda job: runs.append(job.message_id))
     assert stand.finish(stand.start(worker.run_once)) is JobEnd.COMPLETED
@@ -439,7 +447,24 @@ def test_message_that_was_not_deleted(stand: Stand) -> None:
     message.visible_at = 0.0
     assert stand.finish(stand.start(worker.run_once)) is None
     assert stand.sqs.left(INPUT) == []
-    assert runs == ["m1"]
+    assert len(runs) == 1
+
+
+def test_end_is_decided_once(stand: Stand) -> None:
+    """What a heartbeat finds while the result is being reported changes nothing."""
+    seen: list[Job] = []
+
+    def handler(job: Job) -> str:
+        seen.append(job)
+        stand.tasks.faults["success"] = [OSError("reset")] * 7
+        stand.tasks.faults["heartbeat"] = [refused("TaskTimedOut")]
+        return "done"
+
+    stand.order()
+    assert run_once(stand, handler) is JobEnd.COMPLETED
+    assert stand.tasks.faults == {"success": [], "heartbeat": []}
+    assert stand.tasks.outputs == ["done"]
+    assert not seen[0].cancelled
 
 
 # Interrupts
@@ -503,12 +528,13 @@ def test_return_after_the_signal_is_partial_work(stand: Stand) -> None:
 
 
 def test_interrupt_for_another_claim_is_stale(stand: Stand) -> None:
-    """One for an older claim, or for this fence and another claim, stops nothing and goes."""
+    """One that does not name both this claim and this fence stops nothing and goes."""
     stand.claims.fence = 5
     gate = Gate()
     body = stand.order()
     stand.interrupt({"claimId": "claim-5", "fence": 5})
     stand.interrupt({"claimId": "claim-5", "fence": body["fence"]})
+    stand.interrupt({"claimId": body["claimId"], "fence": 5})
     ended = stand.start(worker_of(stand, gate).run_once)
     gate.inside()
     until(lambda: not stand.sqs.left(INTERRUPTS), "the stale ones are deleted")
@@ -624,6 +650,7 @@ def test_handler_that_ignores_its_grace(stand: Stand) -> None:
     stand.pass_time(300)
     assert (len(stand.tasks.beats), len(stand.claims.of("renew"))) == (beats, renewals)
     assert next_job == []
+    assert stand.sqs.left(INPUT)[-1].receives <= 1
     gate.leave.set()
     finishing = until(lambda: next_job or stand.clock.advance(1), "the next job runs")
     assert finishing == ["m2"]
@@ -948,12 +975,13 @@ def test_job_for_a_newer_claim_ends_a_follow_up_job(stand: Stand) -> None:
             told.append(job.cancelled.detail)
         return job.message_id
 
-    worker = worker_of(stand, handler)
+    worker = worker_of(stand, handler, follow_up_ttl=3000)
     ended = stand.start(worker.run)
     until(lambda: stand.claims.held, "the follow-up runs")
     stand.claims.held = None
     stand.order("m2", "t2")
     until(lambda: stand.tasks.outputs or stand.clock.advance(1), "the newer job runs")
+    assert stand.clock.monotonic() < 500  # the next renewal was due at 1000
     worker.stop()
     stand.finish(ended)
     assert told == ["superseded"]
@@ -1041,19 +1069,49 @@ def test_stop_returns_a_follow_up(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == [message]
 
 
-def test_interrupt_outweighs_the_stop(stand: Stand) -> None:
-    """A worker that stops while its job is interrupted tells of the interrupt."""
+@pytest.mark.parametrize("first", ["stop", "interrupt"])
+def test_interrupt_outweighs_the_stop(stand: Stand, first: str) -> None:
+    """A worker that stops while its job is interrupted tells of the interrupt; one grace is all."""
     gate = Gate()
     body = stand.order()
     worker = worker_of(stand, gate)
     ended = stand.start(worker.run)
     job = gate.inside()
-    worker.stop(cancel=True)
-    stand.interrupt(body)
-    until(lambda: job.cancelled.reason == "interrupt", "the interrupt is heard")
+
+    def interrupt() -> None:
+        stand.interrupt(body)
+        until(lambda: job.cancelled.reason == "interrupt", "the interrupt is heard")
+
+    for act in (stop_now(worker), interrupt) if first == "stop" else (interrupt, stop_now(worker)):
+        act()
+        until(job.cancelled.is_set, "the signal")
+        stand.pass_time(20)
+    until(lambda: stand.tasks.failures, "the end is told")
+    assert stand.tasks.failures[0][0] == "PREEMPTED"
     gate.leave.set()
     stand.finish(ended)
-    assert stand.tasks.failures[0][0] == "PREEMPTED"
+    assert len(stand.tasks.failures) == 1
+
+
+def stop_now(worker: JobWorker) -> Callable[[], None]:
+    return lambda: worker.stop(cancel=True)
+
+
+def test_stop_while_a_job_begins(stand: Stand) -> None:
+    """A job that began too late to hear of it is told all the same."""
+    stand.order()
+    renew = stand.claims.renew
+
+    def stop_and_renew(event: Any) -> dict[str, Any]:
+        if len(stand.claims.of("renew")) == 1:
+            worker.stop(cancel=True)
+        return renew(event)
+
+    stand.claims.renew = stop_and_renew  # type: ignore[method-assign]
+    worker = worker_of(stand, obedient)
+    stand.finish(stand.start(worker.run))
+    assert len(stand.claims.of("renew")) == 1
+    assert stand.tasks.failures == [("WorkerStoppedError", "the worker stopped")]
 
 
 def test_stop_does_not_wait_for_a_handler_past_its_grace(stand: Stand) -> None:
@@ -1112,6 +1170,34 @@ def test_queues_are_made(stand: Stand) -> None:
     worker_of(stand, Gate())
     assert stand.sqs.created == {INPUT: INPUT_QUEUE, INTERRUPTS: INTERRUPT_QUEUE}
     worker_of(stand, Gate(), create_queues=False)
+
+
+def test_queues_are_made_in_sqs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With clients of its own, made for the region of the environment."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with mock_aws():
+        for _ in range(2):
+            JobWorker(
+                "amelia", "scott", Gate(), claim_function="c", prefix="p-", region="eu-west-1"
+            )
+        urls = boto3.client("sqs", region_name="eu-west-1").list_queues()["QueueUrls"]
+    names = sorted(url.rpartition("/")[2] for url in urls)
+    assert names == [input_queue_name("p-", WORKSPACE), interrupt_queue_name("p-", WORKSPACE)]
+
+
+def test_flow_and_worker_agree(stand: Stand) -> None:
+    """The flow makes the input queue alike, and sends what these tests take for its messages."""
+    path = Path(__file__).parents[2] / "resources" / "job-flow.asl.yml"
+    states = yaml.safe_load(path.read_text())["States"]
+    for name in ("OpenInputQueue", "OpenHolderQueue"):
+        assert states[name]["Arguments"]["Attributes"] == INPUT_QUEUE
+    job = states["SendToContainer"]["Arguments"]["MessageBody"]
+    assert set(job) == set(stand.order())
+    assert job["type"] == "JOB"
+    joined = states["JoinHolder"]["Arguments"]["MessageBody"]
+    assert set(joined) == set(json.loads(stand.follow_up("f1").body))
+    assert joined["type"] == "FOLLOW_UP"
 
 
 def test_queues_are_not_made(stand: Stand) -> None:
