@@ -195,6 +195,12 @@ class ClaimMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.clock.pass_(seconds)
 
+    @rule(workspace=WORKSPACES, offset=st.sampled_from([-1, -0.25, 0, 0.25, 1, 1.75, 2]))
+    def an_end_comes(self, workspace: int, offset: float) -> None:
+        """The clock goes on to the edges of a claim's end, where mistakes are."""
+        if held := self.model.held.get(self.names[workspace]):
+            self.clock.now = max(self.clock.now, held.end + offset)
+
     @rule(workspace=WORKSPACES)
     def a_free_row_is_purged(self, workspace: int) -> None:
         name = self.names[workspace]

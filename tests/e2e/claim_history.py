@@ -1,0 +1,215 @@
+"""What was done to claims, by whom and when; and what can't have been right about it.
+
+Every operation took effect at some instant between its start and its end. A claim is *surely held*
+from the end of the operation that granted it to its expiry, or to the start of the first operation
+that ended it. Whatever contradicts that, whichever instants are assumed, is a fault.
+"""
+
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+type Answer = Mapping[str, Any]
+type Key = tuple[str, int]
+"""A claim: its id and its fence."""
+
+# The margin that an expired claim still stands in the way of others.
+SKEW_SECONDS = 2
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call: `acquire` for a message, or `renew`, `release`, `timeout` of a claim."""
+
+    workspace: str
+    kind: str
+    subject: str
+    """The message that wants a claim, or the id of the claim."""
+    fence: int
+    start: float
+    end: float
+    answer: Answer
+
+    @property
+    def grant(self) -> Key | None:
+        """The claim that an acquisition got."""
+        if self.kind != "acquire" or not self.answer["claimed"]:
+            return None
+        return self.answer["claimId"], self.answer["fence"]
+
+    @property
+    def frees(self) -> bool:
+        """Whether it ended a claim, or says that somebody did."""
+        return self.kind in ("release", "timeout") and bool(self.answer["released"])
+
+
+class History:
+    """Operations as they come in, from any thread."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.operations: list[Operation] = []
+
+    def note(
+        self, workspace: str, kind: str, subject: str, fence: int, call: Callable[[], Answer]
+    ) -> Answer:
+        """Make a call and keep what it answered, with its start and its end."""
+        start = self._clock()
+        answer = call()
+        operation = Operation(workspace, kind, subject, fence, start, self._clock(), answer)
+        with self._lock:
+            self.operations.append(operation)
+        return answer
+
+
+@dataclass(frozen=True)
+class Tenure:
+    """A claim's life: when it was granted, when it was surely held, when it was surely over."""
+
+    key: Key
+    granted: Operation
+    surely_until: float
+    over: float
+    """From then on it is over, whatever else is assumed."""
+    expiry: float
+
+    def surely_held(self, start: float, end: float) -> bool:
+        """Whether it was held all the time from start to end."""
+        return self.granted.end <= start and end <= self.surely_until
+
+
+def faults(operations: list[Operation]) -> list[str]:
+    """What is wrong with a history, one line each; empty when it may have been right."""
+    of_workspace = defaultdict(list)
+    for operation in operations:
+        of_workspace[operation.workspace].append(operation)
+    return [
+        f"{name}: {fault}"
+        for name, its in of_workspace.items()
+        for fault in _faults(sorted(its, key=lambda operation: operation.start))
+    ]
+
+
+def _faults(operations: list[Operation]) -> Iterator[str]:
+    tenures = _tenures(operations)
+    yield from _two_holders(tenures)
+    yield from _fences(tenures)
+    for operation in operations:
+        if operation.kind == "acquire":
+            yield from _acquisition(operation, operations, tenures)
+        else:
+            yield from _of_a_holder(operation, operations, tenures)
+
+
+def _tenures(operations: list[Operation]) -> dict[Key, Tenure]:
+    tenures = {}
+    for operation in operations:
+        key = operation.grant
+        # The first answer that was given for a claim made it; later ones repeat it.
+        if key is None or key in tenures:
+            continue
+        its = [other for other in operations if (other.subject, other.fence) == key]
+        renewed = [o.answer["expiresAt"] for o in its if o.kind == "renew" and o.answer["renewed"]]
+        expiry = renewed[-1] if renewed else operation.answer["expiresAt"]
+        freed = [other for other in its if other.frees]
+        tenures[key] = Tenure(
+            key,
+            operation,
+            min([expiry, *(other.start for other in freed)]),
+            min([expiry, *(other.end for other in freed)]),
+            expiry,
+        )
+    return tenures
+
+
+def _two_holders(tenures: Mapping[Key, Tenure]) -> Iterator[str]:
+    by_grant = sorted(tenures.values(), key=lambda tenure: tenure.granted.end)
+    for one, other in itertools.combinations(by_grant, 2):
+        if other.granted.end < one.surely_until and other.granted.start >= one.granted.end:
+            yield f"{other.key} was granted while {one.key} was held"
+        elif other.granted.end < min(one.surely_until, other.surely_until):
+            yield f"{one.key} and {other.key} were held at once"
+
+
+def _fences(tenures: Mapping[Key, Tenure]) -> Iterator[str]:
+    by_grant = sorted(tenures.values(), key=lambda tenure: tenure.granted.end)
+    for one, other in itertools.combinations(by_grant, 2):
+        if one.key[1] == other.key[1]:
+            yield f"{one.key} and {other.key} have one fence"
+        elif one.granted.end <= other.granted.start and one.key[1] > other.key[1]:
+            yield f"the fence of {other.key} is below that of the earlier {one.key}"
+
+
+def _acquisition(
+    operation: Operation, operations: list[Operation], tenures: Mapping[Key, Tenure]
+) -> Iterator[str]:
+    span = (operation.start, operation.end)
+    for tenure in tenures.values():
+        repeats = tenure.granted.subject == operation.subject and tenure.granted is not operation
+        if repeats and tenure.surely_held(*span) and operation.grant != tenure.key:
+            yield f"{operation.subject} was sent again and got no {tenure.key}"
+    if not operation.answer["claimed"]:
+        yield from _refusal(operation, tenures)
+
+
+def _refusal(operation: Operation, tenures: Mapping[Key, Tenure]) -> Iterator[str]:
+    holder = operation.answer["holder"]
+    tenure = tenures.get((holder["claimId"], holder["fence"]))
+    if tenure is None:
+        yield f"{operation.subject} was refused for a claim that nobody was granted"
+        return
+    released = tenure.over < tenure.expiry and tenure.over < operation.start
+    if released or tenure.expiry + SKEW_SECONDS < operation.start:
+        yield f"{operation.subject} was refused for {tenure.key}, which was over"
+
+
+def _of_a_holder(
+    operation: Operation, operations: list[Operation], tenures: Mapping[Key, Tenure]
+) -> Iterator[str]:
+    key = (operation.subject, operation.fence)
+    tenure = tenures.get(key)
+    if tenure is None:
+        yield f"{operation.kind} of {key}, which nobody was granted"
+        return
+    earlier = [
+        other
+        for other in operations
+        if (other.subject, other.fence) == key and other.frees and other is not operation
+    ]
+    # Taken by a claim with a higher fence, before this began.
+    superseded = any(
+        other.key[1] > key[1] and other.granted.end < operation.start for other in tenures.values()
+    )
+    freed = any(other.end < operation.start for other in earlier)
+    succeeded: bool = operation.answer["renewed" if operation.kind == "renew" else "released"]
+    if not succeeded:
+        if tenure.surely_held(operation.start, operation.end):
+            yield f"{operation.kind} of {key} was refused while it was held"
+    elif operation.kind == "renew":
+        if superseded or freed or _expired_before(operation, tenure, operations):
+            yield f"{key} was renewed by a stale holder"
+    elif operation.answer.get("repeated"):
+        if not any(other.start < operation.end for other in earlier):
+            yield f"{key} is said to have been released before, which it was not"
+    elif operation.kind == "release" and (superseded or freed):
+        yield f"{key} was released by a stale holder"
+    elif operation.kind == "timeout" and superseded and not earlier:
+        yield f"{key} was released by a stale clean-up"
+
+
+def _expired_before(operation: Operation, tenure: Tenure, operations: list[Operation]) -> bool:
+    """Whether the claim had run out before a renewal began, whatever came in between."""
+    ends = [
+        other.answer["expiresAt"]
+        for other in operations
+        if other.kind == "renew"
+        and other is not operation
+        and (other.subject, other.fence) == tenure.key
+        and other.answer["renewed"]
+        and other.start < operation.end
+    ]
+    return bool(max([tenure.granted.answer["expiresAt"], *ends]) < operation.start)

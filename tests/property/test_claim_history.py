@@ -1,0 +1,284 @@
+"""The checker of the claims' histories: it passes what may have been right, and nothing else."""
+
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from e2e.claim_history import Operation, faults
+
+END = 1000.0
+
+
+def acquired(
+    start: float, end: float, message: str, fence: int, *, claim: str = "", expires: float = END
+) -> Operation:
+    answer = {
+        "claimed": True,
+        "claimId": claim or f"claim-{message}",
+        "fence": fence,
+        "expiresAt": expires,
+    }
+    return Operation("a#b", "acquire", message, 0, start, end, answer)
+
+
+def refused(start: float, end: float, message: str, holder: str, fence: int) -> Operation:
+    answer = {"claimed": False, "reason": "held", "holder": {"claimId": holder, "fence": fence}}
+    return Operation("a#b", "acquire", message, 0, start, end, answer)
+
+
+def renewed(
+    start: float, end: float, claim: str, fence: int, *, ok: bool = True, expires: float = END
+) -> Operation:
+    answer = {"renewed": ok, "expiresAt": expires} if ok else {"renewed": ok}
+    return Operation("a#b", "renew", claim, fence, start, end, answer)
+
+
+def released(
+    start: float, end: float, claim: str, fence: int, *, ok: bool = True, repeated: bool = False
+) -> Operation:
+    answer = {"released": ok, "repeated": repeated}
+    return Operation("a#b", "release", claim, fence, start, end, answer)
+
+
+def timed_out(start: float, end: float, claim: str, fence: int, *, ok: bool = True) -> Operation:
+    return Operation("a#b", "timeout", claim, fence, start, end, {"released": ok})
+
+
+RIGHT = {
+    "nothing": [],
+    "one after the other": [
+        acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1), acquired(4, 5, "m2", 2),
+        renewed(6, 7, "claim-m2", 2), released(8, 9, "claim-m2", 2),
+    ],
+    "granted while the release was under way": [
+        acquired(0, 1, "m1", 1), released(2, 9, "claim-m1", 1), acquired(3, 4, "m2", 2),
+    ],
+    "a slow first grant that was over before the second": [
+        acquired(0, 9, "m1", 1, expires=5), acquired(7, 8, "m2", 2),
+    ],
+    "a takeover after the expiry": [
+        acquired(0, 1, "m1", 1, expires=10), refused(11, 11.5, "m2", "claim-m1", 1),
+        acquired(12, 13, "m2", 2), renewed(14, 15, "claim-m1", 1, ok=False),
+        released(14, 15, "claim-m1", 1, ok=False),
+    ],
+    "a lost answer given again": [
+        acquired(0, 1, "m1", 1), acquired(2, 3, "m1", 1), refused(2, 3, "m2", "claim-m1", 1),
+    ],
+    "released twice": [
+        acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1),
+        released(4, 5, "claim-m1", 1, repeated=True),
+    ],
+    "released and timed out at once": [
+        acquired(0, 1, "m1", 1), timed_out(2, 5, "claim-m1", 1),
+        released(3, 4, "claim-m1", 1, repeated=True), acquired(4, 5, "m2", 2),
+    ],
+    "an expired claim that nobody took is released": [
+        acquired(0, 1, "m1", 1, expires=2), released(9, 10, "claim-m1", 1),
+    ],
+    "renewed before it ran out": [
+        acquired(0, 1, "m1", 1, expires=5), renewed(4, 5, "claim-m1", 1, expires=20),
+        renewed(15, 16, "claim-m1", 1, expires=30), refused(21, 22, "m2", "claim-m1", 1),
+    ],
+    "the same message again, after its claim was over": [
+        acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1),
+        acquired(4, 5, "m1", 2, claim="claim-m1-again"),
+    ],
+}  # fmt: skip
+
+WRONG = {
+    "a double grant": (
+        [acquired(0, 1, "m1", 1), acquired(2, 3, "m2", 2)],
+        "was granted while",
+    ),
+    "a double grant at one moment": (
+        [acquired(0, 2, "m1", 1), acquired(1, 3, "m2", 2)],
+        "were held at once",
+    ),
+    "a grant before the release began": (
+        [acquired(0, 1, "m1", 1), acquired(2, 3, "m2", 2), released(4, 5, "claim-m1", 1)],
+        "was granted while",
+    ),
+    "a grant while a renewal kept the claim": (
+        [acquired(0, 1, "m1", 1, expires=5), renewed(2, 3, "claim-m1", 1, expires=50),
+         acquired(8, 9, "m2", 2)],
+        "was granted while",
+    ),
+    "a lost answer that became another claim": (
+        [acquired(0, 1, "m1", 1), acquired(2, 3, "m1", 2, claim="claim-other")],
+        "was sent again and got no",
+    ),
+    "a lost answer that was refused": (
+        [acquired(0, 1, "m1", 1), refused(2, 3, "m1", "claim-m1", 1)],
+        "was sent again and got no",
+    ),
+    "a fence that restarts": (
+        [acquired(0, 1, "m1", 7), released(2, 3, "claim-m1", 7), acquired(4, 5, "m2", 1)],
+        "is below that of the earlier",
+    ),
+    "a fence that stands still": (
+        [acquired(0, 1, "m1", 7), released(2, 3, "claim-m1", 7), acquired(4, 5, "m2", 7)],
+        "have one fence",
+    ),
+    "a renewal after a takeover": (
+        [acquired(0, 1, "m1", 1, expires=5), acquired(8, 9, "m2", 2),
+         renewed(10, 11, "claim-m1", 1)],
+        "renewed by a stale holder",
+    ),
+    "a renewal after the expiry": (
+        [acquired(0, 1, "m1", 1, expires=5), renewed(6, 7, "claim-m1", 1)],
+        "renewed by a stale holder",
+    ),
+    "a renewal after the release": (
+        [acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1), renewed(4, 5, "claim-m1", 1)],
+        "renewed by a stale holder",
+    ),
+    "a renewal after a clean-up": (
+        [acquired(0, 1, "m1", 1), timed_out(2, 3, "claim-m1", 1), renewed(4, 5, "claim-m1", 1)],
+        "renewed by a stale holder",
+    ),
+    "an unconditional release": (
+        [acquired(0, 1, "m1", 1, expires=5), acquired(8, 9, "m2", 2),
+         released(10, 11, "claim-m1", 1)],
+        "released by a stale holder",
+    ),
+    "a claim released twice": (
+        [acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1), released(4, 5, "claim-m1", 1)],
+        "released by a stale holder",
+    ),
+    "an unconditional clean-up": (
+        [acquired(0, 1, "m1", 1, expires=5), acquired(8, 9, "m2", 2),
+         timed_out(10, 11, "claim-m1", 1)],
+        "released by a stale clean-up",
+    ),
+    "a repetition of nothing": (
+        [acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1, repeated=True)],
+        "which it was not",
+    ),
+    "a holder that is not renewed": (
+        [acquired(0, 1, "m1", 1), renewed(2, 3, "claim-m1", 1, ok=False)],
+        "was refused while it was held",
+    ),
+    "a holder that can't release": (
+        [acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1, ok=False)],
+        "was refused while it was held",
+    ),
+    "a claim that blocks after its release": (
+        [acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1),
+         refused(4, 5, "m2", "claim-m1", 1)],
+        "which was over",
+    ),
+    "a claim that blocks past its end": (
+        [acquired(0, 1, "m1", 1, expires=5), refused(8, 9, "m2", "claim-m1", 1)],
+        "which was over",
+    ),
+    "a holder from nowhere": (
+        [refused(0, 1, "m1", "claim-0", 1)],
+        "that nobody was granted",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", RIGHT)
+def test_what_may_have_been_right_passes(case: str) -> None:
+    """Histories with an order of instants that explains them have no fault."""
+    assert faults(list(RIGHT[case])) == []
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_have_been_right_is_told(case: str) -> None:
+    """Each fault is told, and by its own words."""
+    operations, words = WRONG[case]
+    assert any(words in fault for fault in faults(operations))
+
+
+def test_workspaces_are_apart() -> None:
+    """Two claims at once in two workspaces are no fault."""
+    there = replace(acquired(0, 1, "m2", 1), workspace="c#d")
+    assert faults([acquired(0, 1, "m1", 1), there]) == []
+
+
+@dataclass
+class Service:
+    """A claim service in a few lines, with bugs to order."""
+
+    bug: str = ""
+    row: dict[str, Any] = field(default_factory=dict)
+    fence: int = 0
+    freed: set[str] = field(default_factory=set)
+
+    def acquire(self, message: str, now: float, number: int) -> dict[str, Any]:
+        held = bool(self.row) and now < self.row["expiresAt"] + 2
+        if held and self.row["message"] == message and self.bug != "no retry":
+            return {"claimed": True, **self.row}
+        if held and not (self.bug == "double grant" and number % 5 == 0):
+            return {"claimed": False, "reason": "held", "holder": dict(self.row)}
+        restarts = self.bug == "fence restarts" and number % 7 == 0
+        self.fence = 1 if restarts else self.fence + 1
+        self.row = {
+            "claimId": f"claim-{number}",
+            "fence": self.fence,
+            "expiresAt": now + 20,
+            "message": message,
+        }
+        return {"claimed": True, **self.row}
+
+    def is_mine(self, claim: str, fence: int) -> bool:
+        return (self.row.get("claimId"), self.row.get("fence")) == (claim, fence)
+
+    def renew(self, claim: str, fence: int, now: float) -> dict[str, Any]:
+        live = bool(self.row) and now < self.row["expiresAt"]
+        if not (self.is_mine(claim, fence) and live or self.bug == "renews all" and self.row):
+            return {"renewed": False}
+        self.row["expiresAt"] = now + 20
+        return {"renewed": True, "expiresAt": now + 20}
+
+    def release(self, claim: str, fence: int) -> dict[str, Any]:
+        if self.is_mine(claim, fence) or (self.bug == "releases all" and self.row):
+            self.row = {}
+            self.freed.add(claim)
+            return {"released": True, "repeated": False}
+        return {"released": claim in self.freed, "repeated": claim in self.freed}
+
+
+def simulated(bug: str, seed: int) -> list[Operation]:
+    """A history of sixteen clients at once; each operation takes effect somewhere in its time."""
+    chance = random.Random(seed)
+    service = Service(bug)
+    claims: list[tuple[str, int]] = []
+    instant = 0.0
+    operations: list[Operation] = []
+    for number in range(400):
+        instant += chance.choice([0.1, 0.5, 3, 30])
+        start, end = instant - chance.random() * 2, instant + chance.random() * 2
+        kind = chance.choice(["acquire", "acquire", "renew", "release"])
+        if kind == "acquire" or not claims:
+            message = f"m{number - chance.choice([0, 1, 2])}"
+            answer = service.acquire(message, instant, number)
+            if answer["claimed"]:
+                claims.append((answer["claimId"], answer["fence"]))
+            operations.append(Operation("a#b", "acquire", message, 0, start, end, answer))
+            continue
+        claim, fence = claims[-min(len(claims), chance.choice([1, 1, 2, 3]))]
+        answer = (
+            service.renew(claim, fence, instant)
+            if kind == "renew"
+            else service.release(claim, fence)
+        )
+        operations.append(Operation("a#b", kind, claim, fence, start, end, answer))
+    return operations
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_good_service_has_no_fault(seed: int) -> None:
+    """Whatever overlaps, the right answers pass."""
+    assert faults(simulated("", seed)) == []
+
+
+@pytest.mark.parametrize(
+    "bug", ["double grant", "fence restarts", "renews all", "releases all", "no retry"]
+)
+def test_every_planted_bug_is_found(bug: str) -> None:
+    """Each is found in every one of ten histories."""
+    assert all(faults(simulated(bug, seed)) for seed in range(10))
