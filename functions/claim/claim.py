@@ -24,9 +24,11 @@ from jobplane_keys import (
     CLAIM_PURGE_SECONDS,
     CLAIM_SKEW_SECONDS,
     CLAIM_TTL_SECONDS,
+    HELD_CLAIM,
     MALFORMED_CLAIM_AHEAD_SECONDS,
     MALFORMED_CLAIM_SECONDS,
     MILLISECONDS_FROM,
+    RELEASE_CLAIM,
     ValidationError,
     Workspace,
     checked_id,
@@ -61,7 +63,6 @@ AVAILABLE = """
         OR (attribute_type(claimedAt, :string) AND
             claimedAt > :hour_ago_iso AND claimedAt < :day_ahead_iso)))
 """
-HELD_BY = "#state = :held AND claimId = :claim AND fence = :fence"
 
 telemetry = Telemetry("claim")
 dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
@@ -269,7 +270,7 @@ def write_held(
         TableName=ACTIVE_JOBS_TABLE,
         Key=to_item({"projectUserId": holding.workspace.key}),
         UpdateExpression=update,
-        ConditionExpression=f"{HELD_BY} AND {condition}" if condition else HELD_BY,
+        ConditionExpression=f"{HELD_CLAIM} AND {condition}" if condition else HELD_CLAIM,
         ExpressionAttributeNames={"#state": "state"}
         | ({"#owner": "owner"} if "#owner" in update else {}),
         ExpressionAttributeValues=to_item(bound),
@@ -320,8 +321,7 @@ def release(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     try:
         write_held(
             holding,
-            "SET #state = :free, lastReleased = :released, purgeAt = :purge"
-            " REMOVE claimId, threadId, messageId, #owner, containerId, claimedAt, expiresAt",
+            RELEASE_CLAIM,
             "",
             {":free": "free", ":released": released},
             now,

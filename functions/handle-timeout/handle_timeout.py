@@ -23,7 +23,9 @@ import botocore.session
 from jobplane_keys import (
     CLAIM_PURGE_SECONDS,
     DEFAULT_TABLE_PREFIX,
+    HELD_CLAIM,
     INTERRUPTION_TTL_SECONDS,
+    RELEASE_CLAIM,
     ValidationError,
     Workspace,
     checked_id,
@@ -243,11 +245,8 @@ def release_claim(timeout: Timeout, now: float) -> str:
         dynamodb.update_item(
             TableName=ACTIVE_JOBS_TABLE,
             Key=to_item({"projectUserId": timeout.workspace.key}),
-            UpdateExpression=(
-                "SET #state = :free, lastReleased = :released, purgeAt = :purge"
-                " REMOVE claimId, threadId, messageId, #owner, containerId, claimedAt, expiresAt"
-            ),
-            ConditionExpression="#state = :held AND claimId = :claim AND fence = :fence",
+            UpdateExpression=RELEASE_CLAIM,
+            ConditionExpression=HELD_CLAIM,
             ExpressionAttributeNames={"#state": "state", "#owner": "owner"},
             ExpressionAttributeValues=to_item(
                 {

@@ -20,6 +20,14 @@ MALFORMED_CLAIM_AHEAD_SECONDS = 24 * 3600
 # Larger numbers of seconds lie past the year 5000: they are milliseconds.
 MILLISECONDS_FROM = 10**11
 
+# Two functions release claims, and must do it alike. Names: #state, #owner; values: :held, :claim,
+# :fence, :free, :released, :purge.
+HELD_CLAIM = "#state = :held AND claimId = :claim AND fence = :fence"
+RELEASE_CLAIM = (
+    "SET #state = :free, lastReleased = :released, purgeAt = :purge"
+    " REMOVE claimId, threadId, messageId, #owner, containerId, claimedAt, expiresAt"
+)
+
 MAX_QUEUE_NAME = 80
 _WORKSPACE_ID = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
 
