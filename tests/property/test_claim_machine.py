@@ -83,6 +83,7 @@ class Model:
     timeouts: set[tuple[str, str]] = field(default_factory=set)
     interrupts: dict[str, tuple[str, int]] = field(default_factory=dict)
     broken_off: list[dict[str, Any]] = field(default_factory=list)
+    cleaned: list[Claim] = field(default_factory=list)
 
 
 class ClaimMachine(RuleBasedStateMachine):
@@ -209,8 +210,10 @@ class ClaimMachine(RuleBasedStateMachine):
             self.model.held.pop(name, None)
 
     @precondition(lambda self: self.model.granted)
-    @rule(pick=PICKS, kind=KINDS, crashes=CRASHES)
-    def time_out(self, pick: int, kind: str, crashes: tuple[str, bool] | None) -> None:
+    @rule(pick=PICKS, kind=KINDS, crashes=CRASHES, gives_up=st.booleans())
+    def time_out(
+        self, pick: int, kind: str, crashes: tuple[str, bool] | None, gives_up: bool
+    ) -> None:
         claim = self.claim(pick)
         event = {
             **claim.named,
@@ -220,7 +223,10 @@ class ClaimMachine(RuleBasedStateMachine):
             "error": "States.Timeout",
             "executionArn": claim.owner,
         }
+        waiting = len(self.model.broken_off)
         self.clean_up(event, crashes)
+        if gives_up and len(self.model.broken_off) > waiting:
+            self.the_flow_gives_up("FAILED")
 
     @precondition(lambda self: self.model.refused)
     @rule(pick=PICKS, kind=KINDS)
@@ -242,6 +248,8 @@ class ClaimMachine(RuleBasedStateMachine):
         held = self.model.held.get(name)
         mine = held is not None and held.claim.claim_id == claim_id
         newer = held is not None and claim_id is not None and not mine
+        if held is not None and mine:
+            self.model.cleaned.append(held.claim)
         self.model.timeouts.add(key)
         if crashes is None:
             answer = self.jobs.call("handle-timeout", **event)
@@ -275,13 +283,18 @@ class ClaimMachine(RuleBasedStateMachine):
     @rule(status=st.sampled_from(["FAILED", "TIMED_OUT", "ABORTED"]))
     def the_flow_gives_up(self, status: str) -> None:
         """A clean-up broke off and is not tried again; its execution's end sees to the rest."""
-        event = self.model.broken_off.pop(0)
-        key = (event["messageId"], record_id(event["kind"], event["claimId"], None))
+        event = self.model.broken_off.pop()
+        claim_id = event["claimId"]
+        key = (event["messageId"], record_id(event["kind"], claim_id, None))
         stored = {record["recordId"] for record in self.jobs.records_of(event["messageId"])}
         if key[1] not in stored and event not in self.model.broken_off:
             self.model.timeouts.discard(key)
-        (claim,) = (c for c in self.model.granted if c.claim_id == event["claimId"])
+        (claim,) = (c for c in self.model.granted if c.claim_id == claim_id)
         self.end_execution(claim, status)
+        if claim in self.model.cleaned:
+            # It had the workspace when its clean-up began, so somebody must be told.
+            records = self.jobs.records_of(claim.message)
+            assert claim_id in {record.get("interruptedClaimId") for record in records}
 
     def end_execution(self, claim: Claim, status: str) -> None:
         given = {"projectUserId": claim.workspace, "messageId": claim.message}
