@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ from jobplane.console import Unread
 from jobplane.workspace import Workspace
 
 ROOT = Workspace.here().root
+
+
+@pytest.fixture(autouse=True)
+def hang_up_counts() -> Iterator[None]:
+    """The tests may themselves run under nohup, which their processes would inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", interrupts.SIGNALS)
