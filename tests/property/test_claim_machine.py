@@ -455,8 +455,10 @@ def test_no_sequence_breaks_a_claim(jobs: Jobs) -> None:
             max_examples=30,
             stateful_step_count=30,
             deadline=None,
+            # The same sequences in every run: a new one is looked for with more examples, by hand.
+            derandomize=True,
             # Shrinking takes minutes: whoever looks into a failure adds it.
-            phases=(Phase.reuse, Phase.generate),
+            phases=(Phase.generate,),
             suppress_health_check=list(HealthCheck),
         ),
     )
