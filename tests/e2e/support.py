@@ -78,21 +78,25 @@ class Socket:
         return message
 
     async def ask(self, message: Message | str) -> Message:
-        """Send, and give the next message that answers at once."""
+        """Send, and give the message that answers at once.
+
+        Progress may overtake an acknowledgment, so an answer to something else is passed over.
+        """
         seen = len(self.messages)
+        own = None
+        if isinstance(message, dict):
+            message = {"id": unique("ask"), **message}
+            own = message["id"]
         await self.send(message)
-        answers = {"response", "acknowledgment", "pong", "error"}
+
+        def answered() -> Message | None:
+            return next((m for m in self.messages[seen:] if answers(m, own)), None)
 
         async with self._arrived:
-            await asyncio.wait_for(
-                self._arrived.wait_for(
-                    lambda: any(
-                        m["type"] in answers and "seq" not in m for m in self.messages[seen:]
-                    )
-                ),
-                PATIENCE,
-            )
-        return next(m for m in self.messages[seen:] if m["type"] in answers and "seq" not in m)
+            await asyncio.wait_for(self._arrived.wait_for(lambda: bool(answered())), PATIENCE)
+        answer = answered()
+        assert answer is not None
+        return answer
 
     async def run(self, action: str, payload: Message, **envelope: Any) -> Message:
         """Send a request and wait for its end."""
@@ -115,6 +119,14 @@ class Socket:
         """Lose the connection without a goodbye."""
         self.connection.transport.abort()
         self._reader.cancel()
+
+
+def answers(message: Message, request_id: Any) -> bool:
+    """Whether a message answers another at once; None: whichever that was."""
+    kinds = {"response", "acknowledgment", "pong", "error"}
+    given = message.get("request_id")
+    is_for_it = request_id is None or given is None or given == request_id
+    return message["type"] in kinds and "seq" not in message and is_for_it
 
 
 def ends(message: Message, request_id: str) -> bool:
