@@ -18,8 +18,8 @@ from typing import Any
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
-from jobplane import tokens
 from jobplane.stages import Stage
+from jobplane.tokens import mint
 from jobplane_keys import from_item, owner_key, to_item
 
 TERMINAL = frozenset({"complete", "error"})
@@ -206,7 +206,7 @@ class Deployed:
         self.functions = stage.client("lambda")
 
     def token(self, user: str, tenant: str, *permissions: str, ttl: int = 3600) -> str:
-        return tokens.mint(
+        return mint(
             self.stage.jwt_secret(), user=user, tenant=tenant, permissions=permissions, ttl=ttl
         )
 
