@@ -1,34 +1,21 @@
-"""Entry point of `jobplane`: finds the verbs by file name and imports only the one asked for."""
+"""Entry point of `jobplane`: the verbs are the modules of `jobplane.verbs`."""
 
-import importlib
 import os
 import sys
-from pathlib import Path
 from typing import TextIO, cast
 
 import click
 
+from jobplane import verbs
 from jobplane.console import Unread, spare_proxies
-
-VERBS = Path(__file__).parent / "verbs"
-
-
-class VerbGroup(click.Group):
-    """A group whose commands are the modules of `jobplane.verbs`, imported on demand."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        names = (path.stem for path in VERBS.glob("*.py") if not path.stem.startswith("_"))
-        return sorted(name.replace("_", "-") for name in names)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        module = importlib.import_module(f"jobplane.verbs.{cmd_name.replace('-', '_')}")
-        command: click.Command = module.command
-        return command
+from jobplane.groups import ModuleGroup
 
 
-@click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=ModuleGroup,
+    package=verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def jobplane() -> None:
     """Build, run, invoke and deploy the functions of this workspace.
 

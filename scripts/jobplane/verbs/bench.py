@@ -1,0 +1,15 @@
+"""`jobplane bench`: what is fast, small and cheap here, as ratios taken in one run."""
+
+import click
+
+from jobplane import bench
+from jobplane.groups import ModuleGroup
+
+
+@click.group(cls=ModuleGroup, package=bench)
+def command() -> None:
+    """Measure, against what others would do, on this machine and in one run.
+
+    Machines are noisy: what is compared is run in turns (A B A B), medians are shown with minimum
+    and maximum, and the ratios are what counts.
+    """
