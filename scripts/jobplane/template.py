@@ -11,6 +11,14 @@ from typing import Any
 
 from jobplane.workspace import Function, Workspace, read_yaml
 
+# `${param:<name>Bucket}` → the last part of the bucket's name; as in scripts/serverless/stage.js.
+BUCKETS = {
+    "files": "files",
+    "input": "input",
+    "manifest": "manifests",
+    "output": "output",
+    "quarantine": "quarantine",
+}
 VARIABLE = re.compile(r"\$\{([a-z]+):([^}]*)\}")
 ACCOUNT = "123456789012"
 REGION = "eu-west-1"
@@ -126,7 +134,10 @@ class Template:
             **stages.get(self.stage, {}),
             "jwtSecret": JWT_SECRET,
             "tablePrefix": f"jobplane-{self.stage}-",
-            "filesBucket": f"jobplane-{self.stage}-files",
+            **{
+                f"{name}Bucket": f"jobplane-{self.stage}-{folder}"
+                for name, folder in BUCKETS.items()
+            },
             "websocketEndpoint": (
                 f"https://{SOCKET_API}.execute-api.{REGION}.amazonaws.com/{self.stage}"
             ),

@@ -20,13 +20,20 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     ...(emulator && stages.emulated),
     ...stages[stage],
   };
+  // Bucket names are the world's: on AWS, account and region make them unique.
+  const bucket = (name) =>
+    emulator
+      ? `jobplane-${stage}-${name}`
+      : join(`jobplane-${stage}-${name}-`, account, '-', region);
   return {
     ...chosen,
     ...(given.includes('jwtSecret') ? {} : { jwtSecret: `\${ssm:/jobplane/${stage}/jwt-secret}` }),
     tablePrefix: `jobplane-${stage}-`,
-    filesBucket: emulator
-      ? `jobplane-${stage}-files`
-      : join(`jobplane-${stage}-files-`, account, '-', region),
+    filesBucket: bucket('files'),
+    inputBucket: bucket('input'),
+    manifestBucket: bucket('manifests'),
+    outputBucket: bucket('output'),
+    quarantineBucket: bucket('quarantine'),
     websocketEndpoint: emulator
       ? join(`${emulator}/_aws/execute-api/`, { Ref: 'WebsocketsApi' }, `/${stage}`)
       : join('https://', { Ref: 'WebsocketsApi' }, '.execute-api.', region, `.amazonaws.com/${stage}`),

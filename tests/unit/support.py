@@ -57,6 +57,10 @@ def parameters() -> dict[str, str]:
     own = {
         "tablePrefix": PREFIX,
         "filesBucket": BUCKET,
+        "inputBucket": "test-input",
+        "manifestBucket": "test-manifests",
+        "outputBucket": "test-output",
+        "quarantineBucket": "test-quarantine",
         "websocketEndpoint": "https://sockets.example.com/test",
         "jwtSecret": SECRET,
     }

@@ -1,0 +1,106 @@
+"""The file-tracking table of an NDJSON → Parquet pipeline: vocabulary, keys, stored forms.
+
+Imported by name (`from jobplane_keys import tracking`), so that a function which knows nothing of
+files does not load it. Key: `date_prefix` (YYYY-MM-DD) + `file_key`; index `status-index`
+(`status`, `date_prefix`). Three kinds of row share the table: files, manifests
+(`file_key = MANIFEST#<name>`) and locks (`date_prefix = LOCK#…`).
+"""
+
+import hashlib
+import math
+from enum import StrEnum
+from typing import Any
+
+from jobplane_keys._clock import parse_iso_time
+
+STATUS_INDEX = "status-index"
+LOCK_INDEX = "lock-index"
+DEFAULT_STATUS_SHARDS = 10
+FILE_SUFFIX = ".ndjson"
+MANIFEST_PREFIX = "MANIFEST#"
+LOCK_PREFIX = "LOCK#"
+# What a builder writes into manifest_path between claiming a file and publishing its manifest.
+CLAIM_PLACEHOLDER = "pending-manifest-"
+
+COUNTERS = "files_by_status"
+_MILLISECONDS_FROM = 100_000_000_000
+_LATEST = 253_402_300_800  # the year 10000
+
+
+class FileStatus(StrEnum):
+    """pending → manifested → processing → completed | failed; any → quarantined."""
+
+    PENDING = "pending"
+    MANIFESTED = "manifested"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    QUARANTINED = "quarantined"
+
+
+class RowKind(StrEnum):
+    """What a row of the table stands for."""
+
+    FILE = "file"
+    MANIFEST = "manifest"
+    LOCK = "lock"
+
+
+def row_kind(date_prefix: str, file_key: str) -> RowKind:
+    """The kind of the row with this key."""
+    if date_prefix.startswith(LOCK_PREFIX):
+        return RowKind.LOCK
+    return RowKind.MANIFEST if file_key.startswith(MANIFEST_PREFIX) else RowKind.FILE
+
+
+def stored_statuses(status: FileStatus, shards: int) -> tuple[str, ...]:
+    """Every value under which a status may be stored: `pending`, `pending#0`, `pending#1`, …"""
+    return (str(status), *(f"{status}#{shard}" for shard in range(shards)))
+
+
+def read_status(stored: object, shards: int) -> FileStatus | None:
+    """The status behind a stored value; None when it is none of the vocabulary."""
+    if not isinstance(stored, str):
+        return None
+    base, separator, shard = stored.partition("#")
+    known = not separator or (
+        shard.isdecimal() and shard == str(int(shard)) and int(shard) < shards
+    )
+    try:
+        return FileStatus(base) if known else None
+    except ValueError:
+        return None
+
+
+def in_same_shard(stored: str, status: FileStatus) -> str:
+    """The stored value of a new status: it keeps the shard of the old one."""
+    return str(status) + "".join(stored.partition("#")[1:])
+
+
+def file_shard(file_name: str, shards: int = DEFAULT_STATUS_SHARDS) -> int:
+    """The shard of a file's status, from its name."""
+    digest = hashlib.md5(file_name.encode(), usedforsecurity=False).hexdigest()
+    return int(digest, 16) % shards
+
+
+def manifest_row_key(manifest_path: str) -> str:
+    """`file_key` of a manifest's row: `MANIFEST#` and the last part of its path."""
+    return MANIFEST_PREFIX + manifest_path.rpartition("/")[2]
+
+
+def read_time(value: Any) -> float:
+    """Epoch seconds of a stored time.
+
+    ISO-8601 with `Z`, an offset or neither (then UTC); epoch seconds or, from 10^11 on,
+    milliseconds, as a number or as text. Raises ValueError when it is none of them.
+    """
+    if isinstance(value, str) and not value.replace(".", "", 1).isdecimal():
+        return parse_iso_time(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"not a time: {value!r}")
+    seconds = float(value)
+    if seconds >= _MILLISECONDS_FROM:
+        seconds /= 1000
+    if not (math.isfinite(seconds) and 0 <= seconds < _LATEST):
+        raise ValueError(f"not a time: {value!r}")
+    return seconds
