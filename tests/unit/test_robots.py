@@ -412,12 +412,21 @@ def test_decompression_survives_members_that_end_at_a_limit() -> None:
     [
         (b"", "is empty, so not a gzip file"),
         (b"hello world", "is not a gzip file"),
-        (gzip.compress(b"hello")[:-1], "ends before its gzip data does"),
-        (gzip.compress(b"hello")[:5], "ends before its gzip data does"),
-        (gzip.compress(b"a") + gzip.compress(b"b")[:6], "ends before its gzip data does"),
-        (gzip.compress(b"hello") + b"garbage", "byte 26: has other data after its gzip data"),
-        (gzip.compress(b"hello") + bytes(512), "byte 26: has other data after its gzip data"),
-        (gzip.compress(b"hello")[:-8] + bytes(8), "its gzip data is damaged"),
+        (gzip.compress(b"hello", mtime=0)[:-1], "ends before its gzip data does"),
+        (gzip.compress(b"hello", mtime=0)[:5], "ends before its gzip data does"),
+        (
+            gzip.compress(b"a", mtime=0) + gzip.compress(b"b", mtime=0)[:6],
+            "ends before its gzip data does",
+        ),
+        (
+            gzip.compress(b"hello", mtime=0) + b"garbage",
+            "byte 26: has other data after its gzip data",
+        ),
+        (
+            gzip.compress(b"hello", mtime=0) + bytes(512),
+            "byte 26: has other data after its gzip data",
+        ),
+        (gzip.compress(b"hello", mtime=0)[:-8] + bytes(8), "its gzip data is damaged"),
     ],
 )
 def test_damaged_gzip_is_refused(damaged: bytes, reason: str) -> None:
