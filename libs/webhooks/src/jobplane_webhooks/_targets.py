@@ -19,7 +19,7 @@ _HOST_NAME = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
 # Outside lie the disguises that `is_global` lets pass: ::ffff:0:0/96, 64:ff9b::/96, fec0::/10.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-# Python before 3.12.4 takes 6to4, which wraps any IPv4 address, and most of 192.0.0.0/24 for global.
+# Python before 3.12.4 takes 6to4 (any IPv4 address, wrapped) and most of 192.0.0.0/24 for global.
 _SPECIAL = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv4Network("192.0.0.0/24"))
 
 
