@@ -29,9 +29,15 @@ exports.fragments = () =>
     .filter((name) => name.endsWith('.yml') && !name.endsWith('.asl.yml'))
     .map((name) => read(path.join(ROOT, 'resources', name)));
 
+/** Whether a function is triggered by events of a kind: stream, sqs, schedule, httpApi, websocket. */
+exports.hasTrigger = ({ events = [] }, kind) => events.some((event) => event[kind]);
+
 exports.moduleOf = (name) => name.replaceAll('-', '_');
 
-exports.roleOf = (name) =>
-  `${name.split('-').map((word) => word[0].toUpperCase() + word.slice(1)).join('')}Role`;
+/** `check-active-job` → `CheckActiveJob` */
+exports.logicalName = (name) =>
+  name.split('-').map((word) => word[0].toUpperCase() + word.slice(1)).join('');
+
+exports.roleOf = (name) => `${exports.logicalName(name)}Role`;
 
 exports.deployedName = (name) => `jobplane-\${sls:stage}-${name}`;

@@ -1,5 +1,7 @@
 'use strict';
 
+const alarmsOf = require('./alarms');
+const dashboardOf = require('./dashboard');
 const { deployedName, fragments, members, roleOf } = require('./members');
 
 const list = (value) => (Array.isArray(value) ? value : [value]);
@@ -62,8 +64,14 @@ const role = (name, statements) => ({
   },
 });
 
-/** resources/*.yml, and one role a function with its own statements, its log group and X-Ray. */
-module.exports = () => {
+const ofType = (resources, type) =>
+  Object.fromEntries(Object.entries(resources).filter(([, resource]) => resource.Type === type));
+
+/**
+ * resources/*.yml, one role a function with its own statements, its log group and X-Ray, and the
+ * stage's alarms and dashboard.
+ */
+module.exports = async ({ resolveVariable }) => {
   const template = { Resources: {}, Outputs: {}, Conditions: {}, Mappings: {} };
   for (const fragment of fragments()) {
     for (const [section, entries] of Object.entries(fragment)) {
@@ -73,9 +81,25 @@ module.exports = () => {
       }
     }
   }
-  for (const [name, config] of Object.entries(members())) {
+  const functions = members();
+  for (const [name, config] of Object.entries(functions)) {
     template.Resources[roleOf(name)] = role(name, config.iamRoleStatements || []);
   }
+  const on = async (param) => String(await resolveVariable(`param:${param}`)) === 'true';
+  const stack = {
+    functions,
+    queues: ofType(template.Resources, 'AWS::SQS::Queue'),
+    stateMachines: ofType(template.Resources, 'AWS::StepFunctions::StateMachine'),
+    schedules: await on('schedules'),
+    alarmMail: await resolveVariable('param:alarmMail'),
+    alarms: [],
+  };
+  if (await on('alarms')) {
+    const alarms = alarmsOf(stack);
+    Object.assign(template.Resources, alarms);
+    stack.alarms = Object.keys(ofType(alarms, 'AWS::CloudWatch::Alarm'));
+  }
+  if (await on('dashboard')) Object.assign(template.Resources, dashboardOf(stack));
   return Object.fromEntries(
     Object.entries(template).filter(([, entries]) => Object.keys(entries).length > 0)
   );

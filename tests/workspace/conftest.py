@@ -1,10 +1,15 @@
-"""One built copy of the workspace for all tests, and copies that a test may change."""
+"""What tests of the workspace share: a built copy, copies to change, compiled templates."""
 
+import hashlib
+import json
 import os
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from workspace.copies import Built, Copy, copy_workspace, share_wheels
+from workspace.templates import Compiled, package
 
 from jobplane.artifacts import Builder, Settings
 from jobplane.locks import exclusive
@@ -35,3 +40,25 @@ def copied(built: Built) -> Copy:
         return workspace
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    """The template of a stage, compiled once a run; needs neither credentials nor a network."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    @cache
+    def template_of(
+        stage: str, endpoint_url: str | None = None, *parameters: str
+    ) -> dict[str, Any]:
+        variant = hashlib.sha256(repr((endpoint_url, parameters)).encode()).hexdigest()[:8]
+        folder = shared / f"compiled-{stage}-{variant}"
+        path = folder / "cloudformation-template-update-stack.json"
+        with exclusive(Workspace(shared), folder.name):
+            if not path.is_file():
+                package(stage, endpoint_url, parameters, folder)
+        template: dict[str, Any] = json.loads(path.read_text())
+        return template
+
+    return template_of

@@ -1,23 +1,14 @@
 """What the Serverless Framework compiles, for AWS and for the emulator."""
 
 import json
-import os
 import re
-import subprocess
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
+from workspace.templates import EMULATOR, WORKSPACE, Compiled, of_type
 
-from jobplane.artifacts import Builder, Settings
-from jobplane.deployment import install_framework
-from jobplane.locks import exclusive
-from jobplane.workspace import Function, Workspace
+from jobplane.workspace import Function
 
-WORKSPACE = Workspace.here()
-EMULATOR = "http://127.0.0.1:4566"
 # What cfn-lint says of our templates and is right to be left as it is.
 ACCEPTED = {
     "W3005": r"dependency already enforced",  # the framework's own DependsOn, of what it refers to
@@ -30,55 +21,6 @@ PLATFORM_ACTIONS = {
     "xray:PutTraceSegments",
     "xray:PutTelemetryRecords",
 }
-
-
-type Compiled = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
-    """The template of a stage, compiled once a run; needs neither credentials nor a network."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-    @cache
-    def template_of(stage: str, endpoint_url: str | None = None) -> dict[str, Any]:
-        folder = shared / f"compiled-{stage}{'-emulated' if endpoint_url else ''}"
-        path = folder / "cloudformation-template-update-stack.json"
-        with exclusive(Workspace(shared), folder.name):
-            if not path.is_file():
-                package(stage, endpoint_url, folder)
-        template: dict[str, Any] = json.loads(path.read_text())
-        return template
-
-    return template_of
-
-
-def package(stage: str, endpoint_url: str | None, folder: Path) -> None:
-    install_framework(WORKSPACE)
-    Builder(WORKSPACE, Settings.local()).build(WORKSPACE.functions())
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    if endpoint_url is not None:
-        kept["AWS_ENDPOINT_URL"] = endpoint_url
-    with exclusive(WORKSPACE, "osls"):
-        done = subprocess.run(
-            ["node_modules/.bin/osls", "package", "--stage", stage, "--package", folder]
-            + ["--param", "jwtSecret=x"],
-            cwd=WORKSPACE.root,
-            env=kept,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
-    return {
-        logical: resource
-        for logical, resource in template["Resources"].items()
-        if resource["Type"] == kind
-    }
 
 
 def statements(role: dict[str, Any]) -> list[dict[str, Any]]:
@@ -168,7 +110,8 @@ def test_sockets_are_answered_at_the_right_place(compiled: Compiled) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "endpoint_url"), [("local", EMULATOR), ("staging", None), ("prod", None)]
+    ("stage", "endpoint_url"),
+    [("local", EMULATOR), ("dev", None), ("staging", None), ("prod", None)],
 )
 def test_cfn_lint_has_nothing_to_say(
     compiled: Compiled, stage: str, endpoint_url: str | None

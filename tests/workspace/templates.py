@@ -1,0 +1,47 @@
+"""Templates as the Serverless Framework compiles them, for AWS and for the emulator."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jobplane.artifacts import Builder, Settings
+from jobplane.deployment import install_framework
+from jobplane.locks import exclusive
+from jobplane.workspace import Workspace
+
+WORKSPACE = Workspace.here()
+EMULATOR = "http://127.0.0.1:4566"
+
+type Compiled = Callable[..., dict[str, Any]]
+"""`(stage, endpoint_url=None, *parameters)` → the compiled template."""
+
+
+def package(stage: str, endpoint_url: str | None, parameters: tuple[str, ...], to: Path) -> None:
+    """Compile a stage's template into a folder; `parameters` as in `--param name=value`."""
+    install_framework(WORKSPACE)
+    Builder(WORKSPACE, Settings.local()).build(WORKSPACE.functions())
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    if endpoint_url is not None:
+        kept["AWS_ENDPOINT_URL"] = endpoint_url
+    given = [part for text in ("jwtSecret=x", *parameters) for part in ("--param", text)]
+    with exclusive(WORKSPACE, "osls"):
+        done = subprocess.run(
+            ["node_modules/.bin/osls", "package", "--stage", stage, "--package", to, *given],
+            cwd=WORKSPACE.root,
+            env=kept,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The resources of a type, by logical id."""
+    return {
+        logical: resource
+        for logical, resource in template["Resources"].items()
+        if resource["Type"] == kind
+    }
