@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from jobplane import bytecode, sdk
+from jobplane import bytecode, sdk, slimming
 from jobplane.console import note
 from jobplane.locks import exclusive
 from jobplane.requirements import PINNED, Closure, closures
@@ -183,6 +183,7 @@ class Builder:
         for lib in closure.libs:
             contents |= _kept(_files_of(self.wheels.lib(lib)))
         own: Contents = dict(function.shipped_files())
+        own[slimming.HELPER.name] = slimming.HELPER
         fresh = own | {name: body for name, body in changed.items() if isinstance(body, bytes)}
         return contents | own | _bytecode_of(fresh)
 
@@ -303,7 +304,10 @@ def clean(workspace: Workspace) -> None:
 
 def builder_digest() -> str:
     """Changes when this code would write other bytes."""
-    return _sha256(Path(__file__).read_bytes() + (sdk.digest() + bytecode_digest()).encode())
+    return _sha256(
+        Path(__file__).read_bytes()
+        + (sdk.digest() + slimming.digest() + bytecode_digest()).encode()
+    )
 
 
 def _sha256(data: bytes) -> str:

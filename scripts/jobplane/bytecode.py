@@ -10,6 +10,7 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 UNCHECKED_HASH = 0b01
@@ -39,26 +40,39 @@ def _compile(root: Path, path: Path) -> None:
     target.write_bytes(header + importlib.util.source_hash(source) + marshal.dumps(code))
 
 
-def _main(roots: list[str]) -> int:
-    free = os.cpu_count() or 1
+def in_forks[*Arguments](work: Callable[[*Arguments], None], jobs: list[tuple[*Arguments]]) -> int:
+    """Do each job in a fresh copy of this process, as many at once as there are processors.
+
+    Returns:
+        1 if any failed.
+    """
+    free = processors = os.cpu_count() or 1
     failures = 0
-    for root in map(Path, roots):
-        for path in sorted(root.rglob("*.py")):
-            if free == 0:
-                failures += os.wait()[1] != 0
-                free += 1
-            free -= 1
-            if os.fork() == 0:
-                status = 1
-                try:
-                    _compile(root, path)
-                    status = 0
-                finally:
-                    os._exit(status)
-    while free < (os.cpu_count() or 1):
+    for job in jobs:
+        if free == 0:
+            failures += os.wait()[1] != 0
+            free += 1
+        free -= 1
+        if os.fork() == 0:
+            status = 1
+            try:
+                work(*job)
+                status = 0
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(status)
+    while free < processors:
         failures += os.wait()[1] != 0
         free += 1
     return 1 if failures else 0
+
+
+def _main(roots: list[str]) -> int:
+    folders = [Path(root) for root in roots]
+    return in_forks(
+        _compile, [(root, path) for root in folders for path in sorted(root.rglob("*.py"))]
+    )
 
 
 if __name__ == "__main__":

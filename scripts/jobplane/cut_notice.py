@@ -1,6 +1,10 @@
 """Ships inside an artifact's botocore: says that an operation was cut, and how to get it back."""
 
-from typing import Any
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class OperationCutError(AttributeError):

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from jobplane import bytecode
+from jobplane import bytecode, slimming
 from jobplane.console import note, run_quietly, uv_command
 from jobplane.requirements import PINNED, lib_sources
 from jobplane.workspace import Workspace
@@ -36,7 +36,8 @@ class WheelStore:
         pinned = PINNED.match(requirement)
         if pinned is None:
             raise ValueError(f"not a pinned requirement: {requirement}")
-        digest = hashlib.sha256(f"{bytecode_digest()} {requirement}".encode()).hexdigest()[:12]
+        how = bytecode_digest() + slimming.digest()
+        digest = hashlib.sha256(f"{how} {requirement}".encode()).hexdigest()[:12]
         return self.root / f"{pinned['name']}-{pinned['version']}-{digest}"
 
     def lib(self, lib: str) -> Path:
@@ -56,6 +57,7 @@ class WheelStore:
         self.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".filling-") as scratch:
             staged = self._install_locked(missing, Path(scratch))
+            slimming.slim((_name_of(target), folder) for target, folder in staged.items())
             with ThreadPoolExecutor() as pool:
                 installed = pool.map(
                     lambda lib: self._install_lib(lib, Path(scratch)), missing_libs
@@ -106,6 +108,10 @@ class WheelStore:
             cwd=self.workspace.root,
             what="uv pip install",
         )  # fmt: skip
+
+
+def _name_of(target: Path) -> str:
+    return target.name.rsplit("-", 2)[0]
 
 
 def _normal(dist_info: str) -> str:

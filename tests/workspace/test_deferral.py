@@ -1,0 +1,207 @@
+"""Deferred imports: what waits, what doesn't, and that a changed module means the same."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from jobplane import deferred_imports
+from jobplane.deferral import defer_imports
+
+
+def changed(source: str, **options: object) -> str:
+    return defer_imports(textwrap.dedent(source), **options)  # type: ignore[arg-type]
+
+
+def run(tmp_path: Path, script: str, **modules: str) -> str:
+    """Run a script beside modules, each changed as an artifact's would be."""
+    names = frozenset(name.replace("__init__", "").strip(".") for name in modules)
+    (tmp_path / "deferred_imports.py").write_text(Path(deferred_imports.__file__).read_text())
+    for name, source in modules.items():
+        package = name.removesuffix(".__init__") if name.endswith("__init__") else None
+        path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(changed(source, package=package, modules=names))
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, '.')\n{textwrap.dedent(script)}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_import_waits_for_its_use(tmp_path: Path) -> None:
+    """A module that functions alone use is loaded by the first call, and once."""
+    module = """
+    import colorsys
+
+    def convert():
+        return colorsys.rgb_to_hsv(0, 0, 1)[2]
+    """
+    script = """
+    import paint
+    print("colorsys" in sys.modules)
+    print(paint.convert(), paint.convert(), "colorsys" in paint.__dict__)
+    """
+    assert run(tmp_path, script, paint=module).split() == ["False", "1", "1", "True"]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "class A(colorsys.B): pass",
+        "VALUE = colorsys.x",
+        "def f(a=colorsys.x): pass",
+        "@colorsys.x\ndef f(): pass",
+        "def f(a: colorsys.B): pass",
+        "f = lambda: colorsys.x",
+        "type A = colorsys.B",
+        "def f():\n    global colorsys\n    colorsys = 1",
+        "if 1:\n    import colorsys",
+        "try:\n    x = 1\nexcept OSError as colorsys:\n    pass",
+        "def f():\n    return globals()['colorsys']",
+        "def __getattr__(name): return colorsys.x",
+    ],
+)
+def test_an_import_used_at_once_stays(use: str) -> None:
+    """What a module needs while it is imported is left as it was, to the byte."""
+    source = f"import colorsys\n{use}\n\ndef g():\n    return colorsys.x\n"
+    assert defer_imports(source) == source
+
+
+def test_a_name_is_there_for_other_modules(tmp_path: Path) -> None:
+    """`from module import name`, `module.name` and `*` find a deferred name."""
+    module = """
+    from colorsys import rgb_to_hsv as convert
+    __all__ = ["convert"]
+    """
+    script = """
+    from paint import *
+    from paint import convert as again
+    import paint
+    print(convert is again is paint.convert, hasattr(paint, "other"))
+    """
+    assert run(tmp_path, script, paint=module).split() == ["True", "False"]
+
+
+def test_a_submodule_is_there_without_being_imported(tmp_path: Path) -> None:
+    """A package answers for a submodule that its own code used to import."""
+    modules = {
+        "shop.__init__": "from shop.till import open_till",
+        "shop.till": "def open_till(): return 'open'",
+    }
+    script = """
+    import shop
+    print(shop.till.open_till(), shop.open_till())
+    """
+    assert run(tmp_path, script, **modules).split() == ["open", "open"]
+
+
+def test_a_name_that_is_a_submodules_stays(tmp_path: Path) -> None:
+    """`from .till import till` keeps its meaning: the function, not the module."""
+    modules = {
+        "shop.__init__": "from shop.till import till\nfrom shop.till import other",
+        "shop.till": "def till(): return 'rung'\ndef other(): return 'up'",
+    }
+    script = """
+    import shop
+    print(shop.other(), shop.till())
+    """
+    assert run(tmp_path, script, **modules).split() == ["up", "rung"]
+
+
+def test_a_pattern_waits_for_its_use(tmp_path: Path) -> None:
+    """A compiled pattern is made by its first use, flags and parts included."""
+    module = """
+    import re
+    PART = "[a-z]+"
+    WORD = re.compile(f"{PART}!", re.IGNORECASE)
+
+    def shouts(text):
+        return bool(WORD.match(text))
+    """
+    script = """
+    import words
+    print("WORD" in words.__dict__, words.shouts("HO!"), "WORD" in words.__dict__)
+    """
+    assert run(tmp_path, script, words=module).split() == ["False", "True", "True"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "if colorsys.ONE_THIRD:\n        return 1",
+        "try:\n        raise ValueError\n    except (colorsys.Error if 0 else ValueError):\n"
+        "        return 1",
+        "for _ in [colorsys.ONE_THIRD]:\n        return 1",
+        "with colorsys_of(colorsys):\n        return 1",
+        "def inner(a=colorsys.ONE_THIRD):\n        return 1\n    return inner()",
+        "class Inner:\n        value = colorsys.ONE_THIRD\n    return 1",
+        "match 1 / 3:\n        case colorsys.ONE_THIRD:\n            return 1",
+        "if 0:\n        pass\n    elif colorsys.ONE_THIRD:\n        return 1",
+        "return [1 for colorsys in [1]][0] * len([colorsys.ONE_THIRD])",
+        "return (lambda: colorsys.ONE_THIRD and 1)()",
+        "while colorsys.ONE_THIRD:\n        return 1",
+    ],
+)
+def test_every_use_finds_its_name(tmp_path: Path, body: str) -> None:
+    """Wherever in a function the name stands, it is bound by then."""
+    module = f"""
+import colorsys
+import contextlib
+
+def colorsys_of(value):
+    return contextlib.nullcontext(value)
+
+def f():
+    {body}
+"""
+    script = """
+    import module
+    assert "colorsys" not in module.__dict__
+    print(module.f())
+    """
+    assert run(tmp_path, script, module=module) == "1\n"
+
+
+def test_a_missing_name_is_an_import_error(tmp_path: Path) -> None:
+    """A name that its module lacks fails as an import would, when it is used."""
+    module = """
+    from colorsys import nothing_like_it
+
+    def f():
+        return nothing_like_it
+    """
+    script = """
+    import module
+    try:
+        module.f()
+    except ImportError as error:
+        print(error)
+    """
+    assert "cannot import name 'nothing_like_it' from 'colorsys'" in run(
+        tmp_path, script, module=module
+    )
+
+
+def test_a_second_change_changes_nothing() -> None:
+    """A module that was changed already is left alone."""
+    once = changed("""
+    import colorsys
+
+    def f():
+        return colorsys.x
+    """)
+    assert "_load_deferred('colorsys')" in once
+    assert defer_imports(once) == once
+
+
+def test_comments_at_the_top_stay() -> None:
+    """The licence above a module is shipped with it."""
+    once = changed("# Licensed.\n\nimport colorsys\n\ndef f():\n    return colorsys.x\n")
+    assert once.startswith("# Licensed.\n")
