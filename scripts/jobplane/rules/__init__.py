@@ -1,0 +1,49 @@
+"""The repo's own rules: one public module each, found by its file's name.
+
+A rule's module has a docstring whose first line says what holds, and `findings(tree)`.
+"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from jobplane.rules._tree import Finding, Findings, Tree
+
+__all__ = ["Finding", "Rule", "Tree", "check", "rule", "rule_names"]
+
+
+class Rule(Protocol):
+    """A module of this package."""
+
+    __doc__: str
+
+    def findings(self, tree: Tree) -> Findings: ...
+
+
+def rule_names() -> list[str]:
+    """Every rule by its name, as it stands in a finding."""
+    modules = Path(__file__).parent.glob("[a-z]*.py")
+    return sorted(path.stem.replace("_", "-") for path in modules)
+
+
+def rule(name: str) -> Rule:
+    """The rule of that name."""
+    return cast("Rule", import_module(f"jobplane.rules.{name.replace('-', '_')}"))
+
+
+def check(tree: Tree, names: list[str]) -> list[Finding]:
+    """What the rules find, less what the members excuse; an excuse that excuses nothing is found.
+
+    In the order of the files and lines.
+    """
+    found = {name: list(rule(name).findings(tree)) for name in names}
+    left: list[Finding] = []
+    for member in tree.members:
+        left += member.excuses.unusable(member, found, rule_names())
+    for name, findings in found.items():
+        left += [
+            finding.of(name)
+            for finding in findings
+            if finding.member is None or not finding.member.excuses.cover(name, finding)
+        ]
+    return sorted(set(left), key=lambda finding: (finding.place(tree), finding.message))

@@ -1,0 +1,105 @@
+"""What source imports, and which distribution a name belongs to."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+REQUIREMENT = re.compile(r"^\s*(?P<name>[A-Za-z0-9._-]+)\s*(\[(?P<extras>[^\]]*)\])?")
+WORKSPACE_PACKAGE = "jobplane_"
+
+
+@dataclass(frozen=True)
+class Import:
+    """A module that is imported somewhere in a file, lazily or not."""
+
+    module: str
+    line: int
+    names: tuple[str, ...] = ()
+    """What is imported from it: names, or modules of a package."""
+    typing_only: bool = False
+
+    @property
+    def top(self) -> str:
+        return self.module.partition(".")[0]
+
+
+def imports_of(source: str | bytes, package: str = "") -> Iterator[Import]:
+    """Every import of a module's source; `package` makes the relative ones absolute."""
+    tree = ast.parse(source)
+    typing_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        only = node in typing_only
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, (), only)
+        elif isinstance(node, ast.ImportFrom):
+            names = tuple(alias.name for alias in node.names)
+            yield Import(_absolute(node, package), node.lineno, names, only)
+        elif isinstance(node, ast.Call) and _name(node.func) == "import_module" and node.args:
+            if isinstance(node.args[0], ast.Constant):
+                yield Import(str(node.args[0].value), node.lineno)
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    module = node.module or ""
+    if not node.level:
+        return module
+    parts = package.split(".")
+    base = parts[: len(parts) - node.level + 1]
+    return ".".join([*base, *filter(None, [module])])
+
+
+def _name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def is_standard(module: str) -> bool:
+    """Whether the interpreter brings it."""
+    return module.partition(".")[0] in sys.stdlib_module_names
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as all compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@cache
+def _installed() -> dict[str, set[str]]:
+    return {
+        top: {canonical(name) for name in names} for top, names in packages_distributions().items()
+    }
+
+
+def distributions_of(top: str) -> set[str]:
+    """The distributions that may bring a top-level name; empty when none is installed."""
+    if top.startswith(WORKSPACE_PACKAGE):
+        return {canonical(top)}
+    return _installed().get(top, set())
+
+
+def requirements(texts: Iterable[str]) -> dict[str, set[str]]:
+    """Distribution → extras, of requirement texts."""
+    found: dict[str, set[str]] = {}
+    for text in texts:
+        match = REQUIREMENT.match(text)
+        if match is not None:
+            extras = {extra.strip() for extra in (match["extras"] or "").split(",")}
+            found.setdefault(canonical(match["name"]), set()).update(extras - {""})
+    return found
+
+
+def imports_in(path: Path) -> list[Import]:
+    """The imports of a file of a member; relative ones stay within it and are left out."""
+    source = path.read_text(encoding="utf-8")
+    return [found for found in imports_of(source) if found.module and found.top != "__future__"]

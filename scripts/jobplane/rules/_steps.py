@@ -1,0 +1,81 @@
+"""The state machines of resources/*.asl.yml and the functions that their states call."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jobplane.workspace import Workspace, read_yaml
+
+
+@dataclass(frozen=True)
+class Step:
+    """A state: the function it calls, if any, and the errors that its Retry and Catch name."""
+
+    name: str
+    function: str | None
+    errors: tuple[str, ...]
+    waits_for_worker: bool
+
+
+@dataclass(frozen=True)
+class StateMachine:
+    """A definition with the substitutions that its stack makes."""
+
+    path: Path
+    definition: Mapping[str, Any]
+    functions: Mapping[str, str]
+    """Substitution → function."""
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        return list(self._steps(self.definition))
+
+    @property
+    def called(self) -> set[str]:
+        return {step.function for step in self.steps if step.function is not None}
+
+    def _steps(self, machine: Mapping[str, Any]) -> Iterator[Step]:
+        for name, state in machine["States"].items():
+            errors = [
+                error
+                for field in ("Retry", "Catch")
+                for entry in state.get(field, ())
+                for error in entry["ErrorEquals"]
+            ]
+            called = str((state.get("Arguments") or {}).get("FunctionName", ""))
+            function = self.functions.get(called.removeprefix("${").removesuffix("}"))
+            waits = str(state.get("Resource", "")).endswith(".waitForTaskToken")
+            yield Step(name, function, tuple(dict.fromkeys(errors)), waits)
+            for inner in ("ItemProcessor", "Iterator"):
+                if inner in state:
+                    yield from self._steps(state[inner])
+            for branch in state.get("Branches", ()):
+                yield from self._steps(branch)
+
+
+def state_machines(workspace: Workspace) -> list[StateMachine]:
+    """Every state machine whose definition is a file."""
+    by_id = {logical_id(function.name): function.name for function in workspace.functions()}
+    found = []
+    for path in workspace.resources:
+        for resource in (read_yaml(path).get("Resources") or {}).values():
+            properties = resource.get("Properties") or {}
+            named = re.fullmatch(r"\$\{file\((.+)\)\}", str(properties.get("Definition", "")))
+            if resource.get("Type") != "AWS::StepFunctions::StateMachine" or named is None:
+                continue
+            functions = {}
+            for name, value in (properties.get("DefinitionSubstitutions") or {}).items():
+                target = value.get("Fn::GetAtt") if isinstance(value, dict) else None
+                if target and target[0] in by_id:
+                    functions[name] = by_id[target[0]]
+            definition = workspace.root / named[1]
+            found.append(StateMachine(definition, read_yaml(definition), functions))
+    return found
+
+
+def logical_id(function: str) -> str:
+    """The framework's logical id of a function."""
+    return function[0].upper() + function[1:].replace("-", "Dash") + "LambdaFunction"

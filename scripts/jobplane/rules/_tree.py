@@ -1,0 +1,187 @@
+"""What the rules read: the members, their excuses, the programs that functions are, the artifacts.
+
+An excuse is an entry of a member's pyproject.toml with a reason:
+
+    [tool.jobplane.check.permissions]
+    "s3:ListBucket" = "With it, S3 says 404 of a missing object instead of 403."
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jobplane.artifacts import Artifact, Builder, Settings
+from jobplane.rules._flow import Program
+from jobplane.workspace import Function, Workspace, read_yaml
+
+type Findings = Iterator["Finding"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, and what to do."""
+
+    path: Path
+    line: int
+    message: str
+    subject: str = ""
+    """What an excuse has to name."""
+    member: "Member | None" = field(default=None, compare=False)
+    rule: str = ""
+
+    def of(self, rule: str) -> "Finding":
+        return replace(self, rule=rule)
+
+    def place(self, tree: "Tree") -> tuple[str, int]:
+        path = self.path
+        if path.is_relative_to(tree.workspace.root):
+            path = path.relative_to(tree.workspace.root)
+        return path.as_posix(), self.line
+
+    def as_line(self, tree: "Tree") -> str:
+        path, line = self.place(tree)
+        return f"{path}:{line}: {self.rule}: {self.message}"
+
+    def as_json(self, tree: "Tree") -> dict[str, Any]:
+        path, line = self.place(tree)
+        return {
+            "path": path,
+            "line": line,
+            "rule": self.rule,
+            "subject": self.subject,
+            "message": self.message,
+        }
+
+
+@dataclass(frozen=True)
+class Excuses:
+    """`tool.jobplane.check` of a member: rule → subject → reason."""
+
+    path: Path
+    entries: Mapping[str, Any]
+
+    def cover(self, rule: str, finding: Finding) -> bool:
+        reason = self._reasons(rule).get(finding.subject)
+        return bool(finding.subject) and isinstance(reason, str) and bool(reason.strip())
+
+    def unusable(
+        self, member: "Member", found: Mapping[str, list[Finding]], rules: list[str]
+    ) -> Findings:
+        """Entries of no rule, without a reason, or for what is no longer found."""
+        for rule in self.entries:
+            if rule not in rules:
+                yield self._finding(rule, f"there is no rule {rule!r}: remove the excuses")
+        for rule, findings in found.items():
+            subjects = {finding.subject for finding in findings if finding.member == member}
+            for subject, reason in self._reasons(rule).items():
+                if not isinstance(reason, str) or not reason.strip():
+                    yield self._finding(subject, f"the excuse of {subject!r} needs a reason")
+                elif subject not in subjects:
+                    text = f"{subject!r} is excused from {rule} and needs no excuse: remove it"
+                    yield self._finding(subject, text)
+
+    def _reasons(self, rule: str) -> Mapping[str, Any]:
+        reasons: Any = self.entries.get(rule, {})
+        return reasons if isinstance(reasons, dict) else {}
+
+    def _finding(self, subject: str, message: str) -> Finding:
+        return Finding(self.path, line_of(self.path, subject), message, rule="excuses")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A folder of the workspace with a pyproject.toml."""
+
+    directory: Path
+    function: Function | None = None
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def project_path(self) -> Path:
+        return self.directory / "pyproject.toml"
+
+    @cached_property
+    def project(self) -> dict[str, Any]:
+        return tomllib.loads(self.project_path.read_text(encoding="utf-8"))
+
+    @cached_property
+    def excuses(self) -> Excuses:
+        tool = self.project.get("tool", {}).get("jobplane", {})
+        return Excuses(self.project_path, tool.get("check", {}))
+
+    @property
+    def distribution(self) -> str:
+        return str(self.project.get("project", {}).get("name", ""))
+
+    @property
+    def sources(self) -> list[Path]:
+        """Its modules: a function's file, or a lib's package."""
+        if self.function is not None:
+            return [self.function.source]
+        return sorted((self.directory / "src").rglob("*.py"))
+
+
+class Tree:
+    """A workspace under check: all of it, or some of its functions."""
+
+    def __init__(self, workspace: Workspace, functions: tuple[str, ...] = ()) -> None:
+        self.workspace = workspace
+        self.is_whole = not functions
+        self.functions = workspace.select(functions)
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """The functions under check, and the libs when it is the whole tree."""
+        found = [Member(function.directory, function) for function in self.functions]
+        return found + self.libs if self.is_whole else found
+
+    @cached_property
+    def libs(self) -> list[Member]:
+        paths = sorted(self.workspace.root.glob("libs/*/pyproject.toml"))
+        return [Member(path.parent) for path in paths]
+
+    def member(self, function: Function) -> Member:
+        return next(member for member in self.members if member.function == function)
+
+    def program(self, function: Function) -> Program:
+        """The function with what it reaches of the libs."""
+        return self._programs[function.name]
+
+    @cached_property
+    def _programs(self) -> dict[str, Program]:
+        return {
+            function.name: Program(function.source, self.workspace.root / "libs")
+            for function in self.workspace.functions()
+        }
+
+    @cached_property
+    def service(self) -> dict[str, Any]:
+        """serverless.yml as written."""
+        service: dict[str, Any] = read_yaml(self.workspace.root / "serverless.yml")
+        return service
+
+    @property
+    def service_path(self) -> Path:
+        return self.workspace.root / "serverless.yml"
+
+    @cached_property
+    def artifacts(self) -> dict[str, Artifact]:
+        """The functions' artifacts, brought up to date."""
+        built = Builder(self.workspace, Settings.local()).build(self.functions)
+        return {artifact.name: artifact for artifact in built}
+
+
+def line_of(path: Path, text: str, start: int = 1) -> int:
+    """The first line, from `start`, that holds a text as a word of its own; else `start`."""
+    word = re.compile(rf"(?<![\w:-]){re.escape(text)}(?![\w-])")
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if number >= start and word.search(line):
+            return number
+    return start

@@ -1,0 +1,64 @@
+"""The handler that the Serverless Framework deploys is a function that exists.
+
+Asks the framework's own configuration (scripts/serverless/functions.js) for key, handler and
+artifact of every function, and looks for the handler in the module.
+"""
+
+import ast
+import json
+
+from jobplane.console import plain_environment, run_quietly
+from jobplane.deployment import install_framework
+from jobplane.rules._tree import Finding, Findings, Tree
+from jobplane.workspace import Function
+
+PRINT = "console.log(JSON.stringify(require('./scripts/serverless/functions.js')))"
+PARAMETERS = ["event", "context"]
+
+
+def findings(tree: Tree) -> Findings:
+    install_framework(tree.workspace)
+    output = run_quietly(
+        ["node", "-e", PRINT],
+        cwd=tree.workspace.root,
+        what="reading scripts/serverless/functions.js",
+        env=plain_environment(),
+    )
+    deployed = json.loads(output)
+    for function in tree.functions:
+        config = deployed.pop(function.name, None)
+        if config is None:
+            text = "the framework doesn't see this function: its module or function.yml is amiss"
+            yield Finding(function.config_path, 1, text)
+            continue
+        artifact = (config.get("package") or {}).get("artifact")
+        if artifact != f"dist/{function.name}.zip":
+            text = f"it is deployed from {artifact}, and its artifact is dist/{function.name}.zip"
+            yield Finding(function.config_path, 1, text)
+        yield from _handler(function, str(config.get("handler")))
+    if tree.is_whole:
+        for name in deployed:
+            text = f"{name} is deployed and is no function of the workspace"
+            yield Finding(tree.service_path, 1, text)
+
+
+def _handler(function: Function, handler: str) -> Findings:
+    module, _, name = handler.rpartition(".")
+    path = function.directory / f"{module.replace('.', '/')}.py"
+    if not path.is_file():
+        text = f"the handler {handler} names no module of this folder"
+        yield Finding(function.config_path, 1, text)
+        return
+    definitions = [
+        node
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name == name
+    ]
+    if not definitions:
+        yield Finding(path, 1, f"the deployed handler is {handler}, and there is no such function")
+        return
+    definition = definitions[-1]
+    given = [argument.arg for argument in (*definition.args.posonlyargs, *definition.args.args)]
+    if given != PARAMETERS:
+        text = f"{name} takes ({', '.join(given)}): Lambda gives (event, context)"
+        yield Finding(path, definition.lineno, text)

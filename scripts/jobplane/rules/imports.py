@@ -1,0 +1,131 @@
+"""The distributions that a member imports are those that it declares, extras included.
+
+For functions and libs, in both directions; what comes only through another dependency is not
+declared. A lib's optional imports belong to its extras, and a function that reaches one declares
+`lib[extra]`. A dependency that no import shows is excused by its name.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from typing import Any
+
+from jobplane.rules._imports import (
+    Import,
+    canonical,
+    distributions_of,
+    imports_in,
+    is_standard,
+    requirements,
+)
+from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
+from jobplane.workspace import Workspace
+
+
+def findings(tree: Tree) -> Findings:
+    locked = _locked(tree.workspace)
+    for member in tree.members:
+        declared = requirements(member.project["project"].get("dependencies", ()))
+        optional = _optional(member)
+        through = _closure(locked, member.distribution, set(declared))
+        known = set(declared).union(*optional.values())
+        used: set[str] = set()
+        for path in member.sources:
+            for found in imports_in(path):
+                owners = _owners(found, member)
+                used |= owners
+                if found.typing_only or not owners or owners & known:
+                    continue
+                text, subject = _undeclared(found, owners, through)
+                yield Finding(path, found.line, text, subject, member)
+        yield from _unused(member, set(declared), optional, used)
+        yield from _extras(tree, member, declared)
+
+
+def _owners(found: Import, member: Member) -> set[str]:
+    if is_standard(found.module) or distributions_of(found.top) == {canonical(member.distribution)}:
+        return set()
+    if member.function is not None and found.top == member.function.module:
+        return set()
+    return distributions_of(found.top) or {canonical(found.top)}
+
+
+def _undeclared(found: Import, owners: set[str], through: set[str]) -> tuple[str, str]:
+    name = sorted(owners)[0]
+    if owners & through:
+        return f"{found.top} is there only through another dependency: declare {name}", name
+    if not distributions_of(found.top):
+        return f"{found.top} is imported, and no locked distribution has it: add it", name
+    return f"{found.top} is imported and {name} is not declared: add it to pyproject.toml", name
+
+
+def _unused(
+    member: Member, declared: set[str], optional: Mapping[str, set[str]], used: set[str]
+) -> Findings:
+    path = member.project_path
+    for name in sorted(declared - used):
+        line = _line_of_dependency(member, name)
+        yield Finding(path, line, f"{name} is declared and never imported: remove it", name, member)
+    for extra, names in optional.items():
+        for name in sorted(names - used - declared):
+            text = f"{name} of the extra {extra!r} is never imported: remove it"
+            yield Finding(path, _line_of_dependency(member, name), text, name, member)
+
+
+def _extras(tree: Tree, member: Member, declared: Mapping[str, set[str]]) -> Findings:
+    if member.function is None:
+        return
+    reached = {module.path for module in tree.program(member.function).modules}
+    for lib in tree.libs:
+        optional = _optional(lib)
+        needed = {
+            extra
+            for path in lib.sources
+            if path in reached
+            for found in imports_in(path)
+            for extra, names in optional.items()
+            if names & distributions_of(found.top) and not found.typing_only
+        }
+        name = canonical(lib.distribution)
+        if name not in declared:
+            continue
+        line = _line_of_dependency(member, name)
+        for extra in sorted(needed - declared[name]):
+            text = f"the function reaches what {name} imports with its extra: declare {name}"
+            subject = f"{name}[{extra}]"
+            yield Finding(member.project_path, line, f"{text}[{extra}]", subject, member)
+        for extra in sorted(declared[name] - needed):
+            subject = f"{name}[{extra}]"
+            fault = "has no such extra" if extra not in optional else "needs no such extra here"
+            text = f"{subject} is declared and {name} {fault}: remove it"
+            yield Finding(member.project_path, line, text, subject, member)
+
+
+def _optional(member: Member) -> dict[str, set[str]]:
+    extras: Mapping[str, Any] = member.project["project"].get("optional-dependencies", {})
+    return {extra: set(requirements(texts)) for extra, texts in extras.items()}
+
+
+def _line_of_dependency(member: Member, name: str) -> int:
+    start = line_of(member.project_path, "dependencies")
+    return line_of(member.project_path, name, start)
+
+
+def _locked(workspace: Workspace) -> dict[str, set[str]]:
+    """Distribution → what it depends on, of uv.lock."""
+    lock = tomllib.loads((workspace.root / "uv.lock").read_text(encoding="utf-8"))
+    return {
+        canonical(package["name"]): {
+            canonical(needed["name"]) for needed in package.get("dependencies", ())
+        }
+        for package in lock["package"]
+    }
+
+
+def _closure(locked: Mapping[str, set[str]], name: str, declared: set[str]) -> set[str]:
+    found: set[str] = set()
+    pending = [*declared, *locked.get(canonical(name), ())]
+    while pending:
+        for needed in locked.get(pending.pop(), set()) - found:
+            found.add(needed)
+            pending.append(needed)
+    return found

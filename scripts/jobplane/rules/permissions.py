@@ -1,0 +1,269 @@
+"""The IAM actions that a function uses are those that its role grants.
+
+Used: what its clients call, in the function and in the libs that it hands clients to, and what its
+event sources and destinations need. Granted: iamRoleStatements of function.yml, without wildcards.
+A transaction needs the actions of its items. An action that no call shows is excused by its name.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+from jobplane.rules._flow import Call, Facts, Program
+from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
+from jobplane.workspace import Function
+
+# IAM's prefix where it is not the name that the service signs requests with.
+PREFIXES = {"cloudwatch": "cloudwatch"}
+# Actions of operations that are not authorised by an action of their own name, from the pages
+# "Actions, resources, and condition keys" of the Service Authorization Reference and, for S3,
+# "Required permissions for Amazon S3 API operations".
+ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "dynamodb": {
+        "TransactGetItems": ("dynamodb:GetItem",),
+    },
+    "lambda": {
+        "Invoke": ("lambda:InvokeFunction",),
+        "InvokeAsync": ("lambda:InvokeFunction",),
+        "InvokeWithResponseStream": ("lambda:InvokeFunction",),
+    },
+    "s3": {
+        "CompleteMultipartUpload": ("s3:PutObject",),
+        "CopyObject": ("s3:GetObject", "s3:PutObject"),
+        "CreateMultipartUpload": ("s3:PutObject",),
+        "DeleteObjects": ("s3:DeleteObject",),
+        "HeadBucket": ("s3:ListBucket",),
+        "HeadObject": ("s3:GetObject",),
+        "ListBuckets": ("s3:ListAllMyBuckets",),
+        "ListMultipartUploads": ("s3:ListBucketMultipartUploads",),
+        "ListObjectVersions": ("s3:ListBucketVersions",),
+        "ListObjects": ("s3:ListBucket",),
+        "ListObjectsV2": ("s3:ListBucket",),
+        "ListParts": ("s3:ListMultipartUploadParts",),
+        "SelectObjectContent": ("s3:GetObject",),
+        "UploadPart": ("s3:PutObject",),
+        "UploadPartCopy": ("s3:GetObject", "s3:PutObject"),
+    },
+    "sns": {"PublishBatch": ("sns:Publish",)},
+    "sqs": {
+        "ChangeMessageVisibilityBatch": ("sqs:ChangeMessageVisibility",),
+        "DeleteMessageBatch": ("sqs:DeleteMessage",),
+        "SendMessageBatch": ("sqs:SendMessage",),
+    },
+    "sts": {"GetCallerIdentity": ()},
+}
+ITEM_ACTIONS = {
+    "ConditionCheck": "dynamodb:ConditionCheckItem",
+    "Delete": "dynamodb:DeleteItem",
+    "Put": "dynamodb:PutItem",
+    "Update": "dynamodb:UpdateItem",
+}
+# boto3's own methods, which call operations of S3.
+TRANSFERS = {
+    "copy": ("CopyObject", "HeadObject", "AbortMultipartUpload"),
+    "download_file": ("GetObject", "HeadObject"),
+    "download_fileobj": ("GetObject", "HeadObject"),
+    "upload_file": ("PutObject", "AbortMultipartUpload"),
+    "upload_fileobj": ("PutObject", "AbortMultipartUpload"),
+}
+NOT_OPERATIONS = frozenset(
+    {"can_paginate", "close", "exceptions", "generate_db_auth_token", "meta", "waiter_names"}
+)
+# What Lambda itself does with the function's role for an event source, and to a destination.
+SOURCE_ACTIONS = {
+    "dynamodb": (
+        "dynamodb:DescribeStream",
+        "dynamodb:GetRecords",
+        "dynamodb:GetShardIterator",
+        "dynamodb:ListStreams",
+    ),
+    "kinesis": (
+        "kinesis:DescribeStream",
+        "kinesis:DescribeStreamSummary",
+        "kinesis:GetRecords",
+        "kinesis:GetShardIterator",
+        "kinesis:ListShards",
+    ),
+    "sqs": ("sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"),
+}
+DESTINATION_ACTIONS = {"sqs": "sqs:SendMessage", "sns": "sns:Publish"}
+
+
+def findings(tree: Tree) -> Findings:
+    for member in tree.members:
+        function = member.function
+        if function is None:
+            continue
+        program = tree.program(function)
+        granted = set(_granted(function))
+        yield from _wildcards(member, function, granted)
+        used: dict[str, Call | None] = dict.fromkeys(_used_by_events(function))
+        for call in sorted(program.facts.calls, key=lambda call: (call.place.line, call.method)):
+            actions = list(_actions(call, program))
+            if not actions and not _is_known(call, program):
+                path, line = call.place.path, call.place.line
+                text = f"{call.service} has no {call.method!r} that can be told: write it out"
+                yield Finding(path, line, text, call.method, member)
+            used |= {action: call for action in actions if action not in used}
+        yield from _lost(member, program.facts)
+        yield from _missing(member, function, used, granted)
+        yield from _idle(member, function, set(used), granted)
+
+
+def _granted(function: Function) -> Iterator[str]:
+    for statement in function.config.get("iamRoleStatements") or ():
+        if statement.get("Effect") == "Allow":
+            action = statement.get("Action") or ()
+            yield from [action] if isinstance(action, str) else action
+
+
+def _wildcards(member: Member, function: Function, granted: set[str]) -> Findings:
+    path = function.config_path
+    for statement in function.config.get("iamRoleStatements") or ():
+        for key in ("NotAction", "NotResource"):
+            if key in statement:
+                text = f"{key} grants what nobody listed: name what the function uses"
+                yield Finding(path, line_of(path, key), text)
+    for action in sorted(granted):
+        if "*" in action or "?" in action:
+            text = f"{action} is a wildcard: name the actions that the function uses"
+            yield Finding(path, _line(function, action), text, action, member)
+
+
+def _missing(
+    member: Member, function: Function, used: dict[str, Call | None], granted: set[str]
+) -> Findings:
+    for action, call in used.items():
+        if action in granted:
+            continue
+        if call is None:
+            text = f"Lambda needs {action} for this function's events: grant it"
+            path, line = function.config_path, line_of(function.config_path, "events")
+        else:
+            path, line = call.place.path, call.place.line
+            text = f"{call.method} needs {action}: add it to iamRoleStatements of {member.name}"
+        yield Finding(path, line, text, action, member)
+
+
+def _idle(member: Member, function: Function, used: set[str], granted: set[str]) -> Findings:
+    for action in sorted(granted - used):
+        if "*" not in action and "?" not in action:
+            text = f"{action} is granted and never used: remove it, or excuse it with a reason"
+            yield Finding(function.config_path, _line(function, action), text, action, member)
+
+
+def _lost(member: Member, facts: Facts) -> Findings:
+    for place, name in facts.lost.items():
+        text = f"a client is handed to {name}, which can't be followed: call it where it can"
+        yield Finding(place.path, place.line, text, name, member)
+
+
+def _line(function: Function, action: str) -> int:
+    path = function.config_path
+    return line_of(path, action, line_of(path, "iamRoleStatements"))
+
+
+def _used_by_events(function: Function) -> Iterator[str]:
+    for event in function.config.get("events") or ():
+        for kind, source in event.items():
+            if kind == "sqs":
+                yield from SOURCE_ACTIONS["sqs"]
+            elif kind == "stream" and isinstance(source, dict):
+                yield from SOURCE_ACTIONS.get(str(source.get("type", "dynamodb")), ())
+            if isinstance(source, dict):
+                failure = (source.get("destinations") or {}).get("onFailure")
+                if isinstance(failure, dict):
+                    yield from filter(None, [DESTINATION_ACTIONS.get(str(failure.get("type")))])
+
+
+def _is_known(call: Call, program: Program) -> bool:
+    """Whether a call that needs no action is none of an operation, or is another service's.
+
+    A client that may be of several services is asked for what one of them has.
+    """
+    if call.method in NOT_OPERATIONS or operation(call.service, call.method) is not None:
+        return True
+    others = {c.service for c in program.facts.calls if c.place == call.place} - {call.service}
+    return any(list(_actions_of(service, call)) for service in others)
+
+
+def _actions(call: Call, program: Program) -> Iterator[str]:
+    for action in _actions_of(call.service, call):
+        if action == "dynamodb:TransactWriteItems":
+            yield from (ITEM_ACTIONS[kind] for kind in sorted(program.facts.transactions))
+        else:
+            yield action
+
+
+def _actions_of(service: str, call: Call) -> Iterator[str]:
+    for name in _operations(service, call):
+        named = ACTIONS.get(service, {}).get(name)
+        prefix = iam_prefix(service)
+        if prefix == "execute-api":
+            yield "execute-api:ManageConnections"
+        elif named is not None:
+            yield from named
+        else:
+            yield f"{prefix}:{name}"
+
+
+def _operations(service: str, call: Call) -> Iterable[str]:
+    if not is_service(service):
+        return []
+    if service == "s3" and call.method in TRANSFERS:
+        return TRANSFERS[call.method]
+    if call.method == "generate_presigned_post":
+        return ["PutObject"]
+    if call.method == "get_waiter":
+        return filter(None, [waited_for(service, call.argument or "")])
+    is_indirect = call.method in ("get_paginator", "generate_presigned_url")
+    method = call.argument if is_indirect else call.method
+    return filter(None, [operation(service, method or "")])
+
+
+@cache
+def _model(service: str) -> Any:
+    import botocore.session
+
+    return botocore.session.Session().get_service_model(service)
+
+
+@cache
+def is_service(service: str) -> bool:
+    """Whether botocore has a service of that name."""
+    from botocore.exceptions import UnknownServiceError
+
+    try:
+        _model(service)
+    except UnknownServiceError:
+        return False
+    return True
+
+
+@cache
+def iam_prefix(service: str) -> str:
+    """What stands before the colon in the service's actions."""
+    model = _model(service)
+    return PREFIXES.get(service) or str(model.signing_name)
+
+
+@cache
+def operation(service: str, method: str) -> str | None:
+    """The operation behind a client's method."""
+    from botocore import xform_name
+
+    if not is_service(service):
+        return None
+    names = {xform_name(name): name for name in _model(service).operation_names}
+    return names.get(method)
+
+
+@cache
+def waited_for(service: str, waiter: str) -> str | None:
+    """The operation that a waiter repeats."""
+    import botocore.session
+    from botocore import xform_name
+
+    waiters = botocore.session.Session().get_waiter_model(service)
+    names = {xform_name(name): name for name in waiters.waiter_names}
+    return str(waiters.get_waiter(names[waiter]).operation) if waiter in names else None

@@ -1,0 +1,60 @@
+"""`jobplane check`: the repo's own rules."""
+
+import inspect
+import json
+import sys
+
+import click
+
+from jobplane.workspace import Workspace
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane check                     every rule, on everything
+  jobplane check connect status      what concerns two functions
+  jobplane check --rule permissions  one rule
+  jobplane check --rules             the rules, a line each
+
+A finding that is meant is excused in the member's pyproject.toml, by rule and
+subject, with a reason; an excuse that is not needed any more is a finding.
+
+\b
+  [tool.jobplane.check.permissions]
+  "s3:ListBucket" = "With it, S3 says 404 of a missing object instead of 403."
+"""
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--rule", "chosen", multiple=True, metavar="RULE", help="This rule; repeatable.")
+@click.option("--rules", "listed", is_flag=True, help="List the rules and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON list.")
+def command(names: tuple[str, ...], chosen: tuple[str, ...], listed: bool, as_json: bool) -> None:
+    """Hold the functions NAME, or the whole tree, to the repo's rules.
+
+    One line a finding: path:line: rule: what is wrong, what to do. Exit code 1 on any. Artifacts
+    are brought up to date first, for the rules that read them.
+    """
+    from jobplane import rules
+
+    known = rules.rule_names()
+    if listed:
+        for name in known:
+            summary = (inspect.getdoc(rules.rule(name)) or "").partition("\n\n")[0]
+            click.echo(f"{name:12} {' '.join(summary.split())}")
+        return
+    for name in chosen:
+        if name not in known:
+            raise click.UsageError(f"no rule {name!r}; there are: {', '.join(known)}")
+    tree = rules.Tree(Workspace.here(), names)
+    findings = rules.check(tree, list(dict.fromkeys(chosen)) or known)
+    if as_json:
+        click.echo(json.dumps([finding.as_json(tree) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            click.echo(finding.as_line(tree))
+        if not findings:
+            what = ", ".join(function.name for function in tree.functions) if names else "all"
+            click.echo(f"{what}: nothing found by {', '.join(chosen or known)}")
+    if findings:
+        sys.exit(1)
