@@ -35,6 +35,10 @@ verifier = TokenVerifier(TokenSettings.from_environment(os.environ))
 dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
 
 
+def _lower_keys(values: Mapping[str, str] | None) -> dict[str, str]:
+    return {name.lower(): value for name, value in (values or {}).items()}
+
+
 def token_of(event: Mapping[str, Any]) -> str | None:
     """The token of a $connect event; parameter and header names are case-insensitive."""
     query = _lower_keys(event.get("queryStringParameters"))
@@ -133,7 +137,3 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     )
     telemetry.info("connection established")
     return answer(200, {"message": "Connected successfully"})
-
-
-def _lower_keys(values: Mapping[str, str] | None) -> dict[str, str]:
-    return {name.lower(): value for name, value in (values or {}).items()}
