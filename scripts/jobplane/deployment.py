@@ -13,23 +13,30 @@ from jobplane.stages import Stage, State
 from jobplane.workspace import Function, Workspace
 
 NODE = (20, 19)
+INSTALLED = "node_modules/.package-lock.json"
 
 
 def install_framework(workspace: Workspace) -> None:
     """`npm ci`, when node_modules is missing or older than the lock."""
-    lock = workspace.root / "package-lock.json"
-    installed = workspace.root / "node_modules" / ".package-lock.json"
-    if installed.is_file() and installed.stat().st_mtime >= lock.stat().st_mtime:
+    if _is_installed(workspace):
         return
     _require_node(workspace)
-    note("installing the Serverless Framework (npm ci); this takes a minute the first time")
-    run_quietly(
-        ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-        cwd=workspace.root,
-        what="npm ci",
-        env=plain_environment(),
-    )
-    installed.touch()
+    with exclusive(workspace, "npm-ci"):
+        if _is_installed(workspace):
+            return
+        note("installing the Serverless Framework (npm ci); this takes a minute the first time")
+        run_quietly(
+            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            cwd=workspace.root,
+            what="npm ci",
+            env=plain_environment(),
+        )
+        (workspace.root / INSTALLED).touch()
+
+
+def _is_installed(workspace: Workspace) -> bool:
+    lock, installed = workspace.root / "package-lock.json", workspace.root / INSTALLED
+    return installed.is_file() and installed.stat().st_mtime >= lock.stat().st_mtime
 
 
 def _require_node(workspace: Workspace) -> None:
