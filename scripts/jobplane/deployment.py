@@ -1,5 +1,6 @@
-"""Bringing the emulator's stack to what the tree says, with the Serverless Framework."""
+"""The framework and the stacks: running osls, and bringing the emulator's to what the tree says."""
 
+import base64
 import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from jobplane import emulator
 from jobplane.artifacts import Artifact
 from jobplane.console import INSTALL_HINTS, MissingToolError, note, plain_environment, run_quietly
 from jobplane.locks import exclusive
-from jobplane.stages import Stage, State
+from jobplane.stages import Stage, State, default_region
 from jobplane.workspace import Function, Workspace
 
 NODE = (20, 19)
@@ -57,10 +58,12 @@ def osls(stage: Stage, *arguments: str) -> str:
 
 
 def framework_environment(stage: Stage) -> dict[str, str]:
-    """This environment, with nothing of the user's AWS account left in it, and no proxy.
+    """This environment; for a local stage with nothing of the user's AWS account, and no proxy.
 
     The framework sends all its calls to the emulator, and knows no NO_PROXY.
     """
+    if not stage.is_local:
+        return plain_environment(AWS_REGION=default_region(stage.workspace))
     kept = {
         key: value
         for key, value in plain_environment().items()
@@ -88,7 +91,8 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
         _deploy_everything(stage, state)
         done = f"deployed {len(digests)} functions"
     else:
-        changed = sorted(n for n, digest in digests.items() if state.functions.get(n) != digest)
+        there = code_digests(stage, functions)
+        changed = sorted(name for name, digest in digests.items() if there[name] != digest)
         if not changed:
             return "nothing to deploy"
         _deploy_code(stage, [f for f in functions if f.name in changed])
@@ -100,10 +104,34 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
     return done
 
 
-def _deploy_everything(stage: Stage, state: State) -> None:
+def code_digests(stage: Stage, functions: Iterable[Function]) -> dict[str, str | None]:
+    """SHA-256 of the code that is deployed, by function; None where there is no such function."""
+    client = stage.client("lambda")
+
+    def digest(function: Function) -> str | None:
+        try:
+            there = client.get_function_configuration(
+                FunctionName=function.deployed_name(stage.name)
+            )
+        except client.exceptions.ResourceNotFoundException:
+            return None
+        return base64.b64decode(there["CodeSha256"]).hex()
+
+    functions = list(functions)
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(digest, functions)
+        return {function.name: each for function, each in zip(functions, found, strict=True)}
+
+
+def publish_secret(stage: Stage, state: State) -> None:
+    """Put a local stage's secret where its template looks for it."""
     stage.client("ssm").put_parameter(
         Name=stage.secret_name, Value=state.jwt_secret, Type="SecureString", Overwrite=True
     )
+
+
+def _deploy_everything(stage: Stage, state: State) -> None:
+    publish_secret(stage, state)
     note(f"deploying the stack to {stage.name} (osls deploy)")
     with exclusive(stage.workspace, "osls"):
         osls(stage, "deploy", "--force")
@@ -164,7 +192,6 @@ def describe(stage: Stage) -> dict[str, Any]:
             found[short.rpartition("/")[2].removeprefix(prefix)] = name
         return found
 
-    machines = by_short_name("AWS::StepFunctions::StateMachine")
     machines = by_short_name("AWS::StepFunctions::StateMachine")
     return {
         "stage": stage.name,

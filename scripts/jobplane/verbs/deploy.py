@@ -1,0 +1,224 @@
+"""`jobplane deploy`: functions one by one, or the whole stack."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobplane.stages import Stage
+from jobplane.workspace import Function, Workspace
+
+if TYPE_CHECKING:
+    from jobplane.shipping import Plan, Step
+
+SHOWN_RESOURCES = 12
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane deploy claim                        # one function, on the local stage
+  jobplane deploy claim router --stage dev     # two
+  jobplane deploy --stage prod                 # the whole stack
+  jobplane deploy --affected --since main... --stage staging --yes
+                                               # in a pipeline: what a branch touches
+  jobplane deploy --stage prod --dry-run       # what would change
+
+A stage that `jobplane up` has started is local; any other is a stack on AWS, in AWS_REGION, with
+the credentials that the AWS tools find. A function alone is given its code, memory, timeout,
+description and plain environment variables; roles, triggers, tables come with the stack."""
+)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--stage", default="local", show_default=True)
+@click.option(
+    "--affected", is_flag=True, help="What differs from --since: functions, or the stack."
+)
+@click.option("--since", metavar="REV", help="With --affected; default: HEAD.")
+@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and stop.")
+@click.option("--no-build", is_flag=True, help="Deploy dist/ as it is; refused if it is stale.")
+@click.option("--param", "parameters", multiple=True, metavar="NAME=VALUE", help="As osls has it.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as one JSON object.")
+def command(
+    names: tuple[str, ...],
+    stage: str,
+    affected: bool,
+    since: str | None,
+    yes: bool,
+    dry_run: bool,
+    no_build: bool,
+    parameters: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Deploy the named functions, or the whole stack, where they differ from what is there.
+
+    Builds first, shows what will change, asks, and checks afterwards that it is live.
+    """
+    from jobplane import interrupts, shipping
+    from jobplane.locks import exclusive
+
+    if names and affected:
+        raise click.UsageError("either names or --affected")
+    if since is not None and not affected:
+        raise click.UsageError("--since goes with --affected")
+    workspace = Workspace.here()
+    chosen = workspace.select(names)
+    whole = not names
+    if affected:
+        found = _affected(workspace, since or "HEAD")
+        if found is None:
+            _nothing(as_json, stage, f"nothing differs from {since or 'HEAD'}")
+            return
+        chosen, whole = found
+    there = shipping.require(Stage(workspace, stage))
+    settings = shipping.settings_for(there)
+    with exclusive(workspace, f"stage-{stage}"), interrupts.as_keyboard_interrupt():
+        if no_build:
+            artifacts = shipping.built(workspace, chosen, settings)
+        else:
+            artifacts = shipping.build(workspace, chosen, settings)
+        with shipping.planned(there, chosen, artifacts, whole=whole, parameters=parameters) as plan:
+            if plan.nothing:
+                _refuse_what_is_left(plan)
+                _nothing(as_json, stage, f"nothing to deploy: {stage} has it all")
+                return
+            _show(plan, err=as_json)
+            if dry_run:
+                if as_json:
+                    click.echo(json.dumps(_document(plan, deployed=False)))
+                return
+            _agree(plan, yes)
+            _deploy(plan, parameters)
+            _report(plan, as_json)
+
+
+def _affected(workspace: Workspace, since: str) -> tuple[list[Function], bool] | None:
+    """What to deploy, and whether as a stack; None if nothing differs."""
+    from jobplane.affected import affected
+
+    change = affected(workspace, since)
+    if change.needs_the_stack:
+        return workspace.functions(), True
+    names = tuple(each.name for each in change.functions)
+    return (workspace.select(names), False) if names else None
+
+
+def _nothing(as_json: bool, stage: str, text: str) -> None:
+    click.echo(
+        json.dumps({"stage": stage, "deployed": False, "functions": {}}) if as_json else text
+    )
+
+
+def _refuse_what_is_left(plan: "Plan") -> None:
+    if plan.left:
+        raise click.ClickException(
+            f"{'; '.join(plan.left)}: that comes with the stack: "
+            f"jobplane deploy --stage {plan.stage.name}"
+        )
+
+
+def _show(plan: "Plan", *, err: bool) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from jobplane.shipping import where
+
+    console = Console(stderr=err, highlight=False)
+    if not console.is_terminal:
+        console = Console(stderr=err, highlight=False, width=110)
+    what = "new stack" if plan.is_new else "the stack" if plan.whole else "functions"
+    console.print(
+        Text(
+            f"{what} {'' if plan.whole else 'of '}jobplane-{plan.stage.name} on {where(plan.stage)}"
+        )
+    )
+    table = Table("function", "code", "size", "configuration", box=box.SIMPLE_HEAD, pad_edge=False)
+    for step in plan.steps:
+        if step.differs or step.beyond:
+            table.add_row(*(Text(cell) for cell in _row(step)))
+    if table.row_count:
+        console.print(table)
+    if plan.stack and not plan.is_new:
+        more = len(plan.stack) - SHOWN_RESOURCES
+        shown = plan.stack[:SHOWN_RESOURCES] + ([f"and {more} more"] if more > 0 else [])
+        console.print(Text(f"resources: {', '.join(shown)}"))
+    for left in plan.left:
+        console.print(Text(f"not included: {left}: jobplane deploy --stage {plan.stage.name}"))
+
+
+def _row(step: "Step") -> tuple[str, str, str, str]:
+    if step.live is None:
+        code, size = f"new {step.digest[:12]}", _megabytes(step.size)
+    elif step.code:
+        code = f"{step.live.digest[:12]} → {step.digest[:12]}"
+        size = f"{_megabytes(step.live.size)} → {_megabytes(step.size)}"
+    else:
+        code, size = "same", _megabytes(step.size)
+    return step.name, code, size, ", ".join(step.configuration) or "same"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.2f} MB"
+
+
+def _agree(plan: "Plan", yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("nobody is there to be asked: add --yes to deploy")
+    if not click.confirm(f"Deploy to {plan.stage.name}?", err=True):
+        raise click.ClickException("nothing was deployed")
+
+
+def _deploy(plan: "Plan", parameters: tuple[str, ...]) -> None:
+    from jobplane import shipping
+    from jobplane.progress import counting, waiting
+
+    name = plan.stage.name
+    if plan.whole:
+        with waiting(
+            f"deploying the stack to {name} (osls deploy)", shipping.last_event(plan.stage)
+        ):
+            shipping.update_stack(plan, parameters)
+        shipping.settle(plan)
+        return
+    steps = [step for step in plan.steps if step.is_alone]
+    with counting(
+        f"updating {', '.join(step.name for step in steps)} on {name}", len(steps)
+    ) as done:
+        shipping.update_functions(plan, done)
+
+
+def _report(plan: "Plan", as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(_document(plan, deployed=True)))
+        return
+    for step in plan.steps:
+        if plan.whole or step.is_alone:
+            state = "unchanged" if not step.differs else "deployed"
+            what = ", ".join(filter(None, ["code" if step.code else "", *step.configuration]))
+            click.echo(f"{step.name:24} {state:9} {step.digest[:12]} {what}".rstrip())
+    for left in plan.left:
+        click.echo(f"not included: {left}: jobplane deploy --stage {plan.stage.name}", err=True)
+
+
+def _document(plan: "Plan", *, deployed: bool) -> dict[str, Any]:
+    return {
+        "stage": plan.stage.name,
+        "deployed": deployed,
+        "whole_stack": plan.whole,
+        "resources": plan.stack,
+        "not_included": plan.left,
+        "functions": {
+            step.name: {
+                "changed": step.differs,
+                "code": {"before": step.live.digest if step.live else None, "after": step.digest},
+                "size": {"before": step.live.size if step.live else None, "after": step.size},
+                "configuration": step.configuration,
+            }
+            for step in plan.steps
+        },
+    }
