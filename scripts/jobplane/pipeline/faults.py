@@ -1,0 +1,365 @@
+"""The faults that an operator looks for, each as it comes about, and what it is found as."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import click
+
+from jobplane.pipeline.state import (
+    BUILDERS,
+    DAY,
+    HOUR,
+    MAX_DAYS,
+    MINUTE,
+    Batch,
+    Builder,
+    File,
+    Operation,
+    State,
+    date_of,
+    midnight,
+)
+from jobplane_keys.tracking import FILE_SUFFIX, FileStatus
+
+MISSING_OUTPUTS = "missing_outputs"
+# Whoever stops at once at two hours finds all of it, and no manifest of it has expired.
+STUCK_HOURS = (3.0, 40.0)
+TOGETHER = 25
+OUTPUTLESS_DATES = 3
+# Nothing else is that old, so that dates without output have nothing but these faults.
+OUTPUTLESS_DAYS = MAX_DAYS + 1
+UNREADABLE: tuple[Any, ...] = ("yesterday", "2026-13-45T25:61:00Z", "", -1, True, "1e400")
+UNKNOWN_STATUSES = ("archived", "PENDING", "pending#99", "completed#", "done#1")
+
+
+class TooManyFaultsError(click.ClickException):
+    """The faults don't fit into the number of files."""
+
+    exit_code = 2
+
+
+type Plant = Callable[[State, random.Random, int], None]
+type Found = tuple[Operation, str]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault: how it comes about, and what it has to be found as."""
+
+    kind: str
+    story: str
+    found: tuple[Found, ...]
+    has_row: bool
+    """Whether each of them is about one row of a file."""
+    plant: Plant
+
+
+REGISTER: dict[str, Fault] = {}
+
+
+def fault(*found: Found, has_row: bool = True) -> Callable[[Plant], Plant]:
+    """Register a function that plants `count` faults of the kind that it is named after."""
+
+    def register(plant: Plant) -> Plant:
+        story = (plant.__doc__ or "").strip()
+        kind = plant.__name__
+        REGISTER[kind] = Fault(kind, story, found, has_row, plant)
+        return plant
+
+    return register
+
+
+def spread(count: int) -> dict[str, int]:
+    """A number of faults over all kinds, as evenly as it goes."""
+    kinds = sorted(REGISTER)
+    share, more = divmod(count, len(kinds))
+    return {
+        kind: share + (index < more) for index, kind in enumerate(kinds) if share or index < more
+    }
+
+
+def files_of(counts: Mapping[str, int]) -> int:
+    """How many rows of files they need."""
+    return sum(count for kind, count in counts.items() if REGISTER[kind].has_row)
+
+
+def orphan(kind: str) -> Found:
+    return "find_orphans", kind
+
+
+def issue(kind: str) -> Found:
+    return "validate_consistency", kind
+
+
+@fault(orphan("stuck_pending"))
+def stuck_pending(state: State, chance: random.Random, count: int) -> None:
+    """No builder has taken it for hours."""
+    for _ in range(count):
+        file = old_file(state, chance)
+        state.add(file, FileStatus.PENDING)
+        note(state, "stuck_pending", file)
+
+
+@fault(orphan("stuck_manifested"))
+def stuck_manifested(state: State, chance: random.Random, count: int) -> None:
+    """Its manifest was published, and no workflow has begun with it."""
+    for batch, files in stuck_batches(state, chance, count):
+        state.publish(batch, files, "pending")
+        for file in files:
+            state.add(file, FileStatus.MANIFESTED, batch)
+            note(state, "stuck_manifested", file)
+
+
+@fault(orphan("stuck_in_processing"))
+def stuck_in_processing(state: State, chance: random.Random, count: int) -> None:
+    """Its workflow has died without a word."""
+    for batch, files in stuck_batches(state, chance, count):
+        state.publish(batch, files, "processing")
+        for file in files:
+            state.add(file, FileStatus.PROCESSING, batch)
+            note(state, "stuck_in_processing", file)
+
+
+@fault(orphan("lagging_files"))
+def lagging_files(state: State, chance: random.Random, count: int) -> None:
+    """Its manifest is completed, the data is in the output, and the row was not told."""
+    for batch, files in stuck_batches(state, chance, count):
+        state.publish(batch, files, "completed")
+        status = chance.choice((FileStatus.MANIFESTED, FileStatus.PROCESSING))
+        for file in files:
+            state.add(file, status, batch)
+            note(state, "lagging_files", file)
+
+
+@fault(orphan("missing_manifests"), issue("missing_manifest"))
+def missing_manifests(state: State, chance: random.Random, count: int) -> None:
+    """Its builder failed after the files had been told the manifest's name."""
+    for batch, files in stuck_batches(state, chance, count):
+        for file in files:
+            state.add(file, FileStatus.MANIFESTED, batch)
+            note(state, "missing_manifests", file)
+
+
+@fault(orphan("expired_manifests"))
+def expired_manifests(state: State, chance: random.Random, count: int) -> None:
+    """It has waited for so long that the bucket's lifecycle has removed its manifest."""
+    oldest = state.layout.manifest_days + 3
+    for batch, files in stuck_batches(
+        state, chance, count, (state.layout.manifest_days * 24 + 4.0, oldest * 24.0)
+    ):
+        state.publish(batch, files, "pending")
+        for file in files:
+            state.add(file, FileStatus.MANIFESTED, batch)
+            note(state, "expired_manifests", file)
+
+
+@fault(orphan("not_in_manifest"), issue("not_in_manifest"))
+def not_in_manifest(state: State, chance: random.Random, count: int) -> None:
+    """Two builders wrote the same manifest, and the later one does not list it."""
+    for batch, files in stuck_batches(state, chance, count):
+        overwritten(state, chance, batch, files, "processing")
+        for file in files:
+            state.add(file, FileStatus.PROCESSING, batch)
+            note(state, "not_in_manifest", file)
+
+
+@fault(issue("not_in_manifest"))
+def never_read(state: State, chance: random.Random, count: int) -> None:
+    """As not_in_manifest, and marked completed since: its data is nowhere."""
+    for batch, files in stuck_batches(state, chance, count):
+        overwritten(state, chance, batch, files, "completed")
+        for file in files:
+            state.add(file, FileStatus.COMPLETED, batch)
+            note(state, "never_read", file)
+
+
+@fault(orphan("abandoned_claims"))
+def abandoned_claims(state: State, chance: random.Random, count: int) -> None:
+    """A builder claimed it and ended before the manifest was written."""
+    for index in range(count):
+        file = old_file(state, chance)
+        state.add_claimed(file, index, state.now - chance.uniform(30 * MINUTE, 2.5 * HOUR))
+        note(state, "abandoned_claims", file)
+
+
+@fault(orphan("unreadable_times"))
+def unreadable_times(state: State, chance: random.Random, count: int) -> None:
+    """Somebody wrote a time into its row that is none."""
+    for number in range(count):
+        builder = chance.choice(BUILDERS)
+        file = state.new_file(chance, builder, state.now - chance.uniform(5, 60) * MINUTE)
+        written = UNREADABLE[number % len(UNREADABLE)]
+        where = chance.choice((builder.arrival, "updated_at", "manifest_time"))
+        row = state.add(file, FileStatus.PENDING)
+        row[where] = written
+        note(state, "unreadable_times", file)
+
+
+@fault(orphan(MISSING_OUTPUTS), issue("missing_output"))
+def missing_outputs(state: State, chance: random.Random, count: int) -> None:
+    """It is completed, and its date has no output at all."""
+    for number in range(count):
+        back = OUTPUTLESS_DAYS + number % OUTPUTLESS_DATES
+        created = midnight(date_of(state.now - back * DAY)) + chance.uniform(1, 20) * HOUR
+        file = state.new_file(chance, chance.choice(BUILDERS), created)
+        completed(state, chance, file)
+        note(state, MISSING_OUTPUTS, file)
+
+
+@fault(orphan("stale_locks"), has_row=False)
+def stale_locks(state: State, chance: random.Random, count: int) -> None:
+    """Its builder ended without giving it back, and has written no expiry that DynamoDB heeds."""
+    for number in range(count):
+        taken = state.now - chance.uniform(1, 40) * HOUR
+        expiries = (None, int(taken + 300) * 1000, "in five minutes")
+        name = f"stale-{chance.getrandbits(32):08x}"
+        state.add_lock(name, taken, chance, expiries[number % len(expiries)])
+        expect(state, "stale_locks", f"LOCK#{name}", "LOCK")
+
+
+@fault(issue("missing_in_dynamodb"), has_row=False)
+def missing_in_dynamodb(state: State, chance: random.Random, count: int) -> None:
+    """It came in, and the event that would have made its row was lost."""
+    for _ in range(count):
+        file = recent_file(state, chance)
+        expect(state, "missing_in_dynamodb", file.date, file.name)
+
+
+@fault(issue("missing_in_s3"))
+def missing_in_s3(state: State, chance: random.Random, count: int) -> None:
+    """It was deleted from the input before it had been read."""
+    for number in range(count):
+        if number % 2:
+            created = state.now - chance.uniform(1, 60) * MINUTE
+            file = state.new_file(chance, chance.choice(BUILDERS), created, uploaded=False)
+            state.add(file, FileStatus.PENDING)
+        else:
+            file = recent_file(state, chance, uploaded=False)
+            batch = new_batch_for(state, chance, file)
+            state.publish(batch, [file], "failed")
+            state.add(file, FileStatus.FAILED, batch)
+        note(state, "missing_in_s3", file)
+
+
+@fault(issue("size_mismatch"))
+def size_mismatch(state: State, chance: random.Random, count: int) -> None:
+    """It was uploaded again, larger or smaller, after its row had been written."""
+    for _ in range(count):
+        file = recent_file(state, chance)
+        row = completed(state, chance, file)
+        row["file_size_mb"] = round(row["file_size_mb"] + chance.uniform(0.02, 50), 6)
+        note(state, "size_mismatch", file)
+
+
+@fault(issue("wrong_date_partition"))
+def wrong_date_partition(state: State, chance: random.Random, count: int) -> None:
+    """Its row is under the next day, as written by a builder with a clock of its own."""
+    for _ in range(count):
+        file = recent_file(state, chance)
+        moved = replace(file, date=date_of(midnight(file.date) + 36 * HOUR))
+        completed(state, chance, moved)
+        note(state, "wrong_date_partition", moved)
+        # Under its own date the object has no row.
+        kind = issue("missing_in_dynamodb")
+        state.expect("wrong_date_partition", kind, date=file.date, key=file.name)
+
+
+@fault(issue("basename_collision"))
+def basename_collision(state: State, chance: random.Random, count: int) -> None:
+    """Another file of the same name came into another folder of its date, and has no row."""
+    for _ in range(count):
+        file = recent_file(state, chance)
+        completed(state, chance, file)
+        folder = f"{state.layout.input_prefix}{file.date}/again/"
+        state.upload(replace(file, key=f"{folder}{file.name}"))
+        expect(state, "basename_collision", file.date, file.name)
+
+
+@fault(issue("missing_output"))
+def missing_output(state: State, chance: random.Random, count: int) -> None:
+    """It is completed, and the output that its row names is not there."""
+    for _ in range(count):
+        file = recent_file(state, chance)
+        row = completed(state, chance, file)
+        row["output_path"] += ".removed"
+        note(state, "missing_output", file)
+
+
+@fault(issue("unknown_status"))
+def unknown_status(state: State, chance: random.Random, count: int) -> None:
+    """Its status is none of the vocabulary, or in a shard that nobody reads."""
+    for number in range(count):
+        file = recent_file(state, chance)
+        row = state.add(file, FileStatus.PENDING)
+        row["status"] = UNKNOWN_STATUSES[number % len(UNKNOWN_STATUSES)]
+        note(state, "unknown_status", file)
+
+
+def note(state: State, kind: str, file: File) -> None:
+    expect(state, kind, file.date, file.row_key)
+
+
+def expect(state: State, kind: str, date: str, key: str) -> None:
+    state.expect(kind, *REGISTER[kind].found, date=date, key=key)
+
+
+def old_file(state: State, chance: random.Random) -> File:
+    """A file that came in hours ago."""
+    created = state.now - chance.uniform(*STUCK_HOURS) * HOUR
+    return state.new_file(chance, chance.choice(BUILDERS), created)
+
+
+def recent_file(state: State, chance: random.Random, *, uploaded: bool = True) -> File:
+    """A file that came in days ago, whose object the lifecycle has left."""
+    newest, oldest = DAY, (state.layout.input_days - 1) * DAY
+    created = state.now - chance.uniform(newest, max(newest, oldest))
+    return state.new_file(chance, chance.choice(BUILDERS), created, uploaded=uploaded)
+
+
+def completed(state: State, chance: random.Random, file: File) -> dict[str, Any]:
+    """A file's row, completed alone in a manifest of its own."""
+    batch = new_batch_for(state, chance, file)
+    state.publish(batch, [file], "completed")
+    return state.add(file, FileStatus.COMPLETED, batch)
+
+
+def new_batch_for(state: State, chance: random.Random, file: File) -> Batch:
+    return state.new_batch(chance, file.builder, file.date, file.created + chance.uniform(60, 600))
+
+
+def stuck_batches(
+    state: State,
+    chance: random.Random,
+    count: int,
+    hours: tuple[float, float] = STUCK_HOURS,
+) -> Iterator[tuple[Batch, list[File]]]:
+    """Batches that were published hours ago, with so many files in all; not published here."""
+    while count:
+        size = min(count, chance.randint(1, TOGETHER))
+        count -= size
+        builder: Builder = chance.choice(BUILDERS)
+        published = state.now - chance.uniform(*hours) * HOUR
+        date = date_of(published)
+        files = [
+            state.new_file(chance, builder, published - chance.uniform(10, 300), date=date)
+            for _ in range(size)
+        ]
+        yield state.new_batch(chance, builder, date, published), files
+
+
+def overwritten(
+    state: State,
+    chance: random.Random,
+    batch: Batch,
+    files: list[File],
+    status: Literal["processing", "completed"],
+) -> None:
+    """A manifest that lists as many files as were in it, and other ones."""
+    others = [
+        f"s3://{state.layout.input_bucket}/{state.layout.input_prefix}{batch.date}/"
+        f"{batch.builder.source}-{chance.getrandbits(40):010x}{FILE_SUFFIX}"
+        for _ in files
+    ]
+    state.publish(batch, files, status, listed=others)

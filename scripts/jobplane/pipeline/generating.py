@@ -1,0 +1,205 @@
+"""A healthy pipeline: what it has done for days, what it is doing now; then the faults."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date as Date
+from datetime import timedelta
+from typing import Literal
+
+from jobplane.pipeline import faults
+from jobplane.pipeline.layout import Layout
+from jobplane.pipeline.state import (
+    BUILDERS,
+    DAY,
+    HOUR,
+    MAX_DAYS,
+    MINUTE,
+    Batch,
+    Builder,
+    File,
+    State,
+    date_of,
+    midnight,
+)
+from jobplane_keys.tracking import FileStatus
+
+BATCH = (50, 100)
+IN_FLIGHT_SHARE = 0.03
+WEEKEND = 0.6
+# Healthy work is at most this old; what operators call stuck is two hours old and more.
+FRESH = 70 * MINUTE
+# What ends within moments: a claim that is being published, files that a workflow is marking.
+MOMENT = 3 * MINUTE
+# Everything that came in earlier than this is done.
+SETTLED = 4 * HOUR
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to make: as many rows of files, faults among them, over as many days."""
+
+    files: int
+    now: float
+    days: int = MAX_DAYS
+    seed: int = 1
+    faults: Mapping[str, int] = field(default_factory=dict)
+
+
+def generate(plan: Plan, layout: Layout | None = None) -> State:
+    """The state of a pipeline, the same for the same plan and layout.
+
+    Raises:
+        faults.TooManyFaultsError: more files have one than there are to be.
+    """
+    state = State(layout or Layout(), plan.now)
+    files = plan.files - faults.files_of(plan.faults)
+    if files < 0:
+        raise faults.TooManyFaultsError(
+            f"{plan.files} files are too few: {faults.files_of(plan.faults)} have faults"
+        )
+    _healthy(state, plan, files)
+    for kind in sorted(plan.faults):
+        chance = random.Random(f"{plan.seed}/{kind}")
+        faults.REGISTER[kind].plant(state, chance, plan.faults[kind])
+    _outputs(state, random.Random(f"{plan.seed}/outputs"))
+    state.ledger.sort()
+    return state
+
+
+def _healthy(state: State, plan: Plan, files: int) -> None:
+    chance = random.Random(f"{plan.seed}/healthy")
+    in_flight = round(files * IN_FLIGHT_SHARE)
+    quarantined = files // 500
+    _past(state, chance, plan.days, files - in_flight - quarantined)
+    _present(state, chance, in_flight)
+    _quarantine(state, chance, plan.days, quarantined, without_row=files // 200)
+    for number in range(3 + files // 5000):
+        state.add_lock(f"builder-{number}", state.now - chance.uniform(0, 5), chance)
+
+
+def _past(state: State, chance: random.Random, days: int, files: int) -> None:
+    """Whatever came in more than a few hours ago: completed, and a little of it failed."""
+    weights = _daily_weights(state.now, days)
+    for date, count in _shares(files, weights).items():
+        end = min(midnight(date) + DAY, state.now - SETTLED)
+        share = _shares(count, {str(n): 1.0 + n % 3 for n in range(len(BUILDERS))})
+        for number, part in share.items():
+            builder = BUILDERS[int(number)]
+            times = sorted(chance.uniform(midnight(date), end) for _ in range(part))
+            for chunk in _chunks(chance, times):
+                _past_batch(state, chance, builder, date, chunk)
+
+
+def _past_batch(
+    state: State, chance: random.Random, builder: Builder, date: str, times: Sequence[float]
+) -> None:
+    files = [state.new_file(chance, builder, created, date=date) for created in times]
+    batch = state.new_batch(chance, builder, date, times[-1] + chance.uniform(10, 300))
+    failed = chance.random() < 0.02
+    state.publish(batch, files, "failed" if failed else "completed")
+    status = FileStatus.FAILED if failed else FileStatus.COMPLETED
+    for file in files:
+        row = state.add(file, status, batch)
+        if chance.random() < 0.005:
+            row["reset_count"] = chance.randint(1, 3)
+
+
+def _present(state: State, chance: random.Random, files: int) -> None:
+    """What is under way: waiting, being claimed, published, processed, just done."""
+    stages = {"pending": 8.0, "claimed": 2.0, "published": 5.0, "processing": 4.0, "done": 1.0}
+    for stage, count in _shares(files, stages).items():
+        for chunk in _chunks(chance, [0.0] * count):
+            _present_batch(state, chance, stage, len(chunk))
+
+
+def _present_batch(state: State, chance: random.Random, stage: str, size: int) -> None:
+    builder = chance.choice(BUILDERS)
+    if stage in ("pending", "claimed"):
+        newest = MOMENT if stage == "claimed" else FRESH
+        files = [
+            state.new_file(chance, builder, state.now - chance.uniform(1, newest))
+            for _ in range(size)
+        ]
+        for index, file in enumerate(files):
+            if stage == "pending":
+                state.add(file, FileStatus.PENDING)
+            else:
+                state.add_claimed(file, index, file.created + 1)
+        return
+    # Just done: the workflow has said so, and marks the files now.
+    latest = MOMENT if stage == "done" else FRESH
+    ended = state.now - chance.uniform(1, latest)
+    published = ended - 10 * MINUTE if stage == "done" else ended
+    date = date_of(published)
+    created = sorted(published - chance.uniform(1, 5 * MINUTE) for _ in range(size))
+    files = [state.new_file(chance, builder, one, date=date) for one in created]
+    batch = state.new_batch(chance, builder, date, published)
+    batch = Batch(date, batch.path, published, builder, min(batch.started, state.now - 1), ended)
+    manifest: dict[str, Literal["pending", "processing", "completed"]] = {
+        "published": "pending", "processing": "processing", "done": "completed",
+    }  # fmt: skip
+    state.publish(batch, files, manifest[stage])
+    status = FileStatus.MANIFESTED if stage == "published" else FileStatus.PROCESSING
+    for file in files:
+        state.add(file, status, batch)
+
+
+def _quarantine(
+    state: State, chance: random.Random, days: int, rows: int, without_row: int
+) -> None:
+    """What builders refused has an object and no row; what operators put aside has a row."""
+    for number in range(rows + without_row):
+        created = state.now - chance.uniform(SETTLED, days * DAY - SETTLED)
+        file = state.new_file(chance, chance.choice(BUILDERS), created)
+        _put_aside(state, file)
+        if number < rows:
+            state.add(file, FileStatus.QUARANTINED)
+
+
+def _put_aside(state: State, file: File) -> None:
+    inside = file.key.removeprefix(state.layout.input_prefix)
+    key = state.layout.quarantine_prefix + inside
+    state.objects[state.layout.quarantine_bucket][key] = file.body
+
+
+def _outputs(state: State, chance: random.Random) -> None:
+    """Each date with a completed file has its Parquet, but for those that must not have one."""
+    without = {one.date_prefix for one in state.ledger if one.fault == faults.MISSING_OUTPUTS}
+    completed = {
+        row["date_prefix"] for row in state.files if str(row["status"]).startswith("completed")
+    }
+    for date in sorted(completed - without):
+        for part in range(chance.randint(1, 3)):
+            # Nobody here reads Parquet: that the object is there is what counts.
+            state.objects[state.layout.output_bucket][state.output_key(date, part)] = b"PAR1PAR1"
+
+
+def _daily_weights(now: float, days: int) -> dict[str, float]:
+    """How much comes in on which date; less on weekends, and today only for as long as it runs."""
+    today = Date.fromisoformat(date_of(now))
+    weights = {}
+    for back in range(days - 1, -1, -1):
+        date = today - timedelta(days=back)
+        share = min(1.0, (now - SETTLED - midnight(str(date))) / DAY)
+        if share > 0:
+            weights[str(date)] = share * (WEEKEND if date.weekday() >= 5 else 1.0)
+    return weights or {str(today - timedelta(days=1)): 1.0}
+
+
+def _shares(total: int, weights: Mapping[str, float]) -> dict[str, int]:
+    """A number split by weights into whole parts, which sum up to it."""
+    whole, given, taken, shares = sum(weights.values()), 0.0, 0, {}
+    for name, weight in weights.items():
+        given += weight
+        shares[name] = round(total * given / whole) - taken
+        taken += shares[name]
+    return shares
+
+
+def _chunks(chance: random.Random, times: Sequence[float]) -> Iterator[Sequence[float]]:
+    start = 0
+    while start < len(times):
+        size = chance.randint(*BATCH)
+        yield times[start : start + size]
+        start += size

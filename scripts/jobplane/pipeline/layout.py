@@ -1,0 +1,83 @@
+"""Where a stage keeps the files of its pipeline, and for how long."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from jobplane.stages import Stage
+from jobplane_keys import tracking
+
+FUNCTION = "state-manager"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Tables, buckets, prefixes and lifecycles, as state-manager sees them."""
+
+    tracking_table: str = "files"
+    metrics_table: str = "metrics"
+    input_bucket: str = "input"
+    manifest_bucket: str = "manifests"
+    output_bucket: str = "output"
+    quarantine_bucket: str = "quarantine"
+    input_prefix: str = "pipeline/input/"
+    output_prefix: str = "pipeline/output/"
+    quarantine_prefix: str = "quarantine/"
+    input_days: int = 7
+    manifest_days: int = 3
+    shards: int = tracking.DEFAULT_STATUS_SHARDS
+
+    @classmethod
+    def of(cls, stage: Stage) -> "Layout":
+        """Of a stage that is up: what its state-manager is configured with.
+
+        Raises:
+            click.ClickException: the function is not deployed there.
+        """
+        client = stage.client("lambda")
+        name = f"jobplane-{stage.name}-{FUNCTION}"
+        try:
+            found = client.get_function_configuration(FunctionName=name)
+        except client.exceptions.ResourceNotFoundException:
+            raise click.ClickException(f"stage {stage.name!r} has no {FUNCTION}") from None
+        return cls.configured(found["Environment"]["Variables"])
+
+    @classmethod
+    def configured(cls, environment: Mapping[str, str]) -> "Layout":
+        """From the function's environment; what it leaves out is as the function takes it."""
+        given: dict[str, Any] = {
+            field: environment[variable]
+            for field, variable in _VARIABLES.items()
+            if variable in environment
+        }
+        for field in ("input_days", "manifest_days", "shards"):
+            if field in given:
+                given[field] = int(given[field])
+        return cls(**given)
+
+    @property
+    def buckets(self) -> tuple[str, ...]:
+        return (
+            self.input_bucket,
+            self.manifest_bucket,
+            self.output_bucket,
+            self.quarantine_bucket,
+        )
+
+
+_VARIABLES = {
+    "tracking_table": "TRACKING_TABLE",
+    "metrics_table": "METRICS_TABLE",
+    "input_bucket": "INPUT_BUCKET",
+    "manifest_bucket": "MANIFEST_BUCKET",
+    "output_bucket": "OUTPUT_BUCKET",
+    "quarantine_bucket": "QUARANTINE_BUCKET",
+    "input_prefix": "INPUT_PREFIX",
+    "output_prefix": "OUTPUT_PREFIX",
+    "quarantine_prefix": "QUARANTINE_PREFIX",
+    "input_days": "INPUT_LIFECYCLE_DAYS",
+    "manifest_days": "MANIFEST_LIFECYCLE_DAYS",
+    "shards": "NUM_STATUS_SHARDS",
+}

@@ -1,0 +1,135 @@
+"""Writing a state to a stage, and taking everything of the pipeline off it."""
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import batched
+from typing import Any
+
+from jobplane.pipeline.layout import Layout
+from jobplane.pipeline.state import State
+from jobplane.stages import Stage
+from jobplane_keys import to_item
+from jobplane_keys.tracking import LOCK_PREFIX
+
+THREADS = 8
+BATCH_WRITE = 25
+DELETE_OBJECTS = 1000
+SCAN_SEGMENTS = 4
+MAX_PAUSE = 5.0
+
+type Advance = Callable[[int], object]
+
+
+def _nowhere(_number: int) -> None:
+    """Tell nobody."""
+
+
+def write(stage: Stage, state: State, advance: Advance = _nowhere) -> None:
+    """Put the state's objects and rows where its layout says.
+
+    Objects come before rows, so that no row is without its object, and locks last, since they
+    live for minutes. `advance` hears of each part that is done, `size` of them in all.
+    """
+    layout = state.layout
+    locks = {key: row for key, row in state.rows.items() if key[0].startswith(LOCK_PREFIX)}
+    rows = [row for key, row in state.rows.items() if key not in locks]
+    s3 = stage.client("s3")
+    with ThreadPoolExecutor(THREADS) as pool:
+        for bucket, objects in state.objects.items():
+            uploads = [
+                pool.submit(s3.put_object, Bucket=bucket, Key=key, Body=body)
+                for key, body in objects.items()
+            ]
+            for upload in uploads:
+                upload.result()
+                advance(1)
+    put_rows(stage, layout.tracking_table, rows, advance)
+    put_rows(stage, layout.tracking_table, list(locks.values()), advance)
+
+
+def size(state: State) -> int:
+    """How many parts `write` has."""
+    return len(state.rows) + sum(map(len, state.objects.values()))
+
+
+def put_rows(
+    stage: Stage, table: str, rows: Sequence[dict[str, Any]], advance: Advance = _nowhere
+) -> None:
+    """Write many rows, 25 at a time, several times at once."""
+    _write_items(stage, table, ({"PutRequest": {"Item": to_item(row)}} for row in rows), advance)
+
+
+def clear(stage: Stage, layout: Layout) -> tuple[int, int]:
+    """Remove every row of the tracking table and every object of the pipeline; how many of each."""
+    dynamodb, s3 = stage.client("dynamodb"), stage.client("s3")
+    places = (
+        (layout.input_bucket, layout.input_prefix),
+        (layout.manifest_bucket, "manifests/"),
+        (layout.output_bucket, f"{layout.output_prefix}merged-parquet-"),
+        (layout.quarantine_bucket, layout.quarantine_prefix),
+    )
+    with ThreadPoolExecutor(THREADS) as pool:
+        objects = sum(pool.map(lambda place: _delete_objects(s3, *place), places))
+        keys = [
+            key
+            for found in pool.map(
+                lambda segment: list(_keys(dynamodb, layout.tracking_table, segment)),
+                range(SCAN_SEGMENTS),
+            )
+            for key in found
+        ]
+    _write_items(
+        stage, layout.tracking_table, ({"DeleteRequest": {"Key": key}} for key in keys), _nowhere
+    )
+    return len(keys), objects
+
+
+def _write_items(
+    stage: Stage, table: str, requests: Iterable[dict[str, Any]], advance: Advance
+) -> None:
+    client = stage.client("dynamodb")
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = [
+            pool.submit(_write_batch, client, table, part)
+            for part in batched(requests, BATCH_WRITE, strict=False)
+        ]
+        for part in parts:
+            advance(part.result())
+
+
+def _write_batch(client: Any, table: str, requests: Sequence[dict[str, Any]]) -> int:
+    """One BatchWriteItem, repeated for what DynamoDB has left out."""
+    left, attempt = list(requests), 0
+    while left:
+        answer = client.batch_write_item(RequestItems={table: left})
+        left = answer.get("UnprocessedItems", {}).get(table, [])
+        if left:
+            attempt += 1
+            time.sleep(random.uniform(0, min(MAX_PAUSE, 0.05 * 2**attempt)))
+    return len(requests)
+
+
+def _keys(client: Any, table: str, segment: int) -> Iterator[dict[str, Any]]:
+    pages = client.get_paginator("scan").paginate(
+        TableName=table,
+        ProjectionExpression="date_prefix, file_key",
+        Segment=segment,
+        TotalSegments=SCAN_SEGMENTS,
+        ConsistentRead=True,
+    )
+    for page in pages:
+        yield from page["Items"]
+
+
+def _delete_objects(s3: Any, bucket: str, prefix: str) -> int:
+    deleted = 0
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for part in batched(page.get("Contents", []), DELETE_OBJECTS, strict=False):
+            named = [{"Key": found["Key"]} for found in part]
+            answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": named, "Quiet": True})
+            if answer.get("Errors"):
+                raise RuntimeError(f"{bucket}: {answer['Errors'][0]}")
+            deleted += len(named)
+    return deleted

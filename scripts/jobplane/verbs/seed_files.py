@@ -1,0 +1,152 @@
+"""`jobplane seed-files`: the state of a pipeline, with faults that are known."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+if TYPE_CHECKING:
+    from jobplane.pipeline.state import State
+
+EXAMPLES = 3
+
+
+@click.command()
+@click.option("--files", type=click.IntRange(0, 1_000_000), default=1000, show_default=True)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 30),
+    default=30,
+    show_default=True,
+    help="How far back the pipeline has worked.",
+)
+@click.option("--faults", type=click.IntRange(min=0), help="So many faults, of every kind.")
+@click.option(
+    "--fault", "chosen", multiple=True, metavar="KIND=COUNT", help="Faults of one kind; repeatable."
+)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--stage", default="local", show_default=True)
+@click.option("--clear", is_flag=True, help="Remove all rows and objects of the pipeline before.")
+@click.option("--yes", is_flag=True, help="Also on a stage that is not local.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole ledger as one JSON object.")
+def command(
+    files: int,
+    days: int,
+    faults: int | None,
+    chosen: tuple[str, ...],
+    seed: int,
+    stage: str,
+    clear: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Write a realistic state of the file pipeline to a stage, and say what is wrong in it.
+
+    Rows, manifests, inputs and outputs as of now, the same for the same seed; what state-manager
+    has to find in it is printed.
+    """
+    from jobplane.pipeline import planting
+    from jobplane.pipeline.faults import spread
+    from jobplane.pipeline.generating import Plan, generate
+    from jobplane.pipeline.layout import Layout
+
+    if faults is not None and chosen:
+        raise click.UsageError("--faults and --fault exclude each other")
+    counts = _counts(chosen) if chosen else spread(faults or 0)
+    there = Stage(Workspace.here(), stage).require()
+    if not (there.is_local or yes):
+        raise click.UsageError(f"{stage!r} is not a local stage: its files are real. --yes if not")
+    layout = Layout.of(there)
+    state = generate(Plan(files, time.time(), days, seed, counts), layout)
+    if clear:
+        rows, objects = planting.clear(there, layout)
+        click.echo(f"removed {rows} rows and {objects} objects", err=True)
+    began = time.monotonic()
+    with _progress(planting.size(state)) as advance:
+        planting.write(there, state, advance)
+    seconds = time.monotonic() - began
+    if as_json:
+        click.echo(json.dumps({"stage": stage, "seed": seed, **_document(state, seconds)}))
+        return
+    _show(state)
+    objects = sum(map(len, state.objects.values()))
+    click.echo(f"{len(state.rows)} rows and {objects} objects written in {seconds:.1f} s")
+
+
+def _counts(chosen: tuple[str, ...]) -> dict[str, int]:
+    from jobplane.pipeline.faults import REGISTER
+
+    counts: dict[str, int] = {}
+    for one in chosen:
+        kind, _, number = one.partition("=")
+        if kind not in REGISTER:
+            raise click.UsageError(f"{kind!r} is no kind of fault: {', '.join(sorted(REGISTER))}")
+        if not number.isdecimal():
+            raise click.UsageError(f"{one!r} is not KIND=COUNT")
+        counts[kind] = counts.get(kind, 0) + int(number)
+    return counts
+
+
+def _document(state: "State", seconds: float) -> dict[str, object]:
+    from jobplane_keys import iso_time
+
+    return {
+        "now": iso_time(state.now),
+        "files": len(state.files),
+        "rows": len(state.rows),
+        "objects": {bucket: len(objects) for bucket, objects in state.objects.items()},
+        "by_status": {str(status): number for status, number in sorted(state.by_status.items())},
+        "dates": state.dates,
+        "seconds": round(seconds, 1),
+        "ledger": [finding.as_json() for finding in state.ledger],
+    }
+
+
+def _show(state: "State") -> None:
+    """How many files are in which status, and each kind of fault with examples."""
+    from collections import defaultdict
+
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=140)
+    statuses = ", ".join(f"{number} {status}" for status, number in state.by_status.most_common())
+    click.echo(f"{len(state.files)} files: {statuses}")
+    planted = defaultdict(list)
+    for finding in state.ledger:
+        planted[finding.fault, finding.operation, finding.kind].append(finding)
+    if not planted:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("fault", "found by", "as", "files", "for example"):
+        table.add_column(heading, justify="right" if heading == "files" else "left")
+    for (fault, operation, kind), findings in sorted(planted.items()):
+        examples = [f"{one.date_prefix}/{one.file_key}" for one in findings[:EXAMPLES]]
+        cells = (fault, operation, kind, str(len(findings)), "\n".join(examples))
+        table.add_row(*map(Text, cells))
+    console.print(table)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], object]]:
+    """A bar on a terminal, and nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        task = bars.add_task("writing", total=total)
+        yield lambda number: bars.advance(task, number)
