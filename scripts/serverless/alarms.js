@@ -26,7 +26,8 @@ const alarms = ({ functions, queues, stateMachines, schedules }) => {
     ...Object.keys(stateMachines).flatMap(ofStateMachine),
     ...(configs.some((config) => hasTrigger(config, 'httpApi')) ? HTTP_API : []),
     ...(configs.some((config) => hasTrigger(config, 'websocket')) ? SOCKETS : []),
-    ...(schedules && functions['state-manager'] ? FILES : []),
+    ...(functions['state-manager'] ? FILES : []),
+    ...(functions['state-manager'] && schedules ? SCHEDULED_CHECKS : []),
   ];
 };
 
@@ -166,24 +167,28 @@ const ofFiles = (metricName) => ({
   Namespace: 'Jobplane',
   MetricName: metricName,
   Dimensions: [{ Name: 'Environment', Value: '${sls:stage}' }],
-  // One value a run: between two runs, what the last one said holds.
-  TreatMissingData: 'ignore',
 });
 
 const FILES = [
   {
+    // An exact count corrects the counters, so that each drift is told once.
+    name: 'counters-drift',
+    says: 'An exact count found the counters of files by status wrong, and corrected them.',
+    see: 'counters',
+    ...ofFiles('CountersDrift'),
+    ...atLeast(1, { within: 1 * HOURS, statistic: 'Maximum' }),
+  },
+];
+
+const SCHEDULED_CHECKS = [
+  {
     name: 'orphans',
     says: 'Two runs in a row found files that are stuck, lost or contradict what is in S3.',
     see: 'orphans',
-    ...atLeast(1, { within: 6 * HOURS, times: 2, statistic: 'Maximum' }),
     ...ofFiles('Orphans'),
-  },
-  {
-    name: 'counters-drift',
-    says: 'The counters of files by status differ from an exact count.',
-    see: 'counters',
-    ...atLeast(1, { within: 1 * HOURS, times: 2, statistic: 'Maximum' }),
-    ...ofFiles('CountersDrift'),
+    ...atLeast(1, { within: 6 * HOURS, times: 2, statistic: 'Maximum' }),
+    // One value a run: until the next one speaks, what the last one found holds.
+    TreatMissingData: 'ignore',
   },
 ];
 
