@@ -38,6 +38,10 @@ class NoStackError(click.ClickException):
     """The stage has no stack on AWS yet."""
 
 
+class NoCredentialsError(click.ClickException):
+    """The stage isn't local, and nothing says who asks AWS for it."""
+
+
 class NotDeployableAloneError(click.ClickException):
     """A function's change can't come without the stack."""
 
@@ -151,14 +155,26 @@ def loopback_endpoint() -> str | None:
 
 
 def require(stage: Stage) -> Stage:
-    """The stage, if it can be deployed to: a local one has to be up.
+    """The stage, if it can be deployed to: a local one is up, or AWS knows who asks.
 
     Raises:
         StageNotUpError: it is local, and its emulator doesn't run.
+        NoCredentialsError: it isn't, and there are no credentials for AWS.
     """
+    from botocore.exceptions import NoCredentialsError as Missing
+
     state = stage.require().read_state()
-    if state is not None and not emulator.is_running(state):
-        raise StageNotUpError(stage.name)
+    if state is not None:
+        if not emulator.is_running(state):
+            raise StageNotUpError(stage.name)
+        return stage
+    try:
+        stage.client("sts").get_caller_identity()
+    except Missing as missing:
+        raise NoCredentialsError(
+            f"stage {stage.name!r} is not up here (jobplane up --stage {stage.name}), "
+            "and there are no AWS credentials for one on AWS"
+        ) from missing
     return stage
 
 
@@ -226,14 +242,15 @@ def planned(
     with ExitStack() as resources:
         package = before = None
         if parameters or not _is_configured(stage):
-            deployment.install_framework(stage.workspace)
-            package = resources.enter_context(compiled.package(stage, parameters))
             before = compiled.deployed(stage)
             if before is None and not whole:
                 raise NoStackError(
-                    f"there is no stack jobplane-{stage.name} at {where(stage)} yet: "
+                    f"there is no stack jobplane-{stage.name} on {where(stage)} yet: "
                     f"jobplane deploy --stage {stage.name}"
                 )
+            deployment.install_framework(stage.workspace)
+            _require_secret(stage, parameters)
+            package = resources.enter_context(compiled.package(stage, parameters))
         steps = [
             _step(function, artifact, there[function.name], package, before)
             for function, artifact in zip(functions, artifacts, strict=True)
@@ -247,6 +264,19 @@ def planned(
             is_new=package is not None and before is None,
             package=package,
         )
+
+
+def _require_secret(stage: Stage, parameters: tuple[str, ...]) -> None:
+    if stage.is_local or any(given.startswith("jwtSecret=") for given in parameters):
+        return
+    client = stage.client("ssm")
+    try:
+        client.get_parameter(Name=stage.secret_name)
+    except client.exceptions.ParameterNotFound as error:
+        raise click.ClickException(
+            f"the secret that signs tokens is missing: aws ssm put-parameter "
+            f'--name {stage.secret_name} --type SecureString --value "$(openssl rand -hex 32)"'
+        ) from error
 
 
 def _is_configured(stage: Stage) -> bool:

@@ -1,0 +1,128 @@
+"""`jobplane list`: the functions, and how far each is."""
+
+import json
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobplane.stages import Stage
+from jobplane.workspace import Function, Workspace
+
+if TYPE_CHECKING:
+    from jobplane.artifacts import Artifact
+
+REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
+SHOWN_TRIGGERS = 2
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane list                # what is there, and what has changed since the last build
+  jobplane list --stage local  # and what differs from the stage
+  jobplane list --json         # all triggers, and every locked dependency
+
+\b
+The last column says `current` (dist/ is what the sources make), `changed`, or `not built`."""
+)
+@click.option("--stage", help="Compare with what is deployed there as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+def command(stage: str | None, as_json: bool) -> None:
+    """List the functions: trigger, dependencies, artifact, and whether it has changed."""
+    from jobplane.artifacts import read_manifest, stale_functions
+    from jobplane.configuration import Configuration
+    from jobplane.triggers import triggers
+
+    workspace = Workspace.here()
+    functions = workspace.functions()
+    manifest = read_manifest(workspace)
+    stale = set(stale_functions(workspace, functions))
+    configuration = Configuration(workspace)
+    deployed = _deployed(Stage(workspace, stage), functions, manifest) if stage else {}
+    rows = {
+        function.name: {
+            "triggers": triggers(function, configuration),
+            "dependencies": direct_dependencies(function),
+            **_built(manifest.get(function.name), function.name in stale),
+            **({"deployed": deployed[function.name]} if stage else {}),
+        }
+        for function in functions
+    }
+    if as_json:
+        click.echo(json.dumps(rows))
+    else:
+        _show(rows, stage)
+
+
+def direct_dependencies(function: Function) -> list[str]:
+    """The distributions that the function's own pyproject.toml names."""
+    text = (function.directory / "pyproject.toml").read_text(encoding="utf-8")
+    declared = tomllib.loads(text)["project"].get("dependencies", [])
+    return [match[0] for each in declared if (match := REQUIREMENT.match(each))]
+
+
+def _built(artifact: "Artifact | None", stale: bool) -> dict[str, Any]:
+    if artifact is None:
+        return {"state": "not built", "size": None, "digest": None, "locked": {}}
+    return {
+        "state": "changed" if stale else "current",
+        "size": artifact.size,
+        "digest": artifact.digest,
+        "locked": artifact.dependencies,
+    }
+
+
+def _deployed(
+    stage: Stage, functions: list[Function], manifest: "dict[str, Artifact]"
+) -> dict[str, list[str]]:
+    """What of each function differs on the stage: nothing, `code`, settings; by name."""
+    from jobplane import shipping
+
+    shipping.require(stage)
+    built = [function for function in functions if function.name in manifest]
+    found = {function.name: ["not built"] for function in functions}
+    artifacts = [manifest[function.name] for function in built]
+    with shipping.planned(stage, built, artifacts, whole=False) as plan:
+        for step in plan.steps:
+            if step.live is None:
+                found[step.name] = ["not in the stack"]
+            else:
+                code = ["code"] if step.code else []
+                found[step.name] = [*code, *step.configuration, *step.beyond]
+    return found
+
+
+def _show(rows: dict[str, dict[str, Any]], stage: str | None) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=160)
+    headings = ["function", "trigger", "dependencies", "size", "digest", "sources"]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in [*headings, *([f"on {stage}"] if stage else [])]:
+        table.add_column(
+            heading,
+            justify="right" if heading == "size" else "left",
+            no_wrap=heading in ("function", "size", "digest", "sources"),
+        )
+    for name, row in rows.items():
+        more = len(row["triggers"]) - SHOWN_TRIGGERS
+        shown = row["triggers"][:SHOWN_TRIGGERS] + ([f"{more} more"] if more > 0 else [])
+        cells = [
+            name,
+            ", ".join(shown),
+            ", ".join(each.removeprefix("jobplane-") for each in row["dependencies"]),
+            f"{row['size'] / 1e6:.2f} MB" if row["size"] is not None else "",
+            (row["digest"] or "")[:12],
+            row["state"],
+        ]
+        if stage:
+            cells.append(", ".join(row["deployed"]) or "the same")
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
