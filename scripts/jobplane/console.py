@@ -59,8 +59,9 @@ def run_quietly(
     cwd: Path,
     what: str,
     env: Mapping[str, str] | None = None,
+    given: str = "",
 ) -> str:
-    """Run a tool, return its stdout.
+    """Run a tool with a text on its stdin, return its stdout.
 
     Raises:
         ToolError: the tool's exit code is not 0.
@@ -73,7 +74,7 @@ def run_quietly(
             env=dict(env) if env is not None else None,
             capture_output=True,
             text=True,
-            stdin=subprocess.DEVNULL,
+            input=given,
             check=False,
         )
     except FileNotFoundError as missing:

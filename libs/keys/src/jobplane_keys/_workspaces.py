@@ -29,7 +29,8 @@ RELEASE_CLAIM = (
 )
 
 MAX_QUEUE_NAME = 80
-_WORKSPACE_ID = re.compile(r"[A-Za-z0-9._@+-]{1,128}")
+WORKSPACE_ID_PATTERN = r"[A-Za-z0-9._@+-]{1,128}"
+_WORKSPACE_ID = re.compile(WORKSPACE_ID_PATTERN)
 
 
 class ValidationError(ValueError):

@@ -1,10 +1,26 @@
 """Strictness shared by every model."""
 
-from typing import Annotated
+from enum import Enum
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    StringConstraints,
+)
+from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema
 
-from jobplane_keys import REQUEST_ID_PATTERN, InvalidMd5Error, normalise_md5
+from jobplane_keys import (
+    REQUEST_ID_PATTERN,
+    WORKSPACE_ID_PATTERN,
+    InvalidMd5Error,
+    normalise_md5,
+)
 
 
 class Strict(BaseModel):
@@ -13,10 +29,54 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Input(BaseModel):
+    """Input of a function: unknown keys are ignored, nothing is converted silently."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
 class Open(BaseModel):
-    """Output of ours: fields that a later version adds are ignored."""
+    """Output of ours: fields that a later version adds are ignored.
+
+    A default is what a reader falls back to. The JSON Schema says what is sent: constants and
+    fields marked ALWAYS are there, a field whose default is None is left out and never null.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        described = handler(core_schema)
+        inner = handler.resolve_ref_schema(described)
+        for name, field in cls.model_fields.items():
+            key = field.alias or name
+            if ALWAYS in field.metadata or get_args(field.annotation) == (field.default,):
+                inner["required"] = [*inner.get("required", []), key]
+            elif not field.is_required() and field.default is None:
+                inner["properties"][key] = _without_null(inner["properties"][key])
+        return described
+
+
+class Presence(Enum):
+    """Says of a field with a default whether it may be missing from what is sent."""
+
+    ALWAYS = "always"
+
+
+ALWAYS = Presence.ALWAYS
+
+CAMEL = ConfigDict(alias_generator=to_camel)
+"""Keys in camelCase, as Step Functions and the workers write them."""
+
+
+def _without_null(described: dict[str, Any]) -> dict[str, Any]:
+    kept = [choice for choice in described.get("anyOf", ()) if choice != {"type": "null"}]
+    if not kept:
+        return described
+    rest = {name: value for name, value in described.items() if name not in ("anyOf", "default")}
+    return {**kept[0], **rest} if len(kept) == 1 else {"anyOf": kept, **rest}
 
 
 def _md5(text: str) -> str:
@@ -24,6 +84,11 @@ def _md5(text: str) -> str:
         return normalise_md5(text)
     except InvalidMd5Error as error:
         raise ValueError(str(error)) from error
+
+
+def _whole(value: Any) -> Any:
+    # JSON has one kind of number: Step Functions may write 60 as 60.0.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 Md5 = Annotated[str, AfterValidator(_md5)]
@@ -35,3 +100,10 @@ MimeType = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+$", max_length=127)
 ]
 Bytes = Annotated[int, Field(ge=0)]
+WHOLE = BeforeValidator(_whole)
+WorkspaceId = Annotated[str, StringConstraints(pattern=f"^{WORKSPACE_ID_PATTERN}$")]
+WorkspaceKey = Annotated[
+    str, StringConstraints(pattern=f"^{WORKSPACE_ID_PATTERN}#{WORKSPACE_ID_PATTERN}$")
+]
+AssemblyId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+IsoTime = Annotated[str, Field(json_schema_extra={"format": "date-time"})]

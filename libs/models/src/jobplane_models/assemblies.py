@@ -1,10 +1,10 @@
 """The assembly document: what a status look-up answers and a webhook delivers."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from jobplane_models._base import Open
+from jobplane_models._base import ALWAYS, IsoTime, Open
 
 type OkCode = Literal[
     "ASSEMBLY_UPLOADING", "ASSEMBLY_EXECUTING", "ASSEMBLY_COMPLETED", "ASSEMBLY_CANCELED"
@@ -46,7 +46,7 @@ class AssemblyResult(AssemblyFile):
 
     original_id: str
     ssl_url: str
-    md5hash: str | None = None
+    md5hash: Annotated[str | None, ALWAYS] = None
 
 
 class AssemblyWebhook(Open):
@@ -60,7 +60,7 @@ class AssemblyWebhook(Open):
     status: WebhookStatus | None = None
     attempts: int = 0
     last_response_code: int | None = None
-    last_attempt_at: str | None = None
+    last_attempt_at: IsoTime | None = None
     delivered: bool | None = None
     status_code: int | None = None
     error: str | None = None
@@ -84,13 +84,13 @@ class AssemblyDocument(Open):
     bytes_received: int = 0
     bytes_usage: int = 0
     execution_duration: float | None = None
-    execution_start: str | None = None
-    last_job_completed: str | None = None
+    execution_start: IsoTime | None = None
+    last_job_completed: IsoTime | None = None
     template_id: str
     branch: str = "main"
     user: AssemblyUser | None = None
-    created_at: str
-    updated_at: str
+    created_at: IsoTime
+    updated_at: IsoTime
     progress_pct: float | None = None
     steps_total: int | None = None
     steps_completed: int | None = None

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator
 
 from jobplane_keys import RETRYABLE_CODES, ErrorCode
-from jobplane_models._base import Open, RequestId, Strict
+from jobplane_models._base import ALWAYS, IsoTime, Open, RequestId, Strict
 
 
 class ClientMessage(Strict):
@@ -29,7 +29,7 @@ class ErrorBody(Open):
     code: ErrorCode
     message: str
     details: list[dict[str, Any]] | dict[str, Any] | None = None
-    retryable: bool = False
+    retryable: Annotated[bool, ALWAYS] = False
     retry_after_ms: int | None = None
 
     @classmethod
@@ -40,14 +40,14 @@ class ErrorBody(Open):
 
 class _ServerMessage(Open):
     request_id: str | None = None
-    timestamp: str
+    timestamp: IsoTime
 
 
 class ResponseMessage(_ServerMessage):
     """The answer of an action that ran at once."""
 
     type: Literal["response"] = "response"
-    success: bool = True
+    success: Annotated[bool, ALWAYS] = True
     data: dict[str, Any]
 
 
@@ -75,7 +75,7 @@ class CompleteMessage(_ServerMessage):
 
     type: Literal["complete"] = "complete"
     seq: int
-    success: bool = True
+    success: Annotated[bool, ALWAYS] = True
     result: dict[str, Any]
 
 

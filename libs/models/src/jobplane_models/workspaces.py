@@ -1,0 +1,355 @@
+"""One job at a time: input and result of each function of the job flow, and of the flow itself.
+
+Results that can have several shapes are unions. A `reason` is a word from a fixed list.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from jobplane_models._base import CAMEL, WHOLE, Input, Open, WorkspaceId, WorkspaceKey
+
+MAX_FENCE = 2**53
+MAX_TTL_SECONDS = 24 * 3600
+
+Fence = Annotated[int, Field(ge=0, le=MAX_FENCE), WHOLE]
+TtlSeconds = Annotated[int, Field(ge=1, le=MAX_TTL_SECONDS), WHOLE]
+ShortText = Annotated[str, Field(min_length=1, max_length=2048)]
+
+_ONE_WORKSPACE: dict[str, Any] = {
+    "anyOf": [
+        {"required": ["projectUserId"], "properties": {"projectUserId": {"type": "string"}}},
+        {
+            "required": ["projectId", "userId"],
+            "properties": {"projectId": {"type": "string"}, "userId": {"type": "string"}},
+        },
+    ]
+}
+
+
+class _Workspace(Input):
+    """`projectUserId`, or its parts; where all are given they must agree."""
+
+    model_config = CAMEL | ConfigDict(json_schema_extra=_ONE_WORKSPACE)
+
+    project_user_id: WorkspaceKey | None = None
+    project_id: WorkspaceId | None = None
+    user_id: WorkspaceId | None = None
+
+    @model_validator(mode="after")
+    def _is_one_workspace(self) -> Self:
+        if self.project_user_id is None:
+            if self.project_id is None or self.user_id is None:
+                raise ValueError("projectUserId, or projectId and userId are required")
+            return self
+        project_id, _, user_id = self.project_user_id.partition("#")
+        if self.project_id not in (None, project_id) or self.user_id not in (None, user_id):
+            raise ValueError("projectId or userId differs from projectUserId")
+        return self
+
+
+class _Output(Open):
+    model_config = CAMEL | ConfigDict(validate_by_name=True)
+
+
+class CheckActiveJobInput(_Workspace):
+    """Does a job run in the workspace, and must a message of this thread interrupt it?"""
+
+    thread_id: WorkspaceId
+
+
+class ActiveJob(_Output):
+    """A running job as its rivals may know it; an older row knows less. Epoch seconds."""
+
+    container_id: str | None
+    thread_id: str | None
+    message_id: str | None
+    claim_id: str | None
+    fence: int | None
+    expires_at: int | None
+
+
+class CheckActiveJobResult(_Output):
+    """Advisory: between this answer and the claim the job may end or another begin."""
+
+    has_active_job: bool
+    same_thread: bool
+    should_interrupt: bool
+    reason: Literal["none", "free", "expired", "malformed", "same_thread", "other_thread"]
+    active_job: ActiveJob | None
+    input_queue_name: str
+
+
+class AcquireInput(_Workspace):
+    """Take the workspace. The same message and owner get the same claim again."""
+
+    operation: Literal["acquire"] = "acquire"
+    thread_id: WorkspaceId
+    message_id: WorkspaceId
+    owner: ShortText | None = None
+    ttl_seconds: TtlSeconds | None = None
+    min_interval_seconds: Annotated[int, Field(ge=0, le=MAX_TTL_SECONDS), WHOLE] | None = None
+
+
+class RenewInput(_Workspace):
+    """Keep a claim for `ttlSeconds` from now."""
+
+    operation: Literal["renew"]
+    claim_id: WorkspaceId
+    fence: Fence
+    ttl_seconds: TtlSeconds | None = None
+
+
+class ReleaseInput(_Workspace):
+    """Give a claim back."""
+
+    operation: Literal["release"]
+    claim_id: WorkspaceId
+    fence: Fence
+    reason: ShortText | None = None
+
+
+ClaimInput = AcquireInput | RenewInput | ReleaseInput
+
+
+class Claimed(_Output):
+    """The workspace is the caller's until `expiresAt` (epoch seconds).
+
+    The fence grows with every claim of a workspace: pass it to whatever the job writes.
+    """
+
+    claimed: Literal[True]
+    claim_id: str
+    fence: int
+    container_id: str
+    expires_at: int
+
+
+class ClaimHolder(_Output):
+    """Who has the workspace, as a loser may know it."""
+
+    thread_id: str | None
+    message_id: str | None
+    container_id: str | None
+    claim_id: str | None
+    fence: int | None
+    expires_in_seconds: int | None
+
+
+class NotClaimed(_Output):
+    """`same_thread`: the message may join the holder's job, whose claim was kept alive."""
+
+    claimed: Literal[False]
+    reason: Literal["held", "same_thread"]
+    holder: ClaimHolder
+
+
+class ClaimedTooSoon(_Output):
+    """The last claim is younger than `minIntervalSeconds`."""
+
+    claimed: Literal[False]
+    reason: Literal["rate_limited"]
+    retry_after_seconds: int
+
+
+class Renewed(_Output):
+    """The claim now lasts until `expiresAt` (epoch seconds)."""
+
+    renewed: Literal[True]
+    expires_at: int
+
+
+class NotRenewed(_Output):
+    """The claim is gone, and stays so."""
+
+    renewed: Literal[False]
+    reason: Literal["absent", "released", "expired", "superseded"]
+
+
+class Released(_Output):
+    """The workspace is free; `repeated`: it was before."""
+
+    released: Literal[True]
+    repeated: bool
+
+
+class NotReleased(_Output):
+    """The claim was not the caller's to release."""
+
+    released: Literal[False]
+    reason: Literal["absent", "expired", "superseded"]
+
+
+ClaimResult = Claimed | NotClaimed | ClaimedTooSoon | Renewed | NotRenewed | Released | NotReleased
+
+
+class _InterruptTarget(Input):
+    model_config = CAMEL
+
+    container_id: WorkspaceId | None = None
+    thread_id: WorkspaceId | None = None
+    expires_at: float | None = None
+
+
+class NumberedTarget(_InterruptTarget):
+    """The claim to interrupt."""
+
+    claim_id: WorkspaceId
+    fence: Fence
+
+
+class OlderTarget(_InterruptTarget):
+    """The claim of an older writer, which no interrupt can name."""
+
+    claim_id: None
+    fence: None
+
+
+class SendInterruptInput(_Workspace):
+    """Ask the worker of a claim to stop in favour of a message."""
+
+    target: NumberedTarget | OlderTarget
+    new_thread_id: WorkspaceId
+    interrupting_message_id: WorkspaceId
+    reason: Annotated[str, Field(max_length=1024)] | None = None
+
+
+class InterruptSent(_Output):
+    """The interrupt lies in the worker's queue."""
+
+    sent: Literal[True]
+    interrupt_id: str
+    queue_url: str
+    message_id: str
+
+
+class InterruptNotSent(_Output):
+    """There was nothing to interrupt, or no claim that an interrupt could name."""
+
+    sent: Literal[False]
+    reason: Literal["expired", "same_thread", "unaddressable"]
+    interrupt_id: str | None
+
+
+SendInterruptResult = InterruptSent | InterruptNotSent
+
+
+class RecordInterruptionInput(_Workspace):
+    """Put an interruption on record; `messageId` is that of the interrupted job.
+
+    What is missing is taken from a cause that is JSON.
+    """
+
+    message_id: WorkspaceId
+    kind: Literal["interruption", "timeout", "heartbeat_lost", "forced"] = "interruption"
+    interrupted_claim_id: WorkspaceId | None = None
+    interrupted_container: WorkspaceId | None = None
+    new_thread_id: WorkspaceId | None = None
+    interrupting_message_id: WorkspaceId | None = None
+    cause: Any = None
+
+
+class RecordInterruptionResult(_Output):
+    """`duplicate`: the record was there before."""
+
+    recorded: Literal[True]
+    duplicate: bool
+    record_id: str
+
+
+class PreemptionCause(_Output):
+    """The cause with which a worker tells the flow that it made room, as JSON text."""
+
+    interrupt_id: str
+    interrupting_message_id: str
+    new_thread_id: str
+    partial: Any
+
+
+class HandleTimeoutInput(_Workspace):
+    """Clean up after a job that did not end by itself."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            **_ONE_WORKSPACE,
+            "if": {"required": ["claimId"], "properties": {"claimId": {"type": "string"}}},
+            "then": {"required": ["fence"], "properties": {"fence": {"type": "integer"}}},
+        }
+    )
+
+    message_id: WorkspaceId
+    kind: Literal["timeout", "heartbeat_lost", "forced"]
+    thread_id: WorkspaceId | None = None
+    claim_id: WorkspaceId | None = None
+    fence: Fence | None = None
+    error: Any = None
+    cause: Any = None
+    execution_arn: Any = None
+
+    @model_validator(mode="after")
+    def _claim_has_its_fence(self) -> Self:
+        if self.claim_id is not None and self.fence is None:
+            raise ValueError("a claimId needs its fence")
+        return self
+
+
+class HandleTimeoutResult(_Output):
+    """What was done, by this run or an earlier one.
+
+    `superseded`: a newer claim holds the workspace, and was left alone.
+    """
+
+    released: bool
+    superseded: bool
+    recorded: bool
+    duplicate: bool
+    record_id: str | None
+    dlq_message_id: str | None
+
+
+class Attachment(Input):
+    """An object that a message brings along."""
+
+    bucket: str
+    key: str
+
+
+class JobFlowInput(_Workspace):
+    """One message for a workspace; the execution's name is that of `execution_name`."""
+
+    thread_id: WorkspaceId
+    message_id: WorkspaceId
+    instruction: Any
+    attachments: list[Attachment] | None = None
+    claim_ttl_seconds: TtlSeconds = 3600
+    timeout_seconds: Annotated[int, Field(ge=1), WHOLE] = 86400
+    heartbeat_seconds: Annotated[int, Field(ge=1), WHOLE] = 90
+    max_claim_tries: Annotated[int, Field(ge=1), WHOLE] = 30
+    claim_wait_seconds: Annotated[int, Field(ge=0), WHOLE] = 5
+
+
+class JobCompleted(Open):
+    """The worker ended the job; `result` is what it said, `job` the flow's input."""
+
+    outcome: Literal["Completed"]
+    job: JobFlowInput
+    result: Any
+
+
+class JobJoined(Open):
+    """The message went to the job of its own thread."""
+
+    outcome: Literal["Joined"]
+    job: JobFlowInput
+    holder: ClaimHolder
+
+
+class JobInterrupted(Open):
+    """Another thread's message took the workspace; `cause` is a PreemptionCause as JSON text."""
+
+    outcome: Literal["Interrupted"]
+    job: JobFlowInput
+    cause: str
+
+
+JobFlowResult = JobCompleted | JobJoined | JobInterrupted

@@ -1,0 +1,181 @@
+"""AsyncAPI 3.0 of the socket: what a client sends for each action, and what it may hear."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel
+
+from jobplane.contracts.catalogue import SOCKET_ACTIONS, Contract, SocketAction
+from jobplane.contracts.json_schema import definitions_of
+from jobplane_models import answers, messages
+
+SCHEMAS = "#/components/schemas"
+MESSAGES = "#/channels/socket/messages"
+HEARD: dict[str, type[BaseModel]] = {
+    "acknowledgment": messages.AcknowledgmentMessage,
+    "complete": messages.CompleteMessage,
+    "error": messages.ErrorMessage,
+    "ping": messages.PingMessage,
+    "pong": messages.PongMessage,
+    "progress": messages.ProgressMessage,
+    "response": messages.ResponseMessage,
+}
+
+
+def camel(action: str) -> str:
+    """`create_upload` as `createUpload`."""
+    first, *rest = action.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": f"{SCHEMAS}/{model.__name__}"}
+
+
+def summary_of(model: type[BaseModel]) -> str:
+    """The first sentence of a model's docstring, without its full stop."""
+    first, _, _ = (model.__doc__ or "").partition("\n")
+    return first.strip().removesuffix(".")
+
+
+def message(name: str, payload: dict[str, Any], summary: str, correlated_by: str) -> dict[str, Any]:
+    """A message whose payload is JSON."""
+    return {
+        "name": name,
+        "summary": summary,
+        "contentType": "application/json",
+        "correlationId": {"location": f"$message.payload#/{correlated_by}"},
+        "payload": payload,
+    }
+
+
+def narrowed(base: type[BaseModel], field: str, kinds: list[type[BaseModel]]) -> dict[str, Any]:
+    """A server message whose content is known."""
+    choices = [schema_of(kind) for kind in kinds]
+    content = choices[0] if len(choices) == 1 else {"anyOf": choices}
+    return {"allOf": [schema_of(base), {"type": "object", "properties": {field: content}}]}
+
+
+def messages_of(action: SocketAction) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a client sends for an action, and what it hears that is the action's own."""
+    name = camel(action.name)
+    request = action.request
+    yield (
+        f"{name}Request",
+        message(f"{name}Request", schema_of(request), summary_of(request), "id"),
+    )
+    if action.answer is not None:
+        payload = narrowed(messages.ResponseMessage, "data", [action.answer])
+        summary = f"Answers `{action.name}`"
+        yield f"{name}Response", message(f"{name}Response", payload, summary, "request_id")
+    if action.result is not None:
+        kinds: list[type[BaseModel]] = [action.result, answers.LinkedResult]
+        payload = narrowed(messages.CompleteMessage, "result", kinds)
+        summary = f"Ends `{action.name}`"
+        yield f"{name}Complete", message(f"{name}Complete", payload, summary, "request_id")
+
+
+def replies_to(action: SocketAction) -> list[str]:
+    """The messages that may answer an action."""
+    name = camel(action.name)
+    own = []
+    if action.answer is not None:
+        own.append(f"{name}Response")
+    if action.result is not None:
+        own += ["acknowledgment", "progress", f"{name}Complete"]
+    return [*(own or ["pong"]), "error"]
+
+
+def operation_of(action: SocketAction) -> dict[str, Any]:
+    channel = {"$ref": "#/channels/socket"}
+    return {
+        "action": "receive",
+        "channel": channel,
+        "summary": summary_of(action.request),
+        "messages": [{"$ref": f"{MESSAGES}/{camel(action.name)}Request"}],
+        "reply": {
+            "channel": channel,
+            "messages": [{"$ref": f"{MESSAGES}/{name}"} for name in replies_to(action)],
+        },
+    }
+
+
+def asyncapi_of(version: str) -> dict[str, Any]:
+    """The whole document, from the service's side: it receives requests and sends messages."""
+    models = {model.__name__: model for model in HEARD.values()}
+    models |= {"LinkedResult": answers.LinkedResult}
+    for action in SOCKET_ACTIONS:
+        kinds = (action.request, action.answer, action.result)
+        models |= {kind.__name__: kind for kind in kinds if kind is not None}
+    known = {
+        name: message(name, schema_of(model), summary_of(model), "request_id")
+        for name, model in HEARD.items()
+    }
+    for action in SOCKET_ACTIONS:
+        known |= messages_of(action)
+    told = ("progress", "complete", "error", "ping")
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Jobplane",
+            "version": version,
+            "description": "Work is sent over a WebSocket, and its progress comes back.",
+            "license": {"name": "MIT"},
+        },
+        "defaultContentType": "application/json",
+        "servers": {
+            "aws": {
+                "host": "{api}.execute-api.{region}.amazonaws.com",
+                "pathname": "/{stage}",
+                "protocol": "wss",
+                "variables": {
+                    "api": {"default": "api", "description": "The WebSocket API's id."},
+                    "region": {"default": "eu-west-1"},
+                    "stage": {"default": "prod"},
+                },
+                "security": [{"$ref": "#/components/securitySchemes/token"}],
+            }
+        },
+        "channels": {
+            "socket": {
+                "address": "/",
+                "messages": {
+                    name: {"$ref": f"#/components/messages/{name}"} for name in sorted(known)
+                },
+                "bindings": {
+                    "ws": {
+                        "method": "GET",
+                        "query": {
+                            "type": "object",
+                            "properties": {
+                                "Authorization": {"type": "string", "description": "The token."}
+                            },
+                        },
+                    }
+                },
+            }
+        },
+        "operations": {
+            **{camel(action.name): operation_of(action) for action in SOCKET_ACTIONS},
+            "tell": {
+                "action": "send",
+                "channel": {"$ref": "#/channels/socket"},
+                "summary": "What a client hears of a request that it began or listens to.",
+                "messages": [{"$ref": f"{MESSAGES}/{name}"} for name in told],
+            },
+        },
+        "components": {
+            "messages": dict(sorted(known.items())),
+            "schemas": definitions_of(
+                [Contract(name, name, model) for name, model in models.items()], SCHEMAS
+            ),
+            "securitySchemes": {
+                "token": {
+                    "type": "httpApiKey",
+                    "name": "Authorization",
+                    "in": "query",
+                    "description": "A JWT; also in `token`, or in the header `Authorization`.",
+                }
+            },
+        },
+    }

@@ -1,0 +1,190 @@
+"""What there is a contract of: every event, message, input and result, by the name of its file.
+
+The models say what each is. A function with operations of its own adds their requests by itself.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Literal, Union
+from unittest.mock import patch
+
+from pydantic import BaseModel, create_model
+
+from jobplane.template import REGION, Template
+from jobplane.workspace import Function, Workspace
+from jobplane_models import answers, events, lookups, messages, queues, requests, workspaces
+from jobplane_models.assemblies import AssemblyDocument
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A published shape: `contracts/json-schema/<name>.json`; `title` names its type."""
+
+    name: str
+    title: str
+    type: Any
+
+
+@dataclass(frozen=True)
+class SocketAction:
+    """What a client sends for an action, and what it hears: an answer at once, a job's result."""
+
+    name: str
+    request: type[BaseModel]
+    answer: type[BaseModel] | None = None
+    result: type[BaseModel] | None = None
+
+
+SOCKET_ACTIONS = (
+    SocketAction("cancel", requests.CancelRequest, answers.Cancelled),
+    SocketAction("create_upload", requests.CreateUploadRequest, answers.CreatedUpload),
+    SocketAction("delay", requests.DelayRequest, result=answers.DelayResult),
+    SocketAction("echo", requests.EchoRequest, answers.Echo, answers.Echo),
+    SocketAction("generate_report", requests.GenerateReportRequest, result=answers.Report),
+    SocketAction("health", requests.HealthRequest, answers.Health, answers.Health),
+    SocketAction("ping", requests.PingRequest),
+    SocketAction("process_assembly", requests.ProcessAssemblyRequest, result=AssemblyDocument),
+    SocketAction("status", requests.StatusRequest, answers.RequestState),
+    SocketAction("subscribe", requests.SubscribeRequest, answers.Subscribed),
+    SocketAction("unsubscribe", requests.UnsubscribeRequest, answers.Unsubscribed),
+)
+
+MESSAGES = {
+    "socket/client-message": ("ClientMessage", messages.ClientMessage),
+    "socket/client-request": ("ClientRequest", requests.ClientRequest),
+    "socket/server-message": ("ServerMessage", messages.ServerMessage),
+    "socket/handshake": ("Handshake", lookups.ConnectAnswer | lookups.ConnectRefusal),
+    "http/assembly": ("AssemblyDocument", AssemblyDocument),
+    "http/assembly-page": ("AssemblyPage", lookups.AssemblyPage),
+    "http/batch-answer": ("BatchAnswer", lookups.BatchAnswer),
+    "http/batch-request": ("BatchRequest", lookups.BatchRequest),
+    "http/refusal": ("Refusal", lookups.Refusal),
+    "webhooks/body": ("AssemblyDocument", AssemblyDocument),
+    "queues/dead-letter": ("DeadLetter", queues.DeadLetter),
+    "queues/interrupt": ("InterruptMessage", queues.InterruptMessage),
+    "queues/unreadable-record": ("UnreadableRecord", queues.UnreadableRecord),
+    "queues/webhook-delivery": ("WebhookDelivery", queues.WebhookDelivery),
+    "queues/worker": ("WorkerMessage", queues.WorkerMessage),
+    "job-flow/input": ("JobFlowInput", workspaces.JobFlowInput),
+    "job-flow/preemption-cause": ("PreemptionCause", workspaces.PreemptionCause),
+    "job-flow/result": ("JobFlowResult", workspaces.JobFlowResult),
+}
+
+# What invokes a function, and what it gives back.
+FUNCTIONS: dict[str, tuple[tuple[str, Any], tuple[str, Any]]] = {
+    "check-active-job": (
+        ("CheckActiveJobInput", workspaces.CheckActiveJobInput),
+        ("CheckActiveJobResult", workspaces.CheckActiveJobResult),
+    ),
+    "claim": (
+        ("ClaimInput", workspaces.ClaimInput),
+        ("ClaimResult", workspaces.ClaimResult),
+    ),
+    "connect": (("ConnectEvent", events.ConnectEvent), ("ProxyAnswer", events.ProxyAnswer)),
+    "disconnect": (
+        ("DisconnectEvent", events.DisconnectEvent),
+        ("ProxyAnswer", events.ProxyAnswer),
+    ),
+    "handle-timeout": (
+        ("HandleTimeoutEvent", workspaces.HandleTimeoutInput | events.ExecutionEnded),
+        ("HandleTimeoutResult", workspaces.HandleTimeoutResult),
+    ),
+    "processor": (
+        ("ProcessorEvent", events.StreamEvent | events.SweepEvent),
+        ("ProcessorResult", events.BatchFailures | events.Swept),
+    ),
+    "record-interruption": (
+        ("RecordInterruptionInput", workspaces.RecordInterruptionInput),
+        ("RecordInterruptionResult", workspaces.RecordInterruptionResult),
+    ),
+    "router": (("MessageEvent", events.MessageEvent), ("ProxyAnswer", events.ProxyAnswer)),
+    "send-interrupt": (
+        ("SendInterruptInput", workspaces.SendInterruptInput),
+        ("SendInterruptResult", workspaces.SendInterruptResult),
+    ),
+    "status": (
+        (
+            "StatusEvent",
+            lookups.StatusInvocation
+            | lookups.BatchInvocation
+            | events.HttpEvent
+            | events.QueueEvent,
+        ),
+        ("StatusResult", events.ProxyAnswer | events.BatchFailures),
+    ),
+}
+
+
+def catalogue(workspace: Workspace) -> list[Contract]:
+    """Every contract, by name."""
+    found = [*_messages(), *(each for f in workspace.functions() for each in _of(f, workspace))]
+    return sorted(found, key=lambda contract: contract.name)
+
+
+def _messages() -> Iterator[Contract]:
+    for name, (title, kind) in MESSAGES.items():
+        yield Contract(name, title, kind)
+    for action in SOCKET_ACTIONS:
+        file = action.name.replace("_", "-")
+        for folder, model in (("answers", action.answer), ("results", action.result)):
+            if model is not None:
+                yield Contract(f"socket/{folder}/{file}", model.__name__, model)
+
+
+def _of(function: Function, workspace: Workspace) -> Iterator[Contract]:
+    """What a function is invoked with and gives back."""
+    folder = f"functions/{function.name}"
+    if function.name in FUNCTIONS:
+        given, result = FUNCTIONS[function.name]
+        yield Contract(f"{folder}/input", *given)
+        yield Contract(f"{folder}/result", *result)
+    elif "OPERATIONS" in function.source.read_text(encoding="utf-8"):
+        yield from _of_operations(function, workspace, folder)
+
+
+def _of_operations(function: Function, workspace: Workspace, folder: str) -> Iterator[Contract]:
+    """A function that keeps the request model of each operation in its `OPERATIONS`."""
+    module = loaded(function, workspace)
+    kinds: list[Any] = []
+    for name, (model, *_) in sorted(module.OPERATIONS.items()):
+        request = _request_of(name, model, is_default=name == module.DEFAULT_OPERATION)
+        yield Contract(f"{folder}/operations/{name.replace('_', '-')}", request.__name__, request)
+        kinds.append(request)
+    if any("stream" in event for event in function.config.get("events", ())):
+        kinds.append(events.StreamEvent)
+    title = pascal(function.module)
+    yield Contract(f"{folder}/input", f"{title}Event", Union[tuple(kinds)])  # noqa: UP007 - made here
+    yield Contract(f"{folder}/result", f"{title}Result", events.ProxyAnswer | None)
+
+
+def _request_of(name: str, model: type[BaseModel], *, is_default: bool) -> type[BaseModel]:
+    """An operation's request as it is sent: with the operation's name."""
+    operation: Any = Literal.__getitem__(name)
+    named: Any = (operation | None, None) if is_default else (operation, ...)
+    return create_model(
+        f"{pascal(name)}Operation",
+        __base__=model,
+        __doc__=model.__doc__,
+        operation=named,
+        source=(str | None, None),
+    )
+
+
+def loaded(function: Function, workspace: Workspace) -> ModuleType:
+    """A function's module, imported with its environment; it is not to be called."""
+    spec = importlib.util.spec_from_file_location(function.module, function.source)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{function.source} is no module")
+    module = importlib.util.module_from_spec(spec)
+    region = {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
+    with patch.dict(os.environ, Template(workspace).environment(function) | region):
+        spec.loader.exec_module(module)
+    return module
+
+
+def pascal(name: str) -> str:
+    """`find_orphans` as `FindOrphans`."""
+    return "".join(word.capitalize() for word in name.split("_"))

@@ -1,0 +1,88 @@
+"""The files of `contracts/`: what they should hold, and how far the tree is from that."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobplane.contracts.asyncapi import asyncapi_of
+from jobplane.contracts.catalogue import catalogue
+from jobplane.contracts.json_schema import document_of
+from jobplane.contracts.openapi import openapi_of
+from jobplane.contracts.typescript import typescript_of
+from jobplane.workspace import Workspace
+
+SCHEMAS = "json-schema"
+"""The folder that holds nothing but what is made; the others hold files written by hand as well."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """A file that is not what it should be; no `wanted`: it should not be there."""
+
+    path: Path
+    found: str | None
+    wanted: str | None
+
+    def diff(self) -> str:
+        """What would have to change, as a unified diff."""
+        name = self.path.as_posix()
+        return "".join(
+            difflib.unified_diff(
+                (self.found or "").splitlines(keepends=True),
+                (self.wanted or "").splitlines(keepends=True),
+                name if self.found is not None else "/dev/null",
+                name if self.wanted is not None else "/dev/null",
+            )
+        )
+
+
+def rendered(workspace: Workspace) -> dict[Path, str]:
+    """Every file that is made, by its path within the workspace."""
+    contracts = catalogue(workspace)
+    version = version_of(workspace)
+    folder = Path("contracts")
+    files = {
+        folder / SCHEMAS / f"{contract.name}.json": json_text(document_of(contract))
+        for contract in contracts
+    }
+    files[folder / "openapi.json"] = json_text(openapi_of(version))
+    files[folder / "asyncapi.json"] = json_text(asyncapi_of(version))
+    files[folder / "typescript" / "jobplane.ts"] = typescript_of(contracts, workspace)
+    return dict(sorted(files.items()))
+
+
+def version_of(workspace: Workspace) -> str:
+    """The project's version."""
+    project = tomllib.loads((workspace.root / "pyproject.toml").read_text(encoding="utf-8"))
+    return str(project["project"]["version"])
+
+
+def json_text(document: Any) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def drift(workspace: Workspace, files: Mapping[Path, str]) -> list[Drift]:
+    """How the tree differs from what should be there."""
+    root = workspace.root
+    there = {path.relative_to(root) for path in (root / "contracts" / SCHEMAS).rglob("*.json")}
+    found = []
+    for path in sorted({*files, *there}):
+        file = root / path
+        text = file.read_text(encoding="utf-8") if file.is_file() else None
+        if text != files.get(path):
+            found.append(Drift(path, text, files.get(path)))
+    return found
+
+
+def settle(workspace: Workspace, drifted: Drift) -> None:
+    """Write or remove one file."""
+    path = workspace.root / drifted.path
+    if drifted.wanted is None:
+        path.unlink()
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(drifted.wanted, encoding="utf-8")

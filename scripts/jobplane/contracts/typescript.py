@@ -1,0 +1,46 @@
+"""TypeScript types of the contracts, by json-schema-to-typescript."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobplane.console import run_quietly
+from jobplane.contracts.catalogue import Contract
+from jobplane.contracts.json_schema import definitions_of
+from jobplane.workspace import Workspace
+
+SCRIPT = Path(__file__).with_name("typescript.mjs")
+# Conditions on several keys at once, which a type would tell as intersections.
+CONDITIONS = frozenset({"anyOf", "if", "then"})
+
+
+def typescript_of(contracts: Sequence[Contract], workspace: Workspace) -> str:
+    """One module with every type, and `Contracts`, which maps a schema's name to its type."""
+    definitions = definitions_of(contracts, "#/$defs")
+    root = {
+        "title": "Contracts",
+        "description": "Every published contract, by the name of its JSON Schema.",
+        "type": "object",
+        "properties": {c.name: {"$ref": f"#/$defs/{c.title}"} for c in contracts},
+        "required": [c.name for c in contracts],
+        "$defs": definitions,
+    }
+    return run_quietly(
+        ["node", SCRIPT],
+        cwd=workspace.root,
+        what="json-schema-to-typescript",
+        given=json.dumps(typed(root)),
+    )
+
+
+def typed(schema: Any) -> Any:
+    """A schema without what has no place in a type, and would double the names that it has."""
+    if isinstance(schema, list):
+        return [typed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return {"$ref": schema["$ref"]}
+    dropped = CONDITIONS if "properties" in schema else frozenset()
+    return {name: typed(part) for name, part in schema.items() if name not in dropped}

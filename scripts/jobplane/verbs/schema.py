@@ -1,0 +1,52 @@
+"""`jobplane schema`: the contracts, made from the models."""
+
+import json
+
+import click
+
+from jobplane.workspace import Workspace
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; show what differs, and exit with 1.")
+@click.option("--json", "as_json", is_flag=True, help="Print the changed files as a JSON object.")
+def command(check: bool, as_json: bool) -> None:
+    """Write contracts/: JSON Schema, OpenAPI, AsyncAPI and TypeScript types.
+
+    \b
+    json-schema/   one schema for each event, message, input and result
+    openapi.json   the HTTP API
+    asyncapi.json  the socket
+    typescript/    the same as types
+
+    All of it is made from the models in libs/models: change a model, run this, commit both.
+    """
+    from jobplane.contracts.files import drift, rendered, settle
+    from jobplane.deployment import install_framework
+
+    workspace = Workspace.here()
+    install_framework(workspace)
+    files = rendered(workspace)
+    drifted = drift(workspace, files)
+    if not check:
+        for each in drifted:
+            settle(workspace, each)
+    if as_json:
+        changed = {each.path.as_posix(): _state(each.wanted, check) for each in drifted}
+        click.echo(json.dumps({"files": len(files), "changed": changed}))
+    elif check:
+        click.echo("".join(each.diff() for each in drifted), nl=False)
+    else:
+        for each in drifted:
+            click.echo(f"{_state(each.wanted, check):8} {each.path.as_posix()}")
+        click.echo(f"{len(files)} files, {len(drifted)} changed")
+    if check and drifted:
+        raise click.ClickException(
+            f"{len(drifted)} of {len(files)} contracts have drifted: run `jobplane schema`"
+        )
+
+
+def _state(wanted: str | None, check: bool) -> str:
+    if check:
+        return "missing or different" if wanted is not None else "left over"
+    return "written" if wanted is not None else "removed"

@@ -1,0 +1,243 @@
+"""What `jobplane schema` writes: it is current, it is valid by its own standards, it is whole."""
+
+import copy
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+from click.testing import CliRunner
+from jsonschema import Draft7Validator, Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from jobplane.contracts import files
+from jobplane.contracts.catalogue import SOCKET_ACTIONS, catalogue, loaded
+from jobplane.contracts.openapi import OPERATIONS, deployed_routes
+from jobplane.deployment import install_framework
+from jobplane.verbs import schema
+from jobplane.workspace import Function, Workspace
+
+WORKSPACE = Workspace.here()
+CONTRACTS = WORKSPACE.root / "contracts"
+SCHEMAS = sorted((CONTRACTS / "json-schema").rglob("*.json"))
+TSC = WORKSPACE.root / "node_modules" / ".bin" / "tsc"
+
+type Made = dict[Path, str]
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def references(document: Any) -> Iterator[str]:
+    """Every `$ref` of a document."""
+    if isinstance(document, dict):
+        if isinstance(reference := document.get("$ref"), str):
+            yield reference
+        for part in document.values():
+            yield from references(part)
+    if isinstance(document, list):
+        for part in document:
+            yield from references(part)
+
+
+def leads_somewhere(document: Any, reference: str) -> bool:
+    head, *names = reference.split("/")
+    for name in names:
+        document = document.get(name.replace("~1", "/"), {})
+    return head == "#" and bool(document)
+
+
+@pytest.fixture(scope="module")
+def made() -> Made:
+    """Every file as it would be written now."""
+    install_framework(WORKSPACE)
+    return files.rendered(WORKSPACE)
+
+
+def test_contracts_are_current(made: Made) -> None:
+    """What lies in contracts/ is what the models say."""
+    assert "".join(each.diff() for each in files.drift(WORKSPACE, made)) == ""
+
+
+def test_another_process_makes_the_same(made: Made) -> None:
+    """Neither order nor content depends on the run."""
+    script = (
+        "import hashlib\nfrom jobplane.contracts.files import rendered\n"
+        "from jobplane.workspace import Workspace\n"
+        "print(hashlib.sha256(repr(rendered(Workspace.here())).encode()).hexdigest())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONHASHSEED": "7"},
+    )
+    assert done.stdout.strip() == hashlib.sha256(repr(made).encode()).hexdigest()
+
+
+def test_every_file_ends_with_one_line_break(made: Made) -> None:
+    """As editors and git expect it."""
+    assert all(text.endswith("\n") and not text.endswith("\n\n") for text in made.values())
+
+
+def test_drift_is_shown_and_settled(made: Made, tmp_path: Path) -> None:
+    """A changed, a missing and a left-over file are told as a diff; writing mends all three."""
+    other = Workspace(tmp_path)
+    shutil.copytree(CONTRACTS, tmp_path / "contracts")
+    changed, missing, left_over = (
+        Path("contracts") / name
+        for name in ("openapi.json", "json-schema/http/refusal.json", "json-schema/old.json")
+    )
+    text = (tmp_path / changed).read_text().replace('"3.1.0"', '"3.0.0"')
+    (tmp_path / changed).write_text(text)
+    (tmp_path / missing).unlink()
+    (tmp_path / left_over).write_text("{}\n")
+
+    drifted = files.drift(other, made)
+    assert {each.path for each in drifted} == {changed, missing, left_over}
+    diffs = {each.path: each.diff().splitlines() for each in drifted}
+    assert '-  "openapi": "3.0.0",' in diffs[changed]
+    assert '+  "openapi": "3.1.0",' in diffs[changed]
+    assert diffs[missing][0] == "--- /dev/null"
+    assert diffs[left_over][1] == "+++ /dev/null"
+
+    for each in drifted:
+        files.settle(other, each)
+    assert files.drift(other, made) == []
+
+
+def test_check_fails_on_drift(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--check` writes nothing, shows the diff and exits with 1; without drift it exits with 0."""
+    path = Path("contracts/asyncapi.json")
+    before = (WORKSPACE.root / path).read_text()
+    current = made | {path: before}
+    monkeypatch.setattr(files, "rendered", lambda workspace: current | {path: "{}\n"})
+    drifted = CliRunner().invoke(schema.command, ["--check"])
+    assert drifted.exit_code == 1
+    assert "+{}" in drifted.output
+    assert "run `jobplane schema`" in drifted.output
+    assert (WORKSPACE.root / path).read_text() == before
+
+    monkeypatch.setattr(files, "drift", lambda workspace, rendered: [])
+    assert CliRunner().invoke(schema.command, ["--check"]).exit_code == 0
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
+def test_schema_is_valid(path: Path) -> None:
+    """By the metaschema of 2020-12; two validators can work with it, and its id is its place."""
+    document = read(path)
+    Draft202012Validator.check_schema(document)
+    jsonschema_rs.validator_for(document)
+    name = path.relative_to(CONTRACTS / "json-schema").with_suffix("").as_posix()
+    assert document["$id"] == f"urn:jobplane:{name.replace('/', ':')}"
+    assert [ref for ref in references(document) if not leads_somewhere(document, ref)] == []
+
+
+def test_openapi_is_valid() -> None:
+    """By the specification's own schema; one with a gap is refused."""
+    document = read(CONTRACTS / "openapi.json")
+    assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
+    broken = copy.deepcopy(document)
+    del broken["paths"]["/assemblies"]["get"]["responses"]["200"]["description"]
+    assert list(OpenAPIV31SpecValidator(broken).iter_errors())
+
+
+def test_asyncapi_is_valid(made: Made) -> None:
+    """By the specification's own schema, and every reference leads somewhere."""
+    published = WORKSPACE.root / "node_modules/@asyncapi/specs/schemas/3.0.0-without-$id.json"
+    validator = Draft7Validator(read(published))
+    document = read(CONTRACTS / "asyncapi.json")
+    assert [error.message for error in validator.iter_errors(document)] == []
+    assert [ref for ref in references(document) if not leads_somewhere(document, ref)] == []
+    broken = copy.deepcopy(document)
+    broken["operations"]["delay"]["action"] = "ask"
+    assert list(validator.iter_errors(broken))
+
+
+def test_http_routes_are_those_that_are_deployed() -> None:
+    """OpenAPI has an operation for each httpApi event of a function.yml, and no other."""
+    document = read(CONTRACTS / "openapi.json")
+    described = {
+        (method.upper(), path)
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
+    assert described == deployed_routes(WORKSPACE) == set(OPERATIONS)
+
+
+def test_socket_actions_are_those_of_the_router() -> None:
+    """Each has a request with the router's payload model, an answer or a result, and a place."""
+    (router,) = WORKSPACE.select(("router",))
+    actions = loaded(router, WORKSPACE).ACTIONS
+    described = {action.name: action for action in SOCKET_ACTIONS}
+    assert set(described) == set(actions)
+    for name, action in actions.items():
+        payload = described[name].request.model_fields["payload"].annotation
+        assert action.payload is None or payload.__name__ == action.payload
+        queued = action.mode == "async" or action.forcible
+        assert (described[name].result is not None) is queued
+        answered = action.mode == "sync" and name != "ping"
+        assert (described[name].answer is not None) is answered
+    operations = read(CONTRACTS / "asyncapi.json")["operations"]
+    assert len(operations) == len(actions) + 1
+
+
+@pytest.mark.parametrize("function", WORKSPACE.functions(), ids=lambda function: function.name)
+def test_every_function_has_contracts(function: Function) -> None:
+    """What it is invoked with, and what it gives back."""
+    folder = CONTRACTS / "json-schema" / "functions" / function.name
+    assert {"input.json", "result.json"} <= {path.name for path in folder.glob("*.json")}
+
+
+def test_one_title_means_one_type() -> None:
+    """TypeScript types and components are found by title."""
+    kinds: dict[str, list[Any]] = {}
+    for contract in catalogue(WORKSPACE):
+        kinds.setdefault(contract.title, []).append(contract.type)
+    assert [
+        title for title, found in kinds.items() if any(kind != found[0] for kind in found)
+    ] == []
+
+
+def compile_types(folder: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [TSC, "--project", folder], capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_types_compile(made: Made) -> None:
+    """The types and the example, under --strict."""
+    done = compile_types(CONTRACTS / "typescript")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ('case "pong":\n', "", "not assignable to parameter of type 'never'"),
+        ("seconds: 2", 'seconds: "2"', "Type 'string' is not assignable to type 'number'"),
+        ("message.percentage.toFixed(0)", "message.percent", "'percent' does not exist"),
+        ('action: "delay"', 'action: "delays"', "is not assignable to type '\"delay\"'"),
+    ],
+)
+def test_types_tell_what_is_wrong(
+    made: Made, tmp_path: Path, right: str, wrong: str, says: str
+) -> None:
+    """A message not dealt with, a wrong payload, an unknown field and action do not compile."""
+    shutil.copytree(CONTRACTS / "typescript", tmp_path, dirs_exist_ok=True)
+    example = tmp_path / "example.ts"
+    text = example.read_text()
+    assert right in text
+    example.write_text(text.replace(right, wrong))
+    done = compile_types(tmp_path)
+    assert done.returncode != 0
+    assert says in done.stdout
