@@ -193,11 +193,15 @@ def build(workspace: Workspace, functions: list[Function], settings: Settings) -
     Raises:
         ToolError: uv failed.
     """
-    known = workspace.functions()
-    missing = [f for f in known if not (workspace.dist / f"{f.name}.zip").is_file()]
-    wanted = {function.name: function for function in [*functions, *missing]}
+    wanted = {function.name: function for function in [*functions, *unbuilt(workspace)]}
     made = {it.name: it for it in Builder(workspace, settings).build(wanted.values())}
     return [made[function.name] for function in functions]
+
+
+def unbuilt(workspace: Workspace) -> list[Function]:
+    """The functions without an artifact; the stack can't be compiled while there is one."""
+    known = workspace.functions()
+    return [f for f in known if not (workspace.dist / f"{f.name}.zip").is_file()]
 
 
 def built(workspace: Workspace, functions: list[Function], settings: Settings) -> list[Artifact]:
@@ -207,6 +211,7 @@ def built(workspace: Workspace, functions: list[Function], settings: Settings) -
         StaleArtifactError: one is older than its sources, or for another architecture.
     """
     stale = stale_functions(workspace, functions)
+    stale += [f.name for f in unbuilt(workspace) if f.name not in stale]
     manifest = read_manifest(workspace)
     if stale:
         listed = ", ".join(stale)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--all", "every", is_flag=True, help="Every event of the function.")
 @click.option("--stage", help="Default: local.")
 @click.option("--in-process", is_flag=True, help="In this process, with moto; needs no stage.")
+@click.option("--watch", is_flag=True, help="Again after each save; a stage gets the code first.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a case.")
 def command(
     name: str,
@@ -28,6 +29,7 @@ def command(
     every: bool,
     stage: str | None,
     in_process: bool,
+    watch: bool,
     as_json: bool,
 ) -> None:
     """Invoke NAME with events: a case of functions/NAME/events, a path, or - for stdin.
@@ -38,8 +40,13 @@ def command(
         raise click.UsageError("--in-process has no stage")
     workspace = Workspace.here()
     (function,) = workspace.select((name,))
-    cases = _cases(function, events, every)
     there = None if in_process else Stage(workspace, stage or "local").require()
+    if watch and "-" in events:
+        raise click.UsageError("stdin can be read once: --watch takes cases and files")
+    cases = _cases(function, events, every)
+    if watch:
+        _watch(function, workspace, there)
+        return
     results = [_run(case, workspace, there) for case in cases]
     for result in results:
         if as_json:
@@ -69,6 +76,16 @@ def _cases(function: Function, events: tuple[str, ...], every: bool) -> "list[Ca
         else:
             raise click.UsageError(f"no event {event!r}; there are: {', '.join(known)}")
     return cases
+
+
+def _watch(function: Function, workspace: Workspace, there: Stage | None) -> None:
+    from jobplane.watching import on_save
+
+    if there is not None and not there.is_local:
+        click.confirm(f"Each save deploys {function.name} to {there.name}, on AWS?", abort=True)
+    invocation = [argument for argument in sys.argv[1:] if argument != "--watch"]
+    deployment = ["deploy", function.name, "--stage", there.name, "--yes"] if there else None
+    on_save(workspace, function, [deployment, invocation] if deployment else [invocation])
 
 
 def _run(case: "Case", workspace: Workspace, there: Stage | None) -> "Result":

@@ -81,10 +81,14 @@ def _deployed(
     from jobplane import shipping
 
     shipping.require(stage)
-    built = [function for function in functions if function.name in manifest]
-    found = {function.name: ["not built"] for function in functions}
-    artifacts = [manifest[function.name] for function in built]
-    with shipping.planned(stage, built, artifacts, whole=False) as plan:
+    if shipping.unbuilt(stage.workspace):
+        raise click.ClickException(
+            "the stack can't be compiled before all is built: jobplane build, "
+            f"then jobplane list --stage {stage.name}"
+        )
+    artifacts = [manifest[function.name] for function in functions]
+    found: dict[str, list[str]] = {}
+    with shipping.planned(stage, functions, artifacts, whole=False) as plan:
         for step in plan.steps:
             if step.live is None:
                 found[step.name] = ["not in the stack"]
