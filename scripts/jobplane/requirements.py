@@ -63,7 +63,7 @@ def closures(workspace: Workspace, functions: Iterable[Function]) -> dict[str, C
     missing = [function for function in functions if function.name not in texts]
     if missing:
         with ThreadPoolExecutor() as pool:
-            exported = pool.map(lambda function: _export(workspace, function), missing)
+            exported = pool.map(lambda function: export(workspace, function.member), missing)
         texts |= {function.name: text for function, text in zip(missing, exported, strict=True)}
         cache.parent.mkdir(parents=True, exist_ok=True)
         cache.write_text(json.dumps({"key": key, "exports": texts}))
@@ -78,14 +78,15 @@ def _lock_digest(workspace: Workspace) -> str:
     return digest.hexdigest()
 
 
-def _export(workspace: Workspace, function: Function) -> str:
+def export(workspace: Workspace, member: str) -> str:
+    """What a member of the workspace needs, as requirements."""
     return run_quietly(
         [
-            uv_command(), "export", "--package", function.member, "--frozen", "--no-dev",
+            uv_command(), "export", "--package", member, "--frozen", "--no-dev",
             "--no-editable", "--no-header", "--no-annotate", "--format", "requirements-txt",
         ],
         cwd=workspace.root,
-        what=f"uv export of {function.member}",
+        what=f"uv export of {member}",
     )  # fmt: skip
 
 

@@ -1,0 +1,297 @@
+"""The same functions, packaged by others as their users would; one folder and one zip a function.
+
+- `floor`: boto3 alone, whole, with valid bytecode; its handler makes one plain client and the
+  function's first call.
+- `plugin`: serverless-python-requirements, given the requirements that uv exports; the workspace's
+  libs go in by its `vendor` option.
+- `recipe`: the zip recipe of uv's guide for AWS Lambda. `--no-deps` is ours: without it libs that
+  libs depend on arrive as links into the workspace, and the functions do not start.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from jobplane import bytecode
+from jobplane.artifacts import RUNTIME_SDK, Artifact, Settings
+from jobplane.bench._recording import Recording
+from jobplane.console import note, plain_environment, run_quietly, uv_command
+from jobplane.requirements import closures, export, lib_sources, parse_export
+from jobplane.wheels import PYTHON
+from jobplane.workspace import Function, Workspace
+
+PLUGIN = "serverless-python-requirements"
+PLUGIN_VERSION = "6.1.2"
+# What uv's guide names for each architecture.
+RECIPE_PLATFORMS = {"x86_64": "x86_64-manylinux2014", "arm64": "aarch64-manylinux2014"}
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Folders with what each function's process sees, by function."""
+
+    name: str
+    folders: dict[str, Path]
+    zips: dict[str, Path]
+
+
+class Contenders:
+    """Makes them below `.jobplane/_bench`, and again only when something has changed."""
+
+    def __init__(self, workspace: Workspace, functions: Iterable[Function]) -> None:
+        self.workspace = workspace
+        self.functions = list(functions)
+        self.root = workspace.scratch / "_bench"
+        self.arch = Settings.local().arch
+        self.closures = closures(workspace, self.functions)
+
+    def artifact(self, artifacts: Iterable[Artifact]) -> Contender:
+        """The workspace's own."""
+        zips = {artifact.name: self.workspace.root / artifact.zip for artifact in artifacts}
+        digest = {artifact.name: artifact.digest for artifact in artifacts}
+        return self._unpacked("artifact", zips, digest)
+
+    def floor(self, recordings: Iterable[Recording]) -> Path:
+        """boto3, and a module `floor_<function>` for each recording."""
+        text = export(self.workspace, "jobplane")
+        sdk = {n: line for n, line in parse_export(text).locked.items() if n in RUNTIME_SDK}
+        folder = self.root / "floor"
+        key = _digest([sdk, bytecode.__file__])
+        if not _is_made(folder, key):
+            note("installing boto3 for the floor")
+            listing = _fresh(self.root / "floor.txt.d") / "requirements.txt"
+            listing.write_text("\n".join(sdk.values()) + "\n")
+            self._uv_install(_fresh(folder), listing, "--no-compile-bytecode")
+            bytecode.compile_trees(folder)
+            _made(folder, key)
+        for recording in recordings:
+            first = recording.exchanges[0]
+            path = folder / f"floor_{recording.function.module}.py"
+            path.write_text(
+                "import boto3\n"
+                "from botocore import xform_name\n"
+                "from botocore.exceptions import ClientError\n\n"
+                f"client = boto3.client({first.service!r})\n"
+                f"PARAMETERS = {first.parameters!r}\n\n\n"
+                "def handler(event, context):\n"
+                "    try:\n"
+                f"        return getattr(client, xform_name({first.operation!r}))(**PARAMETERS)\n"
+                "    except ClientError as error:\n"
+                "        return error.response\n"
+            )
+        return folder
+
+    def plugin(self) -> Contender:
+        """serverless-python-requirements under osls; its caches are kept, as in daily use."""
+        key = _digest([PLUGIN_VERSION, *(self._inputs(f) for f in self.functions)])
+        service = self.root / "plugin" / "service"
+        zips = {f.name: service / ".serverless" / f"{f.name}.zip" for f in self.functions}
+        if not _is_made(service, key):
+            note(f"packaging {len(self.functions)} functions with {PLUGIN}; this takes minutes")
+            self.prepare_plugin()
+            self.run_plugin()
+            _made(service, key)
+        return self._unpacked("plugin", zips, dict.fromkeys(zips, key))
+
+    def prepare_plugin(self) -> None:
+        """Lay out a service as the plugin's manual has it: a folder and requirements a function."""
+        root = self.root / "plugin"
+        root.mkdir(parents=True, exist_ok=True)
+        if not (root / "node_modules" / PLUGIN).is_dir():
+            document = {"private": True, "dependencies": {PLUGIN: PLUGIN_VERSION}}
+            (root / "package.json").write_text(json.dumps(document))
+            run_quietly(
+                ["npm", "install", "--no-audit", "--no-fund", "--legacy-peer-deps"],
+                cwd=root,
+                what=f"npm install of {PLUGIN}",
+            )
+        if not (root / "python" / "bin" / "pip").exists():
+            run_quietly(
+                [
+                    uv_command(),
+                    "venv",
+                    "--quiet",
+                    "--clear",
+                    "--seed",
+                    "--python",
+                    PYTHON,
+                    "python",
+                ],
+                cwd=root,
+                what="a Python with pip for the plugin",
+                env=plain_environment(),
+            )
+        service = _fresh(root / "service")
+        vendored = _fresh(root / "vendored")
+        for function in self.functions:
+            closure = self.closures[function.name]
+            folder = service / "functions" / function.module
+            _copy_shipped(function, folder)
+            (folder / "requirements.txt").write_text("\n".join(closure.locked.values()) + "\n")
+            for lib in closure.libs:
+                _copy_lib(self.workspace, lib, vendored / function.module)
+        (service / "serverless.yml").write_text(yaml.safe_dump(self._service(), sort_keys=False))
+
+    def run_plugin(self, function: Function | None = None) -> None:
+        """Package every function, or one, with what prepare_plugin has laid out."""
+        service = self.root / "plugin" / "service"
+        osls = self.workspace.root / "node_modules" / ".bin" / "osls"
+        document: dict[str, Any] = self._service()
+        if function is not None:
+            document["functions"] = {function.name: document["functions"][function.name]}
+        (service / "serverless.yml").write_text(yaml.safe_dump(document, sort_keys=False))
+        run_quietly(
+            [osls, "package"], cwd=service, what=f"osls package with {PLUGIN}",
+            env=plain_environment(),
+        )  # fmt: skip
+
+    def recipe(self) -> Contender:
+        """uv's guide, one function after the other."""
+        key = _digest([RECIPE_PLATFORMS, *(self._inputs(f) for f in self.functions)])
+        root = self.root / "recipe"
+        zips = {function.name: root / f"{function.name}.zip" for function in self.functions}
+        if not _is_made(root, key):
+            note(f"packaging {len(self.functions)} functions by uv's recipe")
+            _fresh(root)
+            for function in self.functions:
+                self.run_recipe(function, root)
+            _made(root, key)
+        return self._unpacked("recipe", zips, dict.fromkeys(zips, key))
+
+    def run_recipe(self, function: Function, root: Path) -> None:
+        """Export, install, zip."""
+        work = _fresh(root / function.name)
+        listing = work / "requirements.txt"
+        run_quietly(
+            [
+                uv_command(), "export", "--package", function.member, "--frozen", "--no-dev",
+                "--no-editable", "-o", listing,
+            ],
+            cwd=self.workspace.root,
+            what=f"uv export of {function.member}",
+        )  # fmt: skip
+        packages = work / "packages"
+        self._uv_install(packages, listing, "--no-installer-metadata", "--no-compile-bytecode")
+        _copy_shipped(function, packages)
+        with zipfile.ZipFile(root / f"{function.name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(packages.rglob("*")):
+                archive.write(path, path.relative_to(packages))
+        shutil.rmtree(work)
+
+    def _uv_install(self, target: Path, listing: Path, *options: str) -> None:
+        run_quietly(
+            [
+                uv_command(), "pip", "install", "--quiet", "--no-deps", *options,
+                "--python-platform", RECIPE_PLATFORMS[self.arch], "--python", PYTHON,
+                "--target", target, "-r", listing,
+            ],
+            cwd=self.workspace.root,
+            what="uv pip install",
+        )  # fmt: skip
+
+    def _service(self) -> dict[str, Any]:
+        root = self.root / "plugin"
+        return {
+            "service": "jobplane-bench",
+            "provider": {"name": "aws", "runtime": f"python{PYTHON}"},
+            "plugins": [PLUGIN],
+            "package": {"individually": True},
+            "custom": {
+                "pythonRequirements": {
+                    "pythonBin": str(root / "python" / "bin" / "python"),
+                    "dockerizePip": False,
+                    "cacheLocation": str(root / "cache"),
+                }
+            },
+            "functions": {
+                function.name: {
+                    "handler": function.handler,
+                    "module": f"functions/{function.module}",
+                    "vendor": str(root / "vendored" / function.module),
+                }
+                for function in self.functions
+            },
+        }
+
+    def _inputs(self, function: Function) -> list[Any]:
+        closure = self.closures[function.name]
+        sources = [path for lib in closure.libs for path in lib_sources(self.workspace, lib)]
+        files = [*sources, *function.shipped_files().values()]
+        return [
+            function.name, closure.locked,
+            [hashlib.sha256(path.read_bytes()).hexdigest() for path in files],
+        ]  # fmt: skip
+
+    def _unpacked(self, name: str, zips: dict[str, Path], keys: dict[str, str]) -> Contender:
+        folders = {}
+        for function, archive in zips.items():
+            folders[function] = self.root / "unpacked" / name / function
+            if not _is_made(folders[function], keys[function]):
+                unpack(archive, _fresh(folders[function]))
+                _made(folders[function], keys[function])
+        return Contender(name, folders, zips)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unzip as Lambda does: every file has the date that the zip says, and nothing may be written.
+
+    Bytecode is checked against those dates.
+    """
+    with zipfile.ZipFile(archive) as opened:
+        for entry in opened.infolist():
+            path = Path(opened.extract(entry, folder))
+            if path.is_file():
+                date = time.mktime((*entry.date_time, 0, 0, -1))
+                os.utime(path, (date, date))
+                path.chmod(0o555 if path.suffix == ".so" else 0o444)
+
+
+def _copy_shipped(function: Function, folder: Path) -> None:
+    for name, path in function.shipped_files().items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+
+
+def _copy_lib(workspace: Workspace, lib: str, folder: Path) -> None:
+    source = workspace.root / lib / "src"
+    shutil.copytree(
+        source, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
+    )
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that something takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _is_made(folder: Path, key: str) -> bool:
+    stamp = folder.with_name(f"{folder.name}.made")
+    return folder.is_dir() and stamp.is_file() and stamp.read_text() == key
+
+
+def _made(folder: Path, key: str) -> None:
+    folder.with_name(f"{folder.name}.made").write_text(key)
+
+
+def _digest(parts: Any) -> str:
+    text = json.dumps([parts, sys.version], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

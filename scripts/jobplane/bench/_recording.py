@@ -1,0 +1,197 @@
+"""What AWS answers to a function's event: recorded in process, played again on loopback."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from unittest.mock import patch
+from urllib.parse import urlsplit
+
+import click
+
+from jobplane.cases import Case, InProcessTarget, Outcome, run
+from jobplane.inprocess import InProcess
+from jobplane.workspace import Function, Workspace
+
+NOT_PLAYED = frozenset({"connection", "content-length", "date", "server", "transfer-encoding"})
+
+type Key = tuple[str, str]
+"""What tells one operation's requests from another's: method and target, or method and path."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One call and its answer."""
+
+    service: str
+    operation: str
+    parameters: Mapping[str, Any]
+    key: Key
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A case with everything filled in, and the calls that it made."""
+
+    function: Function
+    case: Case
+    event: Any
+    environment: Mapping[str, str]
+    exchanges: tuple[Exchange, ...]
+
+    def environment_at(self, url: str) -> dict[str, str]:
+        """The function's variables, with this endpoint for all of AWS."""
+        sockets = self.environment.get("WEBSOCKET_ENDPOINT")
+        moved = {"WEBSOCKET_ENDPOINT": url + urlsplit(sockets).path} if sockets else {}
+        return {**self.environment, **moved, "AWS_ENDPOINT_URL": url}
+
+
+def record(workspace: Workspace, case: Case) -> Recording:
+    """Run a case in process and keep what was asked of AWS and answered.
+
+    Raises:
+        click.ClickException: the case failed, or made no call.
+    """
+    with InProcess(workspace) as aws:
+        target = _Recorder(aws)
+        result = run(case, target)
+        if result.problems:
+            raise click.ClickException(f"{case}: {'; '.join(result.problems)}")
+        if not target.exchanges:
+            raise click.ClickException(f"{case} makes no AWS call, and so it says little")
+        return Recording(
+            case.function,
+            case,
+            target.event,
+            aws.environment(case.function.name) | dict(case.given.get("environment", {})),
+            tuple(target.exchanges),
+        )
+
+
+class _Recorder(InProcessTarget):
+    """This process, with moto; keeps the exchanges of the invocation alone."""
+
+    def __init__(self, aws: InProcess) -> None:
+        super().__init__(aws)
+        self.exchanges: list[Exchange] = []
+        self.event: Any = None
+
+    def invoke(self, function: Function, event: Any, environment: Mapping[str, str]) -> Outcome:
+        from botocore import client, endpoint
+
+        self.event = event
+        called = threading.local()
+        exchanges = self.exchanges
+        make, respond = client.BaseClient._make_api_call, endpoint.Endpoint._do_get_response
+
+        def make_api_call(self: Any, operation_name: str, api_params: Any) -> Any:
+            called.parameters = api_params
+            return make(self, operation_name, api_params)
+
+        def do_get_response(self: Any, request: Any, model: Any, context: Any) -> Any:
+            received, error = respond(self, request, model, context)
+            if received is not None:
+                target = _text(request.headers.get("X-Amz-Target", ""))
+                response = received[0]
+                exchange = Exchange(
+                    model.service_model.service_name, model.name, called.parameters,
+                    _key(request.method, target, request.url), response.status_code,
+                    {name: _text(value) for name, value in response.headers.items()},
+                    response.content,
+                )  # fmt: skip
+                exchanges.append(exchange)
+            return received, error
+
+        with (
+            patch.object(client.BaseClient, "_make_api_call", make_api_call),
+            patch.object(endpoint.Endpoint, "_do_get_response", do_get_response),
+        ):
+            return super().invoke(function, event, environment)
+
+
+@dataclass
+class Player:
+    """Answers one process's calls; `url` is its endpoint."""
+
+    url: str
+    calls: int = 0
+    _exchanges: dict[Key, list[Exchange]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def rewind(self, recording: Recording) -> None:
+        """Begin a recording."""
+        self.calls = 0
+        self._exchanges = {}
+        for exchange in recording.exchanges:
+            self._exchanges.setdefault(exchange.key, []).append(exchange)
+
+    def answer(self, key: Key) -> Exchange | None:
+        with self._lock:
+            self.calls += 1
+            known = self._exchanges.get(key)
+            if not known:
+                return None
+            return known.pop(0) if len(known) > 1 else known[0]
+
+
+@contextmanager
+def playing() -> Iterator[Player]:
+    """An endpoint on loopback."""
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.player = Player(f"http://127.0.0.1:{server.server_address[1]}")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.player
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    player: Player
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # an answer is one segment
+    server: _Server
+
+    def handle_one_request(self) -> None:
+        """Any method: the operation decides."""
+        self.raw_requestline = self.rfile.readline(65537)
+        if not self.raw_requestline or not self.parse_request():
+            self.close_connection = True
+            return
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        key = _key(self.command, self.headers.get("X-Amz-Target", ""), self.path)
+        exchange = self.server.player.answer(key)
+        if exchange is None:
+            self.send_error(501, f"not in the recording: {key}")
+            self.wfile.flush()
+            return
+        self.send_response(exchange.status)
+        for name, value in exchange.headers.items():
+            if name.lower() not in NOT_PLAYED:
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(exchange.body)))
+        self.end_headers()
+        self.wfile.write(exchange.body)
+        self.wfile.flush()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing: the processes are what is looked at."""
+
+
+def _key(method: str, target: str, url: str) -> Key:
+    return method, target or urlsplit(url).path
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,207 @@
+"""`jobplane bench cold`: from nothing to the first answer."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobplane.bench._report import Chart, Report, Spread, Table, progress, reported
+from jobplane.console import note
+from jobplane.workspace import Function, Workspace
+
+# One event a function, whose handling makes at least one AWS call.
+FIRST_EVENTS = {
+    "check-active-job": "other-thread",
+    "claim": "acquired",
+    "connect": "accepted",
+    "disconnect": "closed",
+    "handle-timeout": "timed-out",
+    "processor": "echo-completed",
+    "record-interruption": "recorded",
+    "router": "ping",
+    "send-interrupt": "sent",
+    "status": "completed",
+}
+HOT = ("connect", "disconnect", "router", "status")
+AGAINST = ("floor", "plugin", "recipe")
+ROUNDS = 15
+LAMBDA = {
+    "AWS_REGION": "eu-west-1",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "example-key",
+    "AWS_SESSION_TOKEN": "example-token",
+    "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/bin:/bin",
+}
+
+type Takes = dict[str, list[Any]]
+"""Starts by contender."""
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--rounds", default=ROUNDS, show_default=True, help="Starts of each.")
+@click.option(
+    "--against", multiple=True, type=click.Choice(AGAINST), default=AGAINST, show_default=True
+)
+@reported("cold")
+def command(names: tuple[str, ...], rounds: int, against: tuple[str, ...]) -> Report:
+    """Cold starts of every function, or of the named: fresh interpreter, import, first invocation.
+
+    AWS is played back on loopback. In every round each contender starts once, in turn.
+    """
+    workspace = Workspace.here()
+    functions = workspace.select(names)
+    takes, calls = _measure(workspace, functions, rounds, against)
+    results = {name: _result(of, calls[name], against) for name, of in takes.items()}
+    return Report(
+        document={"rounds": rounds, "functions": results},
+        tables=_tables(results, against),
+        charts=[_chart(results, against)],
+    )
+
+
+def _measure(
+    workspace: Workspace, functions: Sequence[Function], rounds: int, against: Iterable[str]
+) -> tuple[dict[str, Takes], dict[str, int]]:
+    from jobplane.artifacts import Builder, Settings
+    from jobplane.bench._contenders import Contenders
+    from jobplane.bench._recording import playing, record
+    from jobplane.bench._starting import cold_start
+    from jobplane.cases import Case, case_paths
+
+    recordings = {}
+    for function in functions:
+        paths = case_paths(function)
+        if not paths:
+            note(f"{function.name} has no events and is left out")
+            continue
+        path = paths[FIRST_EVENTS.get(function.name) or next(iter(paths))]
+        recordings[function.name] = record(workspace, Case.read(function, path))
+    functions = [function for function in functions if function.name in recordings]
+    artifacts = Builder(workspace, Settings.local()).build(functions)
+    contenders = Contenders(workspace, functions)
+    folders = {"artifact": contenders.artifact(artifacts).folders}
+    if "floor" in against:
+        floor = contenders.floor(recordings.values())
+        folders["floor"] = dict.fromkeys(recordings, floor)
+    if "plugin" in against:
+        folders["plugin"] = contenders.plugin().folders
+    if "recipe" in against:
+        folders["recipe"] = contenders.recipe().folders
+
+    takes: dict[str, Takes] = {name: {who: [] for who in folders} for name in recordings}
+    calls: dict[str, int] = {}
+    total = (rounds + 1) * len(recordings) * len(folders)
+    with (
+        playing() as player,
+        tempfile.TemporaryDirectory() as scratch,
+        progress("cold starts", total) as advance,
+    ):
+        for number in range(rounds + 1):  # the first round warms the disk's cache and is dropped
+            for name, recording in recordings.items():
+                event = Path(scratch, f"{name}.json")
+                event.write_text(json.dumps(recording.event), encoding="utf-8")
+                for who, where in folders.items():
+                    module = recording.function.module
+                    if who == "floor":
+                        module = f"floor_{module}"
+                    folder = where[name]
+                    player.rewind(recording)
+                    start = cold_start(
+                        folder, module, event,
+                        {
+                            **LAMBDA, **recording.environment_at(player.url),
+                            "LAMBDA_TASK_ROOT": str(folder),
+                        },
+                    )  # fmt: skip
+                    _check(name, who, recording.exchanges, player.calls)
+                    calls[name] = len(recording.exchanges)
+                    if number:
+                        takes[name][who].append(start)
+                    advance(f"{name} {who}")
+    return takes, calls
+
+
+def _check(name: str, who: str, exchanges: Sequence[object], calls: int) -> None:
+    expected = 1 if who == "floor" else len(exchanges)
+    if calls != expected:
+        raise click.ClickException(f"{name} ({who}) made {calls} AWS calls, not {expected}")
+
+
+def _result(takes: Takes, calls: int, against: Iterable[str]) -> dict[str, Any]:
+    mine = takes["artifact"]
+    result: dict[str, Any] = {"aws_calls": calls}
+    for who in against:
+        pairs = zip(mine, takes[who], strict=True)
+        ratios = Spread([ours.total / theirs.total for ours, theirs in pairs])
+        cpu = Spread([a.cpu / b.cpu for a, b in zip(mine, takes[who], strict=True)])
+        result[f"ratio_to_{who}"] = round(ratios.median, 3)
+        result[f"cpu_ratio_to_{who}"] = round(cpu.median, 3)
+    for who, starts in takes.items():
+        result[who] = {
+            f"{what}_ms": Spread([getattr(start, what) for start in starts]).as_json(1)
+            for what in ("total", "importing", "invoking", "cpu")
+        }
+    return result
+
+
+def _tables(results: Mapping[str, Any], against: Sequence[str]) -> list[Table]:
+    everyone = ("artifact", *against)
+    ratios = [
+        (
+            f"{name} (hot)" if name in HOT else name,
+            of["aws_calls"],
+            *(_text(of[who]["total_ms"]) for who in everyone),
+            *(of[f"ratio_to_{who}"] for who in against),
+        )
+        for name, of in results.items()
+    ]
+    parts = [
+        (
+            name,
+            *(
+                round(of[who][f"{what}_ms"]["median"])
+                for what in ("importing", "invoking", "cpu")
+                for who in everyone
+            ),
+        )
+        for name, of in results.items()
+    ]
+    return [
+        Table(
+            "From the process's start to the first answer, ms: median (min–max)",
+            ("function", "AWS calls", *everyone, *(f"÷ {who}" for who in against)),
+            ratios,
+            ["A ratio is the median of the ratios of each round, in which all start in turn."],
+        ),
+        Table(
+            "Of that: import and first invocation; and processor time, user and system, ms",
+            (
+                "function",
+                *(f"{what} {who}" for what in ("import", "invoke", "cpu") for who in everyone),
+            ),
+            parts,
+        ),
+    ]
+
+
+def _text(spread: Mapping[str, float]) -> str:
+    return f"{spread['median']:.0f} ({spread['min']:.0f}–{spread['max']:.0f})"
+
+
+def _chart(results: Mapping[str, Any], against: Sequence[str]) -> Chart:
+    return Chart(
+        "Cold start: from the process's start to the first answer",
+        list(results),
+        {
+            who: [of[who]["total_ms"]["median"] for of in results.values()]
+            for who in ("artifact", *against)
+        },
+        "ms, median",
+    )
