@@ -160,6 +160,7 @@ def defer_imports(
     package: str | None = None,
     modules: Collection[str] = (),
     eager: Collection[str] = (),
+    is_starred: bool = False,
 ) -> str:
     """The module's source with everything deferred that can be.
 
@@ -168,11 +169,15 @@ def defer_imports(
         package: its dotted name if it is a package's `__init__`.
         modules: the dotted names of all modules that ship with it.
         eager: names that stay as they are.
+        is_starred: whether another module imports `*` from it: that takes what is bound by then,
+            and asks for a name by `__getattr__` only if `__all__` lists it.
     """
     tree = ast.parse(source)
     values: Values = dict(_functions_for_patterns(tree, eager))
     names = _Names(tree)
     if names.sees_all or "__getattr__" in names.bound:
+        return source
+    if is_starred and "__all__" not in names.bound:
         return source
     values |= _deferrable_imports(names, package, modules, eager)
     if not values:
@@ -182,6 +187,17 @@ def defer_imports(
     _insert_helper(tree, values)
     ast.fix_missing_locations(tree)
     return f"{_leading_comments(source)}{ast.unparse(tree)}\n"
+
+
+def starred(source: str, module: str, *, is_package: bool) -> set[str]:
+    """The modules from which a module imports `*`, by their dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+            parts = module.split(".") if is_package else module.split(".")[:-1]
+            parents = parts[: len(parts) - node.level + 1] if node.level else []
+            found.add(".".join([*parents, *filter(None, [node.module])]))
+    return found
 
 
 def _deferrable_imports(

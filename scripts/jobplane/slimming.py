@@ -7,7 +7,8 @@ code ships as it is written, so that a stack trace names its lines.
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from jobplane import deferral, deferred_imports
@@ -38,17 +39,31 @@ def main() -> None:
     for folder in map(Path, sys.argv[2:]):
         paths = sorted(folder.rglob("*.py"))
         modules = frozenset(_dotted(path.relative_to(folder)) for path in paths)
-        jobs += [(folder, path, modules) for path in paths]
+        starred = frozenset(_starred(folder, paths))
+        jobs += [(folder, path, modules, starred) for path in paths]
     sys.exit(in_forks(_slim_module, jobs))
 
 
-def _slim_module(folder: Path, path: Path, modules: frozenset[str]) -> None:
+def _starred(folder: Path, paths: Iterable[Path]) -> Iterator[str]:
+    """The modules of which another takes all names."""
+    for path in paths:
+        source = path.read_text(encoding="utf-8")
+        if "import *" in source:
+            module = _dotted(path.relative_to(folder))
+            with suppress(SyntaxError):
+                yield from deferral.starred(source, module, is_package=path.stem == "__init__")
+
+
+def _slim_module(
+    folder: Path, path: Path, modules: frozenset[str], starred: frozenset[str]
+) -> None:
     source = path.read_text(encoding="utf-8")
     try:
         changed = deferral.defer_imports(
             source,
             package=_dotted(path.relative_to(folder)) if path.name == "__init__.py" else None,
             modules=modules,
+            is_starred=_dotted(path.relative_to(folder)) in starred,
         )
     except SyntaxError:  # of another Python; never imported by this one
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobplane import deferred_imports
-from jobplane.deferral import defer_imports
+from jobplane.deferral import defer_imports, starred
 
 
 def changed(source: str, **options: object) -> str:
@@ -205,3 +205,29 @@ def test_comments_at_the_top_stay() -> None:
     """The licence above a module is shipped with it."""
     once = changed("# Licensed.\n\nimport colorsys\n\ndef f():\n    return colorsys.x\n")
     assert once.startswith("# Licensed.\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "is_package", "line", "taken"),
+    [
+        ("paint.oil", True, "from .thin import *", {"paint.oil.thin"}),
+        ("paint.oil", False, "from .thin import *", {"paint.thin"}),
+        ("paint.oil.thin", False, "from ..chalk import *", {"paint.chalk"}),
+        ("paint", True, "from . import *", {"paint"}),
+        ("paint", True, "from chalk import *", {"chalk"}),
+        ("paint", True, "from .chalk import white", set()),
+    ],
+)
+def test_a_module_that_others_take_whole_is_known(
+    module: str, is_package: bool, line: str, taken: set[str]
+) -> None:
+    """`from x import *` names x, relative to where it stands."""
+    assert starred(line, module, is_package=is_package) == taken
+
+
+def test_a_module_that_others_take_whole_keeps_its_names() -> None:
+    """What it imports is there for `import *`; with `__all__` Python asks for each name."""
+    source = "import colorsys\n\ndef f():\n    return colorsys.x\n"
+    listed = f"__all__ = ['colorsys', 'f']\n{source}"
+    assert defer_imports(source, is_starred=True) == source
+    assert "_load_deferred('colorsys')" in defer_imports(listed, is_starred=True)
