@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from jobplane.log_lines import parse_line
@@ -27,6 +28,7 @@ class Metric:
     function: str
 
 
+@cache
 def emitted(workspace: Workspace) -> set[Metric]:
     """Every metric of every function."""
     return {

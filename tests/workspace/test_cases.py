@@ -1,6 +1,8 @@
 """Every event of every function does in process what is written beside it."""
 
 import pytest
+from workspace.answers import answer_faults
+from workspace.emitted import emitted, in_lines
 
 from jobplane import cases
 from jobplane.cases import Case
@@ -21,6 +23,9 @@ def test_an_expectation_belongs_to_an_event() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_in_process(case: Case) -> None:
-    """The answer, the log and the items are as expected."""
+    """Answer, log and items are as expected, and its metrics are those that its source names."""
     result = cases.run_in_process(case, WORKSPACE)
     assert result.passed, (result.problems, result.outcome)
+    assert result.outcome is not None
+    assert answer_faults(case, result.outcome) == []
+    assert in_lines(result.outcome.log, case.function.name) <= emitted(WORKSPACE)

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -90,6 +91,7 @@ def watched_by(line: list[Any]) -> Watched | None:
     return namespace, name, frozenset(rest[::2])
 
 
+@cache
 def known() -> set[Watched]:
     """What AWS and the functions publish."""
     ours = {
