@@ -775,7 +775,7 @@ export interface AssemblyResult {
   };
   original_id: string;
   ssl_url: string;
-  md5hash: string | null;
+  md5hash?: string | null;
 }
 /**
  * Who a job belongs to.

@@ -39,7 +39,8 @@ class Open(BaseModel):
     """Output of ours: fields that a later version adds are ignored.
 
     A default is what a reader falls back to. The JSON Schema says what is sent: constants and
-    fields marked ALWAYS are there, a field whose default is None is left out and never null.
+    fields marked ALWAYS are there, a field whose default is None is left out and never null, but
+    for those marked OR_NULL.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -54,18 +55,20 @@ class Open(BaseModel):
             key = field.alias or name
             if ALWAYS in field.metadata or get_args(field.annotation) == (field.default,):
                 inner["required"] = [*inner.get("required", []), key]
-            elif not field.is_required() and field.default is None:
+            elif field.default is None and OR_NULL not in field.metadata:
                 inner["properties"][key] = _without_null(inner["properties"][key])
         return described
 
 
 class Presence(Enum):
-    """Says of a field with a default whether it may be missing from what is sent."""
+    """Says of a field with a default how it may be missing from what is sent."""
 
     ALWAYS = "always"
+    OR_NULL = "or-null"
 
 
 ALWAYS = Presence.ALWAYS
+OR_NULL = Presence.OR_NULL
 
 CAMEL = ConfigDict(alias_generator=to_camel)
 """Keys in camelCase, as Step Functions and the workers write them."""

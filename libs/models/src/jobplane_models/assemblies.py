@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from jobplane_models._base import ALWAYS, IsoTime, Open
+from jobplane_models._base import OR_NULL, IsoTime, Open
 
 type OkCode = Literal[
     "ASSEMBLY_UPLOADING", "ASSEMBLY_EXECUTING", "ASSEMBLY_COMPLETED", "ASSEMBLY_CANCELED"
@@ -46,7 +46,7 @@ class AssemblyResult(AssemblyFile):
 
     original_id: str
     ssl_url: str
-    md5hash: Annotated[str | None, ALWAYS] = None
+    md5hash: Annotated[str | None, OR_NULL] = None
 
 
 class AssemblyWebhook(Open):

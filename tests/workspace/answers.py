@@ -1,0 +1,49 @@
+"""What functions give back, against the published schemas."""
+
+import json
+from typing import Any
+
+from published import faults_of_ours
+
+from jobplane.cases import Case, Outcome
+
+LOOK_UPS = ("http/assembly", "http/assembly-page", "http/batch-answer")
+
+
+def answer_faults(case: Case, outcome: Outcome) -> list[str]:
+    """What is wrong with the shape of an answer, and of the JSON text within."""
+    if outcome.error is not None:
+        return []
+    answer, name = outcome.answer, case.function.name
+    found = faults_of_ours(f"functions/{name}/result", answer)
+    if not found and isinstance(answer, dict) and answer.get("body"):
+        found = body_faults(name, case.name, answer["statusCode"], json.loads(answer["body"]))
+    return found
+
+
+def body_faults(function: str, case: str, status: int, body: Any) -> list[str]:
+    """What is wrong with the body of a proxy answer."""
+    if function == "connect":
+        return faults_of_ours("socket/handshake", body)
+    if function == "router":
+        return message_faults(case, body)
+    if function == "status" and status >= 400:
+        return faults_of_ours("http/refusal", body)
+    if function == "status":
+        return least(faults_of_ours(name, body) for name in LOOK_UPS)
+    return []
+
+
+def message_faults(case: str, message: dict[str, Any]) -> list[str]:
+    """What is wrong with a server message; of a response, also with the data of its action."""
+    found = faults_of_ours("socket/server-message", message)
+    if message.get("type") != "response":
+        return found
+    answers = ("cancel", "create-upload", "echo", "health", "status", "subscribe", "unsubscribe")
+    (action,) = [name for name in answers if case.startswith(name)]
+    return found + faults_of_ours(f"socket/answers/{action}", message["data"])
+
+
+def least(alternatives: Any) -> list[str]:
+    """The faults by the schema that fits best."""
+    return min(alternatives, key=len)

@@ -1,0 +1,71 @@
+"""The events of the functions fit the published schemas where they are good, and not where not."""
+
+import json
+from typing import Any
+
+import pytest
+from published import faults
+
+from jobplane.cases import Case, InProcessTarget, all_cases
+from jobplane.inprocess import InProcess
+from jobplane.workspace import Workspace
+
+WORKSPACE = Workspace.here()
+CASES = all_cases(WORKSPACE)
+VALUES = InProcessTarget(InProcess(WORKSPACE)).values()
+
+REFUSED_MESSAGES = {"INVALID_ACTION", "INVALID_MESSAGE", "VALIDATION_ERROR"}
+
+
+def expected(case: Case, *keys: str) -> Any:
+    """A part of what the case expects, None if it says nothing of it."""
+    found: Any = case.expect or {}
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_event_fits_unless_it_is_refused(case: Case) -> None:
+    """The schema accepts what the function accepts, and refuses what it calls malformed."""
+    event = VALUES.fill(case.event)
+    malformed = expected(case, "error") == "ValidationError" or (
+        expected(case, "answer", "statusCode") == 400 and "requestContext" not in event
+    )
+    found = faults(f"functions/{case.function.name}/input", event)
+    assert bool(found) is malformed, found
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.function.name == "router"], ids=str
+)
+def test_message_fits_unless_it_is_refused(case: Case) -> None:
+    """The same for the text that a client sends."""
+    refused = expected(case, "answer", "body", "error", "code") in REFUSED_MESSAGES
+    try:
+        message = json.loads(VALUES.fill(case.event)["body"])
+    except ValueError:
+        assert refused
+        return
+    found = faults("socket/client-request", message)
+    assert bool(found) is refused, found
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        (str(case), record["body"])
+        for case in CASES
+        for record in (case.event.get("Records", ()) if isinstance(case.event, dict) else ())
+        if "body" in record
+    ],
+    ids=lambda record: record[0],
+)
+def test_queued_delivery_fits_unless_it_is_unreadable(record: tuple[str, str]) -> None:
+    """The same for the messages of the webhook queue."""
+    name, body = record
+    try:
+        found = faults("queues/webhook-delivery", json.loads(body))
+    except ValueError:
+        found = ["not JSON"]
+    assert bool(found) is ("unreadable" in name), found
