@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from workspace import foreign
 from workspace.copies import Built, Copy, copy_workspace, share_wheels
 from workspace.templates import Compiled, package
 
@@ -62,3 +63,18 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
         return template
 
     return template_of
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an sdist and a wheel of every lib."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = shared / "shelf"
+    with exclusive(Workspace(shared / "locks"), "shelf"):
+        if not folder.is_dir():
+            making = shared / "shelf-unfinished"
+            making.mkdir(exist_ok=True)
+            foreign.build(making)
+            making.rename(folder)
+    return folder

@@ -6,14 +6,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectionError,  # botocore's, which hides the builtin on purpose
-    HTTPClientError,
-    ReadTimeoutError,
-)
-
 from jobplane_client._answers import Answer, NotifiedStatus
 from jobplane_client._errors import (
     BadPayloadError,
@@ -184,6 +176,14 @@ class _LambdaTransport:
         return _answer(*self._invoke(json.dumps(event, separators=(",", ":")).encode()))
 
     def _invoke(self, payload: bytes) -> tuple[Mapping[str, Any], bytes]:
+        from botocore.exceptions import (
+            BotoCoreError,
+            ClientError,
+            ConnectionError,  # botocore's, which hides the builtin on purpose
+            HTTPClientError,
+            ReadTimeoutError,
+        )
+
         try:
             response = self._client.invoke(
                 FunctionName=self._function_name,

@@ -99,9 +99,17 @@ class Writer(Protocol):
 
     meta: dict[str, Any]
 
-    def write(self, data: Buffer, /) -> int: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
+    def write(self, data: Buffer, /) -> int:
+        """Take more bytes; how many there were."""
+        ...
+
+    def close(self) -> None:
+        """Store what was written."""
+        ...
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        ...
 
 
 class Sink(Protocol):
@@ -142,15 +150,18 @@ class Output:
         return self._writer.meta
 
     def write(self, data: Buffer, /) -> None:
+        """Pass bytes on to the sink."""
         if memoryview(data).nbytes:
             self._writer.write(data)
 
     def close(self) -> None:
+        """Have the output stored; again is without effect."""
         if not self._closed:
             self._writer.close()
             self._closed = True
 
     def abort(self) -> None:
+        """Have the output discarded, also when it was stored."""
         self._writer.abort()
         self._closed = True
 

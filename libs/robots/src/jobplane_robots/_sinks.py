@@ -30,9 +30,11 @@ class DirectorySink:
         self.files: list[StoredFile] = []
 
     def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> _FileWriter:
+        """A file that appears when it is complete; `name-2`, `name-3` … if the name is taken."""
         return _FileWriter(self, name, mime, meta)
 
     def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
+        """A copy of the input, which is read once more."""
         writer = self.create(name, mime=source.mime, meta=meta)
         try:
             stream = source.open()
@@ -96,9 +98,11 @@ class MemorySink:
     files: list[MemoryFile] = field(default_factory=list)
 
     def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> _MemoryWriter:
+        """An entry of `files`, once it is complete."""
         return _MemoryWriter(self, MemoryFile(name, mime, meta))
 
     def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
+        """An entry of `files` that holds the input itself, unread."""
         self.files.append(MemoryFile(name, source.mime, meta, forwarded=source))
 
 

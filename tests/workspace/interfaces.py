@@ -1,0 +1,174 @@
+"""The public interfaces of the libs: as their sources have them, and as recorded at a version.
+
+A record is a stub, readable and diffable: `recorded/<module>.txt`. Run as a program, this writes
+the records anew: `uv run --directory tests python -m workspace.interfaces [LIB…]`.
+"""
+
+import sys
+from collections.abc import Iterator
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from textwrap import indent
+from typing import NamedTuple
+
+import griffe
+from packaging.version import Version
+from workspace.foreign import LIBS, ROOT, project
+
+RECORDS = Path(__file__).parent / "recorded"
+ADVICE = "docs/reusing-libs.md tells how versions move, and how to record an interface"
+
+
+class Record(NamedTuple):
+    """A lib's interface at a version: stubs by module."""
+
+    version: str
+    stubs: dict[str, str]
+
+
+@cache
+def package(lib: str) -> griffe.Module:
+    """A lib's sources, read and not run."""
+    found = griffe.load(
+        f"jobplane_{lib}",
+        search_paths=[ROOT / "libs" / name / "src" for name in LIBS],
+        allow_inspection=False,
+        resolve_aliases=True,
+    )
+    assert isinstance(found, griffe.Module)
+    return found
+
+
+def modules(lib: str) -> dict[str, griffe.Module]:
+    """The package and its public modules, by path."""
+    found = package(lib)
+    public = {name: found.modules[name] for name in sorted(public_modules(lib))}
+    return {found.path: found} | {module.path: module for module in public.values()}
+
+
+def public_modules(lib: str) -> set[str]:
+    """The modules of a package that users import by name."""
+    return {name for name in package(lib).modules if not name.startswith("_")}
+
+
+def exported(lib: str) -> set[str]:
+    """Every name that is in an `__all__`."""
+    return {str(name) for module in modules(lib).values() for name in module.exports or ()}
+
+
+def names(lib: str) -> set[str]:
+    """Everything public that has a name: modules, what they offer, attributes and methods."""
+    offered = _objects(lib)
+    parts = {name for each in offered if each.is_class for name in each.all_members}
+    return public_modules(lib) | {each.name for each in offered} | parts
+
+
+def undocumented(lib: str) -> list[str]:
+    """Public classes, functions and methods without a docstring."""
+    found = [each for each in _objects(lib) if each.is_class or each.is_function]
+    for each in tuple(found):
+        if each.is_class:
+            found += [part for name, part in each.functions.items() if not name.startswith("_")]
+    return sorted(each.path for each in found if not each.has_docstring)
+
+
+def recorded(lib: str) -> Record:
+    """What was public when it was last written down."""
+    texts = {path.stem: path.read_text() for path in RECORDS.glob(f"jobplane_{lib}*.txt")}
+    (version,) = {text.partition("\n")[0].removeprefix("# ") for text in texts.values()}
+    return Record(version, texts)
+
+
+def breakages(lib: str) -> list[str]:
+    """What users of the recorded interface would stumble over."""
+    present, found = modules(lib), []
+    for path, text in recorded(lib).stubs.items():
+        if path not in present:
+            found.append(f"{path}: module was removed")
+            continue
+        stub = griffe.visit(path, filepath=RECORDS / f"{path}.txt", code=text)
+        changes = griffe.find_breaking_changes(stub, present[path])
+        found += [change.explain(griffe.ExplanationStyle.ONE_LINE) for change in changes]
+    return found
+
+
+def is_compatible(old: str, new: str) -> bool:
+    """Whether a version promises to serve those who use an older one: by semantic versioning, the
+    same major version, and below 1.0 the same minor version.
+    """
+    places = 1 if Version(old).major else 2
+    return (
+        Version(new) >= Version(old)
+        and Version(new).release[:places] == (Version(old).release[:places])
+    )
+
+
+def record(lib: str) -> None:
+    """Write down what is public now."""
+    for path in RECORDS.glob(f"jobplane_{lib}*.txt"):
+        path.unlink()
+    for path, module in modules(lib).items():
+        text = "\n".join(chain.from_iterable(map(_stub, _public(module))))
+        (RECORDS / f"{path}.txt").write_text(f"# {project(lib)['version']}\n\n{text}\n")
+
+
+def _objects(lib: str) -> list[griffe.Object | griffe.Alias]:
+    return [each for module in modules(lib).values() for each in _public(module)]
+
+
+def _public(module: griffe.Module) -> list[griffe.Object | griffe.Alias]:
+    """What a module offers: what it exports, or else what it defines."""
+    names = module.exports
+    if names is None:
+        names = [
+            name
+            for name, each in module.members.items()
+            if not (name.startswith("_") or each.is_alias or each.is_module)
+        ]
+    return [module.members[str(name)] for name in sorted(map(str, names))]
+
+
+def _stub(each: griffe.Object | griffe.Alias) -> Iterator[str]:
+    """The lines of one object's stub."""
+    target = each.final_target if isinstance(each, griffe.Alias) else each
+    if isinstance(target, griffe.Function):
+        awaitable = "async " if "async" in target.labels else ""
+        yield from (f"@{name}" for name in sorted(target.labels & {"classmethod", "staticmethod"}))
+        yield f"{awaitable}def {_signature(target)}: ..."
+    elif isinstance(target, griffe.Class):
+        bases = ", ".join(map(str, target.bases))
+        yield f"class {each.name}({bases}):" if bases else f"class {each.name}:"
+        parts = [
+            part
+            for name, part in sorted(target.members.items())
+            if name == "__init__" or not name.startswith("_")
+        ]
+        for line in chain.from_iterable(map(_stub, parts)) if parts else ("...",):
+            yield indent(line, "    ")
+        yield ""
+    elif isinstance(target, griffe.TypeAlias):
+        yield f"type {each.name} = {target.value}"
+    elif isinstance(target, griffe.Attribute):
+        if "property" in target.labels:
+            yield "@property"
+            yield f"def {each.name}(self) -> {target.annotation}: ..."
+        else:
+            annotation = f": {target.annotation}" if target.annotation is not None else ""
+            value = f" = {target.value}" if target.value is not None else ""
+            yield f"{each.name}{annotation}{value or ' = ...'}"
+
+
+def _signature(function: griffe.Function) -> str:
+    """With the first parameter of a method, which griffe leaves out."""
+    text = str(function.signature(return_type=True))
+    if not (function.parent and function.parent.is_class) or "staticmethod" in function.labels:
+        return text
+    first = "cls" if "classmethod" in function.labels else "self"
+    return text.replace("(", f"({first}, ", 1).replace(", )", ")", 1)
+
+
+if __name__ == "__main__":
+    RECORDS.mkdir(exist_ok=True)
+    for name in sys.argv[1:] or LIBS:
+        record(name)

@@ -1,0 +1,102 @@
+"""What the libs' distributions hold, and what they say of themselves."""
+
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.metadata import Metadata
+from packaging.specifiers import SpecifierSet
+from packaging.utils import parse_sdist_filename, parse_wheel_filename
+from workspace.foreign import LIBS, direct, project, source
+
+DEPENDENCIES = {
+    "client": {
+        "httpx",
+        "jobplane-keys",
+        "jobplane-models",
+        "jobplane-webhooks",
+        "pydantic",
+        "websockets",
+    },
+    "keys": set(),
+    "models": {"jobplane-keys", "pydantic"},
+    "robots": {"pydantic"},
+    "sockets": {"botocore", "jobplane-keys"},
+    "telemetry": set(),
+    "tokens": {"pyjwt"},
+    "webhooks": {"httpx"},
+}
+
+
+def wheel(shelf: Path, lib: str) -> zipfile.ZipFile:
+    (path,) = shelf.glob(f"jobplane_{lib}-*.whl")
+    return zipfile.ZipFile(path)
+
+
+def metadata(shelf: Path, lib: str) -> bytes:
+    with wheel(shelf, lib) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return archive.read(name)
+
+
+@pytest.mark.parametrize("lib", LIBS)
+def test_wheel_holds_the_package_and_no_more(shelf: Path, lib: str) -> None:
+    """Every source file with `py.typed` and the licence, and neither tests nor bytecode."""
+    folder = source(lib) / "src"
+    sources = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    with wheel(shelf, lib) as archive:
+        files = {name for name in archive.namelist() if not name.endswith("/")}
+    info = {name for name in files if ".dist-info/" in name}
+    assert files - info == sources
+    assert f"jobplane_{lib}/py.typed" in sources
+    assert not [name for name in sources if "test" in name]
+    assert any(name.endswith("/licenses/LICENSE") for name in info)
+
+
+@pytest.mark.parametrize("lib", LIBS)
+def test_metadata_is_valid_and_complete(shelf: Path, lib: str) -> None:
+    """By the specification: an index takes it, and its page shows the README."""
+    told = Metadata.from_email(metadata(shelf, lib), validate=True)
+    assert told.name == f"jobplane-{lib}"
+    assert str(told.version) == project(lib)["version"]
+    assert told.summary == project(lib)["description"]
+    assert told.license_expression == "MIT"
+    assert told.license_files == ["LICENSE"]
+    assert told.description_content_type == "text/markdown"
+    assert told.description == (source(lib) / "README.md").read_text()
+    assert told.requires_python == SpecifierSet(">=3.12")
+    assert "Typing :: Typed" in (told.classifiers or [])
+
+
+@pytest.mark.parametrize("lib", LIBS)
+def test_dependencies_are_few_and_bounded(lib: str) -> None:
+    """What it needs and nothing else: others from a version on, ours within a compatible range."""
+    assert direct(lib).keys() == DEPENDENCIES[lib]
+    for name, requirement in direct(lib).items():
+        operators = {bound.operator for bound in requirement.specifier}
+        if name.startswith("jobplane-"):
+            assert operators == {">=", "<"}
+            assert requirement.specifier.contains(
+                project(name.removeprefix("jobplane-"))["version"]
+            )
+        else:
+            assert operators == {">="}
+
+
+@pytest.mark.parametrize("lib", LIBS)
+def test_sdist_holds_what_a_build_needs(shelf: Path, lib: str) -> None:
+    """Sources, README and licence, under the same version as the wheel."""
+    (path,) = shelf.glob(f"jobplane_{lib}-*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        licence = archive.extractfile(f"{path.name.removesuffix('.tar.gz')}/LICENSE")
+        assert licence is not None
+        assert licence.read() == (source(lib) / "LICENSE").read_bytes()
+    assert {"README.md", "pyproject.toml", f"src/jobplane_{lib}/__init__.py"} <= names
+    (made,) = shelf.glob(f"jobplane_{lib}-*.whl")
+    assert parse_sdist_filename(path.name) == parse_wheel_filename(made.name)[:2]

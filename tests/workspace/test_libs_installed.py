@@ -1,0 +1,186 @@
+"""Each lib in a project of somebody else's: installed alone, imported, used as its README says."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto import mock_aws
+from workspace.foreign import EXTRAS, LIBS, ROOT, Environment, direct, examples, lowest, uv
+from workspace.loopback_aws import Flow, LoopbackAws
+
+from tests.unit.client_fakes import HttpService, Reply, Script, SocketService, completed
+
+# What these say is checked with a service of their own, below.
+ALONE = [lib for lib in LIBS if lib != "client"]
+# No types come with these; whoever uses them says so in their configuration.
+MYPY_CONFIG = """[mypy]
+[mypy-aws_xray_sdk.*,boto3.*,botocore.*]
+ignore_missing_imports = true
+"""
+NEWEST, LOWEST = "newest", "lowest"
+# The one module that stands for an extra, and that the rest of its package imports when it must.
+OF_EXTRAS = {"jobplane_telemetry._tracing"}
+IMPORT_ALL = """
+import importlib, pkgutil, pydoc
+import jobplane_{lib} as package
+
+assert "site-packages" in package.__file__
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    if module.name not in {leaving_out}:
+        importlib.import_module(module.name)
+pydoc.render_doc(package)
+"""
+
+type Install = Callable[..., Environment]
+
+
+@pytest.fixture
+def install(shelf: Path, tmp_path: Path) -> Install:
+    """Makes an environment with a lib alone, at the newest or the lowest versions allowed."""
+
+    def make(lib: str, versions: str = NEWEST, extra: str = "") -> Environment:
+        limits = lowest(lib, shelf, tmp_path / "lowest.txt") if versions == LOWEST else None
+        return Environment.create(tmp_path / lib, shelf, lib + extra, constraints=limits)
+
+    return make
+
+
+@pytest.mark.parametrize("lib", LIBS)
+def test_needs_what_it_declares(lib: str, install: Install) -> None:
+    """Alone in an empty environment every module and public name imports, and help() works."""
+    environment = install(lib)
+    assert {f"jobplane-{lib}", *direct(lib)} <= environment.installed()
+    environment.run(IMPORT_ALL.format(lib=lib, leaving_out=OF_EXTRAS))
+
+
+@pytest.mark.parametrize("lib", ["keys", "telemetry"])
+def test_brings_nothing(lib: str, install: Install) -> None:
+    """The libs without dependencies are all that is installed."""
+    assert install(lib).installed() == {f"jobplane-{lib}"}
+
+
+@pytest.mark.parametrize("versions", [NEWEST, LOWEST])
+@pytest.mark.parametrize("lib", ALONE)
+def test_examples_hold(lib: str, versions: str, install: Install) -> None:
+    """Each example of the README is a program: it runs without a warning, its assertions are true,
+    and so they are with the lowest versions that the lib allows.
+    """
+    environment = install(lib, versions)
+    assert examples(lib)
+    for code in examples(lib):
+        environment.run(code)
+
+
+@pytest.fixture(params=[NEWEST, LOWEST])
+def client(request: pytest.FixtureRequest, install: Install) -> Environment:
+    """The client library, alone."""
+    return install("client", request.param)
+
+
+async def test_socket_example(client: Environment) -> None:
+    """It prints the progress of a job, and its result."""
+    async with SocketService() as service:
+        variables = {"JOBPLANE_SOCKET_URL": service.url, "JOBPLANE_TOKEN": "t1"}
+        program = asyncio.create_task(
+            asyncio.to_thread(client.run, examples("client")[0], **variables)
+        )
+        await service.until(lambda: service.jobs)
+        (request_id,) = service.jobs
+        await service.progress(request_id, 50)
+        await service.complete(request_id, {"n": 1})
+        assert await program == "50 %\n{'n': 1}\n"
+
+
+def test_status_example(client: Environment) -> None:
+    """It waits for a job and says how it ended."""
+    script = Script()
+    script.will(Reply(body=completed()))
+    with HttpService(script) as service:
+        told = client.run(examples("client")[1], JOBPLANE_URL=service.url, JOBPLANE_TOKEN="t1")
+    assert told == "Completed in 5.2s\n"
+
+
+def test_webhook_example(client: Environment) -> None:
+    """It verifies the published example of Standard Webhooks."""
+    assert client.run(examples("client")[2]) == "{'test': 2432232314}\n"
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackAws]:
+    """The flow's services on a loopback port, with the table that the example writes to."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    with mock_aws():
+        tables = boto3.client("dynamodb")
+        tables.create_table(
+            TableName="pages",
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        with LoopbackAws(Flow(), tables) as services:
+            yield services
+
+
+@pytest.mark.parametrize("versions", [NEWEST, LOWEST])
+def test_worker_example(versions: str, install: Install, aws: LoopbackAws) -> None:
+    """As a container's whole program it takes a job, writes with its fence, and tells the flow."""
+    environment = install("client", versions, "[aws]")
+    order = aws.flow.order()
+    with environment.started(examples("client")[3], **aws.variables()) as program:
+        aws.flow.until_told()
+        program.terminate()
+        _, errors = program.communicate(timeout=60)
+    assert (program.returncode, errors) == (0, "")
+    assert aws.flow.tasks.outputs == [{"pages": 1}]
+    (page,) = aws.tables.scan(TableName="pages")["Items"]
+    assert page == {
+        "id": {"S": "t1/1"},
+        "text": {"S": "do m1"},
+        "fence": {"N": str(order["fence"])},
+    }
+
+
+def test_by_git(tmp_path: Path) -> None:
+    """A folder of the repository installs with its siblings, from the same commit."""
+    uv("venv", "--quiet", "venv", cwd=tmp_path)
+    address = f"jobplane-client @ git+file://{ROOT}#subdirectory=libs/client"
+    uv("pip", "install", "--python", "venv/bin/python", address, cwd=tmp_path)
+    frozen = uv("pip", "freeze", "--python", "venv/bin/python", cwd=tmp_path).splitlines()
+    ours = [line for line in frozen if line.startswith("jobplane-")]
+    commits = {line.partition(f"file://{ROOT}@")[2].partition("#")[0] for line in ours}
+    assert len(ours) == 4
+    assert len(commits - {""}) == 1
+
+
+@pytest.fixture(scope="module")
+def everything(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """All libs with all extras, and the examples of their READMEs as programs."""
+    folder = tmp_path_factory.mktemp("foreign") / "everything"
+    bare = [lib for lib in LIBS if not any(extra.startswith(lib + "[") for extra in EXTRAS)]
+    environment = Environment.create(folder, shelf, *bare, *EXTRAS)
+    (folder / "examples").mkdir()
+    (folder / "mypy.ini").write_text(MYPY_CONFIG)
+    for lib in LIBS:
+        for number, code in enumerate(examples(lib)):
+            (folder / "examples" / f"{lib}_{number}.py").write_text(code)
+    return environment
+
+
+def test_installed_code_is_strictly_typed(everything: Environment) -> None:
+    """mypy finds nothing in the installed packages or in programs that use them, by the rules of
+    the oldest Python that they allow.
+    """
+    packages = [argument for lib in LIBS for argument in ("-p", f"jobplane_{lib}")]
+    for checked in (packages, ["examples"]):
+        everything.check("mypy", "--strict", "--python-version",
+                         "3.12", "--python-executable", everything.python, *checked)  # fmt: skip
+
+
+def test_pyright_agrees(everything: Environment) -> None:
+    """The other checker of types reads the installed packages and finds no fault in programs."""
+    everything.check("pyright", "--pythonpath", everything.python, "--pythonversion", "3.12",
+                     "examples")  # fmt: skip

@@ -1,0 +1,73 @@
+"""What a lib makes public: documented, and not taken back without saying so in its version."""
+
+import re
+from itertools import takewhile
+
+import pytest
+from workspace import interfaces
+from workspace.foreign import LIBS, examples, project, source
+
+
+def readme(lib: str) -> str:
+    return (source(lib) / "README.md").read_text()
+
+
+def names_section(lib: str) -> str:
+    """What a README tells below `## Names`."""
+    return readme(lib).partition("\n## Names\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("lib", LIBS)
+def test_readme_is_short_and_shows_soon(lib: str) -> None:
+    """One sentence, how to install it, a complete example by line 40, an end before line 110."""
+    text = readme(lib)
+    title, _, sentence, *rest = text.splitlines()
+    assert title == f"# jobplane-{lib}"
+    assert re.fullmatch(r"[A-Z].*\.", sentence)
+    assert "```sh" in takewhile(lambda line: line != "```python", rest)
+    assert f"uv add jobplane-{lib}" in text
+    first = examples(lib)[0]
+    assert text[: text.index(first) + len(first)].count("\n") <= 40
+    assert text.count("\n") < 110
+
+
+@pytest.mark.parametrize("lib", LIBS)
+def test_readme_tells_of_dependencies(lib: str) -> None:
+    """Its end says what comes with the lib, with each extra, and which Python it takes."""
+    end = readme(lib)[readme(lib).rindex("Depends on") :]
+    for text in project(lib)["dependencies"] or ["nothing"]:
+        name = re.match(r"[a-z-]+", text)
+        assert name
+        assert name[0] in end.lower()
+    for extra in project(lib).get("optional-dependencies", {}):
+        assert f"`{extra}`" in end
+    assert "Python ≥ 3.12" in end
+
+
+@pytest.mark.parametrize("lib", LIBS)
+def test_public_names_are_documented(lib: str) -> None:
+    """The README's table has each name of `__all__` and each public module, and nothing that is
+    not there: capitals stand for variables of the environment as well.
+    """
+    documented = set(re.findall(r"`(\w+)`", names_section(lib)))
+    assert interfaces.exported(lib) | interfaces.public_modules(lib) <= documented
+    words = {name for name in documented if not name.isupper()}
+    assert words <= interfaces.names(lib) | {*project(lib).get("optional-dependencies", {})}
+
+
+@pytest.mark.parametrize("lib", LIBS)
+def test_public_names_have_docstrings(lib: str) -> None:
+    """Each public class and function, and each public method, says what it is or does."""
+    assert interfaces.undocumented(lib) == []
+
+
+@pytest.mark.parametrize("lib", LIBS)
+def test_nothing_is_taken_back(lib: str) -> None:
+    """What was public at the recorded version is there still, and is called the same way, unless
+    the version says that it need not be.
+    """
+    recorded = interfaces.recorded(lib)
+    if interfaces.is_compatible(recorded.version, project(lib)["version"]):
+        assert interfaces.breakages(lib) == [], interfaces.ADVICE
+    else:
+        assert recorded.version == project(lib)["version"], interfaces.ADVICE
