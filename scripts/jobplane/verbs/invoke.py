@@ -12,7 +12,7 @@ from jobplane.stages import Stage
 from jobplane.workspace import Function, Workspace
 
 if TYPE_CHECKING:
-    from jobplane.cases import Case, Result
+    from jobplane.cases import Case, Outcome, Result
 
 
 @click.command()
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 @click.option("--stage", help="Default: local.")
 @click.option("--in-process", is_flag=True, help="In this process, with moto; needs no stage.")
 @click.option("--watch", is_flag=True, help="Again after each save; a stage gets the code first.")
+@click.option("--full", is_flag=True, help="All rows of an answer's lists, all texts whole.")
+@click.option("--raw", is_flag=True, help="The answer as it is, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a case.")
 def command(
     name: str,
@@ -30,6 +32,8 @@ def command(
     stage: str | None,
     in_process: bool,
     watch: bool,
+    full: bool,
+    raw: bool,
     as_json: bool,
 ) -> None:
     """Invoke NAME with events: a case of functions/NAME/events, a path, or - for stdin.
@@ -51,8 +55,10 @@ def command(
     for result in results:
         if as_json:
             click.echo(json.dumps(_document(result), default=str))
-        else:
-            _print(result, full=len(results) == 1)
+            continue
+        if len(results) == 1 and result.outcome is not None:
+            _print_outcome(result.outcome, full=full, raw=raw)
+        _print(result)
     if not all(result.passed for result in results):
         sys.exit(1)
 
@@ -96,20 +102,24 @@ def _run(case: "Case", workspace: Workspace, there: Stage | None) -> "Result":
     return cases.run(case, cases.StageTarget(there))
 
 
-def _print(result: "Result", *, full: bool) -> None:
-    from jobplane.log_lines import readable
+def _print_outcome(outcome: "Outcome", *, full: bool, raw: bool) -> None:
+    from jobplane import answers, log_lines
 
+    for line in outcome.log:
+        click.echo(f"  {log_lines.readable(line)}")
+    if outcome.error:
+        click.echo(f"{outcome.error}: {outcome.error_message}")
+    elif raw:
+        click.echo(json.dumps(outcome.answer, indent=2, ensure_ascii=False))
+    else:
+        click.echo(answers.readable(outcome.answer, full=full, terminal=sys.stdout.isatty()))
+
+
+def _print(result: "Result") -> None:
     outcome = result.outcome
     if outcome is None:
         click.echo(f"--   {result.case}  {result.left_out}: runs with --in-process")
         return
-    if full:
-        for line in outcome.log:
-            click.echo(f"  {readable(line)}")
-        if outcome.error:
-            click.echo(f"{outcome.error}: {outcome.error_message}")
-        else:
-            click.echo(json.dumps(outcome.answer, indent=2, ensure_ascii=False))
     mark = "ok  " if result.passed else "FAIL"
     start = {True: ", cold", False: ", warm", None: ""}[outcome.cold]
     init = f", init {outcome.init_ms:.0f} ms" if outcome.init_ms is not None else ""

@@ -1,0 +1,208 @@
+"""How `jobplane invoke` shows answers, on the answers that functions really give."""
+
+import json
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from jobplane import answers, cases
+from jobplane.inprocess import InProcess
+from jobplane.verbs.invoke import command
+from jobplane.workspace import Workspace
+
+WORKSPACE = Workspace.here()
+STARTED = "2026-11-20T01:00:00.000Z"
+STUCK = 25
+
+
+def answer_of(function: str, case: str) -> Any:
+    """What a function answers to one of its cases."""
+    (found,) = WORKSPACE.select((function,))
+    result = cases.run_in_process(cases.Case.read(found, cases.case_paths(found)[case]), WORKSPACE)
+    assert result.outcome is not None
+    return result.outcome.answer
+
+
+@pytest.fixture(scope="module")
+def orphans() -> dict[str, Any]:
+    """state-manager's answer about 25 files that have been processed for very long."""
+    with InProcess(WORKSPACE) as aws:
+        for number in range(STUCK):
+            row = {
+                "date_prefix": "2026-11-20",
+                "file_key": f"file-{number:03}.ndjson",
+                "status": f"processing#{number % 10}",
+                "processing_start_time": STARTED,
+            }
+            aws.client("dynamodb").put_item(
+                TableName=aws.tables["files"],
+                Item={name: {"S": value} for name, value in row.items()},
+            )
+        function = aws.load("state-manager")
+        answer = function.handler({"operation": "find_orphans"}, aws.context("state-manager"))
+    found: dict[str, Any] = json.loads(json.dumps(answer))
+    return found
+
+
+def test_a_status_line_comes_first() -> None:
+    """An answer with a status code begins with what the code means."""
+    assert answers.readable(answer_of("router", "ping")).splitlines()[0] == "200 OK"
+    refused = answers.readable(answer_of("status", "http-no-token"))
+    assert refused.splitlines()[0] == "401 Unauthorized"
+
+
+def test_values_stand_beside_their_keys() -> None:
+    """Single values are lines of key and value, those of inner objects under their path."""
+    lines = answers.readable(answer_of("router", "status-of-another-user")).splitlines()
+    pairs = dict(line.split(maxsplit=1) for line in lines[1:])
+    assert pairs["type"] == "error"
+    assert pairs["error.code"] == "NOT_FOUND"
+    assert pairs["error.retryable"] == "false"
+
+
+def test_an_answer_needs_no_envelope() -> None:
+    """A function behind Step Functions answers with a plain object."""
+    lines = answers.readable(answer_of("claim", "acquired")).splitlines()
+    assert lines[0].split() == ["claimed", "true"]
+
+
+def test_a_list_of_objects_is_a_table() -> None:
+    """Columns are the objects' keys; the title names the list and its length."""
+    text = answers.readable(answer_of("status", "list-malformed"))
+    _, table = text.split("\nproblems (2)\n")
+    heading, _, *rows = table.splitlines()
+    assert heading.split() == ["field", "message"]
+    assert [row.split()[0] for row in rows] == ["limit", "next"]
+
+
+def test_lists_in_an_object_are_a_table_each(orphans: dict[str, Any]) -> None:
+    """Each kind of orphan has its table, or says none."""
+    text = answers.readable(orphans)
+    assert f"\norphans.stuck_in_processing ({STUCK})\n" in text
+    assert ["orphans.missing_outputs", "none"] in [line.split() for line in text.splitlines()]
+
+
+def test_a_long_list_is_cut(orphans: dict[str, Any]) -> None:
+    """Twenty rows and how many more there are; all of them on request."""
+    text = answers.readable(orphans)
+    assert text.count(".ndjson") == answers.ROWS
+    assert f"… and {STUCK - answers.ROWS} more (--full shows all)" in text
+    everything = answers.readable(orphans, full=True)
+    assert everything.count(".ndjson") == STUCK
+    assert "more" not in everything
+
+
+def test_numbers_stand_below_each_other(orphans: dict[str, Any]) -> None:
+    """A column of numbers is aligned at its right edge."""
+    lines = answers.readable(orphans).splitlines()
+    heading = next(line for line in lines if "hours_stuck" in line)
+    end = heading.index("hours_stuck") + len("hours_stuck")
+    rows = [line for line in lines if ".ndjson" in line]
+    assert all(row[end - 1].isdigit() and not row[end : end + 1].strip() for row in rows)
+
+
+def test_a_long_text_loses_its_middle() -> None:
+    """Both ends of a text tell more than its first half; `full` leaves it whole."""
+    path = f"s3://bucket/{'x' * 100}/file.ndjson"
+    text = answers.readable({"files": [{"path": path}]})
+    (row,) = [line for line in text.splitlines() if line.startswith("s3")]
+    assert row.startswith("s3://bucket/") and row.endswith("/file.ndjson") and "…" in row
+    assert len(row) == answers.TEXT
+    assert path in answers.readable({"files": [{"path": path}]}, full=True)
+
+
+def test_a_list_of_plain_values_is_a_line_or_a_column() -> None:
+    """What fits stays on a line."""
+    assert answers.readable({"kinds": ["a", "b", 3]}) == "kinds  a, b, 3"
+    long = answers.readable({"kinds": [f"kind-{number:010}" for number in range(9)]})
+    assert "kinds (9)" in long
+    assert long.splitlines()[-1] == "kind-0000000008"
+
+
+def test_objects_of_a_list_may_differ() -> None:
+    """A key that only some of the objects have leaves the others' cells empty."""
+    text = answers.readable({"results": [{"file": "a", "error": "lost"}, {"file": "b", "new": 1}]})
+    heading, _, first, second = text.splitlines()[-4:]
+    assert heading.split() == ["file", "error", "new"]
+    assert first.split() == ["a", "lost"]
+    assert second.split() == ["b", "1"]
+
+
+def test_what_has_no_room_as_a_table_is_shown_one_by_one() -> None:
+    """More columns than a line can hold become a block an object, with nothing left out."""
+    wide = {f"attribute_{number:02}": f"value-{number:02}" * 2 for number in range(30)}
+    lines = answers.readable({"files": [wide, wide]}).splitlines()
+    assert [line for line in lines if line in ("1.", "2.")] == ["1.", "2."]
+    assert [line.split() for line in lines].count(["attribute_29", "value-29value-29"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        (None, "null"),
+        ("done", "done"),
+        ([], "[]"),
+        ({}, "{}"),
+        (7, "7"),
+        ({"statusCode": 204}, "204 No Content"),
+        ({"statusCode": 200, "body": "not JSON"}, "200 OK\nnot JSON"),
+        ({"statusCode": 299, "body": "null"}, "299"),
+        ({"a": {}, "b": [], "c": "", "d": None}, 'a  none\nb  none\nc  ""\nd  null'),
+        ({"tree": [[1, [2]]]}, "tree  [[1, [2]]]"),
+    ],
+)
+def test_small_answers(answer: Any, shown: str) -> None:
+    """Whatever a function may answer is shown."""
+    assert answers.readable(answer) == shown
+
+
+def test_a_terminal_is_not_obeyed_to() -> None:
+    """Control characters of an answer are written out, in values, cells and keys."""
+    hostile = "\x1b[2J\r\n"
+    text = answers.readable({"a": hostile, hostile: 1, "rows": [{hostile: hostile}]}, terminal=True)
+    assert "\x1b[2J" not in text
+    assert text.count(r"\x1b[2J\r\n") == 4
+
+
+def test_markup_is_text() -> None:
+    """Square brackets mean nothing."""
+    assert answers.readable({"note": "[bold]x[/bold]"}) == "note  [bold]x[/bold]"
+
+
+def test_plain_output_is_stable(orphans: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Away from a terminal there is no colour, and its width is no matter."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    narrow = answers.readable(orphans)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert narrow == answers.readable(orphans)
+    assert "\x1b" not in narrow
+    assert not [line for line in narrow.splitlines() if line != line.rstrip()]
+
+
+def test_a_terminal_s_width_is_kept(
+    orphans: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No line of a table is longer than the terminal is wide."""
+    monkeypatch.setenv("COLUMNS", "72")
+    lines = click.unstyle(answers.readable(orphans, terminal=True)).splitlines()
+    assert max(map(len, lines)) <= 72
+    assert [line for line in lines if ".ndjson" in line]
+
+
+def test_the_command_shows_tables_and_raw_answers() -> None:
+    """Readable by default; `--raw` is the answer's JSON, `--json` the whole outcome."""
+
+    def run(*options: str) -> str:
+        arguments = ["status", "list-malformed", "--in-process", *options]
+        result = CliRunner().invoke(command, arguments)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "problems (2)" in run()
+    raw = run("--raw")
+    begin, end = raw.index("\n{\n") + 1, raw.rindex("\n}\n") + 2
+    assert json.loads(raw[begin:end])["statusCode"] == 400
+    assert json.loads(run("--json"))["answer"]["statusCode"] == 400
