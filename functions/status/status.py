@@ -370,7 +370,7 @@ def listing_of(query: Mapping[str, str]) -> Listing:
         limit = int(text)
     else:
         problems.append(("limit", f"must be a number from 1 to {MAX_LIST_LIMIT}"))
-    if token := query.get("next"):
+    if (token := query.get("next")) is not None:
         if place := PLACE.fullmatch(token):
             start = place[1], place[2]
         else:

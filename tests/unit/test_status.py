@@ -660,7 +660,7 @@ def test_malformed_limit_is_400(status: ModuleType, limit: str) -> None:
 
 @pytest.mark.parametrize(
     "token_text",
-    ["!", "AAAA", base64.urlsafe_b64encode(b"[1,2,3]").decode(), "ä", "a" * 5000, "W1tb" * 9999],
+    ["", "!", "AAAA", base64.urlsafe_b64encode(b"[1,2,3]").decode(), "ä", "a" * 5000, "W1tb" * 999],
 )
 def test_malformed_next_is_400(status: ModuleType, token_text: str) -> None:
     """A place in the list that is none of ours is refused."""
