@@ -49,7 +49,10 @@ HEADERS: dict[str, Any] = {
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
     },
-    "Vary": {"schema": {"const": "Authorization"}},
+    "Vary": {
+        "description": "Authorization, and what API Gateway adds.",
+        "schema": {"type": "string"},
+    },
     "WWW-Authenticate": {"required": True, "schema": {"type": "string"}},
 }
 
@@ -85,7 +88,11 @@ RESPONSES: dict[str, dict[str, Any]] = {
     "Forbidden": refusal("The assembly belongs to another user."),
     "InternalError": refusal("Ours; `request_id` is for whoever asks us.", gateway=True),
     "Invalid": refusal("The request is malformed; `problems` lists every field at fault."),
-    "NotFound": refusal("There is no such assembly, yet.", {"Retry-After": "RetryAfterAlways"}),
+    "NotFound": refusal(
+        "There is no such assembly, yet, or no such route.",
+        {"Retry-After": "RetryAfter"},
+        gateway=True,
+    ),
     "NotModified": {
         "description": "The caller has this version; no body.",
         "headers": header_references(
