@@ -18,7 +18,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Buffer, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -70,11 +70,12 @@ from jobplane_robots import (
     RobotContext,
     RobotError,
     RobotInput,
+    S3Sink,
     Step,
+    StoredObject,
     Template,
     load_templates,
     safe_name,
-    unique_name,
 )
 from jobplane_sockets import drop_connection, listeners, post
 from jobplane_telemetry import Telemetry
@@ -403,129 +404,6 @@ class Job:
             self._wake.notify_all()
 
 
-class ObjectWriter:
-    """An object written as it is made: one PUT when it is small, a multipart upload otherwise."""
-
-    def __init__(
-        self, key: str, mime: str, meta: dict[str, Any], done: Callable[["ObjectWriter"], None]
-    ) -> None:
-        self.key = key
-        self.mime = mime
-        self.meta = meta
-        self.size = 0
-        self.digest = md5(usedforsecurity=False)
-        self._done = done
-        self._buffer = bytearray()
-        self._upload_id: str | None = None
-        self._parts: list[Row] = []
-        self._closed = False
-
-    def write(self, data: Buffer, /) -> int:
-        data = memoryview(data).cast("B")
-        self.size += len(data)
-        self.digest.update(data)
-        self._buffer += data
-        while len(self._buffer) >= PART_BYTES:
-            part = bytes(self._buffer[:PART_BYTES])
-            del self._buffer[:PART_BYTES]
-            self._send(part)
-        return len(data)
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        if self._upload_id is None:
-            s3().put_object(
-                Bucket=FILES_BUCKET,
-                Key=self.key,
-                Body=bytes(self._buffer),
-                ContentType=self.mime,
-            )
-        else:
-            if self._buffer:
-                self._send(bytes(self._buffer))
-            s3().complete_multipart_upload(**self._target(), MultipartUpload={"Parts": self._parts})
-            self._upload_id = None
-        self._buffer = bytearray()
-        self._closed = True
-        self._done(self)
-
-    def abort(self) -> None:
-        if self._upload_id is not None:
-            s3().abort_multipart_upload(**self._target())
-            self._upload_id = None
-        elif self._closed:
-            s3().delete_object(Bucket=FILES_BUCKET, Key=self.key)
-        self._buffer = bytearray()
-        self._closed = True
-
-    def _send(self, data: bytes) -> None:
-        if self._upload_id is None:
-            created = s3().create_multipart_upload(
-                Bucket=FILES_BUCKET, Key=self.key, ContentType=self.mime
-            )
-            self._upload_id = created["UploadId"]
-        number = len(self._parts) + 1
-        sent = s3().upload_part(**self._target(), PartNumber=number, Body=data)
-        self._parts.append({"PartNumber": number, "ETag": sent["ETag"]})
-
-    def _target(self) -> Row:
-        return {"Bucket": FILES_BUCKET, "Key": self.key, "UploadId": self._upload_id}
-
-
-@dataclass
-class StepSink:
-    """Where the outputs of one step over one input go; collects the result entries."""
-
-    prefix: str
-    taken: set[str]
-    original_id: str
-    files: list[Row] = field(default_factory=list)
-
-    def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> ObjectWriter:
-        key = self._key(name)
-        return ObjectWriter(
-            key,
-            mime,
-            meta,
-            lambda writer: self._add(
-                key, writer.size, mime, writer.meta, writer.digest.hexdigest()
-            ),
-        )
-
-    def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
-        """The file passes through unchanged: S3 copies it, no byte comes here."""
-        key = self._key(name)
-        s3().copy_object(
-            Bucket=FILES_BUCKET,
-            Key=key,
-            CopySource={"Bucket": FILES_BUCKET, "Key": source.handle},
-            MetadataDirective="REPLACE",
-            ContentType=source.mime,
-        )
-        self._add(key, source.size, source.mime, meta, source.md5hash)
-
-    def _key(self, name: str) -> str:
-        name = unique_name(name, self.taken.__contains__)
-        self.taken.add(name)
-        return self.prefix + name
-
-    def _add(
-        self, key: str, size: int, mime: str, meta: Mapping[str, Any], md5hash: str | None
-    ) -> None:
-        entry = {
-            "id": new_result_id(),
-            **name_parts(key.rpartition("/")[2]),
-            "size": size,
-            "mime": mime,
-            "field": "file",
-            "original_id": self.original_id,
-            "key": key,
-            "md5hash": md5hash,
-        }
-        self.files.append(entry | ({"meta": dict(meta)} if meta else {}))
-
-
 class Assembly:
     """The document of one job while it is worked on; every write is conditional on its `rev`."""
 
@@ -589,6 +467,21 @@ def name_parts(name: str) -> Row:
     if not dot or not stem:
         stem, extension = name, ""
     return {"name": name, "basename": stem, "ext": extension}
+
+
+def result_entry(stored: StoredObject, original_id: str) -> Row:
+    """What the document tells of an output; `original_id` is the upload that it came from."""
+    entry = {
+        "id": new_result_id(),
+        **name_parts(stored.key.rpartition("/")[2]),
+        "size": stored.size,
+        "mime": stored.mime,
+        "field": "file",
+        "original_id": original_id,
+        "key": stored.key,
+        "md5hash": stored.md5hash,
+    }
+    return entry | ({"meta": dict(stored.meta)} if stored.meta else {})
 
 
 def server_message(kind: str, row: Row, **content: Any) -> Row:
@@ -1156,12 +1049,13 @@ def run_step(
     taken: set[str] = set()
     for source in inputs:
         original_id = origin[str(source.handle)]
-        sink = StepSink(result_prefix(assembly_id, step.name), taken, original_id)
+        prefix = result_prefix(assembly_id, step.name)
+        sink = S3Sink(s3(), FILES_BUCKET, prefix, taken=taken, part_bytes=PART_BYTES)
         result = step.run(source, sink, RobotContext(advance=meter.advance))
         warnings += result.warnings
-        for file in sink.files:
-            origin[file["key"]] = original_id
-        files += sink.files
+        for stored in sink.objects:
+            origin[stored.key] = original_id
+            files.append(result_entry(stored, original_id))
     return files, warnings
 
 

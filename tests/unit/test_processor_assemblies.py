@@ -489,11 +489,10 @@ def test_throttled_storage_is_tried_again(assemblies: Assemblies) -> None:
 # Cancellation
 
 
-def cancel_at(assemblies: Assemblies, owner_of: str, name: str) -> None:
-    """When a function of the module is first called, the request is cancelled, and the worker
-    hears of it there."""
+def cancel_at(assemblies: Assemblies, target: Any, name: str) -> None:
+    """When a function of the module or a client is first called, the request is cancelled, and the
+    worker hears of it there."""
     module = assemblies.processor.module
-    target = getattr(module, owner_of) if owner_of else module
     whole = getattr(target, name)
     jobs: list[Any] = []
     process = module.ACTIONS["process_assembly"]
@@ -504,8 +503,8 @@ def cancel_at(assemblies: Assemblies, owner_of: str, name: str) -> None:
 
     assemblies.processor.action("process_assembly", remembered)
 
-    def then_cancel(*arguments: Any) -> Any:
-        found = whole(*arguments)
+    def then_cancel(*arguments: Any, **named: Any) -> Any:
+        found = whole(*arguments, **named)
         row = assemblies.stack.request()
         assemblies.stack.put("requests", row | {"cancel_requested": True})
         until(lambda: jobs[0].report(1, "Going on"))
@@ -516,7 +515,7 @@ def cancel_at(assemblies: Assemblies, owner_of: str, name: str) -> None:
 
 def test_a_cancelled_assembly_is_canceled(assemblies: Assemblies) -> None:
     """Document, request and message agree, and the webhook tells it."""
-    cancel_at(assemblies, "", "run_step")
+    cancel_at(assemblies, assemblies.processor.module, "run_step")
     row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"a"))
     document = assemblies.document(row)
 
@@ -530,7 +529,7 @@ def test_cancelling_aborts_a_multipart_upload(assemblies: Assemblies) -> None:
     """Nothing of a half-written output is left in the bucket."""
     assemblies.processor.set(PART_BYTES=5 * 1024 * 1024)
     assemblies.templates(p={"robot": "/document/split", "use": ":original", "bytes": 2**30})
-    cancel_at(assemblies, "ObjectWriter", "_send")
+    cancel_at(assemblies, assemblies.processor.module.s3(), "upload_part")
     body = random.Random(7).randbytes(11 * 1024 * 1024)
     row = assemblies.run("t", assemblies.put("big.bin", body))
 
@@ -607,7 +606,7 @@ def test_a_canceled_assembly_can_be_run_again(assemblies: Assemblies) -> None:
     entry = assemblies.put("a.txt", b"hello")
     with pytest.MonkeyPatch.context() as patch:
         assemblies.stack.monkeypatch, kept = patch, assemblies.stack.monkeypatch
-        cancel_at(assemblies, "", "run_step")
+        cancel_at(assemblies, assemblies.processor.module, "run_step")
         assert assemblies.run("tpl_archive", entry)["status"] == "CANCELLED"
         assemblies.stack.monkeypatch = kept
     row = assemblies.run("tpl_archive", entry, request_id="req-2")

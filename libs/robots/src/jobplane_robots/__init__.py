@@ -37,6 +37,7 @@ from jobplane_robots._registry import get_robot, robot_names
 
 if TYPE_CHECKING:
     from jobplane_robots._robot import Robot, RobotOptions, robot
+    from jobplane_robots._s3 import S3Sink, StoredObject
     from jobplane_robots._sinks import DirectorySink, MemorySink
     from jobplane_robots._templates import Step, Template, load_templates
 
@@ -45,7 +46,9 @@ _LAZY = {
     "MemorySink": "_sinks",
     "Robot": "_robot",
     "RobotOptions": "_robot",
+    "S3Sink": "_s3",
     "Step": "_templates",
+    "StoredObject": "_s3",
     "Template": "_templates",
     "load_templates": "_templates",
     "robot": "_robot",
@@ -72,8 +75,10 @@ __all__ = [
     "RobotOptions",
     "RobotResult",
     "RobotUnavailableError",
+    "S3Sink",
     "Sink",
     "Step",
+    "StoredObject",
     "Template",
     "TemplateProblem",
     "UnknownRobotError",

@@ -1,0 +1,175 @@
+"""A sink that streams into an S3 bucket. The client is the caller's; nothing of AWS is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Buffer
+from dataclasses import dataclass
+from hashlib import md5
+from typing import Any
+
+from jobplane_robots._io import CHUNK_BYTES, RobotInput
+from jobplane_robots._names import unique_name
+
+# S3 takes parts from 5 MiB on, and 10,000 of them: 8 MiB make objects of up to 78 GiB.
+PART_BYTES = 8 * 1024 * 1024
+# CopyObject takes no larger ones.
+MAX_COPY_BYTES = 5 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object of an S3Sink; `size` in bytes, `md5hash` in hex of what was written.
+
+    That of a forwarded input is what its sender announced, or None.
+    """
+
+    key: str
+    size: int
+    mime: str
+    meta: dict[str, Any]
+    md5hash: str | None
+
+
+class S3Sink:
+    """Stores outputs under `prefix` in a bucket: by one PUT when they fit into a part, by a
+    multipart upload otherwise, with a part at a time in memory.
+
+    `client` is an S3 client of botocore or boto3. An input whose `handle` is its key in the same
+    bucket is forwarded by a copy within S3, up to 5 GiB; any other is read once more. `taken` are
+    names that are in use under the prefix, by other sinks as well; new ones are added. Needs
+    s3:PutObject, s3:AbortMultipartUpload and s3:DeleteObject on the prefix, and s3:GetObject on
+    what is forwarded. What the client raises passes unchanged.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        bucket: str,
+        prefix: str,
+        *,
+        taken: set[str] | None = None,
+        part_bytes: int = PART_BYTES,
+    ) -> None:
+        self.objects: list[StoredObject] = []
+        self._client = client
+        self._bucket = bucket
+        self._prefix = prefix
+        self._taken = set() if taken is None else taken
+        self._part_bytes = part_bytes
+
+    def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> _ObjectWriter:
+        """An entry of `objects`, once it is complete; `name-2` … if the name is taken."""
+        target = {"Bucket": self._bucket, "Key": self._key(name)}
+        return _ObjectWriter(self._client, target, mime, meta, self._part_bytes, self.objects)
+
+    def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
+        """The input under a key of this sink; no byte comes here if S3 can copy it."""
+        if not isinstance(source.handle, str) or source.size > MAX_COPY_BYTES:
+            self._copy(source, name, meta)
+            return
+        key = self._key(name)
+        self._client.copy_object(
+            Bucket=self._bucket,
+            Key=key,
+            CopySource={"Bucket": self._bucket, "Key": source.handle},
+            MetadataDirective="REPLACE",
+            ContentType=source.mime,
+        )
+        self.objects.append(StoredObject(key, source.size, source.mime, meta, source.md5hash))
+
+    def _copy(self, source: RobotInput, name: str, meta: dict[str, Any]) -> None:
+        writer = self.create(name, mime=source.mime, meta=meta)
+        stream = source.open()
+        try:
+            while chunk := stream.read(CHUNK_BYTES):
+                writer.write(chunk)
+            writer.close()
+        except BaseException:
+            writer.abort()
+            raise
+        finally:
+            stream.close()
+
+    def _key(self, name: str) -> str:
+        name = unique_name(name, self._taken.__contains__)
+        self._taken.add(name)
+        return self._prefix + name
+
+
+class _ObjectWriter:
+    """An object written as it is made."""
+
+    def __init__(
+        self,
+        client: Any,
+        target: dict[str, str],
+        mime: str,
+        meta: dict[str, Any],
+        part_bytes: int,
+        objects: list[StoredObject],
+    ) -> None:
+        self.meta = meta
+        self._client = client
+        self._target = target
+        self._mime = mime
+        self._part_bytes = part_bytes
+        self._objects = objects
+        self._size = 0
+        self._digest = md5(usedforsecurity=False)
+        self._buffer = bytearray()
+        self._upload: dict[str, str] | None = None
+        self._parts: list[dict[str, Any]] = []
+        self._stored: StoredObject | None = None
+        self._ended = False
+
+    def write(self, data: Buffer, /) -> int:
+        data = memoryview(data).cast("B")
+        self._size += len(data)
+        self._digest.update(data)
+        self._buffer += data
+        while len(self._buffer) >= self._part_bytes:
+            part = bytes(self._buffer[: self._part_bytes])
+            del self._buffer[: self._part_bytes]
+            self._send(part)
+        return len(data)
+
+    def close(self) -> None:
+        if self._ended:
+            return
+        if self._upload is None:
+            self._client.put_object(
+                **self._target, Body=bytes(self._buffer), ContentType=self._mime
+            )
+        else:
+            if self._buffer:
+                self._send(bytes(self._buffer))
+            self._client.complete_multipart_upload(
+                **self._upload, MultipartUpload={"Parts": self._parts}
+            )
+            self._upload = None
+        self._end()
+        digest = self._digest.hexdigest()
+        self._stored = StoredObject(self._target["Key"], self._size, self._mime, self.meta, digest)
+        self._objects.append(self._stored)
+
+    def abort(self) -> None:
+        if self._upload is not None:
+            self._client.abort_multipart_upload(**self._upload)
+            self._upload = None
+        elif self._stored is not None:
+            self._client.delete_object(**self._target)
+            self._objects.remove(self._stored)
+            self._stored = None
+        self._end()
+
+    def _end(self) -> None:
+        self._buffer = bytearray()
+        self._ended = True
+
+    def _send(self, data: bytes) -> None:
+        if self._upload is None:
+            created = self._client.create_multipart_upload(**self._target, ContentType=self._mime)
+            self._upload = {**self._target, "UploadId": created["UploadId"]}
+        number = len(self._parts) + 1
+        sent = self._client.upload_part(**self._upload, PartNumber=number, Body=data)
+        self._parts.append({"PartNumber": number, "ETag": sent["ETag"]})

@@ -1,0 +1,148 @@
+"""The sink for S3: one PUT or parts, copies within the bucket, nothing left behind."""
+
+import io
+import random
+from collections.abc import Iterator
+from hashlib import md5
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from jobplane_robots import RobotInput, S3Sink, get_robot
+
+BUCKET = "bucket"
+PART_BYTES = 5 * 1024 * 1024
+LARGE = random.Random(7).randbytes(11 * 1024 * 1024)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client, and the bucket."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket=BUCKET)
+        yield client
+
+
+@pytest.fixture
+def sink(s3: Any) -> S3Sink:
+    return S3Sink(s3, BUCKET, "out/", part_bytes=PART_BYTES)
+
+
+def source(data: bytes, name: str = "a.bin", **details: Any) -> RobotInput:
+    return RobotInput(name, lambda: io.BytesIO(data), len(data), **details)
+
+
+def keys(s3: Any) -> list[str]:
+    return [entry["Key"] for entry in s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+
+def uploads(s3: Any) -> list[Any]:
+    return list(s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []))
+
+
+def test_a_small_output_is_one_object(s3: Any, sink: S3Sink) -> None:
+    """Bytes and type are stored, and what is listed is true of them."""
+    writer = sink.create("a.txt", mime="text/plain", meta={"pages": 1})
+    writer.write(b"hel")
+    writer.write(memoryview(b"lo"))
+    assert keys(s3) == []
+    writer.close()
+    found = s3.get_object(Bucket=BUCKET, Key="out/a.txt")
+    assert (found["Body"].read(), found["ContentType"]) == (b"hello", "text/plain")
+    (stored,) = sink.objects
+    assert (stored.key, stored.size, stored.mime) == ("out/a.txt", 5, "text/plain")
+    assert stored.md5hash == md5(b"hello", usedforsecurity=False).hexdigest()
+    assert stored.meta == {"pages": 1}
+
+
+@pytest.mark.parametrize(
+    ("size", "parts"),
+    [(PART_BYTES - 1, 0), (PART_BYTES, 1), (2 * PART_BYTES, 2), (len(LARGE), 3)],
+)
+def test_a_large_output_goes_up_in_parts(s3: Any, sink: S3Sink, size: int, parts: int) -> None:
+    """As many as its length asks for, whatever the pieces that it is written in."""
+    writer = sink.create("a.bin", mime="application/octet-stream", meta={})
+    for start in range(0, size, 1_000_003):
+        writer.write(LARGE[start : min(size, start + 1_000_003)])
+    writer.close()
+    assert s3.get_object(Bucket=BUCKET, Key="out/a.bin")["Body"].read() == LARGE[:size]
+    etag = s3.head_object(Bucket=BUCKET, Key="out/a.bin")["ETag"].strip('"')
+    assert etag.partition("-")[2] == (str(parts) if parts else "")
+    assert sink.objects[0].size == size
+
+
+def test_an_empty_output_is_an_object(s3: Any, sink: S3Sink) -> None:
+    """Nothing written is a file as well."""
+    sink.create("a.txt", mime="text/plain", meta={}).close()
+    assert s3.head_object(Bucket=BUCKET, Key="out/a.txt")["ContentLength"] == 0
+
+
+@pytest.mark.parametrize("size", [5, len(LARGE)], ids=["whole", "parts"])
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+def test_an_aborted_output_leaves_nothing(s3: Any, sink: S3Sink, size: int, closed: bool) -> None:
+    """Neither object nor parts, before and after it was stored, however often it is said."""
+    writer = sink.create("a.bin", mime="text/plain", meta={})
+    writer.write(LARGE[:size])
+    if closed:
+        writer.close()
+        writer.close()
+    writer.abort()
+    writer.abort()
+    assert (keys(s3), uploads(s3), sink.objects) == ([], [], [])
+
+
+def test_names_are_taken_once(s3: Any) -> None:
+    """By all sinks that share what is taken."""
+    taken: set[str] = set()
+    for _ in range(2):
+        sink = S3Sink(s3, BUCKET, "out/", taken=taken)
+        sink.create("a.txt", mime="text/plain", meta={}).close()
+    assert keys(s3) == ["out/a-2.txt", "out/a.txt"]
+    assert taken == {"a.txt", "a-2.txt"}
+
+
+def test_a_forwarded_object_is_copied_by_s3(s3: Any, sink: S3Sink) -> None:
+    """Its bytes are not read here; its type is the input's."""
+    s3.put_object(Bucket=BUCKET, Key="in/a.csv", Body=b"a,b")
+    given = RobotInput(
+        "a.csv", lambda: pytest.fail("it was read"), 3, "text/csv", handle="in/a.csv"
+    )
+    sink.forward(given, name="a.csv", meta={"n": 1})
+    found = s3.get_object(Bucket=BUCKET, Key="out/a.csv")
+    assert (found["Body"].read(), found["ContentType"]) == (b"a,b", "text/csv")
+    assert [(o.key, o.size, o.meta) for o in sink.objects] == [("out/a.csv", 3, {"n": 1})]
+
+
+def test_another_input_is_read_to_be_forwarded(s3: Any, sink: S3Sink) -> None:
+    """One that lies elsewhere, or that is larger than S3 copies."""
+    sink.forward(source(b"here"), name="a.bin", meta={})
+    huge = RobotInput("b.bin", lambda: io.BytesIO(b"b"), 5 * 1024**3 + 1, handle="in/b.bin")
+    sink.forward(huge, name="b.bin", meta={})
+    assert s3.get_object(Bucket=BUCKET, Key="out/a.bin")["Body"].read() == b"here"
+    assert s3.get_object(Bucket=BUCKET, Key="out/b.bin")["Body"].read() == b"b"
+
+
+def test_a_forward_that_fails_leaves_nothing(s3: Any, sink: S3Sink) -> None:
+    """The input's fault goes through, parts that were sent are gone."""
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(size) or (_ for _ in ()).throw(OSError("the disk is gone"))
+
+    given = RobotInput("a.bin", lambda: Broken(LARGE), len(LARGE))
+    with pytest.raises(OSError, match="gone"):
+        sink.forward(given, name="a.bin", meta={})
+    assert (keys(s3), uploads(s3), sink.objects) == ([], [], [])
+
+
+def test_robots_run_into_it(s3: Any, sink: S3Sink) -> None:
+    """A robot's outputs are objects, under safe names."""
+    options = {"lines": 1}
+    get_robot("/document/split").run(source(b"a\nb\n", "../t.txt"), options, sink)
+    assert keys(s3) == ["out/t-part-0001.txt", "out/t-part-0002.txt"]
