@@ -1,4 +1,4 @@
-"""One local stage for the whole run, started by the first test that needs it."""
+"""One local stage for the whole run, and one for files, started by the first test that needs it."""
 
 import fcntl
 import os
@@ -28,18 +28,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class OneStage(LoadScopeScheduling):
-    """Tests of modules that use the shared stage run one after the other, on one worker.
+    """Tests of modules that use the same stage run one after the other, on one worker.
 
     By the modules' text, for xdist's own groups do nothing under pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "stage" if _uses_the_stage(nodeid.partition("::")[0]) else nodeid
+        return _stage_used_by(nodeid.partition("::")[0]) or nodeid
 
 
 @cache
-def _uses_the_stage(module: str) -> bool:
-    return module.startswith("tests/e2e/") or "stage_name" in (ROOT / module).read_text()
+def _stage_used_by(module: str) -> str | None:
+    text = (ROOT / module).read_text()
+    if "pipeline_operator" in text:
+        return "files"
+    return "stage" if module.startswith("tests/e2e/") or "stage_name" in text else None
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -48,11 +51,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneStag
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Take the stage down, unless it was up before the run."""
+    """Take the stages down, unless they were up before the run."""
     name = os.environ[STAGE_VARIABLE]
     if not hasattr(session.config, "workerinput") and name == f"test-{os.getpid()}":
-        if Stage(Workspace(ROOT), name).is_local:
-            jobplane("down", "--stage", name)
+        for stage in (name, stage_of_files(name)):
+            if Stage(Workspace(ROOT), stage).is_local:
+                jobplane("down", "--stage", stage)
+
+
+def stage_of_files(name: str) -> str:
+    """The stage beside another one for tests that fill the table of files."""
+    return f"{name[:14]}-files"
 
 
 def jobplane(*arguments: str) -> str:
@@ -77,4 +86,16 @@ def stage_name(tmp_path_factory: pytest.TempPathFactory) -> str:
     name = os.environ[STAGE_VARIABLE]
     with locked(tmp_path_factory.getbasetemp().parent / f"{name}.lock"):
         jobplane("up", "--stage", name, "--json")
+    return name
+
+
+@pytest.fixture(scope="session")
+def files_stage_name() -> str:
+    """The name of a stage whose table of files belongs to one module at a time.
+
+    Thousands of rows make thousands of changes to count, and the emulator runs one batch of a
+    stream at a time: other tests' jobs would wait behind them.
+    """
+    name = stage_of_files(os.environ[STAGE_VARIABLE])
+    jobplane("up", "--stage", name, "--json")
     return name

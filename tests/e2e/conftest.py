@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from e2e.pipeline_operator import Operator
 from e2e.support import Deployed, Receiver, receiver
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
@@ -21,3 +22,9 @@ def webhooks(deployed: Deployed) -> Iterator[Receiver]:
     with receiver() as there:
         deployed.set_webhook(there.url, "whsec_" + "c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz")
         yield there
+
+
+@pytest.fixture(scope="session")
+def operator(files_stage_name: str) -> Operator:
+    """The operator of a stage whose files belong to the tests of one worker."""
+    return Operator(Deployed(Stage(Workspace.here(), files_stage_name)))

@@ -138,6 +138,7 @@ class State:
         self.rows: dict[tuple[str, str], Row] = {}
         self.objects: dict[str, dict[str, bytes]] = {bucket: {} for bucket in layout.buckets}
         self.ledger: list[Finding] = []
+        self.live_locks: list[Row] = []
         self._manifests = 0
 
     @property
@@ -333,8 +334,11 @@ class State:
             "lock_id": f"{stream}_{int(taken * 1000)}",
             "created_at": iso_time(taken),
         }
-        if ttl is not None:
-            row["ttl"] = int(taken) + LOCK_SECONDS if ttl is ... else ttl
+        if ttl is ...:
+            row["ttl"] = int(taken) + LOCK_SECONDS
+            self.live_locks.append(row)
+        elif ttl is not None:
+            row["ttl"] = ttl
         self.rows[row["date_prefix"], "LOCK"] = row
 
     def output_key(self, date: str, part: int = 0) -> str:

@@ -1,0 +1,222 @@
+"""What state-manager says of twenty thousand files: all that is wrong, and no more; and how many.
+
+The files are those of a pipeline that has run for a month, with faults of every kind in them.
+"""
+
+import random
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from e2e.pipeline_operator import Operator, expected
+from jobplane.pipeline import faults
+from jobplane.pipeline.generating import Plan, generate
+from jobplane.pipeline.state import BUILDERS, Row, State
+from jobplane_keys import to_item, tracking
+from jobplane_keys.tracking import FileStatus
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+FILES = 20_000
+FAULTS = 500
+
+
+@pytest.fixture(scope="module")
+def planted(operator: Operator) -> State:
+    """A month of files with known faults, on the stage."""
+    plan = Plan(FILES, time.time(), seed=20261122, faults=faults.spread(FAULTS))
+    state = generate(plan, operator.layout)
+    operator.plant(state)
+    return state
+
+
+def test_every_planted_fault_is_found_and_nothing_else(operator: Operator, planted: State) -> None:
+    """Five hundred faults among twenty thousand files: each with its kind, and no other file."""
+    found, wanted = operator.found(planted.dates), expected(planted)
+    assert {"not found": wanted - found, "found without reason": found - wanted} == {
+        "not found": Counter(),
+        "found without reason": Counter(),
+    }
+    assert len({one.fault for one in planted.ledger}) == len(faults.REGISTER)
+    assert len({(one.fault, one.date_prefix, one.file_key) for one in planted.ledger}) >= FAULTS
+
+
+def test_an_expired_lock_is_stale(operator: Operator, planted: State) -> None:
+    """One whose expiry has passed is found until DynamoDB removes it, and one that lives is not."""
+    now = int(time.time())
+    lock = {"file_key": "LOCK", "lock_id": "expired", "ttl": now - 1}
+    live = {"file_key": "LOCK", "lock_id": "live", "ttl": now + 300}
+    operator.put(lock | {"date_prefix": "LOCK#expired"}, live | {"date_prefix": "LOCK#live"})
+    stale = {
+        one["date_prefix"]
+        for page in operator.pages("find_orphans")
+        for one in page["orphans"].get("stale_locks", [])
+    }
+    assert "LOCK#expired" in stale
+    assert "LOCK#live" not in stale
+
+
+def test_the_counters_agree_with_a_count(operator: Operator, planted: State) -> None:
+    """When the stream has settled the counters are what a count says: there is no drift."""
+    counted = operator.settled()
+    exact = operator.do("get_stats", exact=True)
+    assert exact["stats"] == counted
+    assert exact["counters"] == counted
+    assert set(exact["drift"].values()) == {0}
+    assert exact["total"] == sum(counted.values())
+
+
+def test_the_counters_follow_every_change(operator: Operator, planted: State) -> None:
+    """Updates and resets by the function, direct writes, repetitions, deletions: no drift."""
+    chance, files = random.Random(7), planted.files
+    before = operator.settled()
+    pending = [row for row in files if row["status"] == "pending"][:60]
+    changes = [
+        {name: row[name] for name in ("date_prefix", "file_key")} | {"new_status": "quarantined"}
+        for row in pending
+    ]
+    assert operator.do("batch_update", files=changes)["successful"] == len(changes)
+    reset = [page["files_reset"] for page in operator.pages("reset_stuck_files", dry_run=False)]
+    completed = [row for row in files if str(row["status"]).startswith("completed")]
+    for row in chance.sample(completed, 150):
+        operator.write(row, chance.choice(list(FileStatus)))
+        if chance.random() < 0.3:
+            operator.write(row, FileStatus.FAILED)
+            operator.write(row, FileStatus.FAILED)
+    for row in chance.sample(completed, 50):
+        operator.delete(row)
+        operator.delete(row)
+    operator.put(*fresh_rows(40), {"date_prefix": "2026-01-01", "file_key": "no-status.ndjson"})
+
+    after = operator.settled()
+
+    assert sum(reset) > 0
+    assert after != before
+    assert after["quarantined"] >= before["quarantined"] + len(changes)
+    exact = operator.do("get_stats", exact=True)
+    assert exact["drift"] == dict.fromkeys(after, 0)
+    assert exact["stats"] == after
+
+
+def fresh_rows(count: int) -> list[Row]:
+    """Files that have just come in; manifests and locks, which are none, are among them."""
+    now = time.time()
+    kinds: list[Row] = [
+        {"date_prefix": "2026-01-01", "file_key": f"MANIFEST#{number}.json", "status": "pending"}
+        for number in range(5)
+    ]
+    return kinds + [
+        {
+            "date_prefix": "2026-01-01",
+            "file_key": f"fresh-{number}{tracking.FILE_SUFFIX}",
+            "status": f"pending#{number % tracking.DEFAULT_STATUS_SHARDS}",
+            "created_at": BUILDERS[number % len(BUILDERS)].stamp(now),
+        }
+        for number in range(count)
+    ]
+
+
+def test_counters_that_someone_has_changed_are_mended(operator: Operator, planted: State) -> None:
+    """A reconciliation says exactly how far they were off, and they are right afterwards."""
+    right = operator.settled()
+    tampering = {"pending": 7, "completed": -3, "failed": 100_000}
+    for shard, (status, number) in enumerate(tampering.items()):
+        operator.dynamodb.update_item(
+            TableName=operator.layout.metrics_table,
+            Key=to_item({"metric_type": tracking.COUNTERS, "timestamp": shard}),
+            UpdateExpression="ADD #status :number",
+            ExpressionAttributeNames={"#status": status},
+            ExpressionAttributeValues=to_item({":number": number}),
+        )
+    wrong = operator.do("get_stats")["stats"]
+    assert wrong == right | {name: right[name] + off for name, off in tampering.items()}
+
+    exact = operator.do("get_stats", exact=True)
+
+    assert exact["stats"] == right
+    assert exact["drift"] == dict.fromkeys(right, 0) | {
+        name: -off for name, off in tampering.items()
+    }
+    assert exact["reconciled"] is True
+    assert operator.do("get_stats")["stats"] == right
+    assert set(operator.do("get_stats", exact=True)["drift"].values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("limit", "dates"),
+    [(1000, None), (100, 3)],
+    ids=["a thousand a page", "a hundred a page"],
+)
+def test_paging_gives_each_file_once(
+    operator: Operator, planted: State, limit: int, dates: int | None
+) -> None:
+    """While other rows change their status, every row that does not is on one page, once."""
+    span = planted.dates[-8 - (dates or 0) : -8] if dates else planted.dates
+    request: dict[str, Any] = {"status": "completed", "limit": limit}
+    if dates:
+        request["date_range"] = {"start": span[0], "end": span[-1]}
+    rows = {
+        key: row
+        for key, row in operator.rows().items()
+        if tracking.read_status(row.get("status"), operator.layout.shards) is FileStatus.COMPLETED
+        and tracking.row_kind(*key) is tracking.RowKind.FILE
+        and span[0] <= key[0] <= span[-1]
+    }
+    movers = random.Random(limit).sample(sorted(rows), len(rows) // 20)
+    still = rows.keys() - set(movers)
+    seen: Counter[tuple[str, str]] = Counter()
+    sizes = []
+    with ThreadPoolExecutor(1) as pool:
+        moved = pool.submit(move, operator, [rows[key] for key in movers])
+        for page in operator.pages("query_by_status", **request):
+            assert page["count"] == len(page["files"]) <= limit
+            sizes.append(page["count"])
+            seen.update((row["date_prefix"], row["file_key"]) for row in page["files"])
+        moved.result()
+    assert {key: seen[key] for key in still if seen[key] != 1} == {}
+    assert seen.keys() <= rows.keys()
+    assert len(still) > 1500
+    assert len(sizes) >= len(still) // limit
+
+
+def move(operator: Operator, rows: list[Row]) -> None:
+    """Take files out of their status, and put every other one of them back."""
+    for number, row in enumerate(rows):
+        operator.write(row, FileStatus.FAILED)
+        if number % 2:
+            operator.write(row, FileStatus.COMPLETED)
+
+
+def test_a_token_is_good_for_its_own_question_alone(operator: Operator, planted: State) -> None:
+    """One that was changed, made up or given for another question is refused; limits may vary."""
+    question = {"status": "completed", "limit": 10}
+    token = operator.do("query_by_status", **question)["next_token"]
+    for number in range(0, len(token), 7):
+        other = "A" if token[number] != "A" else "B"
+        forged = token[:number] + other + token[number + 1 :]
+        assert refused(operator, "query_by_status", **question, next_token=forged), number
+    for made_up in ("", "x", "ä", token[:-4], token + "AAAA", "=" * 40):
+        assert refused(operator, "query_by_status", **question, next_token=made_up), made_up
+    other_questions: list[tuple[str, dict[str, Any]]] = [
+        ("query_by_status", {"status": "failed"}),
+        ("query_by_status", {**question, "date_range": {"start": "2026-01-01"}}),
+        ("get_file_state", {"date_prefix": planted.dates[5]}),
+        ("find_orphans", {}),
+        ("validate_consistency", {"date_prefix": planted.dates[5]}),
+        ("reset_stuck_files", {}),
+        ("get_stats", {"exact": True}),
+    ]
+    for operation, request in other_questions:
+        assert refused(operator, operation, **request, next_token=token), operation
+    assert (
+        operator.do("query_by_status", status="completed", limit=3, next_token=token)["count"] == 3
+    )
+
+
+def refused(operator: Operator, operation: str, **request: Any) -> bool:
+    status, body = operator.ask(operation, **request)
+    fields = [problem["field"] for problem in body.get("problems", [])]
+    return status == 400 and fields == ["next_token"]
