@@ -1,0 +1,22 @@
+"""Events as the services send them, for trying a function by hand."""
+
+from jobplane.events._fresh import Fresh
+from jobplane.events._overrides import OverrideError, override
+from jobplane.events._sources import (
+    SOURCES,
+    Source,
+    request_item,
+    scheduled_input,
+    stream_event,
+)
+
+__all__ = [
+    "SOURCES",
+    "Fresh",
+    "OverrideError",
+    "Source",
+    "override",
+    "request_item",
+    "scheduled_input",
+    "stream_event",
+]

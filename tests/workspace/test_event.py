@@ -1,0 +1,278 @@
+"""`jobplane event`: what it prints is what the services send, and the functions take it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from jobplane import cases
+from jobplane.cases import Case
+from jobplane.events import SOURCES, Fresh, OverrideError, override
+from jobplane.verbs.event import command
+from jobplane.workspace import Workspace
+
+WORKSPACE = Workspace.here()
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(command, list(arguments))
+
+
+def event(*arguments: str) -> Any:
+    done = run(*arguments)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def answer(function: str, sent: Any, given: Mapping[str, Any] | None = None) -> Any:
+    """What a function answers in process; it must not raise."""
+    (found,) = WORKSPACE.select((function,))
+    result = cases.run_in_process(Case(found, "-", sent, given or {}), WORKSPACE)
+    assert result.outcome is not None
+    assert result.outcome.error is None, result.outcome
+    return result.outcome.answer
+
+
+def model(function: str, case: str) -> Any:
+    path = WORKSPACE.root / "functions" / function / "events" / f"{case}.json"
+    return json.loads(path.read_text())
+
+
+def shape(value: Any) -> Any:
+    """Names and kinds of a document; a list is as its first entry."""
+    if isinstance(value, dict):
+        return {name: shape(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return type(value).__name__
+
+
+# Accepted by the functions.
+
+
+def test_connect_takes_a_handshake() -> None:
+    """The token that is filled in is one of the stage."""
+    assert answer("connect", event("websocket-connect"))["statusCode"] == 200
+
+
+def test_router_answers_a_message() -> None:
+    """On a connection that is there, a ping is answered with a pong."""
+    sent = event("websocket-default", "--set", "requestContext.connectionId=conn-1")
+    pong = json.loads(answer("router", sent, connected())["body"])
+    assert pong["type"] == "pong"
+
+
+def connected() -> dict[str, Any]:
+    """The connection `conn-1`, as one of connect's own events leaves it."""
+    path = WORKSPACE.root / "functions" / "router" / "events" / "ping.given.json"
+    given: dict[str, Any] = json.loads(path.read_text())
+    return given
+
+
+def test_disconnect_takes_a_closed_connection() -> None:
+    """A connection that nobody knows is closed all the same."""
+    assert answer("disconnect", event("websocket-disconnect"))["statusCode"] == 200
+
+
+def test_status_answers_a_request() -> None:
+    """Token and path are understood; there is no such assembly."""
+    assert answer("status", event("http-v2"))["statusCode"] == 404
+
+
+def test_status_takes_a_message_of_the_queue() -> None:
+    """A webhook whose assembly is gone is dropped."""
+    assert answer("status", event("sqs")) == {"batchItemFailures": []}
+
+
+def test_processor_takes_a_record_of_the_stream() -> None:
+    """The record is read; its request is not there, and none is left over."""
+    assert answer("processor", event("dynamodb-stream")) == {"batchItemFailures": []}
+
+
+def test_processor_takes_its_own_schedule() -> None:
+    """`--for` gives the input that function.yml declares."""
+    assert event("schedule", "--for", "processor") == {"sweep": "leases"}
+    assert answer("processor", event("schedule", "--for", "processor")) == {"swept": {}}
+
+
+@pytest.mark.parametrize("function", ["check-active-job", "claim"])
+def test_the_job_flow_takes_its_input(function: str) -> None:
+    """The functions of the flow understand its workspace, thread and message."""
+    assert answer(function, event("step-functions"))
+
+
+def test_handle_timeout_takes_an_ended_execution() -> None:
+    """The rule's event is understood; the execution left nothing behind."""
+    sent = event("execution-status-change", "--set", "detail.status=TIMED_OUT")
+    assert answer("handle-timeout", sent)["released"] is False
+
+
+# Realistic: the fields of the events that the functions are tested with.
+
+
+@pytest.mark.parametrize(
+    ("source", "function", "case"),
+    [
+        ("websocket-connect", "connect", "accepted"),
+        ("websocket-default", "router", "ping"),
+        ("websocket-disconnect", "disconnect", "closed"),
+        ("http-v2", "status", "http"),
+    ],
+)
+def test_shapes_are_those_of_the_cases(source: str, function: str, case: str) -> None:
+    """Every field of the function's own event is there, with a value of the same kind."""
+    ours, theirs = shape(event(source)), shape(model(function, case))
+    for part in ("queryStringParameters", "multiValueQueryStringParameters"):
+        ours.pop(part, None), theirs.pop(part, None)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("source", "function", "case"),
+    [
+        ("sqs", "status", "queue-gone"),
+        ("execution-status-change", "handle-timeout", "execution-failed"),
+    ],
+)
+def test_shapes_hold_those_of_the_cases(source: str, function: str, case: str) -> None:
+    """No field of the function's own event is missing."""
+    assert absent(model(function, case), event(source)) == []
+
+
+def absent(wanted: Any, found: Any, path: str = "") -> list[str]:
+    if isinstance(wanted, dict):
+        return [
+            problem
+            for name, value in wanted.items()
+            for problem in (
+                absent(value, found[name], f"{path}.{name}")
+                if name in found
+                else [f"{path}.{name}"]
+            )
+        ]
+    if isinstance(wanted, list) and wanted:
+        return absent(wanted[0], found[0], f"{path}[0]")
+    return []
+
+
+@pytest.mark.parametrize("change", ["insert", "modify", "remove"])
+def test_a_stream_record_has_the_images_of_its_change(change: str) -> None:
+    """INSERT has a new image, REMOVE an old one, MODIFY both; keys are the table's."""
+    (record,) = event("dynamodb-stream", "--change", change)["Records"]
+    images = {name for name in record["dynamodb"] if name.endswith("Image")}
+    wanted = {"insert": {"NewImage"}, "modify": {"NewImage", "OldImage"}, "remove": {"OldImage"}}
+    assert images == wanted[change]
+    assert record["eventName"] == change.upper()
+    assert set(record["dynamodb"]["Keys"]) == {"owner", "request_id"}
+    assert ("userIdentity" in record) == (change == "remove")
+
+
+def test_a_stream_record_of_any_table() -> None:
+    """`--table` and `--item` give another item; what is no key of it is not among the keys."""
+    item = '{"connection_id": "c", "user_id": "u"}'
+    (record,) = event("dynamodb-stream", "--table", "connections", "--item", item)["Records"]
+    assert record["dynamodb"]["Keys"] == {"connection_id": {"S": "c"}}
+    assert record["dynamodb"]["NewImage"]["user_id"] == {"S": "u"}
+    assert "table/jobplane-local-connections/stream/" in record["eventSourceARN"]
+
+
+# Fresh, or the same.
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_seed_makes_it_the_same(source: str) -> None:
+    """Two events of one seed are equal; two without have nothing but the constants in common."""
+    assert event(source, "--seed", "7") == event(source, "--seed", "7")
+    assert event(source, "--seed", "7") != event(source, "--seed", "8")
+    assert event(source) != event(source)
+
+
+def test_times_are_now() -> None:
+    """Without a seed the event is of this moment."""
+    before = Fresh().milliseconds
+    sent = event("websocket-default")["requestContext"]["requestTimeEpoch"]
+    assert before <= sent <= Fresh().milliseconds
+
+
+# Overrides.
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("a.b=x", ("a", "b"), "x"),
+        ("a.b=7", ("a", "b"), 7),
+        ("a.b=null", ("a", "b"), None),
+        ('a.b={"c": [1]}', ("a", "b"), {"c": [1]}),
+        ("a.b=", ("a", "b"), ""),
+        ("a.b=x=y", ("a", "b"), "x=y"),
+        ("list[1].d=2", ("list", 1, "d"), 2),
+        ('a["x.y"]=2', ("a", "x.y"), 2),
+    ],
+)
+def test_an_override(text: str, path: tuple[str | int, ...], value: Any) -> None:
+    """Values are JSON where they are that; a path leads through objects and lists."""
+    found: Any = override({"a": {"b": 1, "x.y": 1}, "list": [{}, {"d": 1}]}, text)
+    for step in path:
+        found = found[step]
+    assert found == value
+
+
+def test_an_override_leads_into_a_text() -> None:
+    """A body that is JSON is changed inside, and what is derived from it follows."""
+    (record,) = event("sqs", "--set", "Records[0].body.execution=2")["Records"]
+    assert json.loads(record["body"])["execution"] == 2
+    assert record["md5OfBody"] == hashlib.md5(record["body"].encode()).hexdigest()  # noqa: S324
+
+
+@pytest.mark.parametrize(
+    "text", ["a.c=1", "list[2]=1", "a.b.c=1", "text.c=1", "a", "=1", "a[x]=1", "b.c=1"]
+)
+def test_an_unknown_path_is_refused(text: str) -> None:
+    """A misspelled field is told, not added."""
+    with pytest.raises(OverrideError):
+        override({"a": {"b": 1}, "list": [1, 2], "text": "none"}, text)
+
+
+def test_add_makes_what_is_not_there() -> None:
+    """Fields, and one more entry of a list."""
+    made = override({"a": {}, "list": [1]}, "a.b.c=1", add=True)
+    assert override(made, "list[1]=2", add=True) == {"a": {"b": {"c": 1}}, "list": [1, 2]}
+
+
+# The command.
+
+
+def test_the_sources_are_listed() -> None:
+    """A line each, with what it is."""
+    listed = [re.split(r"\s{1,}", line, maxsplit=1) for line in run("--list").stdout.splitlines()]
+    assert [name for name, _ in listed] == list(SOURCES)
+    assert list(json.loads(run("--list", "--json").stdout)) == list(SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "which source? there are"),
+        (("kafka",), "no source 'kafka'; there are"),
+        (("sqs", "--change", "remove"), "are for dynamodb-stream"),
+        (("sqs", "--for", "processor"), "--for is for schedule"),
+        (("schedule", "--for", "connect"), "has no schedule with an input"),
+        (("schedule", "--for", "unknown"), "no function 'unknown'"),
+        (("sqs", "--set", "Records[0].bodi=1"), "there is no 'bodi'"),
+        (("dynamodb-stream", "--table", "connections"), "needs an --item"),
+        (("dynamodb-stream", "--table", "nothing", "--item", "{}"), "no table or no key"),
+        (("dynamodb-stream", "--item", "{}"), "no table or no key"),
+        (("dynamodb-stream", "--item", "[]"), "no JSON object"),
+        (("dynamodb-stream", "--item", "x"), "--item is no JSON"),
+    ],
+)
+def test_called_wrongly(arguments: tuple[str, ...], said: str) -> None:
+    """Exit code 2, and what is wrong."""
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert said.replace("? there", "?; there") in done.output
