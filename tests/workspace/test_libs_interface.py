@@ -71,3 +71,46 @@ def test_nothing_is_taken_back(lib: str) -> None:
         assert interfaces.breakages(lib) == [], interfaces.ADVICE
     else:
         assert recorded.version == project(lib)["version"], interfaces.ADVICE
+
+
+@pytest.mark.parametrize(
+    ("present", "once", "fault"),
+    [
+        (
+            "def target_of(",
+            "def aim(url: str) -> Target: ...\ndef target_of(",
+            "aim: Public object",
+        ),
+        (
+            "def url_at(self, address: str)",
+            "def url_at(self, address: str, port: int)",
+            "url_at: Par",
+        ),
+        ("body: bytes, secrets", "secrets", "deliver: Parameter was added as required"),
+        ("class TargetRefusedError(ValueError)", "class TargetRefusedError(OSError)", "Base class"),
+    ],
+)
+def test_what_is_taken_back_is_found(
+    present: str, once: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that was there, an argument that was taken, one that was not asked for, a base."""
+    now = interfaces.stubs("webhooks")["jobplane_webhooks"]
+    assert present in now
+    then = interfaces.Record("0.1.0", {"jobplane_webhooks": now.replace(present, once)})
+    monkeypatch.setattr(interfaces, "recorded", lambda lib: then)
+    assert fault in "\n".join(interfaces.breakages("webhooks"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "compatible"),
+    [
+        ("0.1.0", "0.1.4", True),
+        ("0.1.0", "0.2.0", False),
+        ("1.1.0", "1.2.0", True),
+        ("1.9.0", "2.0.0", False),
+        ("0.1.1", "0.1.0", False),
+    ],
+)
+def test_versions_promise(old: str, new: str, compatible: bool) -> None:
+    """The same major version, or the same minor one below 1.0; never an older one."""
+    assert interfaces.is_compatible(old, new) is compatible
