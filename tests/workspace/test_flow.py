@@ -1,12 +1,12 @@
 """The job flow agrees with the functions that it calls: names and errors."""
 
-import ast
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
 
+from jobplane.rules import Tree, check
+from jobplane.rules._steps import logical_id
 from jobplane.workspace import Workspace
 
 WORKSPACE = Workspace.here()
@@ -16,9 +16,6 @@ FLOW: dict[str, Any] = yaml.safe_load(
 STACK: dict[str, Any] = yaml.safe_load(
     (WORKSPACE.root / "resources" / "job-flow.yml").read_text("utf-8")
 )["Resources"]
-# What a worker reports; JobWorker of jobplane_client uses this very name.
-WORKER_ERRORS = {"PREEMPTED"}
-PLATFORM_ERROR = re.compile(r"(States|Lambda|S3|Sqs)\.\w+|ClientError|ThrottlingException")
 
 
 def all_states(machine: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -33,11 +30,6 @@ def called(state: dict[str, Any]) -> str | None:
     """The substitution that names the function of a state."""
     name = state.get("Arguments", {}).get("FunctionName") if "Arguments" in state else None
     return name.removeprefix("${").removesuffix("}") if name else None
-
-
-def logical_id(function: str) -> str:
-    """The framework's logical id of a function."""
-    return function[0].upper() + function[1:].replace("-", "Dash") + "LambdaFunction"
 
 
 def test_every_called_function_exists() -> None:
@@ -68,30 +60,9 @@ def test_the_flow_may_invoke_what_it_calls() -> None:
     ]
 
 
-def raised_by(function: str) -> set[str]:
-    """Exception classes that a function's own code raises, in its file or in the keys."""
-    (found,) = WORKSPACE.select((function,))
-    files = [found.source, *(WORKSPACE.root / "libs" / "keys" / "src").rglob("*.py")]
-    names = set()
-    for file in files:
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-                names.add(ast.unparse(node.exc.func))
-    return names
-
-
 def test_caught_errors_are_raised() -> None:
     """A Catch names the platform's errors, a worker's, or one that the called function raises."""
-    substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
-    functions = {logical_id(function.name): function.name for function in WORKSPACE.functions()}
-    for name, state in all_states(FLOW):
-        caught = {error for catch in state.get("Catch", []) for error in catch["ErrorEquals"]}
-        own = {error for error in caught if not PLATFORM_ERROR.fullmatch(error)}
-        substitution = called(state)
-        known = WORKER_ERRORS
-        if substitution:
-            known = raised_by(functions[substitutions[substitution]["Fn::GetAtt"][0]])
-        assert own <= known, (name, own - known)
+    assert check(Tree(WORKSPACE), ["errors"]) == []
 
 
 def test_states_that_are_named_exist_and_are_reached() -> None:

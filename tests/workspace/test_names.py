@@ -1,7 +1,6 @@
-"""The naming rules: one word for a function wherever it is named."""
+"""Configuration that every function has; `jobplane check` holds the names."""
 
 import re
-import tomllib
 
 import pytest
 
@@ -9,25 +8,7 @@ from jobplane.template import Template
 from jobplane.workspace import Function, Workspace, read_yaml
 
 WORKSPACE = Workspace.here()
-FOLDERS = sorted(path.parent for path in WORKSPACE.root.glob("functions/*/pyproject.toml"))
 FUNCTIONS = WORKSPACE.functions()
-FORBIDDEN = {"handler", "main", "app", "utils", "helpers", "common"}
-
-
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
-def test_folder_member_and_module_have_one_name(function: Function) -> None:
-    """functions/<name> is the member jobplane-<name> with the module of the same words."""
-    project = tomllib.loads((function.directory / "pyproject.toml").read_text())["project"]
-    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", function.name)
-    assert project["name"] == function.member
-    assert [path.name for path in function.directory.glob("*.py")] == [function.source.name]
-    assert function.module not in FORBIDDEN
-    assert "def handler(event" in function.source.read_text()
-
-
-def test_every_member_is_a_function() -> None:
-    """A folder of functions/ has a pyproject.toml, a function.yml and its module."""
-    assert [folder.name for folder in FOLDERS] == [function.name for function in FUNCTIONS]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)

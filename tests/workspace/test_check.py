@@ -1,0 +1,439 @@
+"""`jobplane check`: the tree is clean, and every rule sees the fault that it is there for."""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from workspace.copies import Built, Copy, copy_workspace
+
+from jobplane.rules import Finding, Tree, check, rule_names
+from jobplane.workspace import Workspace
+
+WORKSPACE = Workspace.here()
+
+type Plant = Callable[[Path], object]
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy that nobody changes, with what the framework reads of scripts/."""
+    root = tmp_path_factory.mktemp("pristine") / "tree"
+    copy_workspace(root)
+    add_framework(root)
+    return root
+
+
+def add_framework(root: Path) -> None:
+    shutil.copytree(WORKSPACE.root / "scripts" / "serverless", root / "scripts" / "serverless")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy2(WORKSPACE.root / name, root)
+    (root / "node_modules").symlink_to(WORKSPACE.root / "node_modules")
+
+
+@pytest.fixture
+def root(pristine: Path, tmp_path: Path) -> Path:
+    """A copy that the test may change."""
+    target = tmp_path / "tree"
+    shutil.copytree(pristine, target, symlinks=True)
+    return target
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path} has changed: {old!r}"
+    path.write_text(text.replace(old, new, 1))
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def edited(path: str, old: str, new: str) -> Plant:
+    return lambda root: edit(root / path, old, new)
+
+
+def appended(path: str, text: str) -> Plant:
+    return lambda root: append(root / path, text)
+
+
+def written(path: str, text: str = '"""A file."""\n') -> Plant:
+    def plant(root: Path) -> None:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+
+    return plant
+
+
+def folder_renamed(root: Path) -> None:
+    (root / CLAIM).rename(root / "functions" / "claim_job")
+    (root / "functions" / "claim_job" / "claim.py").rename(
+        root / "functions" / "claim_job" / "claim_job.py"
+    )
+
+
+def lines(root: Path, rule: str, *functions: str) -> list[str]:
+    tree = Tree(Workspace(root), functions)
+    return [finding.as_line(tree) for finding in check(tree, [rule])]
+
+
+CLAIM, STATUS = "functions/claim", "functions/status"
+STEP = "functions/send-interrupt/send_interrupt.py"
+
+# The rule, the function that is checked (none: the whole tree), the fault, what is said of it.
+FAULTS: list[tuple[str, str, str, Plant, str]] = [
+    # names
+    ("names", "", "a-folder-with-underscores",
+     folder_renamed, "claim_job' is not kebab-case"),
+    ("names", "claim", "a-member-with-another-name",
+     edited(f"{CLAIM}/pyproject.toml", 'name = "jobplane-claim"', 'name = "claims"'),
+     f"{CLAIM}/pyproject.toml:2: names: the member of this folder is jobplane-claim"),
+    ("names", "", "a-module-that-says-nothing",
+     written("libs/keys/src/jobplane_keys/_utils.py"),
+     "libs/keys/src/jobplane_keys/_utils.py:1: names: _utils.py says nothing"),
+    ("names", "claim", "a-second-file",
+     written(f"{CLAIM}/leases.py"), f"{CLAIM}/leases.py:1: names: a function is one file"),
+    ("names", "claim", "a-helper-after-the-handler",
+     appended(f"{CLAIM}/claim.py", "\n\ndef late() -> None:\n    return None\n"),
+     "names: `handler` is not last"),
+    ("names", "status", "a-docstring-without-result",
+     edited(f"{STATUS}/status.py", "Result: a proxy", "A proxy"), "names no result"),
+    ("names", "send-interrupt", "a-step-without-errors",
+     edited(STEP, "Errors: ValidationError;", "ValidationError;"), "names no errors"),
+    ("names", "claim", "a-handler-by-hand",
+     appended(f"{CLAIM}/function.yml", "handler: claim.handler\n"), "handler follows from"),
+    ("names", "claim", "no-memory-size",
+     edited(f"{CLAIM}/function.yml", "memorySize: 256\n", ""), "memorySize is missing"),
+    ("names", "", "no-configuration",
+     lambda root: (root / CLAIM / "function.yml").unlink(), "the folder has no function.yml"),
+    ("names", "", "a-verb-with-a-hyphen",
+     written("scripts/jobplane/verbs/tear-down.py"), "tear-down.py is not snake_case"),
+    # handlers
+    ("handlers", "claim", "a-handler-that-is-gone",
+     edited(f"{CLAIM}/claim.py", "def handler(", "def handle("),
+     f"{CLAIM}/claim.py:1: handlers: the deployed handler is claim.handler"),
+    ("handlers", "claim", "a-handler-of-one-parameter",
+     edited(f"{CLAIM}/claim.py", "def handler(event: dict[str, Any], context: Any)",
+            "def handler(event: dict[str, Any])"), "handler takes (event)"),
+    ("handlers", "status", "another-handler-is-deployed",
+     edited("scripts/serverless/functions.js", "}.handler`", "}.main`"),
+     "the deployed handler is status.main"),
+    ("handlers", "claim", "another-artifact-is-deployed",
+     edited("scripts/serverless/functions.js", "`dist/${name}.zip`", "`dist/all.zip`"),
+     "deployed from dist/all.zip"),
+    # environment
+    ("environment", "claim", "required-and-undeclared",
+     edited(f"{CLAIM}/claim.py", "\nMAX_TEXT", '\nOTHER = os.environ["OTHER_TABLE"]\nMAX_TEXT'),
+     "environment: OTHER_TABLE is not declared, so the function can't start"),
+    ("environment", "claim", "optional-and-undeclared",
+     edited(f"{CLAIM}/claim.py", "\nMAX_TEXT", '\nMODE = os.environ.get("MODE", "x")\nMAX_TEXT'),
+     "MODE is not declared, so the default always holds"),
+    ("environment", "claim", "read-by-getenv",
+     edited(f"{CLAIM}/claim.py", "\nMAX_TEXT", '\nMODE = os.getenv("MODE")\nMAX_TEXT'),
+     "MODE is not declared"),
+    ("environment", "claim", "required-by-a-lib",
+     edited("libs/telemetry/src/jobplane_telemetry/_telemetry.py",
+            'os.environ.get("STAGE", "local")', 'os.environ["STAGE_NAME"]'),
+     "STAGE_NAME is not declared, so the function can't start: add it to function.yml of claim"),
+    ("environment", "status", "required-of-a-lib-by-a-parameter",
+     edited("libs/webhooks/src/jobplane_webhooks/_targets.py",
+            'environment.get("WEBHOOK_HOSTS", "")', 'environment["HOOK_HOSTS"]'),
+     "HOOK_HOSTS is not declared"),
+    ("environment", "claim", "declared-and-unread",
+     edited(f"{CLAIM}/function.yml", "environment:\n", "environment:\n  COLOUR: red\n"),
+     f"{CLAIM}/function.yml:5: environment: COLOUR is declared and neither claim nor its libs"),
+    ("environment", "claim", "declared-twice",
+     edited(f"{CLAIM}/function.yml", "environment:\n", "environment:\n  STAGE: x\n"),
+     "STAGE is declared in serverless.yml"),
+    ("environment", "claim", "declared-though-lambda-sets-it",
+     edited(f"{CLAIM}/function.yml", "environment:\n", "environment:\n  AWS_REGION: x\n"),
+     "AWS_REGION is set by Lambda"),
+    ("environment", "", "declared-for-all-and-unread",
+     edited("serverless.yml", "  environment:\n", "  environment:\n    COLOUR: red\n"),
+     "environment: COLOUR is declared for all functions"),
+    ("environment", "claim", "a-computed-name",
+     edited(f"{CLAIM}/claim.py", "\ndef optional_text(",
+            "\ndef setting(name: str) -> str:\n    return os.environ[name.upper()]\n\n\n"
+            "def optional_text("), "setting reads a variable whose name is computed"),
+    # imports
+    ("imports", "claim", "undeclared",
+     edited(f"{CLAIM}/claim.py", "import time\n", "import time\n\nimport httpx\n"),
+     "httpx is imported and httpx is not declared"),
+    ("imports", "claim", "undeclared-though-it-is-there",
+     edited(f"{CLAIM}/claim.py", "import time\n", "import time\n\nimport urllib3\n"),
+     "urllib3 is there only through another dependency"),
+    ("imports", "claim", "unknown",
+     edited(f"{CLAIM}/claim.py", "import time\n", "import time\n\nimport no_such_module\n"),
+     "no locked distribution has it"),
+    ("imports", "claim", "lazily-undeclared",
+     edited(f"{CLAIM}/claim.py", "    operation =", "    import httpx\n    operation ="),
+     "httpx is not declared"),
+    ("imports", "claim", "unused",
+     edited(f"{CLAIM}/pyproject.toml", '"jobplane-keys",', '"jobplane-keys",\n    "httpx>=0.28",'),
+     f"{CLAIM}/pyproject.toml:9: imports: httpx is declared and never imported"),
+    ("imports", "claim", "an-extra-is-needed",
+     edited(f"{CLAIM}/pyproject.toml", "telemetry[xray]", "telemetry"),
+     "declare jobplane-telemetry[xray]"),
+    ("imports", "processor", "an-extra-is-not-needed",
+     edited("functions/processor/pyproject.toml", "jobplane-robots", "jobplane-robots[image]"),
+     "jobplane-robots[image] is declared and jobplane-robots needs no such extra here"),
+    ("imports", "claim", "an-extra-that-is-not-there",
+     edited(f"{CLAIM}/pyproject.toml", "telemetry[xray]", "telemetry[xray,otel]"),
+     "jobplane-telemetry has no such extra"),
+    ("imports", "", "undeclared-in-a-lib",
+     edited("libs/keys/src/jobplane_keys/_clock.py", '"""\n', '"""\n\nimport httpx\n'),
+     "libs/keys/src/jobplane_keys/_clock.py"),
+    ("imports", "", "an-unused-extra-of-a-lib",
+     edited("libs/tokens/pyproject.toml", '["cryptography', '["httpx", "cryptography'),
+     "httpx of the extra 'asymmetric' is never imported"),
+    # permissions
+    ("permissions", "claim", "used-and-not-granted",
+     edited(f"{CLAIM}/function.yml", "dynamodb:UpdateItem", "dynamodb:GetItem"),
+     "permissions: update_item needs dynamodb:UpdateItem: add it to iamRoleStatements of claim"),
+    ("permissions", "claim", "granted-and-not-used",
+     edited(f"{CLAIM}/function.yml", "dynamodb:UpdateItem",
+            "[dynamodb:UpdateItem, dynamodb:Scan]"),
+     f"{CLAIM}/function.yml:8: permissions: dynamodb:Scan is granted and never used"),
+    ("permissions", "claim", "a-wildcard",
+     edited(f"{CLAIM}/function.yml", "dynamodb:UpdateItem", "dynamodb:*"),
+     "dynamodb:* is a wildcard"),
+    ("permissions", "claim", "a-denied-list",
+     edited(f"{CLAIM}/function.yml", "Action: dynamodb:UpdateItem", "NotAction: dynamodb:Scan"),
+     "NotAction grants what nobody listed"),
+    ("permissions", "disconnect", "used-by-a-lib",
+     edited("libs/sockets/src/jobplane_sockets/_subscriptions.py", "dynamodb.delete_item(**row)",
+            "dynamodb.put_item(**row)"),
+     "_subscriptions.py:86: permissions: put_item needs dynamodb:PutItem"),
+    ("permissions", "status", "needed-by-an-event",
+     edited(f"{STATUS}/function.yml", "sqs:ReceiveMessage, ", ""),
+     "Lambda needs sqs:ReceiveMessage for this function's events"),
+    ("permissions", "claim", "an-operation-that-is-none",
+     edited(f"{CLAIM}/claim.py", "updated = dynamodb.update_item(",
+            "updated = dynamodb.upsert_item("), "dynamodb has no 'upsert_item'"),
+    # errors
+    ("errors", "send-interrupt", "an-error-that-is-never-raised",
+     edited("resources/job-flow.asl.yml", "[InterruptQueueMissingError]", "[QueueGoneError]"),
+     "SendInterrupt handles QueueGoneError, which send-interrupt never raises"),
+    ("errors", "send-interrupt", "an-error-that-was-renamed",
+     lambda root: (root / STEP).write_text(
+         (root / STEP).read_text().replace("InterruptQueueMissingError", "QueueMissingError")),
+     "SendInterrupt handles InterruptQueueMissingError"),
+    ("errors", "", "an-error-that-no-worker-reports",
+     edited("libs/client/src/jobplane_client/_runs.py", 'PREEMPTED = "PREEMPTED"',
+            'PREEMPTED = "STOPPED"'), "handles PREEMPTED, which nothing raises"),
+    # excuses
+    ("permissions", "processor", "an-excuse-without-a-reason",
+     edited("functions/processor/pyproject.toml",
+            '"With it, S3 says 404 of a missing upload instead of 403."', '" "'),
+     "the excuse of 's3:ListBucket' needs a reason"),
+    ("permissions", "claim", "an-excuse-that-is-not-needed",
+     appended(f"{CLAIM}/pyproject.toml",
+              '\n[tool.jobplane.check.permissions]\n"sns:Publish" = "Once."\n'),
+     f"{CLAIM}/pyproject.toml:16: excuses: 'sns:Publish' is excused from permissions and needs no"),
+    ("permissions", "claim", "an-excuse-from-no-rule",
+     appended(f"{CLAIM}/pyproject.toml", '\n[tool.jobplane.check.permission]\nx = "Once."\n'),
+     "there is no rule 'permission'"),
+]  # fmt: skip
+
+
+def test_the_tree_is_clean() -> None:
+    """Nothing is found in the repository, by any rule."""
+    tree = Tree(WORKSPACE)
+    assert [finding.as_line(tree) for finding in check(tree, rule_names())] == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "function", "plant", "expected"),
+    [
+        pytest.param(rule, function, plant, said, id=f"{rule}-{name}")
+        for rule, function, name, plant, said in FAULTS
+    ],
+)
+def test_a_planted_fault_is_seen(
+    root: Path, rule: str, function: str, plant: Plant, expected: str
+) -> None:
+    """The rule says where it is and what is wrong; that the tree is clean without it is above."""
+    plant(root)
+    found = lines(root, rule, *filter(None, [function]))
+    assert any(expected in line for line in found), found
+
+
+def test_a_finding_can_be_excused(root: Path) -> None:
+    """An entry with a reason in the member's pyproject.toml silences one subject of one rule."""
+    edit(root / CLAIM / "function.yml", "dynamodb:UpdateItem", "[dynamodb:UpdateItem, sns:Publish]")
+    (line,) = lines(root, "permissions", "claim")
+    assert "sns:Publish" in line
+    reason = '\n[tool.jobplane.check.permissions]\n"sns:Publish" = "Told by hand."\n'
+    append(root / CLAIM / "pyproject.toml", reason)
+    assert lines(root, "permissions", "claim") == []
+
+
+def test_only_the_named_functions_are_checked(root: Path) -> None:
+    """A fault of another function is not told."""
+    edit(root / CLAIM / "function.yml", "dynamodb:UpdateItem", "dynamodb:GetItem")
+    assert lines(root, "permissions", "connect") == []
+    assert len(lines(root, "permissions", "claim")) == 2
+
+
+def test_every_rule_has_a_fault() -> None:
+    """No rule is without a test that shows it a fault."""
+    shown = {rule for rule, *_ in FAULTS} | {"artifacts", "budgets"}
+    assert shown == set(rule_names())
+
+
+# Artifacts: a zip that was tampered with, since a build makes no such faults.
+
+
+def tampered(built: Built, tmp_path: Path, **changes: str | None) -> list[Finding]:
+    """What is found in the artifact of connect with entries added, or taken away by prefix."""
+    workspace, artifacts = built
+    target = tmp_path / "dist" / "connect.zip"
+    target.parent.mkdir()
+    entries = {name.replace("__", "/"): text for name, text in changes.items()}
+    with (
+        zipfile.ZipFile(workspace.root / artifacts["connect"].zip) as source,
+        zipfile.ZipFile(target, "w") as copy,
+    ):
+        for name in source.namelist():
+            if not any(text is None and name.startswith(f"{e}/") for e, text in entries.items()):
+                copy.writestr(name, source.read(name))
+        for name, text in entries.items():
+            if text is not None:
+                copy.writestr(f"{name}.py", text)
+    changed = workspace_with(artifacts["connect"].zip, target, workspace, tmp_path)
+    tree = Tree(changed, ("connect",))
+    tree.__dict__["artifacts"] = artifacts
+    return check(tree, ["artifacts"])
+
+
+def workspace_with(name: str, archive: Path, workspace: Workspace, tmp_path: Path) -> Workspace:
+    root = tmp_path / "tree"
+    shutil.copytree(
+        workspace.root, root, symlinks=True, ignore=shutil.ignore_patterns("dist", ".jobplane")
+    )
+    (root / name).parent.mkdir(exist_ok=True)
+    shutil.copy2(archive, root / name)
+    return Workspace(root)
+
+
+def test_an_artifact_as_built_has_no_fault(built: Built, tmp_path: Path) -> None:
+    """All that is imported is there, and all that is there is imported."""
+    assert tampered(built, tmp_path) == []
+
+
+def test_an_artifact_without_an_imported_lib(built: Built, tmp_path: Path) -> None:
+    """What the function imports and the zip doesn't hold is told where it is imported."""
+    found = tampered(built, tmp_path, jobplane_tokens=None)
+    assert any("no jobplane_tokens" in finding.message for finding in found)
+    assert any(finding.path.name == "connect.py" for finding in found)
+
+
+def test_an_artifact_without_a_dependency_of_a_lib(built: Built, tmp_path: Path) -> None:
+    """The imports of carried libs count as well."""
+    found = tampered(built, tmp_path, jwt=None)
+    assert any(finding.path.name == "_verify.py" for finding in found), found
+
+
+def test_an_artifact_with_a_stranger(built: Built, tmp_path: Path) -> None:
+    """A distribution outside the locked closure is told."""
+    (found,) = tampered(built, tmp_path, yaml__inner="")
+    assert "the zip holds yaml, which no locked dependency of connect brings" in found.message
+
+
+def test_an_artifact_with_what_nothing_imports(built: Built, tmp_path: Path) -> None:
+    """A distribution of the closure that no import leads to is told."""
+    workspace, _ = built
+    edited_source = workspace.root / "functions" / "connect" / "connect.py"
+    assert "jobplane_sockets" not in edited_source.read_text()
+    found = tampered(built, tmp_path, jobplane_sockets__inner="")
+    assert any("the zip holds jobplane_sockets" in finding.message for finding in found)
+
+
+# Budgets.
+
+
+def budgeted(copied: Copy, target: Path, budget: str) -> Workspace:
+    workspace = copied(target)
+    path = workspace.root / "pyproject.toml"
+    append(path, f"\n[tool.jobplane.budgets.claim]\n{budget}\n")
+    return workspace
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"),
+    [
+        ("megabytes = 0.1", "the zip has"),
+        ("modules = 10", "claim loads"),
+        ('never = ["botocore"]', "importing the handler loads botocore"),
+        ("seconds = 1", "a budget has megabytes, modules, never, and no seconds"),
+    ],
+)
+def test_a_budget_is_kept(copied: Copy, tmp_path: Path, budget: str, expected: str) -> None:
+    """Megabytes, modules and what is never loaded are bounded by function."""
+    workspace = budgeted(copied, tmp_path, budget)
+    found = lines(workspace.root, "budgets", "claim")
+    assert any(expected in line for line in found), found
+
+
+def test_an_artifact_that_can_not_be_imported(copied: Copy, tmp_path: Path) -> None:
+    """A handler that fails at import is told with its reason."""
+    workspace = copied(tmp_path)
+    source = workspace.root / CLAIM / "claim.py"
+    edit(source, "\nMAX_TEXT", '\nOTHER = os.environ["OTHER_TABLE"]\nMAX_TEXT')
+    (line,) = lines(workspace.root, "budgets", "claim")
+    assert "can't be imported: KeyError: 'OTHER_TABLE'" in line
+
+
+# The command.
+
+
+def jobplane(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "jobplane", *arguments],
+        cwd=WORKSPACE.root,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_the_rules_are_listed() -> None:
+    """A line each, from the rule's own docstring."""
+    done = jobplane("check", "--rules")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == rule_names()
+
+
+def test_findings_are_json() -> None:
+    """`--json` prints a list, which is empty for what is clean."""
+    done = jobplane("check", "claim", "--rule", "permissions", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, [])
+
+
+def test_findings_are_exit_code_1(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    """One line a finding, and exit code 1."""
+    from click.testing import CliRunner
+
+    from jobplane.verbs.check import command
+
+    edit(root / CLAIM / "function.yml", "dynamodb:UpdateItem", "dynamodb:*")
+    monkeypatch.setattr(Workspace, "here", lambda: Workspace(root))
+    done = CliRunner().invoke(command, ["claim", "--rule", "permissions"])
+    assert done.exit_code == 1
+    assert len(done.stdout.splitlines()) == 2
+    done = CliRunner().invoke(command, ["claim", "--rule", "permissions", "--json"])
+    (first, _) = json.loads(done.stdout)
+    assert set(first) == {"path", "line", "rule", "subject", "message"}
+
+
+@pytest.mark.parametrize("arguments", [("check", "unknown"), ("check", "--rule", "unknown")])
+def test_called_wrongly(arguments: tuple[str, ...]) -> None:
+    """An unknown function or rule is exit code 2, and what there is instead is said."""
+    done = jobplane(*arguments)
+    assert done.returncode == 2
+    assert "there are: " in done.stderr
