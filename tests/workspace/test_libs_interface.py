@@ -87,7 +87,7 @@ def test_nothing_is_taken_back(lib: str) -> None:
             "url_at: Par",
         ),
         ("body: bytes, secrets", "secrets", "deliver: Parameter was added as required"),
-        ("class TargetRefusedError(ValueError)", "class TargetRefusedError(OSError)", "Base class"),
+        ("TargetRefusedError(ValueError)", "TargetRefusedError(ValueError, OSError)", "Base class"),
     ],
 )
 def test_what_is_taken_back_is_found(
