@@ -6,6 +6,8 @@ Result: `{statusCode, body}`, the body a JSON text; for the stream nothing.
 Errors: 400 with every problem, 404, 409, 422 and 207 for a batch, 500. A scheduled run raises
 instead, and so does a batch of the stream.
 Reads and mends `files`, counts in `metrics`, reads the pipeline's buckets.
+
+After what all share, each operation stands alone: its request, its helpers, itself.
 """
 
 import base64
@@ -16,13 +18,17 @@ import math
 import os
 import random
 import re
+import threading
 import time
 import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date
+from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote_plus
 
@@ -36,7 +42,8 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 
 from jobplane_keys import from_item, iso_time, to_item, to_value
@@ -46,11 +53,14 @@ from jobplane_keys.tracking import (
     DEFAULT_STATUS_SHARDS,
     FILE_SUFFIX,
     LOCK_INDEX,
+    MANIFEST_PREFIX,
+    MANIFEST_STATUSES,
     STATUS_INDEX,
     FileStatus,
     RowKind,
     in_same_shard,
     manifest_row_key,
+    may_become,
     read_status,
     read_time,
     row_kind,
@@ -74,230 +84,48 @@ NUM_STATUS_SHARDS = int(os.environ.get("NUM_STATUS_SHARDS", DEFAULT_STATUS_SHARD
 ABANDONED_CLAIM_MINUTES = float(os.environ.get("ABANDONED_CLAIM_MINUTES", "15"))
 MAX_RESETS = int(os.environ.get("MAX_RESETS", "3"))
 
-SCHEDULE_SOURCE = "jobplane.schedule"
 DEFAULT_OPERATION = "get_file_state"
-MAX_ANSWER_BYTES = 5_500_000  # Lambda answers at most 6 MB
-RESERVED_SECONDS = 5.0  # of the remaining time, to end a page and answer
+SCHEDULE_SOURCE = "jobplane.schedule"
+HOUR, DAY = 3600, 86400
 PAGE_ROWS = 1000
-MAX_DEPTH = 31  # of DynamoDB, below an attribute
-MAX_MANIFEST_BYTES = 8 * 1024 * 1024
+# Lambda answers at most 6 MB, and one more row of 400 KB may be seven times that as JSON in JSON.
+FULL_BYTES = 3_000_000
+# Of the time there is; the rest is for the calls that are under way, and the answer.
+USABLE_TIME = 0.9
+READ_ATTEMPTS = 8
 PARALLEL_READS = 8
-HOUR, DAY = 3600.0, 86400.0
-SIZE_TOLERANCE_MB = 0.01
-MEGABYTE = 1024 * 1024
-
-COUNTER_SHARDS = 10
-COUNTED_TTL_SECONDS = 2 * 24 * 3600  # a stream keeps its records for one day
-COUNTED_PER_TRANSACTION = 90  # and one counter: DynamoDB allows 100
-CONFLICT_ATTEMPTS = 8
-SETTLE_SECONDS = 2.0
+MAX_MANIFEST_BYTES = 8 * 1024 * 1024
+MAX_KNOWN_URIS = 500_000
 
 IN_FLIGHT = (FileStatus.PENDING, FileStatus.MANIFESTED, FileStatus.PROCESSING)
-ALLOWED = {
-    FileStatus.PENDING: {FileStatus.MANIFESTED},
-    FileStatus.MANIFESTED: {FileStatus.PROCESSING},
-    FileStatus.PROCESSING: {FileStatus.COMPLETED, FileStatus.FAILED},
-    FileStatus.FAILED: {FileStatus.PENDING},
-}
-PROTECTED = frozenset(
-    {
-        "date_prefix", "file_key", "status", "ttl", "created_at", "updated_at", "previous_status",
-        "last_changed_by", "last_changed_reason", "last_reset_time", "reset_count",
-    }
-)  # fmt: skip
-# Each time a row may carry, and what happened then.
-EVENTS = {
-    "created_at": ("uploaded", FileStatus.PENDING),
-    "upload_time": ("uploaded", FileStatus.PENDING),
-    "manifest_time": ("manifested", FileStatus.MANIFESTED),
-    "processing_start_time": ("processing_started", FileStatus.PROCESSING),
-    "completed_time": ("completed", FileStatus.COMPLETED),
-    "failed_time": ("failed", FileStatus.FAILED),
-}
-TIMES = (*EVENTS, "updated_at", "last_reset_time")
-# The times that tell since when a file has been where it is, the best first.
+# Besides updated_at, which comes first, the times that tell since when a file has been there.
 SINCE = {
-    FileStatus.PENDING: ("updated_at", "created_at", "upload_time"),
-    FileStatus.MANIFESTED: ("updated_at", "manifest_time", "created_at", "upload_time"),
-    FileStatus.PROCESSING: (
-        "updated_at", "processing_start_time", "manifest_time", "created_at", "upload_time",
-    ),
-    FileStatus.FAILED: ("failed_time", "updated_at", "created_at", "upload_time"),
-}  # fmt: skip
-STUCK_KINDS = {
-    FileStatus.PENDING: "stuck_pending",
-    FileStatus.MANIFESTED: "stuck_manifested",
-    FileStatus.PROCESSING: "stuck_in_processing",
+    FileStatus.PENDING: ("created_at", "upload_time"),
+    FileStatus.MANIFESTED: ("manifest_time", "created_at", "upload_time"),
+    FileStatus.PROCESSING: ("processing_start_time", "manifest_time", "created_at", "upload_time"),
+    FileStatus.COMPLETED: ("completed_time", "created_at", "upload_time"),
+    FileStatus.FAILED: ("failed_time", "created_at", "upload_time"),
 }
-ORPHAN_KINDS = (
-    "stuck_in_processing", "missing_manifests", "missing_outputs", "stuck_pending",
-    "stuck_manifested", "expired_manifests", "abandoned_claims", "not_in_manifest",
-    "lagging_files", "stale_locks", "unreadable_times",
+TIMES = (
+    "created_at", "upload_time", "manifest_time", "processing_start_time", "completed_time",
+    "failed_time", "updated_at", "last_reset_time",
 )  # fmt: skip
-ALWAYS_PRESENT = ORPHAN_KINDS[:3]
-UNDER_WAY = {"pending", "processing"}
 
 telemetry = Telemetry("state-manager")
 session = botocore.session.get_session()
 client_config = Config(
     connect_timeout=2,
-    read_timeout=10,
-    max_pool_connections=NUM_STATUS_SHARDS + 1,
-    retries={"mode": "standard", "total_max_attempts": 4},
+    read_timeout=5,
+    max_pool_connections=max(NUM_STATUS_SHARDS + 1, PARALLEL_READS),
+    retries={"mode": "standard", "total_max_attempts": 3},
 )
 dynamodb: Any = session.create_client("dynamodb", config=client_config)
 s3: Any = session.create_client("s3", config=client_config)
 
 type Item = dict[str, Any]
-type Key = dict[str, Any]
 type Body = dict[str, Any]
 type Position = dict[str, Any]
-type Problems = list[dict[str, str]]
-
-
-def _date(text: str) -> str:
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
-        raise ValueError("expected a date as YYYY-MM-DD")
-    date.fromisoformat(text)
-    return text
-
-
-def _encodable(text: str) -> str:
-    if len(text.encode("utf-8", "surrogatepass")) > 1024:
-        raise ValueError("is longer than 1024 bytes")
-    text.encode()
-    return text
-
-
-def _storable(fields: dict[str, Any]) -> dict[str, Any]:
-    if problems := list(field_problems(fields)):
-        raise ValueError("; ".join(problems))
-    return fields
-
-
-DatePrefix = Annotated[str, AfterValidator(_date)]
-FileKey = Annotated[str, StringConstraints(min_length=1), AfterValidator(_encodable)]
-Text = Annotated[str, StringConstraints(min_length=1), AfterValidator(_encodable)]
-Hours = Annotated[float, Field(gt=0, le=24 * 365 * 10, allow_inf_nan=False)]
-Limit = Annotated[int, Field(ge=1, le=1000)]
-AdditionalFields = Annotated[dict[str, Any], AfterValidator(_storable)]
-Status = Annotated[FileStatus, Field(strict=False)]
-
-
-class Request(BaseModel):
-    """Input from outside: no unknown keys, no silent conversions."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Paged(Request):
-    """An operation whose answer may come in parts."""
-
-    next_token: Annotated[str, StringConstraints(max_length=16384)] | None = None
-
-
-class GetFileState(Paged):
-    """One row, or the files of a date."""
-
-    date_prefix: DatePrefix
-    file_key: FileKey | None = None
-    limit: Limit = 100
-
-
-class DateRange(Request):
-    """Dates, both included; one side may be open."""
-
-    start: DatePrefix | None = None
-    end: DatePrefix | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "DateRange":
-        if self.start is None and self.end is None:
-            raise ValueError("start or end is required")
-        if self.start and self.end and self.start > self.end:
-            raise ValueError("start is after end")
-        return self
-
-
-class QueryByStatus(Paged):
-    """Files of a status, oldest date first."""
-
-    status: Status
-    limit: Limit = 100
-    date_range: DateRange | None = None
-
-
-class GetStats(Paged):
-    """Files by status: of all dates from the counters, `exact` or of one date by counting."""
-
-    date_prefix: DatePrefix | None = None
-    exact: bool = False
-
-
-class GetProcessingTimeline(Request):
-    """What happened to a file, and when."""
-
-    date_prefix: DatePrefix
-    file_key: FileKey
-
-
-class FindOrphans(Paged):
-    """Files that no one will end unless an operator does."""
-
-    max_processing_hours: Hours = 2
-
-
-class ResetStuckFiles(Paged):
-    """Back to pending with what is stuck; by default only a list of it."""
-
-    max_processing_hours: Hours = 2
-    statuses: Annotated[
-        list[Literal["processing", "manifested", "failed"]], Field(min_length=1, max_length=3)
-    ] = ["processing", "manifested"]
-    dry_run: bool = True
-    reason: Text | None = None
-
-
-class ValidateConsistency(Paged):
-    """A date's rows against what lies in the buckets."""
-
-    date_prefix: DatePrefix
-
-
-class FileChange(Request):
-    """A new status for one file; what is not a step of the pipeline needs `force` and `reason`."""
-
-    date_prefix: DatePrefix
-    file_key: FileKey
-    new_status: Status
-    additional_fields: AdditionalFields = {}
-    expected_status: Status | None = None
-    force: bool = False
-    reason: Text | None = None
-    changed_by: Annotated[Text, StringConstraints(max_length=128)] | None = None
-
-    @model_validator(mode="after")
-    def _reasoned(self) -> "FileChange":
-        if self.force and self.reason is None:
-            raise ValueError("reason is required with force")
-        return self
-
-
-class UpdateState(FileChange):
-    """The request of `update_state`."""
-
-
-class BatchUpdate(Request):
-    """Up to a hundred changes, each of another file."""
-
-    files: Annotated[list[FileChange], Field(min_length=1, max_length=100)]
-
-    @model_validator(mode="after")
-    def _each_once(self) -> "BatchUpdate":
-        seen = Counter(label(change.date_prefix, change.file_key) for change in self.files)
-        if twice := [name for name, times in seen.items() if times > 1]:
-            raise ValueError(f"files holds more than one change of {', '.join(twice)}")
-        return self
+type Dates = tuple[str | None, str | None]
 
 
 class RefusedError(Exception):
@@ -312,67 +140,180 @@ class RefusedError(Exception):
 class ScheduledRunError(Exception):
     """A scheduled run was refused; raised so that the function's Errors alarm sees it."""
 
-    def __init__(self, operation: str, status: int, error: str) -> None:
+    def __init__(self, operation: str, status: int, body: Body) -> None:
         self.operation, self.status = operation, status
-        super().__init__(f"{operation} answered {status}: {error}")
+        super().__init__(f"{operation} answered {status}: {body.get('error', body)}")
+
+
+def malformed(name: str, what: str) -> RefusedError:
+    problem = {"field": name, "message": f"{name}: {what}"}
+    return RefusedError(400, "1 problem", problems=[problem])
 
 
 @dataclass(slots=True)
 class Run:
-    """One invocation: its clock, how long it may take, what it has consumed."""
+    """One invocation: its clock, how long and how large it may become, what it has consumed."""
 
     now: float
     deadline: float
+    """By `time.monotonic()`."""
     request_id: str
     scheduled: bool = False
+    report: Body = field(default_factory=dict)
+    """What a scheduled run's line says beside the numbers of the answer."""
     read_units: float = 0.0
     write_units: float = 0.0
+    _answer_bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def is_over(self) -> bool:
+    @property
+    def author(self) -> str:
+        return f"state-manager {self.request_id}"
+
+    @property
+    def time_is_up(self) -> bool:
         return time.monotonic() >= self.deadline
 
+    @property
+    def is_over(self) -> bool:
+        """Whether to end here, and to say where to go on."""
+        return self._answer_bytes >= FULL_BYTES or self.time_is_up
+
+    def sized[T](self, part: T) -> T:
+        """A part of the answer, whose bytes are taken from the room that there is."""
+        self._answer_bytes += len(json.dumps(json.dumps(part))) + 1
+        return part
+
     def charge(self, answer: Mapping[str, Any], *, write: bool = False) -> None:
+        """Add up what DynamoDB says that a call has consumed."""
         consumed = answer.get("ConsumedCapacity") or []
         parts = consumed if isinstance(consumed, list) else [consumed]
         units = sum(part["CapacityUnits"] for part in parts)
-        if write:
-            self.write_units += units
-        else:
-            self.read_units += units
+        with self._lock:
+            if write:
+                self.write_units += units
+            else:
+                self.read_units += units
 
 
-@dataclass(frozen=True, slots=True)
+def _date(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        raise ValueError("expected a date as YYYY-MM-DD")
+    date.fromisoformat(text)
+    return text
+
+
+def _short(text: str) -> str:
+    if len(text.encode()) > 1024:
+        raise ValueError("is longer than 1024 bytes")
+    return text
+
+
+DatePrefix = Annotated[str, AfterValidator(_date)]
+Text = Annotated[str, StringConstraints(min_length=1), AfterValidator(_short)]
+Hours = Annotated[float, Field(gt=0, le=24 * 365 * 10, allow_inf_nan=False)]
+Limit = Annotated[int, Field(ge=1, le=1000)]
+Status = Annotated[FileStatus, Field(strict=False)]
+
+
+class Request(BaseModel):
+    """Input from outside: no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Paged(Request):
+    """An operation whose answer may come in parts."""
+
+    next_token: Annotated[str, StringConstraints(max_length=262_144)] | None = None
+
+
+type Operation = Callable[[Any, Run], tuple[int, Body]]
+
+OPERATIONS: dict[str, tuple[type[Request], Operation]] = {}
+
+
+def operation[F: Callable[..., Any]](request: type[Request]) -> Callable[[F], F]:
+    """Register an operation under its function's name."""
+
+    def register(function: F) -> F:
+        OPERATIONS[function.__name__] = request, function
+        return function
+
+    return register
+
+
+def resumed(name: str, request: Paged) -> Position | None:
+    """The position in a request's token; 400 unless we made it for the same question."""
+    if request.next_token is None:
+        return None
+    try:
+        token = base64.b64decode(request.next_token, altchars=b"-_", validate=True)
+    except ValueError:
+        token = b""
+    mac, payload = token[:16], token[16:]
+    if not hmac.compare_digest(mac, _mac(name, request, payload)):
+        raise malformed("next_token", "is not one of ours, or belongs to another question")
+    position: Position = json.loads(zlib.decompress(payload))
+    return position
+
+
+def continued(name: str, request: Paged, position: Position | None, *, cut: bool = True) -> Body:
+    """How an answer goes on: a token of this operation and these parameters, at this position.
+
+    `truncated` says that it is shorter than what was asked for.
+    """
+    if position is None:
+        return {}
+    payload = zlib.compress(json.dumps(position, separators=(",", ":")).encode())
+    token = base64.urlsafe_b64encode(_mac(name, request, payload) + payload).decode()
+    return {"truncated": True, "next_token": token} if cut else {"next_token": token}
+
+
+def _mac(name: str, request: Paged, payload: bytes) -> bytes:
+    question = request.model_dump(mode="json", exclude={"next_token", "limit"})
+    text = json.dumps([name, question], sort_keys=True).encode()
+    key = hmac.digest(PAGING_SECRET, b"state-manager next_token", "sha256")
+    return hmac.digest(key, hashlib.sha256(text).digest() + payload, "sha256")[:16]
+
+
+@dataclass(frozen=True)
 class Row:
     """An item of the tracking table, as it is stored and as plain values."""
 
     item: Item
-    values: dict[str, Any]
 
-    @classmethod
-    def of(cls, item: Item) -> "Row":
-        return cls(item, from_item(item))
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        return from_item(self.item)
 
-    @property
+    @cached_property
     def date_prefix(self) -> str:
         return str(self.values["date_prefix"])
 
-    @property
+    @cached_property
     def file_key(self) -> str:
         return str(self.values["file_key"])
 
     @property
-    def key(self) -> Key:
-        return {name: self.item[name] for name in ("date_prefix", "file_key")}
+    def label(self) -> str:
+        return f"{self.date_prefix}/{self.file_key}"
 
     @property
-    def label(self) -> str:
-        return label(self.date_prefix, self.file_key)
+    def place(self) -> Position:
+        """From where a reading of the table, or of an index, goes on after this row."""
+        names = ("date_prefix", "file_key", "status", "lock_id")
+        return {name: self.values[name] for name in names if name in self.values}
+
+    @property
+    def kind(self) -> RowKind:
+        return row_kind(self.date_prefix, self.file_key)
 
     @property
     def is_file(self) -> bool:
-        return row_kind(self.date_prefix, self.file_key) is RowKind.FILE
+        return self.kind is RowKind.FILE
 
-    @property
+    @cached_property
     def status(self) -> FileStatus | None:
         return read_status(self.values.get("status"), NUM_STATUS_SHARDS)
 
@@ -383,29 +324,282 @@ class Row:
     @property
     def manifest_key(self) -> tuple[str, str] | None:
         """Key of its manifest's row, when it points to a manifest."""
-        if not self.manifest_path.startswith("s3://"):
+        key = manifest_row_key(self.manifest_path)
+        if not self.manifest_path.startswith("s3://") or len(key.encode()) > 1024:
             return None
-        return self.date_prefix, manifest_row_key(self.manifest_path)
-
-    def since(self) -> float | None:
-        """Since when it has been where it is; None when no time says so, or an unreadable one."""
-        names = SINCE.get(self.status or FileStatus.PENDING, SINCE[FileStatus.PENDING])
-        for name in names:
-            if self.values.get(name) is not None:
-                return self.time(name)
-        return None
+        return self.date_prefix, key
 
     def time(self, name: str) -> float | None:
-        value = self.values.get(name)
+        """A time of the row; None when there is none that can be read."""
         try:
-            return None if value is None else read_time(value)
-        except (ValueError, OverflowError):
+            return read_time(self.values.get(name))
+        except ValueError:
             return None
+
+    @cached_property
+    def since(self) -> float | None:
+        """Since when it has been where it is; None when the best time it has can't be read."""
+        names = ("updated_at", *SINCE.get(self.status or FileStatus.PENDING, ("created_at",)))
+        return next((self.time(name) for name in names if self.values.get(name) is not None), None)
+
+    def is_older(self, hours: float, now: float) -> bool:
+        return self.since is not None and now - self.since > hours * HOUR
 
     def unreadable_times(self) -> dict[str, Any]:
         """The times that are there and can't be read."""
         present = (name for name in TIMES if self.values.get(name) is not None)
         return {name: self.values[name] for name in present if self.time(name) is None}
+
+    def finding(self, now: float, **more: Any) -> Body:
+        """What a list of stuck or orphaned files says of it."""
+        found: Body = {
+            "date_prefix": self.date_prefix,
+            "file_key": self.file_key,
+            "status": self.values.get("status"),
+            "hours_stuck": None if self.since is None else round((now - self.since) / HOUR, 2),
+            "since": None if self.since is None else iso_time(self.since),
+        }
+        if self.manifest_path:
+            found["manifest_path"] = self.manifest_path
+        return found | more
+
+
+INDEX_KEYS = {None: (), STATUS_INDEX: ("status",), LOCK_INDEX: ("lock_id",)}
+
+
+def pages(
+    run: Run,
+    call: Callable[..., Any],
+    index: str | None,
+    place: Position | None,
+    limit: int = PAGE_ROWS,
+    **parameters: Any,
+) -> Iterator[list[Row]]:
+    """Pages of a Query or Scan, after a row's place; each asks for twice as much as the last."""
+    parameters |= {"TableName": TRACKING_TABLE, "ReturnConsumedCapacity": "TOTAL"}
+    parameters |= {"ConsistentRead": True} if index is None else {"IndexName": index}
+    if place is not None:
+        names = ("date_prefix", "file_key", *INDEX_KEYS[index])
+        parameters["ExclusiveStartKey"] = to_item({name: place[name] for name in names})
+    while True:
+        answer = call(**parameters, Limit=limit)
+        run.charge(answer)
+        yield [Row(item) for item in answer["Items"]]
+        if "LastEvaluatedKey" not in answer:
+            return
+        parameters["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+        limit = min(2 * limit, PAGE_ROWS)
+
+
+def status_condition(stored: str, dates: Dates = (None, None)) -> dict[str, Any]:
+    """Parameters of a Query for one stored status; the dates are part of its key condition."""
+    first, last = dates
+    condition, values = "#status = :status", {":status": stored}
+    if first is not None and last is not None:
+        condition += " AND date_prefix BETWEEN :first AND :last"
+    elif first is not None:
+        condition += " AND date_prefix >= :first"
+    elif last is not None:
+        condition += " AND date_prefix <= :last"
+    values |= {name: day for name, day in ((":first", first), (":last", last)) if day is not None}
+    return {
+        "KeyConditionExpression": condition,
+        "ExpressionAttributeNames": {"#status": "status"},
+        "ExpressionAttributeValues": to_item(values),
+    }
+
+
+def status_pages(
+    run: Run,
+    stored: str,
+    place: Position | None,
+    dates: Dates = (None, None),
+    limit: int = PAGE_ROWS,
+) -> Iterator[list[Row]]:
+    """The rows of one stored status, oldest date first; under a plain one manifests, too."""
+    condition = status_condition(stored, dates)
+    return pages(run, dynamodb.query, STATUS_INDEX, place, limit, **condition)
+
+
+# The files of a date lie on both sides of its manifests, which need not be read.
+BESIDE_MANIFESTS = (
+    ("file_key < :manifests", MANIFEST_PREFIX),
+    ("file_key > :manifests", MANIFEST_PREFIX + "\U0010ffff"),
+)
+
+
+def date_pages(
+    run: Run,
+    day: str,
+    part: tuple[str, str],
+    place: Position | None,
+    limit: int = PAGE_ROWS,
+    attributes: Sequence[str] = (),
+) -> Iterator[list[Row]]:
+    """The files in a part of a date, by name."""
+    condition, manifests = part
+    parameters: dict[str, Any] = {
+        "KeyConditionExpression": f"date_prefix = :date AND {condition}",
+        "ExpressionAttributeValues": to_item({":date": day, ":manifests": manifests}),
+    }
+    if attributes:
+        names = {f"#{index}": name for index, name in enumerate(attributes)}
+        parameters["ProjectionExpression"] = ", ".join(names)
+        parameters["ExpressionAttributeNames"] = names
+    return pages(run, dynamodb.query, None, place, limit, **parameters)
+
+
+class Walk[S]:
+    """The rows of several readings, from a position on, until the run is over.
+
+    Afterwards `position` says where to go on; None when it came to the end. It advances by a row
+    at least, and ends before a row rather than after it: a token means that there is more.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        steps: Sequence[S],
+        read: Callable[[S, Position | None], Iterator[list[Row]]],
+        begin: Position | None = None,
+        limit: float = math.inf,
+    ) -> None:
+        self._run, self._steps, self._read, self._limit = run, steps, read, limit
+        self._begin = begin or {"step": 0, "place": None}
+        self.position: Position | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        taken, place = 0, self._begin["place"]
+        for step in range(self._begin["step"], len(self._steps)):
+            for rows in self._read(self._steps[step], place):
+                # None is the end of a page: time passes where there are no rows, too.
+                for row in [*rows, None]:
+                    full = row is not None and taken >= self._limit
+                    if self.position is not None and (full or self._run.is_over):
+                        return
+                    place = place if row is None else row.place
+                    self.position = {"step": step, "place": place}
+                    if row is not None:
+                        taken += 1
+                        yield row
+            place = None
+        self.position = None
+
+
+def get_row(run: Run, date_prefix: str, file_key: str) -> Row:
+    """A row as it is now; 404 when there is none."""
+    answer = dynamodb.get_item(
+        TableName=TRACKING_TABLE,
+        Key=to_item({"date_prefix": date_prefix, "file_key": file_key}),
+        ConsistentRead=True,
+        ReturnConsumedCapacity="TOTAL",
+    )
+    run.charge(answer)
+    if "Item" not in answer:
+        raise RefusedError(404, f"there is no file {date_prefix}/{file_key}")
+    return Row(answer["Item"])
+
+
+def get_rows(run: Run, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row]:
+    """Those rows of many keys that are there."""
+    found: dict[tuple[str, str], Row] = {}
+    waiting = [to_item({"date_prefix": day, "file_key": name}) for day, name in keys]
+    attempt = 0
+    while waiting:
+        asked, waiting = waiting[:100], waiting[100:]
+        answer = dynamodb.batch_get_item(
+            RequestItems={TRACKING_TABLE: {"Keys": asked, "ConsistentRead": True}},
+            ReturnConsumedCapacity="TOTAL",
+        )
+        run.charge(answer)
+        rows = [Row(item) for item in answer["Responses"].get(TRACKING_TABLE, [])]
+        found |= {(row.date_prefix, row.file_key): row for row in rows}
+        left = answer.get("UnprocessedKeys", {}).get(TRACKING_TABLE, {}).get("Keys", [])
+        attempt = attempt + 1 if left and not rows else 0
+        if attempt == READ_ATTEMPTS:
+            raise TimeoutError(f"DynamoDB left {len(left)} keys unread {attempt} times")
+        waiting += left
+        if left:
+            pause(attempt)
+    return found
+
+
+def pause(attempt: int) -> None:
+    """Wait before another attempt: longer each time, and never two callers alike."""
+    time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
+
+
+def change_row(
+    run: Run,
+    row: Row,
+    status: FileStatus,
+    *,
+    reason: str | None,
+    changed_by: str,
+    fields: Mapping[str, Any],
+    removed: Sequence[str] = (),
+    **logged: Any,
+) -> Row:
+    """Write a status and its audit trail, if the row is still what was read.
+
+    404 when it is gone, 409 when somebody else was faster.
+    """
+    old = str(row.values.get("status") or "")
+    new: dict[str, Any] = {
+        **fields,
+        "status": in_same_shard(old, status),
+        "previous_status": old or None,
+        "last_changed_by": changed_by,
+        "last_changed_reason": reason,
+        "updated_at": iso_time(run.now),
+    }
+    names = {f"#{index}": name for index, name in enumerate([*new, *removed])}
+    places = {name: place for place, name in names.items()}
+    values = {f":{places[name][1:]}": to_value(value) for name, value in new.items()}
+    conditions = ["attribute_exists(date_prefix)"]
+    for name in ("status", "updated_at", *removed):
+        if name in row.item:
+            values[f":seen_{name}"] = row.item[name]
+            conditions.append(f"{places[name]} = :seen_{name}")
+        else:
+            conditions.append(f"attribute_not_exists({places[name]})")
+    expression = "SET " + ", ".join(f"{places[name]} = :{places[name][1:]}" for name in new)
+    if removed:
+        expression += " REMOVE " + ", ".join(places[name] for name in removed)
+    try:
+        answer = dynamodb.update_item(
+            TableName=TRACKING_TABLE,
+            Key={name: row.item[name] for name in ("date_prefix", "file_key")},
+            UpdateExpression=expression,
+            ConditionExpression=" AND ".join(conditions),
+            ExpressionAttributeNames=names,
+            ExpressionAttributeValues=values,
+            ReturnValues="ALL_NEW",
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            ReturnConsumedCapacity="TOTAL",
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        if "Item" not in error.response:
+            raise RefusedError(404, f"there is no file {row.label} any more") from error
+        lost = f"{row.label} was changed by someone else meanwhile; nothing was written"
+        current = Row(error.response["Item"]).values.get("status")
+        raise RefusedError(409, lost, current_status=current) from error
+    except ClientError as error:
+        # The request was checked; what is left is the item's size together with what it holds.
+        if error.response["Error"]["Code"] != "ValidationException":
+            raise
+        raise malformed("additional_fields", "the row would be larger than 400 KB") from error
+    run.charge(answer, write=True)
+    telemetry.info(
+        "status changed",
+        file=row.label,
+        old_status=old or None,
+        new_status=new["status"],
+        changed_by=changed_by,
+        reason=reason,
+        **logged,
+    )
+    return Row(answer["Attributes"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,35 +621,95 @@ class Manifest:
         )
 
 
-@dataclass(slots=True)
 class Manifests:
-    """The manifests of the files looked at so far: objects by path, rows by key."""
+    """The manifests of the files looked at so far: their rows, and what S3 says of them."""
 
-    objects: dict[str, Manifest] = field(default_factory=dict)
-    rows: dict[tuple[str, str], Row | None] = field(default_factory=dict)
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._rows: dict[tuple[str, str], Row | None] = {}
+        self._objects: dict[str, Manifest] = {}
 
     def row_of(self, file: Row) -> Row | None:
-        return None if file.manifest_key is None else self.rows.get(file.manifest_key)
+        return None if file.manifest_key is None else self._rows.get(file.manifest_key)
+
+    def object_of(self, file: Row) -> Manifest | None:
+        """None when the file points to no manifest, or to one that was not looked up."""
+        return self._objects.get(file.manifest_path)
+
+    def look_up_rows(self, files: Iterable[Row]) -> None:
+        keys = {file.manifest_key for file in files} - self._rows.keys() - {None}
+        if keys:
+            known = {key for key in keys if key is not None}
+            self._rows |= dict.fromkeys(known) | get_rows(self._run, known)
+
+    def look_up_objects(self, files: Iterable[Row]) -> None:
+        paths = {file.manifest_path for file in files if file.manifest_key is not None}
+        if sum(len(manifest.listed) for manifest in self._objects.values()) > MAX_KNOWN_URIS:
+            self._objects.clear()
+        new = sorted(paths - self._objects.keys())
+        if new:
+            with ThreadPoolExecutor(PARALLEL_READS) as pool:
+                self._objects |= dict(zip(new, pool.map(self._read, new), strict=True))
+
+    def _read(self, path: str) -> Manifest:
+        if self._run.time_is_up:
+            return Manifest(unknown="the time was up before S3 was asked")
+        return read_manifest(path)
+
+    def claimed_at(self, file: Row) -> float:
+        """About when a file was put into its manifest."""
+        row = self.row_of(file)
+        published = None if row is None else row.time("created_at")
+        return file.time("manifest_time") or published or file.since or 0.0
+
+    def unknown(self) -> list[Body]:
+        """The manifests of which S3 said neither that they are there nor that they are not."""
+        looked_up = sorted(self._objects.items())
+        return [{"subject": path, "reason": m.unknown} for path, m in looked_up if m.unknown]
 
 
-@dataclass(slots=True)
-class Collected:
-    """The parts of an answer's lists, and how large they have become."""
+def read_manifest(path: str) -> Manifest:
+    """What a manifest lists; missing only when S3 says that there is no such key."""
+    bucket, _, key = path.removeprefix("s3://").partition("/")
+    if not (bucket and key):
+        return Manifest(unknown="its path names no object")
+    try:
+        with closing(s3.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+            text = body.read(MAX_MANIFEST_BYTES + 1)
+        if len(text) > MAX_MANIFEST_BYTES:
+            return Manifest(unknown="the manifest is larger than 8 MB")
+        locations = json.loads(text)["fileLocations"]
+        uris = [uri for location in locations for uri in _listed(location["URIPrefixes"])]
+        return Manifest(frozenset(spelling for uri in uris for spelling in spellings(uri)))
+    except s3.exceptions.NoSuchKey:
+        return Manifest(missing=True)
+    except (ClientError, BotoCoreError) as error:
+        return Manifest(unknown=refusal(error))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return Manifest(unknown="the manifest is not JSON with fileLocations[].URIPrefixes[]")
 
-    lists: dict[str, list[Any]]
-    size: int = 0
 
-    def add(self, name: str, part: Any) -> None:
-        self.lists.setdefault(name, []).append(part)
-        self.size += answer_bytes(part)
-
-    @property
-    def is_full(self) -> bool:
-        return self.size >= MAX_ANSWER_BYTES - PAGE_ROWS * 1024
+def _listed(uris: Any) -> list[str]:
+    if not isinstance(uris, list):
+        raise TypeError("no list")
+    return uris
 
 
-def label(date_prefix: str, file_key: str) -> str:
-    return f"{date_prefix}/{file_key}"
+def list_objects(run: Run, bucket: str, prefix: str, **more: Any) -> Iterator[dict[str, Any]]:
+    """Pages of what lies under a prefix; TimeoutError when the time does not suffice for all."""
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **more):
+        yield page
+        if page.get("IsTruncated") and run.time_is_up:
+            raise TimeoutError("the listing took too long")
+
+
+def refusal(error: Exception) -> str:
+    """What an operator needs to know of a call to S3 that failed."""
+    if isinstance(error, ClientError):
+        return f"S3 answered {error.response.get('Error', {}).get('Code', 'an error')}"
+    if isinstance(error, TimeoutError):
+        return str(error)
+    return f"S3 did not answer ({type(error).__name__})"
 
 
 def spellings(text: str) -> set[str]:
@@ -463,30 +717,1065 @@ def spellings(text: str) -> set[str]:
     return {text, unquote_plus(text)}
 
 
-def answer_bytes(part: Any) -> int:
-    """What a part adds to the answer: JSON text inside of JSON text."""
-    return len(json.dumps(json.dumps(part))) + 1
+def output_prefix(day: str = "") -> str:
+    return f"{OUTPUT_PREFIX}merged-parquet-{day}" + ("/" if day else "")
 
 
-def hours_since(then: float, now: float) -> float:
-    return round((now - then) / HOUR, 2)
+class GetFileState(Paged):
+    """One row, or the files of a date."""
+
+    date_prefix: DatePrefix
+    file_key: Text | None = None
+    limit: Limit = 100
 
 
-def next_day(day: str, days: int = 1) -> str:
-    return (date.fromisoformat(day) + timedelta(days=days)).isoformat()
+@operation(GetFileState)
+def get_file_state(request: GetFileState, run: Run) -> tuple[int, Body]:
+    """A row of any kind by its key, or a page of the files of a date, by name."""
+    if request.file_key is not None:
+        return 200, {"file": get_row(run, request.date_prefix, request.file_key).values}
+
+    def read(part: tuple[str, str], place: Position | None) -> Iterator[list[Row]]:
+        return date_pages(run, request.date_prefix, part, place, request.limit + 1)
+
+    begin = resumed("get_file_state", request)
+    walk = Walk(run, BESIDE_MANIFESTS, read, begin, request.limit)
+    files = [run.sized(file.values) for file in walk]
+    return 200, {
+        "count": len(files),
+        "files": files,
+        **continued("get_file_state", request, walk.position, cut=len(files) < request.limit),
+    }
+
+
+class DateRange(Request):
+    """Dates, both included; one side may be open."""
+
+    start: DatePrefix | None = None
+    end: Annotated[DatePrefix | None, Field(validate_default=True)] = None
+
+    @field_validator("end")
+    @classmethod
+    def _after_start(cls, end: str | None, others: ValidationInfo) -> str | None:
+        start = others.data.get("start")
+        if start is None and end is None and "start" in others.data:
+            raise ValueError("start or end is required")
+        if start is not None and end is not None and start > end:
+            raise ValueError("is before start")
+        return end
+
+
+class QueryByStatus(Paged):
+    """Files of a status, oldest date first."""
+
+    status: Status
+    limit: Limit = 100
+    date_range: DateRange | None = None
+
+
+class Lane:
+    """The files of one stored status, oldest date first, read no further than they are taken."""
+
+    def __init__(
+        self, run: Run, stored: str, place: Position | None, dates: Dates, share: int
+    ) -> None:
+        self.stored, self.place = stored, place
+        self.files: deque[Row] = deque()
+        self.ended = False
+        self._run = run
+        self._pages = status_pages(run, stored, place, dates, share)
+
+    def fill(self) -> None:
+        """Read until there is a file, or the end, or the time is up."""
+        while not (self.files or self.ended):
+            page = next(self._pages, None)
+            self.ended = page is None
+            self.files.extend(row for row in page or () if row.is_file)
+            if page and not self.files:
+                self.place = page[-1].place
+            if self._run.time_is_up:
+                return
+
+    def take(self) -> Row:
+        file = self.files.popleft()
+        self.place = file.place
+        self.fill()
+        return file
+
+
+@operation(QueryByStatus)
+def query_by_status(request: QueryByStatus, run: Run) -> tuple[int, Body]:
+    """A page of the files of a status over all its shards, oldest date first.
+
+    A shard is read no further than its share of the page needs; the token holds the place in each.
+    """
+    stored = stored_statuses(request.status, NUM_STATUS_SHARDS)
+    places = resumed("query_by_status", request) or dict.fromkeys(stored)
+    dates: Dates = (None, None)
+    if request.date_range is not None:
+        dates = (request.date_range.start, request.date_range.end)
+    share = math.ceil(request.limit / len(places)) + 1
+    lanes = [Lane(run, value, place, dates, share) for value, place in places.items()]
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        list(pool.map(Lane.fill, lanes))
+    files: list[Body] = []
+    # A lane of which nothing is known may hold the oldest: then nothing can be said of the others.
+    while len(files) < request.limit and all(lane.files or lane.ended for lane in lanes):
+        filled = [lane for lane in lanes if lane.files]
+        if not filled or (files and run.is_over):
+            break
+        oldest = min(filled, key=lambda lane: lane.files[0].date_prefix)
+        files.append(run.sized(oldest.take().values))
+    left = {lane.stored: lane.place for lane in lanes if lane.files or not lane.ended}
+    return 200, {
+        "status": request.status.value,
+        "count": len(files),
+        "files": files,
+        **continued("query_by_status", request, left or None, cut=len(files) < request.limit),
+    }
+
+
+class GetStats(Paged):
+    """Files by status: of all dates from the counters, `exact` or of one date by counting."""
+
+    date_prefix: DatePrefix | None = None
+    exact: bool = False
+
+
+@operation(GetStats)
+def get_stats(request: GetStats, run: Run) -> tuple[int, Body]:
+    """Files by status.
+
+    Of a date: counted. Of all: from the counters, whose cost does not depend on the table; with
+    `exact` also counted, and the counters are corrected if nothing moved meanwhile.
+    """
+    position = resumed("get_stats", request)
+    if request.date_prefix is not None:
+        counts, place = count_date(run, request.date_prefix, position)
+    elif request.exact:
+        position = position or {"began": run.now, "changes": counters(run)["changes"]}
+        counts, place = count_all(run, position)
+    else:
+        counts, place = counters(run), None
+    body = {
+        "stats": by_status(counts),
+        "total": sum(by_status(counts).values()),
+        "timestamp": iso_time(run.now),
+        "source": "count" if request.date_prefix or request.exact else "counters",
+        **continued("get_stats", request, place),
+    }
+    if request.date_prefix is None and position is not None and place is None:
+        body |= reconcile(run, counts, position)
+    if run.scheduled:
+        run.report["stats"] = body["stats"]
+        for status, number in body["stats"].items():
+            telemetry.metric("FilesByStatus", number, Status=status)
+    return 200, body
+
+
+def by_status(counts: Mapping[str, int]) -> dict[str, int]:
+    """All six statuses, in the order of the pipeline."""
+    return {status.value: counts.get(status, 0) for status in FileStatus}
+
+
+def count_date(
+    run: Run, day: str, position: Position | None
+) -> tuple[Counter[str], Position | None]:
+    """The files of a date by status, and where to go on if time ran out."""
+    names = ("date_prefix", "file_key", "status")
+
+    def read(part: tuple[str, str], place: Position | None) -> Iterator[list[Row]]:
+        return date_pages(run, day, part, place, attributes=names)
+
+    position = position or {"walk": None, "counts": {}}
+    counts = Counter[str](position["counts"])
+    walk = Walk(run, BESIDE_MANIFESTS, read, position["walk"])
+    counts.update(file.status for file in walk if file.status is not None)
+    return counts, walk.position and {"walk": walk.position, "counts": counts}
+
+
+def count_all(run: Run, position: Position) -> tuple[Counter[str], Position | None]:
+    """All files by status, through the index, and where to go on if time ran out."""
+    counts = Counter[str](position.get("counts"))
+    steps = [
+        (status, stored)
+        for status in FileStatus
+        for stored in stored_statuses(status, NUM_STATUS_SHARDS)
+    ]
+    step, start = position.get("step", 0), position.get("start")
+    while step < len(steps):
+        status, stored = steps[step]
+        number, start = count_page(run, stored, start)
+        counts[status] += number
+        step += start is None
+        if run.time_is_up and step < len(steps):
+            return counts, position | {"step": step, "start": start, "counts": counts}
+    return counts, None
+
+
+def count_page(run: Run, stored: str, start: Item | None) -> tuple[int, Item | None]:
+    """How many files are on a page of a stored status, and where the next one begins."""
+    # Under a plain status are manifests, too: their keys have to be looked at.
+    is_plain = "#" not in stored
+    answer = dynamodb.query(
+        TableName=TRACKING_TABLE,
+        IndexName=STATUS_INDEX,
+        ReturnConsumedCapacity="TOTAL",
+        **status_condition(stored),
+        **({"ProjectionExpression": "date_prefix, file_key"} if is_plain else {"Select": "COUNT"}),
+        **({} if start is None else {"ExclusiveStartKey": start}),
+    )
+    run.charge(answer)
+    found = sum(Row(item).is_file for item in answer["Items"]) if is_plain else answer["Count"]
+    return found, answer.get("LastEvaluatedKey")
+
+
+COUNTER_SHARDS = 10
+SETTLE_SECONDS = 2.0
+
+
+def counter_rows(run: Run) -> dict[int, Body]:
+    """The rows of the counters, by their shard."""
+    answer = dynamodb.query(
+        TableName=METRICS_TABLE,
+        KeyConditionExpression="metric_type = :counters",
+        ExpressionAttributeValues=to_item({":counters": COUNTERS}),
+        ConsistentRead=True,
+        ReturnConsumedCapacity="TOTAL",
+    )
+    run.charge(answer)
+    return {row["timestamp"]: row for row in map(from_item, answer["Items"])}
+
+
+def counters(run: Run) -> Counter[str]:
+    """The counted files by status, and under `changes` how many changes were counted."""
+    return summed(counter_rows(run))
+
+
+def summed(rows: Mapping[int, Body]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for row in rows.values():
+        total.update({name: row[name] for name in (*FileStatus, "changes") if name in row})
+    return total
+
+
+def reconcile(run: Run, exact: Counter[str], begun: Position) -> Body:
+    """How far the counters are off, and their correction.
+
+    Only when no change was counted from before the count to some seconds after it. A change from
+    before it whose record comes later still is in the count already: `counted_from` says so.
+    """
+    time.sleep(min(SETTLE_SECONDS, max(0.0, run.deadline - time.monotonic())))
+    rows = counter_rows(run)
+    counted = summed(rows)
+    drift = {status.value: exact[status] - counted[status] for status in FileStatus}
+    moved = counted["changes"] != begun["changes"]
+    if not moved and any(drift.values()):
+        moved = not correct_counters(run, rows, drift, int(begun["began"]))
+    body: Body = {"counters": by_status(counted), "drift": drift, "reconciled": not moved}
+    if moved:
+        return body | {"reason": "files changed while they were counted; repeat it later"}
+    if any(drift.values()):
+        telemetry.warning("counters corrected", drift=drift)
+    telemetry.metric("CountersDrift", sum(map(abs, drift.values())))
+    return body
+
+
+def correct_counters(
+    run: Run, rows: Mapping[int, Body], drift: Mapping[str, int], counted_from: int
+) -> bool:
+    """Add the drift to the counters; False when a change was counted since they were read."""
+    updates = []
+    for shard in range(COUNTER_SHARDS):
+        added = {"changes": 1, **(drift if shard == 0 else {})}
+        update = counter_update(shard, added)
+        update["UpdateExpression"] += " SET counted_from = :from"
+        update["ExpressionAttributeValues"][":from"] = to_value(counted_from)
+        if "changes" in rows.get(shard, {}):
+            update["ConditionExpression"] = "changes = :seen"
+            update["ExpressionAttributeValues"][":seen"] = to_value(rows[shard]["changes"])
+        else:
+            update["ConditionExpression"] = "attribute_not_exists(changes)"
+        updates.append({"Update": update})
+    try:
+        answer = dynamodb.transact_write_items(
+            TransactItems=updates, ReturnConsumedCapacity="TOTAL"
+        )
+    except dynamodb.exceptions.TransactionCanceledException:
+        return False
+    run.charge(answer, write=True)
+    return True
+
+
+def counter_update(shard: int, change: Mapping[str, int]) -> dict[str, Any]:
+    """The UpdateItem that adds a change to one of the counters' rows."""
+    names = {f"#{index}": name for index, name in enumerate(change)}
+    return {
+        "TableName": METRICS_TABLE,
+        "Key": to_item({"metric_type": COUNTERS, "timestamp": shard}),
+        "UpdateExpression": "ADD " + ", ".join(f"{place} :{place[1:]}" for place in names),
+        "ExpressionAttributeNames": names,
+        "ExpressionAttributeValues": {
+            f":{place[1:]}": to_value(change[name]) for place, name in names.items()
+        },
+    }
+
+
+COUNTED_TTL_SECONDS = 2 * DAY  # a stream keeps its records for one day
+COUNTED_PER_TRANSACTION = 90  # and one counter: DynamoDB allows 100
+COUNT_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a record of the stream changes in the number of files by status."""
+
+    event_id: str
+    created: float
+    """Epoch seconds, rounded down to a whole one."""
+    numbers: Counter[str]
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], now: float) -> "Change":
+        images = record["dynamodb"]
+        keys = from_item(images["Keys"])
+        numbers: Counter[str] = Counter()
+        if row_kind(keys["date_prefix"], keys["file_key"]) is RowKind.FILE:
+            for image, number in (("OldImage", -1), ("NewImage", 1)):
+                stored = images.get(image, {}).get("status", {}).get("S")
+                if (status := read_status(stored, NUM_STATUS_SHARDS)) is not None:
+                    numbers[status] += number
+        created = float(images.get("ApproximateCreationDateTime", now))
+        moved = Counter({status: number for status, number in numbers.items() if number})
+        return cls(record["eventID"], created, moved)
+
+
+def count_changes(records: Sequence[Mapping[str, Any]], now: float) -> None:
+    """Keep the counters: what a batch of the stream changed."""
+    changes = {change.event_id: change for change in (Change.of(r, now) for r in records)}
+    moved = [change for change in changes.values() if change.numbers]
+    counted = 0
+    for start in range(0, len(moved), COUNTED_PER_TRANSACTION):
+        counted += count(moved[start : start + COUNTED_PER_TRANSACTION], now)
+    telemetry.debug("changes counted", records=len(records), counted=counted)
+
+
+def count(changes: list[Change], now: float) -> int:
+    """Add changes to the counters: each once, however often its record comes.
+
+    Each leaves a mark in the same transaction. What is marked, or was there before an exact count,
+    is left out, and the rest is tried again.
+    """
+    attempt = 0
+    while changes:
+        try:
+            dynamodb.transact_write_items(TransactItems=transaction(changes, now))
+        except dynamodb.exceptions.TransactionCanceledException as error:
+            whole, *marks = error.response["CancellationReasons"]
+            left = [
+                change
+                for change, mark in zip(changes, marks, strict=True)
+                if mark.get("Code") != "ConditionalCheckFailed"
+            ]
+            if whole.get("Code") == "ConditionalCheckFailed":
+                counted_from = from_item(whole["Item"])["counted_from"]
+                left = [change for change in left if change.created >= counted_from]
+            if len(left) == len(changes):
+                attempt += 1
+                if attempt >= COUNT_ATTEMPTS:
+                    raise
+                pause(attempt)
+            changes = left
+        else:
+            return len(changes)
+    return 0
+
+
+def transaction(changes: Sequence[Change], now: float) -> list[dict[str, Any]]:
+    """What counts some changes, each of which must not be counted yet."""
+    total = Counter({"changes": len(changes)})
+    for change in changes:
+        total.update(change.numbers)
+    # Rows enough that the shards of the stream seldom meet at one.
+    update = counter_update(zlib.crc32(changes[0].event_id.encode()) % COUNTER_SHARDS, total)
+    update["ConditionExpression"] = "attribute_not_exists(counted_from) OR counted_from <= :oldest"
+    oldest = min(change.created for change in changes)
+    update["ExpressionAttributeValues"][":oldest"] = to_value(oldest)
+    update["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
+    marks = [
+        {
+            "TableName": METRICS_TABLE,
+            "Item": to_item(
+                {
+                    "metric_type": f"counted#{change.event_id}",
+                    "timestamp": 0,
+                    "ttl": int(now) + COUNTED_TTL_SECONDS,
+                }
+            ),
+            "ConditionExpression": "attribute_not_exists(metric_type)",
+        }
+        for change in changes
+    ]
+    return [{"Update": update}, *({"Put": mark} for mark in marks)]
+
+
+class GetProcessingTimeline(Request):
+    """What happened to a file, and when."""
+
+    date_prefix: DatePrefix
+    file_key: Text
+
+
+# What each time of a row says has happened, in the order in which it should.
+EVENTS = {
+    "created_at": "uploaded",
+    "upload_time": "uploaded",
+    "manifest_time": "manifested",
+    "processing_start_time": "processing_started",
+    "completed_time": "completed",
+    "failed_time": "failed",
+}
+EVENT_STATUSES = {
+    "uploaded": FileStatus.PENDING,
+    "manifested": FileStatus.MANIFESTED,
+    "processing_started": FileStatus.PROCESSING,
+    "completed": FileStatus.COMPLETED,
+    "failed": FileStatus.FAILED,
+    "quarantined": FileStatus.QUARANTINED,
+}
+# The times of its manifest's row that a file shares.
+SHARED_EVENTS = {
+    "manifested": "created_at",
+    "processing_started": "processing_start_time",
+    "completed": "completed_time",
+    "failed": "failed_time",
+}
+
+
+@operation(GetProcessingTimeline)
+def get_processing_timeline(request: GetProcessingTimeline, run: Run) -> tuple[int, Body]:
+    """What happened to a file; times that it lacks are taken from its manifest's row."""
+    file = get_row(run, request.date_prefix, request.file_key)
+    manifests = Manifests(run)
+    manifests.look_up_rows([file])
+    manifest = manifests.row_of(file)
+    events = timeline(file, manifest)
+    anomalies = [
+        {"type": "unreadable_time", "attribute": name, "value": value, "row": row.file_key}
+        for row in (file, manifest)
+        if row is not None
+        for name, value in row.unreadable_times().items()
+    ]
+    anomalies += [{"type": "out_of_order", "events": steps} for steps in disordered(events)]
+    return 200, {
+        "file": file.label,
+        "current_status": None if file.status is None else file.status.value,
+        "timeline": [{**event, "timestamp": iso_time(event["timestamp"])} for event in events],
+        "durations_seconds": {
+            f"{one['event']}_to_{other['event']}": seconds(one, other)
+            for one, other in pairwise(events)
+        },
+        "total_processing_time": seconds(events[0], events[-1]) if events else None,
+        **({"anomalies": anomalies} if anomalies else {}),
+    }
+
+
+def seconds(one: Body, other: Body) -> float:
+    return round(float(other["timestamp"] - one["timestamp"]), 3)
+
+
+def timeline(file: Row, manifest: Row | None) -> list[Body]:
+    """What happened to a file, in order of time (epoch seconds)."""
+    events: dict[str, Body] = {}
+
+    def add(event: str, when: float | None, **more: Any) -> None:
+        if when is not None and event not in events:
+            status = EVENT_STATUSES.get(event, FileStatus.PENDING).value
+            events[event] = {"event": event, "timestamp": when, "status": status, **more}
+
+    for name, event in EVENTS.items():
+        add(event, file.time(name))
+    # A manifest's end is its files' end only when they say so themselves.
+    shared = {"manifested", "processing_started", file.status}
+    for event, name in SHARED_EVENTS.items():
+        if manifest is not None and event in shared:
+            add(event, manifest.time(name), source="manifest")
+    for event, status in EVENT_STATUSES.items():
+        if status is file.status is not FileStatus.PENDING:
+            add(event, file.time("updated_at"), source="updated_at")
+    if "failed" in events and file.values.get("error_message"):
+        events["failed"]["error"] = file.values["error_message"]
+    add("reset", file.time("last_reset_time"), reset_count=file.values.get("reset_count"))
+    return sorted(events.values(), key=lambda event: event["timestamp"])
+
+
+def disordered(events: Sequence[Body]) -> Iterator[list[str]]:
+    """The events before and after a reset, if they can't have come in this order."""
+    order = list(EVENT_STATUSES)
+    names = [event["event"] for event in events]
+    reset = names.index("reset") if "reset" in names else len(names)
+    for steps in (names[:reset], names[reset + 1 :]):
+        if steps != sorted(steps, key=order.index):
+            yield steps
+
+
+class FindOrphans(Paged):
+    """Files that no one will end unless an operator does."""
+
+    max_processing_hours: Hours = 2
+
+
+LOCKS = "locks"
+EXAMPLES = 5
+STUCK_KINDS = {
+    FileStatus.PENDING: "stuck_pending",
+    FileStatus.MANIFESTED: "stuck_manifested",
+    FileStatus.PROCESSING: "stuck_in_processing",
+}
+ALWAYS_PRESENT = ("stuck_in_processing", "missing_manifests", "missing_outputs")
+ORPHAN_KINDS = (
+    *ALWAYS_PRESENT, "stuck_pending", "stuck_manifested", "expired_manifests", "abandoned_claims",
+    "not_in_manifest", "lagging_files", "stale_locks", "unreadable_times",
+)  # fmt: skip
+
+
+@operation(FindOrphans)
+def find_orphans(request: FindOrphans, run: Run) -> tuple[int, Body]:
+    """Files that no one will end: read from the statuses in flight, the dates without output and
+    the locks, never from the whole table.
+    """
+    position = resumed("find_orphans", request) or {"began": run.now, "walk": None}
+    search = Search(run, request.max_processing_hours, position["began"])
+    steps = [
+        *(v for status in IN_FLIGHT for v in stored_statuses(status, NUM_STATUS_SHARDS)),
+        *stored_statuses(FileStatus.COMPLETED, NUM_STATUS_SHARDS),
+        LOCKS,
+    ]
+    walk = Walk(run, steps, search.read, position["walk"])
+    for row in walk:
+        search.look_at(row)
+    body = {
+        "total_orphans": search.numbers.total(),
+        "orphans": search.orphans,
+        "unknown": search.unknown,
+        "oldest_pending_age_seconds": search.oldest_pending_age,
+    }
+    if run.scheduled:
+        search.report(run)
+    place = walk.position and position | {"walk": walk.position}
+    return 200, body | continued("find_orphans", request, place)
+
+
+class Search:
+    """One search for orphans: what it has found, and what it knows of manifests and outputs."""
+
+    def __init__(self, run: Run, hours: float, began: float) -> None:
+        self._run, self._hours, self._began = run, hours, began
+        self.orphans: dict[str, list[Body]] = {kind: [] for kind in ALWAYS_PRESENT}
+        self.unknown: list[Body] = []
+        self.numbers: Counter[str] = Counter()
+        self.unknowns = 0
+        self._oldest_pending: float | None = None
+        self._manifests = Manifests(run)
+
+    @property
+    def oldest_pending_age(self) -> int | None:
+        oldest = self._oldest_pending
+        return None if oldest is None else round(self._began - oldest)
+
+    def read(self, step: str, place: Position | None) -> Iterator[list[Row]]:
+        """The pages of a step: what may be an orphan, and no more."""
+        if step == LOCKS:
+            yield from pages(self._run, dynamodb.scan, LOCK_INDEX, place)
+        elif read_status(step, NUM_STATUS_SHARDS) is FileStatus.COMPLETED:
+            yield from self._without_output(step, place)
+        else:
+            for rows in status_pages(self._run, step, place):
+                claimed = [r for r in rows if r.is_file and r.status is not FileStatus.PENDING]
+                self._manifests.look_up_rows(claimed)
+                self._manifests.look_up_objects(claimed)
+                yield rows
+
+    def _without_output(self, stored: str, place: Position | None) -> Iterator[list[Row]]:
+        reached = place and place["date_prefix"]
+        for first, last in self._dates_without_output:
+            if reached and last is not None and last < reached:
+                continue
+            inside = reached and (first is None or first <= reached)
+            dates = (first, last)
+            yield from status_pages(self._run, stored, place if inside else None, dates)
+
+    @cached_property
+    def _dates_without_output(self) -> list[Dates]:
+        try:
+            return gaps(dates_with_output(self._run))
+        except (ClientError, BotoCoreError, TimeoutError) as error:
+            self._add_unknown({"subject": "outputs", "reason": refusal(error)})
+            return []
+
+    def look_at(self, row: Row) -> None:
+        if row.kind is RowKind.LOCK:
+            if is_stale(row, self._began):
+                self._add("stale_locks", row.values)
+        elif row.is_file and row.status is FileStatus.COMPLETED:
+            output = f"s3://{OUTPUT_BUCKET}/{output_prefix(row.date_prefix)}"
+            self._add("missing_outputs", row.finding(self._began, output_prefix=output))
+        elif row.is_file:
+            self._look_at_file(row)
+
+    def _look_at_file(self, file: Row) -> None:
+        kind = orphan_kind(file, self._manifests, self._began, self._hours)
+        if kind is not None:
+            self._add(kind, file.finding(self._began))
+        unreadable = file.unreadable_times()
+        if unreadable or file.since is None:
+            self._add("unreadable_times", file.finding(self._began, attributes=unreadable))
+        manifest = self._manifests.object_of(file)
+        if file.status is not FileStatus.PENDING:
+            if manifest is not None and manifest.unknown:
+                self._add_unknown(file.finding(self._began, reason=manifest.unknown))
+        elif file.since is not None:
+            self._oldest_pending = min(file.since, self._oldest_pending or file.since)
+
+    def _add(self, kind: str, found: Body) -> None:
+        self.numbers[kind] += 1
+        self._keep(self.orphans.setdefault(kind, []), found)
+
+    def _add_unknown(self, found: Body) -> None:
+        self.unknowns += 1
+        self._keep(self.unknown, found)
+
+    def _keep(self, findings: list[Body], found: Body) -> None:
+        # The answer of a scheduled run goes to nobody: it counts all, and keeps some.
+        if not self._run.scheduled or len(findings) < EXAMPLES:
+            findings.append(self._run.sized(found))
+
+    def report(self, run: Run) -> None:
+        """Metrics of every kind, also of those that there are none of, and what the log says."""
+        for kind in ORPHAN_KINDS:
+            telemetry.metric("OrphansByKind", self.numbers[kind], Kind=kind)
+        telemetry.metric("OrphansByKind", self.unknowns, Kind="unknown")
+        telemetry.metric("Orphans", self.numbers.total())
+        telemetry.metric("OldestPendingAgeSeconds", self.oldest_pending_age or 0, unit="Seconds")
+        run.report |= {
+            "orphans": dict(self.numbers),
+            "unknown": self.unknowns,
+            "examples": {
+                kind: [f"{found['date_prefix']}/{found['file_key']}" for found in findings]
+                for kind, findings in self.orphans.items()
+                if findings
+            },
+        }
+
+
+def orphan_kind(file: Row, manifests: Manifests, now: float, hours: float) -> str | None:
+    """The most telling kind of a file in flight; None when it may still come to its end."""
+    manifest = manifests.object_of(file)
+    if file.status is not FileStatus.PENDING and manifest is not None:
+        if not (manifest.missing or manifest.unknown or manifest.lists(file)):
+            return "not_in_manifest"
+        if has_lagged(manifests.row_of(file), now):
+            return "lagging_files"
+        if manifest.missing:
+            expired = now - manifests.claimed_at(file) > MANIFEST_LIFECYCLE_DAYS * DAY
+            return "expired_manifests" if expired else "missing_manifests"
+    if file.manifest_path.startswith(CLAIM_PLACEHOLDER) and file.is_older(
+        ABANDONED_CLAIM_MINUTES / 60, now
+    ):
+        return "abandoned_claims"
+    return STUCK_KINDS[file.status or FileStatus.PENDING] if file.is_older(hours, now) else None
+
+
+def has_lagged(manifest: Row | None, now: float) -> bool:
+    """Whether a manifest was completed so long ago that its files should be, too."""
+    if manifest is None or manifest.values.get("status") != FileStatus.COMPLETED:
+        return False
+    ended = manifest.time("completed_time") or manifest.time("updated_at")
+    return ended is None or now - ended > ABANDONED_CLAIM_MINUTES * 60
+
+
+def is_stale(lock: Row, now: float) -> bool:
+    expires = lock.time("ttl")
+    return expires is None or expires < now
+
+
+def dates_with_output(run: Run) -> set[str]:
+    """The dates under whose output prefix something lies."""
+    found = set()
+    for page in list_objects(run, OUTPUT_BUCKET, output_prefix(), Delimiter="/"):
+        for common in page.get("CommonPrefixes", []):
+            day = common["Prefix"].removeprefix(output_prefix()).rstrip("/")
+            try:
+                found.add(_date(day))
+            except ValueError:
+                continue
+    return found
+
+
+def gaps(days: Collection[str]) -> list[Dates]:
+    """The ranges, both ends included, that hold every date but these."""
+    edges = [None, *sorted(days), None]
+    ranges = [
+        # What comes right after a date as text; no date lies between.
+        (None if one is None else f"{one}~", None if other is None else day_before(other))
+        for one, other in pairwise(edges)
+    ]
+    return [(first, last) for first, last in ranges if not first or not last or first <= last]
+
+
+def day_before(day: str) -> str:
+    ordinal = date.fromisoformat(day).toordinal()
+    return date.fromordinal(ordinal - 1).isoformat() if ordinal > 1 else "0"
+
+
+class ResetStuckFiles(Paged):
+    """Back to pending with what is stuck; by default only a list of it."""
+
+    max_processing_hours: Hours = 2
+    statuses: Annotated[
+        list[Literal["processing", "manifested", "failed"]], Field(min_length=1, max_length=3)
+    ] = ["processing", "manifested"]
+    dry_run: bool = True
+    reason: Text | None = None
+
+
+@operation(ResetStuckFiles)
+def reset_stuck_files(request: ResetStuckFiles, run: Run) -> tuple[int, Body]:
+    """Back to pending with files that have been where they are for too long.
+
+    Each write is conditional on what was read: a file that came to its end meanwhile is skipped.
+    """
+    position = resumed("reset_stuck_files", request) or {"began": run.now, "walk": None}
+    began, hours = position["began"], request.max_processing_hours
+    manifests = Manifests(run)
+
+    def read(stored: str, place: Position | None) -> Iterator[list[Row]]:
+        nonlocal manifests
+        for rows in status_pages(run, stored, place):
+            # Of the manifests, what is true now: a run may begin at any time.
+            manifests = Manifests(run)
+            manifests.look_up_rows([r for r in rows if r.is_file and r.is_older(hours, began)])
+            yield rows
+
+    found = 0
+    stuck_files: list[Body] = []
+    skipped: list[Body] = []
+    steps = [
+        stored
+        for status in FileStatus
+        if status in request.statuses
+        for stored in stored_statuses(status, NUM_STATUS_SHARDS)
+    ]
+    walk = Walk(run, steps, read, position["walk"])
+    for file in walk:
+        if not file.is_file or (file.since is not None and not file.is_older(hours, began)):
+            continue
+        found += file.since is not None
+        reason = no_reset_because(file, manifests.row_of(file), began, hours)
+        try:
+            if reason is None:
+                stuck_files.append(run.sized(reset(run, file, request, began)))
+        except RefusedError as refused:
+            reason = refused.body["error"]
+        except (ClientError, BotoCoreError) as error:
+            telemetry.exception("file was not reset", error, file=file.label)
+            reason = "the write failed; see the log"
+        if reason is not None:
+            skipped.append(run.sized({"file": file.label, "reason": reason}))
+    done = Counter() if request.dry_run else Counter(file["action"] for file in stuck_files)
+    if not request.dry_run:
+        telemetry.metric("FilesReset", done["reset"])
+    place = walk.position and position | {"walk": walk.position}
+    return 200, {
+        "dry_run": request.dry_run,
+        "stuck_files_found": found,
+        "files_reset": done["reset"],
+        "files_failed": done["fail"],
+        "stuck_files": stuck_files,
+        "skipped": skipped,
+        **continued("reset_stuck_files", request, place),
+    }
+
+
+def no_reset_because(file: Row, manifest: Row | None, now: float, hours: float) -> str | None:
+    """Why a file that seems stuck must stay as it is."""
+    if file.since is None:
+        return "no time says since when, or it can't be read"
+    if file.status is FileStatus.FAILED and resets_of(file) >= MAX_RESETS:
+        return f"it was reset {resets_of(file)} times already"
+    status = None if manifest is None else manifest.values.get("status")
+    if manifest is None or status in {None, FileStatus.FAILED}:
+        return None
+    if status == FileStatus.COMPLETED:
+        return "its manifest is completed: the data is in the output"
+    times = ("processing_start_time", "updated_at", "created_at")
+    begun = next((manifest.time(name) for name in times if manifest.values.get(name)), None)
+    if begun is None:
+        return f"its manifest is {status}, nobody knows since when"
+    return f"its manifest is still {status}" if now - begun <= hours * HOUR else None
+
+
+def resets_of(file: Row) -> int:
+    count = file.values.get("reset_count")
+    return count if isinstance(count, int) else 0
+
+
+def reset(run: Run, file: Row, request: ResetStuckFiles, now: float) -> Body:
+    """Reset one stuck file, or fail it when that was done too often; in a dry run only say so."""
+    gives_up = resets_of(file) >= MAX_RESETS
+    resets = resets_of(file) + (not gives_up)
+    action = "fail" if gives_up else "reset"
+    found = file.finding(now, reset_count=resets, action=action)
+    if request.dry_run:
+        return found
+    at = iso_time(run.now)
+    change_row(
+        run,
+        file,
+        FileStatus.FAILED if gives_up else FileStatus.PENDING,
+        reason=request.reason or f"stuck for {found['hours_stuck']} hours",
+        changed_by=run.author,
+        fields=(
+            {"failed_time": at, "error_message": f"stuck again after {resets} resets"}
+            if gives_up
+            else {"last_reset_time": at, "reset_count": resets}
+        ),
+        # With them a run that is late could complete a file that was reset.
+        removed=("manifest_path", "glue_job_run_id"),
+    )
+    return found
+
+
+SIZE_TOLERANCE_MB = 0.01
+MEGABYTE = 1024 * 1024
+
+
+class ValidateConsistency(Paged):
+    """A date's rows against what lies in the buckets."""
+
+    date_prefix: DatePrefix
+
+
+@operation(ValidateConsistency)
+def validate_consistency(request: ValidateConsistency, run: Run) -> tuple[int, Body]:
+    """A date's rows against the objects in the buckets, and what contradicts what.
+
+    First the rows, one by one; then what lies in the input under a name that no row has.
+    """
+    day = request.date_prefix
+    position = resumed("validate_consistency", request) or {"files": 0, "walk": None, "name": None}
+    buckets = list_date(run, day)
+    manifests = Manifests(run)
+    issues: list[Body] = []
+    names: set[str] = set()
+    place: Position | None = None
+
+    def read(part: tuple[str, str], place: Position | None) -> Iterator[list[Row]]:
+        for rows in date_pages(run, day, part, place):
+            manifests.look_up_rows(rows)
+            recent = run.now - MANIFEST_LIFECYCLE_DAYS * DAY
+            manifests.look_up_objects(r for r in rows if manifests.claimed_at(r) > recent)
+            yield rows
+
+    if position["name"] is None:
+        walk = Walk(run, BESIDE_MANIFESTS, read, position["walk"])
+        for file in walk:
+            position["files"] += is_ndjson(file.file_key)
+            names |= spellings(file.file_key)
+            found = row_issues(day, file, buckets, manifests, run.now)
+            issues += [run.sized(issue) for issue in found]
+        place = walk.position and position | {"walk": walk.position}
+    if place is None:
+        if position["walk"] is not None or position["name"] is not None:
+            names = names_of(run, day)
+        begin = position["name"] or ""
+        for name in sorted(name for name in buckets.inputs or {} if name > begin):
+            if run.is_over and begin != (position["name"] or ""):
+                place = position | {"name": begin}
+                break
+            issues += [run.sized(issue) for issue in object_issues(name, names, buckets)]
+            begin = name
+    inputs = buckets.inputs
+    return 200, {
+        "date_prefix": day,
+        "db_file_count": position["files"],
+        "s3_file_count": None if inputs is None else sum(map(len, inputs.values())),
+        "issues_found": len(issues),
+        "issues": sorted(issues, key=lambda issue: (issue["type"], issue["file_key"])),
+        "unknown": buckets.unknown + manifests.unknown(),
+        **continued("validate_consistency", request, place),
+    }
+
+
+@dataclass(slots=True)
+class Buckets:
+    """What the buckets hold of a date; None where S3 did not say it all."""
+
+    inputs: dict[str, list[dict[str, Any]]] | None = None
+    """Objects by the last part of their keys."""
+    outputs: set[str] | None = None
+    quarantined: set[str] | None = None
+    unknown: list[Body] = field(default_factory=list)
+
+
+def list_date(run: Run, day: str) -> Buckets:
+    """List a date's input, output and quarantine."""
+    buckets = Buckets()
+
+    def listed(subject: str, bucket: str, prefix: str) -> list[dict[str, Any]] | None:
+        try:
+            listing = list_objects(run, bucket, prefix)
+            return [found for page in listing for found in page.get("Contents", [])]
+        except (ClientError, BotoCoreError, TimeoutError) as error:
+            buckets.unknown.append({"subject": subject, "reason": refusal(error)})
+            return None
+
+    inputs = listed("input", INPUT_BUCKET, f"{INPUT_PREFIX}{day}/")
+    if inputs is not None:
+        buckets.inputs = {}
+        for found in inputs:
+            name = found["Key"].rpartition("/")[2]
+            if is_ndjson(name):
+                buckets.inputs.setdefault(name, []).append(found)
+    outputs = listed("output", OUTPUT_BUCKET, output_prefix(day))
+    buckets.outputs = None if outputs is None else {found["Key"] for found in outputs}
+    quarantined = listed("quarantine", QUARANTINE_BUCKET, f"{QUARANTINE_PREFIX}{day}/")
+    if quarantined is not None:
+        buckets.quarantined = {found["Key"].rpartition("/")[2] for found in quarantined}
+    return buckets
+
+
+def is_ndjson(name: str) -> bool:
+    return name.endswith(FILE_SUFFIX)
+
+
+def names_of(run: Run, day: str) -> set[str]:
+    """The names under which the rows of a date may lie in the input."""
+    keys = ("date_prefix", "file_key")
+    readings = [date_pages(run, day, part, None, attributes=keys) for part in BESIDE_MANIFESTS]
+    rows = (row for reading in readings for page in reading for row in page)
+    return {name for row in rows for name in spellings(row.file_key)}
+
+
+def object_issues(name: str, names: Collection[str], buckets: Buckets) -> Iterator[Body]:
+    """What lies in the input under a name, against the names of the rows."""
+    keys = sorted(found["Key"] for found in (buckets.inputs or {})[name])
+    if len(keys) > 1:
+        yield {"type": "basename_collision", "file_key": name, "keys": keys}
+    # What was refused has no row; without the quarantine's listing nobody knows.
+    refused = buckets.quarantined is None or name in buckets.quarantined
+    if not (refused or name in names):
+        yield {"type": "missing_in_dynamodb", "file_key": name, "key": keys[0]}
+
+
+def row_issues(
+    day: str, file: Row, buckets: Buckets, manifests: Manifests, now: float
+) -> Iterator[Body]:
+    """A row against its object in the input, its output and its manifest."""
+    about = {"file_key": file.file_key, "status": file.values.get("status")}
+    if file.status is None:
+        yield {"type": "unknown_status", **about}
+    own_date = date_in(file)
+    if own_date is not None and own_date != day:
+        yield {"type": "wrong_date_partition", **about, "expected_date": own_date}
+    elif buckets.inputs is not None and is_ndjson(file.file_key):
+        yield from input_issues(day, file, about, buckets.inputs, now)
+    if file.status is FileStatus.COMPLETED and buckets.outputs is not None:
+        yield from output_issues(day, file, about, buckets.outputs)
+    manifest = manifests.object_of(file)
+    if manifest is None or manifest.unknown:
+        return
+    if manifest.missing:
+        if file.status in {FileStatus.MANIFESTED, FileStatus.PROCESSING}:
+            yield {"type": "missing_manifest", **about, "manifest_path": file.manifest_path}
+    elif file.status in (*IN_FLIGHT[1:], FileStatus.COMPLETED) and not manifest.lists(file):
+        yield {"type": "not_in_manifest", **about, "manifest_path": file.manifest_path}
+
+
+def date_in(file: Row) -> str | None:
+    """The date in the path of a file that lies in the input."""
+    path, root = str(file.values.get("file_path") or ""), f"s3://{INPUT_BUCKET}/{INPUT_PREFIX}"
+    found = re.search(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", unquote_plus(path).removeprefix(root))
+    return found[0] if found and unquote_plus(path).startswith(root) else None
+
+
+def input_issues(
+    day: str,
+    file: Row,
+    about: Body,
+    inputs: Mapping[str, list[dict[str, Any]]],
+    now: float,
+) -> Iterator[Body]:
+    """A row against its object in the input."""
+    names = (file.file_key, unquote_plus(file.file_key))
+    objects = next((inputs[name] for name in names if name in inputs), None)
+    if objects is None:
+        ended = file.status in {FileStatus.COMPLETED, FileStatus.QUARANTINED}
+        uploaded = file.time("created_at") or file.time("upload_time") or midnight(day)
+        if not ended and now - uploaded <= INPUT_LIFECYCLE_DAYS * DAY:
+            yield {"type": "missing_in_s3", **about}
+        return
+    paths = spellings(str(file.values.get("file_path") or ""))
+    own = [found for found in objects if any(path.endswith(found["Key"]) for path in paths)]
+    size = (own or objects)[0]["Size"] / MEGABYTE
+    recorded = file.values.get("file_size_mb")
+    is_number = isinstance(recorded, int | float) and not isinstance(recorded, bool)
+    if is_number and abs(recorded - size) > SIZE_TOLERANCE_MB:
+        sizes = {"db_size_mb": recorded, "s3_size_mb": round(size, 6)}
+        yield {"type": "size_mismatch", **about, **sizes}
+
+
+def output_issues(day: str, file: Row, about: Body, outputs: Collection[str]) -> Iterator[Body]:
+    """A completed row against its output."""
+    root = f"s3://{OUTPUT_BUCKET}/"
+    path = str(file.values.get("output_path") or "")
+    where = root + output_prefix(day)
+    # A path outside of what was listed says nothing; then the date's output has to do.
+    if path.startswith(where):
+        key = path.removeprefix(root)
+        is_there = key in outputs or any(output.startswith(key) for output in outputs)
+    else:
+        is_there = bool(outputs)
+    if not is_there:
+        yield {"type": "missing_output", **about, "output_path": path or where}
+
+
+def midnight(day: str) -> float:
+    return (date.fromisoformat(day) - date(1970, 1, 1)).days * DAY
+
+
+# DynamoDB's limits: levels below an attribute, digits, the length of an update's expression.
+MAX_DEPTH = 31
+MAX_DIGITS = 38
+MAX_FIELDS = 100
+MAX_FIELDS_BYTES = 300 * 1024
+# Keys of the table and of its indexes, and what this function says of a change.
+PROTECTED = frozenset(
+    {
+        "date_prefix", "file_key", "status", "lock_id", "ttl", "updated_at", "previous_status",
+        "last_changed_by", "last_changed_reason", "last_reset_time", "reset_count",
+    }
+)  # fmt: skip
+
+
+def _storable(fields: dict[str, Any]) -> dict[str, Any]:
+    if problems := list(field_problems(fields)):
+        raise ValueError("; ".join(problems))
+    return fields
 
 
 def field_problems(fields: Mapping[str, Any]) -> Iterator[str]:
     """Why these can't be stored beside the attributes of a row."""
-    for name in fields:
-        if name in PROTECTED:
-            yield f"{name!r} can't be set"
+    for name in sorted(PROTECTED & fields.keys()):
+        yield f"{name!r} can't be set"
+    if len(fields) > MAX_FIELDS:
+        yield f"there are more than {MAX_FIELDS}"
     try:
-        if len(json.dumps(fields, allow_nan=False).encode()) > 300 * 1024:
-            yield "is larger than 300 KB"
+        if len(json.dumps(fields, allow_nan=False).encode()) > MAX_FIELDS_BYTES:
+            yield "they are larger than 300 KB"
         yield from value_problems("", fields, 0)
     except (ValueError, RecursionError) as error:
-        yield f"is no JSON that can be stored ({error})"
+        yield f"they are no JSON that can be stored ({error})"
 
 
 def value_problems(path: str, value: Any, depth: int) -> Iterator[str]:
@@ -511,1258 +1800,37 @@ def is_dynamodb_number(value: Any) -> bool:
     """Whether it is none of them, or one of at most 38 digits in range."""
     if isinstance(value, float):
         return value == 0 or 1e-130 <= abs(value) < 1e126
-    return value is None or len(str(abs(value)).rstrip("0")) <= 38 and abs(value) < 10**126
-
-
-def problems_of(error: ValidationError) -> Problems:
-    """Each problem with its field: `files[2].new_status`."""
-    problems = []
-    for found in error.errors(include_url=False, include_input=False, include_context=False):
-        path = ""
-        for part in found["loc"]:
-            path += f"[{part}]" if isinstance(part, int) else f".{part}"
-        message = found["msg"].removeprefix("Value error, ")
-        if named := re.match(r"(reason|files|start) ", message):
-            path += f".{named[1]}"
-            message = message.removeprefix(named[0])
-        name = path.lstrip(".") or "request"
-        problems.append({"field": name, "message": f"{name}: {message}"})
-    return problems
-
-
-def seal(operation: str, request: Paged, position: Position) -> str:
-    """A position as an opaque token of this operation and these parameters."""
-    payload = zlib.compress(json.dumps(position, separators=(",", ":")).encode())
-    return base64.urlsafe_b64encode(_mac(operation, request, payload) + payload).decode()
-
-
-def unseal(operation: str, request: Paged) -> Position | None:
-    """The position in a request's token; 400 unless we made it for the same question."""
-    if request.next_token is None:
-        return None
-    try:
-        token = base64.b64decode(request.next_token, altchars=b"-_", validate=True)
-    except ValueError:
-        token = b""
-    mac, payload = token[:16], token[16:]
-    if not hmac.compare_digest(mac, _mac(operation, request, payload)):
-        problem = "next_token: is not one of ours, or belongs to another question"
-        raise RefusedError(400, "1 problem", problems=[{"field": "next_token", "message": problem}])
-    position: Position = json.loads(zlib.decompress(payload))
-    return position
-
-
-def _mac(operation: str, request: Paged, payload: bytes) -> bytes:
-    question = request.model_dump(mode="json", exclude={"next_token", "limit"})
-    text = json.dumps([operation, question], sort_keys=True).encode()
-    key = hmac.digest(PAGING_SECRET, b"state-manager next_token", "sha256")
-    return hmac.digest(key, hashlib.sha256(text).digest() + payload, "sha256")[:16]
-
-
-def may_become(old: FileStatus | None, new: FileStatus) -> bool:
-    """Whether the pipeline itself would make this step."""
-    if new is FileStatus.QUARANTINED:
-        return old is not FileStatus.QUARANTINED
-    return old is not None and new in ALLOWED.get(old, ())
-
-
-def finding(file: Row, now: float, **more: Any) -> Body:
-    """A file of a list of orphans."""
-    since = file.since()
-    found: Body = {
-        "date_prefix": file.date_prefix,
-        "file_key": file.file_key,
-        "status": file.values.get("status"),
-        "hours_stuck": None if since is None else hours_since(since, now),
-        "since": None if since is None else iso_time(since),
-    }
-    if file.manifest_path:
-        found["manifest_path"] = file.manifest_path
-    return found | more
-
-
-def orphan_kind(file: Row, manifests: Manifests, now: float, hours: float) -> str | None:
-    """The most telling kind of a file in flight; None when it may still come to its end."""
-    since = file.since()
-    if since is None:
-        return None
-    age = now - since
-    if file.manifest_path.startswith(CLAIM_PLACEHOLDER):
-        return "abandoned_claims" if age > ABANDONED_CLAIM_MINUTES * 60 else None
-    if file.status is not FileStatus.PENDING and file.manifest_key is not None:
-        manifest = manifests.objects.get(file.manifest_path, Manifest())
-        if not (manifest.missing or manifest.unknown or manifest.lists(file)):
-            return "not_in_manifest"
-        if has_lagged(manifests.row_of(file), now):
-            return "lagging_files"
-        if manifest.missing:
-            expired = now - claimed_at(file) > MANIFEST_LIFECYCLE_DAYS * DAY
-            return "expired_manifests" if expired else "missing_manifests"
-    return STUCK_KINDS[file.status or FileStatus.PENDING] if age > hours * HOUR else None
-
-
-def has_lagged(manifest: Row | None, now: float) -> bool:
-    """Whether a manifest was completed so long ago that its files should be, too."""
-    if manifest is None or manifest.values.get("status") != FileStatus.COMPLETED:
-        return False
-    ended = manifest.time("completed_time") or manifest.time("updated_at")
-    return ended is None or now - ended > ABANDONED_CLAIM_MINUTES * 60
-
-
-def no_reset_because(file: Row, manifest: Row | None, now: float, hours: float) -> str | None:
-    """Why a stuck file must stay as it is."""
-    if manifest is None:
-        return None
-    status = manifest.values.get("status")
-    if status == FileStatus.COMPLETED:
-        return "its manifest is completed: the data is in the output"
-    if status not in UNDER_WAY:
-        return None
-    times = ("processing_start_time", "updated_at", "created_at")
-    begun = next((manifest.time(name) for name in times if manifest.values.get(name)), None)
-    if begun is None:
-        return f"its manifest is {status}, nobody knows since when"
-    return f"its manifest is still {status}" if now - begun <= hours * HOUR else None
-
-
-def is_stale_lock(lock: Row, now: float) -> bool:
-    expires = lock.time("ttl")
-    return expires is None or expires < now
-
-
-def gaps(days: Collection[str]) -> list[tuple[str | None, str | None]]:
-    """The ranges of dates, both ends included, in which none of the days lies."""
-    known = sorted(days)
-    if not known:
-        return [(None, None)]
-    between = [
-        (next_day(one), next_day(other, -1))
-        for one, other in zip(known, known[1:], strict=False)
-        if next_day(one) < other
-    ]
-    return [(None, next_day(known[0], -1)), *between, (next_day(known[-1]), None)]
-
-
-def counted_change(record: Mapping[str, Any]) -> Counter[str]:
-    """What a record of the stream changes in the number of files by status."""
-    change: Counter[str] = Counter()
-    images = record["dynamodb"]
-    keys = from_item(images["Keys"])
-    if row_kind(keys["date_prefix"], keys["file_key"]) is not RowKind.FILE:
-        return change
-    for image, number in (("OldImage", -1), ("NewImage", 1)):
-        stored = images.get(image, {}).get("status", {}).get("S")
-        status = read_status(stored, NUM_STATUS_SHARDS)
-        if status is not None:
-            change[status] += number
-    return Counter({status: number for status, number in change.items() if number})
-
-
-def by_status(counts: Mapping[str, int]) -> dict[str, int]:
-    """All six statuses, in the order of the pipeline."""
-    return {status.value: counts.get(status, 0) for status in FileStatus}
-
-
-def query(
-    run: Run, condition: str, values: Mapping[str, Any], **parameters: Any
-) -> tuple[list[Item], Key | None, int]:
-    """A page of the tracking table: its items, where the next begins, how many there were."""
-    parameters = {name: value for name, value in parameters.items() if value is not None}
-    answer = dynamodb.query(
-        TableName=TRACKING_TABLE,
-        KeyConditionExpression=condition,
-        ExpressionAttributeValues=to_item(values),
-        ReturnConsumedCapacity="TOTAL",
-        **parameters,
-    )
-    run.charge(answer)
-    return answer.get("Items", []), answer.get("LastEvaluatedKey"), answer["Count"]
-
-
-def date_page(
-    run: Run, day: str, start: Key | None, limit: int, attributes: Sequence[str] | None = None
-) -> tuple[list[Row], Key | None]:
-    """A page of the rows of a date."""
-    names = {f"#{index}": name for index, name in enumerate(attributes or ())}
-    items, last, _ = query(
-        run,
-        "date_prefix = :date",
-        {":date": day},
-        ConsistentRead=True,
-        ExclusiveStartKey=start,
-        Limit=limit,
-        ProjectionExpression=", ".join(names) or None,
-        ExpressionAttributeNames=names or None,
-    )
-    return [Row.of(item) for item in items], last
-
-
-def status_page(
-    run: Run,
-    stored: str,
-    start: Key | None,
-    dates: tuple[str | None, str | None] = (None, None),
-    **parameters: Any,
-) -> tuple[list[Item], Key | None, int]:
-    """A page of one stored status, oldest date first; the dates are part of the key condition."""
-    first, last = dates
-    condition, values = "#status = :status", {":status": stored}
-    if first is not None and last is not None:
-        condition += " AND date_prefix BETWEEN :first AND :last"
-    elif first is not None:
-        condition += " AND date_prefix >= :first"
-    elif last is not None:
-        condition += " AND date_prefix <= :last"
-    values |= {name: day for name, day in ((":first", first), (":last", last)) if day is not None}
-    return query(
-        run,
-        condition,
-        values,
-        IndexName=STATUS_INDEX,
-        ExclusiveStartKey=start,
-        ExpressionAttributeNames={"#status": "status", **parameters.pop("names", {})},
-        **parameters,
-    )
-
-
-def get_row(run: Run, date_prefix: str, file_key: str) -> Row:
-    """A row as it is now; 404 when there is none."""
-    answer = dynamodb.get_item(
-        TableName=TRACKING_TABLE,
-        Key=to_item({"date_prefix": date_prefix, "file_key": file_key}),
-        ConsistentRead=True,
-        ReturnConsumedCapacity="TOTAL",
-    )
-    run.charge(answer)
-    if "Item" not in answer:
-        raise RefusedError(404, f"there is no file {label(date_prefix, file_key)}")
-    return Row.of(answer["Item"])
-
-
-def get_rows(run: Run, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row]:
-    """Those rows of many keys that are there."""
-    found: dict[tuple[str, str], Row] = {}
-    waiting = [to_item({"date_prefix": day, "file_key": name}) for day, name in keys]
-    attempt = 0
-    while waiting:
-        asked, waiting = waiting[:100], waiting[100:]
-        answer = dynamodb.batch_get_item(
-            RequestItems={TRACKING_TABLE: {"Keys": asked, "ConsistentRead": True}},
-            ReturnConsumedCapacity="TOTAL",
-        )
-        run.charge(answer)
-        for item in answer["Responses"].get(TRACKING_TABLE, []):
-            row = Row.of(item)
-            found[row.date_prefix, row.file_key] = row
-        left = answer.get("UnprocessedKeys", {}).get(TRACKING_TABLE, {}).get("Keys", [])
-        if left:
-            waiting += left
-            attempt += 1
-            pause(attempt)
-    return found
-
-
-def pause(attempt: int) -> None:
-    """Wait before another attempt: longer each time, and never two callers alike."""
-    time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))  # noqa: S311 - not a secret
-
-
-def read_manifest(path: str) -> Manifest:
-    """What a manifest lists; missing only when S3 says that there is no such key."""
-    bucket, _, key = path.removeprefix("s3://").partition("/")
-    try:
-        answer = s3.get_object(Bucket=bucket, Key=key)
-        if answer["ContentLength"] > MAX_MANIFEST_BYTES:
-            return Manifest(unknown="the manifest is larger than 8 MB")
-        content = json.loads(answer["Body"].read())
-        locations = content["fileLocations"]
-        uris = [uri for location in locations for uri in location["URIPrefixes"]]
-        return Manifest(frozenset(name for uri in uris for name in spellings(uri)))
-    except s3.exceptions.NoSuchKey:
-        return Manifest(missing=True)
-    except (ClientError, BotoCoreError) as error:
-        return Manifest(unknown=refusal(error))
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        return Manifest(unknown="the manifest is not JSON with fileLocations[].URIPrefixes[]")
-
-
-def refusal(error: ClientError | BotoCoreError) -> str:
-    """What an operator needs to know of a failed call."""
-    if isinstance(error, ClientError):
-        return f"S3 answered {error.response.get('Error', {}).get('Code', 'an error')}"
-    return f"S3 did not answer ({type(error).__name__})"
-
-
-def list_objects(run: Run, bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
-    """The objects under a prefix, decoded; TimeoutError when the run's time does not suffice."""
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        yield from page.get("Contents", [])
-        if page.get("IsTruncated") and run.is_over():
-            raise TimeoutError
-
-
-def dates_with_output(run: Run) -> set[str]:
-    """The dates under whose output prefix something lies."""
-    prefix = f"{OUTPUT_PREFIX}merged-parquet-"
-    pages = s3.get_paginator("list_objects_v2").paginate(
-        Bucket=OUTPUT_BUCKET, Prefix=prefix, Delimiter="/"
-    )
-    found = set()
-    for page in pages:
-        for common in page.get("CommonPrefixes", []):
-            day = common["Prefix"].removeprefix(prefix).rstrip("/")
-            try:
-                found.add(_date(day))
-            except ValueError:
-                continue
-        if page.get("IsTruncated") and run.is_over():
-            raise TimeoutError
-    return found
-
-
-def look_up_manifests(run: Run, files: Iterable[Row], known: Manifests, *, objects: bool) -> None:
-    """Read what is not yet known of the manifests that files point to."""
-    pointing = [file for file in files if file.manifest_key is not None]
-    keys = {file.manifest_key for file in pointing if file.manifest_key} - known.rows.keys()
-    known.rows |= dict.fromkeys(keys, None) | get_rows(run, keys)
-    paths = {file.manifest_path for file in pointing} - known.objects.keys() if objects else set()
-    if paths:
-        with ThreadPoolExecutor(PARALLEL_READS) as pool:
-            known.objects |= dict(zip(paths, pool.map(read_manifest, paths), strict=True))
-
-
-def change_row(
-    run: Run,
-    row: Row,
-    status: FileStatus,
-    *,
-    reason: str | None,
-    changed_by: str,
-    fields: Mapping[str, Any],
-    removed: Sequence[str] = (),
-) -> Row | None:
-    """Write a status and its audit trail, if the row is still what was read; None if it is not.
-
-    404 when it is gone.
-    """
-    old = str(row.values.get("status") or "")
-    new: dict[str, Any] = {
-        **fields,
-        "status": in_same_shard(old, status),
-        "previous_status": old or None,
-        "last_changed_by": changed_by,
-        "last_changed_reason": reason,
-        "updated_at": iso_time(run.now),
-    }
-    names = {f"#{index}": name for index, name in enumerate([*new, *removed])}
-    places = {name: place for place, name in names.items()}
-    values = {f":{places[name][1:]}": to_value(value) for name, value in new.items()}
-    conditions = []
-    for name in ("status", "updated_at"):
-        if name in row.item:
-            values[f":seen_{name}"] = row.item[name]
-            conditions.append(f"{places[name]} = :seen_{name}")
-        else:
-            conditions.append(f"attribute_not_exists({places[name]})")
-    expression = "SET " + ", ".join(f"{places[name]} = :{places[name][1:]}" for name in new)
-    if removed:
-        expression += " REMOVE " + ", ".join(places[name] for name in removed)
-    try:
-        answer = dynamodb.update_item(
-            TableName=TRACKING_TABLE,
-            Key=row.key,
-            UpdateExpression=expression,
-            ConditionExpression="attribute_exists(date_prefix) AND " + " AND ".join(conditions),
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=values,
-            ReturnValues="ALL_NEW",
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            ReturnConsumedCapacity="TOTAL",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        if "Item" not in error.response:
-            raise RefusedError(404, f"there is no file {row.label} any more") from error
-        return None
-    except ClientError as error:
-        # The request was checked; what is left is the item's size together with what it holds.
-        if error.response["Error"]["Code"] != "ValidationException":
-            raise
-        problem = "additional_fields: the file's row would be larger than 400 KB"
-        raise RefusedError(
-            400, "1 problem", problems=[{"field": "additional_fields", "message": problem}]
-        ) from error
-    run.charge(answer, write=True)
-    return Row.of(answer["Attributes"])
-
-
-def apply_change(run: Run, change: FileChange) -> tuple[str | None, Row]:
-    """One file's change: the stored status before, and the row after."""
-    row = get_row(run, change.date_prefix, change.file_key)
-    current = row.values.get("status")
-    if change.expected_status is not None and row.status is not change.expected_status:
-        raise RefusedError(
-            409,
-            f"{row.label} is {current}, not {change.expected_status.value}",
-            current_status=current,
-        )
-    if not (change.force or may_become(row.status, change.new_status)):
-        raise RefusedError(
-            409,
-            f"{row.label} can't go from {current} to {change.new_status.value}"
-            " without force and a reason",
-            current_status=current,
-        )
-    changed = change_row(
-        run,
-        row,
-        change.new_status,
-        reason=change.reason,
-        changed_by=change.changed_by or f"state-manager {run.request_id}",
-        fields=change.additional_fields,
-    )
-    if changed is None:
-        raise RefusedError(409, f"{row.label} was changed by someone else; nothing was written")
-    telemetry.info(
-        "status changed",
-        file=row.label,
-        old_status=current,
-        new_status=changed.values["status"],
-        forced=change.force,
-        reason=change.reason,
-        changed_by=changed.values["last_changed_by"],
-    )
-    return current, changed
-
-
-def counters(run: Run) -> Counter[str]:
-    """The counted files by status, and under `changes` how many changes were counted."""
-    answer = dynamodb.query(
-        TableName=METRICS_TABLE,
-        KeyConditionExpression="metric_type = :counters",
-        ExpressionAttributeValues=to_item({":counters": COUNTERS}),
-        ConsistentRead=True,
-        ReturnConsumedCapacity="TOTAL",
-    )
-    run.charge(answer)
-    total: Counter[str] = Counter()
-    for item in answer["Items"]:
-        row = from_item(item)
-        total.update({name: row[name] for name in (*FileStatus, "changes") if name in row})
-    return total
-
-
-def counter_update(shard: int, change: Mapping[str, int]) -> dict[str, Any]:
-    """The UpdateItem that adds a change to one of the counters' rows."""
-    names = {f"#{index}": name for index, name in enumerate(change)}
-    return {
-        "TableName": METRICS_TABLE,
-        "Key": to_item({"metric_type": COUNTERS, "timestamp": shard}),
-        "UpdateExpression": "ADD " + ", ".join(f"{place} :{place[1:]}" for place in names),
-        "ExpressionAttributeNames": names,
-        "ExpressionAttributeValues": {
-            f":{place[1:]}": to_value(change[name]) for place, name in names.items()
-        },
-    }
-
-
-def count(changes: dict[str, Counter[str]], now: float) -> int:
-    """Add changes, by event id, to the counters: each once, however often its record comes."""
-    attempt = 0
-    while changes:
-        total: Counter[str] = Counter({"changes": len(changes)})
-        for change in changes.values():
-            total.update(change)
-        # Rows enough that the shards of the stream seldom meet at one.
-        shard = zlib.crc32(next(iter(changes)).encode()) % COUNTER_SHARDS
-        marks = [
-            {
-                "TableName": METRICS_TABLE,
-                "Item": to_item(
-                    {
-                        "metric_type": f"counted#{event_id}",
-                        "timestamp": 0,
-                        "ttl": int(now) + COUNTED_TTL_SECONDS,
-                    }
-                ),
-                "ConditionExpression": "attribute_not_exists(metric_type)",
-            }
-            for event_id in changes
-        ]
-        try:
-            dynamodb.transact_write_items(
-                TransactItems=[
-                    {"Update": counter_update(shard, total)},
-                    *({"Put": mark} for mark in marks),
-                ]
-            )
-        except dynamodb.exceptions.TransactionCanceledException as error:
-            reasons = [reason.get("Code") for reason in error.response["CancellationReasons"]]
-            counted = [
-                event_id
-                for event_id, reason in zip(changes, reasons[1:], strict=True)
-                if reason == "ConditionalCheckFailed"
-            ]
-            attempt += 1
-            if not counted and attempt >= CONFLICT_ATTEMPTS:
-                raise
-            for event_id in counted:
-                del changes[event_id]
-            if not counted:
-                pause(attempt)
-        else:
-            return len(changes)
-    return 0
-
-
-def count_changes(records: Sequence[Mapping[str, Any]], now: float) -> None:
-    """Keep the counters: what a batch of the stream changed."""
-    changes = {record["eventID"]: counted_change(record) for record in records}
-    changes = {event_id: change for event_id, change in changes.items() if change}
-    ids = list(changes)
-    counted = 0
-    for start in range(0, len(ids), COUNTED_PER_TRANSACTION):
-        part = ids[start : start + COUNTED_PER_TRANSACTION]
-        counted += count({event_id: changes[event_id] for event_id in part}, now)
-    telemetry.debug("changes counted", records=len(records), counted=counted)
-
-
-type Operation = Callable[[Any, Run], tuple[int, Body]]
-
-OPERATIONS: dict[str, tuple[type[Request], Operation]] = {}
-
-
-def operation(request: type[Request]) -> Callable[[Operation], Operation]:
-    """Register an operation under its function's name."""
-
-    def register(function: Operation) -> Operation:
-        OPERATIONS[function.__name__] = request, function
-        return function
-
-    return register
-
-
-@operation(GetFileState)
-def get_file_state(request: GetFileState, run: Run) -> tuple[int, Body]:
-    """A row of any kind by its key, or a page of the files of a date, by name."""
-    if request.file_key is not None:
-        return 200, {"file": get_row(run, request.date_prefix, request.file_key).values}
-    start = unseal("get_file_state", request)
-    files = Collected({"files": []})
-    while True:
-        wanted = request.limit - len(files.lists["files"])
-        rows, start = date_page(run, request.date_prefix, start, wanted)
-        for row in rows:
-            if row.is_file:
-                files.add("files", row.values)
-            if files.is_full:
-                start = row.key
-                break
-        done = len(files.lists["files"]) == request.limit or files.is_full or run.is_over()
-        if start is None or done:
-            break
-    listed = files.lists["files"]
-    return 200, {
-        "count": len(listed),
-        "files": listed,
-        **continued("get_file_state", request, start, cut=len(listed) < request.limit),
-    }
-
-
-def continued(name: str, request: Paged, position: Position | None, *, cut: bool = True) -> Body:
-    """How an answer goes on: `next_token`, and `truncated` if it is shorter than asked for."""
-    if position is None:
-        return {}
-    more: Body = {"next_token": seal(name, request, position)}
-    return {"truncated": True, **more} if cut else more
-
-
-def walk[S](
-    steps: Sequence[S],
-    pages: Callable[[S, Key | None], Iterator[Key | None]],
-    position: Position,
-    must_stop: Callable[[], bool],
-) -> Position | None:
-    """Go through steps, page by page, from a position on; where to go on if it had to stop.
-
-    `pages` yields, after each page of a step, where its next one begins; None after the last.
-    """
-    start = position.get("start")
-    for index in range(position.get("index", 0), len(steps)):
-        for start in pages(steps[index], start):  # noqa: B020 - a page's end is the next one's start
-            if must_stop() and (start is not None or index + 1 < len(steps)):
-                return {"index": index + (start is None), "start": start}
-    return None
-
-
-class Lane:
-    """The files of one stored status, oldest date first, read a little at a time."""
-
-    def __init__(self, stored: str, after: list[str] | None) -> None:
-        self.stored = stored
-        self.after = after
-        self.rows: deque[Row] = deque()
-        self.start: Key | None = None
-        if after is not None:
-            last = {"status": stored, "date_prefix": after[0], "file_key": after[1]}
-            self.start = to_item(last)
-        self.more = True
-
-    def fill(self, run: Run, dates: tuple[str | None, str | None], number: int) -> None:
-        """Read until there is a file, or the end."""
-        while self.more and not self.rows:
-            items, self.start, _ = status_page(run, self.stored, self.start, dates, Limit=number)
-            self.more = self.start is not None
-            self.rows.extend(row for row in map(Row.of, items) if row.is_file)
-
-    def take(self) -> Row:
-        row = self.rows.popleft()
-        self.after = [row.date_prefix, row.file_key]
-        return row
+    if value is None or value == 0:
+        return True
+    return abs(value) < 10**126 and len(str(abs(value)).rstrip("0")) <= MAX_DIGITS
+
+
+class FileChange(Request):
+    """A new status for one file; what is not a step of the pipeline needs `force` and `reason`."""
+
+    date_prefix: DatePrefix
+    file_key: Text
+    new_status: Status
+    additional_fields: Annotated[dict[str, Any], AfterValidator(_storable)] = {}
+    expected_status: Status | None = None
+    force: bool = False
+    reason: Annotated[Text | None, Field(validate_default=True)] = None
+    changed_by: Annotated[Text, StringConstraints(max_length=128)] | None = None
+
+    @field_validator("reason")
+    @classmethod
+    def _given_with_force(cls, reason: str | None, others: ValidationInfo) -> str | None:
+        if reason is None and others.data.get("force"):
+            raise ValueError("is required with force")
+        return reason
 
     @property
-    def position(self) -> list[str] | int | None:
-        """Where to go on: after a key, at the beginning (None), or nowhere (0)."""
-        return self.after if self.rows or self.more else 0
+    def label(self) -> str:
+        return f"{self.date_prefix}/{self.file_key}"
 
 
-@operation(QueryByStatus)
-def query_by_status(request: QueryByStatus, run: Run) -> tuple[int, Body]:
-    """A page of the files of a status over all its shards, oldest date first.
-
-    A shard is read no further than its share of the page needs; the token holds the place in each.
-    """
-    places = unseal("query_by_status", request) or {}
-    stored = stored_statuses(request.status, NUM_STATUS_SHARDS)
-    lanes = [Lane(value, places.get(value)) for value in stored if places.get(value) != 0]
-    span = (
-        (None, None)
-        if request.date_range is None
-        else (request.date_range.start, request.date_range.end)
-    )
-    share = math.ceil(request.limit / max(len(lanes), 1)) + 1
-    with ThreadPoolExecutor(max(len(lanes), 1)) as pool:
-        list(pool.map(lambda lane: lane.fill(run, span, share), lanes))
-    files = Collected({"files": []})
-    listed = files.lists["files"]
-    while len(listed) < request.limit and not (files.is_full or run.is_over()):
-        waiting = [lane for lane in lanes if lane.rows]
-        if not waiting:
-            break
-        lane = min(waiting, key=lambda lane: lane.rows[0].date_prefix)
-        files.add("files", lane.take().values)
-        lane.fill(run, span, share)
-    position = {value: 0 for value in stored} | {lane.stored: lane.position for lane in lanes}
-    ended = all(place == 0 for place in position.values())
-    return 200, {
-        "status": request.status.value,
-        "count": len(listed),
-        "files": listed,
-        **continued(
-            "query_by_status",
-            request,
-            None if ended else position,
-            cut=len(listed) < request.limit,
-        ),
-    }
-
-
-@operation(GetStats)
-def get_stats(request: GetStats, run: Run) -> tuple[int, Body]:
-    """Files by status.
-
-    Of a date: counted. Of all: from the counters, whose cost does not depend on the table; with
-    `exact` also counted, and the counters are corrected if nothing moved meanwhile.
-    """
-    position = unseal("get_stats", request)
-    if request.date_prefix is None and not request.exact:
-        return 200, stats(counters(run), run.now, "counters")
-    if request.date_prefix is not None:
-        counts, place = count_date(run, request.date_prefix, position)
-    else:
-        position = position or {"before": counters(run)}
-        counts, place = count_all(run, position)
-    body = stats(counts, run.now, "count")
-    if place is not None:
-        return 200, body | continued("get_stats", request, place)
-    if request.date_prefix is None and position is not None:
-        body |= reconcile(run, Counter(counts), Counter(position["before"]))
-    return 200, body
-
-
-def stats(counts: Mapping[str, int], now: float, source: str) -> Body:
-    by_name = by_status(counts)
-    return {
-        "stats": by_name,
-        "total": sum(by_name.values()),
-        "timestamp": iso_time(now),
-        "source": source,
-    }
-
-
-def count_date(
-    run: Run, day: str, position: Position | None
-) -> tuple[Mapping[str, int], Position | None]:
-    """The files of a date by status, and where to go on if time ran out."""
-    counts = Counter[str]((position or {}).get("counts"))
-    start = (position or {}).get("start")
-    while True:
-        rows, start = date_page(run, day, start, PAGE_ROWS, ("date_prefix", "file_key", "status"))
-        counts.update(row.status for row in rows if row.is_file and row.status is not None)
-        if start is None:
-            return counts, None
-        if run.is_over():
-            return counts, {"counts": counts, "start": start}
-
-
-def count_all(run: Run, position: Position) -> tuple[Mapping[str, int], Position | None]:
-    """All files by status, through the index, and where to go on if time ran out."""
-    counts = Counter[str](position.get("counts"))
-
-    def pages(step: tuple[FileStatus, str], start: Key | None) -> Iterator[Key | None]:
-        status, stored = step
-        while True:
-            if stored == status:  # the plain value is the manifests', too
-                items, start, _ = status_page(
-                    run, stored, start, ProjectionExpression="date_prefix, file_key"
-                )
-                number = sum(Row.of(item).is_file for item in items)
-            else:
-                _, start, number = status_page(run, stored, start, Select="COUNT")
-            counts[status] += number
-            yield start
-            if start is None:
-                return
-
-    steps = [
-        (status, stored)
-        for status in FileStatus
-        for stored in stored_statuses(status, NUM_STATUS_SHARDS)
-    ]
-    place = walk(steps, pages, position, run.is_over)
-    return counts, place and position | place | {"counts": counts}
-
-
-def reconcile(run: Run, exact: Counter[str], before: Counter[str]) -> Body:
-    """How far the counters are off, and their correction.
-
-    Only when no change was counted from before the count to some seconds after it: a change whose
-    record is still on its way would be counted twice.
-    """
-    time.sleep(min(SETTLE_SECONDS, max(0.0, run.deadline - time.monotonic())))
-    counted = counters(run)
-    drift = {str(status): exact[status] - counted[status] for status in FileStatus}
-    body: Body = {
-        "counters": by_status(counted),
-        "drift": by_status(drift),
-        "reconciled": False,
-    }
-    if counted["changes"] != before["changes"]:
-        return body | {"reason": "files changed while they were counted; repeat it later"}
-    if any(drift.values()):
-        # One row takes it all; `changes` tells a reconciliation at the same time.
-        correction = {name: number for name, number in drift.items() if number} | {"changes": 1}
-        answer = dynamodb.update_item(
-            **counter_update(0, correction), ReturnConsumedCapacity="TOTAL"
-        )
-        run.charge(answer, write=True)
-        telemetry.warning("counters corrected", drift=body["drift"])
-    telemetry.metric("CountersDrift", sum(map(abs, drift.values())))
-    return body | {"reconciled": True}
-
-
-@operation(GetProcessingTimeline)
-def get_processing_timeline(request: GetProcessingTimeline, run: Run) -> tuple[int, Body]:
-    """What happened to a file; times that it lacks are taken from its manifest's row."""
-    file = get_row(run, request.date_prefix, request.file_key)
-    key = file.manifest_key
-    manifest = None if key is None else get_rows(run, [key]).get(key)
-    events, anomalies = timeline(file, manifest)
-    durations = {
-        f"{one['event']}_to_{other['event']}": seconds(one, other)
-        for one, other in zip(events, events[1:], strict=False)
-    }
-    return 200, {
-        "file": file.label,
-        "current_status": None if file.status is None else file.status.value,
-        "timeline": [{**event, "timestamp": iso_time(event["timestamp"])} for event in events],
-        "durations_seconds": durations,
-        "total_processing_time": seconds(events[0], events[-1]) if events else None,
-        **({"anomalies": anomalies} if anomalies else {}),
-    }
-
-
-def seconds(one: Body, other: Body) -> float:
-    return round(float(other["timestamp"] - one["timestamp"]), 3)
-
-
-def timeline(file: Row, manifest: Row | None) -> tuple[list[Body], list[Body]]:
-    """Events in order of time (epoch seconds), and what about them can't be right."""
-    anomalies: list[Body] = []
-    events: dict[str, Body] = {}
-    rows = [file] if manifest is None else [file, manifest]
-    for row in rows:
-        unreadable = row.unreadable_times()
-        anomalies += [
-            {"type": "unreadable_time", "attribute": name, "value": value, "row": row.file_key}
-            for name, value in unreadable.items()
-        ]
-    for name, (event, status) in EVENTS.items():
-        when, source = file.time(name), "file"
-        if when is None and manifest is not None and event not in events and event != "uploaded":
-            own = "created_at" if event == "manifested" else name
-            reached = event in {"manifested", "processing_started"} or file.status is status
-            when, source = (manifest.time(own) if reached else None), "manifest"
-        if when is not None and event not in events:
-            events[event] = {"event": event, "timestamp": when, "status": status.value}
-            if source == "manifest":
-                events[event]["source"] = "manifest"
-    changed = file.time("updated_at")
-    if changed is not None and file.status in {FileStatus.FAILED, FileStatus.QUARANTINED}:
-        events.setdefault(
-            file.status.value,
-            {"event": file.status.value, "timestamp": changed, "status": file.status.value},
-        )
-    if "failed" in events and file.values.get("error_message"):
-        events["failed"]["error"] = file.values["error_message"]
-    ordered = sorted(events.values(), key=lambda event: event["timestamp"])
-    expected = [name for name in dict.fromkeys(event for event, _ in EVENTS.values())]
-    steps = [event["event"] for event in ordered if event["event"] in expected]
-    if steps != sorted(steps, key=expected.index):
-        anomalies.append({"type": "out_of_order", "events": steps})
-    reset = file.time("last_reset_time")
-    if reset is not None:
-        resets = file.values.get("reset_count")
-        ordered.append(
-            {"event": "reset", "timestamp": reset, "status": "pending", "reset_count": resets}
-        )
-        ordered.sort(key=lambda event: event["timestamp"])
-    return ordered, anomalies
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A part of the search that reads one stored status, or the locks."""
-
-    phase: Literal["in_flight", "outputs", "locks"]
-    stored: str = ""
-
-
-def orphan_steps() -> list[Step]:
-    """The whole search, in its order."""
-    return [
-        *(
-            Step("in_flight", stored)
-            for status in IN_FLIGHT
-            for stored in stored_statuses(status, NUM_STATUS_SHARDS)
-        ),
-        *(Step("outputs", v) for v in stored_statuses(FileStatus.COMPLETED, NUM_STATUS_SHARDS)),
-        Step("locks"),
-    ]
-
-
-class Search:
-    """One search for orphans: what it has found, what it knows, since when it goes on."""
-
-    def __init__(self, run: Run, hours: float, began: float) -> None:
-        self.run, self.hours, self.began = run, hours, began
-        self.found = Collected({kind: [] for kind in ALWAYS_PRESENT})
-        self.unknown: list[Body] = []
-        self.oldest_pending: float | None = None
-        self._manifests = Manifests()
-        self._gaps: list[tuple[str | None, str | None]] | None = None
-
-    def pages(self, step: Step, start: Key | None) -> Iterator[Key | None]:
-        """Look at a step page by page; where the next page begins, after each."""
-        match step.phase:
-            case "in_flight":
-                while True:
-                    items, start, _ = status_page(self.run, step.stored, start, Limit=PAGE_ROWS)
-                    self._look_at_files([row for row in map(Row.of, items) if row.is_file])
-                    yield start
-                    if start is None:
-                        return
-            case "outputs":
-                yield from self._look_for_outputs(step.stored, start)
-            case "locks":
-                yield from self._look_at_locks(start)
-
-    def _look_at_files(self, files: list[Row]) -> None:
-        claimed = [file for file in files if file.status is not FileStatus.PENDING]
-        look_up_manifests(self.run, claimed, self._manifests, objects=True)
-        for file in files:
-            if unreadable := file.unreadable_times():
-                self.found.add("unreadable_times", finding(file, self.began, attributes=unreadable))
-            if file.status is FileStatus.PENDING and (since := file.since()) is not None:
-                self.oldest_pending = min(since, self.oldest_pending or since)
-            manifest = self._manifests.objects.get(file.manifest_path)
-            if file.status is not FileStatus.PENDING and manifest and manifest.unknown:
-                self._add_unknown(finding(file, self.began, reason=manifest.unknown))
-            kind = orphan_kind(file, self._manifests, self.began, self.hours)
-            if kind is not None:
-                self.found.add(kind, finding(file, self.began))
-
-    def _look_for_outputs(self, stored: str, start: Key | None) -> Iterator[Key | None]:
-        if self._gaps is None:
-            try:
-                self._gaps = gaps(dates_with_output(self.run))
-            except TimeoutError:
-                self._gaps = []
-                self._add_unknown({"subject": "outputs", "reason": "the listing took too long"})
-            except (ClientError, BotoCoreError) as error:
-                self._gaps = []
-                self._add_unknown({"subject": "outputs", "reason": refusal(error)})
-        reached = start and start["date_prefix"]["S"]
-        for first, last in self._gaps:
-            if reached and last and last < reached:
-                continue
-            inside = reached and (first is None or first <= reached)
-            place = start if inside else None
-            while True:
-                items, place, _ = status_page(
-                    self.run, stored, place, (first, last), Limit=PAGE_ROWS
-                )
-                for file in (row for row in map(Row.of, items) if row.is_file):
-                    prefix = f"s3://{OUTPUT_BUCKET}/{OUTPUT_PREFIX}merged-parquet-"
-                    output = f"{prefix}{file.date_prefix}/"
-                    self.found.add(
-                        "missing_outputs", finding(file, self.began, output_prefix=output)
-                    )
-                if place is None:
-                    break
-                yield place
-        yield None
-
-    def _look_at_locks(self, start: Key | None) -> Iterator[Key | None]:
-        while True:
-            answer = dynamodb.scan(
-                TableName=TRACKING_TABLE,
-                IndexName=LOCK_INDEX,
-                ReturnConsumedCapacity="TOTAL",
-                **({} if start is None else {"ExclusiveStartKey": start}),
-            )
-            self.run.charge(answer)
-            for lock in map(Row.of, answer["Items"]):
-                if is_stale_lock(lock, self.began):
-                    self.found.add("stale_locks", lock.values)
-            start = answer.get("LastEvaluatedKey")
-            yield start
-            if start is None:
-                return
-
-    def _add_unknown(self, what: Body) -> None:
-        self.unknown.append(what)
-        self.found.size += answer_bytes(what)
-
-
-@operation(FindOrphans)
-def find_orphans(request: FindOrphans, run: Run) -> tuple[int, Body]:
-    """Files that no one will end: read from the statuses in flight, the dates without output and
-    the locks, never from the whole table.
-    """
-    position = unseal("find_orphans", request) or {"began": run.now}
-    search = Search(run, request.max_processing_hours, position["began"])
-    place = walk(
-        orphan_steps(), search.pages, position, lambda: search.found.is_full or run.is_over()
-    )
-    orphans = search.found.lists
-    total = sum(map(len, orphans.values()))
-    oldest = search.oldest_pending
-    return 200, {
-        "total_orphans": total,
-        "orphans": orphans,
-        "unknown": search.unknown,
-        "oldest_pending_age_seconds": None if oldest is None else round(search.began - oldest),
-        **continued("find_orphans", request, place and position | place),
-    }
-
-
-@operation(ResetStuckFiles)
-def reset_stuck_files(request: ResetStuckFiles, run: Run) -> tuple[int, Body]:
-    """Back to pending with files that have been where they are for too long.
-
-    Each write is conditional on what was read: a file that came to its end meanwhile is skipped.
-    """
-    position = unseal("reset_stuck_files", request) or {"began": run.now}
-    began, hours = position["began"], request.max_processing_hours
-    done = Collected({"stuck_files": [], "skipped": []})
-    outcomes: Counter[str] = Counter()
-    manifests = Manifests()
-
-    def pages(stored: str, start: Key | None) -> Iterator[Key | None]:
-        while True:
-            items, start, _ = status_page(run, stored, start, Limit=PAGE_ROWS)
-            files = [row for row in map(Row.of, items) if row.is_file]
-            stuck = [file for file in files if is_stuck(file, began, hours)]
-            look_up_manifests(run, stuck, manifests, objects=False)
-            for file in files:
-                if file.since() is None:
-                    skip(done, file, "no time says since when, or it can't be read")
-                elif is_stuck(file, began, hours):
-                    outcomes[reset(run, file, manifests, request, began, done)] += 1
-                if run.is_over():
-                    yield {**file.key, "status": to_value(stored)}
-            yield start
-            if start is None:
-                return
-
-    steps = [
-        stored
-        for status in FileStatus
-        if status in request.statuses
-        for stored in stored_statuses(status, NUM_STATUS_SHARDS)
-    ]
-    place = walk(steps, pages, position, lambda: done.is_full or run.is_over())
-    if not request.dry_run:
-        telemetry.metric("FilesReset", outcomes["reset"])
-    return 200, {
-        "dry_run": request.dry_run,
-        "stuck_files_found": outcomes.total(),
-        "files_reset": outcomes["reset"],
-        "files_failed": outcomes["fail"],
-        **done.lists,
-        **continued("reset_stuck_files", request, place and position | place),
-    }
-
-
-def is_stuck(file: Row, now: float, hours: float) -> bool:
-    since = file.since()
-    return since is not None and now - since > hours * HOUR
-
-
-def skip(done: Collected, file: Row, reason: str) -> str:
-    done.add("skipped", {"file": file.label, "reason": reason})
-    return "skipped"
-
-
-def reset(
-    run: Run,
-    file: Row,
-    manifests: Manifests,
-    request: ResetStuckFiles,
-    now: float,
-    done: Collected,
-) -> str:
-    """Reset one stuck file, or say why not: `reset`, `fail`, `planned` or `skipped`."""
-    hours = request.max_processing_hours
-    refused = no_reset_because(file, manifests.row_of(file), now, hours)
-    resets = file.values.get("reset_count")
-    resets = resets if isinstance(resets, int) else 0
-    action = "fail" if resets >= MAX_RESETS else "reset"
-    planned = finding(file, now, reset_count=resets, action=action)
-    if refused is not None:
-        return skip(done, file, refused)
-    if request.dry_run:
-        done.add("stuck_files", planned)
-        return "planned"
-    reason = request.reason or f"stuck for {planned['hours_stuck']} hours"
-    fields = {"reset_count": resets + 1, "last_reset_time": iso_time(run.now)}
-    if action == "fail":
-        fields = {
-            "failed_time": iso_time(run.now),
-            "error_message": f"stuck again after {resets} resets",
-        }
-    try:
-        changed = change_row(
-            run,
-            file,
-            FileStatus.FAILED if action == "fail" else FileStatus.PENDING,
-            reason=reason,
-            changed_by=f"state-manager {run.request_id}",
-            fields=fields,
-            # With them a run that is late could complete a file that was reset.
-            removed=("manifest_path", "glue_job_run_id"),
-        )
-    except RefusedError as gone:
-        return skip(done, file, str(gone))
-    except (ClientError, BotoCoreError) as error:
-        telemetry.exception("file was not reset", error, file=file.label)
-        return skip(done, file, "the write failed; see the log")
-    if changed is None:
-        return skip(done, file, "it was changed meanwhile")
-    done.add("stuck_files", planned | {"reset_count": changed.values.get("reset_count", resets)})
-    return action
-
-
-def claimed_at(file: Row) -> float:
-    """About when a file was put into its manifest."""
-    return file.time("manifest_time") or file.since() or 0.0
-
-
-@dataclass(slots=True)
-class Listings:
-    """What the buckets hold of a date; None where S3 did not say it all."""
-
-    inputs: dict[str, list[dict[str, Any]]] | None
-    outputs: set[str] | None
-    quarantined: set[str] | None
-    unknown: list[Body]
-
-
-def list_date(run: Run, day: str) -> Listings:
-    """List a date's input, output and quarantine."""
-    listings = Listings(None, None, None, [])
-
-    def listed(subject: str, bucket: str, prefix: str) -> list[dict[str, Any]] | None:
-        try:
-            return list(list_objects(run, bucket, prefix))
-        except TimeoutError:
-            listings.unknown.append({"subject": subject, "reason": "the listing took too long"})
-        except (ClientError, BotoCoreError) as error:
-            listings.unknown.append({"subject": subject, "reason": refusal(error)})
-        return None
-
-    inputs = listed("input", INPUT_BUCKET, f"{INPUT_PREFIX}{day}/")
-    if inputs is not None:
-        listings.inputs = {}
-        for found in inputs:
-            name = found["Key"].rpartition("/")[2]
-            if name.endswith(FILE_SUFFIX):
-                listings.inputs.setdefault(name, []).append(found)
-    outputs = listed("output", OUTPUT_BUCKET, f"{OUTPUT_PREFIX}merged-parquet-{day}/")
-    listings.outputs = None if outputs is None else {found["Key"] for found in outputs}
-    quarantined = listed("quarantine", QUARANTINE_BUCKET, f"{QUARANTINE_PREFIX}{day}/")
-    if quarantined is not None:
-        listings.quarantined = {found["Key"].rpartition("/")[2] for found in quarantined}
-    return listings
-
-
-@operation(ValidateConsistency)
-def validate_consistency(request: ValidateConsistency, run: Run) -> tuple[int, Body]:
-    """A date's rows against the objects in the buckets, and what contradicts what."""
-    day = request.date_prefix
-    skipped = (unseal("validate_consistency", request) or {}).get("after", 0)
-    listings = list_date(run, day)
-    files: list[Row] = []
-    start: Key | None = None
-    while True:
-        rows, start = date_page(run, day, start, PAGE_ROWS)
-        files += [row for row in rows if row.is_file]
-        if start is None:
-            break
-        if run.is_over():
-            # Without all rows nothing can be said to be missing.
-            raise RefusedError(503, f"the rows of {day} could not be read in the time there is")
-    manifests = Manifests()
-    recent = run.now - MANIFEST_LIFECYCLE_DAYS * DAY
-    pointing = [
-        file for file in files if (file.time("manifest_time") or file.since() or 0) > recent
-    ]
-    look_up_manifests(run, pointing, manifests, objects=True)
-    unknown = listings.unknown + [
-        {"subject": path, "reason": manifest.unknown}
-        for path, manifest in sorted(manifests.objects.items())
-        if manifest.unknown
-    ]
-    issues = sorted(
-        consistency_issues(day, files, listings, manifests, run.now),
-        key=lambda issue: (issue["type"], issue.get("file_key", ""), issue.get("key", "")),
-    )
-    shown = Collected({"issues": []})
-    for issue in issues[skipped:]:
-        shown.add("issues", issue)
-        if shown.is_full:
-            break
-    reached = skipped + len(shown.lists["issues"])
-    inputs = listings.inputs
-    return 200, {
-        "date_prefix": day,
-        "db_file_count": len(files),
-        "s3_file_count": None if inputs is None else sum(map(len, inputs.values())),
-        "issues_found": len(issues),
-        **shown.lists,
-        "unknown": unknown,
-        **continued(
-            "validate_consistency", request, {"after": reached} if reached < len(issues) else None
-        ),
-    }
-
-
-def consistency_issues(
-    day: str, files: Sequence[Row], listings: Listings, manifests: Manifests, now: float
-) -> Iterator[Body]:
-    """Everything about a date that does not fit together; nothing that is not known."""
-    claimed: set[str] = set()
-    for file in files:
-        name, objects = input_of(file, listings.inputs)
-        claimed.add(name)
-        about = {"file_key": file.file_key, "status": file.values.get("status")}
-        yield from file_issues(day, file, about, objects, listings.inputs is not None, now)
-        yield from result_issues(day, file, about, listings.outputs, manifests)
-    for name, objects in (listings.inputs or {}).items():
-        keys = sorted(found["Key"] for found in objects)
-        if len(objects) > 1:
-            yield {"type": "basename_collision", "file_key": name, "keys": keys}
-        refused = listings.quarantined is None or name in listings.quarantined
-        if name not in claimed and not refused:
-            yield {"type": "missing_in_dynamodb", "file_key": name, "key": keys[0]}
-
-
-def input_of(
-    file: Row, inputs: Mapping[str, list[dict[str, Any]]] | None
-) -> tuple[str, list[dict[str, Any]]]:
-    """The name under which a file lies in the input, and the objects of that name."""
-    for name in (file.file_key, unquote_plus(file.file_key)):
-        if inputs and name in inputs:
-            return name, inputs[name]
-    return file.file_key, []
-
-
-def file_issues(
-    day: str,
-    file: Row,
-    about: Body,
-    objects: Sequence[Mapping[str, Any]],
-    listed: bool,
-    now: float,
-) -> Iterator[Body]:
-    """A row against its object in the input."""
-    if file.status is None:
-        yield {"type": "unknown_status", **about}
-    path = str(file.values.get("file_path") or "")
-    folder = re.search(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", path.partition(INPUT_PREFIX)[2])
-    if folder is not None and folder[0] != day:
-        yield {"type": "wrong_date_partition", **about, "expected_date": folder[0]}
-        return
-    if not objects:
-        ended = file.status in {FileStatus.COMPLETED, FileStatus.QUARANTINED}
-        uploaded = file.time("created_at") or file.time("upload_time")
-        uploaded = uploaded or read_time(day)
-        expired = now - uploaded > INPUT_LIFECYCLE_DAYS * DAY
-        if listed and not (ended or expired):
-            yield {"type": "missing_in_s3", **about}
-        return
-    recorded = file.values.get("file_size_mb")
-    own = [found for found in objects if path.endswith(found["Key"])] or objects
-    size = own[0]["Size"] / MEGABYTE
-    is_number = isinstance(recorded, int | float) and not isinstance(recorded, bool)
-    if is_number and abs(float(recorded or 0) - size) > SIZE_TOLERANCE_MB:
-        yield {
-            "type": "size_mismatch",
-            **about,
-            "db_size_mb": recorded,
-            "s3_size_mb": round(size, 6),
-        }
-
-
-def result_issues(
-    day: str, file: Row, about: Body, outputs: Collection[str] | None, manifests: Manifests
-) -> Iterator[Body]:
-    """A row against its output and its manifest."""
-    if file.status is FileStatus.COMPLETED and outputs is not None:
-        path = str(file.values.get("output_path") or "")
-        own = path.removeprefix(f"s3://{OUTPUT_BUCKET}/")
-        lies_there = any(key.startswith(own) for key in outputs) if own != path else bool(outputs)
-        if not lies_there:
-            where = path or f"s3://{OUTPUT_BUCKET}/{OUTPUT_PREFIX}merged-parquet-{day}/"
-            yield {"type": "missing_output", **about, "output_path": where}
-    manifest = manifests.objects.get(file.manifest_path)
-    if manifest is None or manifest.unknown:
-        return
-    if manifest.missing:
-        if file.status in {FileStatus.MANIFESTED, FileStatus.PROCESSING}:
-            yield {"type": "missing_manifest", **about, "manifest_path": file.manifest_path}
-    elif not manifest.lists(file):
-        yield {"type": "not_in_manifest", **about, "manifest_path": file.manifest_path}
+class UpdateState(FileChange):
+    """The request of `update_state`."""
 
 
 @operation(UpdateState)
@@ -1775,27 +1843,53 @@ def update_state(request: UpdateState, run: Run) -> tuple[int, Body]:
     }
 
 
+def apply_change(run: Run, change: FileChange) -> tuple[str | None, Row]:
+    """One file's or manifest's change: the stored status before, and the row after."""
+    row = get_row(run, change.date_prefix, change.file_key)
+    current = row.values.get("status")
+
+    def refuse(why: str) -> RefusedError:
+        return RefusedError(409, f"{row.label} {why}", current_status=current)
+
+    wanted = change.new_status
+    if change.expected_status is not None and row.status is not change.expected_status:
+        raise refuse(f"is {current}, not {change.expected_status.value}")
+    if row.kind is RowKind.MANIFEST and wanted not in MANIFEST_STATUSES:
+        raise refuse(f"is a manifest, which is never {wanted.value}")
+    if not (change.force or may_become(row.kind, row.status, wanted)):
+        raise refuse(f"can't go from {current} to {wanted.value} without force and a reason")
+    changed = change_row(
+        run,
+        row,
+        wanted,
+        reason=change.reason,
+        changed_by=change.changed_by or run.author,
+        fields=change.additional_fields,
+    )
+    return current, changed
+
+
+def _each_once(files: list[FileChange]) -> list[FileChange]:
+    times = Counter(change.label for change in files)
+    if twice := [label for label, number in times.items() if number > 1]:
+        raise ValueError(f"holds more than one change of {', '.join(twice)}")
+    return files
+
+
+class BatchUpdate(Request):
+    """Up to a hundred changes, each of another file."""
+
+    files: Annotated[
+        list[FileChange], Field(min_length=1, max_length=100), AfterValidator(_each_once)
+    ]
+
+
 @operation(BatchUpdate)
 def batch_update(request: BatchUpdate, run: Run) -> tuple[int, Body]:
     """Many changes, each for itself: 200 if all were made, 207 if some, 422 if none."""
-    results: list[Body] = []
-    for change in request.files:
-        file = label(change.date_prefix, change.file_key)
-        if run.is_over():
-            results.append({"file": file, "error": "not attempted: the time was up"})
-            continue
-        try:
-            old, row = apply_change(run, change)
-        except RefusedError as refused:
-            results.append({"file": file, **refused.body})
-        except (ClientError, BotoCoreError) as error:
-            telemetry.exception("file was not changed", error, file=file)
-            results.append({"file": file, "error": "the write failed; see the log"})
-        else:
-            results.append({"file": file, "old_status": old, "new_status": row.values["status"]})
+    results = [{"file": change.label, **result_of(run, change)} for change in request.files]
     failed = sum("error" in result for result in results)
-    status = 200 if not failed else 422 if failed == len(results) else 207
-    return status, {
+    return 207 if 0 < failed < len(results) else 422 if failed else 200, {
         "total": len(results),
         "successful": len(results) - failed,
         "failed": failed,
@@ -1803,18 +1897,43 @@ def batch_update(request: BatchUpdate, run: Run) -> tuple[int, Body]:
     }
 
 
-def perform(event: Mapping[str, Any], run: Run) -> tuple[int, Body]:
+def result_of(run: Run, change: FileChange) -> Body:
+    """What became of one change of a batch."""
+    if run.time_is_up:
+        return {"error": "not attempted: the time was up"}
+    try:
+        old, row = apply_change(run, change)
+    except RefusedError as refused:
+        return refused.body
+    except (ClientError, BotoCoreError) as error:
+        telemetry.exception("file was not changed", error, file=change.label)
+        return {"error": "the write failed; see the log"}
+    return {"old_status": old, "new_status": row.values["status"]}
+
+
+def problems_of(error: ValidationError) -> list[dict[str, str]]:
+    """Each problem with its field: `files[2].new_status`."""
+    problems = []
+    for found in error.errors(include_url=False, include_input=False, include_context=False):
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in found["loc"])
+        name = "".join(parts).lstrip(".") or "request"
+        message = found["msg"].removeprefix("Value error, ")
+        problems.append({"field": name, "message": f"{name}: {message}"})
+    return problems
+
+
+def perform(event: Any, run: Run) -> tuple[int, Body]:
     """Find the operation, check its request, run it."""
-    name = event.get("operation", DEFAULT_OPERATION)
-    known = OPERATIONS.get(name) if isinstance(name, str) else None
-    if known is None:
+    name = event.get("operation", DEFAULT_OPERATION) if isinstance(event, dict) else None
+    if not isinstance(name, str) or name not in OPERATIONS:
         raise RefusedError(
             400, "operation: is not one of ours", supported_operations=sorted(OPERATIONS)
         )
-    model, function = known
-    given = {key: value for key, value in event.items() if key not in {"operation", "source"}}
+    telemetry.bind(operation=name)
+    model, function = OPERATIONS[name]
+    known = {"operation", "source"} if run.scheduled else {"operation"}
     try:
-        request = model.model_validate(given)
+        request = model.model_validate({k: v for k, v in event.items() if k not in known})
     except ValidationError as error:
         problems = problems_of(error)
         summary = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
@@ -1824,29 +1943,30 @@ def perform(event: Mapping[str, Any], run: Run) -> tuple[int, Body]:
     return status, body | {"consumed_capacity": consumed}
 
 
-def report_schedule(name: str, status: int, body: Body) -> None:
-    """One line and the metrics of a scheduled run; raises when it was refused."""
+def answer(event: Any, run: Run) -> tuple[int, Body]:
+    """Status and body for whoever asked directly; what failed is for the log alone."""
+    try:
+        return perform(event, run)
+    except RefusedError as refused:
+        return refused.status, refused.body
+    except Exception as error:
+        telemetry.exception("operation failed", error)
+        return 500, {"error": "internal error", "request_id": run.request_id}
+
+
+def scheduled_answer(event: Mapping[str, Any], run: Run) -> tuple[int, Body]:
+    """Status and body that nobody reads: the line says it, and what fails is raised."""
+    name = str(event.get("operation", DEFAULT_OPERATION))
+    try:
+        status, body = perform(event, run)
+    except RefusedError as refused:
+        raise ScheduledRunError(name, refused.status, refused.body) from refused
     if status != 200:
-        raise ScheduledRunError(name, status, body["error"])
-    if name == "get_stats":
-        for file_status, number in body["stats"].items():
-            telemetry.metric("FilesByStatus", number, Status=file_status)
-    if name == "find_orphans":
-        found = {kind: len(body["orphans"].get(kind, ())) for kind in ORPHAN_KINDS}
-        for kind, number in (found | {"unknown": len(body["unknown"])}).items():
-            telemetry.metric("OrphansByKind", number, Kind=kind)
-        telemetry.metric("Orphans", body["total_orphans"])
-        age = body["oldest_pending_age_seconds"]
-        telemetry.metric("OldestPendingAgeSeconds", age or 0, unit="Seconds")
-    numbers = {key: value for key, value in body.items() if not isinstance(value, list | dict)}
-    kinds = {kind: len(found) for kind, found in body.get("orphans", {}).items() if found}
-    telemetry.info(
-        "scheduled run",
-        **{key: value for key, value in numbers.items() if key != "next_token"},
-        **({"orphans": kinds} if kinds else {}),
-        **({"stats": body["stats"]} if "stats" in body else {}),
-        consumed_capacity=body["consumed_capacity"],
-    )
+        raise ScheduledRunError(name, status, body)
+    said = {key: value for key, value in body.items() if not isinstance(value, list | dict)}
+    said.pop("next_token", None)
+    telemetry.info("scheduled run", **said, **run.report, **body["consumed_capacity"])
+    return status, body
 
 
 @telemetry.handler
@@ -1855,21 +1975,8 @@ def handler(event: Any, context: Any) -> Body | None:
     if isinstance(event, dict) and "Records" in event:
         count_changes(event["Records"], now)
         return None
-    remaining = context.get_remaining_time_in_millis() / 1000 - RESERVED_SECONDS
+    remaining = context.get_remaining_time_in_millis() / 1000 * USABLE_TIME
     run = Run(now, time.monotonic() + remaining, context.aws_request_id)
-    given = event if isinstance(event, dict) else {"operation": None}
-    name = str(given.get("operation", DEFAULT_OPERATION))[:64]
-    run.scheduled = given.get("source") == SCHEDULE_SOURCE
-    telemetry.bind(operation=name)
-    try:
-        status, body = perform(given, run)
-    except RefusedError as refused:
-        status, body = refused.status, refused.body
-    except Exception as error:
-        if run.scheduled:
-            raise
-        telemetry.exception("operation failed", error)
-        status, body = 500, {"error": "internal error", "request_id": run.request_id}
-    if run.scheduled:
-        report_schedule(name, status, body)
+    run.scheduled = isinstance(event, dict) and event.get("source") == SCHEDULE_SOURCE
+    status, body = (scheduled_answer if run.scheduled else answer)(event, run)
     return {"statusCode": status, "body": json.dumps(body, ensure_ascii=False)}

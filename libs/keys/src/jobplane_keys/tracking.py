@@ -7,7 +7,6 @@ files does not load it. Key: `date_prefix` (YYYY-MM-DD) + `file_key`; index `sta
 """
 
 import hashlib
-import math
 from enum import StrEnum
 from typing import Any
 
@@ -24,11 +23,14 @@ CLAIM_PLACEHOLDER = "pending-manifest-"
 
 COUNTERS = "files_by_status"
 _MILLISECONDS_FROM = 100_000_000_000
-_LATEST = 253_402_300_800  # the year 10000
+_YEAR_10000 = 253_402_300_800
 
 
 class FileStatus(StrEnum):
-    """pending → manifested → processing → completed | failed; any → quarantined."""
+    """pending → manifested → processing → completed | failed; failed → pending; any → quarantined.
+
+    A manifest skips `manifested`, and is never quarantined.
+    """
 
     PENDING = "pending"
     MANIFESTED = "manifested"
@@ -51,6 +53,25 @@ def row_kind(date_prefix: str, file_key: str) -> RowKind:
     if date_prefix.startswith(LOCK_PREFIX):
         return RowKind.LOCK
     return RowKind.MANIFEST if file_key.startswith(MANIFEST_PREFIX) else RowKind.FILE
+
+
+_FILE_STEPS = {
+    FileStatus.PENDING: {FileStatus.MANIFESTED},
+    FileStatus.MANIFESTED: {FileStatus.PROCESSING},
+    FileStatus.PROCESSING: {FileStatus.COMPLETED, FileStatus.FAILED},
+    FileStatus.FAILED: {FileStatus.PENDING},
+}
+_MANIFEST_STEPS = _FILE_STEPS | {FileStatus.PENDING: {FileStatus.PROCESSING}}
+MANIFEST_STATUSES = frozenset(FileStatus) - {FileStatus.MANIFESTED, FileStatus.QUARANTINED}
+
+
+def may_become(kind: RowKind, old: FileStatus | None, new: FileStatus) -> bool:
+    """Whether the pipeline itself would make this step."""
+    if kind is RowKind.MANIFEST:
+        return old in MANIFEST_STATUSES and new in _MANIFEST_STEPS.get(old, ())
+    if new is FileStatus.QUARANTINED:
+        return old is not FileStatus.QUARANTINED
+    return old is not None and new in _FILE_STEPS.get(old, ())
 
 
 def stored_statuses(status: FileStatus, shards: int) -> tuple[str, ...]:
@@ -92,15 +113,24 @@ def read_time(value: Any) -> float:
     """Epoch seconds of a stored time.
 
     ISO-8601 with `Z`, an offset or neither (then UTC); epoch seconds or, from 10^11 on,
-    milliseconds, as a number or as text. Raises ValueError when it is none of them.
+    milliseconds, as a number or as text. Raises ValueError when it is none of them, or not
+    between 1970 and 9999.
     """
-    if isinstance(value, str) and not value.replace(".", "", 1).isdecimal():
-        return parse_iso_time(value)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"not a time: {value!r}")
-    seconds = float(value)
-    if seconds >= _MILLISECONDS_FROM:
-        seconds /= 1000
-    if not (math.isfinite(seconds) and 0 <= seconds < _LATEST):
+    if isinstance(value, str) and not value.replace(".", "", 1).isdecimal():
+        seconds = parse_iso_time(value)
+    else:
+        seconds = _finite(value)
+        if seconds >= _MILLISECONDS_FROM:
+            seconds /= 1000
+    if not 0 <= seconds < _YEAR_10000:
         raise ValueError(f"not a time: {value!r}")
     return seconds
+
+
+def _finite(value: float | str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError("a number beyond all times") from error
