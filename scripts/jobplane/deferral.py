@@ -18,7 +18,7 @@ import sysconfig
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-HELPER = "deferred_imports"
+HELPER = "cold_start"
 LOAD = "_load_deferred"
 MAKE = "_make"
 # Calls that see a module's names without naming them.
@@ -173,20 +173,35 @@ def defer_imports(
             and asks for a name by `__getattr__` only if `__all__` lists it.
     """
     tree = ast.parse(source)
-    values: Values = dict(_functions_for_patterns(tree, eager))
+    if not defer(tree, package=package, modules=modules, eager=eager, is_starred=is_starred):
+        return source
+    return f"{leading_comments(source)}{ast.unparse(tree)}\n"
+
+
+def defer(
+    tree: ast.Module,
+    *,
+    package: str | None = None,
+    modules: Collection[str] = (),
+    eager: Collection[str] = (),
+    is_starred: bool = False,
+) -> bool:
+    """defer_imports on a parsed module, in place; tells whether anything was deferred."""
     names = _Names(tree)
     if names.sees_all or "__getattr__" in names.bound:
-        return source
+        return False
     if is_starred and "__all__" not in names.bound:
-        return source
+        return False
+    values: Values = dict(_functions_for_patterns(tree, eager))
+    names = _Names(tree)
     values |= _deferrable_imports(names, package, modules, eager)
     if not values:
-        return source
+        return False
     _drop_imports(tree, values)
     _Guards(values).visit(tree)
     _insert_helper(tree, values)
     ast.fix_missing_locations(tree)
-    return f"{_leading_comments(source)}{ast.unparse(tree)}\n"
+    return True
 
 
 def starred(source: str, module: str, *, is_package: bool) -> set[str]:
@@ -342,7 +357,8 @@ def _chain(node: ast.Attribute) -> list[str]:
     return [value.id, *reversed(parts)] if isinstance(value, ast.Name) else []
 
 
-def _leading_comments(source: str) -> str:
+def leading_comments(source: str) -> str:
+    """What stands above a module's code: its licence."""
     lines = []
     for line in source.splitlines(keepends=True):
         if not line.startswith("#") and line.strip():

@@ -4,6 +4,7 @@ An artifact carries the service models, operations, shapes and endpoints that th
 Asking for another operation gives an error that names the statement to add.
 """
 
+import ast
 import gzip
 import hashlib
 import json
@@ -16,6 +17,7 @@ from typing import Any
 import click
 
 from jobplane import cut_notice
+from jobplane.deferral import leading_comments
 
 # IAM's prefix where it isn't botocore's folder name.
 SERVICES = {
@@ -64,6 +66,15 @@ CALLED_BY_BOTOCORE = {"s3": ("HeadBucket", "CreateSession")}
 KEPT_TOP_LEVEL = ("partitions.json", "_retry.json", "sdk-default-configuration.json")
 ENDPOINT_RULES = "endpoint-rule-set-1"
 DOCUMENTATION = frozenset({"documentation", "documentationUrl", "examples", "smithy.example"})
+
+# Events whose second part is the service.
+SERVICE_EVENTS = frozenset(
+    {
+        "after-call", "before-call", "before-endpoint-resolution", "before-parameter-build",
+        "before-parse", "before-sign", "choose-signer", "creating-client-class", "getattr",
+        "needs-retry", "request-created",
+    }
+)  # fmt: skip
 
 HOOK = """
 
@@ -144,7 +155,6 @@ def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
         if path.is_file() and data not in path.parents
     }
     files["botocore/cut_notice.py"] = Path(cut_notice.__file__).read_bytes()
-    files["botocore/handlers.py"] = (package / "handlers.py").read_bytes() + HOOK.encode()
     files["botocore/exceptions.py"] = (
         package / "exceptions.py"
     ).read_bytes() + EXCEPTIONS_HOOK.encode()
@@ -153,6 +163,7 @@ def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
     available = sorted(path.name for path in data.iterdir() if path.is_dir())
     services = grants.services(available)
     endpoint_names: set[str] = set()
+    event_names: set[str] = set()
     cut: dict[str, Any] = {}
     for service, prefix in services.items():
         version = max(path for path in (data / service).iterdir() if path.is_dir())
@@ -163,17 +174,78 @@ def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
         kept = grants.operations(service, prefix, model["operations"])
         cut[service] = {"prefix": prefix, "cut": sorted(set(model["operations"]) - kept)}
         endpoint_names |= {model["metadata"]["endpointPrefix"], service}
+        event_names |= {model["metadata"]["serviceId"].lower().replace(" ", "-"), service}
         files[f"{target}/service-2.json"] = compact(cut_model(model, kept))
         files[f"{target}/{ENDPOINT_RULES}.json"] = compact(
             read_json(version / f"{ENDPOINT_RULES}.json")
         )
         for name, value in _helpers(version, kept).items():
             files[f"{target}/{name}"] = compact(value)
+    handlers = cut_handlers((package / "handlers.py").read_text(), event_names)
+    files["botocore/handlers.py"] = handlers.encode() + HOOK.encode()
+    aliases = cut_aliases((package / "utils.py").read_text(), event_names)
+    files["botocore/utils.py"] = aliases.encode()
     files["botocore/data/endpoints.json"] = compact(
         cut_endpoints(read_json(data / "endpoints.json"), endpoint_names)
     )
     files["botocore/data/cut.json"] = compact({"function": grants.function, "services": cut})
     return files
+
+
+def cut_handlers(source: str, names: set[str]) -> str:
+    """botocore's handlers without those of other services' events, and of documentation's.
+
+    Args:
+        names: of the services kept, as events have them.
+
+    Raises:
+        click.ClickException: BUILTIN_HANDLERS is not the list that it was.
+    """
+
+    def is_kept(entry: ast.expr) -> bool:
+        match entry:
+            case ast.Tuple(elts=[ast.Constant(value=str() as event), *_]):
+                kind, _, rest = event.partition(".")
+                of = rest.partition(".")[0]
+                if kind == "docs":
+                    return False
+                return kind not in SERVICE_EVENTS or of in {"", "*", *names}
+        return True
+
+    tree = ast.parse(source)
+    match _assigned(tree, "BUILTIN_HANDLERS"):
+        case ast.List() as handlers:
+            handlers.elts = [entry for entry in handlers.elts if is_kept(entry)]
+            return f"{leading_comments(source)}{ast.unparse(tree)}\n"
+    raise click.ClickException("botocore.handlers has no list BUILTIN_HANDLERS; see sdk.py")
+
+
+def cut_aliases(source: str, names: set[str]) -> str:
+    """botocore's utils with the event aliases of the kept services alone.
+
+    Raises:
+        click.ClickException: EVENT_ALIASES is not the dict that it was.
+    """
+    tree = ast.parse(source)
+    match _assigned(tree, "EVENT_ALIASES"):
+        case ast.Dict() as aliases:
+            kept = [
+                (old, new)
+                for old, new in zip(aliases.keys, aliases.values, strict=True)
+                if not isinstance(new, ast.Constant) or new.value in names
+            ]
+            aliases.keys = [old for old, _ in kept]
+            aliases.values = [new for _, new in kept]
+            return f"{leading_comments(source)}{ast.unparse(tree)}\n"
+    raise click.ClickException("botocore.utils has no dict EVENT_ALIASES; see sdk.py")
+
+
+def _assigned(tree: ast.Module, name: str) -> ast.expr | None:
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=target)], value=value) if target == name:
+                return value
+    return None
 
 
 def cut_boto3(root: Path, grants: Grants, services: Iterable[str]) -> dict[str, Path | bytes]:

@@ -4,14 +4,14 @@ Only what imports are for is changed, and only in the distributions named here: 
 code ships as it is written, so that a stack trace names its lines.
 """
 
+import ast
 import hashlib
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from jobplane import deferral, deferred_imports
+from jobplane import cold_start, deferral, patches, patterns, trimming
 from jobplane.bytecode import in_forks
 
 DEFERRED = frozenset(
@@ -20,23 +20,33 @@ DEFERRED = frozenset(
         "pyjwt", "python-dateutil", "s3transfer", "six", "typing-inspection", "urllib3",
     }
 )  # fmt: skip
-HELPER = Path(deferred_imports.__file__)
+# Packages that look at no annotation and no docstring of their own.
+TRIMMED = frozenset({"boto3", "botocore", "dateutil", "jmespath", "jwt", "s3transfer", "urllib3"})
+HELPER = Path(cold_start.__file__)
 # A process of its own: this one may have threads, and it forks once a module.
 ALONE = "import sys; sys.path.append(sys.argv[1]); from jobplane import slimming; slimming.main()"
 
 
 def slim(distributions: Iterable[tuple[str, Path]]) -> None:
     """Put off the imports of installed distributions, by name and folder, in place."""
+    from jobplane.console import run_quietly  # not there in the process below
+
     folders = [str(folder) for name, folder in distributions if name in DEFERRED]
     if folders:
         source = str(Path(__file__).parents[1])
-        subprocess.run([sys.executable, "-S", "-P", "-c", ALONE, source, *folders], check=True)
+        run_quietly(
+            [sys.executable, "-S", "-P", "-c", ALONE, source, *folders],
+            cwd=Path(source),
+            what="putting off what no function needs at its start",
+        )
 
 
 def main() -> None:
     """Entry of the process that does the work."""
     jobs = []
     for folder in map(Path, sys.argv[2:]):
+        for package in folder.iterdir():
+            patches.check_modules(package.name, folder)
         paths = sorted(folder.rglob("*.py"))
         modules = frozenset(_dotted(path.relative_to(folder)) for path in paths)
         starred = frozenset(_starred(folder, paths))
@@ -58,17 +68,23 @@ def _slim_module(
     folder: Path, path: Path, modules: frozenset[str], starred: frozenset[str]
 ) -> None:
     source = path.read_text(encoding="utf-8")
+    name = path.relative_to(folder)
+    source = patches.patched(name.parts[0], name, source)
     try:
-        changed = deferral.defer_imports(
-            source,
-            package=_dotted(path.relative_to(folder)) if path.name == "__init__.py" else None,
-            modules=modules,
-            is_starred=_dotted(path.relative_to(folder)) in starred,
-        )
+        tree = ast.parse(source)
     except SyntaxError:  # of another Python; never imported by this one
         return
-    if changed != source:
-        path.write_text(changed, encoding="utf-8")
+    if name.parts[0] in TRIMMED:
+        trimming.trim(tree)
+    patterns.precompile(tree)
+    deferral.defer(
+        tree,
+        package=_dotted(name) if path.name == "__init__.py" else None,
+        modules=modules,
+        is_starred=_dotted(name) in starred,
+    )
+    text = f"{deferral.leading_comments(source)}{ast.unparse(tree)}\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def _dotted(path: Path) -> str:
@@ -78,5 +94,6 @@ def _dotted(path: Path) -> str:
 
 def digest() -> str:
     """Changes when a distribution would come out differently."""
-    sources = (Path(__file__), Path(deferral.__file__), HELPER)
+    modules = (deferral, patches, patterns, trimming)
+    sources = (Path(__file__), *(Path(str(module.__file__)) for module in modules), HELPER)
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobplane import deferred_imports
+from jobplane import cold_start
 from jobplane.deferral import defer_imports, starred
 
 
@@ -18,7 +18,7 @@ def changed(source: str, **options: object) -> str:
 def run(tmp_path: Path, script: str, **modules: str) -> str:
     """Run a script beside modules, each changed as an artifact's would be."""
     names = frozenset(name.replace("__init__", "").strip(".") for name in modules)
-    (tmp_path / "deferred_imports.py").write_text(Path(deferred_imports.__file__).read_text())
+    (tmp_path / "cold_start.py").write_text(Path(cold_start.__file__).read_text())
     for name, source in modules.items():
         package = name.removesuffix(".__init__") if name.endswith("__init__") else None
         path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")

@@ -2,8 +2,9 @@
 
 - `floor`: boto3 alone, whole, with valid bytecode; its handler makes one plain client and the
   function's first call.
-- `plugin`: serverless-python-requirements, given the requirements that uv exports; the workspace's
-  libs go in by its `vendor` option.
+- `plugin`: serverless-python-requirements, given the requirements that uv exports. The workspace's
+  libs are copied into each function's folder: with its `vendor` option, functions of equal
+  requirements get each other's libs from its cache.
 - `recipe`: the zip recipe of uv's guide for AWS Lambda. `--no-deps` is ours: without it libs that
   libs depend on arrive as links into the workspace, and the functions do not start.
 """
@@ -95,7 +96,10 @@ class Contenders:
         """serverless-python-requirements under osls; its caches are kept, as in daily use."""
         key = _digest([PLUGIN_VERSION, *(self._inputs(f) for f in self.functions)])
         service = self.root / "plugin" / "service"
-        zips = {f.name: service / ".serverless" / f"{f.name}.zip" for f in self.functions}
+        zips = {
+            f.name: service / ".serverless" / f"{f.module}-jobplane-bench-dev-{f.name}.zip"
+            for f in self.functions
+        }
         if not _is_made(service, key):
             note(f"packaging {len(self.functions)} functions with {PLUGIN}; this takes minutes")
             self.prepare_plugin()
@@ -132,14 +136,13 @@ class Contenders:
                 env=plain_environment(),
             )
         service = _fresh(root / "service")
-        vendored = _fresh(root / "vendored")
         for function in self.functions:
             closure = self.closures[function.name]
-            folder = service / "functions" / function.module
+            folder = service / function.module
             _copy_shipped(function, folder)
             (folder / "requirements.txt").write_text("\n".join(closure.locked.values()) + "\n")
             for lib in closure.libs:
-                _copy_lib(self.workspace, lib, vendored / function.module)
+                _copy_lib(self.workspace, lib, folder)
         (service / "serverless.yml").write_text(yaml.safe_dump(self._service(), sort_keys=False))
 
     def run_plugin(self, function: Function | None = None) -> None:
@@ -216,8 +219,7 @@ class Contenders:
             "functions": {
                 function.name: {
                     "handler": function.handler,
-                    "module": f"functions/{function.module}",
-                    "vendor": str(root / "vendored" / function.module),
+                    "module": function.module,
                 }
                 for function in self.functions
             },

@@ -87,7 +87,9 @@ class _Recorder(InProcessTarget):
         self.event = event
         called = threading.local()
         exchanges = self.exchanges
-        make, respond = client.BaseClient._make_api_call, endpoint.Endpoint._do_get_response
+        caller: Any = client.BaseClient
+        sender: Any = endpoint.Endpoint
+        make, respond = caller._make_api_call, sender._do_get_response
 
         def make_api_call(self: Any, operation_name: str, api_params: Any) -> Any:
             called.parameters = api_params
@@ -108,8 +110,8 @@ class _Recorder(InProcessTarget):
             return received, error
 
         with (
-            patch.object(client.BaseClient, "_make_api_call", make_api_call),
-            patch.object(endpoint.Endpoint, "_do_get_response", do_get_response),
+            patch.object(caller, "_make_api_call", make_api_call),
+            patch.object(sender, "_do_get_response", do_get_response),
         ):
             return super().invoke(function, event, environment)
 

@@ -4,7 +4,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,7 +39,11 @@ LAMBDA = {
     "PATH": "/usr/bin:/bin",
 }
 
-type Takes = dict[str, list[Any]]
+if TYPE_CHECKING:
+    from jobplane.bench._recording import Player, Recording
+    from jobplane.bench._starting import Start
+
+type Takes = dict[str, list["Start"]]
 """Starts by contender."""
 
 
@@ -69,34 +73,11 @@ def command(names: tuple[str, ...], rounds: int, against: tuple[str, ...]) -> Re
 def _measure(
     workspace: Workspace, functions: Sequence[Function], rounds: int, against: Iterable[str]
 ) -> tuple[dict[str, Takes], dict[str, int]]:
-    from jobplane.artifacts import Builder, Settings
-    from jobplane.bench._contenders import Contenders
-    from jobplane.bench._recording import playing, record
-    from jobplane.bench._starting import cold_start
-    from jobplane.cases import Case, case_paths
+    from jobplane.bench._recording import playing
 
-    recordings = {}
-    for function in functions:
-        paths = case_paths(function)
-        if not paths:
-            note(f"{function.name} has no events and is left out")
-            continue
-        path = paths[FIRST_EVENTS.get(function.name) or next(iter(paths))]
-        recordings[function.name] = record(workspace, Case.read(function, path))
-    functions = [function for function in functions if function.name in recordings]
-    artifacts = Builder(workspace, Settings.local()).build(functions)
-    contenders = Contenders(workspace, functions)
-    folders = {"artifact": contenders.artifact(artifacts).folders}
-    if "floor" in against:
-        floor = contenders.floor(recordings.values())
-        folders["floor"] = dict.fromkeys(recordings, floor)
-    if "plugin" in against:
-        folders["plugin"] = contenders.plugin().folders
-    if "recipe" in against:
-        folders["recipe"] = contenders.recipe().folders
-
+    recordings = _recordings(workspace, functions)
+    folders = _folders(workspace, recordings, against)
     takes: dict[str, Takes] = {name: {who: [] for who in folders} for name in recordings}
-    calls: dict[str, int] = {}
     total = (rounds + 1) * len(recordings) * len(folders)
     with (
         playing() as player,
@@ -105,27 +86,66 @@ def _measure(
     ):
         for number in range(rounds + 1):  # the first round warms the disk's cache and is dropped
             for name, recording in recordings.items():
-                event = Path(scratch, f"{name}.json")
-                event.write_text(json.dumps(recording.event), encoding="utf-8")
                 for who, where in folders.items():
-                    module = recording.function.module
-                    if who == "floor":
-                        module = f"floor_{module}"
-                    folder = where[name]
-                    player.rewind(recording)
-                    start = cold_start(
-                        folder, module, event,
-                        {
-                            **LAMBDA, **recording.environment_at(player.url),
-                            "LAMBDA_TASK_ROOT": str(folder),
-                        },
-                    )  # fmt: skip
-                    _check(name, who, recording.exchanges, player.calls)
-                    calls[name] = len(recording.exchanges)
+                    start = _start(recording, who, where[name], player, Path(scratch))
                     if number:
                         takes[name][who].append(start)
                     advance(f"{name} {who}")
-    return takes, calls
+    return takes, {name: len(recording.exchanges) for name, recording in recordings.items()}
+
+
+def _recordings(workspace: Workspace, functions: Sequence[Function]) -> dict[str, "Recording"]:
+    from jobplane.bench._recording import record
+    from jobplane.cases import Case, case_paths
+
+    found = {}
+    for function in functions:
+        paths = case_paths(function)
+        if not paths:
+            note(f"{function.name} has no events and is left out")
+            continue
+        path = paths[FIRST_EVENTS.get(function.name) or next(iter(paths))]
+        found[function.name] = record(workspace, Case.read(function, path))
+    return found
+
+
+def _folders(
+    workspace: Workspace, recordings: Mapping[str, "Recording"], against: Iterable[str]
+) -> dict[str, dict[str, Path]]:
+    """Where each contender's functions are, by contender."""
+    from jobplane.artifacts import Builder, Settings
+    from jobplane.bench._contenders import Contenders
+
+    functions = [recording.function for recording in recordings.values()]
+    artifacts = Builder(workspace, Settings.local()).build(functions)
+    contenders = Contenders(workspace, functions)
+    folders = {"artifact": contenders.artifact(artifacts).folders}
+    if "floor" in against:
+        folders["floor"] = dict.fromkeys(recordings, contenders.floor(recordings.values()))
+    if "plugin" in against:
+        folders["plugin"] = contenders.plugin().folders
+    if "recipe" in against:
+        folders["recipe"] = contenders.recipe().folders
+    return folders
+
+
+def _start(
+    recording: "Recording", who: str, folder: Path, player: "Player", scratch: Path
+) -> "Start":
+    from jobplane.bench._starting import cold_start
+
+    name, module = recording.function.name, recording.function.module
+    event = scratch / f"{name}.json"
+    event.write_text(json.dumps(recording.event), encoding="utf-8")
+    player.rewind(recording)
+    start = cold_start(
+        folder,
+        f"floor_{module}" if who == "floor" else module,
+        event,
+        {**LAMBDA, **recording.environment_at(player.url), "LAMBDA_TASK_ROOT": str(folder)},
+    )
+    _check(name, who, recording.exchanges, player.calls)
+    return start
 
 
 def _check(name: str, who: str, exchanges: Sequence[object], calls: int) -> None:

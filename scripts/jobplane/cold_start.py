@@ -1,8 +1,17 @@
-"""Ships inside an artifact: gives a module's deferred names their values when they are needed."""
+"""Ships inside an artifact: what its modules were changed to call, so that a cold start is short.
+
+A start makes tens of thousands of objects and next to no garbage among them. With Python's own
+threshold the collector would look through them dozens of times; from here on it starts after
+50,000 new ones.
+"""
 
 from __future__ import annotations
 
+import _sre  # type: ignore[import-not-found]
+import gc
 import sys
+
+gc.set_threshold(50_000, *gc.get_threshold()[1:])
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,3 +59,35 @@ def deferred(
         raise AttributeError(f"module {namespace['__name__']!r} has no attribute {name!r}")
 
     return load, module_getattr
+
+
+def precompiled(
+    pattern: Any,
+    flags: int,
+    magic: int,
+    code: bytes,
+    compiled_flags: int,
+    groups: int,
+    names: dict[str, int],
+    indexes: tuple[str | None, ...],
+) -> Any:
+    """A pattern that was compiled at build time, for the same version of Python's engine."""
+    if magic != _sre.MAGIC or sys.byteorder != "little":
+        import re
+
+        return re.compile(pattern, flags)
+    words = memoryview(code).cast("I").tolist()
+    return _sre.compile(pattern, compiled_flags, words, groups, names, indexes)
+
+
+class _Loaded(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        decimal = sys.modules.get("decimal")
+        return decimal is not None and isinstance(value, decimal.Decimal)
+
+    def __repr__(cls) -> str:
+        return "<class 'decimal.Decimal'>"
+
+
+class LoadedDecimal(metaclass=_Loaded):
+    """For `isinstance`: decimal.Decimal, which nothing can be as long as nobody has loaded it."""

@@ -1,0 +1,109 @@
+"""Single places in third-party code that cost a cold start dearly and that no rule would find.
+
+Each is a text that must stand in its module exactly once, so that a new version of a library
+either has the place as it was or fails the build, with its name.
+"""
+
+from pathlib import Path
+
+type Replacement = tuple[str, str]
+
+PATCHES: dict[str, dict[str, tuple[Replacement, ...]]] = {
+    "botocore": {
+        "botocore/compat.py": (
+            # An alias at the top would load ElementTree for services that speak JSON.
+            (
+                "XMLParseError = ETree.ParseError",
+                "from xml.etree.ElementTree import ParseError as XMLParseError",
+            ),
+        ),
+        "botocore/credentials.py": (
+            # Default arguments load what only a provider on somebody's desk uses.
+            (
+                "def __init__(self, profile_name, load_config, popen=subprocess.Popen):",
+                "def __init__(self, profile_name, load_config, popen=None):",
+            ),
+            ("self._popen = popen\n", "self._popen = popen or subprocess.Popen\n"),
+            ("prompter=getpass.getpass,", "prompter=None,"),
+            ("self._prompter = prompter\n", "self._prompter = prompter or getpass.getpass\n"),
+        ),
+        "botocore/utils.py": (
+            # Without proxies in the environment there is nothing to load urllib.request for.
+            (
+                "def get_environ_proxies(url):\n",
+                "def get_environ_proxies(url):\n"
+                "    if not any(name.lower().endswith('_proxy') for name in os.environ):\n"
+                "        return {}\n",
+            ),
+        ),
+        "botocore/validate.py": (
+            # A value can't be a Decimal as long as nobody has loaded the module.
+            ("import decimal\n", "from cold_start import LoadedDecimal\n"),
+            ("'float': (float, decimal.Decimal, int),", "'float': (float, LoadedDecimal, int),"),
+            ("'double': (float, decimal.Decimal, int),", "'double': (float, LoadedDecimal, int),"),
+        ),
+    },
+    "urllib3": {
+        # For ASCII the codec `idna` looks at lengths alone, and brings Unicode's tables for it.
+        "urllib3/util/connection.py": (
+            (
+                '        host.encode("idna")\n',
+                "        if host.isascii():\n"
+                '            *labels, last = host.split(".")\n'
+                "            if len(last) > 63 or not all(0 < len(part) < 64 for part in labels):\n"
+                "                raise UnicodeError\n"
+                "        else:\n"
+                '            host.encode("idna")\n',
+            ),
+            (
+                "socket.getaddrinfo(host, port, family,",
+                "socket.getaddrinfo(host.encode() if host.isascii() else host, port, family,",
+            ),
+        ),
+        "urllib3/util/ssl_.py": (
+            (
+                "return ssl_context.wrap_socket(sock, server_hostname=server_hostname)",
+                "if server_hostname is not None and server_hostname.isascii():\n"
+                "        server_hostname = server_hostname.encode()\n"
+                "    return ssl_context.wrap_socket(sock, server_hostname=server_hostname)",
+            ),
+        ),
+    },
+}  # fmt: skip
+
+
+class PatchError(Exception):
+    """A library's code isn't what a patch was made for; names the place."""
+
+
+def patched(distribution: str, module: Path, source: str) -> str:
+    """The module's source with its patches.
+
+    Args:
+        module: its path in the distribution.
+
+    Raises:
+        PatchError: a text is not there exactly once.
+    """
+    for old, new in PATCHES.get(distribution, {}).get(module.as_posix(), ()):
+        if source.count(old) != 1:
+            raise PatchError(
+                f"{distribution}: {module} has {source.count(old)} times what "
+                f"scripts/jobplane/patches.py replaces there once: {old.strip()!r}"
+            )
+        source = source.replace(old, new)
+    return source
+
+
+def check_modules(distribution: str, folder: Path) -> None:
+    """Fail if a module that has patches is not there.
+
+    Raises:
+        PatchError: it is gone.
+    """
+    for module in PATCHES.get(distribution, {}):
+        if not (folder / module).is_file():
+            raise PatchError(
+                f"{distribution} has no {module} any more, of which scripts/jobplane/patches.py "
+                "replaces parts"
+            )
