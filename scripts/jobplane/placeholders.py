@@ -14,7 +14,7 @@ from typing import Any
 
 from jobplane.tokens import mint
 
-FILLED = re.compile(r"<(now|iso-now|token|table|bucket|queue|stage|uuid)([^<>]*)>")
+FILLED = re.compile(r"<(now|iso-now|date|token|table|bucket|queue|stage|uuid)([^<>]*)>")
 OFFSET = re.compile(r"^([+-]\d+)?$")
 UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 ISO_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")
@@ -57,6 +57,8 @@ class Values:
             return named[kind][short]
         if kind == "token" and argument.startswith(":"):
             return self._token(argument[1:])
+        if kind == "date" and OFFSET.match(argument):
+            return (datetime.now(UTC).date() + timedelta(days=int(argument or 0))).isoformat()
         if kind in ("now", "iso-now") and OFFSET.match(argument):
             then = datetime.now(UTC) + timedelta(seconds=int(argument or 0))
             iso = then.isoformat(timespec="milliseconds").replace("+00:00", "Z")

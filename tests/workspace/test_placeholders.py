@@ -1,6 +1,7 @@
 """Placeholders of event files: what they are filled with, and what they match."""
 
 import time
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -18,6 +19,13 @@ def test_times_are_filled_in() -> None:
     assert abs(VALUES.fill("<now+60>") - (time.time() + 60)) < 2
     assert VALUES.fill({"at": ["<iso-now>"]})["at"][0].endswith("Z")
     assert VALUES.fill("before <now-1> after").startswith("before 1")
+
+
+def test_dates_are_filled_in() -> None:
+    """<date-N> is the UTC date of N days ago."""
+    today = datetime.now(UTC).date()
+    filled = VALUES.fill("pipeline/<date-2>/<date>.ndjson")
+    assert filled == f"pipeline/{today - timedelta(days=2)}/{today}.ndjson"
 
 
 def test_tokens_are_the_stages_own() -> None:
