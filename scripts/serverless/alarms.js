@@ -55,7 +55,7 @@ const ofFunction = ([name, config]) => {
     },
     {
       name: `${name}-duration`,
-      says: `An invocation of ${name} took nine tenths of its time limit of ${timeout} s, or more.`,
+      says: `An invocation of ${name} took nine tenths of its time limit or more.`,
       see: 'durations',
       ...metric('Duration'),
       ...atLeast(timeout * 900, { within: 5 * MINUTES, statistic: 'Maximum' }),

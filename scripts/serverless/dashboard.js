@@ -38,6 +38,12 @@ const sections = ({ functions, queues, stateMachines, alarms }) => {
         own('QueueLatency', { stat: 'p99', label: 'p99' }),
       ]),
       graph('Time by action, ms', [search('ProcessingLatency', ['Action'], 'p95', 300)]),
+      graph('Failures that were dealt with', [
+        own('PostFailed'),
+        own('RecordRefused'),
+        own('SweepFailed'),
+        own('CleanupFailed'),
+      ]),
       ...(triggeredBy('websocket').length ? sockets() : []),
       ...(triggeredBy('httpApi').length ? [httpApi()] : []),
     ],
@@ -106,7 +112,6 @@ const sockets = () => [
     ofApi('WebsocketsApi', 'MessageCount'),
     ofApi('WebsocketsApi', 'IntegrationError'),
     ofApi('WebsocketsApi', 'ExecutionError'),
-    own('PostFailed'),
   ]),
 ];
 

@@ -165,6 +165,77 @@ def test_a_new_function_brings_its_alarms() -> None:
     }
 
 
+def documented(section: str) -> list[str]:
+    """The rows of a table in docs/observing.md, below its heading."""
+    text = DOCS.read_text(encoding="utf-8").partition(f"<!-- {section}: ")[2]
+    rows = text.partition("<!-- end -->")[0].splitlines()[1:]
+    return rows[2:]
+
+
+def test_the_metrics_are_documented() -> None:
+    """The table has each metric of the functions' source, its unit, its dimensions, its sources."""
+    sources: dict[tuple[str, str, str], set[str]] = {}
+    for metric in emitted(WORKSPACE):
+        dimensions = ", ".join(sorted(metric.dimensions)) or "–"
+        sources.setdefault((metric.name, metric.unit, dimensions), set()).add(metric.function)
+    expected = [
+        f"| {' | '.join(key)} | {', '.join(sorted(functions))} |"
+        for key, functions in sorted(sources.items())
+    ]
+    rows = [re.sub(r"(?<=\|) [^|]+ \|$", "", row).rstrip() for row in documented("metrics")]
+    assert rows == expected
+
+
+def described(template: dict[str, Any]) -> list[str]:
+    """The rows that the table of alarms must have: one for all functions, queues and so on."""
+    limits = {
+        properties["FunctionName"]: properties["Timeout"]
+        for function in of_type(template, "AWS::Lambda::Function").values()
+        if (properties := function["Properties"])
+    }
+    rows = {}
+    for name, properties in alarms(template).items():
+        (dimension,) = properties["Dimensions"]
+        kind = {"FunctionName": "function", "QueueName": "queue"}.get(dimension["Name"], "")
+        threshold = f"{properties['Threshold']}"
+        subject = ""
+        if kind == "function":
+            subject = dimension["Value"].removeprefix("jobplane-prod-")
+        elif kind == "queue":
+            subject = re.sub(r"-(age|not-empty)$", "", name)
+        says, _, anchor = properties["AlarmDescription"].partition(" See docs/observing.md#")
+        if properties["MetricName"] == "Duration":
+            limit = limits[dimension["Value"]] * 1000
+            threshold = f"{properties['Threshold'] / limit:g} × its time limit"
+        if subject:
+            name = name.replace(subject, f"{{{kind}}}", 1)
+            says = says.replace(subject, f"{{{kind}}}", 1)
+        minutes, times = properties["Period"] // 60, properties["EvaluationPeriods"]
+        span = f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"
+        condition = (
+            f"{properties['Statistic']} of `{properties['MetricName']}` ≥ {threshold} "
+            f"in {f'{times} × ' if times > 1 else ''}{span}"
+        )
+        rows[f"| `{name}` | {says} | {condition} | [{anchor}](#{anchor}) |"] = None
+    return list(rows)
+
+
+def test_the_alarms_are_documented(compiled: Compiled) -> None:
+    """The table has each kind of alarm: what it says, when, and where to read on."""
+    assert documented("alarms") == described(compiled("prod"))
+
+
+def test_every_alarm_tells_what_to_do(compiled: Compiled) -> None:
+    """Its text is a sentence and a section that is there; CloudWatch takes 1024 characters."""
+    headings = re.findall(r"^#+ (.+)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    anchors = {heading.lower().replace(" ", "-").replace("'", "") for heading in headings}
+    for name, properties in alarms(compiled("prod")).items():
+        says, _, anchor = properties["AlarmDescription"].partition(" See docs/observing.md#")
+        assert says.endswith("."), name
+        assert anchor in anchors, name
+        assert len(properties["AlarmDescription"]) <= 1024, name
+
+
 def test_every_queue_is_watched(compiled: Compiled) -> None:
     """A queue that a function reads must not fall behind; any other must stay empty."""
     template = compiled("prod")
