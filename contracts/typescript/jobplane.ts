@@ -19,7 +19,9 @@ export type StateManagerEvent =
   | ValidateConsistencyOperation
   | StreamEvent;
 /**
- * pending → manifested → processing → completed | failed; any → quarantined.
+ * pending → manifested → processing → completed | failed; failed → pending; any → quarantined.
+ *
+ * A manifest skips `manifested`, and is never quarantined.
  */
 export type FileStatus =
   "pending" | "manifested" | "processing" | "completed" | "failed" | "quarantined";
@@ -640,7 +642,7 @@ export interface StatusInvocation {
   triggerWebhook?: boolean | null;
 }
 /**
- * A direct invoke about several assemblies.
+ * A direct invoke about several assemblies; with `assemblyId` as well it is about that one.
  */
 export interface BatchInvocation {
   /**

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
+from published import faults_of_ours
 from websockets.asyncio.client import ClientConnection, connect
 
 from jobplane.stages import Stage
@@ -46,11 +47,13 @@ async def until(
 
 
 class Socket:
-    """A raw client: every message that came is kept."""
+    """A raw client: every message that came is kept, and held against its published schema."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.messages: list[Message] = []
+        self.faults: list[str] = []
+        self._actions: dict[str, str] = {}
         self._arrived = asyncio.Condition()
         self._reader = asyncio.create_task(self._read())
 
@@ -58,9 +61,12 @@ class Socket:
         async for text in self.connection:
             async with self._arrived:
                 self.messages.append(json.loads(text))
+                self.faults += message_faults(self.messages[-1], self._actions)
                 self._arrived.notify_all()
 
     async def send(self, message: Message | str) -> None:
+        if isinstance(message, dict) and "id" in message:
+            self._actions[str(message["id"])] = str(message.get("action"))
         await self.connection.send(message if isinstance(message, str) else json.dumps(message))
 
     async def wait_for(
@@ -121,6 +127,31 @@ class Socket:
         self._reader.cancel()
 
 
+def message_faults(message: Message, actions: Mapping[str, str]) -> list[str]:
+    """What is wrong with a message by its schema, and with its content by that of its action."""
+    found = faults_of_ours("socket/server-message", message)
+    action = actions.get(str(message.get("request_id")), "").replace("_", "-")
+    if action and message["type"] == "response":
+        found += faults_of_ours(f"socket/answers/{action}", message["data"])
+    if action and message["type"] == "complete" and set(message["result"]) != {"url"}:
+        found += faults_of_ours(f"socket/results/{action}", message["result"])
+    return found
+
+
+async def check_answer(response: httpx.Response) -> None:
+    """Hold an answer of the HTTP API against its published schema."""
+    await response.aread()
+    path = response.url.path.rpartition("$default")[2]
+    if response.status_code == 304:
+        return
+    if response.status_code >= 400:
+        name = "http/refusal"
+    else:
+        names = {"/assemblies": "http/assembly-page", "/status/batch": "http/batch-answer"}
+        name = names.get(path, "http/assembly")
+    assert faults_of_ours(name, response.json()) == [], response.text
+
+
 def answers(message: Message, request_id: Any) -> bool:
     """Whether a message answers another at once; None: whichever that was."""
     kinds = {"response", "acknowledgment", "pong", "error"}
@@ -153,6 +184,7 @@ class Receiver:
     url: str
     received: list[tuple[Mapping[str, str], bytes]] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     def of(self, assembly_id: str) -> list[tuple[Mapping[str, str], bytes]]:
         return [
@@ -171,6 +203,7 @@ def receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             there.received.append((dict(self.headers), body))
+            there.faults += faults_of_ours("webhooks/body", json.loads(body))
             self.send_response(there.answers.pop(0) if there.answers else 200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -187,6 +220,7 @@ def receiver() -> Iterator[Receiver]:
     finally:
         server.shutdown()
         server.server_close()
+    assert there.faults == []
 
 
 class Deployed:
@@ -222,6 +256,7 @@ class Deployed:
                 yield socket
             finally:
                 await socket.close()
+            assert socket.faults == []
 
     def http(self, user: str, tenant: str = "acme") -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -229,6 +264,7 @@ class Deployed:
             headers={"Authorization": f"Bearer {self.token(user, tenant)}"},
             trust_env=False,
             timeout=30,
+            event_hooks={"response": [check_answer]},
         )
 
     async def upload(

@@ -12,7 +12,7 @@ from jobplane.workspace import Workspace
 
 SCRIPT = Path(__file__).with_name("typescript.mjs")
 # Conditions on several keys at once, which a type would tell as intersections.
-CONDITIONS = frozenset({"anyOf", "if", "then"})
+CONDITIONS = frozenset({"anyOf", "if", "not", "then"})
 
 
 def typescript_of(contracts: Sequence[Contract], workspace: Workspace) -> str:

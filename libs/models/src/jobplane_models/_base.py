@@ -94,7 +94,11 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Md5 = Annotated[str, AfterValidator(_md5)]
+# Spaces are allowed anywhere.
+_HEX_OR_BASE64 = r"^\s*(([0-9A-Fa-f]\s*){32}|([A-Za-z0-9+/]\s*){22}=\s*=\s*)$"
+
+WHOLE = BeforeValidator(_whole)
+Md5 = Annotated[str, AfterValidator(_md5), Field(json_schema_extra={"pattern": _HEX_OR_BASE64})]
 RequestId = Annotated[str, StringConstraints(pattern=f"^{REQUEST_ID_PATTERN}$")]
 TemplateId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
@@ -102,8 +106,7 @@ FileName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 MimeType = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+$", max_length=127)
 ]
-Bytes = Annotated[int, Field(ge=0)]
-WHOLE = BeforeValidator(_whole)
+Bytes = Annotated[int, Field(ge=0), WHOLE]
 WorkspaceId = Annotated[str, StringConstraints(pattern=f"^{WORKSPACE_ID_PATTERN}$")]
 WorkspaceKey = Annotated[
     str, StringConstraints(pattern=f"^{WORKSPACE_ID_PATTERN}#{WORKSPACE_ID_PATTERN}$")

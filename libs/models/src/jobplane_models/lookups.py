@@ -1,8 +1,8 @@
 """Assembly look-ups: what the status function is asked over HTTP or by invoke, and its answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from jobplane_models._base import CAMEL, AssemblyId, Input, IsoTime, Open
 from jobplane_models.assemblies import AssemblyDocument, AssemblyUser, AssemblyWebhook, OkCode
@@ -25,12 +25,19 @@ class StatusInvocation(Input):
 
 
 class BatchInvocation(Input):
-    """A direct invoke about several assemblies."""
+    """A direct invoke about several assemblies; with `assemblyId` as well it is about that one."""
 
-    model_config = CAMEL
+    model_config = CAMEL | ConfigDict(json_schema_extra={"not": {"required": ["assemblyId"]}})
 
     assembly_ids: BatchIds
     user_id: UserId | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_about_several(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "assemblyId" in given:
+            raise ValueError("assemblyId names one assembly")
+        return given
 
 
 class BatchRequest(Input):

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
-from jobplane_models._base import Bytes, FileName, Md5, MimeType, RequestId, Strict, TemplateId
+from jobplane_models._base import (
+    WHOLE,
+    Bytes,
+    FileName,
+    Md5,
+    MimeType,
+    RequestId,
+    Strict,
+    TemplateId,
+)
 
 MAX_FILES = 1000
 MAX_REPORT_DAYS = 365
@@ -78,8 +87,8 @@ class Delay(Strict):
     """A job that only waits and reports; `fail_at` is the step at which it fails."""
 
     seconds: Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)] = 1.0
-    steps: Annotated[int, Field(ge=1, le=1000)] = 10
-    fail_at: Annotated[int, Field(ge=1, le=1000)] | None = None
+    steps: Annotated[int, Field(ge=1, le=1000), WHOLE] = 10
+    fail_at: Annotated[int, Field(ge=1, le=1000), WHOLE] | None = None
     transient: bool = False
 
 
@@ -95,7 +104,7 @@ class Subscribe(RequestReference):
     `user_id` names another member of the caller's tenant; it needs permission `tenant:read`.
     """
 
-    since_seq: Annotated[int, Field(ge=0)] | None = None
+    since_seq: Annotated[int, Field(ge=0), WHOLE] | None = None
     user_id: UserId | None = None
 
 

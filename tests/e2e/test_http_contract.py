@@ -1,0 +1,208 @@
+"""The HTTP API keeps the promises of contracts/openapi.json, whatever it is asked."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import settings
+from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig, SchemathesisConfig
+from schemathesis.specs.openapi.checks import unsupported_method
+
+from e2e.support import Deployed
+from jobplane_keys import iso_time, owner_key, to_item
+
+pytestmark = pytest.mark.e2e
+
+OPENAPI = Path(__file__).resolve().parents[2] / "contracts" / "openapi.json"
+USER, TENANT = "contract-user", "contract-tenant"
+ENDED, FAILED, RUNNING, WAITING = (
+    f"contract-{state}" for state in ("ended", "failed", "running", "waiting")
+)
+FOREIGN, ABSENT = "contract-foreign", "contract-absent"
+KNOWN = (ENDED, FAILED, RUNNING, WAITING, FOREIGN, ABSENT)
+EXAMPLES = 40
+
+
+def with_examples() -> dict[str, Any]:
+    """The published document, with assemblies as examples that are there when it is tried."""
+    document: dict[str, Any] = json.loads(OPENAPI.read_text())
+    examples = {name: {"value": name} for name in KNOWN}
+    for path in ("/status", "/status/{assembly_id}"):
+        document["paths"][path]["get"]["parameters"][0]["examples"] = examples
+    body = document["paths"]["/status/batch"]["post"]["requestBody"]["content"]["application/json"]
+    body["examples"] = {"all": {"value": {"assemblyIds": list(KNOWN)}}}
+    return document
+
+
+generation = GenerationConfig(
+    deterministic=True,
+    max_examples=EXAMPLES,
+    database="none",
+    allow_extra_parameters=False,  # one that is not known is ignored
+)
+api = schemathesis.openapi.from_dict(
+    with_examples(),
+    config=SchemathesisConfig(
+        projects=ProjectsConfig(default=ProjectConfig(generation=generation))
+    ),
+)
+
+
+def row(assembly_id: str, user: str = USER, **fields: Any) -> dict[str, Any]:
+    """An assembly as it is stored."""
+    now = time.time()
+    return {
+        "assembly_id": assembly_id,
+        "owner": owner_key(TENANT, user),
+        "user": {"userId": user},
+        "user_id": user,
+        "tenant_id": TENANT,
+        "template_id": "tpl_fingerprint",
+        "branch": "main",
+        "message": "Waiting for files",
+        "uploads": [],
+        "results": {},
+        "created_at": iso_time(now),
+        "updated_at": iso_time(now),
+        "execution": 1,
+        "rev": 1,
+        "ttl": int(now) + 3600,
+        **fields,
+    }
+
+
+def rows() -> list[dict[str, Any]]:
+    """One assembly in each state, and one of somebody else."""
+    file = {
+        "id": "upload_1",
+        "name": "a.txt",
+        "basename": "a",
+        "ext": "txt",
+        "size": 1,
+        "mime": "text/plain",
+        "field": "file",
+        "md5hash": "0cc175b9c0f1b6a831c399e269772661",
+    }
+    result = file | {"id": "result_1", "original_id": "upload_1", "key": "results/x/hashed/a.txt"}
+    files: dict[str, Any] = {"uploads": [file], "results": {"hashed": [result]}}
+    return [
+        row(ENDED, ok="ASSEMBLY_COMPLETED", **files),
+        row(FAILED, error="MD5_MISMATCH", uploads=[file]),
+        row(RUNNING, execution_start=iso_time(time.time()), current_step="hashed", progress_pct=40),
+        row(WAITING),
+        row(FOREIGN, user="contract-other"),
+    ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def assemblies(deployed: Deployed) -> Iterator[None]:
+    """The assemblies, as long as this module's tests run."""
+    table = deployed.info["tables"]["assemblies"]
+    for each in rows():
+        deployed.dynamodb.put_item(TableName=table, Item=to_item(each))
+    yield
+    for each in rows():
+        key = to_item({"assembly_id": each["assembly_id"]})
+        deployed.dynamodb.delete_item(TableName=table, Key=key)
+
+
+@pytest.fixture(scope="module")
+def authorized(deployed: Deployed) -> dict[str, str]:
+    """The headers of a caller with a good token."""
+    return {"Authorization": f"Bearer {deployed.token(USER, TENANT)}"}
+
+
+@api.parametrize()
+@settings(deadline=None)
+def test_every_answer_is_as_described(
+    case: "schemathesis.Case[Any]", deployed: Deployed, authorized: dict[str, str]
+) -> None:
+    """Good requests and bad ones get a described status, headers and body."""
+    case.call_and_validate(
+        base_url=deployed.http_url,
+        headers=authorized,
+        # A method without a route never reaches the function: API Gateway says 404.
+        excluded_checks=[unsupported_method],
+        timeout=30,
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "status"),
+    [
+        ("GET", "/status/{assembly_id}", {"assembly_id": ENDED}, 200),
+        ("GET", "/status/{assembly_id}", {"assembly_id": FAILED}, 200),
+        ("GET", "/status/{assembly_id}", {"assembly_id": RUNNING}, 200),
+        ("GET", "/status/{assembly_id}", {"assembly_id": WAITING}, 200),
+        ("GET", "/status/{assembly_id}", {"assembly_id": FOREIGN}, 403),
+        ("GET", "/status/{assembly_id}", {"assembly_id": ABSENT}, 404),
+        ("GET", "/status/{assembly_id}", {"assembly_id": "a.b"}, 400),
+        ("GET", "/status/{assembly_id}", {"assembly_id": RUNNING, "triggerWebhook": "true"}, 409),
+        ("GET", "/status", {"assemblyId": ENDED}, 200),
+        ("GET", "/status", {"assemblyId": FOREIGN}, 403),
+        ("GET", "/status", {"assemblyId": ABSENT}, 404),
+        ("GET", "/status", {}, 400),
+        ("GET", "/assemblies", {}, 200),
+        ("GET", "/assemblies", {"limit": "2"}, 200),
+        ("GET", "/assemblies", {"limit": "0"}, 400),
+        ("GET", "/assemblies", {"next": ""}, 400),
+    ],
+)
+def test_described_answer(
+    deployed: Deployed,
+    authorized: dict[str, str],
+    method: str,
+    path: str,
+    query: dict[str, str],
+    status: int,
+) -> None:
+    """Each state of an assembly and each refusal is answered with its status, as described."""
+    url = deployed.http_url + path.format(**query)
+    asked = {name: value for name, value in query.items() if name not in path}
+    response = httpx.request(method, url, params=asked, headers=authorized, trust_env=False)
+    assert response.status_code == status, response.text
+    api[path][method].validate_response(response)
+
+
+def test_described_batch(deployed: Deployed, authorized: dict[str, str]) -> None:
+    """A batch has the caller's documents, and null for others' and for none."""
+    response = httpx.post(
+        f"{deployed.http_url}/status/batch",
+        json={"assemblyIds": list(KNOWN)},
+        headers=authorized,
+        trust_env=False,
+    )
+    api["/status/batch"]["POST"].validate_response(response)
+    statuses = response.json()["statuses"]
+    assert [name for name in KNOWN if statuses[name] is None] == [FOREIGN, ABSENT]
+
+
+def test_described_caching(deployed: Deployed, authorized: dict[str, str]) -> None:
+    """An ended document has an ETag, and who has it is told so without a body."""
+    url, operation = f"{deployed.http_url}/status/{ENDED}", api["/status/{assembly_id}"]["GET"]
+    first = httpx.get(url, headers=authorized, trust_env=False)
+    again = httpx.get(
+        url, headers=authorized | {"If-None-Match": first.headers["ETag"]}, trust_env=False
+    )
+    assert (again.status_code, again.content) == (304, b"")
+    operation.validate_response(again)
+
+
+@pytest.mark.parametrize("path", sorted(api.raw_schema["paths"]))
+def test_described_refusal_without_a_token(deployed: Deployed, path: str) -> None:
+    """Nobody is answered without a token, on no route."""
+    (method,) = (name.upper() for name in api.raw_schema["paths"][path])
+    response = httpx.request(
+        method,
+        deployed.http_url + path.format(assembly_id=ENDED),
+        params={"assemblyId": ENDED} if path == "/status" else None,
+        json={"assemblyIds": [ENDED]} if method == "POST" else None,
+        trust_env=False,
+    )
+    assert response.status_code == 401
+    api[path][method].validate_response(response)

@@ -1,0 +1,510 @@
+"""Functions that parse by hand, the models, and the published schemas accept the same inputs.
+
+The functions have no pydantic where it would slow them down, so what they accept is said twice.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from published import faults, faults_of_ours
+from pydantic import TypeAdapter
+from pydantic import ValidationError as NotValidError
+
+from jobplane.cases import InProcessTarget, all_cases
+from jobplane.contracts.catalogue import FUNCTIONS, MESSAGES, loaded
+from jobplane.inprocess import Context, InProcess
+from jobplane.workspace import Workspace, read_yaml
+from jobplane_client import Interrupt
+from jobplane_client._errors import MalformedMessageError
+from jobplane_client._runs import preemption_json
+from jobplane_client._worker import JobWorker
+from jobplane_client._worker_calls import Received
+from jobplane_keys import ValidationError
+from jobplane_models import queues, workspaces
+
+WORKSPACE = Workspace.here()
+VALUES = InProcessTarget(InProcess(WORKSPACE)).values()
+NOW = 1795342530.25
+FLOW = read_yaml(WORKSPACE.root / "resources" / "job-flow.asl.yml")["States"]
+
+type Json = Any
+
+ODD = st.sampled_from(
+    [
+        None, True, False, 0, 1, -1, 60, 60.0, 1.5, -0.0, 86400, 86401, 2**53, 2**53 + 1,
+        "", "a", "a b", "a/b", "ä", "\n", "a\n", "x" * 128, "x" * 129, "x" * 2048, "x" * 2049,
+        "amelia#scott", "amelia#", "#", "a#b#c", "acquire", "renew", "release", "forced",
+        [], ["a"], [[]], {}, {"a": 1}, {"a": "b"},
+    ]
+)  # fmt: skip
+ID = st.sampled_from(["thread-1", "m.1", "x" * 128, "a@b+c"])
+FENCE = st.sampled_from([0, 7, 7.0, 1795000000001, 2**53])
+
+
+@st.composite
+def inputs(draw: st.DrawFn, **fields: st.SearchStrategy[Json]) -> dict[str, Json]:
+    """Objects that are good, but for a few fields that are odd or absent."""
+    value = {name: draw(good) for name, good in fields.items()}
+    if fields:
+        names = st.sampled_from(sorted(fields))
+        value |= draw(st.dictionaries(names, ODD, max_size=draw(st.sampled_from([0, 0, 1, 2]))))
+        for absent in draw(st.sets(names, max_size=draw(st.sampled_from([0, 1, len(fields)])))):
+            del value[absent]
+    return value
+
+
+WORKSPACE_FIELDS = {
+    "projectUserId": st.just("amelia#scott"),
+    "projectId": st.just("amelia"),
+    "userId": st.just("scott"),
+}
+TARGET = st.one_of(
+    inputs(claimId=ID, fence=FENCE, containerId=ID, threadId=ID, expiresAt=st.just(1795342600)),
+    inputs(claimId=st.none(), fence=st.none(), threadId=ID),
+)
+EVENTS = {
+    "check-active-job": inputs(**WORKSPACE_FIELDS, threadId=ID),
+    "claim": inputs(
+        **WORKSPACE_FIELDS,
+        operation=st.sampled_from(["acquire", "renew", "release"]),
+        threadId=ID,
+        messageId=ID,
+        claimId=ID,
+        fence=FENCE,
+        owner=st.just("arn:aws:states:eu-west-1:123456789012:execution:job-flow:x"),
+        reason=st.just("done"),
+        ttlSeconds=st.sampled_from([1, 60.0, 86400]),
+        minIntervalSeconds=st.sampled_from([0, 5]),
+    ),
+    "send-interrupt": inputs(
+        **WORKSPACE_FIELDS,
+        target=TARGET,
+        newThreadId=ID,
+        interruptingMessageId=ID,
+    ).flatmap(
+        lambda event: st.sampled_from(
+            [event, *({**event, "reason": text} for text in ("", "why", "x" * 1024, "x" * 1025))]
+        )
+    ),
+    "record-interruption": inputs(
+        **WORKSPACE_FIELDS,
+        messageId=ID,
+        kind=st.sampled_from(["interruption", "timeout", "heartbeat_lost", "forced"]),
+        interruptedClaimId=ID,
+        interruptedContainer=ID,
+        newThreadId=ID,
+        interruptingMessageId=ID,
+        cause=st.sampled_from(["no JSON", '{"newThreadId": "t"}', {"a": 1}]),
+    ),
+    "handle-timeout": inputs(
+        **WORKSPACE_FIELDS,
+        messageId=ID,
+        threadId=ID,
+        claimId=ID,
+        kind=st.sampled_from(["timeout", "heartbeat_lost", "forced"]),
+        error=ODD,
+        cause=ODD,
+        executionArn=ODD,
+    ).flatmap(
+        # Without a claim a fence means nothing, and the function does not look at it.
+        lambda event: (FENCE | ODD if event.get("claimId") is not None else st.none()).map(
+            lambda fence: {**event, "fence": fence}
+        )
+    ),
+}
+
+
+class ReachedError(Exception):
+    """The input was accepted: the function went on to AWS."""
+
+
+class Nowhere:
+    """A client whose every call tells that it was reached."""
+
+    class exceptions:  # noqa: N801 - botocore's name
+        ConditionalCheckFailedException = KeyError
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(**_: Any) -> Any:
+            raise ReachedError(name)
+
+        return call
+
+
+def module_of(name: str) -> ModuleType:
+    (function,) = WORKSPACE.select((name,))
+    return loaded(function, WORKSPACE)
+
+
+@pytest.fixture(scope="module")
+def functions() -> dict[str, ModuleType]:
+    """The functions of the job flow, with no AWS behind them."""
+    modules = {name: module_of(name) for name in EVENTS}
+    for module in modules.values():
+        for client in {"dynamodb", "sqs"} & set(vars(module)):
+            setattr(module, client, Nowhere())
+    return modules
+
+
+def accepts(kind: Any, value: Json) -> bool:
+    """Whether a model accepts a value."""
+    try:
+        TypeAdapter(kind).validate_python(value)
+    except NotValidError:
+        return False
+    return True
+
+
+def function_accepts(module: ModuleType, event: Json) -> bool:
+    """Whether a function accepts an event, by its handler."""
+    try:
+        module.handler(event, Context(module.__name__))
+    except ValidationError:
+        return False
+    except ReachedError:
+        return True
+    return True
+
+
+def one_workspace(event: Mapping[str, Json]) -> bool:
+    """Whether the parts agree with the whole, which a JSON Schema can't compare."""
+    key = event.get("projectUserId")
+    if not isinstance(key, str):
+        return True
+    parts = (event.get("projectId"), event.get("userId"))
+    return all(
+        given in (None, part) for given, part in zip(parts, key.partition("#")[::2], strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", EVENTS)
+@given(data=st.data())
+@settings(derandomize=True, deadline=None, max_examples=250)
+def test_function_model_and_schema_agree(
+    functions: dict[str, ModuleType], name: str, data: st.DataObject
+) -> None:
+    """An input of the job flow's functions is accepted by all three or by none."""
+    event = data.draw(EVENTS[name])
+    by_function = function_accepts(functions[name], event)
+    kind = workspaces.HandleTimeoutInput if name == "handle-timeout" else FUNCTIONS[name][0][1]
+    assert accepts(kind, event) is by_function
+    found = faults(f"functions/{name}/input", event)
+    assert (not found and one_workspace(event)) is by_function, found
+
+
+def test_generated_inputs_are_good_and_bad(functions: dict[str, ModuleType]) -> None:
+    """Of each function's, at least a tenth are accepted, and some are not."""
+    for name, events in EVENTS.items():
+        assert is_mixed(outcomes(events, partial(function_accepts, functions[name]))), name
+
+
+def outcomes(values: st.SearchStrategy[Json], good: Callable[[Json], bool]) -> list[bool]:
+    """What some generated values come to."""
+    found: list[bool] = []
+
+    @given(value=values)
+    @settings(derandomize=True, deadline=None, max_examples=60, database=None)
+    def collect(value: Json) -> None:
+        found.append(good(value))
+
+    collect()
+    return found
+
+
+def is_mixed(found: list[bool]) -> bool:
+    return 0.1 <= sum(found) / len(found) < 1
+
+
+INVOCATIONS = inputs(
+    assemblyId=st.sampled_from(["a", "A-1_", "x" * 128]),
+    userId=st.sampled_from(["u", "x" * 256]),
+    triggerWebhook=st.booleans(),
+    assemblyIds=st.lists(st.one_of(st.just("a"), st.just("b"), ODD), max_size=3)
+    | st.just(["a"] * 100)
+    | st.just(["a"] * 101),
+)
+
+
+@pytest.fixture(scope="module")
+def status() -> ModuleType:
+    return module_of("status")
+
+
+@given(event=INVOCATIONS)
+@settings(derandomize=True, deadline=None, max_examples=250)
+def test_direct_look_ups_agree(status: ModuleType, event: Json) -> None:
+    """A direct invoke of status is accepted by function, model and schema, or by none."""
+    try:
+        status.invoked_request(event)
+        by_function = True
+    except status.InvalidRequestError:
+        by_function = False
+    assert accepts(FUNCTIONS["status"][0][1], event) is by_function
+    assert (not faults("functions/status/input", event)) is by_function
+
+
+@given(
+    body=inputs(assembly_id=st.sampled_from(["a", "A-1_"]), execution=st.sampled_from([1, 2, None]))
+)
+@settings(derandomize=True, deadline=None, max_examples=200)
+def test_webhook_deliveries_agree(status: ModuleType, body: Json) -> None:
+    """A message of the webhook queue is readable by function, model and schema, or by none."""
+    try:
+        status.queued_delivery({"body": json.dumps(body)})
+        by_function = True
+    except status.UnreadableMessageError:
+        by_function = False
+    assert accepts(queues.WebhookDelivery, body) is by_function
+    if not isinstance(body.get("execution"), float):  # 1.0 is an integer to a JSON Schema
+        assert (not faults("queues/webhook-delivery", body)) is by_function
+
+
+MD5S = st.sampled_from(
+    [
+        "0cc175b9c0f1b6a831c399e269772661",
+        "0CC175B9 C0F1B6A8 31C399E2 69772661",
+        "DMF1ucDxtqgxw5niaXcmYQ==",
+    ]
+)
+FILE = {
+    "name": st.just("a.txt"),
+    "size": st.sampled_from([0, 5, 5.0]),
+    "mime": st.just("text/plain"),
+    "md5hash": st.one_of(MD5S, MD5S, MD5S, st.sampled_from(["DMF1ucDxtqgxw5niaXcmYQ", "0cc1"])),
+}
+TEMPLATE = {"template_id": st.just("tpl_x"), "fields": st.just({"a": 1})}
+REFERENCE = {"request_id": st.just("req-1")}
+OTHER = {"user_id": st.just("u")}
+PAYLOADS = {
+    "ping": inputs(),
+    "echo": inputs(text=ODD),
+    "health": inputs(),
+    "create_upload": inputs(**TEMPLATE, files=st.lists(inputs(**FILE), min_size=1, max_size=2)),
+    "process_assembly": inputs(
+        **TEMPLATE,
+        uploads=st.lists(inputs(**FILE, key=st.just("uploads/x/y")), min_size=1, max_size=2),
+    ),
+    "generate_report": inputs(
+        start_date=st.just("2026-01-01"),
+        end_date=st.just("2026-02-01"),
+        format=st.sampled_from(["csv", "json"]),
+        group_by=st.sampled_from(["day", "action", "status"]),
+    ),
+    "delay": inputs(
+        seconds=st.sampled_from([0, 1.5, 60]),
+        steps=st.sampled_from([1, 10.0, 1000]),
+        fail_at=st.sampled_from([1, None]),
+        transient=st.booleans(),
+    ),
+    "status": inputs(**REFERENCE),
+    "subscribe": inputs(**REFERENCE, **OTHER, since_seq=st.sampled_from([0, 3.0])),
+    "unsubscribe": inputs(**REFERENCE, **OTHER),
+    "cancel": inputs(**REFERENCE),
+}
+
+
+METADATA = inputs(
+    mode=st.sampled_from(["sync", "async"]),
+    on_disconnect=st.sampled_from(["detach", "cancel"]),
+    trace=st.just("t"),
+)
+
+
+def client_messages(action: str) -> st.SearchStrategy[dict[str, Json]]:
+    """Messages about an action, good for the most part."""
+    return inputs(
+        id=st.sampled_from(["one", "x" * 128, None]),
+        action=st.just(action),
+        payload=PAYLOADS[action],
+        metadata=st.just({}) | METADATA,
+    )
+
+
+@pytest.fixture(scope="module")
+def router() -> ModuleType:
+    """The router, whose actions do nothing once their payload is accepted."""
+    module = module_of("router")
+    row = {"user_id": "u", "tenant_id": "t", "permissions": ["reports"], "connection_id": "c"}
+    stand_ins: dict[str, Any] = {
+        "connection_of": lambda connection_id, now: row,
+        "enqueue": lambda request, extra: {"type": "acknowledgment"},
+    }
+    for name, stand_in in stand_ins.items():
+        setattr(module, name, stand_in)
+    for name, action in module.ACTIONS.items():
+        module.ACTIONS[name] = replace(action, run=lambda request: {})
+    return module
+
+
+def router_accepts(router: ModuleType, message: Json) -> bool:
+    """Whether the router accepts what a client sends."""
+    answer = router.respond(json.dumps(message), "c", NOW)
+    refused = answer["type"] == "error"
+    assert not refused or answer["error"]["code"] in {"VALIDATION_ERROR", "INVALID_ACTION"}
+    return not refused
+
+
+@pytest.mark.parametrize("action", PAYLOADS)
+@given(data=st.data())
+@settings(derandomize=True, deadline=None, max_examples=120)
+def test_client_messages_agree(router: ModuleType, action: str, data: st.DataObject) -> None:
+    """What a client sends is accepted by the router, the models and the schema, or by none."""
+    message = data.draw(client_messages(action))
+    by_router = router_accepts(router, message)
+    assert accepts(MESSAGES["socket/client-request"][1], message) is by_router
+    found = faults("socket/client-request", message)
+    assert (not found) is by_router, found
+
+
+def test_generated_messages_are_good_and_bad(router: ModuleType) -> None:
+    """Of each action's, at least a tenth are accepted, and some are not."""
+    for action in PAYLOADS:
+        assert is_mixed(outcomes(client_messages(action), partial(router_accepts, router))), action
+
+
+def good_events(function: str) -> Iterator[Json]:
+    """The events of a function that its schema accepts."""
+    for case in all_cases(WORKSPACE):
+        event = VALUES.fill(case.event)
+        if case.function.name == function and not faults(f"functions/{function}/input", event):
+            yield event
+
+
+def test_interrupts_fit() -> None:
+    """What send-interrupt puts into a worker's queue."""
+    module = module_of("send-interrupt")
+    interrupts = [module.Interrupt.of(event) for event in good_events("send-interrupt")]
+    bodies = [module.body_of(each, NOW) for each in interrupts if not module.needless(each, NOW)]
+    assert bodies
+    assert [faults_of_ours("queues/interrupt", body) for body in bodies] == [[]] * len(bodies)
+
+
+def test_dead_letters_fit() -> None:
+    """What handle-timeout puts into the dead-letter queue."""
+    module = module_of("handle-timeout")
+    events = [event for event in good_events("handle-timeout") if "detail" not in event]
+    letters = [
+        module.dead_letter(module.Timeout.of(event), "2026-11-22T10:15:30Z") for event in events
+    ]
+    assert letters
+    assert [faults_of_ours("queues/dead-letter", each) for each in letters] == [[]] * len(letters)
+
+
+def test_webhook_deliveries_fit() -> None:
+    """What processor puts into the webhook queue."""
+    module = module_of("processor")
+    sent: list[str] = []
+
+    class Queue:
+        def send_message(self, *, QueueUrl: str, MessageBody: str) -> None:  # noqa: N803 - SQS
+            sent.append(MessageBody)
+
+    module.sqs = Queue
+    document = {"assembly_id": "a", "execution": 2, "template_id": "tpl_x", "owner": "t#u"}
+    module.notify({**document, "webhook": {"status": "pending"}})
+    assert [faults_of_ours("queues/webhook-delivery", json.loads(body)) for body in sent] == [[]]
+
+
+@pytest.mark.parametrize("partial", [None, {"done": [1, 2]}, "x" * 100_000])
+def test_preemption_causes_fit(partial: Json) -> None:
+    """What a worker says when it makes room."""
+    cause = preemption_json(Interrupt("i-1", "m-2", "thread-2"), partial)
+    assert faults_of_ours("job-flow/preemption-cause", json.loads(cause)) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "model"),
+    [
+        ("SendToContainer", queues.JobMessage),
+        ("JoinHolder", queues.FollowUpMessage),
+    ],
+)
+def test_flow_sends_what_is_published(state: str, model: Any) -> None:
+    """The fields of a worker's message are those that the flow puts into it."""
+    body = FLOW[state]["Arguments"]["MessageBody"]
+    assert set(body) == {field.alias or name for name, field in model.model_fields.items()}
+    assert accepts(model.model_fields["type"].annotation, body["type"])
+
+
+@pytest.mark.parametrize(
+    "state", [name for name, state in FLOW.items() if "FunctionName" in state.get("Arguments", {})]
+)
+def test_flow_invokes_with_what_is_published(state: str) -> None:
+    """A function's schema names every field that the flow gives it."""
+    arguments = FLOW[state]["Arguments"]
+    models = {
+        "${CheckActiveJob}": [workspaces.CheckActiveJobInput],
+        "${Claim}": [workspaces.AcquireInput, workspaces.ReleaseInput],
+        "${SendInterrupt}": [workspaces.SendInterruptInput],
+        "${RecordInterruption}": [workspaces.RecordInterruptionInput],
+        "${HandleTimeout}": [workspaces.HandleTimeoutInput],
+    }[arguments["FunctionName"]]
+    known = [{f.alias or n for n, f in model.model_fields.items()} for model in models]
+    assert any(set(arguments["Payload"]) <= names for names in known)
+
+
+@pytest.mark.parametrize(
+    ("state", "model"),
+    [
+        ("ReleaseClaim", workspaces.JobCompleted),
+        ("JoinHolder", workspaces.JobJoined),
+        ("ReleaseAfterPreemption", workspaces.JobInterrupted),
+    ],
+)
+def test_flow_ends_with_what_is_published(state: str, model: Any) -> None:
+    """The output of an execution that succeeded."""
+    assert set(FLOW[state]["Output"]) == set(model.model_fields)
+    assert accepts(model.model_fields["outcome"].annotation, FLOW[state]["Output"]["outcome"])
+
+
+WORKER_MESSAGES = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(["JOB", "FOLLOW_UP"]),
+        "projectUserId": st.just("amelia#scott"),
+        "threadId": ID,
+        "messageId": ID,
+        "claimId": ID,
+        "fence": FENCE,
+        "instruction": ODD,
+        "taskToken": st.just("token"),
+        "containerId": ID,
+        "attachments": st.lists(
+            st.sampled_from(
+                [
+                    {"bucket": "b", "key": "k", "size": 3, "ok": True},
+                    {"bucket": "b", "key": "k", "ok": False, "error": "S3.NoSuchKey"},
+                ]
+            )
+        ),
+        "heartbeatSeconds": st.sampled_from([1, 90.0]),
+        "claimTtlSeconds": st.sampled_from([1, 86400]),
+        "expiresAt": st.sampled_from([0, 1795342600]),
+    }
+)
+
+
+@given(body=WORKER_MESSAGES)
+@settings(derandomize=True, deadline=None, max_examples=100)
+def test_worker_takes_what_is_published(body: Json) -> None:
+    """A message that fits its schema is one that the worker can read."""
+    assert faults("queues/worker", body) == []
+
+    class Queues(Nowhere):
+        def get_queue_url(self, **_: Any) -> dict[str, str]:
+            return {"QueueUrl": "queue"}
+
+    worker = JobWorker(
+        "amelia", "scott", lambda job: None, claim_function="claim",
+        sqs=Queues(), stepfunctions=Nowhere(), lambda_=Nowhere(),
+    )  # fmt: skip
+    try:
+        worker._content(Received("id", "receipt", body, 1))
+    except MalformedMessageError as error:
+        raise AssertionError(body) from error
