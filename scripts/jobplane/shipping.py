@@ -200,8 +200,13 @@ def build(workspace: Workspace, functions: list[Function], settings: Settings) -
 
 def unbuilt(workspace: Workspace) -> list[Function]:
     """The functions without an artifact; the stack can't be compiled while there is one."""
-    known = workspace.functions()
-    return [f for f in known if not (workspace.dist / f"{f.name}.zip").is_file()]
+    manifest = read_manifest(workspace)
+    return [
+        function
+        for function in workspace.functions()
+        if function.name not in manifest
+        or not (workspace.root / manifest[function.name].zip).is_file()
+    ]
 
 
 def built(workspace: Workspace, functions: list[Function], settings: Settings) -> list[Artifact]:

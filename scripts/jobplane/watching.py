@@ -2,50 +2,55 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+import click
 
 from jobplane.console import note
 from jobplane.requirements import closures
 from jobplane.workspace import Function, Workspace
+
+POLL_MILLISECONDS = 200
 
 
 def on_save(workspace: Workspace, function: Function, commands: Sequence[Sequence[str]]) -> None:
     """Run `jobplane` commands one after the other, now and after each save, until interrupted.
 
     Each round is a process of its own: what it imports is what is on disk. A command that fails
-    ends its round, not the watching.
+    ends its round, not the watching. What is saved during a round starts the next.
     """
     try:
-        _round(workspace, commands)
-        for saved in _saves(workspace, function):
-            note(f"\n{', '.join(saved)} saved")
-            _round(workspace, commands)
+        while True:
+            _until_other_sources(workspace, function, commands)
     except KeyboardInterrupt:
         note("")
 
 
-def _round(workspace: Workspace, commands: Sequence[Sequence[str]]) -> None:
-    for command in commands:
-        done = subprocess.run(
-            [sys.executable, "-m", "jobplane", *command], cwd=workspace.root, check=False
-        )
-        if done.returncode != 0:
-            break
-    note("watching; Ctrl-C ends it")
-
-
-def _saves(workspace: Workspace, function: Function) -> Iterator[list[str]]:
-    """The files of each save, relative to the root; several that come together are one."""
+def _until_other_sources(
+    workspace: Workspace, function: Function, commands: Sequence[Sequence[str]]
+) -> None:
     from watchfiles import watch
 
-    while True:
-        paths = sources(workspace, function)
-        for changes in watch(*paths, raise_interrupt=True):
+    paths = sources(workspace, function)
+    is_first = True
+    # The watcher is there once it has yielded: a first time without a change.
+    for changes in watch(*paths, yield_on_timeout=True, rust_timeout=POLL_MILLISECONDS):
+        if not changes and not is_first:
+            continue
+        if changes:
             files = sorted({Path(path).resolve() for _, path in changes})
-            yield [_relative(path, workspace) for path in files]
-            if sources(workspace, function) != paths:
+            note(f"\n{', '.join(_relative(path, workspace) for path in files)} saved")
+            if _sources_now(workspace, function, paths) != paths:
+                return
+        is_first = False
+        for command in commands:
+            done = subprocess.run(
+                [sys.executable, "-m", "jobplane", *command], cwd=workspace.root, check=False
+            )
+            if done.returncode != 0:
                 break
+        note("watching; Ctrl-C ends it")
 
 
 def sources(workspace: Workspace, function: Function) -> list[Path]:
@@ -53,6 +58,14 @@ def sources(workspace: Workspace, function: Function) -> list[Path]:
     closure = closures(workspace, [function])[function.name]
     libs = [workspace.root / lib for lib in closure.libs]
     return [function.directory, *libs, *function.data, workspace.root / "uv.lock"]
+
+
+def _sources_now(workspace: Workspace, function: Function, known: list[Path]) -> list[Path]:
+    """The sources; those known as long as a half-edited pyproject.toml says nothing."""
+    try:
+        return sources(workspace, function)
+    except (click.ClickException, ValueError):
+        return known
 
 
 def _relative(path: Path, workspace: Workspace) -> str:

@@ -1,0 +1,390 @@
+"""`affected` against full rebuilds, against compiled stacks, and what it says."""
+
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from workspace.copies import Built, share_wheels
+from workspace.whole import (
+    add_function,
+    commit,
+    copy_of,
+    edit,
+    git,
+    jobplane,
+    printed,
+    share_artifacts,
+    touch,
+    under_git,
+    whole_copy,
+)
+
+from jobplane.affected import THE_BUILDER, Change, Tree, compare
+from jobplane.artifacts import Builder, Settings
+from jobplane.compiled import Template, package
+from jobplane.configuration import logical_id, references, role_id
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+FUNCTIONS = [function.name for function in Workspace.here().functions()]
+LIBS = sorted(path.parent.name for path in Workspace.here().root.glob("libs/*/pyproject.toml"))
+
+type Edit = Callable[[Workspace], None]
+
+
+def difference(before: Workspace, after: Workspace) -> Change:
+    return compare(Tree(before), Tree(after), "before", "0" * 40)
+
+
+def rebuilt(before: Built, after: Workspace) -> set[str]:
+    """The functions whose artifacts have other bytes when everything is built again."""
+    share_wheels(before[0], after)
+    artifacts = Builder(after, Settings.local()).build(after.functions())
+    return {it.name for it in artifacts if it.digest != before[1][it.name].digest}
+
+
+def artifacts_of(change: Change) -> set[str]:
+    return {each.name for each in change.functions if each.artifact}
+
+
+def configurations_of(change: Change) -> set[str]:
+    return {each.name for each in change.functions if each.configuration}
+
+
+def reasons_of(change: Change, name: str) -> list[str]:
+    (found,) = [each for each in change.functions if each.name == name]
+    return found.reasons
+
+
+def a_template(workspace: Workspace) -> None:
+    with (workspace.root / "templates" / "index.json").open("a") as index:
+        index.write("\n")
+
+
+def shippers_of_templates(workspace: Workspace) -> set[str]:
+    folder = workspace.root / "templates"
+    return {function.name for function in workspace.functions() if folder in function.data}
+
+
+def a_right(workspace: Workspace) -> None:
+    edit(
+        workspace,
+        "functions/claim/function.yml",
+        "Action: dynamodb:UpdateItem",
+        "Action: [dynamodb:UpdateItem, dynamodb:GetItem]",
+    )
+
+
+@pytest.mark.parametrize("lib", LIBS)
+def test_a_lib_touches_who_carries_it(built: Built, tmp_path: Path, lib: str) -> None:
+    """The functions named for an edited lib are those whose artifacts hold it."""
+    workspace, artifacts = built
+    after = copy_of(workspace, tmp_path / "after")
+    touch(after, f"libs/{lib}/src/jobplane_{lib}/__init__.py")
+    change = difference(workspace, after)
+    assert artifacts_of(change) == {
+        name
+        for name, artifact in artifacts.items()
+        if f"jobplane_{lib}/__init__.py"
+        in zipfile.ZipFile(workspace.root / artifact.zip).namelist()
+    }
+    assert not configurations_of(change)
+    for each in change.functions:
+        (reason,) = each.reasons
+        assert reason.startswith(f"libs/{lib}: __init__.py")
+
+
+def test_it_agrees_with_a_full_rebuild(built: Built, tmp_path: Path) -> None:
+    """After a full rebuild exactly those artifacts differ whose functions are named."""
+    after = copy_of(built[0], tmp_path / "after")
+    edited = FUNCTIONS[::2]
+    for function in after.select(tuple(edited)):
+        touch(after, f"functions/{function.name}/{function.module}.py")
+    touch(after, "libs/tokens/src/jobplane_tokens/__init__.py")
+    a_template(after)
+    a_right(after)
+    change = difference(built[0], after)
+    assert artifacts_of(change) == rebuilt(built, after) >= {*edited, "claim"}
+    assert artifacts_of(change) < set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_functions_own_file_is_the_reason(built: Built, tmp_path: Path, name: str) -> None:
+    """One edited function is one affected function, and the reason is its file."""
+    after = copy_of(built[0], tmp_path / "after")
+    path = f"functions/{name}/{name.replace('-', '_')}.py"
+    touch(after, path)
+    change = difference(built[0], after)
+    assert [(each.name, each.reasons) for each in change.functions] == [(name, [path])]
+    assert not change.needs_the_stack
+
+
+def test_what_is_not_shipped_touches_nothing(built: Built, tmp_path: Path) -> None:
+    """Events, a lib that no function carries and a README are in no artifact."""
+    after = copy_of(built[0], tmp_path / "after")
+    (after.root / "functions/claim/events/acquired.json").write_text("{}")
+    touch(after, "libs/client/src/jobplane_client/__init__.py")
+    touch(after, "libs/keys/README.md")
+    change = difference(built[0], after)
+    assert not change.functions
+    assert not change.stack
+
+
+def another_version(workspace: Workspace, distribution: str) -> None:
+    """Lock another version, and files that are named after it."""
+    path = workspace.root / "uv.lock"
+    text = path.read_text()
+    block = re.search(rf'\[\[package\]\]\nname = "{re.escape(distribution)}"\n.*?\n\n', text, re.S)
+    assert block is not None
+    (version,) = re.findall(r'^version = "(.+)"', block[0], re.M)
+    path.write_text(text.replace(block[0], block[0].replace(version, "999.1")))
+
+
+def test_a_version_in_the_lock_touches_its_users(built: Built, tmp_path: Path) -> None:
+    """Another version of a locked distribution reaches the closures that have it, and no more."""
+    before = Tree(built[0])
+    users: dict[str, set[str]] = {}
+    for name, closure in before.closures.items():
+        for distribution in closure.locked:
+            users.setdefault(distribution, set()).add(name)
+    # One distribution of each set of users.
+    chosen = {frozenset(names): distribution for distribution, names in users.items()}
+    assert len(chosen) > 2
+    for names, distribution in chosen.items():
+        after = copy_of(built[0], tmp_path / distribution)
+        another_version(after, distribution)
+        change = compare(before, Tree(after), "before", "0" * 40)
+        assert artifacts_of(change) == names
+        for name in names:
+            (reason,) = reasons_of(change, name)
+            assert re.match(rf"uv\.lock: {re.escape(distribution)} \S+ → 999\.1", reason)
+
+
+def test_a_way_through_another_distribution_is_said(built: Built, tmp_path: Path) -> None:
+    """What a function has through somebody else is said with who that is."""
+    after = copy_of(built[0], tmp_path / "after")
+    another_version(after, "urllib3")
+    (reason,) = reasons_of(difference(built[0], after), "claim")
+    assert reason.endswith("→ 999.1 ← botocore")
+
+
+def test_data_touches_who_ships_it(built: Built, tmp_path: Path) -> None:
+    """A file of a data folder is in the artifacts of the functions that name the folder."""
+    after = copy_of(built[0], tmp_path / "after")
+    a_template(after)
+    change = difference(built[0], after)
+    assert artifacts_of(change) == shippers_of_templates(after) != set()
+    assert {tuple(each.reasons) for each in change.functions} == {("templates/index.json",)}
+
+
+def test_a_right_touches_artifact_and_configuration(built: Built, tmp_path: Path) -> None:
+    """An IAM action changes the role, and the SDK that is cut to it."""
+    after = copy_of(built[0], tmp_path / "after")
+    a_right(after)
+    change = difference(built[0], after)
+    assert artifacts_of(change) == configurations_of(change) == {"claim"}
+    assert change.needs_the_stack
+
+
+def test_the_builder_touches_everything(tmp_path: Path) -> None:
+    """What the builder's code is decides every artifact; what a verb's is, none."""
+    before = whole_copy(tmp_path / "before")
+    after = copy_of(before, tmp_path / "after")
+    touch(after, "scripts/jobplane/verbs/logs.py")
+    assert not difference(before, after).functions
+    touch(after, "scripts/jobplane/log_lines.py")
+    assert not difference(before, after).functions
+    touch(after, "scripts/jobplane/artifacts.py")
+    change = difference(before, after)
+    assert artifacts_of(change) == set(FUNCTIONS)
+    assert {tuple(each.reasons) for each in change.functions} == {(THE_BUILDER,)}
+
+
+def test_new_and_removed_functions_need_the_stack(built: Built, tmp_path: Path) -> None:
+    """A function that came and one that went are said as such."""
+    after = copy_of(built[0], tmp_path / "after")
+    add_function(after, "renew", like="claim")
+    shutil.rmtree(after.root / "functions" / "status")
+    change = difference(built[0], after)
+    states = {each.name: each.state for each in change.functions}
+    assert states.items() >= {("renew", "new"), ("status", "removed")}
+    assert change.needs_the_stack
+
+
+# The edits below are seen by CloudFormation; what it gets is compiled before and after.
+
+
+def one_each(workspace: Workspace) -> None:
+    """A setting of one function, a parameter of another, a rule for a third."""
+    edit(workspace, "functions/claim/function.yml", "memorySize: 256", "memorySize: 384")
+    edit(workspace, "serverless.yml", "leaseSeconds: 120", "leaseSeconds: 130")
+    edit(workspace, "resources/job-flow.yml", "that ended badly\n", "that went wrong\n")
+
+
+def a_table(workspace: Workspace) -> None:
+    path = workspace.root / "resources" / "tables.yml"
+    text = path.read_text()
+    begin = text.index("  ConnectionsTable:")
+    at = text.index("BillingMode: PAY_PER_REQUEST", begin)
+    changed = text[:at] + "DeletionProtectionEnabled: true\n      " + text[at:]
+    path.write_text(changed)
+
+
+def behind_a_queue(workspace: Workspace) -> None:
+    path = workspace.root / "resources" / "queues.yml"
+    text = path.read_text()
+    begin = text.index("  WebhooksDeadLetterQueue:")
+    path.write_text(
+        text[:begin] + re.sub(r"(MessageRetentionPeriod: )\d+", r"\g<1>3600", text[begin:], count=1)
+    )
+
+
+def for_one_stage(workspace: Workspace) -> None:
+    edit(workspace, "serverless.yml", "logRetentionInDays: 365", "logRetentionInDays: 400")
+
+
+def the_job_flow(workspace: Workspace) -> None:
+    path = workspace.root / "resources" / "job-flow.asl.yml"
+    path.write_text(path.read_text().replace("Comment: ", "Comment: 'Another.' # ", 1))
+
+
+def compiled_at(workspace: Workspace) -> Template:
+    with package(Stage(workspace, "prod"), ("jwtSecret=x",)) as made:
+        return made.template
+
+
+def seen_by(template: Template, workspace: Workspace, name: str) -> dict[str, object]:
+    """What belongs to a function, and what it and its role lead to."""
+    (function,) = workspace.select((name,))
+    found = template.own(function)
+    waiting = {logical_id(function), role_id(function)}
+    while waiting:
+        used = references(template.resources[waiting.pop()]) & template.resources.keys()
+        waiting |= used - found
+        found |= used
+    return {logical: template.resources[logical] for logical in found}
+
+
+@pytest.fixture(scope="module")
+def prod(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Template]:
+    """A copy with artifacts, and its stack as compiled for AWS."""
+    workspace = whole_copy(tmp_path_factory.mktemp("prod") / "copy")
+    share_artifacts(built[0], workspace)
+    return workspace, compiled_at(workspace)
+
+
+@pytest.mark.parametrize(
+    "change_it", [one_each, a_table, behind_a_queue, for_one_stage], ids=lambda it: it.__name__
+)
+def test_configurations_are_those_that_compile_differently(
+    prod: tuple[Workspace, Template], tmp_path: Path, change_it: Edit
+) -> None:
+    """The functions named are those whose part of the CloudFormation template differs."""
+    before, template = prod
+    after = copy_of(before, tmp_path / "after")
+    share_artifacts(before, after)
+    change_it(after)
+    again = compiled_at(after)
+    differing = {
+        name for name in FUNCTIONS if seen_by(template, before, name) != seen_by(again, after, name)
+    }
+    change = difference(before, after)
+    assert configurations_of(change) == differing != set()
+    assert not artifacts_of(change)
+
+
+def test_a_state_machine_is_the_stacks_own(
+    prod: tuple[Workspace, Template], tmp_path: Path
+) -> None:
+    """The job flow's definition configures no function; the stack is said to differ."""
+    after = copy_of(prod[0], tmp_path / "after")
+    the_job_flow(after)
+    change = difference(prod[0], after)
+    assert not change.functions
+    assert change.stack == ["resources/job-flow.asl.yml"]
+    assert change.needs_the_stack
+
+
+def test_a_resource_is_said_with_who_refers_to_it(built: Built, tmp_path: Path) -> None:
+    """A table by function.yml; a dead-letter queue by the queue that has it."""
+    after = copy_of(built[0], tmp_path / "after")
+    a_table(after)
+    behind_a_queue(after)
+    change = difference(built[0], after)
+    assert (
+        "resources/tables.yml: ConnectionsTable, referenced by functions/connect/function.yml"
+        in reasons_of(change, "connect")
+    )
+    assert reasons_of(change, "status") == [
+        "resources/queues.yml: WebhooksDeadLetterQueue, referenced by WebhooksQueue"
+    ]
+
+
+def test_a_framework_script_touches_every_configuration(tmp_path: Path) -> None:
+    """What every function's CloudFormation goes through counts for all."""
+    before = whole_copy(tmp_path / "before")
+    after = copy_of(before, tmp_path / "after")
+    with (after.root / "scripts/serverless/functions.js").open("a") as script:
+        script.write("// touched\n")
+    change = difference(before, after)
+    assert configurations_of(change) == set(FUNCTIONS)
+    assert not artifacts_of(change)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Workspace:
+    return under_git(whole_copy(tmp_path / "repository"))
+
+
+def test_the_working_tree_is_compared_with_a_revision(repository: Workspace) -> None:
+    """HEAD by default; uncommitted and untracked files count, and git's state stays."""
+    assert printed(jobplane(repository, "affected", "--json"))["functions"] == []
+    touch(repository, "functions/claim/claim.py")
+    commit(repository)
+    (repository.root / "functions/connect/added.py").write_text("ADDED = True\n")
+    before = git(repository, "status", "--porcelain", "--branch")
+    now = printed(jobplane(repository, "affected", "--json"))
+    assert [each["name"] for each in now["functions"]] == ["connect"]
+    since = jobplane(repository, "affected", "--since", "HEAD~1", "--names")
+    assert since.stdout.split() == ["claim", "connect"]
+    assert git(repository, "status", "--porcelain", "--branch") == before
+
+
+def test_three_dots_are_where_the_branch_left(repository: Workspace) -> None:
+    """What others have done on main since is no change of this branch."""
+    git(repository, "switch", "--quiet", "--create", "feature")
+    touch(repository, "functions/claim/claim.py")
+    commit(repository)
+    git(repository, "switch", "--quiet", "main")
+    touch(repository, "functions/connect/connect.py")
+    commit(repository)
+    git(repository, "switch", "--quiet", "feature")
+    left = jobplane(repository, "affected", "--since", "main...", "--names")
+    assert left.stdout.split() == ["claim"]
+    whole = jobplane(repository, "affected", "--since", "main", "--names")
+    assert whole.stdout.split() == ["claim", "connect"]
+
+
+def test_an_unknown_revision_is_called_wrongly(repository: Workspace) -> None:
+    """Exit code 2, and the revision is named."""
+    for revision in ("nonsense", "nonsense..."):
+        done = jobplane(repository, "affected", "--since", revision)
+        assert done.returncode == 2
+        assert f"git knows no revision '{revision}'" in done.stderr
+
+
+def test_it_prints_functions_and_reasons(repository: Workspace) -> None:
+    """A line for each function, its reasons below it, and the stack's own at the end."""
+    assert jobplane(repository, "affected").stdout.startswith("nothing differs from HEAD (")
+    touch(repository, "functions/claim/claim.py")
+    the_job_flow(repository)
+    lines = jobplane(repository, "affected").stdout.splitlines()
+    assert [line.split() for line in lines[:2]] == [
+        ["claim", "artifact"],
+        ["functions/claim/claim.py"],
+    ]
+    assert lines[2].startswith("the stack")
+    assert lines[3].strip() == "resources/job-flow.asl.yml"

@@ -1,0 +1,403 @@
+"""`deploy` and `list` on a stage of their own: what changes there, and what is refused.
+
+The module runs where the tests of the shared stage run (`stage_name`): one emulator at a time.
+"""
+
+import base64
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workspace.whole import (
+    Done,
+    add_function,
+    command_environment,
+    commit,
+    copy_of,
+    edit,
+    jobplane,
+    printed,
+    share_artifacts,
+    touch,
+    under_git,
+    whole_copy,
+)
+
+from jobplane import shipping
+from jobplane.stages import Stage
+
+pytestmark = pytest.mark.e2e
+
+MARKED = """
+
+def handler(event: object, context: object) -> object:
+    return {"mark": "MARK"}
+"""
+ASKED = "Deploy to "
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A stage of a copy of the workspace, which tests may change as they like."""
+    workspace = under_git(whole_copy(tmp_path_factory.mktemp("deploy") / "copy"))
+    there = Stage(workspace, f"deploy-{os.getpid()}")
+    done = jobplane(workspace, "up", "--stage", there.name)
+    try:
+        assert done.returncode == 0, done.stderr
+        yield there
+    finally:
+        jobplane(workspace, "down", "--stage", there.name)
+
+
+@pytest.fixture(autouse=True)
+def as_before(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test has edited is undone in the tree; the stage keeps what it was given."""
+    yield
+    if "stage" in request.fixturenames:
+        root = request.getfixturevalue("stage").workspace.root
+        subprocess.run(["git", "checkout", "--quiet", "."], cwd=root, check=True)
+        subprocess.run(["git", "clean", "--quiet", "-fd"], cwd=root, check=True)
+
+
+def deploy(stage: Stage, *arguments: str) -> Done:
+    return jobplane(stage.workspace, "deploy", *arguments, "--stage", stage.name)
+
+
+def digests(stage: Stage) -> dict[str, str]:
+    client = stage.client("lambda")
+    return {
+        function.name: client.get_function_configuration(
+            FunctionName=function.deployed_name(stage.name)
+        )["CodeSha256"]
+        for function in stage.workspace.functions()
+    }
+
+
+def settings(stage: Stage, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = stage.client("lambda").get_function_configuration(
+        FunctionName=f"jobplane-{stage.name}-{name}"
+    )
+    return found
+
+
+def answer(stage: Stage, name: str) -> Any:
+    response = stage.client("lambda").invoke(FunctionName=f"jobplane-{stage.name}-{name}")
+    return json.loads(response["Payload"].read())
+
+
+def mark(stage: Stage, name: str, text: str) -> None:
+    """Let a text be a function's answer to everything."""
+    path = stage.workspace.root / "functions" / name / f"{name.replace('-', '_')}.py"
+    path.write_text(path.read_text() + MARKED.replace("MARK", text))
+
+
+def test_one_function_is_deployed_alone(stage: Stage) -> None:
+    """Only its code is another one, it answers at once, and a second time nothing is to do."""
+    before = digests(stage)
+    mark(stage, "check-active-job", "first")
+    done = deploy(stage, "check-active-job", "--yes")
+    assert done.returncode == 0, done.stderr
+    after = digests(stage)
+    assert {name for name in after if after[name] != before[name]} == {"check-active-job"}
+    assert answer(stage, "check-active-job") == {"mark": "first"}
+    assert done.stdout.splitlines()[-1].split()[:2] == ["check-active-job", "deployed"]
+    again = deploy(stage, "check-active-job", "--yes")
+    assert again.returncode == 0
+    assert again.stdout == f"nothing to deploy: {stage.name} has it all\n"
+
+
+def test_it_says_what_will_change(stage: Stage) -> None:
+    """Digest and settings, before and after; a dry run changes neither."""
+    touch(stage.workspace, "functions/connect/connect.py")
+    edit(stage.workspace, "functions/connect/function.yml", "memorySize: 512", "memorySize: 640")
+    before = digests(stage)
+    plan = printed(deploy(stage, "connect", "--dry-run", "--json"))
+    step = plan["functions"]["connect"]
+    assert step["configuration"] == ["MemorySize 512 → 640"]
+    assert step["code"]["before"] != step["code"]["after"]
+    assert plan["deployed"] is False
+    shown = deploy(stage, "connect", "--dry-run").stdout
+    assert f"{step['code']['before'][:12]} → {step['code']['after'][:12]}" in shown
+    assert digests(stage) == before
+    assert settings(stage, "connect")["MemorySize"] == 512
+
+
+def test_nobody_to_ask_is_called_wrongly(stage: Stage) -> None:
+    """Without a terminal and without --yes nothing is deployed, and exit is 2."""
+    touch(stage.workspace, "functions/connect/connect.py")
+    before = digests(stage)
+    done = deploy(stage, "connect")
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+    assert digests(stage) == before
+
+
+@pytest.mark.parametrize(("reply", "code"), [("n", 1), ("y", 0)])
+def test_it_asks_on_a_terminal(stage: Stage, reply: str, code: int) -> None:
+    """`n` leaves the stage as it is, `y` deploys."""
+    touch(stage.workspace, "functions/disconnect/disconnect.py")
+    before = digests(stage)
+    ours, theirs = pty.openpty()
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "jobplane", "deploy", "disconnect", "--stage", stage.name],
+        cwd=stage.workspace.root,
+        env=command_environment(stage.workspace),
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    os.write(ours, f"{reply}\n".encode())
+    _, said = asking.communicate(timeout=120)
+    os.close(ours)
+    os.close(theirs)
+    assert ASKED in said.decode()
+    assert asking.returncode == code
+    assert (digests(stage) != before) is (reply == "y")
+
+
+def test_settings_come_with_the_function(stage: Stage) -> None:
+    """Memory and plain variables are changed alone; what refers to a table stays as it is."""
+    edit(stage.workspace, "functions/claim/function.yml", "memorySize: 256", "memorySize: 384")
+    edit(
+        stage.workspace,
+        "functions/claim/function.yml",
+        "environment:\n",
+        "environment:\n  ADDED: 'yes'\n",
+    )
+    done = printed(deploy(stage, "claim", "--yes", "--json"))
+    assert done["functions"]["claim"]["configuration"] == [
+        "MemorySize 256 → 384",
+        "environment ADDED",
+    ]
+    live = settings(stage, "claim")
+    assert live["MemorySize"] == 384
+    variables = live["Environment"]["Variables"]
+    assert variables["ADDED"] == "yes"
+    assert variables["ACTIVE_JOBS_TABLE"] == f"jobplane-{stage.name}-active-jobs"
+
+
+def test_the_stack_mends_what_functions_were_given(stage: Stage) -> None:
+    """Settings that came alone and went from the tree are gone after a deployment of the stack."""
+    edit(stage.workspace, "functions/status/function.yml", "memorySize: 512", "memorySize: 768")
+    assert deploy(stage, "status", "--yes").returncode == 0
+    edit(stage.workspace, "functions/status/function.yml", "memorySize: 768", "memorySize: 512")
+    done = deploy(stage, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert settings(stage, "status")["MemorySize"] == 512
+    again = deploy(stage, "--yes")
+    assert again.stdout == f"nothing to deploy: {stage.name} has it all\n"
+
+
+def test_a_role_comes_with_the_stack(stage: Stage) -> None:
+    """For one function it is refused, with the command; the stack brings it."""
+    edit(stage.workspace, "functions/send-interrupt/function.yml", "interrupts-*", "interrupts-a*")
+    refused = deploy(stage, "send-interrupt", "--yes")
+    assert refused.returncode == 1
+    assert "SendInterruptRole (changed)" in refused.stderr
+    assert f"jobplane deploy --stage {stage.name}" in refused.stderr
+    done = deploy(stage, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "interrupts-a*" in json.dumps(_policies(stage, "send-interrupt"))
+
+
+def test_code_goes_without_its_role_and_says_so(stage: Stage) -> None:
+    """What a function can be given alone is deployed; what is left is named with the command."""
+    path = "functions/send-interrupt/function.yml"
+    edit(stage.workspace, path, "interrupts-*", "interrupts-b*")
+    mark(stage, "send-interrupt", "without its role")
+    done = deploy(stage, "send-interrupt", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "not included: send-interrupt: SendInterruptRole (changed)" in done.stderr
+    assert "interrupts-b*" not in json.dumps(_policies(stage, "send-interrupt"))
+
+
+def test_a_new_function_comes_with_the_stack(stage: Stage) -> None:
+    """Alone it is refused with the command; with the stack it is there."""
+    add_function(stage.workspace, "renew", like="claim")
+    refused = deploy(stage, "renew", "--yes")
+    assert refused.returncode == 1
+    assert "renew is not in the stack yet" in refused.stderr
+    assert f"jobplane deploy --stage {stage.name}" in refused.stderr
+    done = deploy(stage, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "renew" in digests(stage)
+
+
+def _policies(stage: Stage, name: str) -> list[Any]:
+    client = stage.client("iam")
+    role = settings(stage, name)["Role"].rpartition("/")[2]
+    names = client.list_role_policies(RoleName=role)["PolicyNames"]
+    return [
+        client.get_role_policy(RoleName=role, PolicyName=each)["PolicyDocument"] for each in names
+    ]
+
+
+def test_two_at_once_do_not_break_each_other(stage: Stage) -> None:
+    """Deployments of two functions from two processes are both live and both on record."""
+    names = ("router", "handle-timeout")
+    for name in names:
+        touch(stage.workspace, f"functions/{name}/{name.replace('-', '_')}.py")
+    before = digests(stage)
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-m", "jobplane", "deploy", name, "--stage", stage.name, "--yes"],
+            cwd=stage.workspace.root,
+            env=command_environment(stage.workspace),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    for process in both:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    after = digests(stage)
+    assert {name for name in after if after[name] != before[name]} == set(names)
+    state = stage.read_state()
+    assert state is not None
+    for name in names:
+        assert base64.b64encode(bytes.fromhex(state.functions[name])).decode() == after[name]
+
+
+def test_somebody_elses_change_is_not_overwritten(stage: Stage) -> None:
+    """A function that changed after it was looked at is left alone, and that is said."""
+    workspace = stage.workspace
+    functions = workspace.select(("record-interruption",))
+    touch(workspace, "functions/record-interruption/record_interruption.py")
+    artifacts = shipping.build(workspace, functions, shipping.settings_for(stage))
+    with shipping.planned(stage, functions, artifacts, whole=False) as plan:
+        stage.client("lambda").update_function_configuration(
+            FunctionName=functions[0].deployed_name(stage.name), Description="by somebody else"
+        )
+        before = digests(stage)
+        with pytest.raises(shipping.DeployFailedError, match="somebody else"):
+            shipping.update_functions(plan, lambda _name: None)
+    assert digests(stage) == before
+
+
+def test_a_stale_artifact_is_refused(stage: Stage) -> None:
+    """With --no-build an artifact that is older than its sources stays where it is."""
+    assert jobplane(stage.workspace, "build").returncode == 0
+    touch(stage.workspace, "functions/claim/claim.py")
+    before = digests(stage)
+    done = deploy(stage, "claim", "--no-build", "--yes")
+    assert done.returncode == 1
+    assert "jobplane build claim" in done.stderr
+    assert digests(stage) == before
+
+
+def test_an_artifact_that_is_current_needs_no_build(stage: Stage) -> None:
+    """With --no-build what was built is deployed as it is."""
+    touch(stage.workspace, "functions/claim/claim.py")
+    built = printed(jobplane(stage.workspace, "build", "claim", "--json"))["claim"]["digest"]
+    done = printed(deploy(stage, "claim", "--no-build", "--yes", "--json"))
+    assert done["functions"]["claim"]["code"]["after"] == built
+    assert base64.b64decode(digests(stage)["claim"]).hex() == built
+
+
+def test_affected_code_goes_by_function_and_configuration_by_stack(stage: Stage) -> None:
+    """What differs from a revision decides; nothing differs: nothing is deployed."""
+    touch(stage.workspace, "functions/claim/claim.py")
+    plan = printed(deploy(stage, "--affected", "--dry-run", "--json"))
+    assert list(plan["functions"]) == ["claim"]
+    assert plan["whole_stack"] is False
+    edit(stage.workspace, "serverless.yml", "leaseSeconds: 15", "leaseSeconds: 16")
+    plan = printed(deploy(stage, "--affected", "--dry-run", "--json"))
+    assert plan["whole_stack"] is True
+    assert plan["functions"]["processor"]["configuration"] == ["environment LEASE_SECONDS"]
+    commit(stage.workspace)
+    done = deploy(stage, "--affected", "--yes")
+    assert done.stdout == "nothing differs from HEAD\n"
+
+
+def test_list_says_what_differs_from_the_stage(stage: Stage) -> None:
+    """Sources against artifacts, and artifacts against what is deployed."""
+    assert deploy(stage, "disconnect", "--yes").returncode == 0
+    touch(stage.workspace, "functions/disconnect/disconnect.py")
+    rows = printed(jobplane(stage.workspace, "list", "--stage", stage.name, "--json"))
+    assert rows["disconnect"]["state"] == "changed"
+    assert "code" not in rows["disconnect"]["deployed"]
+    assert jobplane(stage.workspace, "build", "disconnect").returncode == 0
+    rows = printed(jobplane(stage.workspace, "list", "--stage", stage.name, "--json"))
+    assert rows["disconnect"]["state"] == "current"
+    assert "code" in rows["disconnect"]["deployed"]
+
+
+def test_a_stack_that_is_not_there_is_said(stage: Stage, tmp_path: Path) -> None:
+    """A stage of AWS without a stack: one function is refused, with the command that makes it."""
+    workspace = copy_of(stage.workspace, tmp_path / "elsewhere")
+    share_artifacts(stage.workspace, workspace)
+    done = jobplane(
+        workspace, "deploy", "claim", "--stage", "absent", "--yes", **stage.environment()
+    )
+    assert done.returncode == 1
+    assert "no stack jobplane-absent" in done.stderr
+    assert "jobplane deploy --stage absent" in done.stderr
+
+
+def test_saving_deploys_and_invokes_again(stage: Stage) -> None:
+    """`invoke --watch` on a stage: after a save, the next answer is that of the new code."""
+    watching = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "jobplane", "invoke", "check-active-job"),
+            *("free", "--watch", "--json", "--stage", stage.name),
+        ],
+        cwd=stage.workspace.root,
+        env=command_environment(stage.workspace),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        wait_for(watching, '"passed": true')
+        wait_for(watching, "watching;")
+        mark(stage, "check-active-job", "saved")
+        assert '"mark": "saved"' in wait_for(watching, '"passed": ')
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.communicate(timeout=60)
+    assert watching.returncode == 0
+
+
+def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
+    """The next line of a process's output that has a text in it."""
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return line
+    raise AssertionError("".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("deploy", "nonsense"), 2, "there are: check-active-job, claim"),
+        (("deploy", "claim", "--affected"), 2, "either names or --affected"),
+        (("deploy", "--since", "HEAD"), 2, "--since goes with --affected"),
+        (("deploy", "--stage", "Not A Name"), 2, "is no stage name"),
+        (("deploy", "claim"), 1, "jobplane up"),
+        (("deploy", "claim", "--stage", "elsewhere"), 1, "no AWS credentials"),
+        (("list", "--stage", "elsewhere"), 1, "no AWS credentials"),
+        (("invoke", "claim", "-", "--watch", "--in-process"), 2, "stdin can be read once"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_wrong_is_said(
+    tmp_path_factory: pytest.TempPathFactory, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    """One line, the right exit code, and what to do."""
+    workspace = whole_copy(tmp_path_factory.mktemp("wrong") / "copy")
+    done = jobplane(workspace, *arguments)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,141 @@
+"""A copy of the workspace with its command and its framework, that tests may change and deploy."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from workspace.copies import COPIED, IGNORED
+
+from jobplane.deployment import install_framework
+from jobplane.workspace import Workspace
+
+WHOLE = (*COPIED, "scripts", "package.json", "package-lock.json", ".gitignore")
+AUTHOR = ("-c", "user.name=tests", "-c", "user.email=tests@localhost", "-c", "commit.gpgsign=false")
+
+
+def copy_of(source: Workspace, target: Path) -> Workspace:
+    """Copy what is written, and neither artifacts nor state."""
+    target.mkdir(parents=True)
+    for path in source.root.iterdir():
+        if path.name in (".jobplane", "dist"):
+            continue
+        if path.is_symlink():
+            (target / path.name).symlink_to(path.readlink())
+        elif path.is_dir():
+            shutil.copytree(path, target / path.name, ignore=IGNORED)
+        else:
+            shutil.copy2(path, target / path.name)
+    return Workspace(target)
+
+
+def whole_copy(target: Path) -> Workspace:
+    """Copy what builds and deployments read; the framework is linked, not installed."""
+    source = Workspace.here()
+    install_framework(source)
+    target.mkdir(parents=True)
+    for name in WHOLE:
+        path = source.root / name
+        if path.is_dir():
+            shutil.copytree(path, target / name, ignore=IGNORED)
+        else:
+            shutil.copy2(path, target / name)
+    (target / "node_modules").symlink_to(source.root / "node_modules")
+    return Workspace(target)
+
+
+def share_artifacts(source: Workspace, target: Workspace) -> None:
+    """Give a workspace the artifacts that another has built."""
+    shutil.copytree(source.dist, target.dist)
+
+
+def under_git(workspace: Workspace) -> Workspace:
+    """Make the copy a repository of one commit."""
+    git(workspace, "init", "--quiet", "--initial-branch=main")
+    with (workspace.root / ".gitignore").open("a") as ignored:
+        ignored.write("node_modules\n")
+    commit(workspace)
+    return workspace
+
+
+def commit(workspace: Workspace) -> None:
+    git(workspace, "add", "--all")
+    git(workspace, "commit", "--quiet", "--message", "as it is")
+
+
+def git(workspace: Workspace, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *AUTHOR, *arguments],
+        cwd=workspace.root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+type Done = "subprocess.CompletedProcess[str]"
+
+
+def jobplane(workspace: Workspace, *arguments: str, **environment: str) -> Done:
+    """Run the copy's own command, with nobody to ask."""
+    return subprocess.run(
+        [sys.executable, "-m", "jobplane", *arguments],
+        cwd=workspace.root,
+        env=command_environment(workspace) | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def command_environment(workspace: Workspace) -> dict[str, str]:
+    """Without an AWS account, and with the copy's command before this one."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    return kept | {
+        "PYTHONPATH": str(workspace.root / "scripts"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+
+
+def printed(done: Done) -> Any:
+    """The JSON that a command printed."""
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def edit(workspace: Workspace, path: str, old: str, new: str) -> None:
+    """Replace a text that has to be there."""
+    file = workspace.root / path
+    text = file.read_text(encoding="utf-8")
+    assert old in text, f"{path} has no {old!r}"
+    file.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def add_function(workspace: Workspace, name: str, *, like: str) -> None:
+    """Add a function that is another one under a new name, to the lock as well."""
+    folder = workspace.root / "functions" / name
+    shutil.copytree(workspace.root / "functions" / like, folder)
+    (folder / f"{like}.py").rename(folder / f"{name}.py")
+    edit(workspace, f"functions/{name}/pyproject.toml", f"jobplane-{like}", f"jobplane-{name}")
+    lock = workspace.root / "uv.lock"
+    text = lock.read_text()
+    block = re.search(rf'\[\[package\]\]\nname = "jobplane-{like}"\n.*?\n\n', text, re.DOTALL)
+    assert block is not None
+    added = block[0].replace(f"jobplane-{like}", f"jobplane-{name}")
+    added = added.replace(f"functions/{like}", f"functions/{name}")
+    lock.write_text(text.replace(block[0], block[0] + added))
+
+
+def touch(workspace: Workspace, path: str) -> None:
+    """Change a Python file's bytes, each time to others, and nothing that it does."""
+    with (workspace.root / path).open("a", encoding="utf-8") as file:
+        file.write(f"\n# {uuid4()}\n")
