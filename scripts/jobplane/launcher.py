@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with seven of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with eight of its gaps closed.
 
 Runs in the environment that `uv tool run` made: nothing of this workspace can be imported.
 1. A worker sees the artifact and the standard library only. Without this it also sees
@@ -13,6 +13,8 @@ Runs in the environment that `uv tool run` made: nothing of this workspace can b
    would wait for and the stage's end would remove again.
 7. A Task's TimeoutSeconds and HeartbeatSeconds may be expressions, and a worker that has been
    silent for HeartbeatSeconds fails its task with States.HeartbeatTimeout.
+8. A read's ConsumedCapacity is by the size of what was read, as DynamoDB's is; MiniStack says half
+   a unit whatever it was, and nothing of BatchGetItem.
 
 Called with the stage's name, which tells it from others in a list of processes, and the folder for
 unpacked artifacts.
@@ -20,6 +22,7 @@ unpacked artifacts.
 
 import contextvars
 import hashlib
+import json
 import re
 import shutil
 import sys
@@ -35,6 +38,7 @@ from ministack import app  # type: ignore[import-not-found]
 from ministack.core import lambda_runtime  # type: ignore[import-not-found]
 from ministack.services import (  # type: ignore[import-not-found]
     apigateway,
+    dynamodb,
     lambda_svc,
     stepfunctions,
 )
@@ -42,6 +46,7 @@ from ministack.services import (  # type: ignore[import-not-found]
 WITHOUT_SITE_PACKAGES = (
     "import sys\nsys.path[:] = [p for p in sys.path if not p.endswith('site-packages')]\n"
 )
+READ_UNIT = 4096
 RAISED = '"error": str(e), "trace"'
 RAISED_WITH_CLASS = '"error": str(e), "error_class": type(e).__name__, "trace"'
 
@@ -50,6 +55,9 @@ _plain_invoke = lambda_runtime.Worker.invoke
 _plain_execute = lambda_svc._execute_function_warm
 _plain_task = stepfunctions._execute_task
 _plain_callback = stepfunctions._invoke_with_callback
+_plain_page = dynamodb._paginate_evaluated_items
+_plain_capacity = dynamodb._add_consumed_capacity
+_plain_batch_get = dynamodb._batch_get_item
 
 
 def _invoke_noting_class(worker: Any, *args: Any, **kwargs: Any) -> Any:
@@ -150,6 +158,60 @@ def _watch_heartbeat(token: str, seconds: float, over: threading.Event) -> None:
             return
 
 
+def _page_noting_size(items: Any, limit: Any, table: Any, index_name: Any = None) -> Any:
+    page, more = _plain_page(items, limit, table, index_name)
+    if index_name:
+        seen = (dynamodb._apply_index_projection(item, table, index_name) for item in page)
+    else:
+        seen = iter(page)
+    _last.read = sum(map(dynamodb._item_size_bytes, seen))
+    return page, more
+
+
+def _read_units(size: int, consistent: bool) -> float:
+    """A unit for every 4 KB begun, half of one if the read need not be consistent."""
+    return max(1, -(-size // READ_UNIT)) * (1.0 if consistent else 0.5)
+
+
+def _capacity_by_size(
+    result: dict[str, Any], data: dict[str, Any], name: str, write: bool = False, **more: Any
+) -> None:
+    _plain_capacity(result, data, name, write, **more)
+    consumed = result.get("ConsumedCapacity")
+    if write or consumed is None:
+        return
+    if "Key" in data:
+        item = dynamodb._get_item_by_key(dynamodb._tables.get(name), data["Key"])
+        size = dynamodb._item_size_bytes(item or {})
+    else:
+        size = _last.read
+    units = _read_units(size, data.get("ConsistentRead", False))
+    parts = [consumed, consumed.get("Table", {})]
+    for indexes in ("GlobalSecondaryIndexes", "LocalSecondaryIndexes"):
+        parts += consumed.get(indexes, {}).values()
+    for part in parts:
+        if part.get("CapacityUnits"):
+            part["CapacityUnits"] = units
+
+
+def _batch_get_with_capacity(data: dict[str, Any]) -> Any:
+    answer = _plain_batch_get(data)
+    if answer[0] != 200 or data.get("ReturnConsumedCapacity", "NONE") == "NONE":
+        return answer
+    body = json.loads(answer[2])
+    body["ConsumedCapacity"] = []
+    for asked, config in data["RequestItems"].items():
+        name = dynamodb._normalize_table_name(asked)
+        table = dynamodb._tables.get(name)
+        found = [dynamodb._get_item_by_key(table, key) for key in config["Keys"]]
+        units = sum(
+            _read_units(dynamodb._item_size_bytes(item or {}), config.get("ConsistentRead", False))
+            for item in found
+        )
+        body["ConsumedCapacity"].append({"TableName": name, "CapacityUnits": units})
+    return dynamodb.json_response(body)
+
+
 def main() -> None:
     """Patch, then run MiniStack's own entry point."""
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
@@ -168,6 +230,9 @@ def main() -> None:
     )
     stepfunctions._execute_task = _execute_with_deadlines
     stepfunctions._invoke_with_callback = _invoke_with_heartbeat
+    dynamodb._paginate_evaluated_items = _page_noting_size
+    dynamodb._add_consumed_capacity = _capacity_by_size
+    dynamodb._batch_get_item = _batch_get_with_capacity
     for name in ("_cors_response_headers", "_cors_preflight_response"):
         setattr(apigateway, name, _with_camel_keys(getattr(apigateway, name)))
     sys.argv = ["ministack"]

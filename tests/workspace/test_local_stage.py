@@ -16,6 +16,7 @@ from jobplane import emulator, log_lines
 from jobplane.stages import Stage
 from jobplane.tokens import mint
 from jobplane.workspace import Workspace
+from jobplane_keys import to_item
 
 pytestmark = pytest.mark.e2e
 
@@ -137,6 +138,71 @@ def test_a_route_leaves_its_log(stage: Stage) -> None:
     functions = stage.workspace.select(("connect",))
     lines = [event.document() or {} for event in log_lines.events(stage, functions, since=0)]
     assert [line for line in lines if line.get("user_id") == "log-reader"]
+
+
+@pytest.fixture
+def three_kilobytes(stage: Stage) -> Iterator[str]:
+    """A table with ten items of 3 KB in one partition, and in one of an index."""
+    client, name = stage.client("dynamodb"), f"units-{stage.name}"
+    client.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[
+            {"AttributeName": key, "AttributeType": "S"} for key in ("owner", "id", "kind")
+        ],
+        KeySchema=[
+            {"AttributeName": "owner", "KeyType": "HASH"},
+            {"AttributeName": "id", "KeyType": "RANGE"},
+        ],
+        GlobalSecondaryIndexes=[
+            {
+                "IndexName": "by-kind",
+                "KeySchema": [{"AttributeName": "kind", "KeyType": "HASH"}],
+                "Projection": {"ProjectionType": "KEYS_ONLY"},
+            }
+        ],
+    )
+    for number in range(10):
+        values = {"owner": "o", "id": str(number), "kind": "k", "text": "x" * 3000}
+        client.put_item(TableName=name, Item=to_item(values))
+    yield name
+    client.delete_table(TableName=name)
+
+
+def test_reads_consume_by_size(stage: Stage, three_kilobytes: str) -> None:
+    """A unit for 4 KB, half if it need not be consistent; of an index, by what it holds."""
+    client, table = stage.client("dynamodb"), three_kilobytes
+    total: dict[str, Any] = {"TableName": table, "ReturnConsumedCapacity": "TOTAL"}
+    owner: dict[str, Any] = {
+        "KeyConditionExpression": "#key = :key",
+        "ExpressionAttributeNames": {"#key": "owner"},
+        "ExpressionAttributeValues": to_item({":key": "o"}),
+    }
+    kind = {
+        **owner,
+        "IndexName": "by-kind",
+        "ExpressionAttributeNames": {"#key": "kind"},
+        "ExpressionAttributeValues": to_item({":key": "k"}),
+    }
+    keys = [to_item({"owner": "o", "id": str(number)}) for number in range(3)]
+    reads = {
+        "a page": client.query(**total, **owner),
+        "a consistent page": client.query(**total, **owner, ConsistentRead=True),
+        "a count": client.query(**total, **owner, Select="COUNT"),
+        "a short page": client.query(**total, **owner, Limit=2),
+        "keys of an index": client.query(**total, **kind),
+        "an item": client.get_item(**total, Key=keys[0], ConsistentRead=True),
+        "a scan": client.scan(**total),
+    }
+    units = {name: answer["ConsumedCapacity"]["CapacityUnits"] for name, answer in reads.items()}
+    assert units == {
+        "a page": 4.0, "a consistent page": 8.0, "a count": 4.0, "a short page": 1.0,
+        "keys of an index": 0.5, "an item": 1.0, "a scan": 4.0,
+    }  # fmt: skip
+    batch = client.batch_get_item(
+        RequestItems={table: {"Keys": keys}}, ReturnConsumedCapacity="TOTAL"
+    )
+    assert [part["CapacityUnits"] for part in batch["ConsumedCapacity"]] == [1.5]
 
 
 def test_a_stranger_is_refused(stage: Stage) -> None:
