@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from importlib.util import source_from_cache
 from pathlib import Path, PurePosixPath
 
 from jobplane import bytecode, sdk, slimming
@@ -28,6 +29,8 @@ COMPRESSION_LEVEL = 6
 ENTRY_POINTS_KEPT = "[jobplane."
 STRIPPED_FOLDERS = frozenset({"tests", "test"})
 STRIPPED_SUFFIXES = frozenset({".pyi", ".pyx", ".pxd", ".c", ".h", ".typed"})
+# wrapt, which the X-Ray SDK patches with, has the same in Python.
+STRIPPED_EXTENSIONS = ("wrapt/",)
 RUNTIME_SDK = frozenset(
     {"boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"}
 )
@@ -180,12 +183,33 @@ class Builder:
                 contents |= _kept(sdk.cut_boto3(folder, grants, services))
             else:
                 contents |= _kept(_files_of(folder))
+        if "certifi" in folders:
+            contents.pop("botocore/cacert.pem", None)  # it asks for certifi's first
+        fresh = {name: body for name, body in changed.items() if isinstance(body, bytes)}
+        contents = _sourceless(contents | _bytecode_of(fresh))
         for lib in closure.libs:
             contents |= _kept(_files_of(self.wheels.lib(lib)))
         own: Contents = dict(function.shipped_files())
         own[slimming.HELPER.name] = slimming.HELPER
-        fresh = own | {name: body for name, body in changed.items() if isinstance(body, bytes)}
-        return contents | own | _bytecode_of(fresh)
+        return contents | own | _bytecode_of(own)
+
+
+def _sourceless(contents: Contents) -> Contents:
+    """With each module's bytecode in its source's place, where Python takes it for the module.
+
+    A trace still names file and line. The workspace's own code keeps its source beside it.
+    """
+    compiled = {
+        PurePosixPath(source_from_cache(name)): body
+        for name, body in contents.items()
+        if name.endswith(".pyc")
+    }
+    others = {
+        name: body
+        for name, body in contents.items()
+        if not name.endswith(".pyc") and PurePosixPath(name) not in compiled
+    }
+    return others | {path.with_suffix(".pyc").as_posix(): body for path, body in compiled.items()}
 
 
 def _service_folders(botocore: Path) -> list[str]:
@@ -209,6 +233,8 @@ def _is_kept(name: str, body: Path | bytes) -> bool:
     if top.endswith(".dist-info"):
         return path.name in ("METADATA", "entry_points.txt") and _declares_entry_points(body)
     if top == "bin" or top.endswith("-stubs") or path.suffix in STRIPPED_SUFFIXES:
+        return False
+    if path.suffix == ".so" and name.startswith(STRIPPED_EXTENSIONS):
         return False
     return STRIPPED_FOLDERS.isdisjoint(path.parts[:-1])
 

@@ -6,6 +6,7 @@ code ships as it is written, so that a stack trace names its lines.
 
 import ast
 import hashlib
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -20,6 +21,23 @@ DEFERRED = frozenset(
         "pyjwt", "python-dateutil", "s3transfer", "six", "typing-inspection", "urllib3",
     }
 )  # fmt: skip
+# Modules that ship as a stub, by package. pydantic asks of a class that it doesn't know whether it
+# is one of v1's models.
+CUT = {
+    "pydantic": {"pydantic/v1": "class BaseModel:\n    pass\n", "pydantic/mypy.py": ""},
+    "dateutil": {"dateutil/zoneinfo": ""},
+}
+STUB = """\
+{rest}
+
+def __getattr__(name):
+    if name.startswith('__'):
+        raise AttributeError(name)
+    raise ImportError(
+        f'{{name}} is not there: {{__name__}} was left out of this artifact; '
+        'take it from CUT in scripts/jobplane/slimming.py and build again'
+    )
+"""
 # Packages that look at no annotation and no docstring of their own.
 TRIMMED = frozenset({"boto3", "botocore", "dateutil", "jmespath", "jwt", "s3transfer", "urllib3"})
 HELPER = Path(cold_start.__file__)
@@ -47,11 +65,24 @@ def main() -> None:
     for folder in map(Path, sys.argv[2:]):
         for package in folder.iterdir():
             patches.check_modules(package.name, folder)
+            for name, rest in CUT.get(package.name, {}).items():
+                _cut(folder / name, rest)
         paths = sorted(folder.rglob("*.py"))
         modules = frozenset(_dotted(path.relative_to(folder)) for path in paths)
         starred = frozenset(_starred(folder, paths))
         jobs += [(folder, path, modules, starred) for path in paths]
     sys.exit(in_forks(_slim_module, jobs))
+
+
+def _cut(path: Path, rest: str) -> None:
+    """Leave a stub in a module's place, which says that and why the module is not there."""
+    target = path if path.suffix == ".py" else path / "__init__.py"
+    if not target.is_file():
+        raise FileNotFoundError(f"{path} is to be cut and is not there: see {__name__}.CUT")
+    if path.is_dir():
+        shutil.rmtree(path)
+        path.mkdir()
+    target.write_text(STUB.format(rest=rest), encoding="utf-8")
 
 
 def _starred(folder: Path, paths: Iterable[Path]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from workspace.copies import Built, Copy, copy_workspace
 from jobplane import bytecode, requirements, wheels
 from jobplane.artifacts import Artifact, Builder, Settings, stale_functions
 from jobplane.template import Template
-from jobplane.workspace import Workspace
+from jobplane.workspace import Workspace, read_yaml
 
 FUNCTIONS = [function.name for function in Workspace.here().functions()]
 STDLIB_AND_ARTIFACT = """
@@ -64,6 +64,7 @@ def test_holds_the_closure_and_nothing_else(built: Built, name: str) -> None:
     allowed = {path.name for folder in folders for path in folder.iterdir()}
     allowed |= {path.partition("/")[0] for path in function.shipped_files()}
     allowed |= {"__pycache__", "cold_start.py"}
+    allowed |= {f"{name}c" for name in allowed if name.endswith(".py")}
     found = {path.partition("/")[0] for path in names(workspace, artifacts[name])}
     assert found <= allowed
     assert {f"jobplane_{Path(lib).name}" for lib in closure.libs} <= found
@@ -85,19 +86,29 @@ def test_carries_no_ballast(built: Built, name: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_module_has_bytecode_that_stays_valid(built: Built, name: str) -> None:
-    """Each .py has an unchecked-hash .pyc of this Python version, made from that very source."""
+    """Own modules have it beside their source, made from that very source; others are it."""
     workspace, artifacts = built
     with zipfile.ZipFile(workspace.root / artifacts[name].zip) as archive:
         present = set(archive.namelist())
         modules = [path for path in present if path.endswith(".py")]
+        compiled = [path for path in present if path.endswith(".pyc")]
         assert modules
+        assert len(compiled) > len(modules)
+        for path in compiled:
+            data = archive.read(path)
+            assert data[:4] == importlib.util.MAGIC_NUMBER, path
+            assert struct.unpack("<I", data[4:8])[0] == 0b01, path
         for path in modules:
-            compiled = importlib.util.cache_from_source(path)
-            assert compiled in present, path
-            data = archive.read(compiled)
-            assert data[:4] == importlib.util.MAGIC_NUMBER
-            assert struct.unpack("<I", data[4:8])[0] == 0b01
-            assert data[8:16] == importlib.util.source_hash(archive.read(path))
+            data = archive.read(importlib.util.cache_from_source(path))
+            assert data[8:16] == importlib.util.source_hash(archive.read(path)), path
+            assert path.startswith("jobplane_") or "/" not in path, path
+
+
+def test_the_runtime_is_the_bytecodes() -> None:
+    """Modules without a source run on one version of Python alone: the one that is deployed."""
+    service = read_yaml(Workspace.here().root / "serverless.yml")
+    assert service["provider"]["runtime"] == f"python{wheels.PYTHON}"
+    assert sys.version_info[:2] == tuple(map(int, wheels.PYTHON.split(".")))
 
 
 def test_same_bytes_from_another_folder(built: Built, tmp_path: Path) -> None:

@@ -122,12 +122,15 @@ class Player:
 
     url: str
     calls: int = 0
+    unknown: list[Key] = field(default_factory=list)
+    """What was asked for and is not in the recording."""
     _exchanges: dict[Key, list[Exchange]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def rewind(self, recording: Recording) -> None:
         """Begin a recording."""
         self.calls = 0
+        self.unknown = []
         self._exchanges = {}
         for exchange in recording.exchanges:
             self._exchanges.setdefault(exchange.key, []).append(exchange)
@@ -137,6 +140,7 @@ class Player:
             self.calls += 1
             known = self._exchanges.get(key)
             if not known:
+                self.unknown.append(key)
                 return None
             return known.pop(0) if len(known) > 1 else known[0]
 
