@@ -209,7 +209,7 @@ def _short(text: str) -> str:
     return text
 
 
-DatePrefix = Annotated[str, AfterValidator(_date)]
+DatePrefix = Annotated[str, AfterValidator(_date), Field(json_schema_extra={"format": "date"})]
 Text = Annotated[str, StringConstraints(min_length=1), AfterValidator(_short)]
 Hours = Annotated[float, Field(gt=0, le=24 * 365 * 10, allow_inf_nan=False)]
 Limit = Annotated[int, Field(ge=1, le=1000)]

@@ -14,6 +14,12 @@ WORKSPACE = Workspace.here()
 CASES = all_cases(WORKSPACE)
 VALUES = InProcessTarget(InProcess(WORKSPACE)).values()
 
+MALFORMED = {"ScheduledRunError", "ValidationError"}
+# What is wrong with them takes a comparison or a key, and no schema has these.
+BEYOND_A_SCHEMA = {
+    "state-manager/batch-update-twice",
+    "state-manager/query-by-status-forged-token",
+}
 REFUSED_MESSAGES = {"INVALID_ACTION", "INVALID_MESSAGE", "VALIDATION_ERROR"}
 
 
@@ -25,11 +31,16 @@ def expected(case: Case, *keys: str) -> Any:
     return found
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_beyond_a_schema_is_there() -> None:
+    """The exceptions below are events of today."""
+    assert {str(case) for case in CASES} >= BEYOND_A_SCHEMA
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if str(c) not in BEYOND_A_SCHEMA], ids=str)
 def test_event_fits_unless_it_is_refused(case: Case) -> None:
     """The schema accepts what the function accepts, and refuses what it calls malformed."""
     event = VALUES.fill(case.event)
-    malformed = expected(case, "error") == "ValidationError" or (
+    malformed = expected(case, "error") in MALFORMED or (
         expected(case, "answer", "statusCode") == 400 and "requestContext" not in event
     )
     found = faults(f"functions/{case.function.name}/input", event)
