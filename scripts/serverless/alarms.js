@@ -74,9 +74,15 @@ const ofFunction = ([name, config]) => {
   ];
 };
 
+/** `JobFlow` → `job-flow` */
+const kebab = (id) => id.replace(/(?<=[a-z])(?=[A-Z])/g, '-').toLowerCase();
+
 /** A queue that functions read must not fall behind; any other keeps what somebody must look at. */
-const ofQueue = (id, { Properties: { QueueName: queueName } }, read) => {
-  const name = queueName.replace('${param:tablePrefix}', '').replace(/\.fifo$/, '');
+const ofQueue = (id, { Properties: { QueueName: given } = {} }, read) => {
+  const name =
+    typeof given === 'string'
+      ? given.replace('${param:tablePrefix}', '').replace(/\.fifo$/, '')
+      : kebab(id);
   const metric = (metricName) => ({
     Namespace: 'AWS/SQS',
     MetricName: metricName,
@@ -105,7 +111,7 @@ const isRead = (id, configs) =>
     .some(({ sqs }) => sqs && sqs.arn && (sqs.arn['Fn::GetAtt'] || [])[0] === id);
 
 const ofStateMachine = (id) => {
-  const name = id.replace(/(?<=[a-z])(?=[A-Z])/g, '-').toLowerCase();
+  const name = kebab(id);
   const metric = (metricName) => ({
     Namespace: 'AWS/States',
     MetricName: metricName,

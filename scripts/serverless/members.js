@@ -36,7 +36,7 @@ exports.moduleOf = (name) => name.replaceAll('-', '_');
 
 /** `check-active-job` → `CheckActiveJob` */
 exports.logicalName = (name) =>
-  name.split('-').map((word) => word[0].toUpperCase() + word.slice(1)).join('');
+  name.split(/[^A-Za-z0-9]+/).map((word) => word[0].toUpperCase() + word.slice(1)).join('');
 
 exports.roleOf = (name) => `${exports.logicalName(name)}Role`;
 

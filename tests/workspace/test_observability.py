@@ -143,7 +143,8 @@ def test_a_new_function_brings_its_alarms() -> None:
         },
         "queues": {
             "WorkQueue": {"Properties": {"QueueName": "${param:tablePrefix}work"}},
-            "LostQueue": {"Properties": {"QueueName": "${param:tablePrefix}lost.fifo"}},
+            "LostQueue": {"Properties": {"QueueName": "${param:tablePrefix}lost_work.fifo"}},
+            "NamelessQueue": {},
         },
         "stateMachines": {"OtherFlow": {}},
         "schedules": False,
@@ -162,7 +163,8 @@ def test_a_new_function_brings_its_alarms() -> None:
         "FreshDurationAlarm",
         "FreshStreamAgeAlarm",
         "WorkAgeAlarm",
-        "LostNotEmptyAlarm",
+        "LostWorkNotEmptyAlarm",
+        "NamelessQueueNotEmptyAlarm",
         "OtherFlowFailedAlarm",
         "OtherFlowTimedOutAlarm",
     }
