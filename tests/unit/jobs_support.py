@@ -1,12 +1,8 @@
 """Claims in moto: the tables and queues of resources/jobs.yml, their functions, and a clock."""
 
-import importlib.util
 import json
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
@@ -28,56 +24,8 @@ HOSTILE_IDS: list[Any] = [
 ]  # fmt: skip
 
 
-@cache
-def resources() -> dict[str, Any]:
-    """The resources of the claims, by their logical names."""
-    found: dict[str, Any] = json.loads(
-        support._filled(json.dumps(support._yaml("resources/jobs.yml")["Resources"]))
-    )
-    return {
-        name: resource["Properties"] | {"Type": resource["Type"]}
-        for name, resource in found.items()
-        if resource["Type"] in ("AWS::DynamoDB::Table", "AWS::SQS::Queue")
-    }
-
-
-@cache
-def environment(function: str) -> dict[str, str]:
-    """The function's variables, as its function.yml declares them."""
-    declared = support._yaml(f"functions/{function}/function.yml")["environment"]
-    return {"TABLE_PREFIX": PREFIX, "STAGE": "test"} | {
-        name: _value(value) for name, value in declared.items()
-    }
-
-
-def _value(declared: Any) -> str:
-    if not isinstance(declared, dict):
-        text = str(declared).replace("${param:sqsEndpoint}", "")
-        return support._filled(text)
-    if declared["Ref"] == "AWS::AccountId":
-        return ACCOUNT
-    properties = resources()[declared["Ref"]]
-    return str(properties.get("TableName") or queue_url(properties["QueueName"]))
-
-
 def queue_url(name: str) -> str:
     return f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{name}"
-
-
-@cache
-def load(function: str, values: tuple[tuple[str, str], ...]) -> ModuleType:
-    """The function's module, imported once per environment."""
-    module_name = function.replace("-", "_")
-    path = support.ROOT / "functions" / function / f"{module_name}.py"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    declared = set(environment(function))
-    kept = {name: value for name, value in os.environ.items() if name not in declared}
-    with patch.dict(os.environ, {**kept, **dict(values)}, clear=True):
-        with patch.dict(sys.modules, {module_name: module}):
-            spec.loader.exec_module(module)
-    return module
 
 
 class Clock:
@@ -99,23 +47,11 @@ class Jobs:
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.clock = Clock()
-        for properties in resources().values():
-            self._create(properties)
-
-    def _create(self, properties: dict[str, Any]) -> None:
-        if properties["Type"] == "AWS::DynamoDB::Table":
-            self.stack._create(properties["Type"], properties)
-        else:
-            known = ("FifoQueue", "MessageRetentionPeriod")
-            attributes = {
-                name: str(properties[name]).lower() for name in known if name in properties
-            }
-            self.stack.sqs.create_queue(QueueName=properties["QueueName"], Attributes=attributes)
+        stack.create("jobs")
 
     def function(self, name: str, **changes: str | None) -> ModuleType:
         """A function of this stack, on its clock; None leaves a variable out."""
-        values = {**environment(name), **changes}
-        module = load(name, tuple(sorted((k, v) for k, v in values.items() if v is not None)))
+        module = support.load(name, **changes)
         self.stack.monkeypatch.setattr(module, "time", self.clock)
         return module
 

@@ -23,15 +23,14 @@ from unittest.mock import patch
 import boto3
 import jwt
 import pytest
-import yaml
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from jobplane.template import ACCOUNT, REGION, STAGE, Template
+from jobplane.workspace import Function, Workspace, read_yaml
 from jobplane_keys import from_item, owner_key, to_item
 
 ROOT = Path(__file__).parents[2]
-REGION = "eu-west-1"
-ACCOUNT = "123456789012"
 SECRET = "a-test-secret-of-32-bytes-or-more"
 MARK = "tests-only-this-is-logged-nowhere"
 PREFIX = "jobplane-test-"
@@ -51,40 +50,24 @@ UNSET = ("AWS_ENDPOINT_URL", "AWS_PROFILE", "JWT_PUBLIC_KEY", "_X_AMZN_TRACE_ID"
 
 
 @cache
-def parameters() -> dict[str, str]:
-    """`${param:X}` of the templates, as a stage `test` would have them."""
-    stages = _yaml("serverless.yml")["custom"]["stages"]
-    own = {
-        "tablePrefix": PREFIX,
-        "filesBucket": BUCKET,
-        "inputBucket": "test-input",
-        "manifestBucket": "test-manifests",
-        "outputBucket": "test-output",
-        "quarantineBucket": "test-quarantine",
-        "websocketEndpoint": "https://sockets.example.com/test",
-        "jwtSecret": SECRET,
-    }
-    return {name: str(value) for name, value in (stages["default"] | own).items()}
+def template() -> Template:
+    """The project's own resources and configuration, as a stage `test` would have them."""
+    own = {"websocketEndpoint": "https://sockets.example.com/test", "jwtSecret": SECRET}
+    return Template(Workspace.here(), STAGE, own)
 
 
 @cache
-def resources() -> dict[str, Any]:
-    """Every resource of resources/*.yml that has a function of the real-time side as its user."""
-    found: dict[str, Any] = {}
-    for name in ("tables", "buckets", "queues"):
-        found |= _yaml(f"resources/{name}.yml")["Resources"]
-    filled: dict[str, Any] = json.loads(_filled(json.dumps(found)))
-    return filled
+def resources(file: str) -> list[tuple[str, dict[str, Any]]]:
+    """What a file of resources/ declares: types and properties."""
+    declared = read_yaml(ROOT / "resources" / f"{file}.yml")["Resources"]
+    kinds = {logical: resource["Type"] for logical, resource in declared.items()}
+    return [(kind, template().of_type(kind)[logical]) for logical, kind in kinds.items()]
 
 
+@cache
 def environment(function: str) -> dict[str, str]:
     """The function's environment, as serverless.yml and its function.yml declare it."""
-    declared = _yaml("serverless.yml")["provider"]["environment"]
-    declared |= _yaml(f"functions/{function}/function.yml").get("environment", {})
-    values = {name: _value(value) for name, value in declared.items()}
-    if "TEMPLATES_INDEX_PATH" in values:
-        values["TEMPLATES_INDEX_PATH"] = str(ROOT / values["TEMPLATES_INDEX_PATH"])
-    return values
+    return template().environment(Function(function, ROOT / "functions" / function))
 
 
 def load(function: str, **changes: str | None) -> ModuleType:
@@ -106,25 +89,6 @@ def _loaded(function: str, values: tuple[tuple[str, str], ...]) -> ModuleType:
         with patch.dict(sys.modules, {module_name: module}):
             spec.loader.exec_module(module)
     return module
-
-
-def _yaml(path: str) -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
-    return content
-
-
-def _filled(text: str) -> str:
-    text = text.replace("${sls:stage}", "test")
-    return re.sub(r"\$\{param:(\w+)\}", lambda match: parameters()[match[1]], text)
-
-
-def _value(declared: Any) -> str:
-    if not isinstance(declared, dict):
-        return _filled(str(declared))
-    properties = resources()[declared["Ref"]]["Properties"]
-    if "QueueName" in properties:
-        return f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{properties['QueueName']}"
-    return str(properties.get("TableName") or properties["BucketName"])
 
 
 class Sockets:
@@ -203,8 +167,13 @@ class Stack:
         self.sockets = Sockets()
         self._hooks = hooks
         self.dynamodb, self.s3, self.sqs = map(_client, ("dynamodb", "s3", "sqs"))
-        for resource in resources().values():
-            self._create(resource["Type"], resource["Properties"])
+        for file in ("tables", "buckets", "queues"):
+            self.create(file)
+
+    def create(self, file: str) -> None:
+        """The tables, buckets and queues that a file of resources/ declares."""
+        for kind, properties in resources(file):
+            self._create(kind, properties)
 
     def _create(self, kind: str, properties: Mapping[str, Any]) -> None:
         if kind == "AWS::DynamoDB::Table":
@@ -219,7 +188,11 @@ class Stack:
                 Bucket=properties["BucketName"], CreateBucketConfiguration=location
             )
         elif kind == "AWS::SQS::Queue":
-            self.sqs.create_queue(QueueName=properties["QueueName"])
+            known = ("FifoQueue", "MessageRetentionPeriod")
+            attributes = {
+                name: str(properties[name]).lower() for name in known if name in properties
+            }
+            self.sqs.create_queue(QueueName=properties["QueueName"], Attributes=attributes)
 
     def function(self, name: str, **changes: str | None) -> ModuleType:
         """A function of this stack, its management API replaced by `sockets`."""
