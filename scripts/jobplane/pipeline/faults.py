@@ -71,9 +71,13 @@ def fault(*found: Found, has_row: bool = True) -> Callable[[Plant], Plant]:
     return register
 
 
-def spread(count: int) -> dict[str, int]:
-    """A number of faults over all kinds, as evenly as it goes."""
-    kinds = sorted(REGISTER)
+def spread(count: int, found_by: Operation | None = None) -> dict[str, int]:
+    """A number of faults over all kinds, or those that an operation finds, as evenly as it goes."""
+    kinds = sorted(
+        kind
+        for kind, known in REGISTER.items()
+        if found_by is None or found_by in {operation for operation, _ in known.found}
+    )
     share, more = divmod(count, len(kinds))
     return {
         kind: share + (index < more) for index, kind in enumerate(kinds) if share or index < more

@@ -44,6 +44,8 @@ class Plan:
     days: int = MAX_DAYS
     seed: int = 1
     faults: Mapping[str, int] = field(default_factory=dict)
+    in_flight: int | None = None
+    """How many healthy files are under way; a share of all if it is not said."""
 
 
 def generate(plan: Plan, layout: Layout | None = None) -> State:
@@ -69,7 +71,7 @@ def generate(plan: Plan, layout: Layout | None = None) -> State:
 
 def _healthy(state: State, plan: Plan, files: int) -> None:
     chance = random.Random(f"{plan.seed}/healthy")
-    in_flight = round(files * IN_FLIGHT_SHARE)
+    in_flight = round(files * IN_FLIGHT_SHARE) if plan.in_flight is None else plan.in_flight
     quarantined = files // 500
     _past(state, chance, plan.days, files - in_flight - quarantined)
     _present(state, chance, in_flight)

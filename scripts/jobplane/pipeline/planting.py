@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import batched
 from typing import Any
@@ -32,26 +32,33 @@ def write(stage: Stage, state: State, advance: Advance = _nowhere) -> None:
     Objects come before rows, so that no row is without its object, and locks last, since they
     live for minutes. `advance` hears of each part that is done, `size` of them in all.
     """
-    layout = state.layout
+    table = state.layout.tracking_table
     locks = {key: row for key, row in state.rows.items() if key[0].startswith(LOCK_PREFIX)}
     rows = [row for key, row in state.rows.items() if key not in locks]
-    s3 = stage.client("s3")
-    with ThreadPoolExecutor(THREADS) as pool:
-        for bucket, objects in state.objects.items():
-            uploads = [
-                pool.submit(s3.put_object, Bucket=bucket, Key=key, Body=body)
-                for key, body in objects.items()
-            ]
-            for upload in uploads:
-                upload.result()
-                advance(1)
-    put_rows(stage, layout.tracking_table, rows, advance)
-    put_rows(stage, layout.tracking_table, list(locks.values()), advance)
+    for bucket, objects in state.objects.items():
+        put_objects(stage, bucket, objects, advance)
+    put_rows(stage, table, rows, advance)
+    put_rows(stage, table, list(locks.values()), advance)
 
 
 def size(state: State) -> int:
     """How many parts `write` has."""
     return len(state.rows) + sum(map(len, state.objects.values()))
+
+
+def put_objects(
+    stage: Stage, bucket: str, objects: Mapping[str, bytes], advance: Advance = _nowhere
+) -> None:
+    """Write many objects, several at once."""
+    s3 = stage.client("s3")
+    with ThreadPoolExecutor(THREADS) as pool:
+        uploads = [
+            pool.submit(s3.put_object, Bucket=bucket, Key=key, Body=body)
+            for key, body in objects.items()
+        ]
+        for upload in uploads:
+            upload.result()
+            advance(1)
 
 
 def put_rows(
