@@ -47,14 +47,18 @@ def _require_node(workspace: Workspace) -> None:
 
 
 def osls(stage: Stage, *arguments: str) -> str:
-    """Run the framework against the stage; its output, when it succeeds."""
+    """Run the framework against the stage; its output, when it succeeds.
+
+    One at a time: whatever its package's folder, it works in `.serverless` as well.
+    """
     binary = stage.workspace.root / "node_modules" / ".bin" / "osls"
-    return run_quietly(
-        [binary, *arguments, "--stage", stage.name],
-        cwd=stage.workspace.root,
-        what=f"osls {arguments[0]}",
-        env=framework_environment(stage),
-    )
+    with exclusive(stage.workspace, "osls"):
+        return run_quietly(
+            [binary, *arguments, "--stage", stage.name],
+            cwd=stage.workspace.root,
+            what=f"osls {arguments[0]}",
+            env=framework_environment(stage),
+        )
 
 
 def framework_environment(stage: Stage) -> dict[str, str]:
@@ -89,6 +93,10 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
     config = config_digest(stage.workspace, functions)
     if state.config != config:
         _deploy_everything(stage, state)
+        if state.functions and not state.config:
+            from jobplane import shipping
+
+            shipping.mend(stage, functions, artifacts)
         done = f"deployed {len(digests)} functions"
     else:
         there = code_digests(stage, functions)
@@ -133,8 +141,7 @@ def publish_secret(stage: Stage, state: State) -> None:
 def _deploy_everything(stage: Stage, state: State) -> None:
     publish_secret(stage, state)
     note(f"deploying the stack to {stage.name} (osls deploy)")
-    with exclusive(stage.workspace, "osls"):
-        osls(stage, "deploy", "--force")
+    osls(stage, "deploy", "--force")
     state.description = describe(stage)
 
 

@@ -47,7 +47,11 @@ class NotDeployableAloneError(click.ClickException):
 
 
 class DeployFailedError(click.ClickException):
-    """A function is not what it was to become."""
+    """A function is not what it was to become; the others are."""
+
+    def __init__(self, message: str, deployed: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.deployed = frozenset(deployed)
 
 
 @dataclass(frozen=True)
@@ -409,41 +413,51 @@ type Reporter = Callable[[str], None]
 """Called with a function's name when it is done."""
 
 
-def update_functions(plan: Plan, done: Reporter) -> dict[str, Live]:
-    """Give each function its code and settings, all at once; what they are afterwards, by name.
+def update_functions(plan: Plan, done: Reporter) -> None:
+    """Give each function its code and settings, all at once.
 
     Raises:
-        DeployFailedError: a function isn't what it was to become; the others are.
+        DeployFailedError: a function isn't what it was to become.
     """
-    client = plan.stage.client("lambda")
-    steps = [step for step in plan.steps if step.is_alone]
+    try:
+        _update_all(plan.stage, plan.steps, done)
+    finally:
+        state = plan.stage.read_state()
+        if state is not None and any(s.settings or s.changed_variables for s in plan.steps):
+            # Functions and template differ now: the next `up` brings them together.
+            state.config = ""
+            plan.stage.write_state(state)
+
+
+def _update_all(stage: Stage, steps: list[Step], done: Reporter) -> None:
+    client = stage.client("lambda")
+    alone = [step for step in steps if step.is_alone]
     problems: dict[str, str] = {}
     failures = _aws_errors()
 
-    def update(step: Step) -> Live | None:
+    def update(step: Step) -> None:
         try:
-            return _update(client, plan.stage, step)
+            _update(client, stage, step)
         except click.ClickException as error:
             problems[step.name] = error.message
-            return None
         except failures as error:
             problems[step.name] = str(error)
-            return None
         finally:
             done(step.name)
 
     with ThreadPoolExecutor(max_workers=8) as pool:
-        results = list(pool.map(update, steps))
-    live = {step.name: it for step, it in zip(steps, results, strict=True) if it is not None}
-    _remember(plan, live)
+        list(pool.map(update, alone))
+    deployed = {step.name: step.digest for step in alone if step.name not in problems}
+    state = stage.read_state()
+    if state is not None:
+        state.functions |= deployed
+        stage.write_state(state)
     if problems:
-        raise DeployFailedError(
-            "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items()))
-        )
-    return live
+        said = "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items()))
+        raise DeployFailedError(said, deployed)
 
 
-def _update(client: Any, stage: Stage, step: Step) -> Live:
+def _update(client: Any, stage: Stage, step: Step) -> None:
     if step.live is None:
         raise ValueError(f"{step.name} is not in the stack")
     name = f"jobplane-{stage.name}-{step.name}"
@@ -462,7 +476,6 @@ def _update(client: Any, stage: Stage, step: Step) -> Live:
         differing.append(f"code ({live.digest[:12]} instead of {step.digest[:12]})")
     if differing:
         raise DeployFailedError(f"not what was sent: {', '.join(differing)}")
-    return live
 
 
 def _archive(stage: Stage, step: Step) -> bytes:
@@ -480,7 +493,10 @@ def _archive(stage: Stage, step: Step) -> bytes:
 def _update_code(client: Any, name: str, archive: bytes, revision: str) -> None:
     try:
         client.update_function_code(FunctionName=name, ZipFile=archive, RevisionId=revision)
-    except client.exceptions.PreconditionFailedException as error:
+    except (
+        client.exceptions.PreconditionFailedException,
+        client.exceptions.ResourceConflictException,
+    ) as error:
         raise DeployFailedError(
             "somebody else has changed it since it was looked at: deploy again"
         ) from error
@@ -511,7 +527,7 @@ def update_stack(plan: Plan, parameters: tuple[str, ...] = ()) -> None:
     _remember_stack(plan, parameters)
 
 
-def settle(plan: Plan, done: Reporter = lambda _name: None) -> None:
+def settle(plan: Plan) -> None:
     """After the stack: check that all functions are live, and mend what CloudFormation left.
 
     It changes only what differs between two templates, and single functions may have been given
@@ -521,16 +537,24 @@ def settle(plan: Plan, done: Reporter = lambda _name: None) -> None:
         DeployFailedError: a function isn't what it was to become.
     """
     there = _live(plan.stage, plan.functions)
-    before = plan.package.template if plan.package else None
     steps = [
-        _step(function, step, there[function.name], plan.package, before)
+        _step(function, step, there[function.name], plan.package, None)
         for function, step in zip(plan.functions, plan.steps, strict=True)
     ]
-    again = replace(plan, steps=steps, whole=False)
-    update_functions(again, done)
+    _update_all(plan.stage, steps, lambda _name: None)
     failed = [step.name for step in steps if step.differs and not step.is_alone]
     if failed:
         raise DeployFailedError(f"not live: {', '.join(failed)}")
+
+
+def mend(stage: Stage, functions: list[Function], artifacts: Iterable[Artifact]) -> None:
+    """Bring the settings of functions back to what the stack says.
+
+    Raises:
+        DeployFailedError: a function isn't what it was to become.
+    """
+    with planned(stage, functions, artifacts, whole=False) as plan:
+        settle(plan)
 
 
 def last_event(stage: Stage) -> Callable[[], str]:
@@ -545,18 +569,6 @@ def last_event(stage: Stage) -> Callable[[], str]:
         return f"{events[0]['LogicalResourceId']} {events[0]['ResourceStatus']}" if events else ""
 
     return latest
-
-
-def _remember(plan: Plan, live: Mapping[str, Live]) -> None:
-    """Keep a local stage's record in step with what single functions were given."""
-    state = plan.stage.read_state()
-    if state is None:
-        return
-    state.functions |= {name: it.digest for name, it in live.items()}
-    if any(step.settings or step.changed_variables for step in plan.steps):
-        # Functions and template differ now: the next `up` brings them together.
-        state.config = ""
-    plan.stage.write_state(state)
 
 
 def _remember_stack(plan: Plan, parameters: tuple[str, ...]) -> None:

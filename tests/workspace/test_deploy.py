@@ -172,6 +172,7 @@ def test_settings_come_with_the_function(stage: Stage) -> None:
         "environment:\n  ADDED: 'yes'\n",
     )
     done = printed(deploy(stage, "claim", "--yes", "--json"))
+    assert done["functions"]["claim"]["deployed"] is True
     assert done["functions"]["claim"]["configuration"] == [
         "MemorySize 256 → 384",
         "environment ADDED",
@@ -183,12 +184,13 @@ def test_settings_come_with_the_function(stage: Stage) -> None:
     assert variables["ACTIVE_JOBS_TABLE"] == f"jobplane-{stage.name}-active-jobs"
 
 
-def test_the_stack_mends_what_functions_were_given(stage: Stage) -> None:
+@pytest.mark.parametrize("stack", [("deploy", "--yes"), ("up",)], ids=lambda verb: verb[0])
+def test_the_stack_mends_what_functions_were_given(stage: Stage, stack: tuple[str, ...]) -> None:
     """Settings that came alone and went from the tree are gone after a deployment of the stack."""
     edit(stage.workspace, "functions/status/function.yml", "memorySize: 512", "memorySize: 768")
     assert deploy(stage, "status", "--yes").returncode == 0
     edit(stage.workspace, "functions/status/function.yml", "memorySize: 768", "memorySize: 512")
-    done = deploy(stage, "--yes")
+    done = jobplane(stage.workspace, *stack, "--stage", stage.name)
     assert done.returncode == 0, done.stderr
     assert settings(stage, "status")["MemorySize"] == 512
     again = deploy(stage, "--yes")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -89,7 +90,11 @@ def command(
                     click.echo(json.dumps(_document(plan, deployed=False)))
                 return
             _agree(plan, yes)
-            _deploy(plan, parameters)
+            try:
+                _deploy(plan, parameters)
+            except shipping.DeployFailedError as error:
+                _report(plan, as_json, error.deployed)
+                raise
             _report(plan, as_json)
 
 
@@ -192,12 +197,13 @@ def _deploy(plan: "Plan", parameters: tuple[str, ...]) -> None:
         shipping.update_functions(plan, done)
 
 
-def _report(plan: "Plan", as_json: bool) -> None:
+def _report(plan: "Plan", as_json: bool, only: Collection[str] | None = None) -> None:
+    """What was deployed; after a failure, what nevertheless was."""
     if as_json:
-        click.echo(json.dumps(_document(plan, deployed=True)))
+        click.echo(json.dumps(_document(plan, deployed=True, only=only)))
         return
     for step in plan.steps:
-        if plan.whole or step.is_alone:
+        if (plan.whole or step.is_alone) and (only is None or step.name in only):
             state = "unchanged" if not step.differs else "deployed"
             what = ", ".join(filter(None, ["code" if step.code else "", *step.configuration]))
             click.echo(f"{step.name:24} {state:9} {step.digest[:12]} {what}".rstrip())
@@ -205,7 +211,9 @@ def _report(plan: "Plan", as_json: bool) -> None:
         click.echo(f"not included: {left}: jobplane deploy --stage {plan.stage.name}", err=True)
 
 
-def _document(plan: "Plan", *, deployed: bool) -> dict[str, Any]:
+def _document(
+    plan: "Plan", *, deployed: bool, only: Collection[str] | None = None
+) -> dict[str, Any]:
     return {
         "stage": plan.stage.name,
         "deployed": deployed,
@@ -215,6 +223,9 @@ def _document(plan: "Plan", *, deployed: bool) -> dict[str, Any]:
         "functions": {
             step.name: {
                 "changed": step.differs,
+                "deployed": deployed
+                and (plan.whole or step.is_alone)
+                and (only is None or step.name in only),
                 "code": {"before": step.live.digest if step.live else None, "after": step.digest},
                 "size": {"before": step.live.size if step.live else None, "after": step.size},
                 "configuration": step.configuration,

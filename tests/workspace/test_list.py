@@ -1,0 +1,80 @@
+"""`list`: triggers, dependencies, and whether artifacts are what the sources make."""
+
+from pathlib import Path
+
+import pytest
+from workspace.copies import share_wheels
+from workspace.whole import edit, jobplane, printed, touch, whole_copy
+
+from jobplane.artifacts import read_manifest
+from jobplane.configuration import Configuration
+from jobplane.triggers import triggers
+from jobplane.verbs.list import direct_dependencies
+from jobplane.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    copy = whole_copy(tmp_path / "copy")
+    share_wheels(Workspace.here(), copy)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("connect", {"WebSocket $connect"}),
+        ("processor", {"stream RequestsTable", "schedule rate(1 minute)"}),
+        ("status", {"GET /status/{assembly_id}", "sqs WebhooksQueue"}),
+        ("claim", {"Step Functions JobFlow"}),
+        ("handle-timeout", {"rule EndedExecutionsRule"}),
+    ],
+)
+def test_what_invokes_a_function(name: str, expected: set[str]) -> None:
+    """Events of function.yml and resources that lead to the function are triggers."""
+    here = Workspace.here()
+    (function,) = here.select((name,))
+    assert set(triggers(function, Configuration(here))) >= expected
+
+
+def test_without_a_trigger_it_is_invoked(workspace: Workspace) -> None:
+    """A function that nothing leads to is there to be invoked."""
+    path = workspace.root / "resources" / "job-flow.yml"
+    path.write_text("Resources: {}\n")
+    (function,) = workspace.select(("claim",))
+    assert triggers(function, Configuration(workspace)) == ["invoke"]
+
+
+def test_dependencies_are_those_that_are_declared(workspace: Workspace) -> None:
+    """Without versions, extras and what they bring along."""
+    edit(workspace, "functions/claim/pyproject.toml", '"botocore>=1.43"', '"botocore[crt]>=1"')
+    (function,) = workspace.select(("claim",))
+    assert "botocore" in direct_dependencies(function)
+    assert "jobplane-keys" in direct_dependencies(function)
+    assert "urllib3" not in direct_dependencies(function)
+
+
+def test_states_follow_the_sources(workspace: Workspace) -> None:
+    """`not built` before a build, `current` after it, `changed` once a source is edited."""
+
+    def state() -> str:
+        rows = printed(jobplane(workspace, "list", "--json"))
+        return str(rows["send-interrupt"]["state"])
+
+    assert state() == "not built"
+    assert jobplane(workspace, "build", "send-interrupt").returncode == 0
+    assert state() == "current"
+    touch(workspace, "libs/keys/src/jobplane_keys/_ids.py")
+    assert state() == "changed"
+
+
+def test_the_table_has_a_line_for_each_function(workspace: Workspace) -> None:
+    """Name, trigger, dependencies, size and digest, on a pipe as well as on a terminal."""
+    assert jobplane(workspace, "build", "connect").returncode == 0
+    artifact = read_manifest(workspace)["connect"]
+    lines = jobplane(workspace, "list").stdout.splitlines()
+    (connect,) = [line for line in lines if line.split()[:1] == ["connect"]]
+    for cell in ("WebSocket $connect", "botocore", artifact.digest[:12], "current"):
+        assert cell in connect
+    named = {line.split()[0] for line in lines if line.split()}
+    assert named >= {function.name for function in workspace.functions()}
