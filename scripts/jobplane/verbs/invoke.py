@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from jobplane.cases import Case, Outcome, Result
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane invoke claim acquired                       # on the local stage
+  jobplane invoke claim --all --in-process             # without a stage
+  jobplane invoke claim acquired --watch --in-process  # again after each save
+  jobplane invoke claim acquired --watch --stage dev   # deployed before each round"""
+)
 @click.argument("name")
 @click.argument("events", nargs=-1, metavar="[EVENT]...")
 @click.option("--all", "every", is_flag=True, help="Every event of the function.")
