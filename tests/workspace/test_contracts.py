@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft7Validator, Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from published import faults, faults_of_ours
 
 from jobplane.contracts import files
 from jobplane.contracts.catalogue import SOCKET_ACTIONS, catalogue, loaded
@@ -198,6 +199,15 @@ def test_every_function_has_contracts(function: Function) -> None:
     assert {"input.json", "result.json"} <= {path.name for path in folder.glob("*.json")}
 
 
+def test_what_we_send_is_described() -> None:
+    """Readers take a field that no schema names; the tests of what we send do not."""
+    message = {"type": "pong", "request_id": "r", "timestamp": "2026-11-22T10:15:30.250Z"}
+    assert faults_of_ours("socket/server-message", message) == []
+    assert faults("socket/server-message", message | {"more": 1}) == []
+    assert faults_of_ours("socket/server-message", message | {"more": 1})
+    assert faults_of_ours("socket/server-message", message | {"timestamp": "now"})
+
+
 def test_one_title_means_one_type() -> None:
     """TypeScript types and components are found by title."""
     kinds: dict[str, list[Any]] = {}
@@ -228,6 +238,7 @@ def test_types_compile(made: Made) -> None:
         ("message.percentage.toFixed(0)", "message.percent", "'percent' does not exist"),
         ('action: "delay"', 'action: "delays"', "is not assignable to type '\"delay\"'"),
     ],
+    ids=["not-dealt-with", "payload", "field", "action"],
 )
 def test_types_tell_what_is_wrong(
     made: Made, tmp_path: Path, right: str, wrong: str, says: str

@@ -44,8 +44,10 @@ ODD = st.sampled_from(
         [], ["a"], [[]], {}, {"a": 1}, {"a": "b"},
     ]
 )  # fmt: skip
+# At their bounds, and now and then just beyond.
 ID = st.sampled_from(["thread-1", "m.1", "x" * 128, "a@b+c"])
-FENCE = st.sampled_from([0, 7, 7.0, 1795000000001, 2**53])
+FENCE = st.sampled_from([0, 7, 7.0, 1795000000001, 2**53, 2**53 + 1])
+TEXT = st.sampled_from(["done", "x", "x" * 2048, "x" * 2049])
 
 
 @st.composite
@@ -78,10 +80,10 @@ EVENTS = {
         messageId=ID,
         claimId=ID,
         fence=FENCE,
-        owner=st.just("arn:aws:states:eu-west-1:123456789012:execution:job-flow:x"),
-        reason=st.just("done"),
-        ttlSeconds=st.sampled_from([1, 60.0, 86400]),
-        minIntervalSeconds=st.sampled_from([0, 5]),
+        owner=TEXT,
+        reason=TEXT,
+        ttlSeconds=st.sampled_from([1, 60.0, 86400, 0, 86401]),
+        minIntervalSeconds=st.sampled_from([0, 5, 86400, -1, 86401]),
     ),
     "send-interrupt": inputs(
         **WORKSPACE_FIELDS,
