@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,8 +107,21 @@ class Contenders:
             _made(service, key)
         return self._unpacked("plugin", zips, dict.fromkeys(zips, key))
 
-    def prepare_plugin(self) -> None:
-        """Lay out a service as the plugin's manual has it: a folder and requirements a function."""
+    def forget_plugin(self) -> None:
+        """Drop what the plugin has installed and packaged; pip's downloads stay."""
+        for path in (self.root / "plugin" / "cache").glob("*_slspyc"):
+            shutil.rmtree(path)
+        shutil.rmtree(self.root / "plugin" / "service" / ".serverless", ignore_errors=True)
+
+    def prepare_plugin(self, changed: Function | None = None) -> None:
+        """Lay out a service as the plugin's manual has it: a folder and requirements a function.
+
+        Args:
+            changed: copy this function's source again and nothing else.
+        """
+        if changed is not None:
+            _copy_shipped(changed, self.root / "plugin" / "service" / changed.module)
+            return
         root = self.root / "plugin"
         root.mkdir(parents=True, exist_ok=True)
         if not (root / "node_modules" / PLUGIN).is_dir():
@@ -270,13 +283,6 @@ def _copy_lib(workspace: Workspace, lib: str, folder: Path) -> None:
     shutil.copytree(
         source, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
     )
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that something takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def _fresh(folder: Path) -> Path:

@@ -1,4 +1,7 @@
-"""`jobplane bench size`: how large every artifact is."""
+"""`jobplane bench size`: how large every artifact is, beside what others make of the same."""
+
+import zipfile
+from pathlib import Path
 
 import click
 
@@ -9,31 +12,50 @@ from jobplane.workspace import Workspace
 @click.command()
 @reported("size")
 def command() -> Report:
-    """The size of every artifact, zipped and unpacked."""
+    """The zip of every function, and its size unpacked, beside the plugin's and the recipe's."""
     from jobplane.artifacts import Builder, Settings
+    from jobplane.bench._contenders import Contenders
 
     workspace = Workspace.here()
-    artifacts = Builder(workspace, Settings.local()).build(workspace.functions())
+    functions = workspace.functions()
+    artifacts = Builder(workspace, Settings.local()).build(functions)
+    contenders = Contenders(workspace, functions)
+    zips = {
+        "artifact": {artifact.name: workspace.root / artifact.zip for artifact in artifacts},
+        "plugin": contenders.plugin().zips,
+        "recipe": contenders.recipe().zips,
+    }
+    results = {
+        function.name: {who: _sizes(paths[function.name]) for who, paths in zips.items()}
+        for function in functions
+    }
+    rows = [
+        (
+            name,
+            *(_megabytes(of[who]["zip"]) for who in zips),
+            round(of["artifact"]["zip"] / of["plugin"]["zip"], 3),
+            round(of["artifact"]["zip"] / of["recipe"]["zip"], 3),
+            *(_megabytes(of[who]["unpacked"]) for who in zips),
+        )
+        for name, of in results.items()
+    ]
+    columns = (
+        "function", "artifact", "plugin", "recipe", "÷ plugin", "÷ recipe",
+        "artifact unpacked", "plugin unpacked", "recipe unpacked",
+    )  # fmt: skip
+    series = {who: [_megabytes(of[who]["zip"]) for of in results.values()] for who in zips}
     return Report(
-        document={
-            "functions": {a.name: {"zip": a.size, "unpacked": a.unpacked_size} for a in artifacts}
-        },
-        tables=[
-            Table(
-                "Artifacts, MB",
-                ("function", "zip", "unpacked"),
-                [
-                    (a.name, round(a.size / 1e6, 2), round(a.unpacked_size / 1e6, 2))
-                    for a in artifacts
-                ],
-            )
-        ],
-        charts=[
-            Chart(
-                "Zip sizes",
-                [a.name for a in artifacts],
-                {"jobplane": [round(a.size / 1e6, 2) for a in artifacts]},
-                "MB",
-            )
-        ],
+        document={"functions": results},
+        tables=[Table("Zips, and what they hold, MB", columns, rows)],
+        charts=[Chart("Zip sizes", list(results), series, "MB")],
     )
+
+
+def _sizes(path: Path) -> dict[str, int]:
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    return {"zip": path.stat().st_size, "unpacked": unpacked}
+
+
+def _megabytes(size: int) -> float:
+    return round(size / 1e6, 2)

@@ -1,0 +1,60 @@
+"""Artifacts as Lambda has them: unpacked, read-only, and nothing else but the standard library."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from jobplane.artifacts import Artifact
+from jobplane.template import Template
+from jobplane.workspace import Workspace
+
+FUNCTIONS = [function.name for function in Workspace.here().functions()]
+STDLIB_AND_ARTIFACT = """
+import sys, json
+sys.path = [sys.argv[1], *(p for p in sys.path if not p.endswith("site-packages"))]
+"""
+
+
+def names(workspace: Workspace, artifact: Artifact) -> list[str]:
+    with zipfile.ZipFile(workspace.root / artifact.zip) as archive:
+        return archive.namelist()
+
+
+def unpack(workspace: Workspace, artifact: Artifact, target: Path) -> Path:
+    with zipfile.ZipFile(workspace.root / artifact.zip) as archive:
+        archive.extractall(target)
+    for path in [target, *target.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    return target
+
+
+def bare(script: str, folder: Path, environment: dict[str, str]) -> str:
+    """Run a script where the artifact and the standard library are all there is."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", STDLIB_AND_ARTIFACT + script, str(folder)],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def environment(workspace: Workspace, name: str, folder: Path) -> dict[str, str]:
+    """The function's variables on the in-process stage, and Lambda's own."""
+    function = next(f for f in workspace.functions() if f.name == name)
+    return Template(workspace).environment(function) | {
+        "AWS_REGION": "eu-west-1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_LAMBDA_FUNCTION_NAME": name,
+        "LAMBDA_TASK_ROOT": str(folder),
+        "PATH": os.defpath,
+    }
