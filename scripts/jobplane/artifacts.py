@@ -185,7 +185,7 @@ class Builder:
                 contents |= _kept(_files_of(folder))
         if "certifi" in folders:
             contents.pop("botocore/cacert.pem", None)  # it asks for certifi's first
-        fresh = {name: body for name, body in changed.items() if isinstance(body, bytes)}
+        fresh: Contents = {n: body for n, body in changed.items() if isinstance(body, bytes)}
         contents = _sourceless(contents | _bytecode_of(fresh))
         for lib in closure.libs:
             contents |= _kept(_files_of(self.wheels.lib(lib)))

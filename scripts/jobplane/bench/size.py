@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from jobplane.bench._report import Chart, Report, Table, reported
+from jobplane.bench._report import Cell, Chart, Report, Table, reported
 from jobplane.workspace import Workspace
 
 
@@ -29,7 +29,7 @@ def command() -> Report:
         function.name: {who: _sizes(paths[function.name]) for who, paths in zips.items()}
         for function in functions
     }
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             name,
             *(_megabytes(of[who]["zip"]) for who in zips),
