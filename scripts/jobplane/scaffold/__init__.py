@@ -1,0 +1,130 @@
+"""New members: a function that works, its configuration, events and tests, from templates.
+
+A template is a folder of `templates/`: its files are the member's, with `__NAME__` (kebab-case),
+`__MODULE__` (snake_case) and `__RESOURCE__` (CamelCase) in names and texts.
+"""
+
+import keyword
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from jobplane.console import run_quietly, uv_command
+from jobplane.rules.names import FORBIDDEN
+from jobplane.workspace import Workspace
+
+TEMPLATES = Path(__file__).parent / "templates"
+SUFFIX = ".tmpl"
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# With a stage of 20 characters and a region of 14, the role's name has 64.
+MAX_NAME = 19
+# Where a template's folders go in the workspace.
+PLACES = {"function": "functions/__NAME__", "test": "tests/unit", "resources": "resources"}
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A kind of function that can be made."""
+
+    name: str
+    summary: str
+
+
+TRIGGERS = (
+    Trigger("invoke", "another service calls it: counts the open connections of a tenant"),
+    Trigger("websocket", "a route of the socket: tells a client whose connection it has"),
+    Trigger("http", "a route of the HTTP API: the state of one of the caller's requests"),
+    Trigger(
+        "sqs", "a queue of its own, with dead letters: cancels the requests that messages name"
+    ),
+    Trigger(
+        "stream", "the stream of `requests`: measures how requests ended, and how long they took"
+    ),
+    Trigger("schedule", "every five minutes: measures how many requests are overdue"),
+    Trigger("step-functions", "a state's task: tells how often a message's job was interrupted"),
+)
+
+
+class NameRefusedError(click.UsageError):
+    """A name that no function can have here."""
+
+
+def check_name(workspace: Workspace, name: str) -> None:
+    """Raises NameRefusedError with what to do."""
+    module = name.replace("-", "_")
+    if not NAME.fullmatch(name):
+        better = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        hint = f": {better}?" if NAME.fullmatch(better) else ""
+        raise NameRefusedError(f"{name!r} is not kebab-case (a-z, 0-9, single hyphens){hint}")
+    if len(name) > MAX_NAME:
+        raise NameRefusedError(
+            f"{name!r} has {len(name)} characters of {MAX_NAME}: its role's name would be too long"
+        )
+    if keyword.iskeyword(module):
+        raise NameRefusedError(f"{name!r} is a keyword of Python: its module can't be imported")
+    if module in sys.stdlib_module_names:
+        raise NameRefusedError(f"{name!r} is a module of the standard library: it would hide it")
+    if module in FORBIDDEN:
+        raise NameRefusedError(f"{name!r} says nothing: name the function by what it does")
+    for taken in (f"functions/{name}", f"libs/{name}", f"tests/unit/test_{module}.py"):
+        if (workspace.root / taken).exists():
+            raise NameRefusedError(f"{taken} exists already: choose another name")
+
+
+def create(workspace: Workspace, name: str, trigger: str) -> list[Path]:
+    """Write the member's files and bring uv.lock up to date; what was written.
+
+    Nothing is left of it when the lock can't be made.
+
+    Raises:
+        NameRefusedError: the name can't be used.
+        ToolError: uv failed.
+    """
+    check_name(workspace, name)
+    written: list[Path] = []
+    lock = workspace.root / "uv.lock"
+    before = lock.read_bytes()
+    try:
+        for target, text in _files(workspace, name, trigger):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("x", encoding="utf-8") as file:
+                written.append(target)
+                file.write(text)
+        run_quietly([uv_command(), "lock"], cwd=workspace.root, what="uv lock")
+    except BaseException:
+        _remove(workspace, name, written)
+        lock.write_bytes(before)
+        raise
+    return written
+
+
+def _files(workspace: Workspace, name: str, trigger: str) -> Iterator[tuple[Path, str]]:
+    words = {
+        "__NAME__": name,
+        "__MODULE__": name.replace("-", "_"),
+        "__RESOURCE__": "".join(word.capitalize() for word in name.split("-")),
+    }
+
+    def filled(text: str) -> str:
+        for placeholder, word in words.items():
+            text = text.replace(placeholder, word)
+        return text
+
+    base = TEMPLATES / trigger
+    for path in sorted(base.rglob(f"*{SUFFIX}")):
+        place, *inside = path.relative_to(base).parts
+        target = workspace.root / filled("/".join([PLACES[place], *inside]))
+        yield target.with_name(target.name.removesuffix(SUFFIX)), filled(path.read_text("utf-8"))
+
+
+def _remove(workspace: Workspace, name: str, written: list[Path]) -> None:
+    for path in written:
+        path.unlink(missing_ok=True)
+    for folder in ("events", "."):
+        directory = workspace.root / "functions" / name / folder
+        if directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()

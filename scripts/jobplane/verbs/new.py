@@ -1,0 +1,58 @@
+"""`jobplane new`: a new function."""
+
+import json
+
+import click
+
+from jobplane.workspace import Workspace
+
+TRIGGERS = ("invoke", "websocket", "http", "sqs", "stream", "schedule", "step-functions")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane new --list
+  jobplane new whoami --trigger websocket
+  jobplane new count-connections
+
+What is made passes ruff, mypy, its tests and `jobplane check`, and `jobplane up`
+deploys it. It is a small function that does something: change it to what you
+need, its events and tests along with it. Names are kebab-case verbs, mostly; the
+module is the same words with underscores.
+"""
+)
+@click.argument("name", required=False)
+@click.option("--trigger", type=click.Choice(TRIGGERS), default="invoke", show_default=True)
+@click.option("--list", "listed", is_flag=True, help="Say what each trigger's function does.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was made as one JSON object.")
+def command(name: str | None, trigger: str, listed: bool, as_json: bool) -> None:
+    """Make the function NAME: module, configuration, events with expectations, test."""
+    from jobplane import scaffold
+
+    if listed:
+        for known in scaffold.TRIGGERS:
+            click.echo(f"{known.name:15} {known.summary}")
+        return
+    if name is None:
+        raise click.UsageError("what is it called? jobplane new NAME --trigger TRIGGER")
+    workspace = Workspace.here()
+    made = [
+        path.relative_to(workspace.root).as_posix()
+        for path in scaffold.create(workspace, name, trigger)
+    ]
+    if as_json:
+        click.echo(json.dumps({"name": name, "trigger": trigger, "made": made}))
+        return
+    for path in made:
+        click.echo(f"made     {path}")
+    click.echo("changed  uv.lock")
+    click.echo(
+        f"""
+next:
+  uv run jobplane invoke {name} --all --in-process
+  uv run pytest tests/unit/test_{name.replace("-", "_")}.py
+  uv run jobplane check {name}
+  uv run jobplane up && uv run jobplane invoke {name} --all
+and a line in the table of README.md."""
+    )

@@ -1,0 +1,180 @@
+"""`jobplane new`: what it makes passes everything that is asked of a function here."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from workspace.made import NAMES, copy_repository, jobplane, made_in, run
+
+from jobplane import cases, scaffold
+from jobplane.cases import Case
+from jobplane.console import ToolError
+from jobplane.scaffold import TRIGGERS, NameRefusedError, check_name
+from jobplane.verbs import new
+from jobplane.workspace import Function, Workspace
+
+NEW = sorted(NAMES.values())
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.getbasetemp()
+    return made_in(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+
+
+def sources(made: Path) -> list[str]:
+    tests = [f"tests/unit/test_{name.replace('-', '_')}.py" for name in NEW]
+    return [f"functions/{name}" for name in NEW] + tests
+
+
+def test_every_trigger_can_be_made(made: Path) -> None:
+    """The verb offers what there are templates for, and each made a whole member."""
+    folders = {path.name for path in scaffold.TEMPLATES.iterdir()}
+    assert set(NAMES) == folders == {trigger.name for trigger in TRIGGERS} == set(new.TRIGGERS)
+    known = {function.name for function in Workspace(made).functions()}
+    assert set(NEW) <= known
+
+
+def test_ruff_has_nothing_to_say(made: Path) -> None:
+    """Neither of the style nor of the format, whatever the length of the name."""
+    for command in (["ruff", "check"], ["ruff", "format", "--check"]):
+        done = run(made, *command, *sources(made))
+        assert done.returncode == 0, done.stdout
+
+
+def test_mypy_has_nothing_to_say(made: Path) -> None:
+    """Strictly, as of all functions: they are among its files."""
+    listed = json.dumps((made / "pyproject.toml").read_text())
+    assert "functions/*/*.py" in listed
+    paths = [f"functions/{name}/{name.replace('-', '_')}.py" for name in NEW]
+    done = run(made, "mypy", "--cache-dir", str(made / ".mypy_cache"), *paths)
+    assert done.returncode == 0, done.stdout
+
+
+def test_check_finds_nothing(made: Path) -> None:
+    """All rules, those of artifacts and budgets included."""
+    done = jobplane(made, "check", *NEW)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_its_tests_pass(made: Path) -> None:
+    """Each function comes with tests of its own, and all of them are run."""
+    done = run(
+        made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *sources(made)[len(NEW) :]
+    )
+    assert done.returncode == 0, done.stdout
+    for name in NEW:
+        assert name.replace("-", "_") in "".join(sources(made))
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_its_events_do_what_is_expected(made: Path, name: str) -> None:
+    """Each case says what it expects, and gets it in process."""
+    workspace = Workspace(made)
+    function = Function(name, made / "functions" / name)
+    paths = cases.case_paths(function)
+    assert len(paths) >= 2
+    for path in paths.values():
+        case = Case.read(function, path)
+        assert case.expect is not None
+        result = cases.run_in_process(case, workspace)
+        assert result.passed, (result.problems, result.outcome)
+
+
+def test_the_lock_knows_it(made: Path) -> None:
+    """uv.lock is as uv would write it, and names no other registry than before."""
+    done = subprocess.run(["uv", "lock", "--check"], cwd=made, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    registries = {
+        line
+        for root in (made, Workspace.here().root)
+        for line in (root / "uv.lock").read_text().splitlines()
+        if line.startswith("source = { registry")
+    }
+    assert len(registries) == 1
+
+
+def test_nothing_of_the_template_is_left(made: Path) -> None:
+    """Every placeholder was filled in, in names and in texts."""
+    for path in sources(made) + ["resources"]:
+        found = [made / path] if path.endswith(".py") else (made / path).rglob("*")
+        for file in found:
+            assert "__" not in file.name.replace("__pycache__", "")
+            if file.is_file() and file.suffix != ".pyc":
+                assert not any(
+                    word in file.read_text() for word in ("__NAME__", "__MODULE__", "__RESOURCE__")
+                ), file
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("claim", "functions/claim exists already"),
+        ("keys", "libs/keys exists already"),
+        ("models", "libs/models exists already"),
+        ("webhooks-delivery", "tests/unit/test_webhooks_delivery.py exists already"),
+        ("CountThings", "is not kebab-case"),
+        ("count_things", "single hyphens): count-things?"),
+        ("count--things", "is not kebab-case"),
+        ("-count", "is not kebab-case"),
+        ("9-lives", "is not kebab-case"),
+        ("", "is not kebab-case"),
+        ("../count", "is not kebab-case"),
+        ("class", "is a keyword of Python"),
+        ("json", "is a module of the standard library"),
+        ("utils", "says nothing"),
+        ("a-name-of-twenty-char", "characters of 19"),
+    ],
+)
+def test_a_name_is_refused(name: str, said: str) -> None:
+    """What is wrong with it is said, and what would do where that is plain."""
+    with pytest.raises(NameRefusedError) as refused:
+        check_name(Workspace.here(), name)
+    assert said in refused.value.message
+
+
+def test_a_refused_name_is_exit_code_2() -> None:
+    """Nothing is made of it."""
+    done = CliRunner().invoke(new.command, ["claim"])
+    assert done.exit_code == 2
+    assert "exists already" in done.output
+
+
+def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The member's files are taken away again, and uv.lock is as it was."""
+    copy_repository(tmp_path / "tree")
+    workspace = Workspace(tmp_path / "tree")
+    before = {path: path.read_bytes() for path in workspace.root.rglob("*.*") if path.is_file()}
+
+    def fail(*_: object, **__: object) -> str:
+        (workspace.root / "uv.lock").write_text("half of it")
+        raise ToolError("uv lock failed", "no network")
+
+    monkeypatch.setattr(scaffold, "run_quietly", fail)
+    with pytest.raises(ToolError):
+        scaffold.create(workspace, "cancel-by-hand", "sqs")
+    assert not (workspace.root / "functions" / "cancel-by-hand").exists()
+    after = {path: path.read_bytes() for path in workspace.root.rglob("*.*") if path.is_file()}
+    assert after == before
+
+
+def test_what_was_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line each, and the commands to go on with."""
+    copy_repository(tmp_path / "tree")
+    monkeypatch.setattr(Workspace, "here", lambda: Workspace(tmp_path / "tree"))
+    done = CliRunner().invoke(new.command, ["cancel-by-hand", "--trigger", "sqs"])
+    assert done.exit_code == 0, done.output
+    told = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("made")]
+    assert all((tmp_path / "tree" / path).is_file() for path in told)
+    assert "functions/cancel-by-hand/cancel_by_hand.py" in told
+    assert "resources/cancel-by-hand.yml" in told
+    assert "uv run jobplane invoke cancel-by-hand --all --in-process" in done.stdout
+
+
+def test_the_triggers_are_listed() -> None:
+    """With what each one's function does."""
+    done = CliRunner().invoke(new.command, ["--list"])
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(new.TRIGGERS)

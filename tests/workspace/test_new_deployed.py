@@ -1,0 +1,32 @@
+"""What `jobplane new` made runs on a stage after one `up`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from workspace.made import NAMES, jobplane, made_in
+
+pytestmark = pytest.mark.e2e
+
+STAGE = f"new-{os.getpid()}"
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The copy with its own stage up: the tree's functions and a new one for every trigger."""
+    base = tmp_path_factory.getbasetemp()
+    root = made_in(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    try:
+        done = jobplane(root, "up", "--stage", STAGE)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield root
+    finally:
+        jobplane(root, "down", "--stage", STAGE)
+
+
+def test_every_event_is_answered_as_expected(up: Path) -> None:
+    """By the deployed artifact with its own role, for each of the new functions."""
+    for name in NAMES.values():
+        done = jobplane(up, "invoke", name, "--all", "--stage", STAGE)
+        assert done.returncode == 0, done.stdout + done.stderr
