@@ -214,6 +214,13 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
     ("permissions", "claim", "an-operation-that-is-none",
      edited(f"{CLAIM}/claim.py", "updated = dynamodb.update_item(",
             "updated = dynamodb.upsert_item("), "dynamodb has no 'upsert_item'"),
+    ("permissions", "claim", "a-client-that-is-handed-out",
+     edited(f"{CLAIM}/claim.py", "\n\n@dataclass", "\n\nwatch(dynamodb)\n\n\n@dataclass"),
+     "a client is handed to watch, which can't be followed"),
+    ("permissions", "claim", "a-resource",
+     edited(f"{CLAIM}/claim.py", "\n\n@dataclass",
+            '\n\ntable = boto3.resource("dynamodb").Table("t")\n\n\n@dataclass'),
+     "a client is handed to boto3.resource"),
     # errors
     ("errors", "send-interrupt", "an-error-that-is-never-raised",
      edited("resources/job-flow.asl.yml", "[InterruptQueueMissingError]", "[QueueGoneError]"),
@@ -299,7 +306,8 @@ def tampered(built: Built, tmp_path: Path, **changes: str | None) -> list[Findin
         zipfile.ZipFile(target, "w") as copy,
     ):
         for name in source.namelist():
-            if not any(text is None and name.startswith(f"{e}/") for e, text in entries.items()):
+            is_removed = any(t is None and name.startswith(f"{e}/") for e, t in entries.items())
+            if not is_removed and name.removesuffix(".py") not in entries:
                 copy.writestr(name, source.read(name))
         for name, text in entries.items():
             if text is not None:
@@ -346,11 +354,9 @@ def test_an_artifact_with_a_stranger(built: Built, tmp_path: Path) -> None:
 
 def test_an_artifact_with_what_nothing_imports(built: Built, tmp_path: Path) -> None:
     """A distribution of the closure that no import leads to is told."""
-    workspace, _ = built
-    edited_source = workspace.root / "functions" / "connect" / "connect.py"
-    assert "jobplane_sockets" not in edited_source.read_text()
-    found = tampered(built, tmp_path, jobplane_sockets__inner="")
-    assert any("the zip holds jobplane_sockets" in finding.message for finding in found)
+    found = tampered(built, tmp_path, connect="import jobplane_keys, jobplane_telemetry, botocore")
+    held = {finding.subject for finding in found if "nothing in it imports" in finding.message}
+    assert held == {"jobplane-tokens", "pyjwt"}
 
 
 # Budgets.

@@ -93,6 +93,22 @@ class Module:
         return ast.parse(self.path.read_text(encoding="utf-8"))
 
     @cached_property
+    def binders(self) -> dict[str, list[ast.stmt]]:
+        """Definitions and imports at top level, by name; those under `if` and `try` as well."""
+        found: dict[str, list[ast.stmt]] = defaultdict(list)
+        for statement in self.tree.body:
+            if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found[statement.name].append(statement)
+                continue
+            for inner in ast.walk(statement):
+                if isinstance(inner, ast.Import | ast.ImportFrom):
+                    for alias in inner.names:
+                        name = alias.asname or alias.name
+                        is_plain = isinstance(inner, ast.Import) and not alias.asname
+                        found[name.partition(".")[0] if is_plain else name].append(inner)
+        return found
+
+    @cached_property
     def package(self) -> str:
         is_package = self.path.name == "__init__.py"
         return self.name if is_package else self.name.rpartition(".")[0]
@@ -189,24 +205,18 @@ class Program:
 
     def named_in(self, module: Module, name: str) -> Values:
         """What a name stands for at a module's top level."""
-        known = set(self._variables[module.tree, name])
-        for statement in module.tree.body:
-            match statement:
-                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                    if statement.name == name:
-                        known.add(Code(module, statement))
-                case ast.Import() | ast.ImportFrom():
-                    known |= self.imported(module, statement, name)
-                case ast.If() | ast.Try():
-                    for inner in ast.walk(statement):
-                        if isinstance(inner, ast.Import | ast.ImportFrom):
-                            known |= self.imported(module, inner, name)
+        known = set(self._variables.get((module.tree, name), ()))
+        for statement in module.binders.get(name, ()):
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                known |= self.imported(module, statement, name)
+            else:
+                known.add(Code(module, statement))
+        if known or module is self.main:
+            return frozenset(known)
         submodule = self.module(f"{module.name}.{name}")
-        if not known and submodule is not None:
-            known.add(Code(submodule, submodule.tree))
-        if not known and module.path.name == "__init__.py" and module is not self.main:
-            known |= self._served_late(module, name)
-        return frozenset(known)
+        if submodule is not None:
+            return frozenset({Code(submodule, submodule.tree)})
+        return self._served_late(module, name) if module.path.stem == "__init__" else NOTHING
 
     def _served_late(self, module: Module, name: str) -> Values:
         """A name that a package's `__getattr__` finds in one of its modules."""
@@ -478,6 +488,8 @@ class Walk:
                 self.expression(node.func.value, scope)
                 return frozenset(Client(text) for text in first)
             owners = self.expression(node.func.value, scope)
+            if method == "resource" and first:
+                self.facts.lost[self.place(node)] = "boto3.resource"
             if Environment() in owners:
                 return self.environment_call(node, method or "", scope)
             argument = first[0] if len(first) == 1 else None

@@ -19,8 +19,6 @@ class Import:
 
     module: str
     line: int
-    names: tuple[str, ...] = ()
-    """What is imported from it: names, or modules of a package."""
     typing_only: bool = False
 
     @property
@@ -28,8 +26,8 @@ class Import:
         return self.module.partition(".")[0]
 
 
-def imports_of(source: str | bytes, package: str = "") -> Iterator[Import]:
-    """Every import of a module's source; `package` makes the relative ones absolute."""
+def imports_of(source: str) -> Iterator[Import]:
+    """Every import of a module's source but the relative ones, which stay within it."""
     tree = ast.parse(source)
     typing_only = {
         inner
@@ -42,22 +40,14 @@ def imports_of(source: str | bytes, package: str = "") -> Iterator[Import]:
         only = node in typing_only
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(alias.name, node.lineno, (), only)
+                yield Import(alias.name, node.lineno, only)
         elif isinstance(node, ast.ImportFrom):
-            names = tuple(alias.name for alias in node.names)
-            yield Import(_absolute(node, package), node.lineno, names, only)
+            if not node.level:
+                yield Import(node.module or "", node.lineno, only)
         elif isinstance(node, ast.Call) and _name(node.func) == "import_module" and node.args:
-            if isinstance(node.args[0], ast.Constant):
-                yield Import(str(node.args[0].value), node.lineno)
-
-
-def _absolute(node: ast.ImportFrom, package: str) -> str:
-    module = node.module or ""
-    if not node.level:
-        return module
-    parts = package.split(".")
-    base = parts[: len(parts) - node.level + 1]
-    return ".".join([*base, *filter(None, [module])])
+            named = node.args[0]
+            if isinstance(named, ast.Constant) and not str(named.value).startswith("."):
+                yield Import(str(named.value), node.lineno)
 
 
 def _name(node: ast.expr) -> str:
@@ -100,6 +90,6 @@ def requirements(texts: Iterable[str]) -> dict[str, set[str]]:
 
 
 def imports_in(path: Path) -> list[Import]:
-    """The imports of a file of a member; relative ones stay within it and are left out."""
+    """The imports of a member's file, those that stay within it left out."""
     source = path.read_text(encoding="utf-8")
-    return [found for found in imports_of(source) if found.module and found.top != "__future__"]
+    return [found for found in imports_of(source) if found.top != "__future__"]

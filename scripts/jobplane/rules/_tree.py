@@ -16,6 +16,7 @@ from typing import Any
 
 from jobplane.artifacts import Artifact, Builder, Settings
 from jobplane.rules._flow import Program
+from jobplane.rules._imports import requirements
 from jobplane.workspace import Function, Workspace, read_yaml
 
 type Findings = Iterator["Finding"]
@@ -119,6 +120,19 @@ class Member:
     @property
     def distribution(self) -> str:
         return str(self.project.get("project", {}).get("name", ""))
+
+    @cached_property
+    def declared(self) -> dict[str, set[str]]:
+        """Distribution → extras, of its dependencies."""
+        return requirements(self.project["project"].get("dependencies", ()))
+
+    @cached_property
+    def optional(self) -> dict[str, set[str]]:
+        """Extra → distributions that come with it alone."""
+        extras = self.project["project"].get("optional-dependencies", {})
+        return {
+            extra: set(requirements(texts)) - set(self.declared) for extra, texts in extras.items()
+        }
 
     @property
     def sources(self) -> list[Path]:

@@ -4,11 +4,12 @@ Every module that the function or a carried lib imports is in the zip or in the 
 every distribution in the zip is in the function's locked closure and is reached from its imports.
 """
 
-import ast
+import marshal
 import zipfile
 from functools import cache
 from importlib.util import find_spec
 from pathlib import PurePosixPath
+from types import CodeType
 
 from jobplane.requirements import closures
 from jobplane.rules._imports import (
@@ -16,16 +17,14 @@ from jobplane.rules._imports import (
     canonical,
     distributions_of,
     imports_in,
-    imports_of,
     is_standard,
-    requirements,
 )
 from jobplane.rules._tree import Finding, Findings, Member, Tree
 from jobplane.workspace import Function
 
 
 class Contents:
-    """The modules of a zip, by their dotted names."""
+    """The modules of a zip, by their dotted names; a module may be bytecode alone."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
@@ -36,12 +35,10 @@ class Contents:
             if "__pycache__" in path.parts or path.parts[0].endswith(".dist-info"):
                 continue
             self.tops.add(path.parts[0].partition(".")[0])
-            if path.suffix == ".py":
-                parts = path.with_suffix("").parts
+            if path.suffix in (".py", ".pyc", ".so"):
+                parts = [*path.parts[:-1], path.name.partition(".")[0]]
                 parts = parts[:-1] if parts[-1] == "__init__" else parts
-                self.modules[".".join(parts)] = name
-            elif path.suffix == ".so":
-                self.modules[".".join([*path.parts[:-1], path.name.partition(".")[0]])] = ""
+                self.modules.setdefault(".".join(parts), name)
 
     def holds(self, found: Import) -> bool:
         return found.module in self.modules or is_standard(found.module)
@@ -50,7 +47,11 @@ class Contents:
         return any(module.partition(".")[0] == top for module in self.modules)
 
     def reached(self, start: str) -> set[str]:
-        """Every module that imports lead to, the lazy ones included."""
+        """Every module that imports lead to, the lazy ones included.
+
+        What a module imports is told from its names and texts, since a build may have put an
+        import off: those that are modules beside it, above it, or inside what it imports.
+        """
         known: set[str] = set()
         pending = [start]
         while pending:
@@ -58,29 +59,39 @@ class Contents:
             if module in known or module not in self.modules:
                 continue
             known.add(module)
-            pending += [module.rpartition(".")[0], *self._names(module)]
+            names = self._names(module)
+            bases = ["", *_ancestors(module)]
+            bases += [f"{name}." for name in names if name in self.modules]
+            pending += [f"{base}{name}" for base in bases for name in names]
+            pending.append(module.rpartition(".")[0])
         return known
 
-    def _names(self, module: str) -> tuple[str, ...]:
+    def _names(self, module: str) -> frozenset[str]:
         name = self.modules[module]
-        if not name:
-            return ()
-        package = module if name.endswith("/__init__.py") else module.rpartition(".")[0]
-        return _names_in(self._archive.read(name), package)
+        return frozenset() if name.endswith(".so") else _names_in(self._archive.read(name), name)
+
+
+def _ancestors(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:end]) + "." for end in range(1, len(parts) + 1)]
 
 
 @cache
-def _names_in(source: bytes, package: str) -> tuple[str, ...]:
-    """What a module may import: by a statement, or by a text that is a module's name."""
-    found = set()
-    for imported in imports_of(source, package):
-        found |= {imported.module, *(f"{imported.module}.{name}" for name in imported.names)}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            text = node.value
-            if text.replace(".", "").isidentifier():
-                found |= {text, f"{package}.{text}"}
-    return tuple(found)
+def _names_in(data: bytes, name: str) -> frozenset[str]:
+    """Every name and every text of a module's code that could be a module's."""
+    is_bytecode = name.endswith(".pyc")
+    code = marshal.loads(data[16:]) if is_bytecode else compile(data, name, "exec")  # noqa: S302
+    found: set[str] = set()
+    pending: list[object] = [code]
+    while pending:
+        match pending.pop():
+            case CodeType() as inner:
+                pending += [*inner.co_consts, *inner.co_names]
+            case tuple() as several:
+                pending += several
+            case str() as text if text.replace(".", "").isidentifier():
+                found.add(text)
+    return frozenset(found)
 
 
 def findings(tree: Tree) -> Findings:
@@ -102,7 +113,7 @@ def findings(tree: Tree) -> Findings:
 
 def _missing(tree: Tree, member: Member, function: Function, contents: Contents) -> Findings:
     """By the sources, since a build may write an import in another way."""
-    optional = {name for lib in tree.libs for names in _optional(lib).values() for name in names}
+    optional = {name for lib in tree.libs for names in lib.optional.values() for name in names}
     for module in tree.program(function).modules:
         for found in imports_in(module.path):
             # What belongs to an extra is a matter of declared imports.
@@ -114,11 +125,6 @@ def _missing(tree: Tree, member: Member, function: Function, contents: Contents)
             yield Finding(
                 module.path, found.line, f"{text}: declare what brings it", found.top, member
             )
-
-
-def _optional(lib: Member) -> dict[str, set[str]]:
-    extras = lib.project["project"].get("optional-dependencies", {})
-    return {extra: set(requirements(texts)) for extra, texts in extras.items()}
 
 
 def _foreign(member: Member, contents: Contents, own: set[str], allowed: set[str]) -> Findings:

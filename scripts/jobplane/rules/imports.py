@@ -7,7 +7,6 @@ declared. A lib's optional imports belong to its extras, and a function that rea
 
 import tomllib
 from collections.abc import Mapping
-from typing import Any
 
 from jobplane.rules._imports import (
     Import,
@@ -15,7 +14,6 @@ from jobplane.rules._imports import (
     distributions_of,
     imports_in,
     is_standard,
-    requirements,
 )
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
 from jobplane.workspace import Workspace
@@ -24,8 +22,7 @@ from jobplane.workspace import Workspace
 def findings(tree: Tree) -> Findings:
     locked = _locked(tree.workspace)
     for member in tree.members:
-        declared = requirements(member.project["project"].get("dependencies", ()))
-        optional = _optional(member)
+        declared, optional = member.declared, member.optional
         through = _closure(locked, member.distribution, set(declared))
         known = set(declared).union(*optional.values())
         used: set[str] = set()
@@ -66,7 +63,7 @@ def _unused(
         line = _line_of_dependency(member, name)
         yield Finding(path, line, f"{name} is declared and never imported: remove it", name, member)
     for extra, names in optional.items():
-        for name in sorted(names - used - declared):
+        for name in sorted(names - used):
             text = f"{name} of the extra {extra!r} is never imported: remove it"
             yield Finding(path, _line_of_dependency(member, name), text, name, member)
 
@@ -76,7 +73,7 @@ def _extras(tree: Tree, member: Member, declared: Mapping[str, set[str]]) -> Fin
         return
     reached = {module.path for module in tree.program(member.function).modules}
     for lib in tree.libs:
-        optional = _optional(lib)
+        optional = lib.optional
         needed = {
             extra
             for path in lib.sources
@@ -98,11 +95,6 @@ def _extras(tree: Tree, member: Member, declared: Mapping[str, set[str]]) -> Fin
             fault = "has no such extra" if extra not in optional else "needs no such extra here"
             text = f"{subject} is declared and {name} {fault}: remove it"
             yield Finding(member.project_path, line, text, subject, member)
-
-
-def _optional(member: Member) -> dict[str, set[str]]:
-    extras: Mapping[str, Any] = member.project["project"].get("optional-dependencies", {})
-    return {extra: set(requirements(texts)) for extra, texts in extras.items()}
 
 
 def _line_of_dependency(member: Member, name: str) -> int:
