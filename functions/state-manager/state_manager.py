@@ -452,8 +452,8 @@ def date_pages(
 class Walk[S]:
     """The rows of several readings, from a position on, until the run is over.
 
-    Afterwards `position` says where to go on; None when it came to the end. It advances by a row
-    at least, and ends before a row rather than after it: a token means that there is more.
+    Afterwards `position` says where to go on; None when it came to the end. It always gets on, by
+    a row or a step, and with a limit it ends before the next row: only then there is more.
     """
 
     def __init__(
@@ -472,18 +472,21 @@ class Walk[S]:
         taken, place = 0, self._begin["place"]
         for step in range(self._begin["step"], len(self._steps)):
             for rows in self._read(self._steps[step], place):
-                # None is the end of a page: time passes where there are no rows, too.
-                for row in [*rows, None]:
-                    full = row is not None and taken >= self._limit
-                    if self.position is not None and (full or self._run.is_over):
+                for row in rows:
+                    if self._must_end or taken >= self._limit:
                         return
-                    place = place if row is None else row.place
-                    self.position = {"step": step, "place": place}
-                    if row is not None:
-                        taken += 1
-                        yield row
+                    taken += 1
+                    self.position = {"step": step, "place": row.place}
+                    yield row
+                if self._must_end:
+                    return
             place = None
+            self.position = {"step": step + 1, "place": None}
         self.position = None
+
+    @property
+    def _must_end(self) -> bool:
+        return self.position is not None and self._run.is_over
 
 
 def get_row(run: Run, date_prefix: str, file_key: str) -> Row:
@@ -793,7 +796,7 @@ class Lane:
             self.files.extend(row for row in page or () if row.is_file)
             if page and not self.files:
                 self.place = page[-1].place
-            if self._run.time_is_up:
+            if page and self._run.time_is_up:
                 return
 
     def take(self) -> Row:

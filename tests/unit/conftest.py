@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit import support
+from jobplane.inprocess import InProcess
+from tests.unit import state_manager_support, support
 
 
 @pytest.fixture
@@ -44,3 +45,19 @@ def processor(stack: support.Stack) -> support.Processor:
     processor = support.Processor(stack.function("processor"), stack)
     processor.set(CONCURRENT_REQUESTS=1, BACKOFF_BASE_SECONDS=0.0)
     return processor
+
+
+@pytest.fixture(scope="module")
+def state_manager_stage() -> Iterator[tuple[InProcess, Any]]:
+    """Tables and buckets of state-manager, and its module."""
+    with state_manager_support.stage() as opened:
+        yield opened
+
+
+@pytest.fixture
+def manager(
+    state_manager_stage: tuple[InProcess, Any],
+) -> Iterator[state_manager_support.Manager]:
+    """state-manager with nothing in its tables and buckets."""
+    with state_manager_support.managed(*state_manager_stage) as opened:
+        yield opened
