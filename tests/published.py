@@ -10,6 +10,11 @@ import jsonschema_rs
 SCHEMAS = Path(__file__).resolve().parents[1] / "contracts" / "json-schema"
 
 
+def is_published(name: str) -> bool:
+    """Whether there is a schema of that name."""
+    return (SCHEMAS / f"{name}.json").is_file()
+
+
 def faults(name: str, value: Any) -> list[str]:
     """What is wrong with a value from outside, by the schema of that name."""
     return _faults(_validator(name, closed=False), value)

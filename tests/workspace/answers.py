@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from published import faults_of_ours
+from published import faults_of_ours, is_published
 
 from jobplane.cases import Case, Outcome
 
@@ -12,9 +12,9 @@ LOOK_UPS = ("http/assembly", "http/assembly-page", "http/batch-answer")
 
 def answer_faults(case: Case, outcome: Outcome) -> list[str]:
     """What is wrong with the shape of an answer, and of the JSON text within."""
-    if outcome.error is not None:
-        return []
     answer, name = outcome.answer, case.function.name
+    if outcome.error is not None or not is_published(f"functions/{name}/result"):
+        return []
     found = faults_of_ours(f"functions/{name}/result", answer)
     if not found and isinstance(answer, dict) and answer.get("body"):
         found = body_faults(name, case.name, answer["statusCode"], json.loads(answer["body"]))

@@ -46,7 +46,8 @@ ODD = st.sampled_from(
 )  # fmt: skip
 # At their bounds, and now and then just beyond.
 ID = st.sampled_from(["thread-1", "m.1", "x" * 128, "a@b+c"])
-FENCE = st.sampled_from([0, 7, 7.0, 1795000000001, 2**53, 2**53 + 1])
+FENCES = [0, 7, 7.0, 1795000000001, 2**53]
+FENCE = st.sampled_from([*FENCES, 2**53 + 1])
 TEXT = st.sampled_from(["done", "x", "x" * 2048, "x" * 2049])
 
 
@@ -188,7 +189,7 @@ def one_workspace(event: Mapping[str, Json]) -> bool:
 
 @pytest.mark.parametrize("name", EVENTS)
 @given(data=st.data())
-@settings(derandomize=True, deadline=None, max_examples=250)
+@settings(derandomize=True, deadline=None, max_examples=150)
 def test_function_model_and_schema_agree(
     functions: dict[str, ModuleType], name: str, data: st.DataObject
 ) -> None:
@@ -240,7 +241,7 @@ def status() -> ModuleType:
 
 
 @given(event=INVOCATIONS)
-@settings(derandomize=True, deadline=None, max_examples=250)
+@settings(derandomize=True, deadline=None, max_examples=150)
 def test_direct_look_ups_agree(status: ModuleType, event: Json) -> None:
     """A direct invoke of status is accepted by function, model and schema, or by none."""
     try:
@@ -355,7 +356,7 @@ def router_accepts(router: ModuleType, message: Json) -> bool:
 
 @pytest.mark.parametrize("action", PAYLOADS)
 @given(data=st.data())
-@settings(derandomize=True, deadline=None, max_examples=120)
+@settings(derandomize=True, deadline=None, max_examples=80)
 def test_client_messages_agree(router: ModuleType, action: str, data: st.DataObject) -> None:
     """What a client sends is accepted by the router, the models and the schema, or by none."""
     message = data.draw(client_messages(action))
@@ -473,7 +474,7 @@ WORKER_MESSAGES = st.fixed_dictionaries(
         "threadId": ID,
         "messageId": ID,
         "claimId": ID,
-        "fence": FENCE,
+        "fence": st.sampled_from(FENCES),
         "instruction": ODD,
         "taskToken": st.just("token"),
         "containerId": ID,

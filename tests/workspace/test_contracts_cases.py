@@ -4,14 +4,16 @@ import json
 from typing import Any
 
 import pytest
-from published import faults
+from published import faults, is_published
 
 from jobplane.cases import Case, InProcessTarget, all_cases
 from jobplane.inprocess import InProcess
 from jobplane.workspace import Workspace
 
 WORKSPACE = Workspace.here()
-CASES = all_cases(WORKSPACE)
+CASES = [
+    case for case in all_cases(WORKSPACE) if is_published(f"functions/{case.function.name}/input")
+]
 VALUES = InProcessTarget(InProcess(WORKSPACE)).values()
 
 MALFORMED = {"ScheduledRunError", "ValidationError"}
