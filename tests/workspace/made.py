@@ -8,6 +8,7 @@ from pathlib import Path
 
 from workspace.copies import share_wheels
 
+from jobplane.deployment import install_framework
 from jobplane.locks import exclusive
 from jobplane.workspace import Workspace
 
@@ -39,14 +40,19 @@ def made_in(shared: Path) -> Path:
 
 
 def copy_repository(root: Path) -> None:
-    """Everything that git tracks, as it is now, and what is installed."""
+    """Everything that git tracks or would, as it is now, and what is installed."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name)
+    install_framework(Workspace(ROOT))
     (root / "node_modules").symlink_to(ROOT / "node_modules")
     share_wheels(Workspace(ROOT), Workspace(root))
 

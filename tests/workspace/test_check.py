@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from workspace.copies import Built, Copy, copy_workspace
 
+from jobplane.deployment import install_framework
 from jobplane.rules import Finding, Tree, check, rule_names
 from jobplane.workspace import Workspace
 
@@ -29,6 +30,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def add_framework(root: Path) -> None:
+    install_framework(WORKSPACE)
     shutil.copytree(WORKSPACE.root / "scripts" / "serverless", root / "scripts" / "serverless")
     for name in ("package.json", "package-lock.json"):
         shutil.copy2(WORKSPACE.root / name, root)
@@ -216,11 +218,15 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
             "updated = dynamodb.upsert_item("), "dynamodb has no 'upsert_item'"),
     ("permissions", "claim", "a-client-that-is-handed-out",
      edited(f"{CLAIM}/claim.py", "\n\n@dataclass", "\n\nwatch(dynamodb)\n\n\n@dataclass"),
-     "a client is handed to watch, which can't be followed"),
+     "a client goes to watch, which can't be followed"),
+    ("permissions", "claim", "a-service-that-is-computed",
+     edited(f"{CLAIM}/claim.py", 'create_client("dynamodb")',
+            'create_client(os.environ["ACTIVE_JOBS_TABLE"])'),
+     "a client goes to a service that is computed"),
     ("permissions", "claim", "a-resource",
      edited(f"{CLAIM}/claim.py", "\n\n@dataclass",
             '\n\ntable = boto3.resource("dynamodb").Table("t")\n\n\n@dataclass'),
-     "a client is handed to boto3.resource"),
+     "a client goes to boto3.resource"),
     # errors
     ("errors", "send-interrupt", "an-error-that-is-never-raised",
      edited("resources/job-flow.asl.yml", "[InterruptQueueMissingError]", "[QueueGoneError]"),
@@ -292,9 +298,6 @@ def test_every_rule_has_a_fault() -> None:
     assert shown == set(rule_names())
 
 
-# Artifacts: a zip that was tampered with, since a build makes no such faults.
-
-
 def tampered(built: Built, tmp_path: Path, **changes: str | None) -> list[Finding]:
     """What is found in the artifact of connect with entries added, or taken away by prefix."""
     workspace, artifacts = built
@@ -359,9 +362,6 @@ def test_an_artifact_with_what_nothing_imports(built: Built, tmp_path: Path) -> 
     assert held == {"jobplane-tokens", "pyjwt"}
 
 
-# Budgets.
-
-
 def budgeted(copied: Copy, target: Path, budget: str) -> Workspace:
     workspace = copied(target)
     path = workspace.root / "pyproject.toml"
@@ -392,9 +392,6 @@ def test_an_artifact_that_can_not_be_imported(copied: Copy, tmp_path: Path) -> N
     edit(source, "\nMAX_TEXT", '\nOTHER = os.environ["OTHER_TABLE"]\nMAX_TEXT')
     (line,) = lines(workspace.root, "budgets", "claim")
     assert "can't be imported: KeyError: 'OTHER_TABLE'" in line
-
-
-# The command.
 
 
 def jobplane(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -51,9 +51,6 @@ def shape(value: Any) -> Any:
     return type(value).__name__
 
 
-# Accepted by the functions.
-
-
 def test_connect_takes_a_handshake() -> None:
     """The token that is filled in is one of the stage."""
     assert answer("connect", event("websocket-connect"))["statusCode"] == 200
@@ -109,9 +106,6 @@ def test_handle_timeout_takes_an_ended_execution() -> None:
     """The rule's event is understood; the execution left nothing behind."""
     sent = event("execution-status-change", "--set", "detail.status=TIMED_OUT")
     assert answer("handle-timeout", sent)["released"] is False
-
-
-# Realistic: the fields of the events that the functions are tested with.
 
 
 @pytest.mark.parametrize(
@@ -180,9 +174,6 @@ def test_a_stream_record_of_any_table() -> None:
     assert "table/jobplane-local-connections/stream/" in record["eventSourceARN"]
 
 
-# Fresh, or the same.
-
-
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_seed_makes_it_the_same(source: str) -> None:
     """Two events of one seed are equal; two without have nothing but the constants in common."""
@@ -196,9 +187,6 @@ def test_times_are_now() -> None:
     before = Fresh().milliseconds
     sent = event("websocket-default")["requestContext"]["requestTimeEpoch"]
     assert before <= sent <= Fresh().milliseconds
-
-
-# Overrides.
 
 
 @pytest.mark.parametrize(
@@ -242,9 +230,6 @@ def test_add_makes_what_is_not_there() -> None:
     """Fields, and one more entry of a list."""
     made = override({"a": {}, "list": [1]}, "a.b.c=1", add=True)
     assert override(made, "list[1]=2", add=True) == {"a": {"b": {"c": 1}}, "list": [1, 2]}
-
-
-# The command.
 
 
 def test_the_sources_are_listed() -> None:

@@ -37,6 +37,9 @@ class Text:
     text: str
 
 
+BOTO3 = Text("module boto3")
+
+
 @dataclass(frozen=True)
 class Environment:
     """`os.environ`."""
@@ -121,7 +124,7 @@ class Facts:
     calls: set[Call] = field(default_factory=set)
     readings: set[Reading] = field(default_factory=set)
     lost: dict[Place, str] = field(default_factory=dict)
-    """Where a client is handed to code that is not followed, and to what."""
+    """Where a client goes that is not followed, and to what."""
     transactions: set[str] = field(default_factory=set)
     """The kinds of items that are written in transactions."""
     raised: set[str] = field(default_factory=set)
@@ -289,8 +292,6 @@ class Walk:
     def place(self, node: ast.AST) -> Place:
         return Place(self.module.path, getattr(node, "lineno", 1))
 
-    # Statements: what they bind.
-
     def statements(self, body: Iterable[ast.AST], scope: Scope) -> None:
         for statement in body:
             self.statement(statement, scope)
@@ -364,8 +365,6 @@ class Walk:
             case ast.Subscript(value=owner, slice=index):
                 self.expression(index, scope)
                 self.bind(owner, values, scope)
-
-    # Expressions: what they may be.
 
     def expression(self, node: ast.expr, scope: Scope) -> Values:  # noqa: C901 - one case a kind
         match node:
@@ -477,8 +476,6 @@ class Walk:
         for name in TRANSACTION_KEYS & keys:
             self.facts.transactions.add(name)
 
-    # Calls.
-
     def call(self, node: ast.Call, scope: Scope) -> Values:
         first = self.texts_of_first(node, scope)
         method = node.func.attr if isinstance(node.func, ast.Attribute) else None
@@ -490,6 +487,8 @@ class Walk:
             owners = self.expression(node.func.value, scope)
             if method == "resource" and first:
                 self.facts.lost[self.place(node)] = "boto3.resource"
+            if method == "create_client" or (method == "client" and BOTO3 in owners):
+                self.facts.lost[self.place(node)] = "a service that is computed"
             if Environment() in owners:
                 return self.environment_call(node, method or "", scope)
             argument = first[0] if len(first) == 1 else None

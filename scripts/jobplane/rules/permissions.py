@@ -154,7 +154,7 @@ def _idle(member: Member, function: Function, used: set[str], granted: set[str])
 
 def _lost(member: Member, facts: Facts) -> Findings:
     for place, name in facts.lost.items():
-        text = f"a client is handed to {name}, which can't be followed: call it where it can"
+        text = f"a client goes to {name}, which can't be followed: use it where it can"
         yield Finding(place.path, place.line, text, name, member)
 
 
