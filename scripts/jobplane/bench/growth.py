@@ -88,12 +88,14 @@ def command(sizes: tuple[int, ...], takes: int, stage: str) -> Report:
     from jobplane.local_stage import down, up
     from jobplane.stages import Stage
 
-    there = up(Stage(Workspace.here(), stage))
+    own = Stage(Workspace.here(), stage)
+    if own.read_state() is not None:
+        raise click.UsageError(f"stage {stage!r} is in use, and this leaves nothing of its files")
+    up(own)
     try:
-        costs = _measure(there.stage, sorted(sizes), takes)
+        costs = _measure(own, sorted(sizes), takes)
     finally:
-        if there.started:
-            down(there.stage)
+        down(own)
     return Report(
         document={"in_flight": IN_FLIGHT, "takes": takes, **costs.as_json()},
         tables=_tables(costs),
@@ -167,7 +169,7 @@ def _is_file(row: "Row") -> bool:
 
 
 def _pause_counting(stage: "Stage") -> None:
-    """Take the tables' streams off the function: a count sets its counters here."""
+    """Take the table's stream off the function: a count sets the counters instead."""
     client, name = stage.client("lambda"), f"jobplane-{stage.name}-state-manager"
     for mapping in client.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]:
         client.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)

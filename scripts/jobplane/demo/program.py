@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobplane import emulator, interrupts, log_lines
-from jobplane.demo import assemblies, flow, sockets
+from jobplane.demo import assemblies, flow, orphans, sockets
 from jobplane.demo.scene import Scene, set_scene
 from jobplane.demo.screen import Screen
 from jobplane.demo.story import CheckError, Outcome, Step, Stopwatch
@@ -35,6 +35,7 @@ PROGRAM: tuple[Step, ...] = (
     flow.interruption,
     flow.silence,
     flow.overview,
+    orphans.orphans,
 )
 ALARMING = frozenset({"WARNING", "ERROR", "CRITICAL"})
 SHOWN_LINES = 15
