@@ -116,18 +116,17 @@ def _present(state: State, chance: random.Random, files: int) -> None:
 
 
 def _present_batch(state: State, chance: random.Random, stage: str, size: int) -> None:
+    if stage == "pending":
+        for _ in range(size):
+            created = state.now - chance.uniform(1, FRESH)
+            file = state.new_file(chance, chance.choice(BUILDERS), created)
+            state.add(file, FileStatus.PENDING)
+        return
     builder = chance.choice(BUILDERS)
-    if stage in ("pending", "claimed"):
-        newest = MOMENT if stage == "claimed" else FRESH
-        files = [
-            state.new_file(chance, builder, state.now - chance.uniform(1, newest))
-            for _ in range(size)
-        ]
-        for index, file in enumerate(files):
-            if stage == "pending":
-                state.add(file, FileStatus.PENDING)
-            else:
-                state.add_claimed(file, index, file.created + 1)
+    if stage == "claimed":
+        for index in range(size):
+            file = state.new_file(chance, builder, state.now - chance.uniform(2, MOMENT))
+            state.add_claimed(file, index, file.created + 1)
         return
     # Just done: the workflow has said so, and marks the files now.
     latest = MOMENT if stage == "done" else FRESH
