@@ -292,6 +292,23 @@ def test_only_the_named_functions_are_checked(root: Path) -> None:
     assert len(lines(root, "permissions", "claim")) == 2
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (f"{CLAIM}/claim.py", "def handler(:\n"),
+        (f"{CLAIM}/function.yml", "events: [\n"),
+        (f"{CLAIM}/pyproject.toml", "[project\n"),
+        ("libs/keys/src/jobplane_keys/_ids.py", "class\n"),
+    ],
+)
+def test_what_can_not_be_read_is_found(root: Path, path: str, text: str) -> None:
+    """One line instead of a traceback, and no other finding that follows from it."""
+    (root / path).write_text(text)
+    (line,) = lines(root, "permissions", "claim")
+    assert line.startswith(f"{path}:")
+    assert "readable: it can't be read" in line
+
+
 def test_every_rule_has_a_fault() -> None:
     """No rule is without a test that shows it a fault."""
     shown = {rule for rule, *_ in FAULTS} | {"artifacts", "budgets"}

@@ -34,8 +34,10 @@ def rule(name: str) -> Rule:
 def check(tree: Tree, names: list[str]) -> list[Finding]:
     """What the rules find, less what the members excuse; an excuse that excuses nothing is found.
 
-    In the order of the files and lines.
+    In the order of the files and lines. What can't be read is found first, and alone.
     """
+    if unreadable := list(tree.unreadable()):
+        return unreadable
     found = {name: list(rule(name).findings(tree)) for name in names}
     left: list[Finding] = []
     for member in tree.members:

@@ -6,13 +6,16 @@ An excuse is an entry of a member's pyproject.toml with a reason:
     "s3:ListBucket" = "With it, S3 says 404 of a missing object instead of 403."
 """
 
+import ast
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from jobplane.artifacts import Artifact, Builder, Settings
 from jobplane.rules._flow import Program
@@ -153,7 +156,7 @@ class Tree:
     @cached_property
     def members(self) -> list[Member]:
         """The functions under check, and the libs when it is the whole tree."""
-        found = [Member(function.directory, function) for function in self.functions]
+        found = [self._member_of(function) for function in self.functions]
         return found + self.libs if self.is_whole else found
 
     @cached_property
@@ -161,8 +164,24 @@ class Tree:
         paths = sorted(self.workspace.root.glob("libs/*/pyproject.toml"))
         return [Member(path.parent) for path in paths]
 
-    def member(self, function: Function) -> Member:
-        return next(member for member in self.members if member.function == function)
+    def unreadable(self) -> Findings:
+        """Files that no rule could read: modules, function.yml, pyproject.toml."""
+        readers: list[tuple[Path, Callable[[str], object]]] = []
+        for member in [*map(self._member_of, self.workspace.functions()), *self.libs]:
+            readers.append((member.project_path, tomllib.loads))
+            readers += [(source, ast.parse) for source in member.sources]
+            if member.function is not None:
+                readers.append((member.function.config_path, yaml.safe_load))
+        for path, read in readers:
+            try:
+                read(path.read_text(encoding="utf-8"))
+            except (OSError, SyntaxError, ValueError, yaml.YAMLError) as error:
+                line = getattr(error, "lineno", None) or 1
+                text = f"it can't be read ({' '.join(str(error).split())}): mend it first"
+                yield Finding(path, line, text, rule="readable")
+
+    def _member_of(self, function: Function) -> Member:
+        return Member(function.directory, function)
 
     def program(self, function: Function) -> Program:
         """The function with what it reaches of the libs."""
