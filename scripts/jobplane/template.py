@@ -142,7 +142,8 @@ class Template:
                 f"https://{SOCKET_API}.execute-api.{REGION}.amazonaws.com/{self.stage}"
             ),
             "sqsEndpoint": "",
-            "connectionsArn": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{SOCKET_API}/*",
+            "postToConnectionsArn": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{SOCKET_API}/*",
+            "closeConnectionsArn": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{SOCKET_API}/*",
             "webhookSecretsArn": (
                 f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/jobplane/{self.stage}/webhooks/*"
             ),

@@ -2,6 +2,7 @@
 
 const alarmsOf = require('./alarms');
 const dashboardOf = require('./dashboard');
+const { calledByItsApiAlone, refusePlainHttp } = require('./guards');
 const { deployedName, fragments, members, roleOf } = require('./members');
 
 const list = (value) => (Array.isArray(value) ? value : [value]);
@@ -68,11 +69,11 @@ const ofType = (resources, type) =>
   Object.fromEntries(Object.entries(resources).filter(([, resource]) => resource.Type === type));
 
 /**
- * resources/*.yml, one role a function with its own statements, its log group and X-Ray, and the
- * stage's alarms and dashboard.
+ * resources/*.yml, one role a function with its own statements, its log group and X-Ray, what keeps
+ * others out, and the stage's alarms and dashboard.
  */
 module.exports = async ({ resolveVariable }) => {
-  const template = { Resources: {}, Outputs: {}, Conditions: {}, Mappings: {} };
+  const template = { Resources: {}, Outputs: {}, Conditions: {}, Mappings: {}, extensions: {} };
   for (const fragment of fragments()) {
     for (const [section, entries] of Object.entries(fragment)) {
       for (const [id, entry] of Object.entries(entries || {})) {
@@ -86,6 +87,8 @@ module.exports = async ({ resolveVariable }) => {
     template.Resources[roleOf(name)] = role(name, config.iamRoleStatements || []);
   }
   const on = async (param) => String(await resolveVariable(`param:${param}`)) === 'true';
+  Object.assign(template.extensions, calledByItsApiAlone(functions));
+  if (await on('tlsOnly')) refusePlainHttp(template.Resources);
   const stack = {
     functions,
     queues: ofType(template.Resources, 'AWS::SQS::Queue'),

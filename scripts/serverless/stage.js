@@ -25,6 +25,11 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     emulator
       ? `jobplane-${stage}-${name}`
       : join(`jobplane-${stage}-${name}-`, account, '-', region);
+  const connections = (method) =>
+    join(
+      'arn:', partition, ':execute-api:', region, ':', account, ':',
+      { Ref: 'WebsocketsApi' }, `/${stage}/${method}/@connections/*`
+    );
   return {
     ...chosen,
     ...(given.includes('jwtSecret') ? {} : { jwtSecret: `\${ssm:/jobplane/${stage}/jwt-secret}` }),
@@ -37,10 +42,8 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     websocketEndpoint: emulator
       ? join(`${emulator}/_aws/execute-api/`, { Ref: 'WebsocketsApi' }, `/${stage}`)
       : join('https://', { Ref: 'WebsocketsApi' }, '.execute-api.', region, `.amazonaws.com/${stage}`),
-    connectionsArn: join(
-      'arn:', partition, ':execute-api:', region, ':', account, ':',
-      { Ref: 'WebsocketsApi' }, `/${stage}/*/@connections/*`
-    ),
+    postToConnectionsArn: connections('POST'),
+    closeConnectionsArn: connections('DELETE'),
     sqsEndpoint: emulator || '',
     webhookSecretsArn: join(
       'arn:', partition, ':ssm:', region, ':', account,

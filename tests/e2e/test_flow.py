@@ -146,7 +146,7 @@ async def test_success(flow: Flow) -> None:
 
 async def test_attachments(flow: Flow, deployed: Deployed) -> None:
     """Each attachment is looked up; one that is not there is reported and stops nothing."""
-    bucket, key = deployed.info["buckets"]["files"], unique("attachment")
+    bucket, key = deployed.info["buckets"]["files"], f"uploads/{unique('attachment')}"
     deployed.s3.put_object(Bucket=bucket, Key=key, Body=b"four")
     given = [{"bucket": bucket, "key": key}, {"bucket": bucket, "key": unique("nothing")}]
     execution = flow.start("m1", attachments=given)

@@ -1,0 +1,74 @@
+'use strict';
+
+const { hasTrigger } = require('./members');
+
+const join = (...parts) => ({ 'Fn::Join': ['', parts] });
+const arn = (id) => ({ 'Fn::GetAtt': [id, 'Arn'] });
+
+/**
+ * Every bucket and queue refuses requests without TLS, whoever makes them. A queue has one policy,
+ * so the statement joins the one that resources/ may have given it.
+ */
+exports.refusePlainHttp = (resources) => {
+  for (const [id, { Type: type }] of Object.entries(resources)) {
+    if (type === 'AWS::S3::Bucket') {
+      resources[`${id}Policy`] = {
+        Type: 'AWS::S3::BucketPolicy',
+        Properties: {
+          Bucket: { Ref: id },
+          PolicyDocument: document(refusal('s3:*', [arn(id), join(arn(id), '/*')])),
+        },
+      };
+    } else if (type === 'AWS::SQS::Queue') {
+      const policy = policyOf(id, resources) || {
+        Type: 'AWS::SQS::QueuePolicy',
+        Properties: { Queues: [{ Ref: id }], PolicyDocument: document() },
+      };
+      policy.Properties.PolicyDocument.Statement.push(refusal('sqs:*', arn(id)));
+      resources[`${id}Policy`] = policy;
+    }
+  }
+};
+
+/**
+ * Without a source, API Gateway may be told to invoke a function by an API of any account. The
+ * framework names the source of HTTP APIs alone.
+ */
+exports.calledByItsApiAlone = (functions) =>
+  Object.fromEntries(
+    Object.entries(functions)
+      .filter(([, config]) => hasTrigger(config, 'websocket'))
+      .map(([name]) => [
+        `${normalized(name)}LambdaPermissionWebsockets`,
+        {
+          Properties: {
+            SourceArn: join(
+              'arn:', { Ref: 'AWS::Partition' }, ':execute-api:', { Ref: 'AWS::Region' }, ':',
+              { Ref: 'AWS::AccountId' }, ':', { Ref: 'WebsocketsApi' }, '/*'
+            ),
+          },
+        },
+      ])
+  );
+
+const document = (...statements) => ({ Version: '2012-10-17', Statement: statements });
+
+const refusal = (actions, resources) => ({
+  Effect: 'Deny',
+  Principal: '*',
+  Action: actions,
+  Resource: resources,
+  Condition: { Bool: { 'aws:SecureTransport': 'false' } },
+});
+
+const policyOf = (id, resources) =>
+  Object.values(resources).find(
+    ({ Type: type, Properties: { Queues: queues } = {} }) =>
+      type === 'AWS::SQS::QueuePolicy' && queues.some((queue) => queue.Ref === id)
+  );
+
+/** The framework's name of a function in logical ids: `send-interrupt` → `SendDashinterrupt`. */
+const normalized = (name) => {
+  const words = name.replaceAll('-', 'Dash');
+  return words[0].toUpperCase() + words.slice(1);
+};

@@ -1,0 +1,197 @@
+"""What the roles allow: told by docs/security.md, by name, and by nobody's wildcard."""
+
+import re
+from typing import Any
+
+import pytest
+from workspace.templates import EMULATOR, WORKSPACE, Compiled, of_type
+
+from jobplane.grants import DOCUMENT, Grant, grants, openings, tables, text_of, written
+
+STAGES = [("prod", None), ("staging", None), ("dev", None), ("local", EMULATOR)]
+# Services that authorise these calls by no resource.
+WITHOUT_RESOURCE = {
+    "xray:PutTelemetryRecords",
+    "xray:PutTraceSegments",
+    "logs:CreateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies",
+    "logs:GetLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:UpdateLogDelivery",
+}
+TRANSPORT = "aws:SecureTransport is `false`"
+
+
+def role(statement: dict[str, Any], **properties: Any) -> dict[str, Any]:
+    """A template of one function and its role, with one statement."""
+    document = {"Statement": [{"Effect": "Allow", **statement}]}
+    return {
+        "Resources": {
+            "R": {
+                "Type": "AWS::IAM::Role",
+                "Properties": {"Policies": [{"PolicyDocument": document}], **properties},
+            },
+            "F": {
+                "Type": "AWS::Lambda::Function",
+                "Properties": {
+                    "FunctionName": "jobplane-prod-f",
+                    "Role": {"Fn::GetAtt": ["R", "Arn"]},
+                },
+            },
+        }
+    }
+
+
+def test_the_documentation_lists_every_grant(compiled: Compiled) -> None:
+    """docs/security.md says what is compiled: `jobplane grants --write` after a change."""
+    text = (WORKSPACE.root / DOCUMENT).read_text(encoding="utf-8")
+    assert text == written(text, tables(compiled("prod"), "prod")), "jobplane grants --write"
+
+
+@pytest.mark.parametrize(("stage", "endpoint_url"), STAGES)
+def test_every_stage_grants_the_same(
+    compiled: Compiled, stage: str, endpoint_url: str | None
+) -> None:
+    """A stage's roles differ from prod's by the stage's name alone."""
+    assert grants(compiled(stage, endpoint_url), stage) == grants(compiled("prod"), "prod")
+
+
+def test_no_action_is_a_wildcard(compiled: Compiled) -> None:
+    """Every action is written out."""
+    for grant in grants(compiled("prod"), "prod"):
+        assert not [action for action in grant.actions if set("*?") & set(action)], grant
+
+
+def test_resources_are_the_stages_own(compiled: Compiled) -> None:
+    """Only what no service authorises by resource is granted on `*`; no other stage is reached."""
+    for grant in grants(compiled("prod"), "prod"):
+        if grant.resource == "*":
+            assert set(grant.actions) <= WITHOUT_RESOURCE, grant
+        elif ":" in grant.resource:
+            assert "{stage}" in grant.resource.partition("*")[0], grant
+
+
+def test_buckets_are_granted_by_prefix(compiled: Compiled) -> None:
+    """Of the bucket that clients share, no role reads or writes more than named prefixes."""
+    for grant in grants(compiled("prod"), "prod"):
+        if grant.resource.startswith("FilesBucket/"):
+            assert re.fullmatch(r"FilesBucket/(uploads|results|reports)/\*", grant.resource), grant
+
+
+def test_nobody_reads_what_signs_tokens(compiled: Compiled) -> None:
+    """The signing secret's parameter is in no role; only status reads webhooks' secrets."""
+    found = grants(compiled("prod"), "prod")
+    assert not [g for g in found if g.covers("ssm:GetParameter", "ssm:parameter/jobplane/{stage}/jwt-secret")]  # fmt: skip  # noqa: E501
+    secrets = "ssm:parameter/jobplane/{stage}/webhooks/key"
+    assert {g.role for g in found if g.covers("ssm:GetParameter", secrets)} == {"status"}
+
+
+def test_every_bucket_and_queue_refuses_plain_http(compiled: Compiled) -> None:
+    """On AWS each bucket, its objects, and each queue deny requests without TLS to anybody."""
+    template = compiled("prod")
+    wanted = set(of_type(template, "AWS::SQS::Queue"))
+    for bucket in of_type(template, "AWS::S3::Bucket"):
+        wanted |= {bucket, f"{bucket}/*"}
+    found = {
+        opening.resource
+        for opening in openings(template, "prod")
+        if (opening.effect, opening.principal, opening.condition) == ("Deny", "anybody", TRANSPORT)
+    }
+    assert found == wanted
+
+
+def test_each_queue_has_one_policy(compiled: Compiled) -> None:
+    """A second policy of a queue would take the first one's place."""
+    queues = [
+        queue["Ref"]
+        for policy in of_type(compiled("prod"), "AWS::SQS::QueuePolicy").values()
+        for queue in policy["Properties"]["Queues"]
+    ]
+    assert len(queues) == len(set(queues))
+
+
+def test_the_emulator_is_spoken_to_in_plain_http(compiled: Compiled) -> None:
+    """A stage on loopback has no such denial, for there is no TLS."""
+    denials = [each for each in openings(compiled("dev", EMULATOR), "dev") if each.effect == "Deny"]
+    assert {each.resource.partition("/")[0] for each in denials} == {"ServerlessDeploymentBucket"}
+
+
+def test_services_are_let_in_from_one_source(compiled: Compiled) -> None:
+    """No service may act here for another account's API, rule or alarm."""
+    for opening in openings(compiled("prod"), "prod"):
+        if opening.effect == "Allow" and opening.principal != "the account":
+            assert opening.condition, opening
+
+
+@pytest.mark.parametrize("bucket", ["FilesBucket", "ServerlessDeploymentBucket"])
+def test_buckets_are_encrypted_and_private(compiled: Compiled, bucket: str) -> None:
+    """All public access is blocked, and objects are encrypted."""
+    properties = compiled("prod")["Resources"][bucket]["Properties"]
+    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
+    assert properties["BucketEncryption"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "properties"),
+    [
+        ({"Action": "s3:GetObject", "NotResource": "*"}, {}),
+        ({"NotAction": "s3:GetObject", "Resource": "*"}, {}),
+        ({"Effect": "Deny", "Action": "s3:GetObject", "Resource": "*"}, {}),
+        ({"Action": "s3:GetObject", "Resource": "*"}, {"ManagedPolicyArns": ["arn:…"]}),
+    ],
+    ids=["not resource", "not action", "deny", "managed"],
+)
+def test_what_the_table_cant_tell_is_refused(
+    statement: dict[str, Any], properties: dict[str, Any]
+) -> None:
+    """A role that allows by exclusion or by reference stops the table from being made."""
+    with pytest.raises(ValueError, match=r"can be told|managed"):
+        grants(role(statement, **properties), "prod")
+
+
+def test_an_unused_role_is_refused() -> None:
+    """A role that no function and no state machine has is not passed over."""
+    template = role({"Action": "s3:GetObject", "Resource": "*"})
+    del template["Resources"]["F"]
+    with pytest.raises(ValueError, match="nobody's"):
+        grants(template, "prod")
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ({"Fn::GetAtt": ["T", "Arn"]}, "T"),
+        ({"Fn::GetAtt": ["T", "StreamArn"]}, "T/stream"),
+        ({"Ref": "Flow"}, "Flow"),
+        ({"Fn::Join": ["", [{"Fn::GetAtt": ["B", "Arn"]}, "/a/*"]]}, "B/a/*"),
+        (
+            {"Fn::Join": [":", ["arn", {"Ref": "AWS::Partition"}, "sqs", {"Ref": "AWS::Region"},
+                                {"Ref": "AWS::AccountId"}, "jobplane-prod-dlq-*"]]},
+            "sqs:jobplane-{stage}-dlq-*",
+        ),
+        ("arn:aws:sqs:eu-west-1:123456789012:theirs", "arn:aws:sqs:eu-west-1:123456789012:theirs"),
+    ],
+    ids=["arn", "stream", "ref", "prefix", "own arn", "another account"],
+)  # fmt: skip
+def test_resources_are_told_by_their_names(expression: Any, text: str) -> None:
+    """Own resources by logical id, own ARNs by their end, others in full."""
+    assert text_of(expression, "prod") == text
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "is_covered"),
+    [
+        ("s3:GetObject", "B/a/x", True),
+        ("s3:GetObject", "B/a/x/y", True),
+        ("s3:GetObject", "B/ab", False),
+        ("s3:GetObject", "BB/a/x", False),
+        ("s3:PutObject", "B/a/x", False),
+        ("s3:GetObjectVersion", "B/a/x", False),
+    ],
+)
+def test_a_grant_covers_as_iam_compares(action: str, resource: str, is_covered: bool) -> None:
+    """`*` stands for any text within a resource, and nothing else stands for anything."""
+    assert Grant("f", "B/a/*", ("s3:GetObject",)).covers(action, resource) is is_covered
