@@ -19,6 +19,7 @@ from jobplane.pipeline.state import (
     date_of,
     midnight,
 )
+from jobplane.workspace import Workspace
 from jobplane_keys import tracking
 from jobplane_keys.tracking import FileStatus
 
@@ -247,3 +248,13 @@ def test_a_layout_is_the_functions_environment() -> None:
     state = generate(Plan(500, NOW), layout)
     shards = {row["status"].partition("#")[2] for row in state.files}
     assert shards == {"", "0", "1", "2", "3"}
+
+
+def test_the_operators_page_names_every_fault() -> None:
+    """docs/files.md has a line for each kind: its story, and as what it is found."""
+    page = (Workspace.here().root / "docs" / "files.md").read_text()
+    for kind, fault in faults.REGISTER.items():
+        (line,) = [
+            line for line in page.splitlines() if line.startswith(f"| `{kind}` | {fault.story}")
+        ]
+        assert all(f"`{found}`" in line for named in fault.found for found in named)

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date as Date
 from datetime import timedelta
 from typing import Literal
@@ -15,7 +15,6 @@ from jobplane.pipeline.state import (
     HOUR,
     MAX_DAYS,
     MINUTE,
-    Batch,
     Builder,
     File,
     State,
@@ -119,8 +118,7 @@ def _present_batch(state: State, chance: random.Random, stage: str, size: int) -
     if stage == "pending":
         for _ in range(size):
             created = state.now - chance.uniform(1, FRESH)
-            file = state.new_file(chance, chance.choice(BUILDERS), created)
-            state.add(file, FileStatus.PENDING)
+            state.add(state.new_file(chance, chance.choice(BUILDERS), created), FileStatus.PENDING)
         return
     builder = chance.choice(BUILDERS)
     if stage == "claimed":
@@ -133,10 +131,10 @@ def _present_batch(state: State, chance: random.Random, stage: str, size: int) -
     ended = state.now - chance.uniform(1, latest)
     published = ended - 10 * MINUTE if stage == "done" else ended
     date = date_of(published)
-    created = sorted(published - chance.uniform(1, 5 * MINUTE) for _ in range(size))
-    files = [state.new_file(chance, builder, one, date=date) for one in created]
+    times = sorted(published - chance.uniform(1, 5 * MINUTE) for _ in range(size))
+    files = [state.new_file(chance, builder, one, date=date) for one in times]
     batch = state.new_batch(chance, builder, date, published)
-    batch = Batch(date, batch.path, published, builder, min(batch.started, state.now - 1), ended)
+    batch = replace(batch, started=min(batch.started, state.now - 1), ended=ended)
     manifest: dict[str, Literal["pending", "processing", "completed"]] = {
         "published": "pending", "processing": "processing", "done": "completed",
     }  # fmt: skip
