@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from importlib.util import source_from_cache
+from importlib.util import cache_from_source, source_from_cache
 from pathlib import Path, PurePosixPath
 
 from jobplane import bytecode, sdk, slimming
@@ -36,6 +36,8 @@ RUNTIME_SDK = frozenset(
 )
 
 type Contents = dict[str, Path | bytes]
+type Module = tuple[str, bytes]
+"""A module's name in the artifact, and its source."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,35 @@ class Artifact:
     """Built by this run, not by an earlier one; not stored."""
 
 
+@dataclass(frozen=True)
+class Draft:
+    """An artifact's files, before the modules that were made for it are compiled."""
+
+    others: Contents
+    """Third-party."""
+    own: Contents
+    changed: frozenset[Module]
+    """Modules of the others."""
+    written: frozenset[Module]
+    """Modules of our own."""
+
+    @property
+    def fresh(self) -> frozenset[Module]:
+        return self.changed | self.written
+
+    def finished(self, compiled: Mapping[Module, bytes]) -> Contents:
+        """Everything, with the bytecode that was missing."""
+
+        def bytecode_of(modules: frozenset[Module]) -> Contents:
+            return {_cached(module[0]): compiled[module] for module in modules}
+
+        return (
+            _sourceless(self.others | bytecode_of(self.changed))
+            | self.own
+            | bytecode_of(self.written)
+        )
+
+
 class Builder:
     """Builds functions of one workspace with one set of settings."""
 
@@ -102,8 +133,16 @@ class Builder:
                 everything = closures(self.workspace, self.workspace.functions())
                 self._install([found[f.name] for f in stale], list(everything.values()))
                 with ThreadPoolExecutor() as pool:
+                    drafts = list(pool.map(lambda f: self._draft(f, found[f.name]), stale))
+                    compiled = _compiled({module for draft in drafts for module in draft.fresh})
                     built = list(
-                        pool.map(lambda f: self._write(f, found[f.name], inputs[f.name]), stale)
+                        pool.map(
+                            lambda f, draft: self._write(
+                                f, found[f.name], inputs[f.name], draft.finished(compiled)
+                            ),
+                            stale,
+                            drafts,
+                        )
                     )
                 manifest |= {artifact.name: artifact for artifact in built}
             known = {function.name for function in self.workspace.functions()}
@@ -141,8 +180,9 @@ class Builder:
             return closure.locked
         return {name: text for name, text in closure.locked.items() if name not in RUNTIME_SDK}
 
-    def _write(self, function: Function, closure: Closure, inputs: str) -> Artifact:
-        contents = self._contents(function, closure)
+    def _write(
+        self, function: Function, closure: Closure, inputs: str, contents: Contents
+    ) -> Artifact:
         target = self.workspace.dist / f"{function.name}.zip"
         target.parent.mkdir(exist_ok=True)
         partial = target.with_suffix(".zip.partial")
@@ -169,29 +209,40 @@ class Builder:
             built=True,
         )
 
-    def _contents(self, function: Function, closure: Closure) -> Contents:
+    def _draft(self, function: Function, closure: Closure) -> "Draft":
         grants = sdk.Grants.of(function.name, function.config)
         folders = {name: self.wheels.locked(text) for name, text in self._shipped(closure).items()}
-        contents: Contents = {}
+        others: Contents = {}
         changed: Contents = {}
         for name, folder in folders.items():
             if name == "botocore":
                 changed = sdk.cut_botocore(folder, grants)
-                contents |= _kept(changed)
+                others |= _kept(changed)
             elif name == "boto3":
                 services = grants.services(_service_folders(folders["botocore"]))
-                contents |= _kept(sdk.cut_boto3(folder, grants, services))
+                others |= _kept(sdk.cut_boto3(folder, grants, services))
             else:
-                contents |= _kept(_files_of(folder))
+                others |= _kept(_files_of(folder))
         if "certifi" in folders:
-            contents.pop("botocore/cacert.pem", None)  # it asks for certifi's first
-        fresh: Contents = {n: body for n, body in changed.items() if isinstance(body, bytes)}
-        contents = _sourceless(contents | _bytecode_of(fresh))
+            others.pop("botocore/cacert.pem", None)  # it asks for certifi's first
+        own: Contents = {}
         for lib in closure.libs:
-            contents |= _kept(_files_of(self.wheels.lib(lib)))
-        own: Contents = dict(function.shipped_files())
-        own[slimming.HELPER.name] = slimming.HELPER
-        return contents | own | _bytecode_of(own)
+            own |= _kept(_files_of(self.wheels.lib(lib)))
+        written: Contents = {**function.shipped_files(), slimming.HELPER.name: slimming.HELPER}
+        return Draft(others, own | written, _modules(changed), _modules(written))
+
+
+def _modules(contents: Mapping[str, Path | bytes]) -> frozenset[Module]:
+    """The modules that have no bytecode yet."""
+    return frozenset(
+        (name, body if isinstance(body, bytes) else body.read_bytes())
+        for name, body in contents.items()
+        if name.endswith(".py") and (isinstance(body, bytes) or not _has_bytecode(body))
+    )
+
+
+def _has_bytecode(path: Path) -> bool:
+    return Path(cache_from_source(str(path), optimization="")).is_file()
 
 
 def _sourceless(contents: Contents) -> Contents:
@@ -246,18 +297,20 @@ def _declares_entry_points(body: Path | bytes) -> bool:
     return declared.is_file() and ENTRY_POINTS_KEPT in declared.read_text()
 
 
-def _bytecode_of(contents: Contents) -> Contents:
-    modules = {name: body for name, body in contents.items() if name.endswith(".py")}
+def _compiled(modules: Iterable[Module]) -> dict[Module, bytes]:
+    """Bytecode of modules, each compiled once however many artifacts hold it."""
     with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        for name, body in modules.items():
+        roots = {module: Path(scratch, str(n)) for n, module in enumerate(sorted(modules))}
+        for (name, body), root in roots.items():
             target = root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(body if isinstance(body, bytes) else body.read_bytes())
-        bytecode.compile_trees(root)
-        return {
-            path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.pyc")
-        }
+            target.parent.mkdir(parents=True)
+            target.write_bytes(body)
+        bytecode.compile_trees(*roots.values())
+        return {module: (root / _cached(module[0])).read_bytes() for module, root in roots.items()}
+
+
+def _cached(name: str) -> str:
+    return PurePosixPath(cache_from_source(name, optimization="")).as_posix()
 
 
 def write_zip(target: Path, contents: Mapping[str, Path | bytes]) -> int:

@@ -192,15 +192,15 @@ def defer(
         return False
     if is_starred and "__all__" not in names.bound:
         return False
-    values: Values = dict(_functions_for_patterns(tree, eager))
-    names = _Names(tree)
+    values: Values = dict(_functions_for_patterns(tree, names, eager))
+    if values:
+        names = _Names(tree)
     values |= _deferrable_imports(names, package, modules, eager)
     if not values:
         return False
     _drop_imports(tree, values)
     _Guards(values).visit(tree)
     _insert_helper(tree, values)
-    ast.fix_missing_locations(tree)
     return True
 
 
@@ -238,9 +238,10 @@ def _deferrable_imports(
     return found | {name: ((submodules[name], "", 0),) for name in sorted(missing)}
 
 
-def _functions_for_patterns(tree: ast.Module, eager: Collection[str]) -> dict[str, str]:
+def _functions_for_patterns(
+    tree: ast.Module, names: _Names, eager: Collection[str]
+) -> dict[str, str]:
     """Turn `NAME = re.compile(…)` into a function that makes it, where only functions use NAME."""
-    names = _Names(tree)
     once = {name for name in names.bound if names.bound.count(name) == 1} | set(names.imports)
     made = {}
     for index, node in enumerate(tree.body):

@@ -43,7 +43,6 @@ def precompile(tree: ast.Module) -> bool:
             at += 1
         line = f"from {HELPER} import precompiled as {PRECOMPILED}"
         tree.body[at:at] = ast.parse(line).body
-        ast.fix_missing_locations(tree)
     return compiler.found
 
 

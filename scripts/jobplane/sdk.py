@@ -11,13 +11,13 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import click
 
 from jobplane import cut_notice
-from jobplane.deferral import leading_comments
 
 # IAM's prefix where it isn't botocore's folder name.
 SERVICES = {
@@ -212,12 +212,11 @@ def cut_handlers(source: str, names: set[str]) -> str:
                 return kind not in SERVICE_EVENTS or of in {"", "*", *names}
         return True
 
-    tree = ast.parse(source)
-    match _assigned(tree, "BUILTIN_HANDLERS"):
-        case ast.List() as handlers:
-            handlers.elts = [entry for entry in handlers.elts if is_kept(entry)]
-            return f"{leading_comments(source)}{ast.unparse(tree)}\n"
-    raise click.ClickException("botocore.handlers has no list BUILTIN_HANDLERS; see sdk.py")
+    line, value = _assignment(source, "BUILTIN_HANDLERS")
+    if not isinstance(value, ast.List):
+        raise click.ClickException("botocore.handlers has no list BUILTIN_HANDLERS; see sdk.py")
+    value.elts = [entry for entry in value.elts if is_kept(entry)]
+    return source.replace(line, f"BUILTIN_HANDLERS = {ast.unparse(value)}\n")
 
 
 def cut_aliases(source: str, names: set[str]) -> str:
@@ -226,26 +225,20 @@ def cut_aliases(source: str, names: set[str]) -> str:
     Raises:
         click.ClickException: EVENT_ALIASES is not the dict that it was.
     """
-    tree = ast.parse(source)
-    match _assigned(tree, "EVENT_ALIASES"):
-        case ast.Dict() as aliases:
-            kept = [
-                (old, new)
-                for old, new in zip(aliases.keys, aliases.values, strict=True)
-                if not isinstance(new, ast.Constant) or new.value in names
-            ]
-            aliases.keys = [old for old, _ in kept]
-            aliases.values = [new for _, new in kept]
-            return f"{leading_comments(source)}{ast.unparse(tree)}\n"
-    raise click.ClickException("botocore.utils has no dict EVENT_ALIASES; see sdk.py")
+    line, value = _assignment(source, "EVENT_ALIASES")
+    if not isinstance(value, ast.Dict):
+        raise click.ClickException("botocore.utils has no dict EVENT_ALIASES; see sdk.py")
+    kept = {old: new for old, new in ast.literal_eval(value).items() if new in names}
+    return source.replace(line, f"EVENT_ALIASES = {kept!r}\n")
 
 
-def _assigned(tree: ast.Module, name: str) -> ast.expr | None:
-    for node in tree.body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=target)], value=value) if target == name:
-                return value
-    return None
+def _assignment(source: str, name: str) -> tuple[str, ast.expr | None]:
+    """The line that gives a name its value, in a module that was written by `ast.unparse`."""
+    for line in source.splitlines(keepends=True):
+        if line.startswith(f"{name} = "):
+            (node,) = ast.parse(line).body
+            return line, node.value if isinstance(node, ast.Assign) else None
+    return "", None
 
 
 def cut_boto3(root: Path, grants: Grants, services: Iterable[str]) -> dict[str, Path | bytes]:
@@ -352,8 +345,12 @@ def cut_endpoints(endpoints: Mapping[str, Any], services: set[str]) -> dict[str,
     return {**endpoints, "partitions": partitions}
 
 
+@cache
 def read_json(path: Path, *, missing_ok: bool = False) -> Any:
-    """A data file as botocore would find it: plain, or gzipped beside that name."""
+    """A data file as botocore would find it: plain, or gzipped beside that name.
+
+    Read once, so not to be changed.
+    """
     if path.is_file():
         return json.loads(path.read_bytes())
     packed = path.with_name(path.name + ".gz")

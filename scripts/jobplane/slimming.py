@@ -6,6 +6,7 @@ code ships as it is written, so that a stack trace names its lines.
 
 import ast
 import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -40,6 +41,8 @@ def __getattr__(name):
 """
 # Packages that look at no annotation and no docstring of their own.
 TRIMMED = frozenset({"boto3", "botocore", "dateutil", "jmespath", "jwt", "s3transfer", "urllib3"})
+type Job = tuple[Path, Path, frozenset[str], frozenset[str]]
+
 HELPER = Path(cold_start.__file__)
 # A process of its own: this one may have threads, and it forks once a module.
 ALONE = "import sys; sys.path.append(sys.argv[1]); from jobplane import slimming; slimming.main()"
@@ -61,7 +64,7 @@ def slim(distributions: Iterable[tuple[str, Path]]) -> None:
 
 def main() -> None:
     """Entry of the process that does the work."""
-    jobs = []
+    jobs: list[Job] = []
     for folder in map(Path, sys.argv[2:]):
         for package in folder.iterdir():
             patches.check_modules(package.name, folder)
@@ -71,7 +74,9 @@ def main() -> None:
         modules = frozenset(_dotted(path.relative_to(folder)) for path in paths)
         starred = frozenset(_starred(folder, paths))
         jobs += [(folder, path, modules, starred) for path in paths]
-    sys.exit(in_forks(_slim_module, jobs))
+    jobs.sort(key=lambda job: job[1].stat().st_size, reverse=True)
+    processors = os.cpu_count() or 1
+    sys.exit(in_forks(_slim_modules, [(jobs[n::processors],) for n in range(processors)]))
 
 
 def _cut(path: Path, rest: str) -> None:
@@ -95,6 +100,11 @@ def _starred(folder: Path, paths: Iterable[Path]) -> Iterator[str]:
                 yield from deferral.starred(source, module, is_package=path.stem == "__init__")
 
 
+def _slim_modules(jobs: list[Job]) -> None:
+    for job in jobs:
+        _slim_module(*job)
+
+
 def _slim_module(
     folder: Path, path: Path, modules: frozenset[str], starred: frozenset[str]
 ) -> None:
@@ -106,8 +116,9 @@ def _slim_module(
     except SyntaxError:  # of another Python; never imported by this one
         return
     if name.parts[0] in TRIMMED:
-        trimming.trim(tree)
-    patterns.precompile(tree)
+        trimming.trim(tree, source)
+    if "re.compile(" in source:
+        patterns.precompile(tree)
     deferral.defer(
         tree,
         package=_dotted(name) if path.name == "__init__.py" else None,

@@ -1,6 +1,7 @@
 """Docstrings, annotations of functions and overloads: loaded at every start, read by nobody."""
 
 import ast
+from collections.abc import Iterator
 
 # What looks at annotations or docstrings while a program runs.
 READERS = frozenset(
@@ -8,12 +9,18 @@ READERS = frozenset(
 )
 
 
-def trim(tree: ast.Module) -> None:
+def trim(tree: ast.Module, source: str) -> None:
     """Drop them from a module that doesn't read any."""
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    if not READERS & names:
-        _Trimmer().visit(tree)
+    if any(reader in source for reader in READERS) and not READERS.isdisjoint(_names(tree)):
+        return
+    _Trimmer().visit(tree)
+
+
+def _names(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                yield name
 
 
 class _Trimmer(ast.NodeTransformer):
@@ -22,6 +29,15 @@ class _Trimmer(ast.NodeTransformer):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         return self._without_docstring(node)
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        """Statements alone: there are no docstrings in expressions."""
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            block = getattr(node, name, None)
+            if isinstance(block, list):
+                visited = [self.visit(part) for part in block]
+                block[:] = [part for part in visited if part is not None]
+        return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | None:
         if any(ast.unparse(decorator).endswith("overload") for decorator in node.decorator_list):

@@ -404,7 +404,11 @@ for place, _, files in os.walk("."):
             modules.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
 shipped = {module.partition(".")[0] for module in modules}
 problems = []
+# Of AWS's native library, and of Windows.
+elsewhere = ("botocore.crt.auth", "dateutil.tz.win", "dateutil.tzwin")
 def attempt(what, do):
+    if what in elsewhere:
+        return None
     try:
         return do()
     except ModuleNotFoundError as error:
@@ -417,8 +421,7 @@ def attempt(what, do):
         problems.append(f"{what}: {error!r}")
 found = 0
 for module in sorted(modules):
-    # Of AWS's native library, and of Windows.
-    if module.endswith(("__main__", "botocore.crt.auth", "dateutil.tz.win", "dateutil.tzwin")):
+    if module.endswith("__main__"):
         continue
     loaded = attempt(module, lambda: importlib.import_module(module))
     cells = getattr(getattr(loaded, "__getattr__", None), "__closure__", None) or ()
