@@ -45,6 +45,9 @@ def test_help_names_every_verb() -> None:
         ("logs", "--since", "yesterday"),
         ("up", "--stage", "Not A Name"),
         ("token", "--user", "u"),
+        ("seed-files", "--fault", "unknown=1"),
+        ("seed-files", "--fault", "stale_locks=some"),
+        ("seed-files", "--fault", "stale_locks=1", "--faults", "1"),
     ],
 )
 def test_called_wrongly_is_2(arguments: tuple[str, ...]) -> None:
