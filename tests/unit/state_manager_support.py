@@ -140,14 +140,24 @@ class Manager:
 
         self.on(self.module.s3, operation, act)
 
+    def list_by(self, number: int) -> None:
+        """Have S3 list so few objects at a time."""
+
+        def shorten(params: dict[str, Any], **_: Any) -> None:
+            params["MaxKeys"] = number
+
+        self._register([self.module.s3], "before-parameter-build.s3.ListObjectsV2", shorten)
+
     def clear(self) -> None:
         """Empty every table and bucket that the function knows."""
         for short in ("files", "metrics"):
             self.clear_table(short)
         for short in ("input", "manifests", "output", "quarantine"):
             bucket = self.buckets[short]
-            for found in self.s3.list_objects_v2(Bucket=bucket).get("Contents", []):
-                self.s3.delete_object(Bucket=bucket, Key=found["Key"])
+            found = self.s3.list_objects_v2(Bucket=bucket).get("Contents", [])
+            keys = [{"Key": entry["Key"]} for entry in found]
+            if keys:
+                self.s3.delete_objects(Bucket=bucket, Delete={"Objects": keys})
 
     def clear_table(self, short: str) -> None:
         name = self.aws.tables[short]
