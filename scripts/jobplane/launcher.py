@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with nine of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with ten of its gaps closed.
 
 Runs in the environment that `uv tool run` made: nothing of this workspace can be imported.
 1. A worker sees the artifact and the standard library only. Without this it also sees
@@ -16,6 +16,8 @@ Runs in the environment that `uv tool run` made: nothing of this workspace can b
 8. A read's ConsumedCapacity is by the size of what was read, as DynamoDB's is; MiniStack says half
    a unit whatever it was, and nothing of BatchGetItem.
 9. A query's key condition is parsed once, and not for every row of the partition.
+10. Calls on a table's stream and in a log group are authorised on those; MiniStack asks for the
+   right to `*`, and to the group without the `:*` that its ARN ends with.
 
 Called with the stage's name, which tells it from others in a list of processes, and the folder for
 unpacked artifacts.
@@ -36,10 +38,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from ministack import app  # type: ignore[import-not-found]
-from ministack.core import lambda_runtime  # type: ignore[import-not-found]
+from ministack.core import iam_actions, lambda_runtime  # type: ignore[import-not-found]
 from ministack.services import (  # type: ignore[import-not-found]
     apigateway,
     dynamodb,
+    dynamodb_streams,
     lambda_svc,
     stepfunctions,
 )
@@ -61,6 +64,7 @@ _plain_page = dynamodb._paginate_evaluated_items
 _plain_capacity = dynamodb._add_consumed_capacity
 _plain_batch_get = dynamodb._batch_get_item
 _plain_condition = dynamodb._evaluate_condition
+_plain_resource = iam_actions.extract_resource_arn
 _known_conditions: dict[str, Any] = {}
 
 
@@ -229,6 +233,21 @@ def _key_condition_parsed_once(
     return dynamodb._ExprEval(tokens, item, values, names).evaluate()
 
 
+def _resource_with_streams(service: str, *request: Any) -> str:
+    arn = str(_plain_resource(service, *request))
+    _method, _path, _headers, body, *_rest = request
+    if service == "logs" and re.search(r":log-group:[^:]+$", arn):
+        return f"{arn}:*"
+    if service == "dynamodbstreams":
+        return _stream_named_by(json.loads(body or b"{}")) or arn
+    return arn
+
+
+def _stream_named_by(call: dict[str, Any]) -> str | None:
+    iterator = dynamodb_streams._decode_iterator(str(call.get("ShardIterator", ""))) or {}
+    return call.get("StreamArn") or iterator.get("arn")
+
+
 def main() -> None:
     """Patch, then run MiniStack's own entry point."""
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
@@ -250,6 +269,7 @@ def main() -> None:
     dynamodb._paginate_evaluated_items = _page_noting_size
     dynamodb._add_consumed_capacity = _capacity_by_size
     dynamodb._batch_get_item = _batch_get_with_capacity
+    iam_actions.extract_resource_arn = _resource_with_streams
     dynamodb._evaluate_condition = _key_condition_parsed_once
     for name in ("_cors_response_headers", "_cors_preflight_response"):
         setattr(apigateway, name, _with_camel_keys(getattr(apigateway, name)))
