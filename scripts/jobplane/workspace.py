@@ -12,7 +12,9 @@ import yaml
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # What a function's folder holds beside its module and is never shipped.
-NOT_SHIPPED = frozenset({"tests", "events", "__pycache__", "pyproject.toml", "function.yml"})
+NOT_SHIPPED = frozenset(
+    {"tests", "events", "__pycache__", "pyproject.toml", "function.yml", "openapi.yml"}
+)
 
 
 def read_yaml(path: Path) -> Any:
@@ -62,10 +64,21 @@ class Function:
         return f"jobplane-{stage}-{self.name}"
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """`tool.jobplane` of its pyproject.toml."""
+        project = tomllib.loads((self.directory / "pyproject.toml").read_text(encoding="utf-8"))
+        settings: dict[str, Any] = project.get("tool", {}).get("jobplane", {})
+        return settings
+
+    @property
+    def routes_path(self) -> Path:
+        """Its routes of the HTTP API, as `paths` of OpenAPI."""
+        return self.directory / "openapi.yml"
+
+    @property
     def data(self) -> list[Path]:
         """Folders of the workspace that the artifact holds as well: `tool.jobplane.data`."""
-        project = tomllib.loads((self.directory / "pyproject.toml").read_text(encoding="utf-8"))
-        named = project.get("tool", {}).get("jobplane", {}).get("data", [])
+        named = self.settings.get("data", [])
         return [self.directory.parents[1] / folder for folder in named]
 
     def shipped_files(self) -> dict[str, Path]:

@@ -1,6 +1,12 @@
 """What there is a contract of: every event, message, input and result, by the name of its file.
 
-The models say what each is. A function with operations of its own adds their requests by itself.
+The models say what each is, and a function's `pyproject.toml` which are its own:
+
+    [tool.jobplane.contracts]
+    input = "jobplane_models.events:HttpEvent"      # or a list, of which it takes any
+    result = "whoami:WhoamiResult"                  # or a type in the function's own module
+
+`operations = true` stands for the request models of the function's `OPERATIONS`.
 """
 
 import importlib.util
@@ -11,6 +17,7 @@ from types import ModuleType
 from typing import Any, Literal, Union
 from unittest.mock import patch
 
+import click
 from pydantic import BaseModel, create_model
 
 from jobplane.template import REGION, Template
@@ -73,50 +80,6 @@ MESSAGES = {
     "job-flow/result": ("JobFlowResult", workspaces.JobFlowResult),
 }
 
-# What invokes a function, and what it gives back.
-FUNCTIONS: dict[str, tuple[tuple[str, Any], tuple[str, Any]]] = {
-    "check-active-job": (
-        ("CheckActiveJobInput", workspaces.CheckActiveJobInput),
-        ("CheckActiveJobResult", workspaces.CheckActiveJobResult),
-    ),
-    "claim": (
-        ("ClaimInput", workspaces.ClaimInput),
-        ("ClaimResult", workspaces.ClaimResult),
-    ),
-    "connect": (("ConnectEvent", events.ConnectEvent), ("ProxyAnswer", events.ProxyAnswer)),
-    "disconnect": (
-        ("DisconnectEvent", events.DisconnectEvent),
-        ("ProxyAnswer", events.ProxyAnswer),
-    ),
-    "handle-timeout": (
-        ("HandleTimeoutEvent", workspaces.HandleTimeoutInput | events.ExecutionEnded),
-        ("HandleTimeoutResult", workspaces.HandleTimeoutResult),
-    ),
-    "processor": (
-        ("ProcessorEvent", events.StreamEvent | events.SweepEvent),
-        ("ProcessorResult", events.BatchFailures | events.Swept),
-    ),
-    "record-interruption": (
-        ("RecordInterruptionInput", workspaces.RecordInterruptionInput),
-        ("RecordInterruptionResult", workspaces.RecordInterruptionResult),
-    ),
-    "router": (("MessageEvent", events.MessageEvent), ("ProxyAnswer", events.ProxyAnswer)),
-    "send-interrupt": (
-        ("SendInterruptInput", workspaces.SendInterruptInput),
-        ("SendInterruptResult", workspaces.SendInterruptResult),
-    ),
-    "status": (
-        (
-            "StatusEvent",
-            lookups.StatusInvocation
-            | lookups.BatchInvocation
-            | events.HttpEvent
-            | events.QueueEvent,
-        ),
-        ("StatusResult", events.ProxyAnswer | events.BatchFailures),
-    ),
-}
-
 
 def catalogue(workspace: Workspace) -> list[Contract]:
     """Every contract, by name."""
@@ -135,14 +98,44 @@ def _messages() -> Iterator[Contract]:
 
 
 def _of(function: Function, workspace: Workspace) -> Iterator[Contract]:
-    """What a function is invoked with and gives back."""
+    """What a function is invoked with and gives back: `tool.jobplane.contracts` of its member."""
     folder = f"functions/{function.name}"
-    if function.name in FUNCTIONS:
-        given, result = FUNCTIONS[function.name]
-        yield Contract(f"{folder}/input", *given)
-        yield Contract(f"{folder}/result", *result)
-    elif "OPERATIONS" in function.source.read_text(encoding="utf-8"):
+    declared = function.settings.get("contracts", {})
+    if declared.get("operations"):
         yield from _of_operations(function, workspace, folder)
+        return
+    for kind, ending in (("input", "Event"), ("result", "Result")):
+        if references := declared.get(kind):
+            title = f"{pascal(function.module)}{ending}"
+            yield Contract(f"{folder}/{kind}", *_declared(references, title, function, workspace))
+
+
+def _declared(
+    references: str | list[str], title: str, function: Function, workspace: Workspace
+) -> tuple[str, Any]:
+    """The title and the type of a reference; of several, any of them under a title of their own."""
+    if isinstance(references, str):
+        return references.partition(":")[2], _referred(references, function, workspace)
+    kinds = tuple(_referred(reference, function, workspace) for reference in references)
+    return title, Union[kinds]  # noqa: UP007 - made here
+
+
+def _referred(reference: str, function: Function, workspace: Workspace) -> Any:
+    """`module:Name`: a model of a lib, or a type of the function's own module.
+
+    Raises:
+        click.ClickException: there is none.
+    """
+    place, _, name = reference.partition(":")
+    try:
+        is_own = place == function.module
+        module = loaded(function, workspace) if is_own else importlib.import_module(place)
+        return getattr(module, name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise click.ClickException(
+            f"functions/{function.name}/pyproject.toml: "
+            f"tool.jobplane.contracts names {reference!r}: {error}"
+        ) from error
 
 
 def _of_operations(function: Function, workspace: Workspace, folder: str) -> Iterator[Contract]:

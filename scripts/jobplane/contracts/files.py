@@ -49,7 +49,7 @@ def rendered(workspace: Workspace) -> dict[Path, str]:
         folder / SCHEMAS / f"{contract.name}.json": json_text(document_of(contract))
         for contract in contracts
     }
-    files[folder / "openapi.json"] = json_text(openapi_of(version))
+    files[folder / "openapi.json"] = json_text(openapi_of(workspace, version))
     files[folder / "asyncapi.json"] = json_text(asyncapi_of(version))
     files[folder / "typescript" / "jobplane.ts"] = typescript_of(contracts, workspace)
     return dict(sorted(files.items()))

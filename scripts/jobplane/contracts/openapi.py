@@ -1,16 +1,20 @@
-"""OpenAPI 3.1 of the HTTP API: the operations of the function `status`."""
+"""OpenAPI 3.1 of the HTTP API: the routes that functions declare, and what they refer to.
+
+A function with an `httpApi` event has its routes in `functions/<name>/openapi.yml`, as `paths`.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
+import click
+
 from jobplane.contracts.catalogue import Contract
 from jobplane.contracts.json_schema import definitions_of
-from jobplane.workspace import Workspace
+from jobplane.workspace import Workspace, read_yaml
 from jobplane_models import lookups
 from jobplane_models.assemblies import AssemblyDocument
 
 type Route = tuple[str, str]
-type Operation = dict[str, Any]
 
 MODELS = (
     AssemblyDocument,
@@ -20,15 +24,7 @@ MODELS = (
     lookups.GatewayRefusal,
     lookups.Refusal,
 )
-ASSEMBLY_ID = {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,128}$"}
 
-NOT_CACHED = {"Cache-Control": "NotCached"}
-DOCUMENT_HEADERS = {
-    "Cache-Control": "DocumentCache",
-    "ETag": "ETag",
-    "Retry-After": "RetryAfter",
-    "Vary": "Vary",
-}
 HEADERS: dict[str, Any] = {
     "DocumentCache": {
         "description": "An ended document may be kept for five minutes, another not at all.",
@@ -111,99 +107,6 @@ RESPONSES: dict[str, dict[str, Any]] = {
     "Unavailable": refusal("Try again.", {"Retry-After": "RetryAfter"}, gateway=True),
 }
 
-EVERYWHERE = {"400": "Invalid", "401": "Unauthorized", "500": "InternalError", "503": "Unavailable"}
-OF_A_DOCUMENT = EVERYWHERE | {
-    "304": "NotModified",
-    "403": "Forbidden",
-    "404": "NotFound",
-    "409": "Conflict",
-    "429": "TooSoon",
-}
-
-
-def reference(kind: str, name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/{kind}/{name}"}
-
-
-def responses(success: dict[str, Any], others: dict[str, str]) -> dict[str, Any]:
-    """The answers of an operation, by status code."""
-    found = {"200": success} | {code: reference("responses", name) for code, name in others.items()}
-    return dict(sorted(found.items()))
-
-
-TRIGGER = {
-    "name": "triggerWebhook",
-    "in": "query",
-    "description": "Send the assembly's webhook again; at most every 30 seconds.",
-    "schema": {"type": "boolean", "default": False},
-}
-IF_NONE_MATCH = {
-    "name": "If-None-Match",
-    "in": "header",
-    "description": "The ETag of the version that the caller has.",
-    "schema": {"type": "string"},
-}
-DOCUMENT = answer(
-    "The assembly's document; with `triggerWebhook`, `webhook` tells what the delivery came to.",
-    reference("schemas", "AssemblyDocument"),
-    DOCUMENT_HEADERS,
-)
-
-OPERATIONS: dict[Route, Operation] = {
-    ("GET", "/assemblies"): {
-        "operationId": "listAssemblies",
-        "summary": "The caller's own assemblies, newest first, without their files.",
-        "parameters": [
-            {
-                "name": "limit",
-                "in": "query",
-                "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
-            },
-            {
-                "name": "next",
-                "in": "query",
-                "description": "The value of `next` from an earlier answer.",
-                "schema": {"type": "string", "pattern": "^[ -~]{1,64}~[A-Za-z0-9_-]{1,128}$"},
-            },
-        ],
-        "responses": responses(
-            answer("A page.", reference("schemas", "AssemblyPage"), NOT_CACHED), EVERYWHERE
-        ),
-    },
-    ("GET", "/status"): {
-        "operationId": "findAssembly",
-        "summary": "An assembly's document, its id in the query.",
-        "parameters": [
-            {"name": "assemblyId", "in": "query", "required": True, "schema": ASSEMBLY_ID},
-            TRIGGER,
-            IF_NONE_MATCH,
-        ],
-        "responses": responses(DOCUMENT, OF_A_DOCUMENT),
-    },
-    ("GET", "/status/{assembly_id}"): {
-        "operationId": "getAssembly",
-        "summary": "An assembly's document.",
-        "parameters": [
-            {"name": "assembly_id", "in": "path", "required": True, "schema": ASSEMBLY_ID},
-            TRIGGER,
-            IF_NONE_MATCH,
-        ],
-        "responses": responses(DOCUMENT, OF_A_DOCUMENT),
-    },
-    ("POST", "/status/batch"): {
-        "operationId": "getAssemblies",
-        "summary": "Up to 100 documents by id; null for what is not there or not the caller's.",
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": reference("schemas", "BatchRequest")}},
-        },
-        "responses": responses(
-            answer("The documents.", reference("schemas", "BatchAnswer"), NOT_CACHED),
-            EVERYWHERE | {"413": "TooLarge"},
-        ),
-    },
-}
-
 
 def deployed_routes(workspace: Workspace) -> set[Route]:
     """The routes of the HTTP API, from every function.yml."""
@@ -217,12 +120,28 @@ def _routes(workspace: Workspace) -> Iterator[Route]:
                 yield route["method"].upper(), route["path"]
 
 
-def openapi_of(version: str) -> dict[str, Any]:
+def paths_of(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """The paths that the functions' own files describe.
+
+    Raises:
+        click.ClickException: a route is described twice.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for function in workspace.functions():
+        if not function.routes_path.is_file():
+            continue
+        for path, operations in read_yaml(function.routes_path).items():
+            there = found.setdefault(path, {})
+            for method in sorted(there.keys() & operations.keys()):
+                route = f"{method.upper()} {path}"
+                raise click.ClickException(f"{function.routes_path}: {route} is described twice")
+            there |= operations
+    return dict(sorted(found.items()))
+
+
+def openapi_of(workspace: Workspace, version: str) -> dict[str, Any]:
     """The whole document."""
     contracts = [Contract(model.__name__, model.__name__, model) for model in MODELS]
-    paths: dict[str, dict[str, Operation]] = {}
-    for (method, path), operation in OPERATIONS.items():
-        paths.setdefault(path, {})[method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "jsonSchemaDialect": "https://spec.openapis.org/oas/3.1/dialect/base",
@@ -242,7 +161,7 @@ def openapi_of(version: str) -> dict[str, Any]:
             }
         ],
         "security": [{"token": []}],
-        "paths": paths,
+        "paths": paths_of(workspace),
         "components": {
             "headers": HEADERS,
             "responses": RESPONSES,
