@@ -59,8 +59,7 @@ class Contenders:
     def artifact(self, artifacts: Iterable[Artifact]) -> Contender:
         """The workspace's own."""
         zips = {artifact.name: self.workspace.root / artifact.zip for artifact in artifacts}
-        digest = {artifact.name: artifact.digest for artifact in artifacts}
-        return self._unpacked("artifact", zips, digest)
+        return self._unpacked("artifact", zips)
 
     def floor(self, recordings: Iterable[Recording]) -> Path:
         """boto3, and a module `floor_<function>` for each recording."""
@@ -105,7 +104,7 @@ class Contenders:
             self.prepare_plugin()
             self.run_plugin()
             _made(service, key)
-        return self._unpacked("plugin", zips, dict.fromkeys(zips, key))
+        return self._unpacked("plugin", zips)
 
     def forget_plugin(self) -> None:
         """Drop what the plugin has installed and packaged; pip's downloads stay."""
@@ -182,7 +181,7 @@ class Contenders:
             for function in self.functions:
                 self.run_recipe(function, root)
             _made(root, key)
-        return self._unpacked("recipe", zips, dict.fromkeys(zips, key))
+        return self._unpacked("recipe", zips)
 
     def run_recipe(self, function: Function, root: Path) -> None:
         """Export, install, zip."""
@@ -247,13 +246,14 @@ class Contenders:
             [hashlib.sha256(path.read_bytes()).hexdigest() for path in files],
         ]  # fmt: skip
 
-    def _unpacked(self, name: str, zips: dict[str, Path], keys: dict[str, str]) -> Contender:
+    def _unpacked(self, name: str, zips: dict[str, Path]) -> Contender:
         folders = {}
         for function, archive in zips.items():
             folders[function] = self.root / "unpacked" / name / function
-            if not _is_made(folders[function], keys[function]):
+            key = hashlib.sha256(archive.read_bytes()).hexdigest()
+            if not _is_made(folders[function], key):
                 unpack(archive, _fresh(folders[function]))
-                _made(folders[function], keys[function])
+                _made(folders[function], key)
         return Contender(name, folders, zips)
 
 

@@ -1,6 +1,7 @@
 """What AWS answers to a function's event: recorded in process, played again on loopback."""
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class Recording:
     event: Any
     environment: Mapping[str, str]
     exchanges: tuple[Exchange, ...]
+    made: float
+    """When, by the monotonic clock."""
 
     def environment_at(self, url: str) -> dict[str, str]:
         """The function's variables, with this endpoint for all of AWS."""
@@ -70,6 +73,7 @@ def record(workspace: Workspace, case: Case) -> Recording:
             target.event,
             aws.environment(case.function.name) | dict(case.given.get("environment", {})),
             tuple(target.exchanges),
+            time.monotonic(),
         )
 
 
