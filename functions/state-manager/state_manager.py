@@ -1549,6 +1549,7 @@ def reset(run: Run, file: Row, request: ResetStuckFiles, now: float) -> Body:
     return found
 
 
+IN_A_MANIFEST = (FileStatus.MANIFESTED, FileStatus.PROCESSING, FileStatus.COMPLETED)
 SIZE_TOLERANCE_MB = 0.01
 MEGABYTE = 1024 * 1024
 
@@ -1691,7 +1692,7 @@ def row_issues(
     if manifest.missing:
         if file.status in {FileStatus.MANIFESTED, FileStatus.PROCESSING}:
             yield {"type": "missing_manifest", **about, "manifest_path": file.manifest_path}
-    elif file.status in (*IN_FLIGHT[1:], FileStatus.COMPLETED) and not manifest.lists(file):
+    elif file.status in IN_A_MANIFEST and not manifest.lists(file):
         yield {"type": "not_in_manifest", **about, "manifest_path": file.manifest_path}
 
 
@@ -1892,7 +1893,8 @@ def batch_update(request: BatchUpdate, run: Run) -> tuple[int, Body]:
     """Many changes, each for itself: 200 if all were made, 207 if some, 422 if none."""
     results = [{"file": change.label, **result_of(run, change)} for change in request.files]
     failed = sum("error" in result for result in results)
-    return 207 if 0 < failed < len(results) else 422 if failed else 200, {
+    outcome = 422 if failed == len(results) else 207 if failed else 200
+    return outcome, {
         "total": len(results),
         "successful": len(results) - failed,
         "failed": failed,
