@@ -1,0 +1,108 @@
+"""The measurements' own machinery: markers, charts, played-back AWS, zips' dates."""
+
+import json
+import re
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import click
+import pytest
+from workspace.copies import Built
+
+from jobplane.bench._contenders import unpack
+from jobplane.bench._recording import playing, record
+from jobplane.bench._report import Chart, Spread, Table, draw, markdown, marked
+from jobplane.bench.cold import FIRST_EVENTS
+from jobplane.cases import Case, case_paths
+from jobplane.workspace import Workspace
+
+DOCUMENT = "before\n<!-- bench size -->\nold\n<!-- /bench size -->\nafter\n"
+
+
+def test_tables_go_between_their_markers() -> None:
+    """What stands between the markers is replaced, and nothing else; twice is once."""
+    once = marked(DOCUMENT, "size", "new | table")
+    assert once.startswith("before\n<!-- bench size -->\n\nnew | table\n")
+    assert once.endswith("<!-- /bench size -->\nafter\n")
+    assert "old" not in once
+    assert marked(once, "size", "new | table") == once
+
+
+def test_a_document_without_markers_is_refused() -> None:
+    """A document that has no place for the tables is an error that names the lines."""
+    with pytest.raises(click.ClickException, match="bench cold"):
+        marked(DOCUMENT, "cold", "x")
+
+
+def test_documentation_has_a_place_for_each() -> None:
+    """docs/performance.md takes every table that it says how to write."""
+    text = (Workspace.here().root / "docs/performance.md").read_text()
+    named = re.findall(r"jobplane bench (\w+) +--write", text)
+    assert {"cold", "size", "build"} <= set(named)
+    for name in named:
+        assert marked(text, name, "x")
+
+
+def test_markdown_aligns_numbers_right() -> None:
+    """A column of numbers is a column of numbers; what is missing is a dash."""
+    table = Table("T", ("name", "ms"), [("a", 1.5), ("b", None)])
+    assert markdown(table).splitlines()[2:] == [
+        "| name | ms |", "| --- | --: |", "| a | 1.5 |", "| b | – |",
+    ]  # fmt: skip
+
+
+def test_spread_is_told_by_median_and_ends() -> None:
+    """Half of the takes are below the median; minimum and maximum stand beside it."""
+    assert Spread([3.0, 1.0, 9.0]).text() == "3 (1–9)"
+    assert Spread([3.0, 1.0, 9.0]).as_json() == {"median": 3, "min": 1, "max": 9, "takes": 3}
+
+
+def test_charts_are_svg(tmp_path: Path) -> None:
+    """Each chart is a file of its own that loads nothing from elsewhere."""
+    chart = Chart("Sizes", ["a", "b"], {"ours": [1, 2], "theirs": [3, None]}, "MB")
+    draw([chart, chart], tmp_path / "sizes.svg")
+    for name in ("sizes.svg", "sizes-2.svg"):
+        text = (tmp_path / name).read_text()
+        assert "<svg" in text
+        assert "<script" not in text or "src=" not in text
+
+
+@pytest.mark.parametrize("name", sorted(FIRST_EVENTS))
+def test_a_first_event_makes_a_call(name: str) -> None:
+    """Every function's first event is a case that asks AWS for something, and gets an answer."""
+    workspace = Workspace.here()
+    (function,) = workspace.select((name,))
+    case = Case.read(function, case_paths(function)[FIRST_EVENTS[name]])
+    assert record(workspace, case).exchanges
+
+
+def test_what_was_recorded_is_played() -> None:
+    """The endpoint answers a recorded call with its answer, and says which it doesn't know."""
+    workspace = Workspace.here()
+    (function,) = workspace.select(("claim",))
+    recording = record(workspace, Case.read(function, case_paths(function)["acquired"]))
+    (exchange,) = recording.exchanges
+    with playing() as player:
+        player.rewind(recording)
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            player.url, b"{}", {"X-Amz-Target": exchange.key[1]}
+        )
+        with urllib.request.urlopen(request) as answer:  # noqa: S310 - loopback
+            assert json.load(answer) == json.loads(exchange.body)
+        with pytest.raises(urllib.error.HTTPError):
+            urllib.request.urlopen(player.url, b"{}")  # noqa: S310 - loopback
+        assert player.unknown == [("POST", "/")]
+        assert player.calls == 2
+
+
+def test_unpacked_files_have_the_zips_dates(built: Built, tmp_path: Path) -> None:
+    """Dates are the zip's, by which Python would judge bytecode; nothing can be written."""
+    workspace, artifacts = built
+    unpack(workspace.root / artifacts["claim"].zip, tmp_path)
+    with zipfile.ZipFile(workspace.root / artifacts["claim"].zip) as archive:
+        assert {entry.date_time[0] for entry in archive.infolist()} == {1980}
+    path = tmp_path / "claim.py"
+    assert path.stat().st_mode & 0o222 == 0
+    assert path.stat().st_mtime < 400_000_000
