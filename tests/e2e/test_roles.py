@@ -1,0 +1,192 @@
+"""What each deployed role may do, and that it may do nothing else: the emulator is asked.
+
+A role's session makes every call of the catalogue. What the role is granted by the documented
+table must be let through; everything else must be refused.
+"""
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from e2e.probes import DENIED, Clients, Probe, Stack, probes
+from e2e.support import Deployed
+from jobplane import compiled
+from jobplane.grants import Grant, grants
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+ROLES = [*(function.name for function in Workspace.here().functions()), "JobFlow"]
+# Rights that the emulator has no such call for.
+UNASKED = {
+    "dynamodb:ListStreams": "lists streams of all tables: AWS authorises it by no resource",
+    "logs:CreateLogDelivery": "of the service that delivers logs",
+    "logs:DeleteLogDelivery": "of the service that delivers logs",
+    "logs:DescribeLogGroups": "of the service that delivers logs",
+    "logs:DescribeResourcePolicies": "of the service that delivers logs",
+    "logs:GetLogDelivery": "of the service that delivers logs",
+    "logs:ListLogDeliveries": "of the service that delivers logs",
+    "logs:PutResourcePolicy": "of the service that delivers logs",
+    "logs:UpdateLogDelivery": "of the service that delivers logs",
+    "xray:PutTelemetryRecords": "the emulator has no X-Ray",
+    "xray:PutTraceSegments": "the emulator has no X-Ray",
+}
+
+
+@pytest.fixture(scope="module")
+def stack(deployed: Deployed) -> Stack:
+    """What is deployed, by its template and CloudFormation's list of it."""
+    stage = deployed.stage
+    template = compiled.deployed(stage)
+    assert template is not None
+    summaries = stage.client("cloudformation").get_paginator("list_stack_resources")
+    physical = {
+        each["LogicalResourceId"]: each["PhysicalResourceId"]
+        for page in summaries.paginate(StackName=f"jobplane-{stage.name}")
+        for each in page["StackResourceSummaries"]
+    }
+    for logical, resource in template.resources.items():
+        if "StreamSpecification" in resource.get("Properties", {}):
+            table = deployed.dynamodb.describe_table(TableName=physical[logical])["Table"]
+            physical[f"{logical}/stream"] = table["LatestStreamArn"]
+            physical[f"{logical}/iterator"] = iterator_of(table["LatestStreamArn"], stage)
+    identity = stage.client("sts").get_caller_identity()
+    state = stage.read_state()
+    assert state is not None
+    assert stage.endpoint_url is not None
+    return Stack(
+        template.body,
+        stage.name,
+        physical,
+        stage.endpoint_url,
+        identity["Account"],
+        state.region,
+    )
+
+
+def iterator_of(stream: str, stage: Stage) -> str:
+    """The end of a stream's first shard."""
+    client = stage.client("dynamodbstreams")
+    shard = client.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"][0]["ShardId"]
+    at = {"StreamArn": stream, "ShardId": shard, "ShardIteratorType": "LATEST"}
+    return str(client.get_shard_iterator(**at)["ShardIterator"])
+
+
+@pytest.fixture(scope="module")
+def granted(stack: Stack) -> list[Grant]:
+    """The grants of all roles."""
+    return grants(stack.template, stack.stage)
+
+
+@pytest.fixture(scope="module")
+def catalogue(stack: Stack, granted: list[Grant]) -> list[Probe]:
+    """Every call that is tried."""
+    return list(probes(stack, granted))
+
+
+def session_of(role: str, deployed: Deployed, stack: Stack) -> Clients:
+    """Clients with the role's temporary credentials, as a function of it would have."""
+    (name,) = (
+        resource["Properties"]["Role" if kind.endswith("Function") else "RoleArn"]["Fn::GetAtt"][0]
+        for kind in ("AWS::Lambda::Function", "AWS::StepFunctions::StateMachine")
+        for logical, physical, _ in stack.of_type(kind)
+        if role in (logical, physical.removeprefix(f"jobplane-{stack.stage}-"))
+        for resource in [stack.template["Resources"][logical]]
+    )
+    assumed = deployed.stage.client("sts").assume_role(
+        RoleArn=f"arn:aws:iam::{stack.account}:role/{stack.physical[name]}",
+        RoleSessionName="probe",
+    )["Credentials"]
+
+    @cache
+    def client(service: str) -> Any:
+        service, _, api = service.partition(" ")
+        suffix = f"/_aws/execute-api/{api}/{stack.stage}" if api else ""
+        return boto3.client(
+            service,
+            endpoint_url=f"{stack.endpoint_url}{suffix}",
+            region_name=stack.region,
+            aws_access_key_id=assumed["AccessKeyId"],
+            aws_secret_access_key=assumed["SecretAccessKey"],
+            aws_session_token=assumed["SessionToken"],
+            config=Config(proxies={}, retries={"total_max_attempts": 1}),
+        )
+
+    return client
+
+
+def answers(wanted: Iterable[Probe], clients: Clients) -> list[tuple[Probe, str]]:
+    with ThreadPoolExecutor(4) as pool:
+        wanted = list(wanted)
+        return list(zip(wanted, pool.map(lambda each: each.answer(clients), wanted), strict=True))
+
+
+def of_role(role: str, granted: list[Grant]) -> list[Grant]:
+    return [grant for grant in granted if grant.role == role]
+
+
+def test_every_role_is_asked(granted: list[Grant]) -> None:
+    """The roles of the tests below are those of the stack."""
+    assert {grant.role for grant in granted} == set(ROLES)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_allows_what_it_is_for(
+    role: str, granted: list[Grant], catalogue: list[Probe], deployed: Deployed, stack: Stack
+) -> None:
+    """Every action that the role grants is let through on its resource."""
+    own = of_role(role, granted)
+    wanted = [probe for probe in catalogue if probe.is_granted(own)]
+    untried = [
+        f"{action} on {grant.resource}"
+        for grant in own
+        for action in grant.actions
+        if action not in UNASKED
+        and not any(probe.is_granted([replace(grant, actions=(action,))]) for probe in wanted)
+    ]
+    assert not untried, f"the catalogue has no call for: {', '.join(untried)}"
+    refused = [
+        f"{probe}: {answer}"
+        for probe, answer in answers(wanted, session_of(role, deployed, stack))
+        if answer not in probe.says
+    ]
+    assert not refused, "\n".join(refused)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_denies_its_neighbours(
+    role: str, granted: list[Grant], catalogue: list[Probe], deployed: Deployed, stack: Stack
+) -> None:
+    """Other tables, actions, prefixes, queues, parameters, functions and roles are refused."""
+    own = of_role(role, granted)
+    foreign = [probe for probe in catalogue if not probe.is_granted(own)]
+    assert len(foreign) > len(catalogue) / 2
+    let_through = [
+        f"{probe}: {answer}"
+        for probe, answer in answers(foreign, session_of(role, deployed, stack))
+        if answer not in DENIED
+    ]
+    assert not let_through, "\n".join(let_through)
+
+
+def test_a_right_too_many_is_seen(catalogue: list[Probe], deployed: Deployed, stack: Stack) -> None:
+    """The catalogue's refusals are the role's doing: with a right more, its call is let through."""
+    (scan,) = (p for p in catalogue if (p.action, p.resource) == ("dynamodb:Scan", "RequestsTable"))
+    iam, role = deployed.stage.client("iam"), stack.physical["ClaimRole"]
+    allowed = {"Effect": "Allow", "Action": "dynamodb:Scan", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    clients = session_of("claim", deployed, stack)
+    before = scan.answer(clients)
+    iam.put_role_policy(RoleName=role, PolicyName="too-many", PolicyDocument=document)
+    try:
+        widened = scan.answer(clients)
+    finally:
+        iam.delete_role_policy(RoleName=role, PolicyName="too-many")
+
+    assert (before in DENIED, widened, scan.answer(clients) in DENIED) == (True, "done", True)
