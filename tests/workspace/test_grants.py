@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from workspace.templates import EMULATOR, WORKSPACE, Compiled, of_type
 
-from jobplane.grants import DOCUMENT, Grant, grants, openings, tables, text_of, written
+from jobplane.documents import with_tables
+from jobplane.grants import DOCUMENT, Grant, grants, openings, tables, text_of
 
 STAGES = [("prod", None), ("staging", None), ("dev", None), ("local", EMULATOR)]
 # Services that authorise these calls by no resource.
@@ -46,9 +47,9 @@ def role(statement: dict[str, Any], **properties: Any) -> dict[str, Any]:
 
 
 def test_the_documentation_lists_every_grant(compiled: Compiled) -> None:
-    """docs/security.md says what is compiled: `jobplane grants --write` after a change."""
+    """docs/security.md says what is compiled: `jobplane docs grants` after a change."""
     text = (WORKSPACE.root / DOCUMENT).read_text(encoding="utf-8")
-    assert text == written(text, tables(compiled("prod"), "prod")), "jobplane grants --write"
+    assert text == with_tables(text, tables(compiled("prod"), "prod")), "run `jobplane docs grants`"
 
 
 @pytest.mark.parametrize(("stage", "endpoint_url"), STAGES)
@@ -124,14 +125,6 @@ def test_services_are_let_in_from_one_source(compiled: Compiled) -> None:
     for opening in openings(compiled("prod"), "prod"):
         if opening.effect == "Allow" and opening.principal != "the account":
             assert opening.condition, opening
-
-
-@pytest.mark.parametrize("bucket", ["FilesBucket", "ServerlessDeploymentBucket"])
-def test_buckets_are_encrypted_and_private(compiled: Compiled, bucket: str) -> None:
-    """All public access is blocked, and objects are encrypted."""
-    properties = compiled("prod")["Resources"][bucket]["Properties"]
-    assert set(properties["PublicAccessBlockConfiguration"].values()) == {True}
-    assert properties["BucketEncryption"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""Data at rest and in transit, and what a security linter says of the stack."""
+
+import json
+import subprocess
+import tomllib
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workspace.templates import WORKSPACE, Compiled, of_type
+
+HERE = WORKSPACE.root / "tests" / "workspace"
+EXCEPTIONS = tomllib.loads((HERE / "security_exceptions.toml").read_text(encoding="utf-8"))
+
+type Failure = tuple[str, str, str]
+"""The check's id, the resource, what the check is."""
+
+
+@pytest.fixture(scope="module")
+def failures(compiled: Compiled, tmp_path_factory: pytest.TempPathFactory) -> list[Failure]:
+    """What checkov finds in the stack of prod."""
+    return linted(compiled("prod"), tmp_path_factory.mktemp("lint"))
+
+
+def linted(template: dict[str, Any], folder: Path) -> list[Failure]:
+    path = folder / "template.json"
+    path.write_text(json.dumps(template), encoding="utf-8")
+    done = subprocess.run(
+        ["uv", "run", "--quiet", "--locked", "--script", HERE / "security_lint.py", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["summary"]["parsing_errors"] == 0
+    assert report["summary"]["passed"] > 0
+    return [
+        (each["check_id"], each["resource"], each["check_name"])
+        for each in report["results"]["failed_checks"]
+    ]
+
+
+def excuses(check: str, resource: str) -> list[str]:
+    """The patterns of a check's exception that a resource fits."""
+    patterns = EXCEPTIONS.get(check, {}).get("resources", [])
+    return [pattern for pattern in patterns if fnmatchcase(resource, pattern)]
+
+
+def test_the_linter_finds_nothing_new(failures: list[Failure]) -> None:
+    """Whatever is found is listed in security_exceptions.toml with its reason."""
+    unexpected = [
+        f"{c} {resource}: {what}" for c, resource, what in failures if not excuses(c, resource)
+    ]
+    assert not unexpected, "\n".join(unexpected)
+
+
+def test_no_exception_is_left_over(failures: list[Failure]) -> None:
+    """Each listed resource is found by its check, and each exception says why."""
+    used = {(c, pattern) for c, resource, _ in failures for pattern in excuses(c, resource)}
+    listed = {(c, pattern) for c, each in EXCEPTIONS.items() for pattern in each["resources"]}
+    assert used == listed
+    assert all(len(each["reason"].split()) > 5 for each in EXCEPTIONS.values())
+
+
+def test_the_linter_sees_an_open_bucket(tmp_path: Path) -> None:
+    """A bucket without a public access block is found, by a check that nothing excuses."""
+    template = {"Resources": {"Open": {"Type": "AWS::S3::Bucket", "Properties": {}}}}
+    found = {check for check, _, _ in linted(template, tmp_path)}
+    assert {"CKV_AWS_53", "CKV_AWS_54", "CKV_AWS_55", "CKV_AWS_56"} <= found - EXCEPTIONS.keys()
+
+
+@pytest.mark.parametrize("stage", ["prod", "dev"])
+def test_buckets_are_private_and_encrypted(compiled: Compiled, stage: str) -> None:
+    """All public access to each bucket is blocked, and its objects are encrypted."""
+    for logical, resource in of_type(compiled(stage), "AWS::S3::Bucket").items():
+        properties = resource["Properties"]
+        blocked = properties["PublicAccessBlockConfiguration"]
+        assert (len(blocked), set(blocked.values())) == (4, {True}), logical
+        (rule,) = properties["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256", logical
+
+
+@pytest.mark.parametrize("stage", ["prod", "dev"])
+def test_queues_are_encrypted(compiled: Compiled, stage: str) -> None:
+    """Each queue is encrypted by SQS itself."""
+    for logical, resource in of_type(compiled(stage), "AWS::SQS::Queue").items():
+        assert resource["Properties"]["SqsManagedSseEnabled"] is True, logical
+
+
+@pytest.mark.parametrize("stage", ["prod", "dev"])
+def test_tables_are_encrypted(compiled: Compiled, stage: str) -> None:
+    """Each table is encrypted under the account's key for DynamoDB, which logs its use."""
+    for logical, resource in of_type(compiled(stage), "AWS::DynamoDB::Table").items():
+        assert resource["Properties"]["SSESpecification"] == {"SSEEnabled": True}, logical
