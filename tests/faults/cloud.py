@@ -1,0 +1,406 @@
+"""AWS around the functions, in this process: their containers, streams, queues and schedule.
+
+moto keeps the tables, queues and objects. What moto has not, or not as AWS has it, is here: time,
+event source mappings, retries of asynchronous invocations, sockets.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import botocore.endpoint
+import botocore.session
+import moto.sqs.models
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.retries.quota import RetryQuota
+from moto.core.models import botocore_stubber
+from moto.dynamodb.models import dynamodb_backends
+from moto.s3.models import s3_backends
+
+import jobplane_sockets._subscriptions
+from faults.injecting import Exchange, Plan, ProcessDiedError, answer_of
+from faults.mappings import (
+    Clock,
+    FunctionError,
+    QueueMapping,
+    StreamMapping,
+    StreamSettings,
+)
+from jobplane.inprocess import Context, InProcess
+from jobplane.template import ACCOUNT, REGION
+from jobplane.tokens import mint
+from jobplane_keys import from_item, to_item
+
+ROOT = Path(__file__).parents[2]
+ASYNC_WAITS = (60.0, 120.0)
+TRIES = 10
+
+type Row = dict[str, Any]
+
+
+class Container:
+    """One container of a function: its module, its clients, and whether its process lives."""
+
+    def __init__(self, cloud: "Cloud", function: str) -> None:
+        self.cloud = cloud
+        self.function = function
+        self.dead = False
+        self.invocations = 0
+        session: Any = botocore.session.Session()
+        session.unregister("before-send", botocore_stubber)
+        session.register("before-send", self._send)
+        templates = {"TEMPLATES_INDEX_PATH": str(ROOT / "templates" / "index.json")}
+        with patch.object(botocore.session, "get_session", lambda: session):
+            self.module: ModuleType = cloud.aws.load(function, templates)
+        self.module.time = cloud.clock  # type: ignore[attr-defined]
+
+    def invoke(self, event: Any) -> Any:
+        """What the function answers; FunctionError as Lambda would say it."""
+        self.dead = False
+        self.invocations += 1
+        plan, answer, failure = self.cloud.plan, None, ""
+        try:
+            answer = json.loads(json.dumps(self.module.handler(event, self._context())))
+        except ProcessDiedError:
+            self.dead = True
+        except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
+        finally:
+            plan.end_invocation(self.function)
+        if self.dead:
+            raise FunctionError("Runtime.ExitError")
+        if failure:
+            kind, _, message = failure.partition(": ")
+            raise FunctionError(kind, message)
+        return answer
+
+    def _context(self) -> Context:
+        clock, plain = self.cloud.clock, self.cloud.aws.context(self.function)
+        ends = clock.now + plain.timeout
+        plain.get_remaining_time_in_millis = lambda: int((ends - clock.now) * 1000)  # type: ignore[method-assign]
+        return plain
+
+    def _send(self, event_name: str, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+        if self.dead:
+            raise ProcessDiedError
+        service, operation = event_name.split(".")[1:3]
+        attempts = re.search(rb"attempt=(\d+)", _bytes(request.headers.get("amz-sdk-request", "")))
+        exchange = Exchange(
+            function=self.function,
+            service=service,
+            operation=operation,
+            attempt=int(attempts[1]) if attempts else 1,
+            request=request,
+            send=lambda: self.cloud.carry_out(event_name, request),
+            hang_up=lambda: self.cloud.sockets.hang_up(request),
+        )
+        act = self.cloud.plan.meet(exchange)
+        try:
+            return act(exchange) if act else exchange.carry_out()
+        except ProcessDiedError:
+            self.dead = True
+            raise
+
+
+def _bytes(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+class Sockets:
+    """API Gateway's side of the sockets: who is there, and what each was sent."""
+
+    def __init__(self) -> None:
+        self.open: set[str] = set()
+        self.heard: list[tuple[str, Row]] = []
+
+    def answer(self, request: AWSPreparedRequest) -> AWSResponse:
+        connection_id = request.url.rpartition("/@connections/")[2]
+        if connection_id not in self.open:
+            return answer_of(request, 410, b"{}", **{"x-amzn-ErrorType": "GoneException"})
+        if request.method == "DELETE":
+            self.open.discard(connection_id)
+        else:
+            self.heard.append((connection_id, json.loads(_bytes(request.body))))
+        return answer_of(request, 200, b"")
+
+    def hang_up(self, request: AWSPreparedRequest) -> None:
+        self.open.discard(request.url.rpartition("/@connections/")[2])
+
+    def of(self, connection_id: str, request_id: str) -> list[Row]:
+        """What a connection heard about a request, in order."""
+        return [
+            message
+            for target, message in self.heard
+            if target == connection_id and message.get("request_id") == request_id
+        ]
+
+
+class Cloud:
+    """Everything of AWS that the functions meet; emptied between two runs."""
+
+    def __init__(self, aws: InProcess) -> None:
+        self.aws = aws
+        self.clock = Clock(time.time())
+        self.plan = Plan()
+        self.sockets = Sockets()
+        self.seen: Callable[[], None] = lambda: None
+        self.dynamodb, self.s3, self.sqs = map(aws.client, ("dynamodb", "s3", "sqs"))
+        self.containers: dict[str, Container] = {}
+        self.streams: dict[str, StreamMapping] = {}
+        self.queues: dict[str, QueueMapping] = {}
+        self._read: dict[str, int] = {}
+        self._lock = threading.RLock()
+
+    def container(self, function: str, name: str = "") -> Container:
+        """A container of a function; one that has another name than the function's is a second."""
+        name = name or function
+        if name not in self.containers:
+            self.containers[name] = Container(self, function)
+        return self.containers[name]
+
+    def module(self, function: str) -> Any:
+        return self.container(function).module
+
+    def invoke(self, function: str, event: Any) -> Any:
+        """A synchronous invocation."""
+        return self.container(function).invoke(event)
+
+    def invoke_later(self, function: str, event: Any) -> Any:
+        """An asynchronous invocation: tried three times; None when all failed."""
+        for wait in (*ASYNC_WAITS, None):
+            try:
+                return self.invoke(function, event)
+            except FunctionError:
+                if wait is None:
+                    break
+                self.clock.sleep(wait)
+        return None
+
+    def carry_out(self, event_name: str, request: AWSPreparedRequest) -> AWSResponse:
+        """Do what a request asks for. One at a time: moto's writes are not atomic in threads."""
+        with self._lock:
+            self.clock.now += 0.001
+            if "/@connections/" in request.url:
+                return self.sockets.answer(request)
+            answer = botocore_stubber(event_name, request)
+            assert answer is not None, request.url
+            self.seen()
+            return answer
+
+    # What moves by itself
+
+    def read_stream(self, function: str, table: str, index: int = 0) -> StreamMapping:
+        """Have a function read a table's stream, as its function.yml says."""
+        declared = [
+            event["stream"]
+            for event in self.aws.function(function).config["events"]
+            if "stream" in event
+        ]
+        settings = StreamSettings.of(declared[index])
+
+        def discard(description: Row) -> None:
+            if settings.destination:
+                url = self.aws.queues["requests-failed"]
+                self.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(description))
+
+        self.streams[table] = StreamMapping(
+            settings, lambda event: self.invoke(function, event), self.clock, discard
+        )
+        return self.streams[table]
+
+    def read_queue(self, function: str, queue: str) -> QueueMapping:
+        """Have a function read a queue, as its function.yml says."""
+        declared = [
+            event["sqs"] for event in self.aws.function(function).config["events"] if "sqs" in event
+        ]
+        self.queues[queue] = QueueMapping(
+            declared[0]["batchSize"],
+            lambda event: self.invoke(function, event),
+            self.sqs,
+            self.aws.queues[queue],
+        )
+        return self.queues[queue]
+
+    def records(self, table: str) -> list[Row]:
+        """Every record that a table's stream has had since the run began."""
+        shard = self._table(table).stream_shard
+        records = []
+        for item in shard.items:
+            record = item.to_json()
+            created = record["dynamodb"]["ApproximateCreationDateTime"]
+            if not isinstance(created, float):
+                record["dynamodb"]["ApproximateCreationDateTime"] = self.clock.now
+            records.append(record)
+        return records
+
+    def flow(self) -> bool:
+        """Let streams and queues deliver what they have; whether there was anything."""
+        moved = False
+        for table, mapping in self.streams.items():
+            records = self.records(table)
+            mapping.put(records[self._read.get(table, 0) :])
+            self._read[table] = len(records)
+            moved |= mapping.poll()
+        for queue in self.queues.values():
+            moved |= queue.poll()
+        return moved
+
+    def settle(self, hours: float = 48.0, *, sweeps: bool = True) -> None:
+        """Until nothing is left to be delivered, and no request is without its end."""
+        deadline = self.clock.now + hours * 3600
+        while True:
+            while self.flow():
+                assert self.clock.now < deadline, "it does not come to rest"
+            due = [row["lease_until"] for row in self.items("requests") if "lease_until" in row]
+            due += [time for queue in self.queues for time in self._hidden_until(queue)]
+            if not due:
+                return
+            assert self.clock.now < deadline, f"it does not end: {self.items('requests')}"
+            # Runs of the schedule that would find nothing are left out.
+            self.clock.now = max(self.clock.now, min(due)) + 1
+            if sweeps:
+                self.invoke_later("processor", {"sweep": "leases"})
+
+    def _hidden_until(self, queue: str) -> Iterator[float]:
+        """When the messages of a queue can be received again."""
+        model = moto.sqs.models.sqs_backends[ACCOUNT][REGION].queues[
+            self.aws.queues[queue].rpartition("/")[2]
+        ]
+        for message in model._messages:
+            yield (message.visible_at or 0) / 1000
+
+    # What is stored
+
+    def items(self, table: str) -> list[Row]:
+        """Every item of a table; read past the API, for it is asked often."""
+        return [
+            from_item(item.to_json()["Attributes"])
+            for rows in self._table(table).items.values()
+            for item in (rows.values() if isinstance(rows, dict) else [rows])
+        ]
+
+    def put(self, table: str, *rows: Row) -> None:
+        for row in rows:
+            self.dynamodb.put_item(TableName=self.aws.tables[table], Item=to_item(row))
+
+    def messages(self, queue: str) -> list[Row]:
+        """What is in a queue that nobody reads."""
+        name = self.aws.queues[queue].rpartition("/")[2]
+        model = moto.sqs.models.sqs_backends[ACCOUNT][REGION].queues[name]
+        return [json.loads(message.body) for message in model._messages]
+
+    def objects(self, prefix: str) -> dict[str, bytes]:
+        """Objects of the files bucket, by key."""
+        bucket = self.aws.buckets["files"]
+        found = self.s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+        return {
+            entry["Key"]: self.s3.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
+            for entry in found
+        }
+
+    def unfinished_uploads(self) -> list[str]:
+        """Keys of multipart uploads that nobody completed or aborted."""
+        found = self.s3.list_multipart_uploads(Bucket=self.aws.buckets["files"])
+        return [upload["Key"] for upload in found.get("Uploads", [])]
+
+    def empty(self) -> None:
+        """Nothing is stored any more, and nobody is connected."""
+        for table in dynamodb_backends[ACCOUNT][REGION].tables.values():
+            table.items.clear()
+            if table.stream_shard is not None:
+                table.stream_shard.items.clear()
+        for bucket in s3_backends[ACCOUNT]["aws"].buckets.values():
+            bucket.keys.clear()
+            bucket.multiparts.clear()
+        for queue in moto.sqs.models.sqs_backends[ACCOUNT][REGION].queues.values():
+            queue._messages, queue._pending_messages = [], set()
+        self.plan, self.sockets, self.seen = Plan(), Sockets(), lambda: None
+        self.streams.clear()
+        self.queues.clear()
+        self._read.clear()
+
+    def _table(self, short: str) -> Any:
+        return dynamodb_backends[ACCOUNT][REGION].tables[self.aws.tables[short]]
+
+
+class Client:
+    """Somebody at the other end of a socket, who asks again under the same id when in doubt."""
+
+    def __init__(self, cloud: Cloud, user: str = "scott", tenant: str = "acme") -> None:
+        self.cloud = cloud
+        self.token = mint(cloud.aws.jwt_secret, user=user, tenant=tenant, ttl=7 * 24 * 3600)
+        self.owner = f"{tenant}#{user}"
+        self.connection_id = ""
+        self.connections: list[str] = []
+
+    def connect(self) -> "Client":
+        """A socket; another one when the handshake failed."""
+        for _ in range(TRIES):
+            connection_id = f"connection-{len(self.cloud.sockets.open)}-{len(self.connections)}"
+            self.connections.append(connection_id)
+            event = {"queryStringParameters": {"token": self.token}}
+            answer = self._call("connect", connection_id, event)
+            if answer["statusCode"] == 200:
+                self.cloud.sockets.open.add(connection_id)
+                self.connection_id = connection_id
+                return self
+        raise AssertionError("there is no connection to be had")
+
+    def leave(self) -> None:
+        """Close the socket; API Gateway tells the function once."""
+        self.cloud.sockets.open.discard(self.connection_id)
+        self._call("disconnect", self.connection_id, {})
+
+    def ask(self, action: str, payload: Row | None = None, **envelope: Any) -> Row:
+        """The answer to a message."""
+        message = {"id": f"ask-{action}", "action": action, "payload": payload or {}, **envelope}
+        for _ in range(TRIES):
+            answer = self._call("router", self.connection_id, {"body": json.dumps(message)})
+            if answer["statusCode"] == 200:
+                said: Row = json.loads(answer["body"])
+                if not (said["type"] == "error" and said["error"]["retryable"]):
+                    return said
+            self.cloud.clock.sleep(1.0)
+        raise AssertionError(f"there is no answer to {message}")
+
+    def _call(self, function: str, connection_id: str, event: Row) -> Row:
+        context = {"connectionId": connection_id, "domainName": "sockets", "stage": "test"}
+        try:
+            answer: Row = self.cloud.invoke(function, {"requestContext": context, **event})
+        except FunctionError:
+            return {"statusCode": 502}
+        return answer
+
+
+@contextmanager
+def open_cloud() -> Iterator[Cloud]:
+    """The functions in moto, on one clock, silent."""
+    with ExitStack() as stack:
+        aws = stack.enter_context(InProcess())
+        cloud = Cloud(aws)
+        for module in (botocore.endpoint, jobplane_sockets._subscriptions):
+            stack.enter_context(patch.object(module, "time", cloud.clock))
+        # Every invocation would be a new process, with its whole quota of retries.
+        stack.enter_context(patch.object(RetryQuota, "acquire", lambda *_: True))
+        now = cloud.clock
+        stack.enter_context(patch.object(moto.sqs.models, "unix_time", lambda *_: now.now))
+        stack.enter_context(
+            patch.object(moto.sqs.models, "unix_time_millis", lambda *_: now.now * 1000)
+        )
+        yield cloud
+
+
+@contextmanager
+def silence() -> Iterator[StringIO]:
+    """What the functions print is kept, for a failure's message."""
+    kept = StringIO()
+    with redirect_stdout(kept):
+        yield kept

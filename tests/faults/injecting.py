@@ -1,0 +1,220 @@
+"""Faults on AWS calls: what they are, and a plan that lets one of them happen at one call.
+
+A fault acts where botocore would send a request, so that botocore's own retries, parsers and
+error classes take part.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError
+from moto.core.botocore_stubber import MockRawResponse
+
+
+class ProcessDiedError(BaseException):
+    """The process of a function is gone; no code of it may catch this."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One HTTP request of a function, and how it would be carried out."""
+
+    function: str
+    service: str
+    operation: str
+    attempt: int
+    request: AWSPreparedRequest
+    send: Callable[[], AWSResponse]
+    hang_up: Callable[[], None]
+    """Closes the socket that a post goes to."""
+
+    def carry_out(self) -> AWSResponse:
+        """Do what is asked for; the answer."""
+        return self.send()
+
+    def __str__(self) -> str:
+        return f"{self.function}: {self.service} {self.operation}"
+
+
+def answer_of(request: AWSPreparedRequest, status: int, body: bytes, **headers: str) -> AWSResponse:
+    fields: Any = headers
+    return AWSResponse(request.url, status, fields, MockRawResponse(body))
+
+
+type Act = Callable[[Exchange], AWSResponse]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to one call, or from it on to the end of the invocation."""
+
+    name: str
+    act: Act
+    attempts: int = 3
+    """How many of botocore's attempts at the call meet it."""
+    lasts: bool = False
+    """Whether later calls of the invocation meet it as well."""
+    concerns: Callable[[Exchange], bool] = lambda _: True
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass
+class Plan:
+    """The fault of one run: at the n-th call of all functions, counted from 1; 0: none."""
+
+    fault: Fault | None = None
+    at: int = 0
+    calls: list[str] = field(default_factory=list)
+    """Every call that the fault concerns, in order; retries of botocore's are not counted."""
+    hit: str = ""
+    _struck: bool = False
+
+    def meet(self, exchange: Exchange) -> Act | None:
+        """What happens to a request, if something does."""
+        if self.fault is None or not self.fault.concerns(exchange):
+            return None
+        if exchange.attempt == 1:
+            self.calls.append(str(exchange))
+            self._struck = len(self.calls) == self.at or (
+                self.fault.lasts and self.hit.startswith(f"{exchange.function}:")
+            )
+            if len(self.calls) == self.at:
+                self.hit = str(exchange)
+        if self._struck and exchange.attempt <= self.fault.attempts:
+            return self.fault.act
+        return None
+
+    def end_invocation(self, function: str) -> None:
+        """What lasts, lasts to the end of the invocation that it began in."""
+        if self.hit.startswith(f"{function}:"):
+            self.hit = f"(over) {self.hit}"
+            self._struck = False
+
+
+def die(_: Exchange) -> AWSResponse:
+    raise ProcessDiedError
+
+
+def die_after(exchange: Exchange) -> AWSResponse:
+    exchange.carry_out()
+    raise ProcessDiedError
+
+
+def lose_answer(exchange: Exchange) -> AWSResponse:
+    """The first attempt is carried out; its answer, and every further attempt, is lost."""
+    if exchange.attempt == 1:
+        exchange.carry_out()
+    raise ReadTimeoutError(endpoint_url=exchange.request.url)
+
+
+def time_out(exchange: Exchange) -> AWSResponse:
+    raise ConnectTimeoutError(endpoint_url=exchange.request.url)
+
+
+def reset(exchange: Exchange) -> AWSResponse:
+    raise ConnectionClosedError(endpoint_url=exchange.request.url)
+
+
+def throttle(exchange: Exchange) -> AWSResponse:
+    """As each service says that it is asked too often."""
+    codes = {
+        "dynamodb": (400, "ProvisionedThroughputExceededException"),
+        "s3": (503, "SlowDown"),
+        "apigatewaymanagementapi": (429, "LimitExceededException"),
+        "sqs": (400, "RequestThrottled"),
+        "ssm": (400, "ThrottlingException"),
+    }
+    return refuse(exchange, *codes[exchange.service])
+
+
+def fail(exchange: Exchange) -> AWSResponse:
+    """As each service says that it is broken."""
+    code = "InternalServerError" if exchange.service == "dynamodb" else "InternalError"
+    return refuse(exchange, 500, code)
+
+
+def conflict(exchange: Exchange) -> AWSResponse:
+    """A write that meets a transaction, or a transaction that meets a write."""
+    if exchange.operation != "TransactWriteItems":
+        return refuse(exchange, 400, "TransactionConflictException")
+    body: Any = exchange.request.body
+    items = json.loads(body)["TransactItems"]
+    reasons = [
+        {"Code": "TransactionConflict", "Message": "in use"},
+        *[{"Code": "None"}] * len(items),
+    ]
+    return refuse(
+        exchange, 400, "TransactionCanceledException", CancellationReasons=reasons[: len(items)]
+    )
+
+
+def gone(exchange: Exchange) -> AWSResponse:
+    """The socket closes just before it is posted to."""
+    exchange.hang_up()
+    return exchange.carry_out()
+
+
+def cut(exchange: Exchange) -> AWSResponse:
+    """The connection breaks in the middle of an object's bytes."""
+    answer = exchange.carry_out()
+    headers: Any = answer.headers
+    return AWSResponse(answer.url, answer.status_code, headers, _Broken(answer.content))
+
+
+class _Broken(MockRawResponse):
+    """Half of a body, and then a reset."""
+
+    def __init__(self, whole: bytes) -> None:
+        super().__init__(whole[: len(whole) // 2])
+
+    def read(self, *size: Any, **_: Any) -> bytes:
+        data = super().read(*(part for part in size[:1] if part is not None))
+        if not data:
+            from urllib3.exceptions import ProtocolError
+
+            raise ProtocolError("Connection broken: reset by peer")
+        return data
+
+
+def refuse(exchange: Exchange, status: int, code: str, **more: Any) -> AWSResponse:
+    """An error answer in the service's own protocol."""
+    if exchange.service == "s3":
+        body = f"<Error><Code>{code}</Code><Message>by a test</Message></Error>"
+        text = b"" if exchange.request.method == "HEAD" else body.encode()
+        return answer_of(exchange.request, status, text)
+    content = json.dumps({"__type": code, "message": "by a test", **more}).encode()
+    return answer_of(exchange.request, status, content, **{"x-amzn-ErrorType": code})
+
+
+def _writes(exchange: Exchange) -> bool:
+    return exchange.service == "dynamodb" and exchange.operation in {
+        "DeleteItem",
+        "PutItem",
+        "TransactWriteItems",
+        "UpdateItem",
+    }
+
+
+KINDS = {
+    fault.name: fault
+    for fault in (
+        Fault("killed-before", die),
+        Fault("killed-after", die_after),
+        Fault("answer-lost-once", lose_answer, attempts=1),
+        Fault("answer-lost", lose_answer),
+        Fault("throttled", throttle),
+        Fault("server-error", fail),
+        Fault("timeout", time_out),
+        Fault("reset", reset),
+        Fault("conflict", conflict, concerns=_writes),
+        Fault("conflicts", conflict, concerns=_writes, lasts=True),
+        Fault("gone", gone, concerns=lambda exchange: exchange.service.startswith("apigateway")),
+        Fault("cut", cut, concerns=lambda exchange: exchange.operation == "GetObject"),
+        Fault("outage", fail, lasts=True),
+    )
+}
