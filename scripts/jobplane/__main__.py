@@ -10,16 +10,32 @@ from jobplane import verbs
 from jobplane.console import Unread, spare_proxies
 from jobplane.groups import ModuleGroup
 
+# How the help leads through the verbs.
+TOUR = {
+    "Work on a stage": ("up", "info", "invoke", "logs", "token", "demo", "down"),
+    "Change the functions": ("new", "list", "affected", "build", "deploy"),
+    "Prove it": ("check", "schema", "docs", "grants", "bench"),
+    "Make data": ("event", "seed-files"),
+}
+
 
 @click.group(
     cls=ModuleGroup,
     package=verbs,
+    tour=TOUR,
+    epilog="""\b
+Examples:
+  jobplane demo                  # all of it, once
+  jobplane up && jobplane info   # a stage to work on
+  jobplane invoke status --all   # every event of a function
+""",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 def jobplane() -> None:
     """Build, run, invoke and deploy the functions of this workspace.
 
-    Exit code 0: done; 1: the thing failed; 2: called wrongly.
+    Exit code 0: done; 1: it failed, or a check found something; 2: called wrongly;
+    130: interrupted. `jobplane VERB --help` has examples.
     """
 
 

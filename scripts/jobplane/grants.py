@@ -12,8 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobplane import compiled
+from jobplane.artifacts import Builder, Settings
+from jobplane.deployment import install_framework
+from jobplane.documents import table
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
 DOCUMENT = Path("docs", "security.md")
-SECTIONS = ("grants", "openings")
+STAGE = "prod"
+"""The stage whose roles are told; those of the others differ by its name alone."""
 # `arn:aws:sqs:eu-west-1:123456789012:name` → `sqs:name`, where all but the name is the stack's own.
 OWN_ARN = re.compile(
     r"^arn:{AWS::Partition}:([a-z0-9-]+):(?:{AWS::Region})?:(?:{AWS::AccountId})?:"
@@ -104,6 +112,14 @@ def text_of(expression: Any, stage: str) -> str:
     return re.sub(rf"/{re.escape(stage)}(?=/|$)", "/{stage}", text)
 
 
+def template_to_tell(workspace: Workspace) -> Mapping[str, Any]:
+    """The compiled template; needs no credentials."""
+    install_framework(workspace)
+    Builder(workspace, Settings.local()).build(workspace.functions())
+    with compiled.package(Stage(workspace, STAGE), ("jwtSecret=not-deployed",)) as package:
+        return package.raw
+
+
 def tables(template: Mapping[str, Any], stage: str) -> dict[str, str]:
     """The tables of docs/security.md, by section."""
     rows = []
@@ -118,23 +134,9 @@ def tables(template: Mapping[str, Any], stage: str) -> dict[str, str]:
         for each in openings(template, stage)
     ]  # fmt: skip
     return {
-        "grants": _table(("role of", "resource", "actions", "condition"), rows),
-        "openings": _table(("resource", "effect", "whom", "actions", "condition"), let_in),
+        "grants": table(("role of", "resource", "actions", "condition"), rows),
+        "openings": table(("resource", "effect", "whom", "actions", "condition"), let_in),
     }
-
-
-def written(document: str, made: Mapping[str, str]) -> str:
-    """A document with each section's table between `<!-- section: … -->` and `<!-- end -->`.
-
-    Raises:
-        ValueError: the document has no such section.
-    """
-    for section, table in made.items():
-        pattern = re.compile(rf"(<!-- {section}: [^\n]*-->\n).*?(<!-- end -->)", re.DOTALL)
-        document, count = pattern.subn(lambda m, t=table: m[1] + t + m[2], document)  # type: ignore[misc]
-        if count != 1:
-            raise ValueError(f"{DOCUMENT} has {count} sections of {section}")
-    return document
 
 
 def _holders(resources: Mapping[str, Any], stage: str) -> dict[str, str]:
@@ -251,13 +253,6 @@ def _listed(actions: Iterable[str]) -> str:
         service, _, name = action.partition(":")
         by_service[service].append(name)
     return "; ".join(f"{service}:{', '.join(names)}" for service, names in by_service.items())
-
-
-def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [headings, tuple("---" for _ in headings), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines).replace("| --- ", "|---").replace(
-        "|--- |\n", "|---|\n"
-    )  # fmt: skip
 
 
 def _list(value: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -12,11 +13,19 @@ class ModuleGroup(click.Group):
     """A group whose commands are the modules of a package, each under its own name.
 
     A module holds its command as `command`; modules with a leading underscore are none.
+    `tour` puts commands under headings; those that it doesn't name come last.
     """
 
-    def __init__(self, *args: Any, package: ModuleType, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        package: ModuleType,
+        tour: Mapping[str, tuple[str, ...]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.package = package
+        self.tour = tour or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         names = (module.name for module in pkgutil.iter_modules(self.package.__path__))
@@ -28,3 +37,21 @@ class ModuleGroup(click.Group):
         name = f"{self.package.__name__}.{cmd_name.replace('-', '_')}"
         command: click.Command = importlib.import_module(name).command
         return command
+
+    def sections(self, ctx: click.Context) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Headings of the help, and the commands under each."""
+        yield from self.tour.items()
+        placed = {name for names in self.tour.values() for name in names}
+        if rest := tuple(name for name in self.list_commands(ctx) if name not in placed):
+            yield "Commands", rest
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """A section for each heading, a line for each command."""
+        width = max(map(len, self.list_commands(ctx)))
+        for title, names in self.sections(ctx):
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [
+                (name.ljust(width), each.get_short_help_str(200)) for name, each in found if each
+            ]
+            with formatter.section(title):
+                formatter.write_dl(rows)

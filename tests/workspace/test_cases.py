@@ -2,10 +2,11 @@
 
 import pytest
 from workspace.answers import answer_faults
-from workspace.emitted import emitted, in_lines
+from workspace.emitted import in_lines
 
 from jobplane import cases
 from jobplane.cases import Case
+from jobplane.metrics import emitted
 from jobplane.workspace import Workspace
 
 WORKSPACE = Workspace.here()

@@ -1,18 +1,32 @@
 """The command itself: exit codes, start-up, and processes that are not its own."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from jobplane import emulator
+from jobplane import emulator, reference
+from jobplane.__main__ import TOUR
+from jobplane.__main__ import jobplane as command
+from jobplane.documents import with_tables
 from jobplane.locks import exclusive
 from jobplane.stages import Stage, State
 from jobplane.workspace import Workspace
 
 ROOT = Workspace.here().root
+CONTEXT = click.Context(command)
+VERBS = command.list_commands(CONTEXT)
+
+
+def command_of(verb: str) -> click.Command:
+    found = command.get_command(CONTEXT, verb)
+    assert found is not None
+    return found
 
 
 def jobplane(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -26,12 +40,35 @@ def jobplane(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_help_names_every_verb() -> None:
-    """`jobplane --help` is the tour: each verb with one line."""
-    done = jobplane("--help")
-    assert done.returncode == 0
-    for path in (ROOT / "scripts/jobplane/verbs").glob("[a-z]*.py"):
-        assert f"\n  {path.stem.replace('_', '-')} " in done.stdout
+def test_help_is_a_tour() -> None:
+    """`jobplane --help` has each verb once, under a heading, on one line of 80 columns."""
+    assert sorted(VERBS) == sorted(name for names in TOUR.values() for name in names)
+    done = CliRunner().invoke(command, ["--help"], terminal_width=80)
+    assert done.exit_code == 0
+    for name in VERBS:
+        says = command_of(name).get_short_help_str(200)
+        assert done.output.count(f"\n  {name:{max(map(len, VERBS))}}  {says}\n") == 1, name
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_explains_itself(name: str) -> None:
+    """Its help says what it does in a sentence, and has an example that calls it as it is."""
+    verb = command_of(name)
+    assert (verb.help or "").partition("\n")[0].endswith(".")
+    examples = [line for line in (verb.epilog or "").splitlines() if f"jobplane {name}" in line]
+    assert examples
+    known = {option for each in verb.params for option in (*each.opts, *each.secondary_opts)}
+    for line in examples:
+        called = re.split(r" [|#&] | && |\)", line.partition(f"jobplane {name}")[2])[0]
+        used = set(re.findall(r"(?<= )--?[a-z][a-z-]*", called))
+        assert used <= known | {"--help"}, line
+
+
+def test_the_documentation_lists_every_verb() -> None:
+    """docs/commands.md has the help's lines."""
+    text = (ROOT / reference.DOCUMENT).read_text(encoding="utf-8")
+    made = with_tables(text, reference.tables(command))
+    assert text == made, "run `jobplane docs commands`"
 
 
 @pytest.mark.parametrize(

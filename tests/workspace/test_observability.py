@@ -8,9 +8,11 @@ from functools import cache
 from typing import Any
 
 import pytest
-from workspace.emitted import NAMESPACE, emitted
 from workspace.templates import EMULATOR, WORKSPACE, Compiled, of_type
 
+from jobplane import metrics
+from jobplane.documents import with_tables
+from jobplane.metrics import NAMESPACE, emitted
 from jobplane.workspace import Function
 
 DOCS = WORKSPACE.root / "docs" / "observing.md"
@@ -179,16 +181,8 @@ def documented(section: str) -> list[str]:
 
 def test_the_metrics_are_documented() -> None:
     """The table has each metric of the functions' source, its unit, its dimensions, its sources."""
-    sources: dict[tuple[str, str, str], set[str]] = {}
-    for metric in emitted(WORKSPACE):
-        dimensions = ", ".join(sorted(metric.dimensions)) or "–"
-        sources.setdefault((metric.name, metric.unit, dimensions), set()).add(metric.function)
-    expected = [
-        f"| {' | '.join(key)} | {', '.join(sorted(functions))} |"
-        for key, functions in sorted(sources.items())
-    ]
-    rows = [re.sub(r"(?<=\|) [^|]+ \|$", "", row).rstrip() for row in documented("metrics")]
-    assert rows == expected
+    text = DOCS.read_text(encoding="utf-8")
+    assert text == with_tables(text, metrics.tables(WORKSPACE)), "run `jobplane docs metrics`"
 
 
 def described(template: dict[str, Any]) -> list[str]:

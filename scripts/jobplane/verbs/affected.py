@@ -26,7 +26,9 @@ Examples:
 @click.option("--names", is_flag=True, help="Print the names alone, one a line.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 def command(since: str, names: bool, as_json: bool) -> None:
-    """List the functions whose artifact or configuration a change touches, with the reasons.
+    """List the functions that a change touches, with the reasons.
+
+    Touched is what gets another artifact or another configuration.
 
     The working tree, uncommitted and untracked files included, is compared with a revision. What
     is asked of both is what `build` asks before it builds: sources, libs, the locked

@@ -6,10 +6,18 @@ from jobplane import bench
 from jobplane.groups import ModuleGroup
 
 
-@click.group(cls=ModuleGroup, package=bench)
+@click.group(
+    cls=ModuleGroup,
+    package=bench,
+    epilog="""\b
+Examples:
+  jobplane bench cold status
+  jobplane bench size
+""",
+)
 def command() -> None:
-    """Measure, against what others would do, on this machine and in one run.
+    """Measure against what others would do.
 
-    Machines are noisy: what is compared is run in turns (A B A B), medians are shown with minimum
-    and maximum, and the ratios are what counts.
+    All of it on this machine and in one run. Machines are noisy: what is compared is run in turns
+    (A B A B), medians are shown with minimum and maximum, and the ratios are what counts.
     """

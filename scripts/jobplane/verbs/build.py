@@ -8,7 +8,14 @@ import click
 from jobplane.workspace import Workspace
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane build                 # every function
+  jobplane build status router   # two
+  jobplane build --arch arm64    # for the other kind of machine
+"""
+)
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--arch", type=click.Choice(["x86_64", "arm64"]), help="Default: this machine's.")
 @click.option(
@@ -19,7 +26,10 @@ from jobplane.workspace import Workspace
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the artifacts as one JSON object.")
 def command(names: tuple[str, ...], arch: str | None, sdk: str, as_json: bool) -> None:
-    """Build dist/NAME.zip for each function, or for all; what has not changed is kept."""
+    """Build dist/NAME.zip for each function, or for all.
+
+    What has not changed is kept.
+    """
     from jobplane.artifacts import Builder, Settings
 
     workspace = Workspace.here()

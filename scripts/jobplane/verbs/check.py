@@ -30,7 +30,7 @@ subject, with a reason; an excuse that is not needed any more is a finding.
 @click.option("--rules", "listed", is_flag=True, help="List the rules and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON list.")
 def command(names: tuple[str, ...], chosen: tuple[str, ...], listed: bool, as_json: bool) -> None:
-    """Hold the functions NAME, or the whole tree, to the repo's rules.
+    """Hold functions, or the whole tree, to the repository's rules.
 
     One line a finding: path:line: rule: what is wrong, what to do. Exit code 1 on any. Artifacts
     are brought up to date first, for the rules that read them.

@@ -8,7 +8,14 @@ from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane demo
+  jobplane demo --size 2000            # with a file of two gigabytes
+  jobplane demo --keep && jobplane info --stage demo
+"""
+)
 @click.option("--stage", default="demo", show_default=True, help="A stage of the demo's own.")
 @click.option("--keep", is_flag=True, help="Leave the stage up afterwards.")
 @click.option("--json", "as_json", is_flag=True, help="Print steps and figures as one JSON object.")
@@ -20,10 +27,11 @@ from jobplane.workspace import Workspace
     help="Megabytes of the large file.",
 )
 def command(stage: str, keep: bool, as_json: bool, size: int) -> None:
-    """Set everything up, run real jobs as a user of the system would, check, clean up.
+    """Run real jobs through the whole stack, check, clean up.
 
-    Uploads, jobs with live progress, status, webhooks, downloads, repetition, cancellation, a cut
-    line, refusals. Exit code 0: every check held; 1: one did not, and it is named.
+    Sets up all that it needs. Uploads, jobs with live progress, status, webhooks, downloads,
+    repetition, cancellation, a cut line, refusals. Exit code 0: every check held; 1: one did not,
+    and it is named.
     """
     from jobplane.demo.story import Stopwatch
 

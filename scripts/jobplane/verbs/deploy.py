@@ -52,7 +52,7 @@ def command(
     parameters: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Deploy the named functions, or the whole stack, where they differ from what is there.
+    """Deploy functions, or the whole stack, where they differ.
 
     Builds first, shows what will change, asks, and checks afterwards that it is live.
     """

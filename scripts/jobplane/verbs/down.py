@@ -6,10 +6,16 @@ from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane down
+  jobplane down --stage dev
+"""
+)
 @click.option("--stage", default="local", show_default=True)
 def command(stage: str) -> None:
-    """Stop the emulator with its workers and remove what the stage kept on disk."""
+    """Stop a local stage and remove what it kept on disk."""
     from jobplane.local_stage import down
 
     stopped = down(Stage(Workspace.here(), stage))

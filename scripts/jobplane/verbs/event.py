@@ -56,7 +56,7 @@ def command(
     listed: bool,
     as_json: bool,
 ) -> None:
-    """Print a realistic event of SOURCE, with ids and times of its own."""
+    """Print a realistic event of a service, ids and times its own."""
     from jobplane import events
 
     if listed:

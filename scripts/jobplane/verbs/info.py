@@ -9,12 +9,19 @@ from jobplane.stages import Stage, StageNotUpError
 from jobplane.workspace import Workspace
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane info
+  jobplane info --json
+  eval "$(jobplane info --export)"     # then: aws dynamodb list-tables
+"""
+)
 @click.option("--stage", default="local", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 @click.option("--export", is_flag=True, help="Print shell exports that point AWS tools at it.")
 def command(stage: str, as_json: bool, export: bool) -> None:
-    """Print URLs and names of a stage, and a ready token of a local one."""
+    """Print URLs and names of a stage; of a local one, a token."""
     there = Stage(Workspace.here(), stage).require()
     if export:
         for name, value in there.environment().items():

@@ -43,7 +43,9 @@ def command(
     raw: bool,
     as_json: bool,
 ) -> None:
-    """Invoke NAME with events: a case of functions/NAME/events, a path, or - for stdin.
+    """Invoke a function with its events, or with one of yours.
+
+    EVENT is a case of functions/NAME/events, a path, or - for stdin.
 
     Shows answer, log, duration and cold start; exits with 1 if a case is not as expected.
     """

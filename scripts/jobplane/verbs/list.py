@@ -30,7 +30,7 @@ The last column says `current` (dist/ is what the sources make), `changed`, or `
 @click.option("--stage", help="Compare with what is deployed there as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 def command(stage: str | None, as_json: bool) -> None:
-    """List the functions: trigger, dependencies, artifact, and whether it has changed."""
+    """List the functions: trigger, dependencies, artifact, changes."""
     from jobplane.artifacts import read_manifest, stale_functions
     from jobplane.configuration import Configuration
     from jobplane.triggers import triggers

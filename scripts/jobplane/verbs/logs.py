@@ -19,7 +19,14 @@ def _milliseconds_ago(_context: object, _parameter: object, value: str) -> int:
     return int((time.time() - int(match[1]) * UNITS[match[2]]) * 1000)
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane logs processor --follow
+  jobplane logs --since 1h | grep req-1
+  jobplane logs status --since 1h --json --stage staging
+"""
+)
 @click.argument("name", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on until interrupted.")
 @click.option("--since", default="5m", show_default=True, callback=_milliseconds_ago)

@@ -7,11 +7,17 @@ import click
 from jobplane.workspace import Workspace
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane schema            # after a change of a model
+  jobplane schema --check    # in a pipeline
+"""
+)
 @click.option("--check", is_flag=True, help="Write nothing; show what differs, and exit with 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print the changed files as a JSON object.")
 def command(check: bool, as_json: bool) -> None:
-    """Write contracts/: JSON Schema, OpenAPI, AsyncAPI and TypeScript types.
+    """Write contracts/: the schemas, API documents and types.
 
     \b
     json-schema/   one schema for each event, message, input and result

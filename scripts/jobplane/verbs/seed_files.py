@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 EXAMPLES = 3
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane seed-files                            # a thousand files, thirty days
+  jobplane seed-files --files 100000 --faults 5
+  jobplane seed-files --clear --files 0          # nothing is left
+"""
+)
 @click.option("--files", type=click.IntRange(0, 1_000_000), default=1000, show_default=True)
 @click.option(
     "--days",
@@ -46,7 +53,7 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Write a realistic state of the file pipeline to a stage, and say what is wrong in it.
+    """Write a state of the file pipeline to a stage, faults and all.
 
     Rows, manifests, inputs and outputs as of now, the same for the same seed; what state-manager
     has to find in it is printed.

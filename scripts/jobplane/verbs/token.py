@@ -6,14 +6,20 @@ from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane token --user dev --tenant acme
+  jobplane token --user dev --tenant acme --ttl 60 --stage dev
+"""
+)
 @click.option("--user", required=True, help="Claim user_id.")
 @click.option("--tenant", required=True, help="Claim tenant_id.")
 @click.option("--permissions", default="", help="Comma-separated.")
 @click.option("--ttl", default=3600, show_default=True, help="Seconds until it expires.")
 @click.option("--stage", default="local", show_default=True)
 def command(user: str, tenant: str, permissions: str, ttl: int, stage: str) -> None:
-    """Print a token, and nothing else."""
+    """Print a token that a stage accepts, and nothing else."""
     from jobplane.tokens import mint
 
     there = Stage(Workspace.here(), stage).require()

@@ -8,12 +8,21 @@ from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane up
+  jobplane up --stage dev --port 4566
+"""
+)
 @click.option("--stage", default="local", show_default=True, help="Several can run side by side.")
 @click.option("--port", type=click.IntRange(1024, 65535), help="Default: a free one.")
 @click.option("--json", "as_json", is_flag=True, help="Print where everything is, as JSON.")
 def command(stage: str, port: int | None, as_json: bool) -> None:
-    """Start the emulator, build, deploy; a second time, bring what has changed up to date."""
+    """Start a local stage; again: bring what changed up to date.
+
+    Starts the emulator, builds, deploys, and prints where everything is.
+    """
     from jobplane.local_stage import up
     from jobplane.tokens import mint
     from jobplane.verbs.info import print_description

@@ -1,0 +1,68 @@
+"""`jobplane docs`: the tables of the documentation, made from what they tell of."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from jobplane.workspace import Workspace
+
+type Made = tuple[Path, dict[str, str]]
+
+
+def _commands(workspace: Workspace) -> Made:
+    from jobplane import reference
+    from jobplane.__main__ import jobplane
+
+    return reference.DOCUMENT, reference.tables(jobplane)
+
+
+def _grants(workspace: Workspace) -> Made:
+    from jobplane import grants
+
+    return grants.DOCUMENT, grants.tables(grants.template_to_tell(workspace), grants.STAGE)
+
+
+def _metrics(workspace: Workspace) -> Made:
+    from jobplane import metrics
+
+    return metrics.DOCUMENT, metrics.tables(workspace)
+
+
+TOPICS: dict[str, Callable[[Workspace], Made]] = {
+    "commands": _commands,
+    "grants": _grants,
+    "metrics": _metrics,
+}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane docs             # all of them
+  jobplane docs metrics     # after a function emits another metric
+  jobplane docs --check     # in a pipeline
+"""
+)
+@click.argument("topics", nargs=-1, metavar="[TOPIC]...", type=click.Choice(list(TOPICS)))
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a table is not current.")
+def command(topics: tuple[str, ...], check: bool) -> None:
+    """Bring the tables of docs/ up to date.
+
+    \b
+    commands  docs/commands.md: the verbs
+    grants    docs/security.md: what the roles allow, as the stack is compiled
+    metrics   docs/observing.md: what the functions emit; what is said of each is kept
+    """
+    from jobplane.documents import refresh
+
+    workspace = Workspace.here()
+    stale = []
+    for topic in topics or TOPICS:
+        document, tables = TOPICS[topic](workspace)
+        if changed := refresh(workspace.root / document, tables, write=not check):
+            stale.append(document.as_posix())
+        state = ("stale" if check else "written") if changed else "current"
+        click.echo(f"{state:8} {document.as_posix()}")
+    if check and stale:
+        raise click.ClickException(f"{', '.join(stale)}: run `jobplane docs`")
