@@ -27,7 +27,7 @@ module is the same words with underscores.
 @click.option("--list", "listed", is_flag=True, help="Say what each trigger's function does.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as one JSON object.")
 def command(name: str | None, trigger: str, listed: bool, as_json: bool) -> None:
-    """Make the function NAME: module, configuration, events with expectations, test."""
+    """Make a function that works, with its events and its test."""
     from jobplane import scaffold
 
     if listed:
@@ -53,6 +53,7 @@ next:
   uv run jobplane invoke {name} --all --in-process
   uv run pytest tests/unit/test_{name.replace("-", "_")}.py
   uv run jobplane check {name}
+  uv run jobplane schema && uv run jobplane docs   # contracts/ and tables of docs/ have it, too
   uv run jobplane up && uv run jobplane invoke {name} --all
 and a line in the table of README.md."""
     )
