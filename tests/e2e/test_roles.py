@@ -22,6 +22,8 @@ from jobplane.grants import Grant, grants
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
+pytestmark = pytest.mark.e2e
+
 ROLES = [*(function.name for function in Workspace.here().functions()), "JobFlow"]
 # Rights that the emulator has no such call for.
 UNASKED = {

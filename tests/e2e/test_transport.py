@@ -1,0 +1,116 @@
+"""The policies that stages on AWS refuse plain HTTP with, put to work on the emulator.
+
+The local stage itself has none, for it knows no TLS. Behind a proxy that ends TLS the emulator goes
+by `X-Forwarded-Proto`, so that both sides can be seen.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from e2e.probes import DENIED
+from e2e.support import Deployed, unique
+from jobplane import compiled
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+pytestmark = pytest.mark.e2e
+
+GUARDED = ("QuarantineBucket", "WebhooksDeadLetterQueue")
+
+
+@pytest.fixture(scope="module")
+def guarded(deployed: Deployed) -> Iterator[dict[str, str]]:
+    """A bucket and a queue as they are compiled for prod, and a role that may do all with them."""
+    with compiled.package(Stage(Workspace.here(), "prod"), ("jwtSecret=x",)) as package:
+        resources = package.raw["Resources"]
+    name = unique("guarded")
+    kept = {
+        logical: resources[logical]
+        for guarded in GUARDED
+        for logical in (guarded, f"{guarded}Policy")
+    }
+    kept["QuarantineBucket"]["Properties"]["BucketName"] = name
+    kept["WebhooksDeadLetterQueue"]["Properties"]["QueueName"] = name
+    for resource in kept.values():
+        resource.pop("DeletionPolicy", None)
+        resource.pop("UpdateReplacePolicy", None)
+    kept["Role"] = role()
+    client = deployed.stage.client("cloudformation")
+    body = json.dumps({"Resources": kept})
+    client.create_stack(StackName=name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
+    client.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    described = client.describe_stack_resources(StackName=name)["StackResources"]
+    yield {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in described}
+    client.delete_stack(StackName=name)
+
+
+def role() -> dict[str, Any]:
+    """A role that allows everything with buckets and queues."""
+
+    def document(**statement: Any) -> dict[str, Any]:
+        return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]}
+
+    trusted = document(Principal={"Service": "lambda.amazonaws.com"}, Action="sts:AssumeRole")
+    everything = document(Action=["s3:*", "sqs:*"], Resource="*")
+    policies = [{"PolicyName": "all", "PolicyDocument": everything}]
+    return {
+        "Type": "AWS::IAM::Role",
+        "Properties": {"AssumeRolePolicyDocument": trusted, "Policies": policies},
+    }
+
+
+def client_of(service: str, deployed: Deployed, role_name: str, scheme: str) -> Any:
+    """The role's client, whose requests came with a scheme."""
+    account = deployed.stage.client("sts").get_caller_identity()["Account"]
+    assumed = deployed.stage.client("sts").assume_role(
+        RoleArn=f"arn:aws:iam::{account}:role/{role_name}", RoleSessionName="transport"
+    )["Credentials"]
+    client = boto3.client(
+        service,
+        endpoint_url=deployed.stage.endpoint_url,
+        region_name="eu-west-1",
+        aws_access_key_id=assumed["AccessKeyId"],
+        aws_secret_access_key=assumed["SecretAccessKey"],
+        aws_session_token=assumed["SessionToken"],
+        config=Config(proxies={}, retries={"total_max_attempts": 1}),
+    )
+
+    def forwarded(params: dict[str, Any], **_: Any) -> None:
+        params["headers"]["X-Forwarded-Proto"] = scheme
+
+    client.meta.events.register("before-call", forwarded)
+    return client
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "parameters"),
+    [
+        ("s3", "list_objects_v2", {"Bucket": "QuarantineBucket"}),
+        ("s3", "put_object", {"Bucket": "QuarantineBucket", "Key": "k", "Body": b"x"}),
+        ("s3", "delete_object", {"Bucket": "QuarantineBucket", "Key": "k"}),
+        ("sqs", "send_message", {"QueueUrl": "WebhooksDeadLetterQueue", "MessageBody": "x"}),
+        ("sqs", "receive_message", {"QueueUrl": "WebhooksDeadLetterQueue"}),
+    ],
+    ids=["list", "put", "delete", "send", "receive"],
+)
+def test_plain_http_is_refused_whatever_the_role_allows(
+    deployed: Deployed,
+    guarded: dict[str, str],
+    service: str,
+    method: str,
+    parameters: dict[str, Any],
+) -> None:
+    """The same call of the same role passes with TLS, and is denied without."""
+    known = {k: guarded.get(v, v) if isinstance(v, str) else v for k, v in parameters.items()}
+    with_tls = client_of(service, deployed, guarded["Role"], "https")
+    without = client_of(service, deployed, guarded["Role"], "http")
+
+    getattr(with_tls, method)(**known)
+    with pytest.raises(without.exceptions.ClientError) as refused:
+        getattr(without, method)(**known)
+    assert refused.value.response["Error"]["Code"] in DENIED
