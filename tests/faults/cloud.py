@@ -49,11 +49,11 @@ type Row = dict[str, Any]
 class Container:
     """One container of a function: its module, its clients, and whether its process lives."""
 
-    def __init__(self, cloud: "Cloud", function: str) -> None:
+    def __init__(self, cloud: "Cloud", function: str, name: str) -> None:
         self.cloud = cloud
         self.function = function
+        self.name = name
         self.dead = False
-        self.invocations = 0
         session: Any = botocore.session.Session()
         session.unregister("before-send", botocore_stubber)
         session.register("before-send", self._send)
@@ -65,7 +65,6 @@ class Container:
     def invoke(self, event: Any) -> Any:
         """What the function answers; FunctionError as Lambda would say it."""
         self.dead = False
-        self.invocations += 1
         plan, answer, failure = self.cloud.plan, None, ""
         try:
             answer = json.loads(json.dumps(self.module.handler(event, self._context())))
@@ -74,7 +73,7 @@ class Container:
         except Exception as error:
             failure = f"{type(error).__name__}: {error}"
         finally:
-            plan.end_invocation(self.function)
+            plan.end_invocation(self.name)
         if self.dead:
             raise FunctionError("Runtime.ExitError")
         if failure:
@@ -94,7 +93,7 @@ class Container:
         service, operation = event_name.split(".")[1:3]
         attempts = re.search(rb"attempt=(\d+)", _bytes(request.headers.get("amz-sdk-request", "")))
         exchange = Exchange(
-            function=self.function,
+            function=self.name,
             service=service,
             operation=operation,
             attempt=int(attempts[1]) if attempts else 1,
@@ -163,7 +162,7 @@ class Cloud:
         """A container of a function; one that has another name than the function's is a second."""
         name = name or function
         if name not in self.containers:
-            self.containers[name] = Container(self, function)
+            self.containers[name] = Container(self, function, name)
         return self.containers[name]
 
     def module(self, function: str) -> Any:
@@ -194,6 +193,11 @@ class Cloud:
             assert answer is not None, request.url
             self.seen()
             return answer
+
+    @property
+    def met(self) -> str:
+        """The call of this run that met a fault, or nothing."""
+        return self.plan.hit
 
     # What moves by itself
 

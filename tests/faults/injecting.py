@@ -72,11 +72,14 @@ class Plan:
     calls: list[str] = field(default_factory=list)
     """Every call that the fault concerns, in order; retries of botocore's are not counted."""
     hit: str = ""
+    """The call that met it."""
+    over: bool = False
+    """Whether no further call is counted."""
     _struck: bool = False
 
     def meet(self, exchange: Exchange) -> Act | None:
         """What happens to a request, if something does."""
-        if self.fault is None or not self.fault.concerns(exchange):
+        if self.over or self.fault is None or not self.fault.concerns(exchange):
             return None
         if exchange.attempt == 1:
             self.calls.append(str(exchange))

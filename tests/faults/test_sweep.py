@@ -39,7 +39,7 @@ def run(cloud: Cloud, scenario: str, fault: Fault, at: int) -> Plan:
         with played.prepared():
             cloud.plan = plan
             played.play()
-            cloud.plan = Plan()
+            plan.over = True
             played.rest()
             played.check()
     except AssertionError as broken:
