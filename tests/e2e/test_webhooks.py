@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from e2e.support import Deployed, Receiver, receiver, unique, until
-from jobplane_client import verify_webhook
+from jobplane_client import SignatureMismatchError, verify_webhook
 from jobplane_keys import to_item
 
 pytestmark = pytest.mark.e2e
@@ -139,6 +139,25 @@ async def test_receiver_that_stumbles(deployed: Deployed, hooks: Receiver) -> No
     assert times[1] - times[0] >= 4, times
     for headers, sent in ((first, body), (second, again)):
         assert verify_webhook(headers, sent, [SECRET])["assembly_id"] == assembly_id
+
+
+async def test_change_of_the_secret(deployed: Deployed, hooks: Receiver) -> None:
+    """While two secrets are listed, a receiver with either is convinced; then only the new one."""
+    new = "whsec_dGhlLXNlY3JldC10aGF0LWNvbWVzLW5leHQtZm9yLWFsbA=="
+    deployed.set_webhook(hooks.url, f"{new} {SECRET}")
+    during = await complete(deployed, unique("user"))
+    await settled(deployed, during, "delivered")
+    deployed.set_webhook(hooks.url, new)
+    after = await complete(deployed, unique("user"))
+    await settled(deployed, after, "delivered")
+
+    ((headers, body),) = hooks.of(during)
+    for secret in (SECRET, new):
+        assert verify_webhook(headers, body, secret)["assembly_id"] == during
+    ((headers, body),) = hooks.of(after)
+    assert verify_webhook(headers, body, new)["assembly_id"] == after
+    with pytest.raises(SignatureMismatchError):
+        verify_webhook(headers, body, SECRET)
 
 
 async def test_receiver_that_is_gone(deployed: Deployed, hooks: Receiver) -> None:
