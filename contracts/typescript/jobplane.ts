@@ -298,7 +298,7 @@ export interface ConnectEvent {
  */
 export interface ConnectionContext {
   connectionId: string;
-  routeKey: "$connect" | "$disconnect" | "$default";
+  routeKey: string;
   domainName?: string | null;
   stage?: string | null;
   identity?: Identity | null;

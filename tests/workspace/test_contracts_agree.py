@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from pydantic import ValidationError as NotValidError
 
 from jobplane.cases import InProcessTarget, all_cases
-from jobplane.contracts.catalogue import FUNCTIONS, MESSAGES, loaded
+from jobplane.contracts.catalogue import catalogue, loaded
 from jobplane.inprocess import Context, InProcess
 from jobplane.workspace import Workspace, read_yaml
 from jobplane_client import Interrupt
@@ -30,6 +30,7 @@ from jobplane_keys import ValidationError
 from jobplane_models import queues, workspaces
 
 WORKSPACE = Workspace.here()
+TYPES = {contract.name: contract.type for contract in catalogue(WORKSPACE)}
 VALUES = InProcessTarget(InProcess(WORKSPACE)).values()
 NOW = 1795342530.25
 FLOW = read_yaml(WORKSPACE.root / "resources" / "job-flow.asl.yml")["States"]
@@ -196,7 +197,11 @@ def test_function_model_and_schema_agree(
     """An input of the job flow's functions is accepted by all three or by none."""
     event = data.draw(EVENTS[name])
     by_function = function_accepts(functions[name], event)
-    kind = workspaces.HandleTimeoutInput if name == "handle-timeout" else FUNCTIONS[name][0][1]
+    kind = (
+        workspaces.HandleTimeoutInput
+        if name == "handle-timeout"
+        else TYPES[f"functions/{name}/input"]
+    )
     assert accepts(kind, event) is by_function
     found = faults(f"functions/{name}/input", event)
     assert (not found and one_workspace(event)) is by_function, found
@@ -249,7 +254,7 @@ def test_direct_look_ups_agree(status: ModuleType, event: Json) -> None:
         by_function = True
     except status.InvalidRequestError:
         by_function = False
-    assert accepts(FUNCTIONS["status"][0][1], event) is by_function
+    assert accepts(TYPES["functions/status/input"], event) is by_function
     assert (not faults("functions/status/input", event)) is by_function
 
 
@@ -361,7 +366,7 @@ def test_client_messages_agree(router: ModuleType, action: str, data: st.DataObj
     """What a client sends is accepted by the router, the models and the schema, or by none."""
     message = data.draw(client_messages(action))
     by_router = router_accepts(router, message)
-    assert accepts(MESSAGES["socket/client-request"][1], message) is by_router
+    assert accepts(TYPES["socket/client-request"], message) is by_router
     found = faults("socket/client-request", message)
     assert (not found) is by_router, found
 

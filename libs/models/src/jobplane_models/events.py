@@ -25,7 +25,8 @@ class ConnectionContext(_Event):
     """The connection that an event of the WebSocket API is about."""
 
     connection_id: Annotated[str, Field(min_length=1)]
-    route_key: Literal["$connect", "$disconnect", "$default"]
+    route_key: Annotated[str, Field(min_length=1)]
+    """`$connect`, `$disconnect`, `$default`, or an action with a function of its own."""
     domain_name: str | None = None
     stage: str | None = None
     identity: Identity | None = None
