@@ -35,6 +35,9 @@ def made_in(shared: Path) -> Path:
             for trigger, name in NAMES.items():
                 done = jobplane(root, "new", name, "--trigger", trigger)
                 assert done.returncode == 0, done.stderr
+            for follow_up in (["schema"], ["docs", "commands", "metrics"]):
+                done = jobplane(root, *follow_up)
+                assert done.returncode == 0, done.stderr
             (root / "complete").touch()
     return root
 

@@ -18,6 +18,18 @@ from jobplane.verbs import new
 from jobplane.workspace import Function, Workspace
 
 NEW = sorted(NAMES.values())
+# Tests of the tree as a whole that a function without a contract or a row in a table fails.
+OF_THE_TREE = (
+    "test_contracts.py::test_every_function_has_contracts",
+    "test_contracts.py::test_contracts_are_current",
+    "test_contracts.py::test_http_routes_are_those_that_are_deployed",
+    "test_contracts.py::test_one_title_means_one_type",
+    "test_contracts.py::test_openapi_is_valid",
+    "test_contracts.py::test_schema_is_valid",
+    "test_contracts_cases.py",
+    "test_names.py",
+    "test_observability.py::test_the_metrics_are_documented",
+)
 GUIDED_RULES = (
     "names", "handlers", "environment", "imports", "permissions", "errors", "artifacts", "budgets",
 )  # fmt: skip
@@ -71,6 +83,13 @@ def test_its_tests_pass(made: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
+
+
+def test_the_tree_knows_it(made: Path) -> None:
+    """After `schema` and `docs`, contracts and tables are whole without a line by hand."""
+    tests = [f"tests/workspace/{name}" for name in OF_THE_TREE]
+    done = run(made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", NEW)
