@@ -14,8 +14,7 @@ from botocore.config import Config
 
 from e2e.probes import DENIED
 from e2e.support import Deployed, unique
-from jobplane import compiled
-from jobplane.stages import Stage
+from jobplane.grants import template_to_tell
 from jobplane.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
@@ -26,8 +25,7 @@ GUARDED = ("QuarantineBucket", "WebhooksDeadLetterQueue")
 @pytest.fixture(scope="module")
 def guarded(deployed: Deployed) -> Iterator[dict[str, str]]:
     """A bucket and a queue as they are compiled for prod, and a role that may do all with them."""
-    with compiled.package(Stage(Workspace.here(), "prod"), ("jwtSecret=x",)) as package:
-        resources = package.raw["Resources"]
+    resources = template_to_tell(Workspace.here())["Resources"]
     name = unique("guarded")
     kept = {
         logical: resources[logical]
