@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with ten of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with eleven of its gaps closed.
 
 Runs in the environment that `uv tool run` made: nothing of this workspace can be imported.
 1. A worker sees the artifact and the standard library only. Without this it also sees
@@ -18,6 +18,8 @@ Runs in the environment that `uv tool run` made: nothing of this workspace can b
 9. A query's key condition is parsed once, and not for every row of the partition.
 10. Calls on a table's stream and in a log group are authorised on those; MiniStack asks for the
    right to `*`, and to the group without the `:*` that its ARN ends with.
+11. Items expire in tables made by CloudFormation, which drops TimeToLiveSpecification; and one
+   that expires leaves a REMOVE record in its table's stream, by DynamoDB's own hand.
 
 Called with the stage's name, which tells it from others in a list of processes, and the folder for
 unpacked artifacts.
@@ -38,7 +40,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ministack import app  # type: ignore[import-not-found]
-from ministack.core import iam_actions, lambda_runtime  # type: ignore[import-not-found]
+from ministack.core import iam_actions, lambda_runtime, responses  # type: ignore[import-not-found]
 from ministack.services import (  # type: ignore[import-not-found]
     apigateway,
     dynamodb,
@@ -46,11 +48,15 @@ from ministack.services import (  # type: ignore[import-not-found]
     lambda_svc,
     stepfunctions,
 )
+from ministack.services.cloudformation import provisioners  # type: ignore[import-not-found]
 
 WITHOUT_SITE_PACKAGES = (
     "import sys\nsys.path[:] = [p for p in sys.path if not p.endswith('site-packages')]\n"
 )
 READ_UNIT = 4096
+TABLE = "AWS::DynamoDB::Table"
+REAPER = "dynamodb-ttl-reaper"
+BY_EXPIRY = {"type": "Service", "principalId": "dynamodb.amazonaws.com"}
 KEY_CONDITION = "KeyConditionExpression"
 RAISED = '"error": str(e), "trace"'
 RAISED_WITH_CLASS = '"error": str(e), "error_class": type(e).__name__, "trace"'
@@ -65,6 +71,8 @@ _plain_capacity = dynamodb._add_consumed_capacity
 _plain_batch_get = dynamodb._batch_get_item
 _plain_condition = dynamodb._evaluate_condition
 _plain_resource = iam_actions.extract_resource_arn
+_plain_remove = dynamodb._remove_item
+_plain_create = provisioners._RESOURCE_HANDLERS[TABLE]["create"]
 _known_conditions: dict[str, Any] = {}
 
 
@@ -248,6 +256,28 @@ def _stream_named_by(call: dict[str, Any]) -> str | None:
     return call.get("StreamArn") or iterator.get("arn")
 
 
+def _create_with_expiry(logical_id: str, properties: dict[str, Any], stack: str) -> Any:
+    name, attributes = _plain_create(logical_id, properties, stack)
+    expiry = properties.get("TimeToLiveSpecification")
+    if expiry:
+        dynamodb._update_ttl({"TableName": name, "TimeToLiveSpecification": expiry})
+    return name, attributes
+
+
+def _remove_with_record(table: dict[str, Any], partition: Any, sort: Any) -> Any:
+    removed = _plain_remove(table, partition, sort)
+    if removed is not None and threading.current_thread().name == REAPER:
+        _, _, _, region, account, _ = table["TableArn"].split(":", 5)
+        responses._request_region.set(region)
+        responses._request_account_id.set(account)
+        name = table["TableName"]
+        written = len(dynamodb._stream_records.get(name, ()))
+        dynamodb._emit_stream_event(name, "REMOVE", removed, None)
+        for record in dynamodb._stream_records.get(name, ())[written:]:
+            record["userIdentity"] = BY_EXPIRY
+    return removed
+
+
 def main() -> None:
     """Patch, then run MiniStack's own entry point."""
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
@@ -271,6 +301,8 @@ def main() -> None:
     dynamodb._batch_get_item = _batch_get_with_capacity
     iam_actions.extract_resource_arn = _resource_with_streams
     dynamodb._evaluate_condition = _key_condition_parsed_once
+    dynamodb._remove_item = _remove_with_record
+    provisioners._RESOURCE_HANDLERS[TABLE]["create"] = _create_with_expiry
     for name in ("_cors_response_headers", "_cors_preflight_response"):
         setattr(apigateway, name, _with_camel_keys(getattr(apigateway, name)))
     sys.argv = ["ministack"]
