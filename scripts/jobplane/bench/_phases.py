@@ -1,0 +1,252 @@
+"""What a load does, one phase after the other, on the same sockets."""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+from jobplane.bench._crowd import Crowd, Member
+from jobplane.bench._ledger import Entry
+from jobplane.bench._report import Advance, progress
+
+HELD_SECONDS = 10.0
+ASSEMBLY_EVERY = 50
+DELAY = {"seconds": 0.2, "steps": 2}
+SOAK_DELAY = {"seconds": 0.5, "steps": 3}
+FAN_OUT_DELAY = {"seconds": 60, "steps": 60}
+FAN_OUT_HEARD = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a load is to be."""
+
+    sockets: int
+    jobs: int
+    seconds: float
+    soak_minutes: float
+    reconnect_every: float
+    subscribers: int
+    at_once: int
+    patience: float
+
+    @property
+    def longest(self) -> float:
+        """Seconds after which the load ends itself, come what may."""
+        return 600 + self.sockets + self.seconds + self.patience * 3 + self.soak_minutes * 60
+
+
+@dataclass
+class FanOut:
+    """One request that many listened to."""
+
+    subscribers: int
+    subscribing_seconds: float
+    heard: dict[int, list[float]] = field(default_factory=dict)
+    """When a message came to each listener, by `seq`: for those that all had subscribed before."""
+    last_seq: int = 0
+
+    def spreads(self) -> list[float]:
+        """Seconds from the first listener's hearing to the last one's, by message."""
+        return [max(times) - min(times) for times in self.heard.values()]
+
+    def delays(self) -> list[float]:
+        """Seconds that each listener heard after the first one, over all messages."""
+        return [at - min(times) for times in self.heard.values() for at in times]
+
+    @property
+    def messages_a_second(self) -> float:
+        return sum(map(len, self.heard.values())) / (sum(self.spreads()) or 1.0)
+
+
+@dataclass
+class Outcome:
+    """What a load came to."""
+
+    plan: Plan
+    phases: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Start and end of each, by the monotonic clock."""
+    entries: dict[str, list[Entry]] = field(default_factory=dict)
+    """By phase."""
+    handshakes: list[float] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    fan_out: FanOut | None = None
+    reconnects: int = 0
+    resumed: int = 0
+    """Requests that a new socket took up."""
+    overlaps: int = 0
+    looked_up: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+class Load:
+    """The phases, one after the other, on the same sockets."""
+
+    def __init__(self, plan: Plan, crowd: Crowd, outcome: Outcome) -> None:
+        self._plan = plan
+        self._crowd = crowd
+        self._outcome = outcome
+
+    async def run(self) -> None:
+        plan = self._plan
+        with self._phase("open", plan.sockets) as advance:
+            await self._crowd.each(lambda member: member.open(), advance)
+        with self._phase("hold", 1) as advance:
+            await asyncio.sleep(HELD_SECONDS)
+            advance("")
+        with self._phase("jobs", plan.sockets * plan.jobs) as advance:
+            await self._jobs(advance)
+        if plan.subscribers:
+            with self._phase("fan-out", plan.subscribers) as advance:
+                await self._fan_out(advance)
+        if plan.soak_minutes:
+            with self._phase("soak", int(plan.soak_minutes * 60)) as advance:
+                await self._soak(advance)
+        with self._phase("look up", plan.sockets) as advance:
+            await self._crowd.each(self._look_up, advance)
+        self._gather()
+
+    @contextmanager
+    def _phase(self, name: str, steps: int) -> Iterator[Advance]:
+        before = {id(entry) for entry in self._crowd.entries}
+        began = time.monotonic()
+        with progress(name, steps) as advance:
+            yield advance
+        self._outcome.phases[name] = (began, time.monotonic())
+        self._outcome.entries[name] = [
+            entry for entry in self._crowd.entries if id(entry) not in before
+        ]
+
+    async def _jobs(self, advance: Advance) -> None:
+        """Every socket's requests, at moments that are chosen before."""
+        began = time.monotonic()
+
+        async def one(member: Member, at: float, number: int) -> None:
+            await asyncio.sleep(began + at - time.monotonic())
+            if number % 2 == 0:
+                await member.send("delay", DELAY, is_job=True, due=began + at)
+            else:
+                await member.send("echo", {"n": number}, is_job=False, due=began + at)
+            advance(member.user)
+
+        async def assemble(member: Member, at: float) -> None:
+            await asyncio.sleep(began + at - time.monotonic())
+            payload = await member.upload(self._crowd.http, f"of {member.user}\n".encode())
+            await member.send("process_assembly", payload, is_job=True, due=time.monotonic())
+
+        async with asyncio.TaskGroup() as group:
+            for position, member in enumerate(self._crowd.members):
+                for number in range(self._plan.jobs):
+                    group.create_task(one(member, self._moment(), number))
+                if position % ASSEMBLY_EVERY == 0:
+                    group.create_task(assemble(member, self._moment()))
+        await self._settled()
+
+    def _moment(self) -> float:
+        return random.uniform(0, self._plan.seconds)
+
+    async def _settled(self) -> None:
+        """Wait for what has not ended; what does not in time is found missing later."""
+        waiting = [
+            asyncio.create_task(member.ended(entry))
+            for member in self._crowd.members
+            for entry in member.ledger.open_entries()
+        ]
+        if waiting:
+            _done, pending = await asyncio.wait(waiting, timeout=self._plan.patience)
+            for task in pending:
+                task.cancel()
+
+    async def _fan_out(self, advance: Advance) -> None:
+        """A long job, listened to by many, and cancelled when all of them have heard of it."""
+        owner, *others = self._crowd.members
+        listeners = others[: self._plan.subscribers]
+        entry = await owner.send("delay", FAN_OUT_DELAY, is_job=True, due=time.monotonic())
+        began = time.monotonic()
+
+        async def listen(member: Member) -> bool:
+            return await member.listen(owner.user, entry.id)
+
+        subscribed = await self._crowd.each(listen, advance, listeners)
+        fan_out = FanOut(sum(subscribed), time.monotonic() - began)
+        heard = [member.ledger.hearings[entry.id] for member in listeners]
+        common = max(hearing.since for hearing in heard)
+        while entry.ended is None and len(entry.seqs - set(range(common + 1))) < FAN_OUT_HEARD:
+            await asyncio.sleep(0.1)
+        if entry.ended is None:
+            await owner.ask("cancel", {"request_id": entry.id})
+        end = time.monotonic() + self._plan.patience
+        while any(hearing.end is None for hearing in heard) and time.monotonic() < end:
+            await asyncio.sleep(0.1)
+        await self._settled()
+        fan_out.last_seq = entry.seq
+        for seq in sorted(seq for seq in entry.seqs if seq > common):
+            fan_out.heard[seq] = [hearing.times[seq] for hearing in heard if seq in hearing.times]
+        for member, hearing, is_subscribed in zip(listeners, heard, subscribed, strict=True):
+            wanted = {seq for seq in entry.seqs if seq > hearing.since} if is_subscribed else set()
+            if missed := sorted(wanted - set(hearing.times)):
+                self._outcome.faults.append(f"{member.user}: of {entry.id} has not heard {missed}")
+        self._outcome.fan_out = fan_out
+
+    async def _soak(self, advance: Advance) -> None:
+        """Jobs all the time, a few at once, on sockets that come and go."""
+        end = time.monotonic() + self._plan.soak_minutes * 60
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell(advance))
+            for number in range(self._plan.at_once):
+                members = self._crowd.members[number :: self._plan.at_once]
+                if members:
+                    group.create_task(self._keep_working(members, end))
+                    group.create_task(self._keep_losing(members, end))
+        await self._settled()
+
+    async def _keep_working(self, members: Sequence[Member], end: float) -> None:
+        while time.monotonic() < end:
+            member = random.choice(members)
+            if member.is_open:
+                entry = await member.send("delay", SOAK_DELAY, is_job=True, due=time.monotonic())
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(member.ended(entry), self._plan.patience)
+            else:
+                await asyncio.sleep(0.01)
+
+    async def _keep_losing(self, members: Sequence[Member], end: float) -> None:
+        """Every other time a socket that waits for something, if there is one."""
+        pause = self._plan.reconnect_every / len(members)
+        for number in itertools.count():
+            await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
+            if time.monotonic() >= end:
+                return
+            waiting = [member for member in members if member.ledger.open_entries()]
+            chosen = waiting[0] if waiting and number % 2 else members[number % len(members)]
+            await chosen.reconnect(abruptly=random.random() < 0.5)
+
+    async def _tell(self, advance: Advance) -> None:
+        for _ in range(int(self._plan.soak_minutes * 60)):
+            await asyncio.sleep(1)
+            advance(f"{sum(member.reconnects for member in self._crowd.members)} reconnects")
+
+    async def _look_up(self, member: Member) -> None:
+        """Hold the last job that a socket has heard of against what the service says of it."""
+        jobs = [entry for entry in member.ledger.entries.values() if entry.is_job]
+        if not jobs:
+            return
+        state = await member.ask("status", {"request_id": jobs[-1].id})
+        member.ledger.agree(jobs[-1].id, state)
+        self._outcome.looked_up += 1
+
+    def _gather(self) -> None:
+        outcome = self._outcome
+        outcome.resumed = sum(entry.resumed for entry in self._crowd.entries)
+        for member in self._crowd.members:
+            outcome.handshakes += member.handshakes
+            outcome.refused += member.refused
+            outcome.errors += member.ledger.errors
+            outcome.reconnects += member.reconnects
+            outcome.overlaps += member.ledger.overlaps
+            outcome.faults += member.ledger.faults + member.ledger.missing()

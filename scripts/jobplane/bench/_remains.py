@@ -1,0 +1,67 @@
+"""What a load leaves in the tables: held against what was heard, and taken away."""
+
+import time
+from typing import Any
+
+from jobplane.bench._phases import Outcome
+from jobplane.stages import Stage
+from jobplane_keys import TERMINAL_STATUSES, from_item, owner_key, to_item
+
+SETTLE_SECONDS = 30.0
+
+
+def check_tables(stage: Stage, tenant: str, outcome: Outcome) -> None:
+    """Hold the tables against what was heard: the same requests, all ended; no connection left."""
+    rows = {row["request_id"]: row for row in _rows(stage, "requests", tenant)}
+    jobs = {entry.id: entry for of in outcome.entries.values() for entry in of if entry.is_job}
+    for request_id in jobs.keys() ^ rows.keys():
+        where = "stored and never sent" if request_id in rows else "sent and not stored"
+        outcome.faults.append(f"{request_id}: {where}")
+    for request_id in jobs.keys() & rows.keys():
+        stored, heard = rows[request_id]["status"], jobs[request_id].status
+        if stored not in TERMINAL_STATUSES or stored != heard:
+            outcome.faults.append(f"{request_id}: stored {stored}, heard {heard}")
+    end = time.monotonic() + SETTLE_SECONDS
+    while left := _left(stage, tenant):
+        if time.monotonic() > end:
+            outcome.faults.append(f"after all sockets are closed there are {left}")
+            return
+        time.sleep(0.5)
+
+
+def _left(stage: Stage, tenant: str) -> dict[str, int]:
+    """Rows that closed sockets should not leave."""
+    counts = {table: len(_rows(stage, table, tenant)) for table in ("connections", "subscriptions")}
+    return {table: count for table, count in counts.items() if count}
+
+
+def _rows(stage: Stage, table: str, tenant: str) -> list[dict[str, Any]]:
+    """The tenant's rows of a table."""
+    state = stage.read_state()
+    if state is None:
+        return []
+    name = state.description["tables"][table]
+    pages = stage.client("dynamodb").get_paginator("scan").paginate(TableName=name)
+    start = owner_key(tenant, "")
+    return [
+        row
+        for page in pages
+        for row in map(from_item, page["Items"])
+        if row.get("tenant_id") == tenant or str(row.get("request_key", "")).startswith(start)
+    ]
+
+
+def clear(stage: Stage, tenant: str) -> None:
+    """Take the tenant's rows away; objects are left to their lifecycle."""
+    state = stage.read_state()
+    if state is None:
+        return
+    client = stage.client("dynamodb")
+    for table in ("requests", "connections", "subscriptions", "assemblies"):
+        name = state.description["tables"][table]
+        keys = [
+            key["AttributeName"]
+            for key in client.describe_table(TableName=name)["Table"]["KeySchema"]
+        ]
+        for row in _rows(stage, table, tenant):
+            client.delete_item(TableName=name, Key=to_item({key: row[key] for key in keys}))

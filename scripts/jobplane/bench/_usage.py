@@ -1,0 +1,193 @@
+"""Memory and processor time of a stage's processes, sampled while it is under load."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+
+import psutil
+
+EVERY_SECONDS = 1.0
+MEGABYTE = 1e6
+FUNCTION_VARIABLE = "AWS_LAMBDA_FUNCTION_NAME"
+# One thread of Python at a time: above this a process can't do more, however many cores there are.
+SATURATED = 0.85
+IDLE = 0.15
+# A worker's memory says something about leaks after it has been warm for a while.
+WARM_SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at all processes; processor seconds count from the start of the sampling."""
+
+    at: float
+    cpu: Mapping[str, float]
+    """Seconds by group: `client`, `emulator`, `functions`, and `machine` for all that is busy."""
+    emulator_bytes: int
+    workers: Mapping[str, Mapping[int, int]]
+    """Resident bytes by function and process."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Cores that each group has kept busy over a stretch of time."""
+
+    seconds: float
+    cores: int
+    client: float
+    emulator: float
+    functions: float
+    others: float
+    """Everything else on the machine."""
+
+    @property
+    def idle(self) -> float:
+        return max(0.0, self.cores - self.client - self.emulator - self.functions - self.others)
+
+    def bottleneck(self) -> str:
+        """What holds the load up, as far as processor time tells."""
+        ours = {
+            "our functions": self.functions,
+            "the emulator": self.emulator,
+            "the client": self.client,
+        }
+        own = sum(ours.values())
+        for name in ("the emulator", "the client"):
+            if ours[name] >= SATURATED:
+                return f"{name}: it is one process, and its one core is busy"
+        if own < self.cores * IDLE and self.others < self.cores * IDLE:
+            return "nothing: the machine idles"
+        if self.idle >= self.cores * (1 - SATURATED):
+            return "the emulator: nobody is busy, jobs wait for its one batch at a time"
+        largest = max(ours, key=lambda name: ours[name])
+        foreign = self.others / self.cores
+        share = f"{largest}: all cores are busy, {ours[largest] / own:.0%} of the load's part"
+        return f"{share}; others have {foreign:.0%} of the machine" if foreign >= IDLE else share
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Resident memory of one function's workers that lived long enough, in MB."""
+
+    workers: int
+    typical: float
+    """Median of the workers' last samples."""
+    median_growth: float
+    """From the second fifth of a worker's samples to the last, by medians."""
+    largest_growth: float
+
+
+@dataclass
+class Usage:
+    """Samples in the order of time."""
+
+    samples: list[Sample] = field(default_factory=list)
+
+    def between(self, start: float, end: float) -> Shares:
+        """Who kept how many cores busy from one moment to another."""
+        inside = [sample for sample in self.samples if start <= sample.at <= end]
+        if len(inside) < 2:
+            inside = self.samples[-2:]
+        first, last = inside[0], inside[-1]
+        seconds = max(last.at - first.at, 1e-9)
+        used = {name: (last.cpu[name] - first.cpu[name]) / seconds for name in last.cpu}
+        own = used["client"] + used["emulator"] + used["functions"]
+        return Shares(
+            seconds, psutil.cpu_count() or 1, used["client"], used["emulator"],
+            used["functions"], max(0.0, used["machine"] - own),
+        )  # fmt: skip
+
+    def growth(self) -> dict[str, Growth]:
+        """How the memory of each function's workers went, by function."""
+        series: dict[str, dict[int, list[int]]] = {}
+        for sample in self.samples:
+            for function, workers in sample.workers.items():
+                for pid, resident in workers.items():
+                    series.setdefault(function, {}).setdefault(pid, []).append(resident)
+        found = {}
+        for function, of in sorted(series.items()):
+            warm = [taken for taken in of.values() if len(taken) >= WARM_SAMPLES]
+            if warm:
+                growths = [_growth(taken) for taken in warm]
+                found[function] = Growth(
+                    len(warm),
+                    median(taken[-1] for taken in warm) / MEGABYTE,
+                    median(growths) / MEGABYTE,
+                    max(growths) / MEGABYTE,
+                )
+        return found
+
+    def most_workers(self) -> int:
+        """The most processes that ran functions at one time."""
+        return max((sum(map(len, sample.workers.values())) for sample in self.samples), default=0)
+
+
+def _growth(taken: Sequence[int]) -> float:
+    fifth = len(taken) // 5
+    return median(taken[-fifth:]) - median(taken[fifth : 2 * fifth])
+
+
+@contextmanager
+def sampled(emulator_pid: int) -> Iterator[Usage]:
+    """Look at this process, the emulator and its workers every second, from a thread."""
+    usage, over = Usage(), threading.Event()
+    sampler = _Sampler(emulator_pid)
+
+    def keep() -> None:
+        while not over.is_set():
+            usage.samples.append(sampler.look())
+            over.wait(EVERY_SECONDS)
+        usage.samples.append(sampler.look())
+
+    thread = threading.Thread(target=keep, daemon=True, name="usage")
+    thread.start()
+    try:
+        yield usage
+    finally:
+        over.set()
+        thread.join()
+
+
+class _Sampler:
+    def __init__(self, emulator_pid: int) -> None:
+        self._client = psutil.Process()
+        self._emulator = psutil.Process(emulator_pid)
+        self._functions: dict[psutil.Process, str | None] = {}
+        self._worker_seconds: dict[psutil.Process, float] = {}
+
+    def look(self) -> Sample:
+        workers: dict[str, dict[int, int]] = {}
+        for process in self._emulator.children(recursive=True):
+            try:
+                if process not in self._functions:
+                    self._functions[process] = process.environ().get(FUNCTION_VARIABLE)
+                self._worker_seconds[process] = _seconds(process)
+                function = self._functions[process]
+                if function is not None:
+                    resident = process.memory_info().rss
+                    workers.setdefault(function, {})[process.pid] = resident
+            except psutil.Error:
+                continue  # it has ended; what it used until the last look counts
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        # Linux counts a guest's time twice.
+        guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+        return Sample(
+            time.monotonic(),
+            {
+                "client": _seconds(self._client),
+                "emulator": _seconds(self._emulator),
+                "functions": sum(self._worker_seconds.values()),
+                "machine": sum(times) - idle - guest,
+            },
+            self._emulator.memory_info().rss,
+            workers,
+        )
+
+
+def _seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)

@@ -1,0 +1,346 @@
+"""`jobplane bench load`: many sockets, each with jobs; nothing lost, nothing doubled, in order."""
+
+import asyncio
+import resource
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+import click
+
+from jobplane.bench._report import Chart, Report, Table, reported
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+if TYPE_CHECKING:
+    from jobplane.bench._phases import Outcome, Plan
+    from jobplane.bench._usage import Shares, Usage
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+MAX_SOCKETS = 5000
+MAX_JOBS = 1000
+# Sockets, and what Python, the look-ups and the emulator's own files need beside them.
+SPARE_DESCRIPTORS = 512
+
+
+@click.command()
+@click.option("--sockets", type=click.IntRange(2, MAX_SOCKETS), default=1000, show_default=True)
+@click.option(
+    "--jobs", type=click.IntRange(1, MAX_JOBS), default=2, show_default=True,
+    help="Requests a socket: delay and echo in turn; every 50th socket runs an assembly as well.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True,
+    help="The time over which they are sent.",
+)  # fmt: skip
+@click.option(
+    "--soak", "soak_minutes", type=click.FloatRange(0, 120), default=0.0, metavar="MINUTES",
+    help="Then keep jobs running, while sockets are lost and opened again.",
+)  # fmt: skip
+@click.option(
+    "--reconnect-every", type=click.FloatRange(1, 3600), default=120.0, show_default=True,
+    help="Seconds between two losses of one socket, during the soak.",
+)  # fmt: skip
+@click.option(
+    "--subscribers", type=click.IntRange(0, MAX_SOCKETS), default=None,
+    help="Sockets that listen to one request.  [default: 500, or all but one]",
+)  # fmt: skip
+@click.option(
+    "--at-once", type=click.IntRange(1, 64), default=16, show_default=True,
+    help="Handshakes and messages that wait for their answer: each has a worker of its own.",
+)  # fmt: skip
+@click.option(
+    "--patience", type=click.FloatRange(1, 3600), default=300.0, show_default=True,
+    help="Seconds to wait for what has not ended, once all is sent.",
+)  # fmt: skip
+@click.option("--stage", default="load", show_default=True, help="Started if it is not up.")
+@reported("load")
+def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
+    """Many sockets on a local stage, each with jobs: what is told when, and what it takes.
+
+    Checks that every request is acknowledged once and ends once for its socket, that its messages
+    come in the order of `seq`, that nobody hears of a stranger's request, and that the tables
+    agree. Ends with 1 if anything of this does not hold.
+    """
+    from jobplane import interrupts
+    from jobplane.bench._phases import Plan
+    from jobplane.bench._remains import clear
+    from jobplane.local_stage import down, up
+
+    there = Stage(Workspace.here(), stage)
+    most = numbers["sockets"] - 1
+    if subscribers is not None and subscribers > most:
+        raise click.UsageError(f"{subscribers} subscribers need {subscribers + 1} sockets")
+    plan = Plan(subscribers=min(500, most) if subscribers is None else subscribers, **numbers)
+    allow_descriptors(plan.sockets)
+    tenant = f"load-{secrets.token_hex(4)}"
+    with interrupts.as_keyboard_interrupt():
+        was_up = there.is_local
+        up(there)
+        try:
+            outcome, usage = run(there, plan, tenant)
+        finally:
+            if was_up:
+                clear(there, tenant)
+            else:
+                down(there)
+    if outcome.faults:
+        shown = "\n".join(outcome.faults[:20])
+        raise click.ClickException(f"{len(outcome.faults)} faults, of them:\n{shown}")
+    return report(outcome, usage)
+
+
+def allow_descriptors(sockets: int) -> None:
+    """Raise this process's limit of open files, which the emulator inherits.
+
+    Raises:
+        click.ClickException: the limit can't be raised that far.
+    """
+    needed = sockets + SPARE_DESCRIPTORS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise click.ClickException(
+                f"{sockets} sockets need {needed} open files, and {hard} are allowed: raise the "
+                f"hard limit (`ulimit -Hn`; limits.conf or the service's LimitNOFILE on Linux, "
+                f"`launchctl limit maxfiles` on macOS), or use fewer sockets"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def run(stage: Stage, plan: "Plan", tenant: str) -> tuple["Outcome", "Usage"]:
+    """Put a load on a stage that is up, as users of this tenant.
+
+    Raises:
+        click.UsageError: the stage is not on this machine.
+        click.ClickException: its emulator may not open as many files, or it fails.
+    """
+    from jobplane.bench._phases import Outcome
+    from jobplane.bench._remains import check_tables
+    from jobplane.bench._usage import sampled
+
+    state = stage.read_state()
+    if state is None:
+        raise click.UsageError(f"stage {stage.name!r} is not a local one")
+    refuse_strangers(state.description)
+    _check_emulator(state.pid, plan.sockets)
+    outcome = Outcome(plan)
+    with sampled(state.pid) as usage:
+        asyncio.run(_bounded(stage, state.description["websocket_url"], tenant, outcome))
+        check_tables(stage, tenant, outcome)
+    return outcome, usage
+
+
+def refuse_strangers(description: Mapping[str, Any]) -> None:
+    """Loads are for this machine alone.
+
+    Raises:
+        click.UsageError: an address is not on loopback.
+    """
+    for name in ("websocket_url", "http_url"):
+        host = urlsplit(description[name]).hostname
+        if host not in LOOPBACK:
+            raise click.UsageError(f"a load is put on loopback only, and the {name} is at {host}")
+
+
+def _check_emulator(pid: int, sockets: int) -> None:
+    import psutil
+
+    process = psutil.Process(pid)
+    if not hasattr(process, "rlimit"):
+        return
+    soft, _hard = process.rlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < sockets + SPARE_DESCRIPTORS:
+        raise click.ClickException(
+            f"the stage's emulator may open {soft} files and {sockets} sockets need "
+            f"{sockets + SPARE_DESCRIPTORS}: take it down, and this starts it with more"
+        )
+
+
+async def _bounded(stage: Stage, url: str, tenant: str, outcome: "Outcome") -> None:
+    from websockets.exceptions import WebSocketException
+
+    from jobplane.bench._crowd import RefusedError, gathered
+    from jobplane.bench._phases import Load
+    from jobplane.tokens import mint
+
+    plan, secret = outcome.plan, stage.jwt_secret()
+    lifetime = int(plan.longest) + 600
+
+    def url_of(user: str) -> str:
+        token = mint(secret, user=user, tenant=tenant, permissions=["tenant:read"], ttl=lifetime)
+        return f"{url}?{urlencode({'Authorization': token})}"
+
+    users = [f"user-{number:04}" for number in range(plan.sockets)]
+    limit = asyncio.timeout(plan.longest)
+    try:
+        async with limit, gathered(users, url_of, plan.at_once) as crowd:
+            await Load(plan, crowd, outcome).run()
+    except (ExceptionGroup, OSError, WebSocketException, RefusedError) as failure:
+        if limit.expired():
+            text = f"not over after {plan.longest:.0f} seconds"
+            raise click.ClickException(text) from failure
+        cause = _first(failure)
+        if not isinstance(cause, (OSError, WebSocketException, RefusedError)):
+            raise
+        raise click.ClickException(f"the load broke off: {cause!r}") from failure
+
+
+def _first(failure: BaseException) -> BaseException:
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
+def report(outcome: "Outcome", usage: "Usage") -> Report:
+    """A load's figures."""
+    shares = {name: usage.between(*times) for name, times in outcome.phases.items()}
+    document = {
+        "plan": asdict(outcome.plan),
+        "latencies_ms": {name: of for name, _count, of in _latencies(outcome)},
+        "throughput": _throughput(outcome),
+        "handshakes_refused": dict(outcome.refused),
+        "errors": dict(outcome.errors),
+        "reconnects": outcome.reconnects,
+        "resumed": outcome.resumed,
+        "overlaps": outcome.overlaps,
+        "looked_up": outcome.looked_up,
+        "cores": {
+            name: asdict(of) | {"bottleneck": of.bottleneck()} for name, of in shares.items()
+        },
+        "memory": {name: asdict(of) for name, of in usage.growth().items()},
+        "emulator_mb": _emulator_memory(outcome, usage),
+        "most_workers": usage.most_workers(),
+    }
+    return Report(document, _tables(outcome, usage, shares), _charts(usage))
+
+
+def _latencies(outcome: "Outcome") -> list[tuple[str, int, dict[str, float]]]:
+    """Name, count and percentiles of each thing that was waited for."""
+    from jobplane.bench._ledger import percentiles
+
+    named = [("handshake", outcome.handshakes)]
+    for phase in ("jobs", "soak"):
+        entries = outcome.entries.get(phase, [])
+        jobs = [entry for entry in entries if entry.is_job]
+        named += [
+            (f"{phase}: sent after it was due", [entry.late for entry in entries]),
+            (
+                f"{phase}: acknowledgment",
+                [entry.acknowledged - entry.sent for entry in jobs if entry.acknowledged],
+            ),
+        ]
+        for action in ("echo", "delay", "process_assembly"):
+            named.append((
+                f"{phase}: {action}, its end",
+                [
+                    entry.ended - entry.sent
+                    for entry in entries
+                    if entry.ended and entry.action == action
+                ],
+            ))  # fmt: skip
+    if outcome.fan_out:
+        named += [
+            ("fan-out: after the first listener", outcome.fan_out.delays()),
+            ("fan-out: from first to last listener", outcome.fan_out.spreads()),
+        ]
+    return [(name, len(values), percentiles(values)) for name, values in named if values]
+
+
+def _throughput(outcome: "Outcome") -> dict[str, float]:
+    found = {}
+    for phase in ("open", "jobs", "soak"):
+        if phase in outcome.phases:
+            began, ended = outcome.phases[phase]
+            ends = [entry.ended for entry in outcome.entries[phase] if entry.ended]
+            if ends:
+                found[f"{phase}: requests a second"] = round(len(ends) / (max(ends) - began), 1)
+            else:
+                found["open: sockets a second"] = round(outcome.plan.sockets / (ended - began), 1)
+    if outcome.fan_out:
+        found["fan-out: messages a second"] = round(outcome.fan_out.messages_a_second, 1)
+    return found
+
+
+def _emulator_memory(outcome: "Outcome", usage: "Usage") -> dict[str, int]:
+    """MB at the end of each phase."""
+    found = {}
+    for name, (_began, ended) in outcome.phases.items():
+        before = [sample for sample in usage.samples if sample.at <= ended]
+        if before:
+            found[name] = round(before[-1].emulator_bytes / 1e6)
+    return found
+
+
+def _tables(outcome: "Outcome", usage: "Usage", shares: Mapping[str, "Shares"]) -> list[Table]:
+    plan = outcome.plan
+    entries = [entry for of in outcome.entries.values() for entry in of]
+    errors = ", ".join(f"{code} {count}" for code, count in sorted(outcome.errors.items()))
+    refused = ", ".join(f"{code} {count}" for code, count in sorted(outcome.refused.items()))
+    rates = ", ".join(f"{name} {rate:g}" for name, rate in _throughput(outcome).items())
+    memory = _emulator_memory(outcome, usage)
+    latencies = Table(
+        f"{plan.sockets:,} sockets, {len(entries):,} requests, {plan.soak_minutes:g} minutes of "
+        f"soak: milliseconds",
+        ("what", "count", "p50", "p95", "p99", "max"),
+        [(name, count, *of.values()) for name, count, of in _latencies(outcome)],
+        [f"{rates}.",
+         f"Errors: {errors or 'none'}. Handshakes tried again: {refused or 'none'}. "
+         f"{outcome.reconnects} reconnects, by which {outcome.resumed} requests were taken up; "
+         f"{outcome.overlaps} messages that a subscription's "
+         f"answer had told already. {outcome.looked_up} look-ups agree, and so do all rows; "
+         f"nothing lost, doubled or out of order."],
+    )  # fmt: skip
+    cores = Table(
+        "Cores kept busy, by phase, and what holds it up",
+        ("phase", "seconds", "functions", "emulator", "client", "others", "idle", "bottleneck"),
+        [
+            (
+                name, round(of.seconds), round(of.functions, 2), round(of.emulator, 2),
+                round(of.client, 2), round(of.others, 2), round(of.idle, 2), of.bottleneck(),
+            )
+            for name, of in shares.items()
+        ],
+    )  # fmt: skip
+    resident = Table(
+        "Resident memory of the functions' workers, MB",
+        ("function", "workers", "at the end", "growth, median", "growth, largest"),
+        [
+            (name.split("-", 2)[2], of.workers, round(of.typical, 1), round(of.median_growth, 2),
+             round(of.largest_growth, 2))
+            for name, of in usage.growth().items()
+        ],
+        [f"Workers that were there for 20 seconds or longer; growth is from the second fifth of "
+         f"a worker's time to the last. At most {usage.most_workers()} workers at a time. The "
+         f"emulator, which keeps all tables and logs in memory, at the end of each phase: "
+         f"{', '.join(f'{name} {megabytes}' for name, megabytes in memory.items())} MB."],
+    )  # fmt: skip
+    return [latencies, cores, resident]
+
+
+def _charts(usage: "Usage") -> list[Chart]:
+    samples = usage.samples
+    start = samples[0].at
+    step = max(1, len(samples) // 60)
+    chosen = samples[::step]
+    functions = sorted({name for sample in samples for name in sample.workers})
+
+    def mean(sample_workers: Mapping[int, int]) -> float | None:
+        if not sample_workers:
+            return None
+        return round(sum(sample_workers.values()) / len(sample_workers) / 1e6, 1)
+
+    return [
+        Chart(
+            "Resident memory of a worker, mean by function",
+            [f"{sample.at - start:.0f} s" for sample in chosen],
+            {
+                name.split("-", 2)[2]: [mean(sample.workers.get(name, {})) for sample in chosen]
+                for name in functions
+            },
+            "MB",
+            kind="lines",
+        )
+    ]
