@@ -324,8 +324,12 @@ class Cloud:
         for bucket in s3_backends[ACCOUNT]["aws"].buckets.values():
             bucket.keys.clear()
             bucket.multiparts.clear()
-        for queue in moto.sqs.models.sqs_backends[ACCOUNT][REGION].queues.values():
+        queues = moto.sqs.models.sqs_backends[ACCOUNT][REGION].queues
+        declared = {url.rpartition("/")[2] for url in self.aws.queues.values()}
+        for name, queue in list(queues.items()):
             queue._messages, queue._pending_messages = [], set()
+            if name not in declared:
+                del queues[name]
         self.plan, self.sockets, self.seen = Plan(), Sockets(), lambda: None
         self.streams.clear()
         self.queues.clear()

@@ -440,7 +440,7 @@ def md5(body: bytes) -> str:
     return hashlib.md5(body, usedforsecurity=False).hexdigest()
 
 
-SCENARIOS: dict[str, type[Scenario]] = {
+JOBS: dict[str, type[Scenario]] = {
     "job": JobWithProgress,
     "cancelled": CancelledJob,
     "cancelled-early": CancelledBeforeItRuns,

@@ -6,7 +6,10 @@ import pytest
 
 from faults.cloud import Cloud
 from faults.injecting import KINDS, Exchange, Fault, Plan
-from faults.scenarios import SCENARIOS
+from faults.scenarios import JOBS
+from faults.workspaces import OTHERS
+
+SCENARIOS = JOBS | OTHERS
 
 ALWAYS_EVERYWHERE = {"killed-before", "killed-after"}
 STRIDE = 5

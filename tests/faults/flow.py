@@ -1,0 +1,150 @@
+"""One execution of the job flow: its Lambda tasks, retried and caught as the definition says.
+
+Which task follows which is the scenario's business: expressions and waits are not evaluated here.
+"""
+
+import json
+import re
+from functools import cache
+from typing import Any
+
+from faults.cloud import ROOT, Cloud, Row
+from faults.mappings import FunctionError
+from jobplane.template import ACCOUNT, REGION
+from jobplane.workspace import read_yaml
+
+WORKSPACE = "amelia#scott"
+
+
+@cache
+def states() -> dict[str, Any]:
+    found: dict[str, Any] = read_yaml(ROOT / "resources" / "job-flow.asl.yml")["States"]
+    return found
+
+
+class CaughtError(Exception):
+    """A task failed for good; the definition goes on at `next_state`, or fails without one."""
+
+    def __init__(self, state: str, next_state: str, cause: FunctionError) -> None:
+        super().__init__(f"{state} → {next_state or 'failure'}: {cause}")
+        self.next_state = next_state
+
+
+class Execution:
+    """One message's way through the flow."""
+
+    def __init__(self, cloud: Cloud, message_id: str, thread_id: str) -> None:
+        self.cloud = cloud
+        self.message_id = message_id
+        self.thread_id = thread_id
+        self.arn = f"arn:aws:states:{REGION}:{ACCOUNT}:execution:job-flow:{message_id}"
+        self.claim: Row = {}
+
+    @property
+    def holding(self) -> Row:
+        return {name: self.claim[name] for name in ("claimId", "fence")}
+
+    def task(self, state: str, **payload: Any) -> Any:
+        """Run a state's function, and again as its Retry says."""
+        definition = states()[state]
+        declared = definition["Arguments"]["Payload"]
+        assert payload.keys() | {"projectUserId"} == declared.keys(), (state, declared)
+        name = definition["Arguments"]["FunctionName"].strip("${}")
+        function = re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+        retriers = definition.get("Retry", [])
+        used = [0] * len(retriers)
+        while True:
+            try:
+                return self.cloud.invoke(function, {"projectUserId": WORKSPACE, **payload})
+            except FunctionError as error:
+                number = first_match(retriers, error.kind)
+                if number is None or used[number] >= retriers[number].get("MaxAttempts", 3):
+                    catchers = definition.get("Catch", [])
+                    caught = first_match(catchers, error.kind)
+                    following = "" if caught is None else catchers[caught]["Next"]
+                    raise CaughtError(state, following, error) from error
+                retrier = retriers[number]
+                delay = retrier["IntervalSeconds"] * retrier["BackoffRate"] ** used[number]
+                self.cloud.clock.sleep(min(delay, retrier["MaxDelaySeconds"]))
+                used[number] += 1
+
+    def check(self) -> Row:
+        found: Row = self.task("CheckActiveJob", threadId=self.thread_id)
+        return found
+
+    def interrupt(self, target: Row) -> None:
+        """Ask the holder to stop, and put that on record."""
+        about = {"newThreadId": self.thread_id, "interruptingMessageId": self.message_id}
+        assert self.task("SendInterrupt", target=target, **about)["sent"]
+        self.task(
+            "RecordInterruption",
+            messageId=target["messageId"],
+            interruptedClaimId=target["claimId"],
+            interruptedContainer=target["containerId"],
+            **about,
+        )
+
+    def acquire(self) -> Row:
+        self.claim = self.task(
+            "ClaimJob",
+            operation="acquire",
+            threadId=self.thread_id,
+            messageId=self.message_id,
+            owner=self.arn,
+            ttlSeconds=3600,
+        )
+        return self.claim
+
+    def preempt(self, cause: Row) -> None:
+        """The worker has stopped for another thread."""
+        self.task(
+            "RecordPreemption",
+            messageId=self.message_id,
+            interruptedClaimId=self.claim["claimId"],
+            interruptedContainer=self.claim["containerId"],
+            cause=json.dumps(cause),
+        )
+        self.task("ReleaseAfterPreemption", operation="release", reason="preempted", **self.holding)
+
+    def time_out(self) -> None:
+        """The worker is silent; the execution fails."""
+        self.task(
+            "HandleTimeout",
+            messageId=self.message_id,
+            threadId=self.thread_id,
+            kind="heartbeat_lost",
+            error="States.HeartbeatTimeout",
+            cause=None,
+            executionArn=self.arn,
+            **self.holding,
+        )
+        self.end("FAILED")
+
+    def release(self) -> None:
+        self.task("ReleaseClaim", operation="release", reason="completed", **self.holding)
+
+    def end(self, status: str) -> None:
+        """The rule on executions that end badly."""
+        given = {"projectUserId": WORKSPACE, "messageId": self.message_id}
+        self.cloud.invoke_later(
+            "handle-timeout",
+            {
+                "detail-type": "Step Functions Execution Status Change",
+                "source": "aws.states",
+                "detail": {
+                    "executionArn": self.arn,
+                    "status": status,
+                    "input": json.dumps(given | {"threadId": self.thread_id}),
+                    "error": None,
+                    "cause": None,
+                },
+            },
+        )
+
+
+def first_match(rules: list[Row], error: str) -> int | None:
+    """The first Retry or Catch that an error's name fits."""
+    for number, rule in enumerate(rules):
+        if {error, "States.ALL", "States.TaskFailed"} & set(rule["ErrorEquals"]):
+            return number
+    return None
