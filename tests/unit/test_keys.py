@@ -20,7 +20,11 @@ from jobplane_keys import (
     TERMINAL_STATUSES,
     ErrorCode,
     InvalidMd5Error,
+    ValidationError,
     assembly_id,
+    checked_input,
+    claim_expiry,
+    connection_id_of,
     connections_table,
     from_item,
     from_value,
@@ -412,3 +416,37 @@ def test_import_is_light() -> None:
     code = "import sys, jobplane_keys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pydantic", "botocore", "asyncio"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("event", [None, "x", 7, [], [{"requestContext": {}}]])
+def test_an_input_is_an_object(event: object) -> None:
+    """Anything else is refused by saying so."""
+    with pytest.raises(ValidationError, match="input: an object is required"):
+        checked_input(event)
+
+
+@pytest.mark.parametrize(
+    "context", [None, [], "c", {}, {"connectionId": None}, {"connectionId": 7}]
+    + [{"connectionId": text} for text in ("", "a b", "ä", "\n", "\ud800", "c" * 129)]
+)  # fmt: skip
+def test_an_event_without_a_connection_is_refused(context: object) -> None:
+    """The error names the field, whatever is there instead."""
+    with pytest.raises(ValidationError) as refused:
+        connection_id_of({"requestContext": context})
+    assert refused.value.field == "requestContext.connectionId"
+
+
+def test_the_connection_of_an_event() -> None:
+    """It is API Gateway's id, as it comes."""
+    assert connection_id_of({"requestContext": {"connectionId": "L0SM9cOFvHcCIhw="}}) == (
+        "L0SM9cOFvHcCIhw="
+    )
+
+
+@pytest.mark.parametrize(
+    ("stored", "end"),
+    [(10**400, 253_402_300_799.999), (float("inf"), 253_402_300_799.999), (float("nan"), None)],
+)
+def test_a_claim_s_end_is_a_time(stored: float, end: float | None) -> None:
+    """A number that no clock reaches is the last moment, and no number is no end."""
+    assert claim_expiry({"expiresAt": stored}) == end

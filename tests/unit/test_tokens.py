@@ -251,9 +251,11 @@ def test_empty_user_is_not_replaced_by_the_subject() -> None:
         VERIFIER.verify(token(user_id="", sub="u2"))
 
 
-@pytest.mark.parametrize("permissions", ["reports", [1], {"reports": True}, [None]])
+@pytest.mark.parametrize(
+    "permissions", ["reports", [1], {"reports": True}, [None], ["a\n"], ["\ud800"]]
+)
 def test_permissions_are_a_list_of_texts(permissions: Any) -> None:
-    """A text is not a list of letters."""
+    """A text is not a list of letters, and what can't be stored is no text."""
     with pytest.raises(InvalidTokenError, match="permissions"):
         VERIFIER.verify(token(permissions=permissions))
 

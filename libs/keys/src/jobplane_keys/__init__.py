@@ -19,6 +19,7 @@ from jobplane_keys._clock import iso_time, parse_iso_time
 from jobplane_keys._errors import MAX_MESSAGE_BYTES, RETRYABLE_CODES, ErrorCode
 from jobplane_keys._ids import (
     REQUEST_ID_PATTERN,
+    connection_id_of,
     is_request_id,
     new_request_id,
     new_result_id,
@@ -62,6 +63,7 @@ from jobplane_keys._workspaces import (
     ValidationError,
     Workspace,
     checked_id,
+    checked_input,
     checked_number,
     claim_expiry,
     claim_state,
@@ -108,9 +110,11 @@ __all__ = [
     "Workspace",
     "assembly_id",
     "checked_id",
+    "checked_input",
     "checked_number",
     "claim_expiry",
     "claim_state",
+    "connection_id_of",
     "connections_table",
     "dead_letter_id",
     "dead_letter_queue_name",

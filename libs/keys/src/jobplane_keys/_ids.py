@@ -1,16 +1,31 @@
-"""Ids: of requests (sortable by time), uploads and results."""
+"""Ids: of connections, requests (sortable by time), uploads and results."""
 
 import os
 import re
 import uuid
+from typing import Any
+
+from jobplane_keys._workspaces import ValidationError, checked_input
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
 _REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
+_CONNECTION_ID = re.compile(r"[!-~]{1,128}")
 
 
 def is_request_id(value: object) -> bool:
     """Whether a client may use the value as the id of its request."""
     return isinstance(value, str) and _REQUEST_ID.fullmatch(value) is not None
+
+
+def connection_id_of(event: Any) -> str:
+    """The connection that a WebSocket event is about; ValidationError when it names none."""
+    context = checked_input(event).get("requestContext")
+    connection_id = context.get("connectionId") if isinstance(context, dict) else None
+    if not isinstance(connection_id, str) or not _CONNECTION_ID.fullmatch(connection_id):
+        raise ValidationError(
+            "requestContext.connectionId", "1 to 128 printable characters of ASCII are required"
+        )
+    return connection_id
 
 
 def new_request_id(now: float) -> str:

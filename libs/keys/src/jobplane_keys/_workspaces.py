@@ -1,6 +1,7 @@
 """Claims on workspaces: keys, ids, lifetimes, queue names, and what a stored claim means."""
 
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ MALFORMED_CLAIM_AHEAD_SECONDS = 24 * 3600
 
 # Larger numbers of seconds lie past the year 5000: they are milliseconds.
 MILLISECONDS_FROM = 10**11
+
+# The end of the year 9999, in milliseconds.
+_LAST_MOMENT = 253_402_300_799_999
 
 # Two functions release claims, and must do it alike. Names: #state, #owner; values: :held, :claim,
 # :fence, :free, :released, :purge.
@@ -59,9 +63,7 @@ def workspace_of(event: Mapping[str, Any]) -> Workspace:
 
     Raises ValidationError.
     """
-    if not isinstance(event, Mapping):
-        raise ValidationError("input", "an object is required")
-    composite = event.get("projectUserId")
+    composite = checked_input(event).get("projectUserId")
     if composite is None:
         return Workspace(checked_id(event, "projectId"), checked_id(event, "userId"))
     if not isinstance(composite, str):
@@ -75,6 +77,13 @@ def workspace_of(event: Mapping[str, Any]) -> Workspace:
         if event.get(field) not in (None, part):
             raise ValidationError(field, "differs from projectUserId")
     return Workspace(project_id, user_id)
+
+
+def checked_input(event: Any) -> Mapping[str, Any]:
+    """A function's input, which is an object; ValidationError when it is anything else."""
+    if not isinstance(event, Mapping):
+        raise ValidationError("input", "an object is required")
+    return event
 
 
 def checked_id(event: Mapping[str, Any], field: str) -> str:
@@ -194,6 +203,10 @@ def _epoch_seconds(value: Any) -> float | None:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    # An integer may be too large for a float.
+    value = max(-_LAST_MOMENT, min(value, _LAST_MOMENT))
     return value / 1000 if value > MILLISECONDS_FROM else float(value)
 
 

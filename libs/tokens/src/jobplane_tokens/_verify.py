@@ -180,8 +180,10 @@ def strip_bearer(value: str | None) -> str | None:
 
 def _identity(claims: Mapping[str, Any]) -> Identity:
     permissions = claims.get("permissions", [])
-    if not isinstance(permissions, list) or not all(isinstance(name, str) for name in permissions):
-        raise InvalidTokenError("permissions is not a list of strings")
+    if not isinstance(permissions, list) or not all(
+        isinstance(name, str) and name.isprintable() for name in permissions
+    ):
+        raise InvalidTokenError("permissions is not a list of printable strings")
     expires_at = int(claims["exp"])
     if expires_at > _MAX_EXPIRY:
         raise InvalidTokenError("exp lies after the year 9999")
