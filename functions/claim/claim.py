@@ -32,6 +32,7 @@ from jobplane_keys import (
     ValidationError,
     Workspace,
     checked_id,
+    checked_input,
     checked_number,
     claim_expiry,
     claim_state,
@@ -343,7 +344,7 @@ OPERATIONS: dict[str, Callable[[Mapping[str, Any], float], dict[str, Any]]] = {
 
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    operation = event.get("operation", "acquire")
+    operation = checked_input(event).get("operation", "acquire")
     if not isinstance(operation, str) or operation not in OPERATIONS:
         raise ValidationError("operation", f"one of {', '.join(OPERATIONS)} is required")
     telemetry.bind(project_user_id=workspace_of(event).key, operation=operation)

@@ -4,6 +4,7 @@ Trigger: API Gateway WebSocket `$connect`. The token comes in the query (`Author
 `token`) or in the `Authorization` header.
 Result: 200; 401 UNAUTHORIZED with one text for every token fault; 429 RATE_LIMITED above
 MAX_CONNECTIONS_PER_USER; 500 INTERNAL_ERROR when the store fails.
+Errors: ValidationError when the event names no connection.
 Writes one item of `connections`; reads a count of the user's connections while the cap is on.
 """
 
@@ -19,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from jobplane_keys import (
     CONNECTION_TTL_SECONDS,
     DEFAULT_TABLE_PREFIX,
+    connection_id_of,
     connections_table,
     iso_time,
     to_item,
@@ -35,8 +37,14 @@ verifier = TokenVerifier(TokenSettings.from_environment(os.environ))
 dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
 
 
-def _lower_keys(values: Mapping[str, str] | None) -> dict[str, str]:
-    return {name.lower(): value for name, value in (values or {}).items()}
+def _lower_keys(values: Any) -> dict[str, str]:
+    pairs = values.items() if isinstance(values, Mapping) else ()
+    return {name.lower(): value for name, value in pairs if isinstance(value, str)}
+
+
+def _text(value: Any, most: int) -> str:
+    """A text that can be stored, at most so long; empty for what is none."""
+    return value.encode(errors="replace").decode()[:most] if isinstance(value, str) else ""
 
 
 def token_of(event: Mapping[str, Any]) -> str | None:
@@ -49,17 +57,18 @@ def token_of(event: Mapping[str, Any]) -> str | None:
 
 def connection_of(context: Mapping[str, Any], identity: Identity, now: float) -> dict[str, Any]:
     """The connection's row."""
-    source = context.get("identity") or {}
+    source = context.get("identity")
+    source = source if isinstance(source, Mapping) else {}
     return {
         "connection_id": context["connectionId"],
         "user_id": identity.user_id,
         "tenant_id": identity.tenant_id,
         "permissions": list(identity.permissions),
-        "endpoint": f"{context.get('domainName', '')}/{context.get('stage', '')}",
+        "endpoint": f"{_text(context.get('domainName'), 253)}/{_text(context.get('stage'), 128)}",
         "connected_at": iso_time(now),
         "last_seen_at": iso_time(now),
-        "source_ip": source.get("sourceIp") or "",
-        "user_agent": (source.get("userAgent") or "")[:512],
+        "source_ip": _text(source.get("sourceIp"), 45),
+        "user_agent": _text(source.get("userAgent"), 512),
         "token_expires_at": identity.expires_at,
         "ttl": ttl_after(now, CONNECTION_TTL_SECONDS),
     }
@@ -111,8 +120,8 @@ def has_room(connection_id: str, identity: Identity, now: float) -> bool:
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     started = time.time()
-    request = event["requestContext"]
-    telemetry.bind(connection_id=request["connectionId"])
+    connection_id = connection_id_of(event)
+    telemetry.bind(connection_id=connection_id)
     try:
         identity = verifier.verify(token_of(event))
     except TokenError as error:
@@ -121,12 +130,13 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         return refused(401, "UNAUTHORIZED", "Authentication failed")
 
     telemetry.bind(user_id=identity.user_id, tenant_id=identity.tenant_id)
+    row = connection_of(event["requestContext"], identity, started)
     try:
-        if MAX_CONNECTIONS_PER_USER and not has_room(request["connectionId"], identity, started):
+        if MAX_CONNECTIONS_PER_USER and not has_room(connection_id, identity, started):
             telemetry.metric("ConnectionRefused", ErrorType="too_many_connections")
             telemetry.warning("too many connections", limit=MAX_CONNECTIONS_PER_USER)
             return refused(429, "RATE_LIMITED", "Too many connections")
-        dynamodb.put_item(TableName=TABLE, Item=to_item(connection_of(request, identity, started)))
+        dynamodb.put_item(TableName=TABLE, Item=to_item(row))
     except (BotoCoreError, ClientError) as error:
         telemetry.exception("connection not stored", error)
         return refused(500, "INTERNAL_ERROR", "Could not connect")

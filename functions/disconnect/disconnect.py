@@ -2,6 +2,7 @@
 
 Trigger: API Gateway WebSocket `$disconnect`, which is best effort and may come twice or never.
 Result: always 200; a step that fails is logged and counted, the others still run.
+Errors: ValidationError when the event names no connection.
 Deletes the item of `connections` and the connection's `subscriptions`; of the `requests` that
 began on it and are still open, those with `on_disconnect: "cancel"` get `cancel_requested`.
 """
@@ -18,6 +19,7 @@ import botocore.session
 from jobplane_keys import (
     DEFAULT_TABLE_PREFIX,
     TERMINAL_STATUSES,
+    connection_id_of,
     connections_table,
     from_item,
     parse_iso_time,
@@ -114,7 +116,7 @@ def attempt[T](step: str, action: Callable[[], T]) -> T | None:
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     started = time.time()
-    connection_id = event["requestContext"]["connectionId"]
+    connection_id = connection_id_of(event)
     telemetry.bind(connection_id=connection_id)
 
     attempt("delete_connection", lambda: delete_connection(connection_id, started))

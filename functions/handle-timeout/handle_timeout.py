@@ -13,6 +13,7 @@ A newer claim is left alone; the record and the dead letter are made all the sam
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from jobplane_keys import (
     ValidationError,
     Workspace,
     checked_id,
+    checked_input,
     checked_number,
     dead_letter_id,
     dead_letter_queue_name,
@@ -50,6 +52,7 @@ TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 KINDS = frozenset({"timeout", "heartbeat_lost", "forced"})
 KIND_OF_STATUS = {"TIMED_OUT": "timeout", "FAILED": "forced", "ABORTED": "forced"}
 MAX_CAUSE = 4096
+EXECUTION_ARN = re.compile(r"arn:[!-~]{1,2044}")
 MAX_FENCE = 2**53
 DLQ_RETENTION_SECONDS = 14 * 24 * 3600
 NOTHING: dict[str, Any] = {
@@ -129,7 +132,10 @@ def trimmed(value: Any) -> str | None:
     """A text of bounded length, whatever it was."""
     if value is None:
         return None
-    text = value if isinstance(value, str) else json.dumps(value)
+    try:
+        text = value if isinstance(value, str) else json.dumps(value)
+    except RecursionError:
+        text = "(nested too deeply)"
     return text.encode(errors="replace").decode()[:MAX_CAUSE]
 
 
@@ -138,10 +144,20 @@ def is_status_change(event: Mapping[str, Any]) -> bool:
     return event.get("detail-type") == "Step Functions Execution Status Change"
 
 
+def ended_execution(event: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
+    """ARN, status and the rest of an execution that the rule tells of."""
+    detail = event.get("detail")
+    if isinstance(detail, Mapping):
+        arn, status = detail.get("executionArn"), detail.get("status")
+        if isinstance(status, str) and isinstance(arn, str) and EXECUTION_ARN.fullmatch(arn):
+            return arn, status, detail
+    raise ValidationError("detail", "the execution's executionArn and status are required")
+
+
 def left_behind(event: Mapping[str, Any]) -> Iterator[Timeout]:
     """What an ended execution has begun to clean up, and then what it still holds."""
-    detail = event["detail"]
-    if detail["status"] not in KIND_OF_STATUS:
+    execution_arn, status, detail = ended_execution(event)
+    if status not in KIND_OF_STATUS:
         return
     try:
         given = json.loads(detail["input"])
@@ -150,11 +166,11 @@ def left_behind(event: Mapping[str, Any]) -> Iterator[Timeout]:
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         telemetry.warning("execution had no usable input", cause=str(error))
         return
-    for record in unfinished(message_id, detail["executionArn"]):
+    for record in unfinished(message_id, execution_arn):
         yield Timeout.of_record(record)
     # Read after the records were settled: what they released is no longer held.
     row = active_job(workspace)
-    if row.get("owner") != detail["executionArn"] or row.get("state") != "held":
+    if row.get("owner") != execution_arn or row.get("state") != "held":
         return
     yield Timeout(
         workspace=workspace,
@@ -162,10 +178,10 @@ def left_behind(event: Mapping[str, Any]) -> Iterator[Timeout]:
         thread_id=row.get("threadId"),
         claim_id=row["claimId"],
         fence=row["fence"],
-        kind=KIND_OF_STATUS[detail["status"]],
-        error=trimmed(detail.get("error") or detail["status"]),
+        kind=KIND_OF_STATUS[status],
+        error=trimmed(detail.get("error") or status),
         cause=trimmed(detail.get("cause")),
-        execution_arn=detail["executionArn"],
+        execution_arn=execution_arn,
     )
 
 
@@ -326,7 +342,8 @@ def settle(timeout: Timeout, now: float) -> dict[str, Any]:
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     answer = NOTHING
-    for timeout in left_behind(event) if is_status_change(event) else [Timeout.of(event)]:
+    given = checked_input(event)
+    for timeout in left_behind(given) if is_status_change(given) else [Timeout.of(given)]:
         telemetry.bind(
             project_user_id=timeout.workspace.key,
             message_id=timeout.message_id,

@@ -45,7 +45,10 @@ def parsed_cause(cause: Any) -> Any:
     """A cause as JSON when it is that and can be stored, as text otherwise; at most 32 KB."""
     if cause is None:
         return None
-    text = cause if isinstance(cause, str) else json.dumps(cause)
+    try:
+        text = cause if isinstance(cause, str) else json.dumps(cause)
+    except RecursionError:
+        return "(nested too deeply)"
     if len(text.encode(errors="replace")) > MAX_CAUSE_BYTES:
         return text.encode(errors="replace")[:MAX_CAUSE_BYTES].decode(errors="ignore")
     try:

@@ -5,7 +5,7 @@ short action costs no management call. Identity comes from the connection's row 
 Input: `{"id"?, "action", "payload"?, "metadata"?}`. Output: one `response`, `acknowledgment`,
 `pong` or `error` message. Reads `connections`; reads and writes `requests` (an enqueue is one
 conditional PutItem) and `subscriptions`; reads `assemblies`; signs uploads to the files bucket.
-An expired token ends the connection.
+An expired token ends the connection. Errors: ValidationError when the event names none.
 """
 
 import base64
@@ -34,6 +34,7 @@ from jobplane_keys import (
     ErrorCode,
     RequestStatus,
     assembly_id,
+    connection_id_of,
     connections_table,
     from_item,
     in_flight_shard,
@@ -158,9 +159,11 @@ def action(
     return register
 
 
-def parse(body: str | None) -> dict[str, Any]:
+def parse(body: Any) -> dict[str, Any]:
     """The message as a JSON object."""
     text = body or ""
+    if not isinstance(text, str):
+        raise RefusedError(ErrorCode.INVALID_MESSAGE, "The message is not JSON text")
     if len(text) > MAX_MESSAGE_BYTES or len(text.encode(errors="replace")) > MAX_MESSAGE_BYTES:
         raise RefusedError(
             ErrorCode.PAYLOAD_TOO_LARGE, f"A message may hold {MAX_MESSAGE_BYTES} bytes"
@@ -694,7 +697,7 @@ def fitting(state: Message) -> Message:
     return state | {"result": None, "result_omitted": True}
 
 
-def respond(body: str | None, connection_id: str, now: float) -> Message:
+def respond(body: Any, connection_id: str, now: float) -> Message:
     """The answer to one message."""
     request_id: str | None = None
     try:
@@ -798,7 +801,7 @@ def _finite(text: str) -> float:
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     now = time.time()
-    connection_id = event["requestContext"]["connectionId"]
+    connection_id = connection_id_of(event)
     telemetry.bind(connection_id=connection_id)
     try:
         message = respond(event.get("body"), connection_id, now)

@@ -23,6 +23,7 @@ from jobplane_keys import (
     ValidationError,
     Workspace,
     checked_id,
+    checked_input,
     checked_number,
     claim_expiry,
     interrupt_id,
@@ -72,7 +73,7 @@ class Interrupt:
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> "Interrupt":
-        target = event.get("target")
+        target = checked_input(event).get("target")
         if not isinstance(target, Mapping):
             raise ValidationError("target", "an object is required")
         reason = event.get("reason") or "another thread needs the workspace"

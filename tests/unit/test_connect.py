@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from jobplane_keys import ValidationError
 from tests.unit.support import (
     MARK,
     SECRET,
@@ -44,6 +45,39 @@ def knock(
     answer = connect.handler(handshake, Context())
     assert answer["headers"] == {"Content-Type": "application/json"}
     return answer["statusCode"], json.loads(answer["body"])
+
+
+@pytest.mark.parametrize("given", [None, [], "x", {}, {"requestContext": {"connectionId": 7}}])
+def test_an_event_names_a_connection(connect: ModuleType, given: Any) -> None:
+    """One that does not is a ValidationError: no handshake sends it."""
+    with pytest.raises(ValidationError):
+        connect.handler(given, Context())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"queryStringParameters": ["token"]}, {"headers": "Authorization"}, {"headers": {"a": 1}}],
+)
+def test_odd_parameters_hold_no_token(connect: ModuleType, odd: dict[str, Any]) -> None:
+    """What is no mapping of texts is as good as absent."""
+    assert connect.handler(event("connect", "token-missing") | odd, Context())["statusCode"] == 401
+
+
+def test_what_is_odd_about_a_caller_is_made_storable(stack: Stack, connect: ModuleType) -> None:
+    """Half a character is replaced, and what is no text is stored as none."""
+    handshake = event("connect", "accepted")
+    handshake["requestContext"] |= {
+        "stage": 7,
+        "domainName": "sockets.example.com",
+        "identity": {"userAgent": "half \ud800", "sourceIp": ["203.0.113.7"]},
+    }
+    assert connect.handler(handshake, Context())["statusCode"] == 200
+    row = stack.get("connections", connection_id="conn-1")
+    assert (row["user_agent"], row["source_ip"], row["endpoint"]) == (
+        "half ?",
+        "",
+        "sockets.example.com/",
+    )
 
 
 @pytest.mark.parametrize("case", ["accepted", "accepted-query-token", "accepted-header"])

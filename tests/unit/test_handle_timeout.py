@@ -306,6 +306,16 @@ def test_what_is_said_of_the_cause_is_bounded(
     assert record["error"] == record["cause"] == letter["error"] == letter["cause"] == stored
 
 
+def test_a_cause_that_no_text_holds(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """One that is nested beyond what can be written is told by that."""
+    deep: list[Any] = []
+    for _ in range(50_000):
+        deep = [deep]
+    handle(jobs, timeout_of(claim, cause=deep))
+    (record,) = jobs.records()
+    assert record["cause"] == "(nested too deeply)"
+
+
 def test_a_queue_for_each_workspace(jobs: Jobs, claim: dict[str, Any]) -> None:
     """With DLQ_PER_WORKSPACE the letter goes to the workspace's own queue, made when missing."""
     module = jobs.function("handle-timeout", DLQ_PER_WORKSPACE="true")
@@ -404,6 +414,22 @@ def test_an_input_that_was_too_large_for_the_event(jobs: Jobs, claim: dict[str, 
     event = ended()
     del event["detail"]["input"]
     assert handle(jobs, event) == NOTHING
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        None, [], "FAILED", {}, {"status": "FAILED"}, {"executionArn": "arn:aws:states:x"},
+        {"status": {}, "executionArn": "arn:aws:states:x"},
+        {"status": "FAILED", "executionArn": 7}, {"status": "FAILED", "executionArn": "a\ud800"},
+    ],
+)  # fmt: skip
+def test_an_event_of_the_rule_tells_of_an_execution(jobs: Jobs, detail: Any) -> None:
+    """Without ARN and status it is a ValidationError of detail, and nothing is written."""
+    event = status_change(EXECUTION, "FAILED", {}) | {"detail": detail}
+    with pytest.raises(ValidationError, match="^detail: "):
+        handle(jobs, event)
+    assert (jobs.records(), jobs.letters()) == ([], [])
 
 
 @pytest.mark.parametrize("value", HOSTILE_IDS)

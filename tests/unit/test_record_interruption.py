@@ -59,6 +59,14 @@ def test_an_interruption_is_recorded(jobs: Jobs) -> None:
     ]
 
 
+def test_a_cause_that_no_text_holds(jobs: Jobs) -> None:
+    """One that is nested beyond what can be written is told by that."""
+    deep: list[Any] = []
+    for _ in range(50_000):
+        deep = [deep]
+    assert stored_cause(jobs, deep) == "(nested too deeply)"
+
+
 def test_a_record_needs_little(jobs: Jobs) -> None:
     """Workspace and message are enough; what is not known is not stored."""
     jobs.call("record-interruption", projectId="amelia", userId="scott", messageId="message-1")

@@ -146,6 +146,14 @@ def test_what_is_not_json_is_an_invalid_message(router: Router, body: str | None
     assert router.error(body)["code"] == "INVALID_MESSAGE"
 
 
+@pytest.mark.parametrize("body", [7, True, 1.5, ["ping"], {"action": "ping"}])
+def test_a_body_is_a_text(router: Router, body: Any) -> None:
+    """Anything else is an invalid message."""
+    sent = event("router", "ping") | {"body": body}
+    answer = json.loads(router.module.handler(sent, Context())["body"])
+    assert answer["error"]["code"] == "INVALID_MESSAGE"
+
+
 @pytest.mark.parametrize("body", ["[]", '"echo"', "7", "null", "true"])
 def test_what_is_no_object_is_an_invalid_message(router: Router, body: str) -> None:
     """JSON that is not an object is refused."""
