@@ -145,6 +145,10 @@ class ScheduledRunError(Exception):
         super().__init__(f"{operation} answered {status}: {body.get('error', body)}")
 
 
+class UnreadableRecordError(Exception):
+    """What came with the stream is none of its records."""
+
+
 def malformed(name: str, what: str) -> RefusedError:
     problem = {"field": name, "message": f"{name}: {what}"}
     return RefusedError(400, "1 problem", problems=[problem])
@@ -1025,6 +1029,11 @@ def counter_update(shard: int, change: Mapping[str, int]) -> dict[str, Any]:
 
 
 COUNTED_TTL_SECONDS = 2 * DAY  # a stream keeps its records for one day
+EVENT_ID = re.compile(r"[!-~]{1,128}")
+LAST_MOMENT = 253_402_300_799  # the end of the year 9999
+UNREADABLE = (
+    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
 COUNTED_PER_TRANSACTION = 90  # and one counter: DynamoDB allows 100
 COUNT_ATTEMPTS = 8
 
@@ -1039,22 +1048,32 @@ class Change:
     numbers: Counter[str]
 
     @classmethod
-    def of(cls, record: Mapping[str, Any], now: float) -> "Change":
-        images = record["dynamodb"]
-        keys = from_item(images["Keys"])
-        numbers: Counter[str] = Counter()
-        if row_kind(keys["date_prefix"], keys["file_key"]) is RowKind.FILE:
-            for image, number in (("OldImage", -1), ("NewImage", 1)):
-                stored = images.get(image, {}).get("status", {}).get("S")
-                if (status := read_status(stored, NUM_STATUS_SHARDS)) is not None:
-                    numbers[status] += number
-        created = float(images.get("ApproximateCreationDateTime", now))
+    def of(cls, record: Any, now: float) -> "Change":
+        """UnreadableRecordError when it is no record of the tracking table."""
+        try:
+            images, event_id = record["dynamodb"], record["eventID"]
+            keys = from_item(images["Keys"])
+            numbers: Counter[str] = Counter()
+            if row_kind(keys["date_prefix"], keys["file_key"]) is RowKind.FILE:
+                for image, number in (("OldImage", -1), ("NewImage", 1)):
+                    stored = images.get(image, {}).get("status", {}).get("S")
+                    if (status := read_status(stored, NUM_STATUS_SHARDS)) is not None:
+                        numbers[status] += number
+            created = float(images.get("ApproximateCreationDateTime", now))
+        except UNREADABLE as error:
+            raise UnreadableRecordError("a record of the stream can't be read") from error
+        if not isinstance(event_id, str) or not EVENT_ID.fullmatch(event_id):
+            raise UnreadableRecordError("a record of the stream has no id")
+        if not 0 <= created <= LAST_MOMENT:
+            raise UnreadableRecordError("a record of the stream was made at no time")
         moved = Counter({status: number for status, number in numbers.items() if number})
-        return cls(record["eventID"], created, moved)
+        return cls(event_id, created, moved)
 
 
-def count_changes(records: Sequence[Mapping[str, Any]], now: float) -> None:
+def count_changes(records: Any, now: float) -> None:
     """Keep the counters: what a batch of the stream changed."""
+    if not isinstance(records, list):
+        raise UnreadableRecordError("Records is not a list")
     changes = {change.event_id: change for change in (Change.of(r, now) for r in records)}
     moved = [change for change in changes.values() if change.numbers]
     counted = 0

@@ -90,6 +90,24 @@ def test_a_batch_again(manager: Manager) -> None:
     assert counted(manager) == {"pending": 3}
 
 
+@pytest.mark.parametrize(
+    "records",
+    [
+        None, {}, "records", [None], [7], [{}], [{"eventID": "event-1"}],
+        [record(1) | {"eventID": None}], [record(1) | {"eventID": "e" * 129}],
+        [record(1, created=-1)],
+        [record(1, created=float("nan"))], [record(1, created=10**400)], [record(1, created="x")],
+        [{"eventID": "event-1", "dynamodb": {"Keys": {"date_prefix": {"N": "1"}}}}],
+    ],
+)  # fmt: skip
+def test_what_is_no_record_is_raised(manager: Manager, records: Any) -> None:
+    """The batch is an UnreadableRecordError, and nothing of it is counted."""
+    calls = manager.calls(manager.module.dynamodb)
+    with pytest.raises(manager.module.UnreadableRecordError):
+        manager.module.handler({"Records": records}, manager.context())
+    assert calls == []
+
+
 def test_the_change_and_its_mark_are_one_write(manager: Manager) -> None:
     """A mark for each event, as long as a stream can repeat it, and one counter."""
     calls = manager.calls(manager.module.dynamodb)
