@@ -50,6 +50,8 @@ from jobplane_keys import (
     TERMINAL_STATUSES,
     ErrorCode,
     RequestStatus,
+    ValidationError,
+    checked_input,
     from_item,
     in_flight_shard,
     is_terminal_assembly,
@@ -1445,11 +1447,13 @@ def consume(record: Row, invocation: Invocation) -> str | None:
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     invocation = Invocation.of(context)
-    if event.get("sweep") == "leases":
+    if checked_input(event).get("sweep") == "leases":
         counts = sweep(invocation)
         telemetry.info("leases swept", **counts)
         return {"swept": counts}
-    records = event["Records"]
+    records = event.get("Records")
+    if not isinstance(records, list):
+        raise ValidationError("Records", "a list is required")
     with ThreadPoolExecutor(min(CONCURRENT_REQUESTS, len(records) or 1)) as pool:
         failures = pool.map(lambda record: consume(record, invocation), records)
         return {

@@ -17,7 +17,13 @@ from botocore.exceptions import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobplane_keys import MAX_MESSAGE_BYTES, in_flight_shard, owner_key, to_item
+from jobplane_keys import (
+    MAX_MESSAGE_BYTES,
+    ValidationError,
+    in_flight_shard,
+    owner_key,
+    to_item,
+)
 from jobplane_models.messages import CompleteMessage, ErrorMessage, ProgressMessage
 from tests.unit.support import (
     BUCKET,
@@ -993,6 +999,17 @@ def test_redelivery_from_the_checkpoint_loses_and_doubles_nothing(
     assert told(processor) == dict.fromkeys(everyone, 1)
     assert {row["status"] for row in stack.items("requests")} == {"COMPLETED"}
     assert poller.destination == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [None, [], "sweep", {}, {"Records": None}, {"Records": "aws:dynamodb"}, {"Records": {}}],
+)
+def test_an_event_is_a_batch_or_a_sweep(processor: Processor, given: Any) -> None:
+    """Anything else is a ValidationError, and no message goes to the failure queue."""
+    with pytest.raises(ValidationError):
+        processor.module.handler(given, Context())
+    assert processor.stack.messages("requests-failed") == []
 
 
 def test_one_unreadable_record_costs_the_others_nothing(
