@@ -217,7 +217,7 @@ def run(case: Case, target: Target) -> Result:
     values = target.values()
     given = values.fill(case.given)
     with ExitStack() as undo:
-        for restore in _seed(given, values, target):
+        for restore in seed(given, values, target):
             undo.callback(restore)
         outcome = target.invoke(
             case.function, values.fill(case.event), given.get("environment", {})
@@ -235,7 +235,7 @@ def run_in_process(case: Case, workspace: Workspace) -> Result:
 type Restore = Callable[[], object]
 
 
-def _seed(given: Mapping[str, Any], values: Values, target: Target) -> Iterator[Restore]:
+def seed(given: Mapping[str, Any], values: Values, target: Target) -> Iterator[Restore]:
     """Put everything there; for each thing, what brings back the state before."""
     for short, keys in given.get("absent", {}).items():
         for key in keys:

@@ -1,0 +1,1 @@
+"""Hostile input for every function, in this process: `jobplane fuzz` and tests/hostile."""

@@ -1,0 +1,83 @@
+"""`python -m jobplane.fuzzing.guided NAME INPUTS SEED`: one function under atheris.
+
+atheris, like the libFuzzer in it, has the process to itself and never returns: the report is the
+last line on standard output.
+"""
+
+import inspect
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import atheris
+
+MAX_BYTES = 4096
+LIBRARIES = ("keys", "sockets", "telemetry", "tokens", "webhooks", "models", "robots")
+
+with atheris.instrument_imports(include=[f"jobplane_{name}" for name in LIBRARIES]):
+    from jobplane.fuzzing.runs import Report, property_of
+    from jobplane.fuzzing.subjects import subjects
+
+
+def instrument(module: ModuleType) -> None:
+    """Have atheris see the branches of a module that was loaded from its file."""
+    for value in vars(module).values():
+        if getattr(value, "__module__", None) != module.__name__:
+            continue
+        for part in vars(value).values() if inspect.isclass(value) else (value,):
+            function = inspect.unwrap(getattr(part, "fget", None) or part)
+            if isinstance(function, FunctionType):
+                atheris.instrument_func(function)
+
+
+def edges_of(log: str) -> int | None:
+    """The branches that libFuzzer says were reached."""
+    counted = re.findall(r"cov: (\d+)", log)
+    return int(counted[-1]) if counted else None
+
+
+def main(name: str, wanted: int, number: int) -> None:
+    """Fuzz until so many inputs were run, and leave."""
+    report = Report(name, "coverage", number)
+    began = time.monotonic()
+    log = Path(tempfile.mkstemp(prefix="jobplane-fuzz-")[1])
+    out = os.dup(1)
+
+    def use(*done: Any) -> None:
+        report.note(*done)
+        if report.inputs >= wanted:
+            report.seconds = round(time.monotonic() - began, 1)
+            report.edges = edges_of(log.read_text(errors="replace"))
+            log.unlink()
+            os.write(out, f"{json.dumps(report.document())}\n".encode())
+            os._exit(0)
+
+    with subjects() as make:
+        subject = make(name)
+        instrument(subject.module)
+        test = property_of(subject, wanted, use)
+        # libFuzzer speaks on the process's own standard error.
+        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), 2)
+        atheris.Setup(
+            [
+                sys.argv[0],
+                f"-seed={number or 1}",
+                f"-max_len={MAX_BYTES}",
+                "-len_control=0",
+                "-rss_limit_mb=0",
+                "-timeout=120",
+                "-print_final_stats=1",
+            ],
+            test.hypothesis.fuzz_one_input,
+        )
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
