@@ -17,48 +17,8 @@ from typing import Any
 
 import click
 
-from jobplane import cut_notice
-
-# IAM's prefix where it isn't botocore's folder name.
-SERVICES = {
-    "dynamodb": ("dynamodb", "dynamodbstreams"),
-    "states": ("stepfunctions",),
-    "execute-api": ("apigatewaymanagementapi",),
-    "events": ("events",),
-    "monitoring": ("cloudwatch",),
-    "s3": ("s3",),
-}
-
-# Operations that an IAM action allows and whose name is not the action's.
-ALSO_ALLOWED: dict[str, tuple[str, ...]] = {
-    "s3:GetObject": ("HeadObject", "CopyObject", "UploadPartCopy", "SelectObjectContent"),
-    "s3:GetObjectVersion": ("GetObject", "HeadObject"),
-    "s3:PutObject": (
-        "CopyObject", "CreateMultipartUpload", "UploadPart", "UploadPartCopy",
-        "CompleteMultipartUpload",
-    ),
-    "s3:DeleteObject": ("DeleteObjects",),
-    "s3:DeleteObjectVersion": ("DeleteObject", "DeleteObjects"),
-    "s3:ListBucket": ("ListObjects", "ListObjectsV2", "HeadBucket"),
-    "s3:ListBucketVersions": ("ListObjectVersions",),
-    "s3:ListBucketMultipartUploads": ("ListMultipartUploads",),
-    "s3:ListMultipartUploadParts": ("ListParts",),
-    "s3:ListAllMyBuckets": ("ListBuckets",),
-    "dynamodb:PutItem": ("TransactWriteItems",),
-    "dynamodb:UpdateItem": ("TransactWriteItems",),
-    "dynamodb:DeleteItem": ("TransactWriteItems",),
-    "dynamodb:ConditionCheckItem": ("TransactWriteItems",),
-    "dynamodb:GetItem": ("TransactGetItems",),
-    "dynamodb:PartiQLSelect": ("ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction"),
-    "dynamodb:PartiQLInsert": ("ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction"),
-    "dynamodb:PartiQLUpdate": ("ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction"),
-    "dynamodb:PartiQLDelete": ("ExecuteStatement", "BatchExecuteStatement", "ExecuteTransaction"),
-    "sqs:SendMessage": ("SendMessageBatch",),
-    "sqs:DeleteMessage": ("DeleteMessageBatch",),
-    "sqs:ChangeMessageVisibility": ("ChangeMessageVisibilityBatch",),
-    "lambda:InvokeFunction": ("Invoke", "InvokeAsync", "InvokeWithResponseStream"),
-    "execute-api:ManageConnections": ("PostToConnection", "GetConnection", "DeleteConnection"),
-}  # fmt: skip
+from jobplane import cut_notice, iam
+from jobplane.iam import ALSO_ALLOWED, FOLDERS
 
 # Operations that botocore itself calls: following a bucket to its region, directory buckets.
 CALLED_BY_BOTOCORE = {"s3": ("HeadBucket", "CreateSession")}
@@ -115,11 +75,11 @@ class Grants:
         folders = set(available)
         found: dict[str, str] = {}
         for prefix in sorted({action.partition(":")[0] for action in self.actions}):
-            services = [name for name in SERVICES.get(prefix, (prefix,)) if name in folders]
+            services = [name for name in FOLDERS.get(prefix, (prefix,)) if name in folders]
             if not services:
                 raise click.ClickException(
                     f"{self.function}: botocore has no service for the IAM prefix {prefix!r}; "
-                    "name its folder in SERVICES of scripts/jobplane/sdk.py"
+                    "name its folder in FOLDERS of scripts/jobplane/iam.py"
                 )
             found |= dict.fromkeys(services, prefix)
         return found
@@ -365,5 +325,5 @@ def compact(value: Any) -> bytes:
 
 def digest() -> str:
     """Changes when a cut would come out differently."""
-    sources = (Path(__file__), Path(cut_notice.__file__))
+    sources = (Path(__file__), Path(cut_notice.__file__), Path(iam.__file__))
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

@@ -246,7 +246,7 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
     ("permissions", "claim", "an-excuse-that-is-not-needed",
      appended(f"{CLAIM}/pyproject.toml",
               '\n[tool.jobplane.check.permissions]\n"sns:Publish" = "Once."\n'),
-     f"{CLAIM}/pyproject.toml:16: excuses: 'sns:Publish' is excused from permissions and needs no"),
+     f"{CLAIM}/pyproject.toml:20: excuses: 'sns:Publish' is excused from permissions and needs no"),
     ("permissions", "claim", "an-excuse-from-no-rule",
      appended(f"{CLAIM}/pyproject.toml", '\n[tool.jobplane.check.permission]\nx = "Once."\n'),
      "there is no rule 'permission'"),

@@ -9,55 +9,11 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
+from jobplane.iam import ACTIONS, ITEM_ACTIONS, PREFIXES
 from jobplane.rules._flow import Call, Facts, Program
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
 from jobplane.workspace import Function
 
-# IAM's prefix where it is not the name that the service signs requests with.
-PREFIXES = {"cloudwatch": "cloudwatch"}
-# Actions of operations that are not authorised by an action of their own name, from the pages
-# "Actions, resources, and condition keys" of the Service Authorization Reference and, for S3,
-# "Required permissions for Amazon S3 API operations".
-ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
-    "dynamodb": {
-        "TransactGetItems": ("dynamodb:GetItem",),
-    },
-    "lambda": {
-        "Invoke": ("lambda:InvokeFunction",),
-        "InvokeAsync": ("lambda:InvokeFunction",),
-        "InvokeWithResponseStream": ("lambda:InvokeFunction",),
-    },
-    "s3": {
-        "CompleteMultipartUpload": ("s3:PutObject",),
-        "CopyObject": ("s3:GetObject", "s3:PutObject"),
-        "CreateMultipartUpload": ("s3:PutObject",),
-        "DeleteObjects": ("s3:DeleteObject",),
-        "HeadBucket": ("s3:ListBucket",),
-        "HeadObject": ("s3:GetObject",),
-        "ListBuckets": ("s3:ListAllMyBuckets",),
-        "ListMultipartUploads": ("s3:ListBucketMultipartUploads",),
-        "ListObjectVersions": ("s3:ListBucketVersions",),
-        "ListObjects": ("s3:ListBucket",),
-        "ListObjectsV2": ("s3:ListBucket",),
-        "ListParts": ("s3:ListMultipartUploadParts",),
-        "SelectObjectContent": ("s3:GetObject",),
-        "UploadPart": ("s3:PutObject",),
-        "UploadPartCopy": ("s3:GetObject", "s3:PutObject"),
-    },
-    "sns": {"PublishBatch": ("sns:Publish",)},
-    "sqs": {
-        "ChangeMessageVisibilityBatch": ("sqs:ChangeMessageVisibility",),
-        "DeleteMessageBatch": ("sqs:DeleteMessage",),
-        "SendMessageBatch": ("sqs:SendMessage",),
-    },
-    "sts": {"GetCallerIdentity": ()},
-}
-ITEM_ACTIONS = {
-    "ConditionCheck": "dynamodb:ConditionCheckItem",
-    "Delete": "dynamodb:DeleteItem",
-    "Put": "dynamodb:PutItem",
-    "Update": "dynamodb:UpdateItem",
-}
 # boto3's own methods, which call operations of S3.
 TRANSFERS = {
     "copy": ("CopyObject", "HeadObject", "AbortMultipartUpload"),
@@ -198,13 +154,7 @@ def _actions(call: Call, program: Program) -> Iterator[str]:
 def _actions_of(service: str, call: Call) -> Iterator[str]:
     for name in _operations(service, call):
         named = ACTIONS.get(service, {}).get(name)
-        prefix = iam_prefix(service)
-        if prefix == "execute-api":
-            yield "execute-api:ManageConnections"
-        elif named is not None:
-            yield from named
-        else:
-            yield f"{prefix}:{name}"
+        yield from (f"{iam_prefix(service)}:{name}",) if named is None else named
 
 
 def _operations(service: str, call: Call) -> Iterable[str]:
