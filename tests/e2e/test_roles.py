@@ -5,7 +5,6 @@ table must be let through; everything else must be refused.
 """
 
 import json
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
@@ -123,9 +122,12 @@ def session_of(role: str, deployed: Deployed, stack: Stack) -> Clients:
     return client
 
 
-def answers(wanted: Iterable[Probe], clients: Clients) -> list[tuple[Probe, str]]:
+def answers(wanted: list[Probe], clients: Clients) -> list[tuple[Probe, str]]:
+    """Each probe with its answer."""
+    # boto3 makes clients on one thread only; they are used on any.
+    for service in {probe.service for probe in wanted}:
+        clients(service)
     with ThreadPoolExecutor(4) as pool:
-        wanted = list(wanted)
         return list(zip(wanted, pool.map(lambda each: each.answer(clients), wanted), strict=True))
 
 
