@@ -14,7 +14,7 @@ from jobplane.groups import ModuleGroup
 TOUR = {
     "Work on a stage": ("up", "info", "invoke", "logs", "token", "demo", "down"),
     "Change the functions": ("new", "list", "affected", "build", "deploy"),
-    "Prove it": ("check", "schema", "docs", "grants", "bench"),
+    "Prove it": ("check", "schema", "docs", "grants", "fuzz", "bench"),
     "Make data": ("event", "seed-files"),
 }
 
