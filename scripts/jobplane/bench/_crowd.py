@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,16 +120,15 @@ class Member:
                     entry.sends += 1
                     await self._transmit(entry)
             if entry.is_job and entry.ended is None:
+                known = entry.seq
                 state = await self.ask("subscribe", {"request_id": entry.id})
-                self.ledger.resume(entry.id, state, time.monotonic())
+                self.ledger.resume(entry.id, state, known, time.monotonic())
                 self._settle(entry.id)
 
     async def ended(self, entry: Entry) -> None:
         """Wait until the end of a request is known."""
         if entry.ended is None:
-            future = asyncio.get_running_loop().create_future()
-            self._waiting[f"end {entry.id}"] = future
-            await future
+            await asyncio.shield(self._future("end", entry))
 
     async def upload(self, http: httpx.AsyncClient, content: bytes) -> Frame:
         """Put a file into the bucket; the payload of its `process_assembly`."""
@@ -160,15 +159,14 @@ class Member:
 
     async def _transmit(self, entry: Entry) -> None:
         """Send a request; a socket that is lost meanwhile leaves it to the next one."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting[f"answer {entry.id}"] = future
-        try:
+        answer = self._future("answer", entry)
+        with suppress(ConnectionClosed, OSError):
             await self._send({"id": entry.id, "action": entry.action, "payload": entry.payload})
-            await asyncio.wait_for(future, ANSWER_SECONDS)
-        except (ConnectionClosed, TimeoutError, asyncio.CancelledError):
-            self._waiting.pop(f"answer {entry.id}", None)
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                raise
+            await asyncio.wait_for(asyncio.shield(answer), ANSWER_SECONDS)
+
+    def _future(self, what: str, entry: Entry) -> asyncio.Future[None]:
+        new: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        return self._waiting.setdefault(f"{what} {entry.id}", new)
 
     async def _send(self, frame: Frame) -> None:
         if self._connection is None:
@@ -188,12 +186,21 @@ class Member:
                     self.ledger.hear(message, at)
                     self._settle(request_id)
         except ConnectionClosed:
-            return
+            pass
         finally:
-            for name in [name for name in self._waiting if name.startswith("answer ")]:
-                self._waiting.pop(name).cancel()
-            for question in self._questions.values():
-                question.cancel()
+            if self._connection is connection:
+                self.ledger.faults.append(f"{self.user}: the stage has closed the socket")
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Whoever waits for an answer waits in vain: the socket is gone."""
+        lost = ConnectionError(f"{self.user} has lost its socket")
+        answers = [name for name in self._waiting if name.startswith("answer ")]
+        futures: list[asyncio.Future[Any]] = [self._waiting.pop(name) for name in answers]
+        for future in [*futures, *self._questions.values()]:
+            if not future.done():
+                future.set_exception(lost)
+                future.exception()  # looked at, whether somebody waits or not
 
     def _settle(self, request_id: str) -> None:
         entry = self.ledger.entries.get(request_id)

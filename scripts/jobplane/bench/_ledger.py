@@ -106,12 +106,16 @@ class Ledger:
             case kind:
                 self._fault(request_id, f"an unknown {kind}")
 
-    def resume(self, request_id: str, state: Message, at: float) -> None:
-        """Note what a subscription or a look-up answers about a request of this socket's."""
+    def resume(self, request_id: str, state: Message, asked_at: int, at: float) -> None:
+        """Note what a subscription answers about a request of this socket's.
+
+        `asked_at` is the `seq` that was known when it was asked for: what is told later may
+        overtake the answer.
+        """
         entry = self.entries[request_id]
         entry.resumed = True
-        if state["seq"] < entry.seq:
-            self._fault(request_id, f"stored seq {state['seq']}, heard {entry.seq}")
+        if state["seq"] < asked_at:
+            self._fault(request_id, f"stored seq {state['seq']}, heard {asked_at}")
         entry.told = max(entry.told, state["seq"])
         if state["status"] in TERMINAL_STATUSES and entry.ended is None:
             entry.ended, entry.status = at, state["status"]

@@ -13,7 +13,6 @@ from jobplane.bench._crowd import Crowd, Member
 from jobplane.bench._ledger import Entry
 from jobplane.bench._report import Advance, progress
 
-HELD_SECONDS = 10.0
 ASSEMBLY_EVERY = 50
 DELAY = {"seconds": 0.2, "steps": 2}
 SOAK_DELAY = {"seconds": 0.5, "steps": 3}
@@ -28,16 +27,22 @@ class Plan:
     sockets: int
     jobs: int
     seconds: float
+    """Over which the jobs are sent."""
+    hold: float
+    """Seconds for which all sockets are open and silent."""
     soak_minutes: float
     reconnect_every: float
     subscribers: int
     at_once: int
+    """Handshakes and messages that wait for their answer."""
     patience: float
+    """Seconds to wait for ends, once all is sent."""
 
     @property
     def longest(self) -> float:
         """Seconds after which the load ends itself, come what may."""
-        return 600 + self.sockets + self.seconds + self.patience * 3 + self.soak_minutes * 60
+        own = self.hold + self.seconds + self.soak_minutes * 60
+        return 600 + self.sockets + own + self.patience * 3
 
 
 @dataclass
@@ -97,8 +102,11 @@ class Load:
         with self._phase("open", plan.sockets) as advance:
             await self._crowd.each(lambda member: member.open(), advance)
         with self._phase("hold", 1) as advance:
-            await asyncio.sleep(HELD_SECONDS)
+            await asyncio.sleep(plan.hold)
             advance("")
+        with self._phase("warm up", plan.at_once) as advance:
+            first = self._crowd.members[: plan.at_once]
+            await self._crowd.each(lambda member: member.ask("health", {}), advance, first)
         with self._phase("jobs", plan.sockets * plan.jobs) as advance:
             await self._jobs(advance)
         if plan.subscribers:

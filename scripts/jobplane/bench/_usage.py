@@ -58,8 +58,6 @@ class Shares:
         for name in ("the emulator", "the client"):
             if ours[name] >= SATURATED:
                 return f"{name}: it is one process, and its one core is busy"
-        if own < self.cores * IDLE and self.others < self.cores * IDLE:
-            return "nothing: the machine idles"
         if self.idle >= self.cores * (1 - SATURATED):
             return "the emulator: nobody is busy, jobs wait for its one batch at a time"
         largest = max(ours, key=lambda name: ours[name])

@@ -23,6 +23,7 @@ MAX_SOCKETS = 5000
 MAX_JOBS = 1000
 # Sockets, and what Python, the look-ups and the emulator's own files need beside them.
 SPARE_DESCRIPTORS = 512
+WORKING = frozenset({"open", "jobs", "fan-out", "soak"})
 
 
 @click.command()
@@ -34,6 +35,10 @@ SPARE_DESCRIPTORS = 512
 @click.option(
     "--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True,
     help="The time over which they are sent.",
+)  # fmt: skip
+@click.option(
+    "--hold", type=click.FloatRange(0, 3600), default=10.0, show_default=True,
+    help="Seconds for which all sockets are open and silent, before.",
 )  # fmt: skip
 @click.option(
     "--soak", "soak_minutes", type=click.FloatRange(0, 120), default=0.0, metavar="MINUTES",
@@ -208,13 +213,17 @@ def report(outcome: "Outcome", usage: "Usage") -> Report:
         "overlaps": outcome.overlaps,
         "looked_up": outcome.looked_up,
         "cores": {
-            name: asdict(of) | {"bottleneck": of.bottleneck()} for name, of in shares.items()
+            name: asdict(of) | {"bottleneck": _bottleneck(name, of)} for name, of in shares.items()
         },
         "memory": {name: asdict(of) for name, of in usage.growth().items()},
         "emulator_mb": _emulator_memory(outcome, usage),
         "most_workers": usage.most_workers(),
     }
     return Report(document, _tables(outcome, usage, shares), _charts(usage))
+
+
+def _bottleneck(phase: str, shares: "Shares") -> str | None:
+    return shares.bottleneck() if phase in WORKING else None
 
 
 def _latencies(outcome: "Outcome") -> list[tuple[str, int, dict[str, float]]]:
@@ -299,7 +308,7 @@ def _tables(outcome: "Outcome", usage: "Usage", shares: Mapping[str, "Shares"]) 
         [
             (
                 name, round(of.seconds), round(of.functions, 2), round(of.emulator, 2),
-                round(of.client, 2), round(of.others, 2), round(of.idle, 2), of.bottleneck(),
+                round(of.client, 2), round(of.others, 2), round(of.idle, 2), _bottleneck(name, of),
             )
             for name, of in shares.items()
         ],

@@ -1,0 +1,95 @@
+"""A small load on the deployed stage: what must hold for a thousand sockets, with forty."""
+
+import dataclasses
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.support import Deployed
+from jobplane.bench._phases import Outcome, Plan
+from jobplane.bench._remains import clear
+from jobplane.bench._usage import Usage
+from jobplane.bench.load import report, run
+
+PLAN = Plan(
+    sockets=40, jobs=2, seconds=5.0, hold=0.0, soak_minutes=0.25, reconnect_every=5.0,
+    subscribers=20, at_once=8, patience=120.0,
+)  # fmt: skip
+
+type Loaded = tuple[Outcome, Usage]
+
+
+@pytest.fixture(scope="module")
+def loaded(deployed: Deployed) -> Iterator[Loaded]:
+    """A load that is over."""
+    tenant = f"load-{secrets.token_hex(4)}"
+    try:
+        yield run(deployed.stage, PLAN, tenant)
+    finally:
+        clear(deployed.stage, tenant)
+
+
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_doubled_or_out_of_order(loaded: Loaded) -> None:
+    """Every ledger is in order, and the tables hold what was heard and no connection."""
+    outcome, _usage = loaded
+    assert outcome.faults == []
+
+
+def test_every_request_is_acknowledged_once_and_ends_once(loaded: Loaded) -> None:
+    """A request whose socket stayed has one acknowledgment and one end, by messages."""
+    outcome, _usage = loaded
+    entries = outcome.entries["jobs"]
+    assert len(entries) == PLAN.sockets * PLAN.jobs + 1, "every 50th socket runs an assembly too"
+    assert {(entry.acknowledgments, entry.ends) for entry in entries} == {(1, 1)}
+    assert {entry.status for entry in entries} == {"COMPLETED"}
+
+
+def test_jobs_tell_every_step(loaded: Loaded) -> None:
+    """The messages of a job are numbered without a gap, up to its end."""
+    outcome, _usage = loaded
+    jobs = [entry for entry in outcome.entries["jobs"] if entry.is_job]
+    assert jobs
+    for entry in jobs:
+        assert entry.seqs == set(range(1, entry.seq + 1))
+
+
+def test_a_request_is_told_to_every_subscriber(loaded: Loaded) -> None:
+    """All of them hear what was told after they had subscribed, its end with it."""
+    outcome, _usage = loaded
+    fan_out = outcome.fan_out
+    assert fan_out is not None
+    assert fan_out.subscribers == PLAN.subscribers
+    assert fan_out.last_seq in fan_out.heard
+    assert {len(times) for times in fan_out.heard.values()} == {PLAN.subscribers}
+
+
+def test_sockets_that_are_lost_take_up_their_requests(loaded: Loaded) -> None:
+    """During the soak sockets come and go, and the end of each request is known in the end."""
+    outcome, _usage = loaded
+    assert outcome.reconnects > 0
+    assert outcome.resumed > 0
+    assert {entry.status for entry in outcome.entries["soak"]} == {"COMPLETED"}
+
+
+def test_the_report_names_what_it_measured(loaded: Loaded) -> None:
+    """Percentiles of both waits, memory by function, and a bottleneck for each working phase."""
+    outcome, usage = loaded
+    document = report(outcome, usage).document
+    for name in ("handshake", "jobs: acknowledgment", "jobs: delay, its end"):
+        latency = document["latencies_ms"][name]
+        assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
+    assert {name.rpartition("-")[2] for name in document["memory"]} >= {"router", "processor"}
+    for phase in ("open", "jobs", "fan-out", "soak"):
+        assert document["cores"][phase]["bottleneck"]
+
+
+def test_a_request_that_is_not_stored_is_found(deployed: Deployed, loaded: Loaded) -> None:
+    """The tables' check is not satisfied by rows that differ from what was sent."""
+    from jobplane.bench._remains import check_tables
+
+    outcome = dataclasses.replace(loaded[0], faults=[])
+    check_tables(deployed.stage, "load-nobody", outcome)
+    jobs = sum(entry.is_job for of in outcome.entries.values() for entry in of)
+    assert len(outcome.faults) == jobs

@@ -1,0 +1,198 @@
+"""A load's own judgement: what its ledgers, its samples and its limits find."""
+
+import resource
+from typing import Any
+
+import click
+import pytest
+
+from jobplane.bench._ledger import Entry, Hearing, Ledger, percentiles
+from jobplane.bench._usage import Sample, Shares, Usage
+from jobplane.bench.load import MAX_SOCKETS, allow_descriptors, refuse_strangers
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """A socket that has sent one job."""
+    entry = Entry("r", "delay", {}, is_job=True, sent=0.0)
+    return Ledger("user", {"r": entry})
+
+
+def heard(ledger: Ledger, *messages: dict[str, Any]) -> None:
+    for at, message in enumerate(messages, start=1):
+        ledger.hear({"request_id": "r", **message}, float(at))
+
+
+ACKNOWLEDGED = {"type": "acknowledgment", "status": "queued"}
+COMPLETE = {"type": "complete", "seq": 3, "success": True, "result": {}}
+
+
+def step(seq: int) -> dict[str, Any]:
+    return {"type": "progress", "seq": seq, "percentage": 10.0 * seq}
+
+
+def test_a_whole_job_has_no_fault(ledger: Ledger) -> None:
+    """One acknowledgment, rising numbers, one end."""
+    heard(ledger, ACKNOWLEDGED, step(1), step(2), COMPLETE)
+    assert ledger.faults == ledger.missing() == []
+    entry = ledger.entries["r"]
+    assert (entry.acknowledged, entry.ended, entry.status) == (1.0, 4.0, "COMPLETED")
+    ledger.agree("r", {"status": "COMPLETED", "seq": 3})
+    assert ledger.faults == []
+
+
+def test_progress_may_overtake_the_acknowledgment(ledger: Ledger) -> None:
+    """They travel on different ways."""
+    heard(ledger, step(1), ACKNOWLEDGED, COMPLETE)
+    assert ledger.faults == ledger.missing() == []
+
+
+@pytest.mark.parametrize(
+    ("messages", "fault"),
+    [
+        ([ACKNOWLEDGED, ACKNOWLEDGED], "acknowledged 2 times"),
+        ([step(1), step(1)], "seq 1 after 1"),
+        ([step(2), step(1)], "seq 1 after 2"),
+        ([COMPLETE, {**COMPLETE, "seq": 4}], "ended 2 times"),
+        ([COMPLETE, step(4)], "a progress after the end"),
+        ([{"type": "surprise"}], "an unknown surprise"),
+        ([{**step(1), "request_id": "another"}], "a stranger's progress"),
+    ],
+)
+def test_what_is_doubled_or_out_of_order_is_a_fault(
+    ledger: Ledger, messages: list[dict[str, Any]], fault: str
+) -> None:
+    """Each is named with its user and its request."""
+    heard(ledger, *messages)
+    assert any(found.startswith("user ") and fault in found for found in ledger.faults)
+
+
+def test_what_is_lost_is_missing(ledger: Ledger) -> None:
+    """A job that nothing was heard of lacks both of its messages."""
+    assert ledger.missing() == ["r: no acknowledgment", "r: no end"]
+
+
+def test_an_end_that_only_a_look_up_told_is_missing_on_a_socket_that_stayed(
+    ledger: Ledger,
+) -> None:
+    """A client that was there is told; one that had lost its socket may have to ask."""
+    heard(ledger, ACKNOWLEDGED)
+    ledger.resume("r", {"status": "COMPLETED", "seq": 3}, 0, 9.0)
+    assert ledger.missing() == []
+    ledger.entries["r"].resumed = False
+    assert ledger.missing() == ["r: no message of its end"]
+
+
+def test_a_resumed_request_may_hear_what_it_was_told(ledger: Ledger) -> None:
+    """A message that the subscription's answer overtook is counted; one that came twice is not
+    forgiven.
+    """
+    heard(ledger, ACKNOWLEDGED, step(1))
+    ledger.resume("r", {"status": "PROCESSING", "seq": 2}, 1, 5.0)
+    heard(ledger, step(2))
+    assert (ledger.overlaps, ledger.faults) == (1, [])
+    heard(ledger, step(2))
+    assert ledger.faults == ["user r: seq 2 after 2"]
+
+
+def test_a_state_that_is_behind_is_a_fault(ledger: Ledger) -> None:
+    """What was told is stored before; only what came after the question may be newer."""
+    heard(ledger, ACKNOWLEDGED, step(2))
+    ledger.resume("r", {"status": "PROCESSING", "seq": 1}, 1, 5.0)
+    assert ledger.faults == []
+    ledger.resume("r", {"status": "PROCESSING", "seq": 1}, 2, 5.0)
+    assert ledger.faults == ["user r: stored seq 1, heard 2"]
+
+
+def test_a_state_that_says_otherwise_is_a_fault(ledger: Ledger) -> None:
+    """Status and number are those of the last message."""
+    heard(ledger, ACKNOWLEDGED, COMPLETE)
+    ledger.agree("r", {"status": "FAILED", "seq": 4})
+    assert ledger.faults == [
+        "user r: stored FAILED, heard COMPLETED",
+        "user r: stored seq 4, heard 3",
+    ]
+
+
+def test_a_failure_is_counted_by_its_code(ledger: Ledger) -> None:
+    """A refusal answers the request at once, and is its end."""
+    error = {"type": "error", "error": {"code": "RATE_LIMITED", "message": "later"}}
+    heard(ledger, error)
+    entry = ledger.entries["r"]
+    assert (entry.status, entry.code, ledger.errors) == (
+        "FAILED",
+        "RATE_LIMITED",
+        {"RATE_LIMITED": 1},
+    )
+    assert ledger.missing() == []
+
+
+def test_a_listener_hears_in_order_and_once(ledger: Ledger) -> None:
+    """What it hears of another's request is kept apart from its own."""
+    ledger.hearings["r"] = hearing = Hearing(since=0)
+    heard(ledger, step(1), step(2))
+    assert (sorted(hearing.times), ledger.faults) == ([1, 2], [])
+    heard(ledger, step(2))
+    assert ledger.faults
+
+
+def test_percentiles_are_by_nearest_rank() -> None:
+    """A percentile is one of the values; p99 of few is the largest."""
+    assert percentiles([]) == {}
+    assert percentiles([0.004]) == {"p50": 4.0, "p95": 4.0, "p99": 4.0, "max": 4.0}
+    hundred = percentiles(number / 1000 for number in range(1, 101))
+    assert hundred == {"p50": 50.0, "p95": 95.0, "p99": 99.0, "max": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("functions", "emulator", "client", "others", "named"),
+    [
+        (0.5, 0.95, 0.2, 0.0, "the emulator: it is one process"),
+        (0.2, 0.3, 0.99, 0.0, "the client: it is one process"),
+        (1.5, 0.4, 0.1, 0.0, "our functions: all cores are busy, 75%"),
+        (0.4, 0.1, 0.0, 1.5, "our functions: all cores are busy, 80%"),
+        (0.1, 0.1, 0.0, 0.0, "the emulator: nobody is busy, jobs wait"),
+    ],
+)
+def test_the_bottleneck_is_who_can_do_no_more(
+    functions: float, emulator: float, client: float, others: float, named: str
+) -> None:
+    """A process with one core's worth, or the largest part of a machine that is full."""
+    shares = Shares(10.0, 2, client, emulator, functions, others)
+    assert shares.bottleneck().startswith(named)
+    assert ("others have" in shares.bottleneck()) is bool(others)
+
+
+def test_growth_is_told_by_what_workers_held_when_warm() -> None:
+    """From the second fifth of a worker's time to the last; short-lived workers say nothing."""
+    nobody = {"client": 0.0, "emulator": 0.0, "functions": 0.0, "machine": 0.0}
+    usage = Usage(
+        [
+            Sample(float(at), nobody, 0, {"f": {1: 50_000_000 + 1_000_000 * at, 2: 40_000_000}})
+            for at in range(40)
+        ]
+    )
+    usage.samples.append(Sample(40.0, nobody, 0, {"f": {3: 90_000_000}}))
+    growth = usage.growth()["f"]
+    assert (growth.workers, growth.largest_growth, growth.median_growth) == (2, 24.0, 12.0)
+    assert usage.most_workers() == 2
+
+
+def test_a_load_stays_on_this_machine() -> None:
+    """An address elsewhere is refused, whatever its name begins with."""
+    here = {"websocket_url": "ws://127.0.0.1:1/x", "http_url": "http://localhost:1/y"}
+    refuse_strangers(here)
+    for name in here:
+        with pytest.raises(click.UsageError, match=name):
+            refuse_strangers(here | {name: "ws://127.0.0.1.example.org/x"})
+
+
+def test_too_few_open_files_are_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can be raised is raised; what can't is an error that says what to do."""
+    limits = [1024, 4096]
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", lambda _what, new: limits.__setitem__(0, new[0]))
+    allow_descriptors(2000)
+    assert limits[0] > 2000
+    with pytest.raises(click.ClickException, match="ulimit"):
+        allow_descriptors(MAX_SOCKETS)
