@@ -221,7 +221,20 @@ def test_token_of_the_future_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "exp",
-    ["null", '"soon"', "[1]", "{}", "1e400", "-1e400", "NaN", "1e300", "253402300800", "9" * 400],
+    [
+        "null",
+        '"soon"',
+        '"4102444800"',
+        '"٤١٠٢٤٤٤٨٠٠"',
+        "[1]",
+        "{}",
+        "1e400",
+        "-1e400",
+        "NaN",
+        "1e300",
+        "253402300800",
+        "9" * 400,
+    ],
 )
 def test_odd_expiry_is_refused(exp: str) -> None:
     """A time that is none, or that no table can hold, is no expiry."""

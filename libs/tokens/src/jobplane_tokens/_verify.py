@@ -115,7 +115,11 @@ class TokenVerifier:
             raise MissingTokenError("no token")
         if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidTokenError(f"longer than {MAX_TOKEN_LENGTH} characters")
-        return self._allowed(_identity(self._claims(token)))
+        claims = self._claims(token)
+        # PyJWT takes a text of digits, of any script, for a time.
+        if not isinstance(claims["exp"], int | float):
+            raise InvalidTokenError("exp is not a number")
+        return self._allowed(_identity(claims))
 
     def identity_of_claims(self, claims: Mapping[str, Any]) -> Identity:
         """The identity in claims that somebody else has verified, as API Gateway's authorizers do.
