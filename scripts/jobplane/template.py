@@ -4,6 +4,7 @@ Reads what the Serverless Framework reads (serverless.yml, functions/*/function.
 resources/*.yml), fills in the variables, and resolves references between resources.
 """
 
+import hmac
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -133,6 +134,7 @@ class Template:
             **stages["default"],
             **stages.get(self.stage, {}),
             "jwtSecret": JWT_SECRET,
+            "pagingSecret": hmac.digest(JWT_SECRET.encode(), b"paging", "sha256").hex(),
             "tablePrefix": f"jobplane-{self.stage}-",
             **{
                 f"{name}Bucket": f"jobplane-{self.stage}-{folder}"
