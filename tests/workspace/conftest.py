@@ -18,10 +18,15 @@ from jobplane.workspace import Workspace
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """A copy in which every function was built, and its artifacts; not to be changed."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of a run have in common."""
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def built(shared: Path) -> Built:
+    """A copy in which every function was built, and its artifacts; not to be changed."""
     workspace = Workspace(shared / "built")
     with exclusive(Workspace(shared / "locks"), "copy"):
         if not workspace.root.is_dir():
@@ -44,10 +49,8 @@ def copied(built: Built) -> Copy:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+def compiled(shared: Path) -> Compiled:
     """The template of a stage, compiled once a run; needs neither credentials nor a network."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     @cache
     def template_of(
@@ -66,10 +69,8 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 
 
 @pytest.fixture(scope="session")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shelf(shared: Path) -> Path:
     """A folder with an sdist and a wheel of every lib."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder = shared / "shelf"
     with exclusive(Workspace(shared / "locks"), "shelf"):
         if not folder.is_dir():

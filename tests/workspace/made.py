@@ -32,6 +32,7 @@ def made_in(shared: Path) -> Path:
         if not (root / "complete").exists():
             shutil.rmtree(root, ignore_errors=True)
             copy_repository(root)
+            share_wheels(Workspace(ROOT), Workspace(root))
             for trigger, name in NAMES.items():
                 done = jobplane(root, "new", name, "--trigger", trigger)
                 assert done.returncode == 0, done.stderr
@@ -43,7 +44,7 @@ def made_in(shared: Path) -> Path:
 
 
 def copy_repository(root: Path) -> None:
-    """Everything that git tracks or would, as it is now, and what is installed."""
+    """Everything that git tracks or would, as it is now, and the framework."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -57,7 +58,6 @@ def copy_repository(root: Path) -> None:
             shutil.copy2(ROOT / name, root / name)
     install_framework(Workspace(ROOT))
     (root / "node_modules").symlink_to(ROOT / "node_modules")
-    share_wheels(Workspace(ROOT), Workspace(root))
 
 
 def environment(root: Path) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """`jobplane new`: what it makes passes everything that is asked of a function here."""
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
@@ -36,14 +35,18 @@ GUIDED_RULES = (
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.getbasetemp()
-    return made_in(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+def made(shared: Path) -> Path:
+    return made_in(shared)
 
 
 def sources(made: Path) -> list[str]:
     tests = [f"tests/unit/test_{name.replace('-', '_')}.py" for name in NEW]
     return [f"functions/{name}" for name in NEW] + tests
+
+
+def contents(workspace: Workspace) -> dict[Path, bytes]:
+    """Of every file."""
+    return {path: path.read_bytes() for path in workspace.root.rglob("*.*") if path.is_file()}
 
 
 def test_every_trigger_can_be_made(made: Path) -> None:
@@ -169,7 +172,7 @@ def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     """The member's files are taken away again, and uv.lock is as it was."""
     copy_repository(tmp_path / "tree")
     workspace = Workspace(tmp_path / "tree")
-    before = {path: path.read_bytes() for path in workspace.root.rglob("*.*") if path.is_file()}
+    before = contents(workspace)
 
     def fail(*_: object, **__: object) -> str:
         (workspace.root / "uv.lock").write_text("half of it")
@@ -179,8 +182,7 @@ def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(ToolError):
         scaffold.create(workspace, "cancel-by-hand", "sqs")
     assert not (workspace.root / "functions" / "cancel-by-hand").exists()
-    after = {path: path.read_bytes() for path in workspace.root.rglob("*.*") if path.is_file()}
-    assert after == before
+    assert contents(workspace) == before
 
 
 def test_what_was_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,9 @@ STAGE = f"new-{os.getpid()}"
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def up(shared: Path) -> Iterator[Path]:
     """The copy with its own stage up: the tree's functions and a new one for every trigger."""
-    base = tmp_path_factory.getbasetemp()
-    root = made_in(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    root = made_in(shared)
     try:
         done = jobplane(root, "up", "--stage", STAGE)
         assert done.returncode == 0, done.stdout + done.stderr
