@@ -60,7 +60,7 @@ WORKING = frozenset({"open", "jobs", "fan-out", "soak"})
     "--patience", type=click.FloatRange(1, 3600), default=300.0, show_default=True,
     help="Seconds to wait for what has not ended, once all is sent.",
 )  # fmt: skip
-@click.option("--stage", default="load", show_default=True, help="Started if it is not up.")
+@click.option("--stage", default="load", show_default=True, help="Used as it is if it is up.")
 @reported("load")
 def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
     """Many sockets on a local stage, each with jobs: what is told when, and what it takes.
@@ -69,7 +69,7 @@ def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
     come in the order of `seq`, that nobody hears of a stranger's request, and that the tables
     agree. Ends with 1 if anything of this does not hold.
     """
-    from jobplane import interrupts
+    from jobplane import emulator, interrupts
     from jobplane.bench._phases import Plan
     from jobplane.bench._remains import clear
     from jobplane.local_stage import down, up
@@ -82,8 +82,10 @@ def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
     allow_descriptors(plan.sockets)
     tenant = f"load-{secrets.token_hex(4)}"
     with interrupts.as_keyboard_interrupt():
-        was_up = there.is_local
-        up(there)
+        state = there.read_state()
+        was_up = state is not None and emulator.is_running(state)
+        if not was_up:
+            up(there)
         try:
             outcome, usage = run(there, plan, tenant)
         finally:
