@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -117,9 +117,12 @@ TRANSIENT_AWS_ERRORS = frozenset(
         "LimitExceededException",
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
         "RequestTimeout",
         "ServiceUnavailable",
         "SlowDown",
+        "ThrottledException",
         "Throttling",
         "ThrottlingException",
         "TooManyRequestsException",
@@ -273,6 +276,8 @@ class Job:
         self.seq: int = progress.get("seq", 0)
         self.subscribers: int = row.get("subscriber_count", 0)
         self.on_document_due: Callable[[], None] = lambda: None
+        self.has_told = False
+        """Whether this attempt has told of the end of its assembly."""
         self._percentage: float = progress.get("percentage", 0.0)
         self._lease_until: int = row["lease_until"]
         self._pending: list[Progress] = []
@@ -451,6 +456,7 @@ class Assembly:
             changes["webhook"] = {"status": "pending", "attempts": 0}
         self._write(changes, remove=("lease_until", "current_step"))
         notify(self.document)
+        self.job.has_told = True
 
     def _write(self, changes: Row, remove: Iterable[str] = ()) -> None:
         with self._lock:
@@ -1294,7 +1300,7 @@ def run_of(row: Row) -> Run:
 def settle(job: Job, error: Exception) -> float | None:
     """What follows from a failed attempt: an end, or seconds to wait for the next one here."""
     if isinstance(error, JobCancelledError):
-        end_unfinished_assembly(job.row, ok="ASSEMBLY_CANCELED", message="Cancelled")
+        end_unfinished_assembly(job, ok="ASSEMBLY_CANCELED", message="Cancelled")
         body = error_body(ErrorCode.CANCELLED, "Cancelled")
         finish(job, RequestStatus.CANCELLED, {"error": body})
         return None
@@ -1325,31 +1331,45 @@ def fail(job: Job, error: Exception, retryable: bool) -> None:
     else:
         code, text = ErrorCode.PROCESSING_FAILED, "The job failed"
     document_error = "TIMEOUT" if code == ErrorCode.TIMEOUT else "PROCESSING_ERROR"
-    end_unfinished_assembly(job.row, error=document_error, message=text)
-    finish(job, RequestStatus.FAILED, {"error": error_body(code, text)})
+    document = end_unfinished_assembly(job, error=document_error, message=text)
+    if document is not None and document.get("ok") == "ASSEMBLY_COMPLETED":
+        # What failed came after the work: telling of its end.
+        result = told(Assembly(job, None, document))
+        finish(job, RequestStatus.COMPLETED, stored_result(job, result))
+    else:
+        finish(job, RequestStatus.FAILED, {"error": error_body(code, text)})
 
 
-def end_unfinished_assembly(row: Row, *, message: str, **state: str) -> None:
-    """Bring the document of a request that ends without a result to its end as well."""
+def end_unfinished_assembly(job: Job, *, message: str, **state: str) -> Row | None:
+    """Bring the document of a request that ends without a result to its end as well.
+
+    The document as it ended: so, or in an earlier attempt that may have been cut off before it
+    told of that. None when the request has none.
+    """
+    row = job.row
     if "assembly_id" not in row:
-        return
+        return None
     document = read_assembly(row["assembly_id"])
-    if (
-        document is None
-        or document.get("request_id") != row["request_id"]
-        or is_terminal_assembly(document)
-    ):
-        return
-    template = templates().get(document["template_id"])
-    changes: Row = {"message": message, "updated_at": iso_time(time.time()), **state}
-    if template is not None and template.webhook_url:
-        changes["webhook"] = {"status": "pending", "attempts": 0}
-    with suppress(LeaseLostError):
-        notify(
-            write_assembly(
-                row["assembly_id"], document["rev"], changes, ("lease_until", "current_step")
-            )
-        )
+    if document is None or document.get("request_id") != row["request_id"]:
+        return None
+    if not is_terminal_assembly(document):
+        template = templates().get(document["template_id"])
+        changes: Row = {"message": message, "updated_at": iso_time(time.time()), **state}
+        if template is not None and template.webhook_url:
+            changes["webhook"] = {"status": "pending", "attempts": 0}
+        ending = ("lease_until", "current_step")
+        try:
+            document = write_assembly(row["assembly_id"], document["rev"], changes, ending)
+        except LeaseLostError:
+            return None
+    try:
+        if not job.has_told:
+            notify(document)
+    except ClientError as error:
+        if is_transient(error):
+            raise
+        telemetry.exception("end of the assembly not told", error)
+    return document
 
 
 def sweep(invocation: Invocation) -> Row:

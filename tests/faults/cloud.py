@@ -376,6 +376,8 @@ class Client:
                 said: Row = json.loads(answer["body"])
                 if not (said["type"] == "error" and said["error"]["retryable"]):
                     return said
+            if answer["statusCode"] == 401:
+                self.connect()
             self.cloud.clock.sleep(1.0)
         raise AssertionError(f"there is no answer to {message}")
 

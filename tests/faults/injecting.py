@@ -5,6 +5,7 @@ error classes take part.
 """
 
 import json
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,24 +70,28 @@ class Plan:
 
     fault: Fault | None = None
     at: int = 0
-    calls: list[str] = field(default_factory=list)
-    """Every call that the fault concerns, in order; retries of botocore's are not counted."""
+    exchanges: list[Exchange] = field(default_factory=list)
+    """The calls that the fault concerns, in order; retries of botocore's are not counted."""
     hit: str = ""
     """The call that met it."""
     over: bool = False
     """Whether no further call is counted."""
     _struck: bool = False
 
+    @property
+    def calls(self) -> list[str]:
+        return list(map(str, self.exchanges))
+
     def meet(self, exchange: Exchange) -> Act | None:
         """What happens to a request, if something does."""
         if self.over or self.fault is None or not self.fault.concerns(exchange):
             return None
         if exchange.attempt == 1:
-            self.calls.append(str(exchange))
-            self._struck = len(self.calls) == self.at or (
+            self.exchanges.append(exchange)
+            self._struck = len(self.exchanges) == self.at or (
                 self.fault.lasts and self.hit.startswith(f"{exchange.function}:")
             )
-            if len(self.calls) == self.at:
+            if len(self.exchanges) == self.at:
                 self.hit = str(exchange)
         if self._struck and exchange.attempt <= self.fault.attempts:
             return self.fault.act
@@ -97,6 +102,46 @@ class Plan:
         if self.hit.startswith(f"{function}:"):
             self.hit = f"(over) {self.hit}"
             self._struck = False
+
+
+class Broken(Plan):
+    """Calls that a test picks fail until it says that they are mended."""
+
+    def __init__(self, act: Act, picks: Callable[[Exchange], bool]) -> None:
+        super().__init__()
+        self.act = act
+        self.picks = picks
+
+    def meet(self, exchange: Exchange) -> Act | None:
+        if self.over or not self.picks(exchange):
+            return None
+        self.hit = str(exchange)
+        return self.act
+
+
+class Storm(Plan):
+    """Several faults of any kind, one call in so many; then it is over."""
+
+    def __init__(self, seed: int, *, one_in: int = 8, most: int = 12) -> None:
+        super().__init__()
+        self.chance = random.Random(seed)
+        self.one_in = one_in
+        self.left = most
+        self._now: Fault | None = None
+
+    def meet(self, exchange: Exchange) -> Act | None:
+        if exchange.attempt == 1:
+            self._now = self._next(exchange)
+        fault = self._now
+        return fault.act if fault and exchange.attempt <= fault.attempts else None
+
+    def _next(self, exchange: Exchange) -> Fault | None:
+        if self.left == 0 or self.chance.randrange(self.one_in):
+            return None
+        fault = self.chance.choice([kind for kind in KINDS.values() if kind.concerns(exchange)])
+        self.left -= 1
+        self.hit += f"{fault} at {exchange}; "
+        return fault
 
 
 def die(_: Exchange) -> AWSResponse:
@@ -129,7 +174,7 @@ def throttle(exchange: Exchange) -> AWSResponse:
         "dynamodb": (400, "ProvisionedThroughputExceededException"),
         "s3": (503, "SlowDown"),
         "apigatewaymanagementapi": (429, "LimitExceededException"),
-        "sqs": (400, "RequestThrottled"),
+        "sqs": (403, "RequestThrottled"),
         "ssm": (400, "ThrottlingException"),
     }
     return refuse(exchange, *codes[exchange.service])

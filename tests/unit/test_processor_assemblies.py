@@ -550,6 +550,43 @@ def test_the_webhook_is_queued_once(assemblies: Assemblies) -> None:
     assert assemblies.document(row)["webhook"] == {"status": "pending", "attempts": 0}
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "times"), [("RequestThrottled", 403, 1), ("InternalError", 500, 4)]
+)
+def test_a_queue_that_is_busy_costs_no_result(
+    assemblies: Assemblies, code: str, status: int, times: int
+) -> None:
+    """What was done stays done, even when telling of it took every attempt there is."""
+    module, stack = assemblies.processor.module, assemblies.stack
+    failed = stack.fail(module.sqs(), "SendMessage", code, status=status, times=times)
+    row = assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"))
+
+    assert failed["SendMessage"] == times
+    assert row["status"] == "COMPLETED"
+    assert len(stack.messages("webhooks")) == 1
+
+
+def test_a_queue_that_refuses_costs_no_result(assemblies: Assemblies) -> None:
+    """No attempt would help: the request ends, and the log says what was not told."""
+    module, stack = assemblies.processor.module, assemblies.stack
+    stack.fail(module.sqs(), "SendMessage", "AccessDenied", status=403)
+    row = assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"))
+
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
+    assert assemblies.document(row)["webhook"] == {"status": "pending", "attempts": 0}
+
+
+def test_a_cancellation_is_told_by_a_later_attempt(assemblies: Assemblies) -> None:
+    """An attempt that was cut off between the document's end and its webhook is made up for."""
+    cancel_at(assemblies, assemblies.processor.module, "run_step")
+    module, stack = assemblies.processor.module, assemblies.stack
+    stack.fail(module.sqs(), "SendMessage", "InternalError", status=500, times=1)
+    row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"a"))
+
+    assert (row["status"], assemblies.document(row)["ok"]) == ("CANCELLED", "ASSEMBLY_CANCELED")
+    assert len(stack.messages("webhooks")) == 1
+
+
 def test_a_failure_is_notified_too(assemblies: Assemblies) -> None:
     """Failed is a terminal state like the others."""
     assemblies.run("tpl_archive", upload("b.txt", b"b"))

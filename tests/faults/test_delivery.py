@@ -1,0 +1,217 @@
+"""Streams and queues that deliver twice, out of order, in part, or give up; and several faults."""
+
+import random
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from faults.cloud import Cloud
+from faults.injecting import Broken, Exchange, Storm, fail, throttle
+from faults.mappings import Record
+from faults.scenarios import (
+    JOBS,
+    AssemblyAskedForTwice,
+    AssemblyOfTwoFiles,
+    Batch,
+    JobWithProgress,
+    check_requests,
+)
+from faults.workspaces import StuckFiles
+
+type Batches = list[list[Record]]
+
+
+def twice(batches: Batches) -> Batches:
+    return [batch for batch in batches for _ in range(2)]
+
+
+def late(batches: Batches) -> Batches:
+    return batches + batches
+
+
+def reversed_(batches: Batches) -> Batches:
+    return [batch[::-1] for batch in batches[::-1]]
+
+
+def shuffled(batches: Batches) -> Batches:
+    """All records in single batches, some of them several times."""
+    chance = random.Random(7)
+    records = [
+        [record] for batch in batches for record in batch for _ in range(chance.choice((1, 3)))
+    ]
+    return chance.sample(records, len(records))
+
+
+ARRANGEMENTS = (twice, late, reversed_, shuffled)
+
+
+@pytest.mark.parametrize("arrange", ARRANGEMENTS)
+def test_records_of_requests(cloud: Cloud, arrange: Any) -> None:
+    """However often and in whatever order records come, a request is worked on once."""
+    batch = Batch(cloud)
+    with batch.prepared():
+        cloud.streams["requests"].arrange = arrange
+        batch.play()
+        batch.rest()
+        batch.check()
+        assert {row["attempts"] for row in cloud.items("requests")} == {1}
+
+        before = cloud.items("requests")
+        cloud.streams["requests"].put(cloud.records("requests"))
+        cloud.flow()
+        assert cloud.items("requests") == before
+
+
+@pytest.mark.parametrize("arrange", ARRANGEMENTS)
+def test_records_of_files(cloud: Cloud, arrange: Any) -> None:
+    """However often and in whatever order changes come, each is counted once."""
+    files = StuckFiles(cloud)
+    with files.prepared():
+        cloud.streams["files"].arrange = arrange
+        files.play()
+        files.rest()
+        files.check()
+
+        cloud.streams["files"].put(cloud.records("files"))
+        cloud.flow()
+        files.check()
+
+
+def is_take_of(name: str) -> Any:
+    """Picks writes of one request."""
+
+    def picks(exchange: Exchange) -> bool:
+        body: Any = exchange.request.body
+        return exchange.operation == "UpdateItem" and f'"{name}"'.encode() in body
+
+    return picks
+
+
+def test_partial_batch(cloud: Cloud) -> None:
+    """What stands behind a failed record comes again with it, done or not: nobody notices."""
+    batch = Batch(cloud)
+    with batch.prepared():
+        cloud.plan = Broken(throttle, is_take_of("two"))
+        cloud.streams["requests"].invoke = mend_after(cloud, 2, batch.process)
+        batch.play()
+        assert cloud.streams["requests"].invocations >= 3
+        batch.rest()
+        batch.check()
+        assert {row["attempts"] for row in cloud.items("requests")} == {1}
+        assert cloud.messages("requests-failed") == []
+
+
+def mend_after(cloud: Cloud, invocations: int, invoke: Any) -> Any:
+    """A function whose trouble is over after some invocations."""
+    left = [invocations]
+
+    def counting(event: Any) -> Any:
+        left[0] -= 1
+        cloud.plan.over = left[0] < 0
+        return invoke(event)
+
+    return counting
+
+
+def test_record_that_is_given_up(cloud: Cloud) -> None:
+    """After AWS's retries a description is at the destination; the request runs all the same."""
+    batch = Batch(cloud)
+    with batch.prepared():
+        cloud.plan = Broken(fail, is_take_of("two"))
+        batch.play()
+        statuses = {row["request_id"]: row["status"] for row in cloud.items("requests")}
+        assert statuses == dict.fromkeys(Batch.NAMES, "COMPLETED") | {"two": "PENDING"}
+        described = cloud.messages("requests-failed")
+        assert [d["requestContext"]["condition"] for d in described] == ["RetryAttemptsExhausted"]
+        assert [d["DDBStreamBatchInfo"]["batchSize"] for d in described] == [1]
+
+        cloud.plan.over = True
+        batch.rest()
+        batch.check()
+
+
+def test_dynamodb_is_away_for_an_hour(cloud: Cloud) -> None:
+    """Stream and sweeper fail all the time; what waited is done when it is back."""
+    job = JobWithProgress(cloud)
+    with job.prepared():
+        job.client.connect()
+        job.client.ask("delay", {"seconds": 0, "steps": 2}, id="job")
+        cloud.plan = Broken(fail, lambda exchange: exchange.service == "dynamodb")
+        until = cloud.clock.now + 3600
+        while cloud.clock.now < until:
+            cloud.flow()
+            cloud.clock.now += 600
+            cloud.invoke_later("processor", {"sweep": "leases"})
+        cloud.plan.over = True
+        job.rest()
+        check_requests(cloud, job="COMPLETED")
+
+
+def test_counters_after_an_outage(cloud: Cloud) -> None:
+    """The stream of the files is retried without a cap: no change is lost."""
+    files = StuckFiles(cloud)
+    with files.prepared():
+        counting = cloud.streams["files"]
+        cloud.plan = Broken(throttle, lambda exchange: exchange.operation == "TransactWriteItems")
+        counting.invoke = mend_after(cloud, 40, counting.invoke)
+        files.play()
+        assert counting.invocations > 40
+        files.rest()
+        files.check()
+
+
+def test_queue_delivers_a_message_twice(cloud: Cloud) -> None:
+    """Two receives of one webhook message at a time make one delivery."""
+    assembly = AssemblyOfTwoFiles(cloud)
+    with assembly.prepared():
+        cloud.queues["webhooks"].arrange = lambda records: records * 2
+        assembly.play()
+        assembly.rest()
+        assembly.check()
+
+
+def test_receiver_that_never_answers(cloud: Cloud) -> None:
+    """After the last attempt the message is in the dead-letter queue, and the document says so."""
+    assembly = AssemblyOfTwoFiles(cloud)
+    with assembly.prepared():
+        status = cloud.module("status")
+        attempts = []
+
+        def refuse(*_: Any, message_id: str, **__: Any) -> Any:
+            attempts.append(message_id)
+            return status.Outcome("retry", 503)
+
+        with patch.object(status, "deliver", refuse):
+            assembly.play()
+            assembly.rest()
+        [document] = cloud.items("assemblies")
+        assert document["webhook"]["status"] == "failed"
+        assert len(attempts) == status.MAX_RECEIVES == document["webhook"]["attempts"]
+        letters = cloud.messages("webhooks-dlq")
+        assert [letter["assembly_id"] for letter in letters] == [document["assembly_id"]]
+
+
+STORMY = ("job", "cancelled", "lost-listener", "batch", "twins")
+
+
+@pytest.mark.parametrize("scenario", STORMY)
+def test_storm(cloud: Cloud, scenario: str, tries_all: bool) -> None:
+    """With a dozen faults of any kind every request still ends once, in whatever way."""
+    for seed in range(60 if tries_all else 3):
+        cloud.empty()
+        played = JOBS[scenario](cloud)
+        storm = Storm(seed)
+        try:
+            with played.prepared():
+                cloud.plan = storm
+                played.play()
+                played.rest()
+                names = [row["request_id"] for row in cloud.items("requests")]
+                check_requests(cloud, **dict.fromkeys(names, "COMPLETED|FAILED|CANCELLED"))
+                if isinstance(played, AssemblyAskedForTwice):
+                    [document] = cloud.items("assemblies")
+                    assert "lease_until" not in document
+        except AssertionError as broken:
+            broken.add_note(f"{scenario}, storm {seed}: {storm.hit}")
+            raise
