@@ -1,6 +1,5 @@
 'use strict';
 
-const crypto = require('node:crypto');
 const os = require('node:os');
 const { emulatorUrl } = require('./emulator');
 
@@ -14,10 +13,7 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
   const stage = await resolveVariable('sls:stage');
   const stages = await resolveConfigurationProperty(['custom', 'stages']);
   const emulator = emulatorUrl();
-  const given = (options.param || []).find((param) => param.startsWith('jwtSecret='));
-  const jwtSecret = given
-    ? given.slice('jwtSecret='.length)
-    : await resolveVariable(`ssm:/jobplane/${stage}/jwt-secret`);
+  const given = (options.param || []).map((param) => param.split('=', 1)[0]);
   const chosen = {
     ...stages.default,
     ...(emulator && { architecture: os.arch() === 'arm64' ? 'arm64' : 'x86_64' }),
@@ -36,9 +32,9 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     );
   return {
     ...chosen,
-    jwtSecret,
-    // Of the same secret, but no token can be made with it.
-    pagingSecret: crypto.createHmac('sha256', jwtSecret).update('paging').digest('hex'),
+    ...(given.includes('jwtSecret') ? {} : { jwtSecret: `\${ssm:/jobplane/${stage}/jwt-secret}` }),
+    // SSM can be asked only once these parameters are known.
+    pagingSecret: '${file(scripts/serverless/paging-secret.js)}',
     tablePrefix: `jobplane-${stage}-`,
     filesBucket: bucket('files'),
     inputBucket: bucket('input'),
