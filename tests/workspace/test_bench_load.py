@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from jobplane.bench._ledger import Entry, Hearing, Ledger, percentiles
-from jobplane.bench._usage import Sample, Shares, Usage
-from jobplane.bench.load import MAX_SOCKETS, allow_descriptors, refuse_strangers
+from jobplane.bench._usage import Growth, Sample, Shares, Usage
+from jobplane.bench.load import MAX_SOCKETS, allow_descriptors, command, refuse_strangers
 
 
 @pytest.fixture
@@ -175,7 +176,24 @@ def test_growth_is_told_by_what_workers_held_when_warm() -> None:
     usage.samples.append(Sample(40.0, nobody, 0, {"f": {3: 90_000_000}}))
     growth = usage.growth()["f"]
     assert (growth.workers, growth.largest_growth, growth.median_growth) == (2, 24.0, 12.0)
+    assert not growth.is_flat
     assert usage.most_workers() == 2
+
+
+def test_memory_that_wavers_is_flat() -> None:
+    """A twentieth of what a worker holds is no growth."""
+    assert Growth(3, typical=40.0, median_growth=0.5, largest_growth=2.0).is_flat
+    assert not Growth(3, typical=40.0, median_growth=0.5, largest_growth=2.1).is_flat
+
+
+def test_a_load_is_bounded() -> None:
+    """More requests, or more subscribers, than there can be are refused before anything starts."""
+    for options in (
+        ["--sockets", "5000", "--jobs", "11"],
+        ["--sockets", "5", "--subscribers", "5"],
+    ):
+        done = CliRunner().invoke(command, options)
+        assert (done.exit_code, done.exception.__class__) == (2, SystemExit), done.output
 
 
 def test_a_load_stays_on_this_machine() -> None:

@@ -50,10 +50,11 @@ class FanOut:
     """One request that many listened to."""
 
     subscribers: int
+    """That had subscribed before it ended."""
     subscribing_seconds: float
-    heard: dict[int, list[float]] = field(default_factory=dict)
-    """When a message came to each listener, by `seq`: for those that all had subscribed before."""
-    last_seq: int = 0
+    last_seq: int
+    heard: dict[int, list[float]]
+    """When a message came to each subscriber, by `seq`, from when all of them had subscribed."""
 
     def spreads(self) -> list[float]:
         """Seconds from the first listener's hearing to the last one's, by message."""
@@ -180,26 +181,36 @@ class Load:
         async def listen(member: Member) -> bool:
             return await member.listen(owner.user, entry.id)
 
-        subscribed = await self._crowd.each(listen, advance, listeners)
-        fan_out = FanOut(sum(subscribed), time.monotonic() - began)
-        heard = [member.ledger.hearings[entry.id] for member in listeners]
-        common = max(hearing.since for hearing in heard)
+        answers = await self._crowd.each(listen, advance, listeners)
+        seconds = time.monotonic() - began
+        heard = {
+            member.user: member.ledger.hearings[entry.id]
+            for member, is_subscribed in zip(listeners, answers, strict=True)
+            if is_subscribed
+        }
+        common = max((hearing.since for hearing in heard.values()), default=0)
         while entry.ended is None and len(entry.seqs - set(range(common + 1))) < FAN_OUT_HEARD:
             await asyncio.sleep(0.1)
         if entry.ended is None:
             await owner.ask("cancel", {"request_id": entry.id})
         end = time.monotonic() + self._plan.patience
-        while any(hearing.end is None for hearing in heard) and time.monotonic() < end:
+        while any(of.end is None for of in heard.values()) and time.monotonic() < end:
             await asyncio.sleep(0.1)
         await self._settled()
-        fan_out.last_seq = entry.seq
-        for seq in sorted(seq for seq in entry.seqs if seq > common):
-            fan_out.heard[seq] = [hearing.times[seq] for hearing in heard if seq in hearing.times]
-        for member, hearing, is_subscribed in zip(listeners, heard, subscribed, strict=True):
-            wanted = {seq for seq in entry.seqs if seq > hearing.since} if is_subscribed else set()
-            if missed := sorted(wanted - set(hearing.times)):
-                self._outcome.faults.append(f"{member.user}: of {entry.id} has not heard {missed}")
-        self._outcome.fan_out = fan_out
+        for user, hearing in heard.items():
+            missed = {seq for seq in entry.seqs if seq > hearing.since} - set(hearing.times)
+            if missed:
+                self._outcome.faults.append(f"{user}: has not heard {sorted(missed)} of {entry.id}")
+        self._outcome.fan_out = FanOut(
+            len(heard),
+            seconds,
+            entry.seq,
+            {
+                seq: [hearing.times[seq] for hearing in heard.values() if seq in hearing.times]
+                for seq in sorted(entry.seqs)
+                if seq > common
+            },
+        )
 
     async def _soak(self, advance: Advance) -> None:
         """Jobs all the time, a few at once, on sockets that come and go."""

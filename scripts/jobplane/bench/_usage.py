@@ -17,6 +17,7 @@ SATURATED = 0.85
 IDLE = 0.15
 # A worker's memory says something about leaks after it has been warm for a while.
 WARM_SAMPLES = 20
+FLAT = 0.05
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ class Growth:
     median_growth: float
     """From the second fifth of a worker's samples to the last, by medians."""
     largest_growth: float
+
+    @property
+    def is_flat(self) -> bool:
+        return self.largest_growth <= self.typical * FLAT
 
 
 @dataclass

@@ -15,12 +15,13 @@ from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
 if TYPE_CHECKING:
-    from jobplane.bench._phases import Outcome, Plan
+    from jobplane.bench._phases import FanOut, Outcome, Plan
     from jobplane.bench._usage import Shares, Usage
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MAX_SOCKETS = 5000
 MAX_JOBS = 1000
+MAX_REQUESTS = 50_000
 # Sockets, and what Python, the look-ups and the emulator's own files need beside them.
 SPARE_DESCRIPTORS = 512
 WORKING = frozenset({"open", "jobs", "fan-out", "soak"})
@@ -57,7 +58,7 @@ WORKING = frozenset({"open", "jobs", "fan-out", "soak"})
     help="Handshakes and messages that wait for their answer: each has a worker of its own.",
 )  # fmt: skip
 @click.option(
-    "--patience", type=click.FloatRange(1, 3600), default=300.0, show_default=True,
+    "--patience", type=click.FloatRange(1, 3600), default=600.0, show_default=True,
     help="Seconds to wait for what has not ended, once all is sent.",
 )  # fmt: skip
 @click.option("--stage", default="load", show_default=True, help="Used as it is if it is up.")
@@ -78,6 +79,8 @@ def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
     most = numbers["sockets"] - 1
     if subscribers is not None and subscribers > most:
         raise click.UsageError(f"{subscribers} subscribers need {subscribers + 1} sockets")
+    if (total := numbers["sockets"] * numbers["jobs"]) > MAX_REQUESTS:
+        raise click.UsageError(f"{total:,} requests are more than {MAX_REQUESTS:,}")
     plan = Plan(subscribers=min(500, most) if subscribers is None else subscribers, **numbers)
     allow_descriptors(plan.sockets)
     tenant = f"load-{secrets.token_hex(4)}"
@@ -206,8 +209,9 @@ def report(outcome: "Outcome", usage: "Usage") -> Report:
     shares = {name: usage.between(*times) for name, times in outcome.phases.items()}
     document = {
         "plan": asdict(outcome.plan),
-        "latencies_ms": {name: of for name, _count, of in _latencies(outcome)},
+        "latencies_ms": {name: {"count": count, **of} for name, count, of in _latencies(outcome)},
         "throughput": _throughput(outcome),
+        "subscribers": outcome.fan_out.subscribers if outcome.fan_out else 0,
         "handshakes_refused": dict(outcome.refused),
         "errors": dict(outcome.errors),
         "reconnects": outcome.reconnects,
@@ -217,7 +221,7 @@ def report(outcome: "Outcome", usage: "Usage") -> Report:
         "cores": {
             name: asdict(of) | {"bottleneck": _bottleneck(name, of)} for name, of in shares.items()
         },
-        "memory": {name: asdict(of) for name, of in usage.growth().items()},
+        "memory": {name: asdict(of) | {"flat": of.is_flat} for name, of in usage.growth().items()},
         "emulator_mb": _emulator_memory(outcome, usage),
         "most_workers": usage.most_workers(),
     }
@@ -260,6 +264,15 @@ def _latencies(outcome: "Outcome") -> list[tuple[str, int, dict[str, float]]]:
     return [(name, len(values), percentiles(values)) for name, values in named if values]
 
 
+def _told(fan_out: "FanOut | None") -> str:
+    if fan_out is None:
+        return ""
+    return (
+        f" The fan-out's request had {fan_out.subscribers} subscribers, the last of them after "
+        f"{fan_out.subscribing_seconds:.0f} s, and was cancelled in the end."
+    )
+
+
 def _throughput(outcome: "Outcome") -> dict[str, float]:
     found = {}
     for phase in ("open", "jobs", "soak"):
@@ -297,7 +310,7 @@ def _tables(outcome: "Outcome", usage: "Usage", shares: Mapping[str, "Shares"]) 
         f"soak: milliseconds",
         ("what", "count", "p50", "p95", "p99", "max"),
         [(name, count, *of.values()) for name, count, of in _latencies(outcome)],
-        [f"{rates}.",
+        [f"{rates}.{_told(outcome.fan_out)}",
          f"Errors: {errors or 'none'}. Handshakes tried again: {refused or 'none'}. "
          f"{outcome.reconnects} reconnects, by which {outcome.resumed} requests were taken up; "
          f"{outcome.overlaps} messages that a subscription's "
@@ -317,14 +330,15 @@ def _tables(outcome: "Outcome", usage: "Usage", shares: Mapping[str, "Shares"]) 
     )  # fmt: skip
     resident = Table(
         "Resident memory of the functions' workers, MB",
-        ("function", "workers", "at the end", "growth, median", "growth, largest"),
+        ("function", "workers", "at the end", "growth, median", "growth, largest", "flat"),
         [
             (name.split("-", 2)[2], of.workers, round(of.typical, 1), round(of.median_growth, 2),
-             round(of.largest_growth, 2))
+             round(of.largest_growth, 2), "yes" if of.is_flat else "no")
             for name, of in usage.growth().items()
         ],
         [f"Workers that were there for 20 seconds or longer; growth is from the second fifth of "
-         f"a worker's time to the last. At most {usage.most_workers()} workers at a time. The "
+         f"a worker's time to the last, and flat is one of 5% at most. At most "
+         f"{usage.most_workers()} workers at a time. The "
          f"emulator, which keeps all tables and logs in memory, at the end of each phase: "
          f"{', '.join(f'{name} {megabytes}' for name, megabytes in memory.items())} MB."],
     )  # fmt: skip
