@@ -7,7 +7,7 @@ from jobplane.bench._phases import Outcome
 from jobplane.stages import Stage
 from jobplane_keys import TERMINAL_STATUSES, from_item, owner_key, to_item
 
-SETTLE_SECONDS = 30.0
+SETTLE_SECONDS = 120.0
 
 
 def check_tables(stage: Stage, tenant: str, outcome: Outcome) -> None:
