@@ -6,6 +6,7 @@ All of it in bounded memory.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
@@ -16,6 +17,7 @@ from jobplane_robots._io import CHUNK_BYTES, Output
 
 BOM = b"\xef\xbb\xbf"
 MIB = 1024 * 1024
+MAX_QUOTED = 100
 _JSON_SPACE = " \t\r"
 
 # Options of several robots: the length of one record (as objects, JSON may take 25 times as much),
@@ -189,9 +191,14 @@ def column_fault(names: list[str]) -> str | None:
     if "" in names:
         return f"column {names.index('') + 1} has no name"
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        return f"column {twice!r} is there twice"
+        ((twice, _),) = Counter(names).most_common(1)
+        return f"column {shortened(twice)!r} is there twice"
     return None
+
+
+def shortened(text: str) -> str:
+    """A part of a file, as a message may quote it."""
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
 def _columns(names: list[str]) -> list[str]:

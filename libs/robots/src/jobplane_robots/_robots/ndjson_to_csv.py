@@ -25,6 +25,7 @@ from jobplane_robots._text import (
     TextOutput,
     column_fault,
     read_ndjson,
+    shortened,
 )
 
 # The rows that are held to find the columns end here too, so that they can't fill the memory.
@@ -187,5 +188,5 @@ def _why_not_writable(value: Any) -> str | None:
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:5]))
+    shown = ", ".join(repr(shortened(name)) for name in names[:5])
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

@@ -1,0 +1,293 @@
+"""Files made to exhaust a worker: each step stays within its memory and says why it ends."""
+
+import gzip
+import io
+import itertools
+import json
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from jobplane_robots import (
+    FileTooLargeError,
+    MalformedInputError,
+    RobotContext,
+    RobotError,
+    RobotInput,
+    RobotResult,
+    get_robot,
+)
+
+MIB = 1024 * 1024
+NAME = "sent-in.dat"
+
+
+class Endless(io.RawIOBase):
+    """A stream of pieces that are made when they are read; counts what was."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._left = b""
+        self.given = 0
+
+    def read(self, size: int = -1) -> bytes:
+        while len(self._left) < size and (piece := next(self._pieces, None)) is not None:
+            self._left += piece
+        data, self._left = self._left[:size], self._left[size:]
+        self.given += len(data)
+        return data
+
+
+class EnoughError(Exception):
+    """The caller has read enough: what a deadline or a cancellation does."""
+
+
+class Discarding:
+    """A sink that keeps nothing but a count."""
+
+    def __init__(self) -> None:
+        self.written = 0
+        self.aborted = 0
+
+    def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> "Discarding":
+        self.meta = meta
+        return self
+
+    def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
+        """Passed on unread."""
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self.written += size
+        return size
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+
+def ending_after(most: int) -> Callable[[int], None]:
+    """An `advance` that ends the run when so much was read."""
+    read = 0
+
+    def advance(count: int) -> None:
+        nonlocal read
+        read += count
+        if read > most:
+            raise EnoughError
+
+    return advance
+
+
+def run(
+    name: str, pieces: Iterable[bytes], most: int = 64 * MIB, **options: Any
+) -> tuple[RobotResult | BaseException, int, Discarding, int]:
+    """Result or error, the peak of memory in bytes, what was written, how much was read."""
+    stream = Endless(pieces)
+    source = RobotInput(name=NAME, open=lambda: stream, size=most)
+    sink = Discarding()
+    robot = get_robot(name)
+    parsed = robot.parse_options(options)
+    tracemalloc.start()
+    try:
+        outcome: RobotResult | BaseException = robot.run(
+            source, parsed, sink, RobotContext(advance=ending_after(most))
+        )
+    except (RobotError, EnoughError) as error:
+        outcome = error
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return outcome, peak, sink, stream.given
+
+
+def billion_lines(line: bytes) -> Iterator[bytes]:
+    """A file of a thousand million lines, of which nobody holds more than a piece."""
+    return itertools.repeat(line * 1000, 1_000_000)
+
+
+LINES = {
+    "/text/ndjson": (b"[1,2,3,4,5,6,7,8]\n", {"on_error": "report"}),
+    "/csv/to-ndjson": (b"x" * 63 + b"\n", {}),
+    "/ndjson/to-csv": (b'{"a":"0123456789012345678901234567890123456789"}\n', {}),
+    "/file/hash": (b"1\n", {}),
+    "/file/compress": (b"1\n", {}),
+}
+
+
+@pytest.mark.parametrize("robot", LINES)
+def test_a_billion_lines_take_no_memory(robot: str) -> None:
+    """Twice as many lines take the same memory, and the caller can end the run at any."""
+    line, options = LINES[robot]
+    peaks = []
+    for most in (MIB, 2 * MIB):
+        outcome, peak, _, given = run(robot, billion_lines(line), most, **options)
+        assert isinstance(outcome, EnoughError)
+        assert given <= most + MIB
+        peaks.append(peak)
+    assert peaks[1] < peaks[0] * 1.3 + MIB // 4
+
+
+@pytest.mark.parametrize(
+    ("robot", "options"),
+    [("/text/ndjson", {"on_error": "report"}), ("/ndjson/to-csv", {"columns": ["a"]})],
+)
+def test_a_billion_bad_lines_take_no_memory(robot: str, options: dict[str, Any]) -> None:
+    """As many as asked for are kept, and the rest is counted."""
+    on_error = {"on_error": "drop"} | options
+    lines = itertools.repeat(b"nonsense\n" * 1000, 30)
+    outcome, peak, _, _ = run(robot, lines, **on_error, max_reported=3)
+    assert isinstance(outcome, RobotResult)
+    (warning,) = outcome.warnings
+    assert "30000" in warning.replace(",", "")
+    assert len(warning) < 1000
+    assert peak < 4 * MIB
+
+
+@pytest.mark.parametrize(
+    ("robot", "options", "start"),
+    [
+        ("/text/ndjson", {"max_line_bytes": MIB}, b""),
+        ("/text/ndjson", {"max_line_bytes": MIB}, b'{"a":"'),
+        ("/ndjson/to-csv", {"max_line_bytes": MIB}, b'{"a":"'),
+        ("/csv/to-ndjson", {"max_row_length": MIB}, b"a,b\n"),
+        ("/csv/to-ndjson", {"max_row_length": MIB}, b'a,b\n1,"'),
+    ],
+)
+def test_a_line_without_end_is_refused(robot: str, options: dict[str, Any], start: bytes) -> None:
+    """Soon after its limit, with the file's name and the line."""
+    endless = itertools.chain([start], itertools.repeat(b"x" * 4096))
+    outcome, peak, sink, given = run(robot, endless, **options)
+    assert isinstance(outcome, MalformedInputError | FileTooLargeError)
+    assert outcome.message.startswith(f"{NAME}, ")
+    assert "longer than" in outcome.message
+    assert given < 4 * MIB
+    assert peak < 16 * MIB
+    assert sink.aborted or not sink.written
+
+
+def test_a_line_without_end_can_be_dropped() -> None:
+    """Without keeping it: the next line is read again."""
+    endless = itertools.chain(itertools.repeat(b"x" * 4096, 4096), [b"\n1\n"])
+    outcome, peak, sink, _ = run("/text/ndjson", endless, on_error="drop", max_line_bytes=MIB)
+    assert isinstance(outcome, RobotResult)
+    assert (outcome.counts["valid"], sink.written) == (1, 2)
+    assert peak < 8 * MIB
+
+
+def test_a_million_columns_are_too_many() -> None:
+    """A header of a million names is longer than a row may be, and says so."""
+    names = (f"column-{number},".encode() for number in itertools.count())
+    outcome, peak, _, given = run("/csv/to-ndjson", names)
+    assert isinstance(outcome, RobotError)
+    assert "longer than" in outcome.message
+    assert given < 8 * MIB
+    assert peak < 64 * MIB
+
+
+def test_many_columns_of_which_the_last_is_there_twice() -> None:
+    """They are compared in one pass: a quarter of a million names would else take an hour."""
+    names = [f"c{number}" for number in range(250_000)]
+    outcome, _, _, _ = run("/csv/to-ndjson", [",".join([*names, names[-1]]).encode() + b"\n1\n"])
+    assert isinstance(outcome, MalformedInputError)
+    assert outcome.message == f"{NAME}, row 1: header: column 'c249999' is there twice"
+
+
+def test_a_row_of_a_million_fields() -> None:
+    """It is one bad row, told by its numbers."""
+    row = b"," * 1_000_000
+    outcome, peak, _, _ = run("/csv/to-ndjson", [b"a,b\n", row, b"\n1,2\n"], on_error="drop")
+    assert isinstance(outcome, RobotResult)
+    assert outcome.counts == {"rows": 1, "dropped": 1}
+    assert peak < 64 * MIB
+
+
+@pytest.mark.parametrize(
+    ("robot", "data"),
+    [
+        ("/csv/to-ndjson", b"n" * MIB + b"," + b"n" * MIB + b"\n"),
+        ("/csv/to-ndjson", b"a\n" + b'"' + b"v" * MIB + b'"x\n'),
+        ("/ndjson/to-csv", b'{"a":1}\n' * 100 + b'{"' + b"k" * MIB + b'":1}\n'),
+        ("/ndjson/to-csv", b'{"' + b"k" * MIB + b'":1,"' + b"k" * MIB + b'":2}\n[]\n'),
+        ("/text/ndjson", b'{"a":' + b"9" * MIB + b"}\nx" + b"y" * MIB + b"\n"),
+        ("/text/ndjson", b"[" * MIB + b"\n"),
+    ],
+)
+def test_a_message_quotes_little_of_a_file(robot: str, data: bytes) -> None:
+    """However long the part at fault is, what is stored and shown of it is short."""
+    outcome, _, _, _ = run(robot, [data])
+    assert isinstance(outcome, MalformedInputError)
+    assert outcome.message.startswith(f"{NAME}, ")
+    assert len(outcome.message) < 1000
+
+
+def deflated_zeros() -> Iterator[bytes]:
+    """A gzip file that unpacks to zeros without end, made as it is read."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    while True:
+        if piece := packer.compress(bytes(MIB)):
+            yield piece
+
+
+@pytest.mark.parametrize("limit", [{"max_bytes": 32 * MIB}, {"max_ratio": 10}])
+def test_an_endless_bomb_is_stopped(limit: dict[str, int]) -> None:
+    """By its bytes or by its ratio, within the memory of a few pieces."""
+    outcome, peak, sink, _ = run("/file/decompress", deflated_zeros(), **limit)
+    assert isinstance(outcome, FileTooLargeError)
+    assert outcome.message.startswith(f"{NAME}: unpacks to more than ")
+    assert sink.written <= 32 * MIB
+    assert peak < 16 * MIB
+    assert sink.aborted
+
+
+def test_a_nested_bomb_is_unpacked_once() -> None:
+    """A bomb in a bomb comes out packed: each layer is a step of its own, with its own limits."""
+    inner = gzip.compress(bytes(64 * MIB))
+    outcome, peak, sink, _ = run("/file/decompress", [gzip.compress(inner)])
+    assert isinstance(outcome, RobotResult)
+    assert sink.written == len(inner)
+    assert peak < 8 * MIB
+
+
+def test_a_bomb_of_many_empty_members() -> None:
+    """A hundred thousand members that hold nothing are read in one pass."""
+    member = gzip.compress(b"")
+    outcome, peak, sink, _ = run("/file/decompress", [member * 1000] * 100)
+    assert isinstance(outcome, RobotResult)
+    assert sink.written == 0
+    assert peak < 8 * MIB
+
+
+def test_a_zip_archive_is_no_gzip() -> None:
+    """Formats that are not supported are refused by their first bytes."""
+    outcome, _, _, given = run("/file/decompress", itertools.repeat(b"PK\x03\x04" * 1024))
+    assert isinstance(outcome, MalformedInputError)
+    assert outcome.message == f"{NAME}: is not a gzip file"
+    assert given <= MIB
+
+
+def test_a_split_into_too_many_parts_ends() -> None:
+    """A file of empty lines makes no more parts than the limit says."""
+    outcome, peak, _, _ = run("/document/split", billion_lines(b"\n"), lines=1, max_parts=50)
+    assert isinstance(outcome, FileTooLargeError)
+    assert outcome.message == f"{NAME}: needs more than 50 parts"
+    assert peak < 8 * MIB
+
+
+def test_an_object_with_a_million_keys() -> None:
+    """Its keys are columns, within the length that a line may have."""
+    keys = {f"k{number}": 0 for number in range(100_000)}
+    line = json.dumps(keys, separators=(",", ":")).encode() + b"\n"
+    outcome, _, _, _ = run("/ndjson/to-csv", [line, line])
+    assert isinstance(outcome, RobotResult)
+    endless = (f'"k{number}":0,'.encode() for number in itertools.count())
+    refused, peak, _, given = run("/ndjson/to-csv", itertools.chain([b"{"], endless))
+    assert isinstance(refused, RobotError)
+    assert "longer than" in refused.message
+    assert given < 8 * MIB
+    assert peak < 64 * MIB
