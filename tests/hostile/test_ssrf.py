@@ -148,7 +148,7 @@ def test_the_outside_is_reached(contacted: list[list[str]]) -> None:
 def test_rebinding_is_of_no_use(
     contacted: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name is looked up once an attempt; public first and private then is sent to, and refused."""
+    """One look-up an attempt: public first and private then is sent to, and then refused."""
     answers = iter([["93.184.216.34"], [METADATA]])
     asked: list[str] = []
 
