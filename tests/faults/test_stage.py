@@ -1,0 +1,136 @@
+"""The deployed stage in trouble: killed workers, a broken network, lost clients, a standstill."""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from e2e.support import Deployed, Socket, assert_ended_once, unique, until
+from faults.trouble import Stretch, stretch
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+pytestmark = pytest.mark.e2e
+
+JOBS = 6
+
+
+@pytest.fixture(scope="module")
+def deployed(stage_name: str) -> Deployed:
+    return Deployed(Stage(Workspace.here(), stage_name))
+
+
+@pytest.fixture
+def network(deployed: Deployed) -> Iterator[Stretch]:
+    """What lies between the processor and the emulator."""
+    name = deployed.info["functions"]["processor"]
+    functions = deployed.functions
+    before = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    state = deployed.stage.read_state()
+    assert state is not None
+    with stretch(state.port) as opened:
+        through = {"Variables": before | {"AWS_ENDPOINT_URL": opened.url}}
+        functions.update_function_configuration(FunctionName=name, Environment=through)
+        try:
+            yield opened
+        finally:
+            opened.trouble = ""
+            functions.update_function_configuration(
+                FunctionName=name, Environment={"Variables": before}
+            )
+            deployed.kill_workers("processor")
+
+
+@asynccontextmanager
+async def jobs(deployed: Deployed, seconds: float) -> AsyncIterator[tuple[str, list[Socket]]]:
+    """As many clients of one user as there are jobs, each with its own job begun."""
+    user = unique("user")
+    async with AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(deployed.socket(user)) for _ in range(JOBS)]
+        for number, socket in enumerate(sockets):
+            payload = {"seconds": seconds, "steps": 8}
+            said = await socket.ask({"id": f"job-{number}", "action": "delay", "payload": payload})
+            assert said["type"] == "acknowledgment", said
+        yield user, sockets
+
+
+async def ended(deployed: Deployed, user: str) -> list[dict[str, Any]]:
+    """The rows of all jobs when they have ended; meanwhile the schedule runs."""
+
+    def rows() -> list[dict[str, Any]] | None:
+        found = [deployed.row(user, f"job-{number}") for number in range(JOBS)]
+        if all("ended_at" in row for row in found):
+            return found
+        # As the schedule does: nobody waits for it, and one that fails is followed by another.
+        deployed.functions.invoke(
+            FunctionName=deployed.info["functions"]["processor"],
+            InvocationType="Event",
+            Payload=b'{"sweep":"leases"}',
+        )
+        return None
+
+    everyone: list[dict[str, Any]] = await until(rows, "the end of all jobs", patience=200, every=1)
+    for row in everyone:
+        assert row["status"] == "COMPLETED", row
+        assert not row.keys() & {"lease_owner", "lease_until", "lease_shard"}
+    return everyone
+
+
+async def test_workers_killed_under_load(deployed: Deployed) -> None:
+    """Whichever moment a worker is killed at, its jobs are taken up again and end once."""
+    chance = random.Random(3)
+    async with jobs(deployed, 2.0) as (user, sockets):
+        for _ in range(2):
+            await sockets[0].wait_for(lambda message: message.get("seq", 0) >= 1)
+            await asyncio.sleep(chance.random())
+            deployed.kill_workers("processor")
+        rows = await ended(deployed, user)
+        assert max(row["attempts"] for row in rows) >= 2
+        for number, socket in enumerate(sockets):
+            await socket.end_of(f"job-{number}")
+            assert_ended_once(socket.of(f"job-{number}"))
+
+
+@pytest.mark.parametrize("trouble", ["reset", "lost", "server-error", "throttled"])
+async def test_broken_network(deployed: Deployed, network: Stretch, trouble: str) -> None:
+    """Every third request breaks while jobs run: all are done, and none twice."""
+    network.trouble, network.every = trouble, 3
+    async with jobs(deployed, 1.0) as (user, sockets):
+        rows = await ended(deployed, user)
+        assert network.done[trouble] > 0
+        assert {row["result"] for row in rows} == {'{"seconds":1.0,"steps":8}'}
+        for number, socket in enumerate(sockets):
+            await socket.end_of(f"job-{number}")
+            assert_ended_once(socket.of(f"job-{number}"))
+
+
+async def test_clients_that_vanish(deployed: Deployed) -> None:
+    """Whenever a client's socket is gone, its job completes; the others hear all."""
+    chance = random.Random(5)
+    async with jobs(deployed, 2.0) as (user, sockets):
+        for socket in sockets[::2]:
+            await asyncio.sleep(chance.random() / 2)
+            socket.cut()
+        await ended(deployed, user)
+        for number, socket in list(enumerate(sockets))[1::2]:
+            await socket.end_of(f"job-{number}")
+            assert_ended_once(socket.of(f"job-{number}"))
+
+
+async def test_standstill(deployed: Deployed) -> None:
+    """The whole emulator stands still for some seconds; what waited for it goes on."""
+    async with jobs(deployed, 1.0) as (user, sockets):
+        os.kill(deployed.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(4)
+        finally:
+            os.kill(deployed.pid, signal.SIGCONT)
+        await ended(deployed, user)
+        for number, socket in enumerate(sockets):
+            await socket.end_of(f"job-{number}")
+            assert_ended_once(socket.of(f"job-{number}"))
