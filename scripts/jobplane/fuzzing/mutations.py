@@ -23,7 +23,8 @@ EDITS_AT_A_TIME = (1, 1, 1, 2, 2, 4, 0)
 PLACE = st.integers(0, 2**16 - 1)
 MOST_PLACES = 2000
 DEEP = 2000
-LONG = 70_000
+MANY = 17_500
+MAX_OPENED = 70_000
 # Look like a letter of ASCII, or become one when they are normalised or lower-cased.
 TWINS = {"a": "а", "e": "е", "i": "ı", "k": "K", "o": "ο", "s": "ſ", "#": "﹟", "-": "‐", "1": "１"}
 NUMBERS = (
@@ -42,17 +43,12 @@ KEYS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Nested:
+def nested(depth: int) -> Json:
     """A list in a list, and so on, so deep that a walk without a bound falls."""
-
-    depth: int
-
-    def value(self) -> Json:
-        value: Json = 0
-        for _ in range(self.depth):
-            value = [value]
-        return value
+    value: Json = 0
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 @cache
@@ -67,7 +63,7 @@ def leaves() -> st.SearchStrategy[Json]:
         st.floats(),
         st.text(max_size=20),
         st.text(string.printable, max_size=20),
-        st.builds(lambda unit, times: unit * times, st.sampled_from(TEXTS), st.just(LONG // 4)),
+        st.sampled_from(TEXTS).map(lambda text: text * MANY),
     )
 
 
@@ -84,7 +80,7 @@ def values() -> st.SearchStrategy[Json]:
             ),
             max_leaves=8,
         ),
-        st.builds(lambda depth: Nested(depth).value(), st.sampled_from((40, 200, DEEP))),
+        st.sampled_from((40, 200, DEEP)).map(nested),
     )
 
 
@@ -165,7 +161,7 @@ class Twice:
 
 def opened(value: Json) -> tuple[Json, Callable[[Json], str]] | None:
     """What a text holds, and how it is put back: JSON, or a token that we signed."""
-    if not isinstance(value, str) or len(value) > LONG:
+    if not isinstance(value, str) or len(value) > MAX_OPENED:
         return None
     if value.lstrip()[:1] in ("{", "["):
         try:

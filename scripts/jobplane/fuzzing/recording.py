@@ -174,10 +174,9 @@ def _check_number(text: str) -> None:
         number = Decimal(text)
     except InvalidOperation:
         raise RefusedCallError("ValidationException", "Not a number") from None
-    if number and not (
-        NUMBERS[0] <= abs(number) < NUMBERS[1]
-        and len(number.normalize().as_tuple().digits) <= MAX_DIGITS
-    ):
+    digits = "".join(map(str, number.as_tuple().digits)).strip("0")
+    is_in_range = number.is_finite() and (number == 0 or NUMBERS[0] <= abs(number) < NUMBERS[1])
+    if not is_in_range or len(digits) > MAX_DIGITS:
         raise RefusedCallError("ValidationException", "A number beyond 38 digits or its range")
 
 

@@ -284,7 +284,7 @@ class Subject:
         for secret in self._secrets:
             if secret in log:
                 yield "a log line holds a secret"
-        for token in TOKEN.findall(_flat(event)):
+        for token in {*TOKEN.findall(_flat(event))}:
             if token in log:
                 yield "a log line holds a token"
         for line in log.splitlines():

@@ -1,0 +1,28 @@
+"""`jobplane fuzz`, which starts a stage in the process of its own."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from jobplane.fuzzing.subjects import Subject
+from jobplane.verbs.fuzz import command
+
+ARGUMENTS = ["claim", "--inputs", "30", "--way", "hypothesis", "--json"]
+
+
+def test_the_command_says_what_it_did() -> None:
+    """One line a run; a clean one ends with 0."""
+    done = CliRunner().invoke(command, ARGUMENTS)
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert (report["function"], report["inputs"], report["findings"]) == ("claim", 30, [])
+
+
+def test_a_finding_fails_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told with the shortest input that showed it, and how often."""
+    monkeypatch.setattr(Subject, "_problems", lambda subject, event, done: ["something is wrong"])
+    done = CliRunner().invoke(command, ARGUMENTS)
+    assert done.exit_code == 1
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert (finding["problem"], finding["times"]) == ("something is wrong", 30)
