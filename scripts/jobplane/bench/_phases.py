@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from jobplane.bench._crowd import Crowd, Member
 from jobplane.bench._ledger import Entry
 from jobplane.bench._report import Advance, progress
+from jobplane.console import note
 
 ASSEMBLY_EVERY = 50
 DELAY = {"seconds": 0.2, "steps": 2}
@@ -122,6 +123,7 @@ class Load:
 
     @contextmanager
     def _phase(self, name: str, steps: int) -> Iterator[Advance]:
+        note(f"load: {name}")
         before = {id(entry) for entry in self._crowd.entries}
         began = time.monotonic()
         with progress(name, steps) as advance:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode, urlsplit
 import click
 
 from jobplane.bench._report import Chart, Report, Table, reported
+from jobplane.console import note
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
@@ -139,6 +140,7 @@ def run(stage: Stage, plan: "Plan", tenant: str) -> tuple["Outcome", "Usage"]:
     outcome = Outcome(plan)
     with sampled(state.pid) as usage:
         asyncio.run(_bounded(stage, state.description["websocket_url"], tenant, outcome))
+        note("load: all sockets are closed, looking at what is left")
         check_tables(stage, tenant, outcome)
     return outcome, usage
 
