@@ -11,7 +11,6 @@ import re
 import sys
 import tempfile
 import time
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -46,15 +45,15 @@ def main(name: str, wanted: int, number: int) -> None:
     """Fuzz until so many inputs were run, and leave."""
     report = Report(name, "coverage", number)
     began = time.monotonic()
-    log = Path(tempfile.mkstemp(prefix="jobplane-fuzz-")[1])
+    log = tempfile.TemporaryFile()  # libFuzzer writes until the process ends
     out = os.dup(1)
 
     def use(*done: Any) -> None:
         report.note(*done)
         if report.inputs >= wanted:
             report.seconds = round(time.monotonic() - began, 1)
-            report.edges = edges_of(log.read_text(errors="replace"))
-            log.unlink()
+            said = os.pread(log.fileno(), os.fstat(log.fileno()).st_size, 0)
+            report.edges = edges_of(said.decode(errors="replace"))
             os.write(out, f"{json.dumps(report.document())}\n".encode())
             os._exit(0)
 
@@ -63,7 +62,7 @@ def main(name: str, wanted: int, number: int) -> None:
         instrument(subject.module)
         test = property_of(subject, wanted, use)
         # libFuzzer speaks on the process's own standard error.
-        os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), 2)
+        os.dup2(log.fileno(), 2)
         atheris.Setup(
             [
                 sys.argv[0],
