@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote_plus
@@ -120,7 +120,6 @@ client_config = Config(
     retries={"mode": "standard", "total_max_attempts": 3},
 )
 dynamodb: Any = session.create_client("dynamodb", config=client_config)
-s3: Any = session.create_client("s3", config=client_config)
 
 type Item = dict[str, Any]
 type Body = dict[str, Any]
@@ -223,7 +222,7 @@ Status = Annotated[FileStatus, Field(strict=False)]
 class Request(BaseModel):
     """Input from outside: no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Paged(Request):
@@ -655,6 +654,7 @@ class Manifests:
             self._objects.clear()
         new = sorted(paths - self._objects.keys())
         if new:
+            s3()  # sessions make one client at a time
             with ThreadPoolExecutor(PARALLEL_READS) as pool:
                 self._objects |= dict(zip(new, pool.map(self._read, new), strict=True))
 
@@ -675,20 +675,26 @@ class Manifests:
         return [{"subject": path, "reason": m.unknown} for path, m in looked_up if m.unknown]
 
 
+@cache
+def s3() -> Any:
+    """Made by the operations that look into buckets."""
+    return session.create_client("s3", config=client_config)
+
+
 def read_manifest(path: str) -> Manifest:
     """What a manifest lists; missing only when S3 says that there is no such key."""
     bucket, _, key = path.removeprefix("s3://").partition("/")
     if not (bucket and key):
         return Manifest(unknown="its path names no object")
     try:
-        with closing(s3.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+        with closing(s3().get_object(Bucket=bucket, Key=key)["Body"]) as body:
             text = body.read(MAX_MANIFEST_BYTES + 1)
         if len(text) > MAX_MANIFEST_BYTES:
             return Manifest(unknown="the manifest is larger than 8 MB")
         locations = json.loads(text)["fileLocations"]
         uris = [uri for location in locations for uri in _listed(location["URIPrefixes"])]
         return Manifest(frozenset(spelling for uri in uris for spelling in spellings(uri)))
-    except s3.exceptions.NoSuchKey:
+    except s3().exceptions.NoSuchKey:
         return Manifest(missing=True)
     except (ClientError, BotoCoreError) as error:
         return Manifest(unknown=refusal(error))
@@ -704,7 +710,9 @@ def _listed(uris: Any) -> list[str]:
 
 def list_objects(run: Run, bucket: str, prefix: str, **more: Any) -> Iterator[dict[str, Any]]:
     """Pages of what lies under a prefix; TimeoutError when the time does not suffice for all."""
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **more):
+    for page in (
+        s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **more)
+    ):
         yield page
         if page.get("IsTruncated") and run.time_is_up:
             raise TimeoutError("the listing took too long")

@@ -138,7 +138,7 @@ class Manager:
             asked = f"{params['url_path']}?{params['query_string']}"
             return (SimpleNamespace(status_code=status), parsed) if when in asked else None
 
-        self.on(self.module.s3, operation, act)
+        self.on(self.module.s3(), operation, act)
 
     def list_by(self, number: int) -> None:
         """Have S3 list so few objects at a time."""
@@ -146,7 +146,7 @@ class Manager:
         def shorten(params: dict[str, Any], **_: Any) -> None:
             params["MaxKeys"] = number
 
-        self._register([self.module.s3], "before-parameter-build.s3.ListObjectsV2", shorten)
+        self._register([self.module.s3()], "before-parameter-build.s3.ListObjectsV2", shorten)
 
     def clear(self) -> None:
         """Empty every table and bucket that the function knows."""

@@ -206,7 +206,7 @@ def test_an_expired_manifest_is_no_issue(manager: Manager) -> None:
     path = manager.manifest_path("b.json")
     manager.put(file(status="manifested", manifest_path=path, manifest_time=ago(73 * HOUR)))
     upload(manager)
-    calls = manager.calls(manager.module.s3)
+    calls = manager.calls(manager.module.s3())
     assert issues(manager) == []
     assert "GetObject" not in calls.counts()
 

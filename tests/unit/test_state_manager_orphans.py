@@ -171,7 +171,7 @@ def test_no_network_is_unknown(manager: Manager) -> None:
     def act(_: Any) -> None:
         raise EndpointConnectionError(endpoint_url="https://s3")
 
-    manager.on(manager.module.s3, "GetObject", act)
+    manager.on(manager.module.s3(), "GetObject", act)
     (unknown,) = manager.body("find_orphans")["unknown"]
     assert unknown["reason"] == "S3 did not answer (EndpointConnectionError)"
 
