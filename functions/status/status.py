@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -44,9 +43,7 @@ TABLE = os.environ["DYNAMODB_TABLE"]
 FILES_BUCKET = os.environ["FILES_BUCKET"]
 WEBHOOKS_QUEUE_URL = os.environ["WEBHOOKS_QUEUE_URL"]
 STAGE = os.environ.get("STAGE", "local")
-TEMPLATES_INDEX = Path(__file__).parent.joinpath(
-    os.environ.get("TEMPLATES_INDEX_PATH") or "templates/index.json"
-)
+TEMPLATES_INDEX = os.environ.get("TEMPLATES_INDEX_PATH") or "templates/index.json"
 ALLOW_ANONYMOUS_INVOKE = os.environ.get("ALLOW_ANONYMOUS_INVOKE", "").lower() == "true"
 MASK_FOREIGN = os.environ.get("MASK_FOREIGN", "").lower() == "true"
 EXTENDED_CODES = os.environ.get("ASSEMBLY_STATUS_CODES", "").lower() == "extended"
@@ -559,7 +556,10 @@ def lazy_client(service: str) -> Any:
 @cache
 def templates() -> dict[str, Document]:
     """The templates that this artifact was built with, by id."""
-    index = mapping(json.loads(TEMPLATES_INDEX.read_text("utf-8")))
+    from pathlib import Path  # look-ups have no need of it
+
+    text = Path(__file__).parent.joinpath(TEMPLATES_INDEX).read_text("utf-8")
+    index = mapping(json.loads(text))
     return {str(template.get("id")): template for template in dicts_in(index.get("templates"))}
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from decimal import Decimal
 from typing import Any
 
 
@@ -33,6 +32,8 @@ def _compact_number(number: float) -> str:
     """A finite number in JavaScript's shortest form: `5`, `0.00001`, `1e-7`."""
     if number.is_integer() and abs(number) < 1e21:
         return str(int(number))
+    from decimal import Decimal  # few bodies have such a number
+
     sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
     text = "".join(map(str, digits))
     point = len(text) + int(exponent)
