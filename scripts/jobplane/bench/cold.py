@@ -24,6 +24,7 @@ FIRST_EVENTS = {
     "record-interruption": "recorded",
     "router": "ping",
     "send-interrupt": "sent",
+    "state-manager": "get-stats",
     "status": "completed",
 }
 HOT = ("connect", "disconnect", "router", "status")
