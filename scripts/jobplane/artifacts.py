@@ -27,7 +27,6 @@ from jobplane.workspace import Function, Workspace
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 COMPRESSION_LEVEL = 6
 ENTRY_POINTS_KEPT = "[jobplane."
-STRIPPED_FOLDERS = frozenset({"tests", "test"})
 STRIPPED_SUFFIXES = frozenset({".pyi", ".pyx", ".pxd", ".c", ".h", ".typed"})
 # wrapt, which the X-Ray SDK patches with, has the same in Python.
 STRIPPED_EXTENSIONS = ("wrapt/",)
@@ -82,7 +81,7 @@ class Draft:
     changed: frozenset[Module]
     """Modules of the others."""
     written: frozenset[Module]
-    """Modules of our own."""
+    """Modules of our own, as they are compiled."""
 
     @property
     def fresh(self) -> frozenset[Module]:
@@ -92,13 +91,19 @@ class Draft:
         """Everything, with the bytecode that was missing."""
 
         def bytecode_of(modules: frozenset[Module]) -> Contents:
-            return {_cached(module[0]): compiled[module] for module in modules}
+            return {_cached(module[0]): self._sealed(module, compiled) for module in modules}
 
         return (
             _sourceless(self.others | bytecode_of(self.changed))
             | self.own
             | bytecode_of(self.written)
         )
+
+    def _sealed(self, module: Module, compiled: Mapping[Module, bytes]) -> bytes:
+        """Its bytecode, which says that it is of the source that ships."""
+        shipped = self.own.get(module[0], module[1])
+        source = shipped if isinstance(shipped, bytes) else shipped.read_bytes()
+        return bytecode.of_source(compiled[module], source)
 
 
 class Builder:
@@ -229,7 +234,11 @@ class Builder:
         for lib in closure.libs:
             own |= _kept(_files_of(self.wheels.lib(lib)))
         written: Contents = {**function.shipped_files(), slimming.HELPER.name: slimming.HELPER}
-        return Draft(others, own | written, _modules(changed), _modules(written))
+        own |= written
+        written[f"{function.module}.py"] = slimming.begun_cold(
+            function.source.read_text(encoding="utf-8")
+        ).encode()
+        return Draft(others, own, _modules(changed), _modules(written))
 
 
 def _modules(contents: Mapping[str, Path | bytes]) -> frozenset[Module]:
@@ -287,7 +296,7 @@ def _is_kept(name: str, body: Path | bytes) -> bool:
         return False
     if path.suffix == ".so" and name.startswith(STRIPPED_EXTENSIONS):
         return False
-    return STRIPPED_FOLDERS.isdisjoint(path.parts[:-1])
+    return slimming.STRIPPED_FOLDERS.isdisjoint(path.parts[:-1])
 
 
 def _declares_entry_points(body: Path | bytes) -> bool:

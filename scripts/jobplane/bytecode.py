@@ -40,6 +40,11 @@ def _compile(root: Path, path: Path) -> None:
     target.write_bytes(header + importlib.util.source_hash(source) + marshal.dumps(code))
 
 
+def of_source(data: bytes, source: bytes) -> bytes:
+    """A .pyc's bytes, with the hash of this source."""
+    return data[:8] + importlib.util.source_hash(source) + data[16:]
+
+
 def in_forks[*Arguments](work: Callable[[*Arguments], None], jobs: list[tuple[*Arguments]]) -> int:
     """Do each job in a fresh copy of this process, as many at once as there are processors.
 

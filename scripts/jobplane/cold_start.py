@@ -18,6 +18,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+
+class _ForDataclasses:
+    """What `dataclasses` takes of `inspect`, which loads the whole compiler's front end.
+
+    A class without a docstring is documented by its name, without its parameters.
+    """
+
+    @staticmethod
+    def get_annotations(cls: type) -> dict[str, Any]:
+        return dict(cls.__dict__.get("__annotations__") or {})
+
+    @staticmethod
+    def signature(cls: type) -> str:
+        raise ValueError("not made in an artifact")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # the import itself looks at a module's
+            raise AttributeError(name)
+        import inspect
+
+        return getattr(inspect, name)
+
+
+if not {"inspect", "dataclasses"} & sys.modules.keys():
+    sys.modules["inspect"] = _ForDataclasses()  # type: ignore[assignment]
+    try:
+        import dataclasses  # noqa: F401 - it keeps what it has found
+    finally:
+        del sys.modules["inspect"]
+
 type Import = tuple[str, str | None, int]
 """A module, what to take of it (None: its top-level package, "": itself), the import's level."""
 

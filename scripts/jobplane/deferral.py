@@ -41,6 +41,7 @@ class _Names(ast.NodeVisitor):
         self.chains: dict[str, set[str]] = {}
         self.sees_all = False
         self._depth = 0
+        self._classes = 0
         self._strings = any(
             isinstance(node, ast.ImportFrom)
             and node.module == "__future__"
@@ -75,7 +76,9 @@ class _Names(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self._bind(node.name)
+        self._classes += 1
         self.generic_visit(node)
+        self._classes -= 1
 
     def visit_Import(self, node: ast.Import) -> None:
         for name, _ in _imports_of(node):
@@ -107,7 +110,7 @@ class _Names(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _bind(self, name: str) -> None:
-        if self._depth == 0:
+        if self._depth == self._classes == 0:
             self.bound.append(name)
 
 
@@ -223,7 +226,7 @@ def _deferrable_imports(
         name: module
         for module in sorted(modules)
         for parent, _, name in [module.rpartition(".")]
-        if parent == package
+        if parent == package and name != "__main__"
     }
     at_once = {*eager, *names.used_at_once, *names.bound, *submodules, "*"}
     for name, entries in names.imports.items():

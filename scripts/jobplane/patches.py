@@ -16,6 +16,14 @@ PATCHES: dict[str, dict[str, tuple[Replacement, ...]]] = {
                 "XMLParseError = ETree.ParseError",
                 "from xml.etree.ElementTree import ParseError as XMLParseError",
             ),
+            # Asked of every event handler; a plain function's code says it.
+            (
+                "    return inspect.getfullargspec(func)[2]\n",
+                "    code = getattr(getattr(func, '__func__', func), '__code__', None)\n"
+                "    if code is not None:\n"
+                "        return bool(code.co_flags & 8)  # inspect.CO_VARKEYWORDS\n"
+                "    return inspect.getfullargspec(func)[2]\n",
+            ),
         ),
         "botocore/credentials.py": (
             # Default arguments load what only a provider on somebody's desk uses.
@@ -23,9 +31,19 @@ PATCHES: dict[str, dict[str, tuple[Replacement, ...]]] = {
                 "def __init__(self, profile_name, load_config, popen=subprocess.Popen):",
                 "def __init__(self, profile_name, load_config, popen=None):",
             ),
-            ("self._popen = popen\n", "self._popen = popen or subprocess.Popen\n"),
+            ("p = self._popen(\n", "p = (self._popen or subprocess.Popen)(\n"),
+            # Who is given no prompter takes the same.
             ("prompter=getpass.getpass,", "prompter=None,"),
-            ("self._prompter = prompter\n", "self._prompter = prompter or getpass.getpass\n"),
+        ),
+        "botocore/httpsession.py": (
+            # Looked up by an error that got so far, and not by every request.
+            ("        except CancelledError:\n", "        except _cancelled_error():\n"),
+            (
+                "logger = logging.getLogger(__name__)\n",
+                "logger = logging.getLogger(__name__)\n\n"
+                "def _cancelled_error():\n"
+                "    return CancelledError\n",
+            ),
         ),
         "botocore/utils.py": (
             # Without proxies in the environment there is nothing to load urllib.request for.
@@ -41,6 +59,60 @@ PATCHES: dict[str, dict[str, tuple[Replacement, ...]]] = {
             ("import decimal\n", "from cold_start import LoadedDecimal\n"),
             ("'float': (float, decimal.Decimal, int),", "'float': (float, LoadedDecimal, int),"),
             ("'double': (float, decimal.Decimal, int),", "'double': (float, LoadedDecimal, int),"),
+        ),
+    },
+    "certifi": {
+        # An artifact is unpacked: the file needs nobody who could unpack it.
+        "certifi/core.py": (
+            ("    from importlib.resources import as_file, files\n", "    import os.path\n"),
+            (
+                '            _CACERT_CTX = as_file(files("certifi").joinpath("cacert.pem"))\n'
+                "            _CACERT_PATH = str(_CACERT_CTX.__enter__())\n"
+                "            atexit.register(exit_cacert_ctx)\n",
+                "            folder = os.path.dirname(__file__)\n"
+                '            _CACERT_PATH = os.path.join(folder, "cacert.pem")\n',
+            ),
+            (
+                'return files("certifi").joinpath("cacert.pem").read_text(encoding="ascii")\n',
+                'with open(where(), encoding="ascii") as file:\n'
+                "            return file.read()\n",
+            ),
+        ),
+    },
+    "pydantic": {
+        # Nothing can be of a class whose module nobody has loaded. zoneinfo brings sysconfig.
+        "pydantic/_internal/_generate_schema.py": (
+            ("        Decimal,\n        ZoneInfo,\n    }\n", "        Decimal,\n    }\n"),
+            ("        ZoneInfo: lambda self, obj: self._zoneinfo_schema(),\n", ""),
+            ("        Fraction: _copy_schema_handler(core_schema.fraction_schema()),\n", ""),
+            (
+                "                handler = self._handlers.get(obj)\n",
+                "                handler = self._handlers.get(obj) or _handler_if_loaded(obj)\n",
+            ),
+            (
+                "class GenerateSchema:\n",
+                "def _handler_if_loaded(obj):\n"
+                "    if obj is getattr(sys.modules.get('zoneinfo'), 'ZoneInfo', MISSING):\n"
+                "        return lambda self, obj: self._zoneinfo_schema()\n"
+                "    if obj is getattr(sys.modules.get('fractions'), 'Fraction', MISSING):\n"
+                "        return _copy_schema_handler(core_schema.fraction_schema())\n"
+                "    return None\n\n\n"
+                "class GenerateSchema:\n",
+            ),
+        ),
+        # Looking for plugins reads every distribution's metadata, and artifacts carry none. With
+        # a layer that has one, PYDANTIC_DISABLE_PLUGINS=0 looks for it as before.
+        "pydantic/plugin/_loader.py": (
+            (
+                "os.getenv('PYDANTIC_DISABLE_PLUGINS')",
+                "os.getenv('PYDANTIC_DISABLE_PLUGINS', '1')",
+            ),
+        ),
+    },
+    "pydantic_core": {
+        # For annotations alone.
+        "pydantic_core/core_schema.py": (
+            ("from decimal import Decimal\nfrom fractions import Fraction\n", ""),
         ),
     },
     "urllib3": {

@@ -18,7 +18,8 @@ PRECOMPILED = "_precompiled"
 PLAIN = (
     ast.Constant, ast.Name, ast.Load, ast.Store, ast.BinOp, ast.operator, ast.JoinedStr,
     ast.FormattedValue, ast.Tuple, ast.List, ast.Dict, ast.Attribute, ast.ListComp,
-    ast.GeneratorExp, ast.comprehension,
+    ast.GeneratorExp, ast.comprehension, ast.Subscript, ast.Slice, ast.UnaryOp, ast.unaryop,
+    ast.keyword,
 )  # fmt: skip
 METHODS = frozenset({"join", "format"})
 
@@ -115,7 +116,7 @@ def _is_plain(node: ast.expr) -> bool:
     for part in ast.walk(node):
         if isinstance(part, ast.Call):
             named = isinstance(part.func, ast.Attribute) and part.func.attr in METHODS
-            if not named or part.keywords:
+            if not named:
                 return False
         elif not isinstance(part, PLAIN):
             return False

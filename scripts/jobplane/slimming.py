@@ -18,8 +18,9 @@ from jobplane.bytecode import in_forks
 
 DEFERRED = frozenset(
     {
-        "annotated-types", "boto3", "botocore", "httpcore", "httpx", "jmespath", "pydantic",
-        "pyjwt", "python-dateutil", "s3transfer", "six", "typing-inspection", "urllib3",
+        "annotated-types", "boto3", "botocore", "certifi", "httpcore", "httpx", "jmespath",
+        "pydantic", "pydantic-core", "pyjwt", "python-dateutil", "s3transfer", "six",
+        "typing-inspection", "urllib3",
     }
 )  # fmt: skip
 # Modules that ship as a stub, by package. pydantic asks of a class that it doesn't know whether it
@@ -40,7 +41,18 @@ def __getattr__(name):
     )
 """
 # Packages that look at no annotation and no docstring of their own.
-TRIMMED = frozenset({"boto3", "botocore", "dateutil", "jmespath", "jwt", "s3transfer", "urllib3"})
+TRIMMED = frozenset(
+    {
+        "annotated_types", "boto3", "botocore", "dateutil", "jmespath", "jwt", "pydantic",
+        "pydantic_core", "s3transfer", "typing_inspection", "urllib3",
+    }
+)  # fmt: skip
+# Packages that look at those of the classes and functions that they are given.
+READING_OTHERS = frozenset({"pydantic"})
+# Modules of which nobody reads what their TypedDicts' fields are.
+WITHOUT_FIELDS = frozenset({"pydantic_core/core_schema.py"})
+# What no artifact holds.
+STRIPPED_FOLDERS = frozenset({"tests", "test"})
 type Job = tuple[Path, Path, frozenset[str], frozenset[str]]
 
 HELPER = Path(cold_start.__file__)
@@ -71,7 +83,10 @@ def main() -> None:
             for name, rest in CUT.get(package.name, {}).items():
                 _cut(folder / name, rest)
         paths = sorted(folder.rglob("*.py"))
-        modules = frozenset(_dotted(path.relative_to(folder)) for path in paths)
+        names = [path.relative_to(folder) for path in paths]
+        modules = frozenset(
+            _dotted(name) for name in names if STRIPPED_FOLDERS.isdisjoint(name.parts)
+        )
         starred = frozenset(_starred(folder, paths))
         jobs += [(folder, path, modules, starred) for path in paths]
     jobs.sort(key=lambda job: job[1].stat().st_size, reverse=True)
@@ -116,7 +131,9 @@ def _slim_module(
     except SyntaxError:  # of another Python; never imported by this one
         return
     if name.parts[0] in TRIMMED:
-        trimming.trim(tree, source)
+        trimming.trim(tree, source, reads_others=name.parts[0] in READING_OTHERS)
+    if name.as_posix() in WITHOUT_FIELDS:
+        trimming.without_fields(tree)
     if "re.compile(" in source:
         patterns.precompile(tree)
     deferral.defer(
@@ -132,6 +149,21 @@ def _slim_module(
 def _dotted(path: Path) -> str:
     parts = path.with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def begun_cold(source: str) -> str:
+    """A function's module that loads the helper before all else, each line where it was."""
+    for node in ast.parse(source).body:
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        is_future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        if isinstance(node, ast.Import | ast.ImportFrom) and not is_future:
+            lines = source.splitlines(keepends=True)
+            line = lines[node.lineno - 1]
+            lines[node.lineno - 1] = f"__import__({HELPER.stem!r}); {line}"
+            return "".join(lines)
+        if not is_docstring and not is_future:
+            break
+    return source
 
 
 def digest() -> str:

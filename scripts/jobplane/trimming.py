@@ -1,4 +1,4 @@
-"""Docstrings, annotations of functions and overloads: loaded at every start, read by nobody."""
+"""Docstrings, annotations, overloads: loaded at every start, read by nobody."""
 
 import ast
 from collections.abc import Iterator
@@ -9,11 +9,20 @@ READERS = frozenset(
 )
 
 
-def trim(tree: ast.Module, source: str) -> None:
-    """Drop them from a module that doesn't read any."""
-    if any(reader in source for reader in READERS) and not READERS.isdisjoint(_names(tree)):
+def trim(tree: ast.Module, source: str, *, reads_others: bool = False) -> None:
+    """Drop them from a module that doesn't read any, or reads those of others alone."""
+    reads = any(reader in source for reader in READERS) and not READERS.isdisjoint(_names(tree))
+    if reads and not reads_others:
         return
     _Trimmer().visit(tree)
+
+
+def without_fields(tree: ast.Module) -> None:
+    """Drop the fields of a module's TypedDicts: each makes a type at every start."""
+    for node in tree.body:
+        match node:
+            case ast.ClassDef(bases=[ast.Name(id="TypedDict")]):
+                node.body = [ast.Pass()]
 
 
 def _names(tree: ast.Module) -> Iterator[str]:

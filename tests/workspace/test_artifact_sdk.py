@@ -362,6 +362,113 @@ except LocationParseError as error:
     assert "label empty or too long" in run(script)
 
 
+def test_a_start_leaves_out_what_it_does_not_use(run: Run) -> None:
+    """A client is made and called without reflection, processes, terminals or thread pools."""
+    script = """
+unused = ("concurrent.futures", "getpass", "inspect", "subprocess", "xml.etree.ElementTree")
+"""
+    told = PUT + "print(json.dumps([name for name in unused if name in sys.modules]))"
+    with answering((200, JSON, "{}")) as aws:
+        assert run(script + told, aws) == []
+
+
+def test_handlers_of_every_kind_are_asked_for_keywords(run: Run) -> None:
+    """Functions, methods, partials and objects that take any are told from those that don't."""
+    script = """
+from functools import partial
+from botocore.compat import accepts_kwargs
+class Handler:
+    def __call__(self, **more): pass
+    def method(self, one, **more): pass
+    def without(self, one): pass
+def plain(one, *, two=2, **more): pass
+taking = (plain, Handler(), Handler().method, partial(plain, 1))
+refused = (lambda one: None, Handler().without, partial(lambda one: None))
+def asked(those):
+    return [bool(accepts_kwargs(one)) for one in those]
+print(json.dumps([asked(taking), asked(refused)]))
+"""
+    assert run(script) == [[True] * 4, [False] * 3]
+
+
+def test_credentials_of_a_process_are_taken(run: Run, tmp_path: Path) -> None:
+    """A profile's `credential_process` is run."""
+    answer = json.dumps({"Version": 1, "AccessKeyId": "of-a-process", "SecretAccessKey": "secret"})
+    (tmp_path / "answer").write_text(answer)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {tmp_path}/answer\n")
+    variables: dict[str, str | None] = {
+        "AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None, "AWS_SESSION_TOKEN": None,
+        "AWS_CONFIG_FILE": f"{tmp_path}/config",
+    }  # fmt: skip
+    script = "print(json.dumps(session.get_credentials().access_key))"
+    assert run(script, **variables) == "of-a-process"
+
+
+def test_a_cancelled_call_stays_one(run: Run) -> None:
+    """What a future's cancellation raises while a request is sent comes out as it went in."""
+    script = """
+from concurrent.futures import CancelledError
+import botocore.httpsession
+def cancelled(*_, **__):
+    raise CancelledError
+botocore.httpsession.URLLib3Session._get_connection_manager = cancelled
+try:
+    session.create_client("dynamodb").put_item(TableName="t", Item={"a": {"S": "b"}})
+except CancelledError as error:
+    print(json.dumps(type(error).__name__))
+"""
+    assert run(script) == "CancelledError"
+
+
+def test_authorities_are_found(run: Run) -> None:
+    """certifi names the file that ships, and reads it."""
+    script = """
+import certifi, ssl
+ssl.create_default_context(cafile=certifi.where())
+print(json.dumps(certifi.contents().count("BEGIN CERTIFICATE")))
+"""
+    assert run(script, function="status") > 50
+
+
+def test_models_of_every_type_are_built(run: Run) -> None:
+    """Types whose module loads with the model alone are known to pydantic, plugins on demand."""
+    script = """
+from decimal import Decimal
+from fractions import Fraction
+from zoneinfo import ZoneInfo
+from pydantic import BaseModel
+class Model(BaseModel):
+    amount: Decimal
+    part: Fraction | None
+    zone: ZoneInfo | None
+made = Model.model_validate({"amount": "0.5", "part": "1/3", "zone": "UTC"})
+print(json.dumps([str(made.amount), str(made.part), str(made.zone)]))
+"""
+    for plugins in (None, "0"):
+        made = run(script, function="state-manager", PYDANTIC_DISABLE_PLUGINS=plugins)
+        assert made == ["0.5", "1/3", "UTC"]
+
+
+def test_dataclasses_are_whole_without_reflection(run: Run) -> None:
+    """A dataclass has its fields, and `inspect` answers whoever asks for it."""
+    script = """
+import dataclasses, inspect
+@dataclasses.dataclass(frozen=True, slots=True)
+class Point:
+    x: int
+    y: int = 2
+@dataclasses.dataclass(frozen=True)
+class Further(Point):
+    z: int = 3
+names = [field.name for field in dataclasses.fields(Further)]
+print(json.dumps([names, str(inspect.signature(Point)), dataclasses.asdict(Point(1))]))
+"""
+    names, signature, values = run(script)
+    assert names == ["x", "y", "z"]
+    assert signature == "(x: int, y: int = 2) -> None"
+    assert values == {"x": 1, "y": 2}
+
+
 def test_sampled_invocations_are_traced(run: Run) -> None:
     """The X-Ray SDK loads in the artifact and sends what a sampled call did to its daemon."""
     script = """

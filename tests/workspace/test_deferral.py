@@ -231,3 +231,25 @@ def test_a_module_that_others_take_whole_keeps_its_names() -> None:
     listed = f"__all__ = ['colorsys', 'f']\n{source}"
     assert defer_imports(source, is_starred=True) == source
     assert "_load_deferred('colorsys')" in defer_imports(listed, is_starred=True)
+
+
+def test_a_classs_names_are_its_own() -> None:
+    """A method `__getattr__`, or one called like an import, keeps no import from waiting."""
+    source = (
+        "import json\n\nclass A:\n\n    def __getattr__(self, json):\n        return json\n\n"
+        "def text(value):\n    return json.dumps(value)\n"
+    )
+    changed = defer_imports(source)
+    assert "import json" not in changed
+    assert "_load_deferred('json')" in changed
+
+
+def test_a_packages_entry_is_no_name_of_it() -> None:
+    """Looking a package's names up does not run it as a program."""
+    changed = defer_imports(
+        "import json\n\ndef text():\n    return json.dumps(1)\n",
+        package="p",
+        modules=["p", "p.__main__", "p.part"],
+    )
+    assert "p.part" in changed
+    assert "__main__" not in changed

@@ -10,7 +10,8 @@ from jobplane import cold_start
 from jobplane.patches import PATCHES, PatchError, check_modules, patched
 from jobplane.patterns import precompile
 from jobplane.sdk import cut_aliases, cut_handlers
-from jobplane.trimming import trim
+from jobplane.slimming import begun_cold
+from jobplane.trimming import trim, without_fields
 
 MODULE = Path("botocore/compat.py")
 
@@ -18,7 +19,7 @@ MODULE = Path("botocore/compat.py")
 @pytest.mark.parametrize("times", [0, 2])
 def test_a_place_that_is_not_there_once_ends_the_build(times: int) -> None:
     """A library that no longer has the place, or has it twice, is named with it."""
-    ((old, _),) = PATCHES["botocore"][MODULE.as_posix()]
+    old, _ = PATCHES["botocore"][MODULE.as_posix()][0]
     with pytest.raises(PatchError, match=r"botocore/compat\.py has \d times what"):
         patched("botocore", MODULE, f"{old}\n" * times)
 
@@ -91,3 +92,46 @@ def test_aliases_of_other_services_go() -> None:
     """An alias stays with the service that it stands for."""
     source = "EVENT_ALIASES = {'api.pricing': 'pricing', 'states': 'sfn'}\n"
     assert cut_aliases(source, {"sfn"}) == "EVENT_ALIASES = {'states': 'sfn'}\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"""Docs."""\n\nfrom __future__ import annotations\n\nimport os\nx = 1\n',
+        "from os import path\nx = 1\n",
+        '"""Docs,\nin lines."""\nfrom os import (\n    path,\n)\nx = 1\n',
+    ],
+)
+def test_a_function_loads_the_helper_first(source: str) -> None:
+    """It stands before the first import, and moves neither a line nor the docstring."""
+    before, after = ast.parse(source), ast.parse(begun_cold(source))
+    assert ast.get_docstring(after) == ast.get_docstring(before)
+    assert after.body[-1].lineno == before.body[-1].lineno
+    first = next(
+        n for n, node in enumerate(after.body) if ast.unparse(node) == "__import__('cold_start')"
+    )
+    assert len(after.body) == len(before.body) + 1
+    assert "import" in ast.unparse(after.body[first + 1])
+
+
+def test_a_function_without_imports_stays() -> None:
+    """There is nothing that the helper would have to come before."""
+    source = '"""Docs."""\n\nx = 1\n'
+    assert begun_cold(source) == source
+
+
+def test_fields_of_typed_dicts_go() -> None:
+    """Classes of other kinds keep theirs."""
+    source = "class A(TypedDict, total=False):\n    x: int\n\nclass B(Plain):\n    y: int\n"
+    tree = ast.parse(source)
+    without_fields(tree)
+    assert ast.unparse(tree) == (
+        "class A(TypedDict, total=False):\n    pass\n\nclass B(Plain):\n    y: int"
+    )
+
+
+def test_a_reader_of_others_docstrings_loses_its_own() -> None:
+    """A package that looks at those of its users' classes is trimmed all the same."""
+    tree = ast.parse('def text(of) -> str:\n    """Docs."""\n    return of.__doc__\n')
+    trim(tree, ast.unparse(tree), reads_others=True)
+    assert ast.unparse(tree) == "def text(of):\n    return of.__doc__"
