@@ -77,6 +77,12 @@ def test_an_answer_that_can_t_be_sent_is_found(make: Callable[[str], Subject], a
     assert found.startswith("the answer can't be sent")
 
 
+def test_an_answer_of_another_shape_is_found(make: Callable[[str], Subject]) -> None:
+    """What is published says what an answer holds."""
+    (found,) = problems(make("claim"), answering({"claimed": "yes"}))
+    assert found.startswith("the answer is not as published")
+
+
 def test_an_undocumented_status_is_found(make: Callable[[str], Subject]) -> None:
     """A 500 is a fault, since nothing fails that could be to blame."""
     (found,) = problems(make("connect"), answering({"statusCode": 500, "body": "{}"}))

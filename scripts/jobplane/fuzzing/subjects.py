@@ -18,7 +18,10 @@ from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import pydantic
+
 from jobplane import cases
+from jobplane.contracts.catalogue import catalogue
 from jobplane.fuzzing.recording import Recorder
 from jobplane.inprocess import InProcess
 from jobplane.template import ACCOUNT, REGION
@@ -168,7 +171,13 @@ class Situation:
 class Subject:
     """A function of the workspace, loaded once, and the situations that its events describe."""
 
-    def __init__(self, name: str, aws: InProcess, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        name: str,
+        aws: InProcess,
+        recorder: Recorder,
+        published: pydantic.TypeAdapter[Any],
+    ) -> None:
         self.name = name
         self.contract = CONTRACTS[name]
         self.function = aws.function(name)
@@ -176,6 +185,7 @@ class Subject:
         self.contract.quicken(self.module)
         self._aws = aws
         self._recorder = recorder
+        self._published = published
         self._secrets = [
             value
             for key, value in aws.environment(name).items()
@@ -258,6 +268,11 @@ class Subject:
                 yield f"the error's text holds {word!r}"
 
     def _answer_problems(self, event: Json, answer: Json, text: str) -> Iterator[str]:
+        try:
+            self._published.validate_python(answer)
+        except pydantic.ValidationError as error:
+            (fault, *_) = error.errors(include_url=False)
+            yield f"the answer is not as published: {fault['loc']} {fault['msg']}"
         if self.contract.statuses and "statusCode" in (answer or {}):
             if answer["statusCode"] not in self.contract.statuses:
                 yield f"answered {answer['statusCode']}: {answer.get('body')!s:.300}"
@@ -269,7 +284,7 @@ class Subject:
         # A presigned link names its bucket, and its holder may know that.
         shown = (
             {key: value for key, value in answer.items() if key not in NAMES_QUEUES}
-            if (isinstance(answer, Mapping))
+            if isinstance(answer, Mapping)
             else answer
         )
         for word in self._internal(LINK.sub("", json.dumps(shown, ensure_ascii=False))):
@@ -307,19 +322,17 @@ def _flat(event: Json) -> str:
 def subjects(workspace: Workspace | None = None) -> Iterator[Callable[[str], Subject]]:
     """A stage in this process; what is given makes subjects of functions' names."""
     recorder = Recorder()
+    workspace = workspace or Workspace.here()
+    results = {contract.name: contract.type for contract in catalogue(workspace)}
     with ExitStack() as stack:
         aws = stack.enter_context(InProcess(workspace))
         stack.enter_context(recorder.recording())
-        stack.enter_context(_without_streams())
-        yield lambda name: Subject(name, aws, recorder)
-
-
-@contextmanager
-def _without_streams() -> Iterator[None]:
-    """Tables keep every change for their stream's readers, and there are none."""
-    for table in moto_backend("dynamodb").tables.values():
-        table.stream_shard = None
-    yield
+        # Tables keep every change for their stream's readers, and there are none.
+        for table in moto_backend("dynamodb").tables.values():
+            table.stream_shard = None
+        yield lambda name: Subject(
+            name, aws, recorder, pydantic.TypeAdapter(results[f"functions/{name}/result"])
+        )
 
 
 def moto_backend(service: str) -> Any:
