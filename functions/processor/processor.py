@@ -15,6 +15,7 @@ import json
 import math
 import os
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -109,6 +110,7 @@ LINK_SECONDS = 3600
 MAX_RESULT_BYTES = 300 * 1024
 MAX_DOCUMENT_BYTES = 350 * 1024
 PART_BYTES = 8 * 1024 * 1024
+SEQUENCE_NUMBER = re.compile(r"[!-~]{1,128}")
 
 TRANSIENT_AWS_ERRORS = frozenset(
     {
@@ -1439,10 +1441,18 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
     return "requeued"
 
 
+def sequence_of(record: Row) -> str:
+    """A record's sequence number; ValueError when nothing could come again under it."""
+    sequence = record["dynamodb"]["SequenceNumber"]
+    if not isinstance(sequence, str) or not SEQUENCE_NUMBER.fullmatch(sequence):
+        raise ValueError("the sequence number is none")
+    return sequence
+
+
 def consume(record: Row, invocation: Invocation) -> str | None:
     """Work on one stream record; its sequence number when it must come again."""
     try:
-        sequence: str = record["dynamodb"]["SequenceNumber"]
+        sequence = sequence_of(record)
         image = from_item(record["dynamodb"]["NewImage"])
         owner, request_id = image["owner"], image["request_id"]
         tenant_id, user_id = split_owner_key(owner)

@@ -52,6 +52,7 @@ LINK_SECONDS = int(os.environ.get("RESULT_LINK_SECONDS") or 3600)
 
 USER_AGENT = "Jobplane/0.1.0"
 ASSEMBLY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+MESSAGE_ID = re.compile(r"[!-~]{1,128}")
 # A place in a list: the time and the id of its last assembly. The token tells whose list it is.
 PLACE = re.compile(r"([ -~]{1,64})~([A-Za-z0-9_-]{1,128})")
 MAX_BATCH = 100
@@ -536,6 +537,13 @@ def receives_of(record: Mapping[str, Any]) -> int:
     return int(count) if isinstance(count, str) and count.isdecimal() else 1
 
 
+def message_id_of(record: Mapping[str, Any]) -> str:
+    """The record's id; an empty one, which gives the whole batch back, when it is none."""
+    message_id = record.get("messageId")
+    named = isinstance(message_id, str) and MESSAGE_ID.fullmatch(message_id)
+    return str(message_id) if named else ""
+
+
 def is_code(error: Exception, *codes: str) -> bool:
     """Whether AWS refused with one of the codes."""
     return isinstance(error, ClientError) and error.response["Error"].get("Code") in codes
@@ -931,7 +939,7 @@ def settle(item: Document, message: QueuedDelivery, number: int, outcome: Outcom
 
 def take_record(record: Mapping[str, Any], remaining: Callable[[], float]) -> str | None:
     """Deal with one SQS record; its message id if the queue is to keep it."""
-    with telemetry.ids(message_id=record.get("messageId")):
+    with telemetry.ids(message_id=message_id_of(record)):
         try:
             message = queued_delivery(record)
             telemetry.bind(assembly_id=message.assembly_id, execution=message.execution)
@@ -945,7 +953,7 @@ def take_record(record: Mapping[str, Any], remaining: Callable[[], float]) -> st
         if delay is None:
             return None
         postpone(str(record.get("receiptHandle")), delay)
-        return str(record.get("messageId", ""))
+        return message_id_of(record)
 
 
 def take_records(records: Sequence[Mapping[str, Any]], remaining: Callable[[], float]) -> Answer:

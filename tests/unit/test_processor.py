@@ -837,6 +837,9 @@ BROKEN: dict[str, Any] = {
     "owner no text": {
         "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request() | {"owner": 5})}
     },
+    "a sequence number that is none": {
+        "dynamodb": {"SequenceNumber": {"n": "7"}, "NewImage": to_item(request("req-1"))}
+    },
 }
 
 

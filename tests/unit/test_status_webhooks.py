@@ -575,6 +575,14 @@ def test_malformed_records_are_kept(status: ModuleType, record: dict[str, Any]) 
     assert failures == [{"itemIdentifier": record.get("messageId", "")}]
 
 
+@pytest.mark.parametrize("message_id", [None, 7, {}, "", "a b", "\ud800", "m" * 129])
+def test_a_record_without_an_id_gives_its_batch_back(status: ModuleType, message_id: Any) -> None:
+    """No answer could name it, and an empty name stands for all."""
+    record = {"eventSource": "aws:sqs", "messageId": message_id, "body": "nonsense"}
+    answer = status.handler({"Records": [record]}, Context())
+    assert answer == {"batchItemFailures": [{"itemIdentifier": ""}]}
+
+
 def test_one_bad_message_does_not_fail_the_batch(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
