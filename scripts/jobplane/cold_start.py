@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _sre  # type: ignore[import-not-found]
 import gc
+import os
 import sys
 
 gc.set_threshold(50_000, *gc.get_threshold()[1:])
@@ -121,3 +122,35 @@ class _Loaded(type):
 
 class LoadedDecimal(metaclass=_Loaded):
     """For `isinstance`: decimal.Decimal, which nothing can be as long as nobody has loaded it."""
+
+
+class _Platform:
+    """What botocore's user agent says of `platform`, as the system and Python say it themselves."""
+
+    @staticmethod
+    def system() -> str:
+        return os.uname().sysname
+
+    @staticmethod
+    def release() -> str:
+        return os.uname().release
+
+    @staticmethod
+    def machine() -> str:
+        return os.uname().machine
+
+    @staticmethod
+    def python_version() -> str:
+        return sys.version.split()[0]
+
+    @staticmethod
+    def python_implementation() -> str:
+        return {"cpython": "CPython"}.get(sys.implementation.name, sys.implementation.name)
+
+    def __getattr__(self, name: str) -> Any:
+        import platform
+
+        return getattr(platform, name)
+
+
+platform = _Platform()

@@ -45,6 +45,9 @@ PATCHES: dict[str, dict[str, tuple[Replacement, ...]]] = {
                 "    return CancelledError\n",
             ),
         ),
+        # For the user agent, five words that need no parsing.
+        "botocore/session.py": (("import platform\n", "from cold_start import platform\n"),),
+        "botocore/useragent.py": (("import platform\n", "from cold_start import platform\n"),),
         "botocore/utils.py": (
             # Without proxies in the environment there is nothing to load urllib.request for.
             (

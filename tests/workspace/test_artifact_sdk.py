@@ -365,7 +365,9 @@ except LocationParseError as error:
 def test_a_start_leaves_out_what_it_does_not_use(run: Run) -> None:
     """A client is made and called without reflection, processes, terminals or thread pools."""
     script = """
-unused = ("concurrent.futures", "getpass", "inspect", "subprocess", "xml.etree.ElementTree")
+unused = (
+    "concurrent.futures", "getpass", "inspect", "platform", "subprocess", "xml.etree.ElementTree",
+)
 """
     told = PUT + "print(json.dumps([name for name in unused if name in sys.modules]))"
     with answering((200, JSON, "{}")) as aws:

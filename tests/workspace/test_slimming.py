@@ -1,6 +1,7 @@
 """What else is changed in third-party modules: patches, patterns, docstrings."""
 
 import ast
+import platform
 import re
 from pathlib import Path
 
@@ -118,6 +119,15 @@ def test_a_function_without_imports_stays() -> None:
     """There is nothing that the helper would have to come before."""
     source = '"""Docs."""\n\nx = 1\n'
     assert begun_cold(source) == source
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["machine", "node", "python_implementation", "python_version", "release", "system"],
+)
+def test_the_platform_is_the_same(name: str) -> None:
+    """A user agent says what it says with the standard library's module."""
+    assert getattr(cold_start.platform, name)() == getattr(platform, name)()
 
 
 def test_fields_of_typed_dicts_go() -> None:

@@ -200,6 +200,7 @@ def _tables(results: Mapping[str, Any], against: Sequence[str]) -> list[Table]:
                 for what in ("importing", "invoking", "cpu")
                 for who in everyone
             ),
+            *(of[f"cpu_ratio_to_{who}"] for who in against),
         )
         for name, of in results.items()
     ]
@@ -215,6 +216,7 @@ def _tables(results: Mapping[str, Any], against: Sequence[str]) -> list[Table]:
             (
                 "function",
                 *(f"{what} {who}" for what in ("import", "invoke", "cpu") for who in everyone),
+                *(f"cpu ÷ {who}" for who in against),
             ),
             parts,
         ),
