@@ -110,7 +110,7 @@ def test_the_counters_follow_expiry(operator: Operator, planted: State) -> None:
     """Files that DynamoDB removes because their time is over are counted no more."""
     before = operator.settled()
     now = int(time.time())
-    expiring = [row | {"ttl": now - 1} for row in fresh_rows(30)]
+    expiring = [row | {"date_prefix": "2026-01-02", "ttl": now - 1} for row in fresh_rows(30)]
     operator.put(*expiring)
     keys = {(row["date_prefix"], row["file_key"]) for row in expiring}
     end = time.monotonic() + EXPIRY_PATIENCE

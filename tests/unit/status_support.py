@@ -114,8 +114,16 @@ def assembly(assembly_id: str = "asm-1", **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in item.items() if value is not None}
 
 
+# Events are made when tests are collected, and the last test may come an hour later.
+TOKEN_SECONDS = 24 * 3600
+
+
 def token(user: str = "user-1", tenant: str = "tenant-1", **claims: Any) -> str:
-    content = {"user_id": user, "tenant_id": tenant, "exp": int(time.time()) + 600} | claims
+    content = {
+        "user_id": user,
+        "tenant_id": tenant,
+        "exp": int(time.time()) + TOKEN_SECONDS,
+    } | claims
     return jwt.encode(content, SECRET, algorithm="HS256")
 
 

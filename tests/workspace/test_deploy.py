@@ -347,6 +347,8 @@ def test_a_stack_that_is_not_there_is_said(stage: Stage, tmp_path: Path) -> None
 
 def test_saving_deploys_and_invokes_again(stage: Stage) -> None:
     """`invoke --watch` on a stage: after a save, the next answer is that of the new code."""
+    # Where tests run in the background the signal is ignored, and a child would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     watching = subprocess.Popen(
         [
             *(sys.executable, "-m", "jobplane", "invoke", "check-active-job"),
@@ -358,6 +360,7 @@ def test_saving_deploys_and_invokes_again(stage: Stage) -> None:
         stderr=subprocess.STDOUT,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     try:
         wait_for(watching, '"passed": true')
         wait_for(watching, "watching;")

@@ -234,7 +234,7 @@ def _retyped(value: Json) -> Json:
         case list():
             return {str(index): part for index, part in enumerate(value)}
         case dict():
-            return list(value.items())
+            return [[name, part] for name, part in value.items()]
     return ""
 
 
