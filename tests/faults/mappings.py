@@ -41,7 +41,7 @@ def matches(pattern: Mapping[str, Any], value: Any) -> bool:
 def _fits(rule: Any, value: Any) -> bool:
     if isinstance(rule, Mapping):
         if set(rule) != {"anything-but"}:
-            raise NotImplementedError(f"filter rule {rule}")
+            raise ValueError(f"a filter rule that is not simulated: {rule}")
         return value not in rule["anything-but"]
     return bool(rule == value)
 

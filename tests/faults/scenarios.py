@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,7 +26,7 @@ TERMINAL = {"COMPLETED", "FAILED", "CANCELLED"}
 KINDS_OF_END = {"complete", "error"}
 
 
-class Scenario:
+class Scenario(ABC):
     """One run: `play` makes the calls that are counted, `check` tells what does not hold."""
 
     def __init__(self, cloud: Cloud) -> None:
@@ -36,15 +37,17 @@ class Scenario:
         """What must be there before the first call that counts."""
         yield
 
+    @abstractmethod
     def play(self) -> None:
-        raise NotImplementedError
+        """The calls that are counted."""
 
     def rest(self) -> None:
         """Let AWS go on until nothing moves any more."""
         self.cloud.settle()
 
+    @abstractmethod
     def check(self) -> None:
-        raise NotImplementedError
+        """Assert what must hold at the end."""
 
 
 type Hook = Callable[[int], None]
