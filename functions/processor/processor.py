@@ -805,7 +805,12 @@ def notify(document: Row) -> None:
     """Queue the webhook of an ended assembly, and wake the requests that wait for it."""
     if (document.get("webhook") or {}).get("status") == "pending":
         body = {name: document[name] for name in ("assembly_id", "execution", "template_id")}
-        sqs().send_message(QueueUrl=WEBHOOKS_QUEUE_URL, MessageBody=json.dumps(body))
+        trace = {"DataType": "String", "StringValue": telemetry.trace_header}
+        sqs().send_message(
+            QueueUrl=WEBHOOKS_QUEUE_URL,
+            MessageBody=json.dumps(body),
+            MessageSystemAttributes={"AWSTraceHeader": trace} if trace["StringValue"] else {},
+        )
     for follower in document.get("followers", ()):
         requeue(*split_request_key(follower))
 
@@ -1421,8 +1426,9 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
         taken = take(owner, request_id, invocation)
         if taken is None:
             return "moved"
-        fail(Job(taken, invocation), OutOfTimeError(), retryable=True)
-        telemetry.warning("request failed after its last lease ran out")
+        with telemetry.trace(row.get("trace_header")):
+            fail(Job(taken, invocation), OutOfTimeError(), retryable=True)
+            telemetry.warning("request failed after its last lease ran out")
         return "failed"
     # By way of RETRYING, since only a change back to PENDING reaches the stream.
     parked = update_request(

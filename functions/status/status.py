@@ -544,6 +544,12 @@ def message_id_of(record: Mapping[str, Any]) -> str:
     return str(message_id) if named else ""
 
 
+def trace_of(record: Mapping[str, Any]) -> str | None:
+    """The trace of whoever sent the message."""
+    header = mapping(record.get("attributes")).get("AWSTraceHeader")
+    return header if isinstance(header, str) else None
+
+
 def is_code(error: Exception, *codes: str) -> bool:
     """Whether AWS refused with one of the codes."""
     return isinstance(error, ClientError) and error.response["Error"].get("Code") in codes
@@ -790,6 +796,7 @@ def attempt(hook: Hook, item: Document, number: int, seconds: float) -> Outcome:
         seconds=seconds,
         rules=WEBHOOK_RULES,
         allow_unsigned=hook.allow_unsigned,
+        trace_header=telemetry.trace_header,
     )
     telemetry.metric("WebhookAttempts")
     telemetry.info(
@@ -907,6 +914,7 @@ def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
     standing = standing_of(item, message, time.time())
     if item is None or standing == "done":
         return None
+    telemetry.bind(request_id=item.get("request_id"))
     if standing == "early":
         return retry_delay(message.receives, random.random())
     number = earlier_attempts(item)
@@ -939,7 +947,7 @@ def settle(item: Document, message: QueuedDelivery, number: int, outcome: Outcom
 
 def take_record(record: Mapping[str, Any], remaining: Callable[[], float]) -> str | None:
     """Deal with one SQS record; its message id if the queue is to keep it."""
-    with telemetry.ids(message_id=message_id_of(record)):
+    with telemetry.ids(message_id=message_id_of(record)), telemetry.trace(trace_of(record)):
         try:
             message = queued_delivery(record)
             telemetry.bind(assembly_id=message.assembly_id, execution=message.execution)

@@ -16,6 +16,7 @@ from jobplane_robots import RobotError, load_templates
 from tests.unit.support import (
     BUCKET,
     OWNER,
+    PREFIX,
     Output,
     Processor,
     client_error,
@@ -548,6 +549,16 @@ def test_the_webhook_is_queued_once(assemblies: Assemblies) -> None:
         {"assembly_id": row["assembly_id"], "execution": 1, "template_id": "tpl_fingerprint"}
     ]
     assert assemblies.document(row)["webhook"] == {"status": "pending", "attempts": 0}
+
+
+def test_the_end_is_told_in_the_trace_of_the_request(assemblies: Assemblies) -> None:
+    """What delivers the webhook goes on in the trace that the router's message began."""
+    header = "Root=1-6921a0c2-3f1d2c4b5a69788796a5b4c3;Parent=53995c3f42cd8ad8;Sampled=0"
+    assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"), trace_header=header)
+    sqs = assemblies.stack.sqs
+    url = sqs.get_queue_url(QueueName=f"{PREFIX}webhooks")["QueueUrl"]
+    (message,) = sqs.receive_message(QueueUrl=url, MessageSystemAttributeNames=["All"])["Messages"]
+    assert message["Attributes"]["AWSTraceHeader"] == header
 
 
 @pytest.mark.parametrize(

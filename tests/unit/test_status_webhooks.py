@@ -481,6 +481,29 @@ def test_final_answers_end_it(
     assert stored("asm-1")["webhook"]["status"] == word
 
 
+def test_delivery_belongs_to_its_job(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines name the request and the trace that the message came with, and so does the post."""
+    put(assembly(request_id="req-1"))
+    event = message()
+    event["Records"][0]["attributes"]["AWSTraceHeader"] = (
+        "Root=1-6921a0c2-3f1d2c4b5a69788796a5b4c3;Parent=53995c3f42cd8ad8;Sampled=0"
+    )
+    with receiving() as receiver:
+        hook(monkeypatch, receiver)
+        assert status.handler(event, Context()) == DONE
+    (line,) = [
+        line
+        for line in log_lines(capsys.readouterr().out)
+        if line.get("message") == "webhook_delivery"
+    ]
+    assert line["request_id"] == "req-1"
+    assert line["xray_trace_id"] == "1-6921a0c2-3f1d2c4b5a69788796a5b4c3"
+    trace = "00-6921a0c23f1d2c4b5a69788796a5b4c3-53995c3f42cd8ad8-00"
+    assert receiver.requests[0].headers["traceparent"] == trace
+
+
 def test_exhausted_goes_to_the_dead_letter_queue(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

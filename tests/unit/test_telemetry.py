@@ -276,6 +276,21 @@ def test_trace_header_is_the_invocations(
     assert telemetry.trace_header == TRACE.format(1)
 
 
+def test_lines_name_the_trace_that_they_belong_to(
+    telemetry: Telemetry, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work in the trace of another says so, sampled or not; so does what it hands on."""
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", TRACE.format(0))
+    header = TRACE.format(0).replace("2793", "2794")
+    with telemetry.trace(header):
+        telemetry.info("inner")
+        assert telemetry.trace_header == header
+    with telemetry.trace(None):
+        telemetry.info("outer")
+    assert telemetry.trace_header == TRACE.format(0)
+    assert [line["xray_trace_id"][-4:] for line in lines()] == ["2794", "2793"]
+
+
 @pytest.fixture
 def daemon() -> Iterator[socket.socket]:
     """Stands in for the X-Ray daemon."""

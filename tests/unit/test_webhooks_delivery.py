@@ -26,6 +26,34 @@ def post(url: str, seconds: float, rules: TargetRules = LOOPBACK, **more: Any) -
     )
 
 
+ROOT = "1-5759e988-bd862e3fe1be46a994272793"
+
+
+@pytest.mark.parametrize(
+    ("header", "sent"),
+    [
+        (
+            f"Root={ROOT};Parent=53995c3f42cd8ad8;Sampled=1",
+            "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01",
+        ),
+        (
+            f"Root={ROOT};Parent=53995c3f42cd8ad8;Sampled=0;Lineage=1:fc3b4ff1:0",
+            "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-00",
+        ),
+        (f"Root={ROOT}", None),
+        ("Root=1-a-b;Parent=53995c3f42cd8ad8;Sampled=1", None),
+        (f"Root={ROOT};Parent=x\r\nX-Evil: 1;Sampled=1", None),
+        ("nonsense", None),
+        (None, None),
+    ],
+)
+def test_a_trace_goes_on_at_the_receiver(header: str | None, sent: str | None) -> None:
+    """X-Ray's header becomes a traceparent; nothing is sent of one that is malformed."""
+    with receiving() as receiver:
+        assert post(receiver.url, 5.0, trace_header=header).result == "delivered"
+    assert receiver.requests[0].headers.get("traceparent") == sent
+
+
 # The connection
 
 

@@ -37,6 +37,7 @@ class Telemetry:
         self._cold = True
         self._invocation: dict[str, Any] = {}
         self._ids: ContextVar[Mapping[str, Any]] = ContextVar("ids", default=_NO_IDS)
+        self._trace: ContextVar[str | None] = ContextVar("trace", default=None)
         self._metrics: dict[tuple[tuple[str, str], ...], dict[str, tuple[str, list[float]]]] = {}
         self._lock = threading.Lock()
 
@@ -103,12 +104,28 @@ class Telemetry:
 
     @property
     def trace_header(self) -> str | None:
-        """The X-Ray header of this invocation, to be carried to whoever goes on with the work."""
-        return os.environ.get(_TRACE_HEADER)
+        """The X-Ray header of the current `trace` block, or of the invocation, to be carried to
+        whoever goes on with the work.
+        """
+        return self._trace.get() or os.environ.get(_TRACE_HEADER)
 
-    def trace(self, header: str | None) -> AbstractContextManager[None]:
-        """Record AWS calls made inside as part of the header's trace, if that one is sampled."""
-        if not header or "Sampled=1" not in header:
+    @contextmanager
+    def trace(self, header: str | None) -> Iterator[None]:
+        """Everything logged inside names the header's trace, and AWS calls are recorded as part of
+        it if it is sampled. Without a header nothing changes.
+        """
+        if not header:
+            yield
+            return
+        token = self._trace.set(header)
+        try:
+            with self._segment(header):
+                yield
+        finally:
+            self._trace.reset(token)
+
+    def _segment(self, header: str) -> AbstractContextManager[None]:
+        if "Sampled=1" not in header:
             return nullcontext()
         from jobplane_telemetry import _tracing
 
@@ -123,9 +140,6 @@ class Telemetry:
             "function_request_id": getattr(context, "aws_request_id", None),
         }
         self._cold = False
-        if header := os.environ.get(_TRACE_HEADER):
-            root = header.partition("Root=")[2].partition(";")[0]
-            self._invocation["xray_trace_id"] = root or header
 
     def _log(self, level: str, message: str, fields: dict[str, Any]) -> None:
         if _LEVELS[level] < self._threshold:
@@ -137,6 +151,7 @@ class Telemetry:
                 "timestamp": _iso_now(),
                 "service": self.service,
                 **self._invocation,
+                **({"xray_trace_id": _trace_id(header)} if (header := self.trace_header) else {}),
                 **self._ids.get(),
                 **fields,
             }
@@ -190,6 +205,10 @@ class Telemetry:
         # Looked up at every call: the runtime may replace standard output after import.
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
+
+
+def _trace_id(header: str) -> str:
+    return header.partition("Root=")[2].partition(";")[0] or header
 
 
 def _iso_now() -> str:

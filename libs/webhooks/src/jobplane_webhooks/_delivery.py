@@ -27,6 +27,8 @@ _MAX_ANSWER_BYTES = 16 * 1024
 _MAX_RETRY_AFTER = 21600.0
 _RETRIED_CODES = frozenset({408, 425, 429})
 _PUBLIC_HTTPS = TargetRules()
+_TRACE_ROOT = re.compile(r"1-([0-9a-f]{8})-([0-9a-f]{24})")
+_TRACE_PARENT = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def deliver(
     seconds: float = 10.0,
     rules: TargetRules = _PUBLIC_HTTPS,
     allow_unsigned: bool = False,
+    trace_header: str | None = None,
 ) -> Outcome:
     """Post a signed JSON body once, within so many seconds; what goes wrong is an Outcome too.
 
@@ -66,6 +69,7 @@ def deliver(
     receiver can drop repetitions. The host is looked up once and every address checked; the
     connection goes to a checked address, takes no proxy and follows no redirect; at most 16 KB of
     the answer are read. Blocks, and runs an event loop of its own.
+    `trace_header` is X-Ray's, of the work that this tells of; it goes out as W3C's `traceparent`.
     Raises ValueError for a secret that makes no key.
     """
     import asyncio
@@ -81,6 +85,7 @@ def deliver(
         "Accept-Encoding": "identity",
         "Connection": "close",
         **signed_headers(secrets, message_id, int(time.time()), body),
+        **trace_headers(trace_header or ""),
     }
     try:
         target = target_of(url, rules)
@@ -94,6 +99,20 @@ def deliver(
     except (OSError, UnicodeError, httpx.HTTPError) as error:
         return Outcome("retry", error="unreachable", cause=repr(error))
     return outcome_of(code, retry_after, time.time())
+
+
+def trace_headers(trace_header: str) -> dict[str, str]:
+    """X-Ray's header in the form that receivers anywhere take; none of one that is malformed.
+
+    https://www.w3.org/TR/trace-context/#traceparent-header
+    """
+    parts = dict(part.partition("=")[::2] for part in trace_header.split(";"))
+    root = _TRACE_ROOT.fullmatch(parts.get("Root", ""))
+    parent = parts.get("Parent", "")
+    if root is None or not _TRACE_PARENT.fullmatch(parent):
+        return {}
+    sampled = "01" if parts.get("Sampled") == "1" else "00"
+    return {"traceparent": f"00-{root[1]}{root[2]}-{parent}-{sampled}"}
 
 
 async def exchange(
