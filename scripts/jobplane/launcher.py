@@ -1,6 +1,7 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with eleven of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with twelve of its gaps closed.
 
-Runs in the environment that `uv tool run` made: nothing of this workspace can be imported.
+Runs in the environment that `uv tool run` made: of this workspace only what lies beside it and
+needs nothing can be imported.
 1. A worker sees the artifact and the standard library only. Without this it also sees
    MiniStack's own packages, and an undeclared dependency would work until it is on AWS.
 2. A handler's exception keeps its class as `errorType`, which Step Functions' Retry and Catch
@@ -20,6 +21,9 @@ Runs in the environment that `uv tool run` made: nothing of this workspace can b
    right to `*`, and to the group without the `:*` that its ARN ends with.
 11. Items expire in tables made by CloudFormation, which drops TimeToLiveSpecification; and one
    that expires leaves a REMOVE record in its table's stream, by DynamoDB's own hand.
+12. A stream's batches are delivered as jobplane.mappings says: several at a time, to the checkpoint
+    of a partial failure, split, up to a number of retries. MiniStack has one batch of all streams
+    at a time, takes every answer for success, and retries a failure without end.
 
 Called with the stage's name, which tells it from others in a list of processes, and the folder for
 unpacked artifacts.
@@ -28,6 +32,7 @@ unpacked artifacts.
 import contextvars
 import hashlib
 import json
+import queue
 import re
 import shutil
 import sys
@@ -39,6 +44,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from mappings import (  # type: ignore[import-not-found]
+    Delivery,
+    FunctionError,
+    Record,
+    StreamSettings,
+)
 from ministack import app  # type: ignore[import-not-found]
 from ministack.core import iam_actions, lambda_runtime, responses  # type: ignore[import-not-found]
 from ministack.services import (  # type: ignore[import-not-found]
@@ -73,6 +84,9 @@ _plain_condition = dynamodb._evaluate_condition
 _plain_resource = iam_actions.extract_resource_arn
 _plain_remove = dynamodb._remove_item
 _plain_create = provisioners._RESOURCE_HANDLERS[TABLE]["create"]
+_plain_mappings = lambda_svc._iter_all_esms
+_plain_function = lambda_svc._execute_function
+_plain_poll = lambda_svc._poll_dynamodb_streams
 _known_conditions: dict[str, Any] = {}
 
 
@@ -278,6 +292,83 @@ def _remove_with_record(table: dict[str, Any], partition: Any, sort: Any) -> Any
     return removed
 
 
+class _Lane:
+    """A part of a stream: its batches go to the function one after another, on a thread."""
+
+    def __init__(self, mapping: dict[str, Any]) -> None:
+        self.mapping = mapping
+        self.waiting: queue.SimpleQueue[Record] = queue.SimpleQueue()
+        # The mapping's account and region are the context's.
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(self._serve,), daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            batch = [self.waiting.get()]
+            while not self.mapping.get("Enabled", True):
+                time.sleep(0.2)
+            settings = StreamSettings.of(self.mapping)
+            while len(batch) < settings.batch_size:
+                try:
+                    batch.append(self.waiting.get_nowait())
+                except queue.Empty:
+                    break
+            if self.mapping["UUID"] in lambda_svc._esms:
+                Delivery(settings, self._invoke, time, self._discard).deliver(batch)
+
+    def _function(self) -> Any:
+        name, qualifier = self.mapping["FunctionName"], self.mapping.get("Qualifier")
+        found, _ = lambda_svc._get_func_record_for_qualifier(name, qualifier)
+        if found is None:
+            raise FunctionError("ResourceNotFoundException", name)
+        return found
+
+    def _invoke(self, event: dict[str, Any]) -> Any:
+        while (result := _plain_function(self._function(), event)).get("throttle"):
+            time.sleep(1.0)
+        body = result.get("body")
+        if result.get("error"):
+            raise FunctionError(str(body))
+        return json.loads(body) if isinstance(body, str) else body
+
+    def _discard(self, batch: list[Record], condition: str, _invocations: int) -> None:
+        source = self.mapping["EventSourceArn"]
+        lambda_svc._send_ddb_stream_failure_record(
+            self.mapping, self._function(), batch, source, {}, condition
+        )
+
+
+_lanes: dict[tuple[str, int], _Lane] = {}
+
+
+def _mappings_noted() -> Any:
+    for account, region, mapping in _plain_mappings():
+        _last.mapping = mapping
+        yield account, region, mapping
+
+
+def _poll_handing_over() -> Any:
+    _last.is_reading = True
+    try:
+        return _plain_poll()
+    finally:
+        _last.is_reading = False
+
+
+def _execute_or_hand_over(function: Any, event: Any) -> Any:
+    """Run a function; what the reader of streams has read goes to the lanes instead."""
+    if not getattr(_last, "is_reading", False):
+        return _plain_function(function, event)
+    mapping = _last.mapping
+    settings = StreamSettings.of(mapping)
+    for record in event["Records"]:
+        place = mapping["UUID"], settings.lane_of(record)
+        if place not in _lanes:
+            _lanes[place] = _Lane(mapping)
+        _lanes[place].waiting.put(record)
+    return {"body": None}
+
+
 def main() -> None:
     """Patch, then run MiniStack's own entry point."""
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
@@ -303,6 +394,9 @@ def main() -> None:
     dynamodb._evaluate_condition = _key_condition_parsed_once
     dynamodb._remove_item = _remove_with_record
     provisioners._RESOURCE_HANDLERS[TABLE]["create"] = _create_with_expiry
+    lambda_svc._iter_all_esms = _mappings_noted
+    lambda_svc._poll_dynamodb_streams = _poll_handing_over
+    lambda_svc._execute_function = _execute_or_hand_over
     for name in ("_cors_response_headers", "_cors_preflight_response"):
         setattr(apigateway, name, _with_camel_keys(getattr(apigateway, name)))
     sys.argv = ["ministack"]

@@ -27,14 +27,9 @@ from moto.s3.models import s3_backends
 
 import jobplane_sockets._subscriptions
 from faults.injecting import Exchange, Plan, ProcessDiedError, answer_of
-from faults.mappings import (
-    Clock,
-    FunctionError,
-    QueueMapping,
-    StreamMapping,
-    StreamSettings,
-)
+from faults.mappings import Clock, QueueMapping, StreamMapping
 from jobplane.inprocess import Context, InProcess
+from jobplane.mappings import Delivery, FunctionError, StreamSettings
 from jobplane.template import ACCOUNT, REGION
 from jobplane.tokens import mint
 from jobplane_keys import from_item, to_item
@@ -208,16 +203,23 @@ class Cloud:
             for event in self.aws.function(function).config["events"]
             if "stream" in event
         ]
-        settings = StreamSettings.of(declared[index])
+        stream = declared[index]
+        settings = StreamSettings.of(
+            {f"{name[:1].upper()}{name[1:]}": value for name, value in stream.items()}
+            | {"FunctionResponseTypes": [stream.get("functionResponseType")]}
+        )
 
-        def discard(description: Row) -> None:
-            if settings.destination:
+        def discard(batch: list[Row], condition: str, invocations: int) -> None:
+            if "onFailure" in stream.get("destinations", {}):
+                names = [record["dynamodb"]["SequenceNumber"] for record in batch]
+                body = {"condition": condition, "invocations": invocations, "records": names}
                 url = self.aws.queues["requests-failed"]
-                self.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(description))
+                self.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(body))
 
-        self.streams[table] = StreamMapping(
+        delivery = Delivery(
             settings, lambda event: self.invoke(function, event), self.clock, discard
         )
+        self.streams[table] = StreamMapping(delivery, stream.get("filterPatterns", ()))
         return self.streams[table]
 
     def read_queue(self, function: str, queue: str) -> QueueMapping:

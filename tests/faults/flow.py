@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from faults.cloud import ROOT, Cloud, Row
-from faults.mappings import FunctionError
+from jobplane.mappings import FunctionError
 from jobplane.template import ACCOUNT, REGION
 from jobplane.workspace import read_yaml
 

@@ -19,7 +19,7 @@ import moto.s3.models
 
 from faults.cloud import Client, Cloud, Container, Row
 from faults.injecting import KINDS, Plan, ProcessDiedError
-from faults.mappings import FunctionError
+from jobplane.mappings import FunctionError
 from jobplane_keys import from_item
 
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED"}
@@ -181,7 +181,7 @@ class Jobs(Scenario):
     def prepared(self) -> Iterator[None]:
         containers = [self.cloud.container("processor", name) for name in self.CONTAINERS]
         mapping = self.cloud.read_stream("processor", "requests")
-        mapping.invoke = self.process
+        mapping.delivery.invoke = self.process
         with one_after_the_other(*containers, hook=self.at):
             yield
 

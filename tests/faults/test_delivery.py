@@ -8,7 +8,6 @@ import pytest
 
 from faults.cloud import Cloud
 from faults.injecting import Broken, Exchange, Storm, fail, throttle
-from faults.mappings import Record
 from faults.scenarios import (
     JOBS,
     AssemblyAskedForTwice,
@@ -18,6 +17,7 @@ from faults.scenarios import (
     check_requests,
 )
 from faults.workspaces import StuckFiles
+from jobplane.mappings import Record
 
 type Batches = list[list[Record]]
 
@@ -93,9 +93,9 @@ def test_partial_batch(cloud: Cloud) -> None:
     batch = Batch(cloud)
     with batch.prepared():
         cloud.plan = Broken(throttle, is_take_of("two"))
-        cloud.streams["requests"].invoke = mend_after(cloud, 2, batch.process)
+        cloud.streams["requests"].delivery.invoke = mend_after(cloud, 2, batch.process)
         batch.play()
-        assert cloud.streams["requests"].invocations >= 3
+        assert cloud.streams["requests"].delivery.invocations >= 3
         batch.rest()
         batch.check()
         assert {row["attempts"] for row in cloud.items("requests")} == {1}
@@ -123,8 +123,8 @@ def test_record_that_is_given_up(cloud: Cloud) -> None:
         statuses = {row["request_id"]: row["status"] for row in cloud.items("requests")}
         assert statuses == dict.fromkeys(Batch.NAMES, "COMPLETED") | {"two": "PENDING"}
         described = cloud.messages("requests-failed")
-        assert [d["requestContext"]["condition"] for d in described] == ["RetryAttemptsExhausted"]
-        assert [d["DDBStreamBatchInfo"]["batchSize"] for d in described] == [1]
+        assert [d["condition"] for d in described] == ["RetryAttemptsExhausted"]
+        assert [len(d["records"]) for d in described] == [1]
 
         cloud.plan.over = True
         batch.rest()
@@ -152,7 +152,7 @@ def test_counters_after_an_outage(cloud: Cloud) -> None:
     """The stream of the files is retried without a cap: no change is lost."""
     files = StuckFiles(cloud)
     with files.prepared():
-        counting = cloud.streams["files"]
+        counting = cloud.streams["files"].delivery
         cloud.plan = Broken(throttle, lambda exchange: exchange.operation == "TransactWriteItems")
         counting.invoke = mend_after(cloud, 40, counting.invoke)
         files.play()

@@ -96,7 +96,7 @@ async def test_workers_killed_under_load(deployed: Deployed) -> None:
             assert_ended_once(socket.of(f"job-{number}"))
 
 
-@pytest.mark.parametrize("trouble", ["reset", "lost", "throttled"])
+@pytest.mark.parametrize("trouble", ["reset", "lost", "server-error", "throttled"])
 async def test_broken_network(deployed: Deployed, network: Stretch, trouble: str) -> None:
     """Every third request breaks while jobs run: all are done, and none twice."""
     network.trouble, network.every = trouble, 3

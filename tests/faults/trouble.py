@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 REFUSALS = {
+    "server-error": b'HTTP/1.1 500 Internal Server Error\r\n%b\r\n{"__type":"InternalServerError"}',
     "throttled": b'HTTP/1.1 400 Bad Request\r\n%b\r\n{"__type":"ThrottlingException"}',
 }
 

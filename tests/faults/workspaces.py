@@ -8,8 +8,8 @@ from typing import Any
 
 from faults.cloud import TRIES, Row
 from faults.flow import WORKSPACE, Execution
-from faults.mappings import FunctionError
 from faults.scenarios import Scenario
+from jobplane.mappings import FunctionError
 from jobplane_keys import CLAIM_SKEW_SECONDS, claim_state, iso_time
 
 

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.sync.client import connect
 
+from e2e.support import unique, until
 from jobplane import emulator, log_lines
 from jobplane.stages import Stage
 from jobplane.tokens import mint
@@ -21,9 +24,26 @@ from jobplane_keys import to_item
 pytestmark = pytest.mark.e2e
 
 PROBE = """
-import importlib.util, os
+import importlib.util, json, os, time
 class LeaseLostError(Exception): pass
+def read(record):
+    image = record["dynamodb"]["NewImage"]
+    return image["id"]["S"], image.get("does", {}).get("S")
+def consume(records):
+    given = [(*read(record), record["dynamodb"]["SequenceNumber"]) for record in records]
+    table = records[0]["dynamodb"]["NewImage"]["table"]["S"]
+    print(json.dumps({"table": table, "given": [id for id, _, _ in given]}))
+    if any(does == "raise" for _, does, _ in given):
+        raise ValueError("not with this one")
+    for _, does, _ in given:
+        while does and does.startswith("/") and not os.path.exists(does):
+            time.sleep(0.1)
+    print(json.dumps({"table": table, "done": [id for id, _, _ in given]}))
+    failed = [number for _, does, number in given if does == "fail"]
+    return {"batchItemFailures": [{"itemIdentifier": number} for number in failed]}
 def handler(event, context):
+    if "Records" in event:
+        return consume(event["Records"])
     if event.get("raise"):
         raise LeaseLostError("somebody else has it")
     print("probed")
@@ -203,6 +223,104 @@ def test_reads_consume_by_size(stage: Stage, three_kilobytes: str) -> None:
         RequestItems={table: {"Keys": keys}}, ReturnConsumedCapacity="TOTAL"
     )
     assert [part["CapacityUnits"] for part in batch["ConsumedCapacity"]] == [1.5]
+
+
+@dataclass(frozen=True)
+class Consumed:
+    """A stream that the probe reads, two lanes of up to ten records, each tried three times."""
+
+    stage: Stage
+    table: str
+    function: str
+    failures: str
+
+    def put(self, *ids: str, does: str | None = None) -> None:
+        for item_id in ids:
+            item = {"id": item_id, "table": self.table} | ({"does": does} if does else {})
+            self.stage.client("dynamodb").put_item(TableName=self.table, Item=to_item(item))
+
+    def lines(self, kind: str) -> list[list[str]]:
+        """What the probe said it was given of this table, or had done, batch by batch."""
+        found = self.stage.client("logs").filter_log_events(
+            logGroupName=f"/aws/lambda/{self.function}", filterPattern=f'"{self.table}"'
+        )["events"]
+        said = [json.loads(event["message"]) for event in found]
+        return [line[kind] for line in said if kind in line]
+
+    def discarded(self) -> dict[str, Any] | None:
+        """What the mapping tells the queue of a batch that it gave up."""
+        client = self.stage.client("sqs")
+        found = client.receive_message(QueueUrl=self.failures, WaitTimeSeconds=1)
+        messages = found.get("Messages", [])
+        return json.loads(messages[0]["Body"]) if messages else None
+
+
+@pytest.fixture
+def consumed(stage: Stage, probe: str) -> Iterator[Consumed]:
+    tables, queues, functions = (stage.client(of) for of in ("dynamodb", "sqs", "lambda"))
+    name = unique(f"consumed-{stage.name}")
+    table = tables.create_table(
+        TableName=name,
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
+    )["TableDescription"]
+    url = queues.create_queue(QueueName=name)["QueueUrl"]
+    described = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    mapping = functions.create_event_source_mapping(
+        FunctionName=probe,
+        EventSourceArn=table["LatestStreamArn"],
+        StartingPosition="TRIM_HORIZON",
+        BatchSize=10,
+        ParallelizationFactor=2,
+        MaximumRetryAttempts=2,
+        BisectBatchOnFunctionError=True,
+        FunctionResponseTypes=["ReportBatchItemFailures"],
+        DestinationConfig={"OnFailure": {"Destination": described["Attributes"]["QueueArn"]}},
+    )
+    yield Consumed(stage, name, probe, url)
+    functions.delete_event_source_mapping(UUID=mapping["UUID"])
+    tables.delete_table(TableName=name)
+    queues.delete_queue(QueueUrl=url)
+
+
+async def test_a_partial_failure_comes_again(consumed: Consumed) -> None:
+    """To the cap of retries; then the queue hears of it, and the stream goes on."""
+    consumed.put("bad", does="fail")
+    told = await until(consumed.discarded, "word of a discarded batch", patience=60)
+    assert told["requestContext"]["condition"] == "RetryAttemptsExhausted"
+    assert told["DDBStreamBatchInfo"]["batchSize"] == 1
+    assert consumed.lines("given") == [["bad"]] * 3
+    consumed.put("good")
+    await until(lambda: ["good"] in consumed.lines("done"), "the next record")
+
+
+async def test_a_failed_batch_is_split(consumed: Consumed) -> None:
+    """One record that the function fails on costs those beside it a split, and nothing more."""
+    ids = [str(number) for number in range(8)]
+    consumed.put(*ids[:4])
+    consumed.put("bad", does="raise")
+    consumed.put(*ids[4:])
+    await until(consumed.discarded, "word of a discarded batch", patience=60)
+
+    def done() -> bool:
+        return sorted(sum(consumed.lines("done"), [])) == ids
+
+    await until(done, "every other record, once")
+    assert consumed.lines("given").count(["bad"]) == 3
+
+
+async def test_a_slow_batch_holds_up_its_lane_alone(consumed: Consumed, tmp_path: Path) -> None:
+    """The lanes of a stream, and other streams, don't wait for each other."""
+    gate = tmp_path / "gate"
+    consumed.put("slow", does=str(gate))
+    await until(lambda: ["slow"] in consumed.lines("given"), "the slow batch")
+    consumed.put(*(str(number) for number in range(8)))
+    await until(lambda: consumed.lines("done"), "a batch of the other lane")
+    assert ["slow"] not in consumed.lines("done")
+    gate.touch()
+    await until(lambda: len(sum(consumed.lines("done"), [])) == 9, "all batches")
 
 
 def test_a_stranger_is_refused(stage: Stage) -> None:
