@@ -1,0 +1,169 @@
+"""The evaluator of alarms for the end-to-end tests: CloudWatch's own examples, and its edges."""
+
+from typing import Any
+
+import pytest
+from alarm_states import Alarm, Point, State, embedded
+
+NOW = 1_795_330_800.0 - 1  # the last second of a minute
+SYMBOLS = {"X": 2.0, "0": 0.0}
+
+
+def alarm(**changes: Any) -> Alarm:
+    """An alarm on at least one of something within five minutes."""
+    return Alarm.of(
+        {
+            "AlarmName": "jobplane-test-errors",
+            "Namespace": "AWS/Lambda",
+            "MetricName": "Errors",
+            "Dimensions": [{"Name": "FunctionName", "Value": "jobplane-test-claim"}],
+            "Statistic": "Sum",
+            "Period": 300,
+            "EvaluationPeriods": 1,
+            "Threshold": 1,
+            "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+            "TreatMissingData": "notBreaching",
+        }
+        | changes
+    )
+
+
+def drawn(watching: Alarm, picture: str) -> list[Point]:
+    """Points from a picture of periods, the newest on the right: X breaches, - is missing."""
+    periods = reversed(list(enumerate(reversed(picture.split()))))
+    return [
+        watching.point(NOW - n * watching.period, SYMBOLS[symbol])
+        for n, symbol in periods
+        if symbol != "-"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("to_alarm", "picture", "ignore", "breaching", "not_breaching"),
+    [
+        (3, "0 - X - X", "OK", "OK", "OK"),
+        (3, "0 - - - -", "OK", "OK", "OK"),
+        (3, "- - - - -", "kept", "ALARM", "OK"),
+        (3, "0 X X - X", "ALARM", "ALARM", "ALARM"),
+        (3, "- - X - -", "kept", "ALARM", "OK"),
+        (2, "0 - X - X", "ALARM", "ALARM", "ALARM"),
+        (2, "0 0 X 0 X", "ALARM", "ALARM", "ALARM"),
+        (2, "0 - X - -", "OK", "ALARM", "OK"),
+        (2, "- - - - 0", "OK", "ALARM", "OK"),
+        (2, "- - - X -", "kept", "ALARM", "OK"),
+    ],
+)
+@pytest.mark.parametrize("before", ["OK", "ALARM"])
+def test_missing_data(
+    before: State, to_alarm: int, picture: str, ignore: str, breaching: str, not_breaching: str
+) -> None:
+    """The two tables of CloudWatch's documentation: three periods, of which so many must breach."""
+    wanted = {"ignore": ignore, "breaching": breaching, "notBreaching": not_breaching}
+    for treatment, state in wanted.items():
+        watching = alarm(
+            EvaluationPeriods=3, DatapointsToAlarm=to_alarm, TreatMissingData=treatment
+        )
+        found = watching.state(drawn(watching, picture), NOW, before)
+        assert found == (before if state == "kept" else state), treatment
+
+
+@pytest.mark.parametrize(
+    ("statistic", "threshold", "state"),
+    [
+        ("Sum", 6, "ALARM"),
+        ("Sum", 6.1, "OK"),
+        ("Maximum", 3, "ALARM"),
+        ("Maximum", 3.1, "OK"),
+        ("Minimum", 1, "ALARM"),
+        ("Minimum", 1.1, "OK"),
+        ("Average", 2, "ALARM"),
+        ("Average", 2.1, "OK"),
+        ("SampleCount", 3, "ALARM"),
+        ("SampleCount", 4, "OK"),
+    ],
+)
+def test_statistics_are_of_a_period(statistic: str, threshold: float, state: State) -> None:
+    """What lies in one period makes one value; what lies before it is none of its."""
+    watching = alarm(Statistic=statistic, Threshold=threshold)
+    values = [watching.point(NOW - n, float(n)) for n in (1, 2, 3)]
+    assert watching.state([watching.point(NOW - 301, 1000), *values], NOW) == state
+
+
+@pytest.mark.parametrize(
+    ("comparison", "states"),
+    [
+        ("GreaterThanOrEqualToThreshold", ["OK", "ALARM", "ALARM"]),
+        ("GreaterThanThreshold", ["OK", "OK", "ALARM"]),
+        ("LessThanThreshold", ["ALARM", "OK", "OK"]),
+        ("LessThanOrEqualToThreshold", ["ALARM", "ALARM", "OK"]),
+    ],
+)
+def test_comparison(comparison: str, states: list[State]) -> None:
+    """Below the threshold, at it, above it."""
+    watching = alarm(ComparisonOperator=comparison, Threshold=5)
+    assert [watching.state([watching.point(NOW, v)], NOW) for v in (4, 5, 6)] == states
+
+
+def test_a_state_ends_with_its_data() -> None:
+    """The minute after the last period that a point lies in, it counts no more."""
+    watching = alarm()
+    points = [watching.point(NOW - 299, 1)]
+    assert watching.state(points, NOW) == "ALARM"
+    assert watching.state([*points, watching.point(NOW + 60, 0)], NOW + 60) == "OK"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"namespace": "Jobplane"},
+        {"name": "Throttles"},
+        {"dimensions": frozenset({("FunctionName", "jobplane-test-router")})},
+        {"dimensions": frozenset()},
+    ],
+)
+def test_other_metrics_do_not_count(change: dict[str, Any]) -> None:
+    """Namespace, name and every dimension are the alarm's, or it is another metric."""
+    watching = alarm()
+    point = watching.point(NOW, 1)
+    other = Point(**(point.__dict__ | change))
+    assert watching.state([point], NOW) == "ALARM"
+    assert watching.state([other], NOW) == "OK"
+
+
+def test_an_embedded_line_is_a_point_for_each_set_of_dimensions() -> None:
+    """A list holds several values; a line without metrics has no points."""
+    line = {
+        "_aws": {
+            "Timestamp": 1_795_330_800_500,
+            "CloudWatchMetrics": [
+                {
+                    "Namespace": "Jobplane",
+                    "Dimensions": [["Environment"], ["Environment", "Action"]],
+                    "Metrics": [{"Name": "Latency", "Unit": "Milliseconds"}],
+                }
+            ],
+        },
+        "Environment": "test",
+        "Action": "ping",
+        "user_id": "u",
+        "Latency": [1.5, 2.5],
+    }
+    stage, both = (
+        frozenset({("Environment", "test")}),
+        {("Environment", "test"), ("Action", "ping")},
+    )
+    found = list(embedded(line))
+    assert {(point.dimensions, point.value) for point in found} == {
+        (dimensions, value) for dimensions in (stage, frozenset(both)) for value in (1.5, 2.5)
+    }
+    assert {(point.namespace, point.name, point.at) for point in found} == {
+        ("Jobplane", "Latency", 1_795_330_800.5)
+    }
+    assert list(embedded({"message": "x"})) == []
+
+
+@pytest.mark.parametrize("change", [{"Statistic": None}, {"TreatMissingData": "missing"}])
+def test_what_is_not_evaluated_is_refused(change: dict[str, Any]) -> None:
+    """No alarm may be taken for one that it is not."""
+    with pytest.raises(ValueError, match="jobplane-test-errors"):
+        alarm(**change)
