@@ -419,7 +419,7 @@ export interface ItemFailure {
   itemIdentifier: string;
 }
 /**
- * How many overdue requests became what.
+ * How many overdue requests became what; `unread` are shards of the index, not requests.
  */
 export interface Swept {
   swept: {

@@ -102,6 +102,8 @@ DOCUMENT_INTERVAL_SECONDS = 5.0
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CAP_SECONDS = 30.0
 CONFLICT_WAITS = (0.02, 0.05, 0.1, 0.2, 0.4)
+# A minute for what closes an attempt, beyond botocore's own repetitions.
+CLOSING_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 # Time that an invocation keeps for writing down how its requests stand.
 SAFETY_SECONDS = 10.0
 # Less than this left, and a request is not begun any more.
@@ -303,6 +305,11 @@ class Job:
     def percentage(self) -> float:
         return self._percentage
 
+    @property
+    def lease_until(self) -> int:
+        """How long nobody else may have the request, in epoch seconds."""
+        return self._lease_until
+
     def payload(self) -> Row:
         """What the client sent, as the router validated it."""
         payload: Row = json.loads(self.row["payload"])
@@ -387,7 +394,7 @@ class Job:
         return self.invocation.lease_until() - self._lease_until >= LEASE_SECONDS / 2
 
     def _write(self, progress: Progress | None) -> None:
-        self._lease_until = self.invocation.lease_until()
+        lease_until = self.invocation.lease_until()
         stored = None
         if progress:
             self.seq += 1
@@ -397,7 +404,8 @@ class Job:
                 "message": progress.message,
                 "at": iso_time(time.time()),
             }
-        row = renew_lease(self.row, self.invocation, self._lease_until, stored)
+        row = renew_lease(self.row, self.invocation, lease_until, stored)
+        self._lease_until = lease_until
         self.subscribers = row.get("subscriber_count", 0)
         if stored and progress:
             metadata = {"metadata": dict(progress.metadata)} if progress.metadata else {}
@@ -468,7 +476,13 @@ class Assembly:
             document = {**self.document, **changes}
             if len(json.dumps(document).encode()) > MAX_DOCUMENT_BYTES:
                 raise AssemblyError("PROCESSING_ERROR", "The job makes more files than it may")
-            self.document = write_assembly(self.id, self.document["rev"], changes, tuple(remove))
+            self.document = write_assembly(
+                self.id,
+                self.document["rev"],
+                changes,
+                tuple(remove),
+                patient_until=self.job.lease_until if self._ended else 0.0,
+            )
 
 
 def name_parts(name: str) -> Row:
@@ -504,6 +518,11 @@ def error_body(code: str, message: str, **details: Any) -> Row:
     """The `error` of a request that did not succeed."""
     body: Row = {"code": code, "message": message, "retryable": code in RETRYABLE_CODES}
     return body | ({"details": details} if details else {})
+
+
+def cancelled_body() -> Row:
+    """The `error` of a request that was cancelled."""
+    return error_body(ErrorCode.CANCELLED, "Cancelled")
 
 
 def is_transient(error: BaseException) -> bool:
@@ -559,80 +578,146 @@ def sign_download(key: str) -> str:
 
 
 def update_request(
-    owner: str, request_id: str, changes: Row, condition: str, *, remove: str = "", **values: Any
+    owner: str,
+    request_id: str,
+    changes: Row,
+    condition: str,
+    *,
+    remove: str = "",
+    patient_until: float = 0.0,
+    **values: Any,
 ) -> Row | None:
     """Conditionally change a request; its new row, or None when the condition did not hold.
 
-    `condition` may use `#status`, `:now` and the given values, each as `:name`.
+    `condition` may use `#status` and the given values, each as `:name`. `patient_until`: as for
+    `put_through`.
     """
-    now = time.time()
-    sets = {**changes, "updated_at": iso_time(now)}
-    names = {f"#{name}": name for name in sets} | {"#status": "status"}
-    assignments = ", ".join(f"#{name} = :set_{name}" for name in sets)
-    expression = f"SET {assignments}" + (f" REMOVE {remove}" if remove else "")
+    sets = {**changes, "updated_at": iso_time(time.time())}
     bound = {f":set_{name}": value for name, value in sets.items()}
-    bound |= {f":{name}": value for name, value in values.items()}
-    if ":now" in condition:
-        bound[":now"] = int(now)
     return put_through(
-        TableName=REQUESTS,
-        Key=to_item({"owner": owner, "request_id": request_id}),
-        UpdateExpression=expression,
-        ConditionExpression=condition,
-        ExpressionAttributeNames=names,
-        ExpressionAttributeValues=to_item(bound),
-        ReturnValues="ALL_NEW",
+        REQUESTS,
+        {"owner": owner, "request_id": request_id},
+        sets=", ".join(f"#{name} = :set_{name}" for name in sets),
+        more=f"REMOVE {remove}" if remove else "",
+        condition=condition,
+        names={f"#{name}": name for name in sets} | {"#status": "status"},
+        values=bound | {f":{name}": value for name, value in values.items()},
+        patient_until=patient_until,
     )
 
 
-def put_through(**update: Any) -> Row | None:
-    """An UpdateItem on a request; its new row, or None when the condition did not hold.
+def put_through(
+    table: str,
+    key: Row,
+    *,
+    sets: str,
+    condition: str,
+    names: dict[str, str],
+    values: Row,
+    more: str = "",
+    patient_until: float = 0.0,
+) -> Row | None:
+    """A conditional UpdateItem; the new item, or None when the condition did not hold.
 
-    A listener that comes or goes changes the request in a transaction, and a write that meets one
-    fails; botocore does not try that again.
+    botocore sends a write again when its answer is lost, and the condition fails then. So every
+    write leaves an id of its own on the item: an item with this id is what this write made.
+
+    A listener that comes or goes changes a request in a transaction, and a write that meets one
+    fails; botocore does not try that again. With `patient_until` (epoch seconds), nor is the write
+    given up while DynamoDB can't be reached or refuses work, as long as the waits last.
     """
-    for wait in (*CONFLICT_WAITS, None):
+    write_id = os.urandom(8).hex()
+    update = {
+        "TableName": table,
+        "Key": to_item(key),
+        "UpdateExpression": f"SET write_id = :write_id, {sets} {more}".rstrip(),
+        "ConditionExpression": condition,
+        "ExpressionAttributeNames": names,
+        "ExpressionAttributeValues": to_item({**values, ":write_id": write_id}),
+        "ReturnValues": "ALL_NEW",
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+    conflict_waits, closing_waits = iter(CONFLICT_WAITS), iter(CLOSING_WAITS)
+    while True:
         try:
             return from_item(dynamodb.update_item(**update)["Attributes"])
-        except dynamodb.exceptions.ConditionalCheckFailedException:
-            return None
-        except dynamodb.exceptions.TransactionConflictException:
+        except dynamodb.exceptions.ConditionalCheckFailedException as refusal:
+            item = from_item(refusal.response.get("Item", {}))
+            return item if item.get("write_id") == write_id else None
+        except (BotoCoreError, ClientError) as error:
+            wait = None
+            if isinstance(error, dynamodb.exceptions.TransactionConflictException):
+                wait = next(conflict_waits, None)
+            if wait is None and is_transient(error):
+                wait = next(closing_waits, math.inf)
+                wait = wait if time.time() + wait < patient_until else None
             if wait is None:
                 raise
             time.sleep(random.uniform(wait / 2, wait))
-    return None
 
 
 def take(owner: str, request_id: str, invocation: Invocation) -> Row | None:
-    """Lease a request that nobody works on; None when somebody does or it has ended."""
+    """Lease a request for one more attempt; None when there is none to be had.
+
+    Somebody works on it, it has ended, or its attempts are spent: then the sweeper ends it.
+    """
+    return lease(
+        owner,
+        request_id,
+        invocation,
+        "attempts < max_attempts AND (#status = :pending"
+        " OR (#status = :retrying AND (lease_owner = :me OR lease_until <= :now))"
+        " OR (#status = :processing AND lease_until <= :now))",
+        {
+            ":pending": RequestStatus.PENDING,
+            ":retrying": RequestStatus.RETRYING,
+            ":now": int(time.time()),
+            ":one": 1,
+        },
+        more="ADD attempts :one",
+    )
+
+
+def take_over(row: Row, invocation: Invocation) -> Row | None:
+    """Lease a request that is still as it was read, to end it; that is no attempt."""
+    return lease(
+        row["owner"],
+        row["request_id"],
+        invocation,
+        "#status = :status AND lease_until = :lease_until",
+        {":status": row["status"], ":lease_until": row["lease_until"]},
+    )
+
+
+def lease(
+    owner: str,
+    request_id: str,
+    invocation: Invocation,
+    condition: str,
+    values: Row,
+    *,
+    more: str = "",
+) -> Row | None:
+    """Make a request this invocation's; its row, or None when the condition did not hold."""
     return put_through(
-        TableName=REQUESTS,
-        Key=to_item({"owner": owner, "request_id": request_id}),
-        UpdateExpression=(
-            "SET #status = :processing, lease_owner = :me, lease_until = :until,"
+        REQUESTS,
+        {"owner": owner, "request_id": request_id},
+        sets=(
+            "#status = :processing, lease_owner = :me, lease_until = :until,"
             " lease_shard = :shard, started_at = if_not_exists(started_at, :moment),"
-            " updated_at = :moment ADD attempts :one"
+            " updated_at = :moment"
         ),
-        ConditionExpression=(
-            "#status = :pending"
-            " OR (#status = :retrying AND (lease_owner = :me OR lease_until <= :now))"
-            " OR (#status = :processing AND lease_until <= :now)"
-        ),
-        ExpressionAttributeNames={"#status": "status"},
-        ExpressionAttributeValues=to_item(
-            {
-                ":processing": RequestStatus.PROCESSING,
-                ":pending": RequestStatus.PENDING,
-                ":retrying": RequestStatus.RETRYING,
-                ":me": invocation.id,
-                ":until": invocation.lease_until(),
-                ":shard": in_flight_shard(request_key(owner, request_id)),
-                ":moment": iso_time(time.time()),
-                ":now": int(time.time()),
-                ":one": 1,
-            }
-        ),
-        ReturnValues="ALL_NEW",
+        more=more,
+        condition=condition,
+        names={"#status": "status"},
+        values={
+            ":processing": RequestStatus.PROCESSING,
+            ":me": invocation.id,
+            ":until": invocation.lease_until(),
+            ":shard": in_flight_shard(request_key(owner, request_id)),
+            ":moment": iso_time(time.time()),
+            **values,
+        },
     )
 
 
@@ -661,30 +746,15 @@ def finish(job: Job, status: RequestStatus, outcome: Row) -> None:
         changes,
         "#status = :processing AND lease_owner = :me",
         remove="lease_owner, lease_until, lease_shard",
+        patient_until=job.lease_until,
         processing=RequestStatus.PROCESSING,
         me=job.invocation.id,
     )
-    row = row or row_that_holds(job, changes)
     if row is None:
         raise LeaseLostError(job.request_id)
     telemetry.metric(f"Request{status.capitalize()}", Action=job.row["action"])
     telemetry.info("request ended", status=status, attempts=row["attempts"])
     job.audience.tell(terminal_message(row), row.get("subscriber_count", 0))
-
-
-def row_that_holds(job: Job, end: Row) -> Row | None:
-    """The request's row if it has this very end already.
-
-    When the answer to a write is lost, botocore sends it again, and its condition fails then.
-    """
-    found = dynamodb.get_item(
-        TableName=REQUESTS,
-        Key=to_item({"owner": job.owner, "request_id": job.request_id}),
-        ConsistentRead=True,
-    )
-    row = from_item(found.get("Item", {}))
-    same = all(row.get(name) == end[name] for name in ("status", "seq", "ended_at"))
-    return row if same else None
 
 
 def terminal_message(row: Row) -> Row:
@@ -737,6 +807,7 @@ def put_back(job: Job, wait: float, *, keep: bool, counts: bool = True) -> bool:
         changes,
         "#status = :processing AND lease_owner = :me",
         remove="" if keep else "lease_owner",
+        patient_until=job.lease_until,
         processing=RequestStatus.PROCESSING,
         me=job.invocation.id,
     )
@@ -765,40 +836,40 @@ def read_assembly(assembly_id: str) -> Row | None:
 
 
 def write_assembly(
-    assembly_id: str, rev: int | None, changes: Row, remove: tuple[str, ...] = ()
+    assembly_id: str,
+    rev: int | None,
+    changes: Row,
+    remove: tuple[str, ...] = (),
+    *,
+    patient_until: float = 0.0,
 ) -> Row:
     """Change a document that is as it was read (`rev`; None: absent or expired); the new one.
 
-    Raises LeaseLostError when it is not.
+    Raises LeaseLostError when it is not. `patient_until`: as for `put_through`.
     """
     sets = {**changes, "rev": (rev or 0) + 1}
-    names = {f"#{name}": name for name in (*sets, *remove)} | {"#rev": "rev", "#ttl": "ttl"}
-    expression = "SET " + ", ".join(f"#{name} = :{name}" for name in sets)
-    if remove:
-        expression += " REMOVE " + ", ".join(f"#{name}" for name in remove)
+    names = {f"#{name}": name for name in (*sets, *remove)}
     values = {f":{name}": value for name, value in sets.items()}
     if rev is None:
         condition = "attribute_not_exists(assembly_id) OR #ttl <= :read_at"
+        names["#ttl"] = "ttl"
         values[":read_at"] = int(time.time())
     else:
         condition = "#rev = :read_rev"
         values[":read_rev"] = rev
-        del names["#ttl"]
-        if "ttl" in sets:
-            names["#ttl"] = "ttl"
-    try:
-        updated = dynamodb.update_item(
-            TableName=ASSEMBLIES,
-            Key=to_item({"assembly_id": assembly_id}),
-            UpdateExpression=expression,
-            ConditionExpression=condition,
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=to_item(values),
-            ReturnValues="ALL_NEW",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        raise LeaseLostError(assembly_id) from error
-    return from_item(updated["Attributes"])
+    document = put_through(
+        ASSEMBLIES,
+        {"assembly_id": assembly_id},
+        sets=", ".join(f"#{name} = :{name}" for name in sets),
+        more="REMOVE " + ", ".join(f"#{name}" for name in remove) if remove else "",
+        condition=condition,
+        names=names,
+        values=values,
+        patient_until=patient_until,
+    )
+    if document is None:
+        raise LeaseLostError(assembly_id)
+    return document
 
 
 def notify(document: Row) -> None:
@@ -979,7 +1050,7 @@ def process_assembly(job: Job) -> Row:
     if is_terminal_assembly(assembly.document):
         if assembly.document["request_id"] == job.request_id:
             notify(assembly.document)
-        return told(assembly)
+        return told(assembly.document)
     job.on_document_due = assembly.touch
     try:
         if template is None:
@@ -997,23 +1068,26 @@ def process_assembly(job: Job) -> Row:
         assembly.end(str(error), error=error.error)
     finally:
         job.on_document_due = lambda: None
-    return told(assembly)
+    return told(assembly.document)
 
 
-def told(assembly: Assembly) -> Row:
-    """The document as a request's result; RequestError when it failed."""
-    document = {
-        name: value for name, value in assembly.document.items() if name in PUBLIC_ASSEMBLY_FIELDS
-    }
+def told(ended: Row) -> Row:
+    """An ended document as a request's result.
+
+    Raises RequestError when it failed, JobCancelledError when it was cancelled.
+    """
+    document = {name: value for name, value in ended.items() if name in PUBLIC_ASSEMBLY_FIELDS}
     document["uploads"] = [
         {name: value for name, value in upload.items() if name != "key"}
-        for upload in document["uploads"]
+        for upload in document.get("uploads", ())
     ]
+    if document.get("ok") == "ASSEMBLY_CANCELED":
+        raise JobCancelledError
     if error := document.get("error"):
         raise RequestError(
-            ErrorCode.PROCESSING_FAILED,
+            ErrorCode.TIMEOUT if error == "TIMEOUT" else ErrorCode.PROCESSING_FAILED,
             document["message"],
-            assembly_id=assembly.id,
+            assembly_id=ended["assembly_id"],
             error=error,
         )
     return document
@@ -1307,9 +1381,7 @@ def run_of(row: Row) -> Run:
 def settle(job: Job, error: Exception) -> float | None:
     """What follows from a failed attempt: an end, or seconds to wait for the next one here."""
     if isinstance(error, JobCancelledError):
-        end_unfinished_assembly(job, ok="ASSEMBLY_CANCELED", message="Cancelled")
-        body = error_body(ErrorCode.CANCELLED, "Cancelled")
-        finish(job, RequestStatus.CANCELLED, {"error": body})
+        end_without_result(job, RequestStatus.CANCELLED, cancelled_body(), ok="ASSEMBLY_CANCELED")
         return None
     if isinstance(error, RequestError):
         body = error_body(error.code, str(error), **error.details)
@@ -1338,20 +1410,37 @@ def fail(job: Job, error: Exception, retryable: bool) -> None:
     else:
         code, text = ErrorCode.PROCESSING_FAILED, "The job failed"
     document_error = "TIMEOUT" if code == ErrorCode.TIMEOUT else "PROCESSING_ERROR"
-    document = end_unfinished_assembly(job, error=document_error, message=text)
-    if document is not None and document.get("ok") == "ASSEMBLY_COMPLETED":
-        # What failed came after the work: telling of its end.
-        result = told(Assembly(job, None, document))
-        finish(job, RequestStatus.COMPLETED, stored_result(job, result))
+    end_without_result(job, RequestStatus.FAILED, error_body(code, text), error=document_error)
+
+
+def end_without_result(job: Job, status: RequestStatus, body: Row, **document_state: str) -> None:
+    """End a request as `status` with the error `body`, and its assembly, if it has one, alike.
+
+    An assembly that had ended before stays as it is, and the request follows it: what failed or was
+    cancelled came after the work, and the webhook tells of the document.
+    """
+    document = end_assembly(job, message=body["message"], **document_state)
+    if document is None:
+        finish(job, status, {"error": body})
     else:
-        finish(job, RequestStatus.FAILED, {"error": error_body(code, text)})
+        finish(job, *outcome_of(job, document))
 
 
-def end_unfinished_assembly(job: Job, *, message: str, **state: str) -> Row | None:
+def outcome_of(job: Job, document: Row) -> tuple[RequestStatus, Row]:
+    """How a request ends whose assembly has ended so."""
+    try:
+        return RequestStatus.COMPLETED, stored_result(job, told(document))
+    except JobCancelledError:
+        return RequestStatus.CANCELLED, {"error": cancelled_body()}
+    except RequestError as error:
+        return RequestStatus.FAILED, {"error": error_body(error.code, str(error), **error.details)}
+
+
+def end_assembly(job: Job, *, message: str, **state: str) -> Row | None:
     """Bring the document of a request that ends without a result to its end as well.
 
-    The document as it ended: so, or in an earlier attempt that may have been cut off before it
-    told of that. None when the request has none.
+    The document if it had its end already, from an attempt that may have been cut off before it
+    told of that.
     """
     row = job.row
     if "assembly_id" not in row:
@@ -1359,14 +1448,21 @@ def end_unfinished_assembly(job: Job, *, message: str, **state: str) -> Row | No
     document = read_assembly(row["assembly_id"])
     if document is None or document.get("request_id") != row["request_id"]:
         return None
-    if not is_terminal_assembly(document):
+    ended_before = is_terminal_assembly(document)
+    if not ended_before:
         template = templates().get(document["template_id"])
         changes: Row = {"message": message, "updated_at": iso_time(time.time()), **state}
         if template is not None and template.webhook_url:
             changes["webhook"] = {"status": "pending", "attempts": 0}
         ending = ("lease_until", "current_step")
         try:
-            document = write_assembly(row["assembly_id"], document["rev"], changes, ending)
+            document = write_assembly(
+                row["assembly_id"],
+                document["rev"],
+                changes,
+                ending,
+                patient_until=job.lease_until,
+            )
         except LeaseLostError:
             return None
     try:
@@ -1376,27 +1472,42 @@ def end_unfinished_assembly(job: Job, *, message: str, **state: str) -> Row | No
         if is_transient(error):
             raise
         telemetry.exception("end of the assembly not told", error)
-    return document
+    return document if ended_before else None
 
 
 def sweep(invocation: Invocation) -> Row:
-    """Find requests whose worker is gone: put them to the stream again, or end them."""
+    """Find requests whose worker is gone: put them to the stream again, or end them.
+
+    A shard of the index that can't be read is `unread`, and keeps no other waiting. When none can
+    be read, that is raised.
+    """
     counts: Counter[str] = Counter()
+    failure: Exception | None = None
     for shard in range(IN_FLIGHT_SHARDS):
-        overdue = query(
-            TableName=REQUESTS,
-            IndexName="in-flight",
-            KeyConditionExpression="lease_shard = :shard AND lease_until <= :now",
-            ExpressionAttributeValues=to_item(
-                {":shard": f"lease-{shard}", ":now": int(time.time())}
-            ),
-        )
-        for key in overdue:
-            if invocation.remaining() < MIN_WORK_SECONDS:
-                return dict(counts)
-            with telemetry.ids(request_id=key["request_id"]):
-                counts[sweep_safely(key["owner"], key["request_id"], invocation)] += 1
+        try:
+            for key in overdue(f"lease-{shard}"):
+                if invocation.remaining() < MIN_WORK_SECONDS:
+                    return dict(counts)
+                with telemetry.ids(request_id=key["request_id"]):
+                    counts[sweep_safely(key["owner"], key["request_id"], invocation)] += 1
+        except Exception as error:
+            telemetry.metric("SweepFailed")
+            telemetry.exception("shard not swept", error, shard=f"lease-{shard}")
+            counts["unread"] += 1
+            failure = error
+    if failure is not None and counts == {"unread": IN_FLIGHT_SHARDS}:
+        raise failure
     return dict(counts)
+
+
+def overdue(shard: str) -> Iterator[Row]:
+    """Keys of the requests in a shard of the in-flight index whose lease has run out."""
+    return query(
+        TableName=REQUESTS,
+        IndexName="in-flight",
+        KeyConditionExpression="lease_shard = :shard AND lease_until <= :now",
+        ExpressionAttributeValues=to_item({":shard": shard, ":now": int(time.time())}),
+    )
 
 
 def sweep_safely(owner: str, request_id: str, invocation: Invocation) -> str:
@@ -1412,7 +1523,10 @@ def sweep_safely(owner: str, request_id: str, invocation: Invocation) -> str:
 
 
 def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
-    """What became of one overdue request: `requeued`, `failed` or `moved` (by somebody else)."""
+    """What became of one overdue request: `requeued`, `moved` (by somebody else), or `failed`.
+
+    The last with its attempts spent; if its assembly had ended, it ended as that.
+    """
     found = dynamodb.get_item(
         TableName=REQUESTS,
         Key=to_item({"owner": owner, "request_id": request_id}),
@@ -1421,9 +1535,8 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
     row = from_item(found.get("Item", {}))
     if not row or row["status"] in TERMINAL_STATUSES or row["lease_until"] > time.time():
         return "moved"
-    spent = row["attempts"] >= row["max_attempts"]
-    if row["status"] == RequestStatus.PROCESSING and spent:
-        taken = take(owner, request_id, invocation)
+    if row["attempts"] >= row["max_attempts"]:
+        taken = take_over(row, invocation)
         if taken is None:
             return "moved"
         with telemetry.trace(row.get("trace_header")):

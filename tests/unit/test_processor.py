@@ -367,6 +367,21 @@ def test_attempts_come_to_an_end(processor: Processor) -> None:
     assert message["error"] == row["error"]
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        request(status="PROCESSING", attempts=4, lease_until=1, lease_owner="gone"),
+        request(status="RETRYING", attempts=4, lease_until=1),
+        request(attempts=4),
+    ],
+    ids=["PROCESSING", "RETRYING", "PENDING"],
+)
+def test_there_is_no_attempt_beyond_the_last(processor: Processor, row: dict[str, Any]) -> None:
+    """However often its record comes: ending it is left to the sweeper."""
+    processor.action("delay", failing(AssertionError("it ran")))
+    assert processor.run(row) == row
+
+
 def test_a_job_s_own_transient_failure_keeps_its_text(processor: Processor) -> None:
     """The diagnostic may fail transiently on purpose."""
     payload = {"seconds": 0, "steps": 2, "fail_at": 1, "transient": True}
@@ -747,20 +762,166 @@ def test_a_failed_request_is_told_once(processor: Processor) -> None:
     assert message["seq"] == row["seq"]
 
 
+def lose_answer(processor: Processor, status: str, *, wholly: bool = False) -> None:
+    """The first write of a status is carried out, and sent again since its answer does not come.
+
+    `wholly`: nor does any answer to botocore's repetitions.
+    """
+    dynamodb = processor.module.dynamodb
+    whole, lost = dynamodb.update_item, list[bool]()
+
+    def update_item(**update: Any) -> Any:
+        if not lost and statuses([update]) == [status]:
+            lost.append(True)
+            whole(**update)
+            if wholly:
+                raise ReadTimeoutError(endpoint_url="https://dynamodb")
+        return whole(**update)
+
+    processor.stack.monkeypatch.setattr(dynamodb, "update_item", update_item)
+
+
 def test_an_end_whose_answer_was_lost_is_told(processor: Processor, stack: Stack) -> None:
     """botocore sends a write again when its answer does not come: the end is ours all the same."""
-    whole = processor.module.dynamodb.update_item
-
-    def twice(**update: Any) -> Any:
-        answer = whole(**update)
-        if statuses([update]) == ["COMPLETED"]:
-            answer = whole(**update)
-        return answer
-
-    stack.monkeypatch.setattr(processor.module.dynamodb, "update_item", twice)
+    lose_answer(processor, "COMPLETED")
     row = processor.run()
     assert row["status"] == "COMPLETED"
     assert [message["seq"] for message in processor.terminal()] == [row["seq"]]
+
+
+def test_a_request_that_was_taken_without_an_answer_is_run(processor: Processor) -> None:
+    """The row that stands in the way is the one that this very write made."""
+    lose_answer(processor, "PROCESSING")
+    row = processor.run()
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
+
+
+def test_what_the_same_invocation_runs_already_is_not_taken_again(
+    processor: Processor, stack: Stack
+) -> None:
+    """A second record of it comes beside the first: the lease is ours, the attempt is another's."""
+    row = request(status="PROCESSING", attempts=1, lease_owner=Context().aws_request_id)
+    processor.action("delay", failing(AssertionError("it ran")))
+    assert processor.run(row) == row
+
+
+def test_a_request_put_back_without_an_answer_is_gone_on_with(processor: Processor) -> None:
+    """It waits for this worker, who knows it."""
+    processor.action("delay", failing(TimeoutError()))
+    lose_answer(processor, "RETRYING")
+    row = processor.run()
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
+
+
+@pytest.mark.parametrize("status", ["RETRYING", "PENDING"])
+def test_a_request_requeued_without_an_answer_is_counted(
+    processor: Processor, stack: Stack, status: str
+) -> None:
+    """The sweeper goes on with what it has parked, and knows what it has requeued."""
+    stack.put("requests", request(lease_until=1))
+    lose_answer(processor, status)
+    assert processor.sweep() == {"requeued": 1}
+    assert stack.request()["status"] == "PENDING"
+
+
+def test_a_lost_answer_costs_no_read(processor: Processor, stack: Stack) -> None:
+    """The refusal itself brings the row."""
+    for status in ("PROCESSING", "COMPLETED"):
+        lose_answer(processor, status)
+    calls = stack.calls(processor.module.dynamodb)
+    processor.run()
+    assert "GetItem" not in calls.counts()
+
+
+# Closing writes while AWS can't be reached
+
+
+def sets(*expected: str) -> Callable[[str], bool]:
+    """Whether an update, as it is sent, sets one of these statuses."""
+    return lambda body: any(status in expected for status in statuses([json.loads(body)]))
+
+
+CLOSING = sets("COMPLETED", "RETRYING", "FAILED")
+
+
+@pytest.fixture
+def impatient(processor: Processor) -> None:
+    """The waits before a closing write is tried again take no time."""
+    processor.set(CLOSING_WAITS=(0.0,) * 5)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("code", "http"),
+    [("ProvisionedThroughputExceededException", 400), ("InternalServerError", 500)],
+)
+def test_a_result_outlives_failures_of_the_table(
+    processor: Processor, stack: Stack, code: str, http: int
+) -> None:
+    """The end is written when that can be done again; the job does not run twice."""
+    runs: list[int] = []
+    processor.action("delay", keeping(runs, lambda job: job.row["attempts"]))
+    stack.fail(
+        processor.module.dynamodb, "UpdateItem", code, status=http, times=5,
+        when=sets("COMPLETED"),
+    )  # fmt: skip
+    row = processor.run()
+    assert (row["status"], row["attempts"], runs) == ("COMPLETED", 1, [1])
+    assert len(processor.terminal()) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_end_is_told_however_many_answers_were_lost(processor: Processor) -> None:
+    """All of botocore's repetitions were in vain, and the next call finds what it wrote."""
+    lose_answer(processor, "COMPLETED", wholly=True)
+    row = processor.run()
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
+    assert [message["seq"] for message in processor.terminal()] == [row["seq"]]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_failed_attempt_outlives_failures_of_the_table(
+    processor: Processor, stack: Stack
+) -> None:
+    """The request is put back when that can be done again, and goes on here."""
+    processor.action("delay", failing(TimeoutError()))
+    failed = stack.fail(processor.module.dynamodb, "UpdateItem", times=5, when=sets("RETRYING"))
+    row = processor.run()
+    assert (failed["UpdateItem"], row["status"], row["attempts"]) == (5, "COMPLETED", 2)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_patience_has_an_end(processor: Processor, stack: Stack) -> None:
+    """Then the record comes again, and the lease keeps others away until it ends."""
+    failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
+    row = request()
+    stack.put("requests", row)
+    assert processor.deliver(record(row)) == ["100"]
+    assert stack.request()["status"] == "PROCESSING"
+    assert failed["UpdateItem"] == 2 * 6
+
+
+def test_nobody_waits_beyond_the_lease(processor: Processor, stack: Stack) -> None:
+    """A wait that does not fit is not begun: afterwards the request is another's to end."""
+    processor.set(CLOSING_WAITS=(10_000.0,))
+    failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
+    row = request()
+    stack.put("requests", row)
+    assert processor.deliver(record(row)) == ["100"]
+    assert failed["UpdateItem"] == 2
+
+
+@pytest.mark.usefixtures("impatient")
+def test_what_waiting_does_not_mend_is_not_waited_for(processor: Processor, stack: Stack) -> None:
+    """A right that is missing today is missing in a second."""
+    failed = stack.fail(
+        processor.module.dynamodb, "UpdateItem", "AccessDeniedException",
+        when=CLOSING,
+    )  # fmt: skip
+    row = request()
+    stack.put("requests", row)
+    assert processor.deliver(record(row)) == ["100"]
+    assert failed["UpdateItem"] == 2
 
 
 def test_echo_and_health_come_back_by_the_queue(processor: Processor, stack: Stack) -> None:
@@ -1146,6 +1307,7 @@ def test_a_request_whose_attempts_are_spent_fails(processor: Processor, stack: S
     assert processor.sweep() == {"failed": 1}
     after = stack.request()
     assert (after["status"], after["error"]["code"]) == ("FAILED", "TIMEOUT")
+    assert after["attempts"] == after["max_attempts"]
     assert not {"lease_shard", "lease_until", "lease_owner"} & after.keys()
     (message,) = processor.terminal()
     assert message["seq"] == after["seq"] == 7
@@ -1230,6 +1392,73 @@ def test_one_request_that_can_not_be_swept_keeps_no_other(
 
     assert processor.sweep() == {"requeued": 8, "stuck": 1}
     assert output.logged("overdue request not dealt with")[0]["request_id"] == "req-bad"
+
+
+@pytest.mark.parametrize("status", ["PENDING", "RETRYING"])
+def test_a_spent_request_that_waits_is_not_put_back_for_ever(
+    processor: Processor, stack: Stack, status: str
+) -> None:
+    """No worker takes what has no attempt left, so the sweeper ends it."""
+    stack.put("requests", request(lease_until=1, status=status, attempts=4))
+    assert processor.sweep() == {"failed": 1}
+    after = stack.request()
+    assert (after["status"], after["attempts"]) == ("FAILED", 4)
+
+
+def in_shard(number: int) -> dict[str, Any]:
+    """An overdue request of one shard of the in-flight index."""
+    names = (f"req-{n}" for n in range(1000))
+    return next(
+        request(name, lease_until=1)
+        for name in names
+        if in_flight_shard(f"{OWNER}#{name}") == f"lease-{number}"
+    )
+
+
+def unreadable(*shards: int) -> Callable[[str], bool]:
+    """Whether a query asks for one of these shards."""
+    names = [f"lease-{number}" for number in shards]
+    return lambda body: json.loads(body)["ExpressionAttributeValues"][":shard"]["S"] in names
+
+
+@pytest.mark.parametrize("shard", range(4))
+def test_a_shard_that_can_not_be_read_keeps_no_other(
+    processor: Processor, stack: Stack, output: Output, shard: int
+) -> None:
+    """The other shards are swept, and the answer, a metric and a line tell of this one."""
+    stack.put("requests", *map(in_shard, range(4)))
+    stack.fail(processor.module.dynamodb, "Query", when=unreadable(shard))
+
+    assert processor.sweep() == {"requeued": 3, "unread": 1}
+    assert output.metric("SweepFailed")
+    assert output.logged("shard not swept")[0]["shard"] == f"lease-{shard}"
+
+
+def test_what_was_read_of_a_broken_shard_is_swept(processor: Processor, stack: Stack) -> None:
+    """The second page fails: the first one counts."""
+    rows = [request(f"req-{number}", lease_until=1) for number in range(40)]
+    stack.put("requests", *rows)
+    whole = processor.module.dynamodb.query
+
+    def pages_of_one(**query: Any) -> Any:
+        if "ExclusiveStartKey" in query:
+            raise client_error("InternalServerError", 500)
+        return whole(**query, Limit=1)
+
+    stack.monkeypatch.setattr(processor.module.dynamodb, "query", pages_of_one)
+    assert processor.sweep() == {"requeued": 4, "unread": 4}
+
+
+def test_a_sweep_that_can_read_nothing_fails(
+    processor: Processor, stack: Stack, output: Output
+) -> None:
+    """Lambda tries it again, and the Errors alarm sees it."""
+    stack.put("requests", request(lease_until=1))
+    stack.fail(processor.module.dynamodb, "Query")
+    with pytest.raises(processor.module.dynamodb.exceptions.ClientError):
+        processor.sweep()
+    assert len(output.logged("shard not swept")) == 4
+    assert stack.request()["status"] == "PENDING"
 
 
 @pytest.mark.parametrize(

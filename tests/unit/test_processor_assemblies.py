@@ -780,6 +780,84 @@ def test_a_crash_between_document_and_request_repeats_nothing(assemblies: Assemb
     assert assemblies.document(row) == document
 
 
+def test_a_cancellation_after_the_end_is_too_late(assemblies: Assemblies) -> None:
+    """The worker died after it had ended the document: the request follows that."""
+    entry = assemblies.put("a.txt", b"hello")
+    done = assemblies.run("tpl_archive", entry)
+    again = job_of("tpl_archive", entry, attempts=1, cancel_requested=True, progress={"seq": 9})
+
+    after = assemblies.processor.run(again)
+
+    assert (after["status"], after["result"]) == ("COMPLETED", done["result"])
+    assert assemblies.processor.terminal()[-1]["success"] is True
+    assert assemblies.document(done)["ok"] == "ASSEMBLY_COMPLETED"
+
+
+def test_a_cancellation_after_a_failure_is_too_late(assemblies: Assemblies) -> None:
+    """Nor does it hide what the document says has failed."""
+    entry = upload("b.txt", b"b")
+    failed = assemblies.run("tpl_archive", entry)
+    again = job_of("tpl_archive", entry, attempts=1, cancel_requested=True, progress={"seq": 9})
+    after = assemblies.processor.run(again)
+    assert (after["status"], after["error"]) == ("FAILED", failed["error"])
+
+
+def lost(row: dict[str, Any]) -> dict[str, Any]:
+    """A request whose last worker is gone."""
+    return row | {"status": "PROCESSING", "attempts": 4, "lease_until": 1, "lease_owner": "gone"}
+
+
+def test_a_request_whose_attempts_are_spent_follows_its_assembly(assemblies: Assemblies) -> None:
+    """Completed, failed or cancelled: the document was ended before the last worker died."""
+    stack, processor = assemblies.stack, assemblies.processor
+    entry, missing = assemblies.put("a.txt", b"hello"), upload("b.txt", b"b")
+    ends = [assemblies.run("tpl_archive", entry), assemblies.run("tpl_archive", missing)]
+    rows = [job_of("tpl_archive", entry), job_of("tpl_archive", missing)]
+    canceled = job_of("tpl_archive", assemblies.put("c.txt", b"c"))
+    stack.put("assemblies", elsewhere(canceled, request_id="req-1", ok="ASSEMBLY_CANCELED"))
+
+    for row, end in zip(rows, ends, strict=True):
+        stack.put("requests", lost(row))
+        assert processor.sweep() == {"failed": 1}
+        after = stack.request()
+        assert [after.get(name) for name in ("status", "result", "error")] == [
+            end.get(name) for name in ("status", "result", "error")
+        ]
+    stack.put("requests", lost(canceled))
+    processor.sweep()
+    assert (stack.request()["status"], stack.request()["error"]["code"]) == (
+        "CANCELLED", "CANCELLED",
+    )  # fmt: skip
+
+
+def test_a_document_written_without_an_answer_is_gone_on_with(assemblies: Assemblies) -> None:
+    """Every write of it is sent twice: the revision that stands in the way is our own."""
+    dynamodb = assemblies.processor.module.dynamodb
+    whole = dynamodb.update_item
+
+    def twice(**update: Any) -> Any:
+        if update["TableName"].endswith("assemblies"):
+            whole(**update)
+        return whole(**update)
+
+    assemblies.stack.monkeypatch.setattr(dynamodb, "update_item", twice)
+    row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
+
+
+def test_files_that_are_made_are_not_made_again(assemblies: Assemblies) -> None:
+    """The document's end waits for a table that can't be written for a while."""
+    module, stack = assemblies.processor.module, assemblies.stack
+    assemblies.processor.set(CLOSING_WAITS=(0.0,) * 5)
+    calls = stack.calls(module.s3())
+    failed = stack.fail(
+        module.dynamodb, "UpdateItem", times=5, when=lambda body: "ASSEMBLY_COMPLETED" in body
+    )
+    row = assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"))
+    assert (failed["UpdateItem"], row["status"], row["attempts"]) == (5, "COMPLETED", 1)
+    assert calls.counts()["HeadObject"] == 1
+
+
 def test_somebody_else_s_assembly_is_refused(assemblies: Assemblies) -> None:
     """Even where ids collide, a document answers to its owner alone."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))

@@ -141,9 +141,9 @@ class BatchFailures(Open):
 
 
 class Swept(Open):
-    """How many overdue requests became what."""
+    """How many overdue requests became what; `unread` are shards of the index, not requests."""
 
-    swept: dict[Literal["requeued", "failed", "moved", "stuck"], int]
+    swept: dict[Literal["requeued", "failed", "moved", "stuck", "unread"], int]
 
 
 class ExecutionDetail(_Event):
