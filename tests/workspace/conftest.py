@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from workspace import foreign
-from workspace.copies import Built, Copy, copy_workspace, share_wheels
+from workspace.copies import Built, Copy, copy_here, share_wheels
 from workspace.templates import Compiled, package
 
 from jobplane.artifacts import Builder, Settings
@@ -30,7 +30,7 @@ def built(shared: Path) -> Built:
     workspace = Workspace(shared / "built")
     with exclusive(Workspace(shared / "locks"), "copy"):
         if not workspace.root.is_dir():
-            copy_workspace(workspace.root)
+            copy_here(workspace.root)
             share_wheels(Workspace.here(), workspace)
     artifacts = Builder(workspace, Settings.local()).build(workspace.functions())
     return workspace, {artifact.name: artifact for artifact in artifacts}
@@ -41,7 +41,7 @@ def copied(built: Built) -> Copy:
     """Makes a copy of the workspace in a folder, with the wheels that are installed already."""
 
     def copy(target: Path) -> Workspace:
-        workspace = copy_workspace(target)
+        workspace = copy_here(target)
         share_wheels(built[0], workspace)
         return workspace
 

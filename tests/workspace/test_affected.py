@@ -7,19 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workspace.copies import Built, share_wheels
-from workspace.whole import (
+from workspace.copies import (
+    Built,
     add_function,
     commit,
+    copy_here,
     copy_of,
     edit,
     git,
     jobplane,
     printed,
     share_artifacts,
+    share_wheels,
     touch,
     under_git,
-    whole_copy,
 )
 
 from jobplane.affected import THE_BUILDER, Change, Tree, compare
@@ -191,7 +192,7 @@ def test_a_right_touches_artifact_and_configuration(built: Built, tmp_path: Path
 
 def test_the_builder_touches_everything(tmp_path: Path) -> None:
     """What the builder's code is decides every artifact; what a verb's is, none."""
-    before = whole_copy(tmp_path / "before")
+    before = copy_here(tmp_path / "before")
     after = copy_of(before, tmp_path / "after")
     touch(after, "scripts/jobplane/verbs/logs.py")
     assert not difference(before, after).functions
@@ -271,7 +272,7 @@ def seen_by(template: Template, workspace: Workspace, name: str) -> dict[str, ob
 @pytest.fixture(scope="module")
 def prod(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Template]:
     """A copy with artifacts, and its stack as compiled for AWS."""
-    workspace = whole_copy(tmp_path_factory.mktemp("prod") / "copy")
+    workspace = copy_here(tmp_path_factory.mktemp("prod") / "copy")
     share_artifacts(built[0], workspace)
     return workspace, compiled_at(workspace)
 
@@ -325,7 +326,7 @@ def test_a_resource_is_said_with_who_refers_to_it(built: Built, tmp_path: Path) 
 
 def test_a_framework_script_touches_every_configuration(tmp_path: Path) -> None:
     """What every function's CloudFormation goes through counts for all."""
-    before = whole_copy(tmp_path / "before")
+    before = copy_here(tmp_path / "before")
     after = copy_of(before, tmp_path / "after")
     with (after.root / "scripts/serverless/functions.js").open("a") as script:
         script.write("// touched\n")
@@ -336,7 +337,7 @@ def test_a_framework_script_touches_every_configuration(tmp_path: Path) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Workspace:
-    return under_git(whole_copy(tmp_path / "repository"))
+    return under_git(copy_here(tmp_path / "repository"))
 
 
 def test_the_working_tree_is_compared_with_a_revision(repository: Workspace) -> None:

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from workspace.copies import Built, Copy, copy_workspace
+from workspace.copies import Built, Copy, copy_here
 from workspace.shipped import FUNCTIONS, bare, environment, names, unpack
 
 from jobplane import bytecode, requirements, wheels
@@ -78,7 +78,7 @@ def test_the_runtime_is_the_bytecodes() -> None:
 def test_same_bytes_from_another_folder(built: Built, tmp_path: Path) -> None:
     """The digest depends on neither the folder nor the time of the build."""
     _, artifacts = built
-    other = copy_workspace(tmp_path / "somewhere" / "else")
+    other = copy_here(tmp_path / "somewhere" / "else")
     (rebuilt,) = Builder(other, Settings.local()).build(other.select(("connect",)))
     assert rebuilt.digest == artifacts["connect"].digest
 

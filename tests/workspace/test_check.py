@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workspace.copies import Built, Copy, copy_workspace
+from workspace.copies import Built, Copy, copy_here
 
-from jobplane.deployment import install_framework
 from jobplane.rules import Finding, Tree, check, rule_names
 from jobplane.workspace import Workspace
 
@@ -23,18 +22,7 @@ type Plant = Callable[[Path], object]
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy that nobody changes, with what the framework reads of scripts/."""
-    root = tmp_path_factory.mktemp("pristine") / "tree"
-    copy_workspace(root)
-    add_framework(root)
-    return root
-
-
-def add_framework(root: Path) -> None:
-    install_framework(WORKSPACE)
-    shutil.copytree(WORKSPACE.root / "scripts" / "serverless", root / "scripts" / "serverless")
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy2(WORKSPACE.root / name, root)
-    (root / "node_modules").symlink_to(WORKSPACE.root / "node_modules")
+    return copy_here(tmp_path_factory.mktemp("pristine") / "tree").root
 
 
 @pytest.fixture

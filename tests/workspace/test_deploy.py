@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspace.whole import (
+from workspace.copies import (
     Done,
     add_function,
     command_environment,
     commit,
+    copy_here,
     copy_of,
     edit,
     jobplane,
@@ -27,7 +28,6 @@ from workspace.whole import (
     share_artifacts,
     touch,
     under_git,
-    whole_copy,
 )
 
 from jobplane import shipping
@@ -46,7 +46,7 @@ ASKED = "Deploy to "
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A stage of a copy of the workspace, which tests may change as they like."""
-    workspace = under_git(whole_copy(tmp_path_factory.mktemp("deploy") / "copy"))
+    workspace = under_git(copy_here(tmp_path_factory.mktemp("deploy") / "copy"))
     there = Stage(workspace, f"deploy-{os.getpid()}")
     done = jobplane(workspace, "up", "--stage", there.name)
     try:
@@ -401,7 +401,7 @@ def test_what_is_wrong_is_said(
     tmp_path_factory: pytest.TempPathFactory, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     """One line, the right exit code, and what to do."""
-    workspace = whole_copy(tmp_path_factory.mktemp("wrong") / "copy")
+    workspace = copy_here(tmp_path_factory.mktemp("wrong") / "copy")
     done = jobplane(workspace, *arguments)
     assert done.returncode == code
     assert said in done.stderr

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 import pytest
-from workspace.copies import share_wheels
-from workspace.whole import edit, jobplane, printed, touch, whole_copy
+from workspace.copies import copy_here, edit, jobplane, printed, share_wheels, touch
 
 from jobplane.artifacts import read_manifest
 from jobplane.configuration import Configuration
@@ -15,7 +14,7 @@ from jobplane.workspace import Workspace
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    copy = whole_copy(tmp_path / "copy")
+    copy = copy_here(tmp_path / "copy")
     share_wheels(Workspace.here(), copy)
     return copy
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from workspace.made import NAMES, copy_repository, jobplane, made_in, run
+from workspace.copies import jobplane, run
+from workspace.made import NAMES, made_in
 
 from jobplane import cases, scaffold
 from jobplane.cases import Case
 from jobplane.console import ToolError
+from jobplane.copies import copy_workspace
 from jobplane.rules import rule_names
 from jobplane.scaffold import TRIGGERS, NameRefusedError, check_name
 from jobplane.verbs import new
@@ -35,11 +37,11 @@ GUIDED_RULES = (
 
 
 @pytest.fixture(scope="session")
-def made(shared: Path) -> Path:
+def made(shared: Path) -> Workspace:
     return made_in(shared)
 
 
-def sources(made: Path) -> list[str]:
+def sources() -> list[str]:
     tests = [f"tests/unit/test_{name.replace('-', '_')}.py" for name in NEW]
     return [f"functions/{name}" for name in NEW] + tests
 
@@ -49,46 +51,44 @@ def contents(workspace: Workspace) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in workspace.root.rglob("*.*") if path.is_file()}
 
 
-def test_every_trigger_can_be_made(made: Path) -> None:
+def test_every_trigger_can_be_made(made: Workspace) -> None:
     """The verb offers what there are templates for, and each made a whole member."""
     folders = {path.name for path in scaffold.TEMPLATES.iterdir()}
     assert set(NAMES) == folders == {trigger.name for trigger in TRIGGERS} == set(new.TRIGGERS)
-    known = {function.name for function in Workspace(made).functions()}
+    known = {function.name for function in made.functions()}
     assert set(NEW) <= known
 
 
-def test_ruff_has_nothing_to_say(made: Path) -> None:
+def test_ruff_has_nothing_to_say(made: Workspace) -> None:
     """Neither of the style nor of the format, whatever the length of the name."""
     for command in (["ruff", "check"], ["ruff", "format", "--check"]):
-        done = run(made, *command, *sources(made))
+        done = run(made, *command, *sources())
         assert done.returncode == 0, done.stdout
 
 
-def test_mypy_has_nothing_to_say(made: Path) -> None:
+def test_mypy_has_nothing_to_say(made: Workspace) -> None:
     """Strictly, as of all functions: they are among its files."""
-    listed = json.dumps((made / "pyproject.toml").read_text())
+    listed = json.dumps((made.root / "pyproject.toml").read_text())
     assert "functions/*/*.py" in listed
     paths = [f"functions/{name}/{name.replace('-', '_')}.py" for name in NEW]
-    done = run(made, "mypy", "--cache-dir", str(made / ".mypy_cache"), *paths)
+    done = run(made, "mypy", "--cache-dir", str(made.root / ".mypy_cache"), *paths)
     assert done.returncode == 0, done.stdout
 
 
-def test_check_finds_nothing(made: Path) -> None:
+def test_check_finds_nothing(made: Workspace) -> None:
     """All rules, those of artifacts and budgets included."""
     done = jobplane(made, "check", *NEW)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_its_tests_pass(made: Path) -> None:
+def test_its_tests_pass(made: Workspace) -> None:
     """Each function comes with tests of its own."""
-    done = run(
-        made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *sources(made)[len(NEW) :]
-    )
+    done = run(made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *sources()[len(NEW) :])
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
 
 
-def test_the_tree_knows_it(made: Path) -> None:
+def test_the_tree_knows_it(made: Workspace) -> None:
     """After `schema` and `docs`, contracts and tables are whole without a line by hand."""
     tests = [f"tests/workspace/{name}" for name in OF_THE_TREE]
     done = run(made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests)
@@ -96,36 +96,36 @@ def test_the_tree_knows_it(made: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NEW)
-def test_its_events_do_what_is_expected(made: Path, name: str) -> None:
+def test_its_events_do_what_is_expected(made: Workspace, name: str) -> None:
     """Each case says what it expects, and gets it in process."""
-    workspace = Workspace(made)
-    function = Function(name, made / "functions" / name)
+    function = Function(name, made.root / "functions" / name)
     paths = cases.case_paths(function)
     assert len(paths) >= 2
     for path in paths.values():
         case = Case.read(function, path)
         assert case.expect is not None
-        result = cases.run_in_process(case, workspace)
+        result = cases.run_in_process(case, made)
         assert result.passed, (result.problems, result.outcome)
 
 
-def test_the_lock_knows_it(made: Path) -> None:
+def test_the_lock_knows_it(made: Workspace) -> None:
     """uv.lock is as uv would write it, and names no other registry than before."""
-    done = subprocess.run(["uv", "lock", "--check"], cwd=made, capture_output=True, text=True)
+    done = subprocess.run(["uv", "lock", "--check"], cwd=made.root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     registries = {
         line
-        for root in (made, Workspace.here().root)
-        for line in (root / "uv.lock").read_text().splitlines()
+        for workspace in (made, Workspace.here())
+        for line in (workspace.root / "uv.lock").read_text().splitlines()
         if line.startswith("source = { registry")
     }
     assert len(registries) == 1
 
 
-def test_nothing_of_the_template_is_left(made: Path) -> None:
+def test_nothing_of_the_template_is_left(made: Workspace) -> None:
     """Every placeholder was filled in, in names and in texts."""
-    for path in sources(made) + ["resources"]:
-        found = [made / path] if path.endswith(".py") else (made / path).rglob("*")
+    for path in sources() + ["resources"]:
+        there = made.root / path
+        found = [there] if path.endswith(".py") else there.rglob("*")
         for file in found:
             assert "__" not in file.name.replace("__pycache__", "")
             if file.is_file() and file.suffix != ".pyc":
@@ -170,8 +170,7 @@ def test_a_refused_name_is_exit_code_2() -> None:
 
 def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The member's files are taken away again, and uv.lock is as it was."""
-    copy_repository(tmp_path / "tree")
-    workspace = Workspace(tmp_path / "tree")
+    workspace = copy_workspace(Workspace.here(), tmp_path / "tree")
     before = contents(workspace)
 
     def fail(*_: object, **__: object) -> str:
@@ -187,8 +186,8 @@ def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_was_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line each, and the commands to go on with."""
-    copy_repository(tmp_path / "tree")
-    monkeypatch.setattr(Workspace, "here", lambda: Workspace(tmp_path / "tree"))
+    workspace = copy_workspace(Workspace.here(), tmp_path / "tree")
+    monkeypatch.setattr(Workspace, "here", lambda: workspace)
     done = CliRunner().invoke(new.command, ["cancel-by-hand", "--trigger", "sqs"])
     assert done.exit_code == 0, done.output
     told = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("made")]

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from workspace.made import NAMES, jobplane, made_in
+from workspace.copies import jobplane
+from workspace.made import NAMES, made_in
+
+from jobplane.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 
@@ -13,18 +16,18 @@ STAGE = f"new-{os.getpid()}"
 
 
 @pytest.fixture(scope="module")
-def up(shared: Path) -> Iterator[Path]:
+def up(shared: Path) -> Iterator[Workspace]:
     """The copy with its own stage up: the tree's functions and a new one for every trigger."""
-    root = made_in(shared)
+    made = made_in(shared)
     try:
-        done = jobplane(root, "up", "--stage", STAGE)
+        done = jobplane(made, "up", "--stage", STAGE)
         assert done.returncode == 0, done.stdout + done.stderr
-        yield root
+        yield made
     finally:
-        jobplane(root, "down", "--stage", STAGE)
+        jobplane(made, "down", "--stage", STAGE)
 
 
-def test_every_event_is_answered_as_expected(up: Path) -> None:
+def test_every_event_is_answered_as_expected(up: Workspace) -> None:
     """By the deployed artifact with its own role, for each of the new functions."""
     for name in NAMES.values():
         done = jobplane(up, "invoke", name, "--all", "--stage", STAGE)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from jobplane.bench._report import Chart, Report, Spread, Table, progress, reported
+from jobplane.copies import copy_workspace
 from jobplane.workspace import Function, Workspace
 
 ROUNDS = 3
@@ -29,7 +30,7 @@ def command(rounds: int, against: tuple[str, ...]) -> Report:
     Downloads are cached for all; the workspace that is built is a copy.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        copy = _copy(Workspace.here(), Path(scratch))
+        copy = copy_workspace(Workspace.here(), Path(scratch))
         takes = _measure(copy, rounds, against)
     medians = {name: {who: Spread(t) for who, t in of.items()} for name, of in takes.items()}
     whos = ("jobplane", *against)
@@ -140,21 +141,3 @@ def _measure(
 def _touch(function: Function) -> None:
     source = function.source.read_text(encoding="utf-8")
     function.source.write_text(f"{source}\n# {time.time_ns()}\n", encoding="utf-8")
-
-
-def _copy(source: Workspace, target: Path) -> Workspace:
-    """The files that git knows, and the tools that are installed."""
-    import shutil
-
-    from jobplane.console import run_quietly
-
-    listed = run_quietly(["git", "ls-files", "-z"], cwd=source.root, what="git ls-files")
-    for name in filter(None, listed.split("\0")):
-        path = source.root / name
-        if path.is_file():
-            copied = target / name
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, copied)
-    if (source.root / "node_modules").is_dir():
-        (target / "node_modules").symlink_to(source.root / "node_modules")
-    return Workspace(target)
