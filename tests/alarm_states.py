@@ -9,7 +9,7 @@ many more CloudWatch takes is not documented, two are those of its examples.
 """
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal, Self
@@ -19,7 +19,13 @@ type Dimensions = frozenset[tuple[str, str]]
 
 MINUTE = 60
 MORE_PERIODS = 2
-STATISTICS = {"Sum": sum, "Maximum": max, "Minimum": min, "Average": fmean, "SampleCount": len}
+STATISTICS: dict[str, Callable[[list[float]], float]] = {
+    "Sum": sum,
+    "Maximum": max,
+    "Minimum": min,
+    "Average": fmean,
+    "SampleCount": len,
+}
 COMPARISONS = {
     "GreaterThanOrEqualToThreshold": operator.ge,
     "GreaterThanThreshold": operator.gt,

@@ -1,5 +1,6 @@
 """Templates as the Serverless Framework compiles them, for AWS and for the emulator."""
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -36,6 +37,20 @@ def package(stage: str, endpoint_url: str | None, parameters: tuple[str, ...], t
             check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def alarms_of(stack: dict[str, Any]) -> dict[str, Any]:
+    """The resources that are made for a stack's alarms, with the stage still `${sls:stage}`."""
+    given = {"functions": {}, "queues": {}, "stateMachines": {}, "schedules": False} | stack
+    script = (
+        "const alarms = require('./scripts/serverless/alarms.js');"
+        f"console.log(JSON.stringify(alarms({json.dumps(given)})))"
+    )
+    done = subprocess.run(
+        ["node", "-e", script], cwd=WORKSPACE.root, capture_output=True, text=True, check=True
+    )
+    resources: dict[str, Any] = json.loads(done.stdout)
+    return resources
 
 
 def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:

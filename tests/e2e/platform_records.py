@@ -1,0 +1,204 @@
+"""What the platform has on record of a stage, as the data points that AWS publishes of it.
+
+The emulator publishes Lambda's metrics of invocations through its API itself. Of the rest it has
+the facts: attributes of queues, records of streams, ends of executions, log lines of the functions.
+"""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from alarm_states import Alarm, Point, embedded
+from botocore.config import Config
+from workspace.templates import alarms_of
+
+from e2e.support import Deployed, Message, is_alive
+from jobplane import log_lines
+from jobplane.workspace import Workspace
+
+
+def defined_alarms(deployed: Deployed) -> dict[str, Alarm]:
+    """The deployed alarms, by their names without the stage's prefix."""
+    pages = (
+        deployed.stage.client("cloudwatch")
+        .get_paginator("describe_alarms")
+        .paginate(AlarmNamePrefix=f"jobplane-{deployed.stage.name}-")
+    )
+    found = [Alarm.of(alarm) for page in pages for alarm in page["MetricAlarms"]]
+    return {alarm.name.removeprefix(f"jobplane-{deployed.stage.name}-"): alarm for alarm in found}
+
+
+def scheduled_alarm(deployed: Deployed, name: str) -> Alarm:
+    """An alarm of a stage with schedules, which a local one has not, as if it were this stage's."""
+    stack = {"functions": {"state-manager": {"timeout": 300}}, "schedules": True}
+    template = json.dumps(alarms_of(stack)).replace("${sls:stage}", deployed.stage.name)
+    (found,) = (
+        resource["Properties"]
+        for resource in json.loads(template).values()
+        if resource["Properties"].get("AlarmName") == f"jobplane-{deployed.stage.name}-{name}"
+    )
+    return Alarm.of(found)
+
+
+def published(deployed: Deployed, alarm: Alarm, since: float) -> list[Point]:
+    """What the emulator's CloudWatch has of an alarm's metric, second by second."""
+    found = deployed.stage.client("cloudwatch").get_metric_statistics(
+        Namespace=alarm.namespace,
+        MetricName=alarm.metric,
+        Dimensions=[{"Name": name, "Value": value} for name, value in alarm.dimensions],
+        StartTime=since,
+        EndTime=time.time() + 60,
+        Period=1,
+        Statistics=[alarm.statistic],
+    )["Datapoints"]
+    return [alarm.point(each["Timestamp"].timestamp(), each[alarm.statistic]) for each in found]
+
+
+def logged(deployed: Deployed, function: str, since: float) -> list[log_lines.LogEvent]:
+    """What a function has logged."""
+    functions = Workspace.here().select((function,))
+    return log_lines.events(deployed.stage, functions, int(since * 1000))
+
+
+def emitted(deployed: Deployed, function: str, since: float) -> list[Point]:
+    """The points of a function's log lines in the embedded metric format."""
+    documents = (event.document() or {} for event in logged(deployed, function, since))
+    return [point for document in documents for point in embedded(document)]
+
+
+def visible_messages(deployed: Deployed, queue: str) -> int:
+    """What AWS publishes as ApproximateNumberOfMessagesVisible."""
+    told = deployed.sqs.get_queue_attributes(
+        QueueUrl=deployed.info["queues"][queue], AttributeNames=["ApproximateNumberOfMessages"]
+    )
+    return int(told["Attributes"]["ApproximateNumberOfMessages"])
+
+
+def oldest_sent(deployed: Deployed, queue: str) -> float | None:
+    """When the oldest waiting message was sent, from which AWS counts its age."""
+    found = deployed.sqs.receive_message(
+        QueueUrl=deployed.info["queues"][queue],
+        MessageSystemAttributeNames=["SentTimestamp"],
+        MaxNumberOfMessages=10,
+        VisibilityTimeout=0,
+    ).get("Messages", [])
+    return min((int(m["Attributes"]["SentTimestamp"]) / 1000 for m in found), default=None)
+
+
+def newest_record(deployed: Deployed, table: str, keys: Mapping[str, Any]) -> float:
+    """When the newest change of an item came into its table's stream, in epoch seconds."""
+    name = deployed.info["tables"][table]
+    stream = deployed.dynamodb.describe_table(TableName=name)["Table"]["LatestStreamArn"]
+    client = deployed.stage.client("dynamodbstreams")
+    found: list[Message] = []
+    for shard in client.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"]:
+        place = client.get_shard_iterator(
+            StreamArn=stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+        while place:
+            page = client.get_records(ShardIterator=place)
+            found += [each["dynamodb"] for each in page["Records"]]
+            place = page.get("NextShardIterator") if page["Records"] else None
+    times = (each["ApproximateCreationDateTime"] for each in found if each["Keys"] == keys)
+    return float(max(times).timestamp())
+
+
+def ends(deployed: Deployed, alarm: Alarm, executions: Iterable[str], status: str) -> list[Point]:
+    """One point for each of these executions that ended so."""
+    states = deployed.stage.client("stepfunctions")
+    told = [states.describe_execution(executionArn=arn) for arn in executions]
+    return [
+        alarm.point(each["stopDate"].timestamp(), 1) for each in told if each["status"] == status
+    ]
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What became of one."""
+
+    answer: Any
+    error: str | None
+    """The class of the error, or Lambda's own code for what it refused or stopped."""
+
+
+def invocation(deployed: Deployed, function: str, event: Any) -> Invocation:
+    """Invoke a function, once however it ends."""
+    given = deployed.stage.environment()
+    client = boto3.client(
+        "lambda",
+        endpoint_url=given["AWS_ENDPOINT_URL"],
+        region_name=given["AWS_REGION"],
+        aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
+        config=Config(proxies={}, retries={"total_max_attempts": 1}),
+    )
+    name, payload = deployed.info["functions"][function], json.dumps(event).encode()
+    try:
+        done = client.invoke(FunctionName=name, Payload=payload)
+    except client.exceptions.TooManyRequestsException as error:
+        return Invocation(None, error.response["Error"]["Code"])
+    answer = json.loads(done["Payload"].read())
+    return Invocation(answer, answer["errorType"] if "FunctionError" in done else None)
+
+
+@contextmanager
+def without_concurrency(deployed: Deployed, function: str) -> Iterator[None]:
+    """Meanwhile every invocation of a function is refused."""
+    name = deployed.info["functions"][function]
+    deployed.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    try:
+        yield
+    finally:
+        deployed.functions.delete_function_concurrency(FunctionName=name)
+
+
+@contextmanager
+def with_time_limit(deployed: Deployed, function: str, seconds: int) -> Iterator[None]:
+    """Meanwhile a function may run for so long."""
+    name = deployed.info["functions"][function]
+    before = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
+    deployed.functions.update_function_configuration(FunctionName=name, Timeout=seconds)
+    try:
+        yield
+    finally:
+        deployed.functions.update_function_configuration(FunctionName=name, Timeout=before)
+
+
+@contextmanager
+def stalled(deployed: Deployed, function: str, seconds: float) -> Iterator[None]:
+    """The workers of a function get no processor time, for so many seconds from now on."""
+    stopped = deployed.workers(function)
+    assert stopped, f"{function} has no worker"
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+
+    def go_on() -> None:
+        for pid in filter(is_alive, stopped):
+            os.kill(pid, signal.SIGCONT)
+
+    timer = threading.Timer(seconds, go_on)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+@contextmanager
+def without_delivery(deployed: Deployed, function: str, source: str) -> Iterator[None]:
+    """Meanwhile the mapping from a source, known by a part of its ARN, hands nothing out."""
+    name = deployed.info["functions"][function]
+    found = deployed.functions.list_event_source_mappings(FunctionName=name)
+    (mapping,) = (m for m in found["EventSourceMappings"] if source in m["EventSourceArn"])
+    deployed.functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+    try:
+        yield
+    finally:
+        deployed.functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=True)

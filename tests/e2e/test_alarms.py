@@ -1,0 +1,520 @@
+"""Every alarm goes off: what it tells of is made to happen on the stage, and its definition judges.
+
+The points are the platform's own record of what happened, or real log lines. Nobody waits for
+minutes: where a definition wants a condition to last, its record is repeated so much earlier, and
+where it wants an age, the measurement's clock is set forward. Each test says which.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from alarm_states import Alarm, Point
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from e2e.platform_records import (
+    defined_alarms,
+    emitted,
+    ends,
+    invocation,
+    logged,
+    newest_record,
+    oldest_sent,
+    published,
+    scheduled_alarm,
+    stalled,
+    visible_messages,
+    with_time_limit,
+    without_concurrency,
+    without_delivery,
+)
+from e2e.support import Deployed, unique, until
+from jobplane.workspace import Workspace
+from jobplane_keys import iso_time, owner_key, to_item
+from jobplane_keys.tracking import COUNTERS
+
+pytestmark = pytest.mark.e2e
+
+FUNCTIONS = [function.name for function in Workspace.here().functions()]
+NOBODY = "nobody#nobody"
+# An invocation of each function that changes nothing of anybody's.
+HARMLESS: dict[str, Any] = {
+    "check-active-job": {"projectUserId": NOBODY, "threadId": "t"},
+    "claim": {"operation": "renew", "projectUserId": NOBODY, "claimId": "c", "fence": 1},
+    "connect": {"requestContext": {"connectionId": "nobody"}},
+    "disconnect": {"requestContext": {"connectionId": "nobody"}},
+    "handle-timeout": {
+        "detail-type": "Step Functions Execution Status Change",
+        "detail": {
+            "executionArn": "arn:aws:states:eu-west-1:000000000000:execution:job-flow:nobody",
+            "status": "SUCCEEDED",
+        },
+    },
+    "processor": {"Records": []},
+    "record-interruption": {
+        "projectUserId": NOBODY,
+        "messageId": "m",
+        "interruptedClaimId": "c",
+        "newThreadId": "t",
+        "interruptingMessageId": "n",
+    },
+    "router": {"requestContext": {"connectionId": "nobody"}},
+    "send-interrupt": {
+        "projectUserId": NOBODY,
+        "target": {"claimId": "c", "fence": 1, "threadId": "t", "messageId": "m", "expiresAt": 1},
+        "newThreadId": "n",
+        "interruptingMessageId": "n",
+    },
+    "state-manager": {"operation": "get_stats"},
+    "status": {"assemblyId": "nothing", "userId": "nobody"},
+}
+TIME_LIMIT = 2
+QUARTER_OF_AN_HOUR = 900
+
+FIRED: set[str] = set()
+"""The alarms that the tests below have go off; tests/workspace/test_observability.py looks whether
+one is missing.
+"""
+
+type Test = Callable[..., Any]
+
+
+def fires(*names: str) -> Callable[[Test], Test]:
+    """Note which alarms a test is about."""
+    FIRED.update(names)
+    return lambda test: test
+
+
+@pytest.fixture(scope="module")
+def alarms(deployed: Deployed) -> dict[str, Alarm]:
+    """The alarms as they are deployed, by their names without the stage's prefix."""
+    return defined_alarms(deployed)
+
+
+def repeated(points: list[Point], alarm: Alarm) -> list[Point]:
+    """The same points in each of the periods that an alarm wants."""
+    return [p.moved(-n * alarm.period) for n in range(alarm.periods) for p in points]
+
+
+def with_limit(alarm: Alarm, before: int, now: int) -> Alarm:
+    """An alarm on durations, for another time limit: its threshold is a part of it."""
+    return replace(alarm, threshold=alarm.threshold * now / before)
+
+
+@pytest.fixture(scope="module")
+def begun(deployed: Deployed) -> float:
+    """When the invocations below began."""
+    return time.time()
+
+
+@pytest.fixture(scope="module")
+def stopped_at_limit(deployed: Deployed, begun: float) -> float:
+    """When every function had run well; after that each of them was stopped at a time limit.
+
+    Its worker gets no processor time, as if the work hung, under a limit of two seconds.
+    """
+
+    def run(function: str) -> None:
+        error = invocation(deployed, function, HARMLESS[function]).error
+        assert error is None, (function, error)
+
+    def hang(function: str) -> None:
+        with with_time_limit(deployed, function, TIME_LIMIT):
+            run(function)
+            with stalled(deployed, function, TIME_LIMIT + 0.2):
+                done = invocation(deployed, function, HARMLESS[function])
+        assert done.error == "Sandbox.Timedout", (function, done.error)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(run, FUNCTIONS))
+        well = time.time()
+        time.sleep(1)  # what is published has whole seconds
+        list(pool.map(hang, FUNCTIONS))
+    return well
+
+
+@fires(*(f"{function}-errors" for function in FUNCTIONS))
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_that_is_stopped(
+    deployed: Deployed,
+    alarms: dict[str, Alarm],
+    begun: float,
+    stopped_at_limit: float,
+    function: str,
+) -> None:
+    """An invocation that runs into its time limit is an error; one that ends well is none."""
+    alarm = alarms[f"{function}-errors"]
+    points = published(deployed, alarm, begun)
+    well = [point for point in points if point.at <= stopped_at_limit]
+    assert well
+    assert alarm.state(well, time.time()) == "OK"
+    assert alarm.state(points, time.time()) == "ALARM"
+
+
+@fires(*(f"{function}-duration" for function in FUNCTIONS))
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_that_takes_all_its_time(
+    deployed: Deployed,
+    alarms: dict[str, Alarm],
+    begun: float,
+    stopped_at_limit: float,
+    function: str,
+) -> None:
+    """The whole of the time limit is more than nine tenths. Two seconds stand for the limit."""
+    name = deployed.info["functions"][function]
+    limit = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
+    alarm = with_limit(alarms[f"{function}-duration"], limit, TIME_LIMIT)
+    points = published(deployed, alarm, begun)
+    well = [point for point in points if point.at <= stopped_at_limit]
+    assert well
+    assert alarms[f"{function}-duration"].state(well, time.time()) == "OK"
+    assert alarm.state(points, time.time()) == "ALARM"
+
+
+def test_a_long_run_is_told_before_it_is_stopped(
+    deployed: Deployed, alarms: dict[str, Alarm]
+) -> None:
+    """Between nine tenths of the limit and its end there is an alarm, and no error yet."""
+    limit = 5
+    name = deployed.info["functions"]["claim"]
+    usual = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
+    alarm = with_limit(alarms["claim-duration"], usual, limit)
+    with with_time_limit(deployed, "claim", limit):
+        invocation(deployed, "claim", HARMLESS["claim"])
+        time.sleep(1)
+        since = time.time()
+        with stalled(deployed, "claim", 0.92 * limit):
+            assert invocation(deployed, "claim", HARMLESS["claim"]).error is None
+    now = time.time()
+    assert alarm.state(published(deployed, alarm, since), now) == "ALARM"
+    assert (
+        alarms["claim-errors"].state(published(deployed, alarms["claim-errors"], since), now)
+        == "OK"
+    )
+
+
+def test_a_function_that_raises(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
+    """An exception is an error, and the log has its line, as the runbook says."""
+    alarm, since = alarms["claim-errors"], time.time()
+    assert invocation(deployed, "claim", {}).error == "ValidationError"
+    assert alarm.state(published(deployed, alarm, since), time.time()) == "ALARM"
+    lines = [event.document() or {} for event in logged(deployed, "claim", since)]
+    (failed,) = [line for line in lines if line.get("message") == "invocation failed"]
+    assert (failed["level"], failed["error"]) == ("ERROR", "ValidationError")
+
+
+@fires(*(f"{function}-throttles" for function in FUNCTIONS))
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_that_is_throttled(
+    deployed: Deployed, alarms: dict[str, Alarm], function: str
+) -> None:
+    """A refused invocation in each of two periods; the same record stands for the earlier one."""
+    alarm, since = alarms[f"{function}-throttles"], time.time()
+    with without_concurrency(deployed, function):
+        assert invocation(deployed, function, {}).error == "TooManyRequestsException"
+    points, now = published(deployed, alarm, since), time.time()
+    assert alarm.state(points, now) == "OK"
+    assert alarm.state(repeated(points, alarm), now) == "ALARM"
+
+
+def dead_notification(deployed: Deployed) -> None:
+    """A message of the webhook queue that nobody can read: kept seven times, then moved."""
+    url = deployed.info["queues"]["webhooks"]
+    deployed.sqs.send_message(QueueUrl=url, MessageBody=unique("no-json"))
+
+
+def refused_record(deployed: Deployed) -> None:
+    """A record of the stream that the processor can't read."""
+    record = {"eventName": "INSERT", "dynamodb": {"SequenceNumber": "1"}}
+    deployed.invoke("processor", {"Records": [record]})
+
+
+def timed_out_job(deployed: Deployed) -> None:
+    """A job whose worker went silent, as the flow hands it over."""
+    event = {
+        "projectUserId": f"{unique('project')}#user",
+        "messageId": unique("message"),
+        "threadId": "thread",
+        "kind": "heartbeat_lost",
+    }
+    deployed.invoke("handle-timeout", event)
+
+
+def undelivered_event(deployed: Deployed) -> None:
+    """The end of an execution, put there as EventBridge does it after its last attempt.
+
+    The emulator's tries once and drops what was refused.
+    """
+    url = deployed.info["queues"]["execution-events-dlq"]
+    detail = {"status": "FAILED", "executionArn": "arn:aws:states:…:execution:job-flow:lost"}
+    deployed.sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"detail": detail}))
+
+
+DEAD_LETTERS = {
+    "webhooks-dlq": dead_notification,
+    "requests-failed": refused_record,
+    "jobs-dlq.fifo": timed_out_job,
+    "execution-events-dlq": undelivered_event,
+}
+
+
+@fires(*(f"{queue.removesuffix('.fifo')}-not-empty" for queue in DEAD_LETTERS))
+@pytest.mark.parametrize("queue", DEAD_LETTERS)
+async def test_a_dead_letter(deployed: Deployed, alarms: dict[str, Alarm], queue: str) -> None:
+    """One message is one too many; an empty queue is none."""
+    alarm = alarms[f"{queue.removesuffix('.fifo')}-not-empty"]
+    url = deployed.info["queues"][queue]
+
+    def state() -> str:
+        now = time.time()
+        return alarm.state([alarm.point(now, visible_messages(deployed, queue))], now)
+
+    deployed.sqs.purge_queue(QueueUrl=url)
+    assert state() == "OK"
+    DEAD_LETTERS[queue](deployed)
+    await until(lambda: visible_messages(deployed, queue), f"a message in {queue}")
+    assert state() == "ALARM"
+    deployed.sqs.purge_queue(QueueUrl=url)
+    assert state() == "OK"
+
+
+@fires("webhooks-age")
+async def test_a_message_that_waits(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
+    """Nobody takes it for a quarter of an hour, for which the clock is set forward."""
+    alarm, queue = alarms["webhooks-age"], "webhooks"
+
+    def state(at: float) -> str:
+        sent = oldest_sent(deployed, queue)
+        return alarm.state([] if sent is None else [alarm.point(at, at - sent)], at)
+
+    with without_delivery(deployed, "status", ":jobplane-"):
+        body = json.dumps({"assembly_id": unique("gone")})
+        deployed.sqs.send_message(QueueUrl=deployed.info["queues"][queue], MessageBody=body)
+        await until(lambda: oldest_sent(deployed, queue), "the message in the queue")
+        assert state(time.time()) == "OK"
+        assert state(time.time() + QUARTER_OF_AN_HOUR) == "ALARM"
+    await until(lambda: oldest_sent(deployed, queue) is None, "an empty queue")
+    assert state(time.time() + QUARTER_OF_AN_HOUR) == "OK"
+
+
+@contextmanager
+def waiting_request(deployed: Deployed) -> Iterator[tuple[dict[str, Any], str]]:
+    """A request in the stream of its table; its key, and what the log says of it."""
+    owner, request_id = owner_key("acme", unique("user")), unique("req")
+    row = {"owner": owner, "request_id": request_id, "status": "PENDING"}
+    table = deployed.info["tables"]["requests"]
+    deployed.dynamodb.put_item(TableName=table, Item=to_item(row | {"lease_until": 0}))
+    key = to_item({"owner": owner, "request_id": request_id})
+    yield key, request_id
+    deployed.dynamodb.delete_item(TableName=table, Key=key)
+
+
+@contextmanager
+def waiting_file(deployed: Deployed) -> Iterator[tuple[dict[str, Any], str]]:
+    """A file in the stream of its table; its key, and what the log says of changes."""
+    name = unique("file")
+    row = {"date_prefix": "2026-11-22", "file_key": f"{name}.ndjson", "status": "pending#1"}
+    table = deployed.info["tables"]["files"]
+    deployed.dynamodb.put_item(TableName=table, Item=to_item(row))
+    key = to_item({"date_prefix": row["date_prefix"], "file_key": row["file_key"]})
+    yield key, "changes counted"
+    deployed.dynamodb.delete_item(TableName=table, Key=key)
+
+
+STREAMS = {
+    "processor": ("requests", waiting_request),
+    "state-manager": ("files", waiting_file),
+}
+
+
+@fires(*(f"{function}-stream-age" for function in STREAMS))
+@pytest.mark.parametrize("function", STREAMS)
+async def test_a_change_that_waits(
+    deployed: Deployed, alarms: dict[str, Alarm], function: str
+) -> None:
+    """A stream that nobody reads for a quarter of an hour, for which the clock is set forward."""
+    alarm, (table, waiting) = alarms[f"{function}-stream-age"], STREAMS[function]
+
+    def state(delivered: float, arrived: float) -> str:
+        return alarm.state([alarm.point(delivered, (delivered - arrived) * 1000)], delivered)
+
+    with without_delivery(deployed, function, f"/jobplane-{deployed.stage.name}-{table}/"):
+        with waiting(deployed) as (key, text):
+            arrived = newest_record(deployed, table, key)
+            since = time.time()
+            assert not [e for e in logged(deployed, function, since - 1) if text in e.text]
+            assert state(time.time() + QUARTER_OF_AN_HOUR, arrived) == "ALARM"
+
+    def delivered() -> float | None:
+        texts = (e for e in logged(deployed, function, since) if text in e.text)
+        return next((event.at / 1000 for event in texts), None)
+
+    taken = await until(delivered, f"the change in the log of {function}")
+    assert state(taken, arrived) == "OK"
+
+
+@fires("job-flow-failed")
+async def test_executions_that_fail(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
+    """Four malformed starts are their senders' affair; the fifth is an alarm."""
+    alarm = alarms["job-flow-failed"]
+    (machine,) = deployed.info["state_machines"].values()
+    states = deployed.stage.client("stepfunctions")
+    malformed = {"projectId": "a/b", "userId": "u", "threadId": "t", "messageId": "m"}
+    started = [
+        states.start_execution(
+            stateMachineArn=machine, name=unique("run"), input=json.dumps(malformed)
+        )["executionArn"]
+        for _ in range(5)
+    ]
+    await until(lambda: len(ends(deployed, alarm, started, "FAILED")) == 5, "five failures")
+    points = ends(deployed, alarm, started, "FAILED")
+    assert alarm.state(points[:4], time.time()) == "OK"
+    assert alarm.state(points, time.time()) == "ALARM"
+
+
+@fires("job-flow-timed-out")
+async def test_an_execution_that_never_ends(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
+    """One is an alarm. The emulator ends none for its age: one that is stopped stands for it."""
+    alarm = alarms["job-flow-timed-out"]
+    (machine,) = deployed.info["state_machines"].values()
+    states = deployed.stage.client("stepfunctions")
+    ids = {"projectId": unique("project"), "userId": "u", "threadId": "t", "messageId": "m"}
+    running = states.start_execution(
+        stateMachineArn=machine, name=unique("run"), input=json.dumps(ids | {"instruction": "x"})
+    )["executionArn"]
+    assert alarm.state(ends(deployed, alarm, [running], "ABORTED"), time.time()) == "OK"
+    states.stop_execution(executionArn=running)
+    await until(lambda: ends(deployed, alarm, [running], "ABORTED"), "the end of the execution")
+    assert alarm.state(ends(deployed, alarm, [running], "ABORTED"), time.time()) == "ALARM"
+
+
+@fires("http-5xx")
+async def test_a_server_error(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
+    """The API answers 5xx while status hangs; what it answers otherwise is no alarm."""
+    alarm = alarms["http-5xx"]
+    points: list[Point] = []
+
+    async def ask() -> int:
+        async with deployed.http(unique("user")) as http:
+            http.event_hooks = {}
+            code = (await http.get("/status/nothing")).status_code
+        points.append(alarm.point(time.time(), code >= 500))
+        return code
+
+    assert await ask() == 404
+    assert alarm.state(points, time.time()) == "OK"
+    with with_time_limit(deployed, "status", TIME_LIMIT):
+        assert await ask() == 404
+        with stalled(deployed, "status", TIME_LIMIT + 0.2):
+            assert await ask() >= 500
+    assert alarm.state(points, time.time()) == "ALARM"
+
+
+@fires("websocket-execution-errors")
+async def test_a_message_without_an_answer(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
+    """The router hangs: what comes back is API Gateway's own error, and no message of ours."""
+    alarm = alarms["websocket-execution-errors"]
+    points: list[Point] = []
+    token = deployed.token(unique("user"), "acme")
+
+    async def ask() -> None:
+        await socket.send(json.dumps({"action": "ping"}))
+        answer = await asyncio.wait_for(socket.recv(), 30)
+        points.append(alarm.point(time.time(), not is_message(answer)))
+
+    with with_time_limit(deployed, "router", TIME_LIMIT):
+        async with connect(f"{deployed.info['websocket_url']}?Authorization={token}") as socket:
+            await ask()
+            assert alarm.state(points, time.time()) == "OK"
+            with stalled(deployed, "router", TIME_LIMIT + 0.2):
+                await ask()
+    assert alarm.state(points, time.time()) == "ALARM"
+
+
+def is_message(text: str | bytes) -> bool:
+    """Whether a text is a message of the router."""
+    try:
+        return "type" in json.loads(text)
+    except ValueError:
+        return False
+
+
+@fires("websocket-integration-errors")
+async def test_refused_handshakes(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
+    """Twenty-five in each of three periods; those of now stand for the earlier ones."""
+    alarm = alarms["websocket-integration-errors"]
+    points: list[Point] = []
+    for _ in range(25):
+        with pytest.raises(InvalidStatus):
+            async with connect(f"{deployed.info['websocket_url']}?Authorization=forged"):
+                pass
+        points.append(alarm.point(time.time(), 1))
+    now = max(point.at for point in points)
+    assert alarm.state(points, now) == "OK"
+    assert alarm.state(repeated(points[1:], alarm), now) == "OK"
+    assert alarm.state(repeated(points, alarm), now) == "ALARM"
+
+
+def scheduled(deployed: Deployed, **request: Any) -> list[Point]:
+    """Run state-manager as its schedule does; the points of what it has logged."""
+    since = time.time()
+    deployed.invoke("state-manager", {"source": "jobplane.schedule", **request})
+    return emitted(deployed, "state-manager", since)
+
+
+@fires("counters-drift")
+async def test_counters_that_are_off(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
+    """Three files too many are told by the weekly count, which corrects them; the next is quiet."""
+    alarm = alarms["counters-drift"]
+
+    def count() -> list[Point] | None:
+        points = scheduled(deployed, operation="get_stats", exact=True)
+        return points if any(point.name == alarm.metric for point in points) else None
+
+    await until(count, "a count that nothing moved under")
+    deployed.dynamodb.update_item(
+        TableName=deployed.info["tables"]["metrics"],
+        Key=to_item({"metric_type": COUNTERS, "timestamp": 0}),
+        UpdateExpression="ADD pending :three",
+        ExpressionAttributeValues=to_item({":three": 3}),
+    )
+    drifted = await until(count, "the count that finds the drift")
+    assert [p.value for p in drifted if p.name == alarm.metric] == [3]
+    assert alarm.state(drifted, time.time()) == "ALARM"
+    again = await until(count, "the count after it")
+    assert alarm.state(again, time.time()) == "OK"
+
+
+@fires("orphans")
+def test_files_that_are_stuck(deployed: Deployed) -> None:
+    """Two runs in a row find one; the first run's line is put six hours back."""
+    alarm = scheduled_alarm(deployed, "orphans")
+    row = {
+        "date_prefix": iso_time(time.time())[:10],
+        "file_key": f"{unique('stuck')}.ndjson",
+        "status": "processing#1",
+        "processing_start_time": iso_time(time.time() - 5 * 3600),
+        "updated_at": iso_time(time.time() - 5 * 3600),
+    }
+    key = to_item({name: row[name] for name in ("date_prefix", "file_key")})
+    table = deployed.info["tables"]["files"]
+
+    def run() -> list[Point]:
+        return scheduled(deployed, operation="find_orphans", max_processing_hours=2)
+
+    deployed.dynamodb.put_item(TableName=table, Item=to_item(row))
+    try:
+        first, second = ([point.moved(-alarm.period) for point in run()], run())
+    finally:
+        deployed.dynamodb.delete_item(TableName=table, Key=key)
+    now = time.time()
+    assert alarm.state(second, now) == "OK"
+    assert alarm.state([*first, *second], now) == "ALARM"
+    assert alarm.state([*first, *run()], now, before="ALARM") == "OK"
