@@ -881,7 +881,7 @@ def get_stats(request: GetStats, run: Run) -> tuple[int, Body]:
     }
     if request.date_prefix is None and position is not None and place is None:
         body |= reconcile(run, counts, position)
-    if run.scheduled:
+    if run.scheduled and place is None:
         run.report["stats"] = body["stats"]
         for status, number in body["stats"].items():
             telemetry.metric("FilesByStatus", number, Status=status)

@@ -192,6 +192,27 @@ def test_scheduled_stats_are_metrics(manager: Manager, output: Output) -> None:
     assert len(output.metric("FilesByStatus")) == 6
 
 
+def test_a_scheduled_count_tells_the_drift(manager: Manager, output: Output) -> None:
+    """The weekly count of all files: how far the counters were off, and what is true instead."""
+    manager.put(file("a.ndjson", status="pending#1"))
+    event = {"source": "jobplane.schedule", "operation": "get_stats", "exact": True}
+    assert manager.send(event)[1]["reconciled"] is True
+    assert [metric["CountersDrift"] for metric in output.metric("CountersDrift")] == [1]
+    pending = [
+        m["FilesByStatus"] for m in output.metric("FilesByStatus") if m["Status"] == "pending"
+    ]
+    assert pending == [1]
+
+
+def test_a_scheduled_count_without_time_is_no_metric(manager: Manager, output: Output) -> None:
+    """A part of the files must not be taken for all; the line says that it is one."""
+    event = {"source": "jobplane.schedule", "operation": "get_stats", "exact": True}
+    manager.send(event, seconds=0)
+    assert output.metric("FilesByStatus") + output.metric("CountersDrift") == []
+    (line,) = output.logged("scheduled run")
+    assert line["truncated"] is True
+
+
 def test_only_schedules_make_metrics(manager: Manager, output: Output) -> None:
     """An operator who looks must not disturb the alarms."""
     manager.body("find_orphans")

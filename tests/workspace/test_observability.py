@@ -448,6 +448,7 @@ def test_schedules_are_the_stage_s_choice(
     assert states[("rate(1 minute)", None)] == "ENABLED"
     assert states[("rate(6 hours)", "find_orphans")] == checks
     assert states[("rate(1 hour)", "get_stats")] == checks
+    assert states[("cron(0 3 ? * SUN *)", "get_stats")] == checks
     invoked = {
         json.dumps(permission["Properties"]["SourceArn"]): permission["Properties"]["FunctionName"]
         for permission in of_type(template, "AWS::Lambda::Permission").values()
@@ -458,8 +459,8 @@ def test_schedules_are_the_stage_s_choice(
         assert invoked[json.dumps({"Fn::GetAtt": [logical, "Arn"]})] == target["Arn"]
 
 
-def test_the_orphans_schedule_asks_for_two_hours(compiled: Compiled) -> None:
-    """A scheduled run is told that it is one, and from which age on a file counts as stuck."""
+def test_schedules_say_what_is_to_be_done(compiled: Compiled) -> None:
+    """A scheduled run is told that it is one; from which age on a file is stuck; to count all."""
     given = [
         json.loads(target["Input"])
         for rule in of_type(compiled("prod"), "AWS::Events::Rule").values()
@@ -471,3 +472,4 @@ def test_the_orphans_schedule_asks_for_two_hours(compiled: Compiled) -> None:
         "operation": "find_orphans",
         "max_processing_hours": 2,
     } in given
+    assert {"source": "jobplane.schedule", "operation": "get_stats", "exact": True} in given
