@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import cache_from_source, source_from_cache
 from pathlib import Path, PurePosixPath
 
-from jobplane import bytecode, sdk, slimming
+from jobplane import bytecode, methods, sdk, slimming
 from jobplane.console import note
 from jobplane.locks import exclusive
 from jobplane.requirements import PINNED, Closure, closures
@@ -238,7 +238,8 @@ class Builder:
         written[f"{function.module}.py"] = slimming.begun_cold(
             function.source.read_text(encoding="utf-8")
         ).encode()
-        return Draft(others, own, _modules(changed), _modules(written))
+        made: Contents = {f"{methods.MODULE}.py": methods.compiled(others | own).encode()}
+        return Draft(others | made, own, _modules(changed | made), _modules(written))
 
 
 def _modules(contents: Mapping[str, Path | bytes]) -> frozenset[Module]:
@@ -394,7 +395,7 @@ def builder_digest() -> str:
     """Changes when this code would write other bytes."""
     return _sha256(
         Path(__file__).read_bytes()
-        + (sdk.digest() + slimming.digest() + bytecode_digest()).encode()
+        + (sdk.digest() + slimming.digest() + methods.digest() + bytecode_digest()).encode()
     )
 
 

@@ -1,9 +1,4 @@
-"""Ships inside an artifact: what its modules were changed to call, so that a cold start is short.
-
-A start makes tens of thousands of objects and next to no garbage among them. With Python's own
-threshold the collector would look through them dozens of times; from here on it starts after
-50,000 new ones.
-"""
+"""Ships inside an artifact: what its modules were changed to call, for a short cold start."""
 
 from __future__ import annotations
 
@@ -11,8 +6,7 @@ import _sre  # type: ignore[import-not-found]
 import gc
 import os
 import sys
-
-gc.set_threshold(50_000, *gc.get_threshold()[1:])
+from types import FunctionType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +42,39 @@ if not {"inspect", "dataclasses"} & sys.modules.keys():
         import dataclasses  # noqa: F401 - it keeps what it has found
     finally:
         del sys.modules["inspect"]
+
+
+def begin() -> None:
+    """What a function's module calls before its first import.
+
+    A start makes tens of thousands of objects and next to no garbage among them: the collector
+    would look through them dozens of times. And it makes dozens of dataclasses, whose methods are
+    text that `dataclasses` executes: what was compiled at build time is found by that text.
+    """
+    gc.disable()
+    import dataclasses
+
+    from cold_start_methods import CODE  # type: ignore[import-not-found]
+
+    def execute(text: str, namespace: dict[str, Any], made: dict[str, Any]) -> None:
+        if text in CODE:
+            made["__create_fn__"] = FunctionType(CODE[text], namespace)
+        else:
+            exec(text, namespace, made)  # noqa: S102 - what dataclasses does
+
+    vars(dataclasses)["exec"] = execute
+
+
+def end() -> None:
+    """What a function's module calls at its end: what is there by now is there to stay.
+
+    The collector looks at none of it again, and begins after 50,000 new objects: a first invocation
+    makes what the start has left to it.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, *gc.get_threshold()[1:])
+    gc.enable()
+
 
 type Import = tuple[str, str | None, int]
 """A module, what to take of it (None: its top-level package, "": itself), the import's level."""

@@ -152,15 +152,15 @@ def _dotted(path: Path) -> str:
 
 
 def begun_cold(source: str) -> str:
-    """A function's module that loads the helper before all else, each line where it was."""
+    """A function's module that begins and ends by the helper, each line where it was."""
     for node in ast.parse(source).body:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         is_future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
         if isinstance(node, ast.Import | ast.ImportFrom) and not is_future:
-            lines = source.splitlines(keepends=True)
+            lines = source.splitlines()
             line = lines[node.lineno - 1]
-            lines[node.lineno - 1] = f"__import__({HELPER.stem!r}); {line}"
-            return "".join(lines)
+            lines[node.lineno - 1] = f"__import__({HELPER.stem!r}).begin(); {line}"
+            return "\n".join([*lines, f"__import__({HELPER.stem!r}).end()", ""])
         if not is_docstring and not is_future:
             break
     return source

@@ -37,6 +37,10 @@ class _Trimmer(ast.NodeTransformer):
         return self._without_docstring(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        if any(ast.unparse(base).endswith("NamedTuple") for base in node.bases):
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign):
+                    field.annotation = ast.Constant(None)  # a text would be compiled
         return self._without_docstring(node)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:

@@ -27,7 +27,7 @@ def test_holds_the_closure_and_nothing_else(built: Built, name: str) -> None:
     folders += [store.lib(lib) for lib in closure.libs]
     allowed = {path.name for folder in folders for path in folder.iterdir()}
     allowed |= {path.partition("/")[0] for path in function.shipped_files()}
-    allowed |= {"__pycache__", "cold_start.py"}
+    allowed |= {"__pycache__", "cold_start.py", "cold_start_methods.py"}
     allowed |= {f"{name}c" for name in allowed if name.endswith(".py")}
     found = {path.partition("/")[0] for path in names(workspace, artifacts[name])}
     assert found <= allowed

@@ -103,15 +103,18 @@ def test_aliases_of_other_services_go() -> None:
         '"""Docs,\nin lines."""\nfrom os import (\n    path,\n)\nx = 1\n',
     ],
 )
-def test_a_function_loads_the_helper_first(source: str) -> None:
-    """It stands before the first import, and moves neither a line nor the docstring."""
+def test_a_function_begins_and_ends_by_the_helper(source: str) -> None:
+    """It is called before the first import and after all; neither a line nor the docs move."""
     before, after = ast.parse(source), ast.parse(begun_cold(source))
     assert ast.get_docstring(after) == ast.get_docstring(before)
-    assert after.body[-1].lineno == before.body[-1].lineno
+    assert after.body[-2].lineno == before.body[-1].lineno
+    assert ast.unparse(after.body[-1]) == "__import__('cold_start').end()"
     first = next(
-        n for n, node in enumerate(after.body) if ast.unparse(node) == "__import__('cold_start')"
+        n
+        for n, node in enumerate(after.body)
+        if ast.unparse(node) == "__import__('cold_start').begin()"
     )
-    assert len(after.body) == len(before.body) + 1
+    assert len(after.body) == len(before.body) + 2
     assert "import" in ast.unparse(after.body[first + 1])
 
 
@@ -138,6 +141,15 @@ def test_fields_of_typed_dicts_go() -> None:
     assert ast.unparse(tree) == (
         "class A(TypedDict, total=False):\n    pass\n\nclass B(Plain):\n    y: int"
     )
+
+
+def test_fields_of_named_tuples_have_no_types() -> None:
+    """Their types, which would be looked at, go; their names and defaults stay."""
+    source = "class A(typing.NamedTuple):\n    x: 'Other | None'\n    y: int = 1\n"
+    tree = ast.parse(source)
+    trim(tree, source)
+    text = ast.unparse(tree)
+    assert text == "class A(typing.NamedTuple):\n    x: None\n    y: None = 1"
 
 
 def test_a_reader_of_others_docstrings_loses_its_own() -> None:

@@ -1,0 +1,209 @@
+"""Methods of dataclasses that are compiled at build time: the same ones, and where they are not."""
+
+import dataclasses
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from workspace.copies import Built
+from workspace.shipped import FUNCTIONS, bare, environment, unpack
+
+from jobplane import cold_start, methods
+
+SHAPES = {
+    "plain": """
+        @dataclass
+        class A:
+            a: int
+            b: str = "b"
+        """,
+    "called, with flags": """
+        @dataclasses.dataclass(frozen=True, slots=True, order=True)
+        class A:
+            a: int
+            b: "str | None" = None
+        """,
+    "without methods": """
+        @dataclass(init=False, repr=False, eq=False)
+        class A:
+            a: int
+        """,
+    "keywords alone": """
+        @dataclass(kw_only=True)
+        class A:
+            a: int = 1
+            b: int
+        """,
+    "keywords from a mark on": """
+        @dataclass
+        class A:
+            a: int
+            _: KW_ONLY
+            b: int = 2
+        """,
+    "made fields": """
+        @dataclass
+        class A:
+            a: list[int] = field(default_factory=list)
+            b: int = dataclasses.field(default=1, repr=False, compare=False)
+            c: int = field(init=False)
+            d: int = field(default=2, hash=False, kw_only=True)
+        """,
+    "what is no field": """
+        @dataclass(frozen=True)
+        class A:
+            a: int
+            NAMES: ClassVar[list[str]] = []
+            limit: "typing.ClassVar[int]" = 3
+            start: InitVar[int] = 4
+            def __post_init__(self, start): ...
+        """,
+    "methods of its own": """
+        @dataclass(unsafe_hash=True)
+        class A:
+            a: int
+            def __repr__(self): return "A"
+            def __eq__(self, other): return True
+        """,
+    "inherited fields": """
+        @dataclass(frozen=True)
+        class A:
+            a: int
+        @dataclass(frozen=True)
+        class B(A):
+            b: int = 0
+        """,
+    "inside a function": """
+        def made():
+            @dataclass
+            class A:
+                a: int
+        made()
+        """,
+}
+IMPORTS = """
+import dataclasses, typing
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from typing import ClassVar
+"""
+
+
+def module(source: str) -> str:
+    return IMPORTS + textwrap.dedent(source)
+
+
+def run(tmp_path: Path, source: str, script: str) -> str:
+    """Run a script beside a module and the methods that were compiled for it."""
+    contents: dict[str, Path | bytes] = {"shapes.py": module(source).encode()}
+    (tmp_path / "shapes.py").write_text(module(source))
+    (tmp_path / f"{methods.MODULE}.py").write_text(methods.compiled(contents))
+    (tmp_path / "cold_start.py").write_text(Path(cold_start.__file__).read_text())
+    begun = f"import sys; sys.path.insert(0, '.')\nimport cold_start; cold_start.begin()\n{script}"
+    done = subprocess.run(
+        [sys.executable, "-c", begun], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_texts_are_those_that_dataclasses_writes(shape: str) -> None:
+    """What is compiled at build time is, to the letter, what the import executes."""
+    executed: list[str] = []
+
+    def execute(text: str, namespace: dict[str, Any], made: dict[str, Any]) -> None:
+        executed.append(text)
+        exec(text, namespace, made)  # noqa: S102 - as dataclasses does
+
+    source = module(SHAPES[shape])
+    shapes = ModuleType("shapes")
+    with (
+        patch.dict(sys.modules, shapes=shapes),
+        patch.object(dataclasses, "exec", execute, create=True),
+    ):
+        exec(source, vars(shapes))  # noqa: S102 - the module above
+    assert executed
+    assert list(methods.texts(source.encode())) == executed
+
+
+def test_a_module_without_dataclasses_has_none() -> None:
+    """Neither a class of another kind, nor a source that can't be read."""
+    assert methods.texts(b"class dataclass: pass\n") == ()
+    assert methods.texts(b"dataclass = print 1\n") == ()
+
+
+def test_methods_are_the_same(tmp_path: Path) -> None:
+    """A class whose methods were compiled before makes, shows, compares, hashes and refuses."""
+    script = """
+import dataclasses, shapes
+one, two = shapes.A(1), shapes.A(1, "b")
+print(one == two, hash(one) == hash(two), one, dataclasses.replace(one, b="c").b)
+try:
+    one.a = 2
+except dataclasses.FrozenInstanceError as error:
+    print(error)
+made = shapes.A.__init__
+print(made.__qualname__, made.__module__, made.__annotations__["a"], made.__code__.co_filename)
+"""
+    shape = SHAPES["plain"].replace("@dataclass", "@dataclass(frozen=True, slots=True)")
+    shown, refused, made = run(tmp_path, shape, script).splitlines()
+    assert shown == "True True A(a=1, b='b') c"
+    assert refused == "cannot assign to field 'a'"
+    *told, file = made.split(maxsplit=4)
+    assert told == ["A.__init__", "shapes", "<class", "'int'>"]
+    assert file.endswith(f"{methods.MODULE}.py")
+
+
+def test_what_was_not_compiled_is_compiled_as_ever(tmp_path: Path) -> None:
+    """A class that no source shows is made all the same."""
+    script = """
+import dataclasses
+made = dataclasses.make_dataclass("Made", ["x"])
+print(made(3), made.__init__.__code__.co_filename)
+"""
+    assert run(tmp_path, "", script).split() == ["Made(x=3)", "<string>"]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_start_compiles_no_methods(built: Built, name: str, tmp_path: Path) -> None:
+    """Every dataclass that a function's import makes has its methods in the artifact."""
+    workspace, artifacts = built
+    function = next(f for f in workspace.functions() if f.name == name)
+    folder = unpack(workspace, artifacts[name], tmp_path / "task")
+    script = f"""
+compiled = []
+def hear(event, arguments):
+    if event == "exec" and "__create_fn__" in arguments[0].co_names:
+        compiled.append((arguments[0].co_filename, arguments[0].co_names))
+sys.addaudithook(hear)
+import {function.module}
+print(json.dumps([file for file, _ in compiled]))
+import dataclasses
+compiled.clear()
+dataclasses.make_dataclass("Made", ["x"])
+print(json.dumps([file for file, _ in compiled]))
+"""
+    at_start, later = bare(script, folder, environment(workspace, name, folder)).splitlines()
+    assert "<string>" not in at_start
+    assert later == '["<string>"]'
+
+
+def test_a_start_leaves_its_objects_to_themselves(built: Built, tmp_path: Path) -> None:
+    """Nothing is collected before a function is loaded; then the collector works, on new ones."""
+    workspace, artifacts = built
+    folder = unpack(workspace, artifacts["connect"], tmp_path / "task")
+    script = """
+import gc
+gc.collect()
+runs = []
+gc.callbacks.append(lambda phase, told: runs.append(phase))
+import connect
+print(len(runs), gc.isenabled(), gc.get_freeze_count() > 10_000, gc.get_count()[0] < 1_000)
+"""
+    output = bare(script, folder, environment(workspace, "connect", folder))
+    assert output.split() == ["0", "True", "True", "True"]
