@@ -149,4 +149,7 @@ def prune(store: WheelStore, keep: set[Path]) -> None:
     yesterday = time.time() - 86_400
     for path in store.root.glob("*"):
         if path not in keep and path.stat().st_mtime < yesterday:
-            shutil.rmtree(path)
+            if path.is_symlink():  # into another workspace's store
+                path.unlink()
+            else:
+                shutil.rmtree(path)

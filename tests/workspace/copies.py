@@ -37,15 +37,11 @@ def copy_of(source: Workspace, target: Path) -> Workspace:
 
 
 def share_wheels(source: Workspace, target: Workspace) -> None:
-    """Give a workspace the distributions that another has installed already."""
-    installed = source.scratch / INSTALLED
-    if installed.is_dir():
-        shutil.copytree(
-            installed,
-            target.scratch / INSTALLED,
-            copy_function=os.link,
-            ignore=shutil.ignore_patterns(".filling-*"),
-        )
+    """Give a workspace the distributions that another has installed already, as links."""
+    for installed in (source.scratch / INSTALLED).glob("*/[!.]*"):
+        link = target.scratch / INSTALLED / installed.parent.name / installed.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(installed.resolve())
 
 
 def share_artifacts(source: Workspace, target: Workspace) -> None:
