@@ -1,9 +1,11 @@
 """One local stage for the whole run, and one for files, started by the first test that needs it."""
 
 import fcntl
+import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from jobplane.console import spare_proxies
 from jobplane.stages import Stage
@@ -18,6 +21,16 @@ from jobplane.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_VARIABLE = "JOBPLANE_TEST_STAGE"
+DURATIONS = ROOT / "tests" / "durations.json"
+UNRECORDED_SECONDS = 1.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-durations",
+        action="store_true",
+        help="Note in tests/durations.json how long each module took that was run.",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,16 +38,29 @@ def pytest_configure(config: pytest.Config) -> None:
     spare_proxies(os.environ)
     if not hasattr(config, "workerinput"):
         os.environ.setdefault(STAGE_VARIABLE, f"test-{os.getpid()}")
+        if config.getoption("record_durations"):
+            config.pluginmanager.register(DurationsRecorder())
 
 
-class OneStage(LoadScopeScheduling):
-    """Tests of modules that use the same stage run one after the other, on one worker.
+class LongestFirst(LoadScopeScheduling):
+    """A worker is given whole modules, first those that take longest.
 
-    By the modules' text, for xdist's own groups do nothing under pytest 9.2.
+    Modules that use the same stage are one unit: their tests run one after the other. By the
+    modules' text, for xdist's own groups do nothing under pytest 9.2.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return _stage_used_by(nodeid.partition("::")[0]) or nodeid
+        module = _module_of(nodeid)
+        return _stage_used_by(module) or module
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        longest = max(self.workqueue, key=lambda scope: _seconds_of(self.workqueue[scope]))
+        self.workqueue.move_to_end(longest, last=False)
+        super()._assign_work_unit(node)
+
+
+def _module_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
 
 
 @cache
@@ -45,9 +71,36 @@ def _stage_used_by(module: str) -> str | None:
     return "stage" if module.startswith("tests/e2e/") or "stage_name" in text else None
 
 
+def _seconds_of(unit: Iterable[str]) -> float:
+    """How long a unit of tests takes, as far as it is known."""
+    recorded = _recorded()
+    return sum(recorded.get(module, UNRECORDED_SECONDS) for module in set(map(_module_of, unit)))
+
+
+@cache
+def _recorded() -> dict[str, float]:
+    durations: dict[str, float] = json.loads(DURATIONS.read_text())
+    return durations
+
+
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneStage:
-    return OneStage(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LongestFirst:
+    return LongestFirst(config, log)
+
+
+class DurationsRecorder:
+    """Sums what the tests of each module took, and writes it down in the end."""
+
+    def __init__(self) -> None:
+        self._took: defaultdict[str, float] = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._took[_module_of(report.nodeid)] += report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        took = {module: round(seconds, 1) for module, seconds in self._took.items()}
+        known = {name: s for name, s in (_recorded() | took).items() if (ROOT / name).is_file()}
+        DURATIONS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
