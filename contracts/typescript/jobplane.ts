@@ -927,6 +927,8 @@ export interface JobInterrupted {
 }
 /**
  * A job that did not end by itself, for an operator. Its id is the same for every sending.
+ *
+ * `repeated`: a letter of this id may be in the queue already.
  */
 export interface DeadLetter {
   type: "JOB_TIMEOUT";
@@ -941,6 +943,7 @@ export interface DeadLetter {
   cause: string | null;
   executionArn: string | null;
   timestamp: string;
+  repeated?: boolean;
 }
 /**
  * Asks the worker of one claim to stop. `expiresAt` (epoch seconds): then it is moot.

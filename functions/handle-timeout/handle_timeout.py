@@ -7,7 +7,8 @@ cause?, executionArn?}`, or the rule's event.
 Result: `{released, superseded, recorded, duplicate, recordId, dlqMessageId}`.
 Errors: ValidationError.
 Each step may be the last of a run and is repeated safely: the record is put if absent, the release
-is conditional on claim and fence, the dead letter has a fixed deduplication id.
+is conditional on claim and fence, the dead letter has a fixed id. SQS drops a second letter for five
+minutes; one that is sent later, and may be the second, says so.
 A newer claim is left alone; the record and the dead letter are made all the same.
 """
 
@@ -20,12 +21,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import botocore.session
+from botocore.exceptions import ClientError
 
 from jobplane_keys import (
     CLAIM_PURGE_SECONDS,
     DEFAULT_TABLE_PREFIX,
     HELD_CLAIM,
     INTERRUPTION_TTL_SECONDS,
+    MISSING_QUEUE_CODES,
     RELEASE_CLAIM,
     ValidationError,
     Workspace,
@@ -37,7 +40,9 @@ from jobplane_keys import (
     from_item,
     iso_time,
     optional_id,
+    parse_iso_time,
     record_id,
+    refusing_plain_http,
     to_item,
     workspace_of,
 )
@@ -55,6 +60,8 @@ MAX_CAUSE = 4096
 EXECUTION_ARN = re.compile(r"arn:[!-~]{1,2044}")
 MAX_FENCE = 2**53
 DLQ_RETENTION_SECONDS = 14 * 24 * 3600
+# For five minutes after a letter SQS drops its repetition; clocks may differ by the rest.
+DEDUPLICATION_SECONDS = 4 * 60
 NOTHING: dict[str, Any] = {
     "released": False,
     "superseded": False,
@@ -185,8 +192,11 @@ def left_behind(event: Mapping[str, Any]) -> Iterator[Timeout]:
     )
 
 
-def dead_letter(timeout: Timeout, recorded_at: str) -> dict[str, Any]:
-    """What an operator finds in the queue; the same for every sending."""
+def dead_letter(timeout: Timeout, recorded_at: str, *, repeated: bool) -> dict[str, Any]:
+    """What an operator finds in the queue; its id is the same for every sending.
+
+    `repeated`: an earlier run may have sent it, too long ago for the queue to know.
+    """
     return {
         "type": "JOB_TIMEOUT",
         "deadLetterId": timeout.dead_letter_id,
@@ -200,6 +210,7 @@ def dead_letter(timeout: Timeout, recorded_at: str) -> dict[str, Any]:
         "cause": timeout.cause,
         "executionArn": timeout.execution_arn,
         "timestamp": recorded_at,
+        "repeated": repeated,
     }
 
 
@@ -287,15 +298,21 @@ def queue_of(workspace: Workspace) -> str:
     """The queue for a workspace's dead letters: the stage's, or its own, made when missing."""
     if not DLQ_PER_WORKSPACE:
         return DLQ_URL
-    created = sqs.create_queue(
-        QueueName=dead_letter_queue_name(TABLE_PREFIX, workspace),
-        Attributes={
-            "FifoQueue": "true",
-            "MessageRetentionPeriod": str(DLQ_RETENTION_SECONDS),
-            "SqsManagedSseEnabled": "true",
-        },
-    )
-    return str(created["QueueUrl"])
+    name = dead_letter_queue_name(TABLE_PREFIX, workspace)
+    attributes = {
+        "FifoQueue": "true",
+        "MessageRetentionPeriod": str(DLQ_RETENTION_SECONDS),
+        "SqsManagedSseEnabled": "true",
+    }
+    # One that is there need not be as it would be made now.
+    try:
+        found = sqs.get_queue_url(QueueName=name)
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in MISSING_QUEUE_CODES:
+            raise
+        guarded = refusing_plain_http(attributes, sqs.meta.endpoint_url)
+        found = sqs.create_queue(QueueName=name, Attributes=guarded)
+    return str(found["QueueUrl"])
 
 
 def send_dead_letter(timeout: Timeout, letter: Mapping[str, Any]) -> str:
@@ -326,7 +343,10 @@ def settle(timeout: Timeout, now: float) -> dict[str, Any]:
     release = release_claim(timeout, now)
     dead_letter_message = record.get("dlqMessageId")
     if dead_letter_message is None:
-        dead_letter_message = send_dead_letter(timeout, dead_letter(timeout, record["timestamp"]))
+        recorded_at = record["timestamp"]
+        repeated = not is_new and now - parse_iso_time(recorded_at) > DEDUPLICATION_SECONDS
+        letter = dead_letter(timeout, recorded_at, repeated=repeated)
+        dead_letter_message = send_dead_letter(timeout, letter)
         mark_done(timeout, dead_letter_message)
         telemetry.metric("JobTimedOut", Kind=timeout.kind)
     return {

@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError
 
 from jobplane_keys import (
     DEFAULT_TABLE_PREFIX,
+    MISSING_QUEUE_CODES,
     ValidationError,
     Workspace,
     checked_id,
@@ -30,6 +31,7 @@ from jobplane_keys import (
     interrupt_queue_name,
     iso_time,
     optional_id,
+    refusing_plain_http,
     workspace_of,
 )
 from jobplane_telemetry import Telemetry
@@ -164,22 +166,13 @@ def send(queue_url: str, interrupt: Interrupt, now: float) -> str:
 
 def create_queue(name: str) -> None:
     """Make the workspace's queue; making it again is harmless."""
-    sqs.create_queue(
-        QueueName=name,
-        Attributes={
-            "VisibilityTimeout": str(VISIBILITY_SECONDS),
-            "MessageRetentionPeriod": str(RETENTION_SECONDS),
-            "SqsManagedSseEnabled": "true",
-        },
-    )
-
-
-def is_missing_queue(error: ClientError) -> bool:
-    """Whether SQS knows no queue of that name."""
-    return error.response["Error"]["Code"] in {
-        "AWS.SimpleQueueService.NonExistentQueue",
-        "QueueDoesNotExist",
+    attributes = {
+        "VisibilityTimeout": str(VISIBILITY_SECONDS),
+        "MessageRetentionPeriod": str(RETENTION_SECONDS),
+        "SqsManagedSseEnabled": "true",
     }
+    guarded = refusing_plain_http(attributes, sqs.meta.endpoint_url)
+    sqs.create_queue(QueueName=name, Attributes=guarded)
 
 
 @telemetry.handler
@@ -195,7 +188,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     try:
         message_id = send(queue_url, interrupt, now)
     except ClientError as error:
-        if not is_missing_queue(error):
+        if error.response["Error"]["Code"] not in MISSING_QUEUE_CODES:
             raise
         if not CREATE_QUEUES:
             raise InterruptQueueMissingError(name) from error

@@ -20,11 +20,14 @@ from jobplane.workspace import Workspace
 pytestmark = pytest.mark.e2e
 
 GUARDED = ("QuarantineBucket", "WebhooksDeadLetterQueue")
+LETTER = {"MessageBody": "x", "MessageGroupId": "job", "MessageDeduplicationId": "x"}
 
 
 @pytest.fixture(scope="module")
 def guarded(deployed: Deployed) -> Iterator[dict[str, str]]:
-    """A bucket and a queue as they are compiled for prod, and a role that may do all with them."""
+    """A bucket and a queue as they are compiled for prod, a queue as the flow would make it there,
+    and a role that may do all with them.
+    """
     resources = template_to_tell(Workspace.here())["Resources"]
     name = unique("guarded")
     kept = {
@@ -43,7 +46,13 @@ def guarded(deployed: Deployed) -> Iterator[dict[str, str]]:
     client.create_stack(StackName=name, TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
     client.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
     described = client.describe_stack_resources(StackName=name)["StackResources"]
-    yield {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in described}
+    sqs = deployed.stage.client("sqs")
+    making = resources["JobFlow"]["Properties"]["Definition"]["States"]["MakeInputQueue"]
+    attributes = making["Arguments"]["Attributes"]
+    made = sqs.create_queue(QueueName=f"{name}.fifo", Attributes=attributes)["QueueUrl"]
+    known = {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in described}
+    yield known | {"InputQueue": made}
+    client_of("sqs", deployed, known["Role"], "https").delete_queue(QueueUrl=made)
     client.delete_stack(StackName=name)
 
 
@@ -93,8 +102,10 @@ def client_of(service: str, deployed: Deployed, role_name: str, scheme: str) -> 
         ("s3", "delete_object", {"Bucket": "QuarantineBucket", "Key": "k"}),
         ("sqs", "send_message", {"QueueUrl": "WebhooksDeadLetterQueue", "MessageBody": "x"}),
         ("sqs", "receive_message", {"QueueUrl": "WebhooksDeadLetterQueue"}),
+        ("sqs", "send_message", {"QueueUrl": "InputQueue", **LETTER}),
+        ("sqs", "receive_message", {"QueueUrl": "InputQueue"}),
     ],
-    ids=["list", "put", "delete", "send", "receive"],
+    ids=["list", "put", "delete", "send", "receive", "send-made", "receive-made"],
 )
 def test_plain_http_is_refused_whatever_the_role_allows(
     deployed: Deployed,

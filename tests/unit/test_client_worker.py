@@ -26,7 +26,12 @@ from jobplane_client import (
 )
 from jobplane_client._runs import MAX_CAUSE, preemption_json
 from jobplane_client._worker_calls import INPUT_QUEUE, INTERRUPT_QUEUE
-from jobplane_keys import ValidationError, input_queue_name, interrupt_queue_name
+from jobplane_keys import (
+    TLS_ONLY_POLICY,
+    ValidationError,
+    input_queue_name,
+    interrupt_queue_name,
+)
 from tests.unit.worker_fakes import INPUT, INTERRUPTS, WORKSPACE, Stand, refused, until
 
 Handler = Callable[[Job], Any]
@@ -1168,8 +1173,16 @@ def test_unreadable_queues_are_tried_again(stand: Stand) -> None:
 def test_queues_are_made(stand: Stand) -> None:
     """With the very attributes that the flow and send-interrupt make them with."""
     worker_of(stand, Gate())
-    assert stand.sqs.created == {INPUT: INPUT_QUEUE, INTERRUPTS: INTERRUPT_QUEUE}
+    guard = {"Policy": TLS_ONLY_POLICY}
+    assert stand.sqs.created == {INPUT: INPUT_QUEUE | guard, INTERRUPTS: INTERRUPT_QUEUE | guard}
     worker_of(stand, Gate(), create_queues=False)
+
+
+def test_queues_of_an_emulator_take_plain_http(stand: Stand) -> None:
+    """It knows no TLS: a policy would shut everybody out."""
+    stand.sqs.meta.endpoint_url = "http://127.0.0.1:4566"
+    worker_of(stand, Gate())
+    assert stand.sqs.created == {INPUT: INPUT_QUEUE, INTERRUPTS: INTERRUPT_QUEUE}
 
 
 def test_queues_are_made_in_sqs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1188,10 +1201,13 @@ def test_queues_are_made_in_sqs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_flow_and_worker_agree(stand: Stand) -> None:
     """The flow makes the input queue alike, and sends what these tests take for its messages."""
-    path = Path(__file__).parents[2] / "resources" / "job-flow.asl.yml"
-    states = yaml.safe_load(path.read_text())["States"]
-    for name in ("OpenInputQueue", "OpenHolderQueue"):
-        assert states[name]["Arguments"]["Attributes"] == INPUT_QUEUE
+    root = Path(__file__).parents[2]
+    states = yaml.safe_load((root / "resources" / "job-flow.asl.yml").read_text())["States"]
+    for name in ("MakeInputQueue", "MakeHolderQueue"):
+        attributes = states[name]["Arguments"]["Attributes"]
+        assert attributes == INPUT_QUEUE | {"Policy": "${param:madeQueuePolicy}"}
+    stages = yaml.safe_load((root / "serverless.yml").read_text())["custom"]["stages"]
+    assert stages["default"]["madeQueuePolicy"] == TLS_ONLY_POLICY
     job = states["SendToContainer"]["Arguments"]["MessageBody"]
     assert set(job) == set(stand.order())
     assert job["type"] == "JOB"

@@ -1,10 +1,13 @@
 """handle-timeout: one record, one dead letter, the right claim; wherever a run breaks off."""
 
+import json
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from jobplane_keys import (
+    TLS_ONLY_POLICY,
     ValidationError,
     Workspace,
     dead_letter_id,
@@ -121,6 +124,7 @@ def test_a_timed_out_job_is_cleaned_up(jobs: Jobs, claim: dict[str, Any]) -> Non
             "cause": "too long",
             "executionArn": EXECUTION,
             "timestamp": iso(60),
+            "repeated": False,
         }
     ]
 
@@ -186,6 +190,28 @@ def test_a_run_that_breaks_off_is_taken_up(
     else:
         assert jobs.row()["state"] == "free"
         assert jobs.row()["lastReleased"]["claimId"] == claim["claimId"]
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds", "repeated"),
+    [("letter", 30, False), ("letter", 301, True), ("mark", 301, True), ("release", 301, True)],
+)
+def test_a_letter_that_may_be_the_second_says_so(
+    jobs: Jobs, claim: dict[str, Any], step: str, seconds: int, repeated: bool
+) -> None:
+    """The queue drops a repetition for five minutes; nobody can say what it has from before."""
+    module = jobs.function("handle-timeout")
+    event = timeout_of(claim)
+    with crash(module, step, after=False), pytest.raises(CrashError):
+        handle(jobs, event)
+    jobs.clock.pass_(seconds)
+    calls = jobs.stack.calls(module.sqs)
+    handle(jobs, event)
+
+    (sent,) = calls.of("SendMessage")
+    letter = json.loads(sent["MessageBody"])
+    assert letter["repeated"] is repeated
+    assert letter["deadLetterId"] == sent["MessageDeduplicationId"]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["call not made", "answer lost"])
@@ -326,10 +352,32 @@ def test_a_queue_for_each_workspace(jobs: Jobs, claim: dict[str, Any]) -> None:
     url = jobs.stack.sqs.get_queue_url(QueueName=name)["QueueUrl"]
     attributes = jobs.stack.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
     assert attributes["Attributes"]["FifoQueue"] == "true"
+    assert json.loads(attributes["Attributes"]["Policy"]) == json.loads(TLS_ONLY_POLICY)
     assert attributes["Attributes"]["MessageRetentionPeriod"] == str(14 * DAY)
     assert jobs.letters() == []
     letters = jobs.letters(name.removeprefix(PREFIX))
     assert sorted(letter["kind"] for letter in letters) == ["forced", "timeout"]
+
+
+def test_a_workspace_s_queue_is_used_as_it_is(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """One that was made before, with other attributes than today's, is no fault."""
+    name = dead_letter_queue_name(PREFIX, Workspace("amelia", "scott"))
+    jobs.stack.sqs.create_queue(
+        QueueName=name, Attributes={"FifoQueue": "true", "MessageRetentionPeriod": "3600"}
+    )
+    module = jobs.function("handle-timeout", DLQ_PER_WORKSPACE="true")
+    module.handler(timeout_of(claim), Context())
+    assert len(jobs.letters(name.removeprefix(PREFIX))) == 1
+
+
+def test_a_queue_that_can_not_be_asked_for_is_not_made(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """Only one that is missing is."""
+    module = jobs.function("handle-timeout", DLQ_PER_WORKSPACE="true")
+    jobs.stack.fail(module.sqs, "GetQueueUrl", "AccessDenied", status=403)
+    calls = jobs.stack.calls(module.sqs)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        module.handler(timeout_of(claim), Context())
+    assert "CreateQueue" not in calls.counts()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import math
 import subprocess
 import sys
@@ -392,6 +393,18 @@ def test_in_flight_shards_are_stable_and_bounded() -> None:
 def test_ttl_is_whole_seconds() -> None:
     """DynamoDB reads whole epoch seconds."""
     assert ttl_after(10.9, 5) == 15
+
+
+def test_a_queue_is_guarded_where_there_is_tls() -> None:
+    """The policy is JSON, denies whoever comes without TLS, and is left out on an emulator."""
+    attributes = {"VisibilityTimeout": "60"}
+    guarded = jobplane_keys.refusing_plain_http(attributes, "https://sqs.eu-west-1.amazonaws.com")
+    (statement,) = json.loads(guarded.pop("Policy"))["Statement"]
+    assert guarded == attributes
+    assert (statement["Effect"], statement["Principal"]) == ("Deny", "*")
+    assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    plain = jobplane_keys.refusing_plain_http(attributes, "http://127.0.0.1:4566")
+    assert plain == attributes
 
 
 def test_vocabularies() -> None:

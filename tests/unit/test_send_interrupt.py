@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from jobplane_keys import ValidationError, Workspace, interrupt_id, interrupt_queue_name
+from jobplane_keys import (
+    TLS_ONLY_POLICY,
+    ValidationError,
+    Workspace,
+    interrupt_id,
+    interrupt_queue_name,
+)
 from tests.unit.jobs_support import HOSTILE_IDS, NOW, WORKSPACE, Jobs, iso, queue_url
 from tests.unit.support import PREFIX, Context, Output, Stack
 
@@ -179,6 +185,15 @@ def test_without_leave_a_missing_queue_is_an_error(jobs: Jobs, setting: str | No
     assert isinstance(missing.value.__cause__, ClientError)
     assert type(missing.value).__name__ == "InterruptQueueMissingError"
     assert QUEUE not in queues(jobs)
+
+
+def test_a_queue_that_is_made_takes_no_plain_http(jobs: Jobs) -> None:
+    """As every queue of the stack's own."""
+    send(jobs)
+    found = jobs.stack.sqs.get_queue_attributes(
+        QueueUrl=queue_url(QUEUE), AttributeNames=["Policy"]
+    )
+    assert json.loads(found["Attributes"]["Policy"]) == json.loads(TLS_ONLY_POLICY)
 
 
 def test_without_leave_an_existing_queue_is_used(jobs: Jobs) -> None:

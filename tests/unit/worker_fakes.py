@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -115,6 +116,7 @@ class FakeSqs:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
+        self.meta = SimpleNamespace(endpoint_url="https://sqs.eu-west-1.amazonaws.com")
         self.queues: dict[str, list[Message]] = {}
         self.created: dict[str, dict[str, str]] = {}
         self.faults: dict[str, list[Exception]] = {}

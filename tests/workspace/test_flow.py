@@ -85,9 +85,17 @@ def test_every_task_after_the_claim_leads_to_a_release() -> None:
         "ReleaseAfterPreemption",
         "HandleTimeout",
     }
-    for name in ("ProcessAttachments", "OpenInputQueue", "SendToContainer", "RecordPreemption"):
+    for name in ("ProcessAttachments", "MakeInputQueue", "SendToContainer", "RecordPreemption"):
         for catch in FLOW["States"][name]["Catch"]:
             assert catch["Next"] in releasing, (name, catch)
+
+
+def test_a_queue_is_made_when_it_is_not_found() -> None:
+    """Whatever kept it from being found: making it says what is wrong, and releases."""
+    for name in ("Input", "Holder"):
+        (catch,) = FLOW["States"][f"Open{name}Queue"]["Catch"]
+        assert (catch["ErrorEquals"], catch["Next"]) == (["States.ALL"], f"Make{name}Queue")
+        assert FLOW["States"][f"Open{name}Queue"]["Next"] == FLOW["States"][catch["Next"]]["Next"]
 
 
 def test_claims_outlast_their_jobs() -> None:

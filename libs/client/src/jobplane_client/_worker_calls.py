@@ -11,11 +11,10 @@ from jobplane_client._errors import (
     FunctionError,
     QueueMissingError,
 )
-from jobplane_keys import Workspace
+from jobplane_keys import MISSING_QUEUE_CODES, Workspace, refusing_plain_http
 
 # What Step Functions answers for a token whose task has ended, by whatever.
 _OVER = frozenset({"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"})
-_NO_QUEUE = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 
 INPUT_QUEUE = {
     "FifoQueue": "true",
@@ -56,11 +55,12 @@ class Queue:
         try:
             self.url = str(sqs.get_queue_url(QueueName=name)["QueueUrl"])
         except Exception as error:
-            if error_code(error) not in _NO_QUEUE:
+            if error_code(error) not in MISSING_QUEUE_CODES:
                 raise
             if not create:
                 raise QueueMissingError(name) from error
-            made = sqs.create_queue(QueueName=name, Attributes=dict(attributes))
+            guarded = refusing_plain_http(attributes, sqs.meta.endpoint_url)
+            made = sqs.create_queue(QueueName=name, Attributes=guarded)
             self.url = str(made["QueueUrl"])
 
     def receive(self, wait: int, visibility: int) -> Received | None:

@@ -33,6 +33,13 @@ RELEASE_CLAIM = (
 )
 
 MAX_QUEUE_NAME = 80
+# As SQS says that there is no such queue, by either of its protocols.
+MISSING_QUEUE_CODES = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+# Whoever asks: within a queue's policy the resource is that queue.
+TLS_ONLY_POLICY = (
+    '{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"sqs:*",'
+    '"Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}'
+)
 WORKSPACE_ID_PATTERN = r"[A-Za-z0-9._@+-]{1,128}"
 _WORKSPACE_ID = re.compile(WORKSPACE_ID_PATTERN)
 
@@ -192,6 +199,17 @@ def input_queue_name(prefix: str, workspace: Workspace) -> str:
 def dead_letter_queue_name(prefix: str, workspace: Workspace) -> str:
     """A workspace's own FIFO queue of dead letters."""
     return _queue_name(f"{prefix}dlq", workspace, ".fifo")
+
+
+def refusing_plain_http(attributes: Mapping[str, str], endpoint_url: str) -> dict[str, str]:
+    """Attributes of a workspace's queue, made at an endpoint: no later request goes without TLS.
+
+    Where there is no TLS, on an emulator, they stay as they are. Every creator has to send the same
+    text: SQS refuses to make a queue again that is another.
+    """
+    if not endpoint_url.startswith("https:"):
+        return dict(attributes)
+    return {**attributes, "Policy": TLS_ONLY_POLICY}
 
 
 def _epoch_seconds(value: Any) -> float | None:

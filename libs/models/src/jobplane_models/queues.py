@@ -115,7 +115,10 @@ class InterruptMessage(Open):
 
 
 class DeadLetter(Open):
-    """A job that did not end by itself, for an operator. Its id is the same for every sending."""
+    """A job that did not end by itself, for an operator. Its id is the same for every sending.
+
+    `repeated`: a letter of this id may be in the queue already.
+    """
 
     model_config = CAMEL
 
@@ -131,6 +134,7 @@ class DeadLetter(Open):
     cause: str | None
     execution_arn: str | None
     timestamp: IsoTime
+    repeated: bool = False
 
 
 class UnreadableRecord(Open):
