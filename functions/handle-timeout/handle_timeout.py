@@ -7,8 +7,8 @@ cause?, executionArn?}`, or the rule's event.
 Result: `{released, superseded, recorded, duplicate, recordId, dlqMessageId}`.
 Errors: ValidationError.
 Each step may be the last of a run and is repeated safely: the record is put if absent, the release
-is conditional on claim and fence, the dead letter has a fixed id. SQS drops a second letter for five
-minutes; one that is sent later, and may be the second, says so.
+is conditional on claim and fence, the dead letter has a fixed id. SQS drops a second letter for
+five minutes; one that is sent later, and may be the second, says so.
 A newer claim is left alone; the record and the dead letter are made all the same.
 """
 
