@@ -14,13 +14,18 @@ from e2e.support import Deployed
 from jobplane.workspace import Workspace
 
 
-def load(deployed: Deployed, name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A function's module with the environment that is deployed, and the root's credentials."""
+def load(
+    deployed: Deployed, name: str, monkeypatch: pytest.MonkeyPatch, **variables: str
+) -> ModuleType:
+    """A function's module with the environment that is deployed, and the root's credentials.
+
+    Args:
+        variables: what is to be otherwise in its environment.
+    """
     deployed_name = deployed.info["functions"][name]
     config = deployed.functions.get_function_configuration(FunctionName=deployed_name)
-    for variable, value in (
-        config["Environment"]["Variables"] | deployed.stage.environment()
-    ).items():
+    environment = config["Environment"]["Variables"] | deployed.stage.environment() | variables
+    for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     (function,) = Workspace.here().select((name,))
     module_name = f"inside_{function.module}"

@@ -310,6 +310,26 @@ class Deployed:
         )
         return from_item(found.get("Item", {}))
 
+    def put_assembly(self, user: str, tenant: str = "acme") -> str:
+        """Store a completed assembly that nobody has been told of; its id."""
+        assembly_id = unique("asm")
+        item = {
+            "assembly_id": assembly_id,
+            "ok": "ASSEMBLY_COMPLETED",
+            "message": "Processing completed",
+            "template_id": "tpl_fingerprint",
+            "user": {"userId": user},
+            "user_id": user,
+            "tenant_id": tenant,
+            "created_at": "2026-11-22T10:00:00.000Z",
+            "updated_at": "2026-11-22T10:00:05.000Z",
+            "execution": 1,
+            "rev": 1,
+            "ttl": int(time.time()) + 3600,
+        }
+        self.dynamodb.put_item(TableName=self.info["tables"]["assemblies"], Item=to_item(item))
+        return assembly_id
+
     def count(self, table: str) -> int:
         """How many items a table holds."""
         paginator = self.dynamodb.get_paginator("scan")

@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,29 +31,11 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def assemblies(deployed: Deployed) -> Iterator[list[str]]:
     """Two assemblies of one user, removed afterwards."""
-    ids = [put_assembly(deployed) for _ in range(2)]
+    ids = [deployed.put_assembly(USER) for _ in range(2)]
     yield ids
     table = deployed.info["tables"]["assemblies"]
     for assembly_id in ids:
         deployed.dynamodb.delete_item(TableName=table, Key=to_item({"assembly_id": assembly_id}))
-
-
-def put_assembly(deployed: Deployed) -> str:
-    assembly_id = unique("asm")
-    item = {
-        "assembly_id": assembly_id,
-        "ok": "ASSEMBLY_COMPLETED",
-        "template_id": "tpl_fingerprint",
-        "user": {"userId": USER},
-        "user_id": USER,
-        "tenant_id": "acme",
-        "created_at": "2026-11-22T10:00:00.000Z",
-        "rev": 1,
-        "ttl": int(time.time()) + 3600,
-    }
-    table = deployed.info["tables"]["assemblies"]
-    deployed.dynamodb.put_item(TableName=table, Item=to_item(item))
-    return assembly_id
 
 
 def test_what_was_lost_is_put_back_and_what_was_written_since_stays(

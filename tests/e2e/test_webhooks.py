@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 
 from e2e.support import Deployed, Receiver, receiver, unique, until
 from jobplane_client import SignatureMismatchError, verify_webhook
-from jobplane_keys import to_item
 
 pytestmark = pytest.mark.e2e
 
@@ -26,28 +24,6 @@ def hooks(deployed: Deployed, webhooks: Receiver) -> Iterator[Receiver]:
             yield there
         finally:
             deployed.set_webhook(webhooks.url, SECRET)
-
-
-def put_assembly(deployed: Deployed, user: str) -> str:
-    """A completed assembly that nobody has been told of; its id."""
-    assembly_id = unique("asm")
-    item = {
-        "assembly_id": assembly_id,
-        "ok": "ASSEMBLY_COMPLETED",
-        "message": "Processing completed",
-        "template_id": "tpl_fingerprint",
-        "user": {"userId": user},
-        "user_id": user,
-        "tenant_id": "acme",
-        "created_at": "2026-11-22T10:00:00.000Z",
-        "updated_at": "2026-11-22T10:00:05.000Z",
-        "execution": 1,
-        "rev": 1,
-        "ttl": int(time.time()) + 3600,
-    }
-    table = deployed.info["tables"]["assemblies"]
-    deployed.dynamodb.put_item(TableName=table, Item=to_item(item))
-    return assembly_id
 
 
 async def complete(deployed: Deployed, user: str) -> str:
@@ -94,7 +70,7 @@ async def settled(deployed: Deployed, assembly_id: str, status: str) -> dict[str
 async def test_triggers_at_the_same_time(deployed: Deployed, hooks: Receiver) -> None:
     """Of many triggers for one assembly one delivers; the others are told when to come back."""
     user = unique("user")
-    assembly_id = put_assembly(deployed, user)
+    assembly_id = deployed.put_assembly(user)
     async with deployed.http(user) as http:
         url = f"/status/{assembly_id}?triggerWebhook=true"
         answers = await asyncio.gather(*(http.get(url) for _ in range(4)))
@@ -111,7 +87,7 @@ async def test_triggers_at_the_same_time(deployed: Deployed, hooks: Receiver) ->
 
 async def test_message_received_more_than_once(deployed: Deployed, hooks: Receiver) -> None:
     """Receives of one message at the same time and after each other deliver once."""
-    assembly_id = put_assembly(deployed, unique("user"))
+    assembly_id = deployed.put_assembly(unique("user"))
     event = received(assembly_id)
     first = await asyncio.gather(
         *(asyncio.to_thread(deployed.invoke, "status", event) for _ in range(4))
@@ -177,7 +153,7 @@ async def test_receiver_that_is_gone(deployed: Deployed, hooks: Receiver) -> Non
 
 async def test_last_attempt(deployed: Deployed, hooks: Receiver) -> None:
     """The seventh failure is the last: `failed`, and the message is left to the queue."""
-    assembly_id = put_assembly(deployed, unique("user"))
+    assembly_id = deployed.put_assembly(unique("user"))
     hooks.answers += [503, 503]
     event = received(assembly_id, receives=6)
     kept = {"batchItemFailures": [{"itemIdentifier": event["Records"][0]["messageId"]}]}
