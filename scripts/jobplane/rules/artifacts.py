@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import PurePosixPath
 from types import CodeType
 
+from jobplane import methods
 from jobplane.requirements import closures
 from jobplane.rules._imports import (
     Import,
@@ -132,7 +133,7 @@ def _foreign(member: Member, contents: Contents, own: set[str], allowed: set[str
     reached = {module.partition(".")[0] for name in own for module in contents.reached(name)}
     for top in sorted(contents.tops - own):
         owners = distributions_of(top)
-        if not owners and find_spec(f"jobplane.{top}") is not None:
+        if not owners and (top == methods.MODULE or find_spec(f"jobplane.{top}") is not None):
             continue  # the build's own help at run time
         if not owners & allowed:
             text = f"the zip holds {top}, which no locked dependency of {member.name} brings"
