@@ -384,6 +384,9 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
             raise RefusedError(
                 ErrorCode.DUPLICATE_REQUEST, "Another request was sent under this id"
             ) from error
+    if "assembly_id" in row:
+        telemetry.bind(assembly_id=row["assembly_id"])
+    telemetry.info("request acknowledged", status=row["status"])
     return acknowledgment(request, row)
 
 

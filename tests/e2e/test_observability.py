@@ -1,15 +1,20 @@
-"""What watches a stage, on the deployed stage: alarms and dashboard name what is really there."""
+"""What a deployed stage tells of itself: alarms and dashboard, metrics, one trace, logs by id."""
 
 import json
-import time
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from workspace.copies import jobplane
+from workspace.emitted import in_lines
 
-from e2e.support import Deployed, unique, until
+from e2e.support import Deployed, Receiver, unique, until
+from jobplane import log_lines
 from jobplane.log_lines import parse_line
+from jobplane.metrics import Metric, emitted
+from jobplane.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 
@@ -102,28 +107,115 @@ async def test_an_alarm_tells_the_topic(deployed: Deployed) -> None:
     assert "docs/observing.md#counters" in notice["AlarmDescription"]
 
 
-async def test_a_job_leaves_its_metrics(deployed: Deployed) -> None:
-    """Opening a socket and one job emit what the dashboard draws, for this stage."""
-    began = int(time.time() * 1000)
-    async with deployed.socket(unique("user")) as socket:
-        await socket.run("delay", {"seconds": 0.1, "steps": 1})
-    logs = deployed.stage.client("logs")
+async def complete(deployed: Deployed, user: str, request_id: str) -> str:
+    """A job with a file, from socket to end; its assembly's id."""
+    async with deployed.socket(user) as socket:
+        payload = await deployed.upload(socket, "tpl_fingerprint", {"a": unique("x").encode()})
+        end = await socket.run("process_assembly", payload, id=request_id)
+    assert end["type"] == "complete", end
+    return str(end["result"]["assembly_id"])
 
-    def emitted() -> set[str]:
-        names: set[str] = set()
-        for function in ("connect", "disconnect", "processor"):
-            group = f"/aws/lambda/jobplane-{deployed.stage.name}-{function}"
-            pages = logs.get_paginator("filter_log_events").paginate(
-                logGroupName=group, startTime=began
-            )
-            for page in pages:
-                for event in page["events"]:
-                    document = parse_line(event["message"].rstrip()) or {}
-                    for directive in document.get("_aws", {}).get("CloudWatchMetrics", ()):
-                        assert directive["Namespace"] == "Jobplane"
-                        assert document["Environment"] == deployed.stage.name
-                        names |= {metric["Name"] for metric in directive["Metrics"]}
-        return names
 
-    wanted = {"ConnectionEstablished", "ConnectionClosed", "QueueLatency", "RequestCompleted"}
-    await until(lambda: wanted <= emitted(), f"{wanted} in the logs")
+async def delivered(deployed: Deployed, assembly_id: str) -> None:
+    """Wait until the document says that its webhook arrived."""
+    await until(
+        lambda: deployed.assembly(assembly_id)["webhook"]["status"] == "delivered",
+        "the delivery on the document",
+    )
+
+
+def lines_with(deployed: Deployed, **ids: str) -> list[dict[str, Any]]:
+    """What `jobplane logs` has of an id, over all functions, each with its function's name."""
+    stage = deployed.stage
+    done = jobplane(stage.workspace, "logs", "--stage", stage.name, "--since", "10m", "--json")
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = [
+        (parse_line(event["message"]) or {}) | {"function": event["function"]} for event in events
+    ]
+    return [line for line in lines if ids.items() <= line.items()]
+
+
+async def test_one_trace_from_message_to_webhook(deployed: Deployed, webhooks: Receiver) -> None:
+    """Router, request, processor, status and receiver name the same trace: Root=1-…"""
+    user, request_id = unique("user"), unique("req")
+    assembly_id = await complete(deployed, user, request_id)
+    await delivered(deployed, assembly_id)
+
+    def lines() -> list[dict[str, Any]] | None:
+        found = [line for line in lines_with(deployed, request_id=request_id) if "level" in line]
+        functions = {line["function"] for line in found}
+        return found if functions == {"router", "processor", "status"} else None
+
+    found = await until(lines, "the job in the log of router, processor and status")
+    carried = deployed.row(user, request_id)["trace_header"]
+    root = carried.partition("Root=")[2].partition(";")[0]
+    assert re.fullmatch(r"1-[0-9a-f]{8}-[0-9a-f]{24}", root)
+    assert {line["xray_trace_id"] for line in found} == {root}
+    ((headers, _),) = webhooks.of(assembly_id)
+    _, trace, parent, sampled = headers["traceparent"].split("-")
+    assert trace == root[2:].replace("-", "")
+    assert f"Parent={parent};Sampled={int(sampled)}" in carried
+
+
+async def test_a_job_is_found_by_its_ids(deployed: Deployed, webhooks: Receiver) -> None:
+    """Its request leads to all its lines, and so does its assembly; and on to the socket's."""
+    user, request_id = unique("user"), unique("req")
+    assembly_id = await complete(deployed, user, request_id)
+    await delivered(deployed, assembly_id)
+
+    def found() -> dict[str, set[str]] | None:
+        by_id: dict[str, set[str]] = {}
+        for name, value in {"request_id": request_id, "assembly_id": assembly_id}.items():
+            for line in lines_with(deployed, **{name: value}):
+                if "level" in line:
+                    by_id.setdefault(line["function"], set()).add(line["message"])
+        return by_id if "status" in by_id else None
+
+    messages = await until(found, "the delivery in the log of status")
+    assert messages.keys() == {"router", "processor", "status"}
+    assert messages["router"] == {"request acknowledged"}
+    assert "request ended" in messages["processor"]
+    assert "webhook_delivery" in messages["status"]
+    (acknowledged,) = [
+        line
+        for line in lines_with(deployed, request_id=request_id)
+        if line["function"] == "router" and "level" in line
+    ]
+    connection = lines_with(deployed, connection_id=acknowledged["connection_id"])
+    assert {line["function"] for line in connection} >= {"connect", "router", "disconnect"}
+
+
+async def test_what_is_emitted_is_what_the_source_says(
+    deployed: Deployed, webhooks: Receiver
+) -> None:
+    """Every metric of every function's real lines: its name, unit and set of dimensions.
+
+    The dashboard is held against the same source by tests/workspace/test_observability.py.
+    """
+    user = unique("user")
+    assembly_id = await complete(deployed, user, unique("req"))
+    async with deployed.socket(user) as socket:
+        await socket.run("delay", {"seconds": 0.1, "steps": 2, "fail_at": 1})
+        await socket.ask({"action": "no_such_action"})
+    async with deployed.http(user) as http:
+        await http.get(f"/status/{assembly_id}")
+    await delivered(deployed, assembly_id)
+    deployed.invoke("state-manager", {"source": "jobplane.schedule", "operation": "get_stats"})
+    deployed.invoke("state-manager", {"source": "jobplane.schedule", "operation": "find_orphans"})
+    source = emitted(Workspace.here())
+
+    def found() -> set[Metric]:
+        events = log_lines.events(deployed.stage, Workspace.here().functions(), 0)
+        return {metric for event in events for metric in in_lines([event.text], event.function)}
+
+    wanted = {
+        "ConnectionEstablished", "ConnectionClosed", "QueueLatency", "ProcessingLatency",
+        "RequestCompleted", "RequestFailed", "RequestRefused", "MessageAnswered", "StatusChecks",
+        "StatusLatency", "WebhookAttempts", "WebhookDelivered", "FilesByStatus", "Orphans",
+        "OrphansByKind", "OldestPendingAgeSeconds",
+    }  # fmt: skip
+    await until(
+        lambda: wanted <= {metric.name for metric in found()}, f"{sorted(wanted)} in the logs"
+    )
+    assert found() <= source

@@ -823,7 +823,9 @@ def test_a_bad_delay_names_its_field(router: Router, payload: Any, field: str) -
     assert [detail["field"] for detail in error["details"]] == [f"payload.{field}"]
 
 
-def test_process_assembly_is_queued_with_its_job(router: Router, stack: Stack) -> None:
+def test_process_assembly_is_queued_with_its_job(
+    router: Router, stack: Stack, output: Output
+) -> None:
     """The acknowledgment names the assembly; the id is that of create_upload."""
     made = router.data("create_upload", {"template_id": "tpl_archive", "files": [file()]})
     upload = {n: made["uploads"][0][n] for n in ("key", "name", "size", "mime", "md5hash")}
@@ -834,6 +836,9 @@ def test_process_assembly_is_queued_with_its_job(router: Router, stack: Stack) -
     assert answer["assembly_id"] == made["assembly_id"] == stack.request()["assembly_id"]
     assert json.loads(stack.request()["payload"])["uploads"] == [upload]
     assert stack.items("assemblies") == []
+    (line,) = output.logged("request acknowledged")
+    assert (line["request_id"], line["assembly_id"]) == ("req-1", answer["assembly_id"])
+    assert (line["connection_id"], line["status"]) == ("conn-1", "PENDING")
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,22 @@
 from collections.abc import Iterable
 
 from jobplane.log_lines import parse_line
-from jobplane.metrics import Metric
+from jobplane.metrics import NAMESPACE, Metric
 
 
 def in_lines(lines: Iterable[str], function: str) -> set[Metric]:
-    """The metrics of log lines in CloudWatch's embedded metric format."""
+    """The metrics of log lines in CloudWatch's embedded metric format.
+
+    Each is published for the stage, and for the stage with all its dimensions: no other set.
+    """
     found = set()
     for line in lines:
         for directive in ((parse_line(line) or {}).get("_aws") or {}).get("CloudWatchMetrics", ()):
-            dimensions = frozenset().union(*directive["Dimensions"]) - {"Environment"}
+            assert directive["Namespace"] == NAMESPACE
+            plain, *more = directive["Dimensions"]
+            assert plain == ["Environment"]
+            assert [each[:1] for each in more] in ([], [["Environment"]])
+            dimensions = frozenset(name for each in more for name in each[1:])
             for metric in directive["Metrics"]:
                 found.add(Metric(metric["Name"], metric["Unit"], dimensions, function))
     return found
