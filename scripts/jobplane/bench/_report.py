@@ -123,22 +123,21 @@ def reported(name: str) -> Callable[[Callable[..., Report]], Callable[..., None]
 def print_tables(tables: Sequence[Table]) -> None:
     """Tables on standard output, as wide as the terminal is."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table as Drawn
     from rich.text import Text
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    from jobplane.tables import console
+
+    there = console(WIDTH)
     for table in tables:
         drawn = Drawn(box=box.SIMPLE_HEAD, title=table.title, title_justify="left", pad_edge=False)
         for column, cell in zip(table.columns, _first_row(table), strict=True):
             drawn.add_column(column, justify="left" if isinstance(cell, str) else "right")
         for row in table.rows:
             drawn.add_row(*(Text(shown(cell)) for cell in row))
-        console.print(drawn)
+        there.print(drawn)
         for line in table.notes:
-            console.print(Text(line, "dim"))
+            there.print(Text(line, "dim"))
 
 
 def markdown(table: Table) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobplane.demo.story import Outcome
+from jobplane.tables import console
 
 LINE_WIDTH = 110
 MILESTONE = 25.0
@@ -46,10 +47,8 @@ class Screen:
     """Shows one step at a time."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = console(LINE_WIDTH, stderr=True)
         self.is_live = self.console.is_terminal
-        if not self.is_live:
-            self.console = Console(stderr=True, highlight=False, width=LINE_WIDTH)
         self.bars = self._no_bars()
 
     @contextmanager
@@ -90,9 +89,6 @@ class Screen:
 
 def print_summary(outcomes: Sequence[Outcome]) -> None:
     """Each step, what was observed, and how long it took, on stdout."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=LINE_WIDTH)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("step", no_wrap=True)
@@ -104,4 +100,4 @@ def print_summary(outcomes: Sequence[Outcome]) -> None:
         table.add_row(
             Text(mark, style), outcome.step.title, Text(outcome.text), Text(seconds, "dim")
         )
-    console.print(table)
+    console(LINE_WIDTH).print(table)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jobplane.shipping import Plan, Step
 
 SHOWN_RESOURCES = 12
+PLAIN_WIDTH = 110
 
 
 @click.command(
@@ -124,34 +125,27 @@ def _refuse_what_is_left(plan: "Plan") -> None:
 
 
 def _show(plan: "Plan", *, err: bool) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     from jobplane.shipping import where
+    from jobplane.tables import console, table
 
-    console = Console(stderr=err, highlight=False)
-    if not console.is_terminal:
-        console = Console(stderr=err, highlight=False, width=110)
+    there = console(PLAIN_WIDTH, stderr=err)
     what = "new stack" if plan.is_new else "the stack" if plan.whole else "functions"
-    console.print(
+    there.print(
         Text(
             f"{what} {'' if plan.whole else 'of '}jobplane-{plan.stage.name} on {where(plan.stage)}"
         )
     )
-    table = Table("function", "code", "size", "configuration", box=box.SIMPLE_HEAD, pad_edge=False)
-    for step in plan.steps:
-        if step.differs or step.beyond:
-            table.add_row(*(Text(cell) for cell in _row(step)))
-    if table.row_count:
-        console.print(table)
+    rows = [_row(step) for step in plan.steps if step.differs or step.beyond]
+    if rows:
+        there.print(table(("function", "code", "size", "configuration"), rows))
     if plan.stack and not plan.is_new:
         more = len(plan.stack) - SHOWN_RESOURCES
         shown = plan.stack[:SHOWN_RESOURCES] + ([f"and {more} more"] if more > 0 else [])
-        console.print(Text(f"resources: {', '.join(shown)}"))
+        there.print(Text(f"resources: {', '.join(shown)}"))
     for left in plan.left:
-        console.print(Text(f"not included: {left}: jobplane deploy --stage {plan.stage.name}"))
+        there.print(Text(f"not included: {left}: jobplane deploy --stage {plan.stage.name}"))
 
 
 def _row(step: "Step") -> tuple[str, str, str, str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 SHOWN_TRIGGERS = 2
+PLAIN_WIDTH = 160
 
 
 @click.command(
@@ -99,34 +100,25 @@ def _deployed(
 
 
 def _show(rows: dict[str, dict[str, Any]], stage: str | None) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from jobplane.tables import console, table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=160)
     headings = ["function", "trigger", "dependencies", "size", "digest", "sources"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in [*headings, *([f"on {stage}"] if stage else [])]:
-        table.add_column(
-            heading,
-            justify="right" if heading == "size" else "left",
-            no_wrap=heading in ("function", "size", "digest", "sources"),
-        )
-    for name, row in rows.items():
-        more = len(row["triggers"]) - SHOWN_TRIGGERS
-        shown = row["triggers"][:SHOWN_TRIGGERS] + ([f"{more} more"] if more > 0 else [])
-        cells = [
-            name,
-            ", ".join(shown),
-            ", ".join(each.removeprefix("jobplane-") for each in row["dependencies"]),
-            f"{row['size'] / 1e6:.2f} MB" if row["size"] is not None else "",
-            (row["digest"] or "")[:12],
-            row["state"],
-        ]
-        if stage:
-            cells.append(", ".join(row["deployed"]) or "the same")
-        table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+    if stage:
+        headings.append(f"on {stage}")
+    cells = [_cells(name, row) for name, row in rows.items()]
+    unbroken = ("function", "size", "digest", "sources")
+    console(PLAIN_WIDTH).print(table(headings, cells, right=("size",), unbroken=unbroken))
+
+
+def _cells(name: str, row: dict[str, Any]) -> list[str]:
+    more = len(row["triggers"]) - SHOWN_TRIGGERS
+    shown = row["triggers"][:SHOWN_TRIGGERS] + ([f"{more} more"] if more > 0 else [])
+    return [
+        name,
+        ", ".join(shown),
+        ", ".join(each.removeprefix("jobplane-") for each in row["dependencies"]),
+        f"{row['size'] / 1e6:.2f} MB" if row["size"] is not None else "",
+        (row["digest"] or "")[:12],
+        row["state"],
+        *([", ".join(row["deployed"]) or "the same"] if "deployed" in row else []),
+    ]

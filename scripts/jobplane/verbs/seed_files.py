@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
     from jobplane.pipeline.state import State
 
 EXAMPLES = 3
+PLAIN_WIDTH = 140
 
 
 @click.command(
@@ -62,6 +61,7 @@ def command(
     from jobplane.pipeline.faults import spread
     from jobplane.pipeline.generating import Plan, generate
     from jobplane.pipeline.layout import Layout
+    from jobplane.progress import counting
 
     if faults is not None and chosen:
         raise click.UsageError("--faults and --fault exclude each other")
@@ -75,8 +75,9 @@ def command(
         rows, objects = planting.clear(there, layout)
         click.echo(f"removed {rows} rows and {objects} objects", err=True)
     began = time.monotonic()
-    with _progress(planting.size(state)) as advance:
-        planting.write(there, state, advance)
+    size = planting.size(state)
+    with counting(f"writing {size} rows and objects to {stage}", size) as done:
+        planting.write(there, state, lambda number: done(by=number))
     seconds = time.monotonic() - began
     if as_json:
         click.echo(json.dumps({"stage": stage, "seed": seed, **_document(state, seconds)}))
@@ -119,14 +120,8 @@ def _show(state: "State") -> None:
     """How many files are in which status, and each kind of fault with examples."""
     from collections import defaultdict
 
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from jobplane.tables import console, table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=140)
     statuses = ", ".join(f"{number} {status}" for status, number in state.by_status.most_common())
     click.echo(f"{len(state.files)} files: {statuses}")
     planted = defaultdict(list)
@@ -134,26 +129,9 @@ def _show(state: "State") -> None:
         planted[finding.fault, finding.operation, finding.kind].append(finding)
     if not planted:
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("fault", "found by", "as", "files", "for example"):
-        table.add_column(heading, justify="right" if heading == "files" else "left")
+    rows = []
     for (fault, operation, kind), findings in sorted(planted.items()):
         examples = [f"{one.date_prefix}/{one.file_key}" for one in findings[:EXAMPLES]]
-        cells = (fault, operation, kind, str(len(findings)), "\n".join(examples))
-        table.add_row(*map(Text, cells))
-    console.print(table)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], object]]:
-    """A bar on a terminal, and nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bars:
-        task = bars.add_task("writing", total=total)
-        yield lambda number: bars.advance(task, number)
+        rows.append((fault, operation, kind, str(len(findings)), "\n".join(examples)))
+    headings = ("fault", "found by", "as", "files", "for example")
+    console(PLAIN_WIDTH).print(table(headings, rows, right=("files",)))
