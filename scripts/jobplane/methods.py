@@ -30,25 +30,19 @@ MARKS = {"ClassVar": ClassVar[Any], "InitVar": dataclasses.InitVar, "KW_ONLY": d
 
 def compiled(contents: Mapping[str, Path | bytes]) -> str:
     """The source of the module with the methods of all dataclasses in these files."""
-    found = {
-        text
+    sources = (
+        body if isinstance(body, bytes) else body.read_bytes()
         for name, body in contents.items()
         if name.endswith(".py")
-        for text in (_texts_of_file(body) if isinstance(body, Path) else texts(body))
-    }
+    )
+    found = {text for source in sources if b"dataclass" in source for text in texts(source)}
     entries = [f"\n{text}\nCODE[{text!r}] = __create_fn__.__code__\n" for text in sorted(found)]
     return HEADER + "".join(entries)
 
 
 @cache
-def _texts_of_file(path: Path) -> tuple[str, ...]:
-    return texts(path.read_bytes())
-
-
 def texts(source: bytes) -> tuple[str, ...]:
     """What `dataclasses` executes for the classes of a module."""
-    if b"dataclass" not in source:
-        return ()
     try:
         tree = ast.parse(source)
     except SyntaxError:  # of another Python; never imported by this one
