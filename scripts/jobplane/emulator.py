@@ -73,40 +73,45 @@ def start(stage: Stage, port: int | None) -> State:
     """
     stop(stage)
     chosen = _free_port(port)
-    region = default_region(stage.workspace)
     stage.directory.mkdir(parents=True)
-    log = stage.directory / "emulator.log"
-    python = interpreter(stage)
-    unpacked = _unpacked(stage.workspace)
-    unpacked.mkdir(exist_ok=True)
     note(f"starting MiniStack {MINISTACK} on 127.0.0.1:{chosen}, waiting for it to answer")
     with interrupts.held():
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [python, LAUNCHER, stage.name, unpacked],
-                cwd=stage.directory,
-                env=_environment(stage, chosen, region),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        state = State(
-            pid=process.pid,
-            started=_started(process.pid) or "",
-            port=chosen,
-            region=region,
-            log=str(log),
-            jwt_secret=secrets.token_hex(32),
-        )
+        process, state = launch(stage, chosen, default_region(stage.workspace))
         stage.write_state(state)
     try:
-        _wait_until_up(process, state)
+        wait_until_up(process, state)
         _refuse_exposed(state)
     except BaseException:
         stop(stage)
         raise
     return state
+
+
+def launch(stage: Stage, port: int, region: str) -> tuple["subprocess.Popen[bytes]", State]:
+    """The emulator's process, in a session of its own, and what to know of it."""
+    log = stage.directory / "emulator.log"
+    unpacked = _unpacked(stage.workspace)
+    unpacked.mkdir(exist_ok=True)
+    python = interpreter(stage)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [python, LAUNCHER, stage.name, unpacked],
+            cwd=stage.directory,
+            env=environment(stage, port, region),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    state = State(
+        pid=process.pid,
+        started=_started(process.pid) or "",
+        port=port,
+        region=region,
+        log=str(log),
+        jwt_secret=secrets.token_hex(32),
+    )
+    return process, state
 
 
 def stop(stage: Stage) -> bool:
@@ -146,9 +151,10 @@ def is_running(state: State) -> bool:
     return _started(state.pid) == state.started and _healthy(state.port)
 
 
-def _environment(stage: Stage, port: int, region: str) -> dict[str, str]:
+def environment(stage: Stage, port: int, region: str) -> dict[str, str]:
+    """The variables that an emulator is started with, and no others."""
     scratch = stage.directory / "tmp"
-    scratch.mkdir()
+    scratch.mkdir(exist_ok=True)
     inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
     return inherited | {
         "TZ": "UTC",
@@ -179,7 +185,8 @@ def _free_port(wanted: int | None) -> int:
         return port
 
 
-def _wait_until_up(process: "subprocess.Popen[bytes]", state: State) -> None:
+def wait_until_up(process: "subprocess.Popen[bytes]", state: State) -> None:
+    """Wait for an emulator to answer; ToolError when it does not."""
     deadline = time.monotonic() + START_SECONDS
     while not _healthy(state.port):
         ended = process.poll() is not None

@@ -4,20 +4,17 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from e2e.support import Deployed, Socket, assert_ended_once, unique, until
+from e2e.support import Deployed, assert_ended_once
+from faults.running import ended, jobs
 from faults.trouble import Stretch, stretch
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
-
-JOBS = 6
 
 
 @pytest.fixture(scope="module")
@@ -44,41 +41,6 @@ def network(deployed: Deployed) -> Iterator[Stretch]:
                 FunctionName=name, Environment={"Variables": before}
             )
             deployed.kill_workers("processor")
-
-
-@asynccontextmanager
-async def jobs(deployed: Deployed, seconds: float) -> AsyncIterator[tuple[str, list[Socket]]]:
-    """As many clients of one user as there are jobs, each with its own job begun."""
-    user = unique("user")
-    async with AsyncExitStack() as stack:
-        sockets = [await stack.enter_async_context(deployed.socket(user)) for _ in range(JOBS)]
-        for number, socket in enumerate(sockets):
-            payload = {"seconds": seconds, "steps": 8}
-            said = await socket.ask({"id": f"job-{number}", "action": "delay", "payload": payload})
-            assert said["type"] == "acknowledgment", said
-        yield user, sockets
-
-
-async def ended(deployed: Deployed, user: str) -> list[dict[str, Any]]:
-    """The rows of all jobs when they have ended; meanwhile the schedule runs."""
-
-    def rows() -> list[dict[str, Any]] | None:
-        found = [deployed.row(user, f"job-{number}") for number in range(JOBS)]
-        if all("ended_at" in row for row in found):
-            return found
-        # As the schedule does: nobody waits for it, and one that fails is followed by another.
-        deployed.functions.invoke(
-            FunctionName=deployed.info["functions"]["processor"],
-            InvocationType="Event",
-            Payload=b'{"sweep":"leases"}',
-        )
-        return None
-
-    everyone: list[dict[str, Any]] = await until(rows, "the end of all jobs", patience=200, every=1)
-    for row in everyone:
-        assert row["status"] == "COMPLETED", row
-        assert not row.keys() & {"lease_owner", "lease_until", "lease_shard"}
-    return everyone
 
 
 async def test_workers_killed_under_load(deployed: Deployed) -> None:
