@@ -1,0 +1,110 @@
+"""The commands that docs/ tells to type: each exists, with all its options."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from aws_cli import UnknownOptionError, parse
+
+from jobplane.__main__ import jobplane
+from jobplane.workspace import Workspace
+
+ROOT = Workspace.here().root
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Where a command begins: a line, a pipe, a substitution, the branch of a condition.
+BEGINS = re.compile(r"(?:^|\||\$\(|&&|;|\bdo\b)\s*(?P<command>(?:uv run jobplane|aws) .*)")
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))
+)
+
+
+def lines(page: Path) -> Iterator[str]:
+    """Every line of every block of commands, continued ones joined."""
+    for block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        yield from re.sub(r"\\\n|(?<=\|)\n", " ", block).splitlines()
+
+
+def commands(line: str) -> Iterator[list[str]]:
+    """The words of the line's commands of ours and of AWS, as far as they are theirs."""
+    for found in BEGINS.finditer(line):
+        yield words(found["command"])
+    if (inner := line.partition("$(")[2]) and BEGINS.match(inner):
+        yield words(inner)
+
+
+def words(text: str) -> list[str]:
+    """The words of a command, to the pipe, substitution or remark that ends it."""
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;()<>")
+    lexer.whitespace_split = True
+    lexer.commenters = "#"
+    found = []
+    for word in lexer:
+        if re.fullmatch(r"[|&;()<>]+", word):
+            break
+        found.append(word)
+    return found
+
+
+def fault(command: list[str]) -> str | None:
+    """What is wrong with a command; None if it can be parsed."""
+    if command[0] == "aws":
+        try:
+            parse(command[1:])
+        except UnknownOptionError as error:
+            return str(error)
+        return None
+    arguments = command[3:]
+    if not arguments or arguments[0].startswith("-"):
+        return None
+    verb = jobplane.get_command(click.Context(jobplane), arguments[0])
+    if verb is None:
+        return f"no verb {arguments[0]}"
+    given = {word.partition("=")[0] for word in arguments[1:] if re.match(r"--?[a-z]", word)}
+    unknown = given - options(verb)
+    return f"{arguments[0]}: {sorted(unknown)}" if unknown else None
+
+
+def options(verb: click.Command) -> set[str]:
+    """The options of a command, and of those below it."""
+    known = {"--help"} | {name for each in verb.params for name in each.opts}
+    if isinstance(verb, click.Group):
+        context = click.Context(verb)
+        for name in verb.list_commands(context):
+            below = verb.get_command(context, name)
+            known |= options(below) if below else set()
+    return known
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(page: str) -> None:
+    """Verbs, services, operations and options are those of the tools."""
+    found = [command for line in lines(ROOT / page) for command in commands(line)]
+    assert [text for command in found if (text := fault(command))] == []
+
+
+def test_every_alarm_has_commands() -> None:
+    """Each section of the runbook shows more and mends: there are some to be checked."""
+    text = (ROOT / "docs" / "observing.md").read_text(encoding="utf-8")
+    runbook = text.partition("## Alarms")[2].partition("\n## ")[0]
+    for section in runbook.split("\n### ")[1:]:
+        assert BLOCK.search(section), section.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "aws sqs receive-message --queue-url $queue --visibility 0",
+        "aws sqs recieve-message --queue-url $queue",
+        "queue=$(aws sqss get-queue-url --queue-name x)",
+        "echo x | uv run jobplane invoke status - --stag prod",
+        "uv run jobplane lgos",
+    ],
+)
+def test_what_does_not_exist_is_found(line: str) -> None:
+    """A misspelt service, operation, option or verb is a fault, wherever in a line it stands."""
+    assert [fault(command) for command in commands(line)] != [None]
+    assert list(commands(line))
