@@ -1,5 +1,6 @@
 """`jobplane bench build`: how long packaging takes, beside the same by others."""
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,8 @@ type Work = Callable[[], object]
 def command(rounds: int, against: tuple[str, ...]) -> Report:
     """Build everything, one changed function, and nothing; the others build what they can.
 
-    Downloads are cached for all; the workspace that is built is a copy.
+    Downloads are cached for all. Clean: no artifact, and no package installed for one; with a warm
+    cache the packages are there. The workspace that is built is a copy.
     """
     with tempfile.TemporaryDirectory() as scratch:
         copy = copy_workspace(Workspace.here(), Path(scratch))
@@ -105,10 +107,11 @@ def _measure(
     build()  # downloads what is missing
     jobs: dict[str, dict[str, tuple[Work, Work]]] = {
         "everything, clean": {"jobplane": (lambda: clean(workspace), build)},
+        "everything, warm cache": {"jobplane": (lambda: shutil.rmtree(workspace.dist), build)},
         f"{CHANGED} changed": {"jobplane": (lambda: _touch(changed), build)},
         "nothing changed": {"jobplane": (lambda: None, build)},
     }
-    everything, one, _ = jobs
+    everything, warm, one, _ = jobs
     if "recipe" in against:
         recipe(functions)
         jobs[everything]["recipe"] = (lambda: None, lambda: recipe(functions))
@@ -117,6 +120,7 @@ def _measure(
         contenders.prepare_plugin()
         contenders.run_plugin()
         jobs[everything]["plugin"] = (contenders.forget_plugin, contenders.run_plugin)
+        jobs[warm]["plugin"] = (lambda: None, contenders.run_plugin)
         jobs[one]["plugin"] = (
             lambda: contenders.prepare_plugin(changed),
             lambda: contenders.run_plugin(changed),
