@@ -69,6 +69,7 @@ from jobplane_keys.tracking import (
 from jobplane_telemetry import Telemetry
 
 TRACKING_TABLE = os.environ["TRACKING_TABLE"]
+TRACKING_STREAM_ARN = os.environ["TRACKING_STREAM_ARN"]
 METRICS_TABLE = os.environ["METRICS_TABLE"]
 INPUT_BUCKET = os.environ["INPUT_BUCKET"]
 MANIFEST_BUCKET = os.environ["MANIFEST_BUCKET"]
@@ -862,13 +863,13 @@ def get_stats(request: GetStats, run: Run) -> tuple[int, Body]:
     """Files by status.
 
     Of a date: counted. Of all: from the counters, whose cost does not depend on the table; with
-    `exact` also counted, and the counters are corrected if nothing moved meanwhile.
+    `exact` also counted, and the counters are corrected if no file moved meanwhile.
     """
     position = resumed("get_stats", request)
     if request.date_prefix is not None:
         counts, place = count_date(run, request.date_prefix, position)
     elif request.exact:
-        position = position or {"began": run.now, "changes": counters(run)["changes"]}
+        position = position or begin_count()
         counts, place = count_all(run, position)
     else:
         counts, place = counters(run), None
@@ -946,7 +947,88 @@ def count_page(run: Run, stored: str, start: Item | None) -> tuple[int, Item | N
 
 
 COUNTER_SHARDS = 10
+# How far the index and the stream may be behind the table.
 SETTLE_SECONDS = 2.0
+# A page without records may come before one with some.
+EMPTY_PAGES = 2
+
+
+@cache
+def streams() -> Any:
+    """The streams' client."""
+    return session.create_client("dynamodbstreams", config=client_config)
+
+
+def begin_count() -> Position:
+    """From where the stream will tell, after a count of all files, whether one moved meanwhile.
+
+    What was written before is in the index when this returns.
+    """
+    watched = {
+        shard: read_on(iterator_of(shard, "LATEST"))[1] if is_open else None
+        for shard, is_open in stream_shards().items()
+    }
+    # Records from before are older than this, and those from after the count are not.
+    position = {"watched": watched, "counted_from": int(time.time() + SETTLE_SECONDS)}
+    time.sleep(SETTLE_SECONDS)
+    return position
+
+
+def stream_shards() -> dict[str, bool]:
+    """The shards of the tracking table's stream, and whether each may still grow."""
+    shards: dict[str, bool] = {}
+    page: dict[str, str] = {}
+    while True:
+        described = streams().describe_stream(StreamArn=TRACKING_STREAM_ARN, **page)
+        description = described["StreamDescription"]
+        for shard in description["Shards"]:
+            is_open = "EndingSequenceNumber" not in shard["SequenceNumberRange"]
+            shards[shard["ShardId"]] = is_open
+        if "LastEvaluatedShardId" not in description:
+            return shards
+        page = {"ExclusiveStartShardId": description["LastEvaluatedShardId"]}
+
+
+def iterator_of(shard: str, place: str) -> str:
+    answer = streams().get_shard_iterator(
+        StreamArn=TRACKING_STREAM_ARN, ShardId=shard, ShardIteratorType=place
+    )
+    return str(answer["ShardIterator"])
+
+
+def read_on(iterator: str) -> tuple[list[Body], str | None]:
+    """Records of a shard, and where they go on; None when it is closed and read to its end."""
+    answer = streams().get_records(ShardIterator=iterator)
+    return answer["Records"], answer.get("NextShardIterator")
+
+
+def files_moved(watched: Mapping[str, str | None]) -> bool:
+    """Whether a file changed its status since then: by the stream itself, whoever is behind it.
+
+    Also when that can't be told any more: iterators are good for a quarter of an hour.
+    """
+    lost = (
+        streams().exceptions.ExpiredIteratorException,
+        streams().exceptions.TrimmedDataAccessException,
+    )
+    try:
+        return any(
+            moved_files(record["dynamodb"])
+            for shard in stream_shards().keys() | watched.keys()
+            for record in records_since(shard, watched)
+        )
+    except lost:
+        return True
+
+
+def records_since(shard: str, watched: Mapping[str, str | None]) -> Iterator[Body]:
+    """The records of a shard since it was first watched; all of one that is newer than that."""
+    iterator = watched[shard] if shard in watched else iterator_of(shard, "TRIM_HORIZON")
+    empty = 0
+    while iterator is not None and empty < EMPTY_PAGES:
+        records, iterator = read_on(iterator)
+        yield from records
+        empty = 0 if records else empty + 1
 
 
 def counter_rows(run: Run) -> dict[int, Body]:
@@ -977,16 +1059,17 @@ def summed(rows: Mapping[int, Body]) -> Counter[str]:
 def reconcile(run: Run, exact: Counter[str], begun: Position) -> Body:
     """How far the counters are off, and their correction.
 
-    Only when no change was counted from before the count to some seconds after it. A change from
-    before it whose record comes later still is in the count already: `counted_from` says so.
+    Only when the stream has no change of a file from the begin of the count to when the counters
+    were read: then they have changes from before it alone. One of those whose record comes later
+    still is in the count already, and `counted_from` keeps it out.
     """
-    time.sleep(min(SETTLE_SECONDS, max(0.0, run.deadline - time.monotonic())))
     rows = counter_rows(run)
     counted = summed(rows)
     drift = {status.value: exact[status] - counted[status] for status in FileStatus}
-    moved = counted["changes"] != begun["changes"]
+    time.sleep(SETTLE_SECONDS)
+    moved = files_moved(begun["watched"])
     if not moved and any(drift.values()):
-        moved = not correct_counters(run, rows, drift, int(begun["began"]))
+        moved = not correct_counters(run, rows, drift, begun["counted_from"])
     body: Body = {"counters": by_status(counted), "drift": drift, "reconciled": not moved}
     if moved:
         return body | {"reason": "files changed while they were counted; repeat it later"}
@@ -1060,13 +1143,7 @@ class Change:
         """UnreadableRecordError when it is no record of the tracking table."""
         try:
             images, event_id = record["dynamodb"], record["eventID"]
-            keys = from_item(images["Keys"])
-            numbers: Counter[str] = Counter()
-            if row_kind(keys["date_prefix"], keys["file_key"]) is RowKind.FILE:
-                for image, number in (("OldImage", -1), ("NewImage", 1)):
-                    stored = images.get(image, {}).get("status", {}).get("S")
-                    if (status := read_status(stored, NUM_STATUS_SHARDS)) is not None:
-                        numbers[status] += number
+            numbers = moved_files(images)
             created = float(images.get("ApproximateCreationDateTime", now))
         except UNREADABLE as error:
             raise UnreadableRecordError("a record of the stream can't be read") from error
@@ -1074,8 +1151,19 @@ class Change:
             raise UnreadableRecordError("a record of the stream has no id")
         if not 0 <= created <= LAST_MOMENT:
             raise UnreadableRecordError("a record of the stream was made at no time")
-        moved = Counter({status: number for status, number in numbers.items() if number})
-        return cls(event_id, created, moved)
+        return cls(event_id, created, numbers)
+
+
+def moved_files(images: Mapping[str, Any]) -> Counter[str]:
+    """What the images of a record change in the number of files by status, zeros left out."""
+    keys = from_item(images["Keys"])
+    numbers: Counter[str] = Counter()
+    if row_kind(keys["date_prefix"], keys["file_key"]) is RowKind.FILE:
+        for image, number in (("OldImage", -1), ("NewImage", 1)):
+            stored = images.get(image, {}).get("status", {}).get("S")
+            if (status := read_status(stored, NUM_STATUS_SHARDS)) is not None:
+                numbers[status] += number
+    return Counter({status: number for status, number in numbers.items() if number})
 
 
 def count_changes(records: Any, now: float) -> None:

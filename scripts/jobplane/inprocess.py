@@ -87,6 +87,8 @@ class InProcess:
         self._open.enter_context(mock_aws())
         self._open.enter_context(_service_models_read_once())
         os.environ["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"] = REGION
+        # moto knows no table's stream by its account's own endpoint.
+        os.environ["AWS_ACCOUNT_ID_ENDPOINT_MODE"] = "disabled"
         self._create_tables()
         self._create_queues()
         self._create_buckets()

@@ -129,6 +129,11 @@ class Manager:
         service = client.meta.service_model.service_id.hyphenize()
         self._register([client], f"before-call.{service}.{operation}", before)
 
+    def replace(self, **values: Any) -> None:
+        """Names of the module during this test."""
+        for name, value in values.items():
+            self._hooks.enter_context(patch.object(self.module, name, value))
+
     def refuse(self, operation: str, code: str, status: int, when: str = "") -> None:
         """Have S3 answer with an error, where `when` is part of what is asked for."""
         metadata = {"HTTPStatusCode": status, "RequestId": "R", "HTTPHeaders": {}}

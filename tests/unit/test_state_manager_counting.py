@@ -1,7 +1,9 @@
 """state-manager: counters fed by the stream, exact counts, and how the two are reconciled."""
 
+import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +17,6 @@ from tests.unit.state_manager_support import (
     NONE,
     NOW,
     STATUSES,
-    Clock,
     Manager,
     file,
     manifest,
@@ -294,23 +295,154 @@ def test_a_drift_is_corrected(manager: Manager) -> None:
     assert (again["drift"], again["reconciled"]) == (NONE, True)
 
 
-def test_what_moves_is_not_corrected(manager: Manager) -> None:
-    """A change that is counted while the rows are: nobody can say which count has it."""
+def while_counting(manager: Manager, page: int, act: Callable[[], None]) -> None:
+    """Do something before the n-th page of an exact count is read, from 1."""
+    read = Counter[str]()
+
+    def before(params: dict[str, Any]) -> None:
+        if json.loads(params["body"])["TableName"] == manager.table:
+            read["pages"] += 1
+            if read["pages"] == page:
+                act()
+
+    manager.on(manager.module.dynamodb, "Query", before)
+
+
+PAGES = len(STATUSES) * 11
+
+
+@pytest.mark.parametrize("page", [1, PAGES], ids=["counted", "not counted"])
+@pytest.mark.parametrize("is_late", [True, False], ids=["late", "at once"])
+def test_what_moves_is_not_corrected(manager: Manager, page: int, is_late: bool) -> None:
+    """Nobody can say which count has a change that is made meanwhile, whenever its record comes."""
     manager.put(*ROWS)
-    sleep = manager.clock.sleep
+    change = record(7, None, "pending#1", "new", created=int(NOW) + 2)
 
-    class Busy(Clock):
-        def sleep(self, seconds: float) -> None:
-            sleep(seconds)
-            deliver(manager, record(7, None, "failed#1"))
+    def move() -> None:
+        manager.put(file("new", "pending#1"))
+        if not is_late:
+            deliver(manager, change)
 
-    manager.module.time = Busy()
+    while_counting(manager, page, move)
     body = manager.body("get_stats", exact=True)
     assert (body["reconciled"], body["reason"]) == (
         False,
         "files changed while they were counted; repeat it later",
     )
-    assert counted(manager) == {"failed": 1}
+    deliver(manager, change)
+    assert counted(manager) == {"pending": 1}
+    assert manager.body("get_stats", exact=True)["reconciled"]
+    assert counted(manager)["pending"] == TRUTH["pending"] + 1
+
+
+def test_what_is_no_file_may_move(manager: Manager) -> None:
+    """Builders write locks and manifests all the time, and files without another status."""
+    manager.put(*ROWS)
+
+    def move() -> None:
+        manager.put(manifest("m", "completed"), file("c", "completed#4", output_path="s3://x"))
+        manager.put({"date_prefix": "LOCK#x", "file_key": "LOCK", "lock_id": "x"})
+
+    while_counting(manager, 1, move)
+    assert manager.body("get_stats", exact=True)["reconciled"]
+    assert manager.body("get_stats")["stats"] == TRUTH
+
+
+def test_a_stream_that_is_behind_is_no_reason(manager: Manager) -> None:
+    """What was written before the count may be counted while it goes on, or after it."""
+    manager.put(*ROWS)
+    before = int(NOW) - 60
+    late = [record(n, None, f"pending#{n}", f"{n}", created=before) for n in range(3)]
+    while_counting(manager, 9, lambda: deliver(manager, late[0]))
+    body = manager.body("get_stats", exact=True)
+    assert (body["reconciled"], body["counters"]) == (True, NONE | {"pending": 1})
+    deliver(manager, *late)
+    assert manager.body("get_stats")["stats"] == TRUTH
+
+
+class Stream:
+    """A table's stream as DynamoDB keeps it: shards that end, and pages without records."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.exceptions = manager.module.streams().exceptions
+        self.shards: dict[str, list[list[Record] | None]] = {}
+        """Pages; None at the end of a shard that is closed."""
+
+    def describe_stream(self, **asked: Any) -> Any:
+        names = list(self.shards)
+        start = names.index(asked["ExclusiveStartShardId"]) + 1 if len(asked) > 1 else 0
+        described = [
+            {
+                "ShardId": name,
+                "SequenceNumberRange": {"StartingSequenceNumber": "1"}
+                | ({"EndingSequenceNumber": "9"} if self.shards[name][-1:] == [None] else {}),
+            }
+            for name in names[start : start + 1]
+        ]
+        more = {"LastEvaluatedShardId": names[start]} if len(names) > start + 1 else {}
+        return {"StreamDescription": {"Shards": described, **more}}
+
+    def get_shard_iterator(self, **asked: Any) -> Any:
+        latest = asked["ShardIteratorType"] == "LATEST"
+        place = len(self.shards[asked["ShardId"]]) if latest else 0
+        return {"ShardIterator": f"{asked['ShardId']}/{place}"}
+
+    def get_records(self, **asked: Any) -> Any:
+        name, _, place = asked["ShardIterator"].partition("/")
+        pages = self.shards[name][int(place) :]
+        if pages[:1] == [None]:
+            return {"Records": []}
+        following = {"NextShardIterator": f"{name}/{int(place) + len(pages[:1])}"}
+        return {"Records": pages[0] if pages else [], **following}
+
+
+MOVED = record(1, None, "failed#1")
+SAME = record(2, "failed#1", "failed#1")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "moved"),
+    [
+        ({"a": [[MOVED]]}, {}, False),
+        ({"a": []}, {"a": [[SAME]]}, False),
+        ({"a": []}, {"a": [[SAME], [MOVED]]}, True),
+        ({"a": []}, {"a": [[], [MOVED]]}, True),
+        ({"a": [], "b": []}, {"b": [[MOVED]]}, True),
+        ({"a": []}, {"a": [None], "b": []}, False),
+        ({"a": []}, {"a": [[MOVED], None]}, True),
+        ({"a": []}, {"a": [None], "b": [[MOVED]]}, True),
+        ({"a": []}, {"a": [None], "b": [None], "c": [[MOVED]]}, True),
+        ({"a": [[MOVED], None], "b": []}, {}, False),
+    ],
+)
+def test_every_shard_tells_what_moved(
+    manager: Manager,
+    before: dict[str, list[list[Record] | None]],
+    after: dict[str, list[list[Record] | None]],
+    moved: bool,
+) -> None:
+    """Those of before from where they were, those that came since from their begin."""
+    stream = Stream(manager)
+    stream.shards = {name: list(pages) for name, pages in before.items()}
+    manager.replace(streams=lambda: stream)
+    manager.put(*ROWS)
+
+    def go_on() -> None:
+        for name, pages in after.items():
+            stream.shards[name] = stream.shards.get(name, []) + pages
+
+    while_counting(manager, 1, go_on)
+    assert manager.body("get_stats", exact=True)["reconciled"] is not moved
+
+
+@pytest.mark.parametrize("code", ["ExpiredIteratorException", "TrimmedDataAccessException"])
+def test_a_stream_that_is_forgotten_tells_nothing(manager: Manager, code: str) -> None:
+    """A count whose parts were asked for over too long a time corrects nothing."""
+    manager.put(*ROWS)
+    streams = manager.module.streams()
+    while_counting(manager, 1, lambda: manager.fail(streams, "GetRecords", code) and None)
+    assert not manager.body("get_stats", exact=True)["reconciled"]
+    assert counted(manager) == {}
 
 
 def test_what_moves_at_the_last_moment_is_not_corrected(manager: Manager) -> None:
@@ -335,6 +467,7 @@ def test_a_late_record_of_before_the_count_is_not_counted(manager: Manager) -> N
     deliver(
         manager,
         record(1, None, "pending#1", created=before),
+        record(4, None, "pending#1", created=int(NOW)),
         record(2, "pending#1", "failed#1", created=after),
         record(3, None, "completed#1", created=before + 1),
     )
