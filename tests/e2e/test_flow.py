@@ -211,9 +211,9 @@ async def test_silent_worker(flow: Flow) -> None:
 
 async def test_heartbeats_keep_a_job(flow: Flow) -> None:
     """A worker that heartbeats outlives the heartbeat's limit."""
-    execution = flow.start("m1", heartbeatSeconds=2)
+    execution = flow.start("m1", heartbeatSeconds=4)
     job = await flow.receive()
-    end = time.monotonic() + 4
+    end = time.monotonic() + 6
     while time.monotonic() < end:
         flow.states.send_task_heartbeat(taskToken=job["taskToken"])
         await asyncio.sleep(0.5)

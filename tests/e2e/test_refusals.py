@@ -5,6 +5,8 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -13,7 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from e2e.support import Deployed, Message, Receiver, md5, unique, until
+from e2e.support import PATIENCE, Deployed, Message, Receiver, Socket, md5, unique, until
 
 pytestmark = pytest.mark.e2e
 
@@ -99,16 +101,29 @@ async def test_bad_tokens_get_no_status(deployed: Deployed) -> None:
 
 async def test_expired_token_closes_the_socket(deployed: Deployed) -> None:
     """A connection that outlived its token is told so and closed."""
-    token = deployed.token(unique("user"), "acme", ttl=1)
-    async with deployed.socket("", token=token) as socket:
+    async with short_lived(deployed) as socket:
         answer = await until_refused(socket)
         assert answer["error"]["code"] == "UNAUTHORIZED"
         await until(lambda: socket.connection.close_code is not None, "the close")
 
 
+@asynccontextmanager
+async def short_lived(deployed: Deployed) -> AsyncIterator[Socket]:
+    """A socket whose token runs out as soon as may be, though not during the handshake."""
+    async with AsyncExitStack() as stack:
+        for ttl in (1, 4, 16):
+            token = deployed.token(unique("user"), "acme", ttl=ttl)
+            with suppress(InvalidHandshake):
+                socket = await stack.enter_async_context(deployed.socket("", token=token))
+                break
+        else:
+            raise AssertionError("every token ran out before its socket was open")
+        yield socket
+
+
 async def until_refused(socket: Any) -> Message:
     """Keep asking until the token has run out."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         answer: Message = await socket.ask({"action": "ping"})
         if answer["type"] == "error":

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
@@ -202,10 +201,9 @@ async def test_a_cut_cable_breaks_what_it_carries_and_carries_again() -> None:
                 writer.write(b"hello")
                 assert await reader.readexactly(5) == b"hello"
                 cable.cut()
-                began = time.monotonic()
                 with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                    await reader.readexactly(1)
-                assert time.monotonic() - began < 5
+                    async with asyncio.timeout(60):
+                        await reader.readexactly(1)
                 writer.close()
     assert cable.connections == 2
     assert cable.url.endswith("/path?query")
