@@ -253,8 +253,9 @@ def undelivered_event(deployed: Deployed) -> None:
     The emulator's tries once and drops what was refused.
     """
     url = deployed.info["queues"]["execution-events-dlq"]
-    detail = {"status": "FAILED", "executionArn": "arn:aws:states:…:execution:job-flow:lost"}
-    deployed.sqs.send_message(QueueUrl=url, MessageBody=json.dumps({"detail": detail}))
+    event = HARMLESS["handle-timeout"]
+    lost = event | {"detail": event["detail"] | {"status": "FAILED", "input": "{}"}}
+    deployed.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(lost))
 
 
 DEAD_LETTERS = {
@@ -360,19 +361,28 @@ async def test_a_change_that_waits(
     assert state(taken, arrived) == "OK"
 
 
+def execution(deployed: Deployed, **changes: str) -> str:
+    """Start a job of a workspace of its own; the execution's ARN."""
+    (machine,) = deployed.info["state_machines"].values()
+    message = {
+        "projectId": unique("project"),
+        "userId": "user",
+        "threadId": "thread",
+        "messageId": "message",
+        "instruction": "wait",
+        **changes,
+    }
+    started = deployed.stage.client("stepfunctions").start_execution(
+        stateMachineArn=machine, name=unique("run"), input=json.dumps(message)
+    )
+    return str(started["executionArn"])
+
+
 @fires("job-flow-failed")
 async def test_executions_that_fail(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
     """Four malformed starts are their senders' affair; the fifth is an alarm."""
     alarm = alarms["job-flow-failed"]
-    (machine,) = deployed.info["state_machines"].values()
-    states = deployed.stage.client("stepfunctions")
-    malformed = {"projectId": "a/b", "userId": "u", "threadId": "t", "messageId": "m"}
-    started = [
-        states.start_execution(
-            stateMachineArn=machine, name=unique("run"), input=json.dumps(malformed)
-        )["executionArn"]
-        for _ in range(5)
-    ]
+    started = [execution(deployed, projectId="a/b") for _ in range(5)]
     await until(lambda: len(ends(deployed, alarm, started, "FAILED")) == 5, "five failures")
     points = ends(deployed, alarm, started, "FAILED")
     assert alarm.state(points[:4], time.time()) == "OK"
@@ -383,14 +393,9 @@ async def test_executions_that_fail(deployed: Deployed, alarms: dict[str, Alarm]
 async def test_an_execution_that_never_ends(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
     """One is an alarm. The emulator ends none for its age: one that is stopped stands for it."""
     alarm = alarms["job-flow-timed-out"]
-    (machine,) = deployed.info["state_machines"].values()
-    states = deployed.stage.client("stepfunctions")
-    ids = {"projectId": unique("project"), "userId": "u", "threadId": "t", "messageId": "m"}
-    running = states.start_execution(
-        stateMachineArn=machine, name=unique("run"), input=json.dumps(ids | {"instruction": "x"})
-    )["executionArn"]
+    running = execution(deployed)
     assert alarm.state(ends(deployed, alarm, [running], "ABORTED"), time.time()) == "OK"
-    states.stop_execution(executionArn=running)
+    deployed.stage.client("stepfunctions").stop_execution(executionArn=running)
     await until(lambda: ends(deployed, alarm, [running], "ABORTED"), "the end of the execution")
     assert alarm.state(ends(deployed, alarm, [running], "ABORTED"), time.time()) == "ALARM"
 
@@ -469,6 +474,16 @@ def scheduled(deployed: Deployed, **request: Any) -> list[Point]:
     return emitted(deployed, "state-manager", since)
 
 
+def spoil_counters(deployed: Deployed) -> None:
+    """Three pending files are counted that there are not."""
+    deployed.dynamodb.update_item(
+        TableName=deployed.info["tables"]["metrics"],
+        Key=to_item({"metric_type": COUNTERS, "timestamp": 0}),
+        UpdateExpression="ADD pending :three",
+        ExpressionAttributeValues=to_item({":three": 3}),
+    )
+
+
 @fires("counters-drift")
 async def test_counters_that_are_off(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
     """Three files too many are told by the weekly count, which corrects them; the next is quiet."""
@@ -479,12 +494,7 @@ async def test_counters_that_are_off(deployed: Deployed, alarms: dict[str, Alarm
         return points if any(point.name == alarm.metric for point in points) else None
 
     await until(count, "a count that nothing moved under")
-    deployed.dynamodb.update_item(
-        TableName=deployed.info["tables"]["metrics"],
-        Key=to_item({"metric_type": COUNTERS, "timestamp": 0}),
-        UpdateExpression="ADD pending :three",
-        ExpressionAttributeValues=to_item({":three": 3}),
-    )
+    spoil_counters(deployed)
     drifted = await until(count, "the count that finds the drift")
     assert [p.value for p in drifted if p.name == alarm.metric] == [3]
     assert alarm.state(drifted, time.time()) == "ALARM"
@@ -492,10 +502,9 @@ async def test_counters_that_are_off(deployed: Deployed, alarms: dict[str, Alarm
     assert alarm.state(again, time.time()) == "OK"
 
 
-@fires("orphans")
-def test_files_that_are_stuck(deployed: Deployed) -> None:
-    """Two runs in a row find one; the first run's line is put six hours back."""
-    alarm = scheduled_alarm(deployed, "orphans")
+@contextmanager
+def stuck_file(deployed: Deployed) -> Iterator[str]:
+    """A file that has been processed for five hours; its key."""
     row = {
         "date_prefix": iso_time(time.time())[:10],
         "file_key": f"{unique('stuck')}.ndjson",
@@ -503,17 +512,25 @@ def test_files_that_are_stuck(deployed: Deployed) -> None:
         "processing_start_time": iso_time(time.time() - 5 * 3600),
         "updated_at": iso_time(time.time() - 5 * 3600),
     }
-    key = to_item({name: row[name] for name in ("date_prefix", "file_key")})
     table = deployed.info["tables"]["files"]
+    deployed.dynamodb.put_item(TableName=table, Item=to_item(row))
+    try:
+        yield row["file_key"]
+    finally:
+        key = to_item({name: row[name] for name in ("date_prefix", "file_key")})
+        deployed.dynamodb.delete_item(TableName=table, Key=key)
+
+
+@fires("orphans")
+def test_files_that_are_stuck(deployed: Deployed) -> None:
+    """Two runs in a row find one; the first run's line is put six hours back."""
+    alarm = scheduled_alarm(deployed, "orphans")
 
     def run() -> list[Point]:
         return scheduled(deployed, operation="find_orphans", max_processing_hours=2)
 
-    deployed.dynamodb.put_item(TableName=table, Item=to_item(row))
-    try:
+    with stuck_file(deployed):
         first, second = ([point.moved(-alarm.period) for point in run()], run())
-    finally:
-        deployed.dynamodb.delete_item(TableName=table, Key=key)
     now = time.time()
     assert alarm.state(second, now) == "OK"
     assert alarm.state([*first, *second], now) == "ALARM"

@@ -1,0 +1,226 @@
+"""The runbook of docs/observing.md: its commands, as they stand there, show and mend on a stage.
+
+`uv run jobplane` is this checkout's command, and `aws` the part of AWS's that tests/aws_cli.py is;
+what it leaves undone, since the emulator has no such call, is listed there.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from e2e.platform_records import (
+    invocation,
+    oldest_sent,
+    visible_messages,
+    without_concurrency,
+    without_delivery,
+)
+from e2e.support import Deployed, unique, until
+from e2e.test_alarms import DEAD_LETTERS, spoil_counters, stuck_file
+from e2e.test_flow import Flow
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = (ROOT / "docs" / "observing.md").read_text(encoding="utf-8")
+SECTIONS = {
+    section.partition("\n")[0]: re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    for section in DOCUMENT.partition("## Alarms")[2].partition("\n## ")[0].split("\n### ")[1:]
+}
+PROGRAMS = {
+    "aws": f'exec {sys.executable} {ROOT}/tests/aws_cli.py "$@"',
+    # After `uv run`, what is to be run.
+    "uv": f'shift; exec {sys.executable} -m "$@"',
+}
+
+type Shell = Callable[..., str]
+
+
+@pytest.fixture
+def shell(deployed: Deployed, tmp_path: Path) -> Shell:
+    """Runs blocks of a section, one after the other in one shell; what they print."""
+    for name, script in PROGRAMS.items():
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+    environment = os.environ | deployed.stage.environment()
+    environment |= {"PATH": f"{tmp_path}:{environment['PATH']}", "stage": deployed.stage.name}
+
+    def run(section: str, *blocks: int, name: str = "claim") -> str:
+        script = "\n".join(SECTIONS[section][number] for number in blocks)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=ROOT,
+            env=environment | {"name": name},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+def test_function_errors(deployed: Deployed, shell: Shell) -> None:
+    """The log has the exception; whether another code would be deployed is told."""
+    assert invocation(deployed, "claim", {}).error == "ValidationError"
+    shown = shell("Function errors", 0)
+    assert "invocation failed" in shown
+    assert "ValidationError" in shown
+    assert f"{deployed.stage.name} has it all" in shell("Function errors", 1)
+
+
+def test_throttles(deployed: Deployed, shell: Shell) -> None:
+    """A limit is seen and taken away; a share of its own is given."""
+    name = deployed.info["functions"]["claim"]
+    with without_concurrency(deployed, "claim"):
+        assert invocation(deployed, "claim", {}).error == "TooManyRequestsException"
+        shown = shell("Throttles", 0)
+        assert '"ReservedConcurrentExecutions": 0' in shown
+        assert "ConcurrentExecutions" in shown
+        shell("Throttles", 1)
+        now = deployed.functions.get_function_concurrency(FunctionName=name)
+        assert now["ReservedConcurrentExecutions"] == 5
+        assert invocation(deployed, "claim", {}).error == "ValidationError"
+
+
+def test_durations(deployed: Deployed, shell: Shell) -> None:
+    """The platform's reports, the limit and the memory that they are to be held against."""
+    invocation(deployed, "claim", {})
+    shown = shell("Durations", 0)
+    assert "Duration: " in shown
+    name = deployed.info["functions"]["claim"]
+    limit = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
+    assert str(limit) in shown.splitlines()[-3]
+    assert f"{deployed.stage.name} has it all" in shell("Durations", 1)
+
+
+async def test_streams(deployed: Deployed, shell: Shell) -> None:
+    """A mapping that was switched off is seen, and switched on: the request is done."""
+    request_id = unique("req")
+    source = f"/jobplane-{deployed.stage.name}-requests/"
+    async with deployed.socket(unique("user")) as socket:
+        with without_delivery(deployed, "processor", source):
+            asked = {"id": request_id, "action": "delay", "payload": {"seconds": 0, "steps": 1}}
+            assert (await socket.ask(asked))["type"] == "acknowledgment"
+            assert "Disabled" in shell("Streams", 0)
+            assert "swept" in shell("Streams", 1)
+            assert (await socket.end_of(request_id))["type"] == "complete"
+            assert "Enabled" in shell("Streams", 0)
+
+
+async def test_late_messages(deployed: Deployed, shell: Shell) -> None:
+    """A message that nobody takes is seen; with the mapping switched on again it is taken."""
+    with without_delivery(deployed, "status", ":jobplane-"):
+        body = json.dumps({"assembly_id": unique("gone")})
+        deployed.sqs.send_message(QueueUrl=deployed.info["queues"]["webhooks"], MessageBody=body)
+        shown = shell("Late messages", 0)
+        assert '"ApproximateNumberOfMessages": "1"' in shown
+        assert "Disabled" in shown
+        shell("Late messages", 1)
+        await until(lambda: oldest_sent(deployed, "webhooks") is None, "an empty queue")
+
+
+async def test_dead_letters(deployed: Deployed, shell: Shell) -> None:
+    """Letters are seen and stay; the end of an execution is handed on; a queue is emptied."""
+    for queue, provoke in DEAD_LETTERS.items():
+        deployed.sqs.purge_queue(QueueUrl=deployed.info["queues"][queue])
+        provoke(deployed)
+    for queue in DEAD_LETTERS:
+        await until(partial(visible_messages, deployed, queue), f"letters in {queue}")
+    shown = shell("Dead letters", 0)
+    for text in (
+        "no-json",
+        "record can't be parsed",
+        "heartbeat_lost",
+        "execution:job-flow:nobody",
+    ):
+        assert text in shown
+    shell("Dead letters", 1)
+    assert "superseded" in shell("Dead letters", 2, 3)
+    left = {queue: visible_messages(deployed, queue) for queue in DEAD_LETTERS}
+    assert left == dict.fromkeys(DEAD_LETTERS, 1) | {"execution-events-dlq": 0}
+
+
+async def test_executions(deployed: Deployed, shell: Shell) -> None:
+    """The failure is seen with its cause; the message is sent again, and that one is stopped."""
+    flow = Flow(deployed)
+    failed = flow.start("message")
+    flow.fail(await flow.receive(), "WorkerBroke", note="out of memory")
+    await flow.end_of(failed)
+    shown = shell("Executions", 0)
+    assert failed.rpartition(":")[2] in shown
+    assert "WorkerBroke" in shown
+    assert "out of memory" in shown
+    before = {each["executionArn"] for each in executions(flow)}
+    shell("Executions", 0, 1)
+    (again,) = [each for each in executions(flow) if each["executionArn"] not in before]
+    assert again["status"] == "ABORTED"
+
+
+def executions(flow: Flow) -> list[dict[str, Any]]:
+    """The newest executions."""
+    found: list[dict[str, Any]] = flow.states.list_executions(stateMachineArn=flow.arn)[
+        "executions"
+    ]
+    return found
+
+
+def test_http_errors(deployed: Deployed, shell: Shell) -> None:
+    """The log of status has what was wrong; asked directly, it says whether it works."""
+    deployed.kill_workers("status")
+    invocation(deployed, "status", {"Records": [{"eventSource": "aws:sqs", "body": "no-json"}]})
+    shown = shell("HTTP errors", 0)
+    assert "webhook message is unreadable" in shown
+    assert "Assembly not found" in shown
+
+
+async def test_socket_errors(deployed: Deployed, shell: Shell) -> None:
+    """Refused tokens and the router's failures are seen, and who may invoke it; a token is made."""
+    with pytest.raises(InvalidStatus):
+        async with connect(f"{deployed.info['websocket_url']}?Authorization=forged"):
+            pass
+    invocation(deployed, "router", {})
+    shown = shell("Socket errors", 0)
+    assert "token refused" in shown
+    assert "invocation failed" in shown
+    assert "apigateway.amazonaws.com" in shown
+    made = shell("Socket errors", 1).split()[-1]
+    async with deployed.socket("operator", token=made) as socket:
+        assert (await socket.ask({"action": "ping"}))["type"] == "pong"
+
+
+def test_orphans(deployed: Deployed, shell: Shell) -> None:
+    """A stuck file is found, said to be reset, and reset."""
+    with stuck_file(deployed) as key:
+        shown = shell("Orphans", 0)
+        assert "stuck_in_processing" in shown
+        assert key in shown
+        assert key in shell("Orphans", 1)
+        assert key not in shell("Orphans", 0)
+
+
+def test_counters(deployed: Deployed, shell: Shell) -> None:
+    """A count finds that the counters are off, and corrects them; the log says so."""
+    spoil_counters(deployed)
+    invocation(deployed, "state-manager", {"operation": "get_stats", "exact": True})
+    shown = shell("Counters", 0)
+    assert "counters corrected" in shown
+    assert "reconciled" in shown
+
+
+def test_every_section_is_tried() -> None:
+    """A test above has the name of each section of the runbook."""
+    named = {f"test_{title.lower().replace(' ', '_')}" for title in SECTIONS}
+    assert named <= globals().keys()
