@@ -1315,6 +1315,18 @@ def test_a_request_whose_attempts_are_spent_fails(processor: Processor, stack: S
     assert len(processor.sockets.posts) == 1
 
 
+def test_a_spent_request_ends_in_its_own_trace(
+    processor: Processor, stack: Stack, output: Output
+) -> None:
+    """The sweeper's lines about it belong to the trace that its message began."""
+    header = "Root=1-6921a0c2-3f1d2c4b5a69788796a5b4c3;Parent=53995c3f42cd8ad8;Sampled=0"
+    row = request(lease_until=1, status="PROCESSING", attempts=4, lease_owner="gone")
+    stack.put("requests", row | {"trace_header": header})
+    processor.sweep()
+    (line,) = output.logged("request ended")
+    assert line["xray_trace_id"] == "1-6921a0c2-3f1d2c4b5a69788796a5b4c3"
+
+
 def test_the_document_of_a_spent_request_times_out_too(processor: Processor, stack: Stack) -> None:
     """Nobody polls for an assembly whose worker is gone for good."""
     stack.put(
