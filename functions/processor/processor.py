@@ -797,8 +797,8 @@ def put_back(job: Job, wait: float, *, keep: bool, counts: bool = True) -> bool:
     `keep`: this invocation goes on with it after the wait. Otherwise the sweeper finds it then.
     `counts`: whether the attempt is spent.
     """
-    lease = int(time.time() + wait) + (LEASE_SECONDS if keep else 0)
-    changes: Row = {"status": RequestStatus.RETRYING, "lease_until": lease}
+    lease_until = int(time.time() + wait) + (LEASE_SECONDS if keep else 0)
+    changes: Row = {"status": RequestStatus.RETRYING, "lease_until": lease_until}
     if not counts:
         changes["attempts"] = job.row["attempts"] - 1
     row = update_request(
@@ -1076,20 +1076,20 @@ def told(ended: Row) -> Row:
 
     Raises RequestError when it failed, JobCancelledError when it was cancelled.
     """
-    document = {name: value for name, value in ended.items() if name in PUBLIC_ASSEMBLY_FIELDS}
-    document["uploads"] = [
-        {name: value for name, value in upload.items() if name != "key"}
-        for upload in document.get("uploads", ())
-    ]
-    if document.get("ok") == "ASSEMBLY_CANCELED":
+    if ended.get("ok") == "ASSEMBLY_CANCELED":
         raise JobCancelledError
-    if error := document.get("error"):
+    if error := ended.get("error"):
         raise RequestError(
             ErrorCode.TIMEOUT if error == "TIMEOUT" else ErrorCode.PROCESSING_FAILED,
-            document["message"],
+            ended["message"],
             assembly_id=ended["assembly_id"],
             error=error,
         )
+    document = {name: value for name, value in ended.items() if name in PUBLIC_ASSEMBLY_FIELDS}
+    document["uploads"] = [
+        {name: value for name, value in upload.items() if name != "key"}
+        for upload in document["uploads"]
+    ]
     return document
 
 

@@ -830,6 +830,17 @@ def test_a_request_whose_attempts_are_spent_follows_its_assembly(assemblies: Ass
     )  # fmt: skip
 
 
+def test_a_time_out_that_broke_off_stays_one(assemblies: Assemblies) -> None:
+    """The sweeper ended the document and died: the next one ends the request with the same code."""
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
+    timed_out = {"error": "TIMEOUT", "message": "The job takes longer than a worker may run"}
+    assemblies.stack.put("assemblies", elsewhere(row, request_id="req-1", **timed_out))
+    assemblies.stack.put("requests", lost(row))
+    assert assemblies.processor.sweep() == {"failed": 1}
+    error = assemblies.stack.request()["error"]
+    assert (error["code"], error["retryable"]) == ("TIMEOUT", True)
+
+
 def test_a_document_written_without_an_answer_is_gone_on_with(assemblies: Assemblies) -> None:
     """Every write of it is sent twice: the revision that stands in the way is our own."""
     dynamodb = assemblies.processor.module.dynamodb
