@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from workspace.copies import jobplane, share_wheels
+from workspace.copies import jobplane, share_artifacts, share_wheels
 
 from jobplane.copies import copy_workspace
 from jobplane.deployment import install_framework
@@ -22,15 +22,16 @@ NAMES = {
 }
 
 
-def made_in(shared: Path) -> Workspace:
-    """The copy, made by whoever comes first."""
+def made_in(shared: Path, built: Workspace) -> Workspace:
+    """The copy, made by whoever comes first; what is not new is built already."""
     here, made = Workspace.here(), Workspace(shared / "made")
     with exclusive(Workspace(shared / "made-lock"), "made"):
         if not (made.root / "complete").exists():
             shutil.rmtree(made.root, ignore_errors=True)
             install_framework(here)
             copy_workspace(here, made.root)
-            share_wheels(here, made)
+            share_wheels(built, made)
+            share_artifacts(built, made)
             for trigger, name in NAMES.items():
                 done = jobplane(made, "new", name, "--trigger", trigger)
                 assert done.returncode == 0, done.stderr

@@ -1,7 +1,4 @@
-"""`deploy` and `list` on a stage of their own: what changes there, and what is refused.
-
-The module runs where the tests of the shared stage run (`stage_name`): one emulator at a time.
-"""
+"""`deploy` and `list` on a stage of their own: what changes there, and what is refused."""
 
 import base64
 import json
@@ -16,6 +13,7 @@ from typing import Any
 
 import pytest
 from workspace.copies import (
+    Built,
     Done,
     add_function,
     command_environment,
@@ -26,12 +24,14 @@ from workspace.copies import (
     jobplane,
     printed,
     share_artifacts,
+    share_wheels,
     touch,
     under_git,
 )
 
 from jobplane import shipping
 from jobplane.stages import Stage
+from jobplane.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 
@@ -44,9 +44,11 @@ ASKED = "Deploy to "
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A stage of a copy of the workspace, which tests may change as they like."""
-    workspace = under_git(copy_here(tmp_path_factory.mktemp("deploy") / "copy"))
+    workspace = under_git(copy_of(built[0], tmp_path_factory.mktemp("deploy") / "copy"))
+    share_wheels(built[0], workspace)
+    share_artifacts(built[0], workspace)
     there = Stage(workspace, f"deploy-{os.getpid()}")
     done = jobplane(workspace, "up", "--stage", there.name)
     try:
@@ -383,6 +385,12 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
     raise AssertionError("".join(lines))
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A copy without a stage and without artifacts."""
+    return copy_here(tmp_path_factory.mktemp("untouched") / "copy")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -398,11 +406,10 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_is_wrong_is_said(
-    tmp_path_factory: pytest.TempPathFactory, arguments: tuple[str, ...], code: int, said: str
+    untouched: Workspace, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     """One line, the right exit code, and what to do."""
-    workspace = copy_here(tmp_path_factory.mktemp("wrong") / "copy")
-    done = jobplane(workspace, *arguments)
+    done = jobplane(untouched, *arguments)
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from workspace.copies import jobplane, run
+from workspace.copies import Built, jobplane, run
 from workspace.made import NAMES, made_in
 
 from jobplane import cases, scaffold
@@ -37,8 +37,8 @@ GUIDED_RULES = (
 
 
 @pytest.fixture(scope="session")
-def made(shared: Path) -> Workspace:
-    return made_in(shared)
+def made(shared: Path, built: Built) -> Workspace:
+    return made_in(shared, built[0])
 
 
 def sources() -> list[str]:

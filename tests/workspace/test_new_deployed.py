@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from workspace.copies import jobplane
+from workspace.copies import Built, jobplane
 from workspace.made import NAMES, made_in
 
 from jobplane.workspace import Workspace
@@ -16,9 +16,9 @@ STAGE = f"new-{os.getpid()}"
 
 
 @pytest.fixture(scope="module")
-def up(shared: Path) -> Iterator[Workspace]:
+def up(shared: Path, built: Built) -> Iterator[Workspace]:
     """The copy with its own stage up: the tree's functions and a new one for every trigger."""
-    made = made_in(shared)
+    made = made_in(shared, built[0])
     try:
         done = jobplane(made, "up", "--stage", STAGE)
         assert done.returncode == 0, done.stdout + done.stderr
