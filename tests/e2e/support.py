@@ -6,16 +6,16 @@ import hashlib
 import json
 import os
 import signal
-import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx
+from loopback import serving
 from published import faults_of_ours
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -211,15 +211,9 @@ def receiver() -> Iterator[Receiver]:
         def log_message(self, format: str, *args: Any) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    there.url = f"http://127.0.0.1:{server.server_port}/hooks"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(Handler) as port:
+        there.url = f"http://127.0.0.1:{port}/hooks"
         yield there
-    finally:
-        server.shutdown()
-        server.server_close()
     assert there.faults == []
 
 
