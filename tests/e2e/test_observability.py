@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -127,7 +128,7 @@ async def delivered(deployed: Deployed, assembly_id: str) -> None:
 def lines_with(deployed: Deployed, **ids: str) -> list[dict[str, Any]]:
     """What `jobplane logs` has of an id, over all functions, each with its function's name."""
     stage = deployed.stage
-    done = jobplane(stage.workspace, "logs", "--stage", stage.name, "--since", "10m", "--json")
+    done = jobplane(stage.workspace, "logs", "--stage", stage.name, "--since", "2m", "--json")
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     lines = [
@@ -136,18 +137,23 @@ def lines_with(deployed: Deployed, **ids: str) -> list[dict[str, Any]]:
     return [line for line in lines if ids.items() <= line.items()]
 
 
+async def lines_of(deployed: Deployed, functions: set[str], **ids: str) -> list[dict[str, Any]]:
+    """The log lines, metrics aside, that have these ids, once these functions have some."""
+
+    def found() -> list[dict[str, Any]] | None:
+        lines = [line for line in lines_with(deployed, **ids) if "level" in line]
+        return lines if {line["function"] for line in lines} >= functions else None
+
+    lines: list[dict[str, Any]] = await until(found, f"lines of {sorted(functions)} with {ids}")
+    return lines
+
+
 async def test_one_trace_from_message_to_webhook(deployed: Deployed, webhooks: Receiver) -> None:
     """Router, request, processor, status and receiver name the same trace: Root=1-…"""
     user, request_id = unique("user"), unique("req")
     assembly_id = await complete(deployed, user, request_id)
     await delivered(deployed, assembly_id)
-
-    def lines() -> list[dict[str, Any]] | None:
-        found = [line for line in lines_with(deployed, request_id=request_id) if "level" in line]
-        functions = {line["function"] for line in found}
-        return found if functions == {"router", "processor", "status"} else None
-
-    found = await until(lines, "the job in the log of router, processor and status")
+    found = await lines_of(deployed, {"router", "processor", "status"}, request_id=request_id)
     carried = deployed.row(user, request_id)["trace_header"]
     root = carried.partition("Root=")[2].partition(";")[0]
     assert re.fullmatch(r"1-[0-9a-f]{8}-[0-9a-f]{24}", root)
@@ -164,26 +170,17 @@ async def test_a_job_is_found_by_its_ids(deployed: Deployed, webhooks: Receiver)
     assembly_id = await complete(deployed, user, request_id)
     await delivered(deployed, assembly_id)
 
-    def found() -> dict[str, set[str]] | None:
-        by_id: dict[str, set[str]] = {}
-        for name, value in {"request_id": request_id, "assembly_id": assembly_id}.items():
-            for line in lines_with(deployed, **{name: value}):
-                if "level" in line:
-                    by_id.setdefault(line["function"], set()).add(line["message"])
-        return by_id if "status" in by_id else None
-
-    messages = await until(found, "the delivery in the log of status")
-    assert messages.keys() == {"router", "processor", "status"}
-    assert messages["router"] == {"request acknowledged"}
-    assert "request ended" in messages["processor"]
-    assert "webhook_delivery" in messages["status"]
-    (acknowledged,) = [
-        line
-        for line in lines_with(deployed, request_id=request_id)
-        if line["function"] == "router" and "level" in line
-    ]
-    connection = lines_with(deployed, connection_id=acknowledged["connection_id"])
-    assert {line["function"] for line in connection} >= {"connect", "router", "disconnect"}
+    for ids in ({"request_id": request_id}, {"assembly_id": assembly_id}):
+        lines = await lines_of(deployed, {"router", "processor", "status"}, **ids)
+        messages = {(line["function"], line["message"]) for line in lines}
+        assert messages >= {
+            ("router", "request acknowledged"),
+            ("processor", "request ended"),
+            ("status", "webhook_delivery"),
+        }
+        (acknowledged,) = [line for line in lines if line["function"] == "router"]
+        connection = {"connection_id": acknowledged["connection_id"]}
+        await lines_of(deployed, {"connect", "router", "disconnect"}, **connection)
 
 
 async def test_what_is_emitted_is_what_the_source_says(
@@ -193,7 +190,7 @@ async def test_what_is_emitted_is_what_the_source_says(
 
     The dashboard is held against the same source by tests/workspace/test_observability.py.
     """
-    user = unique("user")
+    user, began = unique("user"), time.time()
     assembly_id = await complete(deployed, user, unique("req"))
     async with deployed.socket(user) as socket:
         await socket.run("delay", {"seconds": 0.1, "steps": 2, "fail_at": 1})
@@ -203,10 +200,9 @@ async def test_what_is_emitted_is_what_the_source_says(
     await delivered(deployed, assembly_id)
     deployed.invoke("state-manager", {"source": "jobplane.schedule", "operation": "get_stats"})
     deployed.invoke("state-manager", {"source": "jobplane.schedule", "operation": "find_orphans"})
-    source = emitted(Workspace.here())
 
-    def found() -> set[Metric]:
-        events = log_lines.events(deployed.stage, Workspace.here().functions(), 0)
+    def found(since: float) -> set[Metric]:
+        events = log_lines.events(deployed.stage, Workspace.here().functions(), int(since * 1000))
         return {metric for event in events for metric in in_lines([event.text], event.function)}
 
     wanted = {
@@ -216,6 +212,6 @@ async def test_what_is_emitted_is_what_the_source_says(
         "OrphansByKind", "OldestPendingAgeSeconds",
     }  # fmt: skip
     await until(
-        lambda: wanted <= {metric.name for metric in found()}, f"{sorted(wanted)} in the logs"
+        lambda: wanted <= {metric.name for metric in found(began)}, f"{sorted(wanted)} in the logs"
     )
-    assert found() <= source
+    assert found(0) <= emitted(Workspace.here())
