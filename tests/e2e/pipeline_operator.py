@@ -82,6 +82,17 @@ class Operator:
         found = [from_item(item) for page in pages for item in page["Items"]]
         return {(row["date_prefix"], row["file_key"]): row for row in found}
 
+    def count_of(self, date: str) -> int:
+        """How many rows a date has."""
+        pages = self.dynamodb.get_paginator("query").paginate(
+            TableName=self.layout.tracking_table,
+            KeyConditionExpression="date_prefix = :date",
+            ExpressionAttributeValues=to_item({":date": date}),
+            ConsistentRead=True,
+            Select="COUNT",
+        )
+        return sum(page["Count"] for page in pages)
+
     def counted(self) -> dict[str, int]:
         """Files by status, counted here: by a scan, with the vocabulary and nothing else."""
         counts = Counter({status.value: 0 for status in FileStatus})
