@@ -115,29 +115,24 @@ def begun(deployed: Deployed) -> float:
 
 
 @pytest.fixture(scope="module")
-def stopped_at_limit(deployed: Deployed, begun: float) -> float:
-    """When every function had run well; after that each of them was stopped at a time limit.
+def stopped_at_limit(deployed: Deployed, begun: float) -> dict[str, float]:
+    """When each function had run well; after that it was stopped at its time limit.
 
     Its worker gets no processor time, as if the work hung, under a limit of two seconds.
     """
 
-    def run(function: str) -> None:
-        error = invocation(deployed, function, HARMLESS[function]).error
-        assert error is None, (function, error)
-
-    def hang(function: str) -> None:
+    def hang(function: str) -> float:
         with with_time_limit(deployed, function, TIME_LIMIT):
-            run(function)
+            first = invocation(deployed, function, HARMLESS[function])
+            assert first.error is None, (function, first.error)
+            well = time.time()
             with stalled(deployed, function, TIME_LIMIT + 0.2):
-                done = invocation(deployed, function, HARMLESS[function])
-        assert done.error == "Sandbox.Timedout", (function, done.error)
+                second = invocation(deployed, function, HARMLESS[function])
+        assert second.error == "Sandbox.Timedout", (function, second.error)
+        return well
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(run, FUNCTIONS))
-        well = time.time()
-        time.sleep(1)  # what is published has whole seconds
-        list(pool.map(hang, FUNCTIONS))
-    return well
+        return dict(zip(FUNCTIONS, pool.map(hang, FUNCTIONS), strict=True))
 
 
 @fires(*(f"{function}-errors" for function in FUNCTIONS))
@@ -146,13 +141,13 @@ def test_a_function_that_is_stopped(
     deployed: Deployed,
     alarms: dict[str, Alarm],
     begun: float,
-    stopped_at_limit: float,
+    stopped_at_limit: dict[str, float],
     function: str,
 ) -> None:
     """An invocation that runs into its time limit is an error; one that ends well is none."""
     alarm = alarms[f"{function}-errors"]
     points = published(deployed, alarm, begun)
-    well = [point for point in points if point.at <= stopped_at_limit]
+    well = [point for point in points if point.at <= stopped_at_limit[function]]
     assert well
     assert alarm.state(well, time.time()) == "OK"
     assert alarm.state(points, time.time()) == "ALARM"
@@ -164,7 +159,7 @@ def test_a_function_that_takes_all_its_time(
     deployed: Deployed,
     alarms: dict[str, Alarm],
     begun: float,
-    stopped_at_limit: float,
+    stopped_at_limit: dict[str, float],
     function: str,
 ) -> None:
     """The whole of the time limit is more than nine tenths. Two seconds stand for the limit."""
@@ -172,7 +167,7 @@ def test_a_function_that_takes_all_its_time(
     limit = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
     alarm = with_limit(alarms[f"{function}-duration"], limit, TIME_LIMIT)
     points = published(deployed, alarm, begun)
-    well = [point for point in points if point.at <= stopped_at_limit]
+    well = [point for point in points if point.at <= stopped_at_limit[function]]
     assert well
     assert alarms[f"{function}-duration"].state(well, time.time()) == "OK"
     assert alarm.state(points, time.time()) == "ALARM"
