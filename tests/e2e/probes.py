@@ -226,6 +226,7 @@ def of_queue_on_demand(resource: str, stack: Stack) -> Iterator[Probe]:
         QueueName=name,
         Attributes={"VisibilityTimeout": "-1"},
     )
+    yield queue("GetQueueUrl", "get_queue_url", missing, "QueueDoesNotExist", QueueName=name)
     yield queue("SendMessage", "send_message", missing, QueueUrl=url, MessageBody="probe")
     yield queue("ReceiveMessage", "receive_message", missing, QueueUrl=url)
 
