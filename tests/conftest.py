@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import subprocess
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,7 +22,6 @@ from jobplane.workspace import Workspace
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_VARIABLE = "JOBPLANE_TEST_STAGE"
 DURATIONS = ROOT / "tests" / "durations.json"
-UNRECORDED_SECONDS = 1.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     spare_proxies(os.environ)
     if not hasattr(config, "workerinput"):
         os.environ.setdefault(STAGE_VARIABLE, f"test-{os.getpid()}")
-        if config.getoption("record_durations"):
+        if config.getoption("record_durations", False):
             config.pluginmanager.register(DurationsRecorder())
 
 
@@ -72,9 +71,9 @@ def _stage_used_by(module: str) -> str | None:
 
 
 def _seconds_of(unit: Iterable[str]) -> float:
-    """How long a unit of tests takes, as far as it is known."""
-    recorded = _recorded()
-    return sum(recorded.get(module, UNRECORDED_SECONDS) for module in set(map(_module_of, unit)))
+    """How long a unit of tests takes; a second each where that is not known."""
+    tests, recorded = Counter(map(_module_of, unit)), _recorded()
+    return sum(recorded.get(module, number) for module, number in tests.items())
 
 
 @cache
