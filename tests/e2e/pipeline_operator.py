@@ -74,10 +74,10 @@ class Operator:
     def put(self, *rows: Row) -> None:
         planting.put_rows(self.deployed.stage, self.layout.tracking_table, rows)
 
-    def rows(self) -> dict[tuple[str, str], Row]:
-        """The whole tracking table."""
+    def rows(self, **limits: Any) -> dict[tuple[str, str], Row]:
+        """The whole tracking table, or what a scan is limited to."""
         pages = self.dynamodb.get_paginator("scan").paginate(
-            TableName=self.layout.tracking_table, ConsistentRead=True
+            TableName=self.layout.tracking_table, ConsistentRead=True, **limits
         )
         found = [from_item(item) for page in pages for item in page["Items"]]
         return {(row["date_prefix"], row["file_key"]): row for row in found}
@@ -96,7 +96,11 @@ class Operator:
     def counted(self) -> dict[str, int]:
         """Files by status, counted here: by a scan, with the vocabulary and nothing else."""
         counts = Counter({status.value: 0 for status in FileStatus})
-        for key, row in self.rows().items():
+        limits = {
+            "ProjectionExpression": "date_prefix, file_key, #status",
+            "ExpressionAttributeNames": {"#status": "status"},
+        }
+        for key, row in self.rows(**limits).items():
             status = tracking.read_status(row.get("status"), self.layout.shards)
             if tracking.row_kind(*key) is RowKind.FILE and status is not None:
                 counts[status.value] += 1
