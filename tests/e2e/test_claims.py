@@ -28,8 +28,8 @@ from jobplane_keys import from_item, to_item
 pytestmark = pytest.mark.e2e
 
 CONTENDERS = 16
-WORKSPACES = 12
-ROUNDS = 500
+WORKSPACES = 25
+ROUNDS = 1000
 TTL = 60
 # What the holder of a workspace does while fifteen others want it.
 ENDS = ("release", "release", "renew", "timeout", "broken timeout", "crash")
