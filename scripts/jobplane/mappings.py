@@ -109,7 +109,7 @@ class Delivery:
             elif used == retries:
                 self.discard(rest, "RetryAttemptsExhausted", used + 1)
             else:
-                self.clock.sleep(min(BACKOFF_CAP_SECONDS, 2.0**used))
+                self.clock.sleep(min(BACKOFF_CAP_SECONDS, 2**used))
                 pending.insert(0, (rest, used + 1))
 
     def _rest(self, batch: list[Record]) -> tuple[list[Record], bool]:

@@ -116,6 +116,13 @@ def test_record_age() -> None:
     assert discarded[0][1] == "RecordAgeExceeded"
 
 
+def test_record_age_of_a_day() -> None:
+    """A day of failures is over when the records are that old, however many they were."""
+    given, discarded = read(Function(*[None] * 2000), 1, retries=-1)
+    assert 1440 < len(given) < 1500
+    assert [condition for _, condition, _ in discarded] == ["RecordAgeExceeded"]
+
+
 def test_lanes() -> None:
     """With a parallelization factor the records of one item stay in one lane, in order."""
     function = Function()
