@@ -1464,7 +1464,8 @@ def end_assembly(job: Job, *, message: str, **state: str) -> Row | None:
                 patient_until=job.lease_until,
             )
         except LeaseLostError:
-            return None
+            # A worker that was taken for dead has written: look again, it may be the end.
+            return end_assembly(job, message=message, **state)
     try:
         if not job.has_told:
             notify(document)

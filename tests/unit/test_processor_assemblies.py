@@ -830,6 +830,29 @@ def test_a_request_whose_attempts_are_spent_follows_its_assembly(assemblies: Ass
     )  # fmt: skip
 
 
+def test_a_document_that_ends_while_its_request_is_given_up_is_followed(
+    assemblies: Assemblies,
+) -> None:
+    """The worker was taken for dead, and ends the document between the sweeper's read and write."""
+    entry = assemblies.put("a.txt", b"hello")
+    done = assemblies.run("tpl_archive", entry)
+    ended = assemblies.document(done)
+    running = {name: value for name, value in ended.items() if name != "ok"}
+    assemblies.stack.put("assemblies", running)
+    assemblies.stack.put("requests", lost(job_of("tpl_archive", entry)))
+    whole = assemblies.processor.module.read_assembly
+
+    def read_assembly(assembly_id: str) -> Any:
+        found = whole(assembly_id)
+        assemblies.stack.put("assemblies", ended | {"rev": ended["rev"] + 1})
+        return found
+
+    assemblies.processor.set(read_assembly=read_assembly)
+    assemblies.processor.sweep()
+    after = assemblies.stack.request()
+    assert (after["status"], after["result"]) == ("COMPLETED", done["result"])
+
+
 def test_a_time_out_that_broke_off_stays_one(assemblies: Assemblies) -> None:
     """The sweeper ended the document and died: the next one ends the request with the same code."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
