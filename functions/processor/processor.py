@@ -474,7 +474,8 @@ class Assembly:
                 return
             self._ended = "lease_until" in remove
             document = {**self.document, **changes}
-            if len(json.dumps(document).encode()) > MAX_DOCUMENT_BYTES:
+            # An end adds little, and has to be written.
+            if not self._ended and len(json.dumps(document).encode()) > MAX_DOCUMENT_BYTES:
                 raise AssemblyError("PROCESSING_ERROR", "The job makes more files than it may")
             self.document = write_assembly(
                 self.id,

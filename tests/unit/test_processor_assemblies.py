@@ -892,6 +892,22 @@ def test_files_that_are_made_are_not_made_again(assemblies: Assemblies) -> None:
     assert calls.counts()["HeadObject"] == 1
 
 
+def test_an_end_is_written_however_large_the_document_is(assemblies: Assemblies) -> None:
+    """It adds little, and a job without it would be told of as completed and never be."""
+    module = assemblies.processor.module
+    whole = module.run_steps
+
+    def run_steps(assembly: Any, template: Any) -> None:
+        whole(assembly, template)
+        assemblies.processor.set(MAX_DOCUMENT_BYTES=len(json.dumps(assembly.document)))
+
+    assemblies.processor.set(run_steps=run_steps)
+    row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
+    document = assemblies.document(row)
+    assert (row["status"], document.get("ok")) == ("COMPLETED", "ASSEMBLY_COMPLETED")
+    assert document["webhook"]["status"] == "pending"
+
+
 def test_somebody_else_s_assembly_is_refused(assemblies: Assemblies) -> None:
     """Even where ids collide, a document answers to its owner alone."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
