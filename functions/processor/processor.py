@@ -465,8 +465,7 @@ class Assembly:
         if self.template is not None and self.template.webhook_url:
             changes["webhook"] = {"status": "pending", "attempts": 0}
         self._write(changes, remove=("lease_until", "current_step"))
-        notify(self.document)
-        self.job.has_told = True
+        tell_end(self.job, self.document)
 
     def _write(self, changes: Row, remove: Iterable[str] = ()) -> None:
         with self._lock:
@@ -873,8 +872,13 @@ def write_assembly(
     return document
 
 
-def notify(document: Row) -> None:
-    """Queue the webhook of an ended assembly, and wake the requests that wait for it."""
+def tell_end(job: Job, document: Row) -> None:
+    """Queue the webhook of a job's ended assembly, and wake the requests that wait for it.
+
+    Once in an attempt: another one can't know whether it was told.
+    """
+    if job.has_told:
+        return
     if (document.get("webhook") or {}).get("status") == "pending":
         body = {name: document[name] for name in ("assembly_id", "execution", "template_id")}
         trace = {"DataType": "String", "StringValue": telemetry.trace_header}
@@ -885,6 +889,7 @@ def notify(document: Row) -> None:
         )
     for follower in document.get("followers", ()):
         requeue(*split_request_key(follower))
+    job.has_told = True
 
 
 def follow(job: Job, assembly_id: str) -> None:
@@ -1050,7 +1055,7 @@ def process_assembly(job: Job) -> Row:
     assembly = begin_assembly(job, payload, template)
     if is_terminal_assembly(assembly.document):
         if assembly.document["request_id"] == job.request_id:
-            notify(assembly.document)
+            tell_end(job, assembly.document)
         return told(assembly.document)
     job.on_document_due = assembly.touch
     try:
@@ -1468,8 +1473,7 @@ def end_assembly(job: Job, *, message: str, **state: str) -> Row | None:
             # A worker that was taken for dead has written: look again, it may be the end.
             return end_assembly(job, message=message, **state)
     try:
-        if not job.has_told:
-            notify(document)
+        tell_end(job, document)
     except ClientError as error:
         if is_transient(error):
             raise

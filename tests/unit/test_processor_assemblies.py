@@ -793,6 +793,16 @@ def test_a_cancellation_after_the_end_is_too_late(assemblies: Assemblies) -> Non
     assert assemblies.document(done)["ok"] == "ASSEMBLY_COMPLETED"
 
 
+def test_an_attempt_tells_once_of_a_cancelled_assembly(assemblies: Assemblies) -> None:
+    """The worker died after it had ended the document: one message of the next says so."""
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"), attempts=1)
+    pending = {"webhook": {"status": "pending", "attempts": 0}}
+    canceled = elsewhere(row, request_id="req-1", ok="ASSEMBLY_CANCELED", **pending)
+    assemblies.stack.put("assemblies", canceled)
+    assert assemblies.processor.run(row)["status"] == "CANCELLED"
+    assert len(assemblies.stack.messages("webhooks")) == 1
+
+
 def test_a_cancellation_after_a_failure_is_too_late(assemblies: Assemblies) -> None:
     """Nor does it hide what the document says has failed."""
     entry = upload("b.txt", b"b")
