@@ -148,7 +148,7 @@ def prune(store: WheelStore, keep: set[Path]) -> None:
     """Drop what no function is made of any more, once it has not been for a day."""
     yesterday = time.time() - 86_400
     for path in store.root.glob("*"):
-        if path not in keep and path.stat().st_mtime < yesterday:
+        if path not in keep and path.lstat().st_mtime < yesterday:
             if path.is_symlink():  # into another workspace's store
                 path.unlink()
             else:

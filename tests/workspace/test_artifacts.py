@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import struct
 import sys
 import zipfile
@@ -192,3 +193,21 @@ def test_a_damaged_artifact_is_built_again(copied: Copy, tmp_path: Path) -> None
     (second,) = Builder(workspace, Settings.local()).build(functions)
     assert second.built
     assert second.digest == first.digest
+
+
+def test_what_is_unused_for_a_day_is_dropped(tmp_path: Path) -> None:
+    """So are links into another store; what they lead to stays, and need not be there."""
+    store = wheels.WheelStore(Workspace(tmp_path), "arm64")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    for name in ("used", "unused", "new"):
+        (store.root / name).mkdir(parents=True)
+    for name, target in {"link": shared, "dangling": tmp_path / "gone"}.items():
+        (store.root / name).symlink_to(target)
+    for path in (*store.root.glob("*u*"), store.root / "link", store.root / "dangling"):
+        os.utime(path, (0, 0), follow_symlinks=False)
+
+    wheels.prune(store, {store.root / "used"})
+
+    assert {path.name for path in store.root.iterdir()} == {"used", "new"}
+    assert shared.is_dir()
