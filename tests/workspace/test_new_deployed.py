@@ -1,34 +1,73 @@
-"""What `jobplane new` made runs on a stage after one `up`."""
+"""What `jobplane new` made runs on a stage after one `up`, in the way that the README shows."""
 
-import os
+import re
+import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from workspace.copies import Built, jobplane
+from workspace.copies import Built, Done, jobplane, share_artifacts, share_wheels
 from workspace.made import NAMES, made_in
 
+from jobplane.copies import copy_workspace
 from jobplane.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 
-STAGE = f"new-{os.getpid()}"
+README = Workspace.here().root / "README.md"
+FIVE_MINUTES = re.compile(
+    r"^## Add your own function.*?^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE
+)
+
+
+def commands() -> list[list[str]]:
+    """What the README says to type, word by word, without `uv run jobplane`."""
+    found = FIVE_MINUTES.search(README.read_text())
+    assert found is not None
+    typed = [
+        shlex.split(command, comments=True)
+        for line in found[1].splitlines()
+        for command in line.split("&&")
+    ]
+    assert all(words[:3] == ["uv", "run", "jobplane"] for words in typed), typed
+    return [words[3:] for words in typed]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A copy in which the README was followed, and what each command said."""
+
+    workspace: Workspace
+    done: dict[str, Done]
 
 
 @pytest.fixture(scope="module")
-def up(shared: Path, built: Built) -> Iterator[Workspace]:
-    """The copy with its own stage up: the tree's functions and a new one for every trigger."""
+def followed(
+    shared: Path, built: Built, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Followed]:
+    """In a copy that has a new function for every trigger; its stage is up in the end."""
     made = made_in(shared, built[0])
+    workspace = copy_workspace(made, tmp_path_factory.mktemp("readme") / "copy")
+    share_wheels(made, workspace)
+    share_artifacts(made, workspace)
     try:
-        done = jobplane(made, "up", "--stage", STAGE)
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield made
+        yield Followed(workspace, {shlex.join(of): jobplane(workspace, *of) for of in commands()})
     finally:
-        jobplane(made, "down", "--stage", STAGE)
+        jobplane(workspace, "down")
 
 
-def test_every_event_is_answered_as_expected(up: Workspace) -> None:
+def test_the_readme_works(followed: Followed) -> None:
+    """Each of its commands succeeds, and the last shows the new function's answers."""
+    for command, done in followed.done.items():
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    *_, last = followed.done.values()
+    name = next(iter(commands()))[1]
+    assert re.search(rf"^ok +{name}/", last.stdout, re.MULTILINE), last.stdout
+
+
+def test_every_event_is_answered_as_expected(followed: Followed) -> None:
     """By the deployed artifact with its own role, for each of the new functions."""
     for name in NAMES.values():
-        done = jobplane(up, "invoke", name, "--all", "--stage", STAGE)
+        done = jobplane(followed.workspace, "invoke", name, "--all")
         assert done.returncode == 0, done.stdout + done.stderr
