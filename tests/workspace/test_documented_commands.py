@@ -106,5 +106,4 @@ def test_every_alarm_has_commands() -> None:
 )
 def test_what_does_not_exist_is_found(line: str) -> None:
     """A misspelt service, operation, option or verb is a fault, wherever in a line it stands."""
-    assert [fault(command) for command in commands(line)] != [None]
-    assert list(commands(line))
+    assert any(map(fault, commands(line)))
