@@ -173,7 +173,7 @@ def with_time_limit(deployed: Deployed, function: str, seconds: int) -> Iterator
 
 @contextmanager
 def stalled(deployed: Deployed, function: str, seconds: float) -> Iterator[None]:
-    """The workers of a function get no processor time, for so many seconds from now on."""
+    """Meanwhile, and for so many seconds at most, a function's workers get no processor time."""
     stopped = deployed.workers(function)
     assert stopped, f"{function} has no worker"
     for pid in stopped:
@@ -188,7 +188,9 @@ def stalled(deployed: Deployed, function: str, seconds: float) -> Iterator[None]
     try:
         yield
     finally:
+        timer.cancel()
         timer.join()
+        go_on()
 
 
 @contextmanager
