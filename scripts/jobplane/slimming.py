@@ -157,7 +157,7 @@ def begun_cold(source: str) -> str:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         is_future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
         if isinstance(node, ast.Import | ast.ImportFrom) and not is_future:
-            lines = source.splitlines()
+            lines = source.removesuffix("\n").split("\n")
             line = lines[node.lineno - 1]
             lines[node.lineno - 1] = f"__import__({HELPER.stem!r}).begin(); {line}"
             return "\n".join([*lines, f"__import__({HELPER.stem!r}).end()", ""])

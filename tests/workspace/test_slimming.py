@@ -118,6 +118,14 @@ def test_a_function_begins_and_ends_by_the_helper(source: str) -> None:
     assert "import" in ast.unparse(after.body[first + 1])
 
 
+def test_only_python_s_lines_are_lines() -> None:
+    """A page feed and a separator of Unicode's, which Python reads on over, stay where they are."""
+    source = '\x0cimport os\nSEPARATORS = "\u2028\x85"\n'
+    first, second, *_ = begun_cold(source).split("\n")
+    assert first == "__import__('cold_start').begin(); \x0cimport os"
+    assert second == 'SEPARATORS = "\u2028\x85"'
+
+
 def test_a_function_without_imports_stays() -> None:
     """There is nothing that the helper would have to come before."""
     source = '"""Docs."""\n\nx = 1\n'
