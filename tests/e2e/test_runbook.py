@@ -164,7 +164,7 @@ async def test_executions(deployed: Deployed, shell: Shell) -> None:
     assert "WorkerBroke" in shown
     assert "out of memory" in shown
     before = {each["executionArn"] for each in executions(flow)}
-    shell("Executions", 0, 1)
+    shell("Executions", 0, 1, 2)
     (again,) = [each for each in executions(flow) if each["executionArn"] not in before]
     assert again["status"] == "ABORTED"
 
@@ -202,12 +202,14 @@ async def test_socket_errors(deployed: Deployed, shell: Shell) -> None:
 
 
 def test_orphans(deployed: Deployed, shell: Shell) -> None:
-    """A stuck file is found, said to be reset, and reset."""
+    """A stuck file is found; the first command says that it would be reset, the second does it."""
     with stuck_file(deployed) as key:
         shown = shell("Orphans", 0)
         assert "stuck_in_processing" in shown
         assert key in shown
         assert key in shell("Orphans", 1)
+        assert key in shell("Orphans", 0)
+        assert key in shell("Orphans", 2)
         assert key not in shell("Orphans", 0)
 
 
