@@ -305,7 +305,7 @@ class _Lane:
     def _serve(self) -> None:
         while True:
             batch = [self.waiting.get()]
-            while not self.mapping.get("Enabled", True):
+            while self._is_there() and not self.mapping.get("Enabled", True):
                 time.sleep(0.2)
             settings = StreamSettings.of(self.mapping)
             while len(batch) < settings.batch_size:
@@ -313,8 +313,11 @@ class _Lane:
                     batch.append(self.waiting.get_nowait())
                 except queue.Empty:
                     break
-            if self.mapping["UUID"] in lambda_svc._esms:
+            if self._is_there():
                 Delivery(settings, self._invoke, time, self._discard).deliver(batch)
+
+    def _is_there(self) -> bool:
+        return self.mapping["UUID"] in lambda_svc._esms
 
     def _function(self) -> Any:
         name, qualifier = self.mapping["FunctionName"], self.mapping.get("Qualifier")
@@ -332,9 +335,11 @@ class _Lane:
         return json.loads(body) if isinstance(body, str) else body
 
     def _discard(self, batch: list[Record], condition: str, _invocations: int) -> None:
+        # Of the function it says the ARN alone; the function itself may be gone.
+        function = {"FunctionArn": self.mapping["FunctionArn"]}
         source = self.mapping["EventSourceArn"]
         lambda_svc._send_ddb_stream_failure_record(
-            self.mapping, self._function(), batch, source, {}, condition
+            self.mapping, function, batch, source, {}, condition
         )
 
 

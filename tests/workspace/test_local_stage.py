@@ -63,12 +63,18 @@ def stage(stage_name: str) -> Stage:
 @pytest.fixture(scope="module")
 def probe(stage: Stage) -> Iterator[str]:
     """A function of one file and no dependency, beside the stack's."""
+    name = f"probe-{stage.name}"
+    create_probe(stage, name)
+    yield name
+    stage.client("lambda").delete_function(FunctionName=name)
+
+
+def create_probe(stage: Stage, name: str) -> None:
     client = stage.client("lambda")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("probe.py", PROBE)
     role = client.get_function_configuration(FunctionName=f"jobplane-{stage.name}-connect")["Role"]
-    name = f"probe-{stage.name}"
     client.create_function(
         FunctionName=name,
         Runtime="python3.13",
@@ -76,8 +82,6 @@ def probe(stage: Stage) -> Iterator[str]:
         Role=role,
         Code={"ZipFile": archive.getvalue()},
     )
-    yield name
-    client.delete_function(FunctionName=name)
 
 
 def invoke(stage: Stage, name: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -294,6 +298,20 @@ async def test_a_partial_failure_comes_again(consumed: Consumed) -> None:
     assert consumed.lines("given") == [["bad"]] * 3
     consumed.put("good")
     await until(lambda: ["good"] in consumed.lines("done"), "the next record")
+
+
+async def test_a_stream_outlives_its_function(consumed: Consumed) -> None:
+    """What can't be delivered meanwhile is given up in the end; the rest goes to the next one."""
+    consumed.put("bad", does="fail")
+    await until(lambda: consumed.lines("given"), "the first attempt")
+    consumed.stage.client("lambda").delete_function(FunctionName=consumed.function)
+    try:
+        told = await until(consumed.discarded, "word of a discarded batch", patience=60)
+    finally:
+        create_probe(consumed.stage, consumed.function)
+    assert told["requestContext"]["functionArn"].endswith(f":{consumed.function}")
+    consumed.put("bad")
+    await until(lambda: ["bad"] in consumed.lines("done"), "the same lane's next record")
 
 
 async def test_a_failed_batch_is_split(consumed: Consumed) -> None:
