@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import cache_from_source, source_from_cache
 from pathlib import Path, PurePosixPath
 
+import click
+
 from jobplane import bytecode, methods, sdk, slimming
 from jobplane.console import note
 from jobplane.locks import exclusive
@@ -51,6 +53,10 @@ class Settings:
         """For this machine, where the local stage runs."""
         machine = platform.machine().lower()
         return cls("arm64" if machine in ("arm64", "aarch64") else "x86_64")
+
+
+class UnreadableSourceError(click.ClickException):
+    """A function's module is no Python."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,7 @@ class Builder:
 
         Raises:
             ToolError: uv failed.
+            UnreadableSourceError: a function's module is no Python.
             click.ClickException: a statement names a service that botocore doesn't have.
         """
         functions = list(functions)
@@ -235,9 +242,12 @@ class Builder:
             own |= _kept(_files_of(self.wheels.lib(lib)))
         written: Contents = {**function.shipped_files(), slimming.HELPER.name: slimming.HELPER}
         own |= written
-        written[f"{function.module}.py"] = slimming.begun_cold(
-            function.source.read_text(encoding="utf-8")
-        ).encode()
+        source = function.source.read_text(encoding="utf-8")
+        try:
+            written[function.source.name] = slimming.begun_cold(source).encode()
+        except SyntaxError as error:
+            path = function.source.relative_to(self.workspace.root).as_posix()
+            raise UnreadableSourceError(f"{path}:{error.lineno}: {error.msg}") from error
         made: Contents = {f"{methods.MODULE}.py": methods.compiled(others | own).encode()}
         return Draft(others | made, own, _modules(changed | made), _modules(written))
 

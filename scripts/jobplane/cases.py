@@ -11,11 +11,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
+import click
+
 from jobplane.inprocess import InProcess
 from jobplane.log_lines import PLATFORM, parse_line
 from jobplane.placeholders import Values, mismatches
 from jobplane.stages import Stage
 from jobplane.workspace import Function, Workspace
+
+
+class UnreadableEventError(click.UsageError):
+    """An event, or what lies beside it, that is no JSON."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +39,33 @@ class Case:
 
     @classmethod
     def read(cls, function: Function, path: Path) -> "Case":
-        """Read an event file and the files of the same name beside it."""
+        """Read an event file and the files of the same name beside it.
+
+        Raises:
+            UnreadableEventError: one of them is no JSON.
+        """
         stem = path.name.removesuffix(".json")
         given = path.with_name(f"{stem}.given.json")
         expect = path.with_name(f"{stem}.expect.json")
         return cls(
             function,
             stem,
-            json.loads(path.read_text(encoding="utf-8")),
-            json.loads(given.read_text(encoding="utf-8")) if given.is_file() else {},
-            json.loads(expect.read_text(encoding="utf-8")) if expect.is_file() else None,
+            parsed(path.read_bytes(), str(path)),
+            parsed(given.read_bytes(), str(given)) if given.is_file() else {},
+            parsed(expect.read_bytes(), str(expect)) if expect.is_file() else None,
         )
+
+
+def parsed(text: bytes, source: str) -> Any:
+    """The document; `source` is what it is called when it is none.
+
+    Raises:
+        UnreadableEventError: it is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableEventError(f"{source} is no JSON: {error}") from error
 
 
 def case_paths(function: Function) -> dict[str, Path]:

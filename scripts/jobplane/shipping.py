@@ -38,10 +38,6 @@ class NoStackError(click.ClickException):
     """The stage has no stack on AWS yet."""
 
 
-class NoCredentialsError(click.ClickException):
-    """The stage isn't local, and nothing says who asks AWS for it."""
-
-
 class NotDeployableAloneError(click.ClickException):
     """A function's change can't come without the stack."""
 
@@ -163,22 +159,14 @@ def require(stage: Stage) -> Stage:
 
     Raises:
         StageNotUpError: it is local, and its emulator doesn't run.
-        NoCredentialsError: it isn't, and there are no credentials for AWS.
+        jobplane.stages.NoCredentialsError: it isn't, and there are no credentials for AWS.
     """
-    from botocore.exceptions import NoCredentialsError as Missing
-
     state = stage.require().read_state()
     if state is not None:
         if not emulator.is_running(state):
             raise StageNotUpError(stage.name)
         return stage
-    try:
-        stage.client("sts").get_caller_identity()
-    except Missing as missing:
-        raise NoCredentialsError(
-            f"stage {stage.name!r} is not up here (jobplane up --stage {stage.name}), "
-            "and there are no AWS credentials for one on AWS"
-        ) from missing
+    stage.client("sts").get_caller_identity()
     return stage
 
 

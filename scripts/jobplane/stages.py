@@ -25,6 +25,16 @@ class StageNotUpError(click.ClickException):
         super().__init__(f"stage {stage!r} is not up: jobplane up{option}")
 
 
+class NoCredentialsError(click.ClickException):
+    """The stage isn't local, and nothing says who asks AWS for it."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(
+            f"stage {stage!r} is not up here (jobplane up --stage {stage}), "
+            "and there are no AWS credentials for one on AWS"
+        )
+
+
 @dataclass
 class State:
     """What `up` remembers of a local stage, in `.jobplane/<stage>/state.json`."""
@@ -93,13 +103,20 @@ class Stage:
         return self
 
     def client(self, service: str) -> Any:
-        """A boto3 client of the stage: the emulator's root, or the caller's own AWS identity."""
+        """A boto3 client of the stage: the emulator's root, or the caller's own AWS identity.
+
+        Raises:
+            NoCredentialsError: it isn't local, and there are no credentials for AWS.
+        """
         import boto3
         from botocore.config import Config
 
         state = self.read_state()
         if state is None:
-            return boto3.client(service, region_name=default_region(self.workspace))
+            session = boto3.Session(region_name=default_region(self.workspace))
+            if session.get_credentials() is None:
+                raise NoCredentialsError(self.name)
+            return session.client(service)
         return boto3.client(
             service,
             config=Config(proxies={}),

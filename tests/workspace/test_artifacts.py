@@ -13,7 +13,7 @@ from workspace.copies import Built, Copy, copy_here
 from workspace.shipped import FUNCTIONS, bare, environment, names, unpack
 
 from jobplane import bytecode, requirements, wheels
-from jobplane.artifacts import Builder, Settings, stale_functions
+from jobplane.artifacts import Builder, Settings, UnreadableSourceError, stale_functions
 from jobplane.workspace import Workspace, read_yaml
 
 
@@ -181,6 +181,19 @@ def test_a_changed_lib_rebuilds_its_dependents_alone(copied: Copy, tmp_path: Pat
     assert again == {"connect": True, "disconnect": False}
     with zipfile.ZipFile(workspace.dist / "connect.zip") as archive:
         assert b"CHANGED = True" in archive.read("jobplane_tokens/__init__.py")
+
+
+def test_a_module_that_is_no_python_is_named(copied: Copy, tmp_path: Path) -> None:
+    """With its line and what is wrong; the artifact stays as it was."""
+    workspace = copied(tmp_path)
+    (function,) = workspace.select(("disconnect",))
+    Builder(workspace, Settings.local()).build([function])
+    before = (workspace.dist / "disconnect.zip").read_bytes()
+    function.source.write_text("import json\n\ndef handler(:\n")
+    with pytest.raises(UnreadableSourceError) as refused:
+        Builder(workspace, Settings.local()).build([function])
+    assert refused.value.message == "functions/disconnect/disconnect.py:3: invalid syntax"
+    assert (workspace.dist / "disconnect.zip").read_bytes() == before
 
 
 def test_a_damaged_artifact_is_built_again(copied: Copy, tmp_path: Path) -> None:

@@ -1,16 +1,29 @@
 """Every event of every function does in process what is written beside it."""
 
+import re
+from pathlib import Path
+
 import pytest
 from workspace.answers import answer_faults
 from workspace.emitted import in_lines
 
 from jobplane import cases
-from jobplane.cases import Case
+from jobplane.cases import Case, UnreadableEventError
 from jobplane.metrics import emitted
 from jobplane.workspace import Workspace
 
 WORKSPACE = Workspace.here()
 CASES = cases.all_cases(WORKSPACE)
+
+
+@pytest.mark.parametrize("spoilt", ["case.json", "case.given.json", "case.expect.json"])
+@pytest.mark.parametrize("text", [b"", b"{bad", b"\xff\xfe", b"[" * 100_000])
+def test_a_file_that_is_no_json_is_named(tmp_path: Path, spoilt: str, text: bytes) -> None:
+    """Whichever of a case's files it is, and whatever is in it."""
+    (tmp_path / "case.json").write_text("{}")
+    (tmp_path / spoilt).write_bytes(text)
+    with pytest.raises(UnreadableEventError, match=rf"{re.escape(spoilt)} is no JSON"):
+        Case.read(Workspace.here().functions()[0], tmp_path / "case.json")
 
 
 def test_an_expectation_belongs_to_an_event() -> None:

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from jobplane import emulator, reference
+from jobplane import emulator, log_lines, reference
 from jobplane.__main__ import TOUR
 from jobplane.__main__ import jobplane as command
 from jobplane.documents import with_tables
@@ -79,9 +79,13 @@ def test_the_documentation_lists_every_verb() -> None:
         ("build", "--arch", "vax"),
         ("invoke", "connect", "unknown", "--in-process"),
         ("invoke", "connect", "--all", "--in-process", "--stage", "x"),
+        ("invoke", "connect", "uv.lock", "--in-process"),
+        ("info", "--json", "--export"),
+        ("deploy", "--param", "logLevel"),
         ("logs", "--since", "yesterday"),
         ("up", "--stage", "Not A Name"),
         ("token", "--user", "u"),
+        ("token", "--user", "", "--tenant", "t"),
         ("seed-files", "--fault", "unknown=1"),
         ("seed-files", "--fault", "stale_locks=some"),
         ("seed-files", "--fault", "stale_locks=1", "--faults", "1"),
@@ -93,6 +97,18 @@ def test_called_wrongly_is_2(arguments: tuple[str, ...]) -> None:
     assert done.returncode == 2, done.stderr
     assert "Error:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_log_without_lines_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On stderr; and no time is too long ago to be asked for."""
+    asked: list[int] = []
+    monkeypatch.setattr(
+        log_lines, "events", lambda _stage, _names, since: asked.append(since) or ()
+    )
+    arguments = ["claim", "--since", "99999d", "--stage", "elsewhere"]
+    done = CliRunner().invoke(command_of("logs"), arguments)
+    assert (done.exit_code, done.stdout, asked) == (0, "", [0])
+    assert "nothing was logged" in done.stderr
 
 
 def test_heavy_modules_are_imported_where_used() -> None:

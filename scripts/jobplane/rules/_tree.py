@@ -177,7 +177,8 @@ class Tree:
                 read(path.read_text(encoding="utf-8"))
             except (OSError, SyntaxError, ValueError, yaml.YAMLError) as error:
                 line = getattr(error, "lineno", None) or 1
-                text = f"it can't be read ({' '.join(str(error).split())}): mend it first"
+                why = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+                text = f"it can't be read ({why}): mend it first"
                 yield Finding(path, line, text, rule="readable")
 
     def _member_of(self, function: Function) -> Member:

@@ -1,6 +1,7 @@
 """`jobplane deploy`: functions one by one, or the whole stack."""
 
 import json
+import re
 import sys
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 
 SHOWN_RESOURCES = 12
 PLAIN_WIDTH = 110
+
+
+def _assignments(_context: object, _parameter: object, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not re.fullmatch(r"[^=]+=.*", value, re.DOTALL):
+            raise click.BadParameter(f"{value!r} is not NAME=VALUE")
+    return values
 
 
 @click.command(
@@ -40,7 +48,14 @@ description and plain environment variables; roles, triggers, tables come with t
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and stop.")
 @click.option("--no-build", is_flag=True, help="Deploy dist/ as it is; refused if it is stale.")
-@click.option("--param", "parameters", multiple=True, metavar="NAME=VALUE", help="As osls has it.")
+@click.option(
+    "--param",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_assignments,
+    help="As osls has it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as one JSON object.")
 def command(
     names: tuple[str, ...],

@@ -22,6 +22,8 @@ Examples:
 @click.option("--export", is_flag=True, help="Print shell exports that point AWS tools at it.")
 def command(stage: str, as_json: bool, export: bool) -> None:
     """Print URLs and names of a stage; of a local one, a token."""
+    if as_json and export:
+        raise click.UsageError("either --json or --export")
     there = Stage(Workspace.here(), stage).require()
     if export:
         for name, value in there.environment().items():

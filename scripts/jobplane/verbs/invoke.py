@@ -73,7 +73,7 @@ def command(
 
 
 def _cases(function: Function, events: tuple[str, ...], every: bool) -> "list[Case]":
-    from jobplane.cases import Case, case_paths
+    from jobplane.cases import Case, case_paths, parsed
 
     known = case_paths(function)
     if every:
@@ -83,13 +83,13 @@ def _cases(function: Function, events: tuple[str, ...], every: bool) -> "list[Ca
     cases = []
     for event in events:
         if event == "-":
-            cases.append(Case(function, "-", json.load(sys.stdin)))
+            cases.append(Case(function, "-", parsed(sys.stdin.buffer.read(), "stdin")))
         elif event in known:
             cases.append(Case.read(function, known[event]))
         elif Path(event).is_file():
             cases.append(Case.read(function, Path(event)))
         else:
-            raise click.UsageError(f"no event {event!r}; there are: {', '.join(known)}")
+            raise click.UsageError(f"no event and no file {event!r}; there are: {', '.join(known)}")
     return cases
 
 

@@ -6,6 +6,7 @@ import time
 
 import click
 
+from jobplane.console import note
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
@@ -16,7 +17,7 @@ def _milliseconds_ago(_context: object, _parameter: object, value: str) -> int:
     match = re.fullmatch(r"(\d+)([smhd])", value)
     if match is None:
         raise click.BadParameter("a number and one of s, m, h, d: 30s, 5m, 2h")
-    return int((time.time() - int(match[1]) * UNITS[match[2]]) * 1000)
+    return max(0, int((time.time() - int(match[1]) * UNITS[match[2]]) * 1000))
 
 
 @click.command(
@@ -39,10 +40,14 @@ def command(name: str | None, follow: bool, since: int, stage: str, as_json: boo
     there = Stage(Workspace.here(), stage).require()
     functions = there.workspace.select((name,) if name else ())
     source = log_lines.follow if follow else log_lines.events
+    silent = True
     for event in source(there, functions, since):
+        silent = False
         if as_json:
             line = {"function": event.function, "timestamp": event.at, "message": event.text}
             click.echo(json.dumps(line))
         elif not event.is_platform:
             at = log_lines.clock(event.at)
             click.echo(f"{at} {event.function:14} {log_lines.readable(event.text)}")
+    if silent:
+        note("nothing was logged in that time: --since goes back further")

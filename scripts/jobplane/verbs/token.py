@@ -22,6 +22,9 @@ def command(user: str, tenant: str, permissions: str, ttl: int, stage: str) -> N
     """Print a token that a stage accepts, and nothing else."""
     from jobplane.tokens import mint
 
+    for option, value in (("--user", user), ("--tenant", tenant)):
+        if not value:
+            raise click.UsageError(f"{option} is empty: no function accepts such a token")
     there = Stage(Workspace.here(), stage).require()
     listed = [permission for permission in permissions.split(",") if permission]
     token = mint(there.jwt_secret(), user=user, tenant=tenant, permissions=listed, ttl=ttl)
