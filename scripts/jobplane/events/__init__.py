@@ -4,6 +4,8 @@ from jobplane.events._fresh import Fresh
 from jobplane.events._overrides import OverrideError, override
 from jobplane.events._sources import (
     SOURCES,
+    KeyMissingError,
+    NoTableError,
     Source,
     request_item,
     scheduled_input,
@@ -13,6 +15,8 @@ from jobplane.events._sources import (
 __all__ = [
     "SOURCES",
     "Fresh",
+    "KeyMissingError",
+    "NoTableError",
     "OverrideError",
     "Source",
     "override",

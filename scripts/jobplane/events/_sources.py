@@ -31,6 +31,14 @@ BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.
 CURL = "curl/8.16.0"
 
 
+class NoTableError(LookupError):
+    """The stack has no table of this name."""
+
+
+class KeyMissingError(LookupError):
+    """An item without a part of its table's key."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Something that triggers functions."""
@@ -207,12 +215,18 @@ def stream_event(
         item: the new item, or the removed one, as plain values.
 
     Raises:
-        KeyError: there is no such table, or the item lacks a part of its key.
+        NoTableError: the stack has none of this name.
+        KeyMissingError: the item lacks a part of its key.
     """
     tables = Template(workspace, STAGE).of_type("AWS::DynamoDB::Table").values()
     named = {properties["TableName"]: properties for properties in tables}
     name = f"jobplane-{STAGE}-{table}"
+    if name not in named:
+        known = ", ".join(sorted(each.removeprefix(f"jobplane-{STAGE}-") for each in named))
+        raise NoTableError(f"no table {table!r}; there are: {known}")
     keys = [part["AttributeName"] for part in named[name]["KeySchema"]]
+    if missing := [key for key in keys if key not in item]:
+        raise KeyMissingError(f"the item lacks {', '.join(missing)}: the key of {table}")
     image = to_item(item)
     before = image | (to_item({"status": "RETRYING"}) if "status" in item else {})
     images: dict[str, Event] = {

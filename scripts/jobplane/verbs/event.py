@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 Examples:
   jobplane event --list
   jobplane event websocket-connect | jobplane invoke connect - --in-process
-  jobplane event websocket-default --set body.action=whoami \\
-      --set requestContext.connectionId=conn-1 | jobplane invoke router -
+  jobplane event websocket-default --set body.action=ping \\
+      --set requestContext.connectionId=conn-1 | jobplane invoke router -   # of no connection: 401
   jobplane event http-v2 --set pathParameters.assembly_id=a1 | jobplane invoke status -
   jobplane event sqs --set Records[0].body.execution=2 --seed 7
   jobplane event schedule --for processor | jobplane invoke processor -
@@ -115,7 +115,7 @@ def _scheduled(name: str) -> Any:
 
 
 def _stream(fresh: "Fresh", table: str, change: str, item: str | None) -> Any:
-    from jobplane.events import request_item, stream_event
+    from jobplane.events import KeyMissingError, NoTableError, request_item, stream_event
 
     if item is None and table != "requests":
         raise click.UsageError(f"--table {table} needs an --item")
@@ -127,5 +127,5 @@ def _stream(fresh: "Fresh", table: str, change: str, item: str | None) -> Any:
         raise click.UsageError("--item is no JSON object")
     try:
         return stream_event(fresh, Workspace.here(), table, change, values)
-    except KeyError as missing:
-        raise click.UsageError(f"no table or no key of it: {missing.args[0]}") from missing
+    except (NoTableError, KeyMissingError) as error:
+        raise click.UsageError(str(error)) from error
