@@ -1,5 +1,6 @@
 """`list`: triggers, dependencies, and whether artifacts are what the sources make."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,16 @@ def test_the_table_has_a_line_for_each_function(workspace: Workspace) -> None:
         assert cell in connect
     named = {line.split()[0] for line in lines if line.split()}
     assert named >= {function.name for function in workspace.functions()}
+
+
+@pytest.mark.parametrize(("columns", "is_whole"), [("80", False), ("160", True)])
+def test_a_narrow_terminal_has_whole_words(
+    workspace: Workspace, columns: str, is_whole: bool
+) -> None:
+    """Dependencies and digests give way to triggers, and it is said where they are."""
+    done = jobplane(workspace, "list", TTY_COMPATIBLE="1", COLUMNS=columns)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+    assert max(map(len, text.splitlines())) <= int(columns)
+    assert "\u2026" not in text
+    assert ("botocore" in text) == is_whole
+    assert ("--json" in done.stderr) == (not is_whole)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobplane.console import note
 from jobplane.stages import Stage
 from jobplane.workspace import Function, Workspace
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 SHOWN_TRIGGERS = 2
 PLAIN_WIDTH = 160
+# Below it, whole words of the other columns matter more than these.
+ROOMY_WIDTH = 120
+ROOMY = ("dependencies", "digest")
 
 
 @click.command(
@@ -105,9 +109,20 @@ def _show(rows: dict[str, dict[str, Any]], stage: str | None) -> None:
     headings = ["function", "trigger", "dependencies", "size", "digest", "sources"]
     if stage:
         headings.append(f"on {stage}")
-    cells = [_cells(name, row) for name, row in rows.items()]
+    screen = console(PLAIN_WIDTH)
+    shown = [each for each in headings if screen.width >= ROOMY_WIDTH or each not in ROOMY]
+    cells = [
+        [
+            cell
+            for heading, cell in zip(headings, _cells(name, row), strict=True)
+            if heading in shown
+        ]
+        for name, row in rows.items()
+    ]
     unbroken = ("function", "size", "digest", "sources")
-    console(PLAIN_WIDTH).print(table(headings, cells, right=("size",), unbroken=unbroken))
+    screen.print(table(shown, cells, right=("size",), unbroken=unbroken))
+    if shown != headings:
+        note(f"{ROOMY_WIDTH} columns show {' and '.join(ROOMY)} as well, and so does --json")
 
 
 def _cells(name: str, row: dict[str, Any]) -> list[str]:
