@@ -150,6 +150,8 @@ def test_nothing_of_the_template_is_left(made: Workspace) -> None:
         ("../count", "is not kebab-case"),
         ("class", "is a keyword of Python"),
         ("json", "is a module of the standard library"),
+        ("boto3", "is the module of an installed package"),
+        ("jobplane-keys", "is the module of an installed package"),
         ("utils", "says nothing"),
         ("a-name-of-twenty-char", "characters of 19"),
     ],

@@ -4,6 +4,7 @@ A template is a folder of `templates/`: its files are the member's, with `__NAME
 `__MODULE__` (snake_case) and `__RESOURCE__` (CamelCase) in names and texts.
 """
 
+import importlib.util
 import keyword
 import re
 import sys
@@ -73,6 +74,9 @@ def check_name(workspace: Workspace, name: str) -> None:
     for taken in (f"functions/{name}", f"libs/{name}", f"tests/unit/test_{module}.py"):
         if (workspace.root / taken).exists():
             raise NameRefusedError(f"{taken} exists already: choose another name")
+    found = importlib.util.find_spec(module)
+    if found is not None and found.origin is not None:
+        raise NameRefusedError(f"{name!r} is the module of an installed package: it would hide it")
 
 
 def create(workspace: Workspace, name: str, trigger: str) -> list[Path]:
