@@ -176,6 +176,14 @@ def test_invalid_request_lists_fields(harness: Harness) -> None:
     with pytest.raises(InvalidRequestError) as raised:
         harness.call("get_status", "a1")
     assert list(raised.value.fields) == faults
+    assert str(raised.value) == "assemblyId is required"
+
+
+def test_a_refusal_names_the_fields_at_fault() -> None:
+    """In its text, so that a traceback says what to mend."""
+    faults = [{"field": "seconds", "message": "a number"}, {"field": "steps", "message": "above 0"}]
+    error = InvalidRequestError("The payload is not valid", fields=faults)
+    assert str(error) == "The payload is not valid: seconds: a number; steps: above 0"
 
 
 @pytest.mark.parametrize("assembly_id", ["", "a/b", "a b", "../x", "ä", "x" * 129, "a\n"])

@@ -15,7 +15,8 @@ class RefusedError(JobplaneError):
     """The service answered no.
 
     `code` is the service's word for it, `status_code` the HTTP status where there was one,
-    `retry_after` in seconds, `request_id` the socket request that was refused.
+    `retry_after` in seconds, `request_id` the socket request that was refused. Its text names
+    the `fields` that are at fault.
     """
 
     def __init__(
@@ -28,7 +29,9 @@ class RefusedError(JobplaneError):
         request_id: str | None = None,
         fields: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        super().__init__(message)
+        untold = [fault for fault in fields if str(fault.get("message")) not in message]
+        faults = "; ".join(f"{fault.get('field')}: {fault.get('message')}" for fault in untold)
+        super().__init__(f"{message}: {faults}" if faults else message)
         self.code = code
         self.status_code = status_code
         self.retry_after = retry_after

@@ -457,7 +457,9 @@ class JobSocket:
             if first or failures > self._max_failures:
                 raise error
         elif failures > (min(self._max_failures, _FIRST_FAILURES) if first else self._max_failures):
-            raise ConnectionLostError(f"no connection after {failures} attempts") from error
+            raise ConnectionLostError(
+                f"no connection after {failures} attempts: {error}"
+            ) from error
 
     async def _dial(self) -> ClientConnection:
         try:
@@ -479,7 +481,9 @@ class JobSocket:
             raise _handshake_refusal(error) from error
         except InvalidURI:
             raise ConnectionLostError("the URL is not one of a WebSocket") from None
-        except (OSError, EOFError, WebSocketException) as error:
+        except OSError as error:
+            raise ServiceUnavailableError(f"the socket can't be opened: {error}") from error
+        except (EOFError, WebSocketException) as error:
             raise ServiceUnavailableError("the socket can't be opened") from error
 
     async def _serve(self, connection: ClientConnection) -> None:
