@@ -21,7 +21,7 @@ PLAIN_WIDTH = 140
 Examples:
   jobplane seed-files                            # a thousand files, thirty days
   jobplane seed-files --files 100000 --faults 5
-  jobplane seed-files --clear --files 0          # nothing is left
+  jobplane seed-files --clear --files 0          # no file is left
 """
 )
 @click.option("--files", type=click.IntRange(0, 1_000_000), default=1000, show_default=True)
@@ -32,7 +32,7 @@ Examples:
     show_default=True,
     help="How far back the pipeline has worked.",
 )
-@click.option("--faults", type=click.IntRange(min=0), help="So many faults, of every kind.")
+@click.option("--faults", type=click.IntRange(min=0), help="So many faults, spread over the kinds.")
 @click.option(
     "--fault", "chosen", multiple=True, metavar="KIND=COUNT", help="Faults of one kind; repeatable."
 )
@@ -123,7 +123,7 @@ def _show(state: "State") -> None:
     from jobplane.tables import console, table
 
     statuses = ", ".join(f"{number} {status}" for status, number in state.by_status.most_common())
-    click.echo(f"{len(state.files)} files: {statuses}")
+    click.echo(f"{len(state.files)} files{': ' if statuses else ''}{statuses}")
     planted = defaultdict(list)
     for finding in state.ledger:
         planted[finding.fault, finding.operation, finding.kind].append(finding)
