@@ -1531,7 +1531,7 @@ def sweep_safely(owner: str, request_id: str, invocation: Invocation) -> str:
 def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
     """What became of one overdue request: `requeued`, `moved` (by somebody else), or `failed`.
 
-    The last with its attempts spent; if its assembly had ended, it ended as that.
+    The last with its attempts spent; one that was cancelled, or whose assembly had ended, ended so.
     """
     found = dynamodb.get_item(
         TableName=REQUESTS,
@@ -1546,8 +1546,12 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
         if taken is None:
             return "moved"
         with telemetry.trace(row.get("trace_header")):
-            fail(Job(taken, invocation), OutOfTimeError(), retryable=True)
-            telemetry.warning("request failed after its last lease ran out")
+            job = Job(taken, invocation)
+            if taken.get("cancel_requested"):
+                settle(job, JobCancelledError())
+            else:
+                fail(job, OutOfTimeError(), retryable=True)
+            telemetry.warning("request ended after its last lease ran out")
         return "failed"
     # By way of RETRYING, since only a change back to PENDING reaches the stream.
     parked = update_request(

@@ -1315,6 +1315,16 @@ def test_a_request_whose_attempts_are_spent_fails(processor: Processor, stack: S
     assert len(processor.sockets.posts) == 1
 
 
+def test_a_spent_request_that_was_cancelled_is(processor: Processor, stack: Stack) -> None:
+    """Its owner was told that it is being cancelled, and no worker was left to do it."""
+    row = request(lease_until=1, status="PROCESSING", attempts=4, cancel_requested=True)
+    stack.put("requests", row)
+    assert processor.sweep() == {"failed": 1}
+    assert (stack.request()["status"], stack.request()["error"]["code"]) == (
+        "CANCELLED", "CANCELLED",
+    )  # fmt: skip
+
+
 def test_a_spent_request_ends_in_its_own_trace(
     processor: Processor, stack: Stack, output: Output
 ) -> None:
