@@ -29,7 +29,8 @@ def instrument(module: ModuleType) -> None:
     for value in vars(module).values():
         if getattr(value, "__module__", None) != module.__name__:
             continue
-        for part in vars(value).values() if inspect.isclass(value) else (value,):
+        # Copied: a model that is built late adds to its class when it is looked at.
+        for part in tuple(vars(value).values()) if inspect.isclass(value) else (value,):
             function = inspect.unwrap(getattr(part, "fget", None) or part)
             if isinstance(function, FunctionType):
                 atheris.instrument_func(function)
