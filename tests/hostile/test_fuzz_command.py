@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from jobplane.fuzzing.subjects import Subject
+from jobplane.fuzzing.subjects import CONTRACTS, Subject
 from jobplane.verbs.fuzz import command
 
 ARGUMENTS = ["claim", "--inputs", "30", "--way", "hypothesis", "--json"]
@@ -17,6 +17,20 @@ def test_the_command_says_what_it_did() -> None:
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert (report["function"], report["inputs"], report["findings"]) == ("claim", 30, [])
+
+
+def test_without_a_contract_the_input_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new function may raise a ValidationError, and nothing else."""
+    monkeypatch.delitem(CONTRACTS, "claim")
+    assert CliRunner().invoke(command, ARGUMENTS).exit_code == 0
+    monkeypatch.delitem(CONTRACTS, "state-manager")
+    done = CliRunner().invoke(command, ["state-manager", "--inputs", "200", *ARGUMENTS[3:]])
+    assert done.exit_code == 1
+    found = json.loads(done.stdout)["findings"]
+    assert {finding["problem"].partition(":")[0] for finding in found} <= {
+        "raised ScheduledRunError",
+        "raised UnreadableRecordError",
+    }
 
 
 def test_a_finding_fails_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
