@@ -73,6 +73,8 @@ def main(name: str, wanted: int, number: int) -> None:
                 "-rss_limit_mb=0",
                 "-timeout=120",
                 "-print_final_stats=1",
+                # It would leave slow inputs in the current folder.
+                "-exact_artifact_path=/dev/null",
             ],
             test.hypothesis.fuzz_one_input,
         )
