@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -399,7 +399,9 @@ def test_dead_letters_fit() -> None:
     module = module_of("handle-timeout")
     events = [event for event in good_events("handle-timeout") if "detail" not in event]
     letters = [
-        module.dead_letter(module.Timeout.of(event), "2026-11-22T10:15:30Z") for event in events
+        module.dead_letter(module.Timeout.of(event), "2026-11-22T10:15:30Z", repeated=repeated)
+        for event in events
+        for repeated in (False, True)
     ]
     assert letters
     assert [faults_of_ours("queues/dead-letter", each) for each in letters] == [[]] * len(letters)
@@ -411,12 +413,14 @@ def test_webhook_deliveries_fit() -> None:
     sent: list[str] = []
 
     class Queue:
-        def send_message(self, *, QueueUrl: str, MessageBody: str) -> None:  # noqa: N803 - SQS
-            sent.append(MessageBody)
+        def send_message(self, **message: Any) -> None:
+            sent.append(message["MessageBody"])
 
     module.sqs = Queue
     document = {"assembly_id": "a", "execution": 2, "template_id": "tpl_x", "owner": "t#u"}
-    module.notify({**document, "webhook": {"status": "pending"}})
+    job = SimpleNamespace(has_told=False)
+    module.tell_end(job, {**document, "webhook": {"status": "pending"}})
+    module.tell_end(job, {**document, "webhook": {"status": "pending"}})
     assert [faults_of_ours("queues/webhook-delivery", json.loads(body)) for body in sent] == [[]]
 
 
