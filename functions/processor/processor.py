@@ -104,6 +104,8 @@ BACKOFF_CAP_SECONDS = 30.0
 CONFLICT_WAITS = (0.02, 0.05, 0.1, 0.2, 0.4)
 # A minute for what closes an attempt, beyond botocore's own repetitions.
 CLOSING_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+# Time that an invocation keeps for its answer.
+ANSWER_SECONDS = 2.0
 # Time that an invocation keeps for writing down how its requests stand.
 SAFETY_SECONDS = 10.0
 # Less than this left, and a request is not begun any more.
@@ -306,9 +308,11 @@ class Job:
         return self._percentage
 
     @property
-    def lease_until(self) -> int:
-        """How long nobody else may have the request, in epoch seconds."""
-        return self._lease_until
+    def patient_until(self) -> float:
+        """How long an end may be tried again, in epoch seconds: while nobody else may have the
+        request, and the invocation can still answer.
+        """
+        return min(self._lease_until, self.invocation.deadline - ANSWER_SECONDS)
 
     def payload(self) -> Row:
         """What the client sent, as the router validated it."""
@@ -481,7 +485,7 @@ class Assembly:
                 self.document["rev"],
                 changes,
                 tuple(remove),
-                patient_until=self.job.lease_until if self._ended else 0.0,
+                patient_until=self.job.patient_until if self._ended else 0.0,
             )
 
 
@@ -746,7 +750,7 @@ def finish(job: Job, status: RequestStatus, outcome: Row) -> None:
         changes,
         "#status = :processing AND lease_owner = :me",
         remove="lease_owner, lease_until, lease_shard",
-        patient_until=job.lease_until,
+        patient_until=job.patient_until,
         processing=RequestStatus.PROCESSING,
         me=job.invocation.id,
     )
@@ -807,7 +811,7 @@ def put_back(job: Job, wait: float, *, keep: bool, counts: bool = True) -> bool:
         changes,
         "#status = :processing AND lease_owner = :me",
         remove="" if keep else "lease_owner",
-        patient_until=job.lease_until,
+        patient_until=job.patient_until,
         processing=RequestStatus.PROCESSING,
         me=job.invocation.id,
     )
@@ -1467,7 +1471,7 @@ def end_assembly(job: Job, *, message: str, **state: str) -> Row | None:
                 document["rev"],
                 changes,
                 ending,
-                patient_until=job.lease_until,
+                patient_until=job.patient_until,
             )
         except LeaseLostError:
             # A worker that was taken for dead has written: look again, it may be the end.

@@ -911,6 +911,16 @@ def test_nobody_waits_beyond_the_lease(processor: Processor, stack: Stack) -> No
     assert failed["UpdateItem"] == 2
 
 
+def test_nobody_waits_beyond_the_invocation(processor: Processor, stack: Stack) -> None:
+    """A wait that ends with the invocation is not begun: there would be no answer."""
+    processor.set(CLOSING_WAITS=(28.7,))
+    failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
+    row = request()
+    stack.put("requests", row)
+    assert processor.deliver(record(row), context=Context(seconds=30.0)) == ["100"]
+    assert failed["UpdateItem"] == 2
+
+
 @pytest.mark.usefixtures("impatient")
 def test_what_waiting_does_not_mend_is_not_waited_for(processor: Processor, stack: Stack) -> None:
     """A right that is missing today is missing in a second."""
