@@ -17,13 +17,18 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import cache_from_source, source_from_cache
 from pathlib import Path, PurePosixPath
 
-import click
-
 from jobplane import bytecode, methods, sdk, slimming
 from jobplane.console import note
 from jobplane.locks import exclusive
 from jobplane.requirements import PINNED, Closure, closures
-from jobplane.wheels import PYTHON, WheelStore, bytecode_digest, lib_digest, prune
+from jobplane.wheels import (
+    PYTHON,
+    UnreadableSourceError,
+    WheelStore,
+    bytecode_digest,
+    lib_digest,
+    prune,
+)
 from jobplane.workspace import Function, Workspace
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
@@ -53,10 +58,6 @@ class Settings:
         """For this machine, where the local stage runs."""
         machine = platform.machine().lower()
         return cls("arm64" if machine in ("arm64", "aarch64") else "x86_64")
-
-
-class UnreadableSourceError(click.ClickException):
-    """A function's module is no Python."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Builder:
 
         Raises:
             ToolError: uv failed.
-            UnreadableSourceError: a function's module is no Python.
+            UnreadableSourceError: a module of a function or of a lib is no Python.
             click.ClickException: a statement names a service that botocore doesn't have.
         """
         functions = list(functions)
@@ -246,8 +247,7 @@ class Builder:
         try:
             written[function.source.name] = slimming.begun_cold(source).encode()
         except SyntaxError as error:
-            path = function.source.relative_to(self.workspace.root).as_posix()
-            raise UnreadableSourceError(f"{path}:{error.lineno}: {error.msg}") from error
+            raise UnreadableSourceError.of(self.workspace, function.source, error) from error
         made: Contents = {f"{methods.MODULE}.py": methods.compiled(others | own).encode()}
         return Draft(others | made, own, _modules(changed | made), _modules(written))
 

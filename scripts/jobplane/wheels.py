@@ -4,6 +4,7 @@ uv installs what is missing in one call; the result is then split by each distri
 RECORD, so that a function's artifact is a choice of folders and nothing is installed twice.
 """
 
+import ast
 import csv
 import hashlib
 import re
@@ -13,6 +14,9 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
+
+import click
 
 from jobplane import bytecode, slimming
 from jobplane.console import note, run_quietly, uv_command
@@ -21,6 +25,15 @@ from jobplane.workspace import Workspace
 
 PYTHON = "3.13"
 PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
+
+
+class UnreadableSourceError(click.ClickException):
+    """A module of the workspace is no Python."""
+
+    @classmethod
+    def of(cls, workspace: Workspace, path: Path, error: SyntaxError) -> Self:
+        name = path.relative_to(workspace.root).as_posix()
+        return cls(f"{name}:{error.lineno}: {error.msg}")
 
 
 class WheelStore:
@@ -45,7 +58,11 @@ class WheelStore:
         return self.root / f"{Path(lib).name}-{lib_digest(self.workspace, lib)[:12]}"
 
     def fill(self, requirements: Iterable[str], libs: Iterable[str]) -> None:
-        """Install what is not there yet."""
+        """Install what is not there yet.
+
+        Raises:
+            UnreadableSourceError: a module of a lib is no Python.
+        """
         missing = {text: self.locked(text) for text in sorted(set(requirements))}
         missing = {text: path for text, path in missing.items() if not path.is_dir()}
         missing_libs = {lib: self.lib(lib) for lib in sorted(set(libs))}
@@ -90,6 +107,12 @@ class WheelStore:
         return staged
 
     def _install_lib(self, lib: str, scratch: Path) -> Path:
+        for path in lib_sources(self.workspace, lib):
+            if path.suffix == ".py":
+                try:
+                    ast.parse(path.read_bytes())
+                except SyntaxError as error:
+                    raise UnreadableSourceError.of(self.workspace, path, error) from error
         union = scratch / "libs" / lib
         self._uv_install(union, ["--refresh", "--no-sources", self.workspace.root / lib])
         (info,) = union.glob("*.dist-info")

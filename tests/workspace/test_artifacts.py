@@ -13,7 +13,8 @@ from workspace.copies import Built, Copy, copy_here
 from workspace.shipped import FUNCTIONS, bare, environment, names, unpack
 
 from jobplane import bytecode, requirements, wheels
-from jobplane.artifacts import Builder, Settings, UnreadableSourceError, stale_functions
+from jobplane.artifacts import Builder, Settings, stale_functions
+from jobplane.wheels import UnreadableSourceError
 from jobplane.workspace import Workspace, read_yaml
 
 
@@ -183,16 +184,19 @@ def test_a_changed_lib_rebuilds_its_dependents_alone(copied: Copy, tmp_path: Pat
         assert b"CHANGED = True" in archive.read("jobplane_tokens/__init__.py")
 
 
-def test_a_module_that_is_no_python_is_named(copied: Copy, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["functions/disconnect/disconnect.py", "libs/keys/src/jobplane_keys/_ids.py"]
+)
+def test_a_module_that_is_no_python_is_named(copied: Copy, tmp_path: Path, name: str) -> None:
     """With its line and what is wrong; the artifact stays as it was."""
     workspace = copied(tmp_path)
     (function,) = workspace.select(("disconnect",))
     Builder(workspace, Settings.local()).build([function])
     before = (workspace.dist / "disconnect.zip").read_bytes()
-    function.source.write_text("import json\n\ndef handler(:\n")
+    (workspace.root / name).write_text("import json\n\ndef handler(:\n")
     with pytest.raises(UnreadableSourceError) as refused:
         Builder(workspace, Settings.local()).build([function])
-    assert refused.value.message == "functions/disconnect/disconnect.py:3: invalid syntax"
+    assert refused.value.message == f"{name}:3: invalid syntax"
     assert (workspace.dist / "disconnect.zip").read_bytes() == before
 
 
