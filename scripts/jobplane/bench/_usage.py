@@ -60,7 +60,7 @@ class Shares:
             if ours[name] >= SATURATED:
                 return f"{name}: it is one process, and its one core is busy"
         if self.idle >= self.cores * (1 - SATURATED):
-            return "the emulator: nobody is busy, jobs wait for its one batch at a time"
+            return "none: cores are free, the schedule sets the pace"
         largest = max(ours, key=lambda name: ours[name])
         foreign = self.others / self.cores
         share = f"{largest}: all cores are busy, {ours[largest] / own:.0%} of the load's part"
