@@ -152,7 +152,7 @@ def test_percentiles_are_by_nearest_rank() -> None:
         (0.2, 0.3, 0.99, 0.0, "the client: it is one process"),
         (1.5, 0.4, 0.1, 0.0, "our functions: all cores are busy, 75%"),
         (0.4, 0.1, 0.0, 1.5, "our functions: all cores are busy, 80%"),
-        (0.1, 0.1, 0.0, 0.0, "the emulator: nobody is busy, jobs wait"),
+        (0.1, 0.1, 0.0, 0.0, "none: cores are free"),
     ],
 )
 def test_the_bottleneck_is_who_can_do_no_more(
