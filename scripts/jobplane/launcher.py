@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with twelve of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with thirteen of its gaps closed.
 
 Runs in the environment that `uv tool run` made: of this workspace only what lies beside it and
 needs nothing can be imported.
@@ -7,7 +7,9 @@ needs nothing can be imported.
 2. A handler's exception keeps its class as `errorType`, which Step Functions' Retry and Catch
    match on; MiniStack reports `Runtime.HandlerError` for all of them.
 3. Functions behind WebSocket routes go through the dispatcher that every other trigger uses,
-   so that their logs reach CloudWatch Logs and a busy function gets a second worker.
+   so that their logs reach CloudWatch Logs and a busy function gets a second worker; 64 of them
+   at most, or a thousand sockets that close at once start a thousand workers, none of which ends
+   in time.
 4. A module that fails to import says so in its function's log.
 5. An HTTP API's CORS settings work when they come from CloudFormation, whose keys are capitalised.
 6. An artifact is unpacked once, and not once a worker: thousands of files, which each cold start
@@ -24,6 +26,8 @@ needs nothing can be imported.
 12. A stream's batches are delivered as jobplane.mappings says: several at a time, to the checkpoint
     of a partial failure, split, up to a number of retries. MiniStack has one batch of all streams
     at a time, takes every answer for success, and retries a failure without end.
+13. A worker's context is an object; MiniStack makes a class for each invocation, and a worker grows
+    by them until its collector runs.
 
 Called with the stage's name, which tells it from others in a list of processes, and the folder for
 unpacked artifacts.
@@ -65,12 +69,18 @@ WITHOUT_SITE_PACKAGES = (
     "import sys\nsys.path[:] = [p for p in sys.path if not p.endswith('site-packages')]\n"
 )
 READ_UNIT = 4096
+SOCKET_EVENTS_AT_ONCE = 64
 TABLE = "AWS::DynamoDB::Table"
 REAPER = "dynamodb-ttl-reaper"
 BY_EXPIRY = {"type": "Service", "principalId": "dynamodb.amazonaws.com"}
 KEY_CONDITION = "KeyConditionExpression"
-RAISED = '"error": str(e), "trace"'
-RAISED_WITH_CLASS = '"error": str(e), "error_class": type(e).__name__, "trace"'
+IN_WORKER_SCRIPT = (
+    ('"error": str(e), "trace"', '"error": str(e), "error_class": type(e).__name__, "trace"'),
+    ('type("Context", (), {', '__import__("types").SimpleNamespace(**{'),
+    ("lambda self: max(0, int((_deadline", "lambda: max(0, int((_deadline"),
+    ("})()", "})"),
+)
+"""What stands in it once, and what is to stand there."""
 
 _last = threading.local()
 _plain_invoke = lambda_runtime.Worker.invoke
@@ -138,11 +148,14 @@ class _SharedArchive(zipfile.ZipFile):
 class _Dispatched:
     """What a WebSocket route gets in place of a worker: the dispatcher of all other triggers."""
 
+    turns = threading.BoundedSemaphore(SOCKET_EVENTS_AT_ONCE)
+
     def __init__(self, _name: str, config: Any, code_zip: bytes, qualifier: str = "") -> None:
         self.record = {"config": config, "code_zip": code_zip}
 
     def invoke(self, event: Any, _request_id: str) -> dict[str, Any]:
-        result = lambda_svc._execute_function(self.record, event)
+        with self.turns:
+            result = lambda_svc._execute_function(self.record, event)
         body = result.get("body")
         if result.get("error") or result.get("throttle"):
             message = body.get("errorMessage") if isinstance(body, dict) else str(body)
@@ -377,9 +390,10 @@ def _execute_or_hand_over(function: Any, event: Any) -> Any:
 def main() -> None:
     """Patch, then run MiniStack's own entry point."""
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
-    if len(re.findall(re.escape(RAISED), script)) != 1:
-        sys.exit("this MiniStack's worker script is not the one that the launcher was written for")
-    script = script.replace(RAISED, RAISED_WITH_CLASS)
+    for theirs, ours in IN_WORKER_SCRIPT:
+        if script.count(theirs) != 1:
+            sys.exit("this MiniStack's worker script is not what the launcher was written for")
+        script = script.replace(theirs, ours)
     lambda_runtime._PYTHON_WORKER_SCRIPT = WITHOUT_SITE_PACKAGES + script
     lambda_runtime.Worker.invoke = _invoke_noting_class
     lambda_svc._execute_function_warm = _execute_with_class

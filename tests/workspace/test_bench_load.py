@@ -152,7 +152,7 @@ def test_percentiles_are_by_nearest_rank() -> None:
         (0.2, 0.3, 0.99, 0.0, "the client: it is one process"),
         (1.5, 0.4, 0.1, 0.0, "our functions: all cores are busy, 75%"),
         (0.4, 0.1, 0.0, 1.5, "our functions: all cores are busy, 80%"),
-        (0.1, 0.1, 0.0, 0.0, "none: cores are free"),
+        (0.1, 0.1, 0.0, 0.0, "none: cores are free, the schedule sets the pace"),
     ],
 )
 def test_the_bottleneck_is_who_can_do_no_more(
@@ -160,8 +160,9 @@ def test_the_bottleneck_is_who_can_do_no_more(
 ) -> None:
     """A process with one core's worth, or the largest part of a machine that is full."""
     shares = Shares(10.0, 2, client, emulator, functions, others)
-    assert shares.bottleneck().startswith(named)
-    assert ("others have" in shares.bottleneck()) is bool(others)
+    told = shares.bottleneck("the schedule")
+    assert told.startswith(named)
+    assert ("others have" in told) is bool(others)
 
 
 def test_growth_is_told_by_what_workers_held_when_warm() -> None:

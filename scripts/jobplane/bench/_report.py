@@ -26,6 +26,7 @@ type Cell = str | int | float | None
 type Advance = Callable[[str], None]
 
 WIDTH = 140
+SHOWN_FAULTS = 20
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,18 @@ class Report:
     """All of it, for `--json`."""
     tables: Sequence[Table]
     charts: Sequence[Chart] = ()
+    faults: Sequence[str] = ()
+    """What should not be; a report with any is shown, goes into no document, and ends with 1."""
+
+    def blame(self) -> None:
+        """Say what is wrong, if anything is.
+
+        Raises:
+            click.ClickException: there are faults.
+        """
+        if self.faults:
+            shown = "\n".join(self.faults[:SHOWN_FAULTS])
+            raise click.ClickException(f"{len(self.faults)} faults, of them:\n{shown}")
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,7 @@ def reported(name: str) -> Callable[[Callable[..., Report]], Callable[..., None]
                 print_tables(report.tables)
             if plot is not None:
                 draw(report.charts, plot)
+            report.blame()
             if write is not None:
                 text = "\n\n".join(markdown(table) for table in report.tables)
                 document = write.read_text(encoding="utf-8")

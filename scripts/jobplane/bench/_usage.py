@@ -48,8 +48,8 @@ class Shares:
     def idle(self) -> float:
         return max(0.0, self.cores - self.client - self.emulator - self.functions - self.others)
 
-    def bottleneck(self) -> str:
-        """What holds the load up, as far as processor time tells."""
+    def bottleneck(self, pace: str) -> str:
+        """What holds the load up, as far as processor time tells; what sets its pace if nothing."""
         ours = {
             "our functions": self.functions,
             "the emulator": self.emulator,
@@ -60,7 +60,7 @@ class Shares:
             if ours[name] >= SATURATED:
                 return f"{name}: it is one process, and its one core is busy"
         if self.idle >= self.cores * (1 - SATURATED):
-            return "none: cores are free, the schedule sets the pace"
+            return f"none: cores are free, {pace} sets the pace"
         largest = max(ours, key=lambda name: ours[name])
         foreign = self.others / self.cores
         share = f"{largest}: all cores are busy, {ours[largest] / own:.0%} of the load's part"
