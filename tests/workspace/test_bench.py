@@ -9,11 +9,12 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from workspace.copies import Built
 
 from jobplane.bench._contenders import unpack
 from jobplane.bench._recording import playing, record
-from jobplane.bench._report import Chart, Spread, Table, draw, markdown, marked
+from jobplane.bench._report import Chart, Report, Spread, Table, draw, markdown, marked, reported
 from jobplane.bench.cold import FIRST_EVENTS
 from jobplane.cases import Case, case_paths
 from jobplane.workspace import Workspace
@@ -57,6 +58,24 @@ def test_spread_is_told_by_median_and_ends() -> None:
     """Half of the takes are below the median; minimum and maximum stand beside it."""
     assert Spread([3.0, 1.0, 9.0]).text() == "3 (1–9)"
     assert Spread([3.0, 1.0, 9.0]).as_json() == {"median": 3, "min": 1, "max": 9, "takes": 3}
+
+
+def test_a_report_with_faults_is_shown_and_written_nowhere(tmp_path: Path) -> None:
+    """What was measured stays to be looked at; the command ends with 1 and names the faults."""
+    table = Table("Sizes", ("name", "ms"), [("a", 1.5)])
+
+    @click.command()
+    @reported("size")
+    def measure() -> Report:
+        return Report({}, [table], faults=["one row too many"])
+
+    document = tmp_path / "performance.md"
+    document.write_text(DOCUMENT)
+    done = CliRunner().invoke(measure, ["--write", str(document)])
+    assert done.exit_code == 1
+    assert "Sizes" in done.stdout
+    assert "one row too many" in done.stderr
+    assert document.read_text() == DOCUMENT
 
 
 def test_charts_are_svg(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The local stage: what `up` gives, and the emulator's gaps that the launcher closes."""
 
+import asyncio
 import io
 import json
 import os
@@ -16,6 +17,9 @@ from websockets.sync.client import connect
 
 from e2e.support import unique, until
 from jobplane import emulator, log_lines
+from jobplane.bench._crowd import gathered
+from jobplane.bench._remains import rows_of
+from jobplane.bench._usage import sampled
 from jobplane.stages import Stage
 from jobplane.tokens import mint
 from jobplane.workspace import Workspace
@@ -51,6 +55,7 @@ def handler(event, context):
         "botocore": importlib.util.find_spec("botocore") is not None,
         "hypercorn": importlib.util.find_spec("hypercorn") is not None,
         "variables": sorted(os.environ),
+        "context": [type(context).__name__, context.get_remaining_time_in_millis()],
     }
 """
 
@@ -150,6 +155,36 @@ def test_an_error_keeps_its_class(stage: Stage, probe: str) -> None:
     answer = invoke(stage, probe, {"raise": True})
     assert answer["errorType"] == "LeaseLostError"
     assert answer["errorMessage"] == "somebody else has it"
+
+
+def test_an_invocation_makes_no_class(stage: Stage, probe: str) -> None:
+    """Its context is an object, which is gone with it, and knows the time that is left."""
+    name, milliseconds = invoke(stage, probe, {})["context"]
+    assert name == "SimpleNamespace"
+    assert 0 < milliseconds <= 3000
+
+
+@pytest.mark.timeout(120)
+async def test_sockets_that_close_at_once_wait_for_each_other(stage: Stage) -> None:
+    """There are workers for 64 of them, and all of them are cleaned up after."""
+    sockets = 90
+    state = stage.read_state()
+    assert state is not None
+    tenant = unique("crowd")
+
+    def url_of(user: str) -> str:
+        token = mint(state.jwt_secret, user=user, tenant=tenant)
+        return f"{state.description['websocket_url']}?token={token}"
+
+    async with gathered([f"user-{number}" for number in range(sockets)], url_of, 16) as crowd:
+        await crowd.each(lambda member: member.open(), lambda _user: None)
+        assert len(rows_of(stage, "connections", tenant)) == sockets
+        with sampled(state.pid) as usage:
+            await asyncio.gather(*(member.close() for member in crowd.members))
+            while rows_of(stage, "connections", tenant):
+                await asyncio.sleep(0.2)
+    disconnect = f"jobplane-{stage.name}-disconnect"
+    assert 1 < max(len(sample.workers.get(disconnect, {})) for sample in usage.samples) <= 64
 
 
 def test_a_route_leaves_its_log(stage: Stage) -> None:

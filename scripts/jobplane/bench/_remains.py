@@ -12,7 +12,7 @@ SETTLE_SECONDS = 120.0
 
 def check_tables(stage: Stage, tenant: str, outcome: Outcome) -> None:
     """Hold the tables against what was heard: the same requests, all ended; no connection left."""
-    rows = {row["request_id"]: row for row in _rows(stage, "requests", tenant)}
+    rows = {row["request_id"]: row for row in rows_of(stage, "requests", tenant)}
     jobs = {entry.id: entry for of in outcome.entries.values() for entry in of if entry.is_job}
     for request_id in jobs.keys() ^ rows.keys():
         where = "stored and never sent" if request_id in rows else "sent and not stored"
@@ -31,11 +31,13 @@ def check_tables(stage: Stage, tenant: str, outcome: Outcome) -> None:
 
 def _left(stage: Stage, tenant: str) -> dict[str, int]:
     """Rows that closed sockets should not leave."""
-    counts = {table: len(_rows(stage, table, tenant)) for table in ("connections", "subscriptions")}
+    counts = {
+        table: len(rows_of(stage, table, tenant)) for table in ("connections", "subscriptions")
+    }
     return {table: count for table, count in counts.items() if count}
 
 
-def _rows(stage: Stage, table: str, tenant: str) -> list[dict[str, Any]]:
+def rows_of(stage: Stage, table: str, tenant: str) -> list[dict[str, Any]]:
     """The tenant's rows of a table."""
     state = stage.read_state()
     if state is None:
@@ -63,5 +65,5 @@ def clear(stage: Stage, tenant: str) -> None:
             key["AttributeName"]
             for key in client.describe_table(TableName=name)["Table"]["KeySchema"]
         ]
-        for row in _rows(stage, table, tenant):
+        for row in rows_of(stage, table, tenant):
             client.delete_item(TableName=name, Key=to_item({key: row[key] for key in keys}))
