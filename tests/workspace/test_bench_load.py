@@ -8,8 +8,15 @@ import pytest
 from click.testing import CliRunner
 
 from jobplane.bench._ledger import Entry, Hearing, Ledger, percentiles
+from jobplane.bench._phases import Outcome, Plan
 from jobplane.bench._usage import Growth, Sample, Shares, Usage
-from jobplane.bench.load import MAX_SOCKETS, allow_descriptors, command, refuse_strangers
+from jobplane.bench.load import (
+    MAX_SOCKETS,
+    _is_flat,
+    allow_descriptors,
+    command,
+    refuse_strangers,
+)
 
 
 @pytest.fixture
@@ -185,6 +192,14 @@ def test_memory_that_wavers_is_flat() -> None:
     """A twentieth of what a worker holds is no growth."""
     assert Growth(3, typical=40.0, median_growth=0.5, largest_growth=2.0).is_flat
     assert not Growth(3, typical=40.0, median_growth=0.5, largest_growth=2.1).is_flat
+
+
+def test_flatness_is_told_by_a_soak_alone() -> None:
+    """A short load's workers have just begun."""
+    plan = Plan(10, 1, 1.0, 0.0, 0.0, 60.0, 0, 8, 60.0)
+    growth = Growth(3, typical=40.0, median_growth=0.5, largest_growth=2.0)
+    assert _is_flat(Outcome(plan), growth) is None
+    assert _is_flat(Outcome(plan, phases={"soak": (0.0, 600.0)}), growth) is True
 
 
 def test_a_load_is_bounded() -> None:

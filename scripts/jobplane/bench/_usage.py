@@ -80,6 +80,11 @@ class Growth:
 
     @property
     def is_flat(self) -> bool:
+        """Whether no worker grew by more than a twentieth of what one holds.
+
+        Says something of a load that goes on for minutes: in a short one a worker may do a thing
+        for the first time at its end, and grow by what that loads.
+        """
         return self.largest_growth <= self.typical * FLAT
 
 

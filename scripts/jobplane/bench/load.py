@@ -17,7 +17,7 @@ from jobplane.workspace import Workspace
 
 if TYPE_CHECKING:
     from jobplane.bench._phases import FanOut, Outcome, Plan
-    from jobplane.bench._usage import Shares, Usage
+    from jobplane.bench._usage import Growth, Shares, Usage
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MAX_SOCKETS = 5000
@@ -30,6 +30,7 @@ AT_ONCE = "--at-once"
 PACES = {"open": AT_ONCE, "jobs": "the schedule", "fan-out": "the job", "soak": AT_ONCE}
 # What was sent later than that has waited for others.
 LATE_SECONDS = 1.0
+FLAT_WORDS = {True: "yes", False: "no", None: "–"}
 
 
 @click.command()
@@ -225,7 +226,10 @@ def report(outcome: "Outcome", usage: "Usage") -> Report:
             name: asdict(of) | {"bottleneck": _bottleneck(outcome, name, of)}
             for name, of in shares.items()
         },
-        "memory": {name: asdict(of) | {"flat": of.is_flat} for name, of in usage.growth().items()},
+        "memory": {
+            name: asdict(of) | {"flat": _is_flat(outcome, of)}
+            for name, of in usage.growth().items()
+        },
         "emulator_mb": _emulator_memory(outcome, usage),
         "most_workers": usage.most_workers(),
         "faults": outcome.faults,
@@ -240,6 +244,10 @@ def _bottleneck(outcome: "Outcome", phase: str, shares: "Shares") -> str | None:
     if phase == "jobs" and max(entry.late for entry in outcome.entries[phase]) > LATE_SECONDS:
         pace = AT_ONCE
     return shares.bottleneck(pace)
+
+
+def _is_flat(outcome: "Outcome", growth: "Growth") -> bool | None:
+    return growth.is_flat if "soak" in outcome.phases else None
 
 
 def _latencies(outcome: "Outcome") -> list[tuple[str, int, dict[str, float]]]:
@@ -352,11 +360,11 @@ def _tables(outcome: "Outcome", usage: "Usage", shares: Mapping[str, "Shares"]) 
         ("function", "workers", "at the end", "growth, median", "growth, largest", "flat"),
         [
             (name.split("-", 2)[2], of.workers, round(of.typical, 1), round(of.median_growth, 2),
-             round(of.largest_growth, 2), "yes" if of.is_flat else "no")
+             round(of.largest_growth, 2), FLAT_WORDS[_is_flat(outcome, of)])
             for name, of in usage.growth().items()
         ],
         [f"Workers that were there for 20 seconds or longer; growth is from the second fifth of "
-         f"a worker's time to the last, and flat is one of 5% at most. At most "
+         f"a worker's time to the last; flat is one of 5% at most, and only a soak tells. At most "
          f"{usage.most_workers()} workers at a time. The "
          f"emulator, which keeps all tables and logs in memory, at the end of each phase: "
          f"{', '.join(f'{name} {megabytes}' for name, megabytes in memory.items())} MB."],
