@@ -25,7 +25,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import cache, cached_property
 from itertools import pairwise
@@ -175,8 +175,12 @@ class Run:
         return f"state-manager {self.request_id}"
 
     @property
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    @property
     def time_is_up(self) -> bool:
-        return time.monotonic() >= self.deadline
+        return self.seconds_left <= 0
 
     @property
     def is_over(self) -> bool:
@@ -866,6 +870,7 @@ def get_stats(request: GetStats, run: Run) -> tuple[int, Body]:
     `exact` also counted, and the counters are corrected if no file moved meanwhile.
     """
     position = resumed("get_stats", request)
+    is_check = request.exact and request.date_prefix is None
     if request.date_prefix is not None:
         counts, place = count_date(run, request.date_prefix, position)
     elif request.exact:
@@ -880,8 +885,12 @@ def get_stats(request: GetStats, run: Run) -> tuple[int, Body]:
         "source": "count" if request.date_prefix or request.exact else "counters",
         **continued("get_stats", request, place),
     }
-    if request.date_prefix is None and position is not None and place is None:
+    if is_check and position is not None and place is None:
         body |= reconcile(run, counts, position)
+    if is_check and body.get("reconciled"):
+        telemetry.metric("CountersUnchecked", 0)
+    elif is_check and run.scheduled:
+        telemetry.metric("CountersUnchecked", 1)
     if run.scheduled and place is None:
         run.report["stats"] = body["stats"]
         for status, number in body["stats"].items():
@@ -911,7 +920,10 @@ def count_date(
 
 
 def count_all(run: Run, position: Position) -> tuple[Counter[str], Position | None]:
-    """All files by status, through the index, and where to go on if time ran out."""
+    """All files by status, through the index, and where to go on if time ran out.
+
+    Time enough is left to watch the stream for its last records; or else the next part does that.
+    """
     counts = Counter[str](position.get("counts"))
     steps = [
         (status, stored)
@@ -924,8 +936,11 @@ def count_all(run: Run, position: Position) -> tuple[Counter[str], Position | No
         number, start = count_page(run, stored, start)
         counts[status] += number
         step += start is None
-        if run.time_is_up and step < len(steps):
-            return counts, position | {"step": step, "start": start, "counts": counts}
+        if run.seconds_left < WATCH_SECONDS:
+            watch = Watch(**position["watch"])
+            watch.keep(run)
+            place = {"step": step, "start": start, "counts": counts, "watch": asdict(watch)}
+            return counts, position | place
     return counts, None
 
 
@@ -949,8 +964,18 @@ def count_page(run: Run, stored: str, start: Item | None) -> tuple[int, Item | N
 COUNTER_SHARDS = 10
 # How far the index and the stream may be behind the table.
 SETTLE_SECONDS = 2.0
-# A page without records may come before one with some.
-EMPTY_PAGES = 2
+# An open shard has no end, and GetRecords may answer with nothing any number of times before it
+# comes to records. A shard has told all about a time when it tells of a later one. One on which
+# nothing happens any more is believed after so many empty answers in a row; Lambda asks it four
+# times a second, and one call more does not disturb that.
+EMPTY_ANSWERS = 10
+LOOK_SECONDS = 1.0
+# Time for these, and for the records that may come before them.
+WATCH_SECONDS = 20.0
+
+MOVED = "files changed while they were counted; repeat it later"
+UNTOLD = "the time was up before the stream had told all; repeat it when less is going on"
+FORGOTTEN = "the stream has forgotten where the count began; ask for the parts without a pause"
 
 
 @cache
@@ -964,12 +989,14 @@ def begin_count() -> Position:
 
     What was written before is in the index when this returns.
     """
-    watched = {
-        shard: read_on(iterator_of(shard, "LATEST"))[1] if is_open else None
-        for shard, is_open in stream_shards().items()
-    }
+    watch = Watch(
+        {
+            shard: read_on(iterator_of(shard, "LATEST"))[1] if is_open else None
+            for shard, is_open in stream_shards().items()
+        }
+    )
     # Records from before are older than this, and those from after the count are not.
-    position = {"watched": watched, "counted_from": int(time.time() + SETTLE_SECONDS)}
+    position = {"watch": asdict(watch), "counted_from": int(time.time() + SETTLE_SECONDS)}
     time.sleep(SETTLE_SECONDS)
     return position
 
@@ -997,38 +1024,73 @@ def iterator_of(shard: str, place: str) -> str:
 
 
 def read_on(iterator: str) -> tuple[list[Body], str | None]:
-    """Records of a shard, and where they go on; None when it is closed and read to its end."""
+    """Changes of a shard, and where they go on; None when it is closed and read to its end."""
     answer = streams().get_records(ShardIterator=iterator)
-    return answer["Records"], answer.get("NextShardIterator")
+    return [record["dynamodb"] for record in answer["Records"]], answer.get("NextShardIterator")
 
 
-def files_moved(watched: Mapping[str, str | None]) -> bool:
-    """Whether a file changed its status since then: by the stream itself, whoever is behind it.
-
-    Also when that can't be told any more: iterators are good for a quarter of an hour.
-    """
-    lost = (
-        streams().exceptions.ExpiredIteratorException,
-        streams().exceptions.TrimmedDataAccessException,
-    )
-    try:
-        return any(
-            moved_files(record["dynamodb"])
-            for shard in stream_shards().keys() | watched.keys()
-            for record in records_since(shard, watched)
-        )
-    except lost:
-        return True
+def is_later(change: Body, moment: float) -> bool:
+    """Whether a change was made after a time, as far as the stream tells."""
+    created = change.get("ApproximateCreationDateTime")
+    return created is not None and created.timestamp() > moment
 
 
-def records_since(shard: str, watched: Mapping[str, str | None]) -> Iterator[Body]:
-    """The records of a shard since it was first watched; all of one that is newer than that."""
-    iterator = watched[shard] if shard in watched else iterator_of(shard, "TRIM_HORIZON")
-    empty = 0
-    while iterator is not None and empty < EMPTY_PAGES:
-        records, iterator = read_on(iterator)
-        yield from records
-        empty = 0 if records else empty + 1
+@dataclass
+class Watch:
+    """Whether a file changes its status: by the stream itself, however far behind it we are."""
+
+    iterators: dict[str, str | None]
+    """Where each shard goes on; None when it has told all."""
+    doubt: str | None = None
+    """Why it can't be said that none did."""
+
+    def keep(self, run: Run) -> None:
+        """Read on, since an iterator is good for a quarter of an hour only."""
+        for shard in self.iterators:
+            if self.doubt is None:
+                self._look(run, shard, math.inf)
+
+    def end(self, run: Run, moment: float) -> None:
+        """Read until each shard has told all from before a time that is hardly over."""
+        for shard in stream_shards().keys() - self.iterators.keys():
+            self.iterators[shard] = iterator_of(shard, "TRIM_HORIZON")
+        empty = dict.fromkeys(self.iterators, 0)
+        while self.doubt is None and (
+            waiting := [
+                shard
+                for shard, iterator in self.iterators.items()
+                if iterator is not None and empty[shard] < EMPTY_ANSWERS
+            ]
+        ):
+            if run.time_is_up:
+                self.doubt = UNTOLD
+                break
+            time.sleep(LOOK_SECONDS)
+            for shard in waiting:
+                empty[shard] = 0 if self._look(run, shard, moment) else empty[shard] + 1
+
+    def _look(self, run: Run, shard: str, moment: float) -> bool:
+        """Read a shard to an empty answer, or beyond a time; whether it had any changes."""
+        has_changes = False
+        while (iterator := self.iterators[shard]) is not None:
+            try:
+                changes, self.iterators[shard] = read_on(iterator)
+            except (
+                streams().exceptions.ExpiredIteratorException,
+                streams().exceptions.TrimmedDataAccessException,
+            ):
+                self.doubt = FORGOTTEN
+                break
+            for change in changes:
+                if is_later(change, moment):
+                    self.iterators[shard] = None
+                    return True
+                if moved_files(change):
+                    self.doubt = MOVED
+            if not changes or run.time_is_up:
+                break
+            has_changes = True
+        return has_changes
 
 
 def counter_rows(run: Run) -> dict[int, Body]:
@@ -1066,14 +1128,15 @@ def reconcile(run: Run, exact: Counter[str], begun: Position) -> Body:
     rows = counter_rows(run)
     counted = summed(rows)
     drift = {status.value: exact[status] - counted[status] for status in FileStatus}
-    time.sleep(SETTLE_SECONDS)
-    moved = files_moved(begun["watched"])
-    if not moved and any(drift.values()):
-        moved = not correct_counters(run, rows, drift, begun["counted_from"])
-    body: Body = {"counters": by_status(counted), "drift": drift, "reconciled": not moved}
-    if moved:
-        return body | {"reason": "files changed while they were counted; repeat it later"}
-    if any(drift.values()):
+    watch = Watch(**begun["watch"])
+    watch.end(run, time.time() + SETTLE_SECONDS)
+    doubt, is_off = watch.doubt, any(drift.values())
+    if doubt is None and is_off and not correct_counters(run, rows, drift, begun["counted_from"]):
+        doubt = MOVED
+    body: Body = {"counters": by_status(counted), "drift": drift, "reconciled": doubt is None}
+    if doubt is not None:
+        return body | {"reason": doubt}
+    if is_off:
         telemetry.warning("counters corrected", drift=drift)
     telemetry.metric("CountersDrift", sum(map(abs, drift.values())))
     return body

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -36,6 +37,10 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.now += seconds
+
+    def utcnow(self) -> datetime:
+        """What moto takes for the time of a record in the table's stream."""
+        return datetime.fromtimestamp(self.now, UTC).replace(tzinfo=None)
 
 
 class Manager:
@@ -199,5 +204,6 @@ def managed(aws: InProcess, module: Any) -> Iterator[Manager]:
     with ExitStack() as hooks:
         manager = Manager(aws, module, hooks)
         hooks.enter_context(patch.object(module, "time", manager.clock))
+        hooks.enter_context(patch("moto.dynamodb.models.table.utcnow", manager.clock.utcnow))
         hooks.callback(manager.clear)
         yield manager

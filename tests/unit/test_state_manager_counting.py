@@ -4,6 +4,8 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 
 import pytest
@@ -365,8 +367,11 @@ class Stream:
 
     def __init__(self, manager: Manager) -> None:
         self.exceptions = manager.module.streams().exceptions
+        self.clock = manager.clock
         self.shards: dict[str, list[list[Record] | None]] = {}
         """Pages; None at the end of a shard that is closed."""
+        self.reads = Counter[str]()
+        manager.replace(streams=lambda: self)
 
     def describe_stream(self, **asked: Any) -> Any:
         names = list(self.shards)
@@ -385,19 +390,36 @@ class Stream:
     def get_shard_iterator(self, **asked: Any) -> Any:
         latest = asked["ShardIteratorType"] == "LATEST"
         place = len(self.shards[asked["ShardId"]]) if latest else 0
-        return {"ShardIterator": f"{asked['ShardId']}/{place}"}
+        return {"ShardIterator": self._iterator(asked["ShardId"], place)}
 
     def get_records(self, **asked: Any) -> Any:
-        name, _, place = asked["ShardIterator"].partition("/")
+        name, place, given = asked["ShardIterator"].split("/")
+        if self.clock.now - float(given) > QUARTER_OF_AN_HOUR:
+            raise self.exceptions.ExpiredIteratorException({}, "GetRecords")
+        self.reads[name] += 1
         pages = self.shards[name][int(place) :]
         if pages[:1] == [None]:
             return {"Records": []}
-        following = {"NextShardIterator": f"{name}/{int(place) + len(pages[:1])}"}
-        return {"Records": pages[0] if pages else [], **following}
+        following = self._iterator(name, int(place) + len(pages[:1]))
+        records = [as_read(record) for record in pages[0] or []] if pages else []
+        return {"Records": records, "NextShardIterator": following}
+
+    def _iterator(self, name: str, place: int) -> str:
+        return f"{name}/{place}/{self.clock.now}"
 
 
+def as_read(record: Record) -> Record:
+    """A record as botocore reads it from the stream."""
+    change = record["dynamodb"]
+    created = datetime.fromtimestamp(change["ApproximateCreationDateTime"], UTC)
+    return record | {"dynamodb": change | {"ApproximateCreationDateTime": created}}
+
+
+QUARTER_OF_AN_HOUR = 900
 MOVED = record(1, None, "failed#1")
 SAME = record(2, "failed#1", "failed#1")
+LATER = record(3, "failed#1", "failed#1", created=int(NOW) + 3600)
+MOVED_LATER = record(4, None, "failed#1", created=int(NOW) + 3600)
 
 
 @pytest.mark.parametrize(
@@ -407,6 +429,13 @@ SAME = record(2, "failed#1", "failed#1")
         ({"a": []}, {"a": [[SAME]]}, False),
         ({"a": []}, {"a": [[SAME], [MOVED]]}, True),
         ({"a": []}, {"a": [[], [MOVED]]}, True),
+        ({"a": []}, {"a": [[], [], [MOVED]]}, True),
+        ({"a": []}, {"a": [*repeat([], 9), [MOVED]]}, True),
+        ({"a": []}, {"a": [*repeat([], 9), [SAME], *repeat([], 9), [MOVED]]}, True),
+        ({"a": [], "b": []}, {"a": [[LATER]], "b": [*repeat([], 9), [MOVED]]}, True),
+        ({"a": []}, {"a": [[MOVED, LATER]]}, True),
+        ({"a": []}, {"a": [[SAME, MOVED_LATER]]}, False),
+        ({"a": []}, {"a": [[LATER], [MOVED_LATER]]}, False),
         ({"a": [], "b": []}, {"b": [[MOVED]]}, True),
         ({"a": []}, {"a": [None], "b": []}, False),
         ({"a": []}, {"a": [[MOVED], None]}, True),
@@ -424,7 +453,6 @@ def test_every_shard_tells_what_moved(
     """Those of before from where they were, those that came since from their begin."""
     stream = Stream(manager)
     stream.shards = {name: list(pages) for name, pages in before.items()}
-    manager.replace(streams=lambda: stream)
     manager.put(*ROWS)
 
     def go_on() -> None:
@@ -433,6 +461,97 @@ def test_every_shard_tells_what_moved(
 
     while_counting(manager, 1, go_on)
     assert manager.body("get_stats", exact=True)["reconciled"] is not moved
+
+
+def test_a_quiet_shard_is_asked_no_more_often_than_it_may_be(manager: Manager) -> None:
+    """Lambda asks four times a second, which leaves one; each shard is given so many seconds."""
+    stream = Stream(manager)
+    stream.shards = {"a": [], "b": []}
+    manager.put(*ROWS)
+    begun: list[tuple[float, int]] = []
+    while_counting(manager, PAGES, lambda: begun.append((manager.clock.now, stream.reads["a"])))
+    assert manager.body("get_stats", exact=True)["reconciled"]
+    ((then, before),) = begun
+    assert stream.reads["a"] == stream.reads["b"]
+    assert 1 < stream.reads["a"] - before <= manager.clock.now - then
+
+
+def test_a_busy_shard_is_read_until_it_has_told_all(manager: Manager) -> None:
+    """It never answers with nothing, and need not: what it tells of is later than the count."""
+    stream = Stream(manager)
+    stream.shards = {"a": []}
+    manager.put(*ROWS)
+
+    def go_on() -> None:
+        stream.shards["a"] = [[SAME]] * 50 + [[LATER]] * 5000
+
+    while_counting(manager, 1, go_on)
+    assert manager.body("get_stats", exact=True)["reconciled"]
+    assert stream.reads["a"] == 52
+
+
+def test_a_stream_that_is_not_told_in_time(manager: Manager) -> None:
+    """What can't be shown is not corrected, and the answer says why."""
+    stream = Stream(manager)
+    stream.shards = {"a": []}
+    manager.put(*ROWS)
+    *_, body = manager.parts("get_stats", seconds=4, exact=True)
+    assert (body["reconciled"], body["reason"]) == (False, manager.module.UNTOLD)
+    assert counted(manager) == {}
+
+
+def test_a_count_leaves_time_for_the_stream(manager: Manager) -> None:
+    """One that ends when there is little left goes on in a part that reads the stream alone."""
+    manager.put(*ROWS)
+    calls = manager.calls(manager.module.dynamodb)
+    counted_at: list[int] = []
+    parts = in_parts(manager, lambda _: counted_at.append(len(calls.of("Query"))))
+    assert all(part["truncated"] for part in parts[:-1])
+    assert (parts[-2]["stats"], parts[-1]["stats"]) == (TRUTH, TRUTH)
+    assert parts[-1]["reconciled"]
+    (query,) = calls.of("Query")[counted_at[-2] :]
+    assert query["TableName"] == manager.aws.tables["metrics"]
+
+
+def in_parts(manager: Manager, between: Callable[[int], None]) -> list[Any]:
+    """The parts of an exact count; something is done after each, which is told its number."""
+    parts: list[Any] = []
+    for part in manager.parts("get_stats", seconds=15, exact=True):
+        parts.append(part)
+        between(len(parts))
+    return parts
+
+
+def test_parts_keep_the_stream_in_mind(manager: Manager) -> None:
+    """Each goes on with the shards' iterators, so that all together may take hours."""
+    Stream(manager).shards = {"a": [], "b": [None]}
+    manager.put(*ROWS)
+    parts = in_parts(manager, lambda _: manager.clock.sleep(QUARTER_OF_AN_HOUR - 60))
+    assert len(parts) == PAGES + 1
+    assert parts[-1]["reconciled"]
+
+
+def test_parts_with_a_pause_correct_nothing(manager: Manager) -> None:
+    """An iterator is forgotten after a quarter of an hour."""
+    Stream(manager).shards = {"a": []}
+    manager.put(*ROWS)
+    *_, body = in_parts(manager, lambda _: manager.clock.sleep(QUARTER_OF_AN_HOUR + 1))
+    assert (body["reconciled"], body["reason"]) == (False, manager.module.FORGOTTEN)
+    assert counted(manager) == {}
+
+
+def test_what_moved_during_an_early_part(manager: Manager) -> None:
+    """It is known in the last one."""
+    stream = Stream(manager)
+    stream.shards = {"a": []}
+    manager.put(*ROWS)
+
+    def move(number: int) -> None:
+        if number == 3:
+            stream.shards["a"] += [[MOVED]]
+
+    *_, body = in_parts(manager, move)
+    assert (body["reconciled"], body["reason"]) == (False, manager.module.MOVED)
 
 
 @pytest.mark.parametrize("code", ["ExpiredIteratorException", "TrimmedDataAccessException"])

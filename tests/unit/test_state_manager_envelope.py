@@ -213,6 +213,64 @@ def test_a_scheduled_count_without_time_is_no_metric(manager: Manager, output: O
     assert line["truncated"] is True
 
 
+def unchecked(output: Output) -> list[int]:
+    return [metric["CountersUnchecked"] for metric in output.metric("CountersUnchecked")]
+
+
+def test_a_scheduled_count_tells_that_it_has_checked(manager: Manager, output: Output) -> None:
+    """Zero for one that came to its end, whatever it has found."""
+    manager.put(file("a.ndjson", status="pending#1"))
+    manager.send({"source": "jobplane.schedule", "operation": "get_stats", "exact": True})
+    assert unchecked(output) == [0]
+
+
+def test_a_scheduled_count_that_is_cut_is_told(manager: Manager, output: Output) -> None:
+    """Nobody goes on with it, so that the counters are not checked."""
+    event = {"source": "jobplane.schedule", "operation": "get_stats", "exact": True}
+    manager.send(event, seconds=0)
+    assert unchecked(output) == [1]
+
+
+def test_a_scheduled_count_under_which_files_move_is_told(manager: Manager, output: Output) -> None:
+    """It counts, and can't say whether the counters are right; its line has the reason."""
+    manager.on(
+        manager.module.dynamodb,
+        "Query",
+        lambda _: manager.put(file("b.ndjson", status=f"pending#{int(manager.clock.now) % 10}")),
+    )
+    manager.send({"source": "jobplane.schedule", "operation": "get_stats", "exact": True})
+    assert unchecked(output) == [1]
+    (line,) = output.logged("scheduled run")
+    assert (line["reconciled"], line["reason"]) == (False, manager.module.MOVED)
+
+
+def test_a_count_by_hand_gives_the_all_clear(manager: Manager, output: Output) -> None:
+    """A part of it says nothing, and its end that the counters are checked."""
+    list(manager.parts("get_stats", seconds=15, exact=True))
+    assert unchecked(output) == [0]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"operation": "get_stats"},
+        {"source": "jobplane.schedule", "operation": "get_stats"},
+        {
+            "source": "jobplane.schedule",
+            "operation": "get_stats",
+            "exact": True,
+            "date_prefix": "2026-11-22",
+        },
+    ],
+)
+def test_other_counts_tell_nothing_of_the_check(
+    manager: Manager, output: Output, event: dict[str, Any]
+) -> None:
+    """A look at the counters, by hand or by the hour, and a count of one date."""
+    manager.send(event)
+    assert unchecked(output) == []
+
+
 def test_only_schedules_make_metrics(manager: Manager, output: Output) -> None:
     """An operator who looks must not disturb the alarms."""
     manager.body("find_orphans")
