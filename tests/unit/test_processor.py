@@ -195,6 +195,26 @@ def test_a_worker_that_lost_its_lease_stops(processor: Processor, stack: Stack) 
     assert [message["message"] for message in processor.sockets.to("conn-1")] == ["Mine"]
 
 
+@pytest.mark.parametrize("end", [None, TimeoutError(), ValueError()])
+def test_a_worker_that_lost_its_lease_ends_nothing(
+    processor: Processor, stack: Stack, end: BaseException | None
+) -> None:
+    """Its result, its failure and its next attempt are nobody's: the request is another's."""
+    theirs = request(
+        status="PROCESSING", attempts=2, lease_owner="other", lease_until=int(time.time()) + 100
+    )
+
+    def run(job: Any) -> Any:
+        stack.put("requests", theirs)
+        if end is not None:
+            raise end
+        return {"late": True}
+
+    processor.action("delay", run)
+    assert processor.run() == theirs
+    assert stack.sockets.posts == []
+
+
 def test_an_unknown_action_fails_at_once(processor: Processor) -> None:
     """A request that no worker knows is not tried again."""
     row = processor.run(request(action="reboot"))
@@ -413,6 +433,23 @@ def test_a_wait_that_does_not_fit_is_left_to_the_sweeper(
     assert "lease_owner" not in row
     assert 490 < row["lease_until"] - time.time() <= 500
     assert processor.sockets.posts == []
+
+
+def test_a_request_that_waits_here_is_not_overdue_meanwhile(
+    processor: Processor, stack: Stack
+) -> None:
+    """Between two attempts of one invocation the lease reaches beyond the wait."""
+    processor.set(backoff_seconds=lambda attempt: 5.0)
+    waiting: list[dict[str, Any]] = []
+    stack.monkeypatch.setattr(
+        processor.module.time, "sleep", lambda seconds: waiting.append(stack.request())
+    )
+    processor.action("delay", failing(TimeoutError()))
+    processor.run()
+
+    (row,) = waiting
+    assert (row["status"], row["lease_owner"]) == ("RETRYING", "invocation-1")
+    assert row["lease_until"] > time.time() + 100
 
 
 def test_a_parked_request_comes_back_by_the_sweeper(processor: Processor, stack: Stack) -> None:
@@ -903,12 +940,14 @@ def test_patience_has_an_end(processor: Processor, stack: Stack) -> None:
 
 def test_nobody_waits_beyond_the_lease(processor: Processor, stack: Stack) -> None:
     """A wait that does not fit is not begun: afterwards the request is another's to end."""
-    processor.set(CLOSING_WAITS=(10_000.0,))
+    processor.set(CLOSING_WAITS=(150.0,))  # the lease has 120, the invocation 300
+    slept: list[float] = []
+    stack.monkeypatch.setattr(processor.module.time, "sleep", slept.append)
     failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
     row = request()
     stack.put("requests", row)
     assert processor.deliver(record(row)) == ["100"]
-    assert failed["UpdateItem"] == 2
+    assert (failed["UpdateItem"], slept) == (2, [])
 
 
 def test_nobody_waits_beyond_the_invocation(processor: Processor, stack: Stack) -> None:
@@ -1412,6 +1451,28 @@ def test_a_request_that_moved_since_the_index_was_written_is_left(
     assert processor.module.sweep_one(OWNER, "req-1", invocation) == "moved"
     assert processor.module.sweep_one(OWNER, "req-0", invocation) == "moved"
     assert stack.request() == final
+
+
+@pytest.mark.parametrize("attempts", [1, 4])
+def test_a_lease_renewed_since_it_was_read_is_left(
+    processor: Processor, stack: Stack, attempts: int
+) -> None:
+    """A slow worker that renews at the last moment keeps its request, and its last attempt."""
+    row = request(status="PROCESSING", attempts=attempts, lease_owner="other", lease_until=1)
+    renewed = row | {"lease_until": int(time.time()) + 100}
+    stack.put("requests", row)
+    dynamodb = processor.module.dynamodb
+    get_item = dynamodb.get_item
+
+    def then_renewed(**arguments: Any) -> Any:
+        found = get_item(**arguments)
+        stack.put("requests", renewed)
+        return found
+
+    stack.monkeypatch.setattr(dynamodb, "get_item", then_renewed)
+    assert processor.sweep() == {"moved": 1}
+    assert stack.request() == renewed
+    assert stack.sockets.posts == []
 
 
 def test_one_request_that_can_not_be_swept_keeps_no_other(

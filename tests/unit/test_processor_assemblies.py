@@ -731,6 +731,24 @@ def test_who_waits_is_woken_at_the_end(assemblies: Assemblies) -> None:
     assert len(assemblies.stack.messages("webhooks")) == 1
 
 
+def test_who_waits_no_longer_is_not_woken(assemblies: Assemblies) -> None:
+    """A follower that a worker has taken since stays that worker's."""
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
+    taken = request(
+        "req-2", status="RETRYING", attempts=1, lease_owner="other",
+        lease_until=int(time.time()) + 100,
+    )  # fmt: skip
+    ended = elsewhere(
+        row, request_id="req-1", ok="ASSEMBLY_COMPLETED", uploads=[],
+        followers=frozenset({f"{OWNER}#req-2"}),
+    )  # fmt: skip
+    assemblies.stack.put("requests", taken)
+    assemblies.stack.put("assemblies", ended)
+
+    assert assemblies.processor.run(row)["status"] == "COMPLETED"
+    assert assemblies.stack.request("req-2") == taken
+
+
 def test_an_end_just_before_the_parking_is_not_missed(assemblies: Assemblies) -> None:
     """When the other request ended in between, the waiting one goes to the stream at once."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))

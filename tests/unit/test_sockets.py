@@ -149,6 +149,13 @@ def test_listeners_read_every_page(stack: Stack) -> None:
     assert len(listeners(stack.dynamodb, PREFIX, KEY, time.time())) == 7
 
 
+def test_who_has_just_subscribed_is_a_listener(stack: Stack) -> None:
+    """The rows are read consistently: the next message may be the last."""
+    calls = stack.calls(stack.dynamodb)
+    listeners(stack.dynamodb, PREFIX, KEY, time.time())
+    assert [query["ConsistentRead"] for query in calls.of("Query")] == [True]
+
+
 def test_unsubscribing_takes_row_and_count(stack: Stack) -> None:
     """The row goes and the request counts one listener less."""
     stack.put("requests", request(subscriber_count=2))
@@ -263,6 +270,13 @@ def test_a_failed_condition_is_an_answer(no_waits: None) -> None:
     """It is told at once, item by item."""
     client = Conflicting(1, "ConditionalCheckFailed", "None")
     assert transact(client, []) == ["ConditionalCheckFailed", "None"]
+    assert client.calls == 1
+
+
+def test_a_failed_condition_beside_a_conflict_is_an_answer(no_waits: None) -> None:
+    """Another write of the other item does not change what is known."""
+    client = Conflicting(1, "ConditionalCheckFailed", "TransactionConflict")
+    assert transact(client, []) == ["ConditionalCheckFailed", "TransactionConflict"]
     assert client.calls == 1
 
 

@@ -319,6 +319,14 @@ def test_tenants_may_be_restricted() -> None:
     assert raised.value.reason == "tenant_not_allowed"
 
 
+@pytest.mark.parametrize("tenant", ["t1-other", "t", "T1"])
+def test_a_tenant_is_named_in_full(tenant: str) -> None:
+    """Neither a longer nor a shorter name, nor another case, is the tenant that is served."""
+    verifier = TokenVerifier(TokenSettings(secret=SECRET, allowed_tenants=frozenset({"t1"})))
+    with pytest.raises(TenantNotAllowedError):
+        verifier.verify(token(tenant_id=tenant))
+
+
 @given(st.text(max_size=60) | st.from_regex(r"[\w-]{0,9}\.[\w-]{0,9}\.[\w-]{0,9}"))
 def test_no_text_breaks_the_verifier(text: str) -> None:
     """Whatever arrives is refused with an error of this library."""
