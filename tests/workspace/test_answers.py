@@ -1,6 +1,7 @@
 """How `jobplane invoke` shows answers, on the answers that functions really give."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -206,3 +207,27 @@ def test_the_command_shows_tables_and_raw_answers() -> None:
     begin, end = raw.index("\n{\n") + 1, raw.rindex("\n}\n") + 2
     assert json.loads(raw[begin:end])["statusCode"] == 400
     assert json.loads(run("--json"))["answer"]["statusCode"] == 400
+
+
+@pytest.mark.parametrize(
+    ("expected", "told"),
+    [
+        (None, ["raised ValidationError: operation: "]),
+        ({"answer": {}}, ["raised ValidationError: operation: "]),
+        ({"error": "ValidationError"}, ["ValidationError: operation: "]),
+        ({"error": "LeaseLostError"}, ["ValidationError: operation: ", "expected LeaseLostError"]),
+    ],
+)
+def test_an_error_is_told_once(tmp_path: Path, expected: Any, told: list[str]) -> None:
+    """After the log; an error that was not expected is the reason why the case failed."""
+    event = tmp_path / "case.json"
+    event.write_text('{"operation": "unknown"}')
+    if expected is not None:
+        (tmp_path / "case.expect.json").write_text(json.dumps(expected))
+    done = CliRunner().invoke(command, ["claim", str(event), "--in-process"])
+    assert done.exit_code == (expected != {"error": "ValidationError"})
+    assert done.stdout.startswith("  ERROR   invocation failed")
+    beginnings = ("ValidationError:", "raised ", "expected ")
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    found = [line for line in lines if line.startswith(beginnings)]
+    assert [line[: len(start)] for line, start in zip(found, told, strict=True)] == told

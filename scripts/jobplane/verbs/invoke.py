@@ -66,7 +66,7 @@ def command(
             click.echo(json.dumps(_document(result), default=str))
             continue
         if len(results) == 1 and result.outcome is not None:
-            _print_outcome(result.outcome, full=full, raw=raw)
+            _print_outcome(result, result.outcome, full=full, raw=raw)
         _print(result)
     if not all(result.passed for result in results):
         sys.exit(1)
@@ -111,13 +111,16 @@ def _run(case: "Case", workspace: Workspace, there: Stage | None) -> "Result":
     return cases.run(case, cases.StageTarget(there))
 
 
-def _print_outcome(outcome: "Outcome", *, full: bool, raw: bool) -> None:
+def _print_outcome(result: "Result", outcome: "Outcome", *, full: bool, raw: bool) -> None:
     from jobplane import answers, log_lines
 
     for line in outcome.log:
         click.echo(f"  {log_lines.readable(line)}")
     if outcome.error:
-        click.echo(f"{outcome.error}: {outcome.error_message}")
+        error = f"{outcome.error}: {outcome.error_message}"
+        # One that was not expected is a problem, and told as such.
+        if not any(error in problem for problem in result.problems):
+            click.echo(error)
     elif raw:
         click.echo(json.dumps(outcome.answer, indent=2, ensure_ascii=False))
     else:
