@@ -57,7 +57,7 @@ def main() -> None:
         # AWS says what is wrong: credentials, a permission, a stack that is not there.
         if not type(error).__module__.startswith("botocore."):
             raise
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"Error: {error}", err=True)
         sys.exit(1)
 
 

@@ -21,7 +21,7 @@ class ToolError(click.ClickException):
     def show(self, file: object = None) -> None:
         if self.output.strip():
             click.echo(self.output.rstrip(), err=True)
-        click.echo(f"error: {self.message}", err=True)
+        click.echo(f"Error: {self.message}", err=True)
 
 
 class MissingToolError(click.ClickException):

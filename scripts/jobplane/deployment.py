@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,10 +12,11 @@ from jobplane.artifacts import Artifact
 from jobplane.console import INSTALL_HINTS, MissingToolError, note, plain_environment, run_quietly
 from jobplane.locks import exclusive
 from jobplane.stages import Stage, State, default_region
-from jobplane.workspace import Function, Workspace
+from jobplane.workspace import Function, Workspace, read_yaml
 
 NODE = (20, 19)
 INSTALLED = "node_modules/.package-lock.json"
+PARAMETER = re.compile(r"\$\{param:\s*([^},\s]+)")
 
 
 def install_framework(workspace: Workspace) -> None:
@@ -172,6 +174,21 @@ def config_digest(workspace: Workspace, functions: Iterable[Function]) -> str:
         digest.update(path.relative_to(workspace.root).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def parameters(workspace: Workspace) -> list[str]:
+    """What `--param` may set: what stages declare, and what the configuration asks for.
+
+    A stage may be given what only another declares, as osls has it.
+    """
+    service = workspace.root / "serverless.yml"
+    asking = [
+        service,
+        *(workspace.root / "resources").glob("*.yml"),
+        *(function.config_path for function in workspace.functions()),
+    ]
+    asked = {name for path in asking for name in PARAMETER.findall(path.read_text("utf-8"))}
+    return sorted(asked.union(*filter(None, read_yaml(service)["custom"]["stages"].values())))
 
 
 def describe(stage: Stage) -> dict[str, Any]:

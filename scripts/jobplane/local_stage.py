@@ -52,7 +52,8 @@ def _up(stage: Stage, port: int | None) -> Up:
         outcome = deployment.deploy(stage, functions, artifacts)
     except BaseException:
         if not running:
-            note(f"stopping the emulator of {stage.name} again")
+            if stage.read_state() is not None:
+                note(f"stopping the emulator of {stage.name} again")
             emulator.stop(stage)
         raise
     deployed = stage.read_state()

@@ -1,18 +1,26 @@
 """The command itself: exit codes, start-up, and processes that are not its own."""
 
+import errno
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+from botocore.exceptions import NoRegionError
 from click.testing import CliRunner
+from workspace.copies import UNREAD, edit
 
-from jobplane import emulator, log_lines, reference
+from jobplane import __main__, deployment, emulator, log_lines, reference
 from jobplane.__main__ import TOUR
 from jobplane.__main__ import jobplane as command
+from jobplane.artifacts import Builder
+from jobplane.console import ToolError
+from jobplane.copies import copy_workspace
 from jobplane.documents import with_tables
 from jobplane.locks import exclusive
 from jobplane.stages import Stage, State
@@ -97,6 +105,93 @@ def test_called_wrongly_is_2(arguments: tuple[str, ...]) -> None:
     assert done.returncode == 2, done.stderr
     assert "Error:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("deploy", "--param", "logLevel="), "'logLevel=' is not NAME=VALUE"),
+        (("deploy", "--param", "logLevel=INFO", "--param", "nosuch=1"), "no parameter 'nosuch'"),
+        (("deploy", "--param", "nosuch=1"), "there are: alarmMail, alarms, "),
+        (("token", "--user", "u", "--tenant", "t", "--ttl", "0"), "'--ttl': 0 is not"),
+        (("token", "--user", "u", "--tenant", "t", "--ttl", "-60"), "'--ttl': -60 is not"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_value_is_refused_by_name(arguments: tuple[str, ...], said: str) -> None:
+    """What is wrong is told, and what there is, before anything else is done."""
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_parameters_are_declared_by_a_stage_or_asked_for(tmp_path: Path) -> None:
+    """One that a single stage has, and one that is declared nowhere and has a value beside it."""
+    workspace = copy_workspace(Workspace.here(), tmp_path / "copy", without=UNREAD)
+    before = deployment.parameters(workspace)
+    edit(workspace, "serverless.yml", "    staging:\n", "    trial: {ofTrial: 1}\n    staging:\n")
+    asking = "environment:\n  ASKED: ${param:askedFor, ''}\n"
+    edit(workspace, "functions/claim/function.yml", "environment:\n", asking)
+    added = set(deployment.parameters(workspace)) - set(before)
+    assert added == {"ofTrial", "askedFor"}
+
+
+def test_every_parameter_of_a_stage_can_be_set() -> None:
+    """Also those that are made when the stack is compiled."""
+    script = """
+        require('./scripts/serverless/stage.js')({
+            options: {},
+            resolveVariable: async () => 'prod',
+            resolveConfigurationProperty: async () => ({default: {}, prod: {}}),
+        }).then((made) => console.log(JSON.stringify(Object.keys(made))))
+    """
+    done = subprocess.run(
+        ["node", "-e", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    made = set(json.loads(done.stdout))
+    assert {"jwtSecret", "tablePrefix"} <= made <= set(deployment.parameters(Workspace.here()))
+
+
+def test_a_taken_port_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its number, and with nothing begun that would have to be stopped again."""
+    workspace = copy_workspace(Workspace.here(), tmp_path / "copy", without=UNREAD)
+    monkeypatch.setattr(Workspace, "here", lambda: workspace)
+    monkeypatch.setattr(deployment, "install_framework", lambda _workspace: None)
+    monkeypatch.setattr(Builder, "build", lambda _builder, _functions: [])
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = CliRunner().invoke(command, ["up", "--stage", "taken", "--port", str(port)])
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: port {port} is taken: {os.strerror(errno.EADDRINUSE)}\n"
+    assert not Stage(workspace, "taken").directory.exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        click.UsageError("called wrongly"),
+        click.ClickException("it failed"),
+        ToolError("uv failed", "uv's own output"),
+        NoRegionError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_failure_is_told_in_one_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    """Whoever found it: the command, a tool that it started, or AWS."""
+
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(__main__, "jobplane", fail)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    assert ended.value.code in (1, 2)
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("Error: ")
 
 
 def test_a_log_without_lines_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,15 @@ PLAIN_WIDTH = 110
 
 
 def _assignments(_context: object, _parameter: object, values: tuple[str, ...]) -> tuple[str, ...]:
+    from jobplane.deployment import parameters
+
+    known = parameters(Workspace.here()) if values else []
     for value in values:
-        if not re.fullmatch(r"[^=]+=.*", value, re.DOTALL):
+        if not re.fullmatch(r"[^=]+=.+", value, re.DOTALL):
             raise click.BadParameter(f"{value!r} is not NAME=VALUE")
+        name = value.partition("=")[0]
+        if name not in known:
+            raise click.BadParameter(f"no parameter {name!r}; there are: {', '.join(known)}")
     return values
 
 

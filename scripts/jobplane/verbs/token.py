@@ -16,7 +16,13 @@ Examples:
 @click.option("--user", required=True, help="Claim user_id.")
 @click.option("--tenant", required=True, help="Claim tenant_id.")
 @click.option("--permissions", default="", help="Comma-separated.")
-@click.option("--ttl", default=3600, show_default=True, help="Seconds until it expires.")
+@click.option(
+    "--ttl",
+    type=click.IntRange(1),
+    default=3600,
+    show_default=True,
+    help="Seconds until it expires.",
+)
 @click.option("--stage", default="local", show_default=True)
 def command(user: str, tenant: str, permissions: str, ttl: int, stage: str) -> None:
     """Print a token that a stage accepts, and nothing else."""
