@@ -19,6 +19,7 @@ from jobplane.verbs import new
 from jobplane.workspace import Function, Workspace
 
 NEW = sorted(NAMES.values())
+HOSTILE_INPUTS = 300
 # Tests of the tree as a whole that a function without a contract or a row in a table fails.
 OF_THE_TREE = (
     "test_contracts.py::test_every_function_has_contracts",
@@ -106,6 +107,18 @@ def test_its_events_do_what_is_expected(made: Workspace, name: str) -> None:
         assert case.expect is not None
         result = cases.run_in_process(case, made)
         assert result.passed, (result.problems, result.outcome)
+
+
+def test_hostile_events_are_answered_or_refused(made: Workspace) -> None:
+    """As `fuzz` holds them to it: an answer of its type or a ValidationError, whatever comes."""
+    hostile = ("--way", "hypothesis", "--inputs", str(HOSTILE_INPUTS), "--json")
+    done = jobplane(made, "fuzz", *NEW, *hostile)
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [report["function"] for report in reports] == NEW, done.stderr
+    for report in reports:
+        assert report["inputs"] == HOSTILE_INPUTS
+        assert report["findings"] == [], report["function"]
+    assert done.returncode == 0
 
 
 def test_the_lock_knows_it(made: Workspace) -> None:
