@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -15,7 +16,9 @@ from botocore import xform_name
 from botocore.model import OperationModel
 
 # Options of the command line itself.
-GLOBAL = {"cli-binary-format", "cli-read-timeout", "max-items", "output", "query"}
+GLOBAL = {
+    "cli-binary-format", "cli-read-timeout", "endpoint-url", "max-items", "output", "query",
+}  # fmt: skip
 OUTFILE = {("lambda", "invoke")}
 # What MiniStack has no such call for: such a command is parsed and does nothing.
 NOT_EMULATED = {
@@ -104,7 +107,7 @@ def _until_option(rest: list[str]) -> list[str]:
 def _value(shape: str, values: list[str]) -> Any:
     """A value as the operation wants it."""
     if shape == "list":
-        return values
+        return json.loads(values[0]) if values[0].startswith("[") else values
     (value,) = values
     if shape in {"structure", "map"} and value.startswith("{"):
         return json.loads(value)
@@ -117,7 +120,8 @@ def main() -> None:
     if (command.service, command.operation) in NOT_EMULATED:
         return
     client = botocore.session.get_session().create_client(
-        command.service, endpoint_url=os.environ["AWS_ENDPOINT_URL"]
+        command.service,
+        endpoint_url=command.options.get("endpoint-url", os.environ["AWS_ENDPOINT_URL"]),
     )
     if "max-items" in command.options:
         pages = client.get_paginator(command.method).paginate(
@@ -126,13 +130,16 @@ def main() -> None:
         answer = pages.build_full_result()
     else:
         answer = getattr(client, command.method)(**command.parameters)
+    if "outfile" in command.options:
+        Path(command.options["outfile"]).write_bytes(answer.pop("Payload").read())
+    answer = json.loads(json.dumps(answer, default=str))  # times are text
     if "query" in command.options:
         answer = jmespath.search(command.options["query"], answer)
     if command.options.get("output") == "text":
         found = answer if isinstance(answer, list) else [answer]
         sys.stdout.write("\t".join(map(str, found)) + "\n")
     else:
-        sys.stdout.write(json.dumps(answer, indent=4, default=str) + "\n")
+        sys.stdout.write(json.dumps(answer, indent=4) + "\n")
 
 
 if __name__ == "__main__":
