@@ -1,0 +1,60 @@
+"""Commands of docs/, typed as they stand there.
+
+`uv run jobplane` is the command of the stage's workspace, and `aws` the part of AWS's that
+tests/aws_cli.py is; what it leaves undone, since the emulator has no such call, is listed there.
+"""
+
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from workspace.copies import command_environment
+
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+ROOT = Workspace.here().root
+AWS = f'exec {sys.executable} {ROOT}/tests/aws_cli.py "$@"'
+# After `run`, what is to be run; a deployment asks, and is agreed to.
+UV = f'shift; [ "$2" = deploy ] && set -- "$@" --yes; exec {sys.executable} -m "$@"'
+
+
+def blocks(text: str) -> list[str]:
+    """The blocks of commands in a part of a document."""
+    return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A bash in the workspace of a stage, with variables that point `aws` at the stage."""
+
+    stage: Stage
+    programs: Path
+
+    @classmethod
+    def on(cls, stage: Stage, programs: Path) -> Self:
+        """With its programs in a folder."""
+        for name, script in {"aws": AWS, "uv": UV}.items():
+            program = programs / name
+            program.write_text(f"#!/bin/sh\n{script}\n")
+            program.chmod(0o755)
+        return cls(stage, programs)
+
+    def run(self, *scripts: str, **variables: str) -> str:
+        """Run blocks one after the other in one shell; what they print. All have to succeed."""
+        environment = command_environment(self.stage.workspace) | self.stage.environment()
+        environment |= {"PATH": f"{self.programs}:{environment['PATH']}", "NO_PROXY": "127.0.0.1"}
+        script = "\n".join(scripts)
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.stage.workspace.root,
+            env=environment | {"stage": self.stage.name} | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
