@@ -19,7 +19,7 @@ from jobplane.verbs import new
 from jobplane.workspace import Function, Workspace
 
 NEW = sorted(NAMES.values())
-HOSTILE_INPUTS = 300
+HOSTILE_INPUTS = 200
 # Tests of the tree as a whole that a function without a contract or a row in a table fails.
 OF_THE_TREE = (
     "test_contracts.py::test_every_function_has_contracts",
