@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from e2e.support import Deployed, unique
+from e2e.documented import ROOT, Terminal, blocks
+from e2e.support import Deployed, unique, until
 from jobplane.tokens import mint
 
 pytestmark = pytest.mark.e2e
@@ -79,3 +81,14 @@ async def test_the_old_secret_is_worth_nothing_in_the_end(deployed: Deployed) ->
             assert await is_accepted(deployed, token(NEW))
             assert (await socket.ask({"action": "health"}))["type"] == "response"
     assert await is_accepted(deployed, token(old))
+
+
+async def test_every_socket_is_closed_after_a_theft(deployed: Deployed, tmp_path: Path) -> None:
+    """By the documented commands, of those that send nothing as well; nothing is left of them."""
+    document = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    theft = document.partition("A secret that was stolen")[2].partition("What signs webhooks")[0]
+    async with deployed.socket(unique("user")) as silent, deployed.socket(unique("user")) as other:
+        Terminal.on(deployed.stage, tmp_path).run(*blocks(theft))
+        for socket in (silent, other):
+            await until(lambda: socket.connection.close_code is not None, "a closed socket")  # noqa: B023
+    await until(lambda: deployed.count("connections") == 0, "no rows of connections")

@@ -1,0 +1,117 @@
+"""The numbers of docs/operating.md: each is what the code and the stack of `prod` have."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import jobplane_keys as keys
+from jobplane.documents import rows_of
+from jobplane.inprocess import InProcess
+from jobplane.workspace import Workspace, read_yaml
+from jobplane_models import payloads
+from jobplane_tokens import MAX_TOKEN_LENGTH
+
+ROOT = Workspace.here().root
+DOCUMENT = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+HOUR, DAY = 3600, 24 * 3600
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[InProcess]:
+    """Settings of `prod`, and the functions' modules as they would be there."""
+    with InProcess(stage="prod") as opened:
+        yield opened
+
+
+def test_our_own_limits_are_those_of_the_code(stack: InProcess) -> None:
+    """Every row of the table has the number that is in force, in the words of the table."""
+    stage = stack.template.parameters
+    processor, router, status = map(stack.load, ("processor", "router", "status"))
+    claim = stack.load("claim")
+    (stream,) = streams(stack)
+    flow = read_yaml(ROOT / "resources" / "job-flow.asl.yml")
+    documented = {what: limit for what, limit, _ in rows_of(DOCUMENT, "limits")}
+    assert documented == {
+        "connections of a user in a tenant": f"{stage['maxConnectionsPerUser']}",
+        "a token": f"{MAX_TOKEN_LENGTH:,} characters",
+        "a socket's message, either way": f"{keys.MAX_MESSAGE_BYTES // 1024} KB",
+        "an upload": f"{stage['maxUploadBytes'] // 1024**3} GiB, one PUT",
+        "files of an assembly": f"{payloads.MAX_FILES:,}",
+        "a result within a row, a document": (
+            f"{processor.MAX_RESULT_BYTES // 1024} KB, {processor.MAX_DOCUMENT_BYTES // 1024} KB"
+        ),
+        "attempts of a request": f"{router.MAX_ATTEMPTS}",
+        "a lease without progress": f"{stage['leaseSeconds']} s",
+        "a batch of the stream of `requests`": (
+            f"{stream['maximumRetryAttempts'] + 1} deliveries, within an hour"
+        ),
+        "requests at a time in one invocation": f"{processor.CONCURRENT_REQUESTS}",
+        "a request is kept": f"{keys.REQUEST_TTL_SECONDS // DAY} days",
+        "an assembly is kept": f"{keys.ASSEMBLY_TTL_SECONDS // DAY} days",
+        "look-ups in one batch": f"{status.MAX_BATCH}",
+        "assemblies of a page": f"{status.LIST_LIMIT}, at most {status.MAX_LIST_LIMIT}",
+        "attempts of a webhook": (
+            f"{max_receive_count(stack)}, over {sum(status.RETRY_DELAYS) // HOUR} hours"
+        ),
+        "a claim": (
+            f"{keys.CLAIM_TTL_SECONDS // HOUR} h, at most {claim.MAX_TTL_SECONDS // HOUR} h"
+        ),
+        "an execution of the job flow": f"{flow['TimeoutSeconds'] // DAY} days",
+    }
+    assert stream["maximumRecordAgeInSeconds"] == HOUR
+    assert processor.LEASE_SECONDS == stage["leaseSeconds"]
+    assert processor.MAX_UPLOAD_BYTES == router.MAX_UPLOAD_BYTES == stage["maxUploadBytes"]
+    assert status.MAX_RECEIVES == max_receive_count(stack)
+
+
+def test_what_a_limit_is_set_by_exists() -> None:
+    """Files, names of the libs and settings of the last column are there to be found."""
+    names = {name for *_, by in rows_of(DOCUMENT, "limits") for name in re.findall("`([^`]+)`", by)}
+    sources = [
+        path.read_text(encoding="utf-8")
+        for pattern in ("functions/*/*.py", "functions/*/*.yml", "libs/*/src/**/*.py",
+                        "resources/*.yml", "serverless.yml")
+        for path in ROOT.glob(pattern)
+    ]  # fmt: skip
+    files = {path.name for path in (*ROOT.glob("functions/*/*"), *ROOT.glob("resources/*"))}
+    missing = {
+        name
+        for name in names - files
+        if not any(name.rpartition(".")[2] in source for source in sources)
+    }
+    assert missing == set()
+
+
+def test_what_awss_limits_are_held_against_is_ours(stack: InProcess) -> None:
+    """Where a row on AWS's limits tells of the stack's own numbers, they are those in force."""
+    (stream,) = streams(stack)
+    processor, status = stack.load("processor"), stack.load("status")
+    rows = {what: (default, met) for what, default, met in rows_of(DOCUMENT, "quotas")}
+    default, met = rows["stream of `requests`, batches at a time"]
+    assert default == f"{stream['parallelizationFactor']} a shard"
+    assert f"{default.split()[0]} batches × {processor.CONCURRENT_REQUESTS} requests" in met
+    minutes = stack.function("processor").config["timeout"] // 60
+    assert rows["processor, one run"][0] == f"{minutes} minutes"
+    assert status.PARAMETER_SECONDS == 60
+    assert "once a minute" in rows["SSM, reads of parameters"][1]
+
+
+def test_how_long_lost_rows_would_have_lived(stack: InProcess) -> None:
+    """The table on what rows are worth says when requests are gone in any case."""
+    assert f"gone after {keys.REQUEST_TTL_SECONDS // DAY} days in any case" in DOCUMENT
+
+
+def streams(stack: InProcess) -> list[dict[str, object]]:
+    """The streams that the processor reads, as declared."""
+    events = stack.function("processor").config["events"]
+    return [event["stream"] for event in events if "stream" in event]
+
+
+def max_receive_count(stack: InProcess) -> int:
+    """After how many receives a notification is given up."""
+    queues = stack.template.of_type("AWS::SQS::Queue")
+    policy = queues["WebhooksQueue"]["RedrivePolicy"]
+    policy = json.loads(policy) if isinstance(policy, str) else policy
+    return int(policy["maxReceiveCount"])
