@@ -182,6 +182,12 @@ def test_a_huge_cause_is_cut(jobs: Jobs, letter: str) -> None:
     assert cause.startswith(stored)
 
 
+def test_a_cause_is_measured_in_bytes(jobs: Jobs) -> None:
+    """Fewer characters than the limit may still be too many bytes."""
+    stored = stored_cause(jobs, "名" * 20_000)
+    assert 32 * 1024 - 4 < len(stored.encode()) <= 32 * 1024
+
+
 def test_huge_json_is_cut_as_text(jobs: Jobs) -> None:
     """Cut JSON is none any more, and tells nothing of ids."""
     cause = json.dumps({"interruptingMessageId": "message-7", "log": "x" * 40_000})

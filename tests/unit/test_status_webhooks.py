@@ -17,6 +17,7 @@ import pytest
 import yaml
 from moto import mock_aws
 
+from jobplane_client import verify_webhook
 from tests.unit.status_support import (
     ENVIRONMENT,
     LOCAL,
@@ -143,6 +144,19 @@ def test_delivery_on_demand(status: ModuleType, monkeypatch: pytest.MonkeyPatch)
     assert document["assembly_id"] == "asm-1"
     assert set(document) <= set(status.PUBLIC_ASSEMBLY_FIELDS)
     assert stored("asm-1")["webhook"]["status"] == "delivered"
+
+
+def test_a_receiver_accepts_what_was_just_sent(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signed time is that of the attempt: a receiver that bounds it lets the delivery in."""
+    put(assembly())
+    with receiving() as receiver:
+        hook(monkeypatch, receiver)
+        trigger(status)
+    (request,) = receiver.requests
+    document = verify_webhook(request.headers, request.body, "test-secret", tolerance=60)
+    assert document["assembly_id"] == "asm-1"
 
 
 def test_trigger_over_http(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,6 +278,15 @@ def test_listed_loopback_may_not_lead_elsewhere(monkeypatch: pytest.MonkeyPatch)
         addresses_of(target_of("http://localhost:5000/", LOOPBACK), 1.0)
 
 
+def test_a_listed_suffix_opens_no_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loopback name is reached only where it is listed exactly."""
+    rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "*.localhost"})
+    resolve, _ = public_resolver("127.0.0.1")
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(TargetRefusedError):
+        addresses_of(target_of("https://a.localhost/", rules), 1.0)
+
+
 def test_http_needs_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without WEBHOOK_ALLOW_HTTP even a listed loopback host is https only."""
     rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "127.0.0.1"})

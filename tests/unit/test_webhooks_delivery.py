@@ -6,6 +6,7 @@ import ssl
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,60 @@ def test_untrusted_certificate_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert (sent.result, receiver.requests) == ("retry", [])
 
 
+def test_authorities_are_not_the_environments(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file of certificates that the environment names opens no connection."""
+    certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    trusted = _delivery.trusted_authorities.__wrapped__().get_ca_certs()
+    assert len(trusted) > 50
+
+
+def test_the_look_up_costs_time_of_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a slow resolver took is not the receiver's to use."""
+    moments = iter([100.0, 107.0])
+    left: list[float] = []
+
+    async def answer(*arguments: Any) -> tuple[int, None]:
+        left.append(arguments[-1])
+        return 200, None
+
+    monkeypatch.setattr(_delivery.time, "monotonic", lambda: next(moments))
+    monkeypatch.setattr(_delivery, "addresses_of", lambda target, seconds: ["93.184.216.34"])
+    monkeypatch.setattr(_delivery, "exchange", answer)
+    monkeypatch.setattr(asyncio, "run", run_at_once)
+    assert post("https://example.com/", 10.0, TargetRules()).result == "delivered"
+    assert left == [3.0]
+
+
+def run_at_once(coroutine: Any) -> Any:
+    """What a coroutine that never waits returns; no event loop reads the clock."""
+    with pytest.raises(StopIteration) as ended:
+        coroutine.send(None)
+    return ended.value.value
+
+
+def test_an_address_that_does_not_answer_is_followed_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A connection that times out has sent nothing, so the next address may have the body."""
+    asked: list[str] = []
+
+    def receive(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        if request.url.host == "192.0.2.1":
+            raise httpx.ConnectTimeout("no answer")
+        return httpx.Response(200, stream=httpx.ByteStream(b"{}"))
+
+    transport = httpx.MockTransport(receive)
+    monkeypatch.setattr(httpx, "AsyncClient", partial(httpx.AsyncClient, transport=transport))
+    target = Target("https", "example.com", 443, "/", False)
+    assert exchange(target, ["192.0.2.1", "192.0.2.2"])[0] == 200
+    assert asked == ["192.0.2.1", "192.0.2.2"]
+
+
 def test_next_address_is_tried() -> None:
     """An address that takes no connection is followed by the next."""
     with receiving() as receiver:
@@ -175,6 +230,8 @@ def test_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proxy settings of the environment have no say."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
     with receiving() as receiver:
         target = Target("http", "127.0.0.1", receiver.port, "/", True)
         assert exchange(target, ["127.0.0.1"])[0] == 200
@@ -287,6 +344,7 @@ def test_retry_after_forms() -> None:
     for text, seconds in cases.items():
         assert retry_after_seconds(text, now) == seconds
     assert retry_after_seconds("Thu, 01 Jan 1970 00:00:00 GMT", now) == 0.0
+    assert retry_after_seconds("Fri, 31 Dec 9999 23:59:59 GMT", now) == 21600.0
 
 
 @pytest.mark.parametrize(("allowed", "result"), [(False, "unsigned_refused"), (True, "delivered")])

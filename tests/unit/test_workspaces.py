@@ -16,6 +16,7 @@ from jobplane_keys import (
     claim_state,
     dead_letter_id,
     dead_letter_queue_name,
+    execution_name,
     input_queue_name,
     interrupt_id,
     interrupt_queue_name,
@@ -193,11 +194,20 @@ def test_queue_names_are_valid(prefix: str, project: str, user: str) -> None:
 @given(st.tuples(SHORT_IDS, SHORT_IDS), st.tuples(SHORT_IDS, SHORT_IDS))
 @example(("a-b", "c"), ("a", "b-c"))
 @example(("a.b", "c"), ("a@b", "c"))
+@example(("a-", "b"), ("a", "-b"))
 @example(("x" * 128, "y" * 127 + "1"), ("x" * 128, "y" * 127 + "2"))
 def test_queue_names_never_collide(one: tuple[str, str], other: tuple[str, str]) -> None:
     """Two workspaces share no queue, and no queue serves two ends."""
     names = [name_of("p-", Workspace(*pair)) for pair in (one, other) for name_of in NAMERS]
     assert len(set(names)) == len(NAMERS) * len({one, other})
+
+
+def test_ids_of_what_is_written_keep_their_parts_apart() -> None:
+    """A character that moves from one part to the next makes another id."""
+    assert interrupt_id("ab", "c") != interrupt_id("a", "bc")
+    assert record_id("forced", "ab", "c") != record_id("forced", "a", "bc")
+    assert dead_letter_id("forced", "a#b", "cd", "e") != dead_letter_id("forced", "a#bc", "d", "e")
+    assert execution_name(Workspace("a", "b"), "cd") != execution_name(Workspace("a", "bc"), "d")
 
 
 @given(IDS, st.none() | IDS, st.none() | IDS, IDS)
