@@ -1,28 +1,43 @@
-"""Lost rows come back from a backup, by the script of docs/operating.md."""
+"""Lost rows and lost tables come back from backups, by the script and commands of
+docs/operating.md.
+"""
 
+import asyncio
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+from workspace.copies import copy_here, jobplane, share_wheels, under_git
 
-from e2e.support import Deployed, unique
-from jobplane_keys import from_item, to_item
+from e2e.documented import Terminal, blocks
+from e2e.platform_records import without_delivery
+from e2e.support import Deployed, Message, unique, until
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+from jobplane_keys import from_item, owner_key, to_item
 
 pytestmark = pytest.mark.e2e
 
 USER = unique("user")
+DELAY = {"seconds": 0, "steps": 1}
+DOCUMENT = (Workspace.here().root / "docs" / "operating.md").read_text(encoding="utf-8")
+# To restore, to set what is not restored, to let the stack learn of a new stream.
+_, RESTORE, SETTINGS, STREAM = blocks(
+    DOCUMENT.partition("**The whole table was lost.**")[2].partition("CloudFormation has")[0]
+)
 
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """put_back.py as it is documented."""
-    text = (Path(__file__).parents[2] / "docs" / "operating.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     path = tmp_path_factory.mktemp("operating") / "put_back.py"
     path.write_text(code, encoding="utf-8")
     return path
@@ -76,8 +91,168 @@ def test_what_was_lost_is_put_back_and_what_was_written_since_stays(
     assert from_item(found["Item"])["rev"] == 2
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
+    """A stage whose tables may be lost, of a copy in which files may be changed."""
+    workspace = under_git(copy_here(tmp_path_factory.mktemp("lost") / "copy"))
+    share_wheels(Workspace.here(), workspace)
+    there = Stage(workspace, f"lost-{os.getpid()}")
+    try:
+        done = jobplane(workspace, "up", "--stage", there.name)
+        assert done.returncode == 0, done.stderr
+        yield Deployed(there)
+    finally:
+        jobplane(workspace, "down", "--stage", there.name)
+
+
+@pytest.fixture(scope="module")
+def terminal(own: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """Where the documented commands are typed."""
+    return Terminal.on(own.stage, tmp_path_factory.mktemp("programs"))
+
+
+def test_a_lost_table_comes_back_as_it_was(own: Deployed, terminal: Terminal) -> None:
+    """Look-ups by key and index answer again, and all that the template says of it holds."""
+    table, assembly = own.info["tables"]["assemblies"], own.put_assembly(USER)
+    before = properties(own, table)
+    own.dynamodb.create_backup(TableName=table, BackupName="before")
+    own.dynamodb.delete_table(TableName=table)
+    assert status_of(own, assembly) == 500
+    terminal.run(RESTORE, table=table)
+    assert properties(own, table) != before
+    terminal.run(SETTINGS, table=table)
+    assert properties(own, table) == before
+    assert recovers_to_a_point(own, table)
+    assert status_of(own, assembly) == 200
+    assert assembly in listed(own)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A table of requests that was lost and restored, and what stood in it."""
+
+    before: Message
+    after: Message
+    ended: str
+    pending: str
+    old_stream: str
+    new_stream: str
+
+
+@pytest.fixture(scope="module")
+def loss(own: Deployed, terminal: Terminal) -> Loss:
+    """The table of requests, lost after a backup and restored by the documented commands."""
+    table = own.info["tables"]["requests"]
+    before, old_stream = properties(own, table), stream_of(own, table)
+    ended, pending = asyncio.run(lose_requests(own, table))
+    terminal.run(RESTORE, SETTINGS, STREAM, table=table, file="resources/tables.yml")
+    after, new_stream = properties(own, table), stream_of(own, table)
+    return Loss(before, after, ended, pending, old_stream, new_stream)
+
+
+async def lose_requests(own: Deployed, table: str) -> tuple[str, str]:
+    """Lose the table while one request has ended, and another is due that nobody has taken."""
+    async with own.socket(USER) as socket:
+        ended, pending = unique("req"), unique("req")
+        assert (await socket.run("delay", DELAY, id=ended))["type"] == "complete"
+        with without_delivery(own, "processor", f"/{table}/"):
+            asked = {"id": pending, "action": "delay", "payload": DELAY}
+            assert (await socket.ask(asked))["type"] == "acknowledgment"
+            own.dynamodb.update_item(
+                TableName=table,
+                Key=to_item({"owner": owner_key("acme", USER), "request_id": pending}),
+                UpdateExpression="SET lease_until = :past",
+                ExpressionAttributeValues=to_item({":past": 1}),
+            )
+            own.dynamodb.create_backup(TableName=table, BackupName="before")
+            own.dynamodb.delete_table(TableName=table)
+    return ended, pending
+
+
+def test_a_lost_table_with_a_stream_comes_back_as_it_was(loss: Loss) -> None:
+    """All that the template says of the table holds again; its stream is another one."""
+    assert loss.after == loss.before
+    assert loss.new_stream != loss.old_stream
+
+
+def test_who_reads_the_stream_is_told_of_the_new_one(own: Deployed, loss: Loss) -> None:
+    """The function's mapping and its role name the new stream, and nobody names the old one."""
+    name = own.info["functions"]["processor"]
+    mappings = own.functions.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
+    assert [mapping["EventSourceArn"] for mapping in mappings] == [loss.new_stream]
+    role = own.functions.get_function_configuration(FunctionName=name)["Role"].rpartition("/")[2]
+    iam = own.stage.client("iam")
+    policies = [
+        json.dumps(iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"])
+        for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]
+    ]
+    assert any(loss.new_stream in policy for policy in policies)
+    assert not any(loss.old_stream in policy for policy in policies)
+
+
+def test_the_stack_has_all_of_it(own: Deployed, loss: Loss) -> None:
+    """After the last deployment the tree is as before, and nothing is left to deploy."""
+    done = jobplane(own.stage.workspace, "deploy", "--stage", own.stage.name, "--yes")
+    assert done.stdout == f"nothing to deploy: {own.stage.name} has it all\n", done.stderr
+
+
+async def test_requests_go_on_after_the_restore(own: Deployed, loss: Loss) -> None:
+    """One that had ended is still known, a new one runs."""
+    async with own.socket(USER) as socket:
+        known = await socket.ask({"action": "status", "payload": {"request_id": loss.ended}})
+        assert known["data"]["status"] == "COMPLETED"
+        assert (await socket.run("delay", DELAY))["type"] == "complete"
+
+
+async def test_a_request_that_had_not_ended_runs_after_the_restore(
+    own: Deployed, loss: Loss
+) -> None:
+    """The sweeper finds the row of the backup, and the new stream hands it out."""
+    own.sweep()
+    await until(lambda: own.row(USER, loss.pending)["status"] == "COMPLETED", "its end")
+
+
 def status_of(deployed: Deployed, assembly_id: str) -> int:
     """What the HTTP API answers the assembly's user."""
+    return get(deployed, f"/status/{assembly_id}").status_code
+
+
+def listed(deployed: Deployed) -> list[str]:
+    """The user's assemblies by the HTTP API, from an index."""
+    return [each["assembly_id"] for each in get(deployed, "/assemblies").json()["assemblies"]]
+
+
+def get(deployed: Deployed, path: str) -> httpx.Response:
     headers = {"Authorization": f"Bearer {deployed.token(USER, 'acme')}"}
-    url = f"{deployed.http_url}/status/{assembly_id}"
-    return httpx.get(url, headers=headers, trust_env=False).status_code
+    return httpx.get(f"{deployed.http_url}{path}", headers=headers, trust_env=False)
+
+
+def properties(deployed: Deployed, table: str) -> Message:
+    """What the template says of a table, as the stage has it."""
+    dynamodb = deployed.dynamodb
+    told = dynamodb.describe_table(TableName=table)["Table"]
+    tags = dynamodb.list_tags_of_resource(ResourceArn=told["TableArn"])["Tags"]
+    return {
+        "attributes": {
+            each["AttributeName"]: each["AttributeType"] for each in told["AttributeDefinitions"]
+        },
+        "key": told["KeySchema"],
+        "billing": told["BillingModeSummary"]["BillingMode"],
+        "indexes": {
+            index["IndexName"]: (index["KeySchema"], index["Projection"])
+            for index in told.get("GlobalSecondaryIndexes", [])
+        },
+        "stream": told.get("StreamSpecification"),
+        "expiry": dynamodb.describe_time_to_live(TableName=table)["TimeToLiveDescription"],
+        "tags": {tag["Key"]: tag["Value"] for tag in tags if not tag["Key"].startswith("aws:")},
+    }
+
+
+def recovers_to_a_point(deployed: Deployed, table: str) -> bool:
+    told = deployed.dynamodb.describe_continuous_backups(TableName=table)
+    point = told["ContinuousBackupsDescription"]["PointInTimeRecoveryDescription"]
+    return bool(point["PointInTimeRecoveryStatus"] == "ENABLED")
+
+
+def stream_of(deployed: Deployed, table: str) -> str:
+    return str(deployed.dynamodb.describe_table(TableName=table)["Table"]["LatestStreamArn"])
