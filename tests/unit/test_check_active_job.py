@@ -55,6 +55,12 @@ def test_a_job_of_the_same_thread_is_not_interrupted(jobs: Jobs) -> None:
     }
 
 
+def test_a_dead_job_of_the_same_thread_is_none_to_join(jobs: Jobs) -> None:
+    """What has run out is no job, whoever's it was."""
+    jobs.clock.now = jobs.acquire()["expiresAt"]
+    assert check(jobs) == NO_JOB | {"reason": "expired"}
+
+
 def test_a_job_of_another_thread_is_to_be_interrupted(jobs: Jobs) -> None:
     """Another thread's message learns whom it has to ask to stop."""
     claim = jobs.acquire()

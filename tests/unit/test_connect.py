@@ -80,6 +80,14 @@ def test_what_is_odd_about_a_caller_is_made_storable(stack: Stack, connect: Modu
     )
 
 
+def test_what_a_caller_says_of_itself_is_bounded(stack: Stack, connect: ModuleType) -> None:
+    """A header of any length costs half a kilobyte of the row."""
+    handshake = event("connect", "accepted")
+    handshake["requestContext"]["identity"]["userAgent"] = "x" * 10_000
+    assert connect.handler(handshake, Context())["statusCode"] == 200
+    assert stack.get("connections", connection_id="conn-1")["user_agent"] == "x" * 512
+
+
 @pytest.mark.parametrize("case", ["accepted", "accepted-query-token", "accepted-header"])
 def test_each_place_of_the_token_opens(stack: Stack, connect: ModuleType, case: str) -> None:
     """The token is found in query Authorization, query token and header Authorization."""

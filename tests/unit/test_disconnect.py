@@ -110,11 +110,12 @@ def test_an_ended_request_never_changes(stack: Stack, disconnect: ModuleType, st
     assert stack.request() == row
 
 
+@pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
 def test_a_request_that_ended_since_the_index_was_written_stays(
-    stack: Stack, disconnect: ModuleType
+    stack: Stack, disconnect: ModuleType, status: str
 ) -> None:
     """The index may lag; the condition on the item decides."""
-    row = ended(on_disconnect="cancel")
+    row = ended(status=status, on_disconnect="cancel")
     stack.put("requests", row)
     stale = row | {"status": "PROCESSING"}
     stack.monkeypatch.setattr(disconnect, "requests_of", lambda connection_id: iter([stale]))
