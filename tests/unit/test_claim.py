@@ -168,6 +168,14 @@ def test_a_lost_answer_is_given_again(jobs: Jobs, clock: Clock) -> None:
     assert jobs.row() == before
 
 
+@pytest.mark.parametrize("late", [0, 1.9])
+def test_a_claim_that_ran_out_is_not_given_again(jobs: Jobs, clock: Clock, late: float) -> None:
+    """Within the skew margin even its own message has to wait: it could not renew what it got."""
+    claim = jobs.acquire(ttlSeconds=100, owner="execution-1")
+    clock.now = claim["expiresAt"] + late
+    assert jobs.acquire(owner="execution-1")["reason"] == "held"
+
+
 @pytest.mark.parametrize("owner", ["execution-2", None])
 def test_the_same_message_of_another_owner_is_no_retry(jobs: Jobs, owner: str | None) -> None:
     """Another execution with the message joins; it does not get the claim."""
@@ -295,6 +303,16 @@ def test_what_was_released_is_not_renewed(jobs: Jobs) -> None:
     before = jobs.row()
     assert jobs.renew(claim) == {"renewed": False, "reason": "released"}
     assert jobs.row() == before
+
+
+def test_a_free_workspace_has_no_holder(jobs: Jobs) -> None:
+    """Whatever another writer left on a row that it freed, nothing of it is renewed or released."""
+    claim = jobs.acquire()
+    freed = jobs.row() | {"state": "free"}
+    jobs.put(**freed)
+    assert jobs.renew(claim)["renewed"] is False
+    assert jobs.release(claim)["released"] is False
+    assert jobs.row() == freed
 
 
 def test_without_a_row_nothing_is_made(jobs: Jobs) -> None:
