@@ -116,6 +116,17 @@ def test_record_age() -> None:
     assert discarded[0][1] == "RecordAgeExceeded"
 
 
+def test_record_age_of_a_batch() -> None:
+    """A batch is as old as its first record."""
+    discarded: Discarded = []
+    function = Function()
+    mapping = mapping_to(function, discarded, max_age=600.0)
+    mapping.put([record(1, created=-700.0), record(2, created=-1.0)])
+    mapping.poll()
+    assert function.given == []
+    assert discarded == [([1, 2], "RecordAgeExceeded", 0)]
+
+
 def test_record_age_of_a_day() -> None:
     """A day of failures is over when the records are that old, however many they were."""
     given, discarded = read(Function(*[None] * 2000), 1, retries=-1)
@@ -133,6 +144,15 @@ def test_lanes() -> None:
         numbers = [number for batch in function.given for number in batch if number % 3 == rest]
         assert numbers == sorted(numbers)
     assert sum(map(len, function.given)) == 12
+
+
+def test_lane_of_an_item() -> None:
+    """The order in which a record spells its keys does not change its lane."""
+    settings = StreamSettings(lanes=1000)
+    keys = {"owner": {"S": "a"}, "request_id": {"S": "b"}}
+    turned = dict(reversed(keys.items()))
+    one, other = ({"dynamodb": {"Keys": each}} for each in (keys, turned))
+    assert settings.lane_of(one) == settings.lane_of(other)
 
 
 def test_filters() -> None:
@@ -154,4 +174,5 @@ def test_names_of_failures() -> None:
     assert failed_names(None) == failed_names({}) == set()
     assert failed_names(failing(1, 2)) == {"1", "2"}
     assert failed_names({"batchItemFailures": [{"itemIdentifier": 3}]}) is None
+    assert failed_names({"batchItemFailures": [{"itemIdentifier": ""}]}) is None
     assert failed_names("no") is None
