@@ -132,6 +132,7 @@ const files = () => [
       own('Orphans', { stat: 'Maximum', period: 21600 }),
       own('FilesReset', { period: 3600 }),
       own('CountersDrift', { stat: 'Maximum', period: 3600 }),
+      own('CountersUnchecked', { stat: 'Maximum', period: 3600 }),
     ],
     3600
   ),

@@ -76,6 +76,8 @@ HARMLESS: dict[str, Any] = {
     "status": {"assemblyId": "nothing", "userId": "nobody"},
 }
 TIME_LIMIT = 2
+# Seconds: a count has to leave so many to the stream that there is a part more, if not several.
+TOO_SHORT_TO_COUNT = 23
 # Whenever in the meantime an invocation begins, its limit is reached before.
 BEYOND_LIMIT = 10 * TIME_LIMIT
 QUARTER_OF_AN_HOUR = 900
@@ -497,6 +499,45 @@ async def test_counters_that_are_off(deployed: Deployed, alarms: dict[str, Alarm
     assert alarm.state(drifted, time.time()) == "ALARM"
     again = await until(count, "the count after it")
     assert alarm.state(again, time.time()) == "OK"
+
+
+def unchecked_count(deployed: Deployed) -> list[Point]:
+    """The points of a weekly count under which files come in."""
+    with ThreadPoolExecutor(1) as pool:
+        counting = pool.submit(scheduled, deployed, operation="get_stats", exact=True)
+        while not counting.done():
+            with waiting_file(deployed):
+                time.sleep(0.2)
+        return counting.result()
+
+
+@fires("counters-unchecked")
+async def test_counters_that_could_not_be_checked(deployed: Deployed) -> None:
+    """Files that come in during the weekly count; it stays until a count by hand has checked."""
+    alarm = scheduled_alarm(deployed, "counters-unchecked")
+    points = unchecked_count(deployed)
+    assert [p.value for p in points if p.name == alarm.metric] == [1]
+    now = time.time()
+    assert alarm.state(points, now) == "ALARM"
+    later = now + alarm.period
+    assert alarm.state([], later, before="ALARM") == "ALARM"
+
+    def by_hand() -> list[Point] | None:
+        since = time.time()
+        deployed.invoke("state-manager", {"operation": "get_stats", "exact": True})
+        points = emitted(deployed, "state-manager", since)
+        return points if any(point.name == alarm.metric for point in points) else None
+
+    checked = await until(by_hand, "a count that nothing moved under", patience=120)
+    assert alarm.state(checked, time.time(), before="ALARM") == "OK"
+
+
+async def test_a_weekly_count_without_time(deployed: Deployed) -> None:
+    """One that is cut has not checked the counters, and says so."""
+    alarm = scheduled_alarm(deployed, "counters-unchecked")
+    with with_time_limit(deployed, "state-manager", TOO_SHORT_TO_COUNT):
+        points = scheduled(deployed, operation="get_stats", exact=True)
+    assert alarm.state(points, time.time()) == "ALARM"
 
 
 @contextmanager

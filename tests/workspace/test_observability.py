@@ -273,7 +273,7 @@ def test_orphans_in_two_runs_are_told(compiled: Compiled) -> None:
 def test_no_data_is_no_alarm(compiled: Compiled) -> None:
     """Events that did not happen have no data; only what a run reports holds until the next."""
     for name, properties in alarms(compiled("prod")).items():
-        held = name == "orphans"
+        held = name in {"counters-unchecked", "orphans"}
         assert properties["TreatMissingData"] == ("ignore" if held else "notBreaching"), name
 
 
@@ -347,10 +347,11 @@ def test_a_stage_may_be_without_a_dashboard(compiled: Compiled) -> None:
     assert not of_type(template, "AWS::CloudWatch::Dashboard")
 
 
-def test_orphans_are_watched_where_they_are_looked_for(compiled: Compiled) -> None:
+@pytest.mark.parametrize("name", ["counters-unchecked", "orphans"])
+def test_scheduled_checks_are_watched_where_they_run(compiled: Compiled, name: str) -> None:
     """Without the schedules nothing would ever report, and the alarm could say nothing."""
-    assert "orphans" in alarms(compiled("prod"))
-    assert "orphans" not in alarms(compiled("staging"))
+    assert name in alarms(compiled("prod"))
+    assert name not in alarms(compiled("staging"))
 
 
 @pytest.mark.parametrize(
