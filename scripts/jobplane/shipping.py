@@ -22,6 +22,7 @@ from jobplane.artifacts import Artifact, Builder, Settings, read_manifest, stale
 from jobplane.compiled import Package, Template
 from jobplane.configuration import logical_id
 from jobplane.stages import Stage, StageNotUpError, default_region
+from jobplane.wheels import PLATFORMS
 from jobplane.workspace import Function, Workspace, read_yaml
 
 # Properties of a function that Lambda changes without the stack.
@@ -170,13 +171,22 @@ def require(stage: Stage) -> Stage:
     return stage
 
 
-def settings_for(stage: Stage) -> Settings:
-    """How artifacts for this stage are built."""
+def settings_for(stage: Stage, parameters: Mapping[str, str] | None = None) -> Settings:
+    """How artifacts for this stage are built, with what is set for this deployment alone.
+
+    Raises:
+        click.UsageError: Lambda has no such architecture.
+    """
     if stage.is_local or loopback_endpoint() is not None:
         return Settings.local()
     service = read_yaml(stage.workspace.root / "serverless.yml")
     stages = service["custom"]["stages"]
-    return Settings((stages["default"] | (stages.get(stage.name) or {}))["architecture"])
+    chosen = stages["default"] | (stages.get(stage.name) or {}) | dict(parameters or {})
+    architecture = chosen["architecture"]
+    if architecture not in PLATFORMS:
+        known = " and ".join(PLATFORMS)
+        raise click.UsageError(f"there is no architecture {architecture!r}; Lambda has {known}")
+    return Settings(architecture)
 
 
 def build(workspace: Workspace, functions: list[Function], settings: Settings) -> list[Artifact]:

@@ -13,12 +13,15 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
   const stage = await resolveVariable('sls:stage');
   const stages = await resolveConfigurationProperty(['custom', 'stages']);
   const emulator = emulatorUrl();
-  const given = (options.param || []).map((param) => param.split('=', 1)[0]);
+  const given = Object.fromEntries(
+    (options.param || []).map((param) => param.split(/=(.*)/s).slice(0, 2))
+  );
   const chosen = {
     ...stages.default,
     ...(emulator && { architecture: os.arch() === 'arm64' ? 'arm64' : 'x86_64' }),
     ...(emulator && stages.emulated),
     ...stages[stage],
+    ...given,
   };
   // Bucket names are the world's: on AWS, account and region make them unique.
   const bucket = (name) =>
@@ -32,7 +35,7 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     );
   return {
     ...chosen,
-    ...(given.includes('jwtSecret') ? {} : { jwtSecret: `\${ssm:/jobplane/${stage}/jwt-secret}` }),
+    ...('jwtSecret' in given ? {} : { jwtSecret: `\${ssm:/jobplane/${stage}/jwt-secret}` }),
     // SSM can be asked only once these parameters are known.
     pagingSecret: '${file(scripts/serverless/paging-secret.js)}',
     tablePrefix: `jobplane-${stage}-`,

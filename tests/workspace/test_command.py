@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -138,18 +139,31 @@ def test_parameters_are_declared_by_a_stage_or_asked_for(tmp_path: Path) -> None
 
 def test_every_parameter_of_a_stage_can_be_set() -> None:
     """Also those that are made when the stack is compiled."""
-    script = """
-        require('./scripts/serverless/stage.js')({
-            options: {},
+    made = stage_parameters().keys()
+    assert {"jwtSecret", "tablePrefix"} <= made <= set(deployment.parameters(Workspace.here()))
+
+
+def test_a_parameter_that_is_given_reaches_what_is_made_of_it() -> None:
+    """The value is all that stands behind the first equals sign; no given secret is looked up."""
+    made = stage_parameters("corsOrigin=https://example.org/?a=b", "jwtSecret=s=1")
+    assert made["httpCors"]["allowedOrigins"] == ["https://example.org/?a=b"]
+    assert made["jwtSecret"] == "s=1"
+
+
+def stage_parameters(*given: str) -> dict[str, Any]:
+    """What scripts/serverless/stage.js makes for a stage on AWS."""
+    script = f"""
+        require('./scripts/serverless/stage.js')({{
+            options: {{param: {json.dumps(given)}}},
             resolveVariable: async () => 'prod',
-            resolveConfigurationProperty: async () => ({default: {}, prod: {}}),
-        }).then((made) => console.log(JSON.stringify(Object.keys(made))))
+            resolveConfigurationProperty: async () => ({{default: {{}}, prod: {{}}}}),
+        }}).then((made) => console.log(JSON.stringify(made)))
     """
     done = subprocess.run(
         ["node", "-e", script], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    made = set(json.loads(done.stdout))
-    assert {"jwtSecret", "tablePrefix"} <= made <= set(deployment.parameters(Workspace.here()))
+    made: dict[str, Any] = json.loads(done.stdout)
+    return made
 
 
 def test_a_taken_port_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from workspace.copies import (
     Built,
@@ -30,6 +31,7 @@ from workspace.copies import (
 )
 
 from jobplane import shipping
+from jobplane.artifacts import Settings
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
@@ -269,6 +271,20 @@ def test_two_at_once_do_not_break_each_other(stage: Stage) -> None:
     assert state is not None
     for name in names:
         assert base64.b64encode(bytes.fromhex(state.functions[name])).decode() == after[name]
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
+def test_artifacts_are_for_the_architecture_that_is_given(architecture: str) -> None:
+    """What `--param` sets for one deployment is what is built for it."""
+    there = Stage(Workspace.here(), "prod")
+    assert shipping.settings_for(there, {"architecture": architecture}) == Settings(architecture)
+
+
+def test_an_architecture_that_lambda_has_not_is_refused() -> None:
+    """Before anything is built."""
+    there = Stage(Workspace.here(), "prod")
+    with pytest.raises(click.UsageError, match="'arm'; Lambda has x86_64 and arm64"):
+        shipping.settings_for(there, {"architecture": "arm"})
 
 
 def test_somebody_elses_change_is_not_overwritten(stage: Stage) -> None:

@@ -95,7 +95,7 @@ def command(
             return
         chosen, whole = found
     there = shipping.require(Stage(workspace, stage))
-    settings = shipping.settings_for(there)
+    settings = shipping.settings_for(there, dict(given.split("=", 1) for given in parameters))
     with exclusive(workspace, f"stage-{stage}"), interrupts.as_keyboard_interrupt():
         if no_build:
             artifacts = shipping.built(workspace, chosen, settings)
