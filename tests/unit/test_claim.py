@@ -140,6 +140,22 @@ def test_a_job_that_ends_meanwhile_is_not_joined(jobs: Jobs) -> None:
     assert jobs.acquire(messageId="message-2")["claimed"] is True
 
 
+def test_a_job_that_another_thread_took_meanwhile_is_not_joined(jobs: Jobs) -> None:
+    """Released and claimed between the refusal and the extension: that job is not the thread's."""
+    claim = jobs.acquire(ttlSeconds=100)
+    module = jobs.function("claim")
+    write_held = module.write_held
+
+    def take_first(*arguments: Any) -> Any:
+        jobs.stack.monkeypatch.setattr(module, "write_held", write_held)
+        assert jobs.release(claim)["released"]
+        assert jobs.acquire(threadId="thread-2", messageId="message-3")["claimed"]
+        return write_held(*arguments)
+
+    jobs.stack.monkeypatch.setattr(module, "write_held", take_first)
+    assert jobs.acquire(messageId="message-2")["reason"] == "held"
+
+
 @pytest.mark.parametrize(
     ("offset", "claimed"), [(-1, False), (0, False), (1, False), (1.9, False), (2, True), (3, True)]
 )
@@ -443,6 +459,12 @@ def test_older_rows_hold_as_long_as_they_say(jobs: Jobs, case: str) -> None:
             "fence": None,
             "expiresInSeconds": seconds,
         }
+
+
+def test_an_older_row_whose_time_is_up_is_not_joined(jobs: Jobs) -> None:
+    """Within the skew margin nobody works on it, and nobody else may yet."""
+    jobs.put(**older_row(expiresAt=int(NOW)))
+    assert jobs.acquire(threadId="thread-old")["reason"] == "held"
 
 
 def test_an_older_row_of_the_same_thread_is_joined(jobs: Jobs) -> None:

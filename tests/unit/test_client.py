@@ -212,6 +212,15 @@ def test_read_is_repeated_while_the_service_is_down(harness: Harness, status: in
     assert all(nap <= 0.4 for nap in harness.naps.taken)
 
 
+@pytest.mark.parametrize("status", [500, 501, 505])
+def test_a_defect_of_the_service_is_not_repeated(harness: Harness, status: int) -> None:
+    """What broke the service once breaks it again."""
+    harness.script.will(Reply(status, {"error": "Internal error"}))
+    with pytest.raises(ServiceUnavailableError):
+        harness.call("get_status", "a1")
+    assert len(harness.script.asked) == 1
+
+
 def test_repetition_is_bounded(harness: Harness) -> None:
     """A service that stays down raises after four tries."""
     harness.script.will(Reply(503, {"error": "Try again"}))

@@ -118,6 +118,29 @@ def test_malformed_timestamp_is_refused(text: str) -> None:
         verify(HEADERS | {"webhook-timestamp": text})
 
 
+@pytest.mark.parametrize("version", ["v2", "v1a", "V1", "v0"])
+def test_a_signature_of_another_version_is_none(version: str) -> None:
+    """The right digest under another name proves nothing."""
+    header = HEADERS["webhook-signature"].replace("v1", version, 1)
+    with pytest.raises(MalformedSignatureError):
+        verify(HEADERS | {"webhook-signature": header})
+
+
+def test_time_does_not_tell_which_secret_matched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every secret is compared with every signature, in constant time, match or not."""
+    compared: list[tuple[bytes, bytes]] = []
+    compare = hmac.compare_digest
+
+    def note(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", note)
+    header = f"{HEADERS['webhook-signature']} {signature(b'another', BODY)}"
+    verify(HEADERS | {"webhook-signature": header}, secrets=[SECRET, "a new secret"])
+    assert len(compared) == 4
+
+
 def test_dot_in_the_id_is_refused() -> None:
     """A dot would let parts of what was signed change places."""
     with pytest.raises(MalformedSignatureError):

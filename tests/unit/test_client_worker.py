@@ -384,6 +384,30 @@ def test_claim_that_can_not_be_renewed_runs_out(stand: Stand) -> None:
     assert stand.tasks.failures[0][0] == "ClaimLostError"
 
 
+def test_claim_lasts_from_the_question(stand: Stand) -> None:
+    """A renewal whose answer took long is as old as its question."""
+    stand.order(ttl=60)
+    stopped: list[float] = []
+    invoke, asked = stand.claims.invoke, []
+
+    def slow(**arguments: Any) -> Any:
+        answer = invoke(**arguments)
+        if not asked:
+            asked.append(stand.clock.monotonic())
+            stand.claims.faults["renew"] = [OSError("no route")] * 100
+            stand.clock.wait(threading.Event(), 15)
+        return answer
+
+    def handler(job: Job) -> None:
+        stand.claims.invoke = slow  # type: ignore[method-assign]
+        job.cancelled.wait()
+        stopped.append(stand.clock.monotonic())
+        job.check()
+
+    assert run_once(stand, handler) is JobEnd.LOST
+    assert asked[0] + 60 <= stopped[0] <= asked[0] + 62
+
+
 def test_claim_gone_before_the_start(stand: Stand) -> None:
     """The job is not run, and its execution hears why."""
     stand.order()
@@ -598,6 +622,20 @@ def test_interrupt_sent_twice_acts_once(stand: Stand) -> None:
     assert stand.finish(ended) is JobEnd.COMPLETED
 
 
+def test_interrupt_for_a_newer_claim_is_kept_for_its_time(stand: Stand) -> None:
+    """One that is moot before its job begins does not come back every two seconds."""
+    gate = Gate()
+    stand.order()
+    interrupt = stand.interrupt({"claimId": "claim-2", "fence": 2})
+    body = json.loads(interrupt.body) | {"expiresAt": int(stand.clock.time())}
+    interrupt.body = json.dumps(body)
+    ended = stand.start(worker_of(stand, gate).run_once)
+    gate.inside()
+    until(lambda: not stand.sqs.left(INTERRUPTS), "it is deleted")
+    gate.leave.set()
+    assert stand.finish(ended) is JobEnd.COMPLETED
+
+
 @pytest.mark.parametrize(
     "body", ["no json", "[]", {"type": "INTERRUPT"}, {"target": {"claimId": "c", "fence": "x"}}]
 )
@@ -759,6 +797,16 @@ def test_malformed_job_is_told(stand: Stand) -> None:
     ((error, cause),) = stand.tasks.failures
     assert error == "MalformedMessageError"
     assert cause.startswith("fence")
+    assert stand.sqs.left(INPUT) == []
+
+
+def test_job_of_another_workspace_is_not_run(stand: Stand) -> None:
+    """However it came into this queue; its execution hears of it."""
+    stand.order(projectUserId="amelia#other")
+    assert run_once(stand, Gate()) is None
+    ((error, cause),) = stand.tasks.failures
+    assert error == "MalformedMessageError"
+    assert cause.startswith("projectUserId")
     assert stand.sqs.left(INPUT) == []
 
 

@@ -240,6 +240,15 @@ def test_the_rule_takes_up_what_broke_off_for_good(
     assert (len(jobs.records()), jobs.letters()) == (1, [])
 
 
+def test_a_record_that_is_gone_is_not_made_again(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """A mark without its record would stay for ever: it has no time to live."""
+    module = jobs.function("handle-timeout")
+    timeout = module.Timeout.of(timeout_of(claim))
+    with pytest.raises(module.dynamodb.exceptions.ConditionalCheckFailedException):
+        module.mark_done(timeout, "letter-1")
+    assert jobs.records() == []
+
+
 def test_a_newer_claim_is_left_alone(jobs: Jobs, claim: dict[str, Any]) -> None:
     """The record and the letter are made all the same."""
     jobs.clock.now = claim["expiresAt"] + 2
