@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with thirteen of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with fourteen of its gaps closed.
 
 Runs in the environment that `uv tool run` made: of this workspace only what lies beside it and
 needs nothing can be imported.
@@ -28,6 +28,7 @@ needs nothing can be imported.
     at a time, takes every answer for success, and retries a failure without end.
 13. A worker's context is an object; MiniStack makes a class for each invocation, and a worker grows
     by them until its collector runs.
+14. What SQS refuses keeps its name in a state machine; MiniStack has one for all of it.
 
 Called with the stage's name, which tells it from others in a list of processes, and the folder for
 unpacked artifacts.
@@ -74,6 +75,10 @@ TABLE = "AWS::DynamoDB::Table"
 REAPER = "dynamodb-ttl-reaper"
 BY_EXPIRY = {"type": "Service", "principalId": "dynamodb.amazonaws.com"}
 KEY_CONDITION = "KeyConditionExpression"
+SQS_ERRORS = {
+    "QueueDoesNotExist": "QueueDoesNotExistException",
+    "QueueNameExists": "QueueNameExistsException",
+}
 IN_WORKER_SCRIPT = (
     ('"error": str(e), "trace"', '"error": str(e), "error_class": type(e).__name__, "trace"'),
     ('type("Context", (), {', '__import__("types").SimpleNamespace(**{'),
@@ -394,6 +399,8 @@ def main() -> None:
         if script.count(theirs) != 1:
             sys.exit("this MiniStack's worker script is not what the launcher was written for")
         script = script.replace(theirs, ours)
+    stepfunctions._AWS_SDK_SERVICE_MAP["sqs"] = {"protocol": "json", "target_prefix": "AmazonSQS"}
+    stepfunctions._AWS_SDK_ERROR_CODE_OVERRIDES["sqs"] = SQS_ERRORS
     lambda_runtime._PYTHON_WORKER_SCRIPT = WITHOUT_SITE_PACKAGES + script
     lambda_runtime.Worker.invoke = _invoke_noting_class
     lambda_svc._execute_function_warm = _execute_with_class
