@@ -447,6 +447,27 @@ def test_message_in_another_receive_waits(
     assert status.postponed == [20]
 
 
+def test_message_that_was_delivered_meanwhile_waits(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A delivery that ends after the item was read is not repeated; the next receive drops it."""
+    put(assembly())
+    claim = status.claim_delivery
+
+    def then_delivered(item: dict[str, Any], now: float) -> bool:
+        state = {"status": "delivered", "attempts": 1}
+        put(stored("asm-1") | {"webhook": state, "webhook_execution": 1})
+        claimed: bool = claim(item, now)
+        return claimed
+
+    monkeypatch.setattr(status, "claim_delivery", then_delivered)
+    with receiving() as receiver:
+        hook(monkeypatch, receiver)
+        assert status.handler(message(), Context()) == KEPT
+        assert status.handler(message(receives=2), Context()) == DONE
+    assert receiver.requests == []
+
+
 def test_failure_is_postponed(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """A 5xx keeps the message, hidden until the next attempt."""
     put(assembly())
@@ -530,6 +551,16 @@ def test_exhausted_goes_to_the_dead_letter_queue(
     assert status.postponed == [0]
     assert stored("asm-1")["webhook"]["status"] == "failed"
     assert "WebhookFailed" in metric_names(capsys.readouterr().out)
+
+
+def test_last_attempt_is_planned(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sixth failure leaves one attempt, six hours later."""
+    put(assembly())
+    with receiving(reply(500)) as receiver:
+        hook(monkeypatch, receiver)
+        assert status.handler(message(receives=6), Context()) == KEPT
+    assert status.postponed[0] > 5 * 3600
+    assert stored("asm-1")["webhook"]["status"] == "retrying"
 
 
 def test_unsigned_message_is_refused(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
