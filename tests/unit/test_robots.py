@@ -462,6 +462,14 @@ def test_a_zip_bomb_is_stopped_by_its_ratio() -> None:
     assert written <= 17_000_000
 
 
+def test_a_ratio_is_taken_of_what_was_read() -> None:
+    """A size that was only announced buys no room."""
+    bomb = gzip.compress(bytes(60_000_000))
+    source = RobotInput(name="a.gz", open=lambda: io.BytesIO(bomb), size=10**12)
+    with pytest.raises(FileTooLargeError, match="more than 100 times its size"):
+        run("/file/decompress", source, max_ratio=100)
+
+
 def test_decompression_is_bounded_in_bytes() -> None:
     """`max_bytes` holds to the byte."""
     packed = gzip.compress(b"x" * 1000)
@@ -657,6 +665,13 @@ def test_a_safe_name_is_one_component(name: str) -> None:
     assert not set(safe) & set("/\\\x00\n\r\u202e")
     assert len(safe.encode()) <= 255
     assert safe_name(safe) == safe
+
+
+def test_a_name_is_measured_in_bytes() -> None:
+    """Few characters may be too many bytes for a file system."""
+    name = safe_name("名" * 200 + ".csv")
+    assert 250 < len(name.encode()) <= 255
+    assert name.endswith("名.csv")
 
 
 def test_a_long_name_keeps_its_extension() -> None:

@@ -934,6 +934,14 @@ def test_status_gives_the_request_as_stored(router: Router, stack: Stack) -> Non
     }  # fmt: skip
 
 
+def test_rows_are_read_as_they_are_now(router: Router, stack: Stack) -> None:
+    """Connection and request may have been written a moment ago."""
+    stack.put("requests", request())
+    calls = stack.calls(router.module.dynamodb)
+    router.data("status", {"request_id": "req-1"})
+    assert [read["ConsistentRead"] for read in calls.of("GetItem")] == [True, True]
+
+
 def test_status_of_a_completed_request_has_its_result(router: Router, stack: Stack) -> None:
     """A result is JSON, not text."""
     stack.put("requests", ended(result='{"n":1}'))
