@@ -340,6 +340,20 @@ def make_input_queue(flow: Flow) -> str:
     return str(made["QueueUrl"])
 
 
+def refuse_look_ups(flow: Flow, queue_url: str, *, refused: bool = True) -> None:
+    """Have SQS refuse GetQueueUrl for a queue, or no more."""
+    statement = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "sqs:GetQueueUrl",
+        "Resource": "*",
+    }
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    flow.deployed.sqs.set_queue_attributes(
+        QueueUrl=queue_url, Attributes={"Policy": json.dumps(policy) if refused else ""}
+    )
+
+
 async def test_an_older_queue_is_used(flow: Flow) -> None:
     """A queue that is there takes the job, whatever its attributes are."""
     make_input_queue(flow)
@@ -347,6 +361,50 @@ async def test_an_older_queue_is_used(flow: Flow) -> None:
     flow.succeed(await flow.receive())
 
     assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
+
+
+async def test_a_refused_look_up_is_tried_again(flow: Flow) -> None:
+    """Nobody knows whether there is a queue: none is made, and the job runs once SQS answers."""
+    queue_url = make_input_queue(flow)
+    refuse_look_ups(flow, queue_url)
+    execution = flow.start("m1")
+    await until(lambda: retried(flow, execution), "a retry")
+    refuse_look_ups(flow, queue_url, refused=False)
+    flow.succeed(await flow.receive())
+
+    assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
+    assert "MakeInputQueue" not in entered(flow, execution)
+
+
+async def test_look_ups_that_stay_refused(flow: Flow) -> None:
+    """The job fails with what SQS has said, and leaves no claim behind; none makes a queue."""
+    queue_url = make_input_queue(flow)
+    first = flow.start("m1")
+    job = await flow.receive()
+    refuse_look_ups(flow, queue_url)
+    joining = flow.start("m2")
+    joined = await flow.end_of(joining)
+    flow.fail(job, "DiskFullError")
+    await flow.end_of(first)
+    second = flow.start("m3")
+    end = await flow.end_of(second)
+
+    for ended, message_id, execution in ((joined, "m2", joining), (end, "m3", second)):
+        assert (ended["status"], ended["cause"]["messageId"]) == ("FAILED", message_id)
+        assert ended["error"].endswith("AccessDenied")
+        assert not {"MakeInputQueue", "MakeHolderQueue"} & entered(flow, execution)
+    assert flow.claim()["state"] == "free"
+    assert flow.claim()["lastReleased"]["reason"] == "failed"
+
+
+def entered(flow: Flow, execution: str) -> set[str]:
+    """The states that an execution has been in."""
+    history = flow.states.get_execution_history(executionArn=execution, maxResults=1000)["events"]
+    return {
+        event["stateEnteredEventDetails"]["name"]
+        for event in history
+        if "stateEnteredEventDetails" in event
+    }
 
 
 async def test_aborted_execution(flow: Flow) -> None:

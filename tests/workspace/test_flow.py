@@ -105,7 +105,7 @@ def test_a_queue_is_made_when_there_is_none(name: str) -> None:
     missing, others = look_up["Catch"]
     assert missing["Next"] == f"Make{name}Queue"
     assert look_up["Next"] == make["Next"]
-    assert "Sqs.QueueDoesNotExistException" in missing["ErrorEquals"]
+    assert missing["ErrorEquals"] == ["Sqs.QueueDoesNotExistException"]
     assert others == make["Catch"][0]
     never, again = look_up["Retry"]
     assert (never["ErrorEquals"], never["MaxAttempts"]) == (missing["ErrorEquals"], 0)
