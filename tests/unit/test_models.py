@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from jobplane_models.assemblies import AssemblyWebhook
-from jobplane_models.payloads import UploadFile
+from jobplane_models.payloads import MAX_FILES, CreateUpload, ProcessAssembly, UploadFile
 
 FILE = {"name": "a.csv", "size": 5, "md5hash": "5D41402ABC4B2A76B9719D911017C592"}
 
@@ -58,3 +58,25 @@ def test_webhook_of_a_triggered_answer(answered: dict[str, Any]) -> None:
     """The answer to a trigger says what this delivery came to, with a stored state or without."""
     webhook = AssemblyWebhook.model_validate(answered)
     assert webhook.model_dump(exclude_unset=True) == answered
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "file"),
+    [(CreateUpload, "files", FILE), (ProcessAssembly, "uploads", FILE | {"key": "k"})],
+)
+def test_files_of_a_job_are_counted(model: type[BaseModel], field: str, file: Any) -> None:
+    """A thousand, and at least one."""
+    job = {"template_id": "t", "fields": {}}
+    assert model.model_validate(job | {field: [file] * MAX_FILES})
+    for count in (0, MAX_FILES + 1):
+        with pytest.raises(ValidationError, match=field):
+            model.model_validate(job | {field: [file] * count})
+
+
+@pytest.mark.parametrize("model", [CreateUpload, ProcessAssembly])
+def test_fields_of_a_job_are_counted(model: type[BaseModel]) -> None:
+    """A hundred at most."""
+    fields = {str(number): number for number in range(101)}
+    with pytest.raises(ValidationError) as refused:
+        model.model_validate({"template_id": "t", "fields": fields})
+    assert ("fields",) in [fault["loc"] for fault in refused.value.errors()]

@@ -207,6 +207,13 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
     assert caught.value.message.startswith("a.png: ")
 
 
+@pytest.mark.parametrize("kind", ["EPS", "PPM", "ICO", "PCX", "TGA"])
+def test_formats_beyond_the_list_are_not_opened(kind: str) -> None:
+    """A whole picture in a format that Pillow knows (EPS would start a program) is no image."""
+    with pytest.raises(MalformedInputError, match="is not an image that can be read"):
+        run(picture((60, 60), kind=kind), width=10)
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("cut", range(10, 700, 45))
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
