@@ -77,12 +77,14 @@ def test_no_role_is_shared_or_left_over(compiled: Compiled) -> None:
 
 
 def test_prod_keeps_its_tables(compiled: Compiled) -> None:
-    """Tables and buckets of prod outlive their stack, and tables can be restored."""
+    """Tables of prod outlive their stack, are not deleted by one call, and can be restored."""
     template = compiled("prod")
     for resource in of_type(template, "AWS::DynamoDB::Table").values():
         assert resource["DeletionPolicy"] == "Retain"
-        recovery = resource["Properties"]["PointInTimeRecoverySpecification"]
+        properties = resource["Properties"]
+        recovery = properties["PointInTimeRecoverySpecification"]
         assert recovery["PointInTimeRecoveryEnabled"] is True
+        assert properties["DeletionProtectionEnabled"] is True
 
 
 def test_the_emulator_gets_what_it_understands(compiled: Compiled) -> None:
