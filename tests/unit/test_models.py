@@ -6,7 +6,14 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from jobplane_models.assemblies import AssemblyWebhook
-from jobplane_models.payloads import MAX_FILES, CreateUpload, ProcessAssembly, UploadFile
+from jobplane_models.payloads import (
+    MAX_FILES,
+    CreateUpload,
+    GenerateReport,
+    ProcessAssembly,
+    UploadedFile,
+    UploadFile,
+)
 
 FILE = {"name": "a.csv", "size": 5, "md5hash": "5D41402ABC4B2A76B9719D911017C592"}
 
@@ -80,3 +87,21 @@ def test_fields_of_a_job_are_counted(model: type[BaseModel]) -> None:
     with pytest.raises(ValidationError) as refused:
         model.model_validate({"template_id": "t", "fields": fields})
     assert ("fields",) in [fault["loc"] for fault in refused.value.errors()]
+
+
+def test_a_key_is_as_long_as_s3_takes_it() -> None:
+    """1,024 characters; a longer one names no object."""
+    assert UploadedFile.model_validate(FILE | {"key": "k" * 1024})
+    with pytest.raises(ValidationError, match="key"):
+        UploadedFile.model_validate(FILE | {"key": "k" * 1025})
+
+
+@pytest.mark.parametrize(("end", "valid"), [("2027-01-01", True), ("2027-01-02", False)])
+def test_a_report_covers_a_year_at_most(end: str, valid: bool) -> None:
+    """From a day to the same day of the next year."""
+    report = {"start_date": "2026-01-01", "end_date": end}
+    if valid:
+        assert GenerateReport.model_validate(report)
+    else:
+        with pytest.raises(ValidationError, match="longer than 365 days"):
+            GenerateReport.model_validate(report)

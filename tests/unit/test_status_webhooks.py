@@ -596,6 +596,17 @@ def test_message_ahead_of_its_assembly_waits(status: ModuleType) -> None:
     assert status.postponed
 
 
+def test_message_of_a_run_that_is_not_shown_yet_waits(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of an earlier run is not told in the name of a later one."""
+    put(assembly(execution=1))
+    with receiving() as receiver:
+        hook(monkeypatch, receiver)
+        assert status.handler(message(execution=2), Context()) == KEPT
+    assert receiver.requests == []
+
+
 def test_unread_configuration_is_tried_again(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
