@@ -1068,6 +1068,15 @@ def test_an_unreadable_record_goes_to_the_failure_queue(
     assert output.metric("RecordRefused")
 
 
+def test_an_unreadable_record_of_any_size_is_kept(processor: Processor, stack: Stack) -> None:
+    """What is too long for the queue is cut; the record bars nobody's way."""
+    broken = record(request()) | {"dynamodb": {"SequenceNumber": "1", "NewImage": "x" * 400_000}}
+    assert processor.deliver(broken) == []
+    url = stack.sqs.get_queue_url(QueueName=f"{PREFIX}requests-failed")["QueueUrl"]
+    (message,) = stack.sqs.receive_message(QueueUrl=url)["Messages"]
+    assert len(message["Body"]) == 250_000
+
+
 def test_the_unreadable_example_is_refused(processor: Processor, stack: Stack) -> None:
     """The event of that name ends in the failure queue."""
     answer = processor.module.handler(event("processor", "record-unreadable"), Context())
@@ -1451,6 +1460,21 @@ def test_a_request_that_moved_since_the_index_was_written_is_left(
     assert processor.module.sweep_one(OWNER, "req-1", invocation) == "moved"
     assert processor.module.sweep_one(OWNER, "req-0", invocation) == "moved"
     assert stack.request() == final
+
+
+@pytest.mark.parametrize("attempts", [1, 4])
+def test_a_lease_renewed_since_the_index_was_written_is_left(
+    processor: Processor, stack: Stack, attempts: int
+) -> None:
+    """An index that lags behind ends no lease."""
+    row = request(
+        status="PROCESSING", attempts=attempts, lease_owner="other",
+        lease_until=int(time.time()) + 100,
+    )  # fmt: skip
+    stack.put("requests", row)
+    invocation = processor.module.Invocation.of(Context())
+    assert processor.module.sweep_one(OWNER, "req-1", invocation) == "moved"
+    assert stack.request() == row
 
 
 @pytest.mark.parametrize("attempts", [1, 4])

@@ -526,6 +526,16 @@ def test_a_cancelled_assembly_is_canceled(assemblies: Assemblies) -> None:
     assert len(assemblies.stack.messages("webhooks")) == 1
 
 
+def test_a_cancelled_request_ends_no_other_s_assembly(assemblies: Assemblies) -> None:
+    """Who waits for another's run may give up waiting; the run goes on."""
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"), cancel_requested=True)
+    running = elsewhere(row)
+    assemblies.stack.put("assemblies", running)
+    assert assemblies.processor.run(row)["status"] == "CANCELLED"
+    assert assemblies.document(row) == running
+    assert assemblies.stack.messages("webhooks") == []
+
+
 def test_cancelling_aborts_a_multipart_upload(assemblies: Assemblies) -> None:
     """Nothing of a half-written output is left in the bucket."""
     assemblies.processor.set(PART_BYTES=5 * 1024 * 1024)
@@ -549,6 +559,16 @@ def test_the_webhook_is_queued_once(assemblies: Assemblies) -> None:
         {"assembly_id": row["assembly_id"], "execution": 1, "template_id": "tpl_fingerprint"}
     ]
     assert assemblies.document(row)["webhook"] == {"status": "pending", "attempts": 0}
+
+
+def test_a_webhook_that_was_delivered_is_not_queued_again(assemblies: Assemblies) -> None:
+    """A later attempt that finds the end of an earlier one sees that it was told."""
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
+    told = {"status": "delivered", "attempts": 1}
+    done = elsewhere(row, request_id="req-1", ok="ASSEMBLY_COMPLETED", uploads=[], webhook=told)
+    assemblies.stack.put("assemblies", done)
+    assert assemblies.processor.run(row)["status"] == "COMPLETED"
+    assert assemblies.stack.messages("webhooks") == []
 
 
 def test_the_end_is_told_in_the_trace_of_the_request(assemblies: Assemblies) -> None:
@@ -702,6 +722,24 @@ def test_a_running_assembly_is_waited_for(assemblies: Assemblies) -> None:
     assert "lease_owner" not in after
     assert assemblies.document(row)["followers"] == [f"{OWNER}#req-1"]
     assert assemblies.processor.sockets.kinds() == ["progress"]
+
+
+def test_an_assembly_that_another_began_meanwhile_is_waited_for(assemblies: Assemblies) -> None:
+    """Of two requests that find nothing, one writes the document and the other looks again."""
+    row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
+    assemblies.stack.put("assemblies", elsewhere(row))
+    read = assemblies.processor.module.read_assembly
+    looks: list[str] = []
+
+    def too_early(assembly_id: str) -> Any:
+        looks.append(assembly_id)
+        return None if len(looks) == 1 else read(assembly_id)
+
+    assemblies.processor.set(read_assembly=too_early)
+    assert assemblies.processor.run(row)["status"] == "RETRYING"
+    document = assemblies.document(row)
+    assert (document["request_id"], document["rev"]) == ("req-other", 3)
+    assert document["followers"] == [f"{OWNER}#req-1"]
 
 
 def test_who_waits_is_woken_at_the_end(assemblies: Assemblies) -> None:

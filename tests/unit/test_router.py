@@ -365,7 +365,9 @@ def test_identity_comes_from_the_row_alone(router: Router, stack: Stack) -> None
     answer = router.ask("delay", {"seconds": 0}, id="req-1", metadata=lies)
 
     assert answer["type"] == "acknowledgment"
-    assert [row["owner"] for row in stack.items("requests")] == [OWNER]
+    assert [(row["owner"], row["tenant_id"]) for row in stack.items("requests")] == [
+        (OWNER, "tenant-1")
+    ]
     report = {"start_date": "2026-11-01", "end_date": "2026-11-02"}
     error = router.error({"action": "generate_report", "payload": report, "metadata": lies})
     assert error["code"] == "FORBIDDEN"
@@ -428,6 +430,23 @@ def test_ping_touches_the_row_at_most_once_a_minute(router: Router, stack: Stack
     assert calls.counts() == {"GetItem": 2, "UpdateItem": 1}
     seen = stack.get("connections", connection_id="conn-1")["last_seen_at"]
     assert seen >= iso(time.time() - 10)
+
+
+def test_ping_brings_no_connection_back(router: Router, stack: Stack) -> None:
+    """One that ends while it is answered stays ended: a row without a time to live would stay."""
+    stack.put("connections", connection(last_seen_at=iso(time.time() - 61)))
+    found = router.module.connection_of
+
+    def then_gone(*arguments: Any) -> Any:
+        row = found(*arguments)
+        stack.dynamodb.delete_item(
+            TableName=f"{PREFIX}connections", Key={"connection_id": {"S": "conn-1"}}
+        )
+        return row
+
+    stack.monkeypatch.setattr(router.module, "connection_of", then_gone)
+    assert router.ask("ping")["type"] == "error"
+    assert stack.items("connections") == []
 
 
 def test_echo_gives_the_payload_back(router: Router) -> None:
@@ -980,6 +999,7 @@ def test_a_large_result_is_a_link(router: Router, stack: Stack) -> None:
     stack.put("requests", ended(result=None, result_key="results/requests/o/req-1.json"))
     result = router.data("status", {"request_id": "req-1"})["result"]
     assert list(result) == ["url"]
+    assert parse_qs(urlsplit(result["url"]).query)["X-Amz-Expires"] == ["3600"]
 
 
 def test_a_result_that_no_message_carries_is_left_out(router: Router, stack: Stack) -> None:
@@ -1194,6 +1214,35 @@ def test_a_request_taken_while_it_is_cancelled_is_asked_instead(
     stack.monkeypatch.setattr(router.module, "request_of", then_taken)
     assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelling"
     assert stack.request()["cancel_requested"] is True
+
+
+def test_a_request_that_ends_while_it_is_cancelled_stays_as_it_is(
+    router: Router, stack: Stack
+) -> None:
+    """When its worker is faster, the answer is its end."""
+    stack.put("requests", request(status="PROCESSING", attempts=1))
+    found = router.module.request_of
+    final = ended()
+
+    def then_ended(*arguments: Any) -> Any:
+        row = found(*arguments)
+        stack.put("requests", final)
+        return row
+
+    stack.monkeypatch.setattr(router.module, "request_of", then_ended)
+    assert router.data("cancel", {"request_id": "req-1"})["status"] == "completed"
+    assert stack.request() == final
+
+
+def test_the_end_of_a_cancelled_request_comes_after_its_progress(
+    router: Router, stack: Stack
+) -> None:
+    """A request that waits for another attempt has told of the first one."""
+    progress = {"seq": 4, "percentage": 40, "message": "Step 4", "at": iso(time.time())}
+    stack.put("requests", request(attempts=1, progress=progress))
+    assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelled"
+    (message,) = stack.sockets.to("conn-1")
+    assert (message["seq"], stack.request()["seq"]) == (5, 5)
 
 
 def test_a_listener_that_is_gone_is_forgotten(router: Router, stack: Stack) -> None:
