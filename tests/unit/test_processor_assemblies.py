@@ -7,6 +7,7 @@ import json
 import random
 import time
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -268,6 +269,31 @@ def test_the_result_is_the_public_document(assemblies: Assemblies) -> None:
     assert "X-Amz-Signature" in result["results"]["h"][0]["ssl_url"]
     assert '"key"' not in json.dumps(result)
     assert result.keys() == public_assembly(assemblies.document(row)).keys()
+
+
+def test_a_document_lives_for_a_month(assemblies: Assemblies) -> None:
+    """Its time to live is in seconds, from its beginning."""
+    row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
+    left = assemblies.document(row)["ttl"] - time.time()
+    assert 30 * 24 * 3600 - 60 < left <= 30 * 24 * 3600
+
+
+def test_a_link_is_good_for_an_hour(assemblies: Assemblies) -> None:
+    """Whoever hears of the end later has new ones made."""
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
+    assemblies.run("t", assemblies.put("a.txt", b"hello"))
+    (message,) = assemblies.processor.terminal()
+    (file,) = message["result"]["results"]["h"]
+    assert parse_qs(urlsplit(file["ssl_url"]).query)["X-Amz-Expires"] == ["3600"]
+
+
+def test_a_result_leads_to_no_upload(assemblies: Assemblies) -> None:
+    """Of the inputs it tells what they were, and neither where they lie nor a link to them."""
+    row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
+    (stored,) = json.loads(row["result"])["uploads"]
+    (told,) = assemblies.processor.terminal()[0]["result"]["uploads"]
+    assert stored == told
+    assert not {"key", "ssl_url"} & told.keys()
 
 
 def test_the_document_is_written_at_the_start_and_after_each_step(
@@ -956,6 +982,31 @@ def test_files_that_are_made_are_not_made_again(assemblies: Assemblies) -> None:
     row = assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"))
     assert (failed["UpdateItem"], row["status"], row["attempts"]) == (5, "COMPLETED", 1)
     assert calls.counts()["HeadObject"] == 1
+
+
+def test_a_document_is_bounded(assemblies: Assemblies) -> None:
+    """Before a document grows beyond an item, its job fails."""
+    assemblies.processor.set(MAX_DOCUMENT_BYTES=1000)
+    row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
+    assert failure(assemblies, row) == (
+        "PROCESSING_ERROR", "The job makes more files than it may",
+    )  # fmt: skip
+
+
+def test_an_ended_document_is_not_saved_again(assemblies: Assemblies) -> None:
+    """A late sign of life gives it no lease back."""
+    kind = assemblies.processor.module.Assembly
+    end = kind.end
+
+    def then_saved(assembly: Any, *arguments: Any, **state: Any) -> None:
+        end(assembly, *arguments, **state)
+        assembly.save(message="still at it")
+
+    assemblies.stack.monkeypatch.setattr(kind, "end", then_saved)
+    row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
+    document = assemblies.document(row)
+    assert document["message"] == "Processing completed"
+    assert "lease_until" not in document
 
 
 def test_an_end_is_written_however_large_the_document_is(assemblies: Assemblies) -> None:
