@@ -193,7 +193,7 @@ class StageTarget:
         return self.stage.client(service)
 
     def invoke(self, function: Function, event: Any, environment: Mapping[str, str]) -> Outcome:
-        client = self.client("lambda")
+        client = self.stage.invoker()
         began = time.perf_counter()
         response = client.invoke(
             FunctionName=function.deployed_name(self.stage.name),

@@ -14,6 +14,7 @@ from jobplane.workspace import Workspace, read_yaml
 
 # 20 characters: the longest names made from it, a role's and a bucket's, stay within 64 and 63.
 STAGE_NAME = re.compile(r"^[a-z][a-z0-9-]{0,19}$")
+LONGEST_RUN_SECONDS = 900
 ROOT_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
@@ -102,8 +103,12 @@ class Stage:
             raise StageNotUpError(self.name)
         return self
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, **config: Any) -> Any:
         """A boto3 client of the stage: the emulator's root, or the caller's own AWS identity.
+
+        Args:
+            service: as boto3 names it.
+            config: what botocore's Config takes.
 
         Raises:
             NoCredentialsError: it isn't local, and there are no credentials for AWS.
@@ -116,14 +121,20 @@ class Stage:
             session = boto3.Session(region_name=default_region(self.workspace))
             if session.get_credentials() is None:
                 raise NoCredentialsError(self.name)
-            return session.client(service)
+            return session.client(service, config=Config(**config))
         return boto3.client(
             service,
-            config=Config(proxies={}),
+            config=Config(proxies={}, **config),
             endpoint_url=f"http://127.0.0.1:{state.port}",
             region_name=state.region,
             aws_access_key_id=ROOT_CREDENTIALS["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=ROOT_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    def invoker(self) -> Any:
+        """A client of Lambda that waits as long as any function may run, and invokes it once."""
+        return self.client(
+            "lambda", read_timeout=LONGEST_RUN_SECONDS + 10, retries={"total_max_attempts": 1}
         )
 
     def environment(self) -> dict[str, str]:

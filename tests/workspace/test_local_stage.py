@@ -150,6 +150,13 @@ def test_a_proxy_has_no_part_in_it(stage: Stage, arguments: tuple[str, ...]) -> 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_long_run_is_invoked_once(stage: Stage) -> None:
+    """Whoever invokes waits for as long as Lambda lets a function run, and does not ask again."""
+    config = stage.invoker().meta.config
+    assert config.read_timeout > 900
+    assert config.retries["total_max_attempts"] == 1
+
+
 def test_an_error_keeps_its_class(stage: Stage, probe: str) -> None:
     """errorType is what Retry and Catch of a state machine name."""
     answer = invoke(stage, probe, {"raise": True})

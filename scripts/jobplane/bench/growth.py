@@ -176,7 +176,7 @@ def _pause_counting(stage: "Stage") -> None:
 
 
 def _cost(stage: "Stage", request: dict[str, Any], takes: int) -> Cost:
-    client, name = stage.client("lambda"), f"jobplane-{stage.name}-state-manager"
+    client, name = stage.invoker(), f"jobplane-{stage.name}-state-manager"
     body, times = {}, []
     for _ in range(takes):
         began = time.perf_counter()
