@@ -211,6 +211,35 @@ def test_an_abort_that_fails_is_a_note_on_the_cause() -> None:
     assert "no answer" in caught.value.__notes__[0]
 
 
+@robot("/acme/beside", options=NoOptions)
+def beside(
+    source: RobotInput, _options: NoOptions, outputs: Outputs, _context: RobotContext
+) -> RobotResult:
+    """Passes its input on beside an output that is left to the run's end."""
+    outputs.forward(source)
+    outputs.create("notes.txt").write(b"seen")
+    return RobotResult()
+
+
+def test_nothing_is_passed_on_before_the_rest_is_stored() -> None:
+    """A forwarded file can't be taken back, so it comes last."""
+
+    class FullSink(MemorySink):
+        def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> Any:
+            writer = super().create(name, mime=mime, meta=meta)
+
+            def full() -> None:
+                raise OSError("no space")
+
+            writer.close = full  # type: ignore[method-assign]
+            return writer
+
+    sink = FullSink()
+    with pytest.raises(OSError, match="no space"):
+        beside.run(file(b"x"), {}, sink)
+    assert sink.files == []
+
+
 def test_an_input_is_opened_once() -> None:
     """Every built-in that reads text or bytes is content with one pass."""
     data = b'{"a":"1"}\n'

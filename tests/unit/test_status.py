@@ -608,6 +608,29 @@ def test_batch_that_is_too_large_is_413(
     assert ask(status, batch(["asm-1"]))[0] == 413
 
 
+def test_batch_is_measured_in_bytes(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer characters than Lambda answers may be too many bytes."""
+    put(assembly(message="ü" * 100))
+    body = status.handler(batch(["asm-1"]), Context())["body"]
+    monkeypatch.setattr(status, "MAX_ANSWER_BYTES", len(body))
+    assert ask(status, batch(["asm-1"]))[0] == 413
+
+
+def test_batch_is_read_as_it_is_now(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch sees what a look-up of each would see."""
+    put(assembly())
+    asked: list[Any] = []
+    read = status.dynamodb.batch_get_item
+
+    def note(**request: Any) -> Any:
+        asked.extend(request["RequestItems"].values())
+        return read(**request)
+
+    monkeypatch.setattr(status.dynamodb, "batch_get_item", note)
+    assert ask(status, batch(["asm-1"]))[0] == 200
+    assert [each["ConsistentRead"] for each in asked] == [True]
+
+
 # List
 
 

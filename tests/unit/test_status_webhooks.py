@@ -733,6 +733,24 @@ def test_replay_is_not_overwritten(status: ModuleType) -> None:
     assert stored("asm-1")["webhook"] == {"status": "pending", "attempts": 0}
 
 
+def test_failure_on_demand_undoes_no_delivery(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has reached its receiver once stays delivered."""
+    put(assembly(webhook={"status": "delivered", "attempts": 1}, webhook_execution=1))
+    with receiving(reply(404)) as receiver:
+        hook(monkeypatch, receiver)
+        assert trigger(status)[1]["webhook"]["delivered"] is False
+    assert stored("asm-1")["webhook"]["status"] == "delivered"
+
+
+def test_outcome_of_a_gone_assembly_makes_none(status: ModuleType) -> None:
+    """An item that expired during its delivery is not begun again by its webhook."""
+    status.record_webhook(assembly("asm-9"), "delivered", 1, 200)
+    with pytest.raises(KeyError):
+        stored("asm-9")
+
+
 def test_failure_on_demand_leaves_the_queue_its_plan(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
