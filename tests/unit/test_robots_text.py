@@ -307,6 +307,14 @@ def test_lines_that_are_no_rows_can_be_dropped() -> None:
     assert [bad["line"] for bad in result.meta["bad_lines"]] == [2, 3, 4]
 
 
+def test_the_sample_for_the_columns_is_bounded() -> None:
+    """It ends with a megabyte, however many rows it may have; a later key has no column."""
+    long = b'{"a":"' + b"x" * 600_000 + b'"}\n'
+    told = fault("/ndjson/to-csv", long * 2 + b'{"b":1}\n', sample_rows=100)
+    assert "line 3" in told
+    assert "'b'" in told
+
+
 def test_values_without_a_column_are_counted() -> None:
     """`ignore` leaves them out, and says so."""
     result, _ = run(
