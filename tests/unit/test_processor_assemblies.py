@@ -392,6 +392,24 @@ def test_an_upload_in_parts_with_other_bytes_is_refused(assemblies: Assemblies) 
     assert failure(assemblies, assemblies.run("tpl_archive", entry))[0] == "MD5_MISMATCH"
 
 
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_other_bytes_reach_no_step(assemblies: Assemblies, in_parts: bool) -> None:
+    """An upload is compared with its md5 whether or not the template verifies it as well."""
+    assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
+    entry = upload("big.bin", b"announced")
+    s3, target = assemblies.stack.s3, {"Bucket": BUCKET, "Key": entry["key"]}
+    if in_parts:
+        target["UploadId"] = s3.create_multipart_upload(**target)["UploadId"]
+        sent = s3.upload_part(**target, PartNumber=1, Body=b"something else")
+        parts = [{"PartNumber": 1, "ETag": sent["ETag"]}]
+        s3.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
+    else:
+        s3.put_object(**target, Body=b"something else")
+    row = assemblies.run("t", entry)
+    assert failure(assemblies, row)[0] == "MD5_MISMATCH"
+    assert assemblies.document(row)["results"] == {}
+
+
 def test_a_large_output_goes_up_in_parts(assemblies: Assemblies) -> None:
     """What exceeds one part is a multipart upload, and its md5 is on the result."""
     assemblies.processor.set(PART_BYTES=5 * 1024 * 1024)
