@@ -230,7 +230,7 @@ def a_table(workspace: Workspace) -> None:
     text = path.read_text()
     begin = text.index("  ConnectionsTable:")
     at = text.index("BillingMode: PAY_PER_REQUEST", begin)
-    changed = text[:at] + "DeletionProtectionEnabled: true\n      " + text[at:]
+    changed = text[:at] + "TableClass: STANDARD_INFREQUENT_ACCESS\n      " + text[at:]
     path.write_text(changed)
 
 
