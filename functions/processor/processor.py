@@ -63,6 +63,7 @@ from jobplane_keys import (
     request_key,
     requests_table,
     result_prefix,
+    s3_options,
     sign_links,
     split_owner_key,
     split_request_key,
@@ -554,7 +555,7 @@ def backoff_seconds(attempt: int) -> float:
 @cache
 def s3() -> Any:
     """The files bucket's client."""
-    return session.create_client("s3", config=Config(signature_version="s3v4"))
+    return session.create_client("s3", config=Config(**s3_options(os.environ)))
 
 
 @cache

@@ -46,6 +46,7 @@ from jobplane_keys import (
     parse_iso_time,
     request_key,
     requests_table,
+    s3_options,
     sign_links,
     subscriptions_table,
     to_item,
@@ -270,7 +271,7 @@ def answer(kind: str, request_id: str | None, now: float, **content: Any) -> Mes
 @cache
 def s3() -> Any:
     """Made by the first message that needs a link; it signs and makes no calls."""
-    return session.create_client("s3", config=Config(signature_version="s3v4"))
+    return session.create_client("s3", config=Config(**s3_options(os.environ)))
 
 
 @cache

@@ -32,6 +32,7 @@ from jobplane_keys import (
     is_terminal_assembly,
     iso_time,
     public_assembly,
+    s3_options,
     sign_links,
     to_item,
 )
@@ -563,8 +564,8 @@ def is_throttle(error: Exception) -> bool:
 @cache
 def lazy_client(service: str) -> Any:
     """A client that a look-up has no need of."""
-    version = Config(signature_version="s3v4" if service == "s3" else None)
-    return session.create_client(service, config=client_config.merge(version))
+    options = s3_options(os.environ) if service == "s3" else {}
+    return session.create_client(service, config=client_config.merge(Config(**options)))
 
 
 @cache

@@ -1,10 +1,13 @@
 """The sink for S3: one PUT or parts, copies within the bucket, nothing left behind."""
 
+import base64
 import io
 import random
+import re
 from collections.abc import Iterator
 from hashlib import md5
 from typing import Any
+from zlib import crc32
 
 import boto3
 import pytest
@@ -146,3 +149,26 @@ def test_robots_run_into_it(s3: Any, sink: S3Sink) -> None:
     options = {"lines": 1}
     get_robot("/document/split").run(source(b"a\nb\n", "../t.txt"), options, sink)
     assert keys(s3) == ["out/t-part-0001.txt", "out/t-part-0002.txt"]
+
+
+def test_parts_carry_the_checksum_that_their_upload_announced(s3: Any, sink: S3Sink) -> None:
+    """S3 refuses parts with another checksum than announced, and a completion without it."""
+    sent: dict[str, list[Any]] = {}
+
+    def keep(params: dict[str, Any], model: Any, **_: Any) -> None:
+        sent.setdefault(model.name, []).append(params)
+
+    s3.meta.events.register("before-call.s3", keep)
+    writer = sink.create("a.bin", mime="text/plain", meta={})
+    writer.write(LARGE)
+    writer.close()
+
+    (created,), parts = sent["CreateMultipartUpload"], sent["UploadPart"]
+    assert created["headers"]["x-amz-checksum-algorithm"] == "CRC32"
+    pieces = [LARGE[at : at + PART_BYTES] for at in range(0, len(LARGE), PART_BYTES)]
+    checksums = [base64.b64encode(crc32(piece).to_bytes(4)).decode() for piece in pieces]
+    assert [part["headers"]["x-amz-checksum-crc32"] for part in parts] == checksums
+    assert not any("x-amz-trailer" in part["headers"] for part in parts)
+    (completed,) = sent["CompleteMultipartUpload"]
+    told = re.findall(rb"<ChecksumCRC32>(.*?)</ChecksumCRC32>", completed["body"])
+    assert [checksum.decode() for checksum in told] == checksums

@@ -33,6 +33,7 @@ from jobplane_keys._requests import (
     RequestStatus,
     in_flight_shard,
 )
+from jobplane_keys._storage import s3_options
 from jobplane_keys._tables import (
     ASSEMBLY_TTL_SECONDS,
     CONNECTION_TTL_SECONDS,
@@ -146,6 +147,7 @@ __all__ = [
     "request_key",
     "requests_table",
     "result_prefix",
+    "s3_options",
     "sign_links",
     "split_owner_key",
     "split_request_key",

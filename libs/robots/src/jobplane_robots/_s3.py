@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Buffer
 from dataclasses import dataclass
 from hashlib import md5
 from typing import Any
+from zlib import crc32
 
 from jobplane_robots._io import CHUNK_BYTES, RobotInput
 from jobplane_robots._names import unique_name
@@ -168,8 +170,14 @@ class _ObjectWriter:
 
     def _send(self, data: bytes) -> None:
         if self._upload is None:
-            created = self._client.create_multipart_upload(**self._target, ContentType=self._mime)
+            created = self._client.create_multipart_upload(
+                **self._target, ContentType=self._mime, ChecksumAlgorithm="CRC32"
+            )
             self._upload = {**self._target, "UploadId": created["UploadId"]}
-        number = len(self._parts) + 1
-        sent = self._client.upload_part(**self._upload, PartNumber=number, Body=data)
-        self._parts.append({"PartNumber": number, "ETag": sent["ETag"]})
+        # S3 wants on each part what the upload announced, and the same again at its completion.
+        part = {
+            "PartNumber": len(self._parts) + 1,
+            "ChecksumCRC32": b64encode(crc32(data).to_bytes(4)).decode(),
+        }
+        sent = self._client.upload_part(**self._upload, **part, Body=data)
+        self._parts.append({**part, "ETag": sent["ETag"]})

@@ -1,0 +1,90 @@
+"""Where signed links point: S3's address of the bucket's own region, in every partition."""
+
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from jobplane_keys import s3_options
+from tests.unit.support import AWS, BUCKET, UNSET, load
+
+REGIONS = {
+    "eu-west-1": "s3.eu-west-1.amazonaws.com",
+    "us-east-1": "s3.us-east-1.amazonaws.com",
+    "ap-southeast-5": "s3.ap-southeast-5.amazonaws.com",
+    "eu-south-2": "s3.eu-south-2.amazonaws.com",
+    "mx-central-1": "s3.mx-central-1.amazonaws.com",
+    "cn-north-1": "s3.cn-north-1.amazonaws.com.cn",
+    "us-gov-west-1": "s3.us-gov-west-1.amazonaws.com",
+}
+FILE = SimpleNamespace(md5hash="5d41402abc4b2a76b9719d911017c592", size=5, mime="text/plain")
+SIGNERS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "router, uploads": ("router", lambda router: router.sign_upload("a/b", FILE)["url"]),
+    "router, results": ("router", lambda router: router.sign_download("a/b")),
+    "processor": ("processor", lambda processor: processor.sign_download("a/b")),
+    "status": ("status", lambda status: status.signed_link("a/b")),
+}
+
+
+def forget(module: ModuleType) -> None:
+    """Have the module make its S3 client again."""
+    (module.lazy_client if hasattr(module, "lazy_client") else module.s3).cache_clear()
+
+
+@pytest.fixture
+def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """A signed link, as it is made in a region or at an endpoint."""
+    for name in (*UNSET, "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in AWS.items():
+        monkeypatch.setenv(name, value)
+    loaded: list[ModuleType] = []
+
+    def make(signer: str, region: str, endpoint: str | None = None) -> str:
+        function, sign = SIGNERS[signer]
+        monkeypatch.setenv("AWS_REGION", region)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+        module = load(function, AWS_DEFAULT_REGION=region)
+        loaded.append(module)
+        if endpoint:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        forget(module)
+        return sign(module)
+
+    yield make
+    for module in loaded:
+        forget(module)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("signer", SIGNERS)
+def test_a_link_names_the_region(link: Callable[..., str], signer: str, region: str) -> None:
+    """A new bucket answers the global address with a redirect, and a signature binds the host."""
+    parts = urlsplit(link(signer, region))
+    assert (parts.scheme, parts.netloc) == ("https", f"{BUCKET}.{REGIONS[region]}")
+    assert parts.path == "/a/b"
+
+
+@pytest.mark.parametrize("signer", SIGNERS)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_a_link_to_a_loopback_address_names_the_bucket_in_its_path(
+    link: Callable[..., str], signer: str, host: str
+) -> None:
+    """No resolver need know a name below localhost."""
+    parts = urlsplit(link(signer, "eu-west-1", f"http://{host}:4566"))
+    assert (parts.netloc, parts.path) == (f"{host}:4566", f"/{BUCKET}/a/b")
+
+
+def test_the_endpoint_of_s3_alone_counts_before_that_of_all_services() -> None:
+    """As botocore reads the two variables."""
+    local, vpc = "http://127.0.0.1:4566", "https://bucket.vpce-1.s3.eu-west-1.vpce.amazonaws.com"
+
+    def style(**endpoints: str) -> str:
+        return str(s3_options(endpoints)["s3"]["addressing_style"])
+
+    assert style() == "virtual"
+    assert style(AWS_ENDPOINT_URL=local) == "path"
+    assert style(AWS_ENDPOINT_URL=local, AWS_ENDPOINT_URL_S3=vpc) == "virtual"
+    assert style(AWS_ENDPOINT_URL=vpc, AWS_ENDPOINT_URL_S3=local) == "path"
