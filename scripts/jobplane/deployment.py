@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 from jobplane import emulator
 from jobplane.artifacts import Artifact
@@ -248,9 +249,18 @@ def _urls(stage: Stage, resources: dict[str, Any], region: str) -> dict[str, str
             "http_url": f"http://{base}/{http_api}/$default" if http_api else None,
             "management_url": f"http://{base}/{socket_api}/{stage.name}" if socket_api else None,
         }
-    host = f"execute-api.{region}.amazonaws.com"
+    host = _api_host(region)
     return {
         "websocket_url": f"wss://{socket_api}.{host}/{stage.name}" if socket_api else None,
         "http_url": f"https://{http_api}.{host}" if http_api else None,
         "management_url": f"https://{socket_api}.{host}/{stage.name}" if socket_api else None,
     }
+
+
+def _api_host(region: str) -> str:
+    """What the addresses of a region's APIs end with, in whatever partition it lies."""
+    import botocore.session
+
+    session = botocore.session.get_session()
+    client = session.create_client("apigatewaymanagementapi", region_name=region)
+    return urlsplit(client.meta.endpoint_url).netloc

@@ -7,6 +7,7 @@ const join = (...parts) => ({ 'Fn::Join': ['', parts] });
 const partition = { Ref: 'AWS::Partition' };
 const region = { Ref: 'AWS::Region' };
 const account = { Ref: 'AWS::AccountId' };
+const domain = { Ref: 'AWS::URLSuffix' };
 
 /** The parameters of the stage: `${param:X}` in function.yml and resources/*.yml. */
 module.exports = async ({ options, resolveConfigurationProperty, resolveVariable }) => {
@@ -46,7 +47,7 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     quarantineBucket: bucket('quarantine'),
     websocketEndpoint: emulator
       ? join(`${emulator}/_aws/execute-api/`, { Ref: 'WebsocketsApi' }, `/${stage}`)
-      : join('https://', { Ref: 'WebsocketsApi' }, '.execute-api.', region, `.amazonaws.com/${stage}`),
+      : join('https://', { Ref: 'WebsocketsApi' }, '.execute-api.', region, '.', domain, `/${stage}`),
     postToConnectionsArn: connections('POST'),
     closeConnectionsArn: connections('DELETE'),
     sqsEndpoint: emulator || '',
@@ -56,8 +57,9 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     ),
     httpCors: {
       allowedOrigins: [chosen.corsOrigin],
-      allowedHeaders: ['authorization', 'content-type'],
+      allowedHeaders: ['authorization', 'content-type', 'if-none-match'],
       allowedMethods: ['GET', 'POST', 'OPTIONS'],
+      exposedResponseHeaders: ['etag', 'retry-after'],
       maxAge: 3600,
     },
   };

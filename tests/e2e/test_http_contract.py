@@ -206,3 +206,25 @@ def test_described_refusal_without_a_token(deployed: Deployed, path: str) -> Non
     )
     assert response.status_code == 401
     api[path][method].validate_response(response)
+
+
+def test_a_page_of_another_origin_may_poll(deployed: Deployed, authorized: dict[str, str]) -> None:
+    """A preflight allows If-None-Match; ETag and Retry-After can be read from the answers."""
+    origin = {"Origin": "https://pages.example.com"}
+    wanted = ["authorization", "content-type", "if-none-match"]
+    asked = {
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": ",".join(wanted),
+    }
+    url = f"{deployed.http_url}/status/{ENDED}"
+    preflight = httpx.options(url, headers=origin | asked, trust_env=False)
+    assert preflight.status_code in (200, 204)
+    allowed = preflight.headers["access-control-allow-headers"].lower().replace(" ", "")
+    assert set(wanted) <= set(allowed.split(","))
+
+    answered = httpx.get(url, headers=origin | authorized, trust_env=False)
+    assert answered.headers["access-control-allow-origin"] in ("*", origin["Origin"])
+    exposed = answered.headers["access-control-expose-headers"].lower().replace(" ", "")
+    assert {"etag", "retry-after"} <= set(exposed.split(","))
+    tag = {"If-None-Match": answered.headers["etag"]}
+    assert httpx.get(url, headers=origin | authorized | tag, trust_env=False).status_code == 304

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -148,6 +149,35 @@ def test_a_parameter_that_is_given_reaches_what_is_made_of_it() -> None:
     made = stage_parameters("corsOrigin=https://example.org/?a=b", "jwtSecret=s=1")
     assert made["httpCors"]["allowedOrigins"] == ["https://example.org/?a=b"]
     assert made["jwtSecret"] == "s=1"
+
+
+@pytest.mark.parametrize(
+    ("region", "domain"),
+    [
+        ("eu-west-1", "amazonaws.com"),
+        ("ap-southeast-5", "amazonaws.com"),
+        ("cn-north-1", "amazonaws.com.cn"),
+        ("us-gov-west-1", "amazonaws.com"),
+        ("us-iso-east-1", "c2s.ic.gov"),
+    ],
+)
+def test_a_stage_is_described_in_its_partition(region: str, domain: str) -> None:
+    """The addresses of both APIs end as those of the region do."""
+    apis = {"WebsocketsApi": "sock", "HttpApi": "http"}
+    summaries = [
+        {"LogicalResourceId": logical, "PhysicalResourceId": name, "ResourceType": "-"}
+        for logical, name in apis.items()
+    ]
+    client = Mock()
+    client.meta.region_name = region
+    pages = [{"StackResourceSummaries": summaries}]
+    client.get_paginator.return_value.paginate.return_value = pages
+    stage = Mock(endpoint_url=None, client=lambda _service: client)
+    stage.name = "prod"
+    described = deployment.describe(stage)
+    assert described["websocket_url"] == f"wss://sock.execute-api.{region}.{domain}/prod"
+    assert described["management_url"] == f"https://sock.execute-api.{region}.{domain}/prod"
+    assert described["http_url"] == f"https://http.execute-api.{region}.{domain}"
 
 
 def stage_parameters(*given: str) -> dict[str, Any]:

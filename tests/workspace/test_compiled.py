@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -133,3 +134,45 @@ def test_cfn_lint_has_nothing_to_say(
         if not re.search(ACCEPTED.get(match.rule.id, r"(?!)"), match.message)
     ]
     assert not unexpected, "\n".join(unexpected)
+
+
+def texts(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text of a template, with the keys that lead to it."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from texts(item, (*path, key))
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item, path)
+    elif isinstance(value, str):
+        yield path, value
+
+
+def test_no_text_names_a_partition(compiled: Compiled) -> None:
+    """ARNs and addresses differ in China and GovCloud; the names of services are the same there."""
+    found = {
+        (path, text)
+        for path, text in texts(compiled("prod"))
+        if ("arn:aws" in text or ".amazonaws.com" in text)
+        and path[:2] != ("Resources", "JobFlow")  # its definition has a test of its own
+        and not ("Principal" in path[-2:] and re.fullmatch(r"[a-z]+\.amazonaws\.com", text))
+    }
+    assert found == set()
+
+
+def test_sockets_are_posted_to_in_the_own_partition(compiled: Compiled) -> None:
+    """The management API's address ends as the partition's addresses do."""
+    router = functions_by_name(compiled("prod"))["jobplane-prod-router"]
+    (separator, parts) = router["Environment"]["Variables"]["WEBSOCKET_ENDPOINT"]["Fn::Join"]
+    given = {"WebsocketsApi": "api", "AWS::Region": "cn-north-1", "AWS::URLSuffix": "x.cn"}
+    made = separator.join(given[part["Ref"]] if isinstance(part, dict) else part for part in parts)
+    assert made == "https://api.execute-api.cn-north-1.x.cn/prod"
+
+
+@pytest.mark.parametrize("endpoint", [None, EMULATOR])
+def test_browsers_can_poll_from_another_origin(compiled: Compiled, endpoint: str | None) -> None:
+    """A page reads when to ask again and which version it has, and asks for a newer one alone."""
+    api = compiled("prod", endpoint)["Resources"]["HttpApi"]
+    cors = api["Properties"]["CorsConfiguration"]
+    assert {"etag", "retry-after"} <= set(cors["ExposeHeaders"])
+    assert {"authorization", "content-type", "if-none-match"} <= set(cors["AllowHeaders"])
