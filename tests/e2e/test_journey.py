@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import random
 
 import httpx
 import pytest
@@ -79,6 +80,24 @@ async def test_same_job_again_is_answered_at_once(deployed: Deployed) -> None:
             }
         )
         assert known["data"]["completed"] is True
+
+
+async def test_large_results_are_stored_with_the_checksum_of_their_parts(
+    deployed: Deployed,
+) -> None:
+    """Every part carries what the upload announced, so the whole has a checksum of its own."""
+    body = random.Random(unique("seed")).randbytes(17 * 1024 * 1024)
+    async with deployed.socket(unique("user")) as socket:
+        payload = await deployed.upload(socket, "tpl_archive", {"noise.bin": body})
+        end = await socket.run("process_assembly", payload)
+
+        assert end["type"] == "complete", end
+    stored = deployed.assembly(end["result"]["assembly_id"])["results"]["compressed"][0]
+    head = deployed.s3.head_object(
+        Bucket=deployed.info["buckets"]["files"], Key=stored["key"], ChecksumMode="ENABLED"
+    )
+    assert head["ChecksumType"] == "COMPOSITE"
+    assert head["ChecksumCRC32"].endswith("-3")
 
 
 async def test_same_id_makes_one_job(deployed: Deployed) -> None:
