@@ -44,6 +44,7 @@ TABLE = os.environ["DYNAMODB_TABLE"]
 FILES_BUCKET = os.environ["FILES_BUCKET"]
 WEBHOOKS_QUEUE_URL = os.environ["WEBHOOKS_QUEUE_URL"]
 STAGE = os.environ.get("STAGE", "local")
+SERVICE = os.environ["SERVICE"]
 TEMPLATES_INDEX = os.environ.get("TEMPLATES_INDEX_PATH") or "templates/index.json"
 ALLOW_ANONYMOUS_INVOKE = os.environ.get("ALLOW_ANONYMOUS_INVOKE", "").lower() == "true"
 MASK_FOREIGN = os.environ.get("MASK_FOREIGN", "").lower() == "true"
@@ -667,7 +668,8 @@ def parameter(name: str) -> str | None:
 
 def referenced(reference: Any) -> str | None:
     """What `env:NAME` or `ssm:/path` stands for; None if that is absent, or no reference."""
-    kind, separator, name = str(reference).replace("{stage}", STAGE).partition(":")
+    filled = str(reference).replace("{service}", SERVICE).replace("{stage}", STAGE)
+    kind, separator, name = filled.partition(":")
     if kind == "env" and separator:
         return os.environ.get(name) or None
     if kind == "ssm" and separator:

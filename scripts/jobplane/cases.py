@@ -137,8 +137,10 @@ class InProcessTarget:
         self.aws = aws
 
     def values(self) -> Values:
-        aws = self.aws
-        return Values(aws.template.stage, aws.jwt_secret, aws.tables, aws.buckets, aws.queues)
+        aws, names = self.aws, self.aws.template.names
+        return Values(
+            names.service, names.stage, aws.jwt_secret, aws.tables, aws.buckets, aws.queues
+        )
 
     def client(self, service: str) -> Any:
         return self.aws.client(service)
@@ -180,13 +182,14 @@ class StageTarget:
         from jobplane.deployment import describe
 
         state = self.stage.read_state()
-        names = state.description if state is not None else describe(self.stage)
+        description = state.description if state is not None else describe(self.stage)
         return Values(
+            self.stage.names.service,
             self.stage.name,
             self.stage.jwt_secret(),
-            names["tables"],
-            names["buckets"],
-            names["queues"],
+            description["tables"],
+            description["buckets"],
+            description["queues"],
         )
 
     def client(self, service: str) -> Any:
@@ -355,7 +358,7 @@ def _filled_names(expect: Mapping[str, Any], values: Values) -> Any:
     ):
         for short, name in names.items():
             text = text.replace(f"<{kind}:{short}>", name)
-    return json.loads(text.replace("<stage>", values.stage))
+    return json.loads(text.replace("<service>", values.service).replace("<stage>", values.stage))
 
 
 def _scan(table: str, target: Target) -> list[dict[str, Any]]:

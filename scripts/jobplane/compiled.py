@@ -131,7 +131,7 @@ def deployed(stage: Stage) -> Template | None:
     """The stack's template as CloudFormation has it; None if there is no stack."""
     client = stage.client("cloudformation")
     try:
-        answer = client.get_template(StackName=f"jobplane-{stage.name}")
+        answer = client.get_template(StackName=stage.names.stack)
     except client.exceptions.ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise

@@ -198,12 +198,11 @@ def describe(stage: Stage) -> dict[str, Any]:
     resources = {
         resource["LogicalResourceId"]: resource
         for page in cloudformation.get_paginator("list_stack_resources").paginate(
-            StackName=f"jobplane-{stage.name}"
+            StackName=stage.names.stack
         )
         for resource in page["StackResourceSummaries"]
     }
     region = cloudformation.meta.region_name
-    prefix = f"jobplane-{stage.name}-"
 
     def named(kind: str) -> Iterator[str]:
         for logical, resource in resources.items():
@@ -214,7 +213,7 @@ def describe(stage: Stage) -> dict[str, Any]:
         found = {}
         for name in sorted(named(kind)):
             short = name.rpartition(":")[2] if name.startswith("arn:") else name
-            found[short.rpartition("/")[2].removeprefix(prefix)] = name
+            found[stage.names.short(short.rpartition("/")[2])] = name
         return found
 
     machines = by_short_name("AWS::StepFunctions::StateMachine")

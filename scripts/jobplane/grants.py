@@ -1,7 +1,7 @@
 """Who may do what: statements of the roles, and of what lets others in, as they are compiled.
 
 Resources are written by logical id, `RequestsTable/index/by-tenant`; what the template does not
-make is written as the end of its ARN, `ssm:parameter/jobplane/{stage}/webhooks/*`.
+make is written as the end of its ARN, `ssm:parameter/{service}/{stage}/webhooks/*`.
 """
 
 import json
@@ -16,6 +16,7 @@ from jobplane import compiled
 from jobplane.artifacts import Builder, Settings
 from jobplane.deployment import install_framework
 from jobplane.documents import table
+from jobplane.names import Names
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
@@ -62,14 +63,14 @@ class Opening:
     condition: str = ""
 
 
-def grants(template: Mapping[str, Any], stage: str) -> list[Grant]:
+def grants(template: Mapping[str, Any], names: Names) -> list[Grant]:
     """What the roles of a compiled template allow.
 
     Raises:
         ValueError: a statement allows by exclusion, or denies; a role is nobody's.
     """
     resources = template["Resources"]
-    holders = _holders(resources, stage)
+    holders = _holders(resources, names)
     found = []
     for logical, resource in resources.items():
         if resource["Type"] != "AWS::IAM::Role":
@@ -80,36 +81,37 @@ def grants(template: Mapping[str, Any], stage: str) -> list[Grant]:
             if statement["Effect"] != "Allow" or not {"Action", "Resource"} <= statement.keys():
                 raise ValueError(f"{logical}: only lists of what is allowed can be told")
             actions = tuple(sorted(_list(statement["Action"])))
-            condition = _condition(statement, stage)
+            condition = _condition(statement, names)
             for expression in _list(statement["Resource"]):
-                resource_text = text_of(expression, stage)
+                resource_text = text_of(expression, names)
                 found.append(Grant(holders[logical], resource_text, actions, condition))
     return sorted(found)
 
 
-def openings(template: Mapping[str, Any], stage: str) -> list[Opening]:
+def openings(template: Mapping[str, Any], names: Names) -> list[Opening]:
     """What the policies of resources say: who else may use them, and how nobody may."""
     found = []
     for resource in template["Resources"].values():
         properties = resource.get("Properties", {})
         if resource["Type"] == "AWS::Lambda::Permission":
             source = properties.get("SourceArn") or properties.get("SourceAccount")
-            condition = f"from {text_of(source, stage)}" if source else ""
-            function = text_of(properties["FunctionName"], stage)
+            condition = f"from {text_of(source, names)}" if source else ""
+            function = text_of(properties["FunctionName"], names)
             actions = (str(properties["Action"]),)
             found.append(Opening(function, "Allow", properties["Principal"], actions, condition))
         elif resource["Type"] in OPENINGS:
             policy = properties[OPENINGS[resource["Type"]]]
             for statement in _list(policy["Statement"]):
-                found += _of_policy(statement, _guarded(resource, stage), stage)
+                found += _of_policy(statement, _guarded(resource, names), names)
     return sorted(set(found))
 
 
-def text_of(expression: Any, stage: str) -> str:
+def text_of(expression: Any, names: Names) -> str:
     """A CloudFormation expression as one reads it."""
     text = OWN_ARN.sub(r"\1:", _joined(expression)).removeprefix("s3:")
-    text = text.replace(f"jobplane-{stage}-", "jobplane-{stage}-")
-    return re.sub(rf"/{re.escape(stage)}(?=/|$)", "/{stage}", text)
+    text = text.replace(names.prefix, "{service}-{stage}-")
+    text = text.replace(names.parameter(""), "/{service}/{stage}/")
+    return re.sub(rf"/{re.escape(names.stage)}(?=/|$)", "/{stage}", text)
 
 
 def template_to_tell(workspace: Workspace) -> Mapping[str, Any]:
@@ -120,18 +122,18 @@ def template_to_tell(workspace: Workspace) -> Mapping[str, Any]:
         return package.raw
 
 
-def tables(template: Mapping[str, Any], stage: str) -> dict[str, str]:
+def tables(template: Mapping[str, Any], names: Names) -> dict[str, str]:
     """The tables of docs/security.md, by section."""
     rows = []
     by_holder: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for grant in _with_common(grants(template, stage), template, stage):
+    for grant in _with_common(grants(template, names), template, names):
         by_holder[grant.role, grant.resource, grant.condition] |= set(grant.actions)
     for (role, resource, condition), actions in sorted(by_holder.items()):
         rows.append((role, f"`{resource}`", _listed(actions), condition or "–"))
     let_in = [
         (f"`{each.resource}`", each.effect.lower(), each.principal, _listed(each.actions),
          each.condition or "–")
-        for each in openings(template, stage)
+        for each in openings(template, names)
     ]  # fmt: skip
     return {
         "grants": table(("role of", "resource", "actions", "condition"), rows),
@@ -139,13 +141,13 @@ def tables(template: Mapping[str, Any], stage: str) -> dict[str, str]:
     }
 
 
-def _holders(resources: Mapping[str, Any], stage: str) -> dict[str, str]:
+def _holders(resources: Mapping[str, Any], names: Names) -> dict[str, str]:
     """Whose each role is, by the role's logical id."""
     found = {}
     for logical, resource in resources.items():
         properties = resource.get("Properties", {})
         if resource["Type"] == "AWS::Lambda::Function":
-            name = properties["FunctionName"].removeprefix(f"jobplane-{stage}-")
+            name = names.short(properties["FunctionName"])
             found[properties["Role"]["Fn::GetAtt"][0]] = name
         elif resource["Type"] == "AWS::StepFunctions::StateMachine":
             found[properties["RoleArn"]["Fn::GetAtt"][0]] = logical
@@ -153,12 +155,12 @@ def _holders(resources: Mapping[str, Any], stage: str) -> dict[str, str]:
 
 
 def _with_common(
-    found: Iterable[Grant], template: Mapping[str, Any], stage: str
+    found: Iterable[Grant], template: Mapping[str, Any], names: Names
 ) -> Iterator[Grant]:
     """The grants, with those that each function has on its own namesake told once."""
     found = list(found)
     functions = {
-        resource["Properties"]["FunctionName"].removeprefix(f"jobplane-{stage}-")
+        names.short(resource["Properties"]["FunctionName"])
         for resource in template["Resources"].values()
         if resource["Type"] == "AWS::Lambda::Function"
     }
@@ -176,38 +178,38 @@ def _general(grant: Grant) -> tuple[str, tuple[str, ...], str]:
     return resource, grant.actions, grant.condition
 
 
-def _of_policy(statement: Mapping[str, Any], guarded: str, stage: str) -> Iterator[Opening]:
-    resources = {text_of(each, stage) for each in _list(statement["Resource"])}
+def _of_policy(statement: Mapping[str, Any], guarded: str, names: Names) -> Iterator[Opening]:
+    resources = {text_of(each, names) for each in _list(statement["Resource"])}
     for resource in {guarded if each == "*" else each for each in resources}:
-        for principal in _principals(statement["Principal"], stage):
+        for principal in _principals(statement["Principal"]):
             actions = tuple(sorted(_list(statement["Action"])))
-            condition = _condition(statement, stage)
+            condition = _condition(statement, names)
             yield Opening(resource, statement["Effect"], principal, actions, condition)
 
 
-def _guarded(resource: Mapping[str, Any], stage: str) -> str:
+def _guarded(resource: Mapping[str, Any], names: Names) -> str:
     """What a policy is that of, for statements that say `*` of it."""
     properties = resource["Properties"]
     for key in ("Queues", "Topics"):
         if key in properties:
-            return ", ".join(text_of(each, stage) for each in properties[key])
-    return text_of(properties["Bucket"], stage) if "Bucket" in properties else "the key itself"
+            return ", ".join(text_of(each, names) for each in properties[key])
+    return text_of(properties["Bucket"], names) if "Bucket" in properties else "the key itself"
 
 
-def _principals(principal: Any, stage: str) -> list[str]:
+def _principals(principal: Any) -> list[str]:
     if isinstance(principal, str):
         return ["anybody"] if principal == "*" else [principal]
     texts = [_joined(each) for key in principal for each in _list(principal[key])]
     return ["the account" if text.endswith(":root") else text for text in texts]
 
 
-def _condition(statement: Mapping[str, Any], stage: str) -> str:
+def _condition(statement: Mapping[str, Any], names: Names) -> str:
     """`aws:SecureTransport is false`, of every condition of a statement."""
     said = []
     for operator, keys in sorted(statement.get("Condition", {}).items()):
         for key, values in sorted(keys.items()):
             texts = [
-                json.dumps(each) if isinstance(each, bool) else text_of(each, stage)
+                json.dumps(each) if isinstance(each, bool) else text_of(each, names)
                 for each in _list(values)
             ]
             texts = ["the account" if text == "{AWS::AccountId}" else text for text in texts]

@@ -93,7 +93,7 @@ class InProcess:
         self._create_queues()
         self._create_buckets()
         self.client("ssm").put_parameter(
-            Name=f"/jobplane/{self.template.stage}/jwt-secret",
+            Name=self.template.names.parameter("jwt-secret"),
             Value=JWT_SECRET,
             Type="SecureString",
         )

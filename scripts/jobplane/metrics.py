@@ -12,7 +12,6 @@ from jobplane_keys import TERMINAL_STATUSES
 
 DOCUMENT = Path("docs", "observing.md")
 SECTION = "metrics"
-NAMESPACE = "Jobplane"
 # Names that are put together at run time, as they stand in the source.
 COMPOSED = {
     "f'Request{status.capitalize()}'": {f"Request{s.capitalize()}" for s in TERMINAL_STATUSES},

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobplane.tokens import mint
 
-FILLED = re.compile(r"<(now|iso-now|date|token|table|bucket|queue|stage|uuid)([^<>]*)>")
+FILLED = re.compile(r"<(now|iso-now|date|token|table|bucket|queue|service|stage|uuid)([^<>]*)>")
 OFFSET = re.compile(r"^([+-]\d+)?$")
 UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 ISO_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")
@@ -28,6 +28,7 @@ class PlaceholderError(ValueError):
 class Values:
     """What the placeholders of a case stand for on its stage."""
 
+    service: str
     stage: str
     jwt_secret: str
     tables: Mapping[str, str] = field(default_factory=dict)
@@ -63,6 +64,8 @@ class Values:
             then = datetime.now(UTC) + timedelta(seconds=int(argument or 0))
             iso = then.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             return int(then.timestamp()) if kind == "now" else iso
+        if kind == "service" and not argument:
+            return self.service
         if kind == "stage" and not argument:
             return self.stage
         if kind == "uuid" and not argument:

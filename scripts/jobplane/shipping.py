@@ -257,7 +257,7 @@ def planned(
             before = compiled.deployed(stage)
             if before is None and not whole:
                 raise NoStackError(
-                    f"there is no stack jobplane-{stage.name} on {where(stage)} yet: "
+                    f"there is no stack {stage.names.stack} on {where(stage)} yet: "
                     f"jobplane deploy --stage {stage.name}"
                 )
             deployment.install_framework(stage.workspace)
@@ -458,7 +458,7 @@ def _update_all(stage: Stage, steps: list[Step], done: Reporter) -> None:
 def _update(client: Any, stage: Stage, step: Step) -> None:
     if step.live is None:
         raise ValueError(f"{step.name} is not in the stack")
-    name = f"jobplane-{stage.name}-{step.name}"
+    name = stage.names.of(step.name)
     if step.code:
         _update_code(client, name, _archive(stage, step), step.live.revision)
     wanted: dict[str, Any] = dict(step.settings)
@@ -561,7 +561,7 @@ def last_event(stage: Stage) -> Callable[[], str]:
 
     def latest() -> str:
         try:
-            events = client.describe_stack_events(StackName=f"jobplane-{stage.name}")["StackEvents"]
+            events = client.describe_stack_events(StackName=stage.names.stack)["StackEvents"]
         except _aws_errors():
             return ""
         return f"{events[0]['LogicalResourceId']} {events[0]['ResourceStatus']}" if events else ""

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from jobplane.names import Names
 from jobplane.workspace import Workspace, read_yaml
 
 # 20 characters: the longest names made from it, a role's and a bucket's, stay within 64 and 63.
@@ -67,6 +68,11 @@ class Stage:
             raise click.UsageError(
                 f"{self.name!r} is no stage name: a-z, 0-9 and hyphens, at most 20"
             )
+
+    @cached_property
+    def names(self) -> Names:
+        """What its things are called."""
+        return self.workspace.names(self.name)
 
     @property
     def directory(self) -> Path:
@@ -160,7 +166,7 @@ class Stage:
 
     @property
     def secret_name(self) -> str:
-        return f"/jobplane/{self.name}/jwt-secret"
+        return self.names.parameter("jwt-secret")
 
 
 def default_region(workspace: Workspace) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from jobplane.names import Names
 from jobplane.workspace import Function, Workspace, read_yaml
 
 # `${param:<name>Bucket}` → the last part of the bucket's name; as in scripts/serverless/stage.js.
@@ -68,6 +69,11 @@ class Template:
         service: dict[str, Any] = read_yaml(self.workspace.root / "serverless.yml")
         return service
 
+    @property
+    def names(self) -> Names:
+        """What the stage's things are called."""
+        return self.workspace.names(self.stage)
+
     @cached_property
     def _declared(self) -> dict[str, Any]:
         """The resources as written: a kind that no function needs in process stays unread."""
@@ -104,7 +110,7 @@ class Template:
 
     def short_name(self, name: str) -> str:
         """A physical name without the stage's prefix: `connections`, `files`."""
-        return name.removeprefix(f"jobplane-{self.stage}-")
+        return self.names.short(name)
 
     def resolve(self, value: Any) -> Any:
         """Replace CloudFormation's intrinsic functions by what they stand for."""
@@ -135,11 +141,9 @@ class Template:
             **stages.get(self.stage, {}),
             "jwtSecret": JWT_SECRET,
             "pagingSecret": hmac.digest(JWT_SECRET.encode(), b"paging", "sha256").hex(),
-            "tablePrefix": f"jobplane-{self.stage}-",
-            **{
-                f"{name}Bucket": f"jobplane-{self.stage}-{folder}"
-                for name, folder in BUCKETS.items()
-            },
+            "tablePrefix": self.names.prefix,
+            "metricsNamespace": self.names.metrics,
+            **{f"{name}Bucket": self.names.of(folder) for name, folder in BUCKETS.items()},
             "websocketEndpoint": (
                 f"https://{SOCKET_API}.execute-api.{REGION}.amazonaws.com/{self.stage}"
             ),
@@ -147,7 +151,7 @@ class Template:
             "postToConnectionsArn": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{SOCKET_API}/*",
             "closeConnectionsArn": f"arn:aws:execute-api:{REGION}:{ACCOUNT}:{SOCKET_API}/*",
             "webhookSecretsArn": (
-                f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/jobplane/{self.stage}/webhooks/*"
+                f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{self.names.parameter('webhooks/*')}"
             ),
         }
 
@@ -167,6 +171,7 @@ class Template:
         source, address = match[1], match[2].partition(",")[0].strip()
         known: dict[str, Mapping[str, Any]] = {
             "param": self.parameters,
+            "self": {"service": self.names.service},
             "sls": {"stage": self.stage},
             "aws": {"region": REGION, "accountId": ACCOUNT},
         }
@@ -181,7 +186,7 @@ class Template:
             "AWS::AccountId": ACCOUNT,
             "AWS::Partition": "aws",
             "AWS::URLSuffix": "amazonaws.com",
-            "AWS::StackName": f"jobplane-{self.stage}",
+            "AWS::StackName": self.names.stack,
             "WebsocketsApi": SOCKET_API,
         }
         if logical in pseudo:
@@ -221,7 +226,7 @@ class Template:
             return str(self.resolve(named))
         words = re.sub(r"(LambdaFunction|Role)$", "", logical).replace("Dash", "-")
         kebab = re.sub(r"(?<=[a-z])-?(?=[A-Z])", "-", words).lower()
-        return f"jobplane-{self.stage}-{kebab}"
+        return self.names.of(kebab)
 
     def _arn(self, logical: str) -> str:
         pattern = ARN_SERVICES.get(self._kind(logical))

@@ -9,6 +9,8 @@ from typing import Any
 import click
 import yaml
 
+from jobplane.names import Names
+
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # What a function's folder holds beside its module and is never shipped.
@@ -29,7 +31,7 @@ def _parsed(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Function:
-    """One microlambda: `functions/<name>`, member `jobplane-<name>`, artifact `dist/<name>.zip`."""
+    """One microlambda: `functions/NAME`, member `jobplane-NAME`, artifact `dist/NAME.zip`."""
 
     name: str
     directory: Path
@@ -61,7 +63,7 @@ class Function:
         return config
 
     def deployed_name(self, stage: str) -> str:
-        return f"jobplane-{stage}-{self.name}"
+        return Workspace(self.directory.parents[1]).names(stage).of(self.name)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -105,6 +107,14 @@ class Workspace:
     def here(cls) -> "Workspace":
         """The repository that this command was installed from."""
         return cls(Path(__file__).resolve().parents[2])
+
+    @property
+    def service(self) -> str:
+        """The project's name: what the names of everything that is deployed begin with."""
+        return str(read_yaml(self.root / "serverless.yml")["service"])
+
+    def names(self, stage: str) -> Names:
+        return Names(self.service, stage)
 
     @property
     def dist(self) -> Path:

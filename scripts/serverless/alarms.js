@@ -1,6 +1,6 @@
 'use strict';
 
-const { deployedName, hasTrigger, logicalName } = require('./members');
+const { METRICS, STACK, deployedName, hasTrigger, logicalName } = require('./members');
 
 const MINUTES = 60;
 const HOURS = 3600;
@@ -170,7 +170,7 @@ const SOCKETS = [
 ];
 
 const ofFiles = (metricName) => ({
-  Namespace: 'Jobplane',
+  Namespace: METRICS,
   MetricName: metricName,
   Dimensions: [{ Name: 'Environment', Value: '${sls:stage}' }],
 });
@@ -223,7 +223,7 @@ function atLeast(threshold, { within, times = 1, statistic = 'Sum' }) {
 const resource = ({ name, says, see, ...properties }) => ({
   Type: 'AWS::CloudWatch::Alarm',
   Properties: {
-    AlarmName: `jobplane-\${sls:stage}-${name}`,
+    AlarmName: deployedName(name),
     AlarmDescription: `${says} See docs/observing.md#${see}`,
     ...properties,
     AlarmActions: [{ Ref: 'AlarmsTopic' }],
@@ -240,7 +240,7 @@ const topic = (mail) => ({
   AlarmsKey: {
     Type: 'AWS::KMS::Key',
     Properties: {
-      Description: 'Encrypts what the alarms of jobplane-${sls:stage} say',
+      Description: `Encrypts what the alarms of ${STACK} say`,
       EnableKeyRotation: true,
       PendingWindowInDays: 7,
       KeyPolicy: {
@@ -273,7 +273,7 @@ const topic = (mail) => ({
   AlarmsTopic: {
     Type: 'AWS::SNS::Topic',
     Properties: {
-      TopicName: 'jobplane-${sls:stage}-alarms',
+      TopicName: deployedName('alarms'),
       KmsMasterKeyId: { 'Fn::GetAtt': ['AlarmsKey', 'Arn'] },
       ...(mail ? { Subscription: [{ Protocol: 'email', Endpoint: mail }] } : {}),
     },

@@ -1,6 +1,6 @@
 'use strict';
 
-const { deployedName, hasTrigger } = require('./members');
+const { METRICS, STACK, deployedName, hasTrigger } = require('./members');
 
 const COLUMNS = 24;
 const WIDTH = 8;
@@ -12,7 +12,7 @@ module.exports = (stack) => ({
   Dashboard: {
     Type: 'AWS::CloudWatch::Dashboard',
     Properties: {
-      DashboardName: `jobplane-${STAGE}`,
+      DashboardName: STACK,
       // Names and ids that only CloudFormation knows stand in the text as ${LogicalId}.
       DashboardBody: { 'Fn::Sub': JSON.stringify({ start: '-PT24H', widgets: laidOut(stack) }) },
     },
@@ -138,13 +138,13 @@ const files = () => [
   ),
 ];
 
-const own = (name, options = {}) => ['Jobplane', name, 'Environment', STAGE, options];
+const own = (name, options = {}) => [METRICS, name, 'Environment', STAGE, options];
 
 /** One line a value of the dimensions, whichever values there are. */
 const search = (name, dimensions, stat, period) => [
   {
     expression:
-      `SEARCH('{Jobplane,${['Environment', ...dimensions].join(',')}} ` +
+      `SEARCH('{${METRICS},${['Environment', ...dimensions].join(',')}} ` +
       `MetricName="${name}" Environment="${STAGE}"', '${stat}', ${period})`,
   },
 ];

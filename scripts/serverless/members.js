@@ -40,4 +40,9 @@ exports.logicalName = (name) =>
 
 exports.roleOf = (name) => `${exports.logicalName(name)}Role`;
 
-exports.deployedName = (name) => `jobplane-\${sls:stage}-${name}`;
+/** The full name of a function, alarm, topic …: all begin with the service's name. */
+exports.deployedName = (name) => `${exports.STACK}-${name}`;
+
+exports.STACK = '${self:service}-${sls:stage}';
+
+exports.METRICS = '${param:metricsNamespace}';

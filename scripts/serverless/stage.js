@@ -2,6 +2,7 @@
 
 const os = require('node:os');
 const { emulatorUrl } = require('./emulator');
+const { logicalName } = require('./members');
 
 const join = (...parts) => ({ 'Fn::Join': ['', parts] });
 const partition = { Ref: 'AWS::Partition' };
@@ -12,6 +13,8 @@ const domain = { Ref: 'AWS::URLSuffix' };
 /** The parameters of the stage: `${param:X}` in function.yml and resources/*.yml. */
 module.exports = async ({ options, resolveConfigurationProperty, resolveVariable }) => {
   const stage = await resolveVariable('sls:stage');
+  const service = await resolveVariable('self:service');
+  const stack = `${service}-${stage}`;
   const stages = await resolveConfigurationProperty(['custom', 'stages']);
   const emulator = emulatorUrl();
   const given = Object.fromEntries(
@@ -27,8 +30,8 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
   // Bucket names are the world's: on AWS, account and region make them unique.
   const bucket = (name) =>
     emulator
-      ? `jobplane-${stage}-${name}`
-      : join(`jobplane-${stage}-${name}-`, account, '-', region);
+      ? `${stack}-${name}`
+      : join(`${stack}-${name}-`, account, '-', region);
   const connections = (method) =>
     join(
       'arn:', partition, ':execute-api:', region, ':', account, ':',
@@ -36,10 +39,11 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     );
   return {
     ...chosen,
-    ...('jwtSecret' in given ? {} : { jwtSecret: `\${ssm:/jobplane/${stage}/jwt-secret}` }),
+    ...('jwtSecret' in given ? {} : { jwtSecret: `\${ssm:/${service}/${stage}/jwt-secret}` }),
     // SSM can be asked only once these parameters are known.
     pagingSecret: '${file(scripts/serverless/paging-secret.js)}',
-    tablePrefix: `jobplane-${stage}-`,
+    tablePrefix: `${stack}-`,
+    metricsNamespace: logicalName(service),
     filesBucket: bucket('files'),
     inputBucket: bucket('input'),
     manifestBucket: bucket('manifests'),
@@ -53,7 +57,7 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     sqsEndpoint: emulator || '',
     webhookSecretsArn: join(
       'arn:', partition, ':ssm:', region, ':', account,
-      `:parameter/jobplane/${stage}/webhooks/*`
+      `:parameter/${service}/${stage}/webhooks/*`
     ),
     httpCors: {
       allowedOrigins: [chosen.corsOrigin],

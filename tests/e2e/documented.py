@@ -43,6 +43,10 @@ class Terminal:
             program.chmod(0o755)
         return cls(stage, programs)
 
+    @property
+    def _names(self) -> dict[str, str]:
+        return {"service": self.stage.names.service, "stage": self.stage.name}
+
     def run(self, *scripts: str, **variables: str) -> str:
         """Run blocks one after the other in one shell; what they print. All have to succeed."""
         environment = command_environment(self.stage.workspace) | self.stage.environment()
@@ -51,7 +55,7 @@ class Terminal:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.stage.workspace.root,
-            env=environment | {"stage": self.stage.name} | variables,
+            env=environment | self._names | variables,
             capture_output=True,
             text=True,
             check=False,

@@ -29,10 +29,10 @@ def defined_alarms(deployed: Deployed) -> dict[str, Alarm]:
     pages = (
         deployed.stage.client("cloudwatch")
         .get_paginator("describe_alarms")
-        .paginate(AlarmNamePrefix=f"jobplane-{deployed.stage.name}-")
+        .paginate(AlarmNamePrefix=deployed.stage.names.prefix)
     )
     found = [Alarm.of(alarm) for page in pages for alarm in page["MetricAlarms"]]
-    return {alarm.name.removeprefix(f"jobplane-{deployed.stage.name}-"): alarm for alarm in found}
+    return {deployed.stage.names.short(alarm.name): alarm for alarm in found}
 
 
 def scheduled_alarm(deployed: Deployed, name: str) -> Alarm:
@@ -42,7 +42,7 @@ def scheduled_alarm(deployed: Deployed, name: str) -> Alarm:
     (found,) = (
         resource["Properties"]
         for resource in json.loads(template).values()
-        if resource["Properties"].get("AlarmName") == f"jobplane-{deployed.stage.name}-{name}"
+        if resource["Properties"].get("AlarmName") == deployed.stage.names.of(name)
     )
     return Alarm.of(found)
 

@@ -12,6 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from jobplane.grants import Grant
+from jobplane.names import Names
 
 DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError"})
 DONE = "done"
@@ -55,7 +56,7 @@ class Stack:
     """What there is to be reached."""
 
     template: Mapping[str, Any]
-    stage: str
+    names: Names
     physical: Mapping[str, str]
     """Physical ids by logical id; of `<table>/stream` the ARN, of `<table>/iterator` its end."""
     endpoint_url: str
@@ -101,7 +102,7 @@ def probes(stack: Stack, grants: list[Grant]) -> Iterator[Probe]:
         yield from of_queue(logical, url)
     for pattern in sorted({g.resource for g in grants if g.resource.startswith("sqs:")}):
         yield from of_queue_on_demand(pattern.replace("*", "probe"), stack)
-    yield from of_queue_on_demand("sqs:jobplane-{stage}-neighbour", stack)
+    yield from of_queue_on_demand("sqs:{service}-{stage}-neighbour", stack)
     yield from of_parameters(stack)
     for logical, name, properties in stack.of_type("AWS::Lambda::Function"):
         yield from of_function(logical, name)
@@ -215,7 +216,7 @@ def of_queue(logical: str, url: str) -> Iterator[Probe]:
 
 def of_queue_on_demand(resource: str, stack: Stack) -> Iterator[Probe]:
     """A queue that is not there yet, by its name."""
-    name = resource.removeprefix("sqs:").replace("{stage}", stack.stage)
+    name = filled(resource.removeprefix("sqs:"), stack)
     url = f"{stack.endpoint_url}/{stack.account}/{name}"
     missing = "AWS.SimpleQueueService.NonExistentQueue"
     queue = Target("sqs", resource)
@@ -231,10 +232,16 @@ def of_queue_on_demand(resource: str, stack: Stack) -> Iterator[Probe]:
     yield queue("ReceiveMessage", "receive_message", missing, QueueUrl=url)
 
 
+def filled(text: str, stack: Stack) -> str:
+    """A name as grants write it, with the service and the stage of this stack."""
+    names = stack.names
+    return text.replace("{service}", names.service).replace("{stage}", names.stage)
+
+
 def of_parameters(stack: Stack) -> Iterator[Probe]:
     for stage, name in (("{stage}", "webhooks/x"), ("{stage}", "jwt-secret"), ("x", "webhooks/x")):
-        path = f"/jobplane/{stage}/{name}"
-        parameter = Target("ssm", f"ssm:parameter{path}", Name=path.replace("{stage}", stack.stage))
+        path = f"/{{service}}/{stage}/{name}"
+        parameter = Target("ssm", f"ssm:parameter{path}", Name=filled(path, stack))
         yield parameter("GetParameter", "get_parameter", "ParameterNotFound", WithDecryption=True)
         yield parameter("PutParameter", "put_parameter", Value="x", Type="String")
 
@@ -247,7 +254,7 @@ def of_function(logical: str, name: str) -> Iterator[Probe]:
 
 
 def of_log_group(name: str, stack: Stack) -> Iterator[Probe]:
-    resource = name.replace(f"-{stack.stage}-", "-{stage}-")
+    resource = name.replace(stack.names.prefix, "{service}-{stage}-")
     group = Target("logs", f"logs:log-group:{resource}:*", logGroupName=name)
     exists = "ResourceAlreadyExistsException"
     yield group("CreateLogStream", "create_log_stream", DONE, exists, logStreamName="probe")
@@ -292,7 +299,7 @@ def of_connections(logical: str, stack: Stack) -> Iterator[Probe]:
 
 def of_the_account(stack: Stack) -> Iterator[Probe]:
     """What no function has any business with."""
-    name = f"jobplane-{stack.stage}"
+    name = stack.names.stack
     topic = f"arn:aws:sns:{stack.region}:{stack.account}:{name}-alarms"
 
     def call(action: str, method: str, /, client: str = "", **parameters: Any) -> Probe:

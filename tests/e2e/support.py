@@ -370,7 +370,7 @@ class Deployed:
         """Where the templates' webhooks go, and what signs them."""
         for name, value in (("url", url), ("secret", secret)):
             self.ssm.put_parameter(
-                Name=f"/jobplane/{self.stage.name}/webhooks/{name}",
+                Name=self.stage.names.parameter(f"webhooks/{name}"),
                 Value=value,
                 Type="SecureString",
                 Overwrite=True,

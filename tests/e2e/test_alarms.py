@@ -294,7 +294,7 @@ async def test_a_message_that_waits(deployed: Deployed, alarms: dict[str, Alarm]
         sent = oldest_sent(deployed, queue)
         return alarm.state([] if sent is None else [alarm.point(at, at - sent)], at)
 
-    with without_delivery(deployed, "status", ":jobplane-"):
+    with without_delivery(deployed, "status", f":{deployed.stage.names.prefix}"):
         body = json.dumps({"assembly_id": unique("gone")})
         deployed.sqs.send_message(QueueUrl=deployed.info["queues"][queue], MessageBody=body)
         await until(lambda: oldest_sent(deployed, queue), "the message in the queue")
@@ -345,7 +345,7 @@ async def test_a_change_that_waits(
     def state(delivered: float, arrived: float) -> str:
         return alarm.state([alarm.point(delivered, (delivered - arrived) * 1000)], delivered)
 
-    with without_delivery(deployed, function, f"/jobplane-{deployed.stage.name}-{table}/"):
+    with without_delivery(deployed, function, f"/{deployed.stage.names.of(table)}/"):
         with waiting(deployed) as (key, text):
             arrived = newest_record(deployed, table, key)
             since = time.time()

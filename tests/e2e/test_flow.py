@@ -28,7 +28,7 @@ class Flow:
         self.workspace = Workspace(unique("project"), "scott")
         self.states = deployed.stage.client("stepfunctions")
         (self.arn,) = deployed.info["state_machines"].values()
-        self._prefix = f"jobplane-{deployed.stage.name}-"
+        self._prefix = deployed.stage.names.prefix
         self.input_queue_name = input_queue_name(self._prefix, self.workspace)
 
     def start(self, message_id: str, thread_id: str = "thread", **given: Any) -> str:

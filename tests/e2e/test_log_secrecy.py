@@ -186,8 +186,8 @@ async def test_no_log_tells_a_secret(deployed: Deployed, hooks: tuple[Receiver, 
 
     texts = log_texts(deployed)
     for function in ("connect", "router", "processor", "status", "claim", "state-manager"):
-        assert '"level"' in texts[f"/aws/lambda/jobplane-{deployed.stage.name}-{function}"]
-    assert completed in texts[f"/aws/lambda/jobplane-{deployed.stage.name}-status"]
+        assert '"level"' in texts[f"/aws/lambda/{deployed.stage.names.of(function)}"]
+    assert completed in texts[f"/aws/lambda/{deployed.stage.names.of('status')}"]
     told = {group: found for group, text in texts.items() if (found := secrets.found_in(text))}
     assert told == {}
     assert {group: SIGNED.findall(text) for group, text in texts.items()} == dict.fromkeys(

@@ -24,7 +24,7 @@ def alarms(deployed: Deployed) -> list[dict[str, Any]]:
     pages = (
         deployed.stage.client("cloudwatch")
         .get_paginator("describe_alarms")
-        .paginate(AlarmNamePrefix=f"jobplane-{deployed.stage.name}-")
+        .paginate(AlarmNamePrefix=deployed.stage.names.prefix)
     )
     return [alarm for page in pages for alarm in page["MetricAlarms"]]
 
@@ -58,7 +58,7 @@ def test_alarms_watch_what_was_deployed(deployed: Deployed) -> None:
     """The function, queue, API or state machine of each alarm is on the stage."""
     stack = deployed.stage.client("cloudformation").get_paginator("list_stack_resources")
     there = {deployed.stage.name}
-    for page in stack.paginate(StackName=f"jobplane-{deployed.stage.name}"):
+    for page in stack.paginate(StackName=deployed.stage.names.stack):
         for resource in page["StackResourceSummaries"]:
             physical = resource["PhysicalResourceId"]
             is_queue = resource["ResourceType"] == "AWS::SQS::Queue"
@@ -72,7 +72,7 @@ def test_alarms_watch_what_was_deployed(deployed: Deployed) -> None:
 
 def test_the_dashboard_was_filled_in(deployed: Deployed) -> None:
     """Its text is JSON that no reference is left in, and shows all alarms."""
-    name = f"jobplane-{deployed.stage.name}"
+    name = deployed.stage.names.stack
     body = deployed.stage.client("cloudwatch").get_dashboard(DashboardName=name)["DashboardBody"]
     widgets = json.loads(body)["widgets"]
     assert "${" not in body

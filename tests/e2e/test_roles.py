@@ -49,7 +49,7 @@ def stack(deployed: Deployed) -> Stack:
     summaries = stage.client("cloudformation").get_paginator("list_stack_resources")
     physical = {
         each["LogicalResourceId"]: each["PhysicalResourceId"]
-        for page in summaries.paginate(StackName=f"jobplane-{stage.name}")
+        for page in summaries.paginate(StackName=stage.names.stack)
         for each in page["StackResourceSummaries"]
     }
     for logical, resource in template.resources.items():
@@ -63,7 +63,7 @@ def stack(deployed: Deployed) -> Stack:
     assert stage.endpoint_url is not None
     return Stack(
         template.body,
-        stage.name,
+        stage.names,
         physical,
         stage.endpoint_url,
         identity["Account"],
@@ -82,7 +82,7 @@ def iterator_of(stream: str, stage: Stage) -> str:
 @pytest.fixture(scope="module")
 def granted(stack: Stack) -> list[Grant]:
     """The grants of all roles."""
-    return grants(stack.template, stack.stage)
+    return grants(stack.template, stack.names)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def session_of(role: str, deployed: Deployed, stack: Stack) -> Clients:
         resource["Properties"]["Role" if kind.endswith("Function") else "RoleArn"]["Fn::GetAtt"][0]
         for kind in ("AWS::Lambda::Function", "AWS::StepFunctions::StateMachine")
         for logical, physical, _ in stack.of_type(kind)
-        if role in (logical, physical.removeprefix(f"jobplane-{stack.stage}-"))
+        if role in (logical, stack.names.short(physical))
         for resource in [stack.template["Resources"][logical]]
     )
     assumed = deployed.stage.client("sts").assume_role(
@@ -108,7 +108,7 @@ def session_of(role: str, deployed: Deployed, stack: Stack) -> Clients:
     @cache
     def client(service: str) -> Any:
         service, _, api = service.partition(" ")
-        suffix = f"/_aws/execute-api/{api}/{stack.stage}" if api else ""
+        suffix = f"/_aws/execute-api/{api}/{stack.names.stage}" if api else ""
         return boto3.client(
             service,
             endpoint_url=f"{stack.endpoint_url}{suffix}",

@@ -24,7 +24,7 @@ def signed_with(deployed: Deployed, secret: str, previous: str) -> Iterator[None
     """The functions that verify tokens, deployed with other secrets meanwhile."""
     lambdas, before = deployed.functions, {}
     for function in VERIFYING:
-        name = f"jobplane-{deployed.stage.name}-{function}"
+        name = deployed.stage.names.of(function)
         variables = lambdas.get_function_configuration(FunctionName=name)["Environment"]
         before[name] = variables["Variables"]
     try:

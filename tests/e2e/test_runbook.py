@@ -82,7 +82,7 @@ def test_durations(deployed: Deployed, shell: Shell) -> None:
 async def test_streams(deployed: Deployed, shell: Shell) -> None:
     """A mapping that was switched off is seen, and switched on: the request is done."""
     request_id = unique("req")
-    source = f"/jobplane-{deployed.stage.name}-requests/"
+    source = f"/{deployed.stage.names.of('requests')}/"
     async with deployed.socket(unique("user")) as socket:
         with without_delivery(deployed, "processor", source):
             asked = {"id": request_id, "action": "delay", "payload": {"seconds": 0, "steps": 1}}
@@ -95,7 +95,7 @@ async def test_streams(deployed: Deployed, shell: Shell) -> None:
 
 async def test_late_messages(deployed: Deployed, shell: Shell) -> None:
     """A message that nobody takes is seen; with the mapping switched on again it is taken."""
-    with without_delivery(deployed, "status", ":jobplane-"):
+    with without_delivery(deployed, "status", f":{deployed.stage.names.prefix}"):
         body = json.dumps({"assembly_id": unique("gone")})
         deployed.sqs.send_message(QueueUrl=deployed.info["queues"]["webhooks"], MessageBody=body)
         shown = shell("Late messages", 0)

@@ -79,7 +79,7 @@ class Flow:
             self.workspace.user_id,
             handler,
             claim_function=self.deployed.info["functions"]["claim"],
-            prefix=f"jobplane-{stage.name}-",
+            prefix=stage.names.prefix,
             sqs=self.deployed.sqs,
             stepfunctions=self._states,
             lambda_=self.deployed.functions,

@@ -334,7 +334,7 @@ class AssemblyOfTwoFiles(Jobs):
     def prepared(self) -> Iterator[None]:
         ssm = self.cloud.aws.client("ssm")
         for name, value in WEBHOOK.items():
-            path = f"/jobplane/{self.cloud.aws.template.stage}/webhooks/{name}"
+            path = self.cloud.aws.template.names.parameter(f"webhooks/{name}")
             ssm.put_parameter(Name=path, Value=value, Type="SecureString", Overwrite=True)
         status = self.cloud.module("status")
         status.parameters.clear()

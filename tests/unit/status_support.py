@@ -31,6 +31,7 @@ ENVIRONMENT = {
     "FILES_BUCKET": "jobplane-test-files",
     "WEBHOOKS_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/webhooks",
     "JWT_SECRET": SECRET,
+    "SERVICE": "jobplane",
     "STAGE": "test",
 }
 OPTIONAL = (

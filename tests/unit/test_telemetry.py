@@ -322,13 +322,15 @@ def segments(daemon: socket.socket, number: int) -> list[dict[str, Any]]:
 
 HANDLE = """
 import sys
+from types import SimpleNamespace
 from jobplane_telemetry import Telemetry
+CONTEXT = SimpleNamespace(function_name="acme-prod-router")
 telemetry = Telemetry("router")
 @telemetry.handler
 def handle(event, context):
     telemetry.bind(request_id="r1")
     BODY
-handle({}, None)
+handle({}, CONTEXT)
 print("aws_xray_sdk" in sys.modules)
 """
 
@@ -343,7 +345,7 @@ def test_sampled_invocation_sends_its_segment(daemon: socket.socket) -> None:
     """The segment continues the caller's trace and can be found by the ids."""
     assert run_traced(HANDLE.replace("BODY", "pass"), daemon, TRACE.format(1)) == "True\n"
     (segment,) = segments(daemon, 1)
-    assert segment["name"] == "jobplane-router"
+    assert segment["name"] == "acme-prod-router"
     assert segment["trace_id"] == "1-5759e988-bd862e3fe1be46a994272793"
     assert segment["parent_id"] == "53995c3f42cd8ad8"
     assert segment["annotations"] == {"request_id": "r1"}
@@ -388,7 +390,7 @@ def test_trace_of_a_message_leaves_the_invocations_whole(daemon: socket.socket) 
 def test_failed_invocation_sends_its_segment(daemon: socket.socket) -> None:
     """The trace of a failure is the one that is looked for."""
     code = HANDLE.replace("BODY", "raise ValueError").replace(
-        "handle({}, None)", "try:\n    handle({}, None)\nexcept ValueError:\n    pass"
+        "handle({}, CONTEXT)", "try:\n    handle({}, CONTEXT)\nexcept ValueError:\n    pass"
     )
     run_traced(code, daemon, TRACE.format(1))
     assert len(segments(daemon, 1)) == 1

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from jobplane.log_lines import parse_line
-from jobplane.metrics import NAMESPACE, Metric
+from jobplane.metrics import Metric
+from jobplane.workspace import Workspace
 
 
 def in_lines(lines: Iterable[str], function: str) -> set[Metric]:
@@ -14,7 +15,7 @@ def in_lines(lines: Iterable[str], function: str) -> set[Metric]:
     found = set()
     for line in lines:
         for directive in ((parse_line(line) or {}).get("_aws") or {}).get("CloudWatchMetrics", ()):
-            assert directive["Namespace"] == NAMESPACE
+            assert directive["Namespace"] == Workspace.here().names("").metrics
             plain, *more = directive["Dimensions"]
             assert plain == ["Environment"]
             assert [each[:1] for each in more] in ([], [["Environment"]])

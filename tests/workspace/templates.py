@@ -49,7 +49,9 @@ def alarms_of(stack: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
         ["node", "-e", script], cwd=WORKSPACE.root, capture_output=True, text=True, check=True
     )
-    resources: dict[str, Any] = json.loads(done.stdout)
+    names = WORKSPACE.names("")
+    text = done.stdout.replace("${self:service}", names.service)
+    resources: dict[str, Any] = json.loads(text.replace("${param:metricsNamespace}", names.metrics))
     return resources
 
 

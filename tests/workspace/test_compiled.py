@@ -107,7 +107,7 @@ def test_sockets_are_answered_at_the_right_place(compiled: Compiled) -> None:
     """WEBSOCKET_ENDPOINT is API Gateway's on AWS, and the emulator's own URL locally."""
 
     def endpoint(template: dict[str, Any]) -> str:
-        router = functions_by_name(template)["jobplane-dev-router"]
+        router = functions_by_name(template)[WORKSPACE.names("dev").of("router")]
         return json.dumps(router["Environment"]["Variables"]["WEBSOCKET_ENDPOINT"])
 
     assert ".execute-api." in endpoint(compiled("dev"))

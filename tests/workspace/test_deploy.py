@@ -86,13 +86,13 @@ def digests(stage: Stage) -> dict[str, str]:
 
 def settings(stage: Stage, name: str) -> dict[str, Any]:
     found: dict[str, Any] = stage.client("lambda").get_function_configuration(
-        FunctionName=f"jobplane-{stage.name}-{name}"
+        FunctionName=stage.names.of(name)
     )
     return found
 
 
 def answer(stage: Stage, name: str) -> Any:
-    response = stage.client("lambda").invoke(FunctionName=f"jobplane-{stage.name}-{name}")
+    response = stage.client("lambda").invoke(FunctionName=stage.names.of(name))
     return json.loads(response["Payload"].read())
 
 
@@ -185,7 +185,7 @@ def test_settings_come_with_the_function(stage: Stage) -> None:
     assert live["MemorySize"] == 384
     variables = live["Environment"]["Variables"]
     assert variables["ADDED"] == "yes"
-    assert variables["ACTIVE_JOBS_TABLE"] == f"jobplane-{stage.name}-active-jobs"
+    assert variables["ACTIVE_JOBS_TABLE"] == stage.names.of("active-jobs")
 
 
 @pytest.mark.parametrize("stack", [("deploy", "--yes"), ("up",)], ids=lambda verb: verb[0])

@@ -9,6 +9,7 @@ from workspace.templates import EMULATOR, WORKSPACE, Compiled, of_type
 from jobplane.documents import with_tables
 from jobplane.grants import DOCUMENT, Grant, grants, openings, tables, text_of
 
+PROD = WORKSPACE.names("prod")
 STAGES = [("prod", None), ("staging", None), ("dev", None), ("local", EMULATOR)]
 # Services that authorise these calls by no resource.
 WITHOUT_RESOURCE = {
@@ -38,7 +39,7 @@ def role(statement: dict[str, Any], **properties: Any) -> dict[str, Any]:
             "F": {
                 "Type": "AWS::Lambda::Function",
                 "Properties": {
-                    "FunctionName": "jobplane-prod-f",
+                    "FunctionName": PROD.of("f"),
                     "Role": {"Fn::GetAtt": ["R", "Arn"]},
                 },
             },
@@ -49,7 +50,7 @@ def role(statement: dict[str, Any], **properties: Any) -> dict[str, Any]:
 def test_the_documentation_lists_every_grant(compiled: Compiled) -> None:
     """docs/security.md says what is compiled: `jobplane docs grants` after a change."""
     text = (WORKSPACE.root / DOCUMENT).read_text(encoding="utf-8")
-    assert text == with_tables(text, tables(compiled("prod"), "prod")), "run `jobplane docs grants`"
+    assert text == with_tables(text, tables(compiled("prod"), PROD)), "run `jobplane docs grants`"
 
 
 @pytest.mark.parametrize(("stage", "endpoint_url"), STAGES)
@@ -57,18 +58,20 @@ def test_every_stage_grants_the_same(
     compiled: Compiled, stage: str, endpoint_url: str | None
 ) -> None:
     """A stage's roles differ from prod's by the stage's name alone."""
-    assert grants(compiled(stage, endpoint_url), stage) == grants(compiled("prod"), "prod")
+    assert grants(compiled(stage, endpoint_url), WORKSPACE.names(stage)) == grants(
+        compiled("prod"), PROD
+    )
 
 
 def test_no_action_is_a_wildcard(compiled: Compiled) -> None:
     """Every action is written out."""
-    for grant in grants(compiled("prod"), "prod"):
+    for grant in grants(compiled("prod"), PROD):
         assert not [action for action in grant.actions if set("*?") & set(action)], grant
 
 
 def test_resources_are_the_stages_own(compiled: Compiled) -> None:
     """Only what no service authorises by resource is granted on `*`; no other stage is reached."""
-    for grant in grants(compiled("prod"), "prod"):
+    for grant in grants(compiled("prod"), PROD):
         if grant.resource == "*":
             assert set(grant.actions) <= WITHOUT_RESOURCE, grant
         elif ":" in grant.resource:
@@ -77,16 +80,16 @@ def test_resources_are_the_stages_own(compiled: Compiled) -> None:
 
 def test_buckets_are_granted_by_prefix(compiled: Compiled) -> None:
     """Of the bucket that clients share, no role reads or writes more than named prefixes."""
-    for grant in grants(compiled("prod"), "prod"):
+    for grant in grants(compiled("prod"), PROD):
         if grant.resource.startswith("FilesBucket/"):
             assert re.fullmatch(r"FilesBucket/(uploads|results|reports)/\*", grant.resource), grant
 
 
 def test_nobody_reads_what_signs_tokens(compiled: Compiled) -> None:
     """The signing secret's parameter is in no role; only status reads webhooks' secrets."""
-    found = grants(compiled("prod"), "prod")
-    assert not [g for g in found if g.covers("ssm:GetParameter", "ssm:parameter/jobplane/{stage}/jwt-secret")]  # fmt: skip  # noqa: E501
-    secrets = "ssm:parameter/jobplane/{stage}/webhooks/key"
+    found = grants(compiled("prod"), PROD)
+    assert not [g for g in found if g.covers("ssm:GetParameter", "ssm:parameter/{service}/{stage}/jwt-secret")]  # fmt: skip  # noqa: E501
+    secrets = "ssm:parameter/{service}/{stage}/webhooks/key"
     assert {g.role for g in found if g.covers("ssm:GetParameter", secrets)} == {"status"}
 
 
@@ -98,7 +101,7 @@ def test_every_bucket_and_queue_refuses_plain_http(compiled: Compiled) -> None:
         wanted |= {bucket, f"{bucket}/*"}
     found = {
         opening.resource
-        for opening in openings(template, "prod")
+        for opening in openings(template, PROD)
         if (opening.effect, opening.principal, opening.condition) == ("Deny", "anybody", TRANSPORT)
     }
     assert found == wanted
@@ -116,13 +119,17 @@ def test_each_queue_has_one_policy(compiled: Compiled) -> None:
 
 def test_the_emulator_is_spoken_to_in_plain_http(compiled: Compiled) -> None:
     """A stage on loopback has no such denial, for there is no TLS."""
-    denials = [each for each in openings(compiled("dev", EMULATOR), "dev") if each.effect == "Deny"]
+    denials = [
+        each
+        for each in openings(compiled("dev", EMULATOR), WORKSPACE.names("dev"))
+        if each.effect == "Deny"
+    ]
     assert {each.resource.partition("/")[0] for each in denials} == {"ServerlessDeploymentBucket"}
 
 
 def test_services_are_let_in_from_one_source(compiled: Compiled) -> None:
     """No service may act here for another account's API, rule or alarm."""
-    for opening in openings(compiled("prod"), "prod"):
+    for opening in openings(compiled("prod"), PROD):
         if opening.effect == "Allow" and opening.principal != "the account":
             assert opening.condition, opening
 
@@ -142,7 +149,7 @@ def test_what_the_table_cant_tell_is_refused(
 ) -> None:
     """A role that allows by exclusion or by reference stops the table from being made."""
     with pytest.raises(ValueError, match=r"can be told|managed"):
-        grants(role(statement, **properties), "prod")
+        grants(role(statement, **properties), PROD)
 
 
 def test_an_unused_role_is_refused() -> None:
@@ -150,7 +157,7 @@ def test_an_unused_role_is_refused() -> None:
     template = role({"Action": "s3:GetObject", "Resource": "*"})
     del template["Resources"]["F"]
     with pytest.raises(ValueError, match="nobody's"):
-        grants(template, "prod")
+        grants(template, PROD)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +169,8 @@ def test_an_unused_role_is_refused() -> None:
         ({"Fn::Join": ["", [{"Fn::GetAtt": ["B", "Arn"]}, "/a/*"]]}, "B/a/*"),
         (
             {"Fn::Join": [":", ["arn", {"Ref": "AWS::Partition"}, "sqs", {"Ref": "AWS::Region"},
-                                {"Ref": "AWS::AccountId"}, "jobplane-prod-dlq-*"]]},
-            "sqs:jobplane-{stage}-dlq-*",
+                                {"Ref": "AWS::AccountId"}, PROD.of("dlq-*")]]},
+            "sqs:{service}-{stage}-dlq-*",
         ),
         ("arn:aws:sqs:eu-west-1:123456789012:theirs", "arn:aws:sqs:eu-west-1:123456789012:theirs"),
     ],
@@ -171,7 +178,7 @@ def test_an_unused_role_is_refused() -> None:
 )  # fmt: skip
 def test_resources_are_told_by_their_names(expression: Any, text: str) -> None:
     """Own resources by logical id, own ARNs by their end, others in full."""
-    assert text_of(expression, "prod") == text
+    assert text_of(expression, PROD) == text
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def create_probe(stage: Stage, name: str) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("probe.py", PROBE)
-    role = client.get_function_configuration(FunctionName=f"jobplane-{stage.name}-connect")["Role"]
+    role = client.get_function_configuration(FunctionName=stage.names.of("connect"))["Role"]
     client.create_function(
         FunctionName=name,
         Runtime="python3.13",
@@ -108,7 +108,7 @@ def test_a_second_up_deploys_nothing(stage: Stage) -> None:
     printed = json.loads(done.stdout)
     assert {"endpoint_url", "websocket_url", "http_url", "management_url"} <= set(printed)
     assert list(printed["state_machines"].values()) == [printed["state_machine_arn"]]
-    assert printed["tables"]["connections"] == f"jobplane-{stage.name}-connections"
+    assert printed["tables"]["connections"] == stage.names.of("connections")
     after = stage.read_state()
     assert before is not None and after is not None
     assert (before.pid, before.port) == (after.pid, after.port)
@@ -190,7 +190,7 @@ async def test_sockets_that_close_at_once_wait_for_each_other(stage: Stage) -> N
             await asyncio.gather(*(member.close() for member in crowd.members))
             while rows_of(stage, "connections", tenant):
                 await asyncio.sleep(0.2)
-    disconnect = f"jobplane-{stage.name}-disconnect"
+    disconnect = stage.names.of("disconnect")
     assert 1 < max(len(sample.workers.get(disconnect, {})) for sample in usage.samples) <= 64
 
 

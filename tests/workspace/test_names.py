@@ -26,7 +26,7 @@ def test_configuration_is_plain(function: Function) -> None:
 def test_environment_resolves(function: Function) -> None:
     """Every variable and reference of the environment leads somewhere."""
     environment = Template(WORKSPACE).environment(function)
-    assert environment["TABLE_PREFIX"] == "jobplane-test-"
+    assert environment["TABLE_PREFIX"] == WORKSPACE.names("test").prefix
     assert not [value for value in environment.values() if "${" in value]
 
 

@@ -12,11 +12,12 @@ from workspace.templates import EMULATOR, WORKSPACE, Compiled, alarms_of, of_typ
 from e2e.test_alarms import FIRED
 from jobplane import metrics
 from jobplane.documents import with_tables
-from jobplane.metrics import NAMESPACE, emitted
+from jobplane.metrics import emitted
 from jobplane.workspace import Function
 
 DOCS = WORKSPACE.root / "docs" / "observing.md"
 FUNCTIONS = WORKSPACE.functions()
+NAMESPACE = WORKSPACE.names("").metrics
 SEARCH = re.compile(
     r"SEARCH\('\{(?P<schema>[^}]+)\} MetricName=\"(?P<name>\w+)\" Environment=\"(?P<stage>\w+)\"', "
     r"'(?P<stat>\w+)', (?P<period>\d+)\)"
@@ -66,7 +67,7 @@ def alarms(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found = {}
     for resource in of_type(template, "AWS::CloudWatch::Alarm").values():
         properties = resource["Properties"]
-        found[re.sub(r"^jobplane-[a-z]+-", "", properties["AlarmName"])] = properties
+        found[re.sub(rf"^{WORKSPACE.service}-[a-z]+-", "", properties["AlarmName"])] = properties
     return found
 
 
@@ -363,7 +364,7 @@ def test_the_dashboard_shows_what_is_published(
     """Every line is a metric of AWS or of a function, and no line is for another stage."""
     template = compiled(stage, endpoint_url)
     (dashboard,) = of_type(template, "AWS::CloudWatch::Dashboard").values()
-    assert dashboard["Properties"]["DashboardName"] == f"jobplane-{stage}"
+    assert dashboard["Properties"]["DashboardName"] == WORKSPACE.names(stage).stack
     arithmetic = []
     for line in lines(template):
         watched = watched_by(line)

@@ -11,7 +11,7 @@ import pytest
 from jobplane.placeholders import PlaceholderError, Values, mismatches
 
 SECRET = "0123456789abcdef0123456789abcdef"
-VALUES = Values("test", SECRET, tables={"connections": "jobplane-test-connections"})
+VALUES = Values("acme", "test", SECRET, tables={"connections": "jobplane-test-connections"})
 
 
 def test_times_are_filled_in() -> None:

@@ -170,13 +170,13 @@ def _is_file(row: "Row") -> bool:
 
 def _pause_counting(stage: "Stage") -> None:
     """Take the table's stream off the function: a count sets the counters instead."""
-    client, name = stage.client("lambda"), f"jobplane-{stage.name}-state-manager"
+    client, name = stage.client("lambda"), stage.names.of("state-manager")
     for mapping in client.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]:
         client.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
 
 
 def _cost(stage: "Stage", request: dict[str, Any], takes: int) -> Cost:
-    client, name = stage.invoker(), f"jobplane-{stage.name}-state-manager"
+    client, name = stage.invoker(), stage.names.of("state-manager")
     body, times = {}, []
     for _ in range(takes):
         began = time.perf_counter()

@@ -104,7 +104,7 @@ class JobFlow:
             self.workspace.user_id,
             handler,
             claim_function=self._scene.description["functions"]["claim"],
-            prefix=f"jobplane-{stage.name}-",
+            prefix=stage.names.prefix,
             poll_seconds=1,
             sqs=stage.client("sqs"),
             stepfunctions=stage.client("stepfunctions"),

@@ -130,7 +130,7 @@ class _WebhookParameters:
     """
 
     def __init__(self, stage: Stage) -> None:
-        self._path = f"/jobplane/{stage.name}/webhooks"
+        self._names = stage.names
         self._client = stage.client("ssm")
         self.secret = self._read("secret") or secrets.token_hex(32)
         self.port = urlsplit(self._read("url") or "").port or 0
@@ -141,12 +141,15 @@ class _WebhookParameters:
     def write(self, url: str) -> None:
         for name, value in (("url", url), ("secret", self.secret)):
             self._client.put_parameter(
-                Name=f"{self._path}/{name}", Value=value, Type="SecureString", Overwrite=True
+                Name=self._parameter(name), Value=value, Type="SecureString", Overwrite=True
             )
+
+    def _parameter(self, name: str) -> str:
+        return self._names.parameter(f"webhooks/{name}")
 
     def _read(self, name: str) -> str | None:
         try:
-            found = self._client.get_parameter(Name=f"{self._path}/{name}", WithDecryption=True)
+            found = self._client.get_parameter(Name=self._parameter(name), WithDecryption=True)
         except self._client.exceptions.ParameterNotFound:
             return None
         value: str = found["Parameter"]["Value"]

@@ -49,6 +49,10 @@ class Source:
     """Brings what is derived from other fields up to date, after overrides."""
 
 
+def _full_name(name: str) -> str:
+    return Workspace.here().names(STAGE).of(name)
+
+
 def websocket_connect(fresh: Fresh) -> Event:
     """A handshake with a token in the query."""
     context = _socket_context(fresh, "$connect", "CONNECT")
@@ -220,9 +224,10 @@ def stream_event(
     """
     tables = Template(workspace, STAGE).of_type("AWS::DynamoDB::Table").values()
     named = {properties["TableName"]: properties for properties in tables}
-    name = f"jobplane-{STAGE}-{table}"
+    names = workspace.names(STAGE)
+    name = names.of(table)
     if name not in named:
-        known = ", ".join(sorted(each.removeprefix(f"jobplane-{STAGE}-") for each in named))
+        known = ", ".join(sorted(names.short(each) for each in named))
         raise NoTableError(f"no table {table!r}; there are: {known}")
     keys = [part["AttributeName"] for part in named[name]["KeySchema"]]
     if missing := [key for key in keys if key not in item]:
@@ -272,13 +277,13 @@ def sqs(fresh: Fresh) -> Event:
                     "ApproximateReceiveCount": "1",
                     "AWSTraceHeader": fresh.trace(),
                     "SentTimestamp": str(fresh.milliseconds - 120),
-                    "SenderId": f"AROA{fresh.hex(17).upper()}:jobplane-{STAGE}-processor",
+                    "SenderId": f"AROA{fresh.hex(17).upper()}:{_full_name('processor')}",
                     "ApproximateFirstReceiveTimestamp": str(fresh.milliseconds),
                 },
                 "messageAttributes": {},
                 "md5OfBody": _md5(text),
                 "eventSource": "aws:sqs",
-                "eventSourceARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:jobplane-{STAGE}-webhooks",
+                "eventSourceARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{_full_name('webhooks')}",
                 "awsRegion": REGION,
             }
         ]
@@ -305,7 +310,7 @@ def schedule(fresh: Fresh) -> Event:
         "account": ACCOUNT,
         "time": fresh.iso(),
         "region": REGION,
-        "resources": [f"arn:aws:events:{REGION}:{ACCOUNT}:rule/jobplane-{STAGE}-every-minute"],
+        "resources": [f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{_full_name('every-minute')}"],
         "detail": {},
     }
 
@@ -335,7 +340,7 @@ def step_functions(fresh: Fresh) -> Event:
 
 def s3(fresh: Fresh) -> Event:
     """A file that was uploaded."""
-    name = f"jobplane-{STAGE}-files"
+    name = _full_name("files")
     return {
         "Records": [
             {
@@ -372,7 +377,7 @@ def s3(fresh: Fresh) -> Event:
 
 def execution_status_change(fresh: Fresh) -> Event:
     """An execution of the job flow that failed."""
-    machine = f"jobplane-{STAGE}-job-flow"
+    machine = _full_name("job-flow")
     name = f"message-{fresh.hex(12)}"
     states = f"arn:aws:states:{REGION}:{ACCOUNT}"
     execution = f"{states}:execution:{machine}:{name}"

@@ -37,7 +37,7 @@ class Layout:
             click.ClickException: the function is not deployed there.
         """
         client = stage.client("lambda")
-        name = f"jobplane-{stage.name}-{FUNCTION}"
+        name = stage.names.of(FUNCTION)
         try:
             found = client.get_function_configuration(FunctionName=name)
         except client.exceptions.ResourceNotFoundException:

@@ -154,9 +154,7 @@ def _show(plan: "Plan", *, err: bool) -> None:
     there = console(PLAIN_WIDTH, stderr=err)
     what = "new stack" if plan.is_new else "the stack" if plan.whole else "functions"
     there.print(
-        Text(
-            f"{what} {'' if plan.whole else 'of '}jobplane-{plan.stage.name} on {where(plan.stage)}"
-        )
+        Text(f"{what} {'' if plan.whole else 'of '}{plan.stage.names.stack} on {where(plan.stage)}")
     )
     rows = [_row(step) for step in plan.steps if step.differs or step.beyond]
     if rows:

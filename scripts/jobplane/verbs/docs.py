@@ -20,7 +20,9 @@ def _commands(workspace: Workspace) -> Made:
 def _grants(workspace: Workspace) -> Made:
     from jobplane import grants
 
-    return grants.DOCUMENT, grants.tables(grants.template_to_tell(workspace), grants.STAGE)
+    return grants.DOCUMENT, grants.tables(
+        grants.template_to_tell(workspace), workspace.names(grants.STAGE)
+    )
 
 
 def _metrics(workspace: Workspace) -> Made:

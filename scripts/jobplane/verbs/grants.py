@@ -23,6 +23,6 @@ def command(names: tuple[str, ...]) -> None:
     workspace = Workspace.here()
     chosen = {function.name for function in workspace.select(names)}
     template = template_to_tell(workspace)
-    for grant in grants(template, STAGE):
+    for grant in grants(template, workspace.names(STAGE)):
         if not names or grant.role in chosen:
             click.echo(f"{grant.role:20} {grant.resource:60} {', '.join(grant.actions)}")

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 ORIGINAL = ":original"  # the uploads, in a step's `use`
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Where a value lies that is not in the index; `{stage}` in a path is the deployment's stage.
-REFERENCE = re.compile(r"ssm:/(?:[A-Za-z0-9_./-]|\{stage\})+|env:[A-Za-z_][A-Za-z0-9_]*")
+# Where a value lies that is not in the index; `{service}` and `{stage}` are the deployment's.
+REFERENCE = re.compile(
+    r"ssm:/(?:[A-Za-z0-9_./-]|\{service\}|\{stage\})+|env:[A-Za-z_][A-Za-z0-9_]*"
+)
 TEMPLATE_KEYS = ("id", "steps", "webhook_url", "webhook_secret", "allow_unsigned")
 
 

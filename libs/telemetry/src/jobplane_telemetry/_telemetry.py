@@ -129,7 +129,8 @@ class Telemetry:
             return nullcontext()
         from jobplane_telemetry import _tracing
 
-        return _tracing.segment(f"jobplane-{self.service}", header, self._ids.get())
+        name = self._invocation.get("function_name", self.service)
+        return _tracing.segment(name, header, self._ids.get())
 
     def _start(self, context: Any) -> None:
         self._invocation = {

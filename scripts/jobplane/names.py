@@ -1,0 +1,41 @@
+"""What the things of a stage are called. All begin with the service's name in serverless.yml.
+
+The same rules in JavaScript: scripts/serverless/members.js and stage.js.
+"""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of one stage of one service."""
+
+    service: str
+    stage: str
+
+    @property
+    def stack(self) -> str:
+        return f"{self.service}-{self.stage}"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of functions, tables, queues, alarms and local buckets begin with."""
+        return f"{self.stack}-"
+
+    def of(self, name: str) -> str:
+        """The full name of a function, table, queue, alarm, state machine or local bucket."""
+        return self.prefix + name
+
+    def short(self, name: str) -> str:
+        """A full name without the prefix: `connections`, `files`."""
+        return name.removeprefix(self.prefix)
+
+    def parameter(self, name: str) -> str:
+        """The path of a parameter in SSM."""
+        return f"/{self.service}/{self.stage}/{name}"
+
+    @property
+    def metrics(self) -> str:
+        """The namespace of the metrics that functions emit; every stage has the same one."""
+        return "".join(word.capitalize() for word in re.split(r"[^A-Za-z0-9]+", self.service))

@@ -1,0 +1,160 @@
+"""The `service` of serverless.yml is the one name of a project: all that is deployed has it."""
+
+import asyncio
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workspace.copies import Copy, command_environment, edit, jobplane, printed
+
+from jobplane.names import Names
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+from jobplane_client import JobSocket
+
+ROOT = Workspace.here().root
+NAME = "acme-jobs"
+STAGE = "renamed"
+# Code and configuration that names things on a stage. Packages, modules and the command are
+# called jobplane too; none of these patterns matches them.
+NAMING = (
+    "functions/**/*.py", "functions/**/*.yml", "functions/**/*.expect.json",
+    "functions/**/*.given.json", "resources/*", "scripts/**/*.js", "scripts/**/*.py",
+    "templates/*", "docs/observing.md", "docs/operating.md",
+)  # fmt: skip
+LITERAL = re.compile(
+    r"""
+      jobplane-(?:\\?\$|<|\{[^}]*stage|(?:prod|staging|dev|local|test)\b)
+    | (?<!scripts)/jobplane/(?:\\?\$|<|\{[^}]*stage|(?:prod|staging|dev)\b)  # a parameter
+    | ["']Jobplane["']  # the namespace of metrics
+    """,
+    re.VERBOSE,
+)
+# A title in the published contracts, and a folder of the tree.
+NO_NAMES = {"scripts/jobplane/contracts/asyncapi.py", "scripts/jobplane/contracts/openapi.py"}
+
+
+def renamed(workspace: Workspace) -> Workspace:
+    edit(workspace, "serverless.yml", "service: jobplane\n", f"service: {NAME}\n")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def copy(copied: Copy, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A copy of the tree that was renamed as its documentation says."""
+    return renamed(copied(tmp_path_factory.mktemp("renamed") / "copy"))
+
+
+def test_names_are_made_of_the_service() -> None:
+    """Stack, functions, parameters and metrics; the rules that the tests below try."""
+    names = Names(NAME, "prod")
+    assert names.stack == "acme-jobs-prod"
+    assert names.of("claim") == "acme-jobs-prod-claim"
+    assert names.short("acme-jobs-prod-claim") == "claim"
+    assert names.parameter("jwt-secret") == "/acme-jobs/prod/jwt-secret"
+    assert names.metrics == "AcmeJobs"
+
+
+@pytest.mark.parametrize("pattern", NAMING)
+def test_no_file_spells_a_name_out(pattern: str) -> None:
+    """A name that is written down stays behind when the project is renamed."""
+    paths = [path for path in ROOT.glob(pattern) if path.is_file()]
+    assert paths, pattern
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in paths
+        if path.relative_to(ROOT).as_posix() not in NO_NAMES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if LITERAL.search(line)
+    ]
+    assert not found, "use Names (scripts/jobplane/names.py), or ${self:service}-${sls:stage}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["f'jobplane-{stage.name}-x'", "jobplane-$stage-x", "ssm:/jobplane/{stage}/x", "'Jobplane'",
+     "`jobplane-\\${sls:stage}-x`", "/jobplane/${stage}/x", "jobplane-prod-claim"],
+)  # fmt: skip
+def test_a_name_that_is_spelt_out_is_found(text: str) -> None:
+    """In Python, JavaScript, YAML, JSON and shell."""
+    assert LITERAL.search(text)
+
+
+@pytest.mark.parametrize("text", ["jobplane-keys", "jobplane-{lib}", "scripts/jobplane/{x}"])
+def test_names_of_packages_are_not_found(text: str) -> None:
+    """The libs and the command keep their names, whatever the project is called."""
+    assert not LITERAL.search(text)
+
+
+@pytest.mark.parametrize("stage", ["prod", "dev"])
+def test_a_renamed_stack_has_no_other_name(copy: Workspace, stage: str, tmp_path: Path) -> None:
+    """On AWS: no name, path or namespace of the compiled template is the old one."""
+    built = jobplane(copy, "build")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run(
+        ["node_modules/.bin/osls", "package", "--stage", stage, "--package", tmp_path,
+         "--param", "jwtSecret=x"],
+        cwd=copy.root, env=command_environment(copy), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    template = json.loads((tmp_path / "cloudformation-template-update-stack.json").read_text())
+    assert list(spelt_out(template)) == []
+    functions = [
+        resource["Properties"]["FunctionName"]
+        for resource in template["Resources"].values()
+        if resource["Type"] == "AWS::Lambda::Function"
+    ]
+    assert {name.rpartition(f"-{stage}-")[0] for name in functions} == {NAME}
+
+
+def spelt_out(value: Any) -> Iterator[str]:
+    """The texts that name jobplane, without what schedules send: a word of the protocol."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from spelt_out([key, item])
+    elif isinstance(value, list):
+        for item in value:
+            yield from spelt_out(item)
+    elif isinstance(value, str) and "jobplane" in value.replace("jobplane.schedule", "").lower():
+        yield value
+
+
+@pytest.fixture(scope="module")
+def up(copy: Workspace) -> Iterator[dict[str, Any]]:
+    """A stage of the copy; what `up` prints of it."""
+    try:
+        yield printed(jobplane(copy, "up", "--stage", STAGE, "--json"))
+    finally:
+        jobplane(copy, "down", "--stage", STAGE)
+
+
+@pytest.mark.e2e
+def test_a_renamed_stage_runs_jobs(copy: Workspace, up: dict[str, Any]) -> None:
+    """Its tables, functions, queues and parameters have the new name, and a job ends."""
+    token = jobplane(copy, "token", "--user", "u", "--tenant", "t", "--stage", STAGE).stdout.strip()
+
+    async def answer() -> Any:
+        async with JobSocket(up["websocket_url"], token) as socket:
+            return await socket.run("delay", {"seconds": 0.1, "steps": 2})
+
+    assert asyncio.run(answer())
+    named = [*up["functions"].values(), *up["tables"].values(), *up["buckets"].values()]
+    named += [url.rpartition("/")[2] for url in up["queues"].values()]
+    assert {name.partition(f"-{STAGE}-")[0] for name in named} == {NAME}
+    stage = Stage(copy, STAGE)
+    found = stage.client("ssm").get_parameters_by_path(Path=f"/{NAME}/{STAGE}", Recursive=True)
+    assert stage.secret_name in {parameter["Name"] for parameter in found["Parameters"]}
+
+
+@pytest.mark.e2e
+def test_verbs_find_a_renamed_stage(copy: Workspace, up: dict[str, Any]) -> None:
+    """An event's names are filled in, its metrics have the namespace, and logs are found."""
+    done = jobplane(copy, "invoke", "check-active-job", "none", "--stage", STAGE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{NAME}-{STAGE}-input-" in done.stdout
+    logs = jobplane(copy, "logs", "check-active-job", "--stage", STAGE)
+    assert logs.returncode == 0, logs.stderr
