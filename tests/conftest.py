@@ -15,7 +15,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-from jobplane.console import spare_proxies
+from jobplane.environments import spare_proxies
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 

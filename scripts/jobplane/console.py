@@ -1,14 +1,14 @@
 """How a verb speaks: one line a result, a tool's output only when the tool failed."""
 
-import os
 import subprocess
-import sys
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
+
+from jobplane.environments import plain_environment
 
 
 class ToolError(click.ClickException):
@@ -63,6 +63,9 @@ def run_quietly(
 ) -> str:
     """Run a tool with a text on its stdin, return its stdout.
 
+    Args:
+        env: default: `plain_environment()`.
+
     Raises:
         ToolError: the tool's exit code is not 0.
         MissingToolError: the tool is not there.
@@ -71,9 +74,10 @@ def run_quietly(
         done = subprocess.run(
             [str(part) for part in command],
             cwd=cwd,
-            env=dict(env) if env is not None else None,
+            env=dict(env) if env is not None else plain_environment(),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             input=given,
             check=False,
         )
@@ -85,31 +89,9 @@ def run_quietly(
 
 
 INSTALL_HINTS = {
+    "git": "git is missing: install it from https://git-scm.com/",
     "uv": "uv is missing: install it from https://docs.astral.sh/uv/",
     "npm": "Node.js is missing: install version 20.19 or later from https://nodejs.org/",
     "npx": "Node.js is missing: install version 20.19 or later from https://nodejs.org/",
     "node": "Node.js is missing: install version 20.19 or later from https://nodejs.org/",
 }
-
-
-def spare_proxies(environment: MutableMapping[str, str]) -> None:
-    """Let whatever reads the environment talk to loopback directly: no proxy could reach it."""
-    for name in ("NO_PROXY", "no_proxy"):
-        known = environment.get(name, "").split(",")
-        spared = [host for host in ("127.0.0.1", "localhost") if host not in known]
-        environment[name] = ",".join(filter(None, [*known, *spared]))
-
-
-def uv_command() -> str:
-    """The uv that started this command, or the one on PATH."""
-    return os.environ.get("UV", "uv")
-
-
-def plain_environment(**extra: str) -> dict[str, str]:
-    """This process's environment without what belongs to its virtual environment."""
-    ours = {"VIRTUAL_ENV", "UV_RUN_RECURSION_DEPTH", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP"}
-    kept = {key: value for key, value in os.environ.items() if key not in ours}
-    prefix = str(Path(sys.prefix) / "bin")
-    path = kept.get("PATH", "").split(os.pathsep)
-    kept["PATH"] = os.pathsep.join(entry for entry in path if entry != prefix)
-    return kept | extra

@@ -10,13 +10,15 @@ from urllib.parse import urlsplit
 
 from jobplane import emulator
 from jobplane.artifacts import Artifact
-from jobplane.console import INSTALL_HINTS, MissingToolError, note, plain_environment, run_quietly
+from jobplane.console import INSTALL_HINTS, MissingToolError, note, run_quietly
+from jobplane.environments import plain_environment
 from jobplane.locks import exclusive
 from jobplane.stages import Stage, State, default_region
 from jobplane.workspace import Function, Workspace, read_yaml
 
 NODE = (20, 19)
 INSTALLED = "node_modules/.package-lock.json"
+FRAMEWORK = "node_modules/.bin/osls"
 PARAMETER = re.compile(r"\$\{param:\s*([^},\s]+)")
 
 
@@ -30,17 +32,21 @@ def install_framework(workspace: Workspace) -> None:
             return
         note("installing the Serverless Framework (npm ci); this takes a minute the first time")
         run_quietly(
-            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
+            ["npm", "ci", "--include=dev", "--ignore-scripts", "--no-audit", "--no-fund"],
             cwd=workspace.root,
             what="npm ci",
-            env=plain_environment(),
         )
         (workspace.root / INSTALLED).touch()
 
 
 def _is_installed(workspace: Workspace) -> bool:
     lock, installed = workspace.root / "package-lock.json", workspace.root / INSTALLED
-    return installed.is_file() and installed.stat().st_mtime >= lock.stat().st_mtime
+    # An installation that left the development dependencies out has no framework.
+    return (
+        (workspace.root / FRAMEWORK).exists()
+        and installed.is_file()
+        and installed.stat().st_mtime >= lock.stat().st_mtime
+    )
 
 
 def _require_node(workspace: Workspace) -> None:
@@ -54,7 +60,7 @@ def osls(stage: Stage, *arguments: str) -> str:
 
     One at a time: whatever its package's folder, it works in `.serverless` as well.
     """
-    binary = stage.workspace.root / "node_modules" / ".bin" / "osls"
+    binary = stage.workspace.root / FRAMEWORK
     with exclusive(stage.workspace, "osls"):
         return run_quietly(
             [binary, *arguments, "--stage", stage.name],
@@ -70,21 +76,13 @@ def framework_environment(stage: Stage) -> dict[str, str]:
     The framework sends all its calls to the emulator, and knows no NO_PROXY.
     """
     if not stage.is_local:
-        return plain_environment(AWS_REGION=default_region(stage.workspace))
+        return plain_environment(aws=True, AWS_REGION=default_region(stage.workspace))
     kept = {
         key: value
         for key, value in plain_environment().items()
-        if not key.startswith("AWS_") and not key.upper().endswith("_PROXY")
+        if not key.upper().endswith("_PROXY")
     }
-    return (
-        kept
-        | stage.environment()
-        | {
-            "AWS_CONFIG_FILE": "/dev/null",
-            "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-            "SLS_AWS_MONITORING_FREQUENCY": "100",
-        }
-    )
+    return kept | stage.environment() | {"SLS_AWS_MONITORING_FREQUENCY": "100"}
 
 
 def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -> str:

@@ -17,7 +17,8 @@ import click
 
 from jobplane import interrupts
 from jobplane.artifacts import read_manifest
-from jobplane.console import ToolError, note, plain_environment, run_quietly, uv_command
+from jobplane.console import ToolError, note, run_quietly
+from jobplane.environments import plain_environment, uv_command
 from jobplane.stages import Stage, State, default_region
 from jobplane.workspace import Workspace
 
@@ -59,7 +60,6 @@ def _interpreter(stage: Stage, *options: str) -> Path:
         ],
         cwd=stage.workspace.root,
         what=f"installing ministack {MINISTACK}",
-        env=plain_environment(),
     )  # fmt: skip
     return Path(printed.strip().splitlines()[-1])
 
@@ -303,6 +303,7 @@ def _processes() -> Iterator[tuple[int, int, str]]:
 def _processes_by_ps() -> Iterator[tuple[int, int, str]]:
     listing = subprocess.run(
         ["ps", "-A", "-ww", "-o", "pid=,pgid=,stat=,args="],
+        env=plain_environment(),
         capture_output=True,
         text=True,
         check=True,
@@ -320,6 +321,10 @@ def _started(pid: int) -> str | None:
         fields = stat.read_text().rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
     done = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+        ["ps", "-o", "lstart=", "-p", str(pid)],
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.stdout.strip() or None

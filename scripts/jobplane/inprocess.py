@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, Self
 from unittest.mock import patch
 
+from jobplane.environments import plain_environment
 from jobplane.template import ACCOUNT, JWT_SECRET, REGION, STAGE, Template
 from jobplane.workspace import Function, Workspace
 
@@ -82,8 +83,7 @@ class InProcess:
     def __enter__(self) -> Self:
         from moto import mock_aws
 
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-        self._open.enter_context(patch.dict(os.environ, kept, clear=True))
+        self._open.enter_context(patch.dict(os.environ, plain_environment(), clear=True))
         self._open.enter_context(mock_aws())
         self._open.enter_context(_service_models_read_once())
         os.environ["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"] = REGION

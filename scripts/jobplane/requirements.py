@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobplane.console import run_quietly, uv_command
+from jobplane.console import run_quietly
+from jobplane.environments import uv_command
 from jobplane.workspace import Function, Workspace
 
 PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")

@@ -122,13 +122,15 @@ class Stage:
         import boto3
         from botocore.config import Config
 
+        from jobplane.environments import session_without_account
+
         state = self.read_state()
         if state is None:
             session = boto3.Session(region_name=default_region(self.workspace))
             if session.get_credentials() is None:
                 raise NoCredentialsError(self.name)
             return session.client(service, config=Config(**config))
-        return boto3.client(
+        return boto3.Session(botocore_session=session_without_account()).client(
             service,
             config=Config(proxies={}, **config),
             endpoint_url=f"http://127.0.0.1:{state.port}",

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from jobplane.console import note
+from jobplane.environments import plain_environment
 from jobplane.requirements import closures
 from jobplane.workspace import Function, Workspace
 
@@ -46,7 +47,10 @@ def _until_other_sources(
         is_first = False
         for command in commands:
             done = subprocess.run(
-                [sys.executable, "-m", "jobplane", *command], cwd=workspace.root, check=False
+                [sys.executable, "-m", "jobplane", *command],
+                cwd=workspace.root,
+                env=plain_environment(aws=True, PYTHONPATH=str(Path(__file__).parents[1])),
+                check=False,
             )
             if done.returncode != 0:
                 break

@@ -19,7 +19,8 @@ from typing import Self
 import click
 
 from jobplane import bytecode, slimming
-from jobplane.console import note, run_quietly, uv_command
+from jobplane.console import note, run_quietly
+from jobplane.environments import uv_command
 from jobplane.requirements import PINNED, lib_sources
 from jobplane.workspace import Workspace
 

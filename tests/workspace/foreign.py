@@ -15,7 +15,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from jobplane.console import plain_environment, uv_command
+from jobplane.environments import plain_environment, uv_command
 
 ROOT = Path(__file__).parents[2]
 LIBS = sorted(path.parent.name for path in ROOT.glob("libs/*/pyproject.toml"))

@@ -26,7 +26,8 @@ import yaml
 from jobplane import bytecode
 from jobplane.artifacts import RUNTIME_SDK, Artifact, Settings
 from jobplane.bench._recording import Recording
-from jobplane.console import note, plain_environment, run_quietly, uv_command
+from jobplane.console import note, run_quietly
+from jobplane.environments import plain_environment, uv_command
 from jobplane.requirements import closures, export, lib_sources, parse_export
 from jobplane.wheels import PYTHON
 from jobplane.workspace import Function, Workspace
@@ -145,7 +146,6 @@ class Contenders:
                 ],
                 cwd=root,
                 what="a Python with pip for the plugin",
-                env=plain_environment(),
             )
         service = _fresh(root / "service")
         for function in self.functions:

@@ -20,6 +20,7 @@ from unittest.mock import patch
 import click
 from pydantic import BaseModel, create_model
 
+from jobplane.environments import plain_environment
 from jobplane.template import REGION, Template
 from jobplane.workspace import Function, Workspace
 from jobplane_models import answers, events, lookups, messages, queues, requests, workspaces
@@ -173,7 +174,8 @@ def loaded(function: Function, workspace: Workspace) -> ModuleType:
         raise ImportError(f"{function.source} is no module")
     module = importlib.util.module_from_spec(spec)
     region = {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
-    with patch.dict(os.environ, Template(workspace).environment(function) | region):
+    environment = plain_environment() | Template(workspace).environment(function) | region
+    with patch.dict(os.environ, environment, clear=True):
         spec.loader.exec_module(module)
     return module
 

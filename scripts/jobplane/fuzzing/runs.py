@@ -12,7 +12,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from jobplane.console import ToolError, plain_environment, uv_command
+from jobplane.console import ToolError
+from jobplane.environments import plain_environment, uv_command
 from jobplane.fuzzing.mutations import Json, hostile
 from jobplane.fuzzing.subjects import Answered, Situation, Subject
 from jobplane.workspace import Workspace

@@ -7,7 +7,7 @@ artifact of every function, and looks for the handler in the module.
 import ast
 import json
 
-from jobplane.console import plain_environment, run_quietly
+from jobplane.console import run_quietly
 from jobplane.deployment import install_framework
 from jobplane.rules._tree import Finding, Findings, Tree
 from jobplane.workspace import Function
@@ -22,7 +22,6 @@ def findings(tree: Tree) -> Findings:
         ["node", "-e", PRINT],
         cwd=tree.workspace.root,
         what="reading scripts/serverless/functions.js",
-        env=plain_environment(),
     )
     deployed = json.loads(output)
     for function in tree.functions:

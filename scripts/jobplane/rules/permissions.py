@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
+from jobplane.environments import session_without_account
 from jobplane.iam import ACTIONS, ITEM_ACTIONS, PREFIXES
 from jobplane.rules._flow import Call, Facts, Program
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
@@ -173,9 +174,7 @@ def _operations(service: str, call: Call) -> Iterable[str]:
 
 @cache
 def _model(service: str) -> Any:
-    import botocore.session
-
-    return botocore.session.Session().get_service_model(service)
+    return session_without_account().get_service_model(service)
 
 
 @cache
@@ -211,9 +210,8 @@ def operation(service: str, method: str) -> str | None:
 @cache
 def waited_for(service: str, waiter: str) -> str | None:
     """The operation that a waiter repeats."""
-    import botocore.session
     from botocore import xform_name
 
-    waiters = botocore.session.Session().get_waiter_model(service)
+    waiters = session_without_account().get_waiter_model(service)
     names = {xform_name(name): name for name in waiters.waiter_names}
     return str(waiters.get_waiter(names[waiter]).operation) if waiter in names else None

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import click
 
-from jobplane.console import run_quietly, uv_command
+from jobplane.console import run_quietly
+from jobplane.environments import uv_command
 from jobplane.rules.names import FORBIDDEN
 from jobplane.workspace import Workspace
 

@@ -1,0 +1,102 @@
+"""What the user's shell holds, kept from the programs and AWS clients that a verb uses."""
+
+import os
+import sys
+from collections.abc import MutableMapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+
+# The variables of Python that change neither what is imported nor what is compiled.
+KEPT_OF_PYTHON = frozenset(
+    {
+        "PYTHONASYNCIODEBUG", "PYTHONDONTWRITEBYTECODE", "PYTHONFAULTHANDLER", "PYTHONHASHSEED",
+        "PYTHONIOENCODING", "PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONWARNINGS",
+    }
+)  # fmt: skip
+# `git rev-parse --local-env-vars`, without the settings: they name another repository.
+OF_A_REPOSITORY = frozenset(
+    {
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_DIR", "GIT_GRAFT_FILE",
+        "GIT_IMPLICIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_NO_REPLACE_OBJECTS",
+        "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_REPLACE_REF_BASE", "GIT_SHALLOW_FILE",
+        "GIT_WORK_TREE",
+    }
+)  # fmt: skip
+# What npm would leave out, or put elsewhere; a registry, a proxy and a cache stay the user's.
+OF_AN_INSTALLATION = frozenset(
+    {
+        "NODE_ENV", "NPM_CONFIG_ALSO", "NPM_CONFIG_DEV", "NPM_CONFIG_DRY_RUN", "NPM_CONFIG_GLOBAL",
+        "NPM_CONFIG_INCLUDE", "NPM_CONFIG_LOCATION", "NPM_CONFIG_OMIT", "NPM_CONFIG_ONLY",
+        "NPM_CONFIG_OPTIONAL", "NPM_CONFIG_PACKAGE_LOCK", "NPM_CONFIG_PACKAGE_LOCK_ONLY",
+        "NPM_CONFIG_PREFIX", "NPM_CONFIG_PRODUCTION", "NPM_CONFIG_WORKSPACE",
+        "NPM_CONFIG_WORKSPACES",
+    }
+)  # fmt: skip
+NO_AWS_FILES = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+def plain_environment(*, aws: bool = False, **extra: str) -> dict[str, str]:
+    """This process's environment, without what would make a program work on something else.
+
+    Left out are variables of Python and of this virtual environment, of a git repository and of
+    an npm installation.
+
+    Args:
+        aws: whether the program acts on the user's AWS account; otherwise it sees none.
+        extra: variables to add.
+    """
+    kept = {name: value for name, value in os.environ.items() if _is_kept(name, aws=aws)}
+    prefix = str(Path(sys.prefix) / "bin")
+    path = kept.get("PATH", os.defpath).split(os.pathsep)
+    kept["PATH"] = os.pathsep.join(entry for entry in path if entry != prefix)
+    return kept | ({} if aws else NO_AWS_FILES) | extra
+
+
+def _is_kept(name: str, *, aws: bool) -> bool:
+    if name.startswith("PYTHON"):
+        return name in KEPT_OF_PYTHON
+    if name.startswith("AWS_"):
+        return aws
+    return (
+        name not in ("VIRTUAL_ENV", "UV_RUN_RECURSION_DEPTH")
+        and name not in OF_A_REPOSITORY
+        and name.upper() not in OF_AN_INSTALLATION
+    )
+
+
+def uv_command() -> str:
+    """The uv that started this command, or the one on PATH."""
+    return os.environ.get("UV", "uv")
+
+
+def spare_proxies(environment: MutableMapping[str, str]) -> None:
+    """Let whatever reads the environment talk to loopback directly: no proxy could reach it."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = environment.get(name, "").split(",")
+        spared = [host for host in ("127.0.0.1", "localhost") if host not in known]
+        environment[name] = ",".join(filter(None, [*known, *spared]))
+
+
+@cache
+def session_without_account() -> "Session":
+    """A botocore session that reads neither AWS variables nor the user's AWS files.
+
+    A profile that does not exist, or a file that can't be parsed, would stop any other session.
+    """
+    from botocore.session import Session
+
+    settings = {
+        name: (None, None, default, conversion)
+        for name, (_, _, default, conversion) in Session.SESSION_VARIABLES.items()
+    }
+    for name in ("config_file", "credentials_file"):
+        settings[name] = (None, None, os.devnull, None)
+    return Session(session_vars=settings)

@@ -1,0 +1,178 @@
+"""What the user's shell, locale, disk and terminal hold stops no verb that doesn't need it."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobplane.environments import plain_environment
+from jobplane.workspace import Workspace
+
+HERE = Workspace.here()
+COMMAND = Path(sys.executable).with_name("jobplane")
+CASE = ("invoke", "claim", "acquired", "--in-process")
+STARTS = frozenset({"run", "Popen", "check_output", "check_call", "call"})
+
+type Done = "subprocess.CompletedProcess[str]"
+
+
+def run(*arguments: str, **environment: str) -> Done:
+    """The installed command, as a shell starts it."""
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=HERE.root,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_program_is_started_in_an_environment_of_ours() -> None:
+    """No call of subprocess inherits what the user's shell holds."""
+    for path in (HERE.root / "scripts" / "jobplane").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id == "subprocess"
+                and node.func.attr in STARTS
+            ):
+                named = {keyword.arg for keyword in node.keywords}
+                assert "env" in named, f"{path.relative_to(HERE.root)}:{node.lineno}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "PYTHONPATH", "PYTHONHOME"),
+        *("NODE_ENV", "npm_config_omit", "NPM_CONFIG_PRODUCTION", "AWS_PROFILE", "VIRTUAL_ENV"),
+        *("AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_USE_FIPS_ENDPOINT"),
+    ],
+)
+def test_a_program_does_not_see(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another repository, other modules, a production installation, the user's account."""
+    monkeypatch.setenv(name, "foreign")
+    assert plain_environment().get(name) is None
+
+
+def test_a_program_for_the_account_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Serverless Framework deploys with the user's profile; a proxy and a CA stay as well."""
+    kept = {"AWS_PROFILE": "work", "HTTPS_PROXY": "http://proxy", "NODE_EXTRA_CA_CERTS": "/ca"}
+    for name, value in kept.items():
+        monkeypatch.setenv(name, value)
+    assert kept.items() <= plain_environment(aws=True).items()
+
+
+@pytest.mark.parametrize("module", ["yaml", "click", "boto3", "rich", "typing"])
+def test_modules_on_the_users_path_are_not_imported(tmp_path: Path, module: str) -> None:
+    """PYTHONPATH may hold a module that has the name of one of ours."""
+    (tmp_path / f"{module}.py").write_text("raise SystemExit('imported')\n")
+    done = run("list", "--json", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "claim" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("config", "environment"),
+    [
+        ("[profile work]\n", {"AWS_PROFILE": "gone"}),
+        ("[profile work]\n", {"AWS_DEFAULT_PROFILE": "gone"}),
+        ("this is no configuration\n[", {}),
+        ("[profile work]\n", {"AWS_USE_FIPS_ENDPOINT": "true", "AWS_PROFILE": "gone"}),
+    ],
+)
+@pytest.mark.parametrize("arguments", [CASE, ("check", "claim", "--rule", "permissions")])
+def test_an_aws_configuration_stops_nothing_local(
+    tmp_path: Path, config: str, environment: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    """A profile that does not exist, and a file that can't be parsed."""
+    path = tmp_path / "config"
+    path.write_text(config)
+    done = run(*arguments, AWS_CONFIG_FILE=str(path), **environment)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+    ids=str,
+)
+def test_other_encodings_are_written_as_escapes(environment: dict[str, str]) -> None:
+    """A character that the terminal doesn't have is no reason to fail."""
+    done = run("event", "websocket-connect", "--set", 'headers.Host="a\\u2026"', **environment)
+    assert done.returncode == 0, done.stderr
+    assert '"Host": "a\\u2026"' in done.stdout
+
+
+def test_no_home_is_needed() -> None:
+    """HOME is not set in some containers and services."""
+    without = {name: value for name, value in os.environ.items() if name != "HOME"}
+    done = subprocess.run(
+        [COMMAND, *CASE], cwd=HERE.root, env=without, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "</dev/null"])
+def test_a_closed_stream_is_no_failure(redirection: str) -> None:
+    """A shell may close a stream instead of redirecting it."""
+    for arguments in ("event --list", "event sqs"):
+        line = f"{COMMAND} {arguments} {redirection}"
+        done = subprocess.run(["sh", "-c", line], capture_output=True, cwd=HERE.root)
+        assert (done.returncode, done.stderr) == (0, b""), arguments
+
+
+def test_a_reader_that_ends_ends_the_command() -> None:
+    """As `| head` does: without a traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [COMMAND, "event", "--list"], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_is_told_in_a_sentence() -> None:
+    """What was to be written went nowhere, so the command failed."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [COMMAND, "event", "--list"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "Error: No space left on device. Free space on that disk, then repeat the command\n"
+    )
+
+
+def test_a_tree_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its path, with what the command would write; root may write everywhere, so it is told."""
+    import errno
+
+    from jobplane import __main__
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".jobplane"))
+
+    monkeypatch.setattr(__main__, "jobplane", refuse)
+    monkeypatch.setattr(__main__, "_close_stdout", lambda: None)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    with pytest.raises(SystemExit) as ended:
+        __main__.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(
+        f"Error: {tmp_path}/.jobplane: Read-only file system. The command writes below .jobplane/"
+    )
