@@ -23,12 +23,16 @@ import click
 
 from jobplane.artifacts import Builder, Settings
 from jobplane.configuration import Configuration, Parts
-from jobplane.console import ToolError
+from jobplane.console import ToolError, run_quietly
+from jobplane.environments import plain_environment
 from jobplane.requirements import PINNED, Closure, closures, lib_sources
 from jobplane.sdk import Grants
 from jobplane.workspace import Function, Workspace
 
 THE_BUILDER = "scripts/jobplane (the builder itself)"
+NEW_STACK = "serverless.yml (new)"
+# Without one of them, a folder holds another project, or none yet.
+PROJECT = frozenset({"pyproject.toml", "serverless.yml", "uv.lock"})
 SHOWN_FILES = 4
 ASK_BUILDER = """
 import sys
@@ -39,7 +43,17 @@ print(builder_digest())
 
 
 class UnknownRevisionError(click.UsageError):
-    """git knows no such revision."""
+    """git finds no such commit."""
+
+
+class NoRepositoryError(click.ClickException):
+    """The project lies in no git repository, so there is nothing to compare it with."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"{folder} is not in a git repository: `affected` compares the files with a commit; "
+            "run `git init`, or clone the project with git"
+        )
 
 
 @dataclass(frozen=True)
@@ -85,8 +99,11 @@ def affected(workspace: Workspace, since: str = "HEAD") -> Change:
         ToolError: git or uv failed.
     """
     commit = resolve(workspace, since)
+    after = Tree(workspace)
+    if not PROJECT.issubset(_git(workspace, since, "ls-tree", "--name-only", commit).splitlines()):
+        return Change(since, commit, [_new(name) for name in after.functions], [NEW_STACK])
     with tree_of(workspace, commit) as before:
-        return compare(Tree(before), Tree(workspace), since, commit)
+        return compare(Tree(before), after, since, commit)
 
 
 def compare(before: "Tree", after: "Tree", revision: str, commit: str) -> Change:
@@ -105,7 +122,7 @@ def compare(before: "Tree", after: "Tree", revision: str, commit: str) -> Change
 
 def _compare_one(name: str, before: "Tree", after: "Tree", builder: list[str]) -> Affected | None:
     if name not in before.functions:
-        return Affected(name, [f"functions/{name} (new)"], [f"functions/{name} (new)"], "new")
+        return _new(name)
     if name not in after.functions:
         return Affected(name, [], [f"functions/{name} (removed)"], "removed")
     artifact = list(builder)
@@ -119,6 +136,11 @@ def _compare_one(name: str, before: "Tree", after: "Tree", builder: list[str]) -
     if not artifact and not configuration:
         return None
     return Affected(name, artifact, configuration)
+
+
+def _new(name: str) -> Affected:
+    reasons = [f"functions/{name} (new)"]
+    return Affected(name, reasons, reasons, "new")
 
 
 class Tree:
@@ -172,6 +194,7 @@ class Tree:
         """The tree's own answer; None if it is of another make."""
         done = subprocess.run(
             [sys.executable, "-c", ASK_BUILDER, str(self.workspace.root / "scripts")],
+            env=plain_environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -320,15 +343,15 @@ def resolve(workspace: Workspace, revision: str) -> str:
 
 
 def _git(workspace: Workspace, revision: str, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=workspace.root, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        said = done.stderr.strip()
+    try:
+        return run_quietly(["git", *arguments], cwd=workspace.root, what="git").strip()
+    except ToolError as failed:
+        said = failed.output.strip()
+        if "not a git repository" in said:
+            raise NoRepositoryError(workspace.root) from failed
         raise UnknownRevisionError(
-            f"git knows no revision {revision!r}" + (f": {said}" if said else "")
-        )
-    return done.stdout.strip()
+            f"git finds no commit {revision!r}" + (f": {said}" if said else "")
+        ) from failed
 
 
 @contextmanager
@@ -338,6 +361,7 @@ def tree_of(workspace: Workspace, commit: str) -> Iterator[Workspace]:
         archive = subprocess.Popen(
             ["git", "archive", "--format=tar", commit],
             cwd=workspace.root,
+            env=plain_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

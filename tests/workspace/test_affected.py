@@ -374,7 +374,7 @@ def test_an_unknown_revision_is_called_wrongly(repository: Workspace) -> None:
     for revision in ("nonsense", "nonsense..."):
         done = jobplane(repository, "affected", "--since", revision)
         assert done.returncode == 2
-        assert f"git knows no revision '{revision}'" in done.stderr
+        assert f"git finds no commit '{revision}'" in done.stderr
 
 
 def test_it_prints_functions_and_reasons(repository: Workspace) -> None:
@@ -389,3 +389,52 @@ def test_it_prints_functions_and_reasons(repository: Workspace) -> None:
     ]
     assert lines[2].startswith("the stack")
     assert lines[3].strip() == "resources/job-flow.asl.yml"
+
+
+def test_a_foreign_repository_is_not_compared_with(tmp_path: Path) -> None:
+    """GIT_DIR of another tree, as a git hook of that tree sets it."""
+    repository = under_git(copy_of(Workspace.here(), tmp_path / "copy"))
+    other = tmp_path / "other"
+    other.mkdir()
+    git(Workspace(other), "init", "--quiet")
+    done = jobplane(
+        repository,
+        *("affected", "--names"),
+        GIT_DIR=str(other / ".git"),
+        GIT_WORK_TREE=str(other),
+        GIT_INDEX_FILE=str(other / "index"),
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_a_tree_without_git_is_told_what_to_do(tmp_path: Path) -> None:
+    """`affected` compares with a commit; everything else works without git."""
+    copy = copy_of(Workspace.here(), tmp_path / "copy")
+    done = jobplane(copy, "affected", GIT_CEILING_DIRECTORIES=str(tmp_path))
+    assert done.returncode == 1
+    assert f"{copy.root} is not in a git repository" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_git_itself_it_is_named(tmp_path: Path) -> None:
+    """A machine that has no git."""
+    copy = copy_of(Workspace.here(), tmp_path / "copy")
+    done = jobplane(copy, "affected", PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == "Error: git is missing: install it from https://git-scm.com/\n"
+
+
+def test_everything_is_new_before_the_projects_folder_was_there(tmp_path: Path) -> None:
+    """The project may lie below a repository's root, and come later than its first commit."""
+    whole = Workspace(tmp_path / "repository")
+    whole.root.mkdir()
+    git(whole, "init", "--quiet")
+    git(whole, "commit", "--quiet", "--allow-empty", "--message", "empty")
+    (whole.root / "readme").touch()
+    commit(whole)
+    copy = copy_of(Workspace.here(), whole.root / "below" / "project")
+    commit(whole)
+    for since in ("HEAD~1", "HEAD~2"):
+        done = jobplane(copy, "affected", "--names", "--since", since)
+        assert done.stdout.split() == FUNCTIONS, done.stderr
+    assert "serverless.yml (new)" in jobplane(copy, "affected", "--since", "HEAD~1").stdout
