@@ -853,13 +853,15 @@ export interface BatchRequest {
   assemblyIds: string[];
 }
 /**
- * Why a request is not served. `request_id` is that of the invocation, for whoever asks us.
+ * Why a request is not served. `request_id` is that of the invocation, for whoever asks us;
+ * `fits` is how many of a batch's ids, from the first on, one answer can hold.
  */
 export interface Refusal {
   error: string;
   problems?: Problem[];
   assembly_id?: string;
   request_id?: string;
+  fits?: number;
 }
 /**
  * One field at fault.

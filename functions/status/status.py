@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import botocore.session
 from botocore.config import Config
@@ -58,7 +58,10 @@ MESSAGE_ID = re.compile(r"[!-~]{1,128}")
 # A place in a list: the time and the id of its last assembly. The token tells whose list it is.
 PLACE = re.compile(r"([ -~]{1,64})~([A-Za-z0-9_-]{1,128})")
 MAX_BATCH = 100
-MAX_ANSWER_BYTES = 6_000_000  # Lambda answers at most 6 MB
+MAX_ANSWER_BYTES = 6_000_000  # Lambda answers at most 6 MB, headers and all
+MAX_BALANCED_BYTES = 1_000_000  # to a load balancer at most 1 MB
+ENVELOPE_BYTES = 1_000  # of an answer beside the documents in its body
+LINK_BYTES = 600  # of a link beside bucket, key and session token
 BATCH_READS = 6
 LIST_LIMIT, MAX_LIST_LIMIT, LIST_READS = 20, 100, 10
 LIST_FIELDS = tuple(
@@ -68,7 +71,7 @@ READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {
     "ttl", "execution", "lease_until", "tenant_id", "webhook_execution", "webhook_disabled",
 }  # fmt: skip
 TERMINAL_MAX_AGE = 300
-RETRY_EXECUTING, RETRY_WAITING, RETRY_NOT_FOUND, RETRY_THROTTLED = 2, 5, 10, 2
+RETRY_EXECUTING, RETRY_WAITING, RETRY_NOT_FOUND, RETRY_THROTTLED = 2, 5, 2, 2
 THROTTLES = (
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
@@ -196,6 +199,14 @@ class ThrottledError(Exception):
     """The table still left keys unprocessed after all tries."""
 
 
+class AnswerTooLargeError(RefusedRequestError):
+    """413: the documents of the first `fits` ids are all that one answer can hold."""
+
+    def __init__(self, fits: int) -> None:
+        remedy = f": ask for fewer ids at a time; the first {fits} fit" if fits else " to be sent"
+        super().__init__(413, {"error": f"The answer is too large{remedy}", "fits": fits})
+
+
 class CooldownError(RefusedRequestError):
     """429: the assembly's webhook was triggered a moment ago."""
 
@@ -220,8 +231,21 @@ def answer(status: int, body: Any, headers: Mapping[str, str] | None = None) -> 
             "Cache-Control": "no-store",
             **(headers or {}),
         },
-        "body": "" if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+        "body": "" if body is None else json_text(body),
     }
+
+
+def json_text(content: Any) -> str:
+    """JSON text without spaces."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def sent_bytes(body: str) -> int:
+    """Bytes that a body takes in the answer as Lambda sends it: JSON text in JSON.
+
+    A runtime that sends what is not ASCII unescaped sends fewer.
+    """
+    return len(json.dumps(body)) - 2
 
 
 def mapping(value: Any) -> dict[str, Any]:
@@ -242,6 +266,12 @@ def is_queue_event(event: Any) -> bool:
 def is_http_event(event: Any) -> bool:
     """Whether the event comes from API Gateway, a Function URL or a load balancer."""
     return "requestContext" in mapping(event) or "httpMethod" in mapping(event)
+
+
+def most_bytes(event: Any) -> int:
+    """Bytes of body that an answer to the event can hold."""
+    is_balanced = "elb" in mapping(mapping(event).get("requestContext"))
+    return (MAX_BALANCED_BYTES if is_balanced else MAX_ANSWER_BYTES) - ENVELOPE_BYTES
 
 
 def wants_multi_value_headers(event: Mapping[str, Any]) -> bool:
@@ -651,6 +681,26 @@ def signed_link(key: str) -> str:
     return link
 
 
+def entry_bytes(assembly_id: str, document: Document | None) -> int:
+    """Bytes that a batch's answer needs for one document."""
+    return sent_bytes(f"{json_text(assembly_id)}:{json_text(document)},")
+
+
+def link_bytes() -> int:
+    """The most bytes that a link takes beside its key."""
+    credentials: Any = session.get_credentials()
+    token = credentials.get_frozen_credentials().token or ""
+    return LINK_BYTES + len(FILES_BUCKET) + len(quote(token, safe=""))
+
+
+def measured(item: Document, now: float, beside_key: int) -> int:
+    """The most bytes that a document takes in an answer, told before any of its links is signed."""
+    results = sign_links(
+        item.get("results"), lambda key: "x" * (beside_key + len(quote(key, safe="")))
+    )
+    return entry_bytes(item["assembly_id"], document_of(item | {"results": results}, now))
+
+
 def parameter(name: str) -> str | None:
     """An SSM parameter, at most PARAMETER_SECONDS old; None if there is none."""
     expires, value = parameters.get(name, (0.0, None))
@@ -1041,35 +1091,47 @@ def triggered(item: Document, now: float, remaining: Callable[[], float]) -> Ans
     return answer(200, linked_document(item, now) | {"webhook": webhook})
 
 
-def look_up_batch(request: BatchLookUp, caller: Caller, now: float) -> Answer:
+def look_up_batch(request: BatchLookUp, caller: Caller, now: float, room: int) -> Answer:
     """The caller's documents by id; null for what is not there or not the caller's."""
     items = read_assemblies(request.assembly_ids)
-    statuses: dict[str, Document | None] = {}
+    shown: dict[str, Document | None] = {}
     for assembly_id in request.assembly_ids:
         item = items.get(assembly_id)
-        result = check(assembly_id, item, caller, now)
-        statuses[assembly_id] = linked_document(item, now) if item and result == "found" else None
-    full = answer(200, {"statuses": statuses})
-    if len(full["body"].encode()) > MAX_ANSWER_BYTES:
-        return answer(413, {"error": "The answer is too large: ask for fewer assemblies"})
-    return full
+        is_found = check(assembly_id, item, caller, now) == "found"
+        shown[assembly_id] = item if is_found else None
+    beside_key = link_bytes()
+    for number, (assembly_id, item) in enumerate(shown.items()):
+        room -= measured(item, now, beside_key) if item else entry_bytes(assembly_id, None)
+        if room < 0:
+            raise AnswerTooLargeError(number)
+    statuses = {name: linked_document(item, now) if item else None for name, item in shown.items()}
+    return answer(200, {"statuses": statuses})
 
 
-def list_assemblies(request: Listing, caller: Caller, now: float) -> Answer:
-    """The caller's own assemblies, newest first, without their files."""
+def list_assemblies(request: Listing, caller: Caller, now: float, room: int) -> Answer:
+    """The caller's own assemblies, newest first, without their files; fewer if they are large."""
     documents: list[Document] = []
     start = request.start
     for _ in range(LIST_READS):
         items, start = read_page(str(caller.user_id), start, request.limit - len(documents))
-        documents += [
-            document_of(item, now)
-            for item in items
-            if is_live(item, now) and may_read(item, caller)
-        ]
+        for item in items:
+            if not is_live(item, now) or not may_read(item, caller):
+                continue
+            document = document_of(item, now)
+            room -= sent_bytes(json_text(document) + ",")
+            if room < 0 and documents:
+                last = documents[-1]
+                return page_of(documents, (last["created_at"], last["assembly_id"]))
+            documents.append(document)
         if start is None or len(documents) >= request.limit:
             break
-    following = "~".join(start) if start else None
-    return answer(200, {"assemblies": documents, "next": following})
+    return page_of(documents, start)
+
+
+def page_of(documents: list[Document], following: tuple[str, str] | None) -> Answer:
+    """A page of a list; `next` is where the one after it goes on."""
+    token = "~".join(following) if following else None
+    return answer(200, {"assemblies": documents, "next": token})
 
 
 def answer_request(event: Any, now: float, remaining: Callable[[], float]) -> Answer:
@@ -1087,16 +1149,19 @@ def answer_request(event: Any, now: float, remaining: Callable[[], float]) -> An
         case LookUp():
             return look_up(request, caller, now, remaining)
         case BatchLookUp():
-            return look_up_batch(request, caller, now)
+            return look_up_batch(request, caller, now, most_bytes(event))
         case Listing():
-            return list_assemblies(request, caller, now)
+            return list_assemblies(request, caller, now, most_bytes(event))
 
 
 def safe_answer(event: Any, context: Any, remaining: Callable[[], float]) -> Answer:
     """An answer in every case; what went wrong inside goes to the log alone."""
     started = time.time()
     try:
-        return answer_request(event, started, remaining)
+        result = answer_request(event, started, remaining)
+        if sent_bytes(result["body"]) > most_bytes(event):
+            raise AnswerTooLargeError(0)
+        return result
     except UnauthorizedError as error:
         note_check("denied", reason=error.reason)
         return answer(error.status, error.body, error.headers)

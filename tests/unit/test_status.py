@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
+import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
@@ -90,7 +91,7 @@ def test_missing_assembly_is_404(status: ModuleType) -> None:
     """An unknown id answers 404 with the id and when to ask again."""
     code, body, headers = ask(status, MINE)
     assert (code, body) == (404, {"error": "Assembly not found", "assembly_id": "asm-1"})
-    assert headers["Retry-After"] == "10"
+    assert headers["Retry-After"] == "2"
     assert headers["Cache-Control"] == "no-store"
 
 
@@ -599,21 +600,105 @@ def test_batch_that_stays_unprocessed_is_503(
     assert headers["Retry-After"]
 
 
-def test_batch_that_is_too_large_is_413(
+def large(number: int, letter: str) -> dict[str, Any]:
+    """An assembly near DynamoDB's bound, most of it one letter, with links in its results."""
+    files = [{"id": f"r{at}", "name": "a", "key": f"results/a/{letter}/{at}"} for at in range(50)]
+    text = letter * (350_000 // len(letter.encode()))
+    return assembly(f"asm-{number:03}", message=text, results={"made": files})
+
+
+def as_sent(answered: dict[str, Any]) -> int:
+    """The bytes of an answer, by a runtime that escapes what is not ASCII, and the larger one."""
+    return max(len(json.dumps(answered)), len(json.dumps(answered, ensure_ascii=False).encode()))
+
+
+@pytest.mark.parametrize("letter", ["a", '"', "\\", "\n", "\x01", "ü", "日", "😀"])
+def test_batch_holds_what_lambda_can_send(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch, letter: str
+) -> None:
+    """An answer is JSON in JSON; as many documents as fit are told before any link is signed."""
+    names = [f"asm-{number:03}" for number in range(30)]
+    items = [large(number, letter) for number in range(30)]
+    known = {item["assembly_id"]: item for item in items}
+    monkeypatch.setattr(status, "read_assemblies", lambda ids: {name: known[name] for name in ids})
+    signed: list[str] = []
+    sign = status.signed_link
+    monkeypatch.setattr(status, "signed_link", lambda key: signed.append(key) or sign(key))
+
+    refused = status.handler(batch(names), Context())
+    assert (refused["statusCode"], signed) == (413, [])
+    body = json.loads(refused["body"])
+    assert f"ask for fewer ids at a time; the first {body['fits']} fit" in body["error"]
+
+    answered = status.handler(batch(names[: body["fits"]]), Context())
+    assert answered["statusCode"] == 200
+    assert list(json.loads(answered["body"])["statuses"]) == names[: body["fits"]]
+    assert as_sent(answered) <= 6_000_000
+    # One more would not have fitted, links and all.
+    assert as_sent(answered) * (body["fits"] + 1) / body["fits"] > 5_900_000
+    assert status.handler(batch(names[: body["fits"] + 1]), Context())["statusCode"] == 413
+
+
+@pytest.mark.parametrize("token", [None, "t" * 10 + "/+=" * 500])
+def test_no_link_is_longer_than_was_measured(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch, token: str | None
+) -> None:
+    """Whatever the region's name, the key and the session's token; nor is much given away."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-southeast-5")
+    session = botocore.session.Session()
+    session.set_credentials("A" * 20, "s", token)
+    monkeypatch.setattr(status, "session", session)
+    for key in ("a", "results/ä b/ç?&=+%/" + "日" * 100):
+        item = assembly(results={"made": [{"name": "a", "key": key}]})
+        link = status.signed_link(key)
+        document = {"asm-1": status.linked_document(item, 0)}
+        spare = status.measured(item, 0, status.link_bytes()) - len(
+            json.dumps(json.dumps(document))
+        )
+        assert 0 <= spare < 400, link
+
+
+def test_load_balancer_is_answered_less(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More than Lambda can answer is refused with advice."""
-    monkeypatch.setattr(status, "MAX_ANSWER_BYTES", 100)
-    put(assembly())
-    assert ask(status, batch(["asm-1"]))[0] == 413
+    """It takes 1 MB from a function."""
+    items = {f"asm-{number:03}": large(number, "a") for number in range(4)}
+    monkeypatch.setattr(status, "read_assemblies", lambda ids: {name: items[name] for name in ids})
+    event = batch(list(items))
+    assert ask(status, event)[0] == 200
+    event["requestContext"] = event["requestContext"] | {"elb": {}}
+    code, body, _ = ask(status, event | {"httpMethod": "POST", "path": "/status/batch"})
+    assert (code, body["fits"]) == (413, 2)
 
 
-def test_batch_is_measured_in_bytes(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer characters than Lambda answers may be too many bytes."""
-    put(assembly(message="ü" * 100))
-    body = status.handler(batch(["asm-1"]), Context())["body"]
-    monkeypatch.setattr(status, "MAX_ANSWER_BYTES", len(body))
-    assert ask(status, batch(["asm-1"]))[0] == 413
+def test_an_answer_that_no_caller_could_get_is_413(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lambda would drop it, and API Gateway would call that an error of ours."""
+    put(assembly(message='"' * 2_000))
+    monkeypatch.setattr(status, "MAX_ANSWER_BYTES", 8_000)
+    code, body, _ = ask(status, http("GET", "/status/asm-1"))
+    assert (code, body["fits"]) == (413, 0)
+
+
+def test_list_of_large_documents_goes_on_where_it_ended(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page ends early rather than with nothing; all pages together are the list."""
+    for number in range(5):
+        created = f"2026-11-22T10:00:0{number}.000Z"
+        put(assembly(f"asm-{number}", message='"' * 1_000, created_at=created))
+    monkeypatch.setattr(status, "MAX_ANSWER_BYTES", 11_000)
+    seen, query = [], {"limit": "3"}
+    for _ in range(5):
+        code, body, _ = ask(status, http("GET", "/assemblies", query))
+        assert code == 200
+        assert 1 <= len(body["assemblies"]) <= 2
+        seen += [document["assembly_id"] for document in body["assemblies"]]
+        if body["next"] is None:
+            break
+        query = {"limit": "3", "next": body["next"]}
+    assert seen == ["asm-4", "asm-3", "asm-2", "asm-1", "asm-0"]
 
 
 def test_batch_is_read_as_it_is_now(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

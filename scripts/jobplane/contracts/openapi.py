@@ -95,7 +95,10 @@ RESPONSES: dict[str, dict[str, Any]] = {
             {"Cache-Control": "DocumentCache", "ETag": "ETag", "Vary": "Vary"}
         ),
     },
-    "TooLarge": refusal("The documents together exceed 6 MB: ask for fewer."),
+    "TooLarge": refusal(
+        "The answer would exceed 6 MB as Lambda sends it: of a batch, ask for the first `fits` ids,"
+        " then for the rest."
+    ),
     "TooSoon": refusal(
         "The webhook was triggered a moment ago, or the API is throttled.",
         {"Retry-After": "RetryAfter"},

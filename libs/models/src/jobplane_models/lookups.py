@@ -96,12 +96,15 @@ class Problem(Open):
 
 
 class Refusal(Open):
-    """Why a request is not served. `request_id` is that of the invocation, for whoever asks us."""
+    """Why a request is not served. `request_id` is that of the invocation, for whoever asks us;
+    `fits` is how many of a batch's ids, from the first on, one answer can hold.
+    """
 
     error: str
     problems: list[Problem] | None = None
     assembly_id: AssemblyId | None = None
     request_id: str | None = None
+    fits: int | None = None
 
 
 class GatewayRefusal(Open):
