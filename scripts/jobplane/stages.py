@@ -4,7 +4,7 @@ import json
 import os
 import re
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -122,15 +122,13 @@ class Stage:
         import boto3
         from botocore.config import Config
 
-        from jobplane.environments import session_without_account
-
         state = self.read_state()
         if state is None:
             session = boto3.Session(region_name=default_region(self.workspace))
             if session.get_credentials() is None:
                 raise NoCredentialsError(self.name)
             return session.client(service, config=Config(**config))
-        return boto3.Session(botocore_session=session_without_account()).client(
+        return _session_of_emulators().client(
             service,
             config=Config(proxies={}, **config),
             endpoint_url=f"http://127.0.0.1:{state.port}",
@@ -169,6 +167,16 @@ class Stage:
     @property
     def secret_name(self) -> str:
         return self.names.parameter("jwt-secret")
+
+
+@cache
+def _session_of_emulators() -> Any:
+    """One for all: each boto3 session extends the clients of its botocore session once more."""
+    import boto3
+
+    from jobplane.environments import session_without_account
+
+    return boto3.Session(botocore_session=session_without_account())
 
 
 def default_region(workspace: Workspace) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobplane.environments import plain_environment
+from jobplane.stages import Stage, State
 from jobplane.workspace import Workspace
 
 HERE = Workspace.here()
@@ -176,3 +177,12 @@ def test_a_tree_that_cannot_be_written_is_named(
     assert capsys.readouterr().err.startswith(
         f"Error: {tmp_path}/.jobplane: Read-only file system. The command writes below .jobplane/"
     )
+
+
+def test_a_stage_gives_clients_of_every_service_again_and_again(tmp_path: Path) -> None:
+    """boto3 extends the clients of S3 and DynamoDB once, however many are made."""
+    state = State(pid=1, started="", port=1, region="eu-west-1", log="", jwt_secret="x")
+    stage = Stage(Workspace(tmp_path), "local")
+    stage.write_state(state)
+    for service in ("lambda", "s3", "dynamodb", "s3"):
+        assert stage.client(service).meta.endpoint_url == "http://127.0.0.1:1"
