@@ -251,6 +251,9 @@ class SocketService:
         if action in self.cut_before_answering:
             self.cut_before_answering.remove(action)
             connection.transport.abort()
+        elif "connectionId" in reply:
+            # API Gateway's own answer names no request of ours.
+            await connection.send(json.dumps(reply))
         elif action not in self.mute:
             if request_id is not None:
                 reply = {"request_id": request_id, **reply}

@@ -152,6 +152,88 @@ async def test_request_returns_the_data(socket: JobSocket) -> None:
     assert await socket.request("ping") == {}
 
 
+async def test_a_reply_knows_the_id_of_its_request(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """Whoever lets the socket choose the id can follow the job and cancel it."""
+    reply = await socket.request("delay")
+    assert [reply.request_id] == list(service.jobs)
+    assert reply["request_id"] == reply.request_id
+    assert (await socket.request("echo", {"n": 1}, id="mine")).request_id == "mine"
+    assert json.loads(json.dumps(reply)) == dict(reply)
+
+
+def gateway_error(message: str = "Internal server error") -> dict[str, Any]:
+    """What API Gateway sends in the function's place."""
+    return {"message": message, "connectionId": "L0SM9cOFvHcCIhw=", "requestId": "JKJaXmPLvHcESHA="}
+
+
+@pytest.mark.parametrize(
+    "text", ["Internal server error", "Endpoint request timed out", "Too Many Requests"]
+)
+@pytest.mark.parametrize("action", ["echo", "delay"])
+async def test_an_error_of_the_gateway_is_asked_again_under_the_same_id(
+    service: SocketService, socket: JobSocket, timers: Timers, action: str, text: str
+) -> None:
+    """It names no request, so nobody would be answered before the next ping."""
+    service.replies.setdefault(action, deque()).extend([gateway_error(text)] * 2)
+    reply = await socket.request(action, {"n": 1})
+    sent = service.sent(action)
+    assert [message["id"] for message in sent] == [reply.request_id] * 3
+    assert [message["payload"] for message in sent] == [{"n": 1}] * 3
+    assert len([seconds for seconds in timers.asked if seconds <= 2]) >= 2
+    assert not socket._inbox
+
+
+async def test_errors_of_the_gateway_end_a_request_after_a_few_attempts(
+    service: SocketService, socket: JobSocket, timers: Timers
+) -> None:
+    """A function that always fails is not asked for ever; others are answered meanwhile."""
+    service.replies.setdefault("echo", deque()).extend([gateway_error()] * 20)
+    with pytest.raises(ServiceUnavailableError, match="failed 6 times"):
+        await socket.request("echo", id="poison")
+    assert len(service.sent("echo")) == 6
+    assert max(seconds for seconds in timers.asked if seconds < 100) <= 16
+    assert (await socket.request("delay"))["status"] == "queued"
+
+
+async def test_a_job_taken_before_the_gateway_gave_up_is_joined(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """The function stored it and answered too late: the second copy makes no second job."""
+    task = running(socket.run("delay", id="j1"))
+    service.replies.setdefault("delay", deque()).append(gateway_error("Endpoint request timed out"))
+    await service.until(lambda: len(service.sent("delay")) == 2)
+    await service.until(lambda: "j1" in service.jobs)
+    await service.complete("j1", {"done": True})
+    assert await task == {"done": True}
+
+
+async def test_a_subscription_that_the_gateway_failed_is_made_again(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """Its job would be silent until a ping doubts it."""
+    request_id = (await socket.request("delay")).request_id
+    service.replies["subscribe"] = deque([gateway_error()])
+    await service.complete(request_id, {"done": True}, lost=True)
+    await service.cut()
+    await service.until(lambda: len(service.sent("subscribe")) == 2)
+    messages = await collect(socket.follow(request_id))
+    assert isinstance(messages[-1], CompleteMessage)
+
+
+async def test_an_error_of_the_gateway_without_a_request_is_heard_by_nobody_else(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """One that answers a ping ends nothing: what is acknowledged goes on."""
+    request_id = (await socket.request("delay")).request_id
+    await service.say(gateway_error())
+    await service.complete(request_id, {"done": True})
+    messages = [await anext(socket) for _ in range(2)]
+    assert [type(message) for message in messages] == [UnknownMessage, CompleteMessage]
+    assert len(service.sent("delay")) == 1
+
+
 async def test_request_of_a_queued_action_returns_its_acknowledgement(
     service: SocketService, socket: JobSocket
 ) -> None:

@@ -3,6 +3,7 @@
 StatusClient, AsyncStatusClient              look-ups by Lambda invoke (needs the extra `aws`)
 HttpStatusClient, AsyncHttpStatusClient      look-ups over HTTP, as the user of a token
 JobSocket                                    send work, hear of its progress and its end
+Reply                                        what a request was answered, and its id
 verify_webhook                               the document of a notification, once proven genuine
 progress_message                             what a job is at, in one line
 JobWorker                                    runs a workspace's jobs in a container (extra `aws`)
@@ -102,7 +103,7 @@ if TYPE_CHECKING:
     )
     from jobplane_client._lambda import AsyncStatusClient, StatusClient
     from jobplane_client._progress import progress_message
-    from jobplane_client._protocol import UnknownMessage
+    from jobplane_client._protocol import Reply, UnknownMessage
     from jobplane_client._socket import JobSocket
     from jobplane_client._webhooks import verify_webhook
     from jobplane_client._worker import JobWorker
@@ -119,6 +120,7 @@ _HOMES = {
     "JobSocket": "_socket",
     "JobWorker": "_worker",
     "NotifiedStatus": "_answers",
+    "Reply": "_protocol",
     "StatusClient": "_lambda",
     "StopReason": "_jobs",
     "UnknownMessage": "_protocol",
@@ -162,6 +164,7 @@ __all__ = [
     "QueueMissingError",
     "RateLimitedError",
     "RefusedError",
+    "Reply",
     "ResultNotJsonError",
     "ResultTooLargeError",
     "ServiceUnavailableError",

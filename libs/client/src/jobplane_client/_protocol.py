@@ -71,6 +71,29 @@ class UnknownMessage:
 type Message = ServerMessage | UnknownMessage
 
 
+class Reply(dict[str, Any]):
+    """What a request was answered; `request_id` is the id that it was sent under."""
+
+    def __init__(self, request_id: str, data: Mapping[str, Any]) -> None:
+        super().__init__(data)
+        self.request_id = request_id
+
+
+def is_gateway_error(message: Message) -> bool:
+    """Whether API Gateway answered in the function's place, and does not say to which message.
+
+    It does when the function fails, takes more than 29 seconds or is throttled:
+    `{"message": "Internal server error", "connectionId": …, "requestId": …}`, the latter its own.
+    """
+    return (
+        isinstance(message, UnknownMessage)
+        and message.type is None
+        and message.request_id is None
+        and isinstance(message.data.get("message"), str)
+        and ("connectionId" in message.data or "requestId" in message.data)
+    )
+
+
 def is_end(message: Message) -> bool:
     """Whether a request ends with this message, readable or not."""
     if isinstance(message, UnknownMessage):

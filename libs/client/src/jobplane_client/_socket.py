@@ -35,8 +35,10 @@ from jobplane_client._errors import (
 from jobplane_client._protocol import (
     PING,
     Message,
+    Reply,
     encode_request,
     is_end,
+    is_gateway_error,
     is_unauthorized,
     parse_message,
     result_of,
@@ -121,6 +123,8 @@ class _Request:
     last_seq: int = -1
     quiet: bool = False
     retries: int = 0
+    # It is about to be sent again.
+    waiting: bool = False
     expired: bool = False
     listeners: list[_Listener] = field(default_factory=list)
 
@@ -246,10 +250,12 @@ class JobSocket:
         payload: Mapping[str, Any] | None = None,
         id: str | None = None,
         metadata: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Reply:
         """The data that an action answers at once; for a queued one, its acknowledgement.
 
-        Raises the RefusedError or JobError that the service's error stands for.
+        The reply is a dict, and its attribute `request_id` is the id of the request: what `follow`
+        and the action `cancel` take. Raises the RefusedError or JobError that the service's error
+        stands for.
         """
         request = self._register(action, payload, id, metadata)
         with self._listening(request) as listener:
@@ -258,9 +264,9 @@ class JobSocket:
                 while True:
                     message = await self._next(listener)
                     if isinstance(message, AcknowledgmentMessage):
-                        return message.model_dump(exclude={"type", "request_id", "timestamp"})
+                        return Reply(request.id, message.model_dump(exclude={"type", "timestamp"}))
                     if is_end(message):
-                        return result_of(message, action)
+                        return Reply(request.id, result_of(message, action))
             except asyncio.CancelledError:
                 self._end(request)
                 raise
@@ -579,9 +585,11 @@ class JobSocket:
         async def later() -> None:
             if seconds:
                 await self._sleep(seconds)
+            request.waiting = False
             request.sent_on = 0
             await self._flush()
 
+        request.waiting = True
         task = asyncio.create_task(later())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -592,6 +600,8 @@ class JobSocket:
         if message is None:
             return
         if is_unauthorized(message) and self._reconnect_for(message):
+            return
+        if is_gateway_error(message) and self._ask_again():
             return
         self._healthy = True
         request_id = message.request_id
@@ -686,6 +696,30 @@ class JobSocket:
             case ErrorMessage():
                 request.doubtful = True
                 self._deliver(message.model_copy(update={"request_id": request.id}))
+
+    def _ask_again(self) -> bool:
+        """Send again all that is unanswered, since API Gateway does not say what failed; whether
+        there was anything. The same id makes no second job.
+        """
+        subscribing = set(self._subscribing.values())
+        unanswered = [
+            request
+            for request in self._open.values()
+            if request.sent_on == self._connections
+            and (not request.acknowledged or request.id in subscribing)
+        ]
+        for request in unanswered:
+            if request.waiting:
+                continue
+            request.doubtful = True
+            if request.retries < _REFUSAL_RETRIES:
+                ceiling = _BACKOFF_BASE_SECONDS * 2**request.retries
+                request.retries += 1
+                self._again(request, random.uniform(0, ceiling))
+            elif not request.acknowledged:
+                failed = f"the service failed {request.retries + 1} times"
+                self._finish(request, ErrorBody.of(ErrorCode.SERVICE_UNAVAILABLE, failed))
+        return bool(unanswered)
 
     def _reconnect_for(self, message: ErrorMessage) -> bool:
         """An expired token: the next connection has a new one, and the request is sent there."""
