@@ -4,17 +4,20 @@ import fcntl
 import json
 import os
 import subprocess
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
+from jobplane.emulator import LIFELINE
 from jobplane.environments import spare_proxies
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
@@ -22,6 +25,7 @@ from jobplane.workspace import Workspace
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_VARIABLE = "JOBPLANE_TEST_STAGE"
 DURATIONS = ROOT / "tests" / "durations.json"
+HELD = pytest.StashKey[Any]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,8 +41,20 @@ def pytest_configure(config: pytest.Config) -> None:
     spare_proxies(os.environ)
     if not hasattr(config, "workerinput"):
         os.environ.setdefault(STAGE_VARIABLE, f"test-{os.getpid()}")
+        hold_lifeline(config)
         if config.getoption("record_durations", False):
             config.pluginmanager.register(DurationsRecorder())
+
+
+def hold_lifeline(config: pytest.Config) -> None:
+    """Let the emulators that this run starts end with this process, also when it is killed.
+
+    The system releases a lock when the process that holds it ends.
+    """
+    file = tempfile.NamedTemporaryFile(prefix="jobplane-tests-")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    os.environ[LIFELINE] = file.name
+    config.stash[HELD] = file
 
 
 class LongestFirst(LoadScopeScheduling):

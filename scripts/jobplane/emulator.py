@@ -28,6 +28,8 @@ START_SECONDS = 60
 STOP_SECONDS = 5.0
 UNUSED_SECONDS = 3600
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONDONTWRITEBYTECODE")
+# A file that a test run keeps locked: an emulator started under it ends when the run does.
+LIFELINE = "JOBPLANE_LIFELINE"
 
 
 class ExposedError(click.ClickException):
@@ -93,9 +95,10 @@ def launch(stage: Stage, port: int, region: str) -> tuple["subprocess.Popen[byte
     unpacked = _unpacked(stage.workspace)
     unpacked.mkdir(exist_ok=True)
     python = interpreter(stage)
+    lifeline = [os.environ[LIFELINE]] if os.environ.get(LIFELINE) else []
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [python, LAUNCHER, stage.name, unpacked],
+            [python, LAUNCHER, stage.name, unpacked, *lifeline],
             cwd=stage.directory,
             env=environment(stage, port, region),
             stdin=subprocess.DEVNULL,
@@ -276,7 +279,7 @@ def _reap(pid: int) -> None:
 
 def _group(stage: Stage, state: State) -> Iterator[int]:
     """The processes of this emulator that are alive: of its group, and known to be its own."""
-    for pid, group, command in _processes():
+    for pid, group, command in processes():
         if group != state.pid:
             continue
         if pid == state.pid and _started(pid) != state.started:
@@ -285,7 +288,7 @@ def _group(stage: Stage, state: State) -> Iterator[int]:
             yield pid
 
 
-def _processes() -> Iterator[tuple[int, int, str]]:
+def processes() -> Iterator[tuple[int, int, str]]:
     """Pid, process group and command line of everything alive."""
     if not Path("/proc/self/stat").exists():
         yield from _processes_by_ps()

@@ -30,21 +30,26 @@ needs nothing can be imported.
     by them until its collector runs.
 14. What SQS refuses keeps its name in a state machine; MiniStack has one for all of it.
 
-Called with the stage's name, which tells it from others in a list of processes, and the folder for
-unpacked artifacts.
+Called with the stage's name, which tells it from others in a list of processes, the folder for
+unpacked artifacts, and, by a test run, a file that the run keeps locked: when the run ends, however
+it ends, the emulator ends and removes the stage's folder, which is its working directory.
 """
 
 import contextvars
+import fcntl
 import hashlib
 import json
+import os
 import queue
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -392,6 +397,14 @@ def _execute_or_hand_over(function: Any, event: Any) -> Any:
     return {"body": None}
 
 
+def _end_with(lifeline: str) -> None:
+    """Wait until no process holds the file's lock, or the file is gone; then end this group."""
+    with suppress(FileNotFoundError), Path(lifeline).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    shutil.rmtree(Path.cwd(), ignore_errors=True)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
 def main() -> None:
     """Patch, then run MiniStack's own entry point."""
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
@@ -425,6 +438,8 @@ def main() -> None:
     lambda_svc._execute_function = _execute_or_hand_over
     for name in ("_cors_response_headers", "_cors_preflight_response"):
         setattr(apigateway, name, _with_camel_keys(getattr(apigateway, name)))
+    for lifeline in sys.argv[3:]:
+        threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     sys.argv = ["ministack"]
     app.main()
 

@@ -1,8 +1,6 @@
 """What a stage leaves on the machine, if it leaves anything."""
 
-import subprocess
-from pathlib import Path
-
+from jobplane.emulator import processes
 from jobplane.workspace import Workspace
 
 ROOT = Workspace.here().root
@@ -10,16 +8,7 @@ ROOT = Workspace.here().root
 
 def commands() -> list[str]:
     """The command line of everything that runs on this machine."""
-    if not Path("/proc/self/cmdline").exists():
-        listing = subprocess.run(["ps", "-A", "-ww", "-o", "args="], capture_output=True, text=True)
-        return listing.stdout.splitlines()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-        except OSError:
-            continue
-    return found
+    return [command for _, _, command in processes()]
 
 
 def leftovers(stage: str) -> list[str]:
