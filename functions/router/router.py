@@ -5,6 +5,7 @@ short action costs no management call. Identity comes from the connection's row 
 Input: `{"id"?, "action", "payload"?, "metadata"?}`. Output: one `response`, `acknowledgment`,
 `pong` or `error` message. Reads `connections`; reads and writes `requests` (an enqueue is one
 conditional PutItem) and `subscriptions`; reads `assemblies`; signs uploads to the files bucket.
+Knows the ids of the templates that it was built with.
 An expired token ends the connection. Errors: ValidationError when the event names none.
 """
 
@@ -64,6 +65,7 @@ ASSEMBLIES = os.environ["DYNAMODB_TABLE"]
 FILES_BUCKET = os.environ["FILES_BUCKET"]
 WEBSOCKET_ENDPOINT = os.environ["WEBSOCKET_ENDPOINT"]
 ASSEMBLY_ID_FORM: Any = os.environ.get("ASSEMBLY_ID_FORM", "canonical")
+TEMPLATES_INDEX_PATH = os.environ["TEMPLATES_INDEX_PATH"]
 BRANCH = os.environ.get("BRANCH", "main")
 MAX_UPLOAD_BYTES = int(os.environ.get("MAX_UPLOAD_BYTES", str(5 * 1024**3)))
 VERSION = os.environ.get("VERSION", "0.1.0")
@@ -278,6 +280,30 @@ def s3() -> Any:
 def management() -> Any:
     """The connections' management API."""
     return session.create_client("apigatewaymanagementapi", endpoint_url=WEBSOCKET_ENDPOINT)
+
+
+@cache
+def template_ids() -> tuple[str, ...]:
+    """The ids of the templates that this artifact was built with, in order."""
+    from pathlib import Path  # most messages have no need of it
+
+    index = json.loads((Path(__file__).parent / TEMPLATES_INDEX_PATH).read_bytes())
+    return tuple(sorted(template["id"] for template in index["templates"]))
+
+
+def require_template(template_id: str) -> None:
+    """Refuse what names no template, before anything is uploaded or stored."""
+    if template_id in template_ids():
+        return
+    from difflib import get_close_matches
+
+    near = get_close_matches(template_id, template_ids(), n=1, cutoff=0)
+    known = f"; did you mean {near[0]!r}?" if near else ""
+    raise RefusedError(
+        ErrorCode.VALIDATION_ERROR,
+        f"There is no template {template_id!r}{known}",
+        details=[fault("payload.template_id", f"known templates: {', '.join(template_ids())}")],
+    )
 
 
 def sign_download(key: str) -> str:
@@ -556,6 +582,7 @@ def health(request: Request) -> Message:
 @action("create_upload", payload="CreateUpload")
 def create_upload(request: Request) -> Message:
     """One presigned PUT per file; says so when the same job has already ended well."""
+    require_template(request.payload.template_id)
     for number, file in enumerate(request.payload.files):
         if file.size > MAX_UPLOAD_BYTES:
             field = f"payload.files.{number}.size"
@@ -600,6 +627,7 @@ def create_upload(request: Request) -> Message:
 @action("process_assembly", mode="async", payload="ProcessAssembly")
 def process_assembly(request: Request) -> Message:
     """Runs a template over the caller's own uploads."""
+    require_template(request.payload.template_id)
     prefix = upload_prefix(request.owner)
     foreign = [
         fault(f"payload.uploads.{number}.key", "not an upload of yours")

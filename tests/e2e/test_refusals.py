@@ -169,7 +169,8 @@ async def test_foreign_users_learn_nothing(deployed: Deployed) -> None:
     assert deployed.invoke("status", direct | {"userId": owner})["statusCode"] == 200
 
 
-UPLOAD = {"key": "x", "name": "a", "size": 1, "md5hash": "0" * 32}
+FILE = {"name": "a", "size": 1, "md5hash": "0" * 32}
+UPLOAD = FILE | {"key": "x"}
 BAD_MESSAGES: dict[str, tuple[Any, str, str]] = {
     "not JSON": ("hello", "INVALID_MESSAGE", ""),
     "an array": ([1, 2], "INVALID_MESSAGE", ""),
@@ -205,20 +206,36 @@ BAD_MESSAGES: dict[str, tuple[Any, str, str]] = {
     "malformed md5": (
         {
             "action": "process_assembly",
-            "payload": {"template_id": "t", "uploads": [UPLOAD | {"md5hash": "zz"}]},
+            "payload": {"template_id": "tpl_archive", "uploads": [UPLOAD | {"md5hash": "zz"}]},
         },
         "VALIDATION_ERROR",
         "payload.uploads.0.md5hash",
     ),
+    "unknown template": (
+        {
+            "action": "create_upload",
+            "payload": {"template_id": "tpl_archiv", "files": [FILE]},
+        },
+        "VALIDATION_ERROR",
+        "payload.template_id",
+    ),
+    "unknown template of uploads": (
+        {"action": "process_assembly", "payload": {"template_id": "archive", "uploads": [UPLOAD]}},
+        "VALIDATION_ERROR",
+        "payload.template_id",
+    ),
     "foreign key": (
-        {"action": "process_assembly", "payload": {"template_id": "t", "uploads": [UPLOAD]}},
+        {
+            "action": "process_assembly",
+            "payload": {"template_id": "tpl_archive", "uploads": [UPLOAD]},
+        },
         "FORBIDDEN",
         "payload.uploads.0.key",
     ),
     "ten thousand files": (
         {
             "action": "process_assembly",
-            "payload": {"template_id": "t", "uploads": [UPLOAD] * 10_000},
+            "payload": {"template_id": "tpl_archive", "uploads": [UPLOAD] * 10_000},
         },
         "PAYLOAD_TOO_LARGE",
         "",
@@ -227,7 +244,7 @@ BAD_MESSAGES: dict[str, tuple[Any, str, str]] = {
         {
             "action": "create_upload",
             "payload": {
-                "template_id": "t",
+                "template_id": "tpl_archive",
                 "files": [{"name": "a", "size": 1, "md5hash": "0" * 32}] * 1001,
             },
         },
@@ -273,7 +290,6 @@ BAD_JOBS: dict[str, tuple[str, dict[str, bytes], str, str]] = {
         "PROCESSING_ERROR",
         "line 2",
     ),
-    "unknown template": ("tpl_nobody", {"a": b"x"}, "TEMPLATE_UNKNOWN", "tpl_nobody"),
 }
 
 

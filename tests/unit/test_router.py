@@ -21,6 +21,7 @@ from tests.unit.support import (
     MARK,
     OWNER,
     PREFIX,
+    ROOT,
     Context,
     Output,
     Stack,
@@ -32,6 +33,7 @@ from tests.unit.support import (
     subscription,
 )
 
+TEMPLATES = ROOT / "templates" / "index.json"
 STRANGER = owner_key("tenant-2", "user-9")
 COLLEAGUE = owner_key("tenant-1", "user-2")
 NAMES = [
@@ -499,7 +501,7 @@ def test_create_upload_signs_one_put_per_file(router: Router) -> None:
 
 def test_a_presigned_put_binds_md5_length_and_type(router: Router) -> None:
     """The signature covers what the file was announced as."""
-    data = router.data("create_upload", {"template_id": "t", "files": [file()]})
+    data = router.data("create_upload", {"template_id": "tpl_archive", "files": [file()]})
     (upload,) = data["uploads"]
     query = parse_qs(urlsplit(upload["url"]).query)
 
@@ -517,7 +519,9 @@ def test_another_length_or_md5_is_another_signature(router: Router) -> None:
     """The signature of one file does not fit another one of the same key."""
 
     def signature(**changes: Any) -> str:
-        data = router.data("create_upload", {"template_id": "t", "files": [file(**changes)]})
+        data = router.data(
+            "create_upload", {"template_id": "tpl_archive", "files": [file(**changes)]}
+        )
         url: str = data["uploads"][0]["url"]
         return parse_qs(urlsplit(url).query)["X-Amz-Signature"][0]
 
@@ -539,7 +543,7 @@ def test_a_content_md5_is_the_same_as_hex(router: Router) -> None:
     """Clients may send either spelling; the job is the same."""
     spelled = base64.b64encode(bytes.fromhex(md5_of(b"hello"))).decode()
     ids = {
-        router.data("create_upload", {"template_id": "t", "files": [file(md5hash=text)]})[
+        router.data("create_upload", {"template_id": "tpl_archive", "files": [file(md5hash=text)]})[
             "assembly_id"
         ]
         for text in (md5_of(b"hello"), md5_of(b"hello").upper(), spelled)
@@ -552,12 +556,15 @@ def test_the_job_is_the_same_for_the_same_files_in_any_order(router: Router) -> 
 
     def job(*bodies: bytes, **more: Any) -> str:
         files = [file(body=body) for body in bodies]
-        data = router.data("create_upload", {"template_id": "t", "files": files} | more)
+        data = router.data("create_upload", {"template_id": "tpl_archive", "files": files} | more)
         found: str = data["assembly_id"]
         return found
 
     assert job(b"a", b"b") == job(b"b", b"a")
-    assert len({job(b"a"), job(b"b"), job(b"a", template_id="u"), job(b"a", fields={"x": 1})}) == 4
+    assert (
+        len({job(b"a"), job(b"b"), job(b"a", template_id="tpl_table"), job(b"a", fields={"x": 1})})
+        == 4
+    )
 
 
 @pytest.mark.parametrize(
@@ -566,7 +573,9 @@ def test_the_job_is_the_same_for_the_same_files_in_any_order(router: Router) -> 
 )  # fmt: skip
 def test_a_file_name_never_reaches_the_key(router: Router, name: str) -> None:
     """The key is made of hashes; the name is only given back."""
-    (upload,) = router.data("create_upload", {"template_id": "t", "files": [file(name)]})["uploads"]
+    (upload,) = router.data("create_upload", {"template_id": "tpl_archive", "files": [file(name)]})[
+        "uploads"
+    ]
     assert upload["name"] == name
     assert upload["key"].rpartition("/")[2] == md5_of(b"hello")
     assert upload["key"].count("/") == 3
@@ -574,7 +583,7 @@ def test_a_file_name_never_reaches_the_key(router: Router, name: str) -> None:
 
 def test_a_file_of_no_bytes_can_be_uploaded(router: Router) -> None:
     """Zero is a size."""
-    payload = {"template_id": "t", "files": [file("empty", b"")]}
+    payload = {"template_id": "tpl_archive", "files": [file("empty", b"")]}
     (upload,) = router.data("create_upload", payload)["uploads"]
     assert upload["headers"]["Content-Length"] == "0"
 
@@ -582,7 +591,9 @@ def test_a_file_of_no_bytes_can_be_uploaded(router: Router) -> None:
 def test_more_than_a_thousand_files_are_refused(router: Router) -> None:
     """The limit is named."""
     files = [{"name": "a", "size": 1, "md5hash": "0" * 32}] * (MAX_FILES + 1)
-    body = json.dumps({"action": "create_upload", "payload": {"template_id": "t", "files": files}})
+    body = json.dumps(
+        {"action": "create_upload", "payload": {"template_id": "tpl_archive", "files": files}}
+    )
     assert len(body) < MAX_MESSAGE_BYTES
     error = router.error(body)
     assert error["code"] == "VALIDATION_ERROR"
@@ -593,7 +604,7 @@ def test_more_links_than_a_message_carries_are_refused(router: Router) -> None:
     """The client is told to ask for less, instead of losing its socket."""
     files = [file(f"{n}.txt", str(n).encode()) for n in range(300)]
     error = router.error(
-        {"action": "create_upload", "payload": {"template_id": "t", "files": files}}
+        {"action": "create_upload", "payload": {"template_id": "tpl_archive", "files": files}}
     )
     assert error["code"] == "PAYLOAD_TOO_LARGE"
     assert "ask for less" in error["message"]
@@ -603,7 +614,7 @@ def test_a_file_above_the_upload_limit_is_refused(router: Router) -> None:
     """The field says which file it is."""
     files = [file(), file("big", size=router.module.MAX_UPLOAD_BYTES + 1)]
     error = router.error(
-        {"action": "create_upload", "payload": {"template_id": "t", "files": files}}
+        {"action": "create_upload", "payload": {"template_id": "tpl_archive", "files": files}}
     )
     assert error["code"] == "VALIDATION_ERROR"
     assert error["details"][0]["field"] == "payload.files.1.size"
@@ -623,7 +634,7 @@ def test_create_upload_says_when_the_job_is_done(
     router: Router, stack: Stack, changes: dict[str, Any], completed: bool
 ) -> None:
     """The caller's own finished job need not be uploaded again."""
-    job = assembly_id([md5_of(b"hello")], "t", OWNER)
+    job = assembly_id([md5_of(b"hello")], "tpl_archive", OWNER)
     document = {
         "assembly_id": job,
         "owner": OWNER,
@@ -634,7 +645,7 @@ def test_create_upload_says_when_the_job_is_done(
         "ttl": int(time.time()) + 100,
     } | changes
     stack.put("assemblies", {k: v for k, v in document.items() if v is not None})
-    data = router.data("create_upload", {"template_id": "t", "files": [file()]})
+    data = router.data("create_upload", {"template_id": "tpl_archive", "files": [file()]})
     assert data["completed"] is completed
 
 
@@ -642,16 +653,16 @@ def test_create_upload_says_when_the_job_is_done(
     ("payload", "field"),
     [
         ({"files": [file()]}, "payload.template_id"),
-        ({"template_id": "t"}, "payload.files"),
-        ({"template_id": "t", "files": []}, "payload.files"),
+        ({"template_id": "tpl_archive"}, "payload.files"),
+        ({"template_id": "tpl_archive", "files": []}, "payload.files"),
         ({"template_id": "a b", "files": [file()]}, "payload.template_id"),
-        ({"template_id": "t", "files": [file(size=-1)]}, "payload.files.0.size"),
-        ({"template_id": "t", "files": [file(size="5")]}, "payload.files.0.size"),
-        ({"template_id": "t", "files": [file(name="")]}, "payload.files.0.name"),
-        ({"template_id": "t", "files": [file(md5hash="xyz")]}, "payload.files.0.md5hash"),
-        ({"template_id": "t", "files": [file(mime="text")]}, "payload.files.0.mime"),
-        ({"template_id": "t", "files": [file(colour="red")]}, "payload.files.0.colour"),
-        ({"template_id": "t", "files": [file()], "user_id": "user-9"}, "payload.user_id"),
+        ({"template_id": "tpl_archive", "files": [file(size=-1)]}, "payload.files.0.size"),
+        ({"template_id": "tpl_archive", "files": [file(size="5")]}, "payload.files.0.size"),
+        ({"template_id": "tpl_archive", "files": [file(name="")]}, "payload.files.0.name"),
+        ({"template_id": "tpl_archive", "files": [file(md5hash="xyz")]}, "payload.files.0.md5hash"),
+        ({"template_id": "tpl_archive", "files": [file(mime="text")]}, "payload.files.0.mime"),
+        ({"template_id": "tpl_archive", "files": [file(colour="red")]}, "payload.files.0.colour"),
+        ({"template_id": "tpl_archive", "files": [file()], "user_id": "user-9"}, "payload.user_id"),
     ],
 )
 def test_a_bad_create_upload_names_its_field(router: Router, payload: Any, field: str) -> None:
@@ -875,17 +886,48 @@ def test_a_foreign_upload_is_forbidden(router: Router, key: str) -> None:
     """Only keys below the caller's own prefix are processed; the answer says which is not."""
     uploads = [uploaded(), file("b.txt", b"world") | {"key": key}]
     error = router.error(
-        {"action": "process_assembly", "payload": {"template_id": "t", "uploads": uploads}}
+        {
+            "action": "process_assembly",
+            "payload": {"template_id": "tpl_archive", "uploads": uploads},
+        }
     )
     assert error["code"] == "FORBIDDEN"
     assert [detail["field"] for detail in error["details"]] == ["payload.uploads.1.key"]
+
+
+@pytest.mark.parametrize(
+    ("named", "nearest"),
+    [("tpl_archiv", "tpl_archive"), ("Table", "tpl_table"), ("tpl_hash", None), ("x" * 64, None)],
+)
+@pytest.mark.parametrize("action", ["create_upload", "process_assembly"])
+def test_an_unknown_template_is_refused_before_anything_is_uploaded(
+    router: Router, stack: Stack, action: str, named: str, nearest: str | None
+) -> None:
+    """By its name and the nearest that there is; nothing is stored for a worker to refuse."""
+    upload = file() | {"key": f"{upload_prefix(OWNER)}job/{md5_of(b'hello')}"}
+    files = {"files": [file()]} if action == "create_upload" else {"uploads": [upload]}
+    before = stack.everything()
+    error = router.error({"action": action, "payload": {"template_id": named, **files}})
+    assert error["code"] == "VALIDATION_ERROR"
+    assert f"no template {named!r}" in error["message"]
+    known = [template["id"] for template in json.loads(TEMPLATES.read_bytes())["templates"]]
+    assert any(f"did you mean {each!r}" in error["message"] for each in known)
+    if nearest:
+        assert f"did you mean {nearest!r}" in error["message"]
+    (detail,) = error["details"]
+    assert detail["field"] == "payload.template_id"
+    assert all(each in detail["message"] for each in known)
+    assert stack.everything() == before
 
 
 def test_users_of_two_tenants_never_share_a_job(stack: Stack) -> None:
     """The same files of the same user name elsewhere are another assembly."""
     stack.put("connections", connection(), connection("conn-2", tenant_id="tenant-2"))
     router = Router(stack.function("router"), stack)
-    message = {"action": "create_upload", "payload": {"template_id": "t", "files": [file()]}}
+    message = {
+        "action": "create_upload",
+        "payload": {"template_id": "tpl_archive", "files": [file()]},
+    }
     ids = {router.say(message, who)["data"]["assembly_id"] for who in ("conn-1", "conn-2")}
     assert len(ids) == 2
 
@@ -894,8 +936,8 @@ def test_the_older_id_forms_can_be_chosen(stack: Stack) -> None:
     """ASSEMBLY_ID_FORM decides."""
     stack.put("connections", connection())
     router = Router(stack.function("router", ASSEMBLY_ID_FORM="concat"), stack)
-    data = router.data("create_upload", {"template_id": "t", "files": [file()]})
-    text = f"{md5_of(b'hello')}tuser-1"
+    data = router.data("create_upload", {"template_id": "tpl_archive", "files": [file()]})
+    text = f"{md5_of(b'hello')}tpl_archiveuser-1"
     assert data["assembly_id"] == hashlib.sha256(text.encode()).hexdigest()
 
 
