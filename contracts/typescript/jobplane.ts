@@ -790,7 +790,7 @@ export interface AssemblyUser {
  *
  * A stored document has `status` and what the last attempt came to. The answer to a trigger adds
  * `delivered`, `status_code` and `error` of this delivery, whose own `attempts` it counts; it has
- * no `status` where no webhook is configured.
+ * no `status` where no webhook is configured. `missing` names the settings that are to be made.
  */
 export interface AssemblyWebhook {
   status?: WebhookStatus;
@@ -800,6 +800,7 @@ export interface AssemblyWebhook {
   delivered?: boolean;
   status_code?: number;
   error?: string;
+  missing?: string[];
 }
 /**
  * The caller's own assemblies, newest first; `next` is null on the last page.

@@ -716,10 +716,14 @@ def parameter(name: str) -> str | None:
     return value
 
 
+def in_stage(reference: Any) -> str:
+    """A reference of a template with the names of this stage filled in."""
+    return str(reference).replace("{service}", SERVICE).replace("{stage}", STAGE)
+
+
 def referenced(reference: Any) -> str | None:
     """What `env:NAME` or `ssm:/path` stands for; None if that is absent, or no reference."""
-    filled = str(reference).replace("{service}", SERVICE).replace("{stage}", STAGE)
-    kind, separator, name = filled.partition(":")
+    kind, separator, name = in_stage(reference).partition(":")
     if kind == "env" and separator:
         return os.environ.get(name) or None
     if kind == "ssm" and separator:
@@ -742,6 +746,21 @@ def hook_of(template_id: Any) -> Hook | None:
     if len(usable) < sum(map(bool, secrets)):
         telemetry.error("webhook secret is not base64", template_id=template_id)
     return Hook(str(template_id), url.strip(), usable, template.get("allow_unsigned") is True)
+
+
+def missing_settings(template_id: Any) -> list[str]:
+    """The references of the template's webhook that stand for nothing: what to set."""
+    template = templates().get(template_id) if isinstance(template_id, str) else None
+    needed = [] if template is None else [template.get("webhook_url")]
+    if template is not None and template.get("allow_unsigned") is not True:
+        needed.append(template.get("webhook_secret"))
+    return [
+        in_stage(reference)
+        for reference in needed
+        if isinstance(reference, str)
+        and reference.startswith(("env:", "ssm:"))
+        and not referenced(reference)
+    ]
 
 
 def update_assembly(
@@ -880,16 +899,19 @@ def hook_for(item: Document, template_id: Any) -> Hook | NoHook:
         return "disabled"
     try:
         hook = hook_of(template_id)
+        if hook is not None and (hook.secrets or hook.allow_unsigned):
+            return hook
+        missing = missing_settings(template_id)
     except Exception as error:
         telemetry.exception("webhook configuration not read", error)
         return "configuration_unavailable"
+    if missing:
+        telemetry.warning("webhook settings are missing", template_id=template_id, missing=missing)
     if hook is None:
         telemetry.info("template has no webhook", template_id=template_id)
         return "not_configured"
-    if not hook.secrets and not hook.allow_unsigned:
-        telemetry.error("webhook without a secret is not sent", template_id=template_id)
-        return "unsigned_refused"
-    return hook
+    telemetry.error("webhook without a secret is not sent", template_id=template_id)
+    return "unsigned_refused"
 
 
 def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Document:
@@ -899,8 +921,12 @@ def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Documen
     """
     recorded, earlier, made = mapping(item.get("webhook")), earlier_attempts(item), 0
     hook = hook_for(item, item.get("template_id"))
+    named: Document = {}
+    if hook in ("not_configured", "unsigned_refused"):
+        missing = missing_settings(item.get("template_id"))
+        named = {"missing": missing} if missing else {}
     if isinstance(hook, str) and hook != "unsigned_refused":
-        return recorded | {"delivered": False, "attempts": 0, "error": hook}
+        return recorded | {"delivered": False, "attempts": 0, "error": hook} | named
     start_cooldown(item["assembly_id"], time.time())
     if isinstance(hook, Hook):
         outcome, made = attempt_repeatedly(hook, item, earlier, remaining)
@@ -916,6 +942,7 @@ def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Documen
         recorded
         | {"delivered": outcome.result == "delivered", "attempts": made}
         | {name: value for name, value in told.items() if value is not None}
+        | named
     )
 
 

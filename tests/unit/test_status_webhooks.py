@@ -315,10 +315,44 @@ def test_no_webhook_configured(status: ModuleType, template_id: str | None) -> N
     assert body["webhook"] == {"delivered": False, "attempts": 0, "error": "not_configured"}
 
 
-def test_missing_url_parameter_is_not_configured(status: ModuleType) -> None:
-    """A reference to a URL that is not there is no webhook."""
+SETTINGS = {
+    "webhook_url": "ssm:/{service}/{stage}/webhooks/url",
+    "webhook_secret": "ssm:/{service}/{stage}/webhooks/secret",
+}
+
+
+def test_missing_settings_are_named(
+    status: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A reference to what is not there is no webhook; answer and log say what to set."""
+    write_templates(tmp_path, **SETTINGS)
     put(assembly())
-    assert trigger(status)[1]["webhook"]["error"] == "not_configured"
+    webhook = trigger(status)[1]["webhook"]
+    assert webhook["error"] == "not_configured"
+    assert webhook["missing"] == [
+        "ssm:/jobplane/test/webhooks/url",
+        "ssm:/jobplane/test/webhooks/secret",
+    ]
+    (told,) = [line for line in log_lines(capsys.readouterr().out) if line.get("missing")]
+    assert (told["level"], told["missing"]) == ("WARNING", webhook["missing"])
+
+
+def test_a_missing_variable_is_named(status: ModuleType) -> None:
+    """By the template's own reference."""
+    put(assembly())
+    assert trigger(status)[1]["webhook"]["missing"] == ["env:HOOK_URL"]
+
+
+def test_a_missing_secret_is_named(status: ModuleType, tmp_path: Path) -> None:
+    """Nothing is sent unsigned because somebody forgot the secret."""
+    write_templates(tmp_path, **SETTINGS)
+    boto3.client("ssm").put_parameter(
+        Name="/jobplane/test/webhooks/url", Value="https://hooks.example.com/x", Type="String"
+    )
+    put(assembly())
+    webhook = trigger(status)[1]["webhook"]
+    assert webhook["error"] == "unsigned_refused"
+    assert webhook["missing"] == ["ssm:/jobplane/test/webhooks/secret"]
 
 
 def test_missing_index_leaves_the_look_up_alone(
