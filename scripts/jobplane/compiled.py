@@ -21,6 +21,8 @@ DEPLOYMENT = "AWS::ApiGatewayV2::Deployment"
 LEADING = TRIGGERS | {"AWS::ApiGatewayV2::Integration", "AWS::Lambda::Alias", "AWS::Lambda::Url"}
 ROUTE = "AWS::ApiGatewayV2::Route"
 ALIAS = "AWS::Lambda::Alias"
+NEVER_DEPLOYED = frozenset({"REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE"})
+RETAINING = frozenset({"Retain", "RetainExceptOnCreate"})
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,16 @@ class Template:
         return {logical: references(resource) for logical, resource in self.resources.items()}
 
 
+def is_retained(resource: Mapping[str, Any]) -> bool:
+    """Whether the resource outlives its stack."""
+    return resource.get("DeletionPolicy") in RETAINING
+
+
+def is_protected(resource: Mapping[str, Any]) -> bool:
+    """Whether scripts/serverless/protection.js protects the table once it is deployed."""
+    return bool(resource.get("Metadata", {}).get("ProtectedOnceDeployed"))
+
+
 def _without_key(resource: Mapping[str, Any]) -> dict[str, Any]:
     if resource["Type"] != "AWS::Lambda::Function":
         return dict(resource)
@@ -113,8 +125,11 @@ class Package:
 
 
 @contextmanager
-def package(stage: Stage, parameters: tuple[str, ...] = ()) -> Iterator[Package]:
+def package(stage: Stage, parameters: tuple[str, ...] = (), account: str = "") -> Iterator[Package]:
     """Compile the stack into a folder that is there for as long as the block runs.
+
+    Args:
+        account: whose id stands in names, as it does when the stack is deployed; else a reference.
 
     Raises:
         ToolError: the framework failed.
@@ -122,19 +137,30 @@ def package(stage: Stage, parameters: tuple[str, ...] = ()) -> Iterator[Package]
     with tempfile.TemporaryDirectory(prefix="jobplane-") as scratch:
         folder = Path(scratch) / "package"
         options = [option for given in parameters for option in ("--param", given)]
-        deployment.osls(stage, "package", "--package", str(folder), *options)
+        deployment.osls(
+            stage, "package", "--package", str(folder), *options, JOBPLANE_ACCOUNT=account
+        )
         text = (folder / "cloudformation-template-update-stack.json").read_text(encoding="utf-8")
         yield Package(folder, json.loads(text))
 
 
-def deployed(stage: Stage) -> Template | None:
-    """The stack's template as CloudFormation has it; None if there is no stack."""
+def status(stage: Stage) -> str | None:
+    """The state of the stage's stack as CloudFormation has it; None if there is no stack."""
     client = stage.client("cloudformation")
     try:
-        answer = client.get_template(StackName=stage.names.stack)
+        (stack,) = client.describe_stacks(StackName=stage.names.stack)["Stacks"]
     except client.exceptions.ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         return None
+    state: str = stack["StackStatus"]
+    return None if state == "DELETE_COMPLETE" else state
+
+
+def deployed(stage: Stage) -> Template | None:
+    """The stack's template as CloudFormation has it; None if nothing was ever deployed."""
+    if status(stage) in (None, *NEVER_DEPLOYED):
+        return None
+    answer = stage.client("cloudformation").get_template(StackName=stage.names.stack)
     body = answer["TemplateBody"]
     return Template.of(json.loads(body) if isinstance(body, str) else body)

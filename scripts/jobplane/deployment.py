@@ -55,7 +55,7 @@ def _require_node(workspace: Workspace) -> None:
         raise MissingToolError(f"{INSTALL_HINTS['node']} (this one is {version})")
 
 
-def osls(stage: Stage, *arguments: str) -> str:
+def osls(stage: Stage, *arguments: str, **variables: str) -> str:
     """Run the framework against the stage; its output, when it succeeds.
 
     One at a time: whatever its package's folder, it works in `.serverless` as well.
@@ -66,7 +66,7 @@ def osls(stage: Stage, *arguments: str) -> str:
             [binary, *arguments, "--stage", stage.name],
             cwd=stage.workspace.root,
             what=f"osls {arguments[0]}",
-            env=framework_environment(stage),
+            env=framework_environment(stage) | variables,
         )
 
 
@@ -75,14 +75,15 @@ def framework_environment(stage: Stage) -> dict[str, str]:
 
     The framework sends all its calls to the emulator, and knows no NO_PROXY.
     """
+    built = {"JOBPLANE_BUILT": "1"}
     if not stage.is_local:
-        return plain_environment(aws=True, AWS_REGION=default_region(stage.workspace))
+        return plain_environment(aws=True, AWS_REGION=default_region(stage.workspace), **built)
     kept = {
         key: value
         for key, value in plain_environment().items()
         if not key.upper().endswith("_PROXY")
     }
-    return kept | stage.environment() | {"SLS_AWS_MONITORING_FREQUENCY": "100"}
+    return kept | stage.environment() | built | {"SLS_AWS_MONITORING_FREQUENCY": "100"}
 
 
 def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -> str:

@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with fourteen of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with fifteen of its gaps closed.
 
 Runs in the environment that `uv tool run` made: of this workspace only what lies beside it and
 needs nothing can be imported.
@@ -29,6 +29,8 @@ needs nothing can be imported.
 13. A worker's context is an object; MiniStack makes a class for each invocation, and a worker grows
     by them until its collector runs.
 14. What SQS refuses keeps its name in a state machine; MiniStack has one for all of it.
+15. A stack can take over a bucket that an earlier one has retained (ImportExistingResources);
+    MiniStack takes its name for a conflict.
 
 Called with the stage's name, which tells it from others in a list of processes, the folder for
 unpacked artifacts, and, by a test run, a file that the run keeps locked: when the run ends, however
@@ -69,7 +71,10 @@ from ministack.services import (  # type: ignore[import-not-found]
     lambda_svc,
     stepfunctions,
 )
-from ministack.services.cloudformation import provisioners  # type: ignore[import-not-found]
+from ministack.services.cloudformation import (  # type: ignore[import-not-found]
+    provisioners,
+    stacks,
+)
 
 WITHOUT_SITE_PACKAGES = (
     "import sys\nsys.path[:] = [p for p in sys.path if not p.endswith('site-packages')]\n"
@@ -107,6 +112,7 @@ _plain_create = provisioners._RESOURCE_HANDLERS[TABLE]["create"]
 _plain_mappings = lambda_svc._iter_all_esms
 _plain_function = lambda_svc._execute_function
 _plain_poll = lambda_svc._poll_dynamodb_streams
+_plain_validation = stacks._validation_errors
 _known_conditions: dict[str, Any] = {}
 
 
@@ -405,6 +411,15 @@ def _end_with(lifeline: str) -> None:
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
+def _validation_without_imports(resources: dict[str, Any], *given: Any, **options: Any) -> Any:
+    def is_import(logical: str, validation: str) -> bool:
+        retained = str(resources[logical].get("DeletionPolicy")).startswith("Retain")
+        return retained and validation == "NAME_CONFLICT_VALIDATION"
+
+    found = _plain_validation(resources, *given, **options)
+    return [error for error in found if not is_import(error[0], error[2])]
+
+
 def main() -> None:
     """Patch, then run MiniStack's own entry point."""
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
@@ -436,6 +451,7 @@ def main() -> None:
     lambda_svc._iter_all_esms = _mappings_noted
     lambda_svc._poll_dynamodb_streams = _poll_handing_over
     lambda_svc._execute_function = _execute_or_hand_over
+    stacks._validation_errors = _validation_without_imports
     for name in ("_cors_response_headers", "_cors_preflight_response"):
         setattr(apigateway, name, _with_camel_keys(getattr(apigateway, name)))
     for lifeline in sys.argv[3:]:

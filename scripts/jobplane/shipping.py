@@ -145,8 +145,13 @@ def where(stage: Stage) -> str:
     local = stage.endpoint_url or loopback_endpoint()
     if local is not None:
         return f"the emulator at {local}"
-    identity = stage.client("sts").get_caller_identity()
-    return f"AWS account {identity['Account']}, {default_region(stage.workspace)}"
+    return f"AWS account {account_of(stage)}, {default_region(stage.workspace)}"
+
+
+def account_of(stage: Stage) -> str:
+    """The id of the account that the caller's credentials are of."""
+    account: str = stage.client("sts").get_caller_identity()["Account"]
+    return account
 
 
 def loopback_endpoint() -> str | None:
@@ -262,7 +267,8 @@ def planned(
                 )
             deployment.install_framework(stage.workspace)
             _require_secret(stage, parameters)
-            package = resources.enter_context(compiled.package(stage, parameters))
+            account = "" if stage.is_local else account_of(stage)
+            package = resources.enter_context(compiled.package(stage, parameters, account))
         steps = [
             _step(function, artifact, there[function.name], package, before)
             for function, artifact in zip(functions, artifacts, strict=True)
@@ -272,7 +278,12 @@ def planned(
             functions,
             steps,
             whole,
-            stack=_differences(before, package.template) if whole and package else [],
+            stack=[
+                *_differences(before, package.template),
+                *_unprotected(stage, before, package.template),
+            ]
+            if whole and package
+            else [],
             is_new=package is not None and before is None,
             package=package,
         )
@@ -400,6 +411,19 @@ def _differences(before: Template | None, after: Template) -> list[str]:
     if before is not None and not found and before.body != after.body:
         return ["outputs (changed)"]
     return found
+
+
+def _unprotected(stage: Stage, before: Template | None, after: Template) -> Iterator[str]:
+    """Tables that a deployment that broke off has left without their protection."""
+    if before is None:
+        return
+    client = stage.client("dynamodb")
+    for logical, resource in after.resources.items():
+        if logical not in before.resources or not compiled.is_protected(resource):
+            continue
+        name = resource["Properties"]["TableName"]
+        if not client.describe_table(TableName=name)["Table"].get("DeletionProtectionEnabled"):
+            yield f"{logical} (not protected from deletion)"
 
 
 def _in_words(logical: str, old: object, new: object) -> str:

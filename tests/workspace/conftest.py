@@ -54,14 +54,15 @@ def compiled(shared: Path) -> Compiled:
 
     @cache
     def template_of(
-        stage: str, endpoint_url: str | None = None, *parameters: str
+        stage: str, endpoint_url: str | None = None, *parameters: str, **variables: str
     ) -> dict[str, Any]:
-        variant = hashlib.sha256(repr((endpoint_url, parameters)).encode()).hexdigest()[:8]
+        given = repr((endpoint_url, parameters, sorted(variables.items())))
+        variant = hashlib.sha256(given.encode()).hexdigest()[:8]
         folder = shared / f"compiled-{stage}-{variant}"
         path = folder / "cloudformation-template-update-stack.json"
         with exclusive(Workspace(shared), folder.name):
             if not path.is_file():
-                package(stage, endpoint_url, parameters, folder)
+                package(stage, endpoint_url, parameters, variables, folder)
         template: dict[str, Any] = json.loads(path.read_text())
         return template
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +16,23 @@ from jobplane.workspace import Workspace
 WORKSPACE = Workspace.here()
 EMULATOR = "http://127.0.0.1:4566"
 
+# What cfn-lint says of our templates and is right to be left as it is.
+ACCEPTED = {
+    "W3005": r"dependency already enforced",  # the framework's own DependsOn, of what it refers to
+    "E3601": r"'{% \$\w+ %}' is not of type 'number'",  # a JSONata expression that gives a number
+}
+
 type Compiled = Callable[..., dict[str, Any]]
-"""`(stage, endpoint_url=None, *parameters)` → the compiled template."""
+"""`(stage, endpoint_url=None, *parameters, **variables)` → the compiled template."""
 
 
-def package(stage: str, endpoint_url: str | None, parameters: tuple[str, ...], to: Path) -> None:
+def package(
+    stage: str,
+    endpoint_url: str | None,
+    parameters: tuple[str, ...],
+    variables: dict[str, str],
+    to: Path,
+) -> None:
     """Compile a stage's template into a folder; `parameters` as in `--param name=value`."""
     install_framework(WORKSPACE)
     Builder(WORKSPACE, Settings.local()).build(WORKSPACE.functions())
@@ -31,7 +44,7 @@ def package(stage: str, endpoint_url: str | None, parameters: tuple[str, ...], t
         done = subprocess.run(
             ["node_modules/.bin/osls", "package", "--stage", stage, "--package", to, *given],
             cwd=WORKSPACE.root,
-            env=kept,
+            env=kept | variables,
             capture_output=True,
             text=True,
             check=False,
@@ -62,3 +75,15 @@ def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
         for logical, resource in template["Resources"].items()
         if resource["Type"] == kind
     }
+
+
+def complaints(template: dict[str, Any], region: str) -> list[str]:
+    """What cfn-lint says of a template, without what is accepted."""
+    from cfnlint import ManualArgs
+    from cfnlint.api import lint
+
+    return [
+        f"{match.rule.id} {'/'.join(map(str, match.path or ()))}: {match.message}"
+        for match in lint(json.dumps(template), config=ManualArgs(regions=[region]))
+        if not re.search(ACCEPTED.get(match.rule.id, r"(?!)"), match.message)
+    ]

@@ -1,9 +1,15 @@
-"""`jobplane down`: stop a local stage."""
+"""`jobplane down`: stop a local stage, or remove a stage from AWS."""
+
+import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
+
+if TYPE_CHECKING:
+    from jobplane.teardown import Removal
 
 
 @click.command(
@@ -11,12 +17,75 @@ from jobplane.workspace import Workspace
 Examples:
   jobplane down
   jobplane down --stage dev
+  jobplane down --stage prod --dry-run     # what would be removed from AWS
+  jobplane down --stage prod               # the stack; tables and buckets are kept
+  jobplane down --stage prod --data        # and the data
 """
 )
 @click.option("--stage", default="local", show_default=True)
-def command(stage: str) -> None:
-    """Stop a local stage and remove what it kept on disk."""
+@click.option(
+    "--data",
+    is_flag=True,
+    help="On AWS: also delete the tables, buckets and secrets that the stage retains.",
+)
+@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and stop.")
+def command(stage: str, data: bool, yes: bool, dry_run: bool) -> None:
+    """Stop a local stage, or remove a stage from AWS.
+
+    A stage that `jobplane up` started is local, and its files go with it. On AWS the stack is
+    removed, its buckets are emptied first, and with it go queues made on demand, log groups and
+    parameters.
+    """
     from jobplane.local_stage import down
 
-    stopped = down(Stage(Workspace.here(), stage))
-    click.echo(f"{stage} is down" if stopped else f"{stage} was not up")
+    there = Stage(Workspace.here(), stage)
+    if stage == "local" or there.is_local:
+        if dry_run:
+            click.echo(f"would stop the local stage {stage}")
+            return
+        stopped = down(there)
+        click.echo(f"{stage} is down" if stopped else f"{stage} was not up")
+        return
+    _remove(there, data=data, yes=yes, dry_run=dry_run)
+
+
+def _remove(stage: Stage, *, data: bool, yes: bool, dry_run: bool) -> None:
+    from jobplane import interrupts, shipping, teardown
+    from jobplane.locks import exclusive
+    from jobplane.progress import waiting
+
+    place = shipping.where(shipping.require(stage))
+    with exclusive(stage.workspace, f"stage-{stage.name}"), interrupts.as_keyboard_interrupt():
+        removal = teardown.survey(stage, data=data)
+        if removal.nothing:
+            click.echo(f"nothing to remove: {place} has no stack {stage.names.stack}")
+            _say_kept(removal)
+            return
+        click.echo(f"to be removed from {place}:")
+        for kind, names in removal.goes():
+            if names:
+                click.echo(f"  {kind}: {', '.join(names)}")
+        if removal.protected:
+            click.echo(f"  deletion protection ends for: {', '.join(removal.protected)}")
+        _say_kept(removal)
+        if dry_run:
+            return
+        _agree(stage, yes)
+        with waiting(f"removing {stage.name}", shipping.last_event(stage)):
+            teardown.remove(removal)
+    click.echo(f"{stage.name} is removed")
+
+
+def _say_kept(removal: "Removal") -> None:
+    if removal.kept:
+        click.echo(f"kept (--data removes them): {', '.join(removal.kept)}")
+
+
+def _agree(stage: Stage, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("stdin is not a terminal; pass --yes to remove the stage")
+    if click.prompt("Type the name of the stage to remove it", err=True) != stage.name:
+        raise click.ClickException("nothing was removed")

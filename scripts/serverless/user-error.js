@@ -1,0 +1,6 @@
+'use strict';
+
+/** The framework prints an error of this name as a sentence, without a stack. */
+module.exports = class UserError extends Error {
+  name = 'ServerlessError';
+};

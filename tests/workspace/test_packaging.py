@@ -1,0 +1,158 @@
+"""Stages packaged for AWS: in every partition, and so that a deployment can be repeated.
+
+What the emulator's CloudFormation is kinder in is held here, on the template.
+"""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from workspace.templates import WORKSPACE, Compiled, complaints, of_type
+
+REGIONS = ("eu-west-1", "us-east-1", "ap-southeast-5", "cn-north-1", "us-gov-west-1")
+STAGES = ("prod", "staging", "dev")
+SAMPLE = [("prod", "ap-southeast-5"), ("staging", "cn-north-1"), ("dev", "us-gov-west-1")]
+ACCOUNT = "123456789012"
+ALL = [(stage, region) for stage in STAGES for region in REGIONS]
+
+
+@pytest.mark.parametrize(
+    ("stage", "region"), ALL if os.environ.get("JOBPLANE_TEST_ALL") else SAMPLE
+)
+def test_every_stage_is_packaged_everywhere(compiled: Compiled, stage: str, region: str) -> None:
+    """cfn-lint knows every type and property there, and all names are within their bounds.
+
+    JOBPLANE_TEST_ALL=1 packages all fifteen, and not three.
+    """
+    template = compiled(stage, AWS_REGION=region, JOBPLANE_ACCOUNT=ACCOUNT)
+    assert complaints(template, region) == []
+    checked = [
+        (name, longest)
+        for name, longest in names(template, region)
+        if longest is not None and len(name) > longest
+    ]
+    assert checked == []
+
+
+def names(template: dict[str, Any], region: str) -> Iterator[tuple[str, int | None]]:
+    """Every name that the template gives, with AWS's own bound, if its schema has one."""
+    for resource in template["Resources"].values():
+        for name, bound in schema(resource["Type"])["properties"].items():
+            value = resource.get("Properties", {}).get(name)
+            if isinstance(value, str) and name.endswith("Name"):
+                yield value, bound.get("maxLength")
+
+
+@cache
+def schema(kind: str) -> dict[str, Any]:
+    """CloudFormation's schema of a resource type, as cfn-lint has it."""
+    from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+
+    found: dict[str, Any] = PROVIDER_SCHEMA_MANAGER.get_resource_schema("eu-west-1", kind).schema
+    return found
+
+
+def longest_names() -> dict[str, tuple[str, int]]:
+    """The bounds that the plugin has."""
+    script = "console.log(JSON.stringify(require('./scripts/serverless/name-limits').LIMITS))"
+    done = subprocess.run(
+        ["node", "-e", script], cwd=WORKSPACE.root, capture_output=True, text=True, check=True
+    )
+    limits: dict[str, tuple[str, int]] = json.loads(done.stdout)
+    return limits
+
+
+def test_the_bounds_of_names_are_those_of_aws() -> None:
+    """Where CloudFormation's schema has a bound, the plugin has the same."""
+    limits = longest_names()
+    stated = {
+        kind: (name, schema(kind)["properties"][name].get("maxLength", longest))
+        for kind, (name, longest) in limits.items()
+    }
+    # A FIFO queue's suffix counts; the schemas of these have no bound or one for ARNs as well.
+    for kind, (name, longest) in stated.items():
+        assert limits[kind][0] == name
+        assert limits[kind][1] <= longest, kind
+
+
+def test_every_type_that_is_given_a_name_has_a_bound(compiled: Compiled) -> None:
+    """A new kind of resource with a name made from the stage's comes with its bound."""
+    limits = longest_names()
+    stack = "jobplane-prod"
+    for resource in compiled("prod")["Resources"].values():
+        for name, value in resource.get("Properties", {}).items():
+            own = isinstance(value, str) and value.startswith((stack, f"/aws/lambda/{stack}"))
+            if own and name.endswith("Name") and schema(resource["Type"])["properties"][name]:
+                is_reference = resource["Type"] not in limits and name in {"FunctionName"}
+                assert is_reference or limits[resource["Type"]][0] == name, resource["Type"]
+
+
+def package(stage: str, region: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["node_modules/.bin/osls", "package", "--stage", stage, "--param", "jwtSecret=x"],
+        cwd=WORKSPACE.root,
+        env={k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
+        | {"AWS_REGION": region},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_stage_with_too_long_a_name_is_refused(compiled: Compiled) -> None:
+    """The name, its length and the longest stage that fits are said before anything is made."""
+    compiled("prod")  # artifacts and framework are there
+    done = package("preview-of-everybody", "ap-southeast-5")
+    assert done.returncode != 0
+    said = re.search(r"has (\d+) characters, and AWS allows 63: use a stage name of at most (\d+)",
+                     done.stderr + done.stdout)  # fmt: skip
+    assert said is not None, done.stderr + done.stdout
+    fits = len("preview-of-everybody") - (int(said[1]) - 63)
+    assert int(said[2]) == fits
+    assert "    at " not in done.stderr + done.stdout
+
+
+def test_what_is_retained_goes_with_the_deployment_that_made_it(compiled: Compiled) -> None:
+    """With `Retain` a failed first deployment leaves tables and buckets that the next finds taken.
+
+    RetainExceptOnCreate lets the rollback of the operation that made them delete them.
+    """
+    resources = compiled("prod")["Resources"].values()
+    kept = [it for it in resources if it.get("DeletionPolicy", "Delete") != "Delete"]
+    assert {it["DeletionPolicy"] for it in kept if it["Type"] != "AWS::Lambda::Version"} == {
+        "RetainExceptOnCreate"
+    }
+    assert {it["Type"] for it in kept} >= {"AWS::DynamoDB::Table", "AWS::S3::Bucket"}
+    # CloudFormation knows no such value of the other policy.
+    assert {it.get("UpdateReplacePolicy", "Retain") for it in kept} == {"Retain"}
+
+
+def test_tables_are_protected_once_they_are_deployed(compiled: Compiled) -> None:
+    """A protected table can't be deleted by a rollback, so the template makes none."""
+    for stage, marked in (("prod", True), ("dev", None)):
+        for table in of_type(compiled(stage), "AWS::DynamoDB::Table").values():
+            assert "DeletionProtectionEnabled" not in table["Properties"]
+            assert table.get("Metadata", {}).get("ProtectedOnceDeployed") is marked
+    recovery = {
+        table["Properties"]["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"]
+        for table in of_type(compiled("prod"), "AWS::DynamoDB::Table").values()
+    }
+    assert recovery == {True}
+
+
+def test_what_is_retained_can_be_imported(compiled: Compiled) -> None:
+    """CloudFormation takes over what exists by a name that is written out, of types it can read."""
+    template = compiled("prod", JOBPLANE_ACCOUNT=ACCOUNT)
+    for name, resource in template["Resources"].items():
+        if resource.get("DeletionPolicy") != "RetainExceptOnCreate":
+            continue
+        described = schema(resource["Type"])
+        assert "read" in described["handlers"]
+        for path in described["primaryIdentifier"]:
+            identifier = resource["Properties"][path.removeprefix("/properties/")]
+            assert isinstance(identifier, str), name
