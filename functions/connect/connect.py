@@ -2,8 +2,9 @@
 
 Trigger: API Gateway WebSocket `$connect`. The token comes in the query (`Authorization` or
 `token`) or in the `Authorization` header.
-Result: 200; 401 UNAUTHORIZED with one text for every token fault; 429 RATE_LIMITED above
-MAX_CONNECTIONS_PER_USER; 500 INTERNAL_ERROR when the store fails.
+Result: 200, with the subprotocol `jobplane.v1` where the client offers it; 401 UNAUTHORIZED with
+one text for every token fault; 429 RATE_LIMITED above MAX_CONNECTIONS_PER_USER; 500
+INTERNAL_ERROR when the store fails.
 Errors: ValidationError when the event names no connection.
 Writes one item of `connections`; reads a count of the user's connections while the cap is on.
 """
@@ -30,6 +31,7 @@ from jobplane_telemetry import Telemetry
 from jobplane_tokens import Identity, TokenError, TokenSettings, TokenVerifier, strip_bearer
 
 TABLE = connections_table(os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX))
+SUBPROTOCOL = "jobplane.v1"
 MAX_CONNECTIONS_PER_USER = int(os.environ.get("MAX_CONNECTIONS_PER_USER", "10"))
 
 telemetry = Telemetry("connect")
@@ -55,6 +57,16 @@ def token_of(event: Mapping[str, Any]) -> str | None:
     return next((strip_bearer(value) for value in candidates if value), None)
 
 
+def subprotocol_of(event: Mapping[str, Any]) -> dict[str, str]:
+    """The header that chooses our subprotocol, if the client offers it.
+
+    A browser closes a socket whose handshake answers none of the subprotocols that it offered.
+    """
+    offered = _lower_keys(event.get("headers")).get("sec-websocket-protocol", "")
+    chosen = SUBPROTOCOL in [name.strip() for name in offered.split(",")]
+    return {"Sec-WebSocket-Protocol": SUBPROTOCOL} if chosen else {}
+
+
 def connection_of(context: Mapping[str, Any], identity: Identity, now: float) -> dict[str, Any]:
     """The connection's row."""
     source = context.get("identity")
@@ -74,11 +86,13 @@ def connection_of(context: Mapping[str, Any], identity: Identity, now: float) ->
     }
 
 
-def answer(status: int, body: Mapping[str, str]) -> dict[str, Any]:
+def answer(
+    status: int, body: Mapping[str, str], headers: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """A proxy answer."""
     return {
         "statusCode": status,
-        "headers": {"Content-Type": "application/json"},
+        "headers": {"Content-Type": "application/json", **(headers or {})},
         "body": json.dumps(body),
     }
 
@@ -146,4 +160,4 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         "ProcessingLatency", (time.time() - started) * 1000, "Milliseconds", Action="connect"
     )
     telemetry.info("connection established")
-    return answer(200, {"message": "Connected successfully"})
+    return answer(200, {"message": "Connected successfully"}, subprotocol_of(event))

@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with fifteen of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with seventeen of its gaps closed.
 
 Runs in the environment that `uv tool run` made: of this workspace only what lies beside it and
 needs nothing can be imported.
@@ -31,6 +31,9 @@ needs nothing can be imported.
 14. What SQS refuses keeps its name in a state machine; MiniStack has one for all of it.
 15. A stack can take over a bucket that an earlier one has retained (ImportExistingResources);
     MiniStack takes its name for a conflict.
+16. A handshake answers the subprotocol that $connect chose, and a binary frame ends its connection
+    with 1003.
+17. Webhooks of the stage have a receiver, which appends them to a file in the stage's folder.
 
 Called with the stage's name, which tells it from others in a list of processes, the folder for
 unpacked artifacts, and, by a test run, a file that the run keeps locked: when the run ends, however
@@ -56,6 +59,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gateway  # type: ignore[import-not-found]
 from mappings import (  # type: ignore[import-not-found]
     Delivery,
     FunctionError,
@@ -452,6 +456,11 @@ def main() -> None:
     lambda_svc._poll_dynamodb_streams = _poll_handing_over
     lambda_svc._execute_function = _execute_or_hand_over
     stacks._validation_errors = _validation_without_imports
+    apigateway._invoke_ws_lambda = gateway.noting_subprotocol(apigateway._invoke_ws_lambda)
+    apigateway.handle_websocket = gateway.as_aws(apigateway.handle_websocket)
+    app._handle_post_body_shortcuts = gateway.taking_webhooks(
+        app._handle_post_body_shortcuts, Path.cwd()
+    )
     for name in ("_cors_response_headers", "_cors_preflight_response"):
         setattr(apigateway, name, _with_camel_keys(getattr(apigateway, name)))
     for lifeline in sys.argv[3:]:

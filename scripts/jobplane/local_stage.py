@@ -1,6 +1,9 @@
 """`up` as a function: emulator, artifacts and stack of a local stage, brought up to date."""
 
+from base64 import b64encode
+from contextlib import suppress
 from dataclasses import dataclass
+from secrets import token_bytes
 from typing import Any
 
 import click
@@ -8,8 +11,10 @@ import click
 from jobplane import deployment, emulator, interrupts
 from jobplane.artifacts import Builder, Settings
 from jobplane.console import note
+from jobplane.gateway import WEBHOOKS
 from jobplane.locks import exclusive
 from jobplane.stages import Stage
+from jobplane.templates import webhook_parameters
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ def _up(stage: Stage, port: int | None) -> Up:
         if not running:
             emulator.start(stage, port)
         outcome = deployment.deploy(stage, functions, artifacts)
+        make_webhook_settings(stage)
     except BaseException:
         if not running:
             if stage.read_state() is not None:
@@ -60,6 +66,21 @@ def _up(stage: Stage, port: int | None) -> Up:
     if deployed is None:
         raise click.ClickException(f"stage {stage.name!r} was taken down meanwhile")
     return Up(stage, deployed.description, outcome, started=not running)
+
+
+def make_webhook_settings(stage: Stage) -> None:
+    """Make the parameters that the templates' webhooks need, as far as they are missing: the
+    stage's own receiver, and a random secret.
+    """
+    client = stage.client("ssm")
+    values = {
+        "webhook_url": f"{stage.endpoint_url}{WEBHOOKS}",
+        "webhook_secret": f"whsec_{b64encode(token_bytes(32)).decode()}",
+    }
+    for setting, names in webhook_parameters(stage.workspace, stage.name).items():
+        for name in names:
+            with suppress(client.exceptions.ParameterAlreadyExists):
+                client.put_parameter(Name=name, Value=values[setting], Type="SecureString")
 
 
 def down(stage: Stage) -> bool:

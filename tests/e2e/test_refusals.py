@@ -282,6 +282,37 @@ async def test_bad_messages(deployed: Deployed) -> None:
         assert deployed.count("requests") == before
 
 
+async def test_a_binary_frame_ends_the_connection(deployed: Deployed) -> None:
+    """With code 1003, as AWS has it."""
+    url = f"{deployed.info['websocket_url']}?Authorization={deployed.token(unique('user'), 'acme')}"
+    async with connect(url) as socket:
+        await socket.send(b'{"action": "ping"}')
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1003
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        (["jobplane.v1"], "jobplane.v1"),
+        (["chat", "jobplane.v1"], "jobplane.v1"),
+        (["chat"], None),
+        (None, None),
+    ],
+)
+async def test_the_handshake_answers_our_subprotocol_alone(
+    deployed: Deployed, offered: list[Any] | None, chosen: str | None
+) -> None:
+    """Where it is offered; a socket without it works as well."""
+    url = f"{deployed.info['websocket_url']}?Authorization={deployed.token(unique('user'), 'acme')}"
+    async with connect(url, subprotocols=offered) as socket:
+        assert socket.subprotocol == chosen
+        await socket.send('{"action": "ping"}')
+        assert json.loads(await socket.recv())["type"] == "pong"
+
+
 BAD_JOBS: dict[str, tuple[str, dict[str, bytes], str, str]] = {
     "malformed CSV": ("tpl_table", {"t.csv": b"a,b\n1,2\n3,4,5\n"}, "PROCESSING_ERROR", "row 3"),
     "malformed NDJSON": (

@@ -47,6 +47,31 @@ def knock(
     return answer["statusCode"], json.loads(answer["body"])
 
 
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ("jobplane.v1", "jobplane.v1"),
+        ("graphql-ws, jobplane.v1", "jobplane.v1"),
+        ("graphql-ws", None),
+        ("jobplane.v10", None),
+        ("", None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "sec-websocket-protocol"])
+def test_our_subprotocol_is_answered_where_it_is_offered(
+    connect: ModuleType, name: str, offered: str | None, chosen: str | None
+) -> None:
+    """A browser closes a socket that answers none of those that it offered, or another."""
+    handshake = event("connect", "token-missing")
+    handshake["queryStringParameters"] = {"token": token()}
+    if offered is not None:
+        handshake["headers"] = {name: offered}
+    answer = connect.handler(handshake, Context())
+    assert answer["statusCode"] == 200
+    assert answer["headers"].get("Sec-WebSocket-Protocol") == chosen
+
+
 @pytest.mark.parametrize("given", [None, [], "x", {}, {"requestContext": {"connectionId": 7}}])
 def test_an_event_names_a_connection(connect: ModuleType, given: Any) -> None:
     """One that does not is a ValidationError: no handshake sends it."""

@@ -31,10 +31,17 @@ def _metrics(workspace: Workspace) -> Made:
     return metrics.DOCUMENT, metrics.tables(workspace)
 
 
+def _templates(workspace: Workspace) -> Made:
+    from jobplane import templates
+
+    return templates.DOCUMENT, templates.tables(workspace)
+
+
 TOPICS: dict[str, Callable[[Workspace], Made]] = {
     "commands": _commands,
     "grants": _grants,
     "metrics": _metrics,
+    "templates": _templates,
 }
 
 
@@ -52,9 +59,10 @@ def command(topics: tuple[str, ...], check: bool) -> None:
     """Bring the tables of docs/ up to date.
 
     \b
-    commands  docs/commands.md: the verbs
-    grants    docs/security.md: what the roles allow, as the stack is compiled
-    metrics   docs/observing.md: what the functions emit; what is said of each is kept
+    commands   docs/commands.md: the verbs
+    grants     docs/security.md: what the roles allow, as the stack is compiled
+    metrics    docs/observing.md: what the functions emit; what is said of each is kept
+    templates  docs/templates.md: the templates that ship
     """
     from jobplane.documents import refresh
 

@@ -1,0 +1,49 @@
+"""`jobplane templates`: what assemblies can do."""
+
+import json
+
+import click
+
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+
+PLAIN_WIDTH = 160
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane templates
+  jobplane templates --stage prod --json   # with the parameters of that stage
+"""
+)
+@click.option("--stage", default="local", show_default=True, help="Whose parameters are named.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+def command(stage: str, as_json: bool) -> None:
+    """List the templates: ids, steps, webhook settings.
+
+    The format is described in docs/templates.md.
+    """
+    from jobplane.templates import templates
+
+    workspace = Workspace.here()
+    named = Stage(workspace, stage)
+    found = {
+        each.id: {"steps": each.steps, **each.references(workspace.service, named.name)}
+        for each in templates(workspace)
+    }
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    from jobplane.tables import console, table
+
+    rows = [
+        (
+            each.id,
+            each.flow.replace(", ", "\n"),
+            "\n".join(each.references(workspace.service, named.name).values()) or "none",
+        )
+        for each in templates(workspace)
+    ]
+    headings = ("template", "steps (robots)", "webhook: URL, secret")
+    console(PLAIN_WIDTH).print(table(headings, rows, unbroken=headings))

@@ -1,0 +1,114 @@
+"""The templates that ship: their list, their page, and what `up` makes for their webhooks."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import boto3
+import click
+import pytest
+from click.testing import CliRunner
+from moto import mock_aws
+
+from jobplane.__main__ import jobplane as command
+from jobplane.documents import rows_of, with_tables
+from jobplane.gateway import WEBHOOKS
+from jobplane.local_stage import make_webhook_settings
+from jobplane.templates import DOCUMENT, tables, templates, webhook_parameters
+from jobplane.workspace import Workspace
+from jobplane_robots import load_templates, robot_names
+from jobplane_robots._templates import TEMPLATE_KEYS
+from jobplane_webhooks import signing_key
+
+WORKSPACE = Workspace.here()
+PAGE = (WORKSPACE.root / DOCUMENT).read_text(encoding="utf-8")
+
+
+def column(heading: str) -> list[str]:
+    """The first column of the page's table whose first heading is this one."""
+    lines = PAGE.splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith(f"| {heading} |")) + 2
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append(line.split("|")[1].strip().strip("`"))
+    return rows
+
+
+def test_the_page_lists_what_ships() -> None:
+    """Made anew, its table is the same."""
+    assert with_tables(PAGE, tables(WORKSPACE)) == PAGE
+    known = load_templates(WORKSPACE.root / "templates" / "index.json")
+    assert [row[0].strip("`") for row in rows_of(PAGE, "templates")] == list(known)
+
+
+def test_the_page_knows_every_robot_and_key() -> None:
+    """A robot or a key that is added, or goes, is told of."""
+    assert sorted(column("robot")) == sorted(robot_names())
+    assert sorted(column("key")) == sorted(TEMPLATE_KEYS)
+
+
+def test_the_example_is_a_template() -> None:
+    """What the page shows can be loaded as it stands."""
+    example = PAGE.partition("```json\n")[2].partition("```")[0]
+    (template,) = load_templates(json.loads(example)).values()
+    assert template.webhook_url == "ssm:/{service}/{stage}/webhooks/url"
+
+
+def test_the_verb_names_ids_robots_and_parameters() -> None:
+    """For people, and as JSON for scripts."""
+    shown = CliRunner().invoke(command, ["templates", "--stage", "prod"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 0
+    for each in ("tpl_archive", "compressed (/file/compress)", "ssm:/jobplane/prod/webhooks/url"):
+        assert each in shown.stdout
+    found = json.loads(CliRunner().invoke(command, ["templates", "--json"]).stdout)
+    assert list(found) == [each.id for each in templates(WORKSPACE)]
+    assert found["tpl_table"]["webhook_secret"] == "ssm:/jobplane/local/webhooks/secret"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"templates": [{"steps": {}}]}'])
+def test_an_index_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    """With where its format is described."""
+    (tmp_path / "templates").mkdir()
+    (tmp_path / "templates" / "index.json").write_text(text)
+    with pytest.raises(click.ClickException, match=r"templates/index\.json can't be read .*docs/"):
+        templates(Workspace(tmp_path))
+
+
+@pytest.fixture
+def parameters(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """SSM."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield boto3.client("ssm", region_name="eu-west-1")
+
+
+def test_up_makes_the_settings_of_webhooks(parameters: Any) -> None:
+    """All that the templates name: the stage's receiver, and a secret that can sign."""
+    stage = Mock(workspace=WORKSPACE, endpoint_url="http://127.0.0.1:4566")
+    stage.name, stage.client = "dev", lambda _service: parameters
+    make_webhook_settings(stage)
+    named = webhook_parameters(WORKSPACE, "dev")
+    values = {
+        setting: parameters.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
+        for setting, names in named.items()
+        for name in names
+    }
+    assert values["webhook_url"] == f"http://127.0.0.1:4566{WEBHOOKS}"
+    assert len(signing_key(values["webhook_secret"])) == 32
+
+
+def test_up_leaves_settings_that_are_there(parameters: Any) -> None:
+    """Somebody has a receiver of their own."""
+    stage = Mock(workspace=WORKSPACE, endpoint_url="http://127.0.0.1:4566")
+    stage.name, stage.client = "dev", lambda _service: parameters
+    own = {"Name": "/jobplane/dev/webhooks/url", "Type": "String"}
+    parameters.put_parameter(Value="https://example.com/mine", **own)
+    make_webhook_settings(stage)
+    found = parameters.get_parameter(Name=own["Name"])["Parameter"]["Value"]
+    assert found == "https://example.com/mine"
