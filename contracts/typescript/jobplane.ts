@@ -873,6 +873,10 @@ export interface Problem {
 }
 /**
  * One message for a workspace; the execution's name is that of `execution_name`.
+ *
+ * `instruction` takes at most 255 KB of JSON. A claim of `claimTtlSeconds` has to last for longer
+ * than the job's `timeoutSeconds` and these for longer than `heartbeatSeconds`: what is too long
+ * is shortened.
  */
 export interface JobFlowInput {
   projectUserId?: string | null;
@@ -905,19 +909,35 @@ export interface PreemptionCause {
   partial: unknown;
 }
 /**
- * The worker ended the job; `result` is what it said, `job` the flow's input.
+ * The worker ended the job; `result` is what it said, unless it is a `resultObject`.
  */
 export interface JobCompleted {
   outcome: "Completed";
-  job: JobFlowInput;
+  job: JobIds;
   result: unknown;
+  resultObject?: ResultObject;
+}
+/**
+ * The message that an execution was started for.
+ */
+export interface JobIds {
+  projectUserId: string;
+  threadId: string;
+  messageId: string;
+}
+/**
+ * Where a result of more than 255 KB is, for thirty days.
+ */
+export interface ResultObject {
+  bucket: string;
+  key: string;
 }
 /**
  * The message went to the job of its own thread.
  */
 export interface JobJoined {
   outcome: "Joined";
-  job: JobFlowInput;
+  job: JobIds;
   holder: ClaimHolder;
 }
 /**
@@ -925,7 +945,7 @@ export interface JobJoined {
  */
 export interface JobInterrupted {
   outcome: "Interrupted";
-  job: JobFlowInput;
+  job: JobIds;
   cause: string;
 }
 /**
@@ -992,7 +1012,8 @@ export interface WebhookDelivery {
 /**
  * A job for the workspace's worker, which heartbeats and ends it by the task token.
  *
- * `expiresAt` (epoch seconds) is when the claim ends unless the worker renews it.
+ * `expiresAt` (epoch seconds) is when the claim ends unless the worker renews it. A result of more
+ * than 255 KB is put at `resultLocation`, and told as `{"resultObject": {"bucket", "key"}}`.
  */
 export interface JobMessage {
   projectUserId: string;
@@ -1001,6 +1022,7 @@ export interface JobMessage {
   claimId: string;
   fence: number;
   instruction: unknown;
+  instructionObject?: ObjectPlace | null;
   type: "JOB";
   taskToken: string;
   containerId: string;
@@ -1008,6 +1030,14 @@ export interface JobMessage {
   heartbeatSeconds: number;
   claimTtlSeconds: number;
   expiresAt: number;
+  resultLocation?: ObjectPlace | null;
+}
+/**
+ * An object in the stage's files bucket.
+ */
+export interface ObjectPlace {
+  bucket: string;
+  key: string;
 }
 /**
  * An attachment that is there; `size` in bytes.
@@ -1037,6 +1067,7 @@ export interface FollowUpMessage {
   claimId: string;
   fence: number;
   instruction: unknown;
+  instructionObject?: ObjectPlace | null;
   type: "FOLLOW_UP";
   attachments: FollowUpAttachment[];
 }

@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with seventeen of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with nineteen of its gaps closed.
 
 Runs in the environment that `uv tool run` made: of this workspace only what lies beside it and
 needs nothing can be imported.
@@ -15,7 +15,7 @@ needs nothing can be imported.
 6. An artifact is unpacked once, and not once a worker: thousands of files, which each cold start
    would wait for and the stage's end would remove again.
 7. A Task's TimeoutSeconds and HeartbeatSeconds may be expressions, and a worker that has been
-   silent for HeartbeatSeconds fails its task with States.HeartbeatTimeout.
+   silent for HeartbeatSeconds fails its task with States.Timeout, which is AWS's name for both.
 8. A read's ConsumedCapacity is by the size of what was read, as DynamoDB's is; MiniStack says half
    a unit whatever it was, and nothing of BatchGetItem.
 9. A query's key condition is parsed once, and not for every row of the partition.
@@ -28,12 +28,16 @@ needs nothing can be imported.
     at a time, takes every answer for success, and retries a failure without end.
 13. A worker's context is an object; MiniStack makes a class for each invocation, and a worker grows
     by them until its collector runs.
-14. What SQS refuses keeps its name in a state machine; MiniStack has one for all of it.
+14. What SQS refuses has AWS's name in a state machine: its own of an SDK call, where MiniStack has
+    one for all of it, and SQS.AmazonSQSException of an optimized one.
 15. A stack can take over a bucket that an earlier one has retained (ImportExistingResources);
     MiniStack takes its name for a conflict.
 16. A handshake answers the subprotocol that $connect chose, and a binary frame ends its connection
     with 1003.
 17. Webhooks of the stage have a receiver, which appends them to a file in the stage's folder.
+18. JSONata's $string keeps characters as they are; the emulator's writes six for each that is not
+    ASCII, so that an expression that measures a text would measure another.
+19. A state machine may put an object into S3, as JSON text.
 
 Called with the stage's name, which tells it from others in a list of processes, the folder for
 unpacked artifacts, and, by a test run, a file that the run keeps locked: when the run ends, however
@@ -89,6 +93,14 @@ TABLE = "AWS::DynamoDB::Table"
 REAPER = "dynamodb-ttl-reaper"
 BY_EXPIRY = {"type": "Service", "principalId": "dynamodb.amazonaws.com"}
 KEY_CONDITION = "KeyConditionExpression"
+PUT_OBJECT = "putObject"
+PUT_OBJECT_REQUEST = {
+    "method": "PUT",
+    "path": "/{Bucket}/{Key+}",
+    "body_field": "Body",
+    "result_root": None,
+    "header_outputs": {"etag": "ETag"},
+}
 SQS_ERRORS = {
     "QueueDoesNotExist": "QueueDoesNotExistException",
     "QueueNameExists": "QueueNameExistsException",
@@ -105,6 +117,9 @@ _last = threading.local()
 _plain_invoke = lambda_runtime.Worker.invoke
 _plain_execute = lambda_svc._execute_function_warm
 _plain_task = stepfunctions._execute_task
+_plain_sqs_send = stepfunctions._invoke_sqs_send_message
+_plain_rest_xml = stepfunctions._dispatch_aws_sdk_rest_xml
+_plain_xml = stepfunctions._rest_xml_build_body
 _plain_callback = stepfunctions._invoke_with_callback
 _plain_page = dynamodb._paginate_evaluated_items
 _plain_capacity = dynamodb._add_consumed_capacity
@@ -216,9 +231,32 @@ def _watch_heartbeat(token: str, seconds: float, over: threading.Event) -> None:
             last, since = task["heartbeat"], time.monotonic()
         elif time.monotonic() - since > seconds:
             cause = f"No heartbeat for {seconds} seconds"
-            task["error"] = {"Error": "States.HeartbeatTimeout", "Cause": cause}
+            task["error"] = {"Error": "States.Timeout", "Cause": cause}
             task["event"].set()
             return
+
+
+def _send_with_error_name(resource: Any, arguments: Any) -> Any:
+    try:
+        return _plain_sqs_send(resource, arguments)
+    except stepfunctions._ExecutionError as error:
+        raise stepfunctions._ExecutionError("SQS.AmazonSQSException", error.cause) from error
+
+
+def _rest_xml_with_json_body(service: Any, name: str, action: str, arguments: Any) -> Any:
+    if action == PUT_OBJECT and not isinstance(arguments.get("Body"), str):
+        body = json.dumps(arguments["Body"], ensure_ascii=False, separators=(",", ":"))
+        arguments = {**arguments, "Body": body}
+    return _plain_rest_xml(service, name, action, arguments)
+
+
+def _xml_or_text(root: str, payload: Any, *rest: Any) -> Any:
+    is_text = root == "Body" and isinstance(payload, str)
+    return payload.encode() if is_text else _plain_xml(root, payload, *rest)
+
+
+def _encoder_keeping_characters(encoder: json.JSONEncoder, **options: Any) -> None:
+    json.JSONEncoder.__init__(encoder, **options | {"ensure_ascii": False})
 
 
 def _page_noting_size(items: Any, limit: Any, table: Any, index_name: Any = None) -> Any:
@@ -443,6 +481,12 @@ def main() -> None:
         BadZipFile=zipfile.BadZipFile,
         LargeFileError=zipfile.LargeZipFile,
     )
+    sqs_send = "arn:aws:states:::sqs:sendMessage"
+    stepfunctions._SERVICE_DISPATCH[sqs_send] = _send_with_error_name
+    stepfunctions._S3_OP_SPECS["PutObject"] = PUT_OBJECT_REQUEST
+    stepfunctions._dispatch_aws_sdk_rest_xml = _rest_xml_with_json_body
+    stepfunctions._rest_xml_build_body = _xml_or_text
+    stepfunctions.jsonata.functions.Functions.Encoder.__init__ = _encoder_keeping_characters
     stepfunctions._execute_task = _execute_with_deadlines
     stepfunctions._invoke_with_callback = _invoke_with_heartbeat
     dynamodb._paginate_evaluated_items = _page_noting_size

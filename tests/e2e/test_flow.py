@@ -3,11 +3,13 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from e2e.support import Deployed, Message, unique, until
+from jobplane_client import Job, JobEnd, JobWorker
 from jobplane_keys import (
     Workspace,
     execution_name,
@@ -82,6 +84,23 @@ class Flow:
         message: Message = await until(received, f"a message in {name}")
         return message
 
+    def work(self, handler: Callable[[Job], Any]) -> JobEnd | None:
+        """Run one job with the library's own worker."""
+        client = self.deployed.stage.client
+        worker = JobWorker(
+            self.workspace.project_id,
+            self.workspace.user_id,
+            handler,
+            claim_function=self.deployed.info["functions"]["claim"],
+            prefix=self._prefix,
+            sqs=self.deployed.sqs,
+            stepfunctions=self.states,
+            lambda_=client("lambda"),
+            s3=self.deployed.s3,
+            poll_seconds=20,
+        )
+        return worker.run_once()
+
     async def interrupt(self) -> Message:
         return await self.receive(interrupt_queue_name(self._prefix, self.workspace))
 
@@ -129,7 +148,7 @@ def flow(deployed: Deployed) -> Flow:
 
 
 async def test_success(flow: Flow) -> None:
-    """A job that succeeds gives its result and its input, and leaves no claim behind."""
+    """A job that succeeds gives its result and its ids, and leaves no claim behind."""
     execution = flow.start("m1")
     job = await flow.receive()
     held = flow.claim()
@@ -141,7 +160,12 @@ async def test_success(flow: Flow) -> None:
     assert end["status"] == "SUCCEEDED"
     assert end["output"]["outcome"] == "Completed"
     assert end["output"]["result"] == {"answer": 42}
-    assert end["output"]["job"]["instruction"] == "do m1"
+    assert end["output"]["resultObject"] is None
+    assert end["output"]["job"] == {
+        "projectUserId": flow.workspace.key,
+        "threadId": "thread",
+        "messageId": "m1",
+    }
     assert flow.claim()["state"] == "free"
 
 
@@ -158,6 +182,95 @@ async def test_attachments(flow: Flow, deployed: Deployed) -> None:
     assert (good["ok"], good["size"]) == (True, 4)
     assert (bad["ok"], bad["key"]) == (False, given[1]["key"])
     assert (await flow.end_of(execution))["status"] == "SUCCEEDED"
+
+
+async def test_large_instruction_and_result(flow: Flow, deployed: Deployed) -> None:
+    """255 KB go in and 256 KB come out, by S3 where messages and states can't hold them."""
+    instruction = "é" * (255 * 512 - 1)
+    execution = flow.start("m1", instruction=instruction)
+    end_of = asyncio.create_task(flow.end_of(execution))
+    ended = await asyncio.to_thread(
+        flow.work, lambda job: {"same": job.instruction == instruction, "pad": "x" * 262_122}
+    )
+    end = await end_of
+
+    assert ended == "completed"
+    assert (end["status"], end["output"]["result"]) == ("SUCCEEDED", None)
+    place = end["output"]["resultObject"]
+    found = deployed.s3.get_object(Bucket=place["bucket"], Key=place["key"])["Body"].read()
+    assert json.loads(found) == {"same": True, "pad": "x" * 262_122}
+    assert len(found) == 256 * 1024
+
+
+async def test_large_follow_up(flow: Flow) -> None:
+    """A large instruction that joins goes by S3 as well."""
+    first = flow.start("m1")
+    job = await flow.receive()
+    second = await flow.end_of(flow.start("m2", instruction=["x" * 200_000]))
+    follow_up = await flow.receive()
+    flow.succeed(job)
+
+    assert second["output"]["outcome"] == "Joined"
+    assert follow_up["instruction"] is None
+    place = follow_up["instructionObject"]
+    stored = flow.deployed.s3.get_object(Bucket=place["bucket"], Key=place["key"])["Body"].read()
+    assert json.loads(stored) == {"instruction": ["x" * 200_000]}
+    assert (await flow.end_of(first))["status"] == "SUCCEEDED"
+
+
+async def test_results_of_other_workers(flow: Flow) -> None:
+    """A worker that tells its result itself may tell 255 KB; more fails by name."""
+    first = flow.start("m1")
+    flow.succeed(await flow.receive(), pad="x" * 261_110)
+    told = await flow.end_of(first)
+    second = flow.start("m2")
+    flow.succeed(await flow.receive(), pad="x" * 262_100)
+    refused = await flow.end_of(second)
+
+    assert len(told["output"]["result"]["pad"]) == 261_110
+    assert (refused["status"], refused["error"]) == ("FAILED", "ResultTooLargeError")
+    assert "261120 bytes" in refused["cause"]["cause"]
+    assert flow.claim()["state"] == "free"
+
+
+async def test_inputs_out_of_bounds(flow: Flow) -> None:
+    """Each is refused before anything is done, by the field's name and its bound."""
+    for given, words in (
+        ({"instruction": "x" * 261_119}, "instruction: at most 261120 bytes"),
+        ({"attachments": [{"bucket": "b", "key": "k"}] * 501}, "attachments: at most 500"),
+        ({"attachments": "b/k"}, "attachments: a list"),
+        ({"claimTtlSeconds": 2}, "claimTtlSeconds: a whole number from 3 to 86400"),
+        ({"timeoutSeconds": 1.5, "heartbeatSeconds": 0}, "heartbeatSeconds: a whole number from 1"),
+        ({"maxClaimTries": "many"}, "maxClaimTries: a whole number from 1 to 1000"),
+    ):
+        end = await flow.end_of(flow.start("m1", **given))
+        assert (end["status"], end["error"]) == ("FAILED", "ValidationError"), end
+        assert words in end["cause"]["cause"]
+    assert flow.claim() == {}
+
+
+async def test_a_queue_that_is_refused_for_a_moment(flow: Flow) -> None:
+    """SQS takes no message yet: the job is sent once it does, and runs once."""
+    queue_url = make_input_queue(flow)
+    refuse(flow, queue_url, "sqs:SendMessage")
+    execution = flow.start("m1")
+    await until(lambda: retried(flow, execution), "a retry")
+    refuse(flow, queue_url, "sqs:SendMessage", refused=False)
+    flow.succeed(await flow.receive())
+
+    assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
+
+
+async def test_a_workers_failure_sends_nothing_again(flow: Flow) -> None:
+    """What a worker reports is the end, and SQS is not asked again."""
+    execution = flow.start("m1")
+    flow.fail(await flow.receive(), "ThrottlingError")
+    end = await flow.end_of(execution)
+
+    assert end["error"] == "ThrottlingError"
+    history = flow.states.get_execution_history(executionArn=execution, maxResults=1000)["events"]
+    sent = [event for event in history if event["type"] == "TaskScheduled"]
+    assert sum("waitForTaskToken" in str(event) for event in sent) <= 1
 
 
 async def test_follow_up_joins(flow: Flow) -> None:
@@ -274,7 +387,7 @@ async def test_hostile_ids(flow: Flow) -> None:
         assert (end["status"], end["error"]) == ("FAILED", "ValidationError"), end
         text = end["cause"]["cause"]
         assert field in text or "projectUserId" in text
-        assert end["cause"]["job"]["instruction"] == "do m1"
+        assert len(json.dumps(end["cause"])) < 2000
     assert flow.claim() == {}
 
 
@@ -342,10 +455,15 @@ def make_input_queue(flow: Flow) -> str:
 
 def refuse_look_ups(flow: Flow, queue_url: str, *, refused: bool = True) -> None:
     """Have SQS refuse GetQueueUrl for a queue, or no more."""
+    refuse(flow, queue_url, "sqs:GetQueueUrl", refused=refused)
+
+
+def refuse(flow: Flow, queue_url: str, action: str, *, refused: bool = True) -> None:
+    """Have SQS refuse an action on a queue, or no more."""
     statement = {
         "Effect": "Deny",
         "Principal": "*",
-        "Action": "sqs:GetQueueUrl",
+        "Action": action,
         "Resource": "*",
     }
     policy = {"Version": "2012-10-17", "Statement": [statement]}

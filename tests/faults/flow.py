@@ -113,7 +113,7 @@ class Execution:
             messageId=self.message_id,
             threadId=self.thread_id,
             kind="heartbeat_lost",
-            error="States.HeartbeatTimeout",
+            error="States.Timeout",
             cause=None,
             executionArn=self.arn,
             **self.holding,

@@ -32,7 +32,16 @@ from jobplane_keys import (
     input_queue_name,
     interrupt_queue_name,
 )
-from tests.unit.worker_fakes import INPUT, INTERRUPTS, WORKSPACE, Stand, refused, until
+from tests.unit.worker_fakes import (
+    INPUT,
+    INSTRUCTION,
+    INTERRUPTS,
+    RESULT,
+    WORKSPACE,
+    Stand,
+    refused,
+    until,
+)
 
 Handler = Callable[[Job], Any]
 
@@ -196,9 +205,91 @@ def test_unfit_result_is_a_failure(stand: Stand, result: Any, name: str) -> None
 
 
 def test_largest_result(stand: Stand) -> None:
-    """256 KB of JSON are a result."""
+    """256 KB of JSON are a result; above 255 KB it goes to S3, and its place is told."""
     stand.order()
-    assert run_once(stand, lambda job: "x" * (256 * 1024 - 2)) is JobEnd.COMPLETED
+    result = "x" * (256 * 1024 - 2)
+    assert run_once(stand, lambda job: result) is JobEnd.COMPLETED
+    assert stand.tasks.outputs == [{"resultObject": RESULT}]
+    assert json.loads(stand.s3.objects[RESULT["bucket"], RESULT["key"]]) == result
+
+
+@pytest.mark.parametrize("location", [None, RESULT])
+def test_results_that_fit_are_told(stand: Stand, location: Any) -> None:
+    """Up to 255 KB, and up to 256 KB by a flow that names no place for a larger one."""
+    size = (255 if location else 256) * 1024 - 2
+    stand.order(resultLocation=location)
+    assert run_once(stand, lambda job: "x" * size) is JobEnd.COMPLETED
+    assert stand.tasks.outputs == ["x" * size]
+    assert stand.s3.objects == {}
+
+
+def test_a_large_result_waits_for_s3(stand: Stand) -> None:
+    """S3 may refuse for a moment; the worker tries again, and heartbeats meanwhile."""
+    stand.s3.faults["put"] = [refused("SlowDown")] * 2
+    stand.order(heartbeatSeconds=3)
+    ended = stand.start(worker_of(stand, lambda job: "x" * (256 * 1024 - 2)).run_once)
+    until(lambda: not stand.s3.faults["put"] or stand.pass_time(1), "S3 has refused")
+    stand.pass_time(3)
+    assert stand.finish(ended) is JobEnd.COMPLETED
+    assert stand.tasks.outputs == [{"resultObject": RESULT}]
+    assert len(stand.tasks.beats) > 1
+
+
+def test_a_large_result_that_s3_refuses(stand: Stand) -> None:
+    """The job fails, and the cause names the place and the right that may be missing."""
+    stand.s3.faults["put"] = [refused("AccessDenied")] * 10
+    stand.order()
+    ended = stand.start(worker_of(stand, lambda job: "x" * (256 * 1024 - 2)).run_once)
+    until(lambda: len(stand.s3.faults["put"]) < 7 or stand.pass_time(1), "S3 has refused")
+    assert stand.finish(ended) is JobEnd.FAILED
+    ((told, cause),) = stand.tasks.failures
+    assert told == "ResultNotStoredError"
+    assert RESULT["key"] in cause
+    assert "s3:PutObject" in cause
+
+
+# Instructions in S3
+
+
+def store_instruction(stand: Stand, instruction: Any) -> None:
+    body = json.dumps({"instruction": instruction}).encode()
+    stand.s3.objects[INSTRUCTION["bucket"], INSTRUCTION["key"]] = body
+
+
+def test_a_large_instruction_is_read_from_s3(stand: Stand) -> None:
+    """The handler gets it like any other, of a job and of a follow-up."""
+    store_instruction(stand, {"text": "x" * 250_000})
+    stand.order(instruction=None, instructionObject=INSTRUCTION)
+    seen: list[Any] = []
+    assert run_once(stand, lambda job: seen.append(job.instruction)) is JobEnd.COMPLETED
+    stand.follow_up("m2", instruction=None, instructionObject=INSTRUCTION)
+    stand.claims.held = None
+    assert run_once(stand, lambda job: seen.append(job.instruction)) is JobEnd.COMPLETED
+    assert seen == [{"text": "x" * 250_000}] * 2
+
+
+def test_an_instruction_waits_for_s3(stand: Stand) -> None:
+    """S3 may refuse for a moment: the message comes again, and the job runs."""
+    store_instruction(stand, "all of it")
+    stand.s3.faults["get"] = [refused("SlowDown")]
+    stand.order(instruction=None, instructionObject=INSTRUCTION)
+    seen: list[Any] = []
+    worker = worker_of(stand, lambda job: seen.append(job.instruction))
+    assert stand.finish(stand.start(worker.run_once)) is None
+    stand.pass_time(20)
+    assert stand.finish(stand.start(worker.run_once)) is JobEnd.COMPLETED
+    assert seen == ["all of it"]
+
+
+@pytest.mark.parametrize("place", [INSTRUCTION, "jobs/x", {"bucket": "files"}])
+def test_an_instruction_that_is_not_there(stand: Stand, place: Any) -> None:
+    """The job fails at once, and the cause names the field; the queue goes on."""
+    stand.order(instruction=None, instructionObject=place)
+    assert run_once(stand, lambda job: None) is None
+    ((told, cause),) = stand.tasks.failures
+    assert told == "MalformedMessageError"
+    assert cause.startswith("instructionObject: ")
+    assert stand.sqs.left(INPUT) == []
 
 
 # Heartbeats, the claim, the message
@@ -1277,6 +1368,18 @@ def test_hostile_ids_are_refused(stand: Stand) -> None:
     with pytest.raises(ValidationError) as caught:
         JobWorker("amelia", "a#b", Gate(), **stand.clients())
     assert caught.value.field == "userId"
+    assert stand.sqs.created == {}
+
+
+@pytest.mark.parametrize("name", ["prefix", "claim_function"])
+def test_queues_have_no_prefix_by_default(stand: Stand, name: str) -> None:
+    """Left out or empty, it is asked for, and no queue is made that nobody sends to."""
+    clients = stand.clients()
+    with pytest.raises(ValidationError, match=f"^{name}: "):
+        JobWorker("amelia", "scott", Gate(), **clients | {name: ""})
+    del clients[name]
+    with pytest.raises(TypeError, match=name):
+        JobWorker("amelia", "scott", Gate(), **clients)
     assert stand.sqs.created == {}
 
 

@@ -18,6 +18,8 @@ WORKSPACE = Workspace("amelia", "scott")
 PREFIX = "test-"
 INPUT = input_queue_name(PREFIX, WORKSPACE)
 INTERRUPTS = interrupt_queue_name(PREFIX, WORKSPACE)
+INSTRUCTION = {"bucket": "files", "key": "jobs/run/instruction.json"}
+RESULT = {"bucket": "files", "key": "jobs/run/result-claim-1.json"}
 START = 1_800_000_000.0
 PATIENCE = 20.0
 KEEN = ("jobplane-keeper", "jobplane-handler")
@@ -275,6 +277,29 @@ class FakeStepFunctions:
         return [(told["error"], told["cause"]) for _, kind, told in self.ends if kind == "failure"]
 
 
+class FakeS3:
+    """One bucket."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], bytes] = {}
+        self.faults: dict[str, list[Exception]] = {}
+
+    def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
+        self._call("get")
+        if (Bucket, Key) not in self.objects:
+            raise refused("NoSuchKey")
+        return {"Body": io.BytesIO(self.objects[Bucket, Key])}
+
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, ContentType: str) -> None:
+        assert ContentType == "application/json"
+        self._call("put")
+        self.objects[Bucket, Key] = Body
+
+    def _call(self, operation: str) -> None:
+        if faults := self.faults.get(operation):
+            raise faults.pop(0)
+
+
 @dataclass
 class Claim:
     claim_id: str
@@ -370,6 +395,7 @@ class Stand:
         self.sqs = FakeSqs(self.clock)
         self.tasks = FakeStepFunctions(self.clock)
         self.claims = FakeClaims(self.clock)
+        self.s3 = FakeS3()
         self.threads: list[threading.Thread] = []
 
     def clients(self) -> dict[str, Any]:
@@ -380,6 +406,7 @@ class Stand:
             "sqs": self.sqs,
             "stepfunctions": self.tasks,
             "lambda_": self.claims,
+            "s3": self.s3,
             "clock": self.clock,
         }
 
@@ -401,17 +428,19 @@ class Stand:
             "fence": answer["fence"],
             "containerId": answer["containerId"],
             "instruction": f"do {message_id}",
+            "instructionObject": None,
             "attachments": [],
             "heartbeatSeconds": 90,
             "claimTtlSeconds": ttl,
             "expiresAt": answer["expiresAt"],
+            "resultLocation": RESULT,
             **changes,
         }
         self.sqs.send(INPUT, body, "job", body["claimId"])
         return body
 
     def follow_up(
-        self, message_id: str, thread_id: str = "t1", group: str = "follow-up"
+        self, message_id: str, thread_id: str = "t1", group: str = "follow-up", **changes: Any
     ) -> Message:
         """Send a FOLLOW_UP, as the flow does."""
         body = {
@@ -422,7 +451,9 @@ class Stand:
             "claimId": "claim-0",
             "fence": 0,
             "instruction": f"also {message_id}",
+            "instructionObject": None,
             "attachments": [],
+            **changes,
         }
         return self.sqs.send(INPUT, body, group, message_id)
 

@@ -472,7 +472,8 @@ def test_flow_invokes_with_what_is_published(state: str) -> None:
 )
 def test_flow_ends_with_what_is_published(state: str, model: Any) -> None:
     """The output of an execution that succeeded."""
-    assert set(FLOW[state]["Output"]) == set(model.model_fields)
+    fields = {field.alias or name for name, field in model.model_fields.items()}
+    assert set(FLOW[state]["Output"]) == fields
     assert accepts(model.model_fields["outcome"].annotation, FLOW[state]["Output"]["outcome"])
 
 
@@ -513,7 +514,7 @@ def test_worker_takes_what_is_published(body: Json) -> None:
             return {"QueueUrl": "queue"}
 
     worker = JobWorker(
-        "amelia", "scott", lambda job: None, claim_function="claim",
+        "amelia", "scott", lambda job: None, claim_function="claim", prefix="test-",
         sqs=Queues(), stepfunctions=Nowhere(), lambda_=Nowhere(),
     )  # fmt: skip
     try:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from workspace.flow_machine import expressions
 
 from jobplane.rules import Tree, check
 from jobplane.rules._steps import logical_id
@@ -33,9 +34,39 @@ def called(state: dict[str, Any]) -> str | None:
     return name.removeprefix("${").removesuffix("}") if name else None
 
 
+def function_substitutions() -> dict[str, Any]:
+    """Those that are functions; the others are texts of the stack's place."""
+    substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
+    return {name: value for name, value in substitutions.items() if "Fn::GetAtt" in value}
+
+
+def test_the_flow_names_no_partition() -> None:
+    """Resources are named for the partition that the stack is in, and no host is spelt out."""
+    resources = [state["Resource"] for _, state in all_states(FLOW) if "Resource" in state]
+    assert all(resource.startswith("arn:${Partition}:states:::") for resource in resources)
+    substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
+    assert substitutions["Partition"] == {"Ref": "AWS::Partition"}
+    assert not [text for text in expressions(FLOW) if "amazonaws" in text or "arn:aws" in text]
+
+
+def test_the_flow_may_trace_and_store() -> None:
+    """X-Ray asks for two more rights than it takes to write; large instructions go to jobs/."""
+    (policy,) = STACK["JobFlowRole"]["Properties"]["Policies"]
+    statements = policy["PolicyDocument"]["Statement"]
+    everywhere = next(each["Action"] for each in statements if each["Resource"] == "*")
+    assert {action for action in everywhere if action.startswith("xray:")} == {
+        "xray:GetSamplingRules",
+        "xray:GetSamplingTargets",
+        "xray:PutTelemetryRecords",
+        "xray:PutTraceSegments",
+    }
+    puts = next(each for each in statements if each["Action"] == "s3:PutObject")
+    assert puts["Resource"]["Fn::Join"][1][-1] == "/jobs/*"
+
+
 def test_every_called_function_exists() -> None:
     """What the flow calls is substituted by a function of this workspace, and all are used."""
-    substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
+    substitutions = function_substitutions()
     used = {name for _, state in all_states(FLOW) if (name := called(state))}
     functions = {logical_id(function.name): function.name for function in WORKSPACE.functions()}
 
@@ -48,7 +79,7 @@ def test_every_called_function_exists() -> None:
 
 def test_the_flow_may_invoke_what_it_calls() -> None:
     """The role's functions are the substitutions', no more and no fewer."""
-    substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
+    substitutions = function_substitutions()
     (policy,) = STACK["JobFlowRole"]["Properties"]["Policies"]
     granted = next(
         statement["Resource"]
@@ -104,7 +135,10 @@ def test_a_queue_is_made_when_there_is_none(name: str) -> None:
     look_up, make = (FLOW["States"][f"{verb}{name}Queue"] for verb in ("Open", "Make"))
     missing, others = look_up["Catch"]
     assert missing["Next"] == f"Make{name}Queue"
-    assert look_up["Next"] == make["Next"]
+    wait = FLOW["States"][make["Next"]]
+    # A new queue may be used after one second.
+    assert (wait["Type"], wait["Next"]) == ("Wait", look_up["Next"])
+    assert wait["Seconds"] > 1
     assert missing["ErrorEquals"] == ["Sqs.QueueDoesNotExistException"]
     assert others == make["Catch"][0]
     never, again = look_up["Retry"]
@@ -112,9 +146,19 @@ def test_a_queue_is_made_when_there_is_none(name: str) -> None:
     assert [again] == make["Retry"]
 
 
-def test_claims_outlast_their_jobs() -> None:
-    """Heartbeat and time-out are bounded by the claim's lifetime."""
-    assign = FLOW["States"]["Begin"]["Assign"]
-    for name in ("timeoutSeconds", "heartbeatSeconds"):
-        assert assign[name].startswith("{% $min([")
-        assert "claimTtlSeconds" in assign[name]
+def test_a_job_is_sent_again_only_when_sqs_refuses_it() -> None:
+    """By SQS's own names, which no worker reports, and under the same deduplication id."""
+    state = FLOW["States"]["SendToContainer"]
+    (retrier,) = state["Retry"]
+    assert all(name.startswith("SQS.") for name in retrier["ErrorEquals"])
+    assert state["Arguments"]["MessageDeduplicationId"] == "{% $claim.claimId %}"
+
+
+def test_a_lost_heartbeat_is_caught_by_either_name() -> None:
+    """AWS calls it States.Timeout; one Catch tells it from a time-out by the time."""
+    (catch,) = [
+        catch for catch in FLOW["States"]["SendToContainer"]["Catch"]
+        if catch["Next"] == "HandleTimeout"
+    ]  # fmt: skip
+    assert set(catch["ErrorEquals"]) == {"States.Timeout", "States.HeartbeatTimeout"}
+    assert "timeoutSeconds" in catch["Assign"]["kind"]

@@ -13,6 +13,8 @@ PROD = WORKSPACE.names("prod")
 STAGES = [("prod", None), ("staging", None), ("dev", None), ("local", EMULATOR)]
 # Services that authorise these calls by no resource.
 WITHOUT_RESOURCE = {
+    "xray:GetSamplingRules",
+    "xray:GetSamplingTargets",
     "xray:PutTelemetryRecords",
     "xray:PutTraceSegments",
     "logs:CreateLogDelivery",
@@ -82,7 +84,9 @@ def test_buckets_are_granted_by_prefix(compiled: Compiled) -> None:
     """Of the bucket that clients share, no role reads or writes more than named prefixes."""
     for grant in grants(compiled("prod"), PROD):
         if grant.resource.startswith("FilesBucket/"):
-            assert re.fullmatch(r"FilesBucket/(uploads|results|reports)/\*", grant.resource), grant
+            assert re.fullmatch(r"FilesBucket/(uploads|results|reports|jobs)/\*", grant.resource), (
+                grant
+            )
 
 
 def test_nobody_reads_what_signs_tokens(compiled: Compiled) -> None:

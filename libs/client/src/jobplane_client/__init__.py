@@ -28,6 +28,7 @@ JobplaneError
 │   └── JobTimeoutError
 ├── WorkerError                     between a worker and its queues, claim or execution
 │   ├── ResultTooLargeError         `size`
+│   ├── ResultNotStoredError        `place`
 │   ├── ResultNotJsonError
 │   ├── MalformedMessageError
 │   ├── ClaimLostError              `reason`
@@ -77,6 +78,7 @@ from jobplane_client._errors import (
     RateLimitedError,
     RefusedError,
     ResultNotJsonError,
+    ResultNotStoredError,
     ResultTooLargeError,
     ServiceUnavailableError,
     SignatureMismatchError,
@@ -166,6 +168,7 @@ __all__ = [
     "RefusedError",
     "Reply",
     "ResultNotJsonError",
+    "ResultNotStoredError",
     "ResultTooLargeError",
     "ServiceUnavailableError",
     "SignatureMismatchError",

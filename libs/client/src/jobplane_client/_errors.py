@@ -126,6 +126,17 @@ class ResultTooLargeError(WorkerError):
         self.limit = limit
 
 
+class ResultNotStoredError(WorkerError):
+    """A result that is too large for Step Functions could not be written to S3; `place`."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(
+            f"the result could not be written to {place};"
+            " the worker's role needs s3:PutObject there"
+        )
+        self.place = place
+
+
 class ResultNotJsonError(WorkerError):
     """A handler's result can't be written as JSON."""
 

@@ -16,15 +16,27 @@ from typing import Any
 from jobplane_client._errors import (
     ClaimLostError,
     ResultNotJsonError,
+    ResultNotStoredError,
     ResultTooLargeError,
     WorkerStoppedError,
 )
 from jobplane_client._jobs import Clock, FollowUp, Interrupt, Job, JobEnd, StopReason
-from jobplane_client._worker_calls import Claims, Queue, Received, TaskOverError, Tasks, error_code
+from jobplane_client._worker_calls import (
+    Claims,
+    ObjectPlace,
+    Objects,
+    Queue,
+    Received,
+    TaskOverError,
+    Tasks,
+    error_code,
+)
 
 # Limits of Step Functions: bytes of an output, characters of an error and of its cause. The cause
 # is counted in bytes, as record-interruption does.
 MAX_RESULT = 256 * 1024
+# A larger one goes to S3, if the flow has said where: its own output holds ids besides.
+MAX_RESULT_TOLD = 255 * 1024
 MAX_ERROR = 256
 MAX_CAUSE = 32 * 1024
 
@@ -60,6 +72,7 @@ class Bench:
     clock: Clock
     tasks: Tasks
     claims: Claims
+    objects: Objects
     inbox: Queue
     finish: Callable[[Received], None]
     on_grace_exceeded: Callable[[Job], None] | None
@@ -92,7 +105,8 @@ class _Duty:
 
 
 class Run:
-    """A job that a worker has begun. `token` is None for a follow-up that became a job.
+    """A job that a worker has begun. `token` is None for a follow-up that became a job, and
+    `result_place` is where a large result goes, if the flow has said so.
 
     `lease` is the moment of the monotonic clock until which the claim surely holds.
     """
@@ -107,6 +121,7 @@ class Run:
         heartbeat_seconds: float,
         claim_ttl: int,
         lease: float,
+        result_place: ObjectPlace | None = None,
     ) -> None:
         self.job = job
         self.over = threading.Event()
@@ -118,6 +133,7 @@ class Run:
         self._token = token
         self._claim_ttl = claim_ttl
         self._lease = lease
+        self._result_place = result_place
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._ending: Ending | None = None
@@ -367,7 +383,17 @@ class Run:
         assert self._token is not None
         if ending.end is JobEnd.LOST and not ending.error:
             return JobEnd.LOST
-        return tell(self._bench.tasks, self._clock, self._token, ending)
+        return tell(self._bench.tasks, self._clock, self._token, self._fitting(ending))
+
+    def _fitting(self, ending: Ending) -> Ending:
+        """With a large result put into S3, and told by its place."""
+        place = self._result_place
+        if place is None or len(ending.output.encode()) <= MAX_RESULT_TOLD:
+            return ending
+        if not attempt(self._clock, lambda: self._bench.objects.put_result(place, ending.output)):
+            return failure(ResultNotStoredError(str(place)))
+        stored = {"bucket": place.bucket, "key": place.key}
+        return replace(ending, output=_json({"resultObject": stored}))
 
     def _tell_claim(self, ending: Ending) -> JobEnd:
         """The end of a job without an execution: the claim is given back."""

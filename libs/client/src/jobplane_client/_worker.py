@@ -20,6 +20,8 @@ from jobplane_client._worker_calls import (
     INPUT_QUEUE,
     INTERRUPT_QUEUE,
     Claims,
+    ObjectPlace,
+    Objects,
     Queue,
     Received,
     TaskOverError,
@@ -27,7 +29,6 @@ from jobplane_client._worker_calls import (
 )
 from jobplane_keys import (
     CLAIM_TTL_SECONDS,
-    DEFAULT_TABLE_PREFIX,
     ValidationError,
     Workspace,
     checked_id,
@@ -45,6 +46,10 @@ _INTERRUPT_VISIBILITY = 60
 # An interrupt for a job that has not begun yet is looked at again after so many seconds.
 _EARLY_INTERRUPT_SECONDS = 2
 _REMEMBERED = 1000
+_EXAMPLES = {
+    "claim_function": "the name of its function claim",
+    "prefix": "TABLE_PREFIX of its functions, which ends in a hyphen",
+}
 
 logger = logging.getLogger("jobplane_client.worker")
 
@@ -70,6 +75,7 @@ class _Order:
     heartbeat_seconds: int
     claim_ttl: int
     expires_at: int
+    result_place: ObjectPlace | None
     fields: Mapping[str, Any]
 
 
@@ -98,17 +104,19 @@ class JobWorker:
 
     `prefix` begins the names of the workspace's queues, which are made if they are missing and
     `create_queues` is true. `claim_function` is the name of the deployed claim function. `sqs`,
-    `stepfunctions` and `lambda_` are boto3 clients to use instead of those made for `region` and
-    `endpoint_url`. `worker_id` owns the follow-ups' claims: no two processes may share one.
+    `stepfunctions`, `lambda_` and `s3` are boto3 clients to use instead of those made for `region`
+    and `endpoint_url`. `worker_id` owns the follow-ups' claims: no two processes may share one.
     `poll_seconds` (0 to 20) is how long a look into a queue lasts, and so how long `stop` may
     take beyond the job. `visibility_seconds` is how soon another worker may take over what a
     crashed one had in hand.
 
     It needs sqs:GetQueueUrl, ReceiveMessage, DeleteMessage and ChangeMessageVisibility (CreateQueue
     with `create_queues`) on both queues, states:SendTaskHeartbeat, SendTaskSuccess and
-    SendTaskFailure, and lambda:InvokeFunction on the claim function.
+    SendTaskFailure, lambda:InvokeFunction on the claim function, and s3:GetObject and PutObject on
+    `jobs/*` of the stage's files bucket, where large instructions and results are.
 
-    Raises ValidationError (of jobplane_keys) for ids that no workspace has.
+    Raises ValidationError (of jobplane_keys) for ids that no workspace has, and for an empty
+    `prefix` or `claim_function`.
     """
 
     def __init__(
@@ -118,7 +126,7 @@ class JobWorker:
         handler: Callable[[Job], Any],
         *,
         claim_function: str,
-        prefix: str = DEFAULT_TABLE_PREFIX,
+        prefix: str,
         create_queues: bool = True,
         grace_seconds: float = 30.0,
         on_grace_exceeded: Callable[[Job], None] | None = None,
@@ -130,11 +138,15 @@ class JobWorker:
         sqs: Any = None,
         stepfunctions: Any = None,
         lambda_: Any = None,
+        s3: Any = None,
         region: str | None = None,
         endpoint_url: str | None = None,
         clock: Clock | None = None,
     ) -> None:
         workspace = workspace_of({"projectId": project_id, "userId": user_id})
+        for name, value in (("claim_function", claim_function), ("prefix", prefix)):
+            if not value:
+                raise ValidationError(name, f"the stage's is required ({_EXAMPLES[name]})")
         self.workspace: Workspace = workspace
         self.worker_id = worker_id or f"worker-{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         self._handler = handler
@@ -154,6 +166,7 @@ class JobWorker:
             clock=self._clock,
             tasks=Tasks(tasks),
             claims=Claims(functions, claim_function, workspace),
+            objects=Objects(lambda: s3 or _client("s3", region, endpoint_url, 10)),
             inbox=self._inbox,
             finish=self._finish,
             on_grace_exceeded=on_grace_exceeded,
@@ -246,6 +259,10 @@ class JobWorker:
         except MalformedMessageError as error:
             self._refuse(received, error)
             return
+        except Exception as error:
+            logger.warning("a message waits: its instruction can't be read yet: %s", error)
+            self._put_back(received, _backoff(received, _JOB_BACKOFF))
+            return
         run = self._run
         if run is not None and run.ending and run.returned.is_set():
             # Its messages are being let go of; this may be one of them, or the next job.
@@ -304,6 +321,7 @@ class JobWorker:
             heartbeat_seconds=order.heartbeat_seconds,
             claim_ttl=order.claim_ttl,
             lease=lease,
+            result_place=order.result_place,
         )
 
     def _begin_follow_up(self, received: Received, follow_up: FollowUp) -> None:
@@ -431,6 +449,8 @@ class JobWorker:
         try:
             if workspace_of(body) != self.workspace:
                 raise ValidationError("projectUserId", f"differs from {self.workspace.key}")
+            if place := ObjectPlace.of(body, "instructionObject"):
+                body = {**body, "instruction": self._bench.objects.instruction(place)}
             match body.get("type"):
                 case "JOB":
                     return _order_of(body)
@@ -477,6 +497,7 @@ def _order_of(body: Mapping[str, Any]) -> _Order:
         heartbeat_seconds=checked_number(body, "heartbeatSeconds", 90, 1, 365 * _DAY),
         claim_ttl=checked_number(body, "claimTtlSeconds", CLAIM_TTL_SECONDS, 1, _DAY),
         expires_at=expires_at,
+        result_place=ObjectPlace.of(body, "resultLocation"),
         fields={
             "instruction": body.get("instruction"),
             "attachments": _attachments(body),

@@ -1,7 +1,7 @@
-"""A worker's calls to SQS, Step Functions and the claim function."""
+"""A worker's calls to SQS, Step Functions, S3 and the claim function."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +9,16 @@ from jobplane_client._errors import (
     BadPayloadError,
     ClaimLostError,
     FunctionError,
+    MalformedMessageError,
     QueueMissingError,
 )
-from jobplane_keys import MISSING_QUEUE_CODES, Workspace, refusing_plain_http
+from jobplane_keys import MISSING_QUEUE_CODES, ValidationError, Workspace, refusing_plain_http
 
 # What Step Functions answers for a token whose task has ended, by whatever.
 _OVER = frozenset({"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"})
+
+# What no later attempt changes: the object has expired, or the role may not read it.
+_UNREADABLE = frozenset({"NoSuchKey", "NoSuchBucket", "AccessDenied"})
 
 INPUT_QUEUE = {
     "FifoQueue": "true",
@@ -35,6 +39,29 @@ class TaskOverError(Exception):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPlace:
+    """Where an object is, or is to be."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any], field: str) -> "ObjectPlace | None":
+        """A place that a message may name. Raises ValidationError."""
+        value = body.get(field)
+        if value is None:
+            return None
+        if isinstance(value, Mapping):
+            bucket, key = value.get("bucket"), value.get("key")
+            if isinstance(bucket, str) and isinstance(key, str) and bucket and key:
+                return cls(bucket, key)
+        raise ValidationError(field, "an object with bucket and key is required")
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
 
 
 @dataclass(slots=True)
@@ -106,6 +133,43 @@ class Tasks:
 
     def fail(self, token: str, error: str, cause: str) -> None:
         _told(self._client.send_task_failure, taskToken=token, error=error, cause=cause)
+
+
+class Objects:
+    """What is too large for messages and for Step Functions: objects in the stage's bucket."""
+
+    def __init__(self, make_client: Callable[[], Any]) -> None:
+        self._make_client = make_client
+        self._client: Any = None
+
+    def instruction(self, place: ObjectPlace) -> Any:
+        """The instruction that the flow has put there. Raises MalformedMessageError."""
+        try:
+            found = self._s3.get_object(Bucket=place.bucket, Key=place.key)
+            stored = _object(found["Body"].read())
+        except Exception as error:
+            if (code := error_code(error)) in _UNREADABLE:
+                raise MalformedMessageError(f"instructionObject: {code} for {place}") from error
+            raise
+        if stored is None or "instruction" not in stored:
+            raise MalformedMessageError(f"instructionObject: no instruction in {place}")
+        return stored["instruction"]
+
+    def put_result(self, place: ObjectPlace, text: str) -> None:
+        """Store a result; again is harmless."""
+        self._s3.put_object(
+            Bucket=place.bucket,
+            Key=place.key,
+            Body=text.encode(),
+            ContentType="application/json",
+        )
+
+    @property
+    def _s3(self) -> Any:
+        # Few jobs need it.
+        if self._client is None:
+            self._client = self._make_client()
+        return self._client
 
 
 class Claims:

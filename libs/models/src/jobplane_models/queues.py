@@ -43,7 +43,18 @@ class MissingAttachment(Input):
     error: str
 
 
+class ObjectPlace(Input):
+    """An object in the stage's files bucket."""
+
+    bucket: str
+    key: str
+
+
 class _WorkerMessage(Input):
+    """`instructionObject` names the JSON object `{"instruction": …}` that holds an instruction
+    which is too large for the message; `instruction` is null then.
+    """
+
     model_config = CAMEL
 
     project_user_id: WorkspaceKey
@@ -52,12 +63,14 @@ class _WorkerMessage(Input):
     claim_id: WorkspaceId
     fence: Fence
     instruction: Any
+    instruction_object: ObjectPlace | None = None
 
 
 class JobMessage(_WorkerMessage):
     """A job for the workspace's worker, which heartbeats and ends it by the task token.
 
-    `expiresAt` (epoch seconds) is when the claim ends unless the worker renews it.
+    `expiresAt` (epoch seconds) is when the claim ends unless the worker renews it. A result of more
+    than 255 KB is put at `resultLocation`, and told as `{"resultObject": {"bucket", "key"}}`.
     """
 
     type: Literal["JOB"]
@@ -67,6 +80,7 @@ class JobMessage(_WorkerMessage):
     heartbeat_seconds: Annotated[int, Field(ge=1), WHOLE]
     claim_ttl_seconds: TtlSeconds
     expires_at: Annotated[int, Field(ge=0), WHOLE]
+    result_location: ObjectPlace | None = None
 
 
 class FollowUpAttachment(Input):

@@ -315,32 +315,53 @@ class Attachment(Input):
 
 
 class JobFlowInput(_Workspace):
-    """One message for a workspace; the execution's name is that of `execution_name`."""
+    """One message for a workspace; the execution's name is that of `execution_name`.
+
+    `instruction` takes at most 255 KB of JSON. A claim of `claimTtlSeconds` has to last for longer
+    than the job's `timeoutSeconds` and these for longer than `heartbeatSeconds`: what is too long
+    is shortened.
+    """
 
     thread_id: WorkspaceId
     message_id: WorkspaceId
     instruction: Any
-    attachments: list[Attachment] | None = None
-    claim_ttl_seconds: TtlSeconds = 3600
-    timeout_seconds: Annotated[int, Field(ge=1), WHOLE] = 86400
-    heartbeat_seconds: Annotated[int, Field(ge=1), WHOLE] = 90
-    max_claim_tries: Annotated[int, Field(ge=1), WHOLE] = 30
-    claim_wait_seconds: Annotated[int, Field(ge=0), WHOLE] = 5
+    attachments: Annotated[list[Attachment], Field(max_length=500)] | None = None
+    claim_ttl_seconds: Annotated[int, Field(ge=3, le=MAX_TTL_SECONDS), WHOLE] = 3600
+    timeout_seconds: Annotated[int, Field(ge=2, le=99_999_999), WHOLE] = 86400
+    heartbeat_seconds: Annotated[int, Field(ge=1, le=99_999_999), WHOLE] = 90
+    max_claim_tries: Annotated[int, Field(ge=1, le=1000), WHOLE] = 30
+    claim_wait_seconds: Annotated[int, Field(ge=0, le=MAX_TTL_SECONDS), WHOLE] = 5
 
 
-class JobCompleted(Open):
-    """The worker ended the job; `result` is what it said, `job` the flow's input."""
+class JobIds(_Output):
+    """The message that an execution was started for."""
+
+    project_user_id: str
+    thread_id: str
+    message_id: str
+
+
+class ResultObject(Open):
+    """Where a result of more than 255 KB is, for thirty days."""
+
+    bucket: str
+    key: str
+
+
+class JobCompleted(_Output):
+    """The worker ended the job; `result` is what it said, unless it is a `resultObject`."""
 
     outcome: Literal["Completed"]
-    job: JobFlowInput
+    job: JobIds
     result: Any
+    result_object: ResultObject | None = None
 
 
 class JobJoined(Open):
     """The message went to the job of its own thread."""
 
     outcome: Literal["Joined"]
-    job: JobFlowInput
+    job: JobIds
     holder: ClaimHolder
 
 
@@ -348,7 +369,7 @@ class JobInterrupted(Open):
     """Another thread's message took the workspace; `cause` is a PreemptionCause as JSON text."""
 
     outcome: Literal["Interrupted"]
-    job: JobFlowInput
+    job: JobIds
     cause: str
 
 

@@ -1,0 +1,188 @@
+"""The job flow in process: its states one after another, with the results that a test gives.
+
+Expressions are evaluated by the engine that the emulator has. Every payload is measured, as Step
+Functions counts it: UTF-8 bytes of JSON text.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jsonata
+from jsonata.functions import Functions
+
+from jobplane.workspace import Workspace, read_yaml
+
+MAX_BYTES = 262_144
+"""Of a state's input, output and arguments, of one variable, and of what one state assigns."""
+MAX_CAUSE = 32_768
+EXECUTION = "n" * 80
+ROOT = Workspace.here().root
+BUCKET = "b" * 63
+
+type Json = Any
+type Answers = Mapping[str, Json | Exception | Callable[[Json], Json]]
+
+
+class Encoder(Functions.Encoder):  # type: ignore[misc]
+    """As the reference engine writes JSON: characters as they are."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"ensure_ascii": False})
+
+
+Functions.Encoder = Encoder
+
+
+class TaskError(Exception):
+    """A task's error, by the name that Retry and Catch match on."""
+
+    def __init__(self, name: str, cause: str = "") -> None:
+        super().__init__(name)
+        self.name = name
+        self.cause = cause
+
+
+def size(value: Json) -> int:
+    """Bytes of a value's JSON text."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+@dataclass
+class Run:
+    """One execution. `answers` gives a task's result by its state's name."""
+
+    answers: Answers
+    variables: dict[str, Json] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    """The largest payload of each state, by `state.kind`."""
+    arguments: dict[str, Json] = field(default_factory=dict)
+    fields: dict[str, Json] = field(default_factory=dict)
+    """What HeartbeatSeconds and TimeoutSeconds came to."""
+    path: list[str] = field(default_factory=list)
+
+    def start(self, given: Json, machine: Mapping[str, Any] | None = None) -> Json:
+        """The output of the execution, or its error as `{"Error", "Cause"}`."""
+        states = (machine or definition())["States"]
+        name, value = (machine or definition())["StartAt"], given
+        while True:
+            self.path.append(name)
+            state = states[name]
+            self._measure(name, "input", value)
+            value, following = self._step(name, state, value)
+            self._measure(name, "output", value)
+            if following is None:
+                return value
+            name = following
+
+    def _step(self, name: str, state: Mapping[str, Any], value: Json) -> tuple[Json, str | None]:
+        scope: dict[str, Json] = {"input": value}
+        match state["Type"]:
+            case "Succeed":
+                return value, None
+            case "Fail":
+                told = {k: self._value(state[k], scope) for k in ("Error", "Cause")}
+                assert len(told["Cause"]) <= MAX_CAUSE, (name, len(told["Cause"]))
+                return told, None
+            case "Choice":
+                for rule in state["Choices"]:
+                    if self._value(rule["Condition"], scope):
+                        return self._leave(name, rule, scope, value, rule["Next"])
+                return self._leave(name, state, scope, value, state["Default"])
+            case "Pass" | "Wait":
+                return self._leave(name, state, scope, value, state.get("Next"))
+            case "Map":
+                items = self._value(state["Items"], scope)
+                found = [self.start(item, state["ItemProcessor"]) for item in items]
+                scope["result"] = found
+                return self._leave(name, state, scope, found, state["Next"])
+        return self._task(name, state, scope)
+
+    def _task(self, name: str, state: Mapping[str, Any], scope: dict[str, Json]) -> Any:
+        arguments = self._value(state.get("Arguments", {}), scope)
+        self.arguments[name] = arguments
+        self._measure(name, "arguments", arguments)
+        for field_name in ("HeartbeatSeconds", "TimeoutSeconds"):
+            if field_name in state:
+                self.fields[field_name] = self._value(state[field_name], scope)
+        if "MessageBody" in arguments:
+            self._measure(name, "message", json.dumps(arguments["MessageBody"], ensure_ascii=False))
+        try:
+            answer = self.answers[name]
+            if isinstance(answer, TaskError):
+                raise answer
+            result = answer(arguments) if callable(answer) else answer
+        except TaskError as error:
+            for catch in state["Catch"]:
+                if {error.name, "States.ALL"} & set(catch["ErrorEquals"]):
+                    scope["errorOutput"] = told = {"Error": error.name, "Cause": error.cause}
+                    return self._leave(name, catch, scope, told, catch["Next"])
+            raise
+        if ":lambda:invoke" in state["Resource"]:
+            result = {"StatusCode": 200, "Payload": result}
+        scope["result"] = result
+        self._measure(name, "result", result)
+        return self._leave(name, state, scope, result, state.get("Next"))
+
+    def _leave(
+        self, name: str, rule: Mapping[str, Any], scope: dict[str, Json], value: Json, to: Any
+    ) -> tuple[Json, str | None]:
+        output = self._value(rule["Output"], scope) if "Output" in rule else value
+        assigned = {key: self._value(each, scope) for key, each in rule.get("Assign", {}).items()}
+        self._measure(name, "assigned", assigned)
+        self.variables |= assigned
+        return output, to
+
+    def _measure(self, state: str, kind: str, value: Json) -> None:
+        key = f"{state}.{kind}"
+        self.sizes[key] = max(size(value), self.sizes.get(key, 0))
+
+    def _value(self, template: Json, scope: Mapping[str, Json]) -> Json:
+        if isinstance(template, dict):
+            return {name: self._value(each, scope) for name, each in template.items()}
+        if isinstance(template, list):
+            return [self._value(each, scope) for each in template]
+        if not isinstance(template, str):
+            return template
+        text = template.replace("${FilesBucket}", BUCKET)
+        if not text.startswith("{%"):
+            return text
+        context = {
+            "Execution": {"Name": EXECUTION, "Id": f"arn:{'e' * 200}"},
+            "State": {"EnteredTime": "2026-11-28T12:00:00.000Z"},
+            "Task": {"Token": "t" * 2048},
+        }
+        null = jsonata.utils.Utils.NULL_VALUE
+        bindings = {k: null if v is None else v for k, v in self.variables.items()}
+        bindings["states"] = {**scope, "context": context}
+        expression = jsonata.Jsonata.jsonata(text[2:-2].strip())
+        expression.register_lambda("hash", lambda *_: "h" * 64)
+        return plain(expression.evaluate(None, bindings))
+
+
+def plain(value: Json) -> Json:
+    """Without the engine's own kinds of values."""
+    if value is jsonata.utils.Utils.NULL_VALUE:
+        return None
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list) else value
+
+
+def definition() -> Mapping[str, Any]:
+    """The state machine as resources/ has it."""
+    found: Mapping[str, Any] = read_yaml(ROOT / "resources" / "job-flow.asl.yml")
+    return found
+
+
+def expressions(value: Json) -> Iterator[str]:
+    """Every text of a definition."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from expressions(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from expressions(each)
