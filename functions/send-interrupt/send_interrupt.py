@@ -37,9 +37,9 @@ from jobplane_keys import (
 from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
-REGION = os.environ["AWS_REGION"]
 ACCOUNT_ID = os.environ["ACCOUNT_ID"]
-SQS_ENDPOINT = os.environ.get("SQS_ENDPOINT") or f"https://sqs.{REGION}.amazonaws.com"
+# Of a local stage; elsewhere the SDK knows the host of each region and partition.
+SQS_ENDPOINT = os.environ.get("SQS_ENDPOINT")
 CREATE_QUEUES = os.environ.get("CREATE_QUEUES", "").lower() == "true"
 
 VISIBILITY_SECONDS = 60
@@ -184,7 +184,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         telemetry.info("interrupt not needed", reason=reason)
         return {"sent": False, "reason": reason, "interruptId": interrupt.id}
     name = interrupt_queue_name(TABLE_PREFIX, interrupt.workspace)
-    queue_url = f"{SQS_ENDPOINT}/{ACCOUNT_ID}/{name}"
+    queue_url = f"{SQS_ENDPOINT or sqs.meta.endpoint_url}/{ACCOUNT_ID}/{name}"
     try:
         message_id = send(queue_url, interrupt, now)
     except ClientError as error:

@@ -232,6 +232,26 @@ def test_the_queue_is_where_the_stage_is(
     assert answer["queueUrl"] == sent[0]["QueueUrl"] == base + QUEUE
 
 
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("eu-west-1", "sqs.eu-west-1.amazonaws.com"),
+        ("us-east-1", "sqs.us-east-1.amazonaws.com"),
+        ("ap-southeast-5", "sqs.ap-southeast-5.amazonaws.com"),
+        ("cn-north-1", "sqs.cn-north-1.amazonaws.com.cn"),
+        ("us-gov-west-1", "sqs.us-gov-west-1.amazonaws.com"),
+        ("us-iso-east-1", "sqs.us-iso-east-1.c2s.ic.gov"),
+    ],
+)
+def test_the_host_is_that_of_the_partition(jobs: Jobs, region: str, host: str) -> None:
+    """The SDK knows it for every region."""
+    place = {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+    module = jobs.function("send-interrupt", SQS_ENDPOINT=None, **place)
+    sent = capture(jobs, module)
+    module.handler(dict(EVENT), Context())
+    assert sent[0]["QueueUrl"].startswith(f"https://{host}/")
+
+
 def capture(jobs: Jobs, module: ModuleType) -> list[dict[str, Any]]:
     """What the function sends from now on; SQS is not asked."""
     sent: list[dict[str, Any]] = []
