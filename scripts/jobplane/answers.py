@@ -15,6 +15,8 @@ TEXT = 60
 # Where nobody's terminal says how much room there is.
 PLAIN_WIDTH = 160
 NARROWEST = 8
+# A text without a space is an id, a URL or a token, of which a part is of no use.
+LONGEST_KEY = 4096
 GAP = 2
 
 
@@ -41,6 +43,7 @@ def readable(answer: Any, *, full: bool = False, terminal: bool = False) -> str:
         full: every row of a list, every text whole.
     """
     from rich.console import Console
+    from rich.text import Text
 
     width = Console().width if terminal else PLAIN_WIDTH
     room = Room(width, full)
@@ -52,7 +55,7 @@ def readable(answer: Any, *, full: bool = False, terminal: bool = False) -> str:
     )
     with console.capture() as captured:
         for part in _parts(answer, room):
-            console.print(part, soft_wrap=isinstance(part, str))
+            console.print(part, soft_wrap=isinstance(part, Text))
     lines = captured.get().splitlines()
     return "\n".join(line.rstrip() for line in lines)
 
@@ -106,7 +109,7 @@ def _of_document(document: Mapping[str, Any], room: Room) -> "Iterator[Renderabl
         else:
             values.append((path, value))
     if values:
-        yield _pairs(values, room)
+        yield from _pairs(values, room)
     for path, items in lists:
         yield from _table(path, items, room)
 
@@ -127,16 +130,14 @@ def _is_table(value: Any) -> bool:
     return any(isinstance(item, Mapping) for item in value) or len(_inline(value)) > TEXT
 
 
-def _pairs(pairs: Sequence[tuple[str, Any]], room: Room) -> "RenderableType":
-    from rich.table import Table
+def _pairs(pairs: Sequence[tuple[str, Any]], room: Room) -> "Iterator[RenderableType]":
     from rich.text import Text
 
     names = max(len(_printable(name)) for name, _ in pairs)
     limit = room.text if room.full else max(NARROWEST, room.width - names - GAP)
-    table = Table.grid(padding=(0, GAP, 0, 0))
     for name, value in pairs:
-        table.add_row(Text(_printable(name), style="dim"), Text(_cut(_cell(value), limit)))
-    return table
+        line = Text(_printable(name).ljust(names + GAP), style="dim")
+        yield line.append(Text(_cut(_cell(value), limit), style="not dim"))
 
 
 def _table(title: str, items: Sequence[Any], room: Room) -> "Iterator[RenderableType]":
@@ -152,7 +153,7 @@ def _table(title: str, items: Sequence[Any], room: Room) -> "Iterator[Renderable
     else:
         for number, item in enumerate(shown, 1):
             yield Text(f"{number}.")
-            yield _pairs([*_flat(item)] or [("", item)], room)
+            yield from _pairs([*_flat(item)] or [("", item)], room)
     if len(items) > len(shown):
         yield Text(f"… and {len(items) - len(shown)} more (--full shows all)", style="dim")
 
@@ -181,13 +182,11 @@ def _column_limit(
     """The widest that a cell may be for all columns to have room; None if there is none."""
     if room.full:
         return room.text
-    widths = [
-        max(len(text) for text in (_printable(column), *_cells(column, items)))
-        for column in columns
-    ]
+    columns_of_text = [[_printable(column), *_cells(column, items)] for column in columns]
     gaps = GAP * len(columns)
     for limit in range(room.text, NARROWEST - 1, -1):
-        if sum(min(width, limit) for width in widths) + gaps <= room.width:
+        shown = sum(max(len(_cut(text, limit)) for text in texts) for texts in columns_of_text)
+        if shown + gaps <= room.width:
             return limit
     return None
 
@@ -222,8 +221,8 @@ def _printable(text: str) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    """A text with its middle left out, if it is longer than that."""
-    if len(text) <= limit:
+    """A text with its middle left out, if it is longer than that; an id or a URL is kept whole."""
+    if len(text) <= limit or (len(text) <= LONGEST_KEY and not any(map(str.isspace, text))):
         return text
     tail = (limit - 1) // 2
     return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"

@@ -1,4 +1,7 @@
-"""Tables for people: as wide as the terminal; elsewhere as wide as the verb says."""
+"""Tables for people: as wide as the terminal; elsewhere as wide as the verb says.
+
+A column of keys is never cut: where it is wider than the terminal, so are the lines.
+"""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -34,12 +37,21 @@ def table(
     from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
+    rows = list(rows)
+    for number, heading in enumerate(headings):
+        widest = max(map(len, (heading, *(row[number] for row in rows))))
         drawn.add_column(
             heading,
             justify="right" if heading in right else "left",
             no_wrap=heading in unbroken,
+            overflow="fold",
+            min_width=widest if heading in unbroken else None,
         )
     for row in rows:
         drawn.add_row(*map(Text, row))
     return drawn
+
+
+def show(drawn: "Table", screen: "Console") -> None:
+    """Print a table; lines that are longer than the terminal are wrapped by the terminal."""
+    screen.print(drawn, crop=False)

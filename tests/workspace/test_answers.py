@@ -105,13 +105,25 @@ def test_numbers_stand_below_each_other(orphans: dict[str, Any]) -> None:
 
 
 def test_a_long_text_loses_its_middle() -> None:
-    """Both ends of a text tell more than its first half; `full` leaves it whole."""
-    path = f"s3://bucket/{'x' * 100}/file.ndjson"
-    text = answers.readable({"files": [{"path": path}]})
-    (row,) = [line for line in text.splitlines() if line.startswith("s3")]
-    assert row.startswith("s3://bucket/") and row.endswith("/file.ndjson") and "…" in row
+    """Both ends of a sentence tell more than its first half; `full` leaves it whole."""
+    said = f"it began {'x ' * 100}and ended"
+    text = answers.readable({"files": [{"said": said}]})
+    (row,) = [line for line in text.splitlines() if line.startswith("it began")]
+    assert row.endswith("and ended") and "…" in row
     assert len(row) == answers.TEXT
-    assert path in answers.readable({"files": [{"path": path}]}, full=True)
+    assert said in answers.readable({"files": [{"said": said}]}, full=True)
+
+
+@pytest.mark.parametrize("width", ["20", "40", "80"])
+def test_an_id_is_never_cut(width: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor a URL or a token: each is on one line of output, and so it can be copied."""
+    monkeypatch.setenv("COLUMNS", width)
+    url = f"https://bucket.s3.eu-west-1.amazonaws.com/a/file.ndjson?X-Amz-Signature={'0' * 300}"
+    key = "01234567-89ab-cdef-0123-456789abcdef"
+    answer = {"url": url, "files": [{"id": key, "link": url, "note": "some words " * 20}] * 2}
+    lines = click.unstyle(answers.readable(answer, terminal=True)).splitlines()
+    assert sum(line.endswith(url) for line in lines) == 3
+    assert sum(line.endswith(key) for line in lines) == 2
 
 
 def test_a_list_of_plain_values_is_a_line_or_a_column() -> None:
@@ -186,11 +198,14 @@ def test_plain_output_is_stable(orphans: dict[str, Any], monkeypatch: pytest.Mon
 def test_a_terminal_s_width_is_kept(
     orphans: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No line of a table is longer than the terminal is wide."""
-    monkeypatch.setenv("COLUMNS", "72")
+    """No line of a table is longer than the terminal is wide; what has no room is a block each."""
+    monkeypatch.setenv("COLUMNS", "200")
     lines = click.unstyle(answers.readable(orphans, terminal=True)).splitlines()
-    assert max(map(len, lines)) <= 72
+    assert max(map(len, lines)) <= 200
     assert len([line for line in lines if line.startswith("2026-11-20")]) == answers.ROWS
+    monkeypatch.setenv("COLUMNS", "30")
+    lines = click.unstyle(answers.readable(orphans, terminal=True)).splitlines()
+    assert [line for line in lines if line[:-1].isdecimal()] == [f"{n}." for n in range(1, 21)]
 
 
 def test_the_command_shows_tables_and_raw_answers() -> None:

@@ -104,7 +104,7 @@ def _deployed(
 
 
 def _show(rows: dict[str, dict[str, Any]], stage: str | None) -> None:
-    from jobplane.tables import console, table
+    from jobplane.tables import console, show, table
 
     headings = ["function", "trigger", "dependencies", "size", "digest", "sources"]
     if stage:
@@ -120,7 +120,7 @@ def _show(rows: dict[str, dict[str, Any]], stage: str | None) -> None:
         for name, row in rows.items()
     ]
     unbroken = ("function", "size", "digest", "sources")
-    screen.print(table(shown, cells, right=("size",), unbroken=unbroken))
+    show(table(shown, cells, right=("size",), unbroken=unbroken), screen)
     if shown != headings:
         note(f"{ROOMY_WIDTH} columns show {' and '.join(ROOMY)} as well, and so does --json")
 
