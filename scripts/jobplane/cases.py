@@ -11,17 +11,20 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
-import click
-
+from jobplane import case_files
 from jobplane.inprocess import InProcess
 from jobplane.log_lines import PLATFORM, parse_line
-from jobplane.placeholders import Values, mismatches
+from jobplane.placeholders import OF_A_STAGE, PlaceholderError, Values, mismatches
 from jobplane.stages import Stage
 from jobplane.workspace import Function, Workspace
 
-
-class UnreadableEventError(click.UsageError):
-    """An event, or what lies beside it, that is no JSON."""
+# What each key of `given` changes on a stage.
+KINDS_OF_GIVEN = {
+    "tables": "rows",
+    "absent": "rows (removes them)",
+    "objects": "objects",
+    "ssm": "parameters",
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Case:
     event: Any
     given: Mapping[str, Any] = field(default_factory=dict)
     expect: Mapping[str, Any] | None = None
+    path: Path = Path("-")
+    """Its event's file."""
 
     def __str__(self) -> str:
         return f"{self.function.name}/{self.name}"
@@ -42,39 +47,84 @@ class Case:
         """Read an event file and the files of the same name beside it.
 
         Raises:
-            UnreadableEventError: one of them is no JSON.
+            UnreadableEventError: one of them is not JSON, or holds what a case can't have.
         """
         stem = path.name.removesuffix(".json")
-        given = path.with_name(f"{stem}.given.json")
-        expect = path.with_name(f"{stem}.expect.json")
+        given, expect = (path.with_name(f"{stem}.{kind}.json") for kind in ("given", "expect"))
         return cls(
             function,
             stem,
-            parsed(path.read_bytes(), str(path)),
-            parsed(given.read_bytes(), str(given)) if given.is_file() else {},
-            parsed(expect.read_bytes(), str(expect)) if expect.is_file() else None,
+            _read("event", path, function),
+            _read("given", given, function) if given.is_file() else {},
+            # One that expects nothing is none.
+            (_read("expect", expect, function) or None) if expect.is_file() else None,
+            path,
         )
 
+    @classmethod
+    def of_text(cls, function: Function, name: str, text: bytes, source: str) -> "Case":
+        """An event that comes from elsewhere; nothing is given or expected.
 
-def parsed(text: bytes, source: str) -> Any:
-    """The document; `source` is what it is called when it is none.
+        Raises:
+            UnreadableEventError: it is not JSON, or has an unknown placeholder.
+        """
+        event = case_files.parsed(text, source)
+        case_files.require_valid("event", event, source, _stack_of(function))
+        return cls(function, name, event)
 
-    Raises:
-        UnreadableEventError: it is no JSON.
-    """
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UnreadableEventError(f"{source} is no JSON: {error}") from error
+    @property
+    def effects(self) -> list[str]:
+        """What running the case does to a stage, besides what the function does."""
+        writes = [KINDS_OF_GIVEN[key] for key in KINDS_OF_GIVEN if self.given.get(key)]
+        found = [f"writes {' and '.join(writes)}"] if writes else []
+        scanned = sorted((self.expect or {}).get("items", {}))
+        return found + ([f"reads all of {' and '.join(scanned)}"] if scanned else [])
+
+
+def _stack_of(function: Function) -> case_files.Stack:
+    return case_files.Stack.of(Workspace(function.directory.parents[1]), function)
+
+
+def _read(kind: str, path: Path, function: Function) -> Any:
+    document = case_files.parsed(path.read_bytes(), str(path))
+    case_files.require_valid(kind, document, str(path), _stack_of(function))
+    if kind != "event":
+        document.pop("$schema", None)
+    return document
 
 
 def case_paths(function: Function) -> dict[str, Path]:
-    """The function's event files by name of the case."""
-    return {
-        path.name.removesuffix(".json"): path
-        for path in sorted((function.directory / "events").glob("*.json"))
-        if not path.name.endswith((".expect.json", ".given.json"))
-    }
+    """The function's event files by name of the case.
+
+    Raises:
+        UnreadableEventError: a file belongs to no event, so nobody would read it.
+    """
+    paths = sorted((function.directory / "events").glob("*.json"))
+    events = {path.name.removesuffix(".json"): path for path in paths if path.name.count(".") == 1}
+    for path in paths:
+        case, *kinds, _ = path.name.split(".")
+        if kinds and kinds not in (["given"], ["expect"]):
+            hint = case_files.nearest(kinds[-1], ("given", "expect"))
+            raise case_files.UnreadableEventError(
+                f"{path}: a case has CASE.json, CASE.given.json and CASE.expect.json; {hint}"
+            )
+        if case not in events:
+            hint = case_files.nearest(case, tuple(events))
+            raise case_files.UnreadableEventError(f"{path}: there is no {case}.json; {hint}")
+    return events
+
+
+def named(function: Function, name: str) -> Case:
+    """The function's case of that name.
+
+    Raises:
+        UnreadableEventError: there is none, or its files can't be used.
+    """
+    known = case_paths(function)
+    if name not in known:
+        hint = case_files.nearest(name, tuple(known))
+        raise case_files.UnreadableEventError(f"{function.name} has no case {name!r}; {hint}")
+    return Case.read(function, known[name])
 
 
 def all_cases(workspace: Workspace) -> list[Case]:
@@ -126,6 +176,15 @@ class Result:
     @property
     def passed(self) -> bool:
         return not self.problems
+
+    @property
+    def state(self) -> str:
+        """`passed`, `failed`, `no expectation` or `left out`."""
+        if self.problems:
+            return "failed"
+        if self.outcome is None:
+            return "left out"
+        return "passed" if self.case.expect is not None else "no expectation"
 
 
 class InProcessTarget:
@@ -251,6 +310,16 @@ def run(case: Case, target: Target) -> Result:
     return Result(case, outcome, problems)
 
 
+def filled(case: Case, there: Stage | None) -> Any:
+    """The event as it would be sent: to a stage, or in process."""
+    if not OF_A_STAGE.search(json.dumps(case.event, ensure_ascii=False)):
+        return Values("", "", "").fill(case.event)
+    if there is None:
+        workspace = Workspace(case.function.directory.parents[1])
+        return InProcessTarget(InProcess(workspace)).values().fill(case.event)
+    return StageTarget(there.require()).values().fill(case.event)
+
+
 def run_in_process(case: Case, workspace: Workspace) -> Result:
     """Run one case on a fresh in-process stage."""
     with InProcess(workspace) as aws:
@@ -264,15 +333,26 @@ def seed(given: Mapping[str, Any], values: Values, target: Target) -> Iterator[R
     """Put everything there; for each thing, what brings back the state before."""
     for short, keys in given.get("absent", {}).items():
         for key in keys:
-            yield _remove_item(target.client("dynamodb"), values.tables[short], key)
+            yield _remove_item(target.client("dynamodb"), _named(values.tables, short, values), key)
     for short, items in given.get("tables", {}).items():
         for item in json.loads(json.dumps(items), parse_float=Decimal):
-            yield _put_item(target.client("dynamodb"), values.tables[short], item)
+            yield _put_item(target.client("dynamodb"), _named(values.tables, short, values), item)
     for short, objects in given.get("objects", {}).items():
         for key, text in objects.items():
-            yield _put_object(target.client("s3"), values.buckets[short], key, text.encode())
+            bucket = _named(values.buckets, short, values)
+            yield _put_object(target.client("s3"), bucket, key, text.encode())
     for name, value in given.get("ssm", {}).items():
         yield _put_parameter(target.client("ssm"), name, value)
+
+
+def _named(names: Mapping[str, str], short: str, values: Values) -> str:
+    """The full name of a table or a bucket, which a stage may not have yet."""
+    if short not in names:
+        raise PlaceholderError(
+            f"stage {values.stage!r} has no {short!r}, as the files of this tree name it; "
+            f"deploy the tree there first. It has: {', '.join(names)}"
+        )
+    return names[short]
 
 
 def _typed(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,22 +384,31 @@ def _put_item(client: Any, table: str, item: Mapping[str, Any]) -> Restore:
 
 
 def _put_object(client: Any, bucket: str, key: str, body: bytes) -> Restore:
+    try:
+        found = client.get_object(Bucket=bucket, Key=key)
+        before = {"Body": found["Body"].read()} | {
+            name: found[name] for name in ("ContentType", "Metadata") if name in found
+        }
+    except client.exceptions.NoSuchKey:
+        before = None
     client.put_object(Bucket=bucket, Key=key, Body=body)
+    if before is not None:
+        return lambda: client.put_object(Bucket=bucket, Key=key, **before)
     return lambda: client.delete_object(Bucket=bucket, Key=key)
 
 
 def _put_parameter(client: Any, name: str, value: str) -> Restore:
     try:
-        before = client.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
+        before = client.get_parameter(Name=name, WithDecryption=True)["Parameter"]
     except client.exceptions.ParameterNotFound:
         before = None
 
-    def put(text: str) -> None:
-        client.put_parameter(Name=name, Value=text, Type="SecureString", Overwrite=True)
+    def put(text: str, kind: str) -> None:
+        client.put_parameter(Name=name, Value=text, Type=kind, Overwrite=True)
 
-    put(value)
+    put(value, "SecureString")
     if before is not None:
-        return lambda: put(before)
+        return lambda: put(before["Value"], before["Type"])
     return lambda: client.delete_parameter(Name=name)
 
 
@@ -328,7 +417,7 @@ def _compare(case: Case, outcome: Outcome, values: Values, target: Target) -> li
     raised = f"raised {outcome.error}: {outcome.error_message}"
     if expect is None:
         return [raised] if outcome.error else []
-    expect = _filled_names(expect, values)
+    expect = values.fill_names(expect)
     problems: list[str] = []
     if expect.get("error") != outcome.error:
         wanted = expect.get("error")
@@ -340,7 +429,7 @@ def _compare(case: Case, outcome: Outcome, values: Values, target: Target) -> li
         if all(mismatches(wanted, document, "log") for document in documents):
             problems.append(f"log: no line has {json.dumps(wanted)}")
     for short, wanted_items in expect.get("items", {}).items():
-        items = _scan(values.tables[short], target)
+        items = rows_of(_named(values.tables, short, values), target)
         for wanted in wanted_items:
             closest = min((mismatches(wanted, i, short) for i in items), key=len, default=["none"])
             if closest:
@@ -348,20 +437,8 @@ def _compare(case: Case, outcome: Outcome, values: Values, target: Target) -> li
     return problems
 
 
-def _filled_names(expect: Mapping[str, Any], values: Values) -> Any:
-    """Fill in what an expectation may name; `<uuid>` and times stay, they match any."""
-    text = json.dumps(expect)
-    for kind, names in (
-        ("table", values.tables),
-        ("bucket", values.buckets),
-        ("queue", values.queues),
-    ):
-        for short, name in names.items():
-            text = text.replace(f"<{kind}:{short}>", name)
-    return json.loads(text.replace("<service>", values.service).replace("<stage>", values.stage))
-
-
-def _scan(table: str, target: Target) -> list[dict[str, Any]]:
+def rows_of(table: str, target: Target) -> list[dict[str, Any]]:
+    """All rows of a table, by its full name."""
     from boto3.dynamodb.types import TypeDeserializer
 
     deserialize = TypeDeserializer().deserialize

@@ -50,6 +50,11 @@ def parse_line(text: str) -> dict[str, Any] | None:
     return parsed if isinstance(parsed, dict) else None
 
 
+def is_metric(text: str) -> bool:
+    """Whether a log line is an embedded metric."""
+    return "_aws" in (parse_line(text) or ())
+
+
 def readable(text: str) -> str:
     """A log line for people: level, message, then the rest as key=value."""
     document = parse_line(text)

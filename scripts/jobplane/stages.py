@@ -109,6 +109,16 @@ class Stage:
             raise StageNotUpError(self.name)
         return self
 
+    def refuse_unless_local(self, action: str, why: str = "", *, yes: bool) -> None:
+        """Stop before something is written to a stage that others use.
+
+        Raises:
+            click.UsageError: it is not a local stage, and the user didn't say --yes.
+        """
+        if not (self.is_local or yes):
+            reason = "it is not a local stage" + (f", and {why}" if why else "")
+            raise click.UsageError(f"refusing to {action}: {reason}; pass --yes to do it anyway")
+
     def client(self, service: str, **config: Any) -> Any:
         """A boto3 client of the stage: the emulator's root, or the caller's own AWS identity.
 

@@ -8,7 +8,8 @@ from workspace.answers import answer_faults
 from workspace.emitted import in_lines
 
 from jobplane import cases
-from jobplane.cases import Case, UnreadableEventError
+from jobplane.case_files import UnreadableEventError
+from jobplane.cases import Case
 from jobplane.metrics import emitted
 from jobplane.workspace import Workspace
 
@@ -22,7 +23,7 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path, spoilt: str, text: byte
     """Whichever of a case's files it is, and whatever is in it."""
     (tmp_path / "case.json").write_text("{}")
     (tmp_path / spoilt).write_bytes(text)
-    with pytest.raises(UnreadableEventError, match=rf"{re.escape(spoilt)} is no JSON"):
+    with pytest.raises(UnreadableEventError, match=rf"{re.escape(spoilt)} is not JSON"):
         Case.read(Workspace.here().functions()[0], tmp_path / "case.json")
 
 

@@ -41,7 +41,7 @@ def test_tokens_are_the_stages_own() -> None:
 def test_names_of_the_stage_are_filled_in() -> None:
     """<table:short> is the physical name; one that is not there is an error that lists them."""
     assert VALUES.fill("<table:connections>") == "jobplane-test-connections"
-    with pytest.raises(PlaceholderError, match="there is connections"):
+    with pytest.raises(PlaceholderError, match="it has connections"):
         VALUES.fill("<table:nothing>")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobplane import case_files
 from jobplane.contracts.asyncapi import asyncapi_of
 from jobplane.contracts.catalogue import catalogue
 from jobplane.contracts.json_schema import document_of
@@ -49,6 +50,9 @@ def rendered(workspace: Workspace) -> dict[Path, str]:
         folder / SCHEMAS / f"{contract.name}.json": json_text(document_of(contract))
         for contract in contracts
     }
+    stack = case_files.Stack.of(workspace, *workspace.functions())
+    for kind, document in case_files.schemas(stack).items():
+        files[folder / SCHEMAS / "cases" / f"{kind}.json"] = json_text(document)
     files[folder / "openapi.json"] = json_text(openapi_of(workspace, version))
     files[folder / "asyncapi.json"] = json_text(asyncapi_of(version))
     files[folder / "typescript" / "jobplane.ts"] = typescript_of(contracts, workspace)

@@ -17,6 +17,12 @@ def _commands(workspace: Workspace) -> Made:
     return reference.DOCUMENT, reference.tables(jobplane)
 
 
+def _cases(workspace: Workspace) -> Made:
+    from jobplane import case_reference
+
+    return case_reference.DOCUMENT, case_reference.tables()
+
+
 def _grants(workspace: Workspace) -> Made:
     from jobplane import grants
 
@@ -38,6 +44,7 @@ def _templates(workspace: Workspace) -> Made:
 
 
 TOPICS: dict[str, Callable[[Workspace], Made]] = {
+    "cases": _cases,
     "commands": _commands,
     "grants": _grants,
     "metrics": _metrics,
@@ -59,6 +66,7 @@ def command(topics: tuple[str, ...], check: bool) -> None:
     """Bring the tables of docs/ up to date.
 
     \b
+    cases      docs/adding-a-function.md: keys and placeholders of a case's files
     commands   docs/commands.md: the verbs
     grants     docs/security.md: what the roles allow, as the stack is compiled
     metrics    docs/observing.md: what the functions emit; what is said of each is kept

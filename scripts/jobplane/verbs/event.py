@@ -2,7 +2,6 @@
 
 import copy
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,14 +22,16 @@ Examples:
   jobplane event http-v2 --set pathParameters.assembly_id=a1 | jobplane invoke status -
   jobplane event sqs --set Records[0].body.execution=2 --seed 7
   jobplane event schedule --for processor | jobplane invoke processor -
+  jobplane event status completed --stage prod > event.json   # a case, filled in
   jobplane event dynamodb-stream --change remove --item '{"owner": "acme#dev", "request_id": "r"}'
 
 Paths are a.b, list[0].c or map["a.b"], and lead into texts that are JSON, such as
-a body. Values are JSON where they are that. `<token:…>` is filled in by `invoke`,
-with a token that the stage accepts.
+a body. Values are read as JSON if they are JSON, as text otherwise. `invoke` fills in
+`<token:…>` with a token that the stage accepts.
 """
 )
 @click.argument("source", required=False)
+@click.argument("case", required=False)
 @click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Override; repeatable.")
 @click.option("--add", is_flag=True, help="Overrides may make what the event doesn't have.")
 @click.option("--seed", type=int, help="The same ids and times for the same number.")
@@ -42,10 +43,13 @@ with a token that the stage accepts.
 )
 @click.option("--table", default="requests", show_default=True, help="dynamodb-stream: of which.")
 @click.option("--item", metavar="JSON", help="dynamodb-stream: the item, as plain JSON.")
+@click.option("--stage", help="With CASE: fill in the names of this stage; default: local.")
+@click.option("--in-process", is_flag=True, help="With CASE: fill in names without a stage.")
 @click.option("--list", "listed", is_flag=True, help="List the sources and end.")
 @click.option("--json", "as_json", is_flag=True, help="On one line.")
 def command(
     source: str | None,
+    case: str | None,
     sets: tuple[str, ...],
     add: bool,
     seed: int | None,
@@ -53,18 +57,34 @@ def command(
     change: str | None,
     table: str,
     item: str | None,
+    stage: str | None,
+    in_process: bool,
     listed: bool,
     as_json: bool,
 ) -> None:
-    """Print a realistic event of a service, ids and times its own."""
+    """Print a realistic event of a service, with fresh ids and times.
+
+    SOURCE is a service of `--list`; or a function, followed by one of its cases, whose event is
+    printed with the placeholders filled in.
+    """
     from jobplane import events
 
     if listed:
         _list(as_json)
         return
+    if source and case:
+        if sets or seed is not None or name or change or item:
+            raise click.UsageError("--set, --seed, --for, --change and --item are for SOURCE alone")
+        _print(_of_case(source, case, stage, in_process=in_process), as_json)
+        return
+    if stage or in_process:
+        raise click.UsageError("--stage and --in-process fill in the event of a CASE; name one")
     if source not in events.SOURCES:
-        said = f"no source {source!r}" if source else "which source?"
-        raise click.UsageError(f"{said}; there are: {', '.join(events.SOURCES)}")
+        said = f"unknown source {source!r}" if source else "missing SOURCE"
+        raise click.UsageError(
+            f"{said}; known are {', '.join(events.SOURCES)}. The event of a function's case: "
+            "jobplane event NAME CASE"
+        )
     if source != "dynamodb-stream" and (change or item or table != "requests"):
         raise click.UsageError("--change, --item and --table are for dynamodb-stream")
     if source != "schedule" and name:
@@ -77,8 +97,23 @@ def command(
     else:
         event = events.SOURCES[source].make(fresh)
     event = _overridden(event, events.SOURCES[source], sets, add)
-    json.dump(event, sys.stdout, indent=None if as_json else 2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    _print(event, as_json)
+
+
+def _print(event: Any, as_json: bool) -> None:
+    click.echo(json.dumps(event, indent=None if as_json else 2, ensure_ascii=False))
+
+
+def _of_case(name: str, case: str, stage: str | None, *, in_process: bool) -> Any:
+    from jobplane import cases
+    from jobplane.stages import Stage
+
+    if in_process and stage is not None:
+        raise click.UsageError("--in-process and --stage exclude each other")
+    workspace = Workspace.here()
+    (function,) = workspace.select((name,))
+    found = cases.named(function, case)
+    return cases.filled(found, None if in_process else Stage(workspace, stage or "local"))
 
 
 def _list(as_json: bool) -> None:

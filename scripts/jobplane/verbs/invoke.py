@@ -2,17 +2,23 @@
 
 import json
 import sys
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from jobplane.console import note
 from jobplane.stages import Stage
 from jobplane.workspace import Function, Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jobplane.cases import Case, Outcome, Result
+
+MARKS = {"passed": "ok  ", "failed": "FAIL", "no expectation": "ran ", "left out": "--  "}
 
 
 @click.command(
@@ -21,15 +27,22 @@ Examples:
   jobplane invoke claim acquired                       # on the local stage
   jobplane invoke claim --all --in-process             # without a stage
   jobplane invoke claim acquired --watch --in-process  # again after each save
-  jobplane invoke claim acquired --watch --stage dev   # deployed before each round"""
+  jobplane invoke claim acquired --watch --stage dev   # deployed before each round
+  jobplane invoke claim acquired --record --in-process # write what came as expectation
+  jobplane invoke claim acquired --print > event.json  # the event alone, filled in
+"""
 )
 @click.argument("name")
 @click.argument("events", nargs=-1, metavar="[EVENT]...")
 @click.option("--all", "every", is_flag=True, help="Every event of the function.")
 @click.option("--stage", help="Default: local.")
 @click.option("--in-process", is_flag=True, help="In this process, with moto; needs no stage.")
+@click.option("--yes", is_flag=True, help="Let cases write to a stage that is not local.")
 @click.option("--watch", is_flag=True, help="Again after each save; a stage gets the code first.")
+@click.option("--record", is_flag=True, help="Write EVENT.expect.json from what came.")
+@click.option("--print", "printed", is_flag=True, help="Print the filled event; invoke nothing.")
 @click.option("--full", is_flag=True, help="All rows of an answer's lists, all texts whole.")
+@click.option("--metrics", is_flag=True, help="Show the log's metric lines as well.")
 @click.option("--raw", is_flag=True, help="The answer as it is, as JSON.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a case.")
 def command(
@@ -38,8 +51,12 @@ def command(
     every: bool,
     stage: str | None,
     in_process: bool,
+    yes: bool,
     watch: bool,
+    record: bool,
+    printed: bool,
     full: bool,
+    metrics: bool,
     raw: bool,
     as_json: bool,
 ) -> None:
@@ -48,49 +65,98 @@ def command(
     EVENT is a case of functions/NAME/events, a path, or - for stdin.
 
     Shows answer, log, duration and cold start; exits with 1 if a case is not as expected.
+
+    On AWS, one event is sent as it stands. Cases that write rows, objects or parameters, or read
+    whole tables, and --all need --yes there.
     """
     if in_process and stage is not None:
-        raise click.UsageError("--in-process has no stage")
+        raise click.UsageError("--in-process and --stage exclude each other")
+    _refuse_combinations(events, watch=watch, record=record, printed=printed)
     workspace = Workspace.here()
     (function,) = workspace.select((name,))
-    there = None if in_process else Stage(workspace, stage or "local").require()
-    if watch and "-" in events:
-        raise click.UsageError("stdin can be read once: --watch takes cases and files")
     cases = _cases(function, events, every)
+    there = None if in_process else Stage(workspace, stage or "local")
+    style = Style(full=full, metrics=metrics, raw=raw, as_json=as_json)
+    if printed:
+        _print_events(cases, there, style)
+        return
+    if there is not None:
+        _refuse_writes(there.require(), cases, every=every, yes=yes)
     if watch:
         _watch(function, workspace, there)
         return
-    results = [_run(case, workspace, there) for case in cases]
-    for result in results:
-        if as_json:
-            click.echo(json.dumps(_document(result), default=str))
-            continue
-        if len(results) == 1 and result.outcome is not None:
-            _print_outcome(result, result.outcome, full=full, raw=raw)
-        _print(result)
-    if not all(result.passed for result in results):
+    results = []
+    for case in cases:
+        results.append(_run(case, workspace, there))
+        _show(results[-1], style, alone=len(cases) == 1)
+        if record:
+            _record(results[-1], workspace, there)
+    if len(results) > 1:
+        click.echo(_totals(results), err=as_json)
+    if not record and not all(result.passed for result in results):
         sys.exit(1)
 
 
+@dataclass(frozen=True)
+class Style:
+    """How results are shown."""
+
+    full: bool
+    metrics: bool
+    raw: bool
+    as_json: bool
+
+
+def _refuse_combinations(
+    events: tuple[str, ...], *, watch: bool, record: bool, printed: bool
+) -> None:
+    if watch + record + printed > 1:
+        raise click.UsageError("--watch, --record and --print exclude each other")
+    if watch and "-" in events:
+        raise click.UsageError("stdin can be read once: --watch takes cases and files")
+    if record and "-" in events:
+        raise click.UsageError("--record writes beside the event's file, and stdin has none")
+
+
 def _cases(function: Function, events: tuple[str, ...], every: bool) -> "list[Case]":
-    from jobplane.cases import Case, case_paths, parsed
+    from jobplane.case_files import nearest
+    from jobplane.cases import Case, case_paths
 
     known = case_paths(function)
     if every:
         events = tuple(known)
     if not events:
-        raise click.UsageError(f"which event? {', '.join(known) or 'there is none'}; or --all")
+        names = ", ".join(known)
+        raise click.UsageError(
+            f"missing EVENT; choose one of {names}, or --all"
+            if known
+            else f"functions/{function.name}/events has no event: add CASE.json there, or pass - "
+            "and the event on stdin"
+        )
     cases = []
     for event in events:
         if event == "-":
-            cases.append(Case(function, "-", parsed(sys.stdin.buffer.read(), "stdin")))
+            cases.append(Case.of_text(function, "-", sys.stdin.buffer.read(), "stdin"))
         elif event in known:
             cases.append(Case.read(function, known[event]))
         elif Path(event).is_file():
             cases.append(Case.read(function, Path(event)))
         else:
-            raise click.UsageError(f"no event and no file {event!r}; there are: {', '.join(known)}")
+            raise click.UsageError(
+                f"{event!r} is neither a case nor a file; {nearest(event, tuple(known))}"
+            )
     return cases
+
+
+def _refuse_writes(there: Stage, cases: "Iterable[Case]", *, every: bool, yes: bool) -> None:
+    """Cases are test data: on AWS they are written, and read by whoever works there."""
+    for case in cases:
+        if case.effects:
+            why = f"the case {' and '.join(case.effects)}"
+            there.refuse_unless_local(f"invoke {case} on {there.name!r}", why, yes=yes)
+    if every:
+        why = "--all runs the function on every test event"
+        there.refuse_unless_local(f"invoke all events on {there.name!r}", why, yes=yes)
 
 
 def _watch(function: Function, workspace: Workspace, there: Stage | None) -> None:
@@ -111,33 +177,69 @@ def _run(case: "Case", workspace: Workspace, there: Stage | None) -> "Result":
     return cases.run(case, cases.StageTarget(there))
 
 
-def _print_outcome(result: "Result", outcome: "Outcome", *, full: bool, raw: bool) -> None:
+def _record(result: "Result", workspace: Workspace, there: Stage | None) -> None:
+    from jobplane import recording
+
+    path = recording.record(result, workspace, there)
+    note(
+        f"wrote {path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path}"
+    )
+
+
+def _print_events(cases: "Iterable[Case]", there: Stage | None, style: Style) -> None:
+    from jobplane.cases import filled
+
+    for case in cases:
+        event = filled(case, there)
+        click.echo(json.dumps(event, indent=None if style.as_json else 2, ensure_ascii=False))
+
+
+def _show(result: "Result", style: Style, *, alone: bool) -> None:
+    if style.as_json:
+        click.echo(json.dumps(_document(result), default=str))
+        return
+    if alone and result.outcome is not None:
+        _print_outcome(result, result.outcome, style)
+    _print(result)
+
+
+def _print_outcome(result: "Result", outcome: "Outcome", style: Style) -> None:
     from jobplane import answers, log_lines
 
-    for line in outcome.log:
+    shown = [line for line in outcome.log if style.metrics or not log_lines.is_metric(line)]
+    for line in shown:
         click.echo(f"  {log_lines.readable(line)}")
+    if folded := len(outcome.log) - len(shown):
+        lines = "1 line" if folded == 1 else f"{folded} lines"
+        click.echo(f"  METRIC  {lines} (--metrics shows them)")
     if outcome.error:
         error = f"{outcome.error}: {outcome.error_message}"
-        # One that was not expected is a problem, and told as such.
+        # One that was not expected is a problem, and shown as such.
         if not any(error in problem for problem in result.problems):
             click.echo(error)
-    elif raw:
+    elif style.raw:
         click.echo(json.dumps(outcome.answer, indent=2, ensure_ascii=False))
     else:
-        click.echo(answers.readable(outcome.answer, full=full, terminal=sys.stdout.isatty()))
+        click.echo(answers.readable(outcome.answer, full=style.full, terminal=sys.stdout.isatty()))
 
 
 def _print(result: "Result") -> None:
-    outcome = result.outcome
+    outcome, mark = result.outcome, MARKS[result.state]
     if outcome is None:
-        click.echo(f"--   {result.case}  {result.left_out}: runs with --in-process")
+        click.echo(f"{mark} {result.case}  {result.left_out}: runs with --in-process")
         return
-    mark = "ok  " if result.passed else "FAIL"
     start = {True: ", cold", False: ", warm", None: ""}[outcome.cold]
     init = f", init {outcome.init_ms:.0f} ms" if outcome.init_ms is not None else ""
-    click.echo(f"{mark} {result.case}  {outcome.duration_ms:.1f} ms{start}{init}")
+    nothing = "  no expectation" if result.state == "no expectation" else ""
+    click.echo(f"{mark} {result.case}  {outcome.duration_ms:.1f} ms{start}{init}{nothing}")
     for problem in result.problems:
         click.echo(f"     {problem}")
+
+
+def _totals(results: "list[Result]") -> str:
+    counts = Counter(result.state for result in results)
+    found = ", ".join(f"{counts[state]} {state}" for state in MARKS if counts[state])
+    return f"{len(results)} cases: {found}"
 
 
 def _document(result: "Result") -> dict[str, object]:
@@ -145,6 +247,7 @@ def _document(result: "Result") -> dict[str, object]:
         "function": result.case.function.name,
         "case": result.case.name,
         "passed": result.passed,
+        "state": result.state,
         "problems": result.problems,
         **({"left_out": result.left_out} if result.left_out else {}),
         **(asdict(result.outcome) if result.outcome else {}),

@@ -10,6 +10,7 @@ from jobplane.console import note
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
+METRICS_FOLDED = "metric lines are not shown: --metrics shows them"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -32,22 +33,31 @@ Examples:
 @click.option("--follow", "-f", is_flag=True, help="Go on until interrupted.")
 @click.option("--since", default="5m", show_default=True, callback=_milliseconds_ago)
 @click.option("--stage", default="local", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="The lines as they are, platform's included.")
-def command(name: str | None, follow: bool, since: int, stage: str, as_json: bool) -> None:
+@click.option("--metrics", is_flag=True, help="Show metric lines as well.")
+@click.option("--json", "as_json", is_flag=True, help="Print all lines as they are, as JSON.")
+def command(
+    name: str | None, follow: bool, since: int, stage: str, metrics: bool, as_json: bool
+) -> None:
     """Print the log of one function, or of all, in order of time."""
     from jobplane import log_lines
 
     there = Stage(Workspace.here(), stage).require()
     functions = there.workspace.select((name,) if name else ())
     source = log_lines.follow if follow else log_lines.events
-    silent = True
+    silent, folded = True, 0
     for event in source(there, functions, since):
         silent = False
-        if as_json:
+        if not (metrics or as_json) and log_lines.is_metric(event.text):
+            folded += 1
+            if follow and folded == 1:
+                note(METRICS_FOLDED)
+        elif as_json:
             line = {"function": event.function, "timestamp": event.at, "message": event.text}
             click.echo(json.dumps(line))
         elif not event.is_platform:
             at = log_lines.clock(event.at)
             click.echo(f"{at} {event.function:14} {log_lines.readable(event.text)}")
+    if folded:
+        note(f"{folded} {METRICS_FOLDED}")
     if silent:
         note("nothing was logged in that time: --since goes back further")

@@ -39,7 +39,7 @@ Examples:
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--stage", default="local", show_default=True)
 @click.option("--clear", is_flag=True, help="Remove all rows and objects of the pipeline before.")
-@click.option("--yes", is_flag=True, help="Also on a stage that is not local.")
+@click.option("--yes", is_flag=True, help="Seed a stage that is not local, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole ledger as one JSON object.")
 def command(
     files: int,
@@ -67,8 +67,7 @@ def command(
         raise click.UsageError("--faults and --fault exclude each other")
     counts = _counts(chosen) if chosen else spread(faults or 0)
     there = Stage(Workspace.here(), stage).require()
-    if not (there.is_local or yes):
-        raise click.UsageError(f"{stage!r} is not a local stage: its files are real. --yes if not")
+    there.refuse_unless_local(f"seed {stage!r}", yes=yes)
     layout = Layout.of(there)
     state = generate(Plan(files, time.time(), days, seed, counts), layout)
     if clear:
@@ -120,7 +119,7 @@ def _show(state: "State") -> None:
     """How many files are in which status, and each kind of fault with examples."""
     from collections import defaultdict
 
-    from jobplane.tables import console, table
+    from jobplane.tables import console, show, table
 
     statuses = ", ".join(f"{number} {status}" for status, number in state.by_status.most_common())
     click.echo(f"{len(state.files)} files{': ' if statuses else ''}{statuses}")
@@ -134,4 +133,5 @@ def _show(state: "State") -> None:
         examples = [f"{one.date_prefix}/{one.file_key}" for one in findings[:EXAMPLES]]
         rows.append((fault, operation, kind, str(len(findings)), "\n".join(examples)))
     headings = ("fault", "found by", "as", "files", "for example")
-    console(PLAIN_WIDTH).print(table(headings, rows, right=("files",)))
+    drawn = table(headings, rows, right=("files",), unbroken=("fault", "as", "for example"))
+    show(drawn, console(PLAIN_WIDTH))

@@ -1,0 +1,380 @@
+"""A case's files: what is refused and how, what is recorded, and what a run says of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workspace.copies import UNREAD, jobplane
+
+from jobplane import case_files, case_reference, cases
+from jobplane.case_files import UnreadableEventError
+from jobplane.cases import Case
+from jobplane.copies import copy_workspace
+from jobplane.documents import with_tables
+from jobplane.workspace import Function, Workspace
+
+HERE = Workspace.here()
+STACK = case_files.Stack.of(HERE, *HERE.functions())
+COMMAND = Path(sys.executable).with_name("jobplane")
+ACQUIRE = json.loads((HERE.root / "functions" / "claim" / "events" / "acquired.json").read_text())
+
+type Done = "subprocess.CompletedProcess[str]"
+
+
+def run(*arguments: str, given: str = "") -> Done:
+    return subprocess.run(
+        [COMMAND, *arguments],
+        cwd=HERE.root, input=given, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def a_case(folder: Path, event: Any = ACQUIRE, **files: Any) -> Path:
+    """An event's file, with others beside it by kind."""
+    path = folder / "case.json"
+    path.write_text(json.dumps(event))
+    for kind, document in files.items():
+        (folder / f"case.{kind}.json").write_text(json.dumps(document))
+    return path
+
+
+REFUSED: dict[str, list[tuple[Any, str]]] = {
+    "event": [
+        ({"at": "<nwo+60>"}, "at: unknown placeholder '<nwo+60>'; the nearest known one is '<now"),
+        ({"at": "<now +60>"}, "unknown placeholder '<now +60>'"),
+        ({"at": "<NOW>"}, "unknown placeholder '<NOW>'"),
+        ({"a": [{"b": "x <tabel:requests>"}]}, "a[0].b: unknown placeholder '<tabel:requests>'"),
+        ({"<stge>": 1}, "unknown placeholder '<stge>'; the nearest known one is '<stage>'"),
+        ("<table:conections>", "the nearest known one is '<table:connections>'"),
+        ("<bucket:flies>", "the nearest known one is '<bucket:files>'"),
+        ("<queue:webhook>", "the nearest known one is '<queue:webhooks>'"),
+        ("<token:usr=u,tenant=t>", "the nearest known one is '<token:user=u,tenant=t>'"),
+        ("<token:user=u>", "unknown placeholder '<token:user=u>'"),
+        ("<int>", "'<int>' is for expect files only"),
+        ("<b>bold</b>", "a literal `<` is written <lt>"),
+    ],
+    "given": [
+        ({"tabels": {}}, "unknown key 'tabels'; the nearest known one is 'tables'"),
+        ({"tables": {"conections": []}}, "tables: unknown table 'conections'; the nearest known"),
+        ({"absent": {"request": []}}, "absent: unknown table 'request'; the nearest known one is"),
+        ({"objects": {"flies": {}}}, "objects: unknown bucket 'flies'; the nearest known one is"),
+        ({"environment": {"LOG_LEVLE": "x"}}, "unknown variable 'LOG_LEVLE'; the nearest known"),
+        ({"tables": {"connections": [{"id": "c"}]}}, "the table's key needs 'connection_id'"),
+        ({"absent": {"connections": [{"connection_id": "c", "x": 1}]}}, "'x' is not part of the"),
+        ({"tables": {"connections": {}}}, 'tables.connections: {} is not of type "array"'),
+        ({"objects": {"files": {"key": 1}}}, 'objects.files.key: 1 is not of type "string"'),
+        ({"ssm": {"/<service>/<stge>/x": "y"}}, "unknown placeholder '<stge>'"),
+        ([], 'is not of type "object"'),
+    ],
+    "expect": [
+        ({"anwser": {}}, "unknown key 'anwser'; the nearest known one is 'answer'"),
+        ({"itmes": {}}, "unknown key 'itmes'; the nearest known one is 'items'"),
+        ({"items": {"actve-jobs": []}}, "unknown table 'actve-jobs'; the nearest known one is"),
+        ({"answer": {"a": "<absnt>"}}, "answer.a: unknown placeholder '<absnt>'; the nearest"),
+        ({"answer": ["<itn>"]}, "answer[0]: unknown placeholder '<itn>'; the nearest known one"),
+        ({"answer": "id <uuid>"}, "answer: '<uuid>' has to be the whole text"),
+        ({"answer": "<now>"}, "answer: '<now>' is for events and given files only"),
+        ({"answer": "<regex:(>"}, "answer: '<regex:(>' is not a regular expression"),
+        ({"log": [{"m": "<contians:x>"}]}, "log[0].m: unknown placeholder '<contians:x>'"),
+        ({"answer": 1, "error": "E"}, "'answer' and 'error' exclude each other"),
+    ],
+}  # fmt: skip
+ACCEPTED: dict[str, list[Any]] = {
+    "event": [
+        {"a": "5 < 6", "b": "Ann <ann@example.com>", "c": "</b>", "d": "a <- b -> c", "e": None},
+        {"a": "<lt>b>", "b": "Bearer <token:user=u,tenant=t,permissions=a+b,ttl=-60>"},
+        {"a": "<now>", "b": "before <iso-now-1> after", "c": "<date+2>", "<stage>": "<service>"},
+        [1, True, "<table:requests>", "<queue:jobs-dlq.fifo>", "<bucket:files>", "<uuid>"],
+    ],
+    "given": [
+        {},
+        {"$schema": "x", "tables": {"connections": [{"connection_id": "<uuid>", "n": 1.5}]}},
+        {"objects": {"files": {"a/<date>": "<lt>p>"}}, "ssm": {"/<service>/<stage>/x": "y"}},
+    ],
+    "expect": [
+        {"answer": {"a": "<absent>", "b": "<regex:^<table:requests>[0-9]+(x|y)$>"}},
+        {"answer": "<contains:<b>>", "items": {"requests": [{"status": "PENDING"}]}},
+        {"error": "ValidationError", "log": ["<any>", {"level": "ERROR"}]},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "said"), [(k, *each) for k, all_ in REFUSED.items() for each in all_]
+)
+def test_a_mistake_is_refused_by_name(kind: str, document: Any, said: str) -> None:
+    """With the file, the place, and the nearest word that would be right."""
+    with pytest.raises(UnreadableEventError) as refused:
+        case_files.require_valid(kind, document, "the/file.json", STACK)
+    assert said in refused.value.message
+    assert refused.value.message.startswith("the/file.json: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"), [(k, each) for k, all_ in ACCEPTED.items() for each in all_]
+)
+def test_what_is_right_is_accepted(kind: str, document: Any) -> None:
+    """Also texts that only look like placeholders."""
+    case_files.require_valid(kind, document, "the/file.json", STACK)
+
+
+@pytest.mark.parametrize("kind", ["event", "given", "expect"])
+def test_editors_judge_as_the_command_does(kind: str) -> None:
+    """By the published schema, and by another validator; a broken expression is beyond a schema."""
+    from jsonschema import Draft202012Validator
+
+    path = HERE.root / "contracts" / "json-schema" / "cases" / f"{kind}.json"
+    published = Draft202012Validator(json.loads(path.read_text(encoding="utf-8")))
+    for document, said in REFUSED[kind]:
+        if "regular expression" not in said:
+            assert not published.is_valid(document), document
+    for document in ACCEPTED[kind]:
+        assert published.is_valid(document), document
+    for case in cases.all_cases(HERE):
+        document = {"event": case.event, "given": case.given, "expect": case.expect or {}}[kind]
+        assert published.is_valid(document), case
+
+
+def test_editors_find_the_schemas() -> None:
+    """VS Code's settings associate each kind of file with a schema that is published."""
+    settings = json.loads((HERE.root / ".vscode" / "settings.json").read_text())
+    urls = {HERE.root / each["url"] for each in settings["json.schemas"]}
+    assert urls == set((HERE.root / "contracts" / "json-schema" / "cases").glob("*.json"))
+
+
+def test_the_documentation_lists_keys_and_placeholders() -> None:
+    """Every key and every placeholder that the command accepts, and no other."""
+    text = (HERE.root / case_reference.DOCUMENT).read_text(encoding="utf-8")
+    assert text == with_tables(text, case_reference.tables()), "run `jobplane docs cases`"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"given": {"tabels": {}}}, "case.given.json: unknown key 'tabels'"),
+        ({"expect": {"anwser": {}}}, "case.expect.json: unknown key 'anwser'"),
+        ({"event": ACQUIRE | {"threadId": "<nwo>"}}, "case.json: threadId: unknown placeholder"),
+    ],
+)
+def test_invoke_refuses_a_mistake(tmp_path: Path, files: dict[str, Any], said: str) -> None:
+    """Called as a user does: exit code 2, the file, and no run."""
+    done = run("invoke", "claim", str(a_case(tmp_path, **files)), "--in-process")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_invoke_refuses_a_mistake_on_stdin() -> None:
+    """An event that is piped has placeholders as well."""
+    done = run("invoke", "claim", "-", "--in-process", given='{"projectId": "<stge>"}')
+    assert done.returncode == 2
+    assert "stdin: projectId: unknown placeholder '<stge>'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b'{"a": 1, "a": 2}', "the key 'a' is there twice"),
+        (b'{"a": NaN}', "NaN is a number of JavaScript only"),
+    ],
+)
+def test_json_that_says_nothing_clear_is_refused(tmp_path: Path, text: bytes, said: str) -> None:
+    """Python would take the last of two equal keys, and send what no service reads."""
+    path = tmp_path / "case.json"
+    path.write_bytes(text)
+    with pytest.raises(UnreadableEventError, match=said):
+        Case.read(HERE.functions()[0], path)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("aquired.expect.json", "there is no aquired.json; the nearest known one is 'acquired'"),
+        ("acquired.expects.json", "the nearest known one is 'expect'"),
+        ("acquired.givn.json", "the nearest known one is 'given'"),
+    ],
+)
+def test_a_file_that_belongs_to_no_case_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    """Its mistake in the name would leave a case without what is given or expected."""
+    events = tmp_path / "events"
+    events.mkdir()
+    (events / "acquired.json").write_text("{}")
+    (events / name).write_text("{}")
+    with pytest.raises(UnreadableEventError, match=said):
+        cases.case_paths(Function("claim", tmp_path))
+
+
+WRITES = "refusing to invoke claim/{} on 'nowhere': it is not a local stage, and the case {}; pass"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("claim", "held"), WRITES.format("held", "writes rows and reads all of active-jobs")),
+        (("claim", "--all"), "refusing to invoke claim/acquired-again on 'nowhere'"),
+        (("claim", "acquired"), WRITES.format("acquired", "reads all of active-jobs")),
+    ],
+)
+def test_a_stage_on_aws_is_not_written_to(arguments: tuple[str, ...], said: str) -> None:
+    """Without --yes, and before anything is asked of AWS."""
+    done = run("invoke", *arguments, "--stage", "nowhere")
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "pass --yes to do it anyway" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "is_refused"),
+    [
+        ({"given": {"objects": {"files": {"k": "v"}}}}, True),
+        ({"given": {"ssm": {"/x": "v"}}}, True),
+        ({"given": {"absent": {"connections": [{"connection_id": "c"}]}}}, True),
+        ({"expect": {"items": {"requests": []}}}, True),
+        ({"expect": {"answer": {"claimed": True}}}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("yes", [(), ("--yes",)])
+def test_what_a_case_does_decides(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, Any],
+    is_refused: bool,
+    yes: tuple[str, ...],
+) -> None:
+    """Whatever key of `given` writes; one event alone is sent, as other tools do."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    done = run("invoke", "claim", str(a_case(tmp_path, **files)), "--stage", "nowhere", *yes)
+    assert ("refusing to invoke" in done.stderr) is (is_refused and not yes)
+    # It went on to AWS, where nobody has credentials in this test.
+    assert ("no AWS credentials" in done.stderr) is not (is_refused and not yes), done.stderr
+
+
+def test_seeding_a_stage_on_aws_is_refused_in_the_same_words() -> None:
+    """seed-files writes thousands of rows."""
+    done = run("seed-files", "--stage", "nowhere")
+    assert done.returncode == 2
+    assert (
+        "refusing to seed 'nowhere': it is not a local stage; pass --yes to do it anyway"
+        in done.stderr
+    )
+
+
+def test_a_case_without_expectation_says_so(tmp_path: Path) -> None:
+    """Its line, its JSON and the totals; it is no failure, and no success."""
+    path = a_case(tmp_path)
+    done = run("invoke", "claim", "acquired", str(path), "--in-process")
+    assert done.returncode == 0, done.stdout
+    assert "ran  claim/case" in done.stdout
+    assert done.stdout.splitlines()[1].endswith("  no expectation")
+    assert done.stdout.splitlines()[-1] == "2 cases: 1 passed, 1 no expectation"
+    (tmp_path / "case.expect.json").write_text("{}")
+    done = run("invoke", "claim", str(path), "--in-process", "--json")
+    assert json.loads(done.stdout)["state"] == "no expectation"
+
+
+def test_all_ends_with_totals(tmp_path: Path) -> None:
+    """How many passed and failed; to stderr, when stdout is for a program."""
+    wrong = a_case(tmp_path, expect={"error": "Nothing"})
+    done = run("invoke", "claim", "acquired", str(wrong), "--in-process")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "2 cases: 1 passed, 1 failed"
+    done = run("invoke", "claim", "acquired", str(wrong), "--in-process", "--json")
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == 2
+    assert done.stderr == "2 cases: 1 passed, 1 failed\n"
+    number = len(cases.case_paths(HERE.select(("claim",))[0]))
+    done = run("invoke", "claim", "--all", "--in-process")
+    assert done.stdout.splitlines()[-1] == f"{number} cases: {number} passed"
+
+
+def test_metric_lines_are_folded_unless_asked_for() -> None:
+    """One line says how many there are."""
+    done = run("invoke", "claim", "acquired", "--in-process")
+    assert "  METRIC  1 line (--metrics shows them)" in done.stdout
+    assert "ClaimOperation=1" not in done.stdout
+    done = run("invoke", "claim", "acquired", "--in-process", "--metrics")
+    assert "ClaimOperation=1" in done.stdout
+    assert "--metrics" not in done.stdout
+
+
+def test_what_came_is_recorded(tmp_path: Path) -> None:
+    """What differs from run to run becomes a placeholder, and the case then passes."""
+    copy = copy_workspace(HERE, tmp_path / "copy", without=UNREAD)
+    events = copy.root / "functions" / "claim" / "events"
+    before = json.loads((events / "acquired.expect.json").read_text())
+    (events / "acquired.expect.json").unlink()
+    done = jobplane(copy, "invoke", "claim", "acquired", "--record", "--in-process")
+    assert done.returncode == 0, done.stderr
+    assert "wrote functions/claim/events/acquired.expect.json" in done.stderr
+    recorded = json.loads((events / "acquired.expect.json").read_text())
+    answer = recorded["answer"]
+    assert answer["claimed"] is True
+    assert (answer["claimId"], answer["fence"], answer["containerId"]) == (
+        "<uuid>", "<int>", "<string>",
+    )  # fmt: skip
+    (row,) = recorded["items"]["active-jobs"]
+    assert (row["state"], row["claimedAt"]) == ("held", "<iso-time>")
+    assert row["projectUserId"] == before["items"]["active-jobs"][0]["projectUserId"]
+    for _ in range(2):
+        done = jobplane(copy, "invoke", "claim", "acquired", "--in-process")
+        assert (done.returncode, "ok   claim/acquired" in done.stdout) == (0, True), done.stdout
+
+
+@pytest.mark.parametrize("name", ["claim", "connect"])
+def test_every_recording_holds(tmp_path: Path, name: str) -> None:
+    """Also of an error, of a body that is JSON, and of names of the stage."""
+    copy = copy_workspace(HERE, tmp_path / "copy", without=UNREAD)
+    for path in (copy.root / "functions" / name / "events").glob("*.expect.json"):
+        path.unlink()
+    recorded = jobplane(copy, "invoke", name, "--all", "--record", "--in-process")
+    assert "Traceback" not in recorded.stderr
+    done = jobplane(copy, "invoke", name, "--all", "--in-process")
+    assert done.returncode == 0, done.stdout
+    number = len(cases.case_paths(HERE.select((name,))[0]))
+    assert done.stdout.splitlines()[-1] == f"{number} cases: {number} passed"
+
+
+def test_nothing_is_recorded_for_stdin() -> None:
+    """There is no file that the expectation would lie beside."""
+    done = run("invoke", "claim", "-", "--record", "--in-process", given="{}")
+    assert done.returncode == 2
+    assert "--record writes beside the event's file, and stdin has none" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("event", "status", "http", "--in-process"),
+        ("invoke", "status", "http", "--print", "--in-process"),
+    ],
+)
+def test_a_filled_event_is_plain_json(arguments: tuple[str, ...]) -> None:
+    """As `sam remote test-event put --file -` and Lambda's console take it."""
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    event = json.loads(done.stdout)
+    assert event["headers"]["authorization"].startswith("Bearer ey")
+    assert "<token" not in done.stdout
+
+
+def test_an_event_without_names_needs_no_stage() -> None:
+    """Times are filled in anywhere; a token needs the secret of a stage."""
+    assert run("event", "claim", "acquired", "--stage", "nowhere").returncode == 0
+    done = run("invoke", "status", "http", "--print", "--stage", "local-not-up")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+
+
+def test_a_case_that_is_not_there_is_answered_with_the_nearest() -> None:
+    """Of a function's cases."""
+    done = run("event", "claim", "acquierd")
+    assert done.returncode == 2
+    assert "claim has no case 'acquierd'; the nearest known one is 'acquired'" in done.stderr
+    done = run("invoke", "claim", "acquierd", "--in-process")
+    assert "'acquierd' is neither a case nor a file; the nearest known one" in done.stderr
