@@ -36,6 +36,12 @@ OF_AN_INSTALLATION = frozenset(
         "NPM_CONFIG_WORKSPACES",
     }
 )  # fmt: skip
+# What would lead an AWS tool away from a local stage's endpoint and credentials.
+OF_AN_ACCOUNT = (
+    "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN",
+    "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ACCOUNT_ID",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT",
+)  # fmt: skip
 NO_AWS_FILES = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

@@ -1,10 +1,14 @@
 """`jobplane info`: what runs where."""
 
 import json
+import os
+import shlex
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from jobplane.environments import NO_AWS_FILES, OF_AN_ACCOUNT
 from jobplane.stages import Stage, StageNotUpError
 from jobplane.workspace import Workspace
 
@@ -15,29 +19,33 @@ Examples:
   jobplane info
   jobplane info --json
   eval "$(jobplane info --export)"     # then: aws dynamodb list-tables
-"""
+
+\b
+The lines of --export are for bash, zsh and dash; fish has no `unset`: start bash first.
+They hold until the shell ends."""
 )
 @click.option("--stage", default="local", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
-@click.option("--export", is_flag=True, help="Print shell exports that point AWS tools at it.")
+@click.option("--export", is_flag=True, help="Print lines for a shell that point AWS tools at it.")
 def command(stage: str, as_json: bool, export: bool) -> None:
     """Print URLs and names of a stage; of a local one, a token."""
     if as_json and export:
-        raise click.UsageError("either --json or --export")
+        raise click.UsageError("--json and --export exclude each other")
     there = Stage(Workspace.here(), stage).require()
     if export:
-        for name, value in there.environment().items():
-            click.echo(f"export {name}={value}")
+        for line in _shell_lines(there):
+            click.echo(line)
         return
     description = _describe(there)
+    if there.is_local:
+        from jobplane.tokens import mint
+
+        token = mint(there.jwt_secret(), user="dev", tenant="acme")
+        description = description | {"token": token}
     if as_json:
         click.echo(json.dumps(description))
         return
     print_description(description)
-    if there.is_local:
-        from jobplane.tokens import mint
-
-        click.echo(f"token            {mint(there.jwt_secret(), user='dev', tenant='acme')}")
 
 
 def _describe(there: Stage) -> dict[str, Any]:
@@ -51,6 +59,15 @@ def _describe(there: Stage) -> dict[str, Any]:
     return state.description
 
 
+def _shell_lines(there: Stage) -> Iterator[str]:
+    """Exports, and an `unset` of what would lead away from the stage."""
+    exported = there.environment() | NO_AWS_FILES
+    for name, value in exported.items():
+        yield f"export {name}={shlex.quote(value)}"
+    endpoints = [name for name in os.environ if name.startswith("AWS_ENDPOINT_URL_")]
+    yield f"unset {' '.join((*OF_AN_ACCOUNT, *endpoints))}"
+
+
 def print_description(description: dict[str, Any]) -> None:
     """One line each: the URLs, then what the stack is made of."""
     for key in ("websocket_url", "http_url", "endpoint_url"):
@@ -59,3 +76,5 @@ def print_description(description: dict[str, Any]) -> None:
     for key in ("functions", "tables", "buckets", "queues", "state_machines"):
         if description[key]:
             click.echo(f"{key.replace('_', ' '):16} {', '.join(description[key])}")
+    if token := description.get("token"):
+        click.echo(f"{'token':16} {token}")
