@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -96,6 +97,44 @@ def test_what_awss_limits_are_held_against_is_ours(stack: InProcess) -> None:
     assert rows["processor, one run"][0] == f"{minutes} minutes"
     assert status.PARAMETER_SECONDS == 60
     assert "once a minute" in rows["SSM, reads of parameters"][1]
+
+
+def test_how_many_running_jobs_the_in_flight_index_carries(
+    stack: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry whose key changes costs a delete and a put, and a partition takes 1,000 writes a
+    second. Counted on what the processor writes for one job that reports as often as it may.
+    """
+    processor = stack.load("processor")
+    indexes = stack.template.of_type("AWS::DynamoDB::Table")["RequestsTable"]
+    (index,) = [
+        each
+        for each in indexes["GlobalSecondaryIndexes"]
+        if each["IndexName"] == "in-flight" and each["Projection"]["ProjectionType"] == "KEYS_ONLY"
+    ]
+    key = {each["AttributeName"] for each in index["KeySchema"]}
+    now, written = 1_795_342_530.25, list[dict[str, Any]]()
+
+    def update_item(**request: Any) -> dict[str, Any]:
+        names, values = request["ExpressionAttributeNames"], request["ExpressionAttributeValues"]
+        sets = re.findall(r"(#\w+) = (:\w+)", request["UpdateExpression"])
+        written.append({names[name]: values[value] for name, value in sets if names[name] in key})
+        return {"Attributes": {}}
+
+    monkeypatch.setattr(processor.dynamodb, "update_item", update_item)
+    monkeypatch.setattr(processor.time, "time", lambda: now)
+    job = {"owner": "t#u", "request_id": "r"}
+    seconds, invocation = 10, processor.Invocation("i", now + 900)
+    for _ in range(int(seconds / processor.PROGRESS_INTERVAL_SECONDS)):
+        processor.renew_lease(job, invocation, invocation.lease_until(), {"seq": 1})
+        now += processor.PROGRESS_INTERVAL_SECONDS
+    moves = sum(one != other for one, other in pairwise(written))
+    assert written[0], "progress moves no entry of the index any more: rewrite the row"
+    writes = 2 * round(moves / seconds)
+    rows = {what: (default, met) for what, default, met in rows_of(DOCUMENT, "quotas")}
+    default, met = rows["DynamoDB, index `in-flight`"]
+    assert default == f"{keys.IN_FLIGHT_SHARDS} partitions of 1,000 writes a second"
+    assert met.startswith(f"{keys.IN_FLIGHT_SHARDS * 1000 // writes:,} running jobs")
 
 
 def test_how_long_lost_rows_would_have_lived() -> None:

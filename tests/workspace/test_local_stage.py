@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from websockets.sync.client import connect
 
@@ -20,7 +21,9 @@ from jobplane import emulator, log_lines
 from jobplane.bench._crowd import gathered
 from jobplane.bench._remains import rows_of
 from jobplane.bench._usage import sampled
+from jobplane.gateway import RECEIVED, WEBHOOKS
 from jobplane.stages import Stage
+from jobplane.templates import webhook_parameters
 from jobplane.tokens import mint
 from jobplane.workspace import Workspace
 from jobplane_keys import to_item
@@ -399,3 +402,22 @@ def test_a_stranger_is_refused(stage: Stage) -> None:
     )
     with pytest.raises(ClientError, match="UnrecognizedClient"):
         client.list_tables()
+
+
+def test_the_stage_has_settings_for_webhooks(stage: Stage) -> None:
+    """All parameters that the templates name are there."""
+    for names in webhook_parameters(stage.workspace, stage.name).values():
+        for name in names:
+            assert stage.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
+
+
+def test_the_stage_receives_webhooks(stage: Stage) -> None:
+    """Its own receiver appends what it gets to a file in the stage's folder."""
+    sent = {"assembly_id": unique("received")}
+    answer = httpx.post(
+        f"{stage.endpoint_url}{WEBHOOKS}", json=sent, headers={"webhook-id": "m"}, trust_env=False
+    )
+    assert answer.status_code == 204
+    lines = [json.loads(line) for line in (stage.directory / RECEIVED).read_text().splitlines()]
+    (line,) = [line for line in lines if sent["assembly_id"] in line["body"]]
+    assert line["headers"]["webhook-id"] == "m"
