@@ -93,7 +93,7 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
         raise ValueError(f"stage {stage.name} has no emulator")
     digests = {artifact.name: artifact.digest for artifact in artifacts}
     config = config_digest(stage.workspace, functions)
-    if state.config != config:
+    if state.config != config or state.stack != stack_stamp(stage):
         _deploy_everything(stage, state)
         if state.functions and not state.config:
             from jobplane import shipping
@@ -108,10 +108,22 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
         _deploy_code(stage, [f for f in functions if f.name in changed])
         done = f"deployed {', '.join(changed)}"
     state.config = config
+    state.stack = stack_stamp(stage)
     state.functions = digests
     stage.write_state(state)
     emulator.prune(stage.workspace)
     return done
+
+
+def stack_stamp(stage: Stage) -> str:
+    """Which stack the stage has, and when it was last changed; empty without one."""
+    client = stage.client("cloudformation")
+    try:
+        (stack,) = client.describe_stacks(StackName=stage.names.stack)["Stacks"]
+    except client.exceptions.ClientError:
+        return ""
+    changed = stack.get("LastUpdatedTime") or stack["CreationTime"]
+    return f"{stack['StackId']} {changed.isoformat()}"
 
 
 def code_digests(stage: Stage, functions: Iterable[Function]) -> dict[str, str | None]:
@@ -248,9 +260,14 @@ def _urls(stage: Stage, resources: dict[str, Any], region: str) -> dict[str, str
             "management_url": f"http://{base}/{socket_api}/{stage.name}" if socket_api else None,
         }
     host = _api_host(region)
+    # Own names, of scripts/serverless/domains.js; connections are managed at API Gateway's.
+    sockets, http = (
+        resources.get(f"{kind}Domain", {}).get("PhysicalResourceId") for kind in ("Socket", "Http")
+    )
+    sockets = sockets or f"{socket_api}.{host}/{stage.name}"
     return {
-        "websocket_url": f"wss://{socket_api}.{host}/{stage.name}" if socket_api else None,
-        "http_url": f"https://{http_api}.{host}" if http_api else None,
+        "websocket_url": f"wss://{sockets}" if socket_api else None,
+        "http_url": f"https://{http or f'{http_api}.{host}'}" if http_api else None,
         "management_url": f"https://{socket_api}.{host}/{stage.name}" if socket_api else None,
     }
 

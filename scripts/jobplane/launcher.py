@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with nineteen of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with twenty of its gaps closed.
 
 Runs in the environment that `uv tool run` made: of this workspace only what lies beside it and
 needs nothing can be imported.
@@ -38,6 +38,7 @@ needs nothing can be imported.
 18. JSONata's $string keeps characters as they are; the emulator's writes six for each that is not
     ASCII, so that an expression that measures a text would measure another.
 19. A state machine may put an object into S3, as JSON text.
+20. The address of a version's code leads to that code; MiniStack's to the latest.
 
 Called with the stage's name, which tells it from others in a list of processes, the folder for
 unpacked artifacts, and, by a test run, a file that the run keeps locked: when the run ends, however
@@ -131,6 +132,8 @@ _plain_create = provisioners._RESOURCE_HANDLERS[TABLE]["create"]
 _plain_mappings = lambda_svc._iter_all_esms
 _plain_function = lambda_svc._execute_function
 _plain_poll = lambda_svc._poll_dynamodb_streams
+_plain_code_of = lambda_svc.serve_function_code
+_plain_get_function = lambda_svc._get_function
 _plain_validation = stacks._validation_errors
 _known_conditions: dict[str, Any] = {}
 
@@ -462,6 +465,22 @@ def _validation_without_imports(resources: dict[str, Any], *given: Any, **option
     return [error for error in found if not is_import(error[0], error[2])]
 
 
+def _function_with_code_of_version(name: str, qualifier: str | None = None) -> Any:
+    status, headers, body = _plain_get_function(name, qualifier)
+    if qualifier and qualifier.isdigit() and status == 200:
+        body = body.replace(f"/{name}?".encode(), f"/{name}:{qualifier}?".encode())
+    return status, headers, body
+
+
+def _code_of_version(name: str, account_id: str | None = None, region: str | None = None) -> Any:
+    name, _, version = name.partition(":")
+    function = lambda_svc._functions.get_scoped(account_id, region, name) if version else None
+    if function is None:
+        return _plain_code_of(name, account_id, region)
+    code = function["versions"][version]["code_zip"]
+    return 200, {"Content-Type": "application/zip"}, code
+
+
 def main() -> None:
     """Patch, then run MiniStack's own entry point."""
     script = lambda_runtime._PYTHON_WORKER_SCRIPT
@@ -499,6 +518,8 @@ def main() -> None:
     lambda_svc._iter_all_esms = _mappings_noted
     lambda_svc._poll_dynamodb_streams = _poll_handing_over
     lambda_svc._execute_function = _execute_or_hand_over
+    lambda_svc._get_function = _function_with_code_of_version
+    lambda_svc.serve_function_code = _code_of_version
     stacks._validation_errors = _validation_without_imports
     apigateway._invoke_ws_lambda = gateway.noting_subprotocol(apigateway._invoke_ws_lambda)
     apigateway.handle_websocket = gateway.as_aws(apigateway.handle_websocket)

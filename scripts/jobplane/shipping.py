@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import click
 
@@ -61,6 +62,22 @@ class Live:
     properties: Mapping[str, Any]
     variables: Mapping[str, str]
 
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> "Live":
+        """From the configuration of a function, or of a version of it."""
+        return cls(
+            digest=cls.digest_of(found["CodeSha256"]),
+            size=found["CodeSize"],
+            revision=found["RevisionId"],
+            properties=found,
+            variables=found.get("Environment", {}).get("Variables", {}),
+        )
+
+    @staticmethod
+    def digest_of(encoded: str) -> str:
+        """SHA-256 in hexadecimal digits, of Lambda's base64."""
+        return base64.b64decode(encoded).hex()
+
 
 @dataclass(frozen=True)
 class Step:
@@ -80,6 +97,8 @@ class Step:
     """What differs and comes with the stack alone."""
     alias: str | None = None
     """Where requests go to instead of the latest code; the stack alone moves it."""
+    location: str | None = None
+    """URL of the code, if it is not in dist/."""
 
     @property
     def code(self) -> bool:
@@ -117,6 +136,8 @@ class Plan:
     is_new: bool = False
     """There is no stack yet."""
     package: Package | None = None
+    back_to: str | None = None
+    """Timestamp of the former deployment that the stack is to be brought back to."""
 
     @property
     def nothing(self) -> bool:
@@ -255,7 +276,7 @@ def planned(
         NoStackError: single functions are meant, and there is no stack.
         ToolError: the stack doesn't compile.
     """
-    there = _live(stage, functions)
+    there = live_functions(stage, functions)
     with ExitStack() as resources:
         package = before = None
         if parameters or not _is_configured(stage):
@@ -270,7 +291,7 @@ def planned(
             account = "" if stage.is_local else account_of(stage)
             package = resources.enter_context(compiled.package(stage, parameters, account))
         steps = [
-            _step(function, artifact, there[function.name], package, before)
+            step_for(function, artifact, there[function.name], package, before)
             for function, artifact in zip(functions, artifacts, strict=True)
         ]
         yield Plan(
@@ -279,7 +300,7 @@ def planned(
             steps,
             whole,
             stack=[
-                *_differences(before, package.template),
+                *differences(before, package.template),
                 *_unprotected(stage, before, package.template),
             ]
             if whole and package
@@ -308,10 +329,12 @@ def _is_configured(stage: Stage) -> bool:
     if state is None:
         return False
     functions = stage.workspace.functions()
-    return state.config == deployment.config_digest(stage.workspace, functions)
+    return state.config == deployment.config_digest(
+        stage.workspace, functions
+    ) and state.stack == deployment.stack_stamp(stage)
 
 
-def _live(stage: Stage, functions: list[Function]) -> dict[str, Live | None]:
+def live_functions(stage: Stage, functions: list[Function]) -> dict[str, Live | None]:
     client = stage.client("lambda")
 
     def one(function: Function) -> Live | None:
@@ -333,20 +356,14 @@ def _settled(client: Any, name: str) -> Live:
             FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
         )
         found = client.get_function_configuration(FunctionName=name)
-    return _as_live(found)
+    return Live.of(found)
 
 
-def _as_live(found: Mapping[str, Any]) -> Live:
-    return Live(
-        digest=base64.b64decode(found["CodeSha256"]).hex(),
-        size=found["CodeSize"],
-        revision=found["RevisionId"],
-        properties=found,
-        variables=found.get("Environment", {}).get("Variables", {}),
-    )
+def _as_lambda_says(digest: str) -> str:
+    return base64.b64encode(bytes.fromhex(digest)).decode()
 
 
-def _step(
+def step_for(
     function: Function,
     artifact: "Artifact | Step",
     live: Live | None,
@@ -401,7 +418,7 @@ def _without_settings(resource: Mapping[str, Any]) -> dict[str, Any]:
     return {**resource, "Properties": {**properties, "Variables": referring}}
 
 
-def _differences(before: Template | None, after: Template) -> list[str]:
+def differences(before: Template | None, after: Template) -> list[str]:
     there = before.resources if before is not None else {}
     found = [
         _in_words(logical, there.get(logical), after.resources.get(logical))
@@ -483,6 +500,8 @@ def _update(client: Any, stage: Stage, step: Step) -> None:
     if step.live is None:
         raise ValueError(f"{step.name} is not in the stack")
     name = stage.names.of(step.name)
+    # What is live now can be brought back: a version is kept unless there is one of the same code.
+    client.publish_version(FunctionName=name, CodeSha256=_as_lambda_says(step.live.digest))
     if step.code:
         _update_code(client, name, _archive(stage, step), step.live.revision)
     wanted: dict[str, Any] = dict(step.settings)
@@ -501,7 +520,11 @@ def _update(client: Any, stage: Stage, step: Step) -> None:
 
 
 def _archive(stage: Stage, step: Step) -> bytes:
-    archive = (stage.workspace.dist / f"{step.name}.zip").read_bytes()
+    if step.location is not None:
+        with urlopen(step.location) as response:  # noqa: S310 - Lambda's or S3's own answer
+            archive: bytes = response.read()
+    else:
+        archive = (stage.workspace.dist / f"{step.name}.zip").read_bytes()
     if hashlib.sha256(archive).hexdigest() != step.digest:
         raise StaleArtifactError("its artifact was built anew meanwhile: deploy again")
     if len(archive) > CODE_LIMIT:
@@ -541,11 +564,14 @@ def update_stack(plan: Plan, parameters: tuple[str, ...] = ()) -> None:
     state = stage.read_state()
     if state is not None:
         deployment.publish_secret(stage, state)
-    options = ["--package", str(plan.package.folder)] if plan.package else []
     given = [option for parameter in parameters for option in ("--param", parameter)]
     deployment.install_framework(stage.workspace)
-    # The plan says that something differs; the framework would ask its own record again.
-    deployment.osls(stage, "deploy", "--force", *options, *given)
+    if plan.back_to is not None:
+        deployment.osls(stage, "rollback", "--timestamp", plan.back_to)
+    else:
+        options = ["--package", str(plan.package.folder)] if plan.package else []
+        # The plan says that something differs; the framework would ask its own record again.
+        deployment.osls(stage, "deploy", "--force", *options, *given)
     _remember_stack(plan, parameters)
 
 
@@ -558,9 +584,9 @@ def settle(plan: Plan) -> None:
     Raises:
         DeployFailedError: a function isn't what it was to become.
     """
-    there = _live(plan.stage, plan.functions)
+    there = live_functions(plan.stage, plan.functions)
     steps = [
-        _step(function, step, there[function.name], plan.package, None)
+        step_for(function, step, there[function.name], plan.package, None)
         for function, step in zip(plan.functions, plan.steps, strict=True)
     ]
     _update_all(plan.stage, steps, lambda _name: None)
@@ -599,8 +625,10 @@ def _remember_stack(plan: Plan, parameters: tuple[str, ...]) -> None:
     if state is None:
         return
     functions = stage.workspace.functions()
-    state.config = "" if parameters else deployment.config_digest(stage.workspace, functions)
+    other = parameters or plan.back_to is not None
+    state.config = "" if other else deployment.config_digest(stage.workspace, functions)
     state.functions = {step.name: step.digest for step in plan.steps}
+    state.stack = deployment.stack_stamp(stage)
     state.description = deployment.describe(stage)
     stage.write_state(state)
     emulator.prune(stage.workspace)

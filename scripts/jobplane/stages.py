@@ -50,6 +50,8 @@ class State:
     jwt_secret: str
     config: str = ""
     """Digest of the configuration that is deployed."""
+    stack: str = ""
+    """The stack and its last change when that was deployed: somebody may have changed it since."""
     functions: dict[str, str] = field(default_factory=dict)
     """Digest of the artifact that is deployed, by function."""
     description: dict[str, Any] = field(default_factory=dict)

@@ -40,6 +40,8 @@ Examples:
   jobplane deploy --affected --since main... --stage staging --yes
                                                # in a pipeline: what a branch touches
   jobplane deploy --stage prod --dry-run       # what would change
+  jobplane deploy claim --rollback             # back to its former version
+  jobplane deploy --rollback --stage prod      # back to the former deployment
 
 A stage that `jobplane up` has started is local; any other is a stack on AWS, in AWS_REGION, with
 the credentials that the AWS tools find. A function alone is given its code, memory, timeout,
@@ -62,6 +64,12 @@ description and plain environment variables; roles, triggers, tables come with t
     callback=_assignments,
     help="As osls has it.",
 )
+@click.option("--rollback", is_flag=True, help="Go back to what was deployed before.")
+@click.option(
+    "--to",
+    metavar="VERSION|TIME",
+    help="With --rollback: a version of a function, or a deployment's time; default: the last.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as one JSON object.")
 def command(
     names: tuple[str, ...],
@@ -72,6 +80,8 @@ def command(
     dry_run: bool,
     no_build: bool,
     parameters: tuple[str, ...],
+    rollback: bool,
+    to: str | None,
     as_json: bool,
 ) -> None:
     """Deploy functions, or the whole stack, where they differ.
@@ -79,12 +89,17 @@ def command(
     Builds first, shows what will change, asks, and checks afterwards that it is live.
     """
     from jobplane import interrupts, shipping
+    from jobplane import rollback as back
     from jobplane.locks import exclusive
 
     if names and affected:
         raise click.UsageError("either names or --affected")
     if since is not None and not affected:
         raise click.UsageError("--since goes with --affected")
+    if rollback and (affected or no_build or parameters):
+        raise click.UsageError("--rollback excludes --affected, --no-build and --param")
+    if to is not None and not rollback:
+        raise click.UsageError("--to goes with --rollback")
     workspace = Workspace.here()
     chosen = workspace.select(names)
     whole = not names
@@ -95,29 +110,40 @@ def command(
             return
         chosen, whole = found
     there = shipping.require(Stage(workspace, stage))
-    settings = shipping.settings_for(there, dict(given.split("=", 1) for given in parameters))
     with exclusive(workspace, f"stage-{stage}"), interrupts.as_keyboard_interrupt():
-        if no_build:
-            artifacts = shipping.built(workspace, chosen, settings)
-        else:
-            artifacts = shipping.build(workspace, chosen, settings)
+        if rollback:
+            with back.planned(there, chosen, whole=whole, to=to) as plan:
+                _carry_out(plan, (), yes=yes, dry_run=dry_run, as_json=as_json)
+            return
+        given = dict(each.split("=", 1) for each in parameters)
+        settings = shipping.settings_for(there, given)
+        make = shipping.built if no_build else shipping.build
+        artifacts = make(workspace, chosen, settings)
         with shipping.planned(there, chosen, artifacts, whole=whole, parameters=parameters) as plan:
-            if plan.nothing:
-                _refuse_what_is_left(plan)
-                _nothing(as_json, stage, f"nothing to deploy: {stage} has it all")
-                return
-            _show(plan, err=as_json)
-            if dry_run:
-                if as_json:
-                    click.echo(json.dumps(_document(plan, deployed=False)))
-                return
-            _agree(plan, yes)
-            try:
-                _deploy(plan, parameters)
-            except shipping.DeployFailedError as error:
-                _report(plan, as_json, error.deployed)
-                raise
-            _report(plan, as_json)
+            _carry_out(plan, parameters, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+def _carry_out(
+    plan: "Plan", parameters: tuple[str, ...], *, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    from jobplane import shipping
+
+    if plan.nothing:
+        _refuse_what_is_left(plan)
+        _nothing(as_json, plan.stage.name, f"nothing to deploy: {plan.stage.name} has it all")
+        return
+    _show(plan, err=as_json)
+    if dry_run:
+        if as_json:
+            click.echo(json.dumps(_document(plan, deployed=False)))
+        return
+    _agree(plan, yes)
+    try:
+        _deploy(plan, parameters)
+    except shipping.DeployFailedError as error:
+        _report(plan, as_json, error.deployed)
+        raise
+    _report(plan, as_json)
 
 
 def _affected(workspace: Workspace, since: str) -> tuple[list[Function], bool] | None:
@@ -153,6 +179,8 @@ def _show(plan: "Plan", *, err: bool) -> None:
 
     there = console(PLAIN_WIDTH, stderr=err)
     what = "new stack" if plan.is_new else "the stack" if plan.whole else "functions"
+    if plan.back_to is not None:
+        there.print(Text(f"back to the deployment of {plan.back_to}"))
     there.print(
         Text(f"{what} {'' if plan.whole else 'of '}{plan.stage.names.stack} on {where(plan.stage)}")
     )

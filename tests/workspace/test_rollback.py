@@ -1,0 +1,188 @@
+"""`deploy --rollback` on a local stage: functions and the stack, back to what they were before."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from workspace.copies import (
+    Built,
+    Done,
+    command_environment,
+    copy_of,
+    edit,
+    jobplane,
+    printed,
+    share_artifacts,
+    share_wheels,
+    touch,
+)
+
+from jobplane.stages import Stage
+
+pytestmark = pytest.mark.e2e
+
+NAME = "check-active-job"
+SOURCE = "functions/check-active-job/check_active_job.py"
+CONFIG = "functions/check-active-job/function.yml"
+
+
+@pytest.fixture(scope="module")
+def stage(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A stage of a copy of the workspace, which tests may change as they like."""
+    workspace = copy_of(built[0], tmp_path_factory.mktemp("rollback") / "copy")
+    share_wheels(built[0], workspace)
+    share_artifacts(built[0], workspace)
+    there = Stage(workspace, f"rollback-{os.getpid()}")
+    done = jobplane(workspace, "up", "--stage", there.name)
+    try:
+        assert done.returncode == 0, done.stderr
+        yield there
+    finally:
+        jobplane(workspace, "down", "--stage", there.name)
+
+
+def deploy(stage: Stage, *arguments: str) -> Done:
+    done = jobplane(stage.workspace, "deploy", *arguments, "--yes", "--stage", stage.name)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def live(stage: Stage) -> dict[str, Any]:
+    found: dict[str, Any] = stage.client("lambda").get_function_configuration(
+        FunctionName=stage.names.of(NAME)
+    )
+    return found
+
+
+def changed(stage: Stage) -> str:
+    """Deploy other code of the function alone; its digest."""
+    touch(stage.workspace, SOURCE)
+    deploy(stage, NAME)
+    digest: str = live(stage)["CodeSha256"]
+    return digest
+
+
+def test_a_function_goes_back_step_by_step(stage: Stage) -> None:
+    """To the version before, then to the one before that; and to one that is named."""
+    first: str = live(stage)["CodeSha256"]
+    second, third = changed(stage), changed(stage)
+    assert len({first, second, third}) == 3
+    for digest in (second, first):
+        done = deploy(stage, NAME, "--rollback")
+        assert live(stage)["CodeSha256"] == digest
+        assert done.stdout.splitlines()[-1].split()[:2] == [NAME, "deployed"]
+    versions = stage.client("lambda").list_versions_by_function(FunctionName=stage.names.of(NAME))
+    number = next(v["Version"] for v in versions["Versions"] if v["CodeSha256"] == third)
+    deploy(stage, NAME, "--rollback", "--to", number)
+    assert live(stage)["CodeSha256"] == third
+
+
+def test_settings_go_back_with_the_code(stage: Stage) -> None:
+    """A version is the code and how it runs."""
+    before = live(stage)
+    edit(stage.workspace, CONFIG, "memorySize: 256", "memorySize: 320")
+    changed(stage)
+    assert live(stage)["MemorySize"] == 320
+    deploy(stage, NAME, "--rollback")
+    after = live(stage)
+    assert [after["MemorySize"], after["CodeSha256"]] == [256, before["CodeSha256"]]
+    edit(stage.workspace, CONFIG, "memorySize: 320", "memorySize: 256")
+
+
+def test_what_is_not_there_is_said(stage: Stage) -> None:
+    """A version that Lambda has not, and options that do not go together."""
+    for arguments, message in (
+        ((NAME, "--rollback", "--to", "999"), "has no version 999"),
+        (("--rollback", "--to", "2001-01-01T00:00:00.000Z"), "has no deployment 2001-01-01"),
+        (("--to", "1"), "--to goes with --rollback"),
+        (("--rollback", "--affected"), "--rollback excludes"),
+    ):
+        done = jobplane(stage.workspace, "deploy", *arguments, "--yes", "--stage", stage.name)
+        assert done.returncode != 0
+        assert message in done.stderr
+
+
+def test_the_stack_goes_back_and_forth(stage: Stage) -> None:
+    """Settings, code and resources are those of the deployment before; `deploy` brings them on."""
+    deploy(stage)  # what single functions were given is in no deployment
+    former = live(stage)
+    edit(stage.workspace, CONFIG, "timeout: 10", "timeout: 11")
+    touch(stage.workspace, SOURCE)
+    deploy(stage)
+    latest = live(stage)
+    assert latest["Timeout"] == 11
+    shown = printed(
+        jobplane(
+            stage.workspace,
+            *("deploy", "--rollback", "--dry-run", "--json", "--stage", stage.name),
+        )
+    )
+    assert shown["functions"][NAME]["changed"]
+    assert live(stage)["Timeout"] == 11
+    deploy(stage, "--rollback")
+    assert [live(stage)[key] for key in ("Timeout", "CodeSha256")] == [10, former["CodeSha256"]]
+    deploy(stage)
+    assert [live(stage)[key] for key in ("Timeout", "CodeSha256")] == [11, latest["CodeSha256"]]
+
+
+@pytest.mark.parametrize("verb", ["deploy", "up"])
+def test_the_frameworks_own_rollback_is_noticed(stage: Stage, verb: str) -> None:
+    """After `osls rollback` a local stage is not taken for what was deployed last."""
+    timeout = live(stage)["Timeout"]
+    edit(stage.workspace, CONFIG, f"timeout: {timeout}", f"timeout: {timeout + 1}")
+    deploy(stage)
+    keys = stage.client("s3").list_objects_v2(Bucket=bucket(stage))["Contents"]
+    former = sorted({each["Key"].split("/")[3] for each in keys})[-2]
+    done = subprocess.run(
+        ["node_modules/.bin/osls", "rollback", "-t", former.partition("-")[0], "-s", stage.name],
+        cwd=stage.workspace.root,
+        env=command_environment(stage.workspace) | stage.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert live(stage)["Timeout"] == timeout
+    again = jobplane(
+        stage.workspace, verb, "--stage", stage.name, *(["--yes"] if verb == "deploy" else [])
+    )
+    assert again.returncode == 0, again.stderr
+    assert live(stage)["Timeout"] == timeout + 1
+
+
+def bucket(stage: Stage) -> str:
+    found = stage.client("cloudformation").describe_stack_resource(
+        StackName=stage.names.stack, LogicalResourceId="ServerlessDeploymentBucket"
+    )
+    name: str = found["StackResourceDetail"]["PhysicalResourceId"]
+    return name
+
+
+def test_an_edit_is_built_before_the_framework_deploys_it(stage: Stage) -> None:
+    """`osls deploy function` ships the sources as they are, and not an artifact of before."""
+    before = live(stage)["CodeSha256"]
+    touch(stage.workspace, SOURCE)
+    uv = stage.workspace.root / "bin"
+    uv.mkdir()
+    (uv / "uv").write_text(
+        '#!/bin/sh\n[ "$1" = run ] && shift 2 && exec python -m "$@"\nexec "$REAL_UV" "$@"\n'
+    )
+    (uv / "uv").chmod(0o755)
+    environment = command_environment(stage.workspace) | stage.environment()
+    real = subprocess.run(["which", "uv"], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(
+        ["node_modules/.bin/osls", "deploy", "function", "-f", NAME, "-s", stage.name],
+        cwd=stage.workspace.root,
+        env=environment
+        | {"PATH": f"{uv}:{environment['PATH']}", "REAL_UV": real.strip(), "UV": real.strip()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert live(stage)["CodeSha256"] != before
+    manifest = json.loads((stage.workspace.dist / "manifest.json").read_text())
+    assert manifest
