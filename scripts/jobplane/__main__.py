@@ -18,7 +18,7 @@ from jobplane.groups import ModuleGroup
 TOUR = {
     "Work on a stage": ("up", "info", "invoke", "logs", "token", "demo", "down"),
     "Change the functions": ("new", "list", "templates", "affected", "build", "deploy"),
-    "Prove it": ("check", "schema", "docs", "grants", "fuzz", "bench"),
+    "Prove it": ("check", "schema", "docs", "grants", "policy", "fuzz", "bench"),
     "Make data": ("event", "seed-files"),
 }
 

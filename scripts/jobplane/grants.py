@@ -116,9 +116,14 @@ def text_of(expression: Any, names: Names) -> str:
 
 def template_to_tell(workspace: Workspace) -> Mapping[str, Any]:
     """The compiled template; needs no credentials."""
-    install_framework(workspace)
-    Builder(workspace, Settings.local()).build(workspace.functions())
-    with compiled.package(Stage(workspace, STAGE), ("jwtSecret=not-deployed",)) as package:
+    return compiled_for(Stage(workspace, STAGE))
+
+
+def compiled_for(stage: Stage) -> Mapping[str, Any]:
+    """The template compiled for a stage; needs no credentials."""
+    install_framework(stage.workspace)
+    Builder(stage.workspace, Settings.local()).build(stage.workspace.functions())
+    with compiled.package(stage, ("jwtSecret=not-deployed",)) as package:
         return package.raw
 
 

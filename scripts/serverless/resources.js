@@ -2,6 +2,7 @@
 
 const alarmsOf = require('./alarms');
 const dashboardOf = require('./dashboard');
+const domainsOf = require('./domains');
 const { calledByItsApiAlone, refusePlainHttp } = require('./guards');
 const { deployedName, fragments, members, roleOf } = require('./members');
 
@@ -86,6 +87,13 @@ module.exports = async ({ resolveVariable }) => {
   for (const [name, config] of Object.entries(functions)) {
     template.Resources[roleOf(name)] = role(name, config.iamRoleStatements || []);
   }
+  const given = {};
+  for (const name of ['httpDomain', 'httpCertificate', 'socketDomain', 'socketCertificate']) {
+    given[name] = await resolveVariable(`param:${name}`);
+  }
+  const domains = domainsOf(given);
+  Object.assign(template.Resources, domains.Resources);
+  Object.assign(template.Outputs, domains.Outputs);
   const on = async (param) => String(await resolveVariable(`param:${param}`)) === 'true';
   Object.assign(template.extensions, calledByItsApiAlone(functions));
   if (await on('tlsOnly')) refusePlainHttp(template.Resources);

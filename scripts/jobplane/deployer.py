@@ -1,0 +1,202 @@
+"""The policy of who deploys a stage: what CloudFormation needs for the stack, and the tools.
+
+Actions come from CloudFormation's own schemas of the stack's resource types, which cfn-lint
+carries: each says what its handlers call. What the tools call themselves is listed here.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import click
+
+from jobplane.names import Names
+
+# Inline policies of a role may have so many characters together, without white space.
+LARGEST = 10_240
+SERVICES = {
+    "ApiGatewayV2": "apigateway",
+    "CloudWatch": "cloudwatch",
+    "DynamoDB": "dynamodb",
+    "Events": "events",
+    "IAM": "iam",
+    "KMS": "kms",
+    "Lambda": "lambda",
+    "Logs": "logs",
+    "S3": "s3",
+    "SNS": "sns",
+    "SQS": "sqs",
+    "StepFunctions": "states",
+}
+"""IAM's word for a service, by CloudFormation's."""
+# For features that the stack has not, and on rows and objects: who deploys needs no data.
+NOT_NEEDED = {
+    "dynamodb": ("Batch", "DeleteItem", "GetItem", "PutItem", "Query", "Scan", "UpdateItem",
+                 "ImportTable", "DescribeImport", "AssociateTableReplica", "CreateTableReplica",
+                 "DescribeKinesis", "DisableKinesis", "EnableKinesis", "UpdateKinesis"),
+    "iam": ("CreateServiceLinkedRole",),
+    "kms": ("CreateGrant", "Decrypt", "Encrypt", "GenerateDataKey", "RevokeGrant"),
+    "lambda": ("PassCapacityProvider",),
+    "logs": ("PutLogEvents", "CreateLogStream"),
+    "s3": ("DeleteObject", "GetObject", "CreateBucketMetadata", "DeleteBucketMetadata",
+           "GetBucketMetadata", "UpdateBucketMetadata"),
+}  # fmt: skip
+# Actions that IAM authorises on no single resource, or before there is one with a name.
+ON_ALL = (
+    "List", "Describe", "kms:CreateKey", "s3:ListAllMyBuckets", "logs:CreateLogDelivery",
+    "logs:GetLogDelivery", "logs:UpdateLogDelivery", "logs:DeleteLogDelivery",
+    "logs:PutResourcePolicy", "lambda:CreateEventSourceMapping", "lambda:GetEventSourceMapping",
+    "lambda:UpdateEventSourceMapping", "lambda:DeleteEventSourceMapping", "sns:Unsubscribe",
+    "sns:GetSubscriptionAttributes", "sns:SetSubscriptionAttributes",
+)  # fmt: skip
+# What osls and `jobplane deploy` call themselves, beside CloudFormation.
+TOOLS = {
+    "cloudformation": (
+        "ContinueUpdateRollback", "CreateChangeSet", "DeleteChangeSet", "DeleteStack",
+        "DescribeChangeSet", "DescribeStackEvents", "DescribeStackResource",
+        "DescribeStackResources", "DescribeStacks", "ExecuteChangeSet", "GetTemplate",
+        "ListStackResources", "ListStacks", "ValidateTemplate",
+    ),
+    "dynamodb": ("DescribeTable", "UpdateTable"),
+    "iam": ("GetRole", "PassRole"),
+    "lambda": (
+        "GetFunction", "GetFunctionConfiguration", "ListAliases", "ListVersionsByFunction",
+        "PublishVersion", "UpdateFunctionCode", "UpdateFunctionConfiguration",
+    ),
+    "ssm": ("GetParameter", "GetParameters", "GetParametersByPath"),
+}  # fmt: skip
+# Of the deployment bucket alone.
+ARTIFACTS = (
+    "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject", "s3:GetObjectVersion",
+    "s3:ListBucket", "s3:ListBucketVersions", "s3:PutObject",
+)  # fmt: skip
+# What `jobplane down` removes that belongs to no stack.
+LEFT_BEHIND = {
+    "logs": ("DeleteLogGroup", "DescribeLogGroups"),
+    "sqs": ("DeleteQueue", "ListQueues"),
+    "ssm": ("DeleteParameter",),
+}
+
+
+class PolicyTooLargeError(click.ClickException):
+    """IAM takes no inline policy of that size."""
+
+
+class UnknownTypeError(click.ClickException):
+    """A resource type of the stack has no schema here, or no known service."""
+
+
+def policy(
+    template: Mapping[str, Any], names: Names, *, account: str, region: str, partition: str
+) -> dict[str, Any]:
+    """The policy document.
+
+    Args:
+        template: as compiled for the stage.
+
+    Raises:
+        UnknownTypeError: a resource type is not known.
+        PolicyTooLargeError: the document is larger than IAM allows.
+    """
+    wanted: dict[str, set[str]] = defaultdict(set)
+    for kind in {resource["Type"] for resource in template["Resources"].values()}:
+        for action in _of_type(kind):
+            wanted[action.partition(":")[0]].add(action)
+    for calls in (TOOLS, LEFT_BEHIND):
+        for service, called in calls.items():
+            wanted[service] |= {f"{service}:{name}" for name in called}
+    where = f"{region}:{account}"
+    statements = []
+    for service, actions in sorted(wanted.items()):
+        everywhere = {action for action in actions if _is_on_all(action)}
+        resources = _resources(service, names, f"arn:{partition}:{service}", where)
+        if actions - everywhere:
+            statements.append(_statement(service, actions - everywhere, resources))
+        if everywhere:
+            statements.append(_statement(f"{service}-all", everywhere, ["*"]))
+    bucket = f"arn:{partition}:s3:::{names.of('serverlessdeploymentbucket')}-*"
+    statements.append(_statement("artifacts", ARTIFACTS, [bucket, f"{bucket}/*"]))
+    document = {"Version": "2012-10-17", "Statement": statements}
+    _check_size(document)
+    return document
+
+
+def _of_type(kind: str) -> Iterator[str]:
+    """What the handlers of a resource type call of its own service, and roles that it is given."""
+    from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+
+    service = SERVICES.get(kind.split("::")[1])
+    if service is None:
+        raise UnknownTypeError(f"{kind}: add its service to SERVICES in {__file__}")
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
+    for handler in schema.get("handlers", {}).values():
+        for action in handler["permissions"]:
+            owner, _, name = action.partition(":")
+            if action == "iam:PassRole" and service != "s3":
+                yield action
+            elif owner == service and not name.startswith(NOT_NEEDED.get(service, ())):
+                yield action
+            elif service == "states" and owner == "logs":
+                yield action  # it delivers its log
+
+
+def _is_on_all(action: str) -> bool:
+    return action in ON_ALL or action.partition(":")[2].startswith(("List", "Describe"))
+
+
+def _resources(service: str, names: Names, arn: str, where: str) -> list[str]:
+    """The resources of a service that the stage has, by their names as far as IAM allows."""
+    prefix, region = names.prefix, where.partition(":")[0]
+    account = where.partition(":")[2]
+    by_service = {
+        # API Gateway makes the ids; of its ARNs the account is no part.
+        "apigateway": [
+            f"{arn}:{region}::/{kind}" for kind in ("apis", "apis/*", "domainnames*", "tags/*")
+        ],
+        "cloudformation": [f"{arn}:{where}:stack/{names.stack}/*"],
+        "cloudwatch": [
+            f"{arn}:{where}:alarm:{prefix}*",
+            f"{arn}::{account}:dashboard/{names.stack}",
+        ],
+        "dynamodb": [f"{arn}:{where}:table/{prefix}*"],
+        "events": [f"{arn}:{where}:rule/{prefix}*"],
+        "iam": [f"{arn}::{account}:role/{prefix}*"],
+        # Ids of keys are made by KMS.
+        "kms": [f"{arn}:{where}:key/*"],
+        "lambda": [f"{arn}:{where}:function:{prefix}*"],
+        "logs": [
+            f"{arn}:{where}:log-group:{group}{prefix}*"
+            for group in ("/aws/lambda/", "/aws/vendedlogs/states/")
+        ],
+        "s3": [f"{arn}:::{prefix}*"],
+        "sns": [f"{arn}:{where}:{prefix}*"],
+        "sqs": [f"{arn}:{where}:{prefix}*"],
+        "ssm": [f"{arn}:{where}:parameter{names.parameter('*')}"],
+        "states": [f"{arn}:{where}:stateMachine:{prefix}*"],
+    }
+    return by_service[service]
+
+
+def _statement(name: str, actions: Iterable[str], resources: list[str]) -> dict[str, Any]:
+    sid = "".join(word.capitalize() for word in name.split("-"))
+    return {
+        "Sid": sid,
+        "Effect": "Allow",
+        "Action": _shortened(sorted(actions, key=str.lower)),
+        "Resource": resources,
+    }
+
+
+def _shortened(actions: list[str]) -> list[str]:
+    """Actions, each once, whatever the case of its letters."""
+    return list({action.lower(): action for action in actions}.values())
+
+
+def _check_size(document: Mapping[str, Any]) -> None:
+    import json
+
+    size = len(json.dumps(document, separators=(",", ":")))
+    if size > LARGEST:
+        raise PolicyTooLargeError(
+            f"the policy has {size} characters, and IAM allows {LARGEST}: split it in two policies"
+        )

@@ -1,0 +1,50 @@
+"""`jobplane policy`: what somebody must be allowed who deploys a stage."""
+
+import json
+import re
+
+import click
+
+from jobplane.stages import Stage, default_region
+from jobplane.workspace import Workspace
+
+
+def _account(_context: object, _parameter: object, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"\d{12}", value):
+        raise click.BadParameter(f"{value!r} is not an account id: twelve digits")
+    return value
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane policy --stage prod > policy.json
+  jobplane policy --stage prod --account 123456789012   # needs no credentials
+"""
+)
+@click.option("--stage", default="prod", show_default=True)
+@click.option(
+    "--account", metavar="ID", callback=_account, help="Default: the account of your credentials."
+)
+def command(stage: str, account: str | None) -> None:
+    """Print the IAM policy of a role that deploys a stage.
+
+    Made from the stack as it is compiled for the stage: what CloudFormation calls for its
+    resources, and what the tools call, on names that begin with the stage's.
+    """
+    import boto3
+
+    from jobplane import deployer, shipping
+    from jobplane.grants import compiled_for
+
+    workspace = Workspace.here()
+    there = Stage(workspace, stage)
+    region = default_region(workspace)
+    document = deployer.policy(
+        compiled_for(there),
+        there.names,
+        account=account or shipping.account_of(there),
+        region=region,
+        partition=boto3.Session().get_partition_for_region(region),
+    )
+    click.echo(json.dumps(document, indent=2))

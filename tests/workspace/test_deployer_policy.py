@@ -1,0 +1,103 @@
+"""The policy that `jobplane policy` prints: enough for the stack, and no more."""
+
+import json
+from typing import Any
+
+import pytest
+from workspace.templates import WORKSPACE, Compiled
+
+from jobplane import deployer
+
+ACCOUNT = "123456789012"
+COMMITTED = WORKSPACE.root / "docs" / "deployer-policy.json"
+# Ids that the service makes: their ARNs can't be told by a stage's names.
+BY_ID = {"apigateway", "kms"}
+
+
+@pytest.fixture
+def document(compiled: Compiled) -> dict[str, Any]:
+    return policy(compiled("prod"))
+
+
+def policy(template: dict[str, Any], stage: str = "prod", **where: str) -> dict[str, Any]:
+    given = {"account": ACCOUNT, "region": "eu-west-1", "partition": "aws"} | where
+    return deployer.policy(template, WORKSPACE.names(stage), **given)
+
+
+def actions(document: dict[str, Any]) -> set[str]:
+    return {action for it in document["Statement"] for action in it["Action"]}
+
+
+def test_the_copy_in_docs_is_current(document: dict[str, Any]) -> None:
+    """uv run jobplane policy --account 123456789012 > docs/deployer-policy.json"""
+    assert json.loads(COMMITTED.read_text()) == document
+
+
+def test_every_resource_of_the_stack_can_be_made_and_deleted(
+    compiled: Compiled, document: dict[str, Any]
+) -> None:
+    """What the handlers of its types call of their own service is allowed, but on data."""
+    from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+
+    granted = {action.lower() for action in actions(document)}
+    for kind in {resource["Type"] for resource in compiled("prod")["Resources"].values()}:
+        service = deployer.SERVICES[kind.split("::")[1]]
+        handlers = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema["handlers"]
+        called = {action for each in handlers.values() for action in each["permissions"]}
+        left_out = tuple(f"{service}:{name}" for name in deployer.NOT_NEEDED.get(service, ()))
+        missing = {
+            action
+            for action in called
+            if action.startswith(f"{service}:")
+            and not action.startswith(left_out)
+            and action.lower() not in granted
+        }
+        assert missing == set(), kind
+
+
+def test_nothing_is_allowed_on_data(document: dict[str, Any]) -> None:
+    """Rows can't be read or written, and objects in the bucket of artifacts alone."""
+    data = (
+        "dynamodb:GetItem",
+        "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:Scan",
+        "kms:Decrypt",
+    )
+    assert actions(document).isdisjoint(data)
+    for statement in document["Statement"]:
+        if {"s3:GetObject", "s3:PutObject"} & set(statement["Action"]):
+            assert all("serverlessdeploymentbucket" in each for each in statement["Resource"])
+
+
+def test_it_is_bound_to_the_names_of_the_stage(document: dict[str, Any]) -> None:
+    """Every action that IAM authorises on a resource has that of the stage; none is a pattern."""
+    assert not [action for action in actions(document) if "*" in action]
+    for statement in document["Statement"]:
+        service = statement["Action"][0].partition(":")[0]
+        if statement["Resource"] == ["*"]:
+            loose = [it for it in statement["Action"] if not deployer._is_on_all(it)]
+            assert loose == []
+        elif service not in BY_ID:
+            named = ("jobplane-prod", "/jobplane/prod/")
+            assert all(any(name in each for name in named) for each in statement["Resource"])
+
+
+def test_it_fits_in_a_role(document: dict[str, Any]) -> None:
+    """Inline policies of a role may have 10,240 characters."""
+    assert len(json.dumps(document, separators=(",", ":"))) <= 10_240
+
+
+def test_it_is_of_the_partition_and_stage(compiled: Compiled) -> None:
+    """Another region's ARNs begin as they do there."""
+    there = policy(compiled("prod"), "eu", region="cn-north-1", partition="aws-cn")
+    arns = [arn for it in there["Statement"] for arn in it["Resource"] if arn != "*"]
+    assert all(arn.startswith("arn:aws-cn:") for arn in arns)
+    assert any("table/jobplane-eu-*" in arn for arn in arns)
+
+
+def test_an_unknown_service_is_named() -> None:
+    """A stack with a type that is not known gets no policy that would do for half of it."""
+    template = {"Resources": {"It": {"Type": "AWS::Nothing::Thing"}}}
+    with pytest.raises(deployer.UnknownTypeError, match="AWS::Nothing::Thing"):
+        policy(template)

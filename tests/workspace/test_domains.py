@@ -1,0 +1,149 @@
+"""Own domain names, versions behind an alias, and the mail of alarms, as they are compiled."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from workspace.copies import Built, command_environment, copy_of, share_artifacts
+from workspace.templates import Compiled, complaints, of_type
+
+from jobplane.workspace import Workspace
+
+CERTIFICATE = "arn:aws:acm:eu-west-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
+DOMAINS = (
+    "httpDomain=api.example.org",
+    f"httpCertificate={CERTIFICATE}",
+    "socketDomain=sockets.example.org",
+    f"socketCertificate={CERTIFICATE}",
+)
+
+
+def test_both_apis_get_their_names(compiled: Compiled) -> None:
+    """A mapping leads each name to its API's stage, and the outputs say where DNS has to lead."""
+    template = compiled("prod", None, *DOMAINS)
+    assert complaints(template, "eu-west-1") == []
+    mappings = {
+        name: (it["Properties"]["ApiId"]["Ref"], it["Properties"]["Stage"], it["DependsOn"])
+        for name, it in of_type(template, "AWS::ApiGatewayV2::ApiMapping").items()
+    }
+    assert mappings == {
+        "HttpDomainMapping": ("HttpApi", "$default", ["HttpApiStage"]),
+        "SocketDomainMapping": ("WebsocketsApi", "prod", ["WebsocketsDeploymentStage"]),
+    }
+    for _, _, (stage,) in mappings.values():
+        assert template["Resources"][stage]["Type"] == "AWS::ApiGatewayV2::Stage"
+    targets = {name: output["Value"] for name, output in template["Outputs"].items()}
+    for kind in ("Http", "Socket"):
+        assert targets[f"{kind}DomainTarget"] == {
+            "Fn::GetAtt": [f"{kind}Domain", "RegionalDomainName"]
+        }
+    assert not of_type(compiled("prod"), "AWS::ApiGatewayV2::DomainName")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (("httpDomain=api.example.org",), "httpDomain and httpCertificate go together"),
+        ((f"socketCertificate={CERTIFICATE}",), "socketDomain and socketCertificate go together"),
+        (("httpDomain=x.example", "socketDomain=x.example"), "use two names"),
+    ],
+)
+def test_half_a_domain_is_refused(
+    workspace: Workspace, parameters: tuple[str, ...], message: str
+) -> None:
+    """A name without a certificate, or one name for both APIs, fails before anything is made."""
+    done = packaged(workspace, *parameters)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def workspace(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A copy that tests may change."""
+    copy = copy_of(built[0], tmp_path_factory.mktemp("packaged") / "copy")
+    share_artifacts(built[0], copy)
+    yield copy
+
+
+def packaged(workspace: Workspace, *parameters: str) -> "subprocess.CompletedProcess[str]":
+    given = [part for text in ("jwtSecret=x", *parameters) for part in ("--param", text)]
+    return subprocess.run(
+        ["node_modules/.bin/osls", "package", "--stage", "prod", "--package", "out", *given],
+        cwd=workspace.root,
+        env=command_environment(workspace),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def template_with(workspace: Workspace, settings: dict[str, str]) -> dict[str, Any]:
+    """The template when functions have a line more in their function.yml."""
+    before = {}
+    for name, line in settings.items():
+        path = workspace.root / "functions" / name / "function.yml"
+        before[path] = path.read_text()
+        path.write_text(f"{before[path]}{line}\n")
+    try:
+        done = packaged(workspace)
+        assert done.returncode == 0, done.stdout + done.stderr
+        path = workspace.root / "out" / "cloudformation-template-update-stack.json"
+        template: dict[str, Any] = json.loads(path.read_text())
+        return template
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+
+
+def test_requests_go_to_the_version_that_is_warm(workspace: Workspace) -> None:
+    """Sockets, HTTP, queues, streams and schedules of such a function lead to its alias."""
+    template = template_with(
+        workspace,
+        {
+            "status": "provisionedConcurrency: 2",
+            "router": "snapStart: true",
+            "processor": "snapStart: true",
+        },
+    )
+    assert complaints(template, "eu-west-1") == []
+    aliases = {
+        name: it["Properties"]["Name"]
+        for name, it in of_type(template, "AWS::Lambda::Alias").items()
+    }
+    assert sorted(aliases.values()) == ["provisioned", "snapstart", "snapstart"]
+    leading = {
+        "RouterWebsocketsIntegration": "snapstart",
+        "HttpApiIntegrationStatus": "provisioned",
+        "StatusEventSourceMappingSQSWebhooksQueue": "provisioned",
+        "ProcessorEventSourceMappingDynamodbRequestsTable": "snapstart",
+        "ProcessorEventsRuleSchedule1": "snapstart",
+        "RouterLambdaPermissionWebsockets": "snapstart",
+    }
+    for name, alias in leading.items():
+        assert f'"{alias}"' in str(template["Resources"][name]).replace("'", '"'), name
+
+
+def test_snapstart_and_provisioned_concurrency_exclude_each_other(workspace: Workspace) -> None:
+    """AWS refuses a version with both; so does the packaging."""
+    path = workspace.root / "functions" / "status" / "function.yml"
+    before = path.read_text()
+    path.write_text(f"{before}snapStart: true\nprovisionedConcurrency: 1\n")
+    try:
+        done = packaged(workspace)
+    finally:
+        path.write_text(before)
+    assert done.returncode != 0
+    assert "does not support provisioned concurrency" in done.stdout + done.stderr
+
+
+def test_alarms_are_sent_to_the_mail_that_is_given(compiled: Compiled) -> None:
+    """The subscription is confirmed by the mail that SNS sends."""
+    template = compiled("prod", None, "alarmMail=team@example.org")
+    (topic,) = of_type(template, "AWS::SNS::Topic").values()
+    subscriptions = [
+        *topic["Properties"].get("Subscription", []),
+        *(it["Properties"] for it in of_type(template, "AWS::SNS::Subscription").values()),
+    ]
+    assert [it["Endpoint"] for it in subscriptions] == ["team@example.org"]

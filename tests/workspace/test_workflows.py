@@ -1,0 +1,68 @@
+"""The workflows in .github: valid, safe, and of the commands that there are."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from jobplane.workspace import Workspace
+
+ROOT = Workspace.here().root
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+LINTERS = {
+    "actionlint": ["actionlint"],
+    "zizmor": ["zizmor", "--offline", "--min-severity=medium", "--no-progress"],
+}
+BROKEN = """on: pull_request_target
+jobs:
+  one:
+    runs-on: ubuntu-24.04
+    steps:
+      - run: echo ${{ nothing.here }}
+      - uses: somebody/something@main
+"""
+
+
+def linted(linter: str, *paths: Path) -> "subprocess.CompletedProcess[str]":
+    program, *options = LINTERS[linter]
+    return subprocess.run(
+        [Path(sys.prefix, "bin", program), *options, *paths],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("linter", LINTERS)
+def test_linters_have_nothing_to_say(linter: str) -> None:
+    """Keys, contexts and expressions are GitHub's; nothing is open to what others may send."""
+    done = linted(linter, *WORKFLOWS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("linter", LINTERS)
+def test_linters_find_what_is_wrong(linter: str, tmp_path: Path) -> None:
+    """They look at the files that they are given."""
+    broken = tmp_path / ".github" / "workflows" / "broken.yml"
+    broken.parent.mkdir(parents=True)
+    broken.write_text(BROKEN)
+    assert linted(linter, broken).returncode != 0
+
+
+def test_no_workflow_keeps_a_key() -> None:
+    """AWS is entered with GitHub's own token, by a role that the environment names."""
+    text = "".join(path.read_text() for path in WORKFLOWS)
+    assert "secrets." not in text
+    assert "aws-access-key-id" not in text
+    deploy: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/deploy.yml").read_text())
+    job = deploy["jobs"]["deploy"]
+    assert job["permissions"] == {"contents": "read", "id-token": "write"}
+    assert job["environment"] == "${{ inputs.stage }}"
+    (role,) = [
+        step["with"]["role-to-assume"] for step in job["steps"] if "aws" in str(step.get("uses"))
+    ]
+    assert role == "${{ vars.DEPLOYER_ROLE }}"
