@@ -19,6 +19,7 @@ from xdist.workermanage import WorkerController
 
 from jobplane.emulator import LIFELINE
 from jobplane.environments import spare_proxies
+from jobplane.members import install_dependencies
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
@@ -40,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Name the run's stage in the process that starts the workers, so that all use the same."""
     spare_proxies(os.environ)
     if not hasattr(config, "workerinput"):
+        install_dependencies(Workspace(ROOT))
         os.environ.setdefault(STAGE_VARIABLE, f"test-{os.getpid()}")
         hold_lifeline(config)
         if config.getoption("record_durations", False):

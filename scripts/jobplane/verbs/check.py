@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from jobplane.members import install_dependencies
 from jobplane.workspace import Workspace
 
 
@@ -46,7 +47,9 @@ def command(names: tuple[str, ...], chosen: tuple[str, ...], listed: bool, as_js
     for name in chosen:
         if name not in known:
             raise click.UsageError(f"no rule {name!r}; there are: {', '.join(known)}")
-    tree = rules.Tree(Workspace.here(), names)
+    workspace = Workspace.here()
+    install_dependencies(workspace)
+    tree = rules.Tree(workspace, names)
     findings = rules.check(tree, list(dict.fromkeys(chosen)) or known)
     if as_json:
         click.echo(json.dumps([finding.as_json(tree) for finding in findings], indent=2))

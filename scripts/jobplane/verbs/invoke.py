@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobplane.console import note
+from jobplane.members import install_dependencies
 from jobplane.stages import Stage
 from jobplane.workspace import Function, Workspace
 
@@ -77,6 +78,8 @@ def command(
     cases = _cases(function, events, every)
     there = None if in_process else Stage(workspace, stage or "local")
     style = Style(full=full, metrics=metrics, raw=raw, as_json=as_json)
+    if there is None:
+        install_dependencies(workspace)
     if printed:
         _print_events(cases, there, style)
         return

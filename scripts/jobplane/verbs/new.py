@@ -4,6 +4,7 @@ import json
 
 import click
 
+from jobplane.members import install_dependencies
 from jobplane.workspace import Workspace
 
 TRIGGERS = ("invoke", "websocket", "http", "sqs", "stream", "schedule", "step-functions")
@@ -17,9 +18,14 @@ Examples:
   jobplane new count-connections
 
 What is made passes ruff, mypy, its tests and `jobplane check`, and `jobplane up`
-deploys it. It is a small function that does something: change it to what you
-need, its events and tests along with it. Names are kebab-case verbs, mostly; the
-module is the same words with underscores.
+deploys it. It is a small working example: change it to what you need, together
+with its events and tests. Names are kebab-case, mostly verbs; the module is the
+same words with underscores. Add a dependency with
+
+\b
+  uv add --package jobplane-NAME DISTRIBUTION
+
+or in functions/NAME/pyproject.toml: cases, `check` and the tests install it.
 """
 )
 @click.argument("name", required=False)
@@ -35,12 +41,13 @@ def command(name: str | None, trigger: str, listed: bool, as_json: bool) -> None
             click.echo(f"{known.name:15} {known.summary}")
         return
     if name is None:
-        raise click.UsageError("what is it called? jobplane new NAME --trigger TRIGGER")
+        raise click.UsageError("missing NAME: jobplane new NAME --trigger TRIGGER")
     workspace = Workspace.here()
     made = [
         path.relative_to(workspace.root).as_posix()
         for path in scaffold.create(workspace, name, trigger)
     ]
+    install_dependencies(workspace)
     if as_json:
         click.echo(json.dumps({"name": name, "trigger": trigger, "made": made}))
         return

@@ -4,6 +4,7 @@ import json
 
 import click
 
+from jobplane.members import install_dependencies
 from jobplane.workspace import Workspace
 
 
@@ -32,6 +33,7 @@ def command(check: bool, as_json: bool) -> None:
 
     workspace = Workspace.here()
     install_framework(workspace)
+    install_dependencies(workspace)
     files = rendered(workspace)
     drifted = drift(workspace, files)
     if not check:

@@ -1,0 +1,35 @@
+"""What the members of the workspace depend on, installed where this command and the tests run.
+
+`uv run` installs the root project's dependencies only: a function's own are added here, so that
+its cases, its tests and `check` find them without a list of all functions in the root's project.
+"""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from jobplane.console import run_quietly
+from jobplane.environments import uv_command
+from jobplane.workspace import Workspace
+
+
+def install_dependencies(workspace: Workspace) -> None:
+    """Add to the project's environment whatever a member needs; nothing is removed from it.
+
+    Nothing happens in any other environment, such as one that was made by hand.
+
+    Raises:
+        ToolError: uv can't resolve or install a dependency.
+    """
+    environment = os.environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
+    if Path(sys.prefix).resolve() != (workspace.root / environment).resolve():
+        return
+    run_quietly(
+        [
+            uv_command(), "sync", "--quiet", "--inexact", "--all-packages", "--no-default-groups",
+        ],
+        cwd=workspace.root,
+        what="installing what the functions depend on (uv sync)",
+    )  # fmt: skip
+    importlib.invalidate_caches()

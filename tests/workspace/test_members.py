@@ -1,0 +1,55 @@
+"""A function's own dependencies are found by its cases, its tests and `check`, after plain `uv run`."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from workspace.copies import edit
+
+from jobplane import members
+from jobplane.copies import copy_workspace
+from jobplane.environments import plain_environment, uv_command
+from jobplane.workspace import Workspace
+
+# Small, pure Python, and needed by nothing here.
+ADDED = "tabulate"
+
+
+def test_a_dependency_of_a_new_function_is_found(tmp_path: Path) -> None:
+    """Written by hand into its pyproject.toml, and imported; nobody has to say --all-packages."""
+    workspace = copy_workspace(Workspace.here(), tmp_path / "copy", without=("docs", "contracts"))
+
+    def uv_run(*command: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [uv_command(), "run", "--quiet", *command],
+            cwd=workspace.root, env=plain_environment(), capture_output=True, text=True,
+        )  # fmt: skip
+
+    assert uv_run("jobplane", "new", "vin").returncode == 0
+    edit(
+        workspace, "functions/vin/pyproject.toml", "dependencies = [", f'dependencies = ["{ADDED}",'
+    )
+    edit(
+        workspace,
+        "functions/vin/vin.py",
+        "import botocore.session",
+        f"import {ADDED}\nimport botocore.session",
+    )
+    done = uv_run("jobplane", "invoke", "vin", "--all", "--in-process")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].endswith(" passed")
+    subprocess.run(
+        [uv_command(), "sync", "--quiet"], cwd=workspace.root, env=plain_environment(), check=True
+    )
+    done = uv_run("pytest", "-q", "-n", "0", "tests/unit/test_vin.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_another_environment_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command may run from an environment that is not the project's own."""
+    monkeypatch.setattr(members, "run_quietly", pytest.fail)
+    monkeypatch.delenv("UV_PROJECT_ENVIRONMENT", raising=False)
+    members.install_dependencies(Workspace(tmp_path))
+    monkeypatch.setenv("UV_PROJECT_ENVIRONMENT", os.fspath(tmp_path))
+    members.install_dependencies(Workspace.here())
