@@ -1,14 +1,17 @@
 """How a verb speaks: one line a result, a tool's output only when the tool failed."""
 
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from jobplane.environments import plain_environment
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class ToolError(click.ClickException):
@@ -48,9 +51,26 @@ class Unread:
         return getattr(self._stream, name)
 
 
+# Where a bar or a spinner is shown now; the innermost is last.
+_screens: "list[Console]" = []
+
+
+@contextmanager
+def showing_on(screen: "Console") -> Iterator[None]:
+    """Have notes stand above what moves on a screen, each on a line of its own."""
+    _screens.append(screen)
+    try:
+        yield
+    finally:
+        _screens.remove(screen)
+
+
 def note(text: str) -> None:
     """Progress, for people: on stderr, so that stdout holds results alone."""
-    click.echo(text, err=True)
+    if _screens:
+        _screens[-1].print(text, markup=False, highlight=False, soft_wrap=True)
+    else:
+        click.echo(text, err=True)
 
 
 def run_quietly(

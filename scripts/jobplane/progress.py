@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from jobplane.console import note
+from jobplane.console import note, showing_on
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -73,5 +73,7 @@ def _bars(title: str, *columns: "ProgressColumn") -> "Iterator[Progress | None]"
         yield None
         return
     last = TextColumn("{task.fields[last]}")
-    with Progress(*columns, last, console=console, transient=True) as bars:
+    # Results on a stdout that is a file stay there.
+    bars = Progress(*columns, last, console=console, transient=True, redirect_stdout=False)
+    with showing_on(console), bars:
         yield bars

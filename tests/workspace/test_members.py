@@ -1,4 +1,4 @@
-"""A function's own dependencies are found by its cases, its tests and `check`, after plain `uv run`."""
+"""A function's own dependencies are found by cases, tests and `check`, after plain `uv run`."""
 
 import os
 import subprocess

@@ -17,6 +17,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from jobplane.console import showing_on
 from jobplane.demo.story import Outcome
 from jobplane.tables import console
 
@@ -60,7 +61,10 @@ class Screen:
             return
         heading = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         heading.add_task(title, total=None)
-        with Live(Group(heading, self.bars), console=self.console, transient=True):
+        live = Live(
+            Group(heading, self.bars), console=self.console, transient=True, redirect_stdout=False
+        )
+        with showing_on(self.console), live:
             yield
 
     def bar(self, name: str) -> Bar:

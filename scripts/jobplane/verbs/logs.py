@@ -10,7 +10,6 @@ from jobplane.console import note
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
-METRICS_FOLDED = "metric lines are not shown: --metrics shows them"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -44,20 +43,18 @@ def command(
     there = Stage(Workspace.here(), stage).require()
     functions = there.workspace.select((name,) if name else ())
     source = log_lines.follow if follow else log_lines.events
-    silent, folded = True, 0
+    silent, folded = True, False
     for event in source(there, functions, since):
         silent = False
         if not (metrics or as_json) and log_lines.is_metric(event.text):
-            folded += 1
-            if follow and folded == 1:
-                note(METRICS_FOLDED)
+            if not folded:
+                note("metric lines are left out; --metrics shows them")
+            folded = True
         elif as_json:
             line = {"function": event.function, "timestamp": event.at, "message": event.text}
             click.echo(json.dumps(line))
         elif not event.is_platform:
             at = log_lines.clock(event.at)
             click.echo(f"{at} {event.function:14} {log_lines.readable(event.text)}")
-    if folded:
-        note(f"{folded} {METRICS_FOLDED}")
     if silent:
         note("nothing was logged in that time: --since goes back further")

@@ -1,0 +1,79 @@
+"""`info` and `logs` of a local stage, as a shell and a program read them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobplane.workspace import Workspace
+
+pytestmark = pytest.mark.e2e
+
+HERE = Workspace.here()
+COMMAND = Path(sys.executable).with_name("jobplane")
+ASK = "import boto3; print(boto3.client('sqs').list_queues()['QueueUrls'])"
+FOREIGN = {
+    "AWS_PROFILE": "gone",
+    "AWS_DEFAULT_PROFILE": "gone",
+    "AWS_SESSION_TOKEN": "foreign",
+    "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true",
+}
+
+
+def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        arguments, cwd=HERE.root, env=os.environ | environment, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "dash") if shutil.which(name)])
+def test_exported_lines_win_over_the_users_account(
+    stage_name: str, tmp_path: Path, shell: str
+) -> None:
+    """A profile that does not exist, a file that can't be parsed, an endpoint of one service."""
+    config = tmp_path / "config"
+    config.write_text("this is no configuration\n[")
+    script = f'eval "$({COMMAND} info --export --stage {stage_name})"; {sys.executable} -c "{ASK}"'
+    done = run(shell, "-c", script, AWS_CONFIG_FILE=str(config), **FOREIGN)
+    assert done.returncode == 0, done.stderr
+    assert "webhooks" in done.stdout
+
+
+def test_the_framework_works_with_the_exported_lines(stage_name: str) -> None:
+    """`npx osls deploy function` finds its credentials, whatever AWS_PROFILE says."""
+    osls = "node_modules/.bin/osls deploy function -f status -s"
+    script = f'eval "$({COMMAND} info --export --stage {stage_name})"; {osls} {stage_name}'
+    done = run("bash", "-c", script, AWS_PROFILE="gone")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_local_stage_is_served_whatever_the_profile(stage_name: str) -> None:
+    """A case is written to its tables and invoked there."""
+    done = run(COMMAND, "invoke", "claim", "held", "--stage", stage_name, **FOREIGN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok   claim/held" in done.stdout
+
+
+def test_the_token_is_printed_for_people_and_programs(stage_name: str) -> None:
+    """As the help says; on one line, whatever the terminal's width."""
+    told = json.loads(run(COMMAND, "info", "--json", "--stage", stage_name).stdout)
+    assert told["token"].count(".") == 2
+    printed = run(COMMAND, "info", "--stage", stage_name, COLUMNS="20").stdout
+    (line,) = [line for line in printed.splitlines() if line.startswith("token ")]
+    assert line.split()[1].count(".") == 2
+    assert told["http_url"] in printed
+
+
+def test_metric_lines_of_a_log_are_folded(stage_name: str) -> None:
+    """Unless they are asked for."""
+    assert run(COMMAND, "invoke", "claim", "acquired", "--stage", stage_name).returncode == 0
+    done = run(COMMAND, "logs", "claim", "--stage", stage_name)
+    assert "METRIC" not in done.stdout
+    assert done.stderr == "metric lines are left out; --metrics shows them\n"
+    done = run(COMMAND, "logs", "claim", "--metrics", "--stage", stage_name)
+    assert " METRIC " in done.stdout
