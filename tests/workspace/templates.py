@@ -19,7 +19,8 @@ EMULATOR = "http://127.0.0.1:4566"
 # What cfn-lint says of our templates and is right to be left as it is.
 ACCEPTED = {
     "W3005": r"dependency already enforced",  # the framework's own DependsOn, of what it refers to
-    "E3601": r"'{% \$\w+ %}' is not of type 'number'",  # a JSONata expression that gives a number
+    # A JSONata expression that gives a number; an ARN whose partition DefinitionSubstitutions has.
+    "E3601": r"'{% \$\w+ %}' is not of type 'number'|'arn:\$\{Partition\}:states:::[\w:.-]+' does",
 }
 
 type Compiled = Callable[..., dict[str, Any]]
