@@ -4,7 +4,6 @@ Reads what the Serverless Framework reads (serverless.yml, functions/*/function.
 resources/*.yml), fills in the variables, and resolves references between resources.
 """
 
-import hmac
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -140,7 +139,6 @@ class Template:
             **stages["default"],
             **stages.get(self.stage, {}),
             "jwtSecret": JWT_SECRET,
-            "pagingSecret": hmac.digest(JWT_SECRET.encode(), b"paging", "sha256").hex(),
             "tablePrefix": self.names.prefix,
             "metricsNamespace": self.names.metrics,
             **{f"{name}Bucket": self.names.of(folder) for name, folder in BUCKETS.items()},

@@ -40,8 +40,6 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
   return {
     ...chosen,
     ...('jwtSecret' in given ? {} : { jwtSecret: `\${ssm:/${service}/${stage}/jwt-secret}` }),
-    // SSM can be asked only once these parameters are known.
-    pagingSecret: '${file(scripts/serverless/paging-secret.js)}',
     tablePrefix: `${stack}-`,
     metricsNamespace: logicalName(service),
     filesBucket: bucket('files'),

@@ -125,10 +125,10 @@ def test_a_token_belongs_to_its_question(manager: Manager) -> None:
 
 
 def test_a_token_of_another_stage_is_refused(manager: Manager, monkeypatch: Any) -> None:
-    """The secret of the stage signs it."""
+    """It belongs to the table that it was made for."""
     manager.put(file("a"), file("b"))
     token = manager.body("get_file_state", date_prefix=DAY, limit=1)["next_token"]
-    monkeypatch.setattr(manager.module, "PAGING_SECRET", b"another secret")
+    monkeypatch.setattr(manager.module, "TRACKING_TABLE", "another-table")
     assert manager.problems("get_file_state", date_prefix=DAY, next_token=token) == ["next_token"]
 
 
