@@ -5,7 +5,8 @@ Trigger: API Gateway WebSocket `$connect`. The token comes in the query (`Author
 Result: 200, with the subprotocol `jobplane.v1` where the client offers it; 401 UNAUTHORIZED with
 one text for every token fault; 429 RATE_LIMITED above MAX_CONNECTIONS_PER_USER; 500
 INTERNAL_ERROR when the store fails.
-Errors: ValidationError when the event names no connection.
+Errors: ValidationError when the event names no connection; ParameterError while the secret that
+signs tokens can't be read.
 Writes one item of `connections`; reads a count of the user's connections while the cap is on.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import botocore.session
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from jobplane_keys import (
@@ -35,8 +37,11 @@ SUBPROTOCOL = "jobplane.v1"
 MAX_CONNECTIONS_PER_USER = int(os.environ.get("MAX_CONNECTIONS_PER_USER", "10"))
 
 telemetry = Telemetry("connect")
-verifier = TokenVerifier(TokenSettings.from_environment(os.environ))
-dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
+session = botocore.session.get_session()
+dynamodb: Any = session.create_client("dynamodb")
+# Three tries take nine seconds at most: fewer than Lambda waits for a module.
+ssm: Any = session.create_client("ssm", config=Config(connect_timeout=1, read_timeout=2))
+verifier = TokenVerifier(TokenSettings.from_environment(os.environ), ssm, telemetry.error)
 
 
 def _lower_keys(values: Any) -> dict[str, str]:

@@ -36,6 +36,7 @@ from jobplane_keys import (
     sign_links,
     to_item,
 )
+from jobplane_parameters import Parameter, split_secrets
 from jobplane_telemetry import Telemetry
 from jobplane_tokens import TokenError, TokenSettings, TokenVerifier, strip_bearer
 from jobplane_webhooks import Outcome, TargetRules, compact_json, deliver, signing_key
@@ -94,13 +95,13 @@ PARAMETER_SECONDS = 60.0
 SAME_EXECUTION = "attribute_not_exists(#execution) OR #execution = :execution"
 
 telemetry = Telemetry("status")
-verifier = TokenVerifier(TokenSettings.from_environment(os.environ))
 session = botocore.session.get_session()
 client_config = Config(
     connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
 )
 dynamodb: Any = session.create_client("dynamodb", config=client_config)
-parameters: dict[str, tuple[float, str | None]] = {}
+ssm: Any = session.create_client("ssm", config=client_config)
+verifier = TokenVerifier(TokenSettings.from_environment(os.environ), ssm, telemetry.error)
 
 type Document = dict[str, Any]
 type Answer = dict[str, Any]
@@ -701,19 +702,12 @@ def measured(item: Document, now: float, beside_key: int) -> int:
     return entry_bytes(item["assembly_id"], document_of(item | {"results": results}, now))
 
 
-def parameter(name: str) -> str | None:
-    """An SSM parameter, at most PARAMETER_SECONDS old; None if there is none."""
-    expires, value = parameters.get(name, (0.0, None))
-    if time.monotonic() >= expires:
-        try:
-            found = lazy_client("ssm").get_parameter(Name=name, WithDecryption=True)
-            value = str(found["Parameter"]["Value"])
-        except ClientError as error:
-            if not is_code(error, "ParameterNotFound", "ParameterVersionNotFound"):
-                raise
-            value = None
-        parameters[name] = (time.monotonic() + PARAMETER_SECONDS, value)
-    return value
+@cache
+def parameter(name: str) -> Parameter[str | None]:
+    """An SSM parameter, at most PARAMETER_SECONDS old; its value is None if it does not exist."""
+    return Parameter(
+        ssm, name, lambda text: text, max_age=PARAMETER_SECONDS, report=telemetry.error
+    )
 
 
 def in_stage(reference: Any) -> str:
@@ -727,7 +721,7 @@ def referenced(reference: Any) -> str | None:
     if kind == "env" and separator:
         return os.environ.get(name) or None
     if kind == "ssm" and separator:
-        return parameter(name)
+        return parameter(name).value()
     return None
 
 
@@ -741,9 +735,9 @@ def hook_of(template_id: Any) -> Hook | None:
         url = referenced(url)
     if not url:
         return None
-    secrets = re.split(r"[\s,]+", referenced(template.get("webhook_secret")) or "")
-    usable = tuple(secret for secret in secrets if secret and is_usable_secret(secret))
-    if len(usable) < sum(map(bool, secrets)):
+    secrets = split_secrets(referenced(template.get("webhook_secret")) or "")
+    usable = tuple(filter(is_usable_secret, secrets))
+    if len(usable) < len(secrets):
         telemetry.error("webhook secret is not base64", template_id=template_id)
     return Hook(str(template_id), url.strip(), usable, template.get("allow_unsigned") is True)
 

@@ -123,7 +123,7 @@ def compiled_for(stage: Stage) -> Mapping[str, Any]:
     """The template compiled for a stage; needs no credentials."""
     install_framework(stage.workspace)
     Builder(stage.workspace, Settings.local()).build(stage.workspace.functions())
-    with compiled.package(stage, ("jwtSecret=not-deployed",)) as package:
+    with compiled.package(stage) as package:
         return package.raw
 
 

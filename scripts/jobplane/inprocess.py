@@ -93,9 +93,7 @@ class InProcess:
         self._create_queues()
         self._create_buckets()
         self.client("ssm").put_parameter(
-            Name=self.template.names.parameter("jwt-secret"),
-            Value=JWT_SECRET,
-            Type="SecureString",
+            Name=self.template.secret_name, Value=JWT_SECRET, Type="SecureString"
         )
         return self
 
@@ -104,7 +102,7 @@ class InProcess:
 
     @property
     def jwt_secret(self) -> str:
-        return str(self.template.parameters["jwtSecret"])
+        return JWT_SECRET
 
     @property
     def tables(self) -> dict[str, str]:

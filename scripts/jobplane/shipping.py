@@ -287,7 +287,7 @@ def planned(
                     f"jobplane deploy --stage {stage.name}"
                 )
             deployment.install_framework(stage.workspace)
-            _require_secret(stage, parameters)
+            _require_secret(stage, functions, parameters)
             account = "" if stage.is_local else account_of(stage)
             package = resources.enter_context(compiled.package(stage, parameters, account))
         steps = [
@@ -310,17 +310,31 @@ def planned(
         )
 
 
-def _require_secret(stage: Stage, parameters: tuple[str, ...]) -> None:
-    if stage.is_local or any(given.startswith("jwtSecret=") for given in parameters):
+def _require_secret(
+    stage: Stage, functions: Iterable[Function], parameters: tuple[str, ...]
+) -> None:
+    """Refuse to deploy functions that could verify no token.
+
+    They read the parameter when they run: who deploys need not be allowed to read it.
+    """
+    verifying = [f for f in functions if "JWT_SECRET" in f.config.get("environment", {})]
+    if stage.is_local or not verifying:
         return
+    prefix = "jwtSecret=ssm:"
+    given = [text.removeprefix(prefix) for text in parameters if text.startswith(prefix)]
+    name = given[-1] if given else stage.secret_name
     client = stage.client("ssm")
     try:
-        client.get_parameter(Name=stage.secret_name)
+        client.get_parameter(Name=name)
     except client.exceptions.ParameterNotFound as error:
         raise click.ClickException(
-            f"the secret that signs tokens is missing: aws ssm put-parameter "
-            f'--name {stage.secret_name} --type SecureString --value "$(openssl rand -hex 32)"'
+            f"SSM parameter {name}, which holds the secret that signs tokens, does not exist; "
+            f"create it: aws ssm put-parameter --name {name} --type SecureString "
+            '--value "$(openssl rand -hex 32)"'
         ) from error
+    except client.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "AccessDeniedException":
+            raise
 
 
 def _is_configured(stage: Stage) -> bool:

@@ -12,6 +12,7 @@ import click
 
 from jobplane.names import Names
 from jobplane.workspace import Workspace, read_yaml
+from jobplane_parameters import split_secrets
 
 # 20 characters: the longest names made from it, a role's and a bucket's, stay within 64 and 63.
 STAGE_NAME = re.compile(r"^[a-z][a-z0-9-]{0,19}$")
@@ -168,17 +169,19 @@ class Stage:
         }
 
     def jwt_secret(self) -> str:
-        """The secret that signs this stage's tokens, from its SSM parameter."""
+        """The secret that signs this stage's tokens: the newest in its SSM parameter."""
         state = self.read_state()
         if state is not None:
             return state.jwt_secret
         parameter = self.client("ssm").get_parameter(Name=self.secret_name, WithDecryption=True)
-        secret: str = parameter["Parameter"]["Value"]
-        return secret
+        return split_secrets(parameter["Parameter"]["Value"])[0]
 
     @property
     def secret_name(self) -> str:
-        return self.names.parameter("jwt-secret")
+        """The SSM parameter with the secrets that sign this stage's tokens."""
+        stages = read_yaml(self.workspace.root / "serverless.yml")["custom"]["stages"]
+        chosen = {**stages["default"], **stages.get(self.name, {})}.get("jwtSecret")
+        return str(chosen).removeprefix("ssm:") if chosen else self.names.parameter("jwt-secret")
 
 
 @cache

@@ -107,6 +107,11 @@ class Template:
                 values[key] = str(folder.parent / value)
         return values
 
+    @property
+    def secret_name(self) -> str:
+        """The SSM parameter of what signs the stage's tokens."""
+        return self.names.parameter("jwt-secret")
+
     def short_name(self, name: str) -> str:
         """A physical name without the stage's prefix: `connections`, `files`."""
         return self.names.short(name)
@@ -138,7 +143,8 @@ class Template:
         return {
             **stages["default"],
             **stages.get(self.stage, {}),
-            "jwtSecret": JWT_SECRET,
+            "jwtSecret": f"ssm:{self.secret_name}",
+            "jwtSecretArn": f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{self.secret_name}",
             "tablePrefix": self.names.prefix,
             "metricsNamespace": self.names.metrics,
             **{f"{name}Bucket": self.names.of(folder) for name, folder in BUCKETS.items()},

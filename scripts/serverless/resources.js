@@ -66,6 +66,22 @@ const role = (name, statements) => ({
   },
 });
 
+/** What decrypting the parameters that a role may read needs, if a key of the account's own encrypts them. */
+const decryption = (statements, key) => {
+  if (!key) return [];
+  if (!/^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key\/.+$/.test(key)) {
+    throw new Error('parametersKeyArn must be the ARN of a KMS key, …:key/…; IAM knows no aliases.');
+  }
+  return statements
+    .filter(({ Action: actions }) => list(actions).includes('ssm:GetParameter'))
+    .map(({ Resource: resources }) => ({
+      Effect: 'Allow',
+      Action: 'kms:Decrypt',
+      Resource: key,
+      Condition: { StringLike: { 'kms:EncryptionContext:PARAMETER_ARN': list(resources) } },
+    }));
+};
+
 const ofType = (resources, type) =>
   Object.fromEntries(Object.entries(resources).filter(([, resource]) => resource.Type === type));
 
@@ -84,8 +100,9 @@ module.exports = async ({ resolveVariable }) => {
     }
   }
   const functions = members();
-  for (const [name, config] of Object.entries(functions)) {
-    template.Resources[roleOf(name)] = role(name, config.iamRoleStatements || []);
+  const key = await resolveVariable('param:parametersKeyArn');
+  for (const [name, { iamRoleStatements: statements = [] }] of Object.entries(functions)) {
+    template.Resources[roleOf(name)] = role(name, [...statements, ...decryption(statements, key)]);
   }
   const given = {};
   for (const name of ['httpDomain', 'httpCertificate', 'socketDomain', 'socketCertificate']) {

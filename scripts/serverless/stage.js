@@ -32,6 +32,15 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     emulator
       ? `${stack}-${name}`
       : join(`${stack}-${name}-`, account, '-', region);
+  const jwtSecret = chosen.jwtSecret || `ssm:/${service}/${stage}/jwt-secret`;
+  if (!/^ssm:(\/[A-Za-z0-9_.-]+)+$/.test(jwtSecret)) {
+    throw new Error(
+      'jwtSecret must name an SSM parameter, as ssm:/path/name. The secret itself belongs into that ' +
+        'parameter: here it would be in the template and in the configuration of functions.'
+    );
+  }
+  const parameters = (path) =>
+    join('arn:', partition, ':ssm:', region, ':', account, `:parameter${path}`);
   const connections = (method) =>
     join(
       'arn:', partition, ':execute-api:', region, ':', account, ':',
@@ -39,7 +48,8 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     );
   return {
     ...chosen,
-    ...('jwtSecret' in given ? {} : { jwtSecret: `\${ssm:/${service}/${stage}/jwt-secret}` }),
+    jwtSecret,
+    jwtSecretArn: parameters(jwtSecret.slice('ssm:'.length)),
     tablePrefix: `${stack}-`,
     metricsNamespace: logicalName(service),
     filesBucket: bucket('files'),
@@ -53,10 +63,7 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     postToConnectionsArn: connections('POST'),
     closeConnectionsArn: connections('DELETE'),
     sqsEndpoint: emulator || '',
-    webhookSecretsArn: join(
-      'arn:', partition, ':ssm:', region, ':', account,
-      `:parameter/${service}/${stage}/webhooks/*`
-    ),
+    webhookSecretsArn: parameters(`/${service}/${stage}/webhooks/*`),
     httpCors: {
       allowedOrigins: [chosen.corsOrigin],
       allowedHeaders: ['authorization', 'content-type', 'if-none-match'],

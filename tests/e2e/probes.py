@@ -242,7 +242,9 @@ def of_parameters(stack: Stack) -> Iterator[Probe]:
     for stage, name in (("{stage}", "webhooks/x"), ("{stage}", "jwt-secret"), ("x", "webhooks/x")):
         path = f"/{{service}}/{stage}/{name}"
         parameter = Target("ssm", f"ssm:parameter{path}", Name=filled(path, stack))
-        yield parameter("GetParameter", "get_parameter", "ParameterNotFound", WithDecryption=True)
+        yield parameter(
+            "GetParameter", "get_parameter", DONE, "ParameterNotFound", WithDecryption=True
+        )
         yield parameter("PutParameter", "put_parameter", Value="x", Type="String")
 
 

@@ -1,21 +1,30 @@
 """connect: who gets in, what is stored, and that nobody learns why they were refused."""
 
 import json
+import subprocess
+import sys
 import time
+from http.server import BaseHTTPRequestHandler
 from types import ModuleType
 from typing import Any
 
+import boto3
 import pytest
+from loopback import serving
 
 from jobplane_keys import ValidationError
+from jobplane_parameters import ParameterError
 from tests.unit.support import (
+    AWS,
     MARK,
+    ROOT,
     SECRET,
     USER,
     Context,
     Output,
     Stack,
     connection,
+    environment,
     event,
     load,
     token,
@@ -274,11 +283,71 @@ def test_issuer_and_audience_are_checked_when_set(stack: Stack) -> None:
 
 
 def test_keys_rotate(stack: Stack) -> None:
-    """The previous secret is accepted beside the current one."""
-    connect = stack.function("connect", JWT_SECRET_PREVIOUS=OTHER_SECRET)
+    """All secrets of JWT_SECRET are accepted, and no other."""
+    connect = stack.function("connect", JWT_SECRET=f"{SECRET} {OTHER_SECRET}")
     assert knock(connect, {"token": token(key=OTHER_SECRET)})[0] == 200
     assert knock(connect, {"token": token()})[0] == 200
     assert knock(connect, {"token": token(key="x" * 32)})[0] == 401
+
+
+def test_a_missing_secret_is_an_error_until_it_is_there(stack: Stack, output: Output) -> None:
+    """No token is believed and none is refused; the log says what to do, and that mends it."""
+    name = "/jobplane/test/a-secret-that-comes-late"
+    connect = stack.function("connect", JWT_SECRET=f"ssm:{name}")
+    wanted = f"SSM parameter {name} does not exist: aws ssm put-parameter --name {name}"
+    assert [line for line in output.lines if str(line.get("message")).startswith(wanted)]
+    for presented in (token(), token(key=OTHER_SECRET)):
+        with pytest.raises(ParameterError, match=wanted):
+            knock(connect, {"token": presented})
+        assert not stack.items("connections")
+
+    boto3.client("ssm").put_parameter(Name=name, Value=f"{OTHER_SECRET} {SECRET}", Type="String")
+    later = time.time() + 60
+    stack.monkeypatch.setattr(connect.verifier._parameter, "_clock", lambda: later)
+    assert knock(connect, {"token": token()})[0] == 200
+
+
+class Throttling(BaseHTTPRequestHandler):
+    """An SSM that is asked too often: two refusals before each answer."""
+
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        type(self).asked += 1
+        is_refused = self.asked % 3
+        answer = {"Parameter": {"Value": SECRET}}
+        refusal = {"__type": "ThrottlingException", "message": "Rate exceeded"}
+        body = json.dumps(refusal if is_refused else answer).encode()
+        self.send_response(400 if is_refused else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+
+def test_a_start_that_is_throttled_waits() -> None:
+    """SSM's refusals at the start are tried again by the client: the first token is believed."""
+    script = f"import connect; print(connect.verifier.verify({token()!r}).user_id)"
+    with serving(Throttling) as port:
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT / "functions" / "connect",
+            env={
+                **AWS,
+                **environment("connect"),
+                "JWT_SECRET": "ssm:/jobplane/test/throttled",
+                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert (done.stdout, done.stderr) == (f"{USER}\n", "")
+    assert Throttling.asked == 3
 
 
 def test_the_cap_refuses_the_newest(stack: Stack, output: Output) -> None:
@@ -425,7 +494,9 @@ def test_no_log_line_holds_a_token_or_the_secret(
         ({"JWT_SECRET": ""}, "JWT_SECRET"),
         ({"JWT_SECRET": "short"}, "JWT_SECRET"),
         ({"JWT_SECRET": "x" * 31}, "JWT_SECRET"),
-        ({"JWT_SECRET_PREVIOUS": "short"}, "JWT_SECRET_PREVIOUS"),
+        ({"JWT_SECRET": f"{SECRET} short"}, "JWT_SECRET"),
+        ({"JWT_SECRET": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x"}, "reference"),
+        ({"JWT_SECRET": "ssm:jobplane/prod/jwt-secret-of-the-stage"}, "ssm:/path/name"),
     ],
 )
 def test_bad_configuration_fails_at_start(

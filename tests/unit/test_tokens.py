@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jobplane_parameters import ParameterError
 from jobplane_tokens import (
     MAX_TOKEN_LENGTH,
     ExpiredTokenError,
@@ -279,15 +280,145 @@ def test_oversize_token_is_refused() -> None:
         VERIFIER.verify(token(permissions=["p" * MAX_TOKEN_LENGTH]))
 
 
-def test_previous_secret_is_accepted_while_keys_rotate() -> None:
-    """Both secrets verify; once the rotation is over, the old one does not."""
-    rotating = TokenVerifier(TokenSettings(secret=SECRET, previous_secret=OTHER))
+@pytest.mark.parametrize("separator", [" ", ",", ", ", "\n"])
+def test_several_secrets_are_accepted(separator: str) -> None:
+    """All of them verify, and no other."""
+    rotating = TokenVerifier(TokenSettings(secret=f"{SECRET}{separator}{OTHER}"))
     assert rotating.verify(token(SECRET))
     assert rotating.verify(token(OTHER))
     with pytest.raises(ExpiredTokenError):
         rotating.verify(token(OTHER, exp=1))
     with pytest.raises(InvalidTokenError):
         rotating.verify(token("x" * 32))
+
+
+class Ssm:
+    """Stands in for an SSM client; an exception is raised, a text is the parameter's value."""
+
+    def __init__(self, *values: str | Exception) -> None:
+        self.values = list(values)
+        self.reads = 0
+
+    def get_parameter(self, **_: Any) -> dict[str, Any]:
+        self.reads += 1
+        value = self.values.pop(0) if len(self.values) > 1 else self.values[0]
+        if isinstance(value, Exception):
+            raise value
+        return {"Parameter": {"Value": value}}
+
+
+PARAMETER = "ssm:/jobplane/a-stage-of-a-long-name/jwt-secret"
+
+
+def referring(ssm: Ssm, **settings: Any) -> tuple[TokenVerifier, list[str]]:
+    """A verifier whose secrets are a parameter's, and what it reports."""
+    reports: list[str] = []
+    verifier = TokenVerifier(TokenSettings(secret=PARAMETER, **settings), ssm, reports.append)
+    return verifier, reports
+
+
+def test_a_reference_is_read_at_the_start() -> None:
+    """Once, whatever is verified afterwards; and its own text signs nothing."""
+    ssm = Ssm(f"{SECRET} {OTHER}")
+    verifier, _ = referring(ssm)
+    assert ssm.reads == 1
+    assert verifier.verify(token(SECRET))
+    assert verifier.verify(token(OTHER))
+    for key in (PARAMETER, PARAMETER.removeprefix("ssm:"), f"{SECRET} {OTHER}"):
+        with pytest.raises(InvalidTokenError):
+            verifier.verify(token(key))
+    assert ssm.reads == 1
+
+
+def test_a_reference_without_a_client_is_refused() -> None:
+    """The name of the parameter is never taken for the secret."""
+    with pytest.raises(ValueError, match=f"JWT_SECRET is {PARAMETER}: TokenVerifier needs `ssm`"):
+        TokenVerifier(TokenSettings(secret=PARAMETER))
+
+
+def test_a_new_secret_is_known_by_its_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown signature has the parameter read again, if that was not done a minute ago."""
+    ssm = Ssm(SECRET, f"{OTHER} {SECRET}", OTHER)
+    verifier, _ = referring(ssm)
+    assert verifier.verify(token(SECRET))
+    with pytest.raises(InvalidTokenError):
+        verifier.verify(token(OTHER))
+    later(monkeypatch, verifier, 60)
+    assert verifier.verify(token(OTHER))
+    assert verifier.verify(token(SECRET))
+    assert ssm.reads == 2
+    later(monkeypatch, verifier, 60 + 300)
+    with pytest.raises(InvalidTokenError):
+        verifier.verify(token(SECRET))
+    assert ssm.reads == 3
+
+
+def later(monkeypatch: pytest.MonkeyPatch, verifier: TokenVerifier, seconds: float) -> None:
+    """Move the clock of a verifier's parameter."""
+    moment = time.time() + seconds
+    monkeypatch.setattr(verifier._parameter, "_clock", lambda: moment)
+
+
+def test_forged_tokens_cost_one_read_a_minute() -> None:
+    """A thousand of them; those that are refused for another fault cost none at all."""
+    ssm = Ssm(SECRET)
+    verifier, _ = referring(ssm)
+    for number in range(1000):
+        with pytest.raises(InvalidTokenError):
+            verifier.verify(token(f"{number:032}"))
+    assert ssm.reads == 1
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        "", "x.y.z", jwt.encode(claims(), None, algorithm="none"), token(exp=1),
+        token(tenant_id=None), token(RSA_KEY, "RS256"),
+    ],
+)  # fmt: skip
+def test_only_an_unknown_signature_reads_again(
+    refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no secret could make good asks for none."""
+    ssm = Ssm(SECRET)
+    verifier, _ = referring(ssm)
+    later(monkeypatch, verifier, 120)
+    with pytest.raises(TokenError):
+        verifier.verify(refused)
+    assert ssm.reads == 1
+
+
+def test_claims_that_others_verified_need_no_secret() -> None:
+    """An API's authorizer goes on while the parameter can't be read."""
+    verifier, reports = referring(Ssm(RuntimeError("no answer")))
+    assert verifier.identity_of_claims(claims()).user_id == "u1"
+    assert len(reports) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (" , ", "is empty: put a secret of at least 32 bytes"),
+        ("tiny-key", "holds a secret that is too short (number 1 of 1)"),
+        (f"{SECRET} tiny-key", "holds a secret that is too short (number 2 of 2)"),
+        (PARAMETER, "holds a reference instead of a secret"),
+        (RuntimeError("no answer"), "can't be read: RuntimeError: no answer"),
+    ],
+)
+def test_an_unusable_parameter_is_reported_and_read_again(
+    value: str | Exception, told: str
+) -> None:
+    """Start goes on; no token is believed, and none is refused; a good value mends it."""
+    ssm = Ssm(value, value, SECRET)
+    verifier, reports = referring(ssm)
+    (report,) = reports
+    assert report.startswith(f"SSM parameter {PARAMETER.removeprefix('ssm:')} {told}")
+    assert "tiny-key" not in report
+    with pytest.raises(ParameterError):
+        verifier.verify(token())
+    moment = time.time() + 60
+    verifier._parameter._clock = lambda: moment  # type: ignore[union-attr]
+    assert verifier.verify(token()).user_id == "u1"
 
 
 @pytest.mark.parametrize(
@@ -383,7 +514,6 @@ def test_settings_come_from_the_environment() -> None:
     settings = TokenSettings.from_environment(
         {
             "JWT_SECRET": SECRET,
-            "JWT_SECRET_PREVIOUS": "",
             "JWT_ISSUER": "me",
             "JWT_AUDIENCE": "",
             "ALLOWED_TENANTS": " t1, ,t2,",
@@ -399,15 +529,29 @@ def test_settings_come_from_the_environment() -> None:
     [
         ({}, "JWT_SECRET or JWT_PUBLIC_KEY"),
         ({"JWT_SECRET": ""}, "JWT_SECRET or JWT_PUBLIC_KEY"),
-        ({"JWT_SECRET": "short"}, "JWT_SECRET must"),
-        ({"JWT_SECRET": SECRET, "JWT_SECRET_PREVIOUS": "short"}, "JWT_SECRET_PREVIOUS must"),
+        (
+            {"JWT_SECRET": "tiny-key"},
+            r"JWT_SECRET holds .* \(number 1 of 1\): .* at least 32 bytes",
+        ),
+        ({"JWT_SECRET": f"{SECRET},tiny-key"}, r"JWT_SECRET holds .* \(number 2 of 2\)"),
+        (
+            {"JWT_SECRET": f"{SECRET} tiny-key of-spaces"},
+            r"number 2 of 3.* spaces and commas separate",
+        ),
+        ({"JWT_SECRET": " , "}, "JWT_SECRET is empty"),
+        ({"JWT_SECRET": "ssm:jobplane/prod/jwt-secret-of-the-stage"}, "ssm:/path/name"),
+        ({"JWT_SECRET": "ssm:/jobplane/prod/jwt-secret, ssm:/another"}, "ssm:/path/name"),
+        ({"JWT_SECRET": "arn:aws:ssm:eu-west-1:123456789012:parameter/x"}, "a reference"),
+        ({"JWT_SECRET": "{{resolve:ssm-secure:/jobplane/prod/jwt-secret}}"}, "a reference"),
+        ({"JWT_SECRET": "${ssm:/jobplane/prod/the-secret-of-the-stage}"}, "a reference"),
+        ({"JWT_SECRET": "env:THE_NAME_OF_A_VARIABLE_THAT_IS_LONG"}, "a reference"),
     ],
 )
 def test_weak_settings_fail_at_start(environment: dict[str, str], named: str) -> None:
     """A missing or short secret is told by name, and without its value."""
     with pytest.raises(ValueError, match=named) as raised:
         TokenSettings.from_environment(environment)
-    assert "short" not in str(raised.value)
+    assert "tiny-key" not in str(raised.value)
 
 
 def test_secret_length_is_counted_in_bytes() -> None:

@@ -40,7 +40,7 @@ def package(
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     if endpoint_url is not None:
         kept["AWS_ENDPOINT_URL"] = endpoint_url
-    given = [part for text in ("jwtSecret=x", *parameters) for part in ("--param", text)]
+    given = [part for text in parameters for part in ("--param", text)]
     with exclusive(WORKSPACE, "osls"):
         done = subprocess.run(
             ["node_modules/.bin/osls", "package", "--stage", stage, "--package", to, *given],

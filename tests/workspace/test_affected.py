@@ -253,7 +253,7 @@ def the_job_flow(workspace: Workspace) -> None:
 
 
 def compiled_at(workspace: Workspace) -> Template:
-    with package(Stage(workspace, "prod"), ("jwtSecret=x",)) as made:
+    with package(Stage(workspace, "prod")) as made:
         return made.template
 
 

@@ -145,10 +145,31 @@ def test_every_parameter_of_a_stage_can_be_set() -> None:
 
 
 def test_a_parameter_that_is_given_reaches_what_is_made_of_it() -> None:
-    """The value is all that stands behind the first equals sign; no given secret is looked up."""
-    made = stage_parameters("corsOrigin=https://example.org/?a=b", "jwtSecret=s=1")
+    """The value is all that stands behind the first equals sign."""
+    made = stage_parameters("corsOrigin=https://example.org/?a=b", "alarmMail=a=1@example.org")
     assert made["httpCors"]["allowedOrigins"] == ["https://example.org/?a=b"]
-    assert made["jwtSecret"] == "s=1"
+    assert made["alarmMail"] == "a=1@example.org"
+
+
+def test_the_secret_is_named_and_not_given() -> None:
+    """Functions get the name of the stage's parameter, or of another; a role reads just that."""
+    own, other = stage_parameters(), stage_parameters("jwtSecret=ssm:/shared/what.signs_tokens-1")
+    assert own["jwtSecret"] == f"ssm:{Workspace.here().names('prod').parameter('jwt-secret')}"
+    assert other["jwtSecret"] == "ssm:/shared/what.signs_tokens-1"
+    for made in (own, other):
+        name = made["jwtSecret"].removeprefix("ssm:")
+        assert made["jwtSecretArn"]["Fn::Join"][1][-1] == f":parameter{name}"
+
+
+@pytest.mark.parametrize(
+    "literal",
+    ["0123456789abcdef0123456789abcdef", "ssm:", "ssm:name", "ssm:/a b", "ssm:/a:3", "env:SECRET"],
+)
+def test_a_secret_in_the_configuration_is_refused(literal: str) -> None:
+    """It would be in the template: compiling ends, and the message says where it belongs."""
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        stage_parameters(f"jwtSecret={literal}")
+    assert "jwtSecret must name an SSM parameter, as ssm:/path/name" in refused.value.stderr
 
 
 @pytest.mark.parametrize(
@@ -182,10 +203,11 @@ def test_a_stage_is_described_in_its_partition(region: str, domain: str) -> None
 
 def stage_parameters(*given: str) -> dict[str, Any]:
     """What scripts/serverless/stage.js makes for a stage on AWS."""
+    service = json.dumps(Workspace.here().service)
     script = f"""
         require('./scripts/serverless/stage.js')({{
             options: {{param: {json.dumps(given)}}},
-            resolveVariable: async () => 'prod',
+            resolveVariable: async (name) => name === 'self:service' ? {service} : 'prod',
             resolveConfigurationProperty: async () => ({{default: {{}}, prod: {{}}}}),
         }}).then((made) => console.log(JSON.stringify(made)))
     """

@@ -68,7 +68,7 @@ def workspace(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def packaged(workspace: Workspace, *parameters: str) -> "subprocess.CompletedProcess[str]":
-    given = [part for text in ("jwtSecret=x", *parameters) for part in ("--param", text)]
+    given = [part for text in parameters for part in ("--param", text)]
     return subprocess.run(
         ["node_modules/.bin/osls", "package", "--stage", "prod", "--package", "out", *given],
         cwd=workspace.root,

@@ -89,12 +89,43 @@ def test_buckets_are_granted_by_prefix(compiled: Compiled) -> None:
             )
 
 
-def test_nobody_reads_what_signs_tokens(compiled: Compiled) -> None:
-    """The signing secret's parameter is in no role; only status reads webhooks' secrets."""
+def test_secrets_are_read_by_those_who_use_them(compiled: Compiled) -> None:
+    """What signs tokens by who verifies them, webhooks' secrets by status; nothing else of SSM."""
     found = grants(compiled("prod"), PROD)
-    assert not [g for g in found if g.covers("ssm:GetParameter", "ssm:parameter/{service}/{stage}/jwt-secret")]  # fmt: skip  # noqa: E501
-    secrets = "ssm:parameter/{service}/{stage}/webhooks/key"
-    assert {g.role for g in found if g.covers("ssm:GetParameter", secrets)} == {"status"}
+    of_stage = "ssm:parameter/{service}/{stage}"
+    readers = {
+        secret: {g.role for g in found if g.covers("ssm:GetParameter", f"{of_stage}/{secret}")}
+        for secret in ("jwt-secret", "jwt-secret-of-another", "webhooks/key", "other")
+    }
+    assert readers == {
+        "jwt-secret": {"connect", "status"},
+        "jwt-secret-of-another": set(),
+        "webhooks/key": {"status"},
+        "other": set(),
+    }
+    assert not [g for g in found if any(action.startswith("kms:") for action in g.actions)]
+
+
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d-1111-2222-3333-444455556666"
+
+
+def test_a_customer_managed_key_decrypts_those_parameters_only(compiled: Compiled) -> None:
+    """Whoever reads parameters may use the stage's key, and for its own parameters alone."""
+    template = compiled("prod", None, f"parametersKeyArn={KEY}")
+    readers = {"connect": ["jwt-secret"], "status": ["jwt-secret", "webhooks/*"]}
+    decrypting = {}
+    for role in of_type(template, "AWS::IAM::Role").values():
+        for policy in role["Properties"].get("Policies", []):
+            for statement in policy["PolicyDocument"]["Statement"]:
+                if "kms:Decrypt" in statement["Action"]:
+                    assert (statement["Action"], statement["Resource"]) == (["kms:Decrypt"], [KEY])
+                    (test,) = statement["Condition"]["StringLike"].items()
+                    assert test[0] == "kms:EncryptionContext:PARAMETER_ARN"
+                    decrypting[policy["PolicyName"]] = [text_of(arn, PROD) for arn in test[1]]
+    assert decrypting == {
+        role: [f"ssm:parameter/{{service}}/{{stage}}/{name}" for name in names]
+        for role, names in readers.items()
+    }
 
 
 def test_every_bucket_and_queue_refuses_plain_http(compiled: Compiled) -> None:

@@ -21,10 +21,11 @@ DEPENDENCIES = {
     },
     "keys": set(),
     "models": {"jobplane-keys", "pydantic"},
+    "parameters": set(),
     "robots": {"pydantic"},
     "sockets": {"botocore", "jobplane-keys"},
     "telemetry": set(),
-    "tokens": {"pyjwt"},
+    "tokens": {"jobplane-parameters", "pyjwt"},
     "webhooks": {"httpx"},
 }
 

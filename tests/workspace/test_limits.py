@@ -96,7 +96,9 @@ def test_what_awss_limits_are_held_against_is_ours(stack: InProcess) -> None:
     minutes = stack.function("processor").config["timeout"] // 60
     assert rows["processor, one run"][0] == f"{minutes} minutes"
     assert status.PARAMETER_SECONDS == 60
-    assert "once a minute" in rows["SSM, reads of parameters"][1]
+    assert status.verifier._parameter._max_age == 300
+    for often in ("every five minutes", "once a minute"):
+        assert often in rows["SSM, reads of parameters"][1]
 
 
 def test_how_many_running_jobs_the_in_flight_index_carries(

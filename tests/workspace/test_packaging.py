@@ -94,7 +94,7 @@ def test_every_type_that_is_given_a_name_has_a_bound(compiled: Compiled) -> None
 
 def package(stage: str, region: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        ["node_modules/.bin/osls", "package", "--stage", stage, "--param", "jwtSecret=x"],
+        ["node_modules/.bin/osls", "package", "--stage", stage],
         cwd=WORKSPACE.root,
         env={k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
         | {"AWS_REGION": region},

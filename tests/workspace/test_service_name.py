@@ -96,8 +96,7 @@ def test_a_renamed_stack_has_no_other_name(copy: Workspace, stage: str, tmp_path
     built = jobplane(copy, "build")
     assert built.returncode == 0, built.stderr
     done = subprocess.run(
-        ["node_modules/.bin/osls", "package", "--stage", stage, "--package", tmp_path,
-         "--param", "jwtSecret=x"],
+        ["node_modules/.bin/osls", "package", "--stage", stage, "--package", tmp_path],
         cwd=copy.root, env=command_environment(copy), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -189,11 +189,7 @@ class Subject:
         self._aws = aws
         self._recorder = recorder
         self._published = published
-        self._secrets = [
-            value
-            for key, value in aws.environment(name).items()
-            if "SECRET" in key and len(value) >= 8
-        ]
+        self._secrets = [aws.jwt_secret]
         self._queues = {*moto_backend("sqs").queues}
         self.situations = [
             self._situation(cases.Case.read(self.function, path))

@@ -1,20 +1,33 @@
 """One token in, one identity out."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jwt
+
+from jobplane_parameters import Parameter, ParameterError, split_secrets
 
 # API Gateway takes URLs of 4,096 characters, and the token travels in one.
 MAX_TOKEN_LENGTH = 4096
 _LEEWAY_SECONDS = 30
 _MIN_SECRET_BYTES = 32
+SECRET_MAX_AGE_SECONDS = 300.0
+_PARAMETER = "ssm:"
+_PARAMETER_NAME = re.compile(r"(/[A-Za-z0-9_.-]+)+")
+# What names a secret and is none: everybody knows it, and as a key it would be long enough.
+_REFERENCE = re.compile(r"\$\{|\{\{|[a-z][a-z-]*:")
 _MAX_ID_LENGTH = 128
 # The end of year 9999: later times are nobody's intent, and DynamoDB holds no number of any size.
 _MAX_EXPIRY = 253_402_300_799
 _SECONDS = re.compile(r"[0-9]{1,12}")
+
+
+type _Key = tuple[str, list[str]]
+"""A key, and the algorithms that it is for."""
 
 
 class TokenError(Exception):
@@ -45,6 +58,10 @@ class TenantNotAllowedError(TokenError):
     reason = "tenant_not_allowed"
 
 
+class _UnknownSignatureError(InvalidTokenError):
+    """The token is well-formed and none of the known keys has signed it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who a verified token speaks for. `expires_at` is in epoch seconds."""
@@ -59,13 +76,14 @@ class Identity:
 class TokenSettings:
     """What tokens are accepted.
 
-    Either `secret` (HS256; `previous_secret` is accepted as well while keys rotate) or
-    `public_key` (a PEM: RSA for RS256, P-256 for ES256; needs the `asymmetric` extra) or both.
-    A secret shorter than 32 bytes is a ValueError, as is another kind of key to TokenVerifier.
+    Either `secret` (HS256) or `public_key` (a PEM: RSA for RS256, P-256 for ES256; needs the
+    `asymmetric` extra) or both. `secret` is one secret or several, newest first, separated by
+    spaces or commas: all are accepted while secrets rotate. Or it is `ssm:/path/name`, an SSM
+    parameter with such a text. A secret shorter than 32 bytes is a ValueError, as is another kind
+    of key to TokenVerifier.
     """
 
     secret: str | None = None
-    previous_secret: str | None = None
     public_key: str | None = None
     issuer: str | None = None
     audience: str | None = None
@@ -74,20 +92,34 @@ class TokenSettings:
     def __post_init__(self) -> None:
         if not self.secret and not self.public_key:
             raise ValueError("JWT_SECRET or JWT_PUBLIC_KEY is required")
-        for name, secret in (("JWT_SECRET", self.secret), ("previous", self.previous_secret)):
-            if secret and len(secret.encode()) < _MIN_SECRET_BYTES:
-                label = "JWT_SECRET_PREVIOUS" if name == "previous" else name
-                raise ValueError(f"{label} must be at least {_MIN_SECRET_BYTES} bytes")
+        name = self.parameter_name
+        if name is not None and not _PARAMETER_NAME.fullmatch(name):
+            raise ValueError("JWT_SECRET names no SSM parameter: write it as ssm:/path/name")
+        if self.secret and name is None:
+            self.literal_secrets()
+
+    @property
+    def parameter_name(self) -> str | None:
+        """The SSM parameter that holds the secrets, if `secret` names one."""
+        if self.secret and self.secret.startswith(_PARAMETER):
+            return self.secret.removeprefix(_PARAMETER)
+        return None
+
+    def literal_secrets(self) -> tuple[str, ...]:
+        """The secrets that `secret` holds itself."""
+        try:
+            return _signing_secrets("JWT_SECRET", self.secret) if self.secret else ()
+        except ValueError as error:
+            raise ValueError(f"JWT_SECRET {error}") from None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "TokenSettings":
-        """Settings from JWT_SECRET, JWT_SECRET_PREVIOUS, JWT_PUBLIC_KEY, JWT_ISSUER, JWT_AUDIENCE
-        and ALLOWED_TENANTS (comma-separated; empty allows all).
+        """Settings from JWT_SECRET, JWT_PUBLIC_KEY, JWT_ISSUER, JWT_AUDIENCE and ALLOWED_TENANTS
+        (comma-separated; empty allows all).
         """
         tenants = environment.get("ALLOWED_TENANTS", "").split(",")
         return cls(
             secret=environment.get("JWT_SECRET") or None,
-            previous_secret=environment.get("JWT_SECRET_PREVIOUS") or None,
             public_key=environment.get("JWT_PUBLIC_KEY") or None,
             issuer=environment.get("JWT_ISSUER") or None,
             audience=environment.get("JWT_AUDIENCE") or None,
@@ -96,20 +128,45 @@ class TokenSettings:
 
 
 class TokenVerifier:
-    """Verifies tokens against fixed settings; algorithms are never taken from the token."""
+    """Verifies tokens against fixed settings; algorithms are never taken from the token.
 
-    def __init__(self, settings: TokenSettings) -> None:
+    Secrets in an SSM parameter are read at once, and again every five minutes. A signature of none
+    of them has them read again at most once a minute. A read that fails keeps the last ones.
+
+    Args:
+        settings: what tokens are accepted.
+        ssm: a client for SSM, if the settings name a parameter.
+        report: is called with what is wrong with the parameter, for the log.
+    """
+
+    def __init__(
+        self,
+        settings: TokenSettings,
+        ssm: Any = None,
+        report: Callable[[str], object] | None = None,
+    ) -> None:
         self._settings = settings
-        self._keys: list[tuple[str, list[str]]] = [
-            (secret, ["HS256"]) for secret in (settings.secret, settings.previous_secret) if secret
-        ]
+        self._secrets = settings.literal_secrets() if settings.parameter_name is None else ()
+        self._parameter: Parameter[tuple[str, ...]] | None = None
+        self._public: list[_Key] = []
         if settings.public_key:
-            self._keys.append((settings.public_key, _asymmetric_algorithms(settings.public_key)))
+            self._public = [(settings.public_key, _asymmetric_algorithms(settings.public_key))]
+        if (name := settings.parameter_name) is not None:
+            if ssm is None:
+                raise ValueError(f"JWT_SECRET is {settings.secret}: TokenVerifier needs `ssm`")
+            parse = partial(_signing_secrets, name)
+            self._parameter = Parameter(
+                ssm, name, parse, max_age=SECRET_MAX_AGE_SECONDS, report=report
+            )
+            # What is wrong has been reported, and the first token has it read again.
+            with suppress(ParameterError):
+                self._parameter.value()
 
     def verify(self, token: str | None) -> Identity:
         """The identity a token proves.
 
-        Raises MissingTokenError, ExpiredTokenError, InvalidTokenError or TenantNotAllowedError.
+        Raises MissingTokenError, ExpiredTokenError, InvalidTokenError or TenantNotAllowedError;
+        ParameterError, which says nothing of the token, while no secret could be read.
         """
         if not token:
             raise MissingTokenError("no token")
@@ -142,8 +199,20 @@ class TokenVerifier:
         return identity
 
     def _claims(self, token: str) -> dict[str, Any]:
+        if self._parameter is None:
+            return self._decoded(token, [*_hmac_keys(self._secrets), *self._public])
+        known = self._parameter.value()
+        try:
+            return self._decoded(token, [*_hmac_keys(known), *self._public])
+        except _UnknownSignatureError:
+            newer = [secret for secret in self._parameter.renewed() if secret not in known]
+            if not newer:
+                raise
+            return self._decoded(token, _hmac_keys(newer))
+
+    def _decoded(self, token: str, keys: Sequence[_Key]) -> dict[str, Any]:
         failure: Exception | None = None
-        for key, algorithms in self._keys:
+        for key, algorithms in keys:
             try:
                 return jwt.decode(
                     token,
@@ -171,6 +240,8 @@ class TokenVerifier:
                 ValueError,
             ) as error:
                 raise InvalidTokenError(str(error)) from error
+        if isinstance(failure, jwt.InvalidSignatureError):
+            raise _UnknownSignatureError(str(failure)) from failure
         raise InvalidTokenError(str(failure)) from failure
 
 
@@ -180,6 +251,33 @@ def strip_bearer(value: str | None) -> str | None:
         return None
     scheme, separator, rest = value.strip().partition(" ")
     return rest.strip() if separator and scheme.lower() == "bearer" else value.strip()
+
+
+def _signing_secrets(name: str, text: str | None) -> tuple[str, ...]:
+    """The secrets of a text; a ValueError says what is wrong, after the name of where it stands."""
+    if text is None:
+        raise ValueError(
+            f"does not exist: aws ssm put-parameter --name {name} --type SecureString "
+            '--value "$(openssl rand -hex 32)"'
+        )
+    secrets = split_secrets(text)
+    if not secrets:
+        raise ValueError(f"is empty: put a secret of at least {_MIN_SECRET_BYTES} bytes")
+    for number, secret in enumerate(secrets, 1):
+        if _REFERENCE.match(secret):
+            raise ValueError(
+                f"holds a reference instead of a secret (number {number} of {len(secrets)})"
+            )
+        if len(secret.encode()) < _MIN_SECRET_BYTES:
+            raise ValueError(
+                f"holds a secret that is too short (number {number} of {len(secrets)}): each must "
+                f"be at least {_MIN_SECRET_BYTES} bytes; spaces and commas separate secrets"
+            )
+    return secrets
+
+
+def _hmac_keys(secrets: Sequence[str]) -> list[_Key]:
+    return [(secret, ["HS256"]) for secret in secrets]
 
 
 def _identity(claims: Mapping[str, Any]) -> Identity:

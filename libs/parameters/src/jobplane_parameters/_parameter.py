@@ -1,0 +1,147 @@
+"""One SSM parameter, and when it is read."""
+
+import math
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+# Between two reads that are not due, and at most between two reads that fail.
+RENEWAL_SECONDS = 60.0
+# Waits are shortened by up to this part: workers that started together do not read together.
+_JITTER = 0.25
+_MISSING = frozenset({"ParameterNotFound", "ParameterVersionNotFound"})
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
+_THROTTLED = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException"})
+
+
+class ParameterError(Exception):
+    """The parameter has no usable value.
+
+    The text names the parameter and the remedy. It is for the log, not for a client.
+    """
+
+
+class Parameter[T]:
+    """The value of an SSM parameter, at most `max_age` seconds old.
+
+    A read that fails keeps the last good value. While there is none, each failure is followed by a
+    longer wait, up to RENEWAL_SECONDS. Ages are told by the wall clock, so that they hold in a
+    process that was frozen or restored from a snapshot.
+
+    Args:
+        client: an SSM client.
+        name: of the parameter, `/path/name`.
+        parse: makes the value of the parameter's text, or of None when there is no such parameter.
+            A ValueError counts as a failed read; its text goes on from the parameter's name:
+            "is empty: …".
+        max_age: seconds.
+        report: is called with the text of each failure.
+        clock, chance: time in epoch seconds; a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        name: str,
+        parse: Callable[[str | None], T],
+        *,
+        max_age: float,
+        report: Callable[[str], object] | None = None,
+        clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._parse = parse
+        self._max_age = max_age
+        self._report = report
+        self._clock = clock
+        self._chance = chance
+        self._good: tuple[T] | None = None
+        self._failures = 0
+        self._error: ParameterError | None = None
+        self._read_at = math.inf
+        self._due = self._renewable = 0.0
+
+    def value(self) -> T:
+        """The value. Raises ParameterError when no read has given one yet."""
+        return self._read_unless(self._due)
+
+    def renewed(self) -> T:
+        """The value, read again now unless that was done within RENEWAL_SECONDS.
+
+        For a caller who has reason to think that the parameter has changed. Raises ParameterError
+        when no read has given a value yet.
+        """
+        return self._read_unless(self._renewable)
+
+    def _read_unless(self, before: float) -> T:
+        now = self._clock()
+        if not self._read_at <= now < before:
+            self._read(now)
+        if self._good is None:
+            raise ParameterError(str(self._error)) from self._error
+        return self._good[0]
+
+    def _read(self, now: float) -> None:
+        try:
+            self._good = (self._fetched(),)
+        except ParameterError as error:
+            self._error = error
+            # The first failure is followed by another read at once, the next ones wait.
+            wait = min(RENEWAL_SECONDS, 2.0 ** min(self._failures, 10) - 1)
+            self._failures += 1
+            if self._report is not None:
+                kept = "; the last value is kept" if self._good else ""
+                self._report(f"{error}{kept}")
+        else:
+            self._failures, wait = 0, self._max_age
+        self._read_at = now
+        self._due = now + self._shortened(wait)
+        self._renewable = now + self._shortened(min(wait, RENEWAL_SECONDS))
+
+    def _fetched(self) -> T:
+        try:
+            answer = self._client.get_parameter(Name=self.name, WithDecryption=True)
+            text: str | None = answer["Parameter"]["Value"]
+        except Exception as error:  # whatever the client raises: no read may end a worker
+            code = _code(error)
+            if code not in _MISSING:
+                raise ParameterError(f"SSM parameter {self.name} {_told(code, error)}") from error
+            text = None
+        try:
+            return self._parse(text)
+        except ValueError as error:
+            raise ParameterError(f"SSM parameter {self.name} {error}") from error
+
+    def _shortened(self, seconds: float) -> float:
+        return seconds * (1 - _JITTER * self._chance())
+
+
+def split_secrets(text: str) -> tuple[str, ...]:
+    """The secrets of a text, newest first: they are separated by spaces, line ends or commas."""
+    return tuple(secret for secret in re.split(r"[\s,]+", text) if secret)
+
+
+def _code(error: Exception) -> str:
+    """AWS's code of an error; empty when AWS has not answered."""
+    response = getattr(error, "response", None)
+    found = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _told(code: str, error: Exception) -> str:
+    """What went wrong and what to do."""
+    if code in _DENIED:
+        return (
+            f"can't be read: allow this function's role ssm:GetParameter on it and, if a customer "
+            f"managed key encrypts it, kms:Decrypt on that key ({error})"
+        )
+    if code in _THROTTLED:
+        return (
+            "can't be read now: SSM throttles (40 reads a second by default); it is tried again. "
+            "If this lasts, switch on SSM's higher throughput"
+        )
+    return f"can't be read: {type(error).__name__}: {error}"

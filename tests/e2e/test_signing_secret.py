@@ -1,0 +1,182 @@
+"""The secret that signs tokens: where it is not, and what happens while it can't be read."""
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from e2e.support import Deployed, unique, until
+from jobplane.tokens import mint
+
+pytestmark = pytest.mark.e2e
+
+SECRET = "the-secret-of-this-test-alone-0123456789abcdef"
+
+
+def places(deployed: Deployed) -> Iterator[tuple[str, bytes]]:
+    """Everything that a deployment writes: by name, as bytes; archives with what they hold."""
+    stack = deployed.stage.names.stack
+    cloudformation = deployed.stage.client("cloudformation")
+    template = cloudformation.get_template(StackName=stack)["TemplateBody"]
+    yield "template", json.dumps(template).encode()
+    described = cloudformation.describe_stacks(StackName=stack)["Stacks"]
+    yield "stack", json.dumps(described, default=str).encode()
+    (bucket,) = [
+        resource["PhysicalResourceId"]
+        for page in cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
+        for resource in page["StackResourceSummaries"]
+        if resource["LogicalResourceId"] == "ServerlessDeploymentBucket"
+    ]
+    for page in deployed.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for entry in page["Contents"]:
+            body = deployed.s3.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
+            yield f"{bucket}/{entry['Key']}", body
+            if entry["Key"].endswith(".zip"):
+                with zipfile.ZipFile(io.BytesIO(body)) as archive:
+                    for name in archive.namelist():
+                        yield f"{bucket}/{entry['Key']}/{name}", archive.read(name)
+    for function in deployed.stage.workspace.functions():
+        name = deployed.stage.names.of(function.name)
+        found = deployed.functions.get_function(FunctionName=name)
+        yield name, json.dumps(found, default=str).encode()
+
+
+def test_the_secret_is_in_nothing_that_is_deployed(deployed: Deployed) -> None:
+    """Not in the template, nor in the deployment bucket, nor in a function's configuration."""
+    secret = deployed.stage.jwt_secret().encode()
+    sought = {secret, base64.b64encode(secret), json.dumps(secret.decode()).encode()}
+    looked_at = dict(places(deployed))
+    assert not [name for name, body in looked_at.items() if any(text in body for text in sought)]
+    reference = f"ssm:{deployed.stage.secret_name}".encode()
+    configured = {name for name, body in looked_at.items() if reference in body}
+    assert {"template", *map(deployed.stage.names.of, ("connect", "status"))} <= configured
+    assert any(name.endswith("/status.py") for name in looked_at)
+
+
+async def test_the_documented_issuer_is_believed(deployed: Deployed, tmp_path: Path) -> None:
+    """The example of docs/deploying.md, run as it stands, opens a socket and the HTTP API."""
+    document = (deployed.stage.workspace.root / "docs" / "deploying.md").read_text("utf-8")
+    example = document.partition("### Who issues tokens")[2].partition("```python\n")[2]
+    program = tmp_path / "issue.py"
+    program.write_text(example.partition("```")[0], encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, program, deployed.stage.secret_name, "ann", "acme"],
+        env={**os.environ, **deployed.stage.environment()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    token = done.stdout.strip()
+    async with deployed.socket("", token=token) as socket:
+        assert (await socket.ask({"action": "health"}))["type"] == "response"
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=deployed.http_url, trust_env=False) as http:
+        assert (await http.get("/assemblies", headers=headers)).status_code == 200
+
+
+class Copy:
+    """A function of the stage under another name, whose secret is in another parameter."""
+
+    def __init__(self, deployed: Deployed, name: str, parameter: str) -> None:
+        self._deployed = deployed
+        self.name = name
+        self.parameter = parameter
+
+    def put(self, value: str) -> None:
+        self._deployed.ssm.put_parameter(
+            Name=self.parameter, Value=value, Type="SecureString", Overwrite=True
+        )
+
+    def ask(self) -> tuple[int, dict[str, Any]]:
+        """What a caller with a good token is answered."""
+        token = mint(SECRET, user="ann", tenant="acme")
+        event = {
+            "requestContext": {"http": {"method": "GET"}},
+            "rawPath": "/status/asm-1",
+            "headers": {"authorization": f"Bearer {token}"},
+        }
+        done = self._deployed.functions.invoke(
+            FunctionName=self.name, Payload=json.dumps(event).encode()
+        )
+        answer = json.loads(done["Payload"].read())
+        return answer["statusCode"], json.loads(answer["body"])
+
+    def logged(self, text: str) -> bool:
+        """Whether a line at the level of errors begins so."""
+        logs = self._deployed.stage.client("logs")
+        events = logs.filter_log_events(logGroupName=f"/aws/lambda/{self.name}")["events"]
+        lines = [json.loads(e["message"]) for e in events if e["message"].startswith("{")]
+        errors = [line["message"] for line in lines if line.get("level") == "ERROR"]
+        return any(message.startswith(text) for message in errors)
+
+
+@contextmanager
+def copy_of_status(deployed: Deployed, parameter: str) -> Iterator[Copy]:
+    """status with its role, which may read webhooks' parameters besides the stage's own."""
+    lambdas, name = deployed.functions, unique(deployed.stage.names.of("copy"))
+    known = lambdas.get_function_configuration(FunctionName=deployed.stage.names.of("status"))
+    variables = known["Environment"]["Variables"] | {"JWT_SECRET": f"ssm:{parameter}"}
+    lambdas.create_function(
+        FunctionName=name,
+        Code={"ZipFile": (deployed.stage.workspace.dist / "status.zip").read_bytes()},
+        Environment={"Variables": variables},
+        **{key: known[key] for key in ("Runtime", "Role", "Handler", "Timeout", "MemorySize")},
+    )
+    try:
+        lambdas.get_waiter("function_active_v2").wait(FunctionName=name)
+        yield Copy(deployed, name, parameter)
+    finally:
+        lambdas.delete_function(FunctionName=name)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, "does not exist: aws ssm put-parameter --name {parameter} --type SecureString"),
+        (" ", "is empty: put a secret of at least 32 bytes"),
+        ("tiny-key", "holds a secret that is too short (number 1 of 1)"),
+    ],
+    ids=["missing", "empty", "too short"],
+)
+async def test_an_unusable_secret_is_named_and_found_once_it_is_good(
+    deployed: Deployed, value: str | None, told: str
+) -> None:
+    """500 without details, the log has parameter and remedy, and no deployment ends it."""
+    parameter = deployed.stage.secret_name.replace("jwt-secret", f"webhooks/{unique('test')}")
+    with copy_of_status(deployed, parameter) as copy:
+        if value is not None:
+            copy.put(value)
+        try:
+            status, body = copy.ask()
+            assert (status, body["error"]) == (500, "Internal error")
+            assert set(body) <= {"error", "request_id"}
+            wanted = f"SSM parameter {parameter} {told.format(parameter=parameter)}"
+            await until(lambda: copy.logged(wanted), wanted)
+            copy.put(SECRET)
+            await until(lambda: copy.ask()[0] == 404, "the secret is found", every=1)
+        finally:
+            deployed.ssm.delete_parameters(Names=[parameter])
+
+
+async def test_a_secret_that_may_not_be_read_is_named(deployed: Deployed) -> None:
+    """A role reads its own stage's parameter alone; the log says what to allow."""
+    parameter = deployed.stage.secret_name.replace("jwt-secret", "another-secret")
+    with copy_of_status(deployed, parameter) as copy:
+        copy.put(SECRET)
+        try:
+            status, body = copy.ask()
+            assert (status, body["error"]) == (500, "Internal error")
+            wanted = f"SSM parameter {parameter} can't be read: allow this function's role"
+            await until(lambda: copy.logged(wanted), wanted)
+        finally:
+            deployed.ssm.delete_parameters(Names=[parameter])

@@ -1,0 +1,224 @@
+"""jobplane_parameters: when an SSM parameter is read, and what its failures leave standing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError
+from moto import mock_aws
+
+from jobplane_parameters import RENEWAL_SECONDS, Parameter, ParameterError, split_secrets
+
+NAME = "/jobplane/test/jwt-secret"
+MAX_AGE = 300.0
+DENIED = "User: arn:aws:sts::1:assumed-role/x is not authorized to perform: ssm:GetParameter"
+
+
+class Ssm:
+    """Answers with a text, or raises; counts what it was asked for."""
+
+    def __init__(self, answer: str | Exception) -> None:
+        self.answer = answer
+        self.reads = 0
+
+    def get_parameter(self, *, Name: str, WithDecryption: bool) -> dict[str, Any]:  # noqa: N803
+        assert (Name, WithDecryption) == (NAME, True)
+        self.reads += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return {"Parameter": {"Value": self.answer}}
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def refused(code: str, text: str = "no") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": text}}, "GetParameter")
+
+
+def whole(text: str | None) -> str:
+    if text is None:
+        raise ValueError("does not exist: create it")
+    if not text.strip():
+        raise ValueError("is empty: put a value")
+    return text
+
+
+class Reader:
+    """A parameter with its client and clock, and what it has reported."""
+
+    def __init__(
+        self,
+        answer: str | Exception,
+        chance: float = 0.0,
+        parse: Callable[[str | None], Any] = whole,
+    ) -> None:
+        self.ssm, self.clock = Ssm(answer), Clock()
+        self.reports: list[str] = []
+        self.parameter: Parameter[Any] = Parameter(
+            self.ssm, NAME, parse, max_age=MAX_AGE, report=self.reports.append,
+            clock=self.clock, chance=lambda: chance,
+        )  # fmt: skip
+
+    def after(self, seconds: float) -> "Reader":
+        self.clock.now += seconds
+        return self
+
+
+def test_a_value_is_kept_until_it_is_old() -> None:
+    """One read for as long as the value may live, and one after that."""
+    reader = Reader("first")
+    assert [reader.parameter.value() for _ in range(3)] == ["first"] * 3
+    reader.ssm.answer = "second"
+    assert reader.after(MAX_AGE - 1).parameter.value() == "first"
+    assert reader.ssm.reads == 1
+    assert reader.after(1).parameter.value() == "second"
+    assert (reader.ssm.reads, reader.reports) == (2, [])
+
+
+def test_workers_that_start_together_do_not_read_together() -> None:
+    """Chance shortens the wait by up to a quarter, and never makes it longer."""
+    late, early = Reader("x", chance=0.0), Reader("x", chance=1.0)
+    for reader in (late, early):
+        reader.parameter.value()
+        reader.after(MAX_AGE * 0.75).parameter.value()
+    assert (late.ssm.reads, early.ssm.reads) == (1, 2)
+
+
+def test_a_renewal_reads_at_most_once_a_minute() -> None:
+    """However often it is asked for; what it brings is what value() gives from then on."""
+    reader = Reader("old")
+    assert reader.parameter.renewed() == "old"
+    reader.ssm.answer = "new"
+    for _ in range(1000):
+        assert reader.parameter.renewed() == "old"
+    assert reader.ssm.reads == 1
+    assert reader.after(RENEWAL_SECONDS).parameter.renewed() == "new"
+    for _ in range(1000):
+        assert reader.parameter.renewed() == reader.parameter.value() == "new"
+    assert reader.ssm.reads == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refused("ThrottlingException"),
+        refused("AccessDeniedException"),
+        refused("ParameterNotFound"),
+        refused("InternalServerError"),
+        ConnectTimeoutError(endpoint_url="https://ssm"),
+        " ",
+    ],
+)
+def test_only_a_good_value_replaces_a_good_value(answer: str | Exception) -> None:
+    """Whatever a later read brings: the last value goes on, and the report says so."""
+    reader = Reader("good")
+    reader.parameter.value()
+    reader.ssm.answer = answer
+    assert reader.after(MAX_AGE).parameter.value() == "good"
+    assert reader.after(10 * MAX_AGE).parameter.renewed() == "good"
+    assert len(reader.reports) == 2
+    assert all(text.endswith("; the last value is kept") for text in reader.reports)
+    reader.ssm.answer = "better"
+    assert reader.after(RENEWAL_SECONDS).parameter.value() == "better"
+
+
+def test_failures_are_followed_by_longer_waits() -> None:
+    """Once again at once, then after 1, 3, 7 … seconds, at most a minute, however often asked."""
+    reader = Reader(refused("ThrottlingException"))
+    began, times = reader.clock.now, []
+    for _ in range(4 * 600):
+        with pytest.raises(ParameterError):
+            reader.parameter.renewed()
+        if reader.ssm.reads > len(times):
+            times.append(reader.clock.now - began)
+        reader.after(0.25)
+    waits = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert waits[:7] == [0.25, 1, 3, 7, 15, 31, 60]
+    assert set(waits[7:]) == {60}
+
+
+def test_a_parameter_that_appears_is_found() -> None:
+    """The failure is no answer for ever; after it, waits begin small again."""
+    reader = Reader(refused("ParameterNotFound"))
+    for _ in range(3):
+        with pytest.raises(ParameterError, match="does not exist: create it"):
+            reader.after(RENEWAL_SECONDS).parameter.value()
+    reader.ssm.answer = "there"
+    assert reader.after(RENEWAL_SECONDS).parameter.value() == "there"
+
+
+def test_a_missing_parameter_may_be_an_answer() -> None:
+    """If the parser makes a value of it: it is kept, and not reported."""
+    reader = Reader(refused("ParameterNotFound"), parse=lambda text: text)
+    assert reader.parameter.value() is reader.parameter.value() is None
+    assert (reader.ssm.reads, reader.reports) == (1, [])
+
+
+@pytest.mark.parametrize("shift", [-86400.0, 90 * 86400.0])
+def test_a_clock_that_jumps_reads_again(shift: float) -> None:
+    """A process that was restored from a snapshot, or whose clock was set back, asks at once."""
+    reader = Reader("old")
+    reader.parameter.value()
+    reader.ssm.answer = "new"
+    assert reader.after(shift).parameter.value() == "new"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (refused("AccessDeniedException", DENIED), ["allow", "ssm:GetParameter", "kms:Decrypt"]),
+        (refused("ThrottlingException"), ["40 reads a second", "tried again"]),
+        (refused("InvalidKeyId", "the key is disabled"), ["InvalidKeyId", "the key is disabled"]),
+        (ConnectTimeoutError(endpoint_url="https://ssm"), ["ConnectTimeoutError"]),
+        (refused("ParameterNotFound"), ["does not exist"]),
+        ("", ["is empty"]),
+    ],
+)
+def test_a_failure_names_the_parameter_and_the_remedy(
+    answer: str | Exception, told: list[str]
+) -> None:
+    """In the report and in the error, whose cause is what the client raised."""
+    reader = Reader(answer)
+    with pytest.raises(ParameterError) as raised:
+        reader.parameter.value()
+    for text in (str(raised.value), *reader.reports):
+        assert text.startswith(f"SSM parameter {NAME} ")
+        assert not [part for part in told if part not in text]
+    assert isinstance(raised.value.__cause__, ParameterError)
+    if isinstance(answer, ClientError) and "NotFound" not in str(answer):
+        assert raised.value.__cause__.__cause__ is answer
+
+
+def test_a_real_client_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What botocore answers and raises, with a parameter that comes later."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    with mock_aws():
+        client = boto3.client("ssm", region_name="eu-west-1")
+        parameter = Parameter(client, NAME, whole, max_age=MAX_AGE)
+        with pytest.raises(ParameterError, match="does not exist"):
+            parameter.value()
+        client.put_parameter(Name=NAME, Value="v", Type="SecureString")
+        assert parameter.value() == "v"
+
+
+@pytest.mark.parametrize(
+    ("text", "secrets"),
+    [
+        ("one", ("one",)),
+        ("new old", ("new", "old")),
+        ("new,old", ("new", "old")),
+        (" new ,\n\told\r\n", ("new", "old")),
+        (" , ", ()),
+        ("", ()),
+    ],
+)
+def test_secrets_are_separated_by_spaces_and_commas(text: str, secrets: tuple[str, ...]) -> None:
+    """In their order, without empty ones and without the line end of a file."""
+    assert split_secrets(text) == secrets
