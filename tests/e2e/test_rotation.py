@@ -38,7 +38,7 @@ class Operator:
 
     def add(self) -> None:
         """NEW OLD, with a new secret."""
-        self.new = self._terminal.run(self._first).strip()
+        self.new = self._terminal.run(self._first).splitlines()[-1]
         assert self.value() == f"{self.new} {self.old}"
 
     def drop(self) -> None:

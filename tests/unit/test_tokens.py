@@ -274,6 +274,15 @@ def test_permissions_are_a_list_of_texts(permissions: Any) -> None:
         VERIFIER.verify(token(permissions=permissions))
 
 
+@pytest.mark.parametrize("crit", [["x-policy"], ["exp"], [], "x", None])
+def test_crit_is_refused_by_every_pyjwt(crit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those before 2.12, which are allowed as well, pass the header over."""
+    monkeypatch.setattr(jwt.PyJWS, "_validate_crit", lambda *_: None)
+    demanding = jwt.encode(claims(), SECRET, headers={"crit": crit, "x-policy": 1})
+    with pytest.raises(InvalidTokenError, match="crit"):
+        VERIFIER.verify(demanding)
+
+
 def test_oversize_token_is_refused() -> None:
     """A token that no URL could carry is not decoded, however good."""
     with pytest.raises(InvalidTokenError, match="longer"):

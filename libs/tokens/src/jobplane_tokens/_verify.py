@@ -214,7 +214,7 @@ class TokenVerifier:
         failure: Exception | None = None
         for key, algorithms in keys:
             try:
-                return jwt.decode(
+                decoded = jwt.decode_complete(
                     token,
                     key,
                     algorithms=algorithms,
@@ -226,6 +226,11 @@ class TokenVerifier:
                         "verify_aud": self._settings.audience is not None,
                     },
                 )
+                # PyJWT before 2.12 ignores it, and nothing that it may demand is known here.
+                if "crit" in decoded["header"]:
+                    raise InvalidTokenError("crit demands an unknown extension")
+                claims: dict[str, Any] = decoded["payload"]
+                return claims
             except jwt.ExpiredSignatureError as error:
                 raise ExpiredTokenError(str(error)) from error
             except jwt.InvalidSignatureError as error:
