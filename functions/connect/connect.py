@@ -157,6 +157,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
             return refused(429, "RATE_LIMITED", "Too many connections")
         dynamodb.put_item(TableName=TABLE, Item=to_item(row))
     except (BotoCoreError, ClientError) as error:
+        telemetry.metric("ConnectionRefused", ErrorType="internal_error")
         telemetry.exception("connection not stored", error)
         return refused(500, "INTERNAL_ERROR", "Could not connect")
 

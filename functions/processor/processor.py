@@ -741,8 +741,11 @@ def renew_lease(row: Row, invocation: Invocation, lease_until: int, progress: Ro
     return updated
 
 
-def finish(job: Job, status: RequestStatus, outcome: Row) -> None:
-    """Write a request's end, then tell its listeners: one terminal state, one terminal message."""
+def finish(job: Job, status: RequestStatus, outcome: Row, *, cause: str = "request") -> None:
+    """Write a request's end, then tell its listeners: one terminal state, one terminal message.
+
+    `cause` says why a request failed: by what it asked for (`request`), or by ours (`service`).
+    """
     job.seq += 1
     changes = {"status": status, "seq": job.seq, "ended_at": iso_time(time.time()), **outcome}
     row = update_request(
@@ -757,7 +760,10 @@ def finish(job: Job, status: RequestStatus, outcome: Row) -> None:
     )
     if row is None:
         raise LeaseLostError(job.request_id)
-    telemetry.metric(f"Request{status.capitalize()}", Action=job.row["action"])
+    if status == RequestStatus.FAILED:
+        telemetry.metric("RequestFailed", Cause=cause)
+    else:
+        telemetry.metric(f"Request{status.capitalize()}", Action=job.row["action"])
     telemetry.info("request ended", status=status, attempts=row["attempts"])
     job.audience.tell(terminal_message(row), row.get("subscriber_count", 0))
 
@@ -1432,7 +1438,7 @@ def end_without_result(job: Job, status: RequestStatus, body: Row, **document_st
     """
     document = end_assembly(job, message=body["message"], **document_state)
     if document is None:
-        finish(job, status, {"error": body})
+        finish(job, status, {"error": body}, cause="service")
     else:
         finish(job, *outcome_of(job, document))
 

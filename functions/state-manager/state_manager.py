@@ -2091,6 +2091,7 @@ def result_of(run: Run, change: FileChange) -> Body:
     except RefusedError as refused:
         return refused.body
     except (ClientError, BotoCoreError) as error:
+        telemetry.metric("OperationFailed")
         telemetry.exception("file was not changed", error, file=change.label)
         return {"error": "the write failed; see the log"}
     return {"old_status": old, "new_status": row.values["status"]}
@@ -2135,6 +2136,7 @@ def answer(event: Any, run: Run) -> tuple[int, Body]:
     except RefusedError as refused:
         return refused.status, refused.body
     except Exception as error:
+        telemetry.metric("OperationFailed")
         telemetry.exception("operation failed", error)
         return 500, {"error": "internal error", "request_id": run.request_id}
 

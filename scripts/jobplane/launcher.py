@@ -39,6 +39,8 @@ needs nothing can be imported.
     ASCII, so that an expression that measures a text would measure another.
 19. A state machine may put an object into S3, as JSON text.
 20. The address of a version's code leads to that code; MiniStack's to the latest.
+21. An alarm on metric math is kept and described as it was given; MiniStack refuses it. It does not
+    evaluate it.
 
 Called with the stage's name, which tells it from others in a list of processes, the folder for
 unpacked artifacts, and, by a test run, a file that the run keeps locked: when the run ends, however
@@ -129,6 +131,7 @@ _plain_condition = dynamodb._evaluate_condition
 _plain_resource = iam_actions.extract_resource_arn
 _plain_remove = dynamodb._remove_item
 _plain_create = provisioners._RESOURCE_HANDLERS[TABLE]["create"]
+_plain_alarm = provisioners._cw_metric_alarm_record
 _plain_mappings = lambda_svc._iter_all_esms
 _plain_function = lambda_svc._execute_function
 _plain_poll = lambda_svc._poll_dynamodb_streams
@@ -366,6 +369,19 @@ def _remove_with_record(table: dict[str, Any], partition: Any, sort: Any) -> Any
     return removed
 
 
+def _alarm_with_math(name: str, properties: dict[str, Any]) -> dict[str, Any]:
+    queries = properties.get("Metrics")
+    if not queries:
+        return dict(_plain_alarm(name, properties))
+    without = {key: value for key, value in properties.items() if key != "Metrics"}
+    record = _plain_alarm(name, without | {"MetricName": "-", "Namespace": "-"})
+    of_one_metric = {
+        "MetricName", "Namespace", "Dimensions", "Statistic", "ExtendedStatistic", "Period", "Unit",
+    }  # fmt: skip
+    kept = {key: value for key, value in record.items() if key not in of_one_metric}
+    return kept | {"Metrics": queries}
+
+
 class _Lane:
     """A part of a stream: its batches go to the function one after another, on a thread."""
 
@@ -515,6 +531,7 @@ def main() -> None:
     dynamodb._evaluate_condition = _key_condition_parsed_once
     dynamodb._remove_item = _remove_with_record
     provisioners._RESOURCE_HANDLERS[TABLE]["create"] = _create_with_expiry
+    provisioners._cw_metric_alarm_record = _alarm_with_math
     lambda_svc._iter_all_esms = _mappings_noted
     lambda_svc._poll_dynamodb_streams = _poll_handing_over
     lambda_svc._execute_function = _execute_or_hand_over

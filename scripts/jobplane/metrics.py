@@ -8,13 +8,16 @@ from pathlib import Path
 
 from jobplane.documents import Row, rows_of, table
 from jobplane.workspace import Workspace
-from jobplane_keys import TERMINAL_STATUSES
+from jobplane_keys import TERMINAL_STATUSES, RequestStatus
 
 DOCUMENT = Path("docs", "observing.md")
 SECTION = "metrics"
+ANSWERED = "answered"
 # Names that are put together at run time, as they stand in the source.
 COMPOSED = {
-    "f'Request{status.capitalize()}'": {f"Request{s.capitalize()}" for s in TERMINAL_STATUSES},
+    "f'Request{status.capitalize()}'": {
+        f"Request{s.capitalize()}" for s in TERMINAL_STATUSES if s != RequestStatus.FAILED
+    },
 }
 
 
@@ -40,9 +43,9 @@ def emitted(workspace: Workspace) -> set[Metric]:
 
 
 def tables(workspace: Workspace) -> dict[str, str]:
-    """The table of docs/observing.md, by section.
+    """The tables of docs/observing.md, by section: metrics, and those that count answered errors.
 
-    What it says of a metric is kept; of a new one it says what its function is for.
+    What they say of a metric is kept; of a new one the first says what its function is for.
     """
     document = (workspace.root / DOCUMENT).read_text(encoding="utf-8")
     said = {row[:3]: row[4] for row in rows_of(document, SECTION)}
@@ -51,7 +54,20 @@ def tables(workspace: Workspace) -> dict[str, str]:
     for key, functions in _sources(workspace).items():
         says = said.get(key) or purposes[functions[0]]
         rows.append((*key, ", ".join(functions), says))
-    return {SECTION: table(("metric", "unit", "dimensions", "from", "says"), rows)}
+    counts = {row[:3]: row[3] for row in rows_of(document, ANSWERED)}
+    answered = [(*key, counts.get(key, "errors")) for key in _answered(workspace)]
+    return {
+        SECTION: table(("metric", "unit", "dimensions", "from", "says"), rows),
+        ANSWERED: table(("function", "metric", "of it", "counts"), answered),
+    }
+
+
+def _answered(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
+    """The metrics that `alarms.answeredErrors` names, with the value of a dimension."""
+    for function in workspace.functions():
+        for given in (function.config.get("alarms") or {}).get("answeredErrors") or ():
+            kinds = [f"{key}={value}" for key, value in given.items() if key != "metric"]
+            yield function.name, f"`{given['metric']}`", ", ".join(kinds) or "–"
 
 
 def _sources(workspace: Workspace) -> dict[Row, list[str]]:

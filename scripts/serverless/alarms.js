@@ -1,15 +1,20 @@
 'use strict';
 
-const { METRICS, STACK, deployedName, hasTrigger, logicalName } = require('./members');
+const { METRICS, STACK, deployedName, hasTrigger, logicalName, normalized } = require('./members');
 
 const MINUTES = 60;
 const HOURS = 3600;
 // Work that waits this long, or longer, waits for somebody to look.
 const LATE_SECONDS = 15 * MINUTES;
+// An error rate of fewer invocations says nothing: one error of three calls is not 33 %.
+const LEAST_INVOCATIONS = 100;
+const MAX_ERROR_PERCENT = 1;
+// What a caller may wait for; `alarms.latency` in function.yml says otherwise.
+const MAX_LATENCY_SECONDS = 5;
 
 /**
- * Alarms on what the stack has: every function, stream, queue, state machine and API brings its
- * own, and the scheduled checks bring theirs. All of them tell one encrypted topic.
+ * Alarms on what the stack has: every function, stream, queue, table, state machine and API brings
+ * its own, and the scheduled checks bring theirs. All of them tell one encrypted topic.
  */
 module.exports = (stack) => ({
   ...topic(stack.alarmMail),
@@ -18,10 +23,14 @@ module.exports = (stack) => ({
   ),
 });
 
-const alarms = ({ functions, queues, stateMachines, schedules }) => {
+const alarms = ({ functions, queues, tables, stateMachines, schedules }) => {
   const configs = Object.values(functions);
+  const tasks = JSON.stringify(stateMachines);
   return [
-    ...Object.entries(functions).flatMap(ofFunction),
+    ...Object.entries(functions).flatMap(([name, config]) =>
+      ofFunction(name, config, hasCallers(name, config, tasks))
+    ),
+    ...Object.entries(tables).flatMap(ofTable),
     ...Object.entries(queues).map(([id, queue]) => ofQueue(id, queue, isRead(id, configs))),
     ...Object.keys(stateMachines).flatMap(ofStateMachine),
     ...(configs.some((config) => hasTrigger(config, 'httpApi')) ? HTTP_API : []),
@@ -31,13 +40,26 @@ const alarms = ({ functions, queues, stateMachines, schedules }) => {
   ];
 };
 
-const ofFunction = ([name, config]) => {
+/**
+ * Whether somebody waits for what a function answers: a client of the HTTP API or of the socket
+ * (nobody waits for $disconnect), or a state machine.
+ */
+const hasCallers = (name, config, tasks) =>
+  hasTrigger(config, 'httpApi') ||
+  (config.events || []).some(({ websocket }) => websocket && websocket.route !== '$disconnect') ||
+  new RegExp(`\\b${normalized(name)}LambdaFunction\\b`).test(tasks);
+
+const ofFunction = (name, config, called) => {
   const metric = (metricName) => ({
     Namespace: 'AWS/Lambda',
     MetricName: metricName,
     Dimensions: [{ Name: 'FunctionName', Value: deployedName(name) }],
   });
-  const { timeout } = config;
+  const { timeout, alarms: { answeredErrors = [], latency = called } = {} } = config;
+  const answered = Object.fromEntries(
+    answeredErrors.map((given, index) => [`answered${index + 1}`, ofAnswers(given)])
+  );
+  const counted = called ? answered : {};
   return [
     {
       name: `${name}-errors`,
@@ -46,6 +68,28 @@ const ofFunction = ([name, config]) => {
       ...metric('Errors'),
       ...atLeast(1, { within: 5 * MINUTES }),
     },
+    {
+      name: `${name}-error-rate`,
+      says: `More than ${MAX_ERROR_PERCENT} % of the calls of ${name} ended with an error.`,
+      see: 'error-rates',
+      ...above(MAX_ERROR_PERCENT, {
+        within: 5 * MINUTES,
+        of:
+          `IF(invocations >= ${LEAST_INVOCATIONS}, ` +
+          `100 * (${['errors', ...Object.keys(counted)].join(' + ')}) / invocations, 0)`,
+        where: { invocations: metric('Invocations'), errors: metric('Errors'), ...counted },
+      }),
+    },
+    ...(answeredErrors.length
+      ? [
+          {
+            name: `${name}-answered-errors`,
+            says: `${name} met an error and told its caller, so that Lambda counts a success.`,
+            see: 'answered-errors',
+            ...sumAtLeast(1, { within: 5 * MINUTES, of: answered }),
+          },
+        ]
+      : []),
     {
       name: `${name}-throttles`,
       says: `Invocations of ${name} were refused: the concurrency of the account or function is used up.`,
@@ -60,6 +104,7 @@ const ofFunction = ([name, config]) => {
       ...metric('Duration'),
       ...atLeast(timeout * 900, { within: 5 * MINUTES, statistic: 'Maximum' }),
     },
+    ...(latency ? [ofLatency(name, metric('Duration'), latency)] : []),
     ...(hasTrigger(config, 'stream')
       ? [
           {
@@ -73,6 +118,51 @@ const ofFunction = ([name, config]) => {
       : []),
   ];
 };
+
+/** `latency` is true, or says what function.yml wants: another metric of its own, other seconds. */
+const ofLatency = (name, duration, { metric, seconds = MAX_LATENCY_SECONDS }) => ({
+  name: `${name}-latency`,
+  says: `One call in twenty of ${name}, or more, took longer than ${seconds} s, for 15 minutes.`,
+  see: 'latencies',
+  ...(metric ? ofOwn(metric) : duration),
+  ...above(seconds * 1000, { within: 5 * MINUTES, times: 3, percentile: 'p95' }),
+});
+
+/** A metric of `alarms.answeredErrors` in function.yml: its name, and the value of a dimension. */
+const ofAnswers = ({ metric, ...dimensions }) => ofOwn(metric, dimensions);
+
+const ofTable = ([id, { Properties: { TableName: given, GlobalSecondaryIndexes = [] } }]) => {
+  const name =
+    typeof given === 'string' ? given.replace('${param:tablePrefix}', '') : kebab(id);
+  const indexes = GlobalSecondaryIndexes.map(({ IndexName }) => IndexName);
+  return Object.entries(THROTTLES).map(([kind, metricName]) => ({
+    name: `${name}-${kind}-throttles`,
+    says: `DynamoDB refused ${kind}s of the table ${name} or of one of its indexes, for ten minutes.`,
+    see: 'table-throttles',
+    ...sumAtLeast(1, {
+      within: 5 * MINUTES,
+      times: 2,
+      // The figures of a table are without those of its indexes.
+      of: Object.fromEntries(
+        [undefined, ...indexes].map((index, place) => [
+          index ? `index${place}` : 'itself',
+          ofTables(metricName, id, index),
+        ])
+      ),
+    }),
+  }));
+};
+
+const THROTTLES = { read: 'ReadThrottleEvents', write: 'WriteThrottleEvents' };
+
+const ofTables = (metricName, id, index) => ({
+  Namespace: 'AWS/DynamoDB',
+  MetricName: metricName,
+  Dimensions: [
+    { Name: 'TableName', Value: { Ref: id } },
+    ...(index ? [{ Name: 'GlobalSecondaryIndexName', Value: index }] : []),
+  ],
+});
 
 /** `JobFlow` → `job-flow` */
 const kebab = (id) => id.replace(/(?<=[a-z])(?=[A-Z])/g, '-').toLowerCase();
@@ -169,10 +259,12 @@ const SOCKETS = [
   },
 ];
 
-const ofFiles = (metricName) => ({
+const ofOwn = (metricName, dimensions = {}) => ({
   Namespace: METRICS,
   MetricName: metricName,
-  Dimensions: [{ Name: 'Environment', Value: '${sls:stage}' }],
+  Dimensions: Object.entries({ Environment: '${sls:stage}', ...dimensions }).map(
+    ([Name, Value]) => ({ Name, Value })
+  ),
 });
 
 const FILES = [
@@ -181,7 +273,7 @@ const FILES = [
     name: 'counters-drift',
     says: 'An exact count found the counters of files by status wrong, and corrected them.',
     see: 'counters',
-    ...ofFiles('CountersDrift'),
+    ...ofOwn('CountersDrift'),
     ...atLeast(1, { within: 1 * HOURS, statistic: 'Maximum' }),
   },
 ];
@@ -191,7 +283,7 @@ const SCHEDULED_CHECKS = [
     name: 'counters-unchecked',
     says: 'The weekly exact count could not tell whether the counters of files by status are right.',
     see: 'unchecked-counters',
-    ...ofFiles('CountersUnchecked'),
+    ...ofOwn('CountersUnchecked'),
     ...atLeast(1, { within: 1 * HOURS, statistic: 'Maximum' }),
     // Until a count can tell, by hand or a week later.
     TreatMissingData: 'ignore',
@@ -200,20 +292,55 @@ const SCHEDULED_CHECKS = [
     name: 'orphans',
     says: 'Two runs in a row found files that are stuck, lost or contradict what is in S3.',
     see: 'orphans',
-    ...ofFiles('Orphans'),
+    ...ofOwn('Orphans'),
     ...atLeast(1, { within: 6 * HOURS, times: 2, statistic: 'Maximum' }),
     // One value a run: until the next one speaks, what the last one found holds.
     TreatMissingData: 'ignore',
   },
 ];
 
-/** Where no data means that nothing happened. */
-function atLeast(threshold, { within, times = 1, statistic = 'Sum' }) {
+function atLeast(threshold, { within, times, statistic = 'Sum' }) {
   return {
     Statistic: statistic,
-    ComparisonOperator: 'GreaterThanOrEqualToThreshold',
-    Threshold: threshold,
     Period: within,
+    ...compared('GreaterThanOrEqualToThreshold', threshold, times),
+  };
+}
+
+/** Of several metrics together; of one it is a plain alarm. */
+function sumAtLeast(threshold, { within, times, of }) {
+  const [first, ...more] = Object.values(of);
+  if (!more.length) return { ...first, ...atLeast(threshold, { within, times }) };
+  return {
+    Metrics: queries(Object.keys(of).join(' + '), of, within),
+    ...compared('GreaterThanOrEqualToThreshold', threshold, times),
+  };
+}
+
+/** Of a percentile, or `of` an expression over metrics, by their ids. */
+function above(threshold, { within, times, percentile, of, where }) {
+  return {
+    ...(percentile ? { ExtendedStatistic: percentile, Period: within } : {}),
+    ...(of ? { Metrics: queries(of, where, within) } : {}),
+    ...compared('GreaterThanThreshold', threshold, times),
+  };
+}
+
+/** Metric math takes a missing value for 0. */
+const queries = (expression, metrics, within) => [
+  { Id: 'result', Expression: expression, ReturnData: true },
+  ...Object.entries(metrics).map(([id, metric]) => ({
+    Id: id,
+    MetricStat: { Metric: metric, Period: within, Stat: 'Sum' },
+    ReturnData: false,
+  })),
+];
+
+/** Where no data means that nothing happened. */
+function compared(operator, threshold, times = 1) {
+  return {
+    ComparisonOperator: operator,
+    Threshold: threshold,
     EvaluationPeriods: times,
     DatapointsToAlarm: times,
     TreatMissingData: 'notBreaching',

@@ -19,7 +19,7 @@ module.exports = (stack) => ({
   },
 });
 
-const sections = ({ functions, queues, stateMachines, alarms }) => {
+const sections = ({ functions, queues, tables, stateMachines, alarms }) => {
   const names = Object.keys(functions);
   const triggeredBy = (kind) => names.filter((name) => hasTrigger(functions[name], kind));
   return {
@@ -81,8 +81,18 @@ const sections = ({ functions, queues, stateMachines, alarms }) => {
       ]),
     ],
     ...(functions['state-manager'] ? { Files: files() } : {}),
+    Tables: [
+      graph('Consumed read units', tableLines(tables, 'ConsumedReadCapacityUnits')),
+      graph('Consumed write units', tableLines(tables, 'ConsumedWriteCapacityUnits')),
+      graph('Refused reads', tableLines(tables, 'ReadThrottleEvents')),
+      graph('Refused writes', tableLines(tables, 'WriteThrottleEvents')),
+      graph('Latency by operation, ms', byOperation(tables, 'SuccessfulRequestLatency', 'Average')),
+      graph('Throttled requests by operation', byOperation(tables, 'ThrottledRequests', 'Sum')),
+      graph('Errors of DynamoDB by operation', byOperation(tables, 'SystemErrors', 'Sum')),
+    ],
     Functions: [
       graph('Errors', names.map((name) => ofFunction(name, 'Errors', 'Sum'))),
+      graph('Answered errors', names.flatMap((name) => answeredErrors(name, functions[name]))),
       graph('Durations (p95), ms', names.map((name) => ofFunction(name, 'Duration', 'p95'))),
       graph('Invocations', names.map((name) => ofFunction(name, 'Invocations', 'Sum'))),
       graph('Throttles', names.map((name) => ofFunction(name, 'Throttles', 'Sum'))),
@@ -140,6 +150,11 @@ const files = () => [
 
 const own = (name, options = {}) => [METRICS, name, 'Environment', STAGE, options];
 
+const answeredErrors = (name, { alarms: { answeredErrors: given = [] } = {} }) =>
+  given.map(({ metric, ...dimensions }) => [
+    METRICS, metric, 'Environment', STAGE, ...Object.entries(dimensions).flat(), { label: name },
+  ]);
+
 /** One line a value of the dimensions, whichever values there are. */
 const search = (name, dimensions, stat, period) => [
   {
@@ -152,6 +167,25 @@ const search = (name, dimensions, stat, period) => [
 const ofFunction = (name, metric, stat) => [
   'AWS/Lambda', metric, 'FunctionName', deployedName(name), { stat, label: name },
 ];
+
+/** The figures of a table are without those of its indexes. */
+const tableLines = (tables, metric) =>
+  Object.entries(tables).flatMap(([id, { Properties: { GlobalSecondaryIndexes = [] } }]) => [
+    ['AWS/DynamoDB', metric, 'TableName', `\${${id}}`],
+    ...GlobalSecondaryIndexes.map(({ IndexName }) => [
+      'AWS/DynamoDB', metric, 'TableName', `\${${id}}`, 'GlobalSecondaryIndexName', IndexName,
+    ]),
+  ]);
+
+/** Which operations there are is known to AWS alone. */
+const byOperation = (tables, metric, stat) =>
+  Object.keys(tables).map((id) => [
+    {
+      expression:
+        `SEARCH('{AWS/DynamoDB,TableName,Operation} ` +
+        `MetricName="${metric}" TableName="\${${id}}"', '${stat}', 300)`,
+    },
+  ]);
 
 const ofApi = (id, metric) => ['AWS/ApiGateway', metric, 'ApiId', `\${${id}}`];
 

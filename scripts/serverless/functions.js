@@ -4,7 +4,7 @@ const { deployedName, members, moduleOf, roleOf } = require('./members');
 
 /** functions/<name>/function.yml → the framework's `functions`. */
 module.exports = Object.fromEntries(
-  Object.entries(members()).map(([name, { iamRoleStatements: _, ...config }]) => [
+  Object.entries(members()).map(([name, { iamRoleStatements: _, alarms: __, ...config }]) => [
     name,
     {
       ...config,

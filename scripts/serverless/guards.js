@@ -1,6 +1,6 @@
 'use strict';
 
-const { hasTrigger } = require('./members');
+const { hasTrigger, normalized } = require('./members');
 
 const join = (...parts) => ({ 'Fn::Join': ['', parts] });
 const arn = (id) => ({ 'Fn::GetAtt': [id, 'Arn'] });
@@ -66,9 +66,3 @@ const policyOf = (id, resources) =>
     ({ Type: type, Properties: { Queues: queues } = {} }) =>
       type === 'AWS::SQS::QueuePolicy' && queues.some((queue) => queue.Ref === id)
   );
-
-/** The framework's name of a function in logical ids: `send-interrupt` → `SendDashinterrupt`. */
-const normalized = (name) => {
-  const words = name.replaceAll('-', 'Dash');
-  return words[0].toUpperCase() + words.slice(1);
-};

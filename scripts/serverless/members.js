@@ -38,6 +38,12 @@ exports.moduleOf = (name) => name.replaceAll('-', '_');
 exports.logicalName = (name) =>
   name.split(/[^A-Za-z0-9]+/).map((word) => word[0].toUpperCase() + word.slice(1)).join('');
 
+/** The framework's name of a function in logical ids: `send-interrupt` → `SendDashinterrupt`. */
+exports.normalized = (name) => {
+  const words = name.replaceAll('-', 'Dash');
+  return words[0].toUpperCase() + words.slice(1);
+};
+
 exports.roleOf = (name) => `${exports.logicalName(name)}Role`;
 
 /** The full name of a function, alarm, topic …: all begin with the service's name. */

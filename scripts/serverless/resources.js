@@ -116,6 +116,7 @@ module.exports = async ({ resolveVariable }) => {
   if (await on('tlsOnly')) refusePlainHttp(template.Resources);
   const stack = {
     functions,
+    tables: ofType(template.Resources, 'AWS::DynamoDB::Table'),
     queues: ofType(template.Resources, 'AWS::SQS::Queue'),
     stateMachines: ofType(template.Resources, 'AWS::StepFunctions::StateMachine'),
     schedules: await on('schedules'),

@@ -48,17 +48,20 @@ def scheduled_alarm(deployed: Deployed, name: str) -> Alarm:
 
 
 def published(deployed: Deployed, alarm: Alarm, since: float) -> list[Point]:
-    """What the emulator's CloudWatch has of an alarm's metric, second by second."""
-    found = deployed.stage.client("cloudwatch").get_metric_statistics(
-        Namespace=alarm.namespace,
-        MetricName=alarm.metric,
-        Dimensions=[{"Name": name, "Value": value} for name, value in alarm.dimensions],
-        StartTime=since,
-        EndTime=time.time() + 60,
-        Period=1,
-        Statistics=[alarm.statistic],
-    )["Datapoints"]
-    return [alarm.point(each["Timestamp"].timestamp(), each[alarm.statistic]) for each in found]
+    """What the emulator's CloudWatch has of an alarm's metrics, second by second."""
+    return [
+        metric.point(each["Timestamp"].timestamp(), each[metric.statistic])
+        for metric in alarm.metrics.values()
+        for each in deployed.stage.client("cloudwatch").get_metric_statistics(
+            Namespace=metric.namespace,
+            MetricName=metric.name,
+            Dimensions=[{"Name": name, "Value": value} for name, value in metric.dimensions],
+            StartTime=since,
+            EndTime=time.time() + 60,
+            Period=1,
+            Statistics=[metric.statistic],
+        )["Datapoints"]
+    ]
 
 
 def logged(deployed: Deployed, function: str, since: float) -> list[log_lines.LogEvent]:

@@ -14,8 +14,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import boto3
 import pytest
-from alarm_states import Alarm, Point
+from alarm_states import Alarm, Metric, Point
+from botocore.config import Config
+from botocore.exceptions import ClientError
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -36,13 +39,32 @@ from e2e.platform_records import (
     without_delivery,
 )
 from e2e.support import Deployed, unique, until
+from faults.trouble import between, stretch
+from jobplane.rules._steps import state_machines
+from jobplane.template import Template
 from jobplane.workspace import Workspace
 from jobplane_keys import iso_time, owner_key, to_item
 from jobplane_keys.tracking import COUNTERS
 
 pytestmark = pytest.mark.e2e
 
-FUNCTIONS = [function.name for function in Workspace.here().functions()]
+WORKSPACE = Workspace.here()
+FUNCTIONS = [function.name for function in WORKSPACE.functions()]
+IN_FLOWS = {name for machine in state_machines(WORKSPACE) for name in machine.called}
+# Functions that somebody waits for: clients of the APIs, and state machines.
+CALLED = [
+    function.name
+    for function in WORKSPACE.functions()
+    if function.name in IN_FLOWS
+    or any(
+        "httpApi" in event or event.get("websocket", {}).get("route") in {"$connect", "$default"}
+        for event in function.config.get("events", ())
+    )
+]
+STACK = Template(WORKSPACE)
+TABLES = [
+    STACK.short_name(table["TableName"]) for table in STACK.of_type("AWS::DynamoDB::Table").values()
+]
 NOBODY = "nobody#nobody"
 # An invocation of each function that changes nothing of anybody's.
 HARMLESS: dict[str, Any] = {
@@ -177,6 +199,79 @@ def test_a_function_that_takes_all_its_time(
     assert alarm.state(points, time.time()) == "ALARM"
 
 
+@fires(*(f"{function}-error-rate" for function in FUNCTIONS))
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_that_fails_often(
+    deployed: Deployed,
+    alarms: dict[str, Alarm],
+    begun: float,
+    stopped_at_limit: dict[str, float],
+    function: str,
+) -> None:
+    """Two errors of a hundred invocations are too many; one of a hundred, or of three, is not.
+
+    The records of an invocation that ended well and of one that was stopped stand for the others.
+    """
+    alarm = alarms[f"{function}-error-rate"]
+    points = published(deployed, alarm, begun)
+    errors = [point for point in points if point.name == "Errors"]
+    well, failed = (
+        [point for point in points if point.at == at]
+        for at in (
+            next(point.at for point in errors if point.at <= stopped_at_limit[function]),
+            next(point.at for point in errors if point.value),
+        )
+    )
+    now = time.time()
+    assert alarm.state([*well * 2, *failed], now) == "OK"
+    assert alarm.state([*well * 99, *failed], now) == "OK"
+    assert alarm.state([*well * 98, *failed * 2], now) == "ALARM"
+
+
+@fires(*(f"{function}-latency" for function in CALLED if function != "status"))
+@pytest.mark.parametrize("function", [name for name in CALLED if name != "status"])
+def test_a_function_that_answers_slowly(
+    deployed: Deployed,
+    alarms: dict[str, Alarm],
+    begun: float,
+    stopped_at_limit: dict[str, float],
+    function: str,
+) -> None:
+    """One call in twenty is slow in each of three periods. Two seconds stand for the five."""
+    given = alarms[f"{function}-latency"]
+    alarm = replace(given, threshold=0.9 * TIME_LIMIT * 1000)
+    assert given.threshold == 5000
+    durations = published(deployed, alarms[f"{function}-duration"], begun)
+    well = [point for point in durations if point.at <= stopped_at_limit[function]]
+    slow = max(durations, key=lambda point: point.value)
+    now = slow.at
+    assert alarm.state(repeated(well, alarm), now) == "OK"
+    assert alarm.state([slow], now) == "OK"
+    assert alarm.state(repeated([well[0]] * 19 + [slow], alarm), now) == "OK"
+    assert alarm.state(repeated([well[0]] * 18 + [slow], alarm), now) == "ALARM"
+
+
+@fires("status-latency")
+async def test_look_ups_that_are_slow(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
+    """DynamoDB takes so long that a look-up tries again, in each of three periods."""
+    alarm = alarms["status-latency"]
+
+    async def look_up() -> list[Point]:
+        since = time.time()
+        assert deployed.invoke("status", HARMLESS["status"])["statusCode"] == 404
+        return await counted(deployed, "status", alarm, since)
+
+    with between(deployed, "status") as network:
+        fast = await look_up()
+        network.trouble, network.every = "slow", 2
+        slow = [*await look_up(), *await look_up()]
+    assert max(point.value for point in slow) > alarm.threshold
+    now = max(point.at for point in slow)
+    assert alarm.state(repeated(fast, alarm), now) == "OK"
+    assert alarm.state(slow, now) == "OK"
+    assert alarm.state(repeated(slow, alarm), now) == "ALARM"
+
+
 def test_a_long_run_is_told_before_it_is_stopped(
     deployed: Deployed, alarms: dict[str, Alarm]
 ) -> None:
@@ -221,6 +316,154 @@ def test_a_function_that_is_throttled(
     points, now = published(deployed, alarm, since), time.time()
     assert alarm.state(points, now) == "OK"
     assert alarm.state(repeated(points, alarm), now) == "ALARM"
+
+
+async def counted(deployed: Deployed, function: str, alarm: Alarm, since: float) -> list[Point]:
+    """The points of an alarm's metrics in what a function logs."""
+    names = {(metric.name, metric.dimensions) for metric in alarm.metrics.values()}
+
+    def found() -> list[Point]:
+        points = emitted(deployed, function, since)
+        return [point for point in points if (point.name, point.dimensions) in names]
+
+    points: list[Point] = await until(found, f"{names} in the log of {function}")
+    return points
+
+
+def handshake(deployed: Deployed) -> dict[str, Any]:
+    """A handshake that connect lets in, if it can store the connection."""
+    token = deployed.token(unique("user"), "acme")
+    return {"requestContext": {"connectionId": "nobody"}, "queryStringParameters": {"token": token}}
+
+
+PING = HARMLESS["router"] | {"body": '{"action": "ping"}'}
+SERVER_ERRORS: dict[str, Callable[[Any], bool]] = {
+    "connect": lambda answer: answer["statusCode"] == 500,
+    "disconnect": lambda answer: answer["statusCode"] == 200,
+    "router": lambda answer: json.loads(answer["body"])["error"]["code"] == "SERVICE_UNAVAILABLE",
+    "state-manager": lambda answer: answer["statusCode"] == 500,
+    "status": lambda answer: answer["statusCode"] == 500,
+}
+
+
+@fires(*(f"{function}-answered-errors" for function in SERVER_ERRORS))
+@pytest.mark.parametrize("function", SERVER_ERRORS)
+async def test_an_error_that_is_answered(
+    deployed: Deployed, alarms: dict[str, Alarm], function: str
+) -> None:
+    """DynamoDB fails, and the function answers: for Lambda that is a success, here an alarm."""
+    alarm, errors = alarms[f"{function}-answered-errors"], alarms[f"{function}-errors"]
+    event = {"connect": handshake(deployed), "router": PING}.get(function, HARMLESS[function])
+    since = time.time()
+    assert alarm.state(emitted(deployed, function, since), since) == "OK"
+    with between(deployed, function) as network:
+        network.trouble, network.every = "server-error", 1
+        done = invocation(deployed, function, event)
+    assert done.error is None, done
+    assert SERVER_ERRORS[function](done.answer), done.answer
+    points, now = await counted(deployed, function, alarm, since), time.time()
+    assert alarm.state(points, now) == "ALARM"
+    assert errors.state(published(deployed, errors, since), now) == "OK"
+
+
+@fires("processor-answered-errors")
+@pytest.mark.parametrize("fault", ["a sweep without DynamoDB", "a request that it stumbles over"])
+async def test_work_that_fails_by_our_fault(
+    deployed: Deployed, alarms: dict[str, Alarm], fault: str
+) -> None:
+    """Shards that can't be swept, and a request that ends FAILED by an unforeseen error."""
+    alarm, since = alarms["processor-answered-errors"], time.time()
+    if fault == "a sweep without DynamoDB":
+        with between(deployed, "processor") as network:
+            network.trouble, network.every = "server-error", 1
+            invocation(deployed, "processor", {"sweep": "leases"})
+    else:
+        put_broken_request(deployed)
+    points, now = await counted(deployed, "processor", alarm, since), time.time()
+    assert alarm.state(points, now) == "ALARM"
+
+
+async def test_a_request_that_fails_by_its_own_fault(
+    deployed: Deployed, alarms: dict[str, Alarm]
+) -> None:
+    """An upload that is not there is the client's affair."""
+    alarm, since = alarms["processor-answered-errors"], time.time()
+    put_broken_request(deployed, action="unheard-of")
+
+    def failed() -> list[Point]:
+        return [p for p in emitted(deployed, "processor", since) if p.name == "RequestFailed"]
+
+    points = await until(failed, "the end of the request")
+    assert alarm.state(points, time.time()) == "OK"
+
+
+def put_broken_request(deployed: Deployed, action: str = "delay") -> None:
+    """A request as the router writes it, but for a payload that no router would write."""
+    now = time.time()
+    row = {
+        "owner": owner_key("acme", unique("user")),
+        "request_id": unique("req"),
+        "connection_id": "nobody",
+        "user_id": "user",
+        "tenant_id": "acme",
+        "action": action,
+        "payload": "{",
+        "status": "PENDING",
+        "attempts": 0,
+        "max_attempts": 1,
+        "seq": 0,
+        "created_at": iso_time(now),
+        "updated_at": iso_time(now),
+        "lease_shard": "lease-0",
+        "lease_until": int(now) + 300,
+        "ttl": int(now) + 3600,
+    }
+    deployed.dynamodb.put_item(TableName=deployed.info["tables"]["requests"], Item=to_item(row))
+
+
+@contextmanager
+def throttling(deployed: Deployed) -> Iterator[Any]:
+    """A client of a DynamoDB that refuses every request for its rate."""
+    state = deployed.stage.read_state()
+    assert state is not None
+    with stretch(state.port) as network:
+        network.trouble, network.every = "throttled", 1
+        yield boto3.client(
+            "dynamodb",
+            endpoint_url=network.url,
+            region_name=state.region,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+            config=Config(proxies={}, retries={"total_max_attempts": 1}),
+        )
+
+
+def refusal(deployed: Deployed, kind: str, metric: Metric) -> Point:
+    """A request that is refused, as the event that AWS counts for the table or the index."""
+    place = dict(metric.dimensions)
+    index = place.pop("GlobalSecondaryIndexName", None)
+    found = deployed.dynamodb.describe_table(TableName=place["TableName"])["Table"]
+    assert index is None or index in {each["IndexName"] for each in found["GlobalSecondaryIndexes"]}
+    with throttling(deployed) as client, pytest.raises(ClientError, match="ThrottlingException"):
+        if kind == "write":
+            client.put_item(Item={}, **place)
+        else:
+            client.scan(**place, **({"IndexName": index} if index else {}))
+    return metric.point(time.time(), 1)
+
+
+@fires(*(f"{table}-{kind}-throttles" for table in TABLES for kind in ("read", "write")))
+@pytest.mark.parametrize("kind", ["read", "write"])
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_that_is_throttled(
+    deployed: Deployed, alarms: dict[str, Alarm], table: str, kind: str
+) -> None:
+    """A refusal of the table, or of an index alone, in each of two periods."""
+    alarm = alarms[f"{table}-{kind}-throttles"]
+    for metric in alarm.metrics.values():
+        point = refusal(deployed, kind, metric)
+        assert alarm.state([point], point.at) == "OK"
+        assert alarm.state(repeated([point], alarm), point.at) == "ALARM"
 
 
 def dead_notification(deployed: Deployed) -> None:
@@ -490,12 +733,12 @@ async def test_counters_that_are_off(deployed: Deployed, alarms: dict[str, Alarm
 
     def count() -> list[Point] | None:
         points = scheduled(deployed, operation="get_stats", exact=True)
-        return points if any(point.name == alarm.metric for point in points) else None
+        return points if any(point.name == alarm.metric.name for point in points) else None
 
     await until(count, "a count that nothing moved under")
     spoil_counters(deployed)
     drifted = await until(count, "the count that finds the drift")
-    assert [p.value for p in drifted if p.name == alarm.metric] == [3]
+    assert [p.value for p in drifted if p.name == alarm.metric.name] == [3]
     assert alarm.state(drifted, time.time()) == "ALARM"
     again = await until(count, "the count after it")
     assert alarm.state(again, time.time()) == "OK"
@@ -516,7 +759,7 @@ async def test_counters_that_could_not_be_checked(deployed: Deployed) -> None:
     """Files that come in during the weekly count; it stays until a count by hand has checked."""
     alarm = scheduled_alarm(deployed, "counters-unchecked")
     points = unchecked_count(deployed)
-    assert [p.value for p in points if p.name == alarm.metric] == [1]
+    assert [p.value for p in points if p.name == alarm.metric.name] == [1]
     now = time.time()
     assert alarm.state(points, now) == "ALARM"
     later = now + alarm.period
@@ -526,7 +769,7 @@ async def test_counters_that_could_not_be_checked(deployed: Deployed) -> None:
         since = time.time()
         deployed.invoke("state-manager", {"operation": "get_stats", "exact": True})
         points = emitted(deployed, "state-manager", since)
-        return points if any(point.name == alarm.metric for point in points) else None
+        return points if any(point.name == alarm.metric.name for point in points) else None
 
     checked = await until(by_hand, "a count that nothing moved under", patience=120)
     assert alarm.state(checked, time.time(), before="ALARM") == "OK"

@@ -10,7 +10,7 @@ import pytest
 
 from e2e.support import Deployed, assert_ended_once
 from faults.running import ended, jobs
-from faults.trouble import Stretch, stretch
+from faults.trouble import Stretch, between
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
@@ -25,22 +25,8 @@ def deployed(stage_name: str) -> Deployed:
 @pytest.fixture
 def network(deployed: Deployed) -> Iterator[Stretch]:
     """What lies between the processor and the emulator."""
-    name = deployed.info["functions"]["processor"]
-    functions = deployed.functions
-    before = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-    state = deployed.stage.read_state()
-    assert state is not None
-    with stretch(state.port) as opened:
-        through = {"Variables": before | {"AWS_ENDPOINT_URL": opened.url}}
-        functions.update_function_configuration(FunctionName=name, Environment=through)
-        try:
-            yield opened
-        finally:
-            opened.trouble = ""
-            functions.update_function_configuration(
-                FunctionName=name, Environment={"Variables": before}
-            )
-            deployed.kill_workers("processor")
+    with between(deployed, "processor") as opened:
+        yield opened
 
 
 async def test_workers_killed_under_load(deployed: Deployed) -> None:

@@ -3,21 +3,28 @@
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+from e2e.support import Deployed
 
 REFUSALS = {
     "server-error": b'HTTP/1.1 500 Internal Server Error\r\n%b\r\n{"__type":"InternalServerError"}',
     "throttled": b'HTTP/1.1 400 Bad Request\r\n%b\r\n{"__type":"ThrottlingException"}',
 }
 
+# Longer than the functions wait for an answer of DynamoDB.
+SLOW_SECONDS = 6
+
 
 class Stretch:
     """A proxy on loopback. `trouble` says what becomes of every n-th connection:
 
-    `reset` before anything is read, `lost`: carried out, but its answer does not arrive, or an
-    error answer of REFUSALS. Every request has a connection of its own.
+    `reset` before anything is read, `lost`: carried out, but its answer does not arrive, `slow`: it
+    is carried on after SLOW_SECONDS, or an error answer of REFUSALS. Every request has a connection
+    of its own.
     """
 
     def __init__(self, port: int) -> None:
@@ -48,6 +55,8 @@ class Stretch:
                 abort(client)
                 return
             request = read_message(client)
+            if trouble == "slow":
+                time.sleep(SLOW_SECONDS)
             if trouble in REFUSALS:
                 fields = b"Content-Type: application/x-amz-json-1.0\r\nConnection: close\r\n"
                 client.sendall(REFUSALS[trouble] % fields)
@@ -104,3 +113,23 @@ def stretch(port: int) -> Iterator[Stretch]:
         yield opened
     finally:
         opened.close()
+
+
+@contextmanager
+def between(deployed: Deployed, function: str) -> Iterator[Stretch]:
+    """What lies between a function and the emulator."""
+    name, functions = deployed.info["functions"][function], deployed.functions
+    before = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    state = deployed.stage.read_state()
+    assert state is not None
+    with stretch(state.port) as opened:
+        through = {"Variables": before | {"AWS_ENDPOINT_URL": opened.url}}
+        functions.update_function_configuration(FunctionName=name, Environment=through)
+        try:
+            yield opened
+        finally:
+            opened.trouble = ""
+            functions.update_function_configuration(
+                FunctionName=name, Environment={"Variables": before}
+            )
+            deployed.kill_workers(function)

@@ -440,6 +440,7 @@ def test_a_failing_store_is_a_500_without_internals(
     (line,) = output.logged("connection not stored")
     assert MARK in line["stack"]
     assert not output.metric("ConnectionEstablished")
+    assert output.metric("ConnectionRefused")[0]["ErrorType"] == "internal_error"
 
 
 def test_the_same_event_twice_leaves_one_connection(stack: Stack, connect: ModuleType) -> None:

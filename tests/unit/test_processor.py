@@ -1027,9 +1027,16 @@ def test_ends_are_counted_and_timed(processor: Processor, output: Output) -> Non
 
     assert len(output.metric("RequestCompleted")) == 1
     assert len(output.metric("RequestRetried")) == 1
-    assert len(output.metric("RequestFailed")) == 1
+    assert [line["Cause"] for line in output.metric("RequestFailed")] == ["request"]
     assert all(line["QueueLatency"] >= -1 for line in output.metric("QueueLatency"))
     assert output.metric("ProcessingLatency")[0]["Action"] == "delay"
+
+
+def test_a_failure_of_ours_is_counted_as_such(processor: Processor, output: Output) -> None:
+    """An unforeseen error is the service's, whatever code the client reads."""
+    processor.action("delay", failing(KeyError("x")))
+    processor.run()
+    assert [line["Cause"] for line in output.metric("RequestFailed")] == ["service"]
 
 
 # Records

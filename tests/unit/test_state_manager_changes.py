@@ -284,6 +284,7 @@ def test_a_batch_of_which_some_succeed(manager: Manager, output: Output) -> None
     assert "there is no file" in errors[2]
     assert errors[3] is None
     assert len(output.logged("file was not changed")) == 1
+    assert len(output.metric("OperationFailed")) == 1
 
 
 def test_a_batch_of_which_none_succeeds(manager: Manager) -> None:

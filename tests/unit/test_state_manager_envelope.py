@@ -139,6 +139,7 @@ def test_what_fails_inside_stays_inside(manager: Manager, output: Output) -> Non
     assert (status, body) == (500, {"error": "internal error", "request_id": "invocation-1"})
     (line,) = output.logged("operation failed")
     assert "InternalServerError" in line["stack"]
+    assert output.metric("OperationFailed")
 
 
 def test_integral_numbers_stay_integral(manager: Manager) -> None:

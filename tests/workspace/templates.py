@@ -55,7 +55,8 @@ def package(
 
 def alarms_of(stack: dict[str, Any]) -> dict[str, Any]:
     """The resources that are made for a stack's alarms, with the stage still `${sls:stage}`."""
-    given = {"functions": {}, "queues": {}, "stateMachines": {}, "schedules": False} | stack
+    given: dict[str, Any] = {"functions": {}, "schedules": False}
+    given |= {"queues": {}, "tables": {}, "stateMachines": {}} | stack
     script = (
         "const alarms = require('./scripts/serverless/alarms.js');"
         f"console.log(JSON.stringify(alarms({json.dumps(given)})))"

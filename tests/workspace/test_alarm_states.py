@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from alarm_states import Alarm, Point, State, embedded
+from alarm_states import Alarm, Point, Series, State, embedded, evaluated
 
 NOW = 1_795_330_800.0 - 1  # the last second of a minute
 SYMBOLS = {"X": 2.0, "0": 0.0}
@@ -22,6 +22,36 @@ def alarm(**changes: Any) -> Alarm:
             "EvaluationPeriods": 1,
             "Threshold": 1,
             "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+            "TreatMissingData": "notBreaching",
+        }
+        | changes
+    )
+
+
+def rate(**changes: Any) -> Alarm:
+    """An alarm on more than 1 % of at least 100 invocations within five minutes."""
+    of_function = [{"Name": "FunctionName", "Value": "jobplane-test-claim"}]
+
+    def query(name: str, metric: str) -> dict[str, Any]:
+        watched = {"Namespace": "AWS/Lambda", "MetricName": metric, "Dimensions": of_function}
+        stat = {"Metric": watched, "Period": 300, "Stat": "Sum"}
+        return {"Id": name, "MetricStat": stat, "ReturnData": False}
+
+    return Alarm.of(
+        {
+            "AlarmName": "jobplane-test-rate",
+            "Metrics": [
+                {
+                    "Id": "result",
+                    "Expression": "IF(invocations >= 100, 100 * errors / invocations, 0)",
+                    "ReturnData": True,
+                },
+                query("invocations", "Invocations"),
+                query("errors", "Errors"),
+            ],
+            "EvaluationPeriods": 1,
+            "Threshold": 1,
+            "ComparisonOperator": "GreaterThanThreshold",
             "TreatMissingData": "notBreaching",
         }
         | changes
@@ -130,6 +160,97 @@ def test_other_metrics_do_not_count(change: dict[str, Any]) -> None:
     assert watching.state([other], NOW) == "OK"
 
 
+def series(text: str) -> Series:
+    """A series as CloudWatch's documentation writes it: - is missing."""
+    return {
+        float(place): float(value) for place, value in enumerate(text.split(", ")) if value != "-"
+    }
+
+
+@pytest.mark.parametrize(
+    ("expression", "output"),
+    [
+        ("metric1 < metric2", "0, 0, 1, 0"),
+        ("metric1 >= 30", "1, 0, 0, 0"),
+        ("metric1 + metric2", "50, 20, 20, 0"),
+        ("metric1 - metric2", "10, 20, -20, 0"),
+        ("metric1 / metric2", "1.5, -, 0, -"),
+        ("100 / metric2", "5, -, 5, -"),
+        ("2 * 3 + metric2", "26, -, 26, -"),
+    ],
+)
+def test_operators(expression: str, output: str) -> None:
+    """CloudWatch's own example: a missing value is 0; what divides by 0 is dropped."""
+    given = {"metric1": series("30, 20, 0, 0"), "metric2": series("20, -, 20, -")}
+    assert evaluated(expression, given) == series(output)
+
+
+@pytest.mark.parametrize(
+    ("expression", "output"),
+    [
+        ("IF(metric1, metric2, metric3)", "30, 0, 20, -, -"),
+        ("IF(metric1, 5, metric3)", "5, 5, 20, -, -"),
+        ("IF(metric1, metric2, 5)", "30, 0, 5, 5, -"),
+        ("IF(metric1, metric2)", "30, 0, -, -, -"),
+    ],
+)
+def test_conditions(expression: str, output: str) -> None:
+    """The three tables of CloudWatch's documentation, and a condition without an alternative."""
+    given = {
+        "metric1": series("1, 1, 0, 0, -"),
+        "metric2": series("30, -, 0, 0, 30"),
+        "metric3": series("0, 0, 20, -, 20"),
+    }
+    assert evaluated(expression, given) == series(output)
+
+
+@pytest.mark.parametrize(
+    "expression", ["FILL(metric1, 0)", "-metric1", "metric1 in metric1", "IF(1, metric1)", "1 + 1"]
+)
+def test_the_rest_of_metric_math_is_refused(expression: str) -> None:
+    """No expression may be taken for one that it is not."""
+    with pytest.raises(ValueError, match=r"evaluated here|is a number"):
+        evaluated(expression, {"metric1": {0.0: 1.0}})
+
+
+@pytest.mark.parametrize(
+    ("invocations", "errors", "state"),
+    [(3, 1, "OK"), (99, 99, "OK"), (100, 1, "OK"), (100, 2, "ALARM"), (400, 5, "ALARM")],
+)
+def test_an_expression_over_metrics(invocations: int, errors: int, state: State) -> None:
+    """Each metric has its own points and its own statistic; the expression's value is compared."""
+    watching = rate()
+    points = [
+        watching.metrics[name].point(NOW - 1, 1)
+        for name, number in (("invocations", invocations), ("errors", errors))
+        for _ in range(number)
+    ]
+    assert watching.state(points, NOW) == state
+    later = watching.metrics["invocations"].point(NOW + 300, 1)
+    assert watching.state([*points, later], NOW + 300) == "OK"
+
+
+@pytest.mark.parametrize(
+    ("values", "state"),
+    [
+        ([5.0] * 95 + [6.0] * 5, "OK"),
+        ([5.0] * 94 + [6.0] * 6, "ALARM"),
+        ([5.0] * 18 + [6.0], "ALARM"),
+        ([5.0] * 19 + [6.0], "OK"),
+        ([6.0], "ALARM"),
+    ],
+)
+def test_percentiles(values: list[float], state: State) -> None:
+    """95 % of a period's values are not above p95; a few values have one as well."""
+    watching = alarm(
+        Statistic=None,
+        ExtendedStatistic="p95",
+        Threshold=5,
+        ComparisonOperator="GreaterThanThreshold",
+    )
+    assert watching.state([watching.point(NOW, value) for value in values], NOW) == state
+
+
 def test_an_embedded_line_is_a_point_for_each_set_of_dimensions() -> None:
     """A list holds several values; a line without metrics has no points."""
     line = {
@@ -162,7 +283,15 @@ def test_an_embedded_line_is_a_point_for_each_set_of_dimensions() -> None:
     assert list(embedded({"message": "x"})) == []
 
 
-@pytest.mark.parametrize("change", [{"Statistic": None}, {"TreatMissingData": "missing"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"Statistic": None},
+        {"ExtendedStatistic": "p99"},
+        {"EvaluateLowSampleCountPercentile": "ignore"},
+        {"TreatMissingData": "missing"},
+    ],
+)
 def test_what_is_not_evaluated_is_refused(change: dict[str, Any]) -> None:
     """No alarm may be taken for one that it is not."""
     with pytest.raises(ValueError, match="jobplane-test-errors"):

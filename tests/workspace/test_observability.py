@@ -1,5 +1,6 @@
 """Alarms, the dashboard and schedules: what they watch exists, and everything is watched."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from workspace.templates import EMULATOR, WORKSPACE, Compiled, alarms_of, of_type
 
-from e2e.test_alarms import FIRED
+from e2e.test_alarms import CALLED, FIRED
 from jobplane import metrics
 from jobplane.documents import with_tables
 from jobplane.metrics import emitted
@@ -19,44 +20,83 @@ DOCS = WORKSPACE.root / "docs" / "observing.md"
 FUNCTIONS = WORKSPACE.functions()
 NAMESPACE = WORKSPACE.names("").metrics
 SEARCH = re.compile(
-    r"SEARCH\('\{(?P<schema>[^}]+)\} MetricName=\"(?P<name>\w+)\" Environment=\"(?P<stage>\w+)\"', "
+    r"SEARCH\('\{(?P<schema>[^}]+)\} MetricName=\"(?P<name>\w+)\" \w+=\"(?P<of>[^\"]+)\"', "
     r"'(?P<stat>\w+)', (?P<period>\d+)\)"
 )
-# AWS's own metrics that are in use, and the dimensions under which AWS publishes them.
+# AWS's own metrics that are in use, by the dimensions under which AWS publishes them.
 AWS = {
-    "AWS/Lambda": (
+    ("AWS/Lambda", frozenset({"FunctionName"})): {
+        "ConcurrentExecutions",
+        "Duration",
+        "Errors",
+        "Invocations",
+        "IteratorAge",
+        "Throttles",
+    },
+    ("AWS/SQS", frozenset({"QueueName"})): {
+        "ApproximateAgeOfOldestMessage",
+        "ApproximateNumberOfMessagesVisible",
+    },
+    ("AWS/ApiGateway", frozenset({"ApiId"})): {
+        "4xx",
+        "5xx",
+        "Count",
+        "ExecutionError",
+        "IntegrationError",
+        "MessageCount",
+    },
+    ("AWS/States", frozenset({"StateMachineArn"})): {
+        "ExecutionsAborted",
+        "ExecutionsFailed",
+        "ExecutionsStarted",
+        "ExecutionsSucceeded",
+        "ExecutionsTimedOut",
+    },
+    # Of the table alone, and of each of its indexes.
+    **dict.fromkeys(
+        [
+            ("AWS/DynamoDB", frozenset({"TableName"})),
+            ("AWS/DynamoDB", frozenset({"TableName", "GlobalSecondaryIndexName"})),
+        ],
         {
-            "ConcurrentExecutions",
-            "Duration",
-            "Errors",
-            "Invocations",
-            "IteratorAge",
-            "Throttles",
+            "ConsumedReadCapacityUnits",
+            "ConsumedWriteCapacityUnits",
+            "ReadThrottleEvents",
+            "WriteThrottleEvents",
         },
-        {"FunctionName"},
     ),
-    "AWS/SQS": (
-        {"ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible"},
-        {"QueueName"},
-    ),
-    "AWS/ApiGateway": (
-        {"4xx", "5xx", "Count", "ExecutionError", "IntegrationError", "MessageCount"},
-        {"ApiId"},
-    ),
-    "AWS/States": (
-        {
-            "ExecutionsAborted",
-            "ExecutionsFailed",
-            "ExecutionsStarted",
-            "ExecutionsSucceeded",
-            "ExecutionsTimedOut",
-        },
-        {"StateMachineArn"},
-    ),
+    ("AWS/DynamoDB", frozenset({"TableName", "Operation"})): {
+        "SuccessfulRequestLatency",
+        "SystemErrors",
+        "ThrottledRequests",
+    },
 }
+SYMBOLS = {"GreaterThanOrEqualToThreshold": "≥", "GreaterThanThreshold": ">"}
 
-# What stands for all alarms of a kind in the documentation.
-KINDS = {"FunctionName": "function", "QueueName": "queue", "StateMachineArn": "flow"}
+# What stands for all alarms of a kind in the documentation: a word for their subject, which is what
+# comes before the rest of their name.
+KINDS = {
+    "function": r"-(errors|error-rate|answered-errors|throttles|duration|latency|stream-age)$",
+    "table": r"-(read|write)-throttles$",
+    "queue": r"-(age|not-empty)$",
+    "flow": r"-(failed|timed-out)$",
+}
+KIND_OF_SECTION = {
+    **dict.fromkeys(["function-errors", "error-rates", "answered-errors", "latencies"], "function"),
+    **dict.fromkeys(["throttles", "durations", "streams"], "function"),
+    **dict.fromkeys(["dead-letters", "late-messages"], "queue"),
+    "table-throttles": "table",
+    "executions": "flow",
+}
+# What the documentation says of alarms that watch several metrics, or different ones.
+SEVERAL = {
+    "answered-errors": "Sum of its [answered errors](#answered-errors)",
+    "error-rates": (
+        "`Errors`, and what callers were [answered](#answered-errors), in percent of at least 100 "
+        "`Invocations`,"
+    ),
+    "table-throttles": "Sum of `{kind}ThrottleEvents` of the table and its indexes",
+}
 
 type Watched = tuple[str, str, frozenset[str]]
 """Namespace, metric, dimensions."""
@@ -69,6 +109,18 @@ def alarms(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
         properties = resource["Properties"]
         found[re.sub(rf"^{WORKSPACE.service}-[a-z]+-", "", properties["AlarmName"])] = properties
     return found
+
+
+def metrics_of(properties: dict[str, Any]) -> list[dict[str, Any]]:
+    """The metrics that an alarm watches."""
+    if "Metrics" not in properties:
+        return [properties]
+    return [q["MetricStat"]["Metric"] for q in properties["Metrics"] if "MetricStat" in q]
+
+
+def dimensions_of(metric: dict[str, Any]) -> dict[str, Any]:
+    """The dimensions of a metric, by name."""
+    return {each["Name"]: each["Value"] for each in metric["Dimensions"]}
 
 
 def widgets(template: dict[str, Any]) -> list[dict[str, Any]]:
@@ -106,8 +158,8 @@ def known() -> set[Watched]:
         for dimensions in (frozenset(), metric.dimensions)
     }
     theirs = {
-        (namespace, name, frozenset(dimensions))
-        for namespace, (names, dimensions) in AWS.items()
+        (namespace, name, dimensions)
+        for (namespace, dimensions), names in AWS.items()
         for name in names
     }
     return ours | theirs
@@ -115,21 +167,106 @@ def known() -> set[Watched]:
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
 def test_every_function_is_watched(compiled: Compiled, function: Function) -> None:
-    """Errors, throttles and long runs of each function have an alarm, streams their age."""
-    found = alarms(compiled("prod"))
+    """Errors, their rate, throttles and long runs of each have an alarm, and what else it has."""
     of_function = {
-        properties["MetricName"]: properties
-        for properties in found.values()
-        if properties["Dimensions"]
-        == [{"Name": "FunctionName", "Value": function.deployed_name("prod")}]
+        name.removeprefix(f"{function.name}-"): properties
+        for name, properties in alarms(compiled("prod")).items()
+        if re.sub(KINDS["function"], "", name) == function.name
     }
     streams = any("stream" in event for event in function.config.get("events", ()))
-    assert set(of_function) == {"Errors", "Throttles", "Duration"} | (
-        {"IteratorAge"} if streams else set()
-    )
-    assert of_function["Errors"]["Threshold"] == 1
+    answers = bool(function.config.get("alarms", {}).get("answeredErrors"))
+    assert set(of_function) == {
+        *("errors", "error-rate", "throttles", "duration"),
+        *(["answered-errors"] if answers else []),
+        *(["latency"] if function.name in CALLED else []),
+        *(["stream-age"] if streams else []),
+    }
+    deployed = {"FunctionName": function.deployed_name("prod")}
+    for name in ("errors", "throttles", "duration", *(["stream-age"] if streams else [])):
+        assert dimensions_of(of_function[name]) == deployed
+    assert of_function["errors"]["Threshold"] == 1
     limit = function.config["timeout"] * 1000
-    assert 0.8 * limit <= of_function["Duration"]["Threshold"] < limit
+    assert 0.8 * limit <= of_function["duration"]["Threshold"] < limit
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
+def test_an_error_rate_is_of_enough_invocations(compiled: Compiled, function: Function) -> None:
+    """Of a hundred in five minutes; errors that callers were answered count as well."""
+    rate = alarms(compiled("prod"))[f"{function.name}-error-rate"]
+    expression, *queries = rate["Metrics"]
+    answered = function.config.get("alarms", {}).get("answeredErrors", [])
+    counted = answered if function.name in CALLED else []
+    assert {query["MetricStat"]["Metric"]["MetricName"] for query in queries} == {
+        *("Invocations", "Errors"),
+        *(given["metric"] for given in counted),
+    }
+    assert expression["Expression"].startswith("IF(invocations >= 100, 100 * (errors")
+    assert (rate["Threshold"], rate["ComparisonOperator"]) == (1, "GreaterThanThreshold")
+    assert {(q["MetricStat"]["Period"], q["MetricStat"]["Stat"]) for q in queries} == {(300, "Sum")}
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_who_is_waited_for_answers_soon(compiled: Compiled, name: str) -> None:
+    """p95 above five seconds for a quarter of an hour; of status, without its deliveries."""
+    latency = alarms(compiled("prod"))[f"{name}-latency"]
+    assert (latency["ExtendedStatistic"], latency["Threshold"]) == ("p95", 5000)
+    assert latency["Period"] * latency["DatapointsToAlarm"] == 900
+    assert latency["MetricName"] == ("StatusLatency" if name == "status" else "Duration")
+
+
+def statuses_in(function: Function) -> set[int]:
+    """The whole numbers from 500 to 599 in a function's source: statuses that it answers."""
+    source = ast.walk(ast.parse(function.source.read_text(encoding="utf-8")))
+    numbers = {node.value for node in source if isinstance(node, ast.Constant)}
+    return {n for n in numbers if isinstance(n, int) and 500 <= n <= 599}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
+def test_who_answers_errors_counts_them(function: Function) -> None:
+    """What `alarms.answeredErrors` names is counted by the function itself, with such a value."""
+    answered = function.config.get("alarms", {}).get("answeredErrors", [])
+    if statuses_in(function) & {500, 503}:
+        assert answered, "it answers 500 or 503: count that, and name the metric in function.yml"
+    source = function.source.read_text(encoding="utf-8")
+    for metric, *dimensions in (list(given.items()) for given in answered):
+        found = {
+            each.dimensions
+            for each in emitted(WORKSPACE)
+            if (each.name, each.function) == (metric[1], function.name)
+        }
+        names = {name for name, _ in dimensions}
+        assert any(names <= each for each in found), (metric, found)
+        for _, value in dimensions:
+            assert re.search(rf"[\"\.]{value}\b", source), value
+
+
+def test_every_table_and_index_is_watched(compiled: Compiled) -> None:
+    """CloudWatch has the figures of a table without those of its indexes."""
+    template = compiled("prod")
+    for kind, metric in (("read", "ReadThrottleEvents"), ("write", "WriteThrottleEvents")):
+        watched = [
+            dimensions_of(each)
+            for name, properties in alarms(template).items()
+            if name.endswith(f"-{kind}-throttles")
+            for each in metrics_of(properties)
+            if each["MetricName"] == metric
+        ]
+        tables = of_type(template, "AWS::DynamoDB::Table")
+        wanted = [{"TableName": {"Ref": logical}} for logical in tables]
+        wanted += [
+            {"TableName": {"Ref": logical}, "GlobalSecondaryIndexName": index["IndexName"]}
+            for logical, table in tables.items()
+            for index in table["Properties"].get("GlobalSecondaryIndexes", ())
+        ]
+        assert sorted(watched, key=str) == sorted(wanted, key=str)
+
+
+def test_math_stays_within_what_an_alarm_may_watch(compiled: Compiled) -> None:
+    """Ten metrics at most, and ids that begin with a small letter."""
+    for name, properties in alarms(compiled("prod")).items():
+        assert len(metrics_of(properties)) <= 10, name
+        for query in properties.get("Metrics", ()):
+            assert re.fullmatch(r"[a-z][A-Za-z0-9_]*", query["Id"]), name
 
 
 def test_a_new_function_brings_its_alarms() -> None:
@@ -142,23 +279,52 @@ def test_a_new_function_brings_its_alarms() -> None:
                     {"stream": {"type": "dynamodb"}},
                     {"sqs": {"arn": {"Fn::GetAtt": ["WorkQueue", "Arn"]}}},
                 ],
-            }
+            },
+            "asked": {"timeout": 10, "events": [{"httpApi": {"path": "/"}}]},
+            "slow": {
+                "timeout": 60,
+                "events": [{"httpApi": {"path": "/"}}],
+                "alarms": {"latency": {"seconds": 30}},
+            },
+            "slowest": {
+                "timeout": 60,
+                "events": [{"websocket": {"route": "slow"}}],
+                "alarms": {"latency": False},
+            },
+            "left": {"timeout": 10, "events": [{"websocket": {"route": "$disconnect"}}]},
+            "one-step": {"timeout": 10},
+        },
+        "tables": {
+            "PlacesTable": {"Properties": {"TableName": "${param:tablePrefix}places"}},
+            "NamelessTable": {"Properties": {}},
         },
         "queues": {
             "WorkQueue": {"Properties": {"QueueName": "${param:tablePrefix}work"}},
             "LostQueue": {"Properties": {"QueueName": "${param:tablePrefix}lost_work.fifo"}},
             "NamelessQueue": {},
         },
-        "stateMachines": {"OtherFlow": {}},
+        "stateMachines": {
+            "OtherFlow": {"Properties": {"S": {"Fn::GetAtt": ["OneDashstepLambdaFunction", "Arn"]}}}
+        },
     }
-    assert set(alarms_of(stack)) - {"AlarmsKey", "AlarmsTopic", "AlarmsTopicPolicy"} == {
-        "FreshErrorsAlarm",
-        "FreshThrottlesAlarm",
-        "FreshDurationAlarm",
+    made = alarms_of(stack)
+    always = ("Errors", "ErrorRate", "Throttles", "Duration")
+    functions = ("Fresh", "Asked", "Slow", "Slowest", "Left", "OneStep")
+    assert made["SlowLatencyAlarm"]["Properties"]["Threshold"] == 30_000
+    assert set(made) - {"AlarmsKey", "AlarmsTopic", "AlarmsTopicPolicy"} == {
+        *(f"{function}{kind}Alarm" for function in functions for kind in always),
         "FreshStreamAgeAlarm",
+        "AskedLatencyAlarm",
+        "SlowLatencyAlarm",
+        "OneStepLatencyAlarm",
+        "PlacesReadThrottlesAlarm",
+        "PlacesWriteThrottlesAlarm",
+        "NamelessTableReadThrottlesAlarm",
+        "NamelessTableWriteThrottlesAlarm",
         "WorkAgeAlarm",
         "LostWorkNotEmptyAlarm",
         "NamelessQueueNotEmptyAlarm",
+        *("Http5xxAlarm", "WebsocketExecutionErrorsAlarm", "WebsocketIntegrationErrorsAlarm"),
         "OtherFlowFailedAlarm",
         "OtherFlowTimedOutAlarm",
     }
@@ -172,7 +338,7 @@ def documented(section: str) -> list[str]:
 
 
 def test_the_metrics_are_documented() -> None:
-    """The table has each metric of the functions' source, its unit, its dimensions, its sources."""
+    """The tables have each metric of the source, and those that count answered errors."""
     text = DOCS.read_text(encoding="utf-8")
     assert text == with_tables(text, metrics.tables(WORKSPACE)), "run `jobplane docs metrics`"
 
@@ -186,26 +352,37 @@ def described(template: dict[str, Any]) -> list[str]:
     }
     rows = {}
     for name, properties in alarms(template).items():
-        (dimension,) = properties["Dimensions"]
-        kind = KINDS.get(dimension["Name"], "")
-        threshold = f"{properties['Threshold']}"
-        subject = re.sub(r"-(errors|throttles|duration|stream-age)$", "", name)
-        subject = re.sub(r"-(age|not-empty|failed|timed-out)$", "", subject)
         says, _, anchor = properties["AlarmDescription"].partition(" See docs/observing.md#")
-        if properties["MetricName"] == "Duration":
-            limit = limits[dimension["Value"]] * 1000
+        if word := KIND_OF_SECTION.get(anchor):
+            subject = re.sub(KINDS[word], "", name)
+            name = name.replace(subject, f"{{{word}}}", 1)
+            says = says.replace(subject, f"{{{word}}}", 1)
+        threshold = f"{properties['Threshold']}"
+        if anchor in SEVERAL:
+            kind = "Read" if "-read-" in name else "Write"
+            what = SEVERAL[anchor].format(kind=kind)
+        else:
+            statistic = properties.get("ExtendedStatistic") or properties["Statistic"]
+            what = f"{statistic} of `{properties['MetricName']}`"
+        if anchor == "durations":
+            limit = limits[dimensions_of(properties)["FunctionName"]] * 1000
             threshold = f"{properties['Threshold'] / limit:g} × its time limit"
-        if kind:
-            name = name.replace(subject, f"{{{kind}}}", 1)
-            says = says.replace(subject, f"{{{kind}}}", 1)
-        minutes, times = properties["Period"] // 60, properties["EvaluationPeriods"]
-        span = f"{minutes // 60} h" if minutes >= 60 else f"{minutes} min"
+        math = [query["MetricStat"] for query in properties.get("Metrics", ())[1:]]
+        seconds, times = (math or [properties])[0]["Period"], properties["EvaluationPeriods"]
+        span = f"{seconds // 3600} h" if seconds >= 3600 else f"{seconds // 60} min"
         condition = (
-            f"{properties['Statistic']} of `{properties['MetricName']}` ≥ {threshold} "
+            f"{what} {SYMBOLS[properties['ComparisonOperator']]} {threshold} "
             f"in {f'{times} × ' if times > 1 else ''}{span}"
         )
         rows[f"| `{name}` | {says} | {condition} | [{anchor}](#{anchor}) |"] = None
     return list(rows)
+
+
+def test_the_alarms_cost_no_more_than_documented(compiled: Compiled) -> None:
+    """CloudWatch bills each metric that an alarm watches; a function more does not matter."""
+    watched = sum(len(metrics_of(properties)) for properties in alarms(compiled("prod")).values())
+    (said,) = re.findall(r"alarms over (\d+) metrics", DOCS.read_text(encoding="utf-8"))
+    assert watched <= int(said) * 1.1
 
 
 def test_the_alarms_are_documented(compiled: Compiled) -> None:
@@ -235,7 +412,7 @@ def test_every_queue_is_watched(compiled: Compiled) -> None:
     found = {
         properties["Dimensions"][0]["Value"]["Fn::GetAtt"][0]: properties
         for properties in alarms(template).values()
-        if properties["Namespace"] == "AWS/SQS"
+        if properties.get("Namespace") == "AWS/SQS"
     }
     queues = of_type(template, "AWS::SQS::Queue")
     assert set(found) == set(queues)
@@ -249,8 +426,9 @@ def test_every_queue_is_watched(compiled: Compiled) -> None:
 def test_apis_and_executions_are_watched(compiled: Compiled) -> None:
     """Server errors, errors behind the sockets, executions that failed or timed out."""
     found = {
-        (properties["Namespace"], properties["MetricName"])
+        (metric["Namespace"], metric["MetricName"])
         for properties in alarms(compiled("prod")).values()
+        for metric in metrics_of(properties)
     }
     assert {
         ("AWS/ApiGateway", "5xx"),
@@ -288,11 +466,12 @@ def test_alarms_watch_what_is_published(
     found = alarms(compiled(stage, endpoint_url))
     assert found
     for name, properties in found.items():
-        dimensions = frozenset(d["Name"] for d in properties["Dimensions"])
-        watched = (properties["Namespace"], properties["MetricName"], dimensions)
-        assert watched in known(), name
-        if properties["Namespace"] == NAMESPACE:
-            assert properties["Dimensions"] == [{"Name": "Environment", "Value": stage}]
+        for metric in metrics_of(properties):
+            dimensions = dimensions_of(metric)
+            watched = (metric["Namespace"], metric["MetricName"], frozenset(dimensions))
+            assert watched in known(), name
+            if metric["Namespace"] == NAMESPACE:
+                assert dimensions["Environment"] == stage, name
 
 
 def test_every_alarm_is_fired_by_a_test(compiled: Compiled) -> None:
@@ -374,7 +553,7 @@ def test_the_dashboard_shows_what_is_published(
         assert watched in known(), line
         if watched[0] == NAMESPACE:
             named = SEARCH.fullmatch(line[0]["expression"]) if isinstance(line[0], dict) else None
-            assert (named["stage"] if named else line[3]) == stage, line
+            assert (named["of"] if named else line[3]) == stage, line
     ids = {part["id"] for line in lines(template) for part in line if "id" in part}
     for expression in arithmetic:
         assert set(re.findall(r"\b[a-z]\w*", expression)) <= ids, expression
@@ -392,7 +571,7 @@ def test_the_dashboard_names_what_the_stack_has(compiled: Compiled) -> None:
 
 
 def test_the_dashboard_covers_what_an_operator_asks_for(compiled: Compiled) -> None:
-    """Files, orphans, sockets, outcomes, queues, webhooks, functions, the job flow, alarms."""
+    """Files, orphans, sockets, outcomes, queues, webhooks, functions, the flow, tables, alarms."""
     template = compiled("prod")
     shown = {watched[:2] for line in lines(template) if (watched := watched_by(line))}
     assert {
@@ -406,6 +585,10 @@ def test_the_dashboard_covers_what_an_operator_asks_for(compiled: Compiled) -> N
         ("AWS/Lambda", "Errors"),
         ("AWS/Lambda", "Duration"),
         ("AWS/States", "ExecutionsFailed"),
+        *(("AWS/DynamoDB", name) for name in (
+            "ConsumedReadCapacityUnits", "ConsumedWriteCapacityUnits", "ReadThrottleEvents",
+            "WriteThrottleEvents", "ThrottledRequests", "SuccessfulRequestLatency", "SystemErrors",
+        )),
     } <= shown  # fmt: skip
     (status,) = [widget for widget in widgets(template) if widget["type"] == "alarm"]
     assert len(status["properties"]["alarms"]) == len(alarms(template))
