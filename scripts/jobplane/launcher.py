@@ -1,4 +1,4 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with twenty of its gaps closed.
+"""Starts MiniStack, on MiniStack's own interpreter, with these of its gaps closed.
 
 Runs in the environment that `uv tool run` made: of this workspace only what lies beside it and
 needs nothing can be imported.

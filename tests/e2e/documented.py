@@ -1,7 +1,6 @@
 """Commands of docs/, typed as they stand there.
 
-`uv run jobplane` is the command of the stage's workspace, and `aws` the part of AWS's that
-tests/aws_cli.py is; what it leaves undone, since the emulator has no such call, is listed there.
+`uv run jobplane` is the command of the stage's workspace, and `aws` is AWS's own, as PyPI has it.
 """
 
 import re
@@ -11,13 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from aws_cli import programs as installed
 from workspace.copies import command_environment
 
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
 ROOT = Workspace.here().root
-AWS = f'exec {sys.executable} {ROOT}/tests/aws_cli.py "$@"'
+# The emulator has no such calls: `aws` reads such a command, and says what would be answered.
+NOT_EMULATED = ("request-service-quota-increase", "start-message-move-task")
+AWS = """\
+case "$*" in {unknown}) set -- "$@" --generate-cli-skeleton output;; esac
+exec {aws} "$@"
+"""
 # After `run`, what is to be run; a deployment asks, and is agreed to.
 UV = f'shift; [ "$2" = deploy ] && set -- "$@" --yes; exec {sys.executable} -m "$@"'
 
@@ -29,7 +34,7 @@ def blocks(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Terminal:
-    """A bash in the workspace of a stage, with variables that point `aws` at the stage."""
+    """A bash in the workspace of a stage, which `jobplane info --export` has pointed `aws` at."""
 
     stage: Stage
     programs: Path
@@ -37,7 +42,9 @@ class Terminal:
     @classmethod
     def on(cls, stage: Stage, programs: Path) -> Self:
         """With its programs in a folder."""
-        for name, script in {"aws": AWS, "uv": UV}.items():
+        unknown = "|".join(f"*{operation}*" for operation in NOT_EMULATED)
+        aws = AWS.format(unknown=unknown, aws=installed() / "aws")
+        for name, script in {"aws": aws, "uv": UV}.items():
             program = programs / name
             program.write_text(f"#!/bin/sh\n{script}\n")
             program.chmod(0o755)
@@ -49,9 +56,11 @@ class Terminal:
 
     def run(self, *scripts: str, **variables: str) -> str:
         """Run blocks one after the other in one shell; what they print. All have to succeed."""
-        environment = command_environment(self.stage.workspace) | self.stage.environment()
+        environment = command_environment(self.stage.workspace)
         environment |= {"PATH": f"{self.programs}:{environment['PATH']}", "NO_PROXY": "127.0.0.1"}
-        script = "\n".join(scripts)
+        script = "\n".join(
+            (f'eval "$(uv run jobplane info --export --stage {self.stage.name})"', *scripts)
+        )
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.stage.workspace.root,

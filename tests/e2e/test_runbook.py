@@ -1,6 +1,7 @@
 """The runbook of docs/observing.md: its commands, as they stand there, show and mend on a stage."""
 
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,8 +21,16 @@ from e2e.platform_records import (
     without_delivery,
 )
 from e2e.support import Deployed, unique, until
-from e2e.test_alarms import DEAD_LETTERS, TOO_SHORT_TO_COUNT, scheduled, spoil_counters, stuck_file
+from e2e.test_alarms import (
+    DEAD_LETTERS,
+    HARMLESS,
+    TOO_SHORT_TO_COUNT,
+    scheduled,
+    spoil_counters,
+    stuck_file,
+)
 from e2e.test_flow import Flow
+from faults.trouble import between
 
 pytestmark = pytest.mark.e2e
 
@@ -52,6 +61,43 @@ def test_function_errors(deployed: Deployed, shell: Shell) -> None:
     assert "invocation failed" in shown
     assert "ValidationError" in shown
     assert f"{deployed.stage.name} has it all" in shell("Function errors", 1)
+
+
+def test_error_rates(deployed: Deployed, shell: Shell) -> None:
+    """The errors are counted by their class; whether another code would be deployed is told."""
+    for _ in range(2):
+        assert invocation(deployed, "claim", {}).error == "ValidationError"
+    assert re.search(r"\d+  error=ValidationError", shell("Error rates", 0))
+
+
+def test_answered_errors(deployed: Deployed, shell: Shell) -> None:
+    """The log has the look-up that failed, with its cause."""
+    with between(deployed, "status") as network:
+        network.trouble, network.every = "server-error", 1
+        assert deployed.invoke("status", HARMLESS["status"])["statusCode"] == 500
+    shown = shell("Answered errors", 0, name="status")
+    assert "status check failed" in shown
+    assert f"{deployed.stage.name} has it all" in shell("Answered errors", 1, name="status")
+
+
+def test_latencies(deployed: Deployed, shell: Shell) -> None:
+    """The longest calls first, the limit and the memory."""
+    invocation(deployed, "claim", {})
+    shown = shell("Latencies", 0)
+    times = [int(found) for found in re.findall(r"Duration: (\d+) ms", shown)]
+    assert times == sorted(times, reverse=True)
+    assert times
+    assert f"{deployed.stage.name} has it all" in shell("Latencies", 1)
+
+
+async def test_table_throttles(deployed: Deployed, shell: Shell) -> None:
+    """The table's settings and the tenants that ask are seen; it is warmed up and looked into."""
+    async with deployed.socket(unique("user")) as socket:
+        await socket.ask({"action": "echo", "payload": {}})
+    shown = shell("Table throttles", 0)
+    assert "PAY_PER_REQUEST" in shown
+    assert re.search(r"\d+ tenant_id.+acme", shown)
+    assert "ENABLING" in shell("Table throttles", 0, 1)
 
 
 def test_throttles(deployed: Deployed, shell: Shell) -> None:

@@ -12,6 +12,11 @@ from jobplane.environments import NO_AWS_FILES, OF_AN_ACCOUNT
 from jobplane.stages import Stage, StageNotUpError
 from jobplane.workspace import Workspace
 
+# The AWS CLI of PyPI (v1) asks AWS for queues, whatever AWS_ENDPOINT_URL says: its customization
+# `overridesslcommonname` gives SQS the address `{region}.queue.amazonaws.com` unless there is an
+# --endpoint-url. v2 has no such thing.
+AWS = """aws() { command aws ${AWS_ENDPOINT_URL:+"--endpoint-url=$AWS_ENDPOINT_URL"} "$@"; }"""
+
 
 @click.command(
     epilog="""\b
@@ -60,12 +65,13 @@ def _describe(there: Stage) -> dict[str, Any]:
 
 
 def _shell_lines(there: Stage) -> Iterator[str]:
-    """Exports, and an `unset` of what would lead away from the stage."""
+    """Exports, an `unset` of what would lead away from the stage, and `aws` with its address."""
     exported = there.environment() | NO_AWS_FILES
     for name, value in exported.items():
         yield f"export {name}={shlex.quote(value)}"
     endpoints = [name for name in os.environ if name.startswith("AWS_ENDPOINT_URL_")]
     yield f"unset {' '.join((*OF_AN_ACCOUNT, *endpoints))}"
+    yield AWS
 
 
 def print_description(description: dict[str, Any]) -> None:

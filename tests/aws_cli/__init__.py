@@ -1,0 +1,49 @@
+"""AWS's command line, installed for the tests that run the commands of docs/."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from jobplane.console import run_quietly
+from jobplane.environments import plain_environment, uv_command
+from jobplane.locks import exclusive
+from jobplane.workspace import Workspace
+
+PROJECT = Path(__file__).parent
+WORKSPACE = Workspace.here()
+
+
+@cache
+def programs() -> Path:
+    """The folder with `aws` and the Python that it runs on, made or brought up to date."""
+    environment = WORKSPACE.scratch / "_aws_cli"
+    with exclusive(WORKSPACE, "aws-cli"):
+        run_quietly(
+            [
+                uv_command(),
+                "sync",
+                "--project",
+                PROJECT,
+                "--locked",
+                "--compile-bytecode",
+                "--quiet",
+            ],
+            cwd=PROJECT,
+            what="installing the AWS CLI",
+            env=plain_environment(UV_PROJECT_ENVIRONMENT=str(environment)),
+        )
+    return environment / "bin"
+
+
+def faults(commands: Sequence[Sequence[str]]) -> list[str | None]:
+    """What `aws` finds wrong with each command, which is not carried out; None for nothing."""
+    said = run_quietly(
+        [programs() / "python", PROJECT / "parse.py"],
+        cwd=PROJECT,
+        what="aws",
+        env=plain_environment(),
+        given=json.dumps(commands),
+    )
+    found: list[str | None] = json.loads(said)
+    return found
