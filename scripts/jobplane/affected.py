@@ -25,7 +25,7 @@ from jobplane.artifacts import Builder, Settings
 from jobplane.configuration import Configuration, Parts
 from jobplane.console import ToolError, run_quietly
 from jobplane.environments import plain_environment
-from jobplane.requirements import PINNED, Closure, closures, lib_sources
+from jobplane.requirements import Closure, closures, lib_sources
 from jobplane.sdk import Grants
 from jobplane.workspace import Function, Workspace
 
@@ -148,6 +148,7 @@ class Tree:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self.settings = Settings.local()
 
     @cached_property
     def functions(self) -> dict[str, Function]:
@@ -155,7 +156,8 @@ class Tree:
 
     @cached_property
     def closures(self) -> dict[str, Closure]:
-        return closures(self.workspace, self.functions.values())
+        everything = self.functions.values()
+        return closures(self.workspace, everything, self.settings.arch, is_frozen=True)
 
     @cached_property
     def configuration(self) -> Configuration:
@@ -171,7 +173,7 @@ class Tree:
 
     def inputs(self, name: str) -> str:
         """What `build` compares, by this command's own code on either tree."""
-        builder = Builder(self.workspace, Settings.local())
+        builder = Builder(self.workspace, self.settings)
         return builder.inputs(self.functions[name], self.closures[name])
 
     def parts(self, name: str) -> Parts:
@@ -188,7 +190,7 @@ class Tree:
     @property
     def _builder_files(self) -> dict[str, Path]:
         folder = self.workspace.root / "scripts" / "jobplane"
-        return {path.name: path for path in folder.glob("*.py")}
+        return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.py")}
 
     def _builder(self) -> str | None:
         """The tree's own answer; None if it is of another make."""
@@ -243,38 +245,36 @@ def _explained(name: str, before: Tree, after: Tree) -> Iterator[str]:
         own = new.shipped_files().get(shipped) or old.shipped_files()[shipped]
         yield _short(own, after.workspace.root, before.workspace.root)
     old_closure, new_closure = before.closures[name], after.closures[name]
-    for lib in sorted({*old_closure.libs, *new_closure.libs}):
+    for lib in sorted(old_closure.libs.keys() | new_closure.libs.keys()):
         yield from _explained_lib(lib, name, before, after)
     for distribution in _changed(old_closure.locked, new_closure.locked):
         tree = after if distribution in new_closure.locked else before
-        was = _version(old_closure.locked.get(distribution))
-        now = _version(new_closure.locked.get(distribution))
+        was = old_closure.versions.get(distribution, "none")
+        now = new_closure.versions.get(distribution, "none")
         what = f"{was} → {now}" if was != now else f"{now}, its files"
         way = _way(tree.lock.way(f"jobplane-{name}", distribution))
         yield f"uv.lock: {distribution} {what}{way}"
-    if _actions(old) != _actions(new):
+    if Grants.of(old) != Grants.of(new):
         yield f"functions/{name}/function.yml: the SDK is cut to its IAM statements"
 
 
 def _explained_lib(lib: str, name: str, before: Tree, after: Tree) -> Iterator[str]:
-    was, now = lib in before.closures[name].libs, lib in after.closures[name].libs
-    way = _way(
-        (after if now else before).lock.way(f"jobplane-{name}", f"jobplane-{Path(lib).name}")
-    )
-    if was != now:
-        yield f"{lib} ({'now' if now else 'no longer'} a dependency){way}"
+    was, now = before.closures[name].libs.get(lib), after.closures[name].libs.get(lib)
+    way = _way((after if now else before).lock.way(f"jobplane-{name}", lib))
+    if was is None or now is None:
+        yield f"{now or was} ({'now' if now else 'no longer'} a dependency){way}"
         return
-    changed = _changed(_lib_files(before, lib), _lib_files(after, lib))
+    changed = _changed(_lib_files(before, was), _lib_files(after, now))
     if changed:
-        yield f"{lib}: {_some(changed)}{way}"
+        yield f"{now}: {_some(changed)}{way}"
 
 
-def _lib_files(tree: Tree, lib: str) -> dict[str, str]:
-    root = tree.workspace.root
-    package = root / lib / "src" / f"jobplane_{Path(lib).name}"
+def _lib_files(tree: Tree, folder: str) -> dict[str, str]:
+    root = tree.workspace.root / folder
+    package = root / "src" / f"jobplane_{root.name}"
     return {
-        _short(path, package, root / lib): digest
-        for path, digest in _digests({p: p for p in lib_sources(tree.workspace, lib)}).items()
+        _short(path, package, root): digest
+        for path, digest in _digests({p: p for p in lib_sources(tree.workspace, folder)}).items()
     }
 
 
@@ -315,15 +315,6 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 def _digests[Name](files: Mapping[Name, Path]) -> dict[Name, str]:
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-
-
-def _actions(function: Function) -> tuple[str, ...]:
-    return Grants.of(function.name, function.config).actions
-
-
-def _version(requirement: str | None) -> str:
-    match = PINNED.match(requirement or "")
-    return match["version"] if match else "none"
 
 
 def _way(names: Iterable[str]) -> str:

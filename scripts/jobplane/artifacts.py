@@ -9,37 +9,37 @@ import json
 import platform
 import re
 import shutil
+import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.util import cache_from_source, source_from_cache
 from pathlib import Path, PurePosixPath
 
-from jobplane import bytecode, methods, sdk, slimming
+import click
+
+from jobplane import bytecode, methods, resolving, sdk, slimming
 from jobplane.console import note
 from jobplane.locks import exclusive
-from jobplane.requirements import PINNED, Closure, closures
-from jobplane.wheels import (
-    PYTHON,
-    UnreadableSourceError,
-    WheelStore,
-    bytecode_digest,
-    lib_digest,
-    prune,
-)
+from jobplane.requirements import PYTHON, Closure, Distribution, UnbuildableError, closures
+from jobplane.wheels import UnreadableSourceError, WheelStore, builder_digest, lib_digest, prune
 from jobplane.workspace import Function, Workspace
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 COMPRESSION_LEVEL = 6
-ENTRY_POINTS_KEPT = "[jobplane."
-STRIPPED_SUFFIXES = frozenset({".pyi", ".pyx", ".pxd", ".c", ".h", ".typed"})
-# wrapt, which the X-Ray SDK patches with, has the same in Python.
-STRIPPED_EXTENSIONS = ("wrapt/",)
+# wrapt, which the X-Ray SDK patches with, has the same in Python as in C.
+STRIPPED_EXTENSIONS = re.compile(r"wrapt/.*\.(?:so|c)")
 RUNTIME_SDK = frozenset(
     {"boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"}
 )
+
+# The top-level modules of these.
+RUNTIME_MODULES = (RUNTIME_SDK - {"python-dateutil"}) | {"dateutil"}
+
+# Names of modules that an artifact needs for others.
+RESERVED = sys.stdlib_module_names | {methods.MODULE, slimming.HELPER.stem}
 
 type Contents = dict[str, Path | bytes]
 type Module = tuple[str, bytes]
@@ -74,6 +74,8 @@ class Artifact:
     inputs: str
     arch: str
     sdk: str
+    is_checked: bool = False
+    """Its imports were resolved from it alone."""
     built: bool = False
     """Built by this run, not by an earlier one; not stored."""
 
@@ -89,6 +91,10 @@ class Draft:
     """Modules of the others."""
     written: frozenset[Module]
     """Modules of our own, as they are compiled."""
+    records: Mapping[str, list[str]]
+    """The files of each distribution, by its `.dist-info`."""
+    missing: tuple[str, ...]
+    """Imports that find nothing, and what to do."""
 
     @property
     def fresh(self) -> frozenset[Module]:
@@ -100,11 +106,14 @@ class Draft:
         def bytecode_of(modules: frozenset[Module]) -> Contents:
             return {_cached(module[0]): self._sealed(module, compiled) for module in modules}
 
-        return (
+        contents = (
             _sourceless(self.others | bytecode_of(self.changed))
             | self.own
             | bytecode_of(self.written)
         )
+        return contents | {
+            f"{info}/RECORD": _record(info, files, contents) for info, files in self.records.items()
+        }
 
     def _sealed(self, module: Module, compiled: Mapping[Module, bytes]) -> bytes:
         """Its bytecode, which says that it is of the source that ships."""
@@ -121,18 +130,22 @@ class Builder:
         self.settings = settings
         self.wheels = WheelStore(workspace, settings.arch)
 
-    def build(self, functions: Iterable[Function]) -> list[Artifact]:
+    def build(self, functions: Iterable[Function], *, is_checked: bool = True) -> list[Artifact]:
         """Bring the artifacts up to date and write the manifest.
+
+        Args:
+            is_checked: refuse an artifact that does not hold what its modules import.
 
         Raises:
             ToolError: uv failed.
-            UnreadableSourceError: a module of a function or of a lib is no Python.
-            click.ClickException: a statement names a service that botocore doesn't have.
+            UnreadableSourceError: a module of a function or of a lib is not Python.
+            StaleLockError: uv.lock is older than the pyproject.toml files.
+            UnbuildableError: a dependency, a name or an import can't be.
         """
         functions = list(functions)
         with exclusive(self.workspace, "build"):
             manifest = read_manifest(self.workspace)
-            found = closures(self.workspace, functions)
+            found = closures(self.workspace, functions, self.settings.arch)
             inputs = {f.name: self.inputs(f, found[f.name]) for f in functions}
             stale = [
                 function
@@ -140,18 +153,21 @@ class Builder:
                 if not is_current(
                     self.workspace, manifest.get(function.name), inputs[function.name]
                 )
+                or (is_checked and not manifest[function.name].is_checked)
             ]
             if stale:
                 note(f"building {len(stale)} of {len(functions)} artifacts")
-                everything = closures(self.workspace, self.workspace.functions())
-                self._install([found[f.name] for f in stale], list(everything.values()))
+                self._install([found[f.name] for f in stale])
                 with ThreadPoolExecutor() as pool:
                     drafts = list(pool.map(lambda f: self._draft(f, found[f.name]), stale))
+                    missing = [text for draft in drafts for text in draft.missing]
+                    if missing and is_checked:
+                        raise UnbuildableError("\n".join(missing))
                     compiled = _compiled({module for draft in drafts for module in draft.fresh})
                     built = list(
                         pool.map(
                             lambda f, draft: self._write(
-                                f, found[f.name], inputs[f.name], draft.finished(compiled)
+                                f, found[f.name], inputs[f.name], draft, compiled
                             ),
                             stale,
                             drafts,
@@ -172,30 +188,43 @@ class Builder:
         parts: list[object] = [
             PYTHON, asdict(self.settings), COMPRESSION_LEVEL, builder_digest(),
             closure.locked,
-            {lib: lib_digest(self.workspace, lib) for lib in closure.libs},
-            sdk.Grants.of(function.name, function.config).actions,
+            {name: lib_digest(self.workspace, folder) for name, folder in closure.libs.items()},
+            asdict(sdk.Grants.of(function)),
             [
-                (name, _sha256(path.read_bytes()))
+                (name, bool(path.stat().st_mode & 0o100), _sha256(path.read_bytes()))
                 for name, path in function.shipped_files().items()
             ],
         ]  # fmt: skip
         return _sha256(json.dumps(parts, sort_keys=True).encode())
 
-    def _install(self, wanted: list[Closure], everything: list[Closure]) -> None:
-        requirements = [text for closure in wanted for text in self._shipped(closure).values()]
-        self.wheels.fill(requirements, [lib for closure in wanted for lib in closure.libs])
-        used = {self.wheels.locked(text) for c in everything for text in c.locked.values()}
-        used |= {self.wheels.lib(lib) for closure in everything for lib in closure.libs}
-        prune(self.wheels, used)
+    def _install(self, wanted: list[Closure]) -> None:
+        self.wheels.fill(each for closure in wanted for each in self._shipped(closure))
+        try:
+            everything = closures(self.workspace, self.workspace.functions(), self.settings.arch)
+        except click.ClickException:  # another function's: it is told when that one is built
+            return
+        prune(
+            self.wheels,
+            {
+                self.wheels.folder(distribution)
+                for closure in everything.values()
+                for distribution in closure.distributions.values()
+            },
+        )
 
-    def _shipped(self, closure: Closure) -> dict[str, str]:
-        if self.settings.sdk == "cut":
-            return closure.locked
-        return {name: text for name, text in closure.locked.items() if name not in RUNTIME_SDK}
+    def _shipped(self, closure: Closure) -> list[Distribution]:
+        left = RUNTIME_SDK if self.settings.sdk == "runtime" else frozenset()
+        return [each for each in closure.distributions.values() if each.name not in left]
 
     def _write(
-        self, function: Function, closure: Closure, inputs: str, contents: Contents
+        self,
+        function: Function,
+        closure: Closure,
+        inputs: str,
+        draft: "Draft",
+        compiled: Mapping[Module, bytes],
     ) -> Artifact:
+        contents = draft.finished(compiled)
         target = self.workspace.dist / f"{function.name}.zip"
         target.parent.mkdir(exist_ok=True)
         partial = target.with_suffix(".zip.partial")
@@ -203,11 +232,9 @@ class Builder:
         partial.replace(target)
         archive = target.read_bytes()
         versions = {
-            name: match["version"]
-            for name, text in self._shipped(closure).items()
-            if (match := PINNED.match(text))
+            each.name: each.version if each.folder is None else "workspace"
+            for each in self._shipped(closure)
         }
-        libs = {f"jobplane-{Path(lib).name}": "workspace" for lib in closure.libs}
         return Artifact(
             name=function.name,
             zip=target.relative_to(self.workspace.root).as_posix(),
@@ -215,41 +242,170 @@ class Builder:
             size=len(archive),
             unpacked_size=unpacked,
             files=len(contents),
-            dependencies=dict(sorted((versions | libs).items())),
+            dependencies=versions,
             inputs=inputs,
             arch=self.settings.arch,
             sdk=self.settings.sdk,
+            is_checked=not draft.missing,
             built=True,
         )
 
     def _draft(self, function: Function, closure: Closure) -> "Draft":
-        grants = sdk.Grants.of(function.name, function.config)
-        folders = {name: self.wheels.locked(text) for name, text in self._shipped(closure).items()}
-        others: Contents = {}
-        changed: Contents = {}
-        for name, folder in folders.items():
-            if name == "botocore":
-                changed = sdk.cut_botocore(folder, grants)
-                others |= _kept(changed)
-            elif name == "boto3":
-                services = grants.services(_service_folders(folders["botocore"]))
-                others |= _kept(sdk.cut_boto3(folder, grants, services))
-            else:
-                others |= _kept(_files_of(folder))
-        if "certifi" in folders:
-            others.pop("botocore/cacert.pem", None)  # it asks for certifi's first
-        own: Contents = {}
-        for lib in closure.libs:
-            own |= _kept(_files_of(self.wheels.lib(lib)))
-        written: Contents = {**function.shipped_files(), slimming.HELPER.name: slimming.HELPER}
-        own |= written
-        source = function.source.read_text(encoding="utf-8")
+        shipped = self._shipped(closure)
+        folders = {each.name: self.wheels.folder(each) for each in shipped}
+        contents = self._files(function, folders)
+        written: Contents = {slimming.HELPER.name: slimming.HELPER, **function.shipped_files()}
+        libs = [each.name for each in shipped if each.folder is not None]
+        records = {
+            path.parts[0]: list(files)
+            for files in contents.values()
+            for path in map(PurePosixPath, files)
+            if path.name == "METADATA" and path.parts[0].endswith(".dist-info")
+        }
+        changed: Contents = {
+            name: body
+            for files in contents.values()
+            for name, body in files.items()
+            if isinstance(body, bytes)
+        }
+        changed |= slimming.cut({**contents, function.name: written})
+        others, own = _joined(function, contents, libs, written)
         try:
-            written[function.source.name] = slimming.begun_cold(source).encode()
-        except SyntaxError as error:
+            begun = slimming.begun_cold(function.source.read_bytes())
+        except (SyntaxError, ValueError) as error:
             raise UnreadableSourceError.of(self.workspace, function.source, error) from error
-        made: Contents = {f"{methods.MODULE}.py": methods.compiled(others | own).encode()}
-        return Draft(others | made, own, _modules(changed | made), _modules(written))
+        made: Contents = {
+            f"{methods.MODULE}.py": methods.compiled(
+                others | own, has_plugins=_has_entry_points(folders.values(), "pydantic")
+            ).encode()
+        }
+        return Draft(
+            others | made,
+            own,
+            _modules(changed | made),
+            _modules({**written, function.source.name: begun}),
+            records,
+            tuple(self._missing(function, folders, {*others, *own})),
+        )
+
+    def _files(self, function: Function, folders: Mapping[str, Path]) -> dict[str, Contents]:
+        """What each distribution ships."""
+        grants = sdk.Grants.of(function)
+        found: dict[str, Contents] = {}
+        for name, folder in folders.items():
+            files = _files_of(folder)
+            if self.settings.sdk == "cut" and name == "botocore":
+                files = sdk.cut_botocore(folder, grants)
+            elif self.settings.sdk == "cut" and name == "boto3" and "botocore" in folders:
+                services = grants.services(_service_folders(folders["botocore"]))
+                files = sdk.cut_boto3(folder, grants, services)
+            found[name] = {
+                path: body
+                for path, body in files.items()
+                if not STRIPPED_EXTENSIONS.fullmatch(path)
+            }
+            found[name].pop(resolving.NOTES, None)
+        if "certifi" in folders and "botocore" in found:
+            found["botocore"].pop("botocore/cacert.pem", None)  # it asks for certifi's first
+        return found
+
+    def _missing(
+        self, function: Function, folders: Mapping[str, Path], files: set[str]
+    ) -> Iterator[str]:
+        """The artifact's imports that find nothing, as sentences."""
+        imports: dict[str, resolving.Imports] = {}
+        owners: dict[str, str] = {}
+        for name, folder in folders.items():
+            found = resolving.noted(folder)
+            imports |= found
+            owners |= dict.fromkeys(found, name)
+        for name, path in function.shipped_files().items():
+            if name.endswith(".py"):
+                module, is_package = resolving.module_name(PurePosixPath(name))
+                imports[module] = resolving.imports_of(
+                    path.read_bytes(), module, is_package=is_package, lazy=True
+                )
+        given = RUNTIME_MODULES if self.settings.sdk == "runtime" else frozenset()
+        expected = {*given, *function.settings.get("missing-imports", ())}
+        for each in resolving.unresolved(function.module, files, imports, expected):
+            owner = owners.get(each.by)
+            yield (
+                f"{function.name}: {each.by}{f' of {owner}' if owner else ''} imports {each.name}, "
+                f"which is neither in the artifact nor in Python {PYTHON}'s standard library: add "
+                f"the distribution that brings it to functions/{function.name}/pyproject.toml (or "
+                "its name to tool.jobplane.missing-imports there, if it is never imported)"
+            )
+
+
+def _joined(
+    function: Function, contents: Mapping[str, Contents], libs: list[str], written: Contents
+) -> tuple[Contents, Contents]:
+    """The files of others and our own, each path once.
+
+    Raises:
+        UnbuildableError: something of our own stands in the way of another's.
+    """
+    others: Contents = {}
+    own: Contents = {}
+    owners: dict[str, str] = {}
+    ours = {name: contents[name] for name in libs} | {f"functions/{function.name}": written}
+    for name, files in [*((n, f) for n, f in contents.items() if n not in libs), *ours.items()]:
+        target = own if name in ours else others
+        for path, body in files.items():
+            if path in owners and _bytes(body) != _bytes((others | own)[path]):
+                _settle(function, path, owners[path], name, is_own=name in ours)
+            target[path] = body
+            owners[path] = name
+    tops = {path.partition("/")[0] for path in others}
+    for name, files in ours.items():
+        for path, body in files.items():
+            top, _, below = path.partition("/")
+            stem = top.removesuffix(".py")
+            if (below and f"{stem}/__init__.py" not in files) or body == slimming.HELPER:
+                continue
+            if stem in RESERVED or (top.endswith(".py") and stem in tops):
+                taken = "Python's standard library" if stem in sys.stdlib_module_names else stem
+                raise UnbuildableError(
+                    f"{function.name}: {name} has a module {stem!r}, a name that belongs to "
+                    f"{taken if stem in sys.stdlib_module_names else 'a dependency or the build'}: "
+                    "rename it"
+                )
+    return others, own
+
+
+def _settle(function: Function, path: str, first: str, second: str, *, is_own: bool) -> None:
+    text = f"{function.name}: {path} is in both {first} and {second}, and not the same"
+    if is_own:
+        raise UnbuildableError(f"{text}: rename yours")
+    if path.endswith((".py", ".so")):
+        note(f"{text}; the artifact holds {second}'s: depend on one of them only")
+
+
+def _bytes(body: Path | bytes) -> bytes:
+    return body if isinstance(body, bytes) else body.read_bytes()
+
+
+def _has_entry_points(folders: Iterable[Path], group: str) -> bool:
+    return any(
+        f"[{group}]" in path.read_text(encoding="utf-8")
+        for folder in folders
+        for path in folder.glob("*.dist-info/entry_points.txt")
+    )
+
+
+def _record(info: str, files: Iterable[str], contents: Contents) -> bytes:
+    """A distribution's RECORD, of what ships of it and as it ships."""
+    rows = []
+    for name in [*files, f"{info}/RECORD"]:
+        compiled = PurePosixPath(name).with_suffix(".pyc").as_posix()
+        shipped = name if name in contents or name.endswith("/RECORD") else compiled
+        if shipped in contents or shipped.endswith("/RECORD"):
+            rows.append(f"{_quoted(shipped)},,\n")
+    return "".join(sorted(rows)).encode()
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if "," in name else name
 
 
 def _modules(contents: Mapping[str, Path | bytes]) -> frozenset[Module]:
@@ -293,30 +449,6 @@ def _files_of(folder: Path) -> Contents:
     }
 
 
-def _kept(contents: Contents) -> Contents:
-    """Without tests, stubs, headers, prose and installer's records."""
-    return {name: body for name, body in contents.items() if _is_kept(name, body)}
-
-
-def _is_kept(name: str, body: Path | bytes) -> bool:
-    path = PurePosixPath(name)
-    top = path.parts[0]
-    if top.endswith(".dist-info"):
-        return path.name in ("METADATA", "entry_points.txt") and _declares_entry_points(body)
-    if top == "bin" or top.endswith("-stubs") or path.suffix in STRIPPED_SUFFIXES:
-        return False
-    if path.suffix == ".so" and name.startswith(STRIPPED_EXTENSIONS):
-        return False
-    return slimming.STRIPPED_FOLDERS.isdisjoint(path.parts[:-1])
-
-
-def _declares_entry_points(body: Path | bytes) -> bool:
-    if isinstance(body, bytes):
-        return False
-    declared = body.with_name("entry_points.txt")
-    return declared.is_file() and ENTRY_POINTS_KEPT in declared.read_text()
-
-
 def _compiled(modules: Iterable[Module]) -> dict[Module, bytes]:
     """Bytecode of modules, each compiled once however many artifacts hold it."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -342,7 +474,7 @@ def write_zip(target: Path, contents: Mapping[str, Path | bytes]) -> int:
             data = body if isinstance(body, bytes) else body.read_bytes()
             entry = zipfile.ZipInfo(name, ZIP_DATE)
             entry.create_system = 3
-            executable = re.search(r"\.so(\.|$)", name) is not None
+            executable = isinstance(body, Path) and body.stat().st_mode & 0o100
             entry.external_attr = (0o100755 if executable else 0o100644) << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, data, compresslevel=COMPRESSION_LEVEL)
@@ -362,17 +494,26 @@ def stale_functions(workspace: Workspace, functions: Iterable[Function]) -> list
     """The functions whose artifact isn't what the tree would build now, whatever its settings."""
     functions = list(functions)
     manifest = read_manifest(workspace)
-    found = closures(workspace, functions)
-    stale = []
-    for function in functions:
-        artifact = manifest.get(function.name)
-        if artifact is not None:
-            builder = Builder(workspace, Settings(artifact.arch, artifact.sdk))
-            inputs = builder.inputs(function, found[function.name])
-            if is_current(workspace, artifact, inputs):
-                continue
-        stale.append(function.name)
-    return stale
+    current: set[str] = set()
+    for settings in {Settings(artifact.arch, artifact.sdk) for artifact in manifest.values()}:
+        builder = Builder(workspace, settings)
+        built = [
+            function
+            for function in functions
+            if (artifact := manifest.get(function.name)) is not None
+            and Settings(artifact.arch, artifact.sdk) == settings
+        ]
+        found = closures(workspace, built, settings.arch)
+        current |= {
+            function.name
+            for function in built
+            if is_current(
+                workspace,
+                manifest[function.name],
+                builder.inputs(function, found[function.name]),
+            )
+        }
+    return [function.name for function in functions if function.name not in current]
 
 
 def read_manifest(workspace: Workspace) -> dict[str, Artifact]:
@@ -399,14 +540,6 @@ def clean(workspace: Workspace) -> None:
     """Remove every artifact and every cached wheel."""
     shutil.rmtree(workspace.dist, ignore_errors=True)
     shutil.rmtree(workspace.scratch / "_build", ignore_errors=True)
-
-
-def builder_digest() -> str:
-    """Changes when this code would write other bytes."""
-    return _sha256(
-        Path(__file__).read_bytes()
-        + (sdk.digest() + slimming.digest() + methods.digest() + bytecode_digest()).encode()
-    )
 
 
 def _sha256(data: bytes) -> str:

@@ -21,11 +21,10 @@ def explain_cut_operation(event_name: str, client: Any, **_: Any) -> None:
     cut = json.loads((Path(__file__).parent / "data" / "cut.json").read_text())
     method = event_name.rpartition(".")[2]
     service = client.meta.service_model.service_name
-    known = cut["services"].get(service, {"prefix": service, "cut": []})
-    for operation in known["cut"]:
+    for operation, actions in cut["services"].get(service, {}).items():
         if xform_name(operation) == method:
             raise OperationCutError(
                 f"{operation} was cut from this artifact, because no IAM statement grants it: "
-                f"add {known['prefix']}:{operation} to iamRoleStatements of "
+                f"add {' and '.join(actions)} to iamRoleStatements of "
                 f"functions/{cut['function']}/function.yml and build again"
             )

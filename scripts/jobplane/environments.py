@@ -1,6 +1,7 @@
 """What the user's shell holds, kept from the programs and AWS clients that a verb uses."""
 
 import os
+import re
 import sys
 from collections.abc import MutableMapping
 from functools import cache
@@ -42,6 +43,13 @@ OF_AN_ACCOUNT = (
     "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ACCOUNT_ID",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT",
 )  # fmt: skip
+# What uv may take of the user's variables: how packages are fetched, and never which.
+KEPT_OF_UV = re.compile(
+    r"UV_(?:CACHE_DIR|NO_CACHE|OFFLINE|NATIVE_TLS|SYSTEM_CERTS|INSECURE_HOST|KEYRING_PROVIDER"
+    r"|HTTP_.*|REQUEST_TIMEOUT|CONCURRENT_.*|INDEX_.*_(?:USERNAME|PASSWORD)|CREDENTIALS_DIR"
+    r"|PYTHON_INSTALL_(?:DIR|MIRROR)|GIT_LFS|GITHUB_TOKEN)"
+)
+OF_INSTALLERS = ("UV_", "PIP_", "CONDA_", "VIRTUAL_ENV")
 NO_AWS_FILES = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -76,6 +84,18 @@ def _is_kept(name: str, *, aws: bool) -> bool:
         and name not in OF_A_REPOSITORY
         and name.upper() not in OF_AN_INSTALLATION
     )
+
+
+def uv_environment() -> dict[str, str]:
+    """The environment of a uv that installs for an artifact.
+
+    A keyring or a git helper may ask AWS for a password.
+    """
+    return {
+        name: value
+        for name, value in plain_environment(aws=True).items()
+        if not name.startswith(OF_INSTALLERS) or KEPT_OF_UV.fullmatch(name)
+    }
 
 
 def uv_command() -> str:

@@ -9,7 +9,6 @@ ever.
 
 import ast
 import dataclasses
-import hashlib
 import importlib.util
 from collections.abc import Mapping
 from functools import cache
@@ -20,7 +19,8 @@ MODULE = "cold_start_methods"
 HEADER = '''\
 """Made at build time: what `dataclasses` executes for the classes that ship, by its text."""
 
-CODE = {}
+NO_PLUGINS = {!r}
+CODE = {{}}
 '''
 # What decides a text; a default is passed by name and may be any.
 OF_CLASSES = frozenset({"init", "repr", "eq", "order", "unsafe_hash", "frozen", "kw_only"})
@@ -28,8 +28,12 @@ OF_FIELDS = frozenset({"init", "repr", "hash", "compare", "kw_only"})
 MARKS = {"ClassVar": ClassVar[Any], "InitVar": dataclasses.InitVar, "KW_ONLY": dataclasses.KW_ONLY}
 
 
-def compiled(contents: Mapping[str, Path | bytes]) -> str:
-    """The source of the module with the methods of all dataclasses in these files."""
+def compiled(contents: Mapping[str, Path | bytes], *, has_plugins: bool = True) -> str:
+    """The source of the module with the methods of all dataclasses in these files.
+
+    Args:
+        has_plugins: whether a distribution has plugins for pydantic.
+    """
     sources = (
         body if isinstance(body, bytes) else body.read_bytes()
         for name, body in contents.items()
@@ -37,7 +41,7 @@ def compiled(contents: Mapping[str, Path | bytes]) -> str:
     )
     found = {text for source in sources if b"dataclass" in source for text in texts(source)}
     entries = [f"\n{text}\nCODE[{text!r}] = __create_fn__.__code__\n" for text in sorted(found)]
-    return HEADER + "".join(entries)
+    return HEADER.format(None if has_plugins else "1") + "".join(entries)
 
 
 @cache
@@ -128,8 +132,3 @@ def _mark(annotation: ast.expr) -> Any:
     """What `dataclasses` sees in an annotation: one of its marks, or just a type."""
     text = annotation.value if isinstance(annotation, ast.Constant) else ast.unparse(annotation)
     return MARKS.get(str(text).partition("[")[0].rpartition(".")[2], object)
-
-
-def digest() -> str:
-    """Changes when methods would come out differently."""
-    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()

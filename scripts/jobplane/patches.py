@@ -123,12 +123,13 @@ PATCHES: dict[str, dict[str, tuple[Replacement, ...]]] = {
                 "class GenerateSchema:\n",
             ),
         ),
-        # Looking for plugins reads every distribution's metadata, and artifacts carry none. With
-        # a layer that has one, PYDANTIC_DISABLE_PLUGINS=0 looks for it as before.
+        # Looking for plugins reads every distribution's metadata: the build knows whether one has
+        # any. With a layer that has one, PYDANTIC_DISABLE_PLUGINS=0 looks for it as before.
         "pydantic/plugin/_loader.py": (
             (
                 "os.getenv('PYDANTIC_DISABLE_PLUGINS')",
-                "os.getenv('PYDANTIC_DISABLE_PLUGINS', '1')",
+                "os.getenv('PYDANTIC_DISABLE_PLUGINS', "
+                "__import__('cold_start_methods').NO_PLUGINS)",
             ),
         ),
     },

@@ -1,99 +1,251 @@
-"""What a function is made of, by uv.lock alone."""
+"""What a function is made of, by uv.lock alone.
+
+uv exports a member's dependencies as a pylock.toml; `packaging` reads it, and chooses by markers
+and tags what belongs on the machine that runs the artifact.
+"""
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+import tomllib
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePosixPath
 
-from jobplane.console import run_quietly
-from jobplane.environments import uv_command
-from jobplane.workspace import Function, Workspace
+import click
+from packaging.markers import Environment
+from packaging.pylock import (
+    Package,
+    PackageArchive,
+    PackageDirectory,
+    PackageSdist,
+    PackageVcs,
+    PackageWheel,
+    Pylock,
+    PylockSelectError,
+    PylockValidationError,
+)
+from packaging.tags import Tag, compatible_tags, cpython_tags
 
-PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
+from jobplane.console import ToolError, run_quietly
+from jobplane.environments import uv_command, uv_environment
+from jobplane.workspace import Function, Workspace, files_below
+
+PYTHON = "3.13"
+GLIBC = (2, 28)
+MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
+PLATFORMS = {
+    arch: f"{machine}-manylinux_{GLIBC[0]}_{GLIBC[1]}" for arch, machine in MACHINES.items()
+}
+# Names of manylinux before they were versions of glibc.
+OLD_MANYLINUX = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
+# The sources that uv.lock takes from folders.
+LOCAL = re.compile(r'source = \{ (?:editable|directory|virtual) = "([^"]+)"')
+# What lies at the top of a lib's folder and does not get into an artifact: what is made from its
+# files, and the description, which artifacts leave out of its metadata.
+BESIDE_A_LIB = frozenset(
+    {"CHANGELOG.md", "README.md", "README.rst", "build", "dist", "node_modules", "venv"}
+)
+
+type Source = PackageVcs | PackageDirectory | PackageArchive | PackageWheel | PackageSdist
+
+
+class StaleLockError(click.ClickException):
+    """uv.lock is not what the pyproject.toml files ask for."""
+
+
+class UnbuildableError(click.ClickException):
+    """A dependency that no artifact can hold."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """One dependency of a function, for the target platform."""
+
+    name: str
+    version: str
+    requirement: str
+    """What `uv pip install` takes: a pinned name with its hash, a URL, a path."""
+    index: str | None = None
+    """The package index that the lock names."""
+    is_source: bool = False
+    """It has to be built."""
+    folder: str | None = None
+    """Of a workspace lib or another folder, from the workspace's root."""
 
 
 @dataclass(frozen=True)
 class Closure:
-    """Everything a function imports: locked distributions and workspace libs."""
+    """Everything a function imports, by distribution name."""
 
-    locked: dict[str, str] = field(default_factory=dict)
-    """Requirement text with hashes, by distribution name."""
-    libs: tuple[str, ...] = ()
-    """Folders of workspace libs, relative to the root."""
+    distributions: Mapping[str, Distribution] = field(default_factory=dict)
 
-    def digest(self) -> str:
-        return hashlib.sha256(json.dumps([self.locked, self.libs]).encode()).hexdigest()
+    @property
+    def locked(self) -> dict[str, str]:
+        """Requirement text of what others publish, by distribution name."""
+        return {d.name: d.requirement for d in self.distributions.values() if d.folder is None}
 
+    @property
+    def libs(self) -> dict[str, str]:
+        """Folder, from the workspace's root, of what is built from one, by distribution name."""
+        return {d.name: d.folder for d in self.distributions.values() if d.folder is not None}
 
-def parse_export(text: str) -> Closure:
-    """Read `uv export`'s requirements: a pinned line each, hashes on the lines below."""
-    locked: dict[str, str] = {}
-    libs: list[str] = []
-    for line in _logical_lines(text):
-        if line.startswith("./"):
-            libs.append(line.removeprefix("./"))
-        elif pinned := PINNED.match(line):
-            locked[pinned["name"].lower()] = line
-        else:
-            raise ValueError(f"uv export wrote a line that is neither pinned nor a lib: {line}")
-    return Closure(dict(sorted(locked.items())), tuple(sorted(libs)))
+    @property
+    def versions(self) -> dict[str, str]:
+        return {d.name: d.version for d in self.distributions.values() if d.folder is None}
 
 
-def _logical_lines(text: str) -> Iterator[str]:
-    for line in text.replace("\\\n", " ").splitlines():
-        stripped = " ".join(line.split())
-        if stripped and not stripped.startswith("#"):
-            yield stripped
+def parse_export(text: str, arch: str, *, of: str) -> Closure:
+    """The part of a pylock.toml that belongs on a machine.
+
+    Args:
+        of: the member whose dependencies they are, for messages.
+
+    Raises:
+        UnbuildableError: a package has nothing for that machine.
+    """
+    try:
+        document = Pylock.from_dict(tomllib.loads(text))
+        chosen = list(document.select(environment=environment(arch), tags=target_tags(arch)))
+    except (PylockSelectError, PylockValidationError) as error:
+        raise UnbuildableError(
+            f"{of}: no artifact for {arch} and Python {PYTHON}: {error}. Depend on a release that "
+            f"has a wheel for manylinux_{GLIBC[0]}_{GLIBC[1]}_{MACHINES[arch]}, or leave the "
+            "package out with a marker"
+        ) from error
+    found = [_distribution(package, source) for package, source in chosen]
+    return Closure({d.name: d for d in sorted(found, key=lambda d: d.name)})
 
 
-def closures(workspace: Workspace, functions: Iterable[Function]) -> dict[str, Closure]:
+def _distribution(package: Package, source: Source) -> Distribution:
+    name, version = str(package.name), str(package.version or "")
+    match source:
+        case PackageDirectory():
+            folder = PurePosixPath(source.path, source.subdirectory or "").as_posix()
+            return Distribution(name, version, f"{name} @ {folder}", None, True, folder)
+        case PackageVcs():
+            where = f"{source.type}+{source.url or source.path}@{source.commit_id}"
+            where += f"#subdirectory={source.subdirectory}" if source.subdirectory else ""
+            return Distribution(name, version, f"{name} @ {where}", is_source=True)
+        case PackageArchive():
+            where = _located(source.url, source.path, source.hashes)
+            where += f"&subdirectory={source.subdirectory}" if source.subdirectory else ""
+            is_source = not str(source.url or source.path).endswith(".whl")
+            return Distribution(name, version, f"{name} @ {where}", is_source=is_source)
+    is_source = isinstance(source, PackageSdist)
+    if package.index is None or source.path or str(source.url).startswith("file:"):
+        where = _located(source.url, source.path, source.hashes)
+        return Distribution(name, version, f"{name} @ {where}", is_source=is_source)
+    hashes = [f"--hash={kind}:{digest}" for kind, digest in sorted(source.hashes.items())]
+    pinned = " ".join([f"{name}=={version}", *hashes])
+    return Distribution(name, version, pinned, package.index, is_source)
+
+
+def _located(url: str | None, path: str | None, hashes: Mapping[str, str]) -> str:
+    digests = "&".join(f"{kind}={digest}" for kind, digest in sorted(hashes.items()))
+    return f"{url or path}#{digests}"
+
+
+def environment(arch: str) -> Environment:
+    """What markers are asked about: Lambda's Python on Linux."""
+    return Environment(
+        implementation_name="cpython",
+        implementation_version=f"{PYTHON}.0",
+        os_name="posix",
+        platform_machine=MACHINES[arch],
+        platform_release="",
+        platform_system="Linux",
+        platform_version="",
+        python_full_version=f"{PYTHON}.0",
+        platform_python_implementation="CPython",
+        python_version=PYTHON,
+        sys_platform="linux",
+    )
+
+
+@cache
+def target_tags(arch: str) -> tuple[Tag, ...]:
+    """What a wheel may be made for, the best first."""
+    version = tuple(map(int, PYTHON.split(".")))
+    machine = MACHINES[arch]
+    platforms: list[str] = []
+    for minor in range(GLIBC[1], 4, -1):
+        platforms.append(f"manylinux_{GLIBC[0]}_{minor}_{machine}")
+        platforms += [f"{OLD_MANYLINUX[minor]}_{machine}"] if minor in OLD_MANYLINUX else []
+    short = "".join(map(str, version))
+    return (
+        *cpython_tags(version, [f"cp{short}"], platforms),
+        *compatible_tags(version, f"cp{short}", platforms),
+    )
+
+
+def closures(
+    workspace: Workspace, functions: Iterable[Function], arch: str, *, is_frozen: bool = False
+) -> dict[str, Closure]:
     """The closure of each function, by name.
 
-    Exports are kept between runs, under a digest of the lock and of every pyproject.toml.
+    Exports are kept between runs, under a digest of the lock and of the projects in it.
+
+    Args:
+        is_frozen: take the lock as it is, be it older than its projects.
+
+    Raises:
+        StaleLockError: the lock is older than its projects.
+        UnbuildableError: a package has nothing for that machine.
+        ToolError: uv failed.
     """
     functions = list(functions)
-    cache = workspace.scratch / "_build" / "exports.json"
-    key = _lock_digest(workspace)
+    kept_in = workspace.scratch / "_build" / "exports.json"
+    how = "--frozen" if is_frozen else "--locked"
+    key = f"{how} {_lock_digest(workspace)}"
     texts: dict[str, str] = {}
-    if cache.is_file():
-        kept = json.loads(cache.read_text())
+    if kept_in.is_file():
+        kept = json.loads(kept_in.read_text(encoding="utf-8"))
         texts = kept["exports"] if kept["key"] == key else {}
     missing = [function for function in functions if function.name not in texts]
     if missing:
         with ThreadPoolExecutor() as pool:
-            exported = pool.map(lambda function: export(workspace, function.member), missing)
-        texts |= {function.name: text for function, text in zip(missing, exported, strict=True)}
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_text(json.dumps({"key": key, "exports": texts}))
-    return {function.name: parse_export(texts[function.name]) for function in functions}
+            exported = pool.map(lambda each: export(workspace, each.member, how), missing)
+            texts |= dict(zip((each.name for each in missing), exported, strict=True))
+        kept_in.parent.mkdir(parents=True, exist_ok=True)
+        kept_in.write_text(json.dumps({"key": key, "exports": texts}), encoding="utf-8")
+    return {each.name: parse_export(texts[each.name], arch, of=each.member) for each in functions}
 
 
 def _lock_digest(workspace: Workspace) -> str:
-    digest = hashlib.sha256()
-    for path in [workspace.root / "uv.lock", *sorted(workspace.root.glob("*/*/pyproject.toml"))]:
-        digest.update(path.relative_to(workspace.root).as_posix().encode())
-        digest.update(path.read_bytes())
+    """Of the lock, and of every pyproject.toml that it was made from."""
+    lock = (workspace.root / "uv.lock").read_bytes()
+    digest = hashlib.sha256(lock)
+    for folder in sorted({".", *LOCAL.findall(lock.decode())}):
+        path = workspace.root / folder / "pyproject.toml"
+        digest.update(folder.encode() + b"\0")
+        digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()
 
 
-def export(workspace: Workspace, member: str) -> str:
-    """What a member of the workspace needs, as requirements."""
-    return run_quietly(
-        [
-            uv_command(), "export", "--package", member, "--frozen", "--no-dev",
-            "--no-editable", "--no-header", "--no-annotate", "--format", "requirements-txt",
-        ],
-        cwd=workspace.root,
-        what=f"uv export of {member}",
-    )  # fmt: skip
+def export(workspace: Workspace, member: str, how: str = "--locked") -> str:
+    """What a member of the workspace needs, as a pylock.toml."""
+    try:
+        return run_quietly(
+            [
+                uv_command(), "export", "--package", member, how, "--no-dev", "--no-editable",
+                "--no-header", "--format", "pylock.toml",
+            ],
+            cwd=workspace.root,
+            what=f"uv export of {member}",
+            env=uv_environment(),
+        )  # fmt: skip
+    except ToolError as failed:
+        if "needs to be updated" in failed.output:
+            raise StaleLockError(
+                "uv.lock is older than the pyproject.toml files: run `uv lock`, look at what it "
+                "changes, and build again"
+            ) from failed
+        raise
 
 
-def lib_sources(workspace: Workspace, lib: str) -> list[Path]:
-    """The files that a workspace lib's wheel is made from."""
-    root = workspace.root / lib
-    sources = [path for path in (root / "src").rglob("*") if path.is_file()]
-    sources = [path for path in sources if "__pycache__" not in path.parts]
-    return sorted([root / "pyproject.toml", *sources])
+def lib_sources(workspace: Workspace, folder: str) -> list[Path]:
+    """The files that a folder's wheel may be made from, whatever its layout."""
+    return sorted(files_below(workspace.root / folder, BESIDE_A_LIB))

@@ -6,10 +6,10 @@ Asking for another operation gives an error that names the statement to add.
 
 import ast
 import gzip
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import Any
 import click
 
 from jobplane import cut_notice, iam
-from jobplane.iam import ALSO_ALLOWED, FOLDERS
+from jobplane.iam import ALSO_ALLOWED
+from jobplane.workspace import Function
 
 # Operations that botocore itself calls: following a bucket to its region, directory buckets.
 CALLED_BY_BOTOCORE = {"s3": ("HeadBucket", "CreateSession")}
@@ -44,61 +45,146 @@ BUILTIN_HANDLERS.append(("getattr", cut_notice.explain_cut_operation))
 """
 EXCEPTIONS_HOOK = """
 
-UnknownServiceError.fmt += " (this artifact carries the services of its function's IAM statements)"
+UnknownServiceError.fmt += (
+    " (this artifact carries the services of its function's IAM statements; name others in "
+    "tool.jobplane.sdk of its pyproject.toml and build again)"
+)
 UnknownClientMethodError.fmt += " (or its operation was cut: no IAM statement grants it)"
 """
 
 
 @dataclass(frozen=True)
 class Grants:
-    """The `service:Action` patterns that a function's statements allow."""
+    """The `service:Action` patterns that a function's statements allow, and what it asks for."""
 
     function: str
     actions: tuple[str, ...]
+    named: tuple[str, ...] = ()
+    """Services that ship with all their operations, whatever the statements say."""
+    asks_for_all: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is cut."""
+        return self.asks_for_all or "*" in self.actions
 
     @classmethod
-    def of(cls, name: str, config: Mapping[str, Any]) -> "Grants":
-        """Read `iamRoleStatements` of a function.yml."""
-        actions: set[str] = set()
-        for statement in config.get("iamRoleStatements") or ():
-            if statement["Effect"] == "Allow":
-                action = statement["Action"]
-                actions.update([action] if isinstance(action, str) else action)
-        return cls(name, tuple(sorted(actions)))
-
-    def services(self, available: Iterable[str]) -> dict[str, str]:
-        """botocore's service folder → IAM prefix, for every service granted.
+    def of(cls, function: Function) -> "Grants":
+        """Read `iamRoleStatements` of its function.yml and `tool.jobplane.sdk` of its project.
 
         Raises:
-            click.ClickException: a prefix that botocore has no service for.
+            click.ClickException: a statement or a name is of no use.
         """
-        folders = set(available)
-        found: dict[str, str] = {}
-        for prefix in sorted({action.partition(":")[0] for action in self.actions}):
-            services = [name for name in FOLDERS.get(prefix, (prefix,)) if name in folders]
-            if not services:
+        name, config, wanted = function.name, function.config, function.settings.get("sdk", ())
+        where = f"functions/{name}/function.yml: iamRoleStatements"
+        actions: set[str] = set()
+        asks_for_all = wanted == "whole"
+        statements = config.get("iamRoleStatements") or []
+        if not isinstance(statements, list):
+            raise click.ClickException(f"{where} has to be a list of statements")
+        for number, statement in enumerate(statements, 1):
+            if not isinstance(statement, dict) or "Effect" not in statement:
+                raise click.ClickException(f"{where}: statement {number} has no Effect")
+            if statement["Effect"] != "Allow":
+                continue
+            if "NotAction" in statement:
+                asks_for_all = True
+                continue
+            action = statement.get("Action")
+            found = [action] if isinstance(action, str) else action
+            if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
                 raise click.ClickException(
-                    f"{self.function}: botocore has no service for the IAM prefix {prefix!r}; "
-                    "name its folder in FOLDERS of scripts/jobplane/iam.py"
+                    f"{where}: statement {number} needs an Action: a text such as s3:GetObject, or "
+                    "a list of them"
                 )
-            found |= dict.fromkeys(services, prefix)
-        return found
+            actions.update(found)
+        return cls(name, tuple(sorted(actions)), _named(name, wanted), asks_for_all)
+
+    def services(self, available: Iterable[str]) -> dict[str, str]:
+        """botocore's service folder → IAM prefix, for every service that ships.
+
+        An action without an operation, as `rds-db:connect`, brings the service that it is of: its
+        client may sign for it. One that botocore has no service for brings none.
+        """
+        everything = sorted(available)
+        by_prefix: dict[str, list[str]] = {}
+        for service in everything:
+            for prefix in iam.prefixes_of(service):
+                by_prefix.setdefault(prefix, []).append(service)
+        found = set(everything if self.whole else self.named)
+        for action in self.actions:
+            prefix = action.partition(":")[0].lower()
+            services = by_prefix.get(prefix, [])
+            alone = replace(self, actions=(action,))
+            having = [each for each in services if alone._granted(each, iam.operations_of(each))]
+            found.update(having or [each for each in services if each == prefix] or services)
+        return {service: iam.prefix_of(service) for service in everything if service in found}
 
     def operations(self, service: str, prefix: str, available: Iterable[str]) -> set[str]:
         """The operations of a service that the statements allow, and those botocore needs."""
-        patterns = [a for a in self.actions if a.partition(":")[0] == prefix]
+        names = set(available)
+        if self.whole or service in self.named:
+            return names
+        return self._granted(service, names) | (set(CALLED_BY_BOTOCORE.get(service, ())) & names)
+
+    def _granted(self, service: str, available: Iterable[str]) -> set[str]:
+        prefixes = iam.prefixes_of(service)
+        patterns = [
+            action.lower() for action in self.actions
+            if action == "*" or action.partition(":")[0].lower() in prefixes
+        ]  # fmt: skip
 
         def granted(action: str) -> bool:
-            return any(fnmatchcase(f"{prefix}:{action}", pattern) for pattern in patterns)
+            return any(fnmatchcase(action.lower(), pattern) for pattern in patterns)
 
         also = {
             operation
             for action, operations in ALSO_ALLOWED.items()
-            if any(fnmatchcase(action, pattern) for pattern in patterns)
+            if granted(action)
             for operation in operations
         }
-        allowed = {name for name in available if granted(name)} | also
-        return (allowed | set(CALLED_BY_BOTOCORE.get(service, ()))) & set(available)
+        methods = iam.operations_of(service) if service in iam.BY_METHOD else {}
+        return {
+            name
+            for name in available
+            if name in also
+            or any(
+                granted(f"{prefix}:{action}")
+                for prefix in prefixes
+                for action in (name, *_parts(name), *filter(None, [methods.get(name)]))
+            )
+        }
+
+
+def _parts(operation: str) -> list[str]:
+    """What a batch does to each of its items, as the actions of most services have it."""
+    forms = (
+        operation.removeprefix("Batch"),
+        operation.removesuffix("Batch"),
+        operation.removesuffix("s"),
+    )
+    return [form for form in forms if form != operation]
+
+
+def _named(function: str, wanted: object) -> tuple[str, ...]:
+    if wanted == "whole":
+        return ()
+    names = list(wanted) if isinstance(wanted, list | tuple) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise click.ClickException(
+            f'functions/{function}/pyproject.toml: tool.jobplane.sdk has to be "whole", or a list '
+            'of botocore\'s services such as ["bedrock-runtime"]'
+        )
+    known = iam.services()
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, 3)
+            hint = f"; did you mean {' or '.join(close)}?" if close else ""
+            raise click.ClickException(
+                f"functions/{function}/pyproject.toml: tool.jobplane.sdk: botocore has no service "
+                f"{name!r}{hint}"
+            )
+    return tuple(sorted(names))
 
 
 def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
@@ -110,10 +196,10 @@ def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
     package = root / "botocore"
     data = package / "data"
     files: dict[str, Path | bytes] = {
-        path.relative_to(root).as_posix(): path
-        for path in package.rglob("*")
-        if path.is_file() and data not in path.parents
+        path.relative_to(root).as_posix(): path for path in _files(root) if data not in path.parents
     }
+    if grants.whole:
+        return files | {path.relative_to(root).as_posix(): path for path in _files(data)}
     files["botocore/cut_notice.py"] = Path(cut_notice.__file__).read_bytes()
     files["botocore/exceptions.py"] = (
         package / "exceptions.py"
@@ -132,7 +218,11 @@ def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:
         extras = read_json(version / "service-2.sdk-extras.json", missing_ok=True) or {}
         model = merged(model, extras.get("merge", {}))
         kept = grants.operations(service, prefix, model["operations"])
-        cut[service] = {"prefix": prefix, "cut": sorted(set(model["operations"]) - kept)}
+        operations = model["operations"]
+        kept |= {name for name, body in operations.items() if body.get("endpointoperation")}
+        cut[service] = {
+            name: _needed(service, prefix, name) for name in sorted(operations.keys() - kept)
+        }
         endpoint_names |= {model["metadata"]["endpointPrefix"], service}
         event_names |= {model["metadata"]["serviceId"].lower().replace(" ", "-"), service}
         files[f"{target}/service-2.json"] = compact(cut_model(model, kept))
@@ -207,9 +297,18 @@ def cut_boto3(root: Path, grants: Grants, services: Iterable[str]) -> dict[str, 
     data = root / "boto3" / "data"
     return {
         path.relative_to(root).as_posix(): path
-        for path in (root / "boto3").rglob("*")
-        if path.is_file() and (data not in path.parents or path.relative_to(data).parts[0] in kept)
+        for path in _files(root)
+        if grants.whole or data not in path.parents or path.relative_to(data).parts[0] in kept
     }
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def _needed(service: str, prefix: str, operation: str) -> list[str]:
+    """The actions that bring an operation back."""
+    return list(iam.ACTIONS.get(service, {}).get(operation) or [f"{prefix}:{operation}"])
 
 
 def _helpers(version: Path, kept: set[str]) -> dict[str, Any]:
@@ -321,9 +420,3 @@ def read_json(path: Path, *, missing_ok: bool = False) -> Any:
 
 def compact(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
-
-
-def digest() -> str:
-    """Changes when a cut would come out differently."""
-    sources = (Path(__file__), Path(cut_notice.__file__), Path(iam.__file__))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

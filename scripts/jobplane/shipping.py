@@ -22,8 +22,8 @@ from jobplane import compiled, deployment, emulator
 from jobplane.artifacts import Artifact, Builder, Settings, read_manifest, stale_functions
 from jobplane.compiled import Package, Template
 from jobplane.configuration import logical_id
+from jobplane.requirements import PLATFORMS
 from jobplane.stages import Stage, StageNotUpError, default_region
-from jobplane.wheels import PLATFORMS
 from jobplane.workspace import Function, Workspace, read_yaml
 
 # Properties of a function that Lambda changes without the stack.

@@ -5,15 +5,16 @@ code ships as it is written, so that a stack trace names its lines.
 """
 
 import ast
-import hashlib
 import os
+import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from importlib.util import cache_from_source, decode_source
 from pathlib import Path
 
-from jobplane import cold_start, deferral, patches, patterns, trimming
+from jobplane import cold_start, deferral, patches, patterns, resolving, trimming
 from jobplane.bytecode import in_forks
 
 DEFERRED = frozenset(
@@ -23,12 +24,21 @@ DEFERRED = frozenset(
         "typing-inspection", "urllib3",
     }
 )  # fmt: skip
-# Modules that ship as a stub, by package. pydantic asks of a class that it doesn't know whether it
-# is one of v1's models.
-CUT = {
-    "pydantic": {"pydantic/v1": "class BaseModel:\n    pass\n", "pydantic/mypy.py": ""},
-    "dateutil": {"dateutil/zoneinfo": ""},
+# Modules that ship as a stub, if nothing else in the artifact names them: the distribution, the
+# stub's own code, and what naming them looks like. pydantic asks of a class that it doesn't know
+# whether it is one of v1's models.
+CUT: dict[str, dict[str, tuple[str, re.Pattern[bytes]]]] = {
+    "pydantic": {
+        "pydantic/v1": (
+            "class BaseModel:\n    pass\n",
+            re.compile(rb"pydantic\.v1\b|from pydantic import [^\n]*\bv1\b"),
+        ),
+        "pydantic/mypy.py": ("", re.compile(rb"pydantic\.mypy\b")),
+    },
+    "python-dateutil": {"dateutil/zoneinfo": ("", re.compile(rb"\bdateutil\b"))},
 }
+# Who names them and asks for nothing that the stubs have not.
+NAMING = frozenset({"botocore", "boto3", "s3transfer", "pydantic", "python-dateutil"})
 STUB = """\
 {rest}
 
@@ -36,10 +46,12 @@ def __getattr__(name):
     if name.startswith('__'):
         raise AttributeError(name)
     raise ImportError(
-        f'{{name}} is not there: {{__name__}} was left out of this artifact; '
-        'take it from CUT in scripts/jobplane/slimming.py and build again'
+        f'{{name}} is not there: {{__name__}} was left out of this artifact, because nothing in it '
+        'imports that module by its name; import it so and build again'
     )
 """
+# Parts of a slimmed distribution that stay as they are.
+UNTOUCHED = ("pydantic/v1/",)
 # Packages that look at no annotation and no docstring of their own.
 TRIMMED = frozenset(
     {
@@ -51,8 +63,12 @@ TRIMMED = frozenset(
 READING_OTHERS = frozenset({"pydantic"})
 # Modules of which nobody reads what their TypedDicts' fields are.
 WITHOUT_FIELDS = frozenset({"pydantic_core/core_schema.py"})
-# What no artifact holds.
-STRIPPED_FOLDERS = frozenset({"tests", "test"})
+TESTS = re.compile(r"(?:test_.*|.*_test|conftest)\.py")
+IMPORTS_TESTS = re.compile(rb"\.tests\b|\bimport [^\n]*\btests\b|[\"']tests\b")
+READS_STUBS = re.compile(rb"attach_stub|\.pyi[\"']")
+# What names the encoding of a source, in one of its first two lines.
+CODING = re.compile(r"^[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
+type Contents = dict[str, Path | bytes]
 type Job = tuple[Path, Path, frozenset[str], frozenset[str]]
 
 HELPER = Path(cold_start.__file__)
@@ -61,14 +77,17 @@ ALONE = "import sys; sys.path.append(sys.argv[1]); from jobplane import slimming
 
 
 def slim(distributions: Iterable[tuple[str, Path]]) -> None:
-    """Put off the imports of installed distributions, by name and folder, in place."""
+    """Leave out tests and stubs of installed distributions and put off imports, in place.
+
+    What their modules import is noted first.
+    """
     from jobplane.console import run_quietly  # not there in the process below
 
-    folders = [str(folder) for name, folder in distributions if name in DEFERRED]
-    if folders:
+    marked = [("+" if name in DEFERRED else "-") + str(folder) for name, folder in distributions]
+    if marked:
         source = str(Path(__file__).parents[1])
         run_quietly(
-            [sys.executable, "-S", "-P", "-c", ALONE, source, *folders],
+            [sys.executable, "-S", "-P", "-c", ALONE, source, *marked],
             cwd=Path(source),
             what="putting off what no function needs at its start",
         )
@@ -76,17 +95,19 @@ def slim(distributions: Iterable[tuple[str, Path]]) -> None:
 
 def main() -> None:
     """Entry of the process that does the work."""
+    folders = {Path(argument[1:]): argument[0] == "+" for argument in sys.argv[2:]}
+    if in_forks(_prepare, [(folder,) for folder in folders]):
+        sys.exit(1)
     jobs: list[Job] = []
-    for folder in map(Path, sys.argv[2:]):
+    for folder in [folder for folder, is_deferred in folders.items() if is_deferred]:
         for package in folder.iterdir():
             patches.check_modules(package.name, folder)
-            for name, rest in CUT.get(package.name, {}).items():
-                _cut(folder / name, rest)
-        paths = sorted(folder.rglob("*.py"))
-        names = [path.relative_to(folder) for path in paths]
-        modules = frozenset(
-            _dotted(name) for name in names if STRIPPED_FOLDERS.isdisjoint(name.parts)
+        paths = sorted(
+            path
+            for path in folder.rglob("*.py")
+            if not path.relative_to(folder).as_posix().startswith(UNTOUCHED)
         )
+        modules = frozenset(_dotted(path.relative_to(folder)) for path in paths)
         starred = frozenset(_starred(folder, paths))
         jobs += [(folder, path, modules, starred) for path in paths]
     jobs.sort(key=lambda job: job[1].stat().st_size, reverse=True)
@@ -94,15 +115,72 @@ def main() -> None:
     sys.exit(in_forks(_slim_modules, [(jobs[n::processors],) for n in range(processors)]))
 
 
-def _cut(path: Path, rest: str) -> None:
-    """Leave a stub in a module's place, which says that and why the module is not there."""
-    target = path if path.suffix == ".py" else path / "__init__.py"
-    if not target.is_file():
-        raise FileNotFoundError(f"{path} is to be cut and is not there: see {__name__}.CUT")
-    if path.is_dir():
-        shutil.rmtree(path)
-        path.mkdir()
-    target.write_text(STUB.format(rest=rest), encoding="utf-8")
+def _prepare(folder: Path) -> None:
+    strip(folder)
+    resolving.note(folder)
+
+
+def strip(folder: Path) -> None:
+    """Leave out what only a distribution's authors and type checkers read.
+
+    Its `tests` stay if another of its modules names them, and its stubs if one reads stubs.
+    """
+    sources = [path for path in folder.rglob("*.py") if path.is_file()]
+    tests = {
+        path
+        for path in folder.rglob("tests")
+        if path.is_dir() and any(TESTS.fullmatch(inner.name) for inner in path.rglob("*.py"))
+    }
+    stubs = list(folder.rglob("*.pyi"))
+    if tests or stubs:
+        texts = [path.read_bytes() for path in sources if tests.isdisjoint(path.parents)]
+        if not any(map(IMPORTS_TESTS.search, texts)):
+            for path in tests:
+                shutil.rmtree(path, ignore_errors=True)
+        if not any(map(READS_STUBS.search, texts)):
+            for path in stubs:
+                path.unlink(missing_ok=True)
+
+
+def cut(contents: Mapping[str, Contents]) -> Contents:
+    """Put stubs in the place of modules that nothing names.
+
+    Args:
+        contents: files by distribution; those of the workspace's own under any other name.
+
+    Returns:
+        The stubs.
+    """
+    stubs: Contents = {}
+    for name, modules in CUT.items():
+        for module, (rest, naming) in modules.items():
+            if name in contents and not _is_named(naming, contents):
+                stubs |= _stub_for(contents[name], module, rest)
+    return stubs
+
+
+def _is_named(naming: re.Pattern[bytes], contents: Mapping[str, Contents]) -> bool:
+    return any(
+        naming.search(body if isinstance(body, bytes) else body.read_bytes())
+        for distribution, files in contents.items()
+        if distribution not in NAMING
+        for path, body in files.items()
+        if path.endswith((".py", ".so"))
+    )
+
+
+def _stub_for(files: Contents, module: str, rest: str) -> Contents:
+    """What stands in a module's place and says why the module is not there."""
+    is_file = module.endswith(".py")
+    gone = {module, cache_from_source(module, optimization="")} if is_file else set()
+    gone |= {path for path in files if path.startswith(f"{module}/")}
+    if gone.isdisjoint(files):
+        raise FileNotFoundError(f"{module} is to be cut and is not there: see {__name__}.CUT")
+    for path in gone & files.keys():
+        del files[path]
+    target = module if is_file else f"{module}/__init__.py"
+    files[target] = STUB.format(rest=rest).encode()
+    return {target: files[target]}
 
 
 def _starred(folder: Path, paths: Iterable[Path]) -> Iterator[str]:
@@ -151,23 +229,25 @@ def _dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def begun_cold(source: str) -> str:
-    """A function's module that begins and ends by the helper, each line where it was."""
-    for node in ast.parse(source).body:
+def begun_cold(source: bytes) -> bytes:
+    """A function's module that begins and ends by the helper, each line where it was.
+
+    In UTF-8, whatever the source says: it is read by the compiler alone.
+    """
+    text = decode_source(source)
+    for node in ast.parse(text).body:
         is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         is_future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
         if isinstance(node, ast.Import | ast.ImportFrom) and not is_future:
-            lines = source.removesuffix("\n").split("\n")
+            lines = text.removesuffix("\n").split("\n")
             line = lines[node.lineno - 1]
-            lines[node.lineno - 1] = f"__import__({HELPER.stem!r}).begin(); {line}"
-            return "\n".join([*lines, f"__import__({HELPER.stem!r}).end()", ""])
+            before = line.encode()[: node.col_offset].decode()
+            begin = f"__import__({HELPER.stem!r}).begin(); "
+            lines[node.lineno - 1] = before + begin + line.removeprefix(before)
+            text = "\n".join([*lines, f"__import__({HELPER.stem!r}).end()", ""])
+            break
         if not is_docstring and not is_future:
             break
-    return source
-
-
-def digest() -> str:
-    """Changes when a distribution would come out differently."""
-    modules = (deferral, patches, patterns, trimming)
-    sources = (Path(__file__), *(Path(str(module.__file__)) for module in modules), HELPER)
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    lines = text.split("\n")
+    lines[:2] = [CODING.sub("# ", line) for line in lines[:2]]
+    return "\n".join(lines).encode()

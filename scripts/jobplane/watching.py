@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from jobplane.artifacts import Settings
 from jobplane.console import note
 from jobplane.environments import plain_environment
 from jobplane.requirements import closures
@@ -59,8 +60,8 @@ def _until_other_sources(
 
 def sources(workspace: Workspace, function: Function) -> list[Path]:
     """What a function is made of: its folder, its libs, its data, the lock."""
-    closure = closures(workspace, [function])[function.name]
-    libs = [workspace.root / lib for lib in closure.libs]
+    closure = closures(workspace, [function], Settings.local().arch)[function.name]
+    libs = [workspace.root / lib for lib in closure.libs.values()]
     return [function.directory, *libs, *function.data, workspace.root / "uv.lock"]
 
 

@@ -1,40 +1,70 @@
 """Installed distributions for the target platform, one cached folder each.
 
-uv installs what is missing in one call; the result is then split by each distribution's
-RECORD, so that a function's artifact is a choice of folders and nothing is installed twice.
+Each is installed into a place of its own, so that nothing that shares files or a namespace with it
+can change it, and a function's artifact is a choice of folders.
 """
 
 import ast
-import csv
 import hashlib
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.metadata import Distribution as Metadata
 from pathlib import Path
 from typing import Self
 
 import click
+from packaging.tags import parse_tag
 
-from jobplane import bytecode, slimming
-from jobplane.console import note, run_quietly
-from jobplane.environments import uv_command
-from jobplane.requirements import PINNED, lib_sources
-from jobplane.workspace import Workspace
+from jobplane import bytecode, resolving, slimming
+from jobplane.console import ToolError, note, run_quietly
+from jobplane.environments import uv_command, uv_environment
+from jobplane.requirements import (
+    PLATFORMS,
+    PYTHON,
+    Distribution,
+    UnbuildableError,
+    lib_sources,
+    target_tags,
+)
+from jobplane.workspace import Workspace, is_leaving
 
-PYTHON = "3.13"
-PLATFORMS = {"x86_64": "x86_64-manylinux_2_28", "arm64": "aarch64-manylinux_2_28"}
+# The modules whose code decides an artifact's bytes.
+BUILDER = (
+    "artifacts", "bytecode", "cold_start", "cut_notice", "deferral", "iam", "methods", "patches",
+    "patterns", "requirements", "resolving", "sdk", "slimming", "trimming", "wheels", "workspace",
+)  # fmt: skip
+# What an installer notes of the machine and the hour. RECORD is written again for what ships.
+OF_THE_INSTALLER = frozenset(
+    {"INSTALLER", "RECORD", "REQUESTED", "direct_url.json", "uv_build.json", "uv_cache.json"}
+)
+SCRIPT = """\
+#!/usr/bin/env python3
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from {module} import {top}
+
+sys.exit({name}())
+"""
+AT_ONCE = 8
+ELF_MACHINES = {"x86_64": 62, "arm64": 183}
 
 
 class UnreadableSourceError(click.ClickException):
-    """A module of the workspace is no Python."""
+    """A module of the workspace is not Python."""
 
     @classmethod
-    def of(cls, workspace: Workspace, path: Path, error: SyntaxError) -> Self:
+    def of(cls, workspace: Workspace, path: Path, error: SyntaxError | ValueError) -> Self:
         name = path.relative_to(workspace.root).as_posix()
-        return cls(f"{name}:{error.lineno}: {error.msg}")
+        line = getattr(error, "lineno", None) or 1
+        return cls(f"{name}:{line}: {getattr(error, 'msg', error)}")
 
 
 class WheelStore:
@@ -42,128 +72,189 @@ class WheelStore:
 
     def __init__(self, workspace: Workspace, arch: str) -> None:
         self.workspace = workspace
-        self.platform = PLATFORMS[arch]
-        self.root = workspace.scratch / "_build" / "wheels" / f"cp{PYTHON}-{self.platform}"
+        self.arch = arch
+        self.root = workspace.scratch / "_build" / "wheels" / f"cp{PYTHON}-{PLATFORMS[arch]}"
 
-    def locked(self, requirement: str) -> Path:
-        """The folder of a locked distribution, by its requirement text."""
-        pinned = PINNED.match(requirement)
-        if pinned is None:
-            raise ValueError(f"not a pinned requirement: {requirement}")
-        how = bytecode_digest() + slimming.digest()
-        digest = hashlib.sha256(f"{how} {requirement}".encode()).hexdigest()[:12]
-        return self.root / f"{pinned['name']}-{pinned['version']}-{digest}"
+    def folder(self, distribution: Distribution) -> Path:
+        """Where a distribution is installed, by what it is installed from."""
+        parts = [builder_digest(), distribution.requirement, str(distribution.index)]
+        if distribution.folder is not None:
+            parts.append(lib_digest(self.workspace, distribution.folder))
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+        return self.root / "-".join(filter(None, [distribution.name, distribution.version, digest]))
 
-    def lib(self, lib: str) -> Path:
-        """The folder of a workspace lib, by what its sources are now."""
-        return self.root / f"{Path(lib).name}-{lib_digest(self.workspace, lib)[:12]}"
-
-    def fill(self, requirements: Iterable[str], libs: Iterable[str]) -> None:
+    def fill(self, distributions: Iterable[Distribution]) -> None:
         """Install what is not there yet.
 
         Raises:
-            UnreadableSourceError: a module of a lib is no Python.
+            UnreadableSourceError: a module of a lib is not Python.
+            UnbuildableError: a distribution can't be had for the platform.
         """
-        missing = {text: self.locked(text) for text in sorted(set(requirements))}
-        missing = {text: path for text, path in missing.items() if not path.is_dir()}
-        missing_libs = {lib: self.lib(lib) for lib in sorted(set(libs))}
-        missing_libs = {lib: path for lib, path in missing_libs.items() if not path.is_dir()}
-        if not missing and not missing_libs:
+        wanted = {self.folder(distribution): distribution for distribution in distributions}
+        missing = {path: wanted[path] for path in sorted(wanted) if not path.is_dir()}
+        if not missing:
             return
-        if missing:
-            note(f"installing {len(missing)} packages for the artifacts; new ones are downloaded")
+        others = [each for each in missing.values() if each.folder is None]
+        if others:
+            note(f"installing {len(others)} packages for the artifacts; new ones are downloaded")
         self.root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".filling-") as scratch:
-            staged = self._install_locked(missing, Path(scratch))
-            slimming.slim((_name_of(target), folder) for target, folder in staged.items())
-            with ThreadPoolExecutor() as pool:
-                installed = pool.map(
-                    lambda lib: self._install_lib(lib, Path(scratch)), missing_libs
-                )
-                staged |= dict(zip(missing_libs.values(), installed, strict=True))
+            staged = {path: Path(scratch) / path.name for path in missing}
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                list(pool.map(self._install, missing.values(), staged.values()))
+            slimming.slim(
+                (each.name, staged[path]) for path, each in missing.items() if each.folder is None
+            )
             bytecode.compile_trees(*staged.values())
+            for source in staged.values():  # what is no module stays a source
+                shutil.rmtree(source / "bin" / "__pycache__", ignore_errors=True)
             for target, source in staged.items():
                 if not target.is_dir():
                     source.rename(target)
 
-    def _install_locked(self, missing: dict[str, Path], scratch: Path) -> dict[Path, Path]:
-        if not missing:
-            return {}
-        listing = scratch / "requirements.txt"
-        listing.write_text("\n".join(missing) + "\n")
-        union = scratch / "union"
-        self._uv_install(union, ["--only-binary", ":all:", "-r", listing])
-        records = {_normal(path.name): path for path in union.glob("*.dist-info")}
-        staged: dict[Path, Path] = {}
-        for text, target in missing.items():
-            name, version, _ = target.name.rsplit("-", 2)
-            info = records.get(_normal(f"{name}-{version}.dist-info"))
-            staging = scratch / target.name
-            staging.mkdir()
-            if info is not None:
-                _move_recorded(union, info, staging)
-            elif ";" not in text:
-                raise FileNotFoundError(f"uv installed nothing for {name}=={version}")
-            staged[target] = staging
-        return staged
+    def _install(self, distribution: Distribution, target: Path) -> None:
+        if distribution.folder is None:
+            self._uv_install(distribution, distribution.requirement, target)
+        else:
+            self._check_sources(distribution.folder)
+            with tempfile.TemporaryDirectory() as scratch:
+                wheel = self._uv_build(distribution, Path(scratch))
+                self._uv_install(distribution, str(wheel), target)
+        (target / ".lock").unlink(missing_ok=True)
+        self._check_machine(distribution, target)
+        (info,) = target.glob("*.dist-info")
+        if distribution.is_source:
+            self._check_tags(distribution, info)
+        for path in list(info.iterdir()):
+            if path.name in OF_THE_INSTALLER:
+                path.unlink()
+        metadata = info / "METADATA"
+        metadata.write_bytes(_without_prose(metadata.read_bytes()))
+        _write_scripts(info)
+        if distribution.folder is not None:
+            for path in [path for path in target.rglob("*") if is_leaving(path.name)]:
+                path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+            resolving.note(target)
 
-    def _install_lib(self, lib: str, scratch: Path) -> Path:
-        for path in lib_sources(self.workspace, lib):
+    def _check_sources(self, folder: str) -> None:
+        for path in lib_sources(self.workspace, folder):
             if path.suffix == ".py":
                 try:
                     ast.parse(path.read_bytes())
-                except SyntaxError as error:
+                except (SyntaxError, ValueError) as error:
                     raise UnreadableSourceError.of(self.workspace, path, error) from error
-        union = scratch / "libs" / lib
-        self._uv_install(union, ["--refresh", "--no-sources", self.workspace.root / lib])
-        (info,) = union.glob("*.dist-info")
-        staging = scratch / "staged" / lib
-        staging.mkdir(parents=True)
-        _move_recorded(union, info, staging)
-        return staging
 
-    def _uv_install(self, target: Path, what: list[str | Path]) -> None:
-        run_quietly(
-            [
-                uv_command(), "pip", "install", "--quiet", "--no-deps", "--target", target,
-                "--python-version", PYTHON, "--python-platform", self.platform,
-                "--no-compile-bytecode", "--link-mode", "copy", *what,
-            ],
-            cwd=self.workspace.root,
-            what="uv pip install",
+    def _check_tags(self, distribution: Distribution, info: Path) -> None:
+        """What was built here has to run there."""
+        tags = re.findall(r"^Tag: (\S+)$", (info / "WHEEL").read_text(encoding="utf-8"), re.M)
+        supported = set(target_tags(self.arch))
+        if not any(tag in supported for text in tags for tag in parse_tag(text)):
+            raise UnbuildableError(
+                f"{distribution.name} was built from its sources for {', '.join(tags)}, and the "
+                f"artifact is for {PLATFORMS[self.arch]}: depend on a release that has a wheel "
+                "for it"
+            )
+
+    def _check_machine(self, distribution: Distribution, target: Path) -> None:
+        for path in target.rglob("*.so*"):
+            head = path.read_bytes()[:20] if path.is_file() else b""
+            machine = int.from_bytes(head[18:20], "little") if head[:4] == b"\x7fELF" else None
+            if machine not in (None, ELF_MACHINES[self.arch]):
+                raise UnbuildableError(
+                    f"{path.relative_to(target).as_posix()} of {distribution.name} is for another "
+                    f"kind of machine than {self.arch}: depend on a release that has a wheel for it"
+                )
+
+    def _uv_build(self, distribution: Distribution, target: Path) -> Path:
+        """A folder's wheel, made anew."""
+        assert distribution.folder is not None
+        source = self.workspace.root / distribution.folder
+        if not (source / "pyproject.toml").is_file() and not (source / "setup.py").is_file():
+            raise UnbuildableError(
+                f"{distribution.name} is to be built from {distribution.folder}, which has neither "
+                "pyproject.toml nor setup.py"
+            )
+        self._uv(distribution, "build", "--wheel", "--no-sources", "--out-dir", target, source)
+        (wheel,) = target.glob("*.whl")
+        return wheel
+
+    def _uv_install(self, distribution: Distribution, what: str, target: Path) -> None:
+        listing = target.with_name(f"{target.name}.txt")
+        listing.write_text(f"{what}\n", encoding="utf-8")
+        is_wheel = distribution.folder is not None or not distribution.is_source
+        self._uv(
+            distribution, "pip", "install", "--no-deps", "--target", target,
+            "--python-version", PYTHON, "--python-platform", PLATFORMS[self.arch],
+            "--no-compile-bytecode", "--link-mode", "copy",
+            *(["--default-index", distribution.index] if distribution.index else []),
+            *(["--only-binary", ":all:"] if is_wheel else []),
+            "-r", listing,
         )  # fmt: skip
 
-
-def _name_of(target: Path) -> str:
-    return target.name.rsplit("-", 2)[0]
-
-
-def _normal(dist_info: str) -> str:
-    return re.sub(r"[-_.]+", "-", dist_info).lower()
-
-
-def _move_recorded(union: Path, info: Path, target: Path) -> None:
-    with (info / "RECORD").open(newline="") as record:
-        names = [row[0] for row in csv.reader(record)]
-    for name in names:
-        source = union / name
-        if name.startswith("..") or not source.is_file():
-            continue
-        moved = target / name
-        moved.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(moved)
-
-
-def bytecode_digest() -> str:
-    """Changes when compiled files would."""
-    return hashlib.sha256(Path(bytecode.__file__).read_bytes()).hexdigest()
+    def _uv(self, distribution: Distribution, *arguments: str | Path) -> None:
+        try:
+            run_quietly(
+                [
+                    uv_command(),
+                    *arguments,
+                    "--quiet",
+                    "--no-config",
+                    "--python",
+                    sys.executable,
+                ],
+                cwd=self.workspace.root,
+                what="uv",
+                env=uv_environment(),
+            )
+        except ToolError as failed:
+            raise UninstallableError(
+                f"uv could not install {distribution.requirement.partition(' --hash')[0]} for "
+                f"{PLATFORMS[self.arch]} and Python {PYTHON}; what it says is above",
+                failed.output,
+            ) from failed
 
 
-def lib_digest(workspace: Workspace, lib: str) -> str:
-    """Changes when the lib's wheel would."""
-    digest = hashlib.sha256(bytecode_digest().encode())
-    for path in lib_sources(workspace, lib):
-        digest.update(path.relative_to(workspace.root).as_posix().encode() + b"\0")
+class UninstallableError(ToolError):
+    """uv failed on one distribution."""
+
+
+def _without_prose(metadata: bytes) -> bytes:
+    """Its fields alone: the text below them is what an index shows."""
+    return metadata.replace(b"\r\n", b"\n").partition(b"\n\n")[0] + b"\n\n"
+
+
+def _write_scripts(info: Path) -> None:
+    """A distribution's commands, as they start on any machine."""
+    folder = info.parent / "bin"
+    for script in folder.glob("*"):
+        if script.is_file() and script.read_bytes()[:2] == b"#!":
+            first, _, rest = script.read_bytes().partition(b"\n")
+            if b"python" in first:
+                script.write_bytes(b"#!/usr/bin/env python3\n" + rest)
+    for entry in Metadata.at(info).entry_points:
+        script = folder / entry.name
+        if entry.group in ("console_scripts", "gui_scripts") and script.is_file():
+            text = SCRIPT.format(
+                module=entry.module, top=entry.attr.partition(".")[0], name=entry.attr
+            )
+            script.write_text(text, encoding="utf-8")
+
+
+@cache
+def builder_digest() -> str:
+    """Changes when this code would write other bytes."""
+    digest = hashlib.sha256()
+    for name in BUILDER:
+        digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def lib_digest(workspace: Workspace, folder: str) -> str:
+    """Changes when the wheel of a folder would."""
+    digest = hashlib.sha256()
+    for path in lib_sources(workspace, folder):
+        digest.update(path.relative_to(workspace.root / folder).as_posix().encode() + b"\0")
+        digest.update(b"x" if path.stat().st_mode & 0o100 else b"-")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -1,6 +1,8 @@
 """The tree: where the functions are, what each is called and how it is configured."""
 
+import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,8 +16,12 @@ from jobplane.names import Names
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # What a function's folder holds beside its module and is never shipped.
-NOT_SHIPPED = frozenset(
-    {"tests", "events", "__pycache__", "pyproject.toml", "function.yml", "openapi.yml"}
+NOT_SHIPPED = frozenset({"tests", "events", "pyproject.toml", "function.yml", "openapi.yml"})
+# What editors, tools and systems leave in a folder, besides files that begin with a dot.
+LEAVINGS = re.compile(
+    r"\..*|.*~|#.*#|.*\.(?:bak|orig|rej|swp|swo|pyc|tmp)|.*\.egg-info|__pycache__|Thumbs\.db"
+    r"|desktop\.ini",
+    re.IGNORECASE,
 )
 
 
@@ -27,6 +33,22 @@ def read_yaml(path: Path) -> Any:
 @lru_cache(maxsize=256)
 def _parsed(text: str) -> Any:
     return yaml.load(text, Loader=LOADER) or {}  # noqa: S506 - safe
+
+
+def is_leaving(name: str) -> bool:
+    """Whether a file or folder belongs to an editor, a tool or a person: `.env`, `a.py~`."""
+    return LEAVINGS.fullmatch(name) is not None
+
+
+def files_below(folder: Path, left_out: frozenset[str] = frozenset()) -> Iterator[Path]:
+    """The files of a folder that may ship, without the entries of that name at its top."""
+    for path in folder.iterdir():
+        if path.name in left_out or is_leaving(path.name):
+            continue
+        if path.is_dir():
+            yield from files_below(path)
+        elif path.is_file():
+            yield path
 
 
 @dataclass(frozen=True)
@@ -65,7 +87,7 @@ class Function:
     def deployed_name(self, stage: str) -> str:
         return Workspace(self.directory.parents[1]).names(stage).of(self.name)
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """`tool.jobplane` of its pyproject.toml."""
         project = tomllib.loads((self.directory / "pyproject.toml").read_text(encoding="utf-8"))
@@ -86,14 +108,13 @@ class Function:
     def shipped_files(self) -> dict[str, Path]:
         """The module and every data file by its name in the artifact, in a fixed order."""
         found = {
-            path.relative_to(base).as_posix(): path
-            for base, folder in [
-                (self.directory, self.directory),
-                *((data.parent, data) for data in self.data),
-            ]
-            for path in folder.rglob("*")
-            if path.is_file() and not NOT_SHIPPED.intersection(path.relative_to(base).parts)
+            path.relative_to(self.directory).as_posix(): path
+            for path in files_below(self.directory, NOT_SHIPPED)
         }
+        for folder in self.data:
+            found |= {
+                path.relative_to(folder.parent).as_posix(): path for path in files_below(folder)
+            }
         return dict(sorted(found.items()))
 
 

@@ -105,7 +105,7 @@ def test_aliases_of_other_services_go() -> None:
 )
 def test_a_function_begins_and_ends_by_the_helper(source: str) -> None:
     """It is called before the first import and after all; neither a line nor the docs move."""
-    before, after = ast.parse(source), ast.parse(begun_cold(source))
+    before, after = ast.parse(source), ast.parse(begun_cold(source.encode()))
     assert ast.get_docstring(after) == ast.get_docstring(before)
     assert after.body[-2].lineno == before.body[-1].lineno
     assert ast.unparse(after.body[-1]) == "__import__('cold_start').end()"
@@ -121,15 +121,15 @@ def test_a_function_begins_and_ends_by_the_helper(source: str) -> None:
 def test_only_python_s_lines_are_lines() -> None:
     """A page feed and a separator of Unicode's, which Python reads on over, stay where they are."""
     source = '\x0cimport os\nSEPARATORS = "\u2028\x85"\n'
-    first, second, *_ = begun_cold(source).split("\n")
-    assert first == "__import__('cold_start').begin(); \x0cimport os"
+    first, second, *_ = begun_cold(source.encode()).decode().split("\n")
+    assert first == "\x0c__import__('cold_start').begin(); import os"
     assert second == 'SEPARATORS = "\u2028\x85"'
 
 
 def test_a_function_without_imports_stays() -> None:
     """There is nothing that the helper would have to come before."""
     source = '"""Docs."""\n\nx = 1\n'
-    assert begun_cold(source) == source
+    assert begun_cold(source.encode()) == source.encode()
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,7 @@ from jobplane.artifacts import RUNTIME_SDK, Artifact, Settings
 from jobplane.bench._recording import Recording
 from jobplane.console import note, run_quietly
 from jobplane.environments import plain_environment, uv_command
-from jobplane.requirements import closures, export, lib_sources, parse_export
-from jobplane.wheels import PYTHON
+from jobplane.requirements import PYTHON, closures, export, lib_sources, parse_export
 from jobplane.workspace import Function, Workspace
 
 PLUGIN = "serverless-python-requirements"
@@ -55,7 +54,7 @@ class Contenders:
         self.functions = list(functions)
         self.root = workspace.scratch / "_bench"
         self.arch = Settings.local().arch
-        self.closures = closures(workspace, self.functions)
+        self.closures = closures(workspace, self.functions, self.arch)
 
     def artifact(self, artifacts: Iterable[Artifact]) -> Contender:
         """The workspace's own."""
@@ -65,7 +64,8 @@ class Contenders:
     def floor(self, recordings: Iterable[Recording]) -> Path:
         """boto3, and a module `floor_<function>` for each recording."""
         text = export(self.workspace, "jobplane")
-        sdk = {n: line for n, line in parse_export(text).locked.items() if n in RUNTIME_SDK}
+        locked = parse_export(text, self.arch, of="jobplane").locked
+        sdk = {name: line for name, line in locked.items() if name in RUNTIME_SDK}
         folder = self.root / "floor"
         key = _digest([sdk, bytecode.__file__])
         if not _is_made(folder, key):
@@ -154,7 +154,7 @@ class Contenders:
             folder = service / function.module
             _copy_shipped(function, folder)
             (folder / "requirements.txt").write_text("\n".join(closure.locked.values()) + "\n")
-            for lib in closure.libs:
+            for lib in closure.libs.values():
                 _copy_lib(self.workspace, lib, folder)
         (service / "serverless.yml").write_text(yaml.safe_dump(self._service(), sort_keys=False))
 
@@ -240,7 +240,8 @@ class Contenders:
 
     def _inputs(self, function: Function) -> list[Any]:
         closure = self.closures[function.name]
-        sources = [path for lib in closure.libs for path in lib_sources(self.workspace, lib)]
+        libs = closure.libs.values()
+        sources = [path for lib in libs for path in lib_sources(self.workspace, lib)]
         files = [*sources, *function.shipped_files().values()]
         return [
             function.name, closure.locked,

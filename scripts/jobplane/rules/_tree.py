@@ -208,7 +208,8 @@ class Tree:
     @cached_property
     def artifacts(self) -> dict[str, Artifact]:
         """The functions' artifacts, brought up to date."""
-        built = Builder(self.workspace, Settings.local()).build(self.functions)
+        builder = Builder(self.workspace, Settings.local())
+        built = builder.build(self.functions, is_checked=False)  # the rules say where
         return {artifact.name: artifact for artifact in built}
 
 

@@ -12,10 +12,10 @@ from pathlib import PurePosixPath
 from types import CodeType
 
 from jobplane import methods
+from jobplane.artifacts import Settings
 from jobplane.requirements import closures
 from jobplane.rules._imports import (
     Import,
-    canonical,
     distributions_of,
     imports_in,
     is_standard,
@@ -33,7 +33,7 @@ class Contents:
         self.tops: set[str] = set()
         for name in archive.namelist():
             path = PurePosixPath(name)
-            if "__pycache__" in path.parts or path.parts[0].endswith(".dist-info"):
+            if "__pycache__" in path.parts or path.parts[0].endswith((".dist-info", "bin")):
                 continue
             self.tops.add(path.parts[0].partition(".")[0])
             if path.suffix in (".py", ".pyc", ".so"):
@@ -96,15 +96,14 @@ def _names_in(data: bytes, name: str) -> frozenset[str]:
 
 
 def findings(tree: Tree) -> Findings:
-    found = closures(tree.workspace, tree.functions)
+    found = closures(tree.workspace, tree.functions, Settings.local().arch)
     for member in tree.members:
         function = member.function
         if function is None:
             continue
         path = tree.workspace.root / tree.artifacts[function.name].zip
         closure = found[function.name]
-        allowed = {canonical(name) for name in closure.locked}
-        allowed |= {f"jobplane-{PurePosixPath(lib).name}" for lib in closure.libs}
+        allowed = set(closure.distributions)
         with zipfile.ZipFile(path) as archive:
             contents = Contents(archive)
             own = {name.partition("/")[0].partition(".")[0] for name in function.shipped_files()}
@@ -135,10 +134,12 @@ def _foreign(member: Member, contents: Contents, own: set[str], allowed: set[str
         owners = distributions_of(top)
         if not owners and (top == methods.MODULE or find_spec(f"jobplane.{top}") is not None):
             continue  # the build's own help at run time
+        if not contents.has_modules(top):
+            continue
         if not owners & allowed:
             text = f"the zip holds {top}, which no locked dependency of {member.name} brings"
             yield Finding(path, 1, f"{text}: build it again", top, member)
-        elif top not in reached and contents.has_modules(top):
+        elif top not in reached:
             name = sorted(owners & allowed)[0]
             text = f"the zip holds {top} of {name}, and nothing in it imports that"
             yield Finding(path, 1, f"{text}: drop the dependency that brings it", name, member)

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from jobplane.environments import session_without_account
-from jobplane.iam import ACTIONS, ITEM_ACTIONS, PREFIXES
+from jobplane.iam import ACTIONS, ITEM_ACTIONS, prefix_of
 from jobplane.rules._flow import Call, Facts, Program
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
 from jobplane.workspace import Function
@@ -155,7 +155,7 @@ def _actions(call: Call, program: Program) -> Iterator[str]:
 def _actions_of(service: str, call: Call) -> Iterator[str]:
     for name in _operations(service, call):
         named = ACTIONS.get(service, {}).get(name)
-        yield from (f"{iam_prefix(service)}:{name}",) if named is None else named
+        yield from (f"{prefix_of(service)}:{name}",) if named is None else named
 
 
 def _operations(service: str, call: Call) -> Iterable[str]:
@@ -187,13 +187,6 @@ def is_service(service: str) -> bool:
     except UnknownServiceError:
         return False
     return True
-
-
-@cache
-def iam_prefix(service: str) -> str:
-    """What stands before the colon in the service's actions."""
-    model = _model(service)
-    return PREFIXES.get(service) or str(model.signing_name)
 
 
 @cache

@@ -20,9 +20,10 @@ Examples:
 @click.option("--arch", type=click.Choice(["x86_64", "arm64"]), help="Default: this machine's.")
 @click.option(
     "--sdk",
-    type=click.Choice(["cut", "runtime"]),
+    type=click.Choice(["cut", "runtime", "whole"]),
     default="cut",
-    help="cut: botocore reduced to the IAM statements; runtime: leave it to Lambda's copy.",
+    help="cut: botocore reduced to the IAM statements; runtime: leave it to Lambda's copy; "
+    "whole: all of it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the artifacts as one JSON object.")
 def command(names: tuple[str, ...], arch: str | None, sdk: str, as_json: bool) -> None:

@@ -1,0 +1,166 @@
+"""Whether the modules of an artifact find what they import: in it, or in the standard library.
+
+Asked for are the imports that are certain to run when a module is loaded: not those that stand in
+a function, under a condition or in a `try`. Of a function's own module the imports in functions
+count as well.
+"""
+
+import ast
+import json
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import decode_source
+from pathlib import Path, PurePosixPath
+
+NOTES = ".imports.json"
+# What Lambda's Python brings beside the standard library.
+OF_THE_RUNTIME = frozenset({"awslambdaric", "snapshot_restore_py"})
+# A module that mentions one of these may make others appear.
+MAKES_MODULES = ("sys.modules", "__path__", "meta_path")
+
+type Blocks = Iterator[ast.stmt]
+
+
+@dataclass(frozen=True)
+class Imports:
+    """What a module is certain to import, and whether it may bring modules that are no files."""
+
+    names: tuple[str, ...]
+    tries: tuple[str, ...]
+    """Modules, or names that modules have: of `from package import name`."""
+    makes_modules: bool
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """An import that finds nothing."""
+
+    by: str
+    """The module that it stands in."""
+    name: str
+
+
+def module_name(path: PurePosixPath) -> tuple[str, bool]:
+    """A file's dotted name, and whether it is a package."""
+    parts = [*path.parts[:-1], path.name.partition(".")[0]]
+    is_package = parts[-1] == "__init__"
+    return ".".join(parts[:-1] if is_package else parts), is_package
+
+
+def imports_of(source: bytes, module: str, *, is_package: bool, lazy: bool = False) -> Imports:
+    """What is certain to be imported; with `lazy`, when its functions are called too."""
+    text = decode_source(source)
+    names: set[str] = set()
+    tries: set[str] = set()
+    for node in _certain(ast.parse(text).body, lazy):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, module, is_package)
+            if base:
+                names.add(base)
+                tries.update(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
+    return Imports(
+        tuple(sorted(names)), tuple(sorted(tries)), any(each in text for each in MAKES_MODULES)
+    )
+
+
+def _certain(body: Iterable[ast.stmt], lazy: bool) -> Blocks:
+    for node in body:
+        yield node
+        match node:
+            case ast.ClassDef(body=inner) | ast.With(body=inner):
+                yield from _certain(inner, lazy)
+            case ast.FunctionDef(body=inner) | ast.AsyncFunctionDef(body=inner) if lazy:
+                yield from _certain(inner, lazy)
+
+
+def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".") if is_package else module.split(".")[:-1]
+    above = parts[: len(parts) - node.level + 1]
+    return ".".join([*above, *filter(None, [node.module])])
+
+
+def note(folder: Path, *, lazy: bool = False) -> None:
+    """Write down what the modules of an installed distribution import."""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        name, is_package = module_name(PurePosixPath(path.relative_to(folder).as_posix()))
+        try:
+            imports = imports_of(path.read_bytes(), name, is_package=is_package, lazy=lazy)
+        except (SyntaxError, ValueError):  # of another Python; never imported by this one
+            continue
+        found[name] = [imports.names, imports.tries, imports.makes_modules]
+    (folder / NOTES).write_text(json.dumps(found), encoding="utf-8")
+
+
+def noted(folder: Path) -> dict[str, Imports]:
+    """What `note` wrote down."""
+    entries = json.loads((folder / NOTES).read_text(encoding="utf-8"))
+    return {
+        name: Imports(tuple(names), tuple(tries), makes)
+        for name, (names, tries, makes) in entries.items()
+    }
+
+
+def unresolved(
+    start: str, files: Collection[str], imports: Mapping[str, Imports], given: Collection[str] = ()
+) -> list[Unresolved]:
+    """The imports that find nothing, from a function's module on.
+
+    Args:
+        files: the artifact's.
+        imports: by module.
+        given: top-level names that others bring.
+    """
+    modules = _Modules(files)
+    known = sys.stdlib_module_names | OF_THE_RUNTIME | set(given)
+    missing: list[Unresolved] = []
+    seen: set[str] = set()
+    pending = [start]
+    while pending:
+        module = pending.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        pending.append(module.rpartition(".")[0])
+        found = imports.get(module)
+        if found is None:
+            continue
+        pending += [name for name in found.tries if name in modules.files]
+        for name in found.names:
+            if name.partition(".")[0] in known:
+                continue
+            if name in modules.files or name in modules.folders:
+                pending.append(name)
+            elif not _is_made(name, modules, imports):
+                missing.append(Unresolved(module, name))
+    return sorted(missing, key=lambda each: (each.name, each.by))
+
+
+class _Modules:
+    def __init__(self, files: Collection[str]) -> None:
+        self.files: set[str] = set()
+        self.folders: set[str] = set()
+        for file in files:
+            path = PurePosixPath(file)
+            if path.suffix in (".py", ".pyc", ".so") and "__pycache__" not in path.parts:
+                name = module_name(path)[0]
+                self.files.add(name)
+                parts = name.split(".")
+                self.folders |= {".".join(parts[:end]) for end in range(1, len(parts))}
+
+
+def _is_made(name: str, modules: _Modules, imports: Mapping[str, Imports]) -> bool:
+    """Whether a module above it may bring it at run time, as `six` does `six.moves`."""
+    above = name.rpartition(".")[0]
+    while above:
+        if above in modules.files:
+            found = imports.get(above)
+            if found is None or found.makes_modules:
+                return True
+        above = above.rpartition(".")[0]
+    return False

@@ -1,0 +1,392 @@
+"""An artifact is what installing its own lock would give, and is refused if it can't be."""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+from click import ClickException
+from workspace.shipped import bare, unpack
+from workspace.small import Small
+
+from jobplane import wheels
+from jobplane.requirements import StaleLockError, UnbuildableError
+from jobplane.slimming import begun_cold, cut, strip
+from jobplane.wheels import BUILDER
+
+PACKAGE = "jobplane"
+# Modules that the builder uses and that decide no byte of an artifact.
+BESIDE_THE_BUILDER = {"console", "environments", "locks", "names"}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Small:
+    return Small(tmp_path / "small work")
+
+
+def returned(small: Small, name: str, tmp_path: Path) -> str:
+    """What a function returns where its artifact and the standard library are all there is."""
+    (artifact,) = small.build(name).values()
+    folder = unpack(small.workspace, artifact, tmp_path / f"task-{name}")
+    module = name.replace("-", "_")
+    return bare(f"import {module}\nprint({module}.handler(None, None))", folder, {}).strip()
+
+
+def test_metadata_and_entry_points_ship(small: Small, tmp_path: Path) -> None:
+    """A package reads its version at import, finds its plugins, and lists the files that ship."""
+    small.wheel(
+        "told",
+        {"told/__init__.py": "from importlib.metadata import version\nV = version('told')\n"},
+        version="2.5",
+        entry_points="[plugins]\none = told:V\n",
+    )
+    small.function(
+        "one",
+        "told",
+        imports="from importlib.metadata import entry_points, files\n\nimport told",
+        result="told.V, entry_points(group='plugins')['one'].load(), "
+        "all(f.locate().is_file() for f in files('told'))",
+    )
+    small.lock()
+    assert returned(small, "one", tmp_path) == "('2.5', '2.5', True)"
+
+
+def test_a_command_starts_on_any_machine(small: Small, tmp_path: Path) -> None:
+    """The script of an entry point ships, executable, without the path of the building Python."""
+    small.wheel(
+        "greeter",
+        {"greeter.py": "def run():\n    print('hello')\n"},
+        entry_points="[console_scripts]\ngreet = greeter:run\n",
+    )
+    small.function("one", "greeter", imports="import greeter")
+    small.lock()
+    (artifact,) = small.build("one").values()
+    script = unpack(small.workspace, artifact, tmp_path / "task") / "bin/greet"
+    assert script.read_text().startswith("#!/usr/bin/env python3\n")
+    done = subprocess.run(["python3", "-I", script], capture_output=True, text=True, cwd="/")
+    assert done.stdout == "hello\n"
+
+
+def test_distributions_that_share_files_are_whole(small: Small) -> None:
+    """Each function has all files of its own dependency, whoever else ships the same paths."""
+    for name in ("first", "second"):
+        files = {"shared/__init__.py": f"WHO = {name!r}\n", f"shared/{name}.py": ""}
+        small.wheel(name, files)
+        small.function(name[:3], name, imports="import shared")
+    small.lock()
+    small.build()
+    assert {"shared/__init__.pyc", "shared/first.pyc"} <= small.names("fir")
+    assert {"shared/__init__.pyc", "shared/second.pyc"} <= small.names("sec")
+    assert "shared/second.pyc" not in small.names("fir")
+
+
+def test_a_namespace_is_shared(small: Small, tmp_path: Path) -> None:
+    """Two distributions and a lib put modules into one namespace package."""
+    small.wheel("space-a".replace("-", "_"), {"space/a.py": "A = 1\n"})
+    small.wheel("space_b", {"space/b.py": "B = 2\n"})
+    small.lib(
+        "space-c",
+        {"src/space/c/__init__.py": "C = 3\n"},
+        settings='[tool.uv.build-backend]\nmodule-name = "space.c"\n',
+    )
+    small.function(
+        "one",
+        "space-a",
+        "space-b",
+        "space-c",
+        imports="from space.a import A\nfrom space.b import B\nfrom space.c import C",
+        result="A + B + C",
+    )
+    small.lock()
+    assert returned(small, "one", tmp_path) == "6"
+
+
+def test_members_in_conflict_build_together(small: Small) -> None:
+    """Functions that uv was told to resolve apart have each their own release."""
+    for version in ("1.0", "2.0"):
+        small.wheel("twice", {"twice.py": f"V = {version!r}\n"}, version=version)
+    small.function("one", "twice==1.0", imports="import twice")
+    small.function("two", "twice==2.0", imports="import twice")
+    small.settings = 'conflicts = [[{ package = "jobplane-one" }, { package = "jobplane-two" }]]'
+    small.lock()
+    built = small.build()
+    assert built["one"].dependencies == {"twice": "1.0"}
+    assert built["two"].dependencies == {"twice": "2.0"}
+
+
+def test_markers_are_asked_about_the_target(small: Small) -> None:
+    """What is for another system stays out; a lib with a marker is in; groups never ship."""
+    for name in ("posix", "windows", "intel", "tester"):
+        small.wheel(name, {f"{name}_only.py": ""})
+    small.lib("marked", {"src/marked/__init__.py": ""})
+    small.function(
+        "one",
+        "posix; sys_platform == 'linux'",
+        "windows; sys_platform == 'win32'",
+        "intel; platform_machine == 'x86_64'",
+        "marked; python_version >= '3.13'",
+        settings='[dependency-groups]\ndev = ["tester"]\n',
+    )
+    small.lock()
+    assert list(small.build(arch="arm64")["one"].dependencies) == ["marked", "posix"]
+    assert list(small.build()["one"].dependencies) == ["intel", "marked", "posix"]
+
+
+def test_extras_of_a_lib_ship(small: Small) -> None:
+    """A function gets what the extra that it names brings, and another function doesn't."""
+    small.wheel("fast", {"fast.py": ""})
+    lib = small.lib("many", {"src/many/__init__.py": ""})
+    project = lib / "pyproject.toml"
+    extra = '[project.optional-dependencies]\nquick = ["fast"]\n\n[build-system]'
+    project.write_text(project.read_text().replace("[build-system]", extra))
+    small.function("with-it", "many[quick]", imports="import many")
+    small.function("without", "many", imports="import many")
+    small.lock()
+    built = small.build()
+    assert "fast" in built["with-it"].dependencies
+    assert "fast" not in built["without"].dependencies
+
+
+def test_a_git_source_builds(small: Small, tmp_path: Path) -> None:
+    """The commit of the lock is installed."""
+    folder = small.lib("fetched", {"src/fetched/__init__.py": "V = 7\n"}, at="../fetched")
+    del small.sources["fetched"]
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "-C", str(folder)]
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *arguments], check=True)
+    small.function(
+        "one", f"fetched @ git+{folder.resolve().as_uri()}", imports="import fetched",
+        result="fetched.V",
+    )  # fmt: skip
+    small.lock()
+    assert returned(small, "one", tmp_path) == "7"
+
+
+def test_a_lib_ships_all_of_its_files(small: Small) -> None:
+    """Data of any name and suffix is in the zip, in folders of any name, with its mode."""
+    lib = small.lib(
+        "dyn",
+        {
+            "src/dyn/__init__.py": "",
+            "src/dyn/test/__init__.py": "T = 1\n",
+            "src/dyn/data/events/a.h": "x",
+            "src/dyn/data/a.pyi": "x",
+            "src/dyn/py.typed": "",
+            "src/dyn/data/run": "#!/bin/sh\n",
+        },
+    )
+    (lib / "src/dyn/data/run").chmod(0o755)
+    folder = small.function("one", "dyn", imports="import dyn.test")
+    (folder / "data/events/tests").mkdir(parents=True)
+    (folder / "data/events/tests/a.json").write_text("1")
+    small.lock()
+    small.build()
+    names = small.names("one")
+    assert {"dyn/data/events/a.h", "dyn/data/a.pyi", "dyn/py.typed", "dyn/test/__init__.py"} < names
+    assert "data/events/tests/a.json" in names
+
+
+@pytest.mark.parametrize("name", [".env", ".DS_Store", ".one.py.swp", "one.py~", "data/#a#"])
+def test_leavings_neither_ship_nor_count(small: Small, name: str) -> None:
+    """A secret and what an editor leaves are not in the zip, and change no digest."""
+    folder = small.function("one")
+    lib = small.lib("dyn", {"src/dyn/__init__.py": ""})
+    small.lock()
+    before = small.build("one")["one"]
+    for path in (folder / name, lib / "src/dyn" / name):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("hunter2")
+    after = small.build("one")["one"]
+    assert not after.built
+    assert after.digest == before.digest
+    assert name not in small.names("one")
+
+
+@pytest.mark.parametrize("path", ["flat/__init__.py", "flat/deep/er/data.txt", "flat/data.txt"])
+def test_a_change_of_a_flat_lib_counts(small: Small, path: str) -> None:
+    """Whatever the layout: modules, nested packages and data are in the digest."""
+    files = dict.fromkeys(["flat/__init__.py", "flat/data.txt", "flat/deep/er/data.txt"], "")
+    backend = '[tool.uv.build-backend]\nmodule-root = ""\n'
+    lib = small.lib("flat", files, settings=backend)
+    small.function("one", "flat", imports="import flat")
+    small.lock()
+    small.build()
+    (lib / path).write_text("# changed\n")
+    assert small.build()["one"].built
+    assert small.read("one", path) == b"# changed\n"
+
+
+def test_a_lock_that_is_older_is_refused(small: Small) -> None:
+    """The sentence says what to run."""
+    folder = small.function("one")
+    small.wheel("later", {"later.py": ""})
+    small.lock()
+    project = folder / "pyproject.toml"
+    project.write_text(project.read_text().replace("[]", '["later"]'))
+    with pytest.raises(StaleLockError, match="older than the pyproject.toml files: run `uv lock`"):
+        small.build()
+
+
+def test_a_wheel_for_another_machine_is_refused(small: Small) -> None:
+    """Function, distribution, machine and remedy are named; other functions build."""
+    small.wheel("native", {"native.py": ""}, tag="cp313-cp313-manylinux_2_17_x86_64")
+    small.function("one", "native", imports="import native")
+    small.function("two")
+    small.lock()
+    assert small.build("one")["one"].dependencies == {"native": "1.0"}
+    with pytest.raises(UnbuildableError, match=r"jobplane-one: .*arm64.*native.*Depend on"):
+        small.build("one", arch="arm64")
+    assert small.build("two", arch="arm64")["two"].arch == "arm64"
+
+
+def test_compiled_code_for_another_machine_is_refused(small: Small) -> None:
+    """A wheel that says it runs anywhere and holds an extension of one machine is named."""
+    elf = b"\x7fELF" + bytes(14) + (62).to_bytes(2, "little") + bytes(8)
+    small.wheel("liar", {"liar/__init__.py": "", "liar/x.so": elf})
+    small.function("one", "liar", imports="import liar")
+    small.lock()
+    with pytest.raises(UnbuildableError, match=r"liar/x\.so of liar is for another"):
+        small.build(arch="arm64")
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["UV_COMPILE_BYTECODE", "UV_OFFLINE", "UV_REQUIRE_HASHES", "UV_FROZEN", "UV_NO_BINARY",
+     "UV_NO_BUILD", "UV_EXCLUDE_NEWER", "VIRTUAL_ENV", "PYTHONPATH", "PIP_TARGET"],
+)  # fmt: skip
+def test_the_users_shell_decides_nothing(
+    small: Small, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """Variables that uv, pip and Python read leave the artifact as it is."""
+    small.wheel("plain", {"plain.py": ""})
+    small.lib("dyn", {"src/dyn/__init__.py": ""})
+    small.function("one", "plain", "dyn", imports="import dyn, plain")
+    small.lock()
+    value = "2020-01-01" if variable == "UV_EXCLUDE_NEWER" else "1"
+    monkeypatch.setenv(variable, value)
+    assert small.build()["one"].dependencies == {"dyn": "workspace", "plain": "1.0"}
+    assert "plain.pyc" in small.names("one")
+
+
+def test_an_import_that_finds_nothing_is_refused(small: Small) -> None:
+    """Of a function, also in its functions; function, module and remedy are named."""
+    folder = small.function("one", imports="import json", result="__import__('json')")
+    source = folder / "one.py"
+    source.write_text("def handler(event, context):\n    import yaml\n    return yaml\n")
+    small.lock()
+    with pytest.raises(UnbuildableError, match=r"one: one imports yaml, .*functions/one/pyproject"):
+        small.build()
+    assert not (small.workspace.dist / "one.zip").exists()
+    project = folder / "pyproject.toml"
+    project.write_text(project.read_text() + '[tool.jobplane]\nmissing-imports = ["yaml"]\n')
+    assert small.build()["one"].built
+
+
+def test_a_dependency_that_does_not_say_what_it_needs_is_refused(small: Small) -> None:
+    """It is named with what it imports; what it only tries to import is not asked for."""
+    code = (
+        "try:\n    import ujson\nexcept ImportError:\n    ujson = None\nif not ujson:\n    pass\n"
+    )
+    small.wheel("trying", {"trying.py": code})
+    small.wheel("needing", {"needing/__init__.py": "from .inner import X\n",
+                            "needing/inner.py": "import absent.part\nX = 1\n"})  # fmt: skip
+    small.function("one", "trying", imports="import trying")
+    small.function("two", "needing", imports="import needing")
+    small.lock()
+    assert small.build("one")["one"].is_checked
+    with pytest.raises(UnbuildableError, match=r"two: needing\.inner of needing imports absent"):
+        small.build("two")
+
+
+@pytest.mark.parametrize("name", ["cold_start", "json", "cold_start_methods"])
+def test_a_name_that_is_taken_is_refused(small: Small, name: str) -> None:
+    """A function is not called as a module that the artifact needs for others."""
+    folder = small.function("one")
+    (folder / f"{name}.py").write_text("")
+    small.lock()
+    with pytest.raises(UnbuildableError, match=f"has a module '{name}'.*rename it"):
+        small.build()
+
+
+def test_a_module_of_a_dependencys_name_is_refused(small: Small) -> None:
+    """The package would hide the function."""
+    small.wheel("status", {"status/__init__.py": ""})
+    small.function("status", "status")
+    small.lock()
+    with pytest.raises(UnbuildableError, match="has a module 'status'"):
+        small.build()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"\xef\xbb\xbfimport json\nN = 'caf\xc3\xa9'\n",
+        b"# -*- coding: latin-1 -*-\nimport json\nN = 'caf\xe9'\n",
+        b'"""D."""\r\nfrom __future__ import annotations\r\nimport json\r\nN = "caf\xc3\xa9"\r\n',
+    ],
+)
+def test_a_source_of_any_encoding_begins_cold(source: bytes) -> None:
+    """With a mark, with another encoding, with other ends of lines."""
+    tree = ast.parse(begun_cold(source))
+    assert "begin()" in ast.unparse(tree)
+    assert "café" in ast.unparse(tree)
+
+
+def test_what_something_names_is_not_cut() -> None:
+    """pydantic's v1 ships whole when a dependency or the function imports it."""
+    v1 = {"pydantic/v1/__init__.py": b"whole", "pydantic/mypy.py": b"whole"}
+    plain: dict[str, dict[str, Path | bytes]] = {"pydantic": dict(v1), "one": {"one.py": b""}}
+    stubs = cut(plain)
+    assert set(stubs) == set(v1)
+    naming: dict[str, dict[str, Path | bytes]] = {
+        "pydantic": dict(v1),
+        "one": {"one.py": b"from pydantic.v1 import BaseModel"},
+    }
+    assert set(cut(naming)) == {"pydantic/mypy.py"}
+    assert naming["pydantic"]["pydantic/v1/__init__.py"] == b"whole"
+
+
+@pytest.mark.parametrize(("source", "kept"), [("", False), ("from .tests import data\n", True)])
+def test_tests_stay_that_another_module_imports(tmp_path: Path, source: str, kept: bool) -> None:
+    """A folder of tests that nothing names goes; a folder of that name without tests stays."""
+    for name in ("p/tests/test_a.py", "p/tests/data.py", "q/tests/data.py", "p/__init__.pyi"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "p/__init__.py").write_text(source)
+    strip(tmp_path)
+    assert (tmp_path / "p/tests/data.py").exists() == kept
+    assert (tmp_path / "q/tests/data.py").exists()
+    assert not (tmp_path / "p/__init__.pyi").exists()
+
+
+def test_the_builder_counts_all_of_its_code() -> None:
+    """The digest is of every module that the builder imports, however deep."""
+    folder = Path(wheels.__file__).parent
+    known: set[str] = set()
+    pending = ["artifacts"]
+    while pending:
+        name = pending.pop()
+        if name in known or name in BESIDE_THE_BUILDER:
+            continue
+        known.add(name)
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
+                pending += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE + "."):
+                pending.append((node.module or "").split(".")[1])
+    assert known == set(BUILDER)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ('[tool.jobplane]\nsdk = ["bedrock-runtim"]\n', "did you mean bedrock-runtime"),
+        ('[tool.jobplane]\nsdk = "all"\n', 'has to be "whole", or a list'),
+    ],
+)
+def test_a_wrong_setting_of_the_sdk_is_refused(small: Small, settings: str, message: str) -> None:
+    """It is named with its file and what it has to be."""
+    small.function("one", settings=settings)
+    small.lock()
+    with pytest.raises(ClickException, match=message):
+        small.build()
