@@ -114,6 +114,8 @@ export interface Contracts {
   "functions/state-manager/result": StateManagerResult;
   "functions/status/input": StatusEvent;
   "functions/status/result": StatusResult;
+  "functions/sweep-claims/input": ClaimSweepEvent;
+  "functions/sweep-claims/result": ClaimsSwept;
   "http/assembly": AssemblyDocument;
   "http/assembly-page": AssemblyPage;
   "http/batch-answer": BatchAnswer;
@@ -708,6 +710,20 @@ export interface QueueRecord {
     [k: string]: string;
   };
   eventSource: "aws:sqs";
+}
+/**
+ * The schedule that looks for claims whose execution has ended.
+ */
+export interface ClaimSweepEvent {
+  sweep: "claims";
+}
+/**
+ * Claims of executions that are old enough, those that were asked about, those freed.
+ */
+export interface ClaimsSwept {
+  held: number;
+  asked: number;
+  freed: number;
 }
 /**
  * The public state of a job.

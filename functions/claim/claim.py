@@ -193,7 +193,8 @@ def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> dict[s
         ":start": int(now * 1000),
         ":thread": wish.thread_id,
         ":message": wish.message_id,
-        ":owner": wish.owner,
+        # The key of an index, which takes no null.
+        **({":owner": wish.owner} if wish.owner is not None else {}),
         ":moment": iso_time(now),
         ":now": round(now, 3),
         ":expires": math.ceil(now) + wish.ttl,
@@ -219,9 +220,10 @@ def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> dict[s
         Key=to_item({"projectUserId": wish.workspace.key}),
         UpdateExpression=(
             "SET #state = :held, claimId = :claim, fence = if_not_exists(fence, :start) + :one,"
-            " threadId = :thread, messageId = :message, #owner = :owner,"
+            f" threadId = :thread, messageId = :message,{' #owner = :owner,' if wish.owner else ''}"
             " containerId = :container, claimedAt = :moment, lastClaimAt = :now,"
-            " expiresAt = :expires, purgeAt = :purge REMOVE #ttl"
+            " expiresAt = :expires, purgeAt = :purge"
+            f" REMOVE #ttl{'' if wish.owner else ', #owner'}"
         ),
         ConditionExpression=" ".join(condition.split()),
         ExpressionAttributeNames={"#state": "state", "#owner": "owner", "#ttl": "ttl"},

@@ -1,7 +1,8 @@
 """Cleans up after a job that timed out: record, release, dead letter, in that order.
 
 Triggers: Step Functions; the rule on executions that ended as FAILED, TIMED_OUT or ABORTED, which
-finds by its ARN what an execution left behind: a clean-up that broke off, a claim.
+finds by its ARN what an execution left behind: a clean-up that broke off, a claim. An event without
+the execution's input finds the claim by its owner, and with it the rest.
 Input: `{projectUserId | projectId + userId, messageId, threadId?, claimId?, fence?, kind, error?,
 cause?, executionArn?}`, or the rule's event.
 Result: `{released, superseded, recorded, duplicate, recordId, dlqMessageId}`.
@@ -29,6 +30,7 @@ from jobplane_keys import (
     HELD_CLAIM,
     INTERRUPTION_TTL_SECONDS,
     MISSING_QUEUE_CODES,
+    OWNED_CLAIM,
     RELEASE_CLAIM,
     ValidationError,
     Workspace,
@@ -168,23 +170,32 @@ def left_behind(event: Mapping[str, Any]) -> Iterator[Timeout]:
         return
     try:
         given = json.loads(detail["input"])
-        workspace = workspace_of(given)
-        message_id = checked_id(given, "messageId")
+        jobs = [(workspace_of(given), checked_id(given, "messageId"))]
     except (KeyError, TypeError, ValueError, RecursionError) as error:
+        # EventBridge leaves a large one out.
         telemetry.warning("execution had no usable input", cause=str(error))
-        return
-    for record in unfinished(message_id, execution_arn):
-        yield Timeout.of_record(record)
-    # Read after the records were settled: what they released is no longer held.
-    row = active_job(workspace)
-    if row.get("owner") != execution_arn or row.get("state") != "held":
-        return
-    yield Timeout(
+        jobs = list(jobs_of(execution_arn))
+    for workspace, message_id in jobs:
+        for record in unfinished(message_id, execution_arn):
+            yield Timeout.of_record(record)
+        # Read after the records were settled: what they released is no longer held.
+        row = active_job(workspace)
+        if row.get("owner") == execution_arn and row.get("state", "held") == "held":
+            yield abandoned(workspace, message_id, row, event)
+
+
+def abandoned(
+    workspace: Workspace, message_id: str, row: Mapping[str, Any], event: Mapping[str, Any]
+) -> Timeout:
+    """The claim that an execution has left behind; an older writer's has no id and no fence."""
+    execution_arn, status, detail = ended_execution(event)
+    claim_id = row.get("claimId")
+    return Timeout(
         workspace=workspace,
         message_id=message_id,
         thread_id=row.get("threadId"),
-        claim_id=row["claimId"],
-        fence=row["fence"],
+        claim_id=claim_id,
+        fence=None if claim_id is None else row["fence"],
         kind=KIND_OF_STATUS[status],
         error=trimmed(detail.get("error") or status),
         cause=trimmed(detail.get("cause")),
@@ -222,6 +233,19 @@ def active_job(workspace: Workspace) -> dict[str, Any]:
         ConsistentRead=True,
     )
     return from_item(found.get("Item", {}))
+
+
+def jobs_of(execution_arn: str) -> Iterator[tuple[Workspace, str]]:
+    """Workspace and message of what an execution holds, by its ARN alone."""
+    found = dynamodb.query(
+        TableName=ACTIVE_JOBS_TABLE,
+        IndexName="by-owner",
+        KeyConditionExpression="#owner = :owner",
+        ExpressionAttributeNames={"#owner": "owner"},
+        ExpressionAttributeValues=to_item({":owner": execution_arn}),
+    )
+    for row in map(from_item, found["Items"]):
+        yield workspace_of(row), checked_id(row, "messageId")
 
 
 def unfinished(message_id: str, execution_arn: str) -> list[dict[str, Any]]:
@@ -265,15 +289,21 @@ def put_record(timeout: Timeout, now: float) -> tuple[dict[str, Any], bool]:
 
 def release_claim(timeout: Timeout, now: float) -> str:
     """Free the workspace: `released`, `repeated`, `superseded` by a newer claim, or `none`."""
-    if timeout.claim_id is None:
+    if timeout.claim_id is None and timeout.execution_arn is None:
         return "none"
-    released = {"claimId": timeout.claim_id, "at": iso_time(now), "reason": timeout.kind}
+    released = {"at": iso_time(now), "reason": timeout.kind}
+    whose: dict[str, Any]
+    if timeout.claim_id is None:
+        condition, whose = OWNED_CLAIM, {":owner": timeout.execution_arn, ":claim": None}
+    else:
+        released["claimId"] = timeout.claim_id
+        condition, whose = HELD_CLAIM, {":claim": timeout.claim_id, ":fence": timeout.fence}
     try:
         dynamodb.update_item(
             TableName=ACTIVE_JOBS_TABLE,
             Key=to_item({"projectUserId": timeout.workspace.key}),
             UpdateExpression=RELEASE_CLAIM,
-            ConditionExpression=HELD_CLAIM,
+            ConditionExpression=condition,
             ExpressionAttributeNames={"#state": "state", "#owner": "owner"},
             ExpressionAttributeValues=to_item(
                 {
@@ -281,13 +311,14 @@ def release_claim(timeout: Timeout, now: float) -> str:
                     ":held": "held",
                     ":released": released,
                     ":purge": int(now) + CLAIM_PURGE_SECONDS,
-                    ":claim": timeout.claim_id,
-                    ":fence": timeout.fence,
+                    **whose,
                 }
             ),
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        if timeout.claim_id is None:
+            return "none"
         row = from_item(error.response.get("Item", {}))
         last = (row.get("lastReleased") or {}).get("claimId")
         return "repeated" if last == timeout.claim_id or not row else "superseded"

@@ -95,6 +95,7 @@ HARMLESS: dict[str, Any] = {
         "interruptingMessageId": "n",
     },
     "state-manager": {"operation": "get_stats"},
+    "sweep-claims": {"sweep": "claims"},
     "status": {"assemblyId": "nothing", "userId": "nobody"},
 }
 TIME_LIMIT = 2

@@ -534,3 +534,77 @@ async def test_aborted_execution(flow: Flow) -> None:
     await until(lambda: flow.claim().get("state") == "free", "the release")
     (record,) = flow.records()
     assert (record["kind"], record["executionArn"]) == ("forced", execution)
+
+
+async def test_an_end_that_no_event_tells(flow: Flow) -> None:
+    """Nothing comes of the rule: the sweep frees the workspace and has the end recorded."""
+    rules = flow.deployed.stage.client("events")
+    (rule,) = [
+        rule["Name"]
+        for rule in rules.list_rules()["Rules"]
+        if "Executions" in rule.get("Description", "")
+    ]
+    rules.disable_rule(Name=rule)
+    try:
+        execution = flow.start("m1")
+        await flow.receive()
+        flow.states.stop_execution(executionArn=execution)
+        await swept(flow)
+    finally:
+        rules.enable_rule(Name=rule)
+
+    records = await until(flow.records, "the record")
+    assert [(each["kind"], each["executionArn"]) for each in records] == [("forced", execution)]
+
+
+async def test_handle_timeout_that_can_not_run(flow: Flow) -> None:
+    """The sweep frees the workspace without it; live claims stay."""
+    name = flow.deployed.info["functions"]["handle-timeout"]
+    functions = flow.deployed.functions
+    other = Flow(flow.deployed)
+    living = other.start("m1")
+    job = await other.receive()
+    functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    try:
+        execution = flow.start("m1")
+        await flow.receive()
+        flow.states.stop_execution(executionArn=execution)
+        await swept(flow)
+    finally:
+        functions.delete_function_concurrency(FunctionName=name)
+
+    assert flow.claim()["lastReleased"]["reason"] == "swept"
+    assert other.claim()["claimId"] == job["claimId"]
+    other.succeed(job)
+    assert (await other.end_of(living))["output"]["outcome"] == "Completed"
+
+
+async def swept(flow: Flow) -> None:
+    """The schedule comes every minute; it is not waited for."""
+
+    def is_free() -> bool:
+        flow.deployed.invoke("sweep-claims", {"sweep": "claims"})
+        return bool(flow.claim().get("state") == "free")
+
+    await until(is_free, "the release", every=1)
+
+
+async def test_an_event_without_input(flow: Flow) -> None:
+    """EventBridge leaves a large input out: the claim is found by its execution."""
+    execution = flow.start("m1")
+    job = await flow.receive()
+    event = {
+        "detail-type": "Step Functions Execution Status Change",
+        "detail": {
+            "executionArn": execution,
+            "status": "ABORTED",
+            "input": None,
+            "inputDetails": {"included": False},
+        },
+    }
+    answer = flow.deployed.invoke("handle-timeout", event)
+
+    assert (answer["released"], answer["recorded"]) == (True, True)
+    assert flow.claim()["state"] == "free"
+    assert [letter["claimId"] for letter in flow.dead_letters()] == [job["claimId"]]
+    flow.states.stop_execution(executionArn=execution)

@@ -16,7 +16,7 @@ EXAMPLES = 250
 
 
 def test_contracts_are_of_functions() -> None:
-    """The eleven have theirs, and nothing is promised for a function that is gone."""
+    """The twelve have theirs, and nothing is promised for a function that is gone."""
     assert len(CONTRACTS) >= 11
     assert set(CONTRACTS) <= {function.name for function in Workspace.here().functions()}
 

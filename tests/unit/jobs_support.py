@@ -37,6 +37,9 @@ class Clock:
     def time(self) -> float:
         return self.now
 
+    def sleep(self, seconds: float) -> None:
+        self.pass_(seconds)
+
     def pass_(self, seconds: float) -> None:
         self.now += seconds
 

@@ -460,17 +460,52 @@ def test_the_records_of_others_are_not_taken_up(jobs: Jobs, claim: dict[str, Any
 def test_an_execution_with_a_malformed_input(
     jobs: Jobs, claim: dict[str, Any], given: Any, output: Output
 ) -> None:
-    """Nothing can be found by it; that is logged and is no fault."""
-    assert handle(jobs, ended(input=given)) == NOTHING
+    """The claim is found by its owner, and cleaned up; another execution's is left alone."""
+    other = ended(input=given)
+    other["detail"]["executionArn"] = OTHER_EXECUTION
+    assert handle(jobs, other) == NOTHING
     assert jobs.row()["state"] == "held"
+    assert handle(jobs, ended(input=given))["released"]
+    assert jobs.row()["state"] == "free"
     assert output.logged("execution had no usable input")
 
 
 def test_an_input_that_was_too_large_for_the_event(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """EventBridge leaves it out; the claim then ends by its expiry."""
+    """EventBridge leaves it out: record, release and dead letter are made all the same."""
     event = ended()
     del event["detail"]["input"]
+    answer = handle(jobs, event)
+    assert (answer["released"], answer["recorded"]) == (True, True)
+    (record,), (letter,) = jobs.records(), jobs.letters()
+    assert record["messageId"] == letter["messageId"] == "message-1"
+    assert letter["claimId"] == claim["claimId"]
     assert handle(jobs, event) == NOTHING
+
+
+def test_a_clean_up_that_broke_off_is_found_without_input(
+    jobs: Jobs, claim: dict[str, Any]
+) -> None:
+    """As long as the claim is held: its row names the message."""
+    module = jobs.function("handle-timeout")
+    with crash(module, "release", after=False), pytest.raises(CrashError):
+        handle(jobs, timeout_of(claim))
+    handle(jobs, ended(input=None))
+    assert jobs.row()["state"] == "free"
+    assert [letter["kind"] for letter in jobs.letters()] == ["timeout"]
+
+
+@pytest.mark.parametrize("given", [None, '{"projectUserId":"amelia#scott","messageId":"m"}'])
+@pytest.mark.parametrize("row", [{}, {"state": "held"}])
+def test_an_older_claim_is_freed_by_its_owner(
+    jobs: Jobs, given: str | None, row: dict[str, Any]
+) -> None:
+    """It has neither id nor fence; record and dead letter say so by leaving them out."""
+    jobs.put(owner=EXECUTION, messageId="m", threadId="t", ttl=NOW + DAY, claimedAt=NOW, **row)
+    answer = handle(jobs, ended(input=given))
+    assert (answer["released"], answer["recorded"]) == (True, True)
+    assert jobs.row()["state"] == "free"
+    assert "owner" not in jobs.row()
+    assert jobs.letters()[0]["claimId"] is None
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ FIRST_EVENTS = {
     "send-interrupt": "sent",
     "state-manager": "get-stats",
     "status": "completed",
+    "sweep-claims": "claim-of-a-worker",
 }
 HOT = ("connect", "disconnect", "router", "status")
 AGAINST = ("floor", "plugin", "recipe")

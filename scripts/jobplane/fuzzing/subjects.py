@@ -137,6 +137,7 @@ CONTRACTS: dict[str, Contract] = {
         is_refusal=_is_error_status,
         quicken=_without_waiting,
     ),
+    "sweep-claims": Contract(INPUT_ERRORS, quicken=_without_waiting),
     "status": Contract(
         statuses=frozenset({200, 304, 400, 401, 403, 404, 405, 409, 413, 429}),
         is_refusal=_is_error_status,

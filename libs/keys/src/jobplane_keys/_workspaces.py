@@ -24,9 +24,14 @@ MILLISECONDS_FROM = 10**11
 # The end of the year 9999, in milliseconds.
 _LAST_MOMENT = 253_402_300_799_999
 
-# Two functions release claims, and must do it alike. Names: #state, #owner; values: :held, :claim,
-# :fence, :free, :released, :purge.
+# Three functions release claims, and must do it alike. Names: #state, #owner; values: :held,
+# :claim, :fence, :owner, :free, :released, :purge.
 HELD_CLAIM = "#state = :held AND claimId = :claim AND fence = :fence"
+# A claim of an owner who is gone; an older writer's has no claimId.
+OWNED_CLAIM = (
+    "#owner = :owner AND (attribute_not_exists(#state) OR #state = :held)"
+    " AND (attribute_not_exists(claimId) OR claimId = :claim)"
+)
 RELEASE_CLAIM = (
     "SET #state = :free, lastReleased = :released, purgeAt = :purge"
     " REMOVE claimId, threadId, messageId, #owner, containerId, claimedAt, expiresAt"
@@ -133,6 +138,11 @@ def claim_expiry(row: Mapping[str, Any]) -> float | None:
     return None
 
 
+def claim_start(row: Mapping[str, Any]) -> float | None:
+    """Epoch seconds at which a stored claim began; None when it does not say."""
+    return _epoch_seconds(row.get("claimedAt"))
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimState:
     """What a stored claim means now. `reason`: none, free, expired, malformed or live."""
@@ -157,7 +167,7 @@ def claim_state(row: Mapping[str, Any], now: float) -> ClaimState:
         return ClaimState(False, "free")
     expiry = claim_expiry(row)
     if expiry is None:
-        began = _epoch_seconds(row.get("claimedAt"))
+        began = claim_start(row)
         if began is None:
             return ClaimState(False, "malformed")
         age = now - began

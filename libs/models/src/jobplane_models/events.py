@@ -128,6 +128,20 @@ class SweepEvent(Input):
     sweep: Literal["leases"]
 
 
+class ClaimSweepEvent(Input):
+    """The schedule that looks for claims whose execution has ended."""
+
+    sweep: Literal["claims"]
+
+
+class ClaimsSwept(Open):
+    """Claims of executions that are old enough, those that were asked about, those freed."""
+
+    held: int
+    asked: int
+    freed: int
+
+
 class ItemFailure(Open):
     """A record that is to come again."""
 

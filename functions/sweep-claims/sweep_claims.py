@@ -1,0 +1,200 @@
+"""Frees claims whose execution has ended, when nothing else has.
+
+Trigger: a schedule, every minute. Input: `{sweep: "claims"}`.
+Result: `{held, asked, freed}`: claims of executions, those that were asked about, those freed.
+Errors: SweepIncompleteError, after all has been tried; the next minute tries again.
+The status event of an execution may not come, and handle-timeout may fail. So each claim that is
+old enough is asked about at Step Functions. An ended execution's claim goes to handle-timeout, for
+record and dead letter, and is released here as well, so that a broken handle-timeout holds none up.
+In doubt a claim stays: of a running, an unknown or a redriven execution, and of any other owner.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from jobplane_keys import (
+    CLAIM_PURGE_SECONDS,
+    OWNED_CLAIM,
+    RELEASE_CLAIM,
+    claim_start,
+    from_item,
+    iso_time,
+    to_item,
+)
+from jobplane_telemetry import Telemetry
+
+ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
+STATE_MACHINE_ARN = os.environ["STATE_MACHINE_ARN"]
+HANDLE_TIMEOUT_FUNCTION = os.environ["HANDLE_TIMEOUT_FUNCTION"]
+# Until then the event, which is quicker, may still do it.
+MIN_AGE_SECONDS = float(os.environ.get("MIN_AGE_SECONDS", "120"))
+
+EXECUTIONS = STATE_MACHINE_ARN.replace(":stateMachine:", ":execution:") + ":"
+# DescribeExecution gains 15 calls a second in most regions, and is not ours alone.
+MAX_ASKED = 200
+PAUSE_SECONDS = 0.1
+# After so many the service is not asked on: it is throttled or away.
+MAX_FAULTS = 5
+# Clocks may differ by so much when an end is compared with a beginning.
+CLOCK_SECONDS = 10
+KIND_OF_STATUS = {"TIMED_OUT": "timeout", "FAILED": "forced", "ABORTED": "forced"}
+ENDED = KIND_OF_STATUS.keys() | {"SUCCEEDED"}
+MAX_CAUSE = 4096
+
+telemetry = Telemetry("sweep-claims")
+session = botocore.session.get_session()
+# One call that hangs must not take the time of all others.
+config = Config(connect_timeout=2, read_timeout=5)
+dynamodb: Any = session.create_client("dynamodb", config=config)
+stepfunctions: Any = session.create_client("stepfunctions", config=config)
+functions: Any = session.create_client("lambda", config=config)
+
+
+class SweepIncompleteError(Exception):
+    """Some claims could not be asked about or released."""
+
+
+def is_due(claim: Mapping[str, Any], now: float) -> bool:
+    """Whether a claim is an execution's, and old enough to be asked about."""
+    began = claim_start(claim)
+    is_old = began is None or now - began >= MIN_AGE_SECONDS
+    return is_old and str(claim["owner"]).startswith(EXECUTIONS)
+
+
+def turn_of(claims: Sequence[dict[str, Any]], now: float) -> Sequence[dict[str, Any]]:
+    """The claims of this minute: more than can be asked about at once take turns."""
+    turns = -(-len(claims) // MAX_ASKED) or 1
+    return claims[int(now // 60) % turns :: turns]
+
+
+def has_left(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> bool:
+    """Whether the execution has ended, and after it made the claim: one that was redriven may
+    still be shown with the end that it had before.
+    """
+    stopped = execution.get("stopDate")
+    if execution["status"] not in ENDED or not isinstance(stopped, datetime):
+        return False
+    began = claim_start(claim)
+    return began is None or stopped.timestamp() + CLOCK_SECONDS >= began
+
+
+def timeout_of(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> dict[str, Any]:
+    """The input of handle-timeout for a claim that was left; an older claim has less to say."""
+    told = {
+        "projectUserId": claim["projectUserId"],
+        "messageId": claim.get("messageId"),
+        "threadId": claim.get("threadId"),
+        "claimId": claim.get("claimId"),
+        "fence": claim.get("fence"),
+        "kind": KIND_OF_STATUS[execution["status"]],
+        "error": execution.get("error") or execution["status"],
+        "cause": (execution.get("cause") or "")[:MAX_CAUSE] or None,
+        "executionArn": claim["owner"],
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def held_claims() -> list[dict[str, Any]]:
+    """All claims that somebody owns; the index holds no others."""
+    pages = dynamodb.get_paginator("scan").paginate(
+        TableName=ACTIVE_JOBS_TABLE, IndexName="by-owner"
+    )
+    return [from_item(item) for page in pages for item in page["Items"]]
+
+
+def execution_of(claim: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What Step Functions knows of a claim's owner; None if nothing."""
+    try:
+        found: dict[str, Any] = stepfunctions.describe_execution(executionArn=claim["owner"])
+    except stepfunctions.exceptions.ExecutionDoesNotExist:
+        return None
+    return found
+
+
+def hand_over(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> None:
+    """Have handle-timeout record the end and send the dead letter, in its own time."""
+    functions.invoke(
+        FunctionName=HANDLE_TIMEOUT_FUNCTION,
+        InvocationType="Event",
+        Payload=json.dumps(timeout_of(claim, execution)).encode(),
+    )
+
+
+def release(claim: Mapping[str, Any], now: float) -> bool:
+    """Free the workspace if this very claim still holds it; whether it did."""
+    released = {"claimId": claim.get("claimId"), "at": iso_time(now), "reason": "swept"}
+    values = {
+        ":owner": claim["owner"],
+        ":claim": claim.get("claimId"),
+        ":held": "held",
+        ":free": "free",
+        ":released": {name: value for name, value in released.items() if value is not None},
+        ":purge": int(now) + CLAIM_PURGE_SECONDS,
+    }
+    try:
+        dynamodb.update_item(
+            TableName=ACTIVE_JOBS_TABLE,
+            Key=to_item({"projectUserId": claim["projectUserId"]}),
+            UpdateExpression=RELEASE_CLAIM,
+            ConditionExpression=OWNED_CLAIM,
+            ExpressionAttributeNames={"#state": "state", "#owner": "owner"},
+            ExpressionAttributeValues=to_item(values),
+        )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
+    return True
+
+
+def settle(claim: Mapping[str, Any], now: float) -> bool:
+    """Ask about a claim and free it if it was left; whether this run has freed it."""
+    execution = execution_of(claim)
+    if execution is None or not has_left(claim, execution):
+        return False
+    telemetry.warning(
+        "claim outlived its execution",
+        project_user_id=claim["projectUserId"],
+        claim_id=claim.get("claimId"),
+        execution=claim["owner"],
+        status=execution["status"],
+    )
+    try:
+        if execution["status"] in KIND_OF_STATUS and claim.get("messageId"):
+            hand_over(claim, execution)
+    finally:
+        # Whatever became of record and dead letter.
+        freed = release(claim, now)
+        if freed:
+            telemetry.metric("ClaimSwept")
+    return freed
+
+
+@telemetry.handler
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    now = time.time()
+    due = [claim for claim in held_claims() if is_due(claim, now)]
+    asked = freed = 0
+    faults: list[Exception] = []
+    for claim in turn_of(due, now):
+        time.sleep(PAUSE_SECONDS)
+        try:
+            asked += 1
+            freed += settle(claim, now)
+        except (ClientError, BotoCoreError) as error:
+            telemetry.error(
+                "claim was not settled", claim_id=claim.get("claimId"), cause=str(error)
+            )
+            faults.append(error)
+            if len(faults) >= MAX_FAULTS:
+                break
+    telemetry.info("swept claims", held=len(due), asked=asked, freed=freed)
+    if faults:
+        raise SweepIncompleteError(f"{len(faults)} of {asked} claims failed") from faults[0]
+    return {"held": len(due), "asked": asked, "freed": freed}

@@ -1,0 +1,244 @@
+"""sweep-claims: what an ended execution has left is freed; what may be alive is not."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError
+
+from tests.unit.jobs_support import NOW, WORKSPACE, Jobs
+from tests.unit.support import ACCOUNT, REGION, Context, Output, Stack
+
+MACHINE = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:jobplane-test-job-flow"
+EXECUTION = MACHINE.replace("stateMachine", "execution") + ":run-1"
+SWEEP = {"sweep": "claims"}
+
+
+class Sweep:
+    """The function, with Step Functions' and Lambda's part played by the test."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self.jobs = jobs
+        self.module: ModuleType = jobs.function("sweep-claims", STATE_MACHINE_ARN=MACHINE)
+        self.executions: dict[str, Any] = {}
+        self.asked: list[str] = []
+        self.handed: list[dict[str, Any]] = []
+        self.lambda_fault: Exception | None = None
+
+    def describe(self, *, executionArn: str) -> dict[str, Any]:
+        self.asked.append(executionArn)
+        found = self.executions.get(executionArn)
+        if isinstance(found, Exception):
+            raise found
+        if found is None:
+            raise self.module.stepfunctions.exceptions.ExecutionDoesNotExist(
+                {"Error": {"Code": "ExecutionDoesNotExist"}}, "DescribeExecution"
+            )
+        return dict(found)
+
+    def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> dict[str, Any]:
+        assert (FunctionName, InvocationType) == ("jobplane-test-handle-timeout", "Event")
+        if self.lambda_fault is not None:
+            raise self.lambda_fault
+        self.handed.append(json.loads(Payload))
+        return {"StatusCode": 202, "Payload": io.BytesIO()}
+
+    def run(self) -> dict[str, Any]:
+        answer: dict[str, Any] = self.module.handler(dict(SWEEP), Context())
+        return answer
+
+    def ended(self, status: str = "ABORTED", after: float = 60, **more: Any) -> None:
+        """The execution has ended so many seconds after its claim."""
+        stopped = datetime.fromtimestamp(NOW + after, UTC)
+        self.executions[EXECUTION] = {"status": status, "stopDate": stopped, **more}
+
+
+@pytest.fixture
+def sweep(stack: Stack) -> Iterator[Sweep]:
+    sweep = Sweep(Jobs(stack))
+    module = sweep.module
+    with (
+        patch.object(module.stepfunctions, "describe_execution", sweep.describe),
+        patch.object(module.functions, "invoke", sweep.invoke),
+    ):
+        yield sweep
+
+
+@pytest.fixture
+def claim(sweep: Sweep) -> dict[str, Any]:
+    """An execution's claim, three minutes old."""
+    claim = sweep.jobs.acquire(owner=EXECUTION)
+    sweep.jobs.clock.pass_(180)
+    return claim
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [("FAILED", "forced"), ("ABORTED", "forced"), ("TIMED_OUT", "timeout")]
+)
+def test_a_claim_that_was_left_is_freed(
+    sweep: Sweep, claim: dict[str, Any], status: str, kind: str, output: Output
+) -> None:
+    """Its end goes to handle-timeout, and it is released at once."""
+    sweep.ended(status, error="Broken", cause="x" * 10_000)
+    assert sweep.run() == {"held": 1, "asked": 1, "freed": 1}
+    row = sweep.jobs.row()
+    assert (row["state"], row["lastReleased"]["claimId"]) == ("free", claim["claimId"])
+    assert row["fence"] == claim["fence"]
+    (handed,) = sweep.handed
+    assert handed == {
+        "projectUserId": WORKSPACE,
+        "messageId": "message-1",
+        "threadId": "thread-1",
+        "claimId": claim["claimId"],
+        "fence": claim["fence"],
+        "kind": kind,
+        "error": "Broken",
+        "cause": "x" * 4096,
+        "executionArn": EXECUTION,
+    }
+    assert output.metric("ClaimSwept")
+    assert sweep.run() == {"held": 0, "asked": 0, "freed": 0}
+
+
+def test_handle_timeout_takes_what_it_is_handed(sweep: Sweep, claim: dict[str, Any]) -> None:
+    """Record and dead letter are made, though the claim is released by then."""
+    sweep.ended()
+    sweep.run()
+    answer = sweep.jobs.call("handle-timeout", **sweep.handed[0])
+    assert (answer["released"], answer["recorded"], answer["superseded"]) == (True, True, False)
+    assert [letter["messageId"] for letter in sweep.jobs.letters()] == ["message-1"]
+
+
+def test_a_broken_handle_timeout_holds_nothing_up(sweep: Sweep, claim: dict[str, Any]) -> None:
+    """The workspace is free; the run fails, so that its alarm tells."""
+    sweep.ended()
+    sweep.lambda_fault = ClientError({"Error": {"Code": "TooManyRequestsException"}}, "Invoke")
+    with pytest.raises(sweep.module.SweepIncompleteError):
+        sweep.run()
+    assert sweep.jobs.row()["state"] == "free"
+
+
+def test_an_execution_that_succeeded_needs_no_record(sweep: Sweep, claim: dict[str, Any]) -> None:
+    """Its claim is released, and that is all."""
+    sweep.ended("SUCCEEDED")
+    assert sweep.run()["freed"] == 1
+    assert sweep.handed == []
+
+
+@pytest.mark.parametrize("status", ["RUNNING", "PENDING_REDRIVE", "SOMETHING_NEW"])
+def test_a_live_execution_keeps_its_claim(sweep: Sweep, claim: dict[str, Any], status: str) -> None:
+    """Whatever its status is called, unless it is an end."""
+    sweep.executions[EXECUTION] = {"status": status}
+    assert sweep.run() == {"held": 1, "asked": 1, "freed": 0}
+    assert sweep.jobs.row()["claimId"] == claim["claimId"]
+
+
+def test_a_redriven_execution_keeps_its_claim(sweep: Sweep, claim: dict[str, Any]) -> None:
+    """Step Functions may still show the end of before: it lies before the claim."""
+    sweep.ended("FAILED", after=-60)
+    assert sweep.run()["freed"] == 0
+    assert sweep.jobs.row()["claimId"] == claim["claimId"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        None,
+        ClientError({"Error": {"Code": "ThrottlingException"}}, "DescribeExecution"),
+        ClientError({"Error": {"Code": "AccessDeniedException"}}, "DescribeExecution"),
+        ConnectTimeoutError(endpoint_url="https://states"),
+    ],
+)
+def test_a_claim_stays_in_doubt(
+    sweep: Sweep, claim: dict[str, Any], fault: Exception | None
+) -> None:
+    """Step Functions does not know the execution, or does not answer."""
+    sweep.executions[EXECUTION] = fault
+    if fault is None:
+        assert sweep.run()["freed"] == 0
+    else:
+        with pytest.raises(sweep.module.SweepIncompleteError):
+            sweep.run()
+    assert sweep.jobs.row()["claimId"] == claim["claimId"]
+    assert sweep.handed == []
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [None, "worker-host-1", "arn:aws:states:eu-west-1:1:execution:other:run-1", EXECUTION[:-6]],
+)
+def test_other_owners_are_not_asked_about(sweep: Sweep, owner: str | None) -> None:
+    """Workers that claim by themselves, and executions of other state machines."""
+    sweep.jobs.acquire(owner=owner)
+    sweep.jobs.clock.pass_(3000)
+    assert sweep.run() == {"held": 0, "asked": 0, "freed": 0}
+    assert sweep.jobs.row()["state"] == "held"
+
+
+def test_a_young_claim_is_left_to_the_event(sweep: Sweep) -> None:
+    """The event is quicker; only after two minutes it is taken for lost."""
+    sweep.jobs.acquire(owner=EXECUTION)
+    sweep.ended(after=1)
+    sweep.jobs.clock.pass_(119)
+    assert sweep.run()["held"] == 0
+    sweep.jobs.clock.pass_(2)
+    assert sweep.run()["freed"] == 1
+
+
+def test_a_newer_claim_is_left_alone(sweep: Sweep, claim: dict[str, Any]) -> None:
+    """Between the look at the claims and the release, the next message may have come."""
+    sweep.ended()
+
+    def overtaken(*, executionArn: str) -> dict[str, Any]:
+        sweep.jobs.release(claim)
+        sweep.jobs.acquire(owner=EXECUTION + "-2", messageId="message-2")
+        return sweep.describe(executionArn=executionArn)
+
+    with patch.object(sweep.module.stepfunctions, "describe_execution", overtaken):
+        assert sweep.run()["freed"] == 0
+    assert sweep.jobs.row()["messageId"] == "message-2"
+
+
+@pytest.mark.parametrize("began", [NOW, NOW * 1000, "2026-11-22T10:15:30.250Z", None, "yesterday"])
+def test_older_claims_are_freed(sweep: Sweep, began: Any) -> None:
+    """Without id, fence or state, and with times of any kind."""
+    row = {"owner": EXECUTION, "messageId": "m", "ttl": NOW + 9000, "claimedAt": began}
+    sweep.jobs.put(**{name: value for name, value in row.items() if value is not None})
+    sweep.jobs.clock.pass_(180)
+    sweep.ended()
+    assert sweep.run()["freed"] == 1
+    assert sweep.jobs.row()["state"] == "free"
+    assert sweep.handed[0].get("claimId") is None
+
+
+def many(sweep: Sweep, number: int, status: Callable[[int], Any]) -> None:
+    """So many workspaces, each held by an execution of its own."""
+    for count in range(number):
+        arn = f"{EXECUTION}-{count}"
+        sweep.jobs.acquire(f"amelia#user-{count}", owner=arn)
+        sweep.executions[arn] = status(count)
+    sweep.jobs.clock.pass_(180)
+
+
+def test_many_claims_take_turns(sweep: Sweep) -> None:
+    """No more are asked about at once than allowed, and each is within so many minutes."""
+    sweep.jobs.stack.monkeypatch.setattr(sweep.module, "MAX_ASKED", 3)
+    many(sweep, 8, lambda _: {"status": "RUNNING"})
+    for _ in range(3):
+        assert sweep.run()["asked"] <= 3
+        sweep.jobs.clock.now = (sweep.jobs.clock.now // 60 + 1) * 60
+    assert len(set(sweep.asked)) == 8
+
+
+def test_a_throttled_step_functions_is_not_asked_on(sweep: Sweep) -> None:
+    """A few refusals end the run; the next minute goes on."""
+    throttled = ClientError({"Error": {"Code": "ThrottlingException"}}, "DescribeExecution")
+    many(sweep, 9, lambda _: throttled)
+    with pytest.raises(sweep.module.SweepIncompleteError):
+        sweep.run()
+    assert len(sweep.asked) == 5
