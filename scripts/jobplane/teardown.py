@@ -1,11 +1,12 @@
 """Removing a stage from AWS: its stack, and what it has made that belongs to no stack.
 
-Queues that workers and interrupts made on demand, log groups and parameters are found by the
-prefix of their names. A name that begins with that of another stage is that stage's.
+Tables and buckets that a stack has retained are found by their names. Queues that workers and
+interrupts made on demand, log groups and parameters are found by what their names begin with; a
+name that begins with that of another stage is that stage's.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from jobplane import compiled
+from jobplane.grants import compiled_for
 from jobplane.shipping import LOOPBACK, account_of
 from jobplane.stages import Stage
 
@@ -80,10 +82,12 @@ def survey(stage: Stage, *, data: bool) -> Removal:
         return {name for id_, name in there.items() if resources.get(id_, {}).get("Type") == kind}
 
     mine = _Mine.of(stage)
-    tables, buckets = set(_tables(stage, mine)), set(_buckets(stage, mine))
+    tables, buckets = _declared(stage)
+    tables &= set(_all_tables(stage))
+    buckets &= set(_all_buckets(stage))
     # Without a stack they can only be there because an earlier one has retained them.
-    left_tables = (tables - in_stack(TABLE)) | (tables & retained)
-    left_buckets = (buckets - in_stack(BUCKET)) | (buckets & retained)
+    left_tables = (tables - in_stack(TABLE)) | (in_stack(TABLE) & retained)
+    left_buckets = (buckets - in_stack(BUCKET)) | (in_stack(BUCKET) & retained)
     keeps = bool(left_tables or left_buckets) and not data
     parameters = sorted(_parameters(stage))
     kept = sorted(left_tables | left_buckets) + parameters if keeps else []
@@ -173,18 +177,36 @@ def _counted(kinds: Iterable[str]) -> list[str]:
     return [f"{number} {kind}" for kind, number in sorted(Counter(kinds).items())]
 
 
-def _tables(stage: Stage, mine: Callable[[str], bool]) -> Iterator[str]:
+def _declared(stage: Stage) -> tuple[set[str], set[str]]:
+    """The names of the tables and buckets that the tree declares for the stage.
+
+    By whole names: what begins like the stage's may be data that another stage has retained.
+    """
+    client = stage.client("cloudformation")
+    pseudo = {"AWS::AccountId": account_of(stage), "AWS::Region": client.meta.region_name}
+    resources = compiled_for(stage)["Resources"].values()
+
+    def named(kind: str, key: str) -> set[str]:
+        given = [it["Properties"].get(key) for it in resources if it["Type"] == kind]
+        return {_text(value, pseudo) for value in given if value is not None}
+
+    return named(TABLE, "TableName"), named(BUCKET, "BucketName")
+
+
+def _text(value: Any, pseudo: Mapping[str, str]) -> str:
+    """A name, with account and region in the place of references to them."""
+    if isinstance(value, str):
+        return value
+    if "Ref" in value:
+        return pseudo[value["Ref"]]
+    separator, parts = value["Fn::Join"]
+    joined: str = separator.join(_text(part, pseudo) for part in parts)
+    return joined
+
+
+def _all_tables(stage: Stage) -> Iterator[str]:
     for page in stage.client("dynamodb").get_paginator("list_tables").paginate():
-        yield from filter(mine, page["TableNames"])
-
-
-def _buckets(stage: Stage, mine: Callable[[str], bool]) -> Iterator[str]:
-    region = stage.client("s3").meta.region_name
-    account = account_of(stage)
-    for name in filter(mine, _all_buckets(stage)):
-        # Buckets are listed of all regions; names that are the world's end in account and region.
-        if _is_loopback(stage) or name.endswith(f"-{account}-{region}"):
-            yield name
+        yield from page["TableNames"]
 
 
 def _all_buckets(stage: Stage) -> list[str]:

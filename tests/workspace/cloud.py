@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workspace.copies import Done, command_environment, jobplane
+from workspace.copies import (
+    Built,
+    Done,
+    command_environment,
+    copy_of,
+    jobplane,
+    share_artifacts,
+    share_wheels,
+)
 
 from jobplane import emulator
 from jobplane.stages import ROOT_CREDENTIALS, Stage, State
@@ -98,8 +106,12 @@ class Cloud:
 
 
 @contextmanager
-def running(workspace: Workspace) -> Iterator[Cloud]:
-    """An emulator under a name that no test deploys to."""
+def account(built: Built, folder: Path) -> Iterator[Cloud]:
+    """An empty account, and a copy of the workspace whose artifacts are built."""
+    workspace = copy_of(built[0], folder)
+    share_wheels(built[0], workspace)
+    share_artifacts(built[0], workspace)
+    # Under a name that no test deploys to.
     holder = Stage(workspace, f"cloud-{os.getpid()}")
     state = emulator.start(holder, None)
     try:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from workspace import cloud
 from workspace.cloud import Cloud
-from workspace.copies import Built, copy_of, share_artifacts, share_wheels
+from workspace.copies import Built
 
 pytestmark = pytest.mark.e2e
 
@@ -26,16 +26,14 @@ BROKEN = {
     "Properties": {"ServiceToken": "arn:aws:lambda:eu-west-1:000000000000:function:missing"},
 }
 SAMPLE = {"AWS::DynamoDB::Table", "AWS::IAM::Role", "AWS::S3::Bucket", "AWS::SQS::Queue"}
+EUROPE = {"CreateBucketConfiguration": {"LocationConstraint": "eu-west-1"}}
 STATE = "serverless-state.json"
 
 
 @pytest.fixture(scope="module")
 def aws(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """An account, and a workspace whose artifacts are built."""
-    workspace = copy_of(built[0], tmp_path_factory.mktemp("first") / "copy")
-    share_wheels(built[0], workspace)
-    share_artifacts(built[0], workspace)
-    with cloud.running(workspace) as account:
+    with cloud.account(built, tmp_path_factory.mktemp("first") / "copy") as account:
         yield account
 
 
@@ -151,6 +149,8 @@ def test_removing_with_the_data_leaves_nothing(aws: Cloud) -> None:
         StackName="jobplane-all-others",
         TemplateBody=json.dumps({"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}),
     )
+    # Retained by a stage that is gone, whose name begins with this one's.
+    s3.create_bucket(Bucket="jobplane-all-gone-files", **EUROPE)
     sqs.create_queue(QueueName="jobplane-all-interrupts-project-user-hash")
     sqs.create_queue(QueueName="jobplane-all-others-interrupts-project-user-hash")
     aws.client("logs").create_log_group(logGroupName="/aws/lambda/jobplane-all-removed")
@@ -164,7 +164,10 @@ def test_removing_with_the_data_leaves_nothing(aws: Cloud) -> None:
     done = aws.jobplane("down", "--stage", "all", "--data", "--yes")
     assert done.returncode == 0, done.stderr
     assert aws.status("all") is None
-    assert aws.named("all") == {"jobplane-all-others-interrupts-project-user-hash"}
+    assert aws.named("all") == {
+        "jobplane-all-gone-files",
+        "jobplane-all-others-interrupts-project-user-hash",
+    }
     assert aws.client("ssm").get_parameters_by_path(Path="/jobplane/all")["Parameters"] == []
     nothing = aws.jobplane("down", "--stage", "all", "--yes")
     assert "nothing to remove" in nothing.stdout
