@@ -14,7 +14,7 @@ from jobplane.names import Names
 from jobplane.workspace import Workspace, read_yaml
 from jobplane_parameters import split_secrets
 
-# 20 characters: the longest names made from it, a role's and a bucket's, stay within 64 and 63.
+# Short enough in most regions; scripts/serverless/name-limits.js checks every name made from it.
 STAGE_NAME = re.compile(r"^[a-z][a-z0-9-]{0,19}$")
 LONGEST_RUN_SECONDS = 900
 ROOT_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
