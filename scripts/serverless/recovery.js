@@ -55,7 +55,7 @@ exports.settle = async ({ config, stackName, stage, emulated, notice }) => {
     const step = exports.stepFor(status, emulated ? Infinity : age);
     if (step === 'refuse') {
       throw new UserError(
-        `stack ${stackName} was being removed and is not gone: finish that first: ` +
+        `the removal of stack ${stackName} failed; finish it first: ` +
           `uv run jobplane down --stage ${stage}`
       );
     }

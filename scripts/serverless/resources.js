@@ -5,6 +5,7 @@ const dashboardOf = require('./dashboard');
 const domainsOf = require('./domains');
 const { calledByItsApiAlone, refusePlainHttp } = require('./guards');
 const { deployedName, fragments, members, roleOf } = require('./members');
+const UserError = require('./user-error');
 
 const list = (value) => (Array.isArray(value) ? value : [value]);
 
@@ -70,7 +71,9 @@ const role = (name, statements) => ({
 const decryption = (statements, key) => {
   if (!key) return [];
   if (!/^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key\/.+$/.test(key)) {
-    throw new Error('parametersKeyArn must be the ARN of a KMS key, …:key/…; IAM knows no aliases.');
+    throw new UserError(
+      'parametersKeyArn must be the ARN of a KMS key, …:key/…: IAM does not accept an alias'
+    );
   }
   return statements
     .filter(({ Action: actions }) => list(actions).includes('ssm:GetParameter'))
@@ -94,7 +97,7 @@ module.exports = async ({ resolveVariable }) => {
   for (const fragment of fragments()) {
     for (const [section, entries] of Object.entries(fragment)) {
       for (const [id, entry] of Object.entries(entries || {})) {
-        if (template[section][id]) throw new Error(`${section}.${id} is in two files of resources/`);
+        if (template[section][id]) throw new UserError(`${section}.${id} is in two files of resources/`);
         template[section][id] = entry;
       }
     }

@@ -3,6 +3,7 @@
 const os = require('node:os');
 const { emulatorUrl } = require('./emulator');
 const { logicalName } = require('./members');
+const UserError = require('./user-error');
 
 const join = (...parts) => ({ 'Fn::Join': ['', parts] });
 const partition = { Ref: 'AWS::Partition' };
@@ -34,8 +35,8 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
       : join(`${stack}-${name}-`, account, '-', region);
   const jwtSecret = chosen.jwtSecret || `ssm:/${service}/${stage}/jwt-secret`;
   if (!/^ssm:(\/[A-Za-z0-9_.-]+)+$/.test(jwtSecret)) {
-    throw new Error(
-      'jwtSecret must name an SSM parameter, as ssm:/path/name. The secret itself belongs into that ' +
+    throw new UserError(
+      'jwtSecret must name an SSM parameter, as ssm:/path/name. The secret itself belongs in that ' +
         'parameter: here it would be in the template and in the configuration of functions.'
     );
   }
