@@ -374,7 +374,7 @@ def _joined(
 
 
 def _settle(function: Function, path: str, first: str, second: str, *, is_own: bool) -> None:
-    text = f"{function.name}: {path} is in both {first} and {second}, and not the same"
+    text = f"{function.name}: {path} is in both {first} and {second}, with different content"
     if is_own:
         raise UnbuildableError(f"{text}: rename yours")
     if path.endswith((".py", ".so")):

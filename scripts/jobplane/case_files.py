@@ -217,12 +217,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {max(keys, key=keys.count)!r} is there twice")
+        raise ValueError(f"the key {max(keys, key=keys.count)!r} appears twice")
     return found
 
 
 def _refused(constant: str) -> Any:
-    raise ValueError(f"{constant} is a number of JavaScript only")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def require_valid(kind: str, document: Any, source: str, stack: Stack) -> None:

@@ -127,7 +127,9 @@ def _of_type(kind: str) -> Iterator[str]:
 
     service = SERVICES.get(kind.split("::")[1])
     if service is None:
-        raise UnknownTypeError(f"{kind}: add its service to SERVICES in {__file__}")
+        raise UnknownTypeError(
+            f"{kind}: add its service to SERVICES in scripts/jobplane/deployer.py"
+        )
     schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
     for handler in schema.get("handlers", {}).values():
         for action in handler["permissions"]:

@@ -69,7 +69,7 @@ class Stage:
     def __post_init__(self) -> None:
         if not STAGE_NAME.match(self.name):
             raise click.UsageError(
-                f"{self.name!r} is no stage name: a-z, 0-9 and hyphens, at most 20"
+                f"invalid stage name {self.name!r}: use up to 20 of a-z, 0-9 and -, a letter first"
             )
 
     @cached_property

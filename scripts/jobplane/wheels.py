@@ -209,7 +209,7 @@ class WheelStore:
         except ToolError as failed:
             raise UninstallableError(
                 f"uv could not install {distribution.requirement.partition(' --hash')[0]} for "
-                f"{PLATFORMS[self.arch]} and Python {PYTHON}; what it says is above",
+                f"{PLATFORMS[self.arch]} and Python {PYTHON}; see its messages above",
                 failed.output,
             ) from failed
 

@@ -193,7 +193,7 @@ def test_who_reads_the_stream_is_told_of_the_new_one(own: Deployed, loss: Loss) 
 def test_the_stack_has_all_of_it(own: Deployed, loss: Loss) -> None:
     """After the last deployment the tree is as before, and nothing is left to deploy."""
     done = jobplane(own.stage.workspace, "deploy", "--stage", own.stage.name, "--yes")
-    assert done.stdout == f"nothing to deploy: {own.stage.name} has it all\n", done.stderr
+    assert done.stdout == f"nothing to deploy: {own.stage.name} is up to date\n", done.stderr
 
 
 async def test_requests_go_on_after_the_restore(own: Deployed, loss: Loss) -> None:

@@ -60,7 +60,7 @@ def test_function_errors(deployed: Deployed, shell: Shell) -> None:
     shown = shell("Function errors", 0)
     assert "invocation failed" in shown
     assert "ValidationError" in shown
-    assert f"{deployed.stage.name} has it all" in shell("Function errors", 1)
+    assert f"{deployed.stage.name} is up to date" in shell("Function errors", 1)
 
 
 def test_error_rates(deployed: Deployed, shell: Shell) -> None:
@@ -77,7 +77,7 @@ def test_answered_errors(deployed: Deployed, shell: Shell) -> None:
         assert deployed.invoke("status", HARMLESS["status"])["statusCode"] == 500
     shown = shell("Answered errors", 0, name="status")
     assert "status check failed" in shown
-    assert f"{deployed.stage.name} has it all" in shell("Answered errors", 1, name="status")
+    assert f"{deployed.stage.name} is up to date" in shell("Answered errors", 1, name="status")
 
 
 def test_latencies(deployed: Deployed, shell: Shell) -> None:
@@ -87,7 +87,7 @@ def test_latencies(deployed: Deployed, shell: Shell) -> None:
     times = [int(found) for found in re.findall(r"Duration: (\d+) ms", shown)]
     assert times == sorted(times, reverse=True)
     assert times
-    assert f"{deployed.stage.name} has it all" in shell("Latencies", 1)
+    assert f"{deployed.stage.name} is up to date" in shell("Latencies", 1)
 
 
 async def test_table_throttles(deployed: Deployed, shell: Shell) -> None:
@@ -122,7 +122,7 @@ def test_durations(deployed: Deployed, shell: Shell) -> None:
     name = deployed.info["functions"]["claim"]
     limit = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
     assert str(limit) in shown.splitlines()[-3]
-    assert f"{deployed.stage.name} has it all" in shell("Durations", 1)
+    assert f"{deployed.stage.name} is up to date" in shell("Durations", 1)
 
 
 async def test_streams(deployed: Deployed, shell: Shell) -> None:

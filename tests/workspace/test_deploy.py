@@ -114,7 +114,7 @@ def test_one_function_is_deployed_alone(stage: Stage) -> None:
     assert done.stdout.splitlines()[-1].split()[:2] == ["check-active-job", "deployed"]
     again = deploy(stage, "check-active-job", "--yes")
     assert again.returncode == 0
-    assert again.stdout == f"nothing to deploy: {stage.name} has it all\n"
+    assert again.stdout == f"nothing to deploy: {stage.name} is up to date\n"
 
 
 def test_it_says_what_will_change(stage: Stage) -> None:
@@ -198,7 +198,7 @@ def test_the_stack_mends_what_functions_were_given(stage: Stage, stack: tuple[st
     assert done.returncode == 0, done.stderr
     assert settings(stage, "status")["MemorySize"] == 512
     again = deploy(stage, "--yes")
-    assert again.stdout == f"nothing to deploy: {stage.name} has it all\n"
+    assert again.stdout == f"nothing to deploy: {stage.name} is up to date\n"
 
 
 def test_a_role_comes_with_the_stack(stage: Stage) -> None:
@@ -413,7 +413,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         (("deploy", "nonsense"), 2, "there are: check-active-job, claim"),
         (("deploy", "claim", "--affected"), 2, "either names or --affected"),
         (("deploy", "--since", "HEAD"), 2, "--since goes with --affected"),
-        (("deploy", "--stage", "Not A Name"), 2, "is no stage name"),
+        (("deploy", "--stage", "Not A Name"), 2, "invalid stage name"),
         (("deploy", "claim"), 1, "jobplane up"),
         (("deploy", "claim", "--stage", "elsewhere"), 1, "no AWS credentials"),
         (("list", "--stage", "elsewhere"), 1, "no AWS credentials"),

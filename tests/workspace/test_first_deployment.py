@@ -83,7 +83,7 @@ def test_a_first_deployment_that_failed_is_repeated(aws: Cloud, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert protection(aws, "prod") == {True}
     again = aws.jobplane("deploy", "--stage", "prod", "--yes")
-    assert (again.returncode, again.stdout) == (0, "nothing to deploy: prod has it all\n")
+    assert (again.returncode, again.stdout) == (0, "nothing to deploy: prod is up to date\n")
 
 
 def test_a_table_without_its_protection_is_a_difference(aws: Cloud) -> None:

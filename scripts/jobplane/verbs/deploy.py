@@ -62,7 +62,7 @@ description and plain environment variables; roles, triggers, tables come with t
     multiple=True,
     metavar="NAME=VALUE",
     callback=_assignments,
-    help="As osls has it.",
+    help="Set a stage parameter for this deployment; repeatable.",
 )
 @click.option("--rollback", is_flag=True, help="Go back to what was deployed before.")
 @click.option(
@@ -130,7 +130,7 @@ def _carry_out(
 
     if plan.nothing:
         _refuse_what_is_left(plan)
-        _nothing(as_json, plan.stage.name, f"nothing to deploy: {plan.stage.name} has it all")
+        _nothing(as_json, plan.stage.name, f"nothing to deploy: {plan.stage.name} is up to date")
         return
     _show(plan, err=as_json)
     if dry_run:

@@ -39,7 +39,7 @@ Examples:
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--stage", default="local", show_default=True)
 @click.option("--clear", is_flag=True, help="Remove all rows and objects of the pipeline before.")
-@click.option("--yes", is_flag=True, help="Seed a stage that is not local, too.")
+@click.option("--yes", is_flag=True, help="Seed a stage that is not local.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole ledger as one JSON object.")
 def command(
     files: int,

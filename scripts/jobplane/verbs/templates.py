@@ -17,7 +17,9 @@ Examples:
   jobplane templates --stage prod --json   # with the parameters of that stage
 """
 )
-@click.option("--stage", default="local", show_default=True, help="Whose parameters are named.")
+@click.option(
+    "--stage", default="local", show_default=True, help="The stage whose parameters are shown."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 def command(stage: str, as_json: bool) -> None:
     """List the templates: ids, steps, webhook settings.

@@ -27,7 +27,7 @@ class Parameter[T]:
     """The value of an SSM parameter, at most `max_age` seconds old.
 
     A read that fails keeps the last good value. While there is none, each failure is followed by a
-    longer wait, up to RENEWAL_SECONDS. Ages are told by the wall clock, so that they hold in a
+    longer wait, up to RENEWAL_SECONDS. Ages are measured by the wall clock, so that they hold in a
     process that was frozen or restored from a snapshot.
 
     Args:
