@@ -15,12 +15,13 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from importlib.util import cache_from_source, source_from_cache
+from importlib.util import source_from_cache
 from pathlib import Path, PurePosixPath
 
 import click
 
 from jobplane import bytecode, methods, resolving, sdk, slimming
+from jobplane.bytecode import cached
 from jobplane.console import note
 from jobplane.locks import exclusive
 from jobplane.requirements import PYTHON, Closure, Distribution, UnbuildableError, closures
@@ -104,7 +105,7 @@ class Draft:
         """Everything, with the bytecode that was missing."""
 
         def bytecode_of(modules: frozenset[Module]) -> Contents:
-            return {_cached(module[0]): self._sealed(module, compiled) for module in modules}
+            return {cached(module[0]): self._sealed(module, compiled) for module in modules}
 
         contents = (
             _sourceless(self.others | bytecode_of(self.changed))
@@ -418,7 +419,7 @@ def _modules(contents: Mapping[str, Path | bytes]) -> frozenset[Module]:
 
 
 def _has_bytecode(path: Path) -> bool:
-    return Path(cache_from_source(str(path), optimization="")).is_file()
+    return Path(cached(str(path))).is_file()
 
 
 def _sourceless(contents: Contents) -> Contents:
@@ -458,11 +459,7 @@ def _compiled(modules: Iterable[Module]) -> dict[Module, bytes]:
             target.parent.mkdir(parents=True)
             target.write_bytes(body)
         bytecode.compile_trees(*roots.values())
-        return {module: (root / _cached(module[0])).read_bytes() for module, root in roots.items()}
-
-
-def _cached(name: str) -> str:
-    return PurePosixPath(cache_from_source(name, optimization="")).as_posix()
+        return {module: (root / cached(module[0])).read_bytes() for module, root in roots.items()}
 
 
 def write_zip(target: Path, contents: Mapping[str, Path | bytes]) -> int:

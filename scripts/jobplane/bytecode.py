@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 UNCHECKED_HASH = 0b01
 
@@ -26,6 +26,13 @@ def compile_trees(*roots: Path) -> None:
         )
 
 
+def cached(source: str) -> str:
+    """Where a module's bytecode is: beside it, whatever PYTHONPYCACHEPREFIX says."""
+    path = PurePath(source)
+    name = f"{path.stem}.{sys.implementation.cache_tag}.pyc"
+    return str(path.parent / "__pycache__" / name)
+
+
 def _compile(root: Path, path: Path) -> None:
     import marshal
 
@@ -35,7 +42,7 @@ def _compile(root: Path, path: Path) -> None:
     except (SyntaxError, ValueError):
         return
     header = importlib.util.MAGIC_NUMBER + struct.pack("<I", UNCHECKED_HASH)
-    target = Path(importlib.util.cache_from_source(str(path), optimization=""))
+    target = Path(cached(str(path)))
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(header + importlib.util.source_hash(source) + marshal.dumps(code))
 

@@ -18,7 +18,7 @@ import click
 from jobplane import interrupts
 from jobplane.artifacts import read_manifest
 from jobplane.console import ToolError, note, run_quietly
-from jobplane.environments import plain_environment, uv_command
+from jobplane.environments import plain_environment, uv_command, uv_environment
 from jobplane.stages import Stage, State, default_region
 from jobplane.workspace import Workspace
 
@@ -62,6 +62,7 @@ def _interpreter(stage: Stage, *options: str) -> Path:
         ],
         cwd=stage.workspace.root,
         what=f"installing ministack {MINISTACK}",
+        env=uv_environment(),
     )  # fmt: skip
     return Path(printed.strip().splitlines()[-1])
 

@@ -87,7 +87,7 @@ def _is_kept(name: str, *, aws: bool) -> bool:
 
 
 def uv_environment() -> dict[str, str]:
-    """The environment of a uv that installs for an artifact.
+    """The environment of a uv that installs.
 
     A keyring or a git helper may ask AWS for a password.
     """
@@ -96,6 +96,14 @@ def uv_environment() -> dict[str, str]:
         for name, value in plain_environment(aws=True).items()
         if not name.startswith(OF_INSTALLERS) or KEPT_OF_UV.fullmatch(name)
     }
+
+
+def uv_locking_environment() -> dict[str, str]:
+    """The same for a uv that reads or writes uv.lock: by the project's configuration alone.
+
+    `--no-config` would leave the project's out, too.
+    """
+    return uv_environment() | {"XDG_CONFIG_HOME": os.devnull, "UV_NO_SYSTEM_CONFIG": "1"}
 
 
 def uv_command() -> str:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from jobplane.console import run_quietly
-from jobplane.environments import uv_command
+from jobplane.environments import uv_command, uv_locking_environment
 from jobplane.workspace import Workspace
 
 
@@ -28,8 +28,10 @@ def install_dependencies(workspace: Workspace) -> None:
     run_quietly(
         [
             uv_command(), "sync", "--quiet", "--inexact", "--all-packages", "--no-default-groups",
+            "--python", sys.executable,
         ],
         cwd=workspace.root,
         what="installing what the functions depend on (uv sync)",
+        env=uv_locking_environment() | {"UV_PROJECT_ENVIRONMENT": environment},
     )  # fmt: skip
     importlib.invalidate_caches()

@@ -30,7 +30,7 @@ from packaging.pylock import (
 from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from jobplane.console import ToolError, run_quietly
-from jobplane.environments import uv_command, uv_environment
+from jobplane.environments import uv_command, uv_locking_environment
 from jobplane.workspace import Function, Workspace, files_below
 
 PYTHON = "3.13"
@@ -235,13 +235,15 @@ def export(workspace: Workspace, member: str, how: str = "--locked") -> str:
             ],
             cwd=workspace.root,
             what=f"uv export of {member}",
-            env=uv_environment(),
+            env=uv_locking_environment(),
         )  # fmt: skip
     except ToolError as failed:
         if "needs to be updated" in failed.output:
             raise StaleLockError(
                 "uv.lock is older than the pyproject.toml files: run `uv lock`, look at what it "
-                "changes, and build again"
+                "changes, and build again. A build reads neither UV_* variables nor your own "
+                "uv.toml: what uv.lock needs, such as a package index, belongs in [tool.uv] of "
+                "pyproject.toml"
             ) from failed
         raise
 

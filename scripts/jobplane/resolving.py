@@ -1,8 +1,8 @@
 """Whether the modules of an artifact find what they import: in it, or in the standard library.
 
 Asked for are the imports that are certain to run when a module is loaded: not those that stand in
-a function, under a condition or in a `try`. Of a function's own module the imports in functions
-count as well.
+a function, under a condition, in a `try` or a `with suppress(…)`. Of a function's own module the
+imports in functions count as well.
 """
 
 import ast
@@ -70,10 +70,16 @@ def _certain(body: Iterable[ast.stmt], lazy: bool) -> Blocks:
     for node in body:
         yield node
         match node:
-            case ast.ClassDef(body=inner) | ast.With(body=inner):
+            case ast.ClassDef(body=inner):
+                yield from _certain(inner, lazy)
+            case ast.With(items=items, body=inner) if not any(map(_suppresses, items)):
                 yield from _certain(inner, lazy)
             case ast.FunctionDef(body=inner) | ast.AsyncFunctionDef(body=inner) if lazy:
                 yield from _certain(inner, lazy)
+
+
+def _suppresses(item: ast.withitem) -> bool:
+    return "suppress" in ast.unparse(item.context_expr)
 
 
 def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:

@@ -11,11 +11,11 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from importlib.util import cache_from_source, decode_source
+from importlib.util import decode_source
 from pathlib import Path
 
 from jobplane import cold_start, deferral, patches, patterns, resolving, trimming
-from jobplane.bytecode import in_forks
+from jobplane.bytecode import cached, in_forks
 
 DEFERRED = frozenset(
     {
@@ -172,7 +172,7 @@ def _is_named(naming: re.Pattern[bytes], contents: Mapping[str, Contents]) -> bo
 def _stub_for(files: Contents, module: str, rest: str) -> Contents:
     """What stands in a module's place and says why the module is not there."""
     is_file = module.endswith(".py")
-    gone = {module, cache_from_source(module, optimization="")} if is_file else set()
+    gone = {module, cached(module)} if is_file else set()
     gone |= {path for path in files if path.startswith(f"{module}/")}
     if gone.isdisjoint(files):
         raise FileNotFoundError(f"{module} is to be cut and is not there: see {__name__}.CUT")

@@ -11,12 +11,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import Distribution as Metadata
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import click
 from packaging.tags import parse_tag
@@ -186,7 +188,6 @@ class WheelStore:
             distribution, "pip", "install", "--no-deps", "--target", target,
             "--python-version", PYTHON, "--python-platform", PLATFORMS[self.arch],
             "--no-compile-bytecode", "--link-mode", "copy",
-            *(["--default-index", distribution.index] if distribution.index else []),
             *(["--only-binary", ":all:"] if is_wheel else []),
             "-r", listing,
         )  # fmt: skip
@@ -199,6 +200,7 @@ class WheelStore:
                     *arguments,
                     "--quiet",
                     "--no-config",
+                    *index_options(self.workspace, distribution.index),
                     "--python",
                     sys.executable,
                 ],
@@ -212,6 +214,46 @@ class WheelStore:
                 f"{PLATFORMS[self.arch]} and Python {PYTHON}; see its messages above",
                 failed.output,
             ) from failed
+
+
+def index_options(workspace: Workspace, first: str | None = None) -> list[str]:
+    """uv's options for the package indexes that the project names, as its configuration has them.
+
+    By its name an index gets the user's UV_INDEX_NAME_USERNAME and _PASSWORD.
+
+    Args:
+        first: the address, as uv.lock has it, of the index to ask before all others.
+    """
+    file = workspace.root / "uv.toml"
+    if file.is_file():
+        config = tomllib.loads(file.read_text(encoding="utf-8"))
+    else:
+        project = (workspace.root / "pyproject.toml").read_text(encoding="utf-8")
+        config = tomllib.loads(project).get("tool", {}).get("uv", {})
+    indexes = [
+        *config.get("index", []),
+        *({"url": url} for url in config.get("extra-index-url", [])),
+        *({"url": url, "default": True} for url in [config.get("index-url")] if url),
+    ]
+    options: list[str] = []
+    if first is not None:
+        known = [each for each in indexes if _without_password(each["url"]) == first.rstrip("/")]
+        options += ["--index", _named(known[0]) if known else first]
+    for each in indexes:
+        if not each.get("explicit"):
+            options += ["--default-index" if each.get("default") else "--index", _named(each)]
+    for key in ("index-strategy", "keyring-provider"):
+        options += [f"--{key}", config[key]] if key in config else []
+    return options
+
+
+def _named(index: Mapping[str, str]) -> str:
+    return f"{index['name']}={index['url']}" if "name" in index else index["url"]
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url.rstrip("/"))
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 class UninstallableError(ToolError):

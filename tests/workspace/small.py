@@ -20,8 +20,7 @@ requires-python = "==3.13.*"
 
 [tool.uv]
 package = false
-no-index = true
-find-links = ["wheels"]
+{indexes}
 {settings}
 
 [tool.uv.workspace]
@@ -65,6 +64,7 @@ class Small:
         self.root = root
         self.sources: dict[str, str] = {}
         self.settings = ""
+        self.indexes = 'no-index = true\nfind-links = ["wheels"]'
         (root / "wheels").mkdir(parents=True)
 
     def function(
@@ -134,7 +134,7 @@ class Small:
     def lock(self) -> None:
         sources = "\n".join(f"{name} = {source}" for name, source in self.sources.items())
         (self.root / "pyproject.toml").write_text(
-            ROOT.format(sources=sources, settings=self.settings)
+            ROOT.format(sources=sources, indexes=self.indexes, settings=self.settings)
         )
         done = subprocess.run(
             [uv_command(), "lock", "--quiet", "--python", sys.executable],

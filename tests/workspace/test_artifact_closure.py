@@ -1,15 +1,20 @@
 """An artifact is what installing its own lock would give, and is refused if it can't be."""
 
 import ast
+import base64
 import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from click import ClickException
+from loopback import serving
 from workspace.shipped import bare, unpack
 from workspace.small import Small
 
 from jobplane import wheels
+from jobplane.artifacts import clean
 from jobplane.requirements import StaleLockError, UnbuildableError
 from jobplane.slimming import begun_cold, cut, strip
 from jobplane.wheels import BUILDER
@@ -252,7 +257,8 @@ def test_compiled_code_for_another_machine_is_refused(small: Small) -> None:
 @pytest.mark.parametrize(
     "variable",
     ["UV_COMPILE_BYTECODE", "UV_OFFLINE", "UV_REQUIRE_HASHES", "UV_FROZEN", "UV_NO_BINARY",
-     "UV_NO_BUILD", "UV_EXCLUDE_NEWER", "VIRTUAL_ENV", "PYTHONPATH", "PIP_TARGET"],
+     "UV_NO_BUILD", "UV_EXCLUDE_NEWER", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_CONFIG_FILE",
+     "VIRTUAL_ENV", "PYTHONPATH", "PIP_TARGET", "PIP_INDEX_URL"],
 )  # fmt: skip
 def test_the_users_shell_decides_nothing(
     small: Small, monkeypatch: pytest.MonkeyPatch, variable: str
@@ -266,6 +272,87 @@ def test_the_users_shell_decides_nothing(
     monkeypatch.setenv(variable, value)
     assert small.build()["one"].dependencies == {"dyn": "workspace", "plain": "1.0"}
     assert "plain.pyc" in small.names("one")
+
+
+def test_a_folder_for_bytecode_changes_nothing(
+    small: Small, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """PYTHONPYCACHEPREFIX leads this process's own bytecode elsewhere, and no artifact's."""
+    small.wheel("plain", {"plain.py": "X = 1\n"})
+    small.function("one", "plain", imports="import plain")
+    small.lock()
+    before = small.build()["one"].digest
+    clean(small.workspace)
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "elsewhere"))
+    assert small.build()["one"].digest == before
+
+
+def test_the_users_configuration_of_uv_decides_nothing(
+    small: Small, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An index of the user's own uv.toml makes no lock older than its projects."""
+    small.wheel("plain", {"plain.py": ""})
+    small.function("one", "plain", imports="import plain")
+    small.lock()
+    (tmp_path / "uv").mkdir()
+    (tmp_path / "uv/uv.toml").write_text('no-index = false\nexclude-newer = "2020-01-01"\n')
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert small.build()["one"].dependencies == {"plain": "1.0"}
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_a_private_index_gets_its_password(
+    small: Small, monkeypatch: pytest.MonkeyPatch, explicit: bool
+) -> None:
+    """UV_INDEX_NAME_USERNAME and _PASSWORD belong to the index that pyproject.toml names."""
+    small.wheel("plain", {"plain.py": ""})
+    small.lib("dyn", {"src/dyn/__init__.py": ""})
+    small.function("one", "plain", "dyn", imports="import dyn, plain")
+    with serving(_index_of(small.root / "wheels")) as port:
+        kind = "explicit" if explicit else "default"
+        small.indexes = ""
+        small.settings = (
+            f'[[tool.uv.index]]\nname = "corp"\nurl = "http://127.0.0.1:{port}/simple"\n'
+            f"{kind} = true\n"
+        )
+        if explicit:
+            small.sources["plain"] = '{ index = "corp" }'
+        monkeypatch.setenv("UV_INDEX_CORP_USERNAME", "joe")
+        monkeypatch.setenv("UV_INDEX_CORP_PASSWORD", "secret")
+        monkeypatch.setenv("UV_NO_CACHE", "1")
+        small.lock()
+        assert small.build()["one"].dependencies == {"dyn": "workspace", "plain": "1.0"}
+
+
+def _index_of(wheels: Path) -> type[BaseHTTPRequestHandler]:
+    """A package index that answers with a password only."""
+    password = f"Basic {base64.b64encode(b'joe:secret').decode()}"
+
+    class Index(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            *_, folder, name = self.path.rstrip("/").split("/")
+            files = sorted(wheels.glob(f"{name}-*")) if folder == "simple" else []
+            page = "".join(f'<a href="/files/{file.name}">{file.name}</a>' for file in files)
+            file = wheels / name
+            body = file.read_bytes() if folder == "files" and file.is_file() else page.encode()
+            if self.headers["Authorization"] != password:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", "Basic")
+                body = b""
+            else:
+                self.send_response(200 if body else 404)
+            self.send_header("Content-Type", "text/html" if page else "application/zip")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Index
 
 
 def test_an_import_that_finds_nothing_is_refused(small: Small) -> None:
@@ -286,6 +373,7 @@ def test_a_dependency_that_does_not_say_what_it_needs_is_refused(small: Small) -
     """It is named with what it imports; what it only tries to import is not asked for."""
     code = (
         "try:\n    import ujson\nexcept ImportError:\n    ujson = None\nif not ujson:\n    pass\n"
+        "import contextlib\nwith contextlib.suppress(ImportError):\n    import orjson\n"
     )
     small.wheel("trying", {"trying.py": code})
     small.wheel("needing", {"needing/__init__.py": "from .inner import X\n",

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from jobplane.console import run_quietly
-from jobplane.environments import uv_command
+from jobplane.environments import uv_command, uv_locking_environment
 from jobplane.rules.names import FORBIDDEN
 from jobplane.workspace import Workspace
 
@@ -99,7 +99,9 @@ def create(workspace: Workspace, name: str, trigger: str) -> list[Path]:
             with target.open("x", encoding="utf-8") as file:
                 written.append(target)
                 file.write(text)
-        run_quietly([uv_command(), "lock"], cwd=workspace.root, what="uv lock")
+        run_quietly(
+            [uv_command(), "lock"], cwd=workspace.root, what="uv lock", env=uv_locking_environment()
+        )
     except BaseException:
         _remove(workspace, name, written)
         lock.write_bytes(before)
