@@ -29,12 +29,12 @@ class StageNotUpError(click.ClickException):
 
 
 class NoCredentialsError(click.ClickException):
-    """The stage isn't local, and nothing says who asks AWS for it."""
+    """The stage isn't local, and there are no credentials for AWS."""
 
     def __init__(self, stage: str) -> None:
         super().__init__(
             f"stage {stage!r} is not up here (jobplane up --stage {stage}), "
-            "and there are no AWS credentials for one on AWS"
+            "and no AWS credentials were found for one on AWS: set AWS_PROFILE or log in"
         )
 
 

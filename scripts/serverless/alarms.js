@@ -84,7 +84,7 @@ const ofFunction = (name, config, called) => {
       ? [
           {
             name: `${name}-answered-errors`,
-            says: `${name} met an error and told its caller, so that Lambda counts a success.`,
+            says: `${name} answered a call with an error, which Lambda counts as a success.`,
             see: 'answered-errors',
             ...sumAtLeast(1, { within: 5 * MINUTES, of: answered }),
           },
