@@ -806,7 +806,7 @@ export interface AssemblyUser {
  *
  * A stored document has `status` and what the last attempt came to. The answer to a trigger adds
  * `delivered`, `status_code` and `error` of this delivery, whose own `attempts` it counts; it has
- * no `status` where no webhook is configured. `missing` names the settings that are to be made.
+ * no `status` where no webhook is configured. `missing` names the settings that do not exist yet.
  */
 export interface AssemblyWebhook {
   status?: WebhookStatus;
@@ -890,9 +890,8 @@ export interface Problem {
 /**
  * One message for a workspace; the execution's name is that of `execution_name`.
  *
- * `instruction` takes at most 255 KB of JSON. A claim of `claimTtlSeconds` has to last for longer
- * than the job's `timeoutSeconds` and these for longer than `heartbeatSeconds`: what is too long
- * is shortened.
+ * `instruction` takes at most 255 KB of JSON. `timeoutSeconds` is shortened to
+ * end before the claim of `claimTtlSeconds` does, and `heartbeatSeconds` to be less than that.
  */
 export interface JobFlowInput {
   projectUserId?: string | null;
@@ -925,7 +924,7 @@ export interface PreemptionCause {
   partial: unknown;
 }
 /**
- * The worker ended the job; `result` is what it said, unless it is a `resultObject`.
+ * The worker ended the job; `result` is what it said; null with a `resultObject`.
  */
 export interface JobCompleted {
   outcome: "Completed";
@@ -1029,7 +1028,7 @@ export interface WebhookDelivery {
  * A job for the workspace's worker, which heartbeats and ends it by the task token.
  *
  * `expiresAt` (epoch seconds) is when the claim ends unless the worker renews it. A result of more
- * than 255 KB is put at `resultLocation`, and told as `{"resultObject": {"bucket", "key"}}`.
+ * than 255 KB is put at `resultLocation`, and sent as `{"resultObject": {"bucket", "key"}}`.
  */
 export interface JobMessage {
   projectUserId: string;

@@ -32,7 +32,7 @@ Examples:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
 def command(names: tuple[str, ...], inputs: int, seed: int, way: str, as_json: bool) -> None:
-    """Give functions hostile input, so many for each function and way.
+    """Give functions hostile input, and look for faults.
 
     Their own events are spoilt: members dropped and added, values retyped, texts and numbers at
     their edges, twins of letters, deep nesting. A finding is an error that is not documented, an

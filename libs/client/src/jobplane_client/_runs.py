@@ -386,7 +386,7 @@ class Run:
         return tell(self._bench.tasks, self._clock, self._token, self._fitting(ending))
 
     def _fitting(self, ending: Ending) -> Ending:
-        """With a large result put into S3, and told by its place."""
+        """With a large result put into S3, and replaced by its place."""
         place = self._result_place
         if place is None or len(ending.output.encode()) <= MAX_RESULT_TOLD:
             return ending

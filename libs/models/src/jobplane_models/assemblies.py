@@ -54,7 +54,7 @@ class AssemblyWebhook(Open):
 
     A stored document has `status` and what the last attempt came to. The answer to a trigger adds
     `delivered`, `status_code` and `error` of this delivery, whose own `attempts` it counts; it has
-    no `status` where no webhook is configured. `missing` names the settings that are to be made.
+    no `status` where no webhook is configured. `missing` names the settings that do not exist yet.
     """
 
     status: WebhookStatus | None = None

@@ -70,7 +70,7 @@ class JobMessage(_WorkerMessage):
     """A job for the workspace's worker, which heartbeats and ends it by the task token.
 
     `expiresAt` (epoch seconds) is when the claim ends unless the worker renews it. A result of more
-    than 255 KB is put at `resultLocation`, and told as `{"resultObject": {"bucket", "key"}}`.
+    than 255 KB is put at `resultLocation`, and sent as `{"resultObject": {"bucket", "key"}}`.
     """
 
     type: Literal["JOB"]

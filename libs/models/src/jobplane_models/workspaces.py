@@ -317,9 +317,8 @@ class Attachment(Input):
 class JobFlowInput(_Workspace):
     """One message for a workspace; the execution's name is that of `execution_name`.
 
-    `instruction` takes at most 255 KB of JSON. A claim of `claimTtlSeconds` has to last for longer
-    than the job's `timeoutSeconds` and these for longer than `heartbeatSeconds`: what is too long
-    is shortened.
+    `instruction` takes at most 255 KB of JSON. `timeoutSeconds` is shortened to
+    end before the claim of `claimTtlSeconds` does, and `heartbeatSeconds` to be less than that.
     """
 
     thread_id: WorkspaceId
@@ -349,7 +348,7 @@ class ResultObject(Open):
 
 
 class JobCompleted(_Output):
-    """The worker ended the job; `result` is what it said, unless it is a `resultObject`."""
+    """The worker ended the job; `result` is what it said; null with a `resultObject`."""
 
     outcome: Literal["Completed"]
     job: JobIds
