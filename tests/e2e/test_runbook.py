@@ -64,7 +64,7 @@ def test_function_errors(deployed: Deployed, shell: Shell) -> None:
 
 
 def test_error_rates(deployed: Deployed, shell: Shell) -> None:
-    """The errors are counted by their class; whether another code would be deployed is told."""
+    """The errors are counted by class, and `list` shows whether the stage has other code."""
     for _ in range(2):
         assert invocation(deployed, "claim", {}).error == "ValidationError"
     assert re.search(r"\d+  error=ValidationError", shell("Error rates", 0))

@@ -175,7 +175,7 @@ def gateway_error(message: str = "Internal server error") -> dict[str, Any]:
 async def test_an_error_of_the_gateway_is_asked_again_under_the_same_id(
     service: SocketService, socket: JobSocket, timers: Timers, action: str, text: str
 ) -> None:
-    """It names no request, so nobody would be answered before the next ping."""
+    """The error names no request, so without asking again each would wait for the next ping."""
     service.replies.setdefault(action, deque()).extend([gateway_error(text)] * 2)
     reply = await socket.request(action, {"n": 1})
     sent = service.sent(action)

@@ -205,7 +205,7 @@ def test_unfit_result_is_a_failure(stand: Stand, result: Any, name: str) -> None
 
 
 def test_largest_result(stand: Stand) -> None:
-    """256 KB of JSON are a result; above 255 KB it goes to S3, and its place is told."""
+    """A result may have 256 KB of JSON; above 255 KB it goes to S3, and its place is sent."""
     stand.order()
     result = "x" * (256 * 1024 - 2)
     assert run_once(stand, lambda job: result) is JobEnd.COMPLETED
@@ -1373,7 +1373,7 @@ def test_hostile_ids_are_refused(stand: Stand) -> None:
 
 @pytest.mark.parametrize("name", ["prefix", "claim_function"])
 def test_queues_have_no_prefix_by_default(stand: Stand, name: str) -> None:
-    """Left out or empty, it is asked for, and no queue is made that nobody sends to."""
+    """Left out or empty it is an error, and no queue is made under a wrong name."""
     clients = stand.clients()
     with pytest.raises(ValidationError, match=f"^{name}: "):
         JobWorker("amelia", "scott", Gate(), **clients | {name: ""})

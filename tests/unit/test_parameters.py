@@ -144,7 +144,7 @@ def test_failures_are_followed_by_longer_waits() -> None:
 
 
 def test_a_parameter_that_appears_is_found() -> None:
-    """The failure is no answer for ever; after it, waits begin small again."""
+    """A failure is not kept; after a success, waits begin small again."""
     reader = Reader(refused("ParameterNotFound"))
     for _ in range(3):
         with pytest.raises(ParameterError, match="does not exist: create it"):

@@ -616,7 +616,7 @@ def as_sent(answered: dict[str, Any]) -> int:
 def test_batch_holds_what_lambda_can_send(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch, letter: str
 ) -> None:
-    """An answer is JSON in JSON; as many documents as fit are told before any link is signed."""
+    """An answer is JSON in JSON; how many documents fit is known before any link is signed."""
     names = [f"asm-{number:03}" for number in range(30)]
     items = [large(number, letter) for number in range(30)]
     known = {item["assembly_id"]: item for item in items}

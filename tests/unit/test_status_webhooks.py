@@ -324,7 +324,7 @@ SETTINGS = {
 def test_missing_settings_are_named(
     status: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """A reference to what is not there is no webhook; answer and log say what to set."""
+    """With a parameter missing there is no webhook; answer and log say what to set."""
     write_templates(tmp_path, **SETTINGS)
     put(assembly())
     webhook = trigger(status)[1]["webhook"]

@@ -107,7 +107,7 @@ def test_a_namespace_is_shared(small: Small, tmp_path: Path) -> None:
 
 
 def test_members_in_conflict_build_together(small: Small) -> None:
-    """Functions that uv was told to resolve apart have each their own release."""
+    """Functions that uv resolves apart each have a release of their own."""
     for version in ("1.0", "2.0"):
         small.wheel("twice", {"twice.py": f"V = {version!r}\n"}, version=version)
     small.function("one", "twice==1.0", imports="import twice")

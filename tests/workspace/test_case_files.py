@@ -267,7 +267,7 @@ def test_seeding_a_stage_on_aws_is_refused_in_the_same_words() -> None:
 
 
 def test_a_case_without_expectation_says_so(tmp_path: Path) -> None:
-    """Its line, its JSON and the totals; it is no failure, and no success."""
+    """Its line, its JSON and the totals say so: it neither failed nor passed."""
     path = a_case(tmp_path)
     done = run("invoke", "claim", "acquired", str(path), "--in-process")
     assert done.returncode == 0, done.stdout
@@ -342,7 +342,7 @@ def test_a_recording_holds(tmp_path: Path, name: str, recorded: tuple[str, ...])
 
 
 def test_nothing_is_recorded_for_stdin() -> None:
-    """There is no file that the expectation would lie beside."""
+    """An event from stdin has no file to write the expectation beside."""
     done = run("invoke", "claim", "-", "--record", "--in-process", given="{}")
     assert done.returncode == 2
     assert "--record writes beside the event's file, and stdin has none" in done.stderr

@@ -130,7 +130,7 @@ def test_the_first_instruction_that_is_refused(character: str) -> None:
 
 @pytest.mark.parametrize("character", CHARACTERS)
 def test_the_first_result_that_is_refused(character: str) -> None:
-    """One byte more than 255 KB that is told and not stored: failed by name, and released."""
+    """A result of 255 KB and a byte, not stored, fails by name, and the claim is released."""
     run = Run(ANSWERS | {"SendToContainer": filled(LIMIT + 1, character)})
     end = run.start(input_of("x"))
 

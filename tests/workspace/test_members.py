@@ -17,7 +17,7 @@ ADDED = "tabulate"
 
 
 def test_a_dependency_of_a_new_function_is_found(tmp_path: Path) -> None:
-    """Written by hand into its pyproject.toml, and imported; nobody has to say --all-packages."""
+    """Written by hand into its pyproject.toml, and imported; --all-packages is not needed."""
     workspace = copy_workspace(Workspace.here(), tmp_path / "copy", without=("docs", "contracts"))
 
     def uv_run(*command: str) -> "subprocess.CompletedProcess[str]":

@@ -108,7 +108,7 @@ def test_an_aws_configuration_stops_nothing_local(
     ids=str,
 )
 def test_other_encodings_are_written_as_escapes(environment: dict[str, str]) -> None:
-    """A character that the terminal doesn't have is no reason to fail."""
+    """A character that the terminal doesn't have does not end the command."""
     done = run("event", "websocket-connect", "--set", 'headers.Host="a\\u2026"', **environment)
     assert done.returncode == 0, done.stderr
     assert '"Host": "a\\u2026"' in done.stdout

@@ -46,7 +46,7 @@ def test_the_page_lists_what_ships() -> None:
 
 
 def test_the_page_knows_every_robot_and_key() -> None:
-    """A robot or a key that is added, or goes, is told of."""
+    """The page lists each robot and key, and no others."""
     assert sorted(column("robot")) == sorted(robot_names())
     assert sorted(column("key")) == sorted(TEMPLATE_KEYS)
 
