@@ -323,9 +323,12 @@ class Builder:
         for name, path in function.shipped_files().items():
             if name.endswith(".py"):
                 module, is_package = resolving.module_name(PurePosixPath(name))
-                imports[module] = resolving.imports_of(
-                    path.read_bytes(), module, is_package=is_package, lazy=True
-                )
+                try:
+                    imports[module] = resolving.imports_of(
+                        path.read_bytes(), module, is_package=is_package, lazy=True
+                    )
+                except (SyntaxError, ValueError) as error:
+                    raise UnreadableSourceError.of(self.workspace, path, error) from error
         given = RUNTIME_MODULES if self.settings.sdk == "runtime" else frozenset()
         expected = {*given, *function.settings.get("missing-imports", ())}
         for each in resolving.unresolved(function.module, files, imports, expected):

@@ -35,7 +35,7 @@ ALSO_UNDER = {
     "iot-jobs-data": ("iot",),
     "kafka": ("kafka-cluster",),
     "rds": ("rds-db",),
-    "s3": ("s3express", "s3-object-lambda"),
+    "s3": ("s3express", "s3-object-lambda", "s3-outposts"),
     "ssm": ("ec2messages", "ssmmessages"),
 }
 # Services whose actions are the methods of HTTP.
@@ -135,6 +135,7 @@ ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "SendMessageBatch": ("sqs:SendMessage",),
     },
     "sts": {"GetCallerIdentity": ()},
+    "timestream-query": {"Query": ("timestream:Select",)},
 }
 # Kinds of what S3 keeps of a bucket: one operation each to delete, get, list and put.
 for _kind in ("Analytics", "IntelligentTiering", "Inventory", "Metrics"):
@@ -156,8 +157,17 @@ IN_SOME_FORMS = {
     "dynamodb:PartiQLInsert": ("BatchExecuteStatement", "ExecuteStatement", "ExecuteTransaction"),
     "dynamodb:PartiQLSelect": ("BatchExecuteStatement", "ExecuteStatement", "ExecuteTransaction"),
     "dynamodb:PartiQLUpdate": ("BatchExecuteStatement", "ExecuteStatement", "ExecuteTransaction"),
+    "neptune-graph:DeleteDataViaQuery": ("ExecuteQuery",),
+    "neptune-graph:ReadDataViaQuery": ("ExecuteQuery",),
+    "neptune-graph:WriteDataViaQuery": ("ExecuteQuery",),
     "s3:DeleteObjectVersion": ("DeleteObject", "DeleteObjects"),
+    "s3:DeleteObjectVersionTagging": ("DeleteObjectTagging",),
     "s3:GetObjectVersion": ("GetObject", "HeadObject"),
+    "s3:GetObjectVersionAcl": ("GetObjectAcl",),
+    "s3:GetObjectVersionAttributes": ("GetObjectAttributes",),
+    "s3:GetObjectVersionTagging": ("GetObjectTagging",),
+    "s3:PutObjectVersionAcl": ("PutObjectAcl",),
+    "s3:PutObjectVersionTagging": ("PutObjectTagging",),
     "s3express:CreateSession": (
         "AbortMultipartUpload", "CompleteMultipartUpload", "CopyObject", "CreateMultipartUpload",
         "DeleteObject", "DeleteObjects", "GetObject", "GetObjectAttributes", "HeadBucket",
@@ -167,6 +177,7 @@ IN_SOME_FORMS = {
     "ses:SendBulkTemplatedEmail": ("SendBulkEmail",),
     "ses:SendRawEmail": ("SendEmail",),
     "ses:SendTemplatedEmail": ("SendEmail",),
+    "timestream:SelectValues": ("Query",),
 }  # fmt: skip
 
 # The first kilobytes of a model hold its metadata.

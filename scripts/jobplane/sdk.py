@@ -66,7 +66,7 @@ class Grants:
     @property
     def whole(self) -> bool:
         """Nothing is cut."""
-        return self.asks_for_all or "*" in self.actions
+        return self.asks_for_all or not {"*", "*:*"}.isdisjoint(self.actions)
 
     @classmethod
     def of(cls, function: Function) -> "Grants":

@@ -187,7 +187,12 @@ def test_a_changed_lib_rebuilds_its_dependents_alone(copied: Copy, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "name", ["functions/disconnect/disconnect.py", "libs/keys/src/jobplane_keys/_ids.py"]
+    "name",
+    [
+        "functions/disconnect/disconnect.py",
+        "functions/disconnect/skeleton.py",
+        "libs/keys/src/jobplane_keys/_ids.py",
+    ],
 )
 def test_a_module_that_is_no_python_is_named(copied: Copy, tmp_path: Path, name: str) -> None:
     """With its line and what is wrong; the artifact stays as it was."""

@@ -49,6 +49,10 @@ CALLS = {
     "sagemaker:InvokeEndpoint": ("sagemaker-runtime.InvokeEndpoint",),
     "appconfig:GetLatestConfiguration": ("appconfigdata.GetLatestConfiguration",),
     "timestream:WriteRecords": ("timestream-write.WriteRecords",),
+    "timestream:Select": ("timestream-query.Query",),
+    "neptune-graph:ReadDataViaQuery": ("neptune-graph.ExecuteQuery",),
+    "s3:GetObjectVersionTagging": ("s3.GetObjectTagging",),
+    "s3-outposts:GetObject": ("s3.GetObject",),
     "SNS:Publish": ("sns.Publish", "sns.PublishBatch"),
     "sqs:Send*": ("sqs.SendMessage", "sqs.SendMessageBatch"),
     "firehose:PutRecord": ("firehose.PutRecordBatch",),
@@ -57,6 +61,7 @@ CALLS = {
     "tag:GetResources": ("resourcegroupstaggingapi.GetResources",),
     "s3express:CreateSession": ("s3.PutObject",),
     "*": ("ec2.RunInstances", "dynamodb.GetItem"),
+    "*:*": ("ec2.RunInstances", "dynamodb.GetItem"),
 }
 
 
