@@ -22,7 +22,7 @@ from jobplane.workspace import Function, Workspace
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MATCHED_WHOLE = "^<(?:{})>$"
-MATCHED_PART = r"^<(?:contains|regex):[\s\S]*>$"
+MATCHED_PART = r"^<(?:contains|regex):[\s\S]+>$"
 # What the keys of these objects are; elsewhere they are keys.
 NAMED_KEYS = {
     "tables": "table",
@@ -136,7 +136,7 @@ def _value(kind: str, stack: Stack) -> dict[str, Any]:
     text: dict[str, Any] = {"not": {"pattern": unknown(allowed(kind), stack.names)}}
     examples = [each.example for each in allowed(kind)]
     if kind == "expect":
-        whole = MATCHED_WHOLE.format("|".join(p.pattern for p in MATCHERS if "*" not in p.pattern))
+        whole = MATCHED_WHOLE.format("|".join(p.pattern for p in MATCHERS if "+" not in p.pattern))
         text = {"anyOf": [{"pattern": whole}, {"pattern": MATCHED_PART}, text]}
         examples = [each.example for each in (*MATCHERS, *NAMES, LITERAL)]
     return {
@@ -153,8 +153,12 @@ def _object(properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     return {"type": "object", "properties": dict(properties), "additionalProperties": False} | more
 
 
-def _texts(**more: Any) -> dict[str, Any]:
-    return {"type": "object", "additionalProperties": {"$ref": "#/$defs/text"}} | more
+def _texts() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "propertyNames": {"$ref": "#/$defs/value"},
+        "additionalProperties": {"$ref": "#/$defs/text"},
+    }
 
 
 def _rows(keys: Iterable[str], *, exact: bool = False) -> dict[str, Any]:
@@ -181,7 +185,7 @@ def _given(stack: Stack) -> dict[str, Any]:
             "tables": _object(rows),
             "absent": _object(absent),
             "objects": _object({bucket: _texts() for bucket in stack.buckets}),
-            "ssm": _texts(propertyNames={"$ref": "#/$defs/value"}),
+            "ssm": _texts(),
             "environment": _object({name: {"$ref": "#/$defs/text"} for name in stack.variables}),
             "only_in_process": {"type": "string"},
         },

@@ -56,8 +56,7 @@ class Case:
             stem,
             _read("event", path, function),
             _read("given", given, function) if given.is_file() else {},
-            # One that expects nothing is none.
-            (_read("expect", expect, function) or None) if expect.is_file() else None,
+            _expectation(_read("expect", expect, function)) if expect.is_file() else None,
             path,
         )
 
@@ -91,6 +90,13 @@ def _read(kind: str, path: Path, function: Function) -> Any:
     if kind != "event":
         document.pop("$schema", None)
     return document
+
+
+def _expectation(document: dict[str, Any]) -> dict[str, Any] | None:
+    """None if it expects nothing: it is empty, or all of its lists are."""
+    outcome = "answer" in document or "error" in document
+    others = [document.get("log"), *document.get("items", {}).values()]
+    return document if outcome or any(others) else None
 
 
 def case_paths(function: Function) -> dict[str, Path]:

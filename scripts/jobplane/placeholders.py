@@ -75,8 +75,8 @@ MATCHERS = (
     Placeholder("<uuid>", "uuid", "any UUID"),
     Placeholder("<iso-time>", "iso-time", "any time like `2026-11-28T10:00:00.000Z`"),
     Placeholder("<absent>", "absent", "the key must not be there"),
-    Placeholder("<contains:part>", "contains:.*", "a text that contains `part`"),
-    Placeholder("<regex:^a.*z$>", "regex:.*", "a text in which the regular expression is found"),
+    Placeholder("<contains:part>", "contains:.+", "a text that contains `part`"),
+    Placeholder("<regex:^a.*z$>", "regex:.+", "a text in which the regular expression is found"),
 )
 
 

@@ -66,6 +66,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         ({"tables": {"connections": {}}}, 'tables.connections: {} is not of type "array"'),
         ({"objects": {"files": {"key": 1}}}, 'objects.files.key: 1 is not of type "string"'),
         ({"ssm": {"/<service>/<stge>/x": "y"}}, "unknown placeholder '<stge>'"),
+        ({"objects": {"files": {"<stge>/x": "y"}}}, "unknown placeholder '<stge>'"),
         ([], 'is not of type "object"'),
     ],
     "expect": [
@@ -75,6 +76,8 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         ({"answer": {"a": "<absnt>"}}, "answer.a: unknown placeholder '<absnt>'; the nearest"),
         ({"answer": ["<itn>"]}, "answer[0]: unknown placeholder '<itn>'; the nearest known one"),
         ({"answer": "id <uuid>"}, "answer: '<uuid>' has to be the whole text"),
+        ({"answer": "<contains:>"}, "the nearest known one is '<contains:part>'"),
+        ({"answer": "<regex:>"}, "answer: unknown placeholder '<regex:>'"),
         ({"answer": "<now>"}, "answer: '<now>' is for events and given files only"),
         ({"answer": "<regex:(>"}, "answer: '<regex:(>' is not a regular expression"),
         ({"log": [{"m": "<contians:x>"}]}, "log[0].m: unknown placeholder '<contians:x>'"),
@@ -231,7 +234,7 @@ def test_a_stage_on_aws_is_not_written_to(arguments: tuple[str, ...], said: str)
         ({"given": {"objects": {"files": {"k": "v"}}}}, True),
         ({"given": {"ssm": {"/x": "v"}}}, True),
         ({"given": {"absent": {"connections": [{"connection_id": "c"}]}}}, True),
-        ({"expect": {"items": {"requests": []}}}, True),
+        ({"expect": {"items": {"requests": [{"status": "done"}]}}}, True),
         ({"expect": {"answer": {"claimed": True}}}, False),
         ({}, False),
     ],
@@ -264,6 +267,13 @@ def test_seeding_a_stage_on_aws_is_refused_in_the_same_words() -> None:
         "refusing to seed 'nowhere': it is not a local stage; pass --yes to do it anyway"
         in done.stderr
     )
+
+
+@pytest.mark.parametrize("expect", [{}, {"log": []}, {"items": {}}, {"items": {"requests": []}}])
+def test_an_expectation_of_nothing_is_none(tmp_path: Path, expect: dict[str, Any]) -> None:
+    """A list that was emptied while it was edited passes no case."""
+    (function,) = HERE.select(("claim",))
+    assert cases.Case.read(function, a_case(tmp_path, expect=expect)).expect is None
 
 
 def test_a_case_without_expectation_says_so(tmp_path: Path) -> None:
