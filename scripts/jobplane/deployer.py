@@ -14,6 +14,8 @@ from jobplane.names import Names
 
 # Inline policies of a role may have so many characters together, without white space.
 LARGEST = 10_240
+# Of a stack's name CloudFormation keeps so many characters in a name that it makes and has to cut.
+KEPT_OF_STACK = 24
 SERVICES = {
     "ApiGatewayV2": "apigateway",
     "CloudWatch": "cloudwatch",
@@ -38,8 +40,11 @@ NOT_NEEDED = {
     "kms": ("CreateGrant", "Decrypt", "Encrypt", "GenerateDataKey", "RevokeGrant"),
     "lambda": ("PassCapacityProvider",),
     "logs": ("PutLogEvents", "CreateLogStream"),
-    "s3": ("DeleteObject", "GetObject", "CreateBucketMetadata", "DeleteBucketMetadata",
-           "GetBucketMetadata", "UpdateBucketMetadata"),
+    "s3": ("DeleteObject", "GetObject", "PutObjectAcl", "CreateBucketMetadata",
+           "DeleteBucketMetadata", "GetBucketMetadata", "UpdateBucketMetadata",
+           "PutAccelerateConfiguration", "PutAnalyticsConfiguration", "PutBucketAbac",
+           "PutBucketReplication", "PutBucketWebsite", "PutIntelligentTieringConfiguration",
+           "PutInventoryConfiguration", "PutMetricsConfiguration", "PutReplicationConfiguration"),
 }  # fmt: skip
 # Actions that IAM authorises on no single resource, or before there is one with a name.
 ON_ALL = (
@@ -48,6 +53,10 @@ ON_ALL = (
     "logs:PutResourcePolicy", "lambda:CreateEventSourceMapping", "lambda:GetEventSourceMapping",
     "lambda:UpdateEventSourceMapping", "lambda:DeleteEventSourceMapping", "sns:Unsubscribe",
     "sns:GetSubscriptionAttributes", "sns:SetSubscriptionAttributes",
+)  # fmt: skip
+# What settings add to the stack later: the names of the APIs, the mail of alarms, warm functions.
+LATER = (
+    "AWS::ApiGatewayV2::ApiMapping", "AWS::ApiGatewayV2::DomainName", "AWS::Lambda::Alias",
 )  # fmt: skip
 # What osls and `jobplane deploy` call themselves, beside CloudFormation.
 TOOLS = {
@@ -63,7 +72,8 @@ TOOLS = {
         "GetFunction", "GetFunctionConfiguration", "ListAliases", "ListVersionsByFunction",
         "PublishVersion", "UpdateFunctionCode", "UpdateFunctionConfiguration",
     ),
-    "ssm": ("GetParameter", "GetParameters", "GetParametersByPath"),
+    # Whether a secret is there, not what it is.
+    "ssm": ("DescribeParameters",),
 }  # fmt: skip
 # Of the deployment bucket alone.
 ARTIFACTS = (
@@ -99,7 +109,7 @@ def policy(
         PolicyTooLargeError: the document is larger than IAM allows.
     """
     wanted: dict[str, set[str]] = defaultdict(set)
-    for kind in {resource["Type"] for resource in template["Resources"].values()}:
+    for kind in {*LATER, *(resource["Type"] for resource in template["Resources"].values())}:
         for action in _of_type(kind):
             wanted[action.partition(":")[0]].add(action)
     for calls in (TOOLS, LEFT_BEHIND):
@@ -114,7 +124,7 @@ def policy(
             statements.append(_statement(service, actions - everywhere, resources))
         if everywhere:
             statements.append(_statement(f"{service}-all", everywhere, ["*"]))
-    bucket = f"arn:{partition}:s3:::{names.of('serverlessdeploymentbucket')}-*"
+    bucket = _artifacts(names, partition)
     statements.append(_statement("artifacts", ARTIFACTS, [bucket, f"{bucket}/*"]))
     document = {"Version": "2012-10-17", "Statement": statements}
     _check_size(document)
@@ -142,7 +152,15 @@ def _of_type(kind: str) -> Iterator[str]:
                 yield action  # it delivers its log
 
 
+def _artifacts(names: Names, partition: str) -> str:
+    """The deployment bucket. CloudFormation names it, and cuts what makes the name too long."""
+    stack = names.stack if len(names.stack) <= KEPT_OF_STACK else names.stack[:KEPT_OF_STACK] + "*"
+    return f"arn:{partition}:s3:::{stack}-serverlessdeploymentbuck*"
+
+
 def _is_on_all(action: str) -> bool:
+    if action == "s3:ListBucket":
+        return False  # it lists the objects of a bucket
     return action in ON_ALL or action.partition(":")[2].startswith(("List", "Describe"))
 
 
@@ -165,12 +183,13 @@ def _resources(service: str, names: Names, arn: str, where: str) -> list[str]:
         "iam": [f"{arn}::{account}:role/{prefix}*"],
         # Ids of keys are made by KMS.
         "kms": [f"{arn}:{where}:key/*"],
-        "lambda": [f"{arn}:{where}:function:{prefix}*"],
+        # A mapping has an id, and carries the stack's tags.
+        "lambda": [f"{arn}:{where}:function:{prefix}*", f"{arn}:{where}:event-source-mapping:*"],
         "logs": [
             f"{arn}:{where}:log-group:{group}{prefix}*"
             for group in ("/aws/lambda/", "/aws/vendedlogs/states/")
         ],
-        "s3": [f"{arn}:::{prefix}*"],
+        "s3": [f"{arn}:::{prefix}*", _artifacts(names, arn.split(":")[1])],
         "sns": [f"{arn}:{where}:{prefix}*"],
         "sqs": [f"{arn}:{where}:{prefix}*"],
         "ssm": [f"{arn}:{where}:parameter{names.parameter('*')}"],

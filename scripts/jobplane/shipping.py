@@ -287,9 +287,9 @@ def planned(
                     f"jobplane deploy --stage {stage.name}"
                 )
             deployment.install_framework(stage.workspace)
-            _require_secret(stage, functions, parameters)
             account = "" if stage.is_local else account_of(stage)
             package = resources.enter_context(compiled.package(stage, parameters, account))
+            _require_secrets(stage, functions, package)
         steps = [
             step_for(function, artifact, there[function.name], package, before)
             for function, artifact in zip(functions, artifacts, strict=True)
@@ -310,31 +310,38 @@ def planned(
         )
 
 
-def _require_secret(
-    stage: Stage, functions: Iterable[Function], parameters: tuple[str, ...]
-) -> None:
+def _require_secrets(stage: Stage, functions: Iterable[Function], package: Package) -> None:
     """Refuse to deploy functions that could verify no token.
 
     They read the parameter when they run: who deploys need not be allowed to read it.
     """
-    verifying = [f for f in functions if "JWT_SECRET" in f.config.get("environment", {})]
-    if stage.is_local or not verifying:
+    if stage.is_local:
         return
-    prefix = "jwtSecret=ssm:"
-    given = [text.removeprefix(prefix) for text in parameters if text.startswith(prefix)]
-    name = given[-1] if given else stage.secret_name
+    compiled_functions = [package.raw["Resources"][logical_id(each)] for each in functions]
+    variables = [
+        each["Properties"].get("Environment", {}).get("Variables", {})
+        for each in compiled_functions
+    ]
+    for secret in sorted({each["JWT_SECRET"] for each in variables if "JWT_SECRET" in each}):
+        _require_parameter(stage, secret.removeprefix("ssm:"))
+
+
+def _require_parameter(stage: Stage, name: str) -> None:
     client = stage.client("ssm")
+    named = {"Key": "Name", "Option": "Equals", "Values": [name]}
+    pages = client.get_paginator("describe_parameters").paginate(ParameterFilters=[named])
     try:
-        client.get_parameter(Name=name)
-    except client.exceptions.ParameterNotFound as error:
+        exists = any(page["Parameters"] for page in pages)
+    except client.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "AccessDeniedException":
+            raise
+        return
+    if not exists:
         raise click.ClickException(
             f"SSM parameter {name}, which holds the secret that signs tokens, does not exist; "
             f"create it: aws ssm put-parameter --name {name} --type SecureString "
             '--value "$(openssl rand -hex 32)"'
-        ) from error
-    except client.exceptions.ClientError as error:
-        if error.response["Error"]["Code"] != "AccessDeniedException":
-            raise
+        )
 
 
 def _is_configured(stage: Stage) -> bool:

@@ -230,9 +230,10 @@ def _log_groups(stage: Stage, mine: Callable[[str], bool]) -> Iterator[str]:
 
 
 def _parameters(stage: Stage) -> Iterator[str]:
-    path = stage.secret_name.rpartition("/")[0]
-    pages = stage.client("ssm").get_paginator("get_parameters_by_path")
-    for page in pages.paginate(Path=path, Recursive=True):
+    """The stage's own ones, without their values; what `jwtSecret` names may be shared."""
+    own = {"Key": "Name", "Option": "BeginsWith", "Values": [stage.names.parameter("")]}
+    pages = stage.client("ssm").get_paginator("describe_parameters")
+    for page in pages.paginate(ParameterFilters=[own]):
         yield from (parameter["Name"] for parameter in page["Parameters"])
 
 

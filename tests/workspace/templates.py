@@ -15,6 +15,13 @@ from jobplane.workspace import Workspace
 
 WORKSPACE = Workspace.here()
 EMULATOR = "http://127.0.0.1:4566"
+CERTIFICATE = "arn:aws:acm:eu-west-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
+DOMAINS = (
+    "httpDomain=api.example.org",
+    f"httpCertificate={CERTIFICATE}",
+    "socketDomain=sockets.example.org",
+    f"socketCertificate={CERTIFICATE}",
+)
 
 # What cfn-lint says of our templates and is right to be left as it is.
 ACCEPTED = {

@@ -1,12 +1,14 @@
 """The policy that `jobplane policy` prints: enough for the stack, and no more."""
 
 import json
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
-from workspace.templates import WORKSPACE, Compiled
+from workspace.templates import DOMAINS, WORKSPACE, Compiled
 
 from jobplane import deployer
+from jobplane.names import Names
 
 ACCOUNT = "123456789012"
 COMMITTED = WORKSPACE.root / "docs" / "deployer-policy.json"
@@ -63,11 +65,63 @@ def test_nothing_is_allowed_on_data(document: dict[str, Any]) -> None:
         "dynamodb:Query",
         "dynamodb:Scan",
         "kms:Decrypt",
+        "ssm:GetParameter",
+        "ssm:GetParameterHistory",
+        "ssm:GetParameters",
+        "ssm:GetParametersByPath",
     )
     assert actions(document).isdisjoint(data)
     for statement in document["Statement"]:
         if {"s3:GetObject", "s3:PutObject"} & set(statement["Action"]):
-            assert all("serverlessdeploymentbucket" in each for each in statement["Resource"])
+            assert all("serverlessdeploymentbuck" in each for each in statement["Resource"])
+        if "s3:ListBucket" in statement["Action"]:
+            assert "*" not in statement["Resource"]
+
+
+def test_settings_of_a_deployed_stage_need_no_other_policy(
+    compiled: Compiled, document: dict[str, Any]
+) -> None:
+    """Domain names, a mail for alarms and warm functions come after the first deployment."""
+    later = compiled("prod", None, *DOMAINS, "alarmMail=team@example.org")
+    warm = {"Resources": {**later["Resources"], "Warm": {"Type": "AWS::Lambda::Alias"}}}
+    assert policy(warm) == document
+
+
+@pytest.mark.parametrize(
+    ("service", "bucket"),
+    [
+        ("jobplane", "jobplane-prod-serverlessdeploymentbucket-125ittyvyw7uz"),
+        # As CloudFormation cuts a name of more than 63 characters.
+        ("acme-background-jobs", "acme-background-jobs-pro-serverlessdeploymentbuck-125ittyvyw7u"),
+        ("acme-background-jobs", "acme-background-jobs-prod-serverlessdeploymentbuck-125ittyvyw7"),
+    ],
+)
+def test_the_deployment_bucket_is_allowed_by_its_shortened_name(
+    compiled: Compiled, service: str, bucket: str
+) -> None:
+    """It can be made, written to and deleted."""
+    where = {"account": ACCOUNT, "region": "eu-west-1", "partition": "aws"}
+    found = deployer.policy(compiled("prod"), Names(service, "prod"), **where)
+    for action, on in (
+        ("s3:CreateBucket", bucket),
+        ("s3:PutObject", f"{bucket}/serverless/{service}/prod/claim.zip"),
+        ("s3:DeleteBucket", bucket),
+    ):
+        assert any(
+            action in it["Action"]
+            and any(fnmatchcase(f"arn:aws:s3:::{on}", arn) for arn in it["Resource"])
+            for it in found["Statement"]
+        ), action
+
+
+def test_tags_of_event_source_mappings_are_allowed(document: dict[str, Any]) -> None:
+    """CloudFormation gives them those of the stack; their ARNs hold no function's name."""
+    mapping = f"arn:aws:lambda:eu-west-1:{ACCOUNT}:event-source-mapping:6ca1bb14"
+    assert any(
+        "lambda:TagResource" in it["Action"]
+        and any(fnmatchcase(mapping, arn) for arn in it["Resource"])
+        for it in document["Statement"]
+    )
 
 
 def test_it_is_bound_to_the_names_of_the_stage(document: dict[str, Any]) -> None:
@@ -79,12 +133,26 @@ def test_it_is_bound_to_the_names_of_the_stage(document: dict[str, Any]) -> None
             loose = [it for it in statement["Action"] if not deployer._is_on_all(it)]
             assert loose == []
         elif service not in BY_ID:
-            named = ("jobplane-prod", "/jobplane/prod/")
+            named = ("jobplane-prod", "/jobplane/prod/", "event-source-mapping:")
             assert all(any(name in each for name in named) for each in statement["Resource"])
 
 
-def test_it_fits_in_a_role(document: dict[str, Any]) -> None:
-    """Inline policies of a role may have 10,240 characters."""
+@pytest.mark.parametrize(
+    ("region", "partition", "longest"),
+    [
+        ("eu-west-1", "aws", 29),
+        ("ap-southeast-5", "aws", 24),
+        ("us-gov-west-1", "aws-us-gov", 25),
+    ],
+)
+def test_it_fits_in_a_role(compiled: Compiled, region: str, partition: str, longest: int) -> None:
+    """Inline policies of a role may have 10,240 characters, also with the longest names that the
+    buckets of a region allow.
+    """
+    names = Names("s" * (longest - len("-prod")), "prod")
+    where = {"account": ACCOUNT, "region": region, "partition": partition}
+    assert len(f"{names.of('quarantine')}-{ACCOUNT}-{region}") == 63
+    document = deployer.policy(compiled("prod"), names, **where)
     assert len(json.dumps(document, separators=(",", ":"))) <= 10_240
 
 

@@ -7,17 +7,9 @@ from typing import Any
 
 import pytest
 from workspace.copies import Built, command_environment, copy_of, share_artifacts
-from workspace.templates import Compiled, complaints, of_type
+from workspace.templates import CERTIFICATE, DOMAINS, Compiled, complaints, of_type
 
 from jobplane.workspace import Workspace
-
-CERTIFICATE = "arn:aws:acm:eu-west-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
-DOMAINS = (
-    "httpDomain=api.example.org",
-    f"httpCertificate={CERTIFICATE}",
-    "socketDomain=sockets.example.org",
-    f"socketCertificate={CERTIFICATE}",
-)
 
 
 def test_both_apis_get_their_names(compiled: Compiled) -> None:
