@@ -17,7 +17,7 @@ from jobplane.names import Names
 DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError"})
 DONE = "done"
 # One place is enough for a bucket that nobody shares.
-PREFIXES = {"FilesBucket": ("uploads", "results", "reports", "elsewhere")}
+PREFIXES = {"FilesBucket": ("uploads", "results", "reports", "jobs", "elsewhere")}
 NOBODYS = "00000000-0000-0000-0000-000000000000"
 
 type Clients = Callable[[str], Any]
@@ -109,7 +109,7 @@ def probes(stack: Stack, grants: list[Grant]) -> Iterator[Probe]:
         yield from of_log_group(f"/aws/lambda/{name}", stack)
         yield from of_role(properties["Role"]["Fn::GetAtt"][0], stack)
     for logical, arn, _ in stack.of_type("AWS::StepFunctions::StateMachine"):
-        yield from of_state_machine(logical, arn)
+        yield from of_state_machine(logical, arn, stack)
     for logical in ("WebsocketsApi", "HttpApi"):
         yield from of_connections(logical, stack)
     yield from of_the_account(stack)
@@ -279,10 +279,21 @@ def of_role(logical: str, stack: Stack) -> Iterator[Probe]:
     yield Target("sts", logical, RoleArn=arn)("AssumeRole", "assume_role", RoleSessionName="probe")
 
 
-def of_state_machine(logical: str, arn: str) -> Iterator[Probe]:
+def of_state_machine(logical: str, arn: str, stack: Stack) -> Iterator[Probe]:
     machine = Target("states", logical, "stepfunctions")
     yield machine("StartExecution", "start_execution", stateMachineArn=arn, input="not JSON")
     yield machine("DescribeStateMachine", "describe_state_machine", stateMachineArn=arn)
+    name = arn.rpartition(":")[2]
+    execution = Target(
+        "states",
+        f"states:execution:{name.replace(stack.names.prefix, '{service}-{stage}-')}:{NOBODYS}",
+        "stepfunctions",
+        executionArn=f"{arn.replace(':stateMachine:', ':execution:')}:{NOBODYS}",
+    )
+    missing = "ExecutionDoesNotExist"
+    yield execution("DescribeExecution", "describe_execution", missing)
+    yield execution("GetExecutionHistory", "get_execution_history", missing)
+    yield execution("StopExecution", "stop_execution", missing)
     yield machine("SendTaskSuccess", "send_task_success", taskToken=NOBODYS, output="{}")
 
 

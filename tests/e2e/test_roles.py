@@ -35,6 +35,8 @@ UNASKED = {
     "logs:ListLogDeliveries": "of the service that delivers logs",
     "logs:PutResourcePolicy": "of the service that delivers logs",
     "logs:UpdateLogDelivery": "of the service that delivers logs",
+    "xray:GetSamplingRules": "the emulator has no X-Ray",
+    "xray:GetSamplingTargets": "the emulator has no X-Ray",
     "xray:PutTelemetryRecords": "the emulator has no X-Ray",
     "xray:PutTraceSegments": "the emulator has no X-Ray",
 }
