@@ -13,6 +13,7 @@ from jobplane.workspace import Function
 REFUSED = {"AWS::ApiGatewayV2::Deployment", "AWS::ApiGatewayV2::RouteResponse"}
 # They refuse what comes without TLS, as everything does on loopback.
 GUARDS = {"AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy"}
+SECRET = re.compile(r"secret|passw|token|credential|private|_key$", re.IGNORECASE)
 PLATFORM_ACTIONS = {
     "logs:CreateLogStream",
     "logs:PutLogEvents",
@@ -148,3 +149,24 @@ def test_browsers_can_poll_from_another_origin(compiled: Compiled, endpoint: str
     cors = api["Properties"]["CorsConfiguration"]
     assert {"etag", "retry-after"} <= set(cors["ExposeHeaders"])
     assert {"authorization", "content-type", "if-none-match"} <= set(cors["AllowHeaders"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "endpoint"),
+    [("dev", None), ("dev", EMULATOR), ("staging", None), ("prod", None), ("prod", EMULATOR)],
+)
+def test_no_secret_is_in_a_template(compiled: Compiled, stage: str, endpoint: str | None) -> None:
+    """Functions get the name of a parameter, on AWS and on the emulator; no other variable and no
+    parameter of the stack is called like a secret, and CloudFormation fills in none.
+    """
+    template = compiled(stage, endpoint)
+    given = {
+        (variable, json.dumps(value))
+        for each in functions_by_name(template).values()
+        for variable, value in each.get("Environment", {}).get("Variables", {}).items()
+    }
+    name = WORKSPACE.names(stage).parameter("jwt-secret")
+    secret = {(variable, value) for variable, value in given if SECRET.search(variable)}
+    assert secret == {("JWT_SECRET", f'"ssm:{name}"')}
+    assert not [key for key in template.get("Parameters", {}) if SECRET.search(key)]
+    assert "{{resolve:" not in json.dumps(template)

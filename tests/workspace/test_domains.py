@@ -1,6 +1,7 @@
 """Own domain names, versions behind an alias, and the mail of alarms, as they are compiled."""
 
 import json
+import secrets
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -55,6 +56,21 @@ def test_unusable_parameters_are_refused_in_a_sentence(
     assert message in done.stdout + done.stderr
     assert "user-error.js" not in done.stdout + done.stderr
     assert "    at " not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("parameter", ["jwtSecret", "parametersKeyArn"])
+def test_a_secret_in_the_place_of_its_name_is_refused(workspace: Workspace, parameter: str) -> None:
+    """The message says what to give, in a sentence; the secret is repeated and written nowhere."""
+    secret = secrets.token_hex(32)
+    done = packaged(workspace, f"{parameter}={secret}")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert f"{parameter} must" in said
+    assert secret not in said
+    assert ".js:" not in said
+    for folder in (workspace.root / "out", workspace.root / ".serverless"):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
 
 
 @pytest.fixture(scope="module")
