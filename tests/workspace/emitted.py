@@ -14,11 +14,14 @@ def in_lines(lines: Iterable[str], function: str) -> set[Metric]:
     """
     found = set()
     for line in lines:
-        for directive in ((parse_line(line) or {}).get("_aws") or {}).get("CloudWatchMetrics", ()):
+        fields = parse_line(line) or {}
+        for directive in (fields.get("_aws") or {}).get("CloudWatchMetrics", ()):
             assert directive["Namespace"] == Workspace.here().names("").metrics
             plain, *more = directive["Dimensions"]
             assert plain == ["Environment"]
             assert [each[:1] for each in more] in ([], [["Environment"]])
+            # CloudWatch drops a metric that has a dimension without a value.
+            assert all(1 <= len(fields[name]) <= 1024 for each in (plain, *more) for name in each)
             dimensions = frozenset(name for each in more for name in each[1:])
             for metric in directive["Metrics"]:
                 found.add(Metric(metric["Name"], metric["Unit"], dimensions, function))

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -658,3 +659,14 @@ def test_schedules_say_what_is_to_be_done(compiled: Compiled) -> None:
         "max_processing_hours": 2,
     } in given
     assert {"source": "jobplane.schedule", "operation": "get_stats", "exact": True} in given
+
+
+def test_metrics_of_an_invocation_fit_in_one_document() -> None:
+    """CloudWatch ignores a document of more than 100 metrics, and a set of over 30 dimensions."""
+    together: dict[tuple[str, frozenset[str]], set[str]] = defaultdict(set)
+    for metric in emitted(WORKSPACE):
+        together[metric.function, metric.dimensions].add(metric.name)
+    assert together
+    for (function, dimensions), names in together.items():
+        assert len({"Environment", *dimensions}) <= 30, function
+        assert len(names) <= 100, function
