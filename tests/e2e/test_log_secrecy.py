@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from e2e.support import Deployed, Receiver, Socket, receiver, unique, until
 from e2e.test_flow import Flow
+from jobplane_keys import to_item
 
 pytestmark = pytest.mark.e2e
 
@@ -118,6 +119,26 @@ async def say_all(deployed: Deployed, socket: Socket, secrets: Secrets) -> tuple
     return done["result"]["assembly_id"], acknowledged["assembly_id"]
 
 
+def change_file(deployed: Deployed, note: str) -> None:
+    """Give a file another status, with a text of ours."""
+    key = {"date_prefix": "2026-11-22", "file_key": f"{unique('file')}.ndjson"}
+    table = deployed.info["tables"]["files"]
+    deployed.dynamodb.put_item(TableName=table, Item=to_item({**key, "status": "pending#1"}))
+    try:
+        changed = deployed.invoke(
+            "state-manager",
+            {
+                "operation": "update_state",
+                **key,
+                "new_status": "manifested",
+                "additional_fields": {"note": note},
+            },
+        )
+        assert changed["statusCode"] == 200, changed
+    finally:
+        deployed.dynamodb.delete_item(TableName=table, Key=to_item(key))
+
+
 async def run_flow(deployed: Deployed, secrets: Secrets) -> None:
     """A job of a workspace that succeeds, and one that fails, with texts of ours in them."""
     flow = Flow(deployed)
@@ -172,16 +193,7 @@ async def test_no_log_tells_a_secret(deployed: Deployed, hooks: tuple[Receiver, 
         body = {"assemblyIds": [completed], "note": secrets.new("body of a look-up")}
         await http.post("/status/batch", headers=known, json=body)
         await http.get(f"/status/{completed}", headers={"Authorization": f"Bearer {expired}"})
-    deployed.invoke(
-        "state-manager",
-        {
-            "operation": "update_state",
-            "date_prefix": "2026-11-22",
-            "file_key": "absent.ndjson",
-            "new_status": "manifested",
-            "additional_fields": {"note": secrets.new("field of a file")},
-        },
-    )
+    change_file(deployed, secrets.new("field of a file"))
     await run_flow(deployed, secrets)
 
     texts = log_texts(deployed)
