@@ -1,0 +1,45 @@
+"""`jobplane deploy` looks whether the secret that signs tokens is there, and never what it is."""
+
+from pathlib import Path
+from unittest.mock import Mock
+
+import boto3
+import click
+import pytest
+from moto import mock_aws
+
+from jobplane import shipping
+from jobplane.compiled import Package
+from jobplane.configuration import logical_id
+from jobplane.workspace import Workspace
+
+FUNCTIONS = [it for it in Workspace.here().functions() if it.name in ("claim", "status")]
+
+
+def compiled_with(secret: str) -> Package:
+    """A stack in which status verifies tokens, and claim doesn't."""
+    variables = {"claim": {}, "status": {"JWT_SECRET": f"ssm:{secret}"}}
+    return Package(
+        Path(),
+        {
+            "Resources": {
+                logical_id(it): {"Properties": {"Environment": {"Variables": variables[it.name]}}}
+                for it in FUNCTIONS
+            }
+        },
+    )
+
+
+@mock_aws
+def test_the_parameter_that_is_compiled_has_to_be_there() -> None:
+    """Also one that serverless.yml or --param names; a name that begins the same is another's."""
+    ssm = boto3.client("ssm", region_name="eu-west-1")
+    ssm.put_parameter(Name="/shared/signing-2", Value="x", Type="SecureString")
+    read = Mock(side_effect=AssertionError("a value was read"))
+    ssm.get_parameter = ssm.get_parameters = ssm.get_parameters_by_path = read
+    stage = Mock(is_local=False, client={"ssm": ssm}.__getitem__)
+    package = compiled_with("/shared/signing")
+    with pytest.raises(click.ClickException, match="--name /shared/signing --type SecureString"):
+        shipping._require_secrets(stage, FUNCTIONS, package)
+    ssm.put_parameter(Name="/shared/signing", Value="x", Type="SecureString")
+    shipping._require_secrets(stage, FUNCTIONS, package)
