@@ -38,7 +38,7 @@ Functions.Encoder = Encoder
 class TaskError(Exception):
     """A task's error, by the name that Retry and Catch match on."""
 
-    def __init__(self, name: str, cause: str = "") -> None:
+    def __init__(self, name: str | None, cause: str | None = "") -> None:
         super().__init__(name)
         self.name = name
         self.cause = cause
@@ -46,7 +46,8 @@ class TaskError(Exception):
 
 def size(value: Json) -> int:
     """Bytes of a value's JSON text."""
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return len(text.encode(errors="surrogatepass"))
 
 
 @dataclass
@@ -113,17 +114,19 @@ class Run:
             if isinstance(answer, TaskError):
                 raise answer
             result = answer(arguments) if callable(answer) else answer
+            if ":lambda:invoke" in state["Resource"]:
+                result = {"StatusCode": 200, "Payload": result}
+            self._measure(name, "result", result)
+            return self._leave(name, state, scope | {"result": result}, result, state.get("Next"))
         except TaskError as error:
-            for catch in state["Catch"]:
+            for catch in state.get("Catch", []):
                 if {error.name, "States.ALL"} & set(catch["ErrorEquals"]):
-                    scope["errorOutput"] = told = {"Error": error.name, "Cause": error.cause}
-                    return self._leave(name, catch, scope, told, catch["Next"])
+                    told = {"Error": error.name, "Cause": error.cause}
+                    told = {key: value for key, value in told.items() if value is not None}
+                    return self._leave(
+                        name, catch, scope | {"errorOutput": told}, told, catch["Next"]
+                    )
             raise
-        if ":lambda:invoke" in state["Resource"]:
-            result = {"StatusCode": 200, "Payload": result}
-        scope["result"] = result
-        self._measure(name, "result", result)
-        return self._leave(name, state, scope, result, state.get("Next"))
 
     def _leave(
         self, name: str, rule: Mapping[str, Any], scope: dict[str, Json], value: Json, to: Any
@@ -156,9 +159,21 @@ class Run:
         null = jsonata.utils.Utils.NULL_VALUE
         bindings = {k: null if v is None else v for k, v in self.variables.items()}
         bindings["states"] = {**scope, "context": context}
-        expression = jsonata.Jsonata.jsonata(text[2:-2].strip())
-        expression.register_lambda("hash", lambda *_: "h" * 64)
-        return plain(expression.evaluate(None, bindings))
+        try:
+            value = evaluated(text[2:-2], bindings)
+            # The engine gives None for null as well.
+            if value is None and not evaluated(f"$exists({text[2:-2]})", bindings):
+                raise TaskError("States.QueryEvaluationError", f"{text}: nothing (undefined)")
+        except (jsonata.jexception.JException, UnicodeError) as error:
+            raise TaskError("States.QueryEvaluationError", f"{text}: {error}") from error
+        return plain(value)
+
+
+def evaluated(text: str, bindings: Mapping[str, Json]) -> Json:
+    """What an expression comes to."""
+    expression = jsonata.Jsonata.jsonata(text.strip())
+    expression.register_lambda("hash", lambda *_: "h" * 64)
+    return expression.evaluate(None, bindings)
 
 
 def plain(value: Json) -> Json:

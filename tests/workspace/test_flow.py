@@ -143,7 +143,12 @@ def test_a_queue_is_made_when_there_is_none(name: str) -> None:
     assert others == make["Catch"][0]
     never, again = look_up["Retry"]
     assert (never["ErrorEquals"], never["MaxAttempts"]) == (missing["ErrorEquals"], 0)
-    assert [again] == make["Retry"]
+    deleted, other = make["Retry"]
+    assert again == other
+    # SQS makes no queue of a name for a minute after one was deleted, as by `down`.
+    assert deleted["ErrorEquals"] == ["Sqs.QueueDeletedRecentlyException"]
+    assert deleted["BackoffRate"] == 1
+    assert deleted["IntervalSeconds"] * deleted["MaxAttempts"] > 60
 
 
 def test_a_job_is_sent_again_only_when_sqs_refuses_it() -> None:

@@ -1,5 +1,6 @@
 """The job flow within AWS's bounds: sizes of payloads, seconds of time-outs, as arithmetic."""
 
+import json
 from typing import Any
 
 import pytest
@@ -126,6 +127,55 @@ def test_the_first_instruction_that_is_refused(character: str) -> None:
     assert end["Error"] == "ValidationError"
     assert "instruction: at most 261120 bytes" in end["Cause"]
     assert run.path == ["Begin", "IsInputAllowed", "InputRefused"]
+
+
+@pytest.mark.parametrize("character", CHARACTERS)
+@pytest.mark.parametrize("limit", [LIMIT + 1, MAX_BYTES - 10, MAX_BYTES])
+def test_no_result_that_step_functions_takes_is_too_large(character: str, limit: int) -> None:
+    """Of a worker that is no JobWorker: the job fails by name, and the claim is released."""
+    run = Run(ANSWERS | {"SendToContainer": filled(limit, character)})
+    end = run.start(input_of("x"))
+
+    assert end["Error"] == "ResultTooLargeError"
+    assert within_bounds(run) == {}
+
+
+def test_a_result_that_is_no_text_releases_the_claim() -> None:
+    """Half a character can't be measured: the error is caught, where a Choice would end all."""
+    run = Run(ANSWERS | {"SendToContainer": "x" * 70_000 + "\ud800"})
+    end = run.start(input_of("x"))
+
+    assert end["Error"] == "States.QueryEvaluationError"
+    assert run.path[-2:] == ["ReleaseAfterFailure", "JobFailed"]
+
+
+@pytest.mark.parametrize("result", [None, "", 0, False, [], [None], [["x"]], {}, {"a": []}])
+def test_results_arrive_as_they_are(result: Any) -> None:
+    """Any JSON value."""
+    output = Run(ANSWERS | {"SendToContainer": result}).start(input_of("x"))
+    assert (output["result"], output["resultObject"]) == (result, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [("PREEMPTED", "Interrupted"), ("States.Timeout", "TimedOut"), (None, "JobFailed")],
+)
+def test_a_failure_needs_neither_error_nor_cause(error: str | None, end: str) -> None:
+    """A worker may leave out both; an expression that comes to nothing ends an execution."""
+    run = Run(ANSWERS | {"SendToContainer": TaskError(error, None)})
+    run.start(input_of("x"))
+    assert run.path[-1] == end
+
+
+def test_a_clean_up_that_fails_is_told_with_its_message() -> None:
+    """By these ids the rule on ends finds what was begun, though the event has no input."""
+    broken = {"SendToContainer": TaskError("States.Timeout"), "HandleTimeout": TaskError("Broken")}
+    end = Run(ANSWERS | broken).start(input_of("x"))
+
+    assert end["Error"] == "Broken"
+    told = json.loads(end["Cause"])
+    assert told["messageId"] == IDS["messageId"]
+    assert told["projectUserId"] == f"{IDS['projectId']}#{IDS['userId']}"
 
 
 @pytest.mark.parametrize("character", CHARACTERS)
