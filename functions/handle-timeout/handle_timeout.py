@@ -2,7 +2,7 @@
 
 Triggers: Step Functions; the rule on executions that ended as FAILED, TIMED_OUT or ABORTED, which
 finds by its ARN what an execution left behind: a clean-up that broke off, a claim. An event without
-the execution's input finds the claim by its owner, and with it the rest.
+the execution's input finds the message in its cause, or the claim by its owner.
 Input: `{projectUserId | projectId + userId, messageId, threadId?, claimId?, fence?, kind, error?,
 cause?, executionArn?}`, or the rule's event.
 Result: `{released, superseded, recorded, duplicate, recordId, dlqMessageId}`.
@@ -168,20 +168,27 @@ def left_behind(event: Mapping[str, Any]) -> Iterator[Timeout]:
     execution_arn, status, detail = ended_execution(event)
     if status not in KIND_OF_STATUS:
         return
-    try:
-        given = json.loads(detail["input"])
-        jobs = [(workspace_of(given), checked_id(given, "messageId"))]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    job = job_named_in(detail.get("input"))
+    if job is None:
         # EventBridge leaves a large one out.
-        telemetry.warning("execution had no usable input", cause=str(error))
-        jobs = list(jobs_of(execution_arn))
-    for workspace, message_id in jobs:
+        telemetry.warning("execution had no usable input")
+        job = job_named_in(detail.get("cause"))
+    for workspace, message_id in jobs_of(execution_arn) if job is None else [job]:
         for record in unfinished(message_id, execution_arn):
             yield Timeout.of_record(record)
         # Read after the records were settled: what they released is no longer held.
         row = active_job(workspace)
         if row.get("owner") == execution_arn and row.get("state", "held") == "held":
             yield abandoned(workspace, message_id, row, event)
+
+
+def job_named_in(text: Any) -> tuple[Workspace, str] | None:
+    """Workspace and message that an execution's input names, or its cause as the flow tells it."""
+    try:
+        given = json.loads(text)
+        return workspace_of(given), checked_id(given, "messageId")
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def abandoned(

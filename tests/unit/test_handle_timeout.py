@@ -494,6 +494,32 @@ def test_a_clean_up_that_broke_off_is_found_without_input(
     assert [letter["kind"] for letter in jobs.letters()] == ["timeout"]
 
 
+@pytest.mark.parametrize("step", ["letter", "mark"])
+def test_a_clean_up_that_has_released_is_found_without_input(
+    jobs: Jobs, claim: dict[str, Any], step: str
+) -> None:
+    """Nobody owns the claim any more; the cause of the flow's end names workspace and message."""
+    module = jobs.function("handle-timeout")
+    with crash(module, step, after=False), pytest.raises(CrashError):
+        handle(jobs, timeout_of(claim))
+    assert jobs.row()["state"] == "free"
+    told = {"cause": "Broken", "messageId": "message-1", "projectUserId": WORKSPACE}
+    answer = handle(jobs, ended(input=None, cause=json.dumps(told)))
+    assert answer["duplicate"]
+    assert "dlqMessageId" in jobs.records()[0]
+    assert [letter["kind"] for letter in jobs.letters()] == ["timeout"]
+
+
+@pytest.mark.parametrize(
+    "cause", ["it broke", "{}", '{"errorMessage":"e"}', "[" * 100_000, None, 7]
+)
+def test_a_cause_that_names_no_message_is_no_fault(
+    jobs: Jobs, claim: dict[str, Any], cause: Any
+) -> None:
+    """The claim is found by its owner, as before."""
+    assert handle(jobs, ended(input=None, cause=cause))["released"]
+
+
 @pytest.mark.parametrize("given", [None, '{"projectUserId":"amelia#scott","messageId":"m"}'])
 @pytest.mark.parametrize("row", [{}, {"state": "held"}])
 def test_an_older_claim_is_freed_by_its_owner(
