@@ -30,6 +30,7 @@ from jobplane_keys import (
     HELD_CLAIM,
     INTERRUPTION_TTL_SECONDS,
     MISSING_QUEUE_CODES,
+    NEW_QUEUE_SECONDS,
     OWNED_CLAIM,
     RELEASE_CLAIM,
     ValidationError,
@@ -350,6 +351,7 @@ def queue_of(workspace: Workspace) -> str:
             raise
         guarded = refusing_plain_http(attributes, sqs.meta.endpoint_url)
         found = sqs.create_queue(QueueName=name, Attributes=guarded)
+        time.sleep(NEW_QUEUE_SECONDS)
     return str(found["QueueUrl"])
 
 

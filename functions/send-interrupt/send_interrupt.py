@@ -21,6 +21,7 @@ from botocore.exceptions import ClientError
 from jobplane_keys import (
     DEFAULT_TABLE_PREFIX,
     MISSING_QUEUE_CODES,
+    NEW_QUEUE_SECONDS,
     ValidationError,
     Workspace,
     checked_id,
@@ -193,6 +194,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         if not CREATE_QUEUES:
             raise InterruptQueueMissingError(name) from error
         create_queue(name)
+        time.sleep(NEW_QUEUE_SECONDS)
         message_id = send(queue_url, interrupt, now)
     telemetry.metric("InterruptSent")
     telemetry.info("interrupt sent", interrupt_id=interrupt.id)

@@ -109,6 +109,28 @@ class Jobs:
         )
         return [from_item(item) for item in found["Items"]]
 
+    @contextmanager
+    def new_queues_refused(self, module: ModuleType) -> Iterator[None]:
+        """A function's queues refuse messages until they are a second old, as SQS may do."""
+        made: list[float] = []
+        create, send = module.sqs.create_queue, module.sqs.send_message
+
+        def create_queue(**arguments: Any) -> Any:
+            made.append(self.clock.now)
+            return create(**arguments)
+
+        def send_message(**arguments: Any) -> Any:
+            if made and self.clock.now - made[-1] < 1:
+                raise ClientError({"Error": {"Code": "QueueDoesNotExist"}}, "SendMessage")
+            return send(**arguments)
+
+        with (
+            patch.object(module.sqs, "create_queue", create_queue),
+            patch.object(module.sqs, "send_message", send_message),
+        ):
+            yield
+        assert made
+
     def letters(self, queue: str = "jobs-dlq.fifo") -> list[dict[str, Any]]:
         """The dead letters, taken out of their queue."""
         return self.stack.messages(queue)

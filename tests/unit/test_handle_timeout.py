@@ -368,6 +368,13 @@ def test_a_queue_for_each_workspace(jobs: Jobs, claim: dict[str, Any]) -> None:
     assert sorted(letter["kind"] for letter in letters) == ["forced", "timeout"]
 
 
+def test_a_workspace_s_new_queue_is_used_a_second_later(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """Before that SQS may refuse what is sent."""
+    module = jobs.function("handle-timeout", DLQ_PER_WORKSPACE="true")
+    with jobs.new_queues_refused(module):
+        assert module.handler(timeout_of(claim), Context())["dlqMessageId"]
+
+
 def test_a_workspace_s_queue_is_used_as_it_is(jobs: Jobs, claim: dict[str, Any]) -> None:
     """One that was made before, with other attributes than today's, is no fault."""
     name = dead_letter_queue_name(PREFIX, Workspace("amelia", "scott"))

@@ -196,6 +196,13 @@ def test_a_queue_that_is_made_takes_no_plain_http(jobs: Jobs) -> None:
     assert json.loads(found["Attributes"]["Policy"]) == json.loads(TLS_ONLY_POLICY)
 
 
+def test_a_queue_that_is_made_is_used_a_second_later(jobs: Jobs) -> None:
+    """Before that SQS may refuse what is sent."""
+    module = jobs.function("send-interrupt")
+    with jobs.new_queues_refused(module):
+        assert module.handler(dict(EVENT), Context())["sent"]
+
+
 def test_without_leave_an_existing_queue_is_used(jobs: Jobs) -> None:
     """Somebody else made it, and it serves."""
     jobs.stack.sqs.create_queue(QueueName=QUEUE)

@@ -119,7 +119,7 @@ CONTRACTS: dict[str, Contract] = {
         is_refusal=lambda answer: _status_of(answer) != 200,
     ),
     "disconnect": Contract(INPUT_ERRORS, statuses=frozenset({200})),
-    "handle-timeout": Contract(INPUT_ERRORS),
+    "handle-timeout": Contract(INPUT_ERRORS, quicken=_without_waiting),
     "processor": Contract(INPUT_ERRORS, quicken=_processor_without_waiting),
     "record-interruption": Contract(INPUT_ERRORS),
     "router": Contract(
@@ -130,6 +130,7 @@ CONTRACTS: dict[str, Contract] = {
     "send-interrupt": Contract(
         INPUT_ERRORS | {"InterruptQueueMissingError"},
         is_refusal=lambda answer: not answer["sent"],
+        quicken=_without_waiting,
     ),
     "state-manager": Contract(
         frozenset({"ScheduledRunError", "UnreadableRecordError"}),

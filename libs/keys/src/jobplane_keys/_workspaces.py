@@ -40,6 +40,8 @@ RELEASE_CLAIM = (
 MAX_QUEUE_NAME = 80
 # As SQS says that there is no such queue, by either of its protocols.
 MISSING_QUEUE_CODES = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
+# SQS says that a queue may be used one second after it was made.
+NEW_QUEUE_SECONDS = 1
 # Whoever asks: within a queue's policy the resource is that queue.
 TLS_ONLY_POLICY = (
     '{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"sqs:*",'
