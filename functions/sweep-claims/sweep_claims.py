@@ -6,6 +6,7 @@ Errors: SweepIncompleteError, after all has been tried; the next minute tries ag
 The status event of an execution may not come, and handle-timeout may fail. So each claim that is
 old enough is asked about at Step Functions. An ended execution's claim goes to handle-timeout, for
 record and dead letter, and is released here as well, so that a broken handle-timeout holds none up.
+What Lambda does not take lies in the queue of handle-timeout's failures.
 In doubt a claim stays: of a running, an unknown or a redriven execution, and of any other owner.
 """
 
@@ -34,17 +35,23 @@ from jobplane_telemetry import Telemetry
 ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
 STATE_MACHINE_ARN = os.environ["STATE_MACHINE_ARN"]
 HANDLE_TIMEOUT_FUNCTION = os.environ["HANDLE_TIMEOUT_FUNCTION"]
+FAILURES_URL = os.environ["FAILURES_URL"]
 # Until then the event, which is quicker, may still do it.
 MIN_AGE_SECONDS = float(os.environ.get("MIN_AGE_SECONDS", "120"))
 
 EXECUTIONS = STATE_MACHINE_ARN.replace(":stateMachine:", ":execution:") + ":"
-# DescribeExecution gains 15 calls a second in most regions, and is not ours alone.
+# DescribeExecution gains 10 or 15 calls a second, by region, and is not ours alone.
 MAX_ASKED = 200
 PAUSE_SECONDS = 0.1
-# After so many the service is not asked on: it is throttled or away.
+# After so many in a row no more are asked about: the service is throttled or away.
 MAX_FAULTS = 5
-# Clocks may differ by so much when an end is compared with a beginning.
-CLOCK_SECONDS = 10
+# What is left of a run's time then is for the call that is under way, with its attempts.
+RESERVE_SECONDS = 20
+# A claim may be made by so much after its execution's end: clocks differ, and a call that was under
+# way is not taken back.
+LATE_SECONDS = 60
+# Owners that are called like executions, and are none that can be asked about.
+UNKNOWN = frozenset({"ExecutionDoesNotExist", "InvalidArn", "ValidationException"})
 KIND_OF_STATUS = {"TIMED_OUT": "timeout", "FAILED": "forced", "ABORTED": "forced"}
 ENDED = KIND_OF_STATUS.keys() | {"SUCCEEDED"}
 MAX_CAUSE = 4096
@@ -56,6 +63,7 @@ config = Config(connect_timeout=2, read_timeout=5)
 dynamodb: Any = session.create_client("dynamodb", config=config)
 stepfunctions: Any = session.create_client("stepfunctions", config=config)
 functions: Any = session.create_client("lambda", config=config)
+sqs: Any = session.create_client("sqs", config=config)
 
 
 class SweepIncompleteError(Exception):
@@ -70,9 +78,9 @@ def is_due(claim: Mapping[str, Any], now: float) -> bool:
 
 
 def turn_of(claims: Sequence[dict[str, Any]], now: float) -> Sequence[dict[str, Any]]:
-    """The claims of this minute: more than can be asked about at once take turns."""
-    turns = -(-len(claims) // MAX_ASKED) or 1
-    return claims[int(now // 60) % turns :: turns]
+    """The claims of this minute: where the last one's end, and no more than can be asked about."""
+    start = int(now // 60) * MAX_ASKED % max(1, len(claims))
+    return [*claims[start:], *claims[:start]][:MAX_ASKED]
 
 
 def has_left(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> bool:
@@ -83,7 +91,7 @@ def has_left(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> bool:
     if execution["status"] not in ENDED or not isinstance(stopped, datetime):
         return False
     began = claim_start(claim)
-    return began is None or stopped.timestamp() + CLOCK_SECONDS >= began
+    return began is None or stopped.timestamp() + LATE_SECONDS >= began
 
 
 def timeout_of(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,18 +122,26 @@ def execution_of(claim: Mapping[str, Any]) -> dict[str, Any] | None:
     """What Step Functions knows of a claim's owner; None if nothing."""
     try:
         found: dict[str, Any] = stepfunctions.describe_execution(executionArn=claim["owner"])
-    except stepfunctions.exceptions.ExecutionDoesNotExist:
-        return None
+    except ClientError as error:
+        if error.response["Error"]["Code"] in UNKNOWN:
+            return None
+        raise
     return found
 
 
 def hand_over(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> None:
     """Have handle-timeout record the end and send the dead letter, in its own time."""
-    functions.invoke(
-        FunctionName=HANDLE_TIMEOUT_FUNCTION,
-        InvocationType="Event",
-        Payload=json.dumps(timeout_of(claim, execution)).encode(),
-    )
+    timeout = json.dumps(timeout_of(claim, execution))
+    try:
+        functions.invoke(
+            FunctionName=HANDLE_TIMEOUT_FUNCTION,
+            InvocationType="Event",
+            Payload=timeout.encode(),
+        )
+    except (ClientError, BotoCoreError) as error:
+        # Released, the claim tells of it no longer.
+        telemetry.error("handle-timeout was not invoked", cause=str(error))
+        sqs.send_message(QueueUrl=FAILURES_URL, MessageBody=timeout)
 
 
 def release(claim: Mapping[str, Any], now: float) -> bool:
@@ -165,14 +181,11 @@ def settle(claim: Mapping[str, Any], now: float) -> bool:
         execution=claim["owner"],
         status=execution["status"],
     )
-    try:
-        if execution["status"] in KIND_OF_STATUS and claim.get("messageId"):
-            hand_over(claim, execution)
-    finally:
-        # Whatever became of record and dead letter.
-        freed = release(claim, now)
-        if freed:
-            telemetry.metric("ClaimSwept")
+    if execution["status"] in KIND_OF_STATUS and claim.get("messageId"):
+        hand_over(claim, execution)
+    freed = release(claim, now)
+    if freed:
+        telemetry.metric("ClaimSwept")
     return freed
 
 
@@ -180,19 +193,23 @@ def settle(claim: Mapping[str, Any], now: float) -> bool:
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     now = time.time()
     due = [claim for claim in held_claims() if is_due(claim, now)]
-    asked = freed = 0
+    asked = freed = in_a_row = 0
     faults: list[Exception] = []
     for claim in turn_of(due, now):
+        if context.get_remaining_time_in_millis() < RESERVE_SECONDS * 1000:
+            break
         time.sleep(PAUSE_SECONDS)
         try:
             asked += 1
             freed += settle(claim, now)
+            in_a_row = 0
         except (ClientError, BotoCoreError) as error:
             telemetry.error(
                 "claim was not settled", claim_id=claim.get("claimId"), cause=str(error)
             )
             faults.append(error)
-            if len(faults) >= MAX_FAULTS:
+            in_a_row += 1
+            if in_a_row >= MAX_FAULTS:
                 break
     telemetry.info("swept claims", held=len(due), asked=asked, freed=freed)
     if faults:

@@ -28,7 +28,9 @@ class Sweep:
         self.executions: dict[str, Any] = {}
         self.asked: list[str] = []
         self.handed: list[dict[str, Any]] = []
+        self.letters: list[dict[str, Any]] = []
         self.lambda_fault: Exception | None = None
+        self.sqs_fault: Exception | None = None
 
     def describe(self, *, executionArn: str) -> dict[str, Any]:
         self.asked.append(executionArn)
@@ -48,8 +50,14 @@ class Sweep:
         self.handed.append(json.loads(Payload))
         return {"StatusCode": 202, "Payload": io.BytesIO()}
 
-    def run(self) -> dict[str, Any]:
-        answer: dict[str, Any] = self.module.handler(dict(SWEEP), Context())
+    def send(self, *, QueueUrl: str, MessageBody: str) -> None:
+        assert QueueUrl.endswith("execution-events-dlq")
+        if self.sqs_fault is not None:
+            raise self.sqs_fault
+        self.letters.append(json.loads(MessageBody))
+
+    def run(self, seconds: float = 60) -> dict[str, Any]:
+        answer: dict[str, Any] = self.module.handler(dict(SWEEP), Context(seconds))
         return answer
 
     def ended(self, status: str = "ABORTED", after: float = 60, **more: Any) -> None:
@@ -65,6 +73,7 @@ def sweep(stack: Stack) -> Iterator[Sweep]:
     with (
         patch.object(module.stepfunctions, "describe_execution", sweep.describe),
         patch.object(module.functions, "invoke", sweep.invoke),
+        patch.object(module.sqs, "send_message", sweep.send),
     ):
         yield sweep
 
@@ -115,12 +124,26 @@ def test_handle_timeout_takes_what_it_is_handed(sweep: Sweep, claim: dict[str, A
 
 
 def test_a_broken_handle_timeout_holds_nothing_up(sweep: Sweep, claim: dict[str, Any]) -> None:
-    """The workspace is free; the run fails, so that its alarm tells."""
+    """The workspace is free, and what Lambda did not take waits in a queue that is alarmed."""
     sweep.ended()
     sweep.lambda_fault = ClientError({"Error": {"Code": "TooManyRequestsException"}}, "Invoke")
+    assert sweep.run()["freed"] == 1
+    assert sweep.jobs.row()["state"] == "free"
+    (letter,) = sweep.letters
+    sweep.jobs.call("handle-timeout", **letter)
+    assert [letter["messageId"] for letter in sweep.jobs.letters()] == ["message-1"]
+
+
+def test_an_end_that_nobody_takes_keeps_the_claim(sweep: Sweep, claim: dict[str, Any]) -> None:
+    """Neither Lambda nor SQS does: the claim alone tells of it, and the next minute tries again."""
+    sweep.ended()
+    sweep.lambda_fault = sweep.sqs_fault = ConnectTimeoutError(endpoint_url="https://aws")
     with pytest.raises(sweep.module.SweepIncompleteError):
         sweep.run()
-    assert sweep.jobs.row()["state"] == "free"
+    assert sweep.jobs.row()["claimId"] == claim["claimId"]
+    sweep.lambda_fault = sweep.sqs_fault = None
+    assert sweep.run()["freed"] == 1
+    assert len(sweep.handed) == 1
 
 
 def test_an_execution_that_succeeded_needs_no_record(sweep: Sweep, claim: dict[str, Any]) -> None:
@@ -140,9 +163,15 @@ def test_a_live_execution_keeps_its_claim(sweep: Sweep, claim: dict[str, Any], s
 
 def test_a_redriven_execution_keeps_its_claim(sweep: Sweep, claim: dict[str, Any]) -> None:
     """Step Functions may still show the end of before: it lies before the claim."""
-    sweep.ended("FAILED", after=-60)
+    sweep.ended("FAILED", after=-61)
     assert sweep.run()["freed"] == 0
     assert sweep.jobs.row()["claimId"] == claim["claimId"]
+
+
+def test_a_claim_that_came_after_the_end_is_freed(sweep: Sweep, claim: dict[str, Any]) -> None:
+    """The execution was stopped while it claimed: the call that was under way came through."""
+    sweep.ended("ABORTED", after=-15)
+    assert sweep.run()["freed"] == 1
 
 
 @pytest.mark.parametrize(
@@ -233,6 +262,38 @@ def test_many_claims_take_turns(sweep: Sweep) -> None:
         assert sweep.run()["asked"] <= 3
         sweep.jobs.clock.now = (sweep.jobs.clock.now // 60 + 1) * 60
     assert len(set(sweep.asked)) == 8
+
+
+@pytest.mark.parametrize("code", ["InvalidArn", "ValidationException"])
+def test_owners_that_are_no_executions_bar_no_others(sweep: Sweep, code: str) -> None:
+    """Whoever claims may say any owner; what Step Functions can't read is like an unknown one."""
+    refused = ClientError({"Error": {"Code": code}}, "DescribeExecution")
+    many(sweep, 9, lambda _: refused)
+    assert sweep.run() == {"held": 9, "asked": 9, "freed": 0}
+
+
+def test_claims_that_fail_bar_no_others(sweep: Sweep) -> None:
+    """Six faults among others are no sign that the service is away."""
+    fault = ClientError({"Error": {"Code": "InternalFailure"}}, "DescribeExecution")
+    many(sweep, 12, lambda count: fault if count % 2 else {"status": "RUNNING"})
+    order = [f"amelia#user-{count}" for count in range(12)]
+    held = sweep.module.held_claims
+    with (
+        patch.object(
+            sweep.module,
+            "held_claims",
+            lambda: sorted(held(), key=lambda claim: order.index(claim["projectUserId"])),
+        ),
+        pytest.raises(sweep.module.SweepIncompleteError),
+    ):
+        sweep.run()
+    assert len(sweep.asked) == 12
+
+
+def test_a_run_ends_before_its_time_is_up(sweep: Sweep) -> None:
+    """What is not asked about in time is for the next minute, and no error."""
+    many(sweep, 2, lambda _: {"status": "RUNNING"})
+    assert sweep.run(seconds=19) == {"held": 2, "asked": 0, "freed": 0}
 
 
 def test_a_throttled_step_functions_is_not_asked_on(sweep: Sweep) -> None:
