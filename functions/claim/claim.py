@@ -46,6 +46,7 @@ from jobplane_telemetry import Telemetry
 ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
 
 MAX_TTL_SECONDS = 24 * 3600
+# Bytes; the owner is the key of an index, which takes no more.
 MAX_TEXT = 2048
 MAX_FENCE = 2**53
 
@@ -114,14 +115,14 @@ def optional_text(event: Mapping[str, Any], field: str) -> str | None:
     value = event.get(field)
     if value is None:
         return None
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT or has_surrogates(value):
-        raise ValidationError(field, f"a string of 1 to {MAX_TEXT} characters is required")
+    try:
+        size = len(value.encode()) if isinstance(value, str) else 0
+    except UnicodeEncodeError:
+        # Halves of characters, which no table stores.
+        size = 0
+    if not isinstance(value, str) or not 0 < size <= MAX_TEXT:
+        raise ValidationError(field, f"a string of 1 to {MAX_TEXT} bytes of UTF-8 is required")
     return value
-
-
-def has_surrogates(text: str) -> bool:
-    """Whether a text holds halves of characters, which no table stores."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def new_claim(now: float) -> dict[str, str]:

@@ -564,6 +564,7 @@ def test_a_holder_must_name_its_claim(
         ({"owner": ""}, "owner"),
         ({"owner": 7}, "owner"),
         ({"owner": "x" * 2049}, "owner"),
+        ({"owner": "é" * 1025}, "owner"),
         ({"owner": "\ud800"}, "owner"),
         ({"projectId": "other"}, "projectId"),
         ({"projectUserId": "a#b#c"}, "projectUserId"),
