@@ -167,6 +167,21 @@ def test_a_failure_needs_neither_error_nor_cause(error: str | None, end: str) ->
     assert run.path[-1] == end
 
 
+@pytest.mark.parametrize(
+    "each",
+    ["s3://b/k", 7, None, [], {}, {"bucket": "b"}, {"key": "k"}, {"bucket": 7, "key": "k"}],
+)
+@pytest.mark.parametrize("others", [[], [{"bucket": "b", "key": "k"}]])
+def test_an_attachment_that_is_no_place_is_refused(each: Any, others: list[Any]) -> None:
+    """By name and before the claim, and not by the expression that stumbles over it."""
+    run = Run(ANSWERS)
+    end = run.start(input_of("x", attachments=[*others, each]))
+
+    assert end["Error"] == "ValidationError"
+    assert "attachments: each must be an object with bucket and key" in end["Cause"]
+    assert "ClaimJob" not in run.path
+
+
 def test_a_clean_up_that_fails_is_told_with_its_message() -> None:
     """By these ids the rule on ends finds what was begun, though the event has no input."""
     broken = {"SendToContainer": TaskError("States.Timeout"), "HandleTimeout": TaskError("Broken")}
