@@ -20,6 +20,7 @@ from xdist.workermanage import WorkerController
 from jobplane.emulator import LIFELINE
 from jobplane.environments import spare_proxies
 from jobplane.members import install_dependencies
+from jobplane.parts import Needs
 from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
@@ -118,6 +119,17 @@ class DurationsRecorder:
         took = {module: round(seconds, 1) for module, seconds in self._took.items()}
         known = {name: s for name, s in (_recorded() | took).items() if (ROOT / name).is_file()}
         DURATIONS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out a module that needs a function whose folder is not in the tree."""
+    return True if collection_path in _unmet() else None
+
+
+@cache
+def _unmet() -> frozenset[Path]:
+    needs = Needs(Workspace(ROOT))
+    return frozenset(needs.unmet(needs.absent)) if needs.absent else frozenset()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

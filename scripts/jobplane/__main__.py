@@ -17,7 +17,15 @@ from jobplane.groups import ModuleGroup
 # How the help leads through the verbs.
 TOUR = {
     "Work on a stage": ("up", "info", "invoke", "logs", "token", "demo", "down"),
-    "Change the functions": ("new", "list", "templates", "affected", "build", "deploy"),
+    "Change the functions": (
+        "new",
+        "new-project",
+        "list",
+        "templates",
+        "affected",
+        "build",
+        "deploy",
+    ),
     "Prove it": ("check", "schema", "docs", "grants", "policy", "fuzz", "bench"),
     "Make data": ("event", "seed-files"),
 }

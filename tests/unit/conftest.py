@@ -1,5 +1,6 @@
 """Fixtures of the functions' tests: the stack in moto, what was logged, and no network."""
 
+import importlib
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobplane.inprocess import InProcess
-from tests.unit import state_manager_support, support
+from tests.unit import support
 
 
 @pytest.fixture
@@ -47,17 +48,22 @@ def processor(stack: support.Stack) -> support.Processor:
     return processor
 
 
+def _support_of_state_manager() -> Any:
+    """Imported when a test asks: a project without the function has not got it."""
+    return importlib.import_module("tests.unit.state_manager_support")
+
+
 @pytest.fixture(scope="module")
 def state_manager_stage() -> Iterator[tuple[InProcess, Any]]:
     """Tables and buckets of state-manager, and its module."""
-    with state_manager_support.stage() as opened:
+    with _support_of_state_manager().stage() as opened:
         yield opened
 
 
 @pytest.fixture
 def manager(
     state_manager_stage: tuple[InProcess, Any],
-) -> Iterator[state_manager_support.Manager]:
+) -> Iterator[Any]:
     """state-manager with nothing in its tables and buckets."""
-    with state_manager_support.managed(*state_manager_stage) as opened:
+    with _support_of_state_manager().managed(*state_manager_stage) as opened:
         yield opened

@@ -33,8 +33,8 @@ from jobplane_keys import from_item, owner_key, to_item
 ROOT = Path(__file__).parents[2]
 SECRET = "a-test-secret-of-32-bytes-or-more"
 MARK = "tests-only-this-is-logged-nowhere"
-PREFIX = "jobplane-test-"
-BUCKET = "jobplane-test-files"
+PREFIX = Workspace.here().names("test").prefix
+BUCKET = PREFIX + "files"
 TENANT = "tenant-1"
 USER = "user-1"
 OWNER = owner_key(TENANT, USER)
@@ -58,8 +58,9 @@ def template() -> Template:
 
 @cache
 def resources(file: str) -> list[tuple[str, dict[str, Any]]]:
-    """What a file of resources/ declares: types and properties."""
-    declared = read_yaml(ROOT / "resources" / f"{file}.yml")["Resources"]
+    """What a file of resources/ declares: types and properties; a part may be without the file."""
+    path = ROOT / "resources" / f"{file}.yml"
+    declared = read_yaml(path)["Resources"] if path.is_file() else {}
     kinds = {logical: resource["Type"] for logical, resource in declared.items()}
     return [(kind, template().of_type(kind)[logical]) for logical, kind in kinds.items()]
 

@@ -12,9 +12,9 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
 from tests.unit.jobs_support import NOW, WORKSPACE, Jobs
-from tests.unit.support import ACCOUNT, REGION, Context, Output, Stack
+from tests.unit.support import ACCOUNT, PREFIX, REGION, Context, Output, Stack
 
-MACHINE = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:jobplane-test-job-flow"
+MACHINE = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{PREFIX}job-flow"
 EXECUTION = MACHINE.replace("stateMachine", "execution") + ":run-1"
 SWEEP = {"sweep": "claims"}
 
@@ -44,7 +44,7 @@ class Sweep:
         return dict(found)
 
     def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> dict[str, Any]:
-        assert (FunctionName, InvocationType) == ("jobplane-test-handle-timeout", "Event")
+        assert (FunctionName, InvocationType) == (PREFIX + "handle-timeout", "Event")
         if self.lambda_fault is not None:
             raise self.lambda_fault
         self.handed.append(json.loads(Payload))

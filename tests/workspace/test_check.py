@@ -66,6 +66,10 @@ def folder_renamed(root: Path) -> None:
     )
 
 
+def function_deleted(root: Path) -> None:
+    shutil.rmtree(root / CLAIM)
+
+
 def lines(root: Path, rule: str, *functions: str) -> list[str]:
     tree = Tree(Workspace(root), functions)
     return [finding.as_line(tree) for finding in check(tree, [rule])]
@@ -76,6 +80,9 @@ STEP = "functions/send-interrupt/send_interrupt.py"
 
 # The rule, the function that is checked (none: the whole tree), the fault, what is said of it.
 FAULTS: list[tuple[str, str, str, Plant, str]] = [
+    # references
+    ("references", "", "a-function-that-is-gone", function_deleted,
+     "references: JobFlow refers to the function claim, which is not in functions/: delete"),
     # names
     ("names", "", "a-folder-with-underscores",
      folder_renamed, "claim_job' is not kebab-case"),

@@ -135,7 +135,7 @@ def test_no_text_names_a_partition(compiled: Compiled) -> None:
 
 def test_sockets_are_posted_to_in_the_own_partition(compiled: Compiled) -> None:
     """The management API's address ends as the partition's addresses do."""
-    router = functions_by_name(compiled("prod"))["jobplane-prod-router"]
+    router = functions_by_name(compiled("prod"))[WORKSPACE.names("prod").of("router")]
     (separator, parts) = router["Environment"]["Variables"]["WEBSOCKET_ENDPOINT"]["Fn::Join"]
     given = {"WebsocketsApi": "api", "AWS::Region": "cn-north-1", "AWS::URLSuffix": "x.cn"}
     made = separator.join(given[part["Ref"]] if isinstance(part, dict) else part for part in parts)

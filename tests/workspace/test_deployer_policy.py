@@ -133,7 +133,8 @@ def test_it_is_bound_to_the_names_of_the_stage(document: dict[str, Any]) -> None
             loose = [it for it in statement["Action"] if not deployer._is_on_all(it)]
             assert loose == []
         elif service not in BY_ID:
-            named = ("jobplane-prod", "/jobplane/prod/", "event-source-mapping:")
+            names = WORKSPACE.names("prod")
+            named = (names.stack, names.parameter(""), "event-source-mapping:")
             assert all(any(name in each for name in named) for each in statement["Resource"])
 
 
@@ -161,7 +162,7 @@ def test_it_is_of_the_partition_and_stage(compiled: Compiled) -> None:
     there = policy(compiled("prod"), "eu", region="cn-north-1", partition="aws-cn")
     arns = [arn for it in there["Statement"] for arn in it["Resource"] if arn != "*"]
     assert all(arn.startswith("arn:aws-cn:") for arn in arns)
-    assert any("table/jobplane-eu-*" in arn for arn in arns)
+    assert any(f"table/{WORKSPACE.names('eu').prefix}*" in arn for arn in arns)
 
 
 def test_an_unknown_service_is_named() -> None:

@@ -171,7 +171,10 @@ def test_a_stream_record_of_any_table() -> None:
     (record,) = event("dynamodb-stream", "--table", "connections", "--item", item)["Records"]
     assert record["dynamodb"]["Keys"] == {"connection_id": {"S": "c"}}
     assert record["dynamodb"]["NewImage"]["user_id"] == {"S": "u"}
-    assert "table/jobplane-local-connections/stream/" in record["eventSourceARN"]
+    assert (
+        f"table/{Workspace.here().names('local').of('connections')}/stream/"
+        in record["eventSourceARN"]
+    )
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -20,6 +20,7 @@ from unittest.mock import patch
 import click
 from pydantic import BaseModel, create_model
 
+from jobplane.configuration import Configuration, event_kinds
 from jobplane.environments import plain_environment
 from jobplane.template import REGION, Template
 from jobplane.workspace import Function, Workspace
@@ -82,9 +83,30 @@ MESSAGES = {
 }
 
 
+# What a stack has to have for its messages to be sent: a kind of event, or a resource. The first
+# that fits a contract's name decides.
+SENT_WITH = {
+    "socket/": "websocket",
+    "http/": "httpApi",
+    "webhooks/": "WebhooksQueue",
+    "queues/webhook-delivery": "WebhooksQueue",
+    "queues/unreadable-record": "RequestsFailureQueue",
+    "queues/": "JobFlow",
+    "job-flow/": "JobFlow",
+}
+
+
+def is_sent(name: str, workspace: Workspace) -> bool:
+    """Whether the tree has what a message's contract is of."""
+    wanted = next(needed for prefix, needed in SENT_WITH.items() if name.startswith(prefix))
+    kinds = (event_kinds(function.config) for function in workspace.functions())
+    return wanted in Configuration(workspace).resources or any(wanted in each for each in kinds)
+
+
 def catalogue(workspace: Workspace) -> list[Contract]:
     """Every contract, by name."""
-    found = [*_messages(), *(each for f in workspace.functions() for each in _of(f, workspace))]
+    messages_ = (each for each in _messages() if is_sent(each.name, workspace))
+    found = [*messages_, *(each for f in workspace.functions() for each in _of(f, workspace))]
     return sorted(found, key=lambda contract: contract.name)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from jobplane import case_files
 from jobplane.contracts.asyncapi import asyncapi_of
-from jobplane.contracts.catalogue import catalogue
+from jobplane.contracts.catalogue import catalogue, is_sent
 from jobplane.contracts.json_schema import document_of
 from jobplane.contracts.openapi import openapi_of
 from jobplane.contracts.typescript import typescript_of
@@ -53,8 +53,10 @@ def rendered(workspace: Workspace) -> dict[Path, str]:
     stack = case_files.Stack.of(workspace, *workspace.functions())
     for kind, document in case_files.schemas(stack).items():
         files[folder / SCHEMAS / "cases" / f"{kind}.json"] = json_text(document)
-    files[folder / "openapi.json"] = json_text(openapi_of(workspace, version))
-    files[folder / "asyncapi.json"] = json_text(asyncapi_of(version))
+    if is_sent("http/", workspace):
+        files[folder / "openapi.json"] = json_text(openapi_of(workspace, version))
+    if is_sent("socket/", workspace):
+        files[folder / "asyncapi.json"] = json_text(asyncapi_of(version))
     files[folder / "typescript" / "jobplane.ts"] = typescript_of(contracts, workspace)
     return dict(sorted(files.items()))
 
@@ -72,7 +74,8 @@ def json_text(document: Any) -> str:
 def drift(workspace: Workspace, files: Mapping[Path, str]) -> list[Drift]:
     """How the tree differs from what should be there."""
     root = workspace.root
-    there = {path.relative_to(root) for path in (root / "contracts" / SCHEMAS).rglob("*.json")}
+    made = [*(root / "contracts" / SCHEMAS).rglob("*.json"), *(root / "contracts").glob("*.json")]
+    there = {path.relative_to(root) for path in made}
     found = []
     for path in sorted({*files, *there}):
         file = root / path

@@ -47,6 +47,8 @@ class StateMachine:
             ]
             called = str((state.get("Arguments") or {}).get("FunctionName", ""))
             function = self.functions.get(called.removeprefix("${").removesuffix("}"))
+            if called.startswith("${") and function is None:
+                errors = []  # the rule on references says that the function is missing
             waits = str(state.get("Resource", "")).endswith(".waitForTaskToken")
             yield Step(name, function, tuple(dict.fromkeys(errors)), waits)
             for inner in ("ItemProcessor", "Iterator"):

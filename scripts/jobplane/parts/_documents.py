@@ -1,0 +1,178 @@
+"""Takes out of Markdown what is said of functions, libs and parts that a project has not taken."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+FENCE = re.compile(r"^\s*```")
+HEADING = re.compile(r"^(#+) ")
+ITEM = re.compile(r"^\s*(?:[-*]|\d+\.) ")
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
+IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
+# Words that are functions' names and everyday words: functions in code spans and paths alone.
+EVERYDAY = frozenset({"claim", "connect", "disconnect", "status"})
+# A page of which less than this is left goes as a whole.
+LEAST_LEFT = 0.4
+
+
+@dataclass(frozen=True)
+class Block:
+    """Lines that belong together, and its place in the page."""
+
+    place: int
+    lines: tuple[str, ...]
+    is_before_blank: bool
+
+    @property
+    def text(self) -> str:
+        return "".join(self.lines)
+
+    @property
+    def heading(self) -> int:
+        """The level of a heading; 0 of anything else."""
+        found = HEADING.match(self.lines[0])
+        return len(found[1]) if found else 0
+
+    @property
+    def is_marker(self) -> bool:
+        return self.lines[0].startswith("<!--")
+
+    @property
+    def is_table(self) -> bool:
+        return self.lines[0].startswith("|")
+
+    @property
+    def is_fence(self) -> bool:
+        return FENCE.match(self.lines[0]) is not None
+
+    def without_rows(self, says: "Says") -> "Block":
+        rows = (row for row in self.lines[2:] if not says(row))
+        return replace(self, lines=(*self.lines[:2], *rows))
+
+
+type Says = Callable[[str], bool]
+
+
+def saying(functions: frozenset[str], libs: frozenset[str], words: frozenset[str]) -> Says:
+    """Whether a text speaks of these functions, libs, or by these patterns."""
+    patterns = []
+    for name in functions:
+        anywhere = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
+        spelled = name if "-" not in name else f"{name}|{name.replace('-', '_')}"
+        patterns.append(rf"`(?:{spelled})`|functions/{name}|{name}\.md")
+        if name not in EVERYDAY:
+            patterns.append(anywhere)
+    patterns += [rf"jobplane[-_]{lib}|libs/{lib}\b" for lib in libs]
+    patterns += words
+    if not patterns:
+        return lambda text: False
+    found = re.compile("|".join(patterns))
+    return lambda text: found.search(text) is not None
+
+
+def filtered(text: str, says: Says) -> str | None:
+    """The page without its blocks that say so; None when too little of it is left.
+
+    Tables lose rows, lists items, prose paragraphs. A heading goes with the last of its text, and
+    takes its section along when it says so itself.
+    """
+    before = list(_blocks(text))
+    kept = _with_content(list(_unsaid(before, says)))
+    is_short = _length(kept) < LEAST_LEFT * _length(before)
+    if not kept or (is_short and not any(each.is_marker for each in before)):
+        return None
+    text = ""
+    for block, following in zip(kept, [*kept[1:], None], strict=True):
+        text += block.text
+        between = before[block.place : following.place] if following else ()
+        text += "\n" if any(each.is_before_blank for each in between) else ""
+    return text
+
+
+def _unsaid(blocks: list[Block], says: Says) -> Iterator[Block]:
+    """The blocks that say nothing of it; tables without the rows that do."""
+    section = 0  # the level of a heading that says so: all below it goes
+    dropped = False
+    for block in blocks:
+        if block.heading and (not section or block.heading <= section):
+            section = block.heading if says(block.text) else 0
+        if section:
+            continue
+        if block.is_table:
+            yield block.without_rows(says)
+            continue
+        # A block of commands belongs to the paragraph above it.
+        dropped = block.is_fence and dropped
+        dropped = dropped or not (block.is_marker or block.heading) and says(block.text)
+        if not dropped:
+            yield block
+
+
+def unlinked(text: str, page: Path, root: Path) -> str:
+    """The page with links to files that are not there as plain text."""
+
+    def there(target: str) -> bool:
+        if "://" in target or target.startswith("#"):
+            return True
+        return (page.parent / target.partition("#")[0]).exists()
+
+    text = LINK.sub(lambda link: link[0] if there(link[2]) else link[1], text)
+    return IMAGE.sub(lambda image: image[0] if there(image[1]) else "", text)
+
+
+def _blocks(text: str) -> Iterator[Block]:
+    """Headings, fences, tables, list items, paragraphs and comments, in order."""
+    lines = text.splitlines(keepends=True)
+    place = start = 0
+    while start < len(lines):
+        end = _end(lines, start)
+        after = end
+        while after < len(lines) and not lines[after].strip():
+            after += 1
+        yield Block(place, tuple(lines[start:end]), is_before_blank=after > end)
+        place, start = place + 1, after
+
+
+def _end(lines: list[str], start: int) -> int:
+    """Where the block that begins at a line ends."""
+    first = lines[start]
+    if HEADING.match(first) or first.startswith("<!--"):
+        return start + 1
+    is_fence, is_table = FENCE.match(first), first.startswith("|")
+    for end in range(start + 1, len(lines)):
+        line = lines[end]
+        if is_fence:
+            if FENCE.match(line):
+                return end + 1
+        elif is_table:
+            if not line.startswith("|"):
+                return end
+        elif not line.strip() or HEADING.match(line) or line.startswith(("|", "<!--")):
+            return end
+        elif ITEM.match(line) or FENCE.match(line):
+            return end
+    return len(lines)
+
+
+def _with_content(blocks: list[Block]) -> list[Block]:
+    """Without headings that have nothing below them, and tables without rows."""
+    kept: list[Block] = []
+    lowest = 0
+    for block in reversed(blocks):
+        if not block.heading:
+            # A table that is made may be without rows until it is made again.
+            is_made = bool(kept) and kept[-1].is_marker
+            if block.is_table and len(block.lines) <= 2 and not is_made:
+                continue
+            lowest = 9
+        elif block.heading > 1 and block.heading >= lowest:
+            continue
+        else:
+            lowest = block.heading
+        kept.append(block)
+    return kept[::-1]
+
+
+def _length(blocks: list[Block]) -> int:
+    return sum(len(block.lines) for block in blocks if not block.heading)

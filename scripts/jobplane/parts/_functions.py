@@ -1,0 +1,89 @@
+"""Which functions make a part, and which others these can't do without."""
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobplane.configuration import references
+from jobplane.workspace import Function, Workspace
+
+LIST = Path("scripts", "jobplane", "parts", "parts.toml")
+# Events that a function is handed from a resource that others write to.
+READ = ("sqs", "stream")
+WRITES = ("dynamodb:PutItem", "dynamodb:UpdateItem", "sqs:SendMessage")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Functions that are of use together."""
+
+    name: str
+    summary: str
+    words: str
+    """A regular expression: what documentation says of it."""
+    functions: frozenset[str]
+
+
+def parts(workspace: Workspace) -> dict[str, Part]:
+    """The parts of a tree by name."""
+    listed = tomllib.loads((workspace.root / LIST).read_text(encoding="utf-8"))
+    return {
+        name: Part(name, part["summary"], part["words"], frozenset(part["functions"]))
+        for name, part in listed.items()
+    }
+
+
+def chosen(workspace: Workspace, names: Iterable[str]) -> frozenset[str]:
+    """The functions of the named parts, and those that they need.
+
+    Raises:
+        click.UsageError: the tree has no such part.
+    """
+    known = parts(workspace)
+    functions: set[str] = set()
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f"unknown part {name!r}; choose from {', '.join(known)}")
+        functions |= known[name].functions
+    return closed(workspace, functions)
+
+
+def closed(workspace: Workspace, names: Iterable[str]) -> frozenset[str]:
+    """The functions, and those that read the queues and streams that they write to."""
+    functions = {function.name: function for function in workspace.functions()}
+    kept = set(names) & functions.keys()
+    while True:
+        written = {logical for name in kept for logical in _written(functions[name])}
+        more = {name for name, each in functions.items() if _read(each) & written} - kept
+        if not more:
+            return frozenset(kept)
+        kept |= more
+
+
+def _written(function: Function) -> set[str]:
+    """The resources whose queues or tables the function's role may write to."""
+    found: set[str] = set()
+    for statement in function.config.get("iamRoleStatements") or ():
+        if set(_list(statement["Action"])) & set(WRITES):
+            found |= references(statement["Resource"])
+    return found
+
+
+def _read(function: Function) -> set[str]:
+    """The resources that the function's events come from."""
+    return {
+        logical
+        for event in function.config.get("events") or ()
+        if isinstance(event, dict)
+        for kind in READ
+        if kind in event
+        for logical in references(event[kind])
+    }
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

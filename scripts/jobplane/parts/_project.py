@@ -1,0 +1,380 @@
+"""Makes the tree of a project that takes some parts, and keeps it up to date with this one."""
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+import textwrap
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from jobplane.console import note, run_quietly
+from jobplane.copies import TOOLS, copy_workspace
+from jobplane.deployment import install_framework
+from jobplane.environments import plain_environment, uv_command
+from jobplane.parts._documents import Says, filtered, saying, unlinked
+from jobplane.parts._functions import LIST, Part, chosen, parts
+from jobplane.parts._needs import Needs
+from jobplane.parts._resources import remove_resources
+from jobplane.workspace import Workspace, read_yaml
+
+NAME = re.compile(r"^[a-z][a-z0-9-]{1,19}$")
+BRANCH = "upstream"
+EXAMPLE_ACCOUNT = "123456789012"
+WHAT = (
+    "Microlambdas in one [uv](https://docs.astral.sh/uv/) workspace, deployed by the Serverless "
+    "Framework; taken from Jobplane."
+)
+FUNCTION = re.compile(r"\| \[`([a-z-]+)`\]\(functions/")
+README = Path(__file__).with_name("README.md.tmpl")
+# What tells of this tree as a whole, or of how it came to be.
+LEFT_OUT = ("CHANGELOG.md", "docs/decisions", "docs/performance.md", "docs/faults.md")
+AUTHOR = (
+    "-c", "user.name=jobplane", "-c", "user.email=jobplane@localhost", "-c", "commit.gpgsign=false",
+)  # fmt: skip
+RECORD = re.compile(r"^\[tool\.jobplane\.project\]\n(?:.+\n)*", re.MULTILINE)
+
+
+class ProjectError(click.ClickException):
+    """A project can't be made or updated; says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A project, with the functions that it has taken."""
+
+    folder: Path
+    parts: tuple[str, ...]
+    functions: tuple[str, ...]
+
+
+def make(source: Workspace, target: Path, taken: Iterable[str]) -> Made:
+    """A project in a new folder, which names it, under git.
+
+    Its branch `upstream` is the tree as it was taken; `update` adds to it what has changed here.
+
+    Raises:
+        ProjectError: the name is not usable, or the folder is not empty.
+        click.UsageError: there is no such part.
+    """
+    name, names = target.name, tuple(taken)
+    if not NAME.match(name):
+        raise ProjectError(
+            f"invalid project name {name!r}: use 2 to 20 of a-z, 0-9 and -, beginning with a letter"
+        )
+    if target.is_relative_to(source.root):
+        raise ProjectError(
+            f"{target} is inside this project: choose a folder outside {source.root}"
+        )
+    if target.exists() and any(target.iterdir()):
+        raise ProjectError(f"{target} is not empty: choose another name or empty the folder")
+    keep = chosen(source, names)
+    try:
+        _write(source, target, name, names, keep)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    _git(target, "init", "--quiet", "--initial-branch=main")
+    _git(target, "add", "--all")
+    _git(target, *AUTHOR, "commit", "--quiet", "--no-verify", "--message", _message(source, names))
+    _git(target, "branch", BRANCH)
+    return Made(target, names, tuple(sorted(keep)))
+
+
+def update(source: Workspace, target: Path) -> bool:
+    """Commit the present state of what the project has taken to its branch `upstream`.
+
+    Nothing else of it is touched: `git merge upstream` brings the changes in.
+
+    Returns:
+        False when nothing has changed.
+
+    Raises:
+        ProjectError: it is not a project that `make` has made, or works on the branch itself.
+    """
+    name, names = _recorded(target)
+    if _git(target, "rev-parse", "--symbolic-full-name", "HEAD") == f"refs/heads/{BRANCH}":
+        raise ProjectError(
+            f"the branch {BRANCH!r} is checked out in {target}: check out your own, "
+            "for example `git checkout main`, and run this again"
+        )
+    with tempfile.TemporaryDirectory(prefix="jobplane-") as folder:
+        tree = Path(folder) / "tree"
+        _write(source, tree, name, names, chosen(source, names))
+        index = Path(folder) / "index"
+        _git(target, "--work-tree", str(tree), "add", "--all", cwd=tree, index=index)
+        written = _git(target, "write-tree", index=index)
+    if written == _git(target, "rev-parse", f"{BRANCH}^{{tree}}"):
+        return False
+    message = _message(source, names)
+    commit = _git(target, *AUTHOR, "commit-tree", written, "-p", BRANCH, "-m", message)
+    _git(target, "update-ref", f"refs/heads/{BRANCH}", commit)
+    return True
+
+
+def _write(
+    source: Workspace, target: Path, name: str, names: tuple[str, ...], keep: frozenset[str]
+) -> None:
+    """The tree of a project, as it is committed."""
+    note(f"copying {', '.join(sorted(keep))}")
+    install_framework(source)
+    workspace = copy_workspace(source, target)
+    known = parts(source)
+    reduce(workspace, keep)
+    _name(workspace, name, names, [known[part] for part in names])
+    readme = (source.root / "README.md").read_text(encoding="utf-8")
+    _write_readme(workspace, readme, ". ".join(known[part].summary for part in names))
+    note("locking, and writing contracts and tables again")
+    _run(workspace, "lock", "--quiet")
+    _run(workspace, "run", "--quiet", "jobplane", "schema")
+    _run(workspace, "run", "--quiet", "jobplane", "docs")
+    policy = _run(workspace, "run", "--quiet", "jobplane", "policy", "--account", EXAMPLE_ACCOUNT)
+    (target / "docs" / "deployer-policy.json").write_text(policy, encoding="utf-8")
+    (target / TOOLS).unlink(missing_ok=True)
+    for made in ("dist", ".jobplane", ".serverless"):
+        shutil.rmtree(target / made, ignore_errors=True)
+
+
+def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
+    """Remove all functions but these, and what only they have needed."""
+    root = workspace.root
+    functions = {function.name: function for function in workspace.functions()}
+    going = frozenset(functions.keys() - keep)
+    libs = _unneeded_libs(workspace, keep)
+    data = {path for name in going for path in functions[name].data}
+    data -= {path for name in keep for path in functions[name].data}
+    lost = [part for part in parts(workspace).values() if not part.functions & keep]
+    _remove_tests(workspace, going, libs)
+    remove_resources(workspace, going)
+    for name in going:
+        shutil.rmtree(functions[name].directory)
+    for lib in libs:
+        shutil.rmtree(root / "libs" / lib)
+    for folder in data:
+        shutil.rmtree(folder)
+    for path in LEFT_OUT:
+        _remove(root / path)
+    _forget(workspace, going, libs)
+    _forget_variables(workspace)
+    _write_parts(workspace, keep)
+    _reduce_documents(workspace, saying(going, libs, frozenset(part.words for part in lost)))
+
+
+def _unneeded_libs(workspace: Workspace, keep: frozenset[str]) -> frozenset[str]:
+    """The libs that neither these functions nor the command reach."""
+    there = {path.name for path in (workspace.root / "libs").iterdir() if path.is_dir()}
+    needed: set[str] = set()
+    waiting = [
+        workspace.root / "scripts",
+        *(workspace.root / "functions" / name for name in keep),
+    ]
+    while waiting:
+        project = (waiting.pop() / "pyproject.toml").read_text(encoding="utf-8")
+        listed = " ".join(tomllib.loads(project)["project"].get("dependencies", ()))
+        more = {lib for lib in there - needed if re.search(rf"jobplane-{lib}\b", listed)}
+        needed |= more
+        waiting += [workspace.root / "libs" / lib for lib in more]
+    return frozenset(there - needed)
+
+
+def _remove_tests(workspace: Workspace, going: frozenset[str], libs: frozenset[str]) -> None:
+    """Tests that need what goes, and the modules and data that no other test uses."""
+    needs = Needs(workspace)
+    unmet = needs.unmet(going | {f"libs/{lib}" for lib in libs})
+    for path in {*unmet, *needs.of_the_whole()}:
+        path.unlink()
+    for path in Needs(workspace).unused():
+        path.unlink()
+    for folder in sorted((workspace.root / "tests").rglob("*/"), reverse=True):
+        if folder.name in going or not any(folder.iterdir()):
+            shutil.rmtree(folder)
+    for lib in libs:
+        for path in (workspace.root / "tests").rglob(f"jobplane_{lib}*.txt"):
+            path.unlink()
+    durations = workspace.root / "tests" / "durations.json"
+    known = json.loads(durations.read_text(encoding="utf-8"))
+    left = {name: each for name, each in known.items() if (workspace.root / name).is_file()}
+    durations.write_text(json.dumps(left, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _forget(workspace: Workspace, going: frozenset[str], libs: frozenset[str]) -> None:
+    """Lines of the root's pyproject.toml that name what has gone."""
+    path = workspace.root / "pyproject.toml"
+    names = [*(f"jobplane[-_]{lib}" for lib in libs), *(f"{name}(?= =)" for name in going)]
+    if not names:
+        return
+    line = re.compile(rf'^(?:#[^\n]*\n)*\s*"?(?:{"|".join(names)})\b[^\n]*\n', re.MULTILINE)
+    path.write_text(line.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _forget_variables(workspace: Workspace) -> None:
+    """Variables of all functions, in serverless.yml, that none of those that stay reads."""
+    path = workspace.root / "serverless.yml"
+    code = "".join(
+        source.read_text(encoding="utf-8")
+        for folder in ("functions", "libs")
+        for source in (workspace.root / folder).rglob("*.py")
+    )
+    text = path.read_text(encoding="utf-8")
+    for name in read_yaml(path)["provider"]["environment"]:
+        # The SDK reads its own.
+        if not name.startswith("AWS_") and f'"{name}"' not in code:
+            text = re.sub(rf"^    {name}: .*\n", "", text, count=1, flags=re.MULTILINE)
+    path.write_text(text, encoding="utf-8")
+
+
+def _write_parts(workspace: Workspace, keep: frozenset[str]) -> None:
+    path = workspace.root / LIST
+    heading = "".join(
+        line for line in path.read_text(encoding="utf-8").splitlines(True) if line.startswith("#")
+    )
+    texts = []
+    for part in parts(workspace).values():
+        if left := sorted(part.functions & keep):
+            texts.append(
+                f"\n[{part.name}]\nsummary = {json.dumps(part.summary)}\n"
+                f"words = {json.dumps(part.words)}\nfunctions = {json.dumps(left)}\n"
+            )
+    path.write_text(heading + "".join(texts), encoding="utf-8")
+
+
+def _reduce_documents(workspace: Workspace, says: Says) -> None:
+    root = workspace.root
+    pages = [root / "CONTRIBUTING.md", *sorted(root.glob("docs/*.md"))]
+    for page in pages:
+        text = filtered(page.read_text(encoding="utf-8"), says)
+        if text is None:
+            page.unlink()
+        else:
+            page.write_text(text, encoding="utf-8")
+    for example in root.glob("contracts/typescript/example*.ts"):
+        if says(example.read_text(encoding="utf-8")):
+            example.unlink()
+    left = [page for page in pages if page.is_file()]
+    for page in left:
+        page.write_text(unlinked(page.read_text(encoding="utf-8"), page, root), encoding="utf-8")
+    shown = "".join(page.read_text(encoding="utf-8") for page in left)
+    for image in root.glob("docs/*.svg"):
+        if image.name not in shown:
+            image.unlink()
+
+
+def _name(workspace: Workspace, name: str, names: tuple[str, ...], taken: list[Part]) -> None:
+    """Give the tree its name, its README and the record of what it has taken."""
+    root = workspace.root
+    before, was = root / "serverless.yml", workspace.service
+    text = before.read_text(encoding="utf-8")
+    before.write_text(text.replace(f"service: {was}\n", f"service: {name}\n", 1), encoding="utf-8")
+    summary = ". ".join(part.summary for part in taken) + "."
+    project = root / "pyproject.toml"
+    text = RECORD.sub("", project.read_text(encoding="utf-8"))
+    text = re.sub(r'^name = ".*"', f'name = "{name}-workspace"', text, count=1, flags=re.M)
+    text = re.sub(
+        r"^description = .*", f"description = {json.dumps(summary)}", text, count=1, flags=re.M
+    )
+    record = f"[tool.jobplane.project]\nparts = {json.dumps(list(names))}\n"
+    project.write_text(f"{text.rstrip()}\n\n{record}", encoding="utf-8")
+
+
+def _write_readme(workspace: Workspace, upstream: str, summary: str) -> None:
+    """The project's README: the template, filled with what is left of this tree's own."""
+    root = workspace.root
+    lines = upstream.splitlines()
+    functions = [function.name for function in workspace.functions()]
+    rows = [line for line in lines if line.startswith("|")]
+    libs = (re.match(r"libs/(\w+) ", line) for line in lines)
+    values = {
+        "name": workspace.service,
+        "summary": textwrap.fill(f"{summary}. {WHAT}", 100),
+        "first": functions[0],
+        "functions": "\n".join(
+            row for row in rows if (cell := FUNCTION.match(row)) and cell[1] in functions
+        ),
+        "libs": "\n".join(
+            found.string for found in libs if found and (root / "libs" / found[1]).is_dir()
+        ),
+        "pages": "\n".join(
+            filter(None, (_with_pages(row, root) for row in rows if "](docs/" in row))
+        ),
+    }
+    text = README.read_text(encoding="utf-8")
+    filled = re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], text)
+    (root / "README.md").write_text(filled, encoding="utf-8")
+
+
+def _with_pages(row: str, root: Path) -> str | None:
+    """A row of links without those to pages that are gone; None if none is left."""
+    _, subject, links, _ = row.split("|")
+    there = [
+        link
+        for link in links.strip().split(", ")
+        if (root / link[link.index("(") + 1 : -1]).exists()
+    ]
+    return f"|{subject}| {', '.join(there)} |" if there else None
+
+
+def _recorded(target: Path) -> tuple[str, tuple[str, ...]]:
+    """The name and the parts of a project."""
+    workspace = Workspace(target)
+    project = target / "pyproject.toml"
+    record = RECORD.search(project.read_text(encoding="utf-8")) if project.is_file() else None
+    has_branch = record and _has_branch(target)
+    if record is None or not has_branch:
+        raise ProjectError(
+            f"{target} is not a project of `jobplane new-project`: its pyproject.toml has no "
+            f"[tool.jobplane.project], or its git repository no branch {BRANCH!r}"
+        )
+    names = json.loads(record[0].partition("parts = ")[2].splitlines()[0])
+    return workspace.service, tuple(names)
+
+
+def _has_branch(target: Path) -> bool:
+    done = subprocess.run(
+        ["git", "rev-parse", "--verify", "--quiet", f"refs/heads/{BRANCH}"],
+        cwd=target, env=plain_environment(), capture_output=True, check=False,
+    )  # fmt: skip
+    return done.returncode == 0
+
+
+def _message(source: Workspace, names: tuple[str, ...]) -> str:
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=source.root, env=plain_environment(), capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    return f"Take {', '.join(names)} of jobplane {revision}".rstrip()
+
+
+def _git(target: Path, *arguments: str, cwd: Path | None = None, index: Path | None = None) -> str:
+    environment = {"GIT_INDEX_FILE": str(index)} if index else {}
+    return run_quietly(
+        [
+            "git",
+            f"--git-dir={target / '.git'}",
+            *(() if cwd else (f"--work-tree={target}",)),
+            *arguments,
+        ],
+        cwd=cwd or target,
+        what=f"git {next(each for each in arguments if not each.startswith('-'))}",
+        env=plain_environment() | environment,
+    ).strip()
+
+
+def _run(workspace: Workspace, *arguments: str) -> str:
+    return run_quietly(
+        [uv_command(), *arguments],
+        cwd=workspace.root,
+        what=f"uv {' '.join(arguments)}",
+        env=plain_environment(),
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

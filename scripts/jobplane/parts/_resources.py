@@ -1,0 +1,94 @@
+"""Takes out of resources/ what only functions that go have needed."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from jobplane.configuration import Configuration, logical_id, references
+from jobplane.workspace import Workspace, read_yaml
+
+SECTION = re.compile(r"^[A-Za-z]+:")
+ENTRY = re.compile(r"^  ([A-Za-z0-9]+):")
+
+
+def remove_resources(workspace: Workspace, going: frozenset[str]) -> None:
+    """Edit resources/*.yml as text, so that comments and order stay.
+
+    What no function leads to stays, too: it belongs to the tree as a whole.
+    """
+    superfluous = unneeded(workspace, going)
+    for path in workspace.resources:
+        before = read_yaml(path)
+        kept = without(path.read_text(encoding="utf-8"), superfluous)
+        wanted = {
+            section: {id_: each for id_, each in (of or {}).items() if id_ not in superfluous}
+            for section, of in before.items()
+        }
+        wanted = {section: of for section, of in wanted.items() if of}
+        if not wanted:
+            path.unlink()
+            path.with_name(f"{path.stem}.asl.yml").unlink(missing_ok=True)
+            continue
+        path.write_text(kept, encoding="utf-8")
+        if {section: of for section, of in read_yaml(path).items() if of} != wanted:
+            raise click.ClickException(f"{path.name}: an anchor of YAML joins what is kept and not")
+
+
+def unneeded(workspace: Workspace, going: frozenset[str]) -> frozenset[str]:
+    """The resources that lead to or from functions that go, and none that stays needs."""
+    configuration = Configuration(workspace)
+    functions = {function.name: function for function in workspace.functions()}
+    names = {logical_id(function): name for name, function in functions.items()}
+    resources = {id_: declared.body for id_, declared in configuration.resources.items()}
+    gone = {id_ for id_, name in names.items() if name in going}
+
+    def reached(starting: Iterable[Any]) -> set[str]:
+        found: set[str] = set()
+        waiting = {id_ for each in starting for id_ in references(each)}
+        while waiting:
+            id_ = waiting.pop()
+            if id_ in resources and id_ not in found:
+                found.add(id_)
+                waiting |= references(resources[id_])
+        return found
+
+    # What refers to a function that goes, or to what does so, has lost its purpose.
+    useless: set[str] = set()
+    while True:
+        more = {
+            id_ for id_, body in resources.items() if references(body) & (gone | useless)
+        } - useless
+        if not more:
+            break
+        useless |= more
+    leading = {
+        id_: body
+        for id_, body in resources.items()
+        if id_ not in useless and references(body) & (names.keys() - gone)
+    }
+    staying = [functions[name].config for name in functions.keys() - going]
+    needed = leading.keys() | reached([*staying, *leading.values()])
+    was_needed = reached(functions[name].config for name in going & functions.keys())
+    was_needed |= useless | reached(resources[id_] for id_ in useless)
+    return frozenset(was_needed - needed)
+
+
+def without(text: str, ids: frozenset[str]) -> str:
+    """A template's text without entries of these ids, nor the comments above each."""
+    kept: list[str] = []
+    above: list[str] = []
+    drop = False
+    for line in text.splitlines(keepends=True):
+        entry = ENTRY.match(line)
+        if line.startswith("  #") or not line.strip():
+            above.append(line)
+            continue
+        if entry or SECTION.match(line):
+            drop = entry is not None and entry[1] in ids
+        if not drop:
+            kept += above
+            kept.append(line)
+        above = []
+    return re.sub(r"\n{3,}", "\n\n", "".join(kept)).rstrip("\n") + "\n"

@@ -1,0 +1,249 @@
+"""A part of this tree as a project of its own: what is taken, and what it leaves out."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jobplane.configuration import Configuration
+from jobplane.console import run_quietly
+from jobplane.copies import copy_workspace
+from jobplane.environments import plain_environment, uv_command
+from jobplane.parts import Needs, ProjectError, _project, closed, make, parts, update
+from jobplane.parts._documents import filtered, saying
+from jobplane.parts._project import reduce
+from jobplane.parts._resources import unneeded, without
+from jobplane.rules import Tree, check
+from jobplane.workspace import Workspace
+from tests.workspace.copies import commit, edit, git, jobplane, printed, touch, under_git
+
+HERE = Workspace.here()
+PARTS = parts(HERE)
+ALL = frozenset(function.name for function in HERE.functions())
+TAKEN = {
+    "job-flow": {
+        "check-active-job", "claim", "handle-timeout", "record-interruption", "send-interrupt",
+        "sweep-claims",
+    },
+    # Its processor queues webhooks, which status delivers.
+    "realtime": {"connect", "disconnect", "processor", "router", "status"},
+    "status": {"status"},
+    "files": {"state-manager"},
+}  # fmt: skip
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+
+
+@pytest.fixture(scope="module")
+def reduced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
+    """For each part a copy with nothing else, before anything is made again in it."""
+    found = {}
+    for name, functions in TAKEN.items():
+        workspace = copy_workspace(HERE, tmp_path_factory.mktemp(name) / "tree")
+        reduce(workspace, frozenset(functions))
+        found[name] = workspace
+    return found
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_complete(part: str) -> None:
+    """Its functions, and those that read the queues and streams that they write to."""
+    assert closed(HERE, PARTS[part].functions) == TAKEN[part]
+
+
+def test_every_function_is_of_a_part() -> None:
+    """Of one, so that each can be taken, and a missing one is noticed."""
+    listed = [name for part in PARTS.values() for name in part.functions]
+    assert sorted(listed) == sorted(ALL)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_refers_to_nothing_that_is_gone(part: str, reduced: dict[str, Workspace]) -> None:
+    """Its resources are those that its functions lead to, and it imports no lib that it lacks."""
+    workspace = reduced[part]
+    assert {function.name for function in workspace.functions()} == TAKEN[part]
+    before = set(Configuration(HERE).resources)
+    assert set(Configuration(workspace).resources) == before - unneeded(HERE, ALL - TAKEN[part])
+    tree = Tree(workspace, ())
+    found = check(tree, ["references", "names", "environment"])
+    assert [finding.as_line(tree) for finding in found] == []
+    for path in [*workspace.root.glob("functions/*/pyproject.toml")]:
+        for lib in re.findall(r'"jobplane-(\w+)', path.read_text()):
+            if lib in {each.name for each in (HERE.root / "libs").iterdir()}:
+                assert (workspace.root / "libs" / lib).is_dir(), path
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A copy to take parts of under git; nothing is locked or made again in what is taken."""
+    monkeypatch.setattr(_project, "_run", lambda *_: "")
+    monkeypatch.setattr(_project, "install_framework", lambda _: None)
+    return under_git(copy_workspace(HERE, tmp_path / "source"))
+
+
+def test_all_parts_together_leave_nothing_out(tmp_path: Path) -> None:
+    """The settings of the root and the resources stay as they are."""
+    workspace = copy_workspace(HERE, tmp_path / "all")
+    reduce(workspace, ALL)
+    for path in ("pyproject.toml", "resources/job-flow.yml", "resources/tables.yml"):
+        assert (workspace.root / path).read_text() == (HERE.root / path).read_text(), path
+
+
+def test_changes_are_merged_without_what_was_left_out(sources: Workspace, tmp_path: Path) -> None:
+    """`upstream` gets what was taken; a merge keeps the project's own changes, and its name."""
+    target = tmp_path / "acme-jobs"
+    make(sources, target, ["job-flow"])
+    project = Workspace(target)
+    edit(project, "functions/claim/function.yml", "memorySize:", "# Ours.\nmemorySize:")
+    commit(project)
+    touch(sources, "functions/claim/claim.py")
+    touch(sources, "functions/router/router.py")
+    commit(sources)
+
+    assert update(sources, target)
+    changed = git(project, "diff", "--name-only", "main...upstream").split()
+    assert changed == ["functions/claim/claim.py"]
+    assert git(project, "status", "--porcelain") == "", "the work tree is the project's"
+
+    git(project, "merge", "--quiet", "upstream")
+    claim = "functions/claim/claim.py"
+    assert (target / claim).read_text() == (sources.root / claim).read_text()
+    assert "# Ours." in (target / "functions/claim/function.yml").read_text()
+    assert not (target / "functions/router").exists()
+    assert project.service == "acme-jobs"
+    assert not update(sources, target), "nothing has changed since"
+
+
+def test_a_project_that_works_on_upstream_is_not_changed(
+    sources: Workspace, tmp_path: Path
+) -> None:
+    """Its files would no longer be those of the commit that is checked out."""
+    target = tmp_path / "acme-jobs"
+    make(sources, target, ["job-flow"])
+    git(Workspace(target), "checkout", "--quiet", "upstream")
+    touch(sources, "functions/claim/claim.py")
+    with pytest.raises(ProjectError, match="check out your own"):
+        update(sources, target)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_parts_pages_lead_nowhere_else(part: str, reduced: dict[str, Workspace]) -> None:
+    """No page links to one that is gone, or speaks of a function that was not taken."""
+    root = reduced[part].root
+    gone = ALL - TAKEN[part]
+    for page in [root / "CONTRIBUTING.md", *root.glob("docs/*.md")]:
+        text = page.read_text(encoding="utf-8")
+        targets = [target for target in LINK.findall(text) if "://" not in target]
+        for target in targets:
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+        for name in gone:
+            assert f"functions/{name}" not in text, page.name
+            assert "-" not in name or name not in text, page.name
+
+
+def test_a_taken_tree_stands_alone(tmp_path: Path) -> None:
+    """Its lock is current, its checks find nothing, and every test can be collected."""
+    target = tmp_path / "acme-files"
+    taken = jobplane(HERE, "new-project", str(target), "--only", "files", "--json")
+    assert printed(taken) == {"path": str(target), "functions": ["state-manager"]}
+    project = Workspace(target)
+    (target / "node_modules").symlink_to(HERE.root / "node_modules")
+    for command in (
+        ["lock", "--check", "--offline"],
+        ["run", "--quiet", "jobplane", "check"],
+        ["run", "--quiet", "pytest", "--quiet", "--collect-only", "-n", "0"],
+    ):
+        run_quietly(
+            [uv_command(), *command], cwd=target, what=" ".join(command), env=plain_environment()
+        )
+    assert git(project, "ls-files", "--deleted", "--modified") == ""
+    assert git(project, "rev-parse", "upstream") == git(project, "rev-parse", "main")
+
+
+NEEDS = Needs(HERE)
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_no_other_function_needs_a_deleted_one(name: str) -> None:
+    """The tests that are named after the others are collected without it."""
+    unmet = {path.name for path in NEEDS.unmet({name})}
+    for other in ALL - {name}:
+        own = f"test_{other.replace('-', '_')}.py"
+        if own in {path.name for path in NEEDS.modules.values()} and own in unmet:
+            assert (name, other) in TOGETHER, f"{own} needs {name}"
+
+
+# Tests that drive two functions at once: the second's are not collected without the first.
+TOGETHER = {
+    ("handle-timeout", "record-interruption"),
+    ("record-interruption", "handle-timeout"),
+    ("check-active-job", "send-interrupt"),
+    ("handle-timeout", "sweep-claims"),
+    ("router", "processor"),
+}
+
+
+def test_entries_of_a_template_are_removed_with_their_comments() -> None:
+    """The comment above an entry goes with it; the rest of the text stays as it is."""
+    text = "Resources:\n  # One.\n  A:\n    Type: X\n\n  # Two.\n  B:\n    Type: Y\n"
+    assert without(text, frozenset({"A"})) == "Resources:\n\n  # Two.\n  B:\n    Type: Y\n"
+    assert without(text, frozenset({"B"})) == "Resources:\n  # One.\n  A:\n    Type: X\n"
+    assert without(text, frozenset()) == text
+
+
+SAYS = saying(frozenset({"router", "status"}), frozenset({"robots"}), frozenset({"[Ss]ocket"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("# T\n\nThe router.\n\nAll else.\n\nMore.\n", "# T\n\nAll else.\n\nMore.\n"),
+        ("# T\n\n- a\n- `status`\n- b\n", "# T\n\n- a\n- b\n"),
+        ("# T\n\nIts status.\n", "# T\n\nIts status.\n"),
+        ("# T\n\n|a|\n|---|\n|`status`|\n|x|\n|y|\n", "# T\n\n|a|\n|---|\n|x|\n|y|\n"),
+        ("# T\n\nA.\n\n## Sockets\n\nB.\n\n## C\n\nD.\n", "# T\n\nA.\n\n## C\n\nD.\n"),
+        ("# T\n\nOne.\n\n## A\n\nrouter\n\n## B\n\nC.\n", "# T\n\nOne.\n\n## B\n\nC.\n"),
+        ("# Socket\n\nA.\n", None),
+        ("# T\n\nlibs/robots\n\nA socket.\n", None),
+    ],
+)  # fmt: skip
+def test_paragraphs_that_speak_of_what_is_gone_go(text: str, left: str | None) -> None:
+    """By the smallest block; a heading goes with its text, a page when little is left of it."""
+    assert filtered(text, SAYS) == left
+
+
+@pytest.mark.parametrize("page", [*(HERE.root / "docs").glob("*.md")], ids=lambda page: page.name)
+def test_nothing_is_lost_of_a_page_that_says_none_of_it(page: Path) -> None:
+    """Text for text."""
+    text = page.read_text(encoding="utf-8")
+    assert filtered(text, saying(frozenset(), frozenset(), frozenset())) == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--only", "job-flow"], "missing PATH"),
+        (["PATH"], "missing --only PART"),
+        (["PATH", "--only", "jobs"], "unknown part 'jobs'; choose from job-flow, status"),
+        (["PATH/Acme", "--only", "files"], "invalid project name 'Acme': use 2 to 20 of a-z"),
+        (["HERE/acme", "--only", "files"], "is inside this project: choose a folder outside"),
+        (["PATH", "--update"], "is not a project of `jobplane new-project`"),
+        (["PATH", "--update", "--only", "files"], "--update takes the parts that the project has"),
+    ],
+)
+def test_wrong_calls_are_explained(arguments: list[str], said: str, tmp_path: Path) -> None:
+    """What is wrong, and what to do."""
+    places = {"PATH": str(tmp_path / "acme"), "HERE": str(HERE.root)}
+    given = [re.sub("^(PATH|HERE)", lambda place: places[place[0]], each) for each in arguments]
+    done = jobplane(HERE, "new-project", *given)
+    assert done.returncode != 0
+    assert said in done.stderr.replace("\n", " "), done.stderr
+
+
+def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
+    """A project is made in a new or an empty folder."""
+    (tmp_path / "acme").mkdir()
+    (tmp_path / "acme" / "file").touch()
+    done = jobplane(HERE, "new-project", str(tmp_path / "acme"), "--only", "files")
+    assert done.returncode == 1
+    assert "is not empty" in done.stderr
+    assert (tmp_path / "acme" / "file").is_file()
