@@ -93,7 +93,7 @@ def test_refusals_are_told_apart(client: StatusClient, stack: Stack) -> None:
         client.get_status("asm-1")
     with pytest.raises(NotFoundError) as missing:
         client.get_status("asm-2", "user-1")
-    assert missing.value.retry_after == 10
+    assert missing.value.retry_after == 2
     with pytest.raises(InvalidRequestError) as invalid:
         client.get_status("asm-1", "u" * 300)
     assert invalid.value.fields[0]["field"] == "userId"
@@ -110,8 +110,8 @@ def test_batch_is_one_invocation(client: StatusClient, stack: Stack) -> None:
 def test_wait_keeps_the_functions_rhythm(client: StatusClient, stack: Stack, naps: Naps) -> None:
     """The function says when to ask again, and the client does."""
     with pytest.raises(WaitTimeoutError):
-        client.wait("asm-1", 15, "user-1")
-    assert naps.taken == [10, 5]
+        client.wait("asm-1", 5, "user-1")
+    assert naps.taken == [2, 2, 1]
     naps.taken.clear()
     store(stack, ok=None, execution_start=None, execution_duration=None)
     with pytest.raises(WaitTimeoutError) as raised:
