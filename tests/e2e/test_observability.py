@@ -66,8 +66,14 @@ def test_alarms_watch_what_was_deployed(deployed: Deployed) -> None:
     found = alarms(deployed)
     assert found
     for alarm in found:
-        (dimension,) = alarm["Dimensions"]
-        assert dimension["Value"] in there, alarm["AlarmName"]
+        metrics = [
+            query["MetricStat"]["Metric"]
+            for query in alarm.get("Metrics", [])
+            if "MetricStat" in query
+        ]
+        for metric in metrics or [alarm]:
+            values = {dimension["Value"] for dimension in metric["Dimensions"]}
+            assert values & there, alarm["AlarmName"]
 
 
 def test_the_dashboard_was_filled_in(deployed: Deployed) -> None:
@@ -82,7 +88,7 @@ def test_the_dashboard_was_filled_in(deployed: Deployed) -> None:
 
 async def test_an_alarm_tells_the_topic(deployed: Deployed) -> None:
     """A value over the threshold changes the alarm's state, and the topic says which and why."""
-    (drift,) = [alarm for alarm in alarms(deployed) if alarm["MetricName"] == "CountersDrift"]
+    (drift,) = [alarm for alarm in alarms(deployed) if alarm.get("MetricName") == "CountersDrift"]
     cloudwatch = deployed.stage.client("cloudwatch")
     (topic,) = drift["AlarmActions"]
     name = drift["AlarmName"]

@@ -337,7 +337,7 @@ class AssemblyOfTwoFiles(Jobs):
             path = self.cloud.aws.template.names.parameter(f"webhooks/{name}")
             ssm.put_parameter(Name=path, Value=value, Type="SecureString", Overwrite=True)
         status = self.cloud.module("status")
-        status.parameters.clear()
+        status.parameter.cache_clear()
         self.cloud.read_queue("status", "webhooks")
         with ExitStack() as stack:
             stack.enter_context(super().prepared())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from uuid import uuid4
 from jobplane.artifacts import Artifact
 from jobplane.copies import copy_workspace
 from jobplane.deployment import install_framework
+from jobplane.environments import uv_command
 from jobplane.workspace import Workspace
 
 # What neither builds nor deployments read.
@@ -126,13 +126,12 @@ def add_function(workspace: Workspace, name: str, *, like: str) -> None:
     shutil.copytree(workspace.root / "functions" / like, folder)
     (folder / f"{like}.py").rename(folder / f"{name}.py")
     edit(workspace, f"functions/{name}/pyproject.toml", f"jobplane-{like}", f"jobplane-{name}")
-    lock = workspace.root / "uv.lock"
-    text = lock.read_text()
-    block = re.search(rf'\[\[package\]\]\nname = "jobplane-{like}"\n.*?\n\n', text, re.DOTALL)
-    assert block is not None
-    added = block[0].replace(f"jobplane-{like}", f"jobplane-{name}")
-    added = added.replace(f"functions/{like}", f"functions/{name}")
-    lock.write_text(text.replace(block[0], block[0] + added))
+    subprocess.run(
+        [uv_command(), "lock", "--quiet"],
+        cwd=workspace.root,
+        env=command_environment(workspace),
+        check=True,
+    )
 
 
 def touch(workspace: Workspace, path: str) -> None:
