@@ -188,7 +188,8 @@ compiled.clear()
 dataclasses.make_dataclass("Made", ["x"])
 print(json.dumps([file for file, _ in compiled]))
 """
-    at_start, later = bare(script, folder, environment(workspace, name, folder)).splitlines()
+    # Before them it logs that no SSM answers here.
+    *_, at_start, later = bare(script, folder, environment(workspace, name, folder)).splitlines()
     assert "<string>" not in at_start
     assert later == '["<string>"]'
 
@@ -206,4 +207,4 @@ import connect
 print(len(runs), gc.isenabled(), gc.get_freeze_count() > 10_000, gc.get_count()[0] < 1_000)
 """
     output = bare(script, folder, environment(workspace, "connect", folder))
-    assert output.split() == ["0", "True", "True", "True"]
+    assert output.split()[-4:] == ["0", "True", "True", "True"]
