@@ -169,12 +169,21 @@ class Stage:
         }
 
     def jwt_secret(self) -> str:
-        """The secret that signs this stage's tokens: the newest in its SSM parameter."""
+        """The secret that signs this stage's tokens: the newest in its SSM parameter.
+
+        Raises:
+            click.ClickException: the parameter holds no secret.
+        """
         state = self.read_state()
         if state is not None:
             return state.jwt_secret
         parameter = self.client("ssm").get_parameter(Name=self.secret_name, WithDecryption=True)
-        return split_secrets(parameter["Parameter"]["Value"])[0]
+        secrets = split_secrets(parameter["Parameter"]["Value"])
+        if not secrets:
+            raise click.ClickException(
+                f"SSM parameter {self.secret_name} is empty: put a secret of at least 32 bytes"
+            )
+        return secrets[0]
 
     @property
     def secret_name(self) -> str:

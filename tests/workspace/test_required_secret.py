@@ -11,6 +11,7 @@ from moto import mock_aws
 from jobplane import shipping
 from jobplane.compiled import Package
 from jobplane.configuration import logical_id
+from jobplane.stages import Stage
 from jobplane.workspace import Workspace
 
 FUNCTIONS = [it for it in Workspace.here().functions() if it.name in ("claim", "status")]
@@ -43,3 +44,16 @@ def test_the_parameter_that_is_compiled_has_to_be_there() -> None:
         shipping._require_secrets(stage, FUNCTIONS, package)
     ssm.put_parameter(Name="/shared/signing", Value="x", Type="SecureString")
     shipping._require_secrets(stage, FUNCTIONS, package)
+
+
+@mock_aws
+def test_a_parameter_without_a_secret_signs_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the parameter and the remedy."""
+    ssm = boto3.client("ssm", region_name="eu-west-1")
+    stage = Stage(Workspace.here(), "prod")
+    monkeypatch.setattr(Stage, "client", lambda _self, _service: ssm)
+    ssm.put_parameter(Name=stage.secret_name, Value=" , ,", Type="SecureString")
+    with pytest.raises(click.ClickException, match=f"{stage.secret_name} is empty: put a secret"):
+        stage.jwt_secret()
+    ssm.put_parameter(Name=stage.secret_name, Value="new, old", Type="String", Overwrite=True)
+    assert stage.jwt_secret() == "new"
