@@ -5,7 +5,9 @@ Functions counts it: UTF-8 bytes of JSON text.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +22,11 @@ MAX_CAUSE = 32_768
 EXECUTION = "n" * 80
 ROOT = Workspace.here().root
 BUCKET = "b" * 63
+PYTHONS_DEPTH = 1000
+JAVASCRIPT_DEPTH = 10_000
+
+# Importing jsonata changes it for the whole process, and with it what other tests see.
+sys.setrecursionlimit(PYTHONS_DEPTH)
 
 type Json = Any
 type Answers = Mapping[str, Json | Exception | Callable[[Json], Json]]
@@ -169,11 +176,23 @@ class Run:
         return plain(value)
 
 
+@contextmanager
+def as_deep_as_javascript() -> Iterator[None]:
+    """The depth of recursion that jsonata is written for."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(JAVASCRIPT_DEPTH)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
 def evaluated(text: str, bindings: Mapping[str, Json]) -> Json:
     """What an expression comes to."""
-    expression = jsonata.Jsonata.jsonata(text.strip())
-    expression.register_lambda("hash", lambda *_: "h" * 64)
-    return expression.evaluate(None, bindings)
+    with as_deep_as_javascript():
+        expression = jsonata.Jsonata.jsonata(text.strip())
+        expression.register_lambda("hash", lambda *_: "h" * 64)
+        return expression.evaluate(None, bindings)
 
 
 def plain(value: Json) -> Json:
