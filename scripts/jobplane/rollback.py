@@ -34,7 +34,7 @@ LINK_SECONDS = 900
 
 
 class NothingToGoBackToError(click.ClickException):
-    """There is no former version or deployment."""
+    """The stage has no former version or deployment to go back to."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,15 @@ def planned(
         to: number of a version, or time of a deployment; default: the one before.
 
     Raises:
-        NothingToGoBackToError: there is none.
-        NoStackError: there is no stack.
+        NothingToGoBackToError: the stage has no former version or deployment.
+        NoStackError: the stack was never deployed.
     """
     before = compiled.deployed(stage)
     if before is None:
-        raise NoStackError(f"there is no stack {stage.names.stack} to roll back")
+        raise NoStackError(
+            f"stack {stage.names.stack} is not deployed, so it can't be rolled back; "
+            f"to deploy it: jobplane deploy --stage {stage.name}"
+        )
     if whole:
         yield _of_stack(stage, functions, before, to)
     else:

@@ -273,7 +273,7 @@ def planned(
     """Compare the artifacts and the compiled stack with what is deployed.
 
     Raises:
-        NoStackError: single functions are meant, and there is no stack.
+        NoStackError: single functions were named, and their stack is not deployed.
         ToolError: the stack doesn't compile.
     """
     there = live_functions(stage, functions)
@@ -283,8 +283,8 @@ def planned(
             before = compiled.deployed(stage)
             if before is None and not whole:
                 raise NoStackError(
-                    f"there is no stack {stage.names.stack} on {where(stage)} yet: "
-                    f"jobplane deploy --stage {stage.name}"
+                    f"stack {stage.names.stack} is not deployed on {where(stage)}; "
+                    f"deploy all of it first: jobplane deploy --stage {stage.name}"
                 )
             deployment.install_framework(stage.workspace)
             account = "" if stage.is_local else account_of(stage)

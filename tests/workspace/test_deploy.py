@@ -351,7 +351,7 @@ def test_list_says_what_differs_from_the_stage(stage: Stage) -> None:
     assert "code" in rows["disconnect"]["deployed"]
 
 
-def test_a_stack_that_is_not_there_is_said(stage: Stage, tmp_path: Path) -> None:
+def test_a_stack_that_is_not_deployed_is_named(stage: Stage, tmp_path: Path) -> None:
     """A stage of AWS without a stack: one function is refused, with the command that makes it."""
     workspace = copy_of(stage.workspace, tmp_path / "elsewhere")
     share_artifacts(stage.workspace, workspace)
@@ -359,7 +359,7 @@ def test_a_stack_that_is_not_there_is_said(stage: Stage, tmp_path: Path) -> None
         workspace, "deploy", "claim", "--stage", "absent", "--yes", **stage.environment()
     )
     assert done.returncode == 1
-    assert "no stack jobplane-absent" in done.stderr
+    assert "stack jobplane-absent is not deployed on" in done.stderr
     assert "jobplane deploy --stage absent" in done.stderr
 
 
