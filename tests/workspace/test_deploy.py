@@ -361,6 +361,12 @@ def test_a_stack_that_is_not_deployed_is_named(stage: Stage, tmp_path: Path) -> 
     assert done.returncode == 1
     assert "stack jobplane-absent is not deployed on" in done.stderr
     assert "jobplane deploy --stage absent" in done.stderr
+    back = jobplane(
+        workspace, "deploy", "--rollback", "--stage", "absent", "--yes", **stage.environment()
+    )
+    assert back.returncode == 1
+    assert "stack jobplane-absent is not deployed, so it can't be rolled back" in back.stderr
+    assert "jobplane deploy --stage absent" in back.stderr
 
 
 def test_saving_deploys_and_invokes_again(stage: Stage) -> None:
