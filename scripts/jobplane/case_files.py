@@ -49,6 +49,11 @@ KEYS = {
 }
 
 
+# A part of a row, or of a line, that each of them has.
+ANYTHING = {"type": "object", "additionalProperties": {"const": "<absent>"}}
+WORD = re.compile(r"[A-Za-z_][\w-]*")
+
+
 class UnreadableEventError(click.UsageError):
     """An event, or a file that belongs to it, that can't be used."""
 
@@ -193,14 +198,16 @@ def _given(stack: Stack) -> dict[str, Any]:
 
 
 def _expect(stack: Stack) -> dict[str, Any]:
-    rows = {table: _rows(()) for table in stack.keys}
+    row = {"type": "object", "$ref": "#/$defs/value", "not": ANYTHING}
+    rows = {table: {"type": "array", "items": row, "minItems": 1} for table in stack.keys}
+    line = {"$ref": "#/$defs/value", "not": {"anyOf": [ANYTHING, {"const": "<any>"}]}}
     return _described(
         "expect",
         {
             "answer": {"$ref": "#/$defs/value"},
             "error": {"type": "string"},
-            "log": {"type": "array", "items": {"$ref": "#/$defs/value"}},
-            "items": _object(rows),
+            "log": {"type": "array", "items": line, "minItems": 1},
+            "items": _object(rows, minProperties=1),
         },
     ) | {"not": {"required": ["answer", "error"]}}
 
@@ -257,14 +264,60 @@ def _faults(kind: str, document: Any, stack: Stack) -> Iterator[str]:
             name = str(error.kind.error.instance)
             faults = _unknown(kind, name, stack) or [f"{name!r} is not part of the table's key"]
             yield from (f"{where}{fault}" for fault in faults)
-        elif isinstance(instance, str) and rule != "type":
+        elif isinstance(instance, str) and rule != "type" and instance != "<any>":
             yield from (f"{where}{fault}" for fault in _unknown(kind, instance, stack))
-        elif rule == "not" and isinstance(instance, dict):
-            yield "'answer' and 'error' exclude each other: a function returns or raises"
-        elif rule != "not":
-            yield f"{where}{error.message}"
+        else:
+            yield f"{where}{_said('both' if rule == 'not' and not path else rule, error.message)}"
     if kind == "expect":
         yield from _broken_expressions(document)
+
+
+def _said(rule: str, message: str) -> str:
+    empty = "expects nothing while it is empty: fill it, or remove the key"
+    return {
+        "minItems": empty,
+        "minProperties": empty,
+        "not": "fits everything: name a key that it must have, with its value or <any>",
+        "both": "'answer' and 'error' exclude each other: a function returns or raises",
+    }.get(rule, message)
+
+
+def require_possible(expected: Any, source: str, texts: Sequence[str]) -> None:
+    """Refuse `<absent>` under a key that nothing writes: it would hold for ever.
+
+    Args:
+        texts: where a key can come from: code, the event, and what is given.
+
+    Raises:
+        UnreadableEventError: each such key, and the nearest word that there is.
+    """
+    faults = []
+    for where, key in _absent(expected):
+        snake = re.sub(r"(?<=[a-z0-9])[A-Z]", lambda found: f"_{found[0].lower()}", key)
+        named = rf"(?<![\w-])(?:{re.escape(key)}|{re.escape(snake)})(?![\w-])"
+        if not any(re.search(named, text) for text in texts):
+            words = sorted({word for text in texts for word in WORD.findall(text)})
+            (meant,) = difflib.get_close_matches(key, words, n=1, cutoff=0)
+            faults.append(
+                f"{source}: {where}: no code of the function and the libs has the word {key!r}, "
+                f"so it is always absent; the nearest known word is {meant!r}"
+            )
+    if faults:
+        raise UnreadableEventError("\n".join(faults))
+
+
+def _absent(expected: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """The keys that must not be there, with their places."""
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            place = f"{where}.{key}".removeprefix(".")
+            if value == "<absent>":
+                yield place, key
+            else:
+                yield from _absent(value, place)
+    elif isinstance(expected, list):
+        for index, value in enumerate(expected):
+            yield from _absent(value, f"{where}[{index}]")
 
 
 @lru_cache(maxsize=64)

@@ -50,15 +50,14 @@ class Case:
             UnreadableEventError: one of them is not JSON, or holds what a case can't have.
         """
         stem = path.name.removesuffix(".json")
-        given, expect = (path.with_name(f"{stem}.{kind}.json") for kind in ("given", "expect"))
-        return cls(
-            function,
-            stem,
-            _read("event", path, function),
-            _read("given", given, function) if given.is_file() else {},
-            _expectation(_read("expect", expect, function)) if expect.is_file() else None,
-            path,
+        beside = {kind: path.with_name(f"{stem}.{kind}.json") for kind in ("given", "expect")}
+        event = _read("event", path, function)
+        given, expect = (
+            _read(kind, file, function) if file.is_file() else {} for kind, file in beside.items()
         )
+        known = [json.dumps([event, given], ensure_ascii=False), *_code_of(function)]
+        case_files.require_possible(expect, str(beside["expect"]), known)
+        return cls(function, stem, event, given, expect or None, path)
 
     @classmethod
     def of_text(cls, function: Function, name: str, text: bytes, source: str) -> "Case":
@@ -92,11 +91,11 @@ def _read(kind: str, path: Path, function: Function) -> Any:
     return document
 
 
-def _expectation(document: dict[str, Any]) -> dict[str, Any] | None:
-    """None if it expects nothing: it is empty, or all of its lists are."""
-    outcome = "answer" in document or "error" in document
-    others = [document.get("log"), *document.get("items", {}).values()]
-    return document if outcome or any(others) else None
+def _code_of(function: Function) -> Iterator[str]:
+    """The text of each module of a function and of the libs."""
+    libs = function.directory.parents[1] / "libs"
+    for path in sorted([*function.directory.rglob("*.py"), *libs.glob("*/src/**/*.py")]):
+        yield path.read_text(encoding="utf-8")
 
 
 def case_paths(function: Function) -> dict[str, Path]:

@@ -198,14 +198,17 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 def mismatches(expected: Any, actual: Any, where: str = "answer") -> list[str]:
     """Where a value is not what was expected, one line each; empty when it is.
 
-    Objects match by subset, lists element by element; JSON in a string is looked into when
-    an object or a list is expected; `<absent>` is a key that must not be there.
+    Objects match by subset, but `{}` only an empty one; lists match element by element; JSON in a
+    string is looked into when an object or a list is expected; `<absent>` is a key that must not
+    be there.
     """
     if isinstance(expected, dict | list) and isinstance(actual, str):
         actual = _parsed(actual)
     if isinstance(expected, dict):
         if not isinstance(actual, dict):
             return [f"{where}: expected an object, got {_shown(actual)}"]
+        if actual and not expected:
+            return [f"{where}: expected an empty object, got {_shown(actual)}"]
         return [
             line
             for key, value in expected.items()

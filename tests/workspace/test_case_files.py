@@ -14,6 +14,7 @@ from jobplane.case_files import UnreadableEventError
 from jobplane.cases import Case
 from jobplane.copies import copy_workspace
 from jobplane.documents import with_tables
+from jobplane.placeholders import mismatches
 from jobplane.workspace import Function, Workspace
 
 HERE = Workspace.here()
@@ -82,6 +83,14 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         ({"answer": "<regex:(>"}, "answer: '<regex:(>' is not a regular expression"),
         ({"log": [{"m": "<contians:x>"}]}, "log[0].m: unknown placeholder '<contians:x>'"),
         ({"answer": 1, "error": "E"}, "'answer' and 'error' exclude each other"),
+        ({"log": []}, "log: expects nothing while it is empty: fill it, or remove the key"),
+        ({"items": {}}, "items: expects nothing while it is empty"),
+        ({"answer": {}, "items": {"requests": []}}, "items.requests: expects nothing while it is"),
+        ({"log": [{}]}, "log[0]: fits everything: name a key that it must have, with its value or"),
+        ({"log": ["<any>"]}, "log[0]: fits everything"),
+        ({"log": [{"m": "x"}, {"m": "<absent>"}]}, "log[1]: fits everything"),
+        ({"items": {"requests": [{}]}}, "items.requests[0]: fits everything"),
+        ({"items": {"requests": [{"x": "<absent>"}]}}, "items.requests[0]: fits everything"),
     ],
 }  # fmt: skip
 ACCEPTED: dict[str, list[Any]] = {
@@ -99,7 +108,7 @@ ACCEPTED: dict[str, list[Any]] = {
     "expect": [
         {"answer": {"a": "<absent>", "b": "<regex:^<table:requests>[0-9]+(x|y)$>"}},
         {"answer": "<contains:<b>>", "items": {"requests": [{"status": "PENDING"}]}},
-        {"error": "ValidationError", "log": ["<any>", {"level": "ERROR"}]},
+        {"error": "ValidationError", "log": ["<string>", {"level": "ERROR"}]},
     ],
 }
 
@@ -269,11 +278,40 @@ def test_seeding_a_stage_on_aws_is_refused_in_the_same_words() -> None:
     )
 
 
-@pytest.mark.parametrize("expect", [{}, {"log": []}, {"items": {}}, {"items": {"requests": []}}])
-def test_an_expectation_of_nothing_is_none(tmp_path: Path, expect: dict[str, Any]) -> None:
-    """A list that was emptied while it was edited passes no case."""
+def test_an_empty_object_is_not_any_object() -> None:
+    """`{}` in an expectation is an object without keys, as `[]` is a list without elements."""
+    assert mismatches({"swept": {}}, {"swept": {"a": 1}}) == [
+        'answer.swept: expected an empty object, got {"a": 1}'
+    ]
+    assert mismatches({"swept": {}}, {"swept": {}, "other": 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("expect", "place", "meant"),
+    [
+        ({"answer": {"clamed": "<absent>"}}, "answer.clamed", "claimed"),
+        ({"items": {"active-jobs": [{"state": "held", "clamedAt": "<absent>"}]}},
+         "items.active-jobs[0].clamedAt", "claimedAt"),
+        ({"answer": {"held": {"thraedId": "<absent>"}}}, "answer.held.thraedId", "threadId"),
+    ],
+)  # fmt: skip
+def test_a_key_that_nothing_writes_is_not_expected_to_be_absent(
+    tmp_path: Path, expect: dict[str, Any], place: str, meant: str
+) -> None:
+    """It would be absent whatever the function does."""
+    done = run("invoke", "claim", str(a_case(tmp_path, expect=expect)), "--in-process")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"case.expect.json: {place}: no code of the function and the libs has" in done.stderr
+    assert f"the nearest known word is {meant!r}" in done.stderr
+
+
+def test_a_key_of_what_is_given_may_be_expected_to_be_absent(tmp_path: Path) -> None:
+    """A row that had it before may have lost it."""
     (function,) = HERE.select(("claim",))
-    assert cases.Case.read(function, a_case(tmp_path, expect=expect)).expect is None
+    key = {"projectUserId": "p#u", "madeUpHere": 1}
+    expect = {"items": {"active-jobs": [{"state": "held", "madeUpHere": "<absent>"}]}}
+    path = a_case(tmp_path, given={"tables": {"active-jobs": [key]}}, expect=expect)
+    assert cases.Case.read(function, path).expect == expect
 
 
 def test_a_case_without_expectation_says_so(tmp_path: Path) -> None:
