@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +11,16 @@ from typing import Any
 
 import click
 
-from jobplane.cases import Case, InProcessTarget, Outcome, Result, StageTarget, rows_of, run
+from jobplane.cases import (
+    Case,
+    InProcessTarget,
+    Outcome,
+    Result,
+    StageTarget,
+    only_in_process,
+    rows_of,
+    run,
+)
 from jobplane.inprocess import InProcess
 from jobplane.placeholders import ISO_TIME, UUID, Values
 from jobplane.stages import Stage
@@ -32,6 +41,19 @@ class UnrecordableError(click.ClickException):
     """A case that gave nothing to expect."""
 
 
+def require_recordable(cases: Iterable[Case], there: Stage | None) -> None:
+    """Stop before the first case runs if one of them can't run on the stage.
+
+    Raises:
+        UnrecordableError: which one, and why.
+    """
+    for case in cases if there is not None else ():
+        if reason := only_in_process(case):
+            raise UnrecordableError(
+                f"{case} {reason}, so nothing was recorded: record it with --in-process"
+            )
+
+
 def record(result: Result, workspace: Workspace, there: Stage | None) -> Path:
     """Write the expectation of a case that ran, beside its event; the path.
 
@@ -39,13 +61,11 @@ def record(result: Result, workspace: Workspace, there: Stage | None) -> Path:
     that it leaves are known to be its own. What was expected of the log stays.
 
     Raises:
-        UnrecordableError: the case was left out, or what was written doesn't hold.
+        UnrecordableError: the case didn't run.
     """
-    case, outcome = result.case, result.outcome
-    if outcome is None:
-        raise UnrecordableError(f"{case} {result.left_out}: record it with --in-process")
+    case = result.case
     if there is not None:
-        expected = expectation(outcome, StageTarget(there).values())
+        expected = expectation(_outcome(result), StageTarget(there).values())
     else:
         (first, rows, values), (second, others, _) = (_run(case, workspace) for _ in range(2))
         expected = expectation(first, values)
@@ -75,9 +95,13 @@ def _run(case: Case, workspace: Workspace) -> tuple[Outcome, Rows, Values]:
         for table, rows in target.after.items():
             if changed := [row for row in rows if row not in target.before[table]]:
                 found[table] = changed
-        if result.outcome is None:
-            raise UnrecordableError(f"{case} can't run in process")
-        return result.outcome, found, target.values()
+        return _outcome(result), found, target.values()
+
+
+def _outcome(result: Result) -> Outcome:
+    if result.outcome is None:
+        raise UnrecordableError(f"{result.case} {result.left_out}: it did not run")
+    return result.outcome
 
 
 class _Watched(InProcessTarget):

@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from workspace.copies import UNREAD, jobplane
 
 from jobplane import case_files, case_reference, cases
 from jobplane.case_files import UnreadableEventError
-from jobplane.cases import Case
+from jobplane.cases import Case, Outcome, Result, StageTarget
 from jobplane.copies import copy_workspace
 from jobplane.documents import with_tables
-from jobplane.placeholders import mismatches
+from jobplane.placeholders import PlaceholderError, Values, mismatches
+from jobplane.verbs import invoke
 from jobplane.workspace import Function, Workspace
 
 HERE = Workspace.here()
 STACK = case_files.Stack.of(HERE, *HERE.functions())
 COMMAND = Path(sys.executable).with_name("jobplane")
+OUTCOME = Outcome({"claimed": True}, None, None, [], 1.0, cold=False)
 ACQUIRE = json.loads((HERE.root / "functions" / "claim" / "events" / "acquired.json").read_text())
 
 type Done = "subprocess.CompletedProcess[str]"
@@ -387,6 +390,46 @@ def test_a_recording_holds(tmp_path: Path, name: str, recorded: tuple[str, ...])
     done = jobplane(copy, "invoke", name, *recorded, "--in-process")
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1] == "2 cases: 2 passed"
+
+
+def test_recording_stops_before_a_case_that_a_stage_cannot_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing runs, and nothing is written for the cases before it."""
+    here, there = tmp_path / "a", tmp_path / "b"
+    for folder in (here, there):
+        folder.mkdir()
+    first = a_case(here)
+    second = a_case(there, given={"only_in_process": "needs moto"})
+    arguments = ["claim", str(first), str(second), "--record", "--stage", "dev", "--yes"]
+    monkeypatch.setattr(invoke, "_run", lambda case, *_: Result(case, OUTCOME, []))
+    monkeypatch.setattr(StageTarget, "values", lambda _: Values("jobplane", "dev", ""))
+    done = CliRunner().invoke(invoke.command, arguments)
+    assert done.exit_code == 1, done.output
+    assert "claim/case needs moto, so nothing was recorded" in done.output
+    assert not list(tmp_path.rglob("*.expect.json"))
+
+
+def test_recording_writes_after_every_case_has_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A case that breaks off leaves no part of the expectations behind."""
+    here, there = tmp_path / "a", tmp_path / "b"
+    for folder in (here, there):
+        folder.mkdir()
+    paths = [a_case(here), a_case(there)]
+
+    def broken(case: Case, *_: object) -> Result:
+        if case.path == paths[1]:
+            raise PlaceholderError("stage 'dev' has no table")
+        return Result(case, OUTCOME, [])
+
+    monkeypatch.setattr(invoke, "_run", broken)
+    monkeypatch.setattr(StageTarget, "values", lambda _: Values("jobplane", "dev", ""))
+    arguments = ["claim", *map(str, paths), "--record", "--stage", "dev", "--yes"]
+    done = CliRunner().invoke(invoke.command, arguments)
+    assert (done.exit_code, "has no table" in done.output) == (1, True), done.output
+    assert not list(tmp_path.rglob("*.expect.json"))
 
 
 def test_nothing_is_recorded_for_stdin() -> None:

@@ -88,12 +88,8 @@ def command(
     if watch:
         _watch(function, workspace, there)
         return
-    results = []
-    for case in cases:
-        results.append(_run(case, workspace, there))
-        _show(results[-1], style, alone=len(cases) == 1)
-        if record:
-            _record(results[-1], workspace, there)
+    run_all = _record_all if record else _run_all
+    results = run_all(cases, workspace, there, style)
     if len(results) > 1:
         click.echo(_totals(results), err=as_json)
     if not record and not all(result.passed for result in results):
@@ -172,6 +168,16 @@ def _watch(function: Function, workspace: Workspace, there: Stage | None) -> Non
     on_save(workspace, function, [deployment, invocation] if deployment else [invocation])
 
 
+def _run_all(
+    cases: "list[Case]", workspace: Workspace, there: Stage | None, style: Style
+) -> "list[Result]":
+    results = []
+    for case in cases:
+        results.append(_run(case, workspace, there))
+        _show(results[-1], style, alone=len(cases) == 1)
+    return results
+
+
 def _run(case: "Case", workspace: Workspace, there: Stage | None) -> "Result":
     from jobplane import cases
 
@@ -180,13 +186,19 @@ def _run(case: "Case", workspace: Workspace, there: Stage | None) -> "Result":
     return cases.run(case, cases.StageTarget(there))
 
 
-def _record(result: "Result", workspace: Workspace, there: Stage | None) -> None:
+def _record_all(
+    cases: "list[Case]", workspace: Workspace, there: Stage | None, style: Style
+) -> "list[Result]":
+    """Write nothing before every case has run."""
     from jobplane import recording
 
-    path = recording.record(result, workspace, there)
-    note(
-        f"wrote {path.relative_to(workspace.root) if path.is_relative_to(workspace.root) else path}"
-    )
+    recording.require_recordable(cases, there)
+    results = _run_all(cases, workspace, there, style)
+    for result in results:
+        path = recording.record(result, workspace, there)
+        inside = path.is_relative_to(workspace.root)
+        note(f"wrote {path.relative_to(workspace.root) if inside else path}")
+    return results
 
 
 def _print_events(cases: "Iterable[Case]", there: Stage | None, style: Style) -> None:
