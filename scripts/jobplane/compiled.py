@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from jobplane import deployment
 from jobplane.configuration import TRIGGERS, logical_id, references, role_id
@@ -125,11 +126,14 @@ class Package:
 
 
 @contextmanager
-def package(stage: Stage, parameters: tuple[str, ...] = (), account: str = "") -> Iterator[Package]:
+def package(
+    stage: Stage, parameters: tuple[str, ...] = (), account: str = "", stand_in: str = ""
+) -> Iterator[Package]:
     """Compile the stack into a folder that is there for as long as the block runs.
 
     Args:
         account: whose id stands in names, as it does when the stack is deployed; else a reference.
+        stand_in: the path of a file that stands for every artifact; else they have to be built.
 
     Raises:
         ToolError: the framework failed.
@@ -137,11 +141,24 @@ def package(stage: Stage, parameters: tuple[str, ...] = (), account: str = "") -
     with tempfile.TemporaryDirectory(prefix="jobplane-") as scratch:
         folder = Path(scratch) / "package"
         options = [option for given in parameters for option in ("--param", given)]
-        deployment.osls(
-            stage, "package", "--package", str(folder), *options, JOBPLANE_ACCOUNT=account
-        )
+        variables = {"JOBPLANE_ACCOUNT": account, "JOBPLANE_STAND_IN": stand_in}
+        deployment.osls(stage, "package", "--package", str(folder), *options, **variables)
         text = (folder / "cloudformation-template-update-stack.json").read_text(encoding="utf-8")
         yield Package(folder, json.loads(text))
+
+
+def outline(stage: Stage) -> Mapping[str, Any]:
+    """The template for a stage, compiled without artifacts, so that versions have other names.
+
+    Needs no credentials.
+    """
+    deployment.install_framework(stage.workspace)
+    with tempfile.NamedTemporaryFile(prefix="jobplane-", suffix=".zip") as stand_in:
+        with ZipFile(stand_in, "w"):
+            pass
+        stand_in.flush()
+        with package(stage, stand_in=stand_in.name) as compiled:
+            return compiled.raw
 
 
 def status(stage: Stage) -> str | None:

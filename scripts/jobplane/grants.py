@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from jobplane import compiled
-from jobplane.artifacts import Builder, Settings
-from jobplane.deployment import install_framework
 from jobplane.documents import table
 from jobplane.names import Names
 from jobplane.stages import Stage
@@ -116,15 +114,7 @@ def text_of(expression: Any, names: Names) -> str:
 
 def template_to_tell(workspace: Workspace) -> Mapping[str, Any]:
     """The compiled template; needs no credentials."""
-    return compiled_for(Stage(workspace, STAGE))
-
-
-def compiled_for(stage: Stage) -> Mapping[str, Any]:
-    """The template compiled for a stage; needs no credentials."""
-    install_framework(stage.workspace)
-    Builder(stage.workspace, Settings.local()).build(stage.workspace.functions())
-    with compiled.package(stage) as package:
-        return package.raw
+    return compiled.outline(Stage(workspace, STAGE))
 
 
 def tables(template: Mapping[str, Any], names: Names) -> dict[str, str]:

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import click
 
 from jobplane import compiled
-from jobplane.grants import compiled_for
 from jobplane.shipping import LOOPBACK, account_of
 from jobplane.stages import Stage
 
@@ -184,7 +183,7 @@ def _declared(stage: Stage) -> tuple[set[str], set[str]]:
     """
     client = stage.client("cloudformation")
     pseudo = {"AWS::AccountId": account_of(stage), "AWS::Region": client.meta.region_name}
-    resources = compiled_for(stage)["Resources"].values()
+    resources = compiled.outline(stage)["Resources"].values()
 
     def named(kind: str, key: str) -> set[str]:
         given = [it["Properties"].get(key) for it in resources if it["Type"] == kind]

@@ -2,6 +2,9 @@
 
 const { deployedName, members, moduleOf, roleOf } = require('./members');
 
+// What stands for every artifact where only the template is of interest.
+const { JOBPLANE_STAND_IN: STAND_IN } = process.env;
+
 /** functions/<name>/function.yml → the framework's `functions`. */
 module.exports = Object.fromEntries(
   Object.entries(members()).map(([name, { iamRoleStatements: _, alarms: __, ...config }]) => [
@@ -11,7 +14,7 @@ module.exports = Object.fromEntries(
       name: deployedName(name),
       handler: `${moduleOf(name)}.handler`,
       role: roleOf(name),
-      package: { artifact: `dist/${name}.zip` },
+      package: { artifact: STAND_IN || `dist/${name}.zip` },
     },
   ])
 );

@@ -2,9 +2,11 @@
 
 import json
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import pytest
+from workspace.copies import copy_here, jobplane, printed
 from workspace.templates import DOMAINS, WORKSPACE, Compiled
 
 from jobplane import deployer
@@ -33,6 +35,15 @@ def actions(document: dict[str, Any]) -> set[str]:
 def test_the_copy_in_docs_is_current(document: dict[str, Any]) -> None:
     """uv run jobplane policy --account 123456789012 > docs/deployer-policy.json"""
     assert json.loads(COMMITTED.read_text()) == document
+
+
+def test_it_needs_no_artifacts_and_no_account(tmp_path: Path) -> None:
+    """The command compiles a fresh clone, in which nothing was built."""
+    clone = copy_here(tmp_path / "clone")
+    assert printed(jobplane(clone, "policy", "--account", ACCOUNT)) == json.loads(
+        COMMITTED.read_text()
+    )
+    assert not clone.dist.exists()
 
 
 def test_every_resource_of_the_stack_can_be_made_and_deleted(

@@ -34,14 +34,13 @@ def command(stage: str, account: str | None) -> None:
     """
     import boto3
 
-    from jobplane import deployer, shipping
-    from jobplane.grants import compiled_for
+    from jobplane import compiled, deployer, shipping
 
     workspace = Workspace.here()
     there = Stage(workspace, stage)
     region = default_region(workspace)
     document = deployer.policy(
-        compiled_for(there),
+        compiled.outline(there),
         there.names,
         account=account or shipping.account_of(there),
         region=region,
