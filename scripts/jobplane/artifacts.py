@@ -323,12 +323,15 @@ class Builder:
         for name, path in function.shipped_files().items():
             if name.endswith(".py"):
                 module, is_package = resolving.module_name(PurePosixPath(name))
+                source = path.read_bytes()
                 try:
                     imports[module] = resolving.imports_of(
-                        path.read_bytes(), module, is_package=is_package, lazy=True
+                        source, module, is_package=is_package, lazy=True
                     )
                 except (SyntaxError, ValueError) as error:
                     raise UnreadableSourceError.of(self.workspace, path, error) from error
+                if "botocore" in folders:
+                    yield from _clients_without_service(function, name, source, files)
         given = RUNTIME_MODULES if self.settings.sdk == "runtime" else frozenset()
         expected = {*given, *function.settings.get("missing-imports", ())}
         for each in resolving.unresolved(function.module, files, imports, expected):
@@ -338,6 +341,19 @@ class Builder:
                 f"which is neither in the artifact nor in Python {PYTHON}'s standard library: add "
                 f"the distribution that brings it to functions/{function.name}/pyproject.toml (or "
                 "its name to tool.jobplane.missing-imports there, if it is never imported)"
+            )
+
+
+def _clients_without_service(
+    function: Function, name: str, source: bytes, files: set[str]
+) -> Iterator[str]:
+    for line, service in sdk.clients(source):
+        if not any(file.startswith(f"botocore/data/{service}/") for file in files):
+            yield (
+                f"{function.name}: {name}:{line} makes a client of {service!r}, which the artifact "
+                "does not have: grant what it calls in iamRoleStatements of "
+                f"functions/{function.name}/function.yml, or name {service!r} in tool.jobplane.sdk "
+                f"of functions/{function.name}/pyproject.toml if another role allows it"
             )
 
 

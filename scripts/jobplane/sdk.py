@@ -7,7 +7,7 @@ Asking for another operation gives an error that names the statement to add.
 import ast
 import gzip
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -185,6 +185,22 @@ def _named(function: str, wanted: object) -> tuple[str, ...]:
                 f"{name!r}{hint}"
             )
     return tuple(sorted(names))
+
+
+def clients(source: bytes) -> Iterator[tuple[int, str]]:
+    """The services of AWS that a module makes clients of by their written names, with the line."""
+    known = set(iam.services())
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=called) | ast.Name(id=called)):
+                pass
+            case _:
+                continue
+        named = [*node.args[:1], *(k.value for k in node.keywords if k.arg == "service_name")]
+        if called.endswith("client") or called == "resource":
+            for value in named:
+                if isinstance(value, ast.Constant) and value.value in known:
+                    yield node.lineno, value.value
 
 
 def cut_botocore(root: Path, grants: Grants) -> dict[str, Path | bytes]:

@@ -66,7 +66,10 @@ class UnreadableSourceError(click.ClickException):
     def of(cls, workspace: Workspace, path: Path, error: SyntaxError | ValueError) -> Self:
         name = path.relative_to(workspace.root).as_posix()
         line = getattr(error, "lineno", None) or 1
-        return cls(f"{name}:{line}: {getattr(error, 'msg', error)}")
+        return cls(
+            f"{name}:{line}: {getattr(error, 'msg', error)}: correct it, or end its name in "
+            "something else than .py if it is no module"
+        )
 
 
 class WheelStore:

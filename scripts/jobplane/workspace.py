@@ -40,15 +40,40 @@ def is_leaving(name: str) -> bool:
     return LEAVINGS.fullmatch(name) is not None
 
 
-def files_below(folder: Path, left_out: frozenset[str] = frozenset()) -> Iterator[Path]:
-    """The files of a folder that may ship, without the entries of that name at its top."""
+class UnshippableError(click.ClickException):
+    """Something in a folder can't be part of an artifact."""
+
+
+def files_below(
+    folder: Path, left_out: frozenset[str] = frozenset(), above: tuple[Path, ...] = ()
+) -> Iterator[Path]:
+    """The files of a folder that may ship, without the entries of that name at its top.
+
+    Args:
+        above: the folders that lead to this one.
+
+    Raises:
+        UnshippableError: a link leads to nothing, or to a folder that it lies in; a socket.
+    """
+    above = (*above, folder.resolve())
     for path in folder.iterdir():
         if path.name in left_out or is_leaving(path.name):
             continue
         if path.is_dir():
-            yield from files_below(path)
+            if path.resolve() in above:
+                raise UnshippableError(
+                    f"{path}: this link leads to a folder that it lies in, without end: remove it"
+                )
+            yield from files_below(path, above=above)
         elif path.is_file():
             yield path
+        elif path.is_symlink():
+            raise UnshippableError(
+                f"{path}: this link leads to {path.readlink()}, which is not there: remove the "
+                "link, or put the file there"
+            )
+        else:
+            raise UnshippableError(f"{path}: this is neither a file nor a folder: remove it")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import os
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler
@@ -18,6 +19,7 @@ from jobplane.artifacts import clean
 from jobplane.requirements import StaleLockError, UnbuildableError
 from jobplane.slimming import begun_cold, cut, strip
 from jobplane.wheels import BUILDER
+from jobplane.workspace import UnshippableError
 
 PACKAGE = "jobplane"
 # Modules that the builder uses and that decide no byte of an artifact.
@@ -353,6 +355,55 @@ def _index_of(wheels: Path) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Index
+
+
+@pytest.mark.parametrize(
+    ("links", "said"),
+    [
+        ({"data/again": ".."}, "data/again: this link leads to a folder that it lies in"),
+        ({"a/b": "../c", "c/d": "../a"}, "this link leads to a folder that it lies in"),
+        ({"data/gone": "nowhere"}, "data/gone: this link leads to nowhere, which is not there"),
+        ({"data/self": "self"}, "data/self: this link leads to self, which is not there"),
+    ],
+)
+@pytest.mark.parametrize("place", ["functions/one", "libs/tools/src/tools", "shared"])
+def test_a_link_that_leads_nowhere_is_refused(
+    small: Small, place: str, links: dict[str, str], said: str
+) -> None:
+    """Neither are copies shipped until the system refuses longer paths, nor is a file left out."""
+    (small.root / "shared").mkdir()
+    small.function(
+        "one", "tools", imports="import tools", settings='[tool.jobplane]\ndata = ["shared"]'
+    )
+    small.lib("tools", {"src/tools/__init__.py": ""})
+    for name, target in links.items():
+        link = small.root / place / name
+        link.parent.mkdir(parents=True)
+        link.symlink_to(target)
+    small.lock()
+    with pytest.raises(UnshippableError, match=said):
+        small.build()
+
+
+def test_links_to_what_is_there_are_followed(small: Small) -> None:
+    """A folder may be linked twice, as long as it does not lie in itself."""
+    folder = small.function("one")
+    (folder / "data").mkdir()
+    (folder / "data" / "words.txt").write_text("a")
+    (folder / "again").symlink_to("data")
+    (folder / "third.txt").symlink_to("data/words.txt")
+    small.lock()
+    small.build()
+    assert {"data/words.txt", "again/words.txt", "third.txt"} <= small.names("one")
+
+
+def test_a_socket_is_refused(small: Small) -> None:
+    """What is no file can't be shipped."""
+    folder = small.function("one")
+    os.mkfifo(folder / "pipe")
+    small.lock()
+    with pytest.raises(UnshippableError, match="one/pipe: this is neither a file nor a folder"):
+        small.build()
 
 
 def test_an_import_that_finds_nothing_is_refused(small: Small) -> None:

@@ -14,6 +14,7 @@ from workspace.shipped import FUNCTIONS, bare, environment, names, unpack
 
 from jobplane import bytecode, requirements, wheels
 from jobplane.artifacts import Builder, Settings, stale_functions
+from jobplane.requirements import UnbuildableError
 from jobplane.wheels import UnreadableSourceError
 from jobplane.workspace import Workspace, read_yaml
 
@@ -203,8 +204,54 @@ def test_a_module_that_is_no_python_is_named(copied: Copy, tmp_path: Path, name:
     (workspace.root / name).write_text("import json\n\ndef handler(:\n")
     with pytest.raises(UnreadableSourceError) as refused:
         Builder(workspace, Settings.local()).build([function])
-    assert refused.value.message == f"{name}:3: invalid syntax"
+    assert refused.value.message == (
+        f"{name}:3: invalid syntax: correct it, or end its name in something else than .py if it "
+        "is no module"
+    )
     assert (workspace.dist / "disconnect.zip").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        'botocore.session.get_session().create_client("sts")',
+        'boto3.Session().client(service_name="sts")',
+        'lazy_client("sts")',
+    ],
+)
+def test_a_client_whose_service_does_not_ship_is_refused(
+    copied: Copy, tmp_path: Path, call: str
+) -> None:
+    """`build` names it, with its line; a grant, or naming the service, brings it."""
+    workspace = copied(tmp_path)
+    (function,) = workspace.select(("disconnect",))
+    lines = function.source.read_text().count("\n")
+    with function.source.open("a") as source:
+        source.write(f"\n\ndef whoami():\n    return {call}\n")
+    with pytest.raises(UnbuildableError) as refused:
+        Builder(workspace, Settings.local()).build([function])
+    assert refused.value.message.startswith(
+        f"disconnect: disconnect.py:{lines + 4} makes a client of 'sts', which the artifact does "
+        "not have: "
+    )
+    assert not (workspace.dist / "disconnect.zip").exists()
+    project = function.directory / "pyproject.toml"
+    project.write_text(project.read_text() + '\n[tool.jobplane]\nsdk = ["sts"]\n')
+    (function,) = workspace.select(("disconnect",))
+    assert Builder(workspace, Settings.local()).build([function])[0].is_checked
+
+
+def test_what_is_no_client_of_aws_is_not_asked_for(copied: Copy, tmp_path: Path) -> None:
+    """Nor is a client whose SDK is Lambda's own copy."""
+    workspace = copied(tmp_path)
+    (function,) = workspace.select(("disconnect",))
+    with function.source.open("a") as source:
+        source.write('\n\ndef other():\n    return http_client("example"), client(1), client()\n')
+    assert Builder(workspace, Settings.local()).build([function])[0].is_checked
+    with function.source.open("a") as source:
+        source.write('\n\ndef another():\n    return client("sts")\n')
+    runtime = Settings(Settings.local().arch, "runtime")
+    assert Builder(workspace, runtime).build([function])[0].is_checked
 
 
 def test_a_damaged_artifact_is_built_again(copied: Copy, tmp_path: Path) -> None:
