@@ -2,7 +2,7 @@
 
 Trigger: a schedule, every minute. Input: `{sweep: "claims"}`.
 Result: `{held, asked, freed}`: claims of executions, those that were asked about, those freed.
-Errors: SweepIncompleteError, after all has been tried; the next minute tries again.
+Errors: ValidationError; SweepIncompleteError when all has been tried: the next minute tries again.
 The status event of an execution may not come, and handle-timeout may fail. So each claim that is
 old enough is asked about at Step Functions. An ended execution's claim goes to handle-timeout, for
 record and dead letter, and is released here as well, so that a broken handle-timeout holds none up.
@@ -25,6 +25,7 @@ from jobplane_keys import (
     CLAIM_PURGE_SECONDS,
     OWNED_CLAIM,
     RELEASE_CLAIM,
+    ValidationError,
     claim_start,
     from_item,
     iso_time,
@@ -191,6 +192,8 @@ def settle(claim: Mapping[str, Any], now: float) -> bool:
 
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    if not isinstance(event, dict) or event.get("sweep") != "claims":
+        raise ValidationError("sweep", "'claims' is required")
     now = time.time()
     due = [claim for claim in held_claims() if is_due(claim, now)]
     asked = freed = in_a_row = 0

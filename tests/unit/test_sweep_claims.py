@@ -303,3 +303,12 @@ def test_a_throttled_step_functions_is_not_asked_on(sweep: Sweep) -> None:
     with pytest.raises(sweep.module.SweepIncompleteError):
         sweep.run()
     assert len(sweep.asked) == 5
+
+
+@pytest.mark.parametrize("event", [{}, {"sweep": "leases"}, {"sweep": ["claims"]}, []])
+def test_another_event_is_refused(sweep: Sweep, claim: dict[str, Any], event: Any) -> None:
+    """As its model says; no claim is asked about."""
+    sweep.ended()
+    with pytest.raises(sweep.module.ValidationError, match="sweep: 'claims' is required"):
+        sweep.module.handler(event, Context(60))
+    assert (sweep.asked, sweep.jobs.row()["state"]) == ([], "held")
