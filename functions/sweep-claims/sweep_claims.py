@@ -191,7 +191,7 @@ def settle(claim: Mapping[str, Any], now: float) -> bool:
 
 
 @telemetry.handler
-def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+def handler(event: Any, context: Any) -> dict[str, Any]:
     if not isinstance(event, dict) or event.get("sweep") != "claims":
         raise ValidationError("sweep", "'claims' is required")
     now = time.time()
