@@ -160,7 +160,7 @@ class Run:
             return text
         context = {
             "Execution": {"Name": EXECUTION, "Id": f"arn:{'e' * 200}"},
-            "State": {"EnteredTime": "2026-11-28T12:00:00.000Z"},
+            "State": {"EnteredTime": "2026-11-28T12:00:00.000Z", "RetryCount": 0},
             "Task": {"Token": "t" * 2048},
         }
         null = jsonata.utils.Utils.NULL_VALUE

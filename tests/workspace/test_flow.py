@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from workspace.flow_machine import expressions
+from workspace.flow_machine import evaluated, expressions
 
 from jobplane.rules import Tree, check
 from jobplane.rules._steps import logical_id
@@ -152,11 +152,25 @@ def test_a_queue_is_made_when_there_is_none(name: str) -> None:
 
 
 def test_a_job_is_sent_again_only_when_sqs_refuses_it() -> None:
-    """By SQS's own names, which no worker reports, and under the same deduplication id."""
-    state = FLOW["States"]["SendToContainer"]
-    (retrier,) = state["Retry"]
+    """By SQS's own names, which no worker reports."""
+    (retrier,) = FLOW["States"]["SendToContainer"]["Retry"]
     assert all(name.startswith("SQS.") for name in retrier["ErrorEquals"])
-    assert state["Arguments"]["MessageDeduplicationId"] == "{% $claim.claimId %}"
+
+
+def test_a_job_that_is_sent_again_is_not_dropped() -> None:
+    """The second attempt has another token, and only its message can end it."""
+    expression = FLOW["States"]["SendToContainer"]["Arguments"]["MessageDeduplicationId"]
+    first, second = (
+        evaluated(
+            expression[2:-2],
+            {
+                "claim": {"claimId": "claim-1"},
+                "states": {"context": {"State": {"RetryCount": count}}},
+            },
+        )
+        for count in (0, 1)
+    )
+    assert (first, second) == ("claim-1-0", "claim-1-1")
 
 
 def test_a_lost_heartbeat_is_caught_by_either_name() -> None:
