@@ -88,9 +88,44 @@ def breakages(lib: str) -> list[str]:
             found.append(f"{path}: module was removed")
             continue
         # Stub with stub: griffe does not look through a name that is imported on one side alone.
-        changes = griffe.find_breaking_changes(_read(path, text), _read(path, present[path]))
+        once, now = _read(path, text), _read(path, present[path])
+        changes = griffe.find_breaking_changes(once, now)
         found += [f"{change.obj.path}: {change.kind.value}" for change in changes]
+        found += _other_types(once, now)
     return found
+
+
+def _other_types(
+    once: griffe.Object | griffe.Alias, now: griffe.Object | griffe.Alias
+) -> Iterator[str]:
+    """What has another type, which griffe does not compare. A parameter may take more than it did,
+    and a function may return less.
+    """
+    for name, each in once.members.items():
+        other = now.members.get(name)
+        if other is None or other.kind is not each.kind:
+            continue
+        if each.is_class:
+            yield from _other_types(each, other)
+        elif each.is_attribute and _types(each.annotation) != _types(other.annotation):
+            yield f"{each.path}: type was {each.annotation}, is {other.annotation}"
+        elif each.is_type_alias and str(each.value) != str(other.value):
+            yield f"{each.path}: type was {each.value}, is {other.value}"
+        elif each.is_function:
+            if not _types(each.returns) >= _types(other.returns):
+                yield f"{each.path}: returned {each.returns}, returns {other.returns}"
+            for taken in each.parameters:
+                takes = other.parameters[taken.name] if taken.name in other.parameters else taken
+                if not _types(taken.annotation) <= _types(takes.annotation):
+                    yield (
+                        f"{each.path}({taken.name}): took {taken.annotation}, "
+                        f"takes {takes.annotation}"
+                    )
+
+
+def _types(annotation: object) -> set[str]:
+    """The members of a union."""
+    return set(str(annotation).split(" | "))
 
 
 def is_compatible(old: str, new: str) -> bool:

@@ -88,17 +88,50 @@ def test_nothing_is_taken_back(lib: str) -> None:
         ),
         ("body: bytes, secrets", "secrets", "deliver: Parameter was added as required"),
         ("TargetRefusedError(ValueError)", "TargetRefusedError(ValueError, OSError)", "Base class"),
+        ("    port: int = ...", "    port: str = ...", "Target.port: type was str, is int"),
+        ("authority(self) -> str", "authority(self) -> bytes", "authority: type was bytes, is str"),
+        ("    error: str | None", "    error: str", "error: type was str, is str | None"),
+        (
+            "(value: Any) -> str",
+            "(value: Any) -> bytes",
+            "compact_json: returned bytes, returns str",
+        ),
+        (
+            "signing_key(secret: str)",
+            "signing_key(secret: str | bytes)",
+            "signing_key(secret): took",
+        ),
     ],
 )
 def test_what_is_taken_back_is_found(
     present: str, once: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that was there, an argument that was taken, one that was not asked for, a base."""
+    """A name that was there, an argument that was taken, one that was not asked for, a base, a
+    type.
+    """
     now = interfaces.stubs("webhooks")["jobplane_webhooks"]
     assert present in now
     then = interfaces.Record("0.1.0", {"jobplane_webhooks": now.replace(present, once)})
     monkeypatch.setattr(interfaces, "recorded", lambda lib: then)
     assert fault in "\n".join(interfaces.breakages("webhooks"))
+
+
+@pytest.mark.parametrize(
+    ("present", "once"),
+    [
+        ("retry_after: float = 0.0) -> None", "retry_after: float = 0.0) -> None | int"),
+        ("trace_header: str | None", "trace_header: str"),
+    ],
+)
+def test_a_type_that_serves_old_users_is_no_fault(
+    present: str, once: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function returns less than it may have, or takes more than it had to."""
+    now = interfaces.stubs("webhooks")["jobplane_webhooks"]
+    assert present in now
+    then = interfaces.Record("0.1.0", {"jobplane_webhooks": now.replace(present, once)})
+    monkeypatch.setattr(interfaces, "recorded", lambda lib: then)
+    assert interfaces.breakages("webhooks") == []
 
 
 @pytest.mark.parametrize(
