@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from jobplane.workspace import Workspace
 from jobplane_keys import s3_options
 from tests.unit.support import AWS, BUCKET, UNSET, load
 
@@ -20,6 +21,7 @@ REGIONS = {
     "us-gov-west-1": "s3.us-gov-west-1.amazonaws.com",
 }
 FILE = SimpleNamespace(md5hash="5d41402abc4b2a76b9719d911017c592", size=5, mime="text/plain")
+THERE = {function.name for function in Workspace.here().functions()}
 SIGNERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "router, uploads": ("router", lambda router: router.sign_upload("a/b", FILE)["url"]),
     "router, results": ("router", lambda router: router.sign_download("a/b")),
@@ -59,7 +61,7 @@ def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
 
 
 @pytest.mark.parametrize("region", REGIONS)
-@pytest.mark.parametrize("signer", SIGNERS)
+@pytest.mark.parametrize("signer", [name for name, (of, _) in SIGNERS.items() if of in THERE])
 def test_a_link_names_the_region(link: Callable[..., str], signer: str, region: str) -> None:
     """A new bucket answers the global address with a redirect, and a signature binds the host."""
     parts = urlsplit(link(signer, region))
@@ -67,7 +69,7 @@ def test_a_link_names_the_region(link: Callable[..., str], signer: str, region: 
     assert parts.path == "/a/b"
 
 
-@pytest.mark.parametrize("signer", SIGNERS)
+@pytest.mark.parametrize("signer", [name for name, (of, _) in SIGNERS.items() if of in THERE])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
 def test_a_link_to_a_loopback_address_names_the_bucket_in_its_path(
     link: Callable[..., str], signer: str, host: str

@@ -162,7 +162,9 @@ def _names(parent: ast.AST, constant: ast.Constant, known: frozenset[str]) -> bo
         return re.search("function|artifact", ast.unparse(parent.value)) is not None
     if isinstance(parent, ast.Tuple | ast.List | ast.Set | ast.Dict):
         within = parent.keys if isinstance(parent, ast.Dict) else parent.elts
-        texts = {each.value for each in within if isinstance(each, ast.Constant)}
-        is_key = not isinstance(parent, ast.Dict) or constant in parent.keys
-        return is_key and (len(texts & known) > 1 or bool(texts & VERBS))
+        if constant not in within:
+            return False
+        texts = [each.value if isinstance(each, ast.Constant) else None for each in within]
+        is_asked = bool(VERBS.intersection(texts[: within.index(constant)]))
+        return is_asked or len(known.intersection(texts)) > 1
     return False
