@@ -72,6 +72,18 @@ def test_a_part_refers_to_nothing_that_is_gone(part: str, reduced: dict[str, Wor
                 assert (workspace.root / "libs" / lib).is_dir(), path
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_has_the_tests_of_its_functions(part: str, reduced: dict[str, Workspace]) -> None:
+    """Every module that is named after one of them, and every one of a lib that it has."""
+    root = reduced[part].root
+    libs = {path.name for path in (root / "libs").iterdir()} - {"client"}  # of all services
+    own = tuple(f"test_{name.replace('-', '_')}" for name in TAKEN[part] | libs)
+    modules = [path.name for path in (HERE.root / "tests" / "unit").glob("test_*.py")]
+    expected = {name for name in modules if name.removesuffix(".py").startswith(own)}
+    left = {path.name for path in (root / "tests" / "unit").glob("test_*.py")}
+    assert expected - left == set()
+
+
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A copy to take parts of under git; nothing is locked or made again in what is taken."""
@@ -202,6 +214,11 @@ SAYS = saying(frozenset({"router", "status"}), frozenset({"robots"}), frozenset(
         ("# T\n\n|a|\n|---|\n|`status`|\n|x|\n|y|\n", "# T\n\n|a|\n|---|\n|x|\n|y|\n"),
         ("# T\n\nA.\n\n## Sockets\n\nB.\n\n## C\n\nD.\n", "# T\n\nA.\n\n## C\n\nD.\n"),
         ("# T\n\nOne.\n\n## A\n\nrouter\n\n## B\n\nC.\n", "# T\n\nOne.\n\n## B\n\nC.\n"),
+        ("# T\n\nA socket. B.\n\nC.\n\nD.\n", "# T\n\nC.\n\nD.\n"),
+        ("# T\n\nA. A socket. It b. C.\n\nD.\n", "# T\n\nA. C.\n\nD.\n"),
+        ("# T\n\nA. So:\n\n```sh\nrouter\n```\n\nB.\nC.\nD.\n", "# T\n\nA.\n\nB.\nC.\nD.\n"),
+        ("# T\n\nSo:\n\n- router\n- a\n", "# T\n\nSo:\n\n- a\n"),
+        ("# T\n\n- a\n- b\n  c. Its socket.\n\nC.\n", "# T\n\n- a\n- b c.\n\nC.\n"),
         ("# Socket\n\nA.\n", None),
         ("# T\n\nlibs/robots\n\nA socket.\n", None),
     ],

@@ -1,6 +1,7 @@
 """Takes out of Markdown what is said of functions, libs and parts that a project has not taken."""
 
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,15 @@ HEADING = re.compile(r"^(#+) ")
 ITEM = re.compile(r"^\s*(?:[-*]|\d+\.) ")
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
+# A link that is a remark of its own: `(decision 31)`.
+REMARK = re.compile(r"\s\(\[[^\]]+\]\(([^)\s]+)\)\)")
+SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[A-Z`*\[])")
+# What follows such a word tells more of the sentence before.
+GOES_ON = re.compile(
+    r"(?:It|Its|They|Their|This|That|These|Those|Both|Each|So|Then|Otherwise|There|Such|Neither)\b"
+)
+# Of the tree that a project is taken of: from here to `<!-- end -->`.
+WHOLE = re.compile(r"^<!-- whole tree -->\n.*?^<!-- end -->\n+", re.MULTILINE | re.DOTALL)
 # Words that are functions' names and everyday words: functions in code spans and paths alone.
 EVERYDAY = frozenset({"claim", "connect", "disconnect", "status"})
 # A page of which less than this is left goes as a whole.
@@ -46,6 +56,32 @@ class Block:
     def is_fence(self) -> bool:
         return FENCE.match(self.lines[0]) is not None
 
+    @property
+    def kind(self) -> str:
+        """What it is, as far as a paragraph before it may lead to it."""
+        is_item = ITEM.match(self.lines[0]) is not None
+        return "fence" if self.is_fence else "table" if self.is_table else f"item: {is_item}"
+
+    def without_sentences(self, says: "Says") -> "Block | None":
+        """Prose without the sentences that say so, nor those that go on about them.
+
+        None of it is left when the first one says so: it is what the others are about.
+        """
+        found = ITEM.match(self.text)
+        mark = found[0] if found else ""
+        first, *others = SENTENCE.split(" ".join(self.text.removeprefix(mark).split()))
+        if says(first):
+            return None
+        kept, dropped = [first], False
+        for sentence in others:
+            dropped = says(sentence) or (dropped and GOES_ON.match(sentence) is not None)
+            kept += [] if dropped else [sentence]
+        text = textwrap.fill(
+            " ".join(kept), 110, initial_indent=mark, subsequent_indent=" " * len(mark),
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        return replace(self, lines=tuple(f"{line}\n" for line in text.splitlines()))
+
     def without_rows(self, says: "Says") -> "Block":
         rows = (row for row in self.lines[2:] if not says(row))
         return replace(self, lines=(*self.lines[:2], *rows))
@@ -74,11 +110,11 @@ def saying(functions: frozenset[str], libs: frozenset[str], words: frozenset[str
 def filtered(text: str, says: Says) -> str | None:
     """The page without its blocks that say so; None when too little of it is left.
 
-    Tables lose rows, lists items, prose paragraphs. A heading goes with the last of its text, and
+    Tables lose rows, prose and list items sentences. A heading goes with the last of its text, and
     takes its section along when it says so itself.
     """
     before = list(_blocks(text))
-    kept = _with_content(list(_unsaid(before, says)))
+    kept = _with_content(list(_led(before, list(_unsaid(before, says)))))
     is_short = _length(kept) < LEAST_LEFT * _length(before)
     if not kept or (is_short and not any(each.is_marker for each in before)):
         return None
@@ -91,22 +127,42 @@ def filtered(text: str, says: Says) -> str | None:
 
 
 def _unsaid(blocks: list[Block], says: Says) -> Iterator[Block]:
-    """The blocks that say nothing of it; tables without the rows that do."""
+    """The blocks without what says so."""
     section = 0  # the level of a heading that says so: all below it goes
-    dropped = False
+    is_gone = False
     for block in blocks:
         if block.heading and (not section or block.heading <= section):
             section = block.heading if says(block.text) else 0
         if section:
             continue
-        if block.is_table:
-            yield block.without_rows(says)
-            continue
-        # A block of commands belongs to the paragraph above it.
-        dropped = block.is_fence and dropped
-        dropped = dropped or not (block.is_marker or block.heading) and says(block.text)
-        if not dropped:
+        was_gone, is_gone = is_gone, False
+        if block.heading or block.is_marker:
             yield block
+        elif block.is_table:
+            yield block.without_rows(says)
+        elif block.is_fence and (was_gone or says(block.text)):
+            # A block of commands belongs to the paragraph above it.
+            is_gone = True
+        elif not says(block.text):
+            yield block
+        elif (left := block.without_sentences(says)) and not block.is_fence:
+            yield left
+        else:
+            is_gone = True
+
+
+def _led(before: list[Block], kept: list[Block]) -> Iterator[Block]:
+    """The blocks, without a last sentence that leads to something that is gone."""
+    for block, following in zip(kept, [*kept[1:], None], strict=False):
+        ends_open = block.text.rstrip().endswith(":") and block.place + 1 < len(before)
+        if ends_open and not block.is_fence:
+            led_to = before[block.place + 1].kind
+            if following is None or following.kind != led_to or following.heading:
+                last = SENTENCE.split(" ".join(block.text.split()))[-1]
+                if left := block.without_sentences(last.endswith):
+                    yield left
+                continue
+        yield block
 
 
 def unlinked(text: str, page: Path, root: Path) -> str:
@@ -117,6 +173,7 @@ def unlinked(text: str, page: Path, root: Path) -> str:
             return True
         return (page.parent / target.partition("#")[0]).exists()
 
+    text = REMARK.sub(lambda link: link[0] if there(link[1]) else "", text)
     text = LINK.sub(lambda link: link[0] if there(link[2]) else link[1], text)
     return IMAGE.sub(lambda image: image[0] if there(image[1]) else "", text)
 

@@ -17,7 +17,7 @@ from jobplane.console import note, run_quietly
 from jobplane.copies import TOOLS, copy_workspace
 from jobplane.deployment import install_framework
 from jobplane.environments import plain_environment, uv_command
-from jobplane.parts._documents import Says, filtered, saying, unlinked
+from jobplane.parts._documents import EVERYDAY, WHOLE, Says, filtered, saying, unlinked
 from jobplane.parts._functions import LIST, Part, chosen, parts
 from jobplane.parts._needs import Needs
 from jobplane.parts._resources import remove_resources
@@ -148,7 +148,8 @@ def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
     libs = _unneeded_libs(workspace, keep)
     data = {path for name in going for path in functions[name].data}
     data -= {path for name in keep for path in functions[name].data}
-    lost = [part for part in parts(workspace).values() if not part.functions & keep]
+    known = list(parts(workspace).values())
+    lost = [part for part in known if not part.functions & keep]
     _remove_tests(workspace, going, libs)
     remove_resources(workspace, going)
     for name in going:
@@ -161,8 +162,15 @@ def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
         _remove(root / path)
     _forget(workspace, going, libs)
     _forget_variables(workspace)
+    _forget_parameters(workspace)
     _write_parts(workspace, keep)
-    _reduce_documents(workspace, saying(going, libs, frozenset(part.words for part in lost)))
+    _reduce_documents(
+        workspace,
+        saying(going, libs, frozenset(part.words for part in lost)),
+        # Pages about what was taken lose what names the rest, but not for a word.
+        saying(going - EVERYDAY, libs, frozenset()),
+        {f"{name}.md" for name in (*keep, *(part.name for part in known if part not in lost))},
+    )
 
 
 def _unneeded_libs(workspace: Workspace, keep: frozenset[str]) -> frozenset[str]:
@@ -228,6 +236,23 @@ def _forget_variables(workspace: Workspace) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def _forget_parameters(workspace: Workspace) -> None:
+    """Parameters of stages, in serverless.yml, that nothing refers to any more."""
+    root, path = workspace.root, workspace.root / "serverless.yml"
+    text = path.read_text(encoding="utf-8")
+    used = text + "".join(
+        source.read_text(encoding="utf-8")
+        for folder in ("functions", "resources", "scripts/jobplane", "scripts/serverless")
+        for source in (root / folder).rglob("*")
+        if source.suffix in {".yml", ".js", ".py", ".tmpl"}
+    )
+    for name in read_yaml(path)["custom"]["stages"]["default"]:
+        if not re.search(rf"\b{name}\b(?!:)", used):
+            entry = rf"^(?: {{6}}#.*\n)*(?<! ) {{6}}{name}:.*\n(?: {{8}}.*\n)*"
+            text = re.sub(entry, "", text, flags=re.MULTILINE)
+    path.write_text(text, encoding="utf-8")
+
+
 def _write_parts(workspace: Workspace, keep: frozenset[str]) -> None:
     path = workspace.root / LIST
     heading = "".join(
@@ -243,22 +268,23 @@ def _write_parts(workspace: Workspace, keep: frozenset[str]) -> None:
     path.write_text(heading + "".join(texts), encoding="utf-8")
 
 
-def _reduce_documents(workspace: Workspace, says: Says) -> None:
+def _reduce_documents(workspace: Workspace, says: Says, names: Says, own: set[str]) -> None:
     root = workspace.root
     pages = [root / "CONTRIBUTING.md", *sorted(root.glob("docs/*.md"))]
     for page in pages:
-        text = filtered(page.read_text(encoding="utf-8"), says)
-        if text is None:
+        text = WHOLE.sub("", page.read_text(encoding="utf-8"))
+        left = filtered(text, names if page.name in own else says)
+        if left is None:
             page.unlink()
         else:
-            page.write_text(text, encoding="utf-8")
+            page.write_text(left, encoding="utf-8")
     for example in root.glob("contracts/typescript/example*.ts"):
         if says(example.read_text(encoding="utf-8")):
             example.unlink()
-    left = [page for page in pages if page.is_file()]
-    for page in left:
+    kept = [page for page in pages if page.is_file()]
+    for page in kept:
         page.write_text(unlinked(page.read_text(encoding="utf-8"), page, root), encoding="utf-8")
-    shown = "".join(page.read_text(encoding="utf-8") for page in left)
+    shown = "".join(page.read_text(encoding="utf-8") for page in kept)
     for image in root.glob("docs/*.svg"):
         if image.name not in shown:
             image.unlink()
@@ -286,12 +312,14 @@ def _write_readme(workspace: Workspace, upstream: str, summary: str) -> None:
     root = workspace.root
     lines = upstream.splitlines()
     functions = [function.name for function in workspace.functions()]
+    invoke = f"uv run jobplane invoke {functions[0]} --all"
     rows = [line for line in lines if line.startswith("|")]
     libs = (re.match(r"libs/(\w+) ", line) for line in lines)
     values = {
         "name": workspace.service,
         "summary": textwrap.fill(f"{summary}. {WHAT}", 100),
         "first": functions[0],
+        "invoke": f"{invoke:<41}",
         "functions": "\n".join(
             row for row in rows if (cell := FUNCTION.match(row)) and cell[1] in functions
         ),

@@ -78,6 +78,8 @@ def command(topics: tuple[str, ...], check: bool) -> None:
     stale = []
     for topic in topics or TOPICS:
         document, tables = TOPICS[topic](workspace)
+        if not topics and not (workspace.root / document).is_file():
+            continue  # A project without such a page.
         if changed := refresh(workspace.root / document, tables, write=not check):
             stale.append(document.as_posix())
         state = ("stale" if check else "written") if changed else "current"
