@@ -43,6 +43,12 @@ REFUSED_BY_SYSTEM = {
     errno.ENOSPC: ROOM,
 }
 
+# What to do about an error of botocore; by its name, since botocore is slow to import.
+REMEDIES = {
+    "ProfileNotFound": ": set AWS_PROFILE to one of those that `aws configure list-profiles` "
+    "prints, or unset it",
+}
+
 
 @click.group(
     cls=ModuleGroup,
@@ -115,7 +121,7 @@ def main() -> None:
         # AWS says what is wrong: credentials, a permission, a stack that is not there.
         if not type(error).__module__.startswith("botocore."):
             raise
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {error}{REMEDIES.get(type(error).__name__, '')}", err=True)
         sys.exit(1)
 
 

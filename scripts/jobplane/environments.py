@@ -106,6 +106,16 @@ def uv_locking_environment() -> dict[str, str]:
     return uv_environment() | {"XDG_CONFIG_HOME": os.devnull, "UV_NO_SYSTEM_CONFIG": "1"}
 
 
+def uv_project_environment() -> dict[str, str]:
+    """The same for a uv that works on the project's own virtual environment, wherever that is."""
+    return uv_locking_environment() | {"UV_PROJECT_ENVIRONMENT": project_environment()}
+
+
+def project_environment() -> str:
+    """The folder of the project's virtual environment."""
+    return os.environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
+
+
 def uv_command() -> str:
     """The uv that started this command, or the one on PATH."""
     return os.environ.get("UV", "uv")

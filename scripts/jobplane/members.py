@@ -5,12 +5,11 @@ its cases, its tests and `check` find them without a list of all functions in th
 """
 
 import importlib
-import os
 import sys
 from pathlib import Path
 
 from jobplane.console import run_quietly
-from jobplane.environments import uv_command, uv_locking_environment
+from jobplane.environments import project_environment, uv_command, uv_project_environment
 from jobplane.workspace import Workspace
 
 
@@ -22,8 +21,7 @@ def install_dependencies(workspace: Workspace) -> None:
     Raises:
         ToolError: uv can't resolve or install a dependency.
     """
-    environment = os.environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
-    if Path(sys.prefix).resolve() != (workspace.root / environment).resolve():
+    if Path(sys.prefix).resolve() != (workspace.root / project_environment()).resolve():
         return
     run_quietly(
         [
@@ -32,6 +30,6 @@ def install_dependencies(workspace: Workspace) -> None:
         ],
         cwd=workspace.root,
         what="installing what the functions depend on (uv sync)",
-        env=uv_locking_environment() | {"UV_PROJECT_ENVIRONMENT": environment},
+        env=uv_project_environment(),
     )  # fmt: skip
     importlib.invalidate_caches()

@@ -3,13 +3,18 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from jobplane.console import ToolError
+from jobplane.deployment import FRAMEWORK, install_framework
 from jobplane.environments import plain_environment
+from jobplane.fuzzing.runs import explore_guided
 from jobplane.stages import Stage, State
 from jobplane.workspace import Workspace
 
@@ -46,6 +51,99 @@ def test_every_program_is_started_in_an_environment_of_ours() -> None:
             ):
                 named = {keyword.arg for keyword in node.keywords}
                 assert "env" in named, f"{path.relative_to(HERE.root)}:{node.lineno}"
+
+
+def test_every_uv_is_started_without_the_users_settings() -> None:
+    """A lock, an index or a Python that a shell names would give another result."""
+    started = 0
+    for path in (HERE.root / "scripts" / "jobplane").rglob("*.py"):
+        if path.parent.name == "parts":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = ast.unparse(node.body) if isinstance(node, ast.FunctionDef) else ""
+            calls = text.count("uv_command()")
+            started += calls
+            environments = re.findall(r"env=uv_\w*environment\(\)", text)
+            assert len(environments) >= calls, f"{path.relative_to(HERE.root)}:{node.lineno}"
+    assert started > 5
+
+
+def test_a_guided_run_sees_no_settings_of_uv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fuzz` starts uv as a build does."""
+    seen = tmp_path / "seen.json"
+    uv = tmp_path / "uv"
+    uv.write_text(
+        f"#!{sys.executable}\nimport json, os, pathlib\n"
+        f"pathlib.Path({str(seen)!r}).write_text(json.dumps(dict(os.environ)))\n"
+    )
+    uv.chmod(0o755)
+    monkeypatch.setenv("UV", str(uv))
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://foreign.example")
+    monkeypatch.setenv("UV_PROJECT_ENVIRONMENT", "elsewhere")
+    with pytest.raises(ToolError, match="fuzzing claim broke off"):
+        explore_guided(HERE, "claim", 1, 1)
+    found = json.loads(seen.read_text())
+    assert "UV_DEFAULT_INDEX" not in found
+    assert found["UV_PROJECT_ENVIRONMENT"] == "elsewhere"
+
+
+def test_the_version_is_printed() -> None:
+    """That of the project."""
+    project = tomllib.loads((HERE.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"jobplane {project['version']}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("deploy", "--stage", "dev", "--yes"),
+        ("down", "--stage", "dev", "--yes"),
+        ("info", "--stage", "dev"),
+        ("policy", "--stage", "dev"),
+        ("seed-files", "--stage", "dev", "--yes"),
+        ("invoke", "claim", "no-fence", "--stage", "dev"),
+    ],
+    ids=" ".join,
+)
+def test_a_profile_that_is_not_there_is_named(arguments: tuple[str, ...]) -> None:
+    """Where an AWS account is needed: its name, and what to do."""
+    done = run(*arguments, AWS_PROFILE="gone")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == (
+        "Error: The config profile (gone) could not be found: set AWS_PROFILE to one of those that "
+        "`aws configure list-profiles` prints, or unset it"
+    )
+
+
+def test_the_framework_is_installed_whatever_npm_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`omit=dev` in a user's .npmrc would leave it out; it is a development dependency."""
+    home, tree, framework = (tmp_path / name for name in ("home", "tree", "tree/framework"))
+    for folder in (home, framework):
+        folder.mkdir(parents=True)
+    (home / ".npmrc").write_text("omit=dev\noffline=true\n")
+    (framework / "osls.js").write_text("")
+    package = {"name": "framework", "version": "1.0.0", "bin": {"osls": "osls.js"}}
+    (framework / "package.json").write_text(json.dumps(package))
+    wanted = {"devDependencies": {"framework": "file:framework"}}
+    lock = {
+        "name": "tree",
+        "lockfileVersion": 3,
+        "packages": {
+            "": wanted,
+            "framework": {"version": "1.0.0", "dev": True, "bin": {"osls": "osls.js"}},
+            "node_modules/framework": {"resolved": "framework", "link": True},
+        },
+    }
+    (tree / "package.json").write_text(json.dumps(wanted))
+    (tree / "package-lock.json").write_text(json.dumps(lock))
+    monkeypatch.setenv("HOME", str(home))
+    install_framework(Workspace(tree))
+    assert (tree / FRAMEWORK).exists()
 
 
 @pytest.mark.parametrize(

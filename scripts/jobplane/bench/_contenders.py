@@ -27,7 +27,12 @@ from jobplane import bytecode
 from jobplane.artifacts import RUNTIME_SDK, Artifact, Settings
 from jobplane.bench._recording import Recording
 from jobplane.console import note, run_quietly
-from jobplane.environments import plain_environment, uv_command
+from jobplane.environments import (
+    plain_environment,
+    uv_command,
+    uv_environment,
+    uv_locking_environment,
+)
 from jobplane.requirements import PYTHON, closures, export, lib_sources, parse_export
 from jobplane.workspace import Function, Workspace
 
@@ -147,6 +152,7 @@ class Contenders:
                 ],
                 cwd=root,
                 what="a Python with pip for the plugin",
+                env=uv_environment(),
             )
         service = _fresh(root / "service")
         for function in self.functions:
@@ -195,6 +201,7 @@ class Contenders:
             ],
             cwd=self.workspace.root,
             what=f"uv export of {function.member}",
+            env=uv_locking_environment(),
         )  # fmt: skip
         packages = work / "packages"
         self._uv_install(packages, listing, "--no-installer-metadata", "--no-compile-bytecode")
@@ -213,6 +220,7 @@ class Contenders:
             ],
             cwd=self.workspace.root,
             what="uv pip install",
+            env=uv_environment(),
         )  # fmt: skip
 
     def _service(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from jobplane.console import ToolError
-from jobplane.environments import plain_environment, uv_command
+from jobplane.environments import uv_command, uv_project_environment
 from jobplane.fuzzing.mutations import Json, hostile
 from jobplane.fuzzing.subjects import Answered, Situation, Subject
 from jobplane.workspace import Workspace
@@ -131,7 +131,7 @@ def explore_guided(workspace: Workspace, name: str, examples: int, number: int) 
     done = subprocess.run(
         command,
         cwd=workspace.root,
-        env=plain_environment(),
+        env=uv_project_environment(),
         capture_output=True,
         text=True,
         check=False,
