@@ -1,11 +1,17 @@
 'use strict';
 
-const { METRICS, STACK, deployedName, hasTrigger } = require('./members');
+const { METRICS, STACK, deployedName, hasTrigger, sources } = require('./members');
 
 const COLUMNS = 24;
 const WIDTH = 8;
 const HEIGHT = 6;
 const STAGE = '${sls:stage}';
+// A tree may be without the functions that emit a metric.
+const SOURCES = sources();
+// Of names such as f"Request{status}".
+const BEGINNINGS = [...SOURCES.matchAll(/\.metric\(\s*f"(\w+)\{/g)].map(([, text]) => text);
+const isEmitted = (metric) =>
+  SOURCES.includes(`"${metric}"`) || BEGINNINGS.some((text) => metric.startsWith(text));
 
 /** The stage's dashboard. It draws metrics that AWS or a function emits, as a test makes sure. */
 module.exports = (stack) => ({
@@ -148,7 +154,8 @@ const files = () => [
   ),
 ];
 
-const own = (name, options = {}) => [METRICS, name, 'Environment', STAGE, options];
+const own = (name, options = {}) =>
+  isEmitted(name) && [METRICS, name, 'Environment', STAGE, options];
 
 const answeredErrors = (name, { alarms: { answeredErrors: given = [] } = {} }) =>
   given.map(({ metric, ...dimensions }) => [
@@ -156,7 +163,7 @@ const answeredErrors = (name, { alarms: { answeredErrors: given = [] } = {} }) =
   ]);
 
 /** One line a value of the dimensions, whichever values there are. */
-const search = (name, dimensions, stat, period) => [
+const search = (name, dimensions, stat, period) => isEmitted(name) && [
   {
     expression:
       `SEARCH('{${METRICS},${['Environment', ...dimensions].join(',')}} ` +
@@ -196,7 +203,13 @@ const queueLines = (queues, metric) =>
     'AWS/SQS', metric, 'QueueName', `\${${id}.QueueName}`, { stat: 'Maximum' },
   ]);
 
-const graph = (title, metrics, period = 300) => ({
+/** Undefined without a line. */
+const graph = (title, lines, period = 300) => {
+  const metrics = lines.filter(Boolean);
+  return metrics.length ? drawn(title, metrics, period) : undefined;
+};
+
+const drawn = (title, metrics, period) => ({
   type: 'metric',
   width: WIDTH,
   height: HEIGHT,
@@ -229,7 +242,9 @@ const alarmStatus = (ids) => ({
 const laidOut = (stack) => {
   const placed = [];
   let y = 0;
-  for (const [title, widgets] of Object.entries(sections(stack))) {
+  for (const [title, graphs] of Object.entries(sections(stack))) {
+    const widgets = graphs.filter(Boolean);
+    if (widgets.length === 0) continue;
     placed.push({ ...heading(title), x: 0, y });
     y += 1;
     widgets.forEach((widget, index) => {

@@ -29,6 +29,16 @@ exports.fragments = () =>
     .filter((name) => name.endsWith('.yml') && !name.endsWith('.asl.yml'))
     .map((name) => read(path.join(ROOT, 'resources', name)));
 
+/** The source of the functions and libs, as one text. */
+exports.sources = () =>
+  ['functions', 'libs']
+    .flatMap((folder) =>
+      fs.readdirSync(path.join(ROOT, folder), { recursive: true }).map((file) => path.join(ROOT, folder, file))
+    )
+    .filter((file) => file.endsWith('.py'))
+    .map((file) => fs.readFileSync(file, 'utf8'))
+    .join('');
+
 /** Whether a function is triggered by events of a kind: stream, sqs, schedule, httpApi, websocket. */
 exports.hasTrigger = ({ events = [] }, kind) => events.some((event) => event[kind]);
 

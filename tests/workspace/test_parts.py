@@ -1,10 +1,12 @@
 """A part of this tree as a project of its own: what is taken, and what it leaves out."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from jobplane import metrics
 from jobplane.configuration import Configuration
 from jobplane.console import run_quietly
 from jobplane.copies import copy_workspace
@@ -82,6 +84,36 @@ def test_a_part_has_the_tests_of_its_functions(part: str, reduced: dict[str, Wor
     expected = {name for name in modules if name.removesuffix(".py").startswith(own)}
     left = {path.name for path in (root / "tests" / "unit").glob("test_*.py")}
     assert expected - left == set()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_parts_dashboard_draws_what_is_emitted(part: str, reduced: dict[str, Workspace]) -> None:
+    """All metrics of its functions that Jobplane's own draws, and none of others."""
+
+    def drawn(workspace: Workspace) -> set[str]:
+        done = subprocess.run(
+            ["node", "-e", DASHBOARD, str(workspace.root)],
+            env=plain_environment() | {"NODE_PATH": str(HERE.root / "node_modules")},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return set(re.findall(r'metricsNamespace\}[^"]*MetricName="(\w+)"', done.stdout)) | set(
+            re.findall(r'metricsNamespace\}","(\w+)"', done.stdout)
+        )
+
+    emitted = {metric.name for metric in metrics.emitted(reduced[part])}
+    assert drawn(reduced[part]) == drawn(HERE) & emitted
+
+
+DASHBOARD = """
+const [root] = process.argv.slice(1);
+const stack = { queues: {}, tables: {}, stateMachines: {}, alarms: [] };
+stack.functions = require(`${root}/scripts/serverless/members.js`).members();
+const { Dashboard } = require(`${root}/scripts/serverless/dashboard.js`)(stack);
+const { widgets } = JSON.parse(Dashboard.Properties.DashboardBody['Fn::Sub']);
+for (const { properties } of widgets)
+  for (const line of properties.metrics || [])
+    console.log(line[0].expression || JSON.stringify(line));
+"""
 
 
 @pytest.fixture
