@@ -185,11 +185,23 @@ class Stage:
             )
         return secrets[0]
 
-    @property
+    @cached_property
     def secret_name(self) -> str:
-        """The SSM parameter with the secrets that sign this stage's tokens."""
+        """The SSM parameter with the secrets that sign this stage's tokens.
+
+        As scripts/serverless/stage.js has it; a variable is resolved by the framework.
+        """
         stages = read_yaml(self.workspace.root / "serverless.yml")["custom"]["stages"]
-        chosen = {**stages["default"], **stages.get(self.name, {})}.get("jwtSecret")
+        blocks = ("default", *(["emulated"] if self.is_local else []), self.name)
+        chosen = ""
+        for block in blocks:
+            chosen = (stages.get(block) or {}).get("jwtSecret", chosen)
+        if "${" in str(chosen):
+            from jobplane import deployment
+
+            deployment.install_framework(self.workspace)
+            path = ("--path", "params.default.jwtSecret", "--format", "text")
+            chosen = deployment.osls(self, "print", *path).strip()
         return str(chosen).removeprefix("ssm:") if chosen else self.names.parameter("jwt-secret")
 
 

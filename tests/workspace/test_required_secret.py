@@ -6,12 +6,14 @@ from unittest.mock import Mock
 import boto3
 import click
 import pytest
+import yaml
 from moto import mock_aws
+from workspace.copies import copy_here, edit
 
 from jobplane import shipping
 from jobplane.compiled import Package
 from jobplane.configuration import logical_id
-from jobplane.stages import Stage
+from jobplane.stages import Stage, State
 from jobplane.workspace import Workspace
 
 FUNCTIONS = [it for it in Workspace.here().functions() if it.name in ("claim", "status")]
@@ -57,3 +59,31 @@ def test_a_parameter_without_a_secret_signs_no_token(monkeypatch: pytest.MonkeyP
         stage.jwt_secret()
     ssm.put_parameter(Name=stage.secret_name, Value="new, old", Type="String", Overwrite=True)
     assert stage.jwt_secret() == "new"
+
+
+@pytest.mark.parametrize(
+    ("block", "value", "is_local", "name"),
+    [
+        ("default", "ssm:/${self:service}/${sls:stage}/other", False, "/jobplane/dev/other"),
+        ("dev", "ssm:/shared/${self:custom.stages.default.branch}", False, "/shared/main"),
+        ("emulated", "ssm:/emulated/${sls:stage}", True, "/emulated/dev"),
+        ("emulated", "ssm:/emulated/plain", True, "/emulated/plain"),
+        ("emulated", "ssm:/emulated/plain", False, "/jobplane/dev/jwt-secret"),
+        ("staging", "ssm:/shared/signing", False, "/jobplane/dev/jwt-secret"),
+    ],
+)
+def test_the_parameter_is_the_one_that_is_compiled(
+    tmp_path: Path, block: str, value: str, is_local: bool, name: str
+) -> None:
+    """Of whichever block applies, with its variables resolved."""
+    workspace = copy_here(tmp_path)
+    edit(workspace, "serverless.yml", "    staging:\n", "    dev: {}\n    staging:\n")
+    edit(workspace, "serverless.yml", "      jwtSecret: ''\n", "")
+    document = yaml.safe_load((workspace.root / "serverless.yml").read_text())
+    document["custom"]["stages"][block]["jwtSecret"] = value
+    (workspace.root / "serverless.yml").write_text(yaml.safe_dump(document))
+    stage = Stage(workspace, "dev")
+    if is_local:
+        state = State(pid=1, started="", port=1, region="eu-west-1", log="", jwt_secret="x")
+        stage.write_state(state)
+    assert stage.secret_name == name
