@@ -1311,14 +1311,40 @@ def test_unreadable_queues_are_tried_again(stand: Stand) -> None:
 
 def test_queues_are_made(stand: Stand) -> None:
     """With the very attributes that the flow and send-interrupt make them with."""
+    stand.sqs.queues.clear()
     worker_of(stand, Gate())
     guard = {"Policy": TLS_ONLY_POLICY}
     assert stand.sqs.created == {INPUT: INPUT_QUEUE | guard, INTERRUPTS: INTERRUPT_QUEUE | guard}
     worker_of(stand, Gate(), create_queues=False)
 
 
+@pytest.mark.parametrize("missing", [INPUT, INTERRUPTS])
+def test_a_new_queue_is_not_used_at_once(stand: Stand, missing: str) -> None:
+    """SQS lets it be used after one second."""
+    del stand.sqs.queues[missing]
+    seen: list[float] = []
+    receive = stand.sqs.receive_message
+
+    def watched(**arguments: Any) -> dict[str, Any]:
+        seen.append(stand.clock.monotonic())
+        return receive(**arguments)
+
+    stand.sqs.receive_message = watched  # type: ignore[method-assign]
+    worker = worker_of(stand, lambda job: job.instruction)
+    stand.order()
+    ended = stand.start(worker.run_once)
+    until(lambda: stand.clock.has_waiting(stand.threads[0]), "the worker waits")
+    stand.clock.advance(0.9)
+    assert seen == []
+    stand.clock.advance(0.1)
+    stand.finish(ended)
+    assert min(seen) == 1.0
+    assert stand.tasks.outputs == ["do m1"]
+
+
 def test_queues_of_an_emulator_take_plain_http(stand: Stand) -> None:
     """It knows no TLS: a policy would shut everybody out."""
+    stand.sqs.queues.clear()
     stand.sqs.meta.endpoint_url = "http://127.0.0.1:4566"
     worker_of(stand, Gate())
     assert stand.sqs.created == {INPUT: INPUT_QUEUE, INTERRUPTS: INTERRUPT_QUEUE}
@@ -1357,6 +1383,7 @@ def test_flow_and_worker_agree(stand: Stand) -> None:
 
 def test_queues_are_not_made(stand: Stand) -> None:
     """Told not to, the worker says which queue is missing."""
+    stand.sqs.queues.clear()
     with pytest.raises(QueueMissingError) as caught:
         worker_of(stand, Gate(), create_queues=False)
     assert caught.value.queue_name == INPUT

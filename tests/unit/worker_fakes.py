@@ -393,6 +393,7 @@ class Stand:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.sqs = FakeSqs(self.clock)
+        self.sqs.queues = {INPUT: [], INTERRUPTS: []}
         self.tasks = FakeStepFunctions(self.clock)
         self.claims = FakeClaims(self.clock)
         self.s3 = FakeS3()

@@ -29,6 +29,7 @@ from jobplane_client._worker_calls import (
 )
 from jobplane_keys import (
     CLAIM_TTL_SECONDS,
+    NEW_QUEUE_SECONDS,
     ValidationError,
     Workspace,
     checked_id,
@@ -162,6 +163,8 @@ class JobWorker:
         self._interrupts = Queue(
             self._sqs, interrupt_queue_name(prefix, workspace), INTERRUPT_QUEUE, create_queues
         )
+        waits = NEW_QUEUE_SECONDS if self._inbox.is_new or self._interrupts.is_new else 0
+        self._usable_at = self._clock.monotonic() + waits
         self._bench = Bench(
             clock=self._clock,
             tasks=Tasks(tasks),
@@ -430,6 +433,7 @@ class JobWorker:
         self._closed.clear()
         self._busy.clear()
         self._run = None
+        self._clock.wait(self._stopping, max(0.0, self._usable_at - self._clock.monotonic()))
         listener = threading.Thread(target=self._listen, name="jobplane-interrupts", daemon=True)
         listener.start()
         try:

@@ -79,6 +79,8 @@ class Queue:
 
     def __init__(self, sqs: Any, name: str, attributes: Mapping[str, str], create: bool) -> None:
         self._sqs = sqs
+        self.is_new = False
+        """Made just now; SQS lets it be used after NEW_QUEUE_SECONDS."""
         try:
             self.url = str(sqs.get_queue_url(QueueName=name)["QueueUrl"])
         except Exception as error:
@@ -89,6 +91,7 @@ class Queue:
             guarded = refusing_plain_http(attributes, sqs.meta.endpoint_url)
             made = sqs.create_queue(QueueName=name, Attributes=guarded)
             self.url = str(made["QueueUrl"])
+            self.is_new = True
 
     def receive(self, wait: int, visibility: int) -> Received | None:
         """The next message, if one comes within `wait` seconds; it is ours for `visibility`."""
