@@ -179,6 +179,9 @@ def test_a_parts_pages_lead_nowhere_else(part: str, reduced: dict[str, Workspace
         targets = [target for target in LINK.findall(text) if "://" not in target]
         for target in targets:
             assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+        said = re.sub("<!--.*-->", "", text)
+        for module in re.findall(r"\btests/[a-z_0-9/]+\.py", said):
+            assert (root / module).is_file(), f"{page.name}: {module}"
         for name in gone:
             assert f"functions/{name}" not in text, page.name
             assert "-" not in name or name not in text, page.name

@@ -150,7 +150,7 @@ def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
     data -= {path for name in keep for path in functions[name].data}
     known = list(parts(workspace).values())
     lost = [part for part in known if not part.functions & keep]
-    _remove_tests(workspace, going, libs)
+    gone = frozenset(re.escape(f"tests/{name}") for name in _remove_tests(workspace, going, libs))
     remove_resources(workspace, going)
     for name in going:
         shutil.rmtree(functions[name].directory)
@@ -166,9 +166,9 @@ def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
     _write_parts(workspace, keep)
     _reduce_documents(
         workspace,
-        saying(going, libs, frozenset(part.words for part in lost)),
+        saying(going, libs, gone | {part.words for part in lost}),
         # Pages about what was taken lose what names the rest, but not for a word.
-        saying(going - EVERYDAY, libs, frozenset()),
+        saying(going - EVERYDAY, libs, gone),
         {f"{name}.md" for name in (*keep, *(part.name for part in known if part not in lost))},
     )
 
@@ -190,8 +190,12 @@ def _unneeded_libs(workspace: Workspace, keep: frozenset[str]) -> frozenset[str]
     return frozenset(there - needed)
 
 
-def _remove_tests(workspace: Workspace, going: frozenset[str], libs: frozenset[str]) -> None:
-    """Tests that need what goes, and the modules and data that no other test uses."""
+def _remove_tests(workspace: Workspace, going: frozenset[str], libs: frozenset[str]) -> set[str]:
+    """Tests that need what goes, and the modules and data that no other test uses.
+
+    Returns:
+        The modules that have gone, by their path within tests/.
+    """
     needs = Needs(workspace)
     unmet = needs.unmet(going | {f"libs/{lib}" for lib in libs})
     for path in {*unmet, *needs.of_the_whole()}:
@@ -204,10 +208,11 @@ def _remove_tests(workspace: Workspace, going: frozenset[str], libs: frozenset[s
     for lib in libs:
         for path in (workspace.root / "tests").rglob(f"jobplane_{lib}*.txt"):
             path.unlink()
-    durations = workspace.root / "tests" / "durations.json"
+    durations = needs.folder / "durations.json"
     known = json.loads(durations.read_text(encoding="utf-8"))
     left = {name: each for name, each in known.items() if (workspace.root / name).is_file()}
     durations.write_text(json.dumps(left, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return needs.modules.keys() - Needs(workspace).modules.keys()
 
 
 def _forget(workspace: Workspace, going: frozenset[str], libs: frozenset[str]) -> None:
