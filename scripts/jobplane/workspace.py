@@ -193,3 +193,16 @@ class Workspace:
             if name not in known:
                 raise click.UsageError(f"no function {name!r}; there are: {', '.join(known)}")
         return [known[name] for name in names] if names else list(known.values())
+
+    def require(self, what: str, *names: str) -> None:
+        """Refuse what can't work without these functions.
+
+        Raises:
+            click.UsageError: the tree has not all of them.
+        """
+        there = {function.name for function in self.functions()}
+        if missing := sorted(set(names) - there):
+            raise click.UsageError(
+                f"{what} works on {', '.join(names)}; this project does not have "
+                f"{', '.join(missing)}"
+            )

@@ -1,5 +1,6 @@
 """A part of this tree as a project of its own: what is taken, and what it leaves out."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ from jobplane import metrics
 from jobplane.configuration import Configuration
 from jobplane.console import run_quietly
 from jobplane.copies import copy_workspace
+from jobplane.demo.program import PROGRAM, steps_with
 from jobplane.environments import plain_environment, uv_command
 from jobplane.parts import Needs, ProjectError, _project, closed, make, parts, update
 from jobplane.parts._documents import filtered, saying
@@ -114,6 +116,51 @@ for (const { properties } of widgets)
   for (const line of properties.metrics || [])
     console.log(line[0].expression || JSON.stringify(line));
 """
+
+
+@pytest.mark.parametrize(
+    ("part", "first", "last"),
+    [
+        ("job-flow", "interruption", "overview"),
+        ("realtime", "connect", "memory"),
+        ("files", "orphans", "orphans"),
+    ],
+)
+def test_the_demo_of_a_part_is_cut_out_of_the_whole(part: str, first: str, last: str) -> None:
+    """It has the steps whose functions are there, in the same order."""
+    names = [step.name for step in PROGRAM]
+    whole = names[names.index(first) : names.index(last) + 1]
+    assert [step.name for step in steps_with(TAKEN[part])] == whole
+
+
+@pytest.mark.parametrize(
+    ("part", "command", "said"),
+    [
+        ("status", ["demo"], "or on state-manager; this project has only status"),
+        ("status", ["seed-files"], "`jobplane seed-files` works on state-manager"),
+        ("status", ["bench", "growth"], "this project does not have state-manager"),
+        ("status", ["bench", "load"], "does not have connect, disconnect, processor, router"),
+        ("realtime", ["bench", "growth"], "`jobplane bench growth` works on state-manager"),
+    ],
+)
+def test_what_a_verb_lacks_is_named(
+    part: str, command: list[str], said: str, reduced: dict[str, Workspace]
+) -> None:
+    """A verb that works on functions that were not taken says so, and does nothing."""
+    done = jobplane(reduced[part], *command)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert not reduced[part].scratch.exists()
+
+
+@pytest.mark.parametrize("part", TAKEN)
+def test_a_parts_functions_are_fuzzed(part: str, reduced: dict[str, Workspace]) -> None:
+    """All that were taken, and no other."""
+    arguments = ["--inputs", "5", "--way", "hypothesis", "--json"]
+    done = jobplane(reduced[part], "fuzz", *arguments)
+    assert done.returncode == 0, done.stderr
+    runs = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {run["function"] for run in runs} == TAKEN[part]
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def _measure(
     from jobplane.bench._contenders import Contenders
 
     functions = workspace.functions()
-    (changed,) = workspace.select((CHANGED,))
+    changed = next((each for each in functions if each.name == CHANGED), functions[0])
     contenders = Contenders(workspace, functions)
 
     def build() -> None:
@@ -108,7 +108,7 @@ def _measure(
     jobs: dict[str, dict[str, tuple[Work, Work]]] = {
         "everything, clean": {"jobplane": (lambda: clean(workspace), build)},
         "everything, warm cache": {"jobplane": (lambda: shutil.rmtree(workspace.dist), build)},
-        f"{CHANGED} changed": {"jobplane": (lambda: _touch(changed), build)},
+        f"{changed.name} changed": {"jobplane": (lambda: _touch(changed), build)},
         "nothing changed": {"jobplane": (lambda: None, build)},
     }
     everything, warm, one, _ = jobs

@@ -88,7 +88,9 @@ def command(sizes: tuple[int, ...], takes: int, stage: str) -> Report:
     from jobplane.local_stage import down, up
     from jobplane.stages import Stage
 
-    own = Stage(Workspace.here(), stage)
+    workspace = Workspace.here()
+    workspace.require("`jobplane bench growth`", "state-manager")
+    own = Stage(workspace, stage)
     if own.read_state() is not None:
         raise click.UsageError(f"stage {stage!r} is in use, and this leaves nothing of its files")
     up(own)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jobplane.bench._usage import Growth, Shares, Usage
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+FUNCTIONS = ("connect", "disconnect", "processor", "router", "status")
 MAX_SOCKETS = 5000
 MAX_JOBS = 1000
 MAX_REQUESTS = 50_000
@@ -81,7 +82,9 @@ def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
     from jobplane.bench._remains import clear
     from jobplane.local_stage import down, up
 
-    there = Stage(Workspace.here(), stage)
+    workspace = Workspace.here()
+    workspace.require("`jobplane bench load`", *FUNCTIONS)
+    there = Stage(workspace, stage)
     most = numbers["sockets"] - 1
     if subscribers is not None and subscribers > most:
         raise click.UsageError(f"{subscribers} subscribers need {subscribers + 1} sockets")

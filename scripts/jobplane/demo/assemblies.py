@@ -39,7 +39,7 @@ DELIVERY_SECONDS = 20.0
 WORKER_MEGABYTES = 256
 
 
-@step("Make the files", seconds_per_megabyte=0.2)
+@step("Make the files", needs=(connect,), seconds_per_megabyte=0.2)
 async def make_files(scene: Scene) -> Observation:
     """Text, table, image and records; hashed as they are written."""
     text, image, table, records = await asyncio.to_thread(_make_all, scene.folder, scene.megabytes)
@@ -62,7 +62,7 @@ def _make_all(folder: Path, megabytes: int) -> tuple[files.DemoFile, ...]:
     )
 
 
-@step("Upload by presigned PUT", needs=(connect, make_files), seconds_per_megabyte=0.3)
+@step("Upload by presigned PUT", needs=(make_files,), seconds_per_megabyte=0.3)
 async def upload(scene: Scene) -> Observation:
     """Size and Content-MD5 are part of each signature; the file is never held in memory."""
     watch = Stopwatch()
@@ -129,6 +129,7 @@ class _Polling:
 @step(
     "Run three templates",
     needs=(upload,),
+    shows=("status",),
     seconds=60,
     seconds_per_megabyte=0.5,
 )

@@ -16,6 +16,9 @@ from jobplane.demo.story import CheckError, Observation, Stopwatch, check, step
 from jobplane_client import Job, JobWorker
 from jobplane_keys import Workspace, execution_name, from_item, to_item
 
+FUNCTIONS = (
+    "check-active-job", "claim", "handle-timeout", "record-interruption", "send-interrupt",
+)  # fmt: skip
 SILENCE_SECONDS = 2
 LOOKS_PER_SECOND = 5
 
@@ -144,7 +147,7 @@ async def until(look: Callable[[], Any]) -> Any:
     return found
 
 
-@step("One job at a time per workspace", seconds=120)
+@step("One job at a time per workspace", shows=FUNCTIONS, seconds=120)
 async def interruption(scene: Scene) -> Observation:
     """Thread A works, a follow-up joins it, thread B interrupts it and works."""
     flow, diary = JobFlow(scene), Diary([], [])

@@ -81,7 +81,7 @@ class Operator:
         return by_status
 
 
-@step("Find and mend the orphans of a pipeline", seconds=90)
+@step("Find and mend the orphans of a pipeline", shows=("state-manager",), seconds=90)
 async def orphans(scene: Scene) -> Observation:
     """Plants faults among files, finds exactly those, mends what can be mended, looks again."""
     operator = Operator(scene)

@@ -3,10 +3,12 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import click
 
 from jobplane import emulator, interrupts, log_lines
 from jobplane.demo import assemblies, flow, orphans, sockets
@@ -84,16 +86,35 @@ class Report:
         }
 
 
+def steps_with(functions: Iterable[str]) -> list[Step]:
+    """The steps that can run with these functions.
+
+    Raises:
+        click.UsageError: none can; says what the steps need.
+    """
+    there = frozenset(functions)
+    steps = [step for step in PROGRAM if step.functions <= there]
+    if not steps:
+        first = (sorted(step.functions) for step in PROGRAM if not step.needs)
+        raise click.UsageError(
+            f"`jobplane demo` works on {'; or on '.join(map(', '.join, first))}; this project has "
+            f"only {', '.join(sorted(there))}"
+        )
+    return steps
+
+
 def play(stage: Stage, megabytes: int, *, keep: bool, began: Stopwatch) -> Report:
     """Run the demo on a stage of its own; one that was up before stays up.
 
-    `began` is when the command was given.
+    `began` is when the command was given. Steps whose functions are not in the tree are left out.
 
     Raises:
         click.ClickException: the stage could not be set up.
+        click.UsageError: the tree has not the functions of any step.
     """
+    program = steps_with(function.name for function in stage.workspace.functions())
     report, screen = Report(stage.name, megabytes, kept=True), Screen()
-    screen.line(f"{len(PROGRAM)} steps, {megabytes} MB in the large file; Ctrl-C cleans up, too")
+    screen.line(f"{len(program)} steps, {megabytes} MB in the large file; Ctrl-C cleans up, too")
     title = f"Set up the stage {stage.name}"
     with exclusive(stage.workspace, f"demo-{stage.name}"), interrupts.as_keyboard_interrupt():
         try:
@@ -105,7 +126,7 @@ def play(stage: Stage, megabytes: int, *, keep: bool, began: Stopwatch) -> Repor
             watch = Stopwatch()
             with tempfile.TemporaryDirectory(prefix="jobplane-demo-") as folder:
                 scene = (stage, there.description, Path(folder), megabytes, screen)
-                asyncio.run(_perform(report, *scene))
+                asyncio.run(_perform(program, report, *scene))
             report.steps = watch.seconds
         finally:
             if not report.kept:
@@ -123,6 +144,7 @@ def _take_down(stage: Stage, screen: Screen) -> float:
 
 
 async def _perform(
+    program: list[Step],
     report: Report,
     stage: Stage,
     description: Mapping[str, Any],
@@ -132,7 +154,7 @@ async def _perform(
 ) -> None:
     began = int(time.time() * 1000)
     async with set_scene(stage, description, folder, megabytes, screen) as scene:
-        for step in PROGRAM:
+        for step in program:
             outcome = await take(step, scene, report.outcomes)
             if outcome is not None:
                 report.outcomes.append(outcome)

@@ -18,7 +18,7 @@ from jobplane_models.messages import CompleteMessage, ProgressMessage
 ROUNDS = 20
 
 
-@step("Connect a socket")
+@step("Connect a socket", shows=("connect", "disconnect", "processor", "router"))
 async def connect(scene: Scene) -> Observation:
     """The handshake, which the `connect` function answers."""
     watch = Stopwatch()
@@ -111,7 +111,7 @@ async def resume(scene: Scene) -> Observation:
     )
 
 
-@step("Refuse a wrong token", needs=(connect,))
+@step("Refuse a wrong token", needs=(connect,), shows=("status",))
 async def wrong_tokens(scene: Scene) -> Observation:
     """One of another key and one that has run out, on the socket and over HTTP."""
     forged = mint("f" * 64, user=scene.user, tenant=TENANT)

@@ -1,7 +1,7 @@
 """What a step of the demo is: a small function with a name, and a check that held or did not."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,8 @@ type Run = Callable[["Scene"], Awaitable[Observation | None]]
 class Step:
     """One part of the demo; it is left out when one that it needs did not hold.
 
-    `seconds` bound it, and `seconds_per_megabyte` of the large file on top. It may observe
+    `shows` names the functions of the stage that it runs beside those of `needs`. `seconds` bound
+    it, and `seconds_per_megabyte` of the large file on top. It may observe
     nothing, where a machine has no way to tell: then it is not reported.
     """
 
@@ -37,8 +38,14 @@ class Step:
     title: str
     run: Run
     needs: tuple["Step", ...] = ()
+    shows: frozenset[str] = frozenset()
     seconds: float = 30.0
     seconds_per_megabyte: float = 0.0
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """The functions without which it can't run: its own, and those of the steps before it."""
+        return self.shows.union(*(step.functions for step in self.needs))
 
     def limit(self, megabytes: int) -> float:
         """How long it may take."""
@@ -49,14 +56,15 @@ def step(
     title: str,
     *,
     needs: tuple[Step, ...] = (),
+    shows: Iterable[str] = (),
     seconds: float = 30.0,
     seconds_per_megabyte: float = 0.0,
 ) -> Callable[[Run], Step]:
-    """Make a step of a function; its name is the function's."""
+    """Make a step of a function; its name is the function's. `shows`: lambdas that it runs."""
 
     def make(run: Run) -> Step:
         name = getattr(run, "__name__", title).replace("_", "-")
-        return Step(name, title, run, needs, seconds, seconds_per_megabyte)
+        return Step(name, title, run, needs, frozenset(shows), seconds, seconds_per_megabyte)
 
     return make
 

@@ -66,7 +66,9 @@ def command(
     if faults is not None and chosen:
         raise click.UsageError("--faults and --fault exclude each other")
     counts = _counts(chosen) if chosen else spread(faults or 0)
-    there = Stage(Workspace.here(), stage).require()
+    workspace = Workspace.here()
+    workspace.require("`jobplane seed-files`", "state-manager")
+    there = Stage(workspace, stage).require()
     there.refuse_unless_local(f"seed {stage!r}", yes=yes)
     layout = Layout.of(there)
     state = generate(Plan(files, time.time(), days, seed, counts), layout)
