@@ -14,7 +14,7 @@ from jobplane.copies import copy_workspace
 from jobplane.demo.program import PROGRAM, steps_with
 from jobplane.environments import plain_environment, uv_command
 from jobplane.parts import Needs, ProjectError, _project, closed, make, parts, update
-from jobplane.parts._documents import filtered, saying
+from jobplane.parts._documents import exemplified, filtered, saying
 from jobplane.parts._project import reduce
 from jobplane.parts._resources import unneeded, without
 from jobplane.rules import Tree, check
@@ -303,11 +303,34 @@ SAYS = saying(frozenset({"router", "status"}), frozenset({"robots"}), frozenset(
         ("# T\n\n- a\n- b\n  c. Its socket.\n\nC.\n", "# T\n\n- a\n- b c.\n\nC.\n"),
         ("# Socket\n\nA.\n", None),
         ("# T\n\nlibs/robots\n\nA socket.\n", None),
+        ("# T\n\nA.\n\nThese:\n\n- router\n\nB.\n", "# T\n\nA.\n\nB.\n"),
+        ("# T\n\nA.\n\nThese:\n\n- router\n- b\n", "# T\n\nA.\n\nThese:\n\n- b\n"),
+        ("# T\n\nA.\n\nB\nb\nb.\n\nDo:\n\n```sh\nrouter\n```\n", "# T\n\nA.\n\nB\nb\nb.\n"),
+        ("# T\n\n| a |\n|---|\n| status |\n| b |\n", "# T\n\n| a |\n|---|\n| b |\n"),
     ],
 )  # fmt: skip
 def test_paragraphs_that_speak_of_what_is_gone_go(text: str, left: str | None) -> None:
     """By the smallest block; a heading goes with its text, a page when little is left of it."""
     assert filtered(text, SAYS) == left
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("uv run jobplane deploy status --stage a", "uv run jobplane deploy claim --stage a"),
+        ("  jobplane invoke router -   # no id", "  jobplane invoke claim -    # no id"),
+        ("jobplane invoke status done --watch", "jobplane invoke claim acquired --watch"),
+        ("jobplane deploy router status    # two", "jobplane deploy claim            # two"),
+        ("jobplane deploy claim status # two", "jobplane deploy claim        # two"),
+        ("name=router", "name=claim"),
+        ("jobplane invoke claim done", "jobplane invoke claim done"),
+        ("echo | jobplane invoke router -", "echo | jobplane invoke router -"),
+        ("jobplane logs router --stage $stage", "jobplane logs router --stage $stage"),
+    ],
+)
+def test_examples_are_of_functions_that_are_there(command: str, shown: str) -> None:
+    """Also the case after the function's name; a runbook's command and a pipe's stay."""
+    assert exemplified(command, frozenset({"router", "status"}), "claim", "acquired") == shown
 
 
 @pytest.mark.parametrize("page", [*(HERE.root / "docs").glob("*.md")], ids=lambda page: page.name)

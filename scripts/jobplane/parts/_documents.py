@@ -20,6 +20,14 @@ GOES_ON = re.compile(
 )
 # Of the tree that a project is taken of: from here to `<!-- end -->`.
 WHOLE = re.compile(r"^<!-- whole tree -->\n.*?^<!-- end -->\n+", re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(
+    r"^(?P<before> *(?:uv run )?jobplane (?P<verb>[a-z-]+) )(?P<given>[^\s|$#>]+(?: [^\s|$#>]+)*)"
+    r"(?P<space> *)(?P<comment>#.*)?$",
+    re.MULTILINE,
+)
+VARIABLE = re.compile(r"^name=([a-z-]+)$", re.MULTILINE)
+# Verbs that take the name of a function's case after the function's.
+CASED = frozenset({"event", "invoke"})
 # Words that are functions' names and everyday words: functions in code spans and paths alone.
 EVERYDAY = frozenset({"claim", "connect", "disconnect", "status"})
 # A page of which less than this is left goes as a whole.
@@ -96,7 +104,7 @@ def saying(functions: frozenset[str], libs: frozenset[str], words: frozenset[str
     for name in functions:
         anywhere = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
         spelled = name if "-" not in name else f"{name}|{name.replace('-', '_')}"
-        patterns.append(rf"`(?:{spelled})`|functions/{name}|{name}\.md")
+        patterns.append(rf"`(?:{spelled})`|functions/{name}|{name}\.md|^\| {name} \|")
         if name not in EVERYDAY:
             patterns.append(anywhere)
     patterns += [rf"jobplane[-_]{lib}|libs/{lib}\b" for lib in libs]
@@ -163,6 +171,29 @@ def _led(before: list[Block], kept: list[Block]) -> Iterator[Block]:
                     yield left
                 continue
         yield block
+
+
+def exemplified(text: str, going: frozenset[str], function: str, case: str) -> str:
+    """The text with this function, and a case of it, in commands that show one that goes.
+
+    Such a command stands alone: it is no part of a pipe, and of no runbook with variables.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        given = found["given"].split(" ")
+        words = [function if word in going else word for word in given]
+        if words == given:
+            return found[0]
+        if found["verb"] in CASED and (at := words.index(function) + 1) < len(words):
+            words[at] = words[at] if words[at].startswith("-") else case
+        instead = " ".join(dict.fromkeys(words))
+        if not found["comment"]:
+            return f"{found['before']}{instead}"
+        width = len(found["given"]) + len(found["space"]) - 1
+        return f"{found['before']}{instead.ljust(width)} {found['comment']}"
+
+    text = EXAMPLE.sub(shown, text)
+    return VARIABLE.sub(lambda f: f"name={function}" if f[1] in going else f[0], text)
 
 
 def unlinked(text: str, page: Path, root: Path) -> str:

@@ -13,11 +13,20 @@ from pathlib import Path
 
 import click
 
+from jobplane.cases import case_paths
 from jobplane.console import note, run_quietly
 from jobplane.copies import TOOLS, copy_workspace
 from jobplane.deployment import install_framework
 from jobplane.environments import plain_environment, uv_command
-from jobplane.parts._documents import EVERYDAY, WHOLE, Says, filtered, saying, unlinked
+from jobplane.parts._documents import (
+    EVERYDAY,
+    WHOLE,
+    Says,
+    exemplified,
+    filtered,
+    saying,
+    unlinked,
+)
 from jobplane.parts._functions import LIST, Part, chosen, parts
 from jobplane.parts._needs import Needs
 from jobplane.parts._resources import remove_resources
@@ -37,6 +46,8 @@ LEFT_OUT = ("CHANGELOG.md", "docs/decisions", "docs/performance.md", "docs/fault
 AUTHOR = (
     "-c", "user.name=jobplane", "-c", "user.email=jobplane@localhost", "-c", "commit.gpgsign=false",
 )  # fmt: skip
+# What pages say of how many of something the whole tree has.
+COUNTED = frozenset({r"has \d+ alarms"})
 RECORD = re.compile(r"^\[tool\.jobplane\.project\]\n(?:.+\n)*", re.MULTILINE)
 
 
@@ -163,10 +174,11 @@ def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
     _forget(workspace, going, libs)
     _forget_variables(workspace)
     _forget_parameters(workspace)
+    _exemplify(workspace, going)
     _write_parts(workspace, keep)
     _reduce_documents(
         workspace,
-        saying(going, libs, gone | {part.words for part in lost}),
+        saying(going, libs, gone | COUNTED | {part.words for part in lost}),
         # Pages about what was taken lose what names the rest, but not for a word.
         saying(going - EVERYDAY, libs, gone),
         {f"{name}.md" for name in (*keep, *(part.name for part in known if part not in lost))},
@@ -258,6 +270,19 @@ def _forget_parameters(workspace: Workspace) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def _exemplify(workspace: Workspace, going: frozenset[str]) -> None:
+    """Commands that stand as examples in pages and helps, with a function that is there."""
+    function, *_ = workspace.functions()
+    case = next(iter(case_paths(function)), "-")
+    pages = [workspace.root / "CONTRIBUTING.md", *workspace.root.glob("docs/*.md")]
+    helps = (workspace.root / "scripts" / "jobplane").rglob("*.py")
+    for path in (*pages, *helps):
+        text = path.read_text(encoding="utf-8")
+        changed = exemplified(text, going, function.name, case)
+        if changed != text:
+            path.write_text(changed, encoding="utf-8")
+
+
 def _write_parts(workspace: Workspace, keep: frozenset[str]) -> None:
     path = workspace.root / LIST
     heading = "".join(
@@ -302,6 +327,9 @@ def _name(workspace: Workspace, name: str, names: tuple[str, ...], taken: list[P
     text = before.read_text(encoding="utf-8")
     before.write_text(text.replace(f"service: {was}\n", f"service: {name}\n", 1), encoding="utf-8")
     summary = ". ".join(part.summary for part in taken) + "."
+    for page in root.glob("docs/*.md"):
+        shown = page.read_text(encoding="utf-8").replace(f"service={was} ", f"service={name} ")
+        page.write_text(shown, encoding="utf-8")
     project = root / "pyproject.toml"
     text = RECORD.sub("", project.read_text(encoding="utf-8"))
     text = re.sub(r'^name = ".*"', f'name = "{name}-workspace"', text, count=1, flags=re.M)
