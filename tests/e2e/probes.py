@@ -110,7 +110,7 @@ def probes(stack: Stack, grants: list[Grant]) -> Iterator[Probe]:
         yield from of_role(properties["Role"]["Fn::GetAtt"][0], stack)
     for logical, arn, _ in stack.of_type("AWS::StepFunctions::StateMachine"):
         yield from of_state_machine(logical, arn, stack)
-    for logical in ("WebsocketsApi", "HttpApi"):
+    for logical, _, _ in stack.of_type("AWS::ApiGatewayV2::Api"):
         yield from of_connections(logical, stack)
     yield from of_the_account(stack)
 

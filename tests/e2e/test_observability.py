@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from workspace.copies import jobplane
-from workspace.emitted import in_lines
 
+from e2e.metric_lines import emitted_since, until_emitted
 from e2e.support import Deployed, Receiver, unique, until
-from jobplane import log_lines
 from jobplane.log_lines import parse_line
-from jobplane.metrics import Metric, emitted
+from jobplane.metrics import emitted
 from jobplane.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
@@ -88,17 +87,15 @@ def test_the_dashboard_was_filled_in(deployed: Deployed) -> None:
 
 async def test_an_alarm_tells_the_topic(deployed: Deployed) -> None:
     """A value over the threshold changes the alarm's state, and the topic says which and why."""
-    (drift,) = [alarm for alarm in alarms(deployed) if alarm.get("MetricName") == "CountersDrift"]
+    (errors,) = [alarm for alarm in alarms(deployed) if alarm.get("MetricName") == "5xx"]
     cloudwatch = deployed.stage.client("cloudwatch")
-    (topic,) = drift["AlarmActions"]
-    name = drift["AlarmName"]
+    (topic,) = errors["AlarmActions"]
+    name = errors["AlarmName"]
     cloudwatch.set_alarm_state(AlarmName=name, StateValue="OK", StateReason="a test begins")
     with listening(deployed, topic) as queue:
         cloudwatch.put_metric_data(
-            Namespace=drift["Namespace"],
-            MetricData=[
-                {"MetricName": "CountersDrift", "Dimensions": drift["Dimensions"], "Value": 3}
-            ],
+            Namespace=errors["Namespace"],
+            MetricData=[{"MetricName": "5xx", "Dimensions": errors["Dimensions"], "Value": 3}],
         )
 
         def told() -> dict[str, Any] | None:
@@ -111,7 +108,7 @@ async def test_an_alarm_tells_the_topic(deployed: Deployed) -> None:
 
         notice = await until(told, "the alarm's notice")
     assert notice["NewStateValue"] == "ALARM"
-    assert "docs/observing.md#counters" in notice["AlarmDescription"]
+    assert "docs/observing.md#http-errors" in notice["AlarmDescription"]
 
 
 async def complete(deployed: Deployed, user: str, request_id: str) -> str:
@@ -204,20 +201,10 @@ async def test_what_is_emitted_is_what_the_source_says(
     async with deployed.http(user) as http:
         await http.get(f"/status/{assembly_id}")
     await delivered(deployed, assembly_id)
-    deployed.invoke("state-manager", {"source": "jobplane.schedule", "operation": "get_stats"})
-    deployed.invoke("state-manager", {"source": "jobplane.schedule", "operation": "find_orphans"})
-
-    def found(since: float) -> set[Metric]:
-        events = log_lines.events(deployed.stage, Workspace.here().functions(), int(since * 1000))
-        return {metric for event in events for metric in in_lines([event.text], event.function)}
-
     wanted = {
         "ConnectionEstablished", "ConnectionClosed", "QueueLatency", "ProcessingLatency",
         "RequestCompleted", "RequestFailed", "RequestRefused", "MessageAnswered", "StatusChecks",
-        "StatusLatency", "WebhookAttempts", "WebhookDelivered", "FilesByStatus", "Orphans",
-        "OrphansByKind", "OldestPendingAgeSeconds",
+        "StatusLatency", "WebhookAttempts", "WebhookDelivered",
     }  # fmt: skip
-    await until(
-        lambda: wanted <= {metric.name for metric in found(began)}, f"{sorted(wanted)} in the logs"
-    )
-    assert found(0) <= emitted(Workspace.here())
+    await until_emitted(deployed, wanted, began)
+    assert emitted_since(deployed, 0) <= emitted(Workspace.here())

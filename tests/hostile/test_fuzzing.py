@@ -8,8 +8,10 @@ import pytest
 
 from jobplane.fuzzing.recording import RefusedCallError, check
 from jobplane.fuzzing.runs import explore
-from jobplane.fuzzing.subjects import Subject, subjects
+from jobplane.fuzzing.subjects import CONTRACTS, Subject, subjects
+from jobplane.parts import Needs
 from jobplane.template import JWT_SECRET
+from jobplane.workspace import Workspace
 from jobplane_keys import ValidationError, to_item
 from jobplane_tokens import strip_bearer
 
@@ -18,6 +20,11 @@ from jobplane_tokens import strip_bearer
 def make() -> Iterator[Callable[[str], Subject]]:
     with subjects() as made:
         yield made
+
+
+def test_contracts_are_of_functions() -> None:
+    """Each function of a part has its own, and none is of a function that is gone."""
+    assert set(CONTRACTS) == Needs(Workspace.here()).known
 
 
 def problems(subject: Subject, handler: Callable[[Any, Any], Any]) -> list[str]:

@@ -1,0 +1,22 @@
+"""The metrics that functions of a stage have written to their logs."""
+
+from workspace.emitted import in_lines
+
+from e2e.support import Deployed, until
+from jobplane import log_lines
+from jobplane.metrics import Metric
+from jobplane.workspace import Workspace
+
+
+def emitted_since(deployed: Deployed, since: float) -> set[Metric]:
+    """What is in the log lines of all functions since a time, in seconds."""
+    events = log_lines.events(deployed.stage, Workspace.here().functions(), int(since * 1000))
+    return {metric for event in events for metric in in_lines([event.text], event.function)}
+
+
+async def until_emitted(deployed: Deployed, names: set[str], since: float) -> None:
+    """Wait until metrics of these names are in the logs."""
+    await until(
+        lambda: names <= {metric.name for metric in emitted_since(deployed, since)},
+        f"{sorted(names)} in the logs",
+    )

@@ -1,0 +1,22 @@
+"""The metrics of state-manager's scheduled runs, as they are in a deployed stage's log."""
+
+import time
+
+import pytest
+
+from e2e.metric_lines import emitted_since, until_emitted
+from e2e.support import Deployed
+from jobplane.metrics import emitted
+from jobplane.workspace import Workspace
+
+pytestmark = pytest.mark.e2e
+
+
+async def test_scheduled_runs_emit_what_the_source_says(deployed: Deployed) -> None:
+    """Files by status, orphans and the oldest file: each metric's name, unit and dimensions."""
+    began = time.time()
+    for operation in ("get_stats", "find_orphans"):
+        deployed.invoke("state-manager", {"source": "jobplane.schedule", "operation": operation})
+    wanted = {"FilesByStatus", "Orphans", "OrphansByKind", "OldestPendingAgeSeconds"}
+    await until_emitted(deployed, wanted, began)
+    assert emitted_since(deployed, 0) <= emitted(Workspace.here())
