@@ -345,13 +345,14 @@ def _write_readme(workspace: Workspace, upstream: str, summary: str) -> None:
     root = workspace.root
     lines = upstream.splitlines()
     functions = [function.name for function in workspace.functions()]
-    invoke = f"uv run jobplane invoke {functions[0]} --all"
+    first = min(functions, key=len)
+    invoke = f"uv run jobplane invoke {first} --all"
     rows = [line for line in lines if line.startswith("|")]
     libs = (re.match(r"libs/(\w+) ", line) for line in lines)
     values = {
         "name": workspace.service,
         "summary": textwrap.fill(f"{summary}. {WHAT}", 100),
-        "first": functions[0],
+        "first": first,
         "invoke": f"{invoke:<41}",
         "functions": "\n".join(
             row for row in rows if (cell := FUNCTION.match(row)) and cell[1] in functions
