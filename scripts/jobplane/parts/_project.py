@@ -46,8 +46,6 @@ LEFT_OUT = ("CHANGELOG.md", "docs/decisions", "docs/performance.md", "docs/fault
 AUTHOR = (
     "-c", "user.name=jobplane", "-c", "user.email=jobplane@localhost", "-c", "commit.gpgsign=false",
 )  # fmt: skip
-# What pages say of how many of something the whole tree has.
-COUNTED = frozenset({r"has \d+ alarms"})
 RECORD = re.compile(r"^\[tool\.jobplane\.project\]\n(?:.+\n)*", re.MULTILINE)
 
 
@@ -178,7 +176,7 @@ def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
     _write_parts(workspace, keep)
     _reduce_documents(
         workspace,
-        saying(going, libs, gone | COUNTED | {part.words for part in lost}),
+        saying(going, libs, gone | {part.words for part in lost}),
         # Pages about what was taken lose what names the rest, but not for a word.
         saying(going - EVERYDAY, libs, gone),
         {f"{name}.md" for name in (*keep, *(part.name for part in known if part not in lost))},
