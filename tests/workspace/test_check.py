@@ -82,7 +82,13 @@ STEP = "functions/send-interrupt/send_interrupt.py"
 FAULTS: list[tuple[str, str, str, Plant, str]] = [
     # references
     ("references", "", "a-function-that-is-gone", function_deleted,
-     "references: JobFlow refers to the function claim, which is not in functions/: delete"),
+     "JobFlow refers to the function claim, which is not in functions/: run `jobplane delete cl"),
+    ("references", "", "a-resource-that-is-gone",
+     lambda root: (root / "resources" / "queues.yml").unlink(),
+     "function.yml:11: references: it refers to WebhooksQueue, which is not in resources/: "),
+    ("references", "", "a-resource-of-a-resource-that-is-gone",
+     edited("resources/job-flow.yml", "  JobFlowLogGroup:\n    Type", "  JobFlowLog:\n    Type"),
+     "JobFlow refers to JobFlowLogGroup, which is not in resources/: restore it, take the"),
     # names
     ("names", "", "a-folder-with-underscores",
      folder_renamed, "claim_job' is not kebab-case"),

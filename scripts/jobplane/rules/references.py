@@ -1,26 +1,46 @@
-"""The functions that resources refer to are in the tree."""
+"""What resources and functions refer to is in the tree."""
 
 import re
 
-from jobplane.configuration import references
-from jobplane.rules._steps import logical_id
+from jobplane.configuration import Configuration, logical_id, references, role_id
 from jobplane.rules._tree import Finding, Findings, Tree, line_of
-from jobplane.workspace import read_yaml
 
+# Resources that the framework and scripts/serverless add, beside those of each function.
+ADDED = re.compile(r"AWS::.*|(?:HttpApi|HttpRoute|Serverless|Websockets)\w*|AlarmsTopic|\w+Alarm")
 FUNCTION = re.compile(r"[A-Z]\w*LambdaFunction")
 
 
 def findings(tree: Tree) -> Findings:
     if not tree.is_whole:
         return
-    there = {logical_id(function.name) for function in tree.workspace.functions()}
-    for path in tree.workspace.resources:
-        for logical, resource in (read_yaml(path).get("Resources") or {}).items():
-            for missing in sorted(references(resource) - there):
-                if FUNCTION.fullmatch(missing):
-                    name = missing.removesuffix("LambdaFunction").replace("Dash", "-").lower()
-                    text = (
-                        f"{logical} refers to the function {name}, which is not in functions/: "
-                        "delete the resource, or restore the function"
-                    )
-                    yield Finding(path, line_of(path, f"{logical}:"), text)
+    functions = tree.workspace.functions()
+    configuration = Configuration(tree.workspace)
+    there = {*configuration.resources, *map(logical_id, functions), *map(role_id, functions)}
+    there |= {logical_id(each).replace("LambdaFunction", "LogGroup") for each in functions}
+
+    def missing(value: object) -> list[str]:
+        return sorted(id_ for id_ in references(value) - there if not ADDED.fullmatch(id_))
+
+    for id_, declared in configuration.resources.items():
+        path = tree.workspace.root / declared.file
+        for lost in missing(declared.body):
+            remedy = "restore it, take the reference out, or delete the resource"
+            if FUNCTION.fullmatch(lost):
+                remedy = f"run `jobplane delete {_function(lost)}`, or restore the function"
+            text = f"{id_} refers to {_named(lost)}: {remedy}"
+            yield Finding(path, line_of(path, f"{id_}:"), text)
+    for function in functions:
+        path = function.config_path
+        for lost in missing(function.config):
+            text = f"it refers to {_named(lost)}: restore it, or take the reference out"
+            yield Finding(path, line_of(path, lost), text)
+
+
+def _named(lost: str) -> str:
+    if FUNCTION.fullmatch(lost):
+        return f"the function {_function(lost)}, which is not in functions/"
+    return f"{lost}, which is not in resources/"
+
+
+def _function(id_: str) -> str:
+    return id_.removesuffix("LambdaFunction").replace("Dash", "-").lower()
