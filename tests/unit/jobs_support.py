@@ -1,15 +1,24 @@
 """Claims in moto: the tables and queues of resources/jobs.yml, their functions, and a clock."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 from unittest.mock import patch
+from uuid import uuid4
 
 from botocore.exceptions import ClientError
 
-from jobplane_keys import from_item, iso_time
+from jobplane_keys import (
+    CLAIM_PURGE_SECONDS,
+    CLAIM_TTL_SECONDS,
+    RELEASE_CLAIM,
+    from_item,
+    iso_time,
+    to_item,
+)
 from tests.unit import support
 from tests.unit.support import ACCOUNT, PREFIX, REGION, Context, Stack
 
@@ -74,6 +83,46 @@ class Jobs:
 
     def release(self, claim: dict[str, Any], **event: Any) -> dict[str, Any]:
         return self.call("claim", operation="release", **holding(claim) | event)
+
+    def hold(
+        self, workspace: str = WORKSPACE, *, ttl: int = CLAIM_TTL_SECONDS, **row: Any
+    ) -> dict[str, Any]:
+        """Store a claim as `claim` does, for tests of other functions; what it would answer."""
+        now = self.clock.now
+        before = self.row(workspace)
+        claim = {
+            "projectUserId": workspace,
+            "state": "held",
+            "claimId": str(uuid4()),
+            "fence": before.get("fence", int(now * 1000)) + 1,
+            "threadId": "thread-1",
+            "messageId": "message-1",
+            "containerId": f"container-{int(now * 1000)}-{uuid4().hex[:8]}",
+            "claimedAt": iso_time(now),
+            "lastClaimAt": round(now, 3),
+            "expiresAt": math.ceil(now) + ttl,
+            "purgeAt": int(now) + CLAIM_PURGE_SECONDS,
+        } | {name: value for name, value in row.items() if value is not None}
+        if "lastReleased" in before:
+            claim["lastReleased"] = before["lastReleased"]
+        self.stack.put("active-jobs", claim)
+        names = ("claimId", "fence", "containerId", "expiresAt")
+        return {"claimed": True} | {name: claim[name] for name in names}
+
+    def let_go(self, claim: dict[str, Any], workspace: str = WORKSPACE) -> None:
+        """Release a claim as its holder does."""
+        now = self.clock.now
+        released = {"claimId": claim["claimId"], "at": iso_time(now), "reason": "done"}
+        purge = int(now) + CLAIM_PURGE_SECONDS
+        self.stack.dynamodb.update_item(
+            TableName=f"{PREFIX}active-jobs",
+            Key=to_item({"projectUserId": workspace}),
+            UpdateExpression=RELEASE_CLAIM,
+            ExpressionAttributeNames={"#state": "state", "#owner": "owner"},
+            ExpressionAttributeValues=to_item(
+                {":free": "free", ":released": released, ":purge": purge}
+            ),
+        )
 
     def row(self, workspace: str = WORKSPACE) -> dict[str, Any]:
         """The workspace's row, or {}."""

@@ -32,13 +32,13 @@ def test_nothing_runs_where_nothing_is_stored(jobs: Jobs) -> None:
 
 def test_a_released_workspace_has_no_job(jobs: Jobs) -> None:
     """The row is there for its fence alone."""
-    jobs.release(jobs.acquire())
+    jobs.let_go(jobs.hold())
     assert check(jobs, "thread-2") == NO_JOB | {"reason": "free"}
 
 
 def test_a_job_of_the_same_thread_is_not_interrupted(jobs: Jobs) -> None:
     """A follow-up learns of the job that it may join."""
-    claim = jobs.acquire()
+    claim = jobs.hold()
     assert check(jobs) == {
         "hasActiveJob": True,
         "sameThread": True,
@@ -57,13 +57,13 @@ def test_a_job_of_the_same_thread_is_not_interrupted(jobs: Jobs) -> None:
 
 def test_a_dead_job_of_the_same_thread_is_none_to_join(jobs: Jobs) -> None:
     """What has run out is no job, whoever's it was."""
-    jobs.clock.now = jobs.acquire()["expiresAt"]
+    jobs.clock.now = jobs.hold()["expiresAt"]
     assert check(jobs) == NO_JOB | {"reason": "expired"}
 
 
 def test_a_job_of_another_thread_is_to_be_interrupted(jobs: Jobs) -> None:
     """Another thread's message learns whom it has to ask to stop."""
-    claim = jobs.acquire()
+    claim = jobs.hold()
     answer = check(jobs, "thread-2")
     assert (answer["hasActiveJob"], answer["sameThread"], answer["shouldInterrupt"]) == (
         True,
@@ -77,7 +77,7 @@ def test_a_job_of_another_thread_is_to_be_interrupted(jobs: Jobs) -> None:
 @pytest.mark.parametrize(("offset", "active"), [(-1, True), (-0.01, True), (0, False), (1, False)])
 def test_a_job_is_active_until_its_end(jobs: Jobs, offset: float, active: bool) -> None:
     """The function compares the time itself; deleted rows are none of its business."""
-    jobs.clock.now = jobs.acquire()["expiresAt"] + offset
+    jobs.clock.now = jobs.hold()["expiresAt"] + offset
     answer = check(jobs, "thread-2")
     assert answer["hasActiveJob"] is active
     if not active:
@@ -149,7 +149,7 @@ def test_one_consistent_read(jobs: Jobs) -> None:
 
 def test_checking_changes_nothing_and_repeats(jobs: Jobs) -> None:
     """Twice the same event, twice the same answer, and the row as it was."""
-    jobs.acquire()
+    jobs.hold()
     before = jobs.row()
     assert check(jobs, "thread-2") == check(jobs, "thread-2")
     assert jobs.row() == before
@@ -157,7 +157,7 @@ def test_checking_changes_nothing_and_repeats(jobs: Jobs) -> None:
 
 def test_both_spellings_are_one_workspace(jobs: Jobs) -> None:
     """projectId with userId finds what projectUserId claimed."""
-    jobs.acquire()
+    jobs.hold()
     parts = {"projectUserId": None, "projectId": "amelia", "userId": "scott"}
     assert check(jobs, "thread-2", **parts) == check(jobs, "thread-2")
 

@@ -49,7 +49,7 @@ def jobs(stack: Stack) -> Jobs:
 @pytest.fixture
 def claim(jobs: Jobs) -> dict[str, Any]:
     """A claim of the execution."""
-    return jobs.acquire(owner=EXECUTION)
+    return jobs.hold(owner=EXECUTION)
 
 
 def timeout_of(claim: dict[str, Any], **event: Any) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def test_a_run_that_breaks_off_is_taken_up(
     newer: dict[str, Any] = {}
     if taken_over:
         jobs.clock.now = claim["expiresAt"] + 2
-        newer = jobs.acquire(threadId="thread-2", messageId="message-2")
+        newer = jobs.hold(threadId="thread-2", messageId="message-2")
     row = jobs.row()
 
     with crash(module, step, after=after), pytest.raises(CrashError):
@@ -252,7 +252,7 @@ def test_a_record_that_is_gone_is_not_made_again(jobs: Jobs, claim: dict[str, An
 def test_a_newer_claim_is_left_alone(jobs: Jobs, claim: dict[str, Any]) -> None:
     """The record and the letter are made all the same."""
     jobs.clock.now = claim["expiresAt"] + 2
-    jobs.acquire(threadId="thread-2", messageId="message-2")
+    jobs.hold(threadId="thread-2", messageId="message-2")
     before = jobs.row()
 
     answer = handle(jobs, timeout_of(claim))
@@ -264,9 +264,9 @@ def test_a_newer_claim_is_left_alone(jobs: Jobs, claim: dict[str, Any]) -> None:
 
 def test_a_claim_that_was_given_back_already(jobs: Jobs, claim: dict[str, Any]) -> None:
     """Its own release is as good as this one; also under a successor."""
-    jobs.release(claim)
+    jobs.let_go(claim)
     assert handle(jobs, timeout_of(claim))["released"] is True
-    jobs.acquire(threadId="thread-2", messageId="message-2")
+    jobs.hold(threadId="thread-2", messageId="message-2")
     before = jobs.row()
     assert handle(jobs, timeout_of(claim, kind="forced"))["released"] is True
     assert jobs.row() == before
@@ -288,7 +288,7 @@ def test_without_a_row_none_is_made(jobs: Jobs) -> None:
 
 def test_without_a_claim(jobs: Jobs) -> None:
     """A job that timed out before it had one is recorded and put aside; no claim is touched."""
-    jobs.acquire(threadId="thread-2", messageId="message-2")
+    jobs.hold(threadId="thread-2", messageId="message-2")
     before = jobs.row()
     event = {"projectUserId": WORKSPACE, "messageId": "message-1", "kind": "timeout"}
 
@@ -435,9 +435,9 @@ def test_other_statuses_are_none_of_its_business(
 def test_an_execution_that_holds_nothing(jobs: Jobs, before: str, output: Output) -> None:
     """No row, a released one, another execution's, an older writer's: nothing is done."""
     if before == "released":
-        jobs.release(jobs.acquire(owner=EXECUTION))
+        jobs.let_go(jobs.hold(owner=EXECUTION))
     elif before == "of another":
-        jobs.acquire(owner=OTHER_EXECUTION)
+        jobs.hold(owner=OTHER_EXECUTION)
     elif before == "older":
         jobs.put(threadId="thread-1", ttl=int(NOW) + 60)
     row = jobs.row()

@@ -145,17 +145,6 @@ def test_a_target_that_lives_is_asked(jobs: Jobs, expires_at: Any) -> None:
     assert send(jobs, target=TARGET | {"expiresAt": expires_at})["sent"] is True
 
 
-def test_what_a_check_answers_can_be_interrupted(jobs: Jobs) -> None:
-    """The active job of check-active-job is a target as it stands."""
-    claim = jobs.acquire()
-    found = jobs.call("check-active-job", projectUserId=WORKSPACE, threadId="thread-2")
-    assert send(jobs, target=found["activeJob"])["sent"] is True
-    refusal = jobs.acquire(threadId="thread-2", messageId="message-2")
-    assert send(jobs, target=refusal["holder"])["interruptId"] == interrupt_id(
-        claim["claimId"], "message-2"
-    )
-
-
 def test_a_missing_queue_is_made(jobs: Jobs) -> None:
     """With CREATE_QUEUES the first interrupt of a workspace makes its queue."""
     assert send(jobs)["sent"] is True

@@ -81,7 +81,7 @@ def sweep(stack: Stack) -> Iterator[Sweep]:
 @pytest.fixture
 def claim(sweep: Sweep) -> dict[str, Any]:
     """An execution's claim, three minutes old."""
-    claim = sweep.jobs.acquire(owner=EXECUTION)
+    claim = sweep.jobs.hold(owner=EXECUTION)
     sweep.jobs.clock.pass_(180)
     return claim
 
@@ -203,7 +203,7 @@ def test_a_claim_stays_in_doubt(
 )
 def test_other_owners_are_not_asked_about(sweep: Sweep, owner: str | None) -> None:
     """Workers that claim by themselves, and executions of other state machines."""
-    sweep.jobs.acquire(owner=owner)
+    sweep.jobs.hold(owner=owner)
     sweep.jobs.clock.pass_(3000)
     assert sweep.run() == {"held": 0, "asked": 0, "freed": 0}
     assert sweep.jobs.row()["state"] == "held"
@@ -211,7 +211,7 @@ def test_other_owners_are_not_asked_about(sweep: Sweep, owner: str | None) -> No
 
 def test_a_young_claim_is_left_to_the_event(sweep: Sweep) -> None:
     """The event is quicker; only after two minutes it is taken for lost."""
-    sweep.jobs.acquire(owner=EXECUTION)
+    sweep.jobs.hold(owner=EXECUTION)
     sweep.ended(after=1)
     sweep.jobs.clock.pass_(119)
     assert sweep.run()["held"] == 0
@@ -224,8 +224,8 @@ def test_a_newer_claim_is_left_alone(sweep: Sweep, claim: dict[str, Any]) -> Non
     sweep.ended()
 
     def overtaken(*, executionArn: str) -> dict[str, Any]:
-        sweep.jobs.release(claim)
-        sweep.jobs.acquire(owner=EXECUTION + "-2", messageId="message-2")
+        sweep.jobs.let_go(claim)
+        sweep.jobs.hold(owner=EXECUTION + "-2", messageId="message-2")
         return sweep.describe(executionArn=executionArn)
 
     with patch.object(sweep.module.stepfunctions, "describe_execution", overtaken):
@@ -249,7 +249,7 @@ def many(sweep: Sweep, number: int, status: Callable[[int], Any]) -> None:
     """So many workspaces, each held by an execution of its own."""
     for count in range(number):
         arn = f"{EXECUTION}-{count}"
-        sweep.jobs.acquire(f"amelia#user-{count}", owner=arn)
+        sweep.jobs.hold(f"amelia#user-{count}", owner=arn)
         sweep.executions[arn] = status(count)
     sweep.jobs.clock.pass_(180)
 

@@ -1,0 +1,54 @@
+"""The functions of the claims together: one's answer is another's input, and their rows agree."""
+
+from typing import Any
+
+import pytest
+
+from jobplane_keys import interrupt_id
+from tests.unit.jobs_support import WORKSPACE, Jobs
+from tests.unit.support import Stack
+
+
+@pytest.fixture
+def jobs(stack: Stack) -> Jobs:
+    return Jobs(stack)
+
+
+def test_what_a_check_answers_can_be_interrupted(jobs: Jobs) -> None:
+    """The active job of check-active-job is a target as it stands, and so is claim's holder."""
+    claim = jobs.acquire()
+    found = jobs.call("check-active-job", projectUserId=WORKSPACE, threadId="thread-2")
+    refusal = jobs.acquire(threadId="thread-2", messageId="message-2")
+    for target in (found["activeJob"], refusal["holder"]):
+        sent = jobs.call(
+            "send-interrupt",
+            projectUserId=WORKSPACE,
+            target=target,
+            newThreadId="thread-2",
+            interruptingMessageId="message-2",
+        )
+        assert sent["sent"] is True
+        assert sent["interruptId"] == interrupt_id(claim["claimId"], "message-2")
+
+
+@pytest.mark.parametrize("owner", [None, "arn:of:an:execution"])
+def test_stored_claims_are_as_claim_makes_them(jobs: Jobs, owner: str | None) -> None:
+    """What tests of other functions store differs in its ids and its fence alone."""
+
+    def rows(claim: dict[str, Any]) -> list[dict[str, Any]]:
+        """Held and released."""
+        held = jobs.row()
+        jobs.let_go(claim) if is_stored else jobs.release(claim)
+        return [held, jobs.row()]
+
+    seen = []
+    for is_stored in (False, True, False):
+        claim = jobs.hold(owner=owner) if is_stored else jobs.acquire(owner=owner)
+        held, released = rows(claim)
+        assert released["lastReleased"].pop("claimId") == claim["claimId"]
+        assert held.pop("claimId") == claim["claimId"]
+        assert held.pop("containerId") == claim["containerId"]
+        assert held.pop("fence") == released.pop("fence") == claim["fence"]
+        held.pop("lastReleased", None)
+        seen.append((held, released, claim.keys(), claim["expiresAt"]))
+    assert seen[1] == seen[0] == seen[2]
