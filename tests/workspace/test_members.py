@@ -33,8 +33,8 @@ def test_a_dependency_of_a_new_function_is_found(tmp_path: Path) -> None:
     edit(
         workspace,
         "functions/vin/vin.py",
-        "import botocore.session",
-        f"import {ADDED}\nimport botocore.session",
+        "from jobplane_keys import",
+        f"import {ADDED}\n\nfrom jobplane_keys import",
     )
     done = uv_run("jobplane", "invoke", "vin", "--all", "--in-process")
     assert done.returncode == 0, done.stdout + done.stderr

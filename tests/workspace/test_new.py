@@ -1,6 +1,7 @@
 """`jobplane new`: what it makes passes everything that is asked of a function here."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -95,6 +96,24 @@ def test_the_tree_knows_it(made: Workspace) -> None:
     tests = [f"tests/workspace/{name}" for name in OF_THE_TREE]
     done = run(made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests)
     assert done.returncode == 0, done.stdout
+
+
+def test_examples_need_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a part of the tree lacks them, `invoke` makes a function that reads nothing."""
+    monkeypatch.setattr(scaffold, "run_quietly", lambda *_, **__: "")
+    workspace = copy_workspace(Workspace.here(), tmp_path / "copy")
+    (workspace.root / "resources" / "tables.yml").unlink()
+    for function in workspace.functions():
+        shutil.rmtree(function.directory)
+    with pytest.raises(scaffold.MissingResourceError, match="RequestsTable, .* --trigger invoke"):
+        scaffold.create(workspace, "show-request", "http")
+    assert workspace.functions() == []
+
+    scaffold.create(workspace, "count-words", "invoke")
+    (function,) = workspace.functions()
+    for path in cases.case_paths(function).values():
+        result = cases.run_in_process(Case.read(function, path), workspace)
+        assert result.passed, (result.problems, result.outcome)
 
 
 @pytest.mark.parametrize("name", NEW)

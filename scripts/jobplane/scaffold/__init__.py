@@ -8,18 +8,22 @@ import importlib.util
 import keyword
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import yaml
 
+from jobplane.configuration import Configuration, references
 from jobplane.console import run_quietly
 from jobplane.environments import uv_command, uv_locking_environment
 from jobplane.rules.names import FORBIDDEN
 from jobplane.workspace import Workspace
 
 TEMPLATES = Path(__file__).parent / "templates"
+# Instead of `invoke`, in a tree without the table that its example reads.
+PLAIN = Path(__file__).parent / "plain"
 SUFFIX = ".tmpl"
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # With a stage of 20 characters and a region of 14, the role's name has 64.
@@ -55,6 +59,16 @@ class NameRefusedError(click.UsageError):
     """A name that no function can have here."""
 
 
+class MissingResourceError(click.UsageError):
+    """What an example reads is not in the tree."""
+
+    def __init__(self, trigger: str, missing: set[str]) -> None:
+        super().__init__(
+            f"the example for {trigger} refers to {', '.join(sorted(missing))}, which resources/ "
+            "does not have: use --trigger invoke, and add the event to its function.yml"
+        )
+
+
 def check_name(workspace: Workspace, name: str) -> None:
     """Raises NameRefusedError with what to do."""
     module = name.replace("-", "_")
@@ -87,14 +101,20 @@ def create(workspace: Workspace, name: str, trigger: str) -> list[Path]:
 
     Raises:
         NameRefusedError: the name can't be used.
+        MissingResourceError: the tree lacks what the trigger's example reads.
         ToolError: uv failed.
     """
     check_name(workspace, name)
+    files = _files(workspace, name, TEMPLATES / trigger)
+    if missing := _missing(workspace, files):
+        if trigger != "invoke":
+            raise MissingResourceError(trigger, missing)
+        files = _files(workspace, name, PLAIN)
     written: list[Path] = []
     lock = workspace.root / "uv.lock"
     before = lock.read_bytes()
     try:
-        for target, text in _files(workspace, name, trigger):
+        for target, text in files.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("x", encoding="utf-8") as file:
                 written.append(target)
@@ -109,7 +129,8 @@ def create(workspace: Workspace, name: str, trigger: str) -> list[Path]:
     return written
 
 
-def _files(workspace: Workspace, name: str, trigger: str) -> Iterator[tuple[Path, str]]:
+def _files(workspace: Workspace, name: str, template: Path) -> dict[Path, str]:
+    """The text of each file that is made of a template."""
     words = {
         "__NAME__": name,
         "__MODULE__": name.replace("-", "_"),
@@ -121,11 +142,21 @@ def _files(workspace: Workspace, name: str, trigger: str) -> Iterator[tuple[Path
             text = text.replace(placeholder, word)
         return text
 
-    base = TEMPLATES / trigger
-    for path in sorted(base.rglob(f"*{SUFFIX}")):
-        place, *inside = path.relative_to(base).parts
+    files = {}
+    for path in sorted(template.rglob(f"*{SUFFIX}")):
+        place, *inside = path.relative_to(template).parts
         target = workspace.root / filled("/".join([PLACES[place], *inside]))
-        yield target.with_name(target.name.removesuffix(SUFFIX)), filled(path.read_text("utf-8"))
+        text = filled(path.read_text("utf-8"))
+        files[target.with_name(target.name.removesuffix(SUFFIX))] = text
+    return files
+
+
+def _missing(workspace: Workspace, files: Mapping[Path, str]) -> set[str]:
+    """The resources that the files refer to, and that neither they nor the tree have."""
+    documents = [yaml.safe_load(text) for path, text in files.items() if path.suffix == ".yml"]
+    own = {id_ for document in documents for id_ in document.get("Resources") or ()}
+    there = own | Configuration(workspace).resources.keys()
+    return {id_ for id_ in references(documents) - there if not id_.startswith("AWS::")}
 
 
 def _remove(workspace: Workspace, name: str, written: list[Path]) -> None:
