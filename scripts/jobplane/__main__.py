@@ -20,6 +20,7 @@ TOUR = {
     "Change the functions": (
         "new",
         "new-project",
+        "delete",
         "list",
         "templates",
         "affected",

@@ -4,14 +4,18 @@ Actions come from CloudFormation's own schemas of the stack's resource types, wh
 carries: each says what its handlers call. What the tools call themselves is listed here.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from jobplane.names import Names
 
+DOCUMENT = Path("docs", "deployer-policy.json")
+EXAMPLE_STAGE = "prod"
 # Inline policies of a role may have so many characters together, without white space.
 LARGEST = 10_240
 # Of a stack's name CloudFormation keeps so many characters in a name that it makes and has to cut.
@@ -131,6 +135,12 @@ def policy(
     return document
 
 
+def example(template: Mapping[str, Any], names: Names) -> str:
+    """The policy that docs/ shows, of an account that AWS's own documentation uses."""
+    where = {"account": "123456789012", "region": "eu-west-1", "partition": "aws"}
+    return json.dumps(policy(template, names, **where), indent=2) + "\n"
+
+
 def _of_type(kind: str) -> Iterator[str]:
     """What the handlers of a resource type call of its own service, and roles that it is given."""
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
@@ -214,8 +224,6 @@ def _shortened(actions: list[str]) -> list[str]:
 
 
 def _check_size(document: Mapping[str, Any]) -> None:
-    import json
-
     size = len(json.dumps(document, separators=(",", ":")))
     if size > LARGEST:
         raise PolicyTooLargeError(

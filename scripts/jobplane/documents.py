@@ -41,10 +41,10 @@ def with_tables(document: str, tables: Mapping[str, str]) -> str:
     return document
 
 
-def refresh(path: Path, tables: Mapping[str, str], *, write: bool) -> bool:
-    """Bring a document's tables up to date; whether they were not."""
+def refresh(path: Path, made: Mapping[str, str] | str, *, write: bool) -> bool:
+    """Bring a document's tables up to date, or all of its text; whether they were not."""
     before = path.read_text(encoding="utf-8")
-    after = with_tables(before, tables)
+    after = made if isinstance(made, str) else with_tables(before, made)
     if write and after != before:
         path.write_text(after, encoding="utf-8")
     return after != before

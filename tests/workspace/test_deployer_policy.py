@@ -33,7 +33,7 @@ def actions(document: dict[str, Any]) -> set[str]:
 
 
 def test_the_copy_in_docs_is_current(document: dict[str, Any]) -> None:
-    """uv run jobplane policy --account 123456789012 > docs/deployer-policy.json"""
+    """uv run jobplane docs policy"""
     assert json.loads(COMMITTED.read_text()) == document
 
 

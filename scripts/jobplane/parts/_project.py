@@ -34,7 +34,6 @@ from jobplane.workspace import Workspace, read_yaml
 
 NAME = re.compile(r"^[a-z][a-z0-9-]{1,19}$")
 BRANCH = "upstream"
-EXAMPLE_ACCOUNT = "123456789012"
 WHAT = (
     "Microlambdas in one [uv](https://docs.astral.sh/uv/) workspace, deployed by the Serverless "
     "Framework; taken from Jobplane."
@@ -138,15 +137,18 @@ def _write(
     _name(workspace, name, names, [known[part] for part in names])
     readme = (source.root / "README.md").read_text(encoding="utf-8")
     _write_readme(workspace, readme, ". ".join(known[part].summary for part in names))
+    make_again(workspace)
+    (target / TOOLS).unlink(missing_ok=True)
+    for made in ("dist", ".jobplane", ".serverless"):
+        shutil.rmtree(target / made, ignore_errors=True)
+
+
+def make_again(workspace: Workspace) -> None:
+    """Bring the lock, contracts and what is made in docs/ up to date."""
     note("locking, and writing contracts and tables again")
     _run(workspace, "lock", "--quiet")
     _run(workspace, "run", "--quiet", "jobplane", "schema")
     _run(workspace, "run", "--quiet", "jobplane", "docs")
-    policy = _run(workspace, "run", "--quiet", "jobplane", "policy", "--account", EXAMPLE_ACCOUNT)
-    (target / "docs" / "deployer-policy.json").write_text(policy, encoding="utf-8")
-    (target / TOOLS).unlink(missing_ok=True)
-    for made in ("dist", ".jobplane", ".serverless"):
-        shutil.rmtree(target / made, ignore_errors=True)
 
 
 def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
@@ -169,9 +171,7 @@ def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
         shutil.rmtree(folder)
     for path in LEFT_OUT:
         _remove(root / path)
-    _forget(workspace, going, libs)
-    _forget_variables(workspace)
-    _forget_parameters(workspace)
+    forget(workspace, going, libs)
     _exemplify(workspace, going)
     _write_parts(workspace, keep)
     _reduce_documents(
@@ -225,7 +225,14 @@ def _remove_tests(workspace: Workspace, going: frozenset[str], libs: frozenset[s
     return needs.modules.keys() - Needs(workspace).modules.keys()
 
 
-def _forget(workspace: Workspace, going: frozenset[str], libs: frozenset[str]) -> None:
+def forget(workspace: Workspace, going: frozenset[str], libs: frozenset[str] = frozenset()) -> None:
+    """Remove the lines of pyproject.toml and serverless.yml that only what has gone needed."""
+    _forget_settings(workspace, going, libs)
+    _forget_variables(workspace)
+    _forget_parameters(workspace)
+
+
+def _forget_settings(workspace: Workspace, going: frozenset[str], libs: frozenset[str]) -> None:
     """Lines of the root's pyproject.toml that name what has gone."""
     path = workspace.root / "pyproject.toml"
     names = [*(f"jobplane[-_]{lib}" for lib in libs), *(f"{name}(?= =)" for name in going)]

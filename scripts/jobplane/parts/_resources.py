@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from jobplane.configuration import Configuration, logical_id, references
-from jobplane.workspace import Workspace, read_yaml
+from jobplane.workspace import Function, Workspace, read_yaml
 
 SECTION = re.compile(r"^[A-Za-z]+:")
 ENTRY = re.compile(r"^  ([A-Za-z0-9]+):")
@@ -37,12 +38,15 @@ def remove_resources(workspace: Workspace, going: frozenset[str]) -> None:
 
 
 def unneeded(workspace: Workspace, going: frozenset[str]) -> frozenset[str]:
-    """The resources that lead to or from functions that go, and none that stays needs."""
+    """The resources that lead to or from functions that go, and none that stays needs.
+
+    The folders of these functions may be gone already.
+    """
     configuration = Configuration(workspace)
     functions = {function.name: function for function in workspace.functions()}
     names = {logical_id(function): name for name, function in functions.items()}
     resources = {id_: declared.body for id_, declared in configuration.resources.items()}
-    gone = {id_ for id_, name in names.items() if name in going}
+    gone = {id_of(name) for name in going}
 
     def reached(starting: Iterable[Any]) -> set[str]:
         found: set[str] = set()
@@ -73,6 +77,11 @@ def unneeded(workspace: Workspace, going: frozenset[str]) -> frozenset[str]:
     was_needed = reached(functions[name].config for name in going & functions.keys())
     was_needed |= useless | reached(resources[id_] for id_ in useless)
     return frozenset(was_needed - needed)
+
+
+def id_of(name: str) -> str:
+    """The logical id of a function, whose folder may be gone."""
+    return logical_id(Function(name, Path("functions", name)))
 
 
 def without(text: str, ids: frozenset[str]) -> str:

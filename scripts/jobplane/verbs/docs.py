@@ -7,7 +7,8 @@ import click
 
 from jobplane.workspace import Workspace
 
-type Made = tuple[Path, dict[str, str]]
+type Made = tuple[Path, dict[str, str] | str]
+"""A document, with its tables by section, or with its whole text."""
 
 
 def _commands(workspace: Workspace) -> Made:
@@ -37,6 +38,14 @@ def _metrics(workspace: Workspace) -> Made:
     return metrics.DOCUMENT, metrics.tables(workspace)
 
 
+def _policy(workspace: Workspace) -> Made:
+    from jobplane import compiled, deployer
+    from jobplane.stages import Stage
+
+    there = Stage(workspace, deployer.EXAMPLE_STAGE)
+    return deployer.DOCUMENT, deployer.example(compiled.outline(there), there.names)
+
+
 def _templates(workspace: Workspace) -> Made:
     from jobplane import templates
 
@@ -48,6 +57,7 @@ TOPICS: dict[str, Callable[[Workspace], Made]] = {
     "commands": _commands,
     "grants": _grants,
     "metrics": _metrics,
+    "policy": _policy,
     "templates": _templates,
 }
 
@@ -63,13 +73,14 @@ Examples:
 @click.argument("topics", nargs=-1, metavar="[TOPIC]...", type=click.Choice(list(TOPICS)))
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a table is not current.")
 def command(topics: tuple[str, ...], check: bool) -> None:
-    """Bring the tables of docs/ up to date.
+    """Bring what is made in docs/ up to date: tables, and the deployer's policy.
 
     \b
     cases      docs/adding-a-function.md: keys and placeholders of a case's files
     commands   docs/commands.md: the verbs
     grants     docs/security.md: what the roles allow, as the stack is compiled
     metrics    docs/observing.md: what the functions emit; what is said of each is kept
+    policy     docs/deployer-policy.json: what `jobplane policy` prints for prod
     templates  docs/templates.md: the templates that ship
     """
     from jobplane.documents import refresh

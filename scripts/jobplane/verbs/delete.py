@@ -1,0 +1,48 @@
+"""`jobplane delete`: takes functions out of the tree."""
+
+import json
+import sys
+
+import click
+
+from jobplane.workspace import Workspace
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  jobplane delete disconnect
+  jobplane delete claim handle-timeout --yes
+
+A resource that refers to the function goes with it, and so do those that only the
+function led to. Libs, pages and tests stay; pytest leaves out the modules that
+need the function. It can be repeated, also after the folder was deleted by hand.
+"""
+)
+@click.argument("names", nargs=-1, required=True, metavar="FUNCTION...")
+@click.option("--yes", "-y", is_flag=True, help="Don't ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was deleted as one JSON object.")
+def command(names: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Delete functions, with the resources that only they need."""
+    from jobplane import parts
+
+    workspace = Workspace.here()
+    resources = parts.resources_of(workspace, names)
+    if not yes:
+        _agree(names, resources)
+    parts.delete(workspace, names)
+    if as_json:
+        click.echo(json.dumps({"functions": names, "resources": resources}))
+        return
+    for name in names:
+        click.echo(f"deleted  functions/{name}")
+    for id_ in resources:
+        click.echo(f"deleted  {id_}")
+    click.echo("next: uv run jobplane check && uv run pytest")
+
+
+def _agree(names: tuple[str, ...], resources: list[str]) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("stdin is not a terminal, so you can't be asked: pass --yes")
+    also = f" and the resources {', '.join(resources)}" if resources else ""
+    click.confirm(f"Delete {', '.join(names)}{also}?", err=True, abort=True)

@@ -1,0 +1,141 @@
+"""Deleting a function: the resources that go with it, and that nothing else breaks."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobplane.configuration import references
+from jobplane.copies import copy_workspace
+from jobplane.environments import plain_environment, uv_command
+from jobplane.parts import Needs, _project, delete, parts, resources_of
+from jobplane.workspace import Workspace
+from tests.workspace.copies import jobplane, printed
+
+HERE = Workspace.here()
+ALL = [function.name for function in HERE.functions()]
+# With JOBPLANE_TEST_ALL=1 every function is deleted, and all unit tests of the others are run.
+IS_WHOLE = "JOBPLANE_TEST_ALL" in os.environ
+JOB_FLOW = [
+    "EndedExecutionsPermission", "EndedExecutionsRule", "ExecutionEventsDeadLetterQueuePolicy",
+    "JobFlow", "JobFlowLogGroup", "JobFlowRole",
+]  # fmt: skip
+# Functions that invoke one another.
+NEEDED_BY = {"handle-timeout": ["sweep-claims"]}
+TEMPLATE = """
+import json
+from jobplane.compiled import outline
+from jobplane.stages import Stage
+from jobplane.workspace import Workspace
+print(json.dumps(outline(Stage(Workspace.here(), "prod"))))
+"""
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", ALL if IS_WHOLE else ["claim"])
+def test_the_others_work_without_it(name: str, tmp_path: Path) -> None:
+    """The checks find nothing, the stack compiles, every test is collected, the others' pass."""
+    workspace = copy_workspace(HERE, tmp_path / "copy")
+    names = [name, *NEEDED_BY.get(name, ())]
+    resources = resources_of(HERE, names)
+    done = jobplane(workspace, "delete", *names, "--yes", "--json")
+    assert printed(done) == {"functions": names, "resources": resources}
+    assert not (workspace.root / "functions" / name).exists()
+
+    uv_run(workspace, "jobplane", "check")
+    uv_run(workspace, "jobplane", "docs", "--check")
+    uv_run(workspace, "jobplane", "schema", "--check")
+    assert dangling(json.loads(uv_run(workspace, "python", "-c", TEMPLATE))) == set()
+    uv_run(workspace, "pytest", "--quiet", "--collect-only", "-n", "0")
+    uv_run(workspace, "pytest", "--quiet", "-n", "2", *unit_tests(workspace, name))
+
+
+def uv_run(workspace: Workspace, *command: str) -> str:
+    done = subprocess.run(
+        [uv_command(), "run", "--quiet", *command],
+        cwd=workspace.root, env=plain_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def dangling(template: dict[str, Any]) -> set[str]:
+    """What a compiled template refers to and does not have."""
+    there = template["Resources"].keys() | template.get("Parameters", {}).keys()
+    return {id_ for id_ in references(template) - there if not id_.startswith("AWS::")}
+
+
+def unit_tests(workspace: Workspace, name: str) -> list[str]:
+    """All of them, or those of the functions that belong to the same part."""
+    if IS_WHOLE:
+        return ["tests/unit"]
+    (part,) = (part for part in parts(HERE).values() if name in part.functions)
+    needs = Needs(workspace)
+    left_out = needs.unmet({name})
+    files = (f"unit/test_{each.replace('-', '_')}.py" for each in part.functions - {name})
+    return [f"tests/{file}" for file in files if needs.modules[file] not in left_out]
+
+
+@pytest.mark.parametrize(
+    ("names", "resources"),
+    [
+        (["claim"], JOB_FLOW),
+        (
+            ["handle-timeout", "sweep-claims"],
+            [
+                *JOB_FLOW,
+                "ExecutionEventsDeadLetterQueue",
+                "HandleTimeoutFailures",
+                "JobsDeadLetterQueue",
+            ],  # fmt: skip
+        ),
+        (["processor"], ["RequestsFailureQueue"]),
+        (["disconnect"], []),
+        (
+            ["status", "processor"],
+            ["RequestsFailureQueue", "WebhooksDeadLetterQueue", "WebhooksQueue"],
+        ),
+    ],
+    ids=lambda given: " ".join(given[:2]),
+)
+def test_resources_go_with_the_functions_that_need_them(
+    names: list[str], resources: list[str]
+) -> None:
+    """Those that refer to a function or to what goes, and those that nothing else leads to."""
+    assert resources_of(HERE, names) == sorted(resources)
+
+
+def test_a_folder_that_is_gone_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What refers to the function is deleted all the same, and its settings are."""
+    monkeypatch.setattr(_project, "_run", lambda *_: "")
+    workspace = copy_workspace(HERE, tmp_path / "copy")
+    for name, refers in (("claim", "JobFlow"), ("state-manager", "state-manager = ")):
+        shutil.rmtree(workspace.root / "functions" / name)
+        delete(workspace, [name])
+        texts = [path.read_text() for path in workspace.root.glob("resources/job-flow.yml")]
+        texts.append((workspace.root / "pyproject.toml").read_text())
+        assert not [text for text in texts if f"{refers}:" in text or f"\n{refers}" in text]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Missing argument"),
+        (["handle-timeout", "--yes"], "delete sweep-claims as well, or take the reference out"),
+        (["claims", "--yes"], "no function 'claims'; there are: check-active-job, claim"),
+        (["claim"], "stdin is not a terminal, so you can't be asked: pass --yes"),
+    ],
+)
+def test_nothing_is_deleted_by_a_wrong_call(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    """It says what is wrong, and what to do."""
+    workspace = copy_workspace(HERE, tmp_path / "copy", without=("tests", "docs", "contracts"))
+    done = jobplane(workspace, "delete", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(workspace.functions()) == len(ALL)
