@@ -34,8 +34,10 @@ def expected(case: Case, *keys: str) -> Any:
 
 
 def test_what_is_beyond_a_schema_is_there() -> None:
-    """The exceptions below are events of today."""
-    assert {str(case) for case in CASES} >= BEYOND_A_SCHEMA
+    """The exceptions below are events of today, where their function is in the tree."""
+    there = {function.name for function in WORKSPACE.functions()}
+    excepted = {name for name in BEYOND_A_SCHEMA if name.partition("/")[0] in there}
+    assert {str(case) for case in CASES} >= excepted
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if str(c) not in BEYOND_A_SCHEMA], ids=str)

@@ -104,14 +104,6 @@ def test_commands_exist(page: str) -> None:
     assert [(command, text) for command in found if (text := fault(command))] == []
 
 
-def test_every_alarm_has_commands() -> None:
-    """Each section of the runbook shows more and mends: there are some to be checked."""
-    text = (ROOT / "docs" / "observing.md").read_text(encoding="utf-8")
-    runbook = text.partition("## Alarms")[2].partition("\n## ")[0]
-    for section in runbook.split("\n### ")[1:]:
-        assert BLOCK.search(section), section.splitlines()[0]
-
-
 @pytest.mark.parametrize("line", FAULTY)
 def test_what_does_not_exist_is_found(line: str) -> None:
     """A misspelt service, operation, option or verb is a fault, wherever in a line it stands."""

@@ -670,3 +670,11 @@ def test_metrics_of_an_invocation_fit_in_one_document() -> None:
     for (function, dimensions), names in together.items():
         assert len({"Environment", *dimensions}) <= 30, function
         assert len(names) <= 100, function
+
+
+def test_every_alarm_has_commands() -> None:
+    """Each section of the runbook shows more and mends: there are some to be checked."""
+    text = DOCS.read_text(encoding="utf-8")
+    runbook = text.partition("## Alarms")[2].partition("\n## ")[0]
+    for section in runbook.split("\n### ")[1:]:
+        assert "```sh\n" in section, section.splitlines()[0]

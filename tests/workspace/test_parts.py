@@ -270,7 +270,6 @@ def test_no_other_function_needs_a_deleted_one(name: str) -> None:
 TOGETHER = {
     ("handle-timeout", "record-interruption"),
     ("record-interruption", "handle-timeout"),
-    ("check-active-job", "send-interrupt"),
     ("handle-timeout", "sweep-claims"),
     ("router", "processor"),
 }

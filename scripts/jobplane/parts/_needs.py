@@ -78,16 +78,28 @@ class Needs:
         ]
 
     def unused(self) -> list[Path]:
-        """The modules that no test and no conftest.py imports."""
+        """The modules that no test and no conftest.py imports, or starts by its file's name."""
         used = {
             name for name in self.modules if re.match(r"test_|conftest|__init__", Path(name).name)
         }
         waiting = set(used)
         while waiting:
-            tree = ast.parse(self.modules[waiting.pop()].read_text(encoding="utf-8"))
-            waiting |= self._imports(tree)[0] - used
+            module = waiting.pop()
+            tree = ast.parse(self.modules[module].read_text(encoding="utf-8"))
+            waiting |= (self._imports(tree)[0] | self._started(module, tree)) - used
             used |= waiting
         return [path for name, path in self.modules.items() if name not in used]
+
+    def _started(self, module: str, tree: ast.Module) -> set[str]:
+        """The modules of its folder that a module names by their files, `parse.py`."""
+        files = {
+            Path(module).with_name(node.value).as_posix()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and re.fullmatch(r"\w+\.py", node.value)
+        }
+        return files & self.modules.keys()
 
     def _direct(self, name: str) -> tuple[set[str], set[str]]:
         """What a module itself needs, and which modules of tests/ it imports."""
@@ -110,7 +122,9 @@ class Needs:
         """The function that a module is named after: `unit/test_status_webhooks.py`."""
         stem = Path(name).stem.removeprefix("test_").replace("_", "-")
         fitting = [each for each in self.known if f"{stem}-".startswith(f"{each}-")]
-        return max(fitting, key=len) if fitting and name.startswith("unit/") else None
+        return (
+            max(fitting, key=len) if fitting and name.startswith(("unit/", "property/")) else None
+        )
 
     def _imports(self, tree: ast.Module) -> tuple[set[str], set[str]]:
         modules, libs = set(), set()

@@ -1,0 +1,63 @@
+"""The contracts of the WebSocket: its actions, its messages, and the example of a client."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from published import faults, faults_of_ours
+from workspace.typescript import TYPES, compile_types
+
+from jobplane.contracts.catalogue import SOCKET_ACTIONS, loaded
+from jobplane.workspace import Workspace
+
+WORKSPACE = Workspace.here()
+ASYNCAPI = WORKSPACE.root / "contracts" / "asyncapi.json"
+
+
+def test_socket_actions_are_those_of_the_router() -> None:
+    """Each has a request with the router's payload model, an answer or a result, and a place."""
+    (router,) = WORKSPACE.select(("router",))
+    actions = loaded(router, WORKSPACE).ACTIONS
+    described = {action.name: action for action in SOCKET_ACTIONS}
+    assert set(described) == set(actions)
+    for name, action in actions.items():
+        payload = described[name].request.model_fields["payload"].annotation
+        assert action.payload is None or payload.__name__ == action.payload
+        queued = action.mode == "async" or action.forcible
+        assert (described[name].result is not None) is queued
+        answered = action.mode == "sync" and name != "ping"
+        assert (described[name].answer is not None) is answered
+    operations = json.loads(ASYNCAPI.read_text(encoding="utf-8"))["operations"]
+    assert len(operations) == len(actions) + 1
+
+
+def test_what_we_send_is_described() -> None:
+    """Readers take a field that no schema names; the tests of what we send do not."""
+    message = {"type": "pong", "request_id": "r", "timestamp": "2026-11-22T10:15:30.250Z"}
+    assert faults_of_ours("socket/server-message", message) == []
+    assert faults("socket/server-message", message | {"more": 1}) == []
+    assert faults_of_ours("socket/server-message", message | {"more": 1})
+    assert faults_of_ours("socket/server-message", message | {"timestamp": "now"})
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ('case "pong":\n', "", "not assignable to parameter of type 'never'"),
+        ("seconds: 2", 'seconds: "2"', "Type 'string' is not assignable to type 'number'"),
+        ("message.percentage.toFixed(0)", "message.percent", "'percent' does not exist"),
+        ('action: "delay"', 'action: "delays"', "is not assignable to type '\"delay\"'"),
+    ],
+    ids=["not-dealt-with", "payload", "field", "action"],
+)
+def test_types_tell_what_is_wrong(tmp_path: Path, right: str, wrong: str, says: str) -> None:
+    """A message not dealt with, a wrong payload, an unknown field and action do not compile."""
+    shutil.copytree(TYPES, tmp_path, dirs_exist_ok=True)
+    example = tmp_path / "example.ts"
+    text = example.read_text()
+    assert right in text
+    example.write_text(text.replace(right, wrong))
+    done = compile_types(tmp_path)
+    assert done.returncode != 0
+    assert says in done.stdout
