@@ -321,6 +321,7 @@ def test_paragraphs_that_speak_of_what_is_gone_go(text: str, left: str | None) -
         ("jobplane invoke status done --watch", "jobplane invoke claim acquired --watch"),
         ("jobplane deploy router status    # two", "jobplane deploy claim            # two"),
         ("jobplane deploy claim status # two", "jobplane deploy claim        # two"),
+        ("jobplane event status done > a.json  # x", "jobplane event claim acquired > a.json  # x"),
         ("name=router", "name=claim"),
         ("jobplane invoke claim done", "jobplane invoke claim done"),
         ("echo | jobplane invoke router -", "echo | jobplane invoke router -"),

@@ -22,7 +22,7 @@ GOES_ON = re.compile(
 WHOLE = re.compile(r"^<!-- whole tree -->\n.*?^<!-- end -->\n+", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(
     r"^(?P<before> *(?:uv run )?jobplane (?P<verb>[a-z-]+) )(?P<given>[^\s|$#>]+(?: [^\s|$#>]+)*)"
-    r"(?P<space> *)(?P<comment>#.*)?$",
+    r"(?P<space> *)(?P<comment>[#>].*)?$",
     re.MULTILINE,
 )
 VARIABLE = re.compile(r"^name=([a-z-]+)$", re.MULTILINE)
