@@ -17,12 +17,12 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-from jobplane.emulator import LIFELINE
-from jobplane.environments import spare_proxies
-from jobplane.members import install_dependencies
 from jobplane.parts import Needs
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.emulator import LIFELINE
+from jobplane.stage.stages import Stage
+from jobplane.terminal.environments import spare_proxies
+from jobplane.tree.members import install_dependencies
+from jobplane.tree.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_VARIABLE = "JOBPLANE_TEST_STAGE"

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from jobplane.console import run_quietly
-from jobplane.environments import plain_environment, uv_command
-from jobplane.locks import exclusive
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
+from lambdapack.environments import plain_environment, uv_command
+from lambdapack.locks import exclusive
+from lambdapack.tools import run_quietly
 
 PROJECT = Path(__file__).parent
 WORKSPACE = Workspace.here()

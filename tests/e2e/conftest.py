@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from e2e.support import Deployed, Receiver, receiver
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from typing import Self
 from aws_cli import programs as installed
 from workspace.copies import command_environment
 
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
 
 ROOT = Workspace.here().root
 # The emulator has no such calls: `aws` reads such a command, and says what would be answered.

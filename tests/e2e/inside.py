@@ -11,7 +11,7 @@ import pytest
 from botocore.httpsession import URLLib3Session
 
 from e2e.support import Deployed
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 
 def load(

@@ -3,9 +3,9 @@
 from workspace.emitted import in_lines
 
 from e2e.support import Deployed, until
-from jobplane import log_lines
-from jobplane.metrics import Metric
-from jobplane.workspace import Workspace
+from jobplane.reference.metrics import Metric
+from jobplane.stage import log_lines
+from jobplane.tree.workspace import Workspace
 
 
 def emitted_since(deployed: Deployed, since: float) -> set[Metric]:

@@ -20,8 +20,8 @@ from botocore.config import Config
 from workspace.templates import alarms_of
 
 from e2e.support import Deployed, Message, is_alive
-from jobplane import log_lines
-from jobplane.workspace import Workspace
+from jobplane.stage import log_lines
+from jobplane.tree.workspace import Workspace
 
 
 def defined_alarms(deployed: Deployed) -> dict[str, Alarm]:

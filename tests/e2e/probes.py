@@ -1,8 +1,8 @@
 """Calls that tell whether a role may make them, and change nothing where it may.
 
-Each names an action and a resource as `jobplane.grants` writes them. A granted call would do harm
-if it were valid, so most are not: authorisation comes before everything else, and what an
-authorised call is answered with shows that it was let through.
+Each names an action and a resource as `jobplane.reference.grants` writes them. A granted call
+would do harm if it were valid, so most are not: authorisation comes before everything else, and
+what an authorised call is answered with shows that it was let through.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,8 +11,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from jobplane.grants import Grant
-from jobplane.names import Names
+from jobplane.reference.grants import Grant
+from jobplane.tree.names import Names
 
 DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError"})
 DONE = "done"

@@ -19,8 +19,9 @@ from loopback import serving
 from published import faults_of_ours
 from websockets.asyncio.client import ClientConnection, connect
 
-from jobplane.stages import Stage
-from jobplane.tokens import mint
+from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.stages import Stage
+from jobplane.stage.tokens import mint
 from jobplane_keys import from_item, owner_key, to_item
 
 TERMINAL = frozenset({"complete", "error"})
@@ -235,7 +236,7 @@ class Deployed:
 
     def token(self, user: str, tenant: str, *permissions: str, ttl: int = 3600) -> str:
         return mint(
-            self.stage.jwt_secret(), user=user, tenant=tenant, permissions=permissions, ttl=ttl
+            jwt_secret(self.stage), user=user, tenant=tenant, permissions=permissions, ttl=ttl
         )
 
     @asynccontextmanager

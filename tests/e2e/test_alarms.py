@@ -41,8 +41,8 @@ from e2e.platform_records import (
 from e2e.support import Deployed, unique, until
 from faults.trouble import between, stretch
 from jobplane.rules._steps import state_machines
-from jobplane.template import Template
-from jobplane.workspace import Workspace
+from jobplane.tree.template import Template
+from jobplane.tree.workspace import Workspace
 from jobplane_keys import iso_time, owner_key, to_item
 from jobplane_keys.tracking import COUNTERS
 

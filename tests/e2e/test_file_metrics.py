@@ -6,8 +6,8 @@ import pytest
 
 from e2e.metric_lines import emitted_since, until_emitted
 from e2e.support import Deployed
-from jobplane.metrics import emitted
-from jobplane.workspace import Workspace
+from jobplane.reference.metrics import emitted
+from jobplane.tree.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 

@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from e2e.support import Deployed, Receiver, Socket, receiver, unique, until
 from e2e.test_flow import Flow
+from jobplane.stage.secrets import jwt_secret
 from jobplane_keys import to_item
 
 pytestmark = pytest.mark.e2e
@@ -164,7 +165,7 @@ async def test_no_log_tells_a_secret(deployed: Deployed, hooks: tuple[Receiver, 
     secrets, user = Secrets(), unique("user")
     secrets.add("secret of the webhook", signing)
     secrets.add("URL of the webhook", in_url)
-    secrets.add("secret of the tokens", deployed.stage.jwt_secret())
+    secrets.add("secret of the tokens", jwt_secret(deployed.stage))
     url = deployed.info["websocket_url"]
 
     in_query = secrets.add("token in a query", deployed.token(user, "acme"))

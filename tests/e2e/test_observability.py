@@ -12,9 +12,9 @@ from workspace.copies import jobplane
 
 from e2e.metric_lines import emitted_since, until_emitted
 from e2e.support import Deployed, Receiver, unique, until
-from jobplane.log_lines import parse_line
-from jobplane.metrics import emitted
-from jobplane.workspace import Workspace
+from jobplane.reference.metrics import emitted
+from jobplane.stage.log_lines import parse_line
+from jobplane.tree.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 

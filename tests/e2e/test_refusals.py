@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from e2e.support import PATIENCE, Deployed, Message, Receiver, Socket, md5, unique, until
+from jobplane.stage.secrets import jwt_secret
 
 pytestmark = pytest.mark.e2e
 
@@ -73,7 +74,7 @@ async def test_bad_tokens_open_no_socket(deployed: Deployed) -> None:
     """Every bad token is refused alike, and no connection is stored."""
     before = deployed.count("connections")
     outcomes = set()
-    for name, token in bad_tokens(deployed.stage.jwt_secret()).items():
+    for name, token in bad_tokens(jwt_secret(deployed.stage)).items():
         try:
             async with connect(f"{deployed.info['websocket_url']}?Authorization={token}"):
                 outcomes.add(f"accepted: {name}")
@@ -89,7 +90,7 @@ async def test_bad_tokens_get_no_status(deployed: Deployed) -> None:
     """Over HTTP, every bad token gets the same 401."""
     answers = set()
     async with httpx.AsyncClient(base_url=deployed.http_url, trust_env=False) as client:
-        for token in bad_tokens(deployed.stage.jwt_secret()).values():
+        for token in bad_tokens(jwt_secret(deployed.stage)).values():
             header = f"Bearer {token}".strip()
             answer = await client.get(f"/status/{'0' * 64}", headers={"Authorization": header})
             answers.add((answer.status_code, answer.text, "www-authenticate" in answer.headers))

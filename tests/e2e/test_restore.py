@@ -19,8 +19,8 @@ from workspace.copies import copy_here, jobplane, share_wheels, under_git
 from e2e.documented import Terminal, blocks
 from e2e.platform_records import without_delivery
 from e2e.support import Deployed, Message, unique, until
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
 from jobplane_keys import from_item, owner_key, to_item
 
 pytestmark = pytest.mark.e2e

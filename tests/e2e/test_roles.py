@@ -16,11 +16,11 @@ from botocore.config import Config
 
 from e2e.probes import DENIED, Clients, Probe, Stack, probes
 from e2e.support import Deployed
-from jobplane import compiled
-from jobplane.configuration import Configuration, role_id
-from jobplane.grants import Grant, grants
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.deploy import compiled
+from jobplane.reference.grants import Grant, grants
+from jobplane.stage.stages import Stage
+from jobplane.tree.configuration import Configuration, role_id
+from jobplane.tree.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 

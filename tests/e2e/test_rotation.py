@@ -11,7 +11,8 @@ from websockets.exceptions import InvalidStatus
 
 from e2e.documented import ROOT, Terminal, blocks
 from e2e.support import PATIENCE, Deployed, unique, until
-from jobplane.tokens import mint
+from jobplane.stage.secrets import jwt_secret, secret_name
+from jobplane.stage.tokens import mint
 from jobplane_parameters import RENEWAL_SECONDS
 
 pytestmark = pytest.mark.e2e
@@ -33,7 +34,7 @@ class Operator:
         self._last = block.replace(f"{both}\n", "").replace("new=$(openssl rand -hex 32)\n", "")
         self._terminal = terminal
         self._deployed = deployed
-        self.old = deployed.stage.jwt_secret()
+        self.old = jwt_secret(deployed.stage)
         self.new = ""
 
     def add(self) -> None:
@@ -48,7 +49,7 @@ class Operator:
 
     def value(self) -> str:
         """What the parameter holds."""
-        name = self._deployed.stage.secret_name
+        name = secret_name(self._deployed.stage)
         found = self._deployed.ssm.get_parameter(Name=name, WithDecryption=True)
         return str(found["Parameter"]["Value"])
 
@@ -61,7 +62,7 @@ def operating(deployed: Deployed, programs: Path) -> Iterator[Operator]:
         yield operator
     finally:
         deployed.ssm.put_parameter(
-            Name=deployed.stage.secret_name,
+            Name=secret_name(deployed.stage),
             Value=operator.old,
             Type="SecureString",
             Overwrite=True,

@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from e2e.support import Deployed, unique, until
-from jobplane.tokens import mint
+from jobplane.stage.secrets import jwt_secret, secret_name
+from jobplane.stage.tokens import mint
 
 pytestmark = pytest.mark.e2e
 
@@ -53,11 +54,11 @@ def places(deployed: Deployed) -> Iterator[tuple[str, bytes]]:
 
 def test_the_secret_is_in_nothing_that_is_deployed(deployed: Deployed) -> None:
     """Not in the template, nor in the deployment bucket, nor in a function's configuration."""
-    secret = deployed.stage.jwt_secret().encode()
+    secret = jwt_secret(deployed.stage).encode()
     sought = {secret, base64.b64encode(secret), json.dumps(secret.decode()).encode()}
     looked_at = dict(places(deployed))
     assert not [name for name, body in looked_at.items() if any(text in body for text in sought)]
-    reference = f"ssm:{deployed.stage.secret_name}".encode()
+    reference = f"ssm:{secret_name(deployed.stage)}".encode()
     configured = {name for name, body in looked_at.items() if reference in body}
     assert {"template", *map(deployed.stage.names.of, ("connect", "status"))} <= configured
     assert any(name.endswith("/status.py") for name in looked_at)
@@ -70,7 +71,7 @@ async def test_the_documented_issuer_is_believed(deployed: Deployed, tmp_path: P
     program = tmp_path / "issue.py"
     program.write_text(example.partition("```")[0], encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, program, deployed.stage.secret_name, "ann", "acme"],
+        [sys.executable, program, secret_name(deployed.stage), "ann", "acme"],
         env={**os.environ, **deployed.stage.environment()},
         capture_output=True,
         text=True,
@@ -152,7 +153,7 @@ async def test_an_unusable_secret_is_named_and_found_once_it_is_good(
     deployed: Deployed, value: str | None, told: str
 ) -> None:
     """500 without details, the log has parameter and remedy, and no deployment ends it."""
-    parameter = deployed.stage.secret_name.replace("jwt-secret", f"webhooks/{unique('test')}")
+    parameter = secret_name(deployed.stage).replace("jwt-secret", f"webhooks/{unique('test')}")
     with copy_of_status(deployed, parameter) as copy:
         if value is not None:
             copy.put(value)
@@ -170,7 +171,7 @@ async def test_an_unusable_secret_is_named_and_found_once_it_is_good(
 
 async def test_a_secret_that_may_not_be_read_is_named(deployed: Deployed) -> None:
     """A role reads its own stage's parameter alone; the log says what to allow."""
-    parameter = deployed.stage.secret_name.replace("jwt-secret", "another-secret")
+    parameter = secret_name(deployed.stage).replace("jwt-secret", "another-secret")
     with copy_of_status(deployed, parameter) as copy:
         copy.put(SECRET)
         try:

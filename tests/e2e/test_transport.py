@@ -14,8 +14,8 @@ from botocore.config import Config
 
 from e2e.probes import DENIED
 from e2e.support import Deployed, unique
-from jobplane.grants import template_to_tell
-from jobplane.workspace import Workspace
+from jobplane.reference.grants import template_to_tell
+from jobplane.tree.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 

@@ -28,10 +28,10 @@ from moto.s3.models import s3_backends
 import jobplane_sockets._subscriptions
 from faults.injecting import Exchange, Plan, ProcessDiedError, answer_of
 from faults.mappings import Clock, QueueMapping, StreamMapping
-from jobplane.inprocess import Context, InProcess
-from jobplane.mappings import Delivery, FunctionError, StreamSettings
-from jobplane.template import ACCOUNT, REGION
-from jobplane.tokens import mint
+from jobplane.stage.mappings import Delivery, FunctionError, StreamSettings
+from jobplane.stage.tokens import mint
+from jobplane.tree.template import ACCOUNT, REGION
+from jobplane.trying.inprocess import Context, InProcess
 from jobplane_keys import from_item, to_item
 
 ROOT = Path(__file__).parents[2]

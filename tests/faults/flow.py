@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any
 
 from faults.cloud import ROOT, Cloud, Row
-from jobplane.mappings import FunctionError
-from jobplane.template import ACCOUNT, REGION
-from jobplane.workspace import read_yaml
+from jobplane.stage.mappings import FunctionError
+from jobplane.tree.template import ACCOUNT, REGION
+from jobplane.tree.workspace import read_yaml
 
 WORKSPACE = "amelia#scott"
 

@@ -1,13 +1,14 @@
 """Event source mappings of the simulated stage, on its own clock.
 
-How a stream's batches are delivered is jobplane.mappings; here is what stands before it on AWS.
+How a stream's batches are delivered is jobplane.stage.mappings; here is what stands before it on
+AWS.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jobplane.mappings import Delivery, FunctionError, Invoke, Record, failed_names
+from jobplane.stage.mappings import Delivery, FunctionError, Invoke, Record, failed_names
 
 
 def matches(pattern: Mapping[str, Any], value: Any) -> bool:

@@ -19,7 +19,7 @@ import moto.s3.models
 
 from faults.cloud import Client, Cloud, Container, Row
 from faults.injecting import KINDS, Plan, ProcessDiedError
-from jobplane.mappings import FunctionError
+from jobplane.stage.mappings import FunctionError
 from jobplane_keys import from_item
 
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED"}

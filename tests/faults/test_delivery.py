@@ -17,7 +17,7 @@ from faults.scenarios import (
     check_requests,
 )
 from faults.workspaces import StuckFiles
-from jobplane.mappings import Record
+from jobplane.stage.mappings import Record
 
 type Batches = list[list[Record]]
 

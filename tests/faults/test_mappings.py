@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from faults.mappings import Clock, StreamMapping, matches
-from jobplane.mappings import Delivery, FunctionError, StreamSettings, failed_names
+from jobplane.stage.mappings import Delivery, FunctionError, StreamSettings, failed_names
 
 type Answer = dict[str, Any]
 type Discarded = list[tuple[list[int], str, int]]

@@ -13,9 +13,10 @@ import pytest
 
 from e2e.support import Deployed, assert_ended_once, until
 from faults.running import JOBS, ended, jobs
-from jobplane import emulator, local_stage
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.deploy import local_stage
+from jobplane.stage import emulator
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 

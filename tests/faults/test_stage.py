@@ -11,8 +11,8 @@ import pytest
 from e2e.support import Deployed, assert_ended_once
 from faults.running import ended, jobs
 from faults.trouble import Stretch, between
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 

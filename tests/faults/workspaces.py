@@ -9,7 +9,7 @@ from typing import Any
 from faults.cloud import TRIES, Row
 from faults.flow import WORKSPACE, Execution
 from faults.scenarios import Scenario
-from jobplane.mappings import FunctionError
+from jobplane.stage.mappings import FunctionError
 from jobplane_keys import CLAIM_SKEW_SECONDS, claim_state, iso_time
 
 

@@ -10,8 +10,8 @@ from jobplane.fuzzing.recording import RefusedCallError, check
 from jobplane.fuzzing.runs import explore
 from jobplane.fuzzing.subjects import CONTRACTS, Subject, subjects
 from jobplane.parts import Needs
-from jobplane.template import JWT_SECRET
-from jobplane.workspace import Workspace
+from jobplane.tree.template import JWT_SECRET
+from jobplane.tree.workspace import Workspace
 from jobplane_keys import ValidationError, to_item
 from jobplane_tokens import strip_bearer
 

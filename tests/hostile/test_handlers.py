@@ -9,7 +9,7 @@ from hypothesis import Phase, seed
 
 from jobplane.fuzzing.runs import property_of
 from jobplane.fuzzing.subjects import Answered, Situation, subjects
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 CORPUS = Path(__file__).parent / "corpus"
 EXAMPLES = 250

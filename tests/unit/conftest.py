@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobplane.inprocess import InProcess
+from jobplane.trying.inprocess import InProcess
 from tests.unit import support
 
 

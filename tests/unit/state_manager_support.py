@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from jobplane.inprocess import InProcess
+from jobplane.trying.inprocess import InProcess
 from jobplane_keys import from_item, iso_time, to_item
 from tests.unit.support import Context, Stack
 

@@ -26,8 +26,8 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from jobplane.template import ACCOUNT, REGION, STAGE, Template
-from jobplane.workspace import Function, Workspace, read_yaml
+from jobplane.tree.template import ACCOUNT, REGION, STAGE, Template
+from jobplane.tree.workspace import Function, Workspace, read_yaml
 from jobplane_keys import from_item, owner_key, to_item
 
 ROOT = Path(__file__).parents[2]

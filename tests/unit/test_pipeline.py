@@ -19,7 +19,7 @@ from jobplane.pipeline.state import (
     date_of,
     midnight,
 )
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 from jobplane_keys import tracking
 from jobplane_keys.tracking import FileStatus
 

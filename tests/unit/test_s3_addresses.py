@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 from jobplane_keys import s3_options
 from tests.unit.support import AWS, BUCKET, UNSET, load
 

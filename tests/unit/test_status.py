@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from jobplane.cases import Case, case_paths, run_in_process
-from jobplane.workspace import Function, Workspace
+from jobplane.tree.workspace import Function, Workspace
+from jobplane.trying.cases import Case, case_paths, run_in_process
 from tests.unit.status_support import (
     ENVIRONMENT,
     ROOT,

@@ -5,7 +5,7 @@ from typing import Any
 
 from published import faults_of_ours, is_published
 
-from jobplane.cases import Case, Outcome
+from jobplane.trying.cases import Case, Outcome
 
 LOOK_UPS = ("http/assembly", "http/assembly-page", "http/batch-answer")
 

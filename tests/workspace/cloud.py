@@ -18,9 +18,9 @@ from workspace.copies import (
     share_wheels,
 )
 
-from jobplane import emulator
-from jobplane.stages import ROOT_CREDENTIALS, Stage, State
-from jobplane.workspace import Workspace
+from jobplane.stage import emulator
+from jobplane.stage.stages import ROOT_CREDENTIALS, Stage, State
+from jobplane.tree.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from workspace import foreign
 from workspace.copies import Built, Copy, copy_here, share_wheels
 from workspace.templates import Compiled, package
 
-from jobplane.artifacts import Builder, Settings
-from jobplane.locks import exclusive
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
+from lambdapack.artifacts import Builder, Settings
+from lambdapack.locks import exclusive
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from jobplane.artifacts import Artifact
-from jobplane.copies import copy_workspace
-from jobplane.deployment import install_framework
-from jobplane.environments import uv_command
-from jobplane.workspace import Workspace
+from jobplane import SOURCE_FOLDERS
+from jobplane.stage.framework import install_framework
+from jobplane.tree.copies import copy_workspace
+from jobplane.tree.workspace import Workspace
+from lambdapack.artifacts import Artifact
+from lambdapack.environments import uv_command
 
 # What neither builds nor deployments read.
 UNREAD = ("contracts", "docs", "tests")
@@ -99,7 +100,7 @@ def command_environment(workspace: Workspace) -> dict[str, str]:
     """Without an AWS account, and with the copy's command before this one."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     return kept | {
-        "PYTHONPATH": str(workspace.root / "scripts"),
+        "PYTHONPATH": os.pathsep.join(str(workspace.root / folder) for folder in SOURCE_FOLDERS),
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

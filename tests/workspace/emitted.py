@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from jobplane.log_lines import parse_line
-from jobplane.metrics import Metric
-from jobplane.workspace import Workspace
+from jobplane.reference.metrics import Metric
+from jobplane.stage.log_lines import parse_line
+from jobplane.tree.workspace import Workspace
 
 
 def in_lines(lines: Iterable[str], function: str) -> set[Metric]:

@@ -14,7 +14,7 @@ from typing import Any
 import jsonata
 from jsonata.functions import Functions
 
-from jobplane.workspace import Workspace, read_yaml
+from jobplane.tree.workspace import Workspace, read_yaml
 
 MAX_BYTES = 262_144
 """Of a state's input, output and arguments, of one variable, and of what one state assigns."""

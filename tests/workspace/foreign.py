@@ -15,10 +15,11 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from jobplane.environments import plain_environment, uv_command
+from lambdapack.environments import plain_environment, uv_command
 
 ROOT = Path(__file__).parents[2]
-LIBS = sorted(path.parent.name for path in ROOT.glob("libs/*/pyproject.toml"))
+# The builder is not one that services carry.
+LIBS = sorted(path.name.removeprefix("jobplane_") for path in ROOT.glob("libs/*/src/jobplane_*"))
 EXTRAS = ("client[aws]", "robots[image]", "telemetry[xray]", "tokens[asymmetric]")
 
 

@@ -1,7 +1,7 @@
 """What a stage leaves on the machine, if it leaves anything."""
 
-from jobplane.emulator import processes
-from jobplane.workspace import Workspace
+from jobplane.stage.emulator import processes
+from jobplane.tree.workspace import Workspace
 
 ROOT = Workspace.here().root
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from workspace.copies import jobplane, share_artifacts, share_wheels
 
-from jobplane.copies import copy_workspace
-from jobplane.deployment import install_framework
-from jobplane.locks import exclusive
-from jobplane.workspace import Workspace
+from jobplane.stage.framework import install_framework
+from jobplane.tree.copies import copy_workspace
+from jobplane.tree.workspace import Workspace
+from lambdapack.locks import exclusive
 
 # A short name, one of the greatest length, and the likes of what people choose.
 NAMES = {

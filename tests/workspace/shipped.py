@@ -6,9 +6,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-from jobplane.artifacts import Artifact
-from jobplane.template import Template
-from jobplane.workspace import Workspace
+from jobplane.tree.template import Template
+from jobplane.tree.workspace import Workspace
+from lambdapack.artifacts import Artifact
 
 FUNCTIONS = [function.name for function in Workspace.here().functions()]
 STDLIB_AND_ARTIFACT = """

@@ -8,9 +8,9 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobplane.artifacts import Artifact, Builder, Settings
-from jobplane.environments import uv_command, uv_environment
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
+from lambdapack.artifacts import Artifact, Builder, Settings
+from lambdapack.environments import uv_command, uv_environment
 
 ROOT = """\
 [project]

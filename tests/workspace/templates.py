@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobplane.artifacts import Builder, Settings
-from jobplane.deployment import install_framework
-from jobplane.locks import exclusive
-from jobplane.workspace import Workspace
+from jobplane.stage.framework import install_framework
+from jobplane.tree.workspace import Workspace
+from lambdapack.artifacts import Builder, Settings
+from lambdapack.locks import exclusive
 
 WORKSPACE = Workspace.here()
 EMULATOR = "http://127.0.0.1:4566"

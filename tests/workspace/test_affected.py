@@ -22,16 +22,16 @@ from workspace.copies import (
     touch,
     under_git,
 )
+from workspace.foreign import LIBS
 
-from jobplane.affected import THE_BUILDER, Change, Tree, compare
-from jobplane.artifacts import Builder, Settings
-from jobplane.compiled import Template, package
-from jobplane.configuration import logical_id, references, role_id
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.deploy.affected import THE_BUILDER, Change, Tree, compare
+from jobplane.deploy.compiled import Template, package
+from jobplane.stage.stages import Stage
+from jobplane.tree.configuration import logical_id, references, role_id
+from jobplane.tree.workspace import Workspace
+from lambdapack.artifacts import Builder, Settings
 
 FUNCTIONS = [function.name for function in Workspace.here().functions()]
-LIBS = sorted(path.parent.name for path in Workspace.here().root.glob("libs/*/pyproject.toml"))
 
 type Edit = Callable[[Workspace], None]
 
@@ -196,9 +196,9 @@ def test_the_builder_touches_everything(tmp_path: Path) -> None:
     after = copy_of(before, tmp_path / "after")
     touch(after, "scripts/jobplane/verbs/logs.py")
     assert not difference(before, after).functions
-    touch(after, "scripts/jobplane/log_lines.py")
+    touch(after, "scripts/jobplane/stage/log_lines.py")
     assert not difference(before, after).functions
-    touch(after, "scripts/jobplane/artifacts.py")
+    touch(after, "libs/lambdapack/src/lambdapack/thinning/sdk.py")
     change = difference(before, after)
     assert artifacts_of(change) == set(FUNCTIONS)
     assert {tuple(each.reasons) for each in change.functions} == {(THE_BUILDER,)}

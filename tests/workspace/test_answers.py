@@ -8,10 +8,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from jobplane import answers, cases
-from jobplane.inprocess import InProcess
+from jobplane.tree.workspace import Workspace
+from jobplane.trying import answers, cases
+from jobplane.trying.inprocess import InProcess
 from jobplane.verbs.invoke import command
-from jobplane.workspace import Workspace
 
 WORKSPACE = Workspace.here()
 STARTED = "2026-11-20T01:00:00.000Z"

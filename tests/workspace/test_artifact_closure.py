@@ -3,6 +3,7 @@
 import ast
 import base64
 import os
+import shutil
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler
@@ -14,16 +15,12 @@ from loopback import serving
 from workspace.shipped import bare, unpack
 from workspace.small import Small
 
-from jobplane import wheels
-from jobplane.artifacts import clean
-from jobplane.requirements import StaleLockError, UnbuildableError
-from jobplane.slimming import begun_cold, cut, strip
-from jobplane.wheels import BUILDER
-from jobplane.workspace import UnshippableError
-
-PACKAGE = "jobplane"
-# Modules that the builder uses and that decide no byte of an artifact.
-BESIDE_THE_BUILDER = {"console", "environments", "locks", "names"}
+from lambdapack import wheels
+from lambdapack.artifacts import clean
+from lambdapack.files import UnshippableError
+from lambdapack.requirements import StaleLockError, UnbuildableError
+from lambdapack.thinning.slimming import begun_cold, cut, strip
+from lambdapack.wheels import builder_digest, code_digest
 
 
 @pytest.fixture
@@ -498,22 +495,23 @@ def test_tests_stay_that_another_module_imports(tmp_path: Path, source: str, kep
     assert not (tmp_path / "p/__init__.pyi").exists()
 
 
-def test_the_builder_counts_all_of_its_code() -> None:
-    """The digest is of every module that the builder imports, however deep."""
-    folder = Path(wheels.__file__).parent
-    known: set[str] = set()
-    pending = ["artifacts"]
-    while pending:
-        name = pending.pop()
-        if name in known or name in BESIDE_THE_BUILDER:
-            continue
-        known.add(name)
-        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
-                pending += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE + "."):
-                pending.append((node.module or "").split(".")[1])
-    assert known == set(BUILDER)
+def test_the_builder_counts_all_of_its_code(tmp_path: Path) -> None:
+    """Its digest changes when a module is edited, moved or added, however deep it lies."""
+    folder = tmp_path / "lambdapack"
+    shutil.copytree(Path(wheels.__file__).parent, folder)
+    assert code_digest(folder) == builder_digest()
+    modules = [path for path in folder.rglob("*.py") if path.name != "__init__.py"]
+    assert {path.parent for path in modules} > {folder}
+    digests = [builder_digest()]
+    for path in modules:
+        path.write_text(path.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
+        digests.append(code_digest(folder))
+        path.rename(path.with_name(f"{path.stem}_moved.py"))
+        digests.append(code_digest(folder))
+    (folder / "thinning" / "deeper").mkdir()
+    (folder / "thinning" / "deeper" / "new.py").touch()
+    digests.append(code_digest(folder))
+    assert len(set(digests)) == len(digests)
 
 
 @pytest.mark.parametrize(

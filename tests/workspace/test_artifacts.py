@@ -12,11 +12,12 @@ import pytest
 from workspace.copies import Built, Copy, copy_here
 from workspace.shipped import FUNCTIONS, bare, environment, names, unpack
 
-from jobplane import bytecode, requirements, wheels
-from jobplane.artifacts import Builder, Settings, stale_functions
-from jobplane.requirements import UnbuildableError
-from jobplane.wheels import UnreadableSourceError
-from jobplane.workspace import Workspace, read_yaml
+from jobplane.tree.workspace import Workspace, read_yaml
+from lambdapack import requirements, wheels
+from lambdapack.artifacts import Builder, Settings, stale_functions
+from lambdapack.requirements import UnbuildableError
+from lambdapack.thinning import bytecode
+from lambdapack.wheels import UnreadableSourceError
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

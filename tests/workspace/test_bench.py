@@ -16,8 +16,8 @@ from jobplane.bench._contenders import unpack
 from jobplane.bench._recording import playing, record
 from jobplane.bench._report import Chart, Report, Spread, Table, draw, markdown, marked, reported
 from jobplane.bench.cold import FIRST_EVENTS
-from jobplane.cases import Case, case_paths
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
+from jobplane.trying.cases import Case, case_paths
 
 DOCUMENT = "before\n<!-- bench size -->\nold\n<!-- /bench size -->\nafter\n"
 

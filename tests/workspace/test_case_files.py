@@ -10,14 +10,15 @@ import pytest
 from click.testing import CliRunner
 from workspace.copies import UNREAD, jobplane
 
-from jobplane import case_files, case_reference, cases
-from jobplane.case_files import UnreadableEventError
-from jobplane.cases import Case, Outcome, Result, StageTarget
-from jobplane.copies import copy_workspace
-from jobplane.documents import with_tables
-from jobplane.placeholders import PlaceholderError, Values, mismatches
+from jobplane.reference import cases as case_reference
+from jobplane.reference.documents import with_tables
+from jobplane.tree.copies import copy_workspace
+from jobplane.tree.workspace import Function, Workspace
+from jobplane.trying import case_files, cases
+from jobplane.trying.case_files import UnreadableEventError
+from jobplane.trying.cases import Case, Outcome, Result, StageTarget
+from jobplane.trying.placeholders import PlaceholderError, Values, mismatches
 from jobplane.verbs import invoke
-from jobplane.workspace import Function, Workspace
 
 HERE = Workspace.here()
 STACK = case_files.Stack.of(HERE, *HERE.functions())

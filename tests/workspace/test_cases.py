@@ -7,11 +7,11 @@ import pytest
 from workspace.answers import answer_faults
 from workspace.emitted import in_lines
 
-from jobplane import cases
-from jobplane.case_files import UnreadableEventError
-from jobplane.cases import Case
-from jobplane.metrics import emitted
-from jobplane.workspace import Workspace
+from jobplane.reference.metrics import emitted
+from jobplane.tree.workspace import Workspace
+from jobplane.trying import cases
+from jobplane.trying.case_files import UnreadableEventError
+from jobplane.trying.cases import Case
 
 WORKSPACE = Workspace.here()
 CASES = cases.all_cases(WORKSPACE)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from jobplane import cases
-from jobplane.cases import Case, StageTarget
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
+from jobplane.trying import cases
+from jobplane.trying.cases import Case, StageTarget
 
 pytestmark = pytest.mark.e2e
 

@@ -12,7 +12,7 @@ import pytest
 from workspace.copies import Built, Copy, copy_here
 
 from jobplane.rules import Finding, Tree, check, rule_names
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 WORKSPACE = Workspace.here()
 

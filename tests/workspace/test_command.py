@@ -17,16 +17,19 @@ from botocore.exceptions import NoRegionError
 from click.testing import CliRunner
 from workspace.copies import UNREAD, edit
 
-from jobplane import __main__, deployment, emulator, log_lines, reference
-from jobplane.__main__ import TOUR
-from jobplane.__main__ import jobplane as command
-from jobplane.artifacts import Builder
-from jobplane.console import ToolError
-from jobplane.copies import copy_workspace
-from jobplane.documents import with_tables
-from jobplane.locks import exclusive
-from jobplane.stages import Stage, State
-from jobplane.workspace import Workspace
+from jobplane import cli
+from jobplane.cli import TOUR
+from jobplane.cli import jobplane as command
+from jobplane.deploy import description, local_stage
+from jobplane.reference import verbs
+from jobplane.reference.documents import with_tables
+from jobplane.stage import emulator, framework, log_lines
+from jobplane.stage.stages import Stage, State
+from jobplane.tree.copies import copy_workspace
+from jobplane.tree.workspace import Workspace
+from lambdapack.artifacts import Builder
+from lambdapack.locks import exclusive
+from lambdapack.tools import ToolError
 
 ROOT = Workspace.here().root
 CONTEXT = click.Context(command)
@@ -76,8 +79,8 @@ def test_every_verb_explains_itself(name: str) -> None:
 
 def test_the_documentation_lists_every_verb() -> None:
     """docs/commands.md has the help's lines."""
-    text = (ROOT / reference.DOCUMENT).read_text(encoding="utf-8")
-    made = with_tables(text, reference.tables(command))
+    text = (ROOT / verbs.DOCUMENT).read_text(encoding="utf-8")
+    made = with_tables(text, verbs.tables(command))
     assert text == made, "run `jobplane docs commands`"
 
 
@@ -130,18 +133,18 @@ def test_a_value_is_refused_by_name(arguments: tuple[str, ...], said: str) -> No
 def test_parameters_are_declared_by_a_stage_or_asked_for(tmp_path: Path) -> None:
     """One that a single stage has, and one that is declared nowhere and has a value beside it."""
     workspace = copy_workspace(Workspace.here(), tmp_path / "copy", without=UNREAD)
-    before = deployment.parameters(workspace)
+    before = framework.parameters(workspace)
     edit(workspace, "serverless.yml", "    staging:\n", "    trial: {ofTrial: 1}\n    staging:\n")
     asking = "environment:\n  ASKED: ${param:askedFor, ''}\n"
     edit(workspace, "functions/claim/function.yml", "environment:\n", asking)
-    added = set(deployment.parameters(workspace)) - set(before)
+    added = set(framework.parameters(workspace)) - set(before)
     assert added == {"ofTrial", "askedFor"}
 
 
 def test_every_parameter_of_a_stage_can_be_set() -> None:
     """Also those that are made when the stack is compiled."""
     made = stage_parameters().keys()
-    assert {"jwtSecret", "tablePrefix"} <= made <= set(deployment.parameters(Workspace.here()))
+    assert {"jwtSecret", "tablePrefix"} <= made <= set(framework.parameters(Workspace.here()))
 
 
 def test_a_parameter_that_is_given_reaches_what_is_made_of_it() -> None:
@@ -195,7 +198,7 @@ def test_a_stage_is_described_in_its_partition(region: str, domain: str) -> None
     client.get_paginator.return_value.paginate.return_value = pages
     stage = Mock(endpoint_url=None, client=lambda _service: client)
     stage.name = "prod"
-    described = deployment.describe(stage)
+    described = description.describe(stage)
     assert described["websocket_url"] == f"wss://sock.execute-api.{region}.{domain}/prod"
     assert described["management_url"] == f"https://sock.execute-api.{region}.{domain}/prod"
     assert described["http_url"] == f"https://http.execute-api.{region}.{domain}"
@@ -222,7 +225,7 @@ def test_a_taken_port_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """By its number, and with nothing begun that would have to be stopped again."""
     workspace = copy_workspace(Workspace.here(), tmp_path / "copy", without=UNREAD)
     monkeypatch.setattr(Workspace, "here", lambda: workspace)
-    monkeypatch.setattr(deployment, "install_framework", lambda _workspace: None)
+    monkeypatch.setattr(local_stage.framework, "install_framework", lambda _workspace: None)
     monkeypatch.setattr(Builder, "build", lambda _builder, _functions: [])
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -250,11 +253,11 @@ def test_every_failure_is_told_in_one_way(
     def fail(**_: object) -> None:
         raise error
 
-    monkeypatch.setattr(__main__, "jobplane", fail)
+    monkeypatch.setattr(cli, "jobplane", fail)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setattr(os, "environ", os.environ.copy())
     with pytest.raises(SystemExit) as ended:
-        __main__.main()
+        cli.main()
     assert ended.value.code in (1, 2)
     *_, last = capsys.readouterr().err.splitlines()
     assert last.startswith("Error: ")
@@ -275,7 +278,7 @@ def test_a_log_without_lines_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_heavy_modules_are_imported_where_used() -> None:
     """Finding and describing the verbs imports neither an SDK nor rich."""
     script = (
-        "import sys\nfrom jobplane.__main__ import jobplane\nimport click\n"
+        "import sys\nfrom jobplane.cli import jobplane\nimport click\n"
         "context = click.Context(jobplane)\n"
         "[jobplane.get_command(context, name) for name in jobplane.list_commands(context)]\n"
         "heavy = {'boto3', 'botocore', 'rich', 'moto', 'jwt', 'httpx'}\n"
@@ -340,8 +343,9 @@ def test_the_state_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
 def test_who_waits_for_another_command_is_told(tmp_path: Path) -> None:
     """A lock that is held is waited for, and stderr says so at once."""
     script = (
-        "import sys\nfrom pathlib import Path\nfrom jobplane.locks import exclusive\n"
-        "from jobplane.workspace import Workspace\n"
+        "import sys\nfrom pathlib import Path\nfrom lambdapack.locks import exclusive\n"
+        "from jobplane.terminal.console import show_notes_of\nshow_notes_of('lambdapack')\n"
+        "from jobplane.tree.workspace import Workspace\n"
         "with exclusive(Workspace(Path(sys.argv[1])), 'build'):\n    print('mine')"
     )
     with exclusive(Workspace(tmp_path), "build"):
@@ -352,7 +356,7 @@ def test_who_waits_for_another_command_is_told(tmp_path: Path) -> None:
             text=True,
         )
         assert waiting.stderr is not None
-        assert "another jobplane command to finish (build)" in waiting.stderr.readline()
+        assert "another command to finish (build)" in waiting.stderr.readline()
         assert waiting.poll() is None
     output, _ = waiting.communicate(timeout=30)
     assert output == "mine\n"

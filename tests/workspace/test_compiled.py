@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from workspace.templates import EMULATOR, WORKSPACE, Compiled, complaints, of_type
 
-from jobplane.workspace import Function
+from jobplane.tree.workspace import Function
 
 REFUSED = {"AWS::ApiGatewayV2::Deployment", "AWS::ApiGatewayV2::RouteResponse"}
 # They refuse what comes without TLS, as everything does on loopback.

@@ -22,9 +22,9 @@ from workspace.typescript import compile_types
 from jobplane.contracts import files
 from jobplane.contracts.catalogue import catalogue
 from jobplane.contracts.openapi import deployed_routes
-from jobplane.deployment import install_framework
+from jobplane.stage.framework import install_framework
+from jobplane.tree.workspace import Function, Workspace
 from jobplane.verbs import schema
-from jobplane.workspace import Function, Workspace
 
 WORKSPACE = Workspace.here()
 CONTRACTS = WORKSPACE.root / "contracts"
@@ -76,7 +76,7 @@ def test_another_process_makes_the_same(made: Made) -> None:
     """Neither order nor content depends on the run."""
     script = (
         "import hashlib\nfrom jobplane.contracts.files import rendered\n"
-        "from jobplane.workspace import Workspace\n"
+        "from jobplane.tree.workspace import Workspace\n"
         "print(hashlib.sha256(repr(rendered(Workspace.here())).encode()).hexdigest())"
     )
     done = subprocess.run(

@@ -17,10 +17,10 @@ from published import faults, faults_of_ours
 from pydantic import TypeAdapter
 from pydantic import ValidationError as NotValidError
 
-from jobplane.cases import InProcessTarget, all_cases
 from jobplane.contracts.catalogue import catalogue, loaded
-from jobplane.inprocess import Context, InProcess
-from jobplane.workspace import Workspace, read_yaml
+from jobplane.tree.workspace import Workspace, read_yaml
+from jobplane.trying.cases import InProcessTarget, all_cases
+from jobplane.trying.inprocess import Context, InProcess
 from jobplane_client import Interrupt
 from jobplane_client._errors import MalformedMessageError
 from jobplane_client._runs import preemption_json

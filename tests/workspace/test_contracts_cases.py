@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from published import faults, is_published
 
-from jobplane.cases import Case, InProcessTarget, all_cases
-from jobplane.inprocess import InProcess
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
+from jobplane.trying.cases import Case, InProcessTarget, all_cases
+from jobplane.trying.inprocess import InProcess
 
 WORKSPACE = Workspace.here()
 CASES = [

@@ -9,7 +9,7 @@ from published import faults, faults_of_ours
 from workspace.typescript import TYPES, compile_types
 
 from jobplane.contracts.catalogue import SOCKET_ACTIONS, loaded
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 WORKSPACE = Workspace.here()
 ASYNCAPI = WORKSPACE.root / "contracts" / "asyncapi.json"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobplane.copies import copy_workspace
-from jobplane.workspace import Workspace
+from jobplane.tree.copies import copy_workspace
+from jobplane.tree.workspace import Workspace
 
 WRITTEN = {".gitignore", "uv.lock", "functions/claim/claim.py", "docs/index.md"}
 LEFT_OUT = {".git/HEAD", "dist/claim.zip", "functions/claim/__pycache__/claim.pyc", "a.egg-info/x"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobplane import cold_start
-from jobplane.deferral import defer_imports, starred
+from lambdapack.thinning import cold_start
+from lambdapack.thinning.deferral import defer_imports, starred
 
 
 def changed(source: str, **options: object) -> str:

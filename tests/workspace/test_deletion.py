@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from jobplane.configuration import references
-from jobplane.copies import copy_workspace
-from jobplane.environments import plain_environment, uv_command
 from jobplane.parts import Needs, _project, delete, parts, resources_of
-from jobplane.workspace import Workspace
+from jobplane.tree.configuration import references
+from jobplane.tree.copies import copy_workspace
+from jobplane.tree.workspace import Workspace
+from lambdapack.environments import plain_environment, uv_command
 from tests.workspace.copies import jobplane, printed
 
 HERE = Workspace.here()

@@ -21,7 +21,7 @@ from jobplane.demo import files, program
 from jobplane.demo.cable import Cable
 from jobplane.demo.receiver import Receiver
 from jobplane.demo.story import Observation, Outcome, check, step
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 ROOT = Workspace.here().root
 

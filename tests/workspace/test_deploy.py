@@ -30,10 +30,10 @@ from workspace.copies import (
     under_git,
 )
 
-from jobplane import shipping
-from jobplane.artifacts import Settings
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.deploy import shipping
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
+from lambdapack.artifacts import Settings
 
 pytestmark = pytest.mark.e2e
 

@@ -9,8 +9,8 @@ import pytest
 from workspace.copies import copy_here, jobplane, printed
 from workspace.templates import DOMAINS, WORKSPACE, Compiled
 
-from jobplane import deployer
-from jobplane.names import Names
+from jobplane.deploy import deployer
+from jobplane.tree.names import Names
 
 ACCOUNT = "123456789012"
 COMMITTED = WORKSPACE.root / "docs" / "deployer-policy.json"

@@ -10,8 +10,8 @@ import click
 import pytest
 from aws_cli import faults
 
-from jobplane.__main__ import jobplane
-from jobplane.workspace import Workspace
+from jobplane.cli import jobplane
+from jobplane.tree.workspace import Workspace
 
 ROOT = Workspace.here().root
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -10,7 +10,7 @@ import pytest
 from workspace.copies import Built, command_environment, copy_of, share_artifacts
 from workspace.templates import CERTIFICATE, DOMAINS, Compiled, complaints, of_type
 
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 
 def test_both_apis_get_their_names(compiled: Compiled) -> None:

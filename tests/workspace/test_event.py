@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from jobplane import cases
-from jobplane.cases import Case
 from jobplane.events import SOURCES, Fresh, OverrideError, override
+from jobplane.tree.workspace import Workspace
+from jobplane.trying import cases
+from jobplane.trying.cases import Case
 from jobplane.verbs.event import command
-from jobplane.workspace import Workspace
 
 WORKSPACE = Workspace.here()
 

@@ -15,7 +15,7 @@ from workspace.cloud import Cloud
 from workspace.copies import Built, command_environment, touch
 
 from e2e.documented import UV, blocks
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 

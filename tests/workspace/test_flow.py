@@ -9,7 +9,7 @@ from workspace.flow_machine import evaluated, expressions
 
 from jobplane.rules import Tree, check
 from jobplane.rules._steps import logical_id
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 WORKSPACE = Workspace.here()
 FLOW: dict[str, Any] = yaml.safe_load(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobplane.gateway import RECEIVED, WEBHOOKS, as_aws, noting_subprotocol, taking_webhooks
+from jobplane.stage.gateway import RECEIVED, WEBHOOKS, as_aws, noting_subprotocol, taking_webhooks
 
 
 class Socket:

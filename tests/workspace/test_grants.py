@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from workspace.templates import EMULATOR, WORKSPACE, Compiled, of_type
 
-from jobplane.documents import with_tables
-from jobplane.grants import DOCUMENT, Grant, grants, openings, tables, text_of
+from jobplane.reference.documents import with_tables
+from jobplane.reference.grants import DOCUMENT, Grant, grants, openings, tables, text_of
 
 PROD = WORKSPACE.names("prod")
 STAGES = [("prod", None), ("staging", None), ("dev", None), ("local", EMULATOR)]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from botocore import xform_name
 
-from jobplane import iam
 from jobplane.rules.permissions import is_service, operation
-from jobplane.sdk import Grants
+from lambdapack.thinning import iam
+from lambdapack.thinning.sdk import Grants
 
 KNOWN = [(folder, name) for folder, names in iam.ACTIONS.items() for name in names]
 

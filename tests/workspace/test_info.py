@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 

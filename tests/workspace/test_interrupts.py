@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from workspace.leftovers import leftovers
 
-from jobplane import interrupts
-from jobplane.console import Unread
-from jobplane.workspace import Workspace
+from jobplane.terminal import interrupts
+from jobplane.terminal.console import Unread
+from jobplane.tree.workspace import Workspace
 
 ROOT = Workspace.here().root
 

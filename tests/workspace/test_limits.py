@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import jobplane_keys as keys
-from jobplane.documents import rows_of
-from jobplane.inprocess import InProcess
-from jobplane.workspace import Workspace, read_yaml
+from jobplane.reference.documents import rows_of
+from jobplane.tree.workspace import Workspace, read_yaml
+from jobplane.trying.inprocess import InProcess
 from jobplane_models import payloads
 from jobplane_tokens import MAX_TOKEN_LENGTH
 

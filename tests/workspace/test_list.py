@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from workspace.copies import copy_here, edit, jobplane, printed, share_wheels, touch
 
-from jobplane.artifacts import read_manifest
-from jobplane.configuration import Configuration
-from jobplane.triggers import triggers
+from jobplane.tree.configuration import Configuration
+from jobplane.tree.triggers import triggers
+from jobplane.tree.workspace import Workspace
 from jobplane.verbs.list import direct_dependencies
-from jobplane.workspace import Workspace
+from lambdapack.artifacts import read_manifest
 
 
 @pytest.fixture

@@ -17,15 +17,15 @@ import pytest
 from websockets.sync.client import connect
 
 from e2e.support import unique, until
-from jobplane import emulator, log_lines
 from jobplane.bench._crowd import gathered
 from jobplane.bench._remains import rows_of
 from jobplane.bench._usage import sampled
-from jobplane.gateway import RECEIVED, WEBHOOKS
-from jobplane.stages import Stage
-from jobplane.templates import webhook_parameters
-from jobplane.tokens import mint
-from jobplane.workspace import Workspace
+from jobplane.deploy.templates import webhook_parameters
+from jobplane.stage import emulator, log_lines
+from jobplane.stage.gateway import RECEIVED, WEBHOOKS
+from jobplane.stage.stages import Stage
+from jobplane.stage.tokens import mint
+from jobplane.tree.workspace import Workspace
 from jobplane_keys import to_item
 
 pytestmark = pytest.mark.e2e

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from workspace.copies import edit
 
-from jobplane import members
-from jobplane.copies import copy_workspace
-from jobplane.environments import plain_environment, uv_command
-from jobplane.workspace import Workspace
+from jobplane.tree import members
+from jobplane.tree.copies import copy_workspace
+from jobplane.tree.workspace import Workspace
+from lambdapack.environments import plain_environment, uv_command
 
 # Small, pure Python, and needed by nothing here.
 ADDED = "tabulate"

@@ -13,7 +13,7 @@ import pytest
 from workspace.copies import Built
 from workspace.shipped import FUNCTIONS, bare, environment, unpack
 
-from jobplane import cold_start, methods
+from lambdapack.thinning import cold_start, methods
 
 SHAPES = {
     "plain": """

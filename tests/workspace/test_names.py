@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from jobplane.template import Template
-from jobplane.workspace import Function, Workspace, read_yaml
+from jobplane.tree.template import Template
+from jobplane.tree.workspace import Function, Workspace, read_yaml
 
 WORKSPACE = Workspace.here()
 FUNCTIONS = WORKSPACE.functions()

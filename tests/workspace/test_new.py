@@ -10,14 +10,15 @@ from click.testing import CliRunner
 from workspace.copies import Built, jobplane, run
 from workspace.made import NAMES, made_in
 
-from jobplane import cases, scaffold
-from jobplane.cases import Case
-from jobplane.console import ToolError
-from jobplane.copies import copy_workspace
+from jobplane import scaffold
 from jobplane.rules import rule_names
 from jobplane.scaffold import TRIGGERS, NameRefusedError, check_name
+from jobplane.tree.copies import copy_workspace
+from jobplane.tree.workspace import Function, Workspace
+from jobplane.trying import cases
+from jobplane.trying.cases import Case
 from jobplane.verbs import new
-from jobplane.workspace import Function, Workspace
+from lambdapack.tools import ToolError
 
 NEW = sorted(NAMES.values())
 HOSTILE_INPUTS = 200

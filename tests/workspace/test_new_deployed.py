@@ -10,8 +10,8 @@ import pytest
 from workspace.copies import Built, Done, jobplane, share_artifacts, share_wheels
 from workspace.made import NAMES, made_in
 
-from jobplane.copies import copy_workspace
-from jobplane.workspace import Workspace
+from jobplane.tree.copies import copy_workspace
+from jobplane.tree.workspace import Workspace
 
 pytestmark = pytest.mark.e2e
 

@@ -12,10 +12,10 @@ import pytest
 from workspace.templates import EMULATOR, WORKSPACE, Compiled, alarms_of, of_type
 
 from e2e.test_alarms import CALLED, FIRED
-from jobplane import metrics
-from jobplane.documents import with_tables
-from jobplane.metrics import emitted
-from jobplane.workspace import Function
+from jobplane.reference import metrics
+from jobplane.reference.documents import with_tables
+from jobplane.reference.metrics import emitted
+from jobplane.tree.workspace import Function
 
 DOCS = WORKSPACE.root / "docs" / "observing.md"
 FUNCTIONS = WORKSPACE.functions()

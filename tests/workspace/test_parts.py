@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from jobplane import metrics
-from jobplane.configuration import Configuration
-from jobplane.console import run_quietly
-from jobplane.copies import copy_workspace
 from jobplane.demo.program import PROGRAM, steps_with
-from jobplane.environments import plain_environment, uv_command
 from jobplane.parts import Needs, ProjectError, _project, closed, make, parts, update
 from jobplane.parts._documents import exemplified, filtered, saying
 from jobplane.parts._project import reduce
 from jobplane.parts._resources import unneeded, without
+from jobplane.reference import metrics
 from jobplane.rules import Tree, check
-from jobplane.workspace import Workspace
+from jobplane.tree.configuration import Configuration
+from jobplane.tree.copies import copy_workspace
+from jobplane.tree.workspace import Workspace
+from lambdapack.environments import plain_environment, uv_command
+from lambdapack.tools import run_quietly
 from tests.workspace.copies import commit, edit, git, jobplane, printed, touch, under_git
 
 HERE = Workspace.here()

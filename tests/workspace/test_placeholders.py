@@ -8,7 +8,7 @@ from typing import Any
 import jwt
 import pytest
 
-from jobplane.placeholders import PlaceholderError, Values, mismatches
+from jobplane.trying.placeholders import PlaceholderError, Values, mismatches
 
 SECRET = "0123456789abcdef0123456789abcdef"
 VALUES = Values("acme", "test", SECRET, tables={"connections": "jobplane-test-connections"})

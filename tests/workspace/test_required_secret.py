@@ -10,11 +10,12 @@ import yaml
 from moto import mock_aws
 from workspace.copies import copy_here, edit
 
-from jobplane import shipping
-from jobplane.compiled import Package
-from jobplane.configuration import logical_id
-from jobplane.stages import Stage, State
-from jobplane.workspace import Workspace
+from jobplane.deploy import shipping
+from jobplane.deploy.compiled import Package
+from jobplane.stage.secrets import jwt_secret, secret_name
+from jobplane.stage.stages import Stage, State
+from jobplane.tree.configuration import logical_id
+from jobplane.tree.workspace import Workspace
 
 FUNCTIONS = [it for it in Workspace.here().functions() if it.name in ("claim", "status")]
 
@@ -54,11 +55,11 @@ def test_a_parameter_without_a_secret_signs_no_token(monkeypatch: pytest.MonkeyP
     ssm = boto3.client("ssm", region_name="eu-west-1")
     stage = Stage(Workspace.here(), "prod")
     monkeypatch.setattr(Stage, "client", lambda _self, _service: ssm)
-    ssm.put_parameter(Name=stage.secret_name, Value=" , ,", Type="SecureString")
-    with pytest.raises(click.ClickException, match=f"{stage.secret_name} is empty: put a secret"):
-        stage.jwt_secret()
-    ssm.put_parameter(Name=stage.secret_name, Value="new, old", Type="String", Overwrite=True)
-    assert stage.jwt_secret() == "new"
+    ssm.put_parameter(Name=secret_name(stage), Value=" , ,", Type="SecureString")
+    with pytest.raises(click.ClickException, match=f"{secret_name(stage)} is empty: put a secret"):
+        jwt_secret(stage)
+    ssm.put_parameter(Name=secret_name(stage), Value="new, old", Type="String", Overwrite=True)
+    assert jwt_secret(stage) == "new"
 
 
 @pytest.mark.parametrize(
@@ -86,4 +87,4 @@ def test_the_parameter_is_the_one_that_is_compiled(
     if is_local:
         state = State(pid=1, started="", port=1, region="eu-west-1", log="", jwt_secret="x")
         stage.write_state(state)
-    assert stage.secret_name == name
+    assert secret_name(stage) == name

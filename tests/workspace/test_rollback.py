@@ -20,7 +20,7 @@ from workspace.copies import (
     touch,
 )
 
-from jobplane.stages import Stage
+from jobplane.stage.stages import Stage
 
 pytestmark = pytest.mark.e2e
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from workspace.leftovers import leftovers
 
-from jobplane.emulator import processes
-from jobplane.workspace import Workspace
+from jobplane.stage.emulator import processes
+from jobplane.tree.workspace import Workspace
 
 ROOT = Workspace.here().root
 DEADLINE_SECONDS = 120

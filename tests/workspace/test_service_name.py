@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from workspace.copies import Copy, command_environment, edit, jobplane, printed
 
-from jobplane.names import Names
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.secrets import secret_name
+from jobplane.stage.stages import Stage
+from jobplane.tree.names import Names
+from jobplane.tree.workspace import Workspace
 from jobplane_client import JobSocket
 
 ROOT = Workspace.here().root
@@ -71,7 +72,7 @@ def test_no_file_spells_a_name_out(pattern: str) -> None:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
         if LITERAL.search(line)
     ]
-    assert not found, "use Names (scripts/jobplane/names.py), or ${self:service}-${sls:stage}"
+    assert not found, "use Names (scripts/jobplane/tree/names.py), or ${self:service}-${sls:stage}"
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_a_renamed_stage_runs_jobs(copy: Workspace, up: dict[str, Any]) -> None:
     assert {name.partition(f"-{STAGE}-")[0] for name in named} == {NAME}
     stage = Stage(copy, STAGE)
     found = stage.client("ssm").get_parameters_by_path(Path=f"/{NAME}/{STAGE}", Recursive=True)
-    assert stage.secret_name in {parameter["Name"] for parameter in found["Parameters"]}
+    assert secret_name(stage) in {parameter["Name"] for parameter in found["Parameters"]}
 
 
 @pytest.mark.e2e

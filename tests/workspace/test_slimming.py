@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from jobplane import cold_start
-from jobplane.patches import PATCHES, PatchError, check_modules, patched
-from jobplane.patterns import precompile
-from jobplane.sdk import cut_aliases, cut_handlers
-from jobplane.slimming import begun_cold
-from jobplane.trimming import trim, without_fields
+from lambdapack.thinning import cold_start
+from lambdapack.thinning.patches import PATCHES, PatchError, check_modules, patched
+from lambdapack.thinning.patterns import precompile
+from lambdapack.thinning.sdk import cut_aliases, cut_handlers
+from lambdapack.thinning.slimming import begun_cold
+from lambdapack.thinning.trimming import trim, without_fields
 
 MODULE = Path("botocore/compat.py")
 
@@ -46,7 +46,7 @@ PLAIN = re.compile(rb"[^\\x00]")
     assert "re.compile" not in text
     changed: dict[str, object] = {}
     original: dict[str, object] = {}
-    code = text.replace("from cold_start ", "from jobplane.cold_start ")
+    code = text.replace("from cold_start ", "from lambdapack.thinning.cold_start ")
     exec(code, changed)  # noqa: S102 - the module above
     exec(source, original)  # noqa: S102 - the module above
     assert changed["WORD"] == original["WORD"]

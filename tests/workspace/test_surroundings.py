@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from jobplane.console import ToolError
-from jobplane.deployment import FRAMEWORK, install_framework
-from jobplane.environments import plain_environment
+from jobplane import SOURCES, cli
 from jobplane.fuzzing.runs import explore_guided
-from jobplane.stages import Stage, State
-from jobplane.workspace import Workspace
+from jobplane.stage.framework import FRAMEWORK, install_framework
+from jobplane.stage.stages import Stage, State
+from jobplane.tree.workspace import Workspace
+from lambdapack.environments import plain_environment
+from lambdapack.tools import ToolError
 
 HERE = Workspace.here()
 COMMAND = Path(sys.executable).with_name("jobplane")
@@ -40,7 +41,7 @@ def run(*arguments: str, **environment: str) -> Done:
 
 def test_every_program_is_started_in_an_environment_of_ours() -> None:
     """No call of subprocess inherits what the user's shell holds."""
-    for path in (HERE.root / "scripts" / "jobplane").rglob("*.py"):
+    for path in (path for folder in SOURCES for path in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)
@@ -261,17 +262,15 @@ def test_a_tree_that_cannot_be_written_is_named(
     """By its path, with what the command would write; root may write everywhere, so it is told."""
     import errno
 
-    from jobplane import __main__
-
     def refuse(**_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".jobplane"))
 
-    monkeypatch.setattr(__main__, "jobplane", refuse)
-    monkeypatch.setattr(__main__, "_close_stdout", lambda: None)
+    monkeypatch.setattr(cli, "jobplane", refuse)
+    monkeypatch.setattr(cli, "_close_stdout", lambda: None)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     with pytest.raises(SystemExit) as ended:
-        __main__.main()
+        cli.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith(
         f"Error: {tmp_path}/.jobplane: Read-only file system. The command writes below .jobplane/"

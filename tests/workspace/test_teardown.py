@@ -5,8 +5,8 @@ from unittest.mock import Mock
 import boto3
 from moto import mock_aws
 
-from jobplane import teardown
-from jobplane.names import Names
+from jobplane.deploy import teardown
+from jobplane.tree.names import Names
 
 
 @mock_aws
@@ -18,6 +18,6 @@ def test_a_shared_secret_is_nobodys_to_remove() -> None:
     own = ["/jobplane/dev/jwt-secret", "/jobplane/dev/webhooks/url"]
     for name in (*own, "/shared/signing", "/shared/database", "/jobplane/dev-2/jwt-secret"):
         ssm.put_parameter(Name=name, Value="x", Type="SecureString")
-    stage = Mock(names=Names("jobplane", "dev"), secret_name="/shared/signing")
+    stage = Mock(names=Names("jobplane", "dev"))
     stage.client = {"ssm": ssm}.__getitem__
     assert sorted(teardown._parameters(stage)) == own

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 from moto import mock_aws
 
-from jobplane.__main__ import jobplane as command
-from jobplane.documents import rows_of, with_tables
-from jobplane.gateway import WEBHOOKS
-from jobplane.local_stage import make_webhook_settings
-from jobplane.templates import DOCUMENT, tables, templates, webhook_parameters
-from jobplane.workspace import Workspace
+from jobplane.cli import jobplane as command
+from jobplane.deploy.local_stage import make_webhook_settings
+from jobplane.deploy.templates import DOCUMENT, tables, templates, webhook_parameters
+from jobplane.reference.documents import rows_of, with_tables
+from jobplane.stage.gateway import WEBHOOKS
+from jobplane.tree.workspace import Workspace
 from jobplane_robots import load_templates, robot_names
 from jobplane_robots._templates import TEMPLATE_KEYS
 from jobplane_webhooks import signing_key

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 HERE = Workspace.here()
 NOTES = """
 import time
-from jobplane.console import note
-from jobplane.progress import counting, waiting
+from jobplane.terminal.console import note
+from jobplane.terminal.progress import counting, waiting
 with waiting("deploying", lambda: "CREATE_COMPLETE"):
     time.sleep(1.2)
     note("waiting for [another] command")

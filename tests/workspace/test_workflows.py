@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 ROOT = Workspace.here().root
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

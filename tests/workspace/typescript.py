@@ -3,8 +3,8 @@
 import subprocess
 from pathlib import Path
 
-from jobplane.deployment import install_framework
-from jobplane.workspace import Workspace
+from jobplane.stage.framework import install_framework
+from jobplane.tree.workspace import Workspace
 
 WORKSPACE = Workspace.here()
 TYPES = WORKSPACE.root / "contracts" / "typescript"

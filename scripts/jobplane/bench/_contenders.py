@@ -23,18 +23,19 @@ from typing import Any
 
 import yaml
 
-from jobplane import bytecode
-from jobplane.artifacts import RUNTIME_SDK, Artifact, Settings
 from jobplane.bench._recording import Recording
-from jobplane.console import note, run_quietly
-from jobplane.environments import (
+from jobplane.terminal.console import note
+from jobplane.tree.workspace import Function, Workspace
+from lambdapack.artifacts import RUNTIME_SDK, Artifact, Settings
+from lambdapack.environments import (
     plain_environment,
     uv_command,
     uv_environment,
     uv_locking_environment,
 )
-from jobplane.requirements import PYTHON, closures, export, lib_sources, parse_export
-from jobplane.workspace import Function, Workspace
+from lambdapack.requirements import PYTHON, closures, export, lib_sources, parse_export
+from lambdapack.thinning import bytecode
+from lambdapack.tools import run_quietly
 
 PLUGIN = "serverless-python-requirements"
 PLUGIN_VERSION = "6.1.2"

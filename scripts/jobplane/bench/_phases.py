@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from jobplane.bench._crowd import Crowd, Member
 from jobplane.bench._ledger import Entry
 from jobplane.bench._report import Advance, progress
-from jobplane.console import note
+from jobplane.terminal.console import note
 
 ASSEMBLY_EVERY = 50
 DELAY = {"seconds": 0.2, "steps": 2}

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from jobplane.cases import Case, InProcessTarget, Outcome, run
-from jobplane.inprocess import InProcess
-from jobplane.workspace import Function, Workspace
+from jobplane.tree.workspace import Function, Workspace
+from jobplane.trying.cases import Case, InProcessTarget, Outcome, run
+from jobplane.trying.inprocess import InProcess
 
 NOT_PLAYED = frozenset({"connection", "content-length", "date", "server", "transfer-encoding"})
 

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from jobplane.bench._phases import Outcome
-from jobplane.stages import Stage
+from jobplane.stage.stages import Stage
 from jobplane_keys import TERMINAL_STATUSES, from_item, owner_key, to_item
 
 SETTLE_SECONDS = 120.0

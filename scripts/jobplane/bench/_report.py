@@ -140,7 +140,7 @@ def print_tables(tables: Sequence[Table]) -> None:
     from rich.table import Table as Drawn
     from rich.text import Text
 
-    from jobplane.tables import console
+    from jobplane.terminal.tables import console
 
     there = console(WIDTH)
     for table in tables:

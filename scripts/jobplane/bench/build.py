@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from jobplane.bench._report import Chart, Report, Spread, Table, progress, reported
-from jobplane.copies import copy_workspace
-from jobplane.workspace import Function, Workspace
+from jobplane.tree.copies import copy_workspace
+from jobplane.tree.workspace import Function, Workspace
 
 ROUNDS = 3
 CHANGED = "connect"
@@ -90,8 +90,8 @@ def command(rounds: int, against: tuple[str, ...]) -> Report:
 def _measure(
     workspace: Workspace, rounds: int, against: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
-    from jobplane.artifacts import Builder, Settings, clean
     from jobplane.bench._contenders import Contenders
+    from lambdapack.artifacts import Builder, Settings, clean
 
     functions = workspace.functions()
     changed = next((each for each in functions if each.name == CHANGED), functions[0])

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobplane.bench._report import Chart, Report, Spread, Table, progress, reported
-from jobplane.console import note
-from jobplane.workspace import Function, Workspace
+from jobplane.terminal.console import note
+from jobplane.tree.workspace import Function, Workspace
 
 # One event a function, whose handling makes at least one AWS call.
 FIRST_EVENTS = {
@@ -102,7 +102,7 @@ def _measure(
 
 def _recordings(workspace: Workspace, functions: Sequence[Function]) -> dict[str, "Recording"]:
     from jobplane.bench._recording import record
-    from jobplane.cases import Case, case_paths
+    from jobplane.trying.cases import Case, case_paths
 
     found = {}
     for function in functions:
@@ -128,8 +128,8 @@ def _folders(
     workspace: Workspace, recordings: Mapping[str, "Recording"], against: Iterable[str]
 ) -> dict[str, dict[str, Path]]:
     """Where each contender's functions are, by contender."""
-    from jobplane.artifacts import Builder, Settings
     from jobplane.bench._contenders import Contenders
+    from lambdapack.artifacts import Builder, Settings
 
     functions = [recording.function for recording in recordings.values()]
     artifacts = Builder(workspace, Settings.local()).build(functions)

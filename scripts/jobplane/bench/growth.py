@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobplane.bench._report import Chart, Report, Spread, Table, progress, reported
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 if TYPE_CHECKING:
     from jobplane.pipeline.layout import Layout
     from jobplane.pipeline.state import Row, State
-    from jobplane.stages import Stage
+    from jobplane.stage.stages import Stage
 
 SIZES = (1_000, 10_000, 100_000)
 IN_FLIGHT = 200
@@ -85,8 +85,8 @@ def command(sizes: tuple[int, ...], takes: int, stage: str) -> Report:
     Request units are those that the operations report; times are the emulator's, which walks
     through a whole partition for every page.
     """
-    from jobplane.local_stage import down, up
-    from jobplane.stages import Stage
+    from jobplane.deploy.local_stage import down, up
+    from jobplane.stage.stages import Stage
 
     workspace = Workspace.here()
     workspace.require("`jobplane bench growth`", "state-manager")

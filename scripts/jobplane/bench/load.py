@@ -11,9 +11,10 @@ from urllib.parse import urlencode, urlsplit
 import click
 
 from jobplane.bench._report import Chart, Report, Table, reported
-from jobplane.console import note
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.stages import Stage
+from jobplane.terminal.console import note
+from jobplane.tree.workspace import Workspace
 
 if TYPE_CHECKING:
     from jobplane.bench._phases import FanOut, Outcome, Plan
@@ -77,10 +78,11 @@ def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
     come in the order of `seq`, that nobody hears of a stranger's request, and that the tables
     agree. Ends with 1 if anything of this does not hold.
     """
-    from jobplane import emulator, interrupts
     from jobplane.bench._phases import Plan
     from jobplane.bench._remains import clear
-    from jobplane.local_stage import down, up
+    from jobplane.deploy.local_stage import down, up
+    from jobplane.stage import emulator
+    from jobplane.terminal import interrupts
 
     workspace = Workspace.here()
     workspace.require("`jobplane bench load`", *FUNCTIONS)
@@ -181,9 +183,9 @@ async def _bounded(stage: Stage, url: str, tenant: str, outcome: "Outcome") -> N
 
     from jobplane.bench._crowd import RefusedError, gathered
     from jobplane.bench._phases import Load
-    from jobplane.tokens import mint
+    from jobplane.stage.tokens import mint
 
-    plan, secret = outcome.plan, stage.jwt_secret()
+    plan, secret = outcome.plan, jwt_secret(stage)
     lifetime = int(plan.longest) + 600
 
     def url_of(user: str) -> str:

@@ -6,15 +6,15 @@ from pathlib import Path
 import click
 
 from jobplane.bench._report import Cell, Chart, Report, Table, reported
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 
 @click.command()
 @reported("size")
 def command() -> Report:
     """The zip of every function, and its size unpacked, beside the plugin's and the recipe's."""
-    from jobplane.artifacts import Builder, Settings
     from jobplane.bench._contenders import Contenders
+    from lambdapack.artifacts import Builder, Settings
 
     workspace = Workspace.here()
     functions = workspace.functions()

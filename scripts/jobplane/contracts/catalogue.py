@@ -20,12 +20,12 @@ from unittest.mock import patch
 import click
 from pydantic import BaseModel, create_model
 
-from jobplane.configuration import Configuration, event_kinds
-from jobplane.environments import plain_environment
-from jobplane.template import REGION, Template
-from jobplane.workspace import Function, Workspace
+from jobplane.tree.configuration import Configuration, event_kinds
+from jobplane.tree.template import REGION, Template
+from jobplane.tree.workspace import Function, Workspace
 from jobplane_models import answers, events, lookups, messages, queues, requests, workspaces
 from jobplane_models.assemblies import AssemblyDocument
+from lambdapack.environments import plain_environment
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobplane import case_files
 from jobplane.contracts.asyncapi import asyncapi_of
 from jobplane.contracts.catalogue import catalogue, is_sent
 from jobplane.contracts.json_schema import document_of
 from jobplane.contracts.openapi import openapi_of
 from jobplane.contracts.typescript import typescript_of
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
+from jobplane.trying import case_files
 
 SCHEMAS = "json-schema"
 """The folder that holds nothing but what is made; the others hold files written by hand as well."""

@@ -10,7 +10,7 @@ import click
 
 from jobplane.contracts.catalogue import Contract
 from jobplane.contracts.json_schema import definitions_of
-from jobplane.workspace import Workspace, read_yaml
+from jobplane.tree.workspace import Workspace, read_yaml
 from jobplane_models import lookups
 from jobplane_models.assemblies import AssemblyDocument
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobplane.console import run_quietly
 from jobplane.contracts.catalogue import Contract
 from jobplane.contracts.json_schema import definitions_of
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
+from lambdapack.tools import run_quietly
 
 SCRIPT = Path(__file__).with_name("typescript.mjs")
 # Conditions on several keys at once, which a type would tell as intersections.

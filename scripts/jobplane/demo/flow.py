@@ -1,125 +1,20 @@
 """Steps on the job flow: one job at a time per workspace, interruption, joining, silence."""
 
-import asyncio
-import json
-import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from jobplane.demo.job_flow import JobFlow, until
 from jobplane.demo.scene import Scene
 from jobplane.demo.story import CheckError, Observation, Stopwatch, check, step
-from jobplane_client import Job, JobWorker
-from jobplane_keys import Workspace, execution_name, from_item, to_item
+from jobplane_client import Job
 
 FUNCTIONS = (
     "check-active-job", "claim", "handle-timeout", "record-interruption", "send-interrupt",
 )  # fmt: skip
 SILENCE_SECONDS = 2
-LOOKS_PER_SECOND = 5
-
-
-class JobFlow:
-    """The deployed flow, on the demo's own workspace."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.workspace = Workspace("demo", scene.user)
-        self.executions: dict[str, str] = {}
-        self._scene = scene
-        self._states = scene.stage.client("stepfunctions")
-        self._dynamodb = scene.stage.client("dynamodb")
-        self._sqs = scene.stage.client("sqs")
-
-    async def start(self, message: str, thread: str, **given: Any) -> str:
-        """Start the flow for a message; its execution."""
-        content = {
-            "projectId": self.workspace.project_id,
-            "userId": self.workspace.user_id,
-            "threadId": thread,
-            "messageId": message,
-            "instruction": f"work on {message}",
-            "claimWaitSeconds": 1,
-            **given,
-        }
-        started = await asyncio.to_thread(
-            self._states.start_execution,
-            stateMachineArn=self._scene.description["state_machine_arn"],
-            name=execution_name(self.workspace, message),
-            input=json.dumps(content),
-        )
-        execution: str = started["executionArn"]
-        self.executions[message] = execution
-        return execution
-
-    async def end_of(self, execution: str) -> dict[str, Any]:
-        """How an execution ended: `status`, and `outcome` or the error's name."""
-
-        def look() -> dict[str, Any] | None:
-            found = self._states.describe_execution(executionArn=execution)
-            if found["status"] == "RUNNING":
-                return None
-            output = json.loads(found.get("output") or "null") or {}
-            return {
-                "status": found["status"],
-                "outcome": output.get("outcome") or found.get("error"),
-                "result": output.get("result"),
-            }
-
-        end: dict[str, Any] = await until(look)
-        return end
-
-    def claim(self) -> dict[str, Any]:
-        """The workspace's row."""
-        found = self._dynamodb.get_item(
-            TableName=self._scene.description["tables"]["active-jobs"],
-            Key=to_item({"projectUserId": self.workspace.key}),
-            ConsistentRead=True,
-        )
-        return from_item(found.get("Item", {}))
-
-    def records(self) -> list[dict[str, Any]]:
-        """What is on record of the workspace, oldest first."""
-        found = self._dynamodb.query(
-            TableName=self._scene.description["tables"]["interruptions"],
-            IndexName="by-workspace",
-            KeyConditionExpression="projectUserId = :key",
-            ExpressionAttributeValues=to_item({":key": self.workspace.key}),
-        )
-        return [from_item(item) for item in found["Items"]]
-
-    def dead_letters(self) -> list[dict[str, Any]]:
-        """The workspace's letters in the stage's dead-letter queue."""
-        url = self._scene.description["queues"]["jobs-dlq.fifo"]
-        found = self._sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
-        letters = [json.loads(message["Body"]) for message in found]
-        return [letter for letter in letters if letter["projectUserId"] == self.workspace.key]
-
-    @asynccontextmanager
-    async def worker(self, handler: Callable[[Job], Any]) -> AsyncIterator[JobWorker]:
-        """A worker of the workspace, as a container would run it."""
-        stage = self._scene.stage
-        worker = JobWorker(
-            self.workspace.project_id,
-            self.workspace.user_id,
-            handler,
-            claim_function=self._scene.description["functions"]["claim"],
-            prefix=stage.names.prefix,
-            poll_seconds=1,
-            sqs=stage.client("sqs"),
-            stepfunctions=stage.client("stepfunctions"),
-            lambda_=stage.client("lambda"),
-        )
-        thread = threading.Thread(target=worker.run, daemon=True)
-        thread.start()
-        try:
-            yield worker
-        finally:
-            worker.stop(cancel=True)
-            await asyncio.to_thread(thread.join)
 
 
 @dataclass
@@ -140,17 +35,10 @@ class Diary:
         return {"message": job.message_id, "fence": job.fence}
 
 
-async def until(look: Callable[[], Any]) -> Any:
-    """The first answer of a look that is one."""
-    while not (found := await asyncio.to_thread(look)):
-        await asyncio.sleep(1 / LOOKS_PER_SECOND)
-    return found
-
-
 @step("One job at a time per workspace", shows=FUNCTIONS, seconds=120)
 async def interruption(scene: Scene) -> Observation:
     """Thread A works, a follow-up joins it, thread B interrupts it and works."""
-    flow, diary = JobFlow(scene), Diary([], [])
+    flow, diary = JobFlow(scene.stage, scene.description, scene.user), Diary([], [])
     scene.flow = flow
     async with flow.worker(diary.work):
         watch = Stopwatch()

@@ -10,17 +10,18 @@ from typing import Any
 
 import click
 
-from jobplane import emulator, interrupts, log_lines
 from jobplane.demo import assemblies, flow, orphans, sockets
 from jobplane.demo.scene import Scene, set_scene
 from jobplane.demo.screen import Screen
 from jobplane.demo.story import CheckError, Outcome, Step, Stopwatch
-from jobplane.local_stage import up
-from jobplane.locks import exclusive
-from jobplane.stages import Stage
+from jobplane.deploy.local_stage import up
+from jobplane.stage import emulator, log_lines
+from jobplane.stage.stages import Stage
+from jobplane.terminal import interrupts
 from jobplane_client import JobplaneError
+from lambdapack.locks import exclusive
 
-PROGRAM: tuple[Step, ...] = (
+PROGRAM: tuple[Step[Scene], ...] = (
     sockets.connect,
     sockets.short_actions,
     assemblies.make_files,
@@ -86,7 +87,7 @@ class Report:
         }
 
 
-def steps_with(functions: Iterable[str]) -> list[Step]:
+def steps_with(functions: Iterable[str]) -> list[Step[Scene]]:
     """The steps that can run with these functions.
 
     Raises:
@@ -144,7 +145,7 @@ def _take_down(stage: Stage, screen: Screen) -> float:
 
 
 async def _perform(
-    program: list[Step],
+    program: list[Step[Scene]],
     report: Report,
     stage: Stage,
     description: Mapping[str, Any],
@@ -163,7 +164,7 @@ async def _perform(
         _show_log(stage, began, screen)
 
 
-async def take(step: Step, scene: Scene, before: list[Outcome]) -> Outcome | None:
+async def take(step: Step[Scene], scene: Scene, before: list[Outcome]) -> Outcome | None:
     """One step; None when it had nothing to observe."""
     lost = [one.step.name for one in before if one.step in step.needs and not one.held]
     if lost:

@@ -5,21 +5,20 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from jobplane.demo.files import DemoFile
+from jobplane.demo.job_flow import JobFlow
 from jobplane.demo.receiver import Receiver
 from jobplane.demo.screen import Screen
-from jobplane.stages import Stage
-from jobplane.tokens import mint
+from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.stages import Stage
+from jobplane.stage.tokens import mint
 from jobplane_client import AsyncHttpStatusClient, JobSocket
 from jobplane_models.assemblies import AssemblyDocument
-
-if TYPE_CHECKING:
-    from jobplane.demo.flow import JobFlow
 
 TENANT = "acme"
 STRANGE_TENANT = "globex"
@@ -72,19 +71,19 @@ class Scene:
     jobs: list[Job] = field(default_factory=list)
     documents: dict[str, AssemblyDocument] = field(default_factory=dict)
     """As `status` answers, by assembly id."""
-    flow: "JobFlow | None" = None
+    flow: JobFlow | None = None
     """Once the job flow has been run."""
     _socket: JobSocket | None = None
 
     @property
     def token(self) -> str:
         """A JWT of the user's."""
-        return mint(self.stage.jwt_secret(), user=self.user, tenant=TENANT)
+        return mint(jwt_secret(self.stage), user=self.user, tenant=TENANT)
 
     @property
     def strange_token(self) -> str:
         """A JWT of somebody else's, of another tenant."""
-        return mint(self.stage.jwt_secret(), user="mallory", tenant=STRANGE_TENANT)
+        return mint(jwt_secret(self.stage), user="mallory", tenant=STRANGE_TENANT)
 
     @property
     def socket(self) -> JobSocket:

@@ -17,9 +17,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from jobplane.console import showing_on
 from jobplane.demo.story import Outcome
-from jobplane.tables import console
+from jobplane.terminal.console import showing_on
+from jobplane.terminal.tables import console
 
 LINE_WIDTH = 110
 MILESTONE = 25.0

@@ -6,7 +6,8 @@ import statistics
 from jobplane.demo.cable import Cable
 from jobplane.demo.scene import TENANT, Scene
 from jobplane.demo.story import Observation, Stopwatch, check, error_of, step
-from jobplane.tokens import mint
+from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.tokens import mint
 from jobplane_client import (
     JobCancelledError,
     JobSocket,
@@ -115,7 +116,7 @@ async def resume(scene: Scene) -> Observation:
 async def wrong_tokens(scene: Scene) -> Observation:
     """One of another key and one that has run out, on the socket and over HTTP."""
     forged = mint("f" * 64, user=scene.user, tenant=TENANT)
-    expired = mint(scene.stage.jwt_secret(), user=scene.user, tenant=TENANT, ttl=-3600)
+    expired = mint(jwt_secret(scene.stage), user=scene.user, tenant=TENANT, ttl=-3600)
     watch = Stopwatch()
     for name, token in (("forged", forged), ("expired", expired)):
         handshake = JobSocket(scene.description["websocket_url"], token).__aenter__()

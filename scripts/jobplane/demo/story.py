@@ -3,10 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from jobplane.demo.scene import Scene
+from typing import Any, Protocol
 
 
 class CheckError(Exception):
@@ -22,11 +19,11 @@ class Observation:
     """Latencies end in `_ms`, sizes in `_bytes`; anything else is a count."""
 
 
-type Run = Callable[["Scene"], Awaitable[Observation | None]]
+type Run[Scene] = Callable[[Scene], Awaitable[Observation | None]]
 
 
 @dataclass(frozen=True)
-class Step:
+class Step[Scene]:
     """One part of the demo; it is left out when one that it needs did not hold.
 
     `shows` names the functions of the stage that it runs beside those of `needs`. `seconds` bound
@@ -36,8 +33,8 @@ class Step:
 
     name: str
     title: str
-    run: Run
-    needs: tuple["Step", ...] = ()
+    run: Run[Scene]
+    needs: tuple["Step[Scene]", ...] = ()
     shows: frozenset[str] = frozenset()
     seconds: float = 30.0
     seconds_per_megabyte: float = 0.0
@@ -52,17 +49,23 @@ class Step:
         return self.seconds + megabytes * self.seconds_per_megabyte
 
 
+class Make(Protocol):
+    """Makes a step of a function."""
+
+    def __call__[Scene](self, run: Run[Scene]) -> Step[Scene]: ...
+
+
 def step(
     title: str,
     *,
-    needs: tuple[Step, ...] = (),
+    needs: tuple[Step[Any], ...] = (),
     shows: Iterable[str] = (),
     seconds: float = 30.0,
     seconds_per_megabyte: float = 0.0,
-) -> Callable[[Run], Step]:
+) -> Make:
     """Make a step of a function; its name is the function's. `shows`: lambdas that it runs."""
 
-    def make(run: Run) -> Step:
+    def make[Scene](run: Run[Scene]) -> Step[Scene]:
         name = getattr(run, "__name__", title).replace("_", "-")
         return Step(name, title, run, needs, frozenset(shows), seconds, seconds_per_megabyte)
 
@@ -73,7 +76,7 @@ def step(
 class Outcome:
     """What became of a step. `held` is None when it was left out."""
 
-    step: Step
+    step: Step[Any]
     held: bool | None
     text: str
     seconds: float = 0.0

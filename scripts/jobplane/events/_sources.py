@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobplane.events._fresh import Fresh
-from jobplane.template import ACCOUNT, REGION, Template
-from jobplane.workspace import Function, Workspace
+from jobplane.tree.template import ACCOUNT, REGION, Template
+from jobplane.tree.workspace import Function, Workspace
 from jobplane_keys import (
     PICK_UP_SECONDS,
     REQUEST_TTL_SECONDS,

@@ -12,11 +12,11 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from jobplane.console import ToolError
-from jobplane.environments import uv_command, uv_project_environment
 from jobplane.fuzzing.mutations import Json, hostile
 from jobplane.fuzzing.subjects import Answered, Situation, Subject
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
+from lambdapack.environments import uv_command, uv_project_environment
+from lambdapack.tools import ToolError
 
 MAX_SHOWN = 2000
 # As much of a problem as two inputs with the same cause have in common.

@@ -20,12 +20,12 @@ from typing import Any
 
 import pydantic
 
-from jobplane import cases
 from jobplane.contracts.catalogue import catalogue
 from jobplane.fuzzing.recording import Recorder
-from jobplane.inprocess import InProcess
-from jobplane.template import ACCOUNT, REGION
-from jobplane.workspace import Workspace
+from jobplane.tree.template import ACCOUNT, REGION
+from jobplane.tree.workspace import Workspace
+from jobplane.trying import cases
+from jobplane.trying.inprocess import InProcess
 
 type Json = Any
 

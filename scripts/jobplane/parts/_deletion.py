@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 import click
 
-from jobplane.configuration import references
 from jobplane.parts._needs import Needs
 from jobplane.parts._project import forget, make_again
 from jobplane.parts._resources import id_of, remove_resources, unneeded
-from jobplane.workspace import Workspace
+from jobplane.tree.configuration import references
+from jobplane.tree.workspace import Workspace
 
 
 def resources_of(workspace: Workspace, names: Iterable[str]) -> list[str]:

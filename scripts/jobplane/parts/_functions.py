@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from jobplane.configuration import references
-from jobplane.workspace import Function, Workspace
+from jobplane.tree.configuration import references
+from jobplane.tree.workspace import Function, Workspace
 
 LIST = Path("scripts", "jobplane", "parts", "parts.toml")
 # Events that a function is handed from a resource that others write to.

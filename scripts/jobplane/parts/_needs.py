@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from jobplane.parts._functions import parts
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 LIST = Path("tests", "needs.toml")
 # Calls whose texts are never names of functions.

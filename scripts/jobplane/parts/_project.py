@@ -13,11 +13,6 @@ from pathlib import Path
 
 import click
 
-from jobplane.cases import case_paths
-from jobplane.console import note, run_quietly
-from jobplane.copies import TOOLS, copy_workspace
-from jobplane.deployment import install_framework
-from jobplane.environments import plain_environment, uv_command
 from jobplane.parts._documents import (
     EVERYDAY,
     WHOLE,
@@ -30,7 +25,13 @@ from jobplane.parts._documents import (
 from jobplane.parts._functions import LIST, Part, chosen, parts
 from jobplane.parts._needs import Needs
 from jobplane.parts._resources import remove_resources
-from jobplane.workspace import Workspace, read_yaml
+from jobplane.stage.framework import install_framework
+from jobplane.terminal.console import note
+from jobplane.tree.copies import TOOLS, copy_workspace
+from jobplane.tree.workspace import Workspace, read_yaml
+from jobplane.trying.cases import case_paths
+from lambdapack.environments import plain_environment, uv_command
+from lambdapack.tools import run_quietly
 
 NAME = re.compile(r"^[a-z][a-z0-9-]{1,19}$")
 BRANCH = "upstream"
@@ -194,7 +195,9 @@ def _unneeded_libs(workspace: Workspace, keep: frozenset[str]) -> frozenset[str]
     while waiting:
         project = (waiting.pop() / "pyproject.toml").read_text(encoding="utf-8")
         listed = " ".join(tomllib.loads(project)["project"].get("dependencies", ()))
-        more = {lib for lib in there - needed if re.search(rf"jobplane-{lib}\b", listed)}
+        more = {
+            lib for lib in there - needed if re.search(rf"(?:^| )(?:jobplane-)?{lib}\b", listed)
+        }
         needed |= more
         waiting += [workspace.root / "libs" / lib for lib in more]
     return frozenset(there - needed)

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from jobplane.configuration import Configuration, logical_id, references
-from jobplane.workspace import Function, Workspace, read_yaml
+from jobplane.tree.configuration import Configuration, logical_id, references
+from jobplane.tree.workspace import Function, Workspace, read_yaml
 
 SECTION = re.compile(r"^[A-Za-z]+:")
 ENTRY = re.compile(r"^  ([A-Za-z0-9]+):")

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from jobplane.stages import Stage
+from jobplane.stage.stages import Stage
 from jobplane_keys import tracking
 
 FUNCTION = "state-manager"

@@ -9,7 +9,7 @@ from typing import Any
 
 from jobplane.pipeline.layout import Layout
 from jobplane.pipeline.state import State
-from jobplane.stages import Stage
+from jobplane.stage.stages import Stage
 from jobplane_keys import to_item
 from jobplane_keys.tracking import LOCK_PREFIX
 

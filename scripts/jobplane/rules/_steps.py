@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobplane.workspace import Workspace, read_yaml
+from jobplane.tree.workspace import Workspace, read_yaml
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from typing import Any
 
 import yaml
 
-from jobplane.artifacts import Artifact, Builder, Settings
+from jobplane import BUILDER
 from jobplane.rules._flow import Program
 from jobplane.rules._imports import requirements
-from jobplane.workspace import Function, Workspace, read_yaml
+from jobplane.tree.workspace import Function, Workspace, read_yaml
+from lambdapack.artifacts import Artifact, Builder, Settings
 
 type Findings = Iterator["Finding"]
 
@@ -162,7 +163,9 @@ class Tree:
     @cached_property
     def libs(self) -> list[Member]:
         paths = sorted(self.workspace.root.glob("libs/*/pyproject.toml"))
-        return [Member(path.parent) for path in paths]
+        folders = [path.parent for path in paths]
+        builder = self.workspace.root / BUILDER
+        return [Member(folder) for folder in folders if folder != builder]
 
     def unreadable(self) -> Findings:
         """Files that no rule could read: modules, function.yml, pyproject.toml."""

@@ -7,13 +7,9 @@ every distribution in the zip is in the function's locked closure and is reached
 import marshal
 import zipfile
 from functools import cache
-from importlib.util import find_spec
 from pathlib import PurePosixPath
 from types import CodeType
 
-from jobplane import methods
-from jobplane.artifacts import Settings
-from jobplane.requirements import closures
 from jobplane.rules._imports import (
     Import,
     distributions_of,
@@ -21,7 +17,9 @@ from jobplane.rules._imports import (
     is_standard,
 )
 from jobplane.rules._tree import Finding, Findings, Member, Tree
-from jobplane.workspace import Function
+from jobplane.tree.workspace import Function
+from lambdapack.artifacts import HELPERS, Settings
+from lambdapack.requirements import closures
 
 
 class Contents:
@@ -132,8 +130,8 @@ def _foreign(member: Member, contents: Contents, own: set[str], allowed: set[str
     reached = {module.partition(".")[0] for name in own for module in contents.reached(name)}
     for top in sorted(contents.tops - own):
         owners = distributions_of(top)
-        if not owners and (top == methods.MODULE or find_spec(f"jobplane.{top}") is not None):
-            continue  # the build's own help at run time
+        if not owners and top in HELPERS:
+            continue
         if not contents.has_modules(top):
             continue
         if not owners & allowed:

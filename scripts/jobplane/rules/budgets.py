@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from jobplane.rules._tree import Finding, Findings, Tree, line_of
-from jobplane.template import REGION, Template
-from jobplane.workspace import Function
+from jobplane.tree.template import REGION, Template
+from jobplane.tree.workspace import Function
 
 KEYS = frozenset({"megabytes", "modules", "never"})
 # Prints what importing the handler loads, where the artifact and the standard library are all.

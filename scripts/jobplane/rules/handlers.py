@@ -7,10 +7,10 @@ artifact of every function, and looks for the handler in the module.
 import ast
 import json
 
-from jobplane.console import run_quietly
-from jobplane.deployment import install_framework
 from jobplane.rules._tree import Finding, Findings, Tree
-from jobplane.workspace import Function
+from jobplane.stage.framework import install_framework
+from jobplane.tree.workspace import Function
+from lambdapack.tools import run_quietly
 
 PRINT = "console.log(JSON.stringify(require('./scripts/serverless/functions.js')))"
 PARAMETERS = ["event", "context"]

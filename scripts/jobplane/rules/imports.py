@@ -16,7 +16,7 @@ from jobplane.rules._imports import (
     is_standard,
 )
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 
 def findings(tree: Tree) -> Findings:

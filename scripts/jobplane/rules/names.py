@@ -10,7 +10,7 @@ import re
 
 from jobplane.rules._steps import state_machines
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
-from jobplane.workspace import NOT_SHIPPED, Function
+from jobplane.tree.workspace import NOT_SHIPPED, Function
 
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SNAKE = re.compile(r"_{0,2}[a-z][a-z0-9]*(_[a-z0-9]+)*(__)?")

@@ -2,8 +2,8 @@
 
 import re
 
-from jobplane.configuration import Configuration, logical_id, references, role_id
 from jobplane.rules._tree import Finding, Findings, Tree, line_of
+from jobplane.tree.configuration import Configuration, logical_id, references, role_id
 
 # Resources that the framework and scripts/serverless add, beside those of each function.
 ADDED = re.compile(r"AWS::.*|(?:HttpApi|HttpRoute|Serverless|Websockets)\w*|AlarmsTopic|\w+Alarm")

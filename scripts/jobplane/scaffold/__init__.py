@@ -15,11 +15,11 @@ from pathlib import Path
 import click
 import yaml
 
-from jobplane.configuration import Configuration, references
-from jobplane.console import run_quietly
-from jobplane.environments import uv_command, uv_locking_environment
 from jobplane.rules.names import FORBIDDEN
-from jobplane.workspace import Workspace
+from jobplane.tree.configuration import Configuration, references
+from jobplane.tree.workspace import Workspace
+from lambdapack.environments import uv_command, uv_locking_environment
+from lambdapack.tools import run_quietly
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Instead of `invoke`, in a tree without the table that its example reads.

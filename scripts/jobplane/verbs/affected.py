@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 
 @click.command(
@@ -34,7 +34,7 @@ def command(since: str, names: bool, as_json: bool) -> None:
     is asked of both is what `build` asks before it builds: sources, libs, the locked
     dependencies, IAM statements, data folders; and what the stack is compiled from.
     """
-    from jobplane.affected import affected
+    from jobplane.deploy.affected import affected
 
     change = affected(Workspace.here(), since)
     if as_json:

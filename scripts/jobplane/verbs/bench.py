@@ -3,7 +3,7 @@
 import click
 
 from jobplane import bench
-from jobplane.groups import ModuleGroup
+from jobplane.terminal.groups import ModuleGroup
 
 
 @click.group(

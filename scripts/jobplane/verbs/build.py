@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 
 @click.command(
@@ -31,7 +31,7 @@ def command(names: tuple[str, ...], arch: str | None, sdk: str, as_json: bool) -
 
     What has not changed is kept.
     """
-    from jobplane.artifacts import Builder, Settings
+    from lambdapack.artifacts import Builder, Settings
 
     workspace = Workspace.here()
     settings = Settings(arch or Settings.local().arch, sdk)

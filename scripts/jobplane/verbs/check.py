@@ -6,8 +6,8 @@ import sys
 
 import click
 
-from jobplane.members import install_dependencies
-from jobplane.workspace import Workspace
+from jobplane.tree.members import install_dependencies
+from jobplane.tree.workspace import Workspace
 
 
 @click.command(

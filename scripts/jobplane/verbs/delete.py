@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 
 @click.command(

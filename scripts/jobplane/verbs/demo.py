@@ -4,8 +4,9 @@ import json
 
 import click
 
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
 
 
 @click.command(
@@ -59,11 +60,11 @@ def command(stage: str, keep: bool, as_json: bool, size: int) -> None:
 
 
 def _tell_of(stage: Stage) -> None:
-    from jobplane.tokens import mint
+    from jobplane.stage.tokens import mint
     from jobplane.verbs.info import print_description
 
     click.echo(f"\n{stage.name} stays up: jobplane info, logs, down --stage {stage.name}")
     state = stage.read_state()
     if state is not None:
         print_description(state.description)
-        click.echo(f"token            {mint(stage.jwt_secret(), user='dev', tenant='acme')}")
+        click.echo(f"token            {mint(jwt_secret(stage), user='dev', tenant='acme')}")

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobplane.stages import Stage
-from jobplane.workspace import Function, Workspace
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Function, Workspace
 
 if TYPE_CHECKING:
-    from jobplane.shipping import Plan, Step
+    from jobplane.deploy.shipping import Plan, Step
 
 SHOWN_RESOURCES = 12
 PLAIN_WIDTH = 110
 
 
 def _assignments(_context: object, _parameter: object, values: tuple[str, ...]) -> tuple[str, ...]:
-    from jobplane.deployment import parameters
+    from jobplane.stage.framework import parameters
 
     known = parameters(Workspace.here()) if values else []
     for value in values:
@@ -88,9 +88,10 @@ def command(
 
     Builds first, shows what will change, asks, and checks afterwards that it is live.
     """
-    from jobplane import interrupts, shipping
-    from jobplane import rollback as back
-    from jobplane.locks import exclusive
+    from jobplane.deploy import rollback as back
+    from jobplane.deploy import shipping
+    from jobplane.terminal import interrupts
+    from lambdapack.locks import exclusive
 
     if names and affected:
         raise click.UsageError("either names or --affected")
@@ -126,7 +127,7 @@ def command(
 def _carry_out(
     plan: "Plan", parameters: tuple[str, ...], *, yes: bool, dry_run: bool, as_json: bool
 ) -> None:
-    from jobplane import shipping
+    from jobplane.deploy import shipping
 
     if plan.nothing:
         _refuse_what_is_left(plan)
@@ -148,7 +149,7 @@ def _carry_out(
 
 def _affected(workspace: Workspace, since: str) -> tuple[list[Function], bool] | None:
     """What to deploy, and whether as a stack; None if nothing differs."""
-    from jobplane.affected import affected
+    from jobplane.deploy.affected import affected
 
     change = affected(workspace, since)
     if change.needs_the_stack:
@@ -174,8 +175,8 @@ def _refuse_what_is_left(plan: "Plan") -> None:
 def _show(plan: "Plan", *, err: bool) -> None:
     from rich.text import Text
 
-    from jobplane.shipping import where
-    from jobplane.tables import console, table
+    from jobplane.deploy.shipping import where
+    from jobplane.terminal.tables import console, table
 
     there = console(PLAIN_WIDTH, stderr=err)
     what = "new stack" if plan.is_new else "the stack" if plan.whole else "functions"
@@ -220,8 +221,8 @@ def _agree(plan: "Plan", yes: bool) -> None:
 
 
 def _deploy(plan: "Plan", parameters: tuple[str, ...]) -> None:
-    from jobplane import shipping
-    from jobplane.progress import counting, waiting
+    from jobplane.deploy import shipping
+    from jobplane.terminal.progress import counting, waiting
 
     name = plan.stage.name
     if plan.whole:

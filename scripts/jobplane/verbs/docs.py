@@ -1,55 +1,71 @@
-"""`jobplane docs`: the tables of the documentation, made from what they tell of."""
+"""`jobplane docs`: the tables and pictures of the documentation, made from the code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import click
 
-from jobplane.workspace import Workspace
+from jobplane.terminal.groups import ModuleGroup
+from jobplane.tree.workspace import Workspace
 
-type Made = tuple[Path, dict[str, str] | str]
-"""A document, with its tables by section, or with its whole text."""
+type Made = Mapping[Path, str]
+"""What files of the repository should hold."""
 
 
 def _commands(workspace: Workspace) -> Made:
-    from jobplane import reference
-    from jobplane.__main__ import jobplane
+    from jobplane.reference import verbs
 
-    return reference.DOCUMENT, reference.tables(jobplane)
+    command = click.get_current_context().find_root().command
+    assert isinstance(command, ModuleGroup)
+    return _with(workspace, verbs.DOCUMENT, verbs.tables(command))
 
 
 def _cases(workspace: Workspace) -> Made:
-    from jobplane import case_reference
+    from jobplane.reference import cases
 
-    return case_reference.DOCUMENT, case_reference.tables()
+    return _with(workspace, cases.DOCUMENT, cases.tables())
 
 
 def _grants(workspace: Workspace) -> Made:
-    from jobplane import grants
+    from jobplane.reference import grants
 
-    return grants.DOCUMENT, grants.tables(
-        grants.template_to_tell(workspace), workspace.names(grants.STAGE)
-    )
+    tables = grants.tables(grants.template_to_tell(workspace), workspace.names(grants.STAGE))
+    return _with(workspace, grants.DOCUMENT, tables)
 
 
 def _metrics(workspace: Workspace) -> Made:
-    from jobplane import metrics
+    from jobplane.reference import metrics
 
-    return metrics.DOCUMENT, metrics.tables(workspace)
+    return _with(workspace, metrics.DOCUMENT, metrics.tables(workspace))
+
+
+def _pictures(workspace: Workspace) -> Made:
+    from jobplane.reference.pictures import pictures
+
+    return pictures(workspace)
 
 
 def _policy(workspace: Workspace) -> Made:
-    from jobplane import compiled, deployer
-    from jobplane.stages import Stage
+    from jobplane.deploy import compiled, deployer
+    from jobplane.stage.stages import Stage
 
     there = Stage(workspace, deployer.EXAMPLE_STAGE)
-    return deployer.DOCUMENT, deployer.example(compiled.outline(there), there.names)
+    return {deployer.DOCUMENT: deployer.example(compiled.outline(there), there.names)}
 
 
 def _templates(workspace: Workspace) -> Made:
-    from jobplane import templates
+    from jobplane.reference import templates
 
-    return templates.DOCUMENT, templates.tables(workspace)
+    return _with(workspace, templates.DOCUMENT, templates.tables(workspace))
+
+
+def _with(workspace: Workspace, document: Path, tables: Mapping[str, str]) -> Made:
+    from jobplane.reference.documents import with_tables
+
+    path = workspace.root / document
+    if not path.is_file():  # of a project without such a page
+        return {}
+    return {document: with_tables(path.read_text(encoding="utf-8"), tables)}
 
 
 TOPICS: dict[str, Callable[[Workspace], Made]] = {
@@ -57,6 +73,7 @@ TOPICS: dict[str, Callable[[Workspace], Made]] = {
     "commands": _commands,
     "grants": _grants,
     "metrics": _metrics,
+    "pictures": _pictures,
     "policy": _policy,
     "templates": _templates,
 }
@@ -71,29 +88,29 @@ Examples:
 """
 )
 @click.argument("topics", nargs=-1, metavar="[TOPIC]...", type=click.Choice(list(TOPICS)))
-@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a table is not current.")
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file is not current.")
 def command(topics: tuple[str, ...], check: bool) -> None:
-    """Bring what is made in docs/ up to date: tables, and the deployer's policy.
+    """Bring what is made in docs/ up to date: tables, pictures, a policy.
 
     \b
     cases      docs/adding-a-function.md: keys and placeholders of a case's files
     commands   docs/commands.md: the verbs
     grants     docs/security.md: what the roles allow, as the stack is compiled
     metrics    docs/observing.md: what the functions emit; what is said of each is kept
+    pictures   docs/pictures: the system, the job flow and the states of a job, as SVG
     policy     docs/deployer-policy.json: what `jobplane policy` prints for prod
     templates  docs/templates.md: the templates that ship
     """
-    from jobplane.documents import refresh
-
     workspace = Workspace.here()
     stale = []
     for topic in topics or TOPICS:
-        document, tables = TOPICS[topic](workspace)
-        if not topics and not (workspace.root / document).is_file():
-            continue  # A project without such a page.
-        if changed := refresh(workspace.root / document, tables, write=not check):
-            stale.append(document.as_posix())
-        state = ("stale" if check else "written") if changed else "current"
-        click.echo(f"{state:8} {document.as_posix()}")
+        for path, text in TOPICS[topic](workspace).items():
+            file = workspace.root / path
+            if is_stale := not file.is_file() or file.read_text(encoding="utf-8") != text:
+                stale.append(path.as_posix())
+                if not check:
+                    file.write_text(text, encoding="utf-8")
+            state = ("stale" if check else "written") if is_stale else "current"
+            click.echo(f"{state:8} {path.as_posix()}")
     if check and stale:
         raise click.ClickException(f"{', '.join(stale)}: run `jobplane docs`")

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
 
 if TYPE_CHECKING:
-    from jobplane.teardown import Removal
+    from jobplane.deploy.teardown import Removal
 
 
 @click.command(
@@ -37,7 +37,7 @@ def command(stage: str, data: bool, yes: bool, dry_run: bool) -> None:
     removed, its buckets are emptied first, and with it go queues made on demand, log groups and
     parameters.
     """
-    from jobplane.local_stage import down
+    from jobplane.deploy.local_stage import down
 
     there = Stage(Workspace.here(), stage)
     if stage == "local" or there.is_local:
@@ -51,9 +51,10 @@ def command(stage: str, data: bool, yes: bool, dry_run: bool) -> None:
 
 
 def _remove(stage: Stage, *, data: bool, yes: bool, dry_run: bool) -> None:
-    from jobplane import interrupts, shipping, teardown
-    from jobplane.locks import exclusive
-    from jobplane.progress import waiting
+    from jobplane.deploy import shipping, teardown
+    from jobplane.terminal import interrupts
+    from jobplane.terminal.progress import waiting
+    from lambdapack.locks import exclusive
 
     place = shipping.where(shipping.require(stage))
     with exclusive(stage.workspace, f"stage-{stage.name}"), interrupts.as_keyboard_interrupt():

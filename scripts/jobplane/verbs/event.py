@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 if TYPE_CHECKING:
     from jobplane.events import Fresh, Source
@@ -105,8 +105,8 @@ def _print(event: Any, as_json: bool) -> None:
 
 
 def _of_case(name: str, case: str, stage: str | None, *, in_process: bool) -> Any:
-    from jobplane import cases
-    from jobplane.stages import Stage
+    from jobplane.stage.stages import Stage
+    from jobplane.trying import cases
 
     if in_process and stage is not None:
         raise click.UsageError("--in-process and --stage exclude each other")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobplane.console import note
-from jobplane.workspace import Workspace
+from jobplane.terminal.console import note
+from jobplane.tree.workspace import Workspace
 
 if TYPE_CHECKING:
     from jobplane.fuzzing.runs import Report

@@ -2,7 +2,7 @@
 
 import click
 
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 
 @click.command(
@@ -18,7 +18,7 @@ def command(names: tuple[str, ...]) -> None:
 
     Read from the stack as it is compiled for the stage prod; needs no credentials.
     """
-    from jobplane.grants import STAGE, grants, template_to_tell
+    from jobplane.reference.grants import STAGE, grants, template_to_tell
 
     workspace = Workspace.here()
     chosen = {function.name for function in workspace.select(names)}

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from jobplane.environments import NO_AWS_FILES, OF_AN_ACCOUNT
-from jobplane.stages import Stage, StageNotUpError
-from jobplane.workspace import Workspace
+from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.stages import Stage, StageNotUpError
+from jobplane.tree.workspace import Workspace
+from lambdapack.environments import NO_AWS_FILES, OF_AN_ACCOUNT
 
 # The AWS CLI of PyPI (v1) asks AWS for queues, whatever AWS_ENDPOINT_URL says: its customization
 # `overridesslcommonname` gives SQS the address `{region}.queue.amazonaws.com` unless there is an
@@ -43,9 +44,9 @@ def command(stage: str, as_json: bool, export: bool) -> None:
         return
     description = _describe(there)
     if there.is_local:
-        from jobplane.tokens import mint
+        from jobplane.stage.tokens import mint
 
-        token = mint(there.jwt_secret(), user="dev", tenant="acme")
+        token = mint(jwt_secret(there), user="dev", tenant="acme")
         description = description | {"token": token}
     if as_json:
         click.echo(json.dumps(description))
@@ -54,11 +55,12 @@ def command(stage: str, as_json: bool, export: bool) -> None:
 
 
 def _describe(there: Stage) -> dict[str, Any]:
-    from jobplane import deployment, emulator
+    from jobplane.deploy import description
+    from jobplane.stage import emulator
 
     state = there.read_state()
     if state is None:
-        return deployment.describe(there)
+        return description.describe(there)
     if not emulator.is_running(state):
         raise StageNotUpError(there.name)
     return state.description

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobplane.console import note
-from jobplane.members import install_dependencies
-from jobplane.stages import Stage
-from jobplane.workspace import Function, Workspace
+from jobplane.stage.stages import Stage
+from jobplane.terminal.console import note
+from jobplane.tree.members import install_dependencies
+from jobplane.tree.workspace import Function, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jobplane.cases import Case, Outcome, Result
+    from jobplane.trying.cases import Case, Outcome, Result
 
 MARKS = {"passed": "ok  ", "failed": "FAIL", "no expectation": "ran ", "left out": "--  "}
 
@@ -118,8 +118,8 @@ def _refuse_combinations(
 
 
 def _cases(function: Function, events: tuple[str, ...], every: bool) -> "list[Case]":
-    from jobplane.case_files import nearest
-    from jobplane.cases import Case, case_paths
+    from jobplane.trying.case_files import nearest
+    from jobplane.trying.cases import Case, case_paths
 
     known = case_paths(function)
     if every:
@@ -159,7 +159,7 @@ def _refuse_writes(there: Stage, cases: "Iterable[Case]", *, every: bool, yes: b
 
 
 def _watch(function: Function, workspace: Workspace, there: Stage | None) -> None:
-    from jobplane.watching import on_save
+    from jobplane.trying.watching import on_save
 
     if there is not None and not there.is_local:
         click.confirm(f"Each save deploys {function.name} to {there.name}, on AWS?", abort=True)
@@ -179,7 +179,7 @@ def _run_all(
 
 
 def _run(case: "Case", workspace: Workspace, there: Stage | None) -> "Result":
-    from jobplane import cases
+    from jobplane.trying import cases
 
     if there is None:
         return cases.run_in_process(case, workspace)
@@ -190,7 +190,7 @@ def _record_all(
     cases: "list[Case]", workspace: Workspace, there: Stage | None, style: Style
 ) -> "list[Result]":
     """Write nothing before every case has run."""
-    from jobplane import recording
+    from jobplane.trying import recording
 
     recording.require_recordable(cases, there)
     results = _run_all(cases, workspace, there, style)
@@ -202,7 +202,7 @@ def _record_all(
 
 
 def _print_events(cases: "Iterable[Case]", there: Stage | None, style: Style) -> None:
-    from jobplane.cases import filled
+    from jobplane.trying.cases import filled
 
     for case in cases:
         event = filled(case, there)
@@ -219,7 +219,8 @@ def _show(result: "Result", style: Style, *, alone: bool) -> None:
 
 
 def _print_outcome(result: "Result", outcome: "Outcome", style: Style) -> None:
-    from jobplane import answers, log_lines
+    from jobplane.stage import log_lines
+    from jobplane.trying import answers
 
     shown = [line for line in outcome.log if style.metrics or not log_lines.is_metric(line)]
     for line in shown:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobplane.console import note
-from jobplane.stages import Stage
-from jobplane.workspace import Function, Workspace
+from jobplane.stage.stages import Stage
+from jobplane.terminal.console import note
+from jobplane.tree.workspace import Function, Workspace
 
 if TYPE_CHECKING:
-    from jobplane.artifacts import Artifact
+    from lambdapack.artifacts import Artifact
 
 REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 SHOWN_TRIGGERS = 2
@@ -36,9 +36,9 @@ The last column says `current` (dist/ is what the sources make), `changed`, or `
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 def command(stage: str | None, as_json: bool) -> None:
     """List the functions: trigger, dependencies, artifact, changes."""
-    from jobplane.artifacts import read_manifest, stale_functions
-    from jobplane.configuration import Configuration
-    from jobplane.triggers import triggers
+    from jobplane.tree.configuration import Configuration
+    from jobplane.tree.triggers import triggers
+    from lambdapack.artifacts import read_manifest, stale_functions
 
     workspace = Workspace.here()
     functions = workspace.functions()
@@ -83,7 +83,7 @@ def _deployed(
     stage: Stage, functions: list[Function], manifest: "dict[str, Artifact]"
 ) -> dict[str, list[str]]:
     """What of each function differs on the stage: nothing, `code`, settings; by name."""
-    from jobplane import shipping
+    from jobplane.deploy import shipping
 
     shipping.require(stage)
     if shipping.unbuilt(stage.workspace):
@@ -104,7 +104,7 @@ def _deployed(
 
 
 def _show(rows: dict[str, dict[str, Any]], stage: str | None) -> None:
-    from jobplane.tables import console, show, table
+    from jobplane.terminal.tables import console, show, table
 
     headings = ["function", "trigger", "dependencies", "size", "digest", "sources"]
     if stage:

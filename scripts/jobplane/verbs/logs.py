@@ -6,9 +6,9 @@ import time
 
 import click
 
-from jobplane.console import note
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.stages import Stage
+from jobplane.terminal.console import note
+from jobplane.tree.workspace import Workspace
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -38,7 +38,7 @@ def command(
     name: str | None, follow: bool, since: int, stage: str, metrics: bool, as_json: bool
 ) -> None:
     """Print the log of one function, or of all, in order of time."""
-    from jobplane import log_lines
+    from jobplane.stage import log_lines
 
     there = Stage(Workspace.here(), stage).require()
     functions = there.workspace.select((name,) if name else ())

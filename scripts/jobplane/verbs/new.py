@@ -4,8 +4,8 @@ import json
 
 import click
 
-from jobplane.members import install_dependencies
-from jobplane.workspace import Workspace
+from jobplane.tree.members import install_dependencies
+from jobplane.tree.workspace import Workspace
 
 TRIGGERS = ("invoke", "websocket", "http", "sqs", "stream", "schedule", "step-functions")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from jobplane.workspace import Workspace
+from jobplane.tree.workspace import Workspace
 
 
 @click.command(

@@ -5,8 +5,8 @@ import re
 
 import click
 
-from jobplane.stages import Stage, default_region
-from jobplane.workspace import Workspace
+from jobplane.stage.stages import Stage, default_region
+from jobplane.tree.workspace import Workspace
 
 
 def _account(_context: object, _parameter: object, value: str | None) -> str | None:
@@ -34,7 +34,7 @@ def command(stage: str, account: str | None) -> None:
     """
     import boto3
 
-    from jobplane import compiled, deployer, shipping
+    from jobplane.deploy import compiled, deployer, shipping
 
     workspace = Workspace.here()
     there = Stage(workspace, stage)

@@ -4,8 +4,8 @@ import json
 
 import click
 
-from jobplane.members import install_dependencies
-from jobplane.workspace import Workspace
+from jobplane.tree.members import install_dependencies
+from jobplane.tree.workspace import Workspace
 
 
 @click.command(
@@ -29,7 +29,7 @@ def command(check: bool, as_json: bool) -> None:
     All of it is made from the models in libs/models: change a model, run this, commit both.
     """
     from jobplane.contracts.files import drift, rendered, settle
-    from jobplane.deployment import install_framework
+    from jobplane.stage.framework import install_framework
 
     workspace = Workspace.here()
     install_framework(workspace)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
 
 if TYPE_CHECKING:
     from jobplane.pipeline.state import State
@@ -61,7 +61,7 @@ def command(
     from jobplane.pipeline.faults import spread
     from jobplane.pipeline.generating import Plan, generate
     from jobplane.pipeline.layout import Layout
-    from jobplane.progress import counting
+    from jobplane.terminal.progress import counting
 
     if faults is not None and chosen:
         raise click.UsageError("--faults and --fault exclude each other")
@@ -121,7 +121,7 @@ def _show(state: "State") -> None:
     """How many files are in which status, and each kind of fault with examples."""
     from collections import defaultdict
 
-    from jobplane.tables import console, show, table
+    from jobplane.terminal.tables import console, show, table
 
     statuses = ", ".join(f"{number} {status}" for status, number in state.by_status.most_common())
     click.echo(f"{len(state.files)} files{': ' if statuses else ''}{statuses}")

@@ -4,8 +4,8 @@ import json
 
 import click
 
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
 
 PLAIN_WIDTH = 160
 
@@ -26,7 +26,7 @@ def command(stage: str, as_json: bool) -> None:
 
     The format is described in docs/templates.md.
     """
-    from jobplane.templates import templates
+    from jobplane.deploy.templates import templates
 
     workspace = Workspace.here()
     named = Stage(workspace, stage)
@@ -37,7 +37,7 @@ def command(stage: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
-    from jobplane.tables import console, table
+    from jobplane.terminal.tables import console, table
 
     rows = [
         (

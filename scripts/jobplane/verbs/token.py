@@ -2,8 +2,9 @@
 
 import click
 
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
 
 
 @click.command(
@@ -26,12 +27,12 @@ Examples:
 @click.option("--stage", default="local", show_default=True)
 def command(user: str, tenant: str, permissions: str, ttl: int, stage: str) -> None:
     """Print a token that a stage accepts, and nothing else."""
-    from jobplane.tokens import mint
+    from jobplane.stage.tokens import mint
 
     for option, value in (("--user", user), ("--tenant", tenant)):
         if not value:
             raise click.UsageError(f"{option} is empty: no function accepts such a token")
     there = Stage(Workspace.here(), stage).require()
     listed = [permission for permission in permissions.split(",") if permission]
-    token = mint(there.jwt_secret(), user=user, tenant=tenant, permissions=listed, ttl=ttl)
+    token = mint(jwt_secret(there), user=user, tenant=tenant, permissions=listed, ttl=ttl)
     click.echo(token)

@@ -4,8 +4,9 @@ import json
 
 import click
 
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
+from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.stages import Stage
+from jobplane.tree.workspace import Workspace
 
 
 @click.command(
@@ -23,8 +24,8 @@ def command(stage: str, port: int | None, as_json: bool) -> None:
 
     Starts the emulator, builds, deploys, and prints where everything is.
     """
-    from jobplane.local_stage import up
-    from jobplane.tokens import mint
+    from jobplane.deploy.local_stage import up
+    from jobplane.stage.tokens import mint
     from jobplane.verbs.info import print_description
 
     there = Stage(Workspace.here(), stage)
@@ -34,4 +35,4 @@ def command(stage: str, port: int | None, as_json: bool) -> None:
         return
     click.echo(f"{stage} is up: {result.outcome}")
     print_description(result.description)
-    click.echo(f"token            {mint(there.jwt_secret(), user='dev', tenant='acme')}")
+    click.echo(f"token            {mint(jwt_secret(there), user='dev', tenant='acme')}")

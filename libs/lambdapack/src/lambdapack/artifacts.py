@@ -1,0 +1,567 @@
+"""Artifacts: `dist/<name>.zip` and `dist/manifest.json`, from uv.lock and the tree alone.
+
+The same inputs give the same bytes: fixed order, dates, modes and compression; nothing in an
+artifact names the machine or the folder that built it. What has not changed is not built again.
+"""
+
+import hashlib
+import json
+import logging
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from importlib.util import source_from_cache
+from pathlib import Path, PurePosixPath
+
+import click
+
+from lambdapack import resolving
+from lambdapack.locks import exclusive
+from lambdapack.requirements import PYTHON, Closure, Distribution, UnbuildableError, closures
+from lambdapack.thinning import bytecode, methods, sdk, slimming
+from lambdapack.thinning.bytecode import cached
+from lambdapack.wheels import UnreadableSourceError, WheelStore, builder_digest, lib_digest, prune
+from lambdapack.workspace import Function, Workspace
+
+LOG = logging.getLogger("lambdapack")
+
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+COMPRESSION_LEVEL = 6
+# wrapt, which the X-Ray SDK patches with, has the same in Python as in C.
+STRIPPED_EXTENSIONS = re.compile(r"wrapt/.*\.(?:so|c)")
+RUNTIME_SDK = frozenset(
+    {"boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"}
+)
+
+# The top-level modules of these.
+RUNTIME_MODULES = (RUNTIME_SDK - {"python-dateutil"}) | {"dateutil"}
+
+HELPERS = frozenset({methods.MODULE, slimming.HELPER.stem})
+"""Modules that a build adds to an artifact."""
+# Names that no other module of an artifact may have.
+RESERVED = sys.stdlib_module_names | HELPERS
+
+type Contents = dict[str, Path | bytes]
+type Module = tuple[str, bytes]
+"""A module's name in the artifact, and its source."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a build can be told."""
+
+    arch: str
+    sdk: str = "cut"
+
+    @classmethod
+    def local(cls) -> "Settings":
+        """For this machine, where the local stage runs."""
+        machine = platform.machine().lower()
+        return cls("arm64" if machine in ("arm64", "aarch64") else "x86_64")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One entry of the manifest."""
+
+    name: str
+    zip: str
+    digest: str
+    size: int
+    unpacked_size: int
+    files: int
+    dependencies: dict[str, str]
+    inputs: str
+    arch: str
+    sdk: str
+    is_checked: bool = False
+    """Its imports were resolved from it alone."""
+    built: bool = False
+    """Built by this run, not by an earlier one; not stored."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An artifact's files, before the modules that were made for it are compiled."""
+
+    others: Contents
+    """Third-party."""
+    own: Contents
+    changed: frozenset[Module]
+    """Modules of the others."""
+    written: frozenset[Module]
+    """Modules of our own, as they are compiled."""
+    records: Mapping[str, list[str]]
+    """The files of each distribution, by its `.dist-info`."""
+    missing: tuple[str, ...]
+    """Imports that find nothing, and what to do."""
+
+    @property
+    def fresh(self) -> frozenset[Module]:
+        return self.changed | self.written
+
+    def finished(self, compiled: Mapping[Module, bytes]) -> Contents:
+        """Everything, with the bytecode that was missing."""
+
+        def bytecode_of(modules: frozenset[Module]) -> Contents:
+            return {cached(module[0]): self._sealed(module, compiled) for module in modules}
+
+        contents = (
+            _sourceless(self.others | bytecode_of(self.changed))
+            | self.own
+            | bytecode_of(self.written)
+        )
+        return contents | {
+            f"{info}/RECORD": _record(info, files, contents) for info, files in self.records.items()
+        }
+
+    def _sealed(self, module: Module, compiled: Mapping[Module, bytes]) -> bytes:
+        """Its bytecode, which says that it is of the source that ships."""
+        shipped = self.own.get(module[0], module[1])
+        source = shipped if isinstance(shipped, bytes) else shipped.read_bytes()
+        return bytecode.of_source(compiled[module], source)
+
+
+class Builder:
+    """Builds functions of one workspace with one set of settings."""
+
+    def __init__(self, workspace: Workspace, settings: Settings) -> None:
+        self.workspace = workspace
+        self.settings = settings
+        self.wheels = WheelStore(workspace, settings.arch)
+
+    def build(self, functions: Iterable[Function], *, is_checked: bool = True) -> list[Artifact]:
+        """Bring the artifacts up to date and write the manifest.
+
+        Args:
+            is_checked: refuse an artifact that does not hold what its modules import.
+
+        Raises:
+            ToolError: uv failed.
+            UnreadableSourceError: a module of a function or of a lib is not Python.
+            StaleLockError: uv.lock is older than the pyproject.toml files.
+            UnbuildableError: a dependency, a name or an import can't be.
+        """
+        functions = list(functions)
+        with exclusive(self.workspace, "build"):
+            manifest = read_manifest(self.workspace)
+            found = closures(self.workspace, functions, self.settings.arch)
+            inputs = {f.name: self.inputs(f, found[f.name]) for f in functions}
+            stale = [
+                function
+                for function in functions
+                if not is_current(
+                    self.workspace, manifest.get(function.name), inputs[function.name]
+                )
+                or (is_checked and not manifest[function.name].is_checked)
+            ]
+            if stale:
+                LOG.info("building %d of %d artifacts", len(stale), len(functions))
+                self._install([found[f.name] for f in stale])
+                with ThreadPoolExecutor() as pool:
+                    drafts = list(pool.map(lambda f: self._draft(f, found[f.name]), stale))
+                    missing = [text for draft in drafts for text in draft.missing]
+                    if missing and is_checked:
+                        raise UnbuildableError("\n".join(missing))
+                    compiled = _compiled({module for draft in drafts for module in draft.fresh})
+                    built = list(
+                        pool.map(
+                            lambda f, draft: self._write(
+                                f, found[f.name], inputs[f.name], draft, compiled
+                            ),
+                            stale,
+                            drafts,
+                        )
+                    )
+                manifest |= {artifact.name: artifact for artifact in built}
+            known = {function.name for function in self.workspace.functions()}
+            gone = [name for name in manifest if name not in known]
+            for name in gone:
+                (self.workspace.dist / f"{name}.zip").unlink(missing_ok=True)
+                del manifest[name]
+            if stale or gone:
+                write_manifest(self.workspace, manifest)
+        return [manifest[function.name] for function in functions]
+
+    def inputs(self, function: Function, closure: Closure) -> str:
+        """One digest of everything that decides the artifact's bytes."""
+        parts: list[object] = [
+            PYTHON, asdict(self.settings), COMPRESSION_LEVEL, builder_digest(),
+            closure.locked,
+            {name: lib_digest(self.workspace, folder) for name, folder in closure.libs.items()},
+            asdict(sdk.Grants.of(function)),
+            [
+                (name, bool(path.stat().st_mode & 0o100), _sha256(path.read_bytes()))
+                for name, path in function.shipped_files().items()
+            ],
+        ]  # fmt: skip
+        return _sha256(json.dumps(parts, sort_keys=True).encode())
+
+    def _install(self, wanted: list[Closure]) -> None:
+        self.wheels.fill(each for closure in wanted for each in self._shipped(closure))
+        try:
+            everything = closures(self.workspace, self.workspace.functions(), self.settings.arch)
+        except click.ClickException:  # another function's: it is told when that one is built
+            return
+        prune(
+            self.wheels,
+            {
+                self.wheels.folder(distribution)
+                for closure in everything.values()
+                for distribution in closure.distributions.values()
+            },
+        )
+
+    def _shipped(self, closure: Closure) -> list[Distribution]:
+        left = RUNTIME_SDK if self.settings.sdk == "runtime" else frozenset()
+        return [each for each in closure.distributions.values() if each.name not in left]
+
+    def _write(
+        self,
+        function: Function,
+        closure: Closure,
+        inputs: str,
+        draft: "Draft",
+        compiled: Mapping[Module, bytes],
+    ) -> Artifact:
+        contents = draft.finished(compiled)
+        target = self.workspace.dist / f"{function.name}.zip"
+        target.parent.mkdir(exist_ok=True)
+        partial = target.with_suffix(".zip.partial")
+        unpacked = write_zip(partial, contents)
+        partial.replace(target)
+        archive = target.read_bytes()
+        versions = {
+            each.name: each.version if each.folder is None else "workspace"
+            for each in self._shipped(closure)
+        }
+        return Artifact(
+            name=function.name,
+            zip=target.relative_to(self.workspace.root).as_posix(),
+            digest=_sha256(archive),
+            size=len(archive),
+            unpacked_size=unpacked,
+            files=len(contents),
+            dependencies=versions,
+            inputs=inputs,
+            arch=self.settings.arch,
+            sdk=self.settings.sdk,
+            is_checked=not draft.missing,
+            built=True,
+        )
+
+    def _draft(self, function: Function, closure: Closure) -> "Draft":
+        shipped = self._shipped(closure)
+        folders = {each.name: self.wheels.folder(each) for each in shipped}
+        contents = self._files(function, folders)
+        written: Contents = {slimming.HELPER.name: slimming.HELPER, **function.shipped_files()}
+        libs = [each.name for each in shipped if each.folder is not None]
+        records = {
+            path.parts[0]: list(files)
+            for files in contents.values()
+            for path in map(PurePosixPath, files)
+            if path.name == "METADATA" and path.parts[0].endswith(".dist-info")
+        }
+        changed: Contents = {
+            name: body
+            for files in contents.values()
+            for name, body in files.items()
+            if isinstance(body, bytes)
+        }
+        changed |= slimming.cut({**contents, function.name: written})
+        others, own = _joined(function, contents, libs, written)
+        try:
+            begun = slimming.begun_cold(function.source.read_bytes())
+        except (SyntaxError, ValueError) as error:
+            raise UnreadableSourceError.of(self.workspace, function.source, error) from error
+        made: Contents = {
+            f"{methods.MODULE}.py": methods.compiled(
+                others | own, has_plugins=_has_entry_points(folders.values(), "pydantic")
+            ).encode()
+        }
+        return Draft(
+            others | made,
+            own,
+            _modules(changed | made),
+            _modules({**written, function.source.name: begun}),
+            records,
+            tuple(self._missing(function, folders, {*others, *own})),
+        )
+
+    def _files(self, function: Function, folders: Mapping[str, Path]) -> dict[str, Contents]:
+        """What each distribution ships."""
+        grants = sdk.Grants.of(function)
+        found: dict[str, Contents] = {}
+        for name, folder in folders.items():
+            files = _files_of(folder)
+            if self.settings.sdk == "cut" and name == "botocore":
+                files = sdk.cut_botocore(folder, grants)
+            elif self.settings.sdk == "cut" and name == "boto3" and "botocore" in folders:
+                services = grants.services(_service_folders(folders["botocore"]))
+                files = sdk.cut_boto3(folder, grants, services)
+            found[name] = {
+                path: body
+                for path, body in files.items()
+                if not STRIPPED_EXTENSIONS.fullmatch(path)
+            }
+            found[name].pop(resolving.NOTES, None)
+        if "certifi" in folders and "botocore" in found:
+            found["botocore"].pop("botocore/cacert.pem", None)  # it asks for certifi's first
+        return found
+
+    def _missing(
+        self, function: Function, folders: Mapping[str, Path], files: set[str]
+    ) -> Iterator[str]:
+        """The artifact's imports that find nothing, as sentences."""
+        imports: dict[str, resolving.Imports] = {}
+        owners: dict[str, str] = {}
+        for name, folder in folders.items():
+            found = resolving.noted(folder)
+            imports |= found
+            owners |= dict.fromkeys(found, name)
+        for name, path in function.shipped_files().items():
+            if name.endswith(".py"):
+                module, is_package = resolving.module_name(PurePosixPath(name))
+                source = path.read_bytes()
+                try:
+                    imports[module] = resolving.imports_of(
+                        source, module, is_package=is_package, lazy=True
+                    )
+                except (SyntaxError, ValueError) as error:
+                    raise UnreadableSourceError.of(self.workspace, path, error) from error
+                if "botocore" in folders:
+                    yield from _clients_without_service(function, name, source, files)
+        given = RUNTIME_MODULES if self.settings.sdk == "runtime" else frozenset()
+        expected = {*given, *function.settings.get("missing-imports", ())}
+        for each in resolving.unresolved(function.module, files, imports, expected):
+            owner = owners.get(each.by)
+            yield (
+                f"{function.name}: {each.by}{f' of {owner}' if owner else ''} imports {each.name}, "
+                f"which is neither in the artifact nor in Python {PYTHON}'s standard library: add "
+                f"the distribution that brings it to functions/{function.name}/pyproject.toml (or "
+                "its name to tool.jobplane.missing-imports there, if it is never imported)"
+            )
+
+
+def _clients_without_service(
+    function: Function, name: str, source: bytes, files: set[str]
+) -> Iterator[str]:
+    for line, service in sdk.clients(source):
+        if not any(file.startswith(f"botocore/data/{service}/") for file in files):
+            yield (
+                f"{function.name}: {name}:{line} makes a client of {service!r}, which the artifact "
+                "does not have: grant what it calls in iamRoleStatements of "
+                f"functions/{function.name}/function.yml, or name {service!r} in tool.jobplane.sdk "
+                f"of functions/{function.name}/pyproject.toml if another role allows it"
+            )
+
+
+def _joined(
+    function: Function, contents: Mapping[str, Contents], libs: list[str], written: Contents
+) -> tuple[Contents, Contents]:
+    """The files of others and our own, each path once.
+
+    Raises:
+        UnbuildableError: something of our own stands in the way of another's.
+    """
+    others: Contents = {}
+    own: Contents = {}
+    owners: dict[str, str] = {}
+    ours = {name: contents[name] for name in libs} | {f"functions/{function.name}": written}
+    for name, files in [*((n, f) for n, f in contents.items() if n not in libs), *ours.items()]:
+        target = own if name in ours else others
+        for path, body in files.items():
+            if path in owners and _bytes(body) != _bytes((others | own)[path]):
+                _settle(function, path, owners[path], name, is_own=name in ours)
+            target[path] = body
+            owners[path] = name
+    tops = {path.partition("/")[0] for path in others}
+    for name, files in ours.items():
+        for path, body in files.items():
+            top, _, below = path.partition("/")
+            stem = top.removesuffix(".py")
+            if (below and f"{stem}/__init__.py" not in files) or body == slimming.HELPER:
+                continue
+            if stem in RESERVED or (top.endswith(".py") and stem in tops):
+                taken = "Python's standard library" if stem in sys.stdlib_module_names else stem
+                raise UnbuildableError(
+                    f"{function.name}: {name} has a module {stem!r}, a name that belongs to "
+                    f"{taken if stem in sys.stdlib_module_names else 'a dependency or the build'}: "
+                    "rename it"
+                )
+    return others, own
+
+
+def _settle(function: Function, path: str, first: str, second: str, *, is_own: bool) -> None:
+    text = f"{function.name}: {path} is in both {first} and {second}, with different content"
+    if is_own:
+        raise UnbuildableError(f"{text}: rename yours")
+    if path.endswith((".py", ".so")):
+        LOG.info(f"{text}; the artifact holds {second}'s: depend on one of them only")
+
+
+def _bytes(body: Path | bytes) -> bytes:
+    return body if isinstance(body, bytes) else body.read_bytes()
+
+
+def _has_entry_points(folders: Iterable[Path], group: str) -> bool:
+    return any(
+        f"[{group}]" in path.read_text(encoding="utf-8")
+        for folder in folders
+        for path in folder.glob("*.dist-info/entry_points.txt")
+    )
+
+
+def _record(info: str, files: Iterable[str], contents: Contents) -> bytes:
+    """A distribution's RECORD, of what ships of it and as it ships."""
+    rows = []
+    for name in [*files, f"{info}/RECORD"]:
+        compiled = PurePosixPath(name).with_suffix(".pyc").as_posix()
+        shipped = name if name in contents or name.endswith("/RECORD") else compiled
+        if shipped in contents or shipped.endswith("/RECORD"):
+            rows.append(f"{_quoted(shipped)},,\n")
+    return "".join(sorted(rows)).encode()
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if "," in name else name
+
+
+def _modules(contents: Mapping[str, Path | bytes]) -> frozenset[Module]:
+    """The modules that have no bytecode yet."""
+    return frozenset(
+        (name, body if isinstance(body, bytes) else body.read_bytes())
+        for name, body in contents.items()
+        if name.endswith(".py") and (isinstance(body, bytes) or not _has_bytecode(body))
+    )
+
+
+def _has_bytecode(path: Path) -> bool:
+    return Path(cached(str(path))).is_file()
+
+
+def _sourceless(contents: Contents) -> Contents:
+    """With each module's bytecode in its source's place, where Python takes it for the module.
+
+    A trace still names file and line. The workspace's own code keeps its source beside it.
+    """
+    compiled = {
+        PurePosixPath(source_from_cache(name)): body
+        for name, body in contents.items()
+        if name.endswith(".pyc")
+    }
+    others = {
+        name: body
+        for name, body in contents.items()
+        if not name.endswith(".pyc") and PurePosixPath(name) not in compiled
+    }
+    return others | {path.with_suffix(".pyc").as_posix(): body for path, body in compiled.items()}
+
+
+def _service_folders(botocore: Path) -> list[str]:
+    return [path.name for path in (botocore / "botocore" / "data").iterdir() if path.is_dir()]
+
+
+def _files_of(folder: Path) -> Contents:
+    return {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def _compiled(modules: Iterable[Module]) -> dict[Module, bytes]:
+    """Bytecode of modules, each compiled once however many artifacts hold it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        roots = {module: Path(scratch, str(n)) for n, module in enumerate(sorted(modules))}
+        for (name, body), root in roots.items():
+            target = root / name
+            target.parent.mkdir(parents=True)
+            target.write_bytes(body)
+        bytecode.compile_trees(*roots.values())
+        return {module: (root / cached(module[0])).read_bytes() for module, root in roots.items()}
+
+
+def write_zip(target: Path, contents: Mapping[str, Path | bytes]) -> int:
+    """Write a zip whose bytes depend on names and contents alone; returns the unpacked size."""
+    unpacked = 0
+    with zipfile.ZipFile(target, "w") as archive:
+        for name in sorted(contents):
+            body = contents[name]
+            data = body if isinstance(body, bytes) else body.read_bytes()
+            entry = zipfile.ZipInfo(name, ZIP_DATE)
+            entry.create_system = 3
+            executable = isinstance(body, Path) and body.stat().st_mode & 0o100
+            entry.external_attr = (0o100755 if executable else 0o100644) << 16
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, data, compresslevel=COMPRESSION_LEVEL)
+            unpacked += len(data)
+    return unpacked
+
+
+def is_current(workspace: Workspace, artifact: Artifact | None, inputs: str) -> bool:
+    """Whether the artifact is there, is the one of the manifest, and is made of these inputs."""
+    if artifact is None or artifact.inputs != inputs:
+        return False
+    path = workspace.root / artifact.zip
+    return path.is_file() and _sha256(path.read_bytes()) == artifact.digest
+
+
+def stale_functions(workspace: Workspace, functions: Iterable[Function]) -> list[str]:
+    """The functions whose artifact isn't what the tree would build now, whatever its settings."""
+    functions = list(functions)
+    manifest = read_manifest(workspace)
+    current: set[str] = set()
+    for settings in {Settings(artifact.arch, artifact.sdk) for artifact in manifest.values()}:
+        builder = Builder(workspace, settings)
+        built = [
+            function
+            for function in functions
+            if (artifact := manifest.get(function.name)) is not None
+            and Settings(artifact.arch, artifact.sdk) == settings
+        ]
+        found = closures(workspace, built, settings.arch)
+        current |= {
+            function.name
+            for function in built
+            if is_current(
+                workspace,
+                manifest[function.name],
+                builder.inputs(function, found[function.name]),
+            )
+        }
+    return [function.name for function in functions if function.name not in current]
+
+
+def read_manifest(workspace: Workspace) -> dict[str, Artifact]:
+    """The artifacts that were built, by function."""
+    path = workspace.dist / "manifest.json"
+    if not path.is_file():
+        return {}
+    functions = json.loads(path.read_text())["functions"]
+    return {name: Artifact(name=name, **entry) for name, entry in functions.items()}
+
+
+def write_manifest(workspace: Workspace, manifest: Mapping[str, Artifact]) -> None:
+    entries = {}
+    for name, artifact in sorted(manifest.items()):
+        entries[name] = asdict(replace(artifact))
+        del entries[name]["name"], entries[name]["built"]
+    path = workspace.dist / "manifest.json"
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"functions": entries}, indent=2) + "\n")
+    partial.replace(path)
+
+
+def clean(workspace: Workspace) -> None:
+    """Remove every artifact and every cached wheel."""
+    shutil.rmtree(workspace.dist, ignore_errors=True)
+    shutil.rmtree(workspace.scratch / "_build", ignore_errors=True)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,254 @@
+"""What a function is made of, by uv.lock alone.
+
+uv exports a member's dependencies as a pylock.toml; `packaging` reads it, and chooses by markers
+and tags what belongs on the machine that runs the artifact.
+"""
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import click
+from packaging.markers import Environment
+from packaging.pylock import (
+    Package,
+    PackageArchive,
+    PackageDirectory,
+    PackageSdist,
+    PackageVcs,
+    PackageWheel,
+    Pylock,
+    PylockSelectError,
+    PylockValidationError,
+)
+from packaging.tags import Tag, compatible_tags, cpython_tags
+
+from lambdapack.environments import uv_command, uv_locking_environment
+from lambdapack.files import files_below
+from lambdapack.tools import ToolError, run_quietly
+from lambdapack.workspace import Function, Workspace
+
+PYTHON = "3.13"
+GLIBC = (2, 28)
+MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
+PLATFORMS = {
+    arch: f"{machine}-manylinux_{GLIBC[0]}_{GLIBC[1]}" for arch, machine in MACHINES.items()
+}
+# Names of manylinux before they were versions of glibc.
+OLD_MANYLINUX = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
+# The sources that uv.lock takes from folders.
+LOCAL = re.compile(r'source = \{ (?:editable|directory|virtual) = "([^"]+)"')
+# What lies at the top of a lib's folder and does not get into an artifact: what is made from its
+# files, and the description, which artifacts leave out of its metadata.
+BESIDE_A_LIB = frozenset(
+    {"CHANGELOG.md", "README.md", "README.rst", "build", "dist", "node_modules", "venv"}
+)
+
+type Source = PackageVcs | PackageDirectory | PackageArchive | PackageWheel | PackageSdist
+
+
+class StaleLockError(click.ClickException):
+    """uv.lock is not what the pyproject.toml files ask for."""
+
+
+class UnbuildableError(click.ClickException):
+    """A dependency that no artifact can hold."""
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """One dependency of a function, for the target platform."""
+
+    name: str
+    version: str
+    requirement: str
+    """What `uv pip install` takes: a pinned name with its hash, a URL, a path."""
+    index: str | None = None
+    """The package index that the lock names."""
+    is_source: bool = False
+    """It has to be built."""
+    folder: str | None = None
+    """Of a workspace lib or another folder, from the workspace's root."""
+
+
+@dataclass(frozen=True)
+class Closure:
+    """Everything a function imports, by distribution name."""
+
+    distributions: Mapping[str, Distribution] = field(default_factory=dict)
+
+    @property
+    def locked(self) -> dict[str, str]:
+        """Requirement text of what others publish, by distribution name."""
+        return {d.name: d.requirement for d in self.distributions.values() if d.folder is None}
+
+    @property
+    def libs(self) -> dict[str, str]:
+        """Folder, from the workspace's root, of what is built from one, by distribution name."""
+        return {d.name: d.folder for d in self.distributions.values() if d.folder is not None}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        return {d.name: d.version for d in self.distributions.values() if d.folder is None}
+
+
+def parse_export(text: str, arch: str, *, of: str) -> Closure:
+    """The part of a pylock.toml that belongs on a machine.
+
+    Args:
+        of: the member whose dependencies they are, for messages.
+
+    Raises:
+        UnbuildableError: a package has nothing for that machine.
+    """
+    try:
+        document = Pylock.from_dict(tomllib.loads(text))
+        chosen = list(document.select(environment=environment(arch), tags=target_tags(arch)))
+    except (PylockSelectError, PylockValidationError) as error:
+        raise UnbuildableError(
+            f"{of}: no artifact for {arch} and Python {PYTHON}: {error}. Depend on a release that "
+            f"has a wheel for manylinux_{GLIBC[0]}_{GLIBC[1]}_{MACHINES[arch]}, or leave the "
+            "package out with a marker"
+        ) from error
+    found = [_distribution(package, source) for package, source in chosen]
+    return Closure({d.name: d for d in sorted(found, key=lambda d: d.name)})
+
+
+def _distribution(package: Package, source: Source) -> Distribution:
+    name, version = str(package.name), str(package.version or "")
+    match source:
+        case PackageDirectory():
+            folder = PurePosixPath(source.path, source.subdirectory or "").as_posix()
+            return Distribution(name, version, f"{name} @ {folder}", None, True, folder)
+        case PackageVcs():
+            where = f"{source.type}+{source.url or source.path}@{source.commit_id}"
+            where += f"#subdirectory={source.subdirectory}" if source.subdirectory else ""
+            return Distribution(name, version, f"{name} @ {where}", is_source=True)
+        case PackageArchive():
+            where = _located(source.url, source.path, source.hashes)
+            where += f"&subdirectory={source.subdirectory}" if source.subdirectory else ""
+            is_source = not str(source.url or source.path).endswith(".whl")
+            return Distribution(name, version, f"{name} @ {where}", is_source=is_source)
+    is_source = isinstance(source, PackageSdist)
+    if package.index is None or source.path or str(source.url).startswith("file:"):
+        where = _located(source.url, source.path, source.hashes)
+        return Distribution(name, version, f"{name} @ {where}", is_source=is_source)
+    hashes = [f"--hash={kind}:{digest}" for kind, digest in sorted(source.hashes.items())]
+    pinned = " ".join([f"{name}=={version}", *hashes])
+    return Distribution(name, version, pinned, package.index, is_source)
+
+
+def _located(url: str | None, path: str | None, hashes: Mapping[str, str]) -> str:
+    digests = "&".join(f"{kind}={digest}" for kind, digest in sorted(hashes.items()))
+    return f"{url or path}#{digests}"
+
+
+def environment(arch: str) -> Environment:
+    """What markers are asked about: Lambda's Python on Linux."""
+    return Environment(
+        implementation_name="cpython",
+        implementation_version=f"{PYTHON}.0",
+        os_name="posix",
+        platform_machine=MACHINES[arch],
+        platform_release="",
+        platform_system="Linux",
+        platform_version="",
+        python_full_version=f"{PYTHON}.0",
+        platform_python_implementation="CPython",
+        python_version=PYTHON,
+        sys_platform="linux",
+    )
+
+
+@cache
+def target_tags(arch: str) -> tuple[Tag, ...]:
+    """What a wheel may be made for, the best first."""
+    version = tuple(map(int, PYTHON.split(".")))
+    machine = MACHINES[arch]
+    platforms: list[str] = []
+    for minor in range(GLIBC[1], 4, -1):
+        platforms.append(f"manylinux_{GLIBC[0]}_{minor}_{machine}")
+        platforms += [f"{OLD_MANYLINUX[minor]}_{machine}"] if minor in OLD_MANYLINUX else []
+    short = "".join(map(str, version))
+    return (
+        *cpython_tags(version, [f"cp{short}"], platforms),
+        *compatible_tags(version, f"cp{short}", platforms),
+    )
+
+
+def closures(
+    workspace: Workspace, functions: Iterable[Function], arch: str, *, is_frozen: bool = False
+) -> dict[str, Closure]:
+    """The closure of each function, by name.
+
+    Exports are kept between runs, under a digest of the lock and of the projects in it.
+
+    Args:
+        is_frozen: take the lock as it is, be it older than its projects.
+
+    Raises:
+        StaleLockError: the lock is older than its projects.
+        UnbuildableError: a package has nothing for that machine.
+        ToolError: uv failed.
+    """
+    functions = list(functions)
+    kept_in = workspace.scratch / "_build" / "exports.json"
+    how = "--frozen" if is_frozen else "--locked"
+    key = f"{how} {_lock_digest(workspace)}"
+    texts: dict[str, str] = {}
+    if kept_in.is_file():
+        kept = json.loads(kept_in.read_text(encoding="utf-8"))
+        texts = kept["exports"] if kept["key"] == key else {}
+    missing = [function for function in functions if function.name not in texts]
+    if missing:
+        with ThreadPoolExecutor() as pool:
+            exported = pool.map(lambda each: export(workspace, each.member, how), missing)
+            texts |= dict(zip((each.name for each in missing), exported, strict=True))
+        kept_in.parent.mkdir(parents=True, exist_ok=True)
+        kept_in.write_text(json.dumps({"key": key, "exports": texts}), encoding="utf-8")
+    return {each.name: parse_export(texts[each.name], arch, of=each.member) for each in functions}
+
+
+def _lock_digest(workspace: Workspace) -> str:
+    """Of the lock, and of every pyproject.toml that it was made from."""
+    lock = (workspace.root / "uv.lock").read_bytes()
+    digest = hashlib.sha256(lock)
+    for folder in sorted({".", *LOCAL.findall(lock.decode())}):
+        path = workspace.root / folder / "pyproject.toml"
+        digest.update(folder.encode() + b"\0")
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
+
+
+def export(workspace: Workspace, member: str, how: str = "--locked") -> str:
+    """What a member of the workspace needs, as a pylock.toml."""
+    try:
+        return run_quietly(
+            [
+                uv_command(), "export", "--package", member, how, "--no-dev", "--no-editable",
+                "--no-header", "--format", "pylock.toml",
+            ],
+            cwd=workspace.root,
+            what=f"uv export of {member}",
+            env=uv_locking_environment(),
+        )  # fmt: skip
+    except ToolError as failed:
+        if "needs to be updated" in failed.output:
+            raise StaleLockError(
+                "uv.lock is older than the pyproject.toml files: run `uv lock`, look at what it "
+                "changes, and build again. A build reads neither UV_* variables nor your own "
+                "uv.toml: what uv.lock needs, such as a package index, belongs in [tool.uv] of "
+                "pyproject.toml"
+            ) from failed
+        raise
+
+
+def lib_sources(workspace: Workspace, folder: str) -> list[Path]:
+    """The files that a folder's wheel may be made from, whatever its layout."""
+    return sorted(files_below(workspace.root / folder, BESIDE_A_LIB))

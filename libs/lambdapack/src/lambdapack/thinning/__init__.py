@@ -1,0 +1,1 @@
+"""What is left out of an artifact, and put off until it is needed."""

@@ -1,0 +1,323 @@
+"""Installed distributions for the target platform, one cached folder each.
+
+Each is installed into a place of its own, so that nothing that shares files or a namespace with it
+can change it, and a function's artifact is a choice of folders.
+"""
+
+import ast
+import hashlib
+import logging
+import re
+import shutil
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.metadata import Distribution as Metadata
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+import click
+from packaging.tags import parse_tag
+
+from lambdapack import resolving
+from lambdapack.environments import uv_command, uv_environment
+from lambdapack.files import is_leaving
+from lambdapack.requirements import (
+    PLATFORMS,
+    PYTHON,
+    Distribution,
+    UnbuildableError,
+    lib_sources,
+    target_tags,
+)
+from lambdapack.thinning import bytecode, slimming
+from lambdapack.tools import ToolError, run_quietly
+from lambdapack.workspace import Workspace
+
+LOG = logging.getLogger("lambdapack")
+
+# What an installer notes of the machine and the hour. RECORD is written again for what ships.
+OF_THE_INSTALLER = frozenset(
+    {"INSTALLER", "RECORD", "REQUESTED", "direct_url.json", "uv_build.json", "uv_cache.json"}
+)
+SCRIPT = """\
+#!/usr/bin/env python3
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from {module} import {top}
+
+sys.exit({name}())
+"""
+AT_ONCE = 8
+ELF_MACHINES = {"x86_64": 62, "arm64": 183}
+
+
+class UnreadableSourceError(click.ClickException):
+    """A module of the workspace is not Python."""
+
+    @classmethod
+    def of(cls, workspace: Workspace, path: Path, error: SyntaxError | ValueError) -> Self:
+        name = path.relative_to(workspace.root).as_posix()
+        line = getattr(error, "lineno", None) or 1
+        return cls(
+            f"{name}:{line}: {getattr(error, 'msg', error)}: correct it, or end its name in "
+            "something else than .py if it is no module"
+        )
+
+
+class WheelStore:
+    """The installed distributions of one architecture."""
+
+    def __init__(self, workspace: Workspace, arch: str) -> None:
+        self.workspace = workspace
+        self.arch = arch
+        self.root = workspace.scratch / "_build" / "wheels" / f"cp{PYTHON}-{PLATFORMS[arch]}"
+
+    def folder(self, distribution: Distribution) -> Path:
+        """Where a distribution is installed, by what it is installed from."""
+        parts = [builder_digest(), distribution.requirement, str(distribution.index)]
+        if distribution.folder is not None:
+            parts.append(lib_digest(self.workspace, distribution.folder))
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+        return self.root / "-".join(filter(None, [distribution.name, distribution.version, digest]))
+
+    def fill(self, distributions: Iterable[Distribution]) -> None:
+        """Install what is not there yet.
+
+        Raises:
+            UnreadableSourceError: a module of a lib is not Python.
+            UnbuildableError: a distribution can't be had for the platform.
+        """
+        wanted = {self.folder(distribution): distribution for distribution in distributions}
+        missing = {path: wanted[path] for path in sorted(wanted) if not path.is_dir()}
+        if not missing:
+            return
+        others = [each for each in missing.values() if each.folder is None]
+        if others:
+            LOG.info(
+                f"installing {len(others)} packages for the artifacts; new ones are downloaded"
+            )
+        self.root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=".filling-") as scratch:
+            staged = {path: Path(scratch) / path.name for path in missing}
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                list(pool.map(self._install, missing.values(), staged.values()))
+            slimming.slim(
+                (each.name, staged[path]) for path, each in missing.items() if each.folder is None
+            )
+            bytecode.compile_trees(*staged.values())
+            for source in staged.values():  # what is no module stays a source
+                shutil.rmtree(source / "bin" / "__pycache__", ignore_errors=True)
+            for target, source in staged.items():
+                if not target.is_dir():
+                    source.rename(target)
+
+    def _install(self, distribution: Distribution, target: Path) -> None:
+        if distribution.folder is None:
+            self._uv_install(distribution, distribution.requirement, target)
+        else:
+            self._check_sources(distribution.folder)
+            with tempfile.TemporaryDirectory() as scratch:
+                wheel = self._uv_build(distribution, Path(scratch))
+                self._uv_install(distribution, str(wheel), target)
+        (target / ".lock").unlink(missing_ok=True)
+        self._check_machine(distribution, target)
+        (info,) = target.glob("*.dist-info")
+        if distribution.is_source:
+            self._check_tags(distribution, info)
+        for path in list(info.iterdir()):
+            if path.name in OF_THE_INSTALLER:
+                path.unlink()
+        metadata = info / "METADATA"
+        metadata.write_bytes(_without_prose(metadata.read_bytes()))
+        _write_scripts(info)
+        if distribution.folder is not None:
+            for path in [path for path in target.rglob("*") if is_leaving(path.name)]:
+                path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+            resolving.note(target)
+
+    def _check_sources(self, folder: str) -> None:
+        for path in lib_sources(self.workspace, folder):
+            if path.suffix == ".py":
+                try:
+                    ast.parse(path.read_bytes())
+                except (SyntaxError, ValueError) as error:
+                    raise UnreadableSourceError.of(self.workspace, path, error) from error
+
+    def _check_tags(self, distribution: Distribution, info: Path) -> None:
+        """What was built here has to run there."""
+        tags = re.findall(r"^Tag: (\S+)$", (info / "WHEEL").read_text(encoding="utf-8"), re.M)
+        supported = set(target_tags(self.arch))
+        if not any(tag in supported for text in tags for tag in parse_tag(text)):
+            raise UnbuildableError(
+                f"{distribution.name} was built from its sources for {', '.join(tags)}, and the "
+                f"artifact is for {PLATFORMS[self.arch]}: depend on a release that has a wheel "
+                "for it"
+            )
+
+    def _check_machine(self, distribution: Distribution, target: Path) -> None:
+        for path in target.rglob("*.so*"):
+            head = path.read_bytes()[:20] if path.is_file() else b""
+            machine = int.from_bytes(head[18:20], "little") if head[:4] == b"\x7fELF" else None
+            if machine not in (None, ELF_MACHINES[self.arch]):
+                raise UnbuildableError(
+                    f"{path.relative_to(target).as_posix()} of {distribution.name} is for another "
+                    f"kind of machine than {self.arch}: depend on a release that has a wheel for it"
+                )
+
+    def _uv_build(self, distribution: Distribution, target: Path) -> Path:
+        """A folder's wheel, made anew."""
+        assert distribution.folder is not None
+        source = self.workspace.root / distribution.folder
+        if not (source / "pyproject.toml").is_file() and not (source / "setup.py").is_file():
+            raise UnbuildableError(
+                f"{distribution.name} is to be built from {distribution.folder}, which has neither "
+                "pyproject.toml nor setup.py"
+            )
+        self._uv(distribution, "build", "--wheel", "--no-sources", "--out-dir", target, source)
+        (wheel,) = target.glob("*.whl")
+        return wheel
+
+    def _uv_install(self, distribution: Distribution, what: str, target: Path) -> None:
+        listing = target.with_name(f"{target.name}.txt")
+        listing.write_text(f"{what}\n", encoding="utf-8")
+        is_wheel = distribution.folder is not None or not distribution.is_source
+        self._uv(
+            distribution, "pip", "install", "--no-deps", "--target", target,
+            "--python-version", PYTHON, "--python-platform", PLATFORMS[self.arch],
+            "--no-compile-bytecode", "--link-mode", "copy",
+            *(["--only-binary", ":all:"] if is_wheel else []),
+            "-r", listing,
+        )  # fmt: skip
+
+    def _uv(self, distribution: Distribution, *arguments: str | Path) -> None:
+        try:
+            run_quietly(
+                [
+                    uv_command(),
+                    *arguments,
+                    "--quiet",
+                    "--no-config",
+                    *index_options(self.workspace, distribution.index),
+                    "--python",
+                    sys.executable,
+                ],
+                cwd=self.workspace.root,
+                what="uv",
+                env=uv_environment(),
+            )
+        except ToolError as failed:
+            raise UninstallableError(
+                f"uv could not install {distribution.requirement.partition(' --hash')[0]} for "
+                f"{PLATFORMS[self.arch]} and Python {PYTHON}; see its messages above",
+                failed.output,
+            ) from failed
+
+
+def index_options(workspace: Workspace, first: str | None = None) -> list[str]:
+    """uv's options for the package indexes that the project names, as its configuration has them.
+
+    By its name an index gets the user's UV_INDEX_NAME_USERNAME and _PASSWORD.
+
+    Args:
+        first: the address, as uv.lock has it, of the index to ask before all others.
+    """
+    file = workspace.root / "uv.toml"
+    if file.is_file():
+        config = tomllib.loads(file.read_text(encoding="utf-8"))
+    else:
+        project = (workspace.root / "pyproject.toml").read_text(encoding="utf-8")
+        config = tomllib.loads(project).get("tool", {}).get("uv", {})
+    indexes = [
+        *config.get("index", []),
+        *({"url": url} for url in config.get("extra-index-url", [])),
+        *({"url": url, "default": True} for url in [config.get("index-url")] if url),
+    ]
+    options: list[str] = []
+    if first is not None:
+        known = [each for each in indexes if _without_password(each["url"]) == first.rstrip("/")]
+        options += ["--index", _named(known[0]) if known else first]
+    for each in indexes:
+        if not each.get("explicit"):
+            options += ["--default-index" if each.get("default") else "--index", _named(each)]
+    for key in ("index-strategy", "keyring-provider"):
+        options += [f"--{key}", config[key]] if key in config else []
+    return options
+
+
+def _named(index: Mapping[str, str]) -> str:
+    return f"{index['name']}={index['url']}" if "name" in index else index["url"]
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url.rstrip("/"))
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+class UninstallableError(ToolError):
+    """uv failed on one distribution."""
+
+
+def _without_prose(metadata: bytes) -> bytes:
+    """Its fields alone: the text below them is what an index shows."""
+    return metadata.replace(b"\r\n", b"\n").partition(b"\n\n")[0] + b"\n\n"
+
+
+def _write_scripts(info: Path) -> None:
+    """A distribution's commands, as they start on any machine."""
+    folder = info.parent / "bin"
+    for script in folder.glob("*"):
+        if script.is_file() and script.read_bytes()[:2] == b"#!":
+            first, _, rest = script.read_bytes().partition(b"\n")
+            if b"python" in first:
+                script.write_bytes(b"#!/usr/bin/env python3\n" + rest)
+    for entry in Metadata.at(info).entry_points:
+        script = folder / entry.name
+        if entry.group in ("console_scripts", "gui_scripts") and script.is_file():
+            text = SCRIPT.format(
+                module=entry.module, top=entry.attr.partition(".")[0], name=entry.attr
+            )
+            script.write_text(text, encoding="utf-8")
+
+
+@cache
+def builder_digest() -> str:
+    """Changes when this code would write other bytes."""
+    return code_digest(Path(__file__).parent)
+
+
+def code_digest(folder: Path) -> str:
+    """Changes with every module of a package, however deep, and with its place in it."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def lib_digest(workspace: Workspace, folder: str) -> str:
+    """Changes when the wheel of a folder would."""
+    digest = hashlib.sha256()
+    for path in lib_sources(workspace, folder):
+        digest.update(path.relative_to(workspace.root / folder).as_posix().encode() + b"\0")
+        digest.update(b"x" if path.stat().st_mode & 0o100 else b"-")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def prune(store: WheelStore, keep: set[Path]) -> None:
+    """Drop what no function is made of any more, once it has not been for a day."""
+    yesterday = time.time() - 86_400
+    for path in store.root.glob("*"):
+        if path not in keep and path.lstat().st_mtime < yesterday:
+            if path.is_symlink():  # into another workspace's store
+                path.unlink()
+            else:
+                shutil.rmtree(path)

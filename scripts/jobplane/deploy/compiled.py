@@ -1,0 +1,183 @@
+"""The stack as the Serverless Framework compiles it, beside the one that CloudFormation has."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+from jobplane.stage.framework import install_framework, osls
+from jobplane.stage.stages import Stage
+from jobplane.tree.configuration import TRIGGERS, logical_id, references, role_id
+from jobplane.tree.workspace import Function
+
+# What a change of code renames in every template.
+VERSION = "AWS::Lambda::Version"
+DEPLOYMENT = "AWS::ApiGatewayV2::Deployment"
+# Leads requests to a function; part of its configuration.
+LEADING = TRIGGERS | {"AWS::ApiGatewayV2::Integration", "AWS::Lambda::Alias", "AWS::Lambda::Url"}
+ROUTE = "AWS::ApiGatewayV2::Route"
+ALIAS = "AWS::Lambda::Alias"
+NEVER_DEPLOYED = frozenset({"REVIEW_IN_PROGRESS", "ROLLBACK_COMPLETE"})
+RETAINING = frozenset({"Retain", "RetainExceptOnCreate"})
+
+
+@dataclass(frozen=True)
+class Template:
+    """A CloudFormation template, in which two builds of the same configuration are equal."""
+
+    body: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> "Template":
+        """Without what names a build or an upload, and as GetTemplate gives it back."""
+        resources = body.get("Resources", {})
+        names = {
+            logical: kind
+            for logical, resource in resources.items()
+            if (kind := resource["Type"]) in (VERSION, DEPLOYMENT)
+        }
+        kept = {
+            names.get(logical, logical): _without_key(resource)
+            for logical, resource in resources.items()
+            if names.get(logical) != VERSION
+        }
+        outputs = {
+            logical: output
+            for logical, output in body.get("Outputs", {}).items()
+            if VERSION not in {names.get(used) for used in references(output)}
+        }
+        text = json.dumps({**body, "Resources": kept, "Outputs": outputs}, ensure_ascii=False)
+        for logical, kind in names.items():
+            text = text.replace(f'"{logical}"', f'"{kind}"')
+        # GetTemplate answers with a question mark for every other character.
+        document = json.loads("".join(c if ord(c) < 128 else "?" for c in text))
+        return cls(document)
+
+    @cached_property
+    def resources(self) -> dict[str, dict[str, Any]]:
+        found: dict[str, dict[str, Any]] = self.body.get("Resources", {})
+        return found
+
+    def function(self, function: Function) -> dict[str, Any] | None:
+        """The function's properties; None if the template hasn't got it."""
+        resource = self.resources.get(logical_id(function))
+        return resource["Properties"] if resource is not None else None
+
+    def own(self, function: Function) -> set[str]:
+        """The logical ids of what is there for this function alone: role, log group, triggers."""
+        name = logical_id(function)
+        own = {name, role_id(function), f"{name.removesuffix('LambdaFunction')}LogGroup"}
+        own |= {user for user in self._users(name) if self.resources[user]["Type"] in LEADING}
+        routes = {
+            user
+            for leading in own
+            for user in self._users(leading)
+            if self.resources[user]["Type"] == ROUTE
+        }
+        return (own | routes) & self.resources.keys()
+
+    def alias(self, function: Function) -> str | None:
+        """The alias that requests go to instead of the latest code."""
+        for user in self._users(logical_id(function)):
+            if self.resources[user]["Type"] == ALIAS:
+                return str(self.resources[user]["Properties"]["Name"])
+        return None
+
+    def _users(self, logical: str) -> list[str]:
+        return [user for user, used in self._references.items() if logical in used]
+
+    @cached_property
+    def _references(self) -> dict[str, set[str]]:
+        return {logical: references(resource) for logical, resource in self.resources.items()}
+
+
+def is_retained(resource: Mapping[str, Any]) -> bool:
+    """Whether the resource outlives its stack."""
+    return resource.get("DeletionPolicy") in RETAINING
+
+
+def is_protected(resource: Mapping[str, Any]) -> bool:
+    """Whether scripts/serverless/protection.js protects the table once it is deployed."""
+    return bool(resource.get("Metadata", {}).get("ProtectedOnceDeployed"))
+
+
+def _without_key(resource: Mapping[str, Any]) -> dict[str, Any]:
+    if resource["Type"] != "AWS::Lambda::Function":
+        return dict(resource)
+    properties = {key: value for key, value in resource["Properties"].items() if key != "Code"}
+    return {**resource, "Properties": properties}
+
+
+@dataclass(frozen=True)
+class Package:
+    """A stack that is compiled and can be deployed as it is."""
+
+    folder: Path
+    raw: Mapping[str, Any]
+
+    @cached_property
+    def template(self) -> Template:
+        return Template.of(self.raw)
+
+
+@contextmanager
+def package(
+    stage: Stage, parameters: tuple[str, ...] = (), account: str = "", stand_in: str = ""
+) -> Iterator[Package]:
+    """Compile the stack into a folder that is there for as long as the block runs.
+
+    Args:
+        account: whose id stands in names, as it does when the stack is deployed; else a reference.
+        stand_in: the path of a file that stands for every artifact; else they have to be built.
+
+    Raises:
+        ToolError: the framework failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="jobplane-") as scratch:
+        folder = Path(scratch) / "package"
+        options = [option for given in parameters for option in ("--param", given)]
+        variables = {"JOBPLANE_ACCOUNT": account, "JOBPLANE_STAND_IN": stand_in}
+        osls(stage, "package", "--package", str(folder), *options, **variables)
+        text = (folder / "cloudformation-template-update-stack.json").read_text(encoding="utf-8")
+        yield Package(folder, json.loads(text))
+
+
+def outline(stage: Stage) -> Mapping[str, Any]:
+    """The template for a stage, compiled without artifacts, so that versions have other names.
+
+    Needs no credentials.
+    """
+    install_framework(stage.workspace)
+    with tempfile.NamedTemporaryFile(prefix="jobplane-", suffix=".zip") as stand_in:
+        with ZipFile(stand_in, "w"):
+            pass
+        stand_in.flush()
+        with package(stage, stand_in=stand_in.name) as compiled:
+            return compiled.raw
+
+
+def status(stage: Stage) -> str | None:
+    """The state of the stage's stack as CloudFormation has it; None if there is no stack."""
+    client = stage.client("cloudformation")
+    try:
+        (stack,) = client.describe_stacks(StackName=stage.names.stack)["Stacks"]
+    except client.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise
+        return None
+    state: str = stack["StackStatus"]
+    return None if state == "DELETE_COMPLETE" else state
+
+
+def deployed(stage: Stage) -> Template | None:
+    """The stack's template as CloudFormation has it; None if nothing was ever deployed."""
+    if status(stage) in (None, *NEVER_DEPLOYED):
+        return None
+    answer = stage.client("cloudformation").get_template(StackName=stage.names.stack)
+    body = answer["TemplateBody"]
+    return Template.of(json.loads(body) if isinstance(body, str) else body)

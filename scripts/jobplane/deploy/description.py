@@ -1,0 +1,96 @@
+"""A deployed stage: where everything is, and which stack it has."""
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from jobplane.stage.stages import Stage
+
+
+def describe(stage: Stage) -> dict[str, Any]:
+    """Where everything of a deployed stage is: URLs, and physical names by short name."""
+    cloudformation = stage.client("cloudformation")
+    resources = {
+        resource["LogicalResourceId"]: resource
+        for page in cloudformation.get_paginator("list_stack_resources").paginate(
+            StackName=stage.names.stack
+        )
+        for resource in page["StackResourceSummaries"]
+    }
+    region = cloudformation.meta.region_name
+
+    def named(kind: str) -> Iterator[str]:
+        for logical, resource in resources.items():
+            if resource["ResourceType"] == kind and not logical.startswith("Serverless"):
+                yield resource["PhysicalResourceId"]
+
+    def by_short_name(kind: str) -> dict[str, str]:
+        found = {}
+        for name in sorted(named(kind)):
+            short = name.rpartition(":")[2] if name.startswith("arn:") else name
+            found[stage.names.short(short.rpartition("/")[2])] = name
+        return found
+
+    machines = by_short_name("AWS::StepFunctions::StateMachine")
+    return {
+        "stage": stage.name,
+        "region": region,
+        "endpoint_url": stage.endpoint_url,
+        **_urls(stage, resources, region),
+        "functions": by_short_name("AWS::Lambda::Function"),
+        "tables": by_short_name("AWS::DynamoDB::Table"),
+        "buckets": _buckets(by_short_name("AWS::S3::Bucket"), region),
+        "queues": by_short_name("AWS::SQS::Queue"),
+        "state_machines": machines,
+        # The stack has one; a script need not know its name.
+        "state_machine_arn": next(iter(machines.values()), None),
+    }
+
+
+def stack_stamp(stage: Stage) -> str:
+    """Which stack the stage has, and when it was last changed; empty without one."""
+    client = stage.client("cloudformation")
+    try:
+        (stack,) = client.describe_stacks(StackName=stage.names.stack)["Stacks"]
+    except client.exceptions.ClientError:
+        return ""
+    changed = stack.get("LastUpdatedTime") or stack["CreationTime"]
+    return f"{stack['StackId']} {changed.isoformat()}"
+
+
+def _buckets(found: dict[str, str], region: str) -> dict[str, str]:
+    """On AWS a bucket's name ends in account and region, for it must be unique."""
+    return {name.removesuffix(f"-{region}").rstrip("0123456789-"): v for name, v in found.items()}
+
+
+def _urls(stage: Stage, resources: dict[str, Any], region: str) -> dict[str, str | None]:
+    socket_api = resources.get("WebsocketsApi", {}).get("PhysicalResourceId")
+    http_api = resources.get("HttpApi", {}).get("PhysicalResourceId")
+    local = stage.endpoint_url
+    if local is not None:
+        base = f"{local.removeprefix('http://')}/_aws/execute-api"
+        return {
+            "websocket_url": f"ws://{base}/{socket_api}/{stage.name}" if socket_api else None,
+            "http_url": f"http://{base}/{http_api}/$default" if http_api else None,
+            "management_url": f"http://{base}/{socket_api}/{stage.name}" if socket_api else None,
+        }
+    host = _api_host(region)
+    # Own names, of scripts/serverless/domains.js; connections are managed at API Gateway's.
+    sockets, http = (
+        resources.get(f"{kind}Domain", {}).get("PhysicalResourceId") for kind in ("Socket", "Http")
+    )
+    sockets = sockets or f"{socket_api}.{host}/{stage.name}"
+    return {
+        "websocket_url": f"wss://{sockets}" if socket_api else None,
+        "http_url": f"https://{http or f'{http_api}.{host}'}" if http_api else None,
+        "management_url": f"https://{socket_api}.{host}/{stage.name}" if socket_api else None,
+    }
+
+
+def _api_host(region: str) -> str:
+    """What the addresses of a region's APIs end with, in whatever partition it lies."""
+    import botocore.session
+
+    session = botocore.session.get_session()
+    client = session.create_client("apigatewaymanagementapi", region_name=region)
+    return urlsplit(client.meta.endpoint_url).netloc

@@ -1,0 +1,81 @@
+"""The stack of a local stage, brought to what the tree says."""
+
+import base64
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from jobplane.deploy import shipping
+from jobplane.deploy.description import describe, stack_stamp
+from jobplane.stage import emulator
+from jobplane.stage.framework import config_digest, osls
+from jobplane.stage.secrets import publish_secret
+from jobplane.stage.stages import Stage, State
+from jobplane.terminal.console import note
+from jobplane.tree.workspace import Function
+from lambdapack.artifacts import Artifact
+
+
+def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -> str:
+    """Deploy what differs from what is there; one line that says what that was."""
+    state = stage.read_state()
+    if state is None:
+        raise ValueError(f"stage {stage.name} has no emulator")
+    digests = {artifact.name: artifact.digest for artifact in artifacts}
+    config = config_digest(stage.workspace, functions)
+    if state.config != config or state.stack != stack_stamp(stage):
+        _deploy_everything(stage, state)
+        if state.functions and not state.config:
+            shipping.mend(stage, functions, artifacts)
+        done = f"deployed {len(digests)} functions"
+    else:
+        there = code_digests(stage, functions)
+        changed = sorted(name for name, digest in digests.items() if there[name] != digest)
+        if not changed:
+            return "nothing to deploy"
+        _deploy_code(stage, [f for f in functions if f.name in changed])
+        done = f"deployed {', '.join(changed)}"
+    state.config = config
+    state.stack = stack_stamp(stage)
+    state.functions = digests
+    stage.write_state(state)
+    emulator.prune(stage.workspace)
+    return done
+
+
+def code_digests(stage: Stage, functions: Iterable[Function]) -> dict[str, str | None]:
+    """SHA-256 of the code that is deployed, by function; None where there is no such function."""
+    client = stage.client("lambda")
+
+    def digest(function: Function) -> str | None:
+        try:
+            there = client.get_function_configuration(
+                FunctionName=function.deployed_name(stage.name)
+            )
+        except client.exceptions.ResourceNotFoundException:
+            return None
+        return base64.b64decode(there["CodeSha256"]).hex()
+
+    functions = list(functions)
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(digest, functions)
+        return {function.name: each for function, each in zip(functions, found, strict=True)}
+
+
+def _deploy_everything(stage: Stage, state: State) -> None:
+    publish_secret(stage, state)
+    note(f"deploying the stack to {stage.name} (osls deploy)")
+    osls(stage, "deploy", "--force")
+    state.description = describe(stage)
+
+
+def _deploy_code(stage: Stage, functions: list[Function]) -> None:
+    client = stage.client("lambda")
+
+    def update(function: Function) -> None:
+        client.update_function_code(
+            FunctionName=function.deployed_name(stage.name),
+            ZipFile=(stage.workspace.dist / f"{function.name}.zip").read_bytes(),
+        )
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(update, functions))

@@ -1,0 +1,657 @@
+"""What a deployment would change on a stage, and doing it: function by function, or the stack.
+
+What is there is asked of the stage itself: the digest of each function's code, its settings, and
+the template that CloudFormation has. A function alone can be given code and settings; its role,
+its triggers and everything that several share come with the stack.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import click
+
+from jobplane.deploy import compiled, description
+from jobplane.deploy.compiled import Package, Template
+from jobplane.stage import emulator, framework
+from jobplane.stage.secrets import publish_secret
+from jobplane.stage.stages import Stage, StageNotUpError, default_region
+from jobplane.tree.configuration import logical_id
+from jobplane.tree.workspace import Function, Workspace, read_yaml
+from lambdapack.artifacts import Artifact, Builder, Settings, read_manifest, stale_functions
+from lambdapack.requirements import PLATFORMS
+
+# Properties of a function that Lambda changes without the stack.
+SETTINGS = ("Description", "Handler", "MemorySize", "Runtime", "Timeout")
+CODE_LIMIT = 50_000_000
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class StaleArtifactError(click.ClickException):
+    """An artifact isn't what the tree would build now."""
+
+
+class NoStackError(click.ClickException):
+    """The stage has no stack on AWS yet."""
+
+
+class NotDeployableAloneError(click.ClickException):
+    """A function's change can't come without the stack."""
+
+
+class DeployFailedError(click.ClickException):
+    """A function is not what it was to become; the others are."""
+
+    def __init__(self, message: str, deployed: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.deployed = frozenset(deployed)
+
+
+@dataclass(frozen=True)
+class Live:
+    """A function as Lambda has it."""
+
+    digest: str
+    size: int
+    revision: str
+    properties: Mapping[str, Any]
+    variables: Mapping[str, str]
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> "Live":
+        """From the configuration of a function, or of a version of it."""
+        return cls(
+            digest=cls.digest_of(found["CodeSha256"]),
+            size=found["CodeSize"],
+            revision=found["RevisionId"],
+            properties=found,
+            variables=found.get("Environment", {}).get("Variables", {}),
+        )
+
+    @staticmethod
+    def digest_of(encoded: str) -> str:
+        """SHA-256 in hexadecimal digits, of Lambda's base64."""
+        return base64.b64decode(encoded).hex()
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a deployment means for one function."""
+
+    name: str
+    digest: str
+    size: int
+    live: Live | None
+    """None if the stack hasn't got the function yet."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings to change, with the new values."""
+    variables: Mapping[str, str] | None = None
+    """All environment variables, if any of them is to change."""
+    changed_variables: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
+    """What differs and comes with the stack alone."""
+    alias: str | None = None
+    """Where requests go to instead of the latest code; the stack alone moves it."""
+    location: str | None = None
+    """URL of the code, if it is not in dist/."""
+
+    @property
+    def code(self) -> bool:
+        return self.live is None or self.live.digest != self.digest
+
+    @property
+    def configuration(self) -> list[str]:
+        """What of the settings changes, in words; values of variables may be secrets."""
+        before = self.live.properties if self.live is not None else {}
+        words = [f"{key} {before.get(key)} → {value}" for key, value in self.settings.items()]
+        return words + [f"environment {name}" for name in self.changed_variables]
+
+    @property
+    def differs(self) -> bool:
+        """Whether code or settings are not those of the tree."""
+        return bool(self.code or self.settings or self.changed_variables)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is something that the function can be given by itself."""
+        return self.live is not None and self.alias is None and self.differs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a deployment would change."""
+
+    stage: Stage
+    functions: list[Function]
+    steps: list[Step]
+    whole: bool
+    """The whole stack, not single functions."""
+    stack: list[str] = field(default_factory=list)
+    """Resources of the template that differ, if the whole stack is meant."""
+    is_new: bool = False
+    """There is no stack yet."""
+    package: Package | None = None
+    back_to: str | None = None
+    """Timestamp of the former deployment that the stack is to be brought back to."""
+
+    @property
+    def nothing(self) -> bool:
+        if self.whole:
+            return not (self.is_new or self.stack or any(step.differs for step in self.steps))
+        return not any(step.is_alone for step in self.steps)
+
+    @property
+    def left(self) -> list[str]:
+        """What single functions can't be given, in words."""
+        if self.whole:
+            return []
+        said = []
+        for step in self.steps:
+            if step.live is None:
+                said.append(f"{step.name} is not in the stack yet")
+            elif step.alias is not None and step.differs:
+                said.append(f"{step.name}: requests go to a version, behind alias {step.alias}")
+            elif step.beyond:
+                said.append(f"{step.name}: {', '.join(step.beyond)}")
+        return said
+
+
+def where(stage: Stage) -> str:
+    """The account and region, or the address, that a deployment goes to."""
+    local = stage.endpoint_url or loopback_endpoint()
+    if local is not None:
+        return f"the emulator at {local}"
+    return f"AWS account {account_of(stage)}, {default_region(stage.workspace)}"
+
+
+def account_of(stage: Stage) -> str:
+    """The id of the account that the caller's credentials are of."""
+    account: str = stage.client("sts").get_caller_identity()["Account"]
+    return account
+
+
+def loopback_endpoint() -> str | None:
+    """AWS_ENDPOINT_URL if it leads to an emulator on this machine, as the framework sees it."""
+    url = os.environ.get("AWS_ENDPOINT_URL", "")
+    return url if urlsplit(url).hostname in LOOPBACK else None
+
+
+def require(stage: Stage) -> Stage:
+    """The stage, if it can be deployed to: a local one is up, or AWS knows who asks.
+
+    Raises:
+        StageNotUpError: it is local, and its emulator doesn't run.
+        jobplane.stage.stages.NoCredentialsError: it isn't, and there are no credentials for AWS.
+    """
+    state = stage.require().read_state()
+    if state is not None:
+        if not emulator.is_running(state):
+            raise StageNotUpError(stage.name)
+        return stage
+    stage.client("sts").get_caller_identity()
+    return stage
+
+
+def settings_for(stage: Stage, parameters: Mapping[str, str] | None = None) -> Settings:
+    """How artifacts for this stage are built, with what is set for this deployment alone.
+
+    Raises:
+        click.UsageError: Lambda has no such architecture.
+    """
+    if stage.is_local or loopback_endpoint() is not None:
+        return Settings.local()
+    service = read_yaml(stage.workspace.root / "serverless.yml")
+    stages = service["custom"]["stages"]
+    chosen = stages["default"] | (stages.get(stage.name) or {}) | dict(parameters or {})
+    architecture = chosen["architecture"]
+    if architecture not in PLATFORMS:
+        known = " and ".join(PLATFORMS)
+        raise click.UsageError(f"there is no architecture {architecture!r}; Lambda has {known}")
+    return Settings(architecture)
+
+
+def build(workspace: Workspace, functions: list[Function], settings: Settings) -> list[Artifact]:
+    """Bring the artifacts up to date; the others only have to be there for the framework.
+
+    Raises:
+        ToolError: uv failed.
+    """
+    wanted = {function.name: function for function in [*functions, *unbuilt(workspace)]}
+    made = {it.name: it for it in Builder(workspace, settings).build(wanted.values())}
+    return [made[function.name] for function in functions]
+
+
+def unbuilt(workspace: Workspace) -> list[Function]:
+    """The functions without an artifact; the stack can't be compiled while there is one."""
+    manifest = read_manifest(workspace)
+    return [
+        function
+        for function in workspace.functions()
+        if function.name not in manifest
+        or not (workspace.root / manifest[function.name].zip).is_file()
+    ]
+
+
+def built(workspace: Workspace, functions: list[Function], settings: Settings) -> list[Artifact]:
+    """The artifacts as they are, if they are what the tree would build.
+
+    Raises:
+        StaleArtifactError: one is older than its sources, or for another architecture.
+    """
+    stale = stale_functions(workspace, functions)
+    stale += [f.name for f in unbuilt(workspace) if f.name not in stale]
+    manifest = read_manifest(workspace)
+    if stale:
+        listed = ", ".join(stale)
+        raise StaleArtifactError(
+            f"older than the sources, or not built: {listed}: jobplane build {' '.join(stale)}"
+        )
+    artifacts = [manifest[function.name] for function in functions]
+    other = [artifact.name for artifact in artifacts if artifact.arch != settings.arch]
+    if other:
+        raise StaleArtifactError(
+            f"built for another architecture: {', '.join(other)}: "
+            f"jobplane build --arch {settings.arch} {' '.join(other)}"
+        )
+    return artifacts
+
+
+@contextmanager
+def planned(
+    stage: Stage,
+    functions: list[Function],
+    artifacts: Iterable[Artifact],
+    *,
+    whole: bool,
+    parameters: tuple[str, ...] = (),
+) -> Iterator[Plan]:
+    """Compare the artifacts and the compiled stack with what is deployed.
+
+    Raises:
+        NoStackError: single functions were named, and their stack is not deployed.
+        ToolError: the stack doesn't compile.
+    """
+    there = live_functions(stage, functions)
+    with ExitStack() as resources:
+        package = before = None
+        if parameters or not _is_configured(stage):
+            before = compiled.deployed(stage)
+            if before is None and not whole:
+                raise NoStackError(
+                    f"stack {stage.names.stack} is not deployed on {where(stage)}; "
+                    f"deploy all of it first: jobplane deploy --stage {stage.name}"
+                )
+            framework.install_framework(stage.workspace)
+            account = "" if stage.is_local else account_of(stage)
+            package = resources.enter_context(compiled.package(stage, parameters, account))
+            _require_secrets(stage, functions, package)
+        steps = [
+            step_for(function, artifact, there[function.name], package, before)
+            for function, artifact in zip(functions, artifacts, strict=True)
+        ]
+        yield Plan(
+            stage,
+            functions,
+            steps,
+            whole,
+            stack=[
+                *differences(before, package.template),
+                *_unprotected(stage, before, package.template),
+            ]
+            if whole and package
+            else [],
+            is_new=package is not None and before is None,
+            package=package,
+        )
+
+
+def _require_secrets(stage: Stage, functions: Iterable[Function], package: Package) -> None:
+    """Refuse to deploy functions that could verify no token.
+
+    They read the parameter when they run: who deploys need not be allowed to read it.
+    """
+    if stage.is_local:
+        return
+    compiled_functions = [package.raw["Resources"][logical_id(each)] for each in functions]
+    variables = [
+        each["Properties"].get("Environment", {}).get("Variables", {})
+        for each in compiled_functions
+    ]
+    for secret in sorted({each["JWT_SECRET"] for each in variables if "JWT_SECRET" in each}):
+        _require_parameter(stage, secret.removeprefix("ssm:"))
+
+
+def _require_parameter(stage: Stage, name: str) -> None:
+    client = stage.client("ssm")
+    named = {"Key": "Name", "Option": "Equals", "Values": [name]}
+    pages = client.get_paginator("describe_parameters").paginate(ParameterFilters=[named])
+    try:
+        exists = any(page["Parameters"] for page in pages)
+    except client.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "AccessDeniedException":
+            raise
+        return
+    if not exists:
+        raise click.ClickException(
+            f"SSM parameter {name}, which holds the secret that signs tokens, does not exist; "
+            f"create it: aws ssm put-parameter --name {name} --type SecureString "
+            '--value "$(openssl rand -hex 32)"'
+        )
+
+
+def _is_configured(stage: Stage) -> bool:
+    """Whether `up` or this command has deployed exactly the configuration that the tree has."""
+    state = stage.read_state()
+    if state is None:
+        return False
+    functions = stage.workspace.functions()
+    return state.config == framework.config_digest(
+        stage.workspace, functions
+    ) and state.stack == description.stack_stamp(stage)
+
+
+def live_functions(stage: Stage, functions: list[Function]) -> dict[str, Live | None]:
+    client = stage.client("lambda")
+
+    def one(function: Function) -> Live | None:
+        try:
+            return _settled(client, function.deployed_name(stage.name))
+        except client.exceptions.ResourceNotFoundException:
+            return None
+
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(one, functions)
+        return {function.name: live for function, live in zip(functions, found, strict=True)}
+
+
+def _settled(client: Any, name: str) -> Live:
+    """The function, once no update of it is under way."""
+    found = client.get_function_configuration(FunctionName=name)
+    if found.get("LastUpdateStatus") == "InProgress":
+        client.get_waiter("function_updated_v2").wait(
+            FunctionName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+        )
+        found = client.get_function_configuration(FunctionName=name)
+    return Live.of(found)
+
+
+def _as_lambda_says(digest: str) -> str:
+    return base64.b64encode(bytes.fromhex(digest)).decode()
+
+
+def step_for(
+    function: Function,
+    artifact: "Artifact | Step",
+    live: Live | None,
+    package: Package | None,
+    before: Template | None,
+) -> Step:
+    step = Step(function.name, artifact.digest, artifact.size, live)
+    if package is None or live is None:
+        return step
+    wanted = package.raw["Resources"][logical_id(function)]["Properties"]
+    wanted = {"Description": "", **wanted}
+    settings = {
+        key: wanted[key]
+        for key in SETTINGS
+        if key in wanted and wanted[key] != live.properties.get(key)
+    }
+    variables = wanted.get("Environment", {}).get("Variables", {})
+    plain = {key: str(value) for key, value in variables.items() if not isinstance(value, dict)}
+    # What refers to a resource is filled in by CloudFormation.
+    referring = {
+        key: live.variables[key] for key in variables.keys() - plain if key in live.variables
+    }
+    both = plain | referring
+    changed = sorted(
+        key
+        for key in both.keys() | live.variables.keys()
+        if both.get(key) != live.variables.get(key)
+    )
+    return replace(
+        step,
+        settings=settings,
+        variables=both if changed else None,
+        changed_variables=tuple(changed),
+        beyond=tuple(_beyond(function, package.template, before)) if before is not None else (),
+        alias=package.template.alias(function),
+    )
+
+
+def _beyond(function: Function, after: Template, before: Template) -> Iterator[str]:
+    for logical in sorted(after.own(function) | before.own(function)):
+        old, new = before.resources.get(logical), after.resources.get(logical)
+        if logical == logical_id(function) and old is not None and new is not None:
+            old, new = _without_settings(old), _without_settings(new)
+        if old != new:
+            yield _in_words(logical, old, new)
+
+
+def _without_settings(resource: Mapping[str, Any]) -> dict[str, Any]:
+    properties = {key: v for key, v in resource["Properties"].items() if key not in SETTINGS}
+    variables = properties.pop("Environment", {}).get("Variables", {})
+    referring = {key: value for key, value in variables.items() if isinstance(value, dict)}
+    return {**resource, "Properties": {**properties, "Variables": referring}}
+
+
+def differences(before: Template | None, after: Template) -> list[str]:
+    there = before.resources if before is not None else {}
+    found = [
+        _in_words(logical, there.get(logical), after.resources.get(logical))
+        for logical in sorted(there.keys() | after.resources.keys())
+        if there.get(logical) != after.resources.get(logical)
+    ]
+    if before is not None and not found and before.body != after.body:
+        return ["outputs (changed)"]
+    return found
+
+
+def _unprotected(stage: Stage, before: Template | None, after: Template) -> Iterator[str]:
+    """Tables that a deployment that broke off has left without their protection."""
+    if before is None:
+        return
+    client = stage.client("dynamodb")
+    for logical, resource in after.resources.items():
+        if logical not in before.resources or not compiled.is_protected(resource):
+            continue
+        name = resource["Properties"]["TableName"]
+        if not client.describe_table(TableName=name)["Table"].get("DeletionProtectionEnabled"):
+            yield f"{logical} (not protected from deletion)"
+
+
+def _in_words(logical: str, old: object, new: object) -> str:
+    how = "new" if old is None else "removed" if new is None else "changed"
+    return f"{logical} ({how})"
+
+
+type Reporter = Callable[[str], None]
+"""Called with a function's name when it is done."""
+
+
+def update_functions(plan: Plan, done: Reporter) -> None:
+    """Give each function its code and settings, all at once.
+
+    Raises:
+        DeployFailedError: a function isn't what it was to become.
+    """
+    try:
+        _update_all(plan.stage, plan.steps, done)
+    finally:
+        state = plan.stage.read_state()
+        if state is not None and any(s.settings or s.changed_variables for s in plan.steps):
+            # Functions and template differ now: the next `up` brings them together.
+            state.config = ""
+            plan.stage.write_state(state)
+
+
+def _update_all(stage: Stage, steps: list[Step], done: Reporter) -> None:
+    client = stage.client("lambda")
+    alone = [step for step in steps if step.is_alone]
+    problems: dict[str, str] = {}
+    failures = _aws_errors()
+
+    def update(step: Step) -> None:
+        try:
+            _update(client, stage, step)
+        except click.ClickException as error:
+            problems[step.name] = error.message
+        except failures as error:
+            problems[step.name] = str(error)
+        finally:
+            done(step.name)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        list(pool.map(update, alone))
+    deployed = {step.name: step.digest for step in alone if step.name not in problems}
+    state = stage.read_state()
+    if state is not None:
+        state.functions |= deployed
+        stage.write_state(state)
+    if problems:
+        said = "; ".join(f"{name}: {problem}" for name, problem in sorted(problems.items()))
+        raise DeployFailedError(said, deployed)
+
+
+def _update(client: Any, stage: Stage, step: Step) -> None:
+    if step.live is None:
+        raise ValueError(f"{step.name} is not in the stack")
+    name = stage.names.of(step.name)
+    # What is live now can be brought back: a version is kept unless there is one of the same code.
+    client.publish_version(FunctionName=name, CodeSha256=_as_lambda_says(step.live.digest))
+    if step.code:
+        _update_code(client, name, _archive(stage, step), step.live.revision)
+    wanted: dict[str, Any] = dict(step.settings)
+    if step.variables is not None:
+        wanted["Environment"] = {"Variables": dict(step.variables)}
+    if wanted:
+        client.update_function_configuration(FunctionName=name, **wanted)
+    live = _settled(client, name)
+    differing = [key for key, value in step.settings.items() if live.properties.get(key) != value]
+    if step.variables is not None and live.variables != step.variables:
+        differing.append("environment")
+    if live.digest != step.digest:
+        differing.append(f"code ({live.digest[:12]} instead of {step.digest[:12]})")
+    if differing:
+        raise DeployFailedError(f"not what was sent: {', '.join(differing)}")
+
+
+def _archive(stage: Stage, step: Step) -> bytes:
+    if step.location is not None:
+        with urlopen(step.location) as response:  # noqa: S310 - Lambda's or S3's own answer
+            archive: bytes = response.read()
+    else:
+        archive = (stage.workspace.dist / f"{step.name}.zip").read_bytes()
+    if hashlib.sha256(archive).hexdigest() != step.digest:
+        raise StaleArtifactError("its artifact was built anew meanwhile: deploy again")
+    if len(archive) > CODE_LIMIT:
+        raise NotDeployableAloneError(
+            f"too large for a direct update ({len(archive) / 1e6:.0f} MB): "
+            f"jobplane deploy --stage {stage.name}"
+        )
+    return archive
+
+
+def _update_code(client: Any, name: str, archive: bytes, revision: str) -> None:
+    try:
+        client.update_function_code(FunctionName=name, ZipFile=archive, RevisionId=revision)
+    except (
+        client.exceptions.PreconditionFailedException,
+        client.exceptions.ResourceConflictException,
+    ) as error:
+        raise DeployFailedError(
+            "somebody else has changed it since it was looked at: deploy again"
+        ) from error
+    _settled(client, name)
+
+
+def _aws_errors() -> tuple[type[Exception], ...]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return BotoCoreError, ClientError
+
+
+def update_stack(plan: Plan, parameters: tuple[str, ...] = ()) -> None:
+    """Deploy the stack as it was compiled for the plan, or compile it now.
+
+    Raises:
+        ToolError: the framework failed; carries its output.
+    """
+    stage = plan.stage
+    state = stage.read_state()
+    if state is not None:
+        publish_secret(stage, state)
+    given = [option for parameter in parameters for option in ("--param", parameter)]
+    framework.install_framework(stage.workspace)
+    if plan.back_to is not None:
+        framework.osls(stage, "rollback", "--timestamp", plan.back_to)
+    else:
+        options = ["--package", str(plan.package.folder)] if plan.package else []
+        # The plan says that something differs; the framework would ask its own record again.
+        framework.osls(stage, "deploy", "--force", *options, *given)
+    _remember_stack(plan, parameters)
+
+
+def settle(plan: Plan) -> None:
+    """After the stack: check that all functions are live, and mend what CloudFormation left.
+
+    It changes only what differs between two templates, and single functions may have been given
+    something else since the last one.
+
+    Raises:
+        DeployFailedError: a function isn't what it was to become.
+    """
+    there = live_functions(plan.stage, plan.functions)
+    steps = [
+        step_for(function, step, there[function.name], plan.package, None)
+        for function, step in zip(plan.functions, plan.steps, strict=True)
+    ]
+    _update_all(plan.stage, steps, lambda _name: None)
+    failed = [step.name for step in steps if step.differs and not step.is_alone]
+    if failed:
+        raise DeployFailedError(f"not live: {', '.join(failed)}")
+
+
+def mend(stage: Stage, functions: list[Function], artifacts: Iterable[Artifact]) -> None:
+    """Bring the settings of functions back to what the stack says.
+
+    Raises:
+        DeployFailedError: a function isn't what it was to become.
+    """
+    with planned(stage, functions, artifacts, whole=False) as plan:
+        settle(plan)
+
+
+def last_event(stage: Stage) -> Callable[[], str]:
+    """Tells what CloudFormation has done last; empty as long as it has not begun."""
+    client = stage.client("cloudformation")
+
+    def latest() -> str:
+        try:
+            events = client.describe_stack_events(StackName=stage.names.stack)["StackEvents"]
+        except _aws_errors():
+            return ""
+        return f"{events[0]['LogicalResourceId']} {events[0]['ResourceStatus']}" if events else ""
+
+    return latest
+
+
+def _remember_stack(plan: Plan, parameters: tuple[str, ...]) -> None:
+    stage = plan.stage
+    state = stage.read_state()
+    if state is None:
+        return
+    functions = stage.workspace.functions()
+    other = parameters or plan.back_to is not None
+    state.config = "" if other else framework.config_digest(stage.workspace, functions)
+    state.functions = {step.name: step.digest for step in plan.steps}
+    state.stack = description.stack_stamp(stage)
+    state.description = description.describe(stage)
+    stage.write_state(state)
+    emulator.prune(stage.workspace)

@@ -1,0 +1,70 @@
+"""What assemblies do: the templates of templates/index.json, and what their webhooks need."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobplane.tree.workspace import Workspace
+
+INDEX = Path("templates", "index.json")
+
+
+@dataclass(frozen=True)
+class Template:
+    """One template, as its index has it."""
+
+    id: str
+    steps: dict[str, dict[str, Any]]
+    settings: dict[str, str]
+    """`webhook_url` and `webhook_secret`, as far as it names them."""
+
+    @cached_property
+    def flow(self) -> str:
+        """Its steps in order: `hashed (/file/hash)`."""
+        return ", ".join(f"{name} ({step['robot']})" for name, step in self.steps.items())
+
+    def references(self, service: str, stage: str) -> dict[str, str]:
+        """The settings as a stage has them: the stage's names filled in."""
+        return {
+            key: value.replace("{service}", service).replace("{stage}", stage)
+            for key, value in self.settings.items()
+        }
+
+
+def templates(workspace: Workspace) -> list[Template]:
+    """The templates in the order of the index; none where there is no index.
+
+    Raises:
+        click.ClickException: the index can't be read.
+    """
+    path = workspace.root / INDEX
+    if not path.is_file():
+        return []
+    try:
+        return list(_read(json.loads(path.read_bytes())))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise click.ClickException(
+            f"{INDEX} can't be read ({error!r}); its format is in docs/templates.md"
+        ) from error
+
+
+def webhook_parameters(workspace: Workspace, stage: str) -> dict[str, set[str]]:
+    """The SSM parameters that a stage's templates name, by setting."""
+    found: dict[str, set[str]] = {"webhook_url": set(), "webhook_secret": set()}
+    for template in templates(workspace):
+        for setting, reference in template.references(workspace.service, stage).items():
+            kind, _, name = reference.partition(":")
+            if kind == "ssm":
+                found[setting].add(name)
+    return found
+
+
+def _read(index: Any) -> Iterator[Template]:
+    for entry in index["templates"]:
+        settings = {key: entry[key] for key in ("webhook_url", "webhook_secret") if key in entry}
+        yield Template(entry["id"], entry["steps"], settings)

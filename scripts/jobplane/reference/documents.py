@@ -1,0 +1,48 @@
+"""Tables of the documentation that are made: between `<!-- section: … -->` and `<!-- end -->`."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+type Row = tuple[str, ...]
+
+
+class NoSuchSectionError(ValueError):
+    """A document has a section not once."""
+
+    def __init__(self, section: str, count: int) -> None:
+        super().__init__(f"the document has {count} sections of {section}")
+        self.section = section
+        self.count = count
+
+
+def table(headings: Row, rows: Iterable[Row]) -> str:
+    """A Markdown table, a line each."""
+    lines = [f"| {' | '.join(line)} |" for line in (headings, *rows)]
+    lines.insert(1, "|" + "---|" * len(headings))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def rows_of(document: str, section: str) -> list[Row]:
+    """The rows of a section's table, without its headings."""
+    lines = _found(document, section)[2].splitlines()[2:]
+    return [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines]
+
+
+def with_tables(document: str, tables: Mapping[str, str]) -> str:
+    """The document with these tables in their sections.
+
+    Raises:
+        NoSuchSectionError: it has no such section, or two.
+    """
+    for section, text in tables.items():
+        found = _found(document, section)
+        document = document[: found.start(2)] + text + document[found.end(2) :]
+    return document
+
+
+def _found(document: str, section: str) -> re.Match[str]:
+    pattern = rf"(<!-- {re.escape(section)}: [^\n]*-->\n)(.*?)<!-- end -->"
+    matches = list(re.finditer(pattern, document, re.DOTALL))
+    if len(matches) != 1:
+        raise NoSuchSectionError(section, len(matches))
+    return matches[0]

@@ -1,0 +1,92 @@
+"""The metrics that the functions emit, as their source says."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jobplane.reference.documents import Row, rows_of, table
+from jobplane.tree.workspace import Workspace
+from jobplane_keys import TERMINAL_STATUSES, RequestStatus
+
+DOCUMENT = Path("docs", "observing.md")
+SECTION = "metrics"
+ANSWERED = "answered"
+# Names that are put together at run time, as they stand in the source.
+COMPOSED = {
+    "f'Request{status.capitalize()}'": {
+        f"Request{s.capitalize()}" for s in TERMINAL_STATUSES if s != RequestStatus.FAILED
+    },
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What one call of `telemetry.metric` emits, for Environment alone and with its dimensions."""
+
+    name: str
+    unit: str
+    dimensions: frozenset[str]
+    """Beside Environment."""
+    function: str
+
+
+@cache
+def emitted(workspace: Workspace) -> set[Metric]:
+    """Every metric of every function."""
+    return {
+        metric
+        for function in workspace.functions()
+        for metric in _in_source(function.source, function.name)
+    }
+
+
+def tables(workspace: Workspace) -> dict[str, str]:
+    """The tables of docs/observing.md, by section: metrics, and those that count answered errors.
+
+    What they say of a metric is kept; of a new one the first says what its function is for.
+    """
+    document = (workspace.root / DOCUMENT).read_text(encoding="utf-8")
+    said = {row[:3]: row[4] for row in rows_of(document, SECTION)}
+    purposes = {each.name: each.config["description"] for each in workspace.functions()}
+    rows = []
+    for key, functions in _sources(workspace).items():
+        says = said.get(key) or purposes[functions[0]]
+        rows.append((*key, ", ".join(functions), says))
+    counts = {row[:3]: row[3] for row in rows_of(document, ANSWERED)}
+    answered = [(*key, counts.get(key, "errors")) for key in _answered(workspace)]
+    return {
+        SECTION: table(("metric", "unit", "dimensions", "from", "says"), rows),
+        ANSWERED: table(("function", "metric", "of it", "counts"), answered),
+    }
+
+
+def _answered(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
+    """The metrics that `alarms.answeredErrors` names, with the value of a dimension."""
+    for function in workspace.functions():
+        for given in (function.config.get("alarms") or {}).get("answeredErrors") or ():
+            kinds = [f"{key}={value}" for key, value in given.items() if key != "metric"]
+            yield function.name, f"`{given['metric']}`", ", ".join(kinds) or "–"
+
+
+def _sources(workspace: Workspace) -> dict[Row, list[str]]:
+    """The functions that emit it, by a metric's name, unit and dimensions."""
+    found: dict[Row, list[str]] = {}
+    for metric in sorted(emitted(workspace), key=lambda each: (each.name, each.function)):
+        dimensions = ", ".join(sorted(metric.dimensions)) or "–"
+        found.setdefault((metric.name, metric.unit, dimensions), []).append(metric.function)
+    return dict(sorted(found.items()))
+
+
+def _in_source(path: Path, function: str) -> Iterator[Metric]:
+    for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not (isinstance(call, ast.Call) and ast.unparse(call.func) == "telemetry.metric"):
+            continue
+        given = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+        units = [*call.args[2:3], *([given["unit"]] if "unit" in given else [])]
+        unit = ast.literal_eval(units[0]) if units else "Count"
+        name = call.args[0]
+        names = {name.value} if isinstance(name, ast.Constant) else COMPOSED[ast.unparse(name)]
+        for text in names:
+            yield Metric(str(text), unit, frozenset(given) - {"value", "unit"}, function)

@@ -1,0 +1,335 @@
+"""The emulator of a local stage: MiniStack, in an environment of its own, on loopback only."""
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from jobplane.stage.stages import Stage, State, default_region
+from jobplane.terminal import interrupts
+from jobplane.terminal.console import note
+from jobplane.tree.workspace import Workspace
+from lambdapack.artifacts import read_manifest
+from lambdapack.environments import plain_environment, uv_command, uv_environment
+from lambdapack.tools import ToolError, run_quietly
+
+MINISTACK = "1.5.33"
+LAUNCHER = Path(__file__).with_name("launcher.py")
+START_SECONDS = 60
+STOP_SECONDS = 5.0
+UNUSED_SECONDS = 3600
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONDONTWRITEBYTECODE")
+# A file that a test run keeps locked: an emulator started under it ends when the run does.
+LIFELINE = "JOBPLANE_LIFELINE"
+
+
+class ExposedError(click.ClickException):
+    """The emulator answers on an interface that other machines can reach."""
+
+
+class SurvivedError(click.ClickException):
+    """Processes of the emulator are there after they were killed."""
+
+    def __init__(self, stage: str, pids: set[int]) -> None:
+        self.pids = pids
+        super().__init__(f"stage {stage!r}: still alive: {', '.join(map(str, sorted(pids)))}")
+
+
+def interpreter(stage: Stage) -> Path:
+    """The Python that has MiniStack, through uv's tool runner; installs it the first time."""
+    try:
+        return _interpreter(stage, "--offline")
+    except ToolError:
+        note(f"installing MiniStack {MINISTACK} through uv; the first time it is downloaded")
+        return _interpreter(stage)
+
+
+def _interpreter(stage: Stage, *options: str) -> Path:
+    printed = run_quietly(
+        [
+            uv_command(), "tool", "run", *options, "--python", sys.executable,
+            "--from", f"ministack=={MINISTACK}",
+            "python", "-c", "import sys; print(sys.executable)",
+        ],
+        cwd=stage.workspace.root,
+        what=f"installing ministack {MINISTACK}",
+        env=uv_environment(),
+    )  # fmt: skip
+    return Path(printed.strip().splitlines()[-1])
+
+
+def start(stage: Stage, port: int | None) -> State:
+    """Start the stage's emulator and wait until it answers.
+
+    Raises:
+        ToolError: it ended or didn't answer; carries the end of its log.
+        ExposedError: it can be reached from outside this machine.
+    """
+    stop(stage)
+    chosen = _free_port(port)
+    stage.directory.mkdir(parents=True)
+    note(f"starting MiniStack {MINISTACK} on 127.0.0.1:{chosen}, waiting for it to answer")
+    with interrupts.held():
+        process, state = launch(stage, chosen, default_region(stage.workspace))
+        stage.write_state(state)
+    try:
+        wait_until_up(process, state)
+        _refuse_exposed(state)
+    except BaseException:
+        stop(stage)
+        raise
+    return state
+
+
+def launch(stage: Stage, port: int, region: str) -> tuple["subprocess.Popen[bytes]", State]:
+    """The emulator's process, in a session of its own, and what to know of it."""
+    log = stage.directory / "emulator.log"
+    unpacked = _unpacked(stage.workspace)
+    unpacked.mkdir(exist_ok=True)
+    python = interpreter(stage)
+    lifeline = [os.environ[LIFELINE]] if os.environ.get(LIFELINE) else []
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [python, LAUNCHER, stage.name, unpacked, *lifeline],
+            cwd=stage.directory,
+            env=environment(stage, port, region),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    state = State(
+        pid=process.pid,
+        started=_started(process.pid) or "",
+        port=port,
+        region=region,
+        log=str(log),
+        jwt_secret=secrets.token_hex(32),
+    )
+    return process, state
+
+
+def stop(stage: Stage) -> bool:
+    """End the stage's emulator and its workers, and forget the stage; False if it wasn't there.
+
+    At once: nothing of it is kept, so it has nothing to finish.
+
+    Raises:
+        SurvivedError: a process is still there.
+    """
+    state = stage.read_state()
+    found = state is not None and _kill(stage, state)
+    _discard(stage)
+    return found
+
+
+def prune(workspace: Workspace) -> None:
+    """Remove unpacked artifacts that no stage runs and no build has made of late."""
+    artifacts = read_manifest(workspace).values()
+    used = {artifact.digest for artifact in artifacts}
+    for path in workspace.scratch.glob("*/state.json"):
+        state = Stage(workspace, path.parent.name).read_state()
+        used |= set(state.functions.values()) if state is not None else set()
+    recently = time.time() - UNUSED_SECONDS
+    for folder in _unpacked(workspace).iterdir():
+        if folder.name not in used and folder.stat().st_mtime < recently:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unpacked(workspace: Workspace) -> Path:
+    """Where the emulators of all stages unpack artifacts, each under its digest."""
+    return workspace.scratch / "_unpacked"
+
+
+def is_running(state: State) -> bool:
+    """Whether the recorded process is still the one that `up` started, and answers."""
+    return _started(state.pid) == state.started and _healthy(state.port)
+
+
+def environment(stage: Stage, port: int, region: str) -> dict[str, str]:
+    """The variables that an emulator is started with, and no others."""
+    scratch = stage.directory / "tmp"
+    scratch.mkdir(exist_ok=True)
+    inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
+    return inherited | {
+        "TZ": "UTC",
+        "TMPDIR": str(scratch),
+        "STATE_DIR": str(stage.directory / "services"),
+        "S3_DATA_DIR": str(stage.directory / "s3"),
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "MINISTACK_HOST": "127.0.0.1",
+        "MINISTACK_REGION": region,
+        "AUTH": "true",
+        "LAMBDA_EXECUTOR": "local",
+        "SFTP_ENABLED": "0",
+        "IOT_MTLS_ENABLED": "0",
+        # A daemon that is there would be asked to remove the containers of other emulators.
+        "DOCKER_HOST": f"unix://{stage.directory}/no-docker.sock",
+    }
+
+
+def _free_port(wanted: int | None) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted or 0))
+        except OSError as taken:
+            raise click.ClickException(f"port {wanted} is taken: {taken.strerror}") from taken
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_up(process: "subprocess.Popen[bytes]", state: State) -> None:
+    """Wait for an emulator to answer; ToolError when it does not."""
+    deadline = time.monotonic() + START_SECONDS
+    while not _healthy(state.port):
+        ended = process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            what = "MiniStack ended" if ended else f"MiniStack gave no answer in {START_SECONDS} s"
+            raise ToolError(what, Path(state.log).read_text(errors="replace")[-4000:])
+        time.sleep(0.05)
+
+
+def _healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/_ministack/health")
+        response = connection.getresponse()
+        return response.status == 200 and "services" in json.loads(response.read())
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _refuse_exposed(state: State) -> None:
+    for address in _outward_addresses():
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex((address, state.port)) == 0:
+                raise ExposedError(
+                    f"MiniStack answers on {address}:{state.port}, which other machines may reach"
+                )
+
+
+def _outward_addresses() -> set[str]:
+    found: set[str] = set()
+    try:
+        found |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)}
+    except OSError:
+        pass
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # Connecting a datagram socket sends nothing; it picks the outward interface.
+            probe.connect(("192.0.2.1", 9))
+            found.add(probe.getsockname()[0])
+        except OSError:
+            pass
+    return {address for address in found if "." in address and not address.startswith("127.")}
+
+
+def _kill(stage: Stage, state: State) -> bool:
+    """Kill the emulator's group until none of it is left; False if there was none."""
+    found = False
+    deadline = time.monotonic() + STOP_SECONDS
+    while members := set(_group(stage, state)):
+        found = True
+        if time.monotonic() > deadline:
+            raise SurvivedError(stage.name, members)
+        try:
+            if state.pid in members:
+                # As a whole: a leader that sees its workers end would start others.
+                os.killpg(state.pid, signal.SIGKILL)
+            else:
+                for pid in members:
+                    os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        _reap(state.pid)
+        time.sleep(0.01)
+    return found
+
+
+def _discard(stage: Stage) -> None:
+    """Remove what the stage kept on disk; it is gone from its place at once."""
+    discarded = stage.workspace.scratch / "_discarded"
+    discarded.mkdir(parents=True, exist_ok=True)
+    if stage.directory.exists():
+        stage.directory.rename(discarded / f"{stage.name}-{secrets.token_hex(4)}")
+    # Also what an earlier removal was interrupted in.
+    for folder in discarded.iterdir():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def _group(stage: Stage, state: State) -> Iterator[int]:
+    """The processes of this emulator that are alive: of its group, and known to be its own."""
+    for pid, group, command in processes():
+        if group != state.pid:
+            continue
+        if pid == state.pid and _started(pid) != state.started:
+            continue
+        if str(LAUNCHER) in command or str(stage.directory) in command:
+            yield pid
+
+
+def processes() -> Iterator[tuple[int, int, str]]:
+    """Pid, process group and command line of everything alive."""
+    if not Path("/proc/self/stat").exists():
+        yield from _processes_by_ps()
+        return
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            status, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (OSError, UnicodeDecodeError):
+            continue
+        if status != "Z":
+            yield int(folder.name), int(group), command
+
+
+def _processes_by_ps() -> Iterator[tuple[int, int, str]]:
+    listing = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=,pgid=,stat=,args="],
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in listing.stdout.splitlines():
+        pid, group, status, *command = line.split(None, 3)
+        if not status.startswith("Z"):
+            yield int(pid), int(group), " ".join(command)
+
+
+def _started(pid: int) -> str | None:
+    """When a process began, to the kernel's precision where it tells; None if it is not there."""
+    stat = Path(f"/proc/{pid}/stat")
+    if stat.exists():
+        fields = stat.read_text().rpartition(")")[2].split()
+        return None if fields[0] == "Z" else fields[19]
+    done = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)],
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or None

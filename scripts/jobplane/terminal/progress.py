@@ -1,0 +1,79 @@
+"""Long work on a terminal: a bar or a spinner on stderr; elsewhere one line."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from jobplane.terminal.console import note, showing_on
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+POLL_SECONDS = 1.0
+
+
+class Advance(Protocol):
+    """Moves a bar, and says what is done."""
+
+    def __call__(self, name: str = "", *, by: int = 1) -> None: ...
+
+
+@contextmanager
+def counting(title: str, total: int) -> Iterator[Advance]:
+    """A bar that each call moves on."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+
+    with _bars(title, TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bars:
+        task = bars.add_task(title, total=total, last="") if bars else None
+
+        def advance(name: str = "", *, by: int = 1) -> None:
+            if bars and task is not None:
+                bars.update(task, advance=by, last=name)
+
+        yield advance
+
+
+@contextmanager
+def waiting(title: str, latest: Callable[[], str]) -> Iterator[None]:
+    """A spinner with the time and what has happened last, asked for every second."""
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with _bars(
+        title, SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+    ) as bars:
+        if bars is None:
+            yield
+            return
+        task = bars.add_task(title, total=None, last="")
+        ended = threading.Event()
+
+        def follow() -> None:
+            while not ended.wait(POLL_SECONDS):
+                bars.update(task, last=latest())
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+@contextmanager
+def _bars(title: str, *columns: "ProgressColumn") -> "Iterator[Progress | None]":
+    """What is shown on a terminal; None elsewhere, where the title is all."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        note(title)
+        yield None
+        return
+    last = TextColumn("{task.fields[last]}")
+    # Results on a stdout that is a file stay there.
+    bars = Progress(*columns, last, console=console, transient=True, redirect_stdout=False)
+    with showing_on(console), bars:
+        yield bars

@@ -1,0 +1,1 @@
+"""The repository: its functions, resources and configuration, as they are written."""

@@ -1,0 +1,30 @@
+"""A copy of a workspace, to build in and to change while the workspace stays as it is."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from jobplane.tree.workspace import Workspace
+
+TOOLS = "node_modules"
+
+
+def copy_workspace(source: Workspace, target: Path, *, without: Iterable[str] = ()) -> Workspace:
+    """Copy what git would take, as it is now, and link the tools that are installed.
+
+    The names of .gitignore decide, for a copy is no repository. Folders and files of any other
+    name may be left out as well.
+    """
+    ignored = (source.root / ".gitignore").read_text(encoding="utf-8").split()
+    left_out = {".git", TOOLS, *(name.rstrip("/") for name in ignored), *without}
+    shutil.copytree(
+        source.root,
+        target,
+        symlinks=True,
+        ignore=shutil.ignore_patterns(*left_out),
+        dirs_exist_ok=True,
+    )
+    installed = source.root / TOOLS
+    if installed.is_dir():
+        (target / TOOLS).symlink_to(installed.resolve())
+    return Workspace(target)

@@ -1,0 +1,379 @@
+"""The files of a case, as JSON Schema: what editors complete is what the command accepts.
+
+`<case>.json` is the event, `<case>.given.json` what must exist before, `<case>.expect.json` what is
+expected. The schemas are published in contracts/json-schema/cases/ and they alone decide whether
+a file is read.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobplane.tree.template import Template
+from jobplane.tree.workspace import Function, Workspace
+from jobplane.trying.placeholders import LITERAL, MATCHERS, NAMES, VALUES, Placeholder, unknown
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+MATCHED_WHOLE = "^<(?:{})>$"
+MATCHED_PART = r"^<(?:contains|regex):[\s\S]+>$"
+# What the keys of these objects are; elsewhere they are keys.
+NAMED_KEYS = {
+    "tables": "table",
+    "absent": "table",
+    "items": "table",
+    "objects": "bucket",
+    "environment": "variable",
+}
+KEYS = {
+    "given": {
+        "tables": "Rows that must exist, by table. A row with the same key comes back afterwards.",
+        "absent": "Keys of rows that must not exist, by table.",
+        "objects": "Texts that must exist, by bucket and key.",
+        "ssm": "Parameters that must exist, as SecureString, by name.",
+        "environment": "Variables of the function. Such a case runs in process only.",
+        "only_in_process": "The reason why the case can't run on a stage.",
+    },
+    "expect": {
+        "answer": "What the function returns: a part of each object, each element of a list.",
+        "error": "The class of the exception that the function raises.",
+        "log": "Lines that the function logs: a part of each, or the whole text.",
+        "items": "Rows that exist afterwards, a part of each, by table.",
+    },
+}
+
+
+# A part of a row, or of a line, that each of them has.
+ANYTHING = {"type": "object", "additionalProperties": {"const": "<absent>"}}
+WORD = re.compile(r"[A-Za-z_][\w-]*")
+
+
+class UnreadableEventError(click.UsageError):
+    """An event, or a file that belongs to it, that can't be used."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What the files of a case may name."""
+
+    keys: Mapping[str, tuple[str, ...]]
+    """The names of a table's key attributes, by table."""
+    buckets: tuple[str, ...]
+    queues: tuple[str, ...]
+    variables: tuple[str, ...]
+
+    @classmethod
+    def of(cls, workspace: Workspace, *functions: Function) -> "Stack":
+        """The stack of a workspace; variables are those of the functions."""
+        sources = [workspace.root / "serverless.yml", *workspace.resources]
+        sources += [function.config_path for function in functions]
+        return _stack(workspace, functions, tuple(map(_signature, sources)))
+
+    @cached_property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        return {"table": tuple(self.keys), "bucket": self.buckets, "queue": self.queues}
+
+
+def _signature(path: Path) -> tuple[str, int]:
+    return str(path), path.stat().st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _stack(
+    workspace: Workspace, functions: tuple[Function, ...], _sources: tuple[tuple[str, int], ...]
+) -> Stack:
+    template = Template(workspace)
+
+    def named(kind: str, key: str) -> dict[str, dict[str, Any]]:
+        found = template.of_type(kind).values()
+        return dict(sorted((template.short_name(each[key]), each) for each in found))
+
+    tables = named("AWS::DynamoDB::Table", "TableName")
+    return Stack(
+        keys={
+            name: tuple(part["AttributeName"] for part in each["KeySchema"])
+            for name, each in tables.items()
+        },
+        buckets=tuple(named("AWS::S3::Bucket", "BucketName")),
+        queues=tuple(named("AWS::SQS::Queue", "QueueName")),
+        variables=tuple(sorted({v for each in functions for v in template.environment(each)})),
+    )
+
+
+def schemas(stack: Stack) -> dict[str, dict[str, Any]]:
+    """The schema of each kind of file."""
+    return {
+        "event": _document("event", _value("event", stack), {"$ref": "#/$defs/value"}),
+        "given": _document("given", _value("given", stack), _given(stack)),
+        "expect": _document("expect", _value("expect", stack), _expect(stack)),
+    }
+
+
+def _document(kind: str, value: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    about = {
+        "event": "The event of a case, as the service sends it.",
+        "given": "What must exist before a case, and is as it was before afterwards.",
+        "expect": "What is expected of a case.",
+    }
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:jobplane:cases:{kind}",
+        "title": f"Case{kind.capitalize()}",
+        "description": about[kind],
+        **body,
+        "$defs": {"value": value, "text": {"type": "string", "allOf": [{"$ref": "#/$defs/value"}]}},
+    }
+
+
+def allowed(kind: str) -> tuple[Placeholder, ...]:
+    """The placeholders that a kind of file may hold anywhere in a text."""
+    return (*NAMES, LITERAL) if kind == "expect" else (*VALUES, *NAMES, LITERAL)
+
+
+def _value(kind: str, stack: Stack) -> dict[str, Any]:
+    """Any JSON, in which every placeholder is known."""
+    text: dict[str, Any] = {"not": {"pattern": unknown(allowed(kind), stack.names)}}
+    examples = [each.example for each in allowed(kind)]
+    if kind == "expect":
+        whole = MATCHED_WHOLE.format("|".join(p.pattern for p in MATCHERS if "+" not in p.pattern))
+        text = {"anyOf": [{"pattern": whole}, {"pattern": MATCHED_PART}, text]}
+        examples = [each.example for each in (*MATCHERS, *NAMES, LITERAL)]
+    return {
+        "examples": examples,
+        "if": {"type": "string"},
+        "then": text,
+        "propertyNames": {"not": {"pattern": unknown(allowed(kind), stack.names)}},
+        "additionalProperties": {"$ref": "#/$defs/value"},
+        "items": {"$ref": "#/$defs/value"},
+    }
+
+
+def _object(properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": dict(properties), "additionalProperties": False} | more
+
+
+def _texts() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "propertyNames": {"$ref": "#/$defs/value"},
+        "additionalProperties": {"$ref": "#/$defs/text"},
+    }
+
+
+def _rows(keys: Iterable[str], *, exact: bool = False) -> dict[str, Any]:
+    row: dict[str, Any] = {"type": "object", "$ref": "#/$defs/value", "required": list(keys)}
+    if exact:
+        row |= {"propertyNames": {"enum": list(keys)}}
+    return {"type": "array", "items": row}
+
+
+def _described(kind: str, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """An object with the keys of a kind, and a reference to its schema, which editors read."""
+    about = {key: {"description": KEYS[kind][key], **each} for key, each in properties.items()}
+    return _object(
+        {"$schema": {"description": "The path of this schema.", "type": "string"}, **about}
+    )
+
+
+def _given(stack: Stack) -> dict[str, Any]:
+    rows = {table: _rows(keys) for table, keys in stack.keys.items()}
+    absent = {table: _rows(keys, exact=True) for table, keys in stack.keys.items()}
+    return _described(
+        "given",
+        {
+            "tables": _object(rows),
+            "absent": _object(absent),
+            "objects": _object({bucket: _texts() for bucket in stack.buckets}),
+            "ssm": _texts(),
+            "environment": _object({name: {"$ref": "#/$defs/text"} for name in stack.variables}),
+            "only_in_process": {"type": "string"},
+        },
+    )
+
+
+def _expect(stack: Stack) -> dict[str, Any]:
+    row = {"type": "object", "$ref": "#/$defs/value", "not": ANYTHING}
+    rows = {table: {"type": "array", "items": row, "minItems": 1} for table in stack.keys}
+    line = {"$ref": "#/$defs/value", "not": {"anyOf": [ANYTHING, {"const": "<any>"}]}}
+    return _described(
+        "expect",
+        {
+            "answer": {"$ref": "#/$defs/value"},
+            "error": {"type": "string"},
+            "log": {"type": "array", "items": line, "minItems": 1},
+            "items": _object(rows, minProperties=1),
+        },
+    ) | {"not": {"required": ["answer", "error"]}}
+
+
+def parsed(text: bytes, source: str) -> Any:
+    """The document of a file; `source` is what the file is called.
+
+    Raises:
+        UnreadableEventError: it is not JSON, or says something twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableEventError(f"{source} is not JSON: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {max(keys, key=keys.count)!r} appears twice")
+    return found
+
+
+def _refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a JSON number")
+
+
+def require_valid(kind: str, document: Any, source: str, stack: Stack) -> None:
+    """Hold a file's document to its schema.
+
+    Raises:
+        UnreadableEventError: each fault with its place, and the nearest word that would be right.
+    """
+    faults = list(dict.fromkeys(_faults(kind, document, stack)))
+    if faults:
+        raise UnreadableEventError("\n".join(f"{source}: {fault}" for fault in faults))
+
+
+def _faults(kind: str, document: Any, stack: Stack) -> Iterator[str]:
+    schema = schemas(stack)[kind]
+    for error in _validator(json.dumps(schema)).iter_errors(document):
+        path, rule, instance = list(error.instance_path), error.kind.name, error.instance
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+        where = f"{where.removeprefix('.')}: " if where else ""
+        if rule == "additionalProperties":
+            known = list(_at(schema, path)["properties"])
+            what = NAMED_KEYS.get(str(path[0]) if len(path) == 1 else "", "key")
+            for key in error.kind.unexpected:
+                yield f"{where}unknown {what} {key!r}; {nearest(key, known)}"
+        elif rule == "required":
+            yield f"{where}the table's key needs {error.kind.property!r}"
+        elif rule == "propertyNames":
+            name = str(error.kind.error.instance)
+            faults = _unknown(kind, name, stack) or [f"{name!r} is not part of the table's key"]
+            yield from (f"{where}{fault}" for fault in faults)
+        elif isinstance(instance, str) and rule != "type" and instance != "<any>":
+            yield from (f"{where}{fault}" for fault in _unknown(kind, instance, stack))
+        else:
+            yield f"{where}{_said('both' if rule == 'not' and not path else rule, error.message)}"
+    if kind == "expect":
+        yield from _broken_expressions(document)
+
+
+def _said(rule: str, message: str) -> str:
+    empty = "expects nothing while it is empty: fill it, or remove the key"
+    return {
+        "minItems": empty,
+        "minProperties": empty,
+        "not": "fits everything: name a key that it must have, with its value or <any>",
+        "both": "'answer' and 'error' exclude each other: a function returns or raises",
+    }.get(rule, message)
+
+
+def require_possible(expected: Any, source: str, texts: Sequence[str]) -> None:
+    """Refuse `<absent>` under a key that nothing writes: it would hold for ever.
+
+    Args:
+        texts: where a key can come from: code, the event, and what is given.
+
+    Raises:
+        UnreadableEventError: each such key, and the nearest word that there is.
+    """
+    faults = []
+    for where, key in _absent(expected):
+        snake = re.sub(r"(?<=[a-z0-9])[A-Z]", lambda found: f"_{found[0].lower()}", key)
+        named = rf"(?<![\w-])(?:{re.escape(key)}|{re.escape(snake)})(?![\w-])"
+        if not any(re.search(named, text) for text in texts):
+            words = sorted({word for text in texts for word in WORD.findall(text)})
+            (meant,) = difflib.get_close_matches(key, words, n=1, cutoff=0)
+            faults.append(
+                f"{source}: {where}: no code of the function and the libs has the word {key!r}, "
+                f"so it is always absent; the nearest known word is {meant!r}"
+            )
+    if faults:
+        raise UnreadableEventError("\n".join(faults))
+
+
+def _absent(expected: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """The keys that must not be there, with their places."""
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            place = f"{where}.{key}".removeprefix(".")
+            if value == "<absent>":
+                yield place, key
+            else:
+                yield from _absent(value, place)
+    elif isinstance(expected, list):
+        for index, value in enumerate(expected):
+            yield from _absent(value, f"{where}[{index}]")
+
+
+@lru_cache(maxsize=64)
+def _validator(schema: str) -> Any:
+    import jsonschema_rs
+
+    return jsonschema_rs.Draft202012Validator(json.loads(schema))
+
+
+def _at(schema: Mapping[str, Any], path: Iterable[str | int]) -> Mapping[str, Any]:
+    """The part of a schema that a value at a path is held to."""
+    for part in path:
+        schema = schema["items"] if isinstance(part, int) else schema["properties"][part]
+    return schema
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """What was probably meant, or all that could have been."""
+    found = difflib.get_close_matches(word, known, n=1)
+    return f"the nearest known one is {found[0]!r}" if found else f"known are {', '.join(known)}"
+
+
+def _unknown(kind: str, text: str, stack: Stack) -> list[str]:
+    """What is wrong with each placeholder of a text that is not known in this kind of file."""
+    literal = f"a literal `<` is written {LITERAL.example}"
+    faults = []
+    for found in re.findall(unknown(allowed(kind), stack.names), text):
+        if any(re.fullmatch(f"<(?:{each.pattern})>", found) for each in MATCHERS):
+            place = "has to be the whole text" if kind == "expect" else "is for expect files only"
+            faults.append(f"{found!r} {place}")
+        elif any(re.fullmatch(f"<(?:{each.pattern})>", found) for each in VALUES):
+            faults.append(f"{found!r} is for events and given files only")
+        else:
+            faults.append(f"unknown placeholder {found!r}; {_meant(kind, found, stack)}; {literal}")
+    return faults
+
+
+def _meant(kind: str, found: str, stack: Stack) -> str:
+    known = [each.example for each in (*MATCHERS, *allowed(kind)) if each.kind not in stack.names]
+    if kind != "expect":
+        known = [each.example for each in allowed(kind) if each.kind not in stack.names]
+    known += [f"<{each}:{name}>" for each, names in stack.names.items() for name in names]
+    bare = [re.sub(r"[+-]\d+>", ">", each) for each in known]
+    (best, *_) = difflib.get_close_matches(found, known + bare, n=1, cutoff=0) or known
+    return f"the nearest known one is {best!r}"
+
+
+def _broken_expressions(document: Any, where: str = "") -> Iterator[str]:
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from _broken_expressions(value, f"{where}.{key}")
+    elif isinstance(document, list):
+        for index, value in enumerate(document):
+            yield from _broken_expressions(value, f"{where}[{index}]")
+    elif isinstance(document, str) and document.startswith("<regex:"):
+        try:
+            re.compile(document.removeprefix("<regex:").removesuffix(">"))
+        except re.error as error:
+            yield f"{where.removeprefix('.')}: {document!r} is not a regular expression: {error}"

@@ -1,0 +1,221 @@
+"""The functions in this process: moto behind them, tables from the project's own resources.
+
+with InProcess() as aws:
+    connect = aws.load("connect")
+    answer = connect.handler(event, aws.context("connect"))
+"""
+
+import importlib.util
+import os
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from time import monotonic
+from types import ModuleType
+from typing import Any, Self
+from unittest.mock import patch
+
+from jobplane.tree.template import ACCOUNT, JWT_SECRET, REGION, STAGE, Template
+from jobplane.tree.workspace import Function, Workspace
+from lambdapack.environments import plain_environment
+
+TABLE_PROPERTIES = (
+    "TableName",
+    "BillingMode",
+    "AttributeDefinitions",
+    "KeySchema",
+    "GlobalSecondaryIndexes",
+    "LocalSecondaryIndexes",
+)
+NOT_QUEUE_ATTRIBUTES = frozenset({"QueueName", "Tags"})
+
+
+@dataclass
+class Context:
+    """Lambda's context object, as far as functions use it."""
+
+    function_name: str
+    memory_limit_in_mb: int = 512
+    timeout: float = 30.0
+    aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    function_version: str = "$LATEST"
+    client_context: None = None
+    identity: None = None
+    began: float = field(default_factory=monotonic)
+
+    @property
+    def invoked_function_arn(self) -> str:
+        return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{self.function_name}"
+
+    @property
+    def log_group_name(self) -> str:
+        return f"/aws/lambda/{self.function_name}"
+
+    @property
+    def log_stream_name(self) -> str:
+        return "in-process"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self.timeout - (monotonic() - self.began)) * 1000))
+
+
+class InProcess:
+    """A stage made of moto, for one test or one event.
+
+    Args:
+        workspace: the tree whose functions and resources these are; default: this one.
+        parameters: stage parameters to set, by the names that `${param:…}` has.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace | None = None,
+        *,
+        stage: str = STAGE,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.template = Template(workspace or Workspace.here(), stage, parameters)
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        from moto import mock_aws
+
+        self._open.enter_context(patch.dict(os.environ, plain_environment(), clear=True))
+        self._open.enter_context(mock_aws())
+        self._open.enter_context(_service_models_read_once())
+        os.environ["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"] = REGION
+        # moto knows no table's stream by its account's own endpoint.
+        os.environ["AWS_ACCOUNT_ID_ENDPOINT_MODE"] = "disabled"
+        self._create_tables()
+        self._create_queues()
+        self._create_buckets()
+        self.client("ssm").put_parameter(
+            Name=self.template.secret_name, Value=JWT_SECRET, Type="SecureString"
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @property
+    def jwt_secret(self) -> str:
+        return JWT_SECRET
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """Physical table names by short name."""
+        return self._names("AWS::DynamoDB::Table", "TableName")
+
+    @property
+    def buckets(self) -> dict[str, str]:
+        return self._names("AWS::S3::Bucket", "BucketName")
+
+    @property
+    def queues(self) -> dict[str, str]:
+        """Queue URLs by short name."""
+        names = self._names("AWS::SQS::Queue", "QueueName")
+        base = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}"
+        return {short: f"{base}/{name}" for short, name in names.items()}
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of this stage."""
+        import boto3
+
+        return boto3.client(service, region_name=REGION)
+
+    def function(self, name: str) -> Function:
+        """A function of the workspace by its name."""
+        return Function(name, self.template.workspace.root / "functions" / name)
+
+    def environment(self, name: str) -> dict[str, str]:
+        """The variables that the function would see on this stage."""
+        return self.template.environment(self.function(name)) | {
+            "AWS_LAMBDA_FUNCTION_NAME": self.function(name).deployed_name(self.template.stage),
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self.function(name).config["memorySize"]),
+        }
+
+    def load(self, name: str, environment: Mapping[str, str] | None = None) -> ModuleType:
+        """Import a function's module afresh, with its environment in place.
+
+        The environment stays until the stage is left, as in a container.
+        """
+        function = self.function(name)
+        os.environ.update(self.environment(name) | dict(environment or {}))
+        spec = importlib.util.spec_from_file_location(function.module, function.source)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{function.source} is no module")
+        module = importlib.util.module_from_spec(spec)
+        self._open.enter_context(patch.dict(sys.modules, {function.module: module}))
+        spec.loader.exec_module(module)
+        return module
+
+    def context(self, name: str) -> Context:
+        """A fresh context, with the memory and the timeout of function.yml."""
+        function = self.function(name)
+        return Context(
+            function.deployed_name(self.template.stage),
+            memory_limit_in_mb=int(function.config["memorySize"]),
+            timeout=float(function.config["timeout"]),
+        )
+
+    def _names(self, kind: str, key: str) -> dict[str, str]:
+        names = [properties[key] for properties in self.template.of_type(kind).values()]
+        return {self.template.short_name(name): name for name in names}
+
+    def _create_tables(self) -> None:
+        client = self.client("dynamodb")
+        for properties in self.template.of_type("AWS::DynamoDB::Table").values():
+            wanted = {key: properties[key] for key in TABLE_PROPERTIES if key in properties}
+            stream = properties.get("StreamSpecification")
+            if stream is not None:
+                wanted["StreamSpecification"] = {"StreamEnabled": True, **stream}
+            client.create_table(**wanted)
+            expiry = properties.get("TimeToLiveSpecification")
+            if expiry is not None:
+                client.update_time_to_live(
+                    TableName=properties["TableName"], TimeToLiveSpecification=expiry
+                )
+
+    def _create_queues(self) -> None:
+        import json
+
+        client = self.client("sqs")
+        queues = self.template.of_type("AWS::SQS::Queue").values()
+        for properties in sorted(queues, key=lambda queue: "RedrivePolicy" in queue):
+            attributes = {
+                key: json.dumps(value) if isinstance(value, dict) else str(value)
+                for key, value in properties.items()
+                if key not in NOT_QUEUE_ATTRIBUTES
+            }
+            client.create_queue(QueueName=properties["QueueName"], Attributes=attributes)
+
+    def _create_buckets(self) -> None:
+        client = self.client("s3")
+        for properties in self.template.of_type("AWS::S3::Bucket").values():
+            client.create_bucket(
+                Bucket=properties["BucketName"],
+                CreateBucketConfiguration={"LocationConstraint": REGION},
+            )
+
+
+@cache
+def _service_model(path: str) -> Any:
+    from botocore.loaders import JSONFileLoader
+
+    return JSONFileLoader().load_file(path)
+
+
+@contextmanager
+def _service_models_read_once() -> Iterator[None]:
+    """Sessions share what botocore reads: each stage and each module has sessions of its own."""
+    from botocore.loaders import JSONFileLoader, Loader
+
+    class Shared(JSONFileLoader):
+        def load_file(self, file_path: str) -> Any:
+            return _service_model(file_path)
+
+    with patch.object(Loader, "FILE_LOADER_CLASS", Shared):
+        yield

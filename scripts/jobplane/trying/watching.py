@@ -1,0 +1,80 @@
+"""Running a function again whenever something that it is made of is saved."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from jobplane import SOURCES
+from jobplane.terminal.console import note
+from jobplane.tree.workspace import Function, Workspace
+from lambdapack.artifacts import Settings
+from lambdapack.environments import plain_environment
+from lambdapack.requirements import closures
+
+POLL_MILLISECONDS = 200
+
+
+def on_save(workspace: Workspace, function: Function, commands: Sequence[Sequence[str]]) -> None:
+    """Run `jobplane` commands one after the other, now and after each save, until interrupted.
+
+    Each round is a process of its own: what it imports is what is on disk. A command that fails
+    ends its round, not the watching. What is saved during a round starts the next.
+    """
+    try:
+        while True:
+            _until_other_sources(workspace, function, commands)
+    except KeyboardInterrupt:
+        note("")
+
+
+def _until_other_sources(
+    workspace: Workspace, function: Function, commands: Sequence[Sequence[str]]
+) -> None:
+    from watchfiles import watch
+
+    paths = sources(workspace, function)
+    is_first = True
+    # The watcher is there once it has yielded: a first time without a change.
+    for changes in watch(*paths, yield_on_timeout=True, rust_timeout=POLL_MILLISECONDS):
+        if not changes and not is_first:
+            continue
+        if changes:
+            files = sorted({Path(path).resolve() for _, path in changes})
+            note(f"\n{', '.join(_relative(path, workspace) for path in files)} saved")
+            if _sources_now(workspace, function, paths) != paths:
+                return
+        is_first = False
+        for command in commands:
+            done = subprocess.run(
+                [sys.executable, "-m", "jobplane", *command],
+                cwd=workspace.root,
+                env=plain_environment(aws=True, PYTHONPATH=os.pathsep.join(map(str, SOURCES))),
+                check=False,
+            )
+            if done.returncode != 0:
+                break
+        note("watching; Ctrl-C ends it")
+
+
+def sources(workspace: Workspace, function: Function) -> list[Path]:
+    """What a function is made of: its folder, its libs, its data, the lock."""
+    closure = closures(workspace, [function], Settings.local().arch)[function.name]
+    libs = [workspace.root / lib for lib in closure.libs.values()]
+    return [function.directory, *libs, *function.data, workspace.root / "uv.lock"]
+
+
+def _sources_now(workspace: Workspace, function: Function, known: list[Path]) -> list[Path]:
+    """The sources; those known as long as a half-edited pyproject.toml says nothing."""
+    try:
+        return sources(workspace, function)
+    except (click.ClickException, ValueError):
+        return known
+
+
+def _relative(path: Path, workspace: Workspace) -> str:
+    root = workspace.root.resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
