@@ -19,7 +19,7 @@ from loopback import serving
 from published import faults_of_ours
 from websockets.asyncio.client import ClientConnection, connect
 
-from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.stage.tokens import mint
 from jobplane_keys import from_item, owner_key, to_item

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from e2e.support import Deployed, Receiver, Socket, receiver, unique, until
 from e2e.test_flow import Flow
-from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.signing import jwt_secret
 from jobplane_keys import to_item
 
 pytestmark = pytest.mark.e2e

@@ -16,7 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from e2e.support import PATIENCE, Deployed, Message, Receiver, Socket, md5, unique, until
-from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.signing import jwt_secret
 
 pytestmark = pytest.mark.e2e
 

@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from e2e.documented import ROOT, Terminal, blocks
 from e2e.support import PATIENCE, Deployed, unique, until
-from jobplane.stage.secrets import jwt_secret, secret_name
+from jobplane.stage.signing import jwt_secret, secret_name
 from jobplane.stage.tokens import mint
 from jobplane_parameters import RENEWAL_SECONDS
 

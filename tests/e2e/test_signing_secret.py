@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from e2e.support import Deployed, unique, until
-from jobplane.stage.secrets import jwt_secret, secret_name
+from jobplane.stage.signing import jwt_secret, secret_name
 from jobplane.stage.tokens import mint
 
 pytestmark = pytest.mark.e2e

@@ -12,7 +12,7 @@ from workspace.copies import copy_here, edit
 
 from jobplane.deploy import shipping
 from jobplane.deploy.compiled import Package
-from jobplane.stage.secrets import jwt_secret, secret_name
+from jobplane.stage.signing import jwt_secret, secret_name
 from jobplane.stage.stages import Stage, State
 from jobplane.tree.configuration import logical_id
 from jobplane.tree.workspace import Workspace

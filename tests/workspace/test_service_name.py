@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from workspace.copies import Copy, command_environment, edit, jobplane, printed
 
-from jobplane.stage.secrets import secret_name
+from jobplane.stage.signing import secret_name
 from jobplane.stage.stages import Stage
 from jobplane.tree.names import Names
 from jobplane.tree.workspace import Workspace

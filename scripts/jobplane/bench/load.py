@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 import click
 
 from jobplane.bench._report import Chart, Report, Table, reported
-from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.terminal.console import note
 from jobplane.tree.workspace import Workspace

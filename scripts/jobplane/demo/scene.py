@@ -14,7 +14,7 @@ from jobplane.demo.files import DemoFile
 from jobplane.demo.job_flow import JobFlow
 from jobplane.demo.receiver import Receiver
 from jobplane.demo.screen import Screen
-from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.stage.tokens import mint
 from jobplane_client import AsyncHttpStatusClient, JobSocket

@@ -6,7 +6,7 @@ import statistics
 from jobplane.demo.cable import Cable
 from jobplane.demo.scene import TENANT, Scene
 from jobplane.demo.story import Observation, Stopwatch, check, error_of, step
-from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.signing import jwt_secret
 from jobplane.stage.tokens import mint
 from jobplane_client import (
     JobCancelledError,

@@ -8,7 +8,7 @@ from jobplane.deploy import shipping
 from jobplane.deploy.description import describe, stack_stamp
 from jobplane.stage import emulator
 from jobplane.stage.framework import config_digest, osls
-from jobplane.stage.secrets import publish_secret
+from jobplane.stage.signing import publish_secret
 from jobplane.stage.stages import Stage, State
 from jobplane.terminal.console import note
 from jobplane.tree.workspace import Function

@@ -21,7 +21,7 @@ import click
 from jobplane.deploy import compiled, description
 from jobplane.deploy.compiled import Package, Template
 from jobplane.stage import emulator, framework
-from jobplane.stage.secrets import publish_secret
+from jobplane.stage.signing import publish_secret
 from jobplane.stage.stages import Stage, StageNotUpError, default_region
 from jobplane.tree.configuration import logical_id
 from jobplane.tree.workspace import Function, Workspace, read_yaml

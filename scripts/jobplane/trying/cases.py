@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jobplane.stage.log_lines import PLATFORM, parse_line
-from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.tree.workspace import Function, Workspace
 from jobplane.trying import case_files

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage, StageNotUpError
 from jobplane.tree.workspace import Workspace
 from lambdapack.environments import NO_AWS_FILES, OF_AN_ACCOUNT

@@ -2,7 +2,7 @@
 
 import click
 
-from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.tree.workspace import Workspace
 

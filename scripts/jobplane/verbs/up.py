@@ -4,7 +4,7 @@ import json
 
 import click
 
-from jobplane.stage.secrets import jwt_secret
+from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.tree.workspace import Workspace
 
