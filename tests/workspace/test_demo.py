@@ -11,17 +11,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from workspace.leftovers import leftovers
 
 from jobplane.demo import files, program
 from jobplane.demo.cable import Cable
 from jobplane.demo.receiver import Receiver
+from jobplane.demo.screen import save_picture
 from jobplane.demo.story import Observation, Outcome, check, step
 from jobplane.tree.workspace import Workspace
+from jobplane.verbs.demo import command
 
 ROOT = Workspace.here().root
 
@@ -139,6 +143,22 @@ async def test_a_step_that_fails_takes_its_dependents_along() -> None:
 def test_a_report_without_steps_does_not_hold() -> None:
     """Nothing observed is nothing proven."""
     assert not program.Report("any", 1).held
+
+
+def test_the_picture_shows_what_was_observed(tmp_path: Path) -> None:
+    """An SVG with each step's title and its observation."""
+    path = tmp_path / "demo.svg"
+    save_picture([Outcome(holding, True, "seen"), Outcome(failing, False, "one is not two")], path)
+    drawn = "".join(ElementTree.fromstring(path.read_text(encoding="utf-8")).itertext())  # noqa: S314
+    for text in ("A step that fails", "seen", "one is not two"):
+        assert text in drawn.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_picture_in_a_missing_folder_is_refused_at_once(tmp_path: Path) -> None:
+    """Before anything is deployed, with the folder's name."""
+    done = CliRunner().invoke(command, ["--picture", str(tmp_path / "none" / "demo.svg")])
+    assert done.exit_code == 2
+    assert f"there is no folder {tmp_path / 'none'}" in done.output
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """How the demo looks: live on a terminal, a line per milestone elsewhere; always on stderr."""
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -93,6 +95,18 @@ class Screen:
 
 def print_summary(outcomes: Sequence[Outcome]) -> None:
     """Each step, what was observed, and how long it took, on stdout."""
+    console(LINE_WIDTH).print(summary(outcomes))
+
+
+def save_picture(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Write what `print_summary` shows on a terminal into an SVG file."""
+    drawn = Console(record=True, file=io.StringIO(), force_terminal=True, width=LINE_WIDTH)
+    drawn.print(summary(outcomes))
+    drawn.save_svg(str(path), title="jobplane demo")
+
+
+def summary(outcomes: Sequence[Outcome]) -> Table:
+    """A row for each step: whether its check held, what was observed, and the time."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("step", no_wrap=True)
@@ -104,4 +118,4 @@ def print_summary(outcomes: Sequence[Outcome]) -> None:
         table.add_row(
             Text(mark, style), outcome.step.title, Text(outcome.text), Text(seconds, "dim")
         )
-    console(LINE_WIDTH).print(table)
+    return table

@@ -1,6 +1,7 @@
 """`jobplane demo`: the whole system on real input, from nothing."""
 
 import json
+from pathlib import Path
 
 import click
 
@@ -27,7 +28,13 @@ Examples:
     show_default=True,
     help="Megabytes of the large file.",
 )
-def command(stage: str, keep: bool, as_json: bool, size: int) -> None:
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also save the summary as an SVG file.",
+)
+def command(stage: str, keep: bool, as_json: bool, size: int, picture: Path | None) -> None:
     """Run real jobs through the whole stack, check, clean up.
 
     Sets up all that it needs. Uploads, jobs with live progress, status, webhooks, downloads,
@@ -36,13 +43,17 @@ def command(stage: str, keep: bool, as_json: bool, size: int) -> None:
     """
     from jobplane.demo.story import Stopwatch
 
+    if picture is not None and not picture.parent.is_dir():
+        raise click.UsageError(f"--picture: there is no folder {picture.parent}; make it first")
     began = Stopwatch()
 
     from jobplane.demo.program import play
-    from jobplane.demo.screen import print_summary
+    from jobplane.demo.screen import print_summary, save_picture
 
     there = Stage(Workspace.here(), stage)
     report = play(there, size, keep=keep, began=began)
+    if picture is not None:
+        save_picture(report.outcomes, picture)
     if as_json:
         click.echo(json.dumps(report.as_json()))
     else:
