@@ -27,6 +27,7 @@ from jobplane.tree.workspace import Workspace
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_VARIABLE = "JOBPLANE_TEST_STAGE"
 DURATIONS = ROOT / "tests" / "durations.json"
+LONG = ROOT / "tests" / "long.txt"
 HELD = pytest.StashKey[Any]()
 
 
@@ -36,12 +37,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="Note in tests/durations.json how long each module took that was run.",
     )
+    parser.addoption(
+        "--everything",
+        action="store_true",
+        help="Run also the modules of tests/long.txt, which take long.",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the run's stage in the process that starts the workers, so that all use the same."""
     spare_proxies(os.environ)
     if not hasattr(config, "workerinput"):
+        if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+            config.option.everything = True  # What is named is meant.
         install_dependencies(Workspace(ROOT))
         os.environ.setdefault(STAGE_VARIABLE, f"test-{os.getpid()}")
         hold_lifeline(config)
@@ -121,9 +129,18 @@ class DurationsRecorder:
         DURATIONS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out a module that needs a function whose folder is not in the tree."""
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out a module that takes long, or needs a function whose folder is not in the tree."""
+    if not config.option.everything and collection_path in _long():
+        return True
     return True if collection_path in _unmet() else None
+
+
+@cache
+def _long() -> frozenset[Path]:
+    lines = LONG.read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    return frozenset(path for pattern in patterns for path in LONG.parent.glob(pattern))
 
 
 @cache

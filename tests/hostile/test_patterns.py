@@ -44,7 +44,7 @@ def patterns() -> dict[str, str]:
 
     One that is only ever matched as a whole is anchored here, as it is there.
     """
-    sources = [*ROOT.glob("functions/*/*.py"), *ROOT.glob("libs/*/src/**/*.py")]
+    sources = [*ROOT.glob("functions/*/*.py"), *ROOT.glob("libs/*/src/jobplane_*/**/*.py")]
     places = {
         text: f"{path.relative_to(ROOT)}:{line}"
         for path in sorted(sources)

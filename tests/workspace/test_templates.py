@@ -14,8 +14,9 @@ from moto import mock_aws
 
 from jobplane.cli import jobplane as command
 from jobplane.deploy.local_stage import make_webhook_settings
-from jobplane.deploy.templates import DOCUMENT, tables, templates, webhook_parameters
+from jobplane.deploy.templates import templates, webhook_parameters
 from jobplane.reference.documents import rows_of, with_tables
+from jobplane.reference.templates import DOCUMENT, tables
 from jobplane.stage.gateway import WEBHOOKS
 from jobplane.tree.workspace import Workspace
 from jobplane_robots import load_templates, robot_names
