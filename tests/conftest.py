@@ -22,7 +22,7 @@ from jobplane.stage.emulator import LIFELINE
 from jobplane.stage.stages import Stage
 from jobplane.terminal.environments import spare_proxies
 from jobplane.tree.members import install_dependencies
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_VARIABLE = "JOBPLANE_TEST_STAGE"
@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
             config.option.everything = True  # What is named is meant.
-        install_dependencies(Workspace(ROOT))
+        install_dependencies(Repository(ROOT))
         os.environ.setdefault(STAGE_VARIABLE, f"test-{os.getpid()}")
         hold_lifeline(config)
         if config.getoption("record_durations", False):
@@ -145,7 +145,7 @@ def _long() -> frozenset[Path]:
 
 @cache
 def _unmet() -> frozenset[Path]:
-    needs = Needs(Workspace(ROOT))
+    needs = Needs(Repository(ROOT))
     return frozenset(needs.unmet(needs.absent)) if needs.absent else frozenset()
 
 
@@ -154,7 +154,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     name = os.environ[STAGE_VARIABLE]
     if not hasattr(session.config, "workerinput") and name == f"test-{os.getpid()}":
         for stage in (name, stage_of_files(name)):
-            if Stage(Workspace(ROOT), stage).is_local:
+            if Stage(Repository(ROOT), stage).is_local:
                 jobplane("down", "--stage", stage)
 
 

@@ -5,20 +5,20 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.environments import plain_environment, uv_command
 from lambdapack.locks import exclusive
 from lambdapack.tools import run_quietly
 
 PROJECT = Path(__file__).parent
-WORKSPACE = Workspace.here()
+REPOSITORY = Repository.here()
 
 
 @cache
 def programs() -> Path:
     """The folder with `aws` and the Python that it runs on, made or brought up to date."""
-    environment = WORKSPACE.scratch / "_aws_cli"
-    with exclusive(WORKSPACE, "aws-cli"):
+    environment = REPOSITORY.scratch / "_aws_cli"
+    with exclusive(REPOSITORY, "aws-cli"):
         run_quietly(
             [
                 uv_command(),

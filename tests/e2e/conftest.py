@@ -8,13 +8,13 @@ import pytest
 
 from e2e.support import Deployed, Receiver, receiver
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @pytest.fixture(scope="session")
 def deployed(stage_name: str) -> Deployed:
     """The stage that this run's tests share."""
-    return Deployed(Stage(Workspace.here(), stage_name))
+    return Deployed(Stage(Repository.here(), stage_name))
 
 
 @pytest.fixture(scope="session")
@@ -29,4 +29,4 @@ def webhooks(deployed: Deployed) -> Iterator[Receiver]:
 def operator(files_stage_name: str) -> Any:
     """The operator of a stage whose files belong to the tests of one worker."""
     pipeline_operator = importlib.import_module("e2e.pipeline_operator")
-    return pipeline_operator.Operator(Deployed(Stage(Workspace.here(), files_stage_name)))
+    return pipeline_operator.Operator(Deployed(Stage(Repository.here(), files_stage_name)))

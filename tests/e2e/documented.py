@@ -14,9 +14,9 @@ from aws_cli import programs as installed
 from workspace.copies import command_environment
 
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 # The emulator has no such calls: `aws` reads such a command, and says what would be answered.
 NOT_EMULATED = ("request-service-quota-increase", "start-message-move-task")
 AWS = """\
@@ -56,14 +56,14 @@ class Terminal:
 
     def run(self, *scripts: str, **variables: str) -> str:
         """Run blocks one after the other in one shell; what they print. All have to succeed."""
-        environment = command_environment(self.stage.workspace)
+        environment = command_environment(self.stage.repository)
         environment |= {"PATH": f"{self.programs}:{environment['PATH']}", "NO_PROXY": "127.0.0.1"}
         script = "\n".join(
             (f'eval "$(uv run jobplane info --export --stage {self.stage.name})"', *scripts)
         )
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
-            cwd=self.stage.workspace.root,
+            cwd=self.stage.repository.root,
             env=environment | self._names | variables,
             capture_output=True,
             text=True,

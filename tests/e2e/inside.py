@@ -11,7 +11,7 @@ import pytest
 from botocore.httpsession import URLLib3Session
 
 from e2e.support import Deployed
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 def load(
@@ -27,7 +27,7 @@ def load(
     environment = config["Environment"]["Variables"] | deployed.stage.environment() | variables
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
-    (function,) = Workspace.here().select((name,))
+    (function,) = Repository.here().select((name,))
     module_name = f"inside_{function.module}"
     spec = importlib.util.spec_from_file_location(module_name, function.source)
     assert spec is not None and spec.loader is not None

@@ -5,12 +5,12 @@ from workspace.emitted import in_lines
 from e2e.support import Deployed, until
 from jobplane.reference.metrics import Metric
 from jobplane.stage import log_lines
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 def emitted_since(deployed: Deployed, since: float) -> set[Metric]:
     """What is in the log lines of all functions since a time, in seconds."""
-    events = log_lines.events(deployed.stage, Workspace.here().functions(), int(since * 1000))
+    events = log_lines.events(deployed.stage, Repository.here().functions(), int(since * 1000))
     return {metric for event in events for metric in in_lines([event.text], event.function)}
 
 

@@ -21,7 +21,7 @@ from workspace.templates import alarms_of
 
 from e2e.support import Deployed, Message, is_alive
 from jobplane.stage import log_lines
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 def defined_alarms(deployed: Deployed) -> dict[str, Alarm]:
@@ -66,7 +66,7 @@ def published(deployed: Deployed, alarm: Alarm, since: float) -> list[Point]:
 
 def logged(deployed: Deployed, function: str, since: float) -> list[log_lines.LogEvent]:
     """What a function has logged."""
-    functions = Workspace.here().select((function,))
+    functions = Repository.here().select((function,))
     return log_lines.events(deployed.stage, functions, int(since * 1000))
 
 

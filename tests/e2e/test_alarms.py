@@ -41,27 +41,27 @@ from e2e.platform_records import (
 from e2e.support import Deployed, unique, until
 from faults.trouble import between, stretch
 from jobplane.rules._steps import state_machines
+from jobplane.tree.repository import Repository
 from jobplane.tree.template import Template
-from jobplane.tree.workspace import Workspace
 from jobplane_keys import iso_time, owner_key, to_item
 from jobplane_keys.tracking import COUNTERS
 
 pytestmark = pytest.mark.e2e
 
-WORKSPACE = Workspace.here()
-FUNCTIONS = [function.name for function in WORKSPACE.functions()]
-IN_FLOWS = {name for machine in state_machines(WORKSPACE) for name in machine.called}
+REPOSITORY = Repository.here()
+FUNCTIONS = [function.name for function in REPOSITORY.functions()]
+IN_FLOWS = {name for machine in state_machines(REPOSITORY) for name in machine.called}
 # Functions that somebody waits for: clients of the APIs, and state machines.
 CALLED = [
     function.name
-    for function in WORKSPACE.functions()
+    for function in REPOSITORY.functions()
     if function.name in IN_FLOWS
     or any(
         "httpApi" in event or event.get("websocket", {}).get("route") in {"$connect", "$default"}
         for event in function.config.get("events", ())
     )
 ]
-STACK = Template(WORKSPACE)
+STACK = Template(REPOSITORY)
 TABLES = [
     STACK.short_name(table["TableName"]) for table in STACK.of_type("AWS::DynamoDB::Table").values()
 ]

@@ -7,7 +7,7 @@ import pytest
 from e2e.metric_lines import emitted_since, until_emitted
 from e2e.support import Deployed
 from jobplane.reference.metrics import emitted
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 pytestmark = pytest.mark.e2e
 
@@ -19,4 +19,4 @@ async def test_scheduled_runs_emit_what_the_source_says(deployed: Deployed) -> N
         deployed.invoke("state-manager", {"source": "jobplane.schedule", "operation": operation})
     wanted = {"FilesByStatus", "Orphans", "OrphansByKind", "OldestPendingAgeSeconds"}
     await until_emitted(deployed, wanted, began)
-    assert emitted_since(deployed, 0) <= emitted(Workspace.here())
+    assert emitted_since(deployed, 0) <= emitted(Repository.here())

@@ -14,7 +14,7 @@ from e2e.metric_lines import emitted_since, until_emitted
 from e2e.support import Deployed, Receiver, unique, until
 from jobplane.reference.metrics import emitted
 from jobplane.stage.log_lines import parse_line
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 pytestmark = pytest.mark.e2e
 
@@ -131,7 +131,7 @@ async def delivered(deployed: Deployed, assembly_id: str) -> None:
 def lines_with(deployed: Deployed, **ids: str) -> list[dict[str, Any]]:
     """What `jobplane logs` has of an id, over all functions, each with its function's name."""
     stage = deployed.stage
-    done = jobplane(stage.workspace, "logs", "--stage", stage.name, "--since", "2m", "--json")
+    done = jobplane(stage.repository, "logs", "--stage", stage.name, "--since", "2m", "--json")
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     lines = [
@@ -207,4 +207,4 @@ async def test_what_is_emitted_is_what_the_source_says(
         "StatusLatency", "WebhookAttempts", "WebhookDelivered",
     }  # fmt: skip
     await until_emitted(deployed, wanted, began)
-    assert emitted_since(deployed, 0) <= emitted(Workspace.here())
+    assert emitted_since(deployed, 0) <= emitted(Repository.here())

@@ -20,14 +20,14 @@ from e2e.documented import Terminal, blocks
 from e2e.platform_records import without_delivery
 from e2e.support import Deployed, Message, unique, until
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane_keys import from_item, owner_key, to_item
 
 pytestmark = pytest.mark.e2e
 
 USER = unique("user")
 DELAY = {"seconds": 0, "steps": 1}
-DOCUMENT = (Workspace.here().root / "docs" / "operating.md").read_text(encoding="utf-8")
+DOCUMENT = (Repository.here().root / "docs" / "operating.md").read_text(encoding="utf-8")
 # To restore, to set what is not restored, to let the stack learn of a new stream.
 _, RESTORE, SETTINGS, STREAM = blocks(
     DOCUMENT.partition("**The whole table was lost.**")[2].partition("CloudFormation has")[0]
@@ -94,15 +94,15 @@ def test_what_was_lost_is_put_back_and_what_was_written_since_stays(
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """A stage whose tables may be lost, of a copy in which files may be changed."""
-    workspace = under_git(copy_here(tmp_path_factory.mktemp("lost") / "copy"))
-    share_wheels(Workspace.here(), workspace)
-    there = Stage(workspace, f"lost-{os.getpid()}")
+    repository = under_git(copy_here(tmp_path_factory.mktemp("lost") / "copy"))
+    share_wheels(Repository.here(), repository)
+    there = Stage(repository, f"lost-{os.getpid()}")
     try:
-        done = jobplane(workspace, "up", "--stage", there.name)
+        done = jobplane(repository, "up", "--stage", there.name)
         assert done.returncode == 0, done.stderr
         yield Deployed(there)
     finally:
-        jobplane(workspace, "down", "--stage", there.name)
+        jobplane(repository, "down", "--stage", there.name)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_who_reads_the_stream_is_told_of_the_new_one(own: Deployed, loss: Loss) 
 
 def test_the_stack_has_all_of_it(own: Deployed, loss: Loss) -> None:
     """After the last deployment the tree is as before, and nothing is left to deploy."""
-    done = jobplane(own.stage.workspace, "deploy", "--stage", own.stage.name, "--yes")
+    done = jobplane(own.stage.repository, "deploy", "--stage", own.stage.name, "--yes")
     assert done.stdout == f"nothing to deploy: {own.stage.name} is up to date\n", done.stderr
 
 

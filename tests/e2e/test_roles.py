@@ -20,15 +20,15 @@ from jobplane.deploy import compiled
 from jobplane.reference.grants import Grant, grants
 from jobplane.stage.stages import Stage
 from jobplane.tree.configuration import Configuration, role_id
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 pytestmark = pytest.mark.e2e
 
-WORKSPACE = Workspace.here()
-FUNCTIONS = WORKSPACE.functions()
+REPOSITORY = Repository.here()
+FUNCTIONS = REPOSITORY.functions()
 FLOWS = [
     name
-    for name, declared in Configuration(WORKSPACE).resources.items()
+    for name, declared in Configuration(REPOSITORY).resources.items()
     if declared.body["Type"] == "AWS::StepFunctions::StateMachine"
 ]
 ROLES = [*(function.name for function in FUNCTIONS), *FLOWS]

@@ -46,7 +46,7 @@ def places(deployed: Deployed) -> Iterator[tuple[str, bytes]]:
                 with zipfile.ZipFile(io.BytesIO(body)) as archive:
                     for name in archive.namelist():
                         yield f"{bucket}/{entry['Key']}/{name}", archive.read(name)
-    for function in deployed.stage.workspace.functions():
+    for function in deployed.stage.repository.functions():
         name = deployed.stage.names.of(function.name)
         found = deployed.functions.get_function(FunctionName=name)
         yield name, json.dumps(found, default=str).encode()
@@ -66,7 +66,7 @@ def test_the_secret_is_in_nothing_that_is_deployed(deployed: Deployed) -> None:
 
 async def test_the_documented_issuer_is_believed(deployed: Deployed, tmp_path: Path) -> None:
     """The example of docs/deploying.md, run as it stands, opens a socket and the HTTP API."""
-    document = (deployed.stage.workspace.root / "docs" / "deploying.md").read_text("utf-8")
+    document = (deployed.stage.repository.root / "docs" / "deploying.md").read_text("utf-8")
     example = document.partition("### Who issues tokens")[2].partition("```python\n")[2]
     program = tmp_path / "issue.py"
     program.write_text(example.partition("```")[0], encoding="utf-8")
@@ -129,7 +129,7 @@ def copy_of_status(deployed: Deployed, parameter: str) -> Iterator[Copy]:
     variables = known["Environment"]["Variables"] | {"JWT_SECRET": f"ssm:{parameter}"}
     lambdas.create_function(
         FunctionName=name,
-        Code={"ZipFile": (deployed.stage.workspace.dist / "status.zip").read_bytes()},
+        Code={"ZipFile": (deployed.stage.repository.dist / "status.zip").read_bytes()},
         Environment={"Variables": variables},
         **{key: known[key] for key in ("Runtime", "Role", "Handler", "Timeout", "MemorySize")},
     )

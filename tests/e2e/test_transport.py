@@ -15,7 +15,7 @@ from botocore.config import Config
 from e2e.probes import DENIED
 from e2e.support import Deployed, unique
 from jobplane.reference.grants import template_to_tell
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 pytestmark = pytest.mark.e2e
 
@@ -28,7 +28,7 @@ def guarded(deployed: Deployed) -> Iterator[dict[str, str]]:
     """A bucket and a queue as they are compiled for prod, a queue as the flow would make it there,
     and a role that may do all with them.
     """
-    resources = template_to_tell(Workspace.here())["Resources"]
+    resources = template_to_tell(Repository.here())["Resources"]
     name = unique("guarded")
     kept = {
         logical: resources[logical]

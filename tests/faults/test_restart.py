@@ -16,7 +16,7 @@ from faults.running import JOBS, ended, jobs
 from jobplane.deploy import local_stage
 from jobplane.stage import emulator
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 pytestmark = pytest.mark.e2e
 
@@ -31,7 +31,7 @@ def keeping(*place: Any) -> dict[str, str]:
 @pytest.fixture
 def kept() -> Iterator[Deployed]:
     """A stage of its own, whose emulator keeps what it has."""
-    stage = Stage(Workspace.here(), f"kept-{os.getpid()}")
+    stage = Stage(Repository.here(), f"kept-{os.getpid()}")
     with patch.object(emulator, "environment", keeping):
         try:
             local_stage.up(stage)

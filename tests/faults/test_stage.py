@@ -12,14 +12,14 @@ from e2e.support import Deployed, assert_ended_once
 from faults.running import ended, jobs
 from faults.trouble import Stretch, between
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
 def deployed(stage_name: str) -> Deployed:
-    return Deployed(Stage(Workspace.here(), stage_name))
+    return Deployed(Stage(Repository.here(), stage_name))
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from jobplane.fuzzing.recording import RefusedCallError, check
 from jobplane.fuzzing.runs import explore
 from jobplane.fuzzing.subjects import CONTRACTS, Subject, subjects
 from jobplane.parts import Needs
+from jobplane.tree.repository import Repository
 from jobplane.tree.template import JWT_SECRET
-from jobplane.tree.workspace import Workspace
 from jobplane_keys import ValidationError, to_item
 from jobplane_tokens import strip_bearer
 
@@ -24,7 +24,7 @@ def make() -> Iterator[Callable[[str], Subject]]:
 
 def test_contracts_are_of_functions() -> None:
     """Each function of a part has its own, and none is of a function that is gone."""
-    assert set(CONTRACTS) == Needs(Workspace.here()).known
+    assert set(CONTRACTS) == Needs(Repository.here()).known
 
 
 def problems(subject: Subject, handler: Callable[[Any, Any], Any]) -> list[str]:

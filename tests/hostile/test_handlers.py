@@ -9,11 +9,11 @@ from hypothesis import Phase, seed
 
 from jobplane.fuzzing.runs import property_of
 from jobplane.fuzzing.subjects import Answered, Situation, subjects
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 CORPUS = Path(__file__).parent / "corpus"
 EXAMPLES = 250
-FUNCTIONS = [function.name for function in Workspace.here().functions()]
+FUNCTIONS = [function.name for function in Repository.here().functions()]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

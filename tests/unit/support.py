@@ -26,14 +26,14 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from jobplane.tree.repository import Function, Repository, read_yaml
 from jobplane.tree.template import ACCOUNT, REGION, STAGE, Template
-from jobplane.tree.workspace import Function, Workspace, read_yaml
 from jobplane_keys import from_item, owner_key, to_item
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a-test-secret-of-32-bytes-or-more"
 MARK = "tests-only-this-is-logged-nowhere"
-PREFIX = Workspace.here().names("test").prefix
+PREFIX = Repository.here().names("test").prefix
 BUCKET = PREFIX + "files"
 TENANT = "tenant-1"
 USER = "user-1"
@@ -53,7 +53,7 @@ UNSET = ("AWS_ENDPOINT_URL", "AWS_PROFILE", "JWT_PUBLIC_KEY", "_X_AMZN_TRACE_ID"
 def template() -> Template:
     """The project's own resources and configuration, as a stage `test` would have them."""
     own = {"websocketEndpoint": "https://sockets.example.com/test", "jwtSecret": SECRET}
-    return Template(Workspace.here(), STAGE, own)
+    return Template(Repository.here(), STAGE, own)
 
 
 @cache

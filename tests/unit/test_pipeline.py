@@ -19,7 +19,7 @@ from jobplane.pipeline.state import (
     date_of,
     midnight,
 )
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane_keys import tracking
 from jobplane_keys.tracking import FileStatus
 
@@ -252,7 +252,7 @@ def test_a_layout_is_the_functions_environment() -> None:
 
 def test_the_operators_page_names_every_fault() -> None:
     """docs/files.md has a line for each kind: its story, and as what it is found."""
-    page = (Workspace.here().root / "docs" / "files.md").read_text()
+    page = (Repository.here().root / "docs" / "files.md").read_text()
     for kind, fault in faults.REGISTER.items():
         (line,) = [
             line for line in page.splitlines() if line.startswith(f"| `{kind}` | {fault.story}")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane_keys import s3_options
 from tests.unit.support import AWS, BUCKET, UNSET, load
 
@@ -21,7 +21,7 @@ REGIONS = {
     "us-gov-west-1": "s3.us-gov-west-1.amazonaws.com",
 }
 FILE = SimpleNamespace(md5hash="5d41402abc4b2a76b9719d911017c592", size=5, mime="text/plain")
-THERE = {function.name for function in Workspace.here().functions()}
+THERE = {function.name for function in Repository.here().functions()}
 SIGNERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "router, uploads": ("router", lambda router: router.sign_upload("a/b", FILE)["url"]),
     "router, results": ("router", lambda router: router.sign_download("a/b")),

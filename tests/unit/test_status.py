@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 from jobplane.trying.cases import Case, case_paths, run_in_process
 from tests.unit.status_support import (
     ENVIRONMENT,
@@ -907,7 +907,7 @@ def test_event(name: str) -> None:
     """The function answers each of its events as the file beside it says."""
     case = Case.read(Function("status", ROOT / "functions/status"), CASES[name])
     assert case.expect is not None
-    assert run_in_process(case, Workspace(ROOT)).problems == []
+    assert run_in_process(case, Repository(ROOT)).problems == []
 
 
 # Anything at all

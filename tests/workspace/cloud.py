@@ -20,14 +20,14 @@ from workspace.copies import (
 
 from jobplane.stage import emulator
 from jobplane.stage.stages import ROOT_CREDENTIALS, Stage, State
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @dataclass(frozen=True)
 class Cloud:
     """The emulator as an account, and a workspace to deploy from."""
 
-    workspace: Workspace
+    repository: Repository
     state: State
 
     @property
@@ -40,14 +40,14 @@ class Cloud:
         }
 
     def jobplane(self, *arguments: str, **variables: str) -> Done:
-        return jobplane(self.workspace, *arguments, **self.variables, **variables)
+        return jobplane(self.repository, *arguments, **self.variables, **variables)
 
     def osls(self, *arguments: str, **variables: str) -> Done:
         """The framework as somebody calls it who has built already."""
         return subprocess.run(
-            [self.workspace.root / "node_modules/.bin/osls", *arguments],
-            cwd=self.workspace.root,
-            env=command_environment(self.workspace)
+            [self.repository.root / "node_modules/.bin/osls", *arguments],
+            cwd=self.repository.root,
+            env=command_environment(self.repository)
             | self.variables
             | {"JOBPLANE_BUILT": "1"}
             | variables,
@@ -108,14 +108,14 @@ class Cloud:
 @contextmanager
 def account(built: Built, folder: Path) -> Iterator[Cloud]:
     """An empty account, and a copy of the workspace whose artifacts are built."""
-    workspace = copy_of(built[0], folder)
-    share_wheels(built[0], workspace)
-    share_artifacts(built[0], workspace)
+    repository = copy_of(built[0], folder)
+    share_wheels(built[0], repository)
+    share_artifacts(built[0], repository)
     # Under a name that no test deploys to.
-    holder = Stage(workspace, f"cloud-{os.getpid()}")
+    holder = Stage(repository, f"cloud-{os.getpid()}")
     state = emulator.start(holder, None)
     try:
-        yield Cloud(workspace, state)
+        yield Cloud(repository, state)
     finally:
         emulator.stop(holder)
 

@@ -12,7 +12,7 @@ from workspace import foreign
 from workspace.copies import Built, Copy, copy_here, share_wheels
 from workspace.templates import Compiled, package
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Builder, Settings
 from lambdapack.locks import exclusive
 
@@ -27,23 +27,23 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def built(shared: Path) -> Built:
     """A copy in which every function was built, and its artifacts; not to be changed."""
-    workspace = Workspace(shared / "built")
-    with exclusive(Workspace(shared / "locks"), "copy"):
-        if not workspace.root.is_dir():
-            copy_here(workspace.root)
-            share_wheels(Workspace.here(), workspace)
-    artifacts = Builder(workspace, Settings.local()).build(workspace.functions())
-    return workspace, {artifact.name: artifact for artifact in artifacts}
+    repository = Repository(shared / "built")
+    with exclusive(Repository(shared / "locks"), "copy"):
+        if not repository.root.is_dir():
+            copy_here(repository.root)
+            share_wheels(Repository.here(), repository)
+    artifacts = Builder(repository, Settings.local()).build(repository.functions())
+    return repository, {artifact.name: artifact for artifact in artifacts}
 
 
 @pytest.fixture(scope="session")
 def copied(built: Built) -> Copy:
     """Makes a copy of the workspace in a folder, with the wheels that are installed already."""
 
-    def copy(target: Path) -> Workspace:
-        workspace = copy_here(target)
-        share_wheels(built[0], workspace)
-        return workspace
+    def copy(target: Path) -> Repository:
+        repository = copy_here(target)
+        share_wheels(built[0], repository)
+        return repository
 
     return copy
 
@@ -60,7 +60,7 @@ def compiled(shared: Path) -> Compiled:
         variant = hashlib.sha256(given.encode()).hexdigest()[:8]
         folder = shared / f"compiled-{stage}-{variant}"
         path = folder / "cloudformation-template-update-stack.json"
-        with exclusive(Workspace(shared), folder.name):
+        with exclusive(Repository(shared), folder.name):
             if not path.is_file():
                 package(stage, endpoint_url, parameters, variables, folder)
         template: dict[str, Any] = json.loads(path.read_text())
@@ -73,7 +73,7 @@ def compiled(shared: Path) -> Compiled:
 def shelf(shared: Path) -> Path:
     """A folder with an sdist and a wheel of every lib."""
     folder = shared / "shelf"
-    with exclusive(Workspace(shared / "locks"), "shelf"):
+    with exclusive(Repository(shared / "locks"), "shelf"):
         if not folder.is_dir():
             making = shared / "shelf-unfinished"
             making.mkdir(exist_ok=True)

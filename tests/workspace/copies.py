@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from jobplane import SOURCE_FOLDERS
 from jobplane.stage.framework import install_framework
-from jobplane.tree.copies import copy_workspace
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.copies import copy_repository
+from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Artifact
 from lambdapack.environments import uv_command
 
@@ -22,22 +22,22 @@ UNREAD = ("contracts", "docs", "tests")
 INSTALLED = Path("_build", "wheels")
 AUTHOR = ("-c", "user.name=tests", "-c", "user.email=tests@localhost", "-c", "commit.gpgsign=false")
 
-type Copy = Callable[[Path], Workspace]
-type Built = tuple[Workspace, dict[str, Artifact]]
+type Copy = Callable[[Path], Repository]
+type Built = tuple[Repository, dict[str, Artifact]]
 
 
-def copy_here(target: Path) -> Workspace:
+def copy_here(target: Path) -> Repository:
     """A copy of this workspace, the framework installed."""
-    install_framework(Workspace.here())
-    return copy_of(Workspace.here(), target)
+    install_framework(Repository.here())
+    return copy_of(Repository.here(), target)
 
 
-def copy_of(source: Workspace, target: Path) -> Workspace:
+def copy_of(source: Repository, target: Path) -> Repository:
     """What is written, without artifacts and state."""
-    return copy_workspace(source, target, without=UNREAD)
+    return copy_repository(source, target, without=UNREAD)
 
 
-def share_wheels(source: Workspace, target: Workspace) -> None:
+def share_wheels(source: Repository, target: Repository) -> None:
     """Give a workspace the distributions that another has installed already, as links."""
     for installed in (source.scratch / INSTALLED).glob("*/[!.]*"):
         link = target.scratch / INSTALLED / installed.parent.name / installed.name
@@ -45,29 +45,29 @@ def share_wheels(source: Workspace, target: Workspace) -> None:
         link.symlink_to(installed.resolve())
 
 
-def share_artifacts(source: Workspace, target: Workspace) -> None:
+def share_artifacts(source: Repository, target: Repository) -> None:
     """Give a workspace the artifacts that another has built."""
     shutil.copytree(source.dist, target.dist)
 
 
-def under_git(workspace: Workspace) -> Workspace:
+def under_git(repository: Repository) -> Repository:
     """Make the copy a repository of one commit."""
-    git(workspace, "init", "--quiet", "--initial-branch=main")
-    with (workspace.root / ".gitignore").open("a") as ignored:
+    git(repository, "init", "--quiet", "--initial-branch=main")
+    with (repository.root / ".gitignore").open("a") as ignored:
         ignored.write("node_modules\n")  # a link
-    commit(workspace)
-    return workspace
+    commit(repository)
+    return repository
 
 
-def commit(workspace: Workspace) -> None:
-    git(workspace, "add", "--all")
-    git(workspace, "commit", "--quiet", "--message", "as it is")
+def commit(repository: Repository) -> None:
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message", "as it is")
 
 
-def git(workspace: Workspace, *arguments: str) -> str:
+def git(repository: Repository, *arguments: str) -> str:
     done = subprocess.run(
         ["git", *AUTHOR, *arguments],
-        cwd=workspace.root,
+        cwd=repository.root,
         capture_output=True,
         text=True,
         check=True,
@@ -78,17 +78,17 @@ def git(workspace: Workspace, *arguments: str) -> str:
 type Done = "subprocess.CompletedProcess[str]"
 
 
-def jobplane(workspace: Workspace, *arguments: str, **environment: str) -> Done:
+def jobplane(repository: Repository, *arguments: str, **environment: str) -> Done:
     """Run the copy's own command, with nobody to ask."""
-    return run(workspace, "jobplane", *arguments, **environment)
+    return run(repository, "jobplane", *arguments, **environment)
 
 
-def run(workspace: Workspace, *command: str, **environment: str) -> Done:
+def run(repository: Repository, *command: str, **environment: str) -> Done:
     """Run a Python program in the copy."""
     return subprocess.run(
         [sys.executable, "-m", *command],
-        cwd=workspace.root,
-        env=command_environment(workspace) | environment,
+        cwd=repository.root,
+        env=command_environment(repository) | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -96,11 +96,11 @@ def run(workspace: Workspace, *command: str, **environment: str) -> Done:
     )
 
 
-def command_environment(workspace: Workspace) -> dict[str, str]:
+def command_environment(repository: Repository) -> dict[str, str]:
     """Without an AWS account, and with the copy's command before this one."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     return kept | {
-        "PYTHONPATH": os.pathsep.join(str(workspace.root / folder) for folder in SOURCE_FOLDERS),
+        "PYTHONPATH": os.pathsep.join(str(repository.root / folder) for folder in SOURCE_FOLDERS),
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -113,29 +113,29 @@ def printed(done: Done) -> Any:
     return json.loads(done.stdout)
 
 
-def edit(workspace: Workspace, path: str, old: str, new: str) -> None:
+def edit(repository: Repository, path: str, old: str, new: str) -> None:
     """Replace a text that has to be there."""
-    file = workspace.root / path
+    file = repository.root / path
     text = file.read_text(encoding="utf-8")
     assert old in text, f"{path} has no {old!r}"
     file.write_text(text.replace(old, new), encoding="utf-8")
 
 
-def add_function(workspace: Workspace, name: str, *, like: str) -> None:
+def add_function(repository: Repository, name: str, *, like: str) -> None:
     """Add a function that is another one under a new name, to the lock as well."""
-    folder = workspace.root / "functions" / name
-    shutil.copytree(workspace.root / "functions" / like, folder)
+    folder = repository.root / "functions" / name
+    shutil.copytree(repository.root / "functions" / like, folder)
     (folder / f"{like}.py").rename(folder / f"{name}.py")
-    edit(workspace, f"functions/{name}/pyproject.toml", f"jobplane-{like}", f"jobplane-{name}")
+    edit(repository, f"functions/{name}/pyproject.toml", f"jobplane-{like}", f"jobplane-{name}")
     subprocess.run(
         [uv_command(), "lock", "--quiet"],
-        cwd=workspace.root,
-        env=command_environment(workspace),
+        cwd=repository.root,
+        env=command_environment(repository),
         check=True,
     )
 
 
-def touch(workspace: Workspace, path: str) -> None:
+def touch(repository: Repository, path: str) -> None:
     """Change a Python file's bytes, each time to others, and nothing that it does."""
-    with (workspace.root / path).open("a", encoding="utf-8") as file:
+    with (repository.root / path).open("a", encoding="utf-8") as file:
         file.write(f"\n# {uuid4()}\n")

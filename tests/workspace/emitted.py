@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from jobplane.reference.metrics import Metric
 from jobplane.stage.log_lines import parse_line
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 def in_lines(lines: Iterable[str], function: str) -> set[Metric]:
@@ -16,7 +16,7 @@ def in_lines(lines: Iterable[str], function: str) -> set[Metric]:
     for line in lines:
         fields = parse_line(line) or {}
         for directive in (fields.get("_aws") or {}).get("CloudWatchMetrics", ()):
-            assert directive["Namespace"] == Workspace.here().names("").metrics
+            assert directive["Namespace"] == Repository.here().names("").metrics
             plain, *more = directive["Dimensions"]
             assert plain == ["Environment"]
             assert [each[:1] for each in more] in ([], [["Environment"]])

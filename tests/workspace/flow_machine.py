@@ -14,13 +14,13 @@ from typing import Any
 import jsonata
 from jsonata.functions import Functions
 
-from jobplane.tree.workspace import Workspace, read_yaml
+from jobplane.tree.repository import Repository, read_yaml
 
 MAX_BYTES = 262_144
 """Of a state's input, output and arguments, of one variable, and of what one state assigns."""
 MAX_CAUSE = 32_768
 EXECUTION = "n" * 80
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 BUCKET = "b" * 63
 PYTHONS_DEPTH = 1000
 JAVASCRIPT_DEPTH = 10_000

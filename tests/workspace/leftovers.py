@@ -1,9 +1,9 @@
 """What a stage leaves on the machine, if it leaves anything."""
 
 from jobplane.stage.emulator import processes
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 
 
 def commands() -> list[str]:

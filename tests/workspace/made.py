@@ -6,8 +6,8 @@ from pathlib import Path
 from workspace.copies import jobplane, share_artifacts, share_wheels
 
 from jobplane.stage.framework import install_framework
-from jobplane.tree.copies import copy_workspace
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.copies import copy_repository
+from jobplane.tree.repository import Repository
 from lambdapack.locks import exclusive
 
 # A short name, one of the greatest length, and the likes of what people choose.
@@ -22,14 +22,14 @@ NAMES = {
 }
 
 
-def made_in(shared: Path, built: Workspace) -> Workspace:
+def made_in(shared: Path, built: Repository) -> Repository:
     """The copy, made by whoever comes first; what is not new is built already."""
-    here, made = Workspace.here(), Workspace(shared / "made")
-    with exclusive(Workspace(shared / "made-lock"), "made"):
+    here, made = Repository.here(), Repository(shared / "made")
+    with exclusive(Repository(shared / "made-lock"), "made"):
         if not (made.root / "complete").exists():
             shutil.rmtree(made.root, ignore_errors=True)
             install_framework(here)
-            copy_workspace(here, made.root)
+            copy_repository(here, made.root)
             share_wheels(built, made)
             share_artifacts(built, made)
             for trigger, name in NAMES.items():

@@ -6,24 +6,24 @@ import sys
 import zipfile
 from pathlib import Path
 
+from jobplane.tree.repository import Repository
 from jobplane.tree.template import Template
-from jobplane.tree.workspace import Workspace
 from lambdapack.artifacts import Artifact
 
-FUNCTIONS = [function.name for function in Workspace.here().functions()]
+FUNCTIONS = [function.name for function in Repository.here().functions()]
 STDLIB_AND_ARTIFACT = """
 import sys, json
 sys.path = [sys.argv[1], *(p for p in sys.path if not p.endswith("site-packages"))]
 """
 
 
-def names(workspace: Workspace, artifact: Artifact) -> list[str]:
-    with zipfile.ZipFile(workspace.root / artifact.zip) as archive:
+def names(repository: Repository, artifact: Artifact) -> list[str]:
+    with zipfile.ZipFile(repository.root / artifact.zip) as archive:
         return archive.namelist()
 
 
-def unpack(workspace: Workspace, artifact: Artifact, target: Path) -> Path:
-    with zipfile.ZipFile(workspace.root / artifact.zip) as archive:
+def unpack(repository: Repository, artifact: Artifact, target: Path) -> Path:
+    with zipfile.ZipFile(repository.root / artifact.zip) as archive:
         archive.extractall(target)
     for path in [target, *target.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -45,10 +45,10 @@ def bare(script: str, folder: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def environment(workspace: Workspace, name: str, folder: Path) -> dict[str, str]:
+def environment(repository: Repository, name: str, folder: Path) -> dict[str, str]:
     """The function's variables on the in-process stage, and Lambda's own."""
-    function = next(f for f in workspace.functions() if f.name == name)
-    return Template(workspace).environment(function) | {
+    function = next(f for f in repository.functions() if f.name == name)
+    return Template(repository).environment(function) | {
         "AWS_REGION": "eu-west-1",
         "AWS_DEFAULT_REGION": "eu-west-1",
         "AWS_ACCESS_KEY_ID": "x",

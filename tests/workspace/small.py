@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Artifact, Builder, Settings
 from lambdapack.environments import uv_command, uv_environment
 
@@ -60,7 +60,7 @@ class Small:
     """Makes the files; `lock` and `build` are uv's and the builder's."""
 
     def __init__(self, root: Path) -> None:
-        self.workspace = Workspace(root)
+        self.repository = Repository(root)
         self.root = root
         self.sources: dict[str, str] = {}
         self.settings = ""
@@ -143,13 +143,13 @@ class Small:
         assert done.returncode == 0, done.stderr
 
     def build(self, *names: str, arch: str = "x86_64") -> dict[str, Artifact]:
-        builder = Builder(self.workspace, Settings(arch))
-        return {each.name: each for each in builder.build(self.workspace.select(names))}
+        builder = Builder(self.repository, Settings(arch))
+        return {each.name: each for each in builder.build(self.repository.select(names))}
 
     def names(self, name: str) -> set[str]:
-        with zipfile.ZipFile(self.workspace.dist / f"{name}.zip") as archive:
+        with zipfile.ZipFile(self.repository.dist / f"{name}.zip") as archive:
             return set(archive.namelist())
 
     def read(self, name: str, path: str) -> bytes:
-        with zipfile.ZipFile(self.workspace.dist / f"{name}.zip") as archive:
+        with zipfile.ZipFile(self.repository.dist / f"{name}.zip") as archive:
             return archive.read(path)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from jobplane.stage.framework import install_framework
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Builder, Settings
 from lambdapack.locks import exclusive
 
-WORKSPACE = Workspace.here()
+REPOSITORY = Repository.here()
 EMULATOR = "http://127.0.0.1:4566"
 CERTIFICATE = "arn:aws:acm:eu-west-1:123456789012:certificate/12345678-1234-1234-1234-123456789012"
 DOMAINS = (
@@ -42,16 +42,16 @@ def package(
     to: Path,
 ) -> None:
     """Compile a stage's template into a folder; `parameters` as in `--param name=value`."""
-    install_framework(WORKSPACE)
-    Builder(WORKSPACE, Settings.local()).build(WORKSPACE.functions())
+    install_framework(REPOSITORY)
+    Builder(REPOSITORY, Settings.local()).build(REPOSITORY.functions())
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     if endpoint_url is not None:
         kept["AWS_ENDPOINT_URL"] = endpoint_url
     given = [part for text in parameters for part in ("--param", text)]
-    with exclusive(WORKSPACE, "osls"):
+    with exclusive(REPOSITORY, "osls"):
         done = subprocess.run(
             ["node_modules/.bin/osls", "package", "--stage", stage, "--package", to, *given],
-            cwd=WORKSPACE.root,
+            cwd=REPOSITORY.root,
             env=kept | variables,
             capture_output=True,
             text=True,
@@ -69,9 +69,9 @@ def alarms_of(stack: dict[str, Any]) -> dict[str, Any]:
         f"console.log(JSON.stringify(alarms({json.dumps(given)})))"
     )
     done = subprocess.run(
-        ["node", "-e", script], cwd=WORKSPACE.root, capture_output=True, text=True, check=True
+        ["node", "-e", script], cwd=REPOSITORY.root, capture_output=True, text=True, check=True
     )
-    names = WORKSPACE.names("")
+    names = REPOSITORY.names("")
     text = done.stdout.replace("${self:service}", names.service)
     resources: dict[str, Any] = json.loads(text.replace("${param:metricsNamespace}", names.metrics))
     return resources

@@ -28,19 +28,19 @@ from jobplane.deploy.affected import THE_BUILDER, Change, Tree, compare
 from jobplane.deploy.compiled import Template, package
 from jobplane.stage.stages import Stage
 from jobplane.tree.configuration import logical_id, references, role_id
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Builder, Settings
 
-FUNCTIONS = [function.name for function in Workspace.here().functions()]
+FUNCTIONS = [function.name for function in Repository.here().functions()]
 
-type Edit = Callable[[Workspace], None]
+type Edit = Callable[[Repository], None]
 
 
-def difference(before: Workspace, after: Workspace) -> Change:
+def difference(before: Repository, after: Repository) -> Change:
     return compare(Tree(before), Tree(after), "before", "0" * 40)
 
 
-def rebuilt(before: Built, after: Workspace) -> set[str]:
+def rebuilt(before: Built, after: Repository) -> set[str]:
     """The functions whose artifacts have other bytes when everything is built again."""
     share_wheels(before[0], after)
     artifacts = Builder(after, Settings.local()).build(after.functions())
@@ -60,19 +60,19 @@ def reasons_of(change: Change, name: str) -> list[str]:
     return found.reasons
 
 
-def a_template(workspace: Workspace) -> None:
-    with (workspace.root / "templates" / "index.json").open("a") as index:
+def a_template(repository: Repository) -> None:
+    with (repository.root / "templates" / "index.json").open("a") as index:
         index.write("\n")
 
 
-def shippers_of_templates(workspace: Workspace) -> set[str]:
-    folder = workspace.root / "templates"
-    return {function.name for function in workspace.functions() if folder in function.data}
+def shippers_of_templates(repository: Repository) -> set[str]:
+    folder = repository.root / "templates"
+    return {function.name for function in repository.functions() if folder in function.data}
 
 
-def a_right(workspace: Workspace) -> None:
+def a_right(repository: Repository) -> None:
     edit(
-        workspace,
+        repository,
         "functions/claim/function.yml",
         "Action: dynamodb:UpdateItem",
         "Action: [dynamodb:UpdateItem, dynamodb:GetItem]",
@@ -82,15 +82,15 @@ def a_right(workspace: Workspace) -> None:
 @pytest.mark.parametrize("lib", LIBS)
 def test_a_lib_touches_who_carries_it(built: Built, tmp_path: Path, lib: str) -> None:
     """The functions named for an edited lib are those whose artifacts hold it."""
-    workspace, artifacts = built
-    after = copy_of(workspace, tmp_path / "after")
+    repository, artifacts = built
+    after = copy_of(repository, tmp_path / "after")
     touch(after, f"libs/{lib}/src/jobplane_{lib}/__init__.py")
-    change = difference(workspace, after)
+    change = difference(repository, after)
     assert artifacts_of(change) == {
         name
         for name, artifact in artifacts.items()
         if f"jobplane_{lib}/__init__.py"
-        in zipfile.ZipFile(workspace.root / artifact.zip).namelist()
+        in zipfile.ZipFile(repository.root / artifact.zip).namelist()
     }
     assert not configurations_of(change)
     for each in change.functions:
@@ -134,9 +134,9 @@ def test_what_is_not_shipped_touches_nothing(built: Built, tmp_path: Path) -> No
     assert not change.stack
 
 
-def another_version(workspace: Workspace, distribution: str) -> None:
+def another_version(repository: Repository, distribution: str) -> None:
     """Lock another version, and files that are named after it."""
-    path = workspace.root / "uv.lock"
+    path = repository.root / "uv.lock"
     text = path.read_text()
     block = re.search(rf'\[\[package\]\]\nname = "{re.escape(distribution)}"\n.*?\n\n', text, re.S)
     assert block is not None
@@ -218,15 +218,15 @@ def test_new_and_removed_functions_need_the_stack(built: Built, tmp_path: Path) 
 # The edits below are seen by CloudFormation; what it gets is compiled before and after.
 
 
-def one_each(workspace: Workspace) -> None:
+def one_each(repository: Repository) -> None:
     """A setting of one function, a parameter of another, a rule for a third."""
-    edit(workspace, "functions/claim/function.yml", "memorySize: 256", "memorySize: 384")
-    edit(workspace, "serverless.yml", "leaseSeconds: 120", "leaseSeconds: 130")
-    edit(workspace, "resources/job-flow.yml", "that ended badly\n", "that went wrong\n")
+    edit(repository, "functions/claim/function.yml", "memorySize: 256", "memorySize: 384")
+    edit(repository, "serverless.yml", "leaseSeconds: 120", "leaseSeconds: 130")
+    edit(repository, "resources/job-flow.yml", "that ended badly\n", "that went wrong\n")
 
 
-def a_table(workspace: Workspace) -> None:
-    path = workspace.root / "resources" / "tables.yml"
+def a_table(repository: Repository) -> None:
+    path = repository.root / "resources" / "tables.yml"
     text = path.read_text()
     begin = text.index("  ConnectionsTable:")
     at = text.index("BillingMode: PAY_PER_REQUEST", begin)
@@ -234,8 +234,8 @@ def a_table(workspace: Workspace) -> None:
     path.write_text(changed)
 
 
-def behind_a_queue(workspace: Workspace) -> None:
-    path = workspace.root / "resources" / "queues.yml"
+def behind_a_queue(repository: Repository) -> None:
+    path = repository.root / "resources" / "queues.yml"
     text = path.read_text()
     begin = text.index("  WebhooksDeadLetterQueue:")
     path.write_text(
@@ -243,23 +243,23 @@ def behind_a_queue(workspace: Workspace) -> None:
     )
 
 
-def for_one_stage(workspace: Workspace) -> None:
-    edit(workspace, "serverless.yml", "logRetentionInDays: 365", "logRetentionInDays: 400")
+def for_one_stage(repository: Repository) -> None:
+    edit(repository, "serverless.yml", "logRetentionInDays: 365", "logRetentionInDays: 400")
 
 
-def the_job_flow(workspace: Workspace) -> None:
-    path = workspace.root / "resources" / "job-flow.asl.yml"
+def the_job_flow(repository: Repository) -> None:
+    path = repository.root / "resources" / "job-flow.asl.yml"
     path.write_text(path.read_text().replace("Comment: ", "Comment: 'Another.' # ", 1))
 
 
-def compiled_at(workspace: Workspace) -> Template:
-    with package(Stage(workspace, "prod")) as made:
+def compiled_at(repository: Repository) -> Template:
+    with package(Stage(repository, "prod")) as made:
         return made.template
 
 
-def seen_by(template: Template, workspace: Workspace, name: str) -> dict[str, object]:
+def seen_by(template: Template, repository: Repository, name: str) -> dict[str, object]:
     """What belongs to a function, and what it and its role lead to."""
-    (function,) = workspace.select((name,))
+    (function,) = repository.select((name,))
     found = template.own(function)
     waiting = {logical_id(function), role_id(function)}
     while waiting:
@@ -270,18 +270,18 @@ def seen_by(template: Template, workspace: Workspace, name: str) -> dict[str, ob
 
 
 @pytest.fixture(scope="module")
-def prod(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Template]:
+def prod(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Repository, Template]:
     """A copy with artifacts, and its stack as compiled for AWS."""
-    workspace = copy_here(tmp_path_factory.mktemp("prod") / "copy")
-    share_artifacts(built[0], workspace)
-    return workspace, compiled_at(workspace)
+    repository = copy_here(tmp_path_factory.mktemp("prod") / "copy")
+    share_artifacts(built[0], repository)
+    return repository, compiled_at(repository)
 
 
 @pytest.mark.parametrize(
     "change_it", [one_each, a_table, behind_a_queue, for_one_stage], ids=lambda it: it.__name__
 )
 def test_configurations_are_those_that_compile_differently(
-    prod: tuple[Workspace, Template], tmp_path: Path, change_it: Edit
+    prod: tuple[Repository, Template], tmp_path: Path, change_it: Edit
 ) -> None:
     """The functions named are those whose part of the CloudFormation template differs."""
     before, template = prod
@@ -298,7 +298,7 @@ def test_configurations_are_those_that_compile_differently(
 
 
 def test_a_state_machine_is_the_stacks_own(
-    prod: tuple[Workspace, Template], tmp_path: Path
+    prod: tuple[Repository, Template], tmp_path: Path
 ) -> None:
     """The job flow's definition configures no function; the stack is said to differ."""
     after = copy_of(prod[0], tmp_path / "after")
@@ -336,11 +336,11 @@ def test_a_framework_script_touches_every_configuration(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Workspace:
+def repository(tmp_path: Path) -> Repository:
     return under_git(copy_here(tmp_path / "repository"))
 
 
-def test_the_working_tree_is_compared_with_a_revision(repository: Workspace) -> None:
+def test_the_working_tree_is_compared_with_a_revision(repository: Repository) -> None:
     """HEAD by default; uncommitted and untracked files count, and git's state stays."""
     assert printed(jobplane(repository, "affected", "--json"))["functions"] == []
     touch(repository, "functions/claim/claim.py")
@@ -354,7 +354,7 @@ def test_the_working_tree_is_compared_with_a_revision(repository: Workspace) -> 
     assert git(repository, "status", "--porcelain", "--branch") == before
 
 
-def test_three_dots_are_where_the_branch_left(repository: Workspace) -> None:
+def test_three_dots_are_where_the_branch_left(repository: Repository) -> None:
     """What others have done on main since is no change of this branch."""
     git(repository, "switch", "--quiet", "--create", "feature")
     touch(repository, "functions/claim/claim.py")
@@ -369,7 +369,7 @@ def test_three_dots_are_where_the_branch_left(repository: Workspace) -> None:
     assert whole.stdout.split() == ["claim", "connect"]
 
 
-def test_an_unknown_revision_is_called_wrongly(repository: Workspace) -> None:
+def test_an_unknown_revision_is_called_wrongly(repository: Repository) -> None:
     """Exit code 2, and the revision is named."""
     for revision in ("nonsense", "nonsense..."):
         done = jobplane(repository, "affected", "--since", revision)
@@ -377,7 +377,7 @@ def test_an_unknown_revision_is_called_wrongly(repository: Workspace) -> None:
         assert f"git finds no commit '{revision}'" in done.stderr
 
 
-def test_it_prints_functions_and_reasons(repository: Workspace) -> None:
+def test_it_prints_functions_and_reasons(repository: Repository) -> None:
     """A line for each function, its reasons below it, and the stack's own at the end."""
     assert jobplane(repository, "affected").stdout.startswith("nothing differs from HEAD (")
     touch(repository, "functions/claim/claim.py")
@@ -393,10 +393,10 @@ def test_it_prints_functions_and_reasons(repository: Workspace) -> None:
 
 def test_a_foreign_repository_is_not_compared_with(tmp_path: Path) -> None:
     """GIT_DIR of another tree, as a git hook of that tree sets it."""
-    repository = under_git(copy_of(Workspace.here(), tmp_path / "copy"))
+    repository = under_git(copy_of(Repository.here(), tmp_path / "copy"))
     other = tmp_path / "other"
     other.mkdir()
-    git(Workspace(other), "init", "--quiet")
+    git(Repository(other), "init", "--quiet")
     done = jobplane(
         repository,
         *("affected", "--names"),
@@ -409,7 +409,7 @@ def test_a_foreign_repository_is_not_compared_with(tmp_path: Path) -> None:
 
 def test_a_tree_without_git_is_told_what_to_do(tmp_path: Path) -> None:
     """`affected` compares with a commit; everything else works without git."""
-    copy = copy_of(Workspace.here(), tmp_path / "copy")
+    copy = copy_of(Repository.here(), tmp_path / "copy")
     done = jobplane(copy, "affected", GIT_CEILING_DIRECTORIES=str(tmp_path))
     assert done.returncode == 1
     assert f"{copy.root} is not in a git repository" in done.stderr
@@ -418,7 +418,7 @@ def test_a_tree_without_git_is_told_what_to_do(tmp_path: Path) -> None:
 
 def test_without_git_itself_it_is_named(tmp_path: Path) -> None:
     """A machine that has no git."""
-    copy = copy_of(Workspace.here(), tmp_path / "copy")
+    copy = copy_of(Repository.here(), tmp_path / "copy")
     done = jobplane(copy, "affected", PATH=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr == "Error: git is missing: install it from https://git-scm.com/\n"
@@ -426,13 +426,13 @@ def test_without_git_itself_it_is_named(tmp_path: Path) -> None:
 
 def test_everything_is_new_before_the_projects_folder_was_there(tmp_path: Path) -> None:
     """The project may lie below a repository's root, and come later than its first commit."""
-    whole = Workspace(tmp_path / "repository")
+    whole = Repository(tmp_path / "repository")
     whole.root.mkdir()
     git(whole, "init", "--quiet")
     git(whole, "commit", "--quiet", "--allow-empty", "--message", "empty")
     (whole.root / "readme").touch()
     commit(whole)
-    copy = copy_of(Workspace.here(), whole.root / "below" / "project")
+    copy = copy_of(Repository.here(), whole.root / "below" / "project")
     commit(whole)
     for since in ("HEAD~1", "HEAD~2"):
         done = jobplane(copy, "affected", "--names", "--since", since)

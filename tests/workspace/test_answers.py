@@ -8,20 +8,20 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane.trying import answers, cases
 from jobplane.trying.inprocess import InProcess
 from jobplane.verbs.invoke import command
 
-WORKSPACE = Workspace.here()
+REPOSITORY = Repository.here()
 STARTED = "2026-11-20T01:00:00.000Z"
 STUCK = 25
 
 
 def answer_of(function: str, case: str) -> Any:
     """What a function answers to one of its cases."""
-    (found,) = WORKSPACE.select((function,))
-    result = cases.run_in_process(cases.Case.read(found, cases.case_paths(found)[case]), WORKSPACE)
+    (found,) = REPOSITORY.select((function,))
+    result = cases.run_in_process(cases.Case.read(found, cases.case_paths(found)[case]), REPOSITORY)
     assert result.outcome is not None
     return result.outcome.answer
 
@@ -29,7 +29,7 @@ def answer_of(function: str, case: str) -> Any:
 @pytest.fixture(scope="module")
 def orphans() -> dict[str, Any]:
     """state-manager's answer about 25 files that have been processed for very long."""
-    with InProcess(WORKSPACE) as aws:
+    with InProcess(REPOSITORY) as aws:
         for number in range(STUCK):
             row = {
                 "date_prefix": "2026-11-20",

@@ -31,7 +31,7 @@ def small(tmp_path: Path) -> Small:
 def returned(small: Small, name: str, tmp_path: Path) -> str:
     """What a function returns where its artifact and the standard library are all there is."""
     (artifact,) = small.build(name).values()
-    folder = unpack(small.workspace, artifact, tmp_path / f"task-{name}")
+    folder = unpack(small.repository, artifact, tmp_path / f"task-{name}")
     module = name.replace("-", "_")
     return bare(f"import {module}\nprint({module}.handler(None, None))", folder, {}).strip()
 
@@ -65,7 +65,7 @@ def test_a_command_starts_on_any_machine(small: Small, tmp_path: Path) -> None:
     small.function("one", "greeter", imports="import greeter")
     small.lock()
     (artifact,) = small.build("one").values()
-    script = unpack(small.workspace, artifact, tmp_path / "task") / "bin/greet"
+    script = unpack(small.repository, artifact, tmp_path / "task") / "bin/greet"
     assert script.read_text().startswith("#!/usr/bin/env python3\n")
     done = subprocess.run(["python3", "-I", script], capture_output=True, text=True, cwd="/")
     assert done.stdout == "hello\n"
@@ -281,7 +281,7 @@ def test_a_folder_for_bytecode_changes_nothing(
     small.function("one", "plain", imports="import plain")
     small.lock()
     before = small.build()["one"].digest
-    clean(small.workspace)
+    clean(small.repository)
     monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path / "elsewhere"))
     assert small.build()["one"].digest == before
 
@@ -411,7 +411,7 @@ def test_an_import_that_finds_nothing_is_refused(small: Small) -> None:
     small.lock()
     with pytest.raises(UnbuildableError, match=r"one: one imports yaml, .*functions/one/pyproject"):
         small.build()
-    assert not (small.workspace.dist / "one.zip").exists()
+    assert not (small.repository.dist / "one.zip").exists()
     project = folder / "pyproject.toml"
     project.write_text(project.read_text() + '[tool.jobplane]\nmissing-imports = ["yaml"]\n')
     assert small.build()["one"].built

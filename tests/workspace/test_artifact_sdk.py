@@ -72,12 +72,14 @@ def answering(
 @pytest.fixture(scope="module")
 def folders(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder that a function's artifact is unpacked to."""
-    workspace, artifacts = built
+    repository, artifacts = built
     known: dict[str, Path] = {}
 
     def folder(name: str) -> Path:
         if name not in known:
-            known[name] = unpack(workspace, artifacts[name], tmp_path_factory.mktemp(name) / "task")
+            known[name] = unpack(
+                repository, artifacts[name], tmp_path_factory.mktemp(name) / "task"
+            )
         return known[name]
 
     return folder

@@ -12,7 +12,7 @@ import pytest
 from workspace.copies import Built, Copy, copy_here
 from workspace.shipped import FUNCTIONS, bare, environment, names, unpack
 
-from jobplane.tree.workspace import Workspace, read_yaml
+from jobplane.tree.repository import Repository, read_yaml
 from lambdapack import requirements, wheels
 from lambdapack.artifacts import Builder, Settings, stale_functions
 from lambdapack.requirements import UnbuildableError
@@ -23,17 +23,17 @@ from lambdapack.wheels import UnreadableSourceError
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_holds_the_closure_and_nothing_else(built: Built, name: str) -> None:
     """Every top-level name comes from the function, a lib it uses, or a locked distribution."""
-    workspace, artifacts = built
-    function = next(f for f in workspace.functions() if f.name == name)
+    repository, artifacts = built
+    function = next(f for f in repository.functions() if f.name == name)
     arch = Settings.local().arch
-    closure = requirements.closures(workspace, [function], arch)[name]
-    store = wheels.WheelStore(workspace, arch)
+    closure = requirements.closures(repository, [function], arch)[name]
+    store = wheels.WheelStore(repository, arch)
     folders = [store.folder(each) for each in closure.distributions.values()]
     allowed = {path.name for folder in folders for path in folder.iterdir()}
     allowed |= {path.partition("/")[0] for path in function.shipped_files()}
     allowed |= {"__pycache__", "cold_start.py", "cold_start_methods.py"}
     allowed |= {f"{name}c" for name in allowed if name.endswith(".py")}
-    found = {path.partition("/")[0] for path in names(workspace, artifacts[name])}
+    found = {path.partition("/")[0] for path in names(repository, artifacts[name])}
     assert found <= allowed
     assert {lib.replace("-", "_") for lib in closure.libs} <= found
     assert function.source.name in found
@@ -42,8 +42,8 @@ def test_holds_the_closure_and_nothing_else(built: Built, name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_carries_no_ballast(built: Built, name: str) -> None:
     """No tests, stubs, events or what an installer notes of its machine are shipped."""
-    workspace, artifacts = built
-    for path in names(workspace, artifacts[name]):
+    repository, artifacts = built
+    for path in names(repository, artifacts[name]):
         parts = path.split("/")
         assert "tests" not in parts[:-1], path
         assert parts[0] != "events", path
@@ -55,8 +55,8 @@ def test_carries_no_ballast(built: Built, name: str) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_module_has_bytecode_that_stays_valid(built: Built, name: str) -> None:
     """Own modules have it beside their source, made from that very source; others are it."""
-    workspace, artifacts = built
-    with zipfile.ZipFile(workspace.root / artifacts[name].zip) as archive:
+    repository, artifacts = built
+    with zipfile.ZipFile(repository.root / artifacts[name].zip) as archive:
         present = set(archive.namelist())
         modules = [path for path in present if path.endswith(".py")]
         compiled = [path for path in present if path.endswith(".pyc")]
@@ -76,7 +76,7 @@ def test_every_module_has_bytecode_that_stays_valid(built: Built, name: str) -> 
 
 def test_the_runtime_is_the_bytecodes() -> None:
     """Modules without a source run on one version of Python alone: the one that is deployed."""
-    service = read_yaml(Workspace.here().root / "serverless.yml")
+    service = read_yaml(Repository.here().root / "serverless.yml")
     assert service["provider"]["runtime"] == f"python{wheels.PYTHON}"
     assert sys.version_info[:2] == tuple(map(int, wheels.PYTHON.split(".")))
 
@@ -92,9 +92,9 @@ def test_same_bytes_from_another_folder(built: Built, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_imports_as_shipped(built: Built, name: str, tmp_path: Path) -> None:
     """A bare interpreter imports the handler from a read-only folder and writes nothing there."""
-    workspace, artifacts = built
-    function = next(f for f in workspace.functions() if f.name == name)
-    folder = unpack(workspace, artifacts[name], tmp_path / "task")
+    repository, artifacts = built
+    function = next(f for f in repository.functions() if f.name == name)
+    folder = unpack(repository, artifacts[name], tmp_path / "task")
     before = sorted(folder.rglob("*"))
     script = f"""
 import {function.module} as module
@@ -102,14 +102,14 @@ assert callable(module.handler)
 files = [str(getattr(loaded, "__file__", "")) for loaded in list(sys.modules.values())]
 assert not [file for file in files if "site-packages" in file]
 """
-    bare(script, folder, environment(workspace, name, folder))
+    bare(script, folder, environment(repository, name, folder))
     assert sorted(folder.rglob("*")) == before
 
 
 def test_answers_as_shipped(built: Built, tmp_path: Path) -> None:
     """The unpacked connect refuses a missing token, with nothing but its artifact."""
-    workspace, artifacts = built
-    folder = unpack(workspace, artifacts["connect"], tmp_path / "task")
+    repository, artifacts = built
+    folder = unpack(repository, artifacts["connect"], tmp_path / "task")
     script = """
 import connect
 class Context:
@@ -118,14 +118,14 @@ class Context:
 event = {"requestContext": {"connectionId": "c", "routeKey": "$connect"}, "headers": {}}
 print("\\n" + json.dumps(connect.handler(event, Context())))
 """
-    output = bare(script, folder, environment(workspace, "connect", folder))
+    output = bare(script, folder, environment(repository, "connect", folder))
     assert json.loads(output.splitlines()[-1])["statusCode"] == 401
 
 
 def test_sdk_offers_what_the_role_allows(built: Built, tmp_path: Path) -> None:
     """Granted operations are there; a cut one names the statement to add; presigning works."""
-    workspace, artifacts = built
-    folder = unpack(workspace, artifacts["router"], tmp_path / "task")
+    repository, artifacts = built
+    folder = unpack(repository, artifacts["router"], tmp_path / "task")
     script = """
 import botocore.session
 session = botocore.session.get_session()
@@ -147,7 +147,7 @@ for wrong in (
 assert not hasattr(dynamodb, "delete_table")
 print(json.dumps(lines))
 """
-    output = bare(script, folder, environment(workspace, "router", folder))
+    output = bare(script, folder, environment(repository, "router", folder))
     scan, sns, presign = json.loads(output)
     assert scan.startswith("OperationCutError: Scan was cut")
     assert "add dynamodb:Scan to iamRoleStatements of functions/router/function.yml" in scan
@@ -157,7 +157,7 @@ print(json.dumps(lines))
 
 def test_nothing_changed_means_no_work(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second build starts no tool, writes no file, and gives the same artifacts."""
-    workspace, artifacts = built
+    repository, artifacts = built
 
     def refuse(*_: object, **__: object) -> str:
         raise AssertionError("a tool was started")
@@ -165,26 +165,26 @@ def test_nothing_changed_means_no_work(built: Built, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(requirements, "run_quietly", refuse)
     monkeypatch.setattr(wheels, "run_quietly", refuse)
     monkeypatch.setattr(bytecode, "compile_trees", refuse)
-    written = {path: path.stat().st_mtime_ns for path in workspace.dist.iterdir()}
-    again = Builder(workspace, Settings.local()).build(workspace.functions())
+    written = {path: path.stat().st_mtime_ns for path in repository.dist.iterdir()}
+    again = Builder(repository, Settings.local()).build(repository.functions())
     assert not any(artifact.built for artifact in again)
     assert {a.name: a.digest for a in again} == {n: a.digest for n, a in artifacts.items()}
-    assert {path: path.stat().st_mtime_ns for path in workspace.dist.iterdir()} == written
-    assert stale_functions(workspace, workspace.functions()) == []
+    assert {path: path.stat().st_mtime_ns for path in repository.dist.iterdir()} == written
+    assert stale_functions(repository, repository.functions()) == []
 
 
 def test_a_changed_lib_rebuilds_its_dependents_alone(copied: Copy, tmp_path: Path) -> None:
     """After a change of jobplane_tokens connect is built again, and disconnect is not."""
-    workspace = copied(tmp_path)
-    functions = workspace.select(("connect", "disconnect"))
-    builder = Builder(workspace, Settings.local())
+    repository = copied(tmp_path)
+    functions = repository.select(("connect", "disconnect"))
+    builder = Builder(repository, Settings.local())
     builder.build(functions)
-    source = workspace.root / "libs/tokens/src/jobplane_tokens/__init__.py"
+    source = repository.root / "libs/tokens/src/jobplane_tokens/__init__.py"
     source.write_text(source.read_text() + "\nCHANGED = True\n")
-    assert stale_functions(workspace, functions) == ["connect"]
+    assert stale_functions(repository, functions) == ["connect"]
     again = {artifact.name: artifact.built for artifact in builder.build(functions)}
     assert again == {"connect": True, "disconnect": False}
-    with zipfile.ZipFile(workspace.dist / "connect.zip") as archive:
+    with zipfile.ZipFile(repository.dist / "connect.zip") as archive:
         assert b"CHANGED = True" in archive.read("jobplane_tokens/__init__.py")
 
 
@@ -198,18 +198,18 @@ def test_a_changed_lib_rebuilds_its_dependents_alone(copied: Copy, tmp_path: Pat
 )
 def test_a_module_that_is_no_python_is_named(copied: Copy, tmp_path: Path, name: str) -> None:
     """With its line and what is wrong; the artifact stays as it was."""
-    workspace = copied(tmp_path)
-    (function,) = workspace.select(("disconnect",))
-    Builder(workspace, Settings.local()).build([function])
-    before = (workspace.dist / "disconnect.zip").read_bytes()
-    (workspace.root / name).write_text("import json\n\ndef handler(:\n")
+    repository = copied(tmp_path)
+    (function,) = repository.select(("disconnect",))
+    Builder(repository, Settings.local()).build([function])
+    before = (repository.dist / "disconnect.zip").read_bytes()
+    (repository.root / name).write_text("import json\n\ndef handler(:\n")
     with pytest.raises(UnreadableSourceError) as refused:
-        Builder(workspace, Settings.local()).build([function])
+        Builder(repository, Settings.local()).build([function])
     assert refused.value.message == (
         f"{name}:3: invalid syntax: correct it, or end its name in something else than .py if it "
         "is no module"
     )
-    assert (workspace.dist / "disconnect.zip").read_bytes() == before
+    assert (repository.dist / "disconnect.zip").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -224,52 +224,52 @@ def test_a_client_whose_service_does_not_ship_is_refused(
     copied: Copy, tmp_path: Path, call: str
 ) -> None:
     """`build` names it, with its line; a grant, or naming the service, brings it."""
-    workspace = copied(tmp_path)
-    (function,) = workspace.select(("disconnect",))
+    repository = copied(tmp_path)
+    (function,) = repository.select(("disconnect",))
     lines = function.source.read_text().count("\n")
     with function.source.open("a") as source:
         source.write(f"\n\ndef whoami():\n    return {call}\n")
     with pytest.raises(UnbuildableError) as refused:
-        Builder(workspace, Settings.local()).build([function])
+        Builder(repository, Settings.local()).build([function])
     assert refused.value.message.startswith(
         f"disconnect: disconnect.py:{lines + 4} makes a client of 'sts', which the artifact does "
         "not have: "
     )
-    assert not (workspace.dist / "disconnect.zip").exists()
+    assert not (repository.dist / "disconnect.zip").exists()
     project = function.directory / "pyproject.toml"
     project.write_text(project.read_text() + '\n[tool.jobplane]\nsdk = ["sts"]\n')
-    (function,) = workspace.select(("disconnect",))
-    assert Builder(workspace, Settings.local()).build([function])[0].is_checked
+    (function,) = repository.select(("disconnect",))
+    assert Builder(repository, Settings.local()).build([function])[0].is_checked
 
 
 def test_what_is_no_client_of_aws_is_not_asked_for(copied: Copy, tmp_path: Path) -> None:
     """Nor is a client whose SDK is Lambda's own copy."""
-    workspace = copied(tmp_path)
-    (function,) = workspace.select(("disconnect",))
+    repository = copied(tmp_path)
+    (function,) = repository.select(("disconnect",))
     with function.source.open("a") as source:
         source.write('\n\ndef other():\n    return http_client("example"), client(1), client()\n')
-    assert Builder(workspace, Settings.local()).build([function])[0].is_checked
+    assert Builder(repository, Settings.local()).build([function])[0].is_checked
     with function.source.open("a") as source:
         source.write('\n\ndef another():\n    return client("sts")\n')
     runtime = Settings(Settings.local().arch, "runtime")
-    assert Builder(workspace, runtime).build([function])[0].is_checked
+    assert Builder(repository, runtime).build([function])[0].is_checked
 
 
 def test_a_damaged_artifact_is_built_again(copied: Copy, tmp_path: Path) -> None:
     """A zip that is not the manifest's is stale."""
-    workspace = copied(tmp_path)
-    functions = workspace.select(("disconnect",))
-    (first,) = Builder(workspace, Settings.local()).build(functions)
-    (workspace.dist / "disconnect.zip").write_bytes(b"damaged")
-    assert stale_functions(workspace, functions) == ["disconnect"]
-    (second,) = Builder(workspace, Settings.local()).build(functions)
+    repository = copied(tmp_path)
+    functions = repository.select(("disconnect",))
+    (first,) = Builder(repository, Settings.local()).build(functions)
+    (repository.dist / "disconnect.zip").write_bytes(b"damaged")
+    assert stale_functions(repository, functions) == ["disconnect"]
+    (second,) = Builder(repository, Settings.local()).build(functions)
     assert second.built
     assert second.digest == first.digest
 
 
 def test_what_is_unused_for_a_day_is_dropped(tmp_path: Path) -> None:
     """So are links into another store; what they lead to stays, and need not be there."""
-    store = wheels.WheelStore(Workspace(tmp_path), "arm64")
+    store = wheels.WheelStore(Repository(tmp_path), "arm64")
     shared = tmp_path / "shared"
     shared.mkdir()
     for name in ("used", "unused", "new"):

@@ -16,7 +16,7 @@ from jobplane.bench._contenders import unpack
 from jobplane.bench._recording import playing, record
 from jobplane.bench._report import Chart, Report, Spread, Table, draw, markdown, marked, reported
 from jobplane.bench.cold import FIRST_EVENTS
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane.trying.cases import Case, case_paths
 
 DOCUMENT = "before\n<!-- bench size -->\nold\n<!-- /bench size -->\nafter\n"
@@ -39,7 +39,7 @@ def test_a_document_without_markers_is_refused() -> None:
 
 def test_documentation_has_a_place_for_each() -> None:
     """docs/performance.md takes every table that it says how to write."""
-    text = (Workspace.here().root / "docs/performance.md").read_text()
+    text = (Repository.here().root / "docs/performance.md").read_text()
     named = re.findall(r"jobplane bench (\w+) +--write", text)
     assert {"cold", "size", "build"} <= set(named)
     for name in named:
@@ -91,17 +91,17 @@ def test_charts_are_svg(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(FIRST_EVENTS))
 def test_a_first_event_makes_a_call(name: str) -> None:
     """Every function's first event is a case that asks AWS for something, and gets an answer."""
-    workspace = Workspace.here()
-    (function,) = workspace.select((name,))
+    repository = Repository.here()
+    (function,) = repository.select((name,))
     case = Case.read(function, case_paths(function)[FIRST_EVENTS[name]])
-    assert record(workspace, case).exchanges
+    assert record(repository, case).exchanges
 
 
 def test_what_was_recorded_is_played() -> None:
     """The endpoint answers a recorded call with its answer, and says which it doesn't know."""
-    workspace = Workspace.here()
-    (function,) = workspace.select(("claim",))
-    recording = record(workspace, Case.read(function, case_paths(function)["acquired"]))
+    repository = Repository.here()
+    (function,) = repository.select(("claim",))
+    recording = record(repository, Case.read(function, case_paths(function)["acquired"]))
     (exchange,) = recording.exchanges
     with playing() as player:
         player.rewind(recording)
@@ -118,9 +118,9 @@ def test_what_was_recorded_is_played() -> None:
 
 def test_unpacked_files_have_the_zips_dates(built: Built, tmp_path: Path) -> None:
     """Dates are the zip's, by which Python would judge bytecode; nothing can be written."""
-    workspace, artifacts = built
-    unpack(workspace.root / artifacts["claim"].zip, tmp_path)
-    with zipfile.ZipFile(workspace.root / artifacts["claim"].zip) as archive:
+    repository, artifacts = built
+    unpack(repository.root / artifacts["claim"].zip, tmp_path)
+    with zipfile.ZipFile(repository.root / artifacts["claim"].zip) as archive:
         assert {entry.date_time[0] for entry in archive.infolist()} == {1980}
     path = tmp_path / "claim.py"
     assert path.stat().st_mode & 0o222 == 0

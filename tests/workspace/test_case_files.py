@@ -12,15 +12,15 @@ from workspace.copies import UNREAD, jobplane
 
 from jobplane.reference import cases as case_reference
 from jobplane.reference.documents import with_tables
-from jobplane.tree.copies import copy_workspace
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.copies import copy_repository
+from jobplane.tree.repository import Function, Repository
 from jobplane.trying import case_files, cases
 from jobplane.trying.case_files import UnreadableEventError
 from jobplane.trying.cases import Case, Outcome, Result, StageTarget
 from jobplane.trying.placeholders import PlaceholderError, Values, mismatches
 from jobplane.verbs import invoke
 
-HERE = Workspace.here()
+HERE = Repository.here()
 STACK = case_files.Stack.of(HERE, *HERE.functions())
 COMMAND = Path(sys.executable).with_name("jobplane")
 OUTCOME = Outcome({"claimed": True}, None, None, [], 1.0, cold=False)
@@ -357,7 +357,7 @@ def test_metric_lines_are_folded_unless_asked_for() -> None:
 
 def test_what_came_is_recorded(tmp_path: Path) -> None:
     """What differs from run to run becomes a placeholder, and the case then passes."""
-    copy = copy_workspace(HERE, tmp_path / "copy", without=UNREAD)
+    copy = copy_repository(HERE, tmp_path / "copy", without=UNREAD)
     events = copy.root / "functions" / "claim" / "events"
     before = json.loads((events / "acquired.expect.json").read_text())
     (events / "acquired.expect.json").unlink()
@@ -384,7 +384,7 @@ def test_what_came_is_recorded(tmp_path: Path) -> None:
 )
 def test_a_recording_holds(tmp_path: Path, name: str, recorded: tuple[str, ...]) -> None:
     """Also of an error, of a body that is JSON, and of names of the stage."""
-    copy = copy_workspace(HERE, tmp_path / "copy", without=UNREAD)
+    copy = copy_repository(HERE, tmp_path / "copy", without=UNREAD)
     for case in recorded:
         (copy.root / "functions" / name / "events" / f"{case}.expect.json").unlink()
     assert jobplane(copy, "invoke", name, *recorded, "--record", "--in-process").returncode == 0

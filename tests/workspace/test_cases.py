@@ -8,13 +8,13 @@ from workspace.answers import answer_faults
 from workspace.emitted import in_lines
 
 from jobplane.reference.metrics import emitted
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane.trying import cases
 from jobplane.trying.case_files import UnreadableEventError
 from jobplane.trying.cases import Case
 
-WORKSPACE = Workspace.here()
-CASES = cases.all_cases(WORKSPACE)
+REPOSITORY = Repository.here()
+CASES = cases.all_cases(REPOSITORY)
 
 
 @pytest.mark.parametrize("spoilt", ["case.json", "case.given.json", "case.expect.json"])
@@ -24,14 +24,14 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path, spoilt: str, text: byte
     (tmp_path / "case.json").write_text("{}")
     (tmp_path / spoilt).write_bytes(text)
     with pytest.raises(UnreadableEventError, match=rf"{re.escape(spoilt)} is not JSON"):
-        Case.read(Workspace.here().functions()[0], tmp_path / "case.json")
+        Case.read(Repository.here().functions()[0], tmp_path / "case.json")
 
 
 def test_an_expectation_belongs_to_an_event() -> None:
     """No `given` or `expect` file is left over from an event that has gone."""
-    events = {path for f in WORKSPACE.functions() for path in cases.case_paths(f).values()}
+    events = {path for f in REPOSITORY.functions() for path in cases.case_paths(f).values()}
     for kind in ("given", "expect"):
-        for path in WORKSPACE.root.glob(f"functions/*/events/*.{kind}.json"):
+        for path in REPOSITORY.root.glob(f"functions/*/events/*.{kind}.json"):
             event = path.with_name(path.name.removesuffix(f".{kind}.json") + ".json")
             assert event in events, path
 
@@ -39,8 +39,8 @@ def test_an_expectation_belongs_to_an_event() -> None:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_in_process(case: Case) -> None:
     """Answer, log and items are as expected, and its metrics are those that its source names."""
-    result = cases.run_in_process(case, WORKSPACE)
+    result = cases.run_in_process(case, REPOSITORY)
     assert result.passed, (result.problems, result.outcome)
     assert result.outcome is not None
     assert answer_faults(case, result.outcome) == []
-    assert in_lines(result.outcome.log, case.function.name) <= emitted(WORKSPACE)
+    assert in_lines(result.outcome.log, case.function.name) <= emitted(REPOSITORY)

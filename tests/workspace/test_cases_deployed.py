@@ -3,19 +3,19 @@
 import pytest
 
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane.trying import cases
 from jobplane.trying.cases import Case, StageTarget
 
 pytestmark = pytest.mark.e2e
 
-WORKSPACE = Workspace.here()
-CASES = [case for case in cases.all_cases(WORKSPACE) if not cases.only_in_process(case)]
+REPOSITORY = Repository.here()
+CASES = [case for case in cases.all_cases(REPOSITORY) if not cases.only_in_process(case)]
 
 
 @pytest.fixture(scope="module")
 def stage(stage_name: str) -> StageTarget:
-    return StageTarget(Stage(WORKSPACE, stage_name))
+    return StageTarget(Stage(REPOSITORY, stage_name))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -12,9 +12,9 @@ import pytest
 from workspace.copies import Built, Copy, copy_here
 
 from jobplane.rules import Finding, Tree, check, rule_names
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-WORKSPACE = Workspace.here()
+REPOSITORY = Repository.here()
 
 type Plant = Callable[[Path], object]
 
@@ -71,7 +71,7 @@ def function_deleted(root: Path) -> None:
 
 
 def lines(root: Path, rule: str, *functions: str) -> list[str]:
-    tree = Tree(Workspace(root), functions)
+    tree = Tree(Repository(root), functions)
     return [finding.as_line(tree) for finding in check(tree, [rule])]
 
 
@@ -256,7 +256,7 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
 
 def test_the_tree_is_clean() -> None:
     """Nothing is found in the repository, by any rule."""
-    tree = Tree(WORKSPACE)
+    tree = Tree(REPOSITORY)
     assert [finding.as_line(tree) for finding in check(tree, rule_names())] == []
 
 
@@ -318,12 +318,12 @@ def test_every_rule_has_a_fault() -> None:
 
 def tampered(built: Built, tmp_path: Path, **changes: str | None) -> list[Finding]:
     """What is found in the artifact of connect with entries added, or taken away by prefix."""
-    workspace, artifacts = built
+    repository, artifacts = built
     target = tmp_path / "dist" / "connect.zip"
     target.parent.mkdir()
     entries = {name.replace("__", "/"): text for name, text in changes.items()}
     with (
-        zipfile.ZipFile(workspace.root / artifacts["connect"].zip) as source,
+        zipfile.ZipFile(repository.root / artifacts["connect"].zip) as source,
         zipfile.ZipFile(target, "w") as copy,
     ):
         for name in source.namelist():
@@ -333,20 +333,20 @@ def tampered(built: Built, tmp_path: Path, **changes: str | None) -> list[Findin
         for name, text in entries.items():
             if text is not None:
                 copy.writestr(f"{name}.py", text)
-    changed = workspace_with(artifacts["connect"].zip, target, workspace, tmp_path)
+    changed = repository_with(artifacts["connect"].zip, target, repository, tmp_path)
     tree = Tree(changed, ("connect",))
     tree.__dict__["artifacts"] = artifacts
     return check(tree, ["artifacts"])
 
 
-def workspace_with(name: str, archive: Path, workspace: Workspace, tmp_path: Path) -> Workspace:
+def repository_with(name: str, archive: Path, repository: Repository, tmp_path: Path) -> Repository:
     root = tmp_path / "tree"
     shutil.copytree(
-        workspace.root, root, symlinks=True, ignore=shutil.ignore_patterns("dist", ".jobplane")
+        repository.root, root, symlinks=True, ignore=shutil.ignore_patterns("dist", ".jobplane")
     )
     (root / name).parent.mkdir(exist_ok=True)
     shutil.copy2(archive, root / name)
-    return Workspace(root)
+    return Repository(root)
 
 
 def test_an_artifact_as_built_has_no_fault(built: Built, tmp_path: Path) -> None:
@@ -380,11 +380,11 @@ def test_an_artifact_with_what_nothing_imports(built: Built, tmp_path: Path) -> 
     assert held == {"jobplane-parameters", "jobplane-tokens", "pyjwt"}
 
 
-def budgeted(copied: Copy, target: Path, budget: str) -> Workspace:
-    workspace = copied(target)
-    path = workspace.root / "pyproject.toml"
+def budgeted(copied: Copy, target: Path, budget: str) -> Repository:
+    repository = copied(target)
+    path = repository.root / "pyproject.toml"
     append(path, f"\n[tool.jobplane.budgets.claim]\n{budget}\n")
-    return workspace
+    return repository
 
 
 @pytest.mark.parametrize(
@@ -398,24 +398,24 @@ def budgeted(copied: Copy, target: Path, budget: str) -> Workspace:
 )
 def test_a_budget_is_kept(copied: Copy, tmp_path: Path, budget: str, expected: str) -> None:
     """Megabytes, modules and what is never loaded are bounded by function."""
-    workspace = budgeted(copied, tmp_path, budget)
-    found = lines(workspace.root, "budgets", "claim")
+    repository = budgeted(copied, tmp_path, budget)
+    found = lines(repository.root, "budgets", "claim")
     assert any(expected in line for line in found), found
 
 
 def test_an_artifact_that_can_not_be_imported(copied: Copy, tmp_path: Path) -> None:
     """A handler that fails at import is told with its reason."""
-    workspace = copied(tmp_path)
-    source = workspace.root / CLAIM / "claim.py"
+    repository = copied(tmp_path)
+    source = repository.root / CLAIM / "claim.py"
     edit(source, "\nMAX_TEXT", '\nOTHER = os.environ["OTHER_TABLE"]\nMAX_TEXT')
-    (line,) = lines(workspace.root, "budgets", "claim")
+    (line,) = lines(repository.root, "budgets", "claim")
     assert "can't be imported: KeyError: 'OTHER_TABLE'" in line
 
 
 def jobplane(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "jobplane", *arguments],
-        cwd=WORKSPACE.root,
+        cwd=REPOSITORY.root,
         capture_output=True,
         text=True,
         check=False,
@@ -443,7 +443,7 @@ def test_findings_are_exit_code_1(monkeypatch: pytest.MonkeyPatch, root: Path) -
     from jobplane.verbs.check import command
 
     edit(root / CLAIM / "function.yml", "dynamodb:UpdateItem", "dynamodb:*")
-    monkeypatch.setattr(Workspace, "here", lambda: Workspace(root))
+    monkeypatch.setattr(Repository, "here", lambda: Repository(root))
     done = CliRunner().invoke(command, ["claim", "--rule", "permissions"])
     assert done.exit_code == 1
     assert len(done.stdout.splitlines()) == 2

@@ -25,13 +25,13 @@ from jobplane.reference import verbs
 from jobplane.reference.documents import with_tables
 from jobplane.stage import emulator, framework, log_lines
 from jobplane.stage.stages import Stage, State
-from jobplane.tree.copies import copy_workspace
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.copies import copy_repository
+from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Builder
 from lambdapack.locks import exclusive
 from lambdapack.tools import ToolError
 
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 CONTEXT = click.Context(command)
 VERBS = command.list_commands(CONTEXT)
 
@@ -132,19 +132,19 @@ def test_a_value_is_refused_by_name(arguments: tuple[str, ...], said: str) -> No
 
 def test_parameters_are_declared_by_a_stage_or_asked_for(tmp_path: Path) -> None:
     """One that a single stage has, and one that is declared nowhere and has a value beside it."""
-    workspace = copy_workspace(Workspace.here(), tmp_path / "copy", without=UNREAD)
-    before = framework.parameters(workspace)
-    edit(workspace, "serverless.yml", "    staging:\n", "    trial: {ofTrial: 1}\n    staging:\n")
+    repository = copy_repository(Repository.here(), tmp_path / "copy", without=UNREAD)
+    before = framework.parameters(repository)
+    edit(repository, "serverless.yml", "    staging:\n", "    trial: {ofTrial: 1}\n    staging:\n")
     asking = "environment:\n  ASKED: ${param:askedFor, ''}\n"
-    edit(workspace, "functions/claim/function.yml", "environment:\n", asking)
-    added = set(framework.parameters(workspace)) - set(before)
+    edit(repository, "functions/claim/function.yml", "environment:\n", asking)
+    added = set(framework.parameters(repository)) - set(before)
     assert added == {"ofTrial", "askedFor"}
 
 
 def test_every_parameter_of_a_stage_can_be_set() -> None:
     """Also those that are made when the stack is compiled."""
     made = stage_parameters().keys()
-    assert {"jwtSecret", "tablePrefix"} <= made <= set(framework.parameters(Workspace.here()))
+    assert {"jwtSecret", "tablePrefix"} <= made <= set(framework.parameters(Repository.here()))
 
 
 def test_a_parameter_that_is_given_reaches_what_is_made_of_it() -> None:
@@ -157,7 +157,7 @@ def test_a_parameter_that_is_given_reaches_what_is_made_of_it() -> None:
 def test_the_secret_is_named_and_not_given() -> None:
     """Functions get the name of the stage's parameter, or of another; a role reads just that."""
     own, other = stage_parameters(), stage_parameters("jwtSecret=ssm:/shared/what.signs_tokens-1")
-    assert own["jwtSecret"] == f"ssm:{Workspace.here().names('prod').parameter('jwt-secret')}"
+    assert own["jwtSecret"] == f"ssm:{Repository.here().names('prod').parameter('jwt-secret')}"
     assert other["jwtSecret"] == "ssm:/shared/what.signs_tokens-1"
     for made in (own, other):
         name = made["jwtSecret"].removeprefix("ssm:")
@@ -206,7 +206,7 @@ def test_a_stage_is_described_in_its_partition(region: str, domain: str) -> None
 
 def stage_parameters(*given: str) -> dict[str, Any]:
     """What scripts/serverless/stage.js makes for a stage on AWS."""
-    service = json.dumps(Workspace.here().service)
+    service = json.dumps(Repository.here().service)
     script = f"""
         require('./scripts/serverless/stage.js')({{
             options: {{param: {json.dumps(given)}}},
@@ -223,16 +223,16 @@ def stage_parameters(*given: str) -> dict[str, Any]:
 
 def test_a_taken_port_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its number, and with nothing begun that would have to be stopped again."""
-    workspace = copy_workspace(Workspace.here(), tmp_path / "copy", without=UNREAD)
-    monkeypatch.setattr(Workspace, "here", lambda: workspace)
-    monkeypatch.setattr(local_stage.framework, "install_framework", lambda _workspace: None)
+    repository = copy_repository(Repository.here(), tmp_path / "copy", without=UNREAD)
+    monkeypatch.setattr(Repository, "here", lambda: repository)
+    monkeypatch.setattr(local_stage.framework, "install_framework", lambda _repository: None)
     monkeypatch.setattr(Builder, "build", lambda _builder, _functions: [])
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = CliRunner().invoke(command, ["up", "--stage", "taken", "--port", str(port)])
     assert done.exit_code == 1
     assert done.stderr == f"Error: port {port} is taken: {os.strerror(errno.EADDRINUSE)}\n"
-    assert not Stage(workspace, "taken").directory.exists()
+    assert not Stage(repository, "taken").directory.exists()
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def a_state(pid: int, started: str) -> State:
 
 def test_down_leaves_a_strangers_process_alone(tmp_path: Path) -> None:
     """A pid that now belongs to another program is not ended, even as a group's leader."""
-    stage = Stage(Workspace(tmp_path), "local")
+    stage = Stage(Repository(tmp_path), "local")
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
         try:
             stage.write_state(a_state(stranger.pid, started="long ago"))
@@ -309,7 +309,7 @@ def test_down_leaves_a_strangers_process_alone(tmp_path: Path) -> None:
 
 def test_down_ends_workers_whose_emulator_has_died(tmp_path: Path) -> None:
     """Workers of the emulator's process group are ended also when the emulator is gone."""
-    stage = Stage(Workspace(tmp_path), "local")
+    stage = Stage(Repository(tmp_path), "local")
     script = tmp_path / ".jobplane" / "local" / "worker.py"
     script.parent.mkdir(parents=True)
     script.write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
@@ -334,7 +334,7 @@ def alive(pid: int) -> bool:
 
 def test_the_state_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
     """It holds the secret that signs the stage's tokens."""
-    stage = Stage(Workspace(tmp_path), "local")
+    stage = Stage(Repository(tmp_path), "local")
     stage.write_state(a_state(1, "x"))
     assert stage.state_path.stat().st_mode & 0o077 == 0
     assert json.loads(stage.state_path.read_text())["pid"] == 1
@@ -345,10 +345,10 @@ def test_who_waits_for_another_command_is_told(tmp_path: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\nfrom lambdapack.locks import exclusive\n"
         "from jobplane.terminal.console import show_notes_of\nshow_notes_of('lambdapack')\n"
-        "from jobplane.tree.workspace import Workspace\n"
-        "with exclusive(Workspace(Path(sys.argv[1])), 'build'):\n    print('mine')"
+        "from jobplane.tree.repository import Repository\n"
+        "with exclusive(Repository(Path(sys.argv[1])), 'build'):\n    print('mine')"
     )
-    with exclusive(Workspace(tmp_path), "build"):
+    with exclusive(Repository(tmp_path), "build"):
         waiting = subprocess.Popen(
             [sys.executable, "-c", script, str(tmp_path)],
             stdout=subprocess.PIPE,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from workspace.templates import EMULATOR, WORKSPACE, Compiled, complaints, of_type
+from workspace.templates import EMULATOR, REPOSITORY, Compiled, complaints, of_type
 
-from jobplane.tree.workspace import Function
+from jobplane.tree.repository import Function
 
 REFUSED = {"AWS::ApiGatewayV2::Deployment", "AWS::ApiGatewayV2::RouteResponse"}
 # They refuse what comes without TLS, as everything does on loopback.
@@ -38,7 +38,7 @@ def functions_by_name(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_every_function_is_compiled_under_its_name(compiled: Compiled) -> None:
     """Key, deployed name and handler follow from the folder; tracing is on; arm64 on AWS."""
     deployed = functions_by_name(compiled("prod"))
-    for function in WORKSPACE.functions():
+    for function in REPOSITORY.functions():
         properties = deployed.pop(function.deployed_name("prod"))
         assert properties["Handler"] == function.handler
         assert properties["Runtime"] == "python3.13"
@@ -47,7 +47,7 @@ def test_every_function_is_compiled_under_its_name(compiled: Compiled) -> None:
     assert not deployed
 
 
-@pytest.mark.parametrize("function", WORKSPACE.functions(), ids=lambda function: function.name)
+@pytest.mark.parametrize("function", REPOSITORY.functions(), ids=lambda function: function.name)
 def test_each_function_has_a_role_of_its_own(compiled: Compiled, function: Function) -> None:
     """The role grants the statements of function.yml, its own log group, X-Ray: no more."""
     template = compiled("prod")
@@ -92,7 +92,7 @@ def test_sockets_are_answered_at_the_right_place(compiled: Compiled) -> None:
     """WEBSOCKET_ENDPOINT is API Gateway's on AWS, and the emulator's own URL locally."""
 
     def endpoint(template: dict[str, Any]) -> str:
-        router = functions_by_name(template)[WORKSPACE.names("dev").of("router")]
+        router = functions_by_name(template)[REPOSITORY.names("dev").of("router")]
         return json.dumps(router["Environment"]["Variables"]["WEBSOCKET_ENDPOINT"])
 
     assert ".execute-api." in endpoint(compiled("dev"))
@@ -135,7 +135,7 @@ def test_no_text_names_a_partition(compiled: Compiled) -> None:
 
 def test_sockets_are_posted_to_in_the_own_partition(compiled: Compiled) -> None:
     """The management API's address ends as the partition's addresses do."""
-    router = functions_by_name(compiled("prod"))[WORKSPACE.names("prod").of("router")]
+    router = functions_by_name(compiled("prod"))[REPOSITORY.names("prod").of("router")]
     (separator, parts) = router["Environment"]["Variables"]["WEBSOCKET_ENDPOINT"]["Fn::Join"]
     given = {"WebsocketsApi": "api", "AWS::Region": "cn-north-1", "AWS::URLSuffix": "x.cn"}
     made = separator.join(given[part["Ref"]] if isinstance(part, dict) else part for part in parts)
@@ -165,7 +165,7 @@ def test_no_secret_is_in_a_template(compiled: Compiled, stage: str, endpoint: st
         for each in functions_by_name(template).values()
         for variable, value in each.get("Environment", {}).get("Variables", {}).items()
     }
-    name = WORKSPACE.names(stage).parameter("jwt-secret")
+    name = REPOSITORY.names(stage).parameter("jwt-secret")
     secret = {(variable, value) for variable, value in given if SECRET.search(variable)}
     assert secret == {("JWT_SECRET", f'"ssm:{name}"')}
     assert not [key for key in template.get("Parameters", {}) if SECRET.search(key)]

@@ -23,11 +23,11 @@ from jobplane.contracts import files
 from jobplane.contracts.catalogue import catalogue
 from jobplane.contracts.openapi import deployed_routes
 from jobplane.stage.framework import install_framework
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 from jobplane.verbs import schema
 
-WORKSPACE = Workspace.here()
-CONTRACTS = WORKSPACE.root / "contracts"
+REPOSITORY = Repository.here()
+CONTRACTS = REPOSITORY.root / "contracts"
 SCHEMAS = sorted((CONTRACTS / "json-schema").rglob("*.json"))
 
 type Made = dict[Path, str]
@@ -63,21 +63,21 @@ def leads_somewhere(document: Any, reference: str) -> bool:
 @pytest.fixture(scope="module")
 def made() -> Made:
     """Every file as it would be written now."""
-    install_framework(WORKSPACE)
-    return files.rendered(WORKSPACE)
+    install_framework(REPOSITORY)
+    return files.rendered(REPOSITORY)
 
 
 def test_contracts_are_current(made: Made) -> None:
     """What lies in contracts/ is what the models say."""
-    assert "".join(each.diff() for each in files.drift(WORKSPACE, made)) == ""
+    assert "".join(each.diff() for each in files.drift(REPOSITORY, made)) == ""
 
 
 def test_another_process_makes_the_same(made: Made) -> None:
     """Neither order nor content depends on the run."""
     script = (
         "import hashlib\nfrom jobplane.contracts.files import rendered\n"
-        "from jobplane.tree.workspace import Workspace\n"
-        "print(hashlib.sha256(repr(rendered(Workspace.here())).encode()).hexdigest())"
+        "from jobplane.tree.repository import Repository\n"
+        "print(hashlib.sha256(repr(rendered(Repository.here())).encode()).hexdigest())"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -96,9 +96,9 @@ def test_every_file_ends_with_one_line_break(made: Made) -> None:
 
 def test_drift_is_shown_and_settled(made: Made, tmp_path: Path) -> None:
     """A changed, a missing and a left-over file are told as a diff; writing mends all three."""
-    other = Workspace(tmp_path)
+    other = Repository(tmp_path)
     shutil.copytree(CONTRACTS, tmp_path / "contracts")
-    changed, missing = (path.relative_to(WORKSPACE.root) for path in SCHEMAS[:2])
+    changed, missing = (path.relative_to(REPOSITORY.root) for path in SCHEMAS[:2])
     left_over = Path("contracts", "json-schema", "old.json")
     text = (tmp_path / changed).read_text().replace('"$id": "urn:', '"$id": "url:')
     (tmp_path / changed).write_text(text)
@@ -122,16 +122,16 @@ def test_drift_is_shown_and_settled(made: Made, tmp_path: Path) -> None:
 def test_check_fails_on_drift(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--check` writes nothing, shows the diff and exits with 1; without drift it exits with 0."""
     path = next(path for path in made if path.suffix == ".json")
-    before = (WORKSPACE.root / path).read_text()
+    before = (REPOSITORY.root / path).read_text()
     current = made | {path: before}
-    monkeypatch.setattr(files, "rendered", lambda workspace: current | {path: "{}\n"})
+    monkeypatch.setattr(files, "rendered", lambda repository: current | {path: "{}\n"})
     drifted = CliRunner().invoke(schema.command, ["--check"])
     assert drifted.exit_code == 1
     assert "+{}" in drifted.output
     assert "run `jobplane schema`" in drifted.output
-    assert (WORKSPACE.root / path).read_text() == before
+    assert (REPOSITORY.root / path).read_text() == before
 
-    monkeypatch.setattr(files, "drift", lambda workspace, rendered: [])
+    monkeypatch.setattr(files, "drift", lambda repository, rendered: [])
     assert CliRunner().invoke(schema.command, ["--check"]).exit_code == 0
 
 
@@ -162,7 +162,7 @@ def test_openapi_is_valid(path: Path) -> None:
 )
 def test_asyncapi_is_valid(path: Path, made: Made) -> None:
     """By the specification's own schema, and every reference leads somewhere."""
-    published = WORKSPACE.root / "node_modules/@asyncapi/specs/schemas/3.0.0-without-$id.json"
+    published = REPOSITORY.root / "node_modules/@asyncapi/specs/schemas/3.0.0-without-$id.json"
     validator = Draft7Validator(read(published))
     document = read(path)
     assert [error.message for error in validator.iter_errors(document)] == []
@@ -180,12 +180,12 @@ def test_http_routes_are_those_that_are_deployed() -> None:
         for path, operations in document["paths"].items()
         for method in operations
     }
-    assert described == deployed_routes(WORKSPACE), (
+    assert described == deployed_routes(REPOSITORY), (
         "describe the routes in the function's openapi.yml and run `jobplane schema`"
     )
 
 
-@pytest.mark.parametrize("function", WORKSPACE.functions(), ids=lambda function: function.name)
+@pytest.mark.parametrize("function", REPOSITORY.functions(), ids=lambda function: function.name)
 def test_every_function_has_contracts(function: Function) -> None:
     """What it is invoked with, and what it gives back."""
     for name in ("input", "result"):
@@ -197,7 +197,7 @@ def test_every_function_has_contracts(function: Function) -> None:
 def test_one_title_means_one_type() -> None:
     """TypeScript types and components are found by title."""
     kinds: dict[str, list[Any]] = {}
-    for contract in catalogue(WORKSPACE):
+    for contract in catalogue(REPOSITORY):
         kinds.setdefault(contract.title, []).append(contract.type)
     assert [
         title for title, found in kinds.items() if any(kind != found[0] for kind in found)

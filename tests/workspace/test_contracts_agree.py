@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from pydantic import ValidationError as NotValidError
 
 from jobplane.contracts.catalogue import catalogue, loaded
-from jobplane.tree.workspace import Workspace, read_yaml
+from jobplane.tree.repository import Repository, read_yaml
 from jobplane.trying.cases import InProcessTarget, all_cases
 from jobplane.trying.inprocess import Context, InProcess
 from jobplane_client import Interrupt
@@ -29,11 +29,11 @@ from jobplane_client._worker_calls import Received
 from jobplane_keys import ValidationError
 from jobplane_models import queues, workspaces
 
-WORKSPACE = Workspace.here()
-TYPES = {contract.name: contract.type for contract in catalogue(WORKSPACE)}
-VALUES = InProcessTarget(InProcess(WORKSPACE)).values()
+REPOSITORY = Repository.here()
+TYPES = {contract.name: contract.type for contract in catalogue(REPOSITORY)}
+VALUES = InProcessTarget(InProcess(REPOSITORY)).values()
 NOW = 1795342530.25
-FLOW = read_yaml(WORKSPACE.root / "resources" / "job-flow.asl.yml")["States"]
+FLOW = read_yaml(REPOSITORY.root / "resources" / "job-flow.asl.yml")["States"]
 
 type Json = Any
 
@@ -143,8 +143,8 @@ class Nowhere:
 
 
 def module_of(name: str) -> ModuleType:
-    (function,) = WORKSPACE.select((name,))
-    return loaded(function, WORKSPACE)
+    (function,) = REPOSITORY.select((name,))
+    return loaded(function, REPOSITORY)
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +379,7 @@ def test_generated_messages_are_good_and_bad(router: ModuleType) -> None:
 
 def good_events(function: str) -> Iterator[Json]:
     """The events of a function that its schema accepts."""
-    for case in all_cases(WORKSPACE):
+    for case in all_cases(REPOSITORY):
         event = VALUES.fill(case.event)
         if case.function.name == function and not faults(f"functions/{function}/input", event):
             yield event

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 from published import faults, is_published
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane.trying.cases import Case, InProcessTarget, all_cases
 from jobplane.trying.inprocess import InProcess
 
-WORKSPACE = Workspace.here()
+REPOSITORY = Repository.here()
 CASES = [
-    case for case in all_cases(WORKSPACE) if is_published(f"functions/{case.function.name}/input")
+    case for case in all_cases(REPOSITORY) if is_published(f"functions/{case.function.name}/input")
 ]
-VALUES = InProcessTarget(InProcess(WORKSPACE)).values()
+VALUES = InProcessTarget(InProcess(REPOSITORY)).values()
 
 MALFORMED = {"ScheduledRunError", "ValidationError"}
 # What is wrong with them takes a comparison or a key, and no schema has these.
@@ -35,7 +35,7 @@ def expected(case: Case, *keys: str) -> Any:
 
 def test_what_is_beyond_a_schema_is_there() -> None:
     """The exceptions below are events of today, where their function is in the tree."""
-    there = {function.name for function in WORKSPACE.functions()}
+    there = {function.name for function in REPOSITORY.functions()}
     excepted = {name for name in BEYOND_A_SCHEMA if name.partition("/")[0] in there}
     assert {str(case) for case in CASES} >= excepted
 

@@ -9,16 +9,16 @@ from published import faults, faults_of_ours
 from workspace.typescript import TYPES, compile_types
 
 from jobplane.contracts.catalogue import SOCKET_ACTIONS, loaded
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-WORKSPACE = Workspace.here()
-ASYNCAPI = WORKSPACE.root / "contracts" / "asyncapi.json"
+REPOSITORY = Repository.here()
+ASYNCAPI = REPOSITORY.root / "contracts" / "asyncapi.json"
 
 
 def test_socket_actions_are_those_of_the_router() -> None:
     """Each has a request with the router's payload model, an answer or a result, and a place."""
-    (router,) = WORKSPACE.select(("router",))
-    actions = loaded(router, WORKSPACE).ACTIONS
+    (router,) = REPOSITORY.select(("router",))
+    actions = loaded(router, REPOSITORY).ACTIONS
     described = {action.name: action for action in SOCKET_ACTIONS}
     assert set(described) == set(actions)
     for name, action in actions.items():

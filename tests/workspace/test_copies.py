@@ -4,52 +4,52 @@ from pathlib import Path
 
 import pytest
 
-from jobplane.tree.copies import copy_workspace
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.copies import copy_repository
+from jobplane.tree.repository import Repository
 
 WRITTEN = {".gitignore", "uv.lock", "functions/claim/claim.py", "docs/index.md"}
 LEFT_OUT = {".git/HEAD", "dist/claim.zip", "functions/claim/__pycache__/claim.pyc", "a.egg-info/x"}
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Workspace:
+def source(tmp_path: Path) -> Repository:
     """A tree with everything that a copy has to tell apart."""
     root = tmp_path / "source"
     for name in WRITTEN | LEFT_OUT | {"node_modules/osls/package.json"}:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     (root / ".gitignore").write_text("dist/\n__pycache__/\n*.egg-info/\nnode_modules/\n")
-    return Workspace(root)
+    return Repository(root)
 
 
-def names(workspace: Workspace) -> set[str]:
+def names(repository: Repository) -> set[str]:
     """The files, without those behind links."""
-    found = workspace.root.rglob("*")
-    return {path.relative_to(workspace.root).as_posix() for path in found if path.is_file()}
+    found = repository.root.rglob("*")
+    return {path.relative_to(repository.root).as_posix() for path in found if path.is_file()}
 
 
-def test_what_git_ignores_stays_behind(source: Workspace, tmp_path: Path) -> None:
+def test_what_git_ignores_stays_behind(source: Repository, tmp_path: Path) -> None:
     """Whatever is written is there, with its text; artifacts, caches and the repository are not."""
-    copy = copy_workspace(source, tmp_path / "copy")
+    copy = copy_repository(source, tmp_path / "copy")
     assert names(copy) == WRITTEN
     assert (copy.root / "uv.lock").read_text() == "uv.lock"
 
 
-def test_the_tools_are_those_of_the_source(source: Workspace, tmp_path: Path) -> None:
+def test_the_tools_are_those_of_the_source(source: Repository, tmp_path: Path) -> None:
     """A copy of a copy links the folder in which they were installed."""
-    first = copy_workspace(source, tmp_path / "first")
-    second = copy_workspace(first, tmp_path / "second")
+    first = copy_repository(source, tmp_path / "first")
+    second = copy_repository(first, tmp_path / "second")
     assert (second.root / "node_modules").readlink() == source.root / "node_modules"
 
 
-def test_folders_may_be_left_out(source: Workspace, tmp_path: Path) -> None:
+def test_folders_may_be_left_out(source: Repository, tmp_path: Path) -> None:
     """By their names, beside those that git ignores."""
-    copy = copy_workspace(source, tmp_path / "copy", without=("docs",))
+    copy = copy_repository(source, tmp_path / "copy", without=("docs",))
     assert names(copy) == WRITTEN - {"docs/index.md"}
 
 
-def test_a_copy_is_changed_alone(source: Workspace, tmp_path: Path) -> None:
+def test_a_copy_is_changed_alone(source: Repository, tmp_path: Path) -> None:
     """What is written to it does not reach the source."""
-    copy = copy_workspace(source, tmp_path / "copy")
+    copy = copy_repository(source, tmp_path / "copy")
     (copy.root / "uv.lock").write_text("changed")
     assert (source.root / "uv.lock").read_text() == "uv.lock"

@@ -11,12 +11,12 @@ import pytest
 
 from jobplane.parts import Needs, _project, delete, parts, resources_of
 from jobplane.tree.configuration import references
-from jobplane.tree.copies import copy_workspace
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.copies import copy_repository
+from jobplane.tree.repository import Repository
 from lambdapack.environments import plain_environment, uv_command
 from tests.workspace.copies import jobplane, printed
 
-HERE = Workspace.here()
+HERE = Repository.here()
 ALL = [function.name for function in HERE.functions()]
 # With JOBPLANE_TEST_ALL=1 every function is deleted, and all unit tests of the others are run.
 IS_WHOLE = "JOBPLANE_TEST_ALL" in os.environ
@@ -28,10 +28,10 @@ JOB_FLOW = [
 NEEDED_BY = {"handle-timeout": ["sweep-claims"]}
 TEMPLATE = """
 import json
-from jobplane.compiled import outline
-from jobplane.stages import Stage
-from jobplane.workspace import Workspace
-print(json.dumps(outline(Stage(Workspace.here(), "prod"))))
+from jobplane.deploy.compiled import outline
+from jobplane.stage.stages import Stage
+from jobplane.tree.repository import Repository
+print(json.dumps(outline(Stage(Repository.here(), "prod"))))
 """
 
 
@@ -39,25 +39,25 @@ print(json.dumps(outline(Stage(Workspace.here(), "prod"))))
 @pytest.mark.parametrize("name", ALL if IS_WHOLE else ["claim"])
 def test_the_others_work_without_it(name: str, tmp_path: Path) -> None:
     """The checks find nothing, the stack compiles, every test is collected, the others' pass."""
-    workspace = copy_workspace(HERE, tmp_path / "copy")
+    repository = copy_repository(HERE, tmp_path / "copy")
     names = [name, *NEEDED_BY.get(name, ())]
     resources = resources_of(HERE, names)
-    done = jobplane(workspace, "delete", *names, "--yes", "--json")
+    done = jobplane(repository, "delete", *names, "--yes", "--json")
     assert printed(done) == {"functions": names, "resources": resources}
-    assert not (workspace.root / "functions" / name).exists()
+    assert not (repository.root / "functions" / name).exists()
 
-    uv_run(workspace, "jobplane", "check")
-    uv_run(workspace, "jobplane", "docs", "--check")
-    uv_run(workspace, "jobplane", "schema", "--check")
-    assert dangling(json.loads(uv_run(workspace, "python", "-c", TEMPLATE))) == set()
-    uv_run(workspace, "pytest", "--quiet", "--collect-only", "-n", "0")
-    uv_run(workspace, "pytest", "--quiet", "-n", "2", *unit_tests(workspace, name))
+    uv_run(repository, "jobplane", "check")
+    uv_run(repository, "jobplane", "docs", "--check")
+    uv_run(repository, "jobplane", "schema", "--check")
+    assert dangling(json.loads(uv_run(repository, "python", "-c", TEMPLATE))) == set()
+    uv_run(repository, "pytest", "--quiet", "--collect-only", "-n", "0")
+    uv_run(repository, "pytest", "--quiet", "-n", "2", *unit_tests(repository, name))
 
 
-def uv_run(workspace: Workspace, *command: str) -> str:
+def uv_run(repository: Repository, *command: str) -> str:
     done = subprocess.run(
         [uv_command(), "run", "--quiet", *command],
-        cwd=workspace.root, env=plain_environment(), capture_output=True, text=True, check=False,
+        cwd=repository.root, env=plain_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -69,12 +69,12 @@ def dangling(template: dict[str, Any]) -> set[str]:
     return {id_ for id_ in references(template) - there if not id_.startswith("AWS::")}
 
 
-def unit_tests(workspace: Workspace, name: str) -> list[str]:
+def unit_tests(repository: Repository, name: str) -> list[str]:
     """All of them, or those of the functions that belong to the same part."""
     if IS_WHOLE:
         return ["tests/unit"]
     (part,) = (part for part in parts(HERE).values() if name in part.functions)
-    needs = Needs(workspace)
+    needs = Needs(repository)
     left_out = needs.unmet({name})
     files = (f"unit/test_{each.replace('-', '_')}.py" for each in part.functions - {name})
     return [f"tests/{file}" for file in files if needs.modules[file] not in left_out]
@@ -112,12 +112,12 @@ def test_resources_go_with_the_functions_that_need_them(
 def test_a_folder_that_is_gone_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What refers to the function is deleted all the same, and its settings are."""
     monkeypatch.setattr(_project, "_run", lambda *_: "")
-    workspace = copy_workspace(HERE, tmp_path / "copy")
+    repository = copy_repository(HERE, tmp_path / "copy")
     for name, refers in (("claim", "JobFlow"), ("state-manager", "state-manager = ")):
-        shutil.rmtree(workspace.root / "functions" / name)
-        delete(workspace, [name])
-        texts = [path.read_text() for path in workspace.root.glob("resources/job-flow.yml")]
-        texts.append((workspace.root / "pyproject.toml").read_text())
+        shutil.rmtree(repository.root / "functions" / name)
+        delete(repository, [name])
+        texts = [path.read_text() for path in repository.root.glob("resources/job-flow.yml")]
+        texts.append((repository.root / "pyproject.toml").read_text())
         assert not [text for text in texts if f"{refers}:" in text or f"\n{refers}" in text]
 
 
@@ -134,8 +134,8 @@ def test_nothing_is_deleted_by_a_wrong_call(
     arguments: list[str], said: str, tmp_path: Path
 ) -> None:
     """It says what is wrong, and what to do."""
-    workspace = copy_workspace(HERE, tmp_path / "copy", without=("tests", "docs", "contracts"))
-    done = jobplane(workspace, "delete", *arguments)
+    repository = copy_repository(HERE, tmp_path / "copy", without=("tests", "docs", "contracts"))
+    done = jobplane(repository, "delete", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
-    assert len(workspace.functions()) == len(ALL)
+    assert len(repository.functions()) == len(ALL)

@@ -24,10 +24,10 @@ from jobplane.demo.cable import Cable
 from jobplane.demo.receiver import Receiver
 from jobplane.demo.screen import save_picture
 from jobplane.demo.story import Observation, Outcome, check, step
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane.verbs.demo import command
 
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 
 
 def demo(*arguments: str) -> "subprocess.Popen[str]":

@@ -32,7 +32,7 @@ from workspace.copies import (
 
 from jobplane.deploy import shipping
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Settings
 
 pytestmark = pytest.mark.e2e
@@ -48,16 +48,16 @@ ASKED = "Deploy to "
 @pytest.fixture(scope="module")
 def stage(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A stage of a copy of the workspace, which tests may change as they like."""
-    workspace = under_git(copy_of(built[0], tmp_path_factory.mktemp("deploy") / "copy"))
-    share_wheels(built[0], workspace)
-    share_artifacts(built[0], workspace)
-    there = Stage(workspace, f"deploy-{os.getpid()}")
-    done = jobplane(workspace, "up", "--stage", there.name)
+    repository = under_git(copy_of(built[0], tmp_path_factory.mktemp("deploy") / "copy"))
+    share_wheels(built[0], repository)
+    share_artifacts(built[0], repository)
+    there = Stage(repository, f"deploy-{os.getpid()}")
+    done = jobplane(repository, "up", "--stage", there.name)
     try:
         assert done.returncode == 0, done.stderr
         yield there
     finally:
-        jobplane(workspace, "down", "--stage", there.name)
+        jobplane(repository, "down", "--stage", there.name)
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +65,13 @@ def as_before(request: pytest.FixtureRequest) -> Iterator[None]:
     """What a test has edited is undone in the tree; the stage keeps what it was given."""
     yield
     if "stage" in request.fixturenames:
-        root = request.getfixturevalue("stage").workspace.root
+        root = request.getfixturevalue("stage").repository.root
         subprocess.run(["git", "checkout", "--quiet", "."], cwd=root, check=True)
         subprocess.run(["git", "clean", "--quiet", "-fd"], cwd=root, check=True)
 
 
 def deploy(stage: Stage, *arguments: str) -> Done:
-    return jobplane(stage.workspace, "deploy", *arguments, "--stage", stage.name)
+    return jobplane(stage.repository, "deploy", *arguments, "--stage", stage.name)
 
 
 def digests(stage: Stage) -> dict[str, str]:
@@ -80,7 +80,7 @@ def digests(stage: Stage) -> dict[str, str]:
         function.name: client.get_function_configuration(
             FunctionName=function.deployed_name(stage.name)
         )["CodeSha256"]
-        for function in stage.workspace.functions()
+        for function in stage.repository.functions()
     }
 
 
@@ -98,7 +98,7 @@ def answer(stage: Stage, name: str) -> Any:
 
 def mark(stage: Stage, name: str, text: str) -> None:
     """Let a text be a function's answer to everything."""
-    path = stage.workspace.root / "functions" / name / f"{name.replace('-', '_')}.py"
+    path = stage.repository.root / "functions" / name / f"{name.replace('-', '_')}.py"
     path.write_text(path.read_text() + MARKED.replace("MARK", text))
 
 
@@ -119,8 +119,8 @@ def test_one_function_is_deployed_alone(stage: Stage) -> None:
 
 def test_it_says_what_will_change(stage: Stage) -> None:
     """Digest and settings, before and after; a dry run changes neither."""
-    touch(stage.workspace, "functions/connect/connect.py")
-    edit(stage.workspace, "functions/connect/function.yml", "memorySize: 512", "memorySize: 640")
+    touch(stage.repository, "functions/connect/connect.py")
+    edit(stage.repository, "functions/connect/function.yml", "memorySize: 512", "memorySize: 640")
     before = digests(stage)
     plan = printed(deploy(stage, "connect", "--dry-run", "--json"))
     step = plan["functions"]["connect"]
@@ -135,7 +135,7 @@ def test_it_says_what_will_change(stage: Stage) -> None:
 
 def test_nobody_to_ask_is_called_wrongly(stage: Stage) -> None:
     """Without a terminal and without --yes nothing is deployed, and exit is 2."""
-    touch(stage.workspace, "functions/connect/connect.py")
+    touch(stage.repository, "functions/connect/connect.py")
     before = digests(stage)
     done = deploy(stage, "connect")
     assert done.returncode == 2
@@ -146,13 +146,13 @@ def test_nobody_to_ask_is_called_wrongly(stage: Stage) -> None:
 @pytest.mark.parametrize(("reply", "code"), [("n", 1), ("y", 0)])
 def test_it_asks_on_a_terminal(stage: Stage, reply: str, code: int) -> None:
     """`n` leaves the stage as it is, `y` deploys."""
-    touch(stage.workspace, "functions/disconnect/disconnect.py")
+    touch(stage.repository, "functions/disconnect/disconnect.py")
     before = digests(stage)
     ours, theirs = pty.openpty()
     asking = subprocess.Popen(
         [sys.executable, "-m", "jobplane", "deploy", "disconnect", "--stage", stage.name],
-        cwd=stage.workspace.root,
-        env=command_environment(stage.workspace),
+        cwd=stage.repository.root,
+        env=command_environment(stage.repository),
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -168,9 +168,9 @@ def test_it_asks_on_a_terminal(stage: Stage, reply: str, code: int) -> None:
 
 def test_settings_come_with_the_function(stage: Stage) -> None:
     """Memory and plain variables are changed alone; what refers to a table stays as it is."""
-    edit(stage.workspace, "functions/claim/function.yml", "memorySize: 256", "memorySize: 384")
+    edit(stage.repository, "functions/claim/function.yml", "memorySize: 256", "memorySize: 384")
     edit(
-        stage.workspace,
+        stage.repository,
         "functions/claim/function.yml",
         "environment:\n",
         "environment:\n  ADDED: 'yes'\n",
@@ -191,10 +191,10 @@ def test_settings_come_with_the_function(stage: Stage) -> None:
 @pytest.mark.parametrize("stack", [("deploy", "--yes"), ("up",)], ids=lambda verb: verb[0])
 def test_the_stack_mends_what_functions_were_given(stage: Stage, stack: tuple[str, ...]) -> None:
     """Settings that came alone and went from the tree are gone after a deployment of the stack."""
-    edit(stage.workspace, "functions/status/function.yml", "memorySize: 512", "memorySize: 768")
+    edit(stage.repository, "functions/status/function.yml", "memorySize: 512", "memorySize: 768")
     assert deploy(stage, "status", "--yes").returncode == 0
-    edit(stage.workspace, "functions/status/function.yml", "memorySize: 768", "memorySize: 512")
-    done = jobplane(stage.workspace, *stack, "--stage", stage.name)
+    edit(stage.repository, "functions/status/function.yml", "memorySize: 768", "memorySize: 512")
+    done = jobplane(stage.repository, *stack, "--stage", stage.name)
     assert done.returncode == 0, done.stderr
     assert settings(stage, "status")["MemorySize"] == 512
     again = deploy(stage, "--yes")
@@ -203,7 +203,7 @@ def test_the_stack_mends_what_functions_were_given(stage: Stage, stack: tuple[st
 
 def test_a_role_comes_with_the_stack(stage: Stage) -> None:
     """For one function it is refused, with the command; the stack brings it."""
-    edit(stage.workspace, "functions/send-interrupt/function.yml", "interrupts-*", "interrupts-a*")
+    edit(stage.repository, "functions/send-interrupt/function.yml", "interrupts-*", "interrupts-a*")
     refused = deploy(stage, "send-interrupt", "--yes")
     assert refused.returncode == 1
     assert "SendInterruptRole (changed)" in refused.stderr
@@ -216,7 +216,7 @@ def test_a_role_comes_with_the_stack(stage: Stage) -> None:
 def test_code_goes_without_its_role_and_says_so(stage: Stage) -> None:
     """What a function can be given alone is deployed; what is left is named with the command."""
     path = "functions/send-interrupt/function.yml"
-    edit(stage.workspace, path, "interrupts-*", "interrupts-b*")
+    edit(stage.repository, path, "interrupts-*", "interrupts-b*")
     mark(stage, "send-interrupt", "without its role")
     done = deploy(stage, "send-interrupt", "--yes")
     assert done.returncode == 0, done.stderr
@@ -226,7 +226,7 @@ def test_code_goes_without_its_role_and_says_so(stage: Stage) -> None:
 
 def test_a_new_function_comes_with_the_stack(stage: Stage) -> None:
     """Alone it is refused with the command; with the stack it is there."""
-    add_function(stage.workspace, "renew", like="claim")
+    add_function(stage.repository, "renew", like="claim")
     refused = deploy(stage, "renew", "--yes")
     assert refused.returncode == 1
     assert "renew is not in the stack yet" in refused.stderr
@@ -249,13 +249,13 @@ def test_two_at_once_do_not_break_each_other(stage: Stage) -> None:
     """Deployments of two functions from two processes are both live and both on record."""
     names = ("router", "handle-timeout")
     for name in names:
-        touch(stage.workspace, f"functions/{name}/{name.replace('-', '_')}.py")
+        touch(stage.repository, f"functions/{name}/{name.replace('-', '_')}.py")
     before = digests(stage)
     both = [
         subprocess.Popen(
             [sys.executable, "-m", "jobplane", "deploy", name, "--stage", stage.name, "--yes"],
-            cwd=stage.workspace.root,
-            env=command_environment(stage.workspace),
+            cwd=stage.repository.root,
+            env=command_environment(stage.repository),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -276,23 +276,23 @@ def test_two_at_once_do_not_break_each_other(stage: Stage) -> None:
 @pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
 def test_artifacts_are_for_the_architecture_that_is_given(architecture: str) -> None:
     """What `--param` sets for one deployment is what is built for it."""
-    there = Stage(Workspace.here(), "prod")
+    there = Stage(Repository.here(), "prod")
     assert shipping.settings_for(there, {"architecture": architecture}) == Settings(architecture)
 
 
 def test_an_architecture_that_lambda_has_not_is_refused() -> None:
     """Before anything is built."""
-    there = Stage(Workspace.here(), "prod")
+    there = Stage(Repository.here(), "prod")
     with pytest.raises(click.UsageError, match="'arm'; Lambda has x86_64 and arm64"):
         shipping.settings_for(there, {"architecture": "arm"})
 
 
 def test_somebody_elses_change_is_not_overwritten(stage: Stage) -> None:
     """A function that changed after it was looked at is left alone, and that is said."""
-    workspace = stage.workspace
-    functions = workspace.select(("record-interruption",))
-    touch(workspace, "functions/record-interruption/record_interruption.py")
-    artifacts = shipping.build(workspace, functions, shipping.settings_for(stage))
+    repository = stage.repository
+    functions = repository.select(("record-interruption",))
+    touch(repository, "functions/record-interruption/record_interruption.py")
+    artifacts = shipping.build(repository, functions, shipping.settings_for(stage))
     with shipping.planned(stage, functions, artifacts, whole=False) as plan:
         stage.client("lambda").update_function_configuration(
             FunctionName=functions[0].deployed_name(stage.name), Description="by somebody else"
@@ -305,8 +305,8 @@ def test_somebody_elses_change_is_not_overwritten(stage: Stage) -> None:
 
 def test_a_stale_artifact_is_refused(stage: Stage) -> None:
     """With --no-build an artifact that is older than its sources stays where it is."""
-    assert jobplane(stage.workspace, "build").returncode == 0
-    touch(stage.workspace, "functions/claim/claim.py")
+    assert jobplane(stage.repository, "build").returncode == 0
+    touch(stage.repository, "functions/claim/claim.py")
     before = digests(stage)
     done = deploy(stage, "claim", "--no-build", "--yes")
     assert done.returncode == 1
@@ -316,8 +316,8 @@ def test_a_stale_artifact_is_refused(stage: Stage) -> None:
 
 def test_an_artifact_that_is_current_needs_no_build(stage: Stage) -> None:
     """With --no-build what was built is deployed as it is."""
-    touch(stage.workspace, "functions/claim/claim.py")
-    built = printed(jobplane(stage.workspace, "build", "claim", "--json"))["claim"]["digest"]
+    touch(stage.repository, "functions/claim/claim.py")
+    built = printed(jobplane(stage.repository, "build", "claim", "--json"))["claim"]["digest"]
     done = printed(deploy(stage, "claim", "--no-build", "--yes", "--json"))
     assert done["functions"]["claim"]["code"]["after"] == built
     assert base64.b64decode(digests(stage)["claim"]).hex() == built
@@ -325,15 +325,15 @@ def test_an_artifact_that_is_current_needs_no_build(stage: Stage) -> None:
 
 def test_affected_code_goes_by_function_and_configuration_by_stack(stage: Stage) -> None:
     """What differs from a revision decides; nothing differs: nothing is deployed."""
-    touch(stage.workspace, "functions/claim/claim.py")
+    touch(stage.repository, "functions/claim/claim.py")
     plan = printed(deploy(stage, "--affected", "--dry-run", "--json"))
     assert list(plan["functions"]) == ["claim"]
     assert plan["whole_stack"] is False
-    edit(stage.workspace, "serverless.yml", "leaseSeconds: 15", "leaseSeconds: 16")
+    edit(stage.repository, "serverless.yml", "leaseSeconds: 15", "leaseSeconds: 16")
     plan = printed(deploy(stage, "--affected", "--dry-run", "--json"))
     assert plan["whole_stack"] is True
     assert plan["functions"]["processor"]["configuration"] == ["environment LEASE_SECONDS"]
-    commit(stage.workspace)
+    commit(stage.repository)
     done = deploy(stage, "--affected", "--yes")
     assert done.stdout == "nothing differs from HEAD\n"
 
@@ -341,28 +341,28 @@ def test_affected_code_goes_by_function_and_configuration_by_stack(stage: Stage)
 def test_list_says_what_differs_from_the_stage(stage: Stage) -> None:
     """Sources against artifacts, and artifacts against what is deployed."""
     assert deploy(stage, "disconnect", "--yes").returncode == 0
-    touch(stage.workspace, "functions/disconnect/disconnect.py")
-    rows = printed(jobplane(stage.workspace, "list", "--stage", stage.name, "--json"))
+    touch(stage.repository, "functions/disconnect/disconnect.py")
+    rows = printed(jobplane(stage.repository, "list", "--stage", stage.name, "--json"))
     assert rows["disconnect"]["state"] == "changed"
     assert "code" not in rows["disconnect"]["deployed"]
-    assert jobplane(stage.workspace, "build", "disconnect").returncode == 0
-    rows = printed(jobplane(stage.workspace, "list", "--stage", stage.name, "--json"))
+    assert jobplane(stage.repository, "build", "disconnect").returncode == 0
+    rows = printed(jobplane(stage.repository, "list", "--stage", stage.name, "--json"))
     assert rows["disconnect"]["state"] == "current"
     assert "code" in rows["disconnect"]["deployed"]
 
 
 def test_a_stack_that_is_not_deployed_is_named(stage: Stage, tmp_path: Path) -> None:
     """A stage of AWS without a stack: one function is refused, with the command that makes it."""
-    workspace = copy_of(stage.workspace, tmp_path / "elsewhere")
-    share_artifacts(stage.workspace, workspace)
+    repository = copy_of(stage.repository, tmp_path / "elsewhere")
+    share_artifacts(stage.repository, repository)
     done = jobplane(
-        workspace, "deploy", "claim", "--stage", "absent", "--yes", **stage.environment()
+        repository, "deploy", "claim", "--stage", "absent", "--yes", **stage.environment()
     )
     assert done.returncode == 1
     assert "stack jobplane-absent is not deployed on" in done.stderr
     assert "jobplane deploy --stage absent" in done.stderr
     back = jobplane(
-        workspace, "deploy", "--rollback", "--stage", "absent", "--yes", **stage.environment()
+        repository, "deploy", "--rollback", "--stage", "absent", "--yes", **stage.environment()
     )
     assert back.returncode == 1
     assert "stack jobplane-absent is not deployed, so it can't be rolled back" in back.stderr
@@ -378,8 +378,8 @@ def test_saving_deploys_and_invokes_again(stage: Stage) -> None:
             *(sys.executable, "-m", "jobplane", "invoke", "check-active-job"),
             *("free", "--watch", "--json", "--stage", stage.name),
         ],
-        cwd=stage.workspace.root,
-        env=command_environment(stage.workspace),
+        cwd=stage.repository.root,
+        env=command_environment(stage.repository),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -408,7 +408,7 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A copy without a stage and without artifacts."""
     return copy_here(tmp_path_factory.mktemp("untouched") / "copy")
 
@@ -431,7 +431,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_is_wrong_is_said(
-    untouched: Workspace, arguments: tuple[str, ...], code: int, said: str
+    untouched: Repository, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     """One line, the right exit code, and what to do."""
     done = jobplane(untouched, *arguments)

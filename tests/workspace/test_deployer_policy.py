@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from workspace.copies import copy_here, jobplane, printed
-from workspace.templates import DOMAINS, WORKSPACE, Compiled
+from workspace.templates import DOMAINS, REPOSITORY, Compiled
 
 from jobplane.deploy import deployer
 from jobplane.tree.names import Names
 
 ACCOUNT = "123456789012"
-COMMITTED = WORKSPACE.root / "docs" / "deployer-policy.json"
+COMMITTED = REPOSITORY.root / "docs" / "deployer-policy.json"
 # Ids that the service makes: their ARNs can't be told by a stage's names.
 BY_ID = {"apigateway", "kms"}
 
@@ -25,7 +25,7 @@ def document(compiled: Compiled) -> dict[str, Any]:
 
 def policy(template: dict[str, Any], stage: str = "prod", **where: str) -> dict[str, Any]:
     given = {"account": ACCOUNT, "region": "eu-west-1", "partition": "aws"} | where
-    return deployer.policy(template, WORKSPACE.names(stage), **given)
+    return deployer.policy(template, REPOSITORY.names(stage), **given)
 
 
 def actions(document: dict[str, Any]) -> set[str]:
@@ -144,7 +144,7 @@ def test_it_is_bound_to_the_names_of_the_stage(document: dict[str, Any]) -> None
             loose = [it for it in statement["Action"] if not deployer._is_on_all(it)]
             assert loose == []
         elif service not in BY_ID:
-            names = WORKSPACE.names("prod")
+            names = REPOSITORY.names("prod")
             named = (names.stack, names.parameter(""), "event-source-mapping:")
             assert all(any(name in each for name in named) for each in statement["Resource"])
 
@@ -173,7 +173,7 @@ def test_it_is_of_the_partition_and_stage(compiled: Compiled) -> None:
     there = policy(compiled("prod"), "eu", region="cn-north-1", partition="aws-cn")
     arns = [arn for it in there["Statement"] for arn in it["Resource"] if arn != "*"]
     assert all(arn.startswith("arn:aws-cn:") for arn in arns)
-    assert any(f"table/{WORKSPACE.names('eu').prefix}*" in arn for arn in arns)
+    assert any(f"table/{REPOSITORY.names('eu').prefix}*" in arn for arn in arns)
 
 
 def test_an_unknown_service_is_named() -> None:

@@ -11,9 +11,9 @@ import pytest
 from aws_cli import faults
 
 from jobplane.cli import jobplane
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Where a command begins: a line, a pipe, a substitution, the branch of a condition.
 BEGINS = re.compile(r"(?:^|\||\$\(|&&|;|\bdo\b)\s*(?P<command>(?:uv run jobplane|aws) .*)")

@@ -10,7 +10,7 @@ import pytest
 from workspace.copies import Built, command_environment, copy_of, share_artifacts
 from workspace.templates import CERTIFICATE, DOMAINS, Compiled, complaints, of_type
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 def test_both_apis_get_their_names(compiled: Compiled) -> None:
@@ -44,61 +44,63 @@ def test_both_apis_get_their_names(compiled: Compiled) -> None:
     ],
 )
 def test_half_a_domain_is_refused_in_a_sentence(
-    workspace: Workspace, parameters: tuple[str, ...], message: str
+    repository: Repository, parameters: tuple[str, ...], message: str
 ) -> None:
     """A name without a certificate, or one name for both APIs: packaging fails, without a stack."""
-    done = packaged(workspace, *parameters)
+    done = packaged(repository, *parameters)
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
     assert "    at " not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("parameter", ["jwtSecret", "parametersKeyArn"])
-def test_a_secret_in_the_place_of_its_name_is_refused(workspace: Workspace, parameter: str) -> None:
+def test_a_secret_in_the_place_of_its_name_is_refused(
+    repository: Repository, parameter: str
+) -> None:
     """The message says what to give, in a sentence; the secret is repeated and written nowhere."""
     secret = secrets.token_hex(32)
-    done = packaged(workspace, f"{parameter}={secret}")
+    done = packaged(repository, f"{parameter}={secret}")
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert f"{parameter} must" in said
     assert secret not in said
     assert ".js:" not in said
-    for folder in (workspace.root / "out", workspace.root / ".serverless"):
+    for folder in (repository.root / "out", repository.root / ".serverless"):
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert not [path for path in files if secret.encode() in path.read_bytes()]
 
 
 @pytest.fixture(scope="module")
-def workspace(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+def repository(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
     """A copy that tests may change."""
     copy = copy_of(built[0], tmp_path_factory.mktemp("packaged") / "copy")
     share_artifacts(built[0], copy)
     yield copy
 
 
-def packaged(workspace: Workspace, *parameters: str) -> "subprocess.CompletedProcess[str]":
+def packaged(repository: Repository, *parameters: str) -> "subprocess.CompletedProcess[str]":
     given = [part for text in parameters for part in ("--param", text)]
     return subprocess.run(
         ["node_modules/.bin/osls", "package", "--stage", "prod", "--package", "out", *given],
-        cwd=workspace.root,
-        env=command_environment(workspace),
+        cwd=repository.root,
+        env=command_environment(repository),
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def template_with(workspace: Workspace, settings: dict[str, str]) -> dict[str, Any]:
+def template_with(repository: Repository, settings: dict[str, str]) -> dict[str, Any]:
     """The template when functions have a line more in their function.yml."""
     before = {}
     for name, line in settings.items():
-        path = workspace.root / "functions" / name / "function.yml"
+        path = repository.root / "functions" / name / "function.yml"
         before[path] = path.read_text()
         path.write_text(f"{before[path]}{line}\n")
     try:
-        done = packaged(workspace)
+        done = packaged(repository)
         assert done.returncode == 0, done.stdout + done.stderr
-        path = workspace.root / "out" / "cloudformation-template-update-stack.json"
+        path = repository.root / "out" / "cloudformation-template-update-stack.json"
         template: dict[str, Any] = json.loads(path.read_text())
         return template
     finally:
@@ -106,10 +108,10 @@ def template_with(workspace: Workspace, settings: dict[str, str]) -> dict[str, A
             path.write_text(text)
 
 
-def test_requests_go_to_the_version_that_is_warm(workspace: Workspace) -> None:
+def test_requests_go_to_the_version_that_is_warm(repository: Repository) -> None:
     """Sockets, HTTP, queues, streams and schedules of such a function lead to its alias."""
     template = template_with(
-        workspace,
+        repository,
         {
             "status": "provisionedConcurrency: 2",
             "router": "snapStart: true",
@@ -134,13 +136,13 @@ def test_requests_go_to_the_version_that_is_warm(workspace: Workspace) -> None:
         assert f'"{alias}"' in str(template["Resources"][name]).replace("'", '"'), name
 
 
-def test_snapstart_and_provisioned_concurrency_exclude_each_other(workspace: Workspace) -> None:
+def test_snapstart_and_provisioned_concurrency_exclude_each_other(repository: Repository) -> None:
     """AWS refuses a version with both; so does the packaging."""
-    path = workspace.root / "functions" / "status" / "function.yml"
+    path = repository.root / "functions" / "status" / "function.yml"
     before = path.read_text()
     path.write_text(f"{before}snapStart: true\nprovisionedConcurrency: 1\n")
     try:
-        done = packaged(workspace)
+        done = packaged(repository)
     finally:
         path.write_text(before)
     assert done.returncode != 0

@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobplane.events import SOURCES, Fresh, OverrideError, override
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane.trying import cases
 from jobplane.trying.cases import Case
 from jobplane.verbs.event import command
 
-WORKSPACE = Workspace.here()
+REPOSITORY = Repository.here()
 
 
 def run(*arguments: str) -> Result:
@@ -30,15 +30,15 @@ def event(*arguments: str) -> Any:
 
 def answer(function: str, sent: Any, given: Mapping[str, Any] | None = None) -> Any:
     """What a function answers in process; it must not raise."""
-    (found,) = WORKSPACE.select((function,))
-    result = cases.run_in_process(Case(found, "-", sent, given or {}), WORKSPACE)
+    (found,) = REPOSITORY.select((function,))
+    result = cases.run_in_process(Case(found, "-", sent, given or {}), REPOSITORY)
     assert result.outcome is not None
     assert result.outcome.error is None, result.outcome
     return result.outcome.answer
 
 
 def model(function: str, case: str) -> Any:
-    path = WORKSPACE.root / "functions" / function / "events" / f"{case}.json"
+    path = REPOSITORY.root / "functions" / function / "events" / f"{case}.json"
     return json.loads(path.read_text())
 
 
@@ -65,7 +65,7 @@ def test_router_answers_a_message() -> None:
 
 def connected() -> dict[str, Any]:
     """The connection `conn-1`, as one of connect's own events leaves it."""
-    path = WORKSPACE.root / "functions" / "router" / "events" / "ping.given.json"
+    path = REPOSITORY.root / "functions" / "router" / "events" / "ping.given.json"
     given: dict[str, Any] = json.loads(path.read_text())
     return given
 
@@ -172,7 +172,7 @@ def test_a_stream_record_of_any_table() -> None:
     assert record["dynamodb"]["Keys"] == {"connection_id": {"S": "c"}}
     assert record["dynamodb"]["NewImage"]["user_id"] == {"S": "u"}
     assert (
-        f"table/{Workspace.here().names('local').of('connections')}/stream/"
+        f"table/{Repository.here().names('local').of('connections')}/stream/"
         in record["eventSourceARN"]
     )
 

@@ -15,11 +15,11 @@ from workspace.cloud import Cloud
 from workspace.copies import Built, command_environment, touch
 
 from e2e.documented import UV, blocks
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 DOCUMENT = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
 
 
@@ -41,10 +41,10 @@ def type_in(aws: Cloud, programs: Path, *scripts: str) -> str:
         program = programs / name
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
-    environment = command_environment(aws.workspace) | aws.variables
+    environment = command_environment(aws.repository) | aws.variables
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(scripts)],
-        cwd=aws.workspace.root,
+        cwd=aws.repository.root,
         env=environment | {"PATH": f"{programs}:{environment['PATH']}", "NO_PROXY": "127.0.0.1"},
         capture_output=True,
         text=True,
@@ -78,7 +78,7 @@ def test_the_policy_is_enough_and_holds(aws: Cloud) -> None:
     """
     iam = aws.client("iam")
     iam.create_user(UserName="deployer")
-    policy = (aws.workspace.root / "policy.json").read_text()
+    policy = (aws.repository.root / "policy.json").read_text()
     iam.put_user_policy(UserName="deployer", PolicyName="deploy", PolicyDocument=policy)
     key = iam.create_access_key(UserName="deployer")["AccessKey"]
     credentials = {
@@ -86,7 +86,7 @@ def test_the_policy_is_enough_and_holds(aws: Cloud) -> None:
         "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
     }
     before = live(aws)
-    touch(aws.workspace, "functions/claim/claim.py")
+    touch(aws.repository, "functions/claim/claim.py")
     for arguments in (("claim",), (), ("claim", "--rollback")):
         done = run_as(aws, credentials, "deploy", *arguments, "--stage", "prod", "--yes")
         assert done.returncode == 0, f"{arguments}: {done.stderr}"
@@ -111,8 +111,8 @@ def run_as(
 ) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "jobplane", *arguments],
-        cwd=aws.workspace.root,
-        env=command_environment(aws.workspace) | aws.variables | credentials,
+        cwd=aws.repository.root,
+        env=command_environment(aws.repository) | aws.variables | credentials,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -9,14 +9,14 @@ from workspace.flow_machine import evaluated, expressions
 
 from jobplane.rules import Tree, check
 from jobplane.rules._steps import logical_id
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-WORKSPACE = Workspace.here()
+REPOSITORY = Repository.here()
 FLOW: dict[str, Any] = yaml.safe_load(
-    (WORKSPACE.root / "resources" / "job-flow.asl.yml").read_text("utf-8")
+    (REPOSITORY.root / "resources" / "job-flow.asl.yml").read_text("utf-8")
 )
 STACK: dict[str, Any] = yaml.safe_load(
-    (WORKSPACE.root / "resources" / "job-flow.yml").read_text("utf-8")
+    (REPOSITORY.root / "resources" / "job-flow.yml").read_text("utf-8")
 )["Resources"]
 
 
@@ -68,7 +68,7 @@ def test_every_called_function_exists() -> None:
     """What the flow calls is substituted by a function of this workspace, and all are used."""
     substitutions = function_substitutions()
     used = {name for _, state in all_states(FLOW) if (name := called(state))}
-    functions = {logical_id(function.name): function.name for function in WORKSPACE.functions()}
+    functions = {logical_id(function.name): function.name for function in REPOSITORY.functions()}
 
     assert used == set(substitutions)
     for name, value in substitutions.items():
@@ -94,7 +94,7 @@ def test_the_flow_may_invoke_what_it_calls() -> None:
 
 def test_caught_errors_are_raised() -> None:
     """A Catch names the platform's errors, a worker's, or one that the called function raises."""
-    assert check(Tree(WORKSPACE), ["errors"]) == []
+    assert check(Tree(REPOSITORY), ["errors"]) == []
 
 
 def test_states_that_are_named_exist_and_are_reached() -> None:

@@ -4,12 +4,12 @@ import re
 from typing import Any
 
 import pytest
-from workspace.templates import EMULATOR, WORKSPACE, Compiled, of_type
+from workspace.templates import EMULATOR, REPOSITORY, Compiled, of_type
 
 from jobplane.reference.documents import with_tables
 from jobplane.reference.grants import DOCUMENT, Grant, grants, openings, tables, text_of
 
-PROD = WORKSPACE.names("prod")
+PROD = REPOSITORY.names("prod")
 STAGES = [("prod", None), ("staging", None), ("dev", None), ("local", EMULATOR)]
 # Services that authorise these calls by no resource.
 WITHOUT_RESOURCE = {
@@ -51,7 +51,7 @@ def role(statement: dict[str, Any], **properties: Any) -> dict[str, Any]:
 
 def test_the_documentation_lists_every_grant(compiled: Compiled) -> None:
     """docs/security.md says what is compiled: `jobplane docs grants` after a change."""
-    text = (WORKSPACE.root / DOCUMENT).read_text(encoding="utf-8")
+    text = (REPOSITORY.root / DOCUMENT).read_text(encoding="utf-8")
     assert text == with_tables(text, tables(compiled("prod"), PROD)), "run `jobplane docs grants`"
 
 
@@ -60,7 +60,7 @@ def test_every_stage_grants_the_same(
     compiled: Compiled, stage: str, endpoint_url: str | None
 ) -> None:
     """A stage's roles differ from prod's by the stage's name alone."""
-    assert grants(compiled(stage, endpoint_url), WORKSPACE.names(stage)) == grants(
+    assert grants(compiled(stage, endpoint_url), REPOSITORY.names(stage)) == grants(
         compiled("prod"), PROD
     )
 
@@ -156,7 +156,7 @@ def test_the_emulator_is_spoken_to_in_plain_http(compiled: Compiled) -> None:
     """A stage on loopback has no such denial, for there is no TLS."""
     denials = [
         each
-        for each in openings(compiled("dev", EMULATOR), WORKSPACE.names("dev"))
+        for each in openings(compiled("dev", EMULATOR), REPOSITORY.names("dev"))
         if each.effect == "Deny"
     ]
     assert {each.resource.partition("/")[0] for each in denials} == {"ServerlessDeploymentBucket"}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 pytestmark = pytest.mark.e2e
 
-HERE = Workspace.here()
+HERE = Repository.here()
 COMMAND = Path(sys.executable).with_name("jobplane")
 ASK = "import boto3; print(boto3.client('sqs').list_queues()['QueueUrls'])"
 FOREIGN = {

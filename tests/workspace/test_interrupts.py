@@ -17,9 +17,9 @@ from workspace.leftovers import leftovers
 
 from jobplane.terminal import interrupts
 from jobplane.terminal.console import Unread
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 
 
 @pytest.fixture(autouse=True)

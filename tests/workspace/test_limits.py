@@ -9,12 +9,12 @@ import pytest
 
 import jobplane_keys as keys
 from jobplane.reference.documents import rows_of
-from jobplane.tree.workspace import Workspace, read_yaml
+from jobplane.tree.repository import Repository, read_yaml
 from jobplane.trying.inprocess import InProcess
 from jobplane_models import payloads
 from jobplane_tokens import MAX_TOKEN_LENGTH
 
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 DOCUMENT = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 HOUR, DAY = 3600, 24 * 3600
 

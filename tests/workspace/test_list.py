@@ -7,16 +7,16 @@ import pytest
 from workspace.copies import copy_here, edit, jobplane, printed, share_wheels, touch
 
 from jobplane.tree.configuration import Configuration
+from jobplane.tree.repository import Repository
 from jobplane.tree.triggers import triggers
-from jobplane.tree.workspace import Workspace
 from jobplane.verbs.list import direct_dependencies
 from lambdapack.artifacts import read_manifest
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
+def repository(tmp_path: Path) -> Repository:
     copy = copy_here(tmp_path / "copy")
-    share_wheels(Workspace.here(), copy)
+    share_wheels(Repository.here(), copy)
     return copy
 
 
@@ -32,60 +32,60 @@ def workspace(tmp_path: Path) -> Workspace:
 )
 def test_what_invokes_a_function(name: str, expected: set[str]) -> None:
     """Events of function.yml and resources that lead to the function are triggers."""
-    here = Workspace.here()
+    here = Repository.here()
     (function,) = here.select((name,))
     assert set(triggers(function, Configuration(here))) >= expected
 
 
-def test_without_a_trigger_it_is_invoked(workspace: Workspace) -> None:
+def test_without_a_trigger_it_is_invoked(repository: Repository) -> None:
     """A function that nothing leads to is there to be invoked."""
-    path = workspace.root / "resources" / "job-flow.yml"
+    path = repository.root / "resources" / "job-flow.yml"
     path.write_text("Resources: {}\n")
-    (function,) = workspace.select(("claim",))
-    assert triggers(function, Configuration(workspace)) == ["invoke"]
+    (function,) = repository.select(("claim",))
+    assert triggers(function, Configuration(repository)) == ["invoke"]
 
 
-def test_dependencies_are_those_that_are_declared(workspace: Workspace) -> None:
+def test_dependencies_are_those_that_are_declared(repository: Repository) -> None:
     """Without versions, extras and what they bring along."""
-    edit(workspace, "functions/claim/pyproject.toml", '"botocore>=1.43"', '"botocore[crt]>=1"')
-    (function,) = workspace.select(("claim",))
+    edit(repository, "functions/claim/pyproject.toml", '"botocore>=1.43"', '"botocore[crt]>=1"')
+    (function,) = repository.select(("claim",))
     assert "botocore" in direct_dependencies(function)
     assert "jobplane-keys" in direct_dependencies(function)
     assert "urllib3" not in direct_dependencies(function)
 
 
-def test_states_follow_the_sources(workspace: Workspace) -> None:
+def test_states_follow_the_sources(repository: Repository) -> None:
     """`not built` before a build, `current` after it, `changed` once a source is edited."""
 
     def state() -> str:
-        rows = printed(jobplane(workspace, "list", "--json"))
+        rows = printed(jobplane(repository, "list", "--json"))
         return str(rows["send-interrupt"]["state"])
 
     assert state() == "not built"
-    assert jobplane(workspace, "build", "send-interrupt").returncode == 0
+    assert jobplane(repository, "build", "send-interrupt").returncode == 0
     assert state() == "current"
-    touch(workspace, "libs/keys/src/jobplane_keys/_ids.py")
+    touch(repository, "libs/keys/src/jobplane_keys/_ids.py")
     assert state() == "changed"
 
 
-def test_the_table_has_a_line_for_each_function(workspace: Workspace) -> None:
+def test_the_table_has_a_line_for_each_function(repository: Repository) -> None:
     """Name, trigger, dependencies, size and digest, on a pipe as well as on a terminal."""
-    assert jobplane(workspace, "build", "connect").returncode == 0
-    artifact = read_manifest(workspace)["connect"]
-    lines = jobplane(workspace, "list").stdout.splitlines()
+    assert jobplane(repository, "build", "connect").returncode == 0
+    artifact = read_manifest(repository)["connect"]
+    lines = jobplane(repository, "list").stdout.splitlines()
     (connect,) = [line for line in lines if line.split()[:1] == ["connect"]]
     for cell in ("WebSocket $connect", "botocore", artifact.digest[:12], "current"):
         assert cell in connect
     named = {line.split()[0] for line in lines if line.split()}
-    assert named >= {function.name for function in workspace.functions()}
+    assert named >= {function.name for function in repository.functions()}
 
 
 @pytest.mark.parametrize(("columns", "is_whole"), [("80", False), ("160", True)])
 def test_a_narrow_terminal_has_whole_words(
-    workspace: Workspace, columns: str, is_whole: bool
+    repository: Repository, columns: str, is_whole: bool
 ) -> None:
     """Dependencies and digests give way to triggers, and it is said where they are."""
-    done = jobplane(workspace, "list", TTY_COMPATIBLE="1", COLUMNS=columns)
+    done = jobplane(repository, "list", TTY_COMPATIBLE="1", COLUMNS=columns)
     text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
     assert max(map(len, text.splitlines())) <= int(columns)
     assert "\u2026" not in text

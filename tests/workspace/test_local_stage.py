@@ -25,7 +25,7 @@ from jobplane.stage import emulator, log_lines
 from jobplane.stage.gateway import RECEIVED, WEBHOOKS
 from jobplane.stage.stages import Stage
 from jobplane.stage.tokens import mint
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane_keys import to_item
 
 pytestmark = pytest.mark.e2e
@@ -65,7 +65,7 @@ def handler(event, context):
 
 @pytest.fixture(scope="module")
 def stage(stage_name: str) -> Stage:
-    return Stage(Workspace.here(), stage_name)
+    return Stage(Repository.here(), stage_name)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_second_up_deploys_nothing(stage: Stage) -> None:
     before = stage.read_state()
     done = subprocess.run(
         [sys.executable, "-m", "jobplane", "up", "--stage", stage.name, "--json"],
-        cwd=stage.workspace.root,
+        cwd=stage.repository.root,
         capture_output=True,
         text=True,
         check=True,
@@ -144,7 +144,7 @@ def test_a_proxy_has_no_part_in_it(stage: Stage, arguments: tuple[str, ...]) -> 
     spoiled = {key: value for key, value in os.environ.items() if key.upper() != "NO_PROXY"}
     done = subprocess.run(
         [sys.executable, "-m", "jobplane", *arguments, "--stage", stage.name],
-        cwd=stage.workspace.root,
+        cwd=stage.repository.root,
         env=spoiled | proxies,
         capture_output=True,
         text=True,
@@ -204,7 +204,7 @@ def test_a_route_leaves_its_log(stage: Stage) -> None:
     token = mint(state.jwt_secret, user="log-reader", tenant="acme")
     with connect(f"{state.description['websocket_url']}?token={token}"):
         pass
-    functions = stage.workspace.select(("connect",))
+    functions = stage.repository.select(("connect",))
     lines = [event.document() or {} for event in log_lines.events(stage, functions, since=0)]
     assert [line for line in lines if line.get("user_id") == "log-reader"]
 
@@ -406,7 +406,7 @@ def test_a_stranger_is_refused(stage: Stage) -> None:
 
 def test_the_stage_has_settings_for_webhooks(stage: Stage) -> None:
     """All parameters that the templates name are there."""
-    for names in webhook_parameters(stage.workspace, stage.name).values():
+    for names in webhook_parameters(stage.repository, stage.name).values():
         for name in names:
             assert stage.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
 

@@ -8,8 +8,8 @@ import pytest
 from workspace.copies import edit
 
 from jobplane.tree import members
-from jobplane.tree.copies import copy_workspace
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.copies import copy_repository
+from jobplane.tree.repository import Repository
 from lambdapack.environments import plain_environment, uv_command
 
 # Small, pure Python, and needed by nothing here.
@@ -18,20 +18,25 @@ ADDED = "tabulate"
 
 def test_a_dependency_of_a_new_function_is_found(tmp_path: Path) -> None:
     """Written by hand into its pyproject.toml, and imported; --all-packages is not needed."""
-    workspace = copy_workspace(Workspace.here(), tmp_path / "copy", without=("docs", "contracts"))
+    repository = copy_repository(
+        Repository.here(), tmp_path / "copy", without=("docs", "contracts")
+    )
 
     def uv_run(*command: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [uv_command(), "run", "--quiet", *command],
-            cwd=workspace.root, env=plain_environment(), capture_output=True, text=True,
+            cwd=repository.root, env=plain_environment(), capture_output=True, text=True,
         )  # fmt: skip
 
     assert uv_run("jobplane", "new", "vin").returncode == 0
     edit(
-        workspace, "functions/vin/pyproject.toml", "dependencies = [", f'dependencies = ["{ADDED}",'
+        repository,
+        "functions/vin/pyproject.toml",
+        "dependencies = [",
+        f'dependencies = ["{ADDED}",',
     )
     edit(
-        workspace,
+        repository,
         "functions/vin/vin.py",
         "from jobplane_keys import",
         f"import {ADDED}\n\nfrom jobplane_keys import",
@@ -40,7 +45,7 @@ def test_a_dependency_of_a_new_function_is_found(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith(" passed")
     subprocess.run(
-        [uv_command(), "sync", "--quiet"], cwd=workspace.root, env=plain_environment(), check=True
+        [uv_command(), "sync", "--quiet"], cwd=repository.root, env=plain_environment(), check=True
     )
     done = uv_run("pytest", "-q", "-n", "0", "tests/unit/test_vin.py")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -50,6 +55,6 @@ def test_another_environment_is_left_alone(tmp_path: Path, monkeypatch: pytest.M
     """The command may run from an environment that is not the project's own."""
     monkeypatch.setattr(members, "run_quietly", pytest.fail)
     monkeypatch.delenv("UV_PROJECT_ENVIRONMENT", raising=False)
-    members.install_dependencies(Workspace(tmp_path))
+    members.install_dependencies(Repository(tmp_path))
     monkeypatch.setenv("UV_PROJECT_ENVIRONMENT", os.fspath(tmp_path))
-    members.install_dependencies(Workspace.here())
+    members.install_dependencies(Repository.here())

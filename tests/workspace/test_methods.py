@@ -172,9 +172,9 @@ print(made(3), made.__init__.__code__.co_filename)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_start_compiles_no_methods(built: Built, name: str, tmp_path: Path) -> None:
     """Every dataclass that a function's import makes has its methods in the artifact."""
-    workspace, artifacts = built
-    function = next(f for f in workspace.functions() if f.name == name)
-    folder = unpack(workspace, artifacts[name], tmp_path / "task")
+    repository, artifacts = built
+    function = next(f for f in repository.functions() if f.name == name)
+    folder = unpack(repository, artifacts[name], tmp_path / "task")
     script = f"""
 compiled = []
 def hear(event, arguments):
@@ -189,15 +189,15 @@ dataclasses.make_dataclass("Made", ["x"])
 print(json.dumps([file for file, _ in compiled]))
 """
     # Before them it logs that no SSM answers here.
-    *_, at_start, later = bare(script, folder, environment(workspace, name, folder)).splitlines()
+    *_, at_start, later = bare(script, folder, environment(repository, name, folder)).splitlines()
     assert "<string>" not in at_start
     assert later == '["<string>"]'
 
 
 def test_a_start_leaves_its_objects_to_themselves(built: Built, tmp_path: Path) -> None:
     """Nothing is collected before a function is loaded; then the collector works, on new ones."""
-    workspace, artifacts = built
-    folder = unpack(workspace, artifacts["connect"], tmp_path / "task")
+    repository, artifacts = built
+    folder = unpack(repository, artifacts["connect"], tmp_path / "task")
     script = """
 import gc
 gc.collect()
@@ -206,5 +206,5 @@ gc.callbacks.append(lambda phase, told: runs.append(phase))
 import connect
 print(len(runs), gc.isenabled(), gc.get_freeze_count() > 10_000, gc.get_count()[0] < 1_000)
 """
-    output = bare(script, folder, environment(workspace, "connect", folder))
+    output = bare(script, folder, environment(repository, "connect", folder))
     assert output.split()[-4:] == ["0", "True", "True", "True"]

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
+from jobplane.tree.repository import Function, Repository, read_yaml
 from jobplane.tree.template import Template
-from jobplane.tree.workspace import Function, Workspace, read_yaml
 
-WORKSPACE = Workspace.here()
-FUNCTIONS = WORKSPACE.functions()
+REPOSITORY = Repository.here()
+FUNCTIONS = REPOSITORY.functions()
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
@@ -25,8 +25,8 @@ def test_configuration_is_plain(function: Function) -> None:
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
 def test_environment_resolves(function: Function) -> None:
     """Every variable and reference of the environment leads somewhere."""
-    environment = Template(WORKSPACE).environment(function)
-    prefix = WORKSPACE.names("test").prefix
+    environment = Template(REPOSITORY).environment(function)
+    prefix = REPOSITORY.names("test").prefix
     assert environment.get("TABLE_PREFIX", prefix) == prefix
     assert not [value for value in environment.values() if "${" in value]
 
@@ -35,10 +35,10 @@ def test_framework_is_pinned() -> None:
     """package.json, its lock and serverless.yml name one version; the lock names no host."""
     import json
 
-    package = json.loads((WORKSPACE.root / "package.json").read_text())
-    lock = (WORKSPACE.root / "package-lock.json").read_text()
+    package = json.loads((REPOSITORY.root / "package.json").read_text())
+    lock = (REPOSITORY.root / "package-lock.json").read_text()
     version = package["devDependencies"]["osls"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
     assert json.loads(lock)["packages"]["node_modules/osls"]["version"] == version
-    assert read_yaml(WORKSPACE.root / "serverless.yml")["frameworkVersion"] == version
+    assert read_yaml(REPOSITORY.root / "serverless.yml")["frameworkVersion"] == version
     assert '"resolved"' not in lock

@@ -13,8 +13,8 @@ from workspace.made import NAMES, made_in
 from jobplane import scaffold
 from jobplane.rules import rule_names
 from jobplane.scaffold import TRIGGERS, NameRefusedError, check_name
-from jobplane.tree.copies import copy_workspace
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.copies import copy_repository
+from jobplane.tree.repository import Function, Repository
 from jobplane.trying import cases
 from jobplane.trying.cases import Case
 from jobplane.verbs import new
@@ -41,7 +41,7 @@ GUIDED_RULES = (
 
 
 @pytest.fixture(scope="session")
-def made(shared: Path, built: Built) -> Workspace:
+def made(shared: Path, built: Built) -> Repository:
     return made_in(shared, built[0])
 
 
@@ -50,12 +50,12 @@ def sources() -> list[str]:
     return [f"functions/{name}" for name in NEW] + tests
 
 
-def contents(workspace: Workspace) -> dict[Path, bytes]:
+def contents(repository: Repository) -> dict[Path, bytes]:
     """Of every file."""
-    return {path: path.read_bytes() for path in workspace.root.rglob("*.*") if path.is_file()}
+    return {path: path.read_bytes() for path in repository.root.rglob("*.*") if path.is_file()}
 
 
-def test_every_trigger_can_be_made(made: Workspace) -> None:
+def test_every_trigger_can_be_made(made: Repository) -> None:
     """The verb offers what there are templates for, and each made a whole member."""
     folders = {path.name for path in scaffold.TEMPLATES.iterdir()}
     assert set(NAMES) == folders == {trigger.name for trigger in TRIGGERS} == set(new.TRIGGERS)
@@ -63,14 +63,14 @@ def test_every_trigger_can_be_made(made: Workspace) -> None:
     assert set(NEW) <= known
 
 
-def test_ruff_has_nothing_to_say(made: Workspace) -> None:
+def test_ruff_has_nothing_to_say(made: Repository) -> None:
     """Neither of the style nor of the format, whatever the length of the name."""
     for command in (["ruff", "check"], ["ruff", "format", "--check"]):
         done = run(made, *command, *sources())
         assert done.returncode == 0, done.stdout
 
 
-def test_mypy_has_nothing_to_say(made: Workspace) -> None:
+def test_mypy_has_nothing_to_say(made: Repository) -> None:
     """Strictly, as of all functions: they are among its files."""
     listed = json.dumps((made.root / "pyproject.toml").read_text())
     assert "functions/*/*.py" in listed
@@ -79,20 +79,20 @@ def test_mypy_has_nothing_to_say(made: Workspace) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_check_finds_nothing(made: Workspace) -> None:
+def test_check_finds_nothing(made: Repository) -> None:
     """All rules, those of artifacts and budgets included."""
     done = jobplane(made, "check", *NEW)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_its_tests_pass(made: Workspace) -> None:
+def test_its_tests_pass(made: Repository) -> None:
     """Each function comes with tests of its own."""
     done = run(made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *sources()[len(NEW) :])
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
 
 
-def test_the_tree_knows_it(made: Workspace) -> None:
+def test_the_tree_knows_it(made: Repository) -> None:
     """After `schema` and `docs`, contracts and tables are whole without a line by hand."""
     tests = [f"tests/workspace/{name}" for name in OF_THE_TREE]
     done = run(made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests)
@@ -102,23 +102,23 @@ def test_the_tree_knows_it(made: Workspace) -> None:
 def test_examples_need_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a part of the tree lacks them, `invoke` makes a function that reads nothing."""
     monkeypatch.setattr(scaffold, "run_quietly", lambda *_, **__: "")
-    workspace = copy_workspace(Workspace.here(), tmp_path / "copy")
-    (workspace.root / "resources" / "tables.yml").unlink()
-    for function in workspace.functions():
+    repository = copy_repository(Repository.here(), tmp_path / "copy")
+    (repository.root / "resources" / "tables.yml").unlink()
+    for function in repository.functions():
         shutil.rmtree(function.directory)
     with pytest.raises(scaffold.MissingResourceError, match="RequestsTable, .* --trigger invoke"):
-        scaffold.create(workspace, "show-request", "http")
-    assert workspace.functions() == []
+        scaffold.create(repository, "show-request", "http")
+    assert repository.functions() == []
 
-    scaffold.create(workspace, "count-words", "invoke")
-    (function,) = workspace.functions()
+    scaffold.create(repository, "count-words", "invoke")
+    (function,) = repository.functions()
     for path in cases.case_paths(function).values():
-        result = cases.run_in_process(Case.read(function, path), workspace)
+        result = cases.run_in_process(Case.read(function, path), repository)
         assert result.passed, (result.problems, result.outcome)
 
 
 @pytest.mark.parametrize("name", NEW)
-def test_its_events_do_what_is_expected(made: Workspace, name: str) -> None:
+def test_its_events_do_what_is_expected(made: Repository, name: str) -> None:
     """Each case says what it expects, and gets it in process."""
     function = Function(name, made.root / "functions" / name)
     paths = cases.case_paths(function)
@@ -130,7 +130,7 @@ def test_its_events_do_what_is_expected(made: Workspace, name: str) -> None:
         assert result.passed, (result.problems, result.outcome)
 
 
-def test_hostile_events_are_answered_or_refused(made: Workspace) -> None:
+def test_hostile_events_are_answered_or_refused(made: Repository) -> None:
     """As `fuzz` holds them to it: an answer of its type or a ValidationError, whatever comes."""
     hostile = ("--way", "hypothesis", "--inputs", str(HOSTILE_INPUTS), "--json")
     done = jobplane(made, "fuzz", *NEW, *hostile)
@@ -142,20 +142,20 @@ def test_hostile_events_are_answered_or_refused(made: Workspace) -> None:
     assert done.returncode == 0
 
 
-def test_the_lock_knows_it(made: Workspace) -> None:
+def test_the_lock_knows_it(made: Repository) -> None:
     """uv.lock is as uv would write it, and names no other registry than before."""
     done = subprocess.run(["uv", "lock", "--check"], cwd=made.root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     registries = {
         line
-        for workspace in (made, Workspace.here())
-        for line in (workspace.root / "uv.lock").read_text().splitlines()
+        for repository in (made, Repository.here())
+        for line in (repository.root / "uv.lock").read_text().splitlines()
         if line.startswith("source = { registry")
     }
     assert len(registries) == 1
 
 
-def test_nothing_of_the_template_is_left(made: Workspace) -> None:
+def test_nothing_of_the_template_is_left(made: Repository) -> None:
     """Every placeholder was filled in, in names and in texts."""
     for path in sources() + ["resources"]:
         there = made.root / path
@@ -193,7 +193,7 @@ def test_nothing_of_the_template_is_left(made: Workspace) -> None:
 def test_a_name_is_refused(name: str, said: str) -> None:
     """What is wrong with it is said, and what would do where that is plain."""
     with pytest.raises(NameRefusedError) as refused:
-        check_name(Workspace.here(), name)
+        check_name(Repository.here(), name)
     assert said in refused.value.message
 
 
@@ -206,24 +206,24 @@ def test_a_refused_name_is_exit_code_2() -> None:
 
 def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The member's files are taken away again, and uv.lock is as it was."""
-    workspace = copy_workspace(Workspace.here(), tmp_path / "tree")
-    before = contents(workspace)
+    repository = copy_repository(Repository.here(), tmp_path / "tree")
+    before = contents(repository)
 
     def fail(*_: object, **__: object) -> str:
-        (workspace.root / "uv.lock").write_text("half of it")
+        (repository.root / "uv.lock").write_text("half of it")
         raise ToolError("uv lock failed", "no network")
 
     monkeypatch.setattr(scaffold, "run_quietly", fail)
     with pytest.raises(ToolError):
-        scaffold.create(workspace, "cancel-by-hand", "sqs")
-    assert not (workspace.root / "functions" / "cancel-by-hand").exists()
-    assert contents(workspace) == before
+        scaffold.create(repository, "cancel-by-hand", "sqs")
+    assert not (repository.root / "functions" / "cancel-by-hand").exists()
+    assert contents(repository) == before
 
 
 def test_what_was_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line each, and the commands to go on with."""
-    workspace = copy_workspace(Workspace.here(), tmp_path / "tree")
-    monkeypatch.setattr(Workspace, "here", lambda: workspace)
+    repository = copy_repository(Repository.here(), tmp_path / "tree")
+    monkeypatch.setattr(Repository, "here", lambda: repository)
     done = CliRunner().invoke(new.command, ["cancel-by-hand", "--trigger", "sqs"])
     assert done.exit_code == 0, done.output
     told = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("made")]
@@ -247,7 +247,7 @@ def named_in(text: str) -> list[str]:
 
 def test_the_guide_names_triggers_and_rules() -> None:
     """docs/adding-a-function.md has a row for each of them, and no other."""
-    guide = (Workspace.here().root / "docs" / "adding-a-function.md").read_text()
+    guide = (Repository.here().root / "docs" / "adding-a-function.md").read_text()
     assert named_in(guide.partition("\n## Cases")[0]) == [*new.TRIGGERS]
     assert named_in(guide.partition("\n## What is checked")[2]) == [*GUIDED_RULES]
     assert sorted(GUIDED_RULES) == rule_names()

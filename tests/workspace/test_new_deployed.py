@@ -10,12 +10,12 @@ import pytest
 from workspace.copies import Built, Done, jobplane, share_artifacts, share_wheels
 from workspace.made import NAMES, made_in
 
-from jobplane.tree.copies import copy_workspace
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.copies import copy_repository
+from jobplane.tree.repository import Repository
 
 pytestmark = pytest.mark.e2e
 
-README = Workspace.here().root / "README.md"
+README = Repository.here().root / "README.md"
 FIVE_MINUTES = re.compile(
     r"^## Add your own function.*?^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE
 )
@@ -38,7 +38,7 @@ def commands() -> list[list[str]]:
 class Followed:
     """A copy in which the README was followed, and what each command said."""
 
-    workspace: Workspace
+    repository: Repository
     done: dict[str, Done]
 
 
@@ -48,13 +48,13 @@ def followed(
 ) -> Iterator[Followed]:
     """In a copy that has a new function for every trigger; its stage is up in the end."""
     made = made_in(shared, built[0])
-    workspace = copy_workspace(made, tmp_path_factory.mktemp("readme") / "copy")
-    share_wheels(made, workspace)
-    share_artifacts(made, workspace)
+    repository = copy_repository(made, tmp_path_factory.mktemp("readme") / "copy")
+    share_wheels(made, repository)
+    share_artifacts(made, repository)
     try:
-        yield Followed(workspace, {shlex.join(of): jobplane(workspace, *of) for of in commands()})
+        yield Followed(repository, {shlex.join(of): jobplane(repository, *of) for of in commands()})
     finally:
-        jobplane(workspace, "down")
+        jobplane(repository, "down")
 
 
 def test_the_readme_works(followed: Followed) -> None:
@@ -69,5 +69,5 @@ def test_the_readme_works(followed: Followed) -> None:
 def test_every_event_is_answered_as_expected(followed: Followed) -> None:
     """By the deployed artifact with its own role, for each of the new functions."""
     for name in NAMES.values():
-        done = jobplane(followed.workspace, "invoke", name, "--all")
+        done = jobplane(followed.repository, "invoke", name, "--all")
         assert done.returncode == 0, done.stdout + done.stderr

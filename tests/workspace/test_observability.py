@@ -9,17 +9,17 @@ from functools import cache
 from typing import Any
 
 import pytest
-from workspace.templates import EMULATOR, WORKSPACE, Compiled, alarms_of, of_type
+from workspace.templates import EMULATOR, REPOSITORY, Compiled, alarms_of, of_type
 
 from e2e.test_alarms import CALLED, FIRED
 from jobplane.reference import metrics
 from jobplane.reference.documents import with_tables
 from jobplane.reference.metrics import emitted
-from jobplane.tree.workspace import Function
+from jobplane.tree.repository import Function
 
-DOCS = WORKSPACE.root / "docs" / "observing.md"
-FUNCTIONS = WORKSPACE.functions()
-NAMESPACE = WORKSPACE.names("").metrics
+DOCS = REPOSITORY.root / "docs" / "observing.md"
+FUNCTIONS = REPOSITORY.functions()
+NAMESPACE = REPOSITORY.names("").metrics
 SEARCH = re.compile(
     r"SEARCH\('\{(?P<schema>[^}]+)\} MetricName=\"(?P<name>\w+)\" \w+=\"(?P<of>[^\"]+)\"', "
     r"'(?P<stat>\w+)', (?P<period>\d+)\)"
@@ -108,7 +108,7 @@ def alarms(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found = {}
     for resource in of_type(template, "AWS::CloudWatch::Alarm").values():
         properties = resource["Properties"]
-        found[re.sub(rf"^{WORKSPACE.service}-[a-z]+-", "", properties["AlarmName"])] = properties
+        found[re.sub(rf"^{REPOSITORY.service}-[a-z]+-", "", properties["AlarmName"])] = properties
     return found
 
 
@@ -155,7 +155,7 @@ def known() -> set[Watched]:
     """What AWS and the functions publish."""
     ours = {
         (NAMESPACE, metric.name, frozenset({"Environment"}) | dimensions)
-        for metric in emitted(WORKSPACE)
+        for metric in emitted(REPOSITORY)
         for dimensions in (frozenset(), metric.dimensions)
     }
     theirs = {
@@ -232,7 +232,7 @@ def test_who_answers_errors_counts_them(function: Function) -> None:
     for metric, *dimensions in (list(given.items()) for given in answered):
         found = {
             each.dimensions
-            for each in emitted(WORKSPACE)
+            for each in emitted(REPOSITORY)
             if (each.name, each.function) == (metric[1], function.name)
         }
         names = {name for name, _ in dimensions}
@@ -341,7 +341,7 @@ def documented(section: str) -> list[str]:
 def test_the_metrics_are_documented() -> None:
     """The tables have each metric of the source, and those that count answered errors."""
     text = DOCS.read_text(encoding="utf-8")
-    assert text == with_tables(text, metrics.tables(WORKSPACE)), "run `jobplane docs metrics`"
+    assert text == with_tables(text, metrics.tables(REPOSITORY)), "run `jobplane docs metrics`"
 
 
 def described(template: dict[str, Any]) -> list[str]:
@@ -544,7 +544,7 @@ def test_the_dashboard_shows_what_is_published(
     """Every line is a metric of AWS or of a function, and no line is for another stage."""
     template = compiled(stage, endpoint_url)
     (dashboard,) = of_type(template, "AWS::CloudWatch::Dashboard").values()
-    assert dashboard["Properties"]["DashboardName"] == WORKSPACE.names(stage).stack
+    assert dashboard["Properties"]["DashboardName"] == REPOSITORY.names(stage).stack
     arithmetic = []
     for line in lines(template):
         watched = watched_by(line)
@@ -664,7 +664,7 @@ def test_schedules_say_what_is_to_be_done(compiled: Compiled) -> None:
 def test_metrics_of_an_invocation_fit_in_one_document() -> None:
     """CloudWatch ignores a document of more than 100 metrics, and a set of over 30 dimensions."""
     together: dict[tuple[str, frozenset[str]], set[str]] = defaultdict(set)
-    for metric in emitted(WORKSPACE):
+    for metric in emitted(REPOSITORY):
         together[metric.function, metric.dimensions].add(metric.name)
     assert together
     for (function, dimensions), names in together.items():

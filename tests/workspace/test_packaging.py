@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from workspace.templates import WORKSPACE, Compiled, complaints, of_type
+from workspace.templates import REPOSITORY, Compiled, complaints, of_type
 
 REGIONS = ("eu-west-1", "us-east-1", "ap-southeast-5", "cn-north-1", "us-gov-west-1")
 STAGES = ("prod", "staging", "dev")
@@ -61,7 +61,7 @@ def longest_names() -> dict[str, tuple[str, int]]:
     """The bounds that the plugin has."""
     script = "console.log(JSON.stringify(require('./scripts/serverless/name-limits').LIMITS))"
     done = subprocess.run(
-        ["node", "-e", script], cwd=WORKSPACE.root, capture_output=True, text=True, check=True
+        ["node", "-e", script], cwd=REPOSITORY.root, capture_output=True, text=True, check=True
     )
     limits: dict[str, tuple[str, int]] = json.loads(done.stdout)
     return limits
@@ -95,7 +95,7 @@ def test_every_type_that_is_given_a_name_has_a_bound(compiled: Compiled) -> None
 def package(stage: str, region: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         ["node_modules/.bin/osls", "package", "--stage", stage],
-        cwd=WORKSPACE.root,
+        cwd=REPOSITORY.root,
         env={k: v for k, v in os.environ.items() if not k.startswith("AWS_")}
         | {"AWS_REGION": region},
         capture_output=True,

@@ -15,13 +15,13 @@ from jobplane.parts._resources import unneeded, without
 from jobplane.reference import metrics
 from jobplane.rules import Tree, check
 from jobplane.tree.configuration import Configuration
-from jobplane.tree.copies import copy_workspace
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.copies import copy_repository
+from jobplane.tree.repository import Repository
 from lambdapack.environments import plain_environment, uv_command
 from lambdapack.tools import run_quietly
 from tests.workspace.copies import commit, edit, git, jobplane, printed, touch, under_git
 
-HERE = Workspace.here()
+HERE = Repository.here()
 PARTS = parts(HERE)
 ALL = frozenset(function.name for function in HERE.functions())
 TAKEN = {
@@ -38,13 +38,13 @@ LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 
 
 @pytest.fixture(scope="module")
-def reduced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Workspace]:
+def reduced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repository]:
     """For each part a copy with nothing else, before anything is made again in it."""
     found = {}
     for name, functions in TAKEN.items():
-        workspace = copy_workspace(HERE, tmp_path_factory.mktemp(name) / "tree")
-        reduce(workspace, frozenset(functions))
-        found[name] = workspace
+        repository = copy_repository(HERE, tmp_path_factory.mktemp(name) / "tree")
+        reduce(repository, frozenset(functions))
+        found[name] = repository
     return found
 
 
@@ -61,23 +61,23 @@ def test_every_function_is_of_a_part() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_refers_to_nothing_that_is_gone(part: str, reduced: dict[str, Workspace]) -> None:
+def test_a_part_refers_to_nothing_that_is_gone(part: str, reduced: dict[str, Repository]) -> None:
     """Its resources are those that its functions lead to, and it imports no lib that it lacks."""
-    workspace = reduced[part]
-    assert {function.name for function in workspace.functions()} == TAKEN[part]
+    repository = reduced[part]
+    assert {function.name for function in repository.functions()} == TAKEN[part]
     before = set(Configuration(HERE).resources)
-    assert set(Configuration(workspace).resources) == before - unneeded(HERE, ALL - TAKEN[part])
-    tree = Tree(workspace, ())
+    assert set(Configuration(repository).resources) == before - unneeded(HERE, ALL - TAKEN[part])
+    tree = Tree(repository, ())
     found = check(tree, ["references", "names", "environment"])
     assert [finding.as_line(tree) for finding in found] == []
-    for path in [*workspace.root.glob("functions/*/pyproject.toml")]:
+    for path in [*repository.root.glob("functions/*/pyproject.toml")]:
         for lib in re.findall(r'"jobplane-(\w+)', path.read_text()):
             if lib in {each.name for each in (HERE.root / "libs").iterdir()}:
-                assert (workspace.root / "libs" / lib).is_dir(), path
+                assert (repository.root / "libs" / lib).is_dir(), path
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_has_the_tests_of_its_functions(part: str, reduced: dict[str, Workspace]) -> None:
+def test_a_part_has_the_tests_of_its_functions(part: str, reduced: dict[str, Repository]) -> None:
     """Every module that is named after one of them, and every one of a lib that it has."""
     root = reduced[part].root
     libs = {path.name for path in (root / "libs").iterdir()} - {"client"}  # of all services
@@ -89,12 +89,12 @@ def test_a_part_has_the_tests_of_its_functions(part: str, reduced: dict[str, Wor
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_parts_dashboard_draws_what_is_emitted(part: str, reduced: dict[str, Workspace]) -> None:
+def test_a_parts_dashboard_draws_what_is_emitted(part: str, reduced: dict[str, Repository]) -> None:
     """All metrics of its functions that Jobplane's own draws, and none of others."""
 
-    def drawn(workspace: Workspace) -> set[str]:
+    def drawn(repository: Repository) -> set[str]:
         done = subprocess.run(
-            ["node", "-e", DASHBOARD, str(workspace.root)],
+            ["node", "-e", DASHBOARD, str(repository.root)],
             env=plain_environment() | {"NODE_PATH": str(HERE.root / "node_modules")},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
@@ -144,7 +144,7 @@ def test_the_demo_of_a_part_is_cut_out_of_the_whole(part: str, first: str, last:
     ],
 )
 def test_what_a_verb_lacks_is_named(
-    part: str, command: list[str], said: str, reduced: dict[str, Workspace]
+    part: str, command: list[str], said: str, reduced: dict[str, Repository]
 ) -> None:
     """A verb that works on functions that were not taken says so, and does nothing."""
     done = jobplane(reduced[part], *command)
@@ -154,7 +154,7 @@ def test_what_a_verb_lacks_is_named(
 
 
 @pytest.mark.parametrize("part", TAKEN)
-def test_a_parts_functions_are_fuzzed(part: str, reduced: dict[str, Workspace]) -> None:
+def test_a_parts_functions_are_fuzzed(part: str, reduced: dict[str, Repository]) -> None:
     """All that were taken, and no other."""
     arguments = ["--inputs", "5", "--way", "hypothesis", "--json"]
     done = jobplane(reduced[part], "fuzz", *arguments)
@@ -164,26 +164,26 @@ def test_a_parts_functions_are_fuzzed(part: str, reduced: dict[str, Workspace]) 
 
 
 @pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """A copy to take parts of under git; nothing is locked or made again in what is taken."""
     monkeypatch.setattr(_project, "_run", lambda *_: "")
     monkeypatch.setattr(_project, "install_framework", lambda _: None)
-    return under_git(copy_workspace(HERE, tmp_path / "source"))
+    return under_git(copy_repository(HERE, tmp_path / "source"))
 
 
 def test_all_parts_together_leave_nothing_out(tmp_path: Path) -> None:
     """The settings of the root and the resources stay as they are."""
-    workspace = copy_workspace(HERE, tmp_path / "all")
-    reduce(workspace, ALL)
+    repository = copy_repository(HERE, tmp_path / "all")
+    reduce(repository, ALL)
     for path in ("pyproject.toml", "resources/job-flow.yml", "resources/tables.yml"):
-        assert (workspace.root / path).read_text() == (HERE.root / path).read_text(), path
+        assert (repository.root / path).read_text() == (HERE.root / path).read_text(), path
 
 
-def test_changes_are_merged_without_what_was_left_out(sources: Workspace, tmp_path: Path) -> None:
+def test_changes_are_merged_without_what_was_left_out(sources: Repository, tmp_path: Path) -> None:
     """`upstream` gets what was taken; a merge keeps the project's own changes, and its name."""
     target = tmp_path / "acme-jobs"
     make(sources, target, ["job-flow"])
-    project = Workspace(target)
+    project = Repository(target)
     edit(project, "functions/claim/function.yml", "memorySize:", "# Ours.\nmemorySize:")
     commit(project)
     touch(sources, "functions/claim/claim.py")
@@ -205,19 +205,19 @@ def test_changes_are_merged_without_what_was_left_out(sources: Workspace, tmp_pa
 
 
 def test_a_project_that_works_on_upstream_is_not_changed(
-    sources: Workspace, tmp_path: Path
+    sources: Repository, tmp_path: Path
 ) -> None:
     """Its files would no longer be those of the commit that is checked out."""
     target = tmp_path / "acme-jobs"
     make(sources, target, ["job-flow"])
-    git(Workspace(target), "checkout", "--quiet", "upstream")
+    git(Repository(target), "checkout", "--quiet", "upstream")
     touch(sources, "functions/claim/claim.py")
     with pytest.raises(ProjectError, match="check out your own"):
         update(sources, target)
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_parts_pages_lead_nowhere_else(part: str, reduced: dict[str, Workspace]) -> None:
+def test_a_parts_pages_lead_nowhere_else(part: str, reduced: dict[str, Repository]) -> None:
     """No page links to one that is gone, or speaks of a function that was not taken."""
     root = reduced[part].root
     gone = ALL - TAKEN[part]
@@ -239,7 +239,7 @@ def test_a_taken_tree_stands_alone(tmp_path: Path) -> None:
     target = tmp_path / "acme-files"
     taken = jobplane(HERE, "new-project", str(target), "--only", "files", "--json")
     assert printed(taken) == {"path": str(target), "functions": ["state-manager"]}
-    project = Workspace(target)
+    project = Repository(target)
     (target / "node_modules").symlink_to(HERE.root / "node_modules")
     for command in (
         ["lock", "--check", "--offline"],

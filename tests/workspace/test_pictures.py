@@ -7,9 +7,9 @@ import pytest
 
 from jobplane.reference.pictures import FOLDER, job_flow, pictures, system
 from jobplane.stage.framework import install_framework
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-HERE = Workspace.here()
+HERE = Repository.here()
 
 
 @pytest.fixture(scope="module")

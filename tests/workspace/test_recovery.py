@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from workspace.templates import WORKSPACE
+from workspace.templates import REPOSITORY
 
 
 def called(function: str, *arguments: Any) -> Any:
@@ -18,7 +18,7 @@ def called(function: str, *arguments: Any) -> Any:
     )
     done = subprocess.run(
         ["node", "--no-warnings", "-e", script],
-        cwd=WORKSPACE.root,
+        cwd=REPOSITORY.root,
         capture_output=True,
         text=True,
         check=True,

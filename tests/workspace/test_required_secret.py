@@ -15,9 +15,9 @@ from jobplane.deploy.compiled import Package
 from jobplane.stage.signing import jwt_secret, secret_name
 from jobplane.stage.stages import Stage, State
 from jobplane.tree.configuration import logical_id
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-FUNCTIONS = [it for it in Workspace.here().functions() if it.name in ("claim", "status")]
+FUNCTIONS = [it for it in Repository.here().functions() if it.name in ("claim", "status")]
 
 
 def compiled_with(secret: str) -> Package:
@@ -53,7 +53,7 @@ def test_the_parameter_that_is_compiled_has_to_be_there() -> None:
 def test_a_parameter_without_a_secret_signs_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the parameter and the remedy."""
     ssm = boto3.client("ssm", region_name="eu-west-1")
-    stage = Stage(Workspace.here(), "prod")
+    stage = Stage(Repository.here(), "prod")
     monkeypatch.setattr(Stage, "client", lambda _self, _service: ssm)
     ssm.put_parameter(Name=secret_name(stage), Value=" , ,", Type="SecureString")
     with pytest.raises(click.ClickException, match=f"{secret_name(stage)} is empty: put a secret"):
@@ -77,13 +77,13 @@ def test_the_parameter_is_the_one_that_is_compiled(
     tmp_path: Path, block: str, value: str, is_local: bool, name: str
 ) -> None:
     """Of whichever block applies, with its variables resolved."""
-    workspace = copy_here(tmp_path)
-    edit(workspace, "serverless.yml", "    staging:\n", "    dev: {}\n    staging:\n")
-    edit(workspace, "serverless.yml", "      jwtSecret: ''\n", "")
-    document = yaml.safe_load((workspace.root / "serverless.yml").read_text())
+    repository = copy_here(tmp_path)
+    edit(repository, "serverless.yml", "    staging:\n", "    dev: {}\n    staging:\n")
+    edit(repository, "serverless.yml", "      jwtSecret: ''\n", "")
+    document = yaml.safe_load((repository.root / "serverless.yml").read_text())
     document["custom"]["stages"][block]["jwtSecret"] = value
-    (workspace.root / "serverless.yml").write_text(yaml.safe_dump(document))
-    stage = Stage(workspace, "dev")
+    (repository.root / "serverless.yml").write_text(yaml.safe_dump(document))
+    stage = Stage(repository, "dev")
     if is_local:
         state = State(pid=1, started="", port=1, region="eu-west-1", log="", jwt_secret="x")
         stage.write_state(state)

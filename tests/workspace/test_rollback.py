@@ -32,20 +32,20 @@ CONFIG = "functions/check-active-job/function.yml"
 @pytest.fixture(scope="module")
 def stage(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A stage of a copy of the workspace, which tests may change as they like."""
-    workspace = copy_of(built[0], tmp_path_factory.mktemp("rollback") / "copy")
-    share_wheels(built[0], workspace)
-    share_artifacts(built[0], workspace)
-    there = Stage(workspace, f"rollback-{os.getpid()}")
-    done = jobplane(workspace, "up", "--stage", there.name)
+    repository = copy_of(built[0], tmp_path_factory.mktemp("rollback") / "copy")
+    share_wheels(built[0], repository)
+    share_artifacts(built[0], repository)
+    there = Stage(repository, f"rollback-{os.getpid()}")
+    done = jobplane(repository, "up", "--stage", there.name)
     try:
         assert done.returncode == 0, done.stderr
         yield there
     finally:
-        jobplane(workspace, "down", "--stage", there.name)
+        jobplane(repository, "down", "--stage", there.name)
 
 
 def deploy(stage: Stage, *arguments: str) -> Done:
-    done = jobplane(stage.workspace, "deploy", *arguments, "--yes", "--stage", stage.name)
+    done = jobplane(stage.repository, "deploy", *arguments, "--yes", "--stage", stage.name)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -59,7 +59,7 @@ def live(stage: Stage) -> dict[str, Any]:
 
 def changed(stage: Stage) -> str:
     """Deploy other code of the function alone; its digest."""
-    touch(stage.workspace, SOURCE)
+    touch(stage.repository, SOURCE)
     deploy(stage, NAME)
     digest: str = live(stage)["CodeSha256"]
     return digest
@@ -83,13 +83,13 @@ def test_a_function_goes_back_step_by_step(stage: Stage) -> None:
 def test_settings_go_back_with_the_code(stage: Stage) -> None:
     """A version is the code and how it runs."""
     before = live(stage)
-    edit(stage.workspace, CONFIG, "memorySize: 256", "memorySize: 320")
+    edit(stage.repository, CONFIG, "memorySize: 256", "memorySize: 320")
     changed(stage)
     assert live(stage)["MemorySize"] == 320
     deploy(stage, NAME, "--rollback")
     after = live(stage)
     assert [after["MemorySize"], after["CodeSha256"]] == [256, before["CodeSha256"]]
-    edit(stage.workspace, CONFIG, "memorySize: 320", "memorySize: 256")
+    edit(stage.repository, CONFIG, "memorySize: 320", "memorySize: 256")
 
 
 def test_what_is_not_there_is_said(stage: Stage) -> None:
@@ -100,7 +100,7 @@ def test_what_is_not_there_is_said(stage: Stage) -> None:
         (("--to", "1"), "--to goes with --rollback"),
         (("--rollback", "--affected"), "--rollback excludes"),
     ):
-        done = jobplane(stage.workspace, "deploy", *arguments, "--yes", "--stage", stage.name)
+        done = jobplane(stage.repository, "deploy", *arguments, "--yes", "--stage", stage.name)
         assert done.returncode != 0
         assert message in done.stderr
 
@@ -109,14 +109,14 @@ def test_the_stack_goes_back_and_forth(stage: Stage) -> None:
     """Settings, code and resources are those of the deployment before; `deploy` brings them on."""
     deploy(stage)  # what single functions were given is in no deployment
     former = live(stage)
-    edit(stage.workspace, CONFIG, "timeout: 10", "timeout: 11")
-    touch(stage.workspace, SOURCE)
+    edit(stage.repository, CONFIG, "timeout: 10", "timeout: 11")
+    touch(stage.repository, SOURCE)
     deploy(stage)
     latest = live(stage)
     assert latest["Timeout"] == 11
     shown = printed(
         jobplane(
-            stage.workspace,
+            stage.repository,
             *("deploy", "--rollback", "--dry-run", "--json", "--stage", stage.name),
         )
     )
@@ -132,14 +132,14 @@ def test_the_stack_goes_back_and_forth(stage: Stage) -> None:
 def test_the_frameworks_own_rollback_is_noticed(stage: Stage, verb: str) -> None:
     """After `osls rollback` a local stage is not taken for what was deployed last."""
     timeout = live(stage)["Timeout"]
-    edit(stage.workspace, CONFIG, f"timeout: {timeout}", f"timeout: {timeout + 1}")
+    edit(stage.repository, CONFIG, f"timeout: {timeout}", f"timeout: {timeout + 1}")
     deploy(stage)
     keys = stage.client("s3").list_objects_v2(Bucket=bucket(stage))["Contents"]
     former = sorted({each["Key"].split("/")[3] for each in keys})[-2]
     done = subprocess.run(
         ["node_modules/.bin/osls", "rollback", "-t", former.partition("-")[0], "-s", stage.name],
-        cwd=stage.workspace.root,
-        env=command_environment(stage.workspace) | stage.environment(),
+        cwd=stage.repository.root,
+        env=command_environment(stage.repository) | stage.environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -147,7 +147,7 @@ def test_the_frameworks_own_rollback_is_noticed(stage: Stage, verb: str) -> None
     assert done.returncode == 0, done.stderr
     assert live(stage)["Timeout"] == timeout
     again = jobplane(
-        stage.workspace, verb, "--stage", stage.name, *(["--yes"] if verb == "deploy" else [])
+        stage.repository, verb, "--stage", stage.name, *(["--yes"] if verb == "deploy" else [])
     )
     assert again.returncode == 0, again.stderr
     assert live(stage)["Timeout"] == timeout + 1
@@ -164,18 +164,18 @@ def bucket(stage: Stage) -> str:
 def test_an_edit_is_built_before_the_framework_deploys_it(stage: Stage) -> None:
     """`osls deploy function` ships the sources as they are, and not an artifact of before."""
     before = live(stage)["CodeSha256"]
-    touch(stage.workspace, SOURCE)
-    uv = stage.workspace.root / "bin"
+    touch(stage.repository, SOURCE)
+    uv = stage.repository.root / "bin"
     uv.mkdir()
     (uv / "uv").write_text(
         '#!/bin/sh\n[ "$1" = run ] && shift 2 && exec python -m "$@"\nexec "$REAL_UV" "$@"\n'
     )
     (uv / "uv").chmod(0o755)
-    environment = command_environment(stage.workspace) | stage.environment()
+    environment = command_environment(stage.repository) | stage.environment()
     real = subprocess.run(["which", "uv"], capture_output=True, text=True, check=True).stdout
     done = subprocess.run(
         ["node_modules/.bin/osls", "deploy", "function", "-f", NAME, "-s", stage.name],
-        cwd=stage.workspace.root,
+        cwd=stage.repository.root,
         env=environment
         | {"PATH": f"{uv}:{environment['PATH']}", "REAL_UV": real.strip(), "UV": real.strip()},
         capture_output=True,
@@ -184,5 +184,5 @@ def test_an_edit_is_built_before_the_framework_deploys_it(stage: Stage) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert live(stage)["CodeSha256"] != before
-    manifest = json.loads((stage.workspace.dist / "manifest.json").read_text())
+    manifest = json.loads((stage.repository.dist / "manifest.json").read_text())
     assert manifest

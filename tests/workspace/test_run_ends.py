@@ -12,9 +12,9 @@ import pytest
 from workspace.leftovers import leftovers
 
 from jobplane.stage.emulator import processes
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 DEADLINE_SECONDS = 120
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspace.templates import WORKSPACE, Compiled, of_type
+from workspace.templates import REPOSITORY, Compiled, of_type
 
-HERE = WORKSPACE.root / "tests" / "workspace"
+HERE = REPOSITORY.root / "tests" / "workspace"
 EXCEPTIONS = tomllib.loads((HERE / "security_exceptions.toml").read_text(encoding="utf-8"))
 
 type Failure = tuple[str, str, str]

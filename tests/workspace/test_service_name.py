@@ -14,10 +14,10 @@ from workspace.copies import Copy, command_environment, edit, jobplane, printed
 from jobplane.stage.signing import secret_name
 from jobplane.stage.stages import Stage
 from jobplane.tree.names import Names
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane_client import JobSocket
 
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 NAME = "acme-jobs"
 STAGE = "renamed"
 # Code and configuration that names things on a stage. Packages, modules and the command are
@@ -39,13 +39,13 @@ LITERAL = re.compile(
 NO_NAMES = {"scripts/jobplane/contracts/asyncapi.py", "scripts/jobplane/contracts/openapi.py"}
 
 
-def renamed(workspace: Workspace) -> Workspace:
-    edit(workspace, "serverless.yml", "service: jobplane\n", f"service: {NAME}\n")
-    return workspace
+def renamed(repository: Repository) -> Repository:
+    edit(repository, "serverless.yml", "service: jobplane\n", f"service: {NAME}\n")
+    return repository
 
 
 @pytest.fixture(scope="module")
-def copy(copied: Copy, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def copy(copied: Copy, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A copy of the tree that was renamed as its documentation says."""
     return renamed(copied(tmp_path_factory.mktemp("renamed") / "copy"))
 
@@ -92,7 +92,7 @@ def test_names_of_packages_are_not_found(text: str) -> None:
 
 
 @pytest.mark.parametrize("stage", ["prod", "dev"])
-def test_a_renamed_stack_has_no_other_name(copy: Workspace, stage: str, tmp_path: Path) -> None:
+def test_a_renamed_stack_has_no_other_name(copy: Repository, stage: str, tmp_path: Path) -> None:
     """On AWS: no name, path or namespace of the compiled template is the old one."""
     built = jobplane(copy, "build")
     assert built.returncode == 0, built.stderr
@@ -124,7 +124,7 @@ def spelt_out(value: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def up(copy: Workspace) -> Iterator[dict[str, Any]]:
+def up(copy: Repository) -> Iterator[dict[str, Any]]:
     """A stage of the copy; what `up` prints of it."""
     try:
         yield printed(jobplane(copy, "up", "--stage", STAGE, "--json"))
@@ -133,7 +133,7 @@ def up(copy: Workspace) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.e2e
-def test_a_renamed_stage_runs_jobs(copy: Workspace, up: dict[str, Any]) -> None:
+def test_a_renamed_stage_runs_jobs(copy: Repository, up: dict[str, Any]) -> None:
     """Its tables, functions, queues and parameters have the new name, and a job ends."""
     token = jobplane(copy, "token", "--user", "u", "--tenant", "t", "--stage", STAGE).stdout.strip()
 
@@ -151,7 +151,7 @@ def test_a_renamed_stage_runs_jobs(copy: Workspace, up: dict[str, Any]) -> None:
 
 
 @pytest.mark.e2e
-def test_verbs_find_a_renamed_stage(copy: Workspace, up: dict[str, Any]) -> None:
+def test_verbs_find_a_renamed_stage(copy: Repository, up: dict[str, Any]) -> None:
     """An event's names are filled in, its metrics have the namespace, and logs are found."""
     done = jobplane(copy, "invoke", "check-active-job", "none", "--stage", STAGE)
     assert done.returncode == 0, done.stdout + done.stderr

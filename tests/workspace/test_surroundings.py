@@ -15,11 +15,11 @@ from jobplane import SOURCES, cli
 from jobplane.fuzzing.runs import explore_guided
 from jobplane.stage.framework import FRAMEWORK, install_framework
 from jobplane.stage.stages import Stage, State
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.environments import plain_environment
 from lambdapack.tools import ToolError
 
-HERE = Workspace.here()
+HERE = Repository.here()
 COMMAND = Path(sys.executable).with_name("jobplane")
 CASE = ("invoke", "claim", "acquired", "--in-process")
 STARTS = frozenset({"run", "Popen", "check_output", "check_call", "call"})
@@ -143,7 +143,7 @@ def test_the_framework_is_installed_whatever_npm_leaves_out(
     (tree / "package.json").write_text(json.dumps(wanted))
     (tree / "package-lock.json").write_text(json.dumps(lock))
     monkeypatch.setenv("HOME", str(home))
-    install_framework(Workspace(tree))
+    install_framework(Repository(tree))
     assert (tree / FRAMEWORK).exists()
 
 
@@ -280,7 +280,7 @@ def test_a_tree_that_cannot_be_written_is_named(
 def test_a_stage_gives_clients_of_every_service_again_and_again(tmp_path: Path) -> None:
     """boto3 extends the clients of S3 and DynamoDB once, however many are made."""
     state = State(pid=1, started="", port=1, region="eu-west-1", log="", jwt_secret="x")
-    stage = Stage(Workspace(tmp_path), "local")
+    stage = Stage(Repository(tmp_path), "local")
     stage.write_state(state)
     for service in ("lambda", "s3", "dynamodb", "s3"):
         assert stage.client(service).meta.endpoint_url == "http://127.0.0.1:1"

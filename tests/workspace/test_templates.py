@@ -18,13 +18,13 @@ from jobplane.deploy.templates import templates, webhook_parameters
 from jobplane.reference.documents import rows_of, with_tables
 from jobplane.reference.templates import DOCUMENT, tables
 from jobplane.stage.gateway import WEBHOOKS
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane_robots import load_templates, robot_names
 from jobplane_robots._templates import TEMPLATE_KEYS
 from jobplane_webhooks import signing_key
 
-WORKSPACE = Workspace.here()
-PAGE = (WORKSPACE.root / DOCUMENT).read_text(encoding="utf-8")
+REPOSITORY = Repository.here()
+PAGE = (REPOSITORY.root / DOCUMENT).read_text(encoding="utf-8")
 
 
 def column(heading: str) -> list[str]:
@@ -41,8 +41,8 @@ def column(heading: str) -> list[str]:
 
 def test_the_page_lists_what_ships() -> None:
     """Made anew, its table is the same."""
-    assert with_tables(PAGE, tables(WORKSPACE)) == PAGE
-    known = load_templates(WORKSPACE.root / "templates" / "index.json")
+    assert with_tables(PAGE, tables(REPOSITORY)) == PAGE
+    known = load_templates(REPOSITORY.root / "templates" / "index.json")
     assert [row[0].strip("`") for row in rows_of(PAGE, "templates")] == list(known)
 
 
@@ -66,7 +66,7 @@ def test_the_verb_names_ids_robots_and_parameters() -> None:
     for each in ("tpl_archive", "compressed (/file/compress)", "ssm:/jobplane/prod/webhooks/url"):
         assert each in shown.stdout
     found = json.loads(CliRunner().invoke(command, ["templates", "--json"]).stdout)
-    assert list(found) == [each.id for each in templates(WORKSPACE)]
+    assert list(found) == [each.id for each in templates(REPOSITORY)]
     assert found["tpl_table"]["webhook_secret"] == "ssm:/jobplane/local/webhooks/secret"
 
 
@@ -76,7 +76,7 @@ def test_an_index_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> Non
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates" / "index.json").write_text(text)
     with pytest.raises(click.ClickException, match=r"templates/index\.json can't be read .*docs/"):
-        templates(Workspace(tmp_path))
+        templates(Repository(tmp_path))
 
 
 @pytest.fixture
@@ -91,10 +91,10 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_up_makes_the_settings_of_webhooks(parameters: Any) -> None:
     """All that the templates name: the stage's receiver, and a secret that can sign."""
-    stage = Mock(workspace=WORKSPACE, endpoint_url="http://127.0.0.1:4566")
+    stage = Mock(repository=REPOSITORY, endpoint_url="http://127.0.0.1:4566")
     stage.name, stage.client = "dev", lambda _service: parameters
     make_webhook_settings(stage)
-    named = webhook_parameters(WORKSPACE, "dev")
+    named = webhook_parameters(REPOSITORY, "dev")
     values = {
         setting: parameters.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
         for setting, names in named.items()
@@ -106,7 +106,7 @@ def test_up_makes_the_settings_of_webhooks(parameters: Any) -> None:
 
 def test_up_leaves_settings_that_are_there(parameters: Any) -> None:
     """Somebody has a receiver of their own."""
-    stage = Mock(workspace=WORKSPACE, endpoint_url="http://127.0.0.1:4566")
+    stage = Mock(repository=REPOSITORY, endpoint_url="http://127.0.0.1:4566")
     stage.name, stage.client = "dev", lambda _service: parameters
     own = {"Name": "/jobplane/dev/webhooks/url", "Type": "String"}
     parameters.put_parameter(Value="https://example.com/mine", **own)

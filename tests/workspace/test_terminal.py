@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-HERE = Workspace.here()
+HERE = Repository.here()
 NOTES = """
 import time
 from jobplane.terminal.console import note

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
-ROOT = Workspace.here().root
+ROOT = Repository.here().root
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 LINTERS = {
     "actionlint": ["actionlint"],

@@ -25,7 +25,7 @@ import yaml
 
 from jobplane.bench._recording import Recording
 from jobplane.terminal.console import note
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 from lambdapack.artifacts import RUNTIME_SDK, Artifact, Settings
 from lambdapack.environments import (
     plain_environment,
@@ -55,21 +55,21 @@ class Contender:
 class Contenders:
     """Makes them below `.jobplane/_bench`, and again only when something has changed."""
 
-    def __init__(self, workspace: Workspace, functions: Iterable[Function]) -> None:
-        self.workspace = workspace
+    def __init__(self, repository: Repository, functions: Iterable[Function]) -> None:
+        self.repository = repository
         self.functions = list(functions)
-        self.root = workspace.scratch / "_bench"
+        self.root = repository.scratch / "_bench"
         self.arch = Settings.local().arch
-        self.closures = closures(workspace, self.functions, self.arch)
+        self.closures = closures(repository, self.functions, self.arch)
 
     def artifact(self, artifacts: Iterable[Artifact]) -> Contender:
         """The workspace's own."""
-        zips = {artifact.name: self.workspace.root / artifact.zip for artifact in artifacts}
+        zips = {artifact.name: self.repository.root / artifact.zip for artifact in artifacts}
         return self._unpacked("artifact", zips)
 
     def floor(self, recordings: Iterable[Recording]) -> Path:
         """boto3, and a module `floor_<function>` for each recording."""
-        text = export(self.workspace, "jobplane")
+        text = export(self.repository, "jobplane")
         locked = parse_export(text, self.arch, of="jobplane").locked
         sdk = {name: line for name, line in locked.items() if name in RUNTIME_SDK}
         folder = self.root / "floor"
@@ -162,13 +162,13 @@ class Contenders:
             _copy_shipped(function, folder)
             (folder / "requirements.txt").write_text("\n".join(closure.locked.values()) + "\n")
             for lib in closure.libs.values():
-                _copy_lib(self.workspace, lib, folder)
+                _copy_lib(self.repository, lib, folder)
         (service / "serverless.yml").write_text(yaml.safe_dump(self._service(), sort_keys=False))
 
     def run_plugin(self, function: Function | None = None) -> None:
         """Package every function, or one, with what prepare_plugin has laid out."""
         service = self.root / "plugin" / "service"
-        osls = self.workspace.root / "node_modules" / ".bin" / "osls"
+        osls = self.repository.root / "node_modules" / ".bin" / "osls"
         document: dict[str, Any] = self._service()
         if function is not None:
             document["functions"] = {function.name: document["functions"][function.name]}
@@ -200,7 +200,7 @@ class Contenders:
                 uv_command(), "export", "--package", function.member, "--frozen", "--no-dev",
                 "--no-editable", "-o", listing,
             ],
-            cwd=self.workspace.root,
+            cwd=self.repository.root,
             what=f"uv export of {function.member}",
             env=uv_locking_environment(),
         )  # fmt: skip
@@ -219,7 +219,7 @@ class Contenders:
                 "--python-platform", RECIPE_PLATFORMS[self.arch], "--python", PYTHON,
                 "--target", target, "-r", listing,
             ],
-            cwd=self.workspace.root,
+            cwd=self.repository.root,
             what="uv pip install",
             env=uv_environment(),
         )  # fmt: skip
@@ -250,7 +250,7 @@ class Contenders:
     def _inputs(self, function: Function) -> list[Any]:
         closure = self.closures[function.name]
         libs = closure.libs.values()
-        sources = [path for lib in libs for path in lib_sources(self.workspace, lib)]
+        sources = [path for lib in libs for path in lib_sources(self.repository, lib)]
         files = [*sources, *function.shipped_files().values()]
         return [
             function.name, closure.locked,
@@ -289,8 +289,8 @@ def _copy_shipped(function: Function, folder: Path) -> None:
         shutil.copy2(path, target)
 
 
-def _copy_lib(workspace: Workspace, lib: str, folder: Path) -> None:
-    source = workspace.root / lib / "src"
+def _copy_lib(repository: Repository, lib: str, folder: Path) -> None:
+    source = repository.root / lib / "src"
     shutil.copytree(
         source, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
     )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 from jobplane.trying.cases import Case, InProcessTarget, Outcome, run
 from jobplane.trying.inprocess import InProcess
 
@@ -54,13 +54,13 @@ class Recording:
         return {**self.environment, **moved, "AWS_ENDPOINT_URL": url}
 
 
-def record(workspace: Workspace, case: Case) -> Recording:
+def record(repository: Repository, case: Case) -> Recording:
     """Run a case in process and keep what was asked of AWS and answered.
 
     Raises:
         click.ClickException: the case failed, or made no call.
     """
-    with InProcess(workspace) as aws:
+    with InProcess(repository) as aws:
         target = _Recorder(aws)
         result = run(case, target)
         if result.problems:

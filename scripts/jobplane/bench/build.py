@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from jobplane.bench._report import Chart, Report, Spread, Table, progress, reported
-from jobplane.tree.copies import copy_workspace
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.copies import copy_repository
+from jobplane.tree.repository import Function, Repository
 
 ROUNDS = 3
 CHANGED = "connect"
@@ -32,7 +32,7 @@ def command(rounds: int, against: tuple[str, ...]) -> Report:
     cache the packages are there. The workspace that is built is a copy.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        copy = copy_workspace(Workspace.here(), Path(scratch))
+        copy = copy_repository(Repository.here(), Path(scratch))
         takes = _measure(copy, rounds, against)
     medians = {name: {who: Spread(t) for who, t in of.items()} for name, of in takes.items()}
     whos = ("jobplane", *against)
@@ -88,17 +88,17 @@ def command(rounds: int, against: tuple[str, ...]) -> Report:
 
 
 def _measure(
-    workspace: Workspace, rounds: int, against: Sequence[str]
+    repository: Repository, rounds: int, against: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
     from jobplane.bench._contenders import Contenders
     from lambdapack.artifacts import Builder, Settings, clean
 
-    functions = workspace.functions()
+    functions = repository.functions()
     changed = next((each for each in functions if each.name == CHANGED), functions[0])
-    contenders = Contenders(workspace, functions)
+    contenders = Contenders(repository, functions)
 
     def build() -> None:
-        Builder(workspace, Settings.local()).build(functions)
+        Builder(repository, Settings.local()).build(functions)
 
     def recipe(chosen: Sequence[Function]) -> None:
         for function in chosen:
@@ -106,8 +106,8 @@ def _measure(
 
     build()  # downloads what is missing
     jobs: dict[str, dict[str, tuple[Work, Work]]] = {
-        "everything, clean": {"jobplane": (lambda: clean(workspace), build)},
-        "everything, warm cache": {"jobplane": (lambda: shutil.rmtree(workspace.dist), build)},
+        "everything, clean": {"jobplane": (lambda: clean(repository), build)},
+        "everything, warm cache": {"jobplane": (lambda: shutil.rmtree(repository.dist), build)},
         f"{changed.name} changed": {"jobplane": (lambda: _touch(changed), build)},
         "nothing changed": {"jobplane": (lambda: None, build)},
     }

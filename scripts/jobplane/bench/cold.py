@@ -11,7 +11,7 @@ import click
 
 from jobplane.bench._report import Chart, Report, Spread, Table, progress, reported
 from jobplane.terminal.console import note
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 
 # One event a function, whose handling makes at least one AWS call.
 FIRST_EVENTS = {
@@ -64,9 +64,9 @@ def command(names: tuple[str, ...], rounds: int, against: tuple[str, ...]) -> Re
 
     AWS is played back on loopback. In every round each contender starts once, in turn.
     """
-    workspace = Workspace.here()
-    functions = workspace.select(names)
-    takes, calls = _measure(workspace, functions, rounds, against)
+    repository = Repository.here()
+    functions = repository.select(names)
+    takes, calls = _measure(repository, functions, rounds, against)
     results = {name: _result(of, calls[name], against) for name, of in takes.items()}
     return Report(
         document={"rounds": rounds, "functions": results},
@@ -76,12 +76,12 @@ def command(names: tuple[str, ...], rounds: int, against: tuple[str, ...]) -> Re
 
 
 def _measure(
-    workspace: Workspace, functions: Sequence[Function], rounds: int, against: Iterable[str]
+    repository: Repository, functions: Sequence[Function], rounds: int, against: Iterable[str]
 ) -> tuple[dict[str, Takes], dict[str, int]]:
     from jobplane.bench._recording import playing
 
-    recordings = _recordings(workspace, functions)
-    folders = _folders(workspace, recordings, against)
+    recordings = _recordings(repository, functions)
+    folders = _folders(repository, recordings, against)
     takes: dict[str, Takes] = {name: {who: [] for who in folders} for name in recordings}
     total = (rounds + 1) * len(recordings) * len(folders)
     with (
@@ -91,7 +91,7 @@ def _measure(
     ):
         for number in range(rounds + 1):  # the first round warms the disk's cache and is dropped
             for name in recordings:
-                recording = recordings[name] = _fresh(workspace, recordings[name])
+                recording = recordings[name] = _fresh(repository, recordings[name])
                 for who, where in folders.items():
                     start = _start(recording, who, where[name], player, Path(scratch))
                     if number:
@@ -100,7 +100,7 @@ def _measure(
     return takes, {name: len(recording.exchanges) for name, recording in recordings.items()}
 
 
-def _recordings(workspace: Workspace, functions: Sequence[Function]) -> dict[str, "Recording"]:
+def _recordings(repository: Repository, functions: Sequence[Function]) -> dict[str, "Recording"]:
     from jobplane.bench._recording import record
     from jobplane.trying.cases import Case, case_paths
 
@@ -111,29 +111,29 @@ def _recordings(workspace: Workspace, functions: Sequence[Function]) -> dict[str
             note(f"{function.name} has no events and is left out")
             continue
         path = paths[FIRST_EVENTS.get(function.name) or next(iter(paths))]
-        found[function.name] = record(workspace, Case.read(function, path))
+        found[function.name] = record(repository, Case.read(function, path))
     return found
 
 
-def _fresh(workspace: Workspace, recording: "Recording") -> "Recording":
+def _fresh(repository: Repository, recording: "Recording") -> "Recording":
     """The recording, or a new one once its times have gone by."""
     from jobplane.bench._recording import record
 
     if time.monotonic() - recording.made < VALID_SECONDS:
         return recording
-    return record(workspace, recording.case)
+    return record(repository, recording.case)
 
 
 def _folders(
-    workspace: Workspace, recordings: Mapping[str, "Recording"], against: Iterable[str]
+    repository: Repository, recordings: Mapping[str, "Recording"], against: Iterable[str]
 ) -> dict[str, dict[str, Path]]:
     """Where each contender's functions are, by contender."""
     from jobplane.bench._contenders import Contenders
     from lambdapack.artifacts import Builder, Settings
 
     functions = [recording.function for recording in recordings.values()]
-    artifacts = Builder(workspace, Settings.local()).build(functions)
-    contenders = Contenders(workspace, functions)
+    artifacts = Builder(repository, Settings.local()).build(functions)
+    contenders = Contenders(repository, functions)
     folders = {"artifact": contenders.artifact(artifacts).folders}
     if "floor" in against:
         folders["floor"] = dict.fromkeys(recordings, contenders.floor(recordings.values()))

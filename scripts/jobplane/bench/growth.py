@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobplane.bench._report import Chart, Report, Spread, Table, progress, reported
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 if TYPE_CHECKING:
     from jobplane.pipeline.layout import Layout
@@ -88,9 +88,9 @@ def command(sizes: tuple[int, ...], takes: int, stage: str) -> Report:
     from jobplane.deploy.local_stage import down, up
     from jobplane.stage.stages import Stage
 
-    workspace = Workspace.here()
-    workspace.require("`jobplane bench growth`", "state-manager")
-    own = Stage(workspace, stage)
+    repository = Repository.here()
+    repository.require("`jobplane bench growth`", "state-manager")
+    own = Stage(repository, stage)
     if own.read_state() is not None:
         raise click.UsageError(f"stage {stage!r} is in use, and this leaves nothing of its files")
     up(own)

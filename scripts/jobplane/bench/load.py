@@ -14,7 +14,7 @@ from jobplane.bench._report import Chart, Report, Table, reported
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.terminal.console import note
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 if TYPE_CHECKING:
     from jobplane.bench._phases import FanOut, Outcome, Plan
@@ -84,9 +84,9 @@ def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
     from jobplane.stage import emulator
     from jobplane.terminal import interrupts
 
-    workspace = Workspace.here()
-    workspace.require("`jobplane bench load`", *FUNCTIONS)
-    there = Stage(workspace, stage)
+    repository = Repository.here()
+    repository.require("`jobplane bench load`", *FUNCTIONS)
+    there = Stage(repository, stage)
     most = numbers["sockets"] - 1
     if subscribers is not None and subscribers > most:
         raise click.UsageError(f"{subscribers} subscribers need {subscribers + 1} sockets")

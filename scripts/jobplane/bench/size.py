@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from jobplane.bench._report import Cell, Chart, Report, Table, reported
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @click.command()
@@ -16,12 +16,12 @@ def command() -> Report:
     from jobplane.bench._contenders import Contenders
     from lambdapack.artifacts import Builder, Settings
 
-    workspace = Workspace.here()
-    functions = workspace.functions()
-    artifacts = Builder(workspace, Settings.local()).build(functions)
-    contenders = Contenders(workspace, functions)
+    repository = Repository.here()
+    functions = repository.functions()
+    artifacts = Builder(repository, Settings.local()).build(functions)
+    contenders = Contenders(repository, functions)
     zips = {
-        "artifact": {artifact.name: workspace.root / artifact.zip for artifact in artifacts},
+        "artifact": {artifact.name: repository.root / artifact.zip for artifact in artifacts},
         "plugin": contenders.plugin().zips,
         "recipe": contenders.recipe().zips,
     }

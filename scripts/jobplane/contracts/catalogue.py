@@ -21,8 +21,8 @@ import click
 from pydantic import BaseModel, create_model
 
 from jobplane.tree.configuration import Configuration, event_kinds
+from jobplane.tree.repository import Function, Repository
 from jobplane.tree.template import REGION, Template
-from jobplane.tree.workspace import Function, Workspace
 from jobplane_models import answers, events, lookups, messages, queues, requests, workspaces
 from jobplane_models.assemblies import AssemblyDocument
 from lambdapack.environments import plain_environment
@@ -96,17 +96,17 @@ SENT_WITH = {
 }
 
 
-def is_sent(name: str, workspace: Workspace) -> bool:
+def is_sent(name: str, repository: Repository) -> bool:
     """Whether the tree has what a message's contract is of."""
     wanted = next(needed for prefix, needed in SENT_WITH.items() if name.startswith(prefix))
-    kinds = (event_kinds(function.config) for function in workspace.functions())
-    return wanted in Configuration(workspace).resources or any(wanted in each for each in kinds)
+    kinds = (event_kinds(function.config) for function in repository.functions())
+    return wanted in Configuration(repository).resources or any(wanted in each for each in kinds)
 
 
-def catalogue(workspace: Workspace) -> list[Contract]:
+def catalogue(repository: Repository) -> list[Contract]:
     """Every contract, by name."""
-    messages_ = (each for each in _messages() if is_sent(each.name, workspace))
-    found = [*messages_, *(each for f in workspace.functions() for each in _of(f, workspace))]
+    messages_ = (each for each in _messages() if is_sent(each.name, repository))
+    found = [*messages_, *(each for f in repository.functions() for each in _of(f, repository))]
     return sorted(found, key=lambda contract: contract.name)
 
 
@@ -120,30 +120,30 @@ def _messages() -> Iterator[Contract]:
                 yield Contract(f"socket/{folder}/{file}", model.__name__, model)
 
 
-def _of(function: Function, workspace: Workspace) -> Iterator[Contract]:
+def _of(function: Function, repository: Repository) -> Iterator[Contract]:
     """What a function is invoked with and gives back: `tool.jobplane.contracts` of its member."""
     folder = f"functions/{function.name}"
     declared = function.settings.get("contracts", {})
     if declared.get("operations"):
-        yield from _of_operations(function, workspace, folder)
+        yield from _of_operations(function, repository, folder)
         return
     for kind, ending in (("input", "Event"), ("result", "Result")):
         if references := declared.get(kind):
             title = f"{pascal(function.module)}{ending}"
-            yield Contract(f"{folder}/{kind}", *_declared(references, title, function, workspace))
+            yield Contract(f"{folder}/{kind}", *_declared(references, title, function, repository))
 
 
 def _declared(
-    references: str | list[str], title: str, function: Function, workspace: Workspace
+    references: str | list[str], title: str, function: Function, repository: Repository
 ) -> tuple[str, Any]:
     """The title and the type of a reference; of several, any of them under a title of their own."""
     if isinstance(references, str):
-        return references.partition(":")[2], _referred(references, function, workspace)
-    kinds = tuple(_referred(reference, function, workspace) for reference in references)
+        return references.partition(":")[2], _referred(references, function, repository)
+    kinds = tuple(_referred(reference, function, repository) for reference in references)
     return title, Union[kinds]  # noqa: UP007 - made here
 
 
-def _referred(reference: str, function: Function, workspace: Workspace) -> Any:
+def _referred(reference: str, function: Function, repository: Repository) -> Any:
     """`module:Name`: a model of a lib, or a type of the function's own module.
 
     Raises:
@@ -152,7 +152,7 @@ def _referred(reference: str, function: Function, workspace: Workspace) -> Any:
     place, _, name = reference.partition(":")
     try:
         is_own = place == function.module
-        module = loaded(function, workspace) if is_own else importlib.import_module(place)
+        module = loaded(function, repository) if is_own else importlib.import_module(place)
         return getattr(module, name)
     except (ImportError, AttributeError, ValueError) as error:
         raise click.ClickException(
@@ -161,9 +161,9 @@ def _referred(reference: str, function: Function, workspace: Workspace) -> Any:
         ) from error
 
 
-def _of_operations(function: Function, workspace: Workspace, folder: str) -> Iterator[Contract]:
+def _of_operations(function: Function, repository: Repository, folder: str) -> Iterator[Contract]:
     """A function that keeps the request model of each operation in its `OPERATIONS`."""
-    module = loaded(function, workspace)
+    module = loaded(function, repository)
     kinds: list[Any] = []
     for name, (model, *_) in sorted(module.OPERATIONS.items()):
         request = _request_of(name, model, is_default=name == module.DEFAULT_OPERATION)
@@ -189,14 +189,14 @@ def _request_of(name: str, model: type[BaseModel], *, is_default: bool) -> type[
     )
 
 
-def loaded(function: Function, workspace: Workspace) -> ModuleType:
+def loaded(function: Function, repository: Repository) -> ModuleType:
     """A function's module, imported with its environment; it is not to be called."""
     spec = importlib.util.spec_from_file_location(function.module, function.source)
     if spec is None or spec.loader is None:
         raise ImportError(f"{function.source} is no module")
     module = importlib.util.module_from_spec(spec)
     region = {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
-    environment = plain_environment() | Template(workspace).environment(function) | region
+    environment = plain_environment() | Template(repository).environment(function) | region
     with patch.dict(os.environ, environment, clear=True):
         spec.loader.exec_module(module)
     return module

@@ -13,7 +13,7 @@ from jobplane.contracts.catalogue import catalogue, is_sent
 from jobplane.contracts.json_schema import document_of
 from jobplane.contracts.openapi import openapi_of
 from jobplane.contracts.typescript import typescript_of
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane.trying import case_files
 
 SCHEMAS = "json-schema"
@@ -41,29 +41,29 @@ class Drift:
         )
 
 
-def rendered(workspace: Workspace) -> dict[Path, str]:
+def rendered(repository: Repository) -> dict[Path, str]:
     """Every file that is made, by its path within the workspace."""
-    contracts = catalogue(workspace)
-    version = version_of(workspace)
+    contracts = catalogue(repository)
+    version = version_of(repository)
     folder = Path("contracts")
     files = {
         folder / SCHEMAS / f"{contract.name}.json": json_text(document_of(contract))
         for contract in contracts
     }
-    stack = case_files.Stack.of(workspace, *workspace.functions())
+    stack = case_files.Stack.of(repository, *repository.functions())
     for kind, document in case_files.schemas(stack).items():
         files[folder / SCHEMAS / "cases" / f"{kind}.json"] = json_text(document)
-    if is_sent("http/", workspace):
-        files[folder / "openapi.json"] = json_text(openapi_of(workspace, version))
-    if is_sent("socket/", workspace):
+    if is_sent("http/", repository):
+        files[folder / "openapi.json"] = json_text(openapi_of(repository, version))
+    if is_sent("socket/", repository):
         files[folder / "asyncapi.json"] = json_text(asyncapi_of(version))
-    files[folder / "typescript" / "jobplane.ts"] = typescript_of(contracts, workspace)
+    files[folder / "typescript" / "jobplane.ts"] = typescript_of(contracts, repository)
     return dict(sorted(files.items()))
 
 
-def version_of(workspace: Workspace) -> str:
+def version_of(repository: Repository) -> str:
     """The project's version."""
-    project = tomllib.loads((workspace.root / "pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads((repository.root / "pyproject.toml").read_text(encoding="utf-8"))
     return str(project["project"]["version"])
 
 
@@ -71,9 +71,9 @@ def json_text(document: Any) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def drift(workspace: Workspace, files: Mapping[Path, str]) -> list[Drift]:
+def drift(repository: Repository, files: Mapping[Path, str]) -> list[Drift]:
     """How the tree differs from what should be there."""
-    root = workspace.root
+    root = repository.root
     made = [*(root / "contracts" / SCHEMAS).rglob("*.json"), *(root / "contracts").glob("*.json")]
     there = {path.relative_to(root) for path in made}
     found = []
@@ -85,9 +85,9 @@ def drift(workspace: Workspace, files: Mapping[Path, str]) -> list[Drift]:
     return found
 
 
-def settle(workspace: Workspace, drifted: Drift) -> None:
+def settle(repository: Repository, drifted: Drift) -> None:
     """Write or remove one file."""
-    path = workspace.root / drifted.path
+    path = repository.root / drifted.path
     if drifted.wanted is None:
         path.unlink()
         return

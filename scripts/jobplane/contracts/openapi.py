@@ -10,7 +10,7 @@ import click
 
 from jobplane.contracts.catalogue import Contract
 from jobplane.contracts.json_schema import definitions_of
-from jobplane.tree.workspace import Workspace, read_yaml
+from jobplane.tree.repository import Repository, read_yaml
 from jobplane_models import lookups
 from jobplane_models.assemblies import AssemblyDocument
 
@@ -111,26 +111,26 @@ RESPONSES: dict[str, dict[str, Any]] = {
 }
 
 
-def deployed_routes(workspace: Workspace) -> set[Route]:
+def deployed_routes(repository: Repository) -> set[Route]:
     """The routes of the HTTP API, from every function.yml."""
-    return set(_routes(workspace))
+    return set(_routes(repository))
 
 
-def _routes(workspace: Workspace) -> Iterator[Route]:
-    for function in workspace.functions():
+def _routes(repository: Repository) -> Iterator[Route]:
+    for function in repository.functions():
         for event in function.config.get("events", ()):
             if route := event.get("httpApi"):
                 yield route["method"].upper(), route["path"]
 
 
-def paths_of(workspace: Workspace) -> dict[str, dict[str, Any]]:
+def paths_of(repository: Repository) -> dict[str, dict[str, Any]]:
     """The paths that the functions' own files describe.
 
     Raises:
         click.ClickException: a route is described twice.
     """
     found: dict[str, dict[str, Any]] = {}
-    for function in workspace.functions():
+    for function in repository.functions():
         if not function.routes_path.is_file():
             continue
         for path, operations in read_yaml(function.routes_path).items():
@@ -142,7 +142,7 @@ def paths_of(workspace: Workspace) -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items()))
 
 
-def openapi_of(workspace: Workspace, version: str) -> dict[str, Any]:
+def openapi_of(repository: Repository, version: str) -> dict[str, Any]:
     """The whole document."""
     contracts = [Contract(model.__name__, model.__name__, model) for model in MODELS]
     return {
@@ -164,7 +164,7 @@ def openapi_of(workspace: Workspace, version: str) -> dict[str, Any]:
             }
         ],
         "security": [{"token": []}],
-        "paths": paths_of(workspace),
+        "paths": paths_of(repository),
         "components": {
             "headers": HEADERS,
             "responses": RESPONSES,

@@ -7,7 +7,7 @@ from typing import Any
 
 from jobplane.contracts.catalogue import Contract
 from jobplane.contracts.json_schema import definitions_of
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.tools import run_quietly
 
 SCRIPT = Path(__file__).with_name("typescript.mjs")
@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("typescript.mjs")
 CONDITIONS = frozenset({"anyOf", "if", "not", "then"})
 
 
-def typescript_of(contracts: Sequence[Contract], workspace: Workspace) -> str:
+def typescript_of(contracts: Sequence[Contract], repository: Repository) -> str:
     """One module with every type, and `Contracts`, which maps a schema's name to its type."""
     definitions = definitions_of(contracts, "#/$defs")
     root = {
@@ -28,7 +28,7 @@ def typescript_of(contracts: Sequence[Contract], workspace: Workspace) -> str:
     }
     return run_quietly(
         ["node", SCRIPT],
-        cwd=workspace.root,
+        cwd=repository.root,
         what="json-schema-to-typescript",
         given=json.dumps(typed(root)),
     )

@@ -113,11 +113,11 @@ def play(stage: Stage, megabytes: int, *, keep: bool, began: Stopwatch) -> Repor
         click.ClickException: the stage could not be set up.
         click.UsageError: the tree has not the functions of any step.
     """
-    program = steps_with(function.name for function in stage.workspace.functions())
+    program = steps_with(function.name for function in stage.repository.functions())
     report, screen = Report(stage.name, megabytes, kept=True), Screen()
     screen.line(f"{len(program)} steps, {megabytes} MB in the large file; Ctrl-C cleans up, too")
     title = f"Set up the stage {stage.name}"
-    with exclusive(stage.workspace, f"demo-{stage.name}"), interrupts.as_keyboard_interrupt():
+    with exclusive(stage.repository, f"demo-{stage.name}"), interrupts.as_keyboard_interrupt():
         try:
             with screen.working(title):
                 there = up(stage)
@@ -201,7 +201,7 @@ def _show_log(stage: Stage, since: int, screen: Screen) -> None:
         return
     complaints = [
         event
-        for event in log_lines.events(stage, stage.workspace.functions(), since)
+        for event in log_lines.events(stage, stage.repository.functions(), since)
         if (event.document() or {}).get("level") in ALARMING
     ]
     for event in complaints[-SHOWN_LINES:]:

@@ -22,7 +22,7 @@ import click
 
 from jobplane import BUILDER
 from jobplane.tree.configuration import Configuration, Parts
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 from lambdapack.artifacts import Builder, Settings
 from lambdapack.environments import plain_environment
 from lambdapack.requirements import Closure, closures, lib_sources
@@ -86,18 +86,18 @@ class Change:
         )
 
 
-def affected(workspace: Workspace, since: str = "HEAD") -> Change:
+def affected(repository: Repository, since: str = "HEAD") -> Change:
     """Compare the working tree with a revision; `REV...` stands for where the branch left REV.
 
     Raises:
         UnknownRevisionError: git knows no such revision.
         ToolError: git or uv failed.
     """
-    commit = resolve(workspace, since)
-    after = Tree(workspace)
-    if not PROJECT.issubset(_git(workspace, since, "ls-tree", "--name-only", commit).splitlines()):
+    commit = resolve(repository, since)
+    after = Tree(repository)
+    if not PROJECT.issubset(_git(repository, since, "ls-tree", "--name-only", commit).splitlines()):
         return Change(since, commit, [_new(name) for name in after.functions], [NEW_STACK])
-    with tree_of(workspace, commit) as before:
+    with tree_of(repository, commit) as before:
         return compare(Tree(before), after, since, commit)
 
 
@@ -141,22 +141,22 @@ def _new(name: str) -> Affected:
 class Tree:
     """One tree of files, asked once for each thing."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
         self.settings = Settings.local()
 
     @cached_property
     def functions(self) -> dict[str, Function]:
-        return {function.name: function for function in self.workspace.functions()}
+        return {function.name: function for function in self.repository.functions()}
 
     @cached_property
     def closures(self) -> dict[str, Closure]:
         everything = self.functions.values()
-        return closures(self.workspace, everything, self.settings.arch, is_frozen=True)
+        return closures(self.repository, everything, self.settings.arch, is_frozen=True)
 
     @cached_property
     def configuration(self) -> Configuration:
-        return Configuration(self.workspace)
+        return Configuration(self.repository)
 
     @cached_property
     def stack_parts(self) -> Parts:
@@ -164,11 +164,11 @@ class Tree:
 
     @cached_property
     def lock(self) -> "Lock":
-        return Lock.read(self.workspace)
+        return Lock.read(self.repository)
 
     def inputs(self, name: str) -> str:
         """What `build` compares, by this command's own code on either tree."""
-        builder = Builder(self.workspace, self.settings)
+        builder = Builder(self.repository, self.settings)
         return builder.inputs(self.functions[name], self.closures[name])
 
     def parts(self, name: str) -> Parts:
@@ -178,7 +178,7 @@ class Tree:
     def builder_like(self, other: "Tree") -> bool:
         """Whether both trees' builders write the same bytes for the same inputs."""
         mine, others = (
-            code_digest(tree.workspace.root / BUILDER / "src") for tree in (self, other)
+            code_digest(tree.repository.root / BUILDER / "src") for tree in (self, other)
         )
         return mine == others
 
@@ -190,8 +190,8 @@ class Lock:
     dependencies: Mapping[str, list[str]]
 
     @classmethod
-    def read(cls, workspace: Workspace) -> "Lock":
-        path = workspace.root / "uv.lock"
+    def read(cls, repository: Repository) -> "Lock":
+        path = repository.root / "uv.lock"
         document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         return cls({package["name"]: list(_required(package)) for package in document["package"]})
 
@@ -222,7 +222,7 @@ def _explained(name: str, before: Tree, after: Tree) -> Iterator[str]:
     old, new = before.functions[name], after.functions[name]
     for shipped in _changed(_digests(old.shipped_files()), _digests(new.shipped_files())):
         own = new.shipped_files().get(shipped) or old.shipped_files()[shipped]
-        yield _short(own, after.workspace.root, before.workspace.root)
+        yield _short(own, after.repository.root, before.repository.root)
     old_closure, new_closure = before.closures[name], after.closures[name]
     for lib in sorted(old_closure.libs.keys() | new_closure.libs.keys()):
         yield from _explained_lib(lib, name, before, after)
@@ -249,11 +249,11 @@ def _explained_lib(lib: str, name: str, before: Tree, after: Tree) -> Iterator[s
 
 
 def _lib_files(tree: Tree, folder: str) -> dict[str, str]:
-    root = tree.workspace.root / folder
+    root = tree.repository.root / folder
     package = root / "src" / f"jobplane_{root.name}"
     return {
         _short(path, package, root): digest
-        for path, digest in _digests({p: p for p in lib_sources(tree.workspace, folder)}).items()
+        for path, digest in _digests({p: p for p in lib_sources(tree.repository, folder)}).items()
     }
 
 
@@ -301,36 +301,36 @@ def _way(names: Iterable[str]) -> str:
     return f" ← {' ← '.join(reversed(between))}" if between else ""
 
 
-def resolve(workspace: Workspace, revision: str) -> str:
+def resolve(repository: Repository, revision: str) -> str:
     """The commit that a revision names.
 
     Raises:
         UnknownRevisionError: there is none.
     """
     if revision.endswith("..."):
-        return _git(workspace, revision, "merge-base", revision.removesuffix("..."), "HEAD")
-    return _git(workspace, revision, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
+        return _git(repository, revision, "merge-base", revision.removesuffix("..."), "HEAD")
+    return _git(repository, revision, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
 
 
-def _git(workspace: Workspace, revision: str, *arguments: str) -> str:
+def _git(repository: Repository, revision: str, *arguments: str) -> str:
     try:
-        return run_quietly(["git", *arguments], cwd=workspace.root, what="git").strip()
+        return run_quietly(["git", *arguments], cwd=repository.root, what="git").strip()
     except ToolError as failed:
         said = failed.output.strip()
         if "not a git repository" in said:
-            raise NoRepositoryError(workspace.root) from failed
+            raise NoRepositoryError(repository.root) from failed
         raise UnknownRevisionError(
             f"git finds no commit {revision!r}" + (f": {said}" if said else "")
         ) from failed
 
 
 @contextmanager
-def tree_of(workspace: Workspace, commit: str) -> Iterator[Workspace]:
+def tree_of(repository: Repository, commit: str) -> Iterator[Repository]:
     """The files of a commit in a folder of their own, for as long as the block runs."""
     with tempfile.TemporaryDirectory(prefix="jobplane-") as folder:
         archive = subprocess.Popen(
             ["git", "archive", "--format=tar", commit],
-            cwd=workspace.root,
+            cwd=repository.root,
             env=plain_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -342,4 +342,4 @@ def tree_of(workspace: Workspace, commit: str) -> Iterator[Workspace]:
             said = archive.stderr.read().decode(errors="replace")
         if archive.returncode != 0:
             raise ToolError(f"git archive {commit} failed", said)
-        yield Workspace(Path(folder))
+        yield Repository(Path(folder))

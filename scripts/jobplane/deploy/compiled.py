@@ -13,7 +13,7 @@ from zipfile import ZipFile
 from jobplane.stage.framework import install_framework, osls
 from jobplane.stage.stages import Stage
 from jobplane.tree.configuration import TRIGGERS, logical_id, references, role_id
-from jobplane.tree.workspace import Function
+from jobplane.tree.repository import Function
 
 # What a change of code renames in every template.
 VERSION = "AWS::Lambda::Version"
@@ -152,7 +152,7 @@ def outline(stage: Stage) -> Mapping[str, Any]:
 
     Needs no credentials.
     """
-    install_framework(stage.workspace)
+    install_framework(stage.repository)
     with tempfile.NamedTemporaryFile(prefix="jobplane-", suffix=".zip") as stand_in:
         with ZipFile(stand_in, "w"):
             pass

@@ -11,7 +11,7 @@ from jobplane.stage.framework import config_digest, osls
 from jobplane.stage.signing import publish_secret
 from jobplane.stage.stages import Stage, State
 from jobplane.terminal.console import note
-from jobplane.tree.workspace import Function
+from jobplane.tree.repository import Function
 from lambdapack.artifacts import Artifact
 
 
@@ -21,7 +21,7 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
     if state is None:
         raise ValueError(f"stage {stage.name} has no emulator")
     digests = {artifact.name: artifact.digest for artifact in artifacts}
-    config = config_digest(stage.workspace, functions)
+    config = config_digest(stage.repository, functions)
     if state.config != config or state.stack != stack_stamp(stage):
         _deploy_everything(stage, state)
         if state.functions and not state.config:
@@ -38,7 +38,7 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
     state.stack = stack_stamp(stage)
     state.functions = digests
     stage.write_state(state)
-    emulator.prune(stage.workspace)
+    emulator.prune(stage.repository)
     return done
 
 
@@ -74,7 +74,7 @@ def _deploy_code(stage: Stage, functions: list[Function]) -> None:
     def update(function: Function) -> None:
         client.update_function_code(
             FunctionName=function.deployed_name(stage.name),
-            ZipFile=(stage.workspace.dist / f"{function.name}.zip").read_bytes(),
+            ZipFile=(stage.repository.dist / f"{function.name}.zip").read_bytes(),
         )
 
     with ThreadPoolExecutor() as pool:

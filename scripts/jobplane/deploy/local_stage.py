@@ -39,16 +39,16 @@ def up(stage: Stage, port: int | None = None) -> Up:
         click.UsageError: the stage runs on another port.
         click.ClickException: a tool is missing or failed.
     """
-    with exclusive(stage.workspace, f"stage-{stage.name}"), interrupts.as_keyboard_interrupt():
+    with exclusive(stage.repository, f"stage-{stage.name}"), interrupts.as_keyboard_interrupt():
         return _up(stage, port)
 
 
 def _up(stage: Stage, port: int | None) -> Up:
-    framework.install_framework(stage.workspace)
-    functions = stage.workspace.functions()
+    framework.install_framework(stage.repository)
+    functions = stage.repository.functions()
     if not functions:
         raise click.ClickException("there is no function to deploy: functions/*/function.yml")
-    artifacts = Builder(stage.workspace, Settings.local()).build(functions)
+    artifacts = Builder(stage.repository, Settings.local()).build(functions)
     state = stage.read_state()
     running = state is not None and emulator.is_running(state)
     if running and state is not None and port not in (None, state.port):
@@ -79,7 +79,7 @@ def make_webhook_settings(stage: Stage) -> None:
         "webhook_url": f"{stage.endpoint_url}{WEBHOOKS}",
         "webhook_secret": f"whsec_{b64encode(token_bytes(32)).decode()}",
     }
-    for setting, names in webhook_parameters(stage.workspace, stage.name).items():
+    for setting, names in webhook_parameters(stage.repository, stage.name).items():
         for name in names:
             with suppress(client.exceptions.ParameterAlreadyExists):
                 client.put_parameter(Name=name, Value=values[setting], Type="SecureString")
@@ -87,5 +87,5 @@ def make_webhook_settings(stage: Stage) -> None:
 
 def down(stage: Stage) -> bool:
     """Stop the stage; False if there was nothing to stop."""
-    with exclusive(stage.workspace, f"stage-{stage.name}"):
+    with exclusive(stage.repository, f"stage-{stage.name}"):
         return emulator.stop(stage)

@@ -27,7 +27,7 @@ from jobplane.deploy.shipping import (
     step_for,
 )
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Function
+from jobplane.tree.repository import Function
 
 TEMPLATE = "compiled-cloudformation-template.json"
 LINK_SECONDS = 900

@@ -24,7 +24,7 @@ from jobplane.stage import emulator, framework
 from jobplane.stage.signing import publish_secret
 from jobplane.stage.stages import Stage, StageNotUpError, default_region
 from jobplane.tree.configuration import logical_id
-from jobplane.tree.workspace import Function, Workspace, read_yaml
+from jobplane.tree.repository import Function, Repository, read_yaml
 from lambdapack.artifacts import Artifact, Builder, Settings, read_manifest, stale_functions
 from lambdapack.requirements import PLATFORMS
 
@@ -168,7 +168,7 @@ def where(stage: Stage) -> str:
     local = stage.endpoint_url or loopback_endpoint()
     if local is not None:
         return f"the emulator at {local}"
-    return f"AWS account {account_of(stage)}, {default_region(stage.workspace)}"
+    return f"AWS account {account_of(stage)}, {default_region(stage.repository)}"
 
 
 def account_of(stage: Stage) -> str:
@@ -207,7 +207,7 @@ def settings_for(stage: Stage, parameters: Mapping[str, str] | None = None) -> S
     """
     if stage.is_local or loopback_endpoint() is not None:
         return Settings.local()
-    service = read_yaml(stage.workspace.root / "serverless.yml")
+    service = read_yaml(stage.repository.root / "serverless.yml")
     stages = service["custom"]["stages"]
     chosen = stages["default"] | (stages.get(stage.name) or {}) | dict(parameters or {})
     architecture = chosen["architecture"]
@@ -217,37 +217,37 @@ def settings_for(stage: Stage, parameters: Mapping[str, str] | None = None) -> S
     return Settings(architecture)
 
 
-def build(workspace: Workspace, functions: list[Function], settings: Settings) -> list[Artifact]:
+def build(repository: Repository, functions: list[Function], settings: Settings) -> list[Artifact]:
     """Bring the artifacts up to date; the others only have to be there for the framework.
 
     Raises:
         ToolError: uv failed.
     """
-    wanted = {function.name: function for function in [*functions, *unbuilt(workspace)]}
-    made = {it.name: it for it in Builder(workspace, settings).build(wanted.values())}
+    wanted = {function.name: function for function in [*functions, *unbuilt(repository)]}
+    made = {it.name: it for it in Builder(repository, settings).build(wanted.values())}
     return [made[function.name] for function in functions]
 
 
-def unbuilt(workspace: Workspace) -> list[Function]:
+def unbuilt(repository: Repository) -> list[Function]:
     """The functions without an artifact; the stack can't be compiled while there is one."""
-    manifest = read_manifest(workspace)
+    manifest = read_manifest(repository)
     return [
         function
-        for function in workspace.functions()
+        for function in repository.functions()
         if function.name not in manifest
-        or not (workspace.root / manifest[function.name].zip).is_file()
+        or not (repository.root / manifest[function.name].zip).is_file()
     ]
 
 
-def built(workspace: Workspace, functions: list[Function], settings: Settings) -> list[Artifact]:
+def built(repository: Repository, functions: list[Function], settings: Settings) -> list[Artifact]:
     """The artifacts as they are, if they are what the tree would build.
 
     Raises:
         StaleArtifactError: one is older than its sources, or for another architecture.
     """
-    stale = stale_functions(workspace, functions)
-    stale += [f.name for f in unbuilt(workspace) if f.name not in stale]
-    manifest = read_manifest(workspace)
+    stale = stale_functions(repository, functions)
+    stale += [f.name for f in unbuilt(repository) if f.name not in stale]
+    manifest = read_manifest(repository)
     if stale:
         listed = ", ".join(stale)
         raise StaleArtifactError(
@@ -288,7 +288,7 @@ def planned(
                     f"stack {stage.names.stack} is not deployed on {where(stage)}; "
                     f"deploy all of it first: jobplane deploy --stage {stage.name}"
                 )
-            framework.install_framework(stage.workspace)
+            framework.install_framework(stage.repository)
             account = "" if stage.is_local else account_of(stage)
             package = resources.enter_context(compiled.package(stage, parameters, account))
             _require_secrets(stage, functions, package)
@@ -351,9 +351,9 @@ def _is_configured(stage: Stage) -> bool:
     state = stage.read_state()
     if state is None:
         return False
-    functions = stage.workspace.functions()
+    functions = stage.repository.functions()
     return state.config == framework.config_digest(
-        stage.workspace, functions
+        stage.repository, functions
     ) and state.stack == description.stack_stamp(stage)
 
 
@@ -547,7 +547,7 @@ def _archive(stage: Stage, step: Step) -> bytes:
         with urlopen(step.location) as response:  # noqa: S310 - Lambda's or S3's own answer
             archive: bytes = response.read()
     else:
-        archive = (stage.workspace.dist / f"{step.name}.zip").read_bytes()
+        archive = (stage.repository.dist / f"{step.name}.zip").read_bytes()
     if hashlib.sha256(archive).hexdigest() != step.digest:
         raise StaleArtifactError("its artifact was built anew meanwhile: deploy again")
     if len(archive) > CODE_LIMIT:
@@ -588,7 +588,7 @@ def update_stack(plan: Plan, parameters: tuple[str, ...] = ()) -> None:
     if state is not None:
         publish_secret(stage, state)
     given = [option for parameter in parameters for option in ("--param", parameter)]
-    framework.install_framework(stage.workspace)
+    framework.install_framework(stage.repository)
     if plan.back_to is not None:
         framework.osls(stage, "rollback", "--timestamp", plan.back_to)
     else:
@@ -647,11 +647,11 @@ def _remember_stack(plan: Plan, parameters: tuple[str, ...]) -> None:
     state = stage.read_state()
     if state is None:
         return
-    functions = stage.workspace.functions()
+    functions = stage.repository.functions()
     other = parameters or plan.back_to is not None
-    state.config = "" if other else framework.config_digest(stage.workspace, functions)
+    state.config = "" if other else framework.config_digest(stage.repository, functions)
     state.functions = {step.name: step.digest for step in plan.steps}
     state.stack = description.stack_stamp(stage)
     state.description = description.describe(stage)
     stage.write_state(state)
-    emulator.prune(stage.workspace)
+    emulator.prune(stage.repository)

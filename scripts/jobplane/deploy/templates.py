@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 INDEX = Path("templates", "index.json")
 
@@ -36,13 +36,13 @@ class Template:
         }
 
 
-def templates(workspace: Workspace) -> list[Template]:
+def templates(repository: Repository) -> list[Template]:
     """The templates in the order of the index; none where there is no index.
 
     Raises:
         click.ClickException: the index can't be read.
     """
-    path = workspace.root / INDEX
+    path = repository.root / INDEX
     if not path.is_file():
         return []
     try:
@@ -53,11 +53,11 @@ def templates(workspace: Workspace) -> list[Template]:
         ) from error
 
 
-def webhook_parameters(workspace: Workspace, stage: str) -> dict[str, set[str]]:
+def webhook_parameters(repository: Repository, stage: str) -> dict[str, set[str]]:
     """The SSM parameters that a stage's templates name, by setting."""
     found: dict[str, set[str]] = {"webhook_url": set(), "webhook_secret": set()}
-    for template in templates(workspace):
-        for setting, reference in template.references(workspace.service, stage).items():
+    for template in templates(repository):
+        for setting, reference in template.references(repository.service, stage).items():
             kind, _, name = reference.partition(":")
             if kind == "ssm":
                 found[setting].add(name)

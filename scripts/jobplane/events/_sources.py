@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobplane.events._fresh import Fresh
+from jobplane.tree.repository import Function, Repository
 from jobplane.tree.template import ACCOUNT, REGION, Template
-from jobplane.tree.workspace import Function, Workspace
 from jobplane_keys import (
     PICK_UP_SECONDS,
     REQUEST_TTL_SECONDS,
@@ -50,7 +50,7 @@ class Source:
 
 
 def _full_name(name: str) -> str:
-    return Workspace.here().names(STAGE).of(name)
+    return Repository.here().names(STAGE).of(name)
 
 
 def websocket_connect(fresh: Fresh) -> Event:
@@ -205,11 +205,11 @@ def request_item(fresh: Fresh) -> Event:
 
 def dynamodb_stream(fresh: Fresh) -> Event:
     """A request that the router has just stored."""
-    return stream_event(fresh, Workspace.here(), "requests", "insert", request_item(fresh))
+    return stream_event(fresh, Repository.here(), "requests", "insert", request_item(fresh))
 
 
 def stream_event(
-    fresh: Fresh, workspace: Workspace, table: str, change: str, item: Mapping[str, Any]
+    fresh: Fresh, repository: Repository, table: str, change: str, item: Mapping[str, Any]
 ) -> Event:
     """One record of a table's stream, with the images that the change has.
 
@@ -222,9 +222,9 @@ def stream_event(
         NoTableError: the stack has none of this name.
         KeyMissingError: the item lacks a part of its key.
     """
-    tables = Template(workspace, STAGE).of_type("AWS::DynamoDB::Table").values()
+    tables = Template(repository, STAGE).of_type("AWS::DynamoDB::Table").values()
     named = {properties["TableName"]: properties for properties in tables}
-    names = workspace.names(STAGE)
+    names = repository.names(STAGE)
     name = names.of(table)
     if name not in named:
         known = ", ".join(sorted(names.short(each) for each in named))

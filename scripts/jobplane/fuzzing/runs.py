@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jobplane.fuzzing.mutations import Json, hostile
 from jobplane.fuzzing.subjects import Answered, Situation, Subject
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.environments import uv_command, uv_project_environment
 from lambdapack.tools import ToolError
 
@@ -122,7 +122,7 @@ def explore(subject: Subject, examples: int, number: int) -> Report:
     return report
 
 
-def explore_guided(workspace: Workspace, name: str, examples: int, number: int) -> Report:
+def explore_guided(repository: Repository, name: str, examples: int, number: int) -> Report:
     """As many inputs as asked for, chosen by the branches that they reach, in another process."""
     command = [
         *(uv_command(), "run", "--quiet", "--group", "fuzz", "python"),
@@ -130,7 +130,7 @@ def explore_guided(workspace: Workspace, name: str, examples: int, number: int) 
     ]
     done = subprocess.run(
         command,
-        cwd=workspace.root,
+        cwd=repository.root,
         env=uv_project_environment(),
         capture_output=True,
         text=True,

@@ -22,8 +22,8 @@ import pydantic
 
 from jobplane.contracts.catalogue import catalogue
 from jobplane.fuzzing.recording import Recorder
+from jobplane.tree.repository import Repository
 from jobplane.tree.template import ACCOUNT, REGION
-from jobplane.tree.workspace import Workspace
 from jobplane.trying import cases
 from jobplane.trying.inprocess import InProcess
 
@@ -326,13 +326,13 @@ def _flat(event: Json) -> str:
 
 
 @contextmanager
-def subjects(workspace: Workspace | None = None) -> Iterator[Callable[[str], Subject]]:
+def subjects(repository: Repository | None = None) -> Iterator[Callable[[str], Subject]]:
     """A stage in this process; what is given makes subjects of functions' names."""
     recorder = Recorder()
-    workspace = workspace or Workspace.here()
-    results = {contract.name: contract.type for contract in catalogue(workspace)}
+    repository = repository or Repository.here()
+    results = {contract.name: contract.type for contract in catalogue(repository)}
     with ExitStack() as stack:
-        aws = stack.enter_context(InProcess(workspace))
+        aws = stack.enter_context(InProcess(repository))
         stack.enter_context(recorder.recording())
         yield lambda name: Subject(
             name, aws, recorder, pydantic.TypeAdapter(results[f"functions/{name}/result"])

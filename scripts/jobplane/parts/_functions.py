@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from jobplane.tree.configuration import references
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 
 LIST = Path("scripts", "jobplane", "parts", "parts.toml")
 # Events that a function is handed from a resource that others write to.
@@ -28,33 +28,33 @@ class Part:
     functions: frozenset[str]
 
 
-def parts(workspace: Workspace) -> dict[str, Part]:
+def parts(repository: Repository) -> dict[str, Part]:
     """The parts of a tree by name."""
-    listed = tomllib.loads((workspace.root / LIST).read_text(encoding="utf-8"))
+    listed = tomllib.loads((repository.root / LIST).read_text(encoding="utf-8"))
     return {
         name: Part(name, part["summary"], part["words"], frozenset(part["functions"]))
         for name, part in listed.items()
     }
 
 
-def chosen(workspace: Workspace, names: Iterable[str]) -> frozenset[str]:
+def chosen(repository: Repository, names: Iterable[str]) -> frozenset[str]:
     """The functions of the named parts, and those that they need.
 
     Raises:
         click.UsageError: the tree has no such part.
     """
-    known = parts(workspace)
+    known = parts(repository)
     functions: set[str] = set()
     for name in names:
         if name not in known:
             raise click.UsageError(f"unknown part {name!r}; choose from {', '.join(known)}")
         functions |= known[name].functions
-    return closed(workspace, functions)
+    return closed(repository, functions)
 
 
-def closed(workspace: Workspace, names: Iterable[str]) -> frozenset[str]:
+def closed(repository: Repository, names: Iterable[str]) -> frozenset[str]:
     """The functions, and those that read the queues and streams that they write to."""
-    functions = {function.name: function for function in workspace.functions()}
+    functions = {function.name: function for function in repository.functions()}
     kept = set(names) & functions.keys()
     while True:
         written = {logical for name in kept for logical in _written(functions[name])}

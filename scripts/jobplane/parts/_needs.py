@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from jobplane.parts._functions import parts
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 LIST = Path("tests", "needs.toml")
 # Calls whose texts are never names of functions.
@@ -29,20 +29,20 @@ VERBS = frozenset({"affected", "build", "check", "deploy", "event", "fuzz", "inv
 class Needs:
     """The needs of one tree's tests."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self.folder = workspace.root / "tests"
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self.folder = repository.root / "tests"
         self._known: dict[str, tuple[set[str], set[str]]] = {}
 
     @cached_property
     def known(self) -> frozenset[str]:
         """The functions of all parts, whether they are in the tree or not."""
-        return frozenset().union(*(part.functions for part in parts(self.workspace).values()))
+        return frozenset().union(*(part.functions for part in parts(self.repository).values()))
 
     @cached_property
     def absent(self) -> frozenset[str]:
         """Functions of a part that are not in the tree."""
-        return self.known - {function.name for function in self.workspace.functions()}
+        return self.known - {function.name for function in self.repository.functions()}
 
     @cached_property
     def modules(self) -> dict[str, Path]:
@@ -144,7 +144,7 @@ class Needs:
 
     @cached_property
     def _listed(self) -> dict[str, dict[str, list[str]]]:
-        path = self.workspace.root / LIST
+        path = self.repository.root / LIST
         return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def unmet(self, absent: Iterable[str]) -> list[Path]:

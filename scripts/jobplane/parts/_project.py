@@ -27,8 +27,8 @@ from jobplane.parts._needs import Needs
 from jobplane.parts._resources import remove_resources
 from jobplane.stage.framework import install_framework
 from jobplane.terminal.console import note
-from jobplane.tree.copies import TOOLS, copy_workspace
-from jobplane.tree.workspace import Workspace, read_yaml
+from jobplane.tree.copies import TOOLS, copy_repository
+from jobplane.tree.repository import Repository, read_yaml
 from jobplane.trying.cases import case_paths
 from lambdapack.environments import plain_environment, uv_command
 from lambdapack.tools import run_quietly
@@ -62,7 +62,7 @@ class Made:
     functions: tuple[str, ...]
 
 
-def make(source: Workspace, target: Path, taken: Iterable[str]) -> Made:
+def make(source: Repository, target: Path, taken: Iterable[str]) -> Made:
     """A project in a new folder, which names it, under git.
 
     Its branch `upstream` is the tree as it was taken; `update` adds to it what has changed here.
@@ -95,7 +95,7 @@ def make(source: Workspace, target: Path, taken: Iterable[str]) -> Made:
     return Made(target, names, tuple(sorted(keep)))
 
 
-def update(source: Workspace, target: Path) -> bool:
+def update(source: Repository, target: Path) -> bool:
     """Commit the present state of what the project has taken to its branch `upstream`.
 
     Nothing else of it is touched: `git merge upstream` brings the changes in.
@@ -127,43 +127,43 @@ def update(source: Workspace, target: Path) -> bool:
 
 
 def _write(
-    source: Workspace, target: Path, name: str, names: tuple[str, ...], keep: frozenset[str]
+    source: Repository, target: Path, name: str, names: tuple[str, ...], keep: frozenset[str]
 ) -> None:
     """The tree of a project, as it is committed."""
     note(f"copying {', '.join(sorted(keep))}")
     install_framework(source)
-    workspace = copy_workspace(source, target)
+    repository = copy_repository(source, target)
     known = parts(source)
-    reduce(workspace, keep)
-    _name(workspace, name, names, [known[part] for part in names])
+    reduce(repository, keep)
+    _name(repository, name, names, [known[part] for part in names])
     readme = (source.root / "README.md").read_text(encoding="utf-8")
-    _write_readme(workspace, readme, ". ".join(known[part].summary for part in names))
-    make_again(workspace)
+    _write_readme(repository, readme, ". ".join(known[part].summary for part in names))
+    make_again(repository)
     (target / TOOLS).unlink(missing_ok=True)
     for made in ("dist", ".jobplane", ".serverless"):
         shutil.rmtree(target / made, ignore_errors=True)
 
 
-def make_again(workspace: Workspace) -> None:
+def make_again(repository: Repository) -> None:
     """Bring the lock, contracts and what is made in docs/ up to date."""
     note("locking, and writing contracts and tables again")
-    _run(workspace, "lock", "--quiet")
-    _run(workspace, "run", "--quiet", "jobplane", "schema")
-    _run(workspace, "run", "--quiet", "jobplane", "docs")
+    _run(repository, "lock", "--quiet")
+    _run(repository, "run", "--quiet", "jobplane", "schema")
+    _run(repository, "run", "--quiet", "jobplane", "docs")
 
 
-def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
+def reduce(repository: Repository, keep: frozenset[str]) -> None:
     """Remove all functions but these, and what only they have needed."""
-    root = workspace.root
-    functions = {function.name: function for function in workspace.functions()}
+    root = repository.root
+    functions = {function.name: function for function in repository.functions()}
     going = frozenset(functions.keys() - keep)
-    libs = _unneeded_libs(workspace, keep)
+    libs = _unneeded_libs(repository, keep)
     data = {path for name in going for path in functions[name].data}
     data -= {path for name in keep for path in functions[name].data}
-    known = list(parts(workspace).values())
+    known = list(parts(repository).values())
     lost = [part for part in known if not part.functions & keep]
-    gone = frozenset(re.escape(f"tests/{name}") for name in _remove_tests(workspace, going, libs))
-    remove_resources(workspace, going)
+    gone = frozenset(re.escape(f"tests/{name}") for name in _remove_tests(repository, going, libs))
+    remove_resources(repository, going)
     for name in going:
         shutil.rmtree(functions[name].directory)
     for lib in libs:
@@ -172,11 +172,11 @@ def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
         shutil.rmtree(folder)
     for path in LEFT_OUT:
         _remove(root / path)
-    forget(workspace, going, libs)
-    _exemplify(workspace, going)
-    _write_parts(workspace, keep)
+    forget(repository, going, libs)
+    _exemplify(repository, going)
+    _write_parts(repository, keep)
     _reduce_documents(
-        workspace,
+        repository,
         saying(going, libs, gone | {part.words for part in lost}),
         # Pages about what was taken lose what names the rest, but not for a word.
         saying(going - EVERYDAY, libs, gone),
@@ -184,13 +184,13 @@ def reduce(workspace: Workspace, keep: frozenset[str]) -> None:
     )
 
 
-def _unneeded_libs(workspace: Workspace, keep: frozenset[str]) -> frozenset[str]:
+def _unneeded_libs(repository: Repository, keep: frozenset[str]) -> frozenset[str]:
     """The libs that neither these functions nor the command reach."""
-    there = {path.name for path in (workspace.root / "libs").iterdir() if path.is_dir()}
+    there = {path.name for path in (repository.root / "libs").iterdir() if path.is_dir()}
     needed: set[str] = set()
     waiting = [
-        workspace.root / "scripts",
-        *(workspace.root / "functions" / name for name in keep),
+        repository.root / "scripts",
+        *(repository.root / "functions" / name for name in keep),
     ]
     while waiting:
         project = (waiting.pop() / "pyproject.toml").read_text(encoding="utf-8")
@@ -199,45 +199,47 @@ def _unneeded_libs(workspace: Workspace, keep: frozenset[str]) -> frozenset[str]
             lib for lib in there - needed if re.search(rf"(?:^| )(?:jobplane-)?{lib}\b", listed)
         }
         needed |= more
-        waiting += [workspace.root / "libs" / lib for lib in more]
+        waiting += [repository.root / "libs" / lib for lib in more]
     return frozenset(there - needed)
 
 
-def _remove_tests(workspace: Workspace, going: frozenset[str], libs: frozenset[str]) -> set[str]:
+def _remove_tests(repository: Repository, going: frozenset[str], libs: frozenset[str]) -> set[str]:
     """Tests that need what goes, and the modules and data that no other test uses.
 
     Returns:
         The modules that have gone, by their path within tests/.
     """
-    needs = Needs(workspace)
+    needs = Needs(repository)
     unmet = needs.unmet(going | {f"libs/{lib}" for lib in libs})
     for path in {*unmet, *needs.of_the_whole()}:
         path.unlink()
-    for path in Needs(workspace).unused():
+    for path in Needs(repository).unused():
         path.unlink()
-    for folder in sorted((workspace.root / "tests").rglob("*/"), reverse=True):
+    for folder in sorted((repository.root / "tests").rglob("*/"), reverse=True):
         if folder.name in going or not any(folder.iterdir()):
             shutil.rmtree(folder)
     for lib in libs:
-        for path in (workspace.root / "tests").rglob(f"jobplane_{lib}*.txt"):
+        for path in (repository.root / "tests").rglob(f"jobplane_{lib}*.txt"):
             path.unlink()
     durations = needs.folder / "durations.json"
     known = json.loads(durations.read_text(encoding="utf-8"))
-    left = {name: each for name, each in known.items() if (workspace.root / name).is_file()}
+    left = {name: each for name, each in known.items() if (repository.root / name).is_file()}
     durations.write_text(json.dumps(left, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return needs.modules.keys() - Needs(workspace).modules.keys()
+    return needs.modules.keys() - Needs(repository).modules.keys()
 
 
-def forget(workspace: Workspace, going: frozenset[str], libs: frozenset[str] = frozenset()) -> None:
+def forget(
+    repository: Repository, going: frozenset[str], libs: frozenset[str] = frozenset()
+) -> None:
     """Remove the lines of pyproject.toml and serverless.yml that only what has gone needed."""
-    _forget_settings(workspace, going, libs)
-    _forget_variables(workspace)
-    _forget_parameters(workspace)
+    _forget_settings(repository, going, libs)
+    _forget_variables(repository)
+    _forget_parameters(repository)
 
 
-def _forget_settings(workspace: Workspace, going: frozenset[str], libs: frozenset[str]) -> None:
+def _forget_settings(repository: Repository, going: frozenset[str], libs: frozenset[str]) -> None:
     """Lines of the root's pyproject.toml that name what has gone."""
-    path = workspace.root / "pyproject.toml"
+    path = repository.root / "pyproject.toml"
     names = [*(f"jobplane[-_]{lib}" for lib in libs), *(f"{name}(?= =)" for name in going)]
     if not names:
         return
@@ -245,13 +247,13 @@ def _forget_settings(workspace: Workspace, going: frozenset[str], libs: frozense
     path.write_text(line.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def _forget_variables(workspace: Workspace) -> None:
+def _forget_variables(repository: Repository) -> None:
     """Variables of all functions, in serverless.yml, that none of those that stay reads."""
-    path = workspace.root / "serverless.yml"
+    path = repository.root / "serverless.yml"
     code = "".join(
         source.read_text(encoding="utf-8")
         for folder in ("functions", "libs")
-        for source in (workspace.root / folder).rglob("*.py")
+        for source in (repository.root / folder).rglob("*.py")
     )
     text = path.read_text(encoding="utf-8")
     for name in read_yaml(path)["provider"]["environment"]:
@@ -261,9 +263,9 @@ def _forget_variables(workspace: Workspace) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _forget_parameters(workspace: Workspace) -> None:
+def _forget_parameters(repository: Repository) -> None:
     """Parameters of stages, in serverless.yml, that nothing refers to any more."""
-    root, path = workspace.root, workspace.root / "serverless.yml"
+    root, path = repository.root, repository.root / "serverless.yml"
     text = path.read_text(encoding="utf-8")
     used = text + "".join(
         source.read_text(encoding="utf-8")
@@ -278,12 +280,12 @@ def _forget_parameters(workspace: Workspace) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _exemplify(workspace: Workspace, going: frozenset[str]) -> None:
+def _exemplify(repository: Repository, going: frozenset[str]) -> None:
     """Commands that stand as examples in pages and helps, with a function that is there."""
-    function, *_ = workspace.functions()
+    function, *_ = repository.functions()
     case = next(iter(case_paths(function)), "-")
-    pages = [workspace.root / "CONTRIBUTING.md", *workspace.root.glob("docs/*.md")]
-    helps = (workspace.root / "scripts" / "jobplane").rglob("*.py")
+    pages = [repository.root / "CONTRIBUTING.md", *repository.root.glob("docs/*.md")]
+    helps = (repository.root / "scripts" / "jobplane").rglob("*.py")
     for path in (*pages, *helps):
         text = path.read_text(encoding="utf-8")
         changed = exemplified(text, going, function.name, case)
@@ -291,13 +293,13 @@ def _exemplify(workspace: Workspace, going: frozenset[str]) -> None:
             path.write_text(changed, encoding="utf-8")
 
 
-def _write_parts(workspace: Workspace, keep: frozenset[str]) -> None:
-    path = workspace.root / LIST
+def _write_parts(repository: Repository, keep: frozenset[str]) -> None:
+    path = repository.root / LIST
     heading = "".join(
         line for line in path.read_text(encoding="utf-8").splitlines(True) if line.startswith("#")
     )
     texts = []
-    for part in parts(workspace).values():
+    for part in parts(repository).values():
         if left := sorted(part.functions & keep):
             texts.append(
                 f"\n[{part.name}]\nsummary = {json.dumps(part.summary)}\n"
@@ -306,8 +308,8 @@ def _write_parts(workspace: Workspace, keep: frozenset[str]) -> None:
     path.write_text(heading + "".join(texts), encoding="utf-8")
 
 
-def _reduce_documents(workspace: Workspace, says: Says, names: Says, own: set[str]) -> None:
-    root = workspace.root
+def _reduce_documents(repository: Repository, says: Says, names: Says, own: set[str]) -> None:
+    root = repository.root
     pages = [root / "CONTRIBUTING.md", *sorted(root.glob("docs/*.md"))]
     for page in pages:
         text = WHOLE.sub("", page.read_text(encoding="utf-8"))
@@ -328,10 +330,10 @@ def _reduce_documents(workspace: Workspace, says: Says, names: Says, own: set[st
             image.unlink()
 
 
-def _name(workspace: Workspace, name: str, names: tuple[str, ...], taken: list[Part]) -> None:
+def _name(repository: Repository, name: str, names: tuple[str, ...], taken: list[Part]) -> None:
     """Give the tree its name, its README and the record of what it has taken."""
-    root = workspace.root
-    before, was = root / "serverless.yml", workspace.service
+    root = repository.root
+    before, was = root / "serverless.yml", repository.service
     text = before.read_text(encoding="utf-8")
     before.write_text(text.replace(f"service: {was}\n", f"service: {name}\n", 1), encoding="utf-8")
     summary = ". ".join(part.summary for part in taken) + "."
@@ -348,17 +350,17 @@ def _name(workspace: Workspace, name: str, names: tuple[str, ...], taken: list[P
     project.write_text(f"{text.rstrip()}\n\n{record}", encoding="utf-8")
 
 
-def _write_readme(workspace: Workspace, upstream: str, summary: str) -> None:
+def _write_readme(repository: Repository, upstream: str, summary: str) -> None:
     """The project's README: the template, filled with what is left of this tree's own."""
-    root = workspace.root
+    root = repository.root
     lines = upstream.splitlines()
-    functions = [function.name for function in workspace.functions()]
+    functions = [function.name for function in repository.functions()]
     first = min(functions, key=len)
     invoke = f"uv run jobplane invoke {first} --all"
     rows = [line for line in lines if line.startswith("|")]
     libs = (re.match(r"libs/(\w+) ", line) for line in lines)
     values = {
-        "name": workspace.service,
+        "name": repository.service,
         "summary": textwrap.fill(f"{summary}. {WHAT}", 100),
         "first": first,
         "invoke": f"{invoke:<41}",
@@ -390,7 +392,7 @@ def _with_pages(row: str, root: Path) -> str | None:
 
 def _recorded(target: Path) -> tuple[str, tuple[str, ...]]:
     """The name and the parts of a project."""
-    workspace = Workspace(target)
+    repository = Repository(target)
     project = target / "pyproject.toml"
     record = RECORD.search(project.read_text(encoding="utf-8")) if project.is_file() else None
     has_branch = record and _has_branch(target)
@@ -400,7 +402,7 @@ def _recorded(target: Path) -> tuple[str, tuple[str, ...]]:
             f"[tool.jobplane.project], or its git repository no branch {BRANCH!r}"
         )
     names = json.loads(record[0].partition("parts = ")[2].splitlines()[0])
-    return workspace.service, tuple(names)
+    return repository.service, tuple(names)
 
 
 def _has_branch(target: Path) -> bool:
@@ -411,7 +413,7 @@ def _has_branch(target: Path) -> bool:
     return done.returncode == 0
 
 
-def _message(source: Workspace, names: tuple[str, ...]) -> str:
+def _message(source: Repository, names: tuple[str, ...]) -> str:
     revision = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=source.root, env=plain_environment(), capture_output=True, text=True, check=False,
@@ -434,10 +436,10 @@ def _git(target: Path, *arguments: str, cwd: Path | None = None, index: Path | N
     ).strip()
 
 
-def _run(workspace: Workspace, *arguments: str) -> str:
+def _run(repository: Repository, *arguments: str) -> str:
     return run_quietly(
         [uv_command(), *arguments],
-        cwd=workspace.root,
+        cwd=repository.root,
         what=f"uv {' '.join(arguments)}",
         env=plain_environment(),
     )

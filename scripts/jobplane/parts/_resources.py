@@ -8,19 +8,19 @@ from typing import Any
 import click
 
 from jobplane.tree.configuration import Configuration, logical_id, references
-from jobplane.tree.workspace import Function, Workspace, read_yaml
+from jobplane.tree.repository import Function, Repository, read_yaml
 
 SECTION = re.compile(r"^[A-Za-z]+:")
 ENTRY = re.compile(r"^  ([A-Za-z0-9]+):")
 
 
-def remove_resources(workspace: Workspace, going: frozenset[str]) -> None:
+def remove_resources(repository: Repository, going: frozenset[str]) -> None:
     """Edit resources/*.yml as text, so that comments and order stay.
 
     What no function leads to stays, too: it belongs to the tree as a whole.
     """
-    superfluous = unneeded(workspace, going)
-    for path in workspace.resources:
+    superfluous = unneeded(repository, going)
+    for path in repository.resources:
         before = read_yaml(path)
         kept = without(path.read_text(encoding="utf-8"), superfluous)
         wanted = {
@@ -37,13 +37,13 @@ def remove_resources(workspace: Workspace, going: frozenset[str]) -> None:
             raise click.ClickException(f"{path.name}: an anchor of YAML joins what is kept and not")
 
 
-def unneeded(workspace: Workspace, going: frozenset[str]) -> frozenset[str]:
+def unneeded(repository: Repository, going: frozenset[str]) -> frozenset[str]:
     """The resources that lead to or from functions that go, and none that stays needs.
 
     The folders of these functions may be gone already.
     """
-    configuration = Configuration(workspace)
-    functions = {function.name: function for function in workspace.functions()}
+    configuration = Configuration(repository)
+    functions = {function.name: function for function in repository.functions()}
     names = {logical_id(function): name for name, function in functions.items()}
     resources = {id_: declared.body for id_, declared in configuration.resources.items()}
     gone = {id_of(name) for name in going}

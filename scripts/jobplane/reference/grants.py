@@ -16,7 +16,7 @@ from jobplane.deploy import compiled
 from jobplane.reference.documents import table
 from jobplane.stage.stages import Stage
 from jobplane.tree.names import Names
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 DOCUMENT = Path("docs", "security.md")
 STAGE = "prod"
@@ -112,9 +112,9 @@ def text_of(expression: Any, names: Names) -> str:
     return re.sub(rf"/{re.escape(names.stage)}(?=/|$)", "/{stage}", text)
 
 
-def template_to_tell(workspace: Workspace) -> Mapping[str, Any]:
+def template_to_tell(repository: Repository) -> Mapping[str, Any]:
     """The compiled template; needs no credentials."""
-    return compiled.outline(Stage(workspace, STAGE))
+    return compiled.outline(Stage(repository, STAGE))
 
 
 def tables(template: Mapping[str, Any], names: Names) -> dict[str, str]:

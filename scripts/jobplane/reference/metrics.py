@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from jobplane.reference.documents import Row, rows_of, table
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane_keys import TERMINAL_STATUSES, RequestStatus
 
 DOCUMENT = Path("docs", "observing.md")
@@ -33,47 +33,47 @@ class Metric:
 
 
 @cache
-def emitted(workspace: Workspace) -> set[Metric]:
+def emitted(repository: Repository) -> set[Metric]:
     """Every metric of every function."""
     return {
         metric
-        for function in workspace.functions()
+        for function in repository.functions()
         for metric in _in_source(function.source, function.name)
     }
 
 
-def tables(workspace: Workspace) -> dict[str, str]:
+def tables(repository: Repository) -> dict[str, str]:
     """The tables of docs/observing.md, by section: metrics, and those that count answered errors.
 
     What they say of a metric is kept; of a new one the first says what its function is for.
     """
-    document = (workspace.root / DOCUMENT).read_text(encoding="utf-8")
+    document = (repository.root / DOCUMENT).read_text(encoding="utf-8")
     said = {row[:3]: row[4] for row in rows_of(document, SECTION)}
-    purposes = {each.name: each.config["description"] for each in workspace.functions()}
+    purposes = {each.name: each.config["description"] for each in repository.functions()}
     rows = []
-    for key, functions in _sources(workspace).items():
+    for key, functions in _sources(repository).items():
         says = said.get(key) or purposes[functions[0]]
         rows.append((*key, ", ".join(functions), says))
     counts = {row[:3]: row[3] for row in rows_of(document, ANSWERED)}
-    answered = [(*key, counts.get(key, "errors")) for key in _answered(workspace)]
+    answered = [(*key, counts.get(key, "errors")) for key in _answered(repository)]
     return {
         SECTION: table(("metric", "unit", "dimensions", "from", "says"), rows),
         ANSWERED: table(("function", "metric", "of it", "counts"), answered),
     }
 
 
-def _answered(workspace: Workspace) -> Iterator[tuple[str, str, str]]:
+def _answered(repository: Repository) -> Iterator[tuple[str, str, str]]:
     """The metrics that `alarms.answeredErrors` names, with the value of a dimension."""
-    for function in workspace.functions():
+    for function in repository.functions():
         for given in (function.config.get("alarms") or {}).get("answeredErrors") or ():
             kinds = [f"{key}={value}" for key, value in given.items() if key != "metric"]
             yield function.name, f"`{given['metric']}`", ", ".join(kinds) or "–"
 
 
-def _sources(workspace: Workspace) -> dict[Row, list[str]]:
+def _sources(repository: Repository) -> dict[Row, list[str]]:
     """The functions that emit it, by a metric's name, unit and dimensions."""
     found: dict[Row, list[str]] = {}
-    for metric in sorted(emitted(workspace), key=lambda each: (each.name, each.function)):
+    for metric in sorted(emitted(repository), key=lambda each: (each.name, each.function)):
         dimensions = ", ".join(sorted(metric.dimensions)) or "–"
         found.setdefault((metric.name, metric.unit, dimensions), []).append(metric.function)
     return dict(sorted(found.items()))

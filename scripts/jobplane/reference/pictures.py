@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobplane.tree.configuration import Configuration, logical_id, references
-from jobplane.tree.workspace import Function, Workspace, read_yaml
+from jobplane.tree.repository import Function, Repository, read_yaml
 from lambdapack.tools import run_quietly
 
 FOLDER = Path("docs", "pictures")
@@ -31,20 +31,20 @@ type Edge = tuple[str, str, str]
 """From, to, label."""
 
 
-def pictures(workspace: Workspace) -> dict[Path, str]:
+def pictures(repository: Repository) -> dict[Path, str]:
     """The SVG of each picture, by its path in the repository."""
-    sources = {"system": system(workspace)}
-    if (workspace.root / FLOW).is_file():
-        sources["job-flow"] = job_flow(workspace)
-    for path in sorted((workspace.root / FOLDER).glob("*.dot")):
+    sources = {"system": system(repository)}
+    if (repository.root / FLOW).is_file():
+        sources["job-flow"] = job_flow(repository)
+    for path in sorted((repository.root / FOLDER).glob("*.dot")):
         sources[path.stem] = path.read_text(encoding="utf-8")
-    return {FOLDER / f"{name}.svg": _drawn(workspace, dot) for name, dot in sources.items()}
+    return {FOLDER / f"{name}.svg": _drawn(repository, dot) for name, dot in sources.items()}
 
 
-def system(workspace: Workspace) -> str:
+def system(repository: Repository) -> str:
     """What triggers each function, and which tables and queues it writes to, as DOT."""
-    configuration = Configuration(workspace)
-    functions = workspace.functions()
+    configuration = Configuration(repository)
+    functions = repository.functions()
     edges = {
         edge
         for function in functions
@@ -62,12 +62,12 @@ def system(workspace: Workspace) -> str:
     return _graph(lines, sorted(edges), "LR", 0.9)
 
 
-def job_flow(workspace: Workspace) -> str:
+def job_flow(repository: Repository) -> str:
     """The states of the job flow and what follows each, as DOT.
 
     Left out is what any state may end with: `JobFailed`.
     """
-    states: dict[str, Any] = read_yaml(workspace.root / FLOW)["States"]
+    states: dict[str, Any] = read_yaml(repository.root / FLOW)["States"]
     lines = []
     edges: list[Edge] = []
     for name, state in states.items():
@@ -154,5 +154,5 @@ def _quoted(text: str) -> str:
     return json.dumps(text)
 
 
-def _drawn(workspace: Workspace, dot: str) -> str:
-    return run_quietly(["node", SCRIPT], cwd=workspace.root, what="Graphviz", given=dot)
+def _drawn(repository: Repository, dot: str) -> str:
+    return run_quietly(["node", SCRIPT], cwd=repository.root, what="Graphviz", given=dot)

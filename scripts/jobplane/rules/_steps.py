@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobplane.tree.workspace import Workspace, read_yaml
+from jobplane.tree.repository import Repository, read_yaml
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class StateMachine:
                 yield from self._steps(branch)
 
 
-def state_machines(workspace: Workspace) -> list[StateMachine]:
+def state_machines(repository: Repository) -> list[StateMachine]:
     """Every state machine whose definition is a file."""
-    by_id = {logical_id(function.name): function.name for function in workspace.functions()}
+    by_id = {logical_id(function.name): function.name for function in repository.functions()}
     found = []
-    for path in workspace.resources:
+    for path in repository.resources:
         for resource in (read_yaml(path).get("Resources") or {}).values():
             properties = resource.get("Properties") or {}
             named = re.fullmatch(r"\$\{file\((.+)\)\}", str(properties.get("Definition", "")))
@@ -73,7 +73,7 @@ def state_machines(workspace: Workspace) -> list[StateMachine]:
                 target = value.get("Fn::GetAtt") if isinstance(value, dict) else None
                 if target and target[0] in by_id:
                     functions[name] = by_id[target[0]]
-            definition = workspace.root / named[1]
+            definition = repository.root / named[1]
             found.append(StateMachine(definition, read_yaml(definition), functions))
     return found
 

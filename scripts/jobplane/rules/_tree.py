@@ -20,7 +20,7 @@ import yaml
 from jobplane import BUILDER
 from jobplane.rules._flow import Program
 from jobplane.rules._imports import requirements
-from jobplane.tree.workspace import Function, Workspace, read_yaml
+from jobplane.tree.repository import Function, Repository, read_yaml
 from lambdapack.artifacts import Artifact, Builder, Settings
 
 type Findings = Iterator["Finding"]
@@ -43,8 +43,8 @@ class Finding:
 
     def place(self, tree: "Tree") -> tuple[str, int]:
         path = self.path
-        if path.is_relative_to(tree.workspace.root):
-            path = path.relative_to(tree.workspace.root)
+        if path.is_relative_to(tree.repository.root):
+            path = path.relative_to(tree.repository.root)
         return path.as_posix(), self.line
 
     def as_line(self, tree: "Tree") -> str:
@@ -149,10 +149,10 @@ class Member:
 class Tree:
     """A workspace under check: all of it, or some of its functions."""
 
-    def __init__(self, workspace: Workspace, functions: tuple[str, ...] = ()) -> None:
-        self.workspace = workspace
+    def __init__(self, repository: Repository, functions: tuple[str, ...] = ()) -> None:
+        self.repository = repository
         self.is_whole = not functions
-        self.functions = workspace.select(functions)
+        self.functions = repository.select(functions)
 
     @cached_property
     def members(self) -> list[Member]:
@@ -162,15 +162,15 @@ class Tree:
 
     @cached_property
     def libs(self) -> list[Member]:
-        paths = sorted(self.workspace.root.glob("libs/*/pyproject.toml"))
+        paths = sorted(self.repository.root.glob("libs/*/pyproject.toml"))
         folders = [path.parent for path in paths]
-        builder = self.workspace.root / BUILDER
+        builder = self.repository.root / BUILDER
         return [Member(folder) for folder in folders if folder != builder]
 
     def unreadable(self) -> Findings:
         """Files that no rule could read: modules, function.yml, pyproject.toml."""
         readers: list[tuple[Path, Callable[[str], object]]] = []
-        for member in [*map(self._member_of, self.workspace.functions()), *self.libs]:
+        for member in [*map(self._member_of, self.repository.functions()), *self.libs]:
             readers.append((member.project_path, tomllib.loads))
             readers += [(source, ast.parse) for source in member.sources]
             if member.function is not None:
@@ -194,24 +194,24 @@ class Tree:
     @cached_property
     def _programs(self) -> dict[str, Program]:
         return {
-            function.name: Program(function.source, self.workspace.root / "libs")
-            for function in self.workspace.functions()
+            function.name: Program(function.source, self.repository.root / "libs")
+            for function in self.repository.functions()
         }
 
     @cached_property
     def service(self) -> dict[str, Any]:
         """serverless.yml as written."""
-        service: dict[str, Any] = read_yaml(self.workspace.root / "serverless.yml")
+        service: dict[str, Any] = read_yaml(self.repository.root / "serverless.yml")
         return service
 
     @property
     def service_path(self) -> Path:
-        return self.workspace.root / "serverless.yml"
+        return self.repository.root / "serverless.yml"
 
     @cached_property
     def artifacts(self) -> dict[str, Artifact]:
         """The functions' artifacts, brought up to date."""
-        builder = Builder(self.workspace, Settings.local())
+        builder = Builder(self.repository, Settings.local())
         built = builder.build(self.functions, is_checked=False)  # the rules say where
         return {artifact.name: artifact for artifact in built}
 

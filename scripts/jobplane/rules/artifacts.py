@@ -17,7 +17,7 @@ from jobplane.rules._imports import (
     is_standard,
 )
 from jobplane.rules._tree import Finding, Findings, Member, Tree
-from jobplane.tree.workspace import Function
+from jobplane.tree.repository import Function
 from lambdapack.artifacts import HELPERS, Settings
 from lambdapack.requirements import closures
 
@@ -94,12 +94,12 @@ def _names_in(data: bytes, name: str) -> frozenset[str]:
 
 
 def findings(tree: Tree) -> Findings:
-    found = closures(tree.workspace, tree.functions, Settings.local().arch)
+    found = closures(tree.repository, tree.functions, Settings.local().arch)
     for member in tree.members:
         function = member.function
         if function is None:
             continue
-        path = tree.workspace.root / tree.artifacts[function.name].zip
+        path = tree.repository.root / tree.artifacts[function.name].zip
         closure = found[function.name]
         allowed = set(closure.distributions)
         with zipfile.ZipFile(path) as archive:

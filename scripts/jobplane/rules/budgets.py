@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from jobplane.rules._tree import Finding, Findings, Tree, line_of
+from jobplane.tree.repository import Function
 from jobplane.tree.template import REGION, Template
-from jobplane.tree.workspace import Function
 
 KEYS = frozenset({"megabytes", "modules", "never"})
 # Prints what importing the handler loads, where the artifact and the standard library are all.
@@ -32,7 +32,7 @@ sys.stdout.write("\\n" + json.dumps(sorted(set(sys.modules) - before)))
 
 
 def findings(tree: Tree) -> Findings:
-    path = tree.workspace.root / "pyproject.toml"
+    path = tree.repository.root / "pyproject.toml"
     project = tomllib.loads(path.read_text(encoding="utf-8"))
     budgets: dict[str, dict[str, Any]] = project["tool"].get("jobplane", {}).get("budgets", {})
     yield from _unusable(tree, path, budgets)
@@ -61,7 +61,7 @@ def findings(tree: Tree) -> Findings:
 
 
 def _unusable(tree: Tree, path: Path, budgets: dict[str, dict[str, Any]]) -> Findings:
-    known = {function.name for function in tree.workspace.functions()} | {"default"}
+    known = {function.name for function in tree.repository.functions()} | {"default"}
     start = line_of(path, "tool.jobplane.budgets")
     for name, budget in budgets.items():
         if name not in known:
@@ -74,7 +74,7 @@ def _unusable(tree: Tree, path: Path, budgets: dict[str, dict[str, Any]]) -> Fin
 
 def loaded(tree: Tree, function: Function) -> tuple[list[str], str]:
     """The modules that importing the handler loads, or why that failed."""
-    artifact = tree.workspace.root / tree.artifacts[function.name].zip
+    artifact = tree.repository.root / tree.artifacts[function.name].zip
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(artifact) as archive:
             archive.extractall(folder)  # noqa: S202 - our own archive
@@ -93,7 +93,7 @@ def loaded(tree: Tree, function: Function) -> tuple[list[str], str]:
 
 
 def _environment(tree: Tree, function: Function, folder: str) -> dict[str, str]:
-    return Template(tree.workspace).environment(function) | {
+    return Template(tree.repository).environment(function) | {
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_LAMBDA_FUNCTION_NAME": function.name,

@@ -16,9 +16,9 @@ BOTOCORE = re.compile(r"ClientError|BotoCoreError|\w+Exception")
 
 
 def findings(tree: Tree) -> Findings:
-    functions = {function.name: function for function in tree.workspace.functions()}
+    functions = {function.name: function for function in tree.repository.functions()}
     checked = {function.name for function in tree.functions}
-    for machine in state_machines(tree.workspace):
+    for machine in state_machines(tree.repository):
         for step in machine.steps:
             if not tree.is_whole and step.function not in checked:
                 continue
@@ -38,7 +38,7 @@ def _reported_by_workers(tree: Tree) -> set[str]:
     """Texts that jobplane_client gives as `error`, itself or by a constant's name."""
     constants: dict[str, str] = {}
     reported: set[str] = set()
-    for path in sorted((tree.workspace.root / "libs" / "client" / "src").rglob("*.py")):
+    for path in sorted((tree.repository.root / "libs" / "client" / "src").rglob("*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(module):
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):

@@ -9,7 +9,7 @@ import json
 
 from jobplane.rules._tree import Finding, Findings, Tree
 from jobplane.stage.framework import install_framework
-from jobplane.tree.workspace import Function
+from jobplane.tree.repository import Function
 from lambdapack.tools import run_quietly
 
 PRINT = "console.log(JSON.stringify(require('./scripts/serverless/functions.js')))"
@@ -17,10 +17,10 @@ PARAMETERS = ["event", "context"]
 
 
 def findings(tree: Tree) -> Findings:
-    install_framework(tree.workspace)
+    install_framework(tree.repository)
     output = run_quietly(
         ["node", "-e", PRINT],
-        cwd=tree.workspace.root,
+        cwd=tree.repository.root,
         what="reading scripts/serverless/functions.js",
     )
     deployed = json.loads(output)

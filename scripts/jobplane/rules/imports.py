@@ -16,11 +16,11 @@ from jobplane.rules._imports import (
     is_standard,
 )
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 def findings(tree: Tree) -> Findings:
-    locked = _locked(tree.workspace)
+    locked = _locked(tree.repository)
     for member in tree.members:
         declared, optional = member.declared, member.optional
         through = _closure(locked, member.distribution, set(declared))
@@ -102,9 +102,9 @@ def _line_of_dependency(member: Member, name: str) -> int:
     return line_of(member.project_path, name, start)
 
 
-def _locked(workspace: Workspace) -> dict[str, set[str]]:
+def _locked(repository: Repository) -> dict[str, set[str]]:
     """Distribution → what it depends on, of uv.lock."""
-    lock = tomllib.loads((workspace.root / "uv.lock").read_text(encoding="utf-8"))
+    lock = tomllib.loads((repository.root / "uv.lock").read_text(encoding="utf-8"))
     return {
         canonical(package["name"]): {
             canonical(needed["name"]) for needed in package.get("dependencies", ())

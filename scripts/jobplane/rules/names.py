@@ -10,7 +10,7 @@ import re
 
 from jobplane.rules._steps import state_machines
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
-from jobplane.tree.workspace import NOT_SHIPPED, Function
+from jobplane.tree.repository import NOT_SHIPPED, Function
 
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SNAKE = re.compile(r"_{0,2}[a-z][a-z0-9]*(_[a-z0-9]+)*(__)?")
@@ -22,7 +22,7 @@ PARTS_OF_A_STEP = PARTS | {"input": r"Input:", "errors": r"Errors?:"}
 
 
 def findings(tree: Tree) -> Findings:
-    called = {name for machine in state_machines(tree.workspace) for name in machine.called}
+    called = {name for machine in state_machines(tree.repository) for name in machine.called}
     for member in tree.members:
         yield from _member(member)
         if member.function is not None:
@@ -89,7 +89,7 @@ def _configuration(member: Member, function: Function) -> Findings:
 
 def _folders(tree: Tree) -> Findings:
     kept = ("pyproject.toml", "function.yml")
-    files = tree.workspace.root.glob("functions/*/*")
+    files = tree.repository.root.glob("functions/*/*")
     for folder in sorted({path.parent for path in files if path.name in kept}):
         for needed in (*kept, f"{folder.name.replace('-', '_')}.py"):
             if not (folder / needed).is_file():
@@ -98,6 +98,6 @@ def _folders(tree: Tree) -> Findings:
 
 
 def _verbs(tree: Tree) -> Findings:
-    for path in sorted((tree.workspace.root / "scripts" / "jobplane" / "verbs").glob("*.py")):
+    for path in sorted((tree.repository.root / "scripts" / "jobplane" / "verbs").glob("*.py")):
         if not path.stem.startswith("_") and not SNAKE.fullmatch(path.stem):
             yield Finding(path, 1, f"{path.name} is not snake_case: the verb has the hyphens")

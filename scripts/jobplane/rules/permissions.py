@@ -12,7 +12,7 @@ from typing import Any
 from jobplane.rules._flow import Call, Facts, Program
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
 from jobplane.terminal.environments import session_without_account
-from jobplane.tree.workspace import Function
+from jobplane.tree.repository import Function
 from lambdapack.thinning.iam import ACTIONS, ITEM_ACTIONS, prefix_of
 
 # boto3's own methods, which call operations of S3.

@@ -13,8 +13,8 @@ FUNCTION = re.compile(r"[A-Z]\w*LambdaFunction")
 def findings(tree: Tree) -> Findings:
     if not tree.is_whole:
         return
-    functions = tree.workspace.functions()
-    configuration = Configuration(tree.workspace)
+    functions = tree.repository.functions()
+    configuration = Configuration(tree.repository)
     there = {*configuration.resources, *map(logical_id, functions), *map(role_id, functions)}
     there |= {logical_id(each).replace("LambdaFunction", "LogGroup") for each in functions}
 
@@ -22,7 +22,7 @@ def findings(tree: Tree) -> Findings:
         return sorted(id_ for id_ in references(value) - there if not ADDED.fullmatch(id_))
 
     for id_, declared in configuration.resources.items():
-        path = tree.workspace.root / declared.file
+        path = tree.repository.root / declared.file
         for lost in missing(declared.body):
             remedy = "restore it, take the reference out, or delete the resource"
             if FUNCTION.fullmatch(lost):

@@ -17,7 +17,7 @@ import yaml
 
 from jobplane.rules.names import FORBIDDEN
 from jobplane.tree.configuration import Configuration, references
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.environments import uv_command, uv_locking_environment
 from lambdapack.tools import run_quietly
 
@@ -69,7 +69,7 @@ class MissingResourceError(click.UsageError):
         )
 
 
-def check_name(workspace: Workspace, name: str) -> None:
+def check_name(repository: Repository, name: str) -> None:
     """Raises NameRefusedError with what to do."""
     module = name.replace("-", "_")
     if not NAME.fullmatch(name):
@@ -87,14 +87,14 @@ def check_name(workspace: Workspace, name: str) -> None:
     if module in FORBIDDEN:
         raise NameRefusedError(f"{name!r} says nothing: name the function by what it does")
     for taken in (f"functions/{name}", f"libs/{name}", f"tests/unit/test_{module}.py"):
-        if (workspace.root / taken).exists():
+        if (repository.root / taken).exists():
             raise NameRefusedError(f"{taken} exists already: choose another name")
     found = importlib.util.find_spec(module)
     if found is not None and found.origin is not None:
         raise NameRefusedError(f"{name!r} is the module of an installed package: it would hide it")
 
 
-def create(workspace: Workspace, name: str, trigger: str) -> list[Path]:
+def create(repository: Repository, name: str, trigger: str) -> list[Path]:
     """Write the member's files and bring uv.lock up to date; what was written.
 
     Nothing is left of it when the lock can't be made.
@@ -104,14 +104,14 @@ def create(workspace: Workspace, name: str, trigger: str) -> list[Path]:
         MissingResourceError: the tree lacks what the trigger's example reads.
         ToolError: uv failed.
     """
-    check_name(workspace, name)
-    files = _files(workspace, name, TEMPLATES / trigger)
-    if missing := _missing(workspace, files):
+    check_name(repository, name)
+    files = _files(repository, name, TEMPLATES / trigger)
+    if missing := _missing(repository, files):
         if trigger != "invoke":
             raise MissingResourceError(trigger, missing)
-        files = _files(workspace, name, PLAIN)
+        files = _files(repository, name, PLAIN)
     written: list[Path] = []
-    lock = workspace.root / "uv.lock"
+    lock = repository.root / "uv.lock"
     before = lock.read_bytes()
     try:
         for target, text in files.items():
@@ -120,16 +120,19 @@ def create(workspace: Workspace, name: str, trigger: str) -> list[Path]:
                 written.append(target)
                 file.write(text)
         run_quietly(
-            [uv_command(), "lock"], cwd=workspace.root, what="uv lock", env=uv_locking_environment()
+            [uv_command(), "lock"],
+            cwd=repository.root,
+            what="uv lock",
+            env=uv_locking_environment(),
         )
     except BaseException:
-        _remove(workspace, name, written)
+        _remove(repository, name, written)
         lock.write_bytes(before)
         raise
     return written
 
 
-def _files(workspace: Workspace, name: str, template: Path) -> dict[Path, str]:
+def _files(repository: Repository, name: str, template: Path) -> dict[Path, str]:
     """The text of each file that is made of a template."""
     words = {
         "__NAME__": name,
@@ -145,24 +148,24 @@ def _files(workspace: Workspace, name: str, template: Path) -> dict[Path, str]:
     files = {}
     for path in sorted(template.rglob(f"*{SUFFIX}")):
         place, *inside = path.relative_to(template).parts
-        target = workspace.root / filled("/".join([PLACES[place], *inside]))
+        target = repository.root / filled("/".join([PLACES[place], *inside]))
         text = filled(path.read_text("utf-8"))
         files[target.with_name(target.name.removesuffix(SUFFIX))] = text
     return files
 
 
-def _missing(workspace: Workspace, files: Mapping[Path, str]) -> set[str]:
+def _missing(repository: Repository, files: Mapping[Path, str]) -> set[str]:
     """The resources that the files refer to, and that neither they nor the tree have."""
     documents = [yaml.safe_load(text) for path, text in files.items() if path.suffix == ".yml"]
     own = {id_ for document in documents for id_ in document.get("Resources") or ()}
-    there = own | Configuration(workspace).resources.keys()
+    there = own | Configuration(repository).resources.keys()
     return {id_ for id_ in references(documents) - there if not id_.startswith("AWS::")}
 
 
-def _remove(workspace: Workspace, name: str, written: list[Path]) -> None:
+def _remove(repository: Repository, name: str, written: list[Path]) -> None:
     for path in written:
         path.unlink(missing_ok=True)
     for folder in ("events", "."):
-        directory = workspace.root / "functions" / name / folder
+        directory = repository.root / "functions" / name / folder
         if directory.is_dir() and not any(directory.iterdir()):
             directory.rmdir()

@@ -18,7 +18,7 @@ import click
 from jobplane.stage.stages import Stage, State, default_region
 from jobplane.terminal import interrupts
 from jobplane.terminal.console import note
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.artifacts import read_manifest
 from lambdapack.environments import plain_environment, uv_command, uv_environment
 from lambdapack.tools import ToolError, run_quietly
@@ -61,7 +61,7 @@ def _interpreter(stage: Stage, *options: str) -> Path:
             "--from", f"ministack=={MINISTACK}",
             "python", "-c", "import sys; print(sys.executable)",
         ],
-        cwd=stage.workspace.root,
+        cwd=stage.repository.root,
         what=f"installing ministack {MINISTACK}",
         env=uv_environment(),
     )  # fmt: skip
@@ -80,7 +80,7 @@ def start(stage: Stage, port: int | None) -> State:
     stage.directory.mkdir(parents=True)
     note(f"starting MiniStack {MINISTACK} on 127.0.0.1:{chosen}, waiting for it to answer")
     with interrupts.held():
-        process, state = launch(stage, chosen, default_region(stage.workspace))
+        process, state = launch(stage, chosen, default_region(stage.repository))
         stage.write_state(state)
     try:
         wait_until_up(process, state)
@@ -94,7 +94,7 @@ def start(stage: Stage, port: int | None) -> State:
 def launch(stage: Stage, port: int, region: str) -> tuple["subprocess.Popen[bytes]", State]:
     """The emulator's process, in a session of its own, and what to know of it."""
     log = stage.directory / "emulator.log"
-    unpacked = _unpacked(stage.workspace)
+    unpacked = _unpacked(stage.repository)
     unpacked.mkdir(exist_ok=True)
     python = interpreter(stage)
     lifeline = [os.environ[LIFELINE]] if os.environ.get(LIFELINE) else []
@@ -133,22 +133,22 @@ def stop(stage: Stage) -> bool:
     return found
 
 
-def prune(workspace: Workspace) -> None:
+def prune(repository: Repository) -> None:
     """Remove unpacked artifacts that no stage runs and no build has made of late."""
-    artifacts = read_manifest(workspace).values()
+    artifacts = read_manifest(repository).values()
     used = {artifact.digest for artifact in artifacts}
-    for path in workspace.scratch.glob("*/state.json"):
-        state = Stage(workspace, path.parent.name).read_state()
+    for path in repository.scratch.glob("*/state.json"):
+        state = Stage(repository, path.parent.name).read_state()
         used |= set(state.functions.values()) if state is not None else set()
     recently = time.time() - UNUSED_SECONDS
-    for folder in _unpacked(workspace).iterdir():
+    for folder in _unpacked(repository).iterdir():
         if folder.name not in used and folder.stat().st_mtime < recently:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _unpacked(workspace: Workspace) -> Path:
+def _unpacked(repository: Repository) -> Path:
     """Where the emulators of all stages unpack artifacts, each under its digest."""
-    return workspace.scratch / "_unpacked"
+    return repository.scratch / "_unpacked"
 
 
 def is_running(state: State) -> bool:
@@ -263,7 +263,7 @@ def _kill(stage: Stage, state: State) -> bool:
 
 def _discard(stage: Stage) -> None:
     """Remove what the stage kept on disk; it is gone from its place at once."""
-    discarded = stage.workspace.scratch / "_discarded"
+    discarded = stage.repository.scratch / "_discarded"
     discarded.mkdir(parents=True, exist_ok=True)
     if stage.directory.exists():
         stage.directory.rename(discarded / f"{stage.name}-{secrets.token_hex(4)}")

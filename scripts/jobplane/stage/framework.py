@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from jobplane.stage.stages import Stage, default_region
 from jobplane.terminal.console import note
-from jobplane.tree.workspace import Function, Workspace, read_yaml
+from jobplane.tree.repository import Function, Repository, read_yaml
 from lambdapack.environments import plain_environment
 from lambdapack.locks import exclusive
 from lambdapack.tools import INSTALL_HINTS, MissingToolError, run_quietly
@@ -17,35 +17,35 @@ FRAMEWORK = "node_modules/.bin/osls"
 PARAMETER = re.compile(r"\$\{param:\s*([^},\s]+)")
 
 
-def install_framework(workspace: Workspace) -> None:
+def install_framework(repository: Repository) -> None:
     """`npm ci`, when node_modules is missing or older than the lock."""
-    if _is_installed(workspace):
+    if _is_installed(repository):
         return
-    _require_node(workspace)
-    with exclusive(workspace, "npm-ci"):
-        if _is_installed(workspace):
+    _require_node(repository)
+    with exclusive(repository, "npm-ci"):
+        if _is_installed(repository):
             return
         note("installing the Serverless Framework (npm ci); this takes a minute the first time")
         run_quietly(
             ["npm", "ci", "--include=dev", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=workspace.root,
+            cwd=repository.root,
             what="npm ci",
         )
-        (workspace.root / INSTALLED).touch()
+        (repository.root / INSTALLED).touch()
 
 
-def _is_installed(workspace: Workspace) -> bool:
-    lock, installed = workspace.root / "package-lock.json", workspace.root / INSTALLED
+def _is_installed(repository: Repository) -> bool:
+    lock, installed = repository.root / "package-lock.json", repository.root / INSTALLED
     # An installation that left the development dependencies out has no framework.
     return (
-        (workspace.root / FRAMEWORK).exists()
+        (repository.root / FRAMEWORK).exists()
         and installed.is_file()
         and installed.stat().st_mtime >= lock.stat().st_mtime
     )
 
 
-def _require_node(workspace: Workspace) -> None:
-    version = run_quietly(["node", "--version"], cwd=workspace.root, what="node --version").strip()
+def _require_node(repository: Repository) -> None:
+    version = run_quietly(["node", "--version"], cwd=repository.root, what="node --version").strip()
     if tuple(int(part) for part in version.lstrip("v").split(".")[:2]) < NODE:
         raise MissingToolError(f"{INSTALL_HINTS['node']} (this one is {version})")
 
@@ -55,11 +55,11 @@ def osls(stage: Stage, *arguments: str, **variables: str) -> str:
 
     One at a time: whatever its package's folder, it works in `.serverless` as well.
     """
-    binary = stage.workspace.root / FRAMEWORK
-    with exclusive(stage.workspace, "osls"):
+    binary = stage.repository.root / FRAMEWORK
+    with exclusive(stage.repository, "osls"):
         return run_quietly(
             [binary, *arguments, "--stage", stage.name],
-            cwd=stage.workspace.root,
+            cwd=stage.repository.root,
             what=f"osls {arguments[0]}",
             env=framework_environment(stage) | variables,
         )
@@ -72,7 +72,7 @@ def framework_environment(stage: Stage) -> dict[str, str]:
     """
     built = {"JOBPLANE_BUILT": "1"}
     if not stage.is_local:
-        return plain_environment(aws=True, AWS_REGION=default_region(stage.workspace), **built)
+        return plain_environment(aws=True, AWS_REGION=default_region(stage.repository), **built)
     kept = {
         key: value
         for key, value in plain_environment().items()
@@ -81,32 +81,32 @@ def framework_environment(stage: Stage) -> dict[str, str]:
     return kept | stage.environment() | built | {"SLS_AWS_MONITORING_FREQUENCY": "100"}
 
 
-def config_digest(workspace: Workspace, functions: Iterable[Function]) -> str:
+def config_digest(repository: Repository, functions: Iterable[Function]) -> str:
     """Changes when the compiled stack would: anything but the functions' code."""
     paths = [
-        workspace.root / "serverless.yml",
-        workspace.root / "package-lock.json",
-        *sorted((workspace.root / "scripts" / "serverless").glob("*.js")),
-        *sorted((workspace.root / "resources").glob("*.yml")),
+        repository.root / "serverless.yml",
+        repository.root / "package-lock.json",
+        *sorted((repository.root / "scripts" / "serverless").glob("*.js")),
+        *sorted((repository.root / "resources").glob("*.yml")),
         *(function.config_path for function in functions),
     ]
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.relative_to(workspace.root).as_posix().encode() + b"\0")
+        digest.update(path.relative_to(repository.root).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def parameters(workspace: Workspace) -> list[str]:
+def parameters(repository: Repository) -> list[str]:
     """What `--param` may set: what stages declare, and what the configuration asks for.
 
     A stage may be given what only another declares, as osls has it.
     """
-    service = workspace.root / "serverless.yml"
+    service = repository.root / "serverless.yml"
     asking = [
         service,
-        *(workspace.root / "resources").glob("*.yml"),
-        *(function.config_path for function in workspace.functions()),
+        *(repository.root / "resources").glob("*.yml"),
+        *(function.config_path for function in repository.functions()),
     ]
     asked = {name for path in asking for name in PARAMETER.findall(path.read_text("utf-8"))}
     return sorted(asked.union(*filter(None, read_yaml(service)["custom"]["stages"].values())))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Function
+from jobplane.tree.repository import Function
 
 PLATFORM = re.compile(r"^(START|END|REPORT|INIT_START|INIT_REPORT|XRAY) ")
 REPORTED = re.compile(r"Duration: (?P<ms>[\d.]+) ms")

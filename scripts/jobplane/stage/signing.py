@@ -4,7 +4,7 @@ import click
 
 from jobplane.stage.framework import install_framework, osls
 from jobplane.stage.stages import Stage, State
-from jobplane.tree.workspace import read_yaml
+from jobplane.tree.repository import read_yaml
 from jobplane_parameters import split_secrets
 
 
@@ -39,13 +39,13 @@ def secret_name(stage: Stage) -> str:
 
     As scripts/serverless/stage.js has it; a variable is resolved by the framework.
     """
-    stages = read_yaml(stage.workspace.root / "serverless.yml")["custom"]["stages"]
+    stages = read_yaml(stage.repository.root / "serverless.yml")["custom"]["stages"]
     blocks = ("default", *(["emulated"] if stage.is_local else []), stage.name)
     chosen = ""
     for block in blocks:
         chosen = (stages.get(block) or {}).get("jwtSecret", chosen)
     if "${" in str(chosen):
-        install_framework(stage.workspace)
+        install_framework(stage.repository)
         path = ("--path", "params.default.jwtSecret", "--format", "text")
         chosen = osls(stage, "print", *path).strip()
     return str(chosen).removeprefix("ssm:") if chosen else stage.names.parameter("jwt-secret")

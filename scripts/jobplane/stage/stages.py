@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from jobplane.tree.names import Names
-from jobplane.tree.workspace import Workspace, read_yaml
+from jobplane.tree.repository import Repository, read_yaml
 
 # Short enough in most regions; scripts/serverless/name-limits.js checks every name made from it.
 STAGE_NAME = re.compile(r"^[a-z][a-z0-9-]{0,19}$")
@@ -62,7 +62,7 @@ class State:
 class Stage:
     """A deployment of this workspace, on the emulator or on AWS."""
 
-    workspace: Workspace
+    repository: Repository
     name: str
 
     def __post_init__(self) -> None:
@@ -74,11 +74,11 @@ class Stage:
     @cached_property
     def names(self) -> Names:
         """What its things are called."""
-        return self.workspace.names(self.name)
+        return self.repository.names(self.name)
 
     @property
     def directory(self) -> Path:
-        return self.workspace.scratch / self.name
+        return self.repository.scratch / self.name
 
     @property
     def state_path(self) -> Path:
@@ -136,7 +136,7 @@ class Stage:
 
         state = self.read_state()
         if state is None:
-            session = boto3.Session(region_name=default_region(self.workspace))
+            session = boto3.Session(region_name=default_region(self.repository))
             if session.get_credentials() is None:
                 raise NoCredentialsError(self.name)
             return session.client(service, config=Config(**config))
@@ -178,9 +178,9 @@ def _session_of_emulators() -> Any:
     return boto3.Session(botocore_session=session_without_account())
 
 
-def default_region(workspace: Workspace) -> str:
+def default_region(repository: Repository) -> str:
     """The region that serverless.yml falls back to."""
-    declared = str(read_yaml(workspace.root / "serverless.yml")["provider"]["region"])
+    declared = str(read_yaml(repository.root / "serverless.yml")["provider"]["region"])
     literal = re.search(r"'([a-z0-9-]+)'", declared)
     if literal is None:
         return declared

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jobplane.tree.workspace import Function, Workspace, read_yaml
+from jobplane.tree.repository import Function, Repository, read_yaml
 
 VARIABLE = re.compile(r"\$\{(param|self|file)[:(]([^},)]+)")
 SUBSTITUTED = re.compile(r"\$\{([A-Za-z0-9]+)(?:\.[A-Za-z0-9.]+)?\}")
@@ -47,16 +47,16 @@ class Declared:
 class Configuration:
     """The configuration of one tree."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
-        self.service: dict[str, Any] = read_yaml(workspace.root / "serverless.yml")
+    def __init__(self, repository: Repository) -> None:
+        self.repository = repository
+        self.service: dict[str, Any] = read_yaml(repository.root / "serverless.yml")
 
     @cached_property
     def resources(self) -> dict[str, Declared]:
         """Every resource by logical id."""
         return {
             logical: Declared(f"resources/{path.name}", body)
-            for path in self.workspace.resources
+            for path in self.repository.resources
             for logical, body in (read_yaml(path).get("Resources") or {}).items()
         }
 
@@ -79,14 +79,14 @@ class Configuration:
         provider = self.service.get("provider", {})
         parts |= {f"serverless.yml: provider.{key}": _digest(v) for key, v in provider.items()}
         reached: list[Any] = [provider]
-        for path in self.workspace.resources:
+        for path in self.repository.resources:
             document = read_yaml(path)
             for section, entries in document.items():
                 for logical, body in (entries or {}).items():
                     where = logical if section == "Resources" else f"{section}.{logical}"
                     parts[f"resources/{path.name}: {where}"] = _digest(body)
             reached.append(document)
-        for function in self.workspace.functions():
+        for function in self.repository.functions():
             parts[f"functions/{function.name}/function.yml"] = _digest(function.config)
             reached.append(function.config)
         return parts | self._variables(reached)
@@ -103,7 +103,7 @@ class Configuration:
     def _shared(self) -> Parts:
         """What every function's CloudFormation goes through."""
         parts: Parts = {}
-        root = self.workspace.root
+        root = self.repository.root
         scripts = sorted((root / "scripts" / "serverless").glob("*.js"))
         for path in [root / "package-lock.json", *scripts]:
             if path.is_file():
@@ -184,7 +184,7 @@ class Configuration:
                 parts |= self._parameter(address)
                 waiting |= set(_variables_in(self._parameters.get(address)))
             elif kind == "file":
-                path = self.workspace.root / address
+                path = self.repository.root / address
                 parts[address] = _file_digest(path) if path.is_file() else ""
             else:
                 value = self._at(address)

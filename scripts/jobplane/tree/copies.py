@@ -1,15 +1,15 @@
-"""A copy of a workspace, to build in and to change while the workspace stays as it is."""
+"""A copy of the repository, to build in and to change while the original stays as it is."""
 
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 TOOLS = "node_modules"
 
 
-def copy_workspace(source: Workspace, target: Path, *, without: Iterable[str] = ()) -> Workspace:
+def copy_repository(source: Repository, target: Path, *, without: Iterable[str] = ()) -> Repository:
     """Copy what git would take, as it is now, and link the tools that are installed.
 
     The names of .gitignore decide, for a copy is no repository. Folders and files of any other
@@ -27,4 +27,4 @@ def copy_workspace(source: Workspace, target: Path, *, without: Iterable[str] = 
     installed = source.root / TOOLS
     if installed.is_dir():
         (target / TOOLS).symlink_to(installed.resolve())
-    return Workspace(target)
+    return Repository(target)

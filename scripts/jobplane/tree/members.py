@@ -8,12 +8,12 @@ import importlib
 import sys
 from pathlib import Path
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.environments import project_environment, uv_command, uv_project_environment
 from lambdapack.tools import run_quietly
 
 
-def install_dependencies(workspace: Workspace) -> None:
+def install_dependencies(repository: Repository) -> None:
     """Add to the project's environment whatever a member needs; nothing is removed from it.
 
     Nothing happens in any other environment, such as one that was made by hand.
@@ -21,14 +21,14 @@ def install_dependencies(workspace: Workspace) -> None:
     Raises:
         ToolError: uv can't resolve or install a dependency.
     """
-    if Path(sys.prefix).resolve() != (workspace.root / project_environment()).resolve():
+    if Path(sys.prefix).resolve() != (repository.root / project_environment()).resolve():
         return
     run_quietly(
         [
             uv_command(), "sync", "--quiet", "--inexact", "--all-packages", "--no-default-groups",
             "--python", sys.executable,
         ],
-        cwd=workspace.root,
+        cwd=repository.root,
         what="installing what the functions depend on (uv sync)",
         env=uv_project_environment(),
     )  # fmt: skip

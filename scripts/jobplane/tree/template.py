@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from jobplane.tree.names import Names
-from jobplane.tree.workspace import Function, Workspace, read_yaml
+from jobplane.tree.repository import Function, Repository, read_yaml
 
 # `${param:<name>Bucket}` → the last part of the bucket's name; as in scripts/serverless/stage.js.
 BUCKETS = {
@@ -54,30 +54,30 @@ class Template:
 
     def __init__(
         self,
-        workspace: Workspace,
+        repository: Repository,
         stage: str = STAGE,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        self.workspace = workspace
+        self.repository = repository
         self.stage = stage
         self.parameters = self._default_parameters() | dict(parameters or {})
 
     @cached_property
     def service(self) -> dict[str, Any]:
         """serverless.yml as written."""
-        service: dict[str, Any] = read_yaml(self.workspace.root / "serverless.yml")
+        service: dict[str, Any] = read_yaml(self.repository.root / "serverless.yml")
         return service
 
     @property
     def names(self) -> Names:
         """What the stage's things are called."""
-        return self.workspace.names(self.stage)
+        return self.repository.names(self.stage)
 
     @cached_property
     def _declared(self) -> dict[str, Any]:
         """The resources as written: a kind that no function needs in process stays unread."""
         declared: dict[str, Any] = {}
-        for path in self.workspace.resources:
+        for path in self.repository.resources:
             declared |= read_yaml(path).get("Resources") or {}
         return declared
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jobplane.tree.configuration import Configuration, logical_id, references
-from jobplane.tree.workspace import Function
+from jobplane.tree.repository import Function
 
 IN_WORDS = {"AWS::StepFunctions::StateMachine": "Step Functions", "AWS::Events::Rule": "rule"}
 

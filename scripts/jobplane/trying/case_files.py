@@ -16,8 +16,8 @@ from typing import Any
 
 import click
 
+from jobplane.tree.repository import Function, Repository
 from jobplane.tree.template import Template
-from jobplane.tree.workspace import Function, Workspace
 from jobplane.trying.placeholders import LITERAL, MATCHERS, NAMES, VALUES, Placeholder, unknown
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -69,11 +69,11 @@ class Stack:
     variables: tuple[str, ...]
 
     @classmethod
-    def of(cls, workspace: Workspace, *functions: Function) -> "Stack":
+    def of(cls, repository: Repository, *functions: Function) -> "Stack":
         """The stack of a workspace; variables are those of the functions."""
-        sources = [workspace.root / "serverless.yml", *workspace.resources]
+        sources = [repository.root / "serverless.yml", *repository.resources]
         sources += [function.config_path for function in functions]
-        return _stack(workspace, functions, tuple(map(_signature, sources)))
+        return _stack(repository, functions, tuple(map(_signature, sources)))
 
     @cached_property
     def names(self) -> dict[str, tuple[str, ...]]:
@@ -86,9 +86,9 @@ def _signature(path: Path) -> tuple[str, int]:
 
 @lru_cache(maxsize=64)
 def _stack(
-    workspace: Workspace, functions: tuple[Function, ...], _sources: tuple[tuple[str, int], ...]
+    repository: Repository, functions: tuple[Function, ...], _sources: tuple[tuple[str, int], ...]
 ) -> Stack:
-    template = Template(workspace)
+    template = Template(repository)
 
     def named(kind: str, key: str) -> dict[str, dict[str, Any]]:
         found = template.of_type(kind).values()

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from jobplane.stage.log_lines import PLATFORM, parse_line
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 from jobplane.trying import case_files
 from jobplane.trying.inprocess import InProcess
 from jobplane.trying.placeholders import OF_A_STAGE, PlaceholderError, Values, mismatches
@@ -81,7 +81,7 @@ class Case:
 
 
 def _stack_of(function: Function) -> case_files.Stack:
-    return case_files.Stack.of(Workspace(function.directory.parents[1]), function)
+    return case_files.Stack.of(Repository(function.directory.parents[1]), function)
 
 
 def _read(kind: str, path: Path, function: Function) -> Any:
@@ -133,11 +133,11 @@ def named(function: Function, name: str) -> Case:
     return Case.read(function, known[name])
 
 
-def all_cases(workspace: Workspace) -> list[Case]:
+def all_cases(repository: Repository) -> list[Case]:
     """Every case of every function."""
     return [
         Case.read(function, path)
-        for function in workspace.functions()
+        for function in repository.functions()
         for path in case_paths(function).values()
     ]
 
@@ -321,14 +321,14 @@ def filled(case: Case, there: Stage | None) -> Any:
     if not OF_A_STAGE.search(json.dumps(case.event, ensure_ascii=False)):
         return Values("", "", "").fill(case.event)
     if there is None:
-        workspace = Workspace(case.function.directory.parents[1])
-        return InProcessTarget(InProcess(workspace)).values().fill(case.event)
+        repository = Repository(case.function.directory.parents[1])
+        return InProcessTarget(InProcess(repository)).values().fill(case.event)
     return StageTarget(there.require()).values().fill(case.event)
 
 
-def run_in_process(case: Case, workspace: Workspace) -> Result:
+def run_in_process(case: Case, repository: Repository) -> Result:
     """Run one case on a fresh in-process stage."""
-    with InProcess(workspace) as aws:
+    with InProcess(repository) as aws:
         return run(case, InProcessTarget(aws))
 
 

@@ -18,8 +18,8 @@ from types import ModuleType
 from typing import Any, Self
 from unittest.mock import patch
 
+from jobplane.tree.repository import Function, Repository
 from jobplane.tree.template import ACCOUNT, JWT_SECRET, REGION, STAGE, Template
-from jobplane.tree.workspace import Function, Workspace
 from lambdapack.environments import plain_environment
 
 TABLE_PROPERTIES = (
@@ -72,12 +72,12 @@ class InProcess:
 
     def __init__(
         self,
-        workspace: Workspace | None = None,
+        repository: Repository | None = None,
         *,
         stage: str = STAGE,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        self.template = Template(workspace or Workspace.here(), stage, parameters)
+        self.template = Template(repository or Repository.here(), stage, parameters)
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -128,7 +128,7 @@ class InProcess:
 
     def function(self, name: str) -> Function:
         """A function of the workspace by its name."""
-        return Function(name, self.template.workspace.root / "functions" / name)
+        return Function(name, self.template.repository.root / "functions" / name)
 
     def environment(self, name: str) -> dict[str, str]:
         """The variables that the function would see on this stage."""

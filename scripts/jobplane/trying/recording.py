@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from jobplane.trying.cases import (
     Case,
     InProcessTarget,
@@ -54,7 +54,7 @@ def require_recordable(cases: Iterable[Case], there: Stage | None) -> None:
             )
 
 
-def record(result: Result, workspace: Workspace, there: Stage | None) -> Path:
+def record(result: Result, repository: Repository, there: Stage | None) -> Path:
     """Write the expectation of a case that ran, beside its event; the path.
 
     In process the case runs twice more: what differs between both is not fixed, and the rows
@@ -67,7 +67,7 @@ def record(result: Result, workspace: Workspace, there: Stage | None) -> Path:
     if there is not None:
         expected = expectation(_outcome(result), StageTarget(there).values())
     else:
-        (first, rows, values), (second, others, _) = (_run(case, workspace) for _ in range(2))
+        (first, rows, values), (second, others, _) = (_run(case, repository) for _ in range(2))
         expected = expectation(first, values)
         expected = merged(expected, expectation(second, values))
         if items := merged(general(rows, values), general(others, values)):
@@ -86,10 +86,10 @@ def expectation(outcome: Outcome, values: Values) -> dict[str, Any]:
     return {"answer": general(outcome.answer, values)}
 
 
-def _run(case: Case, workspace: Workspace) -> tuple[Outcome, Rows, Values]:
+def _run(case: Case, repository: Repository) -> tuple[Outcome, Rows, Values]:
     """The outcome, and the rows that the case has added or changed, by table."""
     found: Rows = {}
-    with InProcess(workspace) as aws:
+    with InProcess(repository) as aws:
         target = _Watched(aws)
         result = run(case, target)
         for table, rows in target.after.items():

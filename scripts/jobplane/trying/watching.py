@@ -10,7 +10,7 @@ import click
 
 from jobplane import SOURCES
 from jobplane.terminal.console import note
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 from lambdapack.artifacts import Settings
 from lambdapack.environments import plain_environment
 from lambdapack.requirements import closures
@@ -18,7 +18,7 @@ from lambdapack.requirements import closures
 POLL_MILLISECONDS = 200
 
 
-def on_save(workspace: Workspace, function: Function, commands: Sequence[Sequence[str]]) -> None:
+def on_save(repository: Repository, function: Function, commands: Sequence[Sequence[str]]) -> None:
     """Run `jobplane` commands one after the other, now and after each save, until interrupted.
 
     Each round is a process of its own: what it imports is what is on disk. A command that fails
@@ -26,17 +26,17 @@ def on_save(workspace: Workspace, function: Function, commands: Sequence[Sequenc
     """
     try:
         while True:
-            _until_other_sources(workspace, function, commands)
+            _until_other_sources(repository, function, commands)
     except KeyboardInterrupt:
         note("")
 
 
 def _until_other_sources(
-    workspace: Workspace, function: Function, commands: Sequence[Sequence[str]]
+    repository: Repository, function: Function, commands: Sequence[Sequence[str]]
 ) -> None:
     from watchfiles import watch
 
-    paths = sources(workspace, function)
+    paths = sources(repository, function)
     is_first = True
     # The watcher is there once it has yielded: a first time without a change.
     for changes in watch(*paths, yield_on_timeout=True, rust_timeout=POLL_MILLISECONDS):
@@ -44,14 +44,14 @@ def _until_other_sources(
             continue
         if changes:
             files = sorted({Path(path).resolve() for _, path in changes})
-            note(f"\n{', '.join(_relative(path, workspace) for path in files)} saved")
-            if _sources_now(workspace, function, paths) != paths:
+            note(f"\n{', '.join(_relative(path, repository) for path in files)} saved")
+            if _sources_now(repository, function, paths) != paths:
                 return
         is_first = False
         for command in commands:
             done = subprocess.run(
                 [sys.executable, "-m", "jobplane", *command],
-                cwd=workspace.root,
+                cwd=repository.root,
                 env=plain_environment(aws=True, PYTHONPATH=os.pathsep.join(map(str, SOURCES))),
                 check=False,
             )
@@ -60,21 +60,21 @@ def _until_other_sources(
         note("watching; Ctrl-C ends it")
 
 
-def sources(workspace: Workspace, function: Function) -> list[Path]:
+def sources(repository: Repository, function: Function) -> list[Path]:
     """What a function is made of: its folder, its libs, its data, the lock."""
-    closure = closures(workspace, [function], Settings.local().arch)[function.name]
-    libs = [workspace.root / lib for lib in closure.libs.values()]
-    return [function.directory, *libs, *function.data, workspace.root / "uv.lock"]
+    closure = closures(repository, [function], Settings.local().arch)[function.name]
+    libs = [repository.root / lib for lib in closure.libs.values()]
+    return [function.directory, *libs, *function.data, repository.root / "uv.lock"]
 
 
-def _sources_now(workspace: Workspace, function: Function, known: list[Path]) -> list[Path]:
+def _sources_now(repository: Repository, function: Function, known: list[Path]) -> list[Path]:
     """The sources; those known as long as a half-edited pyproject.toml says nothing."""
     try:
-        return sources(workspace, function)
+        return sources(repository, function)
     except (click.ClickException, ValueError):
         return known
 
 
-def _relative(path: Path, workspace: Workspace) -> str:
-    root = workspace.root.resolve()
+def _relative(path: Path, repository: Repository) -> str:
+    root = repository.root.resolve()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @click.command(
@@ -36,7 +36,7 @@ def command(since: str, names: bool, as_json: bool) -> None:
     """
     from jobplane.deploy.affected import affected
 
-    change = affected(Workspace.here(), since)
+    change = affected(Repository.here(), since)
     if as_json:
         click.echo(json.dumps(asdict(change)))
     elif names:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @click.command(
@@ -33,9 +33,9 @@ def command(names: tuple[str, ...], arch: str | None, sdk: str, as_json: bool) -
     """
     from lambdapack.artifacts import Builder, Settings
 
-    workspace = Workspace.here()
+    repository = Repository.here()
     settings = Settings(arch or Settings.local().arch, sdk)
-    artifacts = Builder(workspace, settings).build(workspace.select(names))
+    artifacts = Builder(repository, settings).build(repository.select(names))
     if as_json:
         click.echo(json.dumps({artifact.name: asdict(artifact) for artifact in artifacts}))
         return

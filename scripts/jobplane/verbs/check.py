@@ -7,7 +7,7 @@ import sys
 import click
 
 from jobplane.tree.members import install_dependencies
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @click.command(
@@ -47,9 +47,9 @@ def command(names: tuple[str, ...], chosen: tuple[str, ...], listed: bool, as_js
     for name in chosen:
         if name not in known:
             raise click.UsageError(f"no rule {name!r}; there are: {', '.join(known)}")
-    workspace = Workspace.here()
-    install_dependencies(workspace)
-    tree = rules.Tree(workspace, names)
+    repository = Repository.here()
+    install_dependencies(repository)
+    tree = rules.Tree(repository, names)
     findings = rules.check(tree, list(dict.fromkeys(chosen)) or known)
     if as_json:
         click.echo(json.dumps([finding.as_json(tree) for finding in findings], indent=2))

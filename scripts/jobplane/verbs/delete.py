@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @click.command(
@@ -26,11 +26,11 @@ def command(names: tuple[str, ...], yes: bool, as_json: bool) -> None:
     """Delete functions, with the resources that only they need."""
     from jobplane import parts
 
-    workspace = Workspace.here()
-    resources = parts.resources_of(workspace, names)
+    repository = Repository.here()
+    resources = parts.resources_of(repository, names)
     if not yes:
         _agree(names, resources)
-    parts.delete(workspace, names)
+    parts.delete(repository, names)
     if as_json:
         click.echo(json.dumps({"functions": names, "resources": resources}))
         return

@@ -7,7 +7,7 @@ import click
 
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @click.command(
@@ -50,7 +50,7 @@ def command(stage: str, keep: bool, as_json: bool, size: int, picture: Path | No
     from jobplane.demo.program import play
     from jobplane.demo.screen import print_summary, save_picture
 
-    there = Stage(Workspace.here(), stage)
+    there = Stage(Repository.here(), stage)
     report = play(there, size, keep=keep, began=began)
     if picture is not None:
         save_picture(report.outcomes, picture)

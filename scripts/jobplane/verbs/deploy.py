@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 
 if TYPE_CHECKING:
     from jobplane.deploy.shipping import Plan, Step
@@ -21,7 +21,7 @@ PLAIN_WIDTH = 110
 def _assignments(_context: object, _parameter: object, values: tuple[str, ...]) -> tuple[str, ...]:
     from jobplane.stage.framework import parameters
 
-    known = parameters(Workspace.here()) if values else []
+    known = parameters(Repository.here()) if values else []
     for value in values:
         if not re.fullmatch(r"[^=]+=.+", value, re.DOTALL):
             raise click.BadParameter(f"{value!r} is not NAME=VALUE")
@@ -101,17 +101,17 @@ def command(
         raise click.UsageError("--rollback excludes --affected, --no-build and --param")
     if to is not None and not rollback:
         raise click.UsageError("--to goes with --rollback")
-    workspace = Workspace.here()
-    chosen = workspace.select(names)
+    repository = Repository.here()
+    chosen = repository.select(names)
     whole = not names
     if affected:
-        found = _affected(workspace, since or "HEAD")
+        found = _affected(repository, since or "HEAD")
         if found is None:
             _nothing(as_json, stage, f"nothing differs from {since or 'HEAD'}")
             return
         chosen, whole = found
-    there = shipping.require(Stage(workspace, stage))
-    with exclusive(workspace, f"stage-{stage}"), interrupts.as_keyboard_interrupt():
+    there = shipping.require(Stage(repository, stage))
+    with exclusive(repository, f"stage-{stage}"), interrupts.as_keyboard_interrupt():
         if rollback:
             with back.planned(there, chosen, whole=whole, to=to) as plan:
                 _carry_out(plan, (), yes=yes, dry_run=dry_run, as_json=as_json)
@@ -119,7 +119,7 @@ def command(
         given = dict(each.split("=", 1) for each in parameters)
         settings = shipping.settings_for(there, given)
         make = shipping.built if no_build else shipping.build
-        artifacts = make(workspace, chosen, settings)
+        artifacts = make(repository, chosen, settings)
         with shipping.planned(there, chosen, artifacts, whole=whole, parameters=parameters) as plan:
             _carry_out(plan, parameters, yes=yes, dry_run=dry_run, as_json=as_json)
 
@@ -147,15 +147,15 @@ def _carry_out(
     _report(plan, as_json)
 
 
-def _affected(workspace: Workspace, since: str) -> tuple[list[Function], bool] | None:
+def _affected(repository: Repository, since: str) -> tuple[list[Function], bool] | None:
     """What to deploy, and whether as a stack; None if nothing differs."""
     from jobplane.deploy.affected import affected
 
-    change = affected(workspace, since)
+    change = affected(repository, since)
     if change.needs_the_stack:
-        return workspace.functions(), True
+        return repository.functions(), True
     names = tuple(each.name for each in change.functions)
-    return (workspace.select(names), False) if names else None
+    return (repository.select(names), False) if names else None
 
 
 def _nothing(as_json: bool, stage: str, text: str) -> None:

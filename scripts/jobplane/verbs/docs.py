@@ -6,69 +6,69 @@ from pathlib import Path
 import click
 
 from jobplane.terminal.groups import ModuleGroup
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 type Made = Mapping[Path, str]
 """What files of the repository should hold."""
 
 
-def _commands(workspace: Workspace) -> Made:
+def _commands(repository: Repository) -> Made:
     from jobplane.reference import verbs
 
     command = click.get_current_context().find_root().command
     assert isinstance(command, ModuleGroup)
-    return _with(workspace, verbs.DOCUMENT, verbs.tables(command))
+    return _with(repository, verbs.DOCUMENT, verbs.tables(command))
 
 
-def _cases(workspace: Workspace) -> Made:
+def _cases(repository: Repository) -> Made:
     from jobplane.reference import cases
 
-    return _with(workspace, cases.DOCUMENT, cases.tables())
+    return _with(repository, cases.DOCUMENT, cases.tables())
 
 
-def _grants(workspace: Workspace) -> Made:
+def _grants(repository: Repository) -> Made:
     from jobplane.reference import grants
 
-    tables = grants.tables(grants.template_to_tell(workspace), workspace.names(grants.STAGE))
-    return _with(workspace, grants.DOCUMENT, tables)
+    tables = grants.tables(grants.template_to_tell(repository), repository.names(grants.STAGE))
+    return _with(repository, grants.DOCUMENT, tables)
 
 
-def _metrics(workspace: Workspace) -> Made:
+def _metrics(repository: Repository) -> Made:
     from jobplane.reference import metrics
 
-    return _with(workspace, metrics.DOCUMENT, metrics.tables(workspace))
+    return _with(repository, metrics.DOCUMENT, metrics.tables(repository))
 
 
-def _pictures(workspace: Workspace) -> Made:
+def _pictures(repository: Repository) -> Made:
     from jobplane.reference.pictures import pictures
 
-    return pictures(workspace)
+    return pictures(repository)
 
 
-def _policy(workspace: Workspace) -> Made:
+def _policy(repository: Repository) -> Made:
     from jobplane.deploy import compiled, deployer
     from jobplane.stage.stages import Stage
 
-    there = Stage(workspace, deployer.EXAMPLE_STAGE)
+    there = Stage(repository, deployer.EXAMPLE_STAGE)
     return {deployer.DOCUMENT: deployer.example(compiled.outline(there), there.names)}
 
 
-def _templates(workspace: Workspace) -> Made:
+def _templates(repository: Repository) -> Made:
     from jobplane.reference import templates
 
-    return _with(workspace, templates.DOCUMENT, templates.tables(workspace))
+    return _with(repository, templates.DOCUMENT, templates.tables(repository))
 
 
-def _with(workspace: Workspace, document: Path, tables: Mapping[str, str]) -> Made:
+def _with(repository: Repository, document: Path, tables: Mapping[str, str]) -> Made:
     from jobplane.reference.documents import with_tables
 
-    path = workspace.root / document
+    path = repository.root / document
     if not path.is_file():  # of a project without such a page
         return {}
     return {document: with_tables(path.read_text(encoding="utf-8"), tables)}
 
 
-TOPICS: dict[str, Callable[[Workspace], Made]] = {
+TOPICS: dict[str, Callable[[Repository], Made]] = {
     "cases": _cases,
     "commands": _commands,
     "grants": _grants,
@@ -101,11 +101,11 @@ def command(topics: tuple[str, ...], check: bool) -> None:
     policy     docs/deployer-policy.json: what `jobplane policy` prints for prod
     templates  docs/templates.md: the templates that ship
     """
-    workspace = Workspace.here()
+    repository = Repository.here()
     stale = []
     for topic in topics or TOPICS:
-        for path, text in TOPICS[topic](workspace).items():
-            file = workspace.root / path
+        for path, text in TOPICS[topic](repository).items():
+            file = repository.root / path
             if is_stale := not file.is_file() or file.read_text(encoding="utf-8") != text:
                 stale.append(path.as_posix())
                 if not check:

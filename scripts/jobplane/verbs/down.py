@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 if TYPE_CHECKING:
     from jobplane.deploy.teardown import Removal
@@ -39,7 +39,7 @@ def command(stage: str, data: bool, yes: bool, dry_run: bool) -> None:
     """
     from jobplane.deploy.local_stage import down
 
-    there = Stage(Workspace.here(), stage)
+    there = Stage(Repository.here(), stage)
     if stage == "local" or there.is_local:
         if dry_run:
             click.echo(f"would stop the local stage {stage}")
@@ -57,7 +57,7 @@ def _remove(stage: Stage, *, data: bool, yes: bool, dry_run: bool) -> None:
     from lambdapack.locks import exclusive
 
     place = shipping.where(shipping.require(stage))
-    with exclusive(stage.workspace, f"stage-{stage.name}"), interrupts.as_keyboard_interrupt():
+    with exclusive(stage.repository, f"stage-{stage.name}"), interrupts.as_keyboard_interrupt():
         removal = teardown.survey(stage, data=data)
         if removal.nothing:
             click.echo(f"nothing to remove: {place} has no stack {stage.names.stack}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 if TYPE_CHECKING:
     from jobplane.events import Fresh, Source
@@ -110,10 +110,10 @@ def _of_case(name: str, case: str, stage: str | None, *, in_process: bool) -> An
 
     if in_process and stage is not None:
         raise click.UsageError("--in-process and --stage exclude each other")
-    workspace = Workspace.here()
-    (function,) = workspace.select((name,))
+    repository = Repository.here()
+    (function,) = repository.select((name,))
     found = cases.named(function, case)
-    return cases.filled(found, None if in_process else Stage(workspace, stage or "local"))
+    return cases.filled(found, None if in_process else Stage(repository, stage or "local"))
 
 
 def _list(as_json: bool) -> None:
@@ -142,7 +142,7 @@ def _overridden(event: Any, source: "Source", sets: tuple[str, ...], add: bool) 
 def _scheduled(name: str) -> Any:
     from jobplane.events import scheduled_input
 
-    (function,) = Workspace.here().select((name,))
+    (function,) = Repository.here().select((name,))
     given = scheduled_input(function)
     if given is None:
         raise click.UsageError(f"function.yml of {name} has no schedule with an input")
@@ -161,6 +161,6 @@ def _stream(fresh: "Fresh", table: str, change: str, item: str | None) -> Any:
     if not isinstance(values, dict):
         raise click.UsageError("--item is no JSON object")
     try:
-        return stream_event(fresh, Workspace.here(), table, change, values)
+        return stream_event(fresh, Repository.here(), table, change, values)
     except (NoTableError, KeyMissingError) as error:
         raise click.UsageError(str(error)) from error

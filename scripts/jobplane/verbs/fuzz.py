@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobplane.terminal.console import note
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 if TYPE_CHECKING:
     from jobplane.fuzzing.runs import Report
@@ -42,15 +42,15 @@ def command(names: tuple[str, ...], inputs: int, seed: int, way: str, as_json: b
     from jobplane.fuzzing.runs import explore, explore_guided, is_here
     from jobplane.fuzzing.subjects import subjects
 
-    workspace = Workspace.here()
-    chosen = [function.name for function in workspace.select(names)]
+    repository = Repository.here()
+    chosen = [function.name for function in repository.select(names)]
     clean = True
-    with subjects(workspace) as make:
+    with subjects(repository) as make:
         for name in chosen:
             if way != "coverage":
                 clean &= _print(explore(make(name), inputs, seed), as_json)
             if way != "hypothesis" and is_here():
-                clean &= _print(explore_guided(workspace, name, inputs, seed), as_json)
+                clean &= _print(explore_guided(repository, name, inputs, seed), as_json)
     if way != "hypothesis" and not is_here():
         note("coverage-guided runs need Linux on x86-64: left out")
     if not clean:

@@ -2,7 +2,7 @@
 
 import click
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @click.command(
@@ -20,9 +20,9 @@ def command(names: tuple[str, ...]) -> None:
     """
     from jobplane.reference.grants import STAGE, grants, template_to_tell
 
-    workspace = Workspace.here()
-    chosen = {function.name for function in workspace.select(names)}
-    template = template_to_tell(workspace)
-    for grant in grants(template, workspace.names(STAGE)):
+    repository = Repository.here()
+    chosen = {function.name for function in repository.select(names)}
+    template = template_to_tell(repository)
+    for grant in grants(template, repository.names(STAGE)):
         if not names or grant.role in chosen:
             click.echo(f"{grant.role:20} {grant.resource:60} {', '.join(grant.actions)}")

@@ -10,7 +10,7 @@ import click
 
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage, StageNotUpError
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 from lambdapack.environments import NO_AWS_FILES, OF_AN_ACCOUNT
 
 # The AWS CLI of PyPI (v1) asks AWS for queues, whatever AWS_ENDPOINT_URL says: its customization
@@ -37,7 +37,7 @@ def command(stage: str, as_json: bool, export: bool) -> None:
     """Print URLs and names of a stage; of a local one, a token."""
     if as_json and export:
         raise click.UsageError("--json and --export exclude each other")
-    there = Stage(Workspace.here(), stage).require()
+    there = Stage(Repository.here(), stage).require()
     if export:
         for line in _shell_lines(there):
             click.echo(line)

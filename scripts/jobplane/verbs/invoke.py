@@ -12,7 +12,7 @@ import click
 from jobplane.stage.stages import Stage
 from jobplane.terminal.console import note
 from jobplane.tree.members import install_dependencies
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,23 +73,23 @@ def command(
     if in_process and stage is not None:
         raise click.UsageError("--in-process and --stage exclude each other")
     _refuse_combinations(events, watch=watch, record=record, printed=printed)
-    workspace = Workspace.here()
-    (function,) = workspace.select((name,))
+    repository = Repository.here()
+    (function,) = repository.select((name,))
     cases = _cases(function, events, every)
-    there = None if in_process else Stage(workspace, stage or "local")
+    there = None if in_process else Stage(repository, stage or "local")
     style = Style(full=full, metrics=metrics, raw=raw, as_json=as_json)
     if there is None:
-        install_dependencies(workspace)
+        install_dependencies(repository)
     if printed:
         _print_events(cases, there, style)
         return
     if there is not None:
         _refuse_writes(there.require(), cases, every=every, yes=yes)
     if watch:
-        _watch(function, workspace, there)
+        _watch(function, repository, there)
         return
     run_all = _record_all if record else _run_all
-    results = run_all(cases, workspace, there, style)
+    results = run_all(cases, repository, there, style)
     if len(results) > 1:
         click.echo(_totals(results), err=as_json)
     if not record and not all(result.passed for result in results):
@@ -158,46 +158,46 @@ def _refuse_writes(there: Stage, cases: "Iterable[Case]", *, every: bool, yes: b
         there.refuse_unless_local(f"invoke all events on {there.name!r}", why, yes=yes)
 
 
-def _watch(function: Function, workspace: Workspace, there: Stage | None) -> None:
+def _watch(function: Function, repository: Repository, there: Stage | None) -> None:
     from jobplane.trying.watching import on_save
 
     if there is not None and not there.is_local:
         click.confirm(f"Each save deploys {function.name} to {there.name}, on AWS?", abort=True)
     invocation = [argument for argument in sys.argv[1:] if argument != "--watch"]
     deployment = ["deploy", function.name, "--stage", there.name, "--yes"] if there else None
-    on_save(workspace, function, [deployment, invocation] if deployment else [invocation])
+    on_save(repository, function, [deployment, invocation] if deployment else [invocation])
 
 
 def _run_all(
-    cases: "list[Case]", workspace: Workspace, there: Stage | None, style: Style
+    cases: "list[Case]", repository: Repository, there: Stage | None, style: Style
 ) -> "list[Result]":
     results = []
     for case in cases:
-        results.append(_run(case, workspace, there))
+        results.append(_run(case, repository, there))
         _show(results[-1], style, alone=len(cases) == 1)
     return results
 
 
-def _run(case: "Case", workspace: Workspace, there: Stage | None) -> "Result":
+def _run(case: "Case", repository: Repository, there: Stage | None) -> "Result":
     from jobplane.trying import cases
 
     if there is None:
-        return cases.run_in_process(case, workspace)
+        return cases.run_in_process(case, repository)
     return cases.run(case, cases.StageTarget(there))
 
 
 def _record_all(
-    cases: "list[Case]", workspace: Workspace, there: Stage | None, style: Style
+    cases: "list[Case]", repository: Repository, there: Stage | None, style: Style
 ) -> "list[Result]":
     """Write nothing before every case has run."""
     from jobplane.trying import recording
 
     recording.require_recordable(cases, there)
-    results = _run_all(cases, workspace, there, style)
+    results = _run_all(cases, repository, there, style)
     for result in results:
-        path = recording.record(result, workspace, there)
-        inside = path.is_relative_to(workspace.root)
-        note(f"wrote {path.relative_to(workspace.root) if inside else path}")
+        path = recording.record(result, repository, there)
+        inside = path.is_relative_to(repository.root)
+        note(f"wrote {path.relative_to(repository.root) if inside else path}")
     return results
 
 

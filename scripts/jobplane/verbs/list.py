@@ -9,7 +9,7 @@ import click
 
 from jobplane.stage.stages import Stage
 from jobplane.terminal.console import note
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 
 if TYPE_CHECKING:
     from lambdapack.artifacts import Artifact
@@ -40,12 +40,12 @@ def command(stage: str | None, as_json: bool) -> None:
     from jobplane.tree.triggers import triggers
     from lambdapack.artifacts import read_manifest, stale_functions
 
-    workspace = Workspace.here()
-    functions = workspace.functions()
-    manifest = read_manifest(workspace)
-    stale = set(stale_functions(workspace, functions))
-    configuration = Configuration(workspace)
-    deployed = _deployed(Stage(workspace, stage), functions, manifest) if stage else {}
+    repository = Repository.here()
+    functions = repository.functions()
+    manifest = read_manifest(repository)
+    stale = set(stale_functions(repository, functions))
+    configuration = Configuration(repository)
+    deployed = _deployed(Stage(repository, stage), functions, manifest) if stage else {}
     rows = {
         function.name: {
             "triggers": triggers(function, configuration),
@@ -86,7 +86,7 @@ def _deployed(
     from jobplane.deploy import shipping
 
     shipping.require(stage)
-    if shipping.unbuilt(stage.workspace):
+    if shipping.unbuilt(stage.repository):
         raise click.ClickException(
             "the stack can't be compiled before all is built: jobplane build, "
             f"then jobplane list --stage {stage.name}"

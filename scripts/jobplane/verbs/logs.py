@@ -8,7 +8,7 @@ import click
 
 from jobplane.stage.stages import Stage
 from jobplane.terminal.console import note
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -40,8 +40,8 @@ def command(
     """Print the log of one function, or of all, in order of time."""
     from jobplane.stage import log_lines
 
-    there = Stage(Workspace.here(), stage).require()
-    functions = there.workspace.select((name,) if name else ())
+    there = Stage(Repository.here(), stage).require()
+    functions = there.repository.select((name,) if name else ())
     source = log_lines.follow if follow else log_lines.events
     silent, folded = True, False
     for event in source(there, functions, since):

@@ -5,7 +5,7 @@ import json
 import click
 
 from jobplane.tree.members import install_dependencies
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 TRIGGERS = ("invoke", "websocket", "http", "sqs", "stream", "schedule", "step-functions")
 
@@ -42,12 +42,12 @@ def command(name: str | None, trigger: str, listed: bool, as_json: bool) -> None
         return
     if name is None:
         raise click.UsageError("missing NAME: jobplane new NAME --trigger TRIGGER")
-    workspace = Workspace.here()
+    repository = Repository.here()
     made = [
-        path.relative_to(workspace.root).as_posix()
-        for path in scaffold.create(workspace, name, trigger)
+        path.relative_to(repository.root).as_posix()
+        for path in scaffold.create(repository, name, trigger)
     ]
-    install_dependencies(workspace)
+    install_dependencies(repository)
     if as_json:
         click.echo(json.dumps({"name": name, "trigger": trigger, "made": made}))
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @click.command(
@@ -32,10 +32,10 @@ def command(
     """Make a project with only the functions of some parts."""
     from jobplane import parts
 
-    workspace = Workspace.here()
+    repository = Repository.here()
     if listed:
-        for part in parts.parts(workspace).values():
-            functions = ", ".join(sorted(parts.closed(workspace, part.functions)))
+        for part in parts.parts(repository).values():
+            functions = ", ".join(sorted(parts.closed(repository, part.functions)))
             click.echo(f"{part.name:10} {part.summary}: {functions}")
         return
     if path is None:
@@ -44,7 +44,7 @@ def command(
     if update:
         if names:
             raise click.UsageError("--update takes the parts that the project has; omit --only")
-        changed = parts.update(workspace, target)
+        changed = parts.update(repository, target)
         if as_json:
             click.echo(json.dumps({"path": str(target), "changed": changed}))
         elif changed:
@@ -54,7 +54,7 @@ def command(
         return
     if not names:
         raise click.UsageError("missing --only PART; `jobplane new-project --list` lists the parts")
-    made = parts.make(workspace, target, names)
+    made = parts.make(repository, target, names)
     if as_json:
         click.echo(json.dumps({"path": str(target), "functions": made.functions}))
         return

@@ -6,7 +6,7 @@ import re
 import click
 
 from jobplane.stage.stages import Stage, default_region
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 def _account(_context: object, _parameter: object, value: str | None) -> str | None:
@@ -36,9 +36,9 @@ def command(stage: str, account: str | None) -> None:
 
     from jobplane.deploy import compiled, deployer, shipping
 
-    workspace = Workspace.here()
-    there = Stage(workspace, stage)
-    region = default_region(workspace)
+    repository = Repository.here()
+    there = Stage(repository, stage)
+    region = default_region(repository)
     document = deployer.policy(
         compiled.outline(there),
         there.names,

@@ -5,7 +5,7 @@ import json
 import click
 
 from jobplane.tree.members import install_dependencies
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @click.command(
@@ -31,14 +31,14 @@ def command(check: bool, as_json: bool) -> None:
     from jobplane.contracts.files import drift, rendered, settle
     from jobplane.stage.framework import install_framework
 
-    workspace = Workspace.here()
-    install_framework(workspace)
-    install_dependencies(workspace)
-    files = rendered(workspace)
-    drifted = drift(workspace, files)
+    repository = Repository.here()
+    install_framework(repository)
+    install_dependencies(repository)
+    files = rendered(repository)
+    drifted = drift(repository, files)
     if not check:
         for each in drifted:
-            settle(workspace, each)
+            settle(repository, each)
     if as_json:
         changed = {each.path.as_posix(): _state(each.wanted, check) for each in drifted}
         click.echo(json.dumps({"files": len(files), "changed": changed}))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 if TYPE_CHECKING:
     from jobplane.pipeline.state import State
@@ -66,9 +66,9 @@ def command(
     if faults is not None and chosen:
         raise click.UsageError("--faults and --fault exclude each other")
     counts = _counts(chosen) if chosen else spread(faults or 0)
-    workspace = Workspace.here()
-    workspace.require("`jobplane seed-files`", "state-manager")
-    there = Stage(workspace, stage).require()
+    repository = Repository.here()
+    repository.require("`jobplane seed-files`", "state-manager")
+    there = Stage(repository, stage).require()
     there.refuse_unless_local(f"seed {stage!r}", yes=yes)
     layout = Layout.of(there)
     state = generate(Plan(files, time.time(), days, seed, counts), layout)

@@ -5,7 +5,7 @@ import json
 import click
 
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 PLAIN_WIDTH = 160
 
@@ -28,11 +28,11 @@ def command(stage: str, as_json: bool) -> None:
     """
     from jobplane.deploy.templates import templates
 
-    workspace = Workspace.here()
-    named = Stage(workspace, stage)
+    repository = Repository.here()
+    named = Stage(repository, stage)
     found = {
-        each.id: {"steps": each.steps, **each.references(workspace.service, named.name)}
-        for each in templates(workspace)
+        each.id: {"steps": each.steps, **each.references(repository.service, named.name)}
+        for each in templates(repository)
     }
     if as_json:
         click.echo(json.dumps(found))
@@ -43,9 +43,9 @@ def command(stage: str, as_json: bool) -> None:
         (
             each.id,
             each.flow.replace(", ", "\n"),
-            "\n".join(each.references(workspace.service, named.name).values()) or "none",
+            "\n".join(each.references(repository.service, named.name).values()) or "none",
         )
-        for each in templates(workspace)
+        for each in templates(repository)
     ]
     headings = ("template", "steps (robots)", "webhook: URL, secret")
     console(PLAIN_WIDTH).print(table(headings, rows, unbroken=headings))

@@ -4,7 +4,7 @@ import click
 
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @click.command(
@@ -32,7 +32,7 @@ def command(user: str, tenant: str, permissions: str, ttl: int, stage: str) -> N
     for option, value in (("--user", user), ("--tenant", tenant)):
         if not value:
             raise click.UsageError(f"{option} is empty: no function accepts such a token")
-    there = Stage(Workspace.here(), stage).require()
+    there = Stage(Repository.here(), stage).require()
     listed = [permission for permission in permissions.split(",") if permission]
     token = mint(jwt_secret(there), user=user, tenant=tenant, permissions=listed, ttl=ttl)
     click.echo(token)

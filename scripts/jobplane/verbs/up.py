@@ -6,7 +6,7 @@ import click
 
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
-from jobplane.tree.workspace import Workspace
+from jobplane.tree.repository import Repository
 
 
 @click.command(
@@ -28,7 +28,7 @@ def command(stage: str, port: int | None, as_json: bool) -> None:
     from jobplane.stage.tokens import mint
     from jobplane.verbs.info import print_description
 
-    there = Stage(Workspace.here(), stage)
+    there = Stage(Repository.here(), stage)
     result = up(there, port)
     if as_json:
         click.echo(json.dumps(result.description))

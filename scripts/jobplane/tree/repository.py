@@ -63,7 +63,7 @@ class Function:
         return config
 
     def deployed_name(self, stage: str) -> str:
-        return Workspace(self.directory.parents[1]).names(stage).of(self.name)
+        return Repository(self.directory.parents[1]).names(stage).of(self.name)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -97,13 +97,13 @@ class Function:
 
 
 @dataclass(frozen=True)
-class Workspace:
+class Repository:
     """The repository, or a copy of it."""
 
     root: Path
 
     @classmethod
-    def here(cls) -> "Workspace":
+    def here(cls) -> "Repository":
         """The repository that this command was installed from."""
         return cls(ROOT)
 
