@@ -42,7 +42,7 @@ from e2e.support import Deployed, unique, until
 from faults.trouble import between, stretch
 from jobplane.rules._steps import state_machines
 from jobplane.tree.repository import Repository
-from jobplane.tree.template import Template
+from jobplane.tree.resolved import ResolvedStack
 from jobplane_keys import iso_time, owner_key, to_item
 from jobplane_keys.tracking import COUNTERS
 
@@ -61,7 +61,7 @@ CALLED = [
         for event in function.config.get("events", ())
     )
 ]
-STACK = Template(REPOSITORY)
+STACK = ResolvedStack(REPOSITORY)
 TABLES = [
     STACK.short_name(table["TableName"]) for table in STACK.of_type("AWS::DynamoDB::Table").values()
 ]

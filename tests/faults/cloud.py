@@ -30,7 +30,7 @@ from faults.injecting import Exchange, Plan, ProcessDiedError, answer_of
 from faults.mappings import Clock, QueueMapping, StreamMapping
 from jobplane.stage.mappings import Delivery, FunctionError, StreamSettings
 from jobplane.stage.tokens import mint
-from jobplane.tree.template import ACCOUNT, REGION
+from jobplane.tree.resolved import ACCOUNT, REGION
 from jobplane.trying.inprocess import Context, InProcess
 from jobplane_keys import from_item, to_item
 

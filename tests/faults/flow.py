@@ -11,7 +11,7 @@ from typing import Any
 from faults.cloud import ROOT, Cloud, Row
 from jobplane.stage.mappings import FunctionError
 from jobplane.tree.repository import read_yaml
-from jobplane.tree.template import ACCOUNT, REGION
+from jobplane.tree.resolved import ACCOUNT, REGION
 
 WORKSPACE = "amelia#scott"
 

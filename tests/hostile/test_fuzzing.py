@@ -11,7 +11,7 @@ from jobplane.fuzzing.runs import explore
 from jobplane.fuzzing.subjects import CONTRACTS, Subject, subjects
 from jobplane.parts import Needs
 from jobplane.tree.repository import Repository
-from jobplane.tree.template import JWT_SECRET
+from jobplane.tree.resolved import JWT_SECRET
 from jobplane_keys import ValidationError, to_item
 from jobplane_tokens import strip_bearer
 

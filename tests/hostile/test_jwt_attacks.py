@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from jobplane.fuzzing.subjects import Subject, subjects
-from jobplane.tree.template import JWT_SECRET
+from jobplane.tree.resolved import JWT_SECRET
 from jobplane_tokens import MAX_TOKEN_LENGTH, TokenError, TokenSettings, TokenVerifier
 
 SECRET = JWT_SECRET

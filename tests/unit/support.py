@@ -27,7 +27,7 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from jobplane.tree.repository import Function, Repository, read_yaml
-from jobplane.tree.template import ACCOUNT, REGION, STAGE, Template
+from jobplane.tree.resolved import ACCOUNT, REGION, STAGE, ResolvedStack
 from jobplane_keys import from_item, owner_key, to_item
 
 ROOT = Path(__file__).parents[2]
@@ -50,10 +50,10 @@ UNSET = ("AWS_ENDPOINT_URL", "AWS_PROFILE", "JWT_PUBLIC_KEY", "_X_AMZN_TRACE_ID"
 
 
 @cache
-def template() -> Template:
+def template() -> ResolvedStack:
     """The project's own resources and configuration, as a stage `test` would have them."""
     own = {"websocketEndpoint": "https://sockets.example.com/test", "jwtSecret": SECRET}
-    return Template(Repository.here(), STAGE, own)
+    return ResolvedStack(Repository.here(), STAGE, own)
 
 
 @cache

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from jobplane.tree.repository import Repository
-from jobplane.tree.template import Template
+from jobplane.tree.resolved import ResolvedStack
 from lambdapack.artifacts import Artifact
 
 FUNCTIONS = [function.name for function in Repository.here().functions()]
@@ -48,7 +48,7 @@ def bare(script: str, folder: Path, environment: dict[str, str]) -> str:
 def environment(repository: Repository, name: str, folder: Path) -> dict[str, str]:
     """The function's variables on the in-process stage, and Lambda's own."""
     function = next(f for f in repository.functions() if f.name == name)
-    return Template(repository).environment(function) | {
+    return ResolvedStack(repository).environment(function) | {
         "AWS_REGION": "eu-west-1",
         "AWS_DEFAULT_REGION": "eu-west-1",
         "AWS_ACCESS_KEY_ID": "x",

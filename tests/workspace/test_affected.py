@@ -25,7 +25,7 @@ from workspace.copies import (
 from workspace.foreign import LIBS
 
 from jobplane.deploy.affected import THE_BUILDER, Change, Tree, compare
-from jobplane.deploy.compiled import Template, package
+from jobplane.deploy.compiled import StackTemplate, package
 from jobplane.stage.stages import Stage
 from jobplane.tree.configuration import logical_id, references, role_id
 from jobplane.tree.repository import Repository
@@ -252,12 +252,12 @@ def the_job_flow(repository: Repository) -> None:
     path.write_text(path.read_text().replace("Comment: ", "Comment: 'Another.' # ", 1))
 
 
-def compiled_at(repository: Repository) -> Template:
+def compiled_at(repository: Repository) -> StackTemplate:
     with package(Stage(repository, "prod")) as made:
         return made.template
 
 
-def seen_by(template: Template, repository: Repository, name: str) -> dict[str, object]:
+def seen_by(template: StackTemplate, repository: Repository, name: str) -> dict[str, object]:
     """What belongs to a function, and what it and its role lead to."""
     (function,) = repository.select((name,))
     found = template.own(function)
@@ -270,7 +270,9 @@ def seen_by(template: Template, repository: Repository, name: str) -> dict[str, 
 
 
 @pytest.fixture(scope="module")
-def prod(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Repository, Template]:
+def prod(
+    built: Built, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Repository, StackTemplate]:
     """A copy with artifacts, and its stack as compiled for AWS."""
     repository = copy_here(tmp_path_factory.mktemp("prod") / "copy")
     share_artifacts(built[0], repository)
@@ -281,7 +283,7 @@ def prod(built: Built, tmp_path_factory: pytest.TempPathFactory) -> tuple[Reposi
     "change_it", [one_each, a_table, behind_a_queue, for_one_stage], ids=lambda it: it.__name__
 )
 def test_configurations_are_those_that_compile_differently(
-    prod: tuple[Repository, Template], tmp_path: Path, change_it: Edit
+    prod: tuple[Repository, StackTemplate], tmp_path: Path, change_it: Edit
 ) -> None:
     """The functions named are those whose part of the CloudFormation template differs."""
     before, template = prod
@@ -298,7 +300,7 @@ def test_configurations_are_those_that_compile_differently(
 
 
 def test_a_state_machine_is_the_stacks_own(
-    prod: tuple[Repository, Template], tmp_path: Path
+    prod: tuple[Repository, StackTemplate], tmp_path: Path
 ) -> None:
     """The job flow's definition configures no function; the stack is said to differ."""
     after = copy_of(prod[0], tmp_path / "after")

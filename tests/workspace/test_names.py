@@ -5,7 +5,7 @@ import re
 import pytest
 
 from jobplane.tree.repository import Function, Repository, read_yaml
-from jobplane.tree.template import Template
+from jobplane.tree.resolved import ResolvedStack
 
 REPOSITORY = Repository.here()
 FUNCTIONS = REPOSITORY.functions()
@@ -25,7 +25,7 @@ def test_configuration_is_plain(function: Function) -> None:
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
 def test_environment_resolves(function: Function) -> None:
     """Every variable and reference of the environment leads somewhere."""
-    environment = Template(REPOSITORY).environment(function)
+    environment = ResolvedStack(REPOSITORY).environment(function)
     prefix = REPOSITORY.names("test").prefix
     assert environment.get("TABLE_PREFIX", prefix) == prefix
     assert not [value for value in environment.values() if "${" in value]

@@ -22,7 +22,7 @@ from pydantic import BaseModel, create_model
 
 from jobplane.tree.configuration import Configuration, event_kinds
 from jobplane.tree.repository import Function, Repository
-from jobplane.tree.template import REGION, Template
+from jobplane.tree.resolved import REGION, ResolvedStack
 from jobplane_models import answers, events, lookups, messages, queues, requests, workspaces
 from jobplane_models.assemblies import AssemblyDocument
 from lambdapack.environments import plain_environment
@@ -196,7 +196,7 @@ def loaded(function: Function, repository: Repository) -> ModuleType:
         raise ImportError(f"{function.source} is no module")
     module = importlib.util.module_from_spec(spec)
     region = {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
-    environment = plain_environment() | Template(repository).environment(function) | region
+    environment = plain_environment() | ResolvedStack(repository).environment(function) | region
     with patch.dict(os.environ, environment, clear=True):
         spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""The stack as the Serverless Framework compiles it, beside the one that CloudFormation has."""
+"""The stack's template: as the Serverless Framework compiles it, and as it is deployed."""
 
 import json
 import tempfile
@@ -27,13 +27,13 @@ RETAINING = frozenset({"Retain", "RetainExceptOnCreate"})
 
 
 @dataclass(frozen=True)
-class Template:
-    """A CloudFormation template, in which two builds of the same configuration are equal."""
+class StackTemplate:
+    """A CloudFormation template, normalised: builds of the same configuration are equal."""
 
     body: Mapping[str, Any]
 
     @classmethod
-    def of(cls, body: Mapping[str, Any]) -> "Template":
+    def of(cls, body: Mapping[str, Any]) -> "StackTemplate":
         """Without what names a build or an upload, and as GetTemplate gives it back."""
         resources = body.get("Resources", {})
         names = {
@@ -121,8 +121,8 @@ class Package:
     raw: Mapping[str, Any]
 
     @cached_property
-    def template(self) -> Template:
-        return Template.of(self.raw)
+    def template(self) -> StackTemplate:
+        return StackTemplate.of(self.raw)
 
 
 @contextmanager
@@ -174,10 +174,10 @@ def status(stage: Stage) -> str | None:
     return None if state == "DELETE_COMPLETE" else state
 
 
-def deployed(stage: Stage) -> Template | None:
+def deployed(stage: Stage) -> StackTemplate | None:
     """The stack's template as CloudFormation has it; None if nothing was ever deployed."""
     if status(stage) in (None, *NEVER_DEPLOYED):
         return None
     answer = stage.client("cloudformation").get_template(StackName=stage.names.stack)
     body = answer["TemplateBody"]
-    return Template.of(json.loads(body) if isinstance(body, str) else body)
+    return StackTemplate.of(json.loads(body) if isinstance(body, str) else body)

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from jobplane.deploy import compiled
-from jobplane.deploy.compiled import Package, Template
+from jobplane.deploy.compiled import Package, StackTemplate
 from jobplane.deploy.shipping import (
     SETTINGS,
     Live,
@@ -136,7 +136,9 @@ def _former_version(
     return next((version for version in older if Live.of(version).digest != live.digest), None)
 
 
-def _of_stack(stage: Stage, functions: list[Function], before: Template, to: str | None) -> Plan:
+def _of_stack(
+    stage: Stage, functions: list[Function], before: StackTemplate, to: str | None
+) -> Plan:
     s3 = stage.client("s3")
     former = _former_deployment(stage, s3, to)
     raw = json.loads(

@@ -19,7 +19,7 @@ from urllib.request import urlopen
 import click
 
 from jobplane.deploy import compiled, description
-from jobplane.deploy.compiled import Package, Template
+from jobplane.deploy.compiled import Package, StackTemplate
 from jobplane.stage import emulator, framework
 from jobplane.stage.signing import publish_secret
 from jobplane.stage.stages import Stage, StageNotUpError, default_region
@@ -391,7 +391,7 @@ def step_for(
     artifact: "Artifact | Step",
     live: Live | None,
     package: Package | None,
-    before: Template | None,
+    before: StackTemplate | None,
 ) -> Step:
     step = Step(function.name, artifact.digest, artifact.size, live)
     if package is None or live is None:
@@ -425,7 +425,7 @@ def step_for(
     )
 
 
-def _beyond(function: Function, after: Template, before: Template) -> Iterator[str]:
+def _beyond(function: Function, after: StackTemplate, before: StackTemplate) -> Iterator[str]:
     for logical in sorted(after.own(function) | before.own(function)):
         old, new = before.resources.get(logical), after.resources.get(logical)
         if logical == logical_id(function) and old is not None and new is not None:
@@ -441,7 +441,7 @@ def _without_settings(resource: Mapping[str, Any]) -> dict[str, Any]:
     return {**resource, "Properties": {**properties, "Variables": referring}}
 
 
-def differences(before: Template | None, after: Template) -> list[str]:
+def differences(before: StackTemplate | None, after: StackTemplate) -> list[str]:
     there = before.resources if before is not None else {}
     found = [
         _in_words(logical, there.get(logical), after.resources.get(logical))
@@ -453,7 +453,7 @@ def differences(before: Template | None, after: Template) -> list[str]:
     return found
 
 
-def _unprotected(stage: Stage, before: Template | None, after: Template) -> Iterator[str]:
+def _unprotected(stage: Stage, before: StackTemplate | None, after: StackTemplate) -> Iterator[str]:
     """Tables that a deployment that broke off has left without their protection."""
     if before is None:
         return

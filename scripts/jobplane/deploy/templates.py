@@ -1,4 +1,4 @@
-"""What assemblies do: the templates of templates/index.json, and what their webhooks need."""
+"""The assemblies' templates in templates/index.json, and the parameters of their webhooks."""
 
 import json
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ INDEX = Path("templates", "index.json")
 
 
 @dataclass(frozen=True)
-class Template:
-    """One template, as its index has it."""
+class AssemblyTemplate:
+    """One entry of the index: an assembly's steps and the settings of its webhook."""
 
     id: str
     steps: dict[str, dict[str, Any]]
@@ -36,7 +36,7 @@ class Template:
         }
 
 
-def templates(repository: Repository) -> list[Template]:
+def templates(repository: Repository) -> list[AssemblyTemplate]:
     """The templates in the order of the index; none where there is no index.
 
     Raises:
@@ -64,7 +64,7 @@ def webhook_parameters(repository: Repository, stage: str) -> dict[str, set[str]
     return found
 
 
-def _read(index: Any) -> Iterator[Template]:
+def _read(index: Any) -> Iterator[AssemblyTemplate]:
     for entry in index["templates"]:
         settings = {key: entry[key] for key in ("webhook_url", "webhook_secret") if key in entry}
-        yield Template(entry["id"], entry["steps"], settings)
+        yield AssemblyTemplate(entry["id"], entry["steps"], settings)

@@ -8,7 +8,7 @@ from typing import Any
 
 from jobplane.events._fresh import Fresh
 from jobplane.tree.repository import Function, Repository
-from jobplane.tree.template import ACCOUNT, REGION, Template
+from jobplane.tree.resolved import ACCOUNT, REGION, ResolvedStack
 from jobplane_keys import (
     PICK_UP_SECONDS,
     REQUEST_TTL_SECONDS,
@@ -222,7 +222,7 @@ def stream_event(
         NoTableError: the stack has none of this name.
         KeyMissingError: the item lacks a part of its key.
     """
-    tables = Template(repository, STAGE).of_type("AWS::DynamoDB::Table").values()
+    tables = ResolvedStack(repository, STAGE).of_type("AWS::DynamoDB::Table").values()
     named = {properties["TableName"]: properties for properties in tables}
     names = repository.names(STAGE)
     name = names.of(table)

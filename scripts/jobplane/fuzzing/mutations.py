@@ -14,7 +14,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from jobplane.tree.template import JWT_SECRET
+from jobplane.tree.resolved import JWT_SECRET
 
 type Json = Any
 type Edit = Callable[[Json], Json]

@@ -14,7 +14,7 @@ from decimal import Decimal, InvalidOperation
 from types import SimpleNamespace
 from typing import Any
 
-from jobplane.tree.template import ACCOUNT, REGION
+from jobplane.tree.resolved import ACCOUNT, REGION
 
 # What changes something that another call can see. Hiding a message from its queue is none.
 WRITES = frozenset(

@@ -23,7 +23,7 @@ import pydantic
 from jobplane.contracts.catalogue import catalogue
 from jobplane.fuzzing.recording import Recorder
 from jobplane.tree.repository import Repository
-from jobplane.tree.template import ACCOUNT, REGION
+from jobplane.tree.resolved import ACCOUNT, REGION
 from jobplane.trying import cases
 from jobplane.trying.inprocess import InProcess
 

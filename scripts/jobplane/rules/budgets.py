@@ -18,7 +18,7 @@ from typing import Any
 
 from jobplane.rules._tree import Finding, Findings, Tree, line_of
 from jobplane.tree.repository import Function
-from jobplane.tree.template import REGION, Template
+from jobplane.tree.resolved import REGION, ResolvedStack
 
 KEYS = frozenset({"megabytes", "modules", "never"})
 # Prints what importing the handler loads, where the artifact and the standard library are all.
@@ -93,7 +93,7 @@ def loaded(tree: Tree, function: Function) -> tuple[list[str], str]:
 
 
 def _environment(tree: Tree, function: Function, folder: str) -> dict[str, str]:
-    return Template(tree.repository).environment(function) | {
+    return ResolvedStack(tree.repository).environment(function) | {
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_LAMBDA_FUNCTION_NAME": function.name,

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from jobplane.tree.repository import Function, Repository
-from jobplane.tree.template import Template
+from jobplane.tree.resolved import ResolvedStack
 from jobplane.trying.placeholders import LITERAL, MATCHERS, NAMES, VALUES, Placeholder, unknown
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -88,7 +88,7 @@ def _signature(path: Path) -> tuple[str, int]:
 def _stack(
     repository: Repository, functions: tuple[Function, ...], _sources: tuple[tuple[str, int], ...]
 ) -> Stack:
-    template = Template(repository)
+    template = ResolvedStack(repository)
 
     def named(kind: str, key: str) -> dict[str, dict[str, Any]]:
         found = template.of_type(kind).values()

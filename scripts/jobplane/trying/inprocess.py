@@ -19,7 +19,7 @@ from typing import Any, Self
 from unittest.mock import patch
 
 from jobplane.tree.repository import Function, Repository
-from jobplane.tree.template import ACCOUNT, JWT_SECRET, REGION, STAGE, Template
+from jobplane.tree.resolved import ACCOUNT, JWT_SECRET, REGION, STAGE, ResolvedStack
 from lambdapack.environments import plain_environment
 
 TABLE_PROPERTIES = (
@@ -77,7 +77,7 @@ class InProcess:
         stage: str = STAGE,
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        self.template = Template(repository or Repository.here(), stage, parameters)
+        self.template = ResolvedStack(repository or Repository.here(), stage, parameters)
         self._open = ExitStack()
 
     def __enter__(self) -> Self:

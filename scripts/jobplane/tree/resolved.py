@@ -1,4 +1,4 @@
-"""The stack as it would be compiled, as far as running functions in process needs it.
+"""The stack's resources and environment variables with all references resolved.
 
 Reads what the Serverless Framework reads (serverless.yml, functions/*/function.yml,
 resources/*.yml), fills in the variables, and resolves references between resources.
@@ -49,8 +49,8 @@ class UnresolvedError(LookupError):
     """A variable or a reference that leads nowhere."""
 
 
-class Template:
-    """Resources and environments of one stage, all values plain."""
+class ResolvedStack:
+    """The resources and environment variables of one stage, without references or variables."""
 
     def __init__(
         self,
