@@ -27,7 +27,7 @@ class Operator:
 
     def __init__(self, deployed: Deployed, terminal: Terminal) -> None:
         document = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
-        part = document.partition("**What signs tokens**")[2].partition("A secret that was stolen")
+        part = document.partition("secret that signs tokens**")[2].partition("A secret that was")
         (block,) = blocks(part[0])
         both, alone = [line for line in block.splitlines() if "put-parameter" in line]
         self._first = block.replace(f"{alone}\n", 'echo "$new"\n')
@@ -147,7 +147,7 @@ async def test_a_rotation_needs_no_deployment(deployed: Deployed, tmp_path: Path
 async def test_every_socket_is_closed_after_a_theft(deployed: Deployed, tmp_path: Path) -> None:
     """By the documented commands, of those that send nothing as well; nothing is left of them."""
     document = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
-    theft = document.partition("A secret that was stolen")[2].partition("What signs webhooks")[0]
+    theft = document.partition("A secret that was stolen")[2].partition("that signs webhooks")[0]
     async with deployed.socket(unique("user")) as silent, deployed.socket(unique("user")) as other:
         Terminal.on(deployed.stage, tmp_path).run(*blocks(theft))
         for socket in (silent, other):

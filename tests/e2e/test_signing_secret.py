@@ -67,7 +67,7 @@ def test_the_secret_is_in_nothing_that_is_deployed(deployed: Deployed) -> None:
 async def test_the_documented_issuer_is_believed(deployed: Deployed, tmp_path: Path) -> None:
     """The example of docs/deploying.md, run as it stands, opens a socket and the HTTP API."""
     document = (deployed.stage.repository.root / "docs" / "deploying.md").read_text("utf-8")
-    example = document.partition("### Who issues tokens")[2].partition("```python\n")[2]
+    example = document.partition("### The issuer of tokens")[2].partition("```python\n")[2]
     program = tmp_path / "issue.py"
     program.write_text(example.partition("```")[0], encoding="utf-8")
     done = subprocess.run(
