@@ -1,6 +1,7 @@
 """How the demo looks: live on a terminal, a line per milestone elsewhere; always on stderr."""
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,7 +103,9 @@ def save_picture(outcomes: Sequence[Outcome], path: Path) -> None:
     """Write what `print_summary` shows on a terminal into an SVG file."""
     drawn = Console(record=True, file=io.StringIO(), force_terminal=True, width=LINE_WIDTH)
     drawn.print(summary(outcomes))
-    drawn.save_svg(str(path), title="jobplane demo")
+    # Without the fonts that a viewer would load from a server.
+    svg = re.sub(r"@font-face {.*?}", "", drawn.export_svg(title="jobplane demo"), flags=re.DOTALL)
+    path.write_text(svg, encoding="utf-8")
 
 
 def summary(outcomes: Sequence[Outcome]) -> Table:
