@@ -3,6 +3,10 @@
 export type ClaimInput = AcquireInput | RenewInput | ReleaseInput;
 export type ClaimResult =
   Claimed | NotClaimed | ClaimedTooSoon | Renewed | NotRenewed | Released | NotReleased;
+export type DeliverWebhookEvent = DeliveryOnDemand | QueueEvent;
+export type DeliverWebhookResult = DeliveryResult | DeliveryRefusal | BatchFailures;
+export type WebhookStatus =
+  "pending" | "delivered" | "retrying" | "failed" | "disabled" | "unsigned_refused" | "refused";
 export type HandleTimeoutEvent = HandleTimeoutInput | ExecutionEnded;
 export type ProcessorEvent = StreamEvent | SweepEvent;
 export type ProcessorResult = BatchFailures | Swept;
@@ -26,12 +30,9 @@ export type StateManagerEvent =
 export type FileStatus =
   "pending" | "manifested" | "processing" | "completed" | "failed" | "quarantined";
 export type StateManagerResult = ProxyAnswer | null;
-export type StatusEvent = StatusInvocation | BatchInvocation | HttpEvent | QueueEvent;
-export type StatusResult = ProxyAnswer | BatchFailures;
+export type StatusEvent = StatusInvocation | BatchInvocation | HttpEvent;
 export type OkCode =
   "ASSEMBLY_UPLOADING" | "ASSEMBLY_EXECUTING" | "ASSEMBLY_COMPLETED" | "ASSEMBLY_CANCELED";
-export type WebhookStatus =
-  "pending" | "delivered" | "retrying" | "failed" | "disabled" | "unsigned_refused" | "refused";
 export type JobFlowResult = JobCompleted | JobJoined | JobInterrupted;
 export type WorkerMessage = JobMessage | FollowUpMessage;
 /**
@@ -89,6 +90,8 @@ export interface Contracts {
   "functions/claim/result": ClaimResult;
   "functions/connect/input": ConnectEvent;
   "functions/connect/result": ProxyAnswer;
+  "functions/deliver-webhook/input": DeliverWebhookEvent;
+  "functions/deliver-webhook/result": DeliverWebhookResult;
   "functions/disconnect/input": DisconnectEvent;
   "functions/disconnect/result": ProxyAnswer;
   "functions/handle-timeout/input": HandleTimeoutEvent;
@@ -113,7 +116,7 @@ export interface Contracts {
   "functions/state-manager/operations/validate-consistency": ValidateConsistencyOperation;
   "functions/state-manager/result": StateManagerResult;
   "functions/status/input": StatusEvent;
-  "functions/status/result": StatusResult;
+  "functions/status/result": ProxyAnswer;
   "functions/sweep-claims/input": ClaimSweepEvent;
   "functions/sweep-claims/result": ClaimsSwept;
   "http/assembly": AssemblyDocument;
@@ -327,6 +330,75 @@ export interface ProxyAnswer {
   isBase64Encoded?: false;
 }
 /**
+ * Asks deliver-webhook for one delivery now; its caller has checked who may ask for it.
+ */
+export interface DeliveryOnDemand {
+  assembly_id: string;
+}
+/**
+ * A batch of SQS messages.
+ */
+export interface QueueEvent {
+  /**
+   * @minItems 1
+   */
+  Records: QueueRecord[];
+}
+/**
+ * A message of the webhook queue; `body` is a WebhookDelivery as JSON text.
+ */
+export interface QueueRecord {
+  messageId: string;
+  receiptHandle: string;
+  body: string;
+  attributes: {
+    [k: string]: string;
+  };
+  eventSource: "aws:sqs";
+}
+/**
+ * What a delivery on demand came to, as the document shows it.
+ */
+export interface DeliveryResult {
+  webhook: AssemblyWebhook;
+}
+/**
+ * What became of the notification.
+ *
+ * A stored document has `status` and what the last attempt came to. The answer to a trigger adds
+ * `delivered`, `status_code` and `error` of this delivery, whose own `attempts` it counts; it has
+ * no `status` where no webhook is configured. `missing` names the settings that do not exist yet.
+ */
+export interface AssemblyWebhook {
+  status?: WebhookStatus;
+  attempts?: number;
+  last_response_code?: number;
+  last_attempt_at?: string;
+  delivered?: boolean;
+  status_code?: number;
+  error?: string;
+  missing?: string[];
+}
+/**
+ * Why nothing was delivered on demand; `retry_after` in seconds, for `too_soon`.
+ */
+export interface DeliveryRefusal {
+  refused: "not_found" | "not_ended" | "too_soon";
+  retry_after?: number;
+}
+/**
+ * What of a batch was not dealt with.
+ */
+export interface BatchFailures {
+  batchItemFailures: ItemFailure[];
+}
+/**
+ * A record that is to come again.
+ */
+export interface ItemFailure {
+  itemIdentifier: string;
+}
+/**
  * A connection that was closed, by whichever side.
  */
 export interface DisconnectEvent {
@@ -407,18 +479,6 @@ export interface StreamChange {
  */
 export interface SweepEvent {
   sweep: "leases";
-}
-/**
- * What of a batch was not dealt with.
- */
-export interface BatchFailures {
-  batchItemFailures: ItemFailure[];
-}
-/**
- * A record that is to come again.
- */
-export interface ItemFailure {
-  itemIdentifier: string;
 }
 /**
  * How many overdue requests became what; `unread` are shards of the index, not requests.
@@ -691,27 +751,6 @@ export interface HttpContext {
   } | null;
 }
 /**
- * A batch of SQS messages.
- */
-export interface QueueEvent {
-  /**
-   * @minItems 1
-   */
-  Records: QueueRecord[];
-}
-/**
- * A message of the webhook queue; `body` is a WebhookDelivery as JSON text.
- */
-export interface QueueRecord {
-  messageId: string;
-  receiptHandle: string;
-  body: string;
-  attributes: {
-    [k: string]: string;
-  };
-  eventSource: "aws:sqs";
-}
-/**
  * The schedule that looks for claims whose execution has ended.
  */
 export interface ClaimSweepEvent {
@@ -800,23 +839,6 @@ export interface AssemblyResult {
  */
 export interface AssemblyUser {
   userId: string;
-}
-/**
- * What became of the notification.
- *
- * A stored document has `status` and what the last attempt came to. The answer to a trigger adds
- * `delivered`, `status_code` and `error` of this delivery, whose own `attempts` it counts; it has
- * no `status` where no webhook is configured. `missing` names the settings that do not exist yet.
- */
-export interface AssemblyWebhook {
-  status?: WebhookStatus;
-  attempts?: number;
-  last_response_code?: number;
-  last_attempt_at?: string;
-  delivered?: boolean;
-  status_code?: number;
-  error?: string;
-  missing?: string[];
 }
 /**
  * The caller's own assemblies, newest first; `next` is null on the last page.

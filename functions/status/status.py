@@ -1,63 +1,58 @@
-"""Assembly look-up with ownership, and signed delivery of webhooks.
+"""Assembly look-up with ownership.
 
 Trigger: direct invoke `{assemblyId, userId, triggerWebhook?}` or `{assemblyIds, userId}`; HTTP
 `GET /status/{assembly_id}`, `GET /status?assemblyId=`, `POST /status/batch`, `GET /assemblies`
-(API Gateway v1 and v2, Function URL, ALB); SQS messages of the queue `webhooks`.
-Result: a proxy answer whose body is JSON text; for SQS the batch item failures.
-Errors: 400 with every problem, 401, 403, 404, 405, 409 and 429 for a webhook, 500, 503.
-Reads `assemblies`; writes only their `webhook…` attributes. Signs links to results in S3.
+(API Gateway v1 and v2, Function URL, ALB).
+Result: a proxy answer whose body is JSON text.
+Errors: 400 with every problem, 401, 403, 404, 405, 409 and 429 for a webhook, 500, 503;
+ValidationError for messages of a queue.
+Reads `assemblies`. Signs links to results in S3. Has deliver-webhook send webhooks on demand.
 """
 
 import base64
 import hashlib
 import json
-import math
 import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote
 
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from jobplane_keys import (
+    ASSEMBLY_ID_PATTERN,
     PUBLIC_ASSEMBLY_FIELDS,
+    ValidationError,
+    assembly_document,
     from_item,
+    is_assembly_id,
+    is_executing_assembly,
+    is_past,
     is_terminal_assembly,
-    iso_time,
-    public_assembly,
     s3_options,
     sign_links,
     to_item,
 )
-from jobplane_parameters import Parameter, split_secrets
 from jobplane_telemetry import Telemetry
 from jobplane_tokens import TokenError, TokenSettings, TokenVerifier, strip_bearer
-from jobplane_webhooks import Outcome, TargetRules, compact_json, deliver, signing_key
 
 TABLE = os.environ["DYNAMODB_TABLE"]
 FILES_BUCKET = os.environ["FILES_BUCKET"]
-WEBHOOKS_QUEUE_URL = os.environ["WEBHOOKS_QUEUE_URL"]
-STAGE = os.environ.get("STAGE", "local")
-SERVICE = os.environ["SERVICE"]
-TEMPLATES_INDEX = os.environ.get("TEMPLATES_INDEX_PATH") or "templates/index.json"
+DELIVER_WEBHOOK_FUNCTION = os.environ["DELIVER_WEBHOOK_FUNCTION"]
 ALLOW_ANONYMOUS_INVOKE = os.environ.get("ALLOW_ANONYMOUS_INVOKE", "").lower() == "true"
 MASK_FOREIGN = os.environ.get("MASK_FOREIGN", "").lower() == "true"
 EXTENDED_CODES = os.environ.get("ASSEMBLY_STATUS_CODES", "").lower() == "extended"
-WEBHOOK_RULES = TargetRules.from_environment(os.environ)
 LINK_SECONDS = int(os.environ.get("RESULT_LINK_SECONDS") or 3600)
 
-USER_AGENT = "Jobplane/0.1.0"
-ASSEMBLY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-MESSAGE_ID = re.compile(r"[!-~]{1,128}")
 # A place in a list: the time and the id of its last assembly. The token tells whose list it is.
-PLACE = re.compile(r"([ -~]{1,64})~([A-Za-z0-9_-]{1,128})")
+PLACE = re.compile(rf"([ -~]{{1,64}})~({ASSEMBLY_ID_PATTERN})")
 MAX_BATCH = 100
 MAX_ANSWER_BYTES = 6_000_000  # Lambda answers at most 6 MB, headers and all
 MAX_BALANCED_BYTES = 1_000_000  # to a load balancer at most 1 MB
@@ -68,9 +63,7 @@ LIST_LIMIT, MAX_LIST_LIMIT, LIST_READS = 20, 100, 10
 LIST_FIELDS = tuple(
     name for name in PUBLIC_ASSEMBLY_FIELDS if name not in {"uploads", "results", "warnings"}
 )
-READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {
-    "ttl", "execution", "lease_until", "tenant_id", "webhook_execution", "webhook_disabled",
-}  # fmt: skip
+READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {"ttl", "lease_until", "tenant_id"}
 TERMINAL_MAX_AGE = 300
 RETRY_EXECUTING, RETRY_WAITING, RETRY_NOT_FOUND, RETRY_THROTTLED = 2, 5, 2, 2
 THROTTLES = (
@@ -78,21 +71,10 @@ THROTTLES = (
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "ThrottlingException",
+    "TooManyRequestsException",
 )
-
-ATTEMPT_SECONDS = 10.0
-MIN_ATTEMPT_SECONDS = 1.0
-RESERVED_SECONDS = 3.0  # of the remaining time, to record the outcome and answer
-ON_DEMAND_SECONDS = 24.0  # API Gateway gives up after 29
-ON_DEMAND_ATTEMPTS = 3
-COOLDOWN_SECONDS = 30
-CLAIM_SECONDS = 20
-PARALLEL_DELIVERIES = 5
-RETRY_DELAYS = (5, 30, 120, 600, 3600, 21600)
-MAX_RECEIVES = len(RETRY_DELAYS) + 1  # maxReceiveCount of the queue
-JITTER = 0.1
-PARAMETER_SECONDS = 60.0
-SAME_EXECUTION = "attribute_not_exists(#execution) OR #execution = :execution"
+# A delivery on demand takes 24 s at most, and API Gateway gives up after 29.
+DELIVERY_SECONDS = 27
 
 telemetry = Telemetry("status")
 session = botocore.session.get_session()
@@ -105,7 +87,6 @@ verifier = TokenVerifier(TokenSettings.from_environment(os.environ), ssm, teleme
 
 type Document = dict[str, Any]
 type Answer = dict[str, Any]
-type NoHook = Literal["disabled", "configuration_unavailable", "not_configured", "unsigned_refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,26 +122,6 @@ class Caller:
 
     user_id: str | None
     tenant_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class QueuedDelivery:
-    """A message of the webhook queue."""
-
-    assembly_id: str
-    execution: int | None
-    template_id: str | None
-    receives: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hook:
-    """Where a template's notifications go and what signs them, current secret first."""
-
-    template_id: str
-    url: str
-    secrets: tuple[str, ...]
-    allow_unsigned: bool
 
 
 class RefusedRequestError(Exception):
@@ -200,27 +161,20 @@ class ThrottledError(Exception):
     """The table still left keys unprocessed after all tries."""
 
 
+class DeliveryFailedError(Exception):
+    """deliver-webhook raised; `error_type` is the name of its error."""
+
+    def __init__(self, error_type: str) -> None:
+        super().__init__(f"deliver-webhook raised {error_type}")
+        self.error_type = error_type
+
+
 class AnswerTooLargeError(RefusedRequestError):
     """413: the documents of the first `fits` ids are all that one answer can hold."""
 
     def __init__(self, fits: int) -> None:
         remedy = f": ask for fewer ids at a time; the first {fits} fit" if fits else " to be sent"
         super().__init__(413, {"error": f"The answer is too large{remedy}", "fits": fits})
-
-
-class CooldownError(RefusedRequestError):
-    """429: the assembly's webhook was triggered a moment ago."""
-
-    def __init__(self, assembly_id: str, seconds: int) -> None:
-        super().__init__(
-            429,
-            {"error": "Webhook was triggered a moment ago", "assembly_id": assembly_id},
-            {"Retry-After": str(seconds)},
-        )
-
-
-class UnreadableMessageError(ValueError):
-    """A message of the webhook queue that no attempt can make sense of."""
 
 
 def answer(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
@@ -252,16 +206,6 @@ def sent_bytes(body: str) -> int:
 def mapping(value: Any) -> dict[str, Any]:
     """The value if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
-
-
-def is_queue_event(event: Any) -> bool:
-    """Whether the event is a batch of SQS messages."""
-    records = mapping(event).get("Records")
-    return (
-        isinstance(records, list)
-        and bool(records)
-        and all(mapping(record).get("eventSource") == "aws:sqs" for record in records)
-    )
 
 
 def is_http_event(event: Any) -> bool:
@@ -319,7 +263,7 @@ def id_problems(field: str, value: Any) -> list[tuple[str, str]]:
     """What is wrong with an assembly id."""
     if value is None or value == "":
         return [(field, "is required")]
-    if not isinstance(value, str) or not ASSEMBLY_ID.fullmatch(value):
+    if not is_assembly_id(value):
         return [(field, "must be 1 to 128 of A-Z, a-z, 0-9, _ and -")]
     return []
 
@@ -448,31 +392,9 @@ def is_live(item: Document, now: float) -> bool:
     return not is_past(item.get("ttl"), now)
 
 
-def is_past(value: Any, now: float) -> bool:
-    """Whether the value is a time in epoch seconds that has come."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value <= now
-
-
-def is_executing(item: Document) -> bool:
-    """Whether a job that has not ended is past waiting for its files."""
-    return bool(item.get("execution_start") or item.get("current_step"))
-
-
 def document_of(item: Document, now: float) -> Document:
-    """What of an item is shown, consistent even where its writer was not."""
-    document = public_assembly(item)
-    if item.get("error"):
-        document.pop("ok", None)
-        return document
-    document.pop("error", None)
-    if not is_terminal_assembly(item):
-        document.pop("ok", None)
-        if EXTENDED_CODES:
-            executing = is_executing(item)
-            document["ok"] = "ASSEMBLY_EXECUTING" if executing else "ASSEMBLY_UPLOADING"
-        if is_past(item.get("lease_until"), now):
-            document["stalled"] = True
-    return document
+    """What of an item is shown, with the codes that the stage asks for."""
+    return assembly_document(item, now, extended_codes=EXTENDED_CODES)
 
 
 def dicts_in(values: Any) -> list[Document]:
@@ -503,111 +425,27 @@ def matches_tag(if_none_match: str | None, tag: str) -> bool:
     ]
 
 
-def execution_of(item: Document) -> int:
-    """Which run of the assembly the item shows; writers that do not replay have but one."""
-    execution = item.get("execution")
-    return execution if isinstance(execution, int) else 1
-
-
-def earlier_attempts(item: Document) -> int:
-    """How often this execution's webhook has been tried."""
-    attempts = mapping(item.get("webhook")).get("attempts")
-    is_same = item.get("webhook_execution") == execution_of(item)
-    return attempts if is_same and isinstance(attempts, int) else 0
-
-
-def is_delivered(item: Document) -> bool:
-    """Whether this execution's webhook has reached its receiver."""
-    return mapping(item.get("webhook")).get("status") == "delivered" and item.get(
-        "webhook_execution"
-    ) == execution_of(item)
-
-
-def is_usable_secret(secret: str) -> bool:
-    """Whether a key can be made of the secret."""
-    try:
-        signing_key(secret)
-    except ValueError:
-        return False
-    return True
-
-
-def webhook_id(assembly_id: str, execution: int) -> str:
-    """The same for every attempt of an execution, so that a receiver can drop repetitions."""
-    return f"msg_{assembly_id}_{execution}"
-
-
-def retry_delay(receives: int, chance: float) -> float:
-    """Seconds until the next attempt, after the n-th receive; `chance` in 0..1 spreads them."""
-    planned = RETRY_DELAYS[min(max(receives, 1), len(RETRY_DELAYS)) - 1]
-    return planned * (1 + JITTER * (2 * chance - 1))
-
-
-def queued_delivery(record: Mapping[str, Any]) -> QueuedDelivery:
-    """What an SQS record asks for; UnreadableMessageError if it can't be told."""
-    try:
-        message = json.loads(record["body"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UnreadableMessageError("the body is not JSON") from error
-    assembly_id = mapping(message).get("assembly_id")
-    if id_problems("assembly_id", assembly_id):
-        raise UnreadableMessageError("assembly_id is missing or malformed")
-    execution = message.get("execution")
-    if not isinstance(execution, int | None) or isinstance(execution, bool):
-        raise UnreadableMessageError("execution is not a number")
-    template_id = message.get("template_id")
-    return QueuedDelivery(
-        assembly_id=str(assembly_id),
-        execution=execution,
-        template_id=template_id if isinstance(template_id, str) else None,
-        receives=receives_of(record),
-    )
-
-
-def receives_of(record: Mapping[str, Any]) -> int:
-    """How often the message has been handed out, this time included."""
-    count = mapping(record.get("attributes")).get("ApproximateReceiveCount")
-    return int(count) if isinstance(count, str) and count.isdecimal() else 1
-
-
-def message_id_of(record: Mapping[str, Any]) -> str:
-    """The record's id; an empty one, which gives the whole batch back, when it is none."""
-    message_id = record.get("messageId")
-    named = isinstance(message_id, str) and MESSAGE_ID.fullmatch(message_id)
-    return str(message_id) if named else ""
-
-
-def trace_of(record: Mapping[str, Any]) -> str | None:
-    """The trace of whoever sent the message."""
-    header = mapping(record.get("attributes")).get("AWSTraceHeader")
-    return header if isinstance(header, str) else None
-
-
-def is_code(error: Exception, *codes: str) -> bool:
-    """Whether AWS refused with one of the codes."""
-    return isinstance(error, ClientError) and error.response["Error"].get("Code") in codes
-
-
 def is_throttle(error: Exception) -> bool:
     """Whether the same call may do better in a moment."""
-    return isinstance(error, ThrottledError) or is_code(error, *THROTTLES)
+    code = None
+    if isinstance(error, ClientError):
+        code = error.response["Error"].get("Code")
+    elif isinstance(error, DeliveryFailedError):
+        code = error.error_type
+    return isinstance(error, ThrottledError) or code in THROTTLES
 
 
 @cache
-def lazy_client(service: str) -> Any:
-    """A client that a look-up has no need of."""
-    options = s3_options(os.environ) if service == "s3" else {}
-    return session.create_client(service, config=client_config.merge(Config(**options)))
+def s3() -> Any:
+    """The client that signs links; many look-ups need none."""
+    return session.create_client("s3", config=client_config.merge(Config(**s3_options(os.environ))))
 
 
 @cache
-def templates() -> dict[str, Document]:
-    """The templates that this artifact was built with, by id."""
-    from pathlib import Path  # look-ups have no need of it
-
-    text = Path(__file__).parent.joinpath(TEMPLATES_INDEX).read_text("utf-8")
-    index = mapping(json.loads(text))
-    return {str(template.get("id")): template for template in dicts_in(index.get("templates"))}
+def functions() -> Any:
+    """The client that invokes deliver-webhook: once, since a second try would be too soon."""
+    patient = Config(read_timeout=DELIVERY_SECONDS, retries={"total_max_attempts": 1})
+    return session.create_client("lambda", config=client_config.merge(patient))
 
 
 def read_fields(item: Mapping[str, Any]) -> Document:
@@ -676,10 +514,22 @@ def linked_document(item: Document, now: float) -> Document:
 
 def signed_link(key: str) -> str:
     """A link that lets its holder read one object; made locally, without a call."""
-    link: str = lazy_client("s3").generate_presigned_url(
+    link: str = s3().generate_presigned_url(
         "get_object", Params={"Bucket": FILES_BUCKET, "Key": key}, ExpiresIn=LINK_SECONDS
     )
     return link
+
+
+def ask_delivery(assembly_id: str) -> Document:
+    """What deliver-webhook answers: `webhook`, or why it has `refused`. DeliveryFailedError."""
+    done = functions().invoke(
+        FunctionName=DELIVER_WEBHOOK_FUNCTION,
+        Payload=json_text({"assembly_id": assembly_id}).encode(),
+    )
+    answered: Document = mapping(json.loads(done["Payload"].read()))
+    if "FunctionError" in done:
+        raise DeliveryFailedError(str(answered.get("errorType")))
+    return answered
 
 
 def entry_bytes(assembly_id: str, document: Document | None) -> int:
@@ -702,353 +552,6 @@ def measured(item: Document, now: float, beside_key: int) -> int:
     return entry_bytes(item["assembly_id"], document_of(item | {"results": results}, now))
 
 
-@cache
-def parameter(name: str) -> Parameter[str | None]:
-    """An SSM parameter, at most PARAMETER_SECONDS old; its value is None if it does not exist."""
-    return Parameter(
-        ssm, name, lambda text: text, max_age=PARAMETER_SECONDS, report=telemetry.error
-    )
-
-
-def in_stage(reference: Any) -> str:
-    """A reference of a template with the names of this stage filled in."""
-    return str(reference).replace("{service}", SERVICE).replace("{stage}", STAGE)
-
-
-def referenced(reference: Any) -> str | None:
-    """What `env:NAME` or `ssm:/path` stands for; None if that is absent, or no reference."""
-    kind, separator, name = in_stage(reference).partition(":")
-    if kind == "env" and separator:
-        return os.environ.get(name) or None
-    if kind == "ssm" and separator:
-        return parameter(name).value()
-    return None
-
-
-def hook_of(template_id: Any) -> Hook | None:
-    """The template's webhook, or None if it has none."""
-    template = templates().get(template_id) if isinstance(template_id, str) else None
-    url = template.get("webhook_url") if template else None
-    if not template or not isinstance(url, str) or not url:
-        return None
-    if url.startswith(("env:", "ssm:")):
-        url = referenced(url)
-    if not url:
-        return None
-    secrets = split_secrets(referenced(template.get("webhook_secret")) or "")
-    usable = tuple(filter(is_usable_secret, secrets))
-    if len(usable) < len(secrets):
-        telemetry.error("webhook secret is not base64", template_id=template_id)
-    return Hook(str(template_id), url.strip(), usable, template.get("allow_unsigned") is True)
-
-
-def missing_settings(template_id: Any) -> list[str]:
-    """The references of the template's webhook that stand for nothing: what to set."""
-    template = templates().get(template_id) if isinstance(template_id, str) else None
-    needed = [] if template is None else [template.get("webhook_url")]
-    if template is not None and template.get("allow_unsigned") is not True:
-        needed.append(template.get("webhook_secret"))
-    return [
-        in_stage(reference)
-        for reference in needed
-        if isinstance(reference, str)
-        and reference.startswith(("env:", "ssm:"))
-        and not referenced(reference)
-    ]
-
-
-def update_assembly(
-    assembly_id: str, change: str, condition: str, **values: Any
-) -> Document | None:
-    """Change an item if the condition holds; None if it did, else what is there instead."""
-    names = re.findall(r"#(\w+)", f"{change} {condition}")
-    try:
-        dynamodb.update_item(
-            TableName=TABLE,
-            Key=to_item({"assembly_id": assembly_id}),
-            UpdateExpression=change,
-            ConditionExpression=f"attribute_exists(assembly_id) AND ({condition})",
-            ExpressionAttributeNames={f"#{name}": name for name in names},
-            ExpressionAttributeValues={f":{name}": part for name, part in to_item(values).items()},
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
-    except ClientError as error:
-        if not is_code(error, "ConditionalCheckFailedException"):
-            raise
-        return from_item(mapping(error.response.get("Item")))
-    return None
-
-
-def start_cooldown(assembly_id: str, now: float) -> None:
-    """Reserve the assembly's next delivery on demand; CooldownError if one was just made."""
-    standing = update_assembly(
-        assembly_id,
-        "SET #webhook_cooldown_until = :until",
-        "attribute_not_exists(#webhook_cooldown_until) OR #webhook_cooldown_until <= :now",
-        until=now + COOLDOWN_SECONDS,
-        now=now,
-    )
-    if standing is not None:
-        left = standing.get("webhook_cooldown_until", now + COOLDOWN_SECONDS) - now
-        raise CooldownError(assembly_id, min(max(1, math.ceil(left)), COOLDOWN_SECONDS))
-
-
-def claim_delivery(item: Document, now: float) -> bool:
-    """Keep other receives of the same message away while this one delivers."""
-    standing = update_assembly(
-        item["assembly_id"],
-        "SET #webhook_claim_until = :until",
-        "(attribute_not_exists(#webhook_claim_until) OR #webhook_claim_until <= :now) AND "
-        "NOT (#webhook.#status = :delivered AND #webhook_execution = :execution)",
-        until=now + CLAIM_SECONDS,
-        now=now,
-        delivered="delivered",
-        execution=execution_of(item),
-    )
-    return standing is None
-
-
-def record_webhook(item: Document, status: str, attempts: int, code: int | None) -> Document:
-    """Write what became of the notification, and answer it; a newer execution is left alone."""
-    state: Document = {"status": status, "attempts": attempts}
-    if code is not None:
-        state["last_response_code"] = code
-    if attempts:
-        state["last_attempt_at"] = iso_time(time.time())
-    standing = update_assembly(
-        item["assembly_id"],
-        "SET #webhook = :state, #webhook_execution = :execution, #webhook_disabled = :disabled "
-        "REMOVE #webhook_claim_until",
-        SAME_EXECUTION,
-        state=state,
-        execution=execution_of(item),
-        disabled=status == "disabled",
-    )
-    if standing is not None:
-        telemetry.info("webhook state belongs to an earlier execution", status=status)
-    if status in {"failed", "disabled", "refused", "unsigned_refused"}:
-        telemetry.metric("WebhookFailed")
-    elif status == "delivered":
-        telemetry.metric("WebhookDelivered")
-    return state
-
-
-def forget_webhook(item: Document) -> None:
-    """Remove the plan to send what has no receiver."""
-    update_assembly(
-        item["assembly_id"], "REMOVE #webhook", SAME_EXECUTION, execution=execution_of(item)
-    )
-
-
-def postpone(receipt: str, seconds: float) -> None:
-    """Hide a message until its next attempt; if that fails, the queue's own timeout does it."""
-    try:
-        lazy_client("sqs").change_message_visibility(
-            QueueUrl=WEBHOOKS_QUEUE_URL, ReceiptHandle=receipt, VisibilityTimeout=math.ceil(seconds)
-        )
-    except Exception as error:
-        telemetry.exception("message not postponed", error)
-
-
-def attempt(hook: Hook, item: Document, number: int, seconds: float) -> Outcome:
-    """Post the assembly's document once, and log and count it."""
-    started = time.monotonic()
-    outcome = deliver(
-        hook.url,
-        compact_json(linked_document(item, time.time())).encode(),
-        hook.secrets,
-        message_id=webhook_id(item["assembly_id"], execution_of(item)),
-        user_agent=USER_AGENT,
-        seconds=seconds,
-        rules=WEBHOOK_RULES,
-        allow_unsigned=hook.allow_unsigned,
-        trace_header=telemetry.trace_header,
-    )
-    telemetry.metric("WebhookAttempts")
-    telemetry.info(
-        "webhook_delivery",
-        assembly_id=item["assembly_id"],
-        template_id=hook.template_id,
-        host=host_to_log(hook.url),
-        attempt=number,
-        status_code=outcome.status_code,
-        duration_ms=round((time.monotonic() - started) * 1000),
-        result=outcome.result,
-        cause=outcome.cause,
-    )
-    return outcome
-
-
-def host_to_log(url: str) -> str | None:
-    """The host alone: paths and queries of webhook URLs may hold secrets."""
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
-
-
-def hook_for(item: Document, template_id: Any) -> Hook | NoHook:
-    """Where to deliver, or the word for why nothing is sent."""
-    if item.get("webhook_disabled") is True:
-        return "disabled"
-    try:
-        hook = hook_of(template_id)
-        if hook is not None and (hook.secrets or hook.allow_unsigned):
-            return hook
-        missing = missing_settings(template_id)
-    except Exception as error:
-        telemetry.exception("webhook configuration not read", error)
-        return "configuration_unavailable"
-    if missing:
-        telemetry.warning("webhook settings are missing", template_id=template_id, missing=missing)
-    if hook is None:
-        telemetry.info("template has no webhook", template_id=template_id)
-        return "not_configured"
-    telemetry.error("webhook without a secret is not sent", template_id=template_id)
-    return "unsigned_refused"
-
-
-def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Document:
-    """Deliver now, with as many attempts as fit the time; what the answer's `webhook` says.
-
-    Raises CooldownError when the last delivery on demand was a moment ago.
-    """
-    recorded, earlier, made = mapping(item.get("webhook")), earlier_attempts(item), 0
-    hook = hook_for(item, item.get("template_id"))
-    named: Document = {}
-    if hook in ("not_configured", "unsigned_refused"):
-        missing = missing_settings(item.get("template_id"))
-        named = {"missing": missing} if missing else {}
-    if isinstance(hook, str) and hook != "unsigned_refused":
-        return recorded | {"delivered": False, "attempts": 0, "error": hook} | named
-    start_cooldown(item["assembly_id"], time.time())
-    if isinstance(hook, Hook):
-        outcome, made = attempt_repeatedly(hook, item, earlier, remaining)
-    else:
-        outcome = Outcome("unsigned_refused", error="unsigned_refused")
-    status = status_on_demand(recorded, outcome, is_delivered(item))
-    try:
-        recorded = record_webhook(item, status, earlier + made, outcome.status_code)
-    except Exception as error:
-        telemetry.exception("webhook outcome not recorded", error)
-    told = {"status_code": outcome.status_code, "error": outcome.error}
-    return (
-        recorded
-        | {"delivered": outcome.result == "delivered", "attempts": made}
-        | {name: value for name, value in told.items() if value is not None}
-        | named
-    )
-
-
-def attempt_repeatedly(
-    hook: Hook, item: Document, earlier: int, remaining: Callable[[], float]
-) -> tuple[Outcome, int]:
-    """What up to ON_DEMAND_ATTEMPTS attempts come to, and how many there was time for."""
-    outcome, made = Outcome("retry", error="no_time"), 0
-    while outcome.result == "retry" and made < ON_DEMAND_ATTEMPTS:
-        pause = max(2.0 ** (made - 1), outcome.retry_after) if made else 0.0
-        if remaining() < pause + MIN_ATTEMPT_SECONDS:
-            break
-        time.sleep(pause)
-        made += 1
-        outcome = attempt(hook, item, earlier + made, min(ATTEMPT_SECONDS, remaining()))
-    return outcome, made
-
-
-def status_on_demand(recorded: Document, outcome: Outcome, delivered: bool) -> str:
-    """What to record; a failure on demand undoes neither a delivery nor the queue's plans."""
-    if outcome.result in {"delivered", "disabled"}:
-        return outcome.result
-    if delivered:
-        return "delivered"
-    if recorded.get("status") in {"pending", "retrying"}:
-        return str(recorded["status"])
-    return "failed" if outcome.result == "retry" else outcome.result
-
-
-def standing_of(item: Document | None, message: QueuedDelivery, now: float) -> str:
-    """Whether a queued delivery is `due`, too `early`, or `done` with."""
-    if item is None or not is_live(item, now):
-        telemetry.warning("assembly of the webhook is gone")
-        return "done"
-    execution = execution_of(item)
-    ahead = (message.execution or execution) - execution
-    if ahead < 0 or is_delivered(item):
-        telemetry.info("webhook needs no delivery", webhook=item.get("webhook"), behind=-ahead)
-        return "done"
-    if ahead > 0 or not is_terminal_assembly(item):
-        telemetry.warning("assembly of the webhook has not ended")
-        return "early"
-    return "due"
-
-
-def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
-    """One attempt for one message: None when it is done with, else seconds to the next attempt."""
-    item = read_assembly(message.assembly_id)
-    standing = standing_of(item, message, time.time())
-    if item is None or standing == "done":
-        return None
-    telemetry.bind(request_id=item.get("request_id"))
-    if standing == "early":
-        return retry_delay(message.receives, random.random())
-    number = earlier_attempts(item)
-    match hook := hook_for(item, item.get("template_id") or message.template_id):
-        case "not_configured":
-            forget_webhook(item)
-            return None
-        case "disabled" | "unsigned_refused":
-            record_webhook(item, hook, number, None)
-            return None
-        case "configuration_unavailable":
-            return settle(item, message, number, Outcome("retry"))
-    if not claim_delivery(item, time.time()):
-        telemetry.info("webhook is being delivered by another receive")
-        return float(CLAIM_SECONDS)
-    return settle(item, message, number + 1, attempt(hook, item, number + 1, seconds))
-
-
-def settle(item: Document, message: QueuedDelivery, number: int, outcome: Outcome) -> float | None:
-    """Record an attempt; None when the message is done with, else seconds to the next attempt."""
-    if outcome.result != "retry":
-        record_webhook(item, outcome.result, number, outcome.status_code)
-        return None
-    if message.receives >= MAX_RECEIVES:
-        record_webhook(item, "failed", number, outcome.status_code)
-        return 0.0  # the next receive moves the message to the dead-letter queue
-    record_webhook(item, "retrying", number, outcome.status_code)
-    return max(retry_delay(message.receives, random.random()), outcome.retry_after)
-
-
-def take_record(record: Mapping[str, Any], remaining: Callable[[], float]) -> str | None:
-    """Deal with one SQS record; its message id if the queue is to keep it."""
-    with telemetry.ids(message_id=message_id_of(record)), telemetry.trace(trace_of(record)):
-        try:
-            message = queued_delivery(record)
-            telemetry.bind(assembly_id=message.assembly_id, execution=message.execution)
-            delay = deliver_queued(message, max(0.1, min(ATTEMPT_SECONDS, remaining())))
-        except UnreadableMessageError as error:
-            telemetry.exception("webhook message is unreadable", error)
-            delay = 0.0
-        except Exception as error:
-            telemetry.exception("webhook not delivered", error)
-            delay = retry_delay(receives_of(record), random.random())
-        if delay is None:
-            return None
-        postpone(str(record.get("receiptHandle")), delay)
-        return message_id_of(record)
-
-
-def take_records(records: Sequence[Mapping[str, Any]], remaining: Callable[[], float]) -> Answer:
-    """Deliver a batch side by side: one slow receiver must not use up the others' time."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(PARALLEL_DELIVERIES) as pool:
-        kept = pool.map(lambda record: take_record(record, remaining), records)
-        return {
-            "batchItemFailures": [{"itemIdentifier": name} for name in kept if name is not None]
-        }
-
-
 def note_check(result: str, **ids: Any) -> None:
     """Log and count one look-up."""
     telemetry.info("status_check", result=result, **ids)
@@ -1064,7 +567,7 @@ def check(assembly_id: str, item: Document | None, caller: Caller, now: float) -
     return result
 
 
-def look_up(request: LookUp, caller: Caller, now: float, remaining: Callable[[], float]) -> Answer:
+def look_up(request: LookUp, caller: Caller, now: float) -> Answer:
     """One assembly, and its webhook if that was asked for."""
     item = read_assembly(request.assembly_id)
     result = check(request.assembly_id, item, caller, now)
@@ -1072,14 +575,16 @@ def look_up(request: LookUp, caller: Caller, now: float, remaining: Callable[[],
         text = "Access denied: the assembly belongs to another user"
         return answer(403, {"error": text, "assembly_id": request.assembly_id})
     if item is None or result != "found":
-        return answer(
-            404,
-            {"error": "Assembly not found", "assembly_id": request.assembly_id},
-            {"Retry-After": str(RETRY_NOT_FOUND)},
-        )
+        return not_found(request.assembly_id)
     if request.trigger_webhook:
-        return triggered(item, now, remaining)
+        return triggered(item, now)
     return found(item, request, now)
+
+
+def not_found(assembly_id: str) -> Answer:
+    """404, and when to ask again: the job may not have begun."""
+    body = {"error": "Assembly not found", "assembly_id": assembly_id}
+    return answer(404, body, {"Retry-After": str(RETRY_NOT_FOUND)})
 
 
 def found(item: Document, request: LookUp, now: float) -> Answer:
@@ -1100,16 +605,25 @@ def found(item: Document, request: LookUp, now: float) -> Answer:
 
 def poll_interval(item: Document) -> str:
     """Seconds until it is worth asking again."""
-    return str(RETRY_EXECUTING if is_executing(item) else RETRY_WAITING)
+    return str(RETRY_EXECUTING if is_executing_assembly(item) else RETRY_WAITING)
 
 
-def triggered(item: Document, now: float, remaining: Callable[[], float]) -> Answer:
+def triggered(item: Document, now: float) -> Answer:
     """200 with the document and what became of its webhook; 409 and 429 when it is not the time."""
-    if not is_terminal_assembly(item):
-        body = {"error": "Assembly has not ended", "assembly_id": item["assembly_id"]}
-        raise RefusedRequestError(409, body, {"Retry-After": poll_interval(item)})
-    webhook = deliver_on_demand(item, remaining)
-    return answer(200, linked_document(item, now) | {"webhook": webhook})
+    assembly_id = item["assembly_id"]
+    delivery: Document = {"refused": "not_ended"}
+    if is_terminal_assembly(item):
+        delivery = ask_delivery(assembly_id)
+    match delivery:
+        case {"refused": "not_ended"}:
+            body = {"error": "Assembly has not ended", "assembly_id": assembly_id}
+            return answer(409, body, {"Retry-After": poll_interval(item)})
+        case {"refused": "too_soon", "retry_after": seconds}:
+            body = {"error": "Webhook was triggered a moment ago", "assembly_id": assembly_id}
+            return answer(429, body, {"Retry-After": str(seconds)})
+        case {"refused": _}:
+            return not_found(assembly_id)
+    return answer(200, linked_document(item, now) | {"webhook": delivery["webhook"]})
 
 
 def look_up_batch(request: BatchLookUp, caller: Caller, now: float, room: int) -> Answer:
@@ -1155,7 +669,7 @@ def page_of(documents: list[Document], following: tuple[str, str] | None) -> Ans
     return answer(200, {"assemblies": documents, "next": token})
 
 
-def answer_request(event: Any, now: float, remaining: Callable[[], float]) -> Answer:
+def answer_request(event: Any, now: float) -> Answer:
     """Malformed, then unknown, then everything else."""
     is_http = is_http_event(event)
     request = http_request(event) if is_http else invoked_request(event)
@@ -1168,18 +682,18 @@ def answer_request(event: Any, now: float, remaining: Callable[[], float]) -> An
         telemetry.bind(tenant_id=caller.tenant_id)
     match request:
         case LookUp():
-            return look_up(request, caller, now, remaining)
+            return look_up(request, caller, now)
         case BatchLookUp():
             return look_up_batch(request, caller, now, most_bytes(event))
         case Listing():
             return list_assemblies(request, caller, now, most_bytes(event))
 
 
-def safe_answer(event: Any, context: Any, remaining: Callable[[], float]) -> Answer:
+def safe_answer(event: Any, context: Any) -> Answer:
     """An answer in every case; what went wrong inside goes to the log alone."""
     started = time.time()
     try:
-        result = answer_request(event, started, remaining)
+        result = answer_request(event, started)
         if sent_bytes(result["body"]) > most_bytes(event):
             raise AnswerTooLargeError(0)
         return result
@@ -1201,20 +715,12 @@ def safe_answer(event: Any, context: Any, remaining: Callable[[], float]) -> Ans
         telemetry.metric("StatusLatency", (time.time() - started) * 1000, "Milliseconds")
 
 
-def time_left(context: Any, most: float) -> Callable[[], float]:
-    """Seconds that deliveries may still take in this invocation, of at most so many."""
-    clock = getattr(context, "get_remaining_time_in_millis", None)
-    granted = clock() / 1000 - RESERVED_SECONDS if clock else most
-    deadline = time.monotonic() + min(most, granted)
-    return lambda: deadline - time.monotonic()
-
-
 @telemetry.handler
 def handler(event: Any, context: Any) -> Answer:
-    remaining = time_left(context, ON_DEMAND_SECONDS)
-    if is_queue_event(event):
-        return take_records(event["Records"], remaining)
-    result = safe_answer(event, context, remaining)
+    if "Records" in mapping(event):
+        # Answered like other bad requests, the messages would count as delivered.
+        raise ValidationError("Records", "messages of a queue go to deliver-webhook")
+    result = safe_answer(event, context)
     if is_http_event(event) and wants_multi_value_headers(event):
         result["multiValueHeaders"] = {
             name: [value] for name, value in result.pop("headers").items()

@@ -377,7 +377,7 @@ class Deployed:
                 Overwrite=True,
             )
         # The function remembers what it read for a minute.
-        self.kill_workers("status")
+        self.kill_workers("deliver-webhook")
 
 
 def is_alive(pid: int) -> bool:

@@ -71,6 +71,7 @@ HARMLESS: dict[str, Any] = {
     "check-active-job": {"projectUserId": NOBODY, "threadId": "t"},
     "claim": {"operation": "renew", "projectUserId": NOBODY, "claimId": "c", "fence": 1},
     "connect": {"requestContext": {"connectionId": "nobody"}},
+    "deliver-webhook": {"assembly_id": "nothing"},
     "disconnect": {"requestContext": {"connectionId": "nobody"}},
     "handle-timeout": {
         "detail-type": "Step Functions Execution Status Change",
@@ -543,7 +544,7 @@ async def test_a_message_that_waits(deployed: Deployed, alarms: dict[str, Alarm]
         sent = oldest_sent(deployed, queue)
         return alarm.state([] if sent is None else [alarm.point(at, at - sent)], at)
 
-    with without_delivery(deployed, "status", f":{deployed.stage.names.prefix}"):
+    with without_delivery(deployed, "deliver-webhook", f":{deployed.stage.names.prefix}"):
         body = json.dumps({"assembly_id": unique("gone")})
         deployed.sqs.send_message(QueueUrl=deployed.info["queues"][queue], MessageBody=body)
         await until(lambda: oldest_sent(deployed, queue), "the message in the queue")

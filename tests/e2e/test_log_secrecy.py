@@ -198,7 +198,9 @@ async def test_no_log_tells_a_secret(deployed: Deployed, hooks: tuple[Receiver, 
     await run_flow(deployed, secrets)
 
     texts = log_texts(deployed)
-    for function in ("connect", "router", "processor", "status", "claim", "state-manager"):
+    for function in (
+        "connect", "router", "processor", "deliver-webhook", "status", "claim", "state-manager",
+    ):  # fmt: skip
         assert '"level"' in texts[f"/aws/lambda/{deployed.stage.names.of(function)}"]
     assert completed in texts[f"/aws/lambda/{deployed.stage.names.of('status')}"]
     told = {group: found for group, text in texts.items() if (found := secrets.found_in(text))}

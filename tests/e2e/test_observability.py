@@ -152,11 +152,12 @@ async def lines_of(deployed: Deployed, functions: set[str], **ids: str) -> list[
 
 
 async def test_one_trace_from_message_to_webhook(deployed: Deployed, webhooks: Receiver) -> None:
-    """Router, request, processor, status and receiver name the same trace: Root=1-…"""
+    """Router, request, processor, deliver-webhook and receiver name the same trace: Root=1-…"""
     user, request_id = unique("user"), unique("req")
     assembly_id = await complete(deployed, user, request_id)
     await delivered(deployed, assembly_id)
-    found = await lines_of(deployed, {"router", "processor", "status"}, request_id=request_id)
+    functions = {"router", "processor", "deliver-webhook"}
+    found = await lines_of(deployed, functions, request_id=request_id)
     carried = deployed.row(user, request_id)["trace_header"]
     root = carried.partition("Root=")[2].partition(";")[0]
     assert re.fullmatch(r"1-[0-9a-f]{8}-[0-9a-f]{24}", root)
@@ -174,12 +175,12 @@ async def test_a_job_is_found_by_its_ids(deployed: Deployed, webhooks: Receiver)
     await delivered(deployed, assembly_id)
 
     for ids in ({"request_id": request_id}, {"assembly_id": assembly_id}):
-        lines = await lines_of(deployed, {"router", "processor", "status"}, **ids)
+        lines = await lines_of(deployed, {"router", "processor", "deliver-webhook"}, **ids)
         messages = {(line["function"], line["message"]) for line in lines}
         assert messages >= {
             ("router", "request acknowledged"),
             ("processor", "request ended"),
-            ("status", "webhook_delivery"),
+            ("deliver-webhook", "webhook_delivery"),
         }
         (acknowledged,) = [line for line in lines if line["function"] == "router"]
         connection = {"connection_id": acknowledged["connection_id"]}

@@ -123,15 +123,19 @@ class Copy:
 
 @contextmanager
 def copy_of_status(deployed: Deployed, parameter: str) -> Iterator[Copy]:
-    """status with its role, which may read webhooks' parameters besides the stage's own."""
+    """status with the role of deliver-webhook, which may read webhooks' parameters."""
     lambdas, name = deployed.functions, unique(deployed.stage.names.of("copy"))
-    known = lambdas.get_function_configuration(FunctionName=deployed.stage.names.of("status"))
+    known, other = (
+        lambdas.get_function_configuration(FunctionName=deployed.stage.names.of(function))
+        for function in ("status", "deliver-webhook")
+    )
     variables = known["Environment"]["Variables"] | {"JWT_SECRET": f"ssm:{parameter}"}
     lambdas.create_function(
         FunctionName=name,
         Code={"ZipFile": (deployed.stage.repository.dist / "status.zip").read_bytes()},
         Environment={"Variables": variables},
-        **{key: known[key] for key in ("Runtime", "Role", "Handler", "Timeout", "MemorySize")},
+        Role=other["Role"],
+        **{key: known[key] for key in ("Runtime", "Handler", "Timeout", "MemorySize")},
     )
     try:
         lambdas.get_waiter("function_active_v2").wait(FunctionName=name)

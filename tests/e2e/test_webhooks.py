@@ -36,7 +36,7 @@ async def complete(deployed: Deployed, user: str) -> str:
 
 
 def received(assembly_id: str, receives: int = 1) -> dict[str, Any]:
-    """A message of the queue, as status is handed it."""
+    """A message of the queue, as deliver-webhook is handed it."""
     body = {"assembly_id": assembly_id, "execution": 1, "template_id": "tpl_fingerprint"}
     record = {
         "messageId": unique("message"),
@@ -90,9 +90,9 @@ async def test_message_received_more_than_once(deployed: Deployed, hooks: Receiv
     assembly_id = deployed.put_assembly(unique("user"))
     event = received(assembly_id)
     first = await asyncio.gather(
-        *(asyncio.to_thread(deployed.invoke, "status", event) for _ in range(4))
+        *(asyncio.to_thread(deployed.invoke, "deliver-webhook", event) for _ in range(4))
     )
-    later = deployed.invoke("status", event)
+    later = deployed.invoke("deliver-webhook", event)
 
     assert {"batchItemFailures": []} in first
     assert later == {"batchItemFailures": []}
@@ -157,11 +157,11 @@ async def test_last_attempt(deployed: Deployed, hooks: Receiver) -> None:
     hooks.answers += [503, 503]
     event = received(assembly_id, receives=6)
     kept = {"batchItemFailures": [{"itemIdentifier": event["Records"][0]["messageId"]}]}
-    assert deployed.invoke("status", event) == kept
+    assert deployed.invoke("deliver-webhook", event) == kept
     assert deployed.assembly(assembly_id)["webhook"]["status"] == "retrying"
 
     event["Records"][0]["attributes"]["ApproximateReceiveCount"] = "7"
-    assert deployed.invoke("status", event) == kept
+    assert deployed.invoke("deliver-webhook", event) == kept
     webhook = deployed.assembly(assembly_id)["webhook"]
     assert (webhook["status"], webhook["attempts"]) == ("failed", 2)
 

@@ -336,12 +336,12 @@ class AssemblyOfTwoFiles(Jobs):
         for name, value in WEBHOOK.items():
             path = self.cloud.aws.template.names.parameter(f"webhooks/{name}")
             ssm.put_parameter(Name=path, Value=value, Type="SecureString", Overwrite=True)
-        status = self.cloud.module("status")
-        status.parameter.cache_clear()
-        self.cloud.read_queue("status", "webhooks")
+        delivery = self.cloud.module("deliver-webhook")
+        delivery.parameter.cache_clear()
+        self.cloud.read_queue("deliver-webhook", "webhooks")
         with ExitStack() as stack:
             stack.enter_context(super().prepared())
-            stack.enter_context(patch.object(status, "deliver", self.deliver))
+            stack.enter_context(patch.object(delivery, "deliver", self.deliver))
             stack.enter_context(patch.object(moto.s3.models, "S3_UPLOAD_PART_MIN_SIZE", 0))
             for name in self.CONTAINERS:
                 module = self.cloud.container("processor", name).module

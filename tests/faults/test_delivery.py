@@ -175,19 +175,19 @@ def test_receiver_that_never_answers(cloud: Cloud) -> None:
     """After the last attempt the message is in the dead-letter queue, and the document says so."""
     assembly = AssemblyOfTwoFiles(cloud)
     with assembly.prepared():
-        status = cloud.module("status")
+        delivery = cloud.module("deliver-webhook")
         attempts = []
 
         def refuse(*_: Any, message_id: str, **__: Any) -> Any:
             attempts.append(message_id)
-            return status.Outcome("retry", 503)
+            return delivery.Outcome("retry", 503)
 
-        with patch.object(status, "deliver", refuse):
+        with patch.object(delivery, "deliver", refuse):
             assembly.play()
             assembly.rest()
         [document] = cloud.items("assemblies")
         assert document["webhook"]["status"] == "failed"
-        assert len(attempts) == status.MAX_RECEIVES == document["webhook"]["attempts"]
+        assert len(attempts) == delivery.MAX_RECEIVES == document["webhook"]["attempts"]
         letters = cloud.messages("webhooks-dlq")
         assert [letter["assembly_id"] for letter in letters] == [document["assembly_id"]]
 

@@ -1,4 +1,6 @@
-"""What the tests of `status` share: the function loaded fresh, its table, and real receivers."""
+"""What the tests of `status` and `deliver-webhook` share: a function loaded fresh, the table of
+assemblies, and real receivers.
+"""
 
 import importlib.util
 import json
@@ -17,7 +19,9 @@ import boto3
 import botocore.session
 import jwt
 import yaml
+from hypothesis import strategies as st
 
+from jobplane.tree.workspace import Function
 from jobplane_keys import from_item, to_item
 from jobplane_webhooks import TargetRules
 
@@ -29,6 +33,7 @@ ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "eu-central-1",
     "DYNAMODB_TABLE": "jobplane-test-assemblies",
     "FILES_BUCKET": "jobplane-test-files",
+    "DELIVER_WEBHOOK_FUNCTION": "jobplane-test-deliver-webhook",
     "WEBHOOKS_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/webhooks",
     "JWT_SECRET": SECRET,
     "SERVICE": "jobplane",
@@ -44,22 +49,27 @@ OPTIONAL = (
 LOCAL = {"WEBHOOK_HOSTS": "127.0.0.1,localhost", "WEBHOOK_ALLOW_HTTP": "true"}
 LOOPBACK = TargetRules.from_environment(LOCAL)
 
+TELLING = (
+    "asm-1", "user-1", "GET", "POST", "/status/asm-1", "/status", "/status/batch", "/assemblies",
+    "aws:sqs", '{"assembly_id":"asm-1"}', "{}", True,
+)  # fmt: skip
+
 # One session: it keeps the service models, which take most of the time of making a client.
 SESSION = botocore.session.Session()
 
 
-def load(monkeypatch: Any, **environment: str) -> ModuleType:
-    """The function's module as a new container would import it."""
-    for name in OPTIONAL:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in (ENVIRONMENT | environment).items():
-        monkeypatch.setenv(name, value)
+def load(monkeypatch: Any, name: str = "status", **environment: str) -> ModuleType:
+    """A function's module as a new container would import it."""
+    for variable in OPTIONAL:
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in (ENVIRONMENT | environment).items():
+        monkeypatch.setenv(variable, value)
     monkeypatch.setattr(botocore.session, "get_session", lambda: SESSION)
-    path = ROOT / "functions/status/status.py"
-    spec = importlib.util.spec_from_file_location("status", path)
+    path = Function(name, ROOT / "functions" / name).source
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "status", module)
+    monkeypatch.setitem(sys.modules, path.stem, module)
     spec.loader.exec_module(module)
     return module
 
@@ -310,3 +320,21 @@ def metric_names(text: str) -> list[str]:
         if "_aws" in line
         for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]
     ]
+
+
+def events(*keys: str) -> st.SearchStrategy[Any]:
+    """Any JSON, and more often what has some of these keys and values that tell something."""
+    values = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
+        | st.text(max_size=20) | st.sampled_from(TELLING),
+        lambda inner: st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+        max_leaves=12,
+    )  # fmt: skip
+    return st.recursive(
+        values,
+        lambda inner: (
+            st.dictionaries(st.sampled_from(keys), inner, max_size=8) | st.lists(inner, max_size=3)
+        ),
+        max_leaves=20,
+    )

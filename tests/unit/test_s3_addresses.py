@@ -25,6 +25,7 @@ THERE = {function.name for function in Repository.here().functions()}
 SIGNERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "router, uploads": ("router", lambda router: router.sign_upload("a/b", FILE)["url"]),
     "router, results": ("router", lambda router: router.sign_download("a/b")),
+    "deliver-webhook": ("deliver-webhook", lambda function: function.signed_link("a/b")),
     "processor": ("processor", lambda processor: processor.sign_download("a/b")),
     "status": ("status", lambda status: status.signed_link("a/b")),
 }

@@ -1,12 +1,13 @@
 """status: look-ups by invoke and over HTTP, batches, lists, and what never leaves the table."""
 
 import base64
+import io
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +16,6 @@ import botocore.session
 import pytest
 from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from moto import mock_aws
 
 from jobplane.tree.repository import Function, Repository
@@ -26,11 +26,13 @@ from tests.unit.status_support import (
     Context,
     assembly,
     create_table,
+    events,
     http,
     load,
     log_lines,
     metric_names,
     put,
+    sqs,
     token,
 )
 
@@ -813,7 +815,7 @@ def test_failure_is_500_with_the_request_id(
 
 
 @pytest.mark.parametrize(
-    "name", ["DYNAMODB_TABLE", "FILES_BUCKET", "WEBHOOKS_QUEUE_URL", "JWT_SECRET"]
+    "name", ["DYNAMODB_TABLE", "FILES_BUCKET", "DELIVER_WEBHOOK_FUNCTION", "JWT_SECRET"]
 )
 def test_missing_setting_fails_at_start(name: str) -> None:
     """A setting that is missing stops the start, with its name."""
@@ -830,7 +832,7 @@ def test_missing_setting_fails_at_start(name: str) -> None:
 
 
 def test_look_up_loads_nothing_heavy() -> None:
-    """Neither httpx, pydantic, asyncio, boto3 nor a client for S3 is loaded by a look-up."""
+    """Neither httpx, pydantic, asyncio, boto3 nor a client for S3 or Lambda is loaded."""
     script = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT / "functions/status")!r})
@@ -840,7 +842,7 @@ status.dynamodb.get_item = lambda **_: {{"Item": item}}
 assert status.handler({{"assemblyId": "a", "userId": "u"}}, None)["statusCode"] == 200
 heavy = {{"asyncio", "boto3", "concurrent.futures.thread", "httpx", "pydantic"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
-assert status.lazy_client.cache_info().currsize == 0
+assert status.s3.cache_info().currsize == status.functions.cache_info().currsize == 0
 """
     run = subprocess.run(
         [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, check=False
@@ -889,12 +891,109 @@ def test_tokens_are_not_logged(status: ModuleType, capsys: pytest.CaptureFixture
     assert "eyJ" not in capsys.readouterr().out
 
 
-def test_user_agent_names_the_version(status: ModuleType) -> None:
-    """The User-Agent carries the function's own version."""
-    import tomllib
+# Webhooks on demand
 
-    project = tomllib.loads((ROOT / "functions/status/pyproject.toml").read_text())["project"]
-    assert f"Jobplane/{project['version']}" == status.USER_AGENT
+TRIGGER = MINE | {"triggerWebhook": True}
+SENT = {"webhook": {"status": "delivered", "attempts": 1, "delivered": True}}
+
+
+def delivering(status: ModuleType, answered: Any, error: str | None = None) -> list[Any]:
+    """Stands for deliver-webhook, which answers or raises; what it is asked."""
+    asked: list[Any] = []
+
+    def invoke(FunctionName: str, Payload: bytes) -> Any:
+        assert FunctionName == "jobplane-test-deliver-webhook"
+        asked.append(json.loads(Payload))
+        if error:
+            body = json.dumps({"errorType": error, "errorMessage": "arn:aws:x"}).encode()
+            return {"Payload": io.BytesIO(body), "FunctionError": "Unhandled"}
+        return {"Payload": io.BytesIO(json.dumps(answered).encode())}
+
+    status.functions = lambda: SimpleNamespace(invoke=invoke)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        TRIGGER,
+        http("GET", "/status/asm-1", {"triggerWebhook": "true"}, headers={"if-none-match": "*"}),
+    ],
+    ids=["invoke", "http"],
+)
+def test_a_trigger_is_delivered(status: ModuleType, event: Any) -> None:
+    """The document comes with what became of its webhook; a tag does not stand in the way."""
+    put(assembly())
+    asked = delivering(status, SENT)
+    code, body, headers = ask(status, event)
+    assert (code, headers["Cache-Control"]) == (200, "no-store")
+    assert asked == [{"assembly_id": "asm-1"}]
+    assert body["ok"] == "ASSEMBLY_COMPLETED"
+    assert body["webhook"] == SENT["webhook"]
+
+
+@pytest.mark.parametrize(
+    ("item", "code"),
+    [
+        (assembly(user={"userId": "user-2"}), 403),
+        (assembly(ok=None), 409),
+        (assembly(ttl=5), 404),
+    ],
+    ids=["foreign", "running", "expired"],
+)
+def test_a_trigger_that_is_refused_delivers_nothing(
+    status: ModuleType, item: dict[str, Any], code: int
+) -> None:
+    """Only the owner can have the webhook of an ended assembly sent."""
+    put(item)
+    asked = delivering(status, SENT)
+    assert ask(status, TRIGGER)[0] == code
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code", "later"),
+    [
+        ({"refused": "too_soon", "retry_after": 17}, 429, "17"),
+        ({"refused": "not_ended"}, 409, "2"),
+        ({"refused": "not_found"}, 404, "2"),
+    ],
+)
+def test_what_deliver_webhook_refuses(
+    status: ModuleType, refusal: dict[str, Any], code: int, later: str
+) -> None:
+    """Its caller gets the status of the refusal, and when to try again."""
+    put(assembly())
+    delivering(status, refusal)
+    answered, body, headers = ask(status, TRIGGER)
+    assert (answered, headers["Retry-After"]) == (code, later)
+    assert body["assembly_id"] == "asm-1"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [("ProvisionedThroughputExceededException", 503), ("Sandbox.Timedout", 500)],
+)
+def test_a_delivery_that_fails(status: ModuleType, error: str, code: int) -> None:
+    """An error of deliver-webhook is one of status, without details."""
+    put(assembly())
+    delivering(status, None, error)
+    answered, body, _ = ask(status, TRIGGER)
+    assert answered == code
+    assert "arn:" not in json.dumps(body)
+
+
+def test_deliver_webhook_is_invoked_once(status: ModuleType) -> None:
+    """A second try would be refused as too soon; the first may take as long as a delivery does."""
+    config = status.functions().meta.config
+    assert config.retries["total_max_attempts"] == 1
+    assert config.read_timeout == status.DELIVERY_SECONDS
+
+
+def test_messages_of_a_queue_are_an_error(status: ModuleType) -> None:
+    """Otherwise Lambda would delete them as delivered."""
+    with pytest.raises(status.ValidationError, match="deliver-webhook"):
+        status.handler(sqs('{"assembly_id":"asm-1"}'), Context())
 
 
 # Every documented outcome
@@ -912,28 +1011,12 @@ def test_event(name: str) -> None:
 
 # Anything at all
 
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner),
-    max_leaves=12,
-)
-event_keys = st.sampled_from(
-    [
-        "assemblyId", "assemblyIds", "userId", "triggerWebhook", "Records", "requestContext",
-        "httpMethod", "path", "rawPath", "headers", "multiValueHeaders", "body", "http", "method",
-        "queryStringParameters", "multiValueQueryStringParameters", "pathParameters", "authorizer",
-        "isBase64Encoded", "eventSource", "messageId", "attributes", "jwt", "claims", "elb",
-    ]
+EVENTS = events(
+    "assemblyId", "assemblyIds", "userId", "triggerWebhook", "Records", "requestContext",
+    "httpMethod", "path", "rawPath", "headers", "multiValueHeaders", "body", "http", "method",
+    "queryStringParameters", "multiValueQueryStringParameters", "pathParameters", "authorizer",
+    "isBase64Encoded", "jwt", "claims", "elb",
 )  # fmt: skip
-telling_values = st.sampled_from(
-    ["asm-1", "user-1", "GET", "POST", "/status/asm-1", "/status", "/status/batch", "/assemblies",
-     "aws:sqs", '{"assembly_id":"asm-1"}', "{}", True]
-)  # fmt: skip
-events = st.recursive(
-    json_values | telling_values,
-    lambda inner: st.dictionaries(event_keys, inner, max_size=8) | st.lists(inner, max_size=3),
-    max_leaves=20,
-)
 
 
 @settings(
@@ -941,13 +1024,14 @@ events = st.recursive(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(event=events)
+@given(event=EVENTS)
 def test_any_event_is_answered(status: ModuleType, event: Any) -> None:
     """Whatever JSON comes in, the answer is well-formed, below 500, and tells no internals."""
     put(assembly())
-    answered = status.handler(event, Context())
-    if "batchItemFailures" in answered:
+    delivering(status, {"webhook": {"delivered": True}})
+    if isinstance(event, dict) and "Records" in event:
         return
+    answered = status.handler(event, Context())
     assert answered["statusCode"] < 500
     text = json.dumps(answered)
     assert not any(word in text for word in ("Traceback", "arn:aws", "jobplane-test", "Error("))

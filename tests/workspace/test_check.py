@@ -76,6 +76,7 @@ def lines(root: Path, rule: str, *functions: str) -> list[str]:
 
 
 CLAIM, STATUS = "functions/claim", "functions/status"
+DELIVERY = "functions/deliver-webhook"
 STEP = "functions/send-interrupt/send_interrupt.py"
 
 # The rule, the function that is checked (none: the whole tree), the fault, what is said of it.
@@ -142,7 +143,7 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
      edited("libs/telemetry/src/jobplane_telemetry/_telemetry.py",
             'os.environ.get("STAGE", "local")', 'os.environ["STAGE_NAME"]'),
      "STAGE_NAME is not declared, so the function can't start: add it to function.yml of claim"),
-    ("environment", "status", "required-of-a-lib-by-a-parameter",
+    ("environment", "deliver-webhook", "required-of-a-lib-by-a-parameter",
      edited("libs/webhooks/src/jobplane_webhooks/_targets.py",
             'environment.get("WEBHOOK_HOSTS", "")', 'environment["HOOK_HOSTS"]'),
      "HOOK_HOSTS is not declared"),
@@ -211,8 +212,8 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
      edited("libs/sockets/src/jobplane_sockets/_subscriptions.py", "dynamodb.delete_item(**row)",
             "dynamodb.put_item(**row)"),
      "_subscriptions.py:86: permissions: put_item needs dynamodb:PutItem"),
-    ("permissions", "status", "needed-by-an-event",
-     edited(f"{STATUS}/function.yml", "sqs:ReceiveMessage, ", ""),
+    ("permissions", "deliver-webhook", "needed-by-an-event",
+     edited(f"{DELIVERY}/function.yml", "sqs:ReceiveMessage, ", ""),
      "Lambda needs sqs:ReceiveMessage for this function's events"),
     ("permissions", "claim", "an-operation-that-is-none",
      edited(f"{CLAIM}/claim.py", "updated = dynamodb.update_item(",

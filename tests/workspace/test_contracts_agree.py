@@ -245,6 +245,11 @@ def status() -> ModuleType:
     return module_of("status")
 
 
+@pytest.fixture(scope="module")
+def delivery() -> ModuleType:
+    return module_of("deliver-webhook")
+
+
 @given(event=INVOCATIONS)
 @settings(derandomize=True, deadline=None, max_examples=150)
 def test_direct_look_ups_agree(status: ModuleType, event: Json) -> None:
@@ -262,12 +267,12 @@ def test_direct_look_ups_agree(status: ModuleType, event: Json) -> None:
     body=inputs(assembly_id=st.sampled_from(["a", "A-1_"]), execution=st.sampled_from([1, 2, None]))
 )
 @settings(derandomize=True, deadline=None, max_examples=200)
-def test_webhook_deliveries_agree(status: ModuleType, body: Json) -> None:
+def test_webhook_deliveries_agree(delivery: ModuleType, body: Json) -> None:
     """A message of the webhook queue is readable by function, model and schema, or by none."""
     try:
-        status.queued_delivery({"body": json.dumps(body)})
+        delivery.queued_delivery({"body": json.dumps(body)})
         by_function = True
-    except status.UnreadableMessageError:
+    except delivery.UnreadableMessageError:
         by_function = False
     assert accepts(queues.WebhookDelivery, body) is by_function
     if not isinstance(body.get("execution"), float):  # 1.0 is an integer to a JSON Schema

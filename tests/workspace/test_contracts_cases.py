@@ -71,7 +71,7 @@ def test_message_fits_unless_it_is_refused(case: Case) -> None:
     [
         (str(case), record["body"])
         for case in CASES
-        if case.function.name == "status"
+        if case.function.name == "deliver-webhook"
         for record in (case.event.get("Records", ()) if isinstance(case.event, dict) else ())
         if "body" in record
     ],

@@ -25,7 +25,7 @@ JOB_FLOW = [
     "JobFlow", "JobFlowLogGroup", "JobFlowRole",
 ]  # fmt: skip
 # Functions that invoke one another.
-NEEDED_BY = {"handle-timeout": ["sweep-claims"]}
+NEEDED_BY = {"deliver-webhook": ["status"], "handle-timeout": ["sweep-claims"]}
 TEMPLATE = """
 import json
 from jobplane.deploy.compiled import outline
@@ -96,7 +96,7 @@ def unit_tests(repository: Repository, name: str) -> list[str]:
         (["processor"], ["RequestsFailureQueue"]),
         (["disconnect"], []),
         (
-            ["status", "processor"],
+            ["deliver-webhook", "status", "processor"],
             ["RequestsFailureQueue", "WebhooksDeadLetterQueue", "WebhooksQueue"],
         ),
     ],

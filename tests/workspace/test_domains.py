@@ -114,6 +114,7 @@ def test_requests_go_to_the_version_that_is_warm(repository: Repository) -> None
         repository,
         {
             "status": "provisionedConcurrency: 2",
+            "deliver-webhook": "snapStart: true",
             "router": "snapStart: true",
             "processor": "snapStart: true",
         },
@@ -123,11 +124,11 @@ def test_requests_go_to_the_version_that_is_warm(repository: Repository) -> None
         name: it["Properties"]["Name"]
         for name, it in of_type(template, "AWS::Lambda::Alias").items()
     }
-    assert sorted(aliases.values()) == ["provisioned", "snapstart", "snapstart"]
+    assert sorted(aliases.values()) == ["provisioned", "snapstart", "snapstart", "snapstart"]
     leading = {
         "RouterWebsocketsIntegration": "snapstart",
         "HttpApiIntegrationStatus": "provisioned",
-        "StatusEventSourceMappingSQSWebhooksQueue": "provisioned",
+        "DeliverDashwebhookEventSourceMappingSQSWebhooksQueue": "snapstart",
         "ProcessorEventSourceMappingDynamodbRequestsTable": "snapstart",
         "ProcessorEventsRuleSchedule1": "snapstart",
         "RouterLambdaPermissionWebsockets": "snapstart",

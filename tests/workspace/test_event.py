@@ -80,9 +80,9 @@ def test_status_answers_a_request() -> None:
     assert answer("status", event("http-v2"))["statusCode"] == 404
 
 
-def test_status_takes_a_message_of_the_queue() -> None:
+def test_deliver_webhook_takes_a_message_of_the_queue() -> None:
     """A webhook whose assembly is gone is dropped."""
-    assert answer("status", event("sqs")) == {"batchItemFailures": []}
+    assert answer("deliver-webhook", event("sqs")) == {"batchItemFailures": []}
 
 
 def test_processor_takes_a_record_of_the_stream() -> None:
@@ -128,7 +128,7 @@ def test_shapes_are_those_of_the_cases(source: str, function: str, case: str) ->
 @pytest.mark.parametrize(
     ("source", "function", "case"),
     [
-        ("sqs", "status", "queue-gone"),
+        ("sqs", "deliver-webhook", "queue-gone"),
         ("execution-status-change", "handle-timeout", "execution-failed"),
     ],
 )

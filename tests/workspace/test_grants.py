@@ -90,7 +90,7 @@ def test_buckets_are_granted_by_prefix(compiled: Compiled) -> None:
 
 
 def test_secrets_are_read_by_those_who_use_them(compiled: Compiled) -> None:
-    """What signs tokens by who verifies them, webhooks' secrets by status; nothing else of SSM."""
+    """What signs tokens by who verifies them, webhooks' secrets by deliver-webhook; no others."""
     found = grants(compiled("prod"), PROD)
     of_stage = "ssm:parameter/{service}/{stage}"
     readers = {
@@ -100,7 +100,7 @@ def test_secrets_are_read_by_those_who_use_them(compiled: Compiled) -> None:
     assert readers == {
         "jwt-secret": {"connect", "status"},
         "jwt-secret-of-another": set(),
-        "webhooks/key": {"status"},
+        "webhooks/key": {"deliver-webhook"},
         "other": set(),
     }
     assert not [g for g in found if any(action.startswith("kms:") for action in g.actions)]
@@ -112,7 +112,9 @@ KEY = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d-1111-2222-3333-4444555566
 def test_a_customer_managed_key_decrypts_those_parameters_only(compiled: Compiled) -> None:
     """Whoever reads parameters may use the stage's key, and for its own parameters alone."""
     template = compiled("prod", None, f"parametersKeyArn={KEY}")
-    readers = {"connect": ["jwt-secret"], "status": ["jwt-secret", "webhooks/*"]}
+    readers = {
+        "connect": ["jwt-secret"], "deliver-webhook": ["webhooks/*"], "status": ["jwt-secret"],
+    }  # fmt: skip
     decrypting = {}
     for role in of_type(template, "AWS::IAM::Role").values():
         for policy in role["Properties"].get("Policies", []):

@@ -30,7 +30,7 @@ def test_our_own_limits_are_those_of_the_code(stack: InProcess) -> None:
     """Every row of the table has the number that is in force, in the words of the table."""
     stage = stack.template.parameters
     processor, router, status = map(stack.load, ("processor", "router", "status"))
-    claim = stack.load("claim")
+    claim, delivery = stack.load("claim"), stack.load("deliver-webhook")
     (stream,) = streams(stack)
     flow = read_yaml(ROOT / "resources" / "job-flow.asl.yml")
     documented = {what: limit for what, limit, _ in rows_of(DOCUMENT, "limits")}
@@ -54,7 +54,7 @@ def test_our_own_limits_are_those_of_the_code(stack: InProcess) -> None:
         "look-ups in one batch": f"{status.MAX_BATCH}",
         "assemblies of a page": f"{status.LIST_LIMIT}, at most {status.MAX_LIST_LIMIT}",
         "attempts of a webhook": (
-            f"{max_receive_count(stack)}, over {sum(status.RETRY_DELAYS) // HOUR} hours"
+            f"{max_receive_count(stack)}, over {sum(delivery.RETRY_DELAYS) // HOUR} hours"
         ),
         "a claim": (
             f"{keys.CLAIM_TTL_SECONDS // HOUR} h, at most {claim.MAX_TTL_SECONDS // HOUR} h"
@@ -64,7 +64,7 @@ def test_our_own_limits_are_those_of_the_code(stack: InProcess) -> None:
     assert stream["maximumRecordAgeInSeconds"] == HOUR
     assert processor.LEASE_SECONDS == stage["leaseSeconds"]
     assert processor.MAX_UPLOAD_BYTES == router.MAX_UPLOAD_BYTES == stage["maxUploadBytes"]
-    assert status.MAX_RECEIVES == max_receive_count(stack)
+    assert delivery.MAX_RECEIVES == max_receive_count(stack)
 
 
 def test_what_a_limit_is_set_by_exists() -> None:
@@ -95,7 +95,7 @@ def test_what_awss_limits_are_held_against_is_ours(stack: InProcess) -> None:
     assert f"{default.split()[0]} batches × {processor.CONCURRENT_REQUESTS} requests" in met
     minutes = stack.function("processor").config["timeout"] // 60
     assert rows["processor, one run"][0] == f"{minutes} minutes"
-    assert status.PARAMETER_SECONDS == 60
+    assert stack.load("deliver-webhook").PARAMETER_SECONDS == 60
     assert status.verifier._parameter._max_age == 300
     for often in ("every five minutes", "once a minute"):
         assert often in rows["SSM, reads of parameters"][1]

@@ -25,7 +25,8 @@ def repository(tmp_path: Path) -> Repository:
     [
         ("connect", {"WebSocket $connect"}),
         ("processor", {"stream RequestsTable", "schedule rate(1 minute)"}),
-        ("status", {"GET /status/{assembly_id}", "sqs WebhooksQueue"}),
+        ("status", {"GET /status/{assembly_id}"}),
+        ("deliver-webhook", {"sqs WebhooksQueue"}),
         ("claim", {"Step Functions JobFlow"}),
         ("handle-timeout", {"rule EndedExecutionsRule"}),
     ],

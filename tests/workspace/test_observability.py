@@ -208,7 +208,7 @@ def test_an_error_rate_is_of_enough_invocations(compiled: Compiled, function: Fu
 
 @pytest.mark.parametrize("name", CALLED)
 def test_who_is_waited_for_answers_soon(compiled: Compiled, name: str) -> None:
-    """p95 above five seconds for a quarter of an hour; of status, without its deliveries."""
+    """p95 above five seconds for a quarter of an hour; of status, by its own measure."""
     latency = alarms(compiled("prod"))[f"{name}-latency"]
     assert (latency["ExtendedStatistic"], latency["Threshold"]) == ("p95", 5000)
     assert latency["Period"] * latency["DatapointsToAlarm"] == 900

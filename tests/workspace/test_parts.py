@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobplane.demo.program import PROGRAM, steps_with
-from jobplane.parts import Needs, ProjectError, _project, closed, make, parts, update
+from jobplane.parts import Needs, ProjectError, _project, chosen, make, parts, update
 from jobplane.parts._documents import exemplified, filtered, saying
 from jobplane.parts._project import reduce
 from jobplane.parts._resources import unneeded, without
@@ -29,9 +29,9 @@ TAKEN = {
         "check-active-job", "claim", "handle-timeout", "record-interruption", "send-interrupt",
         "sweep-claims",
     },
-    # Its processor queues webhooks, which status delivers.
-    "realtime": {"connect", "disconnect", "processor", "router", "status"},
-    "status": {"status"},
+    # Its processor queues webhooks, and its assemblies are looked up.
+    "realtime": {"connect", "deliver-webhook", "disconnect", "processor", "router", "status"},
+    "status": {"deliver-webhook", "status"},
     "files": {"state-manager"},
 }  # fmt: skip
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
@@ -50,8 +50,8 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repository]:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_part_is_complete(part: str) -> None:
-    """Its functions, and those that read the queues and streams that they write to."""
-    assert closed(HERE, PARTS[part].functions) == TAKEN[part]
+    """Its functions, those of parts that it brings, and readers of queues that they write to."""
+    assert chosen(HERE, (part,)) == TAKEN[part]
 
 
 def test_every_function_is_of_a_part() -> None:
@@ -136,7 +136,7 @@ def test_the_demo_of_a_part_is_cut_out_of_the_whole(part: str, first: str, last:
 @pytest.mark.parametrize(
     ("part", "command", "said"),
     [
-        ("status", ["demo"], "or on state-manager; this project has only status"),
+        ("status", ["demo"], "or on state-manager; this project has only deliver-webhook, status"),
         ("status", ["seed-files"], "`jobplane seed-files` works on state-manager"),
         ("status", ["bench", "growth"], "this project does not have state-manager"),
         ("status", ["bench", "load"], "does not have connect, disconnect, processor, router"),

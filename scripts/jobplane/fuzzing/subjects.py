@@ -104,7 +104,12 @@ def _processor_without_waiting(module: ModuleType) -> None:
     module.Job.sleep = lambda job, seconds: job.check()
 
 
-def _status_without_network(module: ModuleType) -> None:
+def _status_alone(module: ModuleType) -> None:
+    _without_waiting(module)
+    module.ask_delivery = lambda assembly_id: {"webhook": {"delivered": True}}  # type: ignore[attr-defined]
+
+
+def _delivery_without_network(module: ModuleType) -> None:
     _without_waiting(module)
     module.deliver = lambda *_, **__: module.Outcome("delivered", 200)  # type: ignore[attr-defined]
 
@@ -117,6 +122,12 @@ CONTRACTS: dict[str, Contract] = {
         INPUT_ERRORS,
         statuses=frozenset({200, 401, 429}),
         is_refusal=lambda answer: _status_of(answer) != 200,
+    ),
+    "deliver-webhook": Contract(
+        INPUT_ERRORS,
+        is_refusal=lambda answer: "refused" in answer,
+        quicken=_delivery_without_network,
+        environment={"TEMPLATES_INDEX_PATH": "../../templates/index.json"},
     ),
     "disconnect": Contract(INPUT_ERRORS, statuses=frozenset({200})),
     "handle-timeout": Contract(INPUT_ERRORS, quicken=_without_waiting),
@@ -140,10 +151,10 @@ CONTRACTS: dict[str, Contract] = {
     ),
     "sweep-claims": Contract(INPUT_ERRORS, quicken=_without_waiting),
     "status": Contract(
+        INPUT_ERRORS,
         statuses=frozenset({200, 304, 400, 401, 403, 404, 405, 409, 413, 429}),
         is_refusal=_is_error_status,
-        quicken=_status_without_network,
-        environment={"TEMPLATES_INDEX_PATH": "../../templates/index.json"},
+        quicken=_status_alone,
     ),
 }
 

@@ -1,11 +1,11 @@
 """A part of this tree as a project of its own: some functions, and all that belongs to them."""
 
 from jobplane.parts._deletion import delete, resources_of
-from jobplane.parts._functions import Part, closed, parts
+from jobplane.parts._functions import Part, chosen, parts
 from jobplane.parts._needs import Needs
 from jobplane.parts._project import Made, ProjectError, make, update
 
 __all__ = [
-    "Made", "Needs", "Part", "ProjectError", "closed", "delete", "make", "parts", "resources_of",
+    "Made", "Needs", "Part", "ProjectError", "chosen", "delete", "make", "parts", "resources_of",
     "update",
 ]  # fmt: skip

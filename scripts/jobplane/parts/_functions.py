@@ -26,13 +26,21 @@ class Part:
     words: str
     """A regular expression: what documentation says of it."""
     functions: frozenset[str]
+    brings: tuple[str, ...]
+    """Other parts that it is taken with."""
 
 
 def parts(repository: Repository) -> dict[str, Part]:
     """The parts of a tree by name."""
     listed = tomllib.loads((repository.root / LIST).read_text(encoding="utf-8"))
     return {
-        name: Part(name, part["summary"], part["words"], frozenset(part["functions"]))
+        name: Part(
+            name,
+            part["summary"],
+            part["words"],
+            frozenset(part["functions"]),
+            tuple(part.get("brings", ())),
+        )
         for name, part in listed.items()
     }
 
@@ -48,7 +56,8 @@ def chosen(repository: Repository, names: Iterable[str]) -> frozenset[str]:
     for name in names:
         if name not in known:
             raise click.UsageError(f"unknown part {name!r}; choose from {', '.join(known)}")
-        functions |= known[name].functions
+        for each in (name, *known[name].brings):
+            functions |= known[each].functions
     return closed(repository, functions)
 
 

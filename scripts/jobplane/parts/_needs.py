@@ -119,7 +119,7 @@ class Needs:
         return found, imported
 
     def _subject(self, name: str) -> str | None:
-        """The function that a module is named after: `unit/test_status_webhooks.py`."""
+        """The function that a module is named after: `unit/test_router_limits.py`."""
         stem = Path(name).stem.removeprefix("test_").replace("_", "-")
         fitting = [each for each in self.known if f"{stem}-".startswith(f"{each}-")]
         return (

@@ -35,7 +35,7 @@ def command(
     repository = Repository.here()
     if listed:
         for part in parts.parts(repository).values():
-            functions = ", ".join(sorted(parts.closed(repository, part.functions)))
+            functions = ", ".join(sorted(parts.chosen(repository, (part.name,))))
             click.echo(f"{part.name:10} {part.summary}: {functions}")
         return
     if path is None:

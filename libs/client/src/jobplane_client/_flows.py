@@ -6,7 +6,6 @@ The clients differ in two things alone: how a question is asked (`Send`) and how
 
 import asyncio
 import random
-import re
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -32,10 +31,10 @@ from jobplane_client._errors import (
     WaitTimeoutError,
 )
 from jobplane_client._progress import is_executing
+from jobplane_keys import is_assembly_id
 from jobplane_models.assemblies import AssemblyDocument
 
 BATCH_LIMIT = 100
-_ASSEMBLY_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _EXECUTING_SECONDS = 2.0
 _WAITING_SECONDS = 5.0
 _MISSING_GROWTH = 1.2
@@ -346,7 +345,7 @@ class AsyncDriver:
 def _check_ids(assembly_ids: Sequence[Any]) -> None:
     if isinstance(assembly_ids, str):
         raise TypeError("assembly_ids is one text; a list of ids is expected")
-    if all(isinstance(text, str) and _ASSEMBLY_ID.fullmatch(text) for text in assembly_ids):
+    if all(is_assembly_id(text) for text in assembly_ids):
         return
     message = "an assembly id has 1 to 128 characters of A-Z a-z 0-9 _ -"
     raise InvalidRequestError(message, fields=[{"field": "assemblyId", "message": message}])

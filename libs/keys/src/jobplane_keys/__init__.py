@@ -5,9 +5,14 @@ Standard library only. Nothing here makes a call, holds a client or reads the en
 
 from jobplane_keys._assemblies import (
     ASSEMBLY_ID_FORMS,
+    ASSEMBLY_ID_PATTERN,
     PUBLIC_ASSEMBLY_FIELDS,
     InvalidMd5Error,
+    assembly_document,
     assembly_id,
+    is_assembly_id,
+    is_executing_assembly,
+    is_past,
     is_terminal_assembly,
     normalise_md5,
     public_assembly,
@@ -87,6 +92,7 @@ from jobplane_keys._workspaces import (
 
 __all__ = [
     "ASSEMBLY_ID_FORMS",
+    "ASSEMBLY_ID_PATTERN",
     "ASSEMBLY_TTL_SECONDS",
     "CLAIM_PURGE_SECONDS",
     "CLAIM_SKEW_SECONDS",
@@ -119,6 +125,7 @@ __all__ = [
     "RequestStatus",
     "ValidationError",
     "Workspace",
+    "assembly_document",
     "assembly_id",
     "checked_id",
     "checked_input",
@@ -137,6 +144,9 @@ __all__ = [
     "input_queue_name",
     "interrupt_id",
     "interrupt_queue_name",
+    "is_assembly_id",
+    "is_executing_assembly",
+    "is_past",
     "is_request_id",
     "is_terminal_assembly",
     "iso_time",

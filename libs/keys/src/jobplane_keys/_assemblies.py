@@ -6,7 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
+
+ASSEMBLY_ID_PATTERN = r"[A-Za-z0-9_-]{1,128}"
 
 type AssemblyIdForm = Literal["canonical", "concat", "colon"]
 ASSEMBLY_ID_FORMS: tuple[str, ...] = get_args(AssemblyIdForm.__value__)
@@ -41,6 +43,7 @@ PUBLIC_ASSEMBLY_FIELDS = (
 
 _LINKS = {"key": "ssl_url", "url_key": "url"}
 _HEX_MD5 = re.compile(r"[0-9a-f]{32}")
+_ASSEMBLY_ID = re.compile(ASSEMBLY_ID_PATTERN)
 
 
 class InvalidMd5Error(ValueError):
@@ -99,12 +102,54 @@ def assembly_id(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def is_assembly_id(value: object) -> TypeGuard[str]:
+    """Whether the value can be the id of an assembly."""
+    return isinstance(value, str) and _ASSEMBLY_ID.fullmatch(value) is not None
+
+
 def is_terminal_assembly(document: Mapping[str, Any]) -> bool:
     """Whether the job has ended: completed, cancelled or failed."""
     return bool(document.get("error")) or document.get("ok") in {
         "ASSEMBLY_COMPLETED",
         "ASSEMBLY_CANCELED",
     }
+
+
+def is_executing_assembly(document: Mapping[str, Any]) -> bool:
+    """Whether a job that has not ended is past waiting for its files."""
+    return bool(document.get("execution_start") or document.get("current_step"))
+
+
+def is_past(value: Any, now: float) -> bool:
+    """Whether the value is a time in epoch seconds that has come.
+
+    DynamoDB deletes expired items late: one whose `ttl` is past counts as deleted.
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and value <= now
+
+
+def assembly_document(
+    item: Mapping[str, Any], now: float, *, extended_codes: bool = False
+) -> dict[str, Any]:
+    """The public document of an assembly item, consistent even where its writer was not.
+
+    It never has both `ok` and `error`. An unfinished one has neither, unless `extended_codes` asks
+    for the codes of running jobs; it is `stalled` when its lease has ended by `now`, in epoch
+    seconds.
+    """
+    document = public_assembly(item)
+    if item.get("error"):
+        document.pop("ok", None)
+        return document
+    document.pop("error", None)
+    if not is_terminal_assembly(item):
+        document.pop("ok", None)
+        if extended_codes:
+            executing = is_executing_assembly(item)
+            document["ok"] = "ASSEMBLY_EXECUTING" if executing else "ASSEMBLY_UPLOADING"
+        if is_past(item.get("lease_until"), now):
+            document["stalled"] = True
+    return document
 
 
 def public_assembly(item: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema
 
 from jobplane_keys import (
+    ASSEMBLY_ID_PATTERN,
     REQUEST_ID_PATTERN,
     WORKSPACE_ID_PATTERN,
     InvalidMd5Error,
@@ -111,5 +112,5 @@ WorkspaceId = Annotated[str, StringConstraints(pattern=f"^{WORKSPACE_ID_PATTERN}
 WorkspaceKey = Annotated[
     str, StringConstraints(pattern=f"^{WORKSPACE_ID_PATTERN}#{WORKSPACE_ID_PATTERN}$")
 ]
-AssemblyId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
+AssemblyId = Annotated[str, StringConstraints(pattern=f"^{ASSEMBLY_ID_PATTERN}$")]
 IsoTime = Annotated[str, Field(json_schema_extra={"format": "date-time"})]

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from jobplane_models._base import CAMEL, Input, Open
+from jobplane_models._base import CAMEL, AssemblyId, Input, Open
+from jobplane_models.assemblies import AssemblyWebhook
 
 Headers = dict[str, str]
 Attribute = Annotated[dict[str, Any], Field(min_length=1, max_length=1)]
@@ -100,6 +101,25 @@ class QueueEvent(Input):
     """A batch of SQS messages."""
 
     records: Annotated[list[QueueRecord], Field(min_length=1, alias="Records")]
+
+
+class DeliveryOnDemand(Input):
+    """Asks deliver-webhook for one delivery now; its caller has checked who may ask for it."""
+
+    assembly_id: AssemblyId
+
+
+class DeliveryResult(Open):
+    """What a delivery on demand came to, as the document shows it."""
+
+    webhook: AssemblyWebhook
+
+
+class DeliveryRefusal(Open):
+    """Why nothing was delivered on demand; `retry_after` in seconds, for `too_soon`."""
+
+    refused: Literal["not_found", "not_ended", "too_soon"]
+    retry_after: int | None = None
 
 
 class StreamChange(Input):

@@ -1,4 +1,4 @@
-"""status: webhooks, from what may be reached to what becomes of a delivery."""
+"""deliver-webhook: what is planned, signed and sent, and what becomes of a delivery."""
 
 import base64
 import hashlib
@@ -6,6 +6,7 @@ import hmac
 import json
 import math
 import time
+import tomllib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,8 +16,11 @@ from typing import Any
 import boto3
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
 from moto import mock_aws
 
+from jobplane.tree.workspace import Function, Workspace
+from jobplane.trying.cases import Case, case_paths, run_in_process
 from jobplane_client import verify_webhook
 from tests.unit.status_support import (
     ENVIRONMENT,
@@ -26,7 +30,7 @@ from tests.unit.status_support import (
     Receiver,
     assembly,
     create_table,
-    http,
+    events,
     load,
     log_lines,
     message,
@@ -39,8 +43,10 @@ from tests.unit.status_support import (
     write_templates,
 )
 
-TRIGGER = {"assemblyId": "asm-1", "userId": "user-1", "triggerWebhook": True}
+NAME = "deliver-webhook"
 DONE: dict[str, Any] = {"batchItemFailures": []}
+FUNCTION = Function(NAME, ROOT / "functions" / NAME)
+CASES = case_paths(FUNCTION)
 KEPT = {"batchItemFailures": [{"itemIdentifier": "message-1"}]}
 
 
@@ -55,11 +61,11 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def status(aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+def delivery(aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The function with a template whose hook is in HOOK_URL, signed with `test-secret`."""
     index = write_templates(tmp_path, webhook_url="env:HOOK_URL", webhook_secret="env:HOOK_SECRET")
     monkeypatch.setenv("HOOK_SECRET", "test-secret")
-    module = load(monkeypatch, TEMPLATES_INDEX_PATH=index, **LOCAL)
+    module = load(monkeypatch, NAME, TEMPLATES_INDEX_PATH=index, **LOCAL)
     monkeypatch.setattr(module, "postponed", [], raising=False)
     monkeypatch.setattr(
         module, "postpone", lambda receipt, seconds: module.postponed.append(math.ceil(seconds))
@@ -70,16 +76,17 @@ def status(aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Module
 @pytest.fixture
 def strict(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The function as deployed by default: no allow-list, https only."""
-    return load(monkeypatch)
+    return load(monkeypatch, NAME)
 
 
 def hook(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
     monkeypatch.setenv("HOOK_URL", receiver.url)
 
 
-def trigger(status: ModuleType, seconds: float = 30.0) -> tuple[int, Any, dict[str, str]]:
-    answered = status.handler(TRIGGER, Context(seconds))
-    return answered["statusCode"], json.loads(answered["body"]), answered["headers"]
+def deliver(delivery: ModuleType, seconds: float = 30.0) -> dict[str, Any]:
+    """What a delivery on demand answers."""
+    answered: dict[str, Any] = delivery.handler({"assembly_id": "asm-1"}, Context(seconds))
+    return answered
 
 
 # What is planned
@@ -113,15 +120,13 @@ def test_schedule_fits_the_queue(strict: ModuleType) -> None:
 # On demand
 
 
-def test_delivery_on_demand(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_delivery_on_demand(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """The public document is posted, signed, and the answer says that it arrived."""
     put(assembly(results={"2": [{"id": "result_1", "size": 1.0}], "a": []}))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        code, body, headers = trigger(status)
+        body = deliver(delivery)
     (request,) = receiver.requests
-    assert code == 200
-    assert headers["Cache-Control"] == "no-store"
     assert body["webhook"] | {"last_attempt_at": ""} == {
         "status": "delivered",
         "attempts": 1,
@@ -133,7 +138,7 @@ def test_delivery_on_demand(status: ModuleType, monkeypatch: pytest.MonkeyPatch)
     assert request.method == "POST"
     assert request.path == "/hooks?tenant=1"
     assert request.headers["content-type"] == "application/json"
-    assert request.headers["user-agent"] == status.USER_AGENT
+    assert request.headers["user-agent"] == delivery.USER_AGENT
     expected = hmac.digest(b"test-secret", request.body, hashlib.sha256).hex()
     assert request.headers["x-transflow-signature"] == f"sha256={expected}"
     content = f"msg_asm-1_1.{request.headers['webhook-timestamp']}.".encode() + request.body
@@ -142,85 +147,77 @@ def test_delivery_on_demand(status: ModuleType, monkeypatch: pytest.MonkeyPatch)
     assert request.headers["webhook-id"] == "msg_asm-1_1"
     document = json.loads(request.body)
     assert document["assembly_id"] == "asm-1"
-    assert set(document) <= set(status.PUBLIC_ASSEMBLY_FIELDS)
+    assert set(document) <= set(delivery.PUBLIC_ASSEMBLY_FIELDS)
     assert stored("asm-1")["webhook"]["status"] == "delivered"
 
 
 def test_a_receiver_accepts_what_was_just_sent(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signed time is that of the attempt: a receiver that bounds it lets the delivery in."""
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        trigger(status)
+        deliver(delivery)
     (request,) = receiver.requests
     document = verify_webhook(request.headers, request.body, "test-secret", tolerance=60)
     assert document["assembly_id"] == "asm-1"
 
 
-def test_trigger_over_http(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """triggerWebhook=true in the query delivers, and a tag does not stand in its way."""
-    put(assembly())
-    with receiving() as receiver:
-        hook(monkeypatch, receiver)
-        event = http(
-            "GET", "/status/asm-1", {"triggerWebhook": "true"}, headers={"if-none-match": "*"}
-        )
-        answered = status.handler(event, Context())
-    assert answered["statusCode"] == 200
-    assert json.loads(answered["body"])["webhook"]["delivered"] is True
-
-
-def test_running_assembly_is_409(status: ModuleType) -> None:
+def test_a_running_assembly_is_refused(delivery: ModuleType) -> None:
     """There is nothing to notify of before the end."""
     put(assembly(ok=None))
-    code, body, headers = trigger(status)
-    assert code == 409
-    assert body["assembly_id"] == "asm-1"
-    assert headers["Retry-After"] == "2"
+    assert deliver(delivery) == {"refused": "not_ended"}
 
 
-def test_second_trigger_is_429(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("item", [None, assembly(ttl=5)])
+def test_an_assembly_that_is_gone_is_refused(
+    delivery: ModuleType, item: dict[str, Any] | None
+) -> None:
+    """It does not exist, or is past its ttl and DynamoDB still has it."""
+    if item:
+        put(item)
+    assert deliver(delivery) == {"refused": "not_found"}
+
+
+@pytest.mark.parametrize("event", [None, [], {}, {"assembly_id": 5}, {"assembly_id": "a/b"}])
+def test_a_malformed_demand_is_an_error(delivery: ModuleType, event: Any) -> None:
+    """The error names the field."""
+    with pytest.raises(delivery.ValidationError, match="assembly_id|input"):
+        delivery.handler(event, Context())
+
+
+def test_a_second_demand_is_too_soon(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """One delivery on demand per assembly in thirty seconds."""
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        trigger(status)
-        code, _, headers = trigger(status)
-    assert code == 429
-    assert 1 <= int(headers["Retry-After"]) <= 30
+        deliver(delivery)
+        again = deliver(delivery)
+    assert again["refused"] == "too_soon"
+    assert 1 <= again["retry_after"] <= 30
     assert len(receiver.requests) == 1
 
 
-def test_trigger_after_the_cooldown(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_demand_after_the_cooldown(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the thirty seconds are over, a delivered webhook may be sent again."""
     put(assembly(webhook_cooldown_until=time.time() - 1, webhook={"status": "delivered"}))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        assert trigger(status)[0] == 200
+        assert deliver(delivery)["webhook"]["delivered"] is True
     assert len(receiver.requests) == 1
 
 
-def test_foreign_trigger_is_403(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the owner can have a webhook sent."""
-    put(assembly(user={"userId": "user-2"}))
-    with receiving() as receiver:
-        hook(monkeypatch, receiver)
-        assert trigger(status)[0] == 403
-    assert receiver.requests == []
-
-
 def test_failed_attempts_are_repeated_in_time(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On demand, a receiver that stumbles is tried again, with the same id."""
     put(assembly())
     pauses: list[float] = []
-    monkeypatch.setattr(status.time, "sleep", pauses.append)
+    monkeypatch.setattr(delivery.time, "sleep", pauses.append)
     with receiving(reply(503), reply(429, retry_after="2"), reply(204)) as receiver:
         hook(monkeypatch, receiver)
-        _, body, _ = trigger(status)
+        body = deliver(delivery)
     assert body["webhook"]["delivered"] is True
     assert body["webhook"]["attempts"] == 3
     assert pauses == [0.0, 1.0, 2.0]
@@ -229,48 +226,47 @@ def test_failed_attempts_are_repeated_in_time(
 
 
 def test_attempts_fit_the_remaining_time(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With little time left there is one attempt, and the answer still comes."""
     put(assembly())
     with receiving(reply(503)) as receiver:
         hook(monkeypatch, receiver)
-        code, body, _ = trigger(status, seconds=4.5)
-    assert code == 200
+        body = deliver(delivery, seconds=4.5)
     assert body["webhook"]["attempts"] == 1
     assert body["webhook"] | {"delivered": False, "status_code": 503} == body["webhook"]
 
 
-def test_no_time_no_attempt(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_time_no_attempt(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without time for an attempt none is made."""
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        _, body, _ = trigger(status, seconds=3.2)
+        body = deliver(delivery, seconds=3.2)
     assert body["webhook"]["error"] == "no_time"
     assert receiver.requests == []
 
 
-def test_gone_disables(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gone_disables(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a 410 nothing is sent for this assembly any more."""
     put(assembly())
     with receiving(reply(410)) as receiver:
         hook(monkeypatch, receiver)
-        _, first, _ = trigger(status)
-        _, second, _ = trigger(status)
-        assert status.handler(message(), Context()) == DONE
+        first = deliver(delivery)
+        second = deliver(delivery)
+        assert delivery.handler(message(), Context()) == DONE
     assert first["webhook"]["status"] == "disabled"
     assert second["webhook"]["error"] == "disabled"
     assert len(receiver.requests) == 1
 
 
-def test_missing_secret_is_not_sent(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_secret_is_not_sent(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a secret nothing leaves, and the document says why."""
     put(assembly())
     monkeypatch.delenv("HOOK_SECRET")
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        _, body, _ = trigger(status)
+        body = deliver(delivery)
     assert body["webhook"]["error"] == "unsigned_refused"
     assert receiver.requests == []
     assert stored("asm-1")["webhook"]["status"] == "unsigned_refused"
@@ -278,7 +274,7 @@ def test_missing_secret_is_not_sent(status: ModuleType, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("secret", ["whsec_!!!", "literal", "whsec_"])
 def test_unusable_secret_is_not_sent(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret: str
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret: str
 ) -> None:
     """A secret that is no base64 after its prefix, or no reference, counts as none."""
     if secret == "literal":
@@ -288,31 +284,33 @@ def test_unusable_secret_is_not_sent(
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        assert trigger(status)[1]["webhook"]["error"] == "unsigned_refused"
+        assert deliver(delivery)["webhook"]["error"] == "unsigned_refused"
     assert receiver.requests == []
 
 
 def test_unsigned_where_the_template_says_so(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """allow_unsigned sends without signatures, still with id and timestamp."""
     write_templates(tmp_path, webhook_url="env:HOOK_URL", allow_unsigned=True)
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        assert trigger(status)[1]["webhook"]["delivered"] is True
+        assert deliver(delivery)["webhook"]["delivered"] is True
     headers = receiver.requests[0].headers
     assert headers["webhook-id"] == "msg_asm-1_1"
     assert not {"webhook-signature", "x-transflow-signature"} & set(headers)
 
 
 @pytest.mark.parametrize("template_id", ["other", None])
-def test_no_webhook_configured(status: ModuleType, template_id: str | None) -> None:
+def test_no_webhook_configured(delivery: ModuleType, template_id: str | None) -> None:
     """An assembly whose template has no webhook is answered, and says so."""
     put(assembly(template_id=template_id))
-    code, body, _ = trigger(status)
-    assert code == 200
-    assert body["webhook"] == {"delivered": False, "attempts": 0, "error": "not_configured"}
+    assert deliver(delivery)["webhook"] == {
+        "delivered": False,
+        "attempts": 0,
+        "error": "not_configured",
+    }
 
 
 SETTINGS = {
@@ -322,12 +320,12 @@ SETTINGS = {
 
 
 def test_missing_settings_are_named(
-    status: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    delivery: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """With a parameter missing there is no webhook; answer and log say what to set."""
     write_templates(tmp_path, **SETTINGS)
     put(assembly())
-    webhook = trigger(status)[1]["webhook"]
+    webhook = deliver(delivery)["webhook"]
     assert webhook["error"] == "not_configured"
     assert webhook["missing"] == [
         "ssm:/jobplane/test/webhooks/url",
@@ -337,40 +335,38 @@ def test_missing_settings_are_named(
     assert (told["level"], told["missing"]) == ("WARNING", webhook["missing"])
 
 
-def test_a_missing_variable_is_named(status: ModuleType) -> None:
+def test_a_missing_variable_is_named(delivery: ModuleType) -> None:
     """By the template's own reference."""
     put(assembly())
-    assert trigger(status)[1]["webhook"]["missing"] == ["env:HOOK_URL"]
+    assert deliver(delivery)["webhook"]["missing"] == ["env:HOOK_URL"]
 
 
-def test_a_missing_secret_is_named(status: ModuleType, tmp_path: Path) -> None:
+def test_a_missing_secret_is_named(delivery: ModuleType, tmp_path: Path) -> None:
     """Nothing is sent unsigned because somebody forgot the secret."""
     write_templates(tmp_path, **SETTINGS)
     boto3.client("ssm").put_parameter(
         Name="/jobplane/test/webhooks/url", Value="https://hooks.example.com/x", Type="String"
     )
     put(assembly())
-    webhook = trigger(status)[1]["webhook"]
+    webhook = deliver(delivery)["webhook"]
     assert webhook["error"] == "unsigned_refused"
     assert webhook["missing"] == ["ssm:/jobplane/test/webhooks/secret"]
 
 
-def test_missing_index_leaves_the_look_up_alone(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_missing_index_is_answered(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without a template index the document is still answered."""
-    monkeypatch.setattr(status, "TEMPLATES_INDEX", tmp_path / "absent.json")
+    """Without a template index nothing is sent, and the answer says so."""
+    monkeypatch.setattr(delivery, "TEMPLATES_INDEX", tmp_path / "absent.json")
     put(assembly())
-    code, body, _ = trigger(status)
-    assert code == 200
-    assert body["webhook"]["error"] == "configuration_unavailable"
+    assert deliver(delivery)["webhook"]["error"] == "configuration_unavailable"
 
 
-def test_forbidden_target_is_refused(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forbidden_target_is_refused(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL that leads inside is refused, and the answer tells no address."""
     monkeypatch.setenv("HOOK_URL", "https://169.254.169.254/latest/meta-data")
     put(assembly())
-    _, body, _ = trigger(status)
+    body = deliver(delivery)
     assert body["webhook"]["error"] == "refused"
     assert "169.254" not in json.dumps(body)
     assert stored("asm-1")["webhook"]["status"] == "refused"
@@ -380,7 +376,7 @@ def test_forbidden_target_is_refused(status: ModuleType, monkeypatch: pytest.Mon
 
 
 def test_secrets_come_from_ssm_with_rotation(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """ssm:/… with {stage} is read decrypted, once a minute; it may hold several secrets."""
     write_templates(tmp_path, webhook_url="env:HOOK_URL", webhook_secret="ssm:/j/{stage}/secret")
@@ -388,35 +384,35 @@ def test_secrets_come_from_ssm_with_rotation(
         Name="/j/test/secret", Value="whsec_bmV3, old", Type="SecureString"
     )
     monkeypatch.setenv("HOOK_URL", "https://example.com/")
-    first = status.hook_of("tpl")
+    first = delivery.hook_of("tpl")
     boto3.client("ssm").delete_parameter(Name="/j/test/secret")
     assert first.secrets == ("whsec_bmV3", "old")
-    assert status.hook_of("tpl") == first
+    assert delivery.hook_of("tpl") == first
     later = time.time() + 61
-    monkeypatch.setattr(status.parameter("/j/test/secret"), "_clock", lambda: later)
-    assert status.hook_of("tpl").secrets == ()
+    monkeypatch.setattr(delivery.parameter("/j/test/secret"), "_clock", lambda: later)
+    assert delivery.hook_of("tpl").secrets == ()
 
 
-def test_url_may_be_a_parameter(status: ModuleType, tmp_path: Path) -> None:
+def test_url_may_be_a_parameter(delivery: ModuleType, tmp_path: Path) -> None:
     """The URL may be referenced too."""
     write_templates(tmp_path, webhook_url="ssm:/j/{stage}/url")
     boto3.client("ssm").put_parameter(
         Name="/j/test/url", Value="https://hooks.example.com/x", Type="String"
     )
-    assert status.hook_of("tpl").url == "https://hooks.example.com/x"
+    assert delivery.hook_of("tpl").url == "https://hooks.example.com/x"
 
 
 # From the queue
 
 
 def test_delivery_from_the_queue(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One receive is one attempt; a 2xx ends it, and the item says so."""
     put(assembly(webhook={"status": "pending", "attempts": 0}))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(message(), Context()) == DONE
+        assert delivery.handler(message(), Context()) == DONE
     assert len(receiver.requests) == 1
     item = stored("asm-1")
     assert item["webhook"]["status"] == "delivered"
@@ -434,59 +430,61 @@ def test_delivery_from_the_queue(
 
 
 def test_repeated_message_is_not_delivered_twice(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message that comes again after its delivery is dropped."""
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(message(), Context()) == DONE
-        assert status.handler(message(), Context()) == DONE
+        assert delivery.handler(message(), Context()) == DONE
+        assert delivery.handler(message(), Context()) == DONE
     assert len(receiver.requests) == 1
 
 
 def test_replayed_assembly_is_delivered_again(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new execution has a webhook of its own, with another id."""
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        status.handler(message(), Context())
+        delivery.handler(message(), Context())
         put(stored("asm-1") | {"execution": 2})
-        status.handler(message(execution=2), Context())
+        delivery.handler(message(execution=2), Context())
     ids = [request.headers["webhook-id"] for request in receiver.requests]
     assert ids == ["msg_asm-1_1", "msg_asm-1_2"]
     assert stored("asm-1")["webhook"]["attempts"] == 1
 
 
-def test_superseded_message_is_dropped(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_superseded_message_is_dropped(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A message of an execution that a replay has replaced is done with."""
     put(assembly(execution=2))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(message(execution=1), Context()) == DONE
+        assert delivery.handler(message(execution=1), Context()) == DONE
     assert receiver.requests == []
 
 
 def test_message_in_another_receive_waits(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one receive delivers, a duplicate waits instead of delivering too."""
     put(assembly(webhook_claim_until=time.time() + 10))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(message(), Context()) == KEPT
+        assert delivery.handler(message(), Context()) == KEPT
     assert receiver.requests == []
-    assert status.postponed == [20]
+    assert delivery.postponed == [20]
 
 
 def test_message_that_was_delivered_meanwhile_waits(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A delivery that ends after the item was read is not repeated; the next receive drops it."""
     put(assembly())
-    claim = status.claim_delivery
+    claim = delivery.claim_delivery
 
     def then_delivered(item: dict[str, Any], now: float) -> bool:
         state = {"status": "delivered", "attempts": 1}
@@ -494,64 +492,64 @@ def test_message_that_was_delivered_meanwhile_waits(
         claimed: bool = claim(item, now)
         return claimed
 
-    monkeypatch.setattr(status, "claim_delivery", then_delivered)
+    monkeypatch.setattr(delivery, "claim_delivery", then_delivered)
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(message(), Context()) == KEPT
-        assert status.handler(message(receives=2), Context()) == DONE
+        assert delivery.handler(message(), Context()) == KEPT
+        assert delivery.handler(message(receives=2), Context()) == DONE
     assert receiver.requests == []
 
 
-def test_failure_is_postponed(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_is_postponed(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """A 5xx keeps the message, hidden until the next attempt."""
     put(assembly())
     with receiving(reply(503)) as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(message(receives=2), Context()) == KEPT
+        assert delivery.handler(message(receives=2), Context()) == KEPT
     assert len(receiver.requests) == 1
-    assert 27 <= status.postponed[0] <= 33
+    assert 27 <= delivery.postponed[0] <= 33
     assert stored("asm-1")["webhook"]["status"] == "retrying"
     assert stored("asm-1")["webhook"]["last_response_code"] == 503
 
 
-def test_attempts_add_up(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempts_add_up(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries count on, and share one id with fresh timestamps and signatures."""
     put(assembly())
     with receiving(reply(500), reply(200)) as receiver:
         hook(monkeypatch, receiver)
-        status.handler(message(), Context())
-        status.handler(message(receives=2), Context())
+        delivery.handler(message(), Context())
+        delivery.handler(message(receives=2), Context())
     first, second = (request.headers["webhook-id"] for request in receiver.requests)
     assert first == second
     assert stored("asm-1")["webhook"]["attempts"] == 2
     assert stored("asm-1")["webhook"]["status"] == "delivered"
 
 
-def test_retry_after_is_honoured(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_is_honoured(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """A receiver that asks for more time gets it, up to six hours."""
     put(assembly())
     with receiving(reply(429, retry_after="1000"), reply(503, retry_after="999999")) as receiver:
         hook(monkeypatch, receiver)
-        status.handler(message(), Context())
-        status.handler(message(), Context())
-    assert status.postponed == [1000, 21600]
+        delivery.handler(message(), Context())
+        delivery.handler(message(), Context())
+    assert delivery.postponed == [1000, 21600]
 
 
 @pytest.mark.parametrize(("code", "word"), [(404, "failed"), (302, "failed"), (410, "disabled")])
 def test_final_answers_end_it(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch, code: int, word: str
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, code: int, word: str
 ) -> None:
     """Other 4xx, redirects and 410 are final: the message is done with."""
     put(assembly())
     with receiving(reply(code, location="/x")) as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(message(), Context()) == DONE
+        assert delivery.handler(message(), Context()) == DONE
     assert len(receiver.requests) == 1
     assert stored("asm-1")["webhook"]["status"] == word
 
 
 def test_delivery_belongs_to_its_job(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lines name the request and the trace that the message came with, and so does the post."""
     put(assembly(request_id="req-1"))
@@ -561,7 +559,7 @@ def test_delivery_belongs_to_its_job(
     )
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(event, Context()) == DONE
+        assert delivery.handler(event, Context()) == DONE
     (line,) = [
         line
         for line in log_lines(capsys.readouterr().out)
@@ -574,82 +572,82 @@ def test_delivery_belongs_to_its_job(
 
 
 def test_exhausted_goes_to_the_dead_letter_queue(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The seventh failure is the last: `failed`, and the queue moves the message away at once."""
     put(assembly())
     with receiving(reply(500)) as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(message(receives=7), Context()) == KEPT
+        assert delivery.handler(message(receives=7), Context()) == KEPT
     assert len(receiver.requests) == 1
-    assert status.postponed == [0]
+    assert delivery.postponed == [0]
     assert stored("asm-1")["webhook"]["status"] == "failed"
     assert "WebhookFailed" in metric_names(capsys.readouterr().out)
 
 
-def test_last_attempt_is_planned(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_attempt_is_planned(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sixth failure leaves one attempt, six hours later."""
     put(assembly())
     with receiving(reply(500)) as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(message(receives=6), Context()) == KEPT
-    assert status.postponed[0] > 5 * 3600
+        assert delivery.handler(message(receives=6), Context()) == KEPT
+    assert delivery.postponed[0] > 5 * 3600
     assert stored("asm-1")["webhook"]["status"] == "retrying"
 
 
-def test_unsigned_message_is_refused(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsigned_message_is_refused(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a secret a queued webhook is recorded as refused, not tried for hours."""
     put(assembly(webhook={"status": "pending", "attempts": 0}))
     monkeypatch.delenv("HOOK_SECRET")
     monkeypatch.setenv("HOOK_URL", "http://127.0.0.1:9/")
-    assert status.handler(message(), Context()) == DONE
+    assert delivery.handler(message(), Context()) == DONE
     assert stored("asm-1")["webhook"]["status"] == "unsigned_refused"
 
 
-def test_message_without_receiver_is_done(status: ModuleType) -> None:
+def test_message_without_receiver_is_done(delivery: ModuleType) -> None:
     """A webhook that nobody configured is not left pending."""
     put(assembly(webhook={"status": "pending", "attempts": 0}))
-    assert status.handler(message(), Context()) == DONE
+    assert delivery.handler(message(), Context()) == DONE
     assert "webhook" not in stored("asm-1")
 
 
 @pytest.mark.parametrize("item", [None, assembly(ttl=5)])
 def test_message_of_a_gone_assembly_is_done(
-    status: ModuleType, item: dict[str, Any] | None
+    delivery: ModuleType, item: dict[str, Any] | None
 ) -> None:
     """There is nothing to tell about an assembly that is gone."""
     if item:
         put(item)
-    assert status.handler(message(), Context()) == DONE
+    assert delivery.handler(message(), Context()) == DONE
 
 
-def test_message_ahead_of_its_assembly_waits(status: ModuleType) -> None:
+def test_message_ahead_of_its_assembly_waits(delivery: ModuleType) -> None:
     """A message that comes before the end is tried again."""
     put(assembly(ok=None))
-    assert status.handler(message(), Context()) == KEPT
-    assert status.postponed
+    assert delivery.handler(message(), Context()) == KEPT
+    assert delivery.postponed
 
 
 def test_message_of_a_run_that_is_not_shown_yet_waits(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end of an earlier run is not told in the name of a later one."""
     put(assembly(execution=1))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(message(execution=2), Context()) == KEPT
+        assert delivery.handler(message(execution=2), Context()) == KEPT
     assert receiver.requests == []
 
 
 def test_unread_configuration_is_tried_again(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A configuration that can't be read is a failed attempt, up to the last."""
-    monkeypatch.setattr(status, "TEMPLATES_INDEX", tmp_path / "absent.json")
+    monkeypatch.setattr(delivery, "TEMPLATES_INDEX", tmp_path / "absent.json")
     put(assembly())
-    assert status.handler(message(), Context()) == KEPT
+    assert delivery.handler(message(), Context()) == KEPT
     assert stored("asm-1")["webhook"]["status"] == "retrying"
-    assert status.handler(message(receives=7), Context()) == KEPT
+    assert delivery.handler(message(receives=7), Context()) == KEPT
     assert stored("asm-1")["webhook"]["status"] == "failed"
 
 
@@ -667,11 +665,11 @@ def test_unread_configuration_is_tried_again(
         "[" * 100_000,
     ],
 )
-def test_unreadable_message_goes_to_the_dead_letter_queue(status: ModuleType, body: str) -> None:
+def test_unreadable_message_goes_to_the_dead_letter_queue(delivery: ModuleType, body: str) -> None:
     """A message that makes no sense is kept, without delay, until the queue moves it away."""
     put(assembly())
-    assert status.handler(sqs(body), Context()) == KEPT
-    assert status.postponed == [0]
+    assert delivery.handler(sqs(body), Context()) == KEPT
+    assert delivery.postponed == [0]
 
 
 @pytest.mark.parametrize(
@@ -682,34 +680,36 @@ def test_unreadable_message_goes_to_the_dead_letter_queue(status: ModuleType, bo
         {"eventSource": "aws:sqs", "messageId": "message-1", "body": {"assembly_id": "asm-1"}},
     ],
 )
-def test_malformed_records_are_kept(status: ModuleType, record: dict[str, Any]) -> None:
+def test_malformed_records_are_kept(delivery: ModuleType, record: dict[str, Any]) -> None:
     """A record of another shape fails alone and raises nothing."""
-    failures = status.handler({"Records": [record]}, Context())["batchItemFailures"]
+    failures = delivery.handler({"Records": [record]}, Context())["batchItemFailures"]
     assert failures == [{"itemIdentifier": record.get("messageId", "")}]
 
 
 @pytest.mark.parametrize("message_id", [None, 7, {}, "", "a b", "\ud800", "m" * 129])
-def test_a_record_without_an_id_gives_its_batch_back(status: ModuleType, message_id: Any) -> None:
+def test_a_record_without_an_id_gives_its_batch_back(delivery: ModuleType, message_id: Any) -> None:
     """No answer could name it, and an empty name stands for all."""
     record = {"eventSource": "aws:sqs", "messageId": message_id, "body": "nonsense"}
-    answer = status.handler({"Records": [record]}, Context())
+    answer = delivery.handler({"Records": [record]}, Context())
     assert answer == {"batchItemFailures": [{"itemIdentifier": ""}]}
 
 
 def test_one_bad_message_does_not_fail_the_batch(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the message at fault is kept."""
     put(assembly())
     good = json.dumps({"assembly_id": "asm-1", "execution": 1, "template_id": "tpl"})
     with receiving() as receiver:
         hook(monkeypatch, receiver)
-        answered = status.handler(sqs("{", good), Context())
+        answered = delivery.handler(sqs("{", good), Context())
     assert answered == KEPT
     assert len(receiver.requests) == 1
 
 
-def test_slow_receivers_do_not_add_up(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_receivers_do_not_add_up(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The messages of a batch are delivered side by side."""
     from threading import Barrier
 
@@ -725,26 +725,28 @@ def test_slow_receivers_do_not_add_up(status: ModuleType, monkeypatch: pytest.Mo
         bodies.append(json.dumps({"assembly_id": f"asm-{number}", "execution": 1}))
     with receiving(wait) as receiver:
         hook(monkeypatch, receiver)
-        assert status.handler(sqs(*bodies), Context()) == DONE
+        assert delivery.handler(sqs(*bodies), Context()) == DONE
     assert len(receiver.requests) == 5
 
 
-def test_failed_read_keeps_the_message(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_read_keeps_the_message(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When the table fails, the message comes again by the schedule."""
 
     def fail(**_: Any) -> Any:
         raise RuntimeError("no table")
 
-    monkeypatch.setattr(status.dynamodb, "get_item", fail)
-    assert status.handler(message(), Context()) == KEPT
-    assert 4 <= status.postponed[0] <= 6
+    monkeypatch.setattr(delivery.dynamodb, "get_item", fail)
+    assert delivery.handler(message(), Context()) == KEPT
+    assert 4 <= delivery.postponed[0] <= 6
 
 
 def test_postponing_is_a_visibility_change(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A postponed message stays in its queue, hidden."""
     sqs_client = boto3.client("sqs")
     url = sqs_client.create_queue(QueueName="webhooks")["QueueUrl"]
-    module = load(monkeypatch, WEBHOOKS_QUEUE_URL=url)
+    module = load(monkeypatch, NAME, WEBHOOKS_QUEUE_URL=url)
     sqs_client.send_message(QueueUrl=url, MessageBody="x")
     (received,) = sqs_client.receive_message(QueueUrl=url, VisibilityTimeout=0)["Messages"]
     module.postpone(received["ReceiptHandle"], 4.2)
@@ -755,43 +757,74 @@ def test_failed_postponing_is_only_logged(
     aws: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """If the visibility can't be changed, the queue's own timeout brings the message back."""
-    module = load(monkeypatch)
+    module = load(monkeypatch, NAME)
     module.postpone("no-such-receipt", 5)
     assert "message not postponed" in capsys.readouterr().out
 
 
-def test_replay_is_not_overwritten(status: ModuleType) -> None:
+def test_replay_is_not_overwritten(delivery: ModuleType) -> None:
     """The outcome of an earlier execution leaves the newer one's state alone."""
     put(assembly(execution=2, webhook={"status": "pending", "attempts": 0}))
-    status.record_webhook(assembly(execution=1), "failed", 7, 500)
+    delivery.record_webhook(assembly(execution=1), "failed", 7, 500)
     assert stored("asm-1")["webhook"] == {"status": "pending", "attempts": 0}
 
 
 def test_failure_on_demand_undoes_no_delivery(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has reached its receiver once stays delivered."""
     put(assembly(webhook={"status": "delivered", "attempts": 1}, webhook_execution=1))
     with receiving(reply(404)) as receiver:
         hook(monkeypatch, receiver)
-        assert trigger(status)[1]["webhook"]["delivered"] is False
+        assert deliver(delivery)["webhook"]["delivered"] is False
     assert stored("asm-1")["webhook"]["status"] == "delivered"
 
 
-def test_outcome_of_a_gone_assembly_makes_none(status: ModuleType) -> None:
+def test_outcome_of_a_gone_assembly_makes_none(delivery: ModuleType) -> None:
     """An item that expired during its delivery is not begun again by its webhook."""
-    status.record_webhook(assembly("asm-9"), "delivered", 1, 200)
+    delivery.record_webhook(assembly("asm-9"), "delivered", 1, 200)
     with pytest.raises(KeyError):
         stored("asm-9")
 
 
 def test_failure_on_demand_leaves_the_queue_its_plan(
-    status: ModuleType, monkeypatch: pytest.MonkeyPatch
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failed delivery on demand does not mark what the queue still retries."""
     put(assembly(webhook={"status": "retrying", "attempts": 1}, webhook_execution=1))
     with receiving(reply(404)) as receiver:
         hook(monkeypatch, receiver)
-        assert trigger(status)[1]["webhook"]["delivered"] is False
+        assert deliver(delivery)["webhook"]["delivered"] is False
     assert stored("asm-1")["webhook"]["status"] == "retrying"
     assert stored("asm-1")["webhook"]["attempts"] == 2
+
+
+def test_user_agent_names_the_version(strict: ModuleType) -> None:
+    """The User-Agent carries the function's own version."""
+    project = tomllib.loads((FUNCTION.directory / "pyproject.toml").read_text())["project"]
+    assert f"Jobplane/{project['version']}" == strict.USER_AGENT
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_event(name: str) -> None:
+    """The function answers each of its events as the file beside it says."""
+    case = Case.read(FUNCTION, CASES[name])
+    assert case.expect is not None
+    assert run_in_process(case, Workspace(ROOT)).problems == []
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(event=events("Records", "eventSource", "messageId", "body", "attributes", "assembly_id"))
+def test_any_event_is_answered(delivery: ModuleType, event: Any) -> None:
+    """Whatever JSON comes in, the answer is well-formed, or the error names the field."""
+    put(assembly())
+    try:
+        answered = delivery.handler(event, Context())
+    except delivery.ValidationError as error:
+        assert error.field in {"assembly_id", "input"}
+    else:
+        assert len(answered.keys() & {"batchItemFailures", "webhook", "refused"}) == 1

@@ -1,0 +1,648 @@
+"""Signed delivery of an ended assembly's webhook, from the queue or on demand.
+
+Trigger: SQS messages of the queue `webhooks`; on demand, an invoke by status.
+Input: a batch of SQS messages, each `{assembly_id, execution?, template_id?}`; on demand
+`{assembly_id}`, whose caller has checked that the asking user owns the assembly.
+Result: the batch item failures; on demand `{webhook}`, what the delivery came to, or `{refused}`:
+`not_found`, `not_ended`, or `too_soon` with the seconds `retry_after`.
+Errors: ValidationError on demand; a message that fails is kept by the queue.
+Reads `assemblies`; writes only their `webhook…` attributes. Signs links to results in S3.
+"""
+
+import json
+import math
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from jobplane_keys import (
+    PUBLIC_ASSEMBLY_FIELDS,
+    ValidationError,
+    assembly_document,
+    checked_input,
+    from_item,
+    is_assembly_id,
+    is_past,
+    is_terminal_assembly,
+    iso_time,
+    s3_options,
+    sign_links,
+    to_item,
+)
+from jobplane_parameters import Parameter, split_secrets
+from jobplane_telemetry import Telemetry
+from jobplane_webhooks import Outcome, TargetRules, compact_json, deliver, signing_key
+
+TABLE = os.environ["DYNAMODB_TABLE"]
+FILES_BUCKET = os.environ["FILES_BUCKET"]
+WEBHOOKS_QUEUE_URL = os.environ["WEBHOOKS_QUEUE_URL"]
+STAGE = os.environ.get("STAGE", "local")
+SERVICE = os.environ["SERVICE"]
+TEMPLATES_INDEX = os.environ.get("TEMPLATES_INDEX_PATH") or "templates/index.json"
+WEBHOOK_RULES = TargetRules.from_environment(os.environ)
+LINK_SECONDS = int(os.environ.get("RESULT_LINK_SECONDS") or 3600)
+
+USER_AGENT = "Jobplane/0.1.0"
+MESSAGE_ID = re.compile(r"[!-~]{1,128}")
+READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {
+    "ttl", "execution", "webhook_execution", "webhook_disabled",
+}  # fmt: skip
+ATTEMPT_SECONDS = 10.0
+MIN_ATTEMPT_SECONDS = 1.0
+RESERVED_SECONDS = 3.0  # of the remaining time, to record the outcome and answer
+ON_DEMAND_SECONDS = 24.0  # API Gateway, behind which status waits, gives up after 29
+ON_DEMAND_ATTEMPTS = 3
+COOLDOWN_SECONDS = 30
+CLAIM_SECONDS = 20
+PARALLEL_DELIVERIES = 5
+RETRY_DELAYS = (5, 30, 120, 600, 3600, 21600)
+MAX_RECEIVES = len(RETRY_DELAYS) + 1  # maxReceiveCount of the queue
+JITTER = 0.1
+PARAMETER_SECONDS = 60.0
+SAME_EXECUTION = "attribute_not_exists(#execution) OR #execution = :execution"
+
+telemetry = Telemetry("deliver-webhook")
+session = botocore.session.get_session()
+client_config = Config(
+    connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
+)
+dynamodb: Any = session.create_client("dynamodb", config=client_config)
+ssm: Any = session.create_client("ssm", config=client_config)
+
+type Document = dict[str, Any]
+type Answer = dict[str, Any]
+type NoHook = Literal["disabled", "configuration_unavailable", "not_configured", "unsigned_refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedDelivery:
+    """A message of the webhook queue."""
+
+    assembly_id: str
+    execution: int | None
+    template_id: str | None
+    receives: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Where a template's notifications go and what signs them, current secret first."""
+
+    template_id: str
+    url: str
+    secrets: tuple[str, ...]
+    allow_unsigned: bool
+
+
+class CooldownError(Exception):
+    """The assembly's webhook was sent on demand a moment ago; `seconds` until it may be again."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"the next delivery on demand may begin in {seconds} s")
+        self.seconds = seconds
+
+
+class UnreadableMessageError(ValueError):
+    """A message of the webhook queue that no attempt can make sense of."""
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value if it is an object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def is_queue_event(event: Any) -> bool:
+    """Whether the event is a batch of SQS messages."""
+    records = mapping(event).get("Records")
+    return (
+        isinstance(records, list)
+        and bool(records)
+        and all(mapping(record).get("eventSource") == "aws:sqs" for record in records)
+    )
+
+
+def dicts_in(values: Any) -> list[Document]:
+    """The objects of a list."""
+    return (
+        [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
+    )
+
+
+def execution_of(item: Document) -> int:
+    """Which run of the assembly the item shows; writers that do not replay have but one."""
+    execution = item.get("execution")
+    return execution if isinstance(execution, int) else 1
+
+
+def earlier_attempts(item: Document) -> int:
+    """How often this execution's webhook has been tried."""
+    attempts = mapping(item.get("webhook")).get("attempts")
+    is_same = item.get("webhook_execution") == execution_of(item)
+    return attempts if is_same and isinstance(attempts, int) else 0
+
+
+def is_delivered(item: Document) -> bool:
+    """Whether this execution's webhook has reached its receiver."""
+    return mapping(item.get("webhook")).get("status") == "delivered" and item.get(
+        "webhook_execution"
+    ) == execution_of(item)
+
+
+def is_usable_secret(secret: str) -> bool:
+    """Whether a key can be made of the secret."""
+    try:
+        signing_key(secret)
+    except ValueError:
+        return False
+    return True
+
+
+def webhook_id(assembly_id: str, execution: int) -> str:
+    """The same for every attempt of an execution, so that a receiver can drop repetitions."""
+    return f"msg_{assembly_id}_{execution}"
+
+
+def retry_delay(receives: int, chance: float) -> float:
+    """Seconds until the next attempt, after the n-th receive; `chance` in 0..1 spreads them."""
+    planned = RETRY_DELAYS[min(max(receives, 1), len(RETRY_DELAYS)) - 1]
+    return planned * (1 + JITTER * (2 * chance - 1))
+
+
+def queued_delivery(record: Mapping[str, Any]) -> QueuedDelivery:
+    """What an SQS record asks for; UnreadableMessageError if it can't be told."""
+    try:
+        message = json.loads(record["body"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UnreadableMessageError("the body is not JSON") from error
+    assembly_id = mapping(message).get("assembly_id")
+    if not is_assembly_id(assembly_id):
+        raise UnreadableMessageError("assembly_id is missing or malformed")
+    execution = message.get("execution")
+    if not isinstance(execution, int | None) or isinstance(execution, bool):
+        raise UnreadableMessageError("execution is not a number")
+    template_id = message.get("template_id")
+    return QueuedDelivery(
+        assembly_id=assembly_id,
+        execution=execution,
+        template_id=template_id if isinstance(template_id, str) else None,
+        receives=receives_of(record),
+    )
+
+
+def receives_of(record: Mapping[str, Any]) -> int:
+    """How often the message has been handed out, this time included."""
+    count = mapping(record.get("attributes")).get("ApproximateReceiveCount")
+    return int(count) if isinstance(count, str) and count.isdecimal() else 1
+
+
+def message_id_of(record: Mapping[str, Any]) -> str:
+    """The record's id; an empty one, which gives the whole batch back, when it is none."""
+    message_id = record.get("messageId")
+    named = isinstance(message_id, str) and MESSAGE_ID.fullmatch(message_id)
+    return str(message_id) if named else ""
+
+
+def trace_of(record: Mapping[str, Any]) -> str | None:
+    """The trace of whoever sent the message."""
+    header = mapping(record.get("attributes")).get("AWSTraceHeader")
+    return header if isinstance(header, str) else None
+
+
+def is_code(error: Exception, *codes: str) -> bool:
+    """Whether AWS refused with one of the codes."""
+    return isinstance(error, ClientError) and error.response["Error"].get("Code") in codes
+
+
+@cache
+def lazy_client(service: str) -> Any:
+    """A client that not every delivery needs."""
+    options = s3_options(os.environ) if service == "s3" else {}
+    return session.create_client(service, config=client_config.merge(Config(**options)))
+
+
+@cache
+def templates() -> dict[str, Document]:
+    """The templates that this artifact was built with, by id."""
+    from pathlib import Path  # deliveries that are done with already do not need it
+
+    text = Path(__file__).parent.joinpath(TEMPLATES_INDEX).read_text("utf-8")
+    index = mapping(json.loads(text))
+    return {str(template.get("id")): template for template in dicts_in(index.get("templates"))}
+
+
+def read_fields(item: Mapping[str, Any]) -> Document:
+    """A stored item's attributes that this function knows, as JSON values."""
+    return from_item({name: value for name, value in item.items() if name in READ_FIELDS})
+
+
+def read_assembly(assembly_id: str) -> Document | None:
+    """The assembly's item as it is now."""
+    found = dynamodb.get_item(
+        TableName=TABLE, Key=to_item({"assembly_id": assembly_id}), ConsistentRead=True
+    )
+    return read_fields(found["Item"]) if "Item" in found else None
+
+
+def linked_document(item: Document, now: float) -> Document:
+    """What is shown, with a fresh link on every result that lies in the bucket."""
+    results = item.get("results")
+    return assembly_document(item | {"results": sign_links(results, signed_link)}, now)
+
+
+def signed_link(key: str) -> str:
+    """A link that lets its holder read one object; made locally, without a call."""
+    link: str = lazy_client("s3").generate_presigned_url(
+        "get_object", Params={"Bucket": FILES_BUCKET, "Key": key}, ExpiresIn=LINK_SECONDS
+    )
+    return link
+
+
+@cache
+def parameter(name: str) -> Parameter[str | None]:
+    """An SSM parameter, at most PARAMETER_SECONDS old; its value is None if it does not exist."""
+    return Parameter(
+        ssm, name, lambda text: text, max_age=PARAMETER_SECONDS, report=telemetry.error
+    )
+
+
+def in_stage(reference: Any) -> str:
+    """A reference of a template with the names of this stage filled in."""
+    return str(reference).replace("{service}", SERVICE).replace("{stage}", STAGE)
+
+
+def referenced(reference: Any) -> str | None:
+    """What `env:NAME` or `ssm:/path` stands for; None if that is absent, or no reference."""
+    kind, separator, name = in_stage(reference).partition(":")
+    if kind == "env" and separator:
+        return os.environ.get(name) or None
+    if kind == "ssm" and separator:
+        return parameter(name).value()
+    return None
+
+
+def hook_of(template_id: Any) -> Hook | None:
+    """The template's webhook, or None if it has none."""
+    template = templates().get(template_id) if isinstance(template_id, str) else None
+    url = template.get("webhook_url") if template else None
+    if not template or not isinstance(url, str) or not url:
+        return None
+    if url.startswith(("env:", "ssm:")):
+        url = referenced(url)
+    if not url:
+        return None
+    secrets = split_secrets(referenced(template.get("webhook_secret")) or "")
+    usable = tuple(filter(is_usable_secret, secrets))
+    if len(usable) < len(secrets):
+        telemetry.error("webhook secret is not base64", template_id=template_id)
+    return Hook(str(template_id), url.strip(), usable, template.get("allow_unsigned") is True)
+
+
+def missing_settings(template_id: Any) -> list[str]:
+    """The references of the template's webhook that stand for nothing: what to set."""
+    template = templates().get(template_id) if isinstance(template_id, str) else None
+    needed = [] if template is None else [template.get("webhook_url")]
+    if template is not None and template.get("allow_unsigned") is not True:
+        needed.append(template.get("webhook_secret"))
+    return [
+        in_stage(reference)
+        for reference in needed
+        if isinstance(reference, str)
+        and reference.startswith(("env:", "ssm:"))
+        and not referenced(reference)
+    ]
+
+
+def update_assembly(
+    assembly_id: str, change: str, condition: str, **values: Any
+) -> Document | None:
+    """Change an item if the condition holds; None if it did, else what is there instead."""
+    names = re.findall(r"#(\w+)", f"{change} {condition}")
+    try:
+        dynamodb.update_item(
+            TableName=TABLE,
+            Key=to_item({"assembly_id": assembly_id}),
+            UpdateExpression=change,
+            ConditionExpression=f"attribute_exists(assembly_id) AND ({condition})",
+            ExpressionAttributeNames={f"#{name}": name for name in names},
+            ExpressionAttributeValues={f":{name}": part for name, part in to_item(values).items()},
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except ClientError as error:
+        if not is_code(error, "ConditionalCheckFailedException"):
+            raise
+        return from_item(mapping(error.response.get("Item")))
+    return None
+
+
+def start_cooldown(assembly_id: str, now: float) -> None:
+    """Reserve the assembly's next delivery on demand; CooldownError if one was just made."""
+    standing = update_assembly(
+        assembly_id,
+        "SET #webhook_cooldown_until = :until",
+        "attribute_not_exists(#webhook_cooldown_until) OR #webhook_cooldown_until <= :now",
+        until=now + COOLDOWN_SECONDS,
+        now=now,
+    )
+    if standing is not None:
+        left = standing.get("webhook_cooldown_until", now + COOLDOWN_SECONDS) - now
+        raise CooldownError(min(max(1, math.ceil(left)), COOLDOWN_SECONDS))
+
+
+def claim_delivery(item: Document, now: float) -> bool:
+    """Keep other receives of the same message away while this one delivers."""
+    standing = update_assembly(
+        item["assembly_id"],
+        "SET #webhook_claim_until = :until",
+        "(attribute_not_exists(#webhook_claim_until) OR #webhook_claim_until <= :now) AND "
+        "NOT (#webhook.#status = :delivered AND #webhook_execution = :execution)",
+        until=now + CLAIM_SECONDS,
+        now=now,
+        delivered="delivered",
+        execution=execution_of(item),
+    )
+    return standing is None
+
+
+def record_webhook(item: Document, status: str, attempts: int, code: int | None) -> Document:
+    """Write what became of the notification, and answer it; a newer execution is left alone."""
+    state: Document = {"status": status, "attempts": attempts}
+    if code is not None:
+        state["last_response_code"] = code
+    if attempts:
+        state["last_attempt_at"] = iso_time(time.time())
+    standing = update_assembly(
+        item["assembly_id"],
+        "SET #webhook = :state, #webhook_execution = :execution, #webhook_disabled = :disabled "
+        "REMOVE #webhook_claim_until",
+        SAME_EXECUTION,
+        state=state,
+        execution=execution_of(item),
+        disabled=status == "disabled",
+    )
+    if standing is not None:
+        telemetry.info("webhook state belongs to an earlier execution", status=status)
+    if status in {"failed", "disabled", "refused", "unsigned_refused"}:
+        telemetry.metric("WebhookFailed")
+    elif status == "delivered":
+        telemetry.metric("WebhookDelivered")
+    return state
+
+
+def forget_webhook(item: Document) -> None:
+    """Remove the plan to send what has no receiver."""
+    update_assembly(
+        item["assembly_id"], "REMOVE #webhook", SAME_EXECUTION, execution=execution_of(item)
+    )
+
+
+def postpone(receipt: str, seconds: float) -> None:
+    """Hide a message until its next attempt; if that fails, the queue's own timeout does it."""
+    try:
+        lazy_client("sqs").change_message_visibility(
+            QueueUrl=WEBHOOKS_QUEUE_URL, ReceiptHandle=receipt, VisibilityTimeout=math.ceil(seconds)
+        )
+    except Exception as error:
+        telemetry.exception("message not postponed", error)
+
+
+def attempt(hook: Hook, item: Document, number: int, seconds: float) -> Outcome:
+    """Post the assembly's document once, and log and count it."""
+    started = time.monotonic()
+    outcome = deliver(
+        hook.url,
+        compact_json(linked_document(item, time.time())).encode(),
+        hook.secrets,
+        message_id=webhook_id(item["assembly_id"], execution_of(item)),
+        user_agent=USER_AGENT,
+        seconds=seconds,
+        rules=WEBHOOK_RULES,
+        allow_unsigned=hook.allow_unsigned,
+        trace_header=telemetry.trace_header,
+    )
+    telemetry.metric("WebhookAttempts")
+    telemetry.info(
+        "webhook_delivery",
+        assembly_id=item["assembly_id"],
+        template_id=hook.template_id,
+        host=host_to_log(hook.url),
+        attempt=number,
+        status_code=outcome.status_code,
+        duration_ms=round((time.monotonic() - started) * 1000),
+        result=outcome.result,
+        cause=outcome.cause,
+    )
+    return outcome
+
+
+def host_to_log(url: str) -> str | None:
+    """The host alone: paths and queries of webhook URLs may hold secrets."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def hook_for(item: Document, template_id: Any) -> Hook | NoHook:
+    """Where to deliver, or the word for why nothing is sent."""
+    if item.get("webhook_disabled") is True:
+        return "disabled"
+    try:
+        hook = hook_of(template_id)
+        if hook is not None and (hook.secrets or hook.allow_unsigned):
+            return hook
+        missing = missing_settings(template_id)
+    except Exception as error:
+        telemetry.exception("webhook configuration not read", error)
+        return "configuration_unavailable"
+    if missing:
+        telemetry.warning("webhook settings are missing", template_id=template_id, missing=missing)
+    if hook is None:
+        telemetry.info("template has no webhook", template_id=template_id)
+        return "not_configured"
+    telemetry.error("webhook without a secret is not sent", template_id=template_id)
+    return "unsigned_refused"
+
+
+def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Document:
+    """Deliver now, with as many attempts as fit the time; what became of it, as callers see it.
+
+    Raises CooldownError when the last delivery on demand was a moment ago.
+    """
+    recorded, earlier, made = mapping(item.get("webhook")), earlier_attempts(item), 0
+    hook = hook_for(item, item.get("template_id"))
+    named: Document = {}
+    if hook in ("not_configured", "unsigned_refused"):
+        missing = missing_settings(item.get("template_id"))
+        named = {"missing": missing} if missing else {}
+    if isinstance(hook, str) and hook != "unsigned_refused":
+        return recorded | {"delivered": False, "attempts": 0, "error": hook} | named
+    start_cooldown(item["assembly_id"], time.time())
+    if isinstance(hook, Hook):
+        outcome, made = attempt_repeatedly(hook, item, earlier, remaining)
+    else:
+        outcome = Outcome("unsigned_refused", error="unsigned_refused")
+    status = status_on_demand(recorded, outcome, is_delivered(item))
+    try:
+        recorded = record_webhook(item, status, earlier + made, outcome.status_code)
+    except Exception as error:
+        telemetry.exception("webhook outcome not recorded", error)
+    told = {"status_code": outcome.status_code, "error": outcome.error}
+    return (
+        recorded
+        | {"delivered": outcome.result == "delivered", "attempts": made}
+        | {name: value for name, value in told.items() if value is not None}
+        | named
+    )
+
+
+def attempt_repeatedly(
+    hook: Hook, item: Document, earlier: int, remaining: Callable[[], float]
+) -> tuple[Outcome, int]:
+    """What up to ON_DEMAND_ATTEMPTS attempts come to, and how many there was time for."""
+    outcome, made = Outcome("retry", error="no_time"), 0
+    while outcome.result == "retry" and made < ON_DEMAND_ATTEMPTS:
+        pause = max(2.0 ** (made - 1), outcome.retry_after) if made else 0.0
+        if remaining() < pause + MIN_ATTEMPT_SECONDS:
+            break
+        time.sleep(pause)
+        made += 1
+        outcome = attempt(hook, item, earlier + made, min(ATTEMPT_SECONDS, remaining()))
+    return outcome, made
+
+
+def status_on_demand(recorded: Document, outcome: Outcome, delivered: bool) -> str:
+    """What to record; a failure on demand undoes neither a delivery nor the queue's plans."""
+    if outcome.result in {"delivered", "disabled"}:
+        return outcome.result
+    if delivered:
+        return "delivered"
+    if recorded.get("status") in {"pending", "retrying"}:
+        return str(recorded["status"])
+    return "failed" if outcome.result == "retry" else outcome.result
+
+
+def standing_of(item: Document | None, message: QueuedDelivery, now: float) -> str:
+    """Whether a queued delivery is `due`, too `early`, or `done` with."""
+    if item is None or is_past(item.get("ttl"), now):
+        telemetry.warning("assembly of the webhook is gone")
+        return "done"
+    execution = execution_of(item)
+    ahead = (message.execution or execution) - execution
+    if ahead < 0 or is_delivered(item):
+        telemetry.info("webhook needs no delivery", webhook=item.get("webhook"), behind=-ahead)
+        return "done"
+    if ahead > 0 or not is_terminal_assembly(item):
+        telemetry.warning("assembly of the webhook has not ended")
+        return "early"
+    return "due"
+
+
+def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
+    """One attempt for one message: None when it is done with, else seconds to the next attempt."""
+    item = read_assembly(message.assembly_id)
+    standing = standing_of(item, message, time.time())
+    if item is None or standing == "done":
+        return None
+    telemetry.bind(request_id=item.get("request_id"))
+    if standing == "early":
+        return retry_delay(message.receives, random.random())
+    number = earlier_attempts(item)
+    match hook := hook_for(item, item.get("template_id") or message.template_id):
+        case "not_configured":
+            forget_webhook(item)
+            return None
+        case "disabled" | "unsigned_refused":
+            record_webhook(item, hook, number, None)
+            return None
+        case "configuration_unavailable":
+            return settle(item, message, number, Outcome("retry"))
+    if not claim_delivery(item, time.time()):
+        telemetry.info("webhook is being delivered by another receive")
+        return float(CLAIM_SECONDS)
+    return settle(item, message, number + 1, attempt(hook, item, number + 1, seconds))
+
+
+def settle(item: Document, message: QueuedDelivery, number: int, outcome: Outcome) -> float | None:
+    """Record an attempt; None when the message is done with, else seconds to the next attempt."""
+    if outcome.result != "retry":
+        record_webhook(item, outcome.result, number, outcome.status_code)
+        return None
+    if message.receives >= MAX_RECEIVES:
+        record_webhook(item, "failed", number, outcome.status_code)
+        return 0.0  # the next receive moves the message to the dead-letter queue
+    record_webhook(item, "retrying", number, outcome.status_code)
+    return max(retry_delay(message.receives, random.random()), outcome.retry_after)
+
+
+def take_record(record: Mapping[str, Any], remaining: Callable[[], float]) -> str | None:
+    """Deal with one SQS record; its message id if the queue is to keep it."""
+    with telemetry.ids(message_id=message_id_of(record)), telemetry.trace(trace_of(record)):
+        try:
+            message = queued_delivery(record)
+            telemetry.bind(assembly_id=message.assembly_id, execution=message.execution)
+            delay = deliver_queued(message, max(0.1, min(ATTEMPT_SECONDS, remaining())))
+        except UnreadableMessageError as error:
+            telemetry.exception("webhook message is unreadable", error)
+            delay = 0.0
+        except Exception as error:
+            telemetry.exception("webhook not delivered", error)
+            delay = retry_delay(receives_of(record), random.random())
+        if delay is None:
+            return None
+        postpone(str(record.get("receiptHandle")), delay)
+        return message_id_of(record)
+
+
+def take_records(records: Sequence[Mapping[str, Any]], remaining: Callable[[], float]) -> Answer:
+    """Deliver a batch side by side: one slow receiver must not use up the others' time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(PARALLEL_DELIVERIES) as pool:
+        kept = pool.map(lambda record: take_record(record, remaining), records)
+        return {
+            "batchItemFailures": [{"itemIdentifier": name} for name in kept if name is not None]
+        }
+
+
+def time_left(context: Any, most: float) -> Callable[[], float]:
+    """Seconds that deliveries may still take in this invocation, of at most so many."""
+    clock = getattr(context, "get_remaining_time_in_millis", None)
+    granted = clock() / 1000 - RESERVED_SECONDS if clock else most
+    deadline = time.monotonic() + min(most, granted)
+    return lambda: deadline - time.monotonic()
+
+
+def take_demand(event: Any, remaining: Callable[[], float]) -> Answer:
+    """Deliver the webhook of one assembly now, or say why it is not the time."""
+    assembly_id = checked_input(event).get("assembly_id")
+    if not is_assembly_id(assembly_id):
+        raise ValidationError("assembly_id", "1 to 128 of A-Z, a-z, 0-9, _ and - are required")
+    telemetry.bind(assembly_id=assembly_id)
+    item = read_assembly(assembly_id)
+    if item is None or is_past(item.get("ttl"), time.time()):
+        return {"refused": "not_found"}
+    telemetry.bind(request_id=item.get("request_id"))
+    if not is_terminal_assembly(item):
+        return {"refused": "not_ended"}
+    try:
+        return {"webhook": deliver_on_demand(item, remaining)}
+    except CooldownError as error:
+        return {"refused": "too_soon", "retry_after": error.seconds}
+
+
+@telemetry.handler
+def handler(event: Any, context: Any) -> Answer:
+    remaining = time_left(context, ON_DEMAND_SECONDS)
+    if is_queue_event(event):
+        return take_records(event["Records"], remaining)
+    return take_demand(event, remaining)
