@@ -3,6 +3,7 @@
 export type ClaimInput = AcquireInput | RenewInput | ReleaseInput;
 export type ClaimResult =
   Claimed | NotClaimed | ClaimedTooSoon | Renewed | NotRenewed | Released | NotReleased;
+export type CountFilesResult = null;
 export type HandleTimeoutEvent = HandleTimeoutInput | ExecutionEnded;
 export type ProcessorEvent = StreamEvent | SweepEvent;
 export type ProcessorResult = BatchFailures | Swept;
@@ -16,8 +17,7 @@ export type StateManagerEvent =
   | QueryByStatusOperation
   | ResetStuckFilesOperation
   | UpdateStateOperation
-  | ValidateConsistencyOperation
-  | StreamEvent;
+  | ValidateConsistencyOperation;
 /**
  * pending → manifested → processing → completed | failed; failed → pending; any → quarantined.
  *
@@ -25,7 +25,6 @@ export type StateManagerEvent =
  */
 export type FileStatus =
   "pending" | "manifested" | "processing" | "completed" | "failed" | "quarantined";
-export type StateManagerResult = ProxyAnswer | null;
 export type StatusEvent = StatusInvocation | BatchInvocation | HttpEvent | QueueEvent;
 export type StatusResult = ProxyAnswer | BatchFailures;
 export type OkCode =
@@ -89,6 +88,8 @@ export interface Contracts {
   "functions/claim/result": ClaimResult;
   "functions/connect/input": ConnectEvent;
   "functions/connect/result": ProxyAnswer;
+  "functions/count-files/input": StreamEvent;
+  "functions/count-files/result": CountFilesResult;
   "functions/disconnect/input": DisconnectEvent;
   "functions/disconnect/result": ProxyAnswer;
   "functions/handle-timeout/input": HandleTimeoutEvent;
@@ -111,7 +112,7 @@ export interface Contracts {
   "functions/state-manager/operations/reset-stuck-files": ResetStuckFilesOperation;
   "functions/state-manager/operations/update-state": UpdateStateOperation;
   "functions/state-manager/operations/validate-consistency": ValidateConsistencyOperation;
-  "functions/state-manager/result": StateManagerResult;
+  "functions/state-manager/result": ProxyAnswer;
   "functions/status/input": StatusEvent;
   "functions/status/result": StatusResult;
   "functions/sweep-claims/input": ClaimSweepEvent;
@@ -327,6 +328,30 @@ export interface ProxyAnswer {
   isBase64Encoded?: false;
 }
 /**
+ * A batch of a table's stream.
+ */
+export interface StreamEvent {
+  Records: StreamRecord[];
+}
+/**
+ * An item that was written or removed.
+ */
+export interface StreamRecord {
+  dynamodb: StreamChange;
+  eventName: "INSERT" | "MODIFY" | "REMOVE";
+}
+/**
+ * An item as it is stored, in DynamoDB's notation.
+ */
+export interface StreamChange {
+  SequenceNumber: string;
+  NewImage?: {
+    [k: string]: {
+      [k: string]: unknown;
+    };
+  } | null;
+}
+/**
  * A connection that was closed, by whichever side.
  */
 export interface DisconnectEvent {
@@ -377,30 +402,6 @@ export interface HandleTimeoutResult {
   duplicate: boolean;
   recordId: string | null;
   dlqMessageId: string | null;
-}
-/**
- * A batch of a table's stream.
- */
-export interface StreamEvent {
-  Records: StreamRecord[];
-}
-/**
- * An item that was written or removed.
- */
-export interface StreamRecord {
-  dynamodb: StreamChange;
-  eventName: "INSERT" | "MODIFY" | "REMOVE";
-}
-/**
- * An item as it is stored, in DynamoDB's notation.
- */
-export interface StreamChange {
-  SequenceNumber: string;
-  NewImage?: {
-    [k: string]: {
-      [k: string]: unknown;
-    };
-  } | null;
 }
 /**
  * The schedule that looks for requests whose lease has run out.

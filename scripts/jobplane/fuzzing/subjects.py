@@ -118,6 +118,7 @@ CONTRACTS: dict[str, Contract] = {
         statuses=frozenset({200, 401, 429}),
         is_refusal=lambda answer: _status_of(answer) != 200,
     ),
+    "count-files": Contract(frozenset({"UnreadableRecordError"}), quicken=_without_waiting),
     "disconnect": Contract(INPUT_ERRORS, statuses=frozenset({200})),
     "handle-timeout": Contract(INPUT_ERRORS, quicken=_without_waiting),
     "processor": Contract(INPUT_ERRORS, quicken=_processor_without_waiting),
@@ -133,7 +134,7 @@ CONTRACTS: dict[str, Contract] = {
         quicken=_without_waiting,
     ),
     "state-manager": Contract(
-        frozenset({"ScheduledRunError", "UnreadableRecordError"}),
+        frozenset({"ScheduledRunError"}),
         statuses=frozenset({200, 207, 400, 404, 409, 422}),
         is_refusal=_is_error_status,
         quicken=_without_waiting,
