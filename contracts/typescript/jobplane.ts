@@ -3,6 +3,7 @@
 export type ClaimInput = AcquireInput | RenewInput | ReleaseInput;
 export type ClaimResult =
   Claimed | NotClaimed | ClaimedTooSoon | Renewed | NotRenewed | Released | NotReleased;
+export type CountFilesResult = null;
 export type DeliverWebhookEvent = DeliveryOnDemand | QueueEvent;
 export type DeliverWebhookResult = DeliveryResult | DeliveryRefusal | BatchFailures;
 export type WebhookStatus =
@@ -20,8 +21,7 @@ export type StateManagerEvent =
   | QueryByStatusOperation
   | ResetStuckFilesOperation
   | UpdateStateOperation
-  | ValidateConsistencyOperation
-  | StreamEvent;
+  | ValidateConsistencyOperation;
 /**
  * pending → manifested → processing → completed | failed; failed → pending; any → quarantined.
  *
@@ -29,7 +29,6 @@ export type StateManagerEvent =
  */
 export type FileStatus =
   "pending" | "manifested" | "processing" | "completed" | "failed" | "quarantined";
-export type StateManagerResult = ProxyAnswer | null;
 export type StatusEvent = StatusInvocation | BatchInvocation | HttpEvent;
 export type OkCode =
   "ASSEMBLY_UPLOADING" | "ASSEMBLY_EXECUTING" | "ASSEMBLY_COMPLETED" | "ASSEMBLY_CANCELED";
@@ -90,6 +89,8 @@ export interface Contracts {
   "functions/claim/result": ClaimResult;
   "functions/connect/input": ConnectEvent;
   "functions/connect/result": ProxyAnswer;
+  "functions/count-files/input": StreamEvent;
+  "functions/count-files/result": CountFilesResult;
   "functions/deliver-webhook/input": DeliverWebhookEvent;
   "functions/deliver-webhook/result": DeliverWebhookResult;
   "functions/disconnect/input": DisconnectEvent;
@@ -114,7 +115,7 @@ export interface Contracts {
   "functions/state-manager/operations/reset-stuck-files": ResetStuckFilesOperation;
   "functions/state-manager/operations/update-state": UpdateStateOperation;
   "functions/state-manager/operations/validate-consistency": ValidateConsistencyOperation;
-  "functions/state-manager/result": StateManagerResult;
+  "functions/state-manager/result": ProxyAnswer;
   "functions/status/input": StatusEvent;
   "functions/status/result": ProxyAnswer;
   "functions/sweep-claims/input": ClaimSweepEvent;
@@ -330,6 +331,30 @@ export interface ProxyAnswer {
   isBase64Encoded?: false;
 }
 /**
+ * A batch of a table's stream.
+ */
+export interface StreamEvent {
+  Records: StreamRecord[];
+}
+/**
+ * An item that was written or removed.
+ */
+export interface StreamRecord {
+  dynamodb: StreamChange;
+  eventName: "INSERT" | "MODIFY" | "REMOVE";
+}
+/**
+ * An item as it is stored, in DynamoDB's notation.
+ */
+export interface StreamChange {
+  SequenceNumber: string;
+  NewImage?: {
+    [k: string]: {
+      [k: string]: unknown;
+    };
+  } | null;
+}
+/**
  * Asks deliver-webhook for one delivery now; its caller has checked who may ask for it.
  */
 export interface DeliveryOnDemand {
@@ -449,30 +474,6 @@ export interface HandleTimeoutResult {
   duplicate: boolean;
   recordId: string | null;
   dlqMessageId: string | null;
-}
-/**
- * A batch of a table's stream.
- */
-export interface StreamEvent {
-  Records: StreamRecord[];
-}
-/**
- * An item that was written or removed.
- */
-export interface StreamRecord {
-  dynamodb: StreamChange;
-  eventName: "INSERT" | "MODIFY" | "REMOVE";
-}
-/**
- * An item as it is stored, in DynamoDB's notation.
- */
-export interface StreamChange {
-  SequenceNumber: string;
-  NewImage?: {
-    [k: string]: {
-      [k: string]: unknown;
-    };
-  } | null;
 }
 /**
  * The schedule that looks for requests whose lease has run out.

@@ -1,13 +1,13 @@
-"""An operator's hand on the state of a file pipeline: nine operations, and counters by status.
+"""An operator's hand on the state of a file pipeline: nine operations.
 
-Triggers: direct invoke `{operation, …}`; schedules `{source: "jobplane.schedule", operation, …}`;
-the tracking table's stream, from which files are counted.
-Result: `{statusCode, body}`, the body a JSON text; for the stream nothing.
+Triggers: direct invoke `{operation, …}`; schedules `{source: "jobplane.schedule", operation, …}`.
+Result: `{statusCode, body}`, the body a JSON text.
 Errors: 400 with every problem, 404, 409, 422 and 207 for a batch, 500. A scheduled run raises
-instead, and so does a batch of the stream.
-Reads and mends `files`, counts in `metrics`, reads the pipeline's buckets.
+instead.
+Reads and mends `files`, reads and corrects the counters in `metrics`, reads the pipeline's buckets.
 
-After what all share, each operation stands alone: its request, its helpers, itself.
+The rules of `jobplane_files` decide what is stuck, lost or contradictory. After the parts that all
+operations share, each stands alone: its request, its helpers, itself.
 """
 
 import base64
@@ -21,7 +21,7 @@ import threading
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -29,7 +29,6 @@ from datetime import date
 from functools import cache, cached_property
 from itertools import pairwise
 from typing import Annotated, Any, Literal
-from urllib.parse import unquote_plus
 
 import botocore.session
 from botocore.config import Config
@@ -45,12 +44,36 @@ from pydantic import (
     field_validator,
 )
 
-from jobplane_keys import from_item, iso_time, to_item, to_value
+from jobplane_files import (
+    IN_FLIGHT,
+    ORPHAN_KINDS,
+    Buckets,
+    Manifest,
+    Pipeline,
+    Row,
+    by_status,
+    claimed_at,
+    counter_corrections,
+    disordered,
+    field_problems,
+    gaps,
+    is_ndjson,
+    is_stale,
+    moved_files,
+    no_reset_because,
+    object_issues,
+    orphan_kind,
+    resets_of,
+    row_issues,
+    row_update,
+    spellings,
+    summed,
+    timeline,
+)
+from jobplane_keys import from_item, iso_time, to_item
 from jobplane_keys.tracking import (
-    CLAIM_PLACEHOLDER,
     COUNTERS,
     DEFAULT_STATUS_SHARDS,
-    FILE_SUFFIX,
     LOCK_INDEX,
     MANIFEST_PREFIX,
     MANIFEST_STATUSES,
@@ -58,11 +81,8 @@ from jobplane_keys.tracking import (
     FileStatus,
     RowKind,
     in_same_shard,
-    manifest_row_key,
     may_become,
     read_status,
-    read_time,
-    row_kind,
     stored_statuses,
 )
 from jobplane_telemetry import Telemetry
@@ -70,22 +90,24 @@ from jobplane_telemetry import Telemetry
 TRACKING_TABLE = os.environ["TRACKING_TABLE"]
 TRACKING_STREAM_ARN = os.environ["TRACKING_STREAM_ARN"]
 METRICS_TABLE = os.environ["METRICS_TABLE"]
-INPUT_BUCKET = os.environ["INPUT_BUCKET"]
 MANIFEST_BUCKET = os.environ["MANIFEST_BUCKET"]
-OUTPUT_BUCKET = os.environ["OUTPUT_BUCKET"]
 QUARANTINE_BUCKET = os.environ["QUARANTINE_BUCKET"]
-INPUT_PREFIX = os.environ.get("INPUT_PREFIX", "pipeline/input/")
-OUTPUT_PREFIX = os.environ.get("OUTPUT_PREFIX", "pipeline/output/")
 QUARANTINE_PREFIX = os.environ.get("QUARANTINE_PREFIX", "quarantine/")
-INPUT_LIFECYCLE_DAYS = float(os.environ.get("INPUT_LIFECYCLE_DAYS", "7"))
-MANIFEST_LIFECYCLE_DAYS = float(os.environ.get("MANIFEST_LIFECYCLE_DAYS", "3"))
-NUM_STATUS_SHARDS = int(os.environ.get("NUM_STATUS_SHARDS", DEFAULT_STATUS_SHARDS))
-ABANDONED_CLAIM_MINUTES = float(os.environ.get("ABANDONED_CLAIM_MINUTES", "15"))
-MAX_RESETS = int(os.environ.get("MAX_RESETS", "3"))
+PIPELINE = Pipeline(
+    input_bucket=os.environ["INPUT_BUCKET"],
+    output_bucket=os.environ["OUTPUT_BUCKET"],
+    input_prefix=os.environ.get("INPUT_PREFIX", "pipeline/input/"),
+    output_prefix=os.environ.get("OUTPUT_PREFIX", "pipeline/output/"),
+    input_days=float(os.environ.get("INPUT_LIFECYCLE_DAYS", "7")),
+    manifest_days=float(os.environ.get("MANIFEST_LIFECYCLE_DAYS", "3")),
+    abandoned_minutes=float(os.environ.get("ABANDONED_CLAIM_MINUTES", "15")),
+    max_resets=int(os.environ.get("MAX_RESETS", "3")),
+    shards=int(os.environ.get("NUM_STATUS_SHARDS", DEFAULT_STATUS_SHARDS)),
+)
 
 DEFAULT_OPERATION = "get_file_state"
 SCHEDULE_SOURCE = "jobplane.schedule"
-HOUR, DAY = 3600, 86400
+DAY = 86400
 PAGE_ROWS = 1000
 # Lambda answers at most 6 MB, and one more row of 400 KB may be seven times that as JSON in JSON.
 FULL_BYTES = 3_000_000
@@ -96,26 +118,12 @@ PARALLEL_READS = 8
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 MAX_KNOWN_URIS = 500_000
 
-IN_FLIGHT = (FileStatus.PENDING, FileStatus.MANIFESTED, FileStatus.PROCESSING)
-# Besides updated_at, which comes first, the times that tell since when a file has been there.
-SINCE = {
-    FileStatus.PENDING: ("created_at", "upload_time"),
-    FileStatus.MANIFESTED: ("manifest_time", "created_at", "upload_time"),
-    FileStatus.PROCESSING: ("processing_start_time", "manifest_time", "created_at", "upload_time"),
-    FileStatus.COMPLETED: ("completed_time", "created_at", "upload_time"),
-    FileStatus.FAILED: ("failed_time", "created_at", "upload_time"),
-}
-TIMES = (
-    "created_at", "upload_time", "manifest_time", "processing_start_time", "completed_time",
-    "failed_time", "updated_at", "last_reset_time",
-)  # fmt: skip
-
 telemetry = Telemetry("state-manager")
 session = botocore.session.get_session()
 client_config = Config(
     connect_timeout=2,
     read_timeout=5,
-    max_pool_connections=max(NUM_STATUS_SHARDS + 1, PARALLEL_READS),
+    max_pool_connections=max(PIPELINE.shards + 1, PARALLEL_READS),
     retries={"mode": "standard", "total_max_attempts": 3},
 )
 dynamodb: Any = session.create_client("dynamodb", config=client_config)
@@ -141,10 +149,6 @@ class ScheduledRunError(Exception):
     def __init__(self, operation: str, status: int, body: Body) -> None:
         self.operation, self.status = operation, status
         super().__init__(f"{operation} answered {status}: {body.get('error', body)}")
-
-
-class UnreadableRecordError(Exception):
-    """What came with the stream is none of its records."""
 
 
 def malformed(name: str, what: str) -> RefusedError:
@@ -287,91 +291,8 @@ def _digest(name: str, request: Paged, payload: bytes) -> bytes:
     return hashlib.sha256(hashlib.sha256(text).digest() + payload).digest()[:16]
 
 
-@dataclass(frozen=True)
-class Row:
-    """An item of the tracking table, as it is stored and as plain values."""
-
-    item: Item
-
-    @cached_property
-    def values(self) -> dict[str, Any]:
-        return from_item(self.item)
-
-    @cached_property
-    def date_prefix(self) -> str:
-        return str(self.values["date_prefix"])
-
-    @cached_property
-    def file_key(self) -> str:
-        return str(self.values["file_key"])
-
-    @property
-    def label(self) -> str:
-        return f"{self.date_prefix}/{self.file_key}"
-
-    @property
-    def place(self) -> Position:
-        """From where a reading of the table, or of an index, goes on after this row."""
-        names = ("date_prefix", "file_key", "status", "lock_id")
-        return {name: self.values[name] for name in names if name in self.values}
-
-    @property
-    def kind(self) -> RowKind:
-        return row_kind(self.date_prefix, self.file_key)
-
-    @property
-    def is_file(self) -> bool:
-        return self.kind is RowKind.FILE
-
-    @cached_property
-    def status(self) -> FileStatus | None:
-        return read_status(self.values.get("status"), NUM_STATUS_SHARDS)
-
-    @property
-    def manifest_path(self) -> str:
-        return str(self.values.get("manifest_path") or "")
-
-    @property
-    def manifest_key(self) -> tuple[str, str] | None:
-        """Key of its manifest's row, when it points to a manifest."""
-        key = manifest_row_key(self.manifest_path)
-        if not self.manifest_path.startswith("s3://") or len(key.encode()) > 1024:
-            return None
-        return self.date_prefix, key
-
-    def time(self, name: str) -> float | None:
-        """A time of the row; None when there is none that can be read."""
-        try:
-            return read_time(self.values.get(name))
-        except ValueError:
-            return None
-
-    @cached_property
-    def since(self) -> float | None:
-        """Since when it has been where it is; None when the best time it has can't be read."""
-        names = ("updated_at", *SINCE.get(self.status or FileStatus.PENDING, ("created_at",)))
-        return next((self.time(name) for name in names if self.values.get(name) is not None), None)
-
-    def is_older(self, hours: float, now: float) -> bool:
-        return self.since is not None and now - self.since > hours * HOUR
-
-    def unreadable_times(self) -> dict[str, Any]:
-        """The times that are there and can't be read."""
-        present = (name for name in TIMES if self.values.get(name) is not None)
-        return {name: self.values[name] for name in present if self.time(name) is None}
-
-    def finding(self, now: float, **more: Any) -> Body:
-        """What a list of stuck or orphaned files says of it."""
-        found: Body = {
-            "date_prefix": self.date_prefix,
-            "file_key": self.file_key,
-            "status": self.values.get("status"),
-            "hours_stuck": None if self.since is None else round((now - self.since) / HOUR, 2),
-            "since": None if self.since is None else iso_time(self.since),
-        }
-        if self.manifest_path:
-            found["manifest_path"] = self.manifest_path
-        return found | more
+def read_row(item: Item) -> Row:
+    return Row(item, PIPELINE.shards)
 
 
 INDEX_KEYS = {None: (), STATUS_INDEX: ("status",), LOCK_INDEX: ("lock_id",)}
@@ -394,7 +315,7 @@ def pages(
     while True:
         answer = call(**parameters, Limit=limit)
         run.charge(answer)
-        yield [Row(item) for item in answer["Items"]]
+        yield [read_row(item) for item in answer["Items"]]
         if "LastEvaluatedKey" not in answer:
             return
         parameters["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
@@ -510,7 +431,7 @@ def get_row(run: Run, date_prefix: str, file_key: str) -> Row:
     run.charge(answer)
     if "Item" not in answer:
         raise RefusedError(404, f"there is no file {date_prefix}/{file_key}")
-    return Row(answer["Item"])
+    return read_row(answer["Item"])
 
 
 def get_rows(run: Run, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row]:
@@ -525,7 +446,7 @@ def get_rows(run: Run, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str],
             ReturnConsumedCapacity="TOTAL",
         )
         run.charge(answer)
-        rows = [Row(item) for item in answer["Responses"].get(TRACKING_TABLE, [])]
+        rows = [read_row(item) for item in answer["Responses"].get(TRACKING_TABLE, [])]
         found |= {(row.date_prefix, row.file_key): row for row in rows}
         left = answer.get("UnprocessedKeys", {}).get(TRACKING_TABLE, {}).get("Keys", [])
         attempt = attempt + 1 if left and not rows else 0
@@ -533,13 +454,9 @@ def get_rows(run: Run, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str],
             raise TimeoutError(f"DynamoDB left {len(left)} keys unread {attempt} times")
         waiting += left
         if left:
-            pause(attempt)
+            # Longer each time, and random, so that two callers do not meet again.
+            time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
     return found
-
-
-def pause(attempt: int) -> None:
-    """Wait before another attempt: longer each time, and never two callers alike."""
-    time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
 
 
 def change_row(
@@ -566,27 +483,10 @@ def change_row(
         "last_changed_reason": reason,
         "updated_at": iso_time(run.now),
     }
-    names = {f"#{index}": name for index, name in enumerate([*new, *removed])}
-    places = {name: place for place, name in names.items()}
-    values = {f":{places[name][1:]}": to_value(value) for name, value in new.items()}
-    conditions = ["attribute_exists(date_prefix)"]
-    for name in ("status", "updated_at", *removed):
-        if name in row.item:
-            values[f":seen_{name}"] = row.item[name]
-            conditions.append(f"{places[name]} = :seen_{name}")
-        else:
-            conditions.append(f"attribute_not_exists({places[name]})")
-    expression = "SET " + ", ".join(f"{places[name]} = :{places[name][1:]}" for name in new)
-    if removed:
-        expression += " REMOVE " + ", ".join(places[name] for name in removed)
     try:
         answer = dynamodb.update_item(
             TableName=TRACKING_TABLE,
-            Key={name: row.item[name] for name in ("date_prefix", "file_key")},
-            UpdateExpression=expression,
-            ConditionExpression=" AND ".join(conditions),
-            ExpressionAttributeNames=names,
-            ExpressionAttributeValues=values,
+            **row_update(row, new, removed),
             ReturnValues="ALL_NEW",
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
             ReturnConsumedCapacity="TOTAL",
@@ -595,7 +495,7 @@ def change_row(
         if "Item" not in error.response:
             raise RefusedError(404, f"there is no file {row.label} any more") from error
         lost = f"{row.label} was changed by someone else meanwhile; nothing was written"
-        current = Row(error.response["Item"]).values.get("status")
+        current = read_row(error.response["Item"]).values.get("status")
         raise RefusedError(409, lost, current_status=current) from error
     except ClientError as error:
         # The request was checked; what is left is the item's size together with what it holds.
@@ -612,26 +512,7 @@ def change_row(
         reason=reason,
         **logged,
     )
-    return Row(answer["Attributes"])
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What S3 says of a manifest: the URIs it lists, that it is missing, or neither."""
-
-    listed: frozenset[str] = frozenset()
-    missing: bool = False
-    unknown: str | None = None
-
-    def lists(self, file: Row) -> bool:
-        path = file.values.get("file_path")
-        if not path:
-            names = {uri.rpartition("/")[2] for uri in self.listed}
-            return not names.isdisjoint(spellings(file.file_key))
-        known = spellings(str(path))
-        return not self.listed.isdisjoint(known) or any(
-            uri.endswith("/") and name.startswith(uri) for uri in self.listed for name in known
-        )
+    return read_row(answer["Attributes"])
 
 
 class Manifests:
@@ -670,12 +551,6 @@ class Manifests:
             return Manifest(unknown="the time was up before S3 was asked")
         return read_manifest(path)
 
-    def claimed_at(self, file: Row) -> float:
-        """About when a file was put into its manifest."""
-        row = self.row_of(file)
-        published = None if row is None else row.time("created_at")
-        return file.time("manifest_time") or published or file.since or 0.0
-
     def unknown(self) -> list[Body]:
         """The manifests of which S3 said neither that they are there nor that they are not."""
         looked_up = sorted(self._objects.items())
@@ -698,21 +573,11 @@ def read_manifest(path: str) -> Manifest:
             text = body.read(MAX_MANIFEST_BYTES + 1)
         if len(text) > MAX_MANIFEST_BYTES:
             return Manifest(unknown="the manifest is larger than 8 MB")
-        locations = json.loads(text)["fileLocations"]
-        uris = [uri for location in locations for uri in _listed(location["URIPrefixes"])]
-        return Manifest(frozenset(spelling for uri in uris for spelling in spellings(uri)))
+        return Manifest.read(text)
     except s3().exceptions.NoSuchKey:
         return Manifest(missing=True)
     except (ClientError, BotoCoreError) as error:
         return Manifest(unknown=refusal(error))
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        return Manifest(unknown="the manifest is not JSON with fileLocations[].URIPrefixes[]")
-
-
-def _listed(uris: Any) -> list[str]:
-    if not isinstance(uris, list):
-        raise TypeError("no list")
-    return uris
 
 
 def list_objects(run: Run, bucket: str, prefix: str, **more: Any) -> Iterator[dict[str, Any]]:
@@ -732,15 +597,6 @@ def refusal(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return str(error)
     return f"S3 did not answer ({type(error).__name__})"
-
-
-def spellings(text: str) -> set[str]:
-    """A key as it is, and URL-decoded: events carry keys encoded."""
-    return {text, unquote_plus(text)}
-
-
-def output_prefix(day: str = "") -> str:
-    return f"{OUTPUT_PREFIX}merged-parquet-{day}" + ("/" if day else "")
 
 
 class GetFileState(Paged):
@@ -831,7 +687,7 @@ def query_by_status(request: QueryByStatus, run: Run) -> tuple[int, Body]:
 
     A shard is read no further than its share of the page needs; the token holds the place in each.
     """
-    stored = stored_statuses(request.status, NUM_STATUS_SHARDS)
+    stored = stored_statuses(request.status, PIPELINE.shards)
     places = resumed("query_by_status", request) or dict.fromkeys(stored)
     dates: Dates = (None, None)
     if request.date_range is not None:
@@ -900,11 +756,6 @@ def get_stats(request: GetStats, run: Run) -> tuple[int, Body]:
     return 200, body
 
 
-def by_status(counts: Mapping[str, int]) -> dict[str, int]:
-    """All six statuses, in the order of the pipeline."""
-    return {status.value: counts.get(status, 0) for status in FileStatus}
-
-
 def count_date(
     run: Run, day: str, position: Position | None
 ) -> tuple[Counter[str], Position | None]:
@@ -930,7 +781,7 @@ def count_all(run: Run, position: Position) -> tuple[Counter[str], Position | No
     steps = [
         (status, stored)
         for status in FileStatus
-        for stored in stored_statuses(status, NUM_STATUS_SHARDS)
+        for stored in stored_statuses(status, PIPELINE.shards)
     ]
     step, start = position.get("step", 0), position.get("start")
     while step < len(steps):
@@ -959,11 +810,10 @@ def count_page(run: Run, stored: str, start: Item | None) -> tuple[int, Item | N
         **({} if start is None else {"ExclusiveStartKey": start}),
     )
     run.charge(answer)
-    found = sum(Row(item).is_file for item in answer["Items"]) if is_plain else answer["Count"]
+    found = sum(read_row(item).is_file for item in answer["Items"]) if is_plain else answer["Count"]
     return found, answer.get("LastEvaluatedKey")
 
 
-COUNTER_SHARDS = 10
 # How far the index and the stream may be behind the table.
 SETTLE_SECONDS = 2.0
 # An open shard has no end, and GetRecords may answer with nothing any number of times before it
@@ -1087,7 +937,7 @@ class Watch:
                 if is_later(change, moment):
                     self.iterators[shard] = None
                     return True
-                if moved_files(change):
+                if moved_files(change, PIPELINE.shards):
                     self.doubt = MOVED
             if not changes or run.time_is_up:
                 break
@@ -1111,13 +961,6 @@ def counter_rows(run: Run) -> dict[int, Body]:
 def counters(run: Run) -> Counter[str]:
     """The counted files by status, and under `changes` how many changes were counted."""
     return summed(counter_rows(run))
-
-
-def summed(rows: Mapping[int, Body]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for row in rows.values():
-        total.update({name: row[name] for name in (*FileStatus, "changes") if name in row})
-    return total
 
 
 def reconcile(run: Run, exact: Counter[str], begun: Position) -> Body:
@@ -1148,21 +991,11 @@ def correct_counters(
     run: Run, rows: Mapping[int, Body], drift: Mapping[str, int], counted_from: int
 ) -> bool:
     """Add the drift to the counters; False when a change was counted since they were read."""
-    updates = []
-    for shard in range(COUNTER_SHARDS):
-        added = {"changes": 1, **(drift if shard == 0 else {})}
-        update = counter_update(shard, added)
-        update["UpdateExpression"] += " SET counted_from = :from"
-        update["ExpressionAttributeValues"][":from"] = to_value(counted_from)
-        if "changes" in rows.get(shard, {}):
-            update["ConditionExpression"] = "changes = :seen"
-            update["ExpressionAttributeValues"][":seen"] = to_value(rows[shard]["changes"])
-        else:
-            update["ConditionExpression"] = "attribute_not_exists(changes)"
-        updates.append({"Update": update})
+    updates = counter_corrections(METRICS_TABLE, rows, drift, counted_from)
     try:
         answer = dynamodb.transact_write_items(
-            TransactItems=updates, ReturnConsumedCapacity="TOTAL"
+            TransactItems=[{"Update": update} for update in updates],
+            ReturnConsumedCapacity="TOTAL",
         )
     except dynamodb.exceptions.TransactionCanceledException:
         return False
@@ -1170,169 +1003,11 @@ def correct_counters(
     return True
 
 
-def counter_update(shard: int, change: Mapping[str, int]) -> dict[str, Any]:
-    """The UpdateItem that adds a change to one of the counters' rows."""
-    names = {f"#{index}": name for index, name in enumerate(change)}
-    return {
-        "TableName": METRICS_TABLE,
-        "Key": to_item({"metric_type": COUNTERS, "timestamp": shard}),
-        "UpdateExpression": "ADD " + ", ".join(f"{place} :{place[1:]}" for place in names),
-        "ExpressionAttributeNames": names,
-        "ExpressionAttributeValues": {
-            f":{place[1:]}": to_value(change[name]) for place, name in names.items()
-        },
-    }
-
-
-COUNTED_TTL_SECONDS = 2 * DAY  # a stream keeps its records for one day
-EVENT_ID = re.compile(r"[!-~]{1,128}")
-LAST_MOMENT = 253_402_300_799  # the end of the year 9999
-UNREADABLE = (
-    ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
-)  # fmt: skip
-COUNTED_PER_TRANSACTION = 90  # and one counter: DynamoDB allows 100
-COUNT_ATTEMPTS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a record of the stream changes in the number of files by status."""
-
-    event_id: str
-    created: float
-    """Epoch seconds, rounded down to a whole one."""
-    numbers: Counter[str]
-
-    @classmethod
-    def of(cls, record: Any, now: float) -> "Change":
-        """UnreadableRecordError when it is no record of the tracking table."""
-        try:
-            images, event_id = record["dynamodb"], record["eventID"]
-            numbers = moved_files(images)
-            created = float(images.get("ApproximateCreationDateTime", now))
-        except UNREADABLE as error:
-            raise UnreadableRecordError("a record of the stream can't be read") from error
-        if not isinstance(event_id, str) or not EVENT_ID.fullmatch(event_id):
-            raise UnreadableRecordError("a record of the stream has no id")
-        if not 0 <= created <= LAST_MOMENT:
-            raise UnreadableRecordError("a record of the stream was made at no time")
-        return cls(event_id, created, numbers)
-
-
-def moved_files(images: Mapping[str, Any]) -> Counter[str]:
-    """What the images of a record change in the number of files by status, zeros left out."""
-    keys = from_item(images["Keys"])
-    numbers: Counter[str] = Counter()
-    if row_kind(keys["date_prefix"], keys["file_key"]) is RowKind.FILE:
-        for image, number in (("OldImage", -1), ("NewImage", 1)):
-            stored = images.get(image, {}).get("status", {}).get("S")
-            if (status := read_status(stored, NUM_STATUS_SHARDS)) is not None:
-                numbers[status] += number
-    return Counter({status: number for status, number in numbers.items() if number})
-
-
-def count_changes(records: Any, now: float) -> None:
-    """Keep the counters: what a batch of the stream changed."""
-    if not isinstance(records, list):
-        raise UnreadableRecordError("Records is not a list")
-    changes = {change.event_id: change for change in (Change.of(r, now) for r in records)}
-    moved = [change for change in changes.values() if change.numbers]
-    counted = 0
-    for start in range(0, len(moved), COUNTED_PER_TRANSACTION):
-        counted += count(moved[start : start + COUNTED_PER_TRANSACTION], now)
-    telemetry.debug("changes counted", records=len(records), counted=counted)
-
-
-def count(changes: list[Change], now: float) -> int:
-    """Add changes to the counters: each once, however often its record comes.
-
-    Each leaves a mark in the same transaction. What is marked, or was there before an exact count,
-    is left out, and the rest is tried again.
-    """
-    attempt = 0
-    while changes:
-        try:
-            dynamodb.transact_write_items(TransactItems=transaction(changes, now))
-        except dynamodb.exceptions.TransactionCanceledException as error:
-            whole, *marks = error.response["CancellationReasons"]
-            left = [
-                change
-                for change, mark in zip(changes, marks, strict=True)
-                if mark.get("Code") != "ConditionalCheckFailed"
-            ]
-            if whole.get("Code") == "ConditionalCheckFailed":
-                counted_from = from_item(whole["Item"])["counted_from"]
-                left = [change for change in left if change.created >= counted_from]
-            if len(left) == len(changes):
-                attempt += 1
-                if attempt >= COUNT_ATTEMPTS:
-                    raise
-                pause(attempt)
-            changes = left
-        else:
-            return len(changes)
-    return 0
-
-
-def transaction(changes: Sequence[Change], now: float) -> list[dict[str, Any]]:
-    """What counts some changes, each of which must not be counted yet."""
-    total = Counter({"changes": len(changes)})
-    for change in changes:
-        total.update(change.numbers)
-    # Rows enough that the shards of the stream seldom meet at one.
-    update = counter_update(zlib.crc32(changes[0].event_id.encode()) % COUNTER_SHARDS, total)
-    update["ConditionExpression"] = "attribute_not_exists(counted_from) OR counted_from <= :oldest"
-    oldest = min(change.created for change in changes)
-    update["ExpressionAttributeValues"][":oldest"] = to_value(oldest)
-    update["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
-    marks = [
-        {
-            "TableName": METRICS_TABLE,
-            "Item": to_item(
-                {
-                    "metric_type": f"counted#{change.event_id}",
-                    "timestamp": 0,
-                    "ttl": int(now) + COUNTED_TTL_SECONDS,
-                }
-            ),
-            "ConditionExpression": "attribute_not_exists(metric_type)",
-        }
-        for change in changes
-    ]
-    return [{"Update": update}, *({"Put": mark} for mark in marks)]
-
-
 class GetProcessingTimeline(Request):
     """What happened to a file, and when."""
 
     date_prefix: DatePrefix
     file_key: Text
-
-
-# What each time of a row says has happened, in the order in which it should.
-EVENTS = {
-    "created_at": "uploaded",
-    "upload_time": "uploaded",
-    "manifest_time": "manifested",
-    "processing_start_time": "processing_started",
-    "completed_time": "completed",
-    "failed_time": "failed",
-}
-EVENT_STATUSES = {
-    "uploaded": FileStatus.PENDING,
-    "manifested": FileStatus.MANIFESTED,
-    "processing_started": FileStatus.PROCESSING,
-    "completed": FileStatus.COMPLETED,
-    "failed": FileStatus.FAILED,
-    "quarantined": FileStatus.QUARANTINED,
-}
-# The times of its manifest's row that a file shares.
-SHARED_EVENTS = {
-    "manifested": "created_at",
-    "processing_started": "processing_start_time",
-    "completed": "completed_time",
-    "failed": "failed_time",
-}
 
 
 @operation(GetProcessingTimeline)
@@ -1367,41 +1042,6 @@ def seconds(one: Body, other: Body) -> float:
     return round(float(other["timestamp"] - one["timestamp"]), 3)
 
 
-def timeline(file: Row, manifest: Row | None) -> list[Body]:
-    """What happened to a file, in order of time (epoch seconds)."""
-    events: dict[str, Body] = {}
-
-    def add(event: str, when: float | None, **more: Any) -> None:
-        if when is not None and event not in events:
-            status = EVENT_STATUSES.get(event, FileStatus.PENDING).value
-            events[event] = {"event": event, "timestamp": when, "status": status, **more}
-
-    for name, event in EVENTS.items():
-        add(event, file.time(name))
-    # A manifest's end is its files' end only when they say so themselves.
-    shared = {"manifested", "processing_started", file.status}
-    for event, name in SHARED_EVENTS.items():
-        if manifest is not None and event in shared:
-            add(event, manifest.time(name), source="manifest")
-    for event, status in EVENT_STATUSES.items():
-        if status is file.status is not FileStatus.PENDING:
-            add(event, file.time("updated_at"), source="updated_at")
-    if "failed" in events and file.values.get("error_message"):
-        events["failed"]["error"] = file.values["error_message"]
-    add("reset", file.time("last_reset_time"), reset_count=file.values.get("reset_count"))
-    return sorted(events.values(), key=lambda event: event["timestamp"])
-
-
-def disordered(events: Sequence[Body]) -> Iterator[list[str]]:
-    """The events before and after a reset, if they can't have come in this order."""
-    order = list(EVENT_STATUSES)
-    names = [event["event"] for event in events]
-    reset = names.index("reset") if "reset" in names else len(names)
-    for steps in (names[:reset], names[reset + 1 :]):
-        if steps != sorted(steps, key=order.index):
-            yield steps
-
-
 class FindOrphans(Paged):
     """Files that no one will end unless an operator does."""
 
@@ -1410,16 +1050,8 @@ class FindOrphans(Paged):
 
 LOCKS = "locks"
 EXAMPLES = 5
-STUCK_KINDS = {
-    FileStatus.PENDING: "stuck_pending",
-    FileStatus.MANIFESTED: "stuck_manifested",
-    FileStatus.PROCESSING: "stuck_in_processing",
-}
-ALWAYS_PRESENT = ("stuck_in_processing", "missing_manifests", "missing_outputs")
-ORPHAN_KINDS = (
-    *ALWAYS_PRESENT, "stuck_pending", "stuck_manifested", "expired_manifests", "abandoned_claims",
-    "not_in_manifest", "lagging_files", "stale_locks", "unreadable_times",
-)  # fmt: skip
+# In every answer, even when empty.
+ALWAYS_PRESENT = ORPHAN_KINDS[:3]
 
 
 @operation(FindOrphans)
@@ -1430,8 +1062,8 @@ def find_orphans(request: FindOrphans, run: Run) -> tuple[int, Body]:
     position = resumed("find_orphans", request) or {"began": run.now, "walk": None}
     search = Search(run, request.max_processing_hours, position["began"])
     steps = [
-        *(v for status in IN_FLIGHT for v in stored_statuses(status, NUM_STATUS_SHARDS)),
-        *stored_statuses(FileStatus.COMPLETED, NUM_STATUS_SHARDS),
+        *(v for status in IN_FLIGHT for v in stored_statuses(status, PIPELINE.shards)),
+        *stored_statuses(FileStatus.COMPLETED, PIPELINE.shards),
         LOCKS,
     ]
     walk = Walk(run, steps, search.read, position["walk"])
@@ -1470,7 +1102,7 @@ class Search:
         """The pages of a step: what may be an orphan, and no more."""
         if step == LOCKS:
             yield from pages(self._run, dynamodb.scan, LOCK_INDEX, place)
-        elif read_status(step, NUM_STATUS_SHARDS) is FileStatus.COMPLETED:
+        elif read_status(step, PIPELINE.shards) is FileStatus.COMPLETED:
             yield from self._without_output(step, place)
         else:
             for rows in status_pages(self._run, step, place):
@@ -1501,19 +1133,21 @@ class Search:
             if is_stale(row, self._began):
                 self._add("stale_locks", row.values)
         elif row.is_file and row.status is FileStatus.COMPLETED:
-            output = f"s3://{OUTPUT_BUCKET}/{output_prefix(row.date_prefix)}"
+            output = f"s3://{PIPELINE.output_bucket}/{PIPELINE.outputs_of(row.date_prefix)}"
             self._add("missing_outputs", row.finding(self._began, output_prefix=output))
         elif row.is_file:
             self._look_at_file(row)
 
     def _look_at_file(self, file: Row) -> None:
-        kind = orphan_kind(file, self._manifests, self._began, self._hours)
+        manifest, manifest_row = self._manifests.object_of(file), self._manifests.row_of(file)
+        kind = orphan_kind(
+            file, manifest, manifest_row, PIPELINE, now=self._began, hours=self._hours
+        )
         if kind is not None:
             self._add(kind, file.finding(self._began))
         unreadable = file.unreadable_times()
         if unreadable or file.since is None:
             self._add("unreadable_times", file.finding(self._began, attributes=unreadable))
-        manifest = self._manifests.object_of(file)
         if file.status is not FileStatus.PENDING:
             if manifest is not None and manifest.unknown:
                 self._add_unknown(file.finding(self._began, reason=manifest.unknown))
@@ -1551,64 +1185,17 @@ class Search:
         }
 
 
-def orphan_kind(file: Row, manifests: Manifests, now: float, hours: float) -> str | None:
-    """The most telling kind of a file in flight; None when it may still come to its end."""
-    manifest = manifests.object_of(file)
-    if file.status is not FileStatus.PENDING and manifest is not None:
-        if not (manifest.missing or manifest.unknown or manifest.lists(file)):
-            return "not_in_manifest"
-        if has_lagged(manifests.row_of(file), now):
-            return "lagging_files"
-        if manifest.missing:
-            expired = now - manifests.claimed_at(file) > MANIFEST_LIFECYCLE_DAYS * DAY
-            return "expired_manifests" if expired else "missing_manifests"
-    if file.manifest_path.startswith(CLAIM_PLACEHOLDER) and file.is_older(
-        ABANDONED_CLAIM_MINUTES / 60, now
-    ):
-        return "abandoned_claims"
-    return STUCK_KINDS[file.status or FileStatus.PENDING] if file.is_older(hours, now) else None
-
-
-def has_lagged(manifest: Row | None, now: float) -> bool:
-    """Whether a manifest was completed so long ago that its files should be, too."""
-    if manifest is None or manifest.values.get("status") != FileStatus.COMPLETED:
-        return False
-    ended = manifest.time("completed_time") or manifest.time("updated_at")
-    return ended is None or now - ended > ABANDONED_CLAIM_MINUTES * 60
-
-
-def is_stale(lock: Row, now: float) -> bool:
-    expires = lock.time("ttl")
-    return expires is None or expires < now
-
-
 def dates_with_output(run: Run) -> set[str]:
     """The dates under whose output prefix something lies."""
     found = set()
-    for page in list_objects(run, OUTPUT_BUCKET, output_prefix(), Delimiter="/"):
+    for page in list_objects(run, PIPELINE.output_bucket, PIPELINE.outputs_of(), Delimiter="/"):
         for common in page.get("CommonPrefixes", []):
-            day = common["Prefix"].removeprefix(output_prefix()).rstrip("/")
+            day = common["Prefix"].removeprefix(PIPELINE.outputs_of()).rstrip("/")
             try:
                 found.add(_date(day))
             except ValueError:
                 continue
     return found
-
-
-def gaps(days: Collection[str]) -> list[Dates]:
-    """The ranges, both ends included, that hold every date but these."""
-    edges = [None, *sorted(days), None]
-    ranges = [
-        # What comes right after a date as text; no date lies between.
-        (None if one is None else f"{one}~", None if other is None else day_before(other))
-        for one, other in pairwise(edges)
-    ]
-    return [(first, last) for first, last in ranges if not first or not last or first <= last]
-
-
-def day_before(day: str) -> str:
-    ordinal = date.fromisoformat(day).toordinal()
-    return date.fromordinal(ordinal - 1).isoformat() if ordinal > 1 else "0"
 
 
 class ResetStuckFiles(Paged):
@@ -1647,14 +1234,16 @@ def reset_stuck_files(request: ResetStuckFiles, run: Run) -> tuple[int, Body]:
         stored
         for status in FileStatus
         if status in request.statuses
-        for stored in stored_statuses(status, NUM_STATUS_SHARDS)
+        for stored in stored_statuses(status, PIPELINE.shards)
     ]
     walk = Walk(run, steps, read, position["walk"])
     for file in walk:
         if not file.is_file or (file.since is not None and not file.is_older(hours, began)):
             continue
         found += file.since is not None
-        reason = no_reset_because(file, manifests.row_of(file), began, hours)
+        reason = no_reset_because(
+            file, manifests.row_of(file), now=began, hours=hours, max_resets=PIPELINE.max_resets
+        )
         try:
             if reason is None:
                 stuck_files.append(run.sized(reset(run, file, request, began)))
@@ -1680,32 +1269,9 @@ def reset_stuck_files(request: ResetStuckFiles, run: Run) -> tuple[int, Body]:
     }
 
 
-def no_reset_because(file: Row, manifest: Row | None, now: float, hours: float) -> str | None:
-    """Why a file that seems stuck must stay as it is."""
-    if file.since is None:
-        return "no time says since when, or it can't be read"
-    if file.status is FileStatus.FAILED and resets_of(file) >= MAX_RESETS:
-        return f"it was reset {resets_of(file)} times already"
-    status = None if manifest is None else manifest.values.get("status")
-    if manifest is None or status in {None, FileStatus.FAILED}:
-        return None
-    if status == FileStatus.COMPLETED:
-        return "its manifest is completed: the data is in the output"
-    times = ("processing_start_time", "updated_at", "created_at")
-    begun = next((manifest.time(name) for name in times if manifest.values.get(name)), None)
-    if begun is None:
-        return f"its manifest is {status}, nobody knows since when"
-    return f"its manifest is still {status}" if now - begun <= hours * HOUR else None
-
-
-def resets_of(file: Row) -> int:
-    count = file.values.get("reset_count")
-    return count if isinstance(count, int) else 0
-
-
 def reset(run: Run, file: Row, request: ResetStuckFiles, now: float) -> Body:
     """Reset one stuck file, or fail it when that was done too often; in a dry run only say so."""
-    gives_up = resets_of(file) >= MAX_RESETS
+    gives_up = resets_of(file) >= PIPELINE.max_resets
     resets = resets_of(file) + (not gives_up)
     action = "fail" if gives_up else "reset"
     found = file.finding(now, reset_count=resets, action=action)
@@ -1727,11 +1293,6 @@ def reset(run: Run, file: Row, request: ResetStuckFiles, now: float) -> Body:
         removed=("manifest_path", "glue_job_run_id"),
     )
     return found
-
-
-IN_A_MANIFEST = (FileStatus.MANIFESTED, FileStatus.PROCESSING, FileStatus.COMPLETED)
-SIZE_TOLERANCE_MB = 0.01
-MEGABYTE = 1024 * 1024
 
 
 class ValidateConsistency(Paged):
@@ -1757,8 +1318,10 @@ def validate_consistency(request: ValidateConsistency, run: Run) -> tuple[int, B
     def read(part: tuple[str, str], place: Position | None) -> Iterator[list[Row]]:
         for rows in date_pages(run, day, part, place):
             manifests.look_up_rows(rows)
-            recent = run.now - MANIFEST_LIFECYCLE_DAYS * DAY
-            manifests.look_up_objects(r for r in rows if manifests.claimed_at(r) > recent)
+            recent = run.now - PIPELINE.manifest_days * DAY
+            manifests.look_up_objects(
+                file for file in rows if claimed_at(file, manifests.row_of(file)) > recent
+            )
             yield rows
 
     if position["name"] is None:
@@ -1766,7 +1329,7 @@ def validate_consistency(request: ValidateConsistency, run: Run) -> tuple[int, B
         for file in walk:
             position["files"] += is_ndjson(file.file_key)
             names |= spellings(file.file_key)
-            found = row_issues(day, file, buckets, manifests, run.now)
+            found = row_issues(day, file, buckets, manifests.object_of(file), PIPELINE, run.now)
             issues += [run.sized(issue) for issue in found]
         place = walk.position and position | {"walk": walk.position}
     if place is None:
@@ -1791,17 +1354,6 @@ def validate_consistency(request: ValidateConsistency, run: Run) -> tuple[int, B
     }
 
 
-@dataclass(slots=True)
-class Buckets:
-    """What the buckets hold of a date; None where S3 did not say it all."""
-
-    inputs: dict[str, list[dict[str, Any]]] | None = None
-    """Objects by the last part of their keys."""
-    outputs: set[str] | None = None
-    quarantined: set[str] | None = None
-    unknown: list[Body] = field(default_factory=list)
-
-
 def list_date(run: Run, day: str) -> Buckets:
     """List a date's input, output and quarantine."""
     buckets = Buckets()
@@ -1814,23 +1366,19 @@ def list_date(run: Run, day: str) -> Buckets:
             buckets.unknown.append({"subject": subject, "reason": refusal(error)})
             return None
 
-    inputs = listed("input", INPUT_BUCKET, f"{INPUT_PREFIX}{day}/")
+    inputs = listed("input", PIPELINE.input_bucket, f"{PIPELINE.input_prefix}{day}/")
     if inputs is not None:
         buckets.inputs = {}
         for found in inputs:
             name = found["Key"].rpartition("/")[2]
             if is_ndjson(name):
                 buckets.inputs.setdefault(name, []).append(found)
-    outputs = listed("output", OUTPUT_BUCKET, output_prefix(day))
+    outputs = listed("output", PIPELINE.output_bucket, PIPELINE.outputs_of(day))
     buckets.outputs = None if outputs is None else {found["Key"] for found in outputs}
     quarantined = listed("quarantine", QUARANTINE_BUCKET, f"{QUARANTINE_PREFIX}{day}/")
     if quarantined is not None:
         buckets.quarantined = {found["Key"].rpartition("/")[2] for found in quarantined}
     return buckets
-
-
-def is_ndjson(name: str) -> bool:
-    return name.endswith(FILE_SUFFIX)
 
 
 def names_of(run: Run, day: str) -> set[str]:
@@ -1841,152 +1389,10 @@ def names_of(run: Run, day: str) -> set[str]:
     return {name for row in rows for name in spellings(row.file_key)}
 
 
-def object_issues(name: str, names: Collection[str], buckets: Buckets) -> Iterator[Body]:
-    """What lies in the input under a name, against the names of the rows."""
-    keys = sorted(found["Key"] for found in (buckets.inputs or {})[name])
-    if len(keys) > 1:
-        yield {"type": "basename_collision", "file_key": name, "keys": keys}
-    # What was refused has no row; without the quarantine's listing nobody knows.
-    refused = buckets.quarantined is None or name in buckets.quarantined
-    if not (refused or name in names):
-        yield {"type": "missing_in_dynamodb", "file_key": name, "key": keys[0]}
-
-
-def row_issues(
-    day: str, file: Row, buckets: Buckets, manifests: Manifests, now: float
-) -> Iterator[Body]:
-    """A row against its object in the input, its output and its manifest."""
-    about = {"file_key": file.file_key, "status": file.values.get("status")}
-    if file.status is None:
-        yield {"type": "unknown_status", **about}
-    own_date = date_in(file)
-    if own_date is not None and own_date != day:
-        yield {"type": "wrong_date_partition", **about, "expected_date": own_date}
-    elif buckets.inputs is not None and is_ndjson(file.file_key):
-        yield from input_issues(day, file, about, buckets.inputs, now)
-    if file.status is FileStatus.COMPLETED and buckets.outputs is not None:
-        yield from output_issues(day, file, about, buckets.outputs)
-    manifest = manifests.object_of(file)
-    if manifest is None or manifest.unknown:
-        return
-    if manifest.missing:
-        if file.status in {FileStatus.MANIFESTED, FileStatus.PROCESSING}:
-            yield {"type": "missing_manifest", **about, "manifest_path": file.manifest_path}
-    elif file.status in IN_A_MANIFEST and not manifest.lists(file):
-        yield {"type": "not_in_manifest", **about, "manifest_path": file.manifest_path}
-
-
-def date_in(file: Row) -> str | None:
-    """The date in the path of a file that lies in the input."""
-    path, root = str(file.values.get("file_path") or ""), f"s3://{INPUT_BUCKET}/{INPUT_PREFIX}"
-    found = re.search(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", unquote_plus(path).removeprefix(root))
-    return found[0] if found and unquote_plus(path).startswith(root) else None
-
-
-def input_issues(
-    day: str,
-    file: Row,
-    about: Body,
-    inputs: Mapping[str, list[dict[str, Any]]],
-    now: float,
-) -> Iterator[Body]:
-    """A row against its object in the input."""
-    names = (file.file_key, unquote_plus(file.file_key))
-    objects = next((inputs[name] for name in names if name in inputs), None)
-    if objects is None:
-        ended = file.status in {FileStatus.COMPLETED, FileStatus.QUARANTINED}
-        uploaded = file.time("created_at") or file.time("upload_time") or midnight(day)
-        if not ended and now - uploaded <= INPUT_LIFECYCLE_DAYS * DAY:
-            yield {"type": "missing_in_s3", **about}
-        return
-    paths = spellings(str(file.values.get("file_path") or ""))
-    own = [found for found in objects if any(path.endswith(found["Key"]) for path in paths)]
-    size = (own or objects)[0]["Size"] / MEGABYTE
-    recorded = file.values.get("file_size_mb")
-    is_number = isinstance(recorded, int | float) and not isinstance(recorded, bool)
-    if is_number and abs(recorded - size) > SIZE_TOLERANCE_MB:
-        sizes = {"db_size_mb": recorded, "s3_size_mb": round(size, 6)}
-        yield {"type": "size_mismatch", **about, **sizes}
-
-
-def output_issues(day: str, file: Row, about: Body, outputs: Collection[str]) -> Iterator[Body]:
-    """A completed row against its output."""
-    root = f"s3://{OUTPUT_BUCKET}/"
-    path = str(file.values.get("output_path") or "")
-    where = root + output_prefix(day)
-    # A path outside of what was listed says nothing; then the date's output has to do.
-    if path.startswith(where):
-        key = path.removeprefix(root)
-        is_there = key in outputs or any(output.startswith(key) for output in outputs)
-    else:
-        is_there = bool(outputs)
-    if not is_there:
-        yield {"type": "missing_output", **about, "output_path": path or where}
-
-
-def midnight(day: str) -> float:
-    return (date.fromisoformat(day) - date(1970, 1, 1)).days * DAY
-
-
-# DynamoDB's limits: levels below an attribute, digits, the length of an update's expression.
-MAX_DEPTH = 31
-MAX_DIGITS = 38
-MAX_FIELDS = 100
-MAX_FIELDS_BYTES = 300 * 1024
-# Keys of the table and of its indexes, and what this function says of a change.
-PROTECTED = frozenset(
-    {
-        "date_prefix", "file_key", "status", "lock_id", "ttl", "updated_at", "previous_status",
-        "last_changed_by", "last_changed_reason", "last_reset_time", "reset_count",
-    }
-)  # fmt: skip
-
-
 def _storable(fields: dict[str, Any]) -> dict[str, Any]:
     if problems := list(field_problems(fields)):
         raise ValueError("; ".join(problems))
     return fields
-
-
-def field_problems(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Why these can't be stored beside the attributes of a row."""
-    for name in sorted(PROTECTED & fields.keys()):
-        yield f"{name!r} can't be set"
-    if len(fields) > MAX_FIELDS:
-        yield f"there are more than {MAX_FIELDS}"
-    try:
-        if len(json.dumps(fields, allow_nan=False).encode()) > MAX_FIELDS_BYTES:
-            yield "they are larger than 300 KB"
-        yield from value_problems("", fields, 0)
-    except (ValueError, RecursionError) as error:
-        yield f"they are no JSON that can be stored ({error})"
-
-
-def value_problems(path: str, value: Any, depth: int) -> Iterator[str]:
-    """What DynamoDB would refuse about a JSON value."""
-    if depth > MAX_DEPTH:
-        yield f"{path} is nested deeper than {MAX_DEPTH} levels"
-    elif isinstance(value, dict):
-        for name, part in value.items():
-            if not 0 < len(name.encode()) <= 255:
-                yield f"a name under {path or 'it'!r} is empty or longer than 255 bytes"
-            yield from value_problems(f"{path}.{name}".lstrip("."), part, depth + 1)
-    elif isinstance(value, list):
-        for index, part in enumerate(value):
-            yield from value_problems(f"{path}[{index}]", part, depth + 1)
-    elif isinstance(value, str):
-        value.encode()
-    elif not is_dynamodb_number(value):
-        yield f"{path} is beyond DynamoDB's numbers"
-
-
-def is_dynamodb_number(value: Any) -> bool:
-    """Whether it is none of them, or one of at most 38 digits in range."""
-    if isinstance(value, float):
-        return value == 0 or 1e-130 <= abs(value) < 1e126
-    if value is None or value == 0:
-        return True
-    return abs(value) < 10**126 and len(str(abs(value)).rstrip("0")) <= MAX_DIGITS
 
 
 class FileChange(Request):
@@ -2157,13 +1563,9 @@ def scheduled_answer(event: Mapping[str, Any], run: Run) -> tuple[int, Body]:
 
 
 @telemetry.handler
-def handler(event: Any, context: Any) -> Body | None:
-    now = time.time()
-    if isinstance(event, dict) and "Records" in event:
-        count_changes(event["Records"], now)
-        return None
+def handler(event: Any, context: Any) -> Body:
     remaining = context.get_remaining_time_in_millis() / 1000 * USABLE_TIME
-    run = Run(now, time.monotonic() + remaining, context.aws_request_id)
+    run = Run(time.time(), time.monotonic() + remaining, context.aws_request_id)
     run.scheduled = isinstance(event, dict) and event.get("source") == SCHEDULE_SOURCE
     status, body = (scheduled_answer if run.scheduled else answer)(event, run)
     return {"statusCode": status, "body": json.dumps(body, ensure_ascii=False)}

@@ -71,6 +71,7 @@ HARMLESS: dict[str, Any] = {
     "check-active-job": {"projectUserId": NOBODY, "threadId": "t"},
     "claim": {"operation": "renew", "projectUserId": NOBODY, "claimId": "c", "fence": 1},
     "connect": {"requestContext": {"connectionId": "nobody"}},
+    "count-files": {"Records": []},
     "deliver-webhook": {"assembly_id": "nothing"},
     "disconnect": {"requestContext": {"connectionId": "nobody"}},
     "handle-timeout": {
@@ -580,7 +581,7 @@ def waiting_file(deployed: Deployed) -> Iterator[tuple[dict[str, Any], str]]:
 
 STREAMS = {
     "processor": ("requests", waiting_request),
-    "state-manager": ("files", waiting_file),
+    "count-files": ("files", waiting_file),
 }
 
 

@@ -115,7 +115,7 @@ class StuckFiles(Scenario):
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
-        self.cloud.read_stream("state-manager", "files")
+        self.cloud.read_stream("count-files", "files")
         long_ago = iso_time(self.cloud.clock.now - 5 * 3600)
         for number, name in enumerate(STUCK):
             self.put(name, f"processing#{number}", long_ago)

@@ -54,15 +54,15 @@ def _support_of_state_manager() -> Any:
 
 
 @pytest.fixture(scope="module")
-def state_manager_stage() -> Iterator[tuple[InProcess, Any]]:
-    """Tables and buckets of state-manager, and its module."""
+def state_manager_stage() -> Iterator[tuple[InProcess, Any, Any]]:
+    """Tables and buckets of state-manager, its module and that of count-files."""
     with _support_of_state_manager().stage() as opened:
         yield opened
 
 
 @pytest.fixture
 def manager(
-    state_manager_stage: tuple[InProcess, Any],
+    state_manager_stage: tuple[InProcess, Any, Any],
 ) -> Iterator[Any]:
     """state-manager with nothing in its tables and buckets."""
     with _support_of_state_manager().managed(*state_manager_stage) as opened:

@@ -20,6 +20,8 @@ STATUSES = ("pending", "manifested", "processing", "completed", "failed", "quara
 KEYS = {"files": ("date_prefix", "file_key"), "metrics": ("metric_type", "timestamp")}
 NONE = dict.fromkeys(STATUSES, 0)
 
+type Record = dict[str, Any]
+
 
 class Clock:
     """What the function takes for the time; sleeping passes it."""
@@ -50,8 +52,10 @@ class Manager:
     fail = Stack.fail
     _register = Stack._register
 
-    def __init__(self, aws: InProcess, module: Any, hooks: ExitStack) -> None:
+    def __init__(self, aws: InProcess, module: Any, counter: Any, hooks: ExitStack) -> None:
         self.aws, self.module, self._hooks = aws, module, hooks
+        self.counter = counter
+        """The module of count-files, which keeps the counters."""
         self.clock = Clock()
         self.dynamodb, self.s3 = aws.client("dynamodb"), aws.client("s3")
         self.table = aws.tables["files"]
@@ -187,22 +191,37 @@ def manifest(name: str, status: str, **more: Any) -> dict[str, Any]:
     return {"date_prefix": DAY, "file_key": f"MANIFEST#{name}", "status": status, **more}
 
 
+def record(
+    number: int, old: str | None = None, new: str | None = None, name: str = "a", **more: Any
+) -> Record:
+    """A record of the table's stream: how a row's status was and is."""
+    key = {"date_prefix": more.pop("date", DAY), "file_key": name}
+    images = {
+        image: to_item(key | {"status": status})
+        for image, status in (("OldImage", old), ("NewImage", new))
+        if status is not None
+    }
+    created = more.pop("created", int(NOW))
+    changed = {"ApproximateCreationDateTime": created, "Keys": to_item(key), **images}
+    return {"eventID": f"event-{number}", "dynamodb": changed, **more}
+
+
 def ago(seconds: float = 0) -> str:
     return iso_time(NOW - seconds)
 
 
 @contextmanager
-def stage() -> Iterator[tuple[InProcess, Any]]:
-    """The stage and the function's module, for the tests of a module."""
+def stage() -> Iterator[tuple[InProcess, Any, Any]]:
+    """The stage, the function's module and that of count-files, for the tests of a module."""
     with InProcess() as aws:
-        yield aws, aws.load("state-manager")
+        yield aws, aws.load("state-manager"), aws.load("count-files")
 
 
 @contextmanager
-def managed(aws: InProcess, module: Any) -> Iterator[Manager]:
+def managed(aws: InProcess, module: Any, counter: Any) -> Iterator[Manager]:
     """The function for one test: on a clock, nothing left behind."""
     with ExitStack() as hooks:
-        manager = Manager(aws, module, hooks)
+        manager = Manager(aws, module, counter, hooks)
         hooks.enter_context(patch.object(module, "time", manager.clock))
         hooks.enter_context(patch("moto.dynamodb.models.table.utcnow", manager.clock.utcnow))
         hooks.callback(manager.clear)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from jobplane_files import PROTECTED_FIELDS
 from jobplane_keys.tracking import MANIFEST_STATUSES, FileStatus, RowKind, may_become
 from tests.unit.state_manager_support import DAY, NOW, STATUSES, Manager, ago, file, manifest
 from tests.unit.support import Output
@@ -192,7 +193,7 @@ JSON = st.recursive(
 def test_any_json_under_any_name_comes_back(manager: Manager, fields: dict[str, Any]) -> None:
     """Names with dashes, dots, reserved words; numbers, nulls, what is nested: equal afterwards."""
     manager.put(file())
-    fields = {name: value for name, value in fields.items() if name not in manager.module.PROTECTED}
+    fields = {name: value for name, value in fields.items() if name not in PROTECTED_FIELDS}
     code, body = update(manager, "manifested", additional_fields=fields)
     assert code == 200, body
     assert {name: body["updated_item"][name] for name in fields} == json.loads(json.dumps(fields))

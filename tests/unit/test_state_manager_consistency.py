@@ -1,5 +1,6 @@
 """state-manager: a date's rows against the buckets, and nothing said that is not known."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -139,7 +140,8 @@ def test_a_row_under_another_date(manager: Manager) -> None:
 @pytest.mark.parametrize("prefix", ["", "landing/"])
 def test_another_layout(manager: Manager, monkeypatch: Any, prefix: str) -> None:
     """The prefix may be any, also none."""
-    monkeypatch.setattr(manager.module, "INPUT_PREFIX", prefix)
+    pipeline = replace(manager.module.PIPELINE, input_prefix=prefix)
+    monkeypatch.setattr(manager.module, "PIPELINE", pipeline)
     root = f"s3://{manager.buckets['input']}/{prefix}"
     manager.put(
         file(file_path=f"{root}{DAY}/{NAME}"), file("b.ndjson", file_path=f"{root}2026-11-20/b")

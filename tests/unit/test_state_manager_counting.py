@@ -1,7 +1,6 @@
-"""state-manager: counters fed by the stream, exact counts, and how the two are reconciled."""
+"""state-manager: stats from the counters, exact counts, and how the two are reconciled."""
 
 import json
-import random
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -9,228 +8,29 @@ from itertools import repeat
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from jobplane_keys import to_item
 from tests.unit.state_manager_support import (
     DAY,
     NONE,
     NOW,
     STATUSES,
     Manager,
+    Record,
     file,
     manifest,
+    record,
 )
-
-Record = dict[str, Any]
-
-
-def record(
-    number: int, old: str | None = None, new: str | None = None, name: str = "a", **more: Any
-) -> Record:
-    """A record of the table's stream: how a row's status was and is."""
-    key = {"date_prefix": more.pop("date", DAY), "file_key": name}
-    images = {
-        image: to_item(key | {"status": status})
-        for image, status in (("OldImage", old), ("NewImage", new))
-        if status is not None
-    }
-    created = more.pop("created", int(NOW))
-    changed = {"ApproximateCreationDateTime": created, "Keys": to_item(key), **images}
-    return {"eventID": f"event-{number}", "dynamodb": changed, **more}
 
 
 def deliver(manager: Manager, *records: Record) -> None:
-    assert manager.module.handler({"Records": list(records)}, manager.context()) is None
+    """What count-files is given."""
+    assert manager.counter.handler({"Records": list(records)}, manager.context()) is None
 
 
 def counted(manager: Manager) -> dict[str, int]:
     """What the counters say, without what is zero."""
     stats = manager.body("get_stats")["stats"]
     return {status: number for status, number in stats.items() if number}
-
-
-@pytest.mark.parametrize(
-    ("records", "counters"),
-    [
-        ([record(1, None, "pending#3")], {"pending": 1}),
-        ([record(1, "pending#3", "manifested#3")], {"pending": -1, "manifested": 1}),
-        ([record(1, "completed", None)], {"completed": -1}),
-        ([record(1, "failed#1", "failed#1")], {}),
-        ([record(1, "failed#1", "failed")], {}),
-        ([record(1, None, "pending#1", "MANIFEST#b")], {}),
-        ([record(1, None, "pending#1", "LOCK", date="LOCK#x")], {}),
-        ([record(1, None, "archived"), record(2, None, "pending#99")], {}),
-        ([record(1, "archived", "failed#1")], {"failed": 1}),
-        ([record(1, "failed#1", "FAILED")], {"failed": -1}),
-        ([record(1)], {}),
-    ],
-)
-def test_what_a_record_counts(
-    manager: Manager, records: list[Record], counters: dict[str, int]
-) -> None:
-    """Files by what their status was and is; manifests, locks and unknown statuses not at all."""
-    deliver(manager, *records)
-    assert counted(manager) == counters
-
-
-def test_what_counts_nothing_writes_nothing(manager: Manager) -> None:
-    """A change that leaves the status as it is costs no write."""
-    calls = manager.calls(manager.module.dynamodb)
-    deliver(manager, record(1, "failed#1", "failed#1"), record(2, None, "pending", "MANIFEST#b"))
-    assert calls.counts() == {}
-
-
-def test_a_batch_again(manager: Manager) -> None:
-    """Each record counts once: in the same batch, in another, and among new ones."""
-    first, second, third = (record(n, None, "pending#1") for n in range(3))
-    deliver(manager, first, first)
-    deliver(manager, first)
-    deliver(manager, first, second)
-    deliver(manager, third, second, first)
-    assert counted(manager) == {"pending": 3}
-
-
-@pytest.mark.parametrize(
-    "records",
-    [
-        None, {}, "records", [None], [7], [{}], [{"eventID": "event-1"}],
-        [record(1) | {"eventID": None}], [record(1) | {"eventID": "e" * 129}],
-        [record(1, created=-1)],
-        [record(1, created=float("nan"))], [record(1, created=10**400)], [record(1, created="x")],
-        [{"eventID": "event-1", "dynamodb": {"Keys": {"date_prefix": {"N": "1"}}}}],
-    ],
-)  # fmt: skip
-def test_what_is_no_record_is_raised(manager: Manager, records: Any) -> None:
-    """The batch is an UnreadableRecordError, and nothing of it is counted."""
-    calls = manager.calls(manager.module.dynamodb)
-    with pytest.raises(manager.module.UnreadableRecordError):
-        manager.module.handler({"Records": records}, manager.context())
-    assert calls == []
-
-
-def test_the_change_and_its_mark_are_one_write(manager: Manager) -> None:
-    """A mark for each event, as long as a stream can repeat it, and one counter."""
-    calls = manager.calls(manager.module.dynamodb)
-    deliver(manager, record(1, None, "pending#1"), record(2, None, "failed#1"))
-    (call,) = calls.of("TransactWriteItems")
-    update, *marks = call["TransactItems"]
-    assert update["Update"]["UpdateExpression"].startswith("ADD ")
-    assert [mark["Put"]["Item"]["metric_type"]["S"] for mark in marks] == [
-        "counted#event-1",
-        "counted#event-2",
-    ]
-    for mark in marks:
-        assert mark["Put"]["ConditionExpression"] == "attribute_not_exists(metric_type)"
-        assert int(mark["Put"]["Item"]["ttl"]["N"]) - NOW > 24 * 3600
-
-
-def test_more_than_a_transaction_holds(manager: Manager) -> None:
-    """DynamoDB takes a hundred writes at a time."""
-    calls = manager.calls(manager.module.dynamodb)
-    deliver(manager, *(record(n, None, "pending#1") for n in range(200)))
-    sizes = [len(call["TransactItems"]) for call in calls.of("TransactWriteItems")]
-    assert sizes == [91, 91, 21]
-    assert counted(manager) == {"pending": 200}
-
-
-def test_counters_are_spread_over_rows(manager: Manager) -> None:
-    """So that the shards of the stream seldom meet at one."""
-    for number in range(40):
-        deliver(manager, record(number, None, "pending#1"))
-    rows = [row for row in manager.items("metrics") if row["metric_type"] == "files_by_status"]
-    assert len(rows) > 5
-    assert sum(row["pending"] for row in rows) == 40
-
-
-def cancelled(manager: Manager, *codes: str) -> ClientError:
-    reasons = [{"Code": code} for code in codes]
-    return manager.module.dynamodb.exceptions.TransactionCanceledException(
-        {"Error": {"Code": "TransactionCanceledException", "Message": ""},
-         "CancellationReasons": reasons},
-        "TransactWriteItems",
-    )  # fmt: skip
-
-
-def test_a_conflict_is_tried_again(manager: Manager) -> None:
-    """Another shard of the stream was at the same counter: later, and no two at the same time."""
-    conflicts = [cancelled(manager, "TransactionConflict", "None") for _ in range(3)]
-
-    def act(_: Any) -> None:
-        if conflicts:
-            raise conflicts.pop()
-
-    manager.on(manager.module.dynamodb, "TransactWriteItems", act)
-    deliver(manager, record(1, None, "pending#1"))
-    assert counted(manager) == {"pending": 1}
-    assert len(manager.clock.slept) == 3
-
-
-def test_a_conflict_without_an_end_is_raised(manager: Manager) -> None:
-    """Then the stream delivers the batch again."""
-
-    def act(_: Any) -> None:
-        raise cancelled(manager, "TransactionConflict", "None")
-
-    manager.on(manager.module.dynamodb, "TransactWriteItems", act)
-    with pytest.raises(manager.module.dynamodb.exceptions.TransactionCanceledException):
-        deliver(manager, record(1, None, "pending#1"))
-
-
-def test_a_batch_that_broke_off_goes_on(manager: Manager) -> None:
-    """What was counted before the failure is not counted by the repetition, however it is cut."""
-    records = [record(n, None, "pending#1") for n in range(120)]
-    done = Counter[str]()
-
-    def act(_: Any) -> None:
-        done["calls"] += 1
-        if done["calls"] == 2:
-            raise RuntimeError
-
-    manager.on(manager.module.dynamodb, "TransactWriteItems", act)
-    with pytest.raises(RuntimeError):
-        deliver(manager, *records)
-    assert counted(manager) == {"pending": 90}
-    deliver(manager, *records[:60])
-    deliver(manager, *records[60:])
-    assert counted(manager) == {"pending": 120}
-
-
-HISTORIES = st.lists(
-    st.tuples(st.integers(0, 5), st.sampled_from([None, *STATUSES, "archived"])), max_size=30
-)
-
-
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(HISTORIES, st.randoms(use_true_random=False))
-def test_any_history_ends_in_the_exact_count(
-    manager: Manager, history: list[tuple[int, str | None]], chance: random.Random
-) -> None:
-    """Delivered in random batches, some of them again and again, it equals a count of the rows."""
-    manager.clear_table("files")
-    manager.clear_table("metrics")
-    rows: dict[int, str] = {}
-    records = []
-    for number, (name, status) in enumerate(history):
-        stored = None if status is None else f"{status}#{name}"
-        records.append(record(number, rows.get(name), stored, f"{name}"))
-        rows.pop(name, None)
-        if stored is not None:
-            rows[name] = stored
-    while records:
-        size = chance.randint(1, 5)
-        batch, records = records[:size], records[size:]
-        deliver(manager, *batch)
-        for _ in range(chance.randint(0, 2)):
-            deliver(manager, *chance.sample(batch, chance.randint(1, len(batch))))
-    manager.put(*(file(f"{name}", status) for name, status in rows.items()))
-    body = manager.body("get_stats", exact=True)
-    assert body["stats"] == body["counters"]
-    assert set(body["drift"].values()) == {0}
 
 
 ROWS = [

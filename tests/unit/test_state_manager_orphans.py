@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jobplane_files import gaps
 from tests.unit.state_manager_support import DAY, HOUR, MINUTE, NOW, Manager, ago, file, manifest
 
 ALWAYS = {"stuck_in_processing", "missing_manifests", "missing_outputs"}
@@ -270,12 +271,12 @@ def test_dates_with_output_are_not_read(manager: Manager) -> None:
     assert "Scan" not in calls.counts() or all("IndexName" in call for call in calls.of("Scan"))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(deadline=None)
 @given(st.sets(st.dates(date(2026, 1, 1), date(2026, 1, 31))))
-def test_gaps_are_the_other_dates(manager: Manager, days: set[date]) -> None:
+def test_gaps_are_the_other_dates(days: set[date]) -> None:
     """Every date is one of the days or lies in exactly one gap."""
     known = {day.isoformat() for day in days}
-    ranges = manager.module.gaps(known)
+    ranges = gaps(known)
     for number in range(-2, 34):
         day = (date(2026, 1, 1) + timedelta(days=number)).isoformat()
         inside = [1 for first, last in ranges if (first or "") <= day <= (last or "9")]

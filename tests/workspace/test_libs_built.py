@@ -19,6 +19,7 @@ DEPENDENCIES = {
         "pydantic",
         "websockets",
     },
+    "files": {"jobplane-keys"},
     "keys": set(),
     "models": {"jobplane-keys", "pydantic"},
     "parameters": set(),

@@ -32,7 +32,7 @@ TAKEN = {
     # Its processor queues webhooks, and its assemblies are looked up.
     "realtime": {"connect", "deliver-webhook", "disconnect", "processor", "router", "status"},
     "status": {"deliver-webhook", "status"},
-    "files": {"state-manager"},
+    "files": {"count-files", "state-manager"},
 }  # fmt: skip
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 
@@ -238,7 +238,7 @@ def test_a_taken_tree_stands_alone(tmp_path: Path) -> None:
     """Its lock is current, its checks find nothing, and every test can be collected."""
     target = tmp_path / "acme-files"
     taken = jobplane(HERE, "new-project", str(target), "--only", "files", "--json")
-    assert printed(taken) == {"path": str(target), "functions": ["state-manager"]}
+    assert printed(taken) == {"path": str(target), "functions": ["count-files", "state-manager"]}
     project = Repository(target)
     (target / "node_modules").symlink_to(HERE.root / "node_modules")
     for command in (

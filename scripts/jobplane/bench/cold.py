@@ -18,6 +18,7 @@ FIRST_EVENTS = {
     "check-active-job": "other-thread",
     "claim": "acquired",
     "connect": "accepted",
+    "count-files": "insert",
     "deliver-webhook": "queue-delivered-already",
     "disconnect": "closed",
     "handle-timeout": "timed-out",

@@ -169,11 +169,9 @@ def _of_operations(function: Function, repository: Repository, folder: str) -> I
         request = _request_of(name, model, is_default=name == module.DEFAULT_OPERATION)
         yield Contract(f"{folder}/operations/{name.replace('_', '-')}", request.__name__, request)
         kinds.append(request)
-    if any("stream" in event for event in function.config.get("events", ())):
-        kinds.append(events.StreamEvent)
     title = pascal(function.module)
     yield Contract(f"{folder}/input", f"{title}Event", Union[tuple(kinds)])  # noqa: UP007 - made here
-    yield Contract(f"{folder}/result", f"{title}Result", events.ProxyAnswer | None)
+    yield Contract(f"{folder}/result", f"{title}Result", events.ProxyAnswer)
 
 
 def _request_of(name: str, model: type[BaseModel], *, is_default: bool) -> type[BaseModel]:

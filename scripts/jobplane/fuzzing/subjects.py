@@ -123,6 +123,7 @@ CONTRACTS: dict[str, Contract] = {
         statuses=frozenset({200, 401, 429}),
         is_refusal=lambda answer: _status_of(answer) != 200,
     ),
+    "count-files": Contract(frozenset({"UnreadableRecordError"}), quicken=_without_waiting),
     "deliver-webhook": Contract(
         INPUT_ERRORS,
         is_refusal=lambda answer: "refused" in answer,
@@ -144,7 +145,7 @@ CONTRACTS: dict[str, Contract] = {
         quicken=_without_waiting,
     ),
     "state-manager": Contract(
-        frozenset({"ScheduledRunError", "UnreadableRecordError"}),
+        frozenset({"ScheduledRunError"}),
         statuses=frozenset({200, 207, 400, 404, 409, 422}),
         is_refusal=_is_error_status,
         quicken=_without_waiting,
