@@ -351,7 +351,7 @@ class AssemblyOfTwoFiles(Jobs):
     def deliver(self, _url: str, body: bytes, *_: Any, message_id: str, **__: Any) -> Any:
         """The receiver: it has trouble with the first message, and takes all others."""
         self.received.append((message_id, json.loads(body)))
-        outcome = self.cloud.module("status").Outcome
+        outcome = self.cloud.module("deliver-webhook").Outcome
         return outcome("retry", 503) if len(self.received) == 1 else outcome("delivered", 200)
 
     def play(self) -> None:
