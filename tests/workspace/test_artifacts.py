@@ -233,7 +233,7 @@ def test_a_client_whose_service_does_not_ship_is_refused(
         Builder(repository, Settings.local()).build([function])
     assert refused.value.message.startswith(
         f"disconnect: disconnect.py:{lines + 4} makes a client of 'sts', which the artifact does "
-        "not have: "
+        "not contain: "
     )
     assert not (repository.dist / "disconnect.zip").exists()
     project = function.directory / "pyproject.toml"

@@ -88,7 +88,7 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
      "function.yml:11: references: it refers to WebhooksQueue, which is not in resources/: "),
     ("references", "", "a-resource-of-a-resource-that-is-gone",
      edited("resources/job-flow.yml", "  JobFlowLogGroup:\n    Type", "  JobFlowLog:\n    Type"),
-     "JobFlow refers to JobFlowLogGroup, which is not in resources/: restore it, take the"),
+     "JobFlow refers to JobFlowLogGroup, which is not in resources/: restore it, remove the"),
     # names
     ("names", "", "a-folder-with-underscores",
      folder_renamed, "claim_job' is not kebab-case"),
@@ -307,7 +307,7 @@ def test_what_can_not_be_read_is_found(root: Path, path: str, text: str) -> None
     (root / path).write_text(text)
     (line,) = lines(root, "permissions", "claim")
     assert line.startswith(f"{path}:")
-    assert "readable: it can't be read" in line
+    assert "readable: it can't be parsed" in line
 
 
 def test_every_rule_has_a_fault() -> None:

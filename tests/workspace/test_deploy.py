@@ -283,7 +283,7 @@ def test_artifacts_are_for_the_architecture_that_is_given(architecture: str) -> 
 def test_an_architecture_that_lambda_has_not_is_refused() -> None:
     """Before anything is built."""
     there = Stage(Repository.here(), "prod")
-    with pytest.raises(click.UsageError, match="'arm'; Lambda has x86_64 and arm64"):
+    with pytest.raises(click.UsageError, match="'arm'; known are: x86_64 and arm64"):
         shipping.settings_for(there, {"architecture": "arm"})
 
 

@@ -251,7 +251,7 @@ def test_the_sources_are_listed() -> None:
         (("sqs", "--for", "processor"), "--for needs the source schedule"),
         (("schedule", "--for", "connect"), "has no schedule with an input"),
         (("schedule", "--for", "unknown"), "unknown function 'unknown'"),
-        (("sqs", "--set", "Records[0].bodi=1"), "there is no 'bodi'"),
+        (("sqs", "--set", "Records[0].bodi=1"), "'bodi' does not exist"),
         (("dynamodb-stream", "--table", "connections"), "needs an --item"),
         (
             ("sqs", "--set", "Records.body=1"),

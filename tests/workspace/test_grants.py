@@ -191,7 +191,7 @@ def test_an_unused_role_is_refused() -> None:
     """A role that no function and no state machine has is not passed over."""
     template = role({"Action": "s3:GetObject", "Resource": "*"})
     del template["Resources"]["F"]
-    with pytest.raises(ValueError, match="nobody's"):
+    with pytest.raises(ValueError, match="belongs to no function"):
         grants(template, PROD)
 
 
