@@ -893,7 +893,7 @@ export interface BatchRequest {
   assemblyIds: string[];
 }
 /**
- * Why a request is not served. `request_id` is that of the invocation, for whoever asks us;
+ * Why a request is refused. `request_id` is that of the invocation, for questions about it;
  * `fits` is how many of a batch's ids, from the first on, one answer can hold.
  */
 export interface Refusal {
@@ -1033,7 +1033,7 @@ export interface InterruptedClaim {
 /**
  * A record of the requests' stream that could not be read, kept for an operator.
  *
- * The text is cut at 250,000 characters, and then is no JSON any more.
+ * The text is cut at 250,000 characters; then it is not valid JSON.
  */
 export interface UnreadableRecord {
   error: string;
@@ -1110,7 +1110,7 @@ export interface FollowUpMessage {
   attachments: FollowUpAttachment[];
 }
 /**
- * An object that a follow-up names; nobody has looked for it yet.
+ * An object that a follow-up names; it may not exist.
  */
 export interface FollowUpAttachment {
   bucket: string;
@@ -1536,7 +1536,7 @@ export interface AcknowledgmentMessage {
   assembly_id?: string;
 }
 /**
- * How far a request is; `seq` strictly increases within it, `percentage` never falls.
+ * The progress of a request; `seq` strictly increases within it, `percentage` never falls.
  */
 export interface ProgressMessage {
   request_id?: string;

@@ -1,4 +1,4 @@
-"""The workspace's command: a package a room, and in `verbs` a module a verb."""
+"""The `jobplane` command: one package per subject; `verbs` has one module per verb."""
 
 import os
 import sys
@@ -6,14 +6,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILDER = Path("libs", "lambdapack")
-"""The lib that makes artifacts; none holds it."""
+"""The lib that makes artifacts; no artifact contains it."""
 SOURCE_FOLDERS = (Path("scripts"), BUILDER / "src")
-"""Where the command's own code lies in the repository."""
+"""The folder of the command's own code in the repository."""
 SOURCES = tuple(ROOT / folder for folder in SOURCE_FOLDERS)
 
 
 def _drop_python_path() -> None:
-    """Import what is installed: a yaml.py on the user's PYTHONPATH is another program's."""
+    """Ignore PYTHONPATH: a yaml.py there would hide the installed package."""
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     ours = {str(folder) for folder in SOURCES}
     foreign = {os.path.abspath(entry) for entry in entries} - ours  # noqa: PTH100 - as site does

@@ -14,7 +14,7 @@ from jobplane.terminal.console import Unread, show_notes_of
 from jobplane.terminal.environments import spare_proxies
 from jobplane.terminal.groups import ModuleGroup
 
-# How the help leads through the verbs.
+# The order of the verbs in `jobplane --help`.
 TOUR = {
     "Work on a stage": ("up", "info", "invoke", "logs", "token", "demo", "down"),
     "Change the functions": (
@@ -65,16 +65,16 @@ Examples:
 )
 @click.version_option(package_name="jobplane", message="%(prog)s %(version)s")
 def jobplane() -> None:
-    """Build, run, invoke and deploy the functions of this workspace.
+    """Build, run, invoke and deploy the functions of this repository.
 
-    Exit code 0: done; 1: it failed, or a check found something; 2: called wrongly;
+    Exit code 0: done; 1: it failed, or a check found something; 2: wrong usage;
     130: interrupted. `jobplane VERB --help` has examples.
     """
     show_notes_of("lambdapack")
 
 
 def _open_streams() -> None:
-    """Make both streams fit to be written to, whatever the shell has made of them."""
+    """Replace a closed stdout or stderr, and write characters they can't encode as escapes."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or Path(os.devnull).open("w", encoding="utf-8")
         if isinstance(stream, TextIOWrapper):
@@ -84,18 +84,18 @@ def _open_streams() -> None:
 
 
 def _close_stdout() -> None:
-    """Let what is still buffered go nowhere: writing it would fail again when Python ends."""
+    """Discard buffered output: flushing it when Python ends would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explained(error: OSError) -> str:
-    """What the system refused, and the remedy."""
+    """The operating system's error, and the remedy."""
     what = f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}"
     return f"{what}. {REFUSED_BY_SYSTEM[error.errno or 0]}"
 
 
 def main() -> None:
-    """Run the command; whatever ends it, there is a sentence and no traceback."""
+    """Run the command; report expected errors as one sentence, without a traceback."""
     _open_streams()
     spare_proxies(os.environ)
     try:
@@ -110,7 +110,7 @@ def main() -> None:
         click.echo("interrupted", err=True)
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read the output has ended, as `head` does; click takes it likewise.
+        # The reader of the output has ended, as `head` does; click exits with 1 as well.
         _close_stdout()
         sys.exit(1)
     except OSError as error:
@@ -120,7 +120,7 @@ def main() -> None:
         click.echo(f"Error: {_explained(error)}", err=True)
         sys.exit(1)
     except Exception as error:
-        # AWS says what is wrong: credentials, a permission, a stack that is not there.
+        # The message of AWS says what is wrong: credentials, a permission, a missing stack.
         if not type(error).__module__.startswith("botocore."):
             raise
         click.echo(f"Error: {error}{REMEDIES.get(type(error).__name__, '')}", err=True)

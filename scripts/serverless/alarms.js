@@ -6,7 +6,7 @@ const MINUTES = 60;
 const HOURS = 3600;
 // Work that waits this long, or longer, waits for somebody to look.
 const LATE_SECONDS = 15 * MINUTES;
-// An error rate of fewer invocations says nothing: one error of three calls is not 33 %.
+// An error rate of fewer invocations is not reliable: one error in three calls is not 33 %.
 const LEAST_INVOCATIONS = 100;
 const MAX_ERROR_PERCENT = 1;
 // What a caller may wait for; `alarms.latency` in function.yml says otherwise.
@@ -42,7 +42,7 @@ const alarms = ({ functions, queues, tables, stateMachines, schedules }) => {
 
 /**
  * Whether somebody waits for what a function answers: a client of the HTTP API or of the socket
- * (nobody waits for $disconnect), or a state machine.
+ * (no client waits for $disconnect), or a state machine.
  */
 const hasCallers = (name, config, tasks) =>
   hasTrigger(config, 'httpApi') ||
@@ -269,7 +269,7 @@ const ofOwn = (metricName, dimensions = {}) => ({
 
 const FILES = [
   {
-    // An exact count corrects the counters, so that each drift is told once.
+    // An exact count corrects the counters, so that each drift is reported once.
     name: 'counters-drift',
     says: 'An exact count found the counters of files by status wrong, and corrected them.',
     see: 'counters',
@@ -281,7 +281,7 @@ const FILES = [
 const SCHEDULED_CHECKS = [
   {
     name: 'counters-unchecked',
-    says: 'The weekly exact count could not tell whether the counters of files by status are right.',
+    says: 'The weekly exact count failed, so the counters of files by status may be wrong.',
     see: 'unchecked-counters',
     ...ofOwn('CountersUnchecked'),
     ...atLeast(1, { within: 1 * HOURS, statistic: 'Maximum' }),
@@ -362,7 +362,7 @@ const cloudWatchAlone = {
   StringEquals: { 'aws:SourceAccount': { Ref: 'AWS::AccountId' } },
 };
 
-/** CloudWatch can't publish to a topic under AWS's own key for SNS: its policy lets nobody in. */
+/** CloudWatch can't publish to a topic under AWS's own key for SNS: its policy allows no other access. */
 const topic = (mail) => ({
   AlarmsKey: {
     Type: 'AWS::KMS::Key',

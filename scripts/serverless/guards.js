@@ -6,7 +6,7 @@ const join = (...parts) => ({ 'Fn::Join': ['', parts] });
 const arn = (id) => ({ 'Fn::GetAtt': [id, 'Arn'] });
 
 /**
- * Every bucket and queue refuses requests without TLS, whoever makes them. A queue has one policy,
+ * Every bucket and queue refuses requests without TLS, from all callers. A queue has one policy,
  * so the statement joins the one that resources/ may have given it.
  */
 exports.refusePlainHttp = (resources) => {
@@ -31,7 +31,7 @@ exports.refusePlainHttp = (resources) => {
 };
 
 /**
- * Without a source, API Gateway may be told to invoke a function by an API of any account. The
+ * Without a source, API Gateway may invoke a function for an API of any account. The
  * framework names the source of HTTP APIs alone.
  */
 exports.calledByItsApiAlone = (functions) =>

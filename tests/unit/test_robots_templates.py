@@ -107,7 +107,7 @@ def test_every_step_follows_what_it_uses(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("step", "problem"),
     [
-        ({"robot": "/file/hahs", "use": ":original"}, "robot: there is no robot /file/hahs"),
+        ({"robot": "/file/hahs", "use": ":original"}, "robot: unknown robot /file/hahs"),
         ({"use": ":original"}, "robot: must be a robot's name"),
         ({"robot": "/file/hash"}, "use: must be :original, a step's name, or a list of these"),
         ({"robot": "/file/hash", "use": []}, "use: must be"),
@@ -159,7 +159,7 @@ def test_all_problems_of_an_index_are_listed() -> None:
         "version: unknown key",
         "template t, color: unknown key",
         "template t, step one, use: there is no step 'gone'",
-        "template t, step one, robot: there is no robot /no/such",
+        "template t, step one, robot: unknown robot /no/such",
         "template t, id: is taken by an earlier template",
         "template #3, id: must be",
         "template #3, steps: must be an object with at least one step",

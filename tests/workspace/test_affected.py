@@ -376,7 +376,7 @@ def test_an_unknown_revision_is_called_wrongly(repository: Repository) -> None:
     for revision in ("nonsense", "nonsense..."):
         done = jobplane(repository, "affected", "--since", revision)
         assert done.returncode == 2
-        assert f"git finds no commit '{revision}'" in done.stderr
+        assert f"git does not know the commit '{revision}'" in done.stderr
 
 
 def test_it_prints_functions_and_reasons(repository: Repository) -> None:

@@ -89,7 +89,7 @@ def test_a_long_list_is_cut(orphans: dict[str, Any]) -> None:
     """Twenty rows and how many more there are; all of them on request."""
     text = answers.readable(orphans)
     assert text.count(".ndjson") == answers.ROWS
-    assert f"… and {STUCK - answers.ROWS} more (--full shows all)" in text
+    assert f"… and {STUCK - answers.ROWS} more (pass --full to show all)" in text
     everything = answers.readable(orphans, full=True)
     assert everything.count(".ndjson") == STUCK
     assert "more" not in everything

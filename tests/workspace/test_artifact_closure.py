@@ -357,10 +357,10 @@ def _index_of(wheels: Path) -> type[BaseHTTPRequestHandler]:
 @pytest.mark.parametrize(
     ("links", "said"),
     [
-        ({"data/again": ".."}, "data/again: this link leads to a folder that it lies in"),
-        ({"a/b": "../c", "c/d": "../a"}, "this link leads to a folder that it lies in"),
-        ({"data/gone": "nowhere"}, "data/gone: this link leads to nowhere, which is not there"),
-        ({"data/self": "self"}, "data/self: this link leads to self, which is not there"),
+        ({"data/again": ".."}, "data/again: this link points to a folder that contains it"),
+        ({"a/b": "../c", "c/d": "../a"}, "this link points to a folder that contains it"),
+        ({"data/gone": "nowhere"}, "data/gone: this link points to nowhere, which does not exist"),
+        ({"data/self": "self"}, "data/self: this link points to self, which does not exist"),
     ],
 )
 @pytest.mark.parametrize("place", ["functions/one", "libs/tools/src/tools", "shared"])
@@ -518,7 +518,7 @@ def test_the_builder_counts_all_of_its_code(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ('[tool.jobplane]\nsdk = ["bedrock-runtim"]\n', "did you mean bedrock-runtime"),
-        ('[tool.jobplane]\nsdk = "all"\n', 'has to be "whole", or a list'),
+        ('[tool.jobplane]\nsdk = "all"\n', 'must be "whole", or a list'),
     ],
 )
 def test_a_wrong_setting_of_the_sdk_is_refused(small: Small, settings: str, message: str) -> None:

@@ -206,8 +206,8 @@ def test_a_module_that_is_no_python_is_named(copied: Copy, tmp_path: Path, name:
     with pytest.raises(UnreadableSourceError) as refused:
         Builder(repository, Settings.local()).build([function])
     assert refused.value.message == (
-        f"{name}:3: invalid syntax: correct it, or end its name in something else than .py if it "
-        "is no module"
+        f"{name}:3: invalid syntax: correct it, or give it another extension "
+        "than .py if it is not a module"
     )
     assert (repository.dist / "disconnect.zip").read_bytes() == before
 
@@ -233,7 +233,7 @@ def test_a_client_whose_service_does_not_ship_is_refused(
         Builder(repository, Settings.local()).build([function])
     assert refused.value.message.startswith(
         f"disconnect: disconnect.py:{lines + 4} makes a client of 'sts', which the artifact does "
-        "not have: "
+        "not contain: "
     )
     assert not (repository.dist / "disconnect.zip").exists()
     project = function.directory / "pyproject.toml"

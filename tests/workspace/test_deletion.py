@@ -125,9 +125,9 @@ def test_a_folder_that_is_gone_already(tmp_path: Path, monkeypatch: pytest.Monke
     ("arguments", "said"),
     [
         ([], "Missing argument"),
-        (["handle-timeout", "--yes"], "delete sweep-claims as well, or take the reference out"),
-        (["claims", "--yes"], "no function 'claims'; there are: check-active-job, claim"),
-        (["claim"], "stdin is not a terminal, so you can't be asked: pass --yes"),
+        (["handle-timeout", "--yes"], "delete sweep-claims as well, or remove the reference"),
+        (["claims", "--yes"], "unknown function 'claims'; known are: check-active-job, claim"),
+        (["claim"], "stdin is not a terminal; pass --yes to delete"),
     ],
 )
 def test_nothing_is_deleted_by_a_wrong_call(

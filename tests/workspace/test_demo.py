@@ -158,7 +158,7 @@ def test_a_picture_in_a_missing_folder_is_refused_at_once(tmp_path: Path) -> Non
     """Before anything is deployed, with the folder's name."""
     done = CliRunner().invoke(command, ["--picture", str(tmp_path / "none" / "demo.svg")])
     assert done.exit_code == 2
-    assert f"there is no folder {tmp_path / 'none'}" in done.output
+    assert f"no folder {tmp_path / 'none'}" in done.output
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def test_artifacts_are_for_the_architecture_that_is_given(architecture: str) -> 
 def test_an_architecture_that_lambda_has_not_is_refused() -> None:
     """Before anything is built."""
     there = Stage(Repository.here(), "prod")
-    with pytest.raises(click.UsageError, match="'arm'; Lambda has x86_64 and arm64"):
+    with pytest.raises(click.UsageError, match="'arm'; known are: x86_64 and arm64"):
         shipping.settings_for(there, {"architecture": "arm"})
 
 
@@ -298,7 +298,7 @@ def test_somebody_elses_change_is_not_overwritten(stage: Stage) -> None:
             FunctionName=functions[0].deployed_name(stage.name), Description="by somebody else"
         )
         before = digests(stage)
-        with pytest.raises(shipping.DeployFailedError, match="somebody else"):
+        with pytest.raises(shipping.DeployFailedError, match="another deployment"):
             shipping.update_functions(plan, lambda _name: None)
     assert digests(stage) == before
 
@@ -416,17 +416,25 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("deploy", "nonsense"), 2, "there are: check-active-job, claim"),
-        (("deploy", "claim", "--affected"), 2, "either names or --affected"),
-        (("deploy", "--since", "HEAD"), 2, "--since goes with --affected"),
+        (("deploy", "nonsense"), 2, "known are: check-active-job, claim"),
+        (("deploy", "claim", "--affected"), 2, "pass NAMES or --affected, not both"),
+        (("deploy", "--since", "HEAD"), 2, "--since needs --affected"),
         (("deploy", "--stage", "Not A Name"), 2, "invalid stage name"),
         (("deploy", "claim"), 1, "jobplane up"),
         (("deploy", "claim", "--stage", "elsewhere"), 1, "no AWS credentials"),
         (("list", "--stage", "elsewhere"), 1, "no AWS credentials"),
         (("info", "--stage", "elsewhere"), 1, "no AWS credentials"),
         (("logs", "--stage", "elsewhere"), 1, "jobplane up --stage elsewhere"),
-        (("token", "--user", "u", "--tenant", "t", "--stage", "elsewhere"), 1, "is not up here"),
-        (("invoke", "claim", "-", "--watch", "--in-process"), 2, "stdin can be read once"),
+        (
+            ("token", "--user", "u", "--tenant", "t", "--stage", "elsewhere"),
+            1,
+            "is not running locally",
+        ),
+        (
+            ("invoke", "claim", "-", "--watch", "--in-process"),
+            2,
+            "--watch can't be used with stdin",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -247,17 +247,23 @@ def test_the_sources_are_listed() -> None:
     [
         ((), "missing SOURCE; known are"),
         (("kafka",), "unknown source 'kafka'; known are"),
-        (("sqs", "--change", "remove"), "are for dynamodb-stream"),
-        (("sqs", "--for", "processor"), "--for is for schedule"),
+        (("sqs", "--change", "remove"), "need the source dynamodb-stream"),
+        (("sqs", "--for", "processor"), "--for needs the source schedule"),
         (("schedule", "--for", "connect"), "has no schedule with an input"),
-        (("schedule", "--for", "unknown"), "no function 'unknown'"),
-        (("sqs", "--set", "Records[0].bodi=1"), "there is no 'bodi'"),
+        (("schedule", "--for", "unknown"), "unknown function 'unknown'"),
+        (("sqs", "--set", "Records[0].bodi=1"), "'bodi' does not exist"),
         (("dynamodb-stream", "--table", "connections"), "needs an --item"),
-        (("sqs", "--set", "Records.body=1"), "'body' leads into a list: [0] to [0]\n"),
-        (("dynamodb-stream", "--table", "nothing", "--item", "{}"), "there are: active-jobs, "),
-        (("dynamodb-stream", "--item", "{}"), "lacks owner, request_id: the key of requests"),
-        (("dynamodb-stream", "--item", "[]"), "no JSON object"),
-        (("dynamodb-stream", "--item", "x"), "--item is no JSON"),
+        (
+            ("sqs", "--set", "Records.body=1"),
+            "'body' needs an object, but found a list: [0] to [0]\n",
+        ),
+        (("dynamodb-stream", "--table", "nothing", "--item", "{}"), "known are: active-jobs, "),
+        (
+            ("dynamodb-stream", "--item", "{}"),
+            "lacks owner, request_id, which the key of requests needs",
+        ),
+        (("dynamodb-stream", "--item", "[]"), "must be a JSON object"),
+        (("dynamodb-stream", "--item", "x"), "--item is not valid JSON"),
     ],
 )
 def test_called_wrongly(arguments: tuple[str, ...], said: str) -> None:

@@ -185,7 +185,7 @@ def test_what_the_table_cant_tell_is_refused(
     statement: dict[str, Any], properties: dict[str, Any]
 ) -> None:
     """A role that allows by exclusion or by reference stops the table from being made."""
-    with pytest.raises(ValueError, match=r"can be told|managed"):
+    with pytest.raises(ValueError, match=r"are supported|managed"):
         grants(role(statement, **properties), PROD)
 
 
@@ -193,7 +193,7 @@ def test_an_unused_role_is_refused() -> None:
     """A role that no function and no state machine has is not passed over."""
     template = role({"Action": "s3:GetObject", "Resource": "*"})
     del template["Resources"]["F"]
-    with pytest.raises(ValueError, match="nobody's"):
+    with pytest.raises(ValueError, match="belongs to no function"):
         grants(template, PROD)
 
 

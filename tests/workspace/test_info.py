@@ -74,6 +74,6 @@ def test_metric_lines_of_a_log_are_folded(stage_name: str) -> None:
     assert run(COMMAND, "invoke", "claim", "acquired", "--stage", stage_name).returncode == 0
     done = run(COMMAND, "logs", "claim", "--stage", stage_name)
     assert "METRIC" not in done.stdout
-    assert done.stderr == "metric lines are left out; --metrics shows them\n"
+    assert done.stderr == "metric lines are hidden; pass --metrics to show them\n"
     done = run(COMMAND, "logs", "claim", "--metrics", "--stage", stage_name)
     assert " METRIC " in done.stdout

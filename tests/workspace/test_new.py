@@ -171,10 +171,10 @@ def test_nothing_of_the_template_is_left(made: Repository) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("claim", "functions/claim exists already"),
-        ("keys", "libs/keys exists already"),
-        ("models", "libs/models exists already"),
-        ("webhooks-delivery", "tests/unit/test_webhooks_delivery.py exists already"),
+        ("claim", "functions/claim already exists"),
+        ("keys", "libs/keys already exists"),
+        ("models", "libs/models already exists"),
+        ("webhooks-delivery", "tests/unit/test_webhooks_delivery.py already exists"),
         ("CountThings", "is not kebab-case"),
         ("count_things", "single hyphens): count-things?"),
         ("count--things", "is not kebab-case"),
@@ -183,10 +183,10 @@ def test_nothing_of_the_template_is_left(made: Repository) -> None:
         ("", "is not kebab-case"),
         ("../count", "is not kebab-case"),
         ("class", "is a keyword of Python"),
-        ("json", "is a module of the standard library"),
-        ("boto3", "is the module of an installed package"),
-        ("jobplane-keys", "is the module of an installed package"),
-        ("utils", "says nothing"),
+        ("json", "would hide a module of the standard library"),
+        ("boto3", "would hide the module of an installed package"),
+        ("jobplane-keys", "would hide the module of an installed package"),
+        ("utils", "is too general"),
         ("a-name-of-twenty-char", "characters of 19"),
     ],
 )
@@ -201,7 +201,7 @@ def test_a_refused_name_is_exit_code_2() -> None:
     """Nothing is made of it."""
     done = CliRunner().invoke(new.command, ["claim"])
     assert done.exit_code == 2
-    assert "exists already" in done.output
+    assert "already exists" in done.output
 
 
 def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

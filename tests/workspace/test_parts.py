@@ -137,10 +137,14 @@ def test_the_demo_of_a_part_is_cut_out_of_the_whole(part: str, first: str, last:
     ("part", "command", "said"),
     [
         ("status", ["demo"], "or on state-manager; this project has only deliver-webhook, status"),
-        ("status", ["seed-files"], "`jobplane seed-files` works on state-manager"),
+        ("status", ["seed-files"], "`jobplane seed-files` needs the functions state-manager"),
         ("status", ["bench", "growth"], "this project does not have state-manager"),
         ("status", ["bench", "load"], "does not have connect, disconnect, processor, router"),
-        ("realtime", ["bench", "growth"], "`jobplane bench growth` works on state-manager"),
+        (
+            "realtime",
+            ["bench", "growth"],
+            "`jobplane bench growth` needs the functions state-manager",
+        ),
     ],
 )
 def test_what_a_verb_lacks_is_named(
@@ -349,7 +353,7 @@ def test_nothing_is_lost_of_a_page_that_says_none_of_it(page: Path) -> None:
         (["PATH/Acme", "--only", "files"], "invalid project name 'Acme': use 2 to 20 of a-z"),
         (["HERE/acme", "--only", "files"], "is inside this project: choose a folder outside"),
         (["PATH", "--update"], "is not a project of `jobplane new-project`"),
-        (["PATH", "--update", "--only", "files"], "--update takes the parts that the project has"),
+        (["PATH", "--update", "--only", "files"], "--update uses the parts that the project has"),
     ],
 )
 def test_wrong_calls_are_explained(arguments: list[str], said: str, tmp_path: Path) -> None:

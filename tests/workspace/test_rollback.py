@@ -97,7 +97,7 @@ def test_what_is_not_there_is_said(stage: Stage) -> None:
     for arguments, message in (
         ((NAME, "--rollback", "--to", "999"), "has no version 999"),
         (("--rollback", "--to", "2001-01-01T00:00:00.000Z"), "has no deployment 2001-01-01"),
-        (("--to", "1"), "--to goes with --rollback"),
+        (("--to", "1"), "--to needs --rollback"),
         (("--rollback", "--affected"), "--rollback excludes"),
     ):
         done = jobplane(stage.repository, "deploy", *arguments, "--yes", "--stage", stage.name)

@@ -27,7 +27,7 @@ def test_a_place_that_is_not_there_once_ends_the_build(times: int) -> None:
 
 def test_a_module_that_is_gone_ends_the_build(tmp_path: Path) -> None:
     """A patched module that a library no longer has is named."""
-    with pytest.raises(PatchError, match=r"urllib3 has no urllib3/util/connection\.py"):
+    with pytest.raises(PatchError, match=r"urllib3 no longer has urllib3/util/connection\.py"):
         check_modules("urllib3", tmp_path)
 
 

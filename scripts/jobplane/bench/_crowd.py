@@ -193,7 +193,7 @@ class Member:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Whoever waits for an answer waits in vain: the socket is gone."""
+        """Fail all pending questions, because the socket is closed."""
         lost = ConnectionError(f"{self.user} has lost its socket")
         answers = [name for name in self._waiting if name.startswith("answer ")]
         futures: list[asyncio.Future[Any]] = [self._waiting.pop(name) for name in answers]

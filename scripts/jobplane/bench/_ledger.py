@@ -75,7 +75,7 @@ class Ledger:
         return [entry for entry in self.entries.values() if entry.ended is None]
 
     def hear(self, message: Message, at: float) -> None:
-        """Note a message that is no answer to a question of the client's own."""
+        """Record a message that does not answer a question of the client."""
         request_id = str(message.get("request_id"))
         if request_id in self.hearings:
             self._overhear(self.hearings[request_id], request_id, message, at)
@@ -107,10 +107,10 @@ class Ledger:
                 self._fault(request_id, f"an unknown {kind}")
 
     def resume(self, request_id: str, state: Message, asked_at: int, at: float) -> None:
-        """Note what a subscription answers about a request of this socket's.
+        """Record a subscription's answer about a request of this socket.
 
-        `asked_at` is the `seq` that was known when it was asked for: what is told later may
-        overtake the answer.
+        `asked_at` is the last `seq` before the subscription was sent: later messages may arrive
+        before the answer.
         """
         entry = self.entries[request_id]
         entry.resumed = True

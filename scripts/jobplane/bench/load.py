@@ -72,10 +72,10 @@ FLAT_WORDS = {True: "yes", False: "no", None: "–"}
 @click.option("--stage", default="load", show_default=True, help="Used as it is if it is up.")
 @reported("load")
 def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
-    """Many sockets on a local stage, each with jobs: what is told when, and what it takes.
+    """Put a load of many sockets on a local stage: latencies, processor time, memory.
 
     Checks that every request is acknowledged once and ends once for its socket, that its messages
-    come in the order of `seq`, that nobody hears of a stranger's request, and that the tables
+    come in the order of `seq`, that no user receives a stranger's messages, and that the tables
     agree. Ends with 1 if anything of this does not hold.
     """
     from jobplane.bench._phases import Plan

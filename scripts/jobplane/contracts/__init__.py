@@ -1,5 +1,4 @@
 """Contracts made from the models: JSON Schema, OpenAPI, AsyncAPI, TypeScript.
 
-`catalogue` names what there is a contract of; the models in `jobplane_models` say what it is.
-`render` makes every file's text. Nothing here is read by hand-written documents.
+`catalogue` lists the contracts; the models in `jobplane_models` define them. `files` renders them.
 """

@@ -1,4 +1,4 @@
-"""AsyncAPI 3.0 of the socket: what a client sends for each action, and what it may hear."""
+"""AsyncAPI 3.0 of the socket: what a client sends for each action, and what it may receive."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -50,14 +50,14 @@ def message(name: str, payload: dict[str, Any], summary: str, correlated_by: str
 
 
 def narrowed(base: type[BaseModel], field: str, kinds: list[type[BaseModel]]) -> dict[str, Any]:
-    """A server message whose content is known."""
+    """A server message with a known content."""
     choices = [schema_of(kind) for kind in kinds]
     content = choices[0] if len(choices) == 1 else {"anyOf": choices}
     return {"allOf": [schema_of(base), {"type": "object", "properties": {field: content}}]}
 
 
 def messages_of(action: SocketAction) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What a client sends for an action, and what it hears that is the action's own."""
+    """What a client sends for an action, and the answers that only this action has."""
     name = camel(action.name)
     request = action.request
     yield (
@@ -76,7 +76,7 @@ def messages_of(action: SocketAction) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def replies_to(action: SocketAction) -> list[str]:
-    """The messages that may answer an action."""
+    """The possible answers to an action."""
     name = camel(action.name)
     own = []
     if action.answer is not None:
@@ -101,7 +101,7 @@ def operation_of(action: SocketAction) -> dict[str, Any]:
 
 
 def asyncapi_of(version: str) -> dict[str, Any]:
-    """The whole document, from the service's side: it receives requests and sends messages."""
+    """The whole document, from the service's view: it receives requests and sends messages."""
     models = {model.__name__: model for model in HEARD.values()}
     models |= {"LinkedResult": answers.LinkedResult}
     for action in SOCKET_ACTIONS:

@@ -1,9 +1,9 @@
-"""What there is a contract of: every event, message, input and result, by the name of its file.
+"""The list of contracts: every event, message, input and result, by the name of its file.
 
-The models say what each is, and a function's `pyproject.toml` which are its own:
+The models define them; a function's `pyproject.toml` names those of its input and result:
 
     [tool.jobplane.contracts]
-    input = "jobplane_models.events:HttpEvent"      # or a list, of which it takes any
+    input = "jobplane_models.events:HttpEvent"      # or a list of accepted ones
     result = "whoami:WhoamiResult"                  # or a type in the function's own module
 
 `operations = true` stands for the request models of the function's `OPERATIONS`.
@@ -30,7 +30,7 @@ from lambdapack.environments import plain_environment
 
 @dataclass(frozen=True)
 class Contract:
-    """A published shape: `contracts/json-schema/<name>.json`; `title` names its type."""
+    """A published type: `contracts/json-schema/<name>.json`; `title` is the type's name."""
 
     name: str
     title: str
@@ -39,7 +39,7 @@ class Contract:
 
 @dataclass(frozen=True)
 class SocketAction:
-    """What a client sends for an action, and what it hears: an answer at once, a job's result."""
+    """What a client sends for an action, and receives: an immediate answer, a job's result."""
 
     name: str
     request: type[BaseModel]
@@ -83,8 +83,8 @@ MESSAGES = {
 }
 
 
-# What a stack has to have for its messages to be sent: a kind of event, or a resource. The first
-# that fits a contract's name decides.
+# The kind of event or the resource that a stack needs to send a message. The first match of a
+# contract's name decides.
 SENT_WITH = {
     "socket/": "websocket",
     "http/": "httpApi",
@@ -97,7 +97,7 @@ SENT_WITH = {
 
 
 def is_sent(name: str, repository: Repository) -> bool:
-    """Whether the tree has what a message's contract is of."""
+    """Whether the repository has the event or resource that sends the message."""
     wanted = next(needed for prefix, needed in SENT_WITH.items() if name.startswith(prefix))
     kinds = (event_kinds(function.config) for function in repository.functions())
     return wanted in Configuration(repository).resources or any(wanted in each for each in kinds)
@@ -121,7 +121,7 @@ def _messages() -> Iterator[Contract]:
 
 
 def _of(function: Function, repository: Repository) -> Iterator[Contract]:
-    """What a function is invoked with and gives back: `tool.jobplane.contracts` of its member."""
+    """A function's input and result: `tool.jobplane.contracts` of its member."""
     folder = f"functions/{function.name}"
     declared = function.settings.get("contracts", {})
     if declared.get("operations"):
@@ -136,7 +136,7 @@ def _of(function: Function, repository: Repository) -> Iterator[Contract]:
 def _declared(
     references: str | list[str], title: str, function: Function, repository: Repository
 ) -> tuple[str, Any]:
-    """The title and the type of a reference; of several, any of them under a title of their own."""
+    """The title and the type of a reference; several become a union with its own title."""
     if isinstance(references, str):
         return references.partition(":")[2], _referred(references, function, repository)
     kinds = tuple(_referred(reference, function, repository) for reference in references)
@@ -147,7 +147,7 @@ def _referred(reference: str, function: Function, repository: Repository) -> Any
     """`module:Name`: a model of a lib, or a type of the function's own module.
 
     Raises:
-        click.ClickException: there is none.
+        click.ClickException: it does not exist.
     """
     place, _, name = reference.partition(":")
     try:
@@ -162,7 +162,7 @@ def _referred(reference: str, function: Function, repository: Repository) -> Any
 
 
 def _of_operations(function: Function, repository: Repository, folder: str) -> Iterator[Contract]:
-    """A function that keeps the request model of each operation in its `OPERATIONS`."""
+    """A function with a table `OPERATIONS` of request models."""
     module = loaded(function, repository)
     kinds: list[Any] = []
     for name, (model, *_) in sorted(module.OPERATIONS.items()):
@@ -175,7 +175,7 @@ def _of_operations(function: Function, repository: Repository, folder: str) -> I
 
 
 def _request_of(name: str, model: type[BaseModel], *, is_default: bool) -> type[BaseModel]:
-    """An operation's request as it is sent: with the operation's name."""
+    """An operation's request as sent, with the operation's name."""
     operation: Any = Literal.__getitem__(name)
     named: Any = (operation | None, None) if is_default else (operation, ...)
     return create_model(
@@ -188,10 +188,10 @@ def _request_of(name: str, model: type[BaseModel], *, is_default: bool) -> type[
 
 
 def loaded(function: Function, repository: Repository) -> ModuleType:
-    """A function's module, imported with its environment; it is not to be called."""
+    """A function's module, imported with its environment. Do not call it."""
     spec = importlib.util.spec_from_file_location(function.module, function.source)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{function.source} is no module")
+        raise ImportError(f"{function.source} can't be imported")
     module = importlib.util.module_from_spec(spec)
     region = {"AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION}
     environment = plain_environment() | ResolvedStack(repository).environment(function) | region

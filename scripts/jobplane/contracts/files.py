@@ -1,4 +1,4 @@
-"""The files of `contracts/`: what they should hold, and how far the tree is from that."""
+"""The files of `contracts/`: their wanted content, and differences from it."""
 
 import difflib
 import json
@@ -17,19 +17,19 @@ from jobplane.tree.repository import Repository
 from jobplane.trying import case_files
 
 SCHEMAS = "json-schema"
-"""The folder that holds nothing but what is made; the others hold files written by hand as well."""
+"""The folder with generated files only; others also contain files written by hand."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """A file that is not what it should be; no `wanted`: it should not be there."""
+    """A file with wrong content; without `wanted` the file should not exist."""
 
     path: Path
     found: str | None
     wanted: str | None
 
     def diff(self) -> str:
-        """What would have to change, as a unified diff."""
+        """The difference as a unified diff."""
         name = self.path.as_posix()
         return "".join(
             difflib.unified_diff(
@@ -42,7 +42,7 @@ class Drift:
 
 
 def rendered(repository: Repository) -> dict[Path, str]:
-    """Every file that is made, by its path within the workspace."""
+    """The text of every generated file, by its path in the repository."""
     contracts = catalogue(repository)
     version = version_of(repository)
     folder = Path("contracts")
@@ -72,7 +72,7 @@ def json_text(document: Any) -> str:
 
 
 def drift(repository: Repository, files: Mapping[Path, str]) -> list[Drift]:
-    """How the tree differs from what should be there."""
+    """The files that differ from the wanted ones."""
     root = repository.root
     made = [*(root / "contracts" / SCHEMAS).rglob("*.json"), *(root / "contracts").glob("*.json")]
     there = {path.relative_to(root) for path in made}

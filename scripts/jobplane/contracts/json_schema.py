@@ -1,4 +1,4 @@
-"""JSON Schema of the contracts, without what says nothing."""
+"""JSON Schema of the contracts, without redundant keywords."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,7 +15,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 class PublishedSchema(GenerateJsonSchema):
     """Pydantic's generator, without titles of fields, nulls as defaults and discriminators.
 
-    A discriminator is a keyword of OpenAPI and AsyncAPI, and tells nothing that `const` does not.
+    A discriminator is a keyword of OpenAPI and AsyncAPI only, and repeats what `const` says.
     """
 
     def field_title_should_be_set(self, schema: Any) -> bool:
@@ -44,9 +44,9 @@ def document_of(contract: Contract) -> dict[str, Any]:
 
 
 def definitions_of(contracts: Iterable[Contract], place: str) -> dict[str, Any]:
-    """The schemas of several contracts by title, and of all that they refer to, under one roof.
+    """The schemas of several contracts and of types that they refer to, by title.
 
-    `place` is where they will lie, as `#/components/schemas`.
+    `place` is their place in the document, such as `#/components/schemas`.
     """
     types = {contract.title: contract.type for contract in contracts}
     roots, shared = TypeAdapter.json_schemas(

@@ -1,6 +1,6 @@
-"""OpenAPI 3.1 of the HTTP API: the routes that functions declare, and what they refer to.
+"""OpenAPI 3.1 of the HTTP API: the functions' routes and their types.
 
-A function with an `httpApi` event has its routes in `functions/<name>/openapi.yml`, as `paths`.
+A function with an `httpApi` event describes its routes in `functions/<name>/openapi.yml`: `paths`.
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ HEADERS: dict[str, Any] = {
 def refusal(
     description: str, headers: dict[str, str] | None = None, *, gateway: bool = False
 ) -> dict[str, Any]:
-    """An answer that is a Refusal; `gateway`: or API Gateway's own, which has other headers."""
+    """An error answer (Refusal); with `gateway` also API Gateway's own, with other headers."""
     schema: dict[str, Any] = {"$ref": "#/components/schemas/Refusal"}
     if gateway:
         schema = {"anyOf": [schema, {"$ref": "#/components/schemas/GatewayRefusal"}]}
@@ -82,7 +82,9 @@ def header_references(headers: dict[str, str]) -> dict[str, Any]:
 RESPONSES: dict[str, dict[str, Any]] = {
     "Conflict": refusal("The assembly has not ended.", {"Retry-After": "RetryAfterAlways"}),
     "Forbidden": refusal("The assembly belongs to another user."),
-    "InternalError": refusal("Ours; `request_id` is for whoever asks us.", gateway=True),
+    "InternalError": refusal(
+        "An error of the service; report it with its `request_id`.", gateway=True
+    ),
     "Invalid": refusal("The request is malformed; `problems` lists every field at fault."),
     "NotFound": refusal(
         "There is no such assembly, yet, or no such route.",

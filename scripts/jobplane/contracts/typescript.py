@@ -11,7 +11,7 @@ from jobplane.tree.repository import Repository
 from lambdapack.tools import run_quietly
 
 SCRIPT = Path(__file__).with_name("typescript.mjs")
-# Conditions on several keys at once, which a type would tell as intersections.
+# Conditions on several keys, which would become intersection types.
 CONDITIONS = frozenset({"anyOf", "if", "not", "then"})
 
 
@@ -35,7 +35,7 @@ def typescript_of(contracts: Sequence[Contract], repository: Repository) -> str:
 
 
 def typed(schema: Any) -> Any:
-    """A schema without what has no place in a type, and would double the names that it has."""
+    """A schema without keywords that would duplicate types."""
     if isinstance(schema, list):
         return [typed(part) for part in schema]
     if not isinstance(schema, dict):

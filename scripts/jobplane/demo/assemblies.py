@@ -247,7 +247,7 @@ async def _delivery(scene: Scene, job: Job) -> Delivery:
     except TimeoutError:
         document = await scene.status_client(scene.token).get_status(job.assembly_id)
         told = document.webhook.model_dump(exclude_none=True) if document.webhook else None
-        raise CheckError(f"{job.template}: no webhook came; `status` tells of {told}") from None
+        raise CheckError(f"{job.template}: no webhook arrived; `status` says {told}") from None
 
 
 @dataclass

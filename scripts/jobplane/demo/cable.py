@@ -9,7 +9,7 @@ CHUNK = 65_536
 
 
 class Cable:
-    """Carries bytes between whoever connects to it and the far end, until it is cut."""
+    """Forwards bytes between its clients and the far end, until it is cut."""
 
     def __init__(self, far_url: str) -> None:
         self.connections = 0

@@ -68,7 +68,7 @@ async def interruption(scene: Scene) -> Observation:
 
 @step("Time out a worker that goes silent", needs=(interruption,), seconds=60)
 async def silence(scene: Scene) -> Observation:
-    """Nobody heartbeats: the job is on record, in the dead-letter queue, and the claim is free."""
+    """Without heartbeats the job is recorded, put in the dead-letter queue, and its claim freed."""
     flow = scene.flow
     if flow is None:
         raise CheckError("there is no flow")

@@ -1,4 +1,4 @@
-"""A step on state-manager: an operator finds what is wrong with a pipeline, and mends it."""
+"""A step on state-manager: find the faults of a pipeline, and correct them."""
 
 import asyncio
 import json
@@ -81,9 +81,9 @@ class Operator:
         return by_status
 
 
-@step("Find and mend the orphans of a pipeline", shows=("state-manager",), seconds=90)
+@step("Find and correct the orphans of a pipeline", shows=("state-manager",), seconds=90)
 async def orphans(scene: Scene) -> Observation:
-    """Plants faults among files, finds exactly those, mends what can be mended, looks again."""
+    """Plant faults among files, find exactly those, correct them if possible, search again."""
     operator = Operator(scene)
     state = await asyncio.to_thread(_plant, scene)
     watch = Stopwatch()
@@ -115,8 +115,8 @@ async def orphans(scene: Scene) -> Observation:
     mended = len(found) - sum(left.values())
     return Observation(
         f"{len(found)} faults among {len(state.files)} files found, and nothing else, in "
-        f"{searched:.0f} ms; {mended} mended, {sum(left.values())} are for people",
-        {"search_ms": searched, "orphans": len(found), "mended": mended},
+        f"{searched:.0f} ms; {mended} corrected, {sum(left.values())} are left to people",
+        {"search_ms": searched, "orphans": len(found), "corrected": mended},
     )
 
 

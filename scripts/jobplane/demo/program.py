@@ -46,7 +46,7 @@ SHOWN_LINES = 15
 
 @dataclass
 class Report:
-    """What came of a demo; times in seconds."""
+    """The results of a demo; times in seconds."""
 
     stage: str
     megabytes: int
@@ -194,7 +194,7 @@ def _reason(error: BaseException, limit: float) -> str:
 
 
 def _show_log(stage: Stage, since: int, screen: Screen) -> None:
-    """What the functions complained of: when the stage is gone, nobody can look."""
+    """Print the functions' warnings and errors, because the stage's logs are deleted."""
     state = stage.read_state()
     if state is None or not emulator.is_running(state):
         screen.line("the emulator is gone")

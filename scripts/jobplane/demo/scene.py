@@ -54,7 +54,7 @@ class Job:
 class Scene:
     """A user of a stage that is up, with a receiver for the notifications.
 
-    The user is a new one each time: what an earlier run has left is nobody's business.
+    Each run has a new user, so that data of earlier runs has no effect.
     """
 
     stage: Stage
@@ -82,7 +82,7 @@ class Scene:
 
     @property
     def strange_token(self) -> str:
-        """A JWT of somebody else's, of another tenant."""
+        """A JWT of another user, of another tenant."""
         return mint(jwt_secret(self.stage), user="mallory", tenant=STRANGE_TENANT)
 
     @property
@@ -103,7 +103,7 @@ class Scene:
         self._socket = await self.stack.enter_async_context(session)
 
     def status_client(self, token: str) -> AsyncHttpStatusClient:
-        """Status look-ups over HTTP for whoever has the token; it keeps nothing between them."""
+        """A client for status look-ups over HTTP with a token, without a cache."""
         url = self.description["http_url"]
         return AsyncHttpStatusClient(url, token, client=self.http, cache_size=0)
 
@@ -125,7 +125,7 @@ async def set_scene(
 class _WebhookParameters:
     """Where the stage's templates find URL and secret of their webhooks.
 
-    What is there is used again where possible: `status` remembers parameters for a minute.
+    Existing parameters are reused if possible, because `status` caches them for a minute.
     """
 
     def __init__(self, stage: Stage) -> None:

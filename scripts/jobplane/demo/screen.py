@@ -30,7 +30,7 @@ MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("–", "dim"
 
 
 class Bar:
-    """How far one thing is."""
+    """The progress of one task."""
 
     def __init__(self, screen: "Screen", name: str) -> None:
         self._screen = screen

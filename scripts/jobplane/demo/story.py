@@ -74,7 +74,7 @@ def step(
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step. `held` is None when it was left out."""
+    """The result of a step; `held` is None if it was left out."""
 
     step: Step[Any]
     held: bool | None

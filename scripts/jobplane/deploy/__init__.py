@@ -1,1 +1,1 @@
-"""What a deployment would change on a stage, and doing, undoing and removing it."""
+"""Plan, make, roll back and remove deployments of a stage."""

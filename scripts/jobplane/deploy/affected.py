@@ -1,8 +1,7 @@
-"""Which functions a change touches, and why.
+"""The functions that a change affects, with the reasons.
 
-Two trees are compared, the working tree and a revision's, by what `build` itself asks: the digest
-of an artifact's inputs. The reasons are found beside that, part by part; they explain the answer
-and never make it.
+Compares the working tree with a revision by the digests of the artifacts' inputs, as `build` does.
+The reasons are found separately, part by part; they only explain the result.
 """
 
 import hashlib
@@ -32,17 +31,17 @@ from lambdapack.wheels import code_digest
 
 THE_BUILDER = "libs/lambdapack (the builder itself)"
 NEW_STACK = "serverless.yml (new)"
-# Without one of them, a folder holds another project, or none yet.
+# A folder without one of these files is another project, or not one yet.
 PROJECT = frozenset({"pyproject.toml", "serverless.yml", "uv.lock"})
 SHOWN_FILES = 4
 
 
 class UnknownRevisionError(click.UsageError):
-    """git finds no such commit."""
+    """The revision does not exist."""
 
 
 class NoRepositoryError(click.ClickException):
-    """The project lies in no git repository, so there is nothing to compare it with."""
+    """The project is not in a git repository, so there is no commit to compare with."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
@@ -53,13 +52,13 @@ class NoRepositoryError(click.ClickException):
 
 @dataclass(frozen=True)
 class Affected:
-    """One function that a change touches."""
+    """One function that a change affects."""
 
     name: str
     artifact: list[str] = field(default_factory=list)
-    """Why its artifact is another one; empty if it is the same."""
+    """Why its artifact differs; empty if it is the same."""
     configuration: list[str] = field(default_factory=list)
-    """Why its configuration, or what it refers to, is another; empty if it is the same."""
+    """Why its configuration, or a resource that it refers to, differs; empty if it is the same."""
     state: str = "changed"
     """`changed`, `new` or `removed`."""
 
@@ -76,21 +75,21 @@ class Change:
     commit: str
     functions: list[Affected]
     stack: list[str]
-    """Parts of the stack that belong to no function."""
+    """Changed parts of the stack that belong to no function."""
 
     @property
     def needs_the_stack(self) -> bool:
-        """Whether updating functions one by one would leave something out."""
+        """Whether the change needs a deployment of the whole stack."""
         return bool(self.stack) or any(
             affected.configuration or affected.state != "changed" for affected in self.functions
         )
 
 
 def affected(repository: Repository, since: str = "HEAD") -> Change:
-    """Compare the working tree with a revision; `REV...` stands for where the branch left REV.
+    """Compare the working tree with a revision; `REV...` is the common ancestor with REV.
 
     Raises:
-        UnknownRevisionError: git knows no such revision.
+        UnknownRevisionError: the revision does not exist.
         ToolError: git or uv failed.
     """
     commit = resolve(repository, since)
@@ -122,7 +121,7 @@ def _compare_one(name: str, before: "Tree", after: "Tree", builder: list[str]) -
         return Affected(name, [], [f"functions/{name} (removed)"], "removed")
     artifact = list(builder)
     if before.inputs(name) != after.inputs(name):
-        # Whatever the build may ask besides what is explained here is the builder's own.
+        # Any other difference is attributed to the builder.
         artifact += list(_explained(name, before, after)) or ([] if builder else [THE_BUILDER])
     configuration = [
         _with_users(part, reason, name, after)
@@ -139,7 +138,7 @@ def _new(name: str) -> Affected:
 
 
 class Tree:
-    """One tree of files, asked once for each thing."""
+    """One tree of files; each fact is computed once."""
 
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
@@ -167,7 +166,7 @@ class Tree:
         return Lock.read(self.repository)
 
     def inputs(self, name: str) -> str:
-        """What `build` compares, by this command's own code on either tree."""
+        """The digests that `build` compares, computed by this command's code for either tree."""
         builder = Builder(self.repository, self.settings)
         return builder.inputs(self.functions[name], self.closures[name])
 
@@ -176,7 +175,7 @@ class Tree:
         return self.configuration.of(function) if function is not None else {}
 
     def builder_like(self, other: "Tree") -> bool:
-        """Whether both trees' builders write the same bytes for the same inputs."""
+        """Whether the builders of both trees have the same code."""
         mine, others = (
             code_digest(tree.repository.root / BUILDER / "src") for tree in (self, other)
         )
@@ -185,7 +184,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Lock:
-    """uv.lock, as far as it says how a distribution came into a closure."""
+    """The dependencies of each distribution in uv.lock."""
 
     dependencies: Mapping[str, list[str]]
 
@@ -196,7 +195,7 @@ class Lock:
         return cls({package["name"]: list(_required(package)) for package in document["package"]})
 
     def way(self, start: str, end: str) -> list[str]:
-        """The distributions between the two, shortest way."""
+        """The distributions on the shortest path between the two."""
         ways: deque[list[str]] = deque([[start]])
         seen = {start}
         while ways:
@@ -269,7 +268,7 @@ def _some(names: list[str]) -> str:
 
 
 def _with_users(part: str, reason: str, name: str, tree: Tree) -> str:
-    """A resource that the function does not name itself is said with the one that does."""
+    """For a resource that the function does not refer to itself, name the one that does."""
     logical = part.rpartition(": ")[2]
     resources = tree.configuration.resources
     if not part.startswith("resources/") or logical not in resources:
@@ -282,7 +281,7 @@ def _with_users(part: str, reason: str, name: str, tree: Tree) -> str:
 
 
 def _differences(before: Parts, after: Parts) -> Iterator[tuple[str, str]]:
-    """The parts that differ, and how to say it."""
+    """The parts that differ, described."""
     for part in _changed(before, after):
         how = " (new)" if part not in before else " (removed)" if part not in after else ""
         yield part, f"{part}{how}"
@@ -305,7 +304,7 @@ def resolve(repository: Repository, revision: str) -> str:
     """The commit that a revision names.
 
     Raises:
-        UnknownRevisionError: there is none.
+        UnknownRevisionError: the revision does not exist.
     """
     if revision.endswith("..."):
         return _git(repository, revision, "merge-base", revision.removesuffix("..."), "HEAD")
@@ -320,13 +319,13 @@ def _git(repository: Repository, revision: str, *arguments: str) -> str:
         if "not a git repository" in said:
             raise NoRepositoryError(repository.root) from failed
         raise UnknownRevisionError(
-            f"git finds no commit {revision!r}" + (f": {said}" if said else "")
+            f"git does not know the commit {revision!r}" + (f": {said}" if said else "")
         ) from failed
 
 
 @contextmanager
 def tree_of(repository: Repository, commit: str) -> Iterator[Repository]:
-    """The files of a commit in a folder of their own, for as long as the block runs."""
+    """Yield a temporary folder with the files of a commit."""
     with tempfile.TemporaryDirectory(prefix="jobplane-") as folder:
         archive = subprocess.Popen(
             ["git", "archive", "--format=tar", commit],

@@ -15,10 +15,10 @@ from jobplane.stage.stages import Stage
 from jobplane.tree.configuration import TRIGGERS, logical_id, references, role_id
 from jobplane.tree.repository import Function
 
-# What a change of code renames in every template.
+# Resources that get a new logical id with every change of code.
 VERSION = "AWS::Lambda::Version"
 DEPLOYMENT = "AWS::ApiGatewayV2::Deployment"
-# Leads requests to a function; part of its configuration.
+# Types that direct requests to a function; they count as its configuration.
 LEADING = TRIGGERS | {"AWS::ApiGatewayV2::Integration", "AWS::Lambda::Alias", "AWS::Lambda::Url"}
 ROUTE = "AWS::ApiGatewayV2::Route"
 ALIAS = "AWS::Lambda::Alias"
@@ -34,7 +34,7 @@ class StackTemplate:
 
     @classmethod
     def of(cls, body: Mapping[str, Any]) -> "StackTemplate":
-        """Without what names a build or an upload, and as GetTemplate gives it back."""
+        """Remove names of builds and uploads; replace characters as GetTemplate does."""
         resources = body.get("Resources", {})
         names = {
             logical: kind
@@ -54,7 +54,7 @@ class StackTemplate:
         text = json.dumps({**body, "Resources": kept, "Outputs": outputs}, ensure_ascii=False)
         for logical, kind in names.items():
             text = text.replace(f'"{logical}"', f'"{kind}"')
-        # GetTemplate answers with a question mark for every other character.
+        # GetTemplate returns a question mark for every character that is not ASCII.
         document = json.loads("".join(c if ord(c) < 128 else "?" for c in text))
         return cls(document)
 
@@ -64,12 +64,12 @@ class StackTemplate:
         return found
 
     def function(self, function: Function) -> dict[str, Any] | None:
-        """The function's properties; None if the template hasn't got it."""
+        """The function's properties; None if it is not in the template."""
         resource = self.resources.get(logical_id(function))
         return resource["Properties"] if resource is not None else None
 
     def own(self, function: Function) -> set[str]:
-        """The logical ids of what is there for this function alone: role, log group, triggers."""
+        """The logical ids of resources for this function only: role, log group, triggers."""
         name = logical_id(function)
         own = {name, role_id(function), f"{name.removesuffix('LambdaFunction')}LogGroup"}
         own |= {user for user in self._users(name) if self.resources[user]["Type"] in LEADING}
@@ -82,7 +82,7 @@ class StackTemplate:
         return (own | routes) & self.resources.keys()
 
     def alias(self, function: Function) -> str | None:
-        """The alias that requests go to instead of the latest code."""
+        """The alias that receives the requests; None if they go to the latest code."""
         for user in self._users(logical_id(function)):
             if self.resources[user]["Type"] == ALIAS:
                 return str(self.resources[user]["Properties"]["Name"])
@@ -115,7 +115,7 @@ def _without_key(resource: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Package:
-    """A stack that is compiled and can be deployed as it is."""
+    """A compiled stack, ready to be deployed."""
 
     folder: Path
     raw: Mapping[str, Any]
@@ -129,11 +129,11 @@ class Package:
 def package(
     stage: Stage, parameters: tuple[str, ...] = (), account: str = "", stand_in: str = ""
 ) -> Iterator[Package]:
-    """Compile the stack into a folder that is there for as long as the block runs.
+    """Compile the stack into a temporary folder.
 
     Args:
-        account: whose id stands in names, as it does when the stack is deployed; else a reference.
-        stand_in: the path of a file that stands for every artifact; else they have to be built.
+        account: the account id to write into names; without it they contain a reference.
+        stand_in: a file to use in place of all artifacts; without it they must be built.
 
     Raises:
         ToolError: the framework failed.
@@ -148,7 +148,7 @@ def package(
 
 
 def outline(stage: Stage) -> Mapping[str, Any]:
-    """The template for a stage, compiled without artifacts, so that versions have other names.
+    """The template for a stage, compiled without artifacts: logical ids of versions differ.
 
     Needs no credentials.
     """
@@ -162,7 +162,7 @@ def outline(stage: Stage) -> Mapping[str, Any]:
 
 
 def status(stage: Stage) -> str | None:
-    """The state of the stage's stack as CloudFormation has it; None if there is no stack."""
+    """CloudFormation's status of the stage's stack; None if there is no stack."""
     client = stage.client("cloudformation")
     try:
         (stack,) = client.describe_stacks(StackName=stage.names.stack)["Stacks"]
@@ -175,7 +175,7 @@ def status(stage: Stage) -> str | None:
 
 
 def deployed(stage: Stage) -> StackTemplate | None:
-    """The stack's template as CloudFormation has it; None if nothing was ever deployed."""
+    """The deployed template, from CloudFormation; None if the stack was never deployed."""
     if status(stage) in (None, *NEVER_DEPLOYED):
         return None
     answer = stage.client("cloudformation").get_template(StackName=stage.names.stack)

@@ -1,7 +1,7 @@
-"""The policy of who deploys a stage: what CloudFormation needs for the stack, and the tools.
+"""The IAM policy for deploying a stage, with CloudFormation and with the tools.
 
-Actions come from CloudFormation's own schemas of the stack's resource types, which cfn-lint
-carries: each says what its handlers call. What the tools call themselves is listed here.
+CloudFormation's schemas of the resource types list the actions that it needs; cfn-lint contains
+these schemas. Actions that the tools need themselves are listed here.
 """
 
 import json
@@ -16,9 +16,9 @@ from jobplane.tree.names import Names
 
 DOCUMENT = Path("docs", "deployer-policy.json")
 EXAMPLE_STAGE = "prod"
-# Inline policies of a role may have so many characters together, without white space.
+# The limit of characters in all inline policies of a role, without white space.
 LARGEST = 10_240
-# Of a stack's name CloudFormation keeps so many characters in a name that it makes and has to cut.
+# The number of characters of the stack's name that CloudFormation keeps when it shortens a name.
 KEPT_OF_STACK = 24
 SERVICES = {
     "ApiGatewayV2": "apigateway",
@@ -34,8 +34,8 @@ SERVICES = {
     "SQS": "sqs",
     "StepFunctions": "states",
 }
-"""IAM's word for a service, by CloudFormation's."""
-# For features that the stack has not, and on rows and objects: who deploys needs no data.
+"""IAM's name of a service, by CloudFormation's name."""
+# Actions of features that the stack doesn't use, and on rows and objects: deploying needs neither.
 NOT_NEEDED = {
     "dynamodb": ("Batch", "DeleteItem", "GetItem", "PutItem", "Query", "Scan", "UpdateItem",
                  "ImportTable", "DescribeImport", "AssociateTableReplica", "CreateTableReplica",
@@ -50,7 +50,7 @@ NOT_NEEDED = {
            "PutBucketReplication", "PutBucketWebsite", "PutIntelligentTieringConfiguration",
            "PutInventoryConfiguration", "PutMetricsConfiguration", "PutReplicationConfiguration"),
 }  # fmt: skip
-# Actions that IAM authorises on no single resource, or before there is one with a name.
+# Actions that IAM does not limit to a resource, or that run before the resource has a name.
 ON_ALL = (
     "List", "Describe", "kms:CreateKey", "s3:ListAllMyBuckets", "logs:CreateLogDelivery",
     "logs:GetLogDelivery", "logs:UpdateLogDelivery", "logs:DeleteLogDelivery",
@@ -58,11 +58,11 @@ ON_ALL = (
     "lambda:UpdateEventSourceMapping", "lambda:DeleteEventSourceMapping", "sns:Unsubscribe",
     "sns:GetSubscriptionAttributes", "sns:SetSubscriptionAttributes",
 )  # fmt: skip
-# What settings add to the stack later: the names of the APIs, the mail of alarms, warm functions.
+# Actions for optional settings: custom domains, alarm mails, provisioned concurrency.
 LATER = (
     "AWS::ApiGatewayV2::ApiMapping", "AWS::ApiGatewayV2::DomainName", "AWS::Lambda::Alias",
 )  # fmt: skip
-# What osls and `jobplane deploy` call themselves, beside CloudFormation.
+# Actions that osls and `jobplane deploy` use themselves, besides CloudFormation.
 TOOLS = {
     "cloudformation": (
         "ContinueUpdateRollback", "CreateChangeSet", "DeleteChangeSet", "DeleteStack",
@@ -76,15 +76,15 @@ TOOLS = {
         "GetFunction", "GetFunctionConfiguration", "ListAliases", "ListVersionsByFunction",
         "PublishVersion", "UpdateFunctionCode", "UpdateFunctionConfiguration",
     ),
-    # Whether a secret is there, not what it is.
+    # To see whether a secret exists, not to read it.
     "ssm": ("DescribeParameters",),
 }  # fmt: skip
-# Of the deployment bucket alone.
+# On the deployment bucket only.
 ARTIFACTS = (
     "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject", "s3:GetObjectVersion",
     "s3:ListBucket", "s3:ListBucketVersions", "s3:PutObject",
 )  # fmt: skip
-# What `jobplane down` removes that belongs to no stack.
+# To remove what `jobplane down` deletes besides the stack.
 LEFT_BEHIND = {
     "logs": ("DeleteLogGroup", "DescribeLogGroups"),
     "sqs": ("DeleteQueue", "ListQueues"),
@@ -93,11 +93,11 @@ LEFT_BEHIND = {
 
 
 class PolicyTooLargeError(click.ClickException):
-    """IAM takes no inline policy of that size."""
+    """The policy is larger than IAM allows for inline policies."""
 
 
 class UnknownTypeError(click.ClickException):
-    """A resource type of the stack has no schema here, or no known service."""
+    """cfn-lint has no schema of a resource type, or SERVICES lacks its service."""
 
 
 def policy(
@@ -109,7 +109,7 @@ def policy(
         template: as compiled for the stage.
 
     Raises:
-        UnknownTypeError: a resource type is not known.
+        UnknownTypeError: a resource type is unknown.
         PolicyTooLargeError: the document is larger than IAM allows.
     """
     wanted: dict[str, set[str]] = defaultdict(set)
@@ -136,13 +136,13 @@ def policy(
 
 
 def example(template: Mapping[str, Any], names: Names) -> str:
-    """The policy that docs/ shows, of an account that AWS's own documentation uses."""
+    """The policy in docs/, for the example account of AWS's documentation."""
     where = {"account": "123456789012", "region": "eu-west-1", "partition": "aws"}
     return json.dumps(policy(template, names, **where), indent=2) + "\n"
 
 
 def _of_type(kind: str) -> Iterator[str]:
-    """What the handlers of a resource type call of its own service, and roles that it is given."""
+    """The actions that CloudFormation needs for a resource type: of its service, and on roles."""
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
     service = SERVICES.get(kind.split("::")[1])
@@ -159,27 +159,27 @@ def _of_type(kind: str) -> Iterator[str]:
             elif owner == service and not name.startswith(NOT_NEEDED.get(service, ())):
                 yield action
             elif service == "states" and owner == "logs":
-                yield action  # it delivers its log
+                yield action  # delivery of its log
 
 
 def _artifacts(names: Names, partition: str) -> str:
-    """The deployment bucket. CloudFormation names it, and cuts what makes the name too long."""
+    """The deployment bucket. CloudFormation makes its name, and shortens it if necessary."""
     stack = names.stack if len(names.stack) <= KEPT_OF_STACK else names.stack[:KEPT_OF_STACK] + "*"
     return f"arn:{partition}:s3:::{stack}-serverlessdeploymentbuck*"
 
 
 def _is_on_all(action: str) -> bool:
     if action == "s3:ListBucket":
-        return False  # it lists the objects of a bucket
+        return False  # lists the objects of a bucket
     return action in ON_ALL or action.partition(":")[2].startswith(("List", "Describe"))
 
 
 def _resources(service: str, names: Names, arn: str, where: str) -> list[str]:
-    """The resources of a service that the stage has, by their names as far as IAM allows."""
+    """ARNs of the stage's resources of a service, as narrow as IAM allows."""
     prefix, region = names.prefix, where.partition(":")[0]
     account = where.partition(":")[2]
     by_service = {
-        # API Gateway makes the ids; of its ARNs the account is no part.
+        # API Gateway makes the ids; its ARNs contain no account.
         "apigateway": [
             f"{arn}:{region}::/{kind}" for kind in ("apis", "apis/*", "domainnames*", "tags/*")
         ],
@@ -193,7 +193,7 @@ def _resources(service: str, names: Names, arn: str, where: str) -> list[str]:
         "iam": [f"{arn}::{account}:role/{prefix}*"],
         # Ids of keys are made by KMS.
         "kms": [f"{arn}:{where}:key/*"],
-        # A mapping has an id, and carries the stack's tags.
+        # A mapping is known by its id only, but has the stack's tags.
         "lambda": [f"{arn}:{where}:function:{prefix}*", f"{arn}:{where}:event-source-mapping:*"],
         "logs": [
             f"{arn}:{where}:log-group:{group}{prefix}*"
@@ -219,7 +219,7 @@ def _statement(name: str, actions: Iterable[str], resources: list[str]) -> dict[
 
 
 def _shortened(actions: list[str]) -> list[str]:
-    """Actions, each once, whatever the case of its letters."""
+    """Actions without duplicates, ignoring case."""
     return list({action.lower(): action for action in actions}.values())
 
 
@@ -227,5 +227,5 @@ def _check_size(document: Mapping[str, Any]) -> None:
     size = len(json.dumps(document, separators=(",", ":")))
     if size > LARGEST:
         raise PolicyTooLargeError(
-            f"the policy has {size} characters, and IAM allows {LARGEST}: split it in two policies"
+            f"the policy has {size} characters, IAM allows {LARGEST}: split it into two policies"
         )

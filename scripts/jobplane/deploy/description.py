@@ -1,4 +1,4 @@
-"""A deployed stage: where everything is, and which stack it has."""
+"""Describe a deployed stage: URLs, names, stack."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from jobplane.stage.stages import Stage
 
 
 def describe(stage: Stage) -> dict[str, Any]:
-    """Where everything of a deployed stage is: URLs, and physical names by short name."""
+    """URLs of a deployed stage, and physical names of its resources by short name."""
     cloudformation = stage.client("cloudformation")
     resources = {
         resource["LogicalResourceId"]: resource
@@ -42,13 +42,13 @@ def describe(stage: Stage) -> dict[str, Any]:
         "buckets": _buckets(by_short_name("AWS::S3::Bucket"), region),
         "queues": by_short_name("AWS::SQS::Queue"),
         "state_machines": machines,
-        # The stack has one; a script need not know its name.
+        # The stack has only one, so that scripts need not know its name.
         "state_machine_arn": next(iter(machines.values()), None),
     }
 
 
 def stack_stamp(stage: Stage) -> str:
-    """Which stack the stage has, and when it was last changed; empty without one."""
+    """The id of the stage's stack and its last change; empty if there is no stack."""
     client = stage.client("cloudformation")
     try:
         (stack,) = client.describe_stacks(StackName=stage.names.stack)["Stacks"]
@@ -59,7 +59,7 @@ def stack_stamp(stage: Stage) -> str:
 
 
 def _buckets(found: dict[str, str], region: str) -> dict[str, str]:
-    """On AWS a bucket's name ends in account and region, for it must be unique."""
+    """The short name of a bucket: on AWS without account and region, which make it unique."""
     return {name.removesuffix(f"-{region}").rstrip("0123456789-"): v for name, v in found.items()}
 
 
@@ -75,7 +75,7 @@ def _urls(stage: Stage, resources: dict[str, Any], region: str) -> dict[str, str
             "management_url": f"http://{base}/{socket_api}/{stage.name}" if socket_api else None,
         }
     host = _api_host(region)
-    # Own names, of scripts/serverless/domains.js; connections are managed at API Gateway's.
+    # Custom domains (scripts/serverless/domains.js) don't manage connections.
     sockets, http = (
         resources.get(f"{kind}Domain", {}).get("PhysicalResourceId") for kind in ("Socket", "Http")
     )
@@ -88,7 +88,7 @@ def _urls(stage: Stage, resources: dict[str, Any], region: str) -> dict[str, str
 
 
 def _api_host(region: str) -> str:
-    """What the addresses of a region's APIs end with, in whatever partition it lies."""
+    """The domain of a region's API endpoints, which depends on its partition."""
     import botocore.session
 
     session = botocore.session.get_session()

@@ -1,4 +1,4 @@
-"""The stack of a local stage, brought to what the tree says."""
+"""Update the stack of a local stage."""
 
 import base64
 from collections.abc import Iterable
@@ -16,10 +16,12 @@ from lambdapack.artifacts import Artifact
 
 
 def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -> str:
-    """Deploy what differs from what is there; one line that says what that was."""
+    """Deploy what differs from the stage; a line that says what was deployed."""
     state = stage.read_state()
     if state is None:
-        raise ValueError(f"stage {stage.name} has no emulator")
+        raise ValueError(
+            f"stage {stage.name} has no emulator; start it: jobplane up --stage {stage.name}"
+        )
     digests = {artifact.name: artifact.digest for artifact in artifacts}
     config = config_digest(stage.repository, functions)
     if state.config != config or state.stack != stack_stamp(stage):
@@ -43,7 +45,7 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
 
 
 def code_digests(stage: Stage, functions: Iterable[Function]) -> dict[str, str | None]:
-    """SHA-256 of the code that is deployed, by function; None where there is no such function."""
+    """SHA-256 of the deployed code, by function; None if the function does not exist."""
     client = stage.client("lambda")
 
     def digest(function: Function) -> str | None:

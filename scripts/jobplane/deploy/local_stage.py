@@ -1,4 +1,4 @@
-"""`up` as a function: emulator, artifacts and stack of a local stage, brought up to date."""
+"""Start, update and stop a local stage: emulator, artifacts, stack."""
 
 from base64 import b64encode
 from contextlib import suppress
@@ -21,7 +21,7 @@ from lambdapack.locks import exclusive
 
 @dataclass(frozen=True)
 class Up:
-    """A local stage that is up."""
+    """A running local stage."""
 
     stage: Stage
     description: dict[str, Any]
@@ -31,9 +31,9 @@ class Up:
 
 
 def up(stage: Stage, port: int | None = None) -> Up:
-    """Start what is not running, build and deploy what has changed.
+    """Start the emulator if necessary, build and deploy what has changed.
 
-    A call that fails or is interrupted stops the emulator again if it started it.
+    If this fails or is interrupted, it stops the emulator that it started.
 
     Raises:
         click.UsageError: the stage runs on another port.
@@ -47,12 +47,17 @@ def _up(stage: Stage, port: int | None) -> Up:
     framework.install_framework(stage.repository)
     functions = stage.repository.functions()
     if not functions:
-        raise click.ClickException("there is no function to deploy: functions/*/function.yml")
+        raise click.ClickException(
+            "no function to deploy: functions/*/function.yml matches no file; "
+            "create one: jobplane new NAME"
+        )
     artifacts = Builder(stage.repository, Settings.local()).build(functions)
     state = stage.read_state()
     running = state is not None and emulator.is_running(state)
     if running and state is not None and port not in (None, state.port):
-        raise click.UsageError(f"stage {stage.name!r} runs on port {state.port} already")
+        raise click.UsageError(
+            f"stage {stage.name!r} already runs on port {state.port}; omit --port"
+        )
     try:
         if not running:
             emulator.start(stage, port)
@@ -61,18 +66,20 @@ def _up(stage: Stage, port: int | None) -> Up:
     except BaseException:
         if not running:
             if stage.read_state() is not None:
-                note(f"stopping the emulator of {stage.name} again")
+                note(f"stopping the emulator of {stage.name}")
             emulator.stop(stage)
         raise
     deployed = stage.read_state()
     if deployed is None:
-        raise click.ClickException(f"stage {stage.name!r} was taken down meanwhile")
+        raise click.ClickException(
+            f"stage {stage.name!r} was stopped by another process; run `jobplane up` again"
+        )
     return Up(stage, deployed.description, outcome, started=not running)
 
 
 def make_webhook_settings(stage: Stage) -> None:
-    """Make the parameters that the templates' webhooks need, as far as they are missing: the
-    stage's own receiver, and a random secret.
+    """Create missing parameters for the templates' webhooks: the URL of the stage's own
+    receiver, and a random secret.
     """
     client = stage.client("ssm")
     values = {
@@ -86,6 +93,6 @@ def make_webhook_settings(stage: Stage) -> None:
 
 
 def down(stage: Stage) -> bool:
-    """Stop the stage; False if there was nothing to stop."""
+    """Stop the stage; False if it was not running."""
     with exclusive(stage.repository, f"stage-{stage.name}"):
         return emulator.stop(stage)

@@ -1,8 +1,8 @@
-"""Going back: a function to a former version, the stack to a former deployment.
+"""Roll back a function to a former version, or the stack to a former deployment.
 
-Lambda keeps a version of each function that the stack deployed, and `jobplane deploy NAME` keeps
-one of what it replaces. The deployment bucket keeps the templates and artifacts of the last
-deployments.
+Lambda keeps a version of each function that the stack deployed; `jobplane deploy NAME` publishes a
+version of the code that it replaces. The deployment bucket keeps templates and artifacts of the
+last deployments.
 """
 
 import json
@@ -39,7 +39,7 @@ class NothingToGoBackToError(click.ClickException):
 
 @dataclass(frozen=True)
 class _Deployment:
-    """A deployment in the bucket: `<milliseconds>-<time>` in its keys."""
+    """A deployment in the bucket; its keys contain `<milliseconds>-<time>`."""
 
     bucket: str
     folder: str
@@ -57,10 +57,10 @@ class _Deployment:
 def planned(
     stage: Stage, functions: list[Function], *, whole: bool, to: str | None
 ) -> Iterator[Plan]:
-    """Compare what is live with what was before.
+    """Plan a rollback: compare the deployed state with a former one.
 
     Args:
-        to: number of a version, or time of a deployment; default: the one before.
+        to: a version's number, or a deployment's time; default: the one before.
 
     Raises:
         NothingToGoBackToError: the stage has no former version or deployment.
@@ -128,7 +128,7 @@ def _versions(client: Any, name: str) -> list[dict[str, Any]]:
 def _former_version(
     versions: list[dict[str, Any]], live: Live, to: str | None
 ) -> dict[str, Any] | None:
-    """The named version, or the newest other one that is older than what is live."""
+    """The named version, or the newest one that is older than the live code and differs."""
     if to is not None:
         return next((version for version in versions if version["Version"] == to), None)
     same = [place for place, each in enumerate(versions) if Live.of(each).digest == live.digest]

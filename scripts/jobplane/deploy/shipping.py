@@ -1,8 +1,8 @@
-"""What a deployment would change on a stage, and doing it: function by function, or the stack.
+"""Plan and make a deployment, of single functions or of the whole stack.
 
-What is there is asked of the stage itself: the digest of each function's code, its settings, and
-the template that CloudFormation has. A function alone can be given code and settings; its role,
-its triggers and everything that several share come with the stack.
+A plan compares with the stage itself: the digest of each function's code, its settings, and
+CloudFormation's template. A single function gets code and settings; roles, triggers and shared
+resources change with the stack only.
 """
 
 import base64
@@ -28,26 +28,26 @@ from jobplane.tree.repository import Function, Repository, read_yaml
 from lambdapack.artifacts import Artifact, Builder, Settings, read_manifest, stale_functions
 from lambdapack.requirements import PLATFORMS
 
-# Properties of a function that Lambda changes without the stack.
+# Properties of a function that can change without the stack.
 SETTINGS = ("Description", "Handler", "MemorySize", "Runtime", "Timeout")
 CODE_LIMIT = 50_000_000
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class StaleArtifactError(click.ClickException):
-    """An artifact isn't what the tree would build now."""
+    """An artifact is older than its sources, or not built."""
 
 
 class NoStackError(click.ClickException):
-    """The stage has no stack on AWS yet."""
+    """The stage's stack is not deployed yet."""
 
 
 class NotDeployableAloneError(click.ClickException):
-    """A function's change can't come without the stack."""
+    """A function's change needs a deployment of the stack."""
 
 
 class DeployFailedError(click.ClickException):
-    """A function is not what it was to become; the others are."""
+    """Some functions could not be deployed; the others were."""
 
     def __init__(self, message: str, deployed: Iterable[str] = ()) -> None:
         super().__init__(message)
@@ -56,7 +56,7 @@ class DeployFailedError(click.ClickException):
 
 @dataclass(frozen=True)
 class Live:
-    """A function as Lambda has it."""
+    """A deployed function, as Lambda describes it."""
 
     digest: str
     size: int
@@ -66,7 +66,7 @@ class Live:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> "Live":
-        """From the configuration of a function, or of a version of it."""
+        """Read it from Lambda's configuration of a function or version."""
         return cls(
             digest=cls.digest_of(found["CodeSha256"]),
             size=found["CodeSize"],
@@ -77,30 +77,30 @@ class Live:
 
     @staticmethod
     def digest_of(encoded: str) -> str:
-        """SHA-256 in hexadecimal digits, of Lambda's base64."""
+        """Lambda's SHA-256, converted from base64 to hexadecimal."""
         return base64.b64decode(encoded).hex()
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a deployment means for one function."""
+    """What a deployment changes in one function."""
 
     name: str
     digest: str
     size: int
     live: Live | None
-    """None if the stack hasn't got the function yet."""
+    """None if the function is not in the stack yet."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings to change, with the new values."""
     variables: Mapping[str, str] | None = None
-    """All environment variables, if any of them is to change."""
+    """All environment variables, if one of them changes."""
     changed_variables: tuple[str, ...] = ()
     beyond: tuple[str, ...] = ()
-    """What differs and comes with the stack alone."""
+    """Differences that need a deployment of the stack."""
     alias: str | None = None
-    """Where requests go to instead of the latest code; the stack alone moves it."""
+    """The alias that receives the requests, if any; only the stack can move it."""
     location: str | None = None
-    """URL of the code, if it is not in dist/."""
+    """URL of the code, if it is not the one in dist/."""
 
     @property
     def code(self) -> bool:
@@ -108,19 +108,19 @@ class Step:
 
     @property
     def configuration(self) -> list[str]:
-        """What of the settings changes, in words; values of variables may be secrets."""
+        """The changed settings; names of variables only, because values may be secrets."""
         before = self.live.properties if self.live is not None else {}
         words = [f"{key} {before.get(key)} → {value}" for key, value in self.settings.items()]
         return words + [f"environment {name}" for name in self.changed_variables]
 
     @property
     def differs(self) -> bool:
-        """Whether code or settings are not those of the tree."""
+        """Whether code or settings differ from the repository."""
         return bool(self.code or self.settings or self.changed_variables)
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is something that the function can be given by itself."""
+        """Whether something can be deployed without the stack."""
         return self.live is not None and self.alias is None and self.differs
 
 
@@ -134,12 +134,12 @@ class Plan:
     whole: bool
     """The whole stack, not single functions."""
     stack: list[str] = field(default_factory=list)
-    """Resources of the template that differ, if the whole stack is meant."""
+    """Resources of the template that differ; empty for single functions."""
     is_new: bool = False
-    """There is no stack yet."""
+    """The stack does not exist yet."""
     package: Package | None = None
     back_to: str | None = None
-    """Timestamp of the former deployment that the stack is to be brought back to."""
+    """For a rollback of the stack: the timestamp of the former deployment."""
 
     @property
     def nothing(self) -> bool:
@@ -149,7 +149,7 @@ class Plan:
 
     @property
     def left(self) -> list[str]:
-        """What single functions can't be given, in words."""
+        """Differences that can't be deployed with single functions."""
         if self.whole:
             return []
         said = []
@@ -164,7 +164,7 @@ class Plan:
 
 
 def where(stage: Stage) -> str:
-    """The account and region, or the address, that a deployment goes to."""
+    """Where a deployment goes: account and region, or the emulator's address."""
     local = stage.endpoint_url or loopback_endpoint()
     if local is not None:
         return f"the emulator at {local}"
@@ -172,23 +172,23 @@ def where(stage: Stage) -> str:
 
 
 def account_of(stage: Stage) -> str:
-    """The id of the account that the caller's credentials are of."""
+    """The account id of the caller's credentials."""
     account: str = stage.client("sts").get_caller_identity()["Account"]
     return account
 
 
 def loopback_endpoint() -> str | None:
-    """AWS_ENDPOINT_URL if it leads to an emulator on this machine, as the framework sees it."""
+    """AWS_ENDPOINT_URL if it is an address of this machine: an emulator."""
     url = os.environ.get("AWS_ENDPOINT_URL", "")
     return url if urlsplit(url).hostname in LOOPBACK else None
 
 
 def require(stage: Stage) -> Stage:
-    """The stage, if it can be deployed to: a local one is up, or AWS knows who asks.
+    """The stage, after checking that it can be deployed to.
 
     Raises:
-        StageNotUpError: it is local, and its emulator doesn't run.
-        jobplane.stage.stages.NoCredentialsError: it isn't, and there are no credentials for AWS.
+        StageNotUpError: it is local, and its emulator is not running.
+        jobplane.stage.stages.NoCredentialsError: it is on AWS, and there are no credentials.
     """
     state = stage.require().read_state()
     if state is not None:
@@ -200,10 +200,10 @@ def require(stage: Stage) -> Stage:
 
 
 def settings_for(stage: Stage, parameters: Mapping[str, str] | None = None) -> Settings:
-    """How artifacts for this stage are built, with what is set for this deployment alone.
+    """Build settings for this stage, with the parameters of this deployment.
 
     Raises:
-        click.UsageError: Lambda has no such architecture.
+        click.UsageError: the architecture is unknown.
     """
     if stage.is_local or loopback_endpoint() is not None:
         return Settings.local()
@@ -213,12 +213,12 @@ def settings_for(stage: Stage, parameters: Mapping[str, str] | None = None) -> S
     architecture = chosen["architecture"]
     if architecture not in PLATFORMS:
         known = " and ".join(PLATFORMS)
-        raise click.UsageError(f"there is no architecture {architecture!r}; Lambda has {known}")
+        raise click.UsageError(f"unknown architecture {architecture!r}; known are: {known}")
     return Settings(architecture)
 
 
 def build(repository: Repository, functions: list[Function], settings: Settings) -> list[Artifact]:
-    """Bring the artifacts up to date; the others only have to be there for the framework.
+    """Build the chosen artifacts; build others only if they are missing.
 
     Raises:
         ToolError: uv failed.
@@ -229,7 +229,7 @@ def build(repository: Repository, functions: list[Function], settings: Settings)
 
 
 def unbuilt(repository: Repository) -> list[Function]:
-    """The functions without an artifact; the stack can't be compiled while there is one."""
+    """The functions without an artifact; the stack can't be compiled until it is built."""
     manifest = read_manifest(repository)
     return [
         function
@@ -240,7 +240,7 @@ def unbuilt(repository: Repository) -> list[Function]:
 
 
 def built(repository: Repository, functions: list[Function], settings: Settings) -> list[Artifact]:
-    """The artifacts as they are, if they are what the tree would build.
+    """The existing artifacts, after checking that they are up to date.
 
     Raises:
         StaleArtifactError: one is older than its sources, or for another architecture.
@@ -251,14 +251,14 @@ def built(repository: Repository, functions: list[Function], settings: Settings)
     if stale:
         listed = ", ".join(stale)
         raise StaleArtifactError(
-            f"older than the sources, or not built: {listed}: jobplane build {' '.join(stale)}"
+            f"out of date or not built: {listed}; run `jobplane build {' '.join(stale)}`"
         )
     artifacts = [manifest[function.name] for function in functions]
     other = [artifact.name for artifact in artifacts if artifact.arch != settings.arch]
     if other:
         raise StaleArtifactError(
-            f"built for another architecture: {', '.join(other)}: "
-            f"jobplane build --arch {settings.arch} {' '.join(other)}"
+            f"built for another architecture: {', '.join(other)}; "
+            f"run `jobplane build --arch {settings.arch} {' '.join(other)}`"
         )
     return artifacts
 
@@ -313,9 +313,9 @@ def planned(
 
 
 def _require_secrets(stage: Stage, functions: Iterable[Function], package: Package) -> None:
-    """Refuse to deploy functions that could verify no token.
+    """Check that the SSM parameter with the signing secret exists.
 
-    They read the parameter when they run: who deploys need not be allowed to read it.
+    Only its name is read: deploying does not need permission to read the secret.
     """
     if stage.is_local:
         return
@@ -347,7 +347,7 @@ def _require_parameter(stage: Stage, name: str) -> None:
 
 
 def _is_configured(stage: Stage) -> bool:
-    """Whether `up` or this command has deployed exactly the configuration that the tree has."""
+    """Whether the configuration of the repository is the deployed one."""
     state = stage.read_state()
     if state is None:
         return False
@@ -372,7 +372,7 @@ def live_functions(stage: Stage, functions: list[Function]) -> dict[str, Live | 
 
 
 def _settled(client: Any, name: str) -> Live:
-    """The function, once no update of it is under way."""
+    """The function, after waiting until no update is in progress."""
     found = client.get_function_configuration(FunctionName=name)
     if found.get("LastUpdateStatus") == "InProgress":
         client.get_waiter("function_updated_v2").wait(
@@ -405,7 +405,7 @@ def step_for(
     }
     variables = wanted.get("Environment", {}).get("Variables", {})
     plain = {key: str(value) for key, value in variables.items() if not isinstance(value, dict)}
-    # What refers to a resource is filled in by CloudFormation.
+    # CloudFormation resolves references to resources.
     referring = {
         key: live.variables[key] for key in variables.keys() - plain if key in live.variables
     }
@@ -454,7 +454,7 @@ def differences(before: StackTemplate | None, after: StackTemplate) -> list[str]
 
 
 def _unprotected(stage: Stage, before: StackTemplate | None, after: StackTemplate) -> Iterator[str]:
-    """Tables that a deployment that broke off has left without their protection."""
+    """Tables without deletion protection, left by an interrupted deployment."""
     if before is None:
         return
     client = stage.client("dynamodb")
@@ -472,21 +472,21 @@ def _in_words(logical: str, old: object, new: object) -> str:
 
 
 type Reporter = Callable[[str], None]
-"""Called with a function's name when it is done."""
+"""Called with a function's name after its deployment."""
 
 
 def update_functions(plan: Plan, done: Reporter) -> None:
-    """Give each function its code and settings, all at once.
+    """Deploy code and settings of each function, in parallel.
 
     Raises:
-        DeployFailedError: a function isn't what it was to become.
+        DeployFailedError: a function could not be deployed.
     """
     try:
         _update_all(plan.stage, plan.steps, done)
     finally:
         state = plan.stage.read_state()
         if state is not None and any(s.settings or s.changed_variables for s in plan.steps):
-            # Functions and template differ now: the next `up` brings them together.
+            # The functions now differ from the template; the next `up` deploys the stack.
             state.config = ""
             plan.stage.write_state(state)
 
@@ -523,7 +523,7 @@ def _update(client: Any, stage: Stage, step: Step) -> None:
     if step.live is None:
         raise ValueError(f"{step.name} is not in the stack")
     name = stage.names.of(step.name)
-    # What is live now can be brought back: a version is kept unless there is one of the same code.
+    # Publish the live code as a version, for a rollback; Lambda makes none if it exists already.
     client.publish_version(FunctionName=name, CodeSha256=_as_lambda_says(step.live.digest))
     if step.code:
         _update_code(client, name, _archive(stage, step), step.live.revision)
@@ -549,10 +549,10 @@ def _archive(stage: Stage, step: Step) -> bytes:
     else:
         archive = (stage.repository.dist / f"{step.name}.zip").read_bytes()
     if hashlib.sha256(archive).hexdigest() != step.digest:
-        raise StaleArtifactError("its artifact was built anew meanwhile: deploy again")
+        raise StaleArtifactError("its artifact was rebuilt during the deployment; deploy again")
     if len(archive) > CODE_LIMIT:
         raise NotDeployableAloneError(
-            f"too large for a direct update ({len(archive) / 1e6:.0f} MB): "
+            f"too large for a direct update ({len(archive) / 1e6:.0f} MB); deploy the stack: "
             f"jobplane deploy --stage {stage.name}"
         )
     return archive
@@ -566,7 +566,7 @@ def _update_code(client: Any, name: str, archive: bytes, revision: str) -> None:
         client.exceptions.ResourceConflictException,
     ) as error:
         raise DeployFailedError(
-            "somebody else has changed it since it was looked at: deploy again"
+            "it was changed by another deployment at the same time; deploy again"
         ) from error
     _settled(client, name)
 
@@ -593,19 +593,19 @@ def update_stack(plan: Plan, parameters: tuple[str, ...] = ()) -> None:
         framework.osls(stage, "rollback", "--timestamp", plan.back_to)
     else:
         options = ["--package", str(plan.package.folder)] if plan.package else []
-        # The plan says that something differs; the framework would ask its own record again.
+        # --force: the plan found differences that the framework's own check would not see.
         framework.osls(stage, "deploy", "--force", *options, *given)
     _remember_stack(plan, parameters)
 
 
 def settle(plan: Plan) -> None:
-    """After the stack: check that all functions are live, and mend what CloudFormation left.
+    """After a deployment of the stack, check that all functions are live, and correct them.
 
-    It changes only what differs between two templates, and single functions may have been given
-    something else since the last one.
+    CloudFormation changes only what differs between two templates; functions that were deployed
+    singly may differ from both.
 
     Raises:
-        DeployFailedError: a function isn't what it was to become.
+        DeployFailedError: a function could not be deployed.
     """
     there = live_functions(plan.stage, plan.functions)
     steps = [
@@ -619,17 +619,17 @@ def settle(plan: Plan) -> None:
 
 
 def mend(stage: Stage, functions: list[Function], artifacts: Iterable[Artifact]) -> None:
-    """Bring the settings of functions back to what the stack says.
+    """Set the functions' settings to those of the stack.
 
     Raises:
-        DeployFailedError: a function isn't what it was to become.
+        DeployFailedError: a function could not be deployed.
     """
     with planned(stage, functions, artifacts, whole=False) as plan:
         settle(plan)
 
 
 def last_event(stage: Stage) -> Callable[[], str]:
-    """Tells what CloudFormation has done last; empty as long as it has not begun."""
+    """CloudFormation's latest event; empty if there is none yet."""
     client = stage.client("cloudformation")
 
     def latest() -> str:

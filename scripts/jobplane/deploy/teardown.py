@@ -1,8 +1,8 @@
-"""Removing a stage from AWS: its stack, and what it has made that belongs to no stack.
+"""Remove a stage from AWS: its stack, and resources outside of the stack.
 
-Tables and buckets that a stack has retained are found by their names. Queues that workers and
-interrupts made on demand, log groups and parameters are found by what their names begin with; a
-name that begins with that of another stage is that stage's.
+Retained tables and buckets are found by their full names. Queues made on demand, log groups and
+parameters are found by their prefix; a name that also begins with a longer stage's prefix belongs
+to that stage.
 """
 
 import time
@@ -27,29 +27,29 @@ POLL_SECONDS = 5.0
 
 
 class RemovalFailedError(click.ClickException):
-    """The stack is still there."""
+    """The stack could not be deleted."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What of a stage goes and what stays."""
+    """What is removed of a stage, and what is kept."""
 
     stage: Stage
     has_stack: bool
     stack: list[str] = field(default_factory=list)
-    """What goes with the stack: number and type."""
+    """The resources of the stack: number and type."""
     buckets: list[str] = field(default_factory=list)
-    """Buckets that are emptied, and deleted with the stack or after it."""
+    """Buckets to empty, and to delete with the stack or after it."""
     tables: list[str] = field(default_factory=list)
-    """Tables that the stack would leave, and that are deleted after it."""
+    """Tables that the stack retains, to delete after it."""
     protected: list[str] = field(default_factory=list)
-    """Those of them whose deletion protection is switched off before."""
+    """Those of them whose deletion protection must be switched off first."""
     queues: list[str] = field(default_factory=list)
-    """URLs of queues that were made on demand."""
+    """URLs of queues made on demand."""
     log_groups: list[str] = field(default_factory=list)
     parameters: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
-    """What stays: data that the stage retains, and the secrets of a stage that does."""
+    """What is kept: retained data, and the secrets of a stage that has such data."""
 
     @property
     def nothing(self) -> bool:
@@ -67,10 +67,10 @@ class Removal:
 
 
 def survey(stage: Stage, *, data: bool) -> Removal:
-    """What removing the stage would mean.
+    """List what removing the stage would remove and keep.
 
     Args:
-        data: also what the stage retains: tables, buckets and secrets.
+        data: also remove retained tables, buckets and secrets.
     """
     template = compiled.deployed(stage)
     there = _physical(stage) if template is not None else {}
@@ -84,7 +84,7 @@ def survey(stage: Stage, *, data: bool) -> Removal:
     tables, buckets = _declared(stage)
     tables &= set(_all_tables(stage))
     buckets &= set(_all_buckets(stage))
-    # Without a stack they can only be there because an earlier one has retained them.
+    # Without a stack they exist only if an earlier stack retained them.
     left_tables = (tables - in_stack(TABLE)) | (in_stack(TABLE) & retained)
     left_buckets = (buckets - in_stack(BUCKET)) | (in_stack(BUCKET) & retained)
     keeps = bool(left_tables or left_buckets) and not data
@@ -106,7 +106,7 @@ def survey(stage: Stage, *, data: bool) -> Removal:
 
 
 def remove(removal: Removal) -> None:
-    """Remove what the survey says.
+    """Remove what the survey lists.
 
     Raises:
         RemovalFailedError: the stack couldn't be deleted.
@@ -123,7 +123,7 @@ def remove(removal: Removal) -> None:
     still_there = set(_all_buckets(stage))
     for bucket in removal.buckets:
         if bucket in still_there:
-            # Functions wrote to it while the stack was removed.
+            # Functions may have written to it while the stack was removed.
             _empty(stage, bucket)
             stage.client("s3").delete_bucket(Bucket=bucket)
     for name in removal.tables:
@@ -138,7 +138,7 @@ def remove(removal: Removal) -> None:
 
 @dataclass(frozen=True)
 class _Mine:
-    """Tells the stage's names from those of stages whose names begin like it."""
+    """Whether a name belongs to this stage, not to one whose name begins with this one's."""
 
     prefix: str
     others: tuple[str, ...]
@@ -160,7 +160,7 @@ class _Mine:
 
 
 def _physical(stage: Stage) -> dict[str, str]:
-    """Physical name by logical id of what is in the stack."""
+    """The physical names of the stack's resources by logical id."""
     pages = stage.client("cloudformation").get_paginator("list_stack_resources")
     return {
         resource["LogicalResourceId"]: resource["PhysicalResourceId"]
@@ -179,7 +179,7 @@ def _counted(kinds: Iterable[str]) -> list[str]:
 def _declared(stage: Stage) -> tuple[set[str], set[str]]:
     """The names of the tables and buckets that the tree declares for the stage.
 
-    By whole names: what begins like the stage's may be data that another stage has retained.
+    Full names, because a name with the same prefix may be retained data of another stage.
     """
     client = stage.client("cloudformation")
     pseudo = {"AWS::AccountId": account_of(stage), "AWS::Region": client.meta.region_name}
@@ -193,7 +193,7 @@ def _declared(stage: Stage) -> tuple[set[str], set[str]]:
 
 
 def _text(value: Any, pseudo: Mapping[str, str]) -> str:
-    """A name, with account and region in the place of references to them."""
+    """A name with references to account and region replaced by their values."""
     if isinstance(value, str):
         return value
     if "Ref" in value:
@@ -229,7 +229,7 @@ def _log_groups(stage: Stage, mine: Callable[[str], bool]) -> Iterator[str]:
 
 
 def _parameters(stage: Stage) -> Iterator[str]:
-    """The stage's own ones, without their values; what `jwtSecret` names may be shared."""
+    """The names of the stage's own parameters; `jwtSecret` may name a shared one, which is kept."""
     own = {"Key": "Name", "Option": "BeginsWith", "Values": [stage.names.parameter("")]}
     pages = stage.client("ssm").get_paginator("describe_parameters")
     for page in pages.paginate(ParameterFilters=[own]):
@@ -260,7 +260,7 @@ def _empty(stage: Stage, bucket: str) -> None:
 def _delete_stack(stage: Stage, buckets: list[str]) -> None:
     client = stage.client("cloudformation")
     identity = client.describe_stacks(StackName=stage.names.stack)["Stacks"][0]["StackId"]
-    # A second time if objects came while the first ran.
+    # Try a second time, because objects may have been added during the first.
     for _ in range(2):
         client.delete_stack(StackName=identity)
         status = _settled(stage, client, identity)
@@ -275,11 +275,11 @@ def _delete_stack(stage: Stage, buckets: list[str]) -> None:
         if failed
         else f"state {status}"
     )
-    raise RemovalFailedError(f"stack {stage.names.stack} is still there: {reason}")
+    raise RemovalFailedError(f"stack {stage.names.stack} could not be deleted: {reason}")
 
 
 def _settled(stage: Stage, client: Any, identity: str) -> str:
-    """The stack's state once nothing is under way."""
+    """The stack's status, after waiting until no operation is in progress."""
     while True:
         status: str = client.describe_stacks(StackName=identity)["Stacks"][0]["StackStatus"]
         if not status.endswith("_IN_PROGRESS"):

@@ -21,7 +21,7 @@ class AssemblyTemplate:
     id: str
     steps: dict[str, dict[str, Any]]
     settings: dict[str, str]
-    """`webhook_url` and `webhook_secret`, as far as it names them."""
+    """`webhook_url` and `webhook_secret`, if it has them."""
 
     @cached_property
     def flow(self) -> str:
@@ -29,7 +29,7 @@ class AssemblyTemplate:
         return ", ".join(f"{name} ({step['robot']})" for name, step in self.steps.items())
 
     def references(self, service: str, stage: str) -> dict[str, str]:
-        """The settings as a stage has them: the stage's names filled in."""
+        """The settings with the names of a stage."""
         return {
             key: value.replace("{service}", service).replace("{stage}", stage)
             for key, value in self.settings.items()
@@ -37,7 +37,7 @@ class AssemblyTemplate:
 
 
 def templates(repository: Repository) -> list[AssemblyTemplate]:
-    """The templates in the order of the index; none where there is no index.
+    """The templates in the order of the index; empty without an index.
 
     Raises:
         click.ClickException: the index can't be read.
@@ -49,12 +49,12 @@ def templates(repository: Repository) -> list[AssemblyTemplate]:
         return list(_read(json.loads(path.read_bytes())))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise click.ClickException(
-            f"{INDEX} can't be read ({error!r}); its format is in docs/templates.md"
+            f"{INDEX} can't be read ({error!r}); docs/templates.md describes its format"
         ) from error
 
 
 def webhook_parameters(repository: Repository, stage: str) -> dict[str, set[str]]:
-    """The SSM parameters that a stage's templates name, by setting."""
+    """The SSM parameters in a stage's templates, by setting."""
     found: dict[str, set[str]] = {"webhook_url": set(), "webhook_secret": set()}
     for template in templates(repository):
         for setting, reference in template.references(repository.service, stage).items():

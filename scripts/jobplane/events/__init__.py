@@ -1,4 +1,4 @@
-"""Events as the services send them, for trying a function by hand."""
+"""Realistic events of AWS services, to try a function by hand."""
 
 from jobplane.events._fresh import Fresh
 from jobplane.events._overrides import OverrideError, override

@@ -1,4 +1,4 @@
-"""Times and ids of an event: new in every one, or the same ones for the same seed."""
+"""Timestamps and ids of an event: new for each event, or derived from a seed."""
 
 import base64
 import random
@@ -7,12 +7,12 @@ import time
 import uuid
 from datetime import UTC, datetime
 
-# The moment of a seeded event: the one that functions/*/events have.
+# The time of a seeded event; functions/*/events use the same one.
 SEEDED_AT = 1_795_342_530.25
 
 
 class Fresh:
-    """What one event's times and ids are made from."""
+    """The source of one event's timestamps and ids."""
 
     def __init__(self, seed: int | None = None) -> None:
         self._random = random.Random(seed)
@@ -28,7 +28,7 @@ class Fresh:
         return text.replace("+00:00", "Z")
 
     def request_time(self) -> str:
-        """As API Gateway writes it: 22/Nov/2026:10:15:30 +0000."""
+        """The time in API Gateway's format: 22/Nov/2026:10:15:30 +0000."""
         return datetime.fromtimestamp(self.now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
 
     def uuid(self) -> str:
@@ -41,7 +41,7 @@ class Fresh:
         return "".join(self._random.choices(string.digits[1:], k=count))
 
     def token(self, octets: int) -> str:
-        """Base64, as ids of API Gateway are."""
+        """An id in base64, like those of API Gateway."""
         return base64.b64encode(self._random.randbytes(octets)).decode()
 
     def api_id(self) -> str:

@@ -1,4 +1,4 @@
-"""`--set path=value`: `a.b`, `list[0].c`, `map["a.b"]`; into JSON texts as well."""
+"""`--set path=value` with paths `a.b`, `list[0].c`, `map["a.b"]`, also inside strings of JSON."""
 
 import json
 import re
@@ -8,20 +8,20 @@ STEP = re.compile(r"""\.?(?P<name>[^.\[\]"]+)|\[(?P<index>\d+)\]|\["(?P<quoted>[
 
 
 class OverrideError(ValueError):
-    """An override that can't be made: its form, or a path that is not there."""
+    """An override is malformed, or its path does not exist."""
 
 
 def override(event: Any, text: str, *, add: bool = False) -> Any:
-    """The event with one value changed in place; an event that is a text is returned anew.
+    """Change one value of an event in place and return the event; of a text, a new one.
 
-    The value is JSON where it is that, else the text itself.
+    The value is parsed as JSON; if that fails, it is the text itself.
 
     Raises:
-        OverrideError: no `=`, or the path isn't there and `add` isn't set.
+        OverrideError: `=` is missing, or the path does not exist and `add` is not set.
     """
     path, separator, value = text.partition("=")
     if not separator:
-        raise OverrideError(f"{text!r} is no override: path=value")
+        raise OverrideError(f"invalid override {text!r}: use path=value")
     return _changed(event, _steps(path), _parsed(value), add, path)
 
 
@@ -38,11 +38,11 @@ def _steps(path: str) -> list[str | int]:
     while position < len(path):
         match = STEP.match(path, position)
         if match is None:
-            raise OverrideError(f'{path!r} is no path: a.b, list[0].c or map["a.b"]')
+            raise OverrideError(f'invalid path {path!r}: use a.b, list[0].c or map["a.b"]')
         steps.append(int(match["index"]) if match["index"] else match["name"] or match["quoted"])
         position = match.end()
     if not steps:
-        raise OverrideError("an override names a path: path=value")
+        raise OverrideError("the path of an override is empty: use path=value")
     return steps
 
 
@@ -59,10 +59,12 @@ def _changed(node: Any, steps: list[str | int], value: Any, add: bool, path: str
         node[step : step + 1] = [_changed(inner, rest, value, add, path)]
         return node
     if not isinstance(node, dict):
-        raise OverrideError(f"{path}: {step!r} leads into {_described(node)}")
+        raise OverrideError(f"{path}: {step!r} needs an object, but found {_described(node)}")
     if step not in node and not add:
         known = ", ".join(map(str, node)) or "nothing"
-        raise OverrideError(f"{path}: there is no {step!r}, but {known}; --add makes it")
+        raise OverrideError(
+            f"{path}: {step!r} does not exist, known are {known}; pass --add to create it"
+        )
     node[step] = _changed(node.get(step, {}), rest, value, add, path)
     return node
 
@@ -75,5 +77,7 @@ def _changed_text(text: str, steps: list[str | int], value: Any, add: bool, path
     try:
         document = json.loads(text)
     except ValueError:
-        raise OverrideError(f"{path}: {steps[0]!r} leads into a text that is no JSON") from None
+        raise OverrideError(
+            f"{path}: {steps[0]!r} is inside a text that is not valid JSON"
+        ) from None
     return json.dumps(_changed(document, steps, value, add, path))

@@ -1,4 +1,4 @@
-"""What each source sends: every field that the service sends, in its order."""
+"""The event of each source, with every field that the service sends, in its order."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ type Event = dict[str, Any]
 
 STAGE = "local"
 TENANT, USER = "acme", "dev"
-# `jobplane invoke` fills it in, with the secret of the stage that it invokes on.
+# `jobplane invoke` replaces it by a token that the stage accepts.
 TOKEN = f"<token:user={USER},tenant={TENANT}>"
 SOURCE_IP = "203.0.113.7"
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"
@@ -32,21 +32,21 @@ CURL = "curl/8.16.0"
 
 
 class NoTableError(LookupError):
-    """The stack has no table of this name."""
+    """The stack has no table of that name."""
 
 
 class KeyMissingError(LookupError):
-    """An item without a part of its table's key."""
+    """An item lacks an attribute of its table's key."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Something that triggers functions."""
+    """A kind of event that triggers functions."""
 
     summary: str
     make: Callable[[Fresh], Event]
     finish: Callable[[Event, Event], None] = lambda event, original: None
-    """Brings what is derived from other fields up to date, after overrides."""
+    """Updates derived fields after overrides."""
 
 
 def _full_name(name: str) -> str:
@@ -79,7 +79,7 @@ def websocket_connect(fresh: Fresh) -> Event:
 
 
 def websocket_default(fresh: Fresh) -> Event:
-    """A message that no other route takes."""
+    """A message to the route $default."""
     context = _socket_context(fresh, "$default", "MESSAGE")
     body = {"id": f"req-{fresh.hex(16)}", "action": "ping"}
     return {
@@ -219,8 +219,8 @@ def stream_event(
         item: the new item, or the removed one, as plain values.
 
     Raises:
-        NoTableError: the stack has none of this name.
-        KeyMissingError: the item lacks a part of its key.
+        NoTableError: the stack has no table of that name.
+        KeyMissingError: the item lacks an attribute of its key.
     """
     tables = ResolvedStack(repository, STAGE).of_type("AWS::DynamoDB::Table").values()
     named = {properties["TableName"]: properties for properties in tables}
@@ -228,10 +228,12 @@ def stream_event(
     name = names.of(table)
     if name not in named:
         known = ", ".join(sorted(names.short(each) for each in named))
-        raise NoTableError(f"no table {table!r}; there are: {known}")
+        raise NoTableError(f"unknown table {table!r}; known are: {known}")
     keys = [part["AttributeName"] for part in named[name]["KeySchema"]]
     if missing := [key for key in keys if key not in item]:
-        raise KeyMissingError(f"the item lacks {', '.join(missing)}: the key of {table}")
+        raise KeyMissingError(
+            f"the item lacks {', '.join(missing)}, which the key of {table} needs"
+        )
     image = to_item(item)
     before = image | (to_item({"status": "RETRYING"}) if "status" in item else {})
     images: dict[str, Event] = {
@@ -316,7 +318,7 @@ def schedule(fresh: Fresh) -> Event:
 
 
 def scheduled_input(function: Function) -> Any:
-    """What the function's first schedule sends, if function.yml says; else None."""
+    """The input of the function's first schedule in function.yml; None without one."""
     for event in function.config.get("events") or ():
         declared = event.get("schedule")
         if isinstance(declared, dict) and "input" in declared:
@@ -325,7 +327,7 @@ def scheduled_input(function: Function) -> Any:
 
 
 def step_functions(fresh: Fresh) -> Event:
-    """The job flow's input, which its functions take apart."""
+    """The input of the job flow."""
     number = fresh.digits(6)
     return {
         "projectId": "amelia",
@@ -420,10 +422,12 @@ SOURCES = {
     "http-v2": Source("a request of the HTTP API, payload format 2.0", http_v2),
     "dynamodb-stream": Source("a record of a table's stream (--change, --item)", dynamodb_stream),
     "sqs": Source("a message of the webhook queue", sqs, _with_digests),
-    "schedule": Source("a scheduled rule (--for NAME: what NAME's schedule sends)", schedule),
+    "schedule": Source(
+        "a scheduled rule (--for NAME: with the input of NAME's schedule)", schedule
+    ),
     "step-functions": Source("the job flow's input", step_functions),
     "s3": Source("a notification of an uploaded object", s3),
     "execution-status-change": Source(
-        "an execution that ended, as EventBridge tells it", execution_status_change
+        "EventBridge's event of an execution that ended", execution_status_change
     ),
 }

@@ -16,7 +16,7 @@ from typing import Any
 
 from jobplane.tree.resolved import ACCOUNT, REGION
 
-# What changes something that another call can see. Hiding a message from its queue is none.
+# Operations that change something visible to other calls. Hiding a message does not count.
 WRITES = frozenset(
     {
         "AbortMultipartUpload",

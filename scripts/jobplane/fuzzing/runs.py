@@ -95,7 +95,7 @@ def property_of(
     use: Callable[[Situation, Json, Answered], None],
     phases: tuple[Phase, ...] = (Phase.generate,),
 ) -> Any:
-    """A Hypothesis test that calls the function and hands over what came of it."""
+    """A Hypothesis test that calls the function and passes on the results."""
 
     @settings(
         max_examples=examples,

@@ -159,7 +159,7 @@ CONTRACTS: dict[str, Contract] = {
     ),
 }
 
-# Of a function that says nothing more of itself.
+# The default contract.
 NEW = Contract(INPUT_ERRORS, is_refusal=_is_error_status)
 
 

@@ -1,4 +1,4 @@
-"""A part of this tree as a project of its own: some functions, and all that belongs to them."""
+"""Make projects from parts of this repository: some functions, and everything they need."""
 
 from jobplane.parts._deletion import delete, resources_of
 from jobplane.parts._functions import Part, chosen, parts

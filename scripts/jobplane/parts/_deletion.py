@@ -1,4 +1,4 @@
-"""Takes functions out of this tree."""
+"""Delete functions of the repository."""
 
 import shutil
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from jobplane.tree.repository import Repository
 
 
 def resources_of(repository: Repository, names: Iterable[str]) -> list[str]:
-    """The resources that go with functions: what refers to them, and what only they led to.
+    """The resources to delete with functions: those that refer to them, and that only they use.
 
     Raises:
-        click.UsageError: a function is neither in the tree nor of a part, and no resource refers
-            to it; or one that stays refers to it.
+        click.UsageError: a function is unknown, and no resource refers to it; or another function
+            refers to it.
     """
     there = [function.name for function in repository.functions()]
     going = frozenset(names)
@@ -26,16 +26,16 @@ def resources_of(repository: Repository, names: Iterable[str]) -> list[str]:
         if needed and function.name not in going:
             raise click.UsageError(
                 f"functions/{function.name}/function.yml refers to {', '.join(sorted(needed))}: "
-                f"delete {function.name} as well, or take the reference out"
+                f"delete {function.name} as well, or remove the reference"
             )
     for name in sorted(going - {*there, *Needs(repository).known}):
         if not unneeded(repository, frozenset({name})):
-            raise click.UsageError(f"no function {name!r}; there are: {', '.join(there)}")
+            raise click.UsageError(f"unknown function {name!r}; known are: {', '.join(there)}")
     return sorted(unneeded(repository, going))
 
 
 def delete(repository: Repository, names: Iterable[str]) -> None:
-    """Delete functions, whose folders may be gone already, and the resources that go with them."""
+    """Delete functions and their resources; the functions' folders may be deleted already."""
     going = frozenset(names)
     remove_resources(repository, going)
     for function in repository.functions():

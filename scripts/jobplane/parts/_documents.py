@@ -1,4 +1,4 @@
-"""Takes out of Markdown what is said of functions, libs and parts that a project has not taken."""
+"""Remove text from Markdown about functions, libs and parts that a project does not have."""
 
 import re
 import textwrap
@@ -11,14 +11,14 @@ HEADING = re.compile(r"^(#+) ")
 ITEM = re.compile(r"^\s*(?:[-*]|\d+\.) ")
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
-# A link that is a remark of its own: `(decision 31)`.
+# A link in parentheses: `(decision 31)`.
 REMARK = re.compile(r"\s\(\[[^\]]+\]\(([^)\s]+)\)\)")
 SENTENCE = re.compile(r"(?<=[.?!])\s+(?=[A-Z`*\[])")
-# What follows such a word tells more of the sentence before.
+# Sentences that begin so continue the sentence before.
 GOES_ON = re.compile(
     r"(?:It|Its|They|Their|This|That|These|Those|Both|Each|So|Then|Otherwise|There|Such|Neither)\b"
 )
-# Of the tree that a project is taken of: from here to `<!-- end -->`.
+# Text about the whole repository: from here to `<!-- end -->`.
 WHOLE = re.compile(r"^<!-- whole tree -->\n.*?^<!-- end -->\n+", re.MULTILINE | re.DOTALL)
 EXAMPLE = re.compile(
     r"^(?P<before> *(?:uv run )?jobplane (?P<verb>[a-z-]+) )(?P<given>[^\s|$#>]+(?: [^\s|$#>]+)*)"
@@ -26,17 +26,17 @@ EXAMPLE = re.compile(
     re.MULTILINE,
 )
 VARIABLE = re.compile(r"^name=([a-z-]+)$", re.MULTILINE)
-# Verbs that take the name of a function's case after the function's.
+# Verbs whose second argument is a case of the function.
 CASED = frozenset({"event", "invoke"})
-# Words that are functions' names and everyday words: functions in code spans and paths alone.
+# Names of functions that are everyday words: only in code spans and paths they mean functions.
 EVERYDAY = frozenset({"claim", "connect", "disconnect", "status"})
-# A page of which less than this is left goes as a whole.
+# If less than this is left of a page, the page is removed.
 LEAST_LEFT = 0.4
 
 
 @dataclass(frozen=True)
 class Block:
-    """Lines that belong together, and its place in the page."""
+    """Lines that belong together, with their place in the page."""
 
     place: int
     lines: tuple[str, ...]
@@ -48,7 +48,7 @@ class Block:
 
     @property
     def heading(self) -> int:
-        """The level of a heading; 0 of anything else."""
+        """The level of a heading; 0 for other blocks."""
         found = HEADING.match(self.lines[0])
         return len(found[1]) if found else 0
 
@@ -71,9 +71,9 @@ class Block:
         return "fence" if self.is_fence else "table" if self.is_table else f"item: {is_item}"
 
     def without_sentences(self, says: "Says") -> "Block | None":
-        """Prose without the sentences that say so, nor those that go on about them.
+        """Prose without matching sentences and their continuations.
 
-        None of it is left when the first one says so: it is what the others are about.
+        If the first sentence matches, nothing is left, because the others refer to it.
         """
         found = ITEM.match(self.text)
         mark = found[0] if found else ""
@@ -99,7 +99,7 @@ type Says = Callable[[str], bool]
 
 
 def saying(functions: frozenset[str], libs: frozenset[str], words: frozenset[str]) -> Says:
-    """Whether a text speaks of these functions, libs, or by these patterns."""
+    """Whether a text names these functions or libs, or matches these patterns."""
     patterns = []
     for name in functions:
         anywhere = rf"(?<![\w-]){re.escape(name)}(?![\w-])"
@@ -116,10 +116,10 @@ def saying(functions: frozenset[str], libs: frozenset[str], words: frozenset[str
 
 
 def filtered(text: str, says: Says) -> str | None:
-    """The page without its blocks that say so; None when too little of it is left.
+    """The page without matching text; None if too little of it is left.
 
-    Tables lose rows, prose and list items sentences. A heading goes with the last of its text, and
-    takes its section along when it says so itself.
+    Removes rows of tables, and sentences of prose and list items. A heading is removed if nothing
+    is left below it; a matching heading is removed with its section.
     """
     before = list(_blocks(text))
     kept = _with_content(list(_led(before, list(_unsaid(before, says)))))
@@ -135,8 +135,8 @@ def filtered(text: str, says: Says) -> str | None:
 
 
 def _unsaid(blocks: list[Block], says: Says) -> Iterator[Block]:
-    """The blocks without what says so."""
-    section = 0  # the level of a heading that says so: all below it goes
+    """The blocks without matching ones."""
+    section = 0  # the level of a matching heading: everything below it is removed
     is_gone = False
     for block in blocks:
         if block.heading and (not section or block.heading <= section):
@@ -160,7 +160,7 @@ def _unsaid(blocks: list[Block], says: Says) -> Iterator[Block]:
 
 
 def _led(before: list[Block], kept: list[Block]) -> Iterator[Block]:
-    """The blocks, without a last sentence that leads to something that is gone."""
+    """The blocks, without a last sentence that introduces a removed block."""
     for block, following in zip(kept, [*kept[1:], None], strict=False):
         ends_open = block.text.rstrip().endswith(":") and block.place + 1 < len(before)
         if ends_open and not block.is_fence:
@@ -174,9 +174,9 @@ def _led(before: list[Block], kept: list[Block]) -> Iterator[Block]:
 
 
 def exemplified(text: str, going: frozenset[str], function: str, case: str) -> str:
-    """The text with this function, and a case of it, in commands that show one that goes.
+    """Replace removed functions in example commands by this function and one of its cases.
 
-    Such a command stands alone: it is no part of a pipe, and of no runbook with variables.
+    Changes single commands only: no pipes, and no runbooks with variables.
     """
 
     def shown(found: re.Match[str]) -> str:
@@ -197,7 +197,7 @@ def exemplified(text: str, going: frozenset[str], function: str, case: str) -> s
 
 
 def unlinked(text: str, page: Path, root: Path) -> str:
-    """The page with links to files that are not there as plain text."""
+    """The page with links to missing files replaced by plain text."""
 
     def there(target: str) -> bool:
         if "://" in target or target.startswith("#"):
@@ -244,12 +244,12 @@ def _end(lines: list[str], start: int) -> int:
 
 
 def _with_content(blocks: list[Block]) -> list[Block]:
-    """Without headings that have nothing below them, and tables without rows."""
+    """The blocks without empty sections, and without tables that have no rows."""
     kept: list[Block] = []
     lowest = 0
     for block in reversed(blocks):
         if not block.heading:
-            # A table that is made may be without rows until it is made again.
+            # A generated table may have no rows until it is generated again.
             is_made = bool(kept) and kept[-1].is_marker
             if block.is_table and len(block.lines) <= 2 and not is_made:
                 continue

@@ -1,4 +1,4 @@
-"""Which functions make a part, and which others these can't do without."""
+"""The functions of each part, and the functions that these need."""
 
 import tomllib
 from collections.abc import Iterable
@@ -12,26 +12,26 @@ from jobplane.tree.configuration import references
 from jobplane.tree.repository import Function, Repository
 
 LIST = Path("scripts", "jobplane", "parts", "parts.toml")
-# Events that a function is handed from a resource that others write to.
+# Events that come from a resource that other functions write to.
 READ = ("sqs", "stream")
 WRITES = ("dynamodb:PutItem", "dynamodb:UpdateItem", "sqs:SendMessage")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Functions that are of use together."""
+    """Functions that are useful together."""
 
     name: str
     summary: str
     words: str
-    """A regular expression: what documentation says of it."""
+    """A regular expression that matches text about it in the documentation."""
     functions: frozenset[str]
     brings: tuple[str, ...]
     """Other parts that it is taken with."""
 
 
 def parts(repository: Repository) -> dict[str, Part]:
-    """The parts of a tree by name."""
+    """The parts of the repository by name."""
     listed = tomllib.loads((repository.root / LIST).read_text(encoding="utf-8"))
     return {
         name: Part(
@@ -49,7 +49,7 @@ def chosen(repository: Repository, names: Iterable[str]) -> frozenset[str]:
     """The functions of the named parts, and those that they need.
 
     Raises:
-        click.UsageError: the tree has no such part.
+        click.UsageError: a part is unknown.
     """
     known = parts(repository)
     functions: set[str] = set()

@@ -1,6 +1,6 @@
-"""What the modules of tests/ need: functions and libs, by what they import and call by name.
+"""The functions and libs that modules of tests/ need, derived from imports and names.
 
-`tests/needs.toml` adds what can't be seen: words that stand for functions, and modules that need
+`tests/needs.toml` adds what can't be derived: words that stand for functions, and modules that need
 more, or less, than they name.
 """
 
@@ -16,7 +16,7 @@ from jobplane.parts._functions import parts
 from jobplane.tree.repository import Repository
 
 LIST = Path("tests", "needs.toml")
-# Calls whose texts are never names of functions.
+# Calls whose arguments are never names of functions.
 PLAIN_CALLS = frozenset(
     {
         "StatusClient", "Telemetry", "ask", "data", "delitem", "get", "git", "parametrize", "pop",
@@ -27,7 +27,7 @@ VERBS = frozenset({"affected", "build", "check", "deploy", "event", "fuzz", "inv
 
 
 class Needs:
-    """The needs of one tree's tests."""
+    """The needs of one repository's tests."""
 
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
@@ -36,12 +36,12 @@ class Needs:
 
     @cached_property
     def known(self) -> frozenset[str]:
-        """The functions of all parts, whether they are in the tree or not."""
+        """The functions of all parts, including those that the repository doesn't have."""
         return frozenset().union(*(part.functions for part in parts(self.repository).values()))
 
     @cached_property
     def absent(self) -> frozenset[str]:
-        """Functions of a part that are not in the tree."""
+        """Functions of a part that the repository doesn't have."""
         return self.known - {function.name for function in self.repository.functions()}
 
     @cached_property
@@ -68,7 +68,7 @@ class Needs:
         return frozenset(found)
 
     def of_the_whole(self) -> list[Path]:
-        """The modules that try the command and the tree as a whole."""
+        """The modules that test the command and the repository as a whole."""
         listed = self._listed.get("whole", {})
         taken = listed.get("taken", [])
         return [
@@ -108,7 +108,7 @@ class Needs:
         imported, libs = self._imports(tree)
         given = self._listed.get("modules", {}).get(name)
         if given is not None:
-            # Written by hand: what its imports need is said there as well.
+            # An entry written by hand includes the needs of its imports.
             return {*given, *libs}, set()
         found = {each for each in _mentioned(tree, self.known)} | libs
         for pattern, functions in self._listed.get("words", {}).items():
@@ -154,7 +154,7 @@ class Needs:
 
 
 def _mentioned(tree: ast.Module, known: frozenset[str]) -> Iterator[str]:
-    """The functions that are named where a name of a function stands."""
+    """The functions named in places where a function's name is expected."""
     folder = re.compile(rf"(?:functions|dist)/({'|'.join(sorted(known))})(?![a-z-])")
     for parent in ast.walk(tree):
         for child in ast.iter_child_nodes(parent):

@@ -1,4 +1,4 @@
-"""Makes the tree of a project that takes some parts, and keeps it up to date with this one."""
+"""Create a project from some parts of this repository, and update it."""
 
 import json
 import re
@@ -41,7 +41,7 @@ WHAT = (
 )
 FUNCTION = re.compile(r"\| \[`([a-z-]+)`\]\(functions/")
 README = Path(__file__).with_name("README.md.tmpl")
-# What tells of this tree as a whole, or of how it came to be.
+# Files about this repository as a whole, or about its history.
 LEFT_OUT = ("CHANGELOG.md", "docs/decisions", "docs/performance.md", "docs/faults.md")
 AUTHOR = (
     "-c", "user.name=jobplane", "-c", "user.email=jobplane@localhost", "-c", "commit.gpgsign=false",
@@ -50,12 +50,12 @@ RECORD = re.compile(r"^\[tool\.jobplane\.project\]\n(?:.+\n)*", re.MULTILINE)
 
 
 class ProjectError(click.ClickException):
-    """A project can't be made or updated; says why and what to do."""
+    """A project can't be made or updated; the message has reason and remedy."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """A project, with the functions that it has taken."""
+    """A project and its functions."""
 
     folder: Path
     parts: tuple[str, ...]
@@ -63,13 +63,13 @@ class Made:
 
 
 def make(source: Repository, target: Path, taken: Iterable[str]) -> Made:
-    """A project in a new folder, which names it, under git.
+    """Create a project in a new folder, with a git repository; the folder's name names it.
 
-    Its branch `upstream` is the tree as it was taken; `update` adds to it what has changed here.
+    Its branch `upstream` holds the unchanged copy; `update` adds later changes to it.
 
     Raises:
-        ProjectError: the name is not usable, or the folder is not empty.
-        click.UsageError: there is no such part.
+        ProjectError: the name is invalid, or the folder is not empty.
+        click.UsageError: a part is unknown.
     """
     name, names = target.name, tuple(taken)
     if not NAME.match(name):
@@ -78,7 +78,7 @@ def make(source: Repository, target: Path, taken: Iterable[str]) -> Made:
         )
     if target.is_relative_to(source.root):
         raise ProjectError(
-            f"{target} is inside this project: choose a folder outside {source.root}"
+            f"{target} is inside this project: choose a folder outside of {source.root}"
         )
     if target.exists() and any(target.iterdir()):
         raise ProjectError(f"{target} is not empty: choose another name or empty the folder")
@@ -96,15 +96,15 @@ def make(source: Repository, target: Path, taken: Iterable[str]) -> Made:
 
 
 def update(source: Repository, target: Path) -> bool:
-    """Commit the present state of what the project has taken to its branch `upstream`.
+    """Commit the current state of the project's parts to its branch `upstream`.
 
-    Nothing else of it is touched: `git merge upstream` brings the changes in.
+    Other branches stay as they are; `git merge upstream` merges the changes.
 
     Returns:
-        False when nothing has changed.
+        False if nothing has changed.
 
     Raises:
-        ProjectError: it is not a project that `make` has made, or works on the branch itself.
+        ProjectError: it was not made by `make`, or the branch is checked out.
     """
     name, names = _recorded(target)
     if _git(target, "rev-parse", "--symbolic-full-name", "HEAD") == f"refs/heads/{BRANCH}":
@@ -129,7 +129,7 @@ def update(source: Repository, target: Path) -> bool:
 def _write(
     source: Repository, target: Path, name: str, names: tuple[str, ...], keep: frozenset[str]
 ) -> None:
-    """The tree of a project, as it is committed."""
+    """Write the files of a project."""
     note(f"copying {', '.join(sorted(keep))}")
     install_framework(source)
     repository = copy_repository(source, target)
@@ -145,15 +145,15 @@ def _write(
 
 
 def make_again(repository: Repository) -> None:
-    """Bring the lock, contracts and what is made in docs/ up to date."""
-    note("locking, and writing contracts and tables again")
+    """Update uv.lock, contracts/ and generated parts of docs/."""
+    note("updating uv.lock, contracts/ and docs/")
     _run(repository, "lock", "--quiet")
     _run(repository, "run", "--quiet", "jobplane", "schema")
     _run(repository, "run", "--quiet", "jobplane", "docs")
 
 
 def reduce(repository: Repository, keep: frozenset[str]) -> None:
-    """Remove all functions but these, and what only they have needed."""
+    """Remove all other functions, and everything that only they need."""
     root = repository.root
     functions = {function.name: function for function in repository.functions()}
     going = frozenset(functions.keys() - keep)
@@ -178,14 +178,14 @@ def reduce(repository: Repository, keep: frozenset[str]) -> None:
     _reduce_documents(
         repository,
         saying(going, libs, gone | {part.words for part in lost}),
-        # Pages about what was taken lose what names the rest, but not for a word.
+        # In pages about these parts, only names of removed functions count, not words.
         saying(going - EVERYDAY, libs, gone),
         {f"{name}.md" for name in (*keep, *(part.name for part in known if part not in lost))},
     )
 
 
 def _unneeded_libs(repository: Repository, keep: frozenset[str]) -> frozenset[str]:
-    """The libs that neither these functions nor the command reach."""
+    """The libs that neither these functions nor the command use."""
     there = {path.name for path in (repository.root / "libs").iterdir() if path.is_dir()}
     needed: set[str] = set()
     waiting = [
@@ -204,10 +204,10 @@ def _unneeded_libs(repository: Repository, keep: frozenset[str]) -> frozenset[st
 
 
 def _remove_tests(repository: Repository, going: frozenset[str], libs: frozenset[str]) -> set[str]:
-    """Tests that need what goes, and the modules and data that no other test uses.
+    """Remove tests that need removed functions or libs, and their unused helpers and data.
 
     Returns:
-        The modules that have gone, by their path within tests/.
+        The removed modules, by their path within tests/.
     """
     needs = Needs(repository)
     unmet = needs.unmet(going | {f"libs/{lib}" for lib in libs})
@@ -231,14 +231,14 @@ def _remove_tests(repository: Repository, going: frozenset[str], libs: frozenset
 def forget(
     repository: Repository, going: frozenset[str], libs: frozenset[str] = frozenset()
 ) -> None:
-    """Remove the lines of pyproject.toml and serverless.yml that only what has gone needed."""
+    """Remove lines of pyproject.toml and serverless.yml that only removed functions needed."""
     _forget_settings(repository, going, libs)
     _forget_variables(repository)
     _forget_parameters(repository)
 
 
 def _forget_settings(repository: Repository, going: frozenset[str], libs: frozenset[str]) -> None:
-    """Lines of the root's pyproject.toml that name what has gone."""
+    """Remove lines of the root's pyproject.toml that name removed functions or libs."""
     path = repository.root / "pyproject.toml"
     names = [*(f"jobplane[-_]{lib}" for lib in libs), *(f"{name}(?= =)" for name in going)]
     if not names:
@@ -248,7 +248,7 @@ def _forget_settings(repository: Repository, going: frozenset[str], libs: frozen
 
 
 def _forget_variables(repository: Repository) -> None:
-    """Variables of all functions, in serverless.yml, that none of those that stay reads."""
+    """Remove variables of all functions, in serverless.yml, that no function reads any more."""
     path = repository.root / "serverless.yml"
     code = "".join(
         source.read_text(encoding="utf-8")
@@ -264,7 +264,7 @@ def _forget_variables(repository: Repository) -> None:
 
 
 def _forget_parameters(repository: Repository) -> None:
-    """Parameters of stages, in serverless.yml, that nothing refers to any more."""
+    """Remove parameters of stages, in serverless.yml, that nothing refers to any more."""
     root, path = repository.root, repository.root / "serverless.yml"
     text = path.read_text(encoding="utf-8")
     used = text + "".join(
@@ -281,7 +281,7 @@ def _forget_parameters(repository: Repository) -> None:
 
 
 def _exemplify(repository: Repository, going: frozenset[str]) -> None:
-    """Commands that stand as examples in pages and helps, with a function that is there."""
+    """Replace removed functions in examples of pages and help texts."""
     function, *_ = repository.functions()
     case = next(iter(case_paths(function)), "-")
     pages = [repository.root / "CONTRIBUTING.md", *repository.root.glob("docs/*.md")]
@@ -331,7 +331,7 @@ def _reduce_documents(repository: Repository, says: Says, names: Says, own: set[
 
 
 def _name(repository: Repository, name: str, names: tuple[str, ...], taken: list[Part]) -> None:
-    """Give the tree its name, its README and the record of what it has taken."""
+    """Write the project's name, its README and the list of its parts."""
     root = repository.root
     before, was = root / "serverless.yml", repository.service
     text = before.read_text(encoding="utf-8")
@@ -351,7 +351,7 @@ def _name(repository: Repository, name: str, names: tuple[str, ...], taken: list
 
 
 def _write_readme(repository: Repository, upstream: str, summary: str) -> None:
-    """The project's README: the template, filled with what is left of this tree's own."""
+    """Write the project's README from the template and from parts of this README."""
     root = repository.root
     lines = upstream.splitlines()
     functions = [function.name for function in repository.functions()]
@@ -380,7 +380,7 @@ def _write_readme(repository: Repository, upstream: str, summary: str) -> None:
 
 
 def _with_pages(row: str, root: Path) -> str | None:
-    """A row of links without those to pages that are gone; None if none is left."""
+    """A row of links without those to removed pages; None if no link is left."""
     _, subject, links, _ = row.split("|")
     there = [
         link

@@ -1,4 +1,4 @@
-"""Takes out of resources/ what only functions that go have needed."""
+"""Remove resources that only removed functions need."""
 
 import re
 from collections.abc import Iterable
@@ -15,9 +15,9 @@ ENTRY = re.compile(r"^  ([A-Za-z0-9]+):")
 
 
 def remove_resources(repository: Repository, going: frozenset[str]) -> None:
-    """Edit resources/*.yml as text, so that comments and order stay.
+    """Edit resources/*.yml as text, to keep comments and order.
 
-    What no function leads to stays, too: it belongs to the tree as a whole.
+    Resources that no function refers to are kept: they belong to the whole stack.
     """
     superfluous = unneeded(repository, going)
     for path in repository.resources:
@@ -34,13 +34,15 @@ def remove_resources(repository: Repository, going: frozenset[str]) -> None:
             continue
         path.write_text(kept, encoding="utf-8")
         if {section: of for section, of in read_yaml(path).items() if of} != wanted:
-            raise click.ClickException(f"{path.name}: an anchor of YAML joins what is kept and not")
+            raise click.ClickException(
+                f"{path.name}: a YAML anchor is shared by kept and removed resources; write it out"
+            )
 
 
 def unneeded(repository: Repository, going: frozenset[str]) -> frozenset[str]:
-    """The resources that lead to or from functions that go, and none that stays needs.
+    """The resources that belong only to removed functions.
 
-    The folders of these functions may be gone already.
+    The folders of these functions may be deleted already.
     """
     configuration = Configuration(repository)
     functions = {function.name: function for function in repository.functions()}
@@ -58,7 +60,7 @@ def unneeded(repository: Repository, going: frozenset[str]) -> frozenset[str]:
                 waiting |= references(resources[id_])
         return found
 
-    # What refers to a function that goes, or to what does so, has lost its purpose.
+    # Remove what refers to a removed function or resource.
     useless: set[str] = set()
     while True:
         more = {
@@ -80,7 +82,7 @@ def unneeded(repository: Repository, going: frozenset[str]) -> frozenset[str]:
 
 
 def id_of(name: str) -> str:
-    """The logical id of a function, whose folder may be gone."""
+    """The logical id of a function, whose folder may be deleted."""
     return logical_id(Function(name, Path("functions", name)))
 
 

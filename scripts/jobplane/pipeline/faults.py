@@ -24,7 +24,7 @@ from jobplane.pipeline.state import (
 from jobplane_keys.tracking import FILE_SUFFIX, FileStatus
 
 MISSING_OUTPUTS = "missing_outputs"
-# Whoever stops at once at two hours finds all of it, and no manifest of it has expired.
+# Older than the two hours of a search for stuck files, younger than a manifest's lifetime.
 STUCK_HOURS = (3.0, 40.0)
 TOGETHER = 25
 OUTPUTLESS_DATES = 3
@@ -139,7 +139,7 @@ def lagging_files(state: State, chance: random.Random, count: int) -> None:
 
 @fault(orphan("missing_manifests"), issue("missing_manifest"))
 def missing_manifests(state: State, chance: random.Random, count: int) -> None:
-    """Its builder failed after the files had been told the manifest's name."""
+    """Its builder failed after writing the manifest's name into the files' rows."""
     for batch, files in stuck_batches(state, chance, count):
         for file in files:
             state.add(file, FileStatus.MANIFESTED, batch)
@@ -190,7 +190,7 @@ def abandoned_claims(state: State, chance: random.Random, count: int) -> None:
 
 @fault(orphan("unreadable_times"))
 def unreadable_times(state: State, chance: random.Random, count: int) -> None:
-    """Somebody wrote a time into its row that is none."""
+    """Its row has a malformed time."""
     for number in range(count):
         builder = chance.choice(BUILDERS)
         file = state.new_file(chance, builder, state.now - chance.uniform(5, 60) * MINUTE)
@@ -293,7 +293,7 @@ def missing_output(state: State, chance: random.Random, count: int) -> None:
 
 @fault(issue("unknown_status"))
 def unknown_status(state: State, chance: random.Random, count: int) -> None:
-    """Its status is none of the vocabulary, or in a shard that nobody reads."""
+    """Its status is unknown, or has a shard that is never read."""
     for number in range(count):
         file = recent_file(state, chance)
         row = state.add(file, FileStatus.PENDING)

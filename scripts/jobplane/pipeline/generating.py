@@ -170,7 +170,7 @@ def _outputs(state: State, chance: random.Random) -> None:
     }
     for date in sorted(completed - without):
         for part in range(chance.randint(1, 3)):
-            # Nobody here reads Parquet: that the object is there is what counts.
+            # The content is never read: only the object's existence counts.
             state.objects[state.layout.output_bucket][state.output_key(date, part)] = b"PAR1PAR1"
 
 

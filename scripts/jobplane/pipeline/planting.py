@@ -23,7 +23,7 @@ type Advance = Callable[[int], object]
 
 
 def _nowhere(_number: int) -> None:
-    """Tell nobody."""
+    """Ignore progress."""
 
 
 def write(stage: Stage, state: State, advance: Advance = _nowhere) -> None:

@@ -164,7 +164,7 @@ class State:
 
     @property
     def by_status(self) -> Counter[FileStatus]:
-        """How many files are in which status; one that is none of the vocabulary is not counted."""
+        """The number of files by status, without unknown statuses."""
         found = (tracking.read_status(row.get("status"), self.layout.shards) for row in self.files)
         return Counter(status for status in found if status is not None)
 

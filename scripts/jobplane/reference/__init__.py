@@ -1,1 +1,1 @@
-"""Tables of docs/ that are made from the code and the compiled stack."""
+"""Generate tables of docs/ from the code and the compiled stack."""

@@ -1,4 +1,4 @@
-"""The reference of a case's files: tables of keys and placeholders for the documentation."""
+"""The reference of case files: tables of keys and placeholders."""
 
 from pathlib import Path
 

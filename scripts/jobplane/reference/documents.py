@@ -1,4 +1,4 @@
-"""Tables of the documentation that are made: between `<!-- section: … -->` and `<!-- end -->`."""
+"""Generated tables of the documentation: between `<!-- section: … -->` and `<!-- end -->`."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,16 +7,16 @@ type Row = tuple[str, ...]
 
 
 class NoSuchSectionError(ValueError):
-    """A document has a section not once."""
+    """A section of a document is missing, or appears twice."""
 
     def __init__(self, section: str, count: int) -> None:
-        super().__init__(f"the document has {count} sections of {section}")
+        super().__init__(f"the document must have one section {section!r}; it has {count}")
         self.section = section
         self.count = count
 
 
 def table(headings: Row, rows: Iterable[Row]) -> str:
-    """A Markdown table, a line each."""
+    """A Markdown table, one line per row."""
     lines = [f"| {' | '.join(line)} |" for line in (headings, *rows)]
     lines.insert(1, "|" + "---|" * len(headings))
     return "".join(f"{line}\n" for line in lines)
@@ -32,7 +32,7 @@ def with_tables(document: str, tables: Mapping[str, str]) -> str:
     """The document with these tables in their sections.
 
     Raises:
-        NoSuchSectionError: it has no such section, or two.
+        NoSuchSectionError: a section is missing, or appears twice.
     """
     for section, text in tables.items():
         found = _found(document, section)

@@ -1,7 +1,7 @@
-"""Who may do what: statements of the roles, and of what lets others in, as they are compiled.
+"""The permissions of the compiled stack: of roles, and of resource policies.
 
-Resources are written by logical id, `RequestsTable/index/by-tenant`; what the template does not
-make is written as the end of its ARN, `ssm:parameter/{service}/{stage}/webhooks/*`.
+Resources are written by logical id, `RequestsTable/index/by-tenant`; resources outside of the
+template by the end of their ARN, `ssm:parameter/{service}/{stage}/webhooks/*`.
 """
 
 import json
@@ -20,12 +20,12 @@ from jobplane.tree.repository import Repository
 
 DOCUMENT = Path("docs", "security.md")
 STAGE = "prod"
-"""The stage whose roles are told; those of the others differ by its name alone."""
-# `arn:aws:sqs:eu-west-1:123456789012:name` → `sqs:name`, where all but the name is the stack's own.
+"""The stage whose roles are listed; those of other stages differ only in the stage's name."""
+# `arn:aws:sqs:eu-west-1:123456789012:name` → `sqs:name`: region and account are the stack's.
 OWN_ARN = re.compile(
     r"^arn:{AWS::Partition}:([a-z0-9-]+):(?:{AWS::Region})?:(?:{AWS::AccountId})?:"
 )
-# Resource policies, by type: where they lie in the properties.
+# Types with a resource policy: the property that contains it.
 OPENINGS = {
     "AWS::KMS::Key": "KeyPolicy",
     "AWS::S3::BucketPolicy": "PolicyDocument",
@@ -37,7 +37,7 @@ EVERY_FUNCTION = "*every function*"
 
 @dataclass(frozen=True, order=True)
 class Grant:
-    """One statement's allowance: a role's actions on one resource."""
+    """A role's allowed actions on one resource, from one statement."""
 
     role: str
     """A function's name, or a state machine's logical id."""
@@ -46,7 +46,7 @@ class Grant:
     condition: str = ""
 
     def covers(self, action: str, resource: str) -> bool:
-        """Whether it allows an action on a resource, were its condition met."""
+        """Whether it allows an action on a resource if its condition is met."""
         return any(_fits(action, each) for each in self.actions) and _fits(resource, self.resource)
 
 
@@ -65,7 +65,7 @@ def grants(template: Mapping[str, Any], names: Names) -> list[Grant]:
     """What the roles of a compiled template allow.
 
     Raises:
-        ValueError: a statement allows by exclusion, or denies; a role is nobody's.
+        ValueError: a statement has NotAction, NotResource or Deny; a role belongs to no function.
     """
     resources = template["Resources"]
     holders = _holders(resources, names)
@@ -74,10 +74,12 @@ def grants(template: Mapping[str, Any], names: Names) -> list[Grant]:
         if resource["Type"] != "AWS::IAM::Role":
             continue
         if logical not in holders:
-            raise ValueError(f"{logical} is nobody's role")
+            raise ValueError(f"role {logical} belongs to no function or state machine")
         for statement in _statements(resource["Properties"]):
             if statement["Effect"] != "Allow" or not {"Action", "Resource"} <= statement.keys():
-                raise ValueError(f"{logical}: only lists of what is allowed can be told")
+                raise ValueError(
+                    f"{logical}: only Allow statements with Action and Resource are supported"
+                )
             actions = tuple(sorted(_list(statement["Action"])))
             condition = _condition(statement, names)
             for expression in _list(statement["Resource"]):
@@ -87,7 +89,7 @@ def grants(template: Mapping[str, Any], names: Names) -> list[Grant]:
 
 
 def openings(template: Mapping[str, Any], names: Names) -> list[Opening]:
-    """What the policies of resources say: who else may use them, and how nobody may."""
+    """The resource policies: who else may use a resource, and what is denied to all."""
     found = []
     for resource in template["Resources"].values():
         properties = resource.get("Properties", {})
@@ -105,7 +107,7 @@ def openings(template: Mapping[str, Any], names: Names) -> list[Opening]:
 
 
 def text_of(expression: Any, names: Names) -> str:
-    """A CloudFormation expression as one reads it."""
+    """A CloudFormation expression as readable text."""
     text = OWN_ARN.sub(r"\1:", _joined(expression)).removeprefix("s3:")
     text = text.replace(names.prefix, "{service}-{stage}-")
     text = text.replace(names.parameter(""), "/{service}/{stage}/")
@@ -137,7 +139,7 @@ def tables(template: Mapping[str, Any], names: Names) -> dict[str, str]:
 
 
 def _holders(resources: Mapping[str, Any], names: Names) -> dict[str, str]:
-    """Whose each role is, by the role's logical id."""
+    """The function or state machine of each role, by the role's logical id."""
     found = {}
     for logical, resource in resources.items():
         properties = resource.get("Properties", {})
@@ -152,7 +154,7 @@ def _holders(resources: Mapping[str, Any], names: Names) -> dict[str, str]:
 def _with_common(
     found: Iterable[Grant], template: Mapping[str, Any], names: Names
 ) -> Iterator[Grant]:
-    """The grants, with those that each function has on its own namesake told once."""
+    """The grants; one that every function has on its own resource is listed once."""
     found = list(found)
     functions = {
         names.short(resource["Properties"]["FunctionName"])
@@ -183,7 +185,7 @@ def _of_policy(statement: Mapping[str, Any], guarded: str, names: Names) -> Iter
 
 
 def _guarded(resource: Mapping[str, Any], names: Names) -> str:
-    """What a policy is that of, for statements that say `*` of it."""
+    """The resource of a policy, for statements with `*`."""
     properties = resource["Properties"]
     for key in ("Queues", "Topics"):
         if key in properties:
@@ -217,7 +219,7 @@ def _joined(expression: Any) -> str:
     if isinstance(expression, str):
         return expression
     if not isinstance(expression, dict) or len(expression) != 1:
-        raise ValueError(f"{expression!r} can't be told as text")
+        raise ValueError(f"unsupported expression {expression!r}")
     ((function, argument),) = expression.items()
     if function == "Ref":
         return f"{{{argument}}}" if argument.startswith("AWS::") else str(argument)
@@ -227,24 +229,26 @@ def _joined(expression: Any) -> str:
     if function == "Fn::Join":
         separator, parts = argument
         return str(separator).join(_joined(part) for part in parts)
-    raise ValueError(f"{function} can't be told as text")
+    raise ValueError(f"unsupported function {function}")
 
 
 def _statements(role: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if role.get("ManagedPolicyArns"):
-        raise ValueError("managed policies grant what others decide")
+        raise ValueError(
+            "managed policies are not supported: their content can change; use inline statements"
+        )
     for policy in role.get("Policies", ()):
         yield from _list(policy["PolicyDocument"]["Statement"])
 
 
 def _fits(text: str, pattern: str) -> bool:
-    """As IAM compares: `*` is anything, `?` one character; every other character is itself."""
+    """Match as IAM does: `*` is any text, `?` any character; all others match themselves."""
     expression = re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
     return re.fullmatch(expression, text, re.DOTALL) is not None
 
 
 def _listed(actions: Iterable[str]) -> str:
-    """`dynamodb:GetItem, PutItem`: each service is named once."""
+    """Actions as text, each service once: `dynamodb:GetItem, PutItem`."""
     by_service: dict[str, list[str]] = defaultdict(list)
     for action in sorted(actions):
         service, _, name = action.partition(":")

@@ -1,4 +1,4 @@
-"""The metrics that the functions emit, as their source says."""
+"""The metrics that the functions emit, read from their source."""
 
 import ast
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from jobplane_keys import TERMINAL_STATUSES, RequestStatus
 DOCUMENT = Path("docs", "observing.md")
 SECTION = "metrics"
 ANSWERED = "answered"
-# Names that are put together at run time, as they stand in the source.
+# Names that are computed at run time, by their expression in the source.
 COMPOSED = {
     "f'Request{status.capitalize()}'": {
         f"Request{s.capitalize()}" for s in TERMINAL_STATUSES if s != RequestStatus.FAILED
@@ -23,7 +23,7 @@ COMPOSED = {
 
 @dataclass(frozen=True)
 class Metric:
-    """What one call of `telemetry.metric` emits, for Environment alone and with its dimensions."""
+    """The metric of one call of `telemetry.metric`."""
 
     name: str
     unit: str
@@ -45,7 +45,7 @@ def emitted(repository: Repository) -> set[Metric]:
 def tables(repository: Repository) -> dict[str, str]:
     """The tables of docs/observing.md, by section: metrics, and those that count answered errors.
 
-    What they say of a metric is kept; of a new one the first says what its function is for.
+    The descriptions in the page are kept; a new metric gets the description of its function.
     """
     document = (repository.root / DOCUMENT).read_text(encoding="utf-8")
     said = {row[:3]: row[4] for row in rows_of(document, SECTION)}

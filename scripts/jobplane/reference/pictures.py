@@ -1,4 +1,4 @@
-"""Pictures of the documentation: made from the configuration, the job flow and `*.dot` files."""
+"""Pictures for docs/, generated from the configuration, the job flow and `*.dot` files."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def pictures(repository: Repository) -> dict[Path, str]:
 
 
 def system(repository: Repository) -> str:
-    """What triggers each function, and which tables and queues it writes to, as DOT."""
+    """The triggers of each function, and the tables and queues that it writes to, as DOT."""
     configuration = Configuration(repository)
     functions = repository.functions()
     edges = {
@@ -63,9 +63,9 @@ def system(repository: Repository) -> str:
 
 
 def job_flow(repository: Repository) -> str:
-    """The states of the job flow and what follows each, as DOT.
+    """The states of the job flow and their transitions, as DOT.
 
-    Left out is what any state may end with: `JobFailed`.
+    Transitions to `JobFailed` are left out, because every state has one.
     """
     states: dict[str, Any] = read_yaml(repository.root / FLOW)["States"]
     lines = []

@@ -1,4 +1,4 @@
-"""The table of the templates that ship."""
+"""The table of the assemblies' templates."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ SECTION = "templates"
 
 
 def tables(repository: Repository) -> dict[str, str]:
-    """What the documentation tells of the templates."""
+    """The table of docs/templates.md, by section."""
     rows = [
         (f"`{each.id}`", each.flow, ", ".join(f"`{s}`" for s in each.settings.values()) or "none")
         for each in templates(repository)

@@ -1,6 +1,6 @@
 """The repo's own rules: one public module each, found by its file's name.
 
-A rule's module has a docstring whose first line says what holds, and `findings(tree)`.
+A rule's module has a docstring whose first line states the rule, and `findings(tree)`.
 """
 
 from importlib import import_module
@@ -21,7 +21,7 @@ class Rule(Protocol):
 
 
 def rule_names() -> list[str]:
-    """Every rule by its name, as it stands in a finding."""
+    """Every rule by its name in findings."""
     modules = Path(__file__).parent.glob("[a-z]*.py")
     return sorted(path.stem.replace("_", "-") for path in modules)
 
@@ -32,9 +32,9 @@ def rule(name: str) -> Rule:
 
 
 def check(tree: Tree, names: list[str]) -> list[Finding]:
-    """What the rules find, less what the members excuse; an excuse that excuses nothing is found.
+    """The findings of the rules without allowed ones, and entries that allow nothing.
 
-    In the order of the files and lines. What can't be read is found first, and alone.
+    Ordered by file and line. If files can't be read, only these are reported.
     """
     if unreadable := list(tree.unreadable()):
         return unreadable

@@ -1,8 +1,8 @@
-"""Where clients, the environment and names flow in a function and in what it reaches of the libs.
+"""Static data flow of AWS clients and environment variables in a function and its libs.
 
-Nothing is run. Values are followed through assignments, attributes, parameters and results, over
-module borders, until nothing new is learnt; in doubt a value may be more than it will be. Code of a
-lib counts where the function's own code refers to it, directly or through other code that counts.
+Nothing is executed. Values are followed through assignments, attributes, parameters and results,
+across modules, until nothing new is found; in doubt a value has too many possibilities, not too
+few. Code of a lib counts if the function refers to it, directly or through other code that counts.
 """
 
 import ast
@@ -25,7 +25,7 @@ TRANSACTION_KEYS = frozenset({"Put", "Update", "Delete", "ConditionCheck"})
 
 @dataclass(frozen=True)
 class Client:
-    """A client of an AWS service, by botocore's name of it."""
+    """A client of an AWS service; `name` is botocore's."""
 
     service: str
 
@@ -58,7 +58,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Place:
-    """Where something stands."""
+    """A place in the source."""
 
     path: Path
     line: int
@@ -66,7 +66,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Call:
-    """A method of a client, as it is referred to; `argument` is the first text given to it."""
+    """A use of a client's method; `argument` is its first literal text."""
 
     service: str
     method: str
@@ -76,7 +76,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reading:
-    """A variable that is read; `name` is None when it is computed, in the function `within`."""
+    """A read environment variable; `name` is None if it is computed, in the function `within`."""
 
     name: str | None
     required: bool
@@ -97,7 +97,7 @@ class Module:
 
     @cached_property
     def binders(self) -> dict[str, list[ast.stmt]]:
-        """Definitions and imports at top level, by name; those under `if` and `try` as well."""
+        """Definitions and imports at top level, by name, including those under `if` and `try`."""
         found: dict[str, list[ast.stmt]] = defaultdict(list)
         for statement in self.tree.body:
             if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -119,12 +119,12 @@ class Module:
 
 @dataclass
 class Facts:
-    """What was learnt of the program."""
+    """The results of the analysis."""
 
     calls: set[Call] = field(default_factory=set)
     readings: set[Reading] = field(default_factory=set)
     lost: dict[Place, str] = field(default_factory=dict)
-    """Where a client goes that is not followed, and to what."""
+    """Places where a client is passed to code outside of the analysis, and what that is."""
     transactions: set[str] = field(default_factory=set)
     """The kinds of items that are written in transactions."""
     raised: set[str] = field(default_factory=set)
@@ -149,7 +149,7 @@ class Program:
 
     @cached_property
     def facts(self) -> Facts:
-        """Everything that is known once nothing new is learnt."""
+        """Analyse until nothing new is found."""
         self._reach(Code(self.main, self.main.tree))
         for definition in self.main.tree.body:
             if isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -164,7 +164,7 @@ class Program:
 
     @property
     def modules(self) -> list[Module]:
-        """The modules of which anything counts."""
+        """The modules with code that counts."""
         self.facts  # noqa: B018 - learns
         return list({id(m): m for m in self._reached.values()}.values())
 
@@ -207,7 +207,7 @@ class Program:
         return None
 
     def named_in(self, module: Module, name: str) -> Values:
-        """What a name stands for at a module's top level."""
+        """The value of a name at a module's top level."""
         known = set(self._variables.get((module.tree, name), ()))
         for statement in module.binders.get(name, ()):
             if isinstance(statement, ast.Import | ast.ImportFrom):
@@ -233,7 +233,7 @@ class Program:
         return frozenset(found)
 
     def imported(self, module: Module, statement: ast.stmt, name: str) -> Values:
-        """What an import statement binds a name to, if it is the program's, or `os`'s."""
+        """The value that an import statement binds, if it is in the program or in `os`."""
         found: set[object] = set()
         if isinstance(statement, ast.Import):
             for alias in statement.names:
@@ -356,7 +356,7 @@ class Walk:
                 self.expression(owner, scope)
                 self.program._attributes[name] |= values
             case ast.Tuple(elts=parts) | ast.List(elts=parts):
-                # Only what has to be followed: a text in a tuple may be any of its parts.
+                # Only relevant values: a text in a tuple may be any of its elements.
                 kept = frozenset(v for v in values if not isinstance(v, Text))
                 for part in parts:
                     self.bind(part, kept, scope)
@@ -541,7 +541,7 @@ class Walk:
         return targets
 
     def hand_over(self, node: ast.Call, targets: Values, scope: Scope, name: str) -> Values:
-        """Bind the arguments to the parameters of all that may be called; what that gives."""
+        """Bind the arguments to the parameters of all possible callees; their results."""
         arguments = self.arguments(node, scope)
         followed = [target for target in targets if isinstance(target, Code)]
         for target in followed:

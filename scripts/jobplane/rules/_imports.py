@@ -1,4 +1,4 @@
-"""What source imports, and which distribution a name belongs to."""
+"""The imports of source files, and the distributions that they belong to."""
 
 import ast
 import re
@@ -15,7 +15,7 @@ WORKSPACE_PACKAGE = "jobplane_"
 
 @dataclass(frozen=True)
 class Import:
-    """A module that is imported somewhere in a file, lazily or not."""
+    """An import in a file, at the top or lazily."""
 
     module: str
     line: int
@@ -27,7 +27,7 @@ class Import:
 
 
 def imports_of(source: str) -> Iterator[Import]:
-    """Every import of a module's source but the relative ones, which stay within it."""
+    """Every import of a module's source, except relative ones."""
     tree = ast.parse(source)
     typing_only = {
         inner
@@ -55,12 +55,12 @@ def _name(node: ast.expr) -> str:
 
 
 def is_standard(module: str) -> bool:
-    """Whether the interpreter brings it."""
+    """Whether it is in the standard library."""
     return module.partition(".")[0] in sys.stdlib_module_names
 
 
 def canonical(name: str) -> str:
-    """A distribution's name as all compare it."""
+    """A distribution's normalised name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -72,7 +72,7 @@ def _installed() -> dict[str, set[str]]:
 
 
 def distributions_of(top: str) -> set[str]:
-    """The distributions that may bring a top-level name; empty when none is installed."""
+    """The installed distributions that contain a top-level module; possibly none."""
     if top.startswith(WORKSPACE_PACKAGE):
         return {canonical(top)}
     return _installed().get(top, set())
@@ -90,6 +90,6 @@ def requirements(texts: Iterable[str]) -> dict[str, set[str]]:
 
 
 def imports_in(path: Path) -> list[Import]:
-    """The imports of a member's file, those that stay within it left out."""
+    """The imports of a member's file, without those of its own modules."""
     source = path.read_text(encoding="utf-8")
     return [found for found in imports_of(source) if found.top != "__future__"]

@@ -22,7 +22,7 @@ class Step:
 
 @dataclass(frozen=True)
 class StateMachine:
-    """A definition with the substitutions that its stack makes."""
+    """A definition with the stack's substitutions."""
 
     path: Path
     definition: Mapping[str, Any]
@@ -48,7 +48,7 @@ class StateMachine:
             called = str((state.get("Arguments") or {}).get("FunctionName", ""))
             function = self.functions.get(called.removeprefix("${").removesuffix("}"))
             if called.startswith("${") and function is None:
-                errors = []  # the rule on references says that the function is missing
+                errors = []  # the rule `references` reports a missing function
             waits = str(state.get("Resource", "")).endswith(".waitForTaskToken")
             yield Step(name, function, tuple(dict.fromkeys(errors)), waits)
             for inner in ("ItemProcessor", "Iterator"):

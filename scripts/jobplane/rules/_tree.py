@@ -1,6 +1,6 @@
-"""What the rules read: the members, their excuses, the programs that functions are, the artifacts.
+"""The input of the rules: members, allowed findings, analysed functions, artifacts.
 
-An excuse is an entry of a member's pyproject.toml with a reason:
+An entry of a member's pyproject.toml allows a finding, with a reason:
 
     [tool.jobplane.check.permissions]
     "s3:ListBucket" = "With it, S3 says 404 of a missing object instead of 403."
@@ -28,13 +28,13 @@ type Findings = Iterator["Finding"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, and what to do."""
+    """One fault, and what to do about it."""
 
     path: Path
     line: int
     message: str
     subject: str = ""
-    """What an excuse has to name."""
+    """The subject that an entry must name to allow the finding."""
     member: "Member | None" = field(default=None, compare=False)
     rule: str = ""
 
@@ -76,17 +76,17 @@ class Excuses:
     def unusable(
         self, member: "Member", found: Mapping[str, list[Finding]], rules: list[str]
     ) -> Findings:
-        """Entries of no rule, without a reason, or for what is no longer found."""
+        """Entries of unknown rules, without a reason, or that match no finding."""
         for rule in self.entries:
             if rule not in rules:
-                yield self._finding(rule, f"there is no rule {rule!r}: remove the excuses")
+                yield self._finding(rule, f"unknown rule {rule!r}: remove its entries")
         for rule, findings in found.items():
             subjects = {finding.subject for finding in findings if finding.member == member}
             for subject, reason in self._reasons(rule).items():
                 if not isinstance(reason, str) or not reason.strip():
-                    yield self._finding(subject, f"the excuse of {subject!r} needs a reason")
+                    yield self._finding(subject, f"the entry {subject!r} needs a reason")
                 elif subject not in subjects:
-                    text = f"{subject!r} is excused from {rule} and needs no excuse: remove it"
+                    text = f"the entry {subject!r} matches no finding of {rule}: remove it"
                     yield self._finding(subject, text)
 
     def _reasons(self, rule: str) -> Mapping[str, Any]:
@@ -99,7 +99,7 @@ class Excuses:
 
 @dataclass(frozen=True)
 class Member:
-    """A folder of the workspace with a pyproject.toml."""
+    """A folder of the repository with a pyproject.toml."""
 
     directory: Path
     function: Function | None = None
@@ -132,7 +132,7 @@ class Member:
 
     @cached_property
     def optional(self) -> dict[str, set[str]]:
-        """Extra → distributions that come with it alone."""
+        """Extra → distributions that only this extra adds."""
         extras = self.project["project"].get("optional-dependencies", {})
         return {
             extra: set(requirements(texts)) - set(self.declared) for extra, texts in extras.items()
@@ -147,7 +147,7 @@ class Member:
 
 
 class Tree:
-    """A workspace under check: all of it, or some of its functions."""
+    """The repository under check: all of it, or some of its functions."""
 
     def __init__(self, repository: Repository, functions: tuple[str, ...] = ()) -> None:
         self.repository = repository
@@ -156,7 +156,7 @@ class Tree:
 
     @cached_property
     def members(self) -> list[Member]:
-        """The functions under check, and the libs when it is the whole tree."""
+        """The functions under check, and the libs if everything is checked."""
         found = [self._member_of(function) for function in self.functions]
         return found + self.libs if self.is_whole else found
 
@@ -168,7 +168,7 @@ class Tree:
         return [Member(folder) for folder in folders if folder != builder]
 
     def unreadable(self) -> Findings:
-        """Files that no rule could read: modules, function.yml, pyproject.toml."""
+        """Files that can't be parsed: modules, function.yml, pyproject.toml."""
         readers: list[tuple[Path, Callable[[str], object]]] = []
         for member in [*map(self._member_of, self.repository.functions()), *self.libs]:
             readers.append((member.project_path, tomllib.loads))
@@ -181,14 +181,14 @@ class Tree:
             except (OSError, SyntaxError, ValueError, yaml.YAMLError) as error:
                 line = getattr(error, "lineno", None) or 1
                 why = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
-                text = f"it can't be read ({why}): mend it first"
+                text = f"it can't be parsed ({why}): correct it first"
                 yield Finding(path, line, text, rule="readable")
 
     def _member_of(self, function: Function) -> Member:
         return Member(function.directory, function)
 
     def program(self, function: Function) -> Program:
-        """The function with what it reaches of the libs."""
+        """The analysed function, with the code of libs that it uses."""
         return self._programs[function.name]
 
     @cached_property
@@ -200,7 +200,7 @@ class Tree:
 
     @cached_property
     def service(self) -> dict[str, Any]:
-        """serverless.yml as written."""
+        """The content of serverless.yml."""
         service: dict[str, Any] = read_yaml(self.repository.root / "serverless.yml")
         return service
 
@@ -210,14 +210,14 @@ class Tree:
 
     @cached_property
     def artifacts(self) -> dict[str, Artifact]:
-        """The functions' artifacts, brought up to date."""
+        """The functions' artifacts, built if they are out of date."""
         builder = Builder(self.repository, Settings.local())
-        built = builder.build(self.functions, is_checked=False)  # the rules say where
+        built = builder.build(self.functions, is_checked=False)  # the rules report where
         return {artifact.name: artifact for artifact in built}
 
 
 def line_of(path: Path, text: str, start: int = 1) -> int:
-    """The first line, from `start`, that holds a text as a word of its own; else `start`."""
+    """The first line, from `start`, that contains the text as a whole word; else `start`."""
     word = re.compile(rf"(?<![\w:-]){re.escape(text)}(?![\w-])")
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if number >= start and word.search(line):

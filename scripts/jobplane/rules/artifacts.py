@@ -1,7 +1,7 @@
-"""A built artifact holds what its function can import, and no more.
+"""An artifact contains what its function can import, and nothing else.
 
-Every module that the function or a carried lib imports is in the zip or in the standard library;
-every distribution in the zip is in the function's locked closure and is reached from its imports.
+Every module that the function or a shipped lib imports is in the zip or in the standard library;
+every distribution in the zip is in the function's locked closure and is imported.
 """
 
 import marshal
@@ -23,7 +23,7 @@ from lambdapack.requirements import closures
 
 
 class Contents:
-    """The modules of a zip, by their dotted names; a module may be bytecode alone."""
+    """The modules of a zip by dotted name; a module may be bytecode without source."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
@@ -46,10 +46,10 @@ class Contents:
         return any(module.partition(".")[0] == top for module in self.modules)
 
     def reached(self, start: str) -> set[str]:
-        """Every module that imports lead to, the lazy ones included.
+        """Every module that is reachable by imports, including lazy ones.
 
-        What a module imports is told from its names and texts, since a build may have put an
-        import off: those that are modules beside it, above it, or inside what it imports.
+        Imports are derived from a module's names and texts, because a build may defer an import:
+        those that name modules beside it, above it, or inside what it imports.
         """
         known: set[str] = set()
         pending = [start]
@@ -77,7 +77,7 @@ def _ancestors(module: str) -> list[str]:
 
 @cache
 def _names_in(data: bytes, name: str) -> frozenset[str]:
-    """Every name and every text of a module's code that could be a module's."""
+    """Every name and text of a module's code that could be a module's name."""
     is_bytecode = name.endswith(".pyc")
     code = marshal.loads(data[16:]) if is_bytecode else compile(data, name, "exec")  # noqa: S302
     found: set[str] = set()
@@ -110,18 +110,22 @@ def findings(tree: Tree) -> Findings:
 
 
 def _missing(tree: Tree, member: Member, function: Function, contents: Contents) -> Findings:
-    """By the sources, since a build may write an import in another way."""
+    """Checked in the sources, because a build may rewrite imports."""
     optional = {name for lib in tree.libs for names in lib.optional.values() for name in names}
     for module in tree.program(function).modules:
         for found in imports_in(module.path):
-            # What belongs to an extra is a matter of declared imports.
+            # The rule `imports` checks extras.
             if found.typing_only or contents.holds(found) or distributions_of(found.top) & optional:
                 continue
             if not found.module or module.path == function.source and found.top == module.name:
                 continue
             text = f"the zip of {member.name} has no {found.module}, which is imported here"
             yield Finding(
-                module.path, found.line, f"{text}: declare what brings it", found.top, member
+                module.path,
+                found.line,
+                f"{text}: declare the distribution that contains it",
+                found.top,
+                member,
             )
 
 
@@ -135,9 +139,9 @@ def _foreign(member: Member, contents: Contents, own: set[str], allowed: set[str
         if not contents.has_modules(top):
             continue
         if not owners & allowed:
-            text = f"the zip holds {top}, which no locked dependency of {member.name} brings"
+            text = f"the zip contains {top}, which belongs to no locked dependency of {member.name}"
             yield Finding(path, 1, f"{text}: build it again", top, member)
         elif top not in reached:
             name = sorted(owners & allowed)[0]
-            text = f"the zip holds {top} of {name}, and nothing in it imports that"
-            yield Finding(path, 1, f"{text}: drop the dependency that brings it", name, member)
+            text = f"the zip contains {top} of {name}, but no module imports it"
+            yield Finding(path, 1, f"{text}: remove the dependency that adds it", name, member)

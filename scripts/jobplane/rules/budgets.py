@@ -1,8 +1,8 @@
-"""An artifact stays within its budget: megabytes, and what a cold start imports.
+"""An artifact stays within its budget: megabytes, and modules that a cold start imports.
 
-`tool.jobplane.budgets` of the root's pyproject.toml: `default`, and what differs by function.
-`megabytes` bounds the zip, `modules` how many a bare interpreter loads to import the handler from
-the artifact, `never` names what may not be among them. No clock is read.
+Budgets are in `tool.jobplane.budgets` of the root's pyproject.toml: `default`, and exceptions by
+function. `megabytes` limits the zip, `modules` the number of modules that importing the handler
+loads in a bare interpreter, `never` lists modules that must not be among them.
 """
 
 import json
@@ -21,7 +21,7 @@ from jobplane.tree.repository import Function
 from jobplane.tree.resolved import REGION, ResolvedStack
 
 KEYS = frozenset({"megabytes", "modules", "never"})
-# Prints what importing the handler loads, where the artifact and the standard library are all.
+# Prints the modules that importing the handler loads from the artifact and the standard library.
 LOAD = """
 import importlib, json, sys
 sys.path = [sys.argv[1], *(part for part in sys.path if not part.endswith("site-packages"))]
@@ -49,7 +49,7 @@ def findings(tree: Tree) -> Findings:
             size = artifacts[function.name].size / 1e6
             if size > budget.get("megabytes", size):
                 text = f"the zip has {size:.2f} MB of {budget['megabytes']} MB"
-                yield Finding(path, line, f"{text}: carry less, or raise the budget")
+                yield Finding(path, line, f"{text}: ship less, or raise the budget")
             if len(modules) > budget.get("modules", len(modules)):
                 text = f"{function.name} loads {len(modules)} modules of {budget['modules']}"
                 yield Finding(path, line, f"{text}: import later, or raise the budget")
@@ -65,15 +65,15 @@ def _unusable(tree: Tree, path: Path, budgets: dict[str, dict[str, Any]]) -> Fin
     start = line_of(path, "tool.jobplane.budgets")
     for name, budget in budgets.items():
         if name not in known:
-            text = f"there is a budget for {name}, and no such function: remove it"
+            text = f"the budget for {name} belongs to no function: remove it"
             yield Finding(path, line_of(path, name, start), text)
         for key in sorted(set(budget) - KEYS):
-            text = f"a budget has {', '.join(sorted(KEYS))}, and no {key}"
+            text = f"unknown key {key}: a budget may have {', '.join(sorted(KEYS))}"
             yield Finding(path, line_of(path, key, start), text)
 
 
 def loaded(tree: Tree, function: Function) -> tuple[list[str], str]:
-    """The modules that importing the handler loads, or why that failed."""
+    """The modules that importing the handler loads, or the error."""
     artifact = tree.repository.root / tree.artifacts[function.name].zip
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(artifact) as archive:
@@ -87,7 +87,7 @@ def loaded(tree: Tree, function: Function) -> tuple[list[str], str]:
             check=False,
         )
     if done.returncode != 0:
-        return [], (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        return [], (done.stderr.strip().splitlines() or ["the process ended without a message"])[-1]
     modules: list[str] = json.loads(done.stdout.splitlines()[-1])
     return modules, ""
 

@@ -1,9 +1,9 @@
-"""The environment variables that a function reads are those that are declared for it.
+"""A function's environment variables: all read ones are declared, all declared ones are read.
 
-Read: in the function and in what it reaches of its libs. Declared: in function.yml, in
-serverless.yml for all functions, or set by Lambda. A lib's optional variable (`.get`) may stay
-undeclared; a function's own may not, or it needs an excuse by its name. A variable whose name is
-computed is excused by the name of the function that reads it.
+Read: in the function and in the code of libs that it uses. Declared: in function.yml, in
+serverless.yml for all functions, or set by Lambda. An optional variable (`.get`) of a lib may stay
+undeclared; one of the function may not, unless an entry with its name allows it. A variable with a
+computed name is allowed by an entry with the name of the function that reads it.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ SET_BY_LAMBDA = frozenset(
         "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TZ", "_HANDLER", "_X_AMZN_TRACE_ID",
     }
 )  # fmt: skip
-# Lambda refuses a function that declares one of these; the others may be overridden.
+# Lambda refuses functions that declare one of these; others may be declared.
 OVERRIDABLE = frozenset({"LANG", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TZ"})
 
 
@@ -47,10 +47,10 @@ def _undeclared(member: Member, readings: Iterable[Reading], declared: set[str])
         own = member.directory in reading.place.path.parents
         if reading.name is None:
             text = f"{reading.within or 'the module'} reads a variable whose name is computed"
-            advice = "name it, or excuse the function with a reason"
+            advice = "use a constant name, or allow the function with a reason"
             yield Finding(*_at(reading), f"{text}: {advice}", reading.within, member)
         elif reading.name not in declared | SET_BY_LAMBDA and (own or reading.required):
-            fault = "the function can't start" if reading.required else "the default always holds"
+            fault = "the function can't start" if reading.required else "always its default is used"
             text = f"{reading.name} is not declared, so {fault}: add it to function.yml"
             if not own:
                 text += f" of {member.name}"
@@ -72,7 +72,7 @@ def _unread(
             text = f"{name} is declared in serverless.yml for all functions: declare it once"
             yield Finding(path, line, text, name, member)
         elif name not in read:
-            text = f"{name} is declared and neither {member.name} nor its libs read it: remove it"
+            text = f"{name} is declared, but neither {member.name} nor its libs read it: remove it"
             yield Finding(path, line, text, name, member)
 
 
@@ -83,7 +83,7 @@ def _unread_by_all(tree: Tree, shared: set[str]) -> Findings:
     for name in sorted(shared):
         if name not in read:
             line = line_of(tree.service_path, name, line_of(tree.service_path, "environment"))
-            text = f"{name} is declared for all functions and none reads it: remove it"
+            text = f"{name} is declared for all functions, but no function reads it: remove it"
             yield Finding(tree.service_path, line, text)
 
 

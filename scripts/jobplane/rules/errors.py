@@ -1,7 +1,7 @@
-"""The errors that a state machine's Retry and Catch name are raised by the functions they call.
+"""Errors in a state machine's Retry and Catch are raised by the functions that it calls.
 
-An error's name is its class. Errors of the platform count as raised; a task that waits for a worker
-may also fail with what `jobplane_client` reports for it.
+An error's name is its class. Errors of AWS count as raised; a task that waits for a worker may also
+fail with errors that `jobplane_client` reports.
 """
 
 import ast
@@ -11,7 +11,7 @@ from jobplane.rules._steps import state_machines
 from jobplane.rules._tree import Finding, Findings, Tree, line_of
 
 PLATFORM = re.compile(r"(States|Lambda|S3|Sqs|SQS|DynamoDb|Sfn)\.\w+")
-# botocore's classes, as they leave a function that lets them pass.
+# botocore's classes, which leave a function that does not catch them.
 BOTOCORE = re.compile(r"ClientError|BotoCoreError|\w+Exception")
 
 
@@ -29,7 +29,7 @@ def findings(tree: Tree) -> Findings:
                 if PLATFORM.fullmatch(error) or BOTOCORE.fullmatch(error) or error in known:
                     continue
                 line = line_of(machine.path, error, line_of(machine.path, f"{step.name}:"))
-                raiser = f"{step.function} never raises" if step.function else "nothing raises"
+                raiser = f"{step.function} never raises" if step.function else "no code raises"
                 text = f"{step.name} handles {error}, which {raiser}: name an error that is raised"
                 yield Finding(machine.path, line, text)
 

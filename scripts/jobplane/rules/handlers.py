@@ -1,7 +1,7 @@
-"""The handler that the Serverless Framework deploys is a function that exists.
+"""The handler that the Serverless Framework deploys exists.
 
-Asks the framework's own configuration (scripts/serverless/functions.js) for key, handler and
-artifact of every function, and looks for the handler in the module.
+Reads key, handler and artifact of every function from the framework's configuration
+(scripts/serverless/functions.js), and looks for the handler in the module.
 """
 
 import ast
@@ -27,7 +27,9 @@ def findings(tree: Tree) -> Findings:
     for function in tree.functions:
         config = deployed.pop(function.name, None)
         if config is None:
-            text = "the framework doesn't see this function: its module or function.yml is amiss"
+            text = (
+                "the framework does not find this function: its module or function.yml is missing"
+            )
             yield Finding(function.config_path, 1, text)
             continue
         artifact = (config.get("package") or {}).get("artifact")
@@ -37,7 +39,7 @@ def findings(tree: Tree) -> Findings:
         yield from _handler(function, str(config.get("handler")))
     if tree.is_whole:
         for name in deployed:
-            text = f"{name} is deployed and is no function of the workspace"
+            text = f"{name} is deployed, but the repository has no such function"
             yield Finding(tree.service_path, 1, text)
 
 
@@ -45,7 +47,7 @@ def _handler(function: Function, handler: str) -> Findings:
     module, _, name = handler.rpartition(".")
     path = function.directory / f"{module.replace('.', '/')}.py"
     if not path.is_file():
-        text = f"the handler {handler} names no module of this folder"
+        text = f"the handler {handler} is not in a module of this folder"
         yield Finding(function.config_path, 1, text)
         return
     definitions = [
@@ -54,10 +56,10 @@ def _handler(function: Function, handler: str) -> Findings:
         if isinstance(node, ast.FunctionDef) and node.name == name
     ]
     if not definitions:
-        yield Finding(path, 1, f"the deployed handler is {handler}, and there is no such function")
+        yield Finding(path, 1, f"the deployed handler {handler} does not exist")
         return
     definition = definitions[-1]
     given = [argument.arg for argument in (*definition.args.posonlyargs, *definition.args.args)]
     if given != PARAMETERS:
-        text = f"{name} takes ({', '.join(given)}): Lambda gives (event, context)"
+        text = f"{name} takes ({', '.join(given)}), but Lambda passes (event, context)"
         yield Finding(path, definition.lineno, text)

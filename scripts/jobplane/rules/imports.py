@@ -1,8 +1,8 @@
-"""The distributions that a member imports are those that it declares, extras included.
+"""A member declares the distributions that it imports, and no others.
 
-For functions and libs, in both directions; what comes only through another dependency is not
-declared. A lib's optional imports belong to its extras, and a function that reaches one declares
-`lib[extra]`. A dependency that no import shows is excused by its name.
+For functions and libs, extras included; a dependency of a dependency does not count as declared. A
+lib's optional imports belong to its extras, and a function that uses one declares `lib[extra]`. A
+dependency that is needed without an import is allowed by an entry with its name.
 """
 
 import tomllib
@@ -49,10 +49,10 @@ def _owners(found: Import, member: Member) -> set[str]:
 def _undeclared(found: Import, owners: set[str], through: set[str]) -> tuple[str, str]:
     name = sorted(owners)[0]
     if owners & through:
-        return f"{found.top} is there only through another dependency: declare {name}", name
+        return f"{found.top} is installed only as a dependency of another one: declare {name}", name
     if not distributions_of(found.top):
-        return f"{found.top} is imported, and no locked distribution has it: add it", name
-    return f"{found.top} is imported and {name} is not declared: add it to pyproject.toml", name
+        return f"{found.top} is imported, but no locked distribution contains it: add it", name
+    return f"{found.top} is imported, but {name} is not declared: add it to pyproject.toml", name
 
 
 def _unused(
@@ -61,7 +61,9 @@ def _unused(
     path = member.project_path
     for name in sorted(declared - used):
         line = _line_of_dependency(member, name)
-        yield Finding(path, line, f"{name} is declared and never imported: remove it", name, member)
+        yield Finding(
+            path, line, f"{name} is declared, but never imported: remove it", name, member
+        )
     for extra, names in optional.items():
         for name in sorted(names - used):
             text = f"{name} of the extra {extra!r} is never imported: remove it"
@@ -87,7 +89,7 @@ def _extras(tree: Tree, member: Member, declared: Mapping[str, set[str]]) -> Fin
             continue
         line = _line_of_dependency(member, name)
         for extra in sorted(needed - declared[name]):
-            text = f"the function reaches what {name} imports with its extra: declare {name}"
+            text = f"the function uses code that needs the extra: declare {name}"
             subject = f"{name}[{extra}]"
             yield Finding(member.project_path, line, f"{text}[{extra}]", subject, member)
         for extra in sorted(declared[name] - needed):
@@ -103,7 +105,7 @@ def _line_of_dependency(member: Member, name: str) -> int:
 
 
 def _locked(repository: Repository) -> dict[str, set[str]]:
-    """Distribution → what it depends on, of uv.lock."""
+    """Distribution → its dependencies, from uv.lock."""
     lock = tomllib.loads((repository.root / "uv.lock").read_text(encoding="utf-8"))
     return {
         canonical(package["name"]): {

@@ -1,4 +1,4 @@
-"""One word for a function wherever it is named, and one order in every function's file.
+"""A function has one name everywhere, and all functions' files have the same order.
 
 Folders, members and verbs are kebab-case, modules are the same words with underscores. A function
 is one file: docstring first (trigger, result; what the job flow calls also input and errors),
@@ -15,7 +15,7 @@ from jobplane.tree.repository import NOT_SHIPPED, Function
 KEBAB = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SNAKE = re.compile(r"_{0,2}[a-z][a-z0-9]*(_[a-z0-9]+)*(__)?")
 FORBIDDEN = frozenset({"app", "common", "handler", "helpers", "main", "utils"})
-# `function.yml` never says what follows from the folder's name.
+# Keys that `function.yml` must not have, because they follow from the folder's name.
 DERIVED = ("handler", "name", "role", "package", "runtime")
 PARTS = {"trigger": r"Triggers?:", "result": r"(Result|Output):"}
 PARTS_OF_A_STEP = PARTS | {"input": r"Input:", "errors": r"Errors?:"}
@@ -45,11 +45,17 @@ def _member(member: Member) -> Findings:
     if member.function is None:
         package = f"jobplane_{member.name.replace('-', '_')}"
         if not (member.directory / "src" / package / "__init__.py").is_file():
-            yield Finding(path, 1, f"there is no src/{package}/__init__.py: name the package so")
+            yield Finding(
+                path,
+                1,
+                f"src/{package}/__init__.py does not exist: rename the package to {package}",
+            )
     for source in member.sources:
         stem = source.stem
         if stem.strip("_") in FORBIDDEN:
-            yield Finding(source, 1, f"{source.name} says nothing: name the module by what it is")
+            yield Finding(
+                source, 1, f"{source.name} is too general: name the module by its subject"
+            )
         elif not SNAKE.fullmatch(stem):
             yield Finding(source, 1, f"{source.name} is not snake_case: rename it")
 
@@ -68,7 +74,7 @@ def _source(member: Member, function: Function, parts: dict[str, str]) -> Findin
     docstring = ast.get_docstring(module) or ""
     for part, pattern in parts.items():
         if not re.search(rf"(^|\s){pattern}", docstring):
-            text = f"the docstring names no {part}: add `{part.capitalize()}: …`"
+            text = f"the docstring does not describe the {part}: add `{part.capitalize()}: …`"
             yield Finding(path, 1, text, part, member)
     last = module.body[-1] if module.body else module
     if not (isinstance(last, ast.FunctionDef) and last.name == "handler"):
@@ -80,7 +86,7 @@ def _configuration(member: Member, function: Function) -> Findings:
     path = function.config_path
     for key in ("description", "memorySize", "timeout"):
         if key not in function.config:
-            yield Finding(path, 1, f"{key} is missing: every function says its own")
+            yield Finding(path, 1, f"{key} is missing: every function must set it")
     for key in DERIVED:
         if key in function.config:
             text = f"{key} follows from the folder's name: remove it"

@@ -1,8 +1,9 @@
-"""The IAM actions that a function uses are those that its role grants.
+"""A function's role grants the IAM actions that the function uses, and no others.
 
-Used: what its clients call, in the function and in the libs that it hands clients to, and what its
-event sources and destinations need. Granted: iamRoleStatements of function.yml, without wildcards.
-A transaction needs the actions of its items. An action that no call shows is excused by its name.
+Used: calls of its clients, in the function and in libs that get a client, and what its event
+sources and destinations need. Granted: iamRoleStatements of function.yml, without wildcards. A
+transaction needs the actions of its items. An action without a visible call is allowed by an entry
+with its name.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ from jobplane.terminal.environments import session_without_account
 from jobplane.tree.repository import Function
 from lambdapack.thinning.iam import ACTIONS, ITEM_ACTIONS, prefix_of
 
-# boto3's own methods, which call operations of S3.
+# Methods of boto3 that call operations of S3.
 TRANSFERS = {
     "copy": ("CopyObject", "HeadObject", "AbortMultipartUpload"),
     "download_file": ("GetObject", "HeadObject"),
@@ -26,7 +27,7 @@ TRANSFERS = {
 NOT_OPERATIONS = frozenset(
     {"can_paginate", "close", "exceptions", "generate_db_auth_token", "meta", "waiter_names"}
 )
-# What Lambda itself does with the function's role for an event source, and to a destination.
+# Actions that Lambda itself performs with the function's role, by event source and destination.
 SOURCE_ACTIONS = {
     "dynamodb": (
         "dynamodb:DescribeStream",
@@ -59,7 +60,7 @@ def findings(tree: Tree) -> Findings:
             actions = list(_actions(call, program))
             if not actions and not _is_known(call, program):
                 path, line = call.place.path, call.place.line
-                text = f"{call.service} has no {call.method!r} that can be told: write it out"
+                text = f"{call.service} has no method {call.method!r}: call a method by its name"
                 yield Finding(path, line, text, call.method, member)
             used |= {action: call for action in actions if action not in used}
         yield from _lost(member, program.facts)
@@ -79,7 +80,7 @@ def _wildcards(member: Member, function: Function, granted: set[str]) -> Finding
     for statement in function.config.get("iamRoleStatements") or ():
         for key in ("NotAction", "NotResource"):
             if key in statement:
-                text = f"{key} grants what nobody listed: name what the function uses"
+                text = f"{key} grants what is not listed: list what the function uses"
                 yield Finding(path, line_of(path, key), text)
     for action in sorted(granted):
         if "*" in action or "?" in action:
@@ -105,13 +106,13 @@ def _missing(
 def _idle(member: Member, function: Function, used: set[str], granted: set[str]) -> Findings:
     for action in sorted(granted - used):
         if "*" not in action and "?" not in action:
-            text = f"{action} is granted and never used: remove it, or excuse it with a reason"
+            text = f"{action} is granted, but never used: remove it, or allow it with a reason"
             yield Finding(function.config_path, _line(function, action), text, action, member)
 
 
 def _lost(member: Member, facts: Facts) -> Findings:
     for place, name in facts.lost.items():
-        text = f"a client goes to {name}, which can't be followed: use it where it can"
+        text = f"a client goes to {name}, which can't be analysed: call its methods here"
         yield Finding(place.path, place.line, text, name, member)
 
 
@@ -134,9 +135,9 @@ def _used_by_events(function: Function) -> Iterator[str]:
 
 
 def _is_known(call: Call, program: Program) -> bool:
-    """Whether a call that needs no action is none of an operation, or is another service's.
+    """Whether the call can be ignored: it is not an operation, or belongs to another service.
 
-    A client that may be of several services is asked for what one of them has.
+    If a client may be of several services, the method must exist in one of them.
     """
     if call.method in NOT_OPERATIONS or operation(call.service, call.method) is not None:
         return True
@@ -179,7 +180,7 @@ def _model(service: str) -> Any:
 
 @cache
 def is_service(service: str) -> bool:
-    """Whether botocore has a service of that name."""
+    """Whether botocore knows a service of that name."""
     from botocore.exceptions import UnknownServiceError
 
     try:

@@ -1,4 +1,4 @@
-"""What resources and functions refer to is in the tree."""
+"""Functions and resources that others refer to exist."""
 
 import re
 
@@ -24,7 +24,7 @@ def findings(tree: Tree) -> Findings:
     for id_, declared in configuration.resources.items():
         path = tree.repository.root / declared.file
         for lost in missing(declared.body):
-            remedy = "restore it, take the reference out, or delete the resource"
+            remedy = "restore it, remove the reference, or delete the resource"
             if FUNCTION.fullmatch(lost):
                 remedy = f"run `jobplane delete {_function(lost)}`, or restore the function"
             text = f"{id_} refers to {_named(lost)}: {remedy}"
@@ -32,7 +32,7 @@ def findings(tree: Tree) -> Findings:
     for function in functions:
         path = function.config_path
         for lost in missing(function.config):
-            text = f"it refers to {_named(lost)}: restore it, or take the reference out"
+            text = f"it refers to {_named(lost)}: restore it, or remove the reference"
             yield Finding(path, line_of(path, lost), text)
 
 

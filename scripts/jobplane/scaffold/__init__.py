@@ -1,7 +1,7 @@
-"""New members: a function that works, its configuration, events and tests, from templates.
+"""Create functions from templates: module, configuration, events and tests.
 
-A template is a folder of `templates/`: its files are the member's, with `__NAME__` (kebab-case),
-`__MODULE__` (snake_case) and `__RESOURCE__` (CamelCase) in names and texts.
+A template is a folder of `templates/`. In names and texts of its files, `__NAME__` (kebab-case),
+`__MODULE__` (snake_case) and `__RESOURCE__` (CamelCase) are replaced.
 """
 
 import importlib.util
@@ -22,27 +22,27 @@ from lambdapack.environments import uv_command, uv_locking_environment
 from lambdapack.tools import run_quietly
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Instead of `invoke`, in a tree without the table that its example reads.
+# Replaces `invoke` if the table of its example does not exist.
 PLAIN = Path(__file__).parent / "plain"
 SUFFIX = ".tmpl"
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # With a stage of 20 characters and a region of 14, the role's name has 64.
 MAX_NAME = 19
-# Where a template's folders go in the workspace.
+# The targets of a template's folders in the repository.
 PLACES = {"function": "functions/__NAME__", "test": "tests/unit", "resources": "resources"}
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """A kind of function that can be made."""
+    """A kind of function to create."""
 
     name: str
     summary: str
 
 
 TRIGGERS = (
-    Trigger("invoke", "another service calls it: counts the open connections of a tenant"),
-    Trigger("websocket", "a route of the socket: tells a client whose connection it has"),
+    Trigger("invoke", "called by other services: counts the open connections of a tenant"),
+    Trigger("websocket", "a route of the socket: sends the client the owner of its connection"),
     Trigger("http", "a route of the HTTP API: the state of one of the caller's requests"),
     Trigger(
         "sqs", "a queue of its own, with dead letters: cancels the requests that messages name"
@@ -51,16 +51,16 @@ TRIGGERS = (
         "stream", "the stream of `requests`: measures how requests ended, and how long they took"
     ),
     Trigger("schedule", "every five minutes: measures how many requests are overdue"),
-    Trigger("step-functions", "a state's task: tells how often a message's job was interrupted"),
+    Trigger("step-functions", "a state's task: counts how often a message's job was interrupted"),
 )
 
 
 class NameRefusedError(click.UsageError):
-    """A name that no function can have here."""
+    """The name can't be used for a function."""
 
 
 class MissingResourceError(click.UsageError):
-    """What an example reads is not in the tree."""
+    """The repository lacks a resource that the example uses."""
 
     def __init__(self, trigger: str, missing: set[str]) -> None:
         super().__init__(
@@ -70,7 +70,7 @@ class MissingResourceError(click.UsageError):
 
 
 def check_name(repository: Repository, name: str) -> None:
-    """Raises NameRefusedError with what to do."""
+    """Check a new function's name; raise NameRefusedError with the remedy."""
     module = name.replace("-", "_")
     if not NAME.fullmatch(name):
         better = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
@@ -83,25 +83,29 @@ def check_name(repository: Repository, name: str) -> None:
     if keyword.iskeyword(module):
         raise NameRefusedError(f"{name!r} is a keyword of Python: its module can't be imported")
     if module in sys.stdlib_module_names:
-        raise NameRefusedError(f"{name!r} is a module of the standard library: it would hide it")
+        raise NameRefusedError(
+            f"{name!r} would hide a module of the standard library: choose another name"
+        )
     if module in FORBIDDEN:
-        raise NameRefusedError(f"{name!r} says nothing: name the function by what it does")
+        raise NameRefusedError(f"{name!r} is too general: name the function by what it does")
     for taken in (f"functions/{name}", f"libs/{name}", f"tests/unit/test_{module}.py"):
         if (repository.root / taken).exists():
-            raise NameRefusedError(f"{taken} exists already: choose another name")
+            raise NameRefusedError(f"{taken} already exists: choose another name")
     found = importlib.util.find_spec(module)
     if found is not None and found.origin is not None:
-        raise NameRefusedError(f"{name!r} is the module of an installed package: it would hide it")
+        raise NameRefusedError(
+            f"{name!r} would hide the module of an installed package: choose another name"
+        )
 
 
 def create(repository: Repository, name: str, trigger: str) -> list[Path]:
-    """Write the member's files and bring uv.lock up to date; what was written.
+    """Write the member's files and update uv.lock; the written paths.
 
-    Nothing is left of it when the lock can't be made.
+    If uv.lock can't be updated, the files are removed.
 
     Raises:
         NameRefusedError: the name can't be used.
-        MissingResourceError: the tree lacks what the trigger's example reads.
+        MissingResourceError: the repository lacks a resource that the example uses.
         ToolError: uv failed.
     """
     check_name(repository, name)
@@ -133,7 +137,7 @@ def create(repository: Repository, name: str, trigger: str) -> list[Path]:
 
 
 def _files(repository: Repository, name: str, template: Path) -> dict[Path, str]:
-    """The text of each file that is made of a template."""
+    """The text of each file of a template, by path."""
     words = {
         "__NAME__": name,
         "__MODULE__": name.replace("-", "_"),
@@ -155,7 +159,7 @@ def _files(repository: Repository, name: str, template: Path) -> dict[Path, str]
 
 
 def _missing(repository: Repository, files: Mapping[Path, str]) -> set[str]:
-    """The resources that the files refer to, and that neither they nor the tree have."""
+    """The resources that the files refer to, but that do not exist."""
     documents = [yaml.safe_load(text) for path, text in files.items() if path.suffix == ".yml"]
     own = {id_ for document in documents for id_ in document.get("Resources") or ()}
     there = own | Configuration(repository).resources.keys()

@@ -29,28 +29,29 @@ START_SECONDS = 60
 STOP_SECONDS = 5.0
 UNUSED_SECONDS = 3600
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONDONTWRITEBYTECODE")
-# A file that a test run keeps locked: an emulator started under it ends when the run does.
+# Names a file that a test run keeps locked; the emulator ends when the lock is released.
 LIFELINE = "JOBPLANE_LIFELINE"
 
 
 class ExposedError(click.ClickException):
-    """The emulator answers on an interface that other machines can reach."""
+    """The emulator can be reached from other machines."""
 
 
 class SurvivedError(click.ClickException):
-    """Processes of the emulator are there after they were killed."""
+    """Processes of the emulator survived SIGKILL."""
 
     def __init__(self, stage: str, pids: set[int]) -> None:
         self.pids = pids
-        super().__init__(f"stage {stage!r}: still alive: {', '.join(map(str, sorted(pids)))}")
+        listed = ", ".join(map(str, sorted(pids)))
+        super().__init__(f"stage {stage!r}: processes {listed} survived SIGKILL")
 
 
 def interpreter(stage: Stage) -> Path:
-    """The Python that has MiniStack, through uv's tool runner; installs it the first time."""
+    """The Python interpreter of MiniStack's environment, which uv makes the first time."""
     try:
         return _interpreter(stage, "--offline")
     except ToolError:
-        note(f"installing MiniStack {MINISTACK} through uv; the first time it is downloaded")
+        note(f"installing MiniStack {MINISTACK} with uv; the first time this downloads it")
         return _interpreter(stage)
 
 
@@ -72,7 +73,7 @@ def start(stage: Stage, port: int | None) -> State:
     """Start the stage's emulator and wait until it answers.
 
     Raises:
-        ToolError: it ended or didn't answer; carries the end of its log.
+        ToolError: it ended or didn't answer; the message has the end of its log.
         ExposedError: it can be reached from outside this machine.
     """
     stop(stage)
@@ -92,7 +93,7 @@ def start(stage: Stage, port: int | None) -> State:
 
 
 def launch(stage: Stage, port: int, region: str) -> tuple["subprocess.Popen[bytes]", State]:
-    """The emulator's process, in a session of its own, and what to know of it."""
+    """Start the emulator's process in a session of its own; its state."""
     log = stage.directory / "emulator.log"
     unpacked = _unpacked(stage.repository)
     unpacked.mkdir(exist_ok=True)
@@ -120,12 +121,12 @@ def launch(stage: Stage, port: int, region: str) -> tuple["subprocess.Popen[byte
 
 
 def stop(stage: Stage) -> bool:
-    """End the stage's emulator and its workers, and forget the stage; False if it wasn't there.
+    """Kill the stage's emulator and its workers, delete its state; False if it wasn't running.
 
-    At once: nothing of it is kept, so it has nothing to finish.
+    It is killed at once, because nothing of it is kept.
 
     Raises:
-        SurvivedError: a process is still there.
+        SurvivedError: a process is still alive.
     """
     state = stage.read_state()
     found = state is not None and _kill(stage, state)
@@ -134,7 +135,7 @@ def stop(stage: Stage) -> bool:
 
 
 def prune(repository: Repository) -> None:
-    """Remove unpacked artifacts that no stage runs and no build has made of late."""
+    """Delete unpacked artifacts that no stage uses and no recent build made."""
     artifacts = read_manifest(repository).values()
     used = {artifact.digest for artifact in artifacts}
     for path in repository.scratch.glob("*/state.json"):
@@ -147,17 +148,17 @@ def prune(repository: Repository) -> None:
 
 
 def _unpacked(repository: Repository) -> Path:
-    """Where the emulators of all stages unpack artifacts, each under its digest."""
+    """The folder where all emulators unpack artifacts, by digest."""
     return repository.scratch / "_unpacked"
 
 
 def is_running(state: State) -> bool:
-    """Whether the recorded process is still the one that `up` started, and answers."""
+    """Whether the process that `up` started still runs and answers."""
     return _started(state.pid) == state.started and _healthy(state.port)
 
 
 def environment(stage: Stage, port: int, region: str) -> dict[str, str]:
-    """The variables that an emulator is started with, and no others."""
+    """All environment variables of an emulator's process."""
     scratch = stage.directory / "tmp"
     scratch.mkdir(exist_ok=True)
     inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}
@@ -174,7 +175,7 @@ def environment(stage: Stage, port: int, region: str) -> dict[str, str]:
         "LAMBDA_EXECUTOR": "local",
         "SFTP_ENABLED": "0",
         "IOT_MTLS_ENABLED": "0",
-        # A daemon that is there would be asked to remove the containers of other emulators.
+        # With a Docker daemon, MiniStack would remove the containers of other emulators.
         "DOCKER_HOST": f"unix://{stage.directory}/no-docker.sock",
     }
 
@@ -185,19 +186,23 @@ def _free_port(wanted: int | None) -> int:
         try:
             probe.bind(("127.0.0.1", wanted or 0))
         except OSError as taken:
-            raise click.ClickException(f"port {wanted} is taken: {taken.strerror}") from taken
+            raise click.ClickException(
+                f"can't listen on port {wanted}: {taken.strerror}; pass another --port"
+            ) from taken
         port: int = probe.getsockname()[1]
         return port
 
 
 def wait_until_up(process: "subprocess.Popen[bytes]", state: State) -> None:
-    """Wait for an emulator to answer; ToolError when it does not."""
+    """Wait until the emulator answers; raise ToolError if it does not."""
     deadline = time.monotonic() + START_SECONDS
     while not _healthy(state.port):
         ended = process.poll() is not None
         if ended or time.monotonic() > deadline:
-            what = "MiniStack ended" if ended else f"MiniStack gave no answer in {START_SECONDS} s"
-            raise ToolError(what, Path(state.log).read_text(errors="replace")[-4000:])
+            what = "exited while starting" if ended else f"did not answer within {START_SECONDS} s"
+            raise ToolError(
+                f"MiniStack {what}", Path(state.log).read_text(errors="replace")[-4000:]
+            )
         time.sleep(0.05)
 
 
@@ -219,7 +224,7 @@ def _refuse_exposed(state: State) -> None:
             probe.settimeout(1)
             if probe.connect_ex((address, state.port)) == 0:
                 raise ExposedError(
-                    f"MiniStack answers on {address}:{state.port}, which other machines may reach"
+                    f"MiniStack answers on {address}:{state.port}, which other machines can reach"
                 )
 
 
@@ -231,7 +236,7 @@ def _outward_addresses() -> set[str]:
         pass
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # Connecting a datagram socket sends nothing; it picks the outward interface.
+            # Connecting a datagram socket sends nothing; it selects the outgoing interface.
             probe.connect(("192.0.2.1", 9))
             found.add(probe.getsockname()[0])
         except OSError:
@@ -240,7 +245,7 @@ def _outward_addresses() -> set[str]:
 
 
 def _kill(stage: Stage, state: State) -> bool:
-    """Kill the emulator's group until none of it is left; False if there was none."""
+    """Kill the emulator's process group until it is empty; False if it was empty."""
     found = False
     deadline = time.monotonic() + STOP_SECONDS
     while members := set(_group(stage, state)):
@@ -249,7 +254,7 @@ def _kill(stage: Stage, state: State) -> bool:
             raise SurvivedError(stage.name, members)
         try:
             if state.pid in members:
-                # As a whole: a leader that sees its workers end would start others.
+                # All at once: a leader whose workers end would start new ones.
                 os.killpg(state.pid, signal.SIGKILL)
             else:
                 for pid in members:
@@ -262,12 +267,12 @@ def _kill(stage: Stage, state: State) -> bool:
 
 
 def _discard(stage: Stage) -> None:
-    """Remove what the stage kept on disk; it is gone from its place at once."""
+    """Delete the stage's folder; it is renamed first, so that it disappears at once."""
     discarded = stage.repository.scratch / "_discarded"
     discarded.mkdir(parents=True, exist_ok=True)
     if stage.directory.exists():
         stage.directory.rename(discarded / f"{stage.name}-{secrets.token_hex(4)}")
-    # Also what an earlier removal was interrupted in.
+    # Includes folders that an interrupted removal left.
     for folder in discarded.iterdir():
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -280,7 +285,7 @@ def _reap(pid: int) -> None:
 
 
 def _group(stage: Stage, state: State) -> Iterator[int]:
-    """The processes of this emulator that are alive: of its group, and known to be its own."""
+    """The living processes of this emulator: in its group, and started by it."""
     for pid, group, command in processes():
         if group != state.pid:
             continue
@@ -291,7 +296,7 @@ def _group(stage: Stage, state: State) -> Iterator[int]:
 
 
 def processes() -> Iterator[tuple[int, int, str]]:
-    """Pid, process group and command line of everything alive."""
+    """Pid, process group and command line of every living process."""
     if not Path("/proc/self/stat").exists():
         yield from _processes_by_ps()
         return
@@ -320,7 +325,7 @@ def _processes_by_ps() -> Iterator[tuple[int, int, str]]:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, to the kernel's precision where it tells; None if it is not there."""
+    """The start time of a process as the system reports it; None if there is no such process."""
     stat = Path(f"/proc/{pid}/stat")
     if stat.exists():
         fields = stat.read_text().rpartition(")")[2].split()

@@ -18,7 +18,7 @@ PARAMETER = re.compile(r"\$\{param:\s*([^},\s]+)")
 
 
 def install_framework(repository: Repository) -> None:
-    """`npm ci`, when node_modules is missing or older than the lock."""
+    """Run `npm ci` if node_modules is missing or older than the lock."""
     if _is_installed(repository):
         return
     _require_node(repository)
@@ -36,7 +36,7 @@ def install_framework(repository: Repository) -> None:
 
 def _is_installed(repository: Repository) -> bool:
     lock, installed = repository.root / "package-lock.json", repository.root / INSTALLED
-    # An installation that left the development dependencies out has no framework.
+    # Without the development dependencies the framework would not be installed.
     return (
         (repository.root / FRAMEWORK).exists()
         and installed.is_file()
@@ -51,9 +51,9 @@ def _require_node(repository: Repository) -> None:
 
 
 def osls(stage: Stage, *arguments: str, **variables: str) -> str:
-    """Run the framework against the stage; its output, when it succeeds.
+    """Run the framework against the stage and return its output.
 
-    One at a time: whatever its package's folder, it works in `.serverless` as well.
+    Only one runs at a time, because it writes to `.serverless` as well as to its own folder.
     """
     binary = stage.repository.root / FRAMEWORK
     with exclusive(stage.repository, "osls"):
@@ -66,9 +66,9 @@ def osls(stage: Stage, *arguments: str, **variables: str) -> str:
 
 
 def framework_environment(stage: Stage) -> dict[str, str]:
-    """This environment; for a local stage with nothing of the user's AWS account, and no proxy.
+    """The environment variables; for a local stage without AWS account settings and proxies.
 
-    The framework sends all its calls to the emulator, and knows no NO_PROXY.
+    The framework sends all its calls to the emulator, and does not support NO_PROXY.
     """
     built = {"JOBPLANE_BUILT": "1"}
     if not stage.is_local:
@@ -82,7 +82,7 @@ def framework_environment(stage: Stage) -> dict[str, str]:
 
 
 def config_digest(repository: Repository, functions: Iterable[Function]) -> str:
-    """Changes when the compiled stack would: anything but the functions' code."""
+    """A digest of all that the compiled stack depends on, except the functions' code."""
     paths = [
         repository.root / "serverless.yml",
         repository.root / "package-lock.json",
@@ -98,9 +98,9 @@ def config_digest(repository: Repository, functions: Iterable[Function]) -> str:
 
 
 def parameters(repository: Repository) -> list[str]:
-    """What `--param` may set: what stages declare, and what the configuration asks for.
+    """The names that `--param` accepts: declared by a stage, or used in the configuration.
 
-    A stage may be given what only another declares, as osls has it.
+    As in osls, a stage may be given a parameter that only another stage declares.
     """
     service = repository.root / "serverless.yml"
     asking = [

@@ -1,5 +1,6 @@
-"""What the local stage's API Gateway does beyond MiniStack's: sockets as on AWS, and a receiver of
-webhooks. Each function wraps one of MiniStack's; nothing of it is imported here.
+"""Additions to MiniStack's API Gateway: WebSocket details as on AWS, and a receiver of webhooks.
+
+Each function wraps one of MiniStack's, and is given it: nothing of MiniStack is imported here.
 """
 
 import json
@@ -19,7 +20,7 @@ _subprotocol: ContextVar[str | None] = ContextVar("subprotocol", default=None)
 
 
 def noting_subprotocol(invoke: Handle) -> Handle:
-    """MiniStack's call of a route's function, remembering what $connect chose."""
+    """Wrap MiniStack's call of a route's function: store the subprotocol that $connect chose."""
 
     async def noting(*positional: Any, **named: Any) -> Any:
         answer = await invoke(*positional, **named)
@@ -33,8 +34,8 @@ def noting_subprotocol(invoke: Handle) -> Handle:
 
 
 def as_aws(handle: Handle) -> Handle:
-    """MiniStack's session of one socket: the handshake answers the subprotocol that $connect
-    chose, and a binary frame ends the connection with code 1003.
+    """Wrap MiniStack's session of one socket: the handshake returns the subprotocol that $connect
+    chose, and a binary frame closes the connection with code 1003.
     """
 
     async def session(scope: Any, receive: Handle, send: Handle, *rest: Any, **named: Any) -> None:
@@ -57,7 +58,7 @@ def as_aws(handle: Handle) -> Handle:
 
 
 def taking_webhooks(handle: Handle, folder: Path) -> Handle:
-    """MiniStack's handling of a request, with a receiver that appends what it gets to a file."""
+    """Wrap MiniStack's handling of a request: append received webhooks to a file."""
 
     async def taking(
         method: str, path: str, headers: Mapping[str, str], body: bytes, *rest: Any

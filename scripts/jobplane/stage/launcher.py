@@ -1,16 +1,16 @@
-"""Starts MiniStack, on MiniStack's own interpreter, with these of its gaps closed.
+"""Start MiniStack on its own interpreter, with these differences from AWS patched.
 
-Runs in the environment that `uv tool run` made: of this workspace only what lies beside it and
-needs nothing can be imported.
-1. A worker sees the artifact and the standard library only. Without this it also sees
-   MiniStack's own packages, and an undeclared dependency would work until it is on AWS.
+Runs in the environment that `uv tool run` made: it can import only the standard library and
+modules of its own folder that need nothing else.
+1. A worker can import the artifact and the standard library only. Without this it also finds
+   MiniStack's own packages, and an undeclared dependency would fail only on AWS.
 2. A handler's exception keeps its class as `errorType`, which Step Functions' Retry and Catch
    match on; MiniStack reports `Runtime.HandlerError` for all of them.
 3. Functions behind WebSocket routes go through the dispatcher that every other trigger uses,
    so that their logs reach CloudWatch Logs and a busy function gets a second worker; 64 of them
    at most, or a thousand sockets that close at once start a thousand workers, none of which ends
    in time.
-4. A module that fails to import says so in its function's log.
+4. An import error of a module appears in its function's log.
 5. An HTTP API's CORS settings work when they come from CloudFormation, whose keys are capitalised.
 6. An artifact is unpacked once, and not once a worker: thousands of files, which each cold start
    would wait for and the stage's end would remove again.
@@ -22,7 +22,7 @@ needs nothing can be imported.
 10. Calls on a table's stream and in a log group are authorised on those; MiniStack asks for the
    right to `*`, and to the group without the `:*` that its ARN ends with.
 11. Items expire in tables made by CloudFormation, which drops TimeToLiveSpecification; and one
-   that expires leaves a REMOVE record in its table's stream, by DynamoDB's own hand.
+   that expires leaves a REMOVE record in its table's stream, marked as DynamoDB's.
 12. A stream's batches are delivered as jobplane.stage.mappings says: several at a time, to the
     checkpoint of a partial failure, split, up to a number of retries. MiniStack has one batch of
     all streams at a time, takes every answer for success, and retries a failure without end.
@@ -166,7 +166,7 @@ def _with_camel_keys(function: Any) -> Any:
 
 
 class _SharedArchive(zipfile.ZipFile):
-    """An archive whose contents lie in one place; whoever extracts it gets a link there."""
+    """An archive that is unpacked once; extracting it makes a link to that folder."""
 
     store: Path
 

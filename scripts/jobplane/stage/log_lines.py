@@ -1,4 +1,4 @@
-"""Log events of a stage's functions, and how a JSON line reads for people."""
+"""Log events of a stage's functions, and JSON log lines formatted for people."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from jobplane.tree.repository import Function
 PLATFORM = re.compile(r"^(START|END|REPORT|INIT_START|INIT_REPORT|XRAY) ")
 REPORTED = re.compile(r"Duration: (?P<ms>[\d.]+) ms")
 SHOWN_FIRST = frozenset({"timestamp", "level", "message", "function"})
-# What the platform repeats on every line; `--json` has it.
+# Fields that every line repeats; only `--json` prints them.
 LEFT_OUT = frozenset({
     "_aws", "service", "Environment", "function_name", "function_arn", "function_memory_size",
     "function_version", "xray_trace_id",
@@ -23,7 +23,7 @@ LEFT_OUT = frozenset({
 
 @dataclass(frozen=True)
 class LogEvent:
-    """One line that a function, or the platform around it, has written."""
+    """One log line of a function or of Lambda itself."""
 
     function: str
     at: int
@@ -35,12 +35,12 @@ class LogEvent:
         return PLATFORM.match(self.text) is not None
 
     def document(self) -> dict[str, Any] | None:
-        """The line as a JSON object, if it is one."""
+        """The line as a JSON object; None for other text."""
         return parse_line(self.text)
 
 
 def parse_line(text: str) -> dict[str, Any] | None:
-    """A log line as a JSON object, if it is one."""
+    """A log line as a JSON object; None for other text."""
     if not text.startswith("{"):
         return None
     try:
@@ -75,13 +75,13 @@ def clock(at: int) -> str:
 
 
 def events(stage: Stage, functions: list[Function], since: int) -> list[LogEvent]:
-    """What the functions have logged from `since` (epoch milliseconds) on, in order of time."""
+    """The functions' log events since `since` (epoch milliseconds), in order of time."""
     found = [event for function in functions for event in _of_function(stage, function, since)]
     return sorted(found, key=lambda event: event.at)
 
 
 def follow(stage: Stage, functions: list[Function], since: int) -> Iterator[LogEvent]:
-    """The same, and what comes next, without end."""
+    """The same, followed by new events, without end."""
     seen: set[tuple[str, int, str]] = set()
     while True:
         for event in events(stage, functions, since):
@@ -89,7 +89,7 @@ def follow(stage: Stage, functions: list[Function], since: int) -> Iterator[LogE
             if key not in seen:
                 seen.add(key)
                 yield event
-        # A line may be delivered late, and after one that is newer.
+        # A line may arrive late, after a newer one.
         since = max(since, int(time.time() * 1000) - 60_000)
         seen = {key for key in seen if key[1] >= since}
         time.sleep(0.5)

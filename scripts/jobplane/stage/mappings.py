@@ -1,8 +1,8 @@
-"""A stream's event source mapping, as Lambda delivers its records by the documentation.
+"""A stream's event source mapping, as the documentation of Lambda describes it.
 
-The local stage's launcher runs it under MiniStack, which retries a batch as a whole and without
-end; the fault tests run it on a clock of their own. The standard library only: the launcher has
-nothing else.
+The local stage's launcher runs it inside MiniStack, whose own mapping retries whole batches without
+end; the fault tests run it on a simulated clock. It needs the standard library only, because the
+launcher has nothing else.
 """
 
 import json
@@ -13,14 +13,14 @@ from typing import Any, Protocol, Self
 
 type Record = dict[str, Any]
 type Invoke = Callable[[dict[str, Any]], Any]
-"""Runs the function; FunctionError when it fails in whatever way."""
+"""Invoke the function; raise FunctionError if it fails."""
 
 BACKOFF_CAP_SECONDS = 60.0
 DAY_SECONDS = 24 * 3600.0
 
 
 class FunctionError(Exception):
-    """An invocation ended without an answer: an exception, a time-out, a dead process."""
+    """An invocation failed: an exception, a time-out or a dead process."""
 
     def __init__(self, kind: str, message: str = "") -> None:
         super().__init__(f"{kind}: {message}")
@@ -28,7 +28,7 @@ class FunctionError(Exception):
 
 
 class Clock(Protocol):
-    """What the `time` module has of it."""
+    """The functions of the `time` module that are used."""
 
     def time(self) -> float: ...
 
@@ -37,14 +37,14 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """What a mapping says of its stream, by the names of Lambda's API."""
+    """The settings of a mapping, by the names of Lambda's API."""
 
     batch_size: int = 100
     lanes: int = 1
-    """ParallelizationFactor: batches at a time, with an item's records always in the same."""
+    """ParallelizationFactor: batches at a time; all records of an item are in the same one."""
     bisects: bool = False
     retries: int = -1
-    """MaximumRetryAttempts; -1: no end but the records' age."""
+    """MaximumRetryAttempts; -1: unlimited, until the records are too old."""
     max_age: float = DAY_SECONDS
     reports: bool = False
     """ReportBatchItemFailures."""
@@ -68,22 +68,22 @@ class StreamSettings:
         )
 
     def lane_of(self, record: Record) -> int:
-        """The number of the lane that all records of this item take."""
+        """The number of the lane for all records of this item."""
         keys = json.dumps(record["dynamodb"]["Keys"], sort_keys=True).encode()
         return zlib.crc32(keys) % self.lanes
 
 
 @dataclass
 class Delivery:
-    """Brings the batches of one shard to their function.
+    """Deliver the batches of one shard to their function.
 
     - With ReportBatchItemFailures the lowest failed sequence number is the checkpoint: it and all
-      after it come again. A name that is no record's, or none, fails the whole batch.
+      later ones are retried. An unknown or empty sequence number fails the whole batch.
     - An invocation that failed fails the batch; with BisectBatchOnFunctionError it is split, which
-      costs no retry. A partial failure splits at its checkpoint. Where the documentation does not
-      say whether the rest has its retries anew, it has not.
-    - What has used up its retries, or is too old, is discarded: the records, why, and how often
-      they were tried. The shard goes on.
+      is not counted as a retry. A partial failure splits at its checkpoint. The documentation does
+      not say whether the rest gets new retries; here it does not.
+    - Records that used up their retries or are too old are discarded, with the reason and the
+      number of attempts. The shard continues.
     """
 
     settings: StreamSettings
@@ -93,7 +93,7 @@ class Delivery:
     invocations: int = 0
 
     def deliver(self, batch: list[Record]) -> None:
-        """Have a batch processed, or discarded in the end."""
+        """Process a batch, with retries; discard it if they fail."""
         pending, retries = [(batch, 0)], self.settings.retries
         while pending:
             batch, used = pending.pop(0)
@@ -113,7 +113,7 @@ class Delivery:
                 pending.insert(0, (rest, used + 1))
 
     def _rest(self, batch: list[Record]) -> tuple[list[Record], bool]:
-        """What has to come again, and whether the batch failed as a whole."""
+        """The records to retry, and whether the whole batch failed."""
         self.invocations += 1
         try:
             answer = self.invoke({"Records": batch})
@@ -130,12 +130,12 @@ class Delivery:
 
 
 def arrival(record: Record) -> float:
-    """When a record came into its stream, in epoch seconds."""
+    """The time at which a record entered its stream, in epoch seconds."""
     return float(record["dynamodb"]["ApproximateCreationDateTime"])
 
 
 def failed_names(answer: Any) -> set[str] | None:
-    """The items that a function wants again; None when its answer fails the whole batch."""
+    """The items that a function reports as failed; None if its answer fails the whole batch."""
     if answer is None or answer == {}:
         return set()
     try:

@@ -1,4 +1,4 @@
-"""The secret that signs a stage's tokens: an SSM parameter, and the newest value in it."""
+"""The secret that signs a stage's tokens, from its SSM parameter."""
 
 import click
 
@@ -9,7 +9,7 @@ from jobplane_parameters import split_secrets
 
 
 def jwt_secret(stage: Stage) -> str:
-    """The secret that signs this stage's tokens: the newest in its SSM parameter.
+    """The secret that signs this stage's tokens: the last one in its SSM parameter.
 
     Raises:
         click.ClickException: the parameter holds no secret.
@@ -28,7 +28,7 @@ def jwt_secret(stage: Stage) -> str:
 
 
 def publish_secret(stage: Stage, state: State) -> None:
-    """Put a local stage's secret where its template looks for it."""
+    """Create the SSM parameter with a local stage's signing secret."""
     stage.client("ssm").put_parameter(
         Name=secret_name(stage), Value=state.jwt_secret, Type="SecureString", Overwrite=True
     )
@@ -37,7 +37,7 @@ def publish_secret(stage: Stage, state: State) -> None:
 def secret_name(stage: Stage) -> str:
     """The SSM parameter with the secrets that sign a stage's tokens.
 
-    As scripts/serverless/stage.js has it; a variable is resolved by the framework.
+    The same rule as in scripts/serverless/stage.js; the framework resolves a variable in it.
     """
     stages = read_yaml(stage.repository.root / "serverless.yml")["custom"]["stages"]
     blocks = ("default", *(["emulated"] if stage.is_local else []), stage.name)

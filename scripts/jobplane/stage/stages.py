@@ -1,4 +1,4 @@
-"""A stage as the verbs see it: where its AWS is, and what a local one remembers."""
+"""A stage: its endpoint and clients, and the saved state of a local one."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import click
 from jobplane.tree.names import Names
 from jobplane.tree.repository import Repository, read_yaml
 
-# Short enough in most regions; scripts/serverless/name-limits.js checks every name made from it.
+# Short enough in most regions; scripts/serverless/name-limits.js checks all names that use it.
 STAGE_NAME = re.compile(r"^[a-z][a-z0-9-]{0,19}$")
 LONGEST_RUN_SECONDS = 900
 ROOT_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -24,7 +24,7 @@ class StageNotUpError(click.ClickException):
 
     def __init__(self, stage: str) -> None:
         option = "" if stage == "local" else f" --stage {stage}"
-        super().__init__(f"stage {stage!r} is not up: jobplane up{option}")
+        super().__init__(f"stage {stage!r} is not running; start it: jobplane up{option}")
 
 
 class NoCredentialsError(click.ClickException):
@@ -32,18 +32,18 @@ class NoCredentialsError(click.ClickException):
 
     def __init__(self, stage: str) -> None:
         super().__init__(
-            f"stage {stage!r} is not up here (jobplane up --stage {stage}), "
-            "and no AWS credentials were found for one on AWS: set AWS_PROFILE or log in"
+            f"stage {stage!r} is not running locally (start it: jobplane up --stage {stage}), "
+            "and no AWS credentials were found; set AWS_PROFILE or log in"
         )
 
 
 @dataclass
 class State:
-    """What `up` remembers of a local stage, in `.jobplane/<stage>/state.json`."""
+    """The state of a local stage, saved in `.jobplane/<stage>/state.json`."""
 
     pid: int
     started: str
-    """The process's start as the kernel tells it: a pid alone may be somebody else's by now."""
+    """The process's start time: the pid alone may belong to another process by now."""
     port: int
     region: str
     log: str
@@ -51,7 +51,7 @@ class State:
     config: str = ""
     """Digest of the configuration that is deployed."""
     stack: str = ""
-    """The stack and its last change when that was deployed: somebody may have changed it since."""
+    """The stack's id and last change at that deployment, to detect later changes by others."""
     functions: dict[str, str] = field(default_factory=dict)
     """Digest of the artifact that is deployed, by function."""
     description: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class State:
 
 @dataclass(frozen=True)
 class Stage:
-    """A deployment of this workspace, on the emulator or on AWS."""
+    """A deployment of this repository, on the emulator or on AWS."""
 
     repository: Repository
     name: str
@@ -68,12 +68,12 @@ class Stage:
     def __post_init__(self) -> None:
         if not STAGE_NAME.match(self.name):
             raise click.UsageError(
-                f"invalid stage name {self.name!r}: use up to 20 of a-z, 0-9 and -, a letter first"
+                f"invalid stage name {self.name!r}: use 1 to 20 of a-z, 0-9 and -, a letter first"
             )
 
     @cached_property
     def names(self) -> Names:
-        """What its things are called."""
+        """The names of its resources."""
         return self.repository.names(self.name)
 
     @property
@@ -106,27 +106,27 @@ class Stage:
         return f"http://127.0.0.1:{state.port}" if state else None
 
     def require(self) -> "Stage":
-        """This stage, if it can be talked to; the default stage exists on the emulator only."""
+        """This stage, after checking that it can be reached; the default stage is always local."""
         if self.name == "local" and not self.is_local:
             raise StageNotUpError(self.name)
         return self
 
     def refuse_unless_local(self, action: str, why: str = "", *, yes: bool) -> None:
-        """Stop before something is written to a stage that others use.
+        """Refuse to write to a stage that others use, unless the user passed --yes.
 
         Raises:
-            click.UsageError: it is not a local stage, and the user didn't say --yes.
+            click.UsageError: the stage is not local, and --yes is missing.
         """
         if not (self.is_local or yes):
             reason = "it is not a local stage" + (f", and {why}" if why else "")
             raise click.UsageError(f"refusing to {action}: {reason}; pass --yes to do it anyway")
 
     def client(self, service: str, **config: Any) -> Any:
-        """A boto3 client of the stage: the emulator's root, or the caller's own AWS identity.
+        """A boto3 client of the stage, with the emulator's root or the caller's AWS credentials.
 
         Args:
-            service: as boto3 names it.
-            config: what botocore's Config takes.
+            service: boto3's name of the service.
+            config: arguments of botocore's Config.
 
         Raises:
             NoCredentialsError: it isn't local, and there are no credentials for AWS.
@@ -150,7 +150,7 @@ class Stage:
         )
 
     def invoker(self) -> Any:
-        """A client of Lambda that waits as long as any function may run, and invokes it once."""
+        """A Lambda client that waits up to the longest time-out and does not retry."""
         return self.client(
             "lambda", read_timeout=LONGEST_RUN_SECONDS + 10, retries={"total_max_attempts": 1}
         )
@@ -170,7 +170,7 @@ class Stage:
 
 @cache
 def _session_of_emulators() -> Any:
-    """One for all: each boto3 session extends the clients of its botocore session once more."""
+    """One session for all: each new boto3 session adds its handlers to botocore's again."""
     import boto3
 
     from jobplane.terminal.environments import session_without_account
@@ -179,7 +179,7 @@ def _session_of_emulators() -> Any:
 
 
 def default_region(repository: Repository) -> str:
-    """The region that serverless.yml falls back to."""
+    """The default region in serverless.yml."""
     declared = str(read_yaml(repository.root / "serverless.yml")["provider"]["region"])
     literal = re.search(r"'([a-z0-9-]+)'", declared)
     if literal is None:

@@ -1,4 +1,4 @@
-"""Tokens that the functions accept, for people and tests."""
+"""Make tokens that the functions accept."""
 
 import time
 from collections.abc import Iterable

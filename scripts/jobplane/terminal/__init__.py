@@ -1,1 +1,1 @@
-"""How the command speaks: notes, tables, progress, interrupts; and the shell it runs in."""
+"""The command's terminal: notes, tables, progress, interrupts, environment variables."""

@@ -1,4 +1,4 @@
-"""How a verb speaks: one line a result, a tool's output only when the tool failed."""
+"""Output of verbs: one line per result; a tool's output only if the tool failed."""
 
 import logging
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Unread:
-    """A text stream that goes on when nobody reads it any more, as stderr of a closed terminal."""
+    """A text stream that ignores a closed reader, such as stderr of a closed terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -31,13 +31,13 @@ class Unread:
         return getattr(self._stream, name)
 
 
-# Where a bar or a spinner is shown now; the innermost is last.
+# The consoles that show a bar or a spinner now; the innermost is last.
 _screens: "list[Console]" = []
 
 
 @contextmanager
 def showing_on(screen: "Console") -> Iterator[None]:
-    """Have notes stand above what moves on a screen, each on a line of its own."""
+    """Print notes above a bar or a spinner while the block runs."""
     _screens.append(screen)
     try:
         yield
@@ -46,14 +46,14 @@ def showing_on(screen: "Console") -> Iterator[None]:
 
 
 class Notes(logging.Handler):
-    """Shows what a library logs as notes."""
+    """Prints log records of a library as notes."""
 
     def emit(self, record: logging.LogRecord) -> None:
         note(record.getMessage())
 
 
 def show_notes_of(logger: str) -> None:
-    """Show what a library logs as notes, from now on."""
+    """Print log records of a library as notes, from now on."""
     found = logging.getLogger(logger)
     found.setLevel(logging.INFO)
     if not any(isinstance(handler, Notes) for handler in found.handlers):
@@ -61,7 +61,7 @@ def show_notes_of(logger: str) -> None:
 
 
 def note(text: str) -> None:
-    """Progress, for people: on stderr, so that stdout holds results alone."""
+    """Print progress for people on stderr; stdout is for results only."""
     if _screens:
         _screens[-1].print(text, markup=False, highlight=False, soft_wrap=True)
     else:

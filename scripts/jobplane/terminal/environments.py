@@ -1,4 +1,4 @@
-"""What the user's shell holds, kept from the AWS clients of a verb."""
+"""Keep the AWS and proxy settings of the user's shell away from clients of a local stage."""
 
 import os
 from collections.abc import MutableMapping
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def spare_proxies(environment: MutableMapping[str, str]) -> None:
-    """Let whatever reads the environment talk to loopback directly: no proxy could reach it."""
+    """Add loopback to NO_PROXY: a proxy can't reach this machine's loopback."""
     for name in ("NO_PROXY", "no_proxy"):
         known = environment.get(name, "").split(",")
         spared = [host for host in ("127.0.0.1", "localhost") if host not in known]
@@ -21,7 +21,7 @@ def spare_proxies(environment: MutableMapping[str, str]) -> None:
 def session_without_account() -> "Session":
     """A botocore session that reads neither AWS variables nor the user's AWS files.
 
-    A profile that does not exist, or a file that can't be parsed, would stop any other session.
+    Any other session fails if AWS_PROFILE names a missing profile, or a file can't be parsed.
     """
     from botocore.session import Session
 

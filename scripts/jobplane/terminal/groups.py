@@ -1,4 +1,4 @@
-"""Commands that are modules: a file is a command, and only the one asked for is imported."""
+"""A command group whose commands are modules; only the called one is imported."""
 
 import importlib
 import pkgutil
@@ -12,8 +12,8 @@ import click
 class ModuleGroup(click.Group):
     """A group whose commands are the modules of a package, each under its own name.
 
-    A module holds its command as `command`; modules with a leading underscore are none.
-    `tour` puts commands under headings; those that it doesn't name come last.
+    A module exports its command as `command`; modules with a leading underscore are skipped.
+    `tour` groups the commands under headings in the help; the others come last.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ModuleGroup(click.Group):
             yield "Commands", rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """A section for each heading, a line for each command."""
+        """Write one section per heading and one line per command."""
         width = max(map(len, self.list_commands(ctx)))
         for title, names in self.sections(ctx):
             found = [(name, self.get_command(ctx, name)) for name in names]

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as one KeyboardInterrupt, and code that none may cut in two."""
+"""Turn SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, and hold them back in a block."""
 
 import signal
 import threading
@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def as_keyboard_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt for the first signal and let clean-up run through the others."""
+    """Raise KeyboardInterrupt for the first signal; ignore later ones during clean-up."""
 
     def interrupt(_number: int, _frame: object) -> None:
         for number in _heard():
@@ -23,7 +23,7 @@ def as_keyboard_interrupt() -> Iterator[None]:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Keep a signal until the block has ended."""
+    """Hold a signal back until the block has ended."""
     received: list[int] = []
 
     def note(number: int, _frame: object) -> None:
@@ -49,6 +49,6 @@ def _handled_by(handler: "signal._HANDLER") -> Iterator[None]:
 
 
 def _heard() -> list[signal.Signals]:
-    """All of them but a SIGHUP that `nohup` has switched off."""
+    """The three signals, without SIGHUP if `nohup` ignores it."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in SIGNALS if not (ignored and number is signal.SIGHUP)]

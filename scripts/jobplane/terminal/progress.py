@@ -14,14 +14,14 @@ POLL_SECONDS = 1.0
 
 
 class Advance(Protocol):
-    """Moves a bar, and says what is done."""
+    """Advances a bar and shows a text."""
 
     def __call__(self, name: str = "", *, by: int = 1) -> None: ...
 
 
 @contextmanager
 def counting(title: str, total: int) -> Iterator[Advance]:
-    """A bar that each call moves on."""
+    """Show a bar that advances with each call."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
     with _bars(title, TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bars:
@@ -36,7 +36,7 @@ def counting(title: str, total: int) -> Iterator[Advance]:
 
 @contextmanager
 def waiting(title: str, latest: Callable[[], str]) -> Iterator[None]:
-    """A spinner with the time and what has happened last, asked for every second."""
+    """Show a spinner with the elapsed time and the latest state, refreshed every second."""
     from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
     with _bars(
@@ -63,7 +63,7 @@ def waiting(title: str, latest: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def _bars(title: str, *columns: "ProgressColumn") -> "Iterator[Progress | None]":
-    """What is shown on a terminal; None elsewhere, where the title is all."""
+    """Show progress on a terminal; yield None elsewhere, after printing the title."""
     from rich.console import Console
     from rich.progress import Progress, TextColumn
 
@@ -73,7 +73,7 @@ def _bars(title: str, *columns: "ProgressColumn") -> "Iterator[Progress | None]"
         yield None
         return
     last = TextColumn("{task.fields[last]}")
-    # Results on a stdout that is a file stay there.
+    # If stdout is a file, results go to it unchanged.
     bars = Progress(*columns, last, console=console, transient=True, redirect_stdout=False)
     with showing_on(console), bars:
         yield bars

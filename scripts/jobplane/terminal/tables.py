@@ -1,6 +1,6 @@
-"""Tables for people: as wide as the terminal; elsewhere as wide as the verb says.
+"""Tables for people: as wide as the terminal, or as the verb's width without one.
 
-A column of keys is never cut: where it is wider than the terminal, so are the lines.
+A column of keys is never cut: lines may become wider than the terminal.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def console(width: int, *, stderr: bool = False) -> "Console":
-    """Where a verb draws; `width` where that is no terminal, so that nobody's lines are cut."""
+    """The console for tables; `width` applies if stdout is not a terminal."""
     from rich.console import Console
 
     found = Console(stderr=stderr, highlight=False)
@@ -29,8 +29,8 @@ def table(
     """Rows of plain text under their headings.
 
     Args:
-        right: headings of columns that hold numbers.
-        unbroken: headings of columns whose lines are not folded.
+        right: headings of right-aligned columns (numbers).
+        unbroken: headings of columns whose lines are not wrapped.
     """
     from rich import box
     from rich.table import Table

@@ -1,8 +1,8 @@
-"""What a function's configuration is made of, as written: each part by the name of where it is.
+"""The parts of a function's configuration, by where they are written.
 
-Two trees with equal parts give the function the same CloudFormation, on every stage. The parts
-are those of `function.yml`, of what serverless.yml says to all, the parameters that either names,
-the resources that they lead to, and the triggers in `resources/` that lead to the function.
+If two trees have equal parts, they give the function the same CloudFormation on every stage: parts
+of `function.yml`, shared parts of serverless.yml, the stage parameters that both refer to,
+the resources that they refer to, and the triggers in `resources/` that invoke the function.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ VARIABLE = re.compile(r"\$\{(param|self|file)[:(]([^},)]+)")
 SUBSTITUTED = re.compile(r"\$\{([A-Za-z0-9]+)(?:\.[A-Za-z0-9.]+)?\}")
 # Settings of the provider that reach only functions with such an event.
 OF_EVENTS = {"httpApi": ("httpApi",), "websocket": ("websocket", "websockets")}
-# Settings of the provider that no function sees.
+# Settings of the provider that have no effect on functions.
 OF_THE_STACK = frozenset({"deploymentBucket", "stackTags", "stackName", "stackParameters"})
 TRIGGERS = frozenset(
     {
@@ -61,7 +61,7 @@ class Configuration:
         }
 
     def of(self, function: Function) -> Parts:
-        """The parts that decide how this function is configured, and what its resources are."""
+        """The parts that decide this function's configuration and its resources."""
         parts = dict(self._shared)
         parts[f"functions/{function.name}/function.yml"] = _digest(function.config)
         provider = self._provider(event_kinds(function.config))
@@ -74,7 +74,7 @@ class Configuration:
         return parts | self._variables(reached)
 
     def of_the_stack(self) -> Parts:
-        """All parts: those of the functions, and what belongs to none of them."""
+        """All parts: those of the functions, and those that belong to no function."""
         parts = dict(self._shared)
         provider = self.service.get("provider", {})
         parts |= {f"serverless.yml: provider.{key}": _digest(v) for key, v in provider.items()}
@@ -101,7 +101,7 @@ class Configuration:
 
     @cached_property
     def _shared(self) -> Parts:
-        """What every function's CloudFormation goes through."""
+        """The files that shape the CloudFormation of every function."""
         parts: Parts = {}
         root = self.repository.root
         scripts = sorted((root / "scripts" / "serverless").glob("*.js"))
@@ -116,7 +116,7 @@ class Configuration:
                 parts[f"serverless.yml: custom.{key}"] = _digest(value)
         script = "\n".join(path.read_text(encoding="utf-8") for path in scripts)
         for name in self._parameters:
-            # The scripts may make any other parameter of it.
+            # The scripts may derive other parameters from it.
             if re.search(rf"\b{re.escape(name)}\b", script):
                 parts |= self._parameter(name)
         return parts
@@ -171,7 +171,7 @@ class Configuration:
         }
 
     def _variables(self, values: Iterable[Any]) -> Parts:
-        """The parameters, files and other places that `${…}` in the values leads to."""
+        """The parameters, files and other sources that `${…}` in the values refers to."""
         parts: Parts = {}
         seen: set[tuple[str, str]] = set()
         waiting = {variable for value in values for variable in _variables_in(value)}
@@ -200,13 +200,13 @@ class Configuration:
 
 
 def logical_id(function: Function) -> str:
-    """The function's name in the template."""
+    """The function's logical id in the template."""
     name = function.name.replace("-", "Dash")
     return f"{name[0].upper()}{name[1:]}LambdaFunction"
 
 
 def role_id(function: Function) -> str:
-    """The name of the function's role in the template."""
+    """The logical id of the function's role."""
     return "".join(word[0].upper() + word[1:] for word in function.name.split("-")) + "Role"
 
 

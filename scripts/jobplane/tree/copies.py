@@ -10,10 +10,10 @@ TOOLS = "node_modules"
 
 
 def copy_repository(source: Repository, target: Path, *, without: Iterable[str] = ()) -> Repository:
-    """Copy what git would take, as it is now, and link the tools that are installed.
+    """Copy the files that git doesn't ignore, uncommitted changes included; link node_modules.
 
-    The names of .gitignore decide, for a copy is no repository. Folders and files of any other
-    name may be left out as well.
+    Args:
+        without: names of folders and files to leave out as well.
     """
     ignored = (source.root / ".gitignore").read_text(encoding="utf-8").split()
     left_out = {".git", TOOLS, *(name.rstrip("/") for name in ignored), *without}

@@ -1,7 +1,7 @@
-"""What the members of the workspace depend on, installed where this command and the tests run.
+"""Install the members' dependencies into the project's environment.
 
-`uv run` installs the root project's dependencies only: a function's own are added here, so that
-its cases, its tests and `check` find them without a list of all functions in the root's project.
+`uv run` installs the root project's dependencies only. The functions' own are added here: their
+cases, their tests and `check` need them, and the root project need not list every function.
 """
 
 import importlib
@@ -14,9 +14,9 @@ from lambdapack.tools import run_quietly
 
 
 def install_dependencies(repository: Repository) -> None:
-    """Add to the project's environment whatever a member needs; nothing is removed from it.
+    """Install what the members depend on; remove nothing.
 
-    Nothing happens in any other environment, such as one that was made by hand.
+    Does nothing outside of the project's own environment.
 
     Raises:
         ToolError: uv can't resolve or install a dependency.

@@ -1,6 +1,6 @@
-"""What the things of a stage are called. All begin with the service's name in serverless.yml.
+"""Names of a stage's resources. All begin with the service's name in serverless.yml.
 
-The same rules in JavaScript: scripts/serverless/members.js and stage.js.
+scripts/serverless/members.js and stage.js have the same rules in JavaScript.
 """
 
 import re
@@ -20,7 +20,7 @@ class Names:
 
     @property
     def prefix(self) -> str:
-        """What the names of functions, tables, queues, alarms and local buckets begin with."""
+        """The prefix of names of functions, tables, queues, alarms and local buckets."""
         return f"{self.stack}-"
 
     def of(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The tree: where the functions are, what each is called and how it is configured."""
+"""The repository: its folders and its functions with their names and configuration."""
 
 import tomllib
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from lambdapack.files import files_below
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-# What a function's folder holds beside its module and is never shipped.
+# Files of a function's folder that never ship.
 NOT_SHIPPED = frozenset({"tests", "events", "pyproject.toml", "function.yml", "openapi.yml"})
 
 
 def read_yaml(path: Path) -> Any:
-    """The parsed document; `{}` for an empty one. Read once, so not to be changed."""
+    """The parsed document; `{}` for an empty one. It is cached: do not change it."""
     return _parsed(path.read_text(encoding="utf-8"))
 
 
@@ -58,7 +58,7 @@ class Function:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """`function.yml` as written, variables unresolved."""
+        """The content of `function.yml`, variables unresolved."""
         config: dict[str, Any] = read_yaml(self.config_path)
         return config
 
@@ -79,7 +79,7 @@ class Function:
 
     @property
     def data(self) -> list[Path]:
-        """Folders of the workspace that the artifact holds as well: `tool.jobplane.data`."""
+        """Other folders of the repository that the artifact contains: `tool.jobplane.data`."""
         named = self.settings.get("data", [])
         return [self.directory.parents[1] / folder for folder in named]
 
@@ -98,7 +98,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Repository:
-    """The repository, or a copy of it."""
+    """The repository, or a copy of it, by its root folder."""
 
     root: Path
 
@@ -109,7 +109,7 @@ class Repository:
 
     @property
     def service(self) -> str:
-        """The project's name: what the names of everything that is deployed begin with."""
+        """The project's name, which all deployed names begin with."""
         return str(read_yaml(self.root / "serverless.yml")["service"])
 
     def names(self, stage: str) -> Names:
@@ -121,7 +121,7 @@ class Repository:
 
     @property
     def scratch(self) -> Path:
-        """State of stages and build caches; never committed."""
+        """The folder for states of stages and build caches; not committed."""
         return self.root / ".jobplane"
 
     @property
@@ -130,7 +130,7 @@ class Repository:
         return [path for path in found if not path.name.endswith(".asl.yml")]
 
     def functions(self) -> list[Function]:
-        """The functions that can be built and deployed: module and function.yml are there."""
+        """The functions that can be built: folders with both a module and a function.yml."""
         folders = sorted(path.parent for path in self.root.glob("functions/*/function.yml"))
         functions = [Function(folder.name, folder) for folder in folders]
         return [function for function in functions if function.source.is_file()]
@@ -139,23 +139,23 @@ class Repository:
         """The named functions, or all of them.
 
         Raises:
-            click.UsageError: a name is not a function's.
+            click.UsageError: there is no function of that name.
         """
         known = {function.name: function for function in self.functions()}
         for name in names:
             if name not in known:
-                raise click.UsageError(f"no function {name!r}; there are: {', '.join(known)}")
+                raise click.UsageError(f"unknown function {name!r}; known are: {', '.join(known)}")
         return [known[name] for name in names] if names else list(known.values())
 
     def require(self, what: str, *names: str) -> None:
-        """Refuse what can't work without these functions.
+        """Check that the repository has the functions that a command needs.
 
         Raises:
-            click.UsageError: the tree has not all of them.
+            click.UsageError: a function is missing.
         """
         there = {function.name for function in self.functions()}
         if missing := sorted(set(names) - there):
             raise click.UsageError(
-                f"{what} works on {', '.join(names)}; this project does not have "
+                f"{what} needs the functions {', '.join(names)}; this project does not have "
                 f"{', '.join(missing)}"
             )

@@ -46,7 +46,7 @@ ARN_SERVICES = {
 
 
 class UnresolvedError(LookupError):
-    """A variable or a reference that leads nowhere."""
+    """A variable or a reference can't be resolved."""
 
 
 class ResolvedStack:
@@ -64,18 +64,18 @@ class ResolvedStack:
 
     @cached_property
     def service(self) -> dict[str, Any]:
-        """serverless.yml as written."""
+        """The content of serverless.yml, variables unresolved."""
         service: dict[str, Any] = read_yaml(self.repository.root / "serverless.yml")
         return service
 
     @property
     def names(self) -> Names:
-        """What the stage's things are called."""
+        """The names of the stage's resources."""
         return self.repository.names(self.stage)
 
     @cached_property
     def _declared(self) -> dict[str, Any]:
-        """The resources as written: a kind that no function needs in process stays unread."""
+        """The resources, unresolved; each is resolved only if it is used."""
         declared: dict[str, Any] = {}
         for path in self.repository.resources:
             declared |= read_yaml(path).get("Resources") or {}
@@ -90,10 +90,10 @@ class ResolvedStack:
         }
 
     def environment(self, function: Function) -> dict[str, str]:
-        """The variables that the deployed function would see, those of the stage included.
+        """The environment variables that the deployed function would have.
 
-        A path into one of the function's data folders becomes absolute, since here the
-        folder is not beside the module.
+        A path into one of the function's data folders becomes absolute, because in the
+        repository the folder is not beside the module.
         """
         declared = {
             **self.service["provider"].get("environment", {}),
@@ -109,7 +109,7 @@ class ResolvedStack:
 
     @property
     def secret_name(self) -> str:
-        """The SSM parameter of what signs the stage's tokens."""
+        """The name of the SSM parameter that holds the stage's signing secret."""
         return self.names.parameter("jwt-secret")
 
     def short_name(self, name: str) -> str:
@@ -117,7 +117,7 @@ class ResolvedStack:
         return self.names.short(name)
 
     def resolve(self, value: Any) -> Any:
-        """Replace CloudFormation's intrinsic functions by what they stand for."""
+        """Replace CloudFormation's intrinsic functions by their values."""
         if isinstance(value, list):
             return [self.resolve(item) for item in value]
         if not isinstance(value, dict):

@@ -10,7 +10,7 @@ IN_WORDS = {"AWS::StepFunctions::StateMachine": "Step Functions", "AWS::Events::
 
 
 def triggers(function: Function, configuration: Configuration) -> list[str]:
-    """What function.yml lists, and what of `resources/` leads to the function; or `invoke`."""
+    """The triggers in function.yml and in `resources/`; `invoke` if there are none."""
     declared = [_event(event) for event in function.config.get("events") or ()]
     return [*declared, *_resources(function, configuration)] or ["invoke"]
 

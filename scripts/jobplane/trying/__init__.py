@@ -1,1 +1,1 @@
-"""Functions called with the inputs of their cases, on a stage or in this process."""
+"""Call functions with the inputs of their cases, on a stage or in this process."""

@@ -1,4 +1,4 @@
-"""How a function's answer reads for people: a status line, keys and values, tables of lists."""
+"""Format a function's answer for people: a status line, keys and values, tables of lists."""
 
 import json
 import sys
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 ROWS = 20
 TEXT = 60
-# Where nobody's terminal says how much room there is.
+# The width without a terminal.
 PLAIN_WIDTH = 160
 NARROWEST = 8
-# A text without a space is an id, a URL or a token, of which a part is of no use.
+# A text without a space is an id, a URL or a token: useless if it is cut.
 LONGEST_KEY = 4096
 GAP = 2
 
@@ -37,10 +37,10 @@ class Room:
 
 
 def readable(answer: Any, *, full: bool = False, terminal: bool = False) -> str:
-    """An answer as text, in colour and to the terminal's width for a terminal alone.
+    """Format an answer as text; on a terminal in colour and in the terminal's width.
 
     Args:
-        full: every row of a list, every text whole.
+        full: show all rows of lists, and texts in full length.
     """
     from rich.console import Console
     from rich.text import Text
@@ -100,7 +100,7 @@ def _body_of(answer: Mapping[str, Any]) -> Any:
 
 
 def _of_document(document: Mapping[str, Any], room: Room) -> "Iterator[RenderableType]":
-    """Single values first, then one table a list."""
+    """Format single values first, then one table per list."""
     values: list[tuple[str, Any]] = []
     lists: list[tuple[str, Sequence[Any]]] = []
     for path, value in _flat(document):
@@ -155,7 +155,7 @@ def _table(title: str, items: Sequence[Any], room: Room) -> "Iterator[Renderable
             yield Text(f"{number}.")
             yield from _pairs([*_flat(item)] or [("", item)], room)
     if len(items) > len(shown):
-        yield Text(f"… and {len(items) - len(shown)} more (--full shows all)", style="dim")
+        yield Text(f"… and {len(items) - len(shown)} more (pass --full to show all)", style="dim")
 
 
 def _grid(
@@ -179,7 +179,7 @@ def _grid(
 def _column_limit(
     columns: Sequence[str], items: Sequence[Mapping[str, Any]], room: Room
 ) -> int | None:
-    """The widest that a cell may be for all columns to have room; None if there is none."""
+    """The largest width of a cell for which all columns fit; None if they can't fit."""
     if room.full:
         return room.text
     columns_of_text = [[_printable(column), *_cells(column, items)] for column in columns]
@@ -216,12 +216,12 @@ def _compact(value: Any) -> str:
 
 
 def _printable(text: str) -> str:
-    """Whatever a terminal would obey instead of showing it is written out."""
+    """Escape control characters, which a terminal would execute."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _cut(text: str, limit: int) -> str:
-    """A text with its middle left out, if it is longer than that; an id or a URL is kept whole."""
+    """Shorten a long text in its middle; ids and URLs are kept whole."""
     if len(text) <= limit or (len(text) <= LONGEST_KEY and not any(map(str.isspace, text))):
         return text
     tail = (limit - 1) // 2

@@ -1,8 +1,8 @@
-"""The files of a case, as JSON Schema: what editors complete is what the command accepts.
+"""The files of a case, and their JSON Schemas.
 
 `<case>.json` is the event, `<case>.given.json` what must exist before, `<case>.expect.json` what is
-expected. The schemas are published in contracts/json-schema/cases/ and they alone decide whether
-a file is read.
+expected. The schemas are published in contracts/json-schema/cases/, where editors find them; the
+command checks the files with the same schemas.
 """
 
 import difflib
@@ -23,7 +23,7 @@ from jobplane.trying.placeholders import LITERAL, MATCHERS, NAMES, VALUES, Place
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MATCHED_WHOLE = "^<(?:{})>$"
 MATCHED_PART = r"^<(?:contains|regex):[\s\S]+>$"
-# What the keys of these objects are; elsewhere they are keys.
+# What the keys of these objects stand for; in other objects they are called keys.
 NAMED_KEYS = {
     "tables": "table",
     "absent": "table",
@@ -55,12 +55,12 @@ WORD = re.compile(r"[A-Za-z_][\w-]*")
 
 
 class UnreadableEventError(click.UsageError):
-    """An event, or a file that belongs to it, that can't be used."""
+    """A file of a case is invalid."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """What the files of a case may name."""
+    """The names that files of a case may use."""
 
     keys: Mapping[str, tuple[str, ...]]
     """The names of a table's key attributes, by table."""
@@ -70,7 +70,7 @@ class Stack:
 
     @classmethod
     def of(cls, repository: Repository, *functions: Function) -> "Stack":
-        """The stack of a workspace; variables are those of the functions."""
+        """The names of the repository's stack, and of the functions' environment variables."""
         sources = [repository.root / "serverless.yml", *repository.resources]
         sources += [function.config_path for function in functions]
         return _stack(repository, functions, tuple(map(_signature, sources)))
@@ -132,12 +132,12 @@ def _document(kind: str, value: dict[str, Any], body: dict[str, Any]) -> dict[st
 
 
 def allowed(kind: str) -> tuple[Placeholder, ...]:
-    """The placeholders that a kind of file may hold anywhere in a text."""
+    """The placeholders that a kind of file may contain within a text."""
     return (*NAMES, LITERAL) if kind == "expect" else (*VALUES, *NAMES, LITERAL)
 
 
 def _value(kind: str, stack: Stack) -> dict[str, Any]:
-    """Any JSON, in which every placeholder is known."""
+    """The schema of any JSON with known placeholders only."""
     text: dict[str, Any] = {"not": {"pattern": unknown(allowed(kind), stack.names)}}
     examples = [each.example for each in allowed(kind)]
     if kind == "expect":
@@ -174,7 +174,7 @@ def _rows(keys: Iterable[str], *, exact: bool = False) -> dict[str, Any]:
 
 
 def _described(kind: str, properties: Mapping[str, Any]) -> dict[str, Any]:
-    """An object with the keys of a kind, and a reference to its schema, which editors read."""
+    """The schema of an object with the keys of a kind, and `$schema` for editors."""
     about = {key: {"description": KEYS[kind][key], **each} for key, each in properties.items()}
     return _object(
         {"$schema": {"description": "The path of this schema.", "type": "string"}, **about}
@@ -213,10 +213,10 @@ def _expect(stack: Stack) -> dict[str, Any]:
 
 
 def parsed(text: bytes, source: str) -> Any:
-    """The document of a file; `source` is what the file is called.
+    """The document of a file; `source` is the file's name in messages.
 
     Raises:
-        UnreadableEventError: it is not JSON, or says something twice.
+        UnreadableEventError: it is not JSON, or has a key twice.
     """
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
@@ -237,10 +237,10 @@ def _refused(constant: str) -> Any:
 
 
 def require_valid(kind: str, document: Any, source: str, stack: Stack) -> None:
-    """Hold a file's document to its schema.
+    """Check a file's document against its schema.
 
     Raises:
-        UnreadableEventError: each fault with its place, and the nearest word that would be right.
+        UnreadableEventError: lists each fault with its place, and the nearest known word.
     """
     faults = list(dict.fromkeys(_faults(kind, document, stack)))
     if faults:
@@ -273,23 +273,23 @@ def _faults(kind: str, document: Any, stack: Stack) -> Iterator[str]:
 
 
 def _said(rule: str, message: str) -> str:
-    empty = "expects nothing while it is empty: fill it, or remove the key"
+    empty = "is empty, so it expects nothing: fill it, or remove the key"
     return {
         "minItems": empty,
         "minProperties": empty,
-        "not": "fits everything: name a key that it must have, with its value or <any>",
-        "both": "'answer' and 'error' exclude each other: a function returns or raises",
+        "not": "matches everything: add a key that must be there, with its value or <any>",
+        "both": "has both 'answer' and 'error': a function either returns or raises",
     }.get(rule, message)
 
 
 def require_possible(expected: Any, source: str, texts: Sequence[str]) -> None:
-    """Refuse `<absent>` under a key that nothing writes: it would hold for ever.
+    """Refuse `<absent>` for a key that does not occur in the code: it would always match.
 
     Args:
-        texts: where a key can come from: code, the event, and what is given.
+        texts: texts that may contain the key: code, the event, and what is given.
 
     Raises:
-        UnreadableEventError: each such key, and the nearest word that there is.
+        UnreadableEventError: lists each such key, and the nearest known word.
     """
     faults = []
     for where, key in _absent(expected):
@@ -299,7 +299,7 @@ def require_possible(expected: Any, source: str, texts: Sequence[str]) -> None:
             words = sorted({word for text in texts for word in WORD.findall(text)})
             (meant,) = difflib.get_close_matches(key, words, n=1, cutoff=0)
             faults.append(
-                f"{source}: {where}: no code of the function and the libs has the word {key!r}, "
+                f"{source}: {where}: {key!r} does not occur in the function or the libs, "
                 f"so it is always absent; the nearest known word is {meant!r}"
             )
     if faults:
@@ -307,7 +307,7 @@ def require_possible(expected: Any, source: str, texts: Sequence[str]) -> None:
 
 
 def _absent(expected: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """The keys that must not be there, with their places."""
+    """The keys with `<absent>`, with their places."""
     if isinstance(expected, dict):
         for key, value in expected.items():
             place = f"{where}.{key}".removeprefix(".")
@@ -328,25 +328,25 @@ def _validator(schema: str) -> Any:
 
 
 def _at(schema: Mapping[str, Any], path: Iterable[str | int]) -> Mapping[str, Any]:
-    """The part of a schema that a value at a path is held to."""
+    """The part of a schema for the value at a path."""
     for part in path:
         schema = schema["items"] if isinstance(part, int) else schema["properties"][part]
     return schema
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """What was probably meant, or all that could have been."""
+    """The nearest known word, or all known words."""
     found = difflib.get_close_matches(word, known, n=1)
     return f"the nearest known one is {found[0]!r}" if found else f"known are {', '.join(known)}"
 
 
 def _unknown(kind: str, text: str, stack: Stack) -> list[str]:
-    """What is wrong with each placeholder of a text that is not known in this kind of file."""
+    """A message for each placeholder of a text that is unknown in this kind of file."""
     literal = f"a literal `<` is written {LITERAL.example}"
     faults = []
     for found in re.findall(unknown(allowed(kind), stack.names), text):
         if any(re.fullmatch(f"<(?:{each.pattern})>", found) for each in MATCHERS):
-            place = "has to be the whole text" if kind == "expect" else "is for expect files only"
+            place = "must be the whole text" if kind == "expect" else "is for expect files only"
             faults.append(f"{found!r} {place}")
         elif any(re.fullmatch(f"<(?:{each.pattern})>", found) for each in VALUES):
             faults.append(f"{found!r} is for events and given files only")

@@ -1,4 +1,4 @@
-"""Events of a function: `events/<case>.json`, what must exist before, what is expected after."""
+"""Cases of a function: `events/<case>.json`, what must exist before, what is expected after."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from jobplane.trying import case_files
 from jobplane.trying.inprocess import InProcess
 from jobplane.trying.placeholders import OF_A_STAGE, PlaceholderError, Values, mismatches
 
-# What each key of `given` changes on a stage.
+# What each key of `given` does on a stage.
 KINDS_OF_GIVEN = {
     "tables": "rows",
     "absent": "rows (removes them)",
@@ -30,7 +30,7 @@ KINDS_OF_GIVEN = {
 
 @dataclass(frozen=True)
 class Case:
-    """One event, with its `given` and `expect` files if they are there."""
+    """One event, with its `given` and `expect` files if they exist."""
 
     function: Function
     name: str
@@ -38,7 +38,7 @@ class Case:
     given: Mapping[str, Any] = field(default_factory=dict)
     expect: Mapping[str, Any] | None = None
     path: Path = Path("-")
-    """Its event's file."""
+    """The path of the event's file."""
 
     def __str__(self) -> str:
         return f"{self.function.name}/{self.name}"
@@ -48,7 +48,7 @@ class Case:
         """Read an event file and the files of the same name beside it.
 
         Raises:
-            UnreadableEventError: one of them is not JSON, or holds what a case can't have.
+            UnreadableEventError: one of them is not JSON, or is invalid.
         """
         stem = path.name.removesuffix(".json")
         beside = {kind: path.with_name(f"{stem}.{kind}.json") for kind in ("given", "expect")}
@@ -62,7 +62,7 @@ class Case:
 
     @classmethod
     def of_text(cls, function: Function, name: str, text: bytes, source: str) -> "Case":
-        """An event that comes from elsewhere; nothing is given or expected.
+        """A case from an event only, without `given` and `expect`.
 
         Raises:
             UnreadableEventError: it is not JSON, or has an unknown placeholder.
@@ -73,7 +73,7 @@ class Case:
 
     @property
     def effects(self) -> list[str]:
-        """What running the case does to a stage, besides what the function does."""
+        """What running the case writes and reads on a stage, besides the function itself."""
         writes = [KINDS_OF_GIVEN[key] for key in KINDS_OF_GIVEN if self.given.get(key)]
         found = [f"writes {' and '.join(writes)}"] if writes else []
         scanned = sorted((self.expect or {}).get("items", {}))
@@ -93,7 +93,7 @@ def _read(kind: str, path: Path, function: Function) -> Any:
 
 
 def _code_of(function: Function) -> Iterator[str]:
-    """The text of each module of a function and of the libs."""
+    """The source text of each module of a function and of the libs."""
     libs = function.directory.parents[1] / "libs"
     for path in sorted([*function.directory.rglob("*.py"), *libs.glob("*/src/**/*.py")]):
         yield path.read_text(encoding="utf-8")
@@ -103,7 +103,7 @@ def case_paths(function: Function) -> dict[str, Path]:
     """The function's event files by name of the case.
 
     Raises:
-        UnreadableEventError: a file belongs to no event, so nobody would read it.
+        UnreadableEventError: a file belongs to no event.
     """
     paths = sorted((function.directory / "events").glob("*.json"))
     events = {path.name.removesuffix(".json"): path for path in paths if path.name.count(".") == 1}
@@ -124,7 +124,7 @@ def named(function: Function, name: str) -> Case:
     """The function's case of that name.
 
     Raises:
-        UnreadableEventError: there is none, or its files can't be used.
+        UnreadableEventError: it does not exist, or its files are invalid.
     """
     known = case_paths(function)
     if name not in known:
@@ -144,16 +144,16 @@ def all_cases(repository: Repository) -> list[Case]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an invocation came to."""
+    """The result of an invocation."""
 
     answer: Any
     error: str | None
-    """The exception's class, when the function raised."""
+    """The exception's class, if the function raised."""
     error_message: str | None
     log: list[str]
     duration_ms: float
     cold: bool | None
-    """Whether this invocation imported the function; None where the stage doesn't say."""
+    """Whether this was a cold start; None if the stage doesn't report it."""
     init_ms: float | None = None
 
 
@@ -162,7 +162,7 @@ class Target(Protocol):
 
     @property
     def is_shared(self) -> bool:
-        """Whether others act here as well: streams, schedules, other users."""
+        """Whether streams, schedules or other users may change the tables at the same time."""
 
     def values(self) -> Values: ...
     def client(self, service: str) -> Any: ...
@@ -171,11 +171,11 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """A case that ran, or the reason why it did not."""
+    """The result of a case, or the reason why it was left out."""
 
     case: Case
     outcome: Outcome | None
-    """None if the case can't run where it was asked to."""
+    """None if the case can't run on this target."""
     problems: list[str]
     left_out: str = ""
 
@@ -300,7 +300,7 @@ def only_in_process(case: Case) -> str:
 
 
 def run(case: Case, target: Target) -> Result:
-    """Seed what the case says must exist, invoke, compare, and restore what was there before."""
+    """Write what must exist before, invoke, compare, and restore the former state."""
     reason = only_in_process(case)
     if reason and target.is_shared:
         return Result(case, None, [], reason)
@@ -317,7 +317,7 @@ def run(case: Case, target: Target) -> Result:
 
 
 def filled(case: Case, there: Stage | None) -> Any:
-    """The event as it would be sent: to a stage, or in process."""
+    """The event as sent: to a stage, or in process."""
     if not OF_A_STAGE.search(json.dumps(case.event, ensure_ascii=False)):
         return Values("", "", "").fill(case.event)
     if there is None:
@@ -336,7 +336,7 @@ type Restore = Callable[[], object]
 
 
 def seed(given: Mapping[str, Any], values: Values, target: Target) -> Iterator[Restore]:
-    """Put everything there; for each thing, what brings back the state before."""
+    """Write what must exist before; for each item a function that restores the former state."""
     for short, keys in given.get("absent", {}).items():
         for key in keys:
             yield _remove_item(target.client("dynamodb"), _named(values.tables, short, values), key)
@@ -352,11 +352,11 @@ def seed(given: Mapping[str, Any], values: Values, target: Target) -> Iterator[R
 
 
 def _named(names: Mapping[str, str], short: str, values: Values) -> str:
-    """The full name of a table or a bucket, which a stage may not have yet."""
+    """The full name of a table or a bucket; an error if the stage does not have it."""
     if short not in names:
         raise PlaceholderError(
-            f"stage {values.stage!r} has no {short!r}, as the files of this tree name it; "
-            f"deploy the tree there first. It has: {', '.join(names)}"
+            f"stage {values.stage!r} has no {short!r}, which this repository declares; "
+            f"deploy the stack first. It has: {', '.join(names)}"
         )
     return names[short]
 

@@ -1,4 +1,4 @@
-"""The functions in this process: moto behind them, tables from the project's own resources.
+"""Run functions in this process on moto, with tables from the project's own resources.
 
 with InProcess() as aws:
     connect = aws.load("connect")
@@ -35,7 +35,7 @@ NOT_QUEUE_ATTRIBUTES = frozenset({"QueueName", "Tags"})
 
 @dataclass
 class Context:
-    """Lambda's context object, as far as functions use it."""
+    """Lambda's context object with the attributes that functions use."""
 
     function_name: str
     memory_limit_in_mb: int = 512
@@ -63,11 +63,11 @@ class Context:
 
 
 class InProcess:
-    """A stage made of moto, for one test or one event.
+    """A stage on moto, for one test or one event.
 
     Args:
-        workspace: the tree whose functions and resources these are; default: this one.
-        parameters: stage parameters to set, by the names that `${param:…}` has.
+        repository: where functions and resources are read from; default: this one.
+        parameters: stage parameters to set, by their names in `${param:…}`.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class InProcess:
         self._open.enter_context(mock_aws())
         self._open.enter_context(_service_models_read_once())
         os.environ["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"] = REGION
-        # moto knows no table's stream by its account's own endpoint.
+        # moto does not support DynamoDB's account-based endpoints for streams.
         os.environ["AWS_ACCOUNT_ID_ENDPOINT_MODE"] = "disabled"
         self._create_tables()
         self._create_queues()
@@ -127,26 +127,26 @@ class InProcess:
         return boto3.client(service, region_name=REGION)
 
     def function(self, name: str) -> Function:
-        """A function of the workspace by its name."""
+        """A function of the repository by its name."""
         return Function(name, self.template.repository.root / "functions" / name)
 
     def environment(self, name: str) -> dict[str, str]:
-        """The variables that the function would see on this stage."""
+        """The function's environment variables on this stage."""
         return self.template.environment(self.function(name)) | {
             "AWS_LAMBDA_FUNCTION_NAME": self.function(name).deployed_name(self.template.stage),
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(self.function(name).config["memorySize"]),
         }
 
     def load(self, name: str, environment: Mapping[str, str] | None = None) -> ModuleType:
-        """Import a function's module afresh, with its environment in place.
+        """Import a function's module again, with its environment variables set.
 
-        The environment stays until the stage is left, as in a container.
+        They stay set until the stage is closed, as in a container.
         """
         function = self.function(name)
         os.environ.update(self.environment(name) | dict(environment or {}))
         spec = importlib.util.spec_from_file_location(function.module, function.source)
         if spec is None or spec.loader is None:
-            raise ImportError(f"{function.source} is no module")
+            raise ImportError(f"{function.source} can't be imported")
         module = importlib.util.module_from_spec(spec)
         self._open.enter_context(patch.dict(sys.modules, {function.module: module}))
         spec.loader.exec_module(module)
@@ -210,7 +210,7 @@ def _service_model(path: str) -> Any:
 
 @contextmanager
 def _service_models_read_once() -> Iterator[None]:
-    """Sessions share what botocore reads: each stage and each module has sessions of its own."""
+    """Cache what botocore's sessions read from disk, across stages and modules."""
     from botocore.loaders import JSONFileLoader, Loader
 
     class Shared(JSONFileLoader):

@@ -1,6 +1,6 @@
-"""Placeholders in event files: values that are known at run time, and values of any kind.
+"""Placeholders in case files, for values that are known only at run time.
 
-In an event or a `given` file they are filled in; in an `expect` file they match.
+In an event or a `given` file they are replaced; in an `expect` file they match.
 """
 
 import json
@@ -24,25 +24,25 @@ CLAIM = r"(?:user|tenant|permissions|ttl|secret)=[^,<>]*"
 
 
 class PlaceholderError(click.ClickException):
-    """A placeholder, or a name, that a stage has no value for."""
+    """A stage has no value for a placeholder or a name."""
 
 
 @dataclass(frozen=True)
 class Placeholder:
-    """One kind of placeholder, as files hold it between angle brackets."""
+    """One kind of placeholder, written between angle brackets."""
 
     example: str
     pattern: str
-    """What may stand between the brackets; `{}` are the names that the stack has."""
+    """Regular expression of the text between the brackets; `{}` stands for the stack's names."""
     meaning: str
 
     @property
     def kind(self) -> str:
-        """`now`, `table`, `contains`: what it begins with."""
+        """Its first word: `now`, `table`, `contains`."""
         return KIND.match(self.pattern)[0]  # type: ignore[index]  # all begin with a word
 
 
-# In an event or a `given` file these become values.
+# These are replaced by values, in events and `given` files.
 VALUES = (
     Placeholder(
         "<now+60>", f"now{OFFSET}", "the time in seconds since 1970; 60 seconds later, -60 earlier"
@@ -56,7 +56,7 @@ VALUES = (
         "a JWT that the stage accepts; also `permissions=a+b`, `ttl=SECONDS`, `secret=TEXT`",
     ),
 )
-# In all three files these become names of the stage.
+# These are replaced by names of the stage, in all three files.
 NAMES = (
     Placeholder("<table:requests>", "table:(?:{})", "the full name of a table"),
     Placeholder("<bucket:files>", "bucket:(?:{})", "the full name of a bucket"),
@@ -65,7 +65,7 @@ NAMES = (
     Placeholder("<stage>", "stage", "the name of the stage"),
 )
 LITERAL = Placeholder("<lt>", "lt", "the character `<`: `<lt>b>` is the text `<b>`")
-# In an `expect` file these stand for a whole text, and match.
+# These match values, in `expect` files; they must be the whole text.
 MATCHERS = (
     Placeholder("<any>", "any", "any value"),
     Placeholder("<string>", "string", "any text"),
@@ -90,15 +90,15 @@ OF_A_STAGE = re.compile("<(token|table|bucket|queue|service|stage)[:>]")
 
 
 def unknown(placeholders: Iterable[Placeholder], names: Mapping[str, Iterable[str]]) -> str:
-    """A regular expression, for Python and for JSON Schema, that finds any other placeholder.
+    """A regular expression, for Python and JSON Schema, that finds unknown placeholders.
 
-    An e-mail address in angle brackets is none.
+    It does not match an e-mail address in angle brackets.
 
     Args:
-        names: what the stack has, by kind: `{"table": ["requests", …]}`.
+        names: the stack's names by kind: `{"table": ["requests", …]}`.
     """
     known = "|".join(
-        # A hyphen is not escaped: regular expressions of JavaScript refuse that.
+        # A hyphen is not escaped: JavaScript's regular expressions don't allow it.
         each.pattern.format("|".join(names.get(each.kind, ())).replace(".", r"\."))
         for each in placeholders
     )
@@ -108,7 +108,7 @@ def unknown(placeholders: Iterable[Placeholder], names: Mapping[str, Iterable[st
 
 @dataclass(frozen=True)
 class Values:
-    """What the placeholders of a case stand for on its stage."""
+    """The values of a case's placeholders on a stage."""
 
     service: str
     stage: str
@@ -118,11 +118,11 @@ class Values:
     queues: Mapping[str, str] = field(default_factory=dict)
 
     def fill(self, document: Any) -> Any:
-        """A copy with every placeholder replaced; `<now+60>` alone becomes a number."""
+        """A copy with all placeholders replaced; `<now+60>` alone becomes a number."""
         return self._filled(document, FILLED)
 
     def fill_names(self, document: Any) -> Any:
-        """A copy of an expectation with the stage's names; what matches stays."""
+        """A copy of an expectation with the stage's names; matching placeholders stay."""
         return self._filled(document, NAMED)
 
     def _filled(self, document: Any, pattern: re.Pattern[str]) -> Any:
@@ -196,11 +196,11 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 
 
 def mismatches(expected: Any, actual: Any, where: str = "answer") -> list[str]:
-    """Where a value is not what was expected, one line each; empty when it is.
+    """List the differences from an expectation, one line each; empty if it matches.
 
-    Objects match by subset, but `{}` only an empty one; lists match element by element; JSON in a
-    string is looked into when an object or a list is expected; `<absent>` is a key that must not
-    be there.
+    An object may have more keys than expected, but `{}` matches only an empty one; lists match
+    element by element; a string is parsed as JSON if an object or a list is expected; `<absent>`
+    is a key that must not be there.
     """
     if isinstance(expected, dict | list) and isinstance(actual, str):
         actual = _parsed(actual)
@@ -229,7 +229,9 @@ def mismatches(expected: Any, actual: Any, where: str = "answer") -> list[str]:
 
 def _entry(expected: Any, actual: dict[str, Any], key: str, where: str) -> list[str]:
     if expected == "<absent>":
-        return [f"{where}: is there: {_shown(actual[key])}"] if key in actual else []
+        return (
+            [f"{where}: expected no such key, got {_shown(actual[key])}"] if key in actual else []
+        )
     if key not in actual:
         return [f"{where}: is missing"]
     return mismatches(expected, actual[key], where)

@@ -1,4 +1,4 @@
-"""An expectation written from what came: what differs from run to run becomes a placeholder."""
+"""Write an expectation from a result: values that differ between runs become placeholders."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from jobplane.trying.cases import (
 from jobplane.trying.inprocess import InProcess
 from jobplane.trying.placeholders import ISO_TIME, UUID, Values
 
-# A number this near to the present is a time, in seconds or milliseconds.
+# A number this close to the current time is taken for a time, in seconds or milliseconds.
 NEAR_SECONDS = 400 * 86_400
 GENERAL = ("<any>", "<int>", "<iso-time>", "<number>", "<string>", "<uuid>")
 # An id or a time within a text.
@@ -38,14 +38,14 @@ type Rows = dict[str, list[dict[str, Any]]]
 
 
 class UnrecordableError(click.ClickException):
-    """A case that gave nothing to expect."""
+    """A case can't be recorded."""
 
 
 def require_recordable(cases: Iterable[Case], there: Stage | None) -> None:
-    """Stop before the first case runs if one of them can't run on the stage.
+    """Check that all cases can run on the stage, before the first one runs.
 
     Raises:
-        UnrecordableError: which one, and why.
+        UnrecordableError: names the case, and the reason.
     """
     for case in cases if there is not None else ():
         if reason := only_in_process(case):
@@ -57,8 +57,8 @@ def require_recordable(cases: Iterable[Case], there: Stage | None) -> None:
 def record(result: Result, repository: Repository, there: Stage | None) -> Path:
     """Write the expectation of a case that ran, beside its event; the path.
 
-    In process the case runs twice more: what differs between both is not fixed, and the rows
-    that it leaves are known to be its own. What was expected of the log stays.
+    In process the case runs twice more: values that differ become placeholders, and the rows
+    that it writes can be attributed to it. The expectation of the log is kept.
 
     Raises:
         UnrecordableError: the case didn't run.
@@ -80,7 +80,7 @@ def record(result: Result, repository: Repository, there: Stage | None) -> Path:
 
 
 def expectation(outcome: Outcome, values: Values) -> dict[str, Any]:
-    """The answer, or the error, in general terms."""
+    """The answer or the error, with placeholders."""
     if outcome.error is not None:
         return {"error": outcome.error}
     return {"answer": general(outcome.answer, values)}
@@ -105,7 +105,7 @@ def _outcome(result: Result) -> Outcome:
 
 
 class _Watched(InProcessTarget):
-    """This process, with moto; keeps all rows as they are before and after the invocation."""
+    """This process, with moto; records all rows before and after the invocation."""
 
     before: Rows
     after: Rows
@@ -121,7 +121,7 @@ class _Watched(InProcessTarget):
 
 
 def general(value: Any, values: Values) -> Any:
-    """A value in which ids, times and names of the stage are placeholders."""
+    """Replace ids, times and names of the stage by placeholders."""
     if isinstance(value, Mapping):
         return {_named(key, values): general(each, values) for key, each in value.items()}
     if isinstance(value, list):
@@ -153,7 +153,7 @@ def _general_text(text: str, values: Values) -> Any:
 
 
 def _named(text: str, values: Values) -> str:
-    """A text with placeholders for the full names that it holds, longest first."""
+    """Replace full names in a text by placeholders, longest first."""
     names = {
         name: f"<{kind}:{short}>"
         for kind, each in (
@@ -169,7 +169,7 @@ def _named(text: str, values: Values) -> str:
 
 
 def merged(first: Any, second: Any) -> Any:
-    """What two runs have in common, with a placeholder wherever they differ."""
+    """Merge the values of two runs: a placeholder where they differ."""
     if first == second:
         return first
     if isinstance(first, dict) and isinstance(second, dict):

@@ -1,4 +1,4 @@
-"""Running a function again whenever something that it is made of is saved."""
+"""Run a function again after each change of its sources."""
 
 import os
 import subprocess
@@ -21,8 +21,8 @@ POLL_MILLISECONDS = 200
 def on_save(repository: Repository, function: Function, commands: Sequence[Sequence[str]]) -> None:
     """Run `jobplane` commands one after the other, now and after each save, until interrupted.
 
-    Each round is a process of its own: what it imports is what is on disk. A command that fails
-    ends its round, not the watching. What is saved during a round starts the next.
+    Each round is a new process, so that it imports the saved files. A failing command ends its
+    round only. A save during a round starts the next one.
     """
     try:
         while True:
@@ -38,7 +38,7 @@ def _until_other_sources(
 
     paths = sources(repository, function)
     is_first = True
-    # The watcher is there once it has yielded: a first time without a change.
+    # The watcher is ready after its first yield, which has no changes.
     for changes in watch(*paths, yield_on_timeout=True, rust_timeout=POLL_MILLISECONDS):
         if not changes and not is_first:
             continue
@@ -57,18 +57,18 @@ def _until_other_sources(
             )
             if done.returncode != 0:
                 break
-        note("watching; Ctrl-C ends it")
+        note("watching for changes; stop with Ctrl-C")
 
 
 def sources(repository: Repository, function: Function) -> list[Path]:
-    """What a function is made of: its folder, its libs, its data, the lock."""
+    """The sources of a function: its folder, its libs, its data, the lock."""
     closure = closures(repository, [function], Settings.local().arch)[function.name]
     libs = [repository.root / lib for lib in closure.libs.values()]
     return [function.directory, *libs, *function.data, repository.root / "uv.lock"]
 
 
 def _sources_now(repository: Repository, function: Function, known: list[Path]) -> list[Path]:
-    """The sources; those known as long as a half-edited pyproject.toml says nothing."""
+    """The current sources; the known ones while a pyproject.toml can't be parsed."""
     try:
         return sources(repository, function)
     except (click.ClickException, ValueError):

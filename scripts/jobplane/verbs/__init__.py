@@ -1,1 +1,1 @@
-"""The verbs: one module each, exporting `command`."""
+"""The verbs: one module each, which exports `command`."""

@@ -1,4 +1,4 @@
-"""`jobplane affected`: what a change touches."""
+"""`jobplane affected`: the functions that a change affects."""
 
 import json
 from dataclasses import asdict
@@ -23,16 +23,16 @@ Examples:
     metavar="REV",
     help="Compare with this revision; REV... is where this branch left REV.",
 )
-@click.option("--names", is_flag=True, help="Print the names alone, one a line.")
+@click.option("--names", is_flag=True, help="Print only the names, one per line.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 def command(since: str, names: bool, as_json: bool) -> None:
-    """List the functions that a change touches, with the reasons.
+    """List the functions that a change affects, with the reasons.
 
-    Touched is what gets another artifact or another configuration.
+    Affected are functions whose artifact or configuration would differ.
 
-    The working tree, uncommitted and untracked files included, is compared with a revision. What
-    is asked of both is what `build` asks before it builds: sources, libs, the locked
-    dependencies, IAM statements, data folders; and what the stack is compiled from.
+    The working tree, uncommitted and untracked files included, is compared with a revision:
+    what `build` depends on (sources, libs, locked dependencies, IAM statements, data folders),
+    and what the stack is compiled from.
     """
     from jobplane.deploy.affected import affected
 

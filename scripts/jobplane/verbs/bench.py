@@ -1,4 +1,4 @@
-"""`jobplane bench`: what is fast, small and cheap here, as ratios taken in one run."""
+"""`jobplane bench`: speed, size and cost as ratios, measured in one run."""
 
 import click
 
@@ -16,8 +16,8 @@ Examples:
 """,
 )
 def command() -> None:
-    """Measure against what others would do.
+    """Measure speed, size and cost against alternatives.
 
-    All of it on this machine and in one run. Machines are noisy: what is compared is run in turns
-    (A B A B), medians are shown with minimum and maximum, and the ratios are what counts.
+    All measurements run on this machine. Alternatives take turns (A B A B), because machines are
+    noisy; medians are shown with minimum and maximum. Compare the ratios, not the times.
     """

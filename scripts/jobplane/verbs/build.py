@@ -1,4 +1,4 @@
-"""`jobplane build`: artifacts of functions."""
+"""`jobplane build`: make the artifacts of functions."""
 
 import json
 from dataclasses import asdict
@@ -22,14 +22,14 @@ Examples:
     "--sdk",
     type=click.Choice(["cut", "runtime", "whole"]),
     default="cut",
-    help="cut: botocore reduced to the IAM statements; runtime: leave it to Lambda's copy; "
+    help="cut: only what the IAM statements need; runtime: none, use Lambda's copy; "
     "whole: all of it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the artifacts as one JSON object.")
 def command(names: tuple[str, ...], arch: str | None, sdk: str, as_json: bool) -> None:
     """Build dist/NAME.zip for each function, or for all.
 
-    What has not changed is kept.
+    Artifacts whose inputs have not changed are kept.
     """
     from lambdapack.artifacts import Builder, Settings
 

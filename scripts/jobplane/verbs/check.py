@@ -1,4 +1,4 @@
-"""`jobplane check`: the repo's own rules."""
+"""`jobplane check`: check the repository against its own rules."""
 
 import inspect
 import json
@@ -18,8 +18,8 @@ Examples:
   jobplane check --rule permissions  one rule
   jobplane check --rules             the rules, a line each
 
-A finding that is meant is excused in the member's pyproject.toml, by rule and
-subject, with a reason; an excuse that is not needed any more is a finding.
+To allow a finding, add it to the member's pyproject.toml, by rule and subject, with
+a reason. An entry that matches no finding is a finding itself.
 
 \b
   [tool.jobplane.check.permissions]
@@ -27,14 +27,14 @@ subject, with a reason; an excuse that is not needed any more is a finding.
 """
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--rule", "chosen", multiple=True, metavar="RULE", help="This rule; repeatable.")
-@click.option("--rules", "listed", is_flag=True, help="List the rules and end.")
+@click.option("--rule", "chosen", multiple=True, metavar="RULE", help="Only this rule; repeatable.")
+@click.option("--rules", "listed", is_flag=True, help="List the rules and exit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as a JSON list.")
 def command(names: tuple[str, ...], chosen: tuple[str, ...], listed: bool, as_json: bool) -> None:
-    """Hold functions, or the whole tree, to the repository's rules.
+    """Check functions, or everything, against the rules.
 
-    One line a finding: path:line: rule: what is wrong, what to do. Exit code 1 on any. Artifacts
-    are brought up to date first, for the rules that read them.
+    Prints a line per finding: path:line: rule: what is wrong, what to do. Exits with 1 if there
+    is a finding. Builds first, because some rules read the artifacts.
     """
     from jobplane import rules
 
@@ -46,7 +46,7 @@ def command(names: tuple[str, ...], chosen: tuple[str, ...], listed: bool, as_js
         return
     for name in chosen:
         if name not in known:
-            raise click.UsageError(f"no rule {name!r}; there are: {', '.join(known)}")
+            raise click.UsageError(f"unknown rule {name!r}; known are: {', '.join(known)}")
     repository = Repository.here()
     install_dependencies(repository)
     tree = rules.Tree(repository, names)

@@ -1,4 +1,4 @@
-"""`jobplane delete`: takes functions out of the tree."""
+"""`jobplane delete`: remove functions from the repository."""
 
 import json
 import sys
@@ -14,9 +14,9 @@ Examples:
   jobplane delete disconnect
   jobplane delete claim handle-timeout --yes
 
-A resource that refers to the function goes with it, and so do those that only the
-function led to. Libs, pages and tests stay; pytest leaves out the modules that
-need the function. It can be repeated, also after the folder was deleted by hand.
+Deletes also the resources that refer to the function, and those that only it used.
+Keeps libs, docs and tests; pytest skips test modules that need the function. Repeat
+it to finish an interrupted deletion, or after you deleted the folder yourself.
 """
 )
 @click.argument("names", nargs=-1, required=True, metavar="FUNCTION...")
@@ -43,6 +43,6 @@ def command(names: tuple[str, ...], yes: bool, as_json: bool) -> None:
 
 def _agree(names: tuple[str, ...], resources: list[str]) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError("stdin is not a terminal, so you can't be asked: pass --yes")
+        raise click.UsageError("stdin is not a terminal; pass --yes to delete")
     also = f" and the resources {', '.join(resources)}" if resources else ""
     click.confirm(f"Delete {', '.join(names)}{also}?", err=True, abort=True)

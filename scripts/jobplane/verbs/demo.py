@@ -1,4 +1,4 @@
-"""`jobplane demo`: the whole system on real input, from nothing."""
+"""`jobplane demo`: run the whole system once with real jobs."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ Examples:
   jobplane demo --keep && jobplane info --stage demo
 """
 )
-@click.option("--stage", default="demo", show_default=True, help="A stage of the demo's own.")
-@click.option("--keep", is_flag=True, help="Leave the stage up afterwards.")
+@click.option("--stage", default="demo", show_default=True, help="Name of the demo's local stage.")
+@click.option("--keep", is_flag=True, help="Keep the stage running afterwards.")
 @click.option("--json", "as_json", is_flag=True, help="Print steps and figures as one JSON object.")
 @click.option(
     "--size",
@@ -37,14 +37,14 @@ Examples:
 def command(stage: str, keep: bool, as_json: bool, size: int, picture: Path | None) -> None:
     """Run real jobs through the whole stack, check, clean up.
 
-    Sets up all that it needs. Uploads, jobs with live progress, status, webhooks, downloads,
-    repetition, cancellation, a cut line, refusals. Exit code 0: every check held; 1: one did not,
-    and it is named.
+    Starts a local stage of its own. Shows uploads, jobs with live progress, status, webhooks,
+    downloads, repeated requests, cancellation, a lost connection, refused requests. Exits with 1
+    and names the check if a check fails.
     """
     from jobplane.demo.story import Stopwatch
 
     if picture is not None and not picture.parent.is_dir():
-        raise click.UsageError(f"--picture: there is no folder {picture.parent}; make it first")
+        raise click.UsageError(f"--picture: no folder {picture.parent}; create it first")
     began = Stopwatch()
 
     from jobplane.demo.program import play
@@ -67,14 +67,14 @@ def command(stage: str, keep: bool, as_json: bool, size: int, picture: Path | No
         else:
             click.echo("nothing is left running")
     if not report.held:
-        raise click.ClickException(f"did not hold: {', '.join(report.failed)}")
+        raise click.ClickException(f"failed: {', '.join(report.failed)}")
 
 
 def _tell_of(stage: Stage) -> None:
     from jobplane.stage.tokens import mint
     from jobplane.verbs.info import print_description
 
-    click.echo(f"\n{stage.name} stays up: jobplane info, logs, down --stage {stage.name}")
+    click.echo(f"\nstage {stage.name} keeps running; stop it: jobplane down --stage {stage.name}")
     state = stage.read_state()
     if state is not None:
         print_description(state.description)

@@ -1,4 +1,4 @@
-"""`jobplane deploy`: functions one by one, or the whole stack."""
+"""`jobplane deploy`: deploy single functions, or the whole stack."""
 
 import json
 import re
@@ -24,10 +24,10 @@ def _assignments(_context: object, _parameter: object, values: tuple[str, ...]) 
     known = parameters(Repository.here()) if values else []
     for value in values:
         if not re.fullmatch(r"[^=]+=.+", value, re.DOTALL):
-            raise click.BadParameter(f"{value!r} is not NAME=VALUE")
+            raise click.BadParameter(f"{value!r} does not have the form NAME=VALUE")
         name = value.partition("=")[0]
         if name not in known:
-            raise click.BadParameter(f"no parameter {name!r}; there are: {', '.join(known)}")
+            raise click.BadParameter(f"unknown parameter {name!r}; known are: {', '.join(known)}")
     return values
 
 
@@ -43,19 +43,19 @@ Examples:
   jobplane deploy claim --rollback             # back to its former version
   jobplane deploy --rollback --stage prod      # back to the former deployment
 
-A stage that `jobplane up` has started is local; any other is a stack on AWS, in AWS_REGION, with
-the credentials that the AWS tools find. A function alone is given its code, memory, timeout,
-description and plain environment variables; roles, triggers, tables come with the stack."""
+A stage that `jobplane up` started is local. Any other is a stack on AWS, in AWS_REGION, with your
+AWS credentials. With NAMES, only code, memory, timeout, description and plain environment
+variables are deployed; roles, triggers and tables change with the whole stack."""
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--stage", default="local", show_default=True)
 @click.option(
-    "--affected", is_flag=True, help="What differs from --since: functions, or the stack."
+    "--affected", is_flag=True, help="Deploy what differs from --since: functions, or the stack."
 )
 @click.option("--since", metavar="REV", help="With --affected; default: HEAD.")
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
-@click.option("--dry-run", is_flag=True, help="Show what would change, and stop.")
-@click.option("--no-build", is_flag=True, help="Deploy dist/ as it is; refused if it is stale.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and exit.")
+@click.option("--no-build", is_flag=True, help="Deploy dist/ as it is; fails if it is stale.")
 @click.option(
     "--param",
     "parameters",
@@ -68,7 +68,7 @@ description and plain environment variables; roles, triggers, tables come with t
 @click.option(
     "--to",
     metavar="VERSION|TIME",
-    help="With --rollback: a version of a function, or a deployment's time; default: the last.",
+    help="With --rollback: a function's version, or a deployment's time; default: the one before.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as one JSON object.")
 def command(
@@ -84,7 +84,7 @@ def command(
     to: str | None,
     as_json: bool,
 ) -> None:
-    """Deploy functions, or the whole stack, where they differ.
+    """Deploy changed functions, or the whole stack.
 
     Builds first, shows what will change, asks, and checks afterwards that it is live.
     """
@@ -94,13 +94,13 @@ def command(
     from lambdapack.locks import exclusive
 
     if names and affected:
-        raise click.UsageError("either names or --affected")
+        raise click.UsageError("pass NAMES or --affected, not both")
     if since is not None and not affected:
-        raise click.UsageError("--since goes with --affected")
+        raise click.UsageError("--since needs --affected")
     if rollback and (affected or no_build or parameters):
         raise click.UsageError("--rollback excludes --affected, --no-build and --param")
     if to is not None and not rollback:
-        raise click.UsageError("--to goes with --rollback")
+        raise click.UsageError("--to needs --rollback")
     repository = Repository.here()
     chosen = repository.select(names)
     whole = not names
@@ -148,7 +148,7 @@ def _carry_out(
 
 
 def _affected(repository: Repository, since: str) -> tuple[list[Function], bool] | None:
-    """What to deploy, and whether as a stack; None if nothing differs."""
+    """The functions to deploy, and whether to deploy the whole stack; None if nothing differs."""
     from jobplane.deploy.affected import affected
 
     change = affected(repository, since)
@@ -167,7 +167,7 @@ def _nothing(as_json: bool, stage: str, text: str) -> None:
 def _refuse_what_is_left(plan: "Plan") -> None:
     if plan.left:
         raise click.ClickException(
-            f"{'; '.join(plan.left)}: that comes with the stack: "
+            f"{'; '.join(plan.left)}: this needs a deployment of the stack: "
             f"jobplane deploy --stage {plan.stage.name}"
         )
 
@@ -215,7 +215,7 @@ def _agree(plan: "Plan", yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody is there to be asked: add --yes to deploy")
+        raise click.UsageError("stdin is not a terminal; pass --yes to deploy")
     if not click.confirm(f"Deploy to {plan.stage.name}?", err=True):
         raise click.ClickException("nothing was deployed")
 
@@ -240,7 +240,7 @@ def _deploy(plan: "Plan", parameters: tuple[str, ...]) -> None:
 
 
 def _report(plan: "Plan", as_json: bool, only: Collection[str] | None = None) -> None:
-    """What was deployed; after a failure, what nevertheless was."""
+    """Print what was deployed, also after a failure."""
     if as_json:
         click.echo(json.dumps(_document(plan, deployed=True, only=only)))
         return

@@ -1,4 +1,4 @@
-"""`jobplane docs`: the tables and pictures of the documentation, made from the code."""
+"""`jobplane docs`: generate tables and pictures of the documentation from the code."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from jobplane.terminal.groups import ModuleGroup
 from jobplane.tree.repository import Repository
 
 type Made = Mapping[Path, str]
-"""What files of the repository should hold."""
+"""The wanted content of files, by path."""
 
 
 def _commands(repository: Repository) -> Made:
@@ -63,7 +63,7 @@ def _with(repository: Repository, document: Path, tables: Mapping[str, str]) -> 
     from jobplane.reference.documents import with_tables
 
     path = repository.root / document
-    if not path.is_file():  # of a project without such a page
+    if not path.is_file():  # a project may have no such page
         return {}
     return {document: with_tables(path.read_text(encoding="utf-8"), tables)}
 
@@ -88,18 +88,18 @@ Examples:
 """
 )
 @click.argument("topics", nargs=-1, metavar="[TOPIC]...", type=click.Choice(list(TOPICS)))
-@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file is not current.")
+@click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file is out of date.")
 def command(topics: tuple[str, ...], check: bool) -> None:
-    """Bring what is made in docs/ up to date: tables, pictures, a policy.
+    """Update generated parts of docs/: tables, pictures, a policy.
 
     \b
-    cases      docs/adding-a-function.md: keys and placeholders of a case's files
+    cases      docs/adding-a-function.md: keys and placeholders of case files
     commands   docs/commands.md: the verbs
-    grants     docs/security.md: what the roles allow, as the stack is compiled
-    metrics    docs/observing.md: what the functions emit; what is said of each is kept
+    grants     docs/security.md: what the roles in the compiled stack allow
+    metrics    docs/observing.md: emitted metrics; their descriptions are kept
     pictures   docs/pictures: the system, the job flow and the states of a job, as SVG
     policy     docs/deployer-policy.json: what `jobplane policy` prints for prod
-    templates  docs/templates.md: the templates that ship
+    templates  docs/templates.md: the assemblies' templates
     """
     repository = Repository.here()
     stale = []
@@ -113,4 +113,4 @@ def command(topics: tuple[str, ...], check: bool) -> None:
             state = ("stale" if check else "written") if is_stale else "current"
             click.echo(f"{state:8} {path.as_posix()}")
     if check and stale:
-        raise click.ClickException(f"{', '.join(stale)}: run `jobplane docs`")
+        raise click.ClickException(f"out of date: {', '.join(stale)}; run `jobplane docs`")

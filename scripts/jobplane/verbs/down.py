@@ -19,7 +19,7 @@ Examples:
   jobplane down --stage dev
   jobplane down --stage prod --dry-run     # what would be removed from AWS
   jobplane down --stage prod               # the stack; tables and buckets are kept
-  jobplane down --stage prod --data        # and the data
+  jobplane down --stage prod --data        # the data as well
 """
 )
 @click.option("--stage", default="local", show_default=True)
@@ -29,13 +29,12 @@ Examples:
     help="On AWS: also delete the tables, buckets and secrets that the stage retains.",
 )
 @click.option("--yes", "-y", is_flag=True, help="Don't ask.")
-@click.option("--dry-run", is_flag=True, help="Show what would be removed, and stop.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and exit.")
 def command(stage: str, data: bool, yes: bool, dry_run: bool) -> None:
     """Stop a local stage, or remove a stage from AWS.
 
-    A stage that `jobplane up` started is local, and its files go with it. On AWS the stack is
-    removed, its buckets are emptied first, and with it go queues made on demand, log groups and
-    parameters.
+    A stage that `jobplane up` started is local; its files are deleted. On AWS its buckets are
+    emptied, the stack is removed, and so are queues made on demand, log groups and parameters.
     """
     from jobplane.deploy.local_stage import down
 
@@ -45,7 +44,7 @@ def command(stage: str, data: bool, yes: bool, dry_run: bool) -> None:
             click.echo(f"would stop the local stage {stage}")
             return
         stopped = down(there)
-        click.echo(f"{stage} is down" if stopped else f"{stage} was not up")
+        click.echo(f"stopped {stage}" if stopped else f"{stage} was not running")
         return
     _remove(there, data=data, yes=yes, dry_run=dry_run)
 
@@ -60,7 +59,7 @@ def _remove(stage: Stage, *, data: bool, yes: bool, dry_run: bool) -> None:
     with exclusive(stage.repository, f"stage-{stage.name}"), interrupts.as_keyboard_interrupt():
         removal = teardown.survey(stage, data=data)
         if removal.nothing:
-            click.echo(f"nothing to remove: {place} has no stack {stage.names.stack}")
+            click.echo(f"nothing to remove: stack {stage.names.stack} does not exist on {place}")
             _say_kept(removal)
             return
         click.echo(f"to be removed from {place}:")
@@ -75,7 +74,7 @@ def _remove(stage: Stage, *, data: bool, yes: bool, dry_run: bool) -> None:
         _agree(stage, yes)
         with waiting(f"removing {stage.name}", shipping.last_event(stage)):
             teardown.remove(removal)
-    click.echo(f"{stage.name} is removed")
+    click.echo(f"removed {stage.name}")
 
 
 def _say_kept(removal: "Removal") -> None:

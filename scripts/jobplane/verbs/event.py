@@ -1,4 +1,4 @@
-"""`jobplane event`: an event as a service sends it."""
+"""`jobplane event`: print an event as a service sends it."""
 
 import copy
 import json
@@ -18,35 +18,37 @@ Examples:
   jobplane event --list
   jobplane event websocket-connect | jobplane invoke connect - --in-process
   jobplane event websocket-default --set body.action=ping \\
-      --set requestContext.connectionId=conn-1 | jobplane invoke router -   # of no connection: 401
+      --set requestContext.connectionId=conn-1 | jobplane invoke router -   # not connected: 401
   jobplane event http-v2 --set pathParameters.assembly_id=a1 | jobplane invoke status -
   jobplane event sqs --set Records[0].body.execution=2 --seed 7
   jobplane event schedule --for processor | jobplane invoke processor -
-  jobplane event status completed --stage prod > event.json   # a case, filled in
+  jobplane event status completed --stage prod > event.json   # a case
   jobplane event dynamodb-stream --change remove --item '{"owner": "acme#dev", "request_id": "r"}'
 
-Paths are a.b, list[0].c or map["a.b"], and lead into texts that are JSON, such as
-a body. Values are read as JSON if they are JSON, as text otherwise. `invoke` fills in
-`<token:…>` with a token that the stage accepts.
+Paths are a.b, list[0].c or map["a.b"]; they may continue inside a string of JSON, such
+as a body. Values that are not valid JSON are taken as text. `invoke` replaces
+`<token:…>` by a token that the stage accepts.
 """
 )
 @click.argument("source", required=False)
 @click.argument("case", required=False)
 @click.option("--set", "sets", multiple=True, metavar="PATH=VALUE", help="Override; repeatable.")
-@click.option("--add", is_flag=True, help="Overrides may make what the event doesn't have.")
-@click.option("--seed", type=int, help="The same ids and times for the same number.")
-@click.option("--for", "name", metavar="NAME", help="schedule: as function NAME's own sends it.")
+@click.option("--add", is_flag=True, help="Set a field; repeatable.")
+@click.option("--seed", type=int, help="Make ids and timestamps from it.")
+@click.option(
+    "--for", "name", metavar="NAME", help="schedule: with the input of function NAME's schedule."
+)
 @click.option(
     "--change",
     type=click.Choice(["insert", "modify", "remove"]),
     help="dynamodb-stream: what happened to the item; default: insert.",
 )
-@click.option("--table", default="requests", show_default=True, help="dynamodb-stream: of which.")
+@click.option("--table", default="requests", show_default=True, help="dynamodb-stream: the table.")
 @click.option("--item", metavar="JSON", help="dynamodb-stream: the item, as plain JSON.")
-@click.option("--stage", help="With CASE: fill in the names of this stage; default: local.")
-@click.option("--in-process", is_flag=True, help="With CASE: fill in names without a stage.")
-@click.option("--list", "listed", is_flag=True, help="List the sources and end.")
-@click.option("--json", "as_json", is_flag=True, help="On one line.")
+@click.option("--stage", help="With CASE: use the names of this stage; default: local.")
+@click.option("--in-process", is_flag=True, help="With CASE: use test names; needs no stage.")
+@click.option("--list", "listed", is_flag=True, help="List the sources and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print it on one line.")
 def command(
     source: str | None,
     case: str | None,
@@ -62,10 +64,10 @@ def command(
     listed: bool,
     as_json: bool,
 ) -> None:
-    """Print a realistic event of a service, with fresh ids and times.
+    """Print a realistic event of a service, with fresh ids and timestamps.
 
-    SOURCE is a service of `--list`; or a function, followed by one of its cases, whose event is
-    printed with the placeholders filled in.
+    SOURCE is a service of `--list`, or a function followed by one of its cases: this prints the
+    case's event with all placeholders replaced.
     """
     from jobplane import events
 
@@ -74,11 +76,11 @@ def command(
         return
     if source and case:
         if sets or seed is not None or name or change or item:
-            raise click.UsageError("--set, --seed, --for, --change and --item are for SOURCE alone")
+            raise click.UsageError("--set, --seed, --for, --change and --item exclude a CASE")
         _print(_of_case(source, case, stage, in_process=in_process), as_json)
         return
     if stage or in_process:
-        raise click.UsageError("--stage and --in-process fill in the event of a CASE; name one")
+        raise click.UsageError("--stage and --in-process need a CASE")
     if source not in events.SOURCES:
         said = f"unknown source {source!r}" if source else "missing SOURCE"
         raise click.UsageError(
@@ -86,9 +88,9 @@ def command(
             "jobplane event NAME CASE"
         )
     if source != "dynamodb-stream" and (change or item or table != "requests"):
-        raise click.UsageError("--change, --item and --table are for dynamodb-stream")
+        raise click.UsageError("--change, --item and --table need the source dynamodb-stream")
     if source != "schedule" and name:
-        raise click.UsageError("--for is for schedule")
+        raise click.UsageError("--for needs the source schedule")
     fresh = events.Fresh(seed)
     if name:
         event = _scheduled(name)
@@ -109,7 +111,7 @@ def _of_case(name: str, case: str, stage: str | None, *, in_process: bool) -> An
     from jobplane.trying import cases
 
     if in_process and stage is not None:
-        raise click.UsageError("--in-process and --stage exclude each other")
+        raise click.UsageError("pass --in-process or --stage, not both")
     repository = Repository.here()
     (function,) = repository.select((name,))
     found = cases.named(function, case)
@@ -157,9 +159,9 @@ def _stream(fresh: "Fresh", table: str, change: str, item: str | None) -> Any:
     try:
         values = json.loads(item) if item is not None else request_item(fresh)
     except ValueError as error:
-        raise click.UsageError(f"--item is no JSON: {error}") from error
+        raise click.UsageError(f"--item is not valid JSON: {error}") from error
     if not isinstance(values, dict):
-        raise click.UsageError("--item is no JSON object")
+        raise click.UsageError("--item must be a JSON object")
     try:
         return stream_event(fresh, Repository.here(), table, change, values)
     except (NoTableError, KeyMissingError) as error:

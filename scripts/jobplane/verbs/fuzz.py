@@ -1,4 +1,4 @@
-"""`jobplane fuzz`: hostile input for the functions, in this process."""
+"""`jobplane fuzz`: test functions with hostile input, in this process."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Examples:
-  jobplane fuzz                         # all functions, 10,000 inputs each, both ways
+  jobplane fuzz                         # 10,000 inputs per function and strategy
   jobplane fuzz router --inputs 500     # a quick look at one
   jobplane fuzz claim --way hypothesis --seed 7"""
 )
@@ -28,16 +28,16 @@ Examples:
     type=click.Choice(["hypothesis", "coverage", "both"]),
     default="both",
     show_default=True,
-    help="How inputs are chosen: drawn, or led by the branches that they reach (Linux on x86-64).",
+    help="How inputs are chosen: at random, or guided by branch coverage (Linux on x86-64 only).",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per run.")
 def command(names: tuple[str, ...], inputs: int, seed: int, way: str, as_json: bool) -> None:
-    """Give functions hostile input, and look for faults.
+    """Test functions with hostile input.
 
-    Their own events are spoilt: members dropped and added, values retyped, texts and numbers at
-    their edges, twins of letters, deep nesting. A finding is an error that is not documented, an
-    answer that is not or that shows something of the inside, a write for what was refused, a
-    token in the log. Exits with 1 if there is one.
+    Mutates the functions' own events: members removed and added, types changed, extreme texts and
+    numbers, look-alike letters, deep nesting. A finding is an undocumented error, an answer that
+    is undocumented or reveals internals, a write despite a refused request, or a token in the
+    log. Exits with 1 if there is a finding.
     """
     from jobplane.fuzzing.runs import explore, explore_guided, is_here
     from jobplane.fuzzing.subjects import subjects
@@ -52,13 +52,13 @@ def command(names: tuple[str, ...], inputs: int, seed: int, way: str, as_json: b
             if way != "hypothesis" and is_here():
                 clean &= _print(explore_guided(repository, name, inputs, seed), as_json)
     if way != "hypothesis" and not is_here():
-        note("coverage-guided runs need Linux on x86-64: left out")
+        note("skipped coverage-guided runs: they need Linux on x86-64")
     if not clean:
         sys.exit(1)
 
 
 def _print(report: "Report", as_json: bool) -> bool:
-    """One line a run and one a finding; whether there was none."""
+    """Print a line per run and per finding; whether there was no finding."""
     if as_json:
         click.echo(json.dumps(report.document()))
         return not report.findings

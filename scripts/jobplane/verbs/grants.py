@@ -1,4 +1,4 @@
-"""`jobplane grants`: who may do what."""
+"""`jobplane grants`: list what each role allows."""
 
 import click
 
@@ -9,14 +9,14 @@ from jobplane.tree.repository import Repository
     epilog="""\b
 Examples:
   jobplane grants                      # the roles of all functions and state machines
-  jobplane grants status processor     # of two
+  jobplane grants status processor     # of two functions
 """
 )
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def command(names: tuple[str, ...]) -> None:
-    """List what the roles of functions, or of all, allow.
+    """List what the roles of functions allow.
 
-    Read from the stack as it is compiled for the stage prod; needs no credentials.
+    Reads the stack as compiled for the stage prod; needs no credentials.
     """
     from jobplane.reference.grants import STAGE, grants, template_to_tell
 

@@ -1,4 +1,4 @@
-"""`jobplane info`: what runs where."""
+"""`jobplane info`: print URLs and names of a stage."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from jobplane.stage.stages import Stage, StageNotUpError
 from jobplane.tree.repository import Repository
 from lambdapack.environments import NO_AWS_FILES, OF_AN_ACCOUNT
 
-# The AWS CLI of PyPI (v1) asks AWS for queues, whatever AWS_ENDPOINT_URL says: its customization
-# `overridesslcommonname` gives SQS the address `{region}.queue.amazonaws.com` unless there is an
-# --endpoint-url. v2 has no such thing.
+# The AWS CLI of PyPI (v1) ignores AWS_ENDPOINT_URL for SQS: its customization
+# `overridesslcommonname` uses the address `{region}.queue.amazonaws.com` unless there is an
+# --endpoint-url. v2 does not.
 AWS = """aws() { command aws ${AWS_ENDPOINT_URL:+"--endpoint-url=$AWS_ENDPOINT_URL"} "$@"; }"""
 
 
@@ -27,16 +27,16 @@ Examples:
   eval "$(jobplane info --export)"     # then: aws dynamodb list-tables
 
 \b
-The lines of --export are for bash, zsh and dash; fish has no `unset`: start bash first.
-They hold until the shell ends."""
+The lines of --export are for bash, zsh and dash. fish can't run them: start bash first.
+They affect this shell only."""
 )
 @click.option("--stage", default="local", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
-@click.option("--export", is_flag=True, help="Print lines for a shell that point AWS tools at it.")
+@click.option("--export", is_flag=True, help="Print shell commands that point AWS tools at it.")
 def command(stage: str, as_json: bool, export: bool) -> None:
-    """Print URLs and names of a stage; of a local one, a token."""
+    """Print URLs and names of a stage, and a token of a local one."""
     if as_json and export:
-        raise click.UsageError("--json and --export exclude each other")
+        raise click.UsageError("pass --json or --export, not both")
     there = Stage(Repository.here(), stage).require()
     if export:
         for line in _shell_lines(there):
@@ -67,7 +67,7 @@ def _describe(there: Stage) -> dict[str, Any]:
 
 
 def _shell_lines(there: Stage) -> Iterator[str]:
-    """Exports, an `unset` of what would lead away from the stage, and `aws` with its address."""
+    """Shell commands: exports, an `unset` of AWS account settings, and an `aws` function."""
     exported = there.environment() | NO_AWS_FILES
     for name, value in exported.items():
         yield f"export {name}={shlex.quote(value)}"
@@ -77,7 +77,7 @@ def _shell_lines(there: Stage) -> Iterator[str]:
 
 
 def print_description(description: dict[str, Any]) -> None:
-    """One line each: the URLs, then what the stack is made of."""
+    """Print the URLs and the names of the stack's resources, one per line."""
     for key in ("websocket_url", "http_url", "endpoint_url"):
         if description[key]:
             click.echo(f"{key.replace('_', ' '):16} {description[key]}")

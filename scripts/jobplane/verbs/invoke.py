@@ -1,4 +1,4 @@
-"""`jobplane invoke`: run a function on its events."""
+"""`jobplane invoke`: run a function with its events."""
 
 import json
 import sys
@@ -29,23 +29,23 @@ Examples:
   jobplane invoke claim --all --in-process             # without a stage
   jobplane invoke claim acquired --watch --in-process  # again after each save
   jobplane invoke claim acquired --watch --stage dev   # deployed before each round
-  jobplane invoke claim acquired --record --in-process # write what came as expectation
-  jobplane invoke claim acquired --print > event.json  # the event alone, filled in
+  jobplane invoke claim acquired --record --in-process # save the result as expectation
+  jobplane invoke claim acquired --print > event.json  # print the event only
 """
 )
 @click.argument("name")
 @click.argument("events", nargs=-1, metavar="[EVENT]...")
-@click.option("--all", "every", is_flag=True, help="Every event of the function.")
+@click.option("--all", "every", is_flag=True, help="Run every event of the function.")
 @click.option("--stage", help="Default: local.")
-@click.option("--in-process", is_flag=True, help="In this process, with moto; needs no stage.")
-@click.option("--yes", is_flag=True, help="Let cases write to a stage that is not local.")
-@click.option("--watch", is_flag=True, help="Again after each save; a stage gets the code first.")
-@click.option("--record", is_flag=True, help="Write EVENT.expect.json from what came.")
-@click.option("--print", "printed", is_flag=True, help="Print the filled event; invoke nothing.")
-@click.option("--full", is_flag=True, help="All rows of an answer's lists, all texts whole.")
-@click.option("--metrics", is_flag=True, help="Show the log's metric lines as well.")
-@click.option("--raw", is_flag=True, help="The answer as it is, as JSON.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a case.")
+@click.option("--in-process", is_flag=True, help="Run in this process, with moto; needs no stage.")
+@click.option("--yes", is_flag=True, help="Allow cases to write to a stage that is not local.")
+@click.option("--watch", is_flag=True, help="Run again after each save; deploys to a stage first.")
+@click.option("--record", is_flag=True, help="Write EVENT.expect.json from the result.")
+@click.option("--print", "printed", is_flag=True, help="Print the event; invoke nothing.")
+@click.option("--full", is_flag=True, help="Show all rows of lists, and texts in full length.")
+@click.option("--metrics", is_flag=True, help="Also show metric lines of the log.")
+@click.option("--raw", is_flag=True, help="Print the unchanged answer as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per case.")
 def command(
     name: str,
     events: tuple[str, ...],
@@ -65,13 +65,13 @@ def command(
 
     EVENT is a case of functions/NAME/events, a path, or - for stdin.
 
-    Shows answer, log, duration and cold start; exits with 1 if a case is not as expected.
+    Shows answer, log, duration and cold start; exits with 1 if a case fails.
 
-    On AWS, one event is sent as it stands. Cases that write rows, objects or parameters, or read
-    whole tables, and --all need --yes there.
+    On AWS, --all needs --yes, and so do cases that write rows, objects or parameters, or read
+    whole tables.
     """
     if in_process and stage is not None:
-        raise click.UsageError("--in-process and --stage exclude each other")
+        raise click.UsageError("pass --in-process or --stage, not both")
     _refuse_combinations(events, watch=watch, record=record, printed=printed)
     repository = Repository.here()
     (function,) = repository.select((name,))
@@ -110,11 +110,11 @@ def _refuse_combinations(
     events: tuple[str, ...], *, watch: bool, record: bool, printed: bool
 ) -> None:
     if watch + record + printed > 1:
-        raise click.UsageError("--watch, --record and --print exclude each other")
+        raise click.UsageError("pass only one of --watch, --record and --print")
     if watch and "-" in events:
-        raise click.UsageError("stdin can be read once: --watch takes cases and files")
+        raise click.UsageError("--watch can't be used with stdin; pass a case or a file")
     if record and "-" in events:
-        raise click.UsageError("--record writes beside the event's file, and stdin has none")
+        raise click.UsageError("--record can't be used with stdin; pass a case or a file")
 
 
 def _cases(function: Function, events: tuple[str, ...], every: bool) -> "list[Case]":
@@ -129,8 +129,8 @@ def _cases(function: Function, events: tuple[str, ...], every: bool) -> "list[Ca
         raise click.UsageError(
             f"missing EVENT; choose one of {names}, or --all"
             if known
-            else f"functions/{function.name}/events has no event: add CASE.json there, or pass - "
-            "and the event on stdin"
+            else f"functions/{function.name}/events has no event; add CASE.json there, or pass - "
+            "and write the event to stdin"
         )
     cases = []
     for event in events:
@@ -148,7 +148,7 @@ def _cases(function: Function, events: tuple[str, ...], every: bool) -> "list[Ca
 
 
 def _refuse_writes(there: Stage, cases: "Iterable[Case]", *, every: bool, yes: bool) -> None:
-    """Cases are test data: on AWS they are written, and read by whoever works there."""
+    """Ask before cases write test data to a stage on AWS, which others use."""
     for case in cases:
         if case.effects:
             why = f"the case {' and '.join(case.effects)}"
@@ -189,7 +189,7 @@ def _run(case: "Case", repository: Repository, there: Stage | None) -> "Result":
 def _record_all(
     cases: "list[Case]", repository: Repository, there: Stage | None, style: Style
 ) -> "list[Result]":
-    """Write nothing before every case has run."""
+    """Run all cases, then write their expectations."""
     from jobplane.trying import recording
 
     recording.require_recordable(cases, there)
@@ -227,10 +227,10 @@ def _print_outcome(result: "Result", outcome: "Outcome", style: Style) -> None:
         click.echo(f"  {log_lines.readable(line)}")
     if folded := len(outcome.log) - len(shown):
         lines = "1 line" if folded == 1 else f"{folded} lines"
-        click.echo(f"  METRIC  {lines} (--metrics shows them)")
+        click.echo(f"  METRIC  {lines} (pass --metrics to show them)")
     if outcome.error:
         error = f"{outcome.error}: {outcome.error_message}"
-        # One that was not expected is a problem, and shown as such.
+        # An unexpected error is shown with the problems.
         if not any(error in problem for problem in result.problems):
             click.echo(error)
     elif style.raw:
@@ -242,7 +242,7 @@ def _print_outcome(result: "Result", outcome: "Outcome", style: Style) -> None:
 def _print(result: "Result") -> None:
     outcome, mark = result.outcome, MARKS[result.state]
     if outcome is None:
-        click.echo(f"{mark} {result.case}  {result.left_out}: runs with --in-process")
+        click.echo(f"{mark} {result.case}  {result.left_out}; pass --in-process to run it")
         return
     start = {True: ", cold", False: ", warm", None: ""}[outcome.cold]
     init = f", init {outcome.init_ms:.0f} ms" if outcome.init_ms is not None else ""

@@ -1,4 +1,4 @@
-"""`jobplane list`: the functions, and how far each is."""
+"""`jobplane list`: list the functions and the state of their artifacts."""
 
 import json
 import re
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 REQUIREMENT = re.compile(r"^[A-Za-z0-9._-]+")
 SHOWN_TRIGGERS = 2
 PLAIN_WIDTH = 160
-# Below it, whole words of the other columns matter more than these.
+# On narrower terminals these columns are omitted.
 ROOMY_WIDTH = 120
 ROOMY = ("dependencies", "digest")
 
@@ -25,14 +25,14 @@ ROOMY = ("dependencies", "digest")
 @click.command(
     epilog="""\b
 Examples:
-  jobplane list                # what is there, and what has changed since the last build
-  jobplane list --stage local  # and what differs from the stage
+  jobplane list                # all functions, and changes since the last build
+  jobplane list --stage local  # also differences from the stage
   jobplane list --json         # all triggers, and every locked dependency
 
 \b
-The last column says `current` (dist/ is what the sources make), `changed`, or `not built`."""
+The last column says `current` (dist/ matches the sources), `changed`, or `not built`."""
 )
-@click.option("--stage", help="Compare with what is deployed there as well.")
+@click.option("--stage", help="Also compare with what is deployed on this stage.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 def command(stage: str | None, as_json: bool) -> None:
     """List the functions: trigger, dependencies, artifact, changes."""
@@ -82,14 +82,14 @@ def _built(artifact: "Artifact | None", stale: bool) -> dict[str, Any]:
 def _deployed(
     stage: Stage, functions: list[Function], manifest: "dict[str, Artifact]"
 ) -> dict[str, list[str]]:
-    """What of each function differs on the stage: nothing, `code`, settings; by name."""
+    """The differences of each function on the stage, by name: `code`, names of settings."""
     from jobplane.deploy import shipping
 
     shipping.require(stage)
     if shipping.unbuilt(stage.repository):
         raise click.ClickException(
-            "the stack can't be compiled before all is built: jobplane build, "
-            f"then jobplane list --stage {stage.name}"
+            "some functions are not built; run `jobplane build`, "
+            f"then `jobplane list --stage {stage.name}`"
         )
     artifacts = [manifest[function.name] for function in functions]
     found: dict[str, list[str]] = {}
@@ -122,7 +122,7 @@ def _show(rows: dict[str, dict[str, Any]], stage: str | None) -> None:
     unbroken = ("function", "size", "digest", "sources")
     show(table(shown, cells, right=("size",), unbroken=unbroken), screen)
     if shown != headings:
-        note(f"{ROOMY_WIDTH} columns show {' and '.join(ROOMY)} as well, and so does --json")
+        note(f"omitted {' and '.join(ROOMY)}: use a terminal of {ROOMY_WIDTH} columns, or --json")
 
 
 def _cells(name: str, row: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`jobplane logs`: what the functions of a stage have logged."""
+"""`jobplane logs`: print the logs of a stage's functions."""
 
 import json
 import re
@@ -29,15 +29,15 @@ Examples:
 """
 )
 @click.argument("name", required=False)
-@click.option("--follow", "-f", is_flag=True, help="Go on until interrupted.")
+@click.option("--follow", "-f", is_flag=True, help="Wait for new lines until interrupted.")
 @click.option("--since", default="5m", show_default=True, callback=_milliseconds_ago)
 @click.option("--stage", default="local", show_default=True)
-@click.option("--metrics", is_flag=True, help="Show metric lines as well.")
-@click.option("--json", "as_json", is_flag=True, help="Print all lines as they are, as JSON.")
+@click.option("--metrics", is_flag=True, help="Also show metric lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print all lines unchanged, as JSON.")
 def command(
     name: str | None, follow: bool, since: int, stage: str, metrics: bool, as_json: bool
 ) -> None:
-    """Print the log of one function, or of all, in order of time."""
+    """Print the logs of one function, or of all, in order of time."""
     from jobplane.stage import log_lines
 
     there = Stage(Repository.here(), stage).require()
@@ -48,7 +48,7 @@ def command(
         silent = False
         if not (metrics or as_json) and log_lines.is_metric(event.text):
             if not folded:
-                note("metric lines are left out; --metrics shows them")
+                note("metric lines are hidden; pass --metrics to show them")
             folded = True
         elif as_json:
             line = {"function": event.function, "timestamp": event.at, "message": event.text}
@@ -57,4 +57,4 @@ def command(
             at = log_lines.clock(event.at)
             click.echo(f"{at} {event.function:14} {log_lines.readable(event.text)}")
     if silent:
-        note("nothing was logged in that time: --since goes back further")
+        note("no log lines in that time; pass a longer --since")

@@ -1,4 +1,4 @@
-"""`jobplane new`: a new function."""
+"""`jobplane new`: create a new function."""
 
 import json
 
@@ -17,23 +17,23 @@ Examples:
   jobplane new whoami --trigger websocket
   jobplane new count-connections
 
-What is made passes ruff, mypy, its tests and `jobplane check`, and `jobplane up`
-deploys it. It is a small working example: change it to what you need, together
-with its events and tests. Names are kebab-case, mostly verbs; the module is the
-same words with underscores. Add a dependency with
+The new function is a small working example, with events and tests: change it to what
+you need. It passes ruff, mypy, its tests and `jobplane check`, and `jobplane up` deploys
+it. Names are kebab-case, mostly verbs; the module has underscores instead. Add a
+dependency with
 
 \b
   uv add --package jobplane-NAME DISTRIBUTION
 
-or in functions/NAME/pyproject.toml: cases, `check` and the tests install it.
+or in functions/NAME/pyproject.toml; `invoke`, `check` and pytest install it.
 """
 )
 @click.argument("name", required=False)
 @click.option("--trigger", type=click.Choice(TRIGGERS), default="invoke", show_default=True)
-@click.option("--list", "listed", is_flag=True, help="Say what each trigger's function does.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was made as one JSON object.")
+@click.option("--list", "listed", is_flag=True, help="List the triggers.")
+@click.option("--json", "as_json", is_flag=True, help="Print the new files as one JSON object.")
 def command(name: str | None, trigger: str, listed: bool, as_json: bool) -> None:
-    """Make a function that works, with its events and its test."""
+    """Create a working function, with its events and its test."""
     from jobplane import scaffold
 
     if listed:
@@ -60,7 +60,7 @@ next:
   uv run jobplane invoke {name} --all --in-process
   uv run pytest tests/unit/test_{name.replace("-", "_")}.py
   uv run jobplane check {name}
-  uv run jobplane schema && uv run jobplane docs   # contracts/ and tables of docs/ have it, too
+  uv run jobplane schema && uv run jobplane docs   # update contracts/ and docs/
   uv run jobplane up && uv run jobplane invoke {name} --all
-and a line in the table of README.md."""
+and add a line to the table in README.md."""
     )

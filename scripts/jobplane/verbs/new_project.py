@@ -1,4 +1,4 @@
-"""`jobplane new-project`: a project of its own that takes parts of this one."""
+"""`jobplane new-project`: create a project from parts of this one."""
 
 import json
 from pathlib import Path
@@ -14,22 +14,22 @@ Examples:
   jobplane new-project --list
   jobplane new-project ../acme-jobs --only job-flow
   jobplane new-project ../acme --only realtime --only files
-  jobplane new-project ../acme-jobs --update    # then, there: git merge upstream
+  jobplane new-project ../acme-jobs --update    # then in it: git merge upstream
 
-The folder's name becomes the `service` of serverless.yml, which names all that is
-deployed. The new tree is a git repository that deploys and passes its own tests.
-docs/taking-a-part.md leads through it.
+The folder's name becomes the `service` in serverless.yml, which all deployed names begin
+with. The new project is a git repository that can be deployed and passes its tests.
+docs/taking-a-part.md is the guide.
 """
 )
 @click.argument("path", required=False, type=click.Path(path_type=Path))
 @click.option("--only", "names", multiple=True, metavar="PART", help="A part; repeatable.")
-@click.option("--update", is_flag=True, help="Commit changes of this tree to its branch upstream.")
-@click.option("--list", "listed", is_flag=True, help="List the parts and end.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was made as one JSON object.")
+@click.option("--update", is_flag=True, help="Commit changes of this one to its branch upstream.")
+@click.option("--list", "listed", is_flag=True, help="List the parts and exit.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def command(
     path: Path | None, names: tuple[str, ...], update: bool, listed: bool, as_json: bool
 ) -> None:
-    """Make a project with only the functions of some parts."""
+    """Create a project with only the functions of some parts."""
     from jobplane import parts
 
     repository = Repository.here()
@@ -39,18 +39,18 @@ def command(
             click.echo(f"{part.name:10} {part.summary}: {functions}")
         return
     if path is None:
-        raise click.UsageError("missing PATH; jobplane new-project PATH --only PART")
+        raise click.UsageError("missing PATH: jobplane new-project PATH --only PART")
     target = path.resolve()
     if update:
         if names:
-            raise click.UsageError("--update takes the parts that the project has; omit --only")
+            raise click.UsageError("--update uses the parts that the project has; omit --only")
         changed = parts.update(repository, target)
         if as_json:
             click.echo(json.dumps({"path": str(target), "changed": changed}))
         elif changed:
-            click.echo(f"updated the branch upstream of {path}; in it, run: git merge upstream")
+            click.echo(f"updated the branch upstream of {path}; run there: git merge upstream")
         else:
-            click.echo(f"{path} is up to date: nothing that it has taken has changed")
+            click.echo(f"{path} is up to date: its parts have not changed")
         return
     if not names:
         raise click.UsageError("missing --only PART; `jobplane new-project --list` lists the parts")

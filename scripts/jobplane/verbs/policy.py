@@ -1,4 +1,4 @@
-"""`jobplane policy`: what somebody must be allowed who deploys a stage."""
+"""`jobplane policy`: print the IAM policy needed to deploy a stage."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from jobplane.tree.repository import Repository
 
 def _account(_context: object, _parameter: object, value: str | None) -> str | None:
     if value is not None and not re.fullmatch(r"\d{12}", value):
-        raise click.BadParameter(f"{value!r} is not an account id: twelve digits")
+        raise click.BadParameter(f"invalid account id {value!r}: use twelve digits")
     return value
 
 
@@ -29,8 +29,8 @@ Examples:
 def command(stage: str, account: str | None) -> None:
     """Print the IAM policy of a role that deploys a stage.
 
-    Made from the stack as it is compiled for the stage: what CloudFormation calls for its
-    resources, and what the tools call, on names that begin with the stage's.
+    Derived from the compiled stack: the actions that CloudFormation needs for its resources, and
+    those that the tools need, on names that begin with the stage's prefix.
     """
     import boto3
 

@@ -1,4 +1,4 @@
-"""`jobplane schema`: the contracts, made from the models."""
+"""`jobplane schema`: generate the contracts from the models."""
 
 import json
 
@@ -11,14 +11,14 @@ from jobplane.tree.repository import Repository
 @click.command(
     epilog="""\b
 Examples:
-  jobplane schema            # after a change of a model
+  jobplane schema            # after changing a model
   jobplane schema --check    # in a pipeline
 """
 )
 @click.option("--check", is_flag=True, help="Write nothing; show what differs, and exit with 1.")
 @click.option("--json", "as_json", is_flag=True, help="Print the changed files as a JSON object.")
 def command(check: bool, as_json: bool) -> None:
-    """Write contracts/: the schemas, API documents and types.
+    """Generate contracts/: schemas, API documents, types.
 
     \b
     json-schema/   one schema for each event, message, input and result
@@ -26,7 +26,7 @@ def command(check: bool, as_json: bool) -> None:
     asyncapi.json  the socket
     typescript/    the same as types
 
-    All of it is made from the models in libs/models: change a model, run this, commit both.
+    Everything is generated from the models in libs/models: change a model, run this, commit both.
     """
     from jobplane.contracts.files import drift, rendered, settle
     from jobplane.stage.framework import install_framework
@@ -50,7 +50,7 @@ def command(check: bool, as_json: bool) -> None:
         click.echo(f"{len(files)} files, {len(drifted)} changed")
     if check and drifted:
         raise click.ClickException(
-            f"{len(drifted)} of {len(files)} contracts have drifted: run `jobplane schema`"
+            f"{len(drifted)} of {len(files)} contracts are out of date; run `jobplane schema`"
         )
 
 

@@ -1,4 +1,4 @@
-"""`jobplane seed-files`: the state of a pipeline, with faults that are known."""
+"""`jobplane seed-files`: write test data with known faults to a stage."""
 
 import json
 import time
@@ -21,7 +21,7 @@ PLAIN_WIDTH = 140
 Examples:
   jobplane seed-files                            # a thousand files, thirty days
   jobplane seed-files --files 100000 --faults 5
-  jobplane seed-files --clear --files 0          # no file is left
+  jobplane seed-files --clear --files 0          # remove everything
 """
 )
 @click.option("--files", type=click.IntRange(0, 1_000_000), default=1000, show_default=True)
@@ -30,16 +30,16 @@ Examples:
     type=click.IntRange(1, 30),
     default=30,
     show_default=True,
-    help="How far back the pipeline has worked.",
+    help="Age of the oldest file, in days.",
 )
-@click.option("--faults", type=click.IntRange(min=0), help="So many faults, spread over the kinds.")
+@click.option("--faults", type=click.IntRange(min=0), help="Number of faults of all kinds.")
 @click.option(
     "--fault", "chosen", multiple=True, metavar="KIND=COUNT", help="Faults of one kind; repeatable."
 )
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--stage", default="local", show_default=True)
-@click.option("--clear", is_flag=True, help="Remove all rows and objects of the pipeline before.")
-@click.option("--yes", is_flag=True, help="Seed a stage that is not local.")
+@click.option("--clear", is_flag=True, help="First remove all rows and objects of the pipeline.")
+@click.option("--yes", is_flag=True, help="Allow a stage that is not local.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole ledger as one JSON object.")
 def command(
     files: int,
@@ -52,10 +52,10 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Write a state of the file pipeline to a stage, faults and all.
+    """Write test data of the file pipeline to a stage.
 
-    Rows, manifests, inputs and outputs as of now, the same for the same seed; what state-manager
-    has to find in it is printed.
+    Writes rows, manifests, inputs and outputs with known faults; the same seed gives the same
+    data. Prints what state-manager has to find.
     """
     from jobplane.pipeline import planting
     from jobplane.pipeline.faults import spread
@@ -64,7 +64,7 @@ def command(
     from jobplane.terminal.progress import counting
 
     if faults is not None and chosen:
-        raise click.UsageError("--faults and --fault exclude each other")
+        raise click.UsageError("pass --faults or --fault, not both")
     counts = _counts(chosen) if chosen else spread(faults or 0)
     repository = Repository.here()
     repository.require("`jobplane seed-files`", "state-manager")
@@ -95,9 +95,11 @@ def _counts(chosen: tuple[str, ...]) -> dict[str, int]:
     for one in chosen:
         kind, _, number = one.partition("=")
         if kind not in REGISTER:
-            raise click.UsageError(f"{kind!r} is no kind of fault: {', '.join(sorted(REGISTER))}")
+            raise click.UsageError(
+                f"unknown fault {kind!r}; known are: {', '.join(sorted(REGISTER))}"
+            )
         if not number.isdecimal():
-            raise click.UsageError(f"{one!r} is not KIND=COUNT")
+            raise click.UsageError(f"{one!r} does not have the form KIND=COUNT")
         counts[kind] = counts.get(kind, 0) + int(number)
     return counts
 
@@ -118,7 +120,7 @@ def _document(state: "State", seconds: float) -> dict[str, object]:
 
 
 def _show(state: "State") -> None:
-    """How many files are in which status, and each kind of fault with examples."""
+    """Print the number of files by status, and each kind of fault with examples."""
     from collections import defaultdict
 
     from jobplane.terminal.tables import console, show, table

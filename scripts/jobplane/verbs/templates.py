@@ -1,4 +1,4 @@
-"""`jobplane templates`: what assemblies can do."""
+"""`jobplane templates`: list the templates of assemblies."""
 
 import json
 
@@ -18,13 +18,13 @@ Examples:
 """
 )
 @click.option(
-    "--stage", default="local", show_default=True, help="The stage whose parameters are shown."
+    "--stage", default="local", show_default=True, help="Show the parameters of this stage."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 def command(stage: str, as_json: bool) -> None:
     """List the templates: ids, steps, webhook settings.
 
-    The format is described in docs/templates.md.
+    docs/templates.md describes the format.
     """
     from jobplane.deploy.templates import templates
 

@@ -1,4 +1,4 @@
-"""`jobplane token`: a JWT that a stage's functions accept."""
+"""`jobplane token`: print a JWT that a stage's functions accept."""
 
 import click
 
@@ -14,8 +14,8 @@ Examples:
   jobplane token --user dev --tenant acme --ttl 60 --stage dev
 """
 )
-@click.option("--user", required=True, help="Claim user_id.")
-@click.option("--tenant", required=True, help="Claim tenant_id.")
+@click.option("--user", required=True, help="Value of the claim user_id.")
+@click.option("--tenant", required=True, help="Value of the claim tenant_id.")
 @click.option("--permissions", default="", help="Comma-separated.")
 @click.option(
     "--ttl",
@@ -26,12 +26,12 @@ Examples:
 )
 @click.option("--stage", default="local", show_default=True)
 def command(user: str, tenant: str, permissions: str, ttl: int, stage: str) -> None:
-    """Print a token that a stage accepts, and nothing else."""
+    """Print a token (JWT) that a stage accepts."""
     from jobplane.stage.tokens import mint
 
     for option, value in (("--user", user), ("--tenant", tenant)):
         if not value:
-            raise click.UsageError(f"{option} is empty: no function accepts such a token")
+            raise click.UsageError(f"{option} is empty, so no function would accept the token")
     there = Stage(Repository.here(), stage).require()
     listed = [permission for permission in permissions.split(",") if permission]
     token = mint(jwt_secret(there), user=user, tenant=tenant, permissions=listed, ttl=ttl)

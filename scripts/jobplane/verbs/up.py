@@ -1,4 +1,4 @@
-"""`jobplane up`: the local stage, from nothing or from what is there."""
+"""`jobplane up`: start or update the local stage."""
 
 import json
 
@@ -16,13 +16,13 @@ Examples:
   jobplane up --stage dev --port 4566
 """
 )
-@click.option("--stage", default="local", show_default=True, help="Several can run side by side.")
-@click.option("--port", type=click.IntRange(1024, 65535), help="Default: a free one.")
-@click.option("--json", "as_json", is_flag=True, help="Print where everything is, as JSON.")
+@click.option("--stage", default="local", show_default=True, help="Several can run at a time.")
+@click.option("--port", type=click.IntRange(1024, 65535), help="Default: a free port.")
+@click.option("--json", "as_json", is_flag=True, help="Print URLs and names as one JSON object.")
 def command(stage: str, port: int | None, as_json: bool) -> None:
-    """Start a local stage; again: bring what changed up to date.
+    """Start a local stage, or update it.
 
-    Starts the emulator, builds, deploys, and prints where everything is.
+    Starts the emulator, builds, deploys what has changed, and prints URLs and names.
     """
     from jobplane.deploy.local_stage import up
     from jobplane.stage.tokens import mint

@@ -37,7 +37,7 @@ JobplaneError
 ├── FunctionError                   the function crashed; `error_type`
 ├── InvocationError                 Lambda did not run the status function; `code`
 ├── CallTimeoutError                one call took too long
-├── WaitTimeoutError                the job went on for longer than `wait` was told; `document`
+├── WaitTimeoutError                the job took longer than the timeout of `wait`; `document`
 ├── BadPayloadError                 the answer is not what the protocol says
 ├── ConnectionLostError             the socket is closed, or could not be opened again
 └── WebhookError                    the notification is refused

@@ -129,7 +129,7 @@ def _accepted(answer: Answer, *, assembly_id: str | None) -> dict[str, Any]:
         _refuse(answer, assembly_id)
     body = _json_object(answer.body)
     if body is None:
-        raise BadPayloadError("the answer is no JSON object")
+        raise BadPayloadError("the answer is not a JSON object")
     return body
 
 

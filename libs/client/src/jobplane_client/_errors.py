@@ -8,13 +8,13 @@ if TYPE_CHECKING:
 
 
 class JobplaneError(Exception):
-    """Anything that this library raises on its own account."""
+    """Base class of all errors of this library."""
 
 
 class RefusedError(JobplaneError):
-    """The service answered no.
+    """The service refused the request.
 
-    `code` is the service's word for it, `status_code` the HTTP status where there was one,
+    `code` is the service's error code, `status_code` the HTTP status if there was one,
     `retry_after` in seconds, `request_id` the socket request that was refused. Its text names
     the `fields` that are at fault.
     """
@@ -44,11 +44,11 @@ class InvalidRequestError(RefusedError):
 
 
 class UnauthorizedError(RefusedError):
-    """There was no token, or it is not accepted."""
+    """The token is missing, or not accepted."""
 
 
 class ForbiddenError(RefusedError):
-    """The assembly or request belongs to somebody else, or a permission is missing."""
+    """The assembly or request belongs to another user, or a permission is missing."""
 
 
 class NotFoundError(RefusedError):
@@ -56,7 +56,7 @@ class NotFoundError(RefusedError):
 
 
 class ConflictError(RefusedError):
-    """The webhook of a job that still runs was asked for, or an id stands for another request."""
+    """A webhook was requested for a running job, or the id belongs to another request."""
 
 
 class RateLimitedError(RefusedError):
@@ -114,7 +114,7 @@ class JobInterrupted(BaseException):
 
 
 class WorkerError(JobplaneError):
-    """Something between a worker and its queues, its claim or its execution."""
+    """A fault between a worker and its queues, its claim or its execution."""
 
 
 class ResultTooLargeError(WorkerError):
@@ -160,10 +160,10 @@ class WorkerStoppedError(WorkerError):
 
 
 class QueueMissingError(WorkerError):
-    """The workspace has no such queue, and the worker was told not to make it; `queue_name`."""
+    """The workspace's queue does not exist, and `create_queues` is false; `queue_name`."""
 
     def __init__(self, queue_name: str) -> None:
-        super().__init__(f"there is no queue {queue_name}")
+        super().__init__(f"queue {queue_name} does not exist")
         self.queue_name = queue_name
 
 
@@ -205,7 +205,7 @@ class BadPayloadError(JobplaneError):
 
 
 class ConnectionLostError(JobplaneError):
-    """The socket is closed, or could not be opened again."""
+    """The socket is closed, or could not be reopened."""
 
 
 class WebhookError(JobplaneError):
@@ -241,4 +241,4 @@ class FutureTimestampError(TimestampError):
 
 
 class WebhookBodyError(WebhookError):
-    """The signature is good, and the body is no JSON object."""
+    """The signature is valid, but the body is not a JSON object."""

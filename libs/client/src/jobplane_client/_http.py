@@ -66,7 +66,7 @@ class HttpStatusClient:
     def get_status(self, assembly_id: str) -> AssemblyDocument:
         """The assembly as it is now.
 
-        Raises NotFoundError while there is none, ForbiddenError when it is somebody else's,
+        Raises NotFoundError if it does not exist, ForbiddenError if it is another user's,
         UnauthorizedError when the token is not accepted, and the other errors of this library.
         """
         return self._driver.run(self._flows.get_status(assembly_id, None))
@@ -79,7 +79,7 @@ class HttpStatusClient:
         return self._driver.run(self._flows.get_status_with_webhook(assembly_id, None))
 
     def get_batch_status(self, assembly_ids: Sequence[str]) -> dict[str, AssemblyDocument | None]:
-        """Assemblies by id; None for one that does not exist or is somebody else's."""
+        """Assemblies by id; None for one that does not exist or is another user's."""
         return self._driver.run(self._flows.get_batch_status(assembly_ids, None))
 
     def wait(self, assembly_id: str, timeout: float) -> AssemblyDocument:

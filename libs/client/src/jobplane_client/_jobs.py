@@ -31,7 +31,7 @@ class JobEnd(StrEnum):
     interrupted   another thread needs the workspace: PREEMPTED was reported
     stopped       the worker had to stop: WorkerStoppedError was reported
     lost          the execution is over or the claim is gone: there was nothing to write for
-    unreported    Step Functions could not be told; the message is delivered again
+    unreported    Step Functions could not be notified; the message is delivered again
     """
 
     COMPLETED = "completed"
@@ -160,12 +160,12 @@ class Job:
         """The messages that joined since the last call, oldest first; does not wait.
 
         Asking again says that the earlier ones are dealt with. Those that a worker had in hand
-        when it crashed, and those that nobody asked for, become jobs of their own.
+        when it crashed, and those that were not read, become jobs of their own.
         """
         return self._take()
 
     def partial(self, value: Any) -> None:
-        """Keep the work done so far: JSON, told to the flow if the job is interrupted.
+        """Save partial work as JSON; the flow gets it if the job is interrupted.
 
         Raises TypeError or ValueError for a value that JSON can't hold.
         """
@@ -174,5 +174,5 @@ class Job:
 
     @property
     def partial_work(self) -> Any:
-        """What `partial` was told last."""
+        """The last value given to `partial`."""
         return self._partial

@@ -73,7 +73,7 @@ class StatusClient:
     def get_status(self, assembly_id: str, user_id: str | None = None) -> AssemblyDocument:
         """The assembly as it is now, looked up on behalf of `user_id`.
 
-        Raises NotFoundError while there is none, ForbiddenError when it is somebody else's,
+        Raises NotFoundError if it does not exist, ForbiddenError if it is another user's,
         UnauthorizedError without a user, and the other errors of this library.
         """
         return self._driver.run(self._flows.get_status(assembly_id, user_id))
@@ -90,7 +90,7 @@ class StatusClient:
     def get_batch_status(
         self, assembly_ids: Sequence[str], user_id: str | None = None
     ) -> dict[str, AssemblyDocument | None]:
-        """Assemblies by id; None for one that does not exist or is somebody else's."""
+        """Assemblies by id; None for one that does not exist or is another user's."""
         return self._driver.run(self._flows.get_batch_status(assembly_ids, user_id))
 
     def wait(
@@ -230,7 +230,7 @@ def _answer(response: Mapping[str, Any], payload: bytes) -> Answer:
             error_type=fault.get("errorType"),
         )
     if not isinstance(value, dict):
-        raise BadPayloadError("the status function answered no JSON object")
+        raise BadPayloadError("the status function's answer is not a JSON object")
     status, body, headers = value.get("statusCode"), value.get("body"), value.get("headers")
     if not isinstance(status, int) or not isinstance(body, str):
         raise BadPayloadError("the status function answered without statusCode and body")

@@ -184,7 +184,7 @@ def stored_messages(request_id: str, state: Mapping[str, Any], last_seq: int) ->
 
 
 def parse_message(raw: str | bytes) -> Message | None:
-    """The message of a frame; None for what is no JSON object."""
+    """The message of a frame; None if it is not a JSON object."""
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError):

@@ -57,7 +57,7 @@ logger = logging.getLogger("jobplane_client.worker")
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a job ended, and what is told of it. A lost one without an error is not told."""
+    """How a job ended, and what is reported. A lost job without an error is not reported."""
 
     end: JobEnd
     output: str = ""
@@ -231,8 +231,8 @@ class Run:
             return failure(unfit)
 
     def _ending_when_told_to_stop(self, value: Any) -> Ending:
-        """A handler that was told to stop and returns may well have stopped half-way: what it
-        returns is partial work, not a result.
+        """A handler that returns after a stop signal may have stopped half-way: what it returns is
+        partial work, not a result.
         """
         partial = self.job.partial_work
         partial = value if partial is None else partial
@@ -414,7 +414,7 @@ class Run:
 def tell(tasks: Tasks, clock: Clock, token: str, ending: Ending) -> JobEnd:
     """Tell Step Functions how a job ended, once; how it turned out to end.
 
-    A task that is over when it is told for the first time was lost; at a later time, the earlier
+    A task that is over at the first report was lost; at a later report, the earlier
     one may have come through.
     """
     for number, delay in enumerate((*_REPORT_DELAYS, None)):
@@ -454,7 +454,7 @@ def result_json(value: Any) -> str:
     try:
         text = _json(value)
     except Exception as error:  # what a mapping of the handler's own makes of it
-        raise ResultNotJsonError(f"the result is no JSON: {error}") from error
+        raise ResultNotJsonError(f"the result is not valid JSON: {error}") from error
     if (size := len(text.encode())) > MAX_RESULT:
         raise ResultTooLargeError(size, MAX_RESULT)
     return text
@@ -465,7 +465,7 @@ def failure(error: BaseException, *, tracebacks: bool = False) -> Ending:
     name = type(error).__name__
     try:
         cause = str(error) or name
-    except Exception:  # an error that can't even be told
+    except Exception:  # an error whose str() fails
         cause = name
     if tracebacks:
         cause = "".join(traceback.format_exception(error))

@@ -146,7 +146,7 @@ class JobSocket:
     answer within `ping_timeout` it is taken for lost. After `max_failures` failed attempts in a
     row, or a token that is refused, everything that waits on the socket raises.
 
-    Messages that nobody follows are kept for `async for message in socket`, the newest
+    Messages that are not followed are kept for `async for message in socket`, the newest
     `max_pending` of them. `sleep` and `clock` are how time is passed and read.
     """
 
@@ -195,7 +195,7 @@ class JobSocket:
         """Connect.
 
         Raises UnauthorizedError, ForbiddenError, RateLimitedError or another RefusedError when
-        the handshake is refused, ConnectionLostError when nobody answers.
+        the handshake is refused, ConnectionLostError when there is no answer.
         """
         if self._session is not None:
             raise RuntimeError("a JobSocket is entered once")
@@ -219,7 +219,7 @@ class JobSocket:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection. Jobs go on; whoever waits for one hears ConnectionLostError."""
+        """Close the connection. Jobs continue; calls that wait raise ConnectionLostError."""
         self._closing = True
         self._fail(ConnectionLostError("the socket was closed"))
         tasks = [*self._background, *([self._session] if self._session else [])]
@@ -325,7 +325,7 @@ class JobSocket:
                     return
 
     def __aiter__(self) -> Self:
-        """The messages that nobody follows, until the socket is closed."""
+        """The messages that are not followed, until the socket is closed."""
         return self
 
     async def __anext__(self) -> Message:
@@ -670,7 +670,7 @@ class JobSocket:
 
     def _try_again(self, request: _Request, message: ErrorMessage) -> bool:
         """Whether a refusal of something sent a second time is to be overcome: the first copy may
-        well have been taken, so the refusal says nothing about the job.
+        well have been taken, so the refusal does not mean that the job failed.
         """
         error = message.error
         if (

@@ -99,7 +99,7 @@ def _verify_legacy(header: str, body: bytes, keys: Sequence[bytes]) -> None:
 
 
 def _standard_signatures(header: str) -> list[bytes]:
-    """The `v1` signatures of the header; other versions are somebody else's business."""
+    """The `v1` signatures of the header; other versions are ignored."""
     signatures = []
     for entry in header.split():
         version, _, text = entry.partition(",")

@@ -90,10 +90,10 @@ class JobWorker:
     and the queues are looked after meanwhile.
 
     An interrupt for exactly this job's claim and fence sets `job.cancelled`; the handler has
-    `grace_seconds` to return or raise, then the flow is told PREEMPTED, with `job.partial`'s work
-    or, without any, what the handler returned. A handler that goes on after its grace is on its
-    own: nothing more is renewed or reported for it, `on_grace_exceeded(job)` is called (it may
-    well end the process), and the worker takes no other job until the handler has returned. The
+    `grace_seconds` to return or raise, then PREEMPTED is reported to the flow, with the work in
+    `job.partial` or, without any, what the handler returned. For a handler that continues after its
+    grace nothing more is renewed or reported, `on_grace_exceeded(job)` is called (it may end the
+    process), and the worker takes no other job until the handler has returned. The
     same holds when the execution has ended or the claim is gone (`job.cancelled.reason` is
     `lost`).
 
@@ -200,7 +200,7 @@ class JobWorker:
     def run_once(self) -> JobEnd | None:
         """Run one job if one comes within `poll_seconds`; how it ended, None if there was none.
 
-        A message for a job that is over already, and a follow-up that has to wait, are none.
+        A message for a job that is already over, and a follow-up that must wait, do not count.
         """
         self._only_one = True
         with self._listening():
@@ -213,8 +213,8 @@ class JobWorker:
     def stop(self, *, cancel: bool = False) -> None:
         """Take no more jobs; `run` returns when the present one has ended.
 
-        With `cancel` the handler is told to stop (`stopping`), and the execution hears of a
-        WorkerStoppedError.
+        With `cancel` the handler gets the stop signal (`stopping`), and a WorkerStoppedError is
+        reported to the execution.
         """
         with self._lock:
             self._stopping.set()
@@ -244,8 +244,8 @@ class JobWorker:
             self._dispatch(received)
 
     def _active(self) -> Run | None:
-        """The job that runs. One that is told while its handler goes on does not keep a worker
-        that stops."""
+        """The running job. One that is reported while its handler continues does not keep a
+        stopping worker."""
         run = self._run
         if run is None or (
             run.over.is_set() and (run.returned.is_set() or self._stopping.is_set())
@@ -561,6 +561,6 @@ def _client(service: str, region: str | None, endpoint_url: str | None, timeout:
     from botocore.config import Config
 
     # Slow calls would keep heartbeats waiting. What fails is tried again by the worker, which
-    # must know whether an end was told before.
+    # must know whether an end was reported before.
     config = Config(connect_timeout=3, read_timeout=timeout, retries={"total_max_attempts": 1})
     return boto3.client(service, region_name=region, endpoint_url=endpoint_url, config=config)

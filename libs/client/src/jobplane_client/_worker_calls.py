@@ -34,7 +34,7 @@ INTERRUPT_QUEUE = {
 
 
 class TaskOverError(Exception):
-    """The task of a token has ended; nothing can be told to it any more."""
+    """The task of a token has ended; it takes no more reports."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -66,7 +66,7 @@ class ObjectPlace:
 
 @dataclass(slots=True)
 class Received:
-    """A message in hand. `body` is None when it is no JSON object."""
+    """A received message; `body` is None if it is not a JSON object."""
 
     id: str
     receipt: str
@@ -197,7 +197,7 @@ class Claims:
         return int(answer["expiresAt"])
 
     def release(self, claim_id: str, fence: int, reason: str) -> None:
-        """Give a claim back; one that is gone already is no fault."""
+        """Release a claim; one that is already gone is ignored."""
         self._invoke("release", claimId=claim_id, fence=fence, reason=reason)
 
     def _invoke(self, operation: str, **fields: Any) -> dict[str, Any]:
@@ -215,7 +215,7 @@ class Claims:
                 error_type=fault.get("errorType"),
             )
         if value is None:
-            raise BadPayloadError("the claim function answered no JSON object")
+            raise BadPayloadError("the claim function's answer is not a JSON object")
         return value
 
 

@@ -1,4 +1,4 @@
-"""What two Jobplane functions must agree on: names, keys, ids, lifetimes and vocabularies.
+"""Definitions that Jobplane functions share: names, keys, ids, lifetimes and vocabularies.
 
 Standard library only. Nothing here makes a call, holds a client or reads the environment.
 """

@@ -155,7 +155,7 @@ def assembly_document(
 def public_assembly(item: Mapping[str, Any]) -> dict[str, Any]:
     """The public fields of an assembly item; uploads and results lose their storage keys.
 
-    What an odd writer stored is left out: nulls, and among the files what is no object.
+    Malformed values are left out: nulls, and files that are not objects.
     """
     document = {name: item[name] for name in PUBLIC_ASSEMBLY_FIELDS if item.get(name) is not None}
     if "uploads" in document:

@@ -13,9 +13,9 @@ CLAIM_TTL_SECONDS = 3600
 CLAIM_SKEW_SECONDS = 2
 CLAIM_PURGE_SECONDS = 30 * 24 * 3600
 INTERRUPTION_TTL_SECONDS = 30 * 24 * 3600
-# How long a claim that says nothing of its end holds.
+# How long a claim without an end holds.
 MALFORMED_CLAIM_SECONDS = 3600
-# A beginning that lies further ahead is none; a clock or an offset may be wrong by less.
+# A start further in the future is malformed; a clock or an offset may be wrong by less.
 MALFORMED_CLAIM_AHEAD_SECONDS = 24 * 3600
 
 # Larger numbers of seconds lie past the year 5000: they are milliseconds.
@@ -38,11 +38,11 @@ RELEASE_CLAIM = (
 )
 
 MAX_QUEUE_NAME = 80
-# As SQS says that there is no such queue, by either of its protocols.
+# SQS's codes for a queue that does not exist, in both of its protocols.
 MISSING_QUEUE_CODES = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
 # SQS says that a queue may be used one second after it was made.
 NEW_QUEUE_SECONDS = 1
-# Whoever asks: within a queue's policy the resource is that queue.
+# For all callers: within a queue's policy the resource is that queue.
 TLS_ONLY_POLICY = (
     '{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"sqs:*",'
     '"Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}'
@@ -159,7 +159,7 @@ class ClaimState:
 
 
 def claim_state(row: Mapping[str, Any], now: float) -> ClaimState:
-    """Whether a stored claim holds; an empty row is none.
+    """Whether a stored claim holds; an empty row means no claim.
 
     A row that does not say when it ends is malformed, and holds for an hour after `claimedAt`.
     """

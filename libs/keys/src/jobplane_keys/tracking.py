@@ -1,6 +1,6 @@
 """The file-tracking table of an NDJSON → Parquet pipeline: vocabulary, keys, stored forms.
 
-Imported by name (`from jobplane_keys import tracking`), so that a function which knows nothing of
+Imported by name (`from jobplane_keys import tracking`), so that a function which does not use
 files does not load it. Key: `date_prefix` (YYYY-MM-DD) + `file_key`; index `status-index`
 (`status`, `date_prefix`). Three kinds of row share the table: files, manifests
 (`file_key = MANIFEST#<name>`) and locks (`date_prefix = LOCK#…`).
@@ -80,7 +80,7 @@ def stored_statuses(status: FileStatus, shards: int) -> tuple[str, ...]:
 
 
 def read_status(stored: object, shards: int) -> FileStatus | None:
-    """The status behind a stored value; None when it is none of the vocabulary."""
+    """The status behind a stored value; None if it is unknown."""
     if not isinstance(stored, str):
         return None
     base, separator, shard = stored.partition("#")
@@ -113,7 +113,7 @@ def read_time(value: Any) -> float:
     """Epoch seconds of a stored time.
 
     ISO-8601 with `Z`, an offset or neither (then UTC); epoch seconds or, from 10^11 on,
-    milliseconds, as a number or as text. Raises ValueError when it is none of them, or not
+    milliseconds, as a number or as text. Raises ValueError for anything else, or if it is not
     between 1970 and 9999.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):

@@ -1,5 +1,5 @@
-"""Artifacts of Lambda functions from a uv workspace, without what no function needs.
+"""Build artifacts of Lambda functions from a uv workspace, with only what they need.
 
-`artifacts.Builder` writes them; `workspace` says what it asks of a workspace and its functions.
-This module imports nothing: a process with the standard library alone loads parts of the package.
+`artifacts.Builder` writes them; `workspace` has the protocols of a workspace and its functions.
+This module imports nothing, because some parts of the package run with the standard library only.
 """

@@ -1,7 +1,7 @@
-"""Artifacts: `dist/<name>.zip` and `dist/manifest.json`, from uv.lock and the tree alone.
+"""Artifacts: `dist/<name>.zip` and `dist/manifest.json`, from uv.lock and the sources only.
 
-The same inputs give the same bytes: fixed order, dates, modes and compression; nothing in an
-artifact names the machine or the folder that built it. What has not changed is not built again.
+The same inputs give the same bytes: fixed order, dates, modes and compression, no names of the
+machine or its folders. Artifacts whose inputs have not changed are not built again.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ LOG = logging.getLogger("lambdapack")
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 COMPRESSION_LEVEL = 6
-# wrapt, which the X-Ray SDK patches with, has the same in Python as in C.
+# wrapt, which the X-Ray SDK uses, also has a Python version of its C extension.
 STRIPPED_EXTENSIONS = re.compile(r"wrapt/.*\.(?:so|c)")
 RUNTIME_SDK = frozenset(
     {"boto3", "botocore", "s3transfer", "jmespath", "python-dateutil", "six", "urllib3"}
@@ -54,14 +54,14 @@ type Module = tuple[str, bytes]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a build can be told."""
+    """Settings of a build."""
 
     arch: str
     sdk: str = "cut"
 
     @classmethod
     def local(cls) -> "Settings":
-        """For this machine, where the local stage runs."""
+        """Settings for this machine, where the local stage runs."""
         machine = platform.machine().lower()
         return cls("arm64" if machine in ("arm64", "aarch64") else "x86_64")
 
@@ -81,33 +81,33 @@ class Artifact:
     arch: str
     sdk: str
     is_checked: bool = False
-    """Its imports were resolved from it alone."""
+    """Whether its imports were checked against its own files."""
     built: bool = False
-    """Built by this run, not by an earlier one; not stored."""
+    """Whether this run built it; not stored."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """An artifact's files, before the modules that were made for it are compiled."""
+    """An artifact's files, before its generated modules are compiled."""
 
     others: Contents
     """Third-party."""
     own: Contents
     changed: frozenset[Module]
-    """Modules of the others."""
+    """Modules of third-party distributions."""
     written: frozenset[Module]
-    """Modules of our own, as they are compiled."""
+    """Modules of the workspace, in the form that is compiled."""
     records: Mapping[str, list[str]]
     """The files of each distribution, by its `.dist-info`."""
     missing: tuple[str, ...]
-    """Imports that find nothing, and what to do."""
+    """Messages about unresolved imports, with the remedy."""
 
     @property
     def fresh(self) -> frozenset[Module]:
         return self.changed | self.written
 
     def finished(self, compiled: Mapping[Module, bytes]) -> Contents:
-        """Everything, with the bytecode that was missing."""
+        """All files, with the bytecode that was missing."""
 
         def bytecode_of(modules: frozenset[Module]) -> Contents:
             return {cached(module[0]): self._sealed(module, compiled) for module in modules}
@@ -122,14 +122,14 @@ class Draft:
         }
 
     def _sealed(self, module: Module, compiled: Mapping[Module, bytes]) -> bytes:
-        """Its bytecode, which says that it is of the source that ships."""
+        """Its bytecode, with the hash of the source that ships."""
         shipped = self.own.get(module[0], module[1])
         source = shipped if isinstance(shipped, bytes) else shipped.read_bytes()
         return bytecode.of_source(compiled[module], source)
 
 
 class Builder:
-    """Builds functions of one workspace with one set of settings."""
+    """Build functions of one workspace with one set of settings."""
 
     def __init__(self, workspace: Workspace, settings: Settings) -> None:
         self.workspace = workspace
@@ -140,13 +140,13 @@ class Builder:
         """Bring the artifacts up to date and write the manifest.
 
         Args:
-            is_checked: refuse an artifact that does not hold what its modules import.
+            is_checked: fail if an artifact lacks something that its modules import.
 
         Raises:
             ToolError: uv failed.
             UnreadableSourceError: a module of a function or of a lib is not Python.
             StaleLockError: uv.lock is older than the pyproject.toml files.
-            UnbuildableError: a dependency, a name or an import can't be.
+            UnbuildableError: a dependency, a name or an import is not possible in an artifact.
         """
         functions = list(functions)
         with exclusive(self.workspace, "build"):
@@ -190,7 +190,7 @@ class Builder:
         return [manifest[function.name] for function in functions]
 
     def inputs(self, function: Function, closure: Closure) -> str:
-        """One digest of everything that decides the artifact's bytes."""
+        """A digest of everything that determines the artifact's bytes."""
         parts: list[object] = [
             PYTHON, asdict(self.settings), COMPRESSION_LEVEL, builder_digest(),
             closure.locked,
@@ -207,7 +207,7 @@ class Builder:
         self.wheels.fill(each for closure in wanted for each in self._shipped(closure))
         try:
             everything = closures(self.workspace, self.workspace.functions(), self.settings.arch)
-        except click.ClickException:  # another function's: it is told when that one is built
+        except click.ClickException:  # another function's: reported when that one is built
             return
         prune(
             self.wheels,
@@ -295,7 +295,7 @@ class Builder:
         )
 
     def _files(self, function: Function, folders: Mapping[str, Path]) -> dict[str, Contents]:
-        """What each distribution ships."""
+        """The files that each distribution ships."""
         grants = sdk.Grants.of(function)
         found: dict[str, Contents] = {}
         for name, folder in folders.items():
@@ -318,7 +318,7 @@ class Builder:
     def _missing(
         self, function: Function, folders: Mapping[str, Path], files: set[str]
     ) -> Iterator[str]:
-        """The artifact's imports that find nothing, as sentences."""
+        """A message for each unresolved import of the artifact."""
         imports: dict[str, resolving.Imports] = {}
         owners: dict[str, str] = {}
         for name, folder in folders.items():
@@ -344,7 +344,7 @@ class Builder:
             yield (
                 f"{function.name}: {each.by}{f' of {owner}' if owner else ''} imports {each.name}, "
                 f"which is neither in the artifact nor in Python {PYTHON}'s standard library: add "
-                f"the distribution that brings it to functions/{function.name}/pyproject.toml (or "
+                f"the distribution with it to functions/{function.name}/pyproject.toml (or "
                 "its name to tool.jobplane.missing-imports there, if it is never imported)"
             )
 
@@ -356,7 +356,7 @@ def _clients_without_service(
         if not any(file.startswith(f"botocore/data/{service}/") for file in files):
             yield (
                 f"{function.name}: {name}:{line} makes a client of {service!r}, which the artifact "
-                "does not have: grant what it calls in iamRoleStatements of "
+                "does not contain: grant the actions that it calls in iamRoleStatements of "
                 f"functions/{function.name}/function.yml, or name {service!r} in tool.jobplane.sdk "
                 f"of functions/{function.name}/pyproject.toml if another role allows it"
             )
@@ -365,10 +365,10 @@ def _clients_without_service(
 def _joined(
     function: Function, contents: Mapping[str, Contents], libs: list[str], written: Contents
 ) -> tuple[Contents, Contents]:
-    """The files of others and our own, each path once.
+    """The files of distributions and of the workspace, each path once.
 
     Raises:
-        UnbuildableError: something of our own stands in the way of another's.
+        UnbuildableError: a file of the workspace has the path of another one.
     """
     others: Contents = {}
     own: Contents = {}
@@ -403,7 +403,7 @@ def _settle(function: Function, path: str, first: str, second: str, *, is_own: b
     if is_own:
         raise UnbuildableError(f"{text}: rename yours")
     if path.endswith((".py", ".so")):
-        LOG.info(f"{text}; the artifact holds {second}'s: depend on one of them only")
+        LOG.info(f"{text}; the artifact would contain {second}'s: depend on one of them only")
 
 
 def _bytes(body: Path | bytes) -> bytes:
@@ -419,7 +419,7 @@ def _has_entry_points(folders: Iterable[Path], group: str) -> bool:
 
 
 def _record(info: str, files: Iterable[str], contents: Contents) -> bytes:
-    """A distribution's RECORD, of what ships of it and as it ships."""
+    """A distribution's RECORD for the files that ship."""
     rows = []
     for name in [*files, f"{info}/RECORD"]:
         compiled = PurePosixPath(name).with_suffix(".pyc").as_posix()
@@ -434,7 +434,7 @@ def _quoted(name: str) -> str:
 
 
 def _modules(contents: Mapping[str, Path | bytes]) -> frozenset[Module]:
-    """The modules that have no bytecode yet."""
+    """The modules without bytecode."""
     return frozenset(
         (name, body if isinstance(body, bytes) else body.read_bytes())
         for name, body in contents.items()
@@ -447,9 +447,9 @@ def _has_bytecode(path: Path) -> bool:
 
 
 def _sourceless(contents: Contents) -> Contents:
-    """With each module's bytecode in its source's place, where Python takes it for the module.
+    """Replace each module by its bytecode, which Python can import without the source.
 
-    A trace still names file and line. The workspace's own code keeps its source beside it.
+    Tracebacks still have file and line. Code of the workspace keeps its source beside it.
     """
     compiled = {
         PurePosixPath(source_from_cache(name)): body
@@ -475,7 +475,7 @@ def _files_of(folder: Path) -> Contents:
 
 
 def _compiled(modules: Iterable[Module]) -> dict[Module, bytes]:
-    """Bytecode of modules, each compiled once however many artifacts hold it."""
+    """Bytecode of modules; each is compiled once for all artifacts."""
     with tempfile.TemporaryDirectory() as scratch:
         roots = {module: Path(scratch, str(n)) for n, module in enumerate(sorted(modules))}
         for (name, body), root in roots.items():
@@ -487,7 +487,7 @@ def _compiled(modules: Iterable[Module]) -> dict[Module, bytes]:
 
 
 def write_zip(target: Path, contents: Mapping[str, Path | bytes]) -> int:
-    """Write a zip whose bytes depend on names and contents alone; returns the unpacked size."""
+    """Write a zip whose bytes depend only on names and contents; the unpacked size."""
     unpacked = 0
     with zipfile.ZipFile(target, "w") as archive:
         for name in sorted(contents):
@@ -504,7 +504,7 @@ def write_zip(target: Path, contents: Mapping[str, Path | bytes]) -> int:
 
 
 def is_current(workspace: Workspace, artifact: Artifact | None, inputs: str) -> bool:
-    """Whether the artifact is there, is the one of the manifest, and is made of these inputs."""
+    """Whether the artifact exists, matches the manifest, and was made from these inputs."""
     if artifact is None or artifact.inputs != inputs:
         return False
     path = workspace.root / artifact.zip
@@ -512,7 +512,7 @@ def is_current(workspace: Workspace, artifact: Artifact | None, inputs: str) -> 
 
 
 def stale_functions(workspace: Workspace, functions: Iterable[Function]) -> list[str]:
-    """The functions whose artifact isn't what the tree would build now, whatever its settings."""
+    """The functions whose artifact is out of date, for the settings that it was built with."""
     functions = list(functions)
     manifest = read_manifest(workspace)
     current: set[str] = set()
@@ -538,7 +538,7 @@ def stale_functions(workspace: Workspace, functions: Iterable[Function]) -> list
 
 
 def read_manifest(workspace: Workspace) -> dict[str, Artifact]:
-    """The artifacts that were built, by function."""
+    """The built artifacts, by function."""
     path = workspace.dist / "manifest.json"
     if not path.is_file():
         return {}

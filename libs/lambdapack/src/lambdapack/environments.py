@@ -1,18 +1,18 @@
-"""What the user's shell holds, kept from the programs that a build starts."""
+"""Environment variables of started programs, without those of the user that redirect them."""
 
 import os
 import re
 import sys
 from pathlib import Path
 
-# The variables of Python that change neither what is imported nor what is compiled.
+# Variables of Python that don't affect imports and compilation.
 KEPT_OF_PYTHON = frozenset(
     {
         "PYTHONASYNCIODEBUG", "PYTHONDONTWRITEBYTECODE", "PYTHONFAULTHANDLER", "PYTHONHASHSEED",
         "PYTHONIOENCODING", "PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONWARNINGS",
     }
 )  # fmt: skip
-# `git rev-parse --local-env-vars`, without the settings: they name another repository.
+# `git rev-parse --local-env-vars`, without settings: variables that select another repository.
 OF_A_REPOSITORY = frozenset(
     {
         "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_COMMON_DIR", "GIT_DIR", "GIT_GRAFT_FILE",
@@ -21,7 +21,7 @@ OF_A_REPOSITORY = frozenset(
         "GIT_WORK_TREE",
     }
 )  # fmt: skip
-# What npm would leave out, or put elsewhere; a registry, a proxy and a cache stay the user's.
+# Settings of npm that omit packages or change folders; registry, proxy and cache are kept.
 OF_AN_INSTALLATION = frozenset(
     {
         "NODE_ENV", "NPM_CONFIG_ALSO", "NPM_CONFIG_DEV", "NPM_CONFIG_DRY_RUN", "NPM_CONFIG_GLOBAL",
@@ -31,13 +31,13 @@ OF_AN_INSTALLATION = frozenset(
         "NPM_CONFIG_WORKSPACES",
     }
 )  # fmt: skip
-# What would lead an AWS tool away from a local stage's endpoint and credentials.
+# Variables that would direct AWS tools to another endpoint or account than the local stage's.
 OF_AN_ACCOUNT = (
     "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN",
     "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ACCOUNT_ID",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT",
 )  # fmt: skip
-# What uv may take of the user's variables: how packages are fetched, and never which.
+# Variables for uv that affect how packages are downloaded, not which ones.
 KEPT_OF_UV = re.compile(
     r"UV_(?:CACHE_DIR|NO_CACHE|OFFLINE|NATIVE_TLS|SYSTEM_CERTS|INSECURE_HOST|KEYRING_PROVIDER"
     r"|HTTP_.*|REQUEST_TIMEOUT|CONCURRENT_.*|INDEX_.*_(?:USERNAME|PASSWORD)|CREDENTIALS_DIR"
@@ -52,13 +52,13 @@ NO_AWS_FILES = {
 
 
 def plain_environment(*, aws: bool = False, **extra: str) -> dict[str, str]:
-    """This process's environment, without what would make a program work on something else.
+    """This process's environment variables, without those that would redirect a program.
 
-    Left out are variables of Python and of this virtual environment, of a git repository and of
-    an npm installation.
+    Omits variables of Python and of this virtual environment, of a git repository and of an npm
+    installation.
 
     Args:
-        aws: whether the program acts on the user's AWS account; otherwise it sees none.
+        aws: whether to keep the settings of the user's AWS account.
         extra: variables to add.
     """
     kept = {name: value for name, value in os.environ.items() if _is_kept(name, aws=aws)}
@@ -81,9 +81,9 @@ def _is_kept(name: str, *, aws: bool) -> bool:
 
 
 def uv_environment() -> dict[str, str]:
-    """The environment of a uv that installs.
+    """Environment variables for a uv that installs packages.
 
-    A keyring or a git helper may ask AWS for a password.
+    AWS settings are kept: a keyring or a git helper may get a password from AWS.
     """
     return {
         name: value
@@ -93,15 +93,15 @@ def uv_environment() -> dict[str, str]:
 
 
 def uv_locking_environment() -> dict[str, str]:
-    """The same for a uv that reads or writes uv.lock: by the project's configuration alone.
+    """Environment variables for a uv that reads or writes uv.lock: only the project configures it.
 
-    `--no-config` would leave the project's out, too.
+    `--no-config` would ignore the project's configuration as well.
     """
     return uv_environment() | {"XDG_CONFIG_HOME": os.devnull, "UV_NO_SYSTEM_CONFIG": "1"}
 
 
 def uv_project_environment() -> dict[str, str]:
-    """The same for a uv that works on the project's own virtual environment, wherever that is."""
+    """Environment variables for a uv that changes the project's own virtual environment."""
     return uv_locking_environment() | {"UV_PROJECT_ENVIRONMENT": project_environment()}
 
 

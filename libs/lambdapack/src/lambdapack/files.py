@@ -1,4 +1,4 @@
-"""Which files of a folder may ship."""
+"""Select the files of a folder that may ship."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-# What editors, tools and systems leave in a folder, besides files that begin with a dot.
+# Files of editors, tools and systems, besides those whose names begin with a dot.
 LEAVINGS = re.compile(
     r"\..*|.*~|#.*#|.*\.(?:bak|orig|rej|swp|swo|pyc|tmp)|.*\.egg-info|__pycache__|Thumbs\.db"
     r"|desktop\.ini",
@@ -20,19 +20,19 @@ def is_leaving(name: str) -> bool:
 
 
 class UnshippableError(click.ClickException):
-    """Something in a folder can't be part of an artifact."""
+    """A file of a folder can't be part of an artifact."""
 
 
 def files_below(
     folder: Path, left_out: frozenset[str] = frozenset(), above: tuple[Path, ...] = ()
 ) -> Iterator[Path]:
-    """The files of a folder that may ship, without the entries of that name at its top.
+    """The files of a folder that may ship, without some entries at its top level.
 
     Args:
-        above: the folders that lead to this one.
+        above: the parent folders, to detect endless links.
 
     Raises:
-        UnshippableError: a link leads to nothing, or to a folder that it lies in; a socket.
+        UnshippableError: a link is broken or endless, or a file is a socket, pipe or device.
     """
     above = (*above, folder.resolve())
     for path in folder.iterdir():
@@ -41,15 +41,15 @@ def files_below(
         if path.is_dir():
             if path.resolve() in above:
                 raise UnshippableError(
-                    f"{path}: this link leads to a folder that it lies in, without end: remove it"
+                    f"{path}: this link points to a folder that contains it: remove it"
                 )
             yield from files_below(path, above=above)
         elif path.is_file():
             yield path
         elif path.is_symlink():
             raise UnshippableError(
-                f"{path}: this link leads to {path.readlink()}, which is not there: remove the "
-                "link, or put the file there"
+                f"{path}: this link points to {path.readlink()}, which does not exist: remove the "
+                "link, or create the file"
             )
         else:
             raise UnshippableError(f"{path}: this is neither a file nor a folder: remove it")

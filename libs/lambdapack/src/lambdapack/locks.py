@@ -1,4 +1,4 @@
-"""One at a time: builds of a workspace, changes of a stage, runs of the framework."""
+"""Locks between processes: for builds, changes of a stage, runs of the framework."""
 
 import fcntl
 import logging
@@ -12,9 +12,9 @@ LOG = logging.getLogger("lambdapack")
 
 @contextmanager
 def exclusive(workspace: Workspace, name: str) -> Iterator[None]:
-    """Wait until no other process of this workspace is in a block of the same name.
+    """Wait until no other process of this workspace is in a block with the same name.
 
-    `name` is what the other one does, for people who wait: `build`, `stage-local`.
+    `name` is shown to a user who waits: `build`, `stage-local`.
     """
     path = workspace.scratch / "_locks" / name
     path.parent.mkdir(parents=True, exist_ok=True)

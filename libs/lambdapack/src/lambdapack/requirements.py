@@ -1,7 +1,7 @@
-"""What a function is made of, by uv.lock alone.
+"""The dependencies of a function, from uv.lock.
 
-uv exports a member's dependencies as a pylock.toml; `packaging` reads it, and chooses by markers
-and tags what belongs on the machine that runs the artifact.
+uv exports a member's dependencies as a pylock.toml; `packaging` reads it, and selects the packages
+and files for the target platform by markers and tags.
 """
 
 import hashlib
@@ -40,12 +40,12 @@ MACHINES = {"x86_64": "x86_64", "arm64": "aarch64"}
 PLATFORMS = {
     arch: f"{machine}-manylinux_{GLIBC[0]}_{GLIBC[1]}" for arch, machine in MACHINES.items()
 }
-# Names of manylinux before they were versions of glibc.
+# The older names of manylinux platforms, by glibc version.
 OLD_MANYLINUX = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
-# The sources that uv.lock takes from folders.
+# Kinds of sources in uv.lock that are folders.
 LOCAL = re.compile(r'source = \{ (?:editable|directory|virtual) = "([^"]+)"')
-# What lies at the top of a lib's folder and does not get into an artifact: what is made from its
-# files, and the description, which artifacts leave out of its metadata.
+# Entries at the top of a lib's folder that are not in artifacts: build results, and the readme,
+# which artifacts omit from the metadata.
 BESIDE_A_LIB = frozenset(
     {"CHANGELOG.md", "README.md", "README.rst", "build", "dist", "node_modules", "venv"}
 )
@@ -54,11 +54,11 @@ type Source = PackageVcs | PackageDirectory | PackageArchive | PackageWheel | Pa
 
 
 class StaleLockError(click.ClickException):
-    """uv.lock is not what the pyproject.toml files ask for."""
+    """uv.lock is older than the pyproject.toml files."""
 
 
 class UnbuildableError(click.ClickException):
-    """A dependency that no artifact can hold."""
+    """A dependency can't be part of an artifact."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class Distribution:
     name: str
     version: str
     requirement: str
-    """What `uv pip install` takes: a pinned name with its hash, a URL, a path."""
+    """The argument of `uv pip install`: a pinned name with its hash, a URL, or a path."""
     index: str | None = None
-    """The package index that the lock names."""
+    """The package index in the lock."""
     is_source: bool = False
-    """It has to be built."""
+    """Whether it must be built."""
     folder: str | None = None
-    """Of a workspace lib or another folder, from the workspace's root."""
+    """The folder of a lib, relative to the workspace's root."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ class Closure:
 
     @property
     def locked(self) -> dict[str, str]:
-        """Requirement text of what others publish, by distribution name."""
+        """Requirement text of published distributions, by name."""
         return {d.name: d.requirement for d in self.distributions.values() if d.folder is None}
 
     @property
     def libs(self) -> dict[str, str]:
-        """Folder, from the workspace's root, of what is built from one, by distribution name."""
+        """Folder of distributions built from one, relative to the workspace's root, by name."""
         return {d.name: d.folder for d in self.distributions.values() if d.folder is not None}
 
     @property
@@ -99,13 +99,13 @@ class Closure:
 
 
 def parse_export(text: str, arch: str, *, of: str) -> Closure:
-    """The part of a pylock.toml that belongs on a machine.
+    """The packages of a pylock.toml for a platform.
 
     Args:
-        of: the member whose dependencies they are, for messages.
+        of: the member that depends on them, for messages.
 
     Raises:
-        UnbuildableError: a package has nothing for that machine.
+        UnbuildableError: a package has no files for that platform.
     """
     try:
         document = Pylock.from_dict(tomllib.loads(text))
@@ -150,7 +150,7 @@ def _located(url: str | None, path: str | None, hashes: Mapping[str, str]) -> st
 
 
 def environment(arch: str) -> Environment:
-    """What markers are asked about: Lambda's Python on Linux."""
+    """The values for markers: Lambda's Python on Linux."""
     return Environment(
         implementation_name="cpython",
         implementation_version=f"{PYTHON}.0",
@@ -168,7 +168,7 @@ def environment(arch: str) -> Environment:
 
 @cache
 def target_tags(arch: str) -> tuple[Tag, ...]:
-    """What a wheel may be made for, the best first."""
+    """The compatible tags of wheels, the best first."""
     version = tuple(map(int, PYTHON.split(".")))
     machine = MACHINES[arch]
     platforms: list[str] = []
@@ -187,14 +187,14 @@ def closures(
 ) -> dict[str, Closure]:
     """The closure of each function, by name.
 
-    Exports are kept between runs, under a digest of the lock and of the projects in it.
+    Exports are cached by a digest of the lock and of its projects.
 
     Args:
-        is_frozen: take the lock as it is, be it older than its projects.
+        is_frozen: use the lock even if it is older than its projects.
 
     Raises:
         StaleLockError: the lock is older than its projects.
-        UnbuildableError: a package has nothing for that machine.
+        UnbuildableError: a package has no files for that platform.
         ToolError: uv failed.
     """
     functions = list(functions)
@@ -216,7 +216,7 @@ def closures(
 
 
 def _lock_digest(workspace: Workspace) -> str:
-    """Of the lock, and of every pyproject.toml that it was made from."""
+    """A digest of the lock, and of every pyproject.toml that it was made from."""
     lock = (workspace.root / "uv.lock").read_bytes()
     digest = hashlib.sha256(lock)
     for folder in sorted({".", *LOCAL.findall(lock.decode())}):
@@ -227,7 +227,7 @@ def _lock_digest(workspace: Workspace) -> str:
 
 
 def export(workspace: Workspace, member: str, how: str = "--locked") -> str:
-    """What a member of the workspace needs, as a pylock.toml."""
+    """The dependencies of a member, as a pylock.toml."""
     try:
         return run_quietly(
             [
@@ -241,7 +241,7 @@ def export(workspace: Workspace, member: str, how: str = "--locked") -> str:
     except ToolError as failed:
         if "needs to be updated" in failed.output:
             raise StaleLockError(
-                "uv.lock is older than the pyproject.toml files: run `uv lock`, look at what it "
+                "uv.lock is older than the pyproject.toml files: run `uv lock`, review what it "
                 "changes, and build again. A build reads neither UV_* variables nor your own "
                 "uv.toml: what uv.lock needs, such as a package index, belongs in [tool.uv] of "
                 "pyproject.toml"

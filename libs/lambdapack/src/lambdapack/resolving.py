@@ -1,8 +1,8 @@
-"""Whether the modules of an artifact find what they import: in it, or in the standard library.
+"""Check that the imports of an artifact's modules resolve in it or in the standard library.
 
-Asked for are the imports that are certain to run when a module is loaded: not those that stand in
-a function, under a condition, in a `try` or a `with suppress(…)`. Of a function's own module the
-imports in functions count as well.
+Checked are imports that always run when a module is loaded: not those in a function, under a
+condition, in a `try` or a `with suppress(…)`. In a Lambda function's own module, imports inside
+functions are checked as well.
 """
 
 import ast
@@ -14,9 +14,9 @@ from importlib.util import decode_source
 from pathlib import Path, PurePosixPath
 
 NOTES = ".imports.json"
-# What Lambda's Python brings beside the standard library.
+# Modules that Lambda provides in addition to the standard library.
 OF_THE_RUNTIME = frozenset({"awslambdaric", "snapshot_restore_py"})
-# A module that mentions one of these may make others appear.
+# A module that mentions one of these may create modules at run time.
 MAKES_MODULES = ("sys.modules", "__path__", "meta_path")
 
 type Blocks = Iterator[ast.stmt]
@@ -24,20 +24,20 @@ type Blocks = Iterator[ast.stmt]
 
 @dataclass(frozen=True)
 class Imports:
-    """What a module is certain to import, and whether it may bring modules that are no files."""
+    """The imports of a module that always run, and whether it may create modules at run time."""
 
     names: tuple[str, ...]
     tries: tuple[str, ...]
-    """Modules, or names that modules have: of `from package import name`."""
+    """Modules, or names within modules: from `from package import name`."""
     makes_modules: bool
 
 
 @dataclass(frozen=True)
 class Unresolved:
-    """An import that finds nothing."""
+    """An unresolved import."""
 
     by: str
-    """The module that it stands in."""
+    """The importing module."""
     name: str
 
 
@@ -49,7 +49,7 @@ def module_name(path: PurePosixPath) -> tuple[str, bool]:
 
 
 def imports_of(source: bytes, module: str, *, is_package: bool, lazy: bool = False) -> Imports:
-    """What is certain to be imported; with `lazy`, when its functions are called too."""
+    """The imports that always run; with `lazy` also those inside functions."""
     text = decode_source(source)
     names: set[str] = set()
     tries: set[str] = set()
@@ -91,20 +91,20 @@ def _absolute(node: ast.ImportFrom, module: str, is_package: bool) -> str:
 
 
 def note(folder: Path, *, lazy: bool = False) -> None:
-    """Write down what the modules of an installed distribution import."""
+    """Record the imports of the modules of an installed distribution."""
     found = {}
     for path in sorted(folder.rglob("*.py")):
         name, is_package = module_name(PurePosixPath(path.relative_to(folder).as_posix()))
         try:
             imports = imports_of(path.read_bytes(), name, is_package=is_package, lazy=lazy)
-        except (SyntaxError, ValueError):  # of another Python; never imported by this one
+        except (SyntaxError, ValueError):  # for another Python version; this one never imports it
             continue
         found[name] = [imports.names, imports.tries, imports.makes_modules]
     (folder / NOTES).write_text(json.dumps(found), encoding="utf-8")
 
 
 def noted(folder: Path) -> dict[str, Imports]:
-    """What `note` wrote down."""
+    """The imports that `note` recorded."""
     entries = json.loads((folder / NOTES).read_text(encoding="utf-8"))
     return {
         name: Imports(tuple(names), tuple(tries), makes)
@@ -115,12 +115,12 @@ def noted(folder: Path) -> dict[str, Imports]:
 def unresolved(
     start: str, files: Collection[str], imports: Mapping[str, Imports], given: Collection[str] = ()
 ) -> list[Unresolved]:
-    """The imports that find nothing, from a function's module on.
+    """The unresolved imports that are reachable from a function's module.
 
     Args:
         files: the artifact's.
         imports: by module.
-        given: top-level names that others bring.
+        given: top-level names that are provided elsewhere.
     """
     modules = _Modules(files)
     known = sys.stdlib_module_names | OF_THE_RUNTIME | set(given)
@@ -161,7 +161,7 @@ class _Modules:
 
 
 def _is_made(name: str, modules: _Modules, imports: Mapping[str, Imports]) -> bool:
-    """Whether a module above it may bring it at run time, as `six` does `six.moves`."""
+    """Whether a parent module may create it at run time, as `six` creates `six.moves`."""
     above = name.rpartition(".")[0]
     while above:
         if above in modules.files:

@@ -1,4 +1,4 @@
-"""Programs that a build starts: their output is shown only when they fail."""
+"""Run programs; show their output only if they fail."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from lambdapack.environments import plain_environment
 
 
 class ToolError(click.ClickException):
-    """A tool that a verb started failed; carries the tool's own output."""
+    """A program failed; the message contains its output."""
 
     def __init__(self, what: str, output: str) -> None:
         super().__init__(what)
@@ -41,7 +41,7 @@ def run_quietly(
 
     Raises:
         ToolError: the tool's exit code is not 0.
-        MissingToolError: the tool is not there.
+        MissingToolError: the tool is not installed.
     """
     try:
         done = subprocess.run(

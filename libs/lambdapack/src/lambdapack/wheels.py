@@ -1,7 +1,7 @@
-"""Installed distributions for the target platform, one cached folder each.
+"""Install distributions for the target platform, each into its own cached folder.
 
-Each is installed into a place of its own, so that nothing that shares files or a namespace with it
-can change it, and a function's artifact is a choice of folders.
+With a folder each, distributions that share files or a namespace can't change one another, and a
+function's artifact is a selection of folders.
 """
 
 import ast
@@ -41,7 +41,7 @@ from lambdapack.workspace import Workspace
 
 LOG = logging.getLogger("lambdapack")
 
-# What an installer notes of the machine and the hour. RECORD is written again for what ships.
+# Files of an installer that depend on machine and time. RECORD is rewritten for what ships.
 OF_THE_INSTALLER = frozenset(
     {"INSTALLER", "RECORD", "REQUESTED", "direct_url.json", "uv_build.json", "uv_cache.json"}
 )
@@ -67,8 +67,8 @@ class UnreadableSourceError(click.ClickException):
         name = path.relative_to(workspace.root).as_posix()
         line = getattr(error, "lineno", None) or 1
         return cls(
-            f"{name}:{line}: {getattr(error, 'msg', error)}: correct it, or end its name in "
-            "something else than .py if it is no module"
+            f"{name}:{line}: {getattr(error, 'msg', error)}: correct it, or give it another "
+            "extension than .py if it is not a module"
         )
 
 
@@ -81,7 +81,7 @@ class WheelStore:
         self.root = workspace.scratch / "_build" / "wheels" / f"cp{PYTHON}-{PLATFORMS[arch]}"
 
     def folder(self, distribution: Distribution) -> Path:
-        """Where a distribution is installed, by what it is installed from."""
+        """The folder of an installed distribution, by its requirement."""
         parts = [builder_digest(), distribution.requirement, str(distribution.index)]
         if distribution.folder is not None:
             parts.append(lib_digest(self.workspace, distribution.folder))
@@ -89,11 +89,11 @@ class WheelStore:
         return self.root / "-".join(filter(None, [distribution.name, distribution.version, digest]))
 
     def fill(self, distributions: Iterable[Distribution]) -> None:
-        """Install what is not there yet.
+        """Install distributions that are missing.
 
         Raises:
             UnreadableSourceError: a module of a lib is not Python.
-            UnbuildableError: a distribution can't be had for the platform.
+            UnbuildableError: a distribution has no files for the platform.
         """
         wanted = {self.folder(distribution): distribution for distribution in distributions}
         missing = {path: wanted[path] for path in sorted(wanted) if not path.is_dir()}
@@ -113,7 +113,7 @@ class WheelStore:
                 (each.name, staged[path]) for path, each in missing.items() if each.folder is None
             )
             bytecode.compile_trees(*staged.values())
-            for source in staged.values():  # what is no module stays a source
+            for source in staged.values():  # files that don't compile stay sources
                 shutil.rmtree(source / "bin" / "__pycache__", ignore_errors=True)
             for target, source in staged.items():
                 if not target.is_dir():
@@ -152,7 +152,7 @@ class WheelStore:
                     raise UnreadableSourceError.of(self.workspace, path, error) from error
 
     def _check_tags(self, distribution: Distribution, info: Path) -> None:
-        """What was built here has to run there."""
+        """Check that a distribution built here runs on the target platform."""
         tags = re.findall(r"^Tag: (\S+)$", (info / "WHEEL").read_text(encoding="utf-8"), re.M)
         supported = set(target_tags(self.arch))
         if not any(tag in supported for text in tags for tag in parse_tag(text)):
@@ -173,12 +173,12 @@ class WheelStore:
                 )
 
     def _uv_build(self, distribution: Distribution, target: Path) -> Path:
-        """A folder's wheel, made anew."""
+        """Build the wheel of a folder."""
         assert distribution.folder is not None
         source = self.workspace.root / distribution.folder
         if not (source / "pyproject.toml").is_file() and not (source / "setup.py").is_file():
             raise UnbuildableError(
-                f"{distribution.name} is to be built from {distribution.folder}, which has neither "
+                f"can't build {distribution.name}: its folder {distribution.folder} has neither "
                 "pyproject.toml nor setup.py"
             )
         self._uv(distribution, "build", "--wheel", "--no-sources", "--out-dir", target, source)
@@ -266,12 +266,12 @@ class UninstallableError(ToolError):
 
 
 def _without_prose(metadata: bytes) -> bytes:
-    """Its fields alone: the text below them is what an index shows."""
+    """Metadata without the long description, which only an index shows."""
     return metadata.replace(b"\r\n", b"\n").partition(b"\n\n")[0] + b"\n\n"
 
 
 def _write_scripts(info: Path) -> None:
-    """A distribution's commands, as they start on any machine."""
+    """A distribution's commands, as scripts that start on any machine."""
     folder = info.parent / "bin"
     for script in folder.glob("*"):
         if script.is_file() and script.read_bytes()[:2] == b"#!":
@@ -289,12 +289,12 @@ def _write_scripts(info: Path) -> None:
 
 @cache
 def builder_digest() -> str:
-    """Changes when this code would write other bytes."""
+    """A digest of the code that determines the written bytes."""
     return code_digest(Path(__file__).parent)
 
 
 def code_digest(folder: Path) -> str:
-    """Changes with every module of a package, however deep, and with its place in it."""
+    """A digest of all modules of a package, nested ones included, with their paths."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
@@ -303,7 +303,7 @@ def code_digest(folder: Path) -> str:
 
 
 def lib_digest(workspace: Workspace, folder: str) -> str:
-    """Changes when the wheel of a folder would."""
+    """A digest of the files that a folder's wheel is made from."""
     digest = hashlib.sha256()
     for path in lib_sources(workspace, folder):
         digest.update(path.relative_to(workspace.root / folder).as_posix().encode() + b"\0")
@@ -313,7 +313,7 @@ def lib_digest(workspace: Workspace, folder: str) -> str:
 
 
 def prune(store: WheelStore, keep: set[Path]) -> None:
-    """Drop what no function is made of any more, once it has not been for a day."""
+    """Delete cached folders that no function has used for a day."""
     yesterday = time.time() - 86_400
     for path in store.root.glob("*"):
         if path not in keep and path.lstat().st_mtime < yesterday:

@@ -1,4 +1,4 @@
-"""What a build asks of a uv workspace and of the functions in it."""
+"""Protocols of a uv workspace and its functions, as a build uses them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,23 +10,23 @@ class Function(Protocol):
 
     @property
     def name(self) -> str:
-        """Of the artifact: `dist/NAME.zip`."""
+        """The artifact's name: `dist/NAME.zip`."""
 
     @property
     def member(self) -> str:
-        """Its distribution in uv.lock."""
+        """The name of its distribution in uv.lock."""
 
     @property
     def module(self) -> str:
-        """The module that holds the handler."""
+        """The name of the handler's module."""
 
     @property
     def source(self) -> Path:
-        """That module's file."""
+        """The file of the handler's module."""
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """`iamRoleStatements`, which decide what of the SDK ships."""
+        """`iamRoleStatements`, which decide what parts of the SDK ship."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -37,19 +37,19 @@ class Function(Protocol):
 
 
 class Workspace(Protocol):
-    """A folder with a uv.lock, and what is made from it."""
+    """A folder with a uv.lock, and the folders of build results."""
 
     @property
     def root(self) -> Path:
-        """The folder."""
+        """The folder with uv.lock."""
 
     @property
     def dist(self) -> Path:
-        """Where artifacts and their manifest go."""
+        """The folder for artifacts and their manifest."""
 
     @property
     def scratch(self) -> Path:
-        """Where installed distributions are kept between builds."""
+        """The folder for caches between builds."""
 
     def functions(self) -> Sequence[Function]:
-        """Every function: what none of them needs any more is dropped."""
+        """All functions; cached files that no function needs are deleted."""

@@ -96,7 +96,7 @@ class Problem(Open):
 
 
 class Refusal(Open):
-    """Why a request is not served. `request_id` is that of the invocation, for whoever asks us;
+    """Why a request is refused. `request_id` is that of the invocation, for questions about it;
     `fits` is how many of a batch's ids, from the first on, one answer can hold.
     """
 

@@ -61,7 +61,7 @@ class AcknowledgmentMessage(_ServerMessage):
 
 
 class ProgressMessage(_ServerMessage):
-    """How far a request is; `seq` strictly increases within it, `percentage` never falls."""
+    """The progress of a request; `seq` strictly increases within it, `percentage` never falls."""
 
     type: Literal["progress"] = "progress"
     seq: int

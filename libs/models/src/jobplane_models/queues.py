@@ -84,7 +84,7 @@ class JobMessage(_WorkerMessage):
 
 
 class FollowUpAttachment(Input):
-    """An object that a follow-up names; nobody has looked for it yet."""
+    """An object that a follow-up names; it may not exist."""
 
     bucket: str
     key: str
@@ -154,7 +154,7 @@ class DeadLetter(Open):
 class UnreadableRecord(Open):
     """A record of the requests' stream that could not be read, kept for an operator.
 
-    The text is cut at 250,000 characters, and then is no JSON any more.
+    The text is cut at 250,000 characters; then it is not valid JSON.
     """
 
     error: str

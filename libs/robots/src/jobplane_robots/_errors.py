@@ -11,7 +11,7 @@ RobotError                    PROCESSING_ERROR     a step failed
 ├── RobotUnavailableError     ROBOT_UNAVAILABLE    known, but a package it needs is missing
 └── RobotConflictError        ROBOT_CONFLICT       its name is claimed twice
 
-The first five are the file's fault, and `message` may be shown to whoever sent it. The rest are
+The first five are the file's fault, and `message` may be shown to its sender. The rest are
 the operator's, and are raised before any file is read.
 """
 
@@ -136,7 +136,7 @@ class UnknownRobotError(RobotError):
     def __init__(self, robot: str, known: Iterable[str]) -> None:
         self.robot = robot
         self.known = tuple(known)
-        super().__init__(f"there is no robot {robot}; known: {', '.join(self.known)}")
+        super().__init__(f"unknown robot {robot}; known are: {', '.join(self.known)}")
 
 
 class RobotUnavailableError(RobotError):

@@ -14,7 +14,7 @@ CHUNK_BYTES = 256 * 1024
 
 
 def _no_progress(_bytes_read: int) -> None:
-    """Nobody listens."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True, slots=True)

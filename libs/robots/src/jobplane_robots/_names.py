@@ -37,7 +37,7 @@ def safe_name(name: str, *, max_bytes: int = MAX_NAME_BYTES) -> str:
 
 
 def split_extension(name: str) -> tuple[str, str]:
-    """("report", ".csv"); the extension is "" for a dot file and for one that is no extension."""
+    """("report", ".csv"); the extension is "" for a dot file, or without an extension."""
     stem, dot, extension = name.rpartition(".")
     if not stem.strip(".") or not extension or len(extension.encode()) >= MAX_EXTENSION_BYTES:
         return name, ""

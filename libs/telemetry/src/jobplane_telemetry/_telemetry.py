@@ -104,8 +104,8 @@ class Telemetry:
 
     @property
     def trace_header(self) -> str | None:
-        """The X-Ray header of the current `trace` block, or of the invocation, to be carried to
-        whoever goes on with the work.
+        """The X-Ray header of the current `trace` block, or of the invocation, to pass on to the
+        code that continues the work.
         """
         return self._trace.get() or os.environ.get(_TRACE_HEADER)
 

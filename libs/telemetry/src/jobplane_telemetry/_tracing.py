@@ -13,7 +13,7 @@ from aws_xray_sdk.core import patch, xray_recorder
 from aws_xray_sdk.core.context import Context
 from aws_xray_sdk.core.models.trace_header import TraceHeader
 
-# Calls outside every segment are not traced, and that is no fault to be logged.
+# Calls outside of all segments are not traced; this must not be logged as an error.
 logging.getLogger("aws_xray_sdk").setLevel(logging.CRITICAL)
 xray_recorder.configure(context=Context(context_missing="IGNORE_ERROR"), sampling=False)
 patch(("botocore",))

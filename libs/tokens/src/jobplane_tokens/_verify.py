@@ -18,10 +18,10 @@ _MIN_SECRET_BYTES = 32
 SECRET_MAX_AGE_SECONDS = 300.0
 _PARAMETER = "ssm:"
 _PARAMETER_NAME = re.compile(r"(/[A-Za-z0-9_.-]+)+")
-# What names a secret and is none: everybody knows it, and as a key it would be long enough.
+# References to a secret: they are public, but long enough to be taken for a key.
 _REFERENCE = re.compile(r"\$\{|\{\{|[a-z][a-z-]*:")
 _MAX_ID_LENGTH = 128
-# The end of year 9999: later times are nobody's intent, and DynamoDB holds no number of any size.
+# The end of year 9999: later times are mistakes, and DynamoDB limits the size of numbers.
 _MAX_EXPIRY = 253_402_300_799
 _SECONDS = re.compile(r"[0-9]{1,12}")
 
@@ -166,7 +166,7 @@ class TokenVerifier:
         """The identity a token proves.
 
         Raises MissingTokenError, ExpiredTokenError, InvalidTokenError or TenantNotAllowedError;
-        ParameterError, which says nothing of the token, while no secret could be read.
+        ParameterError, regardless of the token, while no secret could be read.
         """
         if not token:
             raise MissingTokenError("no token")
@@ -179,10 +179,10 @@ class TokenVerifier:
         return self._allowed(_identity(claims))
 
     def identity_of_claims(self, claims: Mapping[str, Any]) -> Identity:
-        """The identity in claims that somebody else has verified, as API Gateway's authorizers do.
+        """The identity in claims that were verified before, for example by an authorizer.
 
         User and tenant follow the rules for tokens. Authorizers turn claims into text: `expires_at`
-        is 0 where `exp` is not whole seconds, and permissions that are no list are none.
+        is 0 if `exp` is not whole seconds, and permissions that are not a list are ignored.
         Raises InvalidTokenError or TenantNotAllowedError.
         """
         expires_at, permissions = claims.get("exp"), claims.get("permissions")

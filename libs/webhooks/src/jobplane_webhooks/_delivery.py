@@ -69,7 +69,7 @@ def deliver(
     receiver can drop repetitions. The host is looked up once and every address checked; the
     connection goes to a checked address, takes no proxy and follows no redirect; at most 16 KB of
     the answer are read. Blocks, and runs an event loop of its own.
-    `trace_header` is X-Ray's, of the work that this tells of; it goes out as W3C's `traceparent`.
+    `trace_header` is X-Ray's, of the work that is reported; it is sent as W3C's `traceparent`.
     Raises ValueError for a secret that makes no key.
     """
     import asyncio

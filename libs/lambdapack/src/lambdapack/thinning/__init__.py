@@ -1,1 +1,1 @@
-"""What is left out of an artifact, and put off until it is needed."""
+"""Make artifacts smaller and start faster: omit code, defer imports, compile ahead."""

@@ -1,4 +1,4 @@
-"""Bytecode that stays valid in a read-only folder and is the same bytes wherever it is made.
+"""Reproducible bytecode that stays valid in a read-only folder.
 
 marshal's output depends on which strings the process has interned before, so each module is
 compiled in a fresh copy of a bare interpreter: this file runs as a script, with the standard
@@ -27,7 +27,7 @@ def compile_trees(*roots: Path) -> None:
 
 
 def cached(source: str) -> str:
-    """Where a module's bytecode is: beside it, whatever PYTHONPYCACHEPREFIX says."""
+    """The path of a module's bytecode beside it, regardless of PYTHONPYCACHEPREFIX."""
     path = PurePath(source)
     name = f"{path.stem}.{sys.implementation.cache_tag}.pyc"
     return str(path.parent / "__pycache__" / name)
@@ -53,7 +53,7 @@ def of_source(data: bytes, source: bytes) -> bytes:
 
 
 def in_forks[*Arguments](work: Callable[[*Arguments], None], jobs: list[tuple[*Arguments]]) -> int:
-    """Do each job in a fresh copy of this process, as many at once as there are processors.
+    """Run each job in a forked copy of this process, in parallel on all processors.
 
     Returns:
         1 if any failed.

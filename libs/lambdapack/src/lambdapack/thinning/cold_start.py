@@ -1,4 +1,4 @@
-"""Ships inside an artifact: what its modules were changed to call, for a short cold start."""
+"""Ships inside artifacts: functions that changed modules call, for a shorter cold start."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if not {"inspect", "dataclasses"} & sys.modules.keys():
 
 
 def begin() -> None:
-    """What a function's module calls before its first import.
+    """Prepare the process; a function's module calls this before its first import.
 
     A start makes tens of thousands of objects and next to no garbage among them: the collector
     would look through them dozens of times. And it makes dozens of dataclasses, whose methods are
@@ -66,7 +66,7 @@ def begin() -> None:
 
 
 def end() -> None:
-    """What a function's module calls at its end: what is there by now is there to stay.
+    """Exclude all existing objects from garbage collection; called at a function module's end.
 
     The collector looks at none of it again, and begins after 10,000 new objects: a first invocation
     makes some thousands, and what later ones leave in cycles comes to a megabyte before it goes.
@@ -148,7 +148,7 @@ class _Loaded(type):
 
 
 class LoadedDecimal(metaclass=_Loaded):
-    """For `isinstance`: decimal.Decimal, which nothing can be as long as nobody has loaded it."""
+    """For `isinstance`: decimal.Decimal; no value has this type until the module is loaded."""
 
 
 class _Platform:

@@ -1,4 +1,4 @@
-"""Ships inside an artifact's botocore: says that an operation was cut, and how to get it back."""
+"""Ships inside an artifact's botocore: explains that an operation was cut, and the remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class OperationCutError(AttributeError):
-    """The artifact's botocore has no such operation: no IAM statement of the function grants it."""
+    """The operation was cut from the artifact, because no IAM statement grants it."""
 
 
 def explain_cut_operation(event_name: str, client: Any, **_: Any) -> None:

@@ -9,7 +9,7 @@ is bound:
     except NameError:
         _load_deferred('urlsplit')
 
-The module's `__getattr__` answers whoever asks for the name from outside. Nothing else changes; a
+The module's `__getattr__` loads the name for uses from outside. Nothing else changes; a
 module in which nothing can wait stays as it is, to the byte.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 HELPER = "cold_start"
 LOAD = "_load_deferred"
 MAKE = "_make"
-# Calls that see a module's names without naming them.
+# Calls that access a module's names without mentioning them.
 SEEING = frozenset({"globals", "vars", "eval", "exec", "locals"})
 STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 
@@ -31,7 +31,7 @@ type Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class _Names(ast.NodeVisitor):
-    """What a module's top level does to names, and what its functions use."""
+    """The names that a module's top level binds, and the names that its functions use."""
 
     def __init__(self, tree: ast.Module) -> None:
         self.imports: dict[str, list[Import]] = {}
@@ -115,7 +115,7 @@ class _Names(ast.NodeVisitor):
 
 
 class _Guards(ast.NodeTransformer):
-    """Puts a check before every statement of a function that uses a deferred name."""
+    """Inserts a check before every statement of a function that uses a deferred name."""
 
     def __init__(self, names: Collection[str]) -> None:
         self.names = names
@@ -189,7 +189,7 @@ def defer(
     eager: Collection[str] = (),
     is_starred: bool = False,
 ) -> bool:
-    """defer_imports on a parsed module, in place; tells whether anything was deferred."""
+    """defer_imports on a parsed module, in place; whether anything was deferred."""
     names = _Names(tree)
     if names.sees_all or "__getattr__" in names.bound:
         return False
@@ -232,11 +232,11 @@ def _deferrable_imports(
     for name, entries in names.imports.items():
         is_plain = any(attribute is None for _, attribute, _ in entries)
         if name in at_once or (is_plain and name not in names.used_later):
-            continue  # used at once, or imported for what the import does
+            continue  # used immediately, or imported for its side effects
         if is_plain:
             entries += _submodules(entries, names.chains.get(name, set()))
         found[name] = tuple(entries)
-    # Others count on a submodule being there because something has imported it before.
+    # Other code relies on a submodule that something else has imported before.
     missing = submodules.keys() - {*found, *names.bound, *names.imports}
     return found | {name: ((submodules[name], "", 0),) for name in sorted(missing)}
 
@@ -362,7 +362,7 @@ def _chain(node: ast.Attribute) -> list[str]:
 
 
 def leading_comments(source: str) -> str:
-    """What stands above a module's code: its licence."""
+    """The comments above a module's code: its licence."""
     lines = []
     for line in source.splitlines(keepends=True):
         if not line.startswith("#") and line.strip():

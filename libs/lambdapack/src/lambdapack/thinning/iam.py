@@ -1,4 +1,4 @@
-"""How IAM authorises what botocore calls.
+"""The IAM actions that authorise operations of botocore.
 
 An action has the name of the operation, and its prefix is the name that the service signs requests
 with: botocore's own models say both. What differs is written here, from the pages "Actions,
@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# IAM's prefix of botocore's folder, where the service signs by another name.
+# IAM's prefix by botocore's folder, for services that sign with another name.
 PREFIXES = {
     "cloudcontrol": "cloudformation",
     "cloudwatch": "cloudwatch",
@@ -42,7 +42,7 @@ ALSO_UNDER = {
 BY_METHOD = frozenset({"apigateway", "apigatewayv2"})
 
 QUERIES = ("neptune-db:ReadDataViaQuery", "neptune-db:WriteDataViaQuery")
-# What an operation needs, by botocore's folder: all of the actions.
+# All actions that an operation needs, by botocore's folder.
 ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "apigatewaymanagementapi": {
         "DeleteConnection": ("execute-api:ManageConnections",),
@@ -137,21 +137,21 @@ ACTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "sts": {"GetCallerIdentity": ()},
     "timestream-query": {"Query": ("timestream:Select",)},
 }
-# Kinds of what S3 keeps of a bucket: one operation each to delete, get, list and put.
+# Settings of a bucket in S3: each has operations to delete, get, list and put it.
 for _kind in ("Analytics", "IntelligentTiering", "Inventory", "Metrics"):
     for _verb, _of in {"Get": "Get", "List": "Get", "Delete": "Put", "Put": "Put"}.items():
         _plural = "s" if _verb == "List" else ""
         ACTIONS["s3"][f"{_verb}Bucket{_kind}Configuration{_plural}"] = (
             f"s3:{_of}{_kind}Configuration",
         )
-# What a transaction needs, by the kinds of its items.
+# The actions that a transaction needs, by the kinds of its items.
 ITEM_ACTIONS = {
     "ConditionCheck": "dynamodb:ConditionCheckItem",
     "Delete": "dynamodb:DeleteItem",
     "Put": "dynamodb:PutItem",
     "Update": "dynamodb:UpdateItem",
 }
-# Operations that an action is enough for in some of their forms: of a version, by statement.
+# Operations for which an action suffices in some cases: of a version, by statement.
 IN_SOME_FORMS = {
     "dynamodb:PartiQLDelete": ("BatchExecuteStatement", "ExecuteStatement", "ExecuteTransaction"),
     "dynamodb:PartiQLInsert": ("BatchExecuteStatement", "ExecuteStatement", "ExecuteTransaction"),
@@ -198,12 +198,12 @@ def _allowed() -> dict[str, frozenset[str]]:
 
 
 ALSO_ALLOWED = _allowed()
-"""Operations that an action may have a part in, beside the one of its own name."""
+"""Operations that an action may authorise, besides the one with its name."""
 
 
 @cache
 def models() -> Path:
-    """The folder of botocore's service models: those that this command is installed with."""
+    """The folder of the installed botocore's service models."""
     spec = find_spec("botocore")
     assert spec is not None
     assert spec.origin is not None
@@ -211,13 +211,13 @@ def models() -> Path:
 
 
 def services() -> list[str]:
-    """Every service that botocore has a client for."""
+    """All services that botocore supports."""
     return sorted(path.name for path in models().iterdir() if path.is_dir())
 
 
 @cache
 def prefix_of(service: str) -> str:
-    """What stands before the colon in a service's actions."""
+    """The prefix of a service's actions, before the colon."""
     return PREFIXES.get(service) or _signs_as(service)[0]
 
 

@@ -46,10 +46,10 @@ def compiled(contents: Mapping[str, Path | bytes], *, has_plugins: bool = True) 
 
 @cache
 def texts(source: bytes) -> tuple[str, ...]:
-    """What `dataclasses` executes for the classes of a module."""
+    """The texts that `dataclasses` executes for the classes of a module."""
     try:
         tree = ast.parse(source)
-    except SyntaxError:  # of another Python; never imported by this one
+    except SyntaxError:  # for another Python version; this one never imports it
         return ()
     writer = _Writer()
     for node in ast.walk(tree):
@@ -73,7 +73,7 @@ class _Writer:
         self._library: Any = library
 
     def write(self, node: ast.ClassDef) -> None:
-        """Do what the class's decorator does."""
+        """Apply the class's decorator."""
         decorators = [each for each in node.decorator_list if _is_called(each, "dataclass")]
         if not decorators:
             return
@@ -82,7 +82,10 @@ class _Writer:
         decorate = self._library.dataclass(**_flags(decorators[0], OF_CLASSES))
         try:
             self._made[node.name] = decorate(type(node.name, bases, self._namespace(node)))
-        except (TypeError, ValueError):  # it is made of more than its source shows
+        except (
+            TypeError,
+            ValueError,
+        ):  # the source does not show everything that the class is made from
             return
 
     def _execute(self, text: str, namespace: dict[str, Any], made: dict[str, Any]) -> None:

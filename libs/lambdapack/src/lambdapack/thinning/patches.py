@@ -78,14 +78,14 @@ PATCHES: dict[str, dict[str, tuple[Replacement, ...]]] = {
             ),
         ),
         "botocore/validate.py": (
-            # A value can't be a Decimal as long as nobody has loaded the module.
+            # A value can't be a Decimal until the module is loaded.
             ("import decimal\n", "from cold_start import LoadedDecimal\n"),
             ("'float': (float, decimal.Decimal, int),", "'float': (float, LoadedDecimal, int),"),
             ("'double': (float, decimal.Decimal, int),", "'double': (float, LoadedDecimal, int),"),
         ),
     },
     "certifi": {
-        # An artifact is unpacked: the file needs nobody who could unpack it.
+        # An artifact is unpacked, so the file can be opened directly.
         "certifi/core.py": (
             ("    from importlib.resources import as_file, files\n", "    import os.path\n"),
             (
@@ -103,7 +103,7 @@ PATCHES: dict[str, dict[str, tuple[Replacement, ...]]] = {
         ),
     },
     "pydantic": {
-        # Nothing can be of a class whose module nobody has loaded. zoneinfo brings sysconfig.
+        # No value can have a class whose module is not loaded. zoneinfo would load sysconfig.
         "pydantic/_internal/_generate_schema.py": (
             ("        Decimal,\n        ZoneInfo,\n    }\n", "        Decimal,\n    }\n"),
             ("        ZoneInfo: lambda self, obj: self._zoneinfo_schema(),\n", ""),
@@ -169,7 +169,7 @@ PATCHES: dict[str, dict[str, tuple[Replacement, ...]]] = {
 
 
 class PatchError(Exception):
-    """A library's code isn't what a patch was made for; names the place."""
+    """A patch does not fit the library's code; the message names the place."""
 
 
 def patched(distribution: str, module: Path, source: str) -> str:
@@ -179,7 +179,7 @@ def patched(distribution: str, module: Path, source: str) -> str:
         module: its path in the distribution.
 
     Raises:
-        PatchError: a text is not there exactly once.
+        PatchError: a text does not occur exactly once.
     """
     for old, new in PATCHES.get(distribution, {}).get(module.as_posix(), ()):
         if source.count(old) != 1:
@@ -192,14 +192,13 @@ def patched(distribution: str, module: Path, source: str) -> str:
 
 
 def check_modules(distribution: str, folder: Path) -> None:
-    """Fail if a module that has patches is not there.
+    """Check that the modules with patches exist.
 
     Raises:
-        PatchError: it is gone.
+        PatchError: a module does not exist.
     """
     for module in PATCHES.get(distribution, {}):
         if not (folder / module).is_file():
             raise PatchError(
-                f"{distribution} has no {module} any more, of which lambdapack's patches.py "
-                "replaces parts"
+                f"{distribution} no longer has {module}, which lambdapack's patches.py changes"
             )

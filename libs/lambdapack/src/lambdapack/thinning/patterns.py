@@ -25,7 +25,7 @@ METHODS = frozenset({"join", "format"})
 
 
 def precompile(tree: ast.Module) -> bool:
-    """Replace what can be compiled now; tells whether there was anything."""
+    """Replace calls that can be compiled now; whether there were any."""
     constants: dict[str, Any] = {"re": re}
     compiler = _Precompiler(constants)
     for node in tree.body:
@@ -89,7 +89,7 @@ def _call(pattern: str | bytes, flags: int = 0) -> ast.Call:
         indexes[index] = name
     rest = (int(flags) | state.flags, state.groups - 1, state.groupdict, tuple(indexes))
     if _sre.compile(pattern, rest[0], words, *rest[1:]) != re.compile(pattern, flags):
-        raise ValueError(f"{pattern!r} compiles to something else than re.compile makes of it")
+        raise ValueError(f"the code compiled for {pattern!r} differs from that of re.compile")
     code = struct.pack(f"<{len(words)}I", *words)
     values = (pattern, int(flags), _sre.MAGIC, code, *rest)
     arguments = ", ".join(map(repr, values))

@@ -55,12 +55,12 @@ UnknownClientMethodError.fmt += " (or its operation was cut: no IAM statement gr
 
 @dataclass(frozen=True)
 class Grants:
-    """The `service:Action` patterns that a function's statements allow, and what it asks for."""
+    """The `service:Action` patterns of a function's statements, and its settings for the SDK."""
 
     function: str
     actions: tuple[str, ...]
     named: tuple[str, ...] = ()
-    """Services that ship with all their operations, whatever the statements say."""
+    """Services that ship with all operations, regardless of the statements."""
     asks_for_all: bool = False
 
     @property
@@ -73,7 +73,7 @@ class Grants:
         """Read `iamRoleStatements` of its function.yml and `tool.jobplane.sdk` of its project.
 
         Raises:
-            click.ClickException: a statement or a name is of no use.
+            click.ClickException: a statement or a name is invalid.
         """
         name, config, wanted = function.name, function.config, function.settings.get("sdk", ())
         where = f"functions/{name}/function.yml: iamRoleStatements"
@@ -81,7 +81,7 @@ class Grants:
         asks_for_all = wanted == "whole"
         statements = config.get("iamRoleStatements") or []
         if not isinstance(statements, list):
-            raise click.ClickException(f"{where} has to be a list of statements")
+            raise click.ClickException(f"{where} must be a list of statements")
         for number, statement in enumerate(statements, 1):
             if not isinstance(statement, dict) or "Effect" not in statement:
                 raise click.ClickException(f"{where}: statement {number} has no Effect")
@@ -103,8 +103,8 @@ class Grants:
     def services(self, available: Iterable[str]) -> dict[str, str]:
         """botocore's service folder → IAM prefix, for every service that ships.
 
-        An action without an operation, as `rds-db:connect`, brings the service that it is of: its
-        client may sign for it. One that botocore has no service for brings none.
+        An action without an operation, such as `rds-db:connect`, adds its service, whose client may
+        sign for it. Actions of services that botocore does not know are ignored.
         """
         everything = sorted(available)
         by_prefix: dict[str, list[str]] = {}
@@ -157,7 +157,7 @@ class Grants:
 
 
 def _parts(operation: str) -> list[str]:
-    """What a batch does to each of its items, as the actions of most services have it."""
+    """The action for a single item of a batch operation, as most services name it."""
     forms = (
         operation.removeprefix("Batch"),
         operation.removesuffix("Batch"),
@@ -172,7 +172,7 @@ def _named(function: str, wanted: object) -> tuple[str, ...]:
     names = list(wanted) if isinstance(wanted, list | tuple) else None
     if names is None or not all(isinstance(name, str) for name in names):
         raise click.ClickException(
-            f'functions/{function}/pyproject.toml: tool.jobplane.sdk has to be "whole", or a list '
+            f'functions/{function}/pyproject.toml: tool.jobplane.sdk must be "whole", or a list '
             'of botocore\'s services such as ["bedrock-runtime"]'
         )
     known = iam.services()
@@ -181,7 +181,7 @@ def _named(function: str, wanted: object) -> tuple[str, ...]:
             close = get_close_matches(name, known, 3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
             raise click.ClickException(
-                f"functions/{function}/pyproject.toml: tool.jobplane.sdk: botocore has no service "
+                f"functions/{function}/pyproject.toml: tool.jobplane.sdk: unknown service "
                 f"{name!r}{hint}"
             )
     return tuple(sorted(names))
@@ -265,7 +265,7 @@ def cut_handlers(source: str, names: set[str]) -> str:
         names: of the services kept, as events have them.
 
     Raises:
-        click.ClickException: BUILTIN_HANDLERS is not the list that it was.
+        click.ClickException: BUILTIN_HANDLERS is not a list any more.
     """
 
     def is_kept(entry: ast.expr) -> bool:
@@ -289,7 +289,7 @@ def cut_aliases(source: str, names: set[str]) -> str:
     """botocore's utils with the event aliases of the kept services alone.
 
     Raises:
-        click.ClickException: EVENT_ALIASES is not the dict that it was.
+        click.ClickException: EVENT_ALIASES is not a dict any more.
     """
     line, value = _assignment(source, "EVENT_ALIASES")
     if not isinstance(value, ast.Dict):
@@ -323,7 +323,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _needed(service: str, prefix: str, operation: str) -> list[str]:
-    """The actions that bring an operation back."""
+    """The actions to grant so that an operation ships."""
     return list(iam.ACTIONS.get(service, {}).get(operation) or [f"{prefix}:{operation}"])
 
 
@@ -347,7 +347,7 @@ def _helpers(version: Path, kept: set[str]) -> dict[str, Any]:
 
 
 def cut_model(model: Mapping[str, Any], kept: set[str]) -> dict[str, Any]:
-    """A service model with the kept operations, the shapes they reach, and no prose."""
+    """A service model with the kept operations and their shapes, without documentation."""
     operations = {name: body for name, body in model["operations"].items() if name in kept}
     shapes: dict[str, Any] = {}
     pending = [name for body in operations.values() for name in _shape_references(body)]
@@ -392,7 +392,7 @@ def _shape_references(node: Any) -> list[str]:
 
 
 def _without_documentation(node: Any, *, names: bool = False) -> Any:
-    """Drop prose; under `members`, `shapes` and `operations` the keys are names, not traits."""
+    """Remove documentation; keys below `members`, `shapes` and `operations` are names."""
     if isinstance(node, dict):
         return {
             key: _without_documentation(
@@ -424,7 +424,7 @@ def cut_endpoints(endpoints: Mapping[str, Any], services: set[str]) -> dict[str,
 def read_json(path: Path, *, missing_ok: bool = False) -> Any:
     """A data file as botocore would find it: plain, or gzipped beside that name.
 
-    Read once, so not to be changed.
+    It is cached: do not change it.
     """
     if path.is_file():
         return json.loads(path.read_bytes())

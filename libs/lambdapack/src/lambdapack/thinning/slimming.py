@@ -1,7 +1,7 @@
-"""What third-party code does at import and no function needs then, put off at build time.
+"""Defer work that third-party code does at import and no function needs then.
 
-Only what imports are for is changed, and only in the distributions named here: the workspace's own
-code ships as it is written, so that a stack trace names its lines.
+Only imports are changed, and only in the distributions named here. The workspace's own code ships
+as it is written, so that tracebacks have its lines.
 """
 
 import ast
@@ -38,7 +38,7 @@ CUT: dict[str, dict[str, tuple[str, re.Pattern[bytes]]]] = {
     },
     "python-dateutil": {"dateutil/zoneinfo": ("", re.compile(rb"\bdateutil\b"))},
 }
-# Who names them and asks for nothing that the stubs have not.
+# Modules that name them, but use nothing that the stubs lack.
 NAMING = frozenset({"botocore", "boto3", "s3transfer", "pydantic", "python-dateutil"})
 STUB = """\
 {rest}
@@ -51,18 +51,18 @@ def __getattr__(name):
         'imports that module by its name; import it so and build again'
     )
 """
-# Parts of a slimmed distribution that stay as they are.
+# Parts of a slimmed distribution that are not changed.
 UNTOUCHED = ("pydantic/v1/",)
-# Packages that look at no annotation and no docstring of their own.
+# Packages that don't read their own annotations and docstrings.
 TRIMMED = frozenset(
     {
         "annotated_types", "boto3", "botocore", "dateutil", "jmespath", "jwt", "pydantic",
         "pydantic_core", "s3transfer", "typing_inspection", "urllib3",
     }
 )  # fmt: skip
-# Packages that look at those of the classes and functions that they are given.
+# Packages that read annotations and docstrings of classes and functions passed to them.
 READING_OTHERS = frozenset({"pydantic"})
-# Modules of which nobody reads what their TypedDicts' fields are.
+# Modules whose fields of TypedDicts are not read at run time.
 WITHOUT_FIELDS = frozenset({"pydantic_core/core_schema.py"})
 TESTS = re.compile(r"(?:test_.*|.*_test|conftest)\.py")
 IMPORTS_TESTS = re.compile(rb"\.tests\b|\bimport [^\n]*\btests\b|[\"']tests\b")
@@ -93,7 +93,7 @@ def slim(distributions: Iterable[tuple[str, Path]]) -> None:
         run_quietly(
             [sys.executable, "-S", "-P", "-c", ALONE, source, *marked],
             cwd=Path(source),
-            what="putting off what no function needs at its start",
+            what="deferring imports in installed packages",
         )
 
 
@@ -125,7 +125,7 @@ def _prepare(folder: Path) -> None:
 
 
 def strip(folder: Path) -> None:
-    """Leave out what only a distribution's authors and type checkers read.
+    """Remove files that only a distribution's authors and type checkers need.
 
     Its `tests` stay if another of its modules names them, and its stubs if one reads stubs.
     """
@@ -147,10 +147,10 @@ def strip(folder: Path) -> None:
 
 
 def cut(contents: Mapping[str, Contents]) -> Contents:
-    """Put stubs in the place of modules that nothing names.
+    """Replace modules that nothing names by stubs.
 
     Args:
-        contents: files by distribution; those of the workspace's own under any other name.
+        contents: files by distribution; the workspace's own files under any other name.
 
     Returns:
         The stubs.
@@ -174,12 +174,12 @@ def _is_named(naming: re.Pattern[bytes], contents: Mapping[str, Contents]) -> bo
 
 
 def _stub_for(files: Contents, module: str, rest: str) -> Contents:
-    """What stands in a module's place and says why the module is not there."""
+    """The source of a stub, which explains why the module was left out."""
     is_file = module.endswith(".py")
     gone = {module, cached(module)} if is_file else set()
     gone |= {path for path in files if path.startswith(f"{module}/")}
     if gone.isdisjoint(files):
-        raise FileNotFoundError(f"{module} is to be cut and is not there: see {__name__}.CUT")
+        raise FileNotFoundError(f"{module}, listed in {__name__}.CUT, does not exist")
     for path in gone & files.keys():
         del files[path]
     target = module if is_file else f"{module}/__init__.py"
@@ -188,7 +188,7 @@ def _stub_for(files: Contents, module: str, rest: str) -> Contents:
 
 
 def _starred(folder: Path, paths: Iterable[Path]) -> Iterator[str]:
-    """The modules of which another takes all names."""
+    """The modules from which another one imports `*`."""
     for path in paths:
         source = path.read_text(encoding="utf-8")
         if "import *" in source:
@@ -210,7 +210,7 @@ def _slim_module(
     source = patches.patched(name.parts[0], name, source)
     try:
         tree = ast.parse(source)
-    except SyntaxError:  # of another Python; never imported by this one
+    except SyntaxError:  # for another Python version; this one never imports it
         return
     if name.parts[0] in TRIMMED:
         trimming.trim(tree, source, reads_others=name.parts[0] in READING_OTHERS)

@@ -1,16 +1,16 @@
-"""Docstrings, annotations, overloads: loaded at every start, read by nobody."""
+"""Remove docstrings, annotations and overloads, which are loaded at every start but not used."""
 
 import ast
 from collections.abc import Iterator
 
-# What looks at annotations or docstrings while a program runs.
+# Names that read annotations or docstrings at run time.
 READERS = frozenset(
     {"__annotations__", "__doc__", "get_type_hints", "getdoc", "signature", "singledispatch"}
 )
 
 
 def trim(tree: ast.Module, source: str, *, reads_others: bool = False) -> None:
-    """Drop them from a module that doesn't read any, or reads those of others alone."""
+    """Remove them from a module that reads none of its own."""
     reads = any(reader in source for reader in READERS) and not READERS.isdisjoint(_names(tree))
     if reads and not reads_others:
         return
@@ -18,7 +18,7 @@ def trim(tree: ast.Module, source: str, *, reads_others: bool = False) -> None:
 
 
 def without_fields(tree: ast.Module) -> None:
-    """Drop the fields of a module's TypedDicts: each makes a type at every start."""
+    """Remove the fields of a module's TypedDicts: each creates a type at every start."""
     for node in tree.body:
         match node:
             case ast.ClassDef(bases=[ast.Name(id="TypedDict")]):
@@ -44,7 +44,7 @@ class _Trimmer(ast.NodeTransformer):
         return self._without_docstring(node)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        """Statements alone: there are no docstrings in expressions."""
+        """Visit statements only: expressions have no docstrings."""
         for name in ("body", "orelse", "finalbody", "handlers", "cases"):
             block = getattr(node, name, None)
             if isinstance(block, list):

@@ -271,7 +271,7 @@ def _too_many_pixels(options: ImageResizeOptions) -> FileTooLargeError:
 
 @contextmanager
 def _damage_named() -> Iterator[None]:
-    """Around Pillow's own work alone: what the sink or the caller raises is no damage."""
+    """Wrap Pillow's work only: errors of the sink or the caller don't mean a damaged image."""
     from PIL import UnidentifiedImageError
 
     try:
