@@ -96,7 +96,7 @@ class _Recorder(InProcessTarget):
         make, respond = caller._make_api_call, sender._do_get_response
 
         def make_api_call(self: Any, operation_name: str, api_params: Any) -> Any:
-            called.parameters = api_params
+            called.parameters = _plain(api_params)
             return make(self, operation_name, api_params)
 
         def do_get_response(self: Any, request: Any, model: Any, context: Any) -> Any:
@@ -205,3 +205,15 @@ def _key(method: str, target: str, url: str) -> Key:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Parameters as literals: a member of an enumeration has no `repr` that is Python."""
+    match value:
+        case dict():
+            return {_plain(key): _plain(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_plain(part) for part in value]
+        case str():
+            return str(value)
+    return value
