@@ -21,7 +21,7 @@ import jwt
 import yaml
 from hypothesis import strategies as st
 
-from jobplane.tree.workspace import Function
+from jobplane.tree.repository import Function
 from jobplane_keys import from_item, to_item
 from jobplane_webhooks import TargetRules
 

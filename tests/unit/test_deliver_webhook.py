@@ -19,7 +19,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from moto import mock_aws
 
-from jobplane.tree.workspace import Function, Workspace
+from jobplane.tree.repository import Function, Repository
 from jobplane.trying.cases import Case, case_paths, run_in_process
 from jobplane_client import verify_webhook
 from tests.unit.status_support import (
@@ -810,7 +810,7 @@ def test_event(name: str) -> None:
     """The function answers each of its events as the file beside it says."""
     case = Case.read(FUNCTION, CASES[name])
     assert case.expect is not None
-    assert run_in_process(case, Workspace(ROOT)).problems == []
+    assert run_in_process(case, Repository(ROOT)).problems == []
 
 
 @settings(

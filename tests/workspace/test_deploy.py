@@ -387,7 +387,7 @@ def test_saving_deploys_and_invokes_again(stage: Stage) -> None:
     signal.signal(signal.SIGINT, before)
     try:
         wait_for(watching, '"passed": true')
-        wait_for(watching, "watching;")
+        wait_for(watching, "watching for changes")
         mark(stage, "check-active-job", "saved")
         assert '"mark": "saved"' in wait_for(watching, '"passed": ')
     finally:
