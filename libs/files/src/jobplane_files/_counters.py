@@ -53,7 +53,7 @@ def by_status(counts: Mapping[str, int]) -> dict[str, int]:
     return {status.value: counts.get(status, 0) for status in FileStatus}
 
 
-def counter_update(table: str, shard: int, change: Mapping[str, int]) -> dict[str, Any]:
+def counter_update[Name: str](table: str, shard: int, change: Mapping[Name, int]) -> dict[str, Any]:
     """Parameters of the UpdateItem that adds a change to one of the counters' rows."""
     names = {f"#{index}": name for index, name in enumerate(change)}
     return {
