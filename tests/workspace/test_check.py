@@ -239,7 +239,7 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
      "SendInterrupt handles InterruptQueueMissingError"),
     ("errors", "", "an-error-that-no-worker-reports",
      edited("libs/client/src/jobplane_client/_runs.py", 'PREEMPTED = "PREEMPTED"',
-            'PREEMPTED = "STOPPED"'), "handles PREEMPTED, which nothing raises"),
+            'PREEMPTED = "STOPPED"'), "handles PREEMPTED, which no code raises"),
     # excuses
     ("permissions", "processor", "an-excuse-without-a-reason",
      edited("functions/processor/pyproject.toml",

@@ -276,6 +276,8 @@ TOGETHER = {
     ("record-interruption", "handle-timeout"),
     ("handle-timeout", "sweep-claims"),
     ("router", "processor"),
+    ("deliver-webhook", "status"),
+    ("state-manager", "count-files"),
 }
 
 
