@@ -32,6 +32,7 @@ from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Builder, Settings
 
 FUNCTIONS = [function.name for function in Repository.here().functions()]
+FUNCTION = "AWS::Lambda::Function"
 
 type Edit = Callable[[Repository], None]
 
@@ -262,8 +263,10 @@ def seen_by(template: StackTemplate, repository: Repository, name: str) -> dict[
     (function,) = repository.select((name,))
     found = template.own(function)
     waiting = {logical_id(function), role_id(function)}
+    # What another function is configured with is its own affair, also where this one invokes it.
+    others = {name for name, it in template.resources.items() if it["Type"] == FUNCTION} - found
     while waiting:
-        used = references(template.resources[waiting.pop()]) & template.resources.keys()
+        used = references(template.resources[waiting.pop()]) & template.resources.keys() - others
         waiting |= used - found
         found |= used
     return {logical: template.resources[logical] for logical in found}
@@ -321,7 +324,7 @@ def test_a_resource_is_said_with_who_refers_to_it(built: Built, tmp_path: Path) 
         "resources/tables.yml: ConnectionsTable, referenced by functions/connect/function.yml"
         in reasons_of(change, "connect")
     )
-    assert reasons_of(change, "status") == [
+    assert reasons_of(change, "deliver-webhook") == [
         "resources/queues.yml: WebhooksDeadLetterQueue, referenced by WebhooksQueue"
     ]
 
