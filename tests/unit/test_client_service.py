@@ -44,7 +44,9 @@ class InProcessLambda:
     def __init__(self, module: ModuleType) -> None:
         self._module = module
 
-    def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> dict[str, Any]:
+    def invoke(
+        self, *, FunctionName: str, Payload: bytes, InvocationType: str = "RequestResponse"
+    ) -> dict[str, Any]:
         context = SimpleNamespace(aws_request_id="r", get_remaining_time_in_millis=lambda: 30_000)
         answer = self._module.handler(json.loads(Payload), context)
         return {"StatusCode": 200, "Payload": io.BytesIO(json.dumps(answer).encode())}
@@ -120,8 +122,12 @@ def test_wait_keeps_the_functions_rhythm(client: StatusClient, stack: Stack, nap
     assert naps.taken == [5, 5]
 
 
-def test_webhook_on_demand_is_reported(client: StatusClient, stack: Stack) -> None:
+def test_webhook_on_demand_is_reported(
+    client: StatusClient, status: ModuleType, stack: Stack
+) -> None:
     """A running job is a conflict; one whose template has no webhook says so."""
+    deliver_webhook = InProcessLambda(stack.function("deliver-webhook"))
+    status.functions = lambda: deliver_webhook
     store(stack, "asm-1", ok=None)
     store(stack, "asm-2")
     with pytest.raises(ConflictError):
