@@ -201,7 +201,7 @@ COMPLETED = "its manifest is completed: the data is in the output"
     ("file", "manifest", "reason"),
     [
         (row(updated_at=ago(5)), None, None),
-        (row(), None, "no time says since when, or it can't be read"),
+        (row(), None, "its age is unknown: no readable timestamp"),
         (row("failed", updated_at=ago(5), reset_count=3), None, "it was reset 3 times already"),
         (row(updated_at=ago(5)), row("failed"), None),
         (row(updated_at=ago(5)), row("completed"), COMPLETED),

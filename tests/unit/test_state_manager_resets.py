@@ -72,7 +72,7 @@ def test_manifests_and_locks_are_not_reset(manager: Manager) -> None:
 
 
 STILL = "its manifest is still "
-NOBODY_KNOWS = "its manifest is processing, nobody knows since when"
+UNKNOWN_AGE = "its manifest is processing, and its age is unknown: no readable timestamp"
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ NOBODY_KNOWS = "its manifest is processing, nobody knows since when"
     [
         ({"status": "processing", "processing_start_time": ago(60)}, STILL + "processing"),
         ({"status": "pending", "created_at": ago(60)}, STILL + "pending"),
-        ({"status": "processing"}, NOBODY_KNOWS),
-        ({"status": "processing", "processing_start_time": "?"}, NOBODY_KNOWS),
+        ({"status": "processing"}, UNKNOWN_AGE),
+        ({"status": "processing", "processing_start_time": "?"}, UNKNOWN_AGE),
         ({"status": "completed"}, "its manifest is completed: the data is in the output"),
         ({"status": "processing", "processing_start_time": OLD}, None),
         ({"status": "pending", "created_at": OLD}, None),
@@ -211,7 +211,7 @@ def test_an_unreadable_time_is_no_age(manager: Manager, updated_at: Any) -> None
     manager.put(stuck(updated_at=updated_at))
     body = reset(manager)
     assert body["skipped"] == [
-        {"file": f"{DAY}/a.ndjson", "reason": "no time says since when, or it can't be read"}
+        {"file": f"{DAY}/a.ndjson", "reason": "its age is unknown: no readable timestamp"}
     ]
     assert body["stuck_files_found"] == 0
 

@@ -64,7 +64,7 @@ def command(
     listed: bool,
     as_json: bool,
 ) -> None:
-    """Print a realistic event of a service, with fresh ids and timestamps.
+    """Print a realistic event of a service, with fresh ids and times.
 
     SOURCE is a service of `--list`, or a function followed by one of its cases: this prints the
     case's event with all placeholders replaced.

@@ -16,7 +16,7 @@ def no_reset_because(
     `manifest` is its manifest's row; `hours` is how long it may run.
     """
     if file.since is None:
-        return "no time says since when, or it can't be read"
+        return "its age is unknown: no readable timestamp"
     if file.status is FileStatus.FAILED and resets_of(file) >= max_resets:
         return f"it was reset {resets_of(file)} times already"
     status = None if manifest is None else manifest.values.get("status")
@@ -27,7 +27,7 @@ def no_reset_because(
     times = ("processing_start_time", "updated_at", "created_at")
     begun = next((manifest.time(name) for name in times if manifest.values.get(name)), None)
     if begun is None:
-        return f"its manifest is {status}, nobody knows since when"
+        return f"its manifest is {status}, and its age is unknown: no readable timestamp"
     return f"its manifest is still {status}" if now - begun <= hours * HOUR else None
 
 
