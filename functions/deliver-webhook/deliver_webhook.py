@@ -206,7 +206,7 @@ def receives_of(record: Mapping[str, Any]) -> int:
 
 
 def message_id_of(record: Mapping[str, Any]) -> str:
-    """The record's id; an empty one, which gives the whole batch back, when it is none."""
+    """The record's message id; empty if it has none, which makes Lambda retry the whole batch."""
     message_id = record.get("messageId")
     named = isinstance(message_id, str) and MESSAGE_ID.fullmatch(message_id)
     return str(message_id) if named else ""

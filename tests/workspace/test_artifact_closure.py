@@ -394,8 +394,8 @@ def test_links_to_what_is_there_are_followed(small: Small) -> None:
     assert {"data/words.txt", "again/words.txt", "third.txt"} <= small.names("one")
 
 
-def test_a_socket_is_refused(small: Small) -> None:
-    """What is no file can't be shipped."""
+def test_a_named_pipe_is_refused(small: Small) -> None:
+    """A build refuses an entry that is neither a file nor a folder, and names it."""
     folder = small.function("one")
     os.mkfifo(folder / "pipe")
     small.lock()

@@ -34,7 +34,7 @@ def test_the_system_has_every_function() -> None:
 
 
 def test_the_documentation_shows_every_picture(drawn: dict[Path, str]) -> None:
-    """None is made for nobody."""
+    """Every picture that is made is shown on a page."""
     text = "".join(path.read_text(encoding="utf-8") for path in (HERE.root / "docs").glob("*.md"))
     for path in drawn:
         assert f"(pictures/{path.name})" in text
