@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from e2e.support import Deployed, Receiver, receiver
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
+from tests.e2e.deployed import Deployed, Receiver, receiver
 
 
 @pytest.fixture(scope="session")
@@ -28,5 +28,5 @@ def webhooks(deployed: Deployed) -> Iterator[Receiver]:
 @pytest.fixture(scope="session")
 def operator(files_stage_name: str) -> Any:
     """The operator of a stage whose files belong to the tests of one worker."""
-    pipeline_operator = importlib.import_module("e2e.pipeline_operator")
+    pipeline_operator = importlib.import_module("tests.e2e.pipeline_operator")
     return pipeline_operator.Operator(Deployed(Stage(Repository.here(), files_stage_name)))

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from aws_cli import programs as installed
-from workspace.copies import command_environment
-
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
+from tests.aws_cli import programs as installed
+from tests.workspace.copies import command_environment
 
 ROOT = Repository.here().root
 # The emulator has no such calls: `aws` reads such a command, and says what would be answered.

@@ -1,11 +1,10 @@
 """The metrics that functions of a stage have written to their logs."""
 
-from workspace.emitted import in_lines
-
-from e2e.support import Deployed, until
 from jobplane.reference.metrics import Metric
 from jobplane.stage import log_lines
 from jobplane.tree.repository import Repository
+from tests.e2e.deployed import Deployed, until
+from tests.workspace.emitted import in_lines
 
 
 def emitted_since(deployed: Deployed, since: float) -> set[Metric]:

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from e2e.support import Deployed, Message
 from jobplane.pipeline import planting
 from jobplane.pipeline.layout import Layout
 from jobplane.pipeline.state import LOCK_SECONDS, Row, State
 from jobplane_keys import from_item, to_item, tracking
 from jobplane_keys.tracking import FileStatus, RowKind
+from tests.e2e.deployed import Deployed, Message
 
 SETTLE_PATIENCE = 180.0
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
-from alarm_states import Alarm, Point, embedded
 from botocore.config import Config
-from workspace.templates import alarms_of
 
-from e2e.support import Deployed, Message, is_alive
 from jobplane.stage import log_lines
 from jobplane.tree.repository import Repository
+from tests.alarm_states import Alarm, Point, embedded
+from tests.e2e.deployed import Deployed, Message, is_alive
+from tests.workspace.templates import alarms_of
 
 
 def defined_alarms(deployed: Deployed) -> dict[str, Alarm]:

@@ -16,13 +16,19 @@ from typing import Any
 
 import boto3
 import pytest
-from alarm_states import Alarm, Metric, Point
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from e2e.platform_records import (
+from jobplane.rules._steps import state_machines
+from jobplane.tree.repository import Repository
+from jobplane.tree.resolved import ResolvedStack
+from jobplane_keys import iso_time, owner_key, to_item
+from jobplane_keys.tracking import COUNTERS
+from tests.alarm_states import Alarm, Metric, Point
+from tests.e2e.deployed import Deployed, unique, until
+from tests.e2e.platform_records import (
     defined_alarms,
     emitted,
     ends,
@@ -38,13 +44,7 @@ from e2e.platform_records import (
     without_concurrency,
     without_delivery,
 )
-from e2e.support import Deployed, unique, until
-from faults.trouble import between, stretch
-from jobplane.rules._steps import state_machines
-from jobplane.tree.repository import Repository
-from jobplane.tree.resolved import ResolvedStack
-from jobplane_keys import iso_time, owner_key, to_item
-from jobplane_keys.tracking import COUNTERS
+from tests.faults.network import between, stretch
 
 pytestmark = pytest.mark.e2e
 

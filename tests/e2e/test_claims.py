@@ -20,10 +20,10 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
-from e2e.claim_history import Answer, History, Key, faults
-from e2e.inside import context, load, wire
-from e2e.support import Deployed, unique
 from jobplane_keys import from_item, to_item
+from tests.e2e.claim_history import Answer, History, Key, faults
+from tests.e2e.deployed import Deployed, unique
+from tests.e2e.in_process import context, load, wire
 
 pytestmark = pytest.mark.e2e
 

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from e2e.support import Deployed, unique
 from jobplane_client import (
     AsyncHttpStatusClient,
     HttpStatusClient,
@@ -16,6 +15,7 @@ from jobplane_client import (
 )
 from jobplane_models.assemblies import AssemblyDocument
 from jobplane_models.messages import CompleteMessage, ProgressMessage
+from tests.e2e.deployed import Deployed, unique
 
 pytestmark = pytest.mark.e2e
 

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from e2e.metric_lines import emitted_since, until_emitted
-from e2e.support import Deployed
 from jobplane.reference.metrics import emitted
 from jobplane.tree.repository import Repository
+from tests.e2e.deployed import Deployed
+from tests.e2e.metric_lines import emitted_since, until_emitted
 
 pytestmark = pytest.mark.e2e
 

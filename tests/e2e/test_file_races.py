@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from e2e.inside import context, load
-from e2e.pipeline_operator import Operator
 from jobplane.pipeline import planting
 from jobplane.pipeline.state import HOUR, Row
 from jobplane_keys import from_item, iso_time, to_item, tracking
 from jobplane_keys.tracking import FileStatus
+from tests.e2e.in_process import context, load
+from tests.e2e.pipeline_operator import Operator
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

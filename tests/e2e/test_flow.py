@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from e2e.support import Deployed, Message, unique, until
 from jobplane_client import Job, JobEnd, JobWorker
 from jobplane_keys import (
     Workspace,
@@ -18,6 +17,7 @@ from jobplane_keys import (
     interrupt_queue_name,
     to_item,
 )
+from tests.e2e.deployed import Deployed, Message, unique, until
 
 pytestmark = pytest.mark.e2e
 

@@ -13,8 +13,8 @@ from hypothesis import settings
 from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig, SchemathesisConfig
 from schemathesis.specs.openapi.checks import unsupported_method
 
-from e2e.support import Deployed
 from jobplane_keys import iso_time, owner_key, to_item
+from tests.e2e.deployed import Deployed
 
 pytestmark = pytest.mark.e2e
 

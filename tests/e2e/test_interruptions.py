@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from e2e.support import Deployed, assert_ended_once, unique, until
+from tests.e2e.deployed import Deployed, assert_ended_once, unique, until
 
 pytestmark = pytest.mark.e2e
 

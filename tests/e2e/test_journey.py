@@ -8,8 +8,8 @@ import random
 import httpx
 import pytest
 
-from e2e.support import Deployed, Receiver, assert_ended_once, md5, unique, until
 from jobplane_client import verify_webhook
+from tests.e2e.deployed import Deployed, Receiver, assert_ended_once, md5, unique, until
 
 pytestmark = pytest.mark.e2e
 

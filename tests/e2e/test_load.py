@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.support import Deployed
 from jobplane.bench._phases import Outcome, Plan
 from jobplane.bench._remains import clear
 from jobplane.bench._usage import Usage
 from jobplane.bench.load import report, run
+from tests.e2e.deployed import Deployed
 
 PLAN = Plan(
     sockets=40, jobs=2, seconds=5.0, hold=0.0, soak_minutes=0.25, reconnect_every=5.0,

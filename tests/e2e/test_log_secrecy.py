@@ -11,10 +11,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from e2e.support import Deployed, Receiver, Socket, receiver, unique, until
-from e2e.test_flow import Flow
 from jobplane.stage.signing import jwt_secret
 from jobplane_keys import to_item
+from tests.e2e.deployed import Deployed, Receiver, Socket, receiver, unique, until
+from tests.e2e.test_flow import Flow
 
 pytestmark = pytest.mark.e2e
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from workspace.copies import jobplane
 
-from e2e.metric_lines import emitted_since, until_emitted
-from e2e.support import Deployed, Receiver, unique, until
 from jobplane.reference.metrics import emitted
 from jobplane.stage.log_lines import parse_line
 from jobplane.tree.repository import Repository
+from tests.e2e.deployed import Deployed, Receiver, unique, until
+from tests.e2e.metric_lines import emitted_since, until_emitted
+from tests.workspace.copies import jobplane
 
 pytestmark = pytest.mark.e2e
 

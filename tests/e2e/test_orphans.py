@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from e2e.pipeline_operator import Operator, expected
 from jobplane.pipeline import faults
 from jobplane.pipeline.generating import Plan, generate
 from jobplane.pipeline.state import BUILDERS, Row, State
 from jobplane_keys import to_item, tracking
 from jobplane_keys.tracking import FileStatus
+from tests.e2e.pipeline_operator import Operator, expected
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from e2e.inside import context, load
-from e2e.support import Deployed, assert_ended_once, unique
-from e2e.test_wire import connection_of, message_event, put_request
 from jobplane_keys import owner_key, to_item
+from tests.e2e.deployed import Deployed, assert_ended_once, unique
+from tests.e2e.in_process import context, load
+from tests.e2e.test_wire import connection_of, message_event, put_request
 
 pytestmark = pytest.mark.e2e
 

@@ -15,8 +15,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from e2e.support import PATIENCE, Deployed, Message, Receiver, Socket, md5, unique, until
 from jobplane.stage.signing import jwt_secret
+from tests.e2e.deployed import PATIENCE, Deployed, Message, Receiver, Socket, md5, unique, until
 
 pytestmark = pytest.mark.e2e
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from workspace.copies import copy_here, jobplane, share_wheels, under_git
 
-from e2e.documented import Terminal, blocks
-from e2e.platform_records import without_delivery
-from e2e.support import Deployed, Message, unique, until
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
 from jobplane_keys import from_item, owner_key, to_item
+from tests.e2e.deployed import Deployed, Message, unique, until
+from tests.e2e.documented import Terminal, blocks
+from tests.e2e.platform_records import without_delivery
+from tests.workspace.copies import copy_here, jobplane, share_wheels, under_git
 
 pytestmark = pytest.mark.e2e
 

@@ -14,13 +14,13 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from e2e.probes import DENIED, Clients, Probe, Stack, probes
-from e2e.support import Deployed
 from jobplane.deploy import compiled
 from jobplane.reference.grants import Grant, grants
 from jobplane.stage.stages import Stage
 from jobplane.tree.configuration import Configuration, role_id
 from jobplane.tree.repository import Repository
+from tests.e2e.deployed import Deployed
+from tests.e2e.probes import DENIED, Clients, Probe, Stack, probes
 
 pytestmark = pytest.mark.e2e
 

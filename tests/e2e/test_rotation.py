@@ -9,11 +9,11 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from e2e.documented import ROOT, Terminal, blocks
-from e2e.support import PATIENCE, Deployed, unique, until
 from jobplane.stage.signing import jwt_secret, secret_name
 from jobplane.stage.tokens import mint
 from jobplane_parameters import RENEWAL_SECONDS
+from tests.e2e.deployed import PATIENCE, Deployed, unique, until
+from tests.e2e.documented import ROOT, Terminal, blocks
 
 pytestmark = pytest.mark.e2e
 

@@ -11,8 +11,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from e2e.documented import ROOT, Terminal, blocks
-from e2e.platform_records import (
+from tests.e2e.deployed import Deployed, unique, until
+from tests.e2e.documented import ROOT, Terminal, blocks
+from tests.e2e.platform_records import (
     invocation,
     oldest_sent,
     visible_messages,
@@ -20,8 +21,7 @@ from e2e.platform_records import (
     without_concurrency,
     without_delivery,
 )
-from e2e.support import Deployed, unique, until
-from e2e.test_alarms import (
+from tests.e2e.test_alarms import (
     DEAD_LETTERS,
     HARMLESS,
     TOO_SHORT_TO_COUNT,
@@ -29,8 +29,8 @@ from e2e.test_alarms import (
     spoil_counters,
     stuck_file,
 )
-from e2e.test_flow import Flow
-from faults.trouble import between
+from tests.e2e.test_flow import Flow
+from tests.faults.network import between
 
 pytestmark = pytest.mark.e2e
 

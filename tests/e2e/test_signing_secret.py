@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from e2e.support import Deployed, unique, until
 from jobplane.stage.signing import jwt_secret, secret_name
 from jobplane.stage.tokens import mint
+from tests.e2e.deployed import Deployed, unique, until
 
 pytestmark = pytest.mark.e2e
 

@@ -12,10 +12,10 @@ import boto3
 import pytest
 from botocore.config import Config
 
-from e2e.probes import DENIED
-from e2e.support import Deployed, unique
 from jobplane.reference.grants import template_to_tell
 from jobplane.tree.repository import Repository
+from tests.e2e.deployed import Deployed, unique
+from tests.e2e.probes import DENIED
 
 pytestmark = pytest.mark.e2e
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from e2e.support import Deployed, Receiver, receiver, unique, until
 from jobplane_client import SignatureMismatchError, verify_webhook
+from tests.e2e.deployed import Deployed, Receiver, receiver, unique, until
 
 pytestmark = pytest.mark.e2e
 

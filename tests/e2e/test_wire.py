@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from e2e.inside import context, load, wire
-from e2e.support import Deployed, Message, Socket, assert_ended_once, unique
 from jobplane_keys import iso_time, owner_key, to_item
+from tests.e2e.deployed import Deployed, Message, Socket, assert_ended_once, unique
+from tests.e2e.in_process import context, load, wire
 
 pytestmark = pytest.mark.e2e
 

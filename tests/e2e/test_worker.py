@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from e2e.support import Deployed, unique, until
 from jobplane_client import Job, JobWorker
 from jobplane_keys import Workspace, from_item, to_item
+from tests.e2e.deployed import Deployed, unique, until
 
 pytestmark = pytest.mark.e2e
 

@@ -26,13 +26,13 @@ from moto.dynamodb.models import dynamodb_backends
 from moto.s3.models import s3_backends
 
 import jobplane_sockets._subscriptions
-from faults.injecting import Exchange, Plan, ProcessDiedError, answer_of
-from faults.mappings import Clock, QueueMapping, StreamMapping
 from jobplane.stage.mappings import Delivery, FunctionError, StreamSettings
 from jobplane.stage.tokens import mint
 from jobplane.tree.resolved import ACCOUNT, REGION
 from jobplane.trying.inprocess import Context, InProcess
 from jobplane_keys import from_item, to_item
+from tests.faults.injecting import Exchange, Plan, ProcessDiedError, answer_of
+from tests.faults.mappings import Clock, QueueMapping, StreamMapping
 
 ROOT = Path(__file__).parents[2]
 ASYNC_WAITS = (60.0, 120.0)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from faults.cloud import Cloud, open_cloud, silence
+from tests.faults.cloud import Cloud, open_cloud, silence
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,10 +8,10 @@ import re
 from functools import cache
 from typing import Any
 
-from faults.cloud import ROOT, Cloud, Row
 from jobplane.stage.mappings import FunctionError
 from jobplane.tree.repository import read_yaml
 from jobplane.tree.resolved import ACCOUNT, REGION
+from tests.faults.cloud import ROOT, Cloud, Row
 
 WORKSPACE = "amelia#scott"
 

@@ -17,10 +17,10 @@ from unittest.mock import patch
 
 import moto.s3.models
 
-from faults.cloud import Client, Cloud, Container, Row
-from faults.injecting import KINDS, Plan, ProcessDiedError
 from jobplane.stage.mappings import FunctionError
 from jobplane_keys import from_item
+from tests.faults.cloud import Client, Cloud, Container, Row
+from tests.faults.injecting import KINDS, Plan, ProcessDiedError
 
 TERMINAL = {"COMPLETED", "FAILED", "CANCELLED"}
 KINDS_OF_END = {"complete", "error"}

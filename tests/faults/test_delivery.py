@@ -6,9 +6,10 @@ from unittest.mock import patch
 
 import pytest
 
-from faults.cloud import Cloud
-from faults.injecting import Broken, Exchange, Storm, fail, throttle
-from faults.scenarios import (
+from jobplane.stage.mappings import Record
+from tests.faults.cloud import Cloud
+from tests.faults.injecting import Broken, Exchange, Storm, fail, throttle
+from tests.faults.scenarios import (
     JOBS,
     AssemblyAskedForTwice,
     AssemblyOfTwoFiles,
@@ -16,8 +17,7 @@ from faults.scenarios import (
     JobWithProgress,
     check_requests,
 )
-from faults.workspaces import StuckFiles
-from jobplane.stage.mappings import Record
+from tests.faults.workspaces import StuckFiles
 
 type Batches = list[list[Record]]
 

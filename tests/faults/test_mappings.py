@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from faults.mappings import Clock, StreamMapping, matches
 from jobplane.stage.mappings import Delivery, FunctionError, StreamSettings, failed_names
+from tests.faults.mappings import Clock, StreamMapping, matches
 
 type Answer = dict[str, Any]
 type Discarded = list[tuple[list[int], str, int]]

@@ -11,12 +11,12 @@ from unittest.mock import patch
 
 import pytest
 
-from e2e.support import Deployed, assert_ended_once, until
-from faults.running import JOBS, ended, jobs
 from jobplane.deploy import local_stage
 from jobplane.stage import emulator
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
+from tests.e2e.deployed import Deployed, assert_ended_once, until
+from tests.faults.running_jobs import JOBS, ended, jobs
 
 pytestmark = pytest.mark.e2e
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from e2e.support import Deployed, assert_ended_once
-from faults.running import ended, jobs
-from faults.trouble import Stretch, between
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
+from tests.e2e.deployed import Deployed, assert_ended_once
+from tests.faults.network import Stretch, between
+from tests.faults.running_jobs import ended, jobs
 
 pytestmark = pytest.mark.e2e
 

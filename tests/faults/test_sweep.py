@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from faults.cloud import Cloud
-from faults.injecting import KINDS, Exchange, Fault, Plan
-from faults.scenarios import JOBS
-from faults.workspaces import OTHERS
+from tests.faults.cloud import Cloud
+from tests.faults.injecting import KINDS, Exchange, Fault, Plan
+from tests.faults.scenarios import JOBS
+from tests.faults.workspaces import OTHERS
 
 SCENARIOS = JOBS | OTHERS
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from faults.cloud import TRIES, Row
-from faults.flow import WORKSPACE, Execution
-from faults.scenarios import Scenario
 from jobplane.stage.mappings import FunctionError
 from jobplane_keys import CLAIM_SKEW_SECONDS, claim_state, iso_time
+from tests.faults.cloud import TRIES, Row
+from tests.faults.flow import WORKSPACE, Execution
+from tests.faults.scenarios import Scenario
 
 
 class Workspaces(Scenario):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from e2e.claim_history import Operation, faults
+from tests.e2e.claim_history import Operation, faults
 
 END = 1000.0
 

@@ -23,8 +23,7 @@ from hypothesis.stateful import (
 )
 
 from jobplane_keys import record_id
-from tests.unit import support
-from tests.unit.jobs_support import (
+from tests.unit.claims import (
     NOW,
     STEPS,
     Clock,
@@ -34,6 +33,7 @@ from tests.unit.jobs_support import (
     holding,
     status_change,
 )
+from tests.unit.stack import AWS, UNSET, Stack, aws
 
 SKEW = 2
 WORKSPACES = st.integers(0, 1)
@@ -434,12 +434,12 @@ def whole(now: float) -> int:
 
 @pytest.fixture
 def jobs() -> Iterator[Jobs]:
-    with pytest.MonkeyPatch.context() as patch, support.aws(), ExitStack() as hooks:
-        for name in support.UNSET:
+    with pytest.MonkeyPatch.context() as patch, aws(), ExitStack() as hooks:
+        for name in UNSET:
             patch.delenv(name, raising=False)
-        for name, value in support.AWS.items():
+        for name, value in AWS.items():
             patch.setenv(name, value)
-        yield Jobs(support.Stack(patch, hooks))
+        yield Jobs(Stack(patch, hooks))
 
 
 def test_no_sequence_breaks_a_claim(jobs: Jobs) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobplane.trying.inprocess import InProcess
-from tests.unit import support
+from tests.unit.stack import AWS, UNSET, Output, Processor, Stack, aws, connection
 
 
 @pytest.fixture
@@ -23,40 +23,40 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def stack(monkeypatch: pytest.MonkeyPatch, no_network: None) -> Iterator[support.Stack]:
+def stack(monkeypatch: pytest.MonkeyPatch, no_network: None) -> Iterator[Stack]:
     """Tables, bucket and queues of the project's own templates, empty."""
-    for name in support.UNSET:
+    for name in UNSET:
         monkeypatch.delenv(name, raising=False)
-    for name, value in support.AWS.items():
+    for name, value in AWS.items():
         monkeypatch.setenv(name, value)
-    with support.aws(), ExitStack() as hooks:
-        yield support.Stack(monkeypatch, hooks)
+    with aws(), ExitStack() as hooks:
+        yield Stack(monkeypatch, hooks)
 
 
 @pytest.fixture
-def output(capsys: pytest.CaptureFixture[str]) -> support.Output:
+def output(capsys: pytest.CaptureFixture[str]) -> Output:
     """The log lines and metrics of the test."""
-    return support.Output(capsys)
+    return Output(capsys)
 
 
 @pytest.fixture
-def processor(stack: support.Stack) -> support.Processor:
+def processor(stack: Stack) -> Processor:
     """With one request at a time, and no waits between attempts."""
-    stack.put("connections", support.connection())
-    processor = support.Processor(stack.function("processor"), stack)
+    stack.put("connections", connection())
+    processor = Processor(stack.function("processor"), stack)
     processor.set(CONCURRENT_REQUESTS=1, BACKOFF_BASE_SECONDS=0.0)
     return processor
 
 
-def _support_of_state_manager() -> Any:
+def _manager_module() -> Any:
     """Imported when a test asks: a project without the function has not got it."""
-    return importlib.import_module("tests.unit.state_manager_support")
+    return importlib.import_module("tests.unit.manager")
 
 
 @pytest.fixture(scope="module")
 def state_manager_stage() -> Iterator[tuple[InProcess, Any, Any]]:
     """Tables and buckets of state-manager, its module and that of count-files."""
-    with _support_of_state_manager().stage() as opened:
+    with _manager_module().stage() as opened:
         yield opened
 
 
@@ -65,5 +65,5 @@ def manager(
     state_manager_stage: tuple[InProcess, Any, Any],
 ) -> Iterator[Any]:
     """state-manager with nothing in its tables and buckets."""
-    with _support_of_state_manager().managed(*state_manager_stage) as opened:
+    with _manager_module().managed(*state_manager_stage) as opened:
         yield opened

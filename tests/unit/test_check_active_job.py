@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from jobplane_keys import ValidationError
-from tests.unit.jobs_support import HOSTILE_IDS, HOUR, NOW, WORKSPACE, Jobs, iso, older_row
-from tests.unit.support import PREFIX, Output, Stack
+from tests.unit.claims import HOSTILE_IDS, HOUR, NOW, WORKSPACE, Jobs, iso, older_row
+from tests.unit.stack import PREFIX, Output, Stack
 
 NO_JOB = {"hasActiveJob": False, "sameThread": False, "shouldInterrupt": False, "activeJob": None}
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobplane_keys import ValidationError
-from tests.unit.jobs_support import (
+from tests.unit.claims import (
     HOSTILE_IDS,
     HOUR,
     NOW,
@@ -18,7 +18,7 @@ from tests.unit.jobs_support import (
     iso,
     older_row,
 )
-from tests.unit.support import Output, Stack
+from tests.unit.stack import Output, Stack
 
 DAY = 24 * HOUR
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from jobplane_keys import interrupt_id
-from tests.unit.jobs_support import WORKSPACE, Jobs
-from tests.unit.support import Stack
+from tests.unit.claims import WORKSPACE, Jobs
+from tests.unit.stack import Stack
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from jobplane_client import (
     progress_message,
 )
 from jobplane_models.assemblies import AssemblyDocument
-from tests.unit.client_fakes import (
+from tests.unit.client_services import (
     Clock,
     FakeLambda,
     HttpService,

@@ -21,9 +21,9 @@ from jobplane_client import (
     verify_webhook,
 )
 from jobplane_webhooks import signed_headers
-from tests.unit.client_fakes import Clock, Naps
-from tests.unit.status_support import assembly
-from tests.unit.support import Stack
+from tests.unit.assemblies import assembly
+from tests.unit.client_services import Clock, Naps
+from tests.unit.stack import Stack
 
 FILE = {
     "id": "upload_1",

@@ -38,7 +38,7 @@ from jobplane_models.messages import (
     ProgressMessage,
     ResponseMessage,
 )
-from tests.unit.client_fakes import TIME, Clock, SocketService, Timers
+from tests.unit.client_services import TIME, Clock, SocketService, Timers
 
 TOKEN = "t1"
 PING, PONG, AGE = 1000.0, 500.0, 100_000.0

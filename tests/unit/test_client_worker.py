@@ -32,7 +32,7 @@ from jobplane_keys import (
     input_queue_name,
     interrupt_queue_name,
 )
-from tests.unit.worker_fakes import (
+from tests.unit.worker_services import (
     INPUT,
     INSTRUCTION,
     INTERRUPTS,

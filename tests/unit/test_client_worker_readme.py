@@ -12,7 +12,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from tests.unit.worker_fakes import PREFIX, WORKSPACE, Stand, until
+from tests.unit.worker_services import PREFIX, WORKSPACE, Stand, until
 
 README = Path(__file__).parents[2] / "libs" / "client" / "README.md"
 PAGES = "pages"

@@ -10,11 +10,11 @@ from typing import Any
 
 import boto3
 import pytest
-from loopback import serving
 
 from jobplane_keys import ValidationError
 from jobplane_parameters import ParameterError
-from tests.unit.support import (
+from tests.loopback import serving
+from tests.unit.stack import (
     AWS,
     MARK,
     ROOT,

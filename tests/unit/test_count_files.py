@@ -10,8 +10,8 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.state_manager_support import NOW, STATUSES, Clock, Record, record
-from tests.unit.support import PREFIX, Calls, Context, Stack
+from tests.unit.manager import NOW, STATUSES, Clock, Record, record
+from tests.unit.stack import PREFIX, Calls, Context, Stack
 
 
 class Counting:

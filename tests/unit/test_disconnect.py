@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.support import (
+from tests.unit.stack import (
     Context,
     Output,
     Stack,

@@ -14,7 +14,7 @@ from jobplane_keys import (
     dead_letter_queue_name,
     record_id,
 )
-from tests.unit.jobs_support import (
+from tests.unit.claims import (
     HOSTILE_IDS,
     NOW,
     STEPS,
@@ -26,7 +26,7 @@ from tests.unit.jobs_support import (
     iso,
     status_change,
 )
-from tests.unit.support import PREFIX, Context, Output, Stack
+from tests.unit.stack import PREFIX, Context, Output, Stack
 
 EXECUTION = "arn:aws:states:eu-west-1:123456789012:execution:job-flow:abc"
 OTHER_EXECUTION = EXECUTION.replace("abc", "def")

@@ -25,7 +25,7 @@ from jobplane_keys import (
     to_item,
 )
 from jobplane_models.messages import CompleteMessage, ErrorMessage, ProgressMessage
-from tests.unit.support import (
+from tests.unit.stack import (
     BUCKET,
     MARK,
     OWNER,

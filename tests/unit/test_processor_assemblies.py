@@ -14,7 +14,7 @@ import pytest
 from jobplane_keys import assembly_id, owner_key, public_assembly, upload_prefix
 from jobplane_models.assemblies import AssemblyDocument
 from jobplane_robots import RobotError, load_templates
-from tests.unit.support import (
+from tests.unit.stack import (
     BUCKET,
     OWNER,
     PREFIX,

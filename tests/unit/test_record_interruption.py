@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobplane_keys import ValidationError, record_id
-from tests.unit.jobs_support import HOSTILE_IDS, NOW, WORKSPACE, Jobs, iso
-from tests.unit.support import PREFIX, Output, Stack
+from tests.unit.claims import HOSTILE_IDS, NOW, WORKSPACE, Jobs, iso
+from tests.unit.stack import PREFIX, Output, Stack
 
 EVENT = {
     "projectUserId": WORKSPACE,

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from jobplane_keys import MAX_MESSAGE_BYTES, assembly_id, owner_key, upload_prefix
 from jobplane_models.messages import AcknowledgmentMessage, ClientMessage, ErrorMessage
 from jobplane_models.payloads import MAX_FILES
-from tests.unit.support import (
+from tests.unit.stack import (
     MARK,
     OWNER,
     PREFIX,

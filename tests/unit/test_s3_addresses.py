@@ -9,7 +9,7 @@ import pytest
 
 from jobplane.tree.repository import Repository
 from jobplane_keys import s3_options
-from tests.unit.support import AWS, BUCKET, UNSET, load
+from tests.unit.stack import AWS, BUCKET, UNSET, load
 
 REGIONS = {
     "eu-west-1": "s3.eu-west-1.amazonaws.com",

@@ -14,8 +14,8 @@ from jobplane_keys import (
     interrupt_id,
     interrupt_queue_name,
 )
-from tests.unit.jobs_support import HOSTILE_IDS, NOW, WORKSPACE, Jobs, iso, queue_url
-from tests.unit.support import PREFIX, Context, Output, Stack
+from tests.unit.claims import HOSTILE_IDS, NOW, WORKSPACE, Jobs, iso, queue_url
+from tests.unit.stack import PREFIX, Context, Output, Stack
 
 QUEUE = interrupt_queue_name(PREFIX, Workspace("amelia", "scott"))
 TARGET = {

@@ -21,7 +21,7 @@ from jobplane_sockets import (
     transact,
     unsubscribe,
 )
-from tests.unit.support import (
+from tests.unit.stack import (
     OWNER,
     PREFIX,
     REGION,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from jobplane_files import PROTECTED_FIELDS
 from jobplane_keys.tracking import MANIFEST_STATUSES, FileStatus, RowKind, may_become
-from tests.unit.state_manager_support import DAY, NOW, STATUSES, Manager, ago, file, manifest
-from tests.unit.support import Output
+from tests.unit.manager import DAY, NOW, STATUSES, Manager, ago, file, manifest
+from tests.unit.stack import Output
 
 
 def update(manager: Manager, status: str, name: str = "a.ndjson", **more: Any) -> tuple[int, Any]:

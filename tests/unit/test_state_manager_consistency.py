@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.state_manager_support import DAY, HOUR, Manager, ago, file, manifest
+from tests.unit.manager import DAY, HOUR, Manager, ago, file, manifest
 
 NAME = "a.ndjson"
 BYTES = 1_048_576

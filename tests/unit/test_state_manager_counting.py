@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.state_manager_support import (
+from tests.unit.manager import (
     DAY,
     NONE,
     NOW,

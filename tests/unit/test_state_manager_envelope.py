@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.state_manager_support import DAY, HOUR, Manager, ago, file
-from tests.unit.support import Output
+from tests.unit.manager import DAY, HOUR, Manager, ago, file
+from tests.unit.stack import Output
 
 OPERATIONS = [
     "batch_update", "find_orphans", "get_file_state", "get_processing_timeline", "get_stats",

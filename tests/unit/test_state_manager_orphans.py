@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jobplane_files import gaps
-from tests.unit.state_manager_support import DAY, HOUR, MINUTE, NOW, Manager, ago, file, manifest
+from tests.unit.manager import DAY, HOUR, MINUTE, NOW, Manager, ago, file, manifest
 
 ALWAYS = {"stuck_in_processing", "missing_manifests", "missing_outputs"}
 OLD = ago(5 * HOUR)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobplane_keys import from_item
-from tests.unit.state_manager_support import DAY, HOUR, NOW, Manager, ago, file, manifest
+from tests.unit.manager import DAY, HOUR, NOW, Manager, ago, file, manifest
 
 PROPERTY = settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from jobplane_keys import from_item
-from tests.unit.state_manager_support import DAY, HOUR, MINUTE, Manager, ago, file, manifest
-from tests.unit.support import Output
+from tests.unit.manager import DAY, HOUR, MINUTE, Manager, ago, file, manifest
+from tests.unit.stack import Output
 
 OLD = ago(5 * HOUR)
 

@@ -20,7 +20,7 @@ from moto import mock_aws
 
 from jobplane.tree.repository import Function, Repository
 from jobplane.trying.cases import Case, case_paths, run_in_process
-from tests.unit.status_support import (
+from tests.unit.assemblies import (
     ENVIRONMENT,
     ROOT,
     Context,

@@ -11,8 +11,8 @@ from unittest.mock import patch
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 
-from tests.unit.jobs_support import NOW, WORKSPACE, Jobs
-from tests.unit.support import ACCOUNT, PREFIX, REGION, Context, Output, Stack
+from tests.unit.claims import NOW, WORKSPACE, Jobs
+from tests.unit.stack import ACCOUNT, PREFIX, REGION, Context, Output, Stack
 
 MACHINE = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{PREFIX}job-flow"
 EXECUTION = MACHINE.replace("stateMachine", "execution") + ":run-1"

@@ -24,7 +24,7 @@ from jobplane_webhooks import (
     target_of,
 )
 from jobplane_webhooks._targets import addresses_of, is_public
-from tests.unit.status_support import LOOPBACK, public_resolver
+from tests.unit.assemblies import LOOPBACK, public_resolver
 
 # Signatures
 

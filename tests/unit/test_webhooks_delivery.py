@@ -16,7 +16,7 @@ import pytest
 
 from jobplane_webhooks import Outcome, Target, TargetRules, _delivery, deliver
 from jobplane_webhooks._delivery import outcome_of, retry_after_seconds
-from tests.unit.status_support import LOOPBACK, public_resolver, receiving, reply
+from tests.unit.assemblies import LOOPBACK, public_resolver, receiving, reply
 
 
 def post(url: str, seconds: float, rules: TargetRules = LOOPBACK, **more: Any) -> Outcome:

@@ -24,7 +24,7 @@ from jobplane_keys import (
     record_id,
     workspace_of,
 )
-from tests.unit.jobs_support import HOSTILE_IDS, HOUR, NOW, iso
+from tests.unit.claims import HOSTILE_IDS, HOUR, NOW, iso
 
 IDS = st.from_regex(r"[A-Za-z0-9._@+-]{1,128}", fullmatch=True)
 SHORT_IDS = st.text("aB1._@+-", min_size=1, max_size=6)

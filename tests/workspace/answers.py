@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from published import faults_of_ours, is_published
-
 from jobplane.trying.cases import Case, Outcome
+from tests.published import faults_of_ours, is_published
 
 LOOK_UPS = ("http/assembly", "http/assembly-page", "http/batch-answer")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspace import foreign
-from workspace.copies import Built, Copy, copy_here, share_wheels
-from workspace.templates import Compiled, package
 
 from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Builder, Settings
 from lambdapack.locks import exclusive
+from tests.workspace import lib_environments
+from tests.workspace.copies import Built, Copy, copy_here, share_wheels
+from tests.workspace.templates import Compiled, package
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +77,6 @@ def shelf(shared: Path) -> Path:
         if not folder.is_dir():
             making = shared / "shelf-unfinished"
             making.mkdir(exist_ok=True)
-            foreign.build(making)
+            lib_environments.build(making)
             making.rename(folder)
     return folder

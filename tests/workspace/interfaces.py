@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import griffe
 from packaging.version import Version
-from workspace.foreign import LIBS, ROOT, project
+
+from tests.workspace.lib_environments import LIBS, ROOT, project
 
 RECORDS = Path(__file__).parent / "recorded"
 ADVICE = "docs/reusing-libs.md tells how versions move, and how to record an interface"

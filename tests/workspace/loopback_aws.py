@@ -12,7 +12,7 @@ from typing import Any, Self
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
-from tests.unit.worker_fakes import (
+from tests.unit.worker_services import (
     PREFIX,
     WORKSPACE,
     FakeClaims,

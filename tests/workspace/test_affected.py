@@ -7,7 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workspace.copies import (
+
+from jobplane.deploy.affected import THE_BUILDER, Change, Tree, compare
+from jobplane.deploy.compiled import StackTemplate, package
+from jobplane.stage.stages import Stage
+from jobplane.tree.configuration import logical_id, references, role_id
+from jobplane.tree.repository import Repository
+from lambdapack.artifacts import Builder, Settings
+from tests.workspace.copies import (
     Built,
     add_function,
     commit,
@@ -22,14 +29,7 @@ from workspace.copies import (
     touch,
     under_git,
 )
-from workspace.foreign import LIBS
-
-from jobplane.deploy.affected import THE_BUILDER, Change, Tree, compare
-from jobplane.deploy.compiled import StackTemplate, package
-from jobplane.stage.stages import Stage
-from jobplane.tree.configuration import logical_id, references, role_id
-from jobplane.tree.repository import Repository
-from lambdapack.artifacts import Builder, Settings
+from tests.workspace.lib_environments import LIBS
 
 FUNCTIONS = [function.name for function in Repository.here().functions()]
 FUNCTION = "AWS::Lambda::Function"

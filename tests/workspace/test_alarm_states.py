@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from alarm_states import Alarm, Point, Series, State, embedded, evaluated
+
+from tests.alarm_states import Alarm, Point, Series, State, embedded, evaluated
 
 NOW = 1_795_330_800.0 - 1  # the last second of a minute
 SYMBOLS = {"X": 2.0, "0": 0.0}

@@ -11,9 +11,6 @@ from pathlib import Path
 
 import pytest
 from click import ClickException
-from loopback import serving
-from workspace.shipped import bare, unpack
-from workspace.small import Small
 
 from lambdapack import wheels
 from lambdapack.artifacts import clean
@@ -21,6 +18,9 @@ from lambdapack.files import UnshippableError
 from lambdapack.requirements import StaleLockError, UnbuildableError
 from lambdapack.thinning.slimming import begun_cold, cut, strip
 from lambdapack.wheels import builder_digest, code_digest
+from tests.loopback import serving
+from tests.workspace.small_workspace import Small
+from tests.workspace.unpacked import bare, unpack
 
 
 @pytest.fixture

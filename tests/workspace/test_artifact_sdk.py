@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback import serving
-from workspace.copies import Built
-from workspace.shipped import FUNCTIONS, bare, environment, unpack
+
+from tests.loopback import serving
+from tests.workspace.copies import Built
+from tests.workspace.unpacked import FUNCTIONS, bare, environment, unpack
 
 JSON = {"Content-Type": "application/x-amz-json-1.0"}
 THROTTLED = json.dumps({"__type": "ThrottlingException", "message": "slow down"})

@@ -9,8 +9,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from workspace.copies import Built, Copy, copy_here
-from workspace.shipped import FUNCTIONS, bare, environment, names, unpack
 
 from jobplane.tree.repository import Repository, read_yaml
 from lambdapack import requirements, wheels
@@ -18,6 +16,8 @@ from lambdapack.artifacts import Builder, Settings, stale_functions
 from lambdapack.requirements import UnbuildableError
 from lambdapack.thinning import bytecode
 from lambdapack.wheels import UnreadableSourceError
+from tests.workspace.copies import Built, Copy, copy_here
+from tests.workspace.unpacked import FUNCTIONS, bare, environment, names, unpack
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from workspace.copies import Built
 
 from jobplane.bench._contenders import unpack
 from jobplane.bench._recording import playing, record
@@ -18,6 +17,7 @@ from jobplane.bench._report import Chart, Report, Spread, Table, draw, markdown,
 from jobplane.bench.cold import FIRST_EVENTS
 from jobplane.tree.repository import Repository
 from jobplane.trying.cases import Case, case_paths
+from tests.workspace.copies import Built
 
 DOCUMENT = "before\n<!-- bench size -->\nold\n<!-- /bench size -->\nafter\n"
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from workspace.copies import UNREAD, jobplane
 
 from jobplane.reference import cases as case_reference
 from jobplane.reference.documents import with_tables
@@ -19,6 +18,7 @@ from jobplane.trying.case_files import UnreadableEventError
 from jobplane.trying.cases import Case, Outcome, Result, StageTarget
 from jobplane.trying.placeholders import PlaceholderError, Values, mismatches
 from jobplane.verbs import invoke
+from tests.workspace.copies import UNREAD, jobplane
 
 HERE = Repository.here()
 STACK = case_files.Stack.of(HERE, *HERE.functions())

@@ -4,14 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
-from workspace.answers import answer_faults
-from workspace.emitted import in_lines
 
 from jobplane.reference.metrics import emitted
 from jobplane.tree.repository import Repository
 from jobplane.trying import cases
 from jobplane.trying.case_files import UnreadableEventError
 from jobplane.trying.cases import Case
+from tests.workspace.answers import answer_faults
+from tests.workspace.emitted import in_lines
 
 REPOSITORY = Repository.here()
 CASES = cases.all_cases(REPOSITORY)

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workspace.copies import Built, Copy, copy_here
 
 from jobplane.rules import Finding, Tree, check, rule_names
 from jobplane.tree.repository import Repository
+from tests.workspace.copies import Built, Copy, copy_here
 
 REPOSITORY = Repository.here()
 

@@ -15,7 +15,6 @@ import click
 import pytest
 from botocore.exceptions import NoRegionError
 from click.testing import CliRunner
-from workspace.copies import UNREAD, edit
 
 from jobplane import cli
 from jobplane.cli import TOUR
@@ -30,6 +29,7 @@ from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Builder
 from lambdapack.locks import exclusive
 from lambdapack.tools import ToolError
+from tests.workspace.copies import UNREAD, edit
 
 ROOT = Repository.here().root
 CONTEXT = click.Context(command)

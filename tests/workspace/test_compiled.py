@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from workspace.templates import EMULATOR, REPOSITORY, Compiled, complaints, of_type
 
 from jobplane.tree.repository import Function
+from tests.workspace.templates import EMULATOR, REPOSITORY, Compiled, complaints, of_type
 
 REFUSED = {"AWS::ApiGatewayV2::Deployment", "AWS::ApiGatewayV2::RouteResponse"}
 # They refuse what comes without TLS, as everything does on loopback.

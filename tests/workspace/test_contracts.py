@@ -16,8 +16,6 @@ import pytest
 from click.testing import CliRunner
 from jsonschema import Draft7Validator, Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from published import is_published
-from workspace.typescript import compile_types
 
 from jobplane.contracts import files
 from jobplane.contracts.catalogue import catalogue
@@ -25,6 +23,8 @@ from jobplane.contracts.openapi import deployed_routes
 from jobplane.stage.framework import install_framework
 from jobplane.tree.repository import Function, Repository
 from jobplane.verbs import schema
+from tests.published import is_published
+from tests.workspace.typescript import compile_types
 
 REPOSITORY = Repository.here()
 CONTRACTS = REPOSITORY.root / "contracts"

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published import faults, faults_of_ours
 from pydantic import TypeAdapter
 from pydantic import ValidationError as NotValidError
 
@@ -28,6 +27,7 @@ from jobplane_client._worker import JobWorker
 from jobplane_client._worker_calls import Received
 from jobplane_keys import ValidationError
 from jobplane_models import queues, workspaces
+from tests.published import faults, faults_of_ours
 
 REPOSITORY = Repository.here()
 TYPES = {contract.name: contract.type for contract in catalogue(REPOSITORY)}

@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from published import faults, is_published
 
 from jobplane.tree.repository import Repository
 from jobplane.trying.cases import Case, InProcessTarget, all_cases
 from jobplane.trying.inprocess import InProcess
+from tests.published import faults, is_published
 
 REPOSITORY = Repository.here()
 CASES = [

@@ -5,11 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from published import faults, faults_of_ours
-from workspace.typescript import TYPES, compile_types
 
 from jobplane.contracts.catalogue import SOCKET_ACTIONS, loaded
 from jobplane.tree.repository import Repository
+from tests.published import faults, faults_of_ours
+from tests.workspace.typescript import TYPES, compile_types
 
 REPOSITORY = Repository.here()
 ASYNCAPI = REPOSITORY.root / "contracts" / "asyncapi.json"

@@ -17,7 +17,6 @@ import httpx
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from workspace.leftovers import leftovers
 
 from jobplane.demo import files, program
 from jobplane.demo.cable import Cable
@@ -26,6 +25,7 @@ from jobplane.demo.screen import save_picture
 from jobplane.demo.story import Observation, Outcome, check, step
 from jobplane.tree.repository import Repository
 from jobplane.verbs.demo import command
+from tests.workspace.leftovers import leftovers
 
 ROOT = Repository.here().root
 

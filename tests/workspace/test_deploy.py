@@ -13,7 +13,12 @@ from typing import Any
 
 import click
 import pytest
-from workspace.copies import (
+
+from jobplane.deploy import shipping
+from jobplane.stage.stages import Stage
+from jobplane.tree.repository import Repository
+from lambdapack.artifacts import Settings
+from tests.workspace.copies import (
     Built,
     Done,
     add_function,
@@ -29,11 +34,6 @@ from workspace.copies import (
     touch,
     under_git,
 )
-
-from jobplane.deploy import shipping
-from jobplane.stage.stages import Stage
-from jobplane.tree.repository import Repository
-from lambdapack.artifacts import Settings
 
 pytestmark = pytest.mark.e2e
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspace.copies import copy_here, jobplane, printed
-from workspace.templates import DOMAINS, REPOSITORY, Compiled
 
 from jobplane.deploy import deployer
 from jobplane.tree.names import Names
+from tests.workspace.copies import copy_here, jobplane, printed
+from tests.workspace.templates import DOMAINS, REPOSITORY, Compiled
 
 ACCOUNT = "123456789012"
 COMMITTED = REPOSITORY.root / "docs" / "deployer-policy.json"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 import pytest
-from aws_cli import faults
 
 from jobplane.cli import jobplane
 from jobplane.tree.repository import Repository
+from tests.aws_cli import faults
 
 ROOT = Repository.here().root
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from workspace.copies import Built, command_environment, copy_of, share_artifacts
-from workspace.templates import CERTIFICATE, DOMAINS, Compiled, complaints, of_type
 
 from jobplane.tree.repository import Repository
+from tests.workspace.copies import Built, command_environment, copy_of, share_artifacts
+from tests.workspace.templates import CERTIFICATE, DOMAINS, Compiled, complaints, of_type
 
 
 def test_both_apis_get_their_names(compiled: Compiled) -> None:

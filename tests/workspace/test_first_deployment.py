@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspace import cloud
-from workspace.cloud import Cloud
-from workspace.copies import Built
+
+from tests.workspace.account import Cloud, account, packaged
+from tests.workspace.copies import Built
 
 pytestmark = pytest.mark.e2e
 
@@ -33,8 +33,8 @@ STATE = "serverless-state.json"
 @pytest.fixture(scope="module")
 def aws(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """An account, and a workspace whose artifacts are built."""
-    with cloud.account(built, tmp_path_factory.mktemp("first") / "copy") as account:
-        yield account
+    with account(built, tmp_path_factory.mktemp("first") / "copy") as opened:
+        yield opened
 
 
 def compiled(package: Path) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_a_first_deployment_that_failed_is_repeated(aws: Cloud, tmp_path: Path) 
     JOBPLANE_TEST_ALL=1 interrupts it after each kind of resource, and not after four.
     """
     aws.keep_secret("prod")
-    package = cloud.packaged(aws, "prod", tmp_path / "package")
+    package = packaged(aws, "prod", tmp_path / "package")
     first = {r["Type"]: name for name, r in reversed(compiled(package)["Resources"].items())}
     wanted = first.keys() if os.environ.get("JOBPLANE_TEST_ALL") else SAMPLE
     assert wanted <= first.keys()

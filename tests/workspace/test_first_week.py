@@ -8,14 +8,13 @@ from typing import Any
 
 import boto3
 import pytest
-from aws_cli import programs as installed
 from botocore.exceptions import ClientError
-from workspace import cloud
-from workspace.cloud import Cloud
-from workspace.copies import Built, command_environment, touch
 
-from e2e.documented import UV, blocks
 from jobplane.tree.repository import Repository
+from tests.aws_cli import programs as installed
+from tests.e2e.documented import UV, blocks
+from tests.workspace.account import Cloud, account
+from tests.workspace.copies import Built, command_environment, touch
 
 pytestmark = pytest.mark.e2e
 
@@ -26,8 +25,8 @@ DOCUMENT = (ROOT / "docs" / "deploying.md").read_text(encoding="utf-8")
 @pytest.fixture(scope="module")
 def aws(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """An empty account."""
-    with cloud.account(built, tmp_path_factory.mktemp("week") / "copy") as account:
-        yield account
+    with account(built, tmp_path_factory.mktemp("week") / "copy") as opened:
+        yield opened
 
 
 def section(heading: str) -> list[str]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
-from workspace.flow_machine import evaluated, expressions
 
 from jobplane.rules import Tree, check
 from jobplane.rules._steps import logical_id
 from jobplane.tree.repository import Repository
+from tests.workspace.flow_machine import evaluated, expressions
 
 REPOSITORY = Repository.here()
 FLOW: dict[str, Any] = yaml.safe_load(

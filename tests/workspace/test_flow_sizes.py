@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workspace.flow_machine import MAX_BYTES, Run, TaskError, size
+
+from tests.workspace.flow_machine import MAX_BYTES, Run, TaskError, size
 
 IDS = {"projectId": "p" * 128, "userId": "u" * 128, "threadId": "t" * 128, "messageId": "m" * 128}
 LIMIT = 255 * 1024

@@ -4,10 +4,10 @@ import re
 from typing import Any
 
 import pytest
-from workspace.templates import EMULATOR, REPOSITORY, Compiled, of_type
 
 from jobplane.reference.documents import with_tables
 from jobplane.reference.grants import DOCUMENT, Grant, grants, openings, tables, text_of
+from tests.workspace.templates import EMULATOR, REPOSITORY, Compiled, of_type
 
 PROD = REPOSITORY.names("prod")
 STAGES = [("prod", None), ("staging", None), ("dev", None), ("local", EMULATOR)]

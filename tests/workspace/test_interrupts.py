@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from workspace.leftovers import leftovers
 
 from jobplane.terminal import interrupts
 from jobplane.terminal.console import Unread
 from jobplane.tree.repository import Repository
+from tests.workspace.leftovers import leftovers
 
 ROOT = Repository.here().root
 

@@ -8,7 +8,8 @@ import pytest
 from packaging.metadata import Metadata
 from packaging.specifiers import SpecifierSet
 from packaging.utils import parse_sdist_filename, parse_wheel_filename
-from workspace.foreign import LIBS, direct, project, source
+
+from tests.workspace.lib_environments import LIBS, direct, project, source
 
 DEPENDENCIES = {
     "client": {

@@ -7,10 +7,19 @@ from pathlib import Path
 import boto3
 import pytest
 from moto import mock_aws
-from workspace.foreign import EXTRAS, LIBS, ROOT, Environment, direct, examples, lowest, uv
-from workspace.loopback_aws import Flow, LoopbackAws
 
-from tests.unit.client_fakes import HttpService, Reply, Script, SocketService, completed
+from tests.unit.client_services import HttpService, Reply, Script, SocketService, completed
+from tests.workspace.lib_environments import (
+    EXTRAS,
+    LIBS,
+    ROOT,
+    Environment,
+    direct,
+    examples,
+    lowest,
+    uv,
+)
+from tests.workspace.loopback_aws import Flow, LoopbackAws
 
 # What these say is checked with a service of their own, below.
 ALONE = [lib for lib in LIBS if lib != "client"]

@@ -4,8 +4,9 @@ import re
 from itertools import takewhile
 
 import pytest
-from workspace import interfaces
-from workspace.foreign import LIBS, examples, project, source
+
+from tests.workspace import interfaces
+from tests.workspace.lib_environments import LIBS, examples, project, source
 
 
 def readme(lib: str) -> str:

@@ -4,13 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-from workspace.copies import copy_here, edit, jobplane, printed, share_wheels, touch
 
 from jobplane.tree.configuration import Configuration
 from jobplane.tree.repository import Repository
 from jobplane.tree.triggers import triggers
 from jobplane.verbs.list import direct_dependencies
 from lambdapack.artifacts import read_manifest
+from tests.workspace.copies import copy_here, edit, jobplane, printed, share_wheels, touch
 
 
 @pytest.fixture

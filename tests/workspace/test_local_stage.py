@@ -16,7 +16,6 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from e2e.support import unique, until
 from jobplane.bench._crowd import gathered
 from jobplane.bench._remains import rows_of
 from jobplane.bench._usage import sampled
@@ -27,6 +26,7 @@ from jobplane.stage.stages import Stage
 from jobplane.stage.tokens import mint
 from jobplane.tree.repository import Repository
 from jobplane_keys import to_item
+from tests.e2e.deployed import unique, until
 
 pytestmark = pytest.mark.e2e
 

@@ -5,12 +5,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from workspace.copies import edit
 
 from jobplane.tree import members
 from jobplane.tree.copies import copy_repository
 from jobplane.tree.repository import Repository
 from lambdapack.environments import plain_environment, uv_command
+from tests.workspace.copies import edit
 
 # Small, pure Python, and needed by nothing here.
 ADDED = "tabulate"

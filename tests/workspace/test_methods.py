@@ -10,10 +10,10 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from workspace.copies import Built
-from workspace.shipped import FUNCTIONS, bare, environment, unpack
 
 from lambdapack.thinning import cold_start, methods
+from tests.workspace.copies import Built
+from tests.workspace.unpacked import FUNCTIONS, bare, environment, unpack
 
 SHAPES = {
     "plain": """

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from workspace.copies import Built, jobplane, run
-from workspace.made import NAMES, made_in
 
 from jobplane import scaffold
 from jobplane.rules import rule_names
@@ -19,6 +17,8 @@ from jobplane.trying import cases
 from jobplane.trying.cases import Case
 from jobplane.verbs import new
 from lambdapack.tools import ToolError
+from tests.workspace.copies import Built, jobplane, run
+from tests.workspace.made_functions import NAMES, made_in
 
 NEW = sorted(NAMES.values())
 HOSTILE_INPUTS = 200

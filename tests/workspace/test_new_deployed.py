@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from workspace.copies import Built, Done, jobplane, share_artifacts, share_wheels
-from workspace.made import NAMES, made_in
 
 from jobplane.tree.copies import copy_repository
 from jobplane.tree.repository import Repository
+from tests.workspace.copies import Built, Done, jobplane, share_artifacts, share_wheels
+from tests.workspace.made_functions import NAMES, made_in
 
 pytestmark = pytest.mark.e2e
 

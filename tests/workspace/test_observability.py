@@ -9,13 +9,13 @@ from functools import cache
 from typing import Any
 
 import pytest
-from workspace.templates import EMULATOR, REPOSITORY, Compiled, alarms_of, of_type
 
-from e2e.test_alarms import CALLED, FIRED
 from jobplane.reference import metrics
 from jobplane.reference.documents import with_tables
 from jobplane.reference.metrics import emitted
 from jobplane.tree.repository import Function
+from tests.e2e.test_alarms import CALLED, FIRED
+from tests.workspace.templates import EMULATOR, REPOSITORY, Compiled, alarms_of, of_type
 
 DOCS = REPOSITORY.root / "docs" / "observing.md"
 FUNCTIONS = REPOSITORY.functions()

@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any
 
 import pytest
-from workspace.templates import REPOSITORY, Compiled, complaints, of_type
+
+from tests.workspace.templates import REPOSITORY, Compiled, complaints, of_type
 
 REGIONS = ("eu-west-1", "us-east-1", "ap-southeast-5", "cn-north-1", "us-gov-west-1")
 STAGES = ("prod", "staging", "dev")

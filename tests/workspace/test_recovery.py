@@ -7,7 +7,8 @@ import subprocess
 from typing import Any
 
 import pytest
-from workspace.templates import REPOSITORY
+
+from tests.workspace.templates import REPOSITORY
 
 
 def called(function: str, *arguments: Any) -> Any:

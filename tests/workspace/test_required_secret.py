@@ -8,7 +8,6 @@ import click
 import pytest
 import yaml
 from moto import mock_aws
-from workspace.copies import copy_here, edit
 
 from jobplane.deploy import shipping
 from jobplane.deploy.compiled import Package
@@ -16,6 +15,7 @@ from jobplane.stage.signing import jwt_secret, secret_name
 from jobplane.stage.stages import Stage, State
 from jobplane.tree.configuration import logical_id
 from jobplane.tree.repository import Repository
+from tests.workspace.copies import copy_here, edit
 
 FUNCTIONS = [it for it in Repository.here().functions() if it.name in ("claim", "status")]
 

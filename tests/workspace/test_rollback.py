@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from workspace.copies import (
+
+from jobplane.stage.stages import Stage
+from tests.workspace.copies import (
     Built,
     Done,
     command_environment,
@@ -19,8 +21,6 @@ from workspace.copies import (
     share_wheels,
     touch,
 )
-
-from jobplane.stage.stages import Stage
 
 pytestmark = pytest.mark.e2e
 

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from workspace.leftovers import leftovers
 
 from jobplane.stage.emulator import processes
 from jobplane.tree.repository import Repository
+from tests.workspace.leftovers import leftovers
 
 ROOT = Repository.here().root
 DEADLINE_SECONDS = 120

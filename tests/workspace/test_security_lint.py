@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspace.templates import REPOSITORY, Compiled, of_type
+
+from tests.workspace.templates import REPOSITORY, Compiled, of_type
 
 HERE = REPOSITORY.root / "tests" / "workspace"
 EXCEPTIONS = tomllib.loads((HERE / "security_exceptions.toml").read_text(encoding="utf-8"))

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspace.copies import Copy, command_environment, edit, jobplane, printed
 
 from jobplane.stage.signing import secret_name
 from jobplane.stage.stages import Stage
 from jobplane.tree.names import Names
 from jobplane.tree.repository import Repository
 from jobplane_client import JobSocket
+from tests.workspace.copies import Copy, command_environment, edit, jobplane, printed
 
 ROOT = Repository.here().root
 NAME = "acme-jobs"

@@ -136,11 +136,11 @@ class Needs:
             else:
                 continue
             for name in names:
-                path = name.removeprefix("tests.").replace(".", "/") + ".py"
-                modules |= {each for each in (path, f"unit/{path}") if each in self.modules}
+                if name.startswith("tests."):
+                    modules.add(name.removeprefix("tests.").replace(".", "/") + ".py")
                 if name.startswith("jobplane_"):
                     libs.add(f"libs/{name.partition('.')[0].removeprefix('jobplane_')}")
-        return modules, libs
+        return modules & self.modules.keys(), libs
 
     @cached_property
     def _listed(self) -> dict[str, dict[str, list[str]]]:

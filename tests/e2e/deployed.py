@@ -15,14 +15,14 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx
-from loopback import serving
-from published import faults_of_ours
 from websockets.asyncio.client import ClientConnection, connect
 
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
 from jobplane.stage.tokens import mint
 from jobplane_keys import from_item, owner_key, to_item
+from tests.loopback import serving
+from tests.published import faults_of_ours
 
 TERMINAL = frozenset({"complete", "error"})
 PATIENCE = 60.0

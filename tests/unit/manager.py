@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from jobplane.trying.inprocess import InProcess
 from jobplane_keys import from_item, iso_time, to_item
-from tests.unit.support import Context, Stack
+from tests.unit.stack import Context, Stack
 
 # A time like any other; only differences from it matter.
 NOW = 1_795_342_530.25

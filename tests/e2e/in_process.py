@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from botocore.httpsession import URLLib3Session
 
-from e2e.support import Deployed
 from jobplane.tree.repository import Repository
+from tests.e2e.deployed import Deployed
 
 
 def load(

@@ -3,12 +3,11 @@
 import shutil
 from pathlib import Path
 
-from workspace.copies import jobplane, share_artifacts, share_wheels
-
 from jobplane.stage.framework import install_framework
 from jobplane.tree.copies import copy_repository
 from jobplane.tree.repository import Repository
 from lambdapack.locks import exclusive
+from tests.workspace.copies import jobplane, share_artifacts, share_wheels
 
 # A short name, one of the greatest length, and the likes of what people choose.
 NAMES = {

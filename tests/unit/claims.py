@@ -19,8 +19,7 @@ from jobplane_keys import (
     iso_time,
     to_item,
 )
-from tests.unit import support
-from tests.unit.support import ACCOUNT, PREFIX, REGION, Context, Stack
+from tests.unit.stack import ACCOUNT, PREFIX, REGION, Context, Stack, load
 
 # A time like any other; only differences from it matter.
 NOW = 1_795_342_530.25
@@ -63,7 +62,7 @@ class Jobs:
 
     def function(self, name: str, **changes: str | None) -> ModuleType:
         """A function of this stack, on its clock; None leaves a variable out."""
-        module = support.load(name, **changes)
+        module = load(name, **changes)
         self.stack.monkeypatch.setattr(module, "time", self.clock)
         return module
 

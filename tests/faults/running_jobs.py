@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from e2e.support import Deployed, Socket, unique, until
+from tests.e2e.deployed import Deployed, Socket, unique, until
 
 JOBS = 6
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from e2e.support import Deployed
+from tests.e2e.deployed import Deployed
 
 REFUSALS = {
     "server-error": b'HTTP/1.1 500 Internal Server Error\r\n%b\r\n{"__type":"InternalServerError"}',

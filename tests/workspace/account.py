@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workspace.copies import (
+from jobplane.stage import emulator
+from jobplane.stage.stages import ROOT_CREDENTIALS, Stage, State
+from jobplane.tree.repository import Repository
+from tests.workspace.copies import (
     Built,
     Done,
     command_environment,
@@ -17,10 +20,6 @@ from workspace.copies import (
     share_artifacts,
     share_wheels,
 )
-
-from jobplane.stage import emulator
-from jobplane.stage.stages import ROOT_CREDENTIALS, Stage, State
-from jobplane.tree.repository import Repository
 
 
 @dataclass(frozen=True)
