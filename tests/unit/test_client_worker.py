@@ -455,7 +455,7 @@ def test_claim_is_gone_under_the_job(stand: Stand, reason: str) -> None:
     assert (seen[0].cancelled.reason, seen[0].cancelled.detail) == ("lost", reason)
     ((error, cause),) = stand.tasks.failures
     assert error == "ClaimLostError"
-    assert cause == f"claim claim-1 with fence 1 is gone: {reason}"
+    assert cause == f"claim claim-1 with fence 1 is lost: {reason}"
     assert stand.sqs.left(INPUT) == []
 
 
@@ -1197,7 +1197,9 @@ def test_stop_with_cancel_ends_the_job(stand: Stand) -> None:
     worker.stop(cancel=True)
     stand.finish(ended)
     assert reasons == ["stopping"]
-    assert stand.tasks.failures == [("WorkerStoppedError", "the worker stopped")]
+    assert stand.tasks.failures == [
+        ("WorkerStoppedError", "the worker was stopped before the job ended")
+    ]
     assert stand.sqs.left(INPUT) == []
 
 
@@ -1255,7 +1257,9 @@ def test_stop_while_a_job_begins(stand: Stand) -> None:
     worker = worker_of(stand, obedient)
     stand.finish(stand.start(worker.run))
     assert len(stand.claims.of("renew")) == 1
-    assert stand.tasks.failures == [("WorkerStoppedError", "the worker stopped")]
+    assert stand.tasks.failures == [
+        ("WorkerStoppedError", "the worker was stopped before the job ended")
+    ]
 
 
 def test_stop_does_not_wait_for_a_handler_past_its_grace(stand: Stand) -> None:

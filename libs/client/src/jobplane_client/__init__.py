@@ -2,19 +2,19 @@
 
 StatusClient, AsyncStatusClient              look-ups by Lambda invoke (needs the extra `aws`)
 HttpStatusClient, AsyncHttpStatusClient      look-ups over HTTP, as the user of a token
-JobSocket                                    send work, hear of its progress and its end
-Reply                                        what a request was answered, and its id
-verify_webhook                               the document of a notification, once proven genuine
-progress_message                             what a job is at, in one line
+JobSocket                                    sends jobs, receives their progress and results
+Reply                                        the answer to a request, and the request's id
+verify_webhook                               the document of a notification, if it is authentic
+progress_message                             the state of a job in one line
 JobWorker                                    runs a workspace's jobs in a container (extra `aws`)
-Job, Cancellation, FollowUp, Interrupt       what a worker's handler holds
+Job, Cancellation, FollowUp, Interrupt       what a worker's handler receives
 JobEnd, StopReason                           how a job ended, why it must stop
-JobInterrupted                               raised by `Job.check`; `except Exception` lets it pass
+JobInterrupted                               raised by `Job.check`; not caught by `except Exception`
 
-Importing the package loads the errors alone; each name loads what it needs at first use.
+Importing the package loads only the errors; each other name loads its module at first use.
 
 JobplaneError
-├── RefusedError                    the service answered no
+├── RefusedError                    the service refused the request
 │   ├── InvalidRequestError         400; `fields`
 │   ├── UnauthorizedError           401
 │   ├── ForbiddenError              403
@@ -26,7 +26,7 @@ JobplaneError
 │   ├── JobFailedError
 │   ├── JobCancelledError
 │   └── JobTimeoutError
-├── WorkerError                     between a worker and its queues, claim or execution
+├── WorkerError                     a worker has failed at its queues, claim or execution
 │   ├── ResultTooLargeError         `size`
 │   ├── ResultNotStoredError        `place`
 │   ├── ResultNotJsonError
@@ -34,13 +34,13 @@ JobplaneError
 │   ├── ClaimLostError              `reason`
 │   ├── WorkerStoppedError
 │   └── QueueMissingError           `queue_name`
-├── FunctionError                   the function crashed; `error_type`
-├── InvocationError                 Lambda did not run the status function; `code`
-├── CallTimeoutError                one call took too long
+├── FunctionError                   the function crashed or timed out; `error_type`
+├── InvocationError                 the function could not be invoked; `code`
+├── CallTimeoutError                the service did not answer in time
 ├── WaitTimeoutError                the job took longer than the timeout of `wait`; `document`
-├── BadPayloadError                 the answer is not what the protocol says
-├── ConnectionLostError             the socket is closed, or could not be opened again
-└── WebhookError                    the notification is refused
+├── BadPayloadError                 the answer does not have the documented fields
+├── ConnectionLostError             the socket was closed, or could not be opened again
+└── WebhookError                    the notification must not be trusted
     ├── MissingSignatureError
     ├── MalformedSignatureError
     ├── SignatureMismatchError
@@ -110,7 +110,7 @@ if TYPE_CHECKING:
     from jobplane_client._webhooks import verify_webhook
     from jobplane_client._worker import JobWorker
 
-_HOMES = {
+_MODULES = {
     "AsyncHttpStatusClient": "_http",
     "AsyncStatusClient": "_lambda",
     "Cancellation": "_jobs",
@@ -190,9 +190,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value
 

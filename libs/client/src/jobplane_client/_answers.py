@@ -1,4 +1,4 @@
-"""What the status function answers, by HTTP and by invoke alike, and what that means."""
+"""Reads the answers of the status function, which are the same by HTTP and by invoke."""
 
 import json
 import time
@@ -36,7 +36,7 @@ _REFUSALS: Mapping[int, type[RefusedError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer; header names in lower case."""
+    """One answer: HTTP status, headers with names in lower case, and body."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,13 +44,13 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the service asks to wait, when it names a positive number of them."""
+        """Seconds to wait by the header Retry-After; None if it is missing or not positive."""
         return retry_after_seconds(self.headers.get("retry-after"))
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookDelivery:
-    """What became of a notification that was asked for."""
+    """The result of sending a webhook on request."""
 
     delivered: bool
     attempts: int
@@ -60,19 +60,19 @@ class WebhookDelivery:
 
 @dataclass(frozen=True, slots=True)
 class NotifiedStatus:
-    """A document, and the delivery of its notification; None where no webhook is configured."""
+    """A document and the delivery of its webhook; None if the assembly has no webhook."""
 
     document: AssemblyDocument
     delivery: WebhookDelivery | None
 
 
 def document_of(answer: Answer, assembly_id: str) -> AssemblyDocument:
-    """The document that was asked for; the refusal or BadPayloadError otherwise."""
+    """The requested document. Raises RefusedError or BadPayloadError."""
     return to_document(_accepted(answer, assembly_id=assembly_id), assembly_id)
 
 
 def notified_status_of(answer: Answer, assembly_id: str) -> NotifiedStatus:
-    """The document and the delivery; the refusal or BadPayloadError otherwise."""
+    """The document and the webhook's delivery. Raises RefusedError or BadPayloadError."""
     body = _accepted(answer, assembly_id=assembly_id)
     outcome = body.get("webhook")
     delivery = None
@@ -89,29 +89,34 @@ def notified_status_of(answer: Answer, assembly_id: str) -> NotifiedStatus:
 
 
 def statuses_of(answer: Answer) -> Mapping[str, Any]:
-    """Raw documents by id, None for those that the caller has not; the refusal otherwise."""
+    """Unparsed documents by id, None for missing and foreign ones.
+
+    Raises RefusedError or BadPayloadError.
+    """
     statuses = _accepted(answer, assembly_id=None).get("statuses")
     if not isinstance(statuses, dict):
-        raise BadPayloadError("the answer has no statuses")
+        raise BadPayloadError("the answer has no field statuses")
     return statuses
 
 
 def to_document(value: object, assembly_id: str) -> AssemblyDocument:
-    """The typed document; BadPayloadError when it is not the one that was asked for."""
+    """The document as an object. Raises BadPayloadError if it is malformed or has another id."""
     try:
         document = AssemblyDocument.model_validate(value)
     except ValidationError as error:
         faults = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors()[:5])
-        raise BadPayloadError(f"assembly {assembly_id} is not of the known shape: {faults}") from (
-            error
-        )
+        raise BadPayloadError(
+            f"the document of assembly {assembly_id} is malformed: {faults}"
+        ) from error
     if document.assembly_id != assembly_id:
-        raise BadPayloadError(f"asked for assembly {assembly_id}, got {document.assembly_id}")
+        raise BadPayloadError(
+            f"the answer is about assembly {document.assembly_id}, not {assembly_id}"
+        )
     return document
 
 
 def retry_after_seconds(text: str | None) -> float | None:
-    """Seconds of a Retry-After header, given as a number or as a date."""
+    """Seconds of a Retry-After header, which holds a number or a date; None if it holds neither."""
     if not text:
         return None
     if text.strip().isdecimal():
@@ -137,13 +142,13 @@ def _refuse(answer: Answer, assembly_id: str | None) -> NoReturn:
     body = _json_object(answer.body) or {}
     error = body.get("error")
     detail = error if isinstance(error, dict) else body
-    texts = [error, detail.get("message"), f"the service answered {answer.status}"]
+    texts = [error, detail.get("message"), f"the service answered with status {answer.status}"]
     kind = _REFUSALS.get(answer.status, RefusedError)
     if answer.status >= 500:
         kind = ServiceUnavailableError
     elif answer.status == 404 and (assembly_id is None or "assembly_id" not in body):
-        # The status function names the id; this is a gateway that knows no such route.
-        kind, texts = RefusedError, ["there is no status service at this address"]
+        # A 404 of the status function names the id; this one is from a gateway without the route.
+        kind, texts = RefusedError, ["there is no status service at this URL; check base_url"]
     raise kind(
         next(text for text in texts if isinstance(text, str) and text),
         code=detail.get("code") if isinstance(detail.get("code"), str) else None,

@@ -1,4 +1,4 @@
-"""Documents of jobs that have ended."""
+"""A cache of the documents of ended jobs."""
 
 import threading
 from collections import OrderedDict
@@ -8,7 +8,7 @@ from jobplane_models.assemblies import AssemblyDocument
 
 
 class TerminalCache:
-    """The last `size` documents that were used, each for `ttl` seconds, apart for each caller."""
+    """The `size` documents that were used last, by caller, each for `ttl` seconds. Thread-safe."""
 
     def __init__(self, size: int, ttl: float, clock: Callable[[], float]) -> None:
         self._size = size
@@ -20,7 +20,7 @@ class TerminalCache:
         self._lock = threading.Lock()
 
     def get(self, caller: str | None, assembly_id: str) -> AssemblyDocument | None:
-        """The caller's document, unless it is unknown or too old."""
+        """The caller's document; None if it is not in the cache, or too old."""
         key = (caller, assembly_id)
         with self._lock:
             expires_at, document = self._entries.get(key, (0.0, None))
@@ -33,7 +33,7 @@ class TerminalCache:
             return document
 
     def put(self, caller: str | None, document: AssemblyDocument) -> None:
-        """Keep the document if its job has ended."""
+        """Store the document if its job has ended."""
         if not document.terminal or self._size <= 0:
             return
         key = (caller, document.assembly_id)

@@ -1,4 +1,4 @@
-"""Errors of the client library. Their tree is drawn at the top of the package."""
+"""Errors of the client library. The package's docstring shows them as a tree."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,9 @@ class JobplaneError(Exception):
 class RefusedError(JobplaneError):
     """The service refused the request.
 
-    `code` is the service's error code, `status_code` the HTTP status if there was one,
-    `retry_after` in seconds, `request_id` the socket request that was refused. Its text names
-    the `fields` that are at fault.
+    `code` is the service's error code, `status_code` the HTTP status or None, `retry_after` the
+    seconds to wait or None, `request_id` the refused request of a socket or None. `fields` lists
+    the invalid fields; the error's text names them too.
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class RefusedError(JobplaneError):
         request_id: str | None = None,
         fields: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        untold = [fault for fault in fields if str(fault.get("message")) not in message]
-        faults = "; ".join(f"{fault.get('field')}: {fault.get('message')}" for fault in untold)
+        unnamed = [fault for fault in fields if str(fault.get("message")) not in message]
+        faults = "; ".join(f"{fault.get('field')}: {fault.get('message')}" for fault in unnamed)
         super().__init__(f"{message}: {faults}" if faults else message)
         self.code = code
         self.status_code = status_code
@@ -40,11 +40,11 @@ class RefusedError(JobplaneError):
 
 
 class InvalidRequestError(RefusedError):
-    """The request is malformed; `fields` lists the faults as `{field, message}`."""
+    """The request is malformed; `fields` lists the invalid fields as `{field, message}`."""
 
 
 class UnauthorizedError(RefusedError):
-    """The token is missing, or not accepted."""
+    """The token is missing, expired or invalid."""
 
 
 class ForbiddenError(RefusedError):
@@ -52,7 +52,7 @@ class ForbiddenError(RefusedError):
 
 
 class NotFoundError(RefusedError):
-    """There is no such assembly or request; an assembly may still appear."""
+    """The assembly or request does not exist, or an assembly does not exist yet."""
 
 
 class ConflictError(RefusedError):
@@ -60,7 +60,7 @@ class ConflictError(RefusedError):
 
 
 class RateLimitedError(RefusedError):
-    """Too many calls; `retry_after` says how many seconds to wait, if the service said so."""
+    """Too many calls; `retry_after` is the seconds to wait, None if the service gave no time."""
 
 
 class ServiceUnavailableError(RefusedError):
@@ -97,14 +97,14 @@ class JobCancelledError(JobError):
 
 
 class JobTimeoutError(JobError):
-    """The job did not end in its time."""
+    """The job took longer than its timeout."""
 
 
 class JobInterrupted(BaseException):
     """The handler must stop; raised by `Job.check`.
 
-    No error, so `except Exception` around a step of the work does not swallow it. `reason` is
-    `interrupt`, `lost` or `stopping`.
+    It derives from BaseException, so that `except Exception` in the handler does not catch it.
+    `reason` is `interrupt`, `lost` or `stopping`; `detail` explains it.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -114,25 +114,25 @@ class JobInterrupted(BaseException):
 
 
 class WorkerError(JobplaneError):
-    """A fault between a worker and its queues, its claim or its execution."""
+    """A worker has failed at its queues, its claim or its execution."""
 
 
 class ResultTooLargeError(WorkerError):
-    """A handler's result is more than Step Functions takes; `size` in bytes."""
+    """A handler's result is too large for Step Functions; `size` and `limit` in bytes."""
 
     def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"the result has {size:,} bytes of JSON; at most {limit:,} are possible")
+        super().__init__(f"the result has {size:,} bytes of JSON; at most {limit:,} are allowed")
         self.size = size
         self.limit = limit
 
 
 class ResultNotStoredError(WorkerError):
-    """A result that is too large for Step Functions could not be written to S3; `place`."""
+    """A large result could not be written to S3; `place` is its `s3://` address."""
 
     def __init__(self, place: str) -> None:
         super().__init__(
             f"the result could not be written to {place};"
-            " the worker's role needs s3:PutObject there"
+            " check that the worker's role allows s3:PutObject for it"
         )
         self.place = place
 
@@ -142,33 +142,33 @@ class ResultNotJsonError(WorkerError):
 
 
 class MalformedMessageError(WorkerError):
-    """A message of the input queue is not what the flow sends."""
+    """A message of the input queue does not have the fields that the job flow sends."""
 
 
 class ClaimLostError(WorkerError):
-    """The claim of a job is gone: `reason` is superseded, expired, released or absent."""
+    """The worker has lost a job's claim: `reason` is superseded, expired, released or absent."""
 
     def __init__(self, claim_id: str, fence: int, reason: str) -> None:
-        super().__init__(f"claim {claim_id} with fence {fence} is gone: {reason}")
+        super().__init__(f"claim {claim_id} with fence {fence} is lost: {reason}")
         self.claim_id = claim_id
         self.fence = fence
         self.reason = reason
 
 
 class WorkerStoppedError(WorkerError):
-    """The worker had to stop before the job was done."""
+    """The worker was stopped before the job ended."""
 
 
 class QueueMissingError(WorkerError):
     """The workspace's queue does not exist, and `create_queues` is false; `queue_name`."""
 
     def __init__(self, queue_name: str) -> None:
-        super().__init__(f"queue {queue_name} does not exist")
+        super().__init__(f"queue {queue_name} does not exist; create it, or set create_queues=True")
         self.queue_name = queue_name
 
 
 class FunctionError(JobplaneError):
-    """The function crashed or ran out of time; `error_type` is what Lambda calls it."""
+    """The function crashed or timed out; `error_type` is Lambda's name of the error."""
 
     def __init__(self, message: str, *, error_type: str | None) -> None:
         super().__init__(f"{error_type}: {message}" if error_type else message)
@@ -177,7 +177,10 @@ class FunctionError(JobplaneError):
 
 
 class InvocationError(JobplaneError):
-    """Lambda did not run the status function: no permission, no such function, no credentials."""
+    """The function could not be invoked: it is missing, not permitted, or there are no credentials.
+
+    `code` is AWS's error code, None if the call failed before AWS answered.
+    """
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
@@ -185,11 +188,11 @@ class InvocationError(JobplaneError):
 
 
 class CallTimeoutError(JobplaneError):
-    """No answer came in time."""
+    """The service did not answer in time."""
 
 
 class WaitTimeoutError(JobplaneError):
-    """The job did not end in time; `document` is its last known state, None if there is none."""
+    """The job did not end in time; `document` is its last state, None if it was never found."""
 
     def __init__(
         self, assembly_id: str, timeout: float, document: "AssemblyDocument | None"
@@ -201,11 +204,11 @@ class WaitTimeoutError(JobplaneError):
 
 
 class BadPayloadError(JobplaneError):
-    """The answer is not JSON, or not of the documented shape."""
+    """The answer is not JSON, or does not have the documented fields."""
 
 
 class ConnectionLostError(JobplaneError):
-    """The socket is closed, or could not be reopened."""
+    """The socket was closed, or the connection could not be opened again."""
 
 
 class WebhookError(JobplaneError):
@@ -213,19 +216,19 @@ class WebhookError(JobplaneError):
 
 
 class MissingSignatureError(WebhookError):
-    """A header that the signature needs is absent."""
+    """A header that is needed to verify the signature is missing."""
 
 
 class MalformedSignatureError(WebhookError):
-    """A signature header can't be read."""
+    """A header of the signature is malformed."""
 
 
 class SignatureMismatchError(WebhookError):
-    """No signature was made with a known secret over this body."""
+    """No signature matches the body and one of the secrets."""
 
 
 class TimestampError(WebhookError):
-    """The signature is good, and its time too far from now; `age` in seconds."""
+    """The signature is valid, but its time is too far from now; `age` in seconds."""
 
     def __init__(self, message: str, *, age: float) -> None:
         super().__init__(message)
@@ -233,11 +236,11 @@ class TimestampError(WebhookError):
 
 
 class StaleTimestampError(TimestampError):
-    """The notification is too old, perhaps a replay."""
+    """The notification is too old; it may be a replay."""
 
 
 class FutureTimestampError(TimestampError):
-    """The notification claims to be from the future."""
+    """The notification's time is in the future."""
 
 
 class WebhookBodyError(WebhookError):

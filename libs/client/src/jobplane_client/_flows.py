@@ -1,7 +1,7 @@
-"""How a look-up goes, whatever carries it: a flow yields what is to be done and gets the outcome.
+"""The logic of look-ups, shared by all status clients.
 
-The clients differ in two things alone: how a question is asked (`Send`) and how time passes
-(`Pause`). What is asked, when, how often and what an answer means is here, once.
+A flow is a generator: it yields steps, and the client's driver performs them and sends back their
+outcomes. The clients differ only in how they send a question (`Send`) and how they wait (`Pause`).
 """
 
 import asyncio
@@ -47,7 +47,7 @@ _RETRIED_STATUSES = (None, 502, 503, 504)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `key` tells callers apart in the cache; `token` is the credential over HTTP."""
+    """The user of a look-up: `key` identifies it in the cache, `token` is sent over HTTP."""
 
     key: str | None
     token: str | None = field(default=None, repr=False)
@@ -55,7 +55,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """Asks for one assembly."""
+    """A question for one assembly."""
 
     caller: Caller
     assembly_id: str
@@ -64,7 +64,7 @@ class LookUp:
 
 @dataclass(frozen=True, slots=True)
 class BatchLookUp:
-    """Asks for up to 100 assemblies at once."""
+    """A question for up to 100 assemblies."""
 
     caller: Caller
     assembly_ids: Sequence[str]
@@ -75,28 +75,28 @@ type Question = LookUp | BatchLookUp
 
 @dataclass(frozen=True, slots=True)
 class Identify:
-    """Step: who asks, on behalf of which user. The outcome is a Caller."""
+    """Step: find out who the caller is. The outcome is a Caller."""
 
     user_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Step: ask. The outcome is an Answer."""
+    """Step: send a question. The outcome is an Answer."""
 
     question: Question
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Step: let time pass."""
+    """Step: wait. There is no outcome."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Step: run flows side by side. The outcome is the list of their results."""
+    """Step: run flows at the same time. The outcome is the list of their results."""
 
     flows: Sequence["Flow[Any]"]
 
@@ -121,14 +121,14 @@ class StatusFlows:
         self._cache = TerminalCache(cache_size, cache_ttl, clock)
 
     def get_status(self, assembly_id: str, user_id: str | None) -> Flow[AssemblyDocument]:
-        """One document."""
+        """See StatusClient.get_status."""
         document, _ = yield from self._get(assembly_id, user_id)
         return document
 
     def get_status_with_webhook(
         self, assembly_id: str, user_id: str | None
     ) -> Flow[NotifiedStatus]:
-        """One document, after its notification was sent. Not repeated: it is more than a read."""
+        """See StatusClient.get_status_with_webhook. Not retried, as it sends a webhook."""
         _check_ids([assembly_id])
         caller = yield Identify(user_id)
         answer = yield Send(LookUp(caller, assembly_id, trigger_webhook=True))
@@ -139,7 +139,7 @@ class StatusFlows:
     def get_batch_status(
         self, assembly_ids: Sequence[str], user_id: str | None
     ) -> Flow[dict[str, AssemblyDocument | None]]:
-        """Documents by id, in the order asked for; None for those that the caller has not."""
+        """See StatusClient.get_batch_status."""
         _check_ids(assembly_ids)
         caller = yield Identify(user_id)
         found: dict[str, AssemblyDocument | None] = {
@@ -153,7 +153,7 @@ class StatusFlows:
         return found
 
     def wait(self, assembly_id: str, timeout: float, user_id: str | None) -> Flow[AssemblyDocument]:
-        """The document of the ended job; a look-up that fails for now is made again."""
+        """See StatusClient.wait. Look-ups that fail for a passing reason are repeated."""
         deadline = self._clock() + timeout
         document: AssemblyDocument | None = None
         missing = failing = _EXECUTING_SECONDS
@@ -190,7 +190,7 @@ class StatusFlows:
         self, caller: Caller, assembly_id: str
     ) -> Flow[tuple[AssemblyDocument, float | None]]:
         question = LookUp(caller, assembly_id)
-        document, asked = yield from self._patiently(
+        document, asked = yield from self._with_retries(
             question, lambda answer: (document_of(answer, assembly_id), answer.retry_after)
         )
         self._cache.put(caller.key, document)
@@ -200,7 +200,7 @@ class StatusFlows:
         self, caller: Caller, assembly_ids: Sequence[str]
     ) -> Flow[dict[str, AssemblyDocument | None]]:
         try:
-            statuses = yield from self._patiently(BatchLookUp(caller, assembly_ids), statuses_of)
+            statuses = yield from self._with_retries(BatchLookUp(caller, assembly_ids), statuses_of)
         except InvalidRequestError as error:
             if error.status_code != _ANSWER_TOO_LARGE or len(assembly_ids) == 1:
                 raise
@@ -216,54 +216,54 @@ class StatusFlows:
                 self._cache.put(caller.key, document)
         return found
 
-    def _patiently[T](self, question: Question, read: Callable[[Answer], T]) -> Flow[T]:
+    def _with_retries[T](self, question: Question, read: Callable[[Answer], T]) -> Flow[T]:
         for attempt in count():
             try:
                 return read((yield Send(question)))
             except ServiceUnavailableError as error:
-                patience = error.retry_after or 0.0
+                requested = error.retry_after or 0.0
                 if (
                     attempt >= self._retries
                     or error.status_code not in _RETRIED_STATUSES
-                    or patience > _RETRY_MAX_SECONDS
+                    or requested > _RETRY_MAX_SECONDS
                 ):
                     raise
                 ceiling = min(_RETRY_BASE_SECONDS * 2**attempt, _RETRY_MAX_SECONDS)
-                delay = max(patience, random.uniform(0, ceiling))
+                delay = max(requested, random.uniform(0, ceiling))
             yield Pause(delay)
         raise AssertionError("count() does not end")
 
 
 class Transport(Protocol):
-    """What carries a question."""
+    """Sends questions to the service."""
 
     def identify(self, user_id: str | None) -> Caller:
-        """Who asks."""
+        """The caller of a look-up on behalf of `user_id`."""
 
     def send(self, question: Question) -> Answer:
-        """The answer; raises CallTimeoutError or ServiceUnavailableError when there is none."""
+        """The answer. Raises CallTimeoutError or ServiceUnavailableError without one."""
 
 
 class AsyncTransport(Protocol):
-    """What carries a question, without blocking the event loop."""
+    """Sends questions to the service without blocking the event loop."""
 
     async def identify(self, user_id: str | None) -> Caller:
-        """Who asks."""
+        """The caller of a look-up on behalf of `user_id`."""
 
     async def send(self, question: Question) -> Answer:
-        """The answer; raises CallTimeoutError or ServiceUnavailableError when there is none."""
+        """The answer. Raises CallTimeoutError or ServiceUnavailableError without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """Runs flows in the calling thread, and those that go side by side in a few more."""
+    """Runs flows in the calling thread, and those of a Together step in `concurrency` threads."""
 
     transport: Transport
     sleep: Callable[[float], None]
     concurrency: int
 
     def run[T](self, flow: Flow[T]) -> T:
-        """The flow's result."""
+        """Perform the flow's steps and return its result. Raises what the flow raises."""
         try:
             step = next(flow)
             while True:
@@ -295,14 +295,14 @@ class Driver:
 
 @dataclass(frozen=True, slots=True)
 class AsyncDriver:
-    """Runs flows on the event loop."""
+    """Runs flows on the event loop, at most `concurrency` of a Together step at a time."""
 
     transport: AsyncTransport
     sleep: Callable[[float], Awaitable[None]]
     concurrency: int
 
     async def run[T](self, flow: Flow[T]) -> T:
-        """The flow's result."""
+        """Perform the flow's steps and return its result. Raises what the flow raises."""
         try:
             step = next(flow)
             while True:
@@ -344,7 +344,7 @@ class AsyncDriver:
 
 def _check_ids(assembly_ids: Sequence[Any]) -> None:
     if isinstance(assembly_ids, str):
-        raise TypeError("assembly_ids is one text; a list of ids is expected")
+        raise TypeError("assembly_ids is a str; pass a list of ids")
     if all(is_assembly_id(text) for text in assembly_ids):
         return
     message = "an assembly id has 1 to 128 characters of A-Z a-z 0-9 _ -"

@@ -34,9 +34,9 @@ type AsyncToken = str | Callable[[], str | Awaitable[str]]
 class HttpStatusClient:
     """Looks assemblies up over the HTTP API, as the user of the token.
 
-    `token` is a JWT or a function that returns a fresh one for each call. `client` is an
-    httpx.Client to use instead of a new one; it stays open. The other settings are those of
-    StatusClient; the cache is apart for each token.
+    `token` is a JWT or a function that returns one for each call. `client` is an httpx.Client to
+    use instead of a new one; `close` does not close it. The other settings are those of
+    StatusClient; documents are cached by token.
     """
 
     def __init__(
@@ -64,28 +64,35 @@ class HttpStatusClient:
         )
 
     def get_status(self, assembly_id: str) -> AssemblyDocument:
-        """The assembly as it is now.
+        """The current document of an assembly.
 
-        Raises NotFoundError if it does not exist, ForbiddenError if it is another user's,
-        UnauthorizedError when the token is not accepted, and the other errors of this library.
+        Raises NotFoundError if it does not exist, ForbiddenError if it belongs to another user,
+        UnauthorizedError when the token is refused, InvalidRequestError for a malformed id, and
+        ServiceUnavailableError, RateLimitedError, CallTimeoutError or BadPayloadError when the
+        call fails.
         """
         return self._driver.run(self._flows.get_status(assembly_id, None))
 
     def get_status_with_webhook(self, assembly_id: str) -> NotifiedStatus:
-        """The assembly, after its notification was sent once more.
+        """Send an ended assembly's webhook again, and return its document and the delivery.
 
-        Raises ConflictError while the job runs and RateLimitedError when it was just sent.
+        Raises ConflictError while the job runs, RateLimitedError when the webhook was sent
+        shortly before, and the errors of `get_status`.
         """
         return self._driver.run(self._flows.get_status_with_webhook(assembly_id, None))
 
     def get_batch_status(self, assembly_ids: Sequence[str]) -> dict[str, AssemblyDocument | None]:
-        """Assemblies by id; None for one that does not exist or is another user's."""
+        """Documents by id, in the given order; None for one that is missing or another user's.
+
+        Raises the errors of `get_status`, but NotFoundError and ForbiddenError.
+        """
         return self._driver.run(self._flows.get_batch_status(assembly_ids, None))
 
     def wait(self, assembly_id: str, timeout: float) -> AssemblyDocument:
-        """The assembly once its job has ended, well or not: see `completed` and `error`.
+        """Wait until the job has ended and return its document; see its `completed` and `error`.
 
-        Raises WaitTimeoutError, with the last document, after `timeout` seconds.
+        Raises WaitTimeoutError, with the last document, after `timeout` seconds, and the errors of
+        `get_status` that repeating the call does not solve.
         """
         return self._driver.run(self._flows.wait(assembly_id, timeout, None))
 
@@ -203,7 +210,8 @@ class _AsyncHttpTransport:
 
 
 def _caller(token: str) -> Caller:
-    # The digest, not the claims: an unverified token must not open another one's cache.
+    # Not by the token's claims: they are not verified here, and would give access to the
+    # documents of another user.
     return Caller(hashlib.sha256(token.encode()).hexdigest(), token)
 
 

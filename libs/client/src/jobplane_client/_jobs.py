@@ -1,4 +1,4 @@
-"""What a handler holds: its job, the signal to stop, the messages that joined."""
+"""What a handler receives: its job, the signal to stop, and follow-up messages."""
 
 import json
 import threading
@@ -11,16 +11,16 @@ from jobplane_client._errors import JobInterrupted
 
 
 class Clock(Protocol):
-    """How time is read and passed."""
+    """Reads the time and waits."""
 
     def time(self) -> float:
-        """Epoch seconds."""
+        """The time in epoch seconds."""
 
     def monotonic(self) -> float:
-        """Seconds since any moment; never goes back."""
+        """Seconds since a fixed moment; never goes back."""
 
     def wait(self, event: threading.Event, seconds: float | None) -> bool:
-        """Wait until the event is set or the seconds are over; whether it is set."""
+        """Wait for the event, for at most `seconds`; return whether it is set."""
 
 
 class JobEnd(StrEnum):
@@ -30,7 +30,7 @@ class JobEnd(StrEnum):
     failed        the handler raised, or its result could not be reported
     interrupted   another thread needs the workspace: PREEMPTED was reported
     stopped       the worker had to stop: WorkerStoppedError was reported
-    lost          the execution is over or the claim is gone: there was nothing to write for
+    lost          the execution has ended or the claim is lost: the result was not reported
     unreported    Step Functions could not be notified; the message is delivered again
     """
 
@@ -43,7 +43,7 @@ class JobEnd(StrEnum):
 
 
 class StopReason(StrEnum):
-    """Why a handler must stop; the later ones outweigh the earlier."""
+    """Why a handler must stop; a later value of this list replaces an earlier one."""
 
     STOPPING = "stopping"
     INTERRUPT = "interrupt"
@@ -73,14 +73,14 @@ class FollowUp:
 class Cancellation:
     """The signal that a handler must stop; used like a `threading.Event`.
 
-    `reason` is `interrupt`, `lost` or `stopping`, `detail` says it in words, and `interrupt` is
-    what interrupted. All are None until the signal is given.
+    `reason` is `interrupt`, `lost` or `stopping`, `detail` explains it, and `interrupt` is the
+    message that interrupted the job. All are None until the signal is given.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._event = threading.Event()
-        self._told: tuple[StopReason, str, Interrupt | None] | None = None
+        self._signal: tuple[StopReason, str, Interrupt | None] | None = None
 
     def is_set(self) -> bool:
         """Whether the handler must stop."""
@@ -89,34 +89,34 @@ class Cancellation:
     __bool__ = is_set
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the signal, at most so many seconds; whether it was given."""
+        """Wait for the signal, for at most `seconds`; return whether it was given."""
         return self._clock.wait(self._event, seconds)
 
     @property
     def reason(self) -> StopReason | None:
-        return self._told[0] if self._told else None
+        return self._signal[0] if self._signal else None
 
     @property
     def detail(self) -> str | None:
-        return self._told[1] if self._told else None
+        return self._signal[1] if self._signal else None
 
     @property
     def interrupt(self) -> Interrupt | None:
-        return self._told[2] if self._told else None
+        return self._signal[2] if self._signal else None
 
     def give(self, reason: StopReason, detail: str, interrupt: Interrupt | None = None) -> None:
-        """Give the signal; for the worker."""
-        self._told = (reason, detail, interrupt)
+        """Give the signal; only the worker calls this."""
+        self._signal = (reason, detail, interrupt)
         self._event.set()
 
 
 class Job:
     """One piece of work, as its handler sees it.
 
-    `instruction` and `attachments` are what the flow was given; an attachment that could not be
-    found has `ok: false`. `claim_id` and `fence` name the claim: pass the fence to whatever the
-    job writes. `expires_at` (epoch seconds) moves on as the worker renews the claim. `cancelled`
-    is set when the handler must stop.
+    `instruction` and `attachments` are the flow's input; an attachment that was not found has
+    `ok: false`. `claim_id` and `fence` identify the claim: pass the fence with every write of the
+    job. `expires_at` (epoch seconds) grows as the worker renews the claim. `cancelled` is set
+    when the handler must stop.
     """
 
     def __init__(
@@ -153,23 +153,24 @@ class Job:
             raise JobInterrupted(self.cancelled.reason or "", self.cancelled.detail or "")
 
     def wait(self, seconds: float) -> bool:
-        """Pause, but no longer than until the job must stop; whether it must."""
+        """Wait for `seconds`, or until the job must stop; return whether it must."""
         return self.cancelled.wait(seconds)
 
     def follow_ups(self) -> list[FollowUp]:
-        """The messages that joined since the last call, oldest first; does not wait.
+        """The follow-ups that arrived since the last call, oldest first; does not wait.
 
-        Asking again says that the earlier ones are dealt with. Those that a worker had in hand
-        when it crashed, and those that were not read, become jobs of their own.
+        A call confirms that the follow-ups of the previous call are done. Those that are not
+        confirmed when the worker crashes, and those that were never returned, become separate
+        jobs.
         """
         return self._take()
 
     def partial(self, value: Any) -> None:
-        """Save partial work as JSON; the flow gets it if the job is interrupted.
+        """Save partial work as JSON; the flow receives it if the job is interrupted.
 
-        Raises TypeError or ValueError for a value that JSON can't hold.
+        Raises TypeError or ValueError for a value that can't be written as JSON.
         """
-        # A copy: what the handler changes later is not what it told.
+        # A copy, so that later changes of the value have no effect.
         self._partial = json.loads(json.dumps(value, allow_nan=False))
 
     @property

@@ -37,12 +37,13 @@ _THROTTLES = frozenset(
 
 
 class StatusClient:
-    """Looks assemblies up by invoking the status function; the caller is trusted through IAM.
+    """Looks assemblies up by invoking the status function, with the permissions of its IAM role.
 
-    `client` is a boto3 Lambda client to use instead of one made for `region` and `endpoint_url`.
-    A call that fails for now is repeated up to `retries` times. Documents of ended jobs are kept
-    for `cache_ttl` seconds, apart for each user, at most `cache_size` of them (0 keeps none).
-    `clock` and `sleep` are how time is read and passed.
+    `client` is a boto3 Lambda client to use instead of a new one for `region` and `endpoint_url`.
+    `timeout` is the limit of one call in seconds. A call that fails for a passing reason is
+    repeated up to `retries` times. Large batches are read with `concurrency` calls at a time.
+    Documents of ended jobs are cached by user for `cache_ttl` seconds, at most `cache_size` of
+    them (0 turns the cache off). `clock` and `sleep` replace the functions of `time` in tests.
     """
 
     def __init__(
@@ -71,34 +72,41 @@ class StatusClient:
         )
 
     def get_status(self, assembly_id: str, user_id: str | None = None) -> AssemblyDocument:
-        """The assembly as it is now, looked up on behalf of `user_id`.
+        """The current document of an assembly, looked up on behalf of `user_id`.
 
-        Raises NotFoundError if it does not exist, ForbiddenError if it is another user's,
-        UnauthorizedError without a user, and the other errors of this library.
+        Raises NotFoundError if it does not exist, ForbiddenError if it belongs to another user,
+        UnauthorizedError without a user, InvalidRequestError for a malformed id, and
+        ServiceUnavailableError, RateLimitedError, CallTimeoutError, FunctionError, InvocationError
+        or BadPayloadError when the call fails.
         """
         return self._driver.run(self._flows.get_status(assembly_id, user_id))
 
     def get_status_with_webhook(
         self, assembly_id: str, user_id: str | None = None
     ) -> NotifiedStatus:
-        """The assembly, after its notification was sent once more.
+        """Send an ended assembly's webhook again, and return its document and the delivery.
 
-        Raises ConflictError while the job runs and RateLimitedError when it was just sent.
+        Raises ConflictError while the job runs, RateLimitedError when the webhook was sent
+        shortly before, and the errors of `get_status`.
         """
         return self._driver.run(self._flows.get_status_with_webhook(assembly_id, user_id))
 
     def get_batch_status(
         self, assembly_ids: Sequence[str], user_id: str | None = None
     ) -> dict[str, AssemblyDocument | None]:
-        """Assemblies by id; None for one that does not exist or is another user's."""
+        """Documents by id, in the given order; None for one that is missing or another user's.
+
+        Raises the errors of `get_status`, but NotFoundError and ForbiddenError.
+        """
         return self._driver.run(self._flows.get_batch_status(assembly_ids, user_id))
 
     def wait(
         self, assembly_id: str, timeout: float, user_id: str | None = None
     ) -> AssemblyDocument:
-        """The assembly once its job has ended, well or not: see `completed` and `error`.
+        """Wait until the job has ended and return its document; see its `completed` and `error`.
 
-        Raises WaitTimeoutError, with the last document, after `timeout` seconds.
+        Raises WaitTimeoutError, with the last document, after `timeout` seconds, and the errors of
+        `get_status` that repeating the call does not solve.
         """
         return self._driver.run(self._flows.wait(assembly_id, timeout, user_id))
 
@@ -179,7 +187,7 @@ class _LambdaTransport:
         from botocore.exceptions import (
             BotoCoreError,
             ClientError,
-            ConnectionError,  # botocore's, which hides the builtin on purpose
+            ConnectionError,  # botocore's class of that name, not the builtin
             HTTPClientError,
             ReadTimeoutError,
         )
@@ -195,16 +203,16 @@ class _LambdaTransport:
             code = error.response.get("Error", {}).get("Code", "")
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             if code in _THROTTLES or status >= 500:
-                raise ServiceUnavailableError(f"Lambda answered {code}", code=code) from error
+                raise ServiceUnavailableError(f"Lambda answered with {code}", code=code) from error
             raise InvocationError(
-                f"{self._function_name} was not invoked: {code}", code=code
+                f"{self._function_name} can't be invoked: {code}", code=code
             ) from error
         except ReadTimeoutError as error:
             raise CallTimeoutError(f"{self._function_name} did not answer in time") from error
         except (ConnectionError, HTTPClientError) as error:
             raise ServiceUnavailableError("Lambda can't be reached") from error
         except BotoCoreError as error:
-            raise InvocationError(f"{self._function_name} was not invoked: {error}") from error
+            raise InvocationError(f"{self._function_name} can't be invoked: {error}") from error
 
 
 class _ThreadedLambdaTransport:
@@ -247,7 +255,7 @@ def _new_client(
     import boto3
     from botocore.config import Config
 
-    # Retries are this library's own: two layers of them would multiply.
+    # This library retries; retries of botocore would multiply them.
     config = Config(
         connect_timeout=3,
         read_timeout=timeout,

@@ -10,11 +10,11 @@ _WAITING_CODES = (None, "ASSEMBLY_UPLOADING")
 
 
 def progress_message(document: "AssemblyDocument | Mapping[str, Any]") -> str:
-    """What a job is at, in one printable line.
+    """The state of a job in one printable line.
 
-    `INPUT_MISSING: a.csv is not there`, `Completed in 5.2s`, `Cancelled`,
-    `40 % (2/5 steps) resize`, `Waiting`; one whose worker went silent ends in `, stalled`.
-    Takes a typed document or the mapping that a webhook delivers.
+    Examples: `INPUT_MISSING: a.csv is missing`, `Completed in 5.2s`, `Cancelled`,
+    `40 % (2/5 steps) resize`, `Waiting`. It ends in `, stalled` when the job makes no progress.
+    Takes a document, or the mapping that a webhook delivers.
     """
     values = document if isinstance(document, Mapping) else document.model_dump()
     return "".join(part for part in " ".join(_line(values).split()) if part.isprintable())
@@ -36,7 +36,7 @@ def _line(values: Mapping[str, Any]) -> str:
 
 
 def is_executing(ok: str | None, execution_start: str | None) -> bool:
-    """Whether a job that has not ended has begun."""
+    """Whether a job that has not ended is running."""
     return ok not in _WAITING_CODES or bool(execution_start)
 
 
@@ -44,7 +44,7 @@ def _running(values: Mapping[str, Any]) -> str:
     percentage, total = values.get("progress_pct"), values.get("steps_total")
     parts = []
     if percentage is not None:
-        # Rounded down: nothing is at 100 % before it has ended.
+        # Rounded down: a job shows 100 % only when it has ended.
         parts.append(f"{int(min(max(percentage, 0), 100))} %")
     if total:
         parts.append(f"({values.get('steps_completed') or 0}/{total} steps)")

@@ -1,4 +1,4 @@
-"""The socket protocol as a client sees it: frames in and out, and what they mean."""
+"""The socket protocol for a client: encodes requests, parses messages, maps errors."""
 
 import contextlib
 import json
@@ -61,7 +61,7 @@ _JOB_ERRORS: Mapping[ErrorCode, type[JobError]] = {
 
 @dataclass(frozen=True, slots=True)
 class UnknownMessage:
-    """A message that this version of the library does not know; `data` is all of it."""
+    """A message of a type that this version of the library does not know; `data` is its JSON."""
 
     type: str | None
     request_id: str | None
@@ -72,7 +72,7 @@ type Message = ServerMessage | UnknownMessage
 
 
 class Reply(dict[str, Any]):
-    """What a request was answered; `request_id` is the id that it was sent under."""
+    """The data of the answer to a request; `request_id` is the id of the request."""
 
     def __init__(self, request_id: str, data: Mapping[str, Any]) -> None:
         super().__init__(data)
@@ -80,10 +80,11 @@ class Reply(dict[str, Any]):
 
 
 def is_gateway_error(message: Message) -> bool:
-    """Whether API Gateway answered in the function's place, and does not say to which message.
+    """Whether API Gateway answered instead of the function; it does not name the message.
 
-    It does when the function fails, takes more than 29 seconds or is throttled:
-    `{"message": "Internal server error", "connectionId": …, "requestId": …}`, the latter its own.
+    It does so when the function fails, takes more than 29 seconds or is throttled:
+    `{"message": "Internal server error", "connectionId": …, "requestId": …}`. That `requestId` is
+    API Gateway's, not the id of a job.
     """
     return (
         isinstance(message, UnknownMessage)
@@ -95,14 +96,14 @@ def is_gateway_error(message: Message) -> bool:
 
 
 def is_end(message: Message) -> bool:
-    """Whether a request ends with this message, readable or not."""
+    """Whether a request ends with this message, even if its other fields are malformed."""
     if isinstance(message, UnknownMessage):
         return message.type in ("complete", "error", "response")
     return isinstance(message, CompleteMessage | ErrorMessage | ResponseMessage | PongMessage)
 
 
 def is_unauthorized(message: Message) -> TypeGuard[ErrorMessage]:
-    """Whether the service refused the token, not the job."""
+    """Whether the service refused the token rather than the request."""
     return (
         isinstance(message, ErrorMessage)
         and message.seq is None
@@ -111,7 +112,7 @@ def is_unauthorized(message: Message) -> TypeGuard[ErrorMessage]:
 
 
 def result_of(message: Message, action: str) -> dict[str, Any]:
-    """What the last message of a request brought; raises what it stands for otherwise."""
+    """The data of a request's last message. Raises RefusedError, JobError or BadPayloadError."""
     match message:
         case CompleteMessage(success=True):
             return message.result
@@ -128,11 +129,11 @@ def result_of(message: Message, action: str) -> dict[str, Any]:
                 request_id=message.request_id,
                 details=message.model_dump().get("result"),
             )
-    raise BadPayloadError(f"the answer to {action} is not of the known shape")
+    raise BadPayloadError(f"the answer to {action} does not have the documented fields")
 
 
 def error_of(message: ErrorMessage) -> RefusedError | JobError:
-    """The exception that an error message stands for: a refusal, or the end of a job."""
+    """The exception for an error message: a refusal, or the end of a job without a result."""
     error = message.error
     retry_after = error.retry_after_ms / 1000 if error.retry_after_ms else None
     refusal = None if message.seq is not None else _REFUSALS.get(error.code)
@@ -156,7 +157,7 @@ def error_of(message: ErrorMessage) -> RefusedError | JobError:
 
 
 def stored_messages(request_id: str, state: Mapping[str, Any], last_seq: int) -> Iterator[Message]:
-    """The messages that a request's stored state stands for."""
+    """The messages after `last_seq` that a client would have received for a request's state."""
     now = iso_time(time.time())
     status, progress = state.get("status"), state.get("progress")
     if not isinstance(status, str) or status not in TERMINAL_STATUSES:
@@ -206,7 +207,7 @@ def parse_message(raw: str | bytes) -> Message | None:
 
 
 def _error_body(value: object) -> ErrorBody | None:
-    """The error as told; a code of a newer service becomes INTERNAL_ERROR and stays in details."""
+    """The error; an unknown code becomes INTERNAL_ERROR, with the original error in `details`."""
     if not isinstance(value, Mapping):
         return None
     try:
@@ -223,7 +224,7 @@ def _error_body(value: object) -> ErrorBody | None:
 def encode_request(
     id: str, action: str, payload: Mapping[str, Any], metadata: Mapping[str, str]
 ) -> str:
-    """The frame of a request; InvalidRequestError when it is malformed or too large."""
+    """The text of a request. Raises InvalidRequestError when it is malformed or too large."""
     try:
         message = ClientMessage(
             id=id, action=action, payload=dict(payload), metadata=dict(metadata)
@@ -247,13 +248,13 @@ def encode_request(
         ) from error
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(
-            f"the payload is not JSON: {error}",
+            f"the payload can't be written as JSON: {error}",
             code=ErrorCode.INVALID_MESSAGE,
             fields=[{"field": "payload", "message": "not JSON"}],
         ) from error
     if size > MAX_MESSAGE_BYTES:
         raise InvalidRequestError(
-            f"the message has {size} bytes, more than {MAX_MESSAGE_BYTES}",
+            f"the message has {size} bytes; at most {MAX_MESSAGE_BYTES} are allowed",
             code=ErrorCode.PAYLOAD_TOO_LARGE,
             request_id=id,
         )

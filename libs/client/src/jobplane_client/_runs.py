@@ -1,8 +1,8 @@
 """One job in a worker, from its start to its end.
 
-Two threads share it: the handler's own, and the keeper, which heartbeats, renews the claim,
-extends the messages in hand, and counts the grace period. Whichever decides first how the job
-ended (under the lock, once) is the one that reports it.
+Two threads work on it. One runs the handler. The other, the keeper, sends heartbeats, renews the
+claim, extends the visibility of the messages, and ends the grace period. The thread that first
+decides how the job ended (once, under the lock) reports it.
 """
 
 import json
@@ -32,11 +32,11 @@ from jobplane_client._worker_calls import (
     error_code,
 )
 
-# Limits of Step Functions: bytes of an output, characters of an error and of its cause. The cause
-# is counted in bytes, as record-interruption does.
+# Limits of Step Functions: bytes of an output, characters of an error and of its cause. Here and
+# in record-interruption the cause is counted in bytes.
 MAX_RESULT = 256 * 1024
-# A larger one goes to S3, if the flow has said where: its own output holds ids besides.
-MAX_RESULT_TOLD = 255 * 1024
+# A larger result is stored in S3, if the job names a place: the flow adds ids to its output.
+MAX_REPORTED_RESULT = 255 * 1024
 MAX_ERROR = 256
 MAX_CAUSE = 32 * 1024
 
@@ -57,7 +57,7 @@ logger = logging.getLogger("jobplane_client.worker")
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a job ended, and what is reported. A lost job without an error is not reported."""
+    """How a job ended, and what to report. A lost job without an error is not reported."""
 
     end: JobEnd
     output: str = ""
@@ -66,8 +66,8 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """What all jobs of a worker share. `finish` deletes a message for good."""
+class WorkerContext:
+    """What all jobs of a worker share. `finish` deletes a message."""
 
     clock: Clock
     tasks: Tasks
@@ -82,8 +82,8 @@ class Bench:
 
 
 @dataclass(slots=True)
-class _Duty:
-    """Something to be done again and again; sooner when it failed."""
+class _RepeatedCall:
+    """A call that is repeated every `period` seconds, and sooner after a failure."""
 
     act: Callable[[], None]
     period: float
@@ -105,15 +105,16 @@ class _Duty:
 
 
 class Run:
-    """A job that a worker has begun. `token` is None for a follow-up that became a job, and
-    `result_place` is where a large result goes, if the flow has said so.
+    """A job that a worker has begun.
 
-    `lease` is the moment of the monotonic clock until which the claim surely holds.
+    `token` is None for a follow-up that became a job. `result_place` is where to store a large
+    result, None to report it whole. `lease` is the moment of the monotonic clock until which the
+    claim is certainly valid.
     """
 
     def __init__(
         self,
-        bench: Bench,
+        context: WorkerContext,
         received: Received,
         job: Job,
         *,
@@ -127,8 +128,8 @@ class Run:
         self.over = threading.Event()
         self.returned = threading.Event()
         self.end: JobEnd | None = None
-        self._bench = bench
-        self._clock = bench.clock
+        self._context = context
+        self._clock = context.clock
         self._received = received
         self._token = token
         self._claim_ttl = claim_ttl
@@ -142,15 +143,15 @@ class Run:
         self._waiting: list[tuple[Received, FollowUp]] = []
         self._taken: list[Received] = []
         now = self._clock.monotonic()
-        self._renewal = _Duty(self._renew, claim_ttl / 3, now + claim_ttl / 3)
-        visible = bench.visibility_seconds / 3
-        self._duties = [self._renewal, _Duty(self._extend, visible, now + visible)]
+        self._renewal = _RepeatedCall(self._renew, claim_ttl / 3, now + claim_ttl / 3)
+        visible = context.visibility_seconds / 3
+        self._calls = [self._renewal, _RepeatedCall(self._extend, visible, now + visible)]
         if token is not None:
             beat = min(HEARTBEAT_SECONDS, heartbeat_seconds / 3)
-            self._duties.insert(0, _Duty(self._beat, beat, now + beat))
+            self._calls.insert(0, _RepeatedCall(self._beat, beat, now + beat))
 
     def start(self, handler: Callable[[Job], Any]) -> None:
-        """Begin to work and to keep."""
+        """Start the threads of the handler and of the keeper."""
         for name, target in (("keeper", self._keep), ("handler", lambda: self._work(handler))):
             name = f"jobplane-{name}-{self.job.message_id}"
             threading.Thread(target=target, name=name, daemon=True).start()
@@ -160,29 +161,31 @@ class Run:
         """Whether it is decided how the job ended."""
         return self._ending is not None
 
-    # What others tell it; from any thread.
+    # Called from any thread.
 
     def interrupt(self, interrupt: Interrupt) -> bool:
-        """Tell the handler to make room for another thread; False if that makes no difference."""
+        """Signal the handler to stop for another thread; False if it had ended or was signalled."""
         return self._signal(StopReason.INTERRUPT, interrupt.reason or "interrupted", interrupt)
 
     def stop(self) -> bool:
-        """Tell the handler that the worker stops; False if that makes no difference."""
-        return self._signal(StopReason.STOPPING, "the worker stops", None)
+        """Signal the handler that the worker stops; False if it had ended or was signalled."""
+        return self._signal(StopReason.STOPPING, "the worker is stopping", None)
 
     def verify(self) -> None:
-        """Renew the claim now: there are signs that it is gone."""
+        """Renew the claim now, because it may be lost."""
         self._renewal.due = self._clock.monotonic()
         self._wake.set()
 
     def offer(self, received: Received, follow_up: FollowUp | None) -> bool:
-        """Whether a message is for this job: one of its thread, or one that it has in hand and
-        that was delivered again.
+        """Accept a message if it is for this job, and return whether it is.
+
+        It is if it belongs to the job's thread, or is a repeated delivery of a message that the
+        job already has.
         """
         with self._lock:
             if self._ending is not None:
                 return False
-            for known in self._in_hand():
+            for known in self._messages():
                 if known.id == received.id:
                     known.receipt = received.receipt
                     return True
@@ -192,7 +195,7 @@ class Run:
             return True
 
     def take(self) -> list[FollowUp]:
-        """Hand over what joined; what was handed over before is dealt with."""
+        """Return the follow-ups that arrived, and delete those that the last call returned."""
         with self._lock:
             if self._ending is not None:
                 return []
@@ -200,7 +203,7 @@ class Run:
             joined = [follow_up for _, follow_up in self._waiting]
             self._waiting = []
         for received in done:
-            self._bench.finish(received)
+            self._context.finish(received)
         return joined
 
     # The handler's thread.
@@ -209,7 +212,7 @@ class Run:
         value, error = None, None
         try:
             value = handler(self.job)
-        except BaseException as caught:  # whatever it is, the flow must hear of it
+        except BaseException as caught:  # the flow must receive every kind of failure
             error = caught
         with self._lock:
             self.returned.set()
@@ -222,17 +225,18 @@ class Run:
 
     def _ending_of(self, value: Any, error: BaseException | None) -> Ending:
         if self.job.cancelled.is_set():
-            return self._ending_when_told_to_stop(value)
+            return self._ending_after_stop_signal(value)
         if error is not None:
-            return failure(error, tracebacks=self._bench.tracebacks)
+            return failure(error, tracebacks=self._context.tracebacks)
         try:
             return Ending(JobEnd.COMPLETED, output=result_json(value))
         except (ResultTooLargeError, ResultNotJsonError) as unfit:
             return failure(unfit)
 
-    def _ending_when_told_to_stop(self, value: Any) -> Ending:
-        """A handler that returns after a stop signal may have stopped half-way: what it returns is
-        partial work, not a result.
+    def _ending_after_stop_signal(self, value: Any) -> Ending:
+        """The ending of a handler that returned after a stop signal.
+
+        It may have stopped half-way, so its return value is partial work, not a result.
         """
         partial = self.job.partial_work
         partial = value if partial is None else partial
@@ -241,7 +245,10 @@ class Run:
             return Ending(
                 JobEnd.INTERRUPTED, error=PREEMPTED, cause=preemption_json(interrupt, partial)
             )
-        return replace(failure(WorkerStoppedError("the worker stopped")), end=JobEnd.STOPPED)
+        return replace(
+            failure(WorkerStoppedError("the worker was stopped before the job ended")),
+            end=JobEnd.STOPPED,
+        )
 
     # The keeper's thread.
 
@@ -251,19 +258,19 @@ class Run:
             if self.over.is_set() and (self.returned.is_set() or self._abandoned):
                 return
             now = self._clock.monotonic()
-            for duty in self._duties:
-                if duty.due <= now and not self.over.is_set():
-                    self._perform(duty, now)
+            for call in self._calls:
+                if call.due <= now and not self.over.is_set():
+                    self._perform(call, now)
             if now >= self._lease:
                 self._lose_claim("expired")
             if self._grace_ends is not None and now >= self._grace_ends:
                 self._abandon()
-            if (rest := self._next() - self._clock.monotonic()) > 0:
+            if (rest := self._next_moment() - self._clock.monotonic()) > 0:
                 self._clock.wait(self._wake, rest)
 
-    def _next(self) -> float:
+    def _next_moment(self) -> float:
         if not self.over.is_set():
-            moments = [duty.due for duty in self._duties]
+            moments = [call.due for call in self._calls]
             if self._ending is None:
                 moments.append(self._lease)
         else:
@@ -272,35 +279,40 @@ class Run:
             moments.append(self._grace_ends)
         return min(moments, default=0)
 
-    def _perform(self, duty: _Duty, now: float) -> None:
+    def _perform(self, call: _RepeatedCall, now: float) -> None:
         try:
-            duty.perform(now)
+            call.perform(now)
         except TaskOverError as error:
             self._lose(error.code, Ending(JobEnd.LOST))
         except ClaimLostError as error:
             self._lose_claim(error.reason)
         except Exception as error:
-            # Its end may have come while the call was made.
+            # The job may have ended during the call.
             level = logging.DEBUG if self._ending is not None else logging.WARNING
-            logger.log(level, "job %s: tried again later: %s", self.job.message_id, error)
+            logger.log(
+                level,
+                "job %s: a heartbeat or renewal failed, and will be repeated: %s",
+                self.job.message_id,
+                error,
+            )
 
     def _beat(self) -> None:
         if self._token is not None:
-            self._bench.tasks.heartbeat(self._token)
+            self._context.tasks.heartbeat(self._token)
 
     def _renew(self) -> None:
         asked = self._clock.monotonic()
         job = self.job
-        job.expires_at = self._bench.claims.renew(job.claim_id, job.fence, self._claim_ttl)
+        job.expires_at = self._context.claims.renew(job.claim_id, job.fence, self._claim_ttl)
         self._lease = asked + self._claim_ttl
 
     def _extend(self) -> None:
         with self._lock:
-            in_hand = self._in_hand()
+            messages = self._messages()
         faults = []
-        for received in in_hand:
+        for received in messages:
             try:
-                self._bench.inbox.keep(received, self._bench.visibility_seconds)
+                self._context.inbox.keep(received, self._context.visibility_seconds)
             except Exception as error:
                 faults.append(error)
         if faults:
@@ -315,7 +327,7 @@ class Run:
             if self._ending is not None:
                 return
             self._ending = ending
-            self._grace_ends = self._clock.monotonic() + self._bench.grace_seconds
+            self._grace_ends = self._clock.monotonic() + self._context.grace_seconds
             self.job.cancelled.give(StopReason.LOST, detail)
         self._settle()
 
@@ -327,13 +339,13 @@ class Run:
             self._abandoned = True
             mine = self._ending is None
             if mine:
-                self._ending = self._ending_when_told_to_stop(None)
+                self._ending = self._ending_after_stop_signal(None)
         if mine:
             self._settle()
-        logger.error("job %s: the handler goes on after its grace", self.job.message_id)
-        if self._bench.on_grace_exceeded is not None:
+        logger.error("job %s: the handler still runs after its grace period", self.job.message_id)
+        if self._context.on_grace_exceeded is not None:
             try:
-                self._bench.on_grace_exceeded(self.job)
+                self._context.on_grace_exceeded(self.job)
             except Exception:
                 logger.exception("job %s: on_grace_exceeded failed", self.job.message_id)
 
@@ -347,31 +359,31 @@ class Run:
             if given is not None and _RANKS.index(given) >= _RANKS.index(reason):
                 return False
             if self._grace_ends is None:
-                self._grace_ends = self._clock.monotonic() + self._bench.grace_seconds
+                self._grace_ends = self._clock.monotonic() + self._context.grace_seconds
             self.job.cancelled.give(reason, detail, interrupt)
         self._wake.set()
         return True
 
-    def _in_hand(self) -> list[Received]:
+    def _messages(self) -> list[Received]:
         return [self._received, *self._taken, *(received for received, _ in self._waiting)]
 
     def _settle(self) -> None:
-        """Report the end, then let go of the messages: the order keeps the queue's own."""
+        """Report the end, then delete or return the messages, in the order of the queue."""
         ending = self._ending
         assert ending is not None
         try:
-            self.end = self._tell_flow(ending) if self._token else self._tell_claim(ending)
+            self.end = self._report_to_flow(ending) if self._token else self._release_claim(ending)
             again = self.end in {JobEnd.LOST, JobEnd.STOPPED, JobEnd.UNREPORTED}
             if self.end is not JobEnd.UNREPORTED:
                 if again and self._token is None:
                     self._give_back(self._received)
                 else:
-                    self._bench.finish(self._received)
+                    self._context.finish(self._received)
             for received in self._taken:
                 if again:
                     self._give_back(received)
                 else:
-                    self._bench.finish(received)
+                    self._context.finish(received)
             for received, _ in self._waiting:
                 self._give_back(received)
             logger.info("job %s: %s", self.job.message_id, self.end)
@@ -379,43 +391,45 @@ class Run:
             self.over.set()
             self._wake.set()
 
-    def _tell_flow(self, ending: Ending) -> JobEnd:
+    def _report_to_flow(self, ending: Ending) -> JobEnd:
         assert self._token is not None
         if ending.end is JobEnd.LOST and not ending.error:
             return JobEnd.LOST
-        return tell(self._bench.tasks, self._clock, self._token, self._fitting(ending))
+        return report_end(
+            self._context.tasks, self._clock, self._token, self._with_stored_result(ending)
+        )
 
-    def _fitting(self, ending: Ending) -> Ending:
-        """With a large result put into S3, and replaced by its place."""
+    def _with_stored_result(self, ending: Ending) -> Ending:
+        """The ending with a large result stored in S3 and replaced by its place."""
         place = self._result_place
-        if place is None or len(ending.output.encode()) <= MAX_RESULT_TOLD:
+        if place is None or len(ending.output.encode()) <= MAX_REPORTED_RESULT:
             return ending
-        if not attempt(self._clock, lambda: self._bench.objects.put_result(place, ending.output)):
+        if not attempt(self._clock, lambda: self._context.objects.put_result(place, ending.output)):
             return failure(ResultNotStoredError(str(place)))
         stored = {"bucket": place.bucket, "key": place.key}
         return replace(ending, output=_json({"resultObject": stored}))
 
-    def _tell_claim(self, ending: Ending) -> JobEnd:
-        """The end of a job without an execution: the claim is given back."""
+    def _release_claim(self, ending: Ending) -> JobEnd:
+        """End a job without an execution: log a failure and release the claim."""
         job = self.job
         if ending.end is JobEnd.FAILED:
             logger.error("job %s failed: %s: %s", job.message_id, ending.error, ending.cause)
         if ending.end is not JobEnd.LOST:
             reason = _WORDS[ending.end]
             attempt(
-                self._clock, lambda: self._bench.claims.release(job.claim_id, job.fence, reason)
+                self._clock, lambda: self._context.claims.release(job.claim_id, job.fence, reason)
             )
         return ending.end
 
     def _give_back(self, received: Received) -> None:
-        attempt(self._clock, lambda: self._bench.inbox.keep(received, 0))
+        attempt(self._clock, lambda: self._context.inbox.keep(received, 0))
 
 
-def tell(tasks: Tasks, clock: Clock, token: str, ending: Ending) -> JobEnd:
-    """Tell Step Functions how a job ended, once; how it turned out to end.
+def report_end(tasks: Tasks, clock: Clock, token: str, ending: Ending) -> JobEnd:
+    """Report the end of a job to Step Functions, and return how it ended.
 
-    A task that is over at the first report was lost; at a later report, the earlier
-    one may have come through.
+    It is lost if the task has ended before the first report. If the task has ended before a
+    later one, an earlier report may have arrived.
     """
     for number, delay in enumerate((*_REPORT_DELAYS, None)):
         try:
@@ -425,10 +439,10 @@ def tell(tasks: Tasks, clock: Clock, token: str, ending: Ending) -> JobEnd:
                 tasks.fail(token, ending.error, ending.cause)
             return ending.end
         except TaskOverError as error:
-            logger.warning("the execution did not wait for the end: %s", error.code)
+            logger.warning("the task had ended before the report: %s", error.code)
             return ending.end if number else JobEnd.LOST
         except Exception as error:
-            logger.warning("the end was not reported yet: %s", error)
+            logger.warning("the report failed, and will be repeated: %s", error)
             if error_code(error) == "InvalidOutput":
                 ending = failure(ResultNotJsonError(f"Step Functions refused the result: {error}"))
         if delay is not None:
@@ -437,13 +451,13 @@ def tell(tasks: Tasks, clock: Clock, token: str, ending: Ending) -> JobEnd:
 
 
 def attempt(clock: Clock, call: Callable[[], None]) -> bool:
-    """Make a call that may fail for now, a few times; whether it was made."""
+    """Make a call up to four times; return whether it succeeded."""
     for delay in (*_DELAYS, None):
         try:
             call()
             return True
         except Exception as error:
-            logger.warning("tried again: %s", error)
+            logger.warning("a call failed: %s", error)
         if delay is not None:
             clock.wait(threading.Event(), delay)
     return False
@@ -453,7 +467,7 @@ def result_json(value: Any) -> str:
     """A handler's result for Step Functions. Raises ResultNotJsonError, ResultTooLargeError."""
     try:
         text = _json(value)
-    except Exception as error:  # what a mapping of the handler's own makes of it
+    except Exception as error:  # a mapping class of the handler may raise anything
         raise ResultNotJsonError(f"the result is not valid JSON: {error}") from error
     if (size := len(text.encode())) > MAX_RESULT:
         raise ResultTooLargeError(size, MAX_RESULT)
@@ -461,7 +475,7 @@ def result_json(value: Any) -> str:
 
 
 def failure(error: BaseException, *, tracebacks: bool = False) -> Ending:
-    """A failed job, told by the class and the message of its error."""
+    """The ending of a failed job: the class and the message of its error."""
     name = type(error).__name__
     try:
         cause = str(error) or name
@@ -469,11 +483,11 @@ def failure(error: BaseException, *, tracebacks: bool = False) -> Ending:
         cause = name
     if tracebacks:
         cause = "".join(traceback.format_exception(error))
-    return Ending(JobEnd.FAILED, error=name[:MAX_ERROR], cause=_cut(cause, MAX_CAUSE))
+    return Ending(JobEnd.FAILED, error=name[:MAX_ERROR], cause=_shortened(cause, MAX_CAUSE))
 
 
 def preemption_json(interrupt: Interrupt, partial: Any) -> str:
-    """The cause of PREEMPTED. Partial work that is too large becomes the beginning of its text."""
+    """The cause of PREEMPTED. Partial work that is too large is cut, and becomes a text."""
     cause = {
         "interruptId": interrupt.id,
         "interruptingMessageId": interrupt.message_id,
@@ -481,24 +495,24 @@ def preemption_json(interrupt: Interrupt, partial: Any) -> str:
     }
     try:
         work = _json(partial)
-    except Exception:  # what a mapping of the handler's own makes of it
+    except Exception:  # a mapping class of the handler may raise anything
         work = "null"
     whole = _json(cause | {"partial": json.loads(work)})
     size = MAX_CAUSE
     while len(whole.encode()) > MAX_CAUSE:
         size //= 2
-        whole = _json(cause | {"partial": _cut(work, size)})
+        whole = _json(cause | {"partial": _shortened(work, size)})
     return whole
 
 
 def _json(value: Any) -> str:
-    # Half a surrogate pair has no bytes; it becomes a question mark.
+    # Half a surrogate pair can't be encoded; it becomes a question mark.
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return text.encode(errors="replace").decode()
 
 
-def _cut(text: str, limit: int) -> str:
-    """At most `limit` bytes of a text; one that was cut ends in dots."""
+def _shortened(text: str, limit: int) -> str:
+    """The text, cut to at most `limit` bytes; a text that was cut ends in dots."""
     raw = text.encode(errors="replace")
     if len(raw) <= limit:
         return raw.decode()

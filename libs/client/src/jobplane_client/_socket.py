@@ -1,4 +1,4 @@
-"""One user's session with the WebSocket API, held together over many connections."""
+"""One user's session with the WebSocket API, over any number of connections."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ from jobplane_models.messages import (
     ResponseMessage,
 )
 
-# API Gateway's limit on the frames that a message travels in.
+# API Gateway's limit for one frame; a larger message is sent in several.
 _MAX_FRAME_BYTES = 32 * 1024
 
 _HEALTHY_SECONDS = 60.0
@@ -91,7 +91,7 @@ type OnProgress = Callable[[ProgressMessage], object]
 
 
 class _Listener:
-    """Where the messages of one request go while somebody follows it."""
+    """The queue of one caller that waits for the messages of a request."""
 
     def __init__(self, messages: Iterable[Message]) -> None:
         self.messages = deque(messages)
@@ -104,50 +104,52 @@ class _Listener:
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """One request that has not ended; `frame` is None for one that is only listened to."""
+    """One request that has not ended; `frame` is None for one that is only subscribed to."""
 
     id: str
     action: str | None
     frame: str | None
     subscription: dict[str, Any]
     acknowledged: bool = False
-    # The caller had the acknowledgement; progress may overtake it.
-    told: bool = False
-    # The connection it was last sent or subscribed on; 0 when that is to be done again.
+    # The caller has received the acknowledgement; progress may come before it.
+    acknowledgement_passed_on: bool = False
+    # The number of the connection on which it was last sent or subscribed to; 0: send it again.
     sent_on: int = 0
-    # The id is the caller's: another process may have sent it before.
+    # The caller chose the id: another process may have sent it before.
     named: bool = False
-    # It went out more than once: another connection may hold it on the server.
-    doubtful: bool = False
-    # Lower than any seq, so that a count from 0 works as well as one from 1.
+    # Sent more than once: on the server it may belong to another connection.
+    sent_again: bool = False
+    # Lower than every seq, whether a service counts from 0 or from 1.
     last_seq: int = -1
+    # No message of it has arrived since the last ping.
     quiet: bool = False
     retries: int = 0
-    # It is about to be sent again.
+    # A task will send it again after a delay.
     waiting: bool = False
     expired: bool = False
     listeners: list[_Listener] = field(default_factory=list)
 
 
 class JobSocket:
-    """Sends work to Jobplane and hears of its progress and its end.
+    """Sends jobs to Jobplane and receives their progress and results.
 
         async with JobSocket(url, token) as socket:
             result = await socket.run("delay", {"seconds": 2})
 
-    `token` is a JWT, or a function (a coroutine function as well) that returns a fresh one for
-    each connection. The connection is opened again when it is lost and before it is `max_age`
-    seconds old: requests that were not acknowledged are sent again under the same id, which makes
-    no second job, and the others are resumed where they stood. Each request ends with one message.
-    To the service every new connection ends the one before: a request sent with the metadata
-    `{"on_disconnect": "cancel"}` does not outlive its connection.
+    `token` is a JWT, or a function (also a coroutine function) that returns a new one for each
+    connection. The connection is opened again when it is lost and before it is `max_age` seconds
+    old. Requests without an acknowledgement are then sent again with the same id, so no second
+    job begins; for the others the socket asks for the messages that it has missed. Each request
+    ends with exactly one message. For the service a new connection is a disconnect of the
+    previous one: a request with the metadata `{"on_disconnect": "cancel"}` is cancelled by it.
 
-    Every `ping_every` seconds a ping keeps the connection from being closed as idle; without an
-    answer within `ping_timeout` it is taken for lost. After `max_failures` failed attempts in a
-    row, or a token that is refused, everything that waits on the socket raises.
+    A ping every `ping_every` seconds keeps the connection from being closed as idle. Without an
+    answer within `ping_timeout` seconds the connection is treated as lost. After `max_failures`
+    failed attempts in a row, or when the token is refused, all calls that wait raise an error.
 
-    Messages that are not followed are kept for `async for message in socket`, the newest
-    `max_pending` of them. `sleep` and `clock` are how time is passed and read.
+    The newest `max_pending` messages of requests that no call waits for are kept for
+    `async for message in socket`. `open_timeout` is the limit of a handshake in seconds. `sleep`
+    and `clock` replace asyncio.sleep and time.monotonic in tests.
     """
 
     def __init__(
@@ -183,7 +185,7 @@ class JobSocket:
         self._connection: ClientConnection | None = None
         self._connections = 0
         self._connected = asyncio.Event()
-        self._heard = 0
+        self._received = 0
         self._healthy = False
         self._renewing = False
         self._closing = False
@@ -195,11 +197,12 @@ class JobSocket:
         """Connect.
 
         Raises UnauthorizedError, ForbiddenError, RateLimitedError or another RefusedError when
-        the handshake is refused, ConnectionLostError when there is no answer.
+        the handshake is refused, ConnectionLostError when the service can't be reached, and
+        RuntimeError when the socket was entered before.
         """
         if self._session is not None:
-            raise RuntimeError("a JobSocket is entered once")
-        self._session = asyncio.create_task(self._live())
+            raise RuntimeError("a JobSocket can be entered only once; create a new one")
+        self._session = asyncio.create_task(self._run_session())
         try:
             await self._connected.wait()
         except asyncio.CancelledError:
@@ -219,7 +222,7 @@ class JobSocket:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection. Jobs continue; calls that wait raise ConnectionLostError."""
+        """Close the connection. Jobs continue; waiting calls raise ConnectionLostError."""
         self._closing = True
         self._fail(ConnectionLostError("the socket was closed"))
         tasks = [*self._background, *([self._session] if self._session else [])]
@@ -234,11 +237,11 @@ class JobSocket:
         id: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        """Send a request and return its id; while there is no connection it waits for one.
+        """Send a request and return its id. Without a connection it is sent on the next one.
 
-        An `id` of the caller's makes the request repeatable: the same id is the same job. Raises
-        InvalidRequestError when the message is malformed or above 96 KB, ConflictError when the
-        id belongs to another request of this socket.
+        With an `id` of your own a request can be repeated: one id makes one job. Raises
+        InvalidRequestError when the message is malformed or larger than 96 KB, ConflictError when
+        this socket has another open request with the id.
         """
         request = self._register(action, payload, id, metadata)
         await self._flush()
@@ -251,11 +254,11 @@ class JobSocket:
         id: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Reply:
-        """The data that an action answers at once; for a queued one, its acknowledgement.
+        """Send a request and return the answer of a short action, or a job's acknowledgement.
 
-        The reply is a dict, and its attribute `request_id` is the id of the request: what `follow`
-        and the action `cancel` take. Raises the RefusedError or JobError that the service's error
-        stands for.
+        The reply is a dict. Its attribute `request_id` is the id to use with `follow` and with the
+        action `cancel`. Raises a RefusedError or JobError for an error of the service, and what
+        `send` raises.
         """
         request = self._register(action, payload, id, metadata)
         with self._listening(request) as listener:
@@ -280,12 +283,12 @@ class JobSocket:
         id: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """The result of a job, once it has one; `on_progress` (a coroutine function as well) gets
-        each ProgressMessage.
+        """Send a job and return its result when it has ended.
 
-        Raises JobFailedError, JobCancelledError or JobTimeoutError when the job ends without a
-        result, a RefusedError when it does not begin. Giving up waiting leaves the job running;
-        `request("cancel", {"request_id": id})` ends it.
+        `on_progress` (also a coroutine function) is called with each ProgressMessage. Raises
+        JobFailedError, JobCancelledError or JobTimeoutError when the job ends without a result,
+        and a RefusedError when it does not begin. When this call is cancelled, the job continues;
+        `request("cancel", {"request_id": id})` cancels it.
         """
         request = self._register(action, payload, id, metadata)
         with self._listening(request) as listener:
@@ -302,11 +305,12 @@ class JobSocket:
     async def follow(
         self, request_id: str, *, since_seq: int = 0, user_id: str | None = None
     ) -> AsyncIterator[Message]:
-        """The messages of one request up to and including its last.
+        """Yield the messages of one request, up to and including the last one.
 
-        A request that this socket did not send is subscribed to: messages up to `since_seq` are
-        known, `user_id` names another member of the tenant. One whose last message was already
-        delivered yields nothing.
+        If this socket did not send the request, it subscribes to it: `since_seq` leaves out the
+        messages up to that number, `user_id` is the request's owner, if that is another user of
+        the tenant. Yields nothing when the last message was already delivered. Raises the errors
+        of `send`.
         """
         request = self._open.get(request_id)
         if request is None and request_id in self._ended:
@@ -325,7 +329,7 @@ class JobSocket:
                     return
 
     def __aiter__(self) -> Self:
-        """The messages that are not followed, until the socket is closed."""
+        """Iterate over the messages that no call waits for, until the socket is closed."""
         return self
 
     async def __anext__(self) -> Message:
@@ -366,7 +370,7 @@ class JobSocket:
         return request
 
     def _adopt(self, target: str, subscription: dict[str, Any]) -> None:
-        """Remember what the caller subscribed to by hand, for the connections to come."""
+        """Subscribe on later connections, too, to what the caller subscribed to by a request."""
         if target not in self._open:
             self._ended.pop(target, None)
             since_seq = subscription.pop("since_seq", None)
@@ -395,7 +399,7 @@ class JobSocket:
             request.listeners.remove(listener)
             if not request.listeners:
                 for message in listener.messages:
-                    self._keep_for_anybody(message)
+                    self._keep_for_iteration(message)
 
     def _take(self, request_id: str) -> list[Message]:
         taken = [message for message in self._inbox if message.request_id == request_id]
@@ -412,7 +416,7 @@ class JobSocket:
             await listener.arrived.wait()
         return listener.messages.popleft()
 
-    def _keep_for_anybody(self, message: Message) -> None:
+    def _keep_for_iteration(self, message: Message) -> None:
         self._inbox.append(message)
         self._arrived.set()
 
@@ -429,19 +433,19 @@ class JobSocket:
             for listener in request.listeners:
                 listener.arrived.set()
 
-    async def _live(self) -> None:
+    async def _run_session(self) -> None:
         failures = 0
         try:
             while True:
                 patience = 0.0
                 try:
-                    connection = await self._dial()
+                    connection = await self._open_connection()
                 except (RateLimitedError, ServiceUnavailableError) as error:
                     failures += 1
                     self._give_up(error, failures)
                     patience = error.retry_after or 0.0
                 else:
-                    await self._serve(connection)
+                    await self._receive_all(connection)
                     failures = 0 if self._healthy else failures + 1
                     if failures > self._max_failures:
                         raise ConnectionLostError(f"the connection was lost {failures} times")
@@ -452,12 +456,12 @@ class JobSocket:
         except JobplaneError as error:
             self._fail(error)
         except Exception as error:
-            failure = ConnectionLostError("the session failed")
+            failure = ConnectionLostError("the socket's background task failed")
             failure.__cause__ = error
             self._fail(failure)
 
     def _give_up(self, error: RefusedError, failures: int) -> None:
-        """Raise when there is no point in another attempt."""
+        """Raise the error when there are no attempts left."""
         first = self._connections == 0
         if isinstance(error, RateLimitedError):
             if first or failures > self._max_failures:
@@ -467,7 +471,7 @@ class JobSocket:
                 f"no connection after {failures} attempts: {error}"
             ) from error
 
-    async def _dial(self) -> ClientConnection:
+    async def _open_connection(self) -> ClientConnection:
         try:
             token = self._token if isinstance(self._token, str) else self._token()
             if inspect.isawaitable(token):
@@ -486,21 +490,23 @@ class JobSocket:
         except InvalidStatus as error:
             raise _handshake_refusal(error) from error
         except InvalidURI:
-            raise ConnectionLostError("the URL is not one of a WebSocket") from None
+            raise ConnectionLostError(
+                "the URL is not a WebSocket URL; it must begin with wss:// or ws://"
+            ) from None
         except OSError as error:
-            raise ServiceUnavailableError(f"the socket can't be opened: {error}") from error
+            raise ServiceUnavailableError(f"the connection can't be opened: {error}") from error
         except (EOFError, WebSocketException) as error:
-            raise ServiceUnavailableError("the socket can't be opened") from error
+            raise ServiceUnavailableError("the connection can't be opened") from error
 
-    async def _serve(self, connection: ClientConnection) -> None:
-        """Work on one connection until it is gone."""
+    async def _receive_all(self, connection: ClientConnection) -> None:
+        """Receive on one connection until it is closed."""
         self._connections += 1
         self._healthy = self._renewing = False
         self._subscribing.clear()
         self._connection = connection
         self._connected.set()
-        born = self._clock()
-        keeper = asyncio.create_task(self._keep(connection, born))
+        opened = self._clock()
+        keeper = asyncio.create_task(self._keep_alive(connection, opened))
         try:
             while True:
                 self._receive(await connection.recv())
@@ -509,39 +515,39 @@ class JobSocket:
                 self._refuse_largest()
         finally:
             self._connection = None
-            self._healthy |= self._clock() - born >= _HEALTHY_SECONDS
+            self._healthy |= self._clock() - opened >= _HEALTHY_SECONDS
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
             await connection.close()
 
-    async def _keep(self, connection: ClientConnection, born: float) -> None:
-        """Send what is due, keep the connection from idling, and end it when its time has come."""
+    async def _keep_alive(self, connection: ClientConnection, opened: float) -> None:
+        """Send the waiting requests, ping, and close the connection at its maximum age."""
         with contextlib.suppress(ConnectionClosed):
             await self._flush()
-            while (left := born + self._max_age - self._clock()) > self._ping_every:
+            while (left := opened + self._max_age - self._clock()) > self._ping_every:
                 await self._sleep(self._ping_every)
-                heard = self._heard
-                self._doubt_quiet_requests()
+                heard = self._received
+                self._resend_quiet_requests()
                 await connection.send(PING)
                 await self._flush()
                 await self._sleep(self._ping_timeout)
-                if self._heard == heard:
+                if self._received == heard:
                     await connection.close()
                     return
             await self._sleep(max(left, 0))
             self._renewing = True
             await connection.close()
 
-    def _doubt_quiet_requests(self) -> None:
-        """Ask again for what was silent since last time: a message may have been lost."""
+    def _resend_quiet_requests(self) -> None:
+        """Send again what got no message since the last ping: one may have been lost."""
         for request in self._open.values():
             if request.quiet:
                 request.sent_on = 0
-                request.doubtful = True
+                request.sent_again = True
             request.quiet = True
 
     def _refuse_largest(self) -> None:
-        """The peer closed over a message that is too big: it must not be sent again."""
+        """Fail the largest request: API Gateway closed the connection because of its size."""
         sent = [
             request
             for request in self._open.values()
@@ -551,11 +557,11 @@ class JobSocket:
             largest = max(sent, key=lambda request: len(request.frame or ""))
             self._finish(
                 largest,
-                ErrorBody.of(ErrorCode.PAYLOAD_TOO_LARGE, "the message is too large to be sent"),
+                ErrorBody.of(ErrorCode.PAYLOAD_TOO_LARGE, "the message is too large"),
             )
 
     async def _flush(self) -> None:
-        """Send or subscribe to each open request that this connection has not seen."""
+        """Send, or subscribe to, each open request that was not yet sent on this connection."""
         connection, number = self._connection, self._connections
         if connection is None:
             return
@@ -567,7 +573,7 @@ class JobSocket:
                     frame = self._subscription(request)
                 else:
                     frame = request.frame
-                    request.doubtful |= request.sent_on != 0
+                    request.sent_again |= request.sent_on != 0
                 request.sent_on = number
                 await _transmit(connection, frame)
 
@@ -581,7 +587,7 @@ class JobSocket:
         }
         return encode_request(subscription_id, "subscribe", payload, {})
 
-    def _again(self, request: _Request, seconds: float) -> None:
+    def _resend(self, request: _Request, seconds: float) -> None:
         async def later() -> None:
             if seconds:
                 await self._sleep(seconds)
@@ -595,13 +601,13 @@ class JobSocket:
         task.add_done_callback(self._background.discard)
 
     def _receive(self, raw: str | bytes) -> None:
-        self._heard += 1
+        self._received += 1
         message = parse_message(raw)
         if message is None:
             return
         if is_unauthorized(message) and self._reconnect_for(message):
             return
-        if is_gateway_error(message) and self._ask_again():
+        if is_gateway_error(message) and self._retry_unanswered():
             return
         self._healthy = True
         request_id = message.request_id
@@ -620,20 +626,20 @@ class JobSocket:
     def _deliver(self, message: Message) -> None:
         request_id = message.request_id
         if request_id is None:
-            self._keep_for_anybody(message)
+            self._keep_for_iteration(message)
             return
         if request_id in self._ended:
             return
         request = self._open.get(request_id)
         if request is None:
-            # Heard of it for the first time: resume it on later connections as well.
+            # Its first message on this socket: subscribe to it on later connections, too.
             request = self._watch(request_id, 0, {})
             request.sent_on = self._connections
         request.quiet = request.expired = False
         if isinstance(message, AcknowledgmentMessage):
             self._acknowledge(request, message)
             return
-        if isinstance(message, ErrorMessage) and self._try_again(request, message):
+        if isinstance(message, ErrorMessage) and self._retry_refused(request, message):
             return
         if isinstance(message, ProgressMessage):
             if message.seq <= request.last_seq:
@@ -641,51 +647,53 @@ class JobSocket:
             request.acknowledged = True
             request.last_seq = message.seq
         elif isinstance(message, CompleteMessage | ErrorMessage) and message.seq is not None:
-            # An end is never dropped, whatever its number.
+            # The last message is always passed on, whatever its number.
             seq = max(message.seq, request.last_seq + 1)
             message = message.model_copy(update={"seq": seq})
-        self._hand_over(request, message)
+        self._pass_on(request, message)
         if is_end(message):
             self._end(request)
             self._note_subscription(request, message)
 
     def _acknowledge(self, request: _Request, message: AcknowledgmentMessage) -> None:
-        if request.told:
+        if request.acknowledgement_passed_on:
             return
-        request.told = request.acknowledged = True
-        if request.named or request.doubtful or message.status not in _NEW_REQUEST:
-            self._again(request, 0)
-        self._hand_over(request, message)
+        request.acknowledgement_passed_on = request.acknowledged = True
+        if request.named or request.sent_again or message.status not in _NEW_REQUEST:
+            self._resend(request, 0)
+        self._pass_on(request, message)
 
-    def _hand_over(self, request: _Request, message: Message) -> None:
+    def _pass_on(self, request: _Request, message: Message) -> None:
         for listener in request.listeners:
             listener.put(message)
         if not request.listeners:
-            self._keep_for_anybody(message)
+            self._keep_for_iteration(message)
 
     def _finish(self, request: _Request, error: ErrorBody) -> None:
         self._deliver(
             ErrorMessage(request_id=request.id, timestamp=iso_time(time.time()), error=error)
         )
 
-    def _try_again(self, request: _Request, message: ErrorMessage) -> bool:
-        """Whether a refusal of something sent a second time is to be overcome: the first copy may
-        well have been taken, so the refusal does not mean that the job failed.
+    def _retry_refused(self, request: _Request, message: ErrorMessage) -> bool:
+        """Send a refused request again if it was sent before; return whether it is.
+
+        The service may have accepted the first copy, so the refusal does not mean that the job
+        failed.
         """
         error = message.error
         if (
             message.seq is not None
-            or not request.doubtful
+            or not request.sent_again
             or error.code not in RETRYABLE_CODES
             or request.retries >= _REFUSAL_RETRIES
         ):
             return False
         request.retries += 1
-        self._again(request, (error.retry_after_ms or 1000 * 2**request.retries) / 1000)
+        self._resend(request, (error.retry_after_ms or 1000 * 2**request.retries) / 1000)
         return True
 
     def _resume(self, request: _Request, message: Message) -> None:
-        """Catch up with the state that a subscription answered."""
+        """Deliver the messages that were missed, from the state that a subscription returns."""
         request.quiet = False
         match message:
             case ResponseMessage(data=state):
@@ -694,12 +702,13 @@ class JobSocket:
                 for caught_up in stored_messages(request.id, state, request.last_seq):
                     self._deliver(caught_up)
             case ErrorMessage():
-                request.doubtful = True
+                request.sent_again = True
                 self._deliver(message.model_copy(update={"request_id": request.id}))
 
-    def _ask_again(self) -> bool:
-        """Send again all that is unanswered, since API Gateway does not say what failed; whether
-        there was anything. The same id makes no second job.
+    def _retry_unanswered(self) -> bool:
+        """Send again what has no answer, as API Gateway does not name the failed message.
+
+        Returns whether there was such a request. One id makes one job.
         """
         subscribing = set(self._subscribing.values())
         unanswered = [
@@ -711,18 +720,18 @@ class JobSocket:
         for request in unanswered:
             if request.waiting:
                 continue
-            request.doubtful = True
+            request.sent_again = True
             if request.retries < _REFUSAL_RETRIES:
                 ceiling = _BACKOFF_BASE_SECONDS * 2**request.retries
                 request.retries += 1
-                self._again(request, random.uniform(0, ceiling))
+                self._resend(request, random.uniform(0, ceiling))
             elif not request.acknowledged:
                 failed = f"the service failed {request.retries + 1} times"
                 self._finish(request, ErrorBody.of(ErrorCode.SERVICE_UNAVAILABLE, failed))
         return bool(unanswered)
 
     def _reconnect_for(self, message: ErrorMessage) -> bool:
-        """An expired token: the next connection has a new one, and the request is sent there."""
+        """After a refused token, reconnect with a new one; False if that was tried before."""
         request_id = self._subscribing.get(message.request_id or "", message.request_id)
         request = self._open.get(request_id or "")
         if request is not None:
@@ -738,7 +747,7 @@ class JobSocket:
         return True
 
     def _note_subscription(self, request: _Request, message: Message) -> None:
-        """What the caller subscribed to by hand may have ended already."""
+        """End the target of a caller's subscription if the answer says that it has ended."""
         if request.action == "subscribe" and isinstance(message, ResponseMessage):
             target = self._open.get(str(message.data.get("request_id")))
             if target is not None and message.data.get("status") in tuple(TERMINAL_STATUSES):

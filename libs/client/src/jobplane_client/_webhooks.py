@@ -37,18 +37,18 @@ def verify_webhook(
     *,
     allow_legacy: bool = False,
 ) -> dict[str, Any]:
-    """The document of a notification, once its signature is proven.
+    """Verify a webhook notification and return its document.
 
-    `raw_body` is the body as it arrived, before any parsing. `secrets` is one secret or several
-    while they rotate: one that begins with `whsec_` stands for the bytes that the base64 text
-    after the prefix decodes to, any other text for its own UTF-8 bytes. `tolerance` is how many
-    seconds the timestamp may lie from `now` (epoch seconds), either way.
+    `raw_body` is the body as it arrived, before any parsing. `secrets` is one secret, or several
+    while they rotate. The key of a secret `whsec_…` is the base64 text after the prefix, decoded;
+    the key of any other secret is its text in UTF-8. The timestamp may be at most `tolerance`
+    seconds before or after `now` (epoch seconds).
 
-    The Standard Webhooks headers are required. `allow_legacy` accepts a notification that carries
-    `X-Transflow-Signature` alone: it has no timestamp, so it can be replayed at any time. Its key
-    is always the UTF-8 bytes of the secret's text, prefix included.
+    The Standard Webhooks headers are required. `allow_legacy` also accepts a notification that
+    has only `X-Transflow-Signature`. It has no timestamp, so it can be replayed at any time. Its
+    key is always the secret's whole text in UTF-8, with a prefix if there is one.
 
-    Retries of one notification share their `webhook-id`: remember the ids that were dealt with.
+    Retries of one notification have the same `webhook-id`: store the ids that you have processed.
 
     Raises MissingSignatureError, MalformedSignatureError, SignatureMismatchError,
     StaleTimestampError, FutureTimestampError or WebhookBodyError; ValueError for a secret that
@@ -76,17 +76,21 @@ def _verify_standard(
         if not headers.get(name):
             raise MissingSignatureError(f"the notification has no {name} header")
     if "." in headers[_ID]:
-        raise MalformedSignatureError(f"{_ID} holds a dot, which separates the signed parts")
+        raise MalformedSignatureError(f"{_ID} contains a dot; dots separate the signed parts")
     if not _SECONDS.fullmatch(headers[_TIMESTAMP]):
         raise MalformedSignatureError(f"{_TIMESTAMP} is not a number of seconds")
     expected = [standard_digest(key, headers[_ID], headers[_TIMESTAMP], body) for key in keys]
     if not _any_equal(expected, _standard_signatures(headers[_SIGNATURE])):
-        raise SignatureMismatchError("no signature matches")
+        raise SignatureMismatchError("no signature matches the body and a secret")
     age = now - int(headers[_TIMESTAMP])
     if age > tolerance:
-        raise StaleTimestampError(f"the notification is {age:.0f} s old", age=age)
+        raise StaleTimestampError(
+            f"the notification is {age:.0f} s old; at most {tolerance:.0f} s are allowed", age=age
+        )
     if -age > tolerance:
-        raise FutureTimestampError(f"the notification is {-age:.0f} s ahead", age=age)
+        raise FutureTimestampError(
+            f"the notification's time is {-age:.0f} s in the future", age=age
+        )
 
 
 def _verify_legacy(header: str, body: bytes, keys: Sequence[bytes]) -> None:
@@ -95,7 +99,7 @@ def _verify_legacy(header: str, body: bytes, keys: Sequence[bytes]) -> None:
         raise MalformedSignatureError("X-Transflow-Signature is not sha256=<64 hex digits>")
     expected = [hmac.digest(key, body, hashlib.sha256) for key in keys]
     if not _any_equal(expected, [bytes.fromhex(match[1])]):
-        raise SignatureMismatchError("no signature matches")
+        raise SignatureMismatchError("no signature matches the body and a secret")
 
 
 def _standard_signatures(header: str) -> list[bytes]:
@@ -112,12 +116,12 @@ def _standard_signatures(header: str) -> list[bytes]:
         if len(signature) == hashlib.sha256().digest_size:
             signatures.append(signature)
     if not signatures:
-        raise MalformedSignatureError(f"{_SIGNATURE} holds no v1 signature")
+        raise MalformedSignatureError(f"{_SIGNATURE} has no v1 signature")
     return signatures
 
 
 def _any_equal(expected: Iterable[bytes], given: Sequence[bytes]) -> bool:
-    # Every pair is compared, so the time does not tell which secret matched.
+    # Every pair is compared, so that the duration does not show which secret matched.
     found = False
     for one in expected:
         for other in given:

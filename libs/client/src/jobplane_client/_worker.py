@@ -1,4 +1,4 @@
-"""The other side of the job flow: runs a workspace's jobs in a container. Needs the extra `aws`."""
+"""The job worker: runs a workspace's jobs in a container. Needs the extra `aws`."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ from typing import Any
 
 from jobplane_client._errors import ClaimLostError, MalformedMessageError
 from jobplane_client._jobs import Clock, FollowUp, Interrupt, Job, JobEnd
-from jobplane_client._runs import Bench, Ending, Run, attempt, failure, tell
+from jobplane_client._runs import Ending, Run, WorkerContext, attempt, failure, report_end
 from jobplane_client._worker_calls import (
     INPUT_QUEUE,
     INTERRUPT_QUEUE,
@@ -44,7 +44,7 @@ _MAX_FENCE = 2**53
 _DAY = 24 * 3600
 _JOB_BACKOFF = 15
 _INTERRUPT_VISIBILITY = 60
-# An interrupt for a job that has not begun yet is looked at again after so many seconds.
+# Seconds after which an interrupt is read again whose job has not begun.
 _EARLY_INTERRUPT_SECONDS = 2
 _REMEMBERED = 1000
 _EXAMPLES = {
@@ -56,7 +56,7 @@ logger = logging.getLogger("jobplane_client.worker")
 
 
 class SystemClock:
-    """Time as it is."""
+    """The time of this computer."""
 
     def time(self) -> float:
         return time.time()
@@ -69,8 +69,8 @@ class SystemClock:
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """A JOB message of the flow."""
+class _JobMessage:
+    """A message of type JOB from the job flow."""
 
     token: str
     heartbeat_seconds: int
@@ -83,41 +83,39 @@ class _Order:
 class JobWorker:
     """Runs the jobs of one workspace, one at a time, by calling `handler(job)`.
 
-    What the handler returns (JSON, at most 256 KB) is the job's result; what it raises is its
-    failure, told by class and message (`tracebacks` adds the stack). Threads, not asyncio: what a
-    container runs blocks (a process, git, boto3), and on an event loop a step that blocks would
-    keep the heartbeats from being sent. The handler has a thread of its own; heartbeats, the claim
-    and the queues are looked after meanwhile.
+    The handler's return value (JSON; larger than 255 KB it is stored in S3 if the flow names a
+    place, else at most 256 KB) is the job's result. An exception is its failure, reported by class
+    and message (`tracebacks` adds the stack). The handler runs in a thread of its own, so it may
+    block; other threads send heartbeats, renew the claim and read the queues meanwhile.
 
-    An interrupt for exactly this job's claim and fence sets `job.cancelled`; the handler has
-    `grace_seconds` to return or raise, then PREEMPTED is reported to the flow, with the work in
-    `job.partial` or, without any, what the handler returned. For a handler that continues after its
-    grace nothing more is renewed or reported, `on_grace_exceeded(job)` is called (it may end the
-    process), and the worker takes no other job until the handler has returned. The
-    same holds when the execution has ended or the claim is gone (`job.cancelled.reason` is
-    `lost`).
+    An interrupt for exactly this job's claim and fence sets `job.cancelled`. The handler then has
+    `grace_seconds` to return or raise. PREEMPTED is reported to the flow, with the work saved by
+    `job.partial` or else the handler's return value. If the handler still runs after its grace
+    period, nothing more is renewed or reported, `on_grace_exceeded(job)` is called (it may end the
+    process), and the worker begins no other job until the handler has returned. The same applies
+    when the execution has ended or the claim is lost (`job.cancelled.reason` is `lost`).
 
-    A message of the job's thread joins it (`job.follow_ups()`). Those that were not asked for,
-    and those that come while no job runs, become jobs of their own, on a claim that the worker
-    acquires for `follow_up_ttl` seconds at a time and releases; there is no execution that could
-    hear of their end, so a failure is logged. They wait in the queue while another job holds the
-    workspace.
+    A message of the job's thread is a follow-up of the job (`job.follow_ups()`). Follow-ups that
+    the handler did not read, and those that arrive while no job runs, become separate jobs. For
+    these the worker acquires a claim for `follow_up_ttl` seconds, renews it and releases it at the
+    end; they have no execution, so a failure is only logged. They wait in the queue while another
+    job has the claim of the workspace.
 
-    `prefix` begins the names of the workspace's queues, which are made if they are missing and
+    `prefix` begins the names of the workspace's queues, which are created if they are missing and
     `create_queues` is true. `claim_function` is the name of the deployed claim function. `sqs`,
-    `stepfunctions`, `lambda_` and `s3` are boto3 clients to use instead of those made for `region`
-    and `endpoint_url`. `worker_id` owns the follow-ups' claims: no two processes may share one.
-    `poll_seconds` (0 to 20) is how long a look into a queue lasts, and so how long `stop` may
-    take beyond the job. `visibility_seconds` is how soon another worker may take over what a
-    crashed one had in hand.
+    `stepfunctions`, `lambda_` and `s3` are boto3 clients to use instead of new ones for `region`
+    and `endpoint_url`. `worker_id` is the owner of the claims of follow-ups; it must differ
+    between processes. A read of a queue lasts up to `poll_seconds` (0 to 20), and `stop` may take
+    that long after the job has ended. After `visibility_seconds` another worker receives the
+    messages of a worker that crashed.
 
     It needs sqs:GetQueueUrl, ReceiveMessage, DeleteMessage and ChangeMessageVisibility (CreateQueue
     with `create_queues`) on both queues, states:SendTaskHeartbeat, SendTaskSuccess and
     SendTaskFailure, lambda:InvokeFunction on the claim function, and s3:GetObject and PutObject on
-    `jobs/*` of the stage's files bucket, where large instructions and results are.
+    `jobs/*` of the stage's files bucket, which holds large instructions and results.
 
-    Raises ValidationError (of jobplane_keys) for ids that no workspace has, and for an empty
-    `prefix` or `claim_function`.
+    Raises ValidationError (of jobplane_keys) for malformed ids and for an empty `prefix` or
+    `claim_function`, and QueueMissingError without `create_queues`.
     """
 
     def __init__(
@@ -147,7 +145,7 @@ class JobWorker:
         workspace = workspace_of({"projectId": project_id, "userId": user_id})
         for name, value in (("claim_function", claim_function), ("prefix", prefix)):
             if not value:
-                raise ValidationError(name, f"the stage's is required ({_EXAMPLES[name]})")
+                raise ValidationError(name, f"missing; pass the stage's ({_EXAMPLES[name]})")
         self.workspace: Workspace = workspace
         self.worker_id = worker_id or f"worker-{socket.gethostname()}-{uuid.uuid4().hex[:12]}"
         self._handler = handler
@@ -165,7 +163,7 @@ class JobWorker:
         )
         waits = NEW_QUEUE_SECONDS if self._inbox.is_new or self._interrupts.is_new else 0
         self._usable_at = self._clock.monotonic() + waits
-        self._bench = Bench(
+        self._context = WorkerContext(
             clock=self._clock,
             tasks=Tasks(tasks),
             claims=Claims(functions, claim_function, workspace),
@@ -189,31 +187,33 @@ class JobWorker:
         self._failures = 0
 
     def run(self, *, handle_sigterm: bool = False) -> None:
-        """Run jobs until `stop`. With `handle_sigterm` (main thread only), a SIGTERM is
-        `stop(cancel=True)`: the platform must wait for longer than `grace_seconds`.
+        """Run jobs until `stop` is called.
+
+        With `handle_sigterm` (main thread only), a SIGTERM calls `stop(cancel=True)`. Let the
+        platform wait longer than `grace_seconds` before it kills the process.
         """
         self._only_one = False
         with self._listening(), _on_sigterm(self) if handle_sigterm else contextlib.nullcontext():
             while not self._stopping.is_set() or self._active() is not None:
-                self._turn()
+                self._poll()
 
     def run_once(self) -> JobEnd | None:
-        """Run one job if one comes within `poll_seconds`; how it ended, None if there was none.
+        """Run one job if one arrives within `poll_seconds`; return how it ended, None without one.
 
-        A message for a job that is already over, and a follow-up that must wait, do not count.
+        A message of a job that has already ended, or a follow-up that must wait, is not a job.
         """
         self._only_one = True
         with self._listening():
-            self._turn()
+            self._poll()
             begun = self._run
             while self._active() is not None:
-                self._turn()
+                self._poll()
         return begun.end if begun is not None else None
 
     def stop(self, *, cancel: bool = False) -> None:
-        """Take no more jobs; `run` returns when the present one has ended.
+        """Begin no more jobs; `run` returns when the current job has ended.
 
-        With `cancel` the handler gets the stop signal (`stopping`), and a WorkerStoppedError is
+        With `cancel` the handler receives the stop signal (`stopping`), and WorkerStoppedError is
         reported to the execution.
         """
         with self._lock:
@@ -223,16 +223,16 @@ class JobWorker:
         if cancel and run is not None:
             run.stop()
 
-    # The loop: one look into the input queue, whether a job runs or not.
+    # The loop: one read of the input queue, whether a job runs or not.
 
-    def _turn(self) -> None:
+    def _poll(self) -> None:
         run = self._run
         if run is not None and run.over.is_set() and not run.returned.is_set():
-            # Its handler goes on: whatever comes now is for another worker.
+            # Its handler still runs: leave the messages to another worker.
             self._clock.wait(run.returned, self._poll_seconds)
             return
         try:
-            received = self._inbox.receive(self._poll_seconds, self._bench.visibility_seconds)
+            received = self._inbox.receive(self._poll_seconds, self._context.visibility_seconds)
             self._failures = 0
         except Exception as error:
             self._failures += 1
@@ -244,8 +244,9 @@ class JobWorker:
             self._dispatch(received)
 
     def _active(self) -> Run | None:
-        """The running job. One that is reported while its handler continues does not keep a
-        stopping worker."""
+        """The running job. While the worker stops, a reported job is not active, even if its
+        handler still runs.
+        """
         run = self._run
         if run is None or (
             run.over.is_set() and (run.returned.is_set() or self._stopping.is_set())
@@ -263,12 +264,12 @@ class JobWorker:
             self._refuse(received, error)
             return
         except Exception as error:
-            logger.warning("a message waits: its instruction can't be read yet: %s", error)
+            logger.warning("a message is put back: its instruction can't be read: %s", error)
             self._put_back(received, _backoff(received, _JOB_BACKOFF))
             return
         run = self._run
         if run is not None and run.ending and run.returned.is_set():
-            # Its messages are being let go of; this may be one of them, or the next job.
+            # Its messages are being deleted or returned: this may be one of them, or the next job.
             self._clock.wait(run.over, self._poll_seconds)
         if run is not None and not (run.over.is_set() and run.returned.is_set()):
             self._pass_on(run, received, content)
@@ -279,67 +280,75 @@ class JobWorker:
         else:
             self._begin_job(received, content)
 
-    def _pass_on(self, run: Run, received: Received, content: FollowUp | _Order) -> None:
-        """A message that came while a job runs."""
+    def _pass_on(self, run: Run, received: Received, content: FollowUp | _JobMessage) -> None:
+        """Pass a message on to the running job, or put it back."""
         follow_up = content if isinstance(content, FollowUp) else None
         if run.offer(received, follow_up):
             return
         if run.ending:
-            # Told, and its handler goes on: another worker may take the message.
+            # Reported, but its handler still runs: another worker may receive the message.
             self._put_back(received, 0)
         elif isinstance(content, FollowUp):
-            self._put_back(received, self._patience(received))
+            self._put_back(received, self._follow_up_delay(received))
         else:
             if content.fields["fence"] > run.job.fence:
                 run.verify()
             self._put_back(received, _backoff(received, _JOB_BACKOFF))
 
-    def _begin_job(self, received: Received, order: _Order) -> None:
-        bench, fields = self._bench, order.fields
+    def _begin_job(self, received: Received, message: _JobMessage) -> None:
+        context, fields = self._context, message.fields
         try:
-            bench.tasks.heartbeat(order.token)
+            context.tasks.heartbeat(message.token)
         except TaskOverError as error:
-            logger.info("job %s is over already: %s", fields["message_id"], error.code)
+            logger.info("job %s has already ended: %s", fields["message_id"], error.code)
             self._finish(received)
             return
         except Exception as error:
-            logger.warning("job %s waits: no heartbeat: %s", fields["message_id"], error)
+            logger.warning(
+                "job %s is put back: its heartbeat failed: %s", fields["message_id"], error
+            )
             self._put_back(received, _backoff(received, _JOB_BACKOFF))
             return
-        expires_at = order.expires_at
+        expires_at = message.expires_at
         asked = self._clock.monotonic()
         lease = asked + expires_at - self._clock.time()
         try:
-            expires_at = bench.claims.renew(fields["claim_id"], fields["fence"], order.claim_ttl)
-            lease = asked + order.claim_ttl
+            expires_at = context.claims.renew(
+                fields["claim_id"], fields["fence"], message.claim_ttl
+            )
+            lease = asked + message.claim_ttl
         except ClaimLostError as error:
             self._refuse(received, error)
             return
         except Exception as error:
-            logger.warning("job %s: not renewed yet: %s", fields["message_id"], error)
+            logger.warning(
+                "job %s: its claim was not renewed, which will be repeated: %s",
+                fields["message_id"],
+                error,
+            )
         self._start(
             received,
             {**fields, "expires_at": expires_at},
-            token=order.token,
-            heartbeat_seconds=order.heartbeat_seconds,
-            claim_ttl=order.claim_ttl,
+            token=message.token,
+            heartbeat_seconds=message.heartbeat_seconds,
+            claim_ttl=message.claim_ttl,
             lease=lease,
-            result_place=order.result_place,
+            result_place=message.result_place,
         )
 
     def _begin_follow_up(self, received: Received, follow_up: FollowUp) -> None:
         ttl = self._follow_up_ttl
         asked = self._clock.monotonic()
         try:
-            answer = self._bench.claims.acquire(
+            answer = self._context.claims.acquire(
                 follow_up.thread_id, follow_up.message_id, self.worker_id, ttl
             )
         except Exception as error:
-            logger.warning("follow-up %s waits: %s", follow_up.message_id, error)
+            logger.warning("follow-up %s: no claim acquired: %s", follow_up.message_id, error)
             answer = {}
         if not answer.get("claimed"):
-            logger.info("follow-up %s waits: %s", follow_up.message_id, answer.get("reason"))
-            self._put_back(received, self._patience(received))
+            logger.info("follow-up %s is put back: %s", follow_up.message_id, answer.get("reason"))
+            self._put_back(received, self._follow_up_delay(received))
             return
         fields = {
             "instruction": follow_up.instruction,
@@ -358,7 +367,7 @@ class JobWorker:
 
     def _start(self, received: Received, fields: Mapping[str, Any], **terms: Any) -> None:
         job = Job(**fields, clock=self._clock, take=lambda: run.take())
-        run = Run(self._bench, received, job, **terms)
+        run = Run(self._context, received, job, **terms)
         with self._lock:
             self._run = run
             self._last_fence = max(self._last_fence, job.fence)
@@ -368,13 +377,15 @@ class JobWorker:
         run.start(self._handler)
         self._busy.set()
 
-    def _patience(self, received: Received) -> int:
-        """How long a follow-up waits in the queue. In the end longer than its claim would last: a
-        refused wish on the same thread keeps the holder's claim alive, even a dead holder's.
+    def _follow_up_delay(self, received: Received) -> int:
+        """Seconds until a follow-up is tried again; in the end more than a claim's duration.
+
+        A refused attempt on the holder's thread renews the holder's claim. More frequent attempts
+        would keep the claim of a crashed holder for ever.
         """
         return _backoff(received, self._follow_up_ttl + 30)
 
-    # Interrupts: read while a job runs, and for as long as the worker does.
+    # Interrupts: read while a job runs.
 
     def _listen(self) -> None:
         failures = 0
@@ -386,7 +397,7 @@ class JobWorker:
                 received = self._interrupts.receive(self._poll_seconds, _INTERRUPT_VISIBILITY)
                 failures = 0
                 if received is not None:
-                    self._obey(received)
+                    self._handle_interrupt(received)
             except Exception as error:
                 failures += 1
                 logger.warning("the interrupt queue can't be read: %s", error)
@@ -394,12 +405,12 @@ class JobWorker:
             run = self._run
             if run is not None and run.over.is_set():
                 self._busy.clear()
-                # The next job, or the end, may have come in between.
+                # The next job may have begun meanwhile, or the worker ended.
                 if self._closed.is_set() or self._run is not run:
                     self._busy.set()
 
-    def _obey(self, received: Received) -> None:
-        """Act on an interrupt for the running claim, keep one for a claim to come, drop others."""
+    def _handle_interrupt(self, received: Received) -> None:
+        """Interrupt the running job, put back an interrupt of a later claim, or delete it."""
         body = received.body or {}
         target = body.get("target")
         try:
@@ -441,32 +452,32 @@ class JobWorker:
         finally:
             self._closed.set()
             self._busy.set()
-        # Only after a proper end: it may be within a look that lasts `poll_seconds`.
+        # Not after an exception: its read may last `poll_seconds`.
         listener.join()
 
     # Messages.
 
-    def _content(self, received: Received) -> FollowUp | _Order:
+    def _content(self, received: Received) -> FollowUp | _JobMessage:
         body = received.body
         if body is None:
-            raise MalformedMessageError("a JSON object is required")
+            raise MalformedMessageError("the message is not a JSON object")
         try:
             if workspace_of(body) != self.workspace:
                 raise ValidationError("projectUserId", f"differs from {self.workspace.key}")
             if place := ObjectPlace.of(body, "instructionObject"):
-                body = {**body, "instruction": self._bench.objects.instruction(place)}
+                body = {**body, "instruction": self._context.objects.instruction(place)}
             match body.get("type"):
                 case "JOB":
-                    return _order_of(body)
+                    return _job_message_of(body)
                 case "FOLLOW_UP":
                     return _follow_up_of(body)
                 case kind:
-                    raise ValidationError("type", f"neither JOB nor FOLLOW_UP: {kind!r:.40}")
+                    raise ValidationError("type", f"must be JOB or FOLLOW_UP, not {kind!r:.40}")
         except ValidationError as error:
             raise MalformedMessageError(str(error)) from error
 
     def _refuse(self, received: Received, error: MalformedMessageError | ClaimLostError) -> None:
-        """End a job that can't begin; its message would bar the way for all that come after."""
+        """Fail a job that can't begin. Its message would block those behind it in the queue."""
         logger.error("a message is refused: %s", error)
         token = (received.body or {}).get("taskToken")
         if isinstance(token, str) and token:
@@ -475,12 +486,12 @@ class JobWorker:
             ending = Ending(
                 JobEnd.LOST if lost else JobEnd.FAILED, error=ending.error, cause=ending.cause
             )
-            if tell(self._bench.tasks, self._clock, token, ending) is JobEnd.UNREPORTED:
+            if report_end(self._context.tasks, self._clock, token, ending) is JobEnd.UNREPORTED:
                 return
         self._finish(received)
 
     def _finish(self, received: Received) -> None:
-        """Delete a message. If that fails it comes again, and is recognised."""
+        """Delete a message. If that fails, its next delivery is recognised and deleted."""
         with self._lock:
             self._finished[received.id] = None
             if len(self._finished) > _REMEMBERED:
@@ -491,12 +502,12 @@ class JobWorker:
         attempt(self._clock, lambda: self._inbox.keep(received, seconds))
 
 
-def _order_of(body: Mapping[str, Any]) -> _Order:
+def _job_message_of(body: Mapping[str, Any]) -> _JobMessage:
     token = body.get("taskToken")
     if not isinstance(token, str) or not token:
         raise ValidationError("taskToken", "a token is required")
     expires_at = checked_number(body, "expiresAt", None, 0, _MAX_FENCE)
-    return _Order(
+    return _JobMessage(
         token=token,
         heartbeat_seconds=checked_number(body, "heartbeatSeconds", 90, 1, 365 * _DAY),
         claim_ttl=checked_number(body, "claimTtlSeconds", CLAIM_TTL_SECONDS, 1, _DAY),
@@ -539,8 +550,8 @@ def _backoff(received: Received, limit: int) -> int:
 
 @contextlib.contextmanager
 def _on_sigterm(worker: JobWorker) -> Iterator[None]:
-    # A signal's handler may come in the middle of anything, so it takes no lock: it only drops a
-    # note, which `SimpleQueue` is made for. A thread reads it.
+    # A signal handler may run at any point of the main thread, so it must not take a lock. It
+    # puts a note into a `SimpleQueue`, which is safe, and a thread reads it.
     notes: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def read() -> None:
@@ -560,7 +571,7 @@ def _client(service: str, region: str | None, endpoint_url: str | None, timeout:
     import boto3
     from botocore.config import Config
 
-    # Slow calls would keep heartbeats waiting. What fails is tried again by the worker, which
-    # must know whether an end was reported before.
+    # Short timeouts, as a slow call would delay heartbeats. No retries of botocore: the worker
+    # repeats calls itself, and must know whether it has reported an end before.
     config = Config(connect_timeout=3, read_timeout=timeout, retries={"total_max_attempts": 1})
     return boto3.client(service, region_name=region, endpoint_url=endpoint_url, config=config)

@@ -14,10 +14,10 @@ from jobplane_client._errors import (
 )
 from jobplane_keys import MISSING_QUEUE_CODES, ValidationError, Workspace, refusing_plain_http
 
-# What Step Functions answers for a token whose task has ended, by whatever.
+# Step Functions' error codes for the token of a task that has ended.
 _OVER = frozenset({"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"})
 
-# What no later attempt changes: the object has expired, or the role may not read it.
+# Errors that remain when the call is repeated: the object has expired, or is not permitted.
 _UNREADABLE = frozenset({"NoSuchKey", "NoSuchBucket", "AccessDenied"})
 
 INPUT_QUEUE = {
@@ -34,7 +34,7 @@ INTERRUPT_QUEUE = {
 
 
 class TaskOverError(Exception):
-    """The task of a token has ended; it takes no more reports."""
+    """The task of a token has ended; Step Functions accepts no more reports of it."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -43,14 +43,14 @@ class TaskOverError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ObjectPlace:
-    """Where an object is, or is to be."""
+    """The bucket and key of an object."""
 
     bucket: str
     key: str
 
     @classmethod
     def of(cls, body: Mapping[str, Any], field: str) -> "ObjectPlace | None":
-        """A place that a message may name. Raises ValidationError."""
+        """The place in a message's field, None without one. Raises ValidationError."""
         value = body.get(field)
         if value is None:
             return None
@@ -80,7 +80,7 @@ class Queue:
     def __init__(self, sqs: Any, name: str, attributes: Mapping[str, str], create: bool) -> None:
         self._sqs = sqs
         self.is_new = False
-        """Made just now; SQS lets it be used after NEW_QUEUE_SECONDS."""
+        """It was just created; SQS allows its use after NEW_QUEUE_SECONDS."""
         try:
             self.url = str(sqs.get_queue_url(QueueName=name)["QueueUrl"])
         except Exception as error:
@@ -94,7 +94,7 @@ class Queue:
             self.is_new = True
 
     def receive(self, wait: int, visibility: int) -> Received | None:
-        """The next message, if one comes within `wait` seconds; it is ours for `visibility`."""
+        """The next message, None after `wait` seconds; it stays hidden for `visibility` seconds."""
         answer = self._sqs.receive_message(
             QueueUrl=self.url,
             MaxNumberOfMessages=1,
@@ -112,54 +112,56 @@ class Queue:
         return None
 
     def delete(self, received: Received) -> None:
-        """The message is dealt with."""
+        """Delete a message."""
         self._sqs.delete_message(QueueUrl=self.url, ReceiptHandle=received.receipt)
 
     def keep(self, received: Received, seconds: int) -> None:
-        """The message comes back in so many seconds, counted from now."""
+        """Make the message visible again `seconds` from now."""
         self._sqs.change_message_visibility(
             QueueUrl=self.url, ReceiptHandle=received.receipt, VisibilityTimeout=seconds
         )
 
 
 class Tasks:
-    """Task tokens. Every call raises TaskOverError once the task has ended."""
+    """Reports for task tokens. Every call raises TaskOverError once the task has ended."""
 
     def __init__(self, stepfunctions: Any) -> None:
         self._client = stepfunctions
 
     def heartbeat(self, token: str) -> None:
-        _told(self._client.send_task_heartbeat, taskToken=token)
+        _report(self._client.send_task_heartbeat, taskToken=token)
 
     def succeed(self, token: str, output: str) -> None:
-        _told(self._client.send_task_success, taskToken=token, output=output)
+        _report(self._client.send_task_success, taskToken=token, output=output)
 
     def fail(self, token: str, error: str, cause: str) -> None:
-        _told(self._client.send_task_failure, taskToken=token, error=error, cause=cause)
+        _report(self._client.send_task_failure, taskToken=token, error=error, cause=cause)
 
 
 class Objects:
-    """What is too large for messages and for Step Functions: objects in the stage's bucket."""
+    """Instructions and results that are too large for messages: objects in the files bucket."""
 
     def __init__(self, make_client: Callable[[], Any]) -> None:
         self._make_client = make_client
         self._client: Any = None
 
     def instruction(self, place: ObjectPlace) -> Any:
-        """The instruction that the flow has put there. Raises MalformedMessageError."""
+        """The instruction that the flow has stored. Raises MalformedMessageError."""
         try:
             found = self._s3.get_object(Bucket=place.bucket, Key=place.key)
             stored = _object(found["Body"].read())
         except Exception as error:
             if (code := error_code(error)) in _UNREADABLE:
-                raise MalformedMessageError(f"instructionObject: {code} for {place}") from error
+                raise MalformedMessageError(
+                    f"instructionObject: {place} can't be read: {code}"
+                ) from error
             raise
         if stored is None or "instruction" not in stored:
-            raise MalformedMessageError(f"instructionObject: no instruction in {place}")
+            raise MalformedMessageError(f"instructionObject: {place} has no field instruction")
         return stored["instruction"]
 
     def put_result(self, place: ObjectPlace, text: str) -> None:
-        """Store a result; again is harmless."""
+        """Store a result; it may be repeated."""
         self._s3.put_object(
             Bucket=place.bucket,
             Key=place.key,
@@ -169,7 +171,7 @@ class Objects:
 
     @property
     def _s3(self) -> Any:
-        # Few jobs need it.
+        # Created at first use: few jobs need it.
         if self._client is None:
             self._client = self._make_client()
         return self._client
@@ -184,20 +186,20 @@ class Claims:
         self._workspace = workspace
 
     def acquire(self, thread_id: str, message_id: str, owner: str, ttl: int) -> dict[str, Any]:
-        """The function's answer: a claim, or who holds the workspace."""
+        """The function's answer: a claim, or the holder of the workspace."""
         return self._invoke(
             "acquire", threadId=thread_id, messageId=message_id, owner=owner, ttlSeconds=ttl
         )
 
     def renew(self, claim_id: str, fence: int, ttl: int) -> int:
-        """Keep a claim; its new end in epoch seconds. Raises ClaimLostError."""
+        """Renew a claim; return its new end in epoch seconds. Raises ClaimLostError."""
         answer = self._invoke("renew", claimId=claim_id, fence=fence, ttlSeconds=ttl)
         if not answer.get("renewed"):
             raise ClaimLostError(claim_id, fence, str(answer.get("reason")))
         return int(answer["expiresAt"])
 
     def release(self, claim_id: str, fence: int, reason: str) -> None:
-        """Release a claim; one that is already gone is ignored."""
+        """Release a claim; a claim that is already lost is ignored."""
         self._invoke("release", claimId=claim_id, fence=fence, reason=reason)
 
     def _invoke(self, operation: str, **fields: Any) -> dict[str, Any]:
@@ -220,13 +222,13 @@ class Claims:
 
 
 def error_code(error: BaseException) -> str:
-    """AWS's code of an SDK error; empty for any other. Read without importing the SDK."""
+    """AWS's code of an SDK error; empty for other errors. Does not import the SDK."""
     response = getattr(error, "response", None)
     details = response.get("Error") if isinstance(response, Mapping) else None
     return str(details.get("Code", "")) if isinstance(details, Mapping) else ""
 
 
-def _told(call: Any, **parameters: str) -> None:
+def _report(call: Any, **parameters: str) -> None:
     try:
         call(**parameters)
     except Exception as error:
