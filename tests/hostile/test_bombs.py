@@ -195,7 +195,7 @@ def test_many_columns_of_which_the_last_is_there_twice() -> None:
     names = [f"c{number}" for number in range(250_000)]
     outcome, _, _, _ = run("/csv/to-ndjson", [",".join([*names, names[-1]]).encode() + b"\n1\n"])
     assert isinstance(outcome, MalformedInputError)
-    assert outcome.message == f"{NAME}, row 1: header: column 'c249999' is there twice"
+    assert outcome.message == f"{NAME}, row 1: header: column 'c249999' appears twice"
 
 
 def test_a_row_of_a_million_fields() -> None:

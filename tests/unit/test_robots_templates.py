@@ -112,12 +112,12 @@ def test_every_step_follows_what_it_uses(data: st.DataObject) -> None:
         ({"robot": "/file/hash"}, "use: must be :original, a step's name, or a list of these"),
         ({"robot": "/file/hash", "use": []}, "use: must be"),
         ({"robot": "/file/hash", "use": [1]}, "use: must be"),
-        ({"robot": "/file/hash", "use": "two"}, "use: there is no step 'two'"),
+        ({"robot": "/file/hash", "use": "two"}, "use: the template has no step 'two'"),
         ({"robot": "/file/hash", "use": "one"}, "use: a step can't use itself"),
         ({"robot": "/file/hash", "use": [":original"] * 2}, "use: names a step twice"),
         ({**HASH, "level": 3}, "level: unknown option; known: algorithms"),
         ({**HASH, "algorithms": ["x"]}, "algorithms[0]: should be"),
-        ("/file/hash", "a step is an object"),
+        ("/file/hash", "a step must be an object"),
     ],
 )
 def test_a_faulty_step_is_named(step: Any, problem: str) -> None:
@@ -139,7 +139,7 @@ def test_a_circle_is_spelled_out() -> None:
         for name, use in {"start": "a", "a": "b", "b": [":original", "c"], "c": "a"}.items()
     }
     [found] = problems({"templates": [{"id": "t", "steps": steps}]})
-    assert found == "template t, steps: use each other in a circle: a → b → c → a"
+    assert found == "template t, steps: use each other in a cycle: a → b → c → a"
 
 
 def test_all_problems_of_an_index_are_listed() -> None:
@@ -158,12 +158,12 @@ def test_all_problems_of_an_index_are_listed() -> None:
     for part in (
         "version: unknown key",
         "template t, color: unknown key",
-        "template t, step one, use: there is no step 'gone'",
+        "template t, step one, use: the template has no step 'gone'",
         "template t, step one, robot: unknown robot /no/such",
-        "template t, id: is taken by an earlier template",
+        "template t, id: is the id of an earlier template",
         "template #3, id: must be",
         "template #3, steps: must be an object with at least one step",
-        "template #4: a template is an object",
+        "template #4: a template must be an object",
     ):
         assert any(problem.startswith(part) for problem in found), part
     assert len(found) == 8
@@ -174,14 +174,14 @@ def test_an_index_is_an_object_with_a_list(index: Any, tmp_path: Path) -> None:
     """Anything else is refused by saying what it should be."""
     path = tmp_path / "index.json"
     path.write_text(json.dumps(index))
-    assert problems(path) == ['an index is {"templates": [...]}']
+    assert problems(path) == ['the index must be an object {"templates": [...]}']
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("{", "not JSON"),
-        ('{"templates": [], "templates": []}', "the key 'templates' comes twice"),
+        ('{"templates": [], "templates": []}', "the key 'templates' appears twice"),
         ("[" * 100_000, "not JSON"),
     ],
 )

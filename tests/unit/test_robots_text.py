@@ -201,7 +201,7 @@ def test_csv_rows_become_objects(
         (b'a\n"x"y\n', {}, "row 2, line 2: has text after a closing quote"),
         (b"a\nx\ry\n", {}, "row 2, line 2: has a carriage return outside quotes"),
         (b'a\n1\n"x\ny\n', {}, "row 3, line 3: a quote is opened and never closed"),
-        (b"a,a\n", {}, "row 1: header: column 'a' is there twice"),
+        (b"a,a\n", {}, "row 1: header: column 'a' appears twice"),
         (b"a,\n", {}, "row 1: header: column 2 has no name"),
         (b'"a\n', {}, "row 1, line 1: a quote is opened and never closed"),
         (b"a\n1\n\xff\n", {}, "row 3, byte 5: is not utf-8 text"),

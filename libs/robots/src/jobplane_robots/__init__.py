@@ -1,6 +1,7 @@
 """Streaming file-processing steps: hash, compress, validate, convert, split, resize.
 
-Importing this package is cheap: pydantic and the robots are loaded when first asked for.
+Importing this package loads neither pydantic nor the robots: each name loads its module at first
+use.
 """
 
 from __future__ import annotations

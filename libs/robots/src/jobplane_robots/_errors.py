@@ -1,18 +1,18 @@
 """Every error of this package.
 
 RobotError                    PROCESSING_ERROR     a step failed
-├── MalformedInputError       PROCESSING_ERROR     the file isn't what it claims to be
-├── FileTooLargeError         FILE_TOO_LARGE       the file, or what it unpacks to, is above a limit
+├── MalformedInputError       PROCESSING_ERROR     the file is damaged, or of another format
+├── FileTooLargeError         FILE_TOO_LARGE       the file, or its result, is above a limit
 ├── FileDeclinedError         FILE_DECLINED        `/file/filter` with `error_on_decline`
-├── Md5MismatchError          MD5_MISMATCH         the bytes differ from their announced md5
-├── InvalidOptionsError       OPTIONS_INVALID      a robot's options; lists every problem
-├── InvalidTemplatesError     TEMPLATE_INVALID     a templates index; lists every problem
-├── UnknownRobotError         ROBOT_UNKNOWN        nothing installed has this name
-├── RobotUnavailableError     ROBOT_UNAVAILABLE    known, but a package it needs is missing
-└── RobotConflictError        ROBOT_CONFLICT       its name is claimed twice
+├── Md5MismatchError          MD5_MISMATCH         the md5 differs from the given one
+├── InvalidOptionsError       OPTIONS_INVALID      a robot's options are invalid; lists all
+├── InvalidTemplatesError     TEMPLATE_INVALID     a templates index is invalid; lists all
+├── UnknownRobotError         ROBOT_UNKNOWN        no installed robot has this name
+├── RobotUnavailableError     ROBOT_UNAVAILABLE    a package that the robot needs is missing
+└── RobotConflictError        ROBOT_CONFLICT       two packages declare this name
 
-The first five are the file's fault, and `message` may be shown to its sender. The rest are
-the operator's, and are raised before any file is read.
+The first five are faults of the file; their `message` may be shown to its sender. The others are
+faults of the configuration or installation, raised before any file is read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import ClassVar
 
 @dataclass(frozen=True, slots=True)
 class OptionProblem:
-    """One thing wrong with a robot's options; `field` is a path such as `accepts.mime[0]`."""
+    """One invalid option of a robot; `field` is a path such as `accepts.mime[0]`."""
 
     field: str
     reason: str
@@ -35,7 +35,7 @@ class OptionProblem:
 
 @dataclass(frozen=True, slots=True)
 class TemplateProblem:
-    """One thing wrong with a templates index; `template` and `step` are "" above their level."""
+    """One fault of a templates index; `template` or `step` is "" if it is not in one."""
 
     template: str
     step: str
@@ -49,10 +49,11 @@ class TemplateProblem:
 
 
 class RobotError(Exception):
-    """A step failed.
+    """Base class of all errors of this library: a step failed.
 
-    `reason` says what is wrong, `file` which input (filled in by the runner), and `where` the place
-    in it, in the order it should be read out: line, row, byte, all counted from 1.
+    `reason` is the cause, `file` the name of the input (set by `Robot.run`), and `where` the place
+    in it by unit (line, row, byte; counted from 1), in the order of the message. `code` is the
+    class's error code.
     """
 
     code: ClassVar[str] = "PROCESSING_ERROR"
@@ -71,7 +72,7 @@ class RobotError(Exception):
 
     @property
     def message(self) -> str:
-        """One sentence for an end user: the file, the place, the reason."""
+        """One sentence for an end user: file, place, reason."""
         places = [self.file] if self.file else []
         places += [f"{unit} {number}" for unit, number in self.where.items()]
         return f"{', '.join(places)}: {self.reason}" if places else self.reason
@@ -81,23 +82,23 @@ class RobotError(Exception):
 
 
 class MalformedInputError(RobotError):
-    """The file isn't what it claims to be, or is damaged."""
+    """The file is damaged, or not of the format that the step needs."""
 
 
 class FileTooLargeError(RobotError):
-    """The file, or what it would become, is above a limit of the step."""
+    """The file, or its result, is above a limit of the step."""
 
     code = "FILE_TOO_LARGE"
 
 
 class FileDeclinedError(RobotError):
-    """The file doesn't pass a filter that asks for an error."""
+    """`/file/filter` declined the file, and its option `error_on_decline` is true."""
 
     code = "FILE_DECLINED"
 
 
 class Md5MismatchError(RobotError):
-    """The bytes differ from their announced md5; both are attributes, in hex."""
+    """The file's md5 differs from the given one; `actual` and `expected` are in hex."""
 
     code = "MD5_MISMATCH"
 
@@ -108,7 +109,7 @@ class Md5MismatchError(RobotError):
 
 
 class InvalidOptionsError(RobotError):
-    """A robot's options don't fit; `problems` has each of them."""
+    """A robot's options are invalid; `problems` lists all faults."""
 
     code = "OPTIONS_INVALID"
 
@@ -119,7 +120,7 @@ class InvalidOptionsError(RobotError):
 
 
 class InvalidTemplatesError(RobotError):
-    """A templates index doesn't hold; `problems` has each of them."""
+    """A templates index is invalid; `problems` lists all faults."""
 
     code = "TEMPLATE_INVALID"
 
@@ -129,7 +130,7 @@ class InvalidTemplatesError(RobotError):
 
 
 class UnknownRobotError(RobotError):
-    """Neither a built-in nor an installed package has this robot."""
+    """No built-in robot and no installed package has this name; `known` lists the names."""
 
     code = "ROBOT_UNKNOWN"
 
@@ -140,7 +141,7 @@ class UnknownRobotError(RobotError):
 
 
 class RobotUnavailableError(RobotError):
-    """The robot exists but can't work here; `remedy` says what to install."""
+    """The robot exists but can't run here; `remedy` says what to install or correct."""
 
     code = "ROBOT_UNAVAILABLE"
 
@@ -151,11 +152,13 @@ class RobotUnavailableError(RobotError):
 
 
 class RobotConflictError(RobotError):
-    """A robot's name is claimed twice; `claimants` are the distributions."""
+    """Several packages declare the same robot; `claimants` are the distributions."""
 
     code = "ROBOT_CONFLICT"
 
     def __init__(self, robot: str, claimants: Iterable[str]) -> None:
         self.robot = robot
         self.claimants = tuple(claimants)
-        super().__init__(f"robot {robot} is claimed by {', '.join(self.claimants)}")
+        super().__init__(
+            f"robot {robot} is declared by several packages: {', '.join(self.claimants)}"
+        )

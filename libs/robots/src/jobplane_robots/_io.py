@@ -1,4 +1,4 @@
-"""What goes into a robot and what comes out: inputs, progress, outputs, results."""
+"""The input, progress, outputs and result of a run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def _no_progress(_bytes_read: int) -> None:
 class RobotInput:
     """One file to process.
 
-    `open` gives its bytes from the start, as anything with `read(n)` and `close()`; a robot calls
-    it at most once. `size` is in bytes, `md5hash` is the sender's claim (hex or base64) or None,
-    `handle` is the caller's own reference to the file, which no robot looks at.
+    `open` returns an object with `read(n)` and `close()` that reads the file from its beginning; a
+    robot calls it at most once. `size` is in bytes, `md5hash` is the md5 that the sender gave (hex
+    or base64) or None, `handle` is the caller's reference to the file, which robots don't use.
     """
 
     name: str
@@ -37,7 +37,7 @@ class RobotInput:
 
 
 class InputStream:
-    """An open input that reports what is read; iterate for chunks, or `read(n)`."""
+    """An open input that reports its progress; iterate over its chunks, or call `read(n)`."""
 
     def __init__(self, raw: BinaryIO, advance: Callable[[int], None]) -> None:
         self._raw = raw
@@ -45,7 +45,7 @@ class InputStream:
         self.bytes_read = 0
 
     def read(self, size: int = CHUNK_BYTES, /) -> bytes:
-        """Exactly `size` bytes, fewer only at the end of the input."""
+        """Read exactly `size` bytes, fewer only at the end of the input."""
         data = self._read_some(size)
         if not data or len(data) == size:
             return data
@@ -77,60 +77,60 @@ class InputStream:
 class RobotContext:
     """The caller's side of a run.
 
-    `advance(n)` is called with the bytes just read, about every 256 KiB, and with 0 while a robot
-    works without reading. Whatever it raises ends the run: the input is closed, every output of
-    the run is aborted, and the exception goes through unchanged. This is how to cancel.
+    `advance(n)` is called about every 256 KiB with the number of bytes read since the last call,
+    and with 0 while a robot works without reading. To cancel a run, raise an exception in it: the
+    input is closed, all outputs of the run are aborted, and the exception is raised unchanged.
     """
 
     advance: Callable[[int], None] = _no_progress
 
     def open(self, source: RobotInput) -> InputStream:
-        """The input's bytes, counted; use it in a `with`."""
+        """Open the input and count what is read; use it in a `with` statement."""
         return InputStream(source.open(), self.advance)
 
 
 class Writer(Protocol):
-    """One output while it is produced.
+    """One output while it is written.
 
-    `meta` may be completed until `close`. `close` stores the output. `abort` leaves nothing
-    behind, also after `close`: when a later output of the same run fails, the earlier ones must
-    go. Both may be called again without effect.
+    `meta` may be changed until `close`. `close` stores the output. `abort` removes it, also after
+    `close`: when a later output of the same run fails, the earlier ones are removed. Further calls
+    of either have no effect.
     """
 
     meta: dict[str, Any]
 
     def write(self, data: Buffer, /) -> int:
-        """Take more bytes; how many there were."""
+        """Append bytes; return their number."""
         ...
 
     def close(self) -> None:
-        """Store what was written."""
+        """Store the output."""
         ...
 
     def abort(self) -> None:
-        """Leave nothing behind."""
+        """Remove the output."""
         ...
 
 
 class Sink(Protocol):
-    """Where outputs go. The runner hands it safe names only; two inputs may lead to one name."""
+    """Stores outputs. All names are safe to store; several outputs may have the same name."""
 
     def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> Writer:
-        """A new output."""
+        """Begin an output."""
         ...
 
     def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
-        """The input itself is the output, unchanged, so a sink may link or copy where it lies.
+        """Store the unchanged input as an output; a sink may link it or copy it in its store.
 
-        Called only after the robot has accepted the whole file, as the run's last act. A sink that
-        has to copy bytes opens the input again.
+        Called at the end of a run, after the robot has accepted the whole file. A sink that must
+        copy the bytes opens the input again.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RobotResult:
-    """What a run has to tell: counts, facts for the result's meta, and warnings for people."""
+    """The result of a run: counts, metadata, and warnings for end users."""
 
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -138,7 +138,7 @@ class RobotResult:
 
 
 class Output:
-    """One output as a robot sees it: stored at the end of its `with`, aborted by an exception."""
+    """One output of a robot: stored at the end of its `with`, aborted by an exception."""
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -146,22 +146,22 @@ class Output:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """The output's meta, which may be completed until the block ends."""
+        """The output's metadata, which may be changed until the block ends."""
         return self._writer.meta
 
     def write(self, data: Buffer, /) -> None:
-        """Pass bytes on to the sink."""
+        """Append bytes."""
         if memoryview(data).nbytes:
             self._writer.write(data)
 
     def close(self) -> None:
-        """Have the output stored; again is without effect."""
+        """Store the output; further calls have no effect."""
         if not self._closed:
             self._writer.close()
             self._closed = True
 
     def abort(self) -> None:
-        """Have the output discarded, also when it was stored."""
+        """Remove the output, also after it was stored."""
         self._writer.abort()
         self._closed = True
 
@@ -181,7 +181,7 @@ class Output:
 
 
 class Outputs:
-    """All outputs of one run: every one of them is stored, or none."""
+    """The outputs of one run: either all are stored, or none."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -191,7 +191,7 @@ class Outputs:
     def create(
         self, name: str, *, mime: str | None = None, meta: Mapping[str, Any] | None = None
     ) -> Output:
-        """A new output; its mime follows from its name unless given."""
+        """Begin an output; without `mime`, its media type is derived from its name."""
         name = safe_name(name)
         writer = self._sink.create(name, mime=mime or mime_of(name), meta=dict(meta or {}))
         output = Output(writer)
@@ -199,20 +199,20 @@ class Outputs:
         return output
 
     def forward(self, source: RobotInput, meta: Mapping[str, Any] | None = None) -> None:
-        """Pass the input on unchanged once the run has succeeded, its meta extended."""
+        """Store the unchanged input as an output when the run has succeeded; adds `meta` to its."""
         self._forwards.append((source, {**source.meta, **(meta or {})}))
 
     def commit(self) -> None:
-        """Close what is still open, then pass on what was forwarded."""
+        """Close the open outputs, then store the forwarded inputs."""
         for output in self._created:
             output.close()
         for source, meta in self._forwards:
             self._sink.forward(source, name=safe_name(source.name), meta=meta)
 
     def abort(self, cause: BaseException) -> None:
-        """Abort everything; an abort that fails becomes a note on the cause, and the rest go on."""
+        """Abort all outputs; an abort that fails is added to `cause` as a note."""
         for output in reversed(self._created):
             try:
                 output.abort()
             except Exception as error:
-                cause.add_note(f"an output could not be discarded: {error!r}")
+                cause.add_note(f"an output could not be removed: {error!r}")

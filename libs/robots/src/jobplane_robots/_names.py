@@ -1,4 +1,4 @@
-"""File names that are safe to store, whatever was sent."""
+"""File names that are safe to store."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mimetypes import MimeTypes
 
-MAX_NAME_BYTES = 255  # what ext4, NTFS and APFS allow for one path component
+MAX_NAME_BYTES = 255  # limit of ext4, NTFS and APFS for one path component
 MAX_EXTENSION_BYTES = 32
 FALLBACK = "file"
 
 # Control characters, line and paragraph separators, lone surrogates.
 _REMOVED_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
-# Marks that reorder text, so that a name reads as another one.
+# Marks that change the direction of text, so that a name looks like another one.
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def safe_name(name: str, *, max_bytes: int = MAX_NAME_BYTES) -> str:
-    """The last component of a name, fit to be stored under.
+    """The last component of a path, made safe to use as a file name.
 
-    Both slashes separate; control and reordering characters go; the length is bounded in UTF-8
-    bytes and the extension is kept when the rest must give way. Never empty, ".", or "..".
+    `/` and `\\` separate components. Control characters and marks of text direction are removed.
+    A name of more than `max_bytes` in UTF-8 is cut before its extension. Never "", "." or "..".
     """
     base = name.replace("\\", "/").rpartition("/")[2]
     kept = "".join(
@@ -32,7 +32,7 @@ def safe_name(name: str, *, max_bytes: int = MAX_NAME_BYTES) -> str:
     ).strip()
     if len(kept.encode()) > max_bytes:
         stem, extension = split_extension(kept)
-        kept = (_cut(stem, max_bytes - len(extension.encode())) + extension).strip()
+        kept = (_shortened(stem, max_bytes - len(extension.encode())) + extension).strip()
     return FALLBACK if kept in ("", ".", "..") else kept
 
 
@@ -47,11 +47,11 @@ def split_extension(name: str) -> tuple[str, str]:
 def derived_name(name: str, *, suffix: str = "", extension: str | None = None) -> str:
     """An output's name from its input's: the suffix before the extension, which may be replaced.
 
-    The suffix survives the length limit, so that parts of one file keep distinct names.
+    A long name is cut before the suffix, so that the parts of a file have different names.
     """
     stem, own = split_extension(safe_name(name))
     tail = suffix + (own if extension is None else extension)
-    return safe_name(_cut(stem, MAX_NAME_BYTES - len(tail.encode())) + tail)
+    return safe_name(_shortened(stem, MAX_NAME_BYTES - len(tail.encode())) + tail)
 
 
 def unique_name(name: str, is_taken: Callable[[str], bool]) -> str:
@@ -64,18 +64,18 @@ def unique_name(name: str, is_taken: Callable[[str], bool]) -> str:
 
 
 def mime_of(name: str) -> str:
-    """The media type that a name's extension stands for."""
+    """The media type of a name's extension."""
     return _mime_types().guess_type(name)[0] or "application/octet-stream"
 
 
 @cache
 def _mime_types() -> MimeTypes:
-    """Python's own list: the module's functions would add the machine's mime.types."""
+    """Python's list, without the mime.types files of the computer."""
     from mimetypes import MimeTypes
 
     return MimeTypes()
 
 
-def _cut(text: str, max_bytes: int) -> str:
-    """The longest prefix of whole characters that fits."""
+def _shortened(text: str, max_bytes: int) -> str:
+    """The longest prefix of whole characters with at most `max_bytes` in UTF-8."""
     return text.encode()[: max(max_bytes, 0)].decode(errors="ignore")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "jobplane.robots"
 
-# Name → module in `_robots`, which holds the robot under the module's own name.
+# Robot → module in `_robots`; the robot has the name of its module there.
 BUILT_IN = {
     "/file/hash": "file_hash",
     "/file/compress": "file_compress",
@@ -34,10 +34,10 @@ BUILT_IN = {
 
 
 def get_robot(name: str) -> Robot:
-    """The robot of this name; only its own module is imported.
+    """The robot of this name; imports only its module.
 
-    Raises UnknownRobotError, RobotConflictError when two packages (or a package and a built-in)
-    claim a name, RobotUnavailableError when the package behind it can't be imported.
+    Raises UnknownRobotError; RobotConflictError when two packages, or a package and this one,
+    declare the name; RobotUnavailableError when the package of the robot can't be imported.
     """
     if module := BUILT_IN.get(name):
         found: Robot = getattr(import_module(f"jobplane_robots._robots.{module}"), module)
@@ -49,12 +49,12 @@ def get_robot(name: str) -> Robot:
 
 
 def robot_names() -> tuple[str, ...]:
-    """Every robot that can be asked for, built-ins first; nothing is imported."""
+    """The names of all robots, built-in ones first; imports no robot."""
     return (*BUILT_IN, *sorted(_third_party()))
 
 
 def _third_party() -> dict[str, EntryPoint]:
-    # Half the package's import time, and no built-in needs it.
+    # Imported here: it takes half of the package's import time, and only these robots need it.
     from importlib.metadata import entry_points
 
     found: dict[str, EntryPoint] = {}

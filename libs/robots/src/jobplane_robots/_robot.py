@@ -20,11 +20,11 @@ from jobplane_robots._io import Outputs, RobotContext, RobotInput, RobotResult, 
 from jobplane_robots._names import safe_name
 
 ROBOT_NAME = re.compile(r"/[a-z0-9_-]+/[a-z0-9_-]+")
-STEP_KEYS = frozenset({"robot", "use"})  # of a template's step, so no option can have these names
+STEP_KEYS = frozenset({"robot", "use"})  # keys of a template's step; options can't have these names
 
 
 class RobotOptions(BaseModel):
-    """Base of every robot's options: strict types, no unknown keys, immutable."""
+    """Base class of all robots' options: strict types, no unknown keys, immutable."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -36,9 +36,9 @@ type RobotFunction[OptionsT: RobotOptions] = Callable[
 
 @dataclass(frozen=True, slots=True)
 class Robot:
-    """A processing step, made by the `robot` decorator.
+    """A processing step, created by the decorator `robot`.
 
-    `requires` maps an importable module to what to install for it; it is looked up, not imported.
+    `requires` maps each module that the robot imports to the remedy when it is not installed.
     """
 
     name: str
@@ -48,19 +48,19 @@ class Robot:
 
     def __post_init__(self) -> None:
         if not ROBOT_NAME.fullmatch(self.name):
-            raise ValueError(f"a robot's name looks like /file/hash, not {self.name!r}")
+            raise ValueError(f"a robot's name must look like /file/hash, not {self.name!r}")
         if reserved := STEP_KEYS & self.options.model_fields.keys():
             raise ValueError(f"{self.name}: {', '.join(sorted(reserved))} can't be an option")
 
     def parse_options(self, options: Mapping[str, Any] | None = None) -> RobotOptions:
-        """The options, typed; InvalidOptionsError lists every field that doesn't fit."""
+        """The options as an object. Raises InvalidOptionsError with all invalid fields."""
         try:
             return self.options.model_validate(dict(options or {}))
         except ValidationError as error:
             raise InvalidOptionsError(self.name, self._problems(error)) from error
 
     def check_available(self) -> None:
-        """RobotUnavailableError if a package that the robot needs isn't installed."""
+        """Raise RobotUnavailableError if a package that the robot needs is not installed."""
         for module, remedy in self.requires.items():
             if find_spec(module) is None:
                 raise RobotUnavailableError(self.name, remedy)
@@ -72,10 +72,11 @@ class Robot:
         sink: Sink,
         context: RobotContext | None = None,
     ) -> RobotResult:
-        """Process one file.
+        """Process one file and store its outputs in the sink.
 
-        When anything is raised, here, by the sink or by `context.advance`, every output of this
-        run has been aborted. A RobotError names the file; other exceptions pass unchanged.
+        After any exception, also one of the sink or of `context.advance`, all outputs of this run
+        are aborted. A RobotError names the file; other exceptions are raised unchanged. Raises
+        InvalidOptionsError and RobotUnavailableError before the file is read.
         """
         self.check_available()
         if not isinstance(options, self.options):
@@ -111,10 +112,10 @@ class Robot:
 def robot[OptionsT: RobotOptions](
     name: str, *, options: type[OptionsT], requires: Mapping[str, str] | None = None
 ) -> Callable[[RobotFunction[OptionsT]], Robot]:
-    """Make a function a robot.
+    """Decorator that makes a function a robot.
 
-    The function reads its input through `context.open(source)`, writes through `outputs`, raises
-    RobotErrors for what is wrong with the file, and returns a RobotResult.
+    The function reads its input with `context.open(source)`, writes to `outputs`, raises a
+    RobotError for a fault of the file, and returns a RobotResult.
     """
 
     def decorate(function: RobotFunction[OptionsT]) -> Robot:
@@ -130,6 +131,6 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _reason(message: str) -> str:
-    """Pydantic's sentence, without its prefixes."""
+    """Pydantic's message without its prefix."""
     text = message.removeprefix("Value error, ").removeprefix("Input ")
     return text[:1].lower() + text[1:]

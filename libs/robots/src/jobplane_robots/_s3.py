@@ -1,4 +1,4 @@
-"""A sink that streams into an S3 bucket. The client is the caller's; nothing of AWS is imported."""
+"""A sink that streams into an S3 bucket. The caller passes the client; no AWS SDK is imported."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from zlib import crc32
 from jobplane_robots._io import CHUNK_BYTES, RobotInput
 from jobplane_robots._names import unique_name
 
-# S3 takes parts from 5 MiB on, and 10,000 of them: 8 MiB make objects of up to 78 GiB.
+# S3 allows 10,000 parts of at least 5 MiB: with 8 MiB an object may have up to 78 GiB.
 PART_BYTES = 8 * 1024 * 1024
-# CopyObject takes no larger ones.
+# The limit of CopyObject.
 MAX_COPY_BYTES = 5 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One object of an S3Sink; `size` in bytes, `md5hash` in hex of what was written.
+    """One object of an S3Sink; `size` in bytes, `md5hash` in hex.
 
-    That of a forwarded input is what its sender announced, or None.
+    For a forwarded input `md5hash` is the value that its sender gave, or None.
     """
 
     key: str
@@ -33,14 +33,14 @@ class StoredObject:
 
 
 class S3Sink:
-    """Stores outputs under `prefix` in a bucket: by one PUT when they fit into a part, by a
-    multipart upload otherwise, with a part at a time in memory.
+    """Stores outputs under `prefix` in a bucket.
 
-    `client` is an S3 client of botocore or boto3. An input whose `handle` is its key in the same
-    bucket is forwarded by a copy within S3, up to 5 GiB; any other is read once more. `taken` are
-    names that are in use under the prefix, by other sinks as well; new ones are added. Needs
-    s3:PutObject, s3:AbortMultipartUpload and s3:DeleteObject on the prefix, and s3:GetObject on
-    what is forwarded. What the client raises passes unchanged.
+    An output of at most one part is stored by PutObject, a larger one by a multipart upload with
+    one part in memory. `client` is an S3 client of botocore or boto3. An input whose `handle` is
+    its key in the same bucket is forwarded by a copy within S3, up to 5 GiB; any other is read
+    again. `taken` is the set of names that are in use under the prefix, also by other sinks; the
+    sink adds its own. Needs s3:PutObject, s3:AbortMultipartUpload and s3:DeleteObject on the
+    prefix, and s3:GetObject on forwarded inputs. Errors of the client are raised unchanged.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class S3Sink:
         self._part_bytes = part_bytes
 
     def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> _ObjectWriter:
-        """An entry of `objects`, once it is complete; `name-2` … if the name is taken."""
+        """Begin an object; added to `objects` when stored; `name-2` … if the name is taken."""
         target = {"Bucket": self._bucket, "Key": self._key(name)}
         return _ObjectWriter(self._client, target, mime, meta, self._part_bytes, self.objects)
 
     def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
-        """The input under a key of this sink; no byte comes here if S3 can copy it."""
+        """Store the input under a key of this sink, without reading it if S3 can copy it."""
         if not isinstance(source.handle, str) or source.size > MAX_COPY_BYTES:
             self._copy(source, name, meta)
             return
@@ -99,7 +99,7 @@ class S3Sink:
 
 
 class _ObjectWriter:
-    """An object written as it is made."""
+    """An object that is uploaded while it is written."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class _ObjectWriter:
                 **self._target, ContentType=self._mime, ChecksumAlgorithm="CRC32"
             )
             self._upload = {**self._target, "UploadId": created["UploadId"]}
-        # S3 wants on each part what the upload announced, and the same again at its completion.
+        # S3 requires the same checksum algorithm for the upload, each part and the completion.
         part = {
             "PartNumber": len(self._parts) + 1,
             "ChecksumCRC32": b64encode(crc32(data).to_bytes(4)).decode(),

@@ -1,4 +1,4 @@
-"""Sinks for one machine: a folder, and memory for tests."""
+"""Sinks without a network: a folder, and memory for tests."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class StoredFile(NamedTuple):
 
 
 class DirectorySink:
-    """Stores outputs in a folder, atomically, and never over an existing file."""
+    """Stores outputs in a folder, atomically, without overwriting a file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: list[StoredFile] = []
 
     def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> _FileWriter:
-        """A file that appears when it is complete; `name-2`, `name-3` … if the name is taken."""
+        """Begin a file that appears when complete, as `name-2`, `name-3` … if the name is taken."""
         return _FileWriter(self, name, mime, meta)
 
     def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
-        """A copy of the input, which is read once more."""
+        """Store a copy of the input, which is read again."""
         writer = self.create(name, mime=source.mime, meta=meta)
         try:
             stream = source.open()
@@ -55,7 +55,7 @@ class _FileWriter:
         self._name = name
         self._mime = mime
         self._stored: StoredFile | None = None
-        # Beside its destination, so that the last step is a rename.
+        # In the destination's folder, so that the last step is a rename.
         self.file = NamedTemporaryFile(dir=sink.folder, prefix=".part-", delete=False)  # noqa: SIM115
 
     def write(self, data: Buffer, /) -> int:
@@ -82,7 +82,7 @@ class _FileWriter:
 
 @dataclass(eq=False)
 class MemoryFile:
-    """One file in a MemorySink; `forwarded` is the input that it is, if it was passed on."""
+    """One file in a MemorySink; `forwarded` is the input, if it was forwarded, else None."""
 
     name: str
     mime: str
@@ -98,11 +98,11 @@ class MemorySink:
     files: list[MemoryFile] = field(default_factory=list)
 
     def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> _MemoryWriter:
-        """An entry of `files`, once it is complete."""
+        """Begin a file; it is added to `files` when complete."""
         return _MemoryWriter(self, MemoryFile(name, mime, meta))
 
     def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
-        """An entry of `files` that holds the input itself, unread."""
+        """Add an entry to `files` that refers to the input, without reading it."""
         self.files.append(MemoryFile(name, source.mime, meta, forwarded=source))
 
 

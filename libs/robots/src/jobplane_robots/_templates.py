@@ -1,4 +1,4 @@
-"""Templates: named steps as data, refused as a whole when anything in the index is wrong."""
+"""Templates: named steps as data. An index with any fault is refused as a whole."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ORIGINAL = ":original"  # the uploads, in a step's `use`
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Where a value lies that is not in the index; `{service}` and `{stage}` are the deployment's.
+# The place of a value outside of the index; a deployment replaces `{service}` and `{stage}`.
 REFERENCE = re.compile(
     r"ssm:/(?:[A-Za-z0-9_./-]|\{service\}|\{stage\})+|env:[A-Za-z_][A-Za-z0-9_]*"
 )
@@ -35,7 +35,7 @@ TEMPLATE_KEYS = ("id", "steps", "webhook_url", "webhook_secret", "allow_unsigned
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: a robot, its typed options, and where its files come from."""
+    """One step: a robot, its options, and the steps whose files it uses."""
 
     name: str
     robot: str
@@ -60,15 +60,15 @@ class Template:
     allow_unsigned: bool = False
 
     def ordered_steps(self) -> tuple[Step, ...]:
-        """Every step after all that it uses; otherwise in the order of the file."""
+        """The steps, each after those that it uses; otherwise in the order of the file."""
         order = _order({name: step.use for name, step in self.steps.items()})
         return tuple(self.steps[name] for name in order)
 
 
 def load_templates(source: str | Path | Mapping[str, Any]) -> dict[str, Template]:
-    """The templates of an index, by id; a path to its JSON, or the object itself.
+    """The templates of an index by id; `source` is the path of its JSON, or the object.
 
-    Raises InvalidTemplatesError with every problem found, and OSError if there is no such file.
+    Raises InvalidTemplatesError with all faults, and OSError if the file can't be read.
     """
     index = source if isinstance(source, Mapping) else _read(Path(source))
     check = _Check()
@@ -86,16 +86,16 @@ def _read(path: Path) -> Any:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets a step's name come twice and keeps the last; that would lose a step silently."""
+    """Refuse a key that appears twice: json.loads would silently keep only the last one."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} comes twice")
+        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} appears twice")
     return found
 
 
 class _Check:
-    """Reads an index and notes what is wrong; what it returns counts only without problems."""
+    """Reads an index and collects its faults; its results are valid only without faults."""
 
     def __init__(self) -> None:
         self.problems: list[TemplateProblem] = []
@@ -106,21 +106,21 @@ class _Check:
         found: dict[str, Template] = {}
         entries = index.get("templates") if isinstance(index, Mapping) else None
         if not isinstance(entries, list):
-            self._note("", 'an index is {"templates": [...]}')
+            self._note("", 'the index must be an object {"templates": [...]}')
             return found
         self._refuse_keys(index, ("templates",))
         for number, entry in enumerate(entries):
             self._template, self._step = f"#{number + 1}", ""
             template = self._one(entry)
             if template and template.id in found:
-                self._note("id", "is taken by an earlier template")
+                self._note("id", "is the id of an earlier template")
             elif template:
                 found[template.id] = template
         return found
 
     def _one(self, entry: Any) -> Template | None:
         if not isinstance(entry, Mapping):
-            self._note("", "a template is an object")
+            self._note("", "a template must be an object")
             return None
         identifier = entry.get("id")
         if _is_identifier(identifier):
@@ -147,7 +147,7 @@ class _Check:
             if not _is_identifier(name):
                 self._note("", "a step's name must be 1 to 64 of A-Z a-z 0-9 _ -")
             if not isinstance(step, Mapping):
-                self._note("", "a step is an object")
+                self._note("", "a step must be an object")
                 continue
             uses[name] = self._use(step.get("use"), name, raw)
             options = self._options(step)
@@ -155,7 +155,7 @@ class _Check:
                 steps[name] = Step(name, step["robot"], uses[name], options)
         self._step = ""
         if cycle := _cycle(uses):
-            self._note("steps", f"use each other in a circle: {' → '.join(cycle)}")
+            self._note("steps", f"use each other in a cycle: {' → '.join(cycle)}")
         return steps
 
     def _use(self, raw: Any, own: str, steps: Mapping[str, Any]) -> tuple[str, ...]:
@@ -167,7 +167,7 @@ class _Check:
             if name == own:
                 self._note("use", "a step can't use itself")
             elif name != ORIGINAL and name not in steps:
-                self._note("use", f"there is no step {name!r}")
+                self._note("use", f"the template has no step {name!r}")
         if len(set(names)) < len(names):
             self._note("use", "names a step twice")
         return tuple(n for n in names if n == ORIGINAL or (n in steps and n != own))
@@ -208,7 +208,7 @@ class _Check:
         if reference is None:
             return None
         if not isinstance(reference, str) or not REFERENCE.fullmatch(reference):
-            # Without the value: it may be the very secret that must not be here.
+            # Without the value: it may be a secret.
             self._note("webhook_secret", "must be a reference, ssm:/path or env:NAME")
             return None
         return reference
@@ -232,7 +232,7 @@ def _is_identifier(value: Any) -> bool:
 
 
 def _order(uses: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Names after all that they use, as early as that allows; those in a circle are left out."""
+    """The names, each after those that it uses; without the names of a cycle."""
     order: list[str] = []
     waiting = list(uses)
     while ready := next((n for n in waiting if _is_ready(uses[n], order)), None):
@@ -246,7 +246,7 @@ def _is_ready(used: Iterable[str], done: list[str]) -> bool:
 
 
 def _cycle(uses: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """One circle, its first name again at the end; [] if there is none."""
+    """One cycle, with its first name again at the end; [] without a cycle."""
     stuck = uses.keys() - set(_order(uses))
     path: list[str] = []
     name = next((name for name in uses if name in stuck), None)

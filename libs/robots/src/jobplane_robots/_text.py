@@ -1,7 +1,4 @@
-"""What the text robots share: NDJSON from a stream, faulty records, text to an output.
-
-All of it in bounded memory.
-"""
+"""Shared by the text robots: reads NDJSON, counts faults, writes text; in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,15 +17,15 @@ MIB = 1024 * 1024
 MAX_QUOTED = 100
 _JSON_SPACE = " \t\r"
 
-# Options of several robots: the length of one record (as objects, JSON may take 25 times as much),
-# and how many bad ones to name.
+# Options of several robots: the length of one record (parsed, it may take 25 times the memory),
+# and how many bad records to list.
 MaxRecordBytes = Annotated[int, Field(ge=1, le=256 * MIB)]
 MaxReported = Annotated[int, Field(ge=0, le=1000)]
 
 
 def _separator(character: str) -> str:
     if len(character) != 1 or character in '"\r\n\0':
-        raise ValueError("give one character, neither a quote nor a line end")
+        raise ValueError("must be one character, not a quote or a line end")
     return character
 
 
@@ -36,9 +33,9 @@ Delimiter = Annotated[str, AfterValidator(_separator)]
 
 
 class Line(NamedTuple):
-    """One line: its number from 1, its text without line end, and its value or what is wrong.
+    """One line: its number from 1, its text without line end, and its value or its fault.
 
-    A blank line has no value and no fault. `text` is empty when the line couldn't be read at all.
+    A blank line has neither. `text` is empty when the line could not be read.
     """
 
     number: int
@@ -54,12 +51,12 @@ def read_ndjson(
     max_line_bytes: int,
     parse_number: Callable[[str], Any] | None = None,
 ) -> Iterator[Line]:
-    """Every line of the stream, parsed strictly (no NaN, no invalid UTF-8).
+    """The lines of a stream, parsed strictly (NaN and invalid UTF-8 are faults).
 
-    LF and CRLF end a line, the last one may lack its end, and one leading byte order mark is
-    dropped. `parse_number` receives the text of each number.
+    A line ends in LF or CRLF; the last one may have no end. A leading byte order mark is skipped.
+    `parse_number` is called with the text of each number.
     """
-    # scan_once is json.loads without its four Python calls per line: twice the throughput.
+    # scan_once saves four Python calls per line of json.loads, which doubles the throughput.
     decoder = json.JSONDecoder(
         parse_constant=_refuse_constant, parse_int=parse_number, parse_float=parse_number
     )
@@ -90,10 +87,10 @@ def read_ndjson(
 
 
 def line_blocks(chunks: Iterable[bytes], max_line_bytes: int) -> Iterator[bytes | None]:
-    """Blocks of whole lines, without the last one's LF; None for a line that doesn't fit.
+    """Blocks of whole lines, without the last LF; None for a line that is too long.
 
-    A block holds at most what one chunk completes, so its lines may still exceed the limit when
-    chunks are larger than it.
+    A block has the lines that end in one chunk. If chunks are larger than `max_line_bytes`, a line
+    in a block may be too long, too.
     """
     first = True
     pending: list[bytes] = []
@@ -153,7 +150,7 @@ def _texts_one_by_one(block: bytes, max_line_bytes: int) -> Iterator[str | _Faul
 
 
 def _parse_carefully(decoder: json.JSONDecoder, number: int, text: str) -> Line:
-    """The lines the fast path can't settle: space around the value, blank, or faulty."""
+    """Parse a line with surrounding space, a blank line, or a faulty one."""
     text = text.rstrip(_JSON_SPACE)
     if not text:
         return Line(number, "", None, None, blank=True)
@@ -174,7 +171,7 @@ def _parse_carefully(decoder: json.JSONDecoder, number: int, text: str) -> Line:
 
 
 class _ConstantError(ValueError):
-    """NaN or Infinity, which Python reads and JSON doesn't have."""
+    """NaN or Infinity, which Python accepts but JSON does not allow."""
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -185,19 +182,19 @@ _ANY_INTEGER = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=float
 
 
 def column_fault(names: list[str]) -> str | None:
-    """Why these can't be a table's columns."""
+    """Why the names can't be a table's columns; None if they can."""
     if not names:
         return "there are no columns"
     if "" in names:
         return f"column {names.index('') + 1} has no name"
     if len(set(names)) < len(names):
         ((twice, _),) = Counter(names).most_common(1)
-        return f"column {shortened(twice)!r} is there twice"
+        return f"column {shortened(twice)!r} appears twice"
     return None
 
 
 def shortened(text: str) -> str:
-    """A part of a file, as a message may quote it."""
+    """Text of a file, shortened for a message."""
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
 
 
@@ -211,7 +208,7 @@ ColumnNames = Annotated[list[str], AfterValidator(_columns)]
 
 
 class Faults:
-    """Bad records: the first one ends the run, or all are counted and the first few kept."""
+    """Counts bad records and keeps the first ones; with `fail` the first one ends the run."""
 
     def __init__(self, on_error: Literal["fail", "report", "drop"], max_reported: int) -> None:
         self.count = 0
@@ -227,7 +224,7 @@ class Faults:
             self.first.append({**where, "reason": reason})
 
     def warning(self, what: str) -> tuple[str, ...]:
-        """One sentence, if there were any: "3 lines were left out; the first, line 7, …"."""
+        """A sentence such as "3 lines were left out; the first, line 7, …"; () without faults."""
         if not self.count:
             return ()
         if not self.first:
@@ -238,7 +235,7 @@ class Faults:
 
 
 class TextOutput:
-    """Collects text and writes it as UTF-8 in large pieces; `flush` at the end."""
+    """Collects text and writes it as UTF-8 in large pieces; call `flush` at the end."""
 
     def __init__(self, output: Output) -> None:
         self._output = output

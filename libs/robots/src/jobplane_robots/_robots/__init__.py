@@ -1,1 +1,1 @@
-"""One robot a module; a robot is found under its module's own name."""
+"""One module for each robot; a robot has the name of its module."""

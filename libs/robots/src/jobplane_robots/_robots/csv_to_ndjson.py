@@ -1,4 +1,4 @@
-"""`/csv/to-ndjson`: one JSON object a row."""
+"""`/csv/to-ndjson`: one JSON object for each row."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jobplane_robots._text import (
     column_fault,
 )
 
-# The encodings that spreadsheets and databases write.
+# The encodings that spreadsheets and databases use.
 Encoding = Literal[
     "utf-8",
     "utf-16",
@@ -43,9 +43,10 @@ Encoding = Literal[
 
 
 class CsvToNdjsonOptions(RobotOptions):
-    """How the file is written, where names come from, and what happens to a bad row.
+    """The file's format, its column names, and what happens to a bad row.
 
-    With `header` the first row is names; `columns` replaces them, and is required without it.
+    With `header` the first row has the names. `columns` replaces them; without a header it is
+    required.
     Lengths are in characters.
     """
 
@@ -69,7 +70,7 @@ class CsvToNdjsonOptions(RobotOptions):
 def csv_to_ndjson(
     source: RobotInput, options: CsvToNdjsonOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:
-    """Values stay strings; quoted fields may hold line ends; blank rows are skipped."""
+    """Values stay strings; quoted fields may contain line ends; blank rows are skipped."""
     faults = Faults(options.on_error, options.max_reported)
     name = derived_name(source.name, extension=".ndjson")
     written = 0
@@ -101,7 +102,7 @@ def csv_to_ndjson(
 
 
 def _header(rows: _Rows) -> list[str] | None:
-    """The first row that isn't blank; nothing can be read without it, so its faults are final."""
+    """The first row that is not blank. A fault in it always ends the run."""
     names = next(iter(rows), None)
     fault = names if isinstance(names, str) else names and column_fault(names)
     if isinstance(fault, str):
@@ -110,16 +111,16 @@ def _header(rows: _Rows) -> list[str] | None:
 
 
 def _line_format(columns: list[str]) -> str:
-    """`{"a":%s,"b":%s}`: only the values are encoded for each row."""
+    """A format such as `{"a":%s,"b":%s}`, so that names are encoded only once."""
     pairs = (encode_basestring(column).replace("%", "%%") + ":%s" for column in columns)
     return "{" + ",".join(pairs) + "}\n"
 
 
 class _Rows:
-    """The file's rows as lists; what can't be read as a row is a sentence that says why.
+    """The file's rows: a list of values, or for a faulty row a text that says why.
 
-    `number` counts rows from 1 with header and blank ones, as a spreadsheet does; `line` is where
-    the row begins.
+    `number` is the row's number as in a spreadsheet: from 1, with header and blank rows. `line` is
+    the line in which the row begins.
     """
 
     def __init__(self, chunks: Iterable[bytes], options: CsvToNdjsonOptions) -> None:
@@ -129,8 +130,8 @@ class _Rows:
         self._length = 0  # of the row being read
         self._max_length = options.max_row_length
         self._max_field = options.max_field_length
-        # Rows are bounded here, by _lines. The module's own limit is one for the whole process:
-        # it is raised out of the way, never lowered.
+        # _lines limits the length of rows. The csv module has one limit for the whole process,
+        # so it is only raised, never lowered.
         csv.field_size_limit(max(csv.field_size_limit(), options.max_row_length))
         texts = self._texts(chunks, options.encoding)
         self._reader = csv.reader(self._lines(texts), delimiter=options.delimiter, strict=True)
@@ -155,7 +156,7 @@ class _Rows:
 
     def _fault(self, reason: str) -> str:
         if "unexpected end of data" in reason:
-            # The rest of the file is inside the quotes: dropping this row would drop all of it.
+            # The rest of the file is inside the quotes, so dropping this row would drop the rest.
             where = {"row": self.number, "line": self.line}
             raise MalformedInputError("a quote is opened and never closed", where=where)
         if "new-line character" in reason:
@@ -165,7 +166,7 @@ class _Rows:
         return f"can't be read ({reason})"
 
     def _lines(self, texts: Iterable[str]) -> Iterator[str]:
-        """Lines with their ends, split at LF only, so that the reader sees every CR itself."""
+        """Lines with their ends, split at LF only, so that the csv reader receives every CR."""
         pending: list[str] = []
         size = 0
         for text in texts:
@@ -202,7 +203,7 @@ class _Rows:
             try:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
-                # Rows before the fault come first, so that it is reported in its own row.
+                # First the rows before the fault, so that the fault gets the right row number.
                 good = error.start - len(state[0])
                 if good > 0:
                     decoder.setstate(state)
@@ -214,6 +215,6 @@ class _Rows:
 
 
 def _and_end(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks, then b"" for the decoder to notice a truncated character."""
+    """The chunks, then b"", at which the decoder notices a truncated character."""
     yield from chunks
     yield b""

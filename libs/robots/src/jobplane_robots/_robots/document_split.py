@@ -1,4 +1,4 @@
-"""`/document/split`: parts of so many lines, or so many bytes."""
+"""`/document/split`: parts of a number of lines or bytes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from jobplane_robots._robot import RobotOptions, robot
 
 
 class DocumentSplitOptions(RobotOptions):
-    """The size of a part, in one unit, and how many there may be.
+    """The size of a part, in lines or in bytes, and the maximal number of parts.
 
-    By lines no line is ever divided; by bytes a part ends where it ends.
+    With `lines` no line is divided. With `bytes` a part may end within a line or a character.
     """
 
     lines: Annotated[int | None, Field(ge=1)] = None
@@ -25,7 +25,7 @@ class DocumentSplitOptions(RobotOptions):
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
         if (self.lines is None) == (self.bytes is None):
-            raise ValueError("give either lines or bytes")
+            raise ValueError("set either lines or bytes")
         return self
 
 
@@ -33,7 +33,7 @@ class DocumentSplitOptions(RobotOptions):
 def document_split(
     source: RobotInput, options: DocumentSplitOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:
-    """`data.csv` becomes `data-part-0001.csv` …; the parts one after another are the file."""
+    """`data.csv` becomes `data-part-0001.csv` …; joined, the parts are the file."""
     end_of_part = _after_lines if options.lines else _after_bytes
     part: Output | None = None
     count = left = 0
@@ -60,7 +60,7 @@ def document_split(
 
 
 def _after_bytes(chunk: bytes, start: int, left: int) -> tuple[int, int]:
-    """Where the part ends within the chunk, and how much of `left` that uses."""
+    """The end of the part within the chunk, and how much of `left` it uses."""
     end = min(start + left, len(chunk))
     return end, end - start
 

@@ -15,7 +15,7 @@ GZIP = 16 + zlib.MAX_WBITS  # zlib writes the gzip header itself: mtime 0, no fi
 
 
 class FileCompressOptions(RobotOptions):
-    """The format, and how hard to try."""
+    """The format and the compression level, from 1 (fast) to 9 (small)."""
 
     format: Literal["gzip"] = "gzip"
     level: Annotated[int, Field(ge=1, le=9)] = 6
@@ -25,7 +25,7 @@ class FileCompressOptions(RobotOptions):
 def file_compress(
     source: RobotInput, options: FileCompressOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:
-    """The same bytes and level give the same output, whenever it runs."""
+    """Equal bytes and level always give equal output."""
     compressor = zlib.compressobj(options.level, zlib.DEFLATED, GZIP)
     size = 0
     name = safe_name(f"{safe_name(source.name)}.gz")

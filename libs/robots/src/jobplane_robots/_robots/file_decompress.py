@@ -22,15 +22,15 @@ from jobplane_robots._robot import RobotOptions, robot
 
 GIB = 1024**3
 GZIP = 16 + zlib.MAX_WBITS
-# zlib copies the unread rest at each member's end: small pieces keep many tiny members linear.
+# At each member's end zlib copies its unread input. Small pieces keep that cheap with many members.
 PIECE_BYTES = 16 * 1024
 GZIP_FIRST_BYTE = 0x1F
-# Small files of repeated bytes are honest at any ratio; below this much output none is judged.
+# The ratio is not checked below this output: small files of repeated bytes may have any ratio.
 RATIO_FREE_BYTES = 16 * 1024 * 1024
 
 
 class FileDecompressOptions(RobotOptions):
-    """The format, and what a file may unpack to: in bytes, and times its own size."""
+    """The format, and the limits of the output: in bytes, and as a multiple of the file's size."""
 
     format: Literal["gzip"] = "gzip"
     max_bytes: Annotated[int, Field(ge=1)] = 10 * GIB
@@ -41,7 +41,7 @@ class FileDecompressOptions(RobotOptions):
 def file_decompress(
     source: RobotInput, options: FileDecompressOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:
-    """Every member of the file; a truncated one and bytes after the last are errors."""
+    """Unpacks all members; a truncated member, or bytes after the last one, are an error."""
     size = 0
     with context.open(source) as stream, outputs.create(_output_name(source.name)) as output:
         for data in _decompress(stream):
@@ -51,7 +51,7 @@ def file_decompress(
             if size > max(RATIO_FREE_BYTES, options.max_ratio * stream.bytes_read):
                 raise FileTooLargeError(f"unpacks to more than {options.max_ratio} times its size")
             output.write(data)
-            context.advance(0)  # much may come out of little read; let the caller cancel
+            context.advance(0)  # a little input may give much output; lets the caller cancel
     return RobotResult(counts={"bytes_in": stream.bytes_read, "bytes_out": size})
 
 
@@ -59,10 +59,10 @@ def _decompress(stream: InputStream) -> Iterator[bytes]:
     """Pieces of at most CHUNK_BYTES."""
     member = zlib.decompressobj(GZIP)
     members = 0
-    started = False  # a byte of this member was seen
+    started = False  # a byte of this member was read
     for piece, position in _pieces(stream):
         end = position + len(piece)
-        held = False  # the last call stopped at its limit, so there may be more without input
+        held = False  # the last call stopped at its limit: more output may follow without input
         while piece or held:
             if members and not started and piece[0] != GZIP_FIRST_BYTE:
                 where = {"byte": end - len(piece) + 1}

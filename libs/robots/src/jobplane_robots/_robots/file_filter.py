@@ -1,4 +1,4 @@
-"""`/file/filter`: which files go on, by mime, extension and size."""
+"""`/file/filter`: passes files on by media type, extension and size."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MIME_GLOB = re.compile(r"[a-z0-9!#$&^_.+*-]+/[a-z0-9!#$&^_.+*-]+")
 def _mime_glob(pattern: str) -> str:
     pattern = pattern.strip().lower()
     if not _MIME_GLOB.fullmatch(pattern):
-        raise ValueError("a mime is like image/png, image/* or */*")
+        raise ValueError("must look like image/png, image/* or */*")
     return pattern
 
 
 def _extension(extension: str) -> str:
     extension = extension.strip().lower().removeprefix(".")
     if not extension or "/" in extension:
-        raise ValueError("an extension is like csv or tar.gz")
+        raise ValueError("must look like csv or tar.gz")
     return extension
 
 
@@ -34,7 +34,7 @@ Extension = Annotated[str, AfterValidator(_extension)]
 
 
 class FileCriteria(RobotOptions):
-    """What a file is compared with; a list holds if one of its entries does."""
+    """Criteria for a file; a list is met if one of its entries is."""
 
     mime: Annotated[list[MimeGlob] | None, Field(min_length=1)] = None
     extension: Annotated[list[Extension] | None, Field(min_length=1)] = None
@@ -44,14 +44,14 @@ class FileCriteria(RobotOptions):
     @model_validator(mode="after")
     def _holds_something(self) -> Self:
         if not self.model_fields_set:
-            raise ValueError("give at least one of mime, extension, min_bytes, max_bytes")
+            raise ValueError("set at least one of mime, extension, min_bytes, max_bytes")
         if self.max_bytes is not None and (self.min_bytes or 0) > self.max_bytes:
             raise ValueError("min_bytes is above max_bytes")
         return self
 
 
 class FileFilterOptions(RobotOptions):
-    """A file goes on if it meets all of `accepts` and none of `declines`."""
+    """A file is accepted if it meets all criteria of `accepts` and none of `declines`."""
 
     accepts: FileCriteria | None = None
     declines: FileCriteria | None = None
@@ -62,7 +62,7 @@ class FileFilterOptions(RobotOptions):
 def file_filter(
     source: RobotInput, options: FileFilterOptions, outputs: Outputs, _context: RobotContext
 ) -> RobotResult:
-    """Judges by what is known of the file, without reading it; a declined one has no output."""
+    """Decides without reading the file; a declined file has no output."""
     reason = _why_declined(source, options)
     if reason is None:
         outputs.forward(source)
@@ -76,16 +76,16 @@ def _why_declined(source: RobotInput, options: FileFilterOptions) -> str | None:
     if options.accepts:
         for holds, fact in _compare(source, options.accepts):
             if not holds:
-                return f"{fact} is not among what is accepted"
+                return f"{fact} does not match accepts"
     if options.declines:
         for holds, fact in _compare(source, options.declines):
             if holds:
-                return f"{fact} is declined"
+                return f"{fact} matches declines"
     return None
 
 
 def _compare(source: RobotInput, criteria: FileCriteria) -> list[tuple[bool, str]]:
-    """Each criterion given: whether it holds, and the file's own value in words."""
+    """For each given criterion, whether it is met, and the file's value in words."""
     facts = []
     if criteria.mime is not None:
         mime = source.mime.partition(";")[0].strip().lower()
@@ -102,5 +102,5 @@ def _compare(source: RobotInput, criteria: FileCriteria) -> list[tuple[bool, str
 
 
 def _matches(mime: str, glob: str) -> bool:
-    """The whole of the mime; `*` stands for any text within one half."""
+    """Whether a media type matches; `*` is any text before or after the slash."""
     return re.fullmatch(re.escape(glob).replace(r"\*", "[^/]*"), mime) is not None

@@ -1,4 +1,4 @@
-"""`/file/hash`: the digests of a file, which passes through."""
+"""`/file/hash`: passes the file on, with its digests as metadata."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jobplane_robots._robot import RobotOptions, robot
 
 
 class FileHashOptions(RobotOptions):
-    """Which digests to take."""
+    """The digests to compute."""
 
     algorithms: Annotated[list[Literal["md5", "sha1", "sha256"]], Field(min_length=1)] = ["sha256"]
 
@@ -21,7 +21,7 @@ class FileHashOptions(RobotOptions):
 def file_hash(
     source: RobotInput, options: FileHashOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:
-    """One pass, all digests; they are in the output's meta under the algorithm's name."""
+    """Reads the file once; each digest is in the output's meta under its algorithm's name."""
     digests = {
         name: hashlib.new(name, usedforsecurity=False) for name in dict.fromkeys(options.algorithms)
     }

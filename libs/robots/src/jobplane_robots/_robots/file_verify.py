@@ -1,4 +1,4 @@
-"""`/file/verify`: the bytes against the md5 that was announced for them."""
+"""`/file/verify`: compares the file with the md5 that its sender gave."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEX = re.compile(r"[0-9a-f]{32}")
 
 
 class FileVerifyOptions(RobotOptions):
-    """What to do with a file for which no md5 was announced."""
+    """Whether a file without a given md5 is an error."""
 
     require_md5: bool = True
 
@@ -24,7 +24,7 @@ class FileVerifyOptions(RobotOptions):
 def file_verify(
     source: RobotInput, options: FileVerifyOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:
-    """Passes the file through if size and md5 hold; the claim is hex or base64 (Content-MD5)."""
+    """Passes the file on if size and md5 are right; the md5 is hex or base64 (Content-MD5)."""
     claim = (source.md5hash or "").strip()
     if not claim and options.require_md5:
         raise MalformedInputError("no md5 was announced for it")

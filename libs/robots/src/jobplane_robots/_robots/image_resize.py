@@ -1,4 +1,4 @@
-"""`/image/resize`: another size or format, with Pillow (the extra `image`)."""
+"""`/image/resize`: changes size or format, with Pillow (the extra `image`)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from jobplane_robots._text import MIB
 if TYPE_CHECKING:
     from PIL import Image
 
-# Pillow is imported when a file comes, so that options are checked where it isn't installed.
+# Pillow is imported at the first file, so that options can be checked without it.
 INSTALL = "install jobplane-robots[image]"
 READABLE = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 KEPT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
 ANIMATED = {"PNG": "png", "WEBP": "webp", "GIF": "gif"}
-SPOOL_BYTES = 8 * MIB  # above it, an image waits on disk and not in memory
-# What Pillow raises for damaged files, by format.
+SPOOL_BYTES = 8 * MIB  # a larger image is buffered on disk
+# What Pillow's formats raise for damaged files.
 DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -60,11 +60,11 @@ FORMATS = {
 
 
 class ImageResizeOptions(RobotOptions):
-    """The new size, how to reach it, and the format.
+    """The new size in pixels, the strategy, and the format.
 
-    `fit` stays within the box, `min_fit` covers it, `fillcrop` covers it and cuts the rest off,
-    `pad` fits and fills the box with `background`, `stretch` gives up the proportions. Without
-    `zoom` nothing is enlarged. Without `format` it stays what it is (TIFF and BMP become PNG).
+    `fit` scales the image into the box, `min_fit` over it, `fillcrop` over it and crops the rest,
+    `pad` scales into it and fills the rest with `background`, `stretch` changes the proportions.
+    Without `zoom` nothing is enlarged. Without `format` the format stays (TIFF, BMP become PNG).
     """
 
     width: Side = None
@@ -83,7 +83,7 @@ class ImageResizeOptions(RobotOptions):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.width is None and self.height is None and self.format is None:
-            raise ValueError("give at least one of width, height, format")
+            raise ValueError("set at least one of width, height, format")
         both = self.width is not None and self.height is not None
         if self.resize_strategy in ("fillcrop", "pad", "stretch") and not both:
             raise ValueError(f"{self.resize_strategy} needs both width and height")
@@ -120,7 +120,7 @@ def image_resize(
 
 @dataclass
 class _Resized:
-    """The frames, ready to be saved, and what goes with them."""
+    """The scaled frames and their metadata, ready to be saved."""
 
     target: _Format
     frames: list[Image.Image] = field(default_factory=list)
@@ -135,7 +135,7 @@ def _decode(file: BinaryIO, options: ImageResizeOptions, context: RobotContext) 
     from PIL import Image
 
     try:
-        with _damage_named():
+        with _as_malformed_input():
             image = Image.open(file, formats=READABLE)
         with image:
             return _resize(image, options, context)
@@ -148,7 +148,7 @@ def _resize(image: Image.Image, options: ImageResizeOptions, context: RobotConte
 
     kind = image.format or ""
     target = options.format or KEPT.get(kind, "png")
-    with _damage_named():
+    with _as_malformed_input():
         present = getattr(image, "n_frames", 1)
     used = present if kind in ANIMATED and target in ANIMATED.values() else 1
     result = _Resized(FORMATS[target], loop=image.info.get("loop"))
@@ -158,7 +158,7 @@ def _resize(image: Image.Image, options: ImageResizeOptions, context: RobotConte
         result.warnings.append("its colour depth is reduced to 8 bits")
     _check_pixels(image.size, used, options)
     for number in range(used):
-        with _damage_named():
+        with _as_malformed_input():
             image.seek(number)
             upright = ImageOps.exif_transpose(image)
         _check_pixels(_plan(upright.size, options).canvas, used, options)
@@ -167,7 +167,7 @@ def _resize(image: Image.Image, options: ImageResizeOptions, context: RobotConte
         result.durations.append(upright.info.get("duration", 0))
         if number == 0 and not options.strip:
             result.exif = upright.getexif().tobytes() if upright.getexif() else None
-            # A profile describes its own colour space; after a conversion it would be false.
+            # A profile is for one colour space, so it is wrong after a conversion.
             if _family(upright.mode) == _family(frame.mode):
                 result.profile = upright.info.get("icc_profile")
         context.advance(0)
@@ -180,7 +180,7 @@ def _encode(image: _Resized, file: BinaryIO, options: ImageResizeOptions) -> Non
     if image.target.pillow in ("JPEG", "WEBP"):
         save["quality"] = options.quality
     for frame in image.frames:
-        frame.info.clear()  # Pillow would save what it finds here
+        frame.info.clear()  # Pillow would save its entries
     first, *more = image.frames
     if more:
         save |= {"save_all": True, "append_images": more, "duration": image.durations}
@@ -192,7 +192,7 @@ def _encode(image: _Resized, file: BinaryIO, options: ImageResizeOptions) -> Non
 
 
 class _Plan(NamedTuple):
-    """Scale to `scaled`, then cut or fill to `canvas`."""
+    """Scale to `scaled`, then crop or fill to `canvas`; both in pixels."""
 
     scaled: tuple[int, int]
     canvas: tuple[int, int]
@@ -233,7 +233,7 @@ def _scale(frame: Image.Image, options: ImageResizeOptions) -> Image.Image:
 
 
 def _eight_bits(frame: Image.Image) -> Image.Image:
-    """One of L, LA, RGB, RGBA, CMYK: the modes that scale well."""
+    """The frame in one of L, LA, RGB, RGBA, CMYK: the modes that Pillow can scale smoothly."""
     if frame.mode.startswith("I;16"):
         return frame.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     if frame.mode in ("1", "I", "F"):
@@ -244,7 +244,7 @@ def _eight_bits(frame: Image.Image) -> Image.Image:
 
 
 def _fit_target(frame: Image.Image, target: _Format, options: ImageResizeOptions) -> Image.Image:
-    """A mode that the format can hold; transparency that it can't is put on the background."""
+    """The frame in a mode of the format, on the background if that has no transparency."""
     from PIL import Image, ImageColor
 
     if frame.mode == "RGBA" and frame.getchannel("A").getextrema() == (255, 255):
@@ -270,20 +270,22 @@ def _too_many_pixels(options: ImageResizeOptions) -> FileTooLargeError:
 
 
 @contextmanager
-def _damage_named() -> Iterator[None]:
-    """Wrap Pillow's work only: errors of the sink or the caller don't mean a damaged image."""
+def _as_malformed_input() -> Iterator[None]:
+    """Turn Pillow's errors into MalformedInputError. Wraps only Pillow's calls: errors of a sink
+    or a caller don't mean a damaged image.
+    """
     from PIL import UnidentifiedImageError
 
     try:
         yield
     except UnidentifiedImageError as error:
-        raise MalformedInputError("is not an image that can be read") from error
+        raise MalformedInputError("is not an image of a supported format") from error
     except DECODE_ERRORS as error:
         raise MalformedInputError("its image data is damaged or incomplete") from error
 
 
 def _family(mode: str) -> str:
-    """The colour space that a mode belongs to."""
+    """The colour space of a mode."""
     if mode in ("L", "LA", "1") or mode.startswith(("I", "F")):
         return "grey"
     return "cmyk" if mode == "CMYK" else "rgb"

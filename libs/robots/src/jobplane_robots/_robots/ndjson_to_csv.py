@@ -1,4 +1,4 @@
-"""`/ndjson/to-csv`: one row an object."""
+"""`/ndjson/to-csv`: one row for each object."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from jobplane_robots._text import (
     shortened,
 )
 
-# The rows that are held to find the columns end here too, so that they can't fill the memory.
+# The rows that are kept to find the columns end here at the latest, to limit the memory.
 SAMPLE_LENGTH = MIB
-# What makes a spreadsheet compute a cell (OWASP, "CSV injection"), full-width forms included.
+# Characters at which spreadsheets begin a formula (OWASP, "CSV injection"), also full-width.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-# Brackets in a line; fewer can't reach Python's limit of recursion.
+# Brackets in a line; fewer can't exceed Python's recursion limit.
 SURELY_SHALLOW = 100
 
 
 class NdjsonToCsvOptions(RobotOptions):
-    """Which columns, and what happens to what has none.
+    """The columns, and what happens to keys without a column.
 
-    Without `columns` they are the keys of the first `sample_rows` objects (fewer, when these
-    hold more than 1 MiB), in order of appearance. A key that no column has makes its line a bad
-    one, or is left out with `unknown_keys: ignore`. `escape_formulas` puts a `'` before text that
-    a spreadsheet would compute.
+    Without `columns` these are the keys of the first `sample_rows` objects (fewer, if these have
+    more than 1 MiB), in order of appearance. A key without a column makes its line a bad one, or
+    is left out with `unknown_keys: ignore`. `escape_formulas` puts a `'` before a text that a
+    spreadsheet would treat as a formula.
     """
 
     columns: ColumnNames | None = None
@@ -58,7 +58,7 @@ class NdjsonToCsvOptions(RobotOptions):
 
 
 class _Number(str):
-    """A number as it was written: 1.10 stays 1.10, and no digit is lost."""
+    """The text of a number in the file: 1.10 stays 1.10, and no digit is lost."""
 
     __slots__ = ()
 
@@ -115,7 +115,7 @@ def _objects(stream: InputStream, options: NdjsonToCsvOptions, faults: Faults) -
         fault = line.fault
         if fault is None and not isinstance(line.value, dict):
             fault = "is not a JSON object"
-        # Only these can't be written again; most lines are spared the trial.
+        # Only such lines may be impossible to write, so only they are tried.
         if fault is None and ("\\u" in line.text or _may_be_deep(line.text)):
             fault = _why_not_writable(line.value)
         if fault is None:
@@ -156,7 +156,7 @@ def _escaped_cell(value: Any) -> str:
 
 
 def _json(value: Any) -> str:
-    """Compact JSON in which numbers are as they were written."""
+    """Compact JSON; numbers have the same text as in the file."""
     match value:
         case _Number():
             return str(value)

@@ -1,4 +1,4 @@
-"""`/text/ndjson`: is every line of a file JSON?"""
+"""`/text/ndjson`: checks that every line of a file is JSON."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MIME = "application/x-ndjson"
 
 
 class TextNdjsonOptions(RobotOptions):
-    """What happens to a bad line, and the bounds.
+    """What happens to a bad line, and the limits.
 
-    `fail` ends the run at the first one, `report` passes the file on with the first few in its
-    meta, `drop` writes a file of the good lines only. Blank lines are skipped and counted.
+    `fail` ends the run at the first one, `report` passes the file on and lists the first ones in
+    its meta, `drop` writes a file of the good lines only. Blank lines are skipped and counted.
     """
 
     on_error: Literal["fail", "report", "drop"] = "fail"
@@ -35,7 +35,7 @@ class TextNdjsonOptions(RobotOptions):
 def text_ndjson(
     source: RobotInput, options: TextNdjsonOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:
-    """Validates; the file passes through unchanged unless bad lines are to be dropped."""
+    """Checks the lines; passes the file on unchanged, unless bad lines are dropped."""
     faults = Faults(options.on_error, options.max_reported)
     lines = valid = 0
     with context.open(source) as stream, ExitStack() as stack:
