@@ -341,7 +341,7 @@ def test_a_reference_is_read_at_the_start() -> None:
 
 def test_a_reference_without_a_client_is_refused() -> None:
     """The name of the parameter is never taken for the secret."""
-    with pytest.raises(ValueError, match=f"JWT_SECRET is {PARAMETER}: TokenVerifier needs `ssm`"):
+    with pytest.raises(ValueError, match=f"JWT_SECRET is {PARAMETER}: pass an SSM client as `ssm`"):
         TokenVerifier(TokenSettings(secret=PARAMETER))
 
 

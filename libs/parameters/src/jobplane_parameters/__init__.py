@@ -1,6 +1,6 @@
-"""Values of SSM parameters, kept for a while and read again.
+"""Values of SSM parameters, cached and read again when they are old.
 
-Standard library only: the SSM client is botocore's or boto3's, and the caller makes it.
+Needs only the standard library; the caller passes an SSM client of botocore or boto3.
 """
 
 from jobplane_parameters._parameter import (

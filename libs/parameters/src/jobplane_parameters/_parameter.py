@@ -1,4 +1,4 @@
-"""One SSM parameter, and when it is read."""
+"""One SSM parameter and its cache."""
 
 import math
 import random
@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# Between two reads that are not due, and at most between two reads that fail.
+# The shortest time between two early reads, and the longest between two failed ones.
 RENEWAL_SECONDS = 60.0
-# Waits are shortened by up to this part: workers that started together do not read together.
+# Waits are shortened by up to this part, so that workers that started together read apart.
 _JITTER = 0.25
 _MISSING = frozenset({"ParameterNotFound", "ParameterVersionNotFound"})
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException"})
@@ -19,26 +19,26 @@ _THROTTLED = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingExcepti
 class ParameterError(Exception):
     """The parameter has no usable value.
 
-    The text names the parameter and the remedy. It is for the log, not for a client.
+    The text names the parameter and the remedy; it is for the log, not for clients.
     """
 
 
 class Parameter[T]:
     """The value of an SSM parameter, at most `max_age` seconds old.
 
-    A read that fails keeps the last good value. While there is none, each failure is followed by a
-    longer wait, up to RENEWAL_SECONDS. Ages are measured by the wall clock, so that they hold in a
-    process that was frozen or restored from a snapshot.
+    When a read fails, the last good value stays in use. Until the first good value, the wait after
+    each failure is longer, up to RENEWAL_SECONDS. Ages are measured by the system clock, so they
+    are right in a process that was frozen or restored from a snapshot.
 
     Args:
         client: an SSM client.
-        name: of the parameter, `/path/name`.
-        parse: makes the value of the parameter's text, or of None when there is no such parameter.
-            A ValueError counts as a failed read; its text goes on from the parameter's name:
-            "is empty: …".
-        max_age: seconds.
-        report: is called with the text of each failure.
-        clock, chance: time in epoch seconds; a number from 0 to 1.
+        name: the parameter's name, `/path/name`.
+        parse: turns the parameter's text into the value; called with None if the parameter does
+            not exist. A ValueError is a failed read; its text continues a sentence that begins
+            with the parameter's name: "is empty: …".
+        max_age: in seconds.
+        report: called with the text of each failure.
+        clock, chance: return the time in epoch seconds, and a random number from 0 to 1.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Parameter[T]:
         self._due = self._renewable = 0.0
 
     def value(self) -> T:
-        """The value. Raises ParameterError when no read has given one yet."""
+        """The value. Raises ParameterError until a read has succeeded."""
         return self._read_unless(self._due)
 
     def renewed(self) -> T:
-        """The value, read again now unless that was done within RENEWAL_SECONDS.
+        """The value, read again unless the last read was less than RENEWAL_SECONDS ago.
 
-        For a caller who has reason to think that the parameter has changed. Raises ParameterError
-        when no read has given a value yet.
+        Call it when the parameter may have changed. Raises ParameterError until a read has
+        succeeded.
         """
         return self._read_unless(self._renewable)
 
@@ -90,7 +90,7 @@ class Parameter[T]:
             self._good = (self._fetched(),)
         except ParameterError as error:
             self._error = error
-            # The first failure is followed by another read at once, the next ones wait.
+            # After the first failure the next read is at once, after later ones it waits.
             wait = min(RENEWAL_SECONDS, 2.0 ** min(self._failures, 10) - 1)
             self._failures += 1
             if self._report is not None:
@@ -106,10 +106,10 @@ class Parameter[T]:
         try:
             answer = self._client.get_parameter(Name=self.name, WithDecryption=True)
             text: str | None = answer["Parameter"]["Value"]
-        except Exception as error:  # whatever the client raises: no read may end a worker
+        except Exception as error:  # the client may raise anything, and no read may end a worker
             code = _code(error)
             if code not in _MISSING:
-                raise ParameterError(f"SSM parameter {self.name} {_told(code, error)}") from error
+                raise ParameterError(f"SSM parameter {self.name} {_remedy(code, error)}") from error
             text = None
         try:
             return self._parse(text)
@@ -121,19 +121,19 @@ class Parameter[T]:
 
 
 def split_secrets(text: str) -> tuple[str, ...]:
-    """The secrets of a text, newest first: they are separated by spaces, line ends or commas."""
+    """The secrets of a text, separated by spaces, line ends or commas; the newest is first."""
     return tuple(secret for secret in re.split(r"[\s,]+", text) if secret)
 
 
 def _code(error: Exception) -> str:
-    """AWS's code of an error; empty when AWS has not answered."""
+    """AWS's code of an error; empty if AWS has not answered."""
     response = getattr(error, "response", None)
     found = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
     return found if isinstance(found, str) else ""
 
 
-def _told(code: str, error: Exception) -> str:
-    """What went wrong and what to do."""
+def _remedy(code: str, error: Exception) -> str:
+    """The cause of a failed read and its remedy, after the parameter's name."""
     if code in _DENIED:
         return (
             f"can't be read: allow this function's role ssm:GetParameter on it and, if a customer "
@@ -142,6 +142,6 @@ def _told(code: str, error: Exception) -> str:
     if code in _THROTTLED:
         return (
             "can't be read now: SSM throttles (40 reads a second by default); it is tried again. "
-            "If this lasts, switch on SSM's higher throughput"
+            "If this continues, switch on SSM's higher throughput"
         )
     return f"can't be read: {type(error).__name__}: {error}"

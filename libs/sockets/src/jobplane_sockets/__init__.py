@@ -1,8 +1,8 @@
-"""WebSocket connections as two functions share them: posting to them, and who listens to what.
+"""WebSocket connections of API Gateway: posts messages, and keeps subscriptions to jobs.
 
-Clients are botocore's and belong to the caller, who also sets their retries: with
-`AWS_RETRY_MODE=standard` and `AWS_MAX_ATTEMPTS=3`, throttled and 5xx posts are tried three times
-with exponential backoff and jitter.
+The caller creates the botocore clients and sets their retries: with `AWS_RETRY_MODE=standard` and
+`AWS_MAX_ATTEMPTS=3`, throttled and 5xx posts are attempted three times, with exponential backoff
+and jitter.
 """
 
 from jobplane_sockets._posting import Delivery, encode_message, post

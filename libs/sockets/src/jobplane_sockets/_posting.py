@@ -1,4 +1,4 @@
-"""Messages out, through the API Gateway management API."""
+"""Posts messages through the management API of API Gateway."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,10 @@ _GONE = "GoneException"
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of one message: connection ids by outcome, the failed ones with a reason."""
+    """The outcome of one message: connection ids that were delivered to, are gone, or failed.
+
+    `failed` maps an id to the reason: AWS's error code, or the class of the error.
+    """
 
     delivered: tuple[str, ...]
     gone: tuple[str, ...]
@@ -23,14 +26,15 @@ class Delivery:
 
 
 def encode_message(message: Mapping[str, Any]) -> bytes:
-    """The message as it travels: compact JSON in UTF-8."""
+    """The bytes of a message: compact JSON in UTF-8."""
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def post(management: Any, connection_ids: Iterable[str], message: Mapping[str, Any]) -> Delivery:
-    """Post one message to connections, several at a time; never raises for a single one of them.
+    """Post one message to connections, up to sixteen at a time.
 
-    `management` is an `apigatewaymanagementapi` client. A connection that answers 410 is `gone`.
+    `management` is an `apigatewaymanagementapi` client. A connection with the answer 410 is
+    `gone`; any other failure of a connection is `failed` and not raised.
     """
     targets = sorted(set(connection_ids))
     deliver = partial(_post_one, management, encode_message(message))

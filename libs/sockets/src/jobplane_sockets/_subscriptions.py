@@ -1,7 +1,7 @@
-"""Who listens to which request.
+"""Subscriptions of connections to jobs.
 
-A request counts its subscribers, so that a progress write learns without a second call whether
-there is anybody to look up; row and count change together or not at all.
+The row of a job has the number of its subscribers, so that a progress write returns whether there
+are any. A subscription and the number change together or not at all.
 """
 
 import random
@@ -23,10 +23,11 @@ _CONFLICT_WAITS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 def transact(dynamodb: Any, items: Sequence[dict[str, Any]]) -> list[str]:
-    """Write all items or none; when a condition did not hold, every item's reason, else [].
+    """Write all items or none. Returns [] on success, and each item's reason if a condition failed.
 
-    A running job writes its row ten times a second, and a transaction that meets another write is
-    cancelled with TransactionConflict, which botocore does not try again; this does.
+    A transaction that coincides with another write fails with TransactionConflict, which botocore
+    does not retry. A running job writes its row ten times a second, so this function retries it.
+    Raises botocore's ClientError for other failures.
     """
     for wait in (*_CONFLICT_WAITS, None):
         try:
@@ -45,7 +46,7 @@ def transact(dynamodb: Any, items: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def listeners(dynamodb: Any, prefix: str, request_key: str, now: float) -> list[str]:
-    """Connection ids subscribed to a request."""
+    """The ids of the connections that are subscribed to a request; `now` is in epoch seconds."""
     pages = _query(
         dynamodb,
         TableName=subscriptions_table(prefix),
@@ -59,7 +60,7 @@ def listeners(dynamodb: Any, prefix: str, request_key: str, now: float) -> list[
 
 
 def unsubscribe(dynamodb: Any, prefix: str, request_key: str, connection_id: str) -> bool:
-    """End one subscription; whether there was one."""
+    """End one subscription; return whether it existed."""
     owner, request_id = split_request_key(request_key)
     row = {
         "TableName": subscriptions_table(prefix),
@@ -82,13 +83,13 @@ def unsubscribe(dynamodb: Any, prefix: str, request_key: str, connection_id: str
     if refused and refused[0] == "ConditionalCheckFailed":
         return False
     if refused:
-        # The request has expired: there is no count left to keep.
+        # The request has expired, so there is no number to update.
         dynamodb.delete_item(**row)
     return True
 
 
 def drop_subscriptions(dynamodb: Any, prefix: str, connection_id: str) -> int:
-    """End every subscription of a connection; how many there were."""
+    """End all subscriptions of a connection; return their number."""
     rows = _query(
         dynamodb,
         TableName=subscriptions_table(prefix),
@@ -100,7 +101,7 @@ def drop_subscriptions(dynamodb: Any, prefix: str, connection_id: str) -> int:
 
 
 def drop_connection(dynamodb: Any, prefix: str, connection_id: str) -> None:
-    """Forget a connection that is gone, and what it listened to."""
+    """Delete the row and the subscriptions of a connection that is gone."""
     dynamodb.delete_item(
         TableName=connections_table(prefix), Key={"connection_id": {"S": connection_id}}
     )

@@ -1,4 +1,4 @@
-"""The object that a function logs, counts and traces through."""
+"""Logs, metrics and traces of a function."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from typing import Any
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 _NO_IDS: Mapping[str, Any] = MappingProxyType({})
-# CloudWatch drops a metric with more values than that in one line.
+# CloudWatch drops a metric with more values in one line.
 _MAX_VALUES = 100
 _TRACE_HEADER = "_X_AMZN_TRACE_ID"
 
@@ -25,8 +25,8 @@ type Handler = Callable[[Any, Any], Any]
 class Telemetry:
     """Logs, metrics and traces of one function.
 
-    Created once at import. `STAGE`, `LOG_LEVEL` (default INFO) and `METRICS_NAMESPACE` (default
-    Jobplane) come from the environment.
+    Create it once, at import; `service` is the function's name. The environment variables are
+    `STAGE` (default local), `LOG_LEVEL` (default INFO) and `METRICS_NAMESPACE` (default Jobplane).
     """
 
     def __init__(self, service: str) -> None:
@@ -42,8 +42,10 @@ class Telemetry:
         self._lock = threading.Lock()
 
     def handler(self, function: Handler) -> Handler:
-        """Decorate a Lambda handler: its log lines carry the invocation's ids, metrics go out at
-        the end, an exception is logged once and raised again.
+        """Decorate a Lambda handler: log lines have the invocation's ids, metrics are written at
+        the end, an exception is logged once and raised unchanged.
+
+        Raises ImportError in a sampled invocation without the extra `xray`.
         """
 
         @wraps(function)
@@ -62,7 +64,7 @@ class Telemetry:
 
     @contextmanager
     def ids(self, **ids: Any) -> Iterator[None]:
-        """Everything logged inside carries these ids at top level, and so do the traces."""
+        """Add ids to the log lines and traces within the block."""
         token = self._ids.set({**self._ids.get(), **ids})
         try:
             yield
@@ -76,43 +78,44 @@ class Telemetry:
             tracing.annotate(ids)
 
     def debug(self, message: str, **fields: Any) -> None:
-        """Log what helps only when looking for a fault."""
+        """Log details that help to find a fault."""
         self._log("DEBUG", message, fields)
 
     def info(self, message: str, **fields: Any) -> None:
-        """Log what happened."""
+        """Log an event."""
         self._log("INFO", message, fields)
 
     def warning(self, message: str, **fields: Any) -> None:
-        """Log what went wrong and was dealt with."""
+        """Log a failure that was handled."""
         self._log("WARNING", message, fields)
 
     def error(self, message: str, **fields: Any) -> None:
-        """Log what an operator must look at."""
+        """Log a failure that needs an operator."""
         self._log("ERROR", message, fields)
 
     def exception(self, message: str, error: BaseException, **fields: Any) -> None:
-        """Log an error with its stack."""
+        """Log an exception with its stack."""
         fields |= {"error": type(error).__name__, "stack": _stack(error)}
         self._log("ERROR", message, fields)
 
     def metric(self, name: str, value: float = 1, unit: str = "Count", **dimensions: str) -> None:
-        """Record a value for the end of the invocation; dimensions must be bounded in number."""
+        """Record a value, written at the end of the invocation. Dimensions must have few values."""
         with self._lock:
             group = self._metrics.setdefault(tuple(sorted(dimensions.items())), {})
             group.setdefault(name, (unit, []))[1].append(value)
 
     @property
     def trace_header(self) -> str | None:
-        """The X-Ray header of the current `trace` block, or of the invocation, to pass on to the
-        code that continues the work.
+        """The X-Ray header of the current `trace` block, or of the invocation; None without one.
+
+        Pass it on to the code that continues the work.
         """
         return self._trace.get() or os.environ.get(_TRACE_HEADER)
 
     @contextmanager
     def trace(self, header: str | None) -> Iterator[None]:
-        """Everything logged inside names the header's trace, and AWS calls are recorded as part of
-        it if it is sampled. Without a header nothing changes.
+        """Log lines within the block have the header's trace id. If the trace is sampled, AWS
+        calls are recorded in it. Without a header the block has no effect.
         """
         if not header:
             yield
@@ -203,7 +206,7 @@ class Telemetry:
 
     def _write(self, line: dict[str, Any]) -> None:
         text = json.dumps(line, separators=(",", ":"), default=str)
-        # Looked up at every call: the runtime may replace standard output after import.
+        # Read at every call: the runtime may replace standard output after import.
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 

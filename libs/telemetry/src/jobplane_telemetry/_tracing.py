@@ -1,7 +1,7 @@
-"""X-Ray segments. Imported by sampled invocations only: the SDK costs over 100 ms to load.
+"""X-Ray segments. Imported only by sampled invocations: the SDK takes over 100 ms to load.
 
-Segments are opened by hand on the SDK's plain context, since its Lambda context can only continue
-the trace of the invocation itself, and a job goes on in the trace of the message that began it.
+The SDK's Lambda context can only continue the trace of the invocation. A job continues the trace of
+the message that began it, so segments are opened on the SDK's basic context.
 """
 
 import logging
@@ -13,7 +13,7 @@ from aws_xray_sdk.core import patch, xray_recorder
 from aws_xray_sdk.core.context import Context
 from aws_xray_sdk.core.models.trace_header import TraceHeader
 
-# Calls outside of all segments are not traced; this must not be logged as an error.
+# Calls outside of segments are not traced; the SDK must not log that as an error.
 logging.getLogger("aws_xray_sdk").setLevel(logging.CRITICAL)
 xray_recorder.configure(context=Context(context_missing="IGNORE_ERROR"), sampling=False)
 patch(("botocore",))
@@ -21,7 +21,7 @@ patch(("botocore",))
 
 @contextmanager
 def segment(name: str, header: str, ids: Mapping[str, Any]) -> Iterator[None]:
-    """A segment of the header's trace, around the AWS calls of the current thread."""
+    """Open a segment of the header's trace for the AWS calls of the current thread."""
     outer = xray_recorder.get_trace_entity()
     parsed = TraceHeader.from_header_str(header)
     xray_recorder.begin_segment(name, traceid=parsed.root, parent_id=parsed.parent, sampling=1)
@@ -31,12 +31,12 @@ def segment(name: str, header: str, ids: Mapping[str, Any]) -> Iterator[None]:
     finally:
         xray_recorder.end_segment()
         if outer is not None:
-            # A new segment takes the place of the one around it.
+            # A new segment replaces the enclosing one.
             xray_recorder.set_trace_entity(outer)
 
 
 def annotate(ids: Mapping[str, Any]) -> None:
-    """Put ids on the current segment, so that traces can be found by them."""
+    """Add ids to the current segment, to find traces by them."""
     current = xray_recorder.current_segment()
     if current is not None:
         for key, value in ids.items():

@@ -1,4 +1,4 @@
-"""One token in, one identity out."""
+"""Verification of tokens: settings, verifier, identity, errors."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,23 +11,23 @@ import jwt
 
 from jobplane_parameters import Parameter, ParameterError, split_secrets
 
-# API Gateway takes URLs of 4,096 characters, and the token travels in one.
+# The token is sent in a URL, and API Gateway limits URLs to 4,096 characters.
 MAX_TOKEN_LENGTH = 4096
 _LEEWAY_SECONDS = 30
 _MIN_SECRET_BYTES = 32
 SECRET_MAX_AGE_SECONDS = 300.0
 _PARAMETER = "ssm:"
 _PARAMETER_NAME = re.compile(r"(/[A-Za-z0-9_.-]+)+")
-# References to a secret: they are public, but long enough to be taken for a key.
+# References to a secret; they are public, and must not be used as the secret.
 _REFERENCE = re.compile(r"\$\{|\{\{|[a-z][a-z-]*:")
 _MAX_ID_LENGTH = 128
-# The end of year 9999: later times are mistakes, and DynamoDB limits the size of numbers.
+# The end of year 9999: later times are errors, and DynamoDB limits the size of numbers.
 _MAX_EXPIRY = 253_402_300_799
 _SECONDS = re.compile(r"[0-9]{1,12}")
 
 
 type _Key = tuple[str, list[str]]
-"""A key, and the algorithms that it is for."""
+"""A key and its algorithms."""
 
 
 class TokenError(Exception):
@@ -53,18 +53,18 @@ class InvalidTokenError(TokenError):
 
 
 class TenantNotAllowedError(TokenError):
-    """The token is good, its tenant is not served here."""
+    """The token is valid, but its tenant is not in `allowed_tenants`."""
 
     reason = "tenant_not_allowed"
 
 
 class _UnknownSignatureError(InvalidTokenError):
-    """The token is well-formed and none of the known keys has signed it."""
+    """The token is well-formed, but not signed by a known key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a verified token speaks for. `expires_at` is in epoch seconds."""
+    """The user and tenant of a verified token. `expires_at` is in epoch seconds."""
 
     user_id: str
     tenant_id: str
@@ -74,13 +74,16 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class TokenSettings:
-    """What tokens are accepted.
+    """Which tokens are accepted.
 
-    Either `secret` (HS256) or `public_key` (a PEM: RSA for RS256, P-256 for ES256; needs the
-    `asymmetric` extra) or both. `secret` is one secret or several, newest first, separated by
-    spaces or commas: all are accepted while secrets rotate. Or it is `ssm:/path/name`, an SSM
-    parameter with such a text. A secret shorter than 32 bytes is a ValueError, as is another kind
-    of key to TokenVerifier.
+    Set `secret` (HS256), `public_key` (a PEM: RSA for RS256, P-256 for ES256; needs the extra
+    `asymmetric`), or both. `secret` is one secret or several, newest first, separated by spaces or
+    commas: all are accepted while secrets rotate. Or it is `ssm:/path/name`, the name of an SSM
+    parameter with such a text. `issuer` and `audience` are checked if set; an empty
+    `allowed_tenants` allows all tenants.
+
+    Raises ValueError without a key and for a secret shorter than 32 bytes. TokenVerifier raises it
+    for a public key of another kind.
     """
 
     secret: str | None = None
@@ -94,19 +97,21 @@ class TokenSettings:
             raise ValueError("JWT_SECRET or JWT_PUBLIC_KEY is required")
         name = self.parameter_name
         if name is not None and not _PARAMETER_NAME.fullmatch(name):
-            raise ValueError("JWT_SECRET names no SSM parameter: write it as ssm:/path/name")
+            raise ValueError(
+                "JWT_SECRET is not the name of an SSM parameter: write it as ssm:/path/name"
+            )
         if self.secret and name is None:
             self.literal_secrets()
 
     @property
     def parameter_name(self) -> str | None:
-        """The SSM parameter that holds the secrets, if `secret` names one."""
+        """The SSM parameter with the secrets; None if `secret` contains them itself."""
         if self.secret and self.secret.startswith(_PARAMETER):
             return self.secret.removeprefix(_PARAMETER)
         return None
 
     def literal_secrets(self) -> tuple[str, ...]:
-        """The secrets that `secret` holds itself."""
+        """The secrets in `secret`; () if it names an SSM parameter. Raises ValueError."""
         try:
             return _signing_secrets("JWT_SECRET", self.secret) if self.secret else ()
         except ValueError as error:
@@ -115,7 +120,7 @@ class TokenSettings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "TokenSettings":
         """Settings from JWT_SECRET, JWT_PUBLIC_KEY, JWT_ISSUER, JWT_AUDIENCE and ALLOWED_TENANTS
-        (comma-separated; empty allows all).
+        (comma-separated; empty allows all). Raises ValueError.
         """
         tenants = environment.get("ALLOWED_TENANTS", "").split(",")
         return cls(
@@ -128,15 +133,19 @@ class TokenSettings:
 
 
 class TokenVerifier:
-    """Verifies tokens against fixed settings; algorithms are never taken from the token.
+    """Verifies tokens with fixed settings; the algorithms follow from the keys, not from the token.
 
-    Secrets in an SSM parameter are read at once, and again every five minutes. A signature of none
-    of them has them read again at most once a minute. A read that fails keeps the last ones.
+    Secrets in an SSM parameter are read at once, and again every five minutes. A signature by an
+    unknown secret makes the verifier read them again, at most once a minute. When a read fails, the
+    last secrets stay in use.
 
     Args:
-        settings: what tokens are accepted.
+        settings: which tokens are accepted.
         ssm: a client for SSM, if the settings name a parameter.
-        report: is called with what is wrong with the parameter, for the log.
+        report: called with a sentence for the log when the parameter can't be used.
+
+    Raises:
+        ValueError: the public key has the wrong kind, or `ssm` is missing.
     """
 
     def __init__(
@@ -153,36 +162,37 @@ class TokenVerifier:
             self._public = [(settings.public_key, _asymmetric_algorithms(settings.public_key))]
         if (name := settings.parameter_name) is not None:
             if ssm is None:
-                raise ValueError(f"JWT_SECRET is {settings.secret}: TokenVerifier needs `ssm`")
+                raise ValueError(f"JWT_SECRET is {settings.secret}: pass an SSM client as `ssm`")
             parse = partial(_signing_secrets, name)
             self._parameter = Parameter(
                 ssm, name, parse, max_age=SECRET_MAX_AGE_SECONDS, report=report
             )
-            # What is wrong has been reported, and the first token has it read again.
+            # The failure was reported; the first token leads to another read.
             with suppress(ParameterError):
                 self._parameter.value()
 
     def verify(self, token: str | None) -> Identity:
-        """The identity a token proves.
+        """Verify a token and return its identity.
 
         Raises MissingTokenError, ExpiredTokenError, InvalidTokenError or TenantNotAllowedError;
-        ParameterError, regardless of the token, while no secret could be read.
+        ParameterError for any token while no secret was read.
         """
         if not token:
             raise MissingTokenError("no token")
         if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidTokenError(f"longer than {MAX_TOKEN_LENGTH} characters")
         claims = self._claims(token)
-        # PyJWT takes a text of digits, of any script, for a time.
+        # PyJWT also accepts a text of digits, in any script.
         if not isinstance(claims["exp"], int | float):
             raise InvalidTokenError("exp is not a number")
         return self._allowed(_identity(claims))
 
     def identity_of_claims(self, claims: Mapping[str, Any]) -> Identity:
-        """The identity in claims that were verified before, for example by an authorizer.
+        """The identity of claims that are already verified, for example by an authorizer.
 
-        User and tenant follow the rules for tokens. Authorizers turn claims into text: `expires_at`
-        is 0 if `exp` is not whole seconds, and permissions that are not a list are ignored.
+        User and tenant must meet the rules for tokens. Authorizers turn claims into text, so
+        `expires_at` is 0 if `exp` is not a whole number, and permissions that are not a list are
+        ignored.
         Raises InvalidTokenError or TenantNotAllowedError.
         """
         expires_at, permissions = claims.get("exp"), claims.get("permissions")
@@ -226,9 +236,9 @@ class TokenVerifier:
                         "verify_aud": self._settings.audience is not None,
                     },
                 )
-                # PyJWT before 2.12 ignores it, and nothing that it may demand is known here.
+                # PyJWT before 2.12 ignores `crit`. No extension that it may require is supported.
                 if "crit" in decoded["header"]:
-                    raise InvalidTokenError("crit demands an unknown extension")
+                    raise InvalidTokenError("crit requires an unknown extension")
                 claims: dict[str, Any] = decoded["payload"]
                 return claims
             except jwt.ExpiredSignatureError as error:
@@ -259,7 +269,7 @@ def strip_bearer(value: str | None) -> str | None:
 
 
 def _signing_secrets(name: str, text: str | None) -> tuple[str, ...]:
-    """The secrets of a text; a ValueError says what is wrong, after the name of where it stands."""
+    """The secrets of a text. A ValueError's text continues after the name of the source."""
     if text is None:
         raise ValueError(
             f"does not exist: aws ssm put-parameter --name {name} --type SecureString "
@@ -293,7 +303,7 @@ def _identity(claims: Mapping[str, Any]) -> Identity:
         raise InvalidTokenError("permissions is not a list of printable strings")
     expires_at = int(claims["exp"])
     if expires_at > _MAX_EXPIRY:
-        raise InvalidTokenError("exp lies after the year 9999")
+        raise InvalidTokenError("exp is after the year 9999")
     return Identity(
         user_id=_id_claim(claims, "user_id" if "user_id" in claims else "sub"),
         tenant_id=_id_claim(claims, "tenant_id"),
@@ -307,7 +317,7 @@ def _id_claim(claims: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InvalidTokenError(f"{name} is not a non-empty string")
     if len(value) > _MAX_ID_LENGTH or not value.isprintable():
-        raise InvalidTokenError(f"{name} is too long or holds unprintable characters")
+        raise InvalidTokenError(f"{name} is too long or contains unprintable characters")
     return value
 
 

@@ -1,12 +1,12 @@
-"""Signed webhooks, sent only where they may go.
+"""Signed webhooks, sent only to allowed addresses.
 
-deliver                                      one attempt within a deadline, as an Outcome
-TargetRules, target_of, TargetRefusedError   which URLs are allowed, and where they lead
-signed_headers, signing_key, standard_digest the signatures, for senders and for receivers
-compact_json                                 a body that JavaScript would write the same
+deliver                                      makes one attempt and returns an Outcome
+TargetRules, target_of, TargetRefusedError   which URLs are allowed
+signed_headers, signing_key, standard_digest signatures, for senders and receivers
+compact_json                                 JSON as JavaScript would write it
 
-Importing the package loads nothing; each name loads what it needs at first use, httpx only the
-first attempt or an international host name.
+Importing the package loads no other module; each name loads its module at first use. httpx is
+loaded by the first attempt, or by a host name that is not ASCII.
 """
 
 from importlib import import_module

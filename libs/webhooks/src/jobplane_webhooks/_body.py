@@ -1,4 +1,4 @@
-"""JSON that has one spelling, here and in the receivers' JavaScript."""
+"""JSON with the same text in Python and in JavaScript."""
 
 import json
 import re
@@ -6,9 +6,9 @@ from typing import Any
 
 
 def compact_json(value: Any) -> str:
-    """JSON exactly as JavaScript would write it again: key order, numbers, no spaces.
+    """JSON exactly as JavaScript's JSON.stringify would write it: key order, numbers, no spaces.
 
-    Receivers that verify a signature over `JSON.stringify` of the parsed body depend on it.
+    Receivers depend on it that verify a signature over `JSON.stringify` of the parsed body.
     """
     if isinstance(value, dict):
         ordered = sorted(value, key=lambda key: (0, int(key)) if _is_array_index(key) else (1, 0))
@@ -32,7 +32,7 @@ def _compact_number(number: float) -> str:
     """A finite number in JavaScript's shortest form: `5`, `0.00001`, `1e-7`."""
     if number.is_integer() and abs(number) < 1e21:
         return str(int(number))
-    from decimal import Decimal  # few bodies have such a number
+    from decimal import Decimal  # imported here, as few bodies have such a number
 
     sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
     text = "".join(map(str, digits))

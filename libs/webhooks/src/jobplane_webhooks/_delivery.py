@@ -33,14 +33,13 @@ _TRACE_PARENT = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an attempt came to; `error` is a word for clients, `cause` is for the log alone.
+    """The result of one attempt; `error` is a word for clients, `cause` is only for the log.
 
-    delivered          the receiver answered 2xx
-    retry              408, 425, 429, 5xx or no answer: worth another attempt, not before
-                       `retry_after` seconds
-    failed             another 4xx or a redirect: it will not get better
-    disabled           410: the receiver wants no more
-    refused            the URL leads where no webhook goes; nothing was sent
+    delivered          the receiver answered with 2xx
+    retry              408, 425, 429, 5xx or no answer: try again, not before `retry_after` seconds
+    failed             another 4xx, or a redirect: do not try again
+    disabled           410: the receiver accepts no more webhooks
+    refused            the URL is not allowed; nothing was sent
     unsigned_refused   there is no secret; nothing was sent
     """
 
@@ -63,14 +62,14 @@ def deliver(
     allow_unsigned: bool = False,
     trace_header: str | None = None,
 ) -> Outcome:
-    """Post a signed JSON body once, within so many seconds; what goes wrong is an Outcome too.
+    """Post a signed JSON body once, within `seconds`; return an Outcome for every failure, too.
 
-    `secrets` sign, the current one first; `message_id` is the same for every attempt, so that a
-    receiver can drop repetitions. The host is looked up once and every address checked; the
-    connection goes to a checked address, takes no proxy and follows no redirect; at most 16 KB of
-    the answer are read. Blocks, and runs an event loop of its own.
-    `trace_header` is X-Ray's, of the work that is reported; it is sent as W3C's `traceparent`.
-    Raises ValueError for a secret that makes no key.
+    The body is signed with each of `secrets`, the current one first. Use the same `message_id` for
+    all attempts, so that a receiver can recognise repetitions. The host is looked up once, all its
+    addresses are checked, and the connection goes to one of them, without proxies and redirects.
+    At most 16 KB of the answer are read. Blocks the thread; runs its own event loop.
+    `trace_header` is X-Ray's header of the work that is reported, sent as W3C's `traceparent`.
+    Raises ValueError for a secret that is empty, or not base64 after `whsec_`.
     """
     import asyncio
 
@@ -102,7 +101,7 @@ def deliver(
 
 
 def trace_headers(trace_header: str) -> dict[str, str]:
-    """X-Ray's header in the form that receivers anywhere take; none of one that is malformed.
+    """X-Ray's header as W3C's header `traceparent`; {} if it is malformed.
 
     https://www.w3.org/TR/trace-context/#traceparent-header
     """
@@ -122,10 +121,10 @@ async def exchange(
     body: bytes,
     seconds: float,
 ) -> tuple[int, str | None]:
-    """POST to the first address that takes the connection; the answer's code and Retry-After.
+    """POST to the first address that accepts a connection; return status code and Retry-After.
 
-    The URL holds the address, so nothing is looked up again; Host, SNI and the certificate's
-    check use the name. `seconds` bound the whole, however slowly the receiver drips.
+    The URL contains the address, so the host is not looked up again; the Host header, SNI and the
+    check of the certificate use the name. `seconds` limit the whole exchange.
     """
     import asyncio
 
@@ -166,14 +165,14 @@ async def exchange(
                     last = error
             raise last
     except (TimeoutError, httpx.HTTPError):
-        # The code is the answer; a body that never ends takes nothing from it.
+        # The status code is enough: the body may be incomplete.
         if code is None:
             raise
         return code, retry_after
 
 
 def outcome_of(status_code: int, retry_after: str | None, now: float) -> Outcome:
-    """What a receiver's answer means."""
+    """The outcome for a receiver's answer; `now` is in epoch seconds."""
     if 200 <= status_code < 300:
         return Outcome("delivered", status_code)
     if status_code == 410:
@@ -185,7 +184,7 @@ def outcome_of(status_code: int, retry_after: str | None, now: float) -> Outcome
 
 
 def retry_after_seconds(value: str | None, now: float) -> float:
-    """Seconds that a Retry-After header asks for, up to six hours; 0 if it is not understood."""
+    """Seconds of a Retry-After header, at most six hours; 0 if it is malformed."""
     text = (value or "").strip()
     if re.fullmatch(r"[0-9]{1,9}", text):
         return min(float(text), _MAX_RETRY_AFTER)
@@ -198,7 +197,7 @@ def retry_after_seconds(value: str | None, now: float) -> float:
 
 @cache
 def trusted_authorities() -> "ssl.SSLContext":
-    """The certificate authorities that receivers are checked against."""
+    """A TLS context with the certificate authorities that are trusted for receivers."""
     import httpx
 
     return httpx.create_ssl_context(trust_env=False)

@@ -1,4 +1,4 @@
-"""Signatures: Standard Webhooks, and the plain HMAC of the body beside it.
+"""Signatures: Standard Webhooks, and an additional HMAC of the body alone.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -11,7 +11,7 @@ _ENCODED_SECRET_PREFIX = "whsec_"  # noqa: S105  the mark of an encoded secret, 
 
 
 def signing_key(secret: str) -> bytes:
-    """The key of Standard Webhooks: what `whsec_` introduces is base64, other text is the key.
+    """The key of a Standard Webhooks secret: base64 after `whsec_`, any other text in UTF-8.
 
     Raises ValueError for a secret that is empty, or not base64 after its prefix.
     """
@@ -27,18 +27,19 @@ def signing_key(secret: str) -> bytes:
 
 
 def standard_digest(key: bytes, message_id: str, timestamp: int | str, body: bytes) -> bytes:
-    """What a `v1` signature encodes: the HMAC-SHA256 of `id.timestamp.body`."""
+    """The HMAC-SHA256 of `id.timestamp.body`; in base64 it is a `v1` signature."""
     return hmac.digest(key, f"{message_id}.{timestamp}.".encode() + body, "sha256")
 
 
 def signed_headers(
     secrets: Sequence[str], message_id: str, timestamp: int, body: bytes
 ) -> dict[str, str]:
-    """Headers of an attempt: Standard Webhooks with every secret, the plain HMAC with the first.
+    """The headers of an attempt, signed with each of `secrets`.
 
-    `message_id` is the same for every attempt and holds no dot; `timestamp` is in epoch seconds.
-    The plain `X-Transflow-Signature` takes the secret's own bytes, prefix included. Without
-    secrets there are id and timestamp alone. Raises ValueError for a secret that makes no key.
+    `message_id` is the same for all attempts and has no dot; `timestamp` is in epoch seconds.
+    `X-Transflow-Signature` is the HMAC of the body with the first secret; its key is the whole
+    text of the secret, with a prefix if there is one. Without secrets there are only id and
+    timestamp. Raises ValueError for a secret that is empty, or not base64 after `whsec_`.
     """
     headers = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
     if secrets:

@@ -1,4 +1,4 @@
-"""Where a webhook may go: which URLs, and which addresses behind their hosts."""
+"""Where webhooks may be sent: the allowed URLs, and the allowed addresses of their hosts."""
 
 import ipaddress
 import re
@@ -17,23 +17,25 @@ _PORTS: dict[Scheme, frozenset[int]] = {
 _DEFAULT_PORTS: dict[Scheme, int] = {"https": 443, "http": 80}
 _HOST_NAME = re.compile(r"(?=.{1,253}$)(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
-# Outside lie the disguises that `is_global` lets pass: ::ffff:0:0/96, 64:ff9b::/96, fec0::/10.
+# Not in it are ranges that `is_global` accepts but that may contain private addresses:
+# ::ffff:0:0/96, 64:ff9b::/96, fec0::/10.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-# Python before 3.12.4 takes 6to4 (any IPv4 address, wrapped) and most of 192.0.0.0/24 for global.
+# For Python before 3.12.4, 6to4 (which contains an IPv4 address) and most of 192.0.0.0/24 are
+# global.
 _SPECIAL = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv4Network("192.0.0.0/24"))
 
 
 class TargetRefusedError(ValueError):
-    """The URL leads where no webhook goes."""
+    """The URL, or an address of its host, is not allowed for webhooks."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetRules:
-    """What is allowed beyond https to public addresses.
+    """What is allowed besides https to public addresses.
 
-    `hosts`, if any are given, are all that may be reached: exact names and addresses, or
-    `*.suffix`. A loopback host that is listed exactly may be reached, at any port; nothing else
-    that is not public ever is. `allow_http` is meant for that local receiver.
+    If `hosts` is not empty, only these hosts are allowed: exact names and addresses, or
+    `*.suffix`. A loopback host that is listed exactly is allowed, at any port; no other host with
+    an address that is not public is. `allow_http` is for such a local receiver.
     """
 
     allow_http: bool = False
@@ -49,7 +51,7 @@ class TargetRules:
         )
 
     def lists(self, host: str) -> bool:
-        """Whether `hosts` names the host, itself or by a `*.suffix`."""
+        """Whether `hosts` contains the host, exactly or by a `*.suffix`."""
         return host in self.hosts or any(
             entry.startswith("*.") and host.endswith(entry[1:]) for entry in self.hosts
         )
@@ -73,17 +75,17 @@ class Target:
         return f"{_bracketed(self.host)}:{self.port}"
 
     def url_at(self, address: str) -> str:
-        """The URL with an address in the place of the host, so that nothing is looked up again."""
+        """The URL with an address instead of the host, so that the host is not looked up again."""
         return f"{self.scheme}://{_bracketed(address)}:{self.port}{self.path}"
 
 
 def target_of(url: str, rules: TargetRules) -> Target:
-    """Where a URL leads; TargetRefusedError if not to an allowed host and port.
+    """Check a URL and return its parts. Raises TargetRefusedError if it is not allowed.
 
-    The host's addresses are not looked at: they are checked when they are connected to.
+    Does not look the host up: `deliver` checks its addresses when it connects.
     """
     if not url.isprintable() or " " in url or "\\" in url:
-        raise TargetRefusedError("the URL holds characters that no URL has")
+        raise TargetRefusedError("the URL contains a space, a backslash or a control character")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -93,9 +95,9 @@ def target_of(url: str, rules: TargetRules) -> Target:
         raise TargetRefusedError(f"scheme {parts.scheme!r} is not allowed")
     scheme = cast(Scheme, parts.scheme)
     if "@" in parts.netloc:
-        raise TargetRefusedError("the URL holds user information")
+        raise TargetRefusedError("the URL contains a user name or password")
     if "[" in parts.netloc and ":" not in (parts.hostname or ""):
-        raise TargetRefusedError("the brackets hold no IPv6 address")
+        raise TargetRefusedError("the text in brackets is not an IPv6 address")
     host = _ascii_host(parts.hostname or "")
     if rules.hosts and not rules.lists(host):
         raise TargetRefusedError(f"host {host!r} is not in the list of hosts")
@@ -108,13 +110,14 @@ def target_of(url: str, rules: TargetRules) -> Target:
 
 
 def addresses_of(target: Target, seconds: float) -> list[str]:
-    """Every address of the host, all of them allowed; TargetRefusedError if one is not.
+    """Look the host up and return all its addresses.
 
-    The one look-up of an attempt: what is checked here is what is connected to.
+    Raises TargetRefusedError if one of them is not allowed. This is the only look-up of an
+    attempt: the connection goes to an address that was checked here.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    # getaddrinfo has no timeout of its own; a resolver that hangs is left behind.
+    # getaddrinfo has no timeout: when it takes too long, its thread is left running.
     pool = ThreadPoolExecutor(1)
     try:
         found = pool.submit(
@@ -131,7 +134,7 @@ def addresses_of(target: Target, seconds: float) -> list[str]:
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether the address is one of the open Internet, and no other address in disguise."""
+    """Whether the address is public, and does not contain another address."""
     if isinstance(address, ipaddress.IPv6Address) and (
         address not in _GLOBAL_UNICAST or address.scope_id
     ):
@@ -145,7 +148,10 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 def _ascii_host(host: str) -> str:
-    """One spelling of a host: a lower-case name in ASCII, or an address in its usual form."""
+    """The normal form of a host: a lower-case name in ASCII, or an address in its usual form.
+
+    Raises TargetRefusedError for other texts.
+    """
     host = host.lower().removesuffix(".")
     if not host.isascii():
         host = _idna_host(host)
@@ -159,7 +165,7 @@ def _ascii_host(host: str) -> str:
         return str(address)
     if not _HOST_NAME.fullmatch(host):
         raise TargetRefusedError(f"not a host name: {host!r}")
-    # Resolvers take 127.1, 2130706433 and 0x7f.1 for addresses; only the usual form is.
+    # Resolvers accept 127.1, 2130706433 and 0x7f.1 as addresses; here only the usual form is one.
     if _NUMERIC_LABEL.fullmatch(host.rpartition(".")[2]):
         try:
             return str(ipaddress.IPv4Address(host))
@@ -169,7 +175,7 @@ def _ascii_host(host: str) -> str:
 
 
 def _idna_host(host: str) -> str:
-    """The ASCII form of an international name."""
+    """The ASCII form of an international name. Raises TargetRefusedError."""
     import httpx
 
     try:
@@ -179,7 +185,7 @@ def _idna_host(host: str) -> str:
 
 
 def _is_loopback_name(host: str) -> bool:
-    """Whether the host is this machine by name or by address."""
+    """Whether the host is the local computer, by name or by address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -187,5 +193,5 @@ def _is_loopback_name(host: str) -> bool:
 
 
 def _bracketed(host: str) -> str:
-    """An IPv6 address in brackets, anything else as it is."""
+    """An IPv6 address in brackets; any other host unchanged."""
     return f"[{host}]" if ":" in host else host
