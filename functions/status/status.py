@@ -63,7 +63,9 @@ LIST_FIELDS = tuple(
     name for name in PUBLIC_ASSEMBLY_FIELDS if name not in {"uploads", "results", "warnings"}
 )
 READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {"ttl", "lease_until", "tenant_id"}
-TERMINAL_MAX_AGE = 300
+COMPLETED_CACHE = "private, max-age=300"
+# A failed or cancelled assembly may be run again: its document is never fresh without a question.
+ENDED_CACHE = "private, no-cache"
 RETRY_EXECUTING, RETRY_WAITING, RETRY_NOT_FOUND, RETRY_THROTTLED = 2, 5, 2, 2
 THROTTLES = (
     "LimitExceededException",
@@ -593,8 +595,9 @@ def found(item: Document, request: LookUp, now: float) -> Answer:
     if not is_terminal_assembly(item):
         return answer(200, linked_document(item, now), {"Retry-After": poll_interval(item)})
     tag = entity_tag(document, now, links=has_links(item))
+    is_completed = document.get("ok") == "ASSEMBLY_COMPLETED"
     headers = {
-        "Cache-Control": f"private, max-age={TERMINAL_MAX_AGE}",
+        "Cache-Control": COMPLETED_CACHE if is_completed else ENDED_CACHE,
         "ETag": tag,
         "Vary": "Authorization",
     }

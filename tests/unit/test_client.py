@@ -445,6 +445,19 @@ def test_ended_job_is_cached_for_a_while(harness: Harness) -> None:
     assert len(harness.script.asked) == 2
 
 
+@pytest.mark.parametrize("read", ["get_status", "get_batch_status", "get_status_with_webhook"])
+@pytest.mark.parametrize("end", [{"error": "INPUT_MISSING"}, {"ok": "ASSEMBLY_CANCELED"}])
+def test_job_that_may_run_again_is_not_cached(
+    harness: Harness, read: str, end: dict[str, Any]
+) -> None:
+    """After a second run, nothing answers with the failure of the first."""
+    failed = document(**end)
+    body = {"statuses": {"a1": failed}} if read == "get_batch_status" else failed
+    harness.script.will(Reply(body=body), Reply(body=completed()))
+    harness.call(read, ["a1"] if read == "get_batch_status" else "a1")
+    assert harness.call("get_status", "a1").completed
+
+
 def test_running_job_is_not_cached(harness: Harness) -> None:
     """What may change is asked for each time."""
     harness.script.will(Reply(body=document()))

@@ -473,13 +473,26 @@ def test_http_refusals(status: ModuleType, event: dict[str, Any], code: int) -> 
 # Caching
 
 
-def test_terminal_document_may_be_kept(status: ModuleType) -> None:
-    """A terminal document is cacheable by its reader for five minutes, under a tag."""
+def test_completed_document_may_be_kept(status: ModuleType) -> None:
+    """A completed document is cacheable by its reader for five minutes, under a tag."""
     put(assembly())
     _, _, headers = ask(status, http("GET", "/status/asm-1"))
     assert headers["Cache-Control"] == "private, max-age=300"
     assert headers["ETag"]
     assert "Retry-After" not in headers
+
+
+@pytest.mark.parametrize(
+    "end", [{"error": "MD5_MISMATCH", "ok": None}, {"ok": "ASSEMBLY_CANCELED"}]
+)
+def test_other_ends_are_revalidated(status: ModuleType, end: dict[str, Any]) -> None:
+    """A failed or cancelled assembly may be run again, so a cache must ask each time."""
+    put(assembly(**end))
+    _, _, headers = ask(status, http("GET", "/status/asm-1"))
+    assert headers["Cache-Control"] == "private, no-cache"
+    sent = {"If-None-Match": headers["ETag"]}
+    code, _, headers = ask(status, http("GET", "/status/asm-1", headers=sent))
+    assert (code, headers["Cache-Control"]) == (304, "private, no-cache")
 
 
 @pytest.mark.parametrize("form", ["{tag}", '"other", {tag}', "*", "{strong}"])

@@ -27,9 +27,12 @@ MODELS = (
 
 HEADERS: dict[str, Any] = {
     "DocumentCache": {
-        "description": "An ended document may be kept for five minutes, another not at all.",
+        "description": (
+            "A completed document may be kept for five minutes, one that ended otherwise only"
+            " if it is revalidated, another not at all."
+        ),
         "required": True,
-        "schema": {"enum": ["private, max-age=300", "no-store"]},
+        "schema": {"enum": ["private, max-age=300", "private, no-cache", "no-store"]},
     },
     "ETag": {
         "description": "Of an ended document; changes with it, and before its links expire.",

@@ -1,4 +1,4 @@
-"""A cache of the documents of ended jobs."""
+"""A cache of the documents of completed jobs. A job that failed or was cancelled may run again."""
 
 import threading
 from collections import OrderedDict
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from jobplane_models.assemblies import AssemblyDocument
 
 
-class TerminalCache:
+class CompletedCache:
     """The `size` documents that were used last, by caller, each for `ttl` seconds. Thread-safe."""
 
     def __init__(self, size: int, ttl: float, clock: Callable[[], float]) -> None:
@@ -33,8 +33,8 @@ class TerminalCache:
             return document
 
     def put(self, caller: str | None, document: AssemblyDocument) -> None:
-        """Store the document if its job has ended."""
-        if not document.terminal or self._size <= 0:
+        """Store the document if its job has completed."""
+        if not document.completed or self._size <= 0:
             return
         key = (caller, document.assembly_id)
         with self._lock:

@@ -20,7 +20,7 @@ from jobplane_client._answers import (
     statuses_of,
     to_document,
 )
-from jobplane_client._cache import TerminalCache
+from jobplane_client._cache import CompletedCache
 from jobplane_client._errors import (
     CallTimeoutError,
     InvalidRequestError,
@@ -118,7 +118,7 @@ class StatusFlows:
     ) -> None:
         self._retries = retries
         self._clock = clock
-        self._cache = TerminalCache(cache_size, cache_ttl, clock)
+        self._cache = CompletedCache(cache_size, cache_ttl, clock)
 
     def get_status(self, assembly_id: str, user_id: str | None) -> Flow[AssemblyDocument]:
         """See StatusClient.get_status."""

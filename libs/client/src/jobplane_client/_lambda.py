@@ -42,7 +42,7 @@ class StatusClient:
     `client` is a boto3 Lambda client to use instead of a new one for `region` and `endpoint_url`.
     `timeout` is the limit of one call in seconds. A call that fails for a passing reason is
     repeated up to `retries` times. Large batches are read with `concurrency` calls at a time.
-    Documents of ended jobs are cached by user for `cache_ttl` seconds, at most `cache_size` of
+    Documents of completed jobs are cached by user for `cache_ttl` seconds, at most `cache_size` of
     them (0 turns the cache off). `clock` and `sleep` replace the functions of `time` in tests.
     """
 
