@@ -26,6 +26,7 @@ from jobplane_keys import (
     connection_id_of,
     connections_table,
     iso_time,
+    pages,
     to_item,
     ttl_after,
 )
@@ -128,12 +129,11 @@ def has_room(connection_id: str, identity: Identity, now: float) -> bool:
             }
         ),
     }
-    while True:
-        page = dynamodb.query(**query)
+    for page in pages(dynamodb.query, query):
         count += int(page["Count"])
-        if count >= MAX_CONNECTIONS_PER_USER or "LastEvaluatedKey" not in page:
-            return count < MAX_CONNECTIONS_PER_USER
-        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+        if count >= MAX_CONNECTIONS_PER_USER:
+            return False
+    return True
 
 
 @telemetry.handler

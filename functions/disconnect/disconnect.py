@@ -22,6 +22,7 @@ from jobplane_keys import (
     connection_id_of,
     connections_table,
     from_item,
+    pages,
     parse_iso_time,
     requests_table,
     to_item,
@@ -70,12 +71,8 @@ def requests_of(connection_id: str) -> Iterator[dict[str, Any]]:
         "KeyConditionExpression": "connection_id = :id",
         "ExpressionAttributeValues": to_item({":id": connection_id}),
     }
-    while True:
-        page = dynamodb.query(**query)
+    for page in pages(dynamodb.query, query):
         yield from map(from_item, page["Items"])
-        if "LastEvaluatedKey" not in page:
-            return
-        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 def request_cancellation(owner: str, request_id: str) -> bool:

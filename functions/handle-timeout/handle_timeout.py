@@ -43,6 +43,7 @@ from jobplane_keys import (
     from_item,
     iso_time,
     optional_id,
+    pages,
     parse_iso_time,
     record_id,
     refusing_plain_http,
@@ -258,14 +259,14 @@ def jobs_of(execution_arn: str) -> Iterator[tuple[Workspace, str]]:
 
 def unfinished(message_id: str, execution_arn: str) -> list[dict[str, Any]]:
     """The records of an execution whose dead letter is not known to be sent."""
-    pages = dynamodb.get_paginator("query").paginate(
-        TableName=INTERRUPTIONS_TABLE,
-        ConsistentRead=True,
-        KeyConditionExpression="messageId = :message",
-        FilterExpression="executionArn = :execution AND attribute_not_exists(dlqMessageId)",
-        ExpressionAttributeValues=to_item({":message": message_id, ":execution": execution_arn}),
-    )
-    return [from_item(item) for page in pages for item in page["Items"]]
+    query = {
+        "TableName": INTERRUPTIONS_TABLE,
+        "ConsistentRead": True,
+        "KeyConditionExpression": "messageId = :message",
+        "FilterExpression": "executionArn = :execution AND attribute_not_exists(dlqMessageId)",
+        "ExpressionAttributeValues": to_item({":message": message_id, ":execution": execution_arn}),
+    }
+    return [from_item(item) for page in pages(dynamodb.query, query) for item in page["Items"]]
 
 
 def put_record(timeout: Timeout, now: float) -> tuple[dict[str, Any], bool]:

@@ -59,6 +59,7 @@ from jobplane_keys import (
     iso_time,
     new_result_id,
     new_upload_id,
+    pages,
     parse_iso_time,
     request_key,
     requests_table,
@@ -1338,12 +1339,8 @@ def tenant_items(table: str, tenant_id: str, first: date, last: date) -> Iterato
 
 def query(**request: Any) -> Iterator[Row]:
     """Every item of a query, page by page."""
-    while True:
-        page = dynamodb.query(**request)
+    for page in pages(dynamodb.query, request):
         yield from map(from_item, page["Items"])
-        if "LastEvaluatedKey" not in page:
-            return
-        request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 def work(owner: str, request_id: str, invocation: Invocation) -> None:

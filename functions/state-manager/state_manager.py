@@ -70,7 +70,7 @@ from jobplane_files import (
     summed,
     timeline,
 )
-from jobplane_keys import from_item, iso_time, to_item
+from jobplane_keys import from_item, iso_time, pages, to_item
 from jobplane_keys.tracking import (
     COUNTERS,
     DEFAULT_STATUS_SHARDS,
@@ -298,7 +298,7 @@ def read_row(item: Item) -> Row:
 INDEX_KEYS = {None: (), STATUS_INDEX: ("status",), LOCK_INDEX: ("lock_id",)}
 
 
-def pages(
+def row_pages(
     run: Run,
     call: Callable[..., Any],
     index: str | None,
@@ -307,19 +307,15 @@ def pages(
     **parameters: Any,
 ) -> Iterator[list[Row]]:
     """Pages of a Query or Scan, after a row's place; each asks for twice as much as the last."""
-    parameters |= {"TableName": TRACKING_TABLE, "ReturnConsumedCapacity": "TOTAL"}
+    parameters |= {"TableName": TRACKING_TABLE, "ReturnConsumedCapacity": "TOTAL", "Limit": limit}
     parameters |= {"ConsistentRead": True} if index is None else {"IndexName": index}
     if place is not None:
         names = ("date_prefix", "file_key", *INDEX_KEYS[index])
         parameters["ExclusiveStartKey"] = to_item({name: place[name] for name in names})
-    while True:
-        answer = call(**parameters, Limit=limit)
+    for answer in pages(call, parameters):
         run.charge(answer)
         yield [read_row(item) for item in answer["Items"]]
-        if "LastEvaluatedKey" not in answer:
-            return
-        parameters["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-        limit = min(2 * limit, PAGE_ROWS)
+        parameters["Limit"] = min(2 * parameters["Limit"], PAGE_ROWS)
 
 
 def status_condition(stored: str, dates: Dates = (None, None)) -> dict[str, Any]:
@@ -349,7 +345,7 @@ def status_pages(
 ) -> Iterator[list[Row]]:
     """The rows of one stored status, oldest date first; under a plain one manifests, too."""
     condition = status_condition(stored, dates)
-    return pages(run, dynamodb.query, STATUS_INDEX, place, limit, **condition)
+    return row_pages(run, dynamodb.query, STATUS_INDEX, place, limit, **condition)
 
 
 # The files of a date lie on both sides of its manifests, which need not be read.
@@ -377,7 +373,7 @@ def date_pages(
         names = {f"#{index}": name for index, name in enumerate(attributes)}
         parameters["ProjectionExpression"] = ", ".join(names)
         parameters["ExpressionAttributeNames"] = names
-    return pages(run, dynamodb.query, None, place, limit, **parameters)
+    return row_pages(run, dynamodb.query, None, place, limit, **parameters)
 
 
 class Walk[S]:
@@ -1101,7 +1097,7 @@ class Search:
     def read(self, step: str, place: Position | None) -> Iterator[list[Row]]:
         """The pages of a step: what may be an orphan, and no more."""
         if step == LOCKS:
-            yield from pages(self._run, dynamodb.scan, LOCK_INDEX, place)
+            yield from row_pages(self._run, dynamodb.scan, LOCK_INDEX, place)
         elif read_status(step, PIPELINE.shards) is FileStatus.COMPLETED:
             yield from self._without_output(step, place)
         else:

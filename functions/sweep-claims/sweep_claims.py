@@ -29,6 +29,7 @@ from jobplane_keys import (
     claim_start,
     from_item,
     iso_time,
+    pages,
     to_item,
 )
 from jobplane_telemetry import Telemetry
@@ -113,10 +114,8 @@ def timeout_of(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> dict[s
 
 def held_claims() -> list[dict[str, Any]]:
     """All claims that somebody owns; the index holds no others."""
-    pages = dynamodb.get_paginator("scan").paginate(
-        TableName=ACTIVE_JOBS_TABLE, IndexName="by-owner"
-    )
-    return [from_item(item) for page in pages for item in page["Items"]]
+    scan = {"TableName": ACTIVE_JOBS_TABLE, "IndexName": "by-owner"}
+    return [from_item(item) for page in pages(dynamodb.scan, scan) for item in page["Items"]]
 
 
 def execution_of(claim: Mapping[str, Any]) -> dict[str, Any] | None:

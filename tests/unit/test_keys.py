@@ -38,6 +38,7 @@ from jobplane_keys import (
     new_upload_id,
     normalise_md5,
     owner_key,
+    pages,
     parse_iso_time,
     public_assembly,
     request_key,
@@ -276,6 +277,27 @@ def test_unknown_type_is_refused() -> None:
     """A type of tomorrow is no silent null."""
     with pytest.raises(TypeError):
         from_value({"Z": 1})
+
+
+def test_pages_follow_the_last_key() -> None:
+    """Each page begins after the last key of the one before; the caller may change the limit."""
+    asked: list[dict[str, Any]] = []
+
+    def query(**request: Any) -> dict[str, Any]:
+        asked.append(request)
+        more = {"LastEvaluatedKey": {"id": {"N": str(len(asked))}}} if len(asked) < 3 else {}
+        return {"Items": [len(asked)], **more}
+
+    request: dict[str, Any] = {"TableName": "t", "Limit": 1}
+    read = []
+    for page in pages(query, request):
+        read += page["Items"]
+        request["Limit"] *= 2
+    assert read == [1, 2, 3]
+    first, second, third = asked
+    assert first == {"TableName": "t", "Limit": 1}
+    assert second == {"TableName": "t", "Limit": 2, "ExclusiveStartKey": {"id": {"N": "1"}}}
+    assert third == {"TableName": "t", "Limit": 4, "ExclusiveStartKey": {"id": {"N": "2"}}}
 
 
 def test_time_has_one_spelling() -> None:

@@ -1,7 +1,7 @@
 """The public interfaces of the libs: as their sources have them, and as recorded at a version.
 
 A record is a stub, readable and diffable: `recorded/<module>.txt`. Run as a program, this writes
-the records anew: `uv run --directory tests python -m workspace.interfaces [LIB…]`.
+the records anew: `uv run python -m tests.workspace.interfaces [LIB…]`.
 """
 
 import sys

@@ -1,6 +1,7 @@
 """Definitions that Jobplane functions share: names, keys, ids, lifetimes and vocabularies.
 
-Standard library only. Nothing here makes a call, holds a client or reads the environment.
+Standard library only. Nothing here holds a client or reads the environment, and only `pages` makes
+calls: with the method that it is given.
 """
 
 from jobplane_keys._assemblies import (
@@ -30,7 +31,7 @@ from jobplane_keys._ids import (
     new_result_id,
     new_upload_id,
 )
-from jobplane_keys._items import from_item, from_value, to_item, to_value
+from jobplane_keys._items import from_item, from_value, pages, to_item, to_value
 from jobplane_keys._requests import (
     IN_FLIGHT_SHARDS,
     PICK_UP_SECONDS,
@@ -156,6 +157,7 @@ __all__ = [
     "normalise_md5",
     "optional_id",
     "owner_key",
+    "pages",
     "parse_iso_time",
     "public_assembly",
     "record_id",

@@ -1,4 +1,4 @@
-"""DynamoDB's typed values to plain JSON values and back.
+"""DynamoDB's typed values to plain JSON values and back, and reading page by page.
 
 boto3's own serializer answers with Decimal and needs all of boto3 imported; these speak JSON's
 types, which is what every Jobplane item holds.
@@ -6,7 +6,7 @@ types, which is what every Jobplane item holds.
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 type Value = dict[str, Any]
@@ -69,6 +69,19 @@ def from_value(value: Value) -> Any:
         case "BS":
             return [_text(part) for part in content]
     raise TypeError(f"unknown DynamoDB type {kind!r}")
+
+
+def pages(read: Callable[..., Any], request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every answer to a Query or Scan; `read` is the method of the caller's client.
+
+    The caller may change the request, such as its `Limit`, between two answers.
+    """
+    while True:
+        page = read(**request)
+        yield page
+        if "LastEvaluatedKey" not in page:
+            return
+        request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 def _text(binary: bytes | str) -> str:

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from jobplane_keys import (
     connections_table,
     from_item,
+    pages,
     requests_table,
     split_request_key,
     subscriptions_table,
@@ -109,9 +110,5 @@ def drop_connection(dynamodb: Any, prefix: str, connection_id: str) -> None:
 
 
 def _query(dynamodb: Any, **query: Any) -> Iterator[dict[str, Any]]:
-    while True:
-        page = dynamodb.query(**query)
+    for page in pages(dynamodb.query, query):
         yield from map(from_item, page["Items"])
-        if "LastEvaluatedKey" not in page:
-            return
-        query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
