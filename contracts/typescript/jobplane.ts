@@ -571,7 +571,7 @@ export interface InterruptNotSent {
   interruptId: string | null;
 }
 /**
- * Up to a hundred changes, each of another file.
+ * Up to a hundred changes, each of a different file.
  */
 export interface BatchUpdateOperation {
   /**
@@ -583,7 +583,7 @@ export interface BatchUpdateOperation {
   source?: string | null;
 }
 /**
- * A new status for one file; what is not a step of the pipeline needs `force` and `reason`.
+ * A new status for one file; a step that the pipeline does not have needs `force`.
  */
 export interface FileChange {
   date_prefix: string;
@@ -598,7 +598,7 @@ export interface FileChange {
   changed_by?: string | null;
 }
 /**
- * Files that no one will end unless an operator does.
+ * Files that stay as they are unless an operator acts.
  */
 export interface FindOrphansOperation {
   next_token?: string | null;
@@ -618,7 +618,7 @@ export interface GetFileStateOperation {
   source?: string | null;
 }
 /**
- * What happened to a file, and when.
+ * The history of a file.
  */
 export interface GetProcessingTimelineOperation {
   date_prefix: string;
@@ -627,7 +627,7 @@ export interface GetProcessingTimelineOperation {
   source?: string | null;
 }
 /**
- * Files by status: of all dates from the counters, `exact` or of one date by counting.
+ * Files by status: from the counters, or counted with `exact` or a date.
  */
 export interface GetStatsOperation {
   next_token?: string | null;
@@ -655,7 +655,7 @@ export interface DateRange {
   end?: string | null;
 }
 /**
- * Back to pending with what is stuck; by default only a list of it.
+ * Stuck files to set back to pending; by default they are only listed.
  */
 export interface ResetStuckFilesOperation {
   next_token?: string | null;
@@ -688,7 +688,7 @@ export interface UpdateStateOperation {
   source?: string | null;
 }
 /**
- * A date's rows against what lies in the buckets.
+ * A date's rows to compare with the buckets.
  */
 export interface ValidateConsistencyOperation {
   next_token?: string | null;

@@ -171,7 +171,7 @@ def test_a_timeline_with_a_reset() -> None:
         ("processing", {"updated_at": ago(0)}, LISTS, row("completed"), "lagging_files"),
         ("processing", {"manifest_time": ago(1)}, MISSING, None, "missing_manifests"),
         ("processing", {"manifest_time": ago(99)}, MISSING, None, "expired_manifests"),
-        ("processing", {"updated_at": ago(1)}, Manifest(unknown="S3 answered x"), None, None),
+        ("processing", {"updated_at": ago(1)}, Manifest(unknown="S3 returned x"), None, None),
         ("manifested", {"updated_at": ago(1), "manifest_path": "pending-manifest-1"}, None, None,
          "abandoned_claims"),
     ],
@@ -268,7 +268,7 @@ def test_a_row_against_the_buckets(file: Row, buckets: Buckets, types: list[str]
         ("completed", Manifest(), ["not_in_manifest"]),
         ("completed", LISTS, []),
         ("pending", Manifest(), []),
-        ("processing", Manifest(unknown="S3 answered x"), []),
+        ("processing", Manifest(unknown="S3 returned x"), []),
     ],
 )
 def test_a_row_against_its_manifest(status: str, manifest: Manifest, types: list[str]) -> None:
@@ -293,12 +293,12 @@ def test_objects_against_the_rows() -> None:
     ("fields", "problem"),
     [
         ({"status": "x"}, "'status' can't be set"),
-        ({f"{n}": n for n in range(101)}, "there are more than 100"),
-        ({"a": "x" * 300 * 1024}, "they are larger than 300 KB"),
-        ({"a": float("nan")}, "they are no JSON that can be stored"),
+        ({f"{n}": n for n in range(101)}, "more than 100 fields"),
+        ({"a": "x" * 300 * 1024}, "the fields are larger than 300 KB"),
+        ({"a": float("nan")}, "the fields are not JSON that can be stored"),
         ({"a": {"": 1}}, "a name under 'a' is empty or longer than 255 bytes"),
-        ({"a": [1, 1e127]}, "a[1] is beyond DynamoDB's numbers"),
-        ({"a": 10**38 + 1}, "a is beyond DynamoDB's numbers"),
+        ({"a": [1, 1e127]}, "a[1] is outside of DynamoDB's range of numbers"),
+        ({"a": 10**38 + 1}, "a is outside of DynamoDB's range of numbers"),
     ],
 )
 def test_why_fields_are_not_stored(fields: dict[str, Any], problem: str) -> None:

@@ -90,7 +90,7 @@ def test_force_needs_a_reason(manager: Manager) -> None:
 def test_an_absent_file_stays_absent(manager: Manager, status: str) -> None:
     """A mistyped key is 404, and no row comes into being."""
     code, body = update(manager, status, force=True, reason="r")
-    assert (code, body["error"]) == (404, f"there is no file {DAY}/a.ndjson")
+    assert (code, body["error"]) == (404, f"{DAY}/a.ndjson does not exist")
     assert manager.items("files") == []
 
 
@@ -134,7 +134,7 @@ def test_a_lost_race(manager: Manager, seen: dict[str, Any], then: dict[str, Any
     meanwhile(manager, **then)
     code, body = update(manager, "manifested")
     assert code == 409, body
-    assert "changed by someone else" in body["error"]
+    assert "changed by another writer" in body["error"]
     assert manager.row("a.ndjson").get("previous_status") is None
 
 
@@ -173,7 +173,7 @@ def test_a_file_that_goes_meanwhile(manager: Manager) -> None:
 
     manager.on(manager.module.dynamodb, "UpdateItem", act)
     code, body = update(manager, "manifested")
-    assert (code, body["error"]) == (404, f"there is no file {DAY}/a.ndjson any more")
+    assert (code, body["error"]) == (404, f"{DAY}/a.ndjson no longer exists")
     assert manager.items("files") == []
 
 
@@ -282,7 +282,7 @@ def test_a_batch_of_which_some_succeed(manager: Manager, output: Output) -> None
     errors = [result.get("error") for result in body["results"]]
     assert errors[0] == "the write failed; see the log"
     assert "without force" in errors[1]
-    assert "there is no file" in errors[2]
+    assert "does not exist" in errors[2]
     assert errors[3] is None
     assert len(output.logged("file was not changed")) == 1
     assert len(output.metric("OperationFailed")) == 1
@@ -298,7 +298,10 @@ def test_a_batch_without_time(manager: Manager) -> None:
     """What was not attempted says so, and is as it was."""
     manager.put(file("a"))
     status, body = manager.ask("batch_update", seconds=0, files=[change("a", "manifested")])
-    assert (status, body["results"][0]["error"]) == (422, "not attempted: the time was up")
+    assert (status, body["results"][0]["error"]) == (
+        422,
+        "not attempted: the time limit was reached",
+    )
     assert manager.row("a")["status"] == "pending#3"
 
 
@@ -308,7 +311,7 @@ def test_each_file_once_in_a_batch(manager: Manager) -> None:
     files = [change("a", "manifested"), change("b", "failed"), change("a", "processing")]
     status, body = manager.ask("batch_update", files=files)
     assert status == 400
-    assert body["problems"][0]["message"] == f"files: holds more than one change of {DAY}/a"
+    assert body["problems"][0]["message"] == f"files: has more than one change of {DAY}/a"
     assert manager.row("a")["status"] == "pending#3"
 
 
@@ -329,5 +332,5 @@ def test_a_manifests_row(manager: Manager) -> None:
     code, body = update(manager, "quarantined", "MANIFEST#b.json", force=True, reason="r")
     assert (code, body["error"]) == (
         409,
-        f"{DAY}/MANIFEST#b.json is a manifest, which is never quarantined",
+        f"{DAY}/MANIFEST#b.json is a manifest and can't be quarantined",
     )

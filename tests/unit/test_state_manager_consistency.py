@@ -231,7 +231,7 @@ def test_an_unlisted_bucket_is_unknown(
     upload(manager, "unknown.ndjson")
     manager.refuse("ListObjectsV2", code, status, when=f"{subject}/")
     body = validate(manager)
-    assert body["unknown"] == [{"subject": subject, "reason": f"S3 answered {code}"}]
+    assert body["unknown"] == [{"subject": subject, "reason": f"S3 returned {code}"}]
     types = {issue["type"] for issue in body["issues"]}
     all_types = {"missing_in_dynamodb", "missing_in_s3", "missing_output"}
     silent = {
@@ -262,7 +262,7 @@ def test_an_unread_manifest_is_unknown(manager: Manager) -> None:
     upload(manager)
     manager.refuse("GetObject", "AccessDenied", 403)
     body = validate(manager)
-    assert body["unknown"] == [{"subject": path, "reason": "S3 answered AccessDenied"}]
+    assert body["unknown"] == [{"subject": path, "reason": "S3 returned AccessDenied"}]
     assert body["issues"] == []
 
 
@@ -273,7 +273,7 @@ def test_a_listing_that_takes_too_long_is_unknown(manager: Manager) -> None:
     manager.put(file("2.ndjson"))
     manager.list_by(2)
     body = validate(manager, seconds=0)
-    assert body["unknown"] == [{"subject": "input", "reason": "the listing took too long"}]
+    assert body["unknown"] == [{"subject": "input", "reason": "the listing timed out"}]
     assert body["issues"] == []
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jobplane_files import FILES_CHANGED, ITERATORS_EXPIRED, STREAM_TIMED_OUT
 from tests.unit.manager import (
     DAY,
     NONE,
@@ -129,7 +130,7 @@ def test_what_moves_is_not_corrected(manager: Manager, page: int, is_late: bool)
     body = manager.body("get_stats", exact=True)
     assert (body["reconciled"], body["reason"]) == (
         False,
-        "files changed while they were counted; repeat it later",
+        "files changed during the count; repeat it later",
     )
     deliver(manager, change)
     assert counted(manager) == {"pending": 1}
@@ -296,7 +297,7 @@ def test_a_stream_that_is_not_told_in_time(manager: Manager) -> None:
     stream.shards = {"a": []}
     manager.put(*ROWS)
     *_, body = manager.parts("get_stats", seconds=4, exact=True)
-    assert (body["reconciled"], body["reason"]) == (False, manager.module.UNTOLD)
+    assert (body["reconciled"], body["reason"]) == (False, STREAM_TIMED_OUT)
     assert counted(manager) == {}
 
 
@@ -336,7 +337,7 @@ def test_parts_with_a_pause_correct_nothing(manager: Manager) -> None:
     Stream(manager).shards = {"a": []}
     manager.put(*ROWS)
     *_, body = in_parts(manager, lambda _: manager.clock.sleep(QUARTER_OF_AN_HOUR + 1))
-    assert (body["reconciled"], body["reason"]) == (False, manager.module.FORGOTTEN)
+    assert (body["reconciled"], body["reason"]) == (False, ITERATORS_EXPIRED)
     assert counted(manager) == {}
 
 
@@ -351,7 +352,7 @@ def test_what_moved_during_an_early_part(manager: Manager) -> None:
             stream.shards["a"] += [[MOVED]]
 
     *_, body = in_parts(manager, move)
-    assert (body["reconciled"], body["reason"]) == (False, manager.module.MOVED)
+    assert (body["reconciled"], body["reason"]) == (False, FILES_CHANGED)
 
 
 @pytest.mark.parametrize("code", ["ExpiredIteratorException", "TrimmedDataAccessException"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from jobplane_files import FILES_CHANGED
 from tests.unit.manager import DAY, HOUR, Manager, ago, file
 from tests.unit.stack import Output
 
@@ -242,7 +243,7 @@ def test_a_scheduled_count_under_which_files_move_is_told(manager: Manager, outp
     manager.send({"source": "jobplane.schedule", "operation": "get_stats", "exact": True})
     assert unchecked(output) == [1]
     (line,) = output.logged("scheduled run")
-    assert (line["reconciled"], line["reason"]) == (False, manager.module.MOVED)
+    assert (line["reconciled"], line["reason"]) == (False, FILES_CHANGED)
 
 
 def test_a_count_by_hand_gives_the_all_clear(manager: Manager, output: Output) -> None:
@@ -284,7 +285,7 @@ def test_only_schedules_make_metrics(manager: Manager, output: Output) -> None:
 )
 def test_a_refused_schedule_is_raised(manager: Manager, event: dict[str, Any]) -> None:
     """Only an error makes the Errors alarm."""
-    with pytest.raises(manager.module.ScheduledRunError, match="answered 400"):
+    with pytest.raises(manager.module.ScheduledRunError, match="returned 400"):
         manager.send({"source": "jobplane.schedule", **event})
 
 
@@ -298,5 +299,5 @@ def test_a_failing_schedule_is_raised(manager: Manager) -> None:
 def test_a_scheduled_batch_that_did_not_all_succeed_is_raised(manager: Manager) -> None:
     """Also a 422 must be heard of."""
     event = {"source": "jobplane.schedule", "operation": "batch_update", "files": [CHANGE]}
-    with pytest.raises(manager.module.ScheduledRunError, match="answered 422"):
+    with pytest.raises(manager.module.ScheduledRunError, match="returned 422"):
         manager.send(event)

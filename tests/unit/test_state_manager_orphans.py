@@ -161,7 +161,7 @@ def test_what_s3_does_not_say_is_unknown(manager: Manager, code: str, status: in
     manager.refuse("GetObject", code, status)
     body = manager.body("find_orphans")
     unknown = {row["file_key"]: row["reason"] for row in body["unknown"]}
-    assert unknown == dict.fromkeys(("a.ndjson", "new"), f"S3 answered {code}")
+    assert unknown == dict.fromkeys(("a.ndjson", "new"), f"S3 returned {code}")
     assert (body["total_orphans"], len(body["orphans"]["stuck_manifested"])) == (1, 1)
 
 
@@ -209,7 +209,7 @@ def test_a_path_that_names_no_object_is_unknown(manager: Manager, path: str) -> 
     """S3 is not asked."""
     manager.put(in_manifest(manager, manifest_path=path))
     (unknown,) = manager.body("find_orphans")["unknown"]
-    assert unknown["reason"] == "its path names no object"
+    assert unknown["reason"] == "its path is not the URI of an object"
 
 
 @pytest.mark.parametrize("path", [None, "", "manifests/batch.json", 7, ["s3://b/k"]])
@@ -289,7 +289,7 @@ def test_an_unlisted_output_is_unknown(manager: Manager, code: str, status: int)
     manager.put(file(status="completed#1"))
     manager.refuse("ListObjectsV2", code, status)
     body = manager.body("find_orphans")
-    assert body["unknown"] == [{"subject": "outputs", "reason": f"S3 answered {code}"}]
+    assert body["unknown"] == [{"subject": "outputs", "reason": f"S3 returned {code}"}]
     assert (body["total_orphans"], body["orphans"]["missing_outputs"]) == (0, [])
 
 

@@ -25,7 +25,7 @@ def test_a_row_by_its_key(manager: Manager) -> None:
     found = manager.body("get_file_state", date_prefix=DAY, file_key="MANIFEST#b.json")
     assert found["file"]["status"] == "pending"
     status, body = manager.ask("get_file_state", date_prefix=DAY, file_key="b.ndjson")
-    assert (status, body) == (404, {"error": f"there is no file {DAY}/b.ndjson"})
+    assert (status, body) == (404, {"error": f"{DAY}/b.ndjson does not exist"})
 
 
 def test_the_files_of_a_date(manager: Manager) -> None:

@@ -166,7 +166,7 @@ def test_a_file_that_moves_meanwhile_is_left(
     manager.on(manager.module.dynamodb, "UpdateItem", act)
     body = reset(manager)
     assert manager.row("a.ndjson") == moved
-    assert "changed by someone else" in body["skipped"][0]["reason"]
+    assert "changed by another writer" in body["skipped"][0]["reason"]
     assert (body["stuck_files_found"], body["files_reset"]) == (2, 1)
 
 

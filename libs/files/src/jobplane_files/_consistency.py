@@ -1,7 +1,7 @@
-"""A date's rows against the objects in the buckets, and what contradicts what."""
+"""A date's rows compared with the objects in the buckets."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -21,7 +21,7 @@ _MEGABYTE = 1024 * 1024
 
 @dataclass(slots=True)
 class Buckets:
-    """What the buckets hold of a date; None where S3 did not say it all."""
+    """A date's objects in the buckets; None where a listing is incomplete."""
 
     inputs: dict[str, list[dict[str, Any]]] | None = None
     """Objects as S3 lists them, by the last part of their keys."""
@@ -32,6 +32,27 @@ class Buckets:
     unknown: list[dict[str, Any]] = field(default_factory=list)
     """What could not be listed, and why."""
 
+    def add_listing(self, subject: str, objects: Iterable[dict[str, Any]]) -> None:
+        """The complete listing of the date's `input`, `output` or `quarantine`, as S3 gives it."""
+        if subject == "output":
+            self.outputs = {found["Key"] for found in objects}
+        elif subject == "quarantine":
+            self.quarantined = {_last_part(found["Key"]) for found in objects}
+        else:
+            self.inputs = {}
+            for found in objects:
+                if is_ndjson(name := _last_part(found["Key"])):
+                    self.inputs.setdefault(name, []).append(found)
+
+    @property
+    def input_count(self) -> int | None:
+        """The number of files in the input; None when it is unknown."""
+        return None if self.inputs is None else sum(map(len, self.inputs.values()))
+
+
+def _last_part(key: str) -> str:
+    return key.rpartition("/")[2]
+
 
 def is_ndjson(name: str) -> bool:
     """Whether a name is that of a file of the pipeline."""
@@ -39,11 +60,11 @@ def is_ndjson(name: str) -> bool:
 
 
 def object_issues(name: str, names: Collection[str], buckets: Buckets) -> Iterator[Issue]:
-    """The objects in the input under a name, against the names of all rows of the date."""
+    """The objects in the input with a name, compared with the names of all rows of the date."""
     keys = sorted(found["Key"] for found in (buckets.inputs or {})[name])
     if len(keys) > 1:
         yield {"type": "basename_collision", "file_key": name, "keys": keys}
-    # What was refused has no row; without the quarantine's listing that can't be excluded.
+    # A quarantined file has no row. Without the quarantine's listing any object may be one.
     refused = buckets.quarantined is None or name in buckets.quarantined
     if not (refused or name in names):
         yield {"type": "missing_in_dynamodb", "file_key": name, "key": keys[0]}
@@ -57,9 +78,9 @@ def row_issues(
     pipeline: Pipeline,
     now: float,
 ) -> Iterator[Issue]:
-    """A row of a date against its object in the input, its output and its manifest.
+    """A row of a date compared with its object in the input, its output and its manifest.
 
-    `manifest` is None when the file points to none, or to one that was not looked up.
+    `manifest` is None when the file has none, or it was not looked up.
     """
     about = {"file_key": file.file_key, "status": file.values.get("status")}
     if file.status is None:
@@ -94,7 +115,7 @@ def input_issues(
     pipeline: Pipeline,
     now: float,
 ) -> Iterator[Issue]:
-    """A row against its object in the input."""
+    """A row compared with its object in the input."""
     about = {"file_key": file.file_key, "status": file.values.get("status")}
     names = (file.file_key, unquote_plus(file.file_key))
     objects = next((inputs[name] for name in names if name in inputs), None)
@@ -117,11 +138,11 @@ def input_issues(
 def output_issues(
     day: str, file: Row, outputs: Collection[str], pipeline: Pipeline
 ) -> Iterator[Issue]:
-    """A completed row against its output."""
+    """A completed row compared with its output."""
     root = f"s3://{pipeline.output_bucket}/"
     path = str(file.values.get("output_path") or "")
     where = root + pipeline.outputs_of(day)
-    # A path outside of what was listed can't be checked; then the date's output has to do.
+    # A path that was not listed can't be checked; then any output of the date is enough.
     if path.startswith(where):
         key = path.removeprefix(root)
         is_there = key in outputs or any(output.startswith(key) for output in outputs)

@@ -1,7 +1,7 @@
 """The counters of files by status: their rows, and what a change of a file adds to them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jobplane_keys import from_item, to_item, to_value
@@ -15,18 +15,18 @@ from jobplane_keys.tracking import (
 )
 
 COUNTER_SHARDS = 10
-"""The counters are spread over so many rows of the metrics table, which are to be added up.
+"""The number of rows of the metrics table over which the counters are spread; they add up.
 
 Key: `metric_type` (`files_by_status`) and `timestamp` (0 to 9). Besides a number for each status
-a row has `changes`, how many changes it counts, and `counted_from`: changes from before that time
-(epoch seconds) are in the counters already.
+a row has `changes`, the number of changes it counts, and `counted_from` (epoch seconds): changes
+before that time are already counted.
 """
 
 
 def moved_files(
     change: Mapping[str, Any], shards: int = DEFAULT_STATUS_SHARDS
 ) -> Counter[FileStatus]:
-    """What a change of the table's stream adds to the number of files by status, without zeros.
+    """What a change in the table's stream adds to the number of files by status, without zeros.
 
     `change` is the `dynamodb` of a record: Keys, OldImage and NewImage in DynamoDB's typed form.
     """
@@ -40,8 +40,24 @@ def moved_files(
     return Counter({status: number for status, number in numbers.items() if number})
 
 
+def moved_before(
+    changes: Iterable[Mapping[str, Any]], moment: float, shards: int = DEFAULT_STATUS_SHARDS
+) -> tuple[bool, bool]:
+    """Whether a file changes its status up to a moment, and whether a change is after it.
+
+    `changes` are in the order of a shard, and the rest is ignored after the first later one.
+    """
+    moved = False
+    for change in changes:
+        created = change.get("ApproximateCreationDateTime")
+        if created is not None and created.timestamp() > moment:
+            return moved, True
+        moved = moved or bool(moved_files(change, shards))
+    return moved, False
+
+
 def summed(rows: Mapping[int, Mapping[str, Any]]) -> Counter[str]:
-    """The counters of all rows, by shard: files by status, and `changes`, the counted changes."""
+    """The sum of all rows, which are given by shard: files by status, and `changes`."""
     total: Counter[str] = Counter()
     for row in rows.values():
         total.update({name: row[name] for name in (*FileStatus, "changes") if name in row})
@@ -54,7 +70,7 @@ def by_status(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 def counter_update[Name: str](table: str, shard: int, change: Mapping[Name, int]) -> dict[str, Any]:
-    """Parameters of the UpdateItem that adds a change to one of the counters' rows."""
+    """Parameters of the UpdateItem that adds a change to one row of the counters."""
     names = {f"#{index}": name for index, name in enumerate(change)}
     return {
         "TableName": table,
@@ -72,7 +88,7 @@ def counter_corrections(
 ) -> list[dict[str, Any]]:
     """The updates of one transaction that adds a drift to the counters.
 
-    It fails when a change was counted since the rows, by shard, were read.
+    It fails if a change was counted after the rows, which are given by shard, were read.
     """
     updates = []
     for shard in range(COUNTER_SHARDS):

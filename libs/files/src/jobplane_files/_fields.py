@@ -1,4 +1,4 @@
-"""Which attributes may be stored beside those that the pipeline and its operator write."""
+"""Which attributes an operator may add to a row."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,25 +15,25 @@ PROTECTED_FIELDS = frozenset(
         "last_changed_by", "last_changed_reason", "last_reset_time", "reset_count",
     }
 )  # fmt: skip
-"""Keys of the table and of its indexes, and the record of an operator's change."""
+"""Keys of the table and its indexes, and the record of an operator's change."""
 
 
 def field_problems(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Why these can't be stored beside the attributes of a row."""
+    """Why these can't be added to a row."""
     for name in sorted(PROTECTED_FIELDS & fields.keys()):
         yield f"{name!r} can't be set"
     if len(fields) > _MAX_FIELDS:
-        yield f"there are more than {_MAX_FIELDS}"
+        yield f"more than {_MAX_FIELDS} fields"
     try:
         if len(json.dumps(fields, allow_nan=False).encode()) > _MAX_FIELDS_BYTES:
-            yield "they are larger than 300 KB"
+            yield "the fields are larger than 300 KB"
         yield from _value_problems("", fields, 0)
     except (ValueError, RecursionError) as error:
-        yield f"they are no JSON that can be stored ({error})"
+        yield f"the fields are not JSON that can be stored ({error})"
 
 
 def _value_problems(path: str, value: Any, depth: int) -> Iterator[str]:
-    """What DynamoDB would refuse about a JSON value."""
+    """What DynamoDB would refuse in a JSON value."""
     if depth > _MAX_DEPTH:
         yield f"{path} is nested deeper than {_MAX_DEPTH} levels"
     elif isinstance(value, Mapping):
@@ -47,7 +47,7 @@ def _value_problems(path: str, value: Any, depth: int) -> Iterator[str]:
     elif isinstance(value, str):
         value.encode()
     elif not _is_dynamodb_number(value):
-        yield f"{path} is beyond DynamoDB's numbers"
+        yield f"{path} is outside of DynamoDB's range of numbers"
 
 
 def _is_dynamodb_number(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What the rules must know of a pipeline: its places, lifetimes and limits."""
+"""The buckets, lifetimes and limits of a pipeline."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from jobplane_keys.tracking import DEFAULT_STATUS_SHARDS
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Where a pipeline keeps its files, for how long, and when they count as given up."""
+    """Where a pipeline keeps its files, for how long, and when they count as abandoned."""
 
     input_bucket: str
     output_bucket: str
@@ -18,17 +18,17 @@ class Pipeline:
     manifest_days: float = 3
     """After so many days the manifest bucket deletes an object."""
     abandoned_minutes: float = 15
-    """After so many minutes a builder's claim, or a completed manifest's file, is given up."""
+    """After so many minutes a claim is abandoned, and the file of a completed manifest lags."""
     max_resets: int = 3
-    """So often a file is reset before it is failed."""
+    """A file that was reset so often fails at the next reset."""
     shards: int = DEFAULT_STATUS_SHARDS
-    """How many shards a status may be in."""
+    """The number of shards of a status."""
 
     @property
     def input_root(self) -> str:
-        """The URI under which all input lies."""
+        """The URI of all input."""
         return f"s3://{self.input_bucket}/{self.input_prefix}"
 
     def outputs_of(self, day: str = "") -> str:
-        """The prefix of a date's output; without a date, what all such prefixes begin with."""
+        """The prefix of a date's output; without a date, the common begin of all these prefixes."""
         return f"{self.output_prefix}merged-parquet-{day}" + ("/" if day else "")

@@ -1,10 +1,10 @@
-"""Which stuck files may go back to pending, and what that writes."""
+"""Which stuck files may be reset, and what that writes."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobplane_files._changes import Change
 from jobplane_files._rows import HOUR, Row
-from jobplane_keys import to_value
+from jobplane_keys import iso_time
 from jobplane_keys.tracking import FileStatus
 
 
@@ -37,29 +37,27 @@ def resets_of(file: Row) -> int:
     return count if isinstance(count, int) else 0
 
 
-def row_update(row: Row, new: Mapping[str, Any], removed: Sequence[str] = ()) -> dict[str, Any]:
-    """Parameters of the UpdateItem that writes attributes if the row is still what was read.
+def reset_of(
+    file: Row, max_resets: int, *, began: float, now: float, changed_by: str, reason: str | None
+) -> tuple[dict[str, Any], Change]:
+    """How a stuck file is reported, and its reset; a file that was reset too often fails.
 
-    Of what was read, the status, `updated_at` and the removed attributes are compared.
+    `began` is the time at which the search began, by which ages are measured.
     """
-    compared = ("status", "updated_at", *removed)
-    names = {f"#{index}": name for index, name in enumerate(dict.fromkeys([*new, *compared]))}
-    places = {name: place for place, name in names.items()}
-    values = {f":{places[name][1:]}": to_value(value) for name, value in new.items()}
-    conditions = ["attribute_exists(date_prefix)"]
-    for name in compared:
-        if name in row.item:
-            values[f":seen_{name}"] = row.item[name]
-            conditions.append(f"{places[name]} = :seen_{name}")
-        else:
-            conditions.append(f"attribute_not_exists({places[name]})")
-    expression = "SET " + ", ".join(f"{places[name]} = :{places[name][1:]}" for name in new)
-    if removed:
-        expression += " REMOVE " + ", ".join(places[name] for name in removed)
-    return {
-        "Key": {name: row.item[name] for name in ("date_prefix", "file_key")},
-        "UpdateExpression": expression,
-        "ConditionExpression": " AND ".join(conditions),
-        "ExpressionAttributeNames": names,
-        "ExpressionAttributeValues": values,
-    }
+    resets = resets_of(file)
+    is_last = resets >= max_resets
+    action, resets = ("fail", resets) if is_last else ("reset", resets + 1)
+    found = file.finding(began, reset_count=resets, action=action)
+    at = iso_time(now)
+    return found, Change(
+        status=FileStatus.FAILED if is_last else FileStatus.PENDING,
+        changed_by=changed_by,
+        reason=reason or f"stuck for {found['hours_stuck']} hours",
+        fields=(
+            {"failed_time": at, "error_message": f"stuck again after {resets} resets"}
+            if is_last
+            else {"last_reset_time": at, "reset_count": resets}
+        ),
+        # With these, a run that is late could complete a file that was reset.
+        removed=("manifest_path", "glue_job_run_id"),
+    )

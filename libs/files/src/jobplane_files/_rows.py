@@ -1,4 +1,4 @@
-"""Rows of the tracking table, as they are stored and as plain values."""
+"""Rows of the tracking table, as stored and as plain values."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from jobplane_keys.tracking import (
 
 HOUR, DAY = 3600, 86400
 IN_FLIGHT = (FileStatus.PENDING, FileStatus.MANIFESTED, FileStatus.PROCESSING)
-# Besides updated_at, which comes first: the times since when a file has its status.
+# The times that say since when a file has its status, after updated_at.
 _SINCE = {
     FileStatus.PENDING: ("created_at", "upload_time"),
     FileStatus.MANIFESTED: ("manifest_time", "created_at", "upload_time"),
@@ -38,7 +38,7 @@ class Row:
     item: dict[str, Any]
     """In DynamoDB's typed form."""
     shards: int = DEFAULT_STATUS_SHARDS
-    """How many shards a status may be in."""
+    """The number of shards of a status."""
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -57,23 +57,23 @@ class Row:
 
     @property
     def label(self) -> str:
-        """Its key for people: `2026-11-22/a.ndjson`."""
+        """Its key as one text: `2026-11-22/a.ndjson`."""
         return f"{self.date_prefix}/{self.file_key}"
 
     @property
     def place(self) -> dict[str, Any]:
-        """Where a reading of the table or of an index goes on after this row, as JSON values."""
+        """Its keys in the table and the indexes, after which a reading can go on."""
         names = ("date_prefix", "file_key", "status", "lock_id")
         return {name: self.values[name] for name in names if name in self.values}
 
     @property
     def kind(self) -> RowKind:
-        """Whether it stands for a file, a manifest or a lock."""
+        """Whether it is the row of a file, a manifest or a lock."""
         return row_kind(self.date_prefix, self.file_key)
 
     @property
     def is_file(self) -> bool:
-        """Whether it stands for a file."""
+        """Whether it is the row of a file."""
         return self.kind is RowKind.FILE
 
     @cached_property
@@ -103,7 +103,7 @@ class Row:
 
     @cached_property
     def since(self) -> float | None:
-        """Since when it has its status; None when the best time that it has is unreadable."""
+        """Since when it has its status; None when the first time that it has is unreadable."""
         names = ("updated_at", *_SINCE.get(self.status or FileStatus.PENDING, ("created_at",)))
         return next((self.time(name) for name in names if self.values.get(name) is not None), None)
 
@@ -112,7 +112,7 @@ class Row:
         return self.since is not None and now - self.since > hours * HOUR
 
     def unreadable_times(self) -> dict[str, Any]:
-        """The times that it has and that are unreadable, by name."""
+        """The times that can't be read, by name."""
         present = (name for name in _TIMES if self.values.get(name) is not None)
         return {name: self.values[name] for name in present if self.time(name) is None}
 
