@@ -31,21 +31,13 @@ from typing import Any, BinaryIO, Self
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    IncompleteReadError,
-    ResponseStreamingError,
-)
-from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from jobplane_keys import (
     ASSEMBLY_TTL_SECONDS,
     DEFAULT_TABLE_PREFIX,
     IN_FLIGHT_SHARDS,
     MAX_MESSAGE_BYTES,
-    PICK_UP_SECONDS,
     PUBLIC_ASSEMBLY_FIELDS,
     RETRYABLE_CODES,
     TERMINAL_STATUSES,
@@ -54,7 +46,6 @@ from jobplane_keys import (
     ValidationError,
     checked_input,
     from_item,
-    in_flight_shard,
     is_terminal_assembly,
     iso_time,
     new_result_id,
@@ -70,6 +61,14 @@ from jobplane_keys import (
     split_request_key,
     to_item,
     ttl_after,
+)
+from jobplane_leases import (
+    Lease,
+    LeaseLostError,
+    RequestLease,
+    follow_assembly,
+    is_transient,
+    write_assembly,
 )
 from jobplane_robots import (
     RobotContext,
@@ -103,9 +102,6 @@ PROGRESS_INTERVAL_SECONDS = 0.1
 DOCUMENT_INTERVAL_SECONDS = 5.0
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CAP_SECONDS = 30.0
-CONFLICT_WAITS = (0.02, 0.05, 0.1, 0.2, 0.4)
-# A minute for what closes an attempt, beyond botocore's own repetitions.
-CLOSING_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 # Time that an invocation keeps for its answer.
 ANSWER_SECONDS = 2.0
 # Time that an invocation keeps for writing down how its requests stand.
@@ -117,26 +113,6 @@ MAX_RESULT_BYTES = 300 * 1024
 MAX_DOCUMENT_BYTES = 350 * 1024
 PART_BYTES = 8 * 1024 * 1024
 SEQUENCE_NUMBER = re.compile(r"[!-~]{1,128}")
-
-TRANSIENT_AWS_ERRORS = frozenset(
-    {
-        "InternalError",
-        "InternalServerError",
-        "LimitExceededException",
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "RequestThrottled",
-        "RequestThrottledException",
-        "RequestTimeout",
-        "ServiceUnavailable",
-        "SlowDown",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-        "TransactionConflictException",
-    }
-)
 
 session = botocore.session.get_session()
 dynamodb: Any = session.create_client("dynamodb")
@@ -153,20 +129,20 @@ class JobCancelledError(Exception):
     """The owner asked for the job to stop."""
 
 
-class LeaseLostError(Exception):
-    """Another worker has the request; this one writes nothing and posts nothing more."""
-
-
 class OutOfTimeError(Exception):
     """The invocation ends before the job does."""
 
 
 class TransientError(Exception):
-    """A failure that another attempt may not meet."""
+    """A failure that another attempt may not have."""
 
 
 class AssemblyBusyError(Exception):
     """Another request runs the same assembly."""
+
+    def __init__(self, assembly_id: str) -> None:
+        super().__init__(assembly_id)
+        self.assembly_id = assembly_id
 
 
 class AssemblyError(Exception):
@@ -219,9 +195,9 @@ class Invocation:
     def remaining(self) -> float:
         return self.deadline - time.time()
 
-    def lease_until(self) -> int:
+    def lease(self) -> Lease:
         """A lease that ends with the invocation at the latest."""
-        return int(time.time() + max(1.0, min(self.remaining(), LEASE_SECONDS)))
+        return Lease(self.id, int(time.time() + max(1.0, min(self.remaining(), LEASE_SECONDS))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +255,7 @@ class Job:
     def __init__(self, row: Row, invocation: Invocation) -> None:
         progress = row.get("progress") or {}
         self.row = row
+        self.request = request_of(row["owner"], row["request_id"])
         self.invocation = invocation
         self.audience = Audience(row)
         self.seq: int = progress.get("seq", 0)
@@ -397,10 +374,10 @@ class Job:
 
     def _renewal_due(self) -> bool:
         # Near its deadline an invocation can't have a longer lease than it has.
-        return self.invocation.lease_until() - self._lease_until >= LEASE_SECONDS / 2
+        return self.invocation.lease().until - self._lease_until >= LEASE_SECONDS / 2
 
     def _write(self, progress: Progress | None) -> None:
-        lease_until = self.invocation.lease_until()
+        lease = self.invocation.lease()
         stored = None
         if progress:
             self.seq += 1
@@ -410,8 +387,8 @@ class Job:
                 "message": progress.message,
                 "at": iso_time(time.time()),
             }
-        row = renew_lease(self.row, self.invocation, lease_until, stored)
-        self._lease_until = lease_until
+        row = self.request.renew(lease, time.time(), stored)
+        self._lease_until = lease.until
         self.subscribers = row.get("subscriber_count", 0)
         if stored and progress:
             metadata = {"metadata": dict(progress.metadata)} if progress.metadata else {}
@@ -446,7 +423,7 @@ class Assembly:
         now = time.time()
         changes |= {
             "updated_at": iso_time(now),
-            "lease_until": self.job.invocation.lease_until(),
+            "lease_until": self.job.invocation.lease().until,
             "progress_pct": round(self.job.percentage, 2),
         }
         self._write(changes)
@@ -483,10 +460,13 @@ class Assembly:
             if not self._ended and len(json.dumps(document).encode()) > MAX_DOCUMENT_BYTES:
                 raise AssemblyError("PROCESSING_ERROR", "The job makes more files than it may")
             self.document = write_assembly(
+                dynamodb,
+                ASSEMBLIES,
                 self.id,
                 self.document["rev"],
                 changes,
-                tuple(remove),
+                time.time(),
+                remove=tuple(remove),
                 patient_until=self.job.patient_until if self._ended else 0.0,
             )
 
@@ -531,26 +511,14 @@ def cancelled_body() -> Row:
     return error_body(ErrorCode.CANCELLED, "Cancelled")
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether another attempt may succeed: throttling, a broken connection, a timeout, a 5xx."""
-    if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or error.response["Error"]["Code"] in TRANSIENT_AWS_ERRORS
-    return isinstance(
-        error,
-        TransientError
-        | BotoConnectionError
-        | ConnectionError
-        | HTTPClientError
-        | IncompleteReadError
-        | ResponseStreamingError
-        | TimeoutError,
-    )
-
-
 def backoff_seconds(attempt: int) -> float:
     """Full jitter: anything up to the exponential delay of this attempt, counted from 1."""
     return random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2 ** (attempt - 1)))
+
+
+def request_of(owner: str, request_id: str) -> RequestLease:
+    """A request, and the writes that change its state."""
+    return RequestLease(dynamodb, REQUESTS, owner, request_id)
 
 
 @cache
@@ -583,184 +551,18 @@ def sign_download(key: str) -> str:
     return str(s3().generate_presigned_url("get_object", Params=params, ExpiresIn=LINK_SECONDS))
 
 
-def update_request(
-    owner: str,
-    request_id: str,
-    changes: Row,
-    condition: str,
-    *,
-    remove: str = "",
-    patient_until: float = 0.0,
-    **values: Any,
-) -> Row | None:
-    """Conditionally change a request; its new row, or None when the condition did not hold.
-
-    `condition` may use `#status` and the given values, each as `:name`. `patient_until`: as for
-    `put_through`.
-    """
-    sets = {**changes, "updated_at": iso_time(time.time())}
-    bound = {f":set_{name}": value for name, value in sets.items()}
-    return put_through(
-        REQUESTS,
-        {"owner": owner, "request_id": request_id},
-        sets=", ".join(f"#{name} = :set_{name}" for name in sets),
-        more=f"REMOVE {remove}" if remove else "",
-        condition=condition,
-        names={f"#{name}": name for name in sets} | {"#status": "status"},
-        values=bound | {f":{name}": value for name, value in values.items()},
-        patient_until=patient_until,
-    )
-
-
-def put_through(
-    table: str,
-    key: Row,
-    *,
-    sets: str,
-    condition: str,
-    names: dict[str, str],
-    values: Row,
-    more: str = "",
-    patient_until: float = 0.0,
-) -> Row | None:
-    """A conditional UpdateItem; the new item, or None when the condition did not hold.
-
-    botocore sends a write again when its answer is lost, and the condition fails then. So every
-    write leaves an id of its own on the item: an item with this id is what this write made.
-
-    A listener that comes or goes changes a request in a transaction, and a write that meets one
-    fails; botocore does not try that again. With `patient_until` (epoch seconds), nor is the write
-    given up while DynamoDB can't be reached or refuses work, as long as the waits last.
-    """
-    write_id = os.urandom(8).hex()
-    update = {
-        "TableName": table,
-        "Key": to_item(key),
-        "UpdateExpression": f"SET write_id = :write_id, {sets} {more}".rstrip(),
-        "ConditionExpression": condition,
-        "ExpressionAttributeNames": names,
-        "ExpressionAttributeValues": to_item({**values, ":write_id": write_id}),
-        "ReturnValues": "ALL_NEW",
-        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
-    }
-    conflict_waits, closing_waits = iter(CONFLICT_WAITS), iter(CLOSING_WAITS)
-    while True:
-        try:
-            return from_item(dynamodb.update_item(**update)["Attributes"])
-        except dynamodb.exceptions.ConditionalCheckFailedException as refusal:
-            item = from_item(refusal.response.get("Item", {}))
-            return item if item.get("write_id") == write_id else None
-        except (BotoCoreError, ClientError) as error:
-            wait = None
-            if isinstance(error, dynamodb.exceptions.TransactionConflictException):
-                wait = next(conflict_waits, None)
-            if wait is None and is_transient(error):
-                wait = next(closing_waits, math.inf)
-                wait = wait if time.time() + wait < patient_until else None
-            if wait is None:
-                raise
-            time.sleep(random.uniform(wait / 2, wait))
-
-
-def take(owner: str, request_id: str, invocation: Invocation) -> Row | None:
-    """Lease a request for one more attempt; None when there is none to be had.
-
-    Somebody works on it, it has ended, or its attempts are spent: then the sweeper ends it.
-    """
-    return lease(
-        owner,
-        request_id,
-        invocation,
-        "attempts < max_attempts AND (#status = :pending"
-        " OR (#status = :retrying AND (lease_owner = :me OR lease_until <= :now))"
-        " OR (#status = :processing AND lease_until <= :now))",
-        {
-            ":pending": RequestStatus.PENDING,
-            ":retrying": RequestStatus.RETRYING,
-            ":now": int(time.time()),
-            ":one": 1,
-        },
-        more="ADD attempts :one",
-    )
-
-
-def take_over(row: Row, invocation: Invocation) -> Row | None:
-    """Lease a request that is still as it was read, to end it; that is no attempt."""
-    return lease(
-        row["owner"],
-        row["request_id"],
-        invocation,
-        "#status = :status AND lease_until = :lease_until",
-        {":status": row["status"], ":lease_until": row["lease_until"]},
-    )
-
-
-def lease(
-    owner: str,
-    request_id: str,
-    invocation: Invocation,
-    condition: str,
-    values: Row,
-    *,
-    more: str = "",
-) -> Row | None:
-    """Make a request this invocation's; its row, or None when the condition did not hold."""
-    return put_through(
-        REQUESTS,
-        {"owner": owner, "request_id": request_id},
-        sets=(
-            "#status = :processing, lease_owner = :me, lease_until = :until,"
-            " lease_shard = :shard, started_at = if_not_exists(started_at, :moment),"
-            " updated_at = :moment"
-        ),
-        more=more,
-        condition=condition,
-        names={"#status": "status"},
-        values={
-            ":processing": RequestStatus.PROCESSING,
-            ":me": invocation.id,
-            ":until": invocation.lease_until(),
-            ":shard": in_flight_shard(request_key(owner, request_id)),
-            ":moment": iso_time(time.time()),
-            **values,
-        },
-    )
-
-
-def renew_lease(row: Row, invocation: Invocation, lease_until: int, progress: Row | None) -> Row:
-    """Keep a request, with the progress made; LeaseLostError when another worker has it."""
-    updated = update_request(
-        row["owner"],
-        row["request_id"],
-        {"lease_until": lease_until} | ({"progress": progress} if progress else {}),
-        "#status = :processing AND lease_owner = :me",
-        processing=RequestStatus.PROCESSING,
-        me=invocation.id,
-    )
-    if updated is None:
-        raise LeaseLostError(row["request_id"])
-    return updated
-
-
 def finish(job: Job, status: RequestStatus, outcome: Row, *, cause: str = "request") -> None:
     """Write a request's end, then tell its listeners: one terminal state, one terminal message.
 
     `cause` says why a request failed: by what it asked for (`request`), or by ours (`service`).
     """
     job.seq += 1
-    changes = {"status": status, "seq": job.seq, "ended_at": iso_time(time.time()), **outcome}
-    row = update_request(
-        job.owner,
-        job.request_id,
-        changes,
-        "#status = :processing AND lease_owner = :me",
-        remove="lease_owner, lease_until, lease_shard",
+    row = job.request.finish(
+        job.invocation.id,
+        {"status": status, "seq": job.seq, **outcome},
+        time.time(),
         patient_until=job.patient_until,
-        processing=RequestStatus.PROCESSING,
-        me=job.invocation.id,
     )
-    if row is None:
-        raise LeaseLostError(job.request_id)
     if status == RequestStatus.FAILED:
         telemetry.metric("RequestFailed", Cause=cause)
     else:
@@ -803,39 +605,21 @@ def owner_digest(owner: str) -> str:
     return sha256(owner.encode()).hexdigest()[:32]
 
 
-def put_back(job: Job, wait: float, *, keep: bool, counts: bool = True) -> bool:
-    """Leave a request for a later attempt; whether it was still ours.
+def put_back(job: Job, wait: float, *, keep: bool, counts: bool = True) -> None:
+    """Leave a request for a later attempt. Raises LeaseLostError.
 
-    `keep`: this invocation goes on with it after the wait. Otherwise the sweeper finds it then.
-    `counts`: whether the attempt is spent.
+    `keep`: this invocation continues with it after the wait. Otherwise the sweeper finds it then.
+    `counts`: whether this attempt counts.
     """
     lease_until = int(time.time() + wait) + (LEASE_SECONDS if keep else 0)
-    changes: Row = {"status": RequestStatus.RETRYING, "lease_until": lease_until}
-    if not counts:
-        changes["attempts"] = job.row["attempts"] - 1
-    row = update_request(
-        job.owner,
-        job.request_id,
-        changes,
-        "#status = :processing AND lease_owner = :me",
-        remove="" if keep else "lease_owner",
+    job.request.put_back(
+        job.invocation.id,
+        lease_until,
+        time.time(),
+        keep=keep,
+        attempts=None if counts else job.row["attempts"] - 1,
         patient_until=job.patient_until,
-        processing=RequestStatus.PROCESSING,
-        me=job.invocation.id,
     )
-    return row is not None
-
-
-def requeue(owner: str, request_id: str) -> bool:
-    """Put a waiting request to the stream again; whether it waited."""
-    row = update_request(
-        owner,
-        request_id,
-        {"status": RequestStatus.PENDING, "lease_until": int(time.time()) + PICK_UP_SECONDS},
-        "#status = :retrying AND attribute_not_exists(lease_owner)",
-        retrying=RequestStatus.RETRYING,
-    )
-    return row is not None
 
 
 def read_assembly(assembly_id: str) -> Row | None:
@@ -845,43 +629,6 @@ def read_assembly(assembly_id: str) -> Row | None:
     )
     document = from_item(found.get("Item", {}))
     return document if document and document.get("ttl", math.inf) > time.time() else None
-
-
-def write_assembly(
-    assembly_id: str,
-    rev: int | None,
-    changes: Row,
-    remove: tuple[str, ...] = (),
-    *,
-    patient_until: float = 0.0,
-) -> Row:
-    """Change a document that is as it was read (`rev`; None: absent or expired); the new one.
-
-    Raises LeaseLostError when it is not. `patient_until`: as for `put_through`.
-    """
-    sets = {**changes, "rev": (rev or 0) + 1}
-    names = {f"#{name}": name for name in (*sets, *remove)}
-    values = {f":{name}": value for name, value in sets.items()}
-    if rev is None:
-        condition = "attribute_not_exists(assembly_id) OR #ttl <= :read_at"
-        names["#ttl"] = "ttl"
-        values[":read_at"] = int(time.time())
-    else:
-        condition = "#rev = :read_rev"
-        values[":read_rev"] = rev
-    document = put_through(
-        ASSEMBLIES,
-        {"assembly_id": assembly_id},
-        sets=", ".join(f"#{name} = :{name}" for name in sets),
-        more="REMOVE " + ", ".join(f"#{name}" for name in remove) if remove else "",
-        condition=condition,
-        names=names,
-        values=values,
-        patient_until=patient_until,
-    )
-    if document is None:
-        raise LeaseLostError(assembly_id)
-    return document
 
 
 def tell_end(job: Job, document: Row) -> None:
@@ -900,25 +647,16 @@ def tell_end(job: Job, document: Row) -> None:
             MessageSystemAttributes={"AWSTraceHeader": trace} if trace["StringValue"] else {},
         )
     for follower in document.get("followers", ()):
-        requeue(*split_request_key(follower))
+        request_of(*split_request_key(follower)).requeue(time.time())
     job.has_told = True
 
 
 def follow(job: Job, assembly_id: str) -> None:
     """Park a request until the one that runs its assembly has ended it."""
-    if not put_back(job, LEASE_SECONDS, keep=False, counts=False):
-        return
+    put_back(job, LEASE_SECONDS, keep=False, counts=False)
     key = request_key(job.owner, job.request_id)
-    try:
-        dynamodb.update_item(
-            TableName=ASSEMBLIES,
-            Key=to_item({"assembly_id": assembly_id}),
-            UpdateExpression="ADD followers :me",
-            ConditionExpression="attribute_exists(lease_until)",
-            ExpressionAttributeValues={":me": {"SS": [key]}},
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        requeue(job.owner, job.request_id)
+    if not follow_assembly(dynamodb, ASSEMBLIES, assembly_id, key):
+        job.request.requeue(time.time())
 
 
 def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembly:
@@ -966,7 +704,7 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
         "steps_total": len(template.steps) if template else 0,
         "steps_completed": 0,
         "warnings": [],
-        "lease_until": job.invocation.lease_until(),
+        "lease_until": job.invocation.lease().until,
         "ttl": ttl_after(time.time(), ASSEMBLY_TTL_SECONDS),
     }
     stale = ["ok", "error", "webhook", "last_job_completed", "execution_duration", "current_step"]
@@ -974,7 +712,13 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
         stale.append("followers")
     try:
         written = write_assembly(
-            assembly_id, known["rev"] if known else None, document, tuple(stale)
+            dynamodb,
+            ASSEMBLIES,
+            assembly_id,
+            known["rev"] if known else None,
+            document,
+            time.time(),
+            remove=stale,
         )
     except LeaseLostError as error:
         # Somebody else wrote in between: look again.
@@ -1346,9 +1090,9 @@ def query(**request: Any) -> Iterator[Row]:
 def work(owner: str, request_id: str, invocation: Invocation) -> None:
     """Take a request and bring it to an end, with as many attempts as fit in this invocation."""
     while True:
-        row = take(owner, request_id, invocation)
+        row = request_of(owner, request_id).take(invocation.lease(), time.time())
         if row is None:
-            telemetry.debug("request is not to be had")
+            telemetry.debug("lease not granted")
             return
         with telemetry.trace(row.get("trace_header")):
             wait = attempt(Job(row, invocation))
@@ -1372,8 +1116,6 @@ def attempt(job: Job) -> float | None:
         finish(job, RequestStatus.COMPLETED, outcome)
     except LeaseLostError:
         telemetry.warning("lease lost, stopped")
-    except AssemblyBusyError as busy:
-        follow(job, str(busy))
     except Exception as error:
         try:
             return settle(job, error)
@@ -1394,6 +1136,9 @@ def run_of(row: Row) -> Run:
 
 def settle(job: Job, error: Exception) -> float | None:
     """What follows from a failed attempt: an end, or seconds to wait for the next one here."""
+    if isinstance(error, AssemblyBusyError):
+        follow(job, error.assembly_id)
+        return None
     if isinstance(error, JobCancelledError):
         end_without_result(job, RequestStatus.CANCELLED, cancelled_body(), ok="ASSEMBLY_CANCELED")
         return None
@@ -1401,14 +1146,14 @@ def settle(job: Job, error: Exception) -> float | None:
         body = error_body(error.code, str(error), **error.details)
         finish(job, RequestStatus.FAILED, {"error": body})
         return None
-    retryable = isinstance(error, OutOfTimeError) or is_transient(error)
+    retryable = isinstance(error, OutOfTimeError | TransientError) or is_transient(error)
     telemetry.exception("attempt failed", error, attempt=job.row["attempts"], transient=retryable)
     if retryable and job.row["attempts"] < job.row["max_attempts"]:
         telemetry.metric("RequestRetried", Action=job.row["action"])
         wait = backoff_seconds(job.row["attempts"])
         here = job.invocation.remaining() > wait + MIN_WORK_SECONDS
-        ours = put_back(job, wait, keep=here)
-        return wait if here and ours else None
+        put_back(job, wait, keep=here)
+        return wait if here else None
     fail(job, error, retryable)
     return None
 
@@ -1471,10 +1216,13 @@ def end_assembly(job: Job, *, message: str, **state: str) -> Row | None:
         ending = ("lease_until", "current_step")
         try:
             document = write_assembly(
+                dynamodb,
+                ASSEMBLIES,
                 row["assembly_id"],
                 document["rev"],
                 changes,
-                ending,
+                time.time(),
+                remove=ending,
                 patient_until=job.patient_until,
             )
         except LeaseLostError:
@@ -1541,6 +1289,7 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
 
     The last with its attempts spent; one that was cancelled, or whose assembly had ended, ended so.
     """
+    request = request_of(owner, request_id)
     found = dynamodb.get_item(
         TableName=REQUESTS,
         Key=to_item({"owner": owner, "request_id": request_id}),
@@ -1550,7 +1299,7 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
     if not row or row["status"] in TERMINAL_STATUSES or row["lease_until"] > time.time():
         return "moved"
     if row["attempts"] >= row["max_attempts"]:
-        taken = take_over(row, invocation)
+        taken = request.take_over(row, invocation.lease(), time.time())
         if taken is None:
             return "moved"
         with telemetry.trace(row.get("trace_header")):
@@ -1561,17 +1310,7 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
                 fail(job, OutOfTimeError(), retryable=True)
             telemetry.warning("request ended after its last lease ran out")
         return "failed"
-    # By way of RETRYING, since only a change back to PENDING reaches the stream.
-    parked = update_request(
-        owner,
-        request_id,
-        {"status": RequestStatus.RETRYING},
-        "#status = :status AND lease_until = :lease_until",
-        remove="lease_owner",
-        status=row["status"],
-        lease_until=row["lease_until"],
-    )
-    if parked is None or not requeue(owner, request_id):
+    if not request.park(row, time.time()) or not request.requeue(time.time()):
         return "moved"
     telemetry.metric("RequestRequeued")
     telemetry.info("request put to the stream again", status=row["status"])

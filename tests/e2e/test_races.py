@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobplane_keys import owner_key, to_item
+from jobplane_leases import Lease, LeaseLostError
 from tests.e2e.deployed import Deployed, assert_ended_once, unique
 from tests.e2e.in_process import context, load
 from tests.e2e.test_wire import connection_of, message_event, put_request
@@ -30,8 +31,8 @@ async def test_one_worker_takes_a_request(
             request_id = put_request(deployed, user, "gone", {"seconds": 0, "steps": 1})
             taken = list(
                 pool.map(
-                    lambda number, wanted=request_id: processor.take(
-                        owner, wanted, processor.Invocation(f"worker-{number}", time.time() + 60)
+                    lambda number, wanted=request_id: processor.request_of(owner, wanted).take(
+                        Lease(f"worker-{number}", int(time.time()) + 60), time.time()
                     ),
                     range(CONTENDERS),
                 )
@@ -51,18 +52,19 @@ async def test_late_worker_writes_nothing(
     request_id = put_request(deployed, user, "gone", {"seconds": 0, "steps": 1})
     slow = processor.Invocation("slow", time.time() + 60)
     quick = processor.Invocation("quick", time.time() + 60)
-    row = processor.take(owner, request_id, slow)
+    request = processor.request_of(owner, request_id)
+    row = request.take(slow.lease(), time.time())
     deployed.dynamodb.update_item(
         TableName=deployed.info["tables"]["requests"],
         Key=to_item({"owner": owner, "request_id": request_id}),
         UpdateExpression="SET lease_until = :past",
         ExpressionAttributeValues=to_item({":past": int(time.time()) - 1}),
     )
-    assert processor.take(owner, request_id, quick) is not None
+    assert request.take(quick.lease(), time.time()) is not None
 
-    with pytest.raises(processor.LeaseLostError):
-        processor.renew_lease(row, slow, int(time.time()) + 60, None)
-    with pytest.raises(processor.LeaseLostError):
+    with pytest.raises(LeaseLostError):
+        request.renew(slow.lease(), time.time())
+    with pytest.raises(LeaseLostError):
         processor.finish(processor.Job(row, slow), processor.RequestStatus.COMPLETED, {})
     assert deployed.row(user, request_id)["lease_owner"] == "quick"
 

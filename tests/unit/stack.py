@@ -23,12 +23,14 @@ from unittest.mock import patch
 import boto3
 import jwt
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
+from moto.core.models import botocore_stubber
 
 from jobplane.tree.repository import Function, Repository, read_yaml
 from jobplane.tree.resolved import ACCOUNT, REGION, STAGE, ResolvedStack
 from jobplane_keys import from_item, owner_key, to_item
+from jobplane_leases import _writes
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a-test-secret-of-32-bytes-or-more"
@@ -202,6 +204,10 @@ class Stack:
             self.monkeypatch.setattr(module, "management", lambda: self.sockets)
         return module
 
+    def closing_waits(self, *seconds: float) -> None:
+        """How long a write that must be made waits before each further attempt."""
+        self.monkeypatch.setattr(_writes, "CLOSING_WAITS", seconds)
+
     def put(self, table: str, *items: Mapping[str, Any]) -> None:
         for item in items:
             self.dynamodb.put_item(TableName=PREFIX + table, Item=to_item(item))
@@ -281,6 +287,22 @@ class Stack:
         service = client.meta.service_model.service_id.hyphenize()
         self._register([client], f"before-call.{service}.{operation}", refuse)
         return failed
+
+    def lose_answer(
+        self, client: Any, operation: str, *, when: Callable[[str], bool] = lambda body: True
+    ) -> Counter[str]:
+        """Have the next call of an operation carried out without an answer: botocore repeats it."""
+        lost: Counter[str] = Counter()
+
+        def lose(request: Any, **_: Any) -> None:
+            if not lost[operation] and when(_body({"body": request.body})):
+                lost[operation] += 1
+                botocore_stubber("before-send", request)
+                raise ReadTimeoutError(endpoint_url=request.url)
+
+        service = client.meta.service_model.service_id.hyphenize()
+        self._register([client], f"before-send.{service}.{operation}", lose)
+        return lost
 
     def _register(self, clients: Iterable[Any], event: str, hook: Callable[..., Any]) -> None:
         for client in clients:

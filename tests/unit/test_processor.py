@@ -882,9 +882,9 @@ CLOSING = sets("COMPLETED", "RETRYING", "FAILED")
 
 
 @pytest.fixture
-def impatient(processor: Processor) -> None:
+def impatient(stack: Stack) -> None:
     """The waits before a closing write is tried again take no time."""
-    processor.set(CLOSING_WAITS=(0.0,) * 5)
+    stack.closing_waits(*(0.0,) * 5)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -940,7 +940,7 @@ def test_patience_has_an_end(processor: Processor, stack: Stack) -> None:
 
 def test_nobody_waits_beyond_the_lease(processor: Processor, stack: Stack) -> None:
     """A wait that does not fit is not begun: afterwards the request is another's to end."""
-    processor.set(CLOSING_WAITS=(150.0,))  # the lease has 120, the invocation 300
+    stack.closing_waits(150.0)  # the lease has 120, the invocation 300
     slept: list[float] = []
     stack.monkeypatch.setattr(processor.module.time, "sleep", slept.append)
     failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
@@ -952,7 +952,7 @@ def test_nobody_waits_beyond_the_lease(processor: Processor, stack: Stack) -> No
 
 def test_nobody_waits_beyond_the_invocation(processor: Processor, stack: Stack) -> None:
     """A wait that ends with the invocation is not begun: there would be no answer."""
-    processor.set(CLOSING_WAITS=(28.7,))
+    stack.closing_waits(28.7)
     failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
     row = request()
     stack.put("requests", row)

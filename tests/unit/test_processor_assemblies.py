@@ -306,11 +306,11 @@ def test_the_document_is_written_at_the_start_and_after_each_step(
 
     assert all("ConditionExpression" in write for write in writes)
     values = [write["ExpressionAttributeValues"] for write in writes]
-    assert [v[":message"]["S"] for v in values if ":message" in v] == [
+    assert [v[":set_message"]["S"] for v in values if ":set_message" in v] == [
         "Receiving files", "Processing: verified", "Processing: compressed", "Processing: hashed",
         "Processing completed",
     ]  # fmt: skip
-    assert [int(v[":rev"]["N"]) for v in values] == list(range(1, len(values) + 1))
+    assert [int(v[":set_rev"]["N"]) for v in values] == list(range(1, len(values) + 1))
 
 
 def test_progress_moves_on_a_single_large_file(assemblies: Assemblies) -> None:
@@ -992,7 +992,7 @@ def test_a_document_written_without_an_answer_is_gone_on_with(assemblies: Assemb
 def test_files_that_are_made_are_not_made_again(assemblies: Assemblies) -> None:
     """The document's end waits for a table that can't be written for a while."""
     module, stack = assemblies.processor.module, assemblies.stack
-    assemblies.processor.set(CLOSING_WAITS=(0.0,) * 5)
+    stack.closing_waits(*(0.0,) * 5)
     calls = stack.calls(module.s3())
     failed = stack.fail(
         module.dynamodb, "UpdateItem", times=5, when=lambda body: "ASSEMBLY_COMPLETED" in body

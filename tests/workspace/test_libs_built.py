@@ -22,6 +22,7 @@ DEPENDENCIES = {
     },
     "files": {"jobplane-keys"},
     "keys": set(),
+    "leases": {"botocore", "jobplane-keys"},
     "models": {"jobplane-keys", "pydantic"},
     "parameters": set(),
     "robots": {"pydantic"},

@@ -125,10 +125,10 @@ def test_how_many_running_jobs_the_in_flight_index_carries(
 
     monkeypatch.setattr(processor.dynamodb, "update_item", update_item)
     monkeypatch.setattr(processor.time, "time", lambda: now)
-    job = {"owner": "t#u", "request_id": "r"}
+    request = processor.request_of("t#u", "r")
     seconds, invocation = 10, processor.Invocation("i", now + 900)
     for _ in range(int(seconds / processor.PROGRESS_INTERVAL_SECONDS)):
-        processor.renew_lease(job, invocation, invocation.lease_until(), {"seq": 1})
+        request.renew(invocation.lease(), now, {"seq": 1})
         now += processor.PROGRESS_INTERVAL_SECONDS
     moves = sum(one != other for one, other in pairwise(written))
     assert written[0], "progress moves no entry of the index any more: rewrite the row"

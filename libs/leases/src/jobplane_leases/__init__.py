@@ -1,0 +1,27 @@
+"""Conditional writes to DynamoDB that recognise a lost answer, and what Jobplane writes by them.
+
+The client is passed in, and so is the time; values in, values out.
+"""
+
+from jobplane_leases._assemblies import follow_assembly, write_assembly
+from jobplane_leases._claims import release_claim
+from jobplane_leases._errors import LeaseLostError
+from jobplane_leases._requests import NOT_ENDED, Lease, RequestLease, enqueue
+from jobplane_leases._writes import Written, create, is_transient, transact, update, update_item
+
+__all__ = [
+    "NOT_ENDED",
+    "Lease",
+    "LeaseLostError",
+    "RequestLease",
+    "Written",
+    "create",
+    "enqueue",
+    "follow_assembly",
+    "is_transient",
+    "release_claim",
+    "transact",
+    "update",
+    "update_item",
+    "write_assembly",
+]

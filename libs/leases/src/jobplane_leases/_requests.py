@@ -1,0 +1,261 @@
+"""The states of a request, and every write that leads from one to another.
+
+A row is PENDING, PROCESSING or RETRYING until it ends as COMPLETED, FAILED or CANCELLED. Until
+then it has `lease_shard` and `lease_until`, by which the sweeper finds it; `lease_owner` is there
+while a worker has it.
+
+| write | from | to |
+|---|---|---|
+| `enqueue` | no row, or one past its `ttl` | PENDING |
+| `take` | PENDING; RETRYING of its owner; RETRYING or PROCESSING, overdue | PROCESSING |
+| `take_over` | unchanged since it was read | PROCESSING |
+| `renew` | PROCESSING of its owner | the same, with a later `lease_until` |
+| `finish` | PROCESSING of its owner | COMPLETED, FAILED or CANCELLED |
+| `put_back` | PROCESSING of its owner | RETRYING, with or without the owner |
+| `park` | unchanged since it was read | RETRYING without an owner |
+| `requeue` | RETRYING without an owner | PENDING |
+| `cancel` | PENDING, unchanged since it was read | CANCELLED |
+| `ask_to_cancel` | not ended | the same, with `cancel_requested` |
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jobplane_keys import (
+    PICK_UP_SECONDS,
+    REQUEST_TTL_SECONDS,
+    RequestStatus,
+    in_flight_shard,
+    iso_time,
+    request_key,
+    ttl_after,
+)
+from jobplane_leases._errors import LeaseLostError
+from jobplane_leases._writes import Row, Written, assignment, create, update
+
+NOT_ENDED = "attribute_exists(lease_shard)"
+"""Holds for a request's row until it ends."""
+
+_OWNED = "#status = :processing AND lease_owner = :me"
+_AS_READ = "#status = :status AND lease_until = :lease_until"
+_LEASE = ("lease_owner", "lease_until", "lease_shard")
+
+
+class Lease(NamedTuple):
+    """A lease that a worker asks for: the worker's id, and its end in epoch seconds."""
+
+    owner: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLease:
+    """The row of one request, and the writes that change its state.
+
+    Each is one conditional UpdateItem. `now` is in epoch seconds; `patient_until` is explained at
+    `update`.
+    """
+
+    dynamodb: Any
+    table: str
+    owner: str
+    request_id: str
+
+    def take(self, lease: Lease, now: float) -> Row | None:
+        """Lease the request for one more attempt; None if it is not available.
+
+        It is not while a worker has it, when it has ended, and when its attempts are used up.
+        """
+        return self._lease(
+            lease,
+            now,
+            "attempts < max_attempts AND (#status = :pending"
+            " OR (#status = :retrying AND (lease_owner = :me OR lease_until <= :now))"
+            " OR (#status = :processing AND lease_until <= :now))",
+            {
+                "pending": RequestStatus.PENDING,
+                "retrying": RequestStatus.RETRYING,
+                "now": int(now),
+                "one": 1,
+            },
+            more=" ADD attempts :one",
+        )
+
+    def take_over(self, row: Mapping[str, Any], lease: Lease, now: float) -> Row | None:
+        """Lease the request in order to end it, without an attempt; None if `row` has changed."""
+        return self._lease(lease, now, _AS_READ, _as_read(row))
+
+    def renew(self, lease: Lease, now: float, progress: Row | None = None) -> Row:
+        """Keep the request, and store its progress. Raises LeaseLostError."""
+        changes: Row = {"lease_until": lease.until}
+        if progress:
+            changes["progress"] = progress
+        return self._owned(lease.owner, changes, now)
+
+    def finish(
+        self, lease_owner: str, outcome: Row, now: float, *, patient_until: float = 0.0
+    ) -> Row:
+        """End the request: `outcome` has its `status` and all else to store. Raises
+        LeaseLostError.
+        """
+        changes = outcome | {"ended_at": iso_time(now)}
+        return self._owned(lease_owner, changes, now, _LEASE, patient_until)
+
+    def put_back(
+        self,
+        lease_owner: str,
+        until: int,
+        now: float,
+        *,
+        keep: bool,
+        attempts: int | None = None,
+        patient_until: float = 0.0,
+    ) -> None:
+        """Leave the request for a later attempt. Raises LeaseLostError.
+
+        `keep`: only its owner may take it before `until`. Otherwise any worker may take it then.
+        `attempts` replaces the number of attempts made.
+        """
+        changes: Row = {"status": RequestStatus.RETRYING, "lease_until": until}
+        if attempts is not None:
+            changes["attempts"] = attempts
+        self._owned(lease_owner, changes, now, () if keep else ("lease_owner",), patient_until)
+
+    def park(self, row: Mapping[str, Any], now: float) -> bool:
+        """Take the request from a worker that is gone; False if `row` has changed.
+
+        To be requeued afterwards: only a change back to PENDING reaches the stream.
+        """
+        changes = {"status": RequestStatus.RETRYING}
+        return self._change(changes, _AS_READ, _as_read(row), now, ("lease_owner",)).done
+
+    def requeue(self, now: float) -> bool:
+        """Put a waiting request into the stream again; False if it was not waiting."""
+        return self._change(
+            {"status": RequestStatus.PENDING, "lease_until": int(now) + PICK_UP_SECONDS},
+            "#status = :retrying AND attribute_not_exists(lease_owner)",
+            {"retrying": RequestStatus.RETRYING},
+            now,
+        ).done
+
+    def cancel(self, row: Mapping[str, Any], error: Row, now: float) -> Row | None:
+        """End a request that is PENDING in `row`, and use the next `seq`; None if `row` has
+        changed.
+        """
+        progress = row.get("progress") or {}
+        changes = {
+            "status": RequestStatus.CANCELLED,
+            "error": error,
+            "seq": progress.get("seq", 0) + 1,
+            "cancel_requested": True,
+            "ended_at": iso_time(now),
+        }
+        values = _as_read(row) | {"status": RequestStatus.PENDING}
+        done, ended = self._change(changes, _AS_READ, values, now, _LEASE)
+        return ended if done else None
+
+    def ask_to_cancel(self) -> bool:
+        """Ask the request's worker to stop, now or when one takes it; False if it has ended."""
+        return update(
+            self.dynamodb,
+            self.table,
+            self._key,
+            change="SET cancel_requested = :true",
+            condition=NOT_ENDED,
+            values={"true": True},
+            mark=None,
+        ).done
+
+    @property
+    def _key(self) -> Row:
+        return {"owner": self.owner, "request_id": self.request_id}
+
+    def _lease(
+        self, lease: Lease, now: float, condition: str, values: Row, *, more: str = ""
+    ) -> Row | None:
+        done, row = update(
+            self.dynamodb,
+            self.table,
+            self._key,
+            change="SET #status = :processing, lease_owner = :me, lease_until = :until,"
+            " lease_shard = :shard, started_at = if_not_exists(started_at, :moment),"
+            f" updated_at = :moment{more}",
+            condition=condition,
+            values={
+                "processing": RequestStatus.PROCESSING,
+                "me": lease.owner,
+                "until": lease.until,
+                "shard": in_flight_shard(request_key(self.owner, self.request_id)),
+                "moment": iso_time(now),
+                **values,
+            },
+        )
+        return row if done else None
+
+    def _owned(
+        self,
+        lease_owner: str,
+        changes: Row,
+        now: float,
+        remove: Sequence[str] = (),
+        patient_until: float = 0.0,
+    ) -> Row:
+        """Change a request that a worker has; LeaseLostError if it has it no longer."""
+        values = {"processing": RequestStatus.PROCESSING, "me": lease_owner}
+        done, row = self._change(changes, _OWNED, values, now, remove, patient_until)
+        if not done:
+            raise LeaseLostError(self.request_id)
+        return row
+
+    def _change(
+        self,
+        changes: Row,
+        condition: str,
+        values: Row,
+        now: float,
+        remove: Sequence[str] = (),
+        patient_until: float = 0.0,
+    ) -> Written:
+        change, assigned = assignment({**changes, "updated_at": iso_time(now)}, remove)
+        return update(
+            self.dynamodb,
+            self.table,
+            self._key,
+            change=change,
+            condition=condition,
+            values=assigned | values,
+            patient_until=patient_until,
+        )
+
+
+def enqueue(dynamodb: Any, table: str, row: Mapping[str, Any], now: float) -> Written:
+    """Store a request that waits for a worker, if its id is free.
+
+    `row` has `owner`, `request_id` and whatever describes the request; the attributes of its state
+    are added.
+    """
+    moment = iso_time(now)
+    waiting = {
+        **row,
+        "status": RequestStatus.PENDING,
+        "attempts": 0,
+        "cancel_requested": False,
+        "subscriber_count": 0,
+        "lease_shard": in_flight_shard(request_key(row["owner"], row["request_id"])),
+        "lease_until": int(now) + PICK_UP_SECONDS,
+        "created_at": moment,
+        "updated_at": moment,
+        "ttl": ttl_after(now, REQUEST_TTL_SECONDS),
+    }
+    return create(
+        dynamodb,
+        table,
+        waiting,
+        condition="attribute_not_exists(request_id) OR #ttl <= :now",
+        values={"now": int(now)},
+    )
+
+
+def _as_read(row: Mapping[str, Any]) -> Row:
+    return {"status": row["status"], "lease_until": row["lease_until"]}

@@ -1,0 +1,238 @@
+"""Conditional writes that recognise their own work when an answer was lost.
+
+botocore sends a write again when its answer does not arrive. If the first one was carried out, its
+own result makes the condition of the second one fail. So a write must be able to tell its own
+result from that of another writer:
+
+- an update leaves a random id on the item; an item in the way that has this id is its result;
+- a put compares the item in the way with the one that it sent;
+- an update whose condition still holds after it needs no id: it can simply be made again;
+- a transaction has a token (`ClientRequestToken`, which botocore fills in): DynamoDB itself
+  recognises the repetition for ten minutes.
+
+An id is lost when another update with the same mark comes between a write and its repetition. The
+write then counts as refused, with the item as the other writer left it.
+"""
+
+import math
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+)
+from botocore.exceptions import ConnectionError as BotoConnectionError
+
+from jobplane_keys import from_item, to_item
+
+type Row = dict[str, Any]
+
+CONFLICT_WAITS = (0.02, 0.05, 0.1, 0.2, 0.4)
+# A minute for a write that must be made, in addition to botocore's own repetitions.
+CLOSING_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+
+_REFUSED = "ConditionalCheckFailed"
+_CONFLICT = "TransactionConflict"
+_NAME = re.compile(r"#(\w+)")
+_TRANSIENT_CODES = frozenset(
+    {
+        "InternalError",
+        "InternalServerError",
+        "LimitExceededException",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "ThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "TransactionConflictException",
+    }
+)
+
+
+class Written(NamedTuple):
+    """Whether a conditional write was made, and the item as it is then.
+
+    Of a write that was refused, the item is the one that stands in its way, and `{}` if none does.
+    """
+
+    done: bool
+    item: Row
+
+
+def update(
+    dynamodb: Any,
+    table: str,
+    key: Mapping[str, Any],
+    *,
+    change: str,
+    condition: str,
+    values: Mapping[str, Any],
+    mark: str | None = "write_id",
+    patient_until: float = 0.0,
+) -> Written:
+    """Update an item if a condition holds.
+
+    `change` and `condition` are DynamoDB's expressions. A name written as `#name` stands for the
+    attribute `name`; `values` are JSON values by their names, without the colon.
+
+    `mark` is the attribute for the write's id. Pass None if the condition holds after the update as
+    well. Two kinds of updates to one item, each with its own mark, do not overwrite each other's.
+
+    An update that meets a transaction is tried again. One that fails because DynamoDB can't be
+    reached or refuses work is tried again as long as the next attempt begins before
+    `patient_until` (epoch seconds); otherwise botocore's error is raised.
+    """
+    names = dict.fromkeys(_NAME.findall(f"{change} {condition}"))
+    parameters: dict[str, Any] = {
+        "TableName": table,
+        "Key": to_item(key),
+        "UpdateExpression": change,
+        "ConditionExpression": condition,
+        "ReturnValues": "ALL_NEW",
+    }
+    if names:
+        parameters["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
+    if values:
+        parameters["ExpressionAttributeValues"] = {
+            f":{name}": value for name, value in to_item(values).items()
+        }
+    done, answer = update_item(dynamodb, parameters, mark=mark, patient_until=patient_until)
+    return Written(done, from_item(answer.get("Attributes" if done else "Item", {})))
+
+
+def update_item(
+    dynamodb: Any,
+    parameters: Mapping[str, Any],
+    *,
+    mark: str | None = "write_id",
+    patient_until: float = 0.0,
+) -> tuple[bool, Row]:
+    """`update` with the parameters of UpdateItem: whether it was made, and DynamoDB's answer.
+
+    The answer has `Attributes`, the new item, if the parameters ask for it; that of a refusal has
+    `Item`, if there is one. Values are in DynamoDB's typed form.
+    """
+    write_id = {"S": os.urandom(8).hex()}
+    sent = {**parameters, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+    if mark is not None:
+        change = parameters["UpdateExpression"]
+        others = f", {change[4:]}" if change.startswith("SET ") else f" {change}"
+        sent["UpdateExpression"] = f"SET {mark} = :{mark}{others}"
+        given = parameters.get("ExpressionAttributeValues", {})
+        sent["ExpressionAttributeValues"] = {**given, f":{mark}": write_id}
+    answer, refused = _send(dynamodb.update_item, sent, patient_until)
+    if refused and mark is not None and answer.get("Item", {}).get(mark) == write_id:
+        return True, {"Attributes": answer["Item"]}
+    return not refused, answer
+
+
+def create(
+    dynamodb: Any,
+    table: str,
+    item: Mapping[str, Any],
+    *,
+    condition: str,
+    values: Mapping[str, Any] | None = None,
+) -> Written:
+    """Put an item if a condition holds; `condition` and `values` are as for `update`.
+
+    An equal item in the way is the one that this put has made. The members of a set have no order,
+    so an item with sets may not be recognised.
+    """
+    parameters: dict[str, Any] = {
+        "TableName": table,
+        "Item": to_item(item),
+        "ConditionExpression": condition,
+        "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+    }
+    if names := dict.fromkeys(_NAME.findall(condition)):
+        parameters["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
+    if values:
+        parameters["ExpressionAttributeValues"] = {
+            f":{name}": value for name, value in to_item(values).items()
+        }
+    made = from_item(parameters["Item"])
+    answer, refused = _send(dynamodb.put_item, parameters, 0.0)
+    found = from_item(answer.get("Item", {})) if refused else made
+    return Written(found == made, found)
+
+
+def transact(dynamodb: Any, items: Sequence[dict[str, Any]]) -> list[str]:
+    """Write all items or none; when a condition did not hold, every item's reason, else [].
+
+    botocore does not repeat a transaction that is cancelled because it met another write; this
+    does.
+    """
+    for wait in (*CONFLICT_WAITS, None):
+        try:
+            dynamodb.transact_write_items(TransactItems=items)
+        except ClientError as error:
+            cancelled = error.response.get("CancellationReasons", [])
+            reasons = [part.get("Code", "None") for part in cancelled]
+            if _REFUSED in reasons:
+                return reasons
+            if wait is None or _CONFLICT not in reasons:
+                raise
+            time.sleep(random.uniform(wait / 2, wait))
+        else:
+            break
+    return []
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a call may succeed later: throttling, a broken connection, a timeout, a 5xx."""
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status >= 500 or error.response["Error"]["Code"] in _TRANSIENT_CODES
+    return isinstance(
+        error,
+        BotoConnectionError
+        | ConnectionError
+        | HTTPClientError
+        | IncompleteReadError
+        | ResponseStreamingError
+        | TimeoutError,
+    )
+
+
+def assignment(changes: Mapping[str, Any], remove: Sequence[str] = ()) -> tuple[str, Row]:
+    """The update expression that sets and removes attributes, and its values as `set_name`."""
+    change = "SET " + ", ".join(f"#{name} = :set_{name}" for name in changes)
+    change += " REMOVE " + ", ".join(f"#{name}" for name in remove) if remove else ""
+    return change, {f"set_{name}": value for name, value in changes.items()}
+
+
+def _send(
+    call: Callable[..., Row], parameters: Mapping[str, Any], patient_until: float
+) -> tuple[Row, bool]:
+    """DynamoDB's answer, and whether it is that the condition did not hold."""
+    conflict_waits, closing_waits = iter(CONFLICT_WAITS), iter(CLOSING_WAITS)
+    while True:
+        try:
+            return call(**parameters), False
+        except (BotoCoreError, ClientError) as error:
+            answer: Row = dict(error.response) if isinstance(error, ClientError) else {}
+            code = answer.get("Error", {}).get("Code")
+            if code == f"{_REFUSED}Exception":
+                return answer, True
+            wait = next(conflict_waits, None) if code == f"{_CONFLICT}Exception" else None
+            if wait is None and is_transient(error):
+                wait = next(closing_waits, math.inf)
+                wait = wait if time.time() + wait < patient_until else None
+            if wait is None:
+                raise
+            time.sleep(random.uniform(wait / 2, wait))

@@ -1,0 +1,480 @@
+"""jobplane_leases: conditional writes, and the states of a request."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from jobplane_keys import to_item
+from jobplane_leases import (
+    Lease,
+    LeaseLostError,
+    RequestLease,
+    create,
+    enqueue,
+    follow_assembly,
+    is_transient,
+    update,
+    update_item,
+    write_assembly,
+)
+from tests.unit.stack import (
+    OWNER,
+    PREFIX,
+    TENANT,
+    Stack,
+    client_error,
+    connection,
+    ended,
+    request,
+    shard,
+)
+
+ROOT = Path(__file__).parents[2]
+CONNECTIONS = PREFIX + "connections"
+REQUESTS = PREFIX + "requests"
+ASSEMBLIES = PREFIX + "assemblies"
+CLAIMS = PREFIX + "active-jobs"
+KEY = {"connection_id": "conn-1"}
+NOW = 1_795_342_530.25
+MOMENT = "2026-11-22T10:15:30.250Z"
+
+type Row = dict[str, Any]
+
+
+# Updates and puts
+
+
+def rename(stack: Stack, **options: Any) -> Any:
+    """Take a connection that belongs to user-1."""
+    return update(
+        stack.dynamodb,
+        CONNECTIONS,
+        KEY,
+        change="SET #user_id = :new",
+        condition="#user_id = :old",
+        values={"old": "user-1", "new": "user-2"},
+        **options,
+    )
+
+
+def test_an_update_returns_the_new_item(stack: Stack) -> None:
+    """With what it set, what was there before, and the write's id."""
+    stack.put("connections", connection())
+    done, row = rename(stack)
+    assert done
+    assert row == stack.get("connections", **KEY)
+    assert row == connection(user_id="user-2", write_id=row["write_id"]) | {
+        name: row[name] for name in ("connected_at", "last_seen_at", "token_expires_at", "ttl")
+    }
+
+
+def test_each_update_has_an_id_of_its_own(stack: Stack) -> None:
+    """An equal update of another caller is not taken for this one."""
+    stack.put("connections", connection())
+    first = rename(stack).item["write_id"]
+    stack.put("connections", connection())
+    assert rename(stack).item["write_id"] != first
+
+
+def test_a_refused_update_returns_what_stands_in_its_way(stack: Stack) -> None:
+    """And changes nothing."""
+    there = connection(user_id="user-3", write_id="another")
+    stack.put("connections", there)
+    assert rename(stack) == (False, there)
+    assert stack.items("connections") == [there]
+
+
+def test_a_refused_update_without_an_item(stack: Stack) -> None:
+    """It returns an empty one, and makes none."""
+    assert rename(stack) == (False, {})
+    assert stack.items("connections") == []
+
+
+def test_an_update_whose_answer_is_lost(stack: Stack) -> None:
+    """The repetition fails its condition, and the item's id says whose write it is."""
+    stack.put("connections", connection())
+    lost = stack.lose_answer(stack.dynamodb, "UpdateItem")
+    calls = stack.calls(stack.dynamodb)
+    done, row = rename(stack)
+    assert (done, row["user_id"], lost["UpdateItem"]) == (True, "user-2", 1)
+    assert calls.counts() == {"UpdateItem": 1}
+
+
+def test_an_update_without_an_id_is_made_again(stack: Stack) -> None:
+    """Its condition holds after it, too; so the repetition succeeds, and leaves no attribute."""
+    stack.put("connections", connection())
+    lost = stack.lose_answer(stack.dynamodb, "UpdateItem")
+    done, row = update(
+        stack.dynamodb,
+        CONNECTIONS,
+        KEY,
+        change="SET last_seen_at = :now",
+        condition="attribute_exists(connection_id)",
+        values={"now": MOMENT},
+        mark=None,
+    )
+    assert (done, row["last_seen_at"], lost["UpdateItem"]) == (True, MOMENT, 1)
+    assert "write_id" not in row
+
+
+def test_another_mark_leaves_the_first_one_alone(stack: Stack) -> None:
+    """Two kinds of writes to one item each recognise their own."""
+    stack.put("connections", connection(write_id="another"))
+    _, row = rename(stack, mark="name_id")
+    assert (row["write_id"], len(row["name_id"])) == ("another", 16)
+
+
+def test_an_update_that_only_removes_or_adds(stack: Stack) -> None:
+    """The id is set beside it."""
+    stack.put("connections", connection())
+    _, row = update(
+        stack.dynamodb,
+        CONNECTIONS,
+        KEY,
+        change="REMOVE endpoint ADD visits :one",
+        condition="attribute_exists(endpoint)",
+        values={"one": 1},
+    )
+    assert ("endpoint" in row, row["visits"], len(row["write_id"])) == (False, 1, 16)
+
+
+def test_an_update_by_its_parameters(stack: Stack) -> None:
+    """DynamoDB's answers come back as they are, and a lost one has the item."""
+    stack.put("connections", connection())
+    parameters: Row = {
+        "TableName": CONNECTIONS,
+        "Key": to_item(KEY),
+        "UpdateExpression": "SET user_id = :new",
+        "ConditionExpression": "user_id = :old",
+        "ExpressionAttributeValues": {":old": {"S": "user-1"}, ":new": {"S": "user-2"}},
+        "ReturnValues": "ALL_NEW",
+    }
+    stack.lose_answer(stack.dynamodb, "UpdateItem")
+    done, answer = update_item(stack.dynamodb, parameters)
+    assert (done, answer["Attributes"]["user_id"]) == (True, {"S": "user-2"})
+    done, answer = update_item(stack.dynamodb, parameters)
+    assert (done, answer["Item"]["user_id"]) == (False, {"S": "user-2"})
+
+
+def put(stack: Stack, row: Row) -> Any:
+    return create(stack.dynamodb, CONNECTIONS, row, condition="attribute_not_exists(connection_id)")
+
+
+def test_an_item_is_created_once(stack: Stack) -> None:
+    """Another item under the key is returned as it is."""
+    row = connection()
+    assert put(stack, row) == (True, row)
+    assert put(stack, connection(user_id="user-2")) == (False, row)
+    assert stack.items("connections") == [row]
+
+
+def test_a_put_whose_answer_is_lost(stack: Stack) -> None:
+    """The equal item in its way is its own, whatever DynamoDB makes of its numbers."""
+    row = connection(share=1e-7, size=2.0, nested={"a": [1, None]})
+    lost = stack.lose_answer(stack.dynamodb, "PutItem")
+    assert put(stack, row) == (True, row)
+    assert lost["PutItem"] == 1
+
+
+def test_a_write_that_meets_a_transaction_is_made_again(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bounded number of times; botocore does not do that."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    stack.put("connections", connection())
+    stack.fail(stack.dynamodb, "UpdateItem", "TransactionConflictException", times=5)
+    assert rename(stack).done
+    failed = stack.fail(stack.dynamodb, "UpdateItem", "TransactionConflictException")
+    with pytest.raises(ClientError, match="TransactionConflict"):
+        rename(stack)
+    assert failed["UpdateItem"] == 6
+
+
+def test_patience_is_asked_for(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a time until which it may try, a failed write is raised at once."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    stack.put("connections", connection())
+    failed = stack.fail(stack.dynamodb, "UpdateItem", times=3)
+    with pytest.raises(ClientError, match="Throughput"):
+        rename(stack)
+    assert (failed["UpdateItem"], slept) == (1, [])
+    assert rename(stack, patient_until=time.time() + 60).done
+    assert [0.25 <= slept[0] <= 0.5, 0.5 <= slept[1] <= 1.0] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("error", "transient"),
+    [
+        (client_error("ThrottlingException", 400), True),
+        (client_error("Whatever", 503), True),
+        (client_error("AccessDeniedException", 400), False),
+        (TimeoutError(), True),
+        (ConnectionResetError(), True),
+        (ValueError(), False),
+    ],
+)
+def test_what_may_succeed_later(error: Exception, transient: bool) -> None:
+    """Throttling, a 5xx and a broken connection; not a missing permission."""
+    assert is_transient(error) is transient
+
+
+# The states of a request
+
+ME = Lease("me", int(NOW) + 120)
+PENDING = request(lease_until=int(NOW) + 300)
+MINE = PENDING | {
+    "status": "PROCESSING", "attempts": 1, "lease_owner": "me", "lease_until": int(NOW) + 60,
+}  # fmt: skip
+OTHERS = MINE | {"lease_owner": "other"}
+PARKED = PENDING | {"status": "RETRYING", "attempts": 1, "lease_until": int(NOW) + 10}
+ENDED = ended()
+
+type Step = Callable[[RequestLease], Any]
+type Case = tuple[Step, Row, Row | None, Row | None]
+
+
+def renew(lease: RequestLease) -> Any:
+    return lease.renew(ME, NOW, {"seq": 4, "percentage": 50})
+
+
+def finish(lease: RequestLease) -> Any:
+    return lease.finish("me", {"status": "COMPLETED", "seq": 5, "result": "{}"}, NOW)
+
+
+def put_back(lease: RequestLease) -> Any:
+    return lease.put_back("me", int(NOW) + 9, NOW, keep=False, attempts=0)
+
+
+def keep(lease: RequestLease) -> Any:
+    return lease.put_back("me", int(NOW) + 9, NOW, keep=True)
+
+
+def cancel(lease: RequestLease) -> Any:
+    return lease.cancel(PENDING | {"progress": {"seq": 2}}, {"code": "CANCELLED"}, NOW)
+
+
+def take(lease: RequestLease) -> Any:
+    return lease.take(ME, NOW)
+
+
+TAKEN = {
+    "status": "PROCESSING", "lease_owner": "me", "lease_until": int(NOW) + 120,
+    "lease_shard": shard("req-1"), "started_at": MOMENT, "updated_at": MOMENT,
+}  # fmt: skip
+NO_LEASE: Row = {"lease_owner": None, "lease_until": None, "lease_shard": None}
+
+# By name: the step, the row that it finds, what it changes of that, and a row that it refuses.
+STEPS: dict[str, Case] = {
+    "take": (take, PENDING, TAKEN | {"attempts": 1}, MINE),
+    "take what waits": (take, PARKED | {"lease_until": 1}, TAKEN | {"attempts": 2}, PARKED),
+    "take what is kept": (
+        take, PARKED | {"lease_owner": "me"}, TAKEN | {"attempts": 2},
+        PARKED | {"lease_owner": "other"},
+    ),
+    "take what was left": (
+        take, OTHERS | {"lease_until": 1}, TAKEN | {"attempts": 2}, OTHERS,
+    ),
+    "take the last attempt": (
+        take, PENDING | {"attempts": 3}, TAKEN | {"attempts": 4}, PENDING | {"attempts": 4},
+    ),
+    "take over": (
+        lambda lease: lease.take_over(OTHERS, ME, NOW), OTHERS, TAKEN,
+        OTHERS | {"lease_until": int(NOW) + 61},
+    ),
+    "renew": (
+        renew, MINE,
+        {"lease_until": int(NOW) + 120, "progress": {"seq": 4, "percentage": 50}}, OTHERS,
+    ),
+    "finish": (
+        finish, MINE,
+        NO_LEASE | {"status": "COMPLETED", "seq": 5, "result": "{}", "ended_at": MOMENT}, OTHERS,
+    ),
+    "put back": (
+        put_back, MINE,
+        {"status": "RETRYING", "lease_until": int(NOW) + 9, "lease_owner": None, "attempts": 0},
+        OTHERS,
+    ),
+    "keep": (keep, MINE, {"status": "RETRYING", "lease_until": int(NOW) + 9}, OTHERS),
+    "park": (
+        lambda lease: lease.park(OTHERS, NOW), OTHERS, {"status": "RETRYING", "lease_owner": None},
+        OTHERS | {"lease_until": int(NOW) + 61},
+    ),
+    "requeue": (
+        lambda lease: lease.requeue(NOW), PARKED,
+        {"status": "PENDING", "lease_until": int(NOW) + 300}, PARKED | {"lease_owner": "me"},
+    ),
+    "cancel": (
+        cancel, PENDING,
+        NO_LEASE | {
+            "status": "CANCELLED", "seq": 3, "error": {"code": "CANCELLED"},
+            "cancel_requested": True, "ended_at": MOMENT,
+        },
+        PENDING | {"lease_until": int(NOW) + 301},
+    ),
+    "ask to cancel": (
+        lambda lease: lease.ask_to_cancel(), MINE, {"cancel_requested": True}, ENDED,
+    ),
+}  # fmt: skip
+every_step = pytest.mark.parametrize(
+    ("step", "row", "changes", "refused"), STEPS.values(), ids=STEPS
+)
+
+
+def lease_of(stack: Stack) -> RequestLease:
+    return RequestLease(stack.dynamodb, REQUESTS, OWNER, "req-1")
+
+
+def after(row: Row, changes: Row, stored: Row) -> Row:
+    """A row with its changes; the time and the id of the write are as they were stored."""
+    written = {name: stored[name] for name in ("updated_at", "write_id") if name in stored}
+    changed = row | changes | written
+    return {name: value for name, value in changed.items() if value is not None}
+
+
+@every_step
+def test_a_step(stack: Stack, step: Step, row: Row, changes: Row, refused: Row) -> None:
+    """It changes what it is for, and returns the new row or that it was made."""
+    stack.put("requests", row)
+    answer = step(lease_of(stack))
+    stored = stack.request()
+    assert stored == after(row, changes, stored)
+    assert answer in (True, None) or answer == stored
+
+
+@every_step
+def test_a_refused_step(stack: Stack, step: Step, row: Row, changes: Row, refused: Row) -> None:
+    """It changes nothing, of another state, of an ended request, or of none."""
+    for there in (refused, ENDED, None):
+        if there is not None:
+            stack.put("requests", there)
+        else:
+            stack.dynamodb.delete_item(
+                TableName=REQUESTS, Key=to_item({"owner": OWNER, "request_id": "req-1"})
+            )
+        try:
+            answer = step(lease_of(stack))
+        except LeaseLostError:
+            answer = None
+            assert step in (renew, finish, put_back, keep)
+        assert not answer
+        assert stack.items("requests") == ([there] if there else [])
+
+
+@every_step
+def test_a_step_whose_answer_is_lost(
+    stack: Stack, step: Step, row: Row, changes: Row, refused: Row
+) -> None:
+    """Its repetition finds what it made: the answer and the row are those of one write."""
+    stack.put("requests", row)
+    lost = stack.lose_answer(stack.dynamodb, "UpdateItem")
+    answer = step(lease_of(stack))
+    stored = stack.request()
+    assert lost["UpdateItem"] == 1
+    assert stored == after(row, changes, stored)
+    assert answer in (True, None) or answer == stored
+
+
+def test_a_request_to_stop_hides_no_write(stack: Stack) -> None:
+    """A worker whose answer was lost finds its write, though a cancellation came in between."""
+    stack.put("requests", PENDING)
+    whole, asked = stack.dynamodb.update_item, list[bool]()
+
+    class Interrupted:
+        def update_item(self, **parameters: Any) -> Any:
+            whole(**parameters)
+            asked.append(lease_of(stack).ask_to_cancel())
+            return whole(**parameters)
+
+    row = RequestLease(Interrupted(), REQUESTS, OWNER, "req-1").take(ME, NOW)
+    assert row is not None
+    assert (row["attempts"], row["cancel_requested"], asked) == (1, True, [True])
+
+
+NEW = {"owner": OWNER, "request_id": "req-1", "tenant_id": TENANT, "action": "echo"}
+
+
+def test_a_request_is_enqueued(stack: Stack) -> None:
+    """As PENDING, in the index of what is in flight, for a week."""
+    done, row = enqueue(stack.dynamodb, REQUESTS, NEW, NOW)
+    assert done
+    assert row == stack.request()
+    assert row == NEW | {
+        "status": "PENDING", "attempts": 0, "cancel_requested": False, "subscriber_count": 0,
+        "lease_shard": shard("req-1"), "lease_until": int(NOW) + 300,
+        "created_at": MOMENT, "updated_at": MOMENT, "ttl": int(NOW) + 7 * 86400,
+    }  # fmt: skip
+
+
+def test_an_id_is_enqueued_once(stack: Stack) -> None:
+    """The row under it is returned; one that has expired is replaced."""
+    stack.put("requests", PENDING)
+    assert enqueue(stack.dynamodb, REQUESTS, NEW, NOW) == (False, PENDING)
+    stack.put("requests", PENDING | {"ttl": int(NOW)})
+    assert enqueue(stack.dynamodb, REQUESTS, NEW, NOW).done
+
+
+def test_an_enqueuing_whose_answer_is_lost(stack: Stack) -> None:
+    """It is made once."""
+    lost = stack.lose_answer(stack.dynamodb, "PutItem")
+    assert enqueue(stack.dynamodb, REQUESTS, NEW, NOW) == (True, stack.request())
+    assert lost["PutItem"] == 1
+
+
+# Documents
+
+
+def write(stack: Stack, rev: int | None, **changes: Any) -> Row:
+    return write_assembly(
+        stack.dynamodb, ASSEMBLIES, "a1", rev, changes, NOW, remove=("lease_until",)
+    )
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_document_grows_by_revisions(stack: Stack, lost: bool) -> None:
+    """Each write names the one that it has read."""
+    for rev in (None, 1, 2):
+        if lost:
+            stack.lose_answer(stack.dynamodb, "UpdateItem")
+        document = write(stack, rev, message="ü")
+        assert document["rev"] == (rev or 0) + 1
+        assert document == stack.get("assemblies", assembly_id="a1")
+
+
+def test_an_expired_document_is_begun_anew(stack: Stack) -> None:
+    """It counts as absent before DynamoDB has deleted it."""
+    stack.put("assemblies", {"assembly_id": "a1", "rev": 7, "ttl": int(NOW)})
+    assert write(stack, None)["rev"] == 1
+
+
+@pytest.mark.parametrize("rev", [None, 6])
+def test_a_document_of_another_is_left_alone(stack: Stack, rev: int | None) -> None:
+    """Whoever has read an older revision has lost it."""
+    there = {"assembly_id": "a1", "rev": 7, "ttl": int(NOW) + 1}
+    stack.put("assemblies", there)
+    with pytest.raises(LeaseLostError, match="a1"):
+        write(stack, rev)
+    assert stack.items("assemblies") == [there]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_running_assembly_is_followed(stack: Stack, lost: bool) -> None:
+    """Once, however often it is asked for."""
+    stack.put("assemblies", {"assembly_id": "a1", "lease_until": 1})
+    for follower in ("r1", "r1"):
+        if lost:
+            stack.lose_answer(stack.dynamodb, "UpdateItem")
+        assert follow_assembly(stack.dynamodb, ASSEMBLIES, "a1", follower)
+    assert stack.get("assemblies", assembly_id="a1")["followers"] == ["r1"]
+
+
+def test_an_ended_assembly_is_not_followed(stack: Stack) -> None:
+    """Nothing would wake the request."""
+    there = {"assembly_id": "a1", "ok": "ASSEMBLY_COMPLETED"}
+    stack.put("assemblies", there)
+    assert not follow_assembly(stack.dynamodb, ASSEMBLIES, "a1", "r1")
+    assert stack.items("assemblies") == [there]
