@@ -152,7 +152,7 @@ export interface Contracts {
   "webhooks/body": AssemblyDocument;
 }
 /**
- * Does a job run in the workspace, and must a message of this thread interrupt it?
+ * Asks whether a job runs in the workspace, and whether this thread must interrupt it.
  */
 export interface CheckActiveJobInput {
   projectUserId?: string | null;
@@ -161,7 +161,7 @@ export interface CheckActiveJobInput {
   threadId: string;
 }
 /**
- * Advisory: between this answer and the claim the job may end or another begin.
+ * The state of the workspace. It may change before a claim: the job may end, or one begin.
  */
 export interface CheckActiveJobResult {
   hasActiveJob: boolean;
@@ -172,7 +172,7 @@ export interface CheckActiveJobResult {
   inputQueueName: string;
 }
 /**
- * A running job as its rivals may know it; an older row knows less. Epoch seconds.
+ * The running job; a row of an older version has fewer fields. Times in epoch seconds.
  */
 export interface ActiveJob {
   containerId: string | null;
@@ -183,7 +183,7 @@ export interface ActiveJob {
   expiresAt: number | null;
 }
 /**
- * Take the workspace. The same message and owner get the same claim again.
+ * Asks for the claim of a workspace. The same message and owner get the same claim again.
  */
 export interface AcquireInput {
   projectUserId?: string | null;
@@ -197,7 +197,7 @@ export interface AcquireInput {
   minIntervalSeconds?: number | null;
 }
 /**
- * Keep a claim for `ttlSeconds` from now.
+ * Renews a claim for `ttlSeconds` from now.
  */
 export interface RenewInput {
   projectUserId?: string | null;
@@ -209,7 +209,7 @@ export interface RenewInput {
   ttlSeconds?: number | null;
 }
 /**
- * Give a claim back.
+ * Releases a claim.
  */
 export interface ReleaseInput {
   projectUserId?: string | null;
@@ -221,9 +221,9 @@ export interface ReleaseInput {
   reason?: string | null;
 }
 /**
- * The workspace is the caller's until `expiresAt` (epoch seconds).
+ * The caller has the claim of the workspace until `expiresAt` (epoch seconds).
  *
- * The fence grows with every claim of a workspace: pass it to whatever the job writes.
+ * The fence grows with each claim of a workspace: pass it with every write of the job.
  */
 export interface Claimed {
   claimed: true;
@@ -233,7 +233,8 @@ export interface Claimed {
   expiresAt: number;
 }
 /**
- * `same_thread`: the message may join the holder's job, whose claim was kept alive.
+ * The claim was refused. `same_thread`: send the message to the holder's job, whose claim was
+ * renewed.
  */
 export interface NotClaimed {
   claimed: false;
@@ -241,7 +242,7 @@ export interface NotClaimed {
   holder: ClaimHolder;
 }
 /**
- * Who has the workspace, as a loser may know it.
+ * The holder of the workspace, for a caller that did not get the claim.
  */
 export interface ClaimHolder {
   threadId: string | null;
@@ -252,7 +253,7 @@ export interface ClaimHolder {
   expiresInSeconds: number | null;
 }
 /**
- * The last claim is younger than `minIntervalSeconds`.
+ * The claim was refused: the last one is less than `minIntervalSeconds` old.
  */
 export interface ClaimedTooSoon {
   claimed: false;
@@ -260,28 +261,28 @@ export interface ClaimedTooSoon {
   retryAfterSeconds: number;
 }
 /**
- * The claim now lasts until `expiresAt` (epoch seconds).
+ * The claim now ends at `expiresAt` (epoch seconds).
  */
 export interface Renewed {
   renewed: true;
   expiresAt: number;
 }
 /**
- * The claim is gone, and stays so.
+ * The claim is lost, and can't be renewed again.
  */
 export interface NotRenewed {
   renewed: false;
   reason: "absent" | "released" | "expired" | "superseded";
 }
 /**
- * The workspace is free; `repeated`: it was before.
+ * The claim was released; `repeated` is true if that was done before.
  */
 export interface Released {
   released: true;
   repeated: boolean;
 }
 /**
- * The claim was not the caller's to release.
+ * The claim was not released, because the caller does not have it.
  */
 export interface NotReleased {
   released: false;
@@ -300,7 +301,7 @@ export interface ConnectEvent {
   } | null;
 }
 /**
- * The connection that an event of the WebSocket API is about.
+ * The connection of an event of the WebSocket API.
  */
 export interface ConnectionContext {
   connectionId: string;
@@ -310,14 +311,14 @@ export interface ConnectionContext {
   identity?: Identity | null;
 }
 /**
- * Where a client connects from.
+ * The address of a client.
  */
 export interface Identity {
   sourceIp?: string | null;
   userAgent?: string | null;
 }
 /**
- * What API Gateway passes on; `body` is JSON text, or empty.
+ * An answer that API Gateway sends to the client; `body` is JSON text, or empty.
  */
 export interface ProxyAnswer {
   statusCode: number;
@@ -331,20 +332,20 @@ export interface ProxyAnswer {
   isBase64Encoded?: false;
 }
 /**
- * A batch of a table's stream.
+ * A batch of records from a table's stream.
  */
 export interface StreamEvent {
   Records: StreamRecord[];
 }
 /**
- * An item that was written or removed.
+ * A record: a row that was written or deleted.
  */
 export interface StreamRecord {
   dynamodb: StreamChange;
   eventName: "INSERT" | "MODIFY" | "REMOVE";
 }
 /**
- * An item as it is stored, in DynamoDB's notation.
+ * The row of a stream record, in DynamoDB's typed values.
  */
 export interface StreamChange {
   SequenceNumber: string;
@@ -355,7 +356,7 @@ export interface StreamChange {
   } | null;
 }
 /**
- * Asks deliver-webhook for one delivery now; its caller has checked who may ask for it.
+ * Asks deliver-webhook for one delivery at once; the caller has checked the user's rights.
  */
 export interface DeliveryOnDemand {
   assembly_id: string;
@@ -382,17 +383,17 @@ export interface QueueRecord {
   eventSource: "aws:sqs";
 }
 /**
- * What a delivery on demand came to, as the document shows it.
+ * The result of a delivery on demand, as in the document.
  */
 export interface DeliveryResult {
   webhook: AssemblyWebhook;
 }
 /**
- * What became of the notification.
+ * The delivery of the assembly's webhook.
  *
- * A stored document has `status` and what the last attempt came to. The answer to a trigger adds
- * `delivered`, `status_code` and `error` of this delivery, whose own `attempts` it counts; it has
- * no `status` where no webhook is configured. `missing` names the settings that do not exist yet.
+ * A stored document has `status` and the result of the last attempt. The answer to a trigger has
+ * `delivered`, `status_code`, `error` and `attempts` of the delivery that it caused, and no
+ * `status` if no webhook is configured. `missing` lists the settings that do not exist.
  */
 export interface AssemblyWebhook {
   status?: WebhookStatus;
@@ -405,32 +406,32 @@ export interface AssemblyWebhook {
   missing?: string[];
 }
 /**
- * Why nothing was delivered on demand; `retry_after` in seconds, for `too_soon`.
+ * Why a delivery on demand was refused; `retry_after` in seconds, for `too_soon`.
  */
 export interface DeliveryRefusal {
   refused: "not_found" | "not_ended" | "too_soon";
   retry_after?: number;
 }
 /**
- * What of a batch was not dealt with.
+ * The records or messages of a batch that failed.
  */
 export interface BatchFailures {
   batchItemFailures: ItemFailure[];
 }
 /**
- * A record that is to come again.
+ * A record or message that must be delivered again.
  */
 export interface ItemFailure {
   itemIdentifier: string;
 }
 /**
- * A connection that was closed, by whichever side.
+ * A connection that was closed, by either side.
  */
 export interface DisconnectEvent {
   requestContext: ConnectionContext;
 }
 /**
- * Clean up after a job that did not end by itself.
+ * Cleans up after a job that its worker did not end.
  */
 export interface HandleTimeoutInput {
   projectUserId?: string | null;
@@ -446,7 +447,7 @@ export interface HandleTimeoutInput {
   executionArn?: unknown;
 }
 /**
- * EventBridge's word of an execution that has ended.
+ * The event of EventBridge for an execution that has ended.
  */
 export interface ExecutionEnded {
   "detail-type": "Step Functions Execution Status Change";
@@ -465,7 +466,7 @@ export interface ExecutionDetail {
 /**
  * What was done, by this run or an earlier one.
  *
- * `superseded`: a newer claim holds the workspace, and was left alone.
+ * `superseded`: the workspace has a newer claim, which was not changed.
  */
 export interface HandleTimeoutResult {
   released: boolean;
@@ -476,13 +477,13 @@ export interface HandleTimeoutResult {
   dlqMessageId: string | null;
 }
 /**
- * The schedule that looks for requests whose lease has run out.
+ * The scheduled event that looks for jobs whose lease has run out.
  */
 export interface SweepEvent {
   sweep: "leases";
 }
 /**
- * How many overdue requests became what; `unread` are shards of the index, not requests.
+ * Numbers of overdue requests by what was done; `unread` is a number of shards of the index.
  */
 export interface Swept {
   swept: {
@@ -490,9 +491,9 @@ export interface Swept {
   };
 }
 /**
- * Put an interruption on record; `messageId` is that of the interrupted job.
+ * Records an interruption; `messageId` is that of the interrupted job.
  *
- * What is missing is taken from a cause that is JSON.
+ * Missing fields are taken from `cause`, if that is JSON.
  */
 export interface RecordInterruptionInput {
   projectUserId?: string | null;
@@ -507,7 +508,7 @@ export interface RecordInterruptionInput {
   cause?: unknown;
 }
 /**
- * `duplicate`: the record was there before.
+ * The record's id; `duplicate` is true if the record existed before.
  */
 export interface RecordInterruptionResult {
   recorded: true;
@@ -515,14 +516,14 @@ export interface RecordInterruptionResult {
   recordId: string;
 }
 /**
- * One message; `body` is its text.
+ * One message of a client; `body` is its text.
  */
 export interface MessageEvent {
   requestContext: ConnectionContext;
   body?: string | null;
 }
 /**
- * Ask the worker of a claim to stop in favour of a message.
+ * Asks the worker of a claim to stop for another message.
  */
 export interface SendInterruptInput {
   projectUserId?: string | null;
@@ -544,7 +545,7 @@ export interface NumberedTarget {
   fence: number;
 }
 /**
- * The claim of an older writer, which no interrupt can name.
+ * A claim of an older version without an id, which an interrupt can't name.
  */
 export interface OlderTarget {
   containerId?: string | null;
@@ -554,7 +555,7 @@ export interface OlderTarget {
   fence: null;
 }
 /**
- * The interrupt lies in the worker's queue.
+ * The interrupt was sent to the worker's queue.
  */
 export interface InterruptSent {
   sent: true;
@@ -563,7 +564,7 @@ export interface InterruptSent {
   messageId: string;
 }
 /**
- * There was nothing to interrupt, or no claim that an interrupt could name.
+ * No interrupt was sent: no job runs, or its claim has no id.
  */
 export interface InterruptNotSent {
   sent: false;
@@ -697,7 +698,7 @@ export interface ValidateConsistencyOperation {
   source?: string | null;
 }
 /**
- * A direct invoke about one assembly; IAM vouches for the `userId`.
+ * A direct invoke for one assembly; the caller's IAM role is trusted to set `userId`.
  */
 export interface StatusInvocation {
   assemblyId: string;
@@ -705,7 +706,7 @@ export interface StatusInvocation {
   triggerWebhook?: boolean | null;
 }
 /**
- * A direct invoke about several assemblies; with `assemblyId` as well it is about that one.
+ * A direct invoke for several assemblies; if it also has `assemblyId`, it is for that one.
  */
 export interface BatchInvocation {
   /**
@@ -715,7 +716,7 @@ export interface BatchInvocation {
   userId?: string | null;
 }
 /**
- * An HTTP request by way of API Gateway (1 and 2), a Function URL or a load balancer.
+ * An HTTP request from API Gateway (version 1 or 2), a Function URL or a load balancer.
  */
 export interface HttpEvent {
   requestContext: HttpContext;
@@ -741,7 +742,7 @@ export interface HttpEvent {
   isBase64Encoded?: boolean | null;
 }
 /**
- * Version 2 names the method here.
+ * The part of an HTTP event of version 2 with its method.
  */
 export interface HttpContext {
   http?: {
@@ -752,13 +753,13 @@ export interface HttpContext {
   } | null;
 }
 /**
- * The schedule that looks for claims whose execution has ended.
+ * The scheduled event that looks for claims whose execution has ended.
  */
 export interface ClaimSweepEvent {
   sweep: "claims";
 }
 /**
- * Claims of executions that are old enough, those that were asked about, those freed.
+ * Numbers of claims: old enough to check, checked, and released.
  */
 export interface ClaimsSwept {
   held: number;
@@ -769,8 +770,8 @@ export interface ClaimsSwept {
  * The public state of a job.
  *
  * Times are ISO-8601 UTC with milliseconds; `execution_duration` is in seconds, sizes in bytes,
- * `progress_pct` 0–100. Never both `ok` and `error`: an unfinished document has neither, or a
- * running `ok` code where the deployment asks for extended codes.
+ * `progress_pct` 0–100. It never has both `ok` and `error`. Until the job has ended it has
+ * neither, or the `ok` code of a running job if the deployment has extended codes.
  */
 export interface AssemblyDocument {
   assembly_id: string;
@@ -836,13 +837,13 @@ export interface AssemblyResult {
   md5hash?: string | null;
 }
 /**
- * Who a job belongs to.
+ * The owner of a job.
  */
 export interface AssemblyUser {
   userId: string;
 }
 /**
- * The caller's own assemblies, newest first; `next` is null on the last page.
+ * The caller's assemblies, newest first; `next` is null on the last page.
  */
 export interface AssemblyPage {
   assemblies: AssemblySummary[];
@@ -876,7 +877,7 @@ export interface AssemblySummary {
   stalled?: boolean;
 }
 /**
- * Documents by id; null for what is not there or not the caller's.
+ * Documents by id; null for an assembly that does not exist or is another user's.
  */
 export interface BatchAnswer {
   statuses: {
@@ -893,8 +894,10 @@ export interface BatchRequest {
   assemblyIds: string[];
 }
 /**
- * Why a request is refused. `request_id` is that of the invocation, for questions about it;
- * `fits` is how many of a batch's ids, from the first on, one answer can hold.
+ * Why a request was refused.
+ *
+ * `request_id` is the id of the invocation, which finds its log lines. `fits` is how many ids of
+ * a batch, from the first on, fit into one answer.
  */
 export interface Refusal {
   error: string;
@@ -904,17 +907,17 @@ export interface Refusal {
   fits?: number;
 }
 /**
- * One field at fault.
+ * One invalid field.
  */
 export interface Problem {
   field: string;
   message: string;
 }
 /**
- * One message for a workspace; the execution's name is that of `execution_name`.
+ * One message for a workspace; start the execution with the name from `execution_name`.
  *
- * `instruction` takes at most 255 KB of JSON. `timeoutSeconds` is shortened to
- * end before the claim of `claimTtlSeconds` does, and `heartbeatSeconds` to be less than that.
+ * `instruction` may have at most 255 KB of JSON. `timeoutSeconds` is shortened to end before the
+ * claim of `claimTtlSeconds`, and `heartbeatSeconds` to less than `timeoutSeconds`.
  */
 export interface JobFlowInput {
   projectUserId?: string | null;
@@ -931,14 +934,14 @@ export interface JobFlowInput {
   claimWaitSeconds?: number;
 }
 /**
- * An object that a message brings along.
+ * An object in S3 that belongs to a message.
  */
 export interface Attachment {
   bucket: string;
   key: string;
 }
 /**
- * The cause with which a worker tells the flow that it made room, as JSON text.
+ * The cause of PREEMPTED, as JSON text: a worker has stopped for another thread.
  */
 export interface PreemptionCause {
   interruptId: string;
@@ -947,7 +950,7 @@ export interface PreemptionCause {
   partial: unknown;
 }
 /**
- * The worker ended the job; `result` is what it said; null with a `resultObject`.
+ * The job ended with `result`, which is null if there is a `resultObject`.
  */
 export interface JobCompleted {
   outcome: "Completed";
@@ -956,7 +959,7 @@ export interface JobCompleted {
   resultObject?: ResultObject;
 }
 /**
- * The message that an execution was started for.
+ * The ids of the message of an execution.
  */
 export interface JobIds {
   projectUserId: string;
@@ -964,14 +967,14 @@ export interface JobIds {
   messageId: string;
 }
 /**
- * Where a result of more than 255 KB is, for thirty days.
+ * The object with a result of more than 255 KB; it is kept for thirty days.
  */
 export interface ResultObject {
   bucket: string;
   key: string;
 }
 /**
- * The message went to the job of its own thread.
+ * The message was sent to the running job of its thread.
  */
 export interface JobJoined {
   outcome: "Joined";
@@ -979,7 +982,7 @@ export interface JobJoined {
   holder: ClaimHolder;
 }
 /**
- * Another thread's message took the workspace; `cause` is a PreemptionCause as JSON text.
+ * The job was interrupted by another thread; `cause` is a PreemptionCause as JSON text.
  */
 export interface JobInterrupted {
   outcome: "Interrupted";
@@ -987,9 +990,10 @@ export interface JobInterrupted {
   cause: string;
 }
 /**
- * A job that did not end by itself, for an operator. Its id is the same for every sending.
+ * A job that its worker did not end, for an operator.
  *
- * `repeated`: a letter of this id may be in the queue already.
+ * Its id is the same when it is sent again. `repeated` is true if a letter with this id may
+ * already be in the queue.
  */
 export interface DeadLetter {
   type: "JOB_TIMEOUT";
@@ -1007,7 +1011,7 @@ export interface DeadLetter {
   repeated?: boolean;
 }
 /**
- * Asks the worker of one claim to stop. `expiresAt` (epoch seconds): then it is moot.
+ * Asks the worker of one claim to stop; ignored after `expiresAt` (epoch seconds).
  */
 export interface InterruptMessage {
   type: "INTERRUPT";
@@ -1021,7 +1025,7 @@ export interface InterruptMessage {
   expiresAt: number;
 }
 /**
- * The claim that an interrupt is for; no other job obeys it.
+ * The claim of an interrupt; jobs with another claim ignore it.
  */
 export interface InterruptedClaim {
   projectUserId: string;
@@ -1031,16 +1035,16 @@ export interface InterruptedClaim {
   threadId: string | null;
 }
 /**
- * A record of the requests' stream that could not be read, kept for an operator.
+ * A record of the stream of `requests` that could not be read, kept for an operator.
  *
- * The text is cut at 250,000 characters; then it is not valid JSON.
+ * Its text is cut at 250,000 characters, and then is not valid JSON.
  */
 export interface UnreadableRecord {
   error: string;
   record: unknown;
 }
 /**
- * An ended assembly whose webhook is due; `execution` tells a replay from the first run.
+ * An ended assembly whose webhook must be sent; `execution` differs when a job is run again.
  */
 export interface WebhookDelivery {
   assembly_id: string;
@@ -1048,10 +1052,10 @@ export interface WebhookDelivery {
   template_id?: string | null;
 }
 /**
- * A job for the workspace's worker, which heartbeats and ends it by the task token.
+ * A job for the workspace's worker, which sends heartbeats and the end with the task token.
  *
- * `expiresAt` (epoch seconds) is when the claim ends unless the worker renews it. A result of more
- * than 255 KB is put at `resultLocation`, and sent as `{"resultObject": {"bucket", "key"}}`.
+ * The claim ends at `expiresAt` (epoch seconds) unless the worker renews it. The worker stores a
+ * result of more than 255 KB at `resultLocation` and sends `{"resultObject": {"bucket", "key"}}`.
  */
 export interface JobMessage {
   projectUserId: string;
@@ -1078,7 +1082,7 @@ export interface ObjectPlace {
   key: string;
 }
 /**
- * An attachment that is there; `size` in bytes.
+ * An attachment that exists; `size` in bytes.
  */
 export interface FoundAttachment {
   bucket: string;
@@ -1087,7 +1091,7 @@ export interface FoundAttachment {
   ok: true;
 }
 /**
- * An attachment that could not be read, and the error's name.
+ * An attachment that could not be read, and the name of the error.
  */
 export interface MissingAttachment {
   bucket: string;
@@ -1096,7 +1100,7 @@ export interface MissingAttachment {
   error: string;
 }
 /**
- * A further message for the thread whose job runs; claim and fence are that job's.
+ * Another message of the thread whose job runs; claim and fence are those of that job.
  */
 export interface FollowUpMessage {
   projectUserId: string;
@@ -1110,21 +1114,21 @@ export interface FollowUpMessage {
   attachments: FollowUpAttachment[];
 }
 /**
- * An object that a follow-up names; it may not exist.
+ * An attachment of a follow-up; the object may be missing.
  */
 export interface FollowUpAttachment {
   bucket: string;
   key: string;
 }
 /**
- * `cancelling`: its worker was asked. Otherwise how the request ended.
+ * `cancelling`: the job runs, and was asked to stop. Else how the request has ended.
  */
 export interface Cancelled {
   request_id: string;
   status: "cancelled" | "cancelling" | "completed" | "failed";
 }
 /**
- * The uploads of one assembly; `completed`: the same job has already ended well.
+ * The uploads of one assembly; `completed` is true if the assembly is already completed.
  */
 export interface CreatedUpload {
   assembly_id: string;
@@ -1133,7 +1137,7 @@ export interface CreatedUpload {
   uploads: PresignedUpload[];
 }
 /**
- * Where one file goes: a PUT of exactly the announced bytes, with these headers.
+ * The URL for one file: PUT exactly the file of the request, with these headers.
  */
 export interface PresignedUpload {
   key: string;
@@ -1148,7 +1152,7 @@ export interface PresignedUpload {
   };
 }
 /**
- * The payload as it came.
+ * The payload of the request, unchanged.
  */
 export interface Echo {
   echo: {
@@ -1158,7 +1162,7 @@ export interface Echo {
   received_at: string;
 }
 /**
- * What was tried, by name: `requests_table`, or `queue` when the action was queued.
+ * The checks by name: `requests_table`, or `queue` when the action was queued.
  */
 export interface Health {
   status: "healthy";
@@ -1168,16 +1172,16 @@ export interface Health {
   };
 }
 /**
- * One part of the service that was tried, and how long that took.
+ * The check of one part of the service, and its duration.
  */
 export interface HealthCheck {
   status: "healthy";
   latency_ms: number;
 }
 /**
- * A request as it is stored; `seq` is that of its last message.
+ * The stored state of a request; `seq` is that of its last message.
  *
- * `result_omitted`: the result is too large for a socket message.
+ * `result_omitted` is true if the result is too large for a socket message.
  */
 export interface RequestState {
   request_id: string;
@@ -1206,7 +1210,7 @@ export interface StoredProgress {
   at: string;
 }
 /**
- * What went wrong; `details` lists faults as `{field, message}`.
+ * An error; `details` lists invalid fields as `{field, message}`.
  */
 export interface ErrorBody {
   code: ErrorCode;
@@ -1222,7 +1226,7 @@ export interface ErrorBody {
   retry_after_ms?: number;
 }
 /**
- * The state now; `subscribed` is false for a request that has ended.
+ * The current state of the request; `subscribed` is false if it has ended.
  */
 export interface Subscribed {
   request_id: string;
@@ -1243,17 +1247,17 @@ export interface Subscribed {
   subscribed: boolean;
 }
 /**
- * Ending a subscription that is not there is success.
+ * The subscription has ended; also the answer if it did not exist.
  */
 export interface Unsubscribed {
   request_id: string;
   was_subscribed: boolean;
 }
 /**
- * A request: `id` is the client's idempotency key, generated when absent.
+ * A request. One `id` of a client makes one job; without it the service generates an id.
  *
- * `metadata` is a map of strings; `{"mode": "async"}` queues an action that is otherwise
- * answered at once, `{"on_disconnect": "cancel"}` ends the job with its connection.
+ * `metadata` is a map of strings: `{"mode": "async"}` queues an action that is otherwise answered
+ * at once, `{"on_disconnect": "cancel"}` cancels the job when its connection closes.
  */
 export interface ClientMessage {
   id?: string | null;
@@ -1266,7 +1270,7 @@ export interface ClientMessage {
   };
 }
 /**
- * Keeps the connection awake.
+ * Keeps the connection from being closed as idle.
  */
 export interface PingRequest {
   id?: string | null;
@@ -1277,7 +1281,7 @@ export interface PingRequest {
   metadata?: SyncMetadata;
 }
 /**
- * Of an action that is answered at once.
+ * Metadata of a short action.
  */
 export interface SyncMetadata {
   mode?: "sync";
@@ -1285,7 +1289,7 @@ export interface SyncMetadata {
   [k: string]: string | "sync" | "detach" | "cancel" | undefined;
 }
 /**
- * Gives the payload back, at once or, with `mode: async`, by way of the queue.
+ * Returns the payload, at once or, with `mode: async`, as a job.
  */
 export interface EchoRequest {
   id?: string | null;
@@ -1296,7 +1300,7 @@ export interface EchoRequest {
   metadata?: Metadata;
 }
 /**
- * How a request is run; further names hold strings, and mean nothing to the service.
+ * How a request is run; other names may have any string, which the service ignores.
  */
 export interface Metadata {
   mode?: "sync" | "async";
@@ -1304,7 +1308,7 @@ export interface Metadata {
   [k: string]: string | "sync" | "async" | "detach" | "cancel" | undefined;
 }
 /**
- * Whether the service works, at once or, with `mode: async`, the whole path of a job.
+ * Checks the service, at once or, with `mode: async`, by a job.
  */
 export interface HealthRequest {
   id?: string | null;
@@ -1315,7 +1319,7 @@ export interface HealthRequest {
   metadata?: Metadata;
 }
 /**
- * One presigned PUT for each input of an assembly.
+ * Returns a presigned URL for each file of an assembly.
  */
 export interface CreateUploadRequest {
   id?: string | null;
@@ -1324,7 +1328,7 @@ export interface CreateUploadRequest {
   metadata?: SyncMetadata;
 }
 /**
- * Presigned PUTs for the inputs of one assembly.
+ * Asks for presigned URLs to upload the files of one assembly.
  */
 export interface CreateUpload {
   template_id: string;
@@ -1338,7 +1342,7 @@ export interface CreateUpload {
   };
 }
 /**
- * A file that the client is about to upload; `md5hash` in hex or as a Content-MD5.
+ * A file that the client will upload; `md5hash` in hex or as a Content-MD5.
  */
 export interface UploadFile {
   name: string;
@@ -1347,7 +1351,7 @@ export interface UploadFile {
   md5hash: string;
 }
 /**
- * Runs a template over uploaded files; ends with the assembly document.
+ * Runs a template over uploaded files; the result is the assembly document.
  */
 export interface ProcessAssemblyRequest {
   id?: string | null;
@@ -1356,7 +1360,7 @@ export interface ProcessAssemblyRequest {
   metadata?: AsyncMetadata;
 }
 /**
- * Run a template over uploaded files.
+ * Runs a template over uploaded files.
  */
 export interface ProcessAssembly {
   template_id: string;
@@ -1370,7 +1374,7 @@ export interface ProcessAssembly {
   };
 }
 /**
- * A file that lies in the bucket under `key`.
+ * A file that was uploaded under `key`.
  */
 export interface UploadedFile {
   name: string;
@@ -1380,7 +1384,7 @@ export interface UploadedFile {
   key: string;
 }
 /**
- * Of an action that is always queued.
+ * Metadata of an action that is always queued.
  */
 export interface AsyncMetadata {
   mode?: "async";
@@ -1388,7 +1392,7 @@ export interface AsyncMetadata {
   [k: string]: string | "async" | "detach" | "cancel" | undefined;
 }
 /**
- * A report over the caller's tenant; needs the permission `reports`.
+ * Makes a report over the caller's tenant; needs the permission `reports`.
  */
 export interface GenerateReportRequest {
   id?: string | null;
@@ -1397,7 +1401,7 @@ export interface GenerateReportRequest {
   metadata?: AsyncMetadata;
 }
 /**
- * A report over the caller's tenant; both dates are included.
+ * Asks for a report over the caller's tenant; both dates are included.
  */
 export interface GenerateReport {
   start_date: string;
@@ -1406,7 +1410,7 @@ export interface GenerateReport {
   group_by?: "day" | "action" | "status";
 }
 /**
- * A diagnostic job that waits and reports.
+ * Runs a job that waits and reports progress, for tests.
  */
 export interface DelayRequest {
   id?: string | null;
@@ -1415,7 +1419,7 @@ export interface DelayRequest {
   metadata?: AsyncMetadata;
 }
 /**
- * A job that only waits and reports; `fail_at` is the step at which it fails.
+ * A job that waits and reports progress; it fails at the step `fail_at`.
  */
 export interface Delay {
   seconds?: number;
@@ -1424,7 +1428,7 @@ export interface Delay {
   transient?: boolean;
 }
 /**
- * The caller's request as it is stored.
+ * Returns the stored state of a request of the caller.
  */
 export interface StatusRequest {
   id?: string | null;
@@ -1439,7 +1443,7 @@ export interface RequestReference {
   request_id: string;
 }
 /**
- * The state of a request, and its messages from now on.
+ * Returns the state of a request, and sends its later messages.
  */
 export interface SubscribeRequest {
   id?: string | null;
@@ -1448,9 +1452,10 @@ export interface SubscribeRequest {
   metadata?: SyncMetadata;
 }
 /**
- * Listen to a request; messages up to `since_seq` are known.
+ * Subscribes to a request; the client already has the messages up to `since_seq`.
  *
- * `user_id` names another member of the caller's tenant; it needs permission `tenant:read`.
+ * `user_id` is the request's owner, if that is another user of the tenant; this needs the
+ * permission `tenant:read`.
  */
 export interface Subscribe {
   request_id: string;
@@ -1467,14 +1472,14 @@ export interface UnsubscribeRequest {
   metadata?: SyncMetadata;
 }
 /**
- * Stop listening to a request.
+ * Ends the subscription to a request.
  */
 export interface Unsubscribe {
   request_id: string;
   user_id?: string | null;
 }
 /**
- * Ends a waiting request at once, and asks the worker of a running one.
+ * Cancels a waiting job at once; asks the worker of a running job to stop.
  */
 export interface CancelRequest {
   id?: string | null;
@@ -1483,27 +1488,27 @@ export interface CancelRequest {
   metadata?: SyncMetadata;
 }
 /**
- * The body that answers a handshake which was accepted.
+ * The body of the answer to an accepted handshake.
  */
 export interface ConnectAnswer {
   message: "Connected successfully";
 }
 /**
- * The body that answers a handshake which was not.
+ * The body of the answer to a refused handshake.
  */
 export interface ConnectRefusal {
   error: string;
   code: "UNAUTHORIZED" | "RATE_LIMITED" | "INTERNAL_ERROR";
 }
 /**
- * What a `delay` that was not asked to fail ends with.
+ * The result of a `delay` without `fail_at`.
  */
 export interface DelayResult {
   seconds: number;
   steps: number;
 }
 /**
- * A finished report behind a link; `size` in bytes.
+ * A link to a report; `size` in bytes.
  */
 export interface Report {
   format: "csv" | "json";
@@ -1513,7 +1518,7 @@ export interface Report {
   url: string;
 }
 /**
- * The answer of an action that ran at once.
+ * The answer of a short action.
  */
 export interface ResponseMessage {
   request_id?: string;
@@ -1525,7 +1530,7 @@ export interface ResponseMessage {
   };
 }
 /**
- * The request is stored; `complete` or `error` follows.
+ * The request was stored as a job; `complete` or `error` follows.
  */
 export interface AcknowledgmentMessage {
   request_id?: string;
@@ -1536,7 +1541,7 @@ export interface AcknowledgmentMessage {
   assembly_id?: string;
 }
 /**
- * The progress of a request; `seq` strictly increases within it, `percentage` never falls.
+ * The progress of a job; `seq` grows with each message of the job, `percentage` never falls.
  */
 export interface ProgressMessage {
   request_id?: string;
@@ -1550,7 +1555,7 @@ export interface ProgressMessage {
   };
 }
 /**
- * The end of a request that succeeded.
+ * The end of a job that succeeded.
  */
 export interface CompleteMessage {
   request_id?: string;
@@ -1563,7 +1568,7 @@ export interface CompleteMessage {
   };
 }
 /**
- * With `seq`: the end of a request that did not succeed. Without: the message was refused.
+ * With `seq`: the end of a job that did not succeed. Without: the message was refused.
  */
 export interface ErrorMessage {
   request_id?: string;
@@ -1581,7 +1586,7 @@ export interface PongMessage {
   type: "pong";
 }
 /**
- * A probe from the server; needs no answer.
+ * A message from the server that checks the connection; needs no answer.
  */
 export interface PingMessage {
   request_id?: string;

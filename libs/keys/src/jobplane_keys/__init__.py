@@ -1,7 +1,7 @@
 """Definitions that Jobplane functions share: names, keys, ids, lifetimes and vocabularies.
 
-Standard library only. Nothing here holds a client or reads the environment, and only `pages` makes
-calls: with the method that it is given.
+Needs only the standard library, and does not read the environment. Only `pages` makes calls, with
+the method that it is given.
 """
 
 from jobplane_keys._assemblies import (

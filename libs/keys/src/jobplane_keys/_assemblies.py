@@ -1,4 +1,4 @@
-"""Assembly ids, object prefixes, and what of an assembly may be shown."""
+"""Assembly ids, object prefixes, and the public fields of an assembly."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ ASSEMBLY_ID_PATTERN = r"[A-Za-z0-9_-]{1,128}"
 type AssemblyIdForm = Literal["canonical", "concat", "colon"]
 ASSEMBLY_ID_FORMS: tuple[str, ...] = get_args(AssemblyIdForm.__value__)
 
-# The one list of what leaves the table; everything else on an item is internal.
+# The fields that clients may read; all other fields of a row are internal.
 PUBLIC_ASSEMBLY_FIELDS = (
     "assembly_id",
     "ok",
@@ -55,7 +55,7 @@ class InvalidMd5Error(ValueError):
 
 
 def normalise_md5(text: str) -> str:
-    """32 lower-hex digits of an MD5 given as hex (any case, spaces allowed) or as Content-MD5.
+    """The 32 lower-case hex digits of an MD5 in hex (any case, with spaces) or as Content-MD5.
 
     Raises InvalidMd5Error for anything else.
     """
@@ -80,11 +80,12 @@ def assembly_id(
     branch: str = "main",
     fields: Mapping[str, Any] | None = None,
 ) -> str:
-    """Deterministic id of a job: 64 lower-hex digits of a SHA-256.
+    """The id of an assembly: 64 lower-case hex digits of a SHA-256.
 
-    The same files (in any order), template and user give the same id. `canonical` hashes a JSON
-    array and covers branch and fields as well; `concat` and `colon` are the two older formulas,
-    kept for callers that compute ids themselves. Raises InvalidMd5Error for a malformed md5.
+    The same files (in any order), template and user give the same id. The form `canonical` is the
+    hash of a JSON array, which also contains branch and fields; `concat` and `colon` are two older
+    forms, kept for callers that compute ids themselves. Raises InvalidMd5Error for a malformed
+    md5, and ValueError for an unknown form.
     """
     digests = sorted(normalise_md5(md5) for md5 in md5s)
     if form == "concat":
@@ -103,7 +104,7 @@ def assembly_id(
 
 
 def is_assembly_id(value: object) -> TypeGuard[str]:
-    """Whether the value can be the id of an assembly."""
+    """Whether the value has the form of an assembly's id."""
     return isinstance(value, str) and _ASSEMBLY_ID.fullmatch(value) is not None
 
 
@@ -116,14 +117,14 @@ def is_terminal_assembly(document: Mapping[str, Any]) -> bool:
 
 
 def is_executing_assembly(document: Mapping[str, Any]) -> bool:
-    """Whether a job that has not ended is past waiting for its files."""
+    """Whether a job that has not ended is running, not waiting for its files."""
     return bool(document.get("execution_start") or document.get("current_step"))
 
 
 def is_past(value: Any, now: float) -> bool:
-    """Whether the value is a time in epoch seconds that has come.
+    """Whether the value is a time in epoch seconds that is not after `now`.
 
-    DynamoDB deletes expired items late: one whose `ttl` is past counts as deleted.
+    DynamoDB deletes expired rows late: treat a row whose `ttl` is past as deleted.
     """
     return isinstance(value, int | float) and not isinstance(value, bool) and value <= now
 
@@ -131,11 +132,11 @@ def is_past(value: Any, now: float) -> bool:
 def assembly_document(
     item: Mapping[str, Any], now: float, *, extended_codes: bool = False
 ) -> dict[str, Any]:
-    """The public document of an assembly item, consistent even where its writer was not.
+    """The public document of an assembly's row, consistent even if the row is not.
 
-    It never has both `ok` and `error`. An unfinished one has neither, unless `extended_codes` asks
-    for the codes of running jobs; it is `stalled` when its lease has ended by `now`, in epoch
-    seconds.
+    It never has both `ok` and `error`. A job that has not ended has neither, unless
+    `extended_codes` is set: then `ok` is the code of a running job. Such a document has `stalled`
+    if the job's lease has ended by `now` (epoch seconds).
     """
     document = public_assembly(item)
     if item.get("error"):
@@ -153,7 +154,7 @@ def assembly_document(
 
 
 def public_assembly(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The public fields of an assembly item; uploads and results lose their storage keys.
+    """The public fields of an assembly's row; uploads and results are without storage keys.
 
     Malformed values are left out: nulls, and files that are not objects.
     """
@@ -170,9 +171,9 @@ def public_assembly(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sign_links(value: Any, sign: Callable[[str], str]) -> Any:
-    """A stored result with its links made: `key` becomes `ssl_url`, `url_key` becomes `url`.
+    """A stored result with links: `key` is replaced by `ssl_url`, `url_key` by `url`.
 
-    `sign` turns an object key into a URL. What a user put under `meta` is left alone.
+    `sign` returns the URL of an object key. Values under `meta` are a user's, and don't change.
     """
     if isinstance(value, list):
         return [sign_links(part, sign) for part in value]
@@ -187,12 +188,12 @@ def sign_links(value: Any, sign: Callable[[str], str]) -> Any:
 
 
 def upload_prefix(owner: str) -> str:
-    """Prefix of the objects that an owner may upload and use: `uploads/<digest of the owner>/`."""
+    """Prefix of an owner's uploads: `uploads/<digest of the owner>/`."""
     return f"uploads/{hashlib.sha256(owner.encode()).hexdigest()[:32]}/"
 
 
 def result_prefix(assembly_id: str, step: str) -> str:
-    """Prefix of the objects that a step of an assembly makes."""
+    """Prefix of the objects that a step of an assembly creates."""
     return f"results/{assembly_id}/{step}/"
 
 

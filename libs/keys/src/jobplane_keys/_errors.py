@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-# API Gateway closes a socket at 128 KB; the rest is room for the envelope.
+# API Gateway closes a socket at a message above 128 KB; the difference is for the envelope.
 MAX_MESSAGE_BYTES = 96 * 1024
 
 

@@ -13,12 +13,12 @@ _CONNECTION_ID = re.compile(r"[!-~]{1,128}")
 
 
 def is_request_id(value: object) -> bool:
-    """Whether a client may use the value as the id of its request."""
+    """Whether the value is valid as a client's id of a request."""
     return isinstance(value, str) and _REQUEST_ID.fullmatch(value) is not None
 
 
 def connection_id_of(event: Any) -> str:
-    """The connection that a WebSocket event is about; ValidationError when it names none."""
+    """The connection id of a WebSocket event. Raises ValidationError without a valid one."""
     context = checked_input(event).get("requestContext")
     connection_id = context.get("connectionId") if isinstance(context, dict) else None
     if not isinstance(connection_id, str) or not _CONNECTION_ID.fullmatch(connection_id):
@@ -29,7 +29,7 @@ def connection_id_of(event: Any) -> str:
 
 
 def new_request_id(now: float) -> str:
-    """A UUID version 7 for the given epoch seconds: ids sort by the time they were made."""
+    """A UUID version 7 for the given epoch seconds: ids sort by the time of their creation."""
     milliseconds = int(now * 1000) & 0xFFFF_FFFF_FFFF
     bits = milliseconds << 80 | int.from_bytes(os.urandom(10))
     bits = bits & ~(0xF << 76) | 0x7 << 76

@@ -1,7 +1,8 @@
-"""DynamoDB's typed values to plain JSON values and back, and reading page by page.
+"""Converts DynamoDB's typed values to JSON values and back, and reads pages.
 
-boto3's own serializer answers with Decimal and needs all of boto3 imported; these speak JSON's
-types, which is what every Jobplane item holds.
+
+boto3's serializer returns Decimal and needs boto3. These functions use the types of JSON, which all
+rows of Jobplane consist of.
 """
 
 import base64
@@ -13,17 +14,20 @@ type Value = dict[str, Any]
 
 
 def to_item(values: Mapping[str, Any]) -> dict[str, Value]:
-    """A mapping of JSON values as a DynamoDB item: `{"n": 1}` → `{"n": {"N": "1"}}`."""
+    """A mapping of JSON values as a DynamoDB item: `{"n": 1}` → `{"n": {"N": "1"}}`.
+
+    Raises TypeError for a value that is not JSON.
+    """
     return {name: to_value(value) for name, value in values.items()}
 
 
 def from_item(item: Mapping[str, Value]) -> dict[str, Any]:
-    """A DynamoDB item as JSON values; integral numbers become int, others float, sets lists."""
+    """A DynamoDB item as JSON values; whole numbers become int, others float, sets lists."""
     return {name: from_value(value) for name, value in item.items()}
 
 
 def to_value(value: Any) -> Value:
-    """One JSON value in DynamoDB's typed form; TypeError names what JSON can't hold."""
+    """One JSON value in DynamoDB's typed form. Raises TypeError for a value that is not JSON."""
     match value:
         case None:
             return {"NULL": True}
@@ -43,11 +47,11 @@ def to_value(value: Any) -> Value:
             return {"L": [to_value(part) for part in value]}
         case frozenset() if value:
             return {"SS": sorted(value)}
-    raise TypeError(f"DynamoDB holds no {value!r}")
+    raise TypeError(f"not a JSON value: {value!r}")
 
 
 def from_value(value: Value) -> Any:
-    """One typed value as a JSON value; binary becomes base64 text."""
+    """One typed value as a JSON value; binary becomes base64 text. Raises TypeError."""
     ((kind, content),) = value.items()
     match kind:
         case "S" | "BOOL":

@@ -1,4 +1,4 @@
-"""Status vocabulary and in-flight index of the requests table."""
+"""The statuses and the in-flight index of the table `requests`."""
 
 import zlib
 from enum import StrEnum
@@ -21,10 +21,10 @@ TERMINAL_STATUSES = frozenset(
 
 IN_FLIGHT_SHARDS = 4
 
-# A request that no worker has taken by then is put to the stream again by the sweeper.
+# The sweeper puts a request back into the stream that no worker has taken by then.
 PICK_UP_SECONDS = 300
 
 
 def in_flight_shard(request_key: str) -> str:
-    """Partition of the sparse in-flight index that a request which is not terminal sits in."""
+    """The partition of the in-flight index for a request that has not ended."""
     return f"lease-{zlib.crc32(request_key.encode()) % IN_FLIGHT_SHARDS}"

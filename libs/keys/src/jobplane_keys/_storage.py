@@ -1,4 +1,4 @@
-"""How links to objects are addressed."""
+"""The addresses of links to objects."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 def s3_options(environment: Mapping[str, str]) -> dict[str, Any]:
     """Arguments of botocore's Config for an S3 client that signs links.
 
-    A link names the address of the bucket's own region. S3's global address answers a redirect
-    while a bucket is new, and an error for regions opened since March 2019; a signature is bound
-    to its host, and a browser follows no redirect of a preflight. Where the endpoint in the
-    environment is a loopback address, the bucket stands in the path, since `bucket.localhost` is
-    not a name that every resolver knows.
+    A link has the address of the bucket's region. S3's global address answers with a redirect
+    while a bucket is new, and with an error for regions opened since March 2019. A signature is
+    valid for one host only, and browsers don't follow redirects of a preflight request. If the
+    endpoint in `environment` is a loopback address, the bucket is in the path, because not every
+    resolver knows `bucket.localhost`.
     """
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
     is_loopback = urlsplit(endpoint).hostname in _LOOPBACK

@@ -1,4 +1,4 @@
-"""Table names, keys and lifetimes of the real-time tables."""
+"""Names, keys and lifetimes of the tables for jobs over the socket."""
 
 from urllib.parse import quote, unquote
 
@@ -16,7 +16,7 @@ def connections_table(prefix: str = DEFAULT_TABLE_PREFIX) -> str:
 
 
 def requests_table(prefix: str = DEFAULT_TABLE_PREFIX) -> str:
-    """Name of the table of asynchronous requests, key `owner` + `request_id`."""
+    """Name of the table of jobs, key `owner` + `request_id`."""
     return f"{prefix}requests"
 
 
@@ -28,14 +28,14 @@ def subscriptions_table(prefix: str = DEFAULT_TABLE_PREFIX) -> str:
 def owner_key(tenant_id: str, user_id: str) -> str:
     """Partition key of a user's requests: `tenant#user`.
 
-    `#` and `%` inside either part are percent-encoded, so no two pairs share a key and ordinary
-    ids (mail addresses included) stay readable.
+    `#` and `%` within a part are percent-encoded, so different pairs have different keys. Usual
+    ids, such as mail addresses, do not change.
     """
     return f"{_encode(tenant_id)}#{_encode(user_id)}"
 
 
 def split_owner_key(owner: str) -> tuple[str, str]:
-    """`(tenant_id, user_id)` of an owner key; ValueError when it is not one."""
+    """`(tenant_id, user_id)` of an owner key. Raises ValueError for other texts."""
     tenant, separator, user = owner.partition("#")
     if not separator or not tenant or not user or "#" in user:
         raise ValueError(f"not an owner key: {owner!r}")
@@ -48,7 +48,7 @@ def request_key(owner: str, request_id: str) -> str:
 
 
 def split_request_key(key: str) -> tuple[str, str]:
-    """`(owner, request_id)` of a request key; ValueError when it is not one."""
+    """`(owner, request_id)` of a request key. Raises ValueError for other texts."""
     owner, separator, request_id = key.rpartition("#")
     if not separator or not request_id:
         raise ValueError(f"not a request key: {key!r}")
@@ -57,10 +57,10 @@ def split_request_key(key: str) -> tuple[str, str]:
 
 
 def ttl_after(now: float, seconds: int) -> int:
-    """Epoch seconds at which an item written at `now` may be deleted."""
+    """The `ttl` of a row: the epoch seconds `seconds` after `now`."""
     return int(now) + seconds
 
 
 def _encode(part: str) -> str:
-    # Everything printable but the two meaningful characters stays as it is.
+    # Encodes only `#`, `%` and what is not printable.
     return part.replace("%", quote("%")).replace("#", quote("#"))

@@ -1,4 +1,4 @@
-"""Claims on workspaces: keys, ids, lifetimes, queue names, and what a stored claim means."""
+"""Claims on workspaces: keys, ids, lifetimes, queue names, and the state of a stored claim."""
 
 import hashlib
 import math
@@ -13,21 +13,21 @@ CLAIM_TTL_SECONDS = 3600
 CLAIM_SKEW_SECONDS = 2
 CLAIM_PURGE_SECONDS = 30 * 24 * 3600
 INTERRUPTION_TTL_SECONDS = 30 * 24 * 3600
-# How long a claim without an end holds.
+# How long a claim without a readable end is valid.
 MALFORMED_CLAIM_SECONDS = 3600
-# A start further in the future is malformed; a clock or an offset may be wrong by less.
+# A start further in the future is malformed; less may be a wrong clock or offset.
 MALFORMED_CLAIM_AHEAD_SECONDS = 24 * 3600
 
-# Larger numbers of seconds lie past the year 5000: they are milliseconds.
+# As seconds, larger numbers are after the year 5000: they are milliseconds.
 MILLISECONDS_FROM = 10**11
 
 # The end of the year 9999, in milliseconds.
 _LAST_MOMENT = 253_402_300_799_999
 
-# Three functions release claims, and must do it alike. Names: #state, #owner; values: :held,
+# Expressions of the three functions that release claims. Names: #state, #owner; values: :held,
 # :claim, :fence, :owner, :free, :released, :purge.
 HELD_CLAIM = "#state = :held AND claimId = :claim AND fence = :fence"
-# A claim of an owner who is gone; an older writer's has no claimId.
+# For a claim whose owner has ended; claims of older writers have no claimId.
 OWNED_CLAIM = (
     "#owner = :owner AND (attribute_not_exists(#state) OR #state = :held)"
     " AND (attribute_not_exists(claimId) OR claimId = :claim)"
@@ -38,11 +38,11 @@ RELEASE_CLAIM = (
 )
 
 MAX_QUEUE_NAME = 80
-# SQS's codes for a queue that does not exist, in both of its protocols.
+# SQS's error codes for a queue that does not exist, in its two protocols.
 MISSING_QUEUE_CODES = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
-# SQS says that a queue may be used one second after it was made.
+# SQS requires one second between the creation of a queue and its use.
 NEW_QUEUE_SECONDS = 1
-# For all callers: within a queue's policy the resource is that queue.
+# For all callers; in a queue's policy the resource is that queue.
 TLS_ONLY_POLICY = (
     '{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"sqs:*",'
     '"Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"false"}}}]}'
@@ -61,7 +61,7 @@ class ValidationError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A project and a user: at most one job runs in it."""
+    """A project and a user. At most one job of the job flow runs in it at a time."""
 
     project_id: str
     user_id: str
@@ -94,14 +94,14 @@ def workspace_of(event: Mapping[str, Any]) -> Workspace:
 
 
 def checked_input(event: Any) -> Mapping[str, Any]:
-    """A function's input, which is an object; ValidationError when it is anything else."""
+    """A function's input, if it is an object. Raises ValidationError for anything else."""
     if not isinstance(event, Mapping):
         raise ValidationError("input", "an object is required")
     return event
 
 
 def checked_id(event: Mapping[str, Any], field: str) -> str:
-    """A required id of a function's input; ValidationError when it is missing or malformed."""
+    """A required id of a function's input. Raises ValidationError if it is missing or malformed."""
     value = event.get(field)
     if not isinstance(value, str) or not _WORKSPACE_ID.fullmatch(value):
         raise ValidationError(field, "1 to 128 of A-Z a-z 0-9 . _ @ + - are required")
@@ -109,18 +109,21 @@ def checked_id(event: Mapping[str, Any], field: str) -> str:
 
 
 def optional_id(event: Mapping[str, Any], field: str) -> str | None:
-    """An id that may be absent; ValidationError when it is malformed."""
+    """An optional id of a function's input. Raises ValidationError if it is malformed."""
     return None if event.get(field) is None else checked_id(event, field)
 
 
 def checked_number(
     event: Mapping[str, Any], field: str, default: int | None, low: int, high: int
 ) -> int:
-    """A whole number of a function's input; `default` None makes it required."""
+    """A whole number of a function's input; required if `default` is None.
+
+    Raises ValidationError if it is missing, of another type, or not from `low` to `high`.
+    """
     value = event.get(field)
     if value is None and default is not None:
         return default
-    # JSON has one kind of number: Step Functions may write 60 as 60.0.
+    # JSON has one type of number, and Step Functions may write 60 as 60.0.
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -129,7 +132,7 @@ def checked_number(
 
 
 def claim_expiry(row: Mapping[str, Any]) -> float | None:
-    """Epoch seconds at which a stored claim ends; None when it does not say.
+    """Epoch seconds at which a stored claim ends; None without a readable time.
 
     Older rows have `ttl` instead of `expiresAt`, and some of their times are in milliseconds.
     """
@@ -141,27 +144,27 @@ def claim_expiry(row: Mapping[str, Any]) -> float | None:
 
 
 def claim_start(row: Mapping[str, Any]) -> float | None:
-    """Epoch seconds at which a stored claim began; None when it does not say."""
+    """Epoch seconds at which a stored claim began; None without a readable time."""
     return _epoch_seconds(row.get("claimedAt"))
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimState:
-    """What a stored claim means now. `reason`: none, free, expired, malformed or live."""
+    """The state of a stored claim. `reason` is none, free, expired, malformed or live."""
 
     live: bool
     reason: str
 
     @property
     def malformed(self) -> bool:
-        """Whether the row does not say when it ends."""
+        """Whether the row has no readable end."""
         return self.reason == "malformed"
 
 
 def claim_state(row: Mapping[str, Any], now: float) -> ClaimState:
-    """Whether a stored claim holds; an empty row means no claim.
+    """The state of a stored claim at `now` (epoch seconds); an empty row is no claim.
 
-    A row that does not say when it ends is malformed, and holds for an hour after `claimedAt`.
+    A claim without a readable end is malformed, and valid for an hour after `claimedAt`.
     """
     if not row:
         return ClaimState(False, "none")
@@ -179,45 +182,45 @@ def claim_state(row: Mapping[str, Any], now: float) -> ClaimState:
 
 
 def execution_name(workspace: Workspace, message_id: str) -> str:
-    """The job flow's execution for a message: started twice, it runs once."""
+    """The name of the job flow's execution for a message; one name is executed once."""
     return _digest("execution", workspace.key, message_id)
 
 
 def interrupt_id(claim_id: str, interrupting_message_id: str) -> str:
-    """The same for every sending of one interrupt."""
+    """The id of an interrupt; the same when it is sent again."""
     return _digest("interrupt", claim_id, interrupting_message_id)
 
 
 def record_id(kind: str, claim_id: str | None, interrupting_message_id: str | None) -> str:
-    """The same for every writing of one record."""
+    """The id of an interruption's record; the same when it is written again."""
     return f"{kind}#{_digest(kind, claim_id or '', interrupting_message_id or '')}"
 
 
 def dead_letter_id(kind: str, workspace_key: str, message_id: str, claim_id: str | None) -> str:
-    """The same for every sending of one dead letter."""
+    """The id of a dead letter; the same when it is sent again."""
     return _digest("dead-letter", kind, workspace_key, message_id, claim_id or "")
 
 
 def interrupt_queue_name(prefix: str, workspace: Workspace) -> str:
-    """The queue for a workspace's worker: `{prefix}interrupts-{project}-{user}-{hash}`."""
+    """The queue of interrupts for a workspace: `{prefix}interrupts-{project}-{user}-{hash}`."""
     return _queue_name(f"{prefix}interrupts", workspace, "")
 
 
 def input_queue_name(prefix: str, workspace: Workspace) -> str:
-    """The FIFO queue that a workspace's worker takes its jobs from."""
+    """The FIFO queue of jobs for a workspace's job worker."""
     return _queue_name(f"{prefix}input", workspace, ".fifo")
 
 
 def dead_letter_queue_name(prefix: str, workspace: Workspace) -> str:
-    """A workspace's own FIFO queue of dead letters."""
+    """The FIFO queue of dead letters of a workspace."""
     return _queue_name(f"{prefix}dlq", workspace, ".fifo")
 
 
 def refusing_plain_http(attributes: Mapping[str, str], endpoint_url: str) -> dict[str, str]:
-    """Attributes of a workspace's queue, made at an endpoint: no later request goes without TLS.
+    """The attributes of a workspace's queue, with a policy that refuses requests without TLS.
 
-    Where there is no TLS, on an emulator, they stay as they are. Every creator has to send the same
-    text: SQS refuses to make a queue again that is another.
+    With an http endpoint, of an emulator, the attributes do not change. All creators must send the
+    same attributes: SQS refuses to create an existing queue with different ones.
     """
     if not endpoint_url.startswith("https:"):
         return dict(attributes)
@@ -225,7 +228,7 @@ def refusing_plain_http(attributes: Mapping[str, str], endpoint_url: str) -> dic
 
 
 def _epoch_seconds(value: Any) -> float | None:
-    """Epoch seconds of a stored time: seconds, milliseconds or ISO-8601; None of anything else."""
+    """Epoch seconds of a time in seconds, milliseconds or ISO-8601; None for other values."""
     if isinstance(value, str):
         try:
             return parse_iso_time(value)
@@ -241,14 +244,14 @@ def _epoch_seconds(value: Any) -> float | None:
 
 
 def _queue_name(head: str, workspace: Workspace, tail: str) -> str:
-    # The hash tells `a-b` + `c` from `a` + `b-c`, and names that were cut from each other.
+    # The hash distinguishes `a-b` + `c` from `a` + `b-c`, and names that were shortened.
     end = f"-{_digest(workspace.project_id, workspace.user_id)[:8]}{tail}"
     readable = re.sub(r"[^A-Za-z0-9_-]", "-", f"{head}-{workspace.project_id}-{workspace.user_id}")
     return readable[: MAX_QUEUE_NAME - len(end)] + end
 
 
 def _digest(*parts: str) -> str:
-    # No part holds a line break: ids can't, and kinds are ours.
+    # No part has a line break: neither ids nor kinds can.
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

@@ -1,7 +1,7 @@
-"""The file-tracking table of an NDJSON → Parquet pipeline: vocabulary, keys, stored forms.
+"""The table `files` of an NDJSON → Parquet pipeline: statuses, keys, stored values.
 
-Imported by name (`from jobplane_keys import tracking`), so that a function which does not use
-files does not load it. Key: `date_prefix` (YYYY-MM-DD) + `file_key`; index `status-index`
+Imported by name (`from jobplane_keys import tracking`), so that functions without files do not
+load it. Key: `date_prefix` (YYYY-MM-DD) + `file_key`; index `status-index`
 (`status`, `date_prefix`). Three kinds of row share the table: files, manifests
 (`file_key = MANIFEST#<name>`) and locks (`date_prefix = LOCK#…`).
 """
@@ -18,7 +18,7 @@ DEFAULT_STATUS_SHARDS = 10
 FILE_SUFFIX = ".ndjson"
 MANIFEST_PREFIX = "MANIFEST#"
 LOCK_PREFIX = "LOCK#"
-# What a builder writes into manifest_path between claiming a file and publishing its manifest.
+# The manifest_path of a file that a builder has locked, until its manifest is published.
 CLAIM_PLACEHOLDER = "pending-manifest-"
 
 COUNTERS = "files_by_status"
@@ -41,7 +41,7 @@ class FileStatus(StrEnum):
 
 
 class RowKind(StrEnum):
-    """What a row of the table stands for."""
+    """The kind of a row of the table."""
 
     FILE = "file"
     MANIFEST = "manifest"
@@ -66,7 +66,7 @@ MANIFEST_STATUSES = frozenset(FileStatus) - {FileStatus.MANIFESTED, FileStatus.Q
 
 
 def may_become(kind: RowKind, old: FileStatus | None, new: FileStatus) -> bool:
-    """Whether the pipeline itself would make this step."""
+    """Whether the pipeline changes a row of this kind from status `old` (None: new) to `new`."""
     if kind is RowKind.MANIFEST:
         return old in MANIFEST_STATUSES and new in _MANIFEST_STEPS.get(old, ())
     if new is FileStatus.QUARANTINED:
@@ -75,12 +75,12 @@ def may_become(kind: RowKind, old: FileStatus | None, new: FileStatus) -> bool:
 
 
 def stored_statuses(status: FileStatus, shards: int) -> tuple[str, ...]:
-    """Every value under which a status may be stored: `pending`, `pending#0`, `pending#1`, …"""
+    """All stored values of a status: `pending`, `pending#0`, `pending#1`, …"""
     return (str(status), *(f"{status}#{shard}" for shard in range(shards)))
 
 
 def read_status(stored: object, shards: int) -> FileStatus | None:
-    """The status behind a stored value; None if it is unknown."""
+    """The status of a stored value; None if the value is unknown."""
     if not isinstance(stored, str):
         return None
     base, separator, shard = stored.partition("#")
@@ -94,7 +94,7 @@ def read_status(stored: object, shards: int) -> FileStatus | None:
 
 
 def in_same_shard(stored: str, status: FileStatus) -> str:
-    """The stored value of a new status: it keeps the shard of the old one."""
+    """The stored value of a new status, in the shard of the old value."""
     return str(status) + "".join(stored.partition("#")[1:])
 
 
@@ -112,9 +112,9 @@ def manifest_row_key(manifest_path: str) -> str:
 def read_time(value: Any) -> float:
     """Epoch seconds of a stored time.
 
-    ISO-8601 with `Z`, an offset or neither (then UTC); epoch seconds or, from 10^11 on,
-    milliseconds, as a number or as text. Raises ValueError for anything else, or if it is not
-    between 1970 and 9999.
+    Accepts ISO-8601 with `Z`, with an offset or with neither (then UTC), and numbers or their text:
+    epoch seconds or, from 10^11 on, milliseconds. Raises ValueError for other values and for times
+    before 1970 or after 9999.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"not a time: {value!r}")
@@ -133,4 +133,4 @@ def _finite(value: float | str) -> float:
     try:
         return float(value)
     except OverflowError as error:
-        raise ValueError("a number beyond all times") from error
+        raise ValueError("the number is too large for a time") from error

@@ -1,4 +1,4 @@
-"""Strictness shared by every model."""
+"""Base classes of the models: how strict they are."""
 
 from enum import Enum
 from typing import Annotated, Any, get_args
@@ -25,23 +25,23 @@ from jobplane_keys import (
 
 
 class Strict(BaseModel):
-    """Input from outside: no unknown keys, no silent conversions."""
+    """Input from clients: unknown keys are refused, and values are not converted."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Input(BaseModel):
-    """Input of a function: unknown keys are ignored, nothing is converted silently."""
+    """Input of a function: unknown keys are ignored, and values are not converted."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
 
 class Open(BaseModel):
-    """Output of ours: fields that a later version adds are ignored.
+    """Output of the service: fields that a later version adds are ignored.
 
-    A default is what a reader falls back to. The JSON Schema says what is sent: constants and
-    fields marked ALWAYS are there, a field whose default is None is left out and never null, but
-    for those marked OR_NULL.
+    A default is for readers of older outputs. The JSON Schema describes what is sent: constants
+    and fields marked ALWAYS are required. A field with the default None is left out when it is
+    None, unless it is marked OR_NULL: then it may be null.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -62,7 +62,7 @@ class Open(BaseModel):
 
 
 class Presence(Enum):
-    """Says of a field with a default how it may be missing from what is sent."""
+    """How a field with a default appears in what is sent."""
 
     ALWAYS = "always"
     OR_NULL = "or-null"
@@ -91,7 +91,7 @@ def _md5(text: str) -> str:
 
 
 def _whole(value: Any) -> Any:
-    # JSON has one kind of number: Step Functions may write 60 as 60.0.
+    # JSON has one type of number, and Step Functions may write 60 as 60.0.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -103,7 +103,7 @@ Md5 = Annotated[str, AfterValidator(_md5), Field(json_schema_extra={"pattern": _
 RequestId = Annotated[str, StringConstraints(pattern=f"^{REQUEST_ID_PATTERN}$")]
 TemplateId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-# ASCII: the type travels in a signed header.
+# ASCII, because the type is sent in a signed header.
 MimeType = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+$", max_length=127)
 ]

@@ -1,4 +1,4 @@
-"""What each socket action answers: the `data` of a response, the `result` of a job."""
+"""The answer of each socket action: the `data` of a response, the `result` of a job."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from jobplane_models.messages import ErrorBody
 
 
 class Echo(Open):
-    """The payload as it came."""
+    """The payload of the request, unchanged."""
 
     echo: dict[str, Any]
     action: Literal["echo"]
@@ -18,14 +18,14 @@ class Echo(Open):
 
 
 class HealthCheck(Open):
-    """One part of the service that was tried, and how long that took."""
+    """The check of one part of the service, and its duration."""
 
     status: Literal["healthy"]
     latency_ms: float
 
 
 class Health(Open):
-    """What was tried, by name: `requests_table`, or `queue` when the action was queued."""
+    """The checks by name: `requests_table`, or `queue` when the action was queued."""
 
     status: Literal["healthy"]
     version: str
@@ -33,7 +33,7 @@ class Health(Open):
 
 
 class PresignedUpload(Open):
-    """Where one file goes: a PUT of exactly the announced bytes, with these headers."""
+    """The URL for one file: PUT exactly the file of the request, with these headers."""
 
     key: str
     name: str
@@ -46,7 +46,7 @@ class PresignedUpload(Open):
 
 
 class CreatedUpload(Open):
-    """The uploads of one assembly; `completed`: the same job has already ended well."""
+    """The uploads of one assembly; `completed` is true if the assembly is already completed."""
 
     assembly_id: AssemblyId
     completed: bool
@@ -64,9 +64,9 @@ class StoredProgress(Open):
 
 
 class RequestState(Open):
-    """A request as it is stored; `seq` is that of its last message.
+    """The stored state of a request; `seq` is that of its last message.
 
-    `result_omitted`: the result is too large for a socket message.
+    `result_omitted` is true if the result is too large for a socket message.
     """
 
     request_id: str
@@ -87,34 +87,34 @@ class RequestState(Open):
 
 
 class Subscribed(RequestState):
-    """The state now; `subscribed` is false for a request that has ended."""
+    """The current state of the request; `subscribed` is false if it has ended."""
 
     subscribed: bool
 
 
 class Unsubscribed(Open):
-    """Ending a subscription that is not there is success."""
+    """The subscription has ended; also the answer if it did not exist."""
 
     request_id: str
     was_subscribed: bool
 
 
 class Cancelled(Open):
-    """`cancelling`: its worker was asked. Otherwise how the request ended."""
+    """`cancelling`: the job runs, and was asked to stop. Else how the request has ended."""
 
     request_id: str
     status: Literal["cancelled", "cancelling", "completed", "failed"]
 
 
 class DelayResult(Open):
-    """What a `delay` that was not asked to fail ends with."""
+    """The result of a `delay` without `fail_at`."""
 
     seconds: float
     steps: int
 
 
 class Report(Open):
-    """A finished report behind a link; `size` in bytes."""
+    """A link to a report; `size` in bytes."""
 
     format: Literal["csv", "json"]
     rows: int
@@ -124,6 +124,6 @@ class Report(Open):
 
 
 class LinkedResult(Open):
-    """In place of a result that no socket message could carry: a link to it."""
+    """A link to a result that is too large for a socket message."""
 
     url: str

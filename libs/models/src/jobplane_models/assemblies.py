@@ -1,4 +1,4 @@
-"""The assembly document: what a status look-up answers and a webhook delivers."""
+"""The assembly document, which status look-ups return and webhooks deliver."""
 
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ type WebhookStatus = Literal[
 
 
 class AssemblyUser(Open):
-    """Who a job belongs to."""
+    """The owner of a job."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -23,7 +23,7 @@ class AssemblyUser(Open):
 
 
 class AssemblyFile(Open):
-    """What uploads and results share. `size` in bytes; `ext` without dot."""
+    """The common fields of uploads and results. `size` is in bytes, `ext` without a dot."""
 
     id: str
     name: str
@@ -50,11 +50,11 @@ class AssemblyResult(AssemblyFile):
 
 
 class AssemblyWebhook(Open):
-    """What became of the notification.
+    """The delivery of the assembly's webhook.
 
-    A stored document has `status` and what the last attempt came to. The answer to a trigger adds
-    `delivered`, `status_code` and `error` of this delivery, whose own `attempts` it counts; it has
-    no `status` where no webhook is configured. `missing` names the settings that do not exist yet.
+    A stored document has `status` and the result of the last attempt. The answer to a trigger has
+    `delivered`, `status_code`, `error` and `attempts` of the delivery that it caused, and no
+    `status` if no webhook is configured. `missing` lists the settings that do not exist.
     """
 
     status: WebhookStatus | None = None
@@ -71,8 +71,8 @@ class AssemblyDocument(Open):
     """The public state of a job.
 
     Times are ISO-8601 UTC with milliseconds; `execution_duration` is in seconds, sizes in bytes,
-    `progress_pct` 0–100. Never both `ok` and `error`: an unfinished document has neither, or a
-    running `ok` code where the deployment asks for extended codes.
+    `progress_pct` 0–100. It never has both `ok` and `error`. Until the job has ended it has
+    neither, or the `ok` code of a running job if the deployment has extended codes.
     """
 
     assembly_id: str
@@ -103,10 +103,10 @@ class AssemblyDocument(Open):
 
     @property
     def completed(self) -> bool:
-        """Whether the job ended well."""
+        """Whether the job ended with a result."""
         return self.ok == "ASSEMBLY_COMPLETED" and not self.error
 
     @property
     def terminal(self) -> bool:
-        """Whether the job has ended, one way or another."""
+        """Whether the job has ended: completed, cancelled or failed."""
         return bool(self.error) or self.ok in ("ASSEMBLY_COMPLETED", "ASSEMBLY_CANCELED")

@@ -1,4 +1,4 @@
-"""What AWS invokes the functions with, as far as they read it, and what they give back."""
+"""The events with which AWS invokes the functions, and their results."""
 
 from typing import Annotated, Any, Literal
 
@@ -16,18 +16,18 @@ class _Event(Input):
 
 
 class Identity(_Event):
-    """Where a client connects from."""
+    """The address of a client."""
 
     source_ip: str | None = None
     user_agent: str | None = None
 
 
 class ConnectionContext(_Event):
-    """The connection that an event of the WebSocket API is about."""
+    """The connection of an event of the WebSocket API."""
 
     connection_id: Annotated[str, Field(min_length=1)]
     route_key: Annotated[str, Field(min_length=1)]
-    """`$connect`, `$disconnect`, `$default`, or an action with a function of its own."""
+    """The route: `$connect`, `$disconnect`, `$default`, or an action with a separate function."""
     domain_name: str | None = None
     stage: str | None = None
     identity: Identity | None = None
@@ -42,20 +42,20 @@ class ConnectEvent(_Event):
 
 
 class DisconnectEvent(_Event):
-    """A connection that was closed, by whichever side."""
+    """A connection that was closed, by either side."""
 
     request_context: ConnectionContext
 
 
 class MessageEvent(_Event):
-    """One message; `body` is its text."""
+    """One message of a client; `body` is its text."""
 
     request_context: ConnectionContext
     body: str | None = None
 
 
 class ProxyAnswer(_Event):
-    """What API Gateway passes on; `body` is JSON text, or empty."""
+    """An answer that API Gateway sends to the client; `body` is JSON text, or empty."""
 
     status_code: Annotated[int, Field(ge=200, le=599)]
     headers: Headers | None = None
@@ -65,14 +65,14 @@ class ProxyAnswer(_Event):
 
 
 class HttpContext(_Event):
-    """Version 2 names the method here."""
+    """The part of an HTTP event of version 2 with its method."""
 
     http: dict[str, Any] | None = None
     authorizer: dict[str, Any] | None = None
 
 
 class HttpEvent(_Event):
-    """An HTTP request by way of API Gateway (1 and 2), a Function URL or a load balancer."""
+    """An HTTP request from API Gateway (version 1 or 2), a Function URL or a load balancer."""
 
     request_context: HttpContext
     raw_path: str | None = None
@@ -104,58 +104,58 @@ class QueueEvent(Input):
 
 
 class DeliveryOnDemand(Input):
-    """Asks deliver-webhook for one delivery now; its caller has checked who may ask for it."""
+    """Asks deliver-webhook for one delivery at once; the caller has checked the user's rights."""
 
     assembly_id: AssemblyId
 
 
 class DeliveryResult(Open):
-    """What a delivery on demand came to, as the document shows it."""
+    """The result of a delivery on demand, as in the document."""
 
     webhook: AssemblyWebhook
 
 
 class DeliveryRefusal(Open):
-    """Why nothing was delivered on demand; `retry_after` in seconds, for `too_soon`."""
+    """Why a delivery on demand was refused; `retry_after` in seconds, for `too_soon`."""
 
     refused: Literal["not_found", "not_ended", "too_soon"]
     retry_after: int | None = None
 
 
 class StreamChange(Input):
-    """An item as it is stored, in DynamoDB's notation."""
+    """The row of a stream record, in DynamoDB's typed values."""
 
     sequence_number: str = Field(alias="SequenceNumber")
     new_image: dict[str, Attribute] | None = Field(default=None, alias="NewImage")
 
 
 class StreamRecord(_Event):
-    """An item that was written or removed."""
+    """A record: a row that was written or deleted."""
 
     dynamodb: StreamChange
     event_name: Literal["INSERT", "MODIFY", "REMOVE"]
 
 
 class StreamEvent(Input):
-    """A batch of a table's stream."""
+    """A batch of records from a table's stream."""
 
     records: list[StreamRecord] = Field(alias="Records")
 
 
 class SweepEvent(Input):
-    """The schedule that looks for requests whose lease has run out."""
+    """The scheduled event that looks for jobs whose lease has run out."""
 
     sweep: Literal["leases"]
 
 
 class ClaimSweepEvent(Input):
-    """The schedule that looks for claims whose execution has ended."""
+    """The scheduled event that looks for claims whose execution has ended."""
 
     sweep: Literal["claims"]
 
 
 class ClaimsSwept(Open):
-    """Claims of executions that are old enough, those that were asked about, those freed."""
+    """Numbers of claims: old enough to check, checked, and released."""
 
     held: int
     asked: int
@@ -163,19 +163,19 @@ class ClaimsSwept(Open):
 
 
 class ItemFailure(Open):
-    """A record that is to come again."""
+    """A record or message that must be delivered again."""
 
     item_identifier: str = Field(alias="itemIdentifier")
 
 
 class BatchFailures(Open):
-    """What of a batch was not dealt with."""
+    """The records or messages of a batch that failed."""
 
     batch_item_failures: list[ItemFailure] = Field(alias="batchItemFailures")
 
 
 class Swept(Open):
-    """How many overdue requests became what; `unread` are shards of the index, not requests."""
+    """Numbers of overdue requests by what was done; `unread` is a number of shards of the index."""
 
     swept: dict[Literal["requeued", "failed", "moved", "stuck", "unread"], int]
 
@@ -191,7 +191,7 @@ class ExecutionDetail(_Event):
 
 
 class ExecutionEnded(Input):
-    """EventBridge's word of an execution that has ended."""
+    """The event of EventBridge for an execution that has ended."""
 
     detail_type: Literal["Step Functions Execution Status Change"] = Field(alias="detail-type")
     detail: ExecutionDetail

@@ -1,4 +1,4 @@
-"""Assembly look-ups: what the status function is asked over HTTP or by invoke, and its answers."""
+"""Look-ups of assemblies: the requests to the function status, by HTTP or invoke, and answers."""
 
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ BatchIds = Annotated[list[AssemblyId], Field(max_length=MAX_BATCH)]
 
 
 class StatusInvocation(Input):
-    """A direct invoke about one assembly; IAM vouches for the `userId`."""
+    """A direct invoke for one assembly; the caller's IAM role is trusted to set `userId`."""
 
     model_config = CAMEL
 
@@ -25,7 +25,7 @@ class StatusInvocation(Input):
 
 
 class BatchInvocation(Input):
-    """A direct invoke about several assemblies; with `assemblyId` as well it is about that one."""
+    """A direct invoke for several assemblies; if it also has `assemblyId`, it is for that one."""
 
     model_config = CAMEL | ConfigDict(json_schema_extra={"not": {"required": ["assemblyId"]}})
 
@@ -36,7 +36,7 @@ class BatchInvocation(Input):
     @classmethod
     def _is_about_several(cls, given: Any) -> Any:
         if isinstance(given, dict) and "assemblyId" in given:
-            raise ValueError("assemblyId names one assembly")
+            raise ValueError("an input with assemblyId is for one assembly")
         return given
 
 
@@ -49,7 +49,7 @@ class BatchRequest(Input):
 
 
 class BatchAnswer(Open):
-    """Documents by id; null for what is not there or not the caller's."""
+    """Documents by id; null for an assembly that does not exist or is another user's."""
 
     statuses: dict[str, AssemblyDocument | None]
 
@@ -82,22 +82,24 @@ class AssemblySummary(Open):
 
 
 class AssemblyPage(Open):
-    """The caller's own assemblies, newest first; `next` is null on the last page."""
+    """The caller's assemblies, newest first; `next` is null on the last page."""
 
     assemblies: list[AssemblySummary]
     next: str | None
 
 
 class Problem(Open):
-    """One field at fault."""
+    """One invalid field."""
 
     field: str
     message: str
 
 
 class Refusal(Open):
-    """Why a request is refused. `request_id` is that of the invocation, for questions about it;
-    `fits` is how many of a batch's ids, from the first on, one answer can hold.
+    """Why a request was refused.
+
+    `request_id` is the id of the invocation, which finds its log lines. `fits` is how many ids of
+    a batch, from the first on, fit into one answer.
     """
 
     error: str
@@ -108,19 +110,19 @@ class Refusal(Open):
 
 
 class GatewayRefusal(Open):
-    """What API Gateway answers by itself, before or in place of the function."""
+    """An answer of API Gateway when the function was not invoked or has failed."""
 
     message: str
 
 
 class ConnectAnswer(Open):
-    """The body that answers a handshake which was accepted."""
+    """The body of the answer to an accepted handshake."""
 
     message: Literal["Connected successfully"]
 
 
 class ConnectRefusal(Open):
-    """The body that answers a handshake which was not."""
+    """The body of the answer to a refused handshake."""
 
     error: str
     code: Literal["UNAUTHORIZED", "RATE_LIMITED", "INTERNAL_ERROR"]

@@ -1,4 +1,4 @@
-"""The socket protocol: what a client sends and what it hears."""
+"""The messages of the socket protocol, from and to a client."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,10 +9,10 @@ from jobplane_models._base import ALWAYS, IsoTime, Open, RequestId, Strict
 
 
 class ClientMessage(Strict):
-    """A request: `id` is the client's idempotency key, generated when absent.
+    """A request. One `id` of a client makes one job; without it the service generates an id.
 
-    `metadata` is a map of strings; `{"mode": "async"}` queues an action that is otherwise
-    answered at once, `{"on_disconnect": "cancel"}` ends the job with its connection.
+    `metadata` is a map of strings: `{"mode": "async"}` queues an action that is otherwise answered
+    at once, `{"on_disconnect": "cancel"}` cancels the job when its connection closes.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -24,7 +24,7 @@ class ClientMessage(Strict):
 
 
 class ErrorBody(Open):
-    """What went wrong; `details` lists faults as `{field, message}`."""
+    """An error; `details` lists invalid fields as `{field, message}`."""
 
     code: ErrorCode
     message: str
@@ -34,7 +34,7 @@ class ErrorBody(Open):
 
     @classmethod
     def of(cls, code: ErrorCode, message: str, **extra: Any) -> "ErrorBody":
-        """A body whose `retryable` follows from its code."""
+        """The error with `retryable` set by its code."""
         return cls(code=code, message=message, retryable=code in RETRYABLE_CODES, **extra)
 
 
@@ -44,7 +44,7 @@ class _ServerMessage(Open):
 
 
 class ResponseMessage(_ServerMessage):
-    """The answer of an action that ran at once."""
+    """The answer of a short action."""
 
     type: Literal["response"] = "response"
     success: Annotated[bool, ALWAYS] = True
@@ -52,7 +52,7 @@ class ResponseMessage(_ServerMessage):
 
 
 class AcknowledgmentMessage(_ServerMessage):
-    """The request is stored; `complete` or `error` follows."""
+    """The request was stored as a job; `complete` or `error` follows."""
 
     type: Literal["acknowledgment"] = "acknowledgment"
     status: str
@@ -61,7 +61,7 @@ class AcknowledgmentMessage(_ServerMessage):
 
 
 class ProgressMessage(_ServerMessage):
-    """The progress of a request; `seq` strictly increases within it, `percentage` never falls."""
+    """The progress of a job; `seq` grows with each message of the job, `percentage` never falls."""
 
     type: Literal["progress"] = "progress"
     seq: int
@@ -71,7 +71,7 @@ class ProgressMessage(_ServerMessage):
 
 
 class CompleteMessage(_ServerMessage):
-    """The end of a request that succeeded."""
+    """The end of a job that succeeded."""
 
     type: Literal["complete"] = "complete"
     seq: int
@@ -80,7 +80,7 @@ class CompleteMessage(_ServerMessage):
 
 
 class ErrorMessage(_ServerMessage):
-    """With `seq`: the end of a request that did not succeed. Without: the message was refused."""
+    """With `seq`: the end of a job that did not succeed. Without: the message was refused."""
 
     type: Literal["error"] = "error"
     seq: int | None = None
@@ -94,7 +94,7 @@ class PongMessage(_ServerMessage):
 
 
 class PingMessage(_ServerMessage):
-    """A probe from the server; needs no answer."""
+    """A message from the server that checks the connection; needs no answer."""
 
     type: Literal["ping"] = "ping"
 

@@ -35,7 +35,7 @@ Fields = Annotated[dict[str, Any], Field(max_length=100)]
 
 
 class UploadFile(Strict):
-    """A file that the client is about to upload; `md5hash` in hex or as a Content-MD5."""
+    """A file that the client will upload; `md5hash` in hex or as a Content-MD5."""
 
     name: FileName
     size: Bytes
@@ -44,7 +44,7 @@ class UploadFile(Strict):
 
 
 class CreateUpload(Strict):
-    """Presigned PUTs for the inputs of one assembly."""
+    """Asks for presigned URLs to upload the files of one assembly."""
 
     template_id: TemplateId
     files: Annotated[list[UploadFile], Field(min_length=1, max_length=MAX_FILES)]
@@ -52,13 +52,13 @@ class CreateUpload(Strict):
 
 
 class UploadedFile(UploadFile):
-    """A file that lies in the bucket under `key`."""
+    """A file that was uploaded under `key`."""
 
     key: ObjectKey
 
 
 class ProcessAssembly(Strict):
-    """Run a template over uploaded files."""
+    """Runs a template over uploaded files."""
 
     template_id: TemplateId
     uploads: Annotated[list[UploadedFile], Field(min_length=1, max_length=MAX_FILES)]
@@ -66,7 +66,7 @@ class ProcessAssembly(Strict):
 
 
 class GenerateReport(Strict):
-    """A report over the caller's tenant; both dates are included."""
+    """Asks for a report over the caller's tenant; both dates are included."""
 
     start_date: IsoDate
     end_date: IsoDate
@@ -77,14 +77,14 @@ class GenerateReport(Strict):
     def _ordered(self) -> Self:
         days = (self.end_date - self.start_date).days
         if days < 0:
-            raise ValueError("end_date lies before start_date")
+            raise ValueError("end_date is before start_date")
         if days > MAX_REPORT_DAYS:
             raise ValueError(f"the range is longer than {MAX_REPORT_DAYS} days")
         return self
 
 
 class Delay(Strict):
-    """A job that only waits and reports; `fail_at` is the step at which it fails."""
+    """A job that waits and reports progress; it fails at the step `fail_at`."""
 
     seconds: Annotated[float, Field(ge=0, le=MAX_DELAY_SECONDS, allow_inf_nan=False)] = 1.0
     steps: Annotated[int, Field(ge=1, le=1000), WHOLE] = 10
@@ -99,9 +99,10 @@ class RequestReference(Strict):
 
 
 class Subscribe(RequestReference):
-    """Listen to a request; messages up to `since_seq` are known.
+    """Subscribes to a request; the client already has the messages up to `since_seq`.
 
-    `user_id` names another member of the caller's tenant; it needs permission `tenant:read`.
+    `user_id` is the request's owner, if that is another user of the tenant; this needs the
+    permission `tenant:read`.
     """
 
     since_seq: Annotated[int, Field(ge=0), WHOLE] | None = None
@@ -109,6 +110,6 @@ class Subscribe(RequestReference):
 
 
 class Unsubscribe(RequestReference):
-    """Stop listening to a request."""
+    """Ends the subscription to a request."""
 
     user_id: UserId | None = None

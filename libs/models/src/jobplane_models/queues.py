@@ -1,4 +1,4 @@
-"""What lies in the queues: the webhook queue, a worker's input and interrupts, dead letters."""
+"""Messages of the queues: webhooks, a job worker's jobs and interrupts, dead letters."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from jobplane_models.workspaces import Fence, TtlSeconds
 
 
 class WebhookDelivery(Input):
-    """An ended assembly whose webhook is due; `execution` tells a replay from the first run."""
+    """An ended assembly whose webhook must be sent; `execution` differs when a job is run again."""
 
     assembly_id: AssemblyId
     execution: int | None = None
@@ -26,7 +26,7 @@ class WebhookDelivery(Input):
 
 
 class FoundAttachment(Input):
-    """An attachment that is there; `size` in bytes."""
+    """An attachment that exists; `size` in bytes."""
 
     bucket: str
     key: str
@@ -35,7 +35,7 @@ class FoundAttachment(Input):
 
 
 class MissingAttachment(Input):
-    """An attachment that could not be read, and the error's name."""
+    """An attachment that could not be read, and the name of the error."""
 
     bucket: str
     key: str
@@ -51,8 +51,8 @@ class ObjectPlace(Input):
 
 
 class _WorkerMessage(Input):
-    """`instructionObject` names the JSON object `{"instruction": …}` that holds an instruction
-    which is too large for the message; `instruction` is null then.
+    """An instruction that is too large for the message is in the JSON object
+    `{"instruction": …}` at `instructionObject`; `instruction` is null then.
     """
 
     model_config = CAMEL
@@ -67,10 +67,10 @@ class _WorkerMessage(Input):
 
 
 class JobMessage(_WorkerMessage):
-    """A job for the workspace's worker, which heartbeats and ends it by the task token.
+    """A job for the workspace's worker, which sends heartbeats and the end with the task token.
 
-    `expiresAt` (epoch seconds) is when the claim ends unless the worker renews it. A result of more
-    than 255 KB is put at `resultLocation`, and sent as `{"resultObject": {"bucket", "key"}}`.
+    The claim ends at `expiresAt` (epoch seconds) unless the worker renews it. The worker stores a
+    result of more than 255 KB at `resultLocation` and sends `{"resultObject": {"bucket", "key"}}`.
     """
 
     type: Literal["JOB"]
@@ -84,14 +84,14 @@ class JobMessage(_WorkerMessage):
 
 
 class FollowUpAttachment(Input):
-    """An object that a follow-up names; it may not exist."""
+    """An attachment of a follow-up; the object may be missing."""
 
     bucket: str
     key: str
 
 
 class FollowUpMessage(_WorkerMessage):
-    """A further message for the thread whose job runs; claim and fence are that job's."""
+    """Another message of the thread whose job runs; claim and fence are those of that job."""
 
     type: Literal["FOLLOW_UP"]
     attachments: list[FollowUpAttachment]
@@ -101,7 +101,7 @@ WorkerMessage = Annotated[JobMessage | FollowUpMessage, Discriminator("type")]
 
 
 class InterruptedClaim(Open):
-    """The claim that an interrupt is for; no other job obeys it."""
+    """The claim of an interrupt; jobs with another claim ignore it."""
 
     model_config = CAMEL
 
@@ -113,7 +113,7 @@ class InterruptedClaim(Open):
 
 
 class InterruptMessage(Open):
-    """Asks the worker of one claim to stop. `expiresAt` (epoch seconds): then it is moot."""
+    """Asks the worker of one claim to stop; ignored after `expiresAt` (epoch seconds)."""
 
     model_config = CAMEL
 
@@ -129,9 +129,10 @@ class InterruptMessage(Open):
 
 
 class DeadLetter(Open):
-    """A job that did not end by itself, for an operator. Its id is the same for every sending.
+    """A job that its worker did not end, for an operator.
 
-    `repeated`: a letter of this id may be in the queue already.
+    Its id is the same when it is sent again. `repeated` is true if a letter with this id may
+    already be in the queue.
     """
 
     model_config = CAMEL
@@ -152,9 +153,9 @@ class DeadLetter(Open):
 
 
 class UnreadableRecord(Open):
-    """A record of the requests' stream that could not be read, kept for an operator.
+    """A record of the stream of `requests` that could not be read, kept for an operator.
 
-    The text is cut at 250,000 characters; then it is not valid JSON.
+    Its text is cut at 250,000 characters, and then is not valid JSON.
     """
 
     error: str

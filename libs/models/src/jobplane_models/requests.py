@@ -1,4 +1,4 @@
-"""What a client may send: one model for each action, told apart by `action`."""
+"""The requests of a client: one model for each `action`."""
 
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ from jobplane_models.payloads import (
 
 
 class Metadata(Input):
-    """How a request is run; further names hold strings, and mean nothing to the service."""
+    """How a request is run; other names may have any string, which the service ignores."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, str] = Field(init=False)
@@ -27,13 +27,13 @@ class Metadata(Input):
 
 
 class SyncMetadata(Metadata):
-    """Of an action that is answered at once."""
+    """Metadata of a short action."""
 
     mode: Literal["sync"] = "sync"
 
 
 class AsyncMetadata(Metadata):
-    """Of an action that is always queued."""
+    """Metadata of an action that is always queued."""
 
     mode: Literal["async"] = "async"
 
@@ -43,7 +43,7 @@ class _Request(Input):
 
 
 class PingRequest(_Request):
-    """Keeps the connection awake."""
+    """Keeps the connection from being closed as idle."""
 
     action: Literal["ping"]
     payload: dict[str, Any] = {}
@@ -51,7 +51,7 @@ class PingRequest(_Request):
 
 
 class EchoRequest(_Request):
-    """Gives the payload back, at once or, with `mode: async`, by way of the queue."""
+    """Returns the payload, at once or, with `mode: async`, as a job."""
 
     action: Literal["echo"]
     payload: dict[str, Any] = {}
@@ -59,7 +59,7 @@ class EchoRequest(_Request):
 
 
 class HealthRequest(_Request):
-    """Whether the service works, at once or, with `mode: async`, the whole path of a job."""
+    """Checks the service, at once or, with `mode: async`, by a job."""
 
     action: Literal["health"]
     payload: dict[str, Any] = {}
@@ -67,7 +67,7 @@ class HealthRequest(_Request):
 
 
 class CreateUploadRequest(_Request):
-    """One presigned PUT for each input of an assembly."""
+    """Returns a presigned URL for each file of an assembly."""
 
     action: Literal["create_upload"]
     payload: CreateUpload
@@ -75,7 +75,7 @@ class CreateUploadRequest(_Request):
 
 
 class ProcessAssemblyRequest(_Request):
-    """Runs a template over uploaded files; ends with the assembly document."""
+    """Runs a template over uploaded files; the result is the assembly document."""
 
     action: Literal["process_assembly"]
     payload: ProcessAssembly
@@ -83,7 +83,7 @@ class ProcessAssemblyRequest(_Request):
 
 
 class GenerateReportRequest(_Request):
-    """A report over the caller's tenant; needs the permission `reports`."""
+    """Makes a report over the caller's tenant; needs the permission `reports`."""
 
     action: Literal["generate_report"]
     payload: GenerateReport
@@ -91,7 +91,7 @@ class GenerateReportRequest(_Request):
 
 
 class DelayRequest(_Request):
-    """A diagnostic job that waits and reports."""
+    """Runs a job that waits and reports progress, for tests."""
 
     action: Literal["delay"]
     payload: Delay = Delay()
@@ -99,7 +99,7 @@ class DelayRequest(_Request):
 
 
 class StatusRequest(_Request):
-    """The caller's request as it is stored."""
+    """Returns the stored state of a request of the caller."""
 
     action: Literal["status"]
     payload: RequestReference
@@ -107,7 +107,7 @@ class StatusRequest(_Request):
 
 
 class SubscribeRequest(_Request):
-    """The state of a request, and its messages from now on."""
+    """Returns the state of a request, and sends its later messages."""
 
     action: Literal["subscribe"]
     payload: Subscribe
@@ -123,7 +123,7 @@ class UnsubscribeRequest(_Request):
 
 
 class CancelRequest(_Request):
-    """Ends a waiting request at once, and asks the worker of a running one."""
+    """Cancels a waiting job at once; asks the worker of a running job to stop."""
 
     action: Literal["cancel"]
     payload: RequestReference

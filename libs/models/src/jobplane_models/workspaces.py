@@ -1,6 +1,6 @@
-"""One job at a time: input and result of each function of the job flow, and of the flow itself.
+"""Input and result of the job flow and of each of its functions.
 
-Results that can have several shapes are unions. A `reason` is a word from a fixed list.
+Results with several shapes are unions. A `reason` is one of a fixed list of words.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -28,7 +28,7 @@ _ONE_WORKSPACE: dict[str, Any] = {
 
 
 class _Workspace(Input):
-    """`projectUserId`, or its parts; where all are given they must agree."""
+    """The workspace: `projectUserId`, or its parts; if both are given, they must agree."""
 
     model_config = CAMEL | ConfigDict(json_schema_extra=_ONE_WORKSPACE)
 
@@ -53,13 +53,13 @@ class _Output(Open):
 
 
 class CheckActiveJobInput(_Workspace):
-    """Does a job run in the workspace, and must a message of this thread interrupt it?"""
+    """Asks whether a job runs in the workspace, and whether this thread must interrupt it."""
 
     thread_id: WorkspaceId
 
 
 class ActiveJob(_Output):
-    """A running job as its rivals may know it; an older row knows less. Epoch seconds."""
+    """The running job; a row of an older version has fewer fields. Times in epoch seconds."""
 
     container_id: str | None
     thread_id: str | None
@@ -70,7 +70,7 @@ class ActiveJob(_Output):
 
 
 class CheckActiveJobResult(_Output):
-    """Advisory: between this answer and the claim the job may end or another begin."""
+    """The state of the workspace. It may change before a claim: the job may end, or one begin."""
 
     has_active_job: bool
     same_thread: bool
@@ -81,7 +81,7 @@ class CheckActiveJobResult(_Output):
 
 
 class AcquireInput(_Workspace):
-    """Take the workspace. The same message and owner get the same claim again."""
+    """Asks for the claim of a workspace. The same message and owner get the same claim again."""
 
     operation: Literal["acquire"] = "acquire"
     thread_id: WorkspaceId
@@ -92,7 +92,7 @@ class AcquireInput(_Workspace):
 
 
 class RenewInput(_Workspace):
-    """Keep a claim for `ttlSeconds` from now."""
+    """Renews a claim for `ttlSeconds` from now."""
 
     operation: Literal["renew"]
     claim_id: WorkspaceId
@@ -101,7 +101,7 @@ class RenewInput(_Workspace):
 
 
 class ReleaseInput(_Workspace):
-    """Give a claim back."""
+    """Releases a claim."""
 
     operation: Literal["release"]
     claim_id: WorkspaceId
@@ -113,9 +113,9 @@ ClaimInput = AcquireInput | RenewInput | ReleaseInput
 
 
 class Claimed(_Output):
-    """The workspace is the caller's until `expiresAt` (epoch seconds).
+    """The caller has the claim of the workspace until `expiresAt` (epoch seconds).
 
-    The fence grows with every claim of a workspace: pass it to whatever the job writes.
+    The fence grows with each claim of a workspace: pass it with every write of the job.
     """
 
     claimed: Literal[True]
@@ -126,7 +126,7 @@ class Claimed(_Output):
 
 
 class ClaimHolder(_Output):
-    """Who has the workspace, as a loser may know it."""
+    """The holder of the workspace, for a caller that did not get the claim."""
 
     thread_id: str | None
     message_id: str | None
@@ -137,7 +137,9 @@ class ClaimHolder(_Output):
 
 
 class NotClaimed(_Output):
-    """`same_thread`: the message may join the holder's job, whose claim was kept alive."""
+    """The claim was refused. `same_thread`: send the message to the holder's job, whose claim was
+    renewed.
+    """
 
     claimed: Literal[False]
     reason: Literal["held", "same_thread"]
@@ -145,7 +147,7 @@ class NotClaimed(_Output):
 
 
 class ClaimedTooSoon(_Output):
-    """The last claim is younger than `minIntervalSeconds`."""
+    """The claim was refused: the last one is less than `minIntervalSeconds` old."""
 
     claimed: Literal[False]
     reason: Literal["rate_limited"]
@@ -153,28 +155,28 @@ class ClaimedTooSoon(_Output):
 
 
 class Renewed(_Output):
-    """The claim now lasts until `expiresAt` (epoch seconds)."""
+    """The claim now ends at `expiresAt` (epoch seconds)."""
 
     renewed: Literal[True]
     expires_at: int
 
 
 class NotRenewed(_Output):
-    """The claim is gone, and stays so."""
+    """The claim is lost, and can't be renewed again."""
 
     renewed: Literal[False]
     reason: Literal["absent", "released", "expired", "superseded"]
 
 
 class Released(_Output):
-    """The workspace is free; `repeated`: it was before."""
+    """The claim was released; `repeated` is true if that was done before."""
 
     released: Literal[True]
     repeated: bool
 
 
 class NotReleased(_Output):
-    """The claim was not the caller's to release."""
+    """The claim was not released, because the caller does not have it."""
 
     released: Literal[False]
     reason: Literal["absent", "expired", "superseded"]
@@ -199,14 +201,14 @@ class NumberedTarget(_InterruptTarget):
 
 
 class OlderTarget(_InterruptTarget):
-    """The claim of an older writer, which no interrupt can name."""
+    """A claim of an older version without an id, which an interrupt can't name."""
 
     claim_id: None
     fence: None
 
 
 class SendInterruptInput(_Workspace):
-    """Ask the worker of a claim to stop in favour of a message."""
+    """Asks the worker of a claim to stop for another message."""
 
     target: NumberedTarget | OlderTarget
     new_thread_id: WorkspaceId
@@ -215,7 +217,7 @@ class SendInterruptInput(_Workspace):
 
 
 class InterruptSent(_Output):
-    """The interrupt lies in the worker's queue."""
+    """The interrupt was sent to the worker's queue."""
 
     sent: Literal[True]
     interrupt_id: str
@@ -224,7 +226,7 @@ class InterruptSent(_Output):
 
 
 class InterruptNotSent(_Output):
-    """There was nothing to interrupt, or no claim that an interrupt could name."""
+    """No interrupt was sent: no job runs, or its claim has no id."""
 
     sent: Literal[False]
     reason: Literal["expired", "same_thread", "unaddressable"]
@@ -235,9 +237,9 @@ SendInterruptResult = InterruptSent | InterruptNotSent
 
 
 class RecordInterruptionInput(_Workspace):
-    """Put an interruption on record; `messageId` is that of the interrupted job.
+    """Records an interruption; `messageId` is that of the interrupted job.
 
-    What is missing is taken from a cause that is JSON.
+    Missing fields are taken from `cause`, if that is JSON.
     """
 
     message_id: WorkspaceId
@@ -250,7 +252,7 @@ class RecordInterruptionInput(_Workspace):
 
 
 class RecordInterruptionResult(_Output):
-    """`duplicate`: the record was there before."""
+    """The record's id; `duplicate` is true if the record existed before."""
 
     recorded: Literal[True]
     duplicate: bool
@@ -258,7 +260,7 @@ class RecordInterruptionResult(_Output):
 
 
 class PreemptionCause(_Output):
-    """The cause with which a worker tells the flow that it made room, as JSON text."""
+    """The cause of PREEMPTED, as JSON text: a worker has stopped for another thread."""
 
     interrupt_id: str
     interrupting_message_id: str
@@ -267,7 +269,7 @@ class PreemptionCause(_Output):
 
 
 class HandleTimeoutInput(_Workspace):
-    """Clean up after a job that did not end by itself."""
+    """Cleans up after a job that its worker did not end."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -289,14 +291,14 @@ class HandleTimeoutInput(_Workspace):
     @model_validator(mode="after")
     def _claim_has_its_fence(self) -> Self:
         if self.claim_id is not None and self.fence is None:
-            raise ValueError("a claimId needs its fence")
+            raise ValueError("fence is required with claimId")
         return self
 
 
 class HandleTimeoutResult(_Output):
     """What was done, by this run or an earlier one.
 
-    `superseded`: a newer claim holds the workspace, and was left alone.
+    `superseded`: the workspace has a newer claim, which was not changed.
     """
 
     released: bool
@@ -308,17 +310,17 @@ class HandleTimeoutResult(_Output):
 
 
 class Attachment(Input):
-    """An object that a message brings along."""
+    """An object in S3 that belongs to a message."""
 
     bucket: str
     key: str
 
 
 class JobFlowInput(_Workspace):
-    """One message for a workspace; the execution's name is that of `execution_name`.
+    """One message for a workspace; start the execution with the name from `execution_name`.
 
-    `instruction` takes at most 255 KB of JSON. `timeoutSeconds` is shortened to
-    end before the claim of `claimTtlSeconds` does, and `heartbeatSeconds` to be less than that.
+    `instruction` may have at most 255 KB of JSON. `timeoutSeconds` is shortened to end before the
+    claim of `claimTtlSeconds`, and `heartbeatSeconds` to less than `timeoutSeconds`.
     """
 
     thread_id: WorkspaceId
@@ -333,7 +335,7 @@ class JobFlowInput(_Workspace):
 
 
 class JobIds(_Output):
-    """The message that an execution was started for."""
+    """The ids of the message of an execution."""
 
     project_user_id: str
     thread_id: str
@@ -341,14 +343,14 @@ class JobIds(_Output):
 
 
 class ResultObject(Open):
-    """Where a result of more than 255 KB is, for thirty days."""
+    """The object with a result of more than 255 KB; it is kept for thirty days."""
 
     bucket: str
     key: str
 
 
 class JobCompleted(_Output):
-    """The worker ended the job; `result` is what it said; null with a `resultObject`."""
+    """The job ended with `result`, which is null if there is a `resultObject`."""
 
     outcome: Literal["Completed"]
     job: JobIds
@@ -357,7 +359,7 @@ class JobCompleted(_Output):
 
 
 class JobJoined(Open):
-    """The message went to the job of its own thread."""
+    """The message was sent to the running job of its thread."""
 
     outcome: Literal["Joined"]
     job: JobIds
@@ -365,7 +367,7 @@ class JobJoined(Open):
 
 
 class JobInterrupted(Open):
-    """Another thread's message took the workspace; `cause` is a PreemptionCause as JSON text."""
+    """The job was interrupted by another thread; `cause` is a PreemptionCause as JSON text."""
 
     outcome: Literal["Interrupted"]
     job: JobIds
