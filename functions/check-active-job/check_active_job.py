@@ -1,9 +1,9 @@
-"""Tells whether a job runs in a workspace, and whether a new message must interrupt it.
+"""Returns whether a job runs in a workspace, and whether a new message must interrupt it.
 
 Trigger: Step Functions. Input: `{projectUserId | projectId + userId, threadId}`.
 Result: `{hasActiveJob, sameThread, shouldInterrupt, reason, activeJob | null, inputQueueName}`.
-Advisory: between this answer and the claim the job may end or another begin; the claim decides.
-Errors: ValidationError. Reads one item of the active jobs, consistently.
+The state may change before the caller claims the workspace: the function claim decides.
+Errors: ValidationError. Reads one row of `active-jobs`, consistently.
 """
 
 import os
@@ -33,8 +33,8 @@ telemetry = Telemetry("check-active-job")
 dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
 
 
-def verdict(row: dict[str, Any], thread_id: str, now: float) -> dict[str, Any]:
-    """What a stored row means for a new message of a thread; an empty row: there is none."""
+def result_of(row: dict[str, Any], thread_id: str, now: float) -> dict[str, Any]:
+    """The result for a new message of a thread; an empty row is no claim. `now` in seconds."""
     state = claim_state(row, now)
     same_thread = state.live and row.get("threadId") == thread_id
     if state.live and not state.malformed:
@@ -51,14 +51,14 @@ def verdict(row: dict[str, Any], thread_id: str, now: float) -> dict[str, Any]:
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
-    """A running job as its rivals may know it; `expiresAt` in epoch seconds, whatever is stored."""
+    """The public fields of a running job; `expiresAt` in epoch seconds for every stored form."""
     expiry = claim_expiry(row)
     ends = None if expiry is None else int(expiry)
     return {name: row.get(name) for name in SHOWN} | {"expiresAt": ends}
 
 
 def active_job(key: str) -> dict[str, Any]:
-    """The workspace's row, or an empty one."""
+    """The row of the workspace; {} if it does not exist."""
     found = dynamodb.get_item(
         TableName=ACTIVE_JOBS_TABLE, Key=to_item({"projectUserId": key}), ConsistentRead=True
     )
@@ -70,6 +70,6 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     workspace = workspace_of(event)
     thread_id = checked_id(event, "threadId")
     telemetry.bind(project_user_id=workspace.key, thread_id=thread_id)
-    answer = verdict(active_job(workspace.key), thread_id, time.time())
+    answer = result_of(active_job(workspace.key), thread_id, time.time())
     telemetry.info("checked", reason=answer["reason"])
     return answer | {"inputQueueName": input_queue_name(TABLE_PREFIX, workspace)}

@@ -1,13 +1,13 @@
 """WebSocket $connect: verifies the caller's token and stores the connection.
 
-Trigger: API Gateway WebSocket `$connect`. The token comes in the query (`Authorization` or
-`token`) or in the `Authorization` header.
-Result: 200, with the subprotocol `jobplane.v1` where the client offers it; 401 UNAUTHORIZED with
-one text for every token fault; 429 RATE_LIMITED above MAX_CONNECTIONS_PER_USER; 500
-INTERNAL_ERROR when the store fails.
-Errors: ValidationError when the event names no connection; ParameterError while the secret that
+Trigger: API Gateway WebSocket `$connect`. The token is in the query (`Authorization` or `token`)
+or in the header `Authorization`.
+Result: 200, with the subprotocol `jobplane.v1` if the client offers it; 401 UNAUTHORIZED with the
+same text for every fault of a token; 429 RATE_LIMITED above MAX_CONNECTIONS_PER_USER; 500
+INTERNAL_ERROR when DynamoDB fails.
+Errors: ValidationError for an event without a connection id; ParameterError while the secret that
 signs tokens can't be read.
-Writes one item of `connections`; reads a count of the user's connections while the cap is on.
+Writes one row of `connections`; counts the user's rows if MAX_CONNECTIONS_PER_USER is set.
 """
 
 import json
@@ -40,7 +40,7 @@ MAX_CONNECTIONS_PER_USER = int(os.environ.get("MAX_CONNECTIONS_PER_USER", "10"))
 telemetry = Telemetry("connect")
 session = botocore.session.get_session()
 dynamodb: Any = session.create_client("dynamodb")
-# Three tries take nine seconds at most: fewer than Lambda waits for a module.
+# Three attempts take at most nine seconds, less than Lambda waits for the import of a module.
 ssm: Any = session.create_client("ssm", config=Config(connect_timeout=1, read_timeout=2))
 verifier = TokenVerifier(TokenSettings.from_environment(os.environ), ssm, telemetry.error)
 
@@ -51,12 +51,12 @@ def _lower_keys(values: Any) -> dict[str, str]:
 
 
 def _text(value: Any, most: int) -> str:
-    """A text that can be stored, at most so long; empty for what is none."""
+    """A text in a form that can be stored, with at most `most` characters; "" for other values."""
     return value.encode(errors="replace").decode()[:most] if isinstance(value, str) else ""
 
 
 def token_of(event: Mapping[str, Any]) -> str | None:
-    """The token of a $connect event; parameter and header names are case-insensitive."""
+    """The token of a $connect event; names of parameters and headers are case-insensitive."""
     query = _lower_keys(event.get("queryStringParameters"))
     headers = _lower_keys(event.get("headers"))
     candidates = (query.get("authorization"), query.get("token"), headers.get("authorization"))
@@ -64,9 +64,9 @@ def token_of(event: Mapping[str, Any]) -> str | None:
 
 
 def subprotocol_of(event: Mapping[str, Any]) -> dict[str, str]:
-    """The header that chooses our subprotocol, if the client offers it.
+    """The header that accepts the subprotocol of this service, if the client offers it.
 
-    A browser closes a socket whose handshake answers none of the subprotocols that it offered.
+    A browser closes a socket if the handshake accepts none of the subprotocols that it offered.
     """
     offered = _lower_keys(event.get("headers")).get("sec-websocket-protocol", "")
     chosen = SUBPROTOCOL in [name.strip() for name in offered.split(",")]
@@ -74,7 +74,7 @@ def subprotocol_of(event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def connection_of(context: Mapping[str, Any], identity: Identity, now: float) -> dict[str, Any]:
-    """The connection's row."""
+    """The row of the connection."""
     source = context.get("identity")
     source = source if isinstance(source, Mapping) else {}
     return {
@@ -95,7 +95,7 @@ def connection_of(context: Mapping[str, Any], identity: Identity, now: float) ->
 def answer(
     status: int, body: Mapping[str, str], headers: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """A proxy answer."""
+    """An answer for API Gateway."""
     return {
         "statusCode": status,
         "headers": {"Content-Type": "application/json", **(headers or {})},
@@ -104,13 +104,13 @@ def answer(
 
 
 def refused(status: int, code: str, text: str) -> dict[str, Any]:
-    """A proxy answer that ends the handshake."""
+    """An answer that refuses the handshake."""
     return answer(status, {"error": text, "code": code})
 
 
 def has_room(connection_id: str, identity: Identity, now: float) -> bool:
-    """Whether the user may have this connection beside the others. Counts on an index, so it may
-    lag a little.
+    """Whether the user may have one more connection. The count is of an index, so the newest
+    connections may be missing in it.
     """
     count = 0
     query: dict[str, Any] = {

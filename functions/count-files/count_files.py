@@ -1,11 +1,11 @@
 """Counts the files of a pipeline by status, each change once.
 
 Trigger: the stream of the tracking table, batches of at most 90 changes.
-Result: nothing.
+Result: none.
 Errors: UnreadableRecordError for a record that is not of that table, and errors of DynamoDB; the
 stream then delivers the batch again.
-Writes `metrics`: ten rows of counters, which state-manager reads and corrects, and for two days a
-mark of each counted change.
+Writes `metrics`: ten rows of counters, which state-manager reads and corrects, and for each counted
+change a mark that is kept for two days.
 """
 
 import math
@@ -51,21 +51,21 @@ dynamodb: Any = botocore.session.get_session().create_client(
 
 
 class UnreadableRecordError(Exception):
-    """The batch holds something that is not a record of the tracking table's stream."""
+    """The batch contains something else than records of the tracking table's stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a record of the stream changes in the number of files by status."""
+    """The change of the numbers of files by status that a record means."""
 
     event_id: str
     created: int
-    """Epoch seconds, rounded down to a whole one."""
+    """The time of the change in whole epoch seconds."""
     numbers: Counter[Any]
 
     @classmethod
     def of(cls, record: Any, now: float) -> "Change":
-        """Raises UnreadableRecordError if it is not a record of the tracking table."""
+        """The change of a record. Raises UnreadableRecordError if it is not one of the table."""
         try:
             change, event_id = record["dynamodb"], record["eventID"]
             numbers = moved_files(change, NUM_STATUS_SHARDS)
@@ -75,16 +75,16 @@ class Change:
         if not isinstance(event_id, str) or not EVENT_ID.fullmatch(event_id):
             raise UnreadableRecordError("a record of the stream has no id")
         if not 0 <= created <= LAST_MOMENT:
-            raise UnreadableRecordError("a record of the stream was made at no time")
+            raise UnreadableRecordError("a record of the stream has no readable time")
         return cls(event_id, created, numbers)
 
 
 def transaction(changes: Sequence[Change], now: float) -> list[dict[str, Any]]:
-    """The writes that count some changes; they fail if one of them is counted already."""
+    """The writes that count the changes; they fail if one of these is already counted."""
     total = Counter({"changes": len(changes)})
     for change in changes:
         total.update(change.numbers)
-    # Enough rows that the shards of the stream seldom write to the same one.
+    # With several rows, the shards of the stream seldom write to the same one.
     shard = zlib.crc32(changes[0].event_id.encode()) % COUNTER_SHARDS
     update = counter_update(METRICS_TABLE, shard, total)
     update["ConditionExpression"] = "attribute_not_exists(counted_from) OR counted_from <= :oldest"
@@ -109,10 +109,10 @@ def transaction(changes: Sequence[Change], now: float) -> list[dict[str, Any]]:
 
 
 def count(changes: list[Change], now: float) -> int:
-    """Add changes to the counters, and return how many: each once, however often it is delivered.
+    """Add changes to the counters, each only once; return how many were added.
 
-    Each leaves a mark in the same transaction. Changes that have a mark, or that an exact count has
-    included, are left out, and the rest is tried again.
+    The same transaction writes a mark for each change. Changes with a mark, and those that an exact
+    count includes, are left out, and the transaction is repeated with the others.
     """
     attempt = 0
     while changes:
@@ -124,7 +124,7 @@ def count(changes: list[Change], now: float) -> int:
                 attempt += 1
                 if attempt >= COUNT_ATTEMPTS:
                     raise
-                # Longer each time, and random, so that two callers do not meet again.
+                # Longer each time, and random, so that two callers do not collide again.
                 time.sleep(random.uniform(0, min(2.0, 0.05 * 2**attempt)))
             changes = left
         else:
@@ -133,7 +133,7 @@ def count(changes: list[Change], now: float) -> int:
 
 
 def uncounted(changes: list[Change], reasons: list[dict[str, Any]]) -> list[Change]:
-    """The changes of a cancelled transaction that are still to be counted."""
+    """The changes of a cancelled transaction that must still be counted."""
     whole, *marks = reasons
     left = [
         change

@@ -2,10 +2,10 @@
 
 Trigger: Step Functions. Input: `{projectUserId | projectId + userId, target: {claimId, fence,
 containerId?, threadId?, expiresAt?}, newThreadId, interruptingMessageId, reason?}`.
-Result: `{sent: true, interruptId, queueUrl, messageId}`, or `{sent: false, reason}` for a target
-that is `expired`, of the `same_thread`, or `unaddressable`: an older claim, its claimId null.
-Errors: ValidationError; InterruptQueueMissingError when the workspace has no queue and
-CREATE_QUEUES is off. An interrupt names the claim that it is for: no newer job obeys it.
+Result: `{sent: true, interruptId, queueUrl, messageId}`, or `{sent: false, reason}` if the target
+is `expired`, of the `same_thread`, or `unaddressable`: a claim of an older version without claimId.
+Errors: ValidationError; InterruptQueueMissingError when the queue is missing and CREATE_QUEUES is
+false. An interrupt has the id and fence of its claim, so a newer job ignores it.
 """
 
 import json
@@ -39,7 +39,7 @@ from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 ACCOUNT_ID = os.environ["ACCOUNT_ID"]
-# Of a local stage; elsewhere the SDK knows the host of each region and partition.
+# Only on a local stage; elsewhere the SDK knows the host of each region and partition.
 SQS_ENDPOINT = os.environ.get("SQS_ENDPOINT")
 CREATE_QUEUES = os.environ.get("CREATE_QUEUES", "").lower() == "true"
 
@@ -53,16 +53,18 @@ sqs: Any = botocore.session.get_session().create_client("sqs")
 
 
 class InterruptQueueMissingError(Exception):
-    """The workspace has no interrupt queue; no worker has ever listened there."""
+    """The interrupt queue of the workspace does not exist: no worker has used the workspace."""
 
     def __init__(self, queue_name: str) -> None:
-        super().__init__(f"there is no queue {queue_name}")
+        super().__init__(
+            f"queue {queue_name} does not exist; start a worker, or set CREATE_QUEUES to true"
+        )
         self.queue_name = queue_name
 
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Stop this claim's job in favour of that message."""
+    """A request to stop the job of a claim for a message of another thread."""
 
     workspace: Workspace
     claim_id: str | None
@@ -82,7 +84,7 @@ class Interrupt:
         reason = event.get("reason") or "another thread needs the workspace"
         if not isinstance(reason, str) or len(reason) > MAX_REASON:
             raise ValidationError("reason", f"at most {MAX_REASON} characters are allowed")
-        # The row of an older writer has neither, and check-active-job says so with nulls.
+        # A row of an older version has neither; check-active-job then returns null.
         is_numbered = any(target.get(name, "") is not None for name in ("claimId", "fence"))
         return cls(
             workspace=workspace_of(event),
@@ -104,15 +106,15 @@ class Interrupt:
 
 
 def expiry_of(target: Mapping[str, Any]) -> float | None:
-    """When the target's claim ends, if its sender knows; ValidationError when that is no time."""
+    """Epoch seconds at which the target's claim ends, None if unknown. Raises ValidationError."""
     expiry = claim_expiry({"expiresAt": target.get("expiresAt")})
     if expiry is None and target.get("expiresAt") is not None:
         raise ValidationError("expiresAt", "epoch seconds are required")
     return expiry
 
 
-def needless(interrupt: Interrupt, now: float) -> str | None:
-    """Why an interrupt need not be sent, if so."""
+def skip_reason(interrupt: Interrupt, now: float) -> str | None:
+    """The reason not to send the interrupt; None if it must be sent."""
     if interrupt.thread_id == interrupt.new_thread_id:
         return "same_thread"
     if interrupt.expires_at is not None and interrupt.expires_at <= now:
@@ -121,7 +123,7 @@ def needless(interrupt: Interrupt, now: float) -> str | None:
 
 
 def body_of(interrupt: Interrupt, now: float) -> dict[str, Any]:
-    """What the worker reads."""
+    """The message for the worker."""
     return {
         "type": "INTERRUPT",
         "interruptId": interrupt.id,
@@ -142,7 +144,7 @@ def body_of(interrupt: Interrupt, now: float) -> dict[str, Any]:
 
 
 def attributes_of(interrupt: Interrupt) -> dict[str, Any]:
-    """What a listener may filter on without reading the body."""
+    """Message attributes, for filters that do not read the body."""
     texts = {
         "type": "INTERRUPT",
         "projectUserId": interrupt.workspace.key,
@@ -156,7 +158,7 @@ def attributes_of(interrupt: Interrupt) -> dict[str, Any]:
 
 
 def send(queue_url: str, interrupt: Interrupt, now: float) -> str:
-    """Send; SQS's id of the message."""
+    """Send the interrupt; return SQS's id of the message."""
     sent = sqs.send_message(
         QueueUrl=queue_url,
         MessageBody=json.dumps(body_of(interrupt, now)),
@@ -166,7 +168,7 @@ def send(queue_url: str, interrupt: Interrupt, now: float) -> str:
 
 
 def create_queue(name: str) -> None:
-    """Make the workspace's queue; making it again is harmless."""
+    """Create the queue of the workspace; has no effect if it exists."""
     attributes = {
         "VisibilityTimeout": str(VISIBILITY_SECONDS),
         "MessageRetentionPeriod": str(RETENTION_SECONDS),
@@ -181,7 +183,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     now = time.time()
     interrupt = Interrupt.of(event)
     telemetry.bind(project_user_id=interrupt.workspace.key, claim_id=interrupt.claim_id)
-    if reason := needless(interrupt, now):
+    if reason := skip_reason(interrupt, now):
         telemetry.info("interrupt not needed", reason=reason)
         return {"sent": False, "reason": reason, "interruptId": interrupt.id}
     name = interrupt_queue_name(TABLE_PREFIX, interrupt.workspace)

@@ -394,7 +394,7 @@ def test_interrupts_fit() -> None:
     """What send-interrupt puts into a worker's queue."""
     module = module_of("send-interrupt")
     interrupts = [module.Interrupt.of(event) for event in good_events("send-interrupt")]
-    bodies = [module.body_of(each, NOW) for each in interrupts if not module.needless(each, NOW)]
+    bodies = [module.body_of(each, NOW) for each in interrupts if not module.skip_reason(each, NOW)]
     assert bodies
     assert [faults_of_ours("queues/interrupt", body) for body in bodies] == [[]] * len(bodies)
 
