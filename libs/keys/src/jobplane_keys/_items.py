@@ -1,6 +1,5 @@
 """Converts DynamoDB's typed values to JSON values and back, and reads pages.
 
-
 boto3's serializer returns Decimal and needs boto3. These functions use the types of JSON, which all
 rows of Jobplane consist of.
 """
@@ -76,9 +75,9 @@ def from_value(value: Value) -> Any:
 
 
 def pages(read: Callable[..., Any], request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every answer to a Query or Scan; `read` is the method of the caller's client.
+    """All answers to a Query or Scan; `read` is that method of a DynamoDB client.
 
-    The caller may change the request, such as its `Limit`, between two answers.
+    The caller may change `request`, such as its `Limit`, between two answers.
     """
     while True:
         page = read(**request)
