@@ -4,17 +4,17 @@ const { METRICS, STACK, deployedName, hasTrigger, logicalName, normalized } = re
 
 const MINUTES = 60;
 const HOURS = 3600;
-// Work that waits this long, or longer, waits for somebody to look.
+// Work that waits as long as this needs an operator.
 const LATE_SECONDS = 15 * MINUTES;
 // An error rate of fewer invocations is not reliable: one error in three calls is not 33 %.
 const LEAST_INVOCATIONS = 100;
 const MAX_ERROR_PERCENT = 1;
-// What a caller may wait for; `alarms.latency` in function.yml says otherwise.
+// The longest time for a caller; `alarms.latency` in function.yml replaces it.
 const MAX_LATENCY_SECONDS = 5;
 
 /**
- * Alarms on what the stack has: every function, stream, queue, table, state machine and API brings
- * its own, and the scheduled checks bring theirs. All of them tell one encrypted topic.
+ * Alarms for every function, stream, queue, table, state machine and API of the stack, and for the
+ * scheduled checks. All of them notify one encrypted topic.
  */
 module.exports = (stack) => ({
   ...topic(stack.alarmMail),
@@ -41,8 +41,8 @@ const alarms = ({ functions, queues, tables, stateMachines, schedules }) => {
 };
 
 /**
- * Whether somebody waits for what a function answers: a client of the HTTP API or of the socket
- * (no client waits for $disconnect), or a state machine.
+ * Whether a client of the HTTP API or of the socket, or a state machine, waits for a function's
+ * answer. ($disconnect has no client.)
  */
 const hasCallers = (name, config, tasks) =>
   hasTrigger(config, 'httpApi') ||
@@ -63,7 +63,7 @@ const ofFunction = (name, config, called) => {
   return [
     {
       name: `${name}-errors`,
-      says: `${name} raised or ran into its time limit.`,
+      says: `${name} raised an error or reached its time limit.`,
       see: 'function-errors',
       ...metric('Errors'),
       ...atLeast(1, { within: 5 * MINUTES }),
@@ -119,7 +119,7 @@ const ofFunction = (name, config, called) => {
   ];
 };
 
-/** `latency` is true, or says what function.yml wants: another metric of its own, other seconds. */
+/** `latency` is true, or function.yml's own metric and seconds. */
 const ofLatency = (name, duration, { metric, seconds = MAX_LATENCY_SECONDS }) => ({
   name: `${name}-latency`,
   says: `One call in twenty of ${name}, or more, took longer than ${seconds} s, for 15 minutes.`,
@@ -142,7 +142,7 @@ const ofTable = ([id, { Properties: { TableName: given, GlobalSecondaryIndexes =
     ...sumAtLeast(1, {
       within: 5 * MINUTES,
       times: 2,
-      // The figures of a table are without those of its indexes.
+      // A table's metrics don't include those of its indexes.
       of: Object.fromEntries(
         [undefined, ...indexes].map((index, place) => [
           index ? `index${place}` : 'itself',
@@ -167,7 +167,7 @@ const ofTables = (metricName, id, index) => ({
 /** `JobFlow` → `job-flow` */
 const kebab = (id) => id.replace(/(?<=[a-z])(?=[A-Z])/g, '-').toLowerCase();
 
-/** A queue that functions read must not fall behind; any other keeps what somebody must look at. */
+/** A queue with a reader must not fall behind; any other one holds messages for an operator. */
 const ofQueue = (id, { Properties: { QueueName: given } = {} }, read) => {
   const name =
     typeof given === 'string'
@@ -188,7 +188,7 @@ const ofQueue = (id, { Properties: { QueueName: given } = {} }, read) => {
       }
     : {
         name: `${name}-not-empty`,
-        says: `The queue ${name} holds what failed for good, and nothing reads it by itself.`,
+        says: `The queue ${name} holds messages that failed for good; an operator must handle them.`,
         see: 'dead-letters',
         ...metric('ApproximateNumberOfMessagesVisible'),
         ...atLeast(1, { within: 5 * MINUTES, statistic: 'Maximum' }),
@@ -217,7 +217,7 @@ const ofStateMachine = (id) => {
     },
     {
       name: `${name}-timed-out`,
-      says: `An execution of ${name} came to the end of its time as a whole.`,
+      says: `An execution of ${name} reached its total time limit.`,
       see: 'executions',
       ...metric('ExecutionsTimedOut'),
       ...atLeast(1, { within: 5 * MINUTES }),
@@ -250,7 +250,7 @@ const SOCKETS = [
     ...atLeast(1, { within: 5 * MINUTES }),
   },
   {
-    // A refused handshake is an integration error, too: a single one is everyday life.
+    // A refused handshake is an integration error, too, so that a few are normal.
     name: 'websocket-integration-errors',
     says: 'Handshakes are refused, or messages answered with an error, at a rate of five a minute.',
     see: 'socket-errors',
@@ -269,7 +269,7 @@ const ofOwn = (metricName, dimensions = {}) => ({
 
 const FILES = [
   {
-    // An exact count corrects the counters, so that each drift is reported once.
+    // An exact count corrects the counters, so each drift is reported once.
     name: 'counters-drift',
     says: 'An exact count found the counters of files by status wrong, and corrected them.',
     see: 'counters',
@@ -285,16 +285,16 @@ const SCHEDULED_CHECKS = [
     see: 'unchecked-counters',
     ...ofOwn('CountersUnchecked'),
     ...atLeast(1, { within: 1 * HOURS, statistic: 'Maximum' }),
-    // Until a count can tell, by hand or a week later.
+    // In alarm until the next count succeeds, by hand or a week later.
     TreatMissingData: 'ignore',
   },
   {
     name: 'orphans',
-    says: 'Two runs in a row found files that are stuck, lost or contradict what is in S3.',
+    says: 'Two runs in a row found files that are stuck, lost or contradict the objects in S3.',
     see: 'orphans',
     ...ofOwn('Orphans'),
     ...atLeast(1, { within: 6 * HOURS, times: 2, statistic: 'Maximum' }),
-    // One value a run: until the next one speaks, what the last one found holds.
+    // One value a run: the last one holds until the next run.
     TreatMissingData: 'ignore',
   },
 ];
@@ -307,7 +307,7 @@ function atLeast(threshold, { within, times, statistic = 'Sum' }) {
   };
 }
 
-/** Of several metrics together; of one it is a plain alarm. */
+/** On the sum of several metrics; a plain alarm for one metric. */
 function sumAtLeast(threshold, { within, times, of }) {
   const [first, ...more] = Object.values(of);
   if (!more.length) return { ...first, ...atLeast(threshold, { within, times }) };
@@ -317,7 +317,7 @@ function sumAtLeast(threshold, { within, times, of }) {
   };
 }
 
-/** Of a percentile, or `of` an expression over metrics, by their ids. */
+/** On a percentile, or on an expression over metrics by their ids. */
 function above(threshold, { within, times, percentile, of, where }) {
   return {
     ...(percentile ? { ExtendedStatistic: percentile, Period: within } : {}),
@@ -326,7 +326,7 @@ function above(threshold, { within, times, percentile, of, where }) {
   };
 }
 
-/** Metric math takes a missing value for 0. */
+/** Metric math treats a missing value as 0. */
 const queries = (expression, metrics, within) => [
   { Id: 'result', Expression: expression, ReturnData: true },
   ...Object.entries(metrics).map(([id, metric]) => ({
@@ -336,7 +336,7 @@ const queries = (expression, metrics, within) => [
   })),
 ];
 
-/** Where no data means that nothing happened. */
+/** For metrics without data when nothing happens. */
 function compared(operator, threshold, times = 1) {
   return {
     ComparisonOperator: operator,
@@ -362,12 +362,12 @@ const cloudWatchAlone = {
   StringEquals: { 'aws:SourceAccount': { Ref: 'AWS::AccountId' } },
 };
 
-/** CloudWatch can't publish to a topic under AWS's own key for SNS: its policy allows no other access. */
+/** CloudWatch can't publish to a topic that uses AWS's key for SNS, whose policy does not allow it. */
 const topic = (mail) => ({
   AlarmsKey: {
     Type: 'AWS::KMS::Key',
     Properties: {
-      Description: `Encrypts what the alarms of ${STACK} say`,
+      Description: `Encrypts the notifications of the alarms of ${STACK}`,
       EnableKeyRotation: true,
       PendingWindowInDays: 7,
       KeyPolicy: {

@@ -6,20 +6,20 @@ const COLUMNS = 24;
 const WIDTH = 8;
 const HEIGHT = 6;
 const STAGE = '${sls:stage}';
-// A tree may be without the functions that emit a metric.
+// A project may lack the functions that emit a metric.
 const SOURCES = sources();
-// Of names such as f"Request{status}".
+// The beginnings of names such as f"Request{status}".
 const BEGINNINGS = [...SOURCES.matchAll(/\.metric\(\s*f"(\w+)\{/g)].map(([, text]) => text);
 const isEmitted = (metric) =>
   SOURCES.includes(`"${metric}"`) || BEGINNINGS.some((text) => metric.startsWith(text));
 
-/** The stage's dashboard. It draws metrics that AWS or a function emits, as a test makes sure. */
+/** The stage's dashboard. A test checks that AWS or a function emits each of its metrics. */
 module.exports = (stack) => ({
   Dashboard: {
     Type: 'AWS::CloudWatch::Dashboard',
     Properties: {
       DashboardName: STACK,
-      // Names and ids that only CloudFormation knows stand in the text as ${LogicalId}.
+      // ${LogicalId} in the text is replaced by CloudFormation.
       DashboardBody: { 'Fn::Sub': JSON.stringify({ start: '-PT24H', widgets: laidOut(stack) }) },
     },
   },
@@ -44,7 +44,7 @@ const sections = ({ functions, queues, tables, stateMachines, alarms }) => {
         own('QueueLatency', { stat: 'p99', label: 'p99' }),
       ]),
       graph('Time by action, ms', [search('ProcessingLatency', ['Action'], 'p95', 300)]),
-      graph('Failures that were dealt with', [
+      graph('Handled failures', [
         own('PostFailed'),
         own('RecordRefused'),
         own('SweepFailed'),
@@ -162,7 +162,7 @@ const answeredErrors = (name, { alarms: { answeredErrors: given = [] } = {} }) =
     METRICS, metric, 'Environment', STAGE, ...Object.entries(dimensions).flat(), { label: name },
   ]);
 
-/** One line a value of the dimensions, whichever values there are. */
+/** One line for each value of the dimensions. */
 const search = (name, dimensions, stat, period) => isEmitted(name) && [
   {
     expression:
@@ -175,7 +175,7 @@ const ofFunction = (name, metric, stat) => [
   'AWS/Lambda', metric, 'FunctionName', deployedName(name), { stat, label: name },
 ];
 
-/** The figures of a table are without those of its indexes. */
+/** A table's metrics don't include those of its indexes. */
 const tableLines = (tables, metric) =>
   Object.entries(tables).flatMap(([id, { Properties: { GlobalSecondaryIndexes = [] } }]) => [
     ['AWS/DynamoDB', metric, 'TableName', `\${${id}}`],
@@ -184,7 +184,7 @@ const tableLines = (tables, metric) =>
     ]),
   ]);
 
-/** Which operations there are is known to AWS alone. */
+/** One line for each operation that AWS reports. */
 const byOperation = (tables, metric, stat) =>
   Object.keys(tables).map((id) => [
     {
@@ -203,7 +203,7 @@ const queueLines = (queues, metric) =>
     'AWS/SQS', metric, 'QueueName', `\${${id}.QueueName}`, { stat: 'Maximum' },
   ]);
 
-/** Undefined without a line. */
+/** Undefined if there are no lines. */
 const graph = (title, lines, period = 300) => {
   const metrics = lines.filter(Boolean);
   return metrics.length ? drawn(title, metrics, period) : undefined;

@@ -8,12 +8,12 @@ const { defer, protect } = require('./protection');
 const { settle } = require('./recovery');
 
 const RETAINED = 'RetainExceptOnCreate';
-// Set by `jobplane`, which builds what it deploys and knows the account.
+// Set by `jobplane`, which builds the artifacts and finds the account itself.
 const { JOBPLANE_BUILT: BUILT, JOBPLANE_ACCOUNT: ACCOUNT } = process.env;
 
 /**
- * Deployments that can be repeated, whatever became of the last one: the same for `jobplane deploy`
- * and `osls deploy`. And none that ships what is older than its sources.
+ * Deployments that can be repeated after any failure, both with `jobplane deploy` and with `osls
+ * deploy`, and that never ship artifacts older than their sources.
  */
 module.exports = class Deployments {
   constructor(serverless, options, { log }) {
@@ -58,7 +58,7 @@ module.exports = class Deployments {
     if (ACCOUNT) this.spellOutNames(ACCOUNT);
   }
 
-  /** CloudFormation finds what exists already by a name that is written out. */
+  /** CloudFormation imports existing resources only by literal names. */
   spellOutNames(account) {
     const pseudo = { 'AWS::AccountId': account, 'AWS::Region': this.provider.getRegion() };
     for (const { Properties: properties } of retained(this.template)) {
@@ -81,7 +81,7 @@ module.exports = class Deployments {
     this.adoptRetained();
   }
 
-  /** What an earlier stack of this stage has left behind comes into this one, with its data. */
+  /** Import resources that an earlier stack of this stage left behind, with their data. */
   adoptRetained() {
     const deploy = this.serverless.pluginManager.plugins.find(
       ({ constructor: { name } }) => name === 'AwsDeploy'
@@ -95,8 +95,8 @@ module.exports = class Deployments {
 };
 
 /**
- * What a deployment has made itself goes when it fails, else the next one finds names taken: `Retain`
- * would keep it. (The framework's versions of functions have no names.)
+ * A failed deployment deletes what it created, because the next one needs the names; `Retain` would
+ * keep it. (The framework's versions of functions have no names.)
  */
 const takeBackWhatFailed = ({ Resources: resources }) => {
   for (const resource of Object.values(resources)) {

@@ -2,7 +2,7 @@
 
 const UserError = require('./user-error');
 
-// The stages that the framework makes, and what each API's mapping has to wait for.
+// The framework's stage of each API, and the resource that the API's mapping depends on.
 const APIS = {
   http: { id: 'Http', api: 'HttpApi', stage: '$default', after: 'HttpApiStage' },
   socket: {
@@ -11,10 +11,10 @@ const APIS = {
 };
 
 /**
- * Own domain names in front of the APIs, and what their DNS records have to lead to.
+ * Custom domain names of the APIs, and the targets for their DNS records.
  *
  * @param given `httpDomain` and `httpCertificate`, `socketDomain` and `socketCertificate`; empty
- *   where an API keeps API Gateway's own name.
+ *   for an API with API Gateway's own name.
  */
 module.exports = (given) => {
   const template = { Resources: {}, Outputs: {} };

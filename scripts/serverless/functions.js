@@ -2,7 +2,7 @@
 
 const { deployedName, members, moduleOf, roleOf } = require('./members');
 
-// What stands for every artifact where only the template is of interest.
+// Replaces every artifact if only the template is needed.
 const { JOBPLANE_STAND_IN: STAND_IN } = process.env;
 
 /** functions/<name>/function.yml → the framework's `functions`. */

@@ -7,7 +7,7 @@ const arn = (id) => ({ 'Fn::GetAtt': [id, 'Arn'] });
 
 /**
  * Every bucket and queue refuses requests without TLS, from all callers. A queue has one policy,
- * so the statement joins the one that resources/ may have given it.
+ * so the statement is added to the one in resources/, if there is one.
  */
 exports.refusePlainHttp = (resources) => {
   for (const [id, { Type: type }] of Object.entries(resources)) {
@@ -31,8 +31,8 @@ exports.refusePlainHttp = (resources) => {
 };
 
 /**
- * Without a source, API Gateway may invoke a function for an API of any account. The
- * framework names the source of HTTP APIs alone.
+ * Without a source, API Gateway may invoke a function for an API of any account. The framework sets
+ * the source for HTTP APIs only.
  */
 exports.calledByItsApiAlone = (functions) =>
   Object.fromEntries(

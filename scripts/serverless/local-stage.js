@@ -6,7 +6,7 @@ const REFUSED = new Set(['AWS::ApiGatewayV2::Deployment', 'AWS::ApiGatewayV2::Ro
 
 /**
  * MiniStack's CloudFormation has no deployments and no route responses: on a loopback endpoint
- * they are left out, and the stages deploy themselves. On AWS this plugin does nothing.
+ * they are left out, and stages deploy automatically. On AWS this plugin does nothing.
  */
 module.exports = class LocalStage {
   constructor(serverless) {

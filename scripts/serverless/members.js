@@ -11,7 +11,7 @@ const read = (file) => yaml.load(fs.readFileSync(file, 'utf8')) || {};
 const entries = (folder) =>
   fs.existsSync(path.join(ROOT, folder)) ? fs.readdirSync(path.join(ROOT, folder)).sort() : [];
 
-/** Folder name → function.yml, for every function whose module is there. */
+/** Folder name → function.yml, for every function whose module exists. */
 exports.members = () => {
   const found = {};
   for (const name of entries('functions')) {
@@ -23,7 +23,7 @@ exports.members = () => {
   return found;
 };
 
-/** The parsed resources/*.yml, in order; definitions of state machines (*.asl.yml) are not among them. */
+/** The parsed resources/*.yml, in order; without definitions of state machines (*.asl.yml). */
 exports.fragments = () =>
   entries('resources')
     .filter((name) => name.endsWith('.yml') && !name.endsWith('.asl.yml'))
@@ -56,7 +56,7 @@ exports.normalized = (name) => {
 
 exports.roleOf = (name) => `${exports.logicalName(name)}Role`;
 
-/** The full name of a function, alarm, topic …: all begin with the service's name. */
+/** The full name of a function, alarm or topic, which begins with the service's name. */
 exports.deployedName = (name) => `${exports.STACK}-${name}`;
 
 exports.STACK = '${self:service}-${sls:stage}';

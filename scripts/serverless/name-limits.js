@@ -2,7 +2,7 @@
 
 const UserError = require('./user-error');
 
-// How long AWS lets a name be, by the property that gives it.
+// AWS's limits of names, by resource type and property.
 const LIMITS = {
   'AWS::ApiGatewayV2::Api': ['Name', 128],
   'AWS::CloudWatch::Alarm': ['AlarmName', 255],
@@ -17,13 +17,13 @@ const LIMITS = {
   'AWS::SQS::Queue': ['QueueName', 80],
   'AWS::StepFunctions::StateMachine': ['StateMachineName', 80],
 };
-const ACCOUNT = '123456789012'; // Any account's id has twelve digits.
+const ACCOUNT = '123456789012'; // Every account id has twelve digits.
 
 exports.LIMITS = LIMITS;
 
 /**
- * A value as text: of literals and of the pseudo parameters that are given. Undefined where it
- * needs something else.
+ * A value of literals and of the given pseudo parameters as text; undefined if it holds anything
+ * else.
  */
 exports.literal = (value, pseudo) => {
   if (typeof value === 'string') return value;
@@ -34,7 +34,7 @@ exports.literal = (value, pseudo) => {
   return texts.includes(undefined) ? undefined : texts.join(separator);
 };
 
-/** Refuse a template with a name that AWS would refuse, before anything is made. */
+/** Refuse a template with a name that AWS would refuse, before anything is created. */
 exports.checkNames = ({ Resources: resources }, { service, stage, region }) => {
   const pseudo = { 'AWS::AccountId': ACCOUNT, 'AWS::Region': region };
   const tooLong = Object.values(resources)

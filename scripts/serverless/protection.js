@@ -13,8 +13,8 @@ const tables = ({ Resources: resources }) =>
   Object.values(resources).filter(({ Type: type }) => type === TABLE);
 
 /**
- * A table that is protected from deletion as soon as it is made can't be taken back when the rest of
- * the deployment fails, and then stands in the way of the next. So the template only notes it.
+ * A table that is created with protection can't be deleted if the rest of the deployment fails, and
+ * then blocks the next deployment. So the template only marks it.
  */
 exports.defer = (template) => {
   for (const table of tables(template)) {
@@ -25,7 +25,7 @@ exports.defer = (template) => {
   }
 };
 
-/** Protect what the template notes, once the stack is deployed. */
+/** Protect the marked tables after the stack is deployed. */
 exports.protect = async (template, config) => {
   const names = tables(template)
     .filter(({ Metadata: metadata }) => metadata?.[MARK])

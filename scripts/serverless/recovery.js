@@ -10,31 +10,31 @@ const {
 } = require('@aws-sdk/client-cloudformation');
 const UserError = require('./user-error');
 
-// For so long SQS refuses a queue of the name of one that was deleted.
+// SQS refuses the name of a deleted queue for so long.
 const QUEUE_NAME_SECONDS = 60;
-// A stack without a change set that was carried out: older ones were left by an interrupted run.
+// A stack without an executed change set; an older one was left by an interrupted run.
 const REVIEW_SECONDS = 120;
 const POLL_SECONDS = 5;
 
-/** What has to happen to a stack before it can be deployed to. */
+/** What must be done with a stack before it can be deployed. */
 exports.stepFor = (status, ageSeconds) => {
   if (status === undefined) return 'ready';
   if (status === 'REVIEW_IN_PROGRESS') return ageSeconds < REVIEW_SECONDS ? 'wait' : 'delete';
   if (status.endsWith('_IN_PROGRESS')) return 'wait';
-  // Its creation failed: nothing was ever in it that is worth keeping, and it can't be updated.
+  // Its creation failed: it has never held data, and it can't be updated.
   if (['CREATE_FAILED', 'ROLLBACK_COMPLETE', 'ROLLBACK_FAILED'].includes(status)) return 'delete';
   if (status === 'UPDATE_ROLLBACK_FAILED') return 'continue';
   if (status === 'DELETE_FAILED') return 'refuse';
   return 'ready';
 };
 
-/** How long the names of queues that were deleted at a time can't be used yet, in seconds. */
+/** The seconds until the names of queues that were deleted at a time can be used. */
 exports.secondsUntilFree = (deleted, now) =>
   deleted ? Math.max(0, QUEUE_NAME_SECONDS - (now - deleted) / 1000) : 0;
 
 /**
- * Bring a stack that an earlier deployment left behind, or that another one still changes, to where
- * it can be deployed to.
+ * Bring a stack that an earlier deployment left behind, or that another one still changes, to a
+ * state that can be deployed.
  */
 exports.settle = async ({ config, stackName, stage, emulated, notice }) => {
   const client = new CloudFormationClient(config);
@@ -72,7 +72,7 @@ exports.settle = async ({ config, stackName, stage, emulated, notice }) => {
       const deleted = emulated ? undefined : await lastDeletion(client, stackName, status);
       const seconds = exports.secondsUntilFree(deleted, Date.now());
       if (seconds > 0) {
-        notice(`Waiting ${Math.ceil(seconds)} s: SQS does not take the names of deleted queues yet`);
+        notice(`Waiting ${Math.ceil(seconds)} s: SQS does not accept the names of deleted queues yet`);
       }
       return pause(seconds);
     }
@@ -80,7 +80,7 @@ exports.settle = async ({ config, stackName, stage, emulated, notice }) => {
 };
 
 const WORDS = {
-  delete: 'it was never deployed: deleting it',
+  delete: 'it was never deployed, so it is deleted',
   continue: 'continuing its rollback',
 };
 
@@ -98,7 +98,7 @@ const described = async (client, stackName) => {
   }
 };
 
-/** When queues of the stack were last deleted: by a rollback, or with a stack of this name. */
+/** When queues of the stack were last deleted, by a rollback or with a stack of this name. */
 const lastDeletion = async (client, stackName, status) => {
   if (status?.includes('ROLLBACK')) {
     const { StackEvents: [latest] } = await client.send(
@@ -107,7 +107,7 @@ const lastDeletion = async (client, stackName, status) => {
     return latest?.Timestamp;
   }
   if (status !== undefined) return undefined;
-  // The most recent ones come first.
+  // The most recent events come first.
   const { StackSummaries: removed } = await client.send(
     new ListStacksCommand({ StackStatusFilter: ['DELETE_COMPLETE'] })
   );

@@ -27,7 +27,7 @@ const logGroup = (name) => ({
 const role = (name, statements) => ({
   Type: 'AWS::IAM::Role',
   Properties: {
-    // `osls deploy function` finds a role by its name; roles are global, so the region is in it.
+    // `osls deploy function` finds a role by its name; roles are global, so it has the region.
     RoleName: `${deployedName(name)}-\${aws:region}`,
     AssumeRolePolicyDocument: {
       Version: '2012-10-17',
@@ -67,7 +67,7 @@ const role = (name, statements) => ({
   },
 });
 
-/** What decrypting the parameters that a role may read needs, if a key of the account's own encrypts them. */
+/** The statement to decrypt parameters that are encrypted with the account's own key. */
 const decryption = (statements, key) => {
   if (!key) return [];
   if (!/^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key\/.+$/.test(key)) {
@@ -89,8 +89,8 @@ const ofType = (resources, type) =>
   Object.fromEntries(Object.entries(resources).filter(([, resource]) => resource.Type === type));
 
 /**
- * resources/*.yml, one role a function with its own statements, its log group and X-Ray, what keeps
- * others out, and the stage's alarms and dashboard.
+ * resources/*.yml, a role for each function with its own statements, its log group and X-Ray, the
+ * guards of guards.js, and the stage's alarms and dashboard.
  */
 module.exports = async ({ resolveVariable }) => {
   const template = { Resources: {}, Outputs: {}, Conditions: {}, Mappings: {}, extensions: {} };

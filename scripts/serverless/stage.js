@@ -28,7 +28,7 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
     ...stages[stage],
     ...given,
   };
-  // Bucket names are the world's: on AWS, account and region make them unique.
+  // Bucket names are global: on AWS, account and region make them unique.
   const bucket = (name) =>
     emulator
       ? `${stack}-${name}`
@@ -36,8 +36,8 @@ module.exports = async ({ options, resolveConfigurationProperty, resolveVariable
   const jwtSecret = chosen.jwtSecret || `ssm:/${service}/${stage}/jwt-secret`;
   if (!/^ssm:(\/[A-Za-z0-9_.-]+)+$/.test(jwtSecret)) {
     throw new UserError(
-      'jwtSecret must name an SSM parameter, as ssm:/path/name. The secret itself belongs in that ' +
-        'parameter: here it would be in the template and in the configuration of functions.'
+      'jwtSecret must name an SSM parameter, as ssm:/path/name. Store the secret in that parameter: ' +
+        'here it would be in the template and in the configuration of functions.'
     );
   }
   const parameters = (path) =>

@@ -1,8 +1,8 @@
 'use strict';
 
 /**
- * The framework prints an error of this name as a sentence, without a stack; of one that a file of
- * variables throws it prints the stack, so that is the sentence alone.
+ * The framework prints an error of this name without a stack trace; for an error from a file of
+ * variables it prints the stack, which therefore holds only the message.
  */
 module.exports = class UserError extends Error {
   name = 'ServerlessError';

@@ -15,7 +15,7 @@ from jobplane.bench.load import (
     _is_flat,
     allow_descriptors,
     command,
-    refuse_strangers,
+    require_loopback,
 )
 
 
@@ -155,11 +155,11 @@ def test_percentiles_are_by_nearest_rank() -> None:
 @pytest.mark.parametrize(
     ("functions", "emulator", "client", "others", "named"),
     [
-        (0.5, 0.95, 0.2, 0.0, "the emulator: it is one process"),
-        (0.2, 0.3, 0.99, 0.0, "the client: it is one process"),
+        (0.5, 0.95, 0.2, 0.0, "the emulator: its single process"),
+        (0.2, 0.3, 0.99, 0.0, "the client: its single process"),
         (1.5, 0.4, 0.1, 0.0, "our functions: all cores are busy, 75%"),
         (0.4, 0.1, 0.0, 1.5, "our functions: all cores are busy, 80%"),
-        (0.1, 0.1, 0.0, 0.0, "none: cores are free, the schedule sets the pace"),
+        (0.1, 0.1, 0.0, 0.0, "none: cores are idle, the schedule sets the pace"),
     ],
 )
 def test_the_bottleneck_is_who_can_do_no_more(
@@ -169,7 +169,7 @@ def test_the_bottleneck_is_who_can_do_no_more(
     shares = Shares(10.0, 2, client, emulator, functions, others)
     told = shares.bottleneck("the schedule")
     assert told.startswith(named)
-    assert ("others have" in told) is bool(others)
+    assert ("other processes use" in told) is bool(others)
 
 
 def test_growth_is_told_by_what_workers_held_when_warm() -> None:
@@ -215,10 +215,10 @@ def test_a_load_is_bounded() -> None:
 def test_a_load_stays_on_this_machine() -> None:
     """An address elsewhere is refused, whatever its name begins with."""
     here = {"websocket_url": "ws://127.0.0.1:1/x", "http_url": "http://localhost:1/y"}
-    refuse_strangers(here)
+    require_loopback(here)
     for name in here:
         with pytest.raises(click.UsageError, match=name):
-            refuse_strangers(here | {name: "ws://127.0.0.1.example.org/x"})
+            require_loopback(here | {name: "ws://127.0.0.1.example.org/x"})
 
 
 def test_too_few_open_files_are_told_before(monkeypatch: pytest.MonkeyPatch) -> None:

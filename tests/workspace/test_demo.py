@@ -1,4 +1,4 @@
-"""The demo: it tells a scripted run from a failed one, and leaves nothing behind."""
+"""`jobplane demo`: its steps, its report, and its clean-up."""
 
 import asyncio
 import hashlib
@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from jobplane.demo import files, program
-from jobplane.demo.cable import Cable
+from jobplane.demo.proxy import Proxy
 from jobplane.demo.receiver import Receiver
 from jobplane.demo.screen import save_picture
 from jobplane.demo.story import Observation, Outcome, check, step
@@ -31,7 +31,7 @@ ROOT = Repository.here().root
 
 
 def demo(*arguments: str) -> "subprocess.Popen[str]":
-    """The command, in a process group of its own, as a terminal has it."""
+    """Start the command in a process group, as a terminal does."""
     return subprocess.Popen(
         [sys.executable, "-m", "jobplane", "demo", *arguments],
         cwd=ROOT,
@@ -44,8 +44,8 @@ def demo(*arguments: str) -> "subprocess.Popen[str]":
 
 @pytest.mark.e2e
 @pytest.mark.timeout(240)
-def test_every_step_holds_and_nothing_is_left() -> None:
-    """The whole demo, on a small file: every check holds and the stage is gone afterwards."""
+def test_every_step_passes_and_the_stage_is_removed() -> None:
+    """The whole demo, on a small file."""
     stage = f"demo-{os.getpid()}"
     process = demo("--json", "--size", "5", "--stage", stage)
     output, errors = process.communicate()
@@ -65,13 +65,13 @@ def test_every_step_holds_and_nothing_is_left() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(120)
-def test_an_interrupt_leaves_nothing() -> None:
-    """Ctrl-C in the middle of the steps ends the stage, and the exit code says so."""
+def test_ctrl_c_removes_the_stage_and_exits_with_130() -> None:
+    """Ctrl-C during the steps leaves no process and no file of the stage."""
     stage = f"demo-int-{os.getpid()}"
     process = demo("--size", "5", "--stage", stage)
     assert process.stderr is not None
     for line in process.stderr:
-        if "Connect a socket" in line:
+        if "Open a socket" in line:
             break
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate()
@@ -115,14 +115,14 @@ class NoScreen:
 
 
 class NoScene:
-    """What `take` asks of a scene."""
+    """The attributes of a scene that `take` reads."""
 
     megabytes = 1
     screen = NoScreen()
 
 
-async def test_a_step_that_fails_takes_its_dependents_along() -> None:
-    """A failed check is told in its own words; what needs it is left out; the rest goes on."""
+async def test_a_failed_step_skips_only_the_steps_that_need_it() -> None:
+    """A failed check is reported in its own words, and other steps run."""
     outcomes: list[Outcome] = []
     scene: Any = NoScene()
     for one in (holding, failing, dependent, hanging):
@@ -140,13 +140,13 @@ async def test_a_step_that_fails_takes_its_dependents_along() -> None:
     assert not report.held
 
 
-def test_a_report_without_steps_does_not_hold() -> None:
-    """Nothing observed is nothing proven."""
+def test_a_report_without_steps_is_a_failure() -> None:
+    """A demo that ran no step has not passed."""
     assert not program.Report("any", 1).held
 
 
-def test_the_picture_shows_what_was_observed(tmp_path: Path) -> None:
-    """An SVG with each step's title and its observation."""
+def test_the_picture_shows_titles_and_observations(tmp_path: Path) -> None:
+    """The SVG has each step's title and its observation as text."""
     path = tmp_path / "demo.svg"
     save_picture([Outcome(holding, True, "seen"), Outcome(failing, False, "one is not two")], path)
     drawn = "".join(ElementTree.fromstring(path.read_text(encoding="utf-8")).itertext())  # noqa: S314
@@ -154,15 +154,15 @@ def test_the_picture_shows_what_was_observed(tmp_path: Path) -> None:
         assert text in drawn.replace("\N{NO-BREAK SPACE}", " ")
 
 
-def test_a_picture_in_a_missing_folder_is_refused_at_once(tmp_path: Path) -> None:
-    """Before anything is deployed, with the folder's name."""
+def test_a_picture_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    """The message names the folder, and nothing is deployed."""
     done = CliRunner().invoke(command, ["--picture", str(tmp_path / "none" / "demo.svg")])
     assert done.exit_code == 2
     assert f"no folder {tmp_path / 'none'}" in done.output
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
-    """What is hashed while it is written is what lies on disk, and twice the same."""
+    """The hash of a file is that of its content on disk, in each run."""
     for make in (files.make_text, files.make_table, files.make_image):
         first = make(tmp_path)
         content = first.path.read_bytes()
@@ -172,22 +172,22 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
 
 
 def test_records_are_whole_lines_of_the_size_asked_for(tmp_path: Path) -> None:
-    """The large file ends with a line that is JSON, just past its size."""
+    """The records file is at most a line larger than asked for."""
     records = files.make_records(tmp_path, 3)
     lines = records.path.read_bytes().splitlines(keepends=True)
     assert 3_000_000 <= records.size < 3_000_000 + max(map(len, lines))
     assert [json.loads(line)["event"] for line in lines] == list(range(len(lines)))
 
 
-def test_the_image_is_one_that_others_read(tmp_path: Path) -> None:
-    """The PNG written by hand decodes, checksums included."""
+def test_pillow_reads_the_generated_image(tmp_path: Path) -> None:
+    """The PNG decodes, with valid checksums."""
     with Image.open(files.make_image(tmp_path).path) as opened:
         opened.load()
         assert opened.size == files.IMAGE_SIZE
 
 
-async def test_a_notification_without_signature_is_refused() -> None:
-    """The receiver keeps nothing that it can't verify."""
+async def test_the_receiver_refuses_a_webhook_without_a_signature() -> None:
+    """It answers 401 and keeps the reason."""
     receiver = Receiver("secret")
     with receiver.listening(0):
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -198,32 +198,32 @@ async def test_a_notification_without_signature_is_refused() -> None:
 
 @asynccontextmanager
 async def echoing() -> AsyncIterator[str]:
-    """A server that gives back what it gets."""
+    """A server that returns what it receives."""
 
-    async def give_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(100):
             writer.write(data)
         writer.close()
 
-    server = await asyncio.start_server(give_back, "127.0.0.1", 0)
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
     async with server:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/path?query"
 
 
-async def test_a_cut_cable_breaks_what_it_carries_and_carries_again() -> None:
-    """Bytes pass until the cut; the connection is gone then, and the next one passes."""
+async def test_the_proxy_cuts_connections_and_accepts_new_ones() -> None:
+    """Bytes pass until the cut, and again on the next connection."""
     async with echoing() as url:
-        cable = Cable(url)
-        async with cable.plugged_in():
-            host, port = httpx.URL(cable.url).host, httpx.URL(cable.url).port
+        proxy = Proxy(url)
+        async with proxy.listening():
+            host, port = httpx.URL(proxy.url).host, httpx.URL(proxy.url).port
             for _ in range(2):
                 reader, writer = await asyncio.open_connection(host, port)
                 writer.write(b"hello")
                 assert await reader.readexactly(5) == b"hello"
-                cable.cut()
+                proxy.cut()
                 with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                     async with asyncio.timeout(60):
                         await reader.readexactly(1)
                 writer.close()
-    assert cable.connections == 2
-    assert cable.url.endswith("/path?query")
+    assert proxy.connections == 2
+    assert proxy.url.endswith("/path?query")

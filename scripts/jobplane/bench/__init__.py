@@ -1,1 +1,1 @@
-"""The measurements of `jobplane bench`, one module each; discovered like the verbs."""
+"""The measurements of `jobplane bench`, one module each, found like the verbs."""

@@ -1,4 +1,4 @@
-"""The same functions, packaged by others as their users would; one folder and one zip a function.
+"""The same functions, packaged by other tools: one folder and one zip a function.
 
 - `floor`: boto3 alone, whole, with valid bytecode; its handler makes one plain client and the
   function's first call.
@@ -39,13 +39,13 @@ from lambdapack.tools import run_quietly
 
 PLUGIN = "serverless-python-requirements"
 PLUGIN_VERSION = "6.1.2"
-# What uv's guide names for each architecture.
+# The platforms in uv's guide, by architecture.
 RECIPE_PLATFORMS = {"x86_64": "x86_64-manylinux2014", "arm64": "aarch64-manylinux2014"}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Folders with what each function's process sees, by function."""
+    """The folder with each function's unpacked artifact."""
 
     name: str
     folders: dict[str, Path]
@@ -53,7 +53,7 @@ class Contender:
 
 
 class Contenders:
-    """Makes them below `.jobplane/_bench`, and again only when something has changed."""
+    """Builds contenders below `.jobplane/_bench`, again only after a change."""
 
     def __init__(self, repository: Repository, functions: Iterable[Function]) -> None:
         self.repository = repository
@@ -63,7 +63,7 @@ class Contenders:
         self.closures = closures(repository, self.functions, self.arch)
 
     def artifact(self, artifacts: Iterable[Artifact]) -> Contender:
-        """The workspace's own."""
+        """The workspace's artifacts."""
         zips = {artifact.name: self.repository.root / artifact.zip for artifact in artifacts}
         return self._unpacked("artifact", zips)
 
@@ -82,7 +82,7 @@ class Contenders:
             bytecode.compile_trees(folder)
             _made(folder, key)
         for recording in recordings:
-            # Secrets are read before the function does anything of its own.
+            # The function reads its secrets first.
             first = next(e for e in recording.exchanges if e.operation != "GetParameter")
             path = folder / f"floor_{recording.function.module}.py"
             path.write_text(
@@ -100,7 +100,7 @@ class Contenders:
         return folder
 
     def plugin(self) -> Contender:
-        """serverless-python-requirements under osls; its caches are kept, as in daily use."""
+        """serverless-python-requirements under osls, with its caches, as in daily use."""
         key = _digest([PLUGIN_VERSION, *(self._inputs(f) for f in self.functions)])
         service = self.root / "plugin" / "service"
         zips = {
@@ -115,13 +115,13 @@ class Contenders:
         return self._unpacked("plugin", zips)
 
     def forget_plugin(self) -> None:
-        """Drop what the plugin has installed and packaged; pip's downloads stay."""
+        """Delete what the plugin has installed and packaged, but not pip's downloads."""
         for path in (self.root / "plugin" / "cache").glob("*_slspyc"):
             shutil.rmtree(path)
         shutil.rmtree(self.root / "plugin" / "service" / ".serverless", ignore_errors=True)
 
     def prepare_plugin(self, changed: Function | None = None) -> None:
-        """Lay out a service as the plugin's manual has it: a folder and requirements a function.
+        """Write a service as in the plugin's manual: a folder and requirements for each function.
 
         Args:
             changed: copy this function's source again and nothing else.
@@ -166,7 +166,7 @@ class Contenders:
         (service / "serverless.yml").write_text(yaml.safe_dump(self._service(), sort_keys=False))
 
     def run_plugin(self, function: Function | None = None) -> None:
-        """Package every function, or one, with what prepare_plugin has laid out."""
+        """Package every function, or one, after `prepare_plugin`."""
         service = self.root / "plugin" / "service"
         osls = self.repository.root / "node_modules" / ".bin" / "osls"
         document: dict[str, Any] = self._service()
@@ -179,7 +179,7 @@ class Contenders:
         )  # fmt: skip
 
     def recipe(self) -> Contender:
-        """uv's guide, one function after the other."""
+        """The recipe of uv's guide, one function after the other."""
         key = _digest([RECIPE_PLATFORMS, *(self._inputs(f) for f in self.functions)])
         root = self.root / "recipe"
         zips = {function.name: root / f"{function.name}.zip" for function in self.functions}
@@ -192,7 +192,7 @@ class Contenders:
         return self._unpacked("recipe", zips)
 
     def run_recipe(self, function: Function, root: Path) -> None:
-        """Export, install, zip."""
+        """Export, install and zip a function."""
         work = _fresh(root / function.name)
         listing = work / "requirements.txt"
         run_quietly(
@@ -269,7 +269,7 @@ class Contenders:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unzip as Lambda does: every file has the date that the zip says, and nothing may be written.
+    """Unzip as Lambda does: with the dates of the zip, and read-only.
 
     Bytecode is checked against those dates.
     """

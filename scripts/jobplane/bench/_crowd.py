@@ -1,4 +1,4 @@
-"""The clients of a load: many sockets of one process, each with a ledger of its own."""
+"""The clients of a load: many sockets in one process, each with its ledger."""
 
 import asyncio
 import hashlib
@@ -28,23 +28,23 @@ type Frame = dict[str, Any]
 
 
 class RefusedError(Exception):
-    """A question was answered with an error."""
+    """The stage answered a request with an error."""
 
 
 @dataclass(eq=False)
 class Member:
-    """One user with one socket, which may be lost and opened again."""
+    """A user with a socket, which may be lost and opened again."""
 
     user: str
     url: str
-    """With the user's token."""
+    """The URL with the user's token."""
     gate: asyncio.Semaphore
-    """How many handshakes and messages of the crowd wait for their answer at once."""
+    """Bounds how many handshakes and messages of the crowd wait for an answer at once."""
     ledger: Ledger
     handshakes: list[float] = field(default_factory=list)
-    """Seconds that each took."""
+    """Seconds that each handshake took."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Handshakes that came to nothing, by what was answered."""
+    """Refused handshakes by answer."""
     reconnects: int = 0
     _connection: ClientConnection | None = None
     _reader: asyncio.Task[None] | None = None
@@ -56,7 +56,7 @@ class Member:
         return self._reader is not None and not self._reader.done()
 
     async def open(self) -> None:
-        """Connect; a refused handshake is tried again, and counted."""
+        """Connect; a refused handshake is counted and repeated."""
         async with self.gate:
             for tries_left in reversed(range(HANDSHAKE_TRIES)):
                 began = time.monotonic()
@@ -77,7 +77,7 @@ class Member:
             self._reader = asyncio.create_task(self._read(connection))
 
     async def send(self, action: str, payload: Frame, *, is_job: bool, due: float) -> Entry:
-        """Send a request, and wait until it is acknowledged or answered."""
+        """Send a request, and wait for its acknowledgment or answer."""
         async with self.gate:
             now = time.monotonic()
             entry = Entry(new_request_id(time.time()), action, payload, is_job, now, now - due)
@@ -86,7 +86,7 @@ class Member:
         return entry
 
     async def ask(self, action: str, payload: Frame) -> Frame:
-        """The data that a question of the client's own is answered with."""
+        """Send a request of the client itself; the data of its answer."""
         async with self.gate:
             question = new_request_id(time.time())
             answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
@@ -102,15 +102,15 @@ class Member:
         return data
 
     async def listen(self, owner: str, request_id: str) -> bool:
-        """Subscribe to another user's request; whether it had not ended."""
-        # A message may come before the answer does.
+        """Subscribe to another user's request; whether it was still running."""
+        # A message may come before the answer.
         self.ledger.hearings[request_id] = Hearing(0)
         state = await self.ask("subscribe", {"request_id": request_id, "user_id": owner})
         self.ledger.hearings[request_id].since = state["seq"]
         return bool(state["subscribed"])
 
     async def reconnect(self, *, abruptly: bool) -> None:
-        """Lose the socket, open another, and take up what is open."""
+        """Lose the socket, open another, and resume the open requests."""
         await self.close(abruptly=abruptly)
         await self.open()
         self.reconnects += 1
@@ -126,12 +126,12 @@ class Member:
                 self._settle(entry.id)
 
     async def ended(self, entry: Entry) -> None:
-        """Wait until the end of a request is known."""
+        """Wait for the end of a request."""
         if entry.ended is None:
             await asyncio.shield(self._future("end", entry))
 
     async def upload(self, http: httpx.AsyncClient, content: bytes) -> Frame:
-        """Put a file into the bucket; the payload of its `process_assembly`."""
+        """Upload a file; the payload of its `process_assembly`."""
         file = {
             "name": "load.txt",
             "size": len(content),
@@ -145,7 +145,7 @@ class Member:
         return {"template_id": TEMPLATE, "uploads": [{**file, "key": target["key"]}]}
 
     async def close(self, *, abruptly: bool = False) -> None:
-        """Close the socket, or lose it without a goodbye."""
+        """Close the socket, or drop the connection without closing it."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -158,7 +158,7 @@ class Member:
             await asyncio.gather(self._reader, return_exceptions=True)
 
     async def _transmit(self, entry: Entry) -> None:
-        """Send a request; a socket that is lost meanwhile leaves it to the next one."""
+        """Send a request; if the socket is lost meanwhile, the next one sends it again."""
         answer = self._future("answer", entry)
         with suppress(ConnectionClosed, OSError):
             await self._send({"id": entry.id, "action": entry.action, "payload": entry.payload})
@@ -193,14 +193,14 @@ class Member:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Fail all pending questions, because the socket is closed."""
+        """Fail all pending requests, because the socket is closed."""
         lost = ConnectionError(f"{self.user} has lost its socket")
         answers = [name for name in self._waiting if name.startswith("answer ")]
         futures: list[asyncio.Future[Any]] = [self._waiting.pop(name) for name in answers]
         for future in [*futures, *self._questions.values()]:
             if not future.done():
                 future.set_exception(lost)
-                future.exception()  # looked at, whether somebody waits or not
+                future.exception()  # marks the error as retrieved, even if no task waits for it
 
     def _settle(self, request_id: str) -> None:
         entry = self.ledger.entries.get(request_id)
@@ -226,7 +226,7 @@ class Crowd:
         advance: Advance,
         members: Iterable[Member] | None = None,
     ) -> list[Any]:
-        """Do something with every member at once; the gate bounds what the stage gets."""
+        """Do something with every member at once; the gate bounds concurrent requests."""
 
         async def one(member: Member) -> Any:
             try:
@@ -248,7 +248,7 @@ class Crowd:
 async def gathered(
     users: Sequence[str], url_of: Callable[[str], str], at_once: int
 ) -> AsyncIterator[Crowd]:
-    """Members for users, without sockets yet; all sockets are closed in the end."""
+    """A member for each user, without sockets yet; all sockets are closed in the end."""
     gate = asyncio.Semaphore(at_once)
     async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as http:
         crowd = Crowd([Member(user, url_of(user), gate, Ledger(user)) for user in users], http)

@@ -1,4 +1,4 @@
-"""What one socket of a load has sent and heard, and what is wrong with it."""
+"""What one socket of a load has sent and received, and the faults in it."""
 
 import math
 from collections import Counter
@@ -13,35 +13,35 @@ type Message = Mapping[str, Any]
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One request as its socket knows it; times are seconds of the monotonic clock."""
+    """One request on its socket; times are seconds of the monotonic clock."""
 
     id: str
     action: str
     payload: Message
     is_job: bool
-    """Acknowledged and then run, or answered at once."""
+    """Whether it is acknowledged and then run, or answered at once."""
     sent: float
     late: float = 0.0
-    """Seconds between the moment it was due and the moment it was sent."""
+    """Seconds from when it was due to when it was sent."""
     sends: int = 1
     acknowledged: float | None = None
     acknowledgments: int = 0
     ended: float | None = None
     ends: int = 0
-    """By messages: what a look-up tells does not count."""
+    """Set by messages, not by look-ups."""
     status: str | None = None
-    """COMPLETED, FAILED or CANCELLED, once it is known."""
+    """COMPLETED, FAILED or CANCELLED, or empty before the end."""
     code: str | None = None
-    """The error that it ended with."""
+    """The code of its error."""
     seqs: set[int] = field(default_factory=set)
-    """Of the messages that came."""
+    """The `seq` of each message that came."""
     told: int = 0
-    """The `seq` of the state that a subscription answered."""
+    """The `seq` in a subscription's answer."""
     resumed: bool = False
 
     @property
     def seq(self) -> int:
-        """The last that is known."""
+        """The last known `seq`."""
         return max(self.told, *self.seqs, 0)
 
 
@@ -50,7 +50,7 @@ class Hearing:
     """Another user's request that a socket listens to."""
 
     since: int
-    """The `seq` that the subscription's answer had."""
+    """The `seq` in the subscription's answer."""
     times: dict[int, float] = field(default_factory=dict)
     """When each message came, by `seq`."""
     end: int | None = None
@@ -59,23 +59,23 @@ class Hearing:
 
 @dataclass(eq=False)
 class Ledger:
-    """One socket's requests and what it heard of them, over all of its connections."""
+    """One socket's requests and their messages, over all of its connections."""
 
     owner: str
     entries: dict[str, Entry] = field(default_factory=dict)
     hearings: dict[str, Hearing] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     overlaps: int = 0
-    """Messages that a subscription's answer had told already; `seq` says so."""
+    """Messages with a `seq` that a subscription's answer had covered."""
     errors: Counter[str] = field(default_factory=Counter)
     """Refusals and failures, by code."""
 
     def open_entries(self) -> list[Entry]:
-        """Requests whose end is not known."""
+        """Requests without a known end."""
         return [entry for entry in self.entries.values() if entry.ended is None]
 
     def hear(self, message: Message, at: float) -> None:
-        """Record a message that does not answer a question of the client."""
+        """Record a message that is not an answer to the client's own request."""
         request_id = str(message.get("request_id"))
         if request_id in self.hearings:
             self._overhear(self.hearings[request_id], request_id, message, at)
@@ -122,7 +122,7 @@ class Ledger:
             entry.code = (state.get("error") or {}).get("code")
 
     def agree(self, request_id: str, state: Message) -> None:
-        """Hold what the socket has heard against a request's stored state."""
+        """Compare what the socket received with a request's stored state."""
         entry = self.entries[request_id]
         if state["status"] != entry.status:
             self._fault(request_id, f"stored {state['status']}, heard {entry.status}")
@@ -130,7 +130,7 @@ class Ledger:
             self._fault(request_id, f"stored seq {state['seq']}, heard {entry.seq}")
 
     def missing(self) -> list[str]:
-        """What should have come and has not."""
+        """Add a fault for each message that should have come and has not."""
         found = []
         for entry in self.entries.values():
             if entry.acknowledged is None:

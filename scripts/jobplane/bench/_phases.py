@@ -23,46 +23,46 @@ FAN_OUT_HEARD = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """What a load is to be."""
+    """The size and the times of a load."""
 
     sockets: int
     jobs: int
     seconds: float
-    """Over which the jobs are sent."""
+    """The time over which jobs are sent."""
     hold: float
-    """Seconds for which all sockets are open and silent."""
+    """Seconds for which all sockets are open and idle."""
     soak_minutes: float
     reconnect_every: float
     subscribers: int
     at_once: int
-    """Handshakes and messages that wait for their answer."""
+    """Handshakes and messages that may wait for their answer at once."""
     patience: float
-    """Seconds to wait for ends, once all is sent."""
+    """Seconds to wait for ends after the last request."""
 
     @property
     def longest(self) -> float:
-        """Seconds after which the load ends itself, come what may."""
+        """Seconds after which the load is aborted."""
         own = self.hold + self.seconds + self.soak_minutes * 60
         return 600 + self.sockets + own + self.patience * 3
 
 
 @dataclass
 class FanOut:
-    """One request that many listened to."""
+    """One request with many listeners."""
 
     subscribers: int
-    """That had subscribed before it ended."""
+    """Listeners that subscribed before it ended."""
     subscribing_seconds: float
     last_seq: int
     heard: dict[int, list[float]]
-    """When a message came to each subscriber, by `seq`, from when all of them had subscribed."""
+    """When each subscriber received a message, by `seq`, after all had subscribed."""
 
     def spreads(self) -> list[float]:
-        """Seconds from the first listener's hearing to the last one's, by message."""
+        """Seconds from the first listener to the last one, for each message."""
         return [max(times) - min(times) for times in self.heard.values()]
 
     def delays(self) -> list[float]:
-        """Seconds that each listener heard after the first one, over all messages."""
+        """Seconds of each listener after the first one, over all messages."""
         return [at - min(times) for times in self.heard.values() for at in times]
 
     @property
@@ -72,20 +72,20 @@ class FanOut:
 
 @dataclass
 class Outcome:
-    """What a load came to."""
+    """The results of a load."""
 
     plan: Plan
     phases: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """Start and end of each, by the monotonic clock."""
+    """Start and end of each phase, by the monotonic clock."""
     entries: dict[str, list[Entry]] = field(default_factory=dict)
-    """By phase."""
+    """Requests by phase."""
     handshakes: list[float] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     fan_out: FanOut | None = None
     reconnects: int = 0
     resumed: int = 0
-    """Requests that a new socket took up."""
+    """Requests that a new socket resumed."""
     overlaps: int = 0
     looked_up: int = 0
     faults: list[str] = field(default_factory=list)
@@ -134,7 +134,7 @@ class Load:
         ]
 
     async def _jobs(self, advance: Advance) -> None:
-        """Every socket's requests, at moments that are chosen before."""
+        """Every socket's requests, at times that are drawn in advance."""
         began = time.monotonic()
 
         async def one(member: Member, at: float, number: int) -> None:
@@ -162,7 +162,7 @@ class Load:
         return random.uniform(0, self._plan.seconds)
 
     async def _settled(self) -> None:
-        """Wait for what has not ended; what does not in time is found missing later."""
+        """Wait for open requests; those without an end in time are reported as missing later."""
         waiting = [
             asyncio.create_task(member.ended(entry))
             for member in self._crowd.members
@@ -174,7 +174,7 @@ class Load:
                 task.cancel()
 
     async def _fan_out(self, advance: Advance) -> None:
-        """A long job, listened to by many, and cancelled when all of them have heard of it."""
+        """A long job with many listeners, cancelled when all of them have received a message."""
         owner, *others = self._crowd.members
         listeners = others[: self._plan.subscribers]
         entry = await owner.send("delay", FAN_OUT_DELAY, is_job=True, due=time.monotonic())
@@ -215,7 +215,7 @@ class Load:
         )
 
     async def _soak(self, advance: Advance) -> None:
-        """Jobs all the time, a few at once, on sockets that come and go."""
+        """A few jobs at any time, on sockets that are lost and opened again."""
         end = time.monotonic() + self._plan.soak_minutes * 60
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell(advance))
@@ -237,7 +237,7 @@ class Load:
                 await asyncio.sleep(0.01)
 
     async def _keep_losing(self, members: Sequence[Member], end: float) -> None:
-        """Every other time a socket that waits for something, if there is one."""
+        """Lose sockets; every other time one with an open request, if there is one."""
         pause = self._plan.reconnect_every / len(members)
         for number in itertools.count():
             await asyncio.sleep(random.uniform(0.5, 1.5) * pause)
@@ -253,7 +253,7 @@ class Load:
             advance(f"{sum(member.reconnects for member in self._crowd.members)} reconnects")
 
     async def _look_up(self, member: Member) -> None:
-        """Hold the last job that a socket has heard of against what the service says of it."""
+        """Compare the last job of each socket with the answer of `status`."""
         jobs = [entry for entry in member.ledger.entries.values() if entry.is_job]
         if not jobs:
             return

@@ -1,4 +1,4 @@
-"""What AWS answers to a function's event: recorded in process, played again on loopback."""
+"""AWS's answers to a function's calls: recorded in process, played back on loopback."""
 
 import threading
 import time
@@ -19,7 +19,7 @@ from jobplane.trying.inprocess import InProcess
 NOT_PLAYED = frozenset({"connection", "content-length", "date", "server", "transfer-encoding"})
 
 type Key = tuple[str, str]
-"""What tells one operation's requests from another's: method and target, or method and path."""
+"""Identifies an operation: method and target, or method and path."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Recording:
-    """A case with everything filled in, and the calls that it made."""
+    """A filled-in case, and the calls that it made."""
 
     function: Function
     case: Case
@@ -45,17 +45,17 @@ class Recording:
     environment: Mapping[str, str]
     exchanges: tuple[Exchange, ...]
     made: float
-    """When, by the monotonic clock."""
+    """The time of the recording, by the monotonic clock."""
 
     def environment_at(self, url: str) -> dict[str, str]:
-        """The function's variables, with this endpoint for all of AWS."""
+        """The function's variables, with this endpoint for all AWS services."""
         sockets = self.environment.get("WEBSOCKET_ENDPOINT")
         moved = {"WEBSOCKET_ENDPOINT": url + urlsplit(sockets).path} if sockets else {}
         return {**self.environment, **moved, "AWS_ENDPOINT_URL": url}
 
 
 def record(repository: Repository, case: Case) -> Recording:
-    """Run a case in process and keep what was asked of AWS and answered.
+    """Run a case in process, and record its AWS calls with their answers.
 
     Raises:
         click.ClickException: the case failed, or made no call.
@@ -66,7 +66,7 @@ def record(repository: Repository, case: Case) -> Recording:
         if result.problems:
             raise click.ClickException(f"{case}: {'; '.join(result.problems)}")
         if not target.exchanges:
-            raise click.ClickException(f"{case} makes no AWS call, and so it says little")
+            raise click.ClickException(f"{case} makes no AWS call, so there is nothing to measure")
         return Recording(
             case.function,
             case,
@@ -78,7 +78,7 @@ def record(repository: Repository, case: Case) -> Recording:
 
 
 class _Recorder(InProcessTarget):
-    """This process, with moto; keeps the exchanges of the invocation alone."""
+    """This process with moto; records the calls of the invocation only."""
 
     def __init__(self, aws: InProcess) -> None:
         super().__init__(aws)
@@ -127,12 +127,12 @@ class Player:
     url: str
     calls: int = 0
     unknown: list[Key] = field(default_factory=list)
-    """What was asked for and is not in the recording."""
+    """Calls that are not in the recording."""
     _exchanges: dict[Key, list[Exchange]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def rewind(self, recording: Recording) -> None:
-        """Begin a recording."""
+        """Start a recording from its beginning."""
         self.calls = 0
         self.unknown = []
         self._exchanges = {}
@@ -170,11 +170,11 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    wbufsize = -1  # an answer is one segment
+    wbufsize = -1  # send an answer as one segment
     server: _Server
 
     def handle_one_request(self) -> None:
-        """Any method: the operation decides."""
+        """Answer any HTTP method."""
         self.raw_requestline = self.rfile.readline(65537)
         if not self.raw_requestline or not self.parse_request():
             self.close_connection = True
@@ -196,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, *_: Any) -> None:
-        """Nothing: the processes are what is looked at."""
+        """Log nothing."""
 
 
 def _key(method: str, target: str, url: str) -> Key:
@@ -208,7 +208,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Parameters as literals: a member of an enumeration has no `repr` that is Python."""
+    """Parameters as literals, because the `repr` of an enumeration's member is not Python."""
     match value:
         case dict():
             return {_plain(key): _plain(part) for key, part in value.items()}

@@ -1,4 +1,4 @@
-"""What a load leaves in the tables: held against what was heard, and taken away."""
+"""A load's rows in the tables: compared with what its clients received, and removed."""
 
 import time
 from typing import Any
@@ -11,7 +11,7 @@ SETTLE_SECONDS = 120.0
 
 
 def check_tables(stage: Stage, tenant: str, outcome: Outcome) -> None:
-    """Hold the tables against what was heard: the same requests, all ended; no connection left."""
+    """Compare the tables with what clients received; no request is open, no connection is left."""
     rows = {row["request_id"]: row for row in rows_of(stage, "requests", tenant)}
     jobs = {entry.id: entry for of in outcome.entries.values() for entry in of if entry.is_job}
     for request_id in jobs.keys() ^ rows.keys():
@@ -30,7 +30,7 @@ def check_tables(stage: Stage, tenant: str, outcome: Outcome) -> None:
 
 
 def _left(stage: Stage, tenant: str) -> dict[str, int]:
-    """Rows that closed sockets should not leave."""
+    """Rows that should be gone after their sockets closed."""
     counts = {
         table: len(rows_of(stage, table, tenant)) for table in ("connections", "subscriptions")
     }
@@ -54,7 +54,7 @@ def rows_of(stage: Stage, table: str, tenant: str) -> list[dict[str, Any]]:
 
 
 def clear(stage: Stage, tenant: str) -> None:
-    """Take the tenant's rows away; objects are left to their lifecycle."""
+    """Delete the tenant's rows; the lifecycle removes the objects."""
     state = stage.read_state()
     if state is None:
         return

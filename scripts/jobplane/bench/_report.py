@@ -1,4 +1,4 @@
-"""What a measurement hands back, and the ways to show it.
+"""The result of a measurement, and the ways to show it.
 
 A measurement's command returns a Report; `reported` gives it the options that all of them share:
 tables on standard output, or `--json`; `--plot FILE` for the charts as SVG; `--write FILE` to put
@@ -31,7 +31,7 @@ SHOWN_FAULTS = 20
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a title; numbers are shown as they are, so round them before."""
+    """Rows under a title; round numbers beforehand."""
 
     title: str
     columns: Sequence[str]
@@ -41,7 +41,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """Series over the same points: bars for things, lines for a quantity that grows."""
+    """Series over the same points: bars for categories, lines for a growing quantity."""
 
     title: str
     points: Sequence[str]
@@ -56,14 +56,14 @@ class Report:
     """One run of a measurement."""
 
     document: Mapping[str, Any]
-    """All of it, for `--json`."""
+    """The whole result, for `--json`."""
     tables: Sequence[Table]
     charts: Sequence[Chart] = ()
     faults: Sequence[str] = ()
-    """What should not be; a report with any is shown, goes into no document, and ends with 1."""
+    """With faults, a report is shown, written to no document, and the exit code is 1."""
 
     def blame(self) -> None:
-        """Say what is wrong, if anything is.
+        """Raise an error if there are faults.
 
         Raises:
             click.ClickException: there are faults.
@@ -75,7 +75,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Spread:
-    """Several takes of one value."""
+    """Several measurements of one value."""
 
     takes: Sequence[float] = field(repr=False)
 
@@ -98,7 +98,7 @@ class Spread:
 
 
 def reported(name: str) -> Callable[[Callable[..., Report]], Callable[..., None]]:
-    """Give a command's function the shared options; it answers with a Report.
+    """Add the shared options to a command whose function returns a Report.
 
     Args:
         name: of the measurement: `<!-- bench NAME -->` and `<!-- /bench NAME -->` are its markers.
@@ -115,7 +115,8 @@ def reported(name: str) -> Callable[[Callable[..., Report]], Callable[..., None]
         @functools.wraps(measure)
         def run(*, as_json: bool, plot: Path | None, write: Path | None, **options: Any) -> None:
             if write is not None:
-                marked(write.read_text(encoding="utf-8"), name, "")  # says at once what is missing
+                # Fail before the measurement if the document lacks the markers.
+                marked(write.read_text(encoding="utf-8"), name, "")
             report = measure(**options)
             if as_json:
                 click.echo(json.dumps(report.document, indent=2, ensure_ascii=False))
@@ -135,7 +136,7 @@ def reported(name: str) -> Callable[[Callable[..., Report]], Callable[..., None]
 
 
 def print_tables(tables: Sequence[Table]) -> None:
-    """Tables on standard output, as wide as the terminal is."""
+    """Print tables on standard output, in the terminal's width."""
     from rich import box
     from rich.table import Table as Drawn
     from rich.text import Text
@@ -155,7 +156,7 @@ def print_tables(tables: Sequence[Table]) -> None:
 
 
 def markdown(table: Table) -> str:
-    """The table for a document."""
+    """The table as Markdown."""
     sides = ["---" if isinstance(cell, str) else "--:" for cell in _first_row(table)]
     rows = [table.columns, sides, *([shown(cell) for cell in row] for row in table.rows)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
@@ -163,10 +164,10 @@ def markdown(table: Table) -> str:
 
 
 def marked(document: str, name: str, text: str) -> str:
-    """The document with this text between the measurement's markers.
+    """The document, with this text between the measurement's markers.
 
     Raises:
-        click.ClickException: the markers are not there.
+        click.ClickException: the document lacks the markers.
     """
     first, last = f"<!-- bench {name} -->", f"<!-- /bench {name} -->"
     found = re.compile(f"({re.escape(first)}\n).*?({re.escape(last)})", re.DOTALL)
@@ -176,7 +177,7 @@ def marked(document: str, name: str, text: str) -> str:
 
 
 def draw(charts: Sequence[Chart], target: Path) -> None:
-    """Charts as SVG: the first in the file itself, more of them beside it, numbered."""
+    """Charts as SVG: the first in the file, others in numbered files beside it."""
     import pygal
     from pygal.style import CleanStyle
 
@@ -198,7 +199,7 @@ def draw(charts: Sequence[Chart], target: Path) -> None:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
-    """A bar on a terminal and nothing elsewhere; call what it yields at each step's end."""
+    """A progress bar, on a terminal only; call the yielded function after each step."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -218,7 +219,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
 
 
 def shown(cell: Cell) -> str:
-    """A cell as people read it."""
+    """A cell as text."""
     return "–" if cell is None else str(cell)
 
 

@@ -1,7 +1,7 @@
-"""Runs in a fresh interpreter that has the standard library and one folder: one cold start.
+"""One cold start: runs in a fresh interpreter with the standard library and one folder.
 
-Called with the folder, the module, the file of the event and the descriptor to report to; told
-there are three readings of the monotonic clock, which all processes share, and the answer.
+Its arguments are the folder, the module, the file of the event and the descriptor to report to. It
+reports three readings of the monotonic clock, which all processes share, and the answer.
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 
 
 class Context:
-    """Lambda's context object, as far as a handler looks at it."""
+    """The part of Lambda's context object that handlers use."""
 
     function_name = memory_limit_in_mb = function_version = "1"
     aws_request_id = "5e9b1c1e-8a57-4d0f-9d3e-6a0c1b2d3e4f"

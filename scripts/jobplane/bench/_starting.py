@@ -1,4 +1,4 @@
-"""One cold start, from the outside: what it took on the clock and on the processor."""
+"""One cold start: its time on the clock and on the processor."""
 
 import json
 import os
@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 RUNNER = Path(__file__).with_name("_runner.py")
-# No site-packages, nothing of this environment, and no bytecode written: /var/task is read-only.
+# No site-packages, no variables of this environment, no bytecode: /var/task is read-only.
 INTERPRETER = (sys.executable, "-I", "-S", "-B")
 
 
 @dataclass(frozen=True)
 class Start:
-    """Milliseconds; `total` is from the process's start to the answer, `cpu` user and system."""
+    """Milliseconds; `total` is from the process's start to the answer, `cpu` is user and system."""
 
     total: float
     importing: float
@@ -32,7 +32,7 @@ def cold_start(folder: Path, module: str, event: Path, environment: Mapping[str,
     """Start an interpreter, import a handler, invoke it once.
 
     Raises:
-        click.ClickException: it failed; the message has its output's end.
+        click.ClickException: it failed; the message ends with the end of its output.
     """
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as output, os.fdopen(reader) as report:

@@ -12,21 +12,21 @@ import psutil
 EVERY_SECONDS = 1.0
 MEGABYTE = 1e6
 FUNCTION_VARIABLE = "AWS_LAMBDA_FUNCTION_NAME"
-# One thread of Python at a time: above this a process can't do more, however many cores there are.
+# A Python process runs one thread at a time, so at this share of a core it is saturated.
 SATURATED = 0.85
 IDLE = 0.15
-# A worker's memory says something about leaks after it has been warm for a while.
+# A worker's growth is a sign of leaks only after it has been warm for a while.
 WARM_SAMPLES = 20
 FLAT = 0.05
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at all processes; processor seconds count from the start of the sampling."""
+    """One sample of all processes; processor seconds count from the start of the sampling."""
 
     at: float
     cpu: Mapping[str, float]
-    """Seconds by group: `client`, `emulator`, `functions`, and `machine` for all that is busy."""
+    """Seconds by group: `client`, `emulator`, `functions`, and `machine` for all processes."""
     emulator_bytes: int
     workers: Mapping[str, Mapping[int, int]]
     """Resident bytes by function and process."""
@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Shares:
-    """Cores that each group has kept busy over a stretch of time."""
+    """Cores that each group kept busy over a period."""
 
     seconds: float
     cores: int
@@ -42,14 +42,14 @@ class Shares:
     emulator: float
     functions: float
     others: float
-    """Everything else on the machine."""
+    """All other processes."""
 
     @property
     def idle(self) -> float:
         return max(0.0, self.cores - self.client - self.emulator - self.functions - self.others)
 
     def bottleneck(self, pace: str) -> str:
-        """What holds the load up, as far as processor time tells; what sets its pace if nothing."""
+        """What limits the load by processor time; `pace` if cores are idle."""
         ours = {
             "our functions": self.functions,
             "the emulator": self.emulator,
@@ -58,13 +58,17 @@ class Shares:
         own = sum(ours.values())
         for name in ("the emulator", "the client"):
             if ours[name] >= SATURATED:
-                return f"{name}: it is one process, and its one core is busy"
+                return f"{name}: its single process uses a whole core"
         if self.idle >= self.cores * (1 - SATURATED):
-            return f"none: cores are free, {pace} sets the pace"
+            return f"none: cores are idle, {pace} sets the pace"
         largest = max(ours, key=lambda name: ours[name])
         foreign = self.others / self.cores
         share = f"{largest}: all cores are busy, {ours[largest] / own:.0%} of the load's part"
-        return f"{share}; others have {foreign:.0%} of the machine" if foreign >= IDLE else share
+        return (
+            f"{share}; other processes use {foreign:.0%} of the machine"
+            if foreign >= IDLE
+            else share
+        )
 
 
 @dataclass(frozen=True)
@@ -80,22 +84,22 @@ class Growth:
 
     @property
     def is_flat(self) -> bool:
-        """Whether no worker grew by more than a twentieth of what one holds.
+        """Whether no worker grew by more than a twentieth of the typical size.
 
-        Says something of a load that goes on for minutes: in a short one a worker may do a thing
-        for the first time at its end, and grow by what that loads.
+        Only meaningful for a load of minutes: at the end of a short one, a worker may load modules
+        that it needs for the first time.
         """
         return self.largest_growth <= self.typical * FLAT
 
 
 @dataclass
 class Usage:
-    """Samples in the order of time."""
+    """Samples in order of time."""
 
     samples: list[Sample] = field(default_factory=list)
 
     def between(self, start: float, end: float) -> Shares:
-        """Who kept how many cores busy from one moment to another."""
+        """The cores that each group kept busy between two times."""
         inside = [sample for sample in self.samples if start <= sample.at <= end]
         if len(inside) < 2:
             inside = self.samples[-2:]
@@ -109,7 +113,7 @@ class Usage:
         )  # fmt: skip
 
     def growth(self) -> dict[str, Growth]:
-        """How the memory of each function's workers went, by function."""
+        """The growth of the workers' memory, by function."""
         series: dict[str, dict[int, list[int]]] = {}
         for sample in self.samples:
             for function, workers in sample.workers.items():
@@ -129,7 +133,7 @@ class Usage:
         return found
 
     def most_workers(self) -> int:
-        """The most processes that ran functions at one time."""
+        """The largest number of worker processes at one time."""
         return max((sum(map(len, sample.workers.values())) for sample in self.samples), default=0)
 
 
@@ -140,7 +144,7 @@ def _growth(taken: Sequence[int]) -> float:
 
 @contextmanager
 def sampled(emulator_pid: int) -> Iterator[Usage]:
-    """Look at this process, the emulator and its workers every second, from a thread."""
+    """Sample this process, the emulator and its workers every second, in a thread."""
     usage, over = Usage(), threading.Event()
     sampler = _Sampler(emulator_pid)
 

@@ -1,4 +1,4 @@
-"""`jobplane bench build`: how long packaging takes, beside the same by others."""
+"""`jobplane bench build`: the time that packaging takes, compared with other tools."""
 
 import shutil
 import tempfile
@@ -20,13 +20,13 @@ type Work = Callable[[], object]
 
 
 @click.command()
-@click.option("--rounds", default=ROUNDS, show_default=True, help="Times that each is done.")
+@click.option("--rounds", default=ROUNDS, show_default=True, help="Repetitions of each build.")
 @click.option(
     "--against", multiple=True, type=click.Choice(OTHERS), default=OTHERS, show_default=True
 )
 @reported("build")
 def command(rounds: int, against: tuple[str, ...]) -> Report:
-    """Build everything, one changed function, and nothing; the others build what they can.
+    """Build everything, one changed function, and nothing, with each tool.
 
     Downloads are cached for all. Clean: no artifact, and no package installed for one; with a warm
     cache the packages are there. The workspace that is built is a copy.
@@ -68,7 +68,7 @@ def command(rounds: int, against: tuple[str, ...]) -> Report:
                 ("what", *whos, *(f"÷ {who}" for who in against)),
                 rows,
                 [
-                    "The recipe runs function by function and has no memory of the last time; the "
+                    "The recipe builds function by function, each time anew; the "
                     "plugin keeps what it has installed for a list of requirements."
                 ],
             )

@@ -1,4 +1,4 @@
-"""`jobplane bench cold`: from nothing to the first answer."""
+"""`jobplane bench cold`: the time from a process's start to its first answer."""
 
 import json
 import tempfile
@@ -13,7 +13,7 @@ from jobplane.bench._report import Chart, Report, Spread, Table, progress, repor
 from jobplane.terminal.console import note
 from jobplane.tree.repository import Function, Repository
 
-# One event a function, whose handling makes at least one AWS call.
+# An event of each function that makes at least one AWS call.
 FIRST_EVENTS = {
     "check-active-job": "other-thread",
     "claim": "acquired",
@@ -33,7 +33,7 @@ FIRST_EVENTS = {
 HOT = ("connect", "disconnect", "router", "status")
 AGAINST = ("floor", "plugin", "recipe")
 ROUNDS = 15
-# Functions compare times of their items with the clock.
+# Functions compare times in their items with the clock, so a recording gets too old.
 VALID_SECONDS = 20.0
 LAMBDA = {
     "AWS_REGION": "eu-west-1",
@@ -91,7 +91,7 @@ def _measure(
         tempfile.TemporaryDirectory() as scratch,
         progress("cold starts", total) as advance,
     ):
-        for number in range(rounds + 1):  # the first round warms the disk's cache and is dropped
+        for number in range(rounds + 1):  # the first round only warms the disk's cache
             for name in recordings:
                 recording = recordings[name] = _fresh(repository, recordings[name])
                 for who, where in folders.items():
@@ -118,7 +118,7 @@ def _recordings(repository: Repository, functions: Sequence[Function]) -> dict[s
 
 
 def _fresh(repository: Repository, recording: "Recording") -> "Recording":
-    """The recording, or a new one once its times have gone by."""
+    """The recording, or a new one if it is too old."""
     from jobplane.bench._recording import record
 
     if time.monotonic() - recording.made < VALID_SECONDS:
@@ -129,7 +129,7 @@ def _fresh(repository: Repository, recording: "Recording") -> "Recording":
 def _folders(
     repository: Repository, recordings: Mapping[str, "Recording"], against: Iterable[str]
 ) -> dict[str, dict[str, Path]]:
-    """Where each contender's functions are, by contender."""
+    """The folders of each contender's functions."""
     from jobplane.bench._contenders import Contenders
     from lambdapack.artifacts import Builder, Settings
 
@@ -163,7 +163,7 @@ def _start(
     )
     if player.unknown or not player.calls:
         called = f"called {player.unknown}" if player.unknown else "called nothing"
-        raise click.ClickException(f"{name} ({who}) {called}, unlike what was recorded")
+        raise click.ClickException(f"{name} ({who}) {called}, which differs from the recording")
     return start
 
 

@@ -1,4 +1,4 @@
-"""`jobplane bench growth`: what operations cost as tables grow."""
+"""`jobplane bench growth`: the cost of operations as tables grow."""
 
 import json
 import time
@@ -33,7 +33,7 @@ SEARCHES = ("find_orphans", "reset_stuck_files, dry")
 
 @dataclass(frozen=True)
 class Cost:
-    """What an operation has consumed, how long its callers waited, what it has found."""
+    """An operation's request units, its latencies, and the number of its findings."""
 
     read_units: float
     milliseconds: Spread
@@ -49,7 +49,7 @@ class Cost:
 
 @dataclass
 class Costs:
-    """Costs by operation and by what grows: files, orphans, the page."""
+    """Costs by operation and by files, orphans or the size of a page."""
 
     by_files: dict[str, dict[int, Cost]] = field(default_factory=dict)
     by_orphans: dict[str, dict[int, Cost]] = field(default_factory=dict)
@@ -77,7 +77,9 @@ class Costs:
     help="A size of the table; repeatable.",
 )
 @click.option("--takes", type=click.IntRange(min=1), default=TAKES, show_default=True)
-@click.option("--stage", default="growth", show_default=True, help="A stage of its own.")
+@click.option(
+    "--stage", default="growth", show_default=True, help="A stage for this measurement alone."
+)
 @reported("growth")
 def command(sizes: tuple[int, ...], takes: int, stage: str) -> Report:
     """state-manager on tables of growing size, with the same files in flight in each.
@@ -92,7 +94,9 @@ def command(sizes: tuple[int, ...], takes: int, stage: str) -> Report:
     repository.require("`jobplane bench growth`", "state-manager")
     own = Stage(repository, stage)
     if own.read_state() is not None:
-        raise click.UsageError(f"stage {stage!r} is in use, and this leaves nothing of its files")
+        raise click.UsageError(
+            f"stage {stage!r} is in use, and its files would be deleted; choose another"
+        )
     up(own)
     try:
         costs = _measure(own, sorted(sizes), takes)
@@ -115,7 +119,7 @@ def _measure(stage: "Stage", sizes: Sequence[int], takes: int) -> Costs:
     state = _state(layout, sizes[-1], ORPHANS[0], time.time(), in_flight=IN_FLIGHT)
     with progress("growth", steps) as advance:
         busy, done = _parts(state)
-        # Inputs play no part in these operations.
+        # These operations don't read input objects.
         for bucket in (layout.manifest_bucket, layout.output_bucket):
             planting.put_objects(stage, bucket, state.objects[bucket])
         planting.put_rows(stage, layout.tracking_table, busy)
@@ -152,7 +156,7 @@ def _state(layout: "Layout", files: int, orphans: int, now: float, in_flight: in
 
 
 def _parts(state: "State") -> tuple[list["Row"], list["Row"]]:
-    """What operators have to do with, and the files and manifests that are done."""
+    """Split rows into those in flight or faulty, and those of completed files and manifests."""
     faulty = {(one.date_prefix, one.file_key) for one in state.ledger}
     busy: list[Row] = []
     done: list[Row] = []
@@ -171,7 +175,7 @@ def _is_file(row: "Row") -> bool:
 
 
 def _pause_counting(stage: "Stage") -> None:
-    """Take the table's stream off the function: a count sets the counters instead."""
+    """Disable the function's stream: an exact count sets the counters instead."""
     client, name = stage.client("lambda"), stage.names.of("state-manager")
     for mapping in client.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]:
         client.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
@@ -189,7 +193,7 @@ def _cost(stage: "Stage", request: dict[str, Any], takes: int) -> Cost:
             raise click.ClickException(f"{request} answered {answer}")
         body = json.loads(answer["body"])
         if "truncated" in body:
-            raise click.ClickException(f"{request} was cut: its cost is not all of it")
+            raise click.ClickException(f"{request} stopped at its limit, so its cost is incomplete")
     found = [body[name] for name in ("total_orphans", "stuck_files_found", "count", "total")
              if name in body]  # fmt: skip
     return Cost(body["consumed_capacity"]["read_units"], Spread(times), found[0])

@@ -1,4 +1,4 @@
-"""`jobplane bench load`: many sockets, each with jobs; nothing lost, nothing doubled, in order."""
+"""`jobplane bench load`: many sockets with jobs; checks that each message comes once, in order."""
 
 import asyncio
 import resource
@@ -25,12 +25,12 @@ FUNCTIONS = ("connect", "disconnect", "processor", "router", "status")
 MAX_SOCKETS = 5000
 MAX_JOBS = 1000
 MAX_REQUESTS = 50_000
-# Sockets, and what Python, the look-ups and the emulator's own files need beside them.
+# For Python, look-ups and the emulator's own files, in addition to one per socket.
 SPARE_DESCRIPTORS = 512
 AT_ONCE = "--at-once"
-# By phase, what it would wait for on a machine of any size.
+# By phase, what limits it on a machine with idle cores.
 PACES = {"open": AT_ONCE, "jobs": "the schedule", "fan-out": "the job", "soak": AT_ONCE}
-# What was sent later than that has waited for others.
+# A request that is sent later than that has waited for others.
 LATE_SECONDS = 1.0
 FLAT_WORDS = {True: "yes", False: "no", None: "–"}
 
@@ -43,19 +43,19 @@ FLAT_WORDS = {True: "yes", False: "no", None: "–"}
 )  # fmt: skip
 @click.option(
     "--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True,
-    help="The time over which they are sent.",
+    help="The time over which the requests are sent.",
 )  # fmt: skip
 @click.option(
     "--hold", type=click.FloatRange(0, 3600), default=10.0, show_default=True,
-    help="Seconds for which all sockets are open and silent, before.",
+    help="Seconds for which all sockets are open and idle, before the requests.",
 )  # fmt: skip
 @click.option(
     "--soak", "soak_minutes", type=click.FloatRange(0, 120), default=0.0, metavar="MINUTES",
-    help="Then keep jobs running, while sockets are lost and opened again.",
+    help="Then run jobs for so long, while sockets are lost and opened again.",
 )  # fmt: skip
 @click.option(
     "--reconnect-every", type=click.FloatRange(1, 3600), default=120.0, show_default=True,
-    help="Seconds between two losses of one socket, during the soak.",
+    help="Seconds between two lost connections of a socket, during the soak.",
 )  # fmt: skip
 @click.option(
     "--subscribers", type=click.IntRange(0, MAX_SOCKETS), default=None,
@@ -63,20 +63,22 @@ FLAT_WORDS = {True: "yes", False: "no", None: "–"}
 )  # fmt: skip
 @click.option(
     "--at-once", type=click.IntRange(1, 64), default=16, show_default=True,
-    help="Handshakes and messages that wait for their answer: each has a worker of its own.",
+    help="Handshakes and messages in flight at once; each one occupies a worker.",
 )  # fmt: skip
 @click.option(
     "--patience", type=click.FloatRange(1, 3600), default=600.0, show_default=True,
-    help="Seconds to wait for what has not ended, once all is sent.",
+    help="Seconds to wait for open requests, after the last one is sent.",
 )  # fmt: skip
-@click.option("--stage", default="load", show_default=True, help="Used as it is if it is up.")
+@click.option(
+    "--stage", default="load", show_default=True, help="The stage; started unless it runs."
+)
 @reported("load")
 def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
     """Put a load of many sockets on a local stage: latencies, processor time, memory.
 
     Checks that every request is acknowledged once and ends once for its socket, that its messages
-    come in the order of `seq`, that no user receives a stranger's messages, and that the tables
-    agree. Ends with 1 if anything of this does not hold.
+    come in the order of `seq`, that no user receives another user's messages, and that the tables
+    agree. The exit code is 1 if a check fails.
     """
     from jobplane.bench._phases import Plan
     from jobplane.bench._remains import clear
@@ -129,11 +131,11 @@ def allow_descriptors(sockets: int) -> None:
 
 
 def run(stage: Stage, plan: "Plan", tenant: str) -> tuple["Outcome", "Usage"]:
-    """Put a load on a stage that is up, as users of this tenant.
+    """Put a load on a running stage, as users of this tenant.
 
     Raises:
         click.UsageError: the stage is not on this machine.
-        click.ClickException: its emulator may not open as many files, or it fails.
+        click.ClickException: its emulator may open too few files, or the load fails.
     """
     from jobplane.bench._phases import Outcome
     from jobplane.bench._remains import check_tables
@@ -142,18 +144,18 @@ def run(stage: Stage, plan: "Plan", tenant: str) -> tuple["Outcome", "Usage"]:
     state = stage.read_state()
     if state is None:
         raise click.UsageError(f"stage {stage.name!r} is not a local one")
-    refuse_strangers(state.description)
+    require_loopback(state.description)
     _check_emulator(state.pid, plan.sockets)
     outcome = Outcome(plan)
     with sampled(state.pid) as usage:
         asyncio.run(_bounded(stage, state.description["websocket_url"], tenant, outcome))
-        note("load: all sockets are closed, looking at what is left")
+        note("load: all sockets are closed, checking the tables")
         check_tables(stage, tenant, outcome)
     return outcome, usage
 
 
-def refuse_strangers(description: Mapping[str, Any]) -> None:
-    """Loads are for this machine alone.
+def require_loopback(description: Mapping[str, Any]) -> None:
+    """Refuse a stage on another machine.
 
     Raises:
         click.UsageError: an address is not on loopback.
@@ -161,7 +163,7 @@ def refuse_strangers(description: Mapping[str, Any]) -> None:
     for name in ("websocket_url", "http_url"):
         host = urlsplit(description[name]).hostname
         if host not in LOOPBACK:
-            raise click.UsageError(f"a load is put on loopback only, and the {name} is at {host}")
+            raise click.UsageError(f"a load runs only on a local stage; the {name} is at {host}")
 
 
 def _check_emulator(pid: int, sockets: int) -> None:
@@ -174,7 +176,7 @@ def _check_emulator(pid: int, sockets: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < sockets + SPARE_DESCRIPTORS:
         raise click.ClickException(
             f"the stage's emulator may open {soft} files and {sockets} sockets need "
-            f"{sockets + SPARE_DESCRIPTORS}: take it down, and this starts it with more"
+            f"{sockets + SPARE_DESCRIPTORS}: stop it with `jobplane down` and repeat"
         )
 
 
@@ -199,12 +201,12 @@ async def _bounded(stage: Stage, url: str, tenant: str, outcome: "Outcome") -> N
             await Load(plan, crowd, outcome).run()
     except (ExceptionGroup, OSError, WebSocketException, RefusedError) as failure:
         if limit.expired():
-            text = f"not over after {plan.longest:.0f} seconds"
+            text = f"the load did not end within {plan.longest:.0f} seconds"
             raise click.ClickException(text) from failure
         cause = _first(failure)
         if not isinstance(cause, (OSError, WebSocketException, RefusedError)):
             raise
-        raise click.ClickException(f"the load broke off: {cause!r}") from failure
+        raise click.ClickException(f"the load failed: {cause!r}") from failure
 
 
 def _first(failure: BaseException) -> BaseException:
@@ -214,7 +216,7 @@ def _first(failure: BaseException) -> BaseException:
 
 
 def report(outcome: "Outcome", usage: "Usage") -> Report:
-    """A load's figures."""
+    """The report of a load."""
     shares = {name: usage.between(*times) for name, times in outcome.phases.items()}
     document = {
         "plan": asdict(outcome.plan),
@@ -256,7 +258,7 @@ def _is_flat(outcome: "Outcome", growth: "Growth") -> bool | None:
 
 
 def _latencies(outcome: "Outcome") -> list[tuple[str, int, dict[str, float]]]:
-    """Name, count and percentiles of each thing that was waited for."""
+    """Name, count and percentiles of each latency."""
     from jobplane.bench._ledger import percentiles
 
     named = [("handshake", outcome.handshakes)]
@@ -264,7 +266,7 @@ def _latencies(outcome: "Outcome") -> list[tuple[str, int, dict[str, float]]]:
         entries = outcome.entries.get(phase, [])
         jobs = [entry for entry in entries if entry.is_job]
         named += [
-            (f"{phase}: sent after it was due", [entry.late for entry in entries]),
+            (f"{phase}: sent after due time", [entry.late for entry in entries]),
             (
                 f"{phase}: acknowledgment",
                 [entry.acknowledged - entry.sent for entry in jobs if entry.acknowledged],
@@ -272,7 +274,7 @@ def _latencies(outcome: "Outcome") -> list[tuple[str, int, dict[str, float]]]:
         ]
         for action in ("echo", "delay", "process_assembly"):
             named.append((
-                f"{phase}: {action}, its end",
+                f"{phase}: end of {action}",
                 [
                     entry.ended - entry.sent
                     for entry in entries
@@ -287,7 +289,7 @@ def _latencies(outcome: "Outcome") -> list[tuple[str, int, dict[str, float]]]:
     return [(name, len(values), percentiles(values)) for name, values in named if values]
 
 
-def _told(fan_out: "FanOut | None") -> str:
+def _fan_out_note(fan_out: "FanOut | None") -> str:
     if fan_out is None:
         return ""
     return (
@@ -300,8 +302,8 @@ def _verdict(outcome: "Outcome") -> str:
     if outcome.faults:
         return f"{len(outcome.faults)} faults."
     return (
-        f"{outcome.looked_up} look-ups agree, and so do all rows; nothing lost, doubled or out of "
-        f"order."
+        f"{outcome.looked_up} look-ups and all rows agree; no message was lost, repeated or out "
+        f"of order."
     )
 
 
@@ -342,14 +344,13 @@ def _tables(outcome: "Outcome", usage: "Usage", shares: Mapping[str, "Shares"]) 
         f"soak: milliseconds",
         ("what", "count", "p50", "p95", "p99", "max"),
         [(name, count, *of.values()) for name, count, of in _latencies(outcome)],
-        [f"{rates}.{_told(outcome.fan_out)}",
+        [f"{rates}.{_fan_out_note(outcome.fan_out)}",
          f"Errors: {errors or 'none'}. Handshakes tried again: {refused or 'none'}. "
-         f"{outcome.reconnects} reconnects, by which {outcome.resumed} requests were taken up; "
-         f"{outcome.overlaps} messages that a subscription's "
-         f"answer had told already. {_verdict(outcome)}"],
+         f"{outcome.reconnects} reconnects resumed {outcome.resumed} requests; {outcome.overlaps} "
+         f"messages were covered by a subscription's answer. {_verdict(outcome)}"],
     )  # fmt: skip
     cores = Table(
-        "Cores kept busy, by phase, and what holds it up",
+        "Busy cores and the bottleneck, by phase",
         ("phase", "seconds", "functions", "emulator", "client", "others", "idle", "bottleneck"),
         [
             (
@@ -368,10 +369,10 @@ def _tables(outcome: "Outcome", usage: "Usage", shares: Mapping[str, "Shares"]) 
              round(of.largest_growth, 2), FLAT_WORDS[_is_flat(outcome, of)])
             for name, of in usage.growth().items()
         ],
-        [f"Workers that were there for 20 seconds or longer; growth is from the second fifth of "
-         f"a worker's time to the last; flat is one of 5% at most, and only a soak tells. At most "
-         f"{usage.most_workers()} workers at a time. The "
-         f"emulator, which keeps all tables and logs in memory, at the end of each phase: "
+        [f"Workers that ran for 20 seconds or longer. Growth is from the second fifth of a "
+         f"worker's time to the last; it is flat up to 5%, which only a soak can show. At most "
+         f"{usage.most_workers()} workers at a time. Memory of the emulator, which holds all "
+         f"tables and logs, at the end of each phase: "
          f"{', '.join(f'{name} {megabytes}' for name, megabytes in memory.items())} MB."],
     )  # fmt: skip
     return [latencies, cores, resident]

@@ -1,4 +1,4 @@
-"""`jobplane bench size`: how large every artifact is, beside what others make of the same."""
+"""`jobplane bench size`: the size of every artifact, compared with other tools."""
 
 import zipfile
 from pathlib import Path
@@ -12,7 +12,7 @@ from jobplane.tree.repository import Repository
 @click.command()
 @reported("size")
 def command() -> Report:
-    """The zip of every function, and its size unpacked, beside the plugin's and the recipe's."""
+    """Sizes of every function's zip and of its content, compared with the plugin and the recipe."""
     from jobplane.bench._contenders import Contenders
     from lambdapack.artifacts import Builder, Settings
 

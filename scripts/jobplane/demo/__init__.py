@@ -1,1 +1,1 @@
-"""`jobplane demo`: the whole system on real input, step by step, each step with its check."""
+"""`jobplane demo`: the whole system on real input, as steps that each check something."""

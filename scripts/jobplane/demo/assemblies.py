@@ -1,10 +1,11 @@
-"""Steps on real work: files up, templates run, webhooks in, results down."""
+"""Steps on assemblies: upload files, run templates, receive webhooks, download results."""
 
 import asyncio
 import hashlib
 import statistics
 import zlib
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from jobplane.demo.receiver import Delivery
 from jobplane.demo.scene import Job, Scene
 from jobplane.demo.screen import Bar
 from jobplane.demo.sockets import connect
-from jobplane.demo.story import CheckError, Observation, Stopwatch, check, error_of, step
+from jobplane.demo.story import CheckError, Observation, Stopwatch, check, error_of, rising, step
 from jobplane_client import (
     ConflictError,
     ForbiddenError,
@@ -39,9 +40,9 @@ DELIVERY_SECONDS = 20.0
 WORKER_MEGABYTES = 256
 
 
-@step("Make the files", needs=(connect,), seconds_per_megabyte=0.2)
+@step("Generate the input files", needs=(connect,), seconds_per_megabyte=0.2)
 async def make_files(scene: Scene) -> Observation:
-    """Text, table, image and records; hashed as they are written."""
+    """A text, a table, an image and NDJSON records, hashed as they are written."""
     text, image, table, records = await asyncio.to_thread(_make_all, scene.folder, scene.megabytes)
     scene.jobs = [
         Job("tpl_archive", (text, image)),
@@ -72,7 +73,7 @@ async def upload(scene: Scene) -> Observation:
             "files": [file.announcement for file in job.files],
         }
         ticket = await scene.socket.request("create_upload", announced)
-        check(not ticket["completed"], f"{job.template} is known to be completed already")
+        check(not ticket["completed"], f"{job.template} has been completed before")
         job.assembly_id = ticket["assembly_id"]
         for file, target in zip(job.files, ticket["uploads"], strict=True):
             await _put(scene, file, target)
@@ -92,7 +93,7 @@ async def _put(scene: Scene, file: files.DemoFile, target: dict[str, Any]) -> No
     response = await scene.http.request(
         target["method"], target["url"], headers=target["headers"], content=_chunks(file, bar)
     )
-    check(response.is_success, f"{file.name}: the upload was answered {response.status_code}")
+    check(response.is_success, f"{file.name}: the upload got status {response.status_code}")
     etag = response.headers.get("ETag", "").strip('"')
     check(etag == file.md5, f"{file.name}: the ETag is {etag}, not the md5")
 
@@ -107,8 +108,8 @@ async def _chunks(file: files.DemoFile, bar: Bar) -> AsyncIterator[bytes]:
 
 
 @dataclass
-class _Hearing:
-    """What the socket has told of one job."""
+class _Received:
+    """The messages of one job on the socket, and when they came."""
 
     acknowledged_ms: float = 0.0
     begun_ms: float = 0.0
@@ -119,10 +120,9 @@ class _Hearing:
 
 @dataclass
 class _Polling:
-    """What look-ups over HTTP have told of one job meanwhile."""
+    """The answers of look-ups of one job over HTTP."""
 
     latencies_ms: list[float] = field(default_factory=list)
-    unknown: int = 0
     documents: list[AssemblyDocument] = field(default_factory=list)
 
 
@@ -134,29 +134,29 @@ class _Polling:
     seconds_per_megabyte=0.5,
 )
 async def run_templates(scene: Scene) -> Observation:
-    """Three jobs side by side, told by the socket and looked up over HTTP at once."""
+    """Three jobs at once: their messages on the socket, and look-ups over HTTP meanwhile."""
     largest = scene.largest
     polling = _Polling()
     poller = asyncio.create_task(_poll(scene, largest, polling))
     try:
         async with asyncio.TaskGroup() as group:
-            hearings = [group.create_task(_hear(scene, job)) for job in scene.jobs]
-        heard = [task.result() for task in hearings]
+            tasks = [group.create_task(_receive(scene, job)) for job in scene.jobs]
+        received = [task.result() for task in tasks]
         await poller
     finally:
         poller.cancel()
-    for job, hearing in zip(scene.jobs, heard, strict=True):
-        check(_rising(hearing.seqs), f"{job.template}: seq did not rise strictly")
-        check(_not_falling(hearing.percentages), f"{job.template}: the percentage fell")
+    for job, one in zip(scene.jobs, received, strict=True):
+        check(rising(one.seqs), f"{job.template}: seq did not rise strictly")
+        check(_not_falling(one.percentages), f"{job.template}: the percentage fell")
     looked_up = [document.progress_pct or 0.0 for document in polling.documents]
-    check(_not_falling(looked_up), "the percentage that `status` tells fell")
-    acknowledged = statistics.median(hearing.acknowledged_ms for hearing in heard)
-    begun = statistics.median(hearing.begun_ms for hearing in heard)
+    check(_not_falling(looked_up), "the percentage that `status` returns fell")
+    acknowledged = statistics.median(one.acknowledged_ms for one in received)
+    begun = statistics.median(one.begun_ms for one in received)
     polled = statistics.median(polling.latencies_ms)
-    messages = sum(len(hearing.seqs) for hearing in heard)
+    messages = sum(len(one.seqs) for one in received)
     last = scene.documents[largest.assembly_id]
     return Observation(
-        f"queued in {acknowledged:.0f} ms, at work after {begun:.0f}; messages: {messages}; "
+        f"queued in {acknowledged:.0f} ms, running after {begun:.0f}; messages: {messages}; "
         f"look-ups: {len(polling.latencies_ms)}, median {polled:.0f} ms; "
         f"{_size(largest.size)}: {progress_message(last).lower()}",
         {
@@ -165,44 +165,42 @@ async def run_templates(scene: Scene) -> Observation:
             "look_up_median_ms": polled,
             "look_ups": len(polling.latencies_ms),
             "messages": messages,
-            "largest_ms": max(hearing.ended_ms for hearing in heard),
+            "largest_ms": max(one.ended_ms for one in received),
         },
     )
 
 
-async def _hear(scene: Scene, job: Job) -> _Hearing:
-    bar, watch, hearing = scene.screen.bar(job.label), Stopwatch(), _Hearing()
+async def _receive(scene: Scene, job: Job) -> _Received:
+    bar, watch, received = scene.screen.bar(job.label), Stopwatch(), _Received()
     job.request_id = await scene.socket.send("process_assembly", job.payload)
     async for message in scene.socket.follow(job.request_id):
         match message:
             case AcknowledgmentMessage(assembly_id=assembly_id):
-                hearing.acknowledged_ms = watch.ms
+                received.acknowledged_ms = watch.ms
                 check(assembly_id == job.assembly_id, f"{job.template}: another assembly id")
             case ProgressMessage():
-                hearing.begun_ms = hearing.begun_ms or watch.ms
-                hearing.seqs.append(message.seq)
-                hearing.percentages.append(message.percentage)
+                received.begun_ms = received.begun_ms or watch.ms
+                received.seqs.append(message.seq)
+                received.percentages.append(message.percentage)
                 bar.at(message.percentage, message.message)
             case CompleteMessage():
-                hearing.ended_ms = watch.ms
-                hearing.seqs.append(message.seq)
+                received.ended_ms = watch.ms
+                received.seqs.append(message.seq)
                 job.result = message.result
             case ErrorMessage(error=error):
                 raise CheckError(f"{job.template} failed: {error.code}: {error.message}")
     ok = job.result.get("ok")
     check(ok == "ASSEMBLY_COMPLETED", f"{job.template} ended as {ok}")
-    return hearing
+    return received
 
 
 async def _poll(scene: Scene, job: Job, polling: _Polling) -> None:
     client = scene.status_client(scene.token)
     while True:
         watch = Stopwatch()
-        try:
+        # The document exists as soon as the job runs.
+        with suppress(NotFoundError):
             document = await client.get_status(job.assembly_id)
-        except NotFoundError:
-            polling.unknown += 1
-        else:
             polling.documents.append(document)
             scene.documents[job.assembly_id] = document
             if document.terminal:
@@ -213,7 +211,7 @@ async def _poll(scene: Scene, job: Job, polling: _Polling) -> None:
 
 @step("Receive signed webhooks", needs=(run_templates,))
 async def webhooks(scene: Scene) -> Observation:
-    """Delivered by `status` from its queue; proven genuine by the client library."""
+    """Delivered by `deliver-webhook` from its queue, and verified by the client library."""
     deliveries = [await _delivery(scene, job) for job in scene.jobs]
     waited = statistics.median(
         1000 * (delivery.at - parse_iso_time(delivery.document["last_job_completed"]))
@@ -222,20 +220,20 @@ async def webhooks(scene: Scene) -> Observation:
     for job, delivery in zip(scene.jobs, deliveries, strict=True):
         ok = delivery.document.get("ok")
         check(ok == "ASSEMBLY_COMPLETED", f"the webhook of {job.template} says {ok}")
-    check(not scene.receiver.refused, f"genuine ones were refused: {scene.receiver.refused}")
+    check(not scene.receiver.refused, f"genuine webhooks were refused: {scene.receiver.refused}")
     genuine = deliveries[0]
     tampered = genuine.body.replace(b"ASSEMBLY_COMPLETED", b"ASSEMBLY_CANCELED", 1)
     kept = ("content-type", "webhook-id", "webhook-timestamp", "webhook-signature")
     headers = [(name, value) for name, value in genuine.headers if name.lower() in kept]
     answer = await scene.http.post(scene.receiver.url, content=tampered, headers=headers)
-    check(answer.status_code == 401, f"a tampered body was answered {answer.status_code}")
+    check(answer.status_code == 401, f"a changed body got status {answer.status_code}, not 401")
     check(
         scene.receiver.refused == [SignatureMismatchError.__name__],
-        f"a tampered body was refused for {scene.receiver.refused}",
+        f"a changed body was refused because of {scene.receiver.refused}",
     )
     return Observation(
         f"{len(deliveries)} verified, {waited:.0f} ms after the job's end; "
-        "one with a changed body is answered 401",
+        "one with a changed body gets 401",
         {"after_end_ms": waited, "deliveries": len(deliveries)},
     )
 
@@ -246,23 +244,23 @@ async def _delivery(scene: Scene, job: Job) -> Delivery:
             return await scene.receiver.delivery_of(job.assembly_id)
     except TimeoutError:
         document = await scene.status_client(scene.token).get_status(job.assembly_id)
-        told = document.webhook.model_dump(exclude_none=True) if document.webhook else None
-        raise CheckError(f"{job.template}: no webhook arrived; `status` says {told}") from None
+        webhook = document.webhook.model_dump(exclude_none=True) if document.webhook else None
+        raise CheckError(f"{job.template}: no webhook came; `status` returns {webhook}") from None
 
 
 @dataclass
 class _Digest:
-    """What was learned of a download while it passed by."""
+    """Size and SHA-256 of a download."""
 
     size: int = 0
     raw: str = ""
     content: str = ""
-    """SHA-256 of what was within the gzip stream; of the bytes themselves without one."""
+    """SHA-256 of the unpacked gzip stream, or of the bytes as they are."""
 
 
 @step("Download the results", needs=(run_templates,), seconds_per_megabyte=0.3)
 async def results(scene: Scene) -> Observation:
-    """By their `ssl_url`, streamed; each compared with a hash that was taken here."""
+    """Each result is streamed from its `ssl_url`, and its hash compared with the original's."""
     watch, size, compared = Stopwatch(), 0, 0
     client = scene.status_client(scene.token)
     for job in scene.jobs:
@@ -274,17 +272,17 @@ async def results(scene: Scene) -> Observation:
         compared += len(digests)
     speed = size / watch.seconds
     return Observation(
-        f"{compared} files, {_size(size)}, {_size(speed)}/s; gunzipped they are the originals; "
+        f"{compared} files, {_size(size)}, {_size(speed)}/s; unzipped they equal the originals; "
         "CSV to NDJSON and back gives the same bytes",
         {"files": compared, "total_bytes": size, "bytes_per_second": speed},
     )
 
 
 async def _compressed_results(scene: Scene, job: Job, document: AssemblyDocument) -> list[_Digest]:
-    """Gunzipped they are what was uploaded; `hashed` has told the hash of what is downloaded."""
+    """Unzipped they equal the uploads; a step `hashed` has the same hash as the download."""
     uploaded = {file.name: file for file in job.files}
     originals = {entry.id: uploaded[entry.name] for entry in document.uploads}
-    told = {
+    hashed = {
         entry.original_id: (entry.meta or {}).get("sha256")
         for entry in document.results.get("hashed", [])
     }
@@ -294,15 +292,17 @@ async def _compressed_results(scene: Scene, job: Job, document: AssemblyDocument
     for entry in made:
         file = originals[entry.original_id]
         digest = await _download(scene, [entry.ssl_url], gzipped=True)
-        check(digest.content == file.sha256, f"{entry.name} is not {file.name}, compressed")
-        if told:
-            check(digest.raw == told[entry.original_id], f"{entry.name}: `hashed` says otherwise")
+        check(digest.content == file.sha256, f"{entry.name}, unzipped, differs from {file.name}")
+        if hashed:
+            check(
+                digest.raw == hashed[entry.original_id], f"{entry.name}: not the hash of `hashed`"
+            )
         digests.append(digest)
     return digests
 
 
 async def _table_results(scene: Scene, job: Job, document: AssemblyDocument) -> list[_Digest]:
-    """Rows as converted here; parts that are the rows; a table that is the uploaded one."""
+    """`rows` and `parts` equal the rows as converted here, and `table` equals the upload."""
     (table,) = job.files
     expected = await asyncio.to_thread(files.expected_rows, table)
     wanted = {"rows": expected, "parts": expected, "table": table.sha256}
@@ -310,18 +310,18 @@ async def _table_results(scene: Scene, job: Job, document: AssemblyDocument) -> 
     for step_name, sha256 in wanted.items():
         entries = sorted(document.results[step_name], key=lambda entry: entry.name)
         digest = await _download(scene, [entry.ssl_url for entry in entries])
-        check(digest.content == sha256, f"{step_name}: not the bytes that were expected")
+        check(digest.content == sha256, f"{step_name}: the bytes differ from the expected ones")
         digests.append(digest)
     return digests
 
 
 async def _download(scene: Scene, urls: Iterable[str], *, gzipped: bool = False) -> _Digest:
-    """The files one after another, as one stream."""
+    """Download files as one stream."""
     raw, content, size = hashlib.sha256(), hashlib.sha256(), 0
     for url in urls:
         unpacker = zlib.decompressobj(wbits=31) if gzipped else None
         async with scene.http.stream("GET", url) as response:
-            check(response.is_success, f"a download was answered {response.status_code}")
+            check(response.is_success, f"a download got status {response.status_code}")
             async for chunk in response.aiter_raw(CHUNK):
                 size += len(chunk)
                 raw.update(chunk)
@@ -330,16 +330,16 @@ async def _download(scene: Scene, urls: Iterable[str], *, gzipped: bool = False)
     return _Digest(size, raw.hexdigest(), content.hexdigest())
 
 
-@step("Send the same work again", needs=(run_templates,))
+@step("Repeat a finished request", needs=(run_templates,))
 async def repeat(scene: Scene) -> Observation:
-    """Another id: the finished document at once. The same id: the same job. Never a second run."""
+    """With a new id it gets the finished document, with the same id the same job; no second run."""
     job = scene.largest
     watch = Stopwatch()
     document = await scene.socket.run("process_assembly", job.payload)
     again_ms = watch.ms
     first, second = (
-        [told.get(name) for name in ("assembly_id", "execution_start", "last_job_completed")]
-        for told in (job.result, document)
+        [one.get(name) for name in ("assembly_id", "execution_start", "last_job_completed")]
+        for one in (job.result, document)
     )
     check(first == second, f"the job ran again: {first}, then {second}")
     watch = Stopwatch()
@@ -347,58 +347,54 @@ async def repeat(scene: Scene) -> Observation:
     same_ms = watch.ms
     check(document.get("execution_start") == first[1], "the same id made another job")
     state = await scene.socket.request("status", {"request_id": job.request_id})
-    check(state.get("attempts") == 1, f"the request was attempted {state.get('attempts')} times")
+    check(state.get("attempts") == 1, f"the request has {state.get('attempts')} attempts")
     other = scene.socket.request("delay", {"seconds": 1}, id=job.request_id)
-    await error_of(other, ConflictError, "another request under a known id")
+    await error_of(other, ConflictError, "another request with a known id")
     return Observation(
-        f"another id: its document after {again_ms:.0f} ms; the same id: one job, "
-        f"{same_ms:.0f} ms; the same id for other work is refused",
+        f"with a new id: the finished document after {again_ms:.0f} ms; with the same id: the same "
+        f"job, {same_ms:.0f} ms; with the same id and another payload: refused",
         {"another_id_ms": again_ms, "same_id_ms": same_ms},
     )
 
 
-@step("Refuse a stranger", needs=(run_templates,))
-async def strangers(scene: Scene) -> Observation:
-    """Somebody of another tenant, with a good token, asks for a job that is not theirs."""
-    job, token = scene.largest, scene.strange_token
+@step("Refuse a user of another tenant", needs=(run_templates,))
+async def other_tenant(scene: Scene) -> Observation:
+    """With a valid token, a user of another tenant gets and changes no job of this one."""
+    job, token = scene.largest, scene.other_token
     look_up = scene.status_client(token).get_status(job.assembly_id)
-    error = await error_of(look_up, ForbiddenError, "a stranger's look-up")
-    check(error.status_code == 403, f"a stranger's look-up was answered {error.status_code}")
+    error = await error_of(look_up, ForbiddenError, "the other user's look-up")
+    check(error.status_code == 403, f"the other user's look-up got status {error.status_code}")
     async with JobSocket(scene.description["websocket_url"], token) as socket:
         reference = {"request_id": job.request_id}
         for action in ("status", "cancel", "subscribe"):
             asked = socket.request(action, reference)
-            await error_of(asked, NotFoundError, f"a stranger's {action}")
-        stolen = socket.request("process_assembly", job.payload)
-        await error_of(stolen, ForbiddenError, "work on a stranger's upload")
+            await error_of(asked, NotFoundError, f"the other user's {action}")
+        foreign = socket.request("process_assembly", job.payload)
+        await error_of(foreign, ForbiddenError, "a job on another tenant's upload")
     return Observation(
         "403 over HTTP; NOT_FOUND on the socket for status, cancel, subscribe; "
-        "FORBIDDEN to work on the upload"
+        "FORBIDDEN for a job on the upload"
     )
 
 
-@step("Memory of the worker", needs=(run_templates,))
+@step("Measure the worker's memory", needs=(run_templates,))
 async def memory(scene: Scene) -> Observation | None:
-    """The most that the processor has held, with the large file gone through it."""
+    """The processor's peak of resident memory, after it has processed the large file."""
     state = scene.stage.read_state()
     if state is None:
         return None
     peak = peak_megabytes(scene.description["functions"]["processor"], state.pid)
     if peak is None:
         return None
-    check(peak < WORKER_MEGABYTES, f"the processor held {peak:.0f} MB")
+    check(peak < WORKER_MEGABYTES, f"the processor used {peak:.0f} MB")
     return Observation(
-        f"{peak:.0f} MB at its peak, with {_size(scene.largest.size)} gone through it",
+        f"{peak:.0f} MB at the peak, for {_size(scene.largest.size)} of input",
         {"peak_bytes": peak * 1e6},
     )
 
 
-def _rising(numbers: list[int]) -> bool:
-    return all(one < other for one, other in zip(numbers, numbers[1:], strict=False))
-
-
 def _not_falling(numbers: list[float]) -> bool:
-    return all(one <= other for one, other in zip(numbers, numbers[1:], strict=False))
+    return numbers == sorted(numbers)
 
 
 def _size(count: float) -> str:

@@ -1,4 +1,4 @@
-"""Real files of the demo's own making: the same seed gives the same bytes."""
+"""The demo's input files, generated from a seed: the same bytes in each run."""
 
 import csv
 import hashlib
@@ -24,7 +24,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class DemoFile:
-    """A file on disk, with what was learned of it while it was written."""
+    """A file on disk, with its size and its hashes."""
 
     path: Path
     mime: str
@@ -38,34 +38,34 @@ class DemoFile:
 
     @property
     def announcement(self) -> dict[str, Any]:
-        """What `create_upload` wants to know."""
+        """The file's entry in the payload of `create_upload`."""
         return {"name": self.name, "size": self.size, "mime": self.mime, "md5hash": self.md5}
 
 
 def make_text(folder: Path) -> DemoFile:
-    """Some pages in several scripts."""
+    """A few pages of text in several scripts."""
     rng = random.Random(SEED)
     paragraphs = (" ".join(rng.choices(WORDS, k=90)).capitalize() + ".\n\n" for _ in range(400))
     return _write(folder / "letter.txt", "text/plain", (text.encode() for text in paragraphs))
 
 
 def make_table(folder: Path) -> DemoFile:
-    """Orders as a spreadsheet writes them: quotes, commas and line ends within fields."""
+    """A CSV of orders, with quotes, commas and line ends within fields."""
     return _write(folder / "orders.csv", "text/csv", _table(random.Random(SEED)))
 
 
 def make_image(folder: Path) -> DemoFile:
-    """A PNG of interfering waves, chunk by chunk."""
+    """A PNG, written chunk by chunk."""
     return _write(folder / "waves.png", "image/png", _png(*IMAGE_SIZE))
 
 
 def make_records(folder: Path, megabytes: int) -> DemoFile:
-    """NDJSON of at least so many megabytes, up to its last whole line."""
+    """NDJSON of at least so many megabytes, in whole lines."""
     return _write(folder / "events.ndjson", "application/x-ndjson", _records(megabytes * MEGABYTE))
 
 
 def expected_rows(table: DemoFile) -> str:
-    """SHA-256 of the table as NDJSON, one object a row, made here by other means."""
+    """SHA-256 of the table as NDJSON, one object a row, converted without the robot's code."""
     digest = hashlib.sha256()
     with table.path.open(encoding="utf-8", newline="") as text:
         for row in csv.DictReader(text):
@@ -117,7 +117,7 @@ def _png(width: int, height: int) -> Iterator[bytes]:
 
 
 def _records(size: int) -> Iterator[bytes]:
-    """Lines that differ in number and in text, in chunks; one chunk is all that is ever held."""
+    """Lines with different numbers and texts, in chunks, of which one is in memory at a time."""
     rng = random.Random(SEED)
     endings = [
         json.dumps(

@@ -1,4 +1,4 @@
-"""Steps on the job flow: one job at a time per workspace, interruption, joining, silence."""
+"""Steps on the job flow: follow-ups, interruption, lost heartbeats."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +18,15 @@ SILENCE_SECONDS = 2
 
 
 @dataclass
-class Diary:
-    """What a handler has lived through."""
+class HandlerLog:
+    """What a job worker's handler has received."""
 
     begun: list[str]
     joined: list[str]
     interrupted_by: str | None = None
 
     def work(self, job: Job) -> dict[str, Any]:
-        """A handler: a message `slow` works until it is interrupted, any other ends at once."""
+        """A handler: a job whose message begins with `slow` runs until it is interrupted."""
         self.begun.append(job.message_id)
         while job.message_id.startswith("slow") and not job.wait(0.1):
             self.joined += [message.message_id for message in job.follow_ups()]
@@ -35,40 +35,40 @@ class Diary:
         return {"message": job.message_id, "fence": job.fence}
 
 
-@step("One job at a time per workspace", shows=FUNCTIONS, seconds=120)
+@step("Run one job at a time per workspace", shows=FUNCTIONS, seconds=120)
 async def interruption(scene: Scene) -> Observation:
-    """Thread A works, a follow-up joins it, thread B interrupts it and works."""
-    flow, diary = JobFlow(scene.stage, scene.description, scene.user), Diary([], [])
+    """A follow-up joins the job of thread A; a job of thread B interrupts it and runs."""
+    flow, log = JobFlow(scene.stage, scene.description, scene.user), HandlerLog([], [])
     scene.flow = flow
-    async with flow.worker(diary.work):
+    async with flow.worker(log.work):
         watch = Stopwatch()
         first = await flow.start("slow-a1", "thread-a")
-        await until(lambda: diary.begun)
+        await until(lambda: log.begun)
         begun = watch.ms
         follow_up = await flow.end_of(await flow.start("a2", "thread-a"))
-        await until(lambda: diary.joined)
+        await until(lambda: log.joined)
         watch = Stopwatch()
         second = await flow.start("b1", "thread-b")
         interrupted = await flow.end_of(first)
         stopped = watch.ms
         completed = await flow.end_of(second)
     check(follow_up["outcome"] == "Joined", f"the follow-up ended as {follow_up['outcome']}")
-    check(diary.joined == ["a2"], f"the job heard of {diary.joined}")
+    check(log.joined == ["a2"], f"the job received the follow-ups {log.joined}")
     check(interrupted["outcome"] == "Interrupted", f"thread A ended as {interrupted['outcome']}")
-    check(diary.interrupted_by == "b1", f"thread A was interrupted by {diary.interrupted_by}")
+    check(log.interrupted_by == "b1", f"thread A was interrupted by {log.interrupted_by}")
     check(completed["outcome"] == "Completed", f"thread B ended as {completed['outcome']}")
-    check(diary.begun == ["slow-a1", "b1"], f"the worker ran {diary.begun}")
+    check(log.begun == ["slow-a1", "b1"], f"the worker ran {log.begun}")
     check(flow.claim().get("state") == "free", "the workspace is still claimed")
     return Observation(
-        f"at work {begun:.0f} ms after the start; a follow-up joined; another thread "
-        f"interrupted it within {stopped:.0f} ms and ran",
+        f"running {begun:.0f} ms after the start; a follow-up joined; another thread's job "
+        f"interrupted it within {stopped:.0f} ms",
         {"begin_ms": begun, "interrupt_ms": stopped},
     )
 
 
-@step("Time out a worker that goes silent", needs=(interruption,), seconds=60)
+@step("Time out a job without heartbeats", needs=(interruption,), seconds=60)
 async def silence(scene: Scene) -> Observation:
-    """Without heartbeats the job is recorded, put in the dead-letter queue, and its claim freed."""
+    """The job is recorded and sent to the dead-letter queue, and its claim is released."""
     flow = scene.flow
     if flow is None:
         raise CheckError("there is no flow")
@@ -76,19 +76,19 @@ async def silence(scene: Scene) -> Observation:
     execution = await flow.start("silent-c1", "thread-c", heartbeatSeconds=SILENCE_SECONDS)
     end = await flow.end_of(execution)
     ended = watch.ms
-    letters = await until(flow.dead_letters)
+    dead = await until(flow.dead_letters)
     check(end["outcome"] == "TimedOut", f"the job ended as {end['outcome']}")
-    check([letter["messageId"] for letter in letters] == ["silent-c1"], f"letters: {letters}")
-    check(letters[0]["kind"] == "heartbeat_lost", f"the letter says {letters[0]['kind']}")
+    check([one["messageId"] for one in dead] == ["silent-c1"], f"dead-letter queue: {dead}")
+    check(dead[0]["kind"] == "heartbeat_lost", f"the kind of failure is {dead[0]['kind']}")
     check(flow.claim().get("state") == "free", "the workspace is still claimed")
     return Observation(
-        f"{SILENCE_SECONDS} s without a heartbeat: timed out after {ended:.0f} ms, on record, "
-        "one dead letter, the workspace free",
+        f"{SILENCE_SECONDS} s without a heartbeat: timed out after {ended:.0f} ms, recorded, "
+        "in the dead-letter queue, the claim released",
         {"timed_out_ms": ended},
     )
 
 
-@step("Show the operator all of it", needs=(interruption, silence))
+@step("List executions and records", needs=(interruption, silence))
 async def overview(scene: Scene) -> Observation:
     """Executions, records and the claim of the workspace, in one table."""
     flow = scene.flow
@@ -96,7 +96,7 @@ async def overview(scene: Scene) -> Observation:
         raise CheckError("there is no flow")
     records = {record["messageId"]: record for record in flow.records()}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=flow.workspace.key)
-    for heading in ("message", "execution", "on record", "interrupted by"):
+    for heading in ("message", "execution", "recorded", "interrupted by"):
         table.add_column(heading, no_wrap=True)
     for message, execution in flow.executions.items():
         end, record = await flow.end_of(execution), records.get(message, {})
@@ -108,9 +108,9 @@ async def overview(scene: Scene) -> Observation:
         )
     scene.screen.console.print(table)
     kinds = sorted(record["kind"] for record in records.values())
-    check(kinds == ["heartbeat_lost", "interruption"], f"on record: {kinds}")
+    check(kinds == ["heartbeat_lost", "interruption"], f"recorded: {kinds}")
     fence = flow.claim()["fence"]
     return Observation(
-        f"{len(flow.executions)} executions, {len(records)} records, fence at {fence}",
+        f"{len(flow.executions)} executions, {len(records)} records, fence {fence}",
         {"executions": len(flow.executions), "records": len(records)},
     )

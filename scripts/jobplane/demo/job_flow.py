@@ -1,4 +1,4 @@
-"""The deployed job flow: messages started, what they end with, and a worker for them."""
+"""The deployed job flow: start executions, wait for their ends, run a worker."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ class JobFlow:
         self._sqs = stage.client("sqs")
 
     async def start(self, message: str, thread: str, **given: Any) -> str:
-        """Start the flow for a message; its execution."""
+        """Start an execution for a message; its ARN."""
         content = {
             "projectId": self.workspace.project_id,
             "userId": self.workspace.user_id,
@@ -74,7 +74,7 @@ class JobFlow:
         return from_item(found.get("Item", {}))
 
     def records(self) -> list[dict[str, Any]]:
-        """What is on record of the workspace, oldest first."""
+        """The workspace's interruptions, oldest first."""
         found = self._dynamodb.query(
             TableName=self._description["tables"]["interruptions"],
             IndexName="by-workspace",
@@ -84,11 +84,11 @@ class JobFlow:
         return [from_item(item) for item in found["Items"]]
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """The workspace's letters in the stage's dead-letter queue."""
+        """The workspace's messages in the stage's dead-letter queue."""
         url = self._description["queues"]["jobs-dlq.fifo"]
         found = self._sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
-        letters = [json.loads(message["Body"]) for message in found]
-        return [letter for letter in letters if letter["projectUserId"] == self.workspace.key]
+        bodies = [json.loads(message["Body"]) for message in found]
+        return [body for body in bodies if body["projectUserId"] == self.workspace.key]
 
     @asynccontextmanager
     async def worker(self, handler: Callable[[Job], Any]) -> AsyncIterator[JobWorker]:
@@ -114,7 +114,7 @@ class JobFlow:
 
 
 async def until(look: Callable[[], Any]) -> Any:
-    """The first answer of a look that is one."""
+    """Call `look` until its result is true; that result."""
     while not (found := await asyncio.to_thread(look)):
         await asyncio.sleep(1 / LOOKS_PER_SECOND)
     return found

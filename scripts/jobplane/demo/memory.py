@@ -1,4 +1,4 @@
-"""How much memory the emulator's workers have needed, where the kernel tells."""
+"""The peak memory of the emulator's workers, as Linux reports it."""
 
 import os
 import re
@@ -9,7 +9,7 @@ PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
 def peak_megabytes(function: str, emulator: int) -> float | None:
-    """The most that any worker of a function has ever held; None where it can't be known.
+    """The largest peak of a function's workers; None where the system does not report it.
 
     `function` is its deployed name, `emulator` the process group that the workers belong to.
     """

@@ -1,4 +1,4 @@
-"""A step on state-manager: find the faults of a pipeline, and correct them."""
+"""A step on state-manager: find orphans of a pipeline, and correct them."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ FAULTS = {
     "stuck_pending": 3,
     "stale_locks": 2,
 }
-# The function can't make a builder run, and locks are their owners'.
+# state-manager corrects neither: only a builder's run takes a pending file or releases a lock.
 LEFT = {kind: FAULTS[kind] for kind in ("stuck_pending", "stale_locks")}
 LOOKS_PER_SECOND = 5
 
@@ -36,14 +36,14 @@ type Orphans = dict[str, list[dict[str, Any]]]
 
 
 class Operator:
-    """Asks the deployed function."""
+    """Calls the deployed state-manager."""
 
     def __init__(self, scene: Scene) -> None:
         self._client = scene.stage.client("lambda")
         self._name = scene.description["functions"]["state-manager"]
 
     async def ask(self, operation: str, **request: Any) -> dict[str, Any]:
-        """The body of an answer that must be 200."""
+        """The body of an answer; CheckError unless its status is 200."""
         event = json.dumps({"operation": operation, **request}).encode()
         done = await asyncio.to_thread(self._client.invoke, FunctionName=self._name, Payload=event)
         answer = json.loads(done["Payload"].read())
@@ -53,12 +53,12 @@ class Operator:
         return body
 
     async def orphans(self) -> Orphans:
-        """All of them, by kind."""
+        """All orphans by kind."""
         found: Orphans = (await self.ask("find_orphans"))["orphans"]
         return found
 
     async def change(self, files: list[dict[str, Any]], status: str, reason: str) -> None:
-        """Set the status of files against the pipeline's own order."""
+        """Set the status of files, even if the pipeline does not allow the change."""
         changes = [
             {
                 "date_prefix": file["date_prefix"],
@@ -83,23 +83,23 @@ class Operator:
 
 @step("Find and correct the orphans of a pipeline", shows=("state-manager",), seconds=90)
 async def orphans(scene: Scene) -> Observation:
-    """Plant faults among files, find exactly those, correct them if possible, search again."""
+    """Plant faults among files, find exactly those, correct what can be, search again."""
     operator = Operator(scene)
     state = await asyncio.to_thread(_plant, scene)
     watch = Stopwatch()
     before = await operator.orphans()
     searched = watch.ms
     planted, found = _planted(state), _keys(before)
-    check(planted == found, f"not found {planted - found}, without reason {found - planted}")
+    check(planted == found, f"missed: {planted - found}; found in error: {found - planted}")
     stats_before = await operator.settled(len(state.files))
 
     tried = await operator.ask("reset_stuck_files")
     done = await operator.ask("reset_stuck_files", dry_run=False, reason="the demo's reset")
-    check(tried["files_reset"] == 0, f"a dry run has reset {tried['files_reset']} files")
+    check(tried["files_reset"] == 0, f"the dry run reset {tried['files_reset']} files")
     check(
         [_key(file) for file in tried["stuck_files"]]
         == [_key(file) for file in done["stuck_files"]],
-        "the dry run announced other files than were reset",
+        "the dry run listed other files than the reset",
     )
     young = (await operator.orphans()).get("abandoned_claims", [])
     if young:
@@ -109,14 +109,14 @@ async def orphans(scene: Scene) -> Observation:
 
     after = await operator.orphans()
     left = {kind: len(files) for kind, files in after.items() if files}
-    check(left == LEFT, f"left are {left}")
-    stats_after = await _moved(operator, stats_before, len(lagging))
+    check(left == LEFT, f"left after the correction: {left}")
+    stats_after = await _completed(operator, stats_before, len(lagging))
     _show(scene, before, after, stats_before, stats_after)
-    mended = len(found) - sum(left.values())
+    corrected = len(found) - sum(left.values())
     return Observation(
-        f"{len(found)} faults among {len(state.files)} files found, and nothing else, in "
-        f"{searched:.0f} ms; {mended} corrected, {sum(left.values())} are left to people",
-        {"search_ms": searched, "orphans": len(found), "corrected": mended},
+        f"found exactly the {len(found)} orphans among {len(state.files)} files in "
+        f"{searched:.0f} ms; {corrected} corrected, {sum(left.values())} left to the operator",
+        {"search_ms": searched, "orphans": len(found), "corrected": corrected},
     )
 
 
@@ -128,12 +128,12 @@ def _plant(scene: Scene) -> State:
     return state
 
 
-async def _moved(operator: Operator, before: dict[str, int], completed: int) -> dict[str, int]:
+async def _completed(operator: Operator, before: dict[str, int], completed: int) -> dict[str, int]:
     """Files by status, once the stream has counted those that were completed."""
     expected = before["completed"] + completed
     while (stats := await operator.ask("get_stats"))["stats"]["completed"] != expected:
         await asyncio.sleep(1 / LOOKS_PER_SECOND)
-    check(stats["total"] == sum(before.values()), f"{stats['total']} files are counted")
+    check(stats["total"] == sum(before.values()), f"counted {stats['total']} files")
     by_status: dict[str, int] = stats["stats"]
     return by_status
 

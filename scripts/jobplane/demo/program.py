@@ -1,4 +1,4 @@
-"""The demo from its first line to its last: set up, run the steps, clean up, report."""
+"""The demo: set up a stage, run the steps, clean up, report."""
 
 import asyncio
 import tempfile
@@ -32,7 +32,7 @@ PROGRAM: tuple[Step[Scene], ...] = (
     assemblies.repeat,
     sockets.cancel,
     sockets.resume,
-    assemblies.strangers,
+    assemblies.other_tenant,
     sockets.wrong_tokens,
     assemblies.memory,
     flow.interruption,
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def failed(self) -> list[str]:
-        """The steps whose check did not hold."""
+        """The names of the steps that failed."""
         return [outcome.step.name for outcome in self.outcomes if outcome.held is False]
 
     @property
@@ -91,14 +91,14 @@ def steps_with(functions: Iterable[str]) -> list[Step[Scene]]:
     """The steps that can run with these functions.
 
     Raises:
-        click.UsageError: none can; says what the steps need.
+        click.UsageError: none can; names what the steps need.
     """
     there = frozenset(functions)
     steps = [step for step in PROGRAM if step.functions <= there]
     if not steps:
         first = (sorted(step.functions) for step in PROGRAM if not step.needs)
         raise click.UsageError(
-            f"`jobplane demo` works on {'; or on '.join(map(', '.join, first))}; this project has "
+            f"`jobplane demo` needs {'; or '.join(map(', '.join, first))}; this project has "
             f"only {', '.join(sorted(there))}"
         )
     return steps
@@ -107,15 +107,15 @@ def steps_with(functions: Iterable[str]) -> list[Step[Scene]]:
 def play(stage: Stage, megabytes: int, *, keep: bool, began: Stopwatch) -> Report:
     """Run the demo on a stage of its own; one that was up before stays up.
 
-    `began` is when the command was given. Steps whose functions are not in the tree are left out.
+    `began` is when the command was given. Steps without their functions in the tree are left out.
 
     Raises:
         click.ClickException: the stage could not be set up.
-        click.UsageError: the tree has not the functions of any step.
+        click.UsageError: no step has its functions in the tree.
     """
     program = steps_with(function.name for function in stage.repository.functions())
     report, screen = Report(stage.name, megabytes, kept=True), Screen()
-    screen.line(f"{len(program)} steps, {megabytes} MB in the large file; Ctrl-C cleans up, too")
+    screen.line(f"{len(program)} steps, {megabytes} MB in the large file; Ctrl-C cleans up")
     title = f"Set up the stage {stage.name}"
     with exclusive(stage.repository, f"demo-{stage.name}"), interrupts.as_keyboard_interrupt():
         try:
@@ -136,7 +136,7 @@ def play(stage: Stage, megabytes: int, *, keep: bool, began: Stopwatch) -> Repor
 
 
 def _take_down(stage: Stage, screen: Screen) -> float:
-    """Seconds that it took."""
+    """Stop the stage; the seconds that it took."""
     title, watch = f"Take the stage {stage.name} down", Stopwatch()
     with screen.working(title):
         emulator.stop(stage)
@@ -165,7 +165,7 @@ async def _perform(
 
 
 async def take(step: Step[Scene], scene: Scene, before: list[Outcome]) -> Outcome | None:
-    """One step; None when it had nothing to observe."""
+    """Run a step; None if it observed nothing."""
     lost = [one.step.name for one in before if one.step in step.needs and not one.held]
     if lost:
         return Outcome(step, None, f"needs {', '.join(lost)}")
@@ -197,7 +197,7 @@ def _show_log(stage: Stage, since: int, screen: Screen) -> None:
     """Print the functions' warnings and errors, because the stage's logs are deleted."""
     state = stage.read_state()
     if state is None or not emulator.is_running(state):
-        screen.line("the emulator is gone")
+        screen.line("no log: the emulator has ended")
         return
     complaints = [
         event

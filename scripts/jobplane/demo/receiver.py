@@ -1,4 +1,4 @@
-"""A webhook receiver on loopback, as a customer of the system would write one."""
+"""A webhook receiver on loopback, which verifies with the client library."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ PATH = "/webhooks/jobplane"
 
 @dataclass(frozen=True)
 class Delivery:
-    """One verified notification, as it came in."""
+    """One verified webhook, as it was received."""
 
     headers: list[tuple[str, str]]
     body: bytes
@@ -26,11 +26,11 @@ class Delivery:
 
 
 class Receiver:
-    """Keeps what is genuine and answers 401 to the rest; made within a running event loop."""
+    """Keeps verified webhooks and answers 401 to others; create it within a running event loop."""
 
     def __init__(self, secret: str) -> None:
         self.refused: list[str] = []
-        """Why each refused notification was, by the name of the client library's error."""
+        """The client library's error for each refused webhook, by name."""
         self._secret = secret
         self._loop = asyncio.get_running_loop()
         self._deliveries: dict[str, asyncio.Future[Delivery]] = {}
@@ -38,14 +38,14 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Where notifications go; known while it listens."""
+        """The address for webhooks, while it listens."""
         if self._server is None:
-            raise RuntimeError("the receiver does not listen")
+            raise RuntimeError("the receiver is not listening; enter listening() first")
         return f"http://127.0.0.1:{self._server.server_port}{PATH}"
 
     @contextmanager
     def listening(self, port: int) -> Iterator[None]:
-        """Listen on a port, or on any other if that one is taken."""
+        """Listen on a port, or on a free one if that is taken."""
         handler = _handler(self)
         try:
             server = ThreadingHTTPServer(("127.0.0.1", port), handler)
@@ -63,7 +63,7 @@ class Receiver:
             thread.join()
 
     def take(self, headers: list[tuple[str, str]], body: bytes) -> int:
-        """The status that a notification is answered with."""
+        """Verify a webhook; the status to answer with."""
         try:
             document = verify_webhook(headers, body, self._secret)
         except WebhookError as error:
@@ -74,7 +74,7 @@ class Receiver:
         return 204
 
     async def delivery_of(self, assembly_id: str) -> Delivery:
-        """What was delivered about an assembly, as soon as it is."""
+        """Wait for the webhook of an assembly."""
         return await asyncio.shield(self._expected(assembly_id))
 
     def _keep(self, delivery: Delivery) -> None:

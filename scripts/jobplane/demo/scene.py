@@ -1,4 +1,4 @@
-"""What the steps share: the stage, who acts on it, the files, and the jobs under way."""
+"""What the steps share: the stage, its user, the files, and the jobs."""
 
 import secrets
 from collections.abc import AsyncIterator, Mapping
@@ -34,7 +34,7 @@ class Job:
     assembly_id: str = ""
     request_id: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
-    """What the socket's last message carried."""
+    """The result in the job's `complete` message."""
 
     @property
     def size(self) -> int:
@@ -46,13 +46,13 @@ class Job:
 
     @property
     def payload(self) -> dict[str, Any]:
-        """Of `process_assembly`."""
+        """The payload of `process_assembly`."""
         return {"template_id": self.template, "uploads": self.uploads}
 
 
 @dataclass
 class Scene:
-    """A user of a stage that is up, with a receiver for the notifications.
+    """A user of a running stage, with a receiver for the webhooks.
 
     Each run has a new user, so that data of earlier runs has no effect.
     """
@@ -60,29 +60,29 @@ class Scene:
     stage: Stage
     description: Mapping[str, Any]
     folder: Path
-    """Where the files lie."""
+    """Holds the input files."""
     megabytes: int
     screen: Screen
     receiver: Receiver
     http: httpx.AsyncClient
     stack: AsyncExitStack
-    """Closed when all is over."""
+    """Closed at the end of the demo."""
     user: str = field(default_factory=lambda: f"demo-{secrets.token_hex(4)}")
     jobs: list[Job] = field(default_factory=list)
     documents: dict[str, AssemblyDocument] = field(default_factory=dict)
-    """As `status` answers, by assembly id."""
+    """The answers of `status` by assembly id."""
     flow: JobFlow | None = None
-    """Once the job flow has been run."""
+    """Set by the first step on the job flow."""
     _socket: JobSocket | None = None
 
     @property
     def token(self) -> str:
-        """A JWT of the user's."""
+        """A JWT of the user."""
         return mint(jwt_secret(self.stage), user=self.user, tenant=TENANT)
 
     @property
-    def strange_token(self) -> str:
-        """A JWT of another user, of another tenant."""
+    def other_token(self) -> str:
+        """A valid JWT of a user of another tenant."""
         return mint(jwt_secret(self.stage), user="mallory", tenant=STRANGE_TENANT)
 
     @property
@@ -112,7 +112,7 @@ class Scene:
 async def set_scene(
     stage: Stage, description: Mapping[str, Any], folder: Path, megabytes: int, screen: Screen
 ) -> AsyncIterator[Scene]:
-    """Start the receiver, tell the stage of it, and close everything in the end."""
+    """Start the receiver, set it as the stage's webhook receiver, and close all in the end."""
     async with AsyncExitStack() as stack:
         parameters = stack.enter_context(closing(_WebhookParameters(stage)))
         receiver = Receiver(parameters.secret)
@@ -123,7 +123,7 @@ async def set_scene(
 
 
 class _WebhookParameters:
-    """Where the stage's templates find URL and secret of their webhooks.
+    """The SSM parameters with the URL and the secret of the stage's webhooks.
 
     Existing parameters are reused if possible, because `status` caches them for a minute.
     """

@@ -1,4 +1,4 @@
-"""How the demo looks: live on a terminal, a line per milestone elsewhere; always on stderr."""
+"""The demo's output: live on a terminal, else a line for each milestone; always on stderr."""
 
 import io
 import re
@@ -39,7 +39,7 @@ class Bar:
         self._task = screen.bars.add_task(name, total=100.0, detail="")
 
     def at(self, percentage: float, detail: str = "") -> None:
-        """Show a percentage, and a few words on what happens."""
+        """Show a percentage and a detail."""
         self._screen.bars.update(self._task, completed=percentage, detail=detail)
         if self._screen.is_live or percentage < self._milestone + MILESTONE:
             return
@@ -57,7 +57,7 @@ class Screen:
 
     @contextmanager
     def working(self, title: str) -> Iterator[None]:
-        """Say what is going on, for as long as it does."""
+        """Show a step's title within the block."""
         self.bars = self._no_bars()
         if not self.is_live:
             yield
@@ -71,15 +71,15 @@ class Screen:
             yield
 
     def bar(self, name: str) -> Bar:
-        """One more bar under the step that is shown."""
+        """A new bar under the current step."""
         return Bar(self, name)
 
     def line(self, text: str) -> None:
-        """One line that stays."""
+        """Print a line."""
         self.console.print(Text(text))
 
     def done(self, title: str, seconds: float, held: bool | None) -> None:
-        """The line that stays of a step."""
+        """Print the result of a step."""
         mark, style = MARKS[held]
         text = Text.assemble((mark, style), f" {title:<44}", (f"{seconds:6.1f} s", "dim"))
         self.console.print(text)
@@ -103,13 +103,13 @@ def save_picture(outcomes: Sequence[Outcome], path: Path) -> None:
     """Write what `print_summary` shows on a terminal into an SVG file."""
     drawn = Console(record=True, file=io.StringIO(), force_terminal=True, width=LINE_WIDTH)
     drawn.print(summary(outcomes))
-    # Without the fonts that a viewer would load from a server.
+    # Drop fonts that a viewer would load from a server.
     svg = re.sub(r"@font-face {.*?}", "", drawn.export_svg(title="jobplane demo"), flags=re.DOTALL)
     path.write_text(svg, encoding="utf-8")
 
 
 def summary(outcomes: Sequence[Outcome]) -> Table:
-    """A row for each step: whether its check held, what was observed, and the time."""
+    """A row for each step: whether it passed, what it observed, and the time."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("step", no_wrap=True)

@@ -1,11 +1,11 @@
-"""Steps on the socket: connect, short actions, cancel, resume, and who is refused."""
+"""Steps on the socket: connect, short actions, cancel, resume, refused tokens."""
 
 import asyncio
 import statistics
 
-from jobplane.demo.cable import Cable
+from jobplane.demo.proxy import Proxy
 from jobplane.demo.scene import TENANT, Scene
-from jobplane.demo.story import Observation, Stopwatch, check, error_of, step
+from jobplane.demo.story import Observation, Stopwatch, check, error_of, rising, step
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.tokens import mint
 from jobplane_client import (
@@ -19,29 +19,29 @@ from jobplane_models.messages import CompleteMessage, ProgressMessage
 ROUNDS = 20
 
 
-@step("Connect a socket", shows=("connect", "disconnect", "processor", "router"))
+@step("Open a socket", shows=("connect", "disconnect", "processor", "router"))
 async def connect(scene: Scene) -> Observation:
-    """The handshake, which the `connect` function answers."""
+    """The handshake runs the function `connect`."""
     watch = Stopwatch()
     await scene.connect()
     opened = watch.ms
     return Observation(f"with a JWT, open after {opened:.0f} ms", {"open_ms": opened})
 
 
-@step("Echo and health", needs=(connect,))
+@step("Call echo and health", needs=(connect,))
 async def short_actions(scene: Scene) -> Observation:
-    """Answered by `router` within the message."""
+    """`router` answers both at once."""
     sent = {"text": "Grüße, 作业 ✓", "number": 42}
     latencies = []
     for _ in range(ROUNDS):
         watch = Stopwatch()
         answer = await scene.socket.request("echo", sent)
         latencies.append(watch.ms)
-        check(answer.get("echo") == sent, f"echo gave back {answer.get('echo')}")
+        check(answer.get("echo") == sent, f"echo returned {answer.get('echo')}")
     watch = Stopwatch()
     health = await scene.socket.request("health")
     health_ms = watch.ms
-    check(health.get("status") == "healthy", f"health says {health.get('status')}")
+    check(health.get("status") == "healthy", f"health returned {health.get('status')}")
     median = statistics.median(latencies[1:])
     return Observation(
         f"{ROUNDS} echoes, median {median:.0f} ms, the first {latencies[0]:.0f}; "
@@ -52,7 +52,7 @@ async def short_actions(scene: Scene) -> Observation:
 
 @step("Cancel a running job", needs=(connect,))
 async def cancel(scene: Scene) -> Observation:
-    """A `delay` of a minute, ended after its first progress."""
+    """A `delay` of a minute is cancelled after its first progress message."""
     request_id, running = f"cancelled-by-{scene.user}", asyncio.Event()
     run = scene.socket.run(
         "delay",
@@ -65,28 +65,28 @@ async def cancel(scene: Scene) -> Observation:
         await running.wait()
         watch = Stopwatch()
         answer = await scene.socket.request("cancel", {"request_id": request_id})
-        check(answer.get("status") == "cancelling", f"cancel answered {answer.get('status')}")
+        check(answer.get("status") == "cancelling", f"cancel returned {answer.get('status')}")
         await error_of(job, JobCancelledError, "the job that was cancelled")
         ended = watch.ms
     finally:
         job.cancel()
     again = await scene.socket.request("cancel", {"request_id": request_id})
-    check(again.get("status") == "cancelled", f"a second cancel answered {again.get('status')}")
+    check(again.get("status") == "cancelled", f"a second cancel returned {again.get('status')}")
     return Observation(
-        f"CANCELLED {ended:.0f} ms after asking; asking again is harmless", {"cancel_ms": ended}
+        f"CANCELLED after {ended:.0f} ms; a second cancel changes nothing", {"cancel_ms": ended}
     )
 
 
-@step("Cut the line and resume", needs=(connect,))
+@step("Resume after a lost connection", needs=(connect,))
 async def resume(scene: Scene) -> Observation:
-    """A socket of its own over a cable that is pulled; the session connects and resumes."""
-    cable = Cable(scene.description["websocket_url"])
+    """A second socket, whose proxy cuts the connection: the client connects again and resumes."""
+    proxy = Proxy(scene.description["websocket_url"])
     numbers: list[int] = []
     cut_after = 0
     silence = Stopwatch()
     silent_ms = 0.0
     completed = False
-    async with cable.plugged_in(), JobSocket(cable.url, lambda: scene.token) as socket:
+    async with proxy.listening(), JobSocket(proxy.url, lambda: scene.token) as socket:
         request_id = await socket.send("delay", {"seconds": 4, "steps": 40})
         async for message in socket.follow(request_id):
             if isinstance(message, ProgressMessage | CompleteMessage):
@@ -96,37 +96,38 @@ async def resume(scene: Scene) -> Observation:
             if isinstance(message, ProgressMessage) and message.percentage >= 25 and not cut_after:
                 cut_after = message.seq
                 silence = Stopwatch()
-                cable.cut()
+                proxy.cut()
             completed = isinstance(message, CompleteMessage)
         state = await socket.request("status", {"request_id": request_id})
-    rising = all(one < other for one, other in zip(numbers, numbers[1:], strict=False))
     check(completed, "the job did not complete")
-    check(rising, f"seq did not rise strictly: {numbers}")
-    check(cable.connections == 2, f"there were {cable.connections} connections, not 2")
-    check(numbers[-1] == state["seq"], f"heard up to seq {numbers[-1]}, stored is {state['seq']}")
+    check(rising(numbers), f"seq did not rise strictly: {numbers}")
+    check(proxy.connections == 2, f"{proxy.connections} connections, not 2")
+    check(
+        numbers[-1] == state["seq"], f"received up to seq {numbers[-1]}, stored is {state['seq']}"
+    )
     resumed_at = next(number for number in numbers if number > cut_after)
     return Observation(
         f"cut at seq {cut_after}, resumed {silent_ms:.0f} ms later at {resumed_at}, "
-        f"seq rose strictly to the last, {numbers[-1]}",
+        f"seq rose strictly to {numbers[-1]}",
         {"silent_ms": silent_ms, "last_seq": numbers[-1]},
     )
 
 
-@step("Refuse a wrong token", needs=(connect,), shows=("status",))
+@step("Refuse a forged and an expired token", needs=(connect,), shows=("status",))
 async def wrong_tokens(scene: Scene) -> Observation:
-    """One of another key and one that has run out, on the socket and over HTTP."""
+    """A token signed with another key, and an expired one, on the socket and over HTTP."""
     forged = mint("f" * 64, user=scene.user, tenant=TENANT)
     expired = mint(jwt_secret(scene.stage), user=scene.user, tenant=TENANT, ttl=-3600)
     watch = Stopwatch()
     for name, token in (("forged", forged), ("expired", expired)):
         handshake = JobSocket(scene.description["websocket_url"], token).__aenter__()
-        # The emulator makes a 403 of the function's 401.
+        # The emulator turns the function's 401 into a 403.
         error = await error_of(handshake, RefusedError, f"a socket with a token that is {name}")
-        check(error.status_code in (401, 403), f"the handshake was answered {error.status_code}")
+        check(error.status_code in (401, 403), f"the handshake got status {error.status_code}")
         look_up = scene.status_client(token).get_status("0" * 64)
         await error_of(look_up, UnauthorizedError, f"a look-up with a token that is {name}")
     each = watch.ms / 4
     return Observation(
-        f"a forged and an expired one: no handshake, 401 over HTTP, {each:.0f} ms each",
+        f"both refused at the handshake, and with 401 over HTTP; {each:.0f} ms each",
         {"refusal_ms": each},
     )

@@ -1,4 +1,4 @@
-"""What a step of the demo is: a small function with a name, and a check that held or did not."""
+"""What a step of the demo is: a function with a title, which checks what it observes."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 
 class CheckError(Exception):
-    """What was observed is not what the step promises."""
+    """What a step observed is wrong."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a step has seen: one sentence for people, figures for scripts."""
+    """What a step observed: a sentence for people, figures for scripts."""
 
     text: str
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -24,11 +24,11 @@ type Run[Scene] = Callable[[Scene], Awaitable[Observation | None]]
 
 @dataclass(frozen=True)
 class Step[Scene]:
-    """One part of the demo; it is left out when one that it needs did not hold.
+    """A part of the demo; it is left out when a step that it needs has failed.
 
-    `shows` names the functions of the stage that it runs beside those of `needs`. `seconds` bound
-    it, and `seconds_per_megabyte` of the large file on top. It may observe
-    nothing, where a machine has no way to tell: then it is not reported.
+    `shows` names the functions of the stage that it runs beside those of `needs`. It may take
+    `seconds`, and `seconds_per_megabyte` of the large file. A step that observes nothing, because
+    the machine can't measure it, is not reported.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Step[Scene]:
 
 
 class Make(Protocol):
-    """Makes a step of a function."""
+    """Turns a function into a step."""
 
     def __call__[Scene](self, run: Run[Scene]) -> Step[Scene]: ...
 
@@ -63,7 +63,7 @@ def step(
     seconds: float = 30.0,
     seconds_per_megabyte: float = 0.0,
 ) -> Make:
-    """Make a step of a function; its name is the function's. `shows`: lambdas that it runs."""
+    """Turn a function into a step of the same name."""
 
     def make[Scene](run: Run[Scene]) -> Step[Scene]:
         name = getattr(run, "__name__", title).replace("_", "-")
@@ -74,7 +74,7 @@ def step(
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a step; `held` is None if it was left out."""
+    """The result of a step; `held`, whether its check passed, is None if it was left out."""
 
     step: Step[Any]
     held: bool | None
@@ -96,7 +96,7 @@ class Outcome:
 
 
 def check(holds: bool, otherwise: str) -> None:
-    """Raise CheckError with the sentence when it does not hold."""
+    """Raise CheckError with the sentence `otherwise` unless it holds."""
     if not holds:
         raise CheckError(otherwise)
 
@@ -110,8 +110,13 @@ async def error_of[E: Exception](attempt: Awaitable[object], by: type[E], what: 
     raise CheckError(f"{what} did not end with {by.__name__}")
 
 
+def rising(numbers: list[int]) -> bool:
+    """Whether each number is larger than the one before."""
+    return numbers == sorted(set(numbers))
+
+
 class Stopwatch:
-    """Seconds since it was made."""
+    """The time since it was created."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()

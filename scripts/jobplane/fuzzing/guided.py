@@ -25,11 +25,11 @@ with atheris.instrument_imports(include=[f"jobplane_{name}" for name in LIBRARIE
 
 
 def instrument(module: ModuleType) -> None:
-    """Have atheris see the branches of a module that was loaded from its file."""
+    """Let atheris trace the branches of a module that was loaded from its file."""
     for value in vars(module).values():
         if getattr(value, "__module__", None) != module.__name__:
             continue
-        # Copied: a model that is built late adds to its class when it is looked at.
+        # Copied: looking at a model may build it, which adds attributes to its class.
         for part in tuple(vars(value).values()) if inspect.isclass(value) else (value,):
             function = inspect.unwrap(getattr(part, "fget", None) or part)
             if isinstance(function, FunctionType):
@@ -37,13 +37,13 @@ def instrument(module: ModuleType) -> None:
 
 
 def edges_of(log: str) -> int | None:
-    """The branches that libFuzzer says were reached."""
+    """The number of branches that libFuzzer reports."""
     counted = re.findall(r"cov: (\d+)", log)
     return int(counted[-1]) if counted else None
 
 
 def main(name: str, wanted: int, number: int) -> None:
-    """Fuzz until so many inputs were run, and leave."""
+    """Run so many inputs, and exit."""
     report = Report(name, "coverage", number)
     began = time.monotonic()
     log = tempfile.TemporaryFile()  # libFuzzer writes until the process ends
@@ -62,7 +62,7 @@ def main(name: str, wanted: int, number: int) -> None:
         subject = make(name)
         instrument(subject.module)
         test = property_of(subject, wanted, use)
-        # libFuzzer speaks on the process's own standard error.
+        # libFuzzer writes to the process's standard error.
         os.dup2(log.fileno(), 2)
         atheris.Setup(
             [
@@ -73,7 +73,7 @@ def main(name: str, wanted: int, number: int) -> None:
                 "-rss_limit_mb=0",
                 "-timeout=120",
                 "-print_final_stats=1",
-                # It would leave slow inputs in the current folder.
+                # libFuzzer writes slow inputs into the current folder.
                 "-exact_artifact_path=/dev/null",
             ],
             test.hypothesis.fuzz_one_input,

@@ -1,7 +1,7 @@
-"""Hostile events: those that a function knows, with a few places spoilt.
+"""Hostile events: a function's own events with a few places changed.
 
-An event's JSON texts (a socket message, a queue's body, a cause) are opened and spoilt inside, and
-a token is signed again after it was spoilt, so that what lies behind the first check is reached.
+JSON texts within an event (a socket message, a queue's body, a cause) are parsed and changed
+inside, and a changed token is signed again, so that inputs reach the code behind the first check.
 """
 
 import json
@@ -25,7 +25,7 @@ MOST_PLACES = 2000
 DEEP = 2000
 MANY = 17_500
 MAX_OPENED = 70_000
-# Look like a letter of ASCII, or become one when they are normalised or lower-cased.
+# Look like ASCII letters, or become ones when normalised or lower-cased.
 TWINS = {"a": "а", "e": "е", "i": "ı", "k": "K", "o": "ο", "s": "ſ", "#": "﹟", "-": "‐", "1": "１"}
 NUMBERS = (
     0, -1, 1, 2**31, 2**53, 2**53 + 1, 2**63, -(2**63) - 1, 10**40, 10**130, 10**400, 10**4000,
@@ -44,7 +44,7 @@ KEYS = (
 
 
 def nested(depth: int) -> Json:
-    """A list in a list, and so on, so deep that a walk without a bound falls."""
+    """Lists nested so deeply that unbounded recursion fails."""
     value: Json = 0
     for _ in range(depth):
         value = [value]
@@ -53,7 +53,7 @@ def nested(depth: int) -> Json:
 
 @cache
 def leaves() -> st.SearchStrategy[Json]:
-    """Values of every kind, mostly at some edge."""
+    """Values of every type, mostly edge cases."""
     return st.one_of(
         st.none(),
         st.booleans(),
@@ -69,7 +69,7 @@ def leaves() -> st.SearchStrategy[Json]:
 
 @cache
 def values() -> st.SearchStrategy[Json]:
-    """Any JSON value, and some that JSON has not: NaN, halves of characters."""
+    """Any JSON value, and values outside of JSON: NaN, single surrogates."""
     return st.one_of(
         leaves(),
         st.recursive(
@@ -85,7 +85,7 @@ def values() -> st.SearchStrategy[Json]:
 
 
 def hostile(draw: st.DrawFn, event: Json) -> Json:
-    """The event, spoilt in a few places; now and then something else entirely."""
+    """The event with a few places changed; now and then an unrelated value."""
     count = draw(st.sampled_from(EDITS_AT_A_TIME))
     if count == 0:
         return draw(values())
@@ -102,7 +102,7 @@ type Path = tuple[str | int | None, ...]
 
 
 def paths(value: Json, depth: int = 12) -> Iterator[Path]:
-    """Every place in a value; `None` in a path steps into a JSON text or a token."""
+    """The path of every place in a value; `None` enters a JSON text or a token."""
     yield ()
     if depth == 0:
         return
@@ -116,7 +116,7 @@ def paths(value: Json, depth: int = 12) -> Iterator[Path]:
 
 
 def changed(value: Json, path: Path, edit: Edit) -> Json:
-    """A copy with one place changed; DROPPED takes an element or a member out."""
+    """A copy with one place changed; DROPPED removes an element or a member."""
     if not path:
         return edit(value)
     step, *rest = path
@@ -138,7 +138,7 @@ def changed(value: Json, path: Path, edit: Edit) -> Json:
 
 
 class _Dropped:
-    """Stands for nothing at all, which no JSON value does."""
+    """Stands for a removed element or member."""
 
 
 DROPPED = _Dropped()
@@ -154,13 +154,13 @@ class Renamed:
 
 @dataclass(frozen=True)
 class Twice:
-    """An element that comes again, so many times."""
+    """An element that is repeated so many times."""
 
     times: int
 
 
 def opened(value: Json) -> tuple[Json, Callable[[Json], str]] | None:
-    """What a text holds, and how it is put back: JSON, or a token that we signed."""
+    """The content of a JSON text or of a signed token, and a function that encodes it again."""
     if not isinstance(value, str) or len(value) > MAX_OPENED:
         return None
     if value.lstrip()[:1] in ("{", "["):
@@ -196,7 +196,7 @@ def _token(scheme: str, claims: Json) -> str:
 
 @cache
 def edits() -> st.SearchStrategy[Edit]:
-    """What may happen to a place."""
+    """The possible changes of a place."""
     return st.one_of(
         st.just(lambda value: DROPPED),
         values().map(lambda new: lambda value: new),
@@ -243,7 +243,7 @@ def _wrapped(value: Json) -> Json:
 
 
 def _twin(value: Json) -> Json:
-    """A text that looks the same, or nearly."""
+    """A text that looks like another."""
     if not isinstance(value, str):
         return value
     at = next((index for index, letter in enumerate(value) if letter in TWINS), None)

@@ -1,8 +1,7 @@
-"""What functions ask of AWS while they are given hostile input.
+"""AWS for functions under hostile input, with a record of each write that succeeded.
 
-DynamoDB is moto's, called without HTTP, and refuses what the real one refuses and moto takes; a
-queue takes messages, and keeps none. All other services are moto's as they are. Every write that
-succeeded is noted.
+DynamoDB is moto's, called without HTTP, with checks of the real service that moto lacks. A queue
+accepts messages and drops them. All other services are moto's.
 """
 
 import json
@@ -16,7 +15,7 @@ from typing import Any
 
 from jobplane.tree.resolved import ACCOUNT, REGION
 
-# Operations that change something visible to other calls. Hiding a message does not count.
+# Operations whose change other calls see. Hiding a message does not count.
 WRITES = frozenset(
     {
         "AbortMultipartUpload",
@@ -44,12 +43,12 @@ NUMBERS = (Decimal("1e-130"), Decimal("1e126"))
 MAX_BYTES = 400 * 1024
 MAX_MESSAGE_BYTES = 1024 * 1024
 NOT_IN_MESSAGES = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-# Of a partition key and of a sort key.
+# The limits of a partition key and of a sort key.
 MAX_KEY_BYTES = (2048, 1024)
 
 
 class RefusedCallError(Exception):
-    """DynamoDB would not take the call."""
+    """DynamoDB would refuse the call."""
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
@@ -57,15 +56,15 @@ class RefusedCallError(Exception):
 
 
 class Recorder:
-    """The writes of all clients that are made while it records."""
+    """Records the writes of all clients that are created while it records."""
 
     def __init__(self) -> None:
         self.writes: list[str] = []
-        """`service.Operation`, in order, of those that succeeded."""
+        """`service.Operation` of each write that succeeded, in order."""
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Hook into every session that begins meanwhile; moto must be on already."""
+        """Record the calls of sessions that begin within the block; moto must be active."""
         from botocore import handlers
 
         hooks: list[tuple[str, Any]] = [
@@ -100,7 +99,7 @@ class Recorder:
             return _response(400, _error(code, text) | described)
 
     def _take_message(self, params: Mapping[str, Any], **_: Any) -> Any:
-        """moto looks through a whole queue for every message that it is sent."""
+        """Accept a message without moto, which searches the whole queue for each one."""
         from moto.sqs.models import sqs_backends
 
         request = json.loads(params["body"])
@@ -116,7 +115,7 @@ class Recorder:
 
 
 def check(request: Mapping[str, Any]) -> None:
-    """RefusedCallError for what DynamoDB does not take: in keys, items and expressions' values."""
+    """Raise RefusedCallError for keys, items and values of expressions that DynamoDB refuses."""
     for transacted in request.get("TransactItems", ()):
         for part in transacted.values():
             check(part)

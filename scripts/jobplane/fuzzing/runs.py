@@ -1,4 +1,4 @@
-"""Runs of many hostile inputs: as Hypothesis draws them, or as coverage leads to them."""
+"""Runs of many hostile inputs, drawn by Hypothesis or guided by coverage."""
 
 import json
 import platform
@@ -19,7 +19,7 @@ from lambdapack.environments import uv_command, uv_project_environment
 from lambdapack.tools import ToolError
 
 MAX_SHOWN = 2000
-# As much of a problem as two inputs with the same cause have in common.
+# The part of a problem's text that is equal for inputs with the same cause.
 SAME = 60
 
 
@@ -35,20 +35,20 @@ class Finding:
 
 @dataclass
 class Report:
-    """What became of a function's inputs."""
+    """The results of a function's inputs."""
 
     function: str
     way: str
     seed: int
     inputs: int = 0
     raised: int = 0
-    """Of the inputs: refused by a documented error."""
+    """Inputs that were refused with a documented error."""
     wrote: int = 0
-    """Of the inputs: changed something, so they reached the end."""
+    """Inputs that led to a write."""
     seconds: float = 0.0
     slowest_ms: float = 0.0
     edges: int | None = None
-    """Branches that were reached, where coverage was the guide."""
+    """Branches that were reached in a coverage-guided run."""
     findings: list[Finding] = field(default_factory=list)
 
     def note(self, situation: Situation, event: Json, done: Answered) -> None:
@@ -75,7 +75,7 @@ class Report:
         finding.times += 1
 
     def document(self) -> dict[str, Any]:
-        """As JSON; long inputs are cut."""
+        """The report as JSON, with long inputs cut."""
         document = asdict(self)
         for finding in document["findings"]:
             finding["event"] = finding["event"][:MAX_SHOWN]
@@ -113,7 +113,7 @@ def property_of(
 
 
 def explore(subject: Subject, examples: int, number: int) -> Report:
-    """As many inputs as asked for, drawn by Hypothesis from a seed."""
+    """Run inputs that Hypothesis draws from a seed."""
     report = Report(subject.name, "hypothesis", number)
     began = time.monotonic()
     test = property_of(subject, examples, report.note)
@@ -123,7 +123,7 @@ def explore(subject: Subject, examples: int, number: int) -> Report:
 
 
 def explore_guided(repository: Repository, name: str, examples: int, number: int) -> Report:
-    """As many inputs as asked for, chosen by the branches that they reach, in another process."""
+    """Run inputs that are chosen by the branches they reach, in another process."""
     command = [
         *(uv_command(), "run", "--quiet", "--group", "fuzz", "python"),
         *("-m", "jobplane.fuzzing.guided", name, str(examples), str(number)),
@@ -138,12 +138,12 @@ def explore_guided(repository: Repository, name: str, examples: int, number: int
     )
     lines = done.stdout.splitlines()
     if not lines or not lines[-1].startswith("{"):
-        raise ToolError(f"fuzzing {name} broke off", done.stdout + done.stderr)
+        raise ToolError(f"fuzzing {name} ended without a report", done.stdout + done.stderr)
     document = json.loads(lines[-1])
     document["findings"] = [Finding(**finding) for finding in document["findings"]]
     return Report(**document)
 
 
-def is_here() -> bool:
+def can_guide() -> bool:
     """Whether coverage-guided runs are possible on this machine."""
     return sys.platform == "linux" and platform.machine() == "x86_64"

@@ -1,8 +1,7 @@
-"""A function under hostile input: how it is called, and what it must never do.
+"""A function under hostile input: how it is called, and what its contract is.
 
-Whatever the event, a function answers in its documented form or raises one of its documented
-errors; nothing internal is in what a caller sees; what is refused changes nothing; no log line
-holds a token or a secret.
+For any event a function answers in its documented form or raises one of its documented errors. An
+answer holds no internals, a refused event changes nothing, and the log holds no token or secret.
 """
 
 import contextlib
@@ -29,11 +28,11 @@ from jobplane.trying.inprocess import InProcess
 
 type Json = Any
 
-# No input of this size takes a tenth of that, unless something grows faster than the input.
+# An input takes less than a tenth of that, unless time grows faster than the input's size.
 MAX_CPU_SECONDS = 20.0
 TOKEN = re.compile(r"ey[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{20,}")
 LINK = re.compile(r"https://[^\s\"\\]+")
-# What belongs to the inside of a function and never to an answer.
+# Internals of a function, which no answer may hold.
 INTERNALS = (
     "Traceback",
     'File "',
@@ -49,9 +48,9 @@ INTERNALS = (
     "KeyError",
     "TypeError",
 )
-# Documented answers that name a queue of the stage, which their caller is to use.
+# Fields of documented answers that name a queue for the caller to use.
 NAMES_QUEUES = frozenset({"queueUrl", "inputQueueName"})
-# The codes of a socket's error that say: nothing was done.
+# Error codes of the socket that mean: nothing was changed.
 REFUSING_CODES = frozenset(
     {
         "DUPLICATE_REQUEST",
@@ -68,13 +67,13 @@ REFUSING_CODES = frozenset(
 
 @dataclass(frozen=True)
 class Contract:
-    """What a function promises for any input: its errors, its statuses, and how it refuses."""
+    """What a function must do for any input: its errors, its statuses, and how it refuses."""
 
     errors: frozenset[str] = frozenset()
     statuses: frozenset[int] = frozenset()
     is_refusal: Callable[[Json], bool] = lambda answer: False
     quicken: Callable[[ModuleType], None] = lambda module: None
-    """Takes the waiting out of a module, and the network."""
+    """Replaces a module's waiting and its network calls."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -115,6 +114,7 @@ def _delivery_without_network(module: ModuleType) -> None:
 
 
 INPUT_ERRORS = frozenset({"ValidationError"})
+# By function; all other functions have DEFAULT_CONTRACT.
 CONTRACTS: dict[str, Contract] = {
     "check-active-job": Contract(INPUT_ERRORS),
     "claim": Contract(INPUT_ERRORS),
@@ -159,13 +159,12 @@ CONTRACTS: dict[str, Contract] = {
     ),
 }
 
-# The default contract.
-NEW = Contract(INPUT_ERRORS, is_refusal=_is_error_status)
+DEFAULT_CONTRACT = Contract(INPUT_ERRORS, is_refusal=_is_error_status)
 
 
 @dataclass
 class Answered:
-    """What one input came to."""
+    """The result of one input."""
 
     answer: Json
     error: BaseException | None
@@ -177,12 +176,12 @@ class Answered:
 
 @dataclass(frozen=True)
 class Situation:
-    """An event of a function's folder, and the tables as it needs them."""
+    """An event of a function's folder, and the content of the tables that it needs."""
 
     name: str
     event: Json
     tables: Mapping[str, Json]
-    """Rows as moto keeps them, by the table's name."""
+    """moto's rows by the table's name."""
 
 
 class Subject:
@@ -196,7 +195,7 @@ class Subject:
         published: pydantic.TypeAdapter[Any],
     ) -> None:
         self.name = name
-        self.contract = CONTRACTS.get(name, NEW)
+        self.contract = CONTRACTS.get(name, DEFAULT_CONTRACT)
         self.function = aws.function(name)
         self.module = aws.load(name, self.contract.environment)
         self.contract.quicken(self.module)
@@ -226,7 +225,7 @@ class Subject:
     def _set_tables(self, rows: Mapping[str, Json]) -> None:
         for name, table in moto_backend("dynamodb").tables.items():
             table.items = copy.deepcopy(rows[name]) if name in rows else defaultdict(dict)
-            # A shard would keep the changes of all inputs before this one.
+            # Else the shard keeps the changes of all inputs before.
             if table.stream_shard is not None:
                 table.stream_shard.items.clear()
         moto_backend("dynamodbstreams").shard_iterators.clear()
@@ -237,7 +236,7 @@ class Subject:
             del queues[name]
 
     def call(self, situation: Situation, event: Json) -> Answered:
-        """Invoke the function in a situation, with an event, and say what is wrong with it."""
+        """Invoke the function in a situation with an event; the result lists violations."""
         self._set_tables(situation.tables)
         self._recorder.writes.clear()
         output = io.StringIO()
@@ -258,7 +257,7 @@ class Subject:
         return done
 
     def _problems(self, event: Json, done: Answered) -> Iterator[str]:
-        """Everything about an answer that is not as promised."""
+        """All violations of the contract."""
         if done.cpu_seconds > MAX_CPU_SECONDS:
             yield f"took {done.cpu_seconds:.1f} s of CPU"
         yield from self._log_problems(event, done.log)
@@ -300,7 +299,7 @@ class Subject:
                 if code in {"INTERNAL_ERROR", "SERVICE_UNAVAILABLE"}:
                     yield f"answered {code}"
         given = _flat(event)
-        # A presigned link names its bucket, and its holder may know that.
+        # A presigned link names its bucket, which its holder may know.
         shown = (
             {key: value for key, value in answer.items() if key not in NAMES_QUEUES}
             if isinstance(answer, Mapping)
@@ -339,7 +338,7 @@ def _flat(event: Json) -> str:
 
 @contextmanager
 def subjects(repository: Repository | None = None) -> Iterator[Callable[[str], Subject]]:
-    """A stage in this process; what is given makes subjects of functions' names."""
+    """Start a stage in this process; yields a function from a name to its Subject."""
     recorder = Recorder()
     repository = repository or Repository.here()
     results = {contract.name: contract.type for contract in catalogue(repository)}
@@ -352,7 +351,7 @@ def subjects(repository: Repository | None = None) -> Iterator[Callable[[str], S
 
 
 def moto_backend(service: str) -> Any:
-    """What moto keeps of a service."""
+    """moto's state of a service."""
     from moto.backends import get_backend
 
     return get_backend(service)[ACCOUNT][REGION]  # type: ignore[call-overload]

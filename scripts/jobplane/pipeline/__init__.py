@@ -1,1 +1,1 @@
-"""The state that a real NDJSON → Parquet pipeline leaves behind, made up by a seed."""
+"""Generated state of an NDJSON → Parquet pipeline, with faults on request."""

@@ -1,4 +1,4 @@
-"""The faults that an operator looks for, each as it comes about, and what it is found as."""
+"""The kinds of faults that state-manager finds: how each one arises, and what finds it."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -28,14 +28,14 @@ MISSING_OUTPUTS = "missing_outputs"
 STUCK_HOURS = (3.0, 40.0)
 TOGETHER = 25
 OUTPUTLESS_DATES = 3
-# Nothing else is that old, so that dates without output have nothing but these faults.
+# Older than all other files, so that the dates without output have no other file.
 OUTPUTLESS_DAYS = MAX_DAYS + 1
 UNREADABLE: tuple[Any, ...] = ("yesterday", "2026-13-45T25:61:00Z", "", -1, True, "1e400")
 UNKNOWN_STATUSES = ("archived", "PENDING", "pending#99", "completed#", "done#1")
 
 
 class TooManyFaultsError(click.ClickException):
-    """The faults don't fit into the number of files."""
+    """There are more faults than files."""
 
     exit_code = 2
 
@@ -46,13 +46,13 @@ type Found = tuple[Operation, str]
 
 @dataclass(frozen=True)
 class Fault:
-    """A kind of fault: how it comes about, and what it has to be found as."""
+    """A kind of fault: how it arises, and the operations and kinds that must find it."""
 
     kind: str
     story: str
     found: tuple[Found, ...]
     has_row: bool
-    """Whether each of them is about one row of a file."""
+    """Whether each fault is in the row of one file."""
     plant: Plant
 
 
@@ -72,7 +72,7 @@ def fault(*found: Found, has_row: bool = True) -> Callable[[Plant], Plant]:
 
 
 def spread(count: int, found_by: Operation | None = None) -> dict[str, int]:
-    """A number of faults over all kinds, or those that an operation finds, as evenly as it goes."""
+    """Spread a number of faults evenly over all kinds, or over those that an operation finds."""
     kinds = sorted(
         kind
         for kind, known in REGISTER.items()
@@ -85,7 +85,7 @@ def spread(count: int, found_by: Operation | None = None) -> dict[str, int]:
 
 
 def files_of(counts: Mapping[str, int]) -> int:
-    """How many rows of files they need."""
+    """The number of rows of files that these faults need."""
     return sum(count for kind, count in counts.items() if REGISTER[kind].has_row)
 
 
@@ -99,7 +99,7 @@ def issue(kind: str) -> Found:
 
 @fault(orphan("stuck_pending"))
 def stuck_pending(state: State, chance: random.Random, count: int) -> None:
-    """No builder has taken it for hours."""
+    """The file has been pending for hours, and no builder has claimed it."""
     for _ in range(count):
         file = old_file(state, chance)
         state.add(file, FileStatus.PENDING)
@@ -108,7 +108,7 @@ def stuck_pending(state: State, chance: random.Random, count: int) -> None:
 
 @fault(orphan("stuck_manifested"))
 def stuck_manifested(state: State, chance: random.Random, count: int) -> None:
-    """Its manifest was published, and no workflow has begun with it."""
+    """Its manifest was published hours ago, and no workflow has started on it."""
     for batch, files in stuck_batches(state, chance, count):
         state.publish(batch, files, "pending")
         for file in files:
@@ -118,7 +118,7 @@ def stuck_manifested(state: State, chance: random.Random, count: int) -> None:
 
 @fault(orphan("stuck_in_processing"))
 def stuck_in_processing(state: State, chance: random.Random, count: int) -> None:
-    """Its workflow has died without a word."""
+    """Its workflow ended without recording an outcome."""
     for batch, files in stuck_batches(state, chance, count):
         state.publish(batch, files, "processing")
         for file in files:
@@ -128,7 +128,7 @@ def stuck_in_processing(state: State, chance: random.Random, count: int) -> None
 
 @fault(orphan("lagging_files"))
 def lagging_files(state: State, chance: random.Random, count: int) -> None:
-    """Its manifest is completed, the data is in the output, and the row was not told."""
+    """Its manifest is completed and its data is in the output, but its row was not updated."""
     for batch, files in stuck_batches(state, chance, count):
         state.publish(batch, files, "completed")
         status = chance.choice((FileStatus.MANIFESTED, FileStatus.PROCESSING))
@@ -139,7 +139,7 @@ def lagging_files(state: State, chance: random.Random, count: int) -> None:
 
 @fault(orphan("missing_manifests"), issue("missing_manifest"))
 def missing_manifests(state: State, chance: random.Random, count: int) -> None:
-    """Its builder failed after writing the manifest's name into the files' rows."""
+    """Its row names a manifest that does not exist: the builder failed before writing it."""
     for batch, files in stuck_batches(state, chance, count):
         for file in files:
             state.add(file, FileStatus.MANIFESTED, batch)
@@ -148,7 +148,7 @@ def missing_manifests(state: State, chance: random.Random, count: int) -> None:
 
 @fault(orphan("expired_manifests"))
 def expired_manifests(state: State, chance: random.Random, count: int) -> None:
-    """It has waited for so long that the bucket's lifecycle has removed its manifest."""
+    """The bucket's lifecycle has deleted its manifest before it was processed."""
     oldest = state.layout.manifest_days + 3
     for batch, files in stuck_batches(
         state, chance, count, (state.layout.manifest_days * 24 + 4.0, oldest * 24.0)
@@ -161,7 +161,7 @@ def expired_manifests(state: State, chance: random.Random, count: int) -> None:
 
 @fault(orphan("not_in_manifest"), issue("not_in_manifest"))
 def not_in_manifest(state: State, chance: random.Random, count: int) -> None:
-    """Two builders wrote the same manifest, and the later one does not list it."""
+    """Two builders wrote the same manifest, and the second one omitted the file."""
     for batch, files in stuck_batches(state, chance, count):
         overwritten(state, chance, batch, files, "processing")
         for file in files:
@@ -171,7 +171,7 @@ def not_in_manifest(state: State, chance: random.Random, count: int) -> None:
 
 @fault(issue("not_in_manifest"))
 def never_read(state: State, chance: random.Random, count: int) -> None:
-    """As not_in_manifest, and marked completed since: its data is nowhere."""
+    """As not_in_manifest, but marked completed: its data is not in the output."""
     for batch, files in stuck_batches(state, chance, count):
         overwritten(state, chance, batch, files, "completed")
         for file in files:
@@ -181,7 +181,7 @@ def never_read(state: State, chance: random.Random, count: int) -> None:
 
 @fault(orphan("abandoned_claims"))
 def abandoned_claims(state: State, chance: random.Random, count: int) -> None:
-    """A builder claimed it and ended before the manifest was written."""
+    """A builder claimed it, and ended before it wrote the manifest."""
     for index in range(count):
         file = old_file(state, chance)
         state.add_claimed(file, index, state.now - chance.uniform(30 * MINUTE, 2.5 * HOUR))
@@ -203,7 +203,7 @@ def unreadable_times(state: State, chance: random.Random, count: int) -> None:
 
 @fault(orphan(MISSING_OUTPUTS), issue("missing_output"))
 def missing_outputs(state: State, chance: random.Random, count: int) -> None:
-    """It is completed, and its date has no output at all."""
+    """It is completed, but its date has no output."""
     for number in range(count):
         back = OUTPUTLESS_DAYS + number % OUTPUTLESS_DATES
         created = midnight(date_of(state.now - back * DAY)) + chance.uniform(1, 20) * HOUR
@@ -214,7 +214,7 @@ def missing_outputs(state: State, chance: random.Random, count: int) -> None:
 
 @fault(orphan("stale_locks"), has_row=False)
 def stale_locks(state: State, chance: random.Random, count: int) -> None:
-    """Its builder ended without giving it back, and has written no expiry that DynamoDB heeds."""
+    """Its builder ended without releasing the lock, and DynamoDB can't read its expiry."""
     for number in range(count):
         taken = state.now - chance.uniform(1, 40) * HOUR
         expiries = (None, int(taken + 300) * 1000, "in five minutes")
@@ -225,7 +225,7 @@ def stale_locks(state: State, chance: random.Random, count: int) -> None:
 
 @fault(issue("missing_in_dynamodb"), has_row=False)
 def missing_in_dynamodb(state: State, chance: random.Random, count: int) -> None:
-    """It came in, and the event that would have made its row was lost."""
+    """The file arrived, but the event that creates its row was lost."""
     for _ in range(count):
         file = recent_file(state, chance)
         expect(state, "missing_in_dynamodb", file.date, file.name)
@@ -233,7 +233,7 @@ def missing_in_dynamodb(state: State, chance: random.Random, count: int) -> None
 
 @fault(issue("missing_in_s3"))
 def missing_in_s3(state: State, chance: random.Random, count: int) -> None:
-    """It was deleted from the input before it had been read."""
+    """It was deleted from the input before it was read."""
     for number in range(count):
         if number % 2:
             created = state.now - chance.uniform(1, 60) * MINUTE
@@ -249,7 +249,7 @@ def missing_in_s3(state: State, chance: random.Random, count: int) -> None:
 
 @fault(issue("size_mismatch"))
 def size_mismatch(state: State, chance: random.Random, count: int) -> None:
-    """It was uploaded again, larger or smaller, after its row had been written."""
+    """It was uploaded again with another size after its row was written."""
     for _ in range(count):
         file = recent_file(state, chance)
         row = completed(state, chance, file)
@@ -259,7 +259,7 @@ def size_mismatch(state: State, chance: random.Random, count: int) -> None:
 
 @fault(issue("wrong_date_partition"))
 def wrong_date_partition(state: State, chance: random.Random, count: int) -> None:
-    """Its row is under the next day, as written by a builder with a clock of its own."""
+    """Its row is under the next day, because the builder's clock is wrong."""
     for _ in range(count):
         file = recent_file(state, chance)
         moved = replace(file, date=date_of(midnight(file.date) + 36 * HOUR))
@@ -272,7 +272,7 @@ def wrong_date_partition(state: State, chance: random.Random, count: int) -> Non
 
 @fault(issue("basename_collision"))
 def basename_collision(state: State, chance: random.Random, count: int) -> None:
-    """Another file of the same name came into another folder of its date, and has no row."""
+    """Another file of the same date has the same name in another folder, and has no row."""
     for _ in range(count):
         file = recent_file(state, chance)
         completed(state, chance, file)
@@ -283,7 +283,7 @@ def basename_collision(state: State, chance: random.Random, count: int) -> None:
 
 @fault(issue("missing_output"))
 def missing_output(state: State, chance: random.Random, count: int) -> None:
-    """It is completed, and the output that its row names is not there."""
+    """It is completed, but the output that its row names does not exist."""
     for _ in range(count):
         file = recent_file(state, chance)
         row = completed(state, chance, file)
@@ -293,7 +293,7 @@ def missing_output(state: State, chance: random.Random, count: int) -> None:
 
 @fault(issue("unknown_status"))
 def unknown_status(state: State, chance: random.Random, count: int) -> None:
-    """Its status is unknown, or has a shard that is never read."""
+    """Its status is unknown, or has a shard that no operation reads."""
     for number in range(count):
         file = recent_file(state, chance)
         row = state.add(file, FileStatus.PENDING)
@@ -310,20 +310,20 @@ def expect(state: State, kind: str, date: str, key: str) -> None:
 
 
 def old_file(state: State, chance: random.Random) -> File:
-    """A file that came in hours ago."""
+    """A file that arrived hours ago."""
     created = state.now - chance.uniform(*STUCK_HOURS) * HOUR
     return state.new_file(chance, chance.choice(BUILDERS), created)
 
 
 def recent_file(state: State, chance: random.Random, *, uploaded: bool = True) -> File:
-    """A file that came in days ago, whose object the lifecycle has left."""
+    """A file that arrived days ago, and whose object still exists."""
     newest, oldest = DAY, (state.layout.input_days - 1) * DAY
     created = state.now - chance.uniform(newest, max(newest, oldest))
     return state.new_file(chance, chance.choice(BUILDERS), created, uploaded=uploaded)
 
 
 def completed(state: State, chance: random.Random, file: File) -> dict[str, Any]:
-    """A file's row, completed alone in a manifest of its own."""
+    """Add a file's row as completed, alone in its manifest."""
     batch = new_batch_for(state, chance, file)
     state.publish(batch, [file], "completed")
     return state.add(file, FileStatus.COMPLETED, batch)
@@ -339,7 +339,7 @@ def stuck_batches(
     count: int,
     hours: tuple[float, float] = STUCK_HOURS,
 ) -> Iterator[tuple[Batch, list[File]]]:
-    """Batches that were published hours ago, with so many files in all; not published here."""
+    """Batches for so many files, with times of publishing hours ago; publish them yourself."""
     while count:
         size = min(count, chance.randint(1, TOGETHER))
         count -= size
@@ -360,7 +360,7 @@ def overwritten(
     files: list[File],
     status: Literal["processing", "completed"],
 ) -> None:
-    """A manifest that lists as many files as were in it, and other ones."""
+    """Publish a manifest that lists other files, but as many."""
     others = [
         f"s3://{state.layout.input_bucket}/{state.layout.input_prefix}{batch.date}/"
         f"{batch.builder.source}-{chance.getrandbits(40):010x}{FILE_SUFFIX}"

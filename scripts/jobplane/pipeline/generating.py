@@ -1,4 +1,4 @@
-"""A healthy pipeline: what it has done for days, what it is doing now; then the faults."""
+"""Generates a pipeline's state: files of past days, files in flight, then faults."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,17 +26,17 @@ from jobplane_keys.tracking import FileStatus
 BATCH = (50, 100)
 IN_FLIGHT_SHARE = 0.03
 WEEKEND = 0.6
-# Healthy work is at most this old; what operators call stuck is two hours old and more.
+# Healthy files in flight are at most this old; a file is stuck after two hours.
 FRESH = 70 * MINUTE
-# What ends within moments: a claim that is being published, files that a workflow is marking.
+# For states that end within minutes: a claimed file, a completed manifest with unmarked files.
 MOMENT = 3 * MINUTE
-# Everything that came in earlier than this is done.
+# Files that arrived earlier than this are done.
 SETTLED = 4 * HOUR
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to make: as many rows of files, faults among them, over as many days."""
+    """The number of rows of files, including those with faults, and the days they arrive on."""
 
     files: int
     now: float
@@ -44,14 +44,14 @@ class Plan:
     seed: int = 1
     faults: Mapping[str, int] = field(default_factory=dict)
     in_flight: int | None = None
-    """How many healthy files are under way; a share of all if it is not said."""
+    """The number of healthy files in flight; IN_FLIGHT_SHARE of all by default."""
 
 
 def generate(plan: Plan, layout: Layout | None = None) -> State:
     """The state of a pipeline, the same for the same plan and layout.
 
     Raises:
-        faults.TooManyFaultsError: more files have one than there are to be.
+        faults.TooManyFaultsError: there are more faults than files.
     """
     state = State(layout or Layout(), plan.now)
     files = plan.files - faults.files_of(plan.faults)
@@ -80,7 +80,7 @@ def _healthy(state: State, plan: Plan, files: int) -> None:
 
 
 def _past(state: State, chance: random.Random, days: int, files: int) -> None:
-    """Whatever came in more than a few hours ago: completed, and a little of it failed."""
+    """Files that arrived more than SETTLED ago: completed, and a few failed."""
     weights = _daily_weights(state.now, days)
     for date, count in _shares(files, weights).items():
         end = min(midnight(date) + DAY, state.now - SETTLED)
@@ -107,7 +107,7 @@ def _past_batch(
 
 
 def _present(state: State, chance: random.Random, files: int) -> None:
-    """What is under way: waiting, being claimed, published, processed, just done."""
+    """Files in flight: pending, claimed, published, processing, or just completed."""
     stages = {"pending": 8.0, "claimed": 2.0, "published": 5.0, "processing": 4.0, "done": 1.0}
     for stage, count in _shares(files, stages).items():
         for chunk in _chunks(chance, [0.0] * count):
@@ -126,7 +126,7 @@ def _present_batch(state: State, chance: random.Random, stage: str, size: int) -
             file = state.new_file(chance, builder, state.now - chance.uniform(2, MOMENT))
             state.add_claimed(file, index, file.created + 1)
         return
-    # Just done: the workflow has said so, and marks the files now.
+    # `done`: the manifest is completed, and its files are not marked yet.
     latest = MOMENT if stage == "done" else FRESH
     ended = state.now - chance.uniform(1, latest)
     published = ended - 10 * MINUTE if stage == "done" else ended
@@ -147,7 +147,7 @@ def _present_batch(state: State, chance: random.Random, stage: str, size: int) -
 def _quarantine(
     state: State, chance: random.Random, days: int, rows: int, without_row: int
 ) -> None:
-    """What builders refused has an object and no row; what operators put aside has a row."""
+    """Files in quarantine: with a row if an operator moved them, without if a builder did."""
     for number in range(rows + without_row):
         created = state.now - chance.uniform(SETTLED, days * DAY - SETTLED)
         file = state.new_file(chance, chance.choice(BUILDERS), created)
@@ -163,19 +163,19 @@ def _put_aside(state: State, file: File) -> None:
 
 
 def _outputs(state: State, chance: random.Random) -> None:
-    """Each date with a completed file has its Parquet, but for those that must not have one."""
+    """Parquet for each date with a completed file, except for the fault missing_outputs."""
     without = {one.date_prefix for one in state.ledger if one.fault == faults.MISSING_OUTPUTS}
     completed = {
         row["date_prefix"] for row in state.files if str(row["status"]).startswith("completed")
     }
     for date in sorted(completed - without):
         for part in range(chance.randint(1, 3)):
-            # The content is never read: only the object's existence counts.
+            # Only the object's existence matters.
             state.objects[state.layout.output_bucket][state.output_key(date, part)] = b"PAR1PAR1"
 
 
 def _daily_weights(now: float, days: int) -> dict[str, float]:
-    """How much comes in on which date; less on weekends, and today only for as long as it runs."""
+    """The share of files by date: less on weekends, and today in proportion to the time of day."""
     today = Date.fromisoformat(date_of(now))
     weights = {}
     for back in range(days - 1, -1, -1):
@@ -187,7 +187,7 @@ def _daily_weights(now: float, days: int) -> dict[str, float]:
 
 
 def _shares(total: int, weights: Mapping[str, float]) -> dict[str, int]:
-    """A number split by weights into whole parts, which sum up to it."""
+    """Split a number by weights into whole parts."""
     whole, given, taken, shares = sum(weights.values()), 0.0, 0, {}
     for name, weight in weights.items():
         given += weight

@@ -14,7 +14,7 @@ FUNCTION = "state-manager"
 
 @dataclass(frozen=True)
 class Layout:
-    """Tables, buckets, prefixes and lifecycles, as state-manager sees them."""
+    """Tables, buckets, prefixes and lifecycles, as state-manager is configured."""
 
     tracking_table: str = "files"
     metrics_table: str = "metrics"
@@ -31,10 +31,10 @@ class Layout:
 
     @classmethod
     def of(cls, stage: Stage) -> "Layout":
-        """Of a stage that is up: what its state-manager is configured with.
+        """The configuration of state-manager on a running stage.
 
         Raises:
-            click.ClickException: the function is not deployed there.
+            click.ClickException: the function is not deployed.
         """
         client = stage.client("lambda")
         name = stage.names.of(FUNCTION)
@@ -46,7 +46,7 @@ class Layout:
 
     @classmethod
     def configured(cls, environment: Mapping[str, str]) -> "Layout":
-        """From the function's environment; what it leaves out is as the function takes it."""
+        """Read it from the function's environment, with the function's defaults."""
         given: dict[str, Any] = {
             field: environment[variable]
             for field, variable in _VARIABLES.items()

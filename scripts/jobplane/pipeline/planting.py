@@ -1,4 +1,4 @@
-"""Writing a state to a stage, and taking everything of the pipeline off it."""
+"""Writes a state to a stage, and removes a pipeline's files from it."""
 
 import random
 import time
@@ -29,8 +29,8 @@ def _nowhere(_number: int) -> None:
 def write(stage: Stage, state: State, advance: Advance = _nowhere) -> None:
     """Put the state's objects and rows where its layout says.
 
-    Objects come before rows, so that no row is without its object, and locks last, since they
-    live for minutes. `advance` hears of each part that is done, `size` of them in all.
+    Objects come before rows, so that each row has its object, and locks last, since they expire
+    after minutes. `advance` is called with the number of parts written, out of `size`.
     """
     table = state.layout.tracking_table
     locks = {key: row for key, row in state.rows.items() if key[0].startswith(LOCK_PREFIX)}
@@ -42,7 +42,7 @@ def write(stage: Stage, state: State, advance: Advance = _nowhere) -> None:
 
 
 def size(state: State) -> int:
-    """How many parts `write` has."""
+    """The number of parts that `write` writes."""
     return len(state.rows) + sum(map(len, state.objects.values()))
 
 
@@ -69,7 +69,7 @@ def put_rows(
 
 
 def clear(stage: Stage, layout: Layout) -> tuple[int, int]:
-    """Remove every row of the tracking table and every object of the pipeline; how many of each."""
+    """Remove all rows of the tracking table and all objects of the pipeline; the number of each."""
     dynamodb, s3 = stage.client("dynamodb"), stage.client("s3")
     places = (
         (layout.input_bucket, layout.input_prefix),
@@ -107,7 +107,7 @@ def _write_items(
 
 
 def _write_batch(client: Any, table: str, requests: Sequence[dict[str, Any]]) -> int:
-    """One BatchWriteItem, repeated for what DynamoDB has left out."""
+    """A BatchWriteItem, repeated for unprocessed items."""
     left, attempt = list(requests), 0
     while left:
         answer = client.batch_write_item(RequestItems={table: left})

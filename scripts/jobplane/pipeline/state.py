@@ -1,6 +1,6 @@
-"""A pipeline's state under construction: rows of the tracking table, objects, and a ledger.
+"""A pipeline's state under construction: rows of the tracking table, objects, expected findings.
 
-Whatever is made here is deterministic by seed and `now`; nothing reads a clock or talks to AWS.
+The same seed and `now` give the same state. Nothing here reads a clock or calls AWS.
 """
 
 import json
@@ -32,15 +32,15 @@ type Operation = Literal["find_orphans", "validate_consistency"]
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """What an operation has to find, for one planted fault."""
+    """What an operation must find for a planted fault."""
 
     operation: Operation
     kind: str
     date_prefix: str
     file_key: str
-    """Of the row; an object's key where there is no row; empty where it is about a date."""
+    """Of the row; the object's key if there is no row; empty if the finding is a date."""
     fault: str
-    """As what it was planted."""
+    """The kind of fault that was planted."""
 
     def as_json(self) -> dict[str, str]:
         return {
@@ -54,18 +54,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Builder:
-    """One version of the manifest builder, with its habits, and the source that it works for."""
+    """One version of the manifest builder, with its formats, and the source of its files."""
 
     name: str
     source: str
     stamp: Stamp
-    """How it writes a time."""
+    """The format of its times."""
     sharded: bool
-    """Whether it writes `pending#7` or `pending`."""
+    """Whether it writes `pending#7`, or `pending`."""
     keeps_updated_at: bool
     arrival: Literal["created_at", "upload_time"]
     null_path: bool
-    """Whether an unclaimed file has a manifest_path of NULL, or none."""
+    """Whether an unclaimed file has the manifest_path NULL, or no manifest_path."""
     encodes: bool = False
     """Whether it stores keys URL-encoded, as S3's events carry them."""
 
@@ -78,7 +78,7 @@ def _naive(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).replace(tzinfo=None).isoformat()
 
 
-# The later of three get more: most files are written by builders of today.
+# Most files are written by the newest version.
 BUILDERS = (
     Builder(
         "builder-0.9", "clicks", _naive, False, False, "upload_time",
@@ -92,13 +92,13 @@ BUILDERS = (
     ),
     Builder("builder-1.2-eu", "devices", int, True, True, "upload_time", null_path=False),
 )  # fmt: skip
-# What people name their files; the rest are named by programs.
+# Names as people give them; all other files are named by programs.
 UNTIDY = ("Export (1) ", "größte+kleinste ", "50% off & more ", "#7 ")
 
 
 @dataclass(frozen=True)
 class File:
-    """One file on its way, before anything is said about its status."""
+    """A file, independent of its status."""
 
     date: str
     name: str
@@ -113,14 +113,14 @@ class File:
         return quote_plus(self.name) if self.builder.encodes else self.name
 
     def uri(self, layout: Layout) -> str:
-        """Its place, as its builder writes it."""
+        """Its S3 URI, as its builder writes it."""
         key = quote_plus(self.key, safe="/") if self.builder.encodes else self.key
         return f"s3://{layout.input_bucket}/{key}"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a builder has put into one manifest."""
+    """A manifest's builder, date and times."""
 
     date: str
     path: str
@@ -131,7 +131,7 @@ class Batch:
 
 
 class State:
-    """Rows by key, objects by bucket and key, and what an operator should find in them."""
+    """Rows by key, objects by bucket and key, and the findings expected in them."""
 
     def __init__(self, layout: Layout, now: float) -> None:
         self.layout = layout
@@ -144,7 +144,7 @@ class State:
 
     @property
     def dates(self) -> list[str]:
-        """Every date that a file's row or an object is about."""
+        """Each date of a file's row or of an object."""
         named = {date for date, _ in self.rows if not date.startswith(tracking.LOCK_PREFIX)}
         prefix = self.layout.input_prefix
         listed = {
@@ -169,7 +169,7 @@ class State:
         return Counter(status for status in found if status is not None)
 
     def expect(self, fault: str, *kinds: tuple[Operation, str], date: str, key: str = "") -> None:
-        """Note what a planted fault has to be found as."""
+        """Record what must find a planted fault."""
         self.ledger += (Finding(operation, kind, date, key, fault) for operation, kind in kinds)
 
     def new_file(
@@ -181,7 +181,7 @@ class State:
         date: str | None = None,
         uploaded: bool = True,
     ) -> File:
-        """A file that has come in at a time, with its object for as long as the lifecycle lets."""
+        """A file that arrived at a time, with its object unless the lifecycle has removed it."""
         date = date or date_of(created)
         moment = datetime.fromtimestamp(created, UTC)
         untidy = chance.choice(UNTIDY) if chance.random() < 0.02 else ""
@@ -204,9 +204,9 @@ class State:
             self.objects[self.layout.input_bucket][file.key] = file.body
 
     def add(self, file: File, status: FileStatus, batch: Batch | None = None, **given: Any) -> Row:
-        """The row of a file in a status, as its builder writes it; `given` comes over it.
+        """Add the row of a file in a status, as its builder writes it; `given` replaces attributes.
 
-        What is given as None is NULL in the table; `...` leaves an attribute out.
+        None becomes NULL in the table; `...` omits an attribute.
         """
         builder = file.builder
         shard = tracking.file_shard(file.name, self.layout.shards)
@@ -234,7 +234,7 @@ class State:
         return row
 
     def add_claimed(self, file: File, index: int, claimed: float) -> None:
-        """The row of a file that its builder has claimed, and not yet written a manifest for."""
+        """The row of a file that its builder has claimed, without a manifest yet."""
         stamp = file.builder.stamp
         placeholder = f"{tracking.CLAIM_PLACEHOLDER}{file.date}-{index}-{int(claimed)}"
         row = self.add(file, FileStatus.MANIFESTED)
@@ -243,7 +243,7 @@ class State:
             row["updated_at"] = stamp(claimed)
 
     def _take_part(self, row: Row, status: FileStatus, batch: Batch, stamp: Stamp) -> float:
-        """What a batch's progress has written into a file's row; when it was written last."""
+        """Write a batch's progress into a file's row; the time of the last write."""
         row["manifest_path"] = batch.path
         row["manifest_time"] = stamp(batch.published)
         if status is FileStatus.MANIFESTED:
@@ -285,9 +285,9 @@ class State:
         *,
         listed: Iterable[str] | None = None,
     ) -> None:
-        """The manifest's object, while its lifecycle lets it, and the manifest's row.
+        """Add the manifest's row, and its object unless the lifecycle has removed it.
 
-        `listed` are the URIs in it, if it lists others than these files.
+        `listed` are the URIs in it, if they are not those of the files.
         """
         uris = [file.uri(self.layout) for file in files] if listed is None else list(listed)
         if self.now - batch.published < self.layout.manifest_days * DAY:
@@ -301,7 +301,7 @@ class State:
         self.add_manifest_row(batch, len(files), status)
 
     def add_manifest_row(self, batch: Batch, files: int, status: str) -> None:
-        """The row of a manifest, as the builder and then the workflow write it."""
+        """Add the row of a manifest, as the builder and the workflow write it."""
         stamp, key = batch.builder.stamp, tracking.manifest_row_key(batch.path)
         row: Row = {
             "date_prefix": batch.date,
@@ -325,7 +325,7 @@ class State:
         self.rows[batch.date, key] = row
 
     def add_lock(self, name: str, taken: float, chance: random.Random, ttl: Any = ...) -> None:
-        """A builder's lock, taken at a time; `ttl` if it is not what it should be, or None."""
+        """Add a builder's lock, taken at a time; `ttl` if it differs from the correct one."""
         stream = (
             f"{datetime.fromtimestamp(taken, UTC):%Y/%m/%d}/[$LATEST]{chance.getrandbits(64):016x}"
         )

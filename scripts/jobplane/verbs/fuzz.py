@@ -39,7 +39,7 @@ def command(names: tuple[str, ...], inputs: int, seed: int, way: str, as_json: b
     is undocumented or reveals internals, a write despite a refused request, or a token in the
     log. Exits with 1 if there is a finding.
     """
-    from jobplane.fuzzing.runs import explore, explore_guided, is_here
+    from jobplane.fuzzing.runs import can_guide, explore, explore_guided
     from jobplane.fuzzing.subjects import subjects
 
     repository = Repository.here()
@@ -49,9 +49,9 @@ def command(names: tuple[str, ...], inputs: int, seed: int, way: str, as_json: b
         for name in chosen:
             if way != "coverage":
                 clean &= _print(explore(make(name), inputs, seed), as_json)
-            if way != "hypothesis" and is_here():
+            if way != "hypothesis" and can_guide():
                 clean &= _print(explore_guided(repository, name, inputs, seed), as_json)
-    if way != "hypothesis" and not is_here():
+    if way != "hypothesis" and not can_guide():
         note("skipped coverage-guided runs: they need Linux on x86-64")
     if not clean:
         sys.exit(1)

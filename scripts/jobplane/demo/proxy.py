@@ -1,4 +1,4 @@
-"""A network cable that can be pulled: a TCP forwarder on loopback."""
+"""A TCP proxy on loopback that can cut its connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,22 +8,22 @@ from urllib.parse import urlsplit, urlunsplit
 CHUNK = 65_536
 
 
-class Cable:
-    """Forwards bytes between its clients and the far end, until it is cut."""
+class Proxy:
+    """Forwards bytes between its clients and a server."""
 
-    def __init__(self, far_url: str) -> None:
+    def __init__(self, server_url: str) -> None:
         self.connections = 0
         self.url = ""
-        """The far end's URL by way of this cable; known while it is plugged in."""
-        self._far = urlsplit(far_url)
+        """The server's URL through this proxy; set while it listens."""
+        self._server = urlsplit(server_url)
         self._writers: set[asyncio.StreamWriter] = set()
 
     @asynccontextmanager
-    async def plugged_in(self) -> AsyncIterator[None]:
-        """Carry connections within the block."""
-        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+    async def listening(self) -> AsyncIterator[None]:
+        """Accept connections within the block."""
+        server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        self.url = urlunsplit(self._far._replace(netloc=f"127.0.0.1:{port}"))
+        self.url = urlunsplit(self._server._replace(netloc=f"127.0.0.1:{port}"))
         try:
             yield
         finally:
@@ -32,22 +32,22 @@ class Cable:
             await server.wait_closed()
 
     def cut(self) -> None:
-        """Break every connection at once, with no goodbye; the next one is carried again."""
+        """Abort every connection; later ones are accepted again."""
         for writer in self._writers:
             writer.transport.abort()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far_writer = await asyncio.open_connection(
-                self._far.hostname, self._far.port
+            server_reader, server_writer = await asyncio.open_connection(
+                self._server.hostname, self._server.port
             )
         except OSError:
             writer.transport.abort()
             return
         self.connections += 1
-        both = {writer, far_writer}
+        both = {writer, server_writer}
         self._writers |= both
-        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        await asyncio.gather(_pump(reader, server_writer), _pump(server_reader, writer))
         self._writers -= both
 
 
