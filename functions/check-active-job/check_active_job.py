@@ -11,15 +11,16 @@ import time
 from typing import Any
 
 import botocore.session
+from botocore.config import Config
 
 from jobplane_keys import (
+    CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
     checked_id,
     claim_expiry,
     claim_state,
-    from_item,
     input_queue_name,
-    to_item,
+    read_item,
     workspace_of,
 )
 from jobplane_telemetry import Telemetry
@@ -30,7 +31,9 @@ TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 SHOWN = ("containerId", "threadId", "messageId", "claimId", "fence")
 
 telemetry = Telemetry("check-active-job")
-dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
+dynamodb: Any = botocore.session.get_session().create_client(
+    "dynamodb", config=Config(**CLIENT_OPTIONS)
+)
 
 
 def result_of(row: dict[str, Any], thread_id: str, now: float) -> dict[str, Any]:
@@ -59,10 +62,7 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
 
 def active_job(key: str) -> dict[str, Any]:
     """The row of the workspace; {} if it does not exist."""
-    found = dynamodb.get_item(
-        TableName=ACTIVE_JOBS_TABLE, Key=to_item({"projectUserId": key}), ConsistentRead=True
-    )
-    return from_item(found.get("Item", {}))
+    return read_item(dynamodb, ACTIVE_JOBS_TABLE, {"projectUserId": key}) or {}
 
 
 @telemetry.handler

@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import botocore.session
+from botocore.config import Config
 
 from jobplane_keys import (
     CLAIM_PURGE_SECONDS,
     CLAIM_SKEW_SECONDS,
     CLAIM_TTL_SECONDS,
+    CLIENT_OPTIONS,
     HELD_CLAIM,
     MALFORMED_CLAIM_AHEAD_SECONDS,
     MALFORMED_CLAIM_SECONDS,
@@ -67,7 +69,9 @@ AVAILABLE = """
 """
 
 telemetry = Telemetry("claim")
-dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
+dynamodb: Any = botocore.session.get_session().create_client(
+    "dynamodb", config=Config(**CLIENT_OPTIONS)
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from jobplane_keys import (
+    CLIENT_OPTIONS,
     CONNECTION_TTL_SECONDS,
     DEFAULT_TABLE_PREFIX,
     connection_id_of,
@@ -39,7 +40,7 @@ MAX_CONNECTIONS_PER_USER = int(os.environ.get("MAX_CONNECTIONS_PER_USER", "10"))
 
 telemetry = Telemetry("connect")
 session = botocore.session.get_session()
-dynamodb: Any = session.create_client("dynamodb")
+dynamodb: Any = session.create_client("dynamodb", config=Config(**CLIENT_OPTIONS))
 # Three attempts take at most nine seconds, less than Lambda waits for the import of a module.
 ssm: Any = session.create_client("ssm", config=Config(connect_timeout=1, read_timeout=2))
 verifier = TokenVerifier(TokenSettings.from_environment(os.environ), ssm, telemetry.error)

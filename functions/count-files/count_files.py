@@ -23,7 +23,7 @@ import botocore.session
 from botocore.config import Config
 
 from jobplane_files import COUNTER_SHARDS, counter_update, moved_files
-from jobplane_keys import from_item, to_item, to_value
+from jobplane_keys import CLIENT_OPTIONS, from_item, to_item, to_value
 from jobplane_keys.tracking import DEFAULT_STATUS_SHARDS
 from jobplane_telemetry import Telemetry
 
@@ -41,12 +41,7 @@ COUNT_ATTEMPTS = 8
 
 telemetry = Telemetry("count-files")
 dynamodb: Any = botocore.session.get_session().create_client(
-    "dynamodb",
-    config=Config(
-        connect_timeout=2,
-        read_timeout=5,
-        retries={"mode": "standard", "total_max_attempts": 3},
-    ),
+    "dynamodb", config=Config(**CLIENT_OPTIONS)
 )
 
 

@@ -26,6 +26,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from jobplane_keys import (
+    CLIENT_OPTIONS,
     PUBLIC_ASSEMBLY_FIELDS,
     ValidationError,
     assembly_document,
@@ -35,6 +36,10 @@ from jobplane_keys import (
     is_past,
     is_terminal_assembly,
     iso_time,
+    json_object,
+    json_objects,
+    link_signer,
+    read_item,
     s3_options,
     sign_links,
     to_item,
@@ -73,11 +78,9 @@ SAME_EXECUTION = "attribute_not_exists(#execution) OR #execution = :execution"
 
 telemetry = Telemetry("deliver-webhook")
 session = botocore.session.get_session()
-client_config = Config(
-    connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
-)
-dynamodb: Any = session.create_client("dynamodb", config=client_config)
-ssm: Any = session.create_client("ssm", config=client_config)
+config = Config(**CLIENT_OPTIONS)
+dynamodb: Any = session.create_client("dynamodb", config=config)
+ssm: Any = session.create_client("ssm", config=config)
 
 type Document = dict[str, Any]
 type Answer = dict[str, Any]
@@ -116,25 +119,13 @@ class UnreadableMessageError(ValueError):
     """A message of the webhook queue that no attempt can make sense of."""
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """The value if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
 def is_queue_event(event: Any) -> bool:
     """Whether the event is a batch of SQS messages."""
-    records = mapping(event).get("Records")
+    records = json_object(event).get("Records")
     return (
         isinstance(records, list)
         and bool(records)
-        and all(mapping(record).get("eventSource") == "aws:sqs" for record in records)
-    )
-
-
-def dicts_in(values: Any) -> list[Document]:
-    """The objects of a list."""
-    return (
-        [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
+        and all(json_object(record).get("eventSource") == "aws:sqs" for record in records)
     )
 
 
@@ -146,14 +137,14 @@ def execution_of(item: Document) -> int:
 
 def earlier_attempts(item: Document) -> int:
     """How often this execution's webhook has been tried."""
-    attempts = mapping(item.get("webhook")).get("attempts")
+    attempts = json_object(item.get("webhook")).get("attempts")
     is_same = item.get("webhook_execution") == execution_of(item)
     return attempts if is_same and isinstance(attempts, int) else 0
 
 
 def is_delivered(item: Document) -> bool:
     """Whether this execution's webhook has reached its receiver."""
-    return mapping(item.get("webhook")).get("status") == "delivered" and item.get(
+    return json_object(item.get("webhook")).get("status") == "delivered" and item.get(
         "webhook_execution"
     ) == execution_of(item)
 
@@ -184,7 +175,7 @@ def queued_delivery(record: Mapping[str, Any]) -> QueuedDelivery:
         message = json.loads(record["body"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UnreadableMessageError("the body is not JSON") from error
-    assembly_id = mapping(message).get("assembly_id")
+    assembly_id = json_object(message).get("assembly_id")
     if not is_assembly_id(assembly_id):
         raise UnreadableMessageError("assembly_id is missing or malformed")
     execution = message.get("execution")
@@ -201,7 +192,7 @@ def queued_delivery(record: Mapping[str, Any]) -> QueuedDelivery:
 
 def receives_of(record: Mapping[str, Any]) -> int:
     """How often the message has been handed out, this time included."""
-    count = mapping(record.get("attributes")).get("ApproximateReceiveCount")
+    count = json_object(record.get("attributes")).get("ApproximateReceiveCount")
     return int(count) if isinstance(count, str) and count.isdecimal() else 1
 
 
@@ -214,7 +205,7 @@ def message_id_of(record: Mapping[str, Any]) -> str:
 
 def trace_of(record: Mapping[str, Any]) -> str | None:
     """The trace of whoever sent the message."""
-    header = mapping(record.get("attributes")).get("AWSTraceHeader")
+    header = json_object(record.get("attributes")).get("AWSTraceHeader")
     return header if isinstance(header, str) else None
 
 
@@ -224,10 +215,19 @@ def is_code(error: Exception, *codes: str) -> bool:
 
 
 @cache
-def lazy_client(service: str) -> Any:
-    """A client that not every delivery needs."""
-    options = s3_options(os.environ) if service == "s3" else {}
-    return session.create_client(service, config=client_config.merge(Config(**options)))
+def s3() -> Any:
+    """The client that signs links; many deliveries need none."""
+    return session.create_client("s3", config=Config(**CLIENT_OPTIONS, **s3_options(os.environ)))
+
+
+# A link to an object of the files bucket, from its key.
+sign_download = link_signer(s3, FILES_BUCKET, LINK_SECONDS)
+
+
+@cache
+def sqs() -> Any:
+    """The queue's client; deliveries on demand need none."""
+    return session.create_client("sqs", config=config)
 
 
 @cache
@@ -236,35 +236,14 @@ def templates() -> dict[str, Document]:
     from pathlib import Path  # deliveries that are done with already do not need it
 
     text = Path(__file__).parent.joinpath(TEMPLATES_INDEX).read_text("utf-8")
-    index = mapping(json.loads(text))
-    return {str(template.get("id")): template for template in dicts_in(index.get("templates"))}
-
-
-def read_fields(item: Mapping[str, Any]) -> Document:
-    """A stored item's attributes that this function knows, as JSON values."""
-    return from_item({name: value for name, value in item.items() if name in READ_FIELDS})
-
-
-def read_assembly(assembly_id: str) -> Document | None:
-    """The assembly's item as it is now."""
-    found = dynamodb.get_item(
-        TableName=TABLE, Key=to_item({"assembly_id": assembly_id}), ConsistentRead=True
-    )
-    return read_fields(found["Item"]) if "Item" in found else None
+    index = json_object(json.loads(text))
+    return {str(template.get("id")): template for template in json_objects(index.get("templates"))}
 
 
 def linked_document(item: Document, now: float) -> Document:
     """What is shown, with a fresh link on every result that lies in the bucket."""
     results = item.get("results")
-    return assembly_document(item | {"results": sign_links(results, signed_link)}, now)
-
-
-def signed_link(key: str) -> str:
-    """A link that lets its holder read one object; made locally, without a call."""
-    link: str = lazy_client("s3").generate_presigned_url(
-        "get_object", Params={"Bucket": FILES_BUCKET, "Key": key}, ExpiresIn=LINK_SECONDS
-    )
-    return link
+    return assembly_document(item | {"results": sign_links(results, sign_download)}, now)
 
 
 @cache
@@ -340,7 +319,7 @@ def update_assembly(
     except ClientError as error:
         if not is_code(error, "ConditionalCheckFailedException"):
             raise
-        return from_item(mapping(error.response.get("Item")))
+        return from_item(json_object(error.response.get("Item")))
     return None
 
 
@@ -408,7 +387,7 @@ def forget_webhook(item: Document) -> None:
 def postpone(receipt: str, seconds: float) -> None:
     """Hide a message until its next attempt; if that fails, the queue's own timeout does it."""
     try:
-        lazy_client("sqs").change_message_visibility(
+        sqs().change_message_visibility(
             QueueUrl=WEBHOOKS_QUEUE_URL, ReceiptHandle=receipt, VisibilityTimeout=math.ceil(seconds)
         )
     except Exception as error:
@@ -478,7 +457,7 @@ def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Documen
 
     Raises CooldownError when the last delivery on demand was a moment ago.
     """
-    recorded, earlier, made = mapping(item.get("webhook")), earlier_attempts(item), 0
+    recorded, earlier, made = json_object(item.get("webhook")), earlier_attempts(item), 0
     hook = hook_for(item, item.get("template_id"))
     named: Document = {}
     if hook in ("not_configured", "unsigned_refused"):
@@ -549,7 +528,7 @@ def standing_of(item: Document | None, message: QueuedDelivery, now: float) -> s
 
 def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
     """One attempt for one message: None when it is done with, else seconds to the next attempt."""
-    item = read_assembly(message.assembly_id)
+    item = read_item(dynamodb, TABLE, {"assembly_id": message.assembly_id}, READ_FIELDS)
     standing = standing_of(item, message, time.time())
     if item is None or standing == "done":
         return None
@@ -628,7 +607,7 @@ def take_demand(event: Any, remaining: Callable[[], float]) -> Answer:
     if not is_assembly_id(assembly_id):
         raise ValidationError("assembly_id", "1 to 128 of A-Z, a-z, 0-9, _ and - are required")
     telemetry.bind(assembly_id=assembly_id)
-    item = read_assembly(assembly_id)
+    item = read_item(dynamodb, TABLE, {"assembly_id": assembly_id}, READ_FIELDS)
     if item is None or is_past(item.get("ttl"), time.time()):
         return {"refused": "not_found"}
     telemetry.bind(request_id=item.get("request_id"))

@@ -15,15 +15,17 @@ from functools import partial
 from typing import Any
 
 import botocore.session
+from botocore.config import Config
 
 from jobplane_keys import (
+    CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
     TERMINAL_STATUSES,
     connection_id_of,
     connections_table,
     from_item,
-    pages,
     parse_iso_time,
+    query_items,
     requests_table,
     to_item,
 )
@@ -33,7 +35,9 @@ from jobplane_telemetry import Telemetry
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 
 telemetry = Telemetry("disconnect")
-dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
+dynamodb: Any = botocore.session.get_session().create_client(
+    "dynamodb", config=Config(**CLIENT_OPTIONS)
+)
 
 
 def delete_connection(connection_id: str, now: float) -> None:
@@ -65,14 +69,13 @@ def cancel_requests(connection_id: str) -> int:
 
 def requests_of(connection_id: str) -> Iterator[dict[str, Any]]:
     """Requests that began on a connection, as the index shows them."""
-    query: dict[str, Any] = {
-        "TableName": requests_table(TABLE_PREFIX),
-        "IndexName": "by-connection",
-        "KeyConditionExpression": "connection_id = :id",
-        "ExpressionAttributeValues": to_item({":id": connection_id}),
-    }
-    for page in pages(dynamodb.query, query):
-        yield from map(from_item, page["Items"])
+    return query_items(
+        dynamodb,
+        TableName=requests_table(TABLE_PREFIX),
+        IndexName="by-connection",
+        KeyConditionExpression="connection_id = :id",
+        ExpressionAttributeValues=to_item({":id": connection_id}),
+    )
 
 
 def request_cancellation(owner: str, request_id: str) -> bool:

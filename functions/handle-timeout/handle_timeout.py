@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import botocore.session
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from jobplane_keys import (
     CLAIM_PURGE_SECONDS,
+    CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
     HELD_CLAIM,
     INTERRUPTION_TTL_SECONDS,
@@ -43,8 +45,9 @@ from jobplane_keys import (
     from_item,
     iso_time,
     optional_id,
-    pages,
     parse_iso_time,
+    query_items,
+    read_item,
     record_id,
     refusing_plain_http,
     to_item,
@@ -77,8 +80,9 @@ NOTHING: dict[str, Any] = {
 
 telemetry = Telemetry("handle-timeout")
 session = botocore.session.get_session()
-dynamodb: Any = session.create_client("dynamodb")
-sqs: Any = session.create_client("sqs")
+config = Config(**CLIENT_OPTIONS)
+dynamodb: Any = session.create_client("dynamodb", config=config)
+sqs: Any = session.create_client("sqs", config=config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,12 +240,7 @@ def dead_letter(timeout: Timeout, recorded_at: str, *, repeated: bool) -> dict[s
 
 def active_job(workspace: Workspace) -> dict[str, Any]:
     """The workspace's row, or an empty one."""
-    found = dynamodb.get_item(
-        TableName=ACTIVE_JOBS_TABLE,
-        Key=to_item({"projectUserId": workspace.key}),
-        ConsistentRead=True,
-    )
-    return from_item(found.get("Item", {}))
+    return read_item(dynamodb, ACTIVE_JOBS_TABLE, {"projectUserId": workspace.key}) or {}
 
 
 def jobs_of(execution_arn: str) -> Iterator[tuple[Workspace, str]]:
@@ -266,7 +265,7 @@ def unfinished(message_id: str, execution_arn: str) -> list[dict[str, Any]]:
         "FilterExpression": "executionArn = :execution AND attribute_not_exists(dlqMessageId)",
         "ExpressionAttributeValues": to_item({":message": message_id, ":execution": execution_arn}),
     }
-    return [from_item(item) for page in pages(dynamodb.query, query) for item in page["Items"]]
+    return list(query_items(dynamodb, **query))
 
 
 def put_record(timeout: Timeout, now: float) -> tuple[dict[str, Any], bool]:

@@ -35,32 +35,37 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobplane_keys import (
     ASSEMBLY_TTL_SECONDS,
+    CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
     IN_FLIGHT_SHARDS,
     MAX_MESSAGE_BYTES,
     PUBLIC_ASSEMBLY_FIELDS,
-    RETRYABLE_CODES,
     TERMINAL_STATUSES,
     ErrorCode,
     RequestStatus,
     ValidationError,
     checked_input,
+    error_body,
     from_item,
     is_terminal_assembly,
     iso_time,
+    link_signer,
     new_result_id,
     new_upload_id,
-    pages,
     parse_iso_time,
+    query_items,
+    read_item,
     request_key,
     requests_table,
     result_prefix,
     s3_options,
+    server_message,
     sign_links,
     split_owner_key,
     split_request_key,
     to_item,
     ttl_after,
+    unknown_template,
 )
 from jobplane_leases import (
     Lease,
@@ -115,7 +120,8 @@ PART_BYTES = 8 * 1024 * 1024
 SEQUENCE_NUMBER = re.compile(r"[!-~]{1,128}")
 
 session = botocore.session.get_session()
-dynamodb: Any = session.create_client("dynamodb")
+config = Config(**CLIENT_OPTIONS)
+dynamodb: Any = session.create_client("dynamodb", config=config)
 telemetry = Telemetry("processor")
 
 type Row = dict[str, Any]
@@ -158,8 +164,7 @@ class RequestError(Exception):
 
     def __init__(self, code: ErrorCode, message: str, **details: Any) -> None:
         super().__init__(message)
-        self.code = code
-        self.details = details
+        self.body = error_body(code, message, **({"details": details} if details else {}))
 
 
 def action(name: str, *, has_links: bool = False) -> Callable[[Run], Run]:
@@ -393,7 +398,9 @@ class Job:
         if stored and progress:
             metadata = {"metadata": dict(progress.metadata)} if progress.metadata else {}
             content = {name: stored[name] for name in ("seq", "percentage", "message")}
-            message = server_message("progress", self.row, **content, **metadata)
+            message = server_message(
+                "progress", self.request_id, time.time(), **content, **metadata
+            )
             self.audience.tell(message, self.subscribers)
         if row.get("cancel_requested"):
             self._halt(JobCancelledError())
@@ -494,18 +501,6 @@ def result_entry(stored: StoredObject, original_id: str) -> Row:
     return entry | ({"meta": dict(stored.meta)} if stored.meta else {})
 
 
-def server_message(kind: str, row: Row, **content: Any) -> Row:
-    """A message about a request, as a client hears it."""
-    head = {"type": kind, "request_id": row["request_id"]}
-    return head | content | {"timestamp": iso_time(time.time())}
-
-
-def error_body(code: str, message: str, **details: Any) -> Row:
-    """The `error` of a request that did not succeed."""
-    body: Row = {"code": code, "message": message, "retryable": code in RETRYABLE_CODES}
-    return body | ({"details": details} if details else {})
-
-
 def cancelled_body() -> Row:
     """The `error` of a request that was cancelled."""
     return error_body(ErrorCode.CANCELLED, "Cancelled")
@@ -523,32 +518,33 @@ def request_of(owner: str, request_id: str) -> RequestLease:
 
 @cache
 def s3() -> Any:
-    """The files bucket's client."""
-    return session.create_client("s3", config=Config(**s3_options(os.environ)))
+    """The files bucket's client; a copy of 5 GiB takes longer than other calls."""
+    options = {**CLIENT_OPTIONS, "read_timeout": 60, **s3_options(os.environ)}
+    return session.create_client("s3", config=Config(**options))
+
+
+# A link to an object of the files bucket, from its key.
+sign_download = link_signer(s3, FILES_BUCKET, LINK_SECONDS)
 
 
 @cache
 def sqs() -> Any:
     """The queues' client."""
-    return session.create_client("sqs")
+    return session.create_client("sqs", config=config)
 
 
 @cache
 def management() -> Any:
     """The connections' management API."""
-    return session.create_client("apigatewaymanagementapi", endpoint_url=WEBSOCKET_ENDPOINT)
+    return session.create_client(
+        "apigatewaymanagementapi", endpoint_url=WEBSOCKET_ENDPOINT, config=config
+    )
 
 
 @cache
 def templates() -> dict[str, Template]:
     """The templates shipped with this function."""
     return load_templates(Path(__file__).parent / TEMPLATES_INDEX_PATH)
-
-
-def sign_download(key: str) -> str:
-    """A link to an object, good for an hour."""
-    params = {"Bucket": FILES_BUCKET, "Key": key}
-    return str(s3().generate_presigned_url("get_object", Params=params, ExpiresIn=LINK_SECONDS))
 
 
 def finish(job: Job, status: RequestStatus, outcome: Row, *, cause: str = "request") -> None:
@@ -573,14 +569,15 @@ def finish(job: Job, status: RequestStatus, outcome: Row, *, cause: str = "reque
 
 def terminal_message(row: Row) -> Row:
     """The `complete` or `error` that ends a request."""
+    request_id, seq, now = row["request_id"], row["seq"], time.time()
     if "error" in row:
-        return server_message("error", row, seq=row["seq"], error=row["error"])
+        return server_message("error", request_id, now, seq=seq, error=row["error"])
     if "result_key" in row:
         result: Any = {"url": sign_download(row["result_key"])}
     else:
         result = json.loads(row["result"])
         result = sign_links(result, sign_download) if row.get("has_links") else result
-    return server_message("complete", row, seq=row["seq"], success=True, result=result)
+    return server_message("complete", request_id, now, seq=seq, success=True, result=result)
 
 
 def stored_result(job: Job, result: Row) -> Row:
@@ -624,10 +621,7 @@ def put_back(job: Job, wait: float, *, keep: bool, counts: bool = True) -> None:
 
 def read_assembly(assembly_id: str) -> Row | None:
     """The document, unless it has expired."""
-    found = dynamodb.get_item(
-        TableName=ASSEMBLIES, Key=to_item({"assembly_id": assembly_id}), ConsistentRead=True
-    )
-    document = from_item(found.get("Item", {}))
+    document = read_item(dynamodb, ASSEMBLIES, {"assembly_id": assembly_id})
     return document if document and document.get("ttl", math.inf) > time.time() else None
 
 
@@ -816,7 +810,7 @@ def process_assembly(job: Job) -> Row:
     job.on_document_due = assembly.touch
     try:
         if template is None:
-            unknown = f"There is no template {payload['template_id']}"
+            unknown = unknown_template(payload["template_id"], templates())
             raise AssemblyError("TEMPLATE_UNKNOWN", unknown)
         run_steps(assembly, template)
         job.check()
@@ -1071,7 +1065,8 @@ def render_report(rows: list[Row], payload: Row) -> tuple[bytes, str]:
 def tenant_items(table: str, tenant_id: str, first: date, last: date) -> Iterator[Row]:
     """A tenant's items that were created in the range, both days included, oldest first."""
     end = datetime(last.year, last.month, last.day, tzinfo=UTC) + timedelta(days=1)
-    return query(
+    return query_items(
+        dynamodb,
         TableName=table,
         IndexName="by-tenant",
         KeyConditionExpression="tenant_id = :tenant AND created_at BETWEEN :first AND :end",
@@ -1079,12 +1074,6 @@ def tenant_items(table: str, tenant_id: str, first: date, last: date) -> Iterato
             {":tenant": tenant_id, ":first": first.isoformat(), ":end": f"{end:%Y-%m-%d}"}
         ),
     )
-
-
-def query(**request: Any) -> Iterator[Row]:
-    """Every item of a query, page by page."""
-    for page in pages(dynamodb.query, request):
-        yield from map(from_item, page["Items"])
 
 
 def work(owner: str, request_id: str, invocation: Invocation) -> None:
@@ -1143,8 +1132,7 @@ def settle(job: Job, error: Exception) -> float | None:
         end_without_result(job, RequestStatus.CANCELLED, cancelled_body(), ok="ASSEMBLY_CANCELED")
         return None
     if isinstance(error, RequestError):
-        body = error_body(error.code, str(error), **error.details)
-        finish(job, RequestStatus.FAILED, {"error": body})
+        finish(job, RequestStatus.FAILED, {"error": error.body})
         return None
     retryable = isinstance(error, OutOfTimeError | TransientError) or is_transient(error)
     telemetry.exception("attempt failed", error, attempt=job.row["attempts"], transient=retryable)
@@ -1192,7 +1180,7 @@ def outcome_of(job: Job, document: Row) -> tuple[RequestStatus, Row]:
     except JobCancelledError:
         return RequestStatus.CANCELLED, {"error": cancelled_body()}
     except RequestError as error:
-        return RequestStatus.FAILED, {"error": error_body(error.code, str(error), **error.details)}
+        return RequestStatus.FAILED, {"error": error.body}
 
 
 def end_assembly(job: Job, *, message: str, **state: str) -> Row | None:
@@ -1264,7 +1252,8 @@ def sweep(invocation: Invocation) -> Row:
 
 def overdue(shard: str) -> Iterator[Row]:
     """Keys of the requests in a shard of the in-flight index whose lease has run out."""
-    return query(
+    return query_items(
+        dynamodb,
         TableName=REQUESTS,
         IndexName="in-flight",
         KeyConditionExpression="lease_shard = :shard AND lease_until <= :now",
@@ -1290,12 +1279,7 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
     The last with its attempts spent; one that was cancelled, or whose assembly had ended, ended so.
     """
     request = request_of(owner, request_id)
-    found = dynamodb.get_item(
-        TableName=REQUESTS,
-        Key=to_item({"owner": owner, "request_id": request_id}),
-        ConsistentRead=True,
-    )
-    row = from_item(found.get("Item", {}))
+    row = read_item(dynamodb, REQUESTS, {"owner": owner, "request_id": request_id})
     if not row or row["status"] in TERMINAL_STATUSES or row["lease_until"] > time.time():
         return "moved"
     if row["attempts"] >= row["max_attempts"]:

@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import botocore.session
+from botocore.config import Config
 
 from jobplane_keys import (
+    CLIENT_OPTIONS,
     INTERRUPTION_TTL_SECONDS,
     ValidationError,
     checked_id,
@@ -38,7 +40,9 @@ MAX_INTEGER = 10**38
 FLOATS = (1e-130, 1e125)
 
 telemetry = Telemetry("record-interruption")
-dynamodb: Any = botocore.session.get_session().create_client("dynamodb")
+dynamodb: Any = botocore.session.get_session().create_client(
+    "dynamodb", config=Config(**CLIENT_OPTIONS)
+)
 
 
 def parsed_cause(cause: Any) -> Any:

@@ -25,11 +25,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from jobplane_keys import (
+    CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
     MAX_MESSAGE_BYTES,
     PICK_UP_SECONDS,
     REQUEST_TTL_SECONDS,
-    RETRYABLE_CODES,
     SUBSCRIPTION_TTL_SECONDS,
     TERMINAL_STATUSES,
     ErrorCode,
@@ -37,21 +37,26 @@ from jobplane_keys import (
     assembly_id,
     connection_id_of,
     connections_table,
+    error_body,
     from_item,
     in_flight_shard,
     is_request_id,
     is_terminal_assembly,
     iso_time,
+    link_signer,
     new_request_id,
     owner_key,
     parse_iso_time,
+    read_item,
     request_key,
     requests_table,
     s3_options,
+    server_message,
     sign_links,
     subscriptions_table,
     to_item,
     ttl_after,
+    unknown_template,
     upload_prefix,
 )
 from jobplane_sockets import drop_connection, encode_message, listeners, post, transact, unsubscribe
@@ -78,7 +83,8 @@ MAX_ANSWER_BYTES = 128 * 1024
 MAX_FAULTS = 20
 
 session = botocore.session.get_session()
-dynamodb: Any = session.create_client("dynamodb")
+config = Config(**CLIENT_OPTIONS)
+dynamodb: Any = session.create_client("dynamodb", config=config)
 telemetry = Telemetry("router")
 
 
@@ -132,12 +138,7 @@ class RefusedError(Exception):
     def __init__(self, code: ErrorCode, message: str, **extra: Any) -> None:
         super().__init__(message)
         self.code = code
-        self.body = {
-            "code": code,
-            "message": message,
-            "retryable": code in RETRYABLE_CODES,
-            **extra,
-        }
+        self.body = error_body(code, message, **extra)
 
 
 class TokenExpiredError(Exception):
@@ -262,24 +263,23 @@ def state_of(row: Mapping[str, Any]) -> Message:
     return state
 
 
-def answer(kind: str, request_id: str | None, now: float, **content: Any) -> Message:
-    """A server message."""
-    head: Message = {"type": kind}
-    if request_id is not None:
-        head["request_id"] = request_id
-    return head | content | {"timestamp": iso_time(now)}
-
-
 @cache
 def s3() -> Any:
     """Made by the first message that needs a link; it signs and makes no calls."""
-    return session.create_client("s3", config=Config(**s3_options(os.environ)))
+    options = {**CLIENT_OPTIONS, **s3_options(os.environ)}
+    return session.create_client("s3", config=Config(**options))
+
+
+# A link to an object of the files bucket, from its key.
+sign_download = link_signer(s3, FILES_BUCKET, LINK_SECONDS)
 
 
 @cache
 def management() -> Any:
     """The connections' management API."""
-    return session.create_client("apigatewaymanagementapi", endpoint_url=WEBSOCKET_ENDPOINT)
+    return session.create_client(
+        "apigatewaymanagementapi", endpoint_url=WEBSOCKET_ENDPOINT, config=config
+    )
 
 
 @cache
@@ -295,21 +295,11 @@ def require_template(template_id: str) -> None:
     """Refuse what names no template, before anything is uploaded or stored."""
     if template_id in template_ids():
         return
-    from difflib import get_close_matches
-
-    near = get_close_matches(template_id, template_ids(), n=1, cutoff=0)
-    known = f"; did you mean {near[0]!r}?" if near else ""
     raise RefusedError(
         ErrorCode.VALIDATION_ERROR,
-        f"There is no template {template_id!r}{known}",
+        unknown_template(template_id, template_ids()),
         details=[fault("payload.template_id", f"known templates: {', '.join(template_ids())}")],
     )
-
-
-def sign_download(key: str) -> str:
-    """A link to an object, good for an hour."""
-    params = {"Bucket": FILES_BUCKET, "Key": key}
-    return str(s3().generate_presigned_url("get_object", Params=params, ExpiresIn=LINK_SECONDS))
 
 
 def sign_upload(key: str, file: Any) -> Message:
@@ -335,12 +325,7 @@ def sign_upload(key: str, file: Any) -> Message:
 
 def connection_of(connection_id: str, now: float) -> dict[str, Any]:
     """The connection's row; TokenExpiredError when it is gone or its token has run out."""
-    found = dynamodb.get_item(
-        TableName=CONNECTIONS,
-        Key=to_item({"connection_id": connection_id}),
-        ConsistentRead=True,
-    )
-    row = from_item(found.get("Item", {}))
+    row = read_item(dynamodb, CONNECTIONS, {"connection_id": connection_id})
     if not row or row["ttl"] <= now or row["token_expires_at"] <= now:
         raise TokenExpiredError(connection_id)
     return row
@@ -348,12 +333,7 @@ def connection_of(connection_id: str, now: float) -> dict[str, Any]:
 
 def request_of(owner: str, request_id: str, now: float) -> dict[str, Any]:
     """A request's row; refused with NOT_FOUND when the owner has none of that id."""
-    found = dynamodb.get_item(
-        TableName=REQUESTS,
-        Key=to_item({"owner": owner, "request_id": request_id}),
-        ConsistentRead=True,
-    )
-    row = from_item(found.get("Item", {}))
+    row = read_item(dynamodb, REQUESTS, {"owner": owner, "request_id": request_id})
     if not row or row["ttl"] <= now:
         raise RefusedError(ErrorCode.NOT_FOUND, "No such request")
     return row
@@ -426,7 +406,7 @@ def acknowledgment(request: Request, row: Mapping[str, Any]) -> Message:
     }
     if "assembly_id" in row:
         content["assembly_id"] = row["assembly_id"]
-    return answer("acknowledgment", request.id, request.now, **content)
+    return server_message("acknowledgment", request.id, request.now, **content)
 
 
 def listen(owner: str, request: Request, target: str) -> bool:
@@ -469,7 +449,7 @@ def listen(owner: str, request: Request, target: str) -> bool:
 def cancel_pending(request: Request, row: Mapping[str, Any]) -> dict[str, Any] | None:
     """End a request that no worker has taken; its last row, or None when one has."""
     seq = (row.get("progress") or {}).get("seq", 0) + 1
-    error = {"code": ErrorCode.CANCELLED, "message": "Cancelled", "retryable": False}
+    error = error_body(ErrorCode.CANCELLED, "Cancelled")
     moment = iso_time(request.now)
     try:
         updated = dynamodb.update_item(
@@ -529,7 +509,7 @@ def announce(row: Mapping[str, Any], message: Message) -> None:
 def end_connection(connection_id: str, now: float) -> None:
     """Say why, then close the socket of a connection whose token has run out."""
     body = RefusedError(ErrorCode.UNAUTHORIZED, "The token has expired").body
-    post(management(), [connection_id], answer("error", None, now, error=body))
+    post(management(), [connection_id], server_message("error", None, now, error=body))
     try:
         management().delete_connection(ConnectionId=connection_id)
     except (BotoCoreError, ClientError) as error:
@@ -694,7 +674,9 @@ def cancel(request: Request) -> Message:
         elif ended := cancel_pending(request, row):
             announce(
                 ended,
-                answer("error", target, request.now, seq=ended["seq"], error=ended["error"]),
+                server_message(
+                    "error", target, request.now, seq=ended["seq"], error=ended["error"]
+                ),
             )
             return {"request_id": target, "status": "cancelled"}
 
@@ -747,21 +729,21 @@ def respond(body: Any, connection_id: str, now: float) -> Message:
     except RefusedError as error:
         telemetry.metric("RequestRefused", ErrorType=error.code)
         telemetry.info("request refused", code=error.code, reason=str(error))
-        return answer("error", request_id, now, error=error.body)
+        return server_message("error", request_id, now, error=error.body)
     except (BotoCoreError, ClientError) as error:
         telemetry.metric("RequestRefused", ErrorType=ErrorCode.SERVICE_UNAVAILABLE)
         telemetry.exception("an AWS call failed", error)
         refused = RefusedError(
             ErrorCode.SERVICE_UNAVAILABLE, "Please try again", retry_after_ms=1000
         )
-        return answer("error", request_id, now, error=refused.body)
+        return server_message("error", request_id, now, error=refused.body)
     except TokenExpiredError:
         raise
     except Exception as error:
         telemetry.metric("RequestRefused", ErrorType=ErrorCode.INTERNAL_ERROR)
         telemetry.exception("action failed", error)
         refused = RefusedError(ErrorCode.INTERNAL_ERROR, "Something went wrong")
-        return answer("error", request_id, now, error=refused.body)
+        return server_message("error", request_id, now, error=refused.body)
 
 
 def perform(
@@ -791,8 +773,8 @@ def perform(
         return enqueue(request, extra)
     data = found.run(request)
     if found.name == "ping":
-        return answer("pong", request_id, now)
-    response = answer("response", request_id, now, success=True, data=data)
+        return server_message("pong", request_id, now)
+    response = server_message("response", request_id, now, success=True, data=data)
     if len(encode_message(response)) > MAX_ANSWER_BYTES:
         raise RefusedError(
             ErrorCode.PAYLOAD_TOO_LARGE,

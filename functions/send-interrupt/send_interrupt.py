@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import botocore.session
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from jobplane_keys import (
+    CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
     MISSING_QUEUE_CODES,
     NEW_QUEUE_SECONDS,
@@ -49,7 +51,7 @@ MAX_FENCE = 2**53
 MAX_REASON = 1024
 
 telemetry = Telemetry("send-interrupt")
-sqs: Any = botocore.session.get_session().create_client("sqs")
+sqs: Any = botocore.session.get_session().create_client("sqs", config=Config(**CLIENT_OPTIONS))
 
 
 class InterruptQueueMissingError(Exception):

@@ -82,7 +82,7 @@ from jobplane_files import (
     status_query,
     summed,
 )
-from jobplane_keys import from_item, iso_time, pages, to_item
+from jobplane_keys import CLIENT_OPTIONS, from_item, iso_time, pages, to_item
 from jobplane_keys.tracking import (
     COUNTERS,
     DEFAULT_STATUS_SHARDS,
@@ -126,13 +126,8 @@ MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 
 telemetry = Telemetry("state-manager")
 session = botocore.session.get_session()
-client_config = Config(
-    connect_timeout=2,
-    read_timeout=5,
-    max_pool_connections=max(PIPELINE.shards + 1, PARALLEL_READS),
-    retries={"mode": "standard", "total_max_attempts": 3},
-)
-dynamodb: Any = session.create_client("dynamodb", config=client_config)
+config = Config(**CLIENT_OPTIONS, max_pool_connections=max(PIPELINE.shards + 1, PARALLEL_READS))
+dynamodb: Any = session.create_client("dynamodb", config=config)
 
 type Item = dict[str, Any]
 type Body = dict[str, Any]
@@ -379,7 +374,7 @@ def change_row(run: Run, row: Row, change: Change) -> Row:
 @cache
 def s3() -> Any:
     """S3's client, for the operations that read buckets."""
-    return session.create_client("s3", config=client_config)
+    return session.create_client("s3", config=config)
 
 
 def manifests_for(run: Run) -> Manifests:
@@ -612,7 +607,7 @@ WATCH_SECONDS = 20.0
 @cache
 def streams() -> Any:
     """The client of DynamoDB Streams."""
-    return session.create_client("dynamodbstreams", config=client_config)
+    return session.create_client("dynamodbstreams", config=config)
 
 
 def watch_of(run: Run, state: Mapping[str, Any] = MappingProxyType({})) -> StreamWatch:

@@ -27,6 +27,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from jobplane_keys import (
+    CLIENT_OPTIONS,
     PUBLIC_ASSEMBLY_FIELDS,
     ValidationError,
     assembly_document,
@@ -35,6 +36,10 @@ from jobplane_keys import (
     is_executing_assembly,
     is_past,
     is_terminal_assembly,
+    json_object,
+    json_objects,
+    link_signer,
+    read_item,
     s3_options,
     sign_links,
     to_item,
@@ -79,11 +84,9 @@ DELIVERY_SECONDS = 27
 
 telemetry = Telemetry("status")
 session = botocore.session.get_session()
-client_config = Config(
-    connect_timeout=2, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}
-)
-dynamodb: Any = session.create_client("dynamodb", config=client_config)
-ssm: Any = session.create_client("ssm", config=client_config)
+config = Config(**CLIENT_OPTIONS)
+dynamodb: Any = session.create_client("dynamodb", config=config)
+ssm: Any = session.create_client("ssm", config=config)
 verifier = TokenVerifier(TokenSettings.from_environment(os.environ), ssm, telemetry.error)
 
 type Document = dict[str, Any]
@@ -204,31 +207,26 @@ def sent_bytes(body: str) -> int:
     return len(json.dumps(body)) - 2
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """The value if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
 def is_http_event(event: Any) -> bool:
     """Whether the event comes from API Gateway, a Function URL or a load balancer."""
-    return "requestContext" in mapping(event) or "httpMethod" in mapping(event)
+    return "requestContext" in json_object(event) or "httpMethod" in json_object(event)
 
 
 def most_bytes(event: Any) -> int:
     """Bytes of body that an answer to the event can hold."""
-    is_balanced = "elb" in mapping(mapping(event).get("requestContext"))
+    is_balanced = "elb" in json_object(json_object(event).get("requestContext"))
     return (MAX_BALANCED_BYTES if is_balanced else MAX_ANSWER_BYTES) - ENVELOPE_BYTES
 
 
 def wants_multi_value_headers(event: Mapping[str, Any]) -> bool:
     """A load balancer that sends lists of values wants them back."""
-    return "elb" in mapping(event.get("requestContext")) and "multiValueHeaders" in event
+    return "elb" in json_object(event.get("requestContext")) and "multiValueHeaders" in event
 
 
 def header_of(event: Mapping[str, Any], name: str) -> str | None:
     """The first value of a request header, its name in any case."""
     for field in ("headers", "multiValueHeaders"):
-        for key, value in mapping(event.get(field)).items():
+        for key, value in json_object(event.get(field)).items():
             if key.lower() == name:
                 first = value[0] if isinstance(value, list) and value else value
                 return first if isinstance(first, str) else None
@@ -237,8 +235,8 @@ def header_of(event: Mapping[str, Any], name: str) -> str | None:
 
 def query_of(event: Mapping[str, Any]) -> dict[str, str]:
     """The query parameters; one that is repeated becomes a comma-separated text, as in v2."""
-    single = mapping(event.get("queryStringParameters"))
-    several = mapping(event.get("multiValueQueryStringParameters"))
+    single = json_object(event.get("queryStringParameters"))
+    several = json_object(event.get("multiValueQueryStringParameters"))
     texts = {name: value for name, value in single.items() if isinstance(value, str)}
     for name, values in several.items():
         if isinstance(values, list) and all(isinstance(value, str) for value in values):
@@ -305,7 +303,7 @@ def invoked_request(event: Any) -> Request:
 
 def http_request(event: Mapping[str, Any]) -> Request:
     """The request of an HTTP event; RefusedRequestError for one that is not served."""
-    http = mapping(mapping(event.get("requestContext")).get("http"))
+    http = json_object(json_object(event.get("requestContext")).get("http"))
     method = http.get("method") or event.get("httpMethod")
     path = event.get("rawPath") or event.get("path")
     segments = [part for part in path.split("/") if part] if isinstance(path, str) else []
@@ -313,7 +311,7 @@ def http_request(event: Mapping[str, Any]) -> Request:
         case "POST", [*_, "status", "batch"]:
             return batch_of(json_body(event).get("assemblyIds"), [])
         case "GET", [*_, "status", last]:
-            named = mapping(event.get("pathParameters")).get("assembly_id")
+            named = json_object(event.get("pathParameters")).get("assembly_id")
             return http_look_up(event, named or last)
         case "GET", [*_, "status"]:
             return http_look_up(event, query_of(event).get("assemblyId"))
@@ -367,11 +365,11 @@ def invoking_caller(event: Mapping[str, Any]) -> Caller:
 
 def http_caller(event: Mapping[str, Any]) -> Caller:
     """Who a verified token speaks for: the API's own authorizer first, then the header."""
-    authorizer = mapping(mapping(event.get("requestContext")).get("authorizer"))
-    claims = mapping(authorizer.get("jwt")).get("claims") or authorizer.get("claims")
+    authorizer = json_object(json_object(event.get("requestContext")).get("authorizer"))
+    claims = json_object(authorizer.get("jwt")).get("claims") or authorizer.get("claims")
     try:
         if claims:
-            identity = verifier.identity_of_claims(mapping(claims))
+            identity = verifier.identity_of_claims(json_object(claims))
         else:
             identity = verifier.verify(strip_bearer(header_of(event, "authorization")))
     except TokenError as error:
@@ -384,7 +382,7 @@ def may_read(item: Document, caller: Caller) -> bool:
     if caller.user_id is None:
         return True
     tenant_id = item.get("tenant_id")
-    return mapping(item.get("user")).get("userId") == caller.user_id and (
+    return json_object(item.get("user")).get("userId") == caller.user_id and (
         caller.tenant_id is None or tenant_id is None or tenant_id == caller.tenant_id
     )
 
@@ -399,17 +397,10 @@ def document_of(item: Document, now: float) -> Document:
     return assembly_document(item, now, extended_codes=EXTENDED_CODES)
 
 
-def dicts_in(values: Any) -> list[Document]:
-    """The objects of a list."""
-    return (
-        [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
-    )
-
-
 def has_links(item: Document) -> bool:
     """Whether any result lies in the bucket."""
-    results = mapping(item.get("results"))
-    return any(file.get("key") for made in results.values() for file in dicts_in(made))
+    results = json_object(item.get("results"))
+    return any(file.get("key") for made in results.values() for file in json_objects(made))
 
 
 def entity_tag(document: Document, now: float, *, links: bool) -> str:
@@ -440,14 +431,18 @@ def is_throttle(error: Exception) -> bool:
 @cache
 def s3() -> Any:
     """The client that signs links; many look-ups need none."""
-    return session.create_client("s3", config=client_config.merge(Config(**s3_options(os.environ))))
+    return session.create_client("s3", config=Config(**CLIENT_OPTIONS, **s3_options(os.environ)))
+
+
+# A link to an object of the files bucket, from its key.
+sign_download = link_signer(s3, FILES_BUCKET, LINK_SECONDS)
 
 
 @cache
 def functions() -> Any:
     """The client that invokes deliver-webhook: once, since a second try would be too soon."""
-    patient = Config(read_timeout=DELIVERY_SECONDS, retries={"total_max_attempts": 1})
-    return session.create_client("lambda", config=client_config.merge(patient))
+    once = {"read_timeout": DELIVERY_SECONDS, "retries": {"total_max_attempts": 1}}
+    return session.create_client("lambda", config=Config(**{**CLIENT_OPTIONS, **once}))
 
 
 def read_fields(item: Mapping[str, Any]) -> Document:
@@ -457,10 +452,7 @@ def read_fields(item: Mapping[str, Any]) -> Document:
 
 def read_assembly(assembly_id: str) -> Document | None:
     """The assembly's item as it is now."""
-    found = dynamodb.get_item(
-        TableName=TABLE, Key=to_item({"assembly_id": assembly_id}), ConsistentRead=True
-    )
-    return read_fields(found["Item"]) if "Item" in found else None
+    return read_item(dynamodb, TABLE, {"assembly_id": assembly_id}, READ_FIELDS)
 
 
 def read_assemblies(assembly_ids: Iterable[str]) -> dict[str, Document]:
@@ -511,15 +503,7 @@ def read_page(
 def linked_document(item: Document, now: float) -> Document:
     """What is shown, with a fresh link on every result that lies in the bucket."""
     results = item.get("results")
-    return document_of(item | {"results": sign_links(results, signed_link)}, now)
-
-
-def signed_link(key: str) -> str:
-    """A link that lets its holder read one object; made locally, without a call."""
-    link: str = s3().generate_presigned_url(
-        "get_object", Params={"Bucket": FILES_BUCKET, "Key": key}, ExpiresIn=LINK_SECONDS
-    )
-    return link
+    return document_of(item | {"results": sign_links(results, sign_download)}, now)
 
 
 def ask_delivery(assembly_id: str) -> Document:
@@ -528,7 +512,7 @@ def ask_delivery(assembly_id: str) -> Document:
         FunctionName=DELIVER_WEBHOOK_FUNCTION,
         Payload=json_text({"assembly_id": assembly_id}).encode(),
     )
-    answered: Document = mapping(json.loads(done["Payload"].read()))
+    answered: Document = json_object(json.loads(done["Payload"].read()))
     if "FunctionError" in done:
         raise DeliveryFailedError(str(answered.get("errorType")))
     return answered
@@ -720,7 +704,7 @@ def safe_answer(event: Any, context: Any) -> Answer:
 
 @telemetry.handler
 def handler(event: Any, context: Any) -> Answer:
-    if "Records" in mapping(event):
+    if "Records" in json_object(event):
         # Answered like other bad requests, the messages would count as delivered.
         raise ValidationError("Records", "messages of a queue go to deliver-webhook")
     result = safe_answer(event, context)

@@ -23,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobplane_keys import (
     CLAIM_PURGE_SECONDS,
+    CLIENT_OPTIONS,
     OWNED_CLAIM,
     RELEASE_CLAIM,
     ValidationError,
@@ -60,8 +61,7 @@ MAX_CAUSE = 4096
 
 telemetry = Telemetry("sweep-claims")
 session = botocore.session.get_session()
-# One call that hangs must not take the time of all others.
-config = Config(connect_timeout=2, read_timeout=5)
+config = Config(**CLIENT_OPTIONS)
 dynamodb: Any = session.create_client("dynamodb", config=config)
 stepfunctions: Any = session.create_client("stepfunctions", config=config)
 functions: Any = session.create_client("lambda", config=config)

@@ -25,15 +25,15 @@ THERE = {function.name for function in Repository.here().functions()}
 SIGNERS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "router, uploads": ("router", lambda router: router.sign_upload("a/b", FILE)["url"]),
     "router, results": ("router", lambda router: router.sign_download("a/b")),
-    "deliver-webhook": ("deliver-webhook", lambda function: function.signed_link("a/b")),
+    "deliver-webhook": ("deliver-webhook", lambda function: function.sign_download("a/b")),
     "processor": ("processor", lambda processor: processor.sign_download("a/b")),
-    "status": ("status", lambda status: status.signed_link("a/b")),
+    "status": ("status", lambda status: status.sign_download("a/b")),
 }
 
 
 def forget(module: ModuleType) -> None:
     """Have the module make its S3 client again."""
-    (module.lazy_client if hasattr(module, "lazy_client") else module.s3).cache_clear()
+    module.s3.cache_clear()
 
 
 @pytest.fixture

@@ -637,8 +637,8 @@ def test_batch_holds_what_lambda_can_send(
     known = {item["assembly_id"]: item for item in items}
     monkeypatch.setattr(status, "read_assemblies", lambda ids: {name: known[name] for name in ids})
     signed: list[str] = []
-    sign = status.signed_link
-    monkeypatch.setattr(status, "signed_link", lambda key: signed.append(key) or sign(key))
+    sign = status.sign_download
+    monkeypatch.setattr(status, "sign_download", lambda key: signed.append(key) or sign(key))
 
     refused = status.handler(batch(names), Context())
     assert (refused["statusCode"], signed) == (413, [])
@@ -665,7 +665,7 @@ def test_no_link_is_longer_than_was_measured(
     monkeypatch.setattr(status, "session", session)
     for key in ("a", "results/ä b/ç?&=+%/" + "日" * 100):
         item = assembly(results={"made": [{"name": "a", "key": key}]})
-        link = status.signed_link(key)
+        link = status.sign_download(key)
         document = {"asm-1": status.linked_document(item, 0)}
         spare = status.measured(item, 0, status.link_bytes()) - len(
             json.dumps(json.dumps(document))

@@ -1,7 +1,7 @@
 """Definitions that Jobplane functions share: names, keys, ids, lifetimes and vocabularies.
 
-Needs only the standard library, and does not read the environment. Only `pages` makes calls, with
-the method that it is given.
+Needs only the standard library, and does not read the environment. Only `read_item`, `query_items`
+and `pages` make calls, with the client or the method that they are given.
 """
 
 from jobplane_keys._assemblies import (
@@ -19,8 +19,10 @@ from jobplane_keys._assemblies import (
     public_assembly,
     result_prefix,
     sign_links,
+    unknown_template,
     upload_prefix,
 )
+from jobplane_keys._clients import CLIENT_OPTIONS, link_signer, s3_options
 from jobplane_keys._clock import iso_time, parse_iso_time
 from jobplane_keys._errors import MAX_MESSAGE_BYTES, RETRYABLE_CODES, ErrorCode
 from jobplane_keys._ids import (
@@ -31,7 +33,17 @@ from jobplane_keys._ids import (
     new_result_id,
     new_upload_id,
 )
-from jobplane_keys._items import from_item, from_value, pages, to_item, to_value
+from jobplane_keys._items import (
+    from_item,
+    from_value,
+    pages,
+    query_items,
+    read_item,
+    to_item,
+    to_value,
+)
+from jobplane_keys._json import json_object, json_objects
+from jobplane_keys._messages import error_body, server_message
 from jobplane_keys._requests import (
     IN_FLIGHT_SHARDS,
     PICK_UP_SECONDS,
@@ -39,7 +51,6 @@ from jobplane_keys._requests import (
     RequestStatus,
     in_flight_shard,
 )
-from jobplane_keys._storage import s3_options
 from jobplane_keys._tables import (
     ASSEMBLY_TTL_SECONDS,
     CONNECTION_TTL_SECONDS,
@@ -98,6 +109,7 @@ __all__ = [
     "CLAIM_PURGE_SECONDS",
     "CLAIM_SKEW_SECONDS",
     "CLAIM_TTL_SECONDS",
+    "CLIENT_OPTIONS",
     "CONNECTION_TTL_SECONDS",
     "DEFAULT_TABLE_PREFIX",
     "INTERRUPTION_TTL_SECONDS",
@@ -138,6 +150,7 @@ __all__ = [
     "connections_table",
     "dead_letter_id",
     "dead_letter_queue_name",
+    "error_body",
     "execution_name",
     "from_item",
     "from_value",
@@ -151,6 +164,9 @@ __all__ = [
     "is_request_id",
     "is_terminal_assembly",
     "iso_time",
+    "json_object",
+    "json_objects",
+    "link_signer",
     "new_request_id",
     "new_result_id",
     "new_upload_id",
@@ -160,12 +176,15 @@ __all__ = [
     "pages",
     "parse_iso_time",
     "public_assembly",
+    "query_items",
+    "read_item",
     "record_id",
     "refusing_plain_http",
     "request_key",
     "requests_table",
     "result_prefix",
     "s3_options",
+    "server_message",
     "sign_links",
     "split_owner_key",
     "split_request_key",
@@ -173,6 +192,7 @@ __all__ = [
     "to_item",
     "to_value",
     "ttl_after",
+    "unknown_template",
     "upload_prefix",
     "workspace_of",
 ]

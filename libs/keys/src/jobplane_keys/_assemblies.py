@@ -5,8 +5,10 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeGuard, get_args
+
+from jobplane_keys._json import json_object, json_objects
 
 ASSEMBLY_ID_PATTERN = r"[A-Za-z0-9_-]{1,128}"
 
@@ -163,10 +165,10 @@ def public_assembly(item: Mapping[str, Any]) -> dict[str, Any]:
         document["uploads"] = _public_files(document["uploads"])
     if "results" in document:
         document["results"] = {
-            step: _public_files(files) for step, files in _mapping(document["results"]).items()
+            step: _public_files(files) for step, files in json_object(document["results"]).items()
         }
     if "user" in document:
-        document["user"] = {"userId": _mapping(document["user"]).get("userId")}
+        document["user"] = {"userId": json_object(document["user"]).get("userId")}
     return document
 
 
@@ -187,6 +189,15 @@ def sign_links(value: Any, sign: Callable[[str], str]) -> Any:
     return signed | {link: sign(value[name]) for name, link in _LINKS.items() if value.get(name)}
 
 
+def unknown_template(template_id: str, known: Collection[str]) -> str:
+    """What to say of an id that no template has: which one may be meant."""
+    from difflib import get_close_matches  # of no use to valid requests
+
+    near = get_close_matches(template_id, known, n=1, cutoff=0)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"There is no template {template_id!r}{hint}"
+
+
 def upload_prefix(owner: str) -> str:
     """Prefix of an owner's uploads: `uploads/<digest of the owner>/`."""
     return f"uploads/{hashlib.sha256(owner.encode()).hexdigest()[:32]}/"
@@ -200,13 +211,8 @@ def result_prefix(assembly_id: str, step: str) -> str:
 def _public_files(files: Any) -> list[dict[str, Any]]:
     return [
         {name: value for name, value in file.items() if name != "key"}
-        for file in (files if isinstance(files, list) else [])
-        if isinstance(file, Mapping)
+        for file in json_objects(files)
     ]
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _fields_digest(fields: Mapping[str, Any]) -> str:

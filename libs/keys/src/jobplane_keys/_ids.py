@@ -5,6 +5,7 @@ import re
 import uuid
 from typing import Any
 
+from jobplane_keys._json import json_object
 from jobplane_keys._workspaces import ValidationError, checked_input
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
@@ -19,8 +20,8 @@ def is_request_id(value: object) -> bool:
 
 def connection_id_of(event: Any) -> str:
     """The connection id of a WebSocket event. Raises ValidationError without a valid one."""
-    context = checked_input(event).get("requestContext")
-    connection_id = context.get("connectionId") if isinstance(context, dict) else None
+    context = json_object(checked_input(event).get("requestContext"))
+    connection_id = context.get("connectionId")
     if not isinstance(connection_id, str) or not _CONNECTION_ID.fullmatch(connection_id):
         raise ValidationError(
             "requestContext.connectionId", "1 to 128 printable characters of ASCII are required"

@@ -1,4 +1,4 @@
-"""Converts DynamoDB's typed values to JSON values and back, and reads pages.
+"""Converts DynamoDB's typed values to JSON values and back, and reads items and pages.
 
 boto3's serializer returns Decimal and needs boto3. These functions use the types of JSON, which all
 rows of Jobplane consist of.
@@ -6,7 +6,7 @@ rows of Jobplane consist of.
 
 import base64
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 type Value = dict[str, Any]
@@ -23,6 +23,26 @@ def to_item(values: Mapping[str, Any]) -> dict[str, Value]:
 def from_item(item: Mapping[str, Value]) -> dict[str, Any]:
     """A DynamoDB item as JSON values; whole numbers become int, others float, sets lists."""
     return {name: from_value(value) for name, value in item.items()}
+
+
+def read_item(
+    dynamodb: Any, table: str, key: Mapping[str, Any], only: Container[str] | None = None
+) -> dict[str, Any] | None:
+    """The item with this key as it is now, as JSON values; None if there is none.
+
+    `only`: the attributes to convert; others are left out.
+    """
+    found = dynamodb.get_item(TableName=table, Key=to_item(key), ConsistentRead=True)
+    if "Item" not in found:
+        return None
+    item = found["Item"]
+    return from_item(item if only is None else {name: item[name] for name in item if name in only})
+
+
+def query_items(dynamodb: Any, **query: Any) -> Iterator[dict[str, Any]]:
+    """All items of a Query, as JSON values, page by page."""
+    for page in pages(dynamodb.query, query):
+        yield from map(from_item, page["Items"])
 
 
 def to_value(value: Any) -> Value:

@@ -6,15 +6,14 @@ are any. A subscription and the number change together or not at all.
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from jobplane_keys import (
     connections_table,
-    from_item,
-    pages,
+    query_items,
     requests_table,
     split_request_key,
     subscriptions_table,
@@ -48,7 +47,7 @@ def transact(dynamodb: Any, items: Sequence[dict[str, Any]]) -> list[str]:
 
 def listeners(dynamodb: Any, prefix: str, request_key: str, now: float) -> list[str]:
     """The ids of the connections that are subscribed to a request; `now` is in epoch seconds."""
-    pages = _query(
+    pages = query_items(
         dynamodb,
         TableName=subscriptions_table(prefix),
         KeyConditionExpression="request_key = :key",
@@ -91,7 +90,7 @@ def unsubscribe(dynamodb: Any, prefix: str, request_key: str, connection_id: str
 
 def drop_subscriptions(dynamodb: Any, prefix: str, connection_id: str) -> int:
     """End all subscriptions of a connection; return their number."""
-    rows = _query(
+    rows = query_items(
         dynamodb,
         TableName=subscriptions_table(prefix),
         IndexName="by-connection",
@@ -107,8 +106,3 @@ def drop_connection(dynamodb: Any, prefix: str, connection_id: str) -> None:
         TableName=connections_table(prefix), Key={"connection_id": {"S": connection_id}}
     )
     drop_subscriptions(dynamodb, prefix, connection_id)
-
-
-def _query(dynamodb: Any, **query: Any) -> Iterator[dict[str, Any]]:
-    for page in pages(dynamodb.query, query):
-        yield from map(from_item, page["Items"])

@@ -1,8 +1,12 @@
-"""The addresses of links to objects."""
+"""Options of AWS clients, and the links to objects that they sign."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
+
+# Arguments of botocore's Config. A call that hangs fails after seconds, while there is time to try
+# again: botocore waits a minute by default. Attempts are AWS_MAX_ATTEMPTS of AWS_RETRY_MODE.
+CLIENT_OPTIONS: Mapping[str, Any] = {"connect_timeout": 2, "read_timeout": 5}
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -25,3 +29,18 @@ def s3_options(environment: Mapping[str, str]) -> dict[str, Any]:
             "us_east_1_regional_endpoint": "regional",
         },
     }
+
+
+def link_signer(client: Callable[[], Any], bucket: str, seconds: int) -> Callable[[str], str]:
+    """Makes a link from an object's key: its holder may read the object for so many seconds.
+
+    `client` returns the S3 client, and is called for the first link. Signing makes no call.
+    """
+
+    def sign(key: str) -> str:
+        parameters = {"Bucket": bucket, "Key": key}
+        return str(
+            client().generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds)
+        )
+
+    return sign
