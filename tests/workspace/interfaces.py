@@ -17,6 +17,8 @@ from packaging.version import Version
 
 from tests.workspace.lib_environments import LIBS, ROOT, project
 
+BUILDER = "lambdapack"
+ALL = [*LIBS, BUILDER]
 RECORDS = Path(__file__).parent / "recorded"
 ADVICE = "docs/reusing-libs.md tells how versions move, and how to record an interface"
 
@@ -28,12 +30,17 @@ class Record(NamedTuple):
     stubs: dict[str, str]
 
 
+def module_name(lib: str) -> str:
+    """What a lib is imported as."""
+    return lib if lib == BUILDER else f"jobplane_{lib}"
+
+
 @cache
 def package(lib: str) -> griffe.Module:
     """A lib's sources, read and not run."""
     found = griffe.load(
-        f"jobplane_{lib}",
-        search_paths=[ROOT / "libs" / name / "src" for name in LIBS],
+        module_name(lib),
+        search_paths=[ROOT / "libs" / name / "src" for name in ALL],
         allow_inspection=False,
         resolve_aliases=True,
     )
@@ -76,7 +83,7 @@ def undocumented(lib: str) -> list[str]:
 
 def recorded(lib: str) -> Record:
     """What was public when it was last written down."""
-    texts = {path.stem: path.read_text() for path in RECORDS.glob(f"jobplane_{lib}*.txt")}
+    texts = {path.stem: path.read_text() for path in RECORDS.glob(f"{module_name(lib)}*.txt")}
     (version,) = {text.partition("\n")[0].removeprefix("# ") for text in texts.values()}
     return Record(version, texts)
 
@@ -150,7 +157,7 @@ def stubs(lib: str) -> dict[str, str]:
 
 def record(lib: str) -> None:
     """Write down what is public now."""
-    for path in RECORDS.glob(f"jobplane_{lib}*.txt"):
+    for path in RECORDS.glob(f"{module_name(lib)}*.txt"):
         path.unlink()
     for path, text in stubs(lib).items():
         (RECORDS / f"{path}.txt").write_text(f"# {project(lib)['version']}\n\n{text}")
@@ -217,5 +224,5 @@ def _signature(function: griffe.Function) -> str:
 
 if __name__ == "__main__":
     RECORDS.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or LIBS:
+    for name in sys.argv[1:] or ALL:
         record(name)

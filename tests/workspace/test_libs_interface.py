@@ -45,7 +45,7 @@ def test_readme_tells_of_dependencies(lib: str) -> None:
     assert "Python ≥ 3.12" in end
 
 
-@pytest.mark.parametrize("lib", LIBS)
+@pytest.mark.parametrize("lib", interfaces.ALL)
 def test_public_names_are_documented(lib: str) -> None:
     """The README's table has each name of `__all__` and each public module, and nothing that is
     not there: capitals stand for variables of the environment as well.
@@ -56,13 +56,13 @@ def test_public_names_are_documented(lib: str) -> None:
     assert words <= interfaces.names(lib) | {*project(lib).get("optional-dependencies", {})}
 
 
-@pytest.mark.parametrize("lib", LIBS)
+@pytest.mark.parametrize("lib", interfaces.ALL)
 def test_public_names_have_docstrings(lib: str) -> None:
     """Each public class and function, and each public method, says what it is or does."""
     assert interfaces.undocumented(lib) == []
 
 
-@pytest.mark.parametrize("lib", LIBS)
+@pytest.mark.parametrize("lib", interfaces.ALL)
 def test_nothing_is_taken_back(lib: str) -> None:
     """What was public at the recorded version is there still, and is called the same way, unless
     the version says that it need not be.

@@ -547,6 +547,7 @@ def read_manifest(workspace: Workspace) -> dict[str, Artifact]:
 
 
 def write_manifest(workspace: Workspace, manifest: Mapping[str, Artifact]) -> None:
+    """Write `dist/manifest.json`: artifacts by the name of their function."""
     entries = {}
     for name, artifact in sorted(manifest.items()):
         entries[name] = asdict(replace(artifact))

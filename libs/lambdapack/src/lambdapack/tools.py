@@ -17,6 +17,7 @@ class ToolError(click.ClickException):
         self.output = output
 
     def show(self, file: object = None) -> None:
+        """Print the output and the message to stderr, as click does for its errors."""
         if self.output.strip():
             click.echo(self.output.rstrip(), err=True)
         click.echo(f"Error: {self.message}", err=True)

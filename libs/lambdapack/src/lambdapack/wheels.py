@@ -64,6 +64,7 @@ class UnreadableSourceError(click.ClickException):
 
     @classmethod
     def of(cls, workspace: Workspace, path: Path, error: SyntaxError | ValueError) -> Self:
+        """The error for a file that can't be parsed; names file, line and remedy."""
         name = path.relative_to(workspace.root).as_posix()
         line = getattr(error, "lineno", None) or 1
         return cls(
