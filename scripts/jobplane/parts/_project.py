@@ -30,7 +30,7 @@ from jobplane.terminal.console import note
 from jobplane.tree.copies import TOOLS, copy_repository
 from jobplane.tree.repository import Repository, read_yaml
 from jobplane.trying.cases import case_paths
-from lambdapack.environments import plain_environment, uv_command
+from lambdapack.environments import plain_environment, uv_command, uv_locking_environment
 from lambdapack.tools import run_quietly
 
 NAME = re.compile(r"^[a-z][a-z0-9-]{1,19}$")
@@ -441,7 +441,7 @@ def _run(repository: Repository, *arguments: str) -> str:
         [uv_command(), *arguments],
         cwd=repository.root,
         what=f"uv {' '.join(arguments)}",
-        env=plain_environment(),
+        env=uv_locking_environment(),
     )
 
 
