@@ -15,13 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
 from jobplane_keys import from_item, owner_key, to_item
 from tests.e2e.deployed import Deployed, Message, unique, until
 from tests.e2e.documented import Terminal, blocks
 from tests.e2e.platform_records import without_delivery
-from tests.workspace.copies import copy_here, jobplane, share_wheels, under_git
+from tests.workspace.copies import copy_here, jobplane, share_wheels, stage_of, under_git
 
 pytestmark = pytest.mark.e2e
 
@@ -96,13 +95,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """A stage whose tables may be lost, of a copy in which files may be changed."""
     repository = under_git(copy_here(tmp_path_factory.mktemp("lost") / "copy"))
     share_wheels(Repository.here(), repository)
-    there = Stage(repository, f"lost-{os.getpid()}")
-    try:
-        done = jobplane(repository, "up", "--stage", there.name)
-        assert done.returncode == 0, done.stderr
+    with stage_of(repository, "lost") as there:
         yield Deployed(there)
-    finally:
-        jobplane(repository, "down", "--stage", there.name)
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,9 @@ from jobplane.tree.repository import Repository
 from tests.workspace.copies import (
     Built,
     Done,
+    built_copy,
     command_environment,
-    copy_of,
     jobplane,
-    share_artifacts,
-    share_wheels,
 )
 
 
@@ -107,9 +105,7 @@ class Cloud:
 @contextmanager
 def account(built: Built, folder: Path) -> Iterator[Cloud]:
     """An empty account, and a copy of the workspace whose artifacts are built."""
-    repository = copy_of(built[0], folder)
-    share_wheels(built[0], repository)
-    share_artifacts(built[0], repository)
+    repository = built_copy(built, folder)
     # Under a name that no test deploys to.
     holder = Stage(repository, f"cloud-{os.getpid()}")
     state = emulator.start(holder, None)

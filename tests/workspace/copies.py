@@ -5,13 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from jobplane import SOURCE_FOLDERS
 from jobplane.stage.framework import install_framework
+from jobplane.stage.stages import Stage
 from jobplane.tree.copies import copy_repository
 from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Artifact
@@ -48,6 +50,31 @@ def share_wheels(source: Repository, target: Repository) -> None:
 def share_artifacts(source: Repository, target: Repository) -> None:
     """Give a workspace the artifacts that another has built."""
     shutil.copytree(source.dist, target.dist)
+
+
+def built_copy(built: Built, target: Path) -> Repository:
+    """A copy whose artifacts are built."""
+    repository = copy_of(built[0], target)
+    share_wheels(built[0], repository)
+    share_artifacts(built[0], repository)
+    return repository
+
+
+@contextmanager
+def stage_of(repository: Repository, name: str) -> Iterator[Stage]:
+    """A stage of a copy, until the block ends."""
+    stage = Stage(repository, f"{name}-{os.getpid()}")
+    try:
+        done = jobplane(repository, "up", "--stage", stage.name)
+        assert done.returncode == 0, done.stderr
+        yield stage
+    finally:
+        jobplane(repository, "down", "--stage", stage.name)
+
+
+def deploy(stage: Stage, *arguments: str) -> "Done":
+    """Deploy to a stage of a copy."""
+    return jobplane(stage.repository, "deploy", *arguments, "--stage", stage.name)
 
 
 def under_git(repository: Repository) -> Repository:

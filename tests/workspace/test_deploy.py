@@ -20,17 +20,18 @@ from jobplane.tree.repository import Repository
 from lambdapack.artifacts import Settings
 from tests.workspace.copies import (
     Built,
-    Done,
     add_function,
+    built_copy,
     command_environment,
     commit,
     copy_here,
     copy_of,
+    deploy,
     edit,
     jobplane,
     printed,
     share_artifacts,
-    share_wheels,
+    stage_of,
     touch,
     under_git,
 )
@@ -48,16 +49,9 @@ ASKED = "Deploy to "
 @pytest.fixture(scope="module")
 def stage(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A stage of a copy of the workspace, which tests may change as they like."""
-    repository = under_git(copy_of(built[0], tmp_path_factory.mktemp("deploy") / "copy"))
-    share_wheels(built[0], repository)
-    share_artifacts(built[0], repository)
-    there = Stage(repository, f"deploy-{os.getpid()}")
-    done = jobplane(repository, "up", "--stage", there.name)
-    try:
-        assert done.returncode == 0, done.stderr
+    repository = built_copy(built, tmp_path_factory.mktemp("deploy") / "copy")
+    with stage_of(under_git(repository), "deploy") as there:
         yield there
-    finally:
-        jobplane(repository, "down", "--stage", there.name)
 
 
 @pytest.fixture(autouse=True)
@@ -68,10 +62,6 @@ def as_before(request: pytest.FixtureRequest) -> Iterator[None]:
         root = request.getfixturevalue("stage").repository.root
         subprocess.run(["git", "checkout", "--quiet", "."], cwd=root, check=True)
         subprocess.run(["git", "clean", "--quiet", "-fd"], cwd=root, check=True)
-
-
-def deploy(stage: Stage, *arguments: str) -> Done:
-    return jobplane(stage.repository, "deploy", *arguments, "--stage", stage.name)
 
 
 def digests(stage: Stage) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """`deploy --rollback` on a local stage: functions and the stack, back to what they were before."""
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -12,13 +11,13 @@ from jobplane.stage.stages import Stage
 from tests.workspace.copies import (
     Built,
     Done,
+    built_copy,
     command_environment,
-    copy_of,
+    deploy,
     edit,
     jobplane,
     printed,
-    share_artifacts,
-    share_wheels,
+    stage_of,
     touch,
 )
 
@@ -32,20 +31,13 @@ CONFIG = "functions/check-active-job/function.yml"
 @pytest.fixture(scope="module")
 def stage(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A stage of a copy of the workspace, which tests may change as they like."""
-    repository = copy_of(built[0], tmp_path_factory.mktemp("rollback") / "copy")
-    share_wheels(built[0], repository)
-    share_artifacts(built[0], repository)
-    there = Stage(repository, f"rollback-{os.getpid()}")
-    done = jobplane(repository, "up", "--stage", there.name)
-    try:
-        assert done.returncode == 0, done.stderr
+    repository = built_copy(built, tmp_path_factory.mktemp("rollback") / "copy")
+    with stage_of(repository, "rollback") as there:
         yield there
-    finally:
-        jobplane(repository, "down", "--stage", there.name)
 
 
-def deploy(stage: Stage, *arguments: str) -> Done:
-    done = jobplane(stage.repository, "deploy", *arguments, "--yes", "--stage", stage.name)
+def deployed(stage: Stage, *arguments: str) -> Done:
+    done = deploy(stage, *arguments, "--yes")
     assert done.returncode == 0, done.stderr
     return done
 
@@ -60,7 +52,7 @@ def live(stage: Stage) -> dict[str, Any]:
 def changed(stage: Stage) -> str:
     """Deploy other code of the function alone; its digest."""
     touch(stage.repository, SOURCE)
-    deploy(stage, NAME)
+    deployed(stage, NAME)
     digest: str = live(stage)["CodeSha256"]
     return digest
 
@@ -71,12 +63,12 @@ def test_a_function_goes_back_step_by_step(stage: Stage) -> None:
     second, third = changed(stage), changed(stage)
     assert len({first, second, third}) == 3
     for digest in (second, first):
-        done = deploy(stage, NAME, "--rollback")
+        done = deployed(stage, NAME, "--rollback")
         assert live(stage)["CodeSha256"] == digest
         assert done.stdout.splitlines()[-1].split()[:2] == [NAME, "deployed"]
     versions = stage.client("lambda").list_versions_by_function(FunctionName=stage.names.of(NAME))
     number = next(v["Version"] for v in versions["Versions"] if v["CodeSha256"] == third)
-    deploy(stage, NAME, "--rollback", "--to", number)
+    deployed(stage, NAME, "--rollback", "--to", number)
     assert live(stage)["CodeSha256"] == third
 
 
@@ -86,7 +78,7 @@ def test_settings_go_back_with_the_code(stage: Stage) -> None:
     edit(stage.repository, CONFIG, "memorySize: 256", "memorySize: 320")
     changed(stage)
     assert live(stage)["MemorySize"] == 320
-    deploy(stage, NAME, "--rollback")
+    deployed(stage, NAME, "--rollback")
     after = live(stage)
     assert [after["MemorySize"], after["CodeSha256"]] == [256, before["CodeSha256"]]
     edit(stage.repository, CONFIG, "memorySize: 320", "memorySize: 256")
@@ -107,11 +99,11 @@ def test_what_is_not_there_is_said(stage: Stage) -> None:
 
 def test_the_stack_goes_back_and_forth(stage: Stage) -> None:
     """Settings, code and resources are those of the deployment before; `deploy` brings them on."""
-    deploy(stage)  # what single functions were given is in no deployment
+    deployed(stage)  # what single functions were given is in no deployment
     former = live(stage)
     edit(stage.repository, CONFIG, "timeout: 10", "timeout: 11")
     touch(stage.repository, SOURCE)
-    deploy(stage)
+    deployed(stage)
     latest = live(stage)
     assert latest["Timeout"] == 11
     shown = printed(
@@ -122,9 +114,9 @@ def test_the_stack_goes_back_and_forth(stage: Stage) -> None:
     )
     assert shown["functions"][NAME]["changed"]
     assert live(stage)["Timeout"] == 11
-    deploy(stage, "--rollback")
+    deployed(stage, "--rollback")
     assert [live(stage)[key] for key in ("Timeout", "CodeSha256")] == [10, former["CodeSha256"]]
-    deploy(stage)
+    deployed(stage)
     assert [live(stage)[key] for key in ("Timeout", "CodeSha256")] == [11, latest["CodeSha256"]]
 
 
@@ -133,7 +125,7 @@ def test_the_frameworks_own_rollback_is_noticed(stage: Stage, verb: str) -> None
     """After `osls rollback` a local stage is not taken for what was deployed last."""
     timeout = live(stage)["Timeout"]
     edit(stage.repository, CONFIG, f"timeout: {timeout}", f"timeout: {timeout + 1}")
-    deploy(stage)
+    deployed(stage)
     keys = stage.client("s3").list_objects_v2(Bucket=bucket(stage))["Contents"]
     former = sorted({each["Key"].split("/")[3] for each in keys})[-2]
     done = subprocess.run(
