@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -19,6 +21,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from jobplane.demo import files, program
+from jobplane.demo.orphans import Operator
 from jobplane.demo.proxy import Proxy
 from jobplane.demo.receiver import Receiver
 from jobplane.demo.screen import save_picture
@@ -184,6 +187,24 @@ def test_pillow_reads_the_generated_image(tmp_path: Path) -> None:
     with Image.open(files.make_image(tmp_path).path) as opened:
         opened.load()
         assert opened.size == files.IMAGE_SIZE
+
+
+async def test_a_search_that_could_not_read_all_manifests_is_repeated() -> None:
+    """A file whose manifest was not read for a moment is not taken for stuck."""
+    file = {"date_prefix": "2026-11-28", "file_key": "a.ndjson"}
+    unknown = {"unknown": [file], "orphans": {"stuck_manifested": [file]}}
+    known = {"unknown": [], "orphans": {"not_in_manifest": [file]}}
+    bodies = iter([unknown, unknown, known])
+
+    def invoke(**_: object) -> dict[str, Any]:
+        answer = {"statusCode": 200, "body": json.dumps(next(bodies))}
+        return {"Payload": io.BytesIO(json.dumps(answer).encode())}
+
+    scene: Any = SimpleNamespace(
+        stage=SimpleNamespace(client=lambda _: SimpleNamespace(invoke=invoke)),
+        description={"functions": {"state-manager": "state-manager"}},
+    )
+    assert await Operator(scene).orphans() == known["orphans"]
 
 
 async def test_the_receiver_refuses_a_webhook_without_a_signature() -> None:

@@ -53,8 +53,13 @@ class Operator:
         return body
 
     async def orphans(self) -> Orphans:
-        """All orphans by kind."""
-        found: Orphans = (await self.ask("find_orphans"))["orphans"]
+        """All orphans by kind, of a search that could read every manifest.
+
+        The search knows only the age of a file whose manifest S3 did not give, and calls it stuck.
+        """
+        while (answer := await self.ask("find_orphans"))["unknown"]:
+            await asyncio.sleep(1 / LOOKS_PER_SECOND)
+        found: Orphans = answer["orphans"]
         return found
 
     async def change(self, files: list[dict[str, Any]], status: str, reason: str) -> None:
