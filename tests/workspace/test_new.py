@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from jobplane import scaffold
+from jobplane.reference.documents import with_tables
 from jobplane.rules import rule_names
-from jobplane.scaffold import TRIGGERS, NameRefusedError, check_name
+from jobplane.scaffold import creating, triggers
+from jobplane.scaffold.creating import TEMPLATES, NameRefusedError, check_name
+from jobplane.scaffold.triggers import TRIGGERS
 from jobplane.tree.copies import copy_repository
 from jobplane.tree.repository import Function, Repository
 from jobplane.trying import cases
@@ -57,8 +59,8 @@ def contents(repository: Repository) -> dict[Path, bytes]:
 
 def test_every_trigger_can_be_made(made: Repository) -> None:
     """The verb offers what there are templates for, and each made a whole member."""
-    folders = {path.name for path in scaffold.TEMPLATES.iterdir()}
-    assert set(NAMES) == folders == {trigger.name for trigger in TRIGGERS} == set(new.TRIGGERS)
+    folders = {path.name for path in TEMPLATES.iterdir()}
+    assert set(NAMES) == folders == {trigger.name for trigger in TRIGGERS}
     known = {function.name for function in made.functions()}
     assert set(NEW) <= known
 
@@ -101,16 +103,16 @@ def test_the_tree_knows_it(made: Repository) -> None:
 
 def test_examples_need_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a part of the tree lacks them, `invoke` makes a function that reads nothing."""
-    monkeypatch.setattr(scaffold, "run_quietly", lambda *_, **__: "")
+    monkeypatch.setattr(creating, "run_quietly", lambda *_, **__: "")
     repository = copy_repository(Repository.here(), tmp_path / "copy")
     (repository.root / "resources" / "tables.yml").unlink()
     for function in repository.functions():
         shutil.rmtree(function.directory)
-    with pytest.raises(scaffold.MissingResourceError, match="RequestsTable, .* --trigger invoke"):
-        scaffold.create(repository, "show-request", "http")
+    with pytest.raises(creating.MissingResourceError, match="RequestsTable, .* --trigger invoke"):
+        creating.create(repository, "show-request", "http")
     assert repository.functions() == []
 
-    scaffold.create(repository, "count-words", "invoke")
+    creating.create(repository, "count-words", "invoke")
     (function,) = repository.functions()
     for path in cases.case_paths(function).values():
         result = cases.run_in_process(Case.read(function, path), repository)
@@ -213,9 +215,9 @@ def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         (repository.root / "uv.lock").write_text("half of it")
         raise ToolError("uv lock failed", "no network")
 
-    monkeypatch.setattr(scaffold, "run_quietly", fail)
+    monkeypatch.setattr(creating, "run_quietly", fail)
     with pytest.raises(ToolError):
-        scaffold.create(repository, "cancel-by-hand", "sqs")
+        creating.create(repository, "cancel-by-hand", "sqs")
     assert not (repository.root / "functions" / "cancel-by-hand").exists()
     assert contents(repository) == before
 
@@ -236,7 +238,8 @@ def test_what_was_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_triggers_are_listed() -> None:
     """With what each one's function does."""
     done = CliRunner().invoke(new.command, ["--list"])
-    assert [line.split()[0] for line in done.stdout.splitlines()] == list(new.TRIGGERS)
+    names = [line.split()[0] for line in done.stdout.splitlines()]
+    assert names == [each.name for each in TRIGGERS]
 
 
 def named_in(text: str) -> list[str]:
@@ -247,7 +250,7 @@ def named_in(text: str) -> list[str]:
 
 def test_the_guide_names_triggers_and_rules() -> None:
     """docs/adding-a-function.md has a row for each of them, and no other."""
-    guide = (Repository.here().root / "docs" / "adding-a-function.md").read_text()
-    assert named_in(guide.partition("\n## Cases")[0]) == [*new.TRIGGERS]
+    guide = (Repository.here().root / triggers.DOCUMENT).read_text()
+    assert guide == with_tables(guide, triggers.tables()), "run `jobplane docs triggers`"
     assert named_in(guide.partition("\n## What is checked")[2]) == [*GUIDED_RULES]
     assert sorted(GUIDED_RULES) == rule_names()

@@ -59,6 +59,12 @@ def _templates(repository: Repository) -> Made:
     return _with(repository, templates.DOCUMENT, templates.tables(repository))
 
 
+def _triggers(repository: Repository) -> Made:
+    from jobplane.scaffold import triggers
+
+    return _with(repository, triggers.DOCUMENT, triggers.tables())
+
+
 def _with(repository: Repository, document: Path, tables: Mapping[str, str]) -> Made:
     from jobplane.reference.documents import with_tables
 
@@ -76,6 +82,7 @@ TOPICS: dict[str, Callable[[Repository], Made]] = {
     "pictures": _pictures,
     "policy": _policy,
     "templates": _templates,
+    "triggers": _triggers,
 }
 
 
@@ -100,6 +107,7 @@ def command(topics: tuple[str, ...], check: bool) -> None:
     pictures   docs/pictures: the system, the job flow and the states of a job, as SVG
     policy     docs/deployer-policy.json: what `jobplane policy` prints for prod
     templates  docs/templates.md: the assemblies' templates
+    triggers   docs/adding-a-function.md: the functions that `new` makes
     """
     repository = Repository.here()
     stale = []

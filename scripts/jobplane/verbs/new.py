@@ -4,10 +4,9 @@ import json
 
 import click
 
+from jobplane.scaffold.triggers import TRIGGERS
 from jobplane.tree.members import install_dependencies
 from jobplane.tree.repository import Repository
-
-TRIGGERS = ("invoke", "websocket", "http", "sqs", "stream", "schedule", "step-functions")
 
 
 @click.command(
@@ -29,23 +28,27 @@ or in functions/NAME/pyproject.toml; `invoke`, `check` and pytest install it.
 """
 )
 @click.argument("name", required=False)
-@click.option("--trigger", type=click.Choice(TRIGGERS), default="invoke", show_default=True)
+@click.option(
+    "--trigger",
+    type=click.Choice([known.name for known in TRIGGERS]),
+    default="invoke",
+    show_default=True,
+)
 @click.option("--list", "listed", is_flag=True, help="List the triggers.")
 @click.option("--json", "as_json", is_flag=True, help="Print the new files as one JSON object.")
 def command(name: str | None, trigger: str, listed: bool, as_json: bool) -> None:
     """Create a working function, with its events and its test."""
-    from jobplane import scaffold
-
     if listed:
-        for known in scaffold.TRIGGERS:
-            click.echo(f"{known.name:15} {known.summary}")
+        for known in TRIGGERS:
+            click.echo(f"{known.name:15} {known.caller}: {known.example}")
         return
     if name is None:
         raise click.UsageError("missing NAME: jobplane new NAME --trigger TRIGGER")
+    from jobplane.scaffold.creating import create
+
     repository = Repository.here()
     made = [
-        path.relative_to(repository.root).as_posix()
-        for path in scaffold.create(repository, name, trigger)
+        path.relative_to(repository.root).as_posix() for path in create(repository, name, trigger)
     ]
     install_dependencies(repository)
     if as_json:

@@ -1,0 +1,151 @@
+"""Create functions from templates: module, configuration, events and tests.
+
+A template is a folder of `templates/`. In names and texts of its files, `__NAME__` (kebab-case),
+`__MODULE__` (snake_case) and `__RESOURCE__` (CamelCase) are replaced.
+"""
+
+import importlib.util
+import keyword
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import yaml
+
+from jobplane.rules.names import FORBIDDEN
+from jobplane.tree.configuration import Configuration, references
+from jobplane.tree.repository import Repository
+from lambdapack.environments import uv_command, uv_locking_environment
+from lambdapack.tools import run_quietly
+
+TEMPLATES = Path(__file__).parent / "templates"
+# Replaces `invoke` if the table of its example does not exist.
+PLAIN = Path(__file__).parent / "plain"
+SUFFIX = ".tmpl"
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# With a stage of 20 characters and a region of 14, the role's name has 64.
+MAX_NAME = 19
+# The targets of a template's folders in the repository.
+PLACES = {"function": "functions/__NAME__", "test": "tests/unit", "resources": "resources"}
+
+
+class NameRefusedError(click.UsageError):
+    """The name can't be used for a function."""
+
+
+class MissingResourceError(click.UsageError):
+    """The repository lacks a resource that the example uses."""
+
+    def __init__(self, trigger: str, missing: set[str]) -> None:
+        super().__init__(
+            f"the example for {trigger} refers to {', '.join(sorted(missing))}, which resources/ "
+            "does not have: use --trigger invoke, and add the event to its function.yml"
+        )
+
+
+def check_name(repository: Repository, name: str) -> None:
+    """Check a new function's name; raise NameRefusedError with the remedy."""
+    module = name.replace("-", "_")
+    if not NAME.fullmatch(name):
+        better = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        hint = f": {better}?" if NAME.fullmatch(better) else ""
+        raise NameRefusedError(f"{name!r} is not kebab-case (a-z, 0-9, single hyphens){hint}")
+    if len(name) > MAX_NAME:
+        raise NameRefusedError(
+            f"{name!r} has {len(name)} characters of {MAX_NAME}: its role's name would be too long"
+        )
+    if keyword.iskeyword(module):
+        raise NameRefusedError(f"{name!r} is a keyword of Python: its module can't be imported")
+    if module in sys.stdlib_module_names:
+        raise NameRefusedError(
+            f"{name!r} would hide a module of the standard library: choose another name"
+        )
+    if module in FORBIDDEN:
+        raise NameRefusedError(f"{name!r} is too general: name the function by what it does")
+    for taken in (f"functions/{name}", f"libs/{name}", f"tests/unit/test_{module}.py"):
+        if (repository.root / taken).exists():
+            raise NameRefusedError(f"{taken} already exists: choose another name")
+    found = importlib.util.find_spec(module)
+    if found is not None and found.origin is not None:
+        raise NameRefusedError(
+            f"{name!r} would hide the module of an installed package: choose another name"
+        )
+
+
+def create(repository: Repository, name: str, trigger: str) -> list[Path]:
+    """Write the member's files and update uv.lock; the written paths.
+
+    If uv.lock can't be updated, the files are removed.
+
+    Raises:
+        NameRefusedError: the name can't be used.
+        MissingResourceError: the repository lacks a resource that the example uses.
+        ToolError: uv failed.
+    """
+    check_name(repository, name)
+    files = _files(repository, name, TEMPLATES / trigger)
+    if missing := _missing(repository, files):
+        if trigger != "invoke":
+            raise MissingResourceError(trigger, missing)
+        files = _files(repository, name, PLAIN)
+    written: list[Path] = []
+    lock = repository.root / "uv.lock"
+    before = lock.read_bytes()
+    try:
+        for target, text in files.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("x", encoding="utf-8") as file:
+                written.append(target)
+                file.write(text)
+        run_quietly(
+            [uv_command(), "lock"],
+            cwd=repository.root,
+            what="uv lock",
+            env=uv_locking_environment(),
+        )
+    except BaseException:
+        _remove(repository, name, written)
+        lock.write_bytes(before)
+        raise
+    return written
+
+
+def _files(repository: Repository, name: str, template: Path) -> dict[Path, str]:
+    """The text of each file of a template, by path."""
+    words = {
+        "__NAME__": name,
+        "__MODULE__": name.replace("-", "_"),
+        "__RESOURCE__": "".join(word.capitalize() for word in name.split("-")),
+    }
+
+    def filled(text: str) -> str:
+        for placeholder, word in words.items():
+            text = text.replace(placeholder, word)
+        return text
+
+    files = {}
+    for path in sorted(template.rglob(f"*{SUFFIX}")):
+        place, *inside = path.relative_to(template).parts
+        target = repository.root / filled("/".join([PLACES[place], *inside]))
+        text = filled(path.read_text("utf-8"))
+        files[target.with_name(target.name.removesuffix(SUFFIX))] = text
+    return files
+
+
+def _missing(repository: Repository, files: Mapping[Path, str]) -> set[str]:
+    """The resources that the files refer to, but that do not exist."""
+    documents = [yaml.safe_load(text) for path, text in files.items() if path.suffix == ".yml"]
+    own = {id_ for document in documents for id_ in document.get("Resources") or ()}
+    there = own | Configuration(repository).resources.keys()
+    return {id_ for id_ in references(documents) - there if not id_.startswith("AWS::")}
+
+
+def _remove(repository: Repository, name: str, written: list[Path]) -> None:
+    for path in written:
+        path.unlink(missing_ok=True)
+    for folder in ("events", "."):
+        directory = repository.root / "functions" / name / folder
+        if directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()

@@ -1,0 +1,44 @@
+"""The kinds of functions to create, and their table for docs/adding-a-function.md."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobplane.reference.documents import table
+
+DOCUMENT = Path("docs", "adding-a-function.md")
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A kind of function: what calls it, and what the new function does."""
+
+    name: str
+    caller: str
+    example: str
+
+
+TRIGGERS = (
+    Trigger("invoke", "another service", "counts the open connections of a tenant"),
+    Trigger(
+        "websocket",
+        "messages whose `action` is its name",
+        "tells a client whose connection it has",
+    ),
+    Trigger("http", "`GET /<name>/{request_id}`", "shows one of the caller's requests"),
+    Trigger(
+        "sqs", "a queue of its own, with dead letters", "cancels the requests that messages name"
+    ),
+    Trigger(
+        "stream",
+        "the stream of `requests`",
+        "measures how requests ended, and how long they took",
+    ),
+    Trigger("schedule", "every five minutes", "counts overdue requests"),
+    Trigger("step-functions", "a state of the job flow", "counts how often a job was interrupted"),
+)
+
+
+def tables() -> dict[str, str]:
+    """A row for each kind, by section."""
+    rows = [(f"`{each.name}`", each.caller, each.example) for each in TRIGGERS]
+    return {"triggers": table(("trigger", "what calls it", "the function you start with"), rows)}
