@@ -659,6 +659,61 @@ def test_too_many_parts_leave_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+# Growth
+
+REPEATED_NAME = b"c" * 300_000 + b"\n" + b"1\n" * 20_000
+MANY_KEYS = b"{" + b",".join(b'"%x":0' % n for n in range(20_000)) + b"}\n" + b"{}\n" * 20_000
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [("/csv/to-ndjson", REPEATED_NAME), ("/ndjson/to-csv", MANY_KEYS)],
+)
+def test_a_small_file_can_not_become_a_huge_one(name: str, body: bytes) -> None:
+    """One long name or many keys, repeated in each row, end the run at 100 times what was read."""
+    sink, source = Discarding(), RobotInput("a", lambda: io.BytesIO(body), size=10**12)
+    with pytest.raises(FileTooLargeError, match="gives more output than allowed"):
+        get_robot(name).run(source, {}, sink)
+    assert sink.size <= max(16 * 1024 * 1024, 100 * len(body))
+    assert sink.aborted
+
+
+def test_a_caller_sets_the_limit_of_the_output() -> None:
+    """The limit is exact, and holds for all outputs together."""
+    source, options = file(b"a\n" * 5), {"lines": 1}
+    sink = MemorySink()
+    get_robot("/document/split").run(source, options, sink, RobotContext(max_output_bytes=10))
+    assert len(sink.files) == 5
+    sink = MemorySink()
+    with pytest.raises(FileTooLargeError, match="allowed, 9 bytes"):
+        get_robot("/document/split").run(source, options, sink, RobotContext(max_output_bytes=9))
+    assert sink.files == []
+
+
+class Discarding:
+    """A sink with one output, of which it keeps the size alone."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.aborted = False
+        self.meta: dict[str, Any] = {}
+
+    def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> Discarding:
+        return self
+
+    def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
+        raise AssertionError("not used here")
+
+    def write(self, data: Buffer, /) -> int:
+        self.size += memoryview(data).nbytes
+        return memoryview(data).nbytes
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
 # Names
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Buffer, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self
 
+from jobplane_robots._errors import FileTooLargeError
 from jobplane_robots._names import mime_of, safe_name
 
 CHUNK_BYTES = 256 * 1024
+# What a run may write unless its robot or its caller sets other limits.
+MAX_GROWTH = 100
+SMALL_OUTPUT_BYTES = 16 * 1024 * 1024
 
 
 def _no_progress(_bytes_read: int) -> None:
@@ -80,9 +85,12 @@ class RobotContext:
     `advance(n)` is called about every 256 KiB with the number of bytes read since the last call,
     and with 0 while a robot works without reading. To cancel a run, raise an exception in it: the
     input is closed, all outputs of the run are aborted, and the exception is raised unchanged.
+    `max_output_bytes` limits what a run writes, all outputs together; None: 100 times what it has
+    read, and at least 16 MiB.
     """
 
     advance: Callable[[int], None] = _no_progress
+    max_output_bytes: int | None = None
 
     def open(self, source: RobotInput) -> InputStream:
         """Open the input and count what is read; use it in a `with` statement."""
@@ -140,8 +148,9 @@ class RobotResult:
 class Output:
     """One output of a robot: stored at the end of its `with`, aborted by an exception."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, count: Callable[[int], None] = _no_progress) -> None:
         self._writer = writer
+        self._count = count
         self._closed = False
 
     @property
@@ -151,7 +160,8 @@ class Output:
 
     def write(self, data: Buffer, /) -> None:
         """Append bytes."""
-        if memoryview(data).nbytes:
+        if size := memoryview(data).nbytes:
+            self._count(size)
             self._writer.write(data)
 
     def close(self) -> None:
@@ -181,10 +191,16 @@ class Output:
 
 
 class Outputs:
-    """The outputs of one run: either all are stored, or none."""
+    """The outputs of one run: either all are stored, or none.
 
-    def __init__(self, sink: Sink) -> None:
+    `max_bytes` gives how many bytes they may have by now, all together; a write of more raises
+    FileTooLargeError.
+    """
+
+    def __init__(self, sink: Sink, max_bytes: Callable[[], float] = lambda: math.inf) -> None:
         self._sink = sink
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._created: list[Output] = []
         self._forwards: list[tuple[RobotInput, dict[str, Any]]] = []
 
@@ -194,13 +210,18 @@ class Outputs:
         """Begin an output; without `mime`, its media type is derived from its name."""
         name = safe_name(name)
         writer = self._sink.create(name, mime=mime or mime_of(name), meta=dict(meta or {}))
-        output = Output(writer)
+        output = Output(writer, self._count)
         self._created.append(output)
         return output
 
     def forward(self, source: RobotInput, meta: Mapping[str, Any] | None = None) -> None:
         """Store the unchanged input as an output when the run has succeeded; adds `meta` to its."""
         self._forwards.append((source, {**source.meta, **(meta or {})}))
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes > (most := self._max_bytes()):
+            raise FileTooLargeError(f"gives more output than allowed, {most} bytes")
 
     def commit(self) -> None:
         """Close the open outputs, then store the forwarded inputs."""

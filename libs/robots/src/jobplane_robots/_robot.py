@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,15 @@ from jobplane_robots._errors import (
     RobotError,
     RobotUnavailableError,
 )
-from jobplane_robots._io import Outputs, RobotContext, RobotInput, RobotResult, Sink
+from jobplane_robots._io import (
+    MAX_GROWTH,
+    SMALL_OUTPUT_BYTES,
+    Outputs,
+    RobotContext,
+    RobotInput,
+    RobotResult,
+    Sink,
+)
 from jobplane_robots._names import safe_name
 
 ROBOT_NAME = re.compile(r"/[a-z0-9_-]+/[a-z0-9_-]+")
@@ -39,12 +48,15 @@ class Robot:
     """A processing step, created by the decorator `robot`.
 
     `requires` maps each module that the robot imports to the remedy when it is not installed.
+    `limits_growth`: the robot limits by its own options how much larger than its input its outputs
+    may be.
     """
 
     name: str
     options: type[RobotOptions]
     function: RobotFunction[Any]
     requires: Mapping[str, str]
+    limits_growth: bool = False
 
     def __post_init__(self) -> None:
         if not ROBOT_NAME.fullmatch(self.name):
@@ -76,16 +88,25 @@ class Robot:
 
         After any exception, also one of the sink or of `context.advance`, all outputs of this run
         are aborted. A RobotError names the file; other exceptions are raised unchanged. Raises
-        InvalidOptionsError and RobotUnavailableError before the file is read.
+        FileTooLargeError if the outputs exceed `context.max_output_bytes`, and InvalidOptionsError
+        and RobotUnavailableError before the file is read.
         """
         self.check_available()
         if not isinstance(options, self.options):
             given = options.model_dump() if isinstance(options, RobotOptions) else options
             options = self.parse_options(given)
         name = safe_name(source.name)
-        outputs = Outputs(sink)
+        context = context or RobotContext()
+        bytes_read = 0
+
+        def advance(count: int) -> None:
+            nonlocal bytes_read
+            bytes_read += count
+            context.advance(count)
+
+        outputs = Outputs(sink, lambda: self._max_output_bytes(bytes_read, context))
         try:
-            result = self.function(source, options, outputs, context or RobotContext())
+            result = self.function(source, options, outputs, replace(context, advance=advance))
             outputs.commit()
         except BaseException as error:
             outputs.abort(error)
@@ -93,6 +114,11 @@ class Robot:
                 error.file = name
             raise
         return replace(result, warnings=tuple(f"{name}: {text}" for text in result.warnings))
+
+    def _max_output_bytes(self, bytes_read: int, context: RobotContext) -> float:
+        if context.max_output_bytes is not None:
+            return context.max_output_bytes
+        return math.inf if self.limits_growth else max(SMALL_OUTPUT_BYTES, MAX_GROWTH * bytes_read)
 
     def _problems(self, error: ValidationError) -> list[OptionProblem]:
         known = ", ".join(sorted(self.options.model_fields)) or "none"
@@ -110,7 +136,11 @@ class Robot:
 
 
 def robot[OptionsT: RobotOptions](
-    name: str, *, options: type[OptionsT], requires: Mapping[str, str] | None = None
+    name: str,
+    *,
+    options: type[OptionsT],
+    requires: Mapping[str, str] | None = None,
+    limits_growth: bool = False,
 ) -> Callable[[RobotFunction[OptionsT]], Robot]:
     """Decorator that makes a function a robot.
 
@@ -119,7 +149,7 @@ def robot[OptionsT: RobotOptions](
     """
 
     def decorate(function: RobotFunction[OptionsT]) -> Robot:
-        return Robot(name=name, options=options, function=function, requires=requires or {})
+        return Robot(name, options, function, requires or {}, limits_growth)
 
     return decorate
 

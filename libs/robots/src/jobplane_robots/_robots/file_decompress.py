@@ -37,7 +37,7 @@ class FileDecompressOptions(RobotOptions):
     max_ratio: Annotated[int, Field(ge=1)] = 500
 
 
-@robot("/file/decompress", options=FileDecompressOptions)
+@robot("/file/decompress", options=FileDecompressOptions, limits_growth=True)
 def file_decompress(
     source: RobotInput, options: FileDecompressOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:

@@ -90,7 +90,7 @@ class ImageResizeOptions(RobotOptions):
         return self
 
 
-@robot("/image/resize", options=ImageResizeOptions, requires={"PIL": INSTALL})
+@robot("/image/resize", options=ImageResizeOptions, requires={"PIL": INSTALL}, limits_growth=True)
 def image_resize(
     source: RobotInput, options: ImageResizeOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:
