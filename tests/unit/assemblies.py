@@ -195,7 +195,7 @@ def sqs(*bodies: str, receives: int = 1) -> dict[str, Any]:
 
 
 class Context:
-    """What Lambda tells of an invocation."""
+    """Lambda's context object."""
 
     aws_request_id = "11111111-2222-4333-8444-555555555555"
     function_name = "jobplane-test-status"
@@ -210,7 +210,7 @@ class Context:
 
 
 def public_resolver(*addresses: str) -> Any:
-    """A resolver that answers with the addresses in turn, the last one for ever."""
+    """A resolver that returns the addresses in turn, and repeats the last one."""
     asked: list[str] = []
 
     def resolve(host: str, port: int, **_: Any) -> Any:
@@ -223,7 +223,7 @@ def public_resolver(*addresses: str) -> Any:
 
 
 class Received:
-    """One request that reached a receiver."""
+    """A request that a receiver got."""
 
     def __init__(self, handler: BaseHTTPRequestHandler) -> None:
         self.method = handler.command
@@ -250,7 +250,7 @@ def reply(code: int, **headers: str) -> Behaviour:
 
 
 class Receiver:
-    """A webhook receiver on loopback; behaviours are used in turn, the last one for ever."""
+    """A webhook receiver on loopback; uses behaviours in turn, and repeats the last one."""
 
     def __init__(self, port: int, behaviours: list[Behaviour]) -> None:
         self.port = port
@@ -266,7 +266,7 @@ class Receiver:
 
 @contextmanager
 def receiving(*behaviours: Behaviour, tls: Any = None) -> Iterator[Receiver]:
-    """A receiver for the length of a test; `tls` is a server's SSL context."""
+    """Run a receiver within the block; `tls` is a server's SSL context."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -323,7 +323,7 @@ def metric_names(text: str) -> list[str]:
 
 
 def events(*keys: str) -> st.SearchStrategy[Any]:
-    """Any JSON, and more often what has some of these keys and values that tell something."""
+    """Any JSON, often with some of these keys and values."""
     values = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
         | st.text(max_size=20) | st.sampled_from(TELLING),

@@ -1,4 +1,4 @@
-"""check-active-job: what a stored row means for a message that has just come."""
+"""check-active-job: the answer to a new message, by the workspace's row."""
 
 from typing import Any
 
@@ -25,19 +25,19 @@ def check(jobs: Jobs, thread: str = "thread-1", **event: Any) -> dict[str, Any]:
     return answer
 
 
-def test_nothing_runs_where_nothing_is_stored(jobs: Jobs) -> None:
-    """Without a row there is no job."""
+def test_a_workspace_without_a_row_has_no_active_job(jobs: Jobs) -> None:
+    """The answer has no job and no interruption."""
     assert check(jobs) == NO_JOB | {"reason": "none"}
 
 
-def test_a_released_workspace_has_no_job(jobs: Jobs) -> None:
-    """The row is there for its fence alone."""
+def test_a_released_workspace_has_no_active_job(jobs: Jobs) -> None:
+    """Its row only keeps the fence."""
     jobs.let_go(jobs.hold())
     assert check(jobs, "thread-2") == NO_JOB | {"reason": "free"}
 
 
-def test_a_job_of_the_same_thread_is_not_interrupted(jobs: Jobs) -> None:
-    """A follow-up learns of the job that it may join."""
+def test_a_message_of_the_same_thread_joins_the_active_job(jobs: Jobs) -> None:
+    """The answer names the job, without an interruption."""
     claim = jobs.hold()
     assert check(jobs) == {
         "hasActiveJob": True,
@@ -55,14 +55,14 @@ def test_a_job_of_the_same_thread_is_not_interrupted(jobs: Jobs) -> None:
     }
 
 
-def test_a_dead_job_of_the_same_thread_is_none_to_join(jobs: Jobs) -> None:
-    """What has run out is no job, whoever's it was."""
+def test_an_expired_job_of_the_same_thread_is_not_joined(jobs: Jobs) -> None:
+    """An expired claim counts as no job."""
     jobs.clock.now = jobs.hold()["expiresAt"]
     assert check(jobs) == NO_JOB | {"reason": "expired"}
 
 
-def test_a_job_of_another_thread_is_to_be_interrupted(jobs: Jobs) -> None:
-    """Another thread's message learns whom it has to ask to stop."""
+def test_a_message_of_another_thread_interrupts_the_active_job(jobs: Jobs) -> None:
+    """The answer names the job to interrupt."""
     claim = jobs.hold()
     answer = check(jobs, "thread-2")
     assert (answer["hasActiveJob"], answer["sameThread"], answer["shouldInterrupt"]) == (
@@ -75,8 +75,8 @@ def test_a_job_of_another_thread_is_to_be_interrupted(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize(("offset", "active"), [(-1, True), (-0.01, True), (0, False), (1, False)])
-def test_a_job_is_active_until_its_end(jobs: Jobs, offset: float, active: bool) -> None:
-    """The function compares the time itself; deleted rows are none of its business."""
+def test_a_job_is_active_until_its_claim_expires(jobs: Jobs, offset: float, active: bool) -> None:
+    """The function compares the times itself, and does not wait for DynamoDB to delete the row."""
     jobs.clock.now = jobs.hold()["expiresAt"] + offset
     answer = check(jobs, "thread-2")
     assert answer["hasActiveJob"] is active
@@ -101,10 +101,10 @@ def test_a_job_is_active_until_its_end(jobs: Jobs, offset: float, active: bool) 
         ({}, False, "malformed", None),
     ],
 )
-def test_older_rows_are_read(
+def test_rows_without_claim_ids_are_read(
     jobs: Jobs, attributes: dict[str, Any], active: bool, reason: str, expires_at: int | None
 ) -> None:
-    """Rows without claim ids, in whatever unit; the end is answered in whole seconds."""
+    """Older writers used other units of time; the answer is in whole seconds."""
     jobs.put(**older_row(**attributes))
     answer = check(jobs)
     assert (answer["hasActiveJob"], answer["reason"]) == (active, reason)
@@ -120,8 +120,8 @@ def test_older_rows_are_read(
         }
 
 
-def test_a_malformed_row_of_the_same_thread_is_no_rival(jobs: Jobs) -> None:
-    """It says malformed, and interrupts nobody."""
+def test_a_malformed_row_causes_no_interruption(jobs: Jobs) -> None:
+    """The answer reports a malformed row."""
     jobs.put(**older_row(claimedAt=iso(-60)))
     answer = check(jobs, "thread-old")
     assert (answer["reason"], answer["sameThread"], answer["shouldInterrupt"]) == (
@@ -131,8 +131,8 @@ def test_a_malformed_row_of_the_same_thread_is_no_rival(jobs: Jobs) -> None:
     )
 
 
-def test_one_consistent_read(jobs: Jobs) -> None:
-    """A check is one GetItem, consistent, and nothing else."""
+def test_a_check_makes_one_consistent_read(jobs: Jobs) -> None:
+    """One GetItem, and no other call."""
     calls = jobs.stack.calls(jobs.function("check-active-job").dynamodb)
     check(jobs)
     assert calls == [
@@ -147,24 +147,24 @@ def test_one_consistent_read(jobs: Jobs) -> None:
     ]
 
 
-def test_checking_changes_nothing_and_repeats(jobs: Jobs) -> None:
-    """Twice the same event, twice the same answer, and the row as it was."""
+def test_a_repeated_check_gets_the_same_answer(jobs: Jobs) -> None:
+    """The row stays as it is."""
     jobs.hold()
     before = jobs.row()
     assert check(jobs, "thread-2") == check(jobs, "thread-2")
     assert jobs.row() == before
 
 
-def test_both_spellings_are_one_workspace(jobs: Jobs) -> None:
-    """projectId with userId finds what projectUserId claimed."""
+def test_project_and_user_ids_name_the_same_workspace_as_the_key(jobs: Jobs) -> None:
+    """projectId and userId find the row of projectUserId."""
     jobs.hold()
     parts = {"projectUserId": None, "projectId": "amelia", "userId": "scott"}
     assert check(jobs, "thread-2", **parts) == check(jobs, "thread-2")
 
 
 @pytest.mark.parametrize("value", HOSTILE_IDS)
-def test_a_hostile_thread_is_refused_by_name(jobs: Jobs, value: Any) -> None:
-    """What is no id is a ValidationError of threadId, and costs no read."""
+def test_a_malformed_thread_id_is_refused(jobs: Jobs, value: Any) -> None:
+    """ValidationError of threadId, without a read."""
     calls = jobs.stack.calls(jobs.function("check-active-job").dynamodb)
     with pytest.raises(ValidationError, match="^threadId: "):
         jobs.call("check-active-job", projectUserId=WORKSPACE, threadId=value)
@@ -180,23 +180,25 @@ def test_a_hostile_thread_is_refused_by_name(jobs: Jobs, value: Any) -> None:
         ({"projectUserId": WORKSPACE}, "threadId"),
     ],
 )
-def test_malformed_input_is_refused_by_name(jobs: Jobs, event: dict[str, Any], field: str) -> None:
-    """Each field says what is wrong with it."""
+def test_malformed_input_is_refused_with_the_fields_name(
+    jobs: Jobs, event: dict[str, Any], field: str
+) -> None:
+    """The message says what is wrong with the field."""
     with pytest.raises(ValidationError) as refused:
         jobs.call("check-active-job", **event)
     assert refused.value.field == field
 
 
-def test_a_failing_store_is_raised(jobs: Jobs) -> None:
-    """The flow tries again by the error's own name."""
+def test_an_error_of_dynamodb_is_raised_unchanged(jobs: Jobs) -> None:
+    """The flow's Retry matches errors by name."""
     module = jobs.function("check-active-job")
     jobs.stack.fail(module.dynamodb, "GetItem")
     with pytest.raises(module.dynamodb.exceptions.ProvisionedThroughputExceededException):
         check(jobs)
 
 
-def test_the_verdict_is_logged(jobs: Jobs, output: Output) -> None:
-    """With the workspace and the thread."""
+def test_the_answer_is_logged(jobs: Jobs, output: Output) -> None:
+    """The log line has the workspace and the thread."""
     check(jobs)
     (line,) = output.logged("checked")
     assert (line["project_user_id"], line["thread_id"]) == (WORKSPACE, "thread-1")

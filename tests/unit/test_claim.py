@@ -1,4 +1,4 @@
-"""claim: who gets a workspace, for how long, and what a late holder can still do."""
+"""claim: acquire, renew and release a workspace."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +34,7 @@ def clock(jobs: Jobs) -> Clock:
 
 
 def test_a_free_workspace_is_claimed(jobs: Jobs) -> None:
-    """Nothing is there: the claim is made, and the row says everything of it."""
+    """The row has the owner, the message, the fence and the end."""
     answer = jobs.acquire(owner="arn:of:an:execution")
 
     assert answer.keys() == {"claimed", "claimId", "fence", "containerId", "expiresAt"}
@@ -57,16 +57,16 @@ def test_a_free_workspace_is_claimed(jobs: Jobs) -> None:
     }
 
 
-def test_project_and_user_name_the_workspace_as_well(jobs: Jobs) -> None:
-    """projectId and userId are the same as the composite key."""
+def test_project_and_user_ids_name_the_same_workspace_as_the_key(jobs: Jobs) -> None:
+    """projectId and userId give the composite key."""
     answer = jobs.call(
         "claim", projectId="amelia", userId="scott", threadId="thread-1", messageId="message-1"
     )
     assert jobs.row()["claimId"] == answer["claimId"]
 
 
-def test_another_thread_is_told_the_holder(jobs: Jobs) -> None:
-    """The loser reads who has it and for how long; the row stays as it was."""
+def test_a_message_of_another_thread_is_refused_with_the_holder(jobs: Jobs) -> None:
+    """The answer has the holder and the remaining time; the row stays as it is."""
     claim = jobs.acquire(ttlSeconds=100)
     before = jobs.row()
 
@@ -87,8 +87,8 @@ def test_another_thread_is_told_the_holder(jobs: Jobs) -> None:
     assert jobs.row() == before
 
 
-def test_the_same_thread_joins_and_keeps_the_job_alive(jobs: Jobs, clock: Clock) -> None:
-    """A message of the holder's thread extends the claim and owns nothing of it."""
+def test_a_message_of_the_same_thread_joins_and_extends_the_claim(jobs: Jobs, clock: Clock) -> None:
+    """The claim still belongs to the first message."""
     claim = jobs.acquire(ttlSeconds=100)
     before = jobs.row()
     clock.pass_(50)
@@ -101,8 +101,8 @@ def test_the_same_thread_joins_and_keeps_the_job_alive(jobs: Jobs, clock: Clock)
     assert jobs.row() == before | changed
 
 
-def test_joining_never_shortens(jobs: Jobs) -> None:
-    """A message that wants less time than is left changes nothing."""
+def test_joining_never_shortens_a_claim(jobs: Jobs) -> None:
+    """A message with a shorter time to live changes nothing."""
     jobs.acquire(ttlSeconds=HOUR)
     before = jobs.row()
     assert jobs.acquire(messageId="message-2", ttlSeconds=60)["reason"] == "same_thread"
@@ -110,8 +110,8 @@ def test_joining_never_shortens(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("late", [0, 1, 1.9])
-def test_a_job_whose_time_is_up_is_not_joined(jobs: Jobs, clock: Clock, late: float) -> None:
-    """Within the skew margin the thread's own message waits, and brings nothing back."""
+def test_an_expired_claim_is_not_joined(jobs: Jobs, clock: Clock, late: float) -> None:
+    """Within the skew margin the thread's own message waits, and does not extend the claim."""
     claim = jobs.acquire(ttlSeconds=100)
     before = jobs.row()
     clock.now = claim["expiresAt"] + late
@@ -122,8 +122,8 @@ def test_a_job_whose_time_is_up_is_not_joined(jobs: Jobs, clock: Clock, late: fl
     assert jobs.row() == before
 
 
-def test_a_job_that_ends_meanwhile_is_not_joined(jobs: Jobs) -> None:
-    """Released between the refusal and the extension: the message must try again."""
+def test_a_claim_released_before_the_extension_is_not_joined(jobs: Jobs) -> None:
+    """The message must try again."""
     claim = jobs.acquire(ttlSeconds=100)
     module = jobs.function("claim")
     write_held = module.write_held
@@ -140,8 +140,8 @@ def test_a_job_that_ends_meanwhile_is_not_joined(jobs: Jobs) -> None:
     assert jobs.acquire(messageId="message-2")["claimed"] is True
 
 
-def test_a_job_that_another_thread_took_meanwhile_is_not_joined(jobs: Jobs) -> None:
-    """Released and claimed between the refusal and the extension: that job is not the thread's."""
+def test_a_claim_taken_over_before_the_extension_is_not_joined(jobs: Jobs) -> None:
+    """Another thread released and claimed the workspace in between."""
     claim = jobs.acquire(ttlSeconds=100)
     module = jobs.function("claim")
     write_held = module.write_held
@@ -159,10 +159,10 @@ def test_a_job_that_another_thread_took_meanwhile_is_not_joined(jobs: Jobs) -> N
 @pytest.mark.parametrize(
     ("offset", "claimed"), [(-1, False), (0, False), (1, False), (1.9, False), (2, True), (3, True)]
 )
-def test_a_claim_holds_two_seconds_past_its_end(
+def test_a_claim_can_be_taken_two_seconds_after_its_end(
     jobs: Jobs, clock: Clock, offset: float, claimed: bool
 ) -> None:
-    """Others may have it once it ended two seconds ago, whatever their clocks say."""
+    """The margin allows for clocks that differ."""
     first = jobs.acquire(ttlSeconds=100)
     clock.now = first["expiresAt"] + offset
 
@@ -174,8 +174,8 @@ def test_a_claim_holds_two_seconds_past_its_end(
         assert answer["claimId"] != first["claimId"]
 
 
-def test_a_lost_answer_is_given_again(jobs: Jobs, clock: Clock) -> None:
-    """The same message and owner get the same claim, however often; the row is untouched."""
+def test_a_repeated_acquisition_gets_the_same_claim(jobs: Jobs, clock: Clock) -> None:
+    """The same message and owner get the same answer, and the row stays as it is."""
     first = jobs.acquire(owner="execution-1")
     before = jobs.row()
     clock.pass_(5)
@@ -185,22 +185,24 @@ def test_a_lost_answer_is_given_again(jobs: Jobs, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("late", [0, 1.9])
-def test_a_claim_that_ran_out_is_not_given_again(jobs: Jobs, clock: Clock, late: float) -> None:
-    """Within the skew margin even its own message has to wait: it could not renew what it got."""
+def test_a_repeated_acquisition_does_not_get_an_expired_claim(
+    jobs: Jobs, clock: Clock, late: float
+) -> None:
+    """Within the skew margin the message must wait, because it could not renew the claim."""
     claim = jobs.acquire(ttlSeconds=100, owner="execution-1")
     clock.now = claim["expiresAt"] + late
     assert jobs.acquire(owner="execution-1")["reason"] == "held"
 
 
 @pytest.mark.parametrize("owner", ["execution-2", None])
-def test_the_same_message_of_another_owner_is_no_retry(jobs: Jobs, owner: str | None) -> None:
-    """Another execution with the message joins; it does not get the claim."""
+def test_the_same_message_of_another_execution_joins(jobs: Jobs, owner: str | None) -> None:
+    """It does not get the claim of the first execution."""
     jobs.acquire(owner="execution-1")
     assert jobs.acquire(owner=owner)["reason"] == "same_thread"
 
 
-def test_the_fence_outlives_release_and_purge(jobs: Jobs, clock: Clock) -> None:
-    """Over releases, an expiry and the deletion of the row, every claim has a higher fence."""
+def test_the_fence_grows_over_release_expiry_and_deletion(jobs: Jobs, clock: Clock) -> None:
+    """Every claim has a higher fence than the one before."""
     fences = []
     for number in range(3):
         claim = jobs.acquire(messageId=f"message-{number}")
@@ -217,8 +219,8 @@ def test_the_fence_outlives_release_and_purge(jobs: Jobs, clock: Clock) -> None:
     assert fences[:4] == [fences[0] + number for number in range(4)]
 
 
-def test_renewing_moves_the_end(jobs: Jobs, clock: Clock) -> None:
-    """The holder gets the time that it asks for, as often as it asks."""
+def test_a_renewal_sets_the_end_to_the_requested_time(jobs: Jobs, clock: Clock) -> None:
+    """Any number of renewals is possible."""
     claim = jobs.acquire(ttlSeconds=100)
     clock.pass_(50)
     for _ in range(2):
@@ -229,17 +231,17 @@ def test_renewing_moves_the_end(jobs: Jobs, clock: Clock) -> None:
     assert jobs.row()["expiresAt"] == claim["expiresAt"] + 50
 
 
-def test_renewing_has_a_default(jobs: Jobs) -> None:
+def test_a_renewal_lasts_an_hour_by_default(jobs: Jobs) -> None:
     """An hour, unless it says otherwise."""
     claim = jobs.acquire(ttlSeconds=100)
     assert jobs.renew(claim)["expiresAt"] == 1_795_342_531 + HOUR
 
 
 @pytest.mark.parametrize(("offset", "renewed"), [(-1, True), (-0.1, True), (0, False), (1, False)])
-def test_what_ran_out_is_not_renewed(
+def test_an_expired_claim_is_not_renewed(
     jobs: Jobs, clock: Clock, offset: float, renewed: bool
 ) -> None:
-    """From its end on a claim is gone for its holder, though nobody else has it."""
+    """From its end on, even if the workspace is still free."""
     claim = jobs.acquire(ttlSeconds=100)
     before = jobs.row()
     clock.now = claim["expiresAt"] + offset
@@ -252,8 +254,8 @@ def test_what_ran_out_is_not_renewed(
         assert jobs.row() == before
 
 
-def test_releasing_frees_and_keeps_the_row(jobs: Jobs, clock: Clock) -> None:
-    """A released workspace keeps its fence and says who left it and why."""
+def test_a_release_keeps_the_row_with_fence_and_reason(jobs: Jobs, clock: Clock) -> None:
+    """The row also has the last holder."""
     claim = jobs.acquire()
     clock.pass_(10)
 
@@ -269,8 +271,8 @@ def test_releasing_frees_and_keeps_the_row(jobs: Jobs, clock: Clock) -> None:
     }
 
 
-def test_releasing_twice_is_success(jobs: Jobs, clock: Clock) -> None:
-    """The second time says so and changes nothing; a successor stays too."""
+def test_a_second_release_succeeds_and_changes_nothing(jobs: Jobs, clock: Clock) -> None:
+    """Nor does it change the claim of a successor."""
     claim = jobs.acquire()
     jobs.release(claim)
     before = jobs.row()
@@ -284,15 +286,15 @@ def test_releasing_twice_is_success(jobs: Jobs, clock: Clock) -> None:
     assert jobs.row() == taken
 
 
-def test_an_expired_claim_can_be_given_back(jobs: Jobs, clock: Clock) -> None:
-    """Nobody took it, so its holder may still end it in order."""
+def test_an_expired_claim_can_be_released(jobs: Jobs, clock: Clock) -> None:
+    """Its holder may release it until another execution takes it."""
     claim = jobs.acquire(ttlSeconds=1)
     clock.pass_(HOUR)
     assert jobs.release(claim)["released"] is True
 
 
-def test_after_a_takeover_the_first_holder_changes_nothing(jobs: Jobs, clock: Clock) -> None:
-    """Neither renewal nor release of a stale holder touches its successor."""
+def test_a_superseded_holder_neither_renews_nor_releases(jobs: Jobs, clock: Clock) -> None:
+    """Its successor's claim stays as it is."""
     stale = jobs.acquire(ttlSeconds=1)
     clock.pass_(10)
     jobs.acquire(threadId="thread-2", messageId="message-2")
@@ -303,8 +305,8 @@ def test_after_a_takeover_the_first_holder_changes_nothing(jobs: Jobs, clock: Cl
     assert jobs.row() == before
 
 
-def test_a_long_gone_holder_is_superseded(jobs: Jobs, clock: Clock) -> None:
-    """When others have come and gone, a stale holder's release is no repetition."""
+def test_a_release_after_several_successors_is_superseded(jobs: Jobs, clock: Clock) -> None:
+    """It is not taken for a repetition."""
     stale = jobs.acquire(ttlSeconds=1)
     clock.pass_(10)
     jobs.release(jobs.acquire(threadId="thread-2", messageId="message-2"))
@@ -312,7 +314,7 @@ def test_a_long_gone_holder_is_superseded(jobs: Jobs, clock: Clock) -> None:
     assert jobs.renew(stale) == {"renewed": False, "reason": "superseded"}
 
 
-def test_what_was_released_is_not_renewed(jobs: Jobs) -> None:
+def test_a_released_claim_is_not_renewed(jobs: Jobs) -> None:
     """A renewal brings nothing back."""
     claim = jobs.acquire()
     jobs.release(claim)
@@ -321,8 +323,8 @@ def test_what_was_released_is_not_renewed(jobs: Jobs) -> None:
     assert jobs.row() == before
 
 
-def test_a_free_workspace_has_no_holder(jobs: Jobs) -> None:
-    """Whatever another writer left on a row that it freed, nothing of it is renewed or released."""
+def test_a_free_row_with_leftover_ids_is_neither_renewed_nor_released(jobs: Jobs) -> None:
+    """Other writers may leave ids on a row that they free."""
     claim = jobs.acquire()
     freed = jobs.row() | {"state": "free"}
     jobs.put(**freed)
@@ -331,8 +333,8 @@ def test_a_free_workspace_has_no_holder(jobs: Jobs) -> None:
     assert jobs.row() == freed
 
 
-def test_without_a_row_nothing_is_made(jobs: Jobs) -> None:
-    """Renewal and release of what is not there leave it so."""
+def test_renewal_and_release_create_no_row(jobs: Jobs) -> None:
+    """For a workspace without a row."""
     claim = {"claimId": "claim-1", "fence": 7}
     assert jobs.renew(claim) == {"renewed": False, "reason": "absent"}
     assert jobs.release(claim) == {"released": False, "reason": "absent"}
@@ -340,8 +342,10 @@ def test_without_a_row_nothing_is_made(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("change", [{"claimId": "claim-0"}, {"fence": 1}])
-def test_claim_and_fence_must_both_fit(jobs: Jobs, change: dict[str, Any]) -> None:
-    """One that is wrong is as good as none."""
+def test_renewal_and_release_need_both_claim_id_and_fence(
+    jobs: Jobs, change: dict[str, Any]
+) -> None:
+    """One wrong value is enough for a refusal."""
     claim = jobs.acquire()
     before = jobs.row()
     assert jobs.renew(claim | change)["reason"] == "superseded"
@@ -360,10 +364,10 @@ def test_claim_and_fence_must_both_fit(jobs: Jobs, change: dict[str, Any]) -> No
         (61, {"claimed": True}),
     ],
 )
-def test_claims_may_be_kept_apart(
+def test_a_claim_within_the_minimum_interval_is_rate_limited(
     jobs: Jobs, clock: Clock, passed: float, answer: dict[str, Any]
 ) -> None:
-    """Sooner than the interval after the last claim, the answer is when to come again."""
+    """The answer says when to try again."""
     jobs.release(jobs.acquire())
     before = jobs.row()
     clock.pass_(passed)
@@ -376,10 +380,8 @@ def test_claims_may_be_kept_apart(
         assert jobs.row() == before
 
 
-def test_the_interval_counts_from_the_claim_and_refusals_do_not_move_it(
-    jobs: Jobs, clock: Clock
-) -> None:
-    """Neither asking, renewing nor releasing starts the interval anew."""
+def test_only_a_claim_starts_the_minimum_interval(jobs: Jobs, clock: Clock) -> None:
+    """Refusals, renewals and releases do not restart it."""
     claim = jobs.acquire()
     clock.pass_(30)
     jobs.renew(claim)
@@ -389,8 +391,8 @@ def test_the_interval_counts_from_the_claim_and_refusals_do_not_move_it(
     assert jobs.acquire(messageId="message-2", minIntervalSeconds=60)["claimed"] is True
 
 
-def test_an_expired_claim_is_rate_limited_too(jobs: Jobs, clock: Clock) -> None:
-    """Free by its end, but claimed too short a while ago; a live one is held in any case."""
+def test_the_minimum_interval_also_counts_from_an_expired_claim(jobs: Jobs, clock: Clock) -> None:
+    """A live claim is reported as held in any case."""
     jobs.acquire(ttlSeconds=1)
     other = {"threadId": "thread-2", "messageId": "message-2", "minIntervalSeconds": 60}
     assert jobs.acquire(**other)["reason"] == "held"
@@ -399,7 +401,7 @@ def test_an_expired_claim_is_rate_limited_too(jobs: Jobs, clock: Clock) -> None:
     assert jobs.acquire(**other | {"minIntervalSeconds": 0})["claimed"] is True
 
 
-def test_a_workspace_that_was_never_claimed_has_no_interval(jobs: Jobs) -> None:
+def test_the_first_claim_of_a_workspace_is_never_rate_limited(jobs: Jobs) -> None:
     """The first claim is never rate limited."""
     assert jobs.acquire(minIntervalSeconds=60)["claimed"] is True
 
@@ -435,8 +437,8 @@ OLDER = {
 
 
 @pytest.mark.parametrize("case", OLDER)
-def test_older_rows_hold_as_long_as_they_say(jobs: Jobs, case: str) -> None:
-    """Every older shape is held until its end, or an hour; then it is claimed like any other."""
+def test_rows_of_older_writers_hold_until_their_end_or_an_hour(jobs: Jobs, case: str) -> None:
+    """After that the workspace is claimed as usual."""
     attributes, reason, seconds = OLDER[case]
     jobs.put(**older_row(**attributes))
     before = jobs.row()
@@ -461,14 +463,14 @@ def test_older_rows_hold_as_long_as_they_say(jobs: Jobs, case: str) -> None:
         }
 
 
-def test_an_older_row_whose_time_is_up_is_not_joined(jobs: Jobs) -> None:
-    """Within the skew margin nobody works on it, and nobody else may yet."""
+def test_an_expired_row_of_an_older_writer_is_not_joined(jobs: Jobs) -> None:
+    """Within the skew margin the message waits."""
     jobs.put(**older_row(expiresAt=int(NOW)))
     assert jobs.acquire(threadId="thread-old")["reason"] == "held"
 
 
-def test_an_older_row_of_the_same_thread_is_joined(jobs: Jobs) -> None:
-    """It has no claim to extend, and stays as it is; nor is it mistaken for a retry."""
+def test_a_row_of_an_older_writer_is_joined_without_extension(jobs: Jobs) -> None:
+    """It has no claim to extend, and is not taken for a repetition."""
     jobs.put(**older_row(ttl=int(NOW) + 60))
     before = jobs.row()
     answer = jobs.acquire(threadId="thread-old", messageId="message-old")
@@ -476,15 +478,15 @@ def test_an_older_row_of_the_same_thread_is_joined(jobs: Jobs) -> None:
     assert jobs.row() == before
 
 
-def test_a_first_fence_is_past_every_earlier_one(jobs: Jobs) -> None:
-    """Where no fence is stored, the clock gives one that no counter has reached."""
+def test_a_first_fence_comes_from_the_clock(jobs: Jobs) -> None:
+    """Without a stored fence, it is higher than any counter of an older writer."""
     jobs.put(**older_row(ttl=1))
     assert jobs.acquire()["fence"] == int(NOW * 1000) + 1
 
 
 @pytest.mark.parametrize("prepare", ["nothing", "held", "free", "own", "rate_limited"])
 def test_acquire_is_one_write_and_no_read(jobs: Jobs, prepare: str) -> None:
-    """Granted, refused or repeated, an acquisition is one UpdateItem."""
+    """An acquisition is one UpdateItem, whether granted, refused or repeated."""
     event: dict[str, Any] = {"threadId": "thread-2", "messageId": "message-2"}
     if prepare != "nothing":
         claim = jobs.acquire()
@@ -501,8 +503,8 @@ def test_acquire_is_one_write_and_no_read(jobs: Jobs, prepare: str) -> None:
     assert calls.counts() == {"UpdateItem": 1}
 
 
-def test_joining_renewing_and_releasing_read_nothing(jobs: Jobs) -> None:
-    """A message that joins costs one more write; renewal and release are one each."""
+def test_joining_renewing_and_releasing_make_no_reads(jobs: Jobs) -> None:
+    """Joining makes a second write; renewal and release make one each."""
     claim = jobs.acquire()
     calls = jobs.stack.calls(jobs.function("claim").dynamodb)
     jobs.acquire(messageId="message-2", ttlSeconds=2 * HOUR)
@@ -514,8 +516,8 @@ def test_joining_renewing_and_releasing_read_nothing(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize("value", HOSTILE_IDS)
 @pytest.mark.parametrize("field", ["threadId", "messageId"])
-def test_hostile_ids_are_refused_by_name(jobs: Jobs, field: str, value: Any) -> None:
-    """What is no id is refused by its field's name, before anything is written."""
+def test_malformed_ids_are_refused_with_the_fields_name(jobs: Jobs, field: str, value: Any) -> None:
+    """Nothing is written."""
     with pytest.raises(ValidationError) as refused:
         jobs.acquire(**{field: value})
     assert refused.value.field == field
@@ -537,10 +539,10 @@ def test_hostile_ids_are_refused_by_name(jobs: Jobs, field: str, value: Any) -> 
         ({"projectUserId": None}, "projectId"),
     ],
 )
-def test_a_holder_must_name_its_claim(
+def test_renewal_and_release_refuse_malformed_claim_fields(
     jobs: Jobs, operation: str, change: dict[str, Any], field: str
 ) -> None:
-    """Without a good claim id, fence and workspace nothing is renewed or released."""
+    """Claim id, fence and workspace are required."""
     claim = jobs.acquire()
     before = jobs.row()
     with pytest.raises(ValidationError) as refused:
@@ -570,8 +572,10 @@ def test_a_holder_must_name_its_claim(
         ({"projectUserId": "a#b#c"}, "projectUserId"),
     ],
 )
-def test_malformed_input_is_refused_by_name(jobs: Jobs, change: dict[str, Any], field: str) -> None:
-    """Each field says what is wrong with it, and nothing is written."""
+def test_malformed_input_is_refused_with_the_fields_name(
+    jobs: Jobs, change: dict[str, Any], field: str
+) -> None:
+    """The message says what is wrong with the field, and nothing is written."""
     event = {"projectUserId": WORKSPACE, "threadId": "thread-1", "messageId": "message-1"}
     with pytest.raises(ValidationError) as refused:
         jobs.call("claim", **event | change)
@@ -581,24 +585,24 @@ def test_malformed_input_is_refused_by_name(jobs: Jobs, change: dict[str, Any], 
 
 
 @pytest.mark.parametrize("reason", ["", 7, "x" * 2049, "\udfff"])
-def test_a_malformed_reason_releases_nothing(jobs: Jobs, reason: Any) -> None:
-    """A reason is a short text or absent."""
+def test_a_release_with_a_malformed_reason_is_refused(jobs: Jobs, reason: Any) -> None:
+    """A reason is a short text, or absent."""
     claim = jobs.acquire()
     with pytest.raises(ValidationError, match="^reason: "):
         jobs.release(claim, reason=reason)
     assert jobs.row()["state"] == "held"
 
 
-def test_whole_numbers_may_have_a_point(jobs: Jobs) -> None:
-    """Step Functions may write 60 as 60.0, and a fence as well."""
+def test_whole_numbers_with_a_decimal_point_are_accepted(jobs: Jobs) -> None:
+    """Step Functions may write 60 as 60.0."""
     claim = jobs.acquire(ttlSeconds=60.0)
     assert claim["expiresAt"] == 1_795_342_531 + 60
     assert jobs.renew(claim, fence=float(claim["fence"]), ttlSeconds=120.0)["renewed"] is True
 
 
 @pytest.mark.parametrize("operation", ["acquire", "renew", "release"])
-def test_a_failing_store_is_not_an_answer(jobs: Jobs, operation: str) -> None:
-    """What is not a refusal is raised as it came, for the flow to try again."""
+def test_an_error_of_dynamodb_is_raised_unchanged(jobs: Jobs, operation: str) -> None:
+    """The flow's Retry matches errors by name."""
     claim = jobs.acquire()
     module = jobs.function("claim")
     jobs.stack.fail(module.dynamodb, "UpdateItem")
@@ -606,22 +610,22 @@ def test_a_failing_store_is_not_an_answer(jobs: Jobs, operation: str) -> None:
         jobs.call("claim", operation=operation, threadId="t", messageId="m", **holding(claim))
 
 
-def test_workspaces_do_not_touch_each_other(jobs: Jobs) -> None:
-    """One message may run in two workspaces; each has a claim of its own."""
+def test_claims_of_two_workspaces_are_independent(jobs: Jobs) -> None:
+    """The same message may run in both."""
     one, other = jobs.acquire("a#b-c"), jobs.acquire("a-b#c")
     assert one["claimed"] and other["claimed"]
     assert one["claimId"] != other["claimId"]
 
 
-def test_every_claim_has_its_own_ids(jobs: Jobs) -> None:
-    """Two claims at one instant share neither claim id nor container id."""
+def test_every_claim_has_a_new_claim_id_and_container_id(jobs: Jobs) -> None:
+    """Even two claims at the same time."""
     claims = [jobs.acquire(f"amelia#user-{number}") for number in range(20)]
     assert len({claim["claimId"] for claim in claims}) == 20
     assert len({claim["containerId"] for claim in claims}) == 20
 
 
-def test_what_happened_is_logged(jobs: Jobs, output: Output) -> None:
-    """The log line has the workspace, the claim and the reason; the metric counts operations."""
+def test_each_operation_is_logged_and_counted(jobs: Jobs, output: Output) -> None:
+    """The log line has the workspace, the claim and the reason."""
     claim = jobs.acquire()
     jobs.acquire(threadId="thread-2", messageId="message-2")
 
@@ -632,8 +636,8 @@ def test_what_happened_is_logged(jobs: Jobs, output: Output) -> None:
     assert [line["Action"] for line in output.metric("ClaimOperation")] == ["acquire"] * 2
 
 
-def test_one_module_serves_many_threads(jobs: Jobs) -> None:
-    """Calls side by side for different workspaces get answers of their own."""
+def test_concurrent_calls_in_one_process_do_not_mix(jobs: Jobs) -> None:
+    """Each workspace gets its own answer."""
     module = jobs.function("claim")
     with ThreadPoolExecutor(4) as pool:
         answers = list(

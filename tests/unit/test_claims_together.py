@@ -1,4 +1,4 @@
-"""The functions of the claims together: one's answer is another's input, and their rows agree."""
+"""The functions of the claims together: the answer of one is the input of another."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ def jobs(stack: Stack) -> Jobs:
     return Jobs(stack)
 
 
-def test_what_a_check_answers_can_be_interrupted(jobs: Jobs) -> None:
-    """The active job of check-active-job is a target as it stands, and so is claim's holder."""
+def test_send_interrupt_accepts_the_answers_of_check_and_claim(jobs: Jobs) -> None:
+    """The active job of check-active-job and the holder of claim are valid targets."""
     claim = jobs.acquire()
     found = jobs.call("check-active-job", projectUserId=WORKSPACE, threadId="thread-2")
     refusal = jobs.acquire(threadId="thread-2", messageId="message-2")
@@ -32,11 +32,11 @@ def test_what_a_check_answers_can_be_interrupted(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("owner", [None, "arn:of:an:execution"])
-def test_stored_claims_are_as_claim_makes_them(jobs: Jobs, owner: str | None) -> None:
-    """What tests of other functions store differs in its ids and its fence alone."""
+def test_the_helper_hold_stores_the_same_row_as_claim(jobs: Jobs, owner: str | None) -> None:
+    """Only ids and fence differ."""
 
     def rows(claim: dict[str, Any]) -> list[dict[str, Any]]:
-        """Held and released."""
+        """The rows while held and after the release."""
         held = jobs.row()
         jobs.let_go(claim) if is_stored else jobs.release(claim)
         return [held, jobs.row()]

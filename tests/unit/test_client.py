@@ -1,4 +1,4 @@
-"""Status clients: the same behaviour by Lambda invoke and over HTTP, blocking and not."""
+"""Status clients: by Lambda invoke and over HTTP, blocking and non-blocking."""
 
 import asyncio
 import inspect
@@ -57,7 +57,7 @@ NOT_FOUND = Reply(404, {"error": "Assembly not found", "assembly_id": "a1"})
 
 @dataclass
 class Harness:
-    """One kind of client, and all that it touches."""
+    """One kind of client, with its service, clock and pauses."""
 
     kind: str
     script: Script
@@ -78,7 +78,7 @@ KINDS = ("lambda", "async-lambda", "http", "async-http")
 
 @pytest.fixture(scope="session")
 def trust() -> ssl.SSLContext:
-    """Loading certificates takes longer than a test does."""
+    """Loading certificates takes longer than a test."""
     return ssl.create_default_context()
 
 
@@ -116,7 +116,7 @@ def harness(request: pytest.FixtureRequest, trust: ssl.SSLContext) -> Iterator[H
         runner.run(async_http.aclose())
 
 
-def test_status_is_a_typed_document(harness: Harness) -> None:
+def test_a_look_up_returns_a_typed_document(harness: Harness) -> None:
     """A look-up answers the model of the document."""
     harness.script.will(Reply(body=completed(webhook={"status": "delivered", "attempts": 1})))
     found = harness.call("get_status", "a1")
@@ -126,8 +126,8 @@ def test_status_is_a_typed_document(harness: Harness) -> None:
     assert found.webhook.status == "delivered"
 
 
-def test_question_names_the_assembly(harness: Harness) -> None:
-    """What is asked is the documented event or route."""
+def test_a_look_up_sends_the_documented_event_or_route(harness: Harness) -> None:
+    """It names the assembly."""
     harness.script.will(Reply(body=completed()))
     if "http" in harness.kind:
         harness.call("get_status", "a1")
@@ -155,10 +155,10 @@ def test_question_names_the_assembly(harness: Harness) -> None:
         (302, RefusedError),
     ],
 )
-def test_each_refusal_has_its_error(
+def test_each_error_status_raises_its_own_class(
     harness: Harness, status: int, error: type[RefusedError]
 ) -> None:
-    """A status code raises one class, with the text, the code and the wait."""
+    """With the text, the code and the time to wait."""
     body = {"error": "because", "assembly_id": "a1"}
     harness.script.will(Reply(status, body, {"Retry-After": "7"}))
     with pytest.raises(error, match="because") as raised:
@@ -169,7 +169,7 @@ def test_each_refusal_has_its_error(
     assert len(harness.script.asked) == 1
 
 
-def test_invalid_request_lists_fields(harness: Harness) -> None:
+def test_an_invalid_request_lists_the_fields_of_the_answer(harness: Harness) -> None:
     """The faults that the service lists arrive as fields."""
     faults = [{"field": "assemblyId", "message": "assemblyId is required"}]
     harness.script.will(Reply(400, {"error": "assemblyId is required", "problems": faults}))
@@ -179,24 +179,24 @@ def test_invalid_request_lists_fields(harness: Harness) -> None:
     assert str(raised.value) == "assemblyId is required"
 
 
-def test_a_refusal_names_the_fields_at_fault() -> None:
-    """In its text, so that a traceback says what to mend."""
+def test_the_text_of_an_error_names_the_invalid_fields() -> None:
+    """A traceback then shows what to change."""
     faults = [{"field": "seconds", "message": "a number"}, {"field": "steps", "message": "above 0"}]
     error = InvalidRequestError("The payload is not valid", fields=faults)
     assert str(error) == "The payload is not valid: seconds: a number; steps: above 0"
 
 
 @pytest.mark.parametrize("assembly_id", ["", "a/b", "a b", "../x", "ä", "x" * 129, "a\n"])
-def test_malformed_id_is_never_sent(harness: Harness, assembly_id: str) -> None:
-    """An id that would change the route is refused here."""
+def test_a_malformed_assembly_id_is_not_sent(harness: Harness, assembly_id: str) -> None:
+    """Such an id would change the route."""
     with pytest.raises(InvalidRequestError) as raised:
         harness.call("get_status", assembly_id)
     assert raised.value.fields[0]["field"] == "assemblyId"
     assert harness.script.asked == []
 
 
-def test_unknown_route_is_not_a_missing_assembly(harness: Harness) -> None:
-    """A gateway's own 404 is no reason to go on polling."""
+def test_a_404_of_the_gateway_is_not_a_missing_assembly(harness: Harness) -> None:
+    """A client that waits must not go on polling."""
     harness.script.will(Reply(404, {"message": "Not Found"}))
     with pytest.raises(RefusedError, match="no status service") as raised:
         harness.call("wait", "a1", 60)
@@ -204,8 +204,10 @@ def test_unknown_route_is_not_a_missing_assembly(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_read_is_repeated_while_the_service_is_down(harness: Harness, status: int) -> None:
-    """Three more tries, each after a longer pause at most."""
+def test_a_look_up_is_repeated_while_the_service_is_unavailable(
+    harness: Harness, status: int
+) -> None:
+    """Three more times, with growing pauses."""
     harness.script.will(Reply(status, "bad gateway"), Reply(status, "x"), Reply(body=completed()))
     assert harness.call("get_status", "a1").completed
     assert len(harness.naps.taken) == 2
@@ -213,15 +215,15 @@ def test_read_is_repeated_while_the_service_is_down(harness: Harness, status: in
 
 
 @pytest.mark.parametrize("status", [500, 501, 505])
-def test_a_defect_of_the_service_is_not_repeated(harness: Harness, status: int) -> None:
-    """What broke the service once breaks it again."""
+def test_a_look_up_is_not_repeated_after_an_internal_error(harness: Harness, status: int) -> None:
+    """The repetition would fail as well."""
     harness.script.will(Reply(status, {"error": "Internal error"}))
     with pytest.raises(ServiceUnavailableError):
         harness.call("get_status", "a1")
     assert len(harness.script.asked) == 1
 
 
-def test_repetition_is_bounded(harness: Harness) -> None:
+def test_a_look_up_raises_after_four_attempts(harness: Harness) -> None:
     """A service that stays down raises after four tries."""
     harness.script.will(Reply(503, {"error": "Try again"}))
     with pytest.raises(ServiceUnavailableError):
@@ -229,8 +231,8 @@ def test_repetition_is_bounded(harness: Harness) -> None:
     assert len(harness.script.asked) == 4
 
 
-def test_retry_after_is_kept(harness: Harness) -> None:
-    """The service's wish is the shortest pause; a long one is left to the caller."""
+def test_retry_after_is_the_shortest_pause(harness: Harness) -> None:
+    """A long one is left to the caller."""
     harness.script.will(Reply(503, {}, {"Retry-After": "2"}), Reply(body=completed()))
     harness.call("get_status", "a1")
     assert harness.naps.taken == [2]
@@ -240,8 +242,8 @@ def test_retry_after_is_kept(harness: Harness) -> None:
     assert raised.value.retry_after == 600
 
 
-def test_retry_after_may_be_a_date(harness: Harness) -> None:
-    """HTTP allows a date; one that can't be read is no wish."""
+def test_retry_after_may_be_an_http_date(harness: Harness) -> None:
+    """An unreadable date is ignored."""
     harness.script.will(Reply(429, {}, {"Retry-After": formatdate(4102444800, usegmt=True)}))
     with pytest.raises(RateLimitedError) as raised:
         harness.call("get_status", "a1")
@@ -257,20 +259,20 @@ def test_retry_after_may_be_a_date(harness: Harness) -> None:
     "body",
     ["<html>", "[]", "null", {}, {**completed(), "assembly_id": "other"}, {"assembly_id": "a1"}],
 )
-def test_unreadable_answer_is_a_bad_payload(harness: Harness, body: Any) -> None:
-    """A 200 that is no document of that id says so."""
+def test_a_200_without_the_document_is_a_bad_payload(harness: Harness, body: Any) -> None:
+    """Or with the document of another id."""
     harness.script.will(Reply(200, body))
     with pytest.raises(BadPayloadError):
         harness.call("get_status", "a1")
 
 
 def test_unknown_fields_of_a_newer_service_are_ignored(harness: Harness) -> None:
-    """A document may have more fields than this version knows."""
+    """A newer service may add fields."""
     harness.script.will(Reply(body=completed(novelty=1)))
     assert harness.call("get_status", "a1").completed
 
 
-def test_webhook_delivery_is_reported(harness: Harness) -> None:
+def test_triggering_the_webhook_returns_the_outcome_with_the_document(harness: Harness) -> None:
     """The outcome of the delivery comes beside the document, and is asked for as documented."""
     outcome = {"delivered": False, "attempts": 3, "status_code": 500, "error": "http_500"}
     harness.script.will(Reply(body=completed(webhook={"status": "retrying", **outcome})))
@@ -281,8 +283,8 @@ def test_webhook_delivery_is_reported(harness: Harness) -> None:
     assert asked.get("triggerWebhook") is True or asked["path"].endswith("?triggerWebhook=true")
 
 
-def test_delivery_without_record_is_reported(harness: Harness) -> None:
-    """An assembly whose template has no webhook has nothing on record."""
+def test_triggering_a_webhook_that_the_template_lacks_is_reported(harness: Harness) -> None:
+    """Such an assembly has no webhook state."""
     outcome = {"delivered": False, "attempts": 0, "error": "not_configured"}
     harness.script.will(Reply(body=completed(webhook=outcome)))
     status = harness.call("get_status_with_webhook", "a1")
@@ -290,16 +292,16 @@ def test_delivery_without_record_is_reported(harness: Harness) -> None:
     assert status.delivery == WebhookDelivery(False, 0, None, "not_configured")
 
 
-def test_webhook_is_not_triggered_twice(harness: Harness) -> None:
-    """What is more than a read is not repeated."""
+def test_triggering_the_webhook_is_not_repeated(harness: Harness) -> None:
+    """Only reads are repeated."""
     harness.script.will(Reply(503, {}))
     with pytest.raises(ServiceUnavailableError):
         harness.call("get_status_with_webhook", "a1")
     assert len(harness.script.asked) == 1
 
 
-def test_batch_asks_once_for_a_hundred(harness: Harness) -> None:
-    """Ids go out in chunks of 100, each once; the answer keeps their order."""
+def test_a_batch_sends_100_unique_ids_at_a_time(harness: Harness) -> None:
+    """The answer keeps the order of the ids."""
     ids = [f"a{number}" for number in range(205)]
     harness.script.will(Reply(body=statuses(ids, missing=["a7"])))
     found = harness.call("get_batch_status", [*ids, "a0"])
@@ -309,20 +311,20 @@ def test_batch_asks_once_for_a_hundred(harness: Harness) -> None:
     assert sizes == [5, 100, 100]
 
 
-def test_batch_of_nothing_asks_nothing(harness: Harness) -> None:
+def test_an_empty_batch_makes_no_call(harness: Harness) -> None:
     """No ids, no call."""
     assert harness.call("get_batch_status", []) == {}
     assert harness.script.asked == []
 
 
-def test_batch_refuses_one_text(harness: Harness) -> None:
-    """A single id by mistake is not taken for a list of letters."""
+def test_a_batch_refuses_a_single_text(harness: Harness) -> None:
+    """Else the text would be taken for a list of letters."""
     with pytest.raises(TypeError):
         harness.call("get_batch_status", "abc")
 
 
-def test_batch_leaves_out_what_is_cached(harness: Harness) -> None:
-    """Ended jobs that are known are not asked for again."""
+def test_a_batch_omits_cached_documents(harness: Harness) -> None:
+    """Only ended jobs are cached."""
     harness.script.will(Reply(body=completed("a1")), Reply(body=statuses(["a2"])))
     harness.call("get_status", "a1")
     found = harness.call("get_batch_status", ["a1", "a2"])
@@ -330,7 +332,7 @@ def test_batch_leaves_out_what_is_cached(harness: Harness) -> None:
     assert harness.script.asked[1]["assemblyIds"] == ["a2"]
 
 
-def test_batch_is_halved_when_the_answer_is_too_large(harness: Harness) -> None:
+def test_a_batch_is_halved_after_a_413(harness: Harness) -> None:
     """413 means fewer ids at once."""
     too_large = Reply(413, {"error": "The answer is too large: ask for fewer assemblies"})
     harness.script.will(too_large, Reply(body=statuses(["a1", "a2", "a3", "a4"])))
@@ -340,22 +342,24 @@ def test_batch_is_halved_when_the_answer_is_too_large(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"statuses": []}, {"statuses": {"a1": {"ok": 1}}}])
-def test_unreadable_batch_is_a_bad_payload(harness: Harness, body: Any) -> None:
+def test_a_batch_answer_without_documents_by_id_is_a_bad_payload(
+    harness: Harness, body: Any
+) -> None:
     """A batch answer without documents by id says so."""
     harness.script.will(Reply(200, body))
     with pytest.raises(BadPayloadError):
         harness.call("get_batch_status", ["a1"])
 
 
-def test_batch_failure_is_raised(harness: Harness) -> None:
+def test_a_refused_chunk_raises_for_the_whole_batch(harness: Harness) -> None:
     """A chunk that is refused refuses the batch."""
     harness.script.will(Reply(401, {"error": "Authentication required"}))
     with pytest.raises(UnauthorizedError):
         harness.call("get_batch_status", [f"a{number}" for number in range(300)])
 
 
-def test_wait_polls_by_state(harness: Harness) -> None:
-    """Five seconds while a job waits, two while it runs, until it has ended."""
+def test_wait_polls_every_5_s_while_queued_and_every_2_s_while_running(harness: Harness) -> None:
+    """Until the job has ended."""
     running = document(execution_start="2026-11-22T10:00:00.000Z")
     harness.script.will(
         Reply(body=document()),
@@ -368,8 +372,8 @@ def test_wait_polls_by_state(harness: Harness) -> None:
     assert harness.naps.taken == [5, 5, 2, 2]
 
 
-def test_wait_slows_down_for_a_missing_assembly(harness: Harness) -> None:
-    """404 grows by a fifth to ten seconds, and starts over once it was found."""
+def test_wait_polls_a_missing_assembly_more_and_more_slowly(harness: Harness) -> None:
+    """The pause grows by a fifth up to ten seconds, and starts again once it was found."""
     harness.script.will(
         *[NOT_FOUND] * 12, Reply(body=document()), NOT_FOUND, Reply(body=completed())
     )
@@ -381,8 +385,8 @@ def test_wait_slows_down_for_a_missing_assembly(harness: Harness) -> None:
     assert harness.naps.taken[12:] == [5, 2]
 
 
-def test_wait_obeys_retry_after(harness: Harness) -> None:
-    """The service's word wins over the client's own rhythm, for every kind of answer."""
+def test_wait_prefers_retry_after_to_its_own_pauses(harness: Harness) -> None:
+    """For every kind of answer."""
     wish = {"Retry-After": "9"}
     harness.script.will(
         Reply(body=document(), headers=wish),
@@ -394,14 +398,14 @@ def test_wait_obeys_retry_after(harness: Harness) -> None:
     assert harness.naps.taken == [9, 9, 9]
 
 
-def test_wait_returns_a_failed_job(harness: Harness) -> None:
+def test_wait_returns_the_document_of_a_failed_job(harness: Harness) -> None:
     """A job that failed has ended: its document is the answer."""
     harness.script.will(Reply(body=document(error="TIMEOUT")))
     assert harness.call("wait", "a1", 60).error == "TIMEOUT"
 
 
-def test_wait_times_out_with_the_last_document(harness: Harness) -> None:
-    """The error carries what is known, after one look at the deadline itself."""
+def test_the_timeout_of_wait_carries_the_last_document(harness: Harness) -> None:
+    """After a last look-up at the deadline."""
     harness.script.will(Reply(body=document(progress_pct=40)))
     with pytest.raises(WaitTimeoutError) as raised:
         harness.call("wait", "a1", 12)
@@ -411,8 +415,8 @@ def test_wait_times_out_with_the_last_document(harness: Harness) -> None:
     assert len(harness.script.asked) == 4
 
 
-def test_wait_times_out_without_a_document(harness: Harness) -> None:
-    """An assembly that never appeared has none, and the last refusal is the cause."""
+def test_the_timeout_of_wait_for_a_missing_assembly_has_no_document(harness: Harness) -> None:
+    """Its cause is the last refusal."""
     harness.script.will(NOT_FOUND)
     with pytest.raises(WaitTimeoutError) as raised:
         harness.call("wait", "a1", 3)
@@ -420,20 +424,20 @@ def test_wait_times_out_without_a_document(harness: Harness) -> None:
     assert isinstance(raised.value.__cause__, NotFoundError)
 
 
-def test_wait_outlives_an_outage(harness: Harness) -> None:
-    """A service that is down for longer than a look-up retries is asked again."""
+def test_wait_goes_on_after_an_outage_of_the_service(harness: Harness) -> None:
+    """Longer than the retries of one look-up."""
     harness.script.will(*[Reply(503, {})] * 9, Reply(body=completed()))
     assert harness.call("wait", "a1", 600).completed
 
 
-def test_wait_does_not_outlive_a_refusal(harness: Harness) -> None:
-    """What will not change by waiting is raised at once."""
+def test_wait_raises_a_refusal_at_once(harness: Harness) -> None:
+    """If waiting can't change it."""
     harness.script.will(Reply(403, {"error": "Access denied"}))
     with pytest.raises(ForbiddenError):
         harness.call("wait", "a1", 600)
 
 
-def test_ended_job_is_cached_for_a_while(harness: Harness) -> None:
+def test_the_document_of_an_ended_job_is_cached_for_five_minutes(harness: Harness) -> None:
     """The second look-up is free, until the document is five minutes old."""
     harness.script.will(Reply(body=completed()))
     harness.call("get_status", "a1")
@@ -458,7 +462,7 @@ def test_job_that_may_run_again_is_not_cached(
     assert harness.call("get_status", "a1").completed
 
 
-def test_running_job_is_not_cached(harness: Harness) -> None:
+def test_the_document_of_a_running_job_is_not_cached(harness: Harness) -> None:
     """What may change is asked for each time."""
     harness.script.will(Reply(body=document()))
     harness.call("get_status", "a1")
@@ -466,7 +470,7 @@ def test_running_job_is_not_cached(harness: Harness) -> None:
     assert len(harness.script.asked) == 2
 
 
-def test_cache_drops_the_least_recently_used(harness: Harness) -> None:
+def test_the_cache_drops_the_least_recently_used_document(harness: Harness) -> None:
     """The cache is bounded."""
     harness.client = harness.remake(cache_size=2)
     for name in ("a1", "a2", "a1", "a3"):
@@ -480,7 +484,7 @@ def test_cache_drops_the_least_recently_used(harness: Harness) -> None:
     assert len(harness.script.asked) == asked + 1
 
 
-def test_cache_can_be_off(harness: Harness) -> None:
+def test_a_cache_of_size_0_keeps_nothing(harness: Harness) -> None:
     """Size 0 keeps nothing."""
     harness.client = harness.remake(cache_size=0)
     harness.script.will(Reply(body=completed()))
@@ -511,7 +515,7 @@ def service(script: Script) -> Iterator[HttpService]:
         yield service
 
 
-def test_cache_is_apart_for_each_user(
+def test_the_cache_is_separate_for_each_user(
     by_invoke: tuple[StatusClient, FakeLambda], script: Script
 ) -> None:
     """One user's document is never another's answer."""
@@ -521,8 +525,8 @@ def test_cache_is_apart_for_each_user(
         by_invoke[0].get_status("a1", "u2")
 
 
-def test_cache_is_apart_for_each_token(service: HttpService, script: Script) -> None:
-    """A token that was not accepted opens no cached document; it is fetched for each call."""
+def test_an_unaccepted_token_gets_no_cached_document(service: HttpService, script: Script) -> None:
+    """The document is fetched with each new token."""
     script.will(Reply(body=completed()), Reply(401, {"error": "Authentication required"}))
     tokens = iter(["good", "forged"])
     with HttpStatusClient(service.url, lambda: next(tokens)) as client:
@@ -532,7 +536,9 @@ def test_cache_is_apart_for_each_token(service: HttpService, script: Script) -> 
     assert [asked["authorization"] for asked in script.asked] == ["Bearer good", "Bearer forged"]
 
 
-async def test_token_may_be_a_coroutine_function(service: HttpService, script: Script) -> None:
+async def test_the_non_blocking_client_accepts_a_coroutine_function_as_token(
+    service: HttpService, script: Script
+) -> None:
     """The non-blocking client awaits its token."""
 
     async def token() -> str:
@@ -544,7 +550,7 @@ async def test_token_may_be_a_coroutine_function(service: HttpService, script: S
     assert script.asked[0]["authorization"] == "Bearer fresh"
 
 
-def test_dropped_connection_is_tried_again(
+def test_a_look_up_is_repeated_after_a_dropped_connection(
     service: HttpService, script: Script, naps: Naps
 ) -> None:
     """A connection that the peer closes is no answer, and the read is repeated."""
@@ -553,7 +559,7 @@ def test_dropped_connection_is_tried_again(
         assert client.get_status("a1").completed
 
 
-def test_nobody_listening_is_unavailable(naps: Naps) -> None:
+def test_a_refused_connection_is_repeated_then_raised(naps: Naps) -> None:
     """A refused connection is tried again, then raised."""
     with (
         HttpStatusClient("http://127.0.0.1:1", "t1", sleep=naps.sleep) as client,
@@ -563,7 +569,7 @@ def test_nobody_listening_is_unavailable(naps: Naps) -> None:
     assert len(naps.taken) == 3
 
 
-def test_silence_is_a_timeout() -> None:
+def test_a_missing_answer_raises_a_timeout_without_repetition() -> None:
     """An answer that does not come is a timeout of its own kind, and is not repeated."""
     asked = []
 
@@ -580,7 +586,7 @@ def test_silence_is_a_timeout() -> None:
     assert len(asked) == 1
 
 
-def test_token_stays_out_of_texts() -> None:
+def test_no_error_and_no_repr_holds_the_token() -> None:
     """Neither an error nor a repr tells the token."""
     with pytest.raises(ServiceUnavailableError) as raised:
         HttpStatusClient("http://127.0.0.1:1", "s3cret", sleep=lambda seconds: None).get_status(
@@ -606,21 +612,23 @@ def client_error(code: str, status: int = 400) -> ClientError:
         (BotoReadTimeoutError(endpoint_url="https://lambda.test"), CallTimeoutError, 1),
     ],
 )
-def test_failed_invocation_has_its_error(
+def test_each_invocation_error_raises_its_own_class(
     by_invoke: tuple[StatusClient, FakeLambda],
     script: Script,
     failure: Exception,
     error: type[JobplaneError],
     calls: int,
 ) -> None:
-    """Throttles are tried again; a missing function or permission is not a missing assembly."""
+    """Throttles are repeated; a missing function or permission is not a missing assembly."""
     script.will(failure)
     with pytest.raises(error):
         by_invoke[0].get_status("a1", "u1")
     assert len(script.asked) == calls
 
 
-def test_function_error_is_told(by_invoke: tuple[StatusClient, FakeLambda], script: Script) -> None:
+def test_an_error_of_the_function_is_raised_with_its_text(
+    by_invoke: tuple[StatusClient, FakeLambda], script: Script
+) -> None:
     """A crash of the function is not mistaken for an answer."""
     client, fake = by_invoke
     script.will(Reply())
@@ -639,10 +647,10 @@ def test_function_error_is_told(by_invoke: tuple[StatusClient, FakeLambda], scri
 @pytest.mark.parametrize(
     "raw", [b"", b"null", b"[]", b'{"statusCode":"200","body":"{}"}', b'{"statusCode":200}']
 )
-def test_answer_without_envelope_is_a_bad_payload(
+def test_the_answer_of_another_function_is_a_bad_payload(
     by_invoke: tuple[StatusClient, FakeLambda], script: Script, raw: bytes
 ) -> None:
-    """A function that is not the status function says something else."""
+    """It has no status code and body."""
     client, fake = by_invoke
     script.will(Reply())
     fake.raw = raw
@@ -650,7 +658,9 @@ def test_answer_without_envelope_is_a_bad_payload(
         client.get_status("a1", "u1")
 
 
-def test_own_lambda_client_waits_for_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_lambda_client_has_the_functions_timeout_and_no_retries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The client made here has the function's time and no retries of its own."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
@@ -689,8 +699,10 @@ def test_own_lambda_client_waits_for_the_function(monkeypatch: pytest.MonkeyPatc
         ({"ok": "ASSEMBLY_EXECUTING", "progress_pct": 40, "stalled": True}, "40 %, stalled"),
     ],
 )
-def test_progress_message(fields: dict[str, Any], line: str) -> None:
-    """One printable line for each state, from the model and from a plain mapping."""
+def test_progress_message_is_one_printable_line_for_each_state(
+    fields: dict[str, Any], line: str
+) -> None:
+    """From the model and from a plain mapping."""
     raw = document(**fields)
     assert progress_message(raw) == line
     assert progress_message(AssemblyDocument.model_validate(raw)) == line
@@ -715,13 +727,13 @@ def loaded_after(statement: str) -> set[str]:
         ("from jobplane_client import StatusClient", {"httpx", "websockets", "boto3"}),
     ],
 )
-def test_import_loads_what_it_needs(statement: str, spared: set[str]) -> None:
+def test_importing_a_name_loads_only_its_dependencies(statement: str, spared: set[str]) -> None:
     """A name loads its own dependencies and no others."""
     assert not loaded_after(statement) & spared
 
 
-def test_public_names_are_there() -> None:
-    """Everything announced can be imported, and nothing else."""
+def test_every_announced_name_can_be_imported() -> None:
+    """And no other."""
     for name in jobplane_client.__all__:
         assert getattr(jobplane_client, name) is not None
     assert dir(jobplane_client) == sorted(jobplane_client.__all__)
@@ -729,8 +741,8 @@ def test_public_names_are_there() -> None:
         _ = jobplane_client.nothing
 
 
-def test_errors_are_drawn_as_they_are() -> None:
-    """The tree at the top of the package names every error below its base."""
+def test_the_documented_tree_of_errors_is_complete() -> None:
+    """The package's docstring names every error below its base."""
     lines = (jobplane_client.__doc__ or "").splitlines()
     tree = lines[lines.index("JobplaneError") :]
     parents: list[str] = []

@@ -1,4 +1,4 @@
-"""The client library and the status function, end to end in process: two sides of one contract."""
+"""The client library with the functions `status` and `deliver-webhook`, in process."""
 
 import io
 import json
@@ -77,7 +77,9 @@ def store(stack: Stack, assembly_id: str = "asm-1", **changes: Any) -> None:
     )
 
 
-def test_document_arrives_typed_and_with_links(client: StatusClient, stack: Stack) -> None:
+def test_a_look_up_returns_the_models_document_with_links(
+    client: StatusClient, stack: Stack
+) -> None:
     """What the function answers is what the model describes."""
     store(stack)
     document = client.get_status("asm-1", "user-1")
@@ -86,7 +88,9 @@ def test_document_arrives_typed_and_with_links(client: StatusClient, stack: Stac
     assert progress_message(document) == "Completed in 5.2s"
 
 
-def test_refusals_are_told_apart(client: StatusClient, stack: Stack) -> None:
+def test_each_refusal_of_the_function_raises_its_own_error(
+    client: StatusClient, stack: Stack
+) -> None:
     """Each answer of the function has the error that its reader expects."""
     store(stack)
     with pytest.raises(ForbiddenError):
@@ -101,15 +105,15 @@ def test_refusals_are_told_apart(client: StatusClient, stack: Stack) -> None:
     assert invalid.value.fields[0]["field"] == "userId"
 
 
-def test_batch_is_one_invocation(client: StatusClient, stack: Stack) -> None:
-    """Foreign and missing assemblies are None."""
+def test_a_batch_makes_one_invocation(client: StatusClient, stack: Stack) -> None:
+    """Missing assemblies, and those of other users, are None."""
     store(stack, "asm-1")
     store(stack, "asm-2", user={"userId": "user-2"}, user_id="user-2")
     found = client.get_batch_status(["asm-1", "asm-2", "asm-3"], "user-1")
     assert [name for name, document in found.items() if document] == ["asm-1"]
 
 
-def test_wait_keeps_the_functions_rhythm(client: StatusClient, stack: Stack, naps: Naps) -> None:
+def test_wait_polls_when_the_function_says(client: StatusClient, stack: Stack, naps: Naps) -> None:
     """The function says when to ask again, and the client does."""
     with pytest.raises(WaitTimeoutError):
         client.wait("asm-1", 5, "user-1")
@@ -122,10 +126,10 @@ def test_wait_keeps_the_functions_rhythm(client: StatusClient, stack: Stack, nap
     assert naps.taken == [5, 5]
 
 
-def test_webhook_on_demand_is_reported(
+def test_triggering_the_webhook_returns_its_outcome(
     client: StatusClient, status: ModuleType, stack: Stack
 ) -> None:
-    """A running job is a conflict; one whose template has no webhook says so."""
+    """A running job is a conflict; a template without a webhook is reported."""
     deliver_webhook = InProcessLambda(stack.function("deliver-webhook"))
     status.functions = lambda: deliver_webhook
     store(stack, "asm-1", ok=None)
@@ -139,8 +143,8 @@ def test_webhook_on_demand_is_reported(
 
 
 @pytest.mark.parametrize("secret", ["a plain secret", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
-def test_what_is_signed_is_accepted(secret: str) -> None:
-    """Sender and receiver make the same key of a secret, in both schemes."""
+def test_the_client_verifies_what_the_function_signs(secret: str) -> None:
+    """With both schemes of secrets."""
     body = b'{"assembly_id":"asm-1"}'
     headers = signed_headers([secret, "old"], "msg_asm-1_1", 1000, body)
     for known in (secret, "old"):

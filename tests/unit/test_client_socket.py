@@ -97,7 +97,7 @@ def seqs(messages: list[Any]) -> list[int]:
 
 
 async def test_run_returns_the_result(service: SocketService, socket: JobSocket) -> None:
-    """A job's progress is reported as it comes, and its result returned."""
+    """Progress is reported as it comes."""
     heard: list[float] = []
 
     async def on_progress(message: ProgressMessage) -> None:
@@ -112,7 +112,9 @@ async def test_run_returns_the_result(service: SocketService, socket: JobSocket)
     assert service.sent("delay")[0]["payload"] == {"seconds": 1}
 
 
-async def test_progress_callback_may_be_plain(service: SocketService, socket: JobSocket) -> None:
+async def test_the_progress_callback_may_be_a_plain_function(
+    service: SocketService, socket: JobSocket
+) -> None:
     """A function that is no coroutine function is called as well."""
     heard: list[int] = []
     task = running(
@@ -135,10 +137,10 @@ async def test_progress_callback_may_be_plain(service: SocketService, socket: Jo
         ("A_CODE_OF_TOMORROW", JobFailedError),
     ],
 )
-async def test_run_raises_how_the_job_ended(
+async def test_run_raises_the_error_of_a_job_without_a_result(
     service: SocketService, socket: JobSocket, code: str, error: type[JobplaneError]
 ) -> None:
-    """A job without a result raises its kind of end, unknown codes included."""
+    """Each error code has its class, unknown codes included."""
     task = running(socket.run("delay", id="j1"))
     await service.until(lambda: service.jobs)
     await service.fail("j1", code)
@@ -146,16 +148,16 @@ async def test_run_raises_how_the_job_ended(
         await task
 
 
-async def test_request_returns_the_data(socket: JobSocket) -> None:
+async def test_request_returns_the_data_of_an_immediate_answer(socket: JobSocket) -> None:
     """An action that is answered at once gives its data."""
     assert await socket.request("echo", {"n": 1}) == {"echo": {"n": 1}}
     assert await socket.request("ping") == {}
 
 
-async def test_a_reply_knows_the_id_of_its_request(
+async def test_a_reply_has_the_id_that_the_socket_chose(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """Whoever lets the socket choose the id can follow the job and cancel it."""
+    """With it the caller can follow and cancel the job."""
     reply = await socket.request("delay")
     assert [reply.request_id] == list(service.jobs)
     assert reply["request_id"] == reply.request_id
@@ -164,7 +166,7 @@ async def test_a_reply_knows_the_id_of_its_request(
 
 
 def gateway_error(message: str = "Internal server error") -> dict[str, Any]:
-    """What API Gateway sends in the function's place."""
+    """The message that API Gateway sends in place of the function."""
     return {"message": message, "connectionId": "L0SM9cOFvHcCIhw=", "requestId": "JKJaXmPLvHcESHA="}
 
 
@@ -172,10 +174,10 @@ def gateway_error(message: str = "Internal server error") -> dict[str, Any]:
     "text", ["Internal server error", "Endpoint request timed out", "Too Many Requests"]
 )
 @pytest.mark.parametrize("action", ["echo", "delay"])
-async def test_an_error_of_the_gateway_is_asked_again_under_the_same_id(
+async def test_after_an_error_of_the_gateway_open_requests_are_sent_again(
     service: SocketService, socket: JobSocket, timers: Timers, action: str, text: str
 ) -> None:
-    """The error names no request, so without asking again each would wait for the next ping."""
+    """The error names no request, so all would wait for the next ping."""
     service.replies.setdefault(action, deque()).extend([gateway_error(text)] * 2)
     reply = await socket.request(action, {"n": 1})
     sent = service.sent(action)
@@ -185,10 +187,10 @@ async def test_an_error_of_the_gateway_is_asked_again_under_the_same_id(
     assert not socket._inbox
 
 
-async def test_errors_of_the_gateway_end_a_request_after_a_few_attempts(
+async def test_a_request_fails_after_six_errors_of_the_gateway(
     service: SocketService, socket: JobSocket, timers: Timers
 ) -> None:
-    """A function that always fails is not asked for ever; others are answered meanwhile."""
+    """Other requests are answered meanwhile."""
     service.replies.setdefault("echo", deque()).extend([gateway_error()] * 20)
     with pytest.raises(ServiceUnavailableError, match="failed 6 times"):
         await socket.request("echo", id="poison")
@@ -197,10 +199,10 @@ async def test_errors_of_the_gateway_end_a_request_after_a_few_attempts(
     assert (await socket.request("delay"))["status"] == "queued"
 
 
-async def test_a_job_taken_before_the_gateway_gave_up_is_joined(
+async def test_a_job_queued_despite_an_error_of_the_gateway_is_not_queued_twice(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """The function stored it and answered too late: the second copy makes no second job."""
+    """The second copy of the request finds the stored job."""
     task = running(socket.run("delay", id="j1"))
     service.replies.setdefault("delay", deque()).append(gateway_error("Endpoint request timed out"))
     await service.until(lambda: len(service.sent("delay")) == 2)
@@ -209,10 +211,10 @@ async def test_a_job_taken_before_the_gateway_gave_up_is_joined(
     assert await task == {"done": True}
 
 
-async def test_a_subscription_that_the_gateway_failed_is_made_again(
+async def test_a_subscription_is_sent_again_after_an_error_of_the_gateway(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """Its job would be silent until a ping doubts it."""
+    """Else its job would be silent until the next ping."""
     request_id = (await socket.request("delay")).request_id
     service.replies["subscribe"] = deque([gateway_error()])
     await service.complete(request_id, {"done": True}, lost=True)
@@ -222,7 +224,7 @@ async def test_a_subscription_that_the_gateway_failed_is_made_again(
     assert isinstance(messages[-1], CompleteMessage)
 
 
-async def test_an_error_of_the_gateway_without_a_request_is_heard_by_nobody_else(
+async def test_an_error_of_the_gateway_to_a_ping_ends_no_acknowledged_job(
     service: SocketService, socket: JobSocket
 ) -> None:
     """One that answers a ping ends nothing: what is acknowledged goes on."""
@@ -237,14 +239,16 @@ async def test_an_error_of_the_gateway_without_a_request_is_heard_by_nobody_else
 async def test_request_of_a_queued_action_returns_its_acknowledgement(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """There is no data yet; the job's messages go to whoever iterates."""
+    """The job's messages go to iteration."""
     assert (await socket.request("delay", id="j1"))["status"] == "queued"
     await service.complete("j1")
     assert isinstance(await anext(socket), CompleteMessage)
 
 
-async def test_acknowledgement_may_be_overtaken(service: SocketService, socket: JobSocket) -> None:
-    """A quick worker posts before the router has answered; both arrive, each once."""
+async def test_progress_before_the_acknowledgement_is_delivered(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """A fast worker may post first; both messages arrive, each once."""
     service.mute.add("delay")
     task = running(socket.request("delay", id="j1"))
     await service.until(lambda: service.jobs)
@@ -286,7 +290,7 @@ async def test_request_raises_the_refusal(
     assert raised.value.retry_after == 1.5
 
 
-async def test_request_queued_before_connecting_is_sent(
+async def test_a_request_made_before_connecting_is_sent_later(
     service: SocketService, open_socket: Opener
 ) -> None:
     """A message may be sent before there is a connection."""
@@ -297,14 +301,16 @@ async def test_request_queued_before_connecting_is_sent(
     assert service.sent("delay")[0]["metadata"] == {"on_disconnect": "cancel"}
 
 
-async def test_cut_off_job_is_resumed(service: SocketService, socket: JobSocket) -> None:
-    """After a cut the client asks from where it stood, and misses nothing that counts."""
+async def test_a_job_is_resumed_after_a_lost_connection(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """The client subscribes from the last known number, and misses no message that matters."""
     request_id = await socket.send("delay")
     following = running(collect(socket.follow(request_id)))
     await service.until(lambda: request_id in service.jobs)
     await service.progress(request_id, 10)
     await service.progress(request_id, 20)
-    # What is asked next is answered after the progress was heard.
+    # The next request is answered after the progress has arrived.
     await socket.request("echo")
     await service.cut()
     await service.progress(request_id, 30, lost=True)
@@ -321,10 +327,10 @@ async def test_cut_off_job_is_resumed(service: SocketService, socket: JobSocket)
 
 
 @pytest.mark.parametrize("end", ["COMPLETED", "FAILED", "CANCELLED"])
-async def test_end_during_a_cut_is_delivered_once(
+async def test_an_end_while_disconnected_is_delivered_once(
     service: SocketService, socket: JobSocket, end: str
 ) -> None:
-    """A job that ended while nobody was connected ends for the caller, with its stored outcome."""
+    """With the stored outcome."""
     task = running(socket.run("delay", id="j1"))
     await service.until(lambda: service.jobs)
     await socket.request("echo")
@@ -348,7 +354,7 @@ async def test_end_during_a_cut_is_delivered_once(
 async def test_repeated_and_reordered_messages_are_dropped(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """The caller sees rising numbers and one end, whatever arrives."""
+    """The caller gets rising numbers and one end."""
     request_id = await socket.send("delay")
     following = running(collect(socket.follow(request_id)))
     await service.until(lambda: service.jobs)
@@ -369,8 +375,10 @@ async def test_repeated_and_reordered_messages_are_dropped(
     assert seqs(await following) == [1, 3, 5, 6]
 
 
-async def test_end_is_kept_whatever_its_number(service: SocketService, socket: JobSocket) -> None:
-    """A badly numbered end still ends the request, under a number that rises."""
+async def test_an_end_with_a_wrong_number_still_ends_the_request(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """Under a number that rises."""
     request_id = await socket.send("delay")
     await service.until(lambda: service.jobs)
     head = {"request_id": request_id, "seq": 5, "timestamp": TIME}
@@ -380,10 +388,10 @@ async def test_end_is_kept_whatever_its_number(service: SocketService, socket: J
     assert seqs(messages) == [5, 6]
 
 
-async def test_unacknowledged_request_is_sent_again(
+async def test_an_unacknowledged_request_is_sent_again_under_the_same_id(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """A lost acknowledgement makes no second job: the same id goes out, and is listened to."""
+    """So a lost acknowledgement makes no second job."""
     service.cut_before_answering.add("delay")
     task = running(socket.run("delay", {"seconds": 1}))
     await service.until(lambda: service.sent("subscribe"))
@@ -395,15 +403,19 @@ async def test_unacknowledged_request_is_sent_again(
     assert await task == {"n": 1}
 
 
-async def test_unanswered_request_is_sent_again(service: SocketService, socket: JobSocket) -> None:
+async def test_a_short_action_is_sent_again_after_a_lost_connection(
+    service: SocketService, socket: JobSocket
+) -> None:
     """A short action that was cut off is asked again on the next connection."""
     service.cut_before_answering.add("echo")
     assert await socket.request("echo", {"n": 1}) == {"echo": {"n": 1}}
     assert len(service.sent("echo")) == 2
 
 
-async def test_known_id_is_listened_to(service: SocketService, open_socket: Opener) -> None:
-    """A job that another process began under the same id is picked up where it stands."""
+async def test_a_request_with_a_known_id_follows_the_existing_job(
+    service: SocketService, open_socket: Opener
+) -> None:
+    """Another process may have started it."""
     async with open_socket() as first:
         await first.request("delay", id="order-7")
         await service.progress("order-7", 40)
@@ -417,10 +429,10 @@ async def test_known_id_is_listened_to(service: SocketService, open_socket: Open
         assert await third.run("delay", id="order-7") == {"n": 1}
 
 
-async def test_lost_end_is_found_by_the_next_rounds(
+async def test_a_lost_end_is_found_by_subscribing_after_two_pings(
     service: SocketService, socket: JobSocket, timers: Timers
 ) -> None:
-    """A request that was silent between two pings is asked about."""
+    """The client subscribes again to a request that was silent between them."""
     task = running(socket.run("delay", id="j1"))
     await service.until(lambda: service.sent("subscribe"))
     await socket.request("echo")
@@ -434,10 +446,10 @@ async def test_lost_end_is_found_by_the_next_rounds(
     assert service.attempts == 1
 
 
-async def test_ping_without_answer_makes_a_new_connection(
+async def test_a_ping_without_an_answer_opens_a_new_connection(
     service: SocketService, socket: JobSocket, timers: Timers
 ) -> None:
-    """A connection that swallows a ping is dead, whatever TCP thinks."""
+    """Even if TCP reports no error."""
     service.mute.add("ping")
     await timers.fire(PING)
     await service.until(lambda: service.sent("ping"))
@@ -446,10 +458,10 @@ async def test_ping_without_answer_makes_a_new_connection(
     assert service.sent("ping") == [{"action": "ping"}]
 
 
-async def test_old_connection_is_renewed(
+async def test_a_connection_is_replaced_before_its_time_limit(
     service: SocketService, socket: JobSocket, timers: Timers, clock: Clock
 ) -> None:
-    """Before the limit the client changes connections, and its jobs go along."""
+    """Its jobs are resumed on the new one."""
     request_id = await socket.send("delay")
     await service.until(lambda: service.jobs)
     await socket.request("echo")
@@ -468,10 +480,10 @@ async def test_old_connection_is_renewed(
 @pytest.mark.parametrize(
     ("status", "error"), [(401, UnauthorizedError), (403, ForbiddenError), (429, RateLimitedError)]
 )
-async def test_refused_handshake_raises(
+async def test_entering_raises_the_refusal_of_the_first_handshake(
     service: SocketService, open_socket: Opener, status: int, error: type[RefusedError]
 ) -> None:
-    """Entering raises what the service said, after one attempt."""
+    """After one attempt."""
     service.refusals.append((status, {"Retry-After": "30"}))
     with pytest.raises(error) as raised:
         async with open_socket("s3cret"):
@@ -482,7 +494,9 @@ async def test_refused_handshake_raises(
     assert service.attempts == 1
 
 
-async def test_refused_token_ends_the_session(service: SocketService, socket: JobSocket) -> None:
+async def test_a_401_on_a_later_connection_ends_all_waits(
+    service: SocketService, socket: JobSocket
+) -> None:
     """401 on a later connection is final for everybody who waits."""
     waiting = [
         running(socket.run("delay", id="j1")),
@@ -501,10 +515,10 @@ async def test_refused_token_ends_the_session(service: SocketService, socket: Jo
         await socket.send("echo")
 
 
-async def test_refusal_that_passes_is_outwaited(
+async def test_a_429_or_5xx_on_a_later_connection_is_tried_again(
     service: SocketService, socket: JobSocket, timers: Timers
 ) -> None:
-    """On a later connection 429 and 5xx are tried again, as late as the service asks."""
+    """After the time that the service asks for."""
     service.refusals.extend([(429, {"Retry-After": "20"}), (503, {}), (500, {})])
     await service.cut()
     await service.connected(2)
@@ -513,7 +527,9 @@ async def test_refusal_that_passes_is_outwaited(
     assert 20 in timers.asked
 
 
-async def test_dead_service_is_given_up(service: SocketService, open_socket: Opener) -> None:
+async def test_all_waits_fail_after_repeated_connection_failures(
+    service: SocketService, open_socket: Opener
+) -> None:
     """After so many failures in a row everybody hears of it."""
     async with open_socket(max_failures=4) as socket:
         task = running(socket.request("delay", id="j"))
@@ -525,7 +541,7 @@ async def test_dead_service_is_given_up(service: SocketService, open_socket: Ope
     assert service.attempts == 6
 
 
-async def test_nobody_there_raises_on_entering(timers: Timers) -> None:
+async def test_entering_raises_if_no_service_listens(timers: Timers) -> None:
     """A first connection that can't be had is not tried for long."""
     with pytest.raises(ConnectionLostError):
         async with JobSocket("ws://127.0.0.1:1", "t", sleep=timers):
@@ -533,8 +549,8 @@ async def test_nobody_there_raises_on_entering(timers: Timers) -> None:
     assert len(timers.asked) == 3
 
 
-async def test_url_must_be_a_sockets(timers: Timers) -> None:
-    """A wrong scheme is told without the token."""
+async def test_a_url_with_another_scheme_is_refused(timers: Timers) -> None:
+    """The error does not hold the token."""
     with pytest.raises(ConnectionLostError) as raised:
         async with JobSocket("https://example.test", "s3cret", sleep=timers):
             pass
@@ -542,10 +558,10 @@ async def test_url_must_be_a_sockets(timers: Timers) -> None:
     assert raised.value.__suppress_context__
 
 
-async def test_token_is_fresh_for_each_connection(
+async def test_the_token_function_is_called_for_each_connection(
     service: SocketService, timers: Timers, open_socket: Opener
 ) -> None:
-    """A token function is asked each time; the URL keeps its own query."""
+    """The URL keeps its own query."""
     tokens = iter(["one", "two"])
 
     async def token() -> str:
@@ -561,7 +577,7 @@ async def test_token_is_fresh_for_each_connection(
     ]
 
 
-async def test_failing_token_function_is_tried_again(
+async def test_a_failing_token_function_is_called_again(
     service: SocketService, open_socket: Opener
 ) -> None:
     """An identity provider may be away for a moment."""
@@ -577,8 +593,10 @@ async def test_failing_token_function_is_tried_again(
         await socket.request("echo")
 
 
-async def test_expired_token_is_replaced(service: SocketService, open_socket: Opener) -> None:
-    """UNAUTHORIZED on an open connection leads to a new one, where the request is sent again."""
+async def test_unauthorized_on_an_open_connection_opens_a_new_one(
+    service: SocketService, open_socket: Opener
+) -> None:
+    """The request is sent again there."""
     tokens = iter(["old", "new"])
     body = {"code": "UNAUTHORIZED", "message": "The token has expired"}
     async with open_socket(lambda: next(tokens)) as socket:
@@ -591,10 +609,10 @@ async def test_expired_token_is_replaced(service: SocketService, open_socket: Op
     assert [query["Authorization"] for query in service.queries] == [["old"], ["new"]]
 
 
-async def test_request_that_is_never_authorized_raises(
+async def test_a_request_that_is_unauthorized_twice_raises(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """One new connection is tried, not a thousand."""
+    """One new connection is tried."""
     body = {"code": "UNAUTHORIZED", "message": "no"}
     service.replies["echo"] = deque([{"type": "error", "error": body}] * 2)
     with pytest.raises(UnauthorizedError):
@@ -603,7 +621,7 @@ async def test_request_that_is_never_authorized_raises(
 
 
 @pytest.mark.parametrize("code", [None, 1000, 1001, 1008, 1011, 1012])
-async def test_closed_connection_is_opened_again(
+async def test_a_closed_connection_is_opened_again_for_any_close_code(
     service: SocketService, socket: JobSocket, code: int | None
 ) -> None:
     """Whatever the close code, work goes on."""
@@ -612,10 +630,10 @@ async def test_closed_connection_is_opened_again(
     assert service.attempts == 2
 
 
-async def test_message_too_big_for_the_peer_is_not_repeated(
+async def test_close_code_1009_ends_the_largest_open_request(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """Close code 1009 ends the largest request that is under way; the others go on."""
+    """The others go on."""
     service.mute |= {"large", "small"}
     large = running(socket.request("large", {"text": "x" * 5000}))
     small = running(socket.request("small", {"text": "x"}))
@@ -629,17 +647,19 @@ async def test_message_too_big_for_the_peer_is_not_repeated(
     small.cancel()
 
 
-async def test_large_message_travels_in_small_frames(
+async def test_a_large_message_is_sent_in_frames_of_32_kb(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """API Gateway takes frames of 32 KB; characters may lie across two of them."""
+    """A character may lie across two frames."""
     text = "ä" * 45_000
     assert await socket.request("echo", {"text": text}) == {"echo": {"text": text}}
     assert max(service.frame_sizes) <= 32 * 1024
     assert len([size for size in service.frame_sizes if size]) == 3
 
 
-async def test_too_large_message_is_refused_here(service: SocketService, socket: JobSocket) -> None:
+async def test_a_message_above_96_kb_of_utf_8_is_not_sent(
+    service: SocketService, socket: JobSocket
+) -> None:
     """Above 96 KB of UTF-8 nothing is sent."""
     with pytest.raises(InvalidRequestError) as raised:
         await socket.send("echo", {"text": "ä" * 49_200})
@@ -659,17 +679,17 @@ async def test_too_large_message_is_refused_here(service: SocketService, socket:
         {"action": "a", "payload": {"x": "\ud800"}},
     ],
 )
-async def test_malformed_message_is_refused_here(
-    socket: JobSocket, message: dict[str, Any]
-) -> None:
+async def test_a_malformed_message_is_not_sent(socket: JobSocket, message: dict[str, Any]) -> None:
     """What the service would refuse is not sent."""
     with pytest.raises(InvalidRequestError) as raised:
         await socket.send(**message)
     assert raised.value.fields
 
 
-async def test_same_id_is_the_same_request(service: SocketService, socket: JobSocket) -> None:
-    """Sending the same again changes nothing; something else under the id is refused."""
+async def test_the_same_message_under_a_known_id_is_not_sent_again(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """Another message under the id is refused."""
     service.mute.add("delay")
     assert await socket.send("delay", {"n": 1}, id="j1") == "j1"
     assert await socket.send("delay", {"n": 1}, id="j1") == "j1"
@@ -679,10 +699,10 @@ async def test_same_id_is_the_same_request(service: SocketService, socket: JobSo
     assert len(service.sent("delay")) == 1
 
 
-async def test_ended_request_can_be_asked_for_again(
+async def test_an_ended_request_can_be_requested_again(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """The same id after its end gives the same result, and makes no second job."""
+    """It gives the same result, and makes no second job."""
     task = running(socket.run("delay", id="j1"))
     await service.until(lambda: service.jobs)
     await service.complete("j1", {"n": 1})
@@ -691,10 +711,10 @@ async def test_ended_request_can_be_asked_for_again(
     assert len(service.jobs) == 1
 
 
-async def test_refused_repetition_says_nothing_about_the_job(
+async def test_a_repetition_refused_by_a_busy_service_is_sent_once_more(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """The first copy may have been taken, so a busy service is asked once more."""
+    """The first copy may have been accepted."""
     service.cut_before_answering.add("delay")
     busy = {"code": "RATE_LIMITED", "message": "busy", "retry_after_ms": 50}
     task = running(socket.run("delay"))
@@ -708,10 +728,10 @@ async def test_refused_repetition_says_nothing_about_the_job(
     assert len(service.sent("delay")) == 3
 
 
-async def test_unread_kinds_of_messages_do_no_harm(
+async def test_unknown_kinds_of_messages_are_passed_on(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """What a newer service says is passed on as it is; what is no message is ignored."""
+    """Frames that are not messages are ignored."""
     for junk in ("", "nonsense", "[]", "5", '{"type":'):
         await service.say(junk)
     await service.say({"message": "Internal server error", "requestId": "x"})
@@ -724,7 +744,9 @@ async def test_unread_kinds_of_messages_do_no_harm(
     assert (second.type, second.request_id) == ("hint", "r9")
 
 
-async def test_unreadable_result_ends_the_job(service: SocketService, socket: JobSocket) -> None:
+async def test_an_unreadable_result_ends_the_job_with_an_error(
+    service: SocketService, socket: JobSocket
+) -> None:
     """A result that can't be understood is an error, not an endless wait."""
     task = running(socket.run("delay", id="j1"))
     await service.until(lambda: service.jobs)
@@ -733,8 +755,10 @@ async def test_unreadable_result_ends_the_job(service: SocketService, socket: Jo
         await task
 
 
-async def test_unfollowed_messages_are_iterated(service: SocketService, socket: JobSocket) -> None:
-    """Messages that nobody follows come in order, until the socket is closed."""
+async def test_messages_without_a_follower_are_iterated_in_order(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """Until the socket is closed."""
     request_id = await socket.send("delay")
     await service.until(lambda: service.jobs)
     await service.progress(request_id, 10)
@@ -747,7 +771,9 @@ async def test_unfollowed_messages_are_iterated(service: SocketService, socket: 
     assert await rest == []
 
 
-async def test_following_late_misses_nothing(service: SocketService, socket: JobSocket) -> None:
+async def test_a_late_follower_gets_earlier_messages_once(
+    service: SocketService, socket: JobSocket
+) -> None:
     """What came before anybody followed is still there, once."""
     request_id = await socket.send("delay")
     await service.until(lambda: service.jobs)
@@ -758,7 +784,9 @@ async def test_following_late_misses_nothing(service: SocketService, socket: Job
     assert await collect(socket.follow(request_id)) == []
 
 
-async def test_two_may_follow_one_request(service: SocketService, socket: JobSocket) -> None:
+async def test_every_follower_of_a_request_gets_every_message(
+    service: SocketService, socket: JobSocket
+) -> None:
     """Each follower hears everything."""
     request_id = await socket.send("delay")
     followers = [running(collect(socket.follow(request_id))) for _ in range(2)]
@@ -770,10 +798,10 @@ async def test_two_may_follow_one_request(service: SocketService, socket: JobSoc
     assert first[-1] == second[-1]
 
 
-async def test_anothers_request_can_be_followed(
+async def test_a_request_of_another_connection_can_be_followed(
     service: SocketService, open_socket: Opener, socket: JobSocket
 ) -> None:
-    """A request of another connection is subscribed to from a known number on."""
+    """By a subscription from a known number on."""
     async with open_socket() as other:
         await other.request("delay", id="j1")
         await service.progress("j1", 10)
@@ -787,14 +815,14 @@ async def test_anothers_request_can_be_followed(
     assert {"request_id": "j1", "since_seq": 1, "user_id": "u2"} in asked
 
 
-async def test_following_what_does_not_exist_ends(socket: JobSocket) -> None:
+async def test_following_an_unknown_request_ends_with_not_found(socket: JobSocket) -> None:
     """NOT_FOUND is the last message of a request that is not there."""
     (message,) = await collect(socket.follow("nothing"))
     assert isinstance(message, ErrorMessage)
     assert message.error.code == "NOT_FOUND"
 
 
-async def test_hand_made_subscription_is_resumed(
+async def test_a_subscription_by_message_is_resumed_after_a_lost_connection(
     service: SocketService, open_socket: Opener, socket: JobSocket
 ) -> None:
     """A caller who subscribes by message is subscribed again after a cut."""
@@ -807,8 +835,10 @@ async def test_hand_made_subscription_is_resumed(
         await service.until(lambda: len(service.sent("subscribe")) > before)
 
 
-async def test_omitted_result_is_told(service: SocketService, socket: JobSocket) -> None:
-    """A result too large for a state is said to be missing."""
+async def test_an_omitted_result_is_reported_as_missing(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """A result may be too large for a state."""
     task = running(socket.run("delay", id="j1"))
     await service.until(lambda: service.sent("subscribe"))
     await socket.request("echo")
@@ -818,7 +848,9 @@ async def test_omitted_result_is_told(service: SocketService, socket: JobSocket)
     assert await task == {"result_omitted": True}
 
 
-async def test_closing_ends_every_wait(service: SocketService, open_socket: Opener) -> None:
+async def test_closing_the_socket_ends_every_wait_with_an_error(
+    service: SocketService, open_socket: Opener
+) -> None:
     """Whoever waits when the socket closes hears that it is closed."""
     async with open_socket() as socket:
         task = running(socket.run("delay", id="j1"))
@@ -827,8 +859,10 @@ async def test_closing_ends_every_wait(service: SocketService, open_socket: Open
         await task
 
 
-async def test_abandoned_request_is_forgotten(service: SocketService, socket: JobSocket) -> None:
-    """A short action that nobody waits for any more is not asked again, nor its answer kept."""
+async def test_a_cancelled_wait_for_a_short_action_is_forgotten(
+    service: SocketService, socket: JobSocket
+) -> None:
+    """The action is not sent again, nor its answer kept."""
     service.mute.add("echo")
     task = running(socket.request("echo", id="e1"))
     await service.until(lambda: service.sent("echo"))
@@ -844,7 +878,9 @@ async def test_abandoned_request_is_forgotten(service: SocketService, socket: Jo
     assert await collect(socket) == []
 
 
-async def test_inbox_is_bounded(service: SocketService, open_socket: Opener) -> None:
+async def test_the_inbox_keeps_only_the_newest_unread_messages(
+    service: SocketService, open_socket: Opener
+) -> None:
     """Messages that nobody reads don't fill the memory: the newest stay."""
     async with open_socket(max_pending=5) as socket:
         for number in range(20):
@@ -855,16 +891,16 @@ async def test_inbox_is_bounded(service: SocketService, open_socket: Opener) -> 
     assert numbers == [15, 16, 17, 18, 19]
 
 
-async def test_entering_twice_is_refused(socket: JobSocket) -> None:
+async def test_a_socket_can_be_entered_only_once(socket: JobSocket) -> None:
     """A socket is one session."""
     with pytest.raises(RuntimeError):
         await socket.__aenter__()
 
 
-async def test_token_is_not_logged(
+async def test_the_token_is_not_logged_at_debug_level(
     service: SocketService, open_socket: Opener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even at debug level, though the library underneath would."""
+    """Neither by the client nor by the library below."""
     caplog.set_level(logging.DEBUG, logger="websockets.client")
     caplog.set_level(logging.DEBUG)
     async with open_socket("s3cret") as socket:
@@ -874,10 +910,10 @@ async def test_token_is_not_logged(
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_chaos_changes_nothing(
+async def test_each_request_gets_rising_numbers_and_one_end_under_faults(
     service: SocketService, open_socket: Opener, seed: int
 ) -> None:
-    """Cuts, losses, repeats and late copies: each request shows rising numbers and one end."""
+    """Cuts, losses, repetitions and late copies, at random."""
     dice = random.Random(seed)
     async with open_socket() as socket:
         ids = [await socket.send("delay", {"n": number}) for number in range(4)]
@@ -937,7 +973,7 @@ KINDS = st.sampled_from(
         },
     )
 )
-def test_no_message_breaks_the_session(message: dict[str, Any]) -> None:
+def test_any_json_message_can_be_read(message: dict[str, Any]) -> None:
     """Whatever the service sends, reading it raises nothing."""
     parse_message(json.dumps(message))
 
@@ -953,7 +989,7 @@ def test_no_message_breaks_the_session(message: dict[str, Any]) -> None:
 
 
 @given(st.text(max_size=50) | st.binary(max_size=50))
-def test_no_frame_breaks_the_session(raw: str | bytes) -> None:
-    """A frame that is no message is ignored or passed on."""
+def test_any_frame_can_be_read(raw: str | bytes) -> None:
+    """A frame that is not a message is ignored or passed on."""
     message = parse_message(raw)
     assert message is None or isinstance(message, UnknownMessage | ResponseMessage | ErrorMessage)

@@ -1,4 +1,4 @@
-"""verify_webhook: what is accepted, and what each refusal is called."""
+"""verify_webhook: accepted webhooks, and the error of each refused one."""
 
 import base64
 import hashlib
@@ -38,13 +38,13 @@ LEGACY = {
 
 
 def signature(key: bytes, body: bytes, timestamp: int = TIMESTAMP, id: str = "msg_1") -> str:
-    """A `v1` signature, written out apart from the library."""
+    """A `v1` signature, computed without the library."""
     digest = hmac.new(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
 def signed(key: bytes, body: bytes, timestamp: int = TIMESTAMP) -> dict[str, str]:
-    """The headers of a notification."""
+    """The headers of a webhook."""
     return {
         "webhook-id": "msg_1",
         "webhook-timestamp": str(timestamp),
@@ -56,37 +56,37 @@ def verify(headers: Any, body: bytes | str = BODY, secrets: Any = SECRET, **more
     return verify_webhook(headers, body, secrets, now=more.pop("now", TIMESTAMP), **more)
 
 
-def test_published_vector_is_accepted() -> None:
+def test_the_example_of_standard_webhooks_is_accepted() -> None:
     """The example of Standard Webhooks gives its document."""
     assert verify(HEADERS) == {"test": 2432232314}
 
 
-def test_body_may_be_text() -> None:
-    """Lambda hands the body over as text."""
+def test_the_body_may_be_text() -> None:
+    """Lambda passes the body as text."""
     assert verify(HEADERS, BODY.decode()) == {"test": 2432232314}
 
 
 @pytest.mark.parametrize("spell", [str.upper, str.title, str.lower])
-def test_header_names_have_no_case(spell: Any) -> None:
+def test_header_names_are_case_insensitive(spell: Any) -> None:
     """Frameworks spell header names as they like."""
     assert verify({spell(name): value for name, value in HEADERS.items()})
     assert verify([(spell(name), value) for name, value in HEADERS.items()])
 
 
-def test_plain_secret_is_its_own_bytes() -> None:
-    """Without the prefix a secret is text, even one that looks like base64."""
+def test_a_secret_without_the_prefix_is_text() -> None:
+    """Even one that looks like base64."""
     text = SECRET.removeprefix("whsec_")
     assert verify(signed(text.encode(), BODY), secrets=text)
     with pytest.raises(SignatureMismatchError):
         verify(HEADERS, secrets=text)
 
 
-def test_any_current_secret_will_do() -> None:
-    """While secrets rotate, the receiver may know two."""
+def test_one_of_several_secrets_is_enough() -> None:
+    """While secrets rotate, the receiver may have two."""
     assert verify(HEADERS, secrets=["a new secret", SECRET])
 
 
-def test_any_signature_will_do() -> None:
+def test_one_of_several_signatures_is_enough() -> None:
     """While secrets rotate, the sender signs with two; other versions are skipped."""
     other = signature(b"another", BODY)
     header = f"v1a,AAAA {other} {HEADERS['webhook-signature']}"
@@ -94,7 +94,7 @@ def test_any_signature_will_do() -> None:
 
 
 @pytest.mark.parametrize("name", list(HEADERS))
-def test_missing_header_is_refused(name: str) -> None:
+def test_a_missing_or_empty_header_is_refused(name: str) -> None:
     """All three headers are needed, and an empty one is missing."""
     rest = {key: value for key, value in HEADERS.items() if key != name}
     for headers in (rest, rest | {name: ""}):
@@ -105,29 +105,29 @@ def test_missing_header_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "header", ["v1", "v1,", "v1,***", "v1,AAAA", "v2,AAAA", "AAAA", " , ", "v1,ä"]
 )
-def test_malformed_signature_is_refused(header: str) -> None:
-    """A header without a readable v1 signature is not a wrong one."""
+def test_a_header_without_a_readable_v1_signature_is_malformed(header: str) -> None:
+    """Not a mismatch."""
     with pytest.raises(MalformedSignatureError):
         verify(HEADERS | {"webhook-signature": header})
 
 
 @pytest.mark.parametrize("text", ["now", "-1", "1.5", "1e9", "१६१४२६५३३०", "9" * 13, " 1"])
-def test_malformed_timestamp_is_refused(text: str) -> None:
+def test_a_timestamp_that_is_not_plain_digits_is_refused(text: str) -> None:
     """The timestamp is plain digits."""
     with pytest.raises(MalformedSignatureError):
         verify(HEADERS | {"webhook-timestamp": text})
 
 
 @pytest.mark.parametrize("version", ["v2", "v1a", "V1", "v0"])
-def test_a_signature_of_another_version_is_none(version: str) -> None:
+def test_a_signature_of_another_version_does_not_count(version: str) -> None:
     """The right digest under another name proves nothing."""
     header = HEADERS["webhook-signature"].replace("v1", version, 1)
     with pytest.raises(MalformedSignatureError):
         verify(HEADERS | {"webhook-signature": header})
 
 
-def test_time_does_not_tell_which_secret_matched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every secret is compared with every signature, in constant time, match or not."""
+def test_every_secret_is_compared_with_every_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In constant time, whether one matches or not."""
     compared: list[tuple[bytes, bytes]] = []
     compare = hmac.compare_digest
 
@@ -141,13 +141,13 @@ def test_time_does_not_tell_which_secret_matched(monkeypatch: pytest.MonkeyPatch
     assert len(compared) == 4
 
 
-def test_dot_in_the_id_is_refused() -> None:
-    """A dot would let parts of what was signed change places."""
+def test_an_id_with_a_dot_is_refused() -> None:
+    """With it, parts of the signed content could be moved."""
     with pytest.raises(MalformedSignatureError):
         verify(HEADERS | {"webhook-id": "msg.1"})
 
 
-def test_header_sent_twice_is_refused() -> None:
+def test_a_repeated_header_is_refused() -> None:
     """Two values leave open which one was meant."""
     with pytest.raises(MalformedSignatureError):
         verify([*HEADERS.items(), ("Webhook-Id", "msg_2")])
@@ -162,14 +162,14 @@ def test_header_sent_twice_is_refused() -> None:
         (HEADERS | {"webhook-timestamp": str(TIMESTAMP + 1)}, BODY),
     ],
 )
-def test_anything_changed_is_refused(headers: dict[str, str], body: bytes) -> None:
+def test_a_changed_id_time_or_body_is_refused(headers: dict[str, str], body: bytes) -> None:
     """Id, time and body are all under the signature."""
     with pytest.raises(SignatureMismatchError):
         verify(headers, body)
 
 
 @given(st.integers(0, len(BODY) - 1), st.integers(1, 255))
-def test_any_changed_byte_is_refused(at: int, flip: int) -> None:
+def test_any_changed_byte_of_the_body_is_refused(at: int, flip: int) -> None:
     """No byte of the body can change."""
     body = bytearray(BODY)
     body[at] ^= flip
@@ -177,8 +177,8 @@ def test_any_changed_byte_is_refused(at: int, flip: int) -> None:
         verify(HEADERS, bytes(body))
 
 
-def test_tolerance_goes_both_ways() -> None:
-    """Five minutes are the limit, included; beyond it the age is told."""
+def test_a_webhook_more_than_five_minutes_old_or_early_is_refused() -> None:
+    """The error has the age."""
     for age in (300, -300):
         assert verify(HEADERS, now=TIMESTAMP + age)
     with pytest.raises(StaleTimestampError) as stale:
@@ -190,19 +190,19 @@ def test_tolerance_goes_both_ways() -> None:
     assert verify(HEADERS, now=TIMESTAMP + 900, tolerance=900)
 
 
-def test_time_is_now_by_default() -> None:
-    """The vector of 2021 is too old today."""
+def test_the_time_is_the_current_time_by_default() -> None:
+    """The example of 2021 is too old."""
     with pytest.raises(StaleTimestampError):
         verify_webhook(HEADERS, BODY, SECRET)
 
 
-def test_forged_old_notification_is_a_mismatch() -> None:
+def test_an_old_forged_webhook_is_a_mismatch_not_stale() -> None:
     """Only a genuine notification is called stale."""
     with pytest.raises(SignatureMismatchError):
         verify(signed(b"wrong", BODY), now=TIMESTAMP + 1000)
 
 
-def test_legacy_needs_permission() -> None:
+def test_the_legacy_header_alone_needs_an_option() -> None:
     """The older header alone is accepted only on request."""
     with pytest.raises(MissingSignatureError):
         verify(LEGACY, LEGACY_BODY, "test-secret")
@@ -210,14 +210,14 @@ def test_legacy_needs_permission() -> None:
     assert found["assembly_id"] == "abc123"
 
 
-def test_legacy_key_is_the_text() -> None:
-    """The older header is keyed with the secret as written, prefix included."""
+def test_the_legacy_key_is_the_secret_as_written() -> None:
+    """With its prefix."""
     digest = hmac.new(SECRET.encode(), LEGACY_BODY, hashlib.sha256).hexdigest()
     headers = {"x-transflow-signature": f"sha256={digest}"}
     assert verify(headers, LEGACY_BODY, allow_legacy=True)
 
 
-def test_legacy_does_not_replace_a_bad_standard_signature() -> None:
+def test_the_standard_signature_decides_over_the_legacy_one() -> None:
     """With both headers, the stronger one decides."""
     bad = HEADERS | LEGACY | {"webhook-signature": signature(b"wrong", LEGACY_BODY)}
     with pytest.raises(SignatureMismatchError):
@@ -233,27 +233,29 @@ def test_legacy_does_not_replace_a_bad_standard_signature() -> None:
         ("sha256=" + "0" * 64, SignatureMismatchError),
     ],
 )
-def test_bad_legacy_signature_is_refused(header: str, error: type[WebhookError]) -> None:
+def test_an_unreadable_and_a_wrong_legacy_signature_have_different_errors(
+    header: str, error: type[WebhookError]
+) -> None:
     """Unreadable and wrong are told apart."""
     with pytest.raises(error):
         verify({"X-Transflow-Signature": header}, LEGACY_BODY, "test-secret", allow_legacy=True)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"nonsense", b"\xff", b"[" * 100_000])
-def test_body_must_be_an_object(body: bytes) -> None:
-    """A signed body that is no JSON object is refused after its signature."""
+def test_a_signed_body_that_is_not_an_object_is_refused(body: bytes) -> None:
+    """After its signature was verified."""
     with pytest.raises(WebhookBodyError):
         verify(signed(b"key", body), body, "key")
 
 
 @pytest.mark.parametrize("secrets", ["", [], ["good", ""], "whsec_", "whsec_***", ["whsec_a"]])
-def test_unusable_secret_is_the_callers_fault(secrets: Any) -> None:
-    """An empty key would let everybody sign: it is an error even beside a good one."""
+def test_an_unusable_secret_is_an_error_even_beside_a_good_one(secrets: Any) -> None:
+    """Any sender could sign with an empty key."""
     with pytest.raises(ValueError, match="secret"):
         verify(HEADERS, secrets=secrets)
 
 
-def test_numbers_survive() -> None:
+def test_the_document_is_parsed_without_loss() -> None:
     """The document is what was sent."""
     body = json.dumps({"n": 5.2, "text": "ä"}, ensure_ascii=False).encode()
     assert verify(signed(b"key", body), body, "key") == {"n": 5.2, "text": "ä"}

@@ -1,4 +1,4 @@
-"""JobWorker: one job after the other, each with its heartbeats, its claim and its one end."""
+"""JobWorker: runs one job after the other, with heartbeats and claim, and reports one end."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def run_once(stand: Stand, handler: Handler, **options: Any) -> JobEnd | None:
 
 
 class Gate:
-    """A handler that waits to be let go, and heeds nothing else."""
+    """A handler that waits until it is released, and ignores all signals."""
 
     def __init__(self, result: Any = "done") -> None:
         self.entered = threading.Event()
@@ -82,7 +82,7 @@ class Gate:
 
 
 def obedient(job: Job) -> str:
-    """A handler that works until it is told to stop."""
+    """A handler that runs until it is cancelled."""
     job.partial({"steps": 3})
     while not job.wait(1):
         pass
@@ -90,11 +90,11 @@ def obedient(job: Job) -> str:
     return "never"
 
 
-# What a job is, and how it ends
+# Jobs and their ends
 
 
-def test_handler_gets_the_job(stand: Stand) -> None:
-    """All that the flow sent is there, the fence as well."""
+def test_the_handler_gets_all_fields_of_the_job(stand: Stand) -> None:
+    """The fence as well."""
     seen: list[Job] = []
     body = stand.order(attachments=[{"bucket": "b", "key": "k", "size": 1, "ok": True}])
     assert run_once(stand, seen.append) is JobEnd.COMPLETED
@@ -107,16 +107,16 @@ def test_handler_gets_the_job(stand: Stand) -> None:
     assert not job.cancelled
 
 
-def test_numbers_of_step_functions(stand: Stand) -> None:
-    """Whole numbers may be written as 60.0."""
+def test_whole_numbers_with_a_decimal_point_are_accepted(stand: Stand) -> None:
+    """Step Functions may write 60 as 60.0."""
     fences: list[int] = []
     stand.order(fence=1.0, heartbeatSeconds=90.0, claimTtlSeconds=3600.0)
     assert run_once(stand, lambda job: fences.append(job.fence)) is JobEnd.COMPLETED
     assert fences == [1]
 
 
-def test_result_is_reported_once(stand: Stand) -> None:
-    """A result is the task's success, then the message is deleted; the flow frees the claim."""
+def test_a_result_is_reported_before_the_message_is_deleted(stand: Stand) -> None:
+    """The flow releases the claim."""
     stand.order()
     assert run_once(stand, lambda job: {"text": "é", "n": 1}) is JobEnd.COMPLETED
     assert stand.tasks.outputs == [{"text": "é", "n": 1}]
@@ -125,14 +125,14 @@ def test_result_is_reported_once(stand: Stand) -> None:
     assert stand.claims.released == []
 
 
-def test_nothing_to_do(stand: Stand) -> None:
+def test_an_empty_queue_is_polled_for_poll_seconds(stand: Stand) -> None:
     """Without a message a look ends after `poll_seconds`."""
     assert run_once(stand, Gate()) is None
     assert 10 <= stand.clock.monotonic() <= 12
 
 
-def test_failure_is_told_by_class_and_message(stand: Stand) -> None:
-    """No stack of the handler's code leaves the container."""
+def test_a_failure_is_reported_with_class_and_message_only(stand: Stand) -> None:
+    """No stack trace leaves the container."""
 
     def handler(job: Job) -> None:
         raise LookupError("no such page")
@@ -143,7 +143,7 @@ def test_failure_is_told_by_class_and_message(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_failure_with_stack(stand: Stand) -> None:
+def test_a_failure_has_the_stack_trace_if_configured(stand: Stand) -> None:
     """The stack is told when it is asked for."""
 
     def handler(job: Job) -> None:
@@ -172,7 +172,9 @@ class Unspeakable(Exception):
         (SystemExit(3), "SystemExit", "3"),
     ],
 )
-def test_failures_fit(stand: Stand, error: BaseException, name: str, start: str) -> None:
+def test_a_failure_is_cut_to_the_limits_of_step_functions(
+    stand: Stand, error: BaseException, name: str, start: str
+) -> None:
     """Whatever a handler raises is told within the limits of Step Functions."""
 
     def handler(job: Job) -> None:
@@ -195,7 +197,7 @@ def test_failures_fit(stand: Stand, error: BaseException, name: str, start: str)
         ("ü" * (128 * 1024), "ResultTooLargeError"),
     ],
 )
-def test_unfit_result_is_a_failure(stand: Stand, result: Any, name: str) -> None:
+def test_a_result_that_is_not_json_is_a_failure(stand: Stand, result: Any, name: str) -> None:
     """A result that Step Functions can't take is a failure that says so."""
     stand.order()
     assert run_once(stand, lambda job: result) is JobEnd.FAILED
@@ -204,8 +206,8 @@ def test_unfit_result_is_a_failure(stand: Stand, result: Any, name: str) -> None
     assert "the result" in cause
 
 
-def test_largest_result(stand: Stand) -> None:
-    """A result may have 256 KB of JSON; above 255 KB it goes to S3, and its place is sent."""
+def test_a_result_above_255_kb_goes_to_s3(stand: Stand) -> None:
+    """Its address is sent."""
     stand.order()
     result = "x" * (256 * 1024 - 2)
     assert run_once(stand, lambda job: result) is JobEnd.COMPLETED
@@ -214,8 +216,8 @@ def test_largest_result(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("location", [None, RESULT])
-def test_results_that_fit_are_told(stand: Stand, location: Any) -> None:
-    """Up to 255 KB, and up to 256 KB by a flow that names no place for a larger one."""
+def test_a_result_that_fits_is_sent_to_step_functions(stand: Stand, location: Any) -> None:
+    """Up to 255 KB, and up to 256 KB if the flow names no place in S3."""
     size = (255 if location else 256) * 1024 - 2
     stand.order(resultLocation=location)
     assert run_once(stand, lambda job: "x" * size) is JobEnd.COMPLETED
@@ -223,8 +225,8 @@ def test_results_that_fit_are_told(stand: Stand, location: Any) -> None:
     assert stand.s3.objects == {}
 
 
-def test_a_large_result_waits_for_s3(stand: Stand) -> None:
-    """S3 may refuse for a moment; the worker tries again, and heartbeats meanwhile."""
+def test_a_large_result_is_tried_again_after_a_fault_of_s3(stand: Stand) -> None:
+    """Heartbeats go on meanwhile."""
     stand.s3.faults["put"] = [refused("SlowDown")] * 2
     stand.order(heartbeatSeconds=3)
     ended = stand.start(worker_of(stand, lambda job: "x" * (256 * 1024 - 2)).run_once)
@@ -235,8 +237,8 @@ def test_a_large_result_waits_for_s3(stand: Stand) -> None:
     assert len(stand.tasks.beats) > 1
 
 
-def test_a_large_result_that_s3_refuses(stand: Stand) -> None:
-    """The job fails, and the cause names the place and the right that may be missing."""
+def test_a_job_fails_if_s3_refuses_its_large_result(stand: Stand) -> None:
+    """The cause names the place and the missing permission."""
     stand.s3.faults["put"] = [refused("AccessDenied")] * 10
     stand.order()
     ended = stand.start(worker_of(stand, lambda job: "x" * (256 * 1024 - 2)).run_once)
@@ -257,7 +259,7 @@ def store_instruction(stand: Stand, instruction: Any) -> None:
 
 
 def test_a_large_instruction_is_read_from_s3(stand: Stand) -> None:
-    """The handler gets it like any other, of a job and of a follow-up."""
+    """Of a job and of a follow-up."""
     store_instruction(stand, {"text": "x" * 250_000})
     stand.order(instruction=None, instructionObject=INSTRUCTION)
     seen: list[Any] = []
@@ -268,8 +270,8 @@ def test_a_large_instruction_is_read_from_s3(stand: Stand) -> None:
     assert seen == [{"text": "x" * 250_000}] * 2
 
 
-def test_an_instruction_waits_for_s3(stand: Stand) -> None:
-    """S3 may refuse for a moment: the message comes again, and the job runs."""
+def test_a_job_runs_later_if_s3_fails_to_give_its_instruction(stand: Stand) -> None:
+    """The message comes again."""
     store_instruction(stand, "all of it")
     stand.s3.faults["get"] = [refused("SlowDown")]
     stand.order(instruction=None, instructionObject=INSTRUCTION)
@@ -282,8 +284,8 @@ def test_an_instruction_waits_for_s3(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("place", [INSTRUCTION, "jobs/x", {"bucket": "files"}])
-def test_an_instruction_that_is_not_there(stand: Stand, place: Any) -> None:
-    """The job fails at once, and the cause names the field; the queue goes on."""
+def test_a_job_with_a_missing_instruction_object_fails_at_once(stand: Stand, place: Any) -> None:
+    """The cause names the field; the next job runs."""
     stand.order(instruction=None, instructionObject=place)
     assert run_once(stand, lambda job: None) is None
     ((told, cause),) = stand.tasks.failures
@@ -296,8 +298,10 @@ def test_an_instruction_that_is_not_there(stand: Stand, place: Any) -> None:
 
 
 @pytest.mark.parametrize(("window", "period"), [(90, 30), (30, 10), (6000, 30)])
-def test_heartbeats(stand: Stand, window: int, period: int) -> None:
-    """One at once, then every 30 s, or a third of the window when that is less; none at the end."""
+def test_heartbeats_are_sent_every_30_s_or_a_third_of_the_window(
+    stand: Stand, window: int, period: int
+) -> None:
+    """The first one at once, none after the end."""
     gate = Gate()
     stand.order(heartbeatSeconds=window)
     ended = stand.start(worker_of(stand, gate).run_once)
@@ -313,8 +317,8 @@ def test_heartbeats(stand: Stand, window: int, period: int) -> None:
     assert len(stand.tasks.beats) == beaten
 
 
-def test_claim_is_renewed(stand: Stand) -> None:
-    """At once and every third of its time to live, so that the job may outlive it."""
+def test_the_claim_is_renewed_every_third_of_its_time_to_live(stand: Stand) -> None:
+    """The first time at once."""
     gate = Gate()
     body = stand.order(ttl=60)
     ended = stand.start(worker_of(stand, gate).run_once)
@@ -329,7 +333,7 @@ def test_claim_is_renewed(stand: Stand) -> None:
     assert job.expires_at >= body["expiresAt"] + 120
 
 
-def test_message_stays_invisible(stand: Stand) -> None:
+def test_the_message_stays_invisible_while_the_job_runs(stand: Stand) -> None:
     """However long the job runs, no other worker sees its message."""
     gate = Gate()
     stand.order()
@@ -343,8 +347,8 @@ def test_message_stays_invisible(stand: Stand) -> None:
     assert stand.finish(ended) is JobEnd.COMPLETED
 
 
-def test_transient_faults_do_no_harm(stand: Stand) -> None:
-    """Heartbeat, renewal and extension are tried again, soon; the job goes on."""
+def test_failed_heartbeats_renewals_and_extensions_are_repeated(stand: Stand) -> None:
+    """The job goes on."""
     gate = Gate()
     stand.order(ttl=90)
     ended = stand.start(worker_of(stand, gate).run_once)
@@ -363,8 +367,8 @@ def test_transient_faults_do_no_harm(stand: Stand) -> None:
     assert not gate.inside().cancelled
 
 
-def test_own_message_delivered_again(stand: Stand) -> None:
-    """When its visibility ran out unnoticed, the message is recognised, and deleted at the end."""
+def test_the_own_message_delivered_again_is_deleted_at_the_end(stand: Stand) -> None:
+    """Its visibility may have run out."""
     gate = Gate()
     stand.order()
     ended = stand.start(worker_of(stand, gate).run_once)
@@ -382,8 +386,8 @@ def test_own_message_delivered_again(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("state", ["timed out", "unknown"])
-def test_job_that_is_over_is_not_run(stand: Stand, state: str) -> None:
-    """The first heartbeat tells; the message goes without a handler having seen it."""
+def test_a_job_whose_execution_has_ended_is_not_run(stand: Stand, state: str) -> None:
+    """The first heartbeat shows it; the message is deleted."""
     body = stand.order()
     stand.tasks.open.clear()
     if state == "timed out":
@@ -393,8 +397,8 @@ def test_job_that_is_over_is_not_run(stand: Stand, state: str) -> None:
     assert stand.tasks.ends == []
 
 
-def test_message_waits_for_its_first_heartbeat(stand: Stand) -> None:
-    """While the token can't be tried, the job is neither run nor lost."""
+def test_a_job_is_not_run_before_a_heartbeat_succeeds(stand: Stand) -> None:
+    """Nor is its message lost."""
     stand.order()
     stand.tasks.faults["heartbeat"] = [refused("ThrottlingException")]
     assert run_once(stand, Gate()) is None
@@ -404,8 +408,8 @@ def test_message_waits_for_its_first_heartbeat(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("code", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
-def test_execution_ends_under_the_job(stand: Stand, code: str) -> None:
-    """The handler is told `lost`; nothing is reported; the message goes."""
+def test_the_handler_is_cancelled_as_lost_when_the_execution_ends(stand: Stand, code: str) -> None:
+    """Nothing is reported; the message is deleted."""
     stand.order()
     seen: list[Job] = []
 
@@ -420,7 +424,7 @@ def test_execution_ends_under_the_job(stand: Stand, code: str) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_result_that_comes_too_late(stand: Stand) -> None:
+def test_a_callback_after_the_end_of_the_execution_is_not_repeated(stand: Stand) -> None:
     """A callback that the execution did not wait for is not repeated."""
     body = stand.order()
     tries: list[str] = []
@@ -437,8 +441,8 @@ def test_result_that_comes_too_late(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("reason", ["superseded", "expired"])
-def test_claim_is_gone_under_the_job(stand: Stand, reason: str) -> None:
-    """The handler is told `lost`, the execution once that the claim is gone."""
+def test_the_handler_is_cancelled_as_lost_when_the_claim_is_gone(stand: Stand, reason: str) -> None:
+    """The execution gets one failure."""
     stand.order(ttl=60)
     seen: list[Job] = []
 
@@ -459,8 +463,8 @@ def test_claim_is_gone_under_the_job(stand: Stand, reason: str) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_claim_that_can_not_be_renewed_runs_out(stand: Stand) -> None:
-    """After its time to live without a renewal, anybody may have taken the workspace."""
+def test_a_claim_without_renewal_is_lost_after_its_time_to_live(stand: Stand) -> None:
+    """Another execution may have taken the workspace."""
     stand.order(ttl=60)
     stopped: list[float] = []
 
@@ -475,8 +479,8 @@ def test_claim_that_can_not_be_renewed_runs_out(stand: Stand) -> None:
     assert stand.tasks.failures[0][0] == "ClaimLostError"
 
 
-def test_claim_lasts_from_the_question(stand: Stand) -> None:
-    """A renewal whose answer took long is as old as its question."""
+def test_a_renewed_claim_lasts_from_the_time_of_the_request(stand: Stand) -> None:
+    """Not from the time of a late answer."""
     stand.order(ttl=60)
     stopped: list[float] = []
     invoke, asked = stand.claims.invoke, []
@@ -499,8 +503,8 @@ def test_claim_lasts_from_the_question(stand: Stand) -> None:
     assert asked[0] + 60 <= stopped[0] <= asked[0] + 62
 
 
-def test_claim_gone_before_the_start(stand: Stand) -> None:
-    """The job is not run, and its execution hears why."""
+def test_a_job_whose_claim_is_gone_is_not_run(stand: Stand) -> None:
+    """Its execution gets the reason."""
     stand.order()
     stand.claims.held = None
     assert run_once(stand, Gate()) is None
@@ -508,8 +512,8 @@ def test_claim_gone_before_the_start(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_report_is_repeated_until_it_is_heard(stand: Stand) -> None:
-    """Faults between the worker and Step Functions do not lose a result; heartbeats go on."""
+def test_the_report_is_repeated_until_step_functions_accepts_it(stand: Stand) -> None:
+    """Heartbeats go on meanwhile."""
     stand.order()
     stand.tasks.faults["success"] = [OSError("reset")] * 7
     assert run_once(stand, lambda job: 1) is JobEnd.COMPLETED
@@ -518,8 +522,8 @@ def test_report_is_repeated_until_it_is_heard(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_report_that_came_through_unheard(stand: Stand) -> None:
-    """An answer that was lost: the second try finds the task ended, and that is its end."""
+def test_a_repeated_report_of_an_ended_task_is_success(stand: Stand) -> None:
+    """The answer to the first report was lost."""
     body = stand.order()
 
     class Lost(OSError):
@@ -535,8 +539,8 @@ def test_report_that_came_through_unheard(stand: Stand) -> None:
     assert [token for token, _, _ in stand.tasks.ends] == [body["taskToken"]]
 
 
-def test_report_that_is_never_heard(stand: Stand) -> None:
-    """The message stays, for a worker that can tell whether the execution still waits."""
+def test_a_message_stays_if_its_report_never_succeeds(stand: Stand) -> None:
+    """Another worker can find out whether the execution still waits."""
     stand.order()
     stand.tasks.faults["success"] = [OSError("reset")] * 10
     assert run_once(stand, lambda job: 1) is JobEnd.UNREPORTED
@@ -544,7 +548,7 @@ def test_report_that_is_never_heard(stand: Stand) -> None:
     assert stand.tasks.ends == []
 
 
-def test_result_that_step_functions_refuses(stand: Stand) -> None:
+def test_a_result_that_step_functions_refuses_becomes_a_failure(stand: Stand) -> None:
     """It becomes a failure; the execution does not wait in vain."""
     stand.order()
     stand.tasks.faults["success"] = [refused("InvalidOutput")]
@@ -553,8 +557,8 @@ def test_result_that_step_functions_refuses(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("kind", ["job", "follow-up"])
-def test_message_that_was_not_deleted(stand: Stand, kind: str) -> None:
-    """It comes again, and is deleted without being run again."""
+def test_a_message_that_was_not_deleted_is_not_run_again(stand: Stand, kind: str) -> None:
+    """It comes again, and is deleted."""
     runs: list[str] = []
     if kind == "job":
         stand.order()
@@ -570,7 +574,7 @@ def test_message_that_was_not_deleted(stand: Stand, kind: str) -> None:
     assert len(runs) == 1
 
 
-def test_end_is_decided_once(stand: Stand) -> None:
+def test_a_heartbeat_during_the_report_changes_nothing(stand: Stand) -> None:
     """What a heartbeat finds while the result is being reported changes nothing."""
     seen: list[Job] = []
 
@@ -590,8 +594,8 @@ def test_end_is_decided_once(stand: Stand) -> None:
 # Interrupts
 
 
-def test_interrupt(stand: Stand) -> None:
-    """The handler gets the signal and stops; the flow is told PREEMPTED, with the partial work."""
+def test_an_interrupt_stops_the_handler_and_is_reported_as_preempted(stand: Stand) -> None:
+    """With the partial work."""
     body = stand.order()
     ended = stand.start(worker_of(stand, obedient).run_once)
     until(lambda: stand.tasks.beats, "the job runs")
@@ -609,14 +613,14 @@ def test_interrupt(stand: Stand) -> None:
     assert stand.sqs.left(INTERRUPTS) == []
 
 
-def test_interrupt_that_came_before_the_start(stand: Stand) -> None:
+def test_an_interrupt_sent_before_the_start_stops_the_job(stand: Stand) -> None:
     """It waits in its queue, and the job hears of it as soon as it runs."""
     stand.interrupt(stand.order())
     assert run_once(stand, obedient) is JobEnd.INTERRUPTED
 
 
-def test_interrupt_is_told_in_full(stand: Stand) -> None:
-    """`job.cancelled` says why, and `check` raises what `except Exception` does not catch."""
+def test_job_cancelled_has_all_fields_of_the_interrupt(stand: Stand) -> None:
+    """`check` raises an error that `except Exception` does not catch."""
     seen: list[Any] = []
 
     def handler(job: Job) -> None:
@@ -635,8 +639,8 @@ def test_interrupt_is_told_in_full(stand: Stand) -> None:
     assert seen == ["interrupt", "interrupt", Interrupt("i-claim-1-m9", "m9", "t9", reason)]
 
 
-def test_return_after_the_signal_is_partial_work(stand: Stand) -> None:
-    """Nobody can tell a whole result from a half one then, so it is not taken for one."""
+def test_a_return_value_after_the_signal_is_not_a_result(stand: Stand) -> None:
+    """It may be incomplete."""
     stand.interrupt(stand.order())
 
     def handler(job: Job) -> list[int]:
@@ -647,8 +651,8 @@ def test_return_after_the_signal_is_partial_work(stand: Stand) -> None:
     assert json.loads(stand.tasks.failures[0][1])["partial"] == [1, 2]
 
 
-def test_interrupt_for_another_claim_is_stale(stand: Stand) -> None:
-    """One that does not name both this claim and this fence stops nothing and goes."""
+def test_an_interrupt_for_another_claim_or_fence_is_deleted(stand: Stand) -> None:
+    """It stops nothing."""
     stand.claims.fence = 5
     gate = Gate()
     body = stand.order()
@@ -662,7 +666,7 @@ def test_interrupt_for_another_claim_is_stale(stand: Stand) -> None:
     assert stand.finish(ended) is JobEnd.COMPLETED
 
 
-def test_interrupt_for_a_newer_claim_is_kept(stand: Stand) -> None:
+def test_an_interrupt_for_a_newer_claim_is_kept_for_its_job(stand: Stand) -> None:
     """It is none of the running job's business, and there when its own job begins."""
     gate = Gate()
     stand.order()
@@ -682,8 +686,8 @@ def test_interrupt_for_a_newer_claim_is_kept(stand: Stand) -> None:
     assert stand.sqs.left(INTERRUPTS) == []
 
 
-def test_interrupt_sent_twice_acts_once(stand: Stand) -> None:
-    """The grace period does not begin again, and the next job hears nothing of it."""
+def test_a_repeated_interrupt_has_no_effect(stand: Stand) -> None:
+    """The grace period does not restart, and the next job is not interrupted."""
     gate = Gate()
     body = stand.order()
     given: list[float] = []
@@ -713,8 +717,8 @@ def test_interrupt_sent_twice_acts_once(stand: Stand) -> None:
     assert stand.finish(ended) is JobEnd.COMPLETED
 
 
-def test_interrupt_for_a_newer_claim_is_kept_for_its_time(stand: Stand) -> None:
-    """One that is moot before its job begins does not come back every two seconds."""
+def test_an_interrupt_for_a_newer_claim_is_deleted_when_it_is_too_old(stand: Stand) -> None:
+    """It does not come back every two seconds."""
     gate = Gate()
     stand.order()
     interrupt = stand.interrupt({"claimId": "claim-2", "fence": 2})
@@ -730,7 +734,7 @@ def test_interrupt_for_a_newer_claim_is_kept_for_its_time(stand: Stand) -> None:
 @pytest.mark.parametrize(
     "body", ["no json", "[]", {"type": "INTERRUPT"}, {"target": {"claimId": "c", "fence": "x"}}]
 )
-def test_malformed_interrupt_goes(stand: Stand, body: Any) -> None:
+def test_a_malformed_interrupt_is_deleted_without_effect(stand: Stand, body: Any) -> None:
     """It stops nothing and does not stay."""
     gate = Gate()
     stand.order()
@@ -742,7 +746,7 @@ def test_malformed_interrupt_goes(stand: Stand, body: Any) -> None:
     assert stand.finish(ended) is JobEnd.COMPLETED
 
 
-def test_heartbeats_go_on_through_the_grace(stand: Stand) -> None:
+def test_heartbeats_and_renewals_go_on_during_the_grace_period(stand: Stand) -> None:
     """The claim is the job's until its end is told."""
     body = stand.order(heartbeatSeconds=15)
     stand.interrupt(body)
@@ -756,10 +760,8 @@ def test_heartbeats_go_on_through_the_grace(stand: Stand) -> None:
     assert stand.tasks.beats[:5] == [0, 5, 10, 15, 20]
 
 
-def test_handler_that_ignores_its_grace(stand: Stand) -> None:
-    """PREEMPTED is told for it; nothing is renewed for it; it blocks the next job until it is
-    back, and what it returns then goes nowhere.
-    """
+def test_a_handler_that_ignores_the_grace_period_blocks_the_next_job(stand: Stand) -> None:
+    """PREEMPTED is reported; later neither renewals nor its result are sent."""
     left_alone: list[Job] = []
     gate = Gate()
     body = stand.order()
@@ -794,7 +796,7 @@ def test_handler_that_ignores_its_grace(stand: Stand) -> None:
     assert len(stand.tasks.outputs) == 1
 
 
-def test_failing_grace_callback(stand: Stand) -> None:
+def test_an_error_of_the_grace_callback_is_only_logged(stand: Stand) -> None:
     """Its error is logged and does no harm."""
 
     def fail(job: Job) -> None:
@@ -810,8 +812,8 @@ def test_failing_grace_callback(stand: Stand) -> None:
     assert stand.finish(ended) is JobEnd.INTERRUPTED
 
 
-def test_end_and_interrupt_at_once(stand: Stand) -> None:
-    """Whichever comes first decides; the flow hears of one end."""
+def test_only_one_of_end_and_interrupt_is_reported(stand: Stand) -> None:
+    """The first one decides."""
     for number in range(30):
         stand.claims.held = None
         body = stand.order(f"m{number}")
@@ -829,7 +831,7 @@ def test_end_and_interrupt_at_once(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_large_partial_work_is_cut() -> None:
+def test_large_partial_work_is_cut_but_ids_are_kept() -> None:
     """The ids are always there; the work is told as far as there is room."""
     interrupt = Interrupt("i", "m", "t")
     whole = json.loads(preemption_json(interrupt, {"text": "é" * 40_000}))
@@ -840,7 +842,7 @@ def test_large_partial_work_is_cut() -> None:
         assert len(preemption_json(interrupt, partial).encode()) <= MAX_CAUSE
 
 
-def test_partial_work_is_json(stand: Stand) -> None:
+def test_partial_work_must_be_json_and_is_copied(stand: Stand) -> None:
     """What JSON can't hold is refused where it is told, and what is told is kept as it was."""
     kept: list[Any] = []
 
@@ -859,7 +861,7 @@ def test_partial_work_is_json(stand: Stand) -> None:
     assert kept == [[1]]
 
 
-# Messages that should not be there
+# Malformed and foreign messages
 
 
 @pytest.mark.parametrize(
@@ -872,7 +874,7 @@ def test_partial_work_is_json(stand: Stand) -> None:
         {"type": "FOLLOW_UP", "projectUserId": "amelia#scott", "messageId": "a/b"},
     ],
 )
-def test_malformed_message_does_not_bar_the_way(stand: Stand, body: Any) -> None:
+def test_a_malformed_message_is_deleted_and_the_next_job_runs(stand: Stand, body: Any) -> None:
     """It is deleted; the job behind it runs."""
     worker = worker_of(stand, lambda job: 1)
     stand.sqs.send(INPUT, body, "job")
@@ -881,8 +883,8 @@ def test_malformed_message_does_not_bar_the_way(stand: Stand, body: Any) -> None
     assert stand.finish(stand.start(worker.run_once)) is JobEnd.COMPLETED
 
 
-def test_malformed_job_is_told(stand: Stand) -> None:
-    """With a token, its execution hears what is wrong."""
+def test_a_malformed_job_with_a_token_fails_its_execution(stand: Stand) -> None:
+    """With the reason."""
     stand.order(fence="seven")
     assert run_once(stand, Gate()) is None
     ((error, cause),) = stand.tasks.failures
@@ -891,7 +893,7 @@ def test_malformed_job_is_told(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_job_of_another_workspace_is_not_run(stand: Stand) -> None:
+def test_a_job_of_another_workspace_fails_its_execution(stand: Stand) -> None:
     """However it came into this queue; its execution hears of it."""
     stand.order(projectUserId="amelia#other")
     assert run_once(stand, Gate()) is None
@@ -905,7 +907,7 @@ def test_job_of_another_workspace_is_not_run(stand: Stand) -> None:
 
 
 def following(count: int, taken: list[str], then: Any = "done") -> Handler:
-    """A handler that asks for so many follow-ups, and once more to say they are dealt with."""
+    """A handler that takes so many follow-ups, and confirms them with one more call."""
 
     def handler(job: Job) -> Any:
         while len(taken) < count and not job.wait(1):
@@ -917,8 +919,10 @@ def following(count: int, taken: list[str], then: Any = "done") -> Handler:
 
 
 @pytest.mark.parametrize("groups", ["one", "each its own"])
-def test_follow_ups_join(stand: Stand, groups: str) -> None:
-    """Messages of the job's thread reach its handler in order, and are gone at its end."""
+def test_follow_ups_of_the_jobs_thread_reach_its_handler_in_order(
+    stand: Stand, groups: str
+) -> None:
+    """They are deleted at the end."""
     taken: list[str] = []
     stand.order()
     ended = stand.start(worker_of(stand, following(3, taken)).run_once)
@@ -931,8 +935,8 @@ def test_follow_ups_join(stand: Stand, groups: str) -> None:
     assert stand.claims.of("acquire") == []
 
 
-def test_follow_up_not_asked_for_is_the_next_job(stand: Stand) -> None:
-    """It goes back when the job ends, and runs on a claim of its own, which is given back."""
+def test_an_untaken_follow_up_becomes_the_next_job(stand: Stand) -> None:
+    """On a claim of its own, which is released."""
     gate = Gate()
     ran: list[Job] = []
 
@@ -963,8 +967,8 @@ def test_follow_up_not_asked_for_is_the_next_job(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_follow_up_waits_for_the_workspace(stand: Stand) -> None:
-    """While another thread holds it, the message stays in the queue, tried ever more rarely."""
+def test_a_follow_up_waits_while_another_thread_holds_the_workspace(stand: Stand) -> None:
+    """The pauses between attempts grow."""
     held = stand.claims.acquire(
         {"threadId": "t7", "messageId": "m7", "owner": "arn", "ttlSeconds": 3600}
     )
@@ -986,8 +990,8 @@ def test_follow_up_waits_for_the_workspace(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_waiting_follow_up_joins_the_next_job_of_its_thread(stand: Stand) -> None:
-    """It bars no job's way, and is there when its thread's job runs."""
+def test_a_waiting_follow_up_joins_the_next_job_of_its_thread(stand: Stand) -> None:
+    """It does not block other jobs."""
     stand.claims.acquire({"threadId": "t7", "messageId": "m7", "owner": "a", "ttlSeconds": 3600})
     message = stand.follow_up("f1")
     taken: list[str] = []
@@ -1003,10 +1007,8 @@ def test_waiting_follow_up_joins_the_next_job_of_its_thread(stand: Stand) -> Non
     assert stand.claims.released == []
 
 
-def test_crashed_holder_does_not_live_on_by_being_asked(stand: Stand) -> None:
-    """A refused wish on the same thread keeps the holder's claim alive; at last it waits for
-    longer than that.
-    """
+def test_a_refused_claim_does_not_keep_a_crashed_holder_alive_for_ever(stand: Stand) -> None:
+    """A refused claim of the same thread extends the holder's; the pauses grow beyond that."""
     dead = {"threadId": "t1", "messageId": "f0", "owner": "crashed", "ttlSeconds": 60}
     assert stand.claims.acquire(dead)["claimed"]
     stand.follow_up("f0")
@@ -1019,7 +1021,7 @@ def follow_to_its_end(stand: Stand) -> bool:
     return stand.sqs.left(INPUT) == []
 
 
-def test_other_threads_follow_up_waits_in_the_queue(stand: Stand) -> None:
+def test_a_job_does_not_get_follow_ups_of_another_thread(stand: Stand) -> None:
     """A job hears nothing of another thread."""
     gate = Gate()
     stand.order()
@@ -1034,7 +1036,7 @@ def test_other_threads_follow_up_waits_in_the_queue(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == [message]
 
 
-def test_taken_follow_ups_come_back_when_the_job_is_lost(stand: Stand) -> None:
+def test_taken_follow_ups_return_to_the_queue_when_the_job_is_lost(stand: Stand) -> None:
     """Nobody has heard of what the lost job did with them."""
     body = stand.order()
     taken: list[str] = []
@@ -1054,8 +1056,8 @@ def test_taken_follow_ups_come_back_when_the_job_is_lost(stand: Stand) -> None:
     assert message.visible_at <= stand.clock.monotonic()
 
 
-def test_follow_up_delivered_again(stand: Stand) -> None:
-    """One in hand that SQS delivers again is not told twice, and goes at the end."""
+def test_a_follow_up_delivered_again_is_passed_on_once(stand: Stand) -> None:
+    """It is deleted at the end."""
     gate = Gate()
     stand.order()
     ended = stand.start(worker_of(stand, gate).run_once)
@@ -1072,8 +1074,8 @@ def test_follow_up_delivered_again(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_follow_up_job_is_interrupted(stand: Stand) -> None:
-    """It stops like any other, and makes room by giving its claim back."""
+def test_a_job_of_a_follow_up_can_be_interrupted(stand: Stand) -> None:
+    """It releases its claim."""
     stand.follow_up("f1")
     ended = stand.start(worker_of(stand, obedient).run_once)
     until(lambda: stand.claims.held, "it runs")
@@ -1083,7 +1085,9 @@ def test_follow_up_job_is_interrupted(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_follow_up_job_fails(stand: Stand, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_job_of_a_follow_up_is_logged_and_not_repeated(
+    stand: Stand, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its failure is logged; it is not tried for ever."""
 
     def handler(job: Job) -> None:
@@ -1096,7 +1100,7 @@ def test_follow_up_job_fails(stand: Stand, caplog: pytest.LogCaptureFixture) -> 
     assert stand.sqs.left(INPUT) == []
 
 
-def test_follow_up_job_keeps_its_claim(stand: Stand) -> None:
+def test_the_claim_of_a_follow_ups_job_is_renewed(stand: Stand) -> None:
     """It is renewed for as long as the handler works."""
     gate = Gate()
     stand.follow_up("f1")
@@ -1108,8 +1112,8 @@ def test_follow_up_job_keeps_its_claim(stand: Stand) -> None:
     assert stand.finish(ended) is JobEnd.COMPLETED
 
 
-def test_job_for_a_newer_claim_ends_a_follow_up_job(stand: Stand) -> None:
-    """A JOB with a higher fence shows that the claim is gone; the follow-up runs again later."""
+def test_a_job_with_a_newer_claim_ends_a_follow_ups_job(stand: Stand) -> None:
+    """Its fence shows that the claim is gone; the follow-up runs again later."""
     stand.follow_up("f1")
     told: list[str | None] = []
 
@@ -1133,10 +1137,10 @@ def test_job_for_a_newer_claim_ends_a_follow_up_job(stand: Stand) -> None:
     assert [json.loads(each.body)["messageId"] for each in stand.sqs.left(INPUT)] == ["f1"]
 
 
-# The worker's own life
+# Start and stop of the worker
 
 
-def test_run_takes_one_job_after_the_other(stand: Stand) -> None:
+def test_run_takes_one_job_at_a_time_in_order(stand: Stand) -> None:
     """In order, never two at a time."""
     inside: list[str] = []
     most: list[int] = []
@@ -1163,8 +1167,8 @@ def test_run_takes_one_job_after_the_other(stand: Stand) -> None:
     assert max(most) == 1
 
 
-def test_stop_lets_the_job_end(stand: Stand) -> None:
-    """The job goes on to its end; what comes after it stays in the queue."""
+def test_stop_waits_for_the_running_job(stand: Stand) -> None:
+    """Later messages stay in the queue."""
     gate = Gate()
     stand.order()
     worker = worker_of(stand, gate)
@@ -1181,7 +1185,7 @@ def test_stop_lets_the_job_end(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == [message]
 
 
-def test_stop_with_cancel_ends_the_job(stand: Stand) -> None:
+def test_stop_with_cancel_cancels_the_job_and_reports_it_at_once(stand: Stand) -> None:
     """The handler is told, and the execution at once, not after a lost heartbeat."""
     stand.order()
     reasons: list[Any] = []
@@ -1203,7 +1207,7 @@ def test_stop_with_cancel_ends_the_job(stand: Stand) -> None:
     assert stand.sqs.left(INPUT) == []
 
 
-def test_stop_returns_a_follow_up(stand: Stand) -> None:
+def test_stop_with_cancel_returns_a_follow_up_to_the_queue(stand: Stand) -> None:
     """A follow-up's job that had to stop is for the next worker."""
     message = stand.follow_up("f1")
     worker = worker_of(stand, obedient)
@@ -1216,8 +1220,10 @@ def test_stop_returns_a_follow_up(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("first", ["stop", "interrupt"])
-def test_interrupt_outweighs_the_stop(stand: Stand, first: str) -> None:
-    """A worker that stops while its job is interrupted tells of the interrupt; one grace is all."""
+def test_an_interrupted_job_is_reported_as_interrupted_despite_a_stop(
+    stand: Stand, first: str
+) -> None:
+    """There is one grace period."""
     gate = Gate()
     body = stand.order()
     worker = worker_of(stand, gate)
@@ -1243,7 +1249,7 @@ def stop_now(worker: JobWorker) -> Callable[[], None]:
     return lambda: worker.stop(cancel=True)
 
 
-def test_stop_while_a_job_begins(stand: Stand) -> None:
+def test_stop_during_the_start_of_a_job_cancels_it(stand: Stand) -> None:
     """A job that began too late to hear of it is told all the same."""
     stand.order()
     renew = stand.claims.renew
@@ -1262,8 +1268,8 @@ def test_stop_while_a_job_begins(stand: Stand) -> None:
     ]
 
 
-def test_stop_does_not_wait_for_a_handler_past_its_grace(stand: Stand) -> None:
-    """Its end is told; the process may go."""
+def test_stop_does_not_wait_for_a_handler_after_the_grace_period(stand: Stand) -> None:
+    """Its end is reported; the process may exit."""
     gate = Gate()
     stand.order()
     worker = worker_of(stand, gate)
@@ -1275,7 +1281,7 @@ def test_stop_does_not_wait_for_a_handler_past_its_grace(stand: Stand) -> None:
     gate.leave.set()
 
 
-def test_sigterm(stand: Stand) -> None:
+def test_sigterm_cancels_the_job_and_restores_the_former_handler(stand: Stand) -> None:
     """The platform's wish to stop cancels the job; the former handler is put back."""
     stand.order()
     before = signal.getsignal(signal.SIGTERM)
@@ -1299,7 +1305,7 @@ def test_sigterm(stand: Stand) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_unreadable_queues_are_tried_again(stand: Stand) -> None:
+def test_the_worker_goes_on_after_faults_of_sqs(stand: Stand) -> None:
     """Faults of SQS delay, and end nothing."""
     worker = worker_of(stand, obedient)
     stand.sqs.faults[f"receive:{INPUT}"] = [OSError("reset")] * 3
@@ -1313,7 +1319,7 @@ def test_unreadable_queues_are_tried_again(stand: Stand) -> None:
     assert stand.tasks.failures[0][0] == "PREEMPTED"
 
 
-def test_queues_are_made(stand: Stand) -> None:
+def test_queues_are_created_with_the_attributes_of_flow_and_send_interrupt(stand: Stand) -> None:
     """With the very attributes that the flow and send-interrupt make them with."""
     stand.sqs.queues.clear()
     worker_of(stand, Gate())
@@ -1323,8 +1329,8 @@ def test_queues_are_made(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("missing", [INPUT, INTERRUPTS])
-def test_a_new_queue_is_not_used_at_once(stand: Stand, missing: str) -> None:
-    """SQS lets it be used after one second."""
+def test_a_new_queue_is_used_after_one_second(stand: Stand, missing: str) -> None:
+    """SQS requires it."""
     del stand.sqs.queues[missing]
     seen: list[float] = []
     receive = stand.sqs.receive_message
@@ -1346,15 +1352,17 @@ def test_a_new_queue_is_not_used_at_once(stand: Stand, missing: str) -> None:
     assert stand.tasks.outputs == ["do m1"]
 
 
-def test_queues_of_an_emulator_take_plain_http(stand: Stand) -> None:
-    """It knows no TLS: a policy would shut everybody out."""
+def test_queues_of_an_emulator_have_no_tls_policy(stand: Stand) -> None:
+    """The emulator has no TLS, so the policy would refuse every call."""
     stand.sqs.queues.clear()
     stand.sqs.meta.endpoint_url = "http://127.0.0.1:4566"
     worker_of(stand, Gate())
     assert stand.sqs.created == {INPUT: INPUT_QUEUE, INTERRUPTS: INTERRUPT_QUEUE}
 
 
-def test_queues_are_made_in_sqs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_clients_create_queues_in_the_environments_region(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """With clients of its own, made for the region of the environment."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
@@ -1368,7 +1376,9 @@ def test_queues_are_made_in_sqs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names == [input_queue_name("p-", WORKSPACE), interrupt_queue_name("p-", WORKSPACE)]
 
 
-def test_flow_and_worker_agree(stand: Stand) -> None:
+def test_the_flow_creates_the_same_queue_and_sends_the_messages_of_these_tests(
+    stand: Stand,
+) -> None:
     """The flow makes the input queue alike, and sends what these tests take for its messages."""
     root = Path(__file__).parents[2]
     states = yaml.safe_load((root / "resources" / "job-flow.asl.yml").read_text())["States"]
@@ -1385,8 +1395,8 @@ def test_flow_and_worker_agree(stand: Stand) -> None:
     assert joined["type"] == "FOLLOW_UP"
 
 
-def test_queues_are_not_made(stand: Stand) -> None:
-    """Told not to, the worker says which queue is missing."""
+def test_a_missing_queue_is_an_error_if_queues_are_not_created(stand: Stand) -> None:
+    """The error names the queue."""
     stand.sqs.queues.clear()
     with pytest.raises(QueueMissingError) as caught:
         worker_of(stand, Gate(), create_queues=False)
@@ -1394,8 +1404,8 @@ def test_queues_are_not_made(stand: Stand) -> None:
     assert stand.sqs.created == {}
 
 
-def test_hostile_ids_are_refused(stand: Stand) -> None:
-    """By the field's name, before any call."""
+def test_malformed_ids_are_refused_with_the_fields_name(stand: Stand) -> None:
+    """Before any call."""
     with pytest.raises(ValidationError) as caught:
         JobWorker("amelia", "a#b", Gate(), **stand.clients())
     assert caught.value.field == "userId"
@@ -1403,8 +1413,8 @@ def test_hostile_ids_are_refused(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("name", ["prefix", "claim_function"])
-def test_queues_have_no_prefix_by_default(stand: Stand, name: str) -> None:
-    """Left out or empty it is an error, and no queue is made under a wrong name."""
+def test_a_missing_or_empty_prefix_is_an_error(stand: Stand, name: str) -> None:
+    """No queue is created under a wrong name."""
     clients = stand.clients()
     with pytest.raises(ValidationError, match=f"^{name}: "):
         JobWorker("amelia", "scott", Gate(), **clients | {name: ""})
@@ -1414,7 +1424,7 @@ def test_queues_have_no_prefix_by_default(stand: Stand, name: str) -> None:
     assert stand.sqs.created == {}
 
 
-def test_import_is_lazy() -> None:
+def test_importing_job_worker_loads_no_sdk_and_no_other_client() -> None:
     """A worker loads neither the SDK before it needs it nor the other clients' dependencies."""
     code = "import sys\nfrom jobplane_client import JobWorker\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

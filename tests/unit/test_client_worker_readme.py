@@ -1,4 +1,4 @@
-"""The README's worker heeds its fence."""
+"""The README's example of a worker checks its fence."""
 
 import os
 import re
@@ -26,7 +26,7 @@ def example() -> str:
 
 @pytest.fixture
 def pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The table that the example writes to."""
+    """The table that the example writes."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
@@ -40,7 +40,7 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def run_example(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run it as a program, until its first job has ended and the platform stops it."""
+    """Run the example until its first job has ended and the platform stops it."""
     fakes = {"sqs": stand.sqs, "stepfunctions": stand.tasks, "lambda": stand.claims}
     monkeypatch.setattr(boto3, "client", lambda service, **options: fakes[service])
     monkeypatch.setenv("PAGES_TABLE", PAGES)
@@ -61,8 +61,10 @@ def run_example(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     thread.join()
 
 
-def test_example_is_fenced(stand: Stand, pages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a newer claim has written stays as it is; the late job fails."""
+def test_the_example_does_not_overwrite_a_newer_claims_page(
+    stand: Stand, pages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The late job fails."""
     newer = {"id": "t1/1", "text": "newer", "fence": 2}
     pages.put_item(Item=newer)
     stand.order()
