@@ -33,6 +33,8 @@ from jobplane_keys import (
     RELEASE_CLAIM,
     ValidationError,
     Workspace,
+    checked_choice,
+    checked_fence,
     checked_id,
     checked_input,
     checked_number,
@@ -50,7 +52,6 @@ ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
 MAX_TTL_SECONDS = 24 * 3600
 # Bytes; the owner is the key of an index, which takes no more.
 MAX_TEXT = 2048
-MAX_FENCE = 2**53
 
 # Free for the taking: no row, a released one, one whose time is up, in any of the shapes that
 # older writers left (`ttl`, milliseconds, no end at all). What is of another type is not there.
@@ -110,7 +111,7 @@ class Holding:
         return cls(
             workspace=workspace_of(event),
             claim_id=checked_id(event, "claimId"),
-            fence=checked_number(event, "fence", None, 0, MAX_FENCE),
+            fence=checked_fence(event),
         )
 
 
@@ -351,9 +352,7 @@ OPERATIONS: dict[str, Callable[[Mapping[str, Any], float], dict[str, Any]]] = {
 
 @telemetry.handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    operation = checked_input(event).get("operation", "acquire")
-    if not isinstance(operation, str) or operation not in OPERATIONS:
-        raise ValidationError("operation", f"one of {', '.join(OPERATIONS)} is required")
+    operation = checked_choice(checked_input(event), "operation", OPERATIONS, "acquire")
     telemetry.bind(project_user_id=workspace_of(event).key, operation=operation)
     answer = OPERATIONS[operation](event, time.time())
     telemetry.metric("ClaimOperation", Action=operation)

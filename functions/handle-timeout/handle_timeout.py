@@ -35,11 +35,14 @@ from jobplane_keys import (
     NEW_QUEUE_SECONDS,
     OWNED_CLAIM,
     RELEASE_CLAIM,
+    TIMEOUT_KIND_OF_STATUS,
+    TIMEOUT_KINDS,
     ValidationError,
     Workspace,
+    checked_choice,
+    checked_fence,
     checked_id,
     checked_input,
-    checked_number,
     dead_letter_id,
     dead_letter_queue_name,
     from_item,
@@ -61,11 +64,8 @@ DLQ_URL = os.environ["DLQ_URL"]
 DLQ_PER_WORKSPACE = os.environ.get("DLQ_PER_WORKSPACE", "").lower() == "true"
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 
-KINDS = frozenset({"timeout", "heartbeat_lost", "forced"})
-KIND_OF_STATUS = {"TIMED_OUT": "timeout", "FAILED": "forced", "ABORTED": "forced"}
 MAX_CAUSE = 4096
 EXECUTION_ARN = re.compile(r"arn:[!-~]{1,2044}")
-MAX_FENCE = 2**53
 DLQ_RETENTION_SECONDS = 14 * 24 * 3600
 # For five minutes after a letter SQS drops its repetition; clocks may differ by the rest.
 DEDUPLICATION_SECONDS = 4 * 60
@@ -101,16 +101,14 @@ class Timeout:
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> "Timeout":
-        kind = event.get("kind")
-        if not isinstance(kind, str) or kind not in KINDS:
-            raise ValidationError("kind", f"one of {', '.join(sorted(KINDS))} is required")
+        kind = checked_choice(event, "kind", TIMEOUT_KINDS)
         claim_id = optional_id(event, "claimId")
         return cls(
             workspace=workspace_of(event),
             message_id=checked_id(event, "messageId"),
             thread_id=optional_id(event, "threadId"),
             claim_id=claim_id,
-            fence=None if claim_id is None else checked_number(event, "fence", None, 0, MAX_FENCE),
+            fence=None if claim_id is None else checked_fence(event),
             kind=kind,
             error=trimmed(event.get("error")),
             cause=trimmed(event.get("cause")),
@@ -172,7 +170,7 @@ def ended_execution(event: Mapping[str, Any]) -> tuple[str, str, Mapping[str, An
 def left_behind(event: Mapping[str, Any]) -> Iterator[Timeout]:
     """What an ended execution has begun to clean up, and then what it still holds."""
     execution_arn, status, detail = ended_execution(event)
-    if status not in KIND_OF_STATUS:
+    if status not in TIMEOUT_KIND_OF_STATUS:
         return
     job = job_named_in(detail.get("input"))
     if job is None:
@@ -209,7 +207,7 @@ def abandoned(
         thread_id=row.get("threadId"),
         claim_id=claim_id,
         fence=None if claim_id is None else row["fence"],
-        kind=KIND_OF_STATUS[status],
+        kind=TIMEOUT_KIND_OF_STATUS[status],
         error=trimmed(detail.get("error") or status),
         cause=trimmed(detail.get("cause")),
         execution_arn=execution_arn,

@@ -20,7 +20,9 @@ from botocore.config import Config
 from jobplane_keys import (
     CLIENT_OPTIONS,
     INTERRUPTION_TTL_SECONDS,
+    TIMEOUT_KINDS,
     ValidationError,
+    checked_choice,
     checked_id,
     iso_time,
     optional_id,
@@ -32,7 +34,7 @@ from jobplane_telemetry import Telemetry
 
 INTERRUPTIONS_TABLE = os.environ["INTERRUPTIONS_TABLE"]
 
-KINDS = frozenset({"interruption", "timeout", "heartbeat_lost", "forced"})
+KINDS = TIMEOUT_KINDS | {"interruption"}
 MAX_CAUSE_BYTES = 32 * 1024
 # A DynamoDB item nests 32 deep, and its numbers have 38 digits and end at 10^126.
 MAX_DEPTH = 30
@@ -83,9 +85,7 @@ def interruption_of(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     """The record that an input asks for."""
     workspace = workspace_of(event)
     message_id = checked_id(event, "messageId")
-    kind = event.get("kind", "interruption")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValidationError("kind", f"one of {', '.join(sorted(KINDS))} is required")
+    kind = checked_choice(event, "kind", KINDS, "interruption")
     cause = parsed_cause(event.get("cause"))
     told = cause if isinstance(cause, dict) else {}
     claim_id = optional_id(event, "interruptedClaimId")

@@ -26,9 +26,9 @@ from jobplane_keys import (
     NEW_QUEUE_SECONDS,
     ValidationError,
     Workspace,
+    checked_fence,
     checked_id,
     checked_input,
-    checked_number,
     claim_expiry,
     interrupt_id,
     interrupt_queue_name,
@@ -47,7 +47,6 @@ CREATE_QUEUES = os.environ.get("CREATE_QUEUES", "").lower() == "true"
 
 VISIBILITY_SECONDS = 60
 RETENTION_SECONDS = 24 * 3600
-MAX_FENCE = 2**53
 MAX_REASON = 1024
 
 telemetry = Telemetry("send-interrupt")
@@ -91,7 +90,7 @@ class Interrupt:
         return cls(
             workspace=workspace_of(event),
             claim_id=checked_id(target, "claimId") if is_numbered else None,
-            fence=checked_number(target, "fence", None, 0, MAX_FENCE) if is_numbered else None,
+            fence=checked_fence(target) if is_numbered else None,
             expires_at=expiry_of(target),
             container_id=optional_id(target, "containerId"),
             thread_id=optional_id(target, "threadId"),

@@ -26,6 +26,7 @@ from jobplane_keys import (
     CLIENT_OPTIONS,
     OWNED_CLAIM,
     RELEASE_CLAIM,
+    TIMEOUT_KIND_OF_STATUS,
     ValidationError,
     claim_start,
     from_item,
@@ -55,9 +56,7 @@ RESERVE_SECONDS = 20
 LATE_SECONDS = 60
 # Owners that are called like executions, and are none that can be asked about.
 UNKNOWN = frozenset({"ExecutionDoesNotExist", "InvalidArn", "ValidationException"})
-KIND_OF_STATUS = {"TIMED_OUT": "timeout", "FAILED": "forced", "ABORTED": "forced"}
-ENDED = KIND_OF_STATUS.keys() | {"SUCCEEDED"}
-MAX_CAUSE = 4096
+ENDED = TIMEOUT_KIND_OF_STATUS.keys() | {"SUCCEEDED"}
 
 telemetry = Telemetry("sweep-claims")
 session = botocore.session.get_session()
@@ -104,9 +103,9 @@ def timeout_of(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> dict[s
         "threadId": claim.get("threadId"),
         "claimId": claim.get("claimId"),
         "fence": claim.get("fence"),
-        "kind": KIND_OF_STATUS[execution["status"]],
+        "kind": TIMEOUT_KIND_OF_STATUS[execution["status"]],
         "error": execution.get("error") or execution["status"],
-        "cause": (execution.get("cause") or "")[:MAX_CAUSE] or None,
+        "cause": execution.get("cause"),
         "executionArn": claim["owner"],
     }
     return {name: value for name, value in told.items() if value is not None}
@@ -181,7 +180,7 @@ def settle(claim: Mapping[str, Any], now: float) -> bool:
         execution=claim["owner"],
         status=execution["status"],
     )
-    if execution["status"] in KIND_OF_STATUS and claim.get("messageId"):
+    if execution["status"] in TIMEOUT_KIND_OF_STATUS and claim.get("messageId"):
         hand_over(claim, execution)
     freed = release(claim, now)
     if freed:

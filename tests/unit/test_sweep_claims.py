@@ -107,7 +107,7 @@ def test_a_claim_that_was_left_is_freed(
         "fence": claim["fence"],
         "kind": kind,
         "error": "Broken",
-        "cause": "x" * 4096,
+        "cause": "x" * 10_000,
         "executionArn": EXECUTION,
     }
     assert output.metric("ClaimSwept")

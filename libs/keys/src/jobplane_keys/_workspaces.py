@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,12 @@ RELEASE_CLAIM = (
     " REMOVE claimId, threadId, messageId, #owner, containerId, claimedAt, expiresAt"
 )
 
+# Why a job ended without its own end, as its interruption records it; by the status of its
+# execution, where that tells.
+TIMEOUT_KINDS = frozenset({"timeout", "heartbeat_lost", "forced"})
+TIMEOUT_KIND_OF_STATUS = {"TIMED_OUT": "timeout", "FAILED": "forced", "ABORTED": "forced"}
+
+_MAX_FENCE = 2**53
 MAX_QUEUE_NAME = 80
 # SQS's error codes for a queue that does not exist, in its two protocols.
 MISSING_QUEUE_CODES = frozenset({"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"})
@@ -129,6 +135,24 @@ def checked_number(
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ValidationError(field, f"a whole number from {low} to {high} is required")
     return value
+
+
+def checked_choice(
+    event: Mapping[str, Any], field: str, choices: Collection[str], default: str | None = None
+) -> str:
+    """A text that must be one of `choices`. Without a default it is required.
+
+    Raises ValidationError.
+    """
+    value = event.get(field, default)
+    if not isinstance(value, str) or value not in choices:
+        raise ValidationError(field, f"one of {', '.join(sorted(choices))} is required")
+    return value
+
+
+def checked_fence(event: Mapping[str, Any]) -> int:
+    """The required `fence` of a claim. Raises ValidationError."""
+    return checked_number(event, "fence", None, 0, _MAX_FENCE)
 
 
 def claim_expiry(row: Mapping[str, Any]) -> float | None:
