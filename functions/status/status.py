@@ -20,7 +20,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from urllib.parse import quote
 
 import botocore.session
 from botocore.config import Config
@@ -61,7 +60,6 @@ MAX_BATCH = 100
 MAX_ANSWER_BYTES = 6_000_000  # Lambda answers at most 6 MB, headers and all
 MAX_BALANCED_BYTES = 1_000_000  # to a load balancer at most 1 MB
 ENVELOPE_BYTES = 1_000  # of an answer beside the documents in its body
-LINK_BYTES = 600  # of a link beside bucket, key and session token
 BATCH_READS = 6
 LIST_LIMIT, MAX_LIST_LIMIT, LIST_READS = 20, 100, 10
 LIST_FIELDS = tuple(
@@ -518,26 +516,6 @@ def ask_delivery(assembly_id: str) -> Document:
     return answered
 
 
-def entry_bytes(assembly_id: str, document: Document | None) -> int:
-    """Bytes that a batch's answer needs for one document."""
-    return sent_bytes(f"{json_text(assembly_id)}:{json_text(document)},")
-
-
-def link_bytes() -> int:
-    """The most bytes that a link takes beside its key."""
-    credentials: Any = session.get_credentials()
-    token = credentials.get_frozen_credentials().token or ""
-    return LINK_BYTES + len(FILES_BUCKET) + len(quote(token, safe=""))
-
-
-def measured(item: Document, now: float, beside_key: int) -> int:
-    """The most bytes that a document takes in an answer, told before any of its links is signed."""
-    results = sign_links(
-        item.get("results"), lambda key: "x" * (beside_key + len(quote(key, safe="")))
-    )
-    return entry_bytes(item["assembly_id"], document_of(item | {"results": results}, now))
-
-
 def note_check(result: str, **ids: Any) -> None:
     """Log and count one look-up."""
     telemetry.info("status_check", result=result, **ids)
@@ -616,17 +594,15 @@ def triggered(item: Document, now: float) -> Answer:
 def look_up_batch(request: BatchLookUp, caller: Caller, now: float, room: int) -> Answer:
     """The caller's documents by id; null for what is not there or not the caller's."""
     items = read_assemblies(request.assembly_ids)
-    shown: dict[str, Document | None] = {}
-    for assembly_id in request.assembly_ids:
+    statuses: dict[str, Document | None] = {}
+    for number, assembly_id in enumerate(request.assembly_ids):
         item = items.get(assembly_id)
         is_found = check(assembly_id, item, caller, now) == "found"
-        shown[assembly_id] = item if is_found else None
-    beside_key = link_bytes()
-    for number, (assembly_id, item) in enumerate(shown.items()):
-        room -= measured(item, now, beside_key) if item else entry_bytes(assembly_id, None)
+        document = linked_document(item, now) if item and is_found else None
+        room -= sent_bytes(f"{json_text(assembly_id)}:{json_text(document)},")
         if room < 0:
             raise AnswerTooLargeError(number)
-    statuses = {name: linked_document(item, now) if item else None for name, item in shown.items()}
+        statuses[assembly_id] = document
     return answer(200, {"statuses": statuses})
 
 
