@@ -1,4 +1,4 @@
-"""connect: who gets in, what is stored, and that nobody learns why they were refused."""
+"""connect: accepted and refused handshakes, and the stored row."""
 
 import json
 import subprocess
@@ -68,10 +68,10 @@ def knock(
     ],
 )
 @pytest.mark.parametrize("name", ["Sec-WebSocket-Protocol", "sec-websocket-protocol"])
-def test_our_subprotocol_is_answered_where_it_is_offered(
+def test_an_offered_subprotocol_of_ours_is_answered(
     connect: ModuleType, name: str, offered: str | None, chosen: str | None
 ) -> None:
-    """A browser closes a socket that answers none of those that it offered, or another."""
+    """A browser closes a socket whose answer has none of its subprotocols, or another."""
     handshake = event("connect", "token-missing")
     handshake["queryStringParameters"] = {"token": token()}
     if offered is not None:
@@ -82,8 +82,8 @@ def test_our_subprotocol_is_answered_where_it_is_offered(
 
 
 @pytest.mark.parametrize("given", [None, [], "x", {}, {"requestContext": {"connectionId": 7}}])
-def test_an_event_names_a_connection(connect: ModuleType, given: Any) -> None:
-    """One that does not is a ValidationError: no handshake sends it."""
+def test_an_event_without_a_connection_id_is_refused(connect: ModuleType, given: Any) -> None:
+    """API Gateway sends no such handshake: the function raises ValidationError."""
     with pytest.raises(ValidationError):
         connect.handler(given, Context())
 
@@ -92,13 +92,15 @@ def test_an_event_names_a_connection(connect: ModuleType, given: Any) -> None:
     "odd",
     [{"queryStringParameters": ["token"]}, {"headers": "Authorization"}, {"headers": {"a": 1}}],
 )
-def test_odd_parameters_hold_no_token(connect: ModuleType, odd: dict[str, Any]) -> None:
+def test_parameters_that_are_not_a_mapping_of_texts_are_ignored(
+    connect: ModuleType, odd: dict[str, Any]
+) -> None:
     """What is no mapping of texts is as good as absent."""
     assert connect.handler(event("connect", "token-missing") | odd, Context())["statusCode"] == 401
 
 
-def test_what_is_odd_about_a_caller_is_made_storable(stack: Stack, connect: ModuleType) -> None:
-    """Half a character is replaced, and what is no text is stored as none."""
+def test_unstorable_attributes_of_a_caller_are_replaced(stack: Stack, connect: ModuleType) -> None:
+    """A single surrogate becomes ?, and a value that is not a text is stored as null."""
     handshake = event("connect", "accepted")
     handshake["requestContext"] |= {
         "stage": 7,
@@ -114,7 +116,7 @@ def test_what_is_odd_about_a_caller_is_made_storable(stack: Stack, connect: Modu
     )
 
 
-def test_what_a_caller_says_of_itself_is_bounded(stack: Stack, connect: ModuleType) -> None:
+def test_the_stored_user_agent_is_cut_to_half_a_kilobyte(stack: Stack, connect: ModuleType) -> None:
     """A header of any length costs half a kilobyte of the row."""
     handshake = event("connect", "accepted")
     handshake["requestContext"]["identity"]["userAgent"] = "x" * 10_000
@@ -123,8 +125,10 @@ def test_what_a_caller_says_of_itself_is_bounded(stack: Stack, connect: ModuleTy
 
 
 @pytest.mark.parametrize("case", ["accepted", "accepted-query-token", "accepted-header"])
-def test_each_place_of_the_token_opens(stack: Stack, connect: ModuleType, case: str) -> None:
-    """The token is found in query Authorization, query token and header Authorization."""
+def test_a_token_is_accepted_from_query_and_header(
+    stack: Stack, connect: ModuleType, case: str
+) -> None:
+    """From query Authorization, query token and header Authorization."""
     answer = connect.handler(event("connect", case), Context())
 
     assert answer["statusCode"] == 200
@@ -141,16 +145,16 @@ def test_each_place_of_the_token_opens(stack: Stack, connect: ModuleType, case: 
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("prefix", ["", "Bearer ", "bearer ", "BEARER   "])
-def test_names_and_scheme_ignore_case(
+def test_names_and_the_bearer_scheme_are_case_insensitive(
     connect: ModuleType, place: str, name: str, prefix: str
 ) -> None:
-    """Parameter names, header names and the Bearer scheme are case-insensitive."""
+    """Names of parameters and headers."""
     sent: Any = {place: {name: prefix + token()}}
     assert knock(connect, **sent)[0] == 200
 
 
 def test_query_authorization_comes_first(stack: Stack, connect: ModuleType) -> None:
-    """Of several tokens, query Authorization wins over query token, and that over the header."""
+    """Then query token, then the header."""
     header = {"Authorization": token("in-header")}
     both = {"token": token("in-token"), "Authorization": token("in-authorization")}
 
@@ -162,14 +166,16 @@ def test_query_authorization_comes_first(stack: Stack, connect: ModuleType) -> N
     assert users == {"conn-1": "in-authorization", "conn-2": "in-token", "conn-3": "in-header"}
 
 
-def test_a_wrong_token_is_not_replaced_by_a_good_one(connect: ModuleType) -> None:
-    """The first place that holds a token decides."""
+def test_only_the_first_token_counts(connect: ModuleType) -> None:
+    """A wrong one is refused even if another place has a good one."""
     query = {"Authorization": "nonsense", "token": token()}
     assert knock(connect, query) == (401, REFUSAL)
 
 
-def test_item_is_exactly_what_the_table_promises(stack: Stack, connect: ModuleType) -> None:
-    """The row carries the identity, where the socket is, its times and its two expiries."""
+def test_the_stored_row_has_exactly_the_documented_attributes(
+    stack: Stack, connect: ModuleType
+) -> None:
+    """The identity, the socket's address, its times and two expiries."""
     expires = int(time.time()) + 1234
     before = int(time.time())
     knock(connect, {"token": token(permissions=["reports", "tenant:read"], exp=expires)})
@@ -189,13 +195,13 @@ def test_item_is_exactly_what_the_table_promises(stack: Stack, connect: ModuleTy
     }
 
 
-def test_sub_stands_in_for_user_id(stack: Stack, connect: ModuleType) -> None:
+def test_a_token_without_user_id_names_its_user_by_sub(stack: Stack, connect: ModuleType) -> None:
     """A token without user_id names its user by sub."""
     knock(connect, {"token": token(user_id=None, sub="subject-7")})
     assert stack.items("connections")[0]["user_id"] == "subject-7"
 
 
-def test_a_missing_source_is_no_fault(connect: ModuleType) -> None:
+def test_an_event_without_identity_and_user_agent_connects(connect: ModuleType) -> None:
     """An event without identity and user agent still connects."""
     handshake = event("connect", "accepted")
     handshake["requestContext"]["identity"] = None
@@ -234,10 +240,10 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_every_token_fault_looks_the_same(
+def test_every_token_fault_has_the_same_answer(
     stack: Stack, connect: ModuleType, output: Output, fault: str
 ) -> None:
-    """Whatever is wrong with a token, the client reads one text and the metric says the reason."""
+    """Only the metric has the reason."""
     make, reason = FAULTS[fault]
     assert knock(connect, {"Authorization": make()}) == (401, REFUSAL)
 
@@ -248,22 +254,24 @@ def test_every_token_fault_looks_the_same(
 
 
 @pytest.mark.parametrize("case", ["token-missing", "token-unsigned", "token-forged"])
-def test_refused_events(connect: ModuleType, case: str) -> None:
+def test_the_example_events_without_a_good_token_are_refused(
+    connect: ModuleType, case: str
+) -> None:
     """The example events without a good token are refused."""
     answer = connect.handler(event("connect", case), Context())
     assert (answer["statusCode"], json.loads(answer["body"])) == (401, REFUSAL)
 
 
-def test_leeway_is_thirty_seconds(connect: ModuleType) -> None:
-    """Clocks may differ by half a minute, and by no more."""
+def test_a_token_is_accepted_up_to_thirty_seconds_late(connect: ModuleType) -> None:
+    """The leeway for clocks that differ."""
     now = int(time.time())
     assert knock(connect, {"token": token(exp=now - 20)})[0] == 200
     assert knock(connect, {"token": token(nbf=now + 20, iat=now + 20)})[0] == 200
     assert knock(connect, {"token": token(exp=now - 40)})[0] == 401
 
 
-def test_a_foreign_tenant_learns_nothing(stack: Stack, output: Output) -> None:
-    """A tenant that is not served gets the same refusal; the metric knows."""
+def test_a_tenant_that_is_not_served_gets_the_same_refusal(stack: Stack, output: Output) -> None:
+    """Only the metric has the reason."""
     connect = stack.function("connect", ALLOWED_TENANTS="tenant-2, tenant-3")
 
     assert knock(connect, {"token": token()}) == (401, REFUSAL)
@@ -273,7 +281,7 @@ def test_a_foreign_tenant_learns_nothing(stack: Stack, output: Output) -> None:
 
 
 def test_issuer_and_audience_are_checked_when_set(stack: Stack) -> None:
-    """With JWT_ISSUER and JWT_AUDIENCE, tokens of others are refused."""
+    """By JWT_ISSUER and JWT_AUDIENCE."""
     connect = stack.function("connect", JWT_ISSUER="https://us", JWT_AUDIENCE="jobs")
 
     assert knock(connect, {"token": token(iss="https://us", aud="jobs")})[0] == 200
@@ -282,7 +290,7 @@ def test_issuer_and_audience_are_checked_when_set(stack: Stack) -> None:
     assert knock(connect, {"token": token()})[0] == 401
 
 
-def test_keys_rotate(stack: Stack) -> None:
+def test_all_secrets_of_jwt_secret_are_accepted(stack: Stack) -> None:
     """All secrets of JWT_SECRET are accepted, and no other."""
     connect = stack.function("connect", JWT_SECRET=f"{SECRET} {OTHER_SECRET}")
     assert knock(connect, {"token": token(key=OTHER_SECRET)})[0] == 200
@@ -290,8 +298,10 @@ def test_keys_rotate(stack: Stack) -> None:
     assert knock(connect, {"token": token(key="x" * 32)})[0] == 401
 
 
-def test_a_missing_secret_is_an_error_until_it_is_there(stack: Stack, output: Output) -> None:
-    """No token is believed and none is refused; the log says what to do, and that mends it."""
+def test_without_the_secret_every_handshake_fails_until_it_exists(
+    stack: Stack, output: Output
+) -> None:
+    """The log has the command that creates it."""
     name = "/jobplane/test/a-secret-that-comes-late"
     connect = stack.function("connect", JWT_SECRET=f"ssm:{name}")
     wanted = f"SSM parameter {name} does not exist: aws ssm put-parameter --name {name}"
@@ -308,7 +318,7 @@ def test_a_missing_secret_is_an_error_until_it_is_there(stack: Stack, output: Ou
 
 
 class Throttling(BaseHTTPRequestHandler):
-    """An SSM that is asked too often: two refusals before each answer."""
+    """An SSM that throttles two calls before each answer."""
 
     protocol_version = "HTTP/1.1"
     asked = 0
@@ -329,8 +339,8 @@ class Throttling(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-def test_a_start_that_is_throttled_waits() -> None:
-    """SSM's refusals at the start are tried again by the client: the first token is believed."""
+def test_throttled_reads_of_the_secret_are_repeated() -> None:
+    """The first token is accepted."""
     script = f"import connect; print(connect.verifier.verify({token()!r}).user_id)"
     with serving(Throttling) as port:
         done = subprocess.run(
@@ -350,8 +360,8 @@ def test_a_start_that_is_throttled_waits() -> None:
     assert Throttling.asked == 3
 
 
-def test_the_cap_refuses_the_newest(stack: Stack, output: Output) -> None:
-    """At the cap, one more connection of the user is refused with 429 and not stored."""
+def test_a_connection_above_the_cap_is_refused_with_429(stack: Stack, output: Output) -> None:
+    """It is not stored."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="2")
     stack.put("connections", connection("conn-a"), connection("conn-b"))
 
@@ -362,14 +372,14 @@ def test_the_cap_refuses_the_newest(stack: Stack, output: Output) -> None:
     assert output.metric("ConnectionRefused")[0]["ErrorType"] == "too_many_connections"
 
 
-def test_below_the_cap_there_is_room(stack: Stack) -> None:
+def test_the_connection_that_reaches_the_cap_is_accepted(stack: Stack) -> None:
     """The connection that reaches the cap is still accepted."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="2")
     stack.put("connections", connection("conn-a"))
     assert knock(connect, {"token": token()})[0] == 200
 
 
-def test_a_cap_of_zero_is_off(stack: Stack) -> None:
+def test_a_cap_of_zero_makes_no_query(stack: Stack) -> None:
     """With 0 nobody is counted and no query is made."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="0")
     stack.put("connections", *(connection(f"conn-{number}") for number in range(2, 30)))
@@ -379,14 +389,14 @@ def test_a_cap_of_zero_is_off(stack: Stack) -> None:
     assert calls.counts() == {"PutItem": 1}
 
 
-def test_expired_rows_do_not_count(stack: Stack) -> None:
-    """A row that only waits for its deletion leaves room."""
+def test_expired_rows_do_not_count_for_the_cap(stack: Stack) -> None:
+    """DynamoDB deletes them later."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
     stack.put("connections", connection("conn-old", ttl=int(time.time()) - 1))
     assert knock(connect, {"token": token()})[0] == 200
 
 
-def test_the_same_user_id_elsewhere_does_not_count(stack: Stack) -> None:
+def test_users_of_other_tenants_with_the_same_id_do_not_count(stack: Stack) -> None:
     """Another tenant's user of the same id uses up nothing."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
     stack.put("connections", connection("conn-other", tenant_id="tenant-2"))
@@ -394,7 +404,7 @@ def test_the_same_user_id_elsewhere_does_not_count(stack: Stack) -> None:
 
 
 def test_the_count_reads_every_page(stack: Stack) -> None:
-    """A page that holds only other tenants' rows does not end the count."""
+    """A page may hold only rows of other tenants."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
     strangers = [
         connection(f"conn-{n}", tenant_id="tenant-2", connected_at=f"2026-01-01T00:00:{n:02d}.000Z")
@@ -407,7 +417,7 @@ def test_the_count_reads_every_page(stack: Stack) -> None:
     assert knock(connect, {"token": token()})[0] == 429
 
 
-def test_one_count_and_one_put(stack: Stack, connect: ModuleType) -> None:
+def test_a_handshake_costs_one_count_query_and_one_put(stack: Stack, connect: ModuleType) -> None:
     """A handshake costs one COUNT query and one PutItem."""
     calls = stack.calls(connect.dynamodb)
     knock(connect, {"token": token()})
@@ -416,7 +426,7 @@ def test_one_count_and_one_put(stack: Stack, connect: ModuleType) -> None:
     assert calls.of("Query")[0]["Select"] == "COUNT"
 
 
-def test_a_refused_token_costs_no_call(stack: Stack, connect: ModuleType) -> None:
+def test_a_refused_token_costs_no_call_of_dynamodb(stack: Stack, connect: ModuleType) -> None:
     """Without an identity the store is not asked."""
     calls = stack.calls(connect.dynamodb)
     knock(connect, {"token": "nonsense"})
@@ -427,10 +437,10 @@ def test_a_refused_token_costs_no_call(stack: Stack, connect: ModuleType) -> Non
 @pytest.mark.parametrize(
     "code", ["ProvisionedThroughputExceededException", "InternalServerError", "AccessDenied"]
 )
-def test_a_failing_store_is_a_500_without_internals(
+def test_a_failing_table_gives_a_500_without_internals(
     stack: Stack, connect: ModuleType, output: Output, operation: str, code: str
 ) -> None:
-    """The client reads INTERNAL_ERROR; the log has the cause."""
+    """The answer has INTERNAL_ERROR; the log has the cause."""
     stack.fail(connect.dynamodb, operation, code)
 
     assert knock(connect, {"token": token()}) == (
@@ -443,8 +453,8 @@ def test_a_failing_store_is_a_500_without_internals(
     assert output.metric("ConnectionRefused")[0]["ErrorType"] == "internal_error"
 
 
-def test_the_same_event_twice_leaves_one_connection(stack: Stack, connect: ModuleType) -> None:
-    """A repeated delivery is answered the same way and adds nothing."""
+def test_a_repeated_event_leaves_one_connection(stack: Stack, connect: ModuleType) -> None:
+    """It gets the same answer."""
     handshake = event("connect", "accepted")
     first = connect.handler(handshake, Context())
     second = connect.handler(handshake, Context())
@@ -453,16 +463,18 @@ def test_the_same_event_twice_leaves_one_connection(stack: Stack, connect: Modul
     assert len(stack.items("connections")) == 1
 
 
-def test_a_repetition_at_the_cap_is_no_new_connection(stack: Stack) -> None:
-    """The connection that filled the last place does not count against itself."""
+def test_a_repeated_event_at_the_cap_is_accepted(stack: Stack) -> None:
+    """The connection does not count against itself."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
     handshake = event("connect", "accepted-again")
     answers = [connect.handler(handshake, Context())["statusCode"] for _ in range(2)]
     assert answers == [200, 200]
 
 
-def test_success_is_counted_and_timed(connect: ModuleType, output: Output) -> None:
-    """ConnectionEstablished and ProcessingLatency go out; ids are properties, not dimensions."""
+def test_a_handshake_emits_ConnectionEstablished_and_ProcessingLatency(
+    connect: ModuleType, output: Output
+) -> None:
+    """Ids are properties, not dimensions."""
     knock(connect, {"token": token()})
 
     (established,) = output.metric("ConnectionEstablished")
@@ -478,7 +490,7 @@ def test_success_is_counted_and_timed(connect: ModuleType, output: Output) -> No
 def test_no_log_line_holds_a_token_or_the_secret(
     connect: ModuleType, output: Output, fault: str | None
 ) -> None:
-    """Neither the token, nor a long part of it, nor the secret is ever logged."""
+    """Nor a long part of them."""
     sent = FAULTS[fault][0]() if fault else token()
     knock(connect, {"Authorization": f"Bearer {sent}"}, {"Cookie": "a-cookie-of-theirs"})
 
@@ -500,9 +512,9 @@ def test_no_log_line_holds_a_token_or_the_secret(
         ({"JWT_SECRET": "ssm:jobplane/prod/jwt-secret-of-the-stage"}, "ssm:/path/name"),
     ],
 )
-def test_bad_configuration_fails_at_start(
+def test_a_missing_or_short_secret_stops_the_container(
     stack: Stack, variables: dict[str, str | None], named: str
 ) -> None:
-    """A missing or short secret stops the container, and the error says which variable."""
+    """The error names the variable."""
     with pytest.raises((KeyError, ValueError), match=named):
         load("connect", **variables)

@@ -1,4 +1,4 @@
-"""count-files: what a record of the stream counts, each once, however often it is delivered."""
+"""count-files: each record of the stream counts once, however often it is delivered."""
 
 import random
 from collections import Counter
@@ -15,7 +15,7 @@ from tests.unit.stack import PREFIX, Calls, Context, Stack
 
 
 class Counting:
-    """The function on a clock of its own, and what its counters say."""
+    """The function on its own clock, with its counters."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack, self.clock = stack, Clock()
@@ -33,7 +33,7 @@ class Counting:
 
     @property
     def counted(self) -> dict[str, int]:
-        """Files by status, without what is zero."""
+        """Files by status, without zeros."""
         total = Counter[str]()
         for row in self.rows:
             total.update({status: row[status] for status in STATUSES if status in row})
@@ -43,7 +43,7 @@ class Counting:
         return self.stack.calls(self.module.dynamodb)
 
     def before_write(self, act: Callable[[], None]) -> None:
-        """Do something before each transaction."""
+        """Call a function before each transaction."""
         hooked = "before-call.dynamodb.TransactWriteItems"
         self.stack._register([self.module.dynamodb], hooked, lambda **_: act())
 
@@ -76,23 +76,23 @@ def counting(stack: Stack) -> Counting:
         ([record(1)], {}),
     ],
 )
-def test_what_a_record_counts(
+def test_a_record_moves_a_file_from_its_old_to_its_new_status(
     counting: Counting, records: list[Record], counters: dict[str, int]
 ) -> None:
-    """Files by what their status was and is; manifests, locks and unknown statuses not at all."""
+    """Manifests, locks and unknown statuses do not count."""
     counting.deliver(*records)
     assert counting.counted == counters
 
 
-def test_what_counts_nothing_writes_nothing(counting: Counting) -> None:
+def test_a_change_that_keeps_the_status_costs_no_write(counting: Counting) -> None:
     """A change that leaves the status as it is costs no write."""
     calls = counting.calls()
     counting.deliver(record(1, "failed#1", "failed#1"), record(2, None, "pending", "MANIFEST#b"))
     assert calls.counts() == {}
 
 
-def test_a_batch_again(counting: Counting) -> None:
-    """Each record counts once: in the same batch, in another, and among new ones."""
+def test_a_repeated_record_counts_once(counting: Counting) -> None:
+    """In the same batch, in another, and among new ones."""
     first, second, third = (record(n, None, "pending#1") for n in range(3))
     counting.deliver(first, first)
     counting.deliver(first)
@@ -111,16 +111,16 @@ def test_a_batch_again(counting: Counting) -> None:
         [{"eventID": "event-1", "dynamodb": {"Keys": {"date_prefix": {"N": "1"}}}}],
     ],
 )  # fmt: skip
-def test_a_malformed_batch_is_raised(counting: Counting, records: Any) -> None:
-    """It raises UnreadableRecordError, and nothing of it is counted."""
+def test_a_malformed_batch_raises_and_counts_nothing(counting: Counting, records: Any) -> None:
+    """UnreadableRecordError."""
     calls = counting.calls()
     with pytest.raises(counting.module.UnreadableRecordError):
         counting.module.handler({"Records": records}, Context())
     assert calls == []
 
 
-def test_the_change_and_its_mark_are_one_write(counting: Counting) -> None:
-    """A mark for each event, as long as a stream can repeat it, and one counter."""
+def test_the_counter_and_the_events_mark_are_one_transaction(counting: Counting) -> None:
+    """A mark lasts as long as a stream can repeat its event."""
     calls = counting.calls()
     counting.deliver(record(1, None, "pending#1"), record(2, None, "failed#1"))
     (call,) = calls.of("TransactWriteItems")
@@ -135,8 +135,8 @@ def test_the_change_and_its_mark_are_one_write(counting: Counting) -> None:
         assert int(mark["Put"]["Item"]["ttl"]["N"]) - NOW > 24 * 3600
 
 
-def test_a_batch_larger_than_a_transaction(counting: Counting) -> None:
-    """DynamoDB takes a hundred writes at a time."""
+def test_a_batch_of_more_than_100_writes_is_split(counting: Counting) -> None:
+    """The limit of a transaction."""
     calls = counting.calls()
     counting.deliver(*(record(n, None, "pending#1") for n in range(200)))
     sizes = [len(call["TransactItems"]) for call in calls.of("TransactWriteItems")]
@@ -145,7 +145,7 @@ def test_a_batch_larger_than_a_transaction(counting: Counting) -> None:
 
 
 def test_counters_are_spread_over_rows(counting: Counting) -> None:
-    """So that the shards of the stream seldom write to the same one."""
+    """So that shards of the stream seldom write the same one."""
     for number in range(40):
         counting.deliver(record(number, None, "pending#1"))
     assert len(counting.rows) > 5
@@ -161,8 +161,8 @@ def cancelled(counting: Counting, *codes: str) -> ClientError:
     )  # fmt: skip
 
 
-def test_a_conflict_is_tried_again(counting: Counting) -> None:
-    """Another shard of the stream wrote the same counter: a pause comes before each attempt."""
+def test_a_conflicting_transaction_is_repeated_after_a_pause(counting: Counting) -> None:
+    """Another shard of the stream wrote the same counter."""
     conflicts = [cancelled(counting, "TransactionConflict", "None") for _ in range(3)]
 
     def act() -> None:
@@ -186,8 +186,8 @@ def test_a_lasting_conflict_is_raised(counting: Counting) -> None:
         counting.deliver(record(1, None, "pending#1"))
 
 
-def test_a_batch_that_broke_off_goes_on(counting: Counting) -> None:
-    """What was counted before the failure is not counted by the repetition, however it is cut."""
+def test_a_repetition_of_an_interrupted_batch_counts_only_the_rest(counting: Counting) -> None:
+    """However the repetition is cut."""
     records = [record(n, None, "pending#1") for n in range(120)]
     done = Counter[str]()
 
@@ -214,10 +214,10 @@ HISTORIES = st.lists(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(HISTORIES, st.randoms(use_true_random=False))
-def test_any_history_ends_in_the_number_of_rows(
+def test_counters_equal_a_count_of_the_rows_after_any_history(
     counting: Counting, history: list[tuple[int, str | None]], chance: random.Random
 ) -> None:
-    """Delivered in random batches, some of them again and again, it equals a count of the rows."""
+    """Random batches, some of them repeated."""
     counting.clear()
     rows: dict[int, str] = {}
     records = []

@@ -1,4 +1,4 @@
-"""deliver-webhook: what is planned, signed and sent, and what becomes of a delivery."""
+"""deliver-webhook: schedule, signatures, attempts and their outcomes."""
 
 import base64
 import hashlib
@@ -84,16 +84,16 @@ def hook(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> None:
 
 
 def deliver(delivery: ModuleType, seconds: float = 30.0) -> dict[str, Any]:
-    """What a delivery on demand answers."""
+    """The answer of a delivery on demand."""
     answered: dict[str, Any] = delivery.handler({"assembly_id": "asm-1"}, Context(seconds))
     return answered
 
 
-# What is planned
+# The id and the schedule
 
 
-def test_id_is_stable_and_has_no_dot(strict: ModuleType) -> None:
-    """The id depends on assembly and execution alone, and can be part of the signed content."""
+def test_the_webhook_id_depends_only_on_assembly_and_execution(strict: ModuleType) -> None:
+    """It has no dot, so that it can be part of the signed content."""
     assert strict.webhook_id("asm-1", 2) == strict.webhook_id("asm-1", 2)
     assert strict.webhook_id("asm-1", 2) != strict.webhook_id("asm-1", 3)
     assert "." not in strict.webhook_id("asm-1", 2)
@@ -103,14 +103,16 @@ def test_id_is_stable_and_has_no_dot(strict: ModuleType) -> None:
     ("receives", "planned"),
     [(1, 5), (2, 30), (3, 120), (4, 600), (5, 3600), (6, 21600), (9, 21600)],
 )
-def test_retry_schedule(strict: ModuleType, receives: int, planned: int) -> None:
-    """The n-th receive is followed by the n-th delay, spread by a tenth either way."""
+def test_each_receive_is_followed_by_its_delay_with_jitter(
+    strict: ModuleType, receives: int, planned: int
+) -> None:
+    """A tenth in either direction."""
     assert strict.retry_delay(receives, 0.5) == planned
     assert strict.retry_delay(receives, 0.0) == pytest.approx(planned * 0.9)
     assert strict.retry_delay(receives, 1.0) == pytest.approx(planned * 1.1)
 
 
-def test_schedule_fits_the_queue(strict: ModuleType) -> None:
+def test_maxReceiveCount_of_the_queue_equals_the_number_of_attempts(strict: ModuleType) -> None:
     """The queue hands a message out as often as there are attempts."""
     queues = yaml.safe_load((ROOT / "resources/queues.yml").read_text())["Resources"]
     policy = queues["WebhooksQueue"]["Properties"]["RedrivePolicy"]
@@ -120,8 +122,10 @@ def test_schedule_fits_the_queue(strict: ModuleType) -> None:
 # On demand
 
 
-def test_delivery_on_demand(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The public document is posted, signed, and the answer says that it arrived."""
+def test_a_delivery_on_demand_posts_the_signed_public_document(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer says that it was delivered."""
     put(assembly(results={"2": [{"id": "result_1", "size": 1.0}], "a": []}))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
@@ -151,10 +155,10 @@ def test_delivery_on_demand(delivery: ModuleType, monkeypatch: pytest.MonkeyPatc
     assert stored("asm-1")["webhook"]["status"] == "delivered"
 
 
-def test_a_receiver_accepts_what_was_just_sent(
+def test_the_signed_timestamp_is_that_of_the_attempt(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The signed time is that of the attempt: a receiver that bounds it lets the delivery in."""
+    """So a receiver that checks the age accepts it."""
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
@@ -164,30 +168,32 @@ def test_a_receiver_accepts_what_was_just_sent(
     assert document["assembly_id"] == "asm-1"
 
 
-def test_a_running_assembly_is_refused(delivery: ModuleType) -> None:
+def test_a_delivery_for_a_running_assembly_is_refused(delivery: ModuleType) -> None:
     """There is nothing to notify of before the end."""
     put(assembly(ok=None))
     assert deliver(delivery) == {"refused": "not_ended"}
 
 
 @pytest.mark.parametrize("item", [None, assembly(ttl=5)])
-def test_an_assembly_that_is_gone_is_refused(
+def test_a_delivery_for_a_missing_or_expired_assembly_is_refused(
     delivery: ModuleType, item: dict[str, Any] | None
 ) -> None:
-    """It does not exist, or is past its ttl and DynamoDB still has it."""
+    """DynamoDB may delete it later."""
     if item:
         put(item)
     assert deliver(delivery) == {"refused": "not_found"}
 
 
 @pytest.mark.parametrize("event", [None, [], {}, {"assembly_id": 5}, {"assembly_id": "a/b"}])
-def test_a_malformed_demand_is_an_error(delivery: ModuleType, event: Any) -> None:
-    """The error names the field."""
+def test_a_malformed_input_is_an_error(delivery: ModuleType, event: Any) -> None:
+    """It names the field."""
     with pytest.raises(delivery.ValidationError, match="assembly_id|input"):
         delivery.handler(event, Context())
 
 
-def test_a_second_demand_is_too_soon(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_delivery_on_demand_within_thirty_seconds_is_refused(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One delivery on demand per assembly in thirty seconds."""
     put(assembly())
     with receiving() as receiver:
@@ -199,7 +205,9 @@ def test_a_second_demand_is_too_soon(delivery: ModuleType, monkeypatch: pytest.M
     assert len(receiver.requests) == 1
 
 
-def test_a_demand_after_the_cooldown(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delivered_webhook_can_be_sent_again_after_thirty_seconds(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Once the thirty seconds are over, a delivered webhook may be sent again."""
     put(assembly(webhook_cooldown_until=time.time() - 1, webhook={"status": "delivered"}))
     with receiving() as receiver:
@@ -208,7 +216,7 @@ def test_a_demand_after_the_cooldown(delivery: ModuleType, monkeypatch: pytest.M
     assert len(receiver.requests) == 1
 
 
-def test_failed_attempts_are_repeated_in_time(
+def test_a_failed_attempt_on_demand_is_repeated_with_the_same_id(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On demand, a receiver that stumbles is tried again, with the same id."""
@@ -225,10 +233,10 @@ def test_failed_attempts_are_repeated_in_time(
     assert stored("asm-1")["webhook"]["attempts"] == 3
 
 
-def test_attempts_fit_the_remaining_time(
+def test_little_remaining_time_allows_one_attempt(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With little time left there is one attempt, and the answer still comes."""
+    """The answer still comes."""
     put(assembly())
     with receiving(reply(503)) as receiver:
         hook(monkeypatch, receiver)
@@ -237,7 +245,9 @@ def test_attempts_fit_the_remaining_time(
     assert body["webhook"] | {"delivered": False, "status_code": 503} == body["webhook"]
 
 
-def test_no_time_no_attempt(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_remaining_time_no_attempt_is_made(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without time for an attempt none is made."""
     put(assembly())
     with receiving() as receiver:
@@ -247,7 +257,9 @@ def test_no_time_no_attempt(delivery: ModuleType, monkeypatch: pytest.MonkeyPatc
     assert receiver.requests == []
 
 
-def test_gone_disables(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_410_ends_all_deliveries_of_the_assembly(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a 410 nothing is sent for this assembly any more."""
     put(assembly())
     with receiving(reply(410)) as receiver:
@@ -260,8 +272,10 @@ def test_gone_disables(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) ->
     assert len(receiver.requests) == 1
 
 
-def test_missing_secret_is_not_sent(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a secret nothing leaves, and the document says why."""
+def test_nothing_is_sent_without_a_secret(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The document has the reason."""
     put(assembly())
     monkeypatch.delenv("HOOK_SECRET")
     with receiving() as receiver:
@@ -273,10 +287,10 @@ def test_missing_secret_is_not_sent(delivery: ModuleType, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("secret", ["whsec_!!!", "literal", "whsec_"])
-def test_unusable_secret_is_not_sent(
+def test_nothing_is_sent_with_an_unusable_secret(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret: str
 ) -> None:
-    """A secret that is no base64 after its prefix, or no reference, counts as none."""
+    """Invalid base64, or a malformed reference."""
     if secret == "literal":
         write_templates(tmp_path, webhook_url="env:HOOK_URL", webhook_secret="literal")
     else:
@@ -288,10 +302,10 @@ def test_unusable_secret_is_not_sent(
     assert receiver.requests == []
 
 
-def test_unsigned_where_the_template_says_so(
+def test_allow_unsigned_sends_without_signatures(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """allow_unsigned sends without signatures, still with id and timestamp."""
+    """With id and timestamp."""
     write_templates(tmp_path, webhook_url="env:HOOK_URL", allow_unsigned=True)
     put(assembly())
     with receiving() as receiver:
@@ -303,7 +317,9 @@ def test_unsigned_where_the_template_says_so(
 
 
 @pytest.mark.parametrize("template_id", ["other", None])
-def test_no_webhook_configured(delivery: ModuleType, template_id: str | None) -> None:
+def test_a_template_without_a_webhook_is_answered_with_that_reason(
+    delivery: ModuleType, template_id: str | None
+) -> None:
     """An assembly whose template has no webhook is answered, and says so."""
     put(assembly(template_id=template_id))
     assert deliver(delivery)["webhook"] == {
@@ -319,7 +335,7 @@ SETTINGS = {
 }
 
 
-def test_missing_settings_are_named(
+def test_a_missing_parameter_is_named_in_answer_and_log(
     delivery: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """With a parameter missing there is no webhook; answer and log say what to set."""
@@ -335,14 +351,16 @@ def test_missing_settings_are_named(
     assert (told["level"], told["missing"]) == ("WARNING", webhook["missing"])
 
 
-def test_a_missing_variable_is_named(delivery: ModuleType) -> None:
+def test_a_missing_variable_is_named_by_the_templates_reference(delivery: ModuleType) -> None:
     """By the template's own reference."""
     put(assembly())
     assert deliver(delivery)["webhook"]["missing"] == ["env:HOOK_URL"]
 
 
-def test_a_missing_secret_is_named(delivery: ModuleType, tmp_path: Path) -> None:
-    """Nothing is sent unsigned because somebody forgot the secret."""
+def test_a_missing_secret_is_named_and_nothing_is_sent_unsigned(
+    delivery: ModuleType, tmp_path: Path
+) -> None:
+    """An unset parameter does not mean `allow_unsigned`."""
     write_templates(tmp_path, **SETTINGS)
     boto3.client("ssm").put_parameter(
         Name="/jobplane/test/webhooks/url", Value="https://hooks.example.com/x", Type="String"
@@ -353,7 +371,7 @@ def test_a_missing_secret_is_named(delivery: ModuleType, tmp_path: Path) -> None
     assert webhook["missing"] == ["ssm:/jobplane/test/webhooks/secret"]
 
 
-def test_missing_index_is_answered(
+def test_a_missing_template_index_is_answered_with_that_reason(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Without a template index nothing is sent, and the answer says so."""
@@ -362,8 +380,10 @@ def test_missing_index_is_answered(
     assert deliver(delivery)["webhook"]["error"] == "configuration_unavailable"
 
 
-def test_forbidden_target_is_refused(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A URL that leads inside is refused, and the answer tells no address."""
+def test_a_url_of_a_private_address_is_refused(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer does not have the address."""
     monkeypatch.setenv("HOOK_URL", "https://169.254.169.254/latest/meta-data")
     put(assembly())
     body = deliver(delivery)
@@ -375,10 +395,10 @@ def test_forbidden_target_is_refused(delivery: ModuleType, monkeypatch: pytest.M
 # References
 
 
-def test_secrets_come_from_ssm_with_rotation(
+def test_secrets_are_read_from_ssm_once_a_minute(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """ssm:/… with {stage} is read decrypted, once a minute; it may hold several secrets."""
+    """ssm:/… with {stage}, decrypted; one parameter may hold several secrets."""
     write_templates(tmp_path, webhook_url="env:HOOK_URL", webhook_secret="ssm:/j/{stage}/secret")
     boto3.client("ssm").put_parameter(
         Name="/j/test/secret", Value="whsec_bmV3, old", Type="SecureString"
@@ -393,7 +413,7 @@ def test_secrets_come_from_ssm_with_rotation(
     assert delivery.hook_of("tpl").secrets == ()
 
 
-def test_url_may_be_a_parameter(delivery: ModuleType, tmp_path: Path) -> None:
+def test_the_url_may_be_an_ssm_parameter(delivery: ModuleType, tmp_path: Path) -> None:
     """The URL may be referenced too."""
     write_templates(tmp_path, webhook_url="ssm:/j/{stage}/url")
     boto3.client("ssm").put_parameter(
@@ -405,10 +425,10 @@ def test_url_may_be_a_parameter(delivery: ModuleType, tmp_path: Path) -> None:
 # From the queue
 
 
-def test_delivery_from_the_queue(
+def test_a_message_of_the_queue_makes_one_attempt(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One receive is one attempt; a 2xx ends it, and the item says so."""
+    """A 2xx ends the delivery, and is stored."""
     put(assembly(webhook={"status": "pending", "attempts": 0}))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
@@ -429,7 +449,7 @@ def test_delivery_from_the_queue(
     assert "tenant=1" not in out
 
 
-def test_repeated_message_is_not_delivered_twice(
+def test_a_message_repeated_after_its_delivery_is_dropped(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message that comes again after its delivery is dropped."""
@@ -441,7 +461,7 @@ def test_repeated_message_is_not_delivered_twice(
     assert len(receiver.requests) == 1
 
 
-def test_replayed_assembly_is_delivered_again(
+def test_a_new_execution_is_delivered_with_a_new_id(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new execution has a webhook of its own, with another id."""
@@ -456,7 +476,7 @@ def test_replayed_assembly_is_delivered_again(
     assert stored("asm-1")["webhook"]["attempts"] == 1
 
 
-def test_superseded_message_is_dropped(
+def test_a_message_of_a_replaced_execution_is_dropped(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message of an execution that a replay has replaced is done with."""
@@ -467,7 +487,7 @@ def test_superseded_message_is_dropped(
     assert receiver.requests == []
 
 
-def test_message_in_another_receive_waits(
+def test_a_duplicate_waits_while_another_receive_delivers(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one receive delivers, a duplicate waits instead of delivering too."""
@@ -479,10 +499,10 @@ def test_message_in_another_receive_waits(
     assert delivery.postponed == [20]
 
 
-def test_message_that_was_delivered_meanwhile_waits(
+def test_a_message_delivered_after_the_read_is_not_delivered_again(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A delivery that ends after the item was read is not repeated; the next receive drops it."""
+    """The next receive drops it."""
     put(assembly())
     claim = delivery.claim_delivery
 
@@ -500,7 +520,9 @@ def test_message_that_was_delivered_meanwhile_waits(
     assert receiver.requests == []
 
 
-def test_failure_is_postponed(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_5xx_hides_the_message_until_the_next_attempt(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A 5xx keeps the message, hidden until the next attempt."""
     put(assembly())
     with receiving(reply(503)) as receiver:
@@ -512,8 +534,10 @@ def test_failure_is_postponed(delivery: ModuleType, monkeypatch: pytest.MonkeyPa
     assert stored("asm-1")["webhook"]["last_response_code"] == 503
 
 
-def test_attempts_add_up(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries count on, and share one id with fresh timestamps and signatures."""
+def test_retries_share_an_id_and_have_new_timestamps_and_signatures(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of attempts grows."""
     put(assembly())
     with receiving(reply(500), reply(200)) as receiver:
         hook(monkeypatch, receiver)
@@ -525,7 +549,9 @@ def test_attempts_add_up(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) 
     assert stored("asm-1")["webhook"]["status"] == "delivered"
 
 
-def test_retry_after_is_honoured(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_is_respected_up_to_six_hours(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A receiver that asks for more time gets it, up to six hours."""
     put(assembly())
     with receiving(reply(429, retry_after="1000"), reply(503, retry_after="999999")) as receiver:
@@ -536,7 +562,7 @@ def test_retry_after_is_honoured(delivery: ModuleType, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("code", "word"), [(404, "failed"), (302, "failed"), (410, "disabled")])
-def test_final_answers_end_it(
+def test_other_4xx_redirects_and_410_end_the_delivery(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, code: int, word: str
 ) -> None:
     """Other 4xx, redirects and 410 are final: the message is done with."""
@@ -548,7 +574,7 @@ def test_final_answers_end_it(
     assert stored("asm-1")["webhook"]["status"] == word
 
 
-def test_delivery_belongs_to_its_job(
+def test_log_lines_and_post_have_the_request_and_trace_ids_of_the_message(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lines name the request and the trace that the message came with, and so does the post."""
@@ -571,10 +597,10 @@ def test_delivery_belongs_to_its_job(
     assert receiver.requests[0].headers["traceparent"] == trace
 
 
-def test_exhausted_goes_to_the_dead_letter_queue(
+def test_the_seventh_failure_sends_the_message_to_the_dead_letter_queue(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The seventh failure is the last: `failed`, and the queue moves the message away at once."""
+    """The stored state is `failed`."""
     put(assembly())
     with receiving(reply(500)) as receiver:
         hook(monkeypatch, receiver)
@@ -585,7 +611,9 @@ def test_exhausted_goes_to_the_dead_letter_queue(
     assert "WebhookFailed" in metric_names(capsys.readouterr().out)
 
 
-def test_last_attempt_is_planned(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sixth_failure_plans_the_last_attempt_after_six_hours(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The sixth failure leaves one attempt, six hours later."""
     put(assembly())
     with receiving(reply(500)) as receiver:
@@ -595,7 +623,9 @@ def test_last_attempt_is_planned(delivery: ModuleType, monkeypatch: pytest.Monke
     assert stored("asm-1")["webhook"]["status"] == "retrying"
 
 
-def test_unsigned_message_is_refused(delivery: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queued_webhook_without_a_secret_is_refused_at_once(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a secret a queued webhook is recorded as refused, not tried for hours."""
     put(assembly(webhook={"status": "pending", "attempts": 0}))
     monkeypatch.delenv("HOOK_SECRET")
@@ -604,15 +634,15 @@ def test_unsigned_message_is_refused(delivery: ModuleType, monkeypatch: pytest.M
     assert stored("asm-1")["webhook"]["status"] == "unsigned_refused"
 
 
-def test_message_without_receiver_is_done(delivery: ModuleType) -> None:
-    """A webhook that nobody configured is not left pending."""
+def test_a_message_without_a_configured_webhook_is_dropped(delivery: ModuleType) -> None:
+    """The state is not left pending."""
     put(assembly(webhook={"status": "pending", "attempts": 0}))
     assert delivery.handler(message(), Context()) == DONE
     assert "webhook" not in stored("asm-1")
 
 
 @pytest.mark.parametrize("item", [None, assembly(ttl=5)])
-def test_message_of_a_gone_assembly_is_done(
+def test_a_message_of_a_missing_or_expired_assembly_is_dropped(
     delivery: ModuleType, item: dict[str, Any] | None
 ) -> None:
     """There is nothing to tell about an assembly that is gone."""
@@ -621,17 +651,17 @@ def test_message_of_a_gone_assembly_is_done(
     assert delivery.handler(message(), Context()) == DONE
 
 
-def test_message_ahead_of_its_assembly_waits(delivery: ModuleType) -> None:
+def test_a_message_that_comes_before_the_assemblys_end_is_repeated(delivery: ModuleType) -> None:
     """A message that comes before the end is tried again."""
     put(assembly(ok=None))
     assert delivery.handler(message(), Context()) == KEPT
     assert delivery.postponed
 
 
-def test_message_of_a_run_that_is_not_shown_yet_waits(
+def test_a_message_of_an_execution_that_is_not_stored_yet_is_repeated(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end of an earlier run is not told in the name of a later one."""
+    """The end of an earlier execution is not sent under its id."""
     put(assembly(execution=1))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
@@ -639,10 +669,10 @@ def test_message_of_a_run_that_is_not_shown_yet_waits(
     assert receiver.requests == []
 
 
-def test_unread_configuration_is_tried_again(
+def test_an_unreadable_configuration_is_a_failed_attempt(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A configuration that can't be read is a failed attempt, up to the last."""
+    """Up to the last one."""
     monkeypatch.setattr(delivery, "TEMPLATES_INDEX", tmp_path / "absent.json")
     put(assembly())
     assert delivery.handler(message(), Context()) == KEPT
@@ -665,8 +695,10 @@ def test_unread_configuration_is_tried_again(
         "[" * 100_000,
     ],
 )
-def test_unreadable_message_goes_to_the_dead_letter_queue(delivery: ModuleType, body: str) -> None:
-    """A message that makes no sense is kept, without delay, until the queue moves it away."""
+def test_an_unreadable_message_goes_to_the_dead_letter_queue(
+    delivery: ModuleType, body: str
+) -> None:
+    """It is kept without delay."""
     put(assembly())
     assert delivery.handler(sqs(body), Context()) == KEPT
     assert delivery.postponed == [0]
@@ -680,21 +712,23 @@ def test_unreadable_message_goes_to_the_dead_letter_queue(delivery: ModuleType, 
         {"eventSource": "aws:sqs", "messageId": "message-1", "body": {"assembly_id": "asm-1"}},
     ],
 )
-def test_malformed_records_are_kept(delivery: ModuleType, record: dict[str, Any]) -> None:
+def test_a_malformed_record_fails_alone(delivery: ModuleType, record: dict[str, Any]) -> None:
     """A record of another shape fails alone and raises nothing."""
     failures = delivery.handler({"Records": [record]}, Context())["batchItemFailures"]
     assert failures == [{"itemIdentifier": record.get("messageId", "")}]
 
 
 @pytest.mark.parametrize("message_id", [None, 7, {}, "", "a b", "\ud800", "m" * 129])
-def test_a_record_without_an_id_gives_its_batch_back(delivery: ModuleType, message_id: Any) -> None:
-    """No answer could name it, and an empty name stands for all."""
+def test_a_record_without_an_id_fails_its_whole_batch(
+    delivery: ModuleType, message_id: Any
+) -> None:
+    """No answer can name the record."""
     record = {"eventSource": "aws:sqs", "messageId": message_id, "body": "nonsense"}
     answer = delivery.handler({"Records": [record]}, Context())
     assert answer == {"batchItemFailures": [{"itemIdentifier": ""}]}
 
 
-def test_one_bad_message_does_not_fail_the_batch(
+def test_only_the_faulty_message_of_a_batch_is_kept(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the message at fault is kept."""
@@ -707,7 +741,7 @@ def test_one_bad_message_does_not_fail_the_batch(
     assert len(receiver.requests) == 1
 
 
-def test_slow_receivers_do_not_add_up(
+def test_the_messages_of_a_batch_are_delivered_concurrently(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The messages of a batch are delivered side by side."""
@@ -729,7 +763,7 @@ def test_slow_receivers_do_not_add_up(
     assert len(receiver.requests) == 5
 
 
-def test_failed_read_keeps_the_message(
+def test_a_message_is_repeated_if_the_table_fails(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the table fails, the message comes again by the schedule."""
@@ -742,7 +776,9 @@ def test_failed_read_keeps_the_message(
     assert 4 <= delivery.postponed[0] <= 6
 
 
-def test_postponing_is_a_visibility_change(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_postponed_message_is_hidden_in_its_queue(
+    aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A postponed message stays in its queue, hidden."""
     sqs_client = boto3.client("sqs")
     url = sqs_client.create_queue(QueueName="webhooks")["QueueUrl"]
@@ -753,23 +789,25 @@ def test_postponing_is_a_visibility_change(aws: None, monkeypatch: pytest.Monkey
     assert "Messages" not in sqs_client.receive_message(QueueUrl=url)
 
 
-def test_failed_postponing_is_only_logged(
+def test_a_failed_change_of_visibility_is_only_logged(
     aws: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """If the visibility can't be changed, the queue's own timeout brings the message back."""
+    """The queue's own timeout brings the message back."""
     module = load(monkeypatch, NAME)
     module.postpone("no-such-receipt", 5)
     assert "message not postponed" in capsys.readouterr().out
 
 
-def test_replay_is_not_overwritten(delivery: ModuleType) -> None:
+def test_the_outcome_of_an_earlier_execution_does_not_overwrite_a_newer_state(
+    delivery: ModuleType,
+) -> None:
     """The outcome of an earlier execution leaves the newer one's state alone."""
     put(assembly(execution=2, webhook={"status": "pending", "attempts": 0}))
     delivery.record_webhook(assembly(execution=1), "failed", 7, 500)
     assert stored("asm-1")["webhook"] == {"status": "pending", "attempts": 0}
 
 
-def test_failure_on_demand_undoes_no_delivery(
+def test_a_failed_delivery_on_demand_keeps_the_state_delivered(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has reached its receiver once stays delivered."""
@@ -780,14 +818,14 @@ def test_failure_on_demand_undoes_no_delivery(
     assert stored("asm-1")["webhook"]["status"] == "delivered"
 
 
-def test_outcome_of_a_gone_assembly_makes_none(delivery: ModuleType) -> None:
+def test_the_outcome_for_an_expired_assembly_creates_no_row(delivery: ModuleType) -> None:
     """An item that expired during its delivery is not begun again by its webhook."""
     delivery.record_webhook(assembly("asm-9"), "delivered", 1, 200)
     with pytest.raises(KeyError):
         stored("asm-9")
 
 
-def test_failure_on_demand_leaves_the_queue_its_plan(
+def test_a_failed_delivery_on_demand_does_not_end_the_queues_retries(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failed delivery on demand does not mark what the queue still retries."""
@@ -799,14 +837,14 @@ def test_failure_on_demand_leaves_the_queue_its_plan(
     assert stored("asm-1")["webhook"]["attempts"] == 2
 
 
-def test_user_agent_names_the_version(strict: ModuleType) -> None:
+def test_the_user_agent_has_the_functions_version(strict: ModuleType) -> None:
     """The User-Agent carries the function's own version."""
     project = tomllib.loads((FUNCTION.directory / "pyproject.toml").read_text())["project"]
     assert f"Jobplane/{project['version']}" == strict.USER_AGENT
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_event(name: str) -> None:
+def test_each_example_event_gets_its_expected_answer(name: str) -> None:
     """The function answers each of its events as the file beside it says."""
     case = Case.read(FUNCTION, CASES[name])
     assert case.expect is not None
@@ -819,7 +857,9 @@ def test_event(name: str) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(event=events("Records", "eventSource", "messageId", "body", "attributes", "assembly_id"))
-def test_any_event_is_answered(delivery: ModuleType, event: Any) -> None:
+def test_any_json_event_gets_a_valid_answer_or_a_named_error(
+    delivery: ModuleType, event: Any
+) -> None:
     """Whatever JSON comes in, the answer is well-formed, or the error names the field."""
     put(assembly())
     try:

@@ -1,4 +1,4 @@
-"""disconnect: what goes with a connection, what stays, and that nothing stops the clean-up."""
+"""disconnect: deletes a connection's rows and cancels its requests, whatever step fails."""
 
 import json
 import time
@@ -26,7 +26,7 @@ def disconnect(stack: Stack) -> ModuleType:
 
 
 def leave(disconnect: ModuleType, case: str = "closed") -> dict[str, Any]:
-    """The body of a disconnection, which is always a 200."""
+    """The body of a disconnection, whose status is always 200."""
     answer = disconnect.handler(event("disconnect", case), Context())
     assert answer["statusCode"] == 200
     assert answer["headers"] == {"Content-Type": "application/json"}
@@ -39,17 +39,17 @@ def cancelled(stack: Stack) -> set[str]:
     return {row["request_id"] for row in stack.items("requests") if row["cancel_requested"]}
 
 
-def test_the_row_goes_and_others_stay(stack: Stack, disconnect: ModuleType) -> None:
+def test_only_the_connections_own_row_is_deleted(stack: Stack, disconnect: ModuleType) -> None:
     """The connection's row is deleted, nobody else's."""
     stack.put("connections", connection("conn-1"), connection("conn-2"))
     leave(disconnect)
     assert [row["connection_id"] for row in stack.items("connections")] == ["conn-2"]
 
 
-def test_duration_is_measured_from_the_old_image(
+def test_ConnectionDuration_is_measured_from_the_deleted_row(
     stack: Stack, disconnect: ModuleType, output: Output
 ) -> None:
-    """ConnectionClosed is counted and ConnectionDuration is in seconds."""
+    """ConnectionClosed is counted."""
     stack.put("connections", connection(connected_at=iso(time.time() - 90)))
     leave(disconnect)
 
@@ -61,19 +61,17 @@ def test_duration_is_measured_from_the_old_image(
     assert units["ConnectionDuration"] == "Seconds"
 
 
-def test_a_clock_that_runs_backwards_is_no_negative_duration(
+def test_ConnectionDuration_is_never_negative(
     stack: Stack, disconnect: ModuleType, output: Output
 ) -> None:
-    """A connection made in the future lasted no time."""
+    """Clocks may differ."""
     stack.put("connections", connection(connected_at=iso(time.time() + 90)))
     leave(disconnect)
     assert output.metric("ConnectionDuration")[0]["ConnectionDuration"] == 0
 
 
-def test_a_connection_that_is_gone_is_success(
-    stack: Stack, disconnect: ModuleType, output: Output
-) -> None:
-    """Without a row nothing is counted as closed, and the rest is still cleaned up."""
+def test_a_missing_row_is_success(stack: Stack, disconnect: ModuleType, output: Output) -> None:
+    """No connection is counted as closed, and the rest is cleaned up."""
     stack.put("requests", request(on_disconnect="cancel"))
     stack.put("subscriptions", subscription("req-1", "conn-1"))
 
@@ -85,10 +83,10 @@ def test_a_connection_that_is_gone_is_success(
     assert cancelled(stack) == {"req-1"}
 
 
-def test_open_requests_detach_unless_they_say_cancel(
+def test_open_requests_are_cancelled_only_with_on_disconnect_cancel(
     stack: Stack, disconnect: ModuleType, output: Output
 ) -> None:
-    """`detach` leaves a request running, `cancel` asks it to stop, in every open state."""
+    """In every open state."""
     states = ("PENDING", "PROCESSING", "RETRYING")
     for policy in ("detach", "cancel"):
         stack.put(
@@ -102,7 +100,9 @@ def test_open_requests_detach_unless_they_say_cancel(
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
-def test_an_ended_request_never_changes(stack: Stack, disconnect: ModuleType, status: str) -> None:
+def test_an_ended_request_keeps_every_attribute(
+    stack: Stack, disconnect: ModuleType, status: str
+) -> None:
     """A terminal request keeps every attribute."""
     row = ended(status=status, on_disconnect="cancel")
     stack.put("requests", row)
@@ -111,10 +111,10 @@ def test_an_ended_request_never_changes(stack: Stack, disconnect: ModuleType, st
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
-def test_a_request_that_ended_since_the_index_was_written_stays(
+def test_a_request_that_ended_after_the_index_was_read_stays(
     stack: Stack, disconnect: ModuleType, status: str
 ) -> None:
-    """The index may lag; the condition on the item decides."""
+    """The condition on the row decides."""
     row = ended(status=status, on_disconnect="cancel")
     stack.put("requests", row)
     stale = row | {"status": "PROCESSING"}
@@ -123,22 +123,24 @@ def test_a_request_that_ended_since_the_index_was_written_stays(
     assert stack.request() == row
 
 
-def test_a_request_that_expired_is_not_made_again(stack: Stack, disconnect: ModuleType) -> None:
-    """Cancelling what the index still shows, but the table no longer holds, writes nothing."""
+def test_no_row_is_created_for_an_expired_request(stack: Stack, disconnect: ModuleType) -> None:
+    """The index may still hold it."""
     stale = request(on_disconnect="cancel")
     stack.monkeypatch.setattr(disconnect, "requests_of", lambda connection_id: iter([stale]))
     leave(disconnect)
     assert stack.items("requests") == []
 
 
-def test_requests_of_other_connections_stay(stack: Stack, disconnect: ModuleType) -> None:
+def test_requests_of_other_connections_are_not_cancelled(
+    stack: Stack, disconnect: ModuleType
+) -> None:
     """Only what began on this connection is asked to stop."""
     stack.put("requests", request(on_disconnect="cancel", connection_id="conn-2"))
     leave(disconnect)
     assert cancelled(stack) == set()
 
 
-def test_subscriptions_go_with_their_counts(
+def test_subscriptions_are_deleted_and_their_requests_have_a_listener_less(
     stack: Stack, disconnect: ModuleType, output: Output
 ) -> None:
     """Each request listened to counts one listener less; other listeners stay."""
@@ -152,10 +154,10 @@ def test_subscriptions_go_with_their_counts(
     assert output.metric("SubscriptionsCancelled")[0]["SubscriptionsCancelled"] == 1
 
 
-def test_hundreds_of_subscriptions_and_requests(
+def test_hundreds_of_subscriptions_and_requests_are_cleaned_up(
     stack: Stack, disconnect: ModuleType, output: Output
 ) -> None:
-    """Everything paginates: nothing of a busy connection is left."""
+    """Every query reads all pages."""
     names = [f"req-{number:03d}" for number in range(240)]
     stack.put("connections", connection())
     stack.put("requests", *(request(n, on_disconnect="cancel", subscriber_count=1) for n in names))
@@ -172,8 +174,10 @@ def test_hundreds_of_subscriptions_and_requests(
     assert output.metric("RequestsCancelled")[0]["RequestsCancelled"] == 240
 
 
-def test_twice_changes_nothing_more(stack: Stack, disconnect: ModuleType, output: Output) -> None:
-    """A repeated event is answered the same and counts no second closing."""
+def test_a_repeated_event_changes_nothing(
+    stack: Stack, disconnect: ModuleType, output: Output
+) -> None:
+    """It counts no second closing."""
     stack.put("connections", connection())
     stack.put("requests", request(on_disconnect="cancel", subscriber_count=1))
     stack.put("subscriptions", subscription("req-1", "conn-1"))
@@ -195,10 +199,10 @@ def test_twice_changes_nothing_more(stack: Stack, disconnect: ModuleType, output
         ("Query", "drop_subscriptions"),
     ],
 )
-def test_a_failing_step_stops_no_other(
+def test_a_failing_step_does_not_stop_the_others(
     stack: Stack, disconnect: ModuleType, output: Output, operation: str, step: str
 ) -> None:
-    """The failure is logged and counted by step; what can be done is done."""
+    """It is logged and counted by step."""
     stack.put("connections", connection())
     stack.put("requests", request(on_disconnect="cancel", subscriber_count=1))
     stack.put("subscriptions", subscription("req-1", "conn-1"))
@@ -213,7 +217,7 @@ def test_a_failing_step_stops_no_other(
     assert bool(cancelled(stack)) == (operation not in ("UpdateItem", "Query"))
 
 
-def test_one_request_that_cannot_be_asked_stops_no_other(
+def test_a_throttled_cancellation_does_not_stop_the_others(
     stack: Stack, disconnect: ModuleType, output: Output
 ) -> None:
     """A throttle at one request leaves the others of the connection asked."""
@@ -229,10 +233,10 @@ def test_one_request_that_cannot_be_asked_stops_no_other(
 @pytest.mark.parametrize(
     "changes", [{"connected_at": "long ago"}, {"connected_at": 17}, {"user_id": None}]
 )
-def test_an_unreadable_row_is_still_removed(
+def test_an_unreadable_row_is_deleted(
     stack: Stack, disconnect: ModuleType, changes: dict[str, Any]
 ) -> None:
-    """A row that another program wrote badly does not keep the rest from being cleaned up."""
+    """The rest is cleaned up."""
     row = {name: value for name, value in (connection() | changes).items() if value is not None}
     rows = [row]
     stack.monkeypatch.setattr(
@@ -252,14 +256,14 @@ def _typed(row: dict[str, Any]) -> dict[str, Any]:
     return to_item(row)
 
 
-def test_latency_is_measured(disconnect: ModuleType, output: Output) -> None:
+def test_ProcessingLatency_is_emitted_by_action(disconnect: ModuleType, output: Output) -> None:
     """ProcessingLatency goes out by action."""
     leave(disconnect)
     assert output.metric("ProcessingLatency")[0]["Action"] == "disconnect"
 
 
 def test_an_idle_connection_costs_three_calls(stack: Stack, disconnect: ModuleType) -> None:
-    """One DeleteItem and a look at each of the two indexes."""
+    """One DeleteItem and a query of each of two indexes."""
     stack.put("connections", connection())
     calls = stack.calls(disconnect.dynamodb)
     leave(disconnect)

@@ -1,4 +1,4 @@
-"""handle-timeout: one record, one dead letter, the right claim; wherever a run breaks off."""
+"""handle-timeout: one record, one dead letter, one released claim, even if interrupted."""
 
 import json
 from typing import Any
@@ -53,7 +53,7 @@ def claim(jobs: Jobs) -> dict[str, Any]:
 
 
 def timeout_of(claim: dict[str, Any], **event: Any) -> dict[str, Any]:
-    """The flow's event for a job that lost its time."""
+    """The flow's event for a job that timed out."""
     return {
         **holding(claim),
         "messageId": "message-1",
@@ -75,8 +75,10 @@ def ended(status: str = "FAILED", **detail: Any) -> dict[str, Any]:
     return status_change(EXECUTION, status, given, **detail)
 
 
-def test_a_timed_out_job_is_cleaned_up(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """Record, release and dead letter, all with the same ids."""
+def test_a_timed_out_job_is_recorded_released_and_dead_lettered(
+    jobs: Jobs, claim: dict[str, Any]
+) -> None:
+    """All with the same ids."""
     jobs.clock.pass_(60)
     event = timeout_of(claim)
 
@@ -130,7 +132,9 @@ def test_a_timed_out_job_is_cleaned_up(jobs: Jobs, claim: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("kind", ["timeout", "heartbeat_lost", "forced"])
-def test_the_kind_is_everywhere(jobs: Jobs, claim: dict[str, Any], kind: str) -> None:
+def test_record_row_and_dead_letter_have_the_kind(
+    jobs: Jobs, claim: dict[str, Any], kind: str
+) -> None:
     """Record, row and letter tell why."""
     handle(jobs, timeout_of(claim, kind=kind))
     assert jobs.records()[0]["kind"] == kind
@@ -138,8 +142,8 @@ def test_the_kind_is_everywhere(jobs: Jobs, claim: dict[str, Any], kind: str) ->
     assert jobs.letters()[0]["kind"] == kind
 
 
-def test_the_second_time_changes_nothing(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """A repetition says so, with the same ids."""
+def test_a_repetition_changes_nothing(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """Its answer has the same ids."""
     event = timeout_of(claim)
     first = handle(jobs, event)
     before = jobs.records(), jobs.row()["lastReleased"], jobs.row()["fence"]
@@ -150,8 +154,8 @@ def test_the_second_time_changes_nothing(jobs: Jobs, claim: dict[str, Any]) -> N
     assert len(jobs.letters()) == 1
 
 
-def test_a_finished_clean_up_sends_nothing_more(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """What is marked done is not even sent again, whatever SQS remembers."""
+def test_a_finished_clean_up_is_not_sent_again(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """Even after SQS has forgotten the first message."""
     event = timeout_of(claim)
     handle(jobs, event)
     calls = jobs.stack.calls(jobs.function("handle-timeout").sqs)
@@ -162,10 +166,10 @@ def test_a_finished_clean_up_sends_nothing_more(jobs: Jobs, claim: dict[str, Any
 @pytest.mark.parametrize("after", [False, True], ids=["call not made", "answer lost"])
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("taken_over", [False, True], ids=["", "taken over"])
-def test_a_run_that_breaks_off_is_taken_up(
+def test_an_interrupted_run_is_completed_by_the_next(
     jobs: Jobs, claim: dict[str, Any], step: str, after: bool, taken_over: bool
 ) -> None:
-    """Killed around any of its calls and run again: one record, one letter, one claim released."""
+    """Interrupted around any call: one record, one dead letter, one released claim."""
     event = timeout_of(claim)
     module = jobs.function("handle-timeout")
     newer: dict[str, Any] = {}
@@ -196,10 +200,10 @@ def test_a_run_that_breaks_off_is_taken_up(
     ("step", "seconds", "repeated"),
     [("letter", 30, False), ("letter", 301, True), ("mark", 301, True), ("release", 301, True)],
 )
-def test_a_letter_that_may_be_the_second_says_so(
+def test_a_dead_letter_sent_after_five_minutes_is_marked_as_possible_repetition(
     jobs: Jobs, claim: dict[str, Any], step: str, seconds: int, repeated: bool
 ) -> None:
-    """The queue drops a repetition for five minutes; nobody can say what it has from before."""
+    """SQS drops repetitions only for so long."""
     module = jobs.function("handle-timeout")
     event = timeout_of(claim)
     with crash(module, step, after=False), pytest.raises(CrashError):
@@ -216,10 +220,10 @@ def test_a_letter_that_may_be_the_second_says_so(
 
 @pytest.mark.parametrize("after", [False, True], ids=["call not made", "answer lost"])
 @pytest.mark.parametrize("step", STEPS)
-def test_the_rule_takes_up_what_broke_off_for_good(
+def test_the_rules_event_completes_an_interrupted_clean_up(
     jobs: Jobs, claim: dict[str, Any], step: str, after: bool
 ) -> None:
-    """When the flow gives up on the clean-up, its end sees to the rest, and makes nothing twice."""
+    """After the flow has given up; nothing is made twice."""
     module = jobs.function("handle-timeout")
     with crash(module, step, after=after), pytest.raises(CrashError):
         handle(jobs, timeout_of(claim))
@@ -235,13 +239,13 @@ def test_the_rule_takes_up_what_broke_off_for_good(
         assert letter["error"] == "States.Timeout"
     if (step, after) != ("mark", True):
         assert answer["dlqMessageId"] == record["dlqMessageId"]
-    # And once more, as the rule's events may come twice.
+    # The rule's events may come twice.
     assert handle(jobs, ended()) == NOTHING
     assert (len(jobs.records()), jobs.letters()) == (1, [])
 
 
-def test_a_record_that_is_gone_is_not_made_again(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """A mark without its record would stay for ever: it has no time to live."""
+def test_an_expired_record_is_not_created_again(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """A mark without its record would have no time to live."""
     module = jobs.function("handle-timeout")
     timeout = module.Timeout.of(timeout_of(claim))
     with pytest.raises(module.dynamodb.exceptions.ConditionalCheckFailedException):
@@ -249,8 +253,8 @@ def test_a_record_that_is_gone_is_not_made_again(jobs: Jobs, claim: dict[str, An
     assert jobs.records() == []
 
 
-def test_a_newer_claim_is_left_alone(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """The record and the letter are made all the same."""
+def test_a_newer_claim_is_not_released(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """Record and dead letter are made."""
     jobs.clock.now = claim["expiresAt"] + 2
     jobs.hold(threadId="thread-2", messageId="message-2")
     before = jobs.row()
@@ -262,8 +266,8 @@ def test_a_newer_claim_is_left_alone(jobs: Jobs, claim: dict[str, Any]) -> None:
     assert (len(jobs.records()), len(jobs.letters())) == (1, 1)
 
 
-def test_a_claim_that_was_given_back_already(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """Its own release is as good as this one; also under a successor."""
+def test_a_claim_released_before_is_success(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """Also with a successor."""
     jobs.let_go(claim)
     assert handle(jobs, timeout_of(claim))["released"] is True
     jobs.hold(threadId="thread-2", messageId="message-2")
@@ -278,16 +282,16 @@ def test_an_expired_claim_is_released(jobs: Jobs, claim: dict[str, Any]) -> None
     assert handle(jobs, timeout_of(claim))["released"] is True
 
 
-def test_without_a_row_none_is_made(jobs: Jobs) -> None:
-    """A claim that was purged is gone; the record and the letter are made."""
+def test_no_row_is_created_for_a_deleted_claim(jobs: Jobs) -> None:
+    """Record and dead letter are made."""
     answer = handle(jobs, timeout_of({"claimId": "claim-1", "fence": 1}))
     assert (answer["released"], answer["superseded"]) == (True, False)
     assert jobs.row() == {}
     assert (len(jobs.records()), len(jobs.letters())) == (1, 1)
 
 
-def test_without_a_claim(jobs: Jobs) -> None:
-    """A job that timed out before it had one is recorded and put aside; no claim is touched."""
+def test_a_job_without_a_claim_is_recorded_and_dead_lettered(jobs: Jobs) -> None:
+    """No claim is touched."""
     jobs.hold(threadId="thread-2", messageId="message-2")
     before = jobs.row()
     event = {"projectUserId": WORKSPACE, "messageId": "message-1", "kind": "timeout"}
@@ -303,15 +307,15 @@ def test_without_a_claim(jobs: Jobs) -> None:
     assert (len(jobs.records()), jobs.letters()) == (1, [])
 
 
-def test_claim_and_fence_must_both_fit(jobs: Jobs, claim: dict[str, Any]) -> None:
+def test_a_claim_with_another_fence_is_not_released(jobs: Jobs, claim: dict[str, Any]) -> None:
     """A fence that is not the claim's releases nothing."""
     answer = handle(jobs, timeout_of(claim, fence=claim["fence"] + 1))
     assert (answer["released"], answer["superseded"]) == (False, True)
     assert jobs.row()["state"] == "held"
 
 
-def test_an_order_that_can_be_taken_up(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """Record, release, letter, mark; no reads."""
+def test_the_order_is_record_release_dead_letter_mark(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """Without reads."""
     module = jobs.function("handle-timeout")
     calls = jobs.stack.calls(module.dynamodb, module.sqs)
     handle(jobs, timeout_of(claim))
@@ -331,17 +335,17 @@ def test_an_order_that_can_be_taken_up(jobs: Jobs, claim: dict[str, Any]) -> Non
         (7, "7"),
     ],
 )
-def test_what_is_said_of_the_cause_is_bounded(
+def test_error_and_cause_are_cut_to_short_texts(
     jobs: Jobs, claim: dict[str, Any], given: Any, stored: str
 ) -> None:
-    """Error and cause become short texts, in the record as in the letter."""
+    """In the record and in the dead letter."""
     handle(jobs, timeout_of(claim, error=given, cause=given))
     (record,) = jobs.records()
     (letter,) = jobs.letters()
     assert record["error"] == record["cause"] == letter["error"] == letter["cause"] == stored
 
 
-def test_a_cause_that_no_text_holds(jobs: Jobs, claim: dict[str, Any]) -> None:
+def test_a_cause_nested_too_deeply_is_replaced_by_a_note(jobs: Jobs, claim: dict[str, Any]) -> None:
     """One that is nested beyond what can be written is told by that."""
     deep: list[Any] = []
     for _ in range(50_000):
@@ -351,8 +355,10 @@ def test_a_cause_that_no_text_holds(jobs: Jobs, claim: dict[str, Any]) -> None:
     assert record["cause"] == "(nested too deeply)"
 
 
-def test_a_queue_for_each_workspace(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """With DLQ_PER_WORKSPACE the letter goes to the workspace's own queue, made when missing."""
+def test_DLQ_PER_WORKSPACE_sends_to_the_workspaces_own_queue(
+    jobs: Jobs, claim: dict[str, Any]
+) -> None:
+    """The queue is created if it is missing."""
     module = jobs.function("handle-timeout", DLQ_PER_WORKSPACE="true")
     name = dead_letter_queue_name(PREFIX, Workspace("amelia", "scott"))
     for kind in ("timeout", "forced"):
@@ -368,14 +374,16 @@ def test_a_queue_for_each_workspace(jobs: Jobs, claim: dict[str, Any]) -> None:
     assert sorted(letter["kind"] for letter in letters) == ["forced", "timeout"]
 
 
-def test_a_workspace_s_new_queue_is_used_a_second_later(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """Before that SQS may refuse what is sent."""
+def test_a_new_queue_of_a_workspace_is_used_after_one_second(
+    jobs: Jobs, claim: dict[str, Any]
+) -> None:
+    """SQS may refuse messages before."""
     module = jobs.function("handle-timeout", DLQ_PER_WORKSPACE="true")
     with jobs.new_queues_refused(module):
         assert module.handler(timeout_of(claim), Context())["dlqMessageId"]
 
 
-def test_a_workspace_s_queue_is_used_as_it_is(jobs: Jobs, claim: dict[str, Any]) -> None:
+def test_an_existing_queue_with_other_attributes_is_used(jobs: Jobs, claim: dict[str, Any]) -> None:
     """One that was made before, with other attributes than today's, is no fault."""
     name = dead_letter_queue_name(PREFIX, Workspace("amelia", "scott"))
     jobs.stack.sqs.create_queue(
@@ -386,8 +394,8 @@ def test_a_workspace_s_queue_is_used_as_it_is(jobs: Jobs, claim: dict[str, Any])
     assert len(jobs.letters(name.removeprefix(PREFIX))) == 1
 
 
-def test_a_queue_that_can_not_be_asked_for_is_not_made(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """Only one that is missing is."""
+def test_a_queue_is_created_only_if_it_is_missing(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """Not after another error of the look-up."""
     module = jobs.function("handle-timeout", DLQ_PER_WORKSPACE="true")
     jobs.stack.fail(module.sqs, "GetQueueUrl", "AccessDenied", status=403)
     calls = jobs.stack.calls(module.sqs)
@@ -399,7 +407,7 @@ def test_a_queue_that_can_not_be_asked_for_is_not_made(jobs: Jobs, claim: dict[s
 @pytest.mark.parametrize(
     ("status", "kind"), [("FAILED", "forced"), ("TIMED_OUT", "timeout"), ("ABORTED", "forced")]
 )
-def test_an_execution_leaves_no_claim_behind(
+def test_a_claim_of_an_ended_execution_is_recorded_released_and_dead_lettered(
     jobs: Jobs, claim: dict[str, Any], status: str, kind: str
 ) -> None:
     """What it still holds is recorded, released and put aside."""
@@ -414,16 +422,16 @@ def test_an_execution_leaves_no_claim_behind(
     assert (letter["claimId"], letter["executionArn"]) == (claim["claimId"], EXECUTION)
 
 
-def test_an_execution_without_an_error_is_told_by_its_status(
+def test_an_execution_without_an_error_is_recorded_with_its_status(
     jobs: Jobs, claim: dict[str, Any]
 ) -> None:
-    """ABORTED has none of its own."""
+    """Such as ABORTED."""
     handle(jobs, ended("ABORTED"))
     assert jobs.records()[0]["error"] == "ABORTED"
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "SUCCEEDED", "PENDING_REDRIVE", ""])
-def test_other_statuses_are_none_of_its_business(
+def test_events_of_running_executions_are_ignored(
     jobs: Jobs, claim: dict[str, Any], status: str
 ) -> None:
     """A rule that sends too much frees no running job."""
@@ -432,8 +440,10 @@ def test_other_statuses_are_none_of_its_business(
 
 
 @pytest.mark.parametrize("before", ["nothing", "released", "of another", "older"])
-def test_an_execution_that_holds_nothing(jobs: Jobs, before: str, output: Output) -> None:
-    """No row, a released one, another execution's, an older writer's: nothing is done."""
+def test_nothing_is_done_for_an_execution_without_a_claim(
+    jobs: Jobs, before: str, output: Output
+) -> None:
+    """No row, a released one, another execution's, an older writer's."""
     if before == "released":
         jobs.let_go(jobs.hold(owner=EXECUTION))
     elif before == "of another":
@@ -448,8 +458,8 @@ def test_an_execution_that_holds_nothing(jobs: Jobs, before: str, output: Output
     assert output.logged("execution left nothing behind")
 
 
-def test_the_records_of_others_are_not_taken_up(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """An interruption, and the unfinished clean-up of another execution, stay as they are."""
+def test_records_of_other_executions_stay_as_they_are(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """An interruption, and an unfinished clean-up."""
     jobs.call("record-interruption", projectUserId=WORKSPACE, messageId="message-1")
     module = jobs.function("handle-timeout")
     with crash(module, "letter", after=False), pytest.raises(CrashError):
@@ -464,10 +474,10 @@ def test_the_records_of_others_are_not_taken_up(jobs: Jobs, claim: dict[str, Any
     [None, "", "{", "null", "[]", '"text"', "7", "{}", "[" * 100_000, '{"projectUserId": 7}',
      '{"projectUserId": "amelia#scott"}', '{"projectUserId": "amelia#scott", "messageId": "a/b"}'],
 )  # fmt: skip
-def test_an_execution_with_a_malformed_input(
+def test_the_claim_of_an_execution_with_malformed_input_is_found_by_owner(
     jobs: Jobs, claim: dict[str, Any], given: Any, output: Output
 ) -> None:
-    """The claim is found by its owner, and cleaned up; another execution's is left alone."""
+    """Another execution's claim is not touched."""
     other = ended(input=given)
     other["detail"]["executionArn"] = OTHER_EXECUTION
     assert handle(jobs, other) == NOTHING
@@ -477,8 +487,8 @@ def test_an_execution_with_a_malformed_input(
     assert output.logged("execution had no usable input")
 
 
-def test_an_input_that_was_too_large_for_the_event(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """EventBridge leaves it out: record, release and dead letter are made all the same."""
+def test_a_clean_up_works_without_the_input(jobs: Jobs, claim: dict[str, Any]) -> None:
+    """EventBridge omits a large one."""
     event = ended()
     del event["detail"]["input"]
     answer = handle(jobs, event)
@@ -489,10 +499,10 @@ def test_an_input_that_was_too_large_for_the_event(jobs: Jobs, claim: dict[str, 
     assert handle(jobs, event) == NOTHING
 
 
-def test_a_clean_up_that_broke_off_is_found_without_input(
+def test_an_interrupted_clean_up_is_found_by_the_claims_row(
     jobs: Jobs, claim: dict[str, Any]
 ) -> None:
-    """As long as the claim is held: its row names the message."""
+    """Without input, as long as the claim is held."""
     module = jobs.function("handle-timeout")
     with crash(module, "release", after=False), pytest.raises(CrashError):
         handle(jobs, timeout_of(claim))
@@ -502,10 +512,10 @@ def test_a_clean_up_that_broke_off_is_found_without_input(
 
 
 @pytest.mark.parametrize("step", ["letter", "mark"])
-def test_a_clean_up_that_has_released_is_found_without_input(
+def test_an_interrupted_clean_up_after_the_release_is_found_by_the_cause(
     jobs: Jobs, claim: dict[str, Any], step: str
 ) -> None:
-    """Nobody owns the claim any more; the cause of the flow's end names workspace and message."""
+    """Without input: the cause of the flow's end names workspace and message."""
     module = jobs.function("handle-timeout")
     with crash(module, step, after=False), pytest.raises(CrashError):
         handle(jobs, timeout_of(claim))
@@ -520,7 +530,7 @@ def test_a_clean_up_that_has_released_is_found_without_input(
 @pytest.mark.parametrize(
     "cause", ["it broke", "{}", '{"errorMessage":"e"}', "[" * 100_000, None, 7]
 )
-def test_a_cause_that_names_no_message_is_no_fault(
+def test_a_cause_without_a_message_falls_back_to_the_owner(
     jobs: Jobs, claim: dict[str, Any], cause: Any
 ) -> None:
     """The claim is found by its owner, as before."""
@@ -529,10 +539,10 @@ def test_a_cause_that_names_no_message_is_no_fault(
 
 @pytest.mark.parametrize("given", [None, '{"projectUserId":"amelia#scott","messageId":"m"}'])
 @pytest.mark.parametrize("row", [{}, {"state": "held"}])
-def test_an_older_claim_is_freed_by_its_owner(
+def test_a_claim_of_an_older_writer_is_released_by_owner(
     jobs: Jobs, given: str | None, row: dict[str, Any]
 ) -> None:
-    """It has neither id nor fence; record and dead letter say so by leaving them out."""
+    """Record and dead letter omit id and fence."""
     jobs.put(owner=EXECUTION, messageId="m", threadId="t", ttl=NOW + DAY, claimedAt=NOW, **row)
     answer = handle(jobs, ended(input=given))
     assert (answer["released"], answer["recorded"]) == (True, True)
@@ -549,8 +559,8 @@ def test_an_older_claim_is_freed_by_its_owner(
         {"status": "FAILED", "executionArn": 7}, {"status": "FAILED", "executionArn": "a\ud800"},
     ],
 )  # fmt: skip
-def test_an_event_of_the_rule_tells_of_an_execution(jobs: Jobs, detail: Any) -> None:
-    """Without ARN and status it is a ValidationError of detail, and nothing is written."""
+def test_an_event_of_the_rule_without_arn_and_status_is_refused(jobs: Jobs, detail: Any) -> None:
+    """ValidationError of detail; nothing is written."""
     event = status_change(EXECUTION, "FAILED", {}) | {"detail": detail}
     with pytest.raises(ValidationError, match="^detail: "):
         handle(jobs, event)
@@ -558,8 +568,8 @@ def test_an_event_of_the_rule_tells_of_an_execution(jobs: Jobs, detail: Any) -> 
 
 
 @pytest.mark.parametrize("value", HOSTILE_IDS)
-def test_a_hostile_message_is_refused_by_name(jobs: Jobs, value: Any) -> None:
-    """What is no id is a ValidationError of messageId, and nothing is written."""
+def test_a_malformed_message_id_is_refused(jobs: Jobs, value: Any) -> None:
+    """ValidationError of messageId; nothing is written."""
     event = {"projectUserId": WORKSPACE, "messageId": value, "kind": "timeout"}
     with pytest.raises(ValidationError, match="^messageId: "):
         handle(jobs, event)
@@ -581,8 +591,10 @@ def test_a_hostile_message_is_refused_by_name(jobs: Jobs, value: Any) -> None:
         ({"userId": "other"}, "userId"),
     ],
 )
-def test_malformed_input_is_refused_by_name(jobs: Jobs, change: dict[str, Any], field: str) -> None:
-    """Each field says what is wrong with it, and nothing is written."""
+def test_malformed_input_is_refused_with_the_fields_name(
+    jobs: Jobs, change: dict[str, Any], field: str
+) -> None:
+    """Nothing is written."""
     with pytest.raises(ValidationError) as refused:
         handle(jobs, timeout_of({"claimId": "claim-1", "fence": 1}, **change))
     assert refused.value.field == field
@@ -593,10 +605,10 @@ def test_malformed_input_is_refused_by_name(jobs: Jobs, change: dict[str, Any], 
     ("client", "operation"),
     [("dynamodb", "PutItem"), ("dynamodb", "UpdateItem"), ("sqs", "SendMessage")],
 )
-def test_a_failing_service_is_raised(
+def test_an_error_of_a_service_is_raised(
     jobs: Jobs, claim: dict[str, Any], client: str, operation: str
 ) -> None:
-    """What is no refused condition goes to the flow, which tries again."""
+    """The flow tries again."""
     module = jobs.function("handle-timeout")
     failed = jobs.stack.fail(getattr(module, client), operation, "ThrottlingException")
     with pytest.raises(Exception, match="ThrottlingException"):
@@ -605,14 +617,14 @@ def test_a_failing_service_is_raised(
 
 
 @pytest.mark.parametrize("variable", ["ACTIVE_JOBS_TABLE", "INTERRUPTIONS_TABLE", "DLQ_URL"])
-def test_a_missing_variable_stops_the_container(jobs: Jobs, variable: str) -> None:
+def test_a_missing_variable_stops_the_container_and_is_named(jobs: Jobs, variable: str) -> None:
     """The error says which one."""
     with pytest.raises(KeyError, match=variable):
         jobs.function("handle-timeout", **{variable: None})
 
 
-def test_a_job_is_counted_once(jobs: Jobs, claim: dict[str, Any], output: Output) -> None:
-    """The metric has the kind, the log line the ids; a repetition counts nothing."""
+def test_a_timed_out_job_is_counted_once(jobs: Jobs, claim: dict[str, Any], output: Output) -> None:
+    """The metric has the kind, the log line the ids."""
     for _ in range(2):
         handle(jobs, timeout_of(claim))
     (metric,) = output.metric("JobTimedOut")

@@ -1,4 +1,4 @@
-"""jobplane_keys: what functions must agree on does not change by accident."""
+"""jobplane_keys: names, keys and formats that functions must agree on."""
 
 import base64
 import hashlib
@@ -77,20 +77,20 @@ WORDS = st.text(min_size=1, max_size=20)
         ),
     ],
 )
-def test_assembly_id_vectors(form: Any, md5s: list[str], expected: str) -> None:
-    """The older formulas give the ids that callers have computed for years."""
+def test_older_formulas_give_known_assembly_ids(form: Any, md5s: list[str], expected: str) -> None:
+    """Callers compute them."""
     assert assembly_id(md5s, "tpl_basic_audio", "user-123", form=form) == expected
     assert assembly_id(md5s[::-1], "tpl_basic_audio", "user-123", form=form) == expected
 
 
-def test_canonical_assembly_id_is_pinned() -> None:
-    """A change of the default formula would orphan every stored document."""
+def test_the_default_formula_gives_a_known_assembly_id() -> None:
+    """A change would orphan every stored document."""
     text = f'["jobplane:1","main","tpl","u1",["{HELLO}"],"{hashlib.sha256(b"{}").hexdigest()}"]'
     assert assembly_id([HELLO.upper()], "tpl", "u1") == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_canonical_assembly_id_covers_all_that_matters() -> None:
-    """Another branch, template, user, file or field is another job."""
+def test_every_input_changes_the_canonical_assembly_id() -> None:
+    """Branch, template, user, file and field."""
     ids = {
         assembly_id([HELLO], "t", "u"),
         assembly_id([HELLO], "t", "u", branch="b"),
@@ -111,14 +111,14 @@ def test_canonical_assembly_id_covers_all_that_matters() -> None:
 def test_canonical_assembly_id_is_unambiguous(
     template: str, user: str, other_template: str, other_user: str
 ) -> None:
-    """Two jobs share an id only when all parts are equal."""
+    """Two jobs share an id only if all parts are equal."""
     same = (template, user) == (other_template, other_user)
     ids = (assembly_id([HELLO], template, user), assembly_id([HELLO], other_template, other_user))
     assert (ids[0] == ids[1]) is same
 
 
-def test_unknown_assembly_id_form_is_refused() -> None:
-    """A typing error in ASSEMBLY_ID_FORM is told with the known forms."""
+def test_an_unknown_form_of_assembly_ids_is_refused() -> None:
+    """The error lists the known forms."""
     with pytest.raises(ValueError, match="canonical, concat, colon"):
         assembly_id([HELLO], "t", "u", form="sha1")  # type: ignore[arg-type]
 
@@ -132,16 +132,16 @@ def test_unknown_assembly_id_form_is_refused() -> None:
         base64.b64encode(bytes.fromhex(HELLO)).decode(),
     ],
 )
-def test_md5_forms(text: str) -> None:
-    """Hex in any case, with spaces, and Content-MD5 are one md5."""
+def test_hex_and_base64_are_the_same_md5(text: str) -> None:
+    """Hex in any case, with spaces."""
     assert normalise_md5(text) == HELLO
 
 
 @pytest.mark.parametrize(
     "text", ["", HELLO[:-1], HELLO + "0", "g" * 32, "XUFAKrxLKna5cZ2REBfFkg", "é" * 32, "=" * 24]
 )
-def test_malformed_md5_is_refused(text: str) -> None:
-    """Anything else would give a different id for the same file."""
+def test_a_malformed_md5_is_refused(text: str) -> None:
+    """Else the same file would have another id."""
     with pytest.raises(InvalidMd5Error) as raised:
         normalise_md5(text)
     assert raised.value.text == text
@@ -149,12 +149,12 @@ def test_malformed_md5_is_refused(text: str) -> None:
 
 @given(st.binary(min_size=16, max_size=16))
 def test_every_digest_has_one_form(digest: bytes) -> None:
-    """Both spellings of any digest agree."""
+    """Both spellings of any digest give the same text."""
     assert normalise_md5(digest.hex()) == normalise_md5(base64.b64encode(digest).decode())
 
 
 @given(WORDS, WORDS)
-def test_owner_key_splits_into_what_it_was(tenant: str, user: str) -> None:
+def test_an_owner_key_splits_into_tenant_and_user(tenant: str, user: str) -> None:
     """An owner key is read back exactly."""
     assert split_owner_key(owner_key(tenant, user)) == (tenant, user)
 
@@ -166,32 +166,32 @@ PARTS = st.text(alphabet="a#%25", min_size=1, max_size=6)
 @example("%23", "a", "#", "a")
 @example("%25", "a", "%", "a")
 def test_owner_keys_are_unambiguous(tenant: str, user: str, other: str, other_user: str) -> None:
-    """No two owners share a key, whatever separators their names hold."""
+    """For names with any separators."""
     same = (tenant, user) == (other, other_user)
     assert (owner_key(tenant, user) == owner_key(other, other_user)) is same
 
 
-def test_ordinary_owner_key_is_readable() -> None:
+def test_an_owner_key_keeps_a_mail_address_readable() -> None:
     """A mail address stays one."""
     assert owner_key("acme", "ann@acme.test") == "acme#ann@acme.test"
 
 
 @given(PARTS, PARTS, st.from_regex(r"[A-Za-z0-9._:-]{1,128}", fullmatch=True))
-def test_request_key_splits_into_what_it_was(tenant: str, user: str, request_id: str) -> None:
+def test_a_request_key_splits_into_owner_and_id(tenant: str, user: str, request_id: str) -> None:
     """A request key is read back exactly."""
     owner = owner_key(tenant, user)
     assert split_request_key(request_key(owner, request_id)) == (owner, request_id)
 
 
 @pytest.mark.parametrize("key", ["", "a", "#a", "a#", "a#b#c"])
-def test_malformed_owner_key_is_refused(key: str) -> None:
+def test_a_malformed_owner_key_is_refused(key: str) -> None:
     """What is no owner key is not taken for one."""
     with pytest.raises(ValueError, match="owner key"):
         split_owner_key(key)
 
 
 @pytest.mark.parametrize("key", ["", "a", "a#b", "a#b#", "a#b#c#d"])
-def test_malformed_request_key_is_refused(key: str) -> None:
+def test_a_malformed_request_key_is_refused(key: str) -> None:
     """What is no request key is not taken for one."""
     with pytest.raises(ValueError, match="key"):
         split_request_key(key)
@@ -199,14 +199,14 @@ def test_malformed_request_key_is_refused(key: str) -> None:
 
 @given(st.lists(st.integers(0, 2**45), min_size=2, max_size=20))
 def test_request_ids_sort_by_time(milliseconds: list[int]) -> None:
-    """Ids made in different milliseconds sort as their times do."""
+    """Ids of different milliseconds."""
     times = sorted(set(milliseconds))
     ids = [new_request_id(each / 1000 + 0.0001) for each in times]
     assert ids == sorted(ids)
 
 
-def test_request_id_is_a_uuid_of_version_7() -> None:
-    """Other systems can read the id; two of them are never equal."""
+def test_a_new_request_id_is_a_uuid_of_version_7() -> None:
+    """Two of them are never equal."""
     made = uuid.UUID(new_request_id(1795342530.25))
     assert (made.version, made.variant) == (7, uuid.RFC_4122)
     assert made.int >> 80 == 1795342530250
@@ -215,12 +215,12 @@ def test_request_id_is_a_uuid_of_version_7() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "a" * 129, "a b", "a\n", "ä", "a/b", None, 5, b"a"])
-def test_malformed_request_id_is_refused(value: object) -> None:
+def test_a_request_id_is_1_to_128_plain_characters(value: object) -> None:
     """An id is 1 to 128 plain characters, in one line."""
     assert not is_request_id(value)
 
 
-def test_file_ids_tell_what_they_are() -> None:
+def test_ids_of_uploads_and_results_have_their_own_prefixes() -> None:
     """Uploads and results have ids of their own kind."""
     assert uuid.UUID(new_upload_id().removeprefix("upload_")).version == 4
     assert uuid.UUID(new_result_id().removeprefix("result_")).version == 4
@@ -237,20 +237,20 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.text(max_size=8), VALUES))
-def test_items_survive_the_round_trip(values: dict[str, Any]) -> None:
+def test_a_stored_item_is_read_back_equal(values: dict[str, Any]) -> None:
     """What is stored is what is read."""
     assert from_item(to_item(values)) == values
 
 
-def test_numbers_come_back_as_json_has_them() -> None:
-    """Integral numbers are integers, however DynamoDB spells them."""
+def test_whole_numbers_are_read_as_integers() -> None:
+    """However DynamoDB spells them."""
     read = [from_value({"N": text}) for text in ("5", "5.0", "5.2", "1E+2", "-0.0", "1e-7")]
     assert read == [5, 5, 5.2, 100, 0, 1e-7]
     assert [type(each) for each in read] == [int, int, float, int, int, float]
 
 
-def test_typed_values() -> None:
-    """Each JSON type has its DynamoDB type; truth is no number."""
+def test_each_json_type_has_its_dynamodb_type() -> None:
+    """A boolean is not a number."""
     assert to_item({"a": True, "b": 1, "c": None, "d": ["x"], "e": {"f": 0.5}}) == {
         "a": {"BOOL": True},
         "b": {"N": "1"},
@@ -267,14 +267,14 @@ def test_typed_values() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, object(), {1}, frozenset(), 1j])
-def test_value_that_dynamodb_does_not_hold_is_refused(value: object) -> None:
+def test_a_value_that_dynamodb_can_not_store_is_refused(value: object) -> None:
     """It is refused here, not by the table."""
     with pytest.raises(TypeError):
         to_value(value)
 
 
-def test_unknown_type_is_refused() -> None:
-    """A type of tomorrow is no silent null."""
+def test_an_unknown_dynamodb_type_is_refused() -> None:
+    """It is not read as null."""
     with pytest.raises(TypeError):
         from_value({"Z": 1})
 
@@ -300,21 +300,21 @@ def test_pages_follow_the_last_key() -> None:
     assert third == {"TableName": "t", "Limit": 4, "ExclusiveStartKey": {"id": {"N": "2"}}}
 
 
-def test_time_has_one_spelling() -> None:
-    """UTC, milliseconds, Z; rounded down."""
+def test_a_time_is_utc_with_milliseconds_and_z() -> None:
+    """Rounded down."""
     assert iso_time(1795342530.25) == "2026-11-22T10:15:30.250Z"
     assert iso_time(0) == "1970-01-01T00:00:00.000Z"
     assert iso_time(0.9994) == "1970-01-01T00:00:00.999Z"
 
 
 @given(st.integers(0, 4102444800_000))
-def test_time_is_read_back(milliseconds: int) -> None:
+def test_a_time_is_read_back_to_the_millisecond(milliseconds: int) -> None:
     """To the millisecond."""
     assert round(parse_iso_time(iso_time(milliseconds / 1000)) * 1000) == milliseconds
 
 
-def test_time_without_offset_is_utc() -> None:
-    """Whatever the machine's own zone."""
+def test_a_time_without_offset_is_read_as_utc() -> None:
+    """Whatever the machine's time zone is."""
     noon = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
     assert parse_iso_time("2026-11-22T12:00:00") == noon
     assert parse_iso_time("2026-11-22T13:00:00+01:00") == noon
@@ -322,8 +322,8 @@ def test_time_without_offset_is_utc() -> None:
         parse_iso_time("noon")
 
 
-def test_terminal_assembly() -> None:
-    """Completed, cancelled and failed have ended; the model agrees."""
+def test_completed_cancelled_and_failed_assemblies_are_terminal() -> None:
+    """The model agrees."""
     base = {
         "assembly_id": "a",
         "message": "",
@@ -343,8 +343,8 @@ def test_terminal_assembly() -> None:
         assert AssemblyDocument.model_validate(base | state).terminal is ended
 
 
-def test_public_assembly_shows_public_fields_alone() -> None:
-    """Internal fields and storage keys stay inside, and the stored item is not changed."""
+def test_a_public_assembly_has_only_public_fields() -> None:
+    """The stored item is not changed."""
     item = {
         "assembly_id": "a",
         "rev": 3,
@@ -371,20 +371,22 @@ def test_public_assembly_shows_public_fields_alone() -> None:
         ({"user": {"userId": "u1", "email": "ann@acme.test"}}, {"user": {"userId": "u1"}}),
     ],
 )
-def test_public_assembly_of_an_odd_writer(stored: dict[str, Any], shown: dict[str, Any]) -> None:
-    """Nulls and what is no file are left out; of the owner only the id is shown."""
+def test_a_public_assembly_omits_nulls_and_malformed_files(
+    stored: dict[str, Any], shown: dict[str, Any]
+) -> None:
+    """Of the owner only the id is shown."""
     empty: dict[str, Any] = {"uploads": [], "results": {}}
     expected = {name: empty[name] for name in stored if name in empty and stored[name]} | shown
     assert public_assembly(stored) == expected
 
 
 def test_public_fields_are_those_of_the_model() -> None:
-    """One list; `stalled` alone is made up at read time."""
+    """Only `stalled` is computed when read."""
     assert set(AssemblyDocument.model_fields) - {"stalled"} == set(PUBLIC_ASSEMBLY_FIELDS)
 
 
-def test_links_are_signed_where_keys_are() -> None:
-    """Keys become links at any depth, save in what a user wrote."""
+def test_keys_at_any_depth_become_signed_links() -> None:
+    """Except in the user's own fields."""
     stored = {"files": [{"key": "a", "meta": {"key": "mine"}}], "url_key": "b", "key": None, "n": 1}
     assert sign_links(stored, lambda key: f"https://{key}") == {
         "files": [{"ssl_url": "https://a", "meta": {"key": "mine"}}],
@@ -393,22 +395,22 @@ def test_links_are_signed_where_keys_are() -> None:
     }
 
 
-def test_prefixes_keep_owners_apart() -> None:
+def test_the_s3_prefix_of_an_owner_is_unique_and_anonymous() -> None:
     """A prefix tells nothing of the owner and belongs to one alone."""
     assert upload_prefix("t#a") != upload_prefix("t#b")
     assert len(upload_prefix("t#a")) == len("uploads//") + 32
     assert result_prefix("a1", "hash") == "results/a1/hash/"
 
 
-def test_tables_share_the_prefix() -> None:
+def test_the_tables_of_a_stage_share_its_prefix() -> None:
     """The three tables of a stage differ in their last word."""
     names = (connections_table("j-"), requests_table("j-"), subscriptions_table("j-"))
     assert names == ("j-connections", "j-requests", "j-subscriptions")
     assert connections_table() == "streamer_connections"
 
 
-def test_in_flight_shards_are_stable_and_bounded() -> None:
-    """A request sits in one of four partitions, in every process the same."""
+def test_a_request_has_one_of_four_in_flight_shards() -> None:
+    """The same in every process."""
     shards = {in_flight_shard(f"t#u#{number}") for number in range(200)}
     assert shards == {"lease-0", "lease-1", "lease-2", "lease-3"}
     pinned = [in_flight_shard(f"t#u#{number}") for number in range(12)]
@@ -420,8 +422,8 @@ def test_ttl_is_whole_seconds() -> None:
     assert ttl_after(10.9, 5) == 15
 
 
-def test_a_queue_is_guarded_where_there_is_tls() -> None:
-    """The policy is JSON, denies whoever comes without TLS, and is left out on an emulator."""
+def test_a_queues_policy_denies_access_without_tls() -> None:
+    """An emulator's queue has no policy."""
     attributes = {"VisibilityTimeout": "60"}
     guarded = jobplane_keys.refusing_plain_http(attributes, "https://sqs.eu-west-1.amazonaws.com")
     (statement,) = json.loads(guarded.pop("Policy"))["Statement"]
@@ -432,7 +434,7 @@ def test_a_queue_is_guarded_where_there_is_tls() -> None:
     assert plain == attributes
 
 
-def test_vocabularies() -> None:
+def test_error_codes_and_retryable_codes_are_those_of_the_protocol() -> None:
     """Codes are their names; what may be retried is what the protocol says."""
     assert {code.value for code in RETRYABLE_CODES} == {
         "TIMEOUT",
@@ -444,20 +446,20 @@ def test_vocabularies() -> None:
     assert all(code.name == code.value for code in ErrorCode)
 
 
-def test_public_names_are_there() -> None:
+def test_every_announced_name_exists() -> None:
     """Everything announced exists."""
     assert all(hasattr(jobplane_keys, name) for name in jobplane_keys.__all__)
 
 
-def test_import_is_light() -> None:
-    """Every function pays for this library: standard modules, and no heavy ones."""
+def test_the_import_loads_only_light_standard_modules() -> None:
+    """Every function imports this library."""
     code = "import sys, jobplane_keys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pydantic", "botocore", "asyncio"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("event", [None, "x", 7, [], [{"requestContext": {}}]])
-def test_an_input_is_an_object(event: object) -> None:
+def test_an_input_that_is_not_an_object_is_refused(event: object) -> None:
     """Anything else is refused by saying so."""
     with pytest.raises(ValidationError, match="input: an object is required"):
         checked_input(event)
@@ -467,14 +469,14 @@ def test_an_input_is_an_object(event: object) -> None:
     "context", [None, [], "c", {}, {"connectionId": None}, {"connectionId": 7}]
     + [{"connectionId": text} for text in ("", "a b", "ä", "\n", "\ud800", "c" * 129)]
 )  # fmt: skip
-def test_an_event_without_a_connection_is_refused(context: object) -> None:
-    """The error names the field, whatever is there instead."""
+def test_an_event_without_a_connection_id_is_refused(context: object) -> None:
+    """The error names the field."""
     with pytest.raises(ValidationError) as refused:
         connection_id_of({"requestContext": context})
     assert refused.value.field == "requestContext.connectionId"
 
 
-def test_the_connection_of_an_event() -> None:
+def test_the_connection_id_of_an_event_is_returned_unchanged() -> None:
     """It is API Gateway's id, as it comes."""
     assert connection_id_of({"requestContext": {"connectionId": "L0SM9cOFvHcCIhw="}}) == (
         "L0SM9cOFvHcCIhw="
@@ -485,6 +487,8 @@ def test_the_connection_of_an_event() -> None:
     ("stored", "end"),
     [(10**400, 253_402_300_799.999), (float("inf"), 253_402_300_799.999), (float("nan"), None)],
 )
-def test_a_claim_s_end_is_a_time(stored: float, end: float | None) -> None:
+def test_a_claims_end_out_of_range_is_the_last_moment_or_none(
+    stored: float, end: float | None
+) -> None:
     """A number that no clock reaches is the last moment, and no number is no end."""
     assert claim_expiry({"expiresAt": stored}) == end

@@ -1,4 +1,4 @@
-"""jobplane_models: what is accepted from outside, and what is not."""
+"""jobplane_models: accepted and refused input."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ FILE = {"name": "a.csv", "size": 5, "md5hash": "5D41402ABC4B2A76B9719D911017C592
 @pytest.mark.parametrize(
     "mime", ["text/csv", "image/svg+xml", "application/vnd.ms-excel", "x-a/b!#$&^_.-1"]
 )
-def test_media_type_is_accepted(mime: str) -> None:
+def test_a_media_type_may_have_every_character_of_rfc_6838(mime: str) -> None:
     """Every character that RFC 6838 allows."""
     assert UploadFile.model_validate(FILE | {"mime": mime}).mime == mime
 
@@ -29,8 +29,8 @@ def test_media_type_is_accepted(mime: str) -> None:
 @pytest.mark.parametrize(
     "mime", ["", "text", "text/", "/csv", "text/csv\r\nX: y", "text/csv\n", "tëxt/csv", "a/b/c"]
 )
-def test_what_no_header_can_carry_is_refused(mime: str) -> None:
-    """The type is signed into a header of the upload."""
+def test_a_media_type_that_no_header_can_carry_is_refused(mime: str) -> None:
+    """It is signed into a header of the upload."""
     with pytest.raises(ValidationError):
         UploadFile.model_validate(FILE | {"mime": mime})
 
@@ -39,14 +39,14 @@ def test_what_no_header_can_carry_is_refused(mime: str) -> None:
     "changed",
     [{"size": -1}, {"size": "5"}, {"size": True}, {"md5hash": "x"}, {"name": ""}, {"z": 1}],
 )
-def test_file_is_strict(changed: dict[str, Any]) -> None:
+def test_a_file_has_no_type_conversions_and_no_unknown_keys(changed: dict[str, Any]) -> None:
     """No silent conversions, no unknown keys."""
     with pytest.raises(ValidationError):
         UploadFile.model_validate(FILE | changed)
     assert UploadFile.model_validate(FILE).md5hash == "5d41402abc4b2a76b9719d911017c592"
 
 
-def test_webhook_of_a_stored_document() -> None:
+def test_a_document_has_the_state_of_its_webhook() -> None:
     """A document says what state its notification is in."""
     stored = AssemblyWebhook.model_validate(
         {"status": "retrying", "attempts": 2, "last_response_code": 503}
@@ -61,8 +61,8 @@ def test_webhook_of_a_stored_document() -> None:
         {"status": "delivered", "delivered": True, "attempts": 1, "status_code": 200},
     ],
 )
-def test_webhook_of_a_triggered_answer(answered: dict[str, Any]) -> None:
-    """The answer to a trigger says what this delivery came to, with a stored state or without."""
+def test_the_answer_to_a_trigger_has_the_outcome_of_this_delivery(answered: dict[str, Any]) -> None:
+    """With or without a stored state."""
     webhook = AssemblyWebhook.model_validate(answered)
     assert webhook.model_dump(exclude_unset=True) == answered
 
@@ -71,7 +71,7 @@ def test_webhook_of_a_triggered_answer(answered: dict[str, Any]) -> None:
     ("model", "field", "file"),
     [(CreateUpload, "files", FILE), (ProcessAssembly, "uploads", FILE | {"key": "k"})],
 )
-def test_files_of_a_job_are_counted(model: type[BaseModel], field: str, file: Any) -> None:
+def test_a_job_has_1_to_1000_files(model: type[BaseModel], field: str, file: Any) -> None:
     """A thousand, and at least one."""
     job = {"template_id": "t", "fields": {}}
     assert model.model_validate(job | {field: [file] * MAX_FILES})
@@ -81,7 +81,7 @@ def test_files_of_a_job_are_counted(model: type[BaseModel], field: str, file: An
 
 
 @pytest.mark.parametrize("model", [CreateUpload, ProcessAssembly])
-def test_fields_of_a_job_are_counted(model: type[BaseModel]) -> None:
+def test_a_job_has_at_most_100_fields(model: type[BaseModel]) -> None:
     """A hundred at most."""
     fields = {str(number): number for number in range(101)}
     with pytest.raises(ValidationError) as refused:
@@ -89,8 +89,8 @@ def test_fields_of_a_job_are_counted(model: type[BaseModel]) -> None:
     assert ("fields",) in [fault["loc"] for fault in refused.value.errors()]
 
 
-def test_a_key_is_as_long_as_s3_takes_it() -> None:
-    """1,024 characters; a longer one names no object."""
+def test_a_key_has_at_most_1024_characters() -> None:
+    """The limit of S3."""
     assert UploadedFile.model_validate(FILE | {"key": "k" * 1024})
     with pytest.raises(ValidationError, match="key"):
         UploadedFile.model_validate(FILE | {"key": "k" * 1025})

@@ -1,4 +1,4 @@
-"""jobplane_parameters: when an SSM parameter is read, and what its failures leave standing."""
+"""jobplane_parameters: when an SSM parameter is read, and how failures are handled."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ DENIED = "User: arn:aws:sts::1:assumed-role/x is not authorized to perform: ssm:
 
 
 class Ssm:
-    """Answers with a text, or raises; counts what it was asked for."""
+    """Returns a text or raises; counts its calls."""
 
     def __init__(self, answer: str | Exception) -> None:
         self.answer = answer
@@ -50,7 +50,7 @@ def whole(text: str | None) -> str:
 
 
 class Reader:
-    """A parameter with its client and clock, and what it has reported."""
+    """A parameter with its client, its clock and its reports."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Reader:
         return self
 
 
-def test_a_value_is_kept_until_it_is_old() -> None:
+def test_a_value_is_read_again_after_its_lifetime() -> None:
     """One read for as long as the value may live, and one after that."""
     reader = Reader("first")
     assert [reader.parameter.value() for _ in range(3)] == ["first"] * 3
@@ -81,8 +81,8 @@ def test_a_value_is_kept_until_it_is_old() -> None:
     assert (reader.ssm.reads, reader.reports) == (2, [])
 
 
-def test_workers_that_start_together_do_not_read_together() -> None:
-    """Chance shortens the wait by up to a quarter, and never makes it longer."""
+def test_a_values_lifetime_is_shortened_at_random() -> None:
+    """By up to a quarter, so that workers that start together do not read together."""
     late, early = Reader("x", chance=0.0), Reader("x", chance=1.0)
     for reader in (late, early):
         reader.parameter.value()
@@ -91,7 +91,7 @@ def test_workers_that_start_together_do_not_read_together() -> None:
 
 
 def test_a_renewal_reads_at_most_once_a_minute() -> None:
-    """However often it is asked for; what it brings is what value() gives from then on."""
+    """value() returns the new value from then on."""
     reader = Reader("old")
     assert reader.parameter.renewed() == "old"
     reader.ssm.answer = "new"
@@ -115,8 +115,8 @@ def test_a_renewal_reads_at_most_once_a_minute() -> None:
         " ",
     ],
 )
-def test_only_a_good_value_replaces_a_good_value(answer: str | Exception) -> None:
-    """Whatever a later read brings: the last value goes on, and the report says so."""
+def test_a_failed_read_keeps_the_last_good_value(answer: str | Exception) -> None:
+    """The report says so."""
     reader = Reader("good")
     reader.parameter.value()
     reader.ssm.answer = answer
@@ -128,8 +128,8 @@ def test_only_a_good_value_replaces_a_good_value(answer: str | Exception) -> Non
     assert reader.after(RENEWAL_SECONDS).parameter.value() == "better"
 
 
-def test_failures_are_followed_by_longer_waits() -> None:
-    """Once again at once, then after 1, 3, 7 … seconds, at most a minute, however often asked."""
+def test_the_wait_after_each_failure_grows_to_a_minute() -> None:
+    """One read at once, then after 1, 3, 7 … seconds."""
     reader = Reader(refused("ThrottlingException"))
     began, times = reader.clock.now, []
     for _ in range(4 * 600):
@@ -143,8 +143,8 @@ def test_failures_are_followed_by_longer_waits() -> None:
     assert set(waits[7:]) == {60}
 
 
-def test_a_parameter_that_appears_is_found() -> None:
-    """A failure is not kept; after a success, waits begin small again."""
+def test_a_parameter_created_later_is_found() -> None:
+    """A success resets the waits."""
     reader = Reader(refused("ParameterNotFound"))
     for _ in range(3):
         with pytest.raises(ParameterError, match="does not exist: create it"):
@@ -153,16 +153,16 @@ def test_a_parameter_that_appears_is_found() -> None:
     assert reader.after(RENEWAL_SECONDS).parameter.value() == "there"
 
 
-def test_a_missing_parameter_may_be_an_answer() -> None:
-    """If the parser makes a value of it: it is kept, and not reported."""
+def test_a_parser_may_accept_a_missing_parameter() -> None:
+    """Its value is kept, and nothing is reported."""
     reader = Reader(refused("ParameterNotFound"), parse=lambda text: text)
     assert reader.parameter.value() is reader.parameter.value() is None
     assert (reader.ssm.reads, reader.reports) == (1, [])
 
 
 @pytest.mark.parametrize("shift", [-86400.0, 90 * 86400.0])
-def test_a_clock_that_jumps_reads_again(shift: float) -> None:
-    """A process that was restored from a snapshot, or whose clock was set back, asks at once."""
+def test_a_clock_that_jumps_causes_a_read(shift: float) -> None:
+    """After a restored snapshot, or a clock that was set back."""
     reader = Reader("old")
     reader.parameter.value()
     reader.ssm.answer = "new"
@@ -183,7 +183,7 @@ def test_a_clock_that_jumps_reads_again(shift: float) -> None:
 def test_a_failure_names_the_parameter_and_the_remedy(
     answer: str | Exception, told: list[str]
 ) -> None:
-    """In the report and in the error, whose cause is what the client raised."""
+    """In the report and in the error, whose cause is the client's error."""
     reader = Reader(answer)
     with pytest.raises(ParameterError) as raised:
         reader.parameter.value()
@@ -195,8 +195,8 @@ def test_a_failure_names_the_parameter_and_the_remedy(
         assert raised.value.__cause__.__cause__ is answer
 
 
-def test_a_real_client_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What botocore answers and raises, with a parameter that comes later."""
+def test_botocores_answers_and_errors_are_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a parameter that is created later."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     with mock_aws():
@@ -220,5 +220,5 @@ def test_a_real_client_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_secrets_are_separated_by_spaces_and_commas(text: str, secrets: tuple[str, ...]) -> None:
-    """In their order, without empty ones and without the line end of a file."""
+    """In order, without empty ones."""
     assert split_secrets(text) == secrets

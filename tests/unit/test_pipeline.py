@@ -1,4 +1,4 @@
-"""The made-up pipeline: the same for the same seed, healthy where it is to be, broken as told."""
+"""The generated state of a pipeline: reproducible, healthy, with the planted faults."""
 
 import json
 from collections.abc import Callable
@@ -46,21 +46,21 @@ def status_of(row: Row) -> FileStatus | None:
 
 
 def listed_in(state: State, row: Row) -> list[str] | None:
-    """The URIs of a row's manifest; None when its object is not there."""
+    """The URIs in a row's manifest; None if its object does not exist."""
     key = str(row["manifest_path"]).removeprefix(f"s3://{state.layout.manifest_bucket}/")
     body = state.objects[state.layout.manifest_bucket].get(key)
     return None if body is None else json.loads(body)["fileLocations"][0]["URIPrefixes"]
 
 
 def test_the_same_plan_gives_the_same_state() -> None:
-    """Rows, objects and ledger come again with seed and time, and other ones with another seed."""
+    """Another seed gives another state."""
     plan = {"faults": faults.spread(40), "seed": 3}
     one, again, other = made(400, **plan), made(400, **plan), made(400, **plan | {"seed": 4})
     assert (one.rows, one.objects, one.ledger) == (again.rows, again.objects, again.ledger)
     assert one.rows.keys() != other.rows.keys()
 
 
-def test_a_fault_more_leaves_the_others_alone() -> None:
+def test_faults_of_one_kind_do_not_change_those_of_others() -> None:
     """What one kind plants does not depend on the other kinds."""
     few = made(400, faults={"stuck_pending": 5})
     more = made(400, faults={"stuck_pending": 5, "stale_locks": 3, "lagging_files": 20})
@@ -70,8 +70,8 @@ def test_a_fault_more_leaves_the_others_alone() -> None:
 
 @pytest.mark.parametrize("files", [0, 1, 7, 100, 3000])
 @pytest.mark.parametrize("days", [1, 7, MAX_DAYS])
-def test_there_are_as_many_files_as_asked_for(files: int, days: int) -> None:
-    """Rows of manifests and locks come on top; no date is older than the days asked for."""
+def test_a_state_has_as_many_files_as_the_plan(files: int, days: int) -> None:
+    """Without rows of manifests and locks; no date is older than the plan's days."""
     state = made(files, days=days)
     assert len(state.files) == files
     oldest = date_of(NOW - days * DAY)
@@ -79,8 +79,8 @@ def test_there_are_as_many_files_as_asked_for(files: int, days: int) -> None:
 
 
 @pytest.mark.parametrize("hours", [0.0, 0.1, 3.9, 4.1, 12.0, 23.99])
-def test_any_hour_of_the_day_will_do(hours: float) -> None:
-    """Also just after midnight nothing comes from the future, and every fault fits."""
+def test_a_state_can_be_generated_at_any_hour(hours: float) -> None:
+    """Even just after midnight no time is in the future, and every fault fits."""
     now = midnight("2026-11-22") + hours * HOUR
     state = made(1500, now, faults=faults.spread(100))
     assert len(state.files) == 1500
@@ -91,7 +91,7 @@ def test_any_hour_of_the_day_will_do(hours: float) -> None:
                 assert tracking.read_time(written) <= now, (name, row)
 
 
-def test_most_files_are_completed_and_some_are_under_way(healthy: State) -> None:
+def test_most_files_are_completed_and_some_are_in_flight(healthy: State) -> None:
     """The shares are those of a pipeline that works."""
     counts = healthy.by_status
     assert counts[FileStatus.COMPLETED] > 0.85 * counts.total()
@@ -100,8 +100,8 @@ def test_most_files_are_completed_and_some_are_under_way(healthy: State) -> None
     assert set(counts) >= IN_FLIGHT | {FileStatus.COMPLETED, FileStatus.QUARANTINED}
 
 
-def test_all_forms_that_are_met_in_the_wild_are_there(healthy: State) -> None:
-    """Times in every form, statuses plain and in shards, manifest_path NULL and absent."""
+def test_a_state_has_all_formats_of_the_builders(healthy: State) -> None:
+    """Of times, statuses and manifest_path."""
     times = [row.get("created_at", row.get("upload_time")) for row in healthy.files]
     forms: dict[str, Callable[[Any], bool]] = {
         "Z": lambda time: str(time).endswith("Z"),
@@ -118,8 +118,8 @@ def test_all_forms_that_are_met_in_the_wild_are_there(healthy: State) -> None:
     assert {"manifest_path" in row for row in pending} == {True, False}
 
 
-def test_a_healthy_file_under_way_is_fresh(healthy: State) -> None:
-    """None of them is old enough for any kind of orphan, and its manifest lists it."""
+def test_a_healthy_file_in_flight_is_too_young_for_an_orphan(healthy: State) -> None:
+    """Its manifest lists it."""
     for row in healthy.files:
         if status_of(row) not in IN_FLIGHT:
             continue
@@ -132,8 +132,8 @@ def test_a_healthy_file_under_way_is_fresh(healthy: State) -> None:
             assert NOW - tracking.read_time(row["manifest_time"]) < 5 * MINUTE
 
 
-def test_lifecycles_have_removed_what_is_old(healthy: State) -> None:
-    """Inputs are there for seven days and manifests for three."""
+def test_objects_older_than_their_lifecycle_are_missing(healthy: State) -> None:
+    """Inputs live for seven days and manifests for three."""
     layout = healthy.layout
     names = {key.rpartition("/")[2] for key in healthy.objects[layout.input_bucket]}
     for row in healthy.files:
@@ -147,7 +147,7 @@ def test_lifecycles_have_removed_what_is_old(healthy: State) -> None:
             assert there == (NOW - published < layout.manifest_days * DAY)
 
 
-def test_a_row_says_how_large_its_object_is(healthy: State) -> None:
+def test_a_row_has_the_size_of_its_object(healthy: State) -> None:
     """Within a millionth of a megabyte."""
     inputs = {
         f"s3://{healthy.layout.input_bucket}/{key}": body
@@ -162,22 +162,22 @@ def test_a_row_says_how_large_its_object_is(healthy: State) -> None:
     assert all(abs(stored - real) < 2 for stored, real in sizes)
 
 
-def test_nothing_expires_while_one_looks(broken: State) -> None:
-    """Every row's expiry is a day away at least, but for locks, which live for minutes."""
+def test_rows_expire_after_a_day_at_the_earliest(broken: State) -> None:
+    """Except for locks, which live for minutes."""
     for (date, _), row in broken.rows.items():
         if not date.startswith(tracking.LOCK_PREFIX):
             assert row["ttl"] > NOW + DAY
     assert {NOW < lock["ttl"] <= NOW + 300 for lock in broken.live_locks} == {True}
 
 
-def test_a_healthy_pipeline_has_an_empty_ledger(healthy: State) -> None:
+def test_a_plan_without_faults_expects_no_findings(healthy: State) -> None:
     """Nothing is planted that was not asked for."""
     assert healthy.ledger == []
 
 
 @pytest.mark.parametrize("kind", sorted(faults.REGISTER))
-def test_every_fault_is_on_the_ledger(kind: str) -> None:
-    """As many as asked for, as what its operations find, each about another row."""
+def test_every_planted_fault_has_its_findings(kind: str) -> None:
+    """Each about another row."""
     state = made(300, faults={kind: 7})
     for operation, found in faults.REGISTER[kind].found:
         entries = [one for one in state.ledger if (one.operation, one.kind) == (operation, found)]
@@ -188,8 +188,8 @@ def test_every_fault_is_on_the_ledger(kind: str) -> None:
     assert len(state.files) == 300
 
 
-def test_stuck_files_are_older_than_what_operators_ask_for(broken: State) -> None:
-    """Three hours and more, so that minutes of a test don't matter."""
+def test_stuck_files_are_at_least_three_hours_old(broken: State) -> None:
+    """Operators search for two hours."""
     stuck = {one for one in broken.ledger if one.kind.startswith("stuck_")}
     assert len(stuck) > 30
     for one in stuck:
@@ -198,7 +198,7 @@ def test_stuck_files_are_older_than_what_operators_ask_for(broken: State) -> Non
         assert NOW - tracking.read_time(times[0]) > 2.9 * HOUR
 
 
-def test_every_date_with_completed_files_has_output_but_those_without(broken: State) -> None:
+def test_only_dates_of_missing_outputs_lack_output(broken: State) -> None:
     """Missing outputs are of dates of their own."""
     without = {one.date_prefix for one in broken.ledger if one.kind == faults.MISSING_OUTPUTS}
     prefix = f"{broken.layout.output_prefix}merged-parquet-"
@@ -213,21 +213,21 @@ def test_every_date_with_completed_files_has_output_but_those_without(broken: St
     assert completed - outputs == without
 
 
-def test_names_hold_what_people_put_into_them(healthy: State) -> None:
-    """Blanks, signs and umlauts, and one builder stores them encoded."""
+def test_names_have_blanks_signs_and_umlauts(healthy: State) -> None:
+    """One builder stores them encoded."""
     names = [row["file_key"] for row in healthy.files]
     assert any(" " in name for name in names)
     assert any("%" in name and " " not in name for name in names)
 
 
 def test_more_faults_than_files_is_an_error() -> None:
-    """It says how many files have one."""
+    """It has the number of files with faults."""
     with pytest.raises(faults.TooManyFaultsError, match="10 files are too few: 11"):
         made(10, faults={"stuck_pending": 11})
 
 
-def test_faults_are_spread_over_all_kinds() -> None:
-    """Evenly, or over those that one operation finds."""
+def test_faults_are_spread_evenly_over_kinds() -> None:
+    """Over all, or over those that one operation finds."""
     counts = faults.spread(500)
     assert counts.keys() == faults.REGISTER.keys()
     assert sum(counts.values()) == 500
@@ -238,8 +238,8 @@ def test_faults_are_spread_over_all_kinds() -> None:
     assert faults.spread(0) == {}
 
 
-def test_a_layout_is_the_functions_environment() -> None:
-    """What it names is taken from it, the rest is as the function takes it."""
+def test_a_layout_is_read_from_the_functions_environment() -> None:
+    """With the function's defaults."""
     layout = Layout.configured(
         {"TRACKING_TABLE": "t", "INPUT_PREFIX": "in/", "NUM_STATUS_SHARDS": "4", "OTHER": "x"}
     )
@@ -251,7 +251,7 @@ def test_a_layout_is_the_functions_environment() -> None:
 
 
 def test_the_operators_page_names_every_fault() -> None:
-    """docs/files.md has a line for each kind: its story, and as what it is found."""
+    """docs/files.md has a row for each kind, with its description and its findings."""
     page = (Repository.here().root / "docs" / "files.md").read_text()
     for kind, fault in faults.REGISTER.items():
         (line,) = [
