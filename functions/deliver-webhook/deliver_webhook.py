@@ -18,12 +18,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 from urllib.parse import urlsplit
 
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from jobplane_keys import (
     CLIENT_OPTIONS,
@@ -31,19 +30,17 @@ from jobplane_keys import (
     ValidationError,
     assembly_document,
     checked_input,
-    from_item,
     is_assembly_id,
     is_past,
     is_terminal_assembly,
     iso_time,
     json_object,
-    json_objects,
     link_signer,
     read_item,
     s3_options,
     sign_links,
-    to_item,
 )
+from jobplane_leases import Written, update
 from jobplane_parameters import Parameter, split_secrets
 from jobplane_telemetry import Telemetry
 from jobplane_webhooks import Outcome, TargetRules, compact_json, deliver, signing_key
@@ -84,7 +81,6 @@ ssm: Any = session.create_client("ssm", config=config)
 
 type Document = dict[str, Any]
 type Answer = dict[str, Any]
-type NoHook = Literal["disabled", "configuration_unavailable", "not_configured", "unsigned_refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +101,14 @@ class Hook:
     url: str
     secrets: tuple[str, ...]
     allow_unsigned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NoHook:
+    """Why nothing is sent, and the settings that are missing."""
+
+    reason: Literal["disabled", "configuration_unavailable", "not_configured", "unsigned_refused"]
+    missing: tuple[str, ...] = ()
 
 
 class CooldownError(Exception):
@@ -209,11 +213,6 @@ def trace_of(record: Mapping[str, Any]) -> str | None:
     return header if isinstance(header, str) else None
 
 
-def is_code(error: Exception, *codes: str) -> bool:
-    """Whether AWS refused with one of the codes."""
-    return isinstance(error, ClientError) and error.response["Error"].get("Code") in codes
-
-
 @cache
 def s3() -> Any:
     """The client that signs links; many deliveries need none."""
@@ -235,9 +234,8 @@ def templates() -> dict[str, Document]:
     """The templates that this artifact was built with, by id."""
     from pathlib import Path  # deliveries that are done with already do not need it
 
-    text = Path(__file__).parent.joinpath(TEMPLATES_INDEX).read_text("utf-8")
-    index = json_object(json.loads(text))
-    return {str(template.get("id")): template for template in json_objects(index.get("templates"))}
+    index = json.loads(Path(__file__).parent.joinpath(TEMPLATES_INDEX).read_bytes())
+    return {template["id"]: template for template in index["templates"]}
 
 
 def linked_document(item: Document, now: float) -> Document:
@@ -254,92 +252,74 @@ def parameter(name: str) -> Parameter[str | None]:
     )
 
 
-def in_stage(reference: Any) -> str:
+def is_reference(setting: Any) -> TypeGuard[str]:
+    """Whether a setting of a template is `env:NAME` or `ssm:/path`."""
+    return isinstance(setting, str) and setting.startswith(("env:", "ssm:"))
+
+
+def in_stage(reference: str) -> str:
     """A reference of a template with the names of this stage filled in."""
-    return str(reference).replace("{service}", SERVICE).replace("{stage}", STAGE)
+    return reference.replace("{service}", SERVICE).replace("{stage}", STAGE)
 
 
-def referenced(reference: Any) -> str | None:
-    """What `env:NAME` or `ssm:/path` stands for; None if that is absent, or no reference."""
-    kind, separator, name = in_stage(reference).partition(":")
-    if kind == "env" and separator:
-        return os.environ.get(name) or None
-    if kind == "ssm" and separator:
-        return parameter(name).value()
-    return None
+def referenced(reference: str) -> str | None:
+    """The value that a reference stands for; None if it is absent."""
+    kind, _, name = in_stage(reference).partition(":")
+    return os.environ.get(name) if kind == "env" else parameter(name).value()
 
 
-def hook_of(template_id: Any) -> Hook | None:
+def hook_of(template: Document) -> Hook | None:
     """The template's webhook, or None if it has none."""
-    template = templates().get(template_id) if isinstance(template_id, str) else None
-    url = template.get("webhook_url") if template else None
-    if not template or not isinstance(url, str) or not url:
-        return None
-    if url.startswith(("env:", "ssm:")):
+    url, secret = template.get("webhook_url"), template.get("webhook_secret")
+    if is_reference(url):
         url = referenced(url)
     if not url:
         return None
-    secrets = split_secrets(referenced(template.get("webhook_secret")) or "")
+    secrets = split_secrets((referenced(secret) if is_reference(secret) else None) or "")
     usable = tuple(filter(is_usable_secret, secrets))
     if len(usable) < len(secrets):
-        telemetry.error("webhook secret is not base64", template_id=template_id)
-    return Hook(str(template_id), url.strip(), usable, template.get("allow_unsigned") is True)
+        telemetry.error("webhook secret is not base64", template_id=template["id"])
+    return Hook(template["id"], url.strip(), usable, template.get("allow_unsigned") is True)
 
 
-def missing_settings(template_id: Any) -> list[str]:
-    """The references of the template's webhook that stand for nothing: what to set."""
-    template = templates().get(template_id) if isinstance(template_id, str) else None
-    needed = [] if template is None else [template.get("webhook_url")]
-    if template is not None and template.get("allow_unsigned") is not True:
+def missing_settings(template: Document) -> tuple[str, ...]:
+    """The references of the template's webhook without a value: what to set."""
+    needed = [template.get("webhook_url")]
+    if template.get("allow_unsigned") is not True:
         needed.append(template.get("webhook_secret"))
-    return [
-        in_stage(reference)
-        for reference in needed
-        if isinstance(reference, str)
-        and reference.startswith(("env:", "ssm:"))
-        and not referenced(reference)
-    ]
+    return tuple(in_stage(each) for each in needed if is_reference(each) and not referenced(each))
 
 
-def update_assembly(
-    assembly_id: str, change: str, condition: str, **values: Any
-) -> Document | None:
-    """Change an item if the condition holds; None if it did, else what is there instead."""
-    names = re.findall(r"#(\w+)", f"{change} {condition}")
-    try:
-        dynamodb.update_item(
-            TableName=TABLE,
-            Key=to_item({"assembly_id": assembly_id}),
-            UpdateExpression=change,
-            ConditionExpression=f"attribute_exists(assembly_id) AND ({condition})",
-            ExpressionAttributeNames={f"#{name}": name for name in names},
-            ExpressionAttributeValues={f":{name}": part for name, part in to_item(values).items()},
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
-    except ClientError as error:
-        if not is_code(error, "ConditionalCheckFailedException"):
-            raise
-        return from_item(json_object(error.response.get("Item")))
-    return None
+def update_assembly(assembly_id: str, change: str, condition: str, **values: Any) -> Written:
+    """Change an item if it exists and the condition holds."""
+    return update(
+        dynamodb,
+        TABLE,
+        {"assembly_id": assembly_id},
+        change=change,
+        condition=f"attribute_exists(assembly_id) AND ({condition})",
+        values=values,
+        mark="webhook_write_id",
+    )
 
 
 def start_cooldown(assembly_id: str, now: float) -> None:
     """Reserve the assembly's next delivery on demand; CooldownError if one was just made."""
-    standing = update_assembly(
+    done, item = update_assembly(
         assembly_id,
         "SET #webhook_cooldown_until = :until",
         "attribute_not_exists(#webhook_cooldown_until) OR #webhook_cooldown_until <= :now",
         until=now + COOLDOWN_SECONDS,
         now=now,
     )
-    if standing is not None:
-        left = standing.get("webhook_cooldown_until", now + COOLDOWN_SECONDS) - now
+    if not done:
+        left = item.get("webhook_cooldown_until", now + COOLDOWN_SECONDS) - now
         raise CooldownError(min(max(1, math.ceil(left)), COOLDOWN_SECONDS))
 
 
 def claim_delivery(item: Document, now: float) -> bool:
     """Keep other receives of the same message away while this one delivers."""
-    standing = update_assembly(
+    return update_assembly(
         item["assembly_id"],
         "SET #webhook_claim_until = :until",
         "(attribute_not_exists(#webhook_claim_until) OR #webhook_claim_until <= :now) AND "
@@ -348,18 +328,17 @@ def claim_delivery(item: Document, now: float) -> bool:
         now=now,
         delivered="delivered",
         execution=execution_of(item),
-    )
-    return standing is None
+    ).done
 
 
 def record_webhook(item: Document, status: str, attempts: int, code: int | None) -> Document:
-    """Write what became of the notification, and answer it; a newer execution is left alone."""
+    """Write what became of the webhook, and return it; a newer execution is left alone."""
     state: Document = {"status": status, "attempts": attempts}
     if code is not None:
         state["last_response_code"] = code
     if attempts:
         state["last_attempt_at"] = iso_time(time.time())
-    standing = update_assembly(
+    written = update_assembly(
         item["assembly_id"],
         "SET #webhook = :state, #webhook_execution = :execution, #webhook_disabled = :disabled "
         "REMOVE #webhook_claim_until",
@@ -368,7 +347,7 @@ def record_webhook(item: Document, status: str, attempts: int, code: int | None)
         execution=execution_of(item),
         disabled=status == "disabled",
     )
-    if standing is not None:
+    if not written.done:
         telemetry.info("webhook state belongs to an earlier execution", status=status)
     if status in {"failed", "disabled", "refused", "unsigned_refused"}:
         telemetry.metric("WebhookFailed")
@@ -432,24 +411,25 @@ def host_to_log(url: str) -> str | None:
 
 
 def hook_for(item: Document, template_id: Any) -> Hook | NoHook:
-    """Where to deliver, or the word for why nothing is sent."""
+    """Where to deliver, or why nothing is sent."""
     if item.get("webhook_disabled") is True:
-        return "disabled"
+        return NoHook("disabled")
     try:
-        hook = hook_of(template_id)
+        template = templates().get(template_id, {}) if isinstance(template_id, str) else {}
+        hook = hook_of(template)
         if hook is not None and (hook.secrets or hook.allow_unsigned):
             return hook
-        missing = missing_settings(template_id)
+        missing = missing_settings(template)
     except Exception as error:
         telemetry.exception("webhook configuration not read", error)
-        return "configuration_unavailable"
+        return NoHook("configuration_unavailable")
     if missing:
         telemetry.warning("webhook settings are missing", template_id=template_id, missing=missing)
     if hook is None:
         telemetry.info("template has no webhook", template_id=template_id)
-        return "not_configured"
+        return NoHook("not_configured", missing)
     telemetry.error("webhook without a secret is not sent", template_id=template_id)
-    return "unsigned_refused"
+    return NoHook("unsigned_refused", missing)
 
 
 def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Document:
@@ -460,11 +440,10 @@ def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Documen
     recorded, earlier, made = json_object(item.get("webhook")), earlier_attempts(item), 0
     hook = hook_for(item, item.get("template_id"))
     named: Document = {}
-    if hook in ("not_configured", "unsigned_refused"):
-        missing = missing_settings(item.get("template_id"))
-        named = {"missing": missing} if missing else {}
-    if isinstance(hook, str) and hook != "unsigned_refused":
-        return recorded | {"delivered": False, "attempts": 0, "error": hook} | named
+    if isinstance(hook, NoHook):
+        named = {"missing": [*hook.missing]} if hook.missing else {}
+    if isinstance(hook, NoHook) and hook.reason != "unsigned_refused":
+        return recorded | {"delivered": False, "attempts": 0, "error": hook.reason} | named
     start_cooldown(item["assembly_id"], time.time())
     if isinstance(hook, Hook):
         outcome, made = attempt_repeatedly(hook, item, earlier, remaining)
@@ -475,11 +454,11 @@ def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Documen
         recorded = record_webhook(item, status, earlier + made, outcome.status_code)
     except Exception as error:
         telemetry.exception("webhook outcome not recorded", error)
-    told = {"status_code": outcome.status_code, "error": outcome.error}
+    shown = {"status_code": outcome.status_code, "error": outcome.error}
     return (
         recorded
         | {"delivered": outcome.result == "delivered", "attempts": made}
-        | {name: value for name, value in told.items() if value is not None}
+        | {name: value for name, value in shown.items() if value is not None}
         | named
     )
 
@@ -537,14 +516,14 @@ def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
         return retry_delay(message.receives, random.random())
     number = earlier_attempts(item)
     match hook := hook_for(item, item.get("template_id") or message.template_id):
-        case "not_configured":
+        case NoHook("not_configured"):
             forget_webhook(item)
             return None
-        case "disabled" | "unsigned_refused":
-            record_webhook(item, hook, number, None)
-            return None
-        case "configuration_unavailable":
+        case NoHook("configuration_unavailable"):
             return settle(item, message, number, Outcome("retry"))
+        case NoHook(reason):
+            record_webhook(item, reason, number, None)
+            return None
     if not claim_delivery(item, time.time()):
         telemetry.info("webhook is being delivered by another receive")
         return float(CLAIM_SECONDS)

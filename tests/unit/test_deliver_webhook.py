@@ -404,13 +404,13 @@ def test_secrets_are_read_from_ssm_once_a_minute(
         Name="/j/test/secret", Value="whsec_bmV3, old", Type="SecureString"
     )
     monkeypatch.setenv("HOOK_URL", "https://example.com/")
-    first = delivery.hook_of("tpl")
+    first = delivery.hook_of(delivery.templates()["tpl"])
     boto3.client("ssm").delete_parameter(Name="/j/test/secret")
     assert first.secrets == ("whsec_bmV3", "old")
-    assert delivery.hook_of("tpl") == first
+    assert delivery.hook_of(delivery.templates()["tpl"]) == first
     later = time.time() + 61
     monkeypatch.setattr(delivery.parameter("/j/test/secret"), "_clock", lambda: later)
-    assert delivery.hook_of("tpl").secrets == ()
+    assert delivery.hook_of(delivery.templates()["tpl"]).secrets == ()
 
 
 def test_the_url_may_be_an_ssm_parameter(delivery: ModuleType, tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_the_url_may_be_an_ssm_parameter(delivery: ModuleType, tmp_path: Path) -
     boto3.client("ssm").put_parameter(
         Name="/j/test/url", Value="https://hooks.example.com/x", Type="String"
     )
-    assert delivery.hook_of("tpl").url == "https://hooks.example.com/x"
+    assert delivery.hook_of(delivery.templates()["tpl"]).url == "https://hooks.example.com/x"
 
 
 # From the queue
