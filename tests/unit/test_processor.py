@@ -1,4 +1,4 @@
-"""processor: one end per request whatever happens, live progress, leases, retries and sweeps."""
+"""processor: one end for each request, progress, leases, retries and the sweeper."""
 
 import json
 import math
@@ -50,7 +50,7 @@ from tests.unit.stack import (
 
 
 def test_a_pending_request_is_completed(processor: Processor) -> None:
-    """The row ends with its result and without its lease."""
+    """The row ends with its result and without a lease."""
     row = processor.run(request(payload={"seconds": 0, "steps": 2}))
 
     assert row["status"] == "COMPLETED"
@@ -60,8 +60,10 @@ def test_a_pending_request_is_completed(processor: Processor) -> None:
     assert not {"lease_owner", "lease_until", "lease_shard", "error"} & row.keys()
 
 
-def test_the_statuses_come_in_order(processor: Processor, stack: Stack) -> None:
-    """PENDING → PROCESSING → COMPLETED, each by a conditional update."""
+def test_a_request_goes_from_pending_to_processing_to_completed(
+    processor: Processor, stack: Stack
+) -> None:
+    """Each by a conditional update."""
     calls = stack.calls(processor.module.dynamodb)
     processor.run()
 
@@ -71,7 +73,7 @@ def test_the_statuses_come_in_order(processor: Processor, stack: Stack) -> None:
 
 
 def statuses(updates: Iterable[dict[str, Any]]) -> list[str]:
-    """The statuses that a series of updates sets."""
+    """The statuses that the updates set, in order."""
     found = []
     for update in updates:
         values = update["ExpressionAttributeValues"]
@@ -82,7 +84,7 @@ def statuses(updates: Iterable[dict[str, Any]]) -> list[str]:
     return found
 
 
-def test_a_failure_goes_by_way_of_retrying(processor: Processor, stack: Stack) -> None:
+def test_a_failed_attempt_goes_through_retrying(processor: Processor, stack: Stack) -> None:
     """PROCESSING → RETRYING → PROCESSING → COMPLETED."""
     processor.action("delay", failing(TimeoutError(), times=1))
     calls = stack.calls(processor.module.dynamodb)
@@ -93,7 +95,7 @@ def test_a_failure_goes_by_way_of_retrying(processor: Processor, stack: Stack) -
 
 
 def failing(*errors: BaseException, times: int = 1) -> Run:
-    """A job that raises each error in turn, `times` over, and then succeeds."""
+    """A job that raises each error in turn, `times` times, and then succeeds."""
     left = [*errors] * times
 
     def run(job: Any) -> Any:
@@ -115,20 +117,20 @@ def failing(*errors: BaseException, times: int = 1) -> Run:
         (ended, {"status": "CANCELLED"}),
     ],
 )
-def test_a_lost_condition_is_success(
+def test_a_request_that_can_not_be_taken_is_left_alone(
     processor: Processor,
     stack: Stack,
     make: Callable[..., dict[str, Any]],
     given: dict[str, Any],
 ) -> None:
-    """A request that another worker has, or that has ended, is left alone, and nobody hears."""
+    """Another worker has it, or it has ended; no message is posted."""
     row = make(**given)  # now: a lease that was written at collection may have run out
     assert processor.run(row) == row
     assert stack.sockets.attempts == {}
 
 
 @pytest.mark.parametrize("status", ["PROCESSING", "RETRYING"])
-def test_an_expired_lease_can_be_taken(processor: Processor, status: str) -> None:
+def test_a_request_with_an_expired_lease_is_taken(processor: Processor, status: str) -> None:
     """A worker that is gone does not keep its request."""
     row = processor.run(
         request(status=status, attempts=1, lease_owner="gone", lease_until=int(time.time()) - 1)
@@ -136,21 +138,25 @@ def test_an_expired_lease_can_be_taken(processor: Processor, status: str) -> Non
     assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
 
 
-def test_a_request_that_has_expired_is_not_made_again(processor: Processor, stack: Stack) -> None:
-    """A record without its row writes nothing."""
+def test_no_row_is_created_for_an_expired_request(processor: Processor, stack: Stack) -> None:
+    """Its record may still come."""
     assert processor.deliver(record(request())) == []
     assert stack.items("requests") == []
 
 
-def test_the_same_record_again_changes_nothing(processor: Processor, stack: Stack) -> None:
-    """A repeated delivery finds the end and posts no second message."""
+def test_a_repeated_record_of_an_ended_request_changes_nothing(
+    processor: Processor, stack: Stack
+) -> None:
+    """No second message is posted."""
     row = processor.run()
     assert processor.deliver(record(request())) == []
     assert stack.request() == row
     assert len(processor.terminal()) == 1
 
 
-def test_the_same_record_twice_in_a_batch_runs_once(processor: Processor, stack: Stack) -> None:
+def test_two_records_of_a_request_in_a_batch_run_it_once(
+    processor: Processor, stack: Stack
+) -> None:
     """INSERT and the change back to PENDING may come together."""
     stack.put("requests", request())
     runs: list[str] = []
@@ -159,8 +165,8 @@ def test_the_same_record_twice_in_a_batch_runs_once(processor: Processor, stack:
     assert runs == ["req-1"]
 
 
-def test_a_terminal_state_set_meanwhile_stays(processor: Processor, stack: Stack) -> None:
-    """What ended while the job ran keeps its end; the worker says nothing."""
+def test_an_end_written_while_the_job_runs_stays(processor: Processor, stack: Stack) -> None:
+    """The worker posts nothing."""
     final = ended(status="CANCELLED")
 
     def run(job: Any) -> Any:
@@ -172,8 +178,10 @@ def test_a_terminal_state_set_meanwhile_stays(processor: Processor, stack: Stack
     assert processor.terminal() == []
 
 
-def test_a_worker_that_lost_its_lease_stops(processor: Processor, stack: Stack) -> None:
-    """It learns at its next progress, writes nothing more and posts nothing more."""
+def test_a_worker_without_its_lease_stops_at_the_next_progress(
+    processor: Processor, stack: Stack
+) -> None:
+    """It writes and posts nothing more."""
     stopped: list[BaseException] = []
     theirs = request(
         status="PROCESSING", attempts=2, lease_owner="other", lease_until=int(time.time()) + 100
@@ -196,10 +204,10 @@ def test_a_worker_that_lost_its_lease_stops(processor: Processor, stack: Stack) 
 
 
 @pytest.mark.parametrize("end", [None, TimeoutError(), ValueError()])
-def test_a_worker_that_lost_its_lease_ends_nothing(
+def test_a_worker_without_its_lease_does_not_end_the_request(
     processor: Processor, stack: Stack, end: BaseException | None
 ) -> None:
-    """Its result, its failure and its next attempt are nobody's: the request is another's."""
+    """Nor does it write a failure or a next attempt."""
     theirs = request(
         status="PROCESSING", attempts=2, lease_owner="other", lease_until=int(time.time()) + 100
     )
@@ -216,20 +224,20 @@ def test_a_worker_that_lost_its_lease_ends_nothing(
 
 
 def test_an_unknown_action_fails_at_once(processor: Processor) -> None:
-    """A request that no worker knows is not tried again."""
+    """It is not repeated."""
     row = processor.run(request(action="reboot"))
     assert (row["status"], row["error"]["code"], row["attempts"]) == (
         "FAILED", "PROCESSING_FAILED", 1,
     )  # fmt: skip
 
 
-def test_a_second_registration_of_a_name_fails(processor: Processor) -> None:
+def test_two_jobs_can_not_have_the_same_name(processor: Processor) -> None:
     """Two jobs can't share a name."""
     with pytest.raises(ValueError, match="delay"):
         processor.module.action("delay")(lambda job: {})
 
 
-def test_every_queued_action_has_a_worker(processor: Processor, stack: Stack) -> None:
+def test_every_action_that_the_router_queues_has_a_job(processor: Processor, stack: Stack) -> None:
     """What the router enqueues, the processor runs."""
     actions = stack.function("router").ACTIONS.values()
     queued = {found.name for found in actions if found.mode == "async" or found.forcible}
@@ -240,7 +248,7 @@ def test_every_queued_action_has_a_worker(processor: Processor, stack: Stack) ->
     "case",
     ["delay-completed", "delay-failed", "echo-completed", "back-from-retrying", "delivered-again"],
 )
-def test_example_events_are_taken(processor: Processor, case: str) -> None:
+def test_the_example_events_of_the_stream_are_processed(processor: Processor, case: str) -> None:
     """The example records are as the stream sends them."""
     assert processor.module.handler(event("processor", case), Context()) == {
         "batchItemFailures": []
@@ -254,7 +262,7 @@ def test_example_events_are_taken(processor: Processor, case: str) -> None:
 def test_a_lease_ends_with_the_invocation_at_the_latest(
     processor: Processor, stack: Stack, seconds: int, expected: int
 ) -> None:
-    """`lease_until` is two minutes away, or the rest of the invocation."""
+    """`lease_until` is two minutes away, or at the end of the invocation."""
     held: list[dict[str, Any]] = []
     processor.action("delay", keeping(held, lambda job: stack.request()))
     processor.run(context=Context(seconds=seconds))
@@ -266,7 +274,7 @@ def test_a_lease_ends_with_the_invocation_at_the_latest(
 
 
 def test_progress_renews_the_lease(processor: Processor, stack: Stack) -> None:
-    """Each progress write moves `lease_until` on."""
+    """Each progress write moves `lease_until`."""
     held: list[int] = []
 
     def run(job: Any) -> Any:
@@ -282,8 +290,8 @@ def test_progress_renews_the_lease(processor: Processor, stack: Stack) -> None:
     assert held[0] > time.time() + 100
 
 
-def test_a_silent_job_keeps_its_lease(processor: Processor, stack: Stack) -> None:
-    """Without any progress the lease is renewed when half of it is over."""
+def test_a_job_without_progress_keeps_its_lease(processor: Processor, stack: Stack) -> None:
+    """The lease is renewed when half of it is over."""
     processor.set(LEASE_SECONDS=2)
 
     def run(job: Any) -> Any:
@@ -296,10 +304,10 @@ def test_a_silent_job_keeps_its_lease(processor: Processor, stack: Stack) -> Non
     assert processor.sockets.kinds() == ["complete"]
 
 
-def test_near_its_deadline_an_invocation_does_not_renew_without_end(
+def test_a_lease_is_not_renewed_near_the_end_of_the_invocation(
     processor: Processor, stack: Stack
 ) -> None:
-    """A lease that can't be longer than the invocation is not written again and again."""
+    """It can't be longer than the invocation."""
     calls = stack.calls(processor.module.dynamodb)
     row = request(payload={"seconds": 0.5, "steps": 1})
     assert processor.run(row, context=Context(seconds=40))["status"] == "COMPLETED"
@@ -328,8 +336,8 @@ def test_near_its_deadline_an_invocation_does_not_renew_without_end(
     ],
     ids=repr,
 )
-def test_a_transient_failure_is_tried_again(processor: Processor, error: BaseException) -> None:
-    """Throttling, broken connections, timeouts and 5xx cost an attempt and nothing else."""
+def test_a_transient_failure_costs_one_attempt(processor: Processor, error: BaseException) -> None:
+    """Throttling, broken connections, timeouts and 5xx."""
     processor.action("delay", failing(error))
     row = processor.run()
 
@@ -350,10 +358,10 @@ def test_a_transient_failure_is_tried_again(processor: Processor, error: BaseExc
     ],
     ids=repr,
 )
-def test_any_other_failure_ends_the_request(
+def test_any_other_failure_ends_the_request_without_its_text(
     processor: Processor, output: Output, error: BaseException
 ) -> None:
-    """It fails at once, without its text; the log has it under the request's id."""
+    """The log has the text under the request's id."""
     processor.action("delay", failing(error))
     row = processor.run()
 
@@ -369,7 +377,7 @@ def test_any_other_failure_ends_the_request(
     )  # fmt: skip
 
 
-def test_attempts_come_to_an_end(processor: Processor) -> None:
+def test_after_the_last_attempt_the_client_gets_the_last_failure_once(processor: Processor) -> None:
     """After the last attempt the client hears of the last failure, once."""
     runs: list[int] = []
 
@@ -396,14 +404,16 @@ def test_attempts_come_to_an_end(processor: Processor) -> None:
     ],
     ids=["PROCESSING", "RETRYING", "PENDING"],
 )
-def test_there_is_no_attempt_beyond_the_last(processor: Processor, row: dict[str, Any]) -> None:
-    """However often its record comes: ending it is left to the sweeper."""
+def test_a_request_without_attempts_is_left_to_the_sweeper(
+    processor: Processor, row: dict[str, Any]
+) -> None:
+    """However often its record comes."""
     processor.action("delay", failing(AssertionError("it ran")))
     assert processor.run(row) == row
 
 
-def test_a_job_s_own_transient_failure_keeps_its_text(processor: Processor) -> None:
-    """The diagnostic may fail transiently on purpose."""
+def test_the_text_of_a_jobs_own_transient_failure_is_kept(processor: Processor) -> None:
+    """The diagnostic action may fail on purpose."""
     payload = {"seconds": 0, "steps": 2, "fail_at": 1, "transient": True}
     row = processor.run(request(payload=payload))
     assert row["attempts"] == 4
@@ -415,16 +425,16 @@ def test_a_job_s_own_transient_failure_keeps_its_text(processor: Processor) -> N
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
 )
 def test_backoff_is_full_jitter_below_a_cap(processor: Processor, attempt: int) -> None:
-    """Anything up to the exponential delay, and never above the cap."""
+    """Between zero and the exponential delay, and never above the cap."""
     processor.set(BACKOFF_BASE_SECONDS=1.0)
     wait = processor.module.backoff_seconds(attempt)
     assert 0 <= wait <= min(30.0, 2.0 ** (attempt - 1))
 
 
-def test_a_wait_that_does_not_fit_is_left_to_the_sweeper(
+def test_a_request_whose_wait_does_not_fit_is_left_to_the_sweeper(
     processor: Processor, stack: Stack
 ) -> None:
-    """The request waits without an owner, and this invocation is done with it."""
+    """It waits without an owner, and the invocation goes on."""
     processor.action("delay", failing(TimeoutError()))
     processor.set(backoff_seconds=lambda attempt: 500.0)
     row = processor.run()
@@ -435,10 +445,10 @@ def test_a_wait_that_does_not_fit_is_left_to_the_sweeper(
     assert processor.sockets.posts == []
 
 
-def test_a_request_that_waits_here_is_not_overdue_meanwhile(
+def test_the_lease_of_a_waiting_request_reaches_beyond_the_wait(
     processor: Processor, stack: Stack
 ) -> None:
-    """Between two attempts of one invocation the lease reaches beyond the wait."""
+    """Between two attempts of one invocation."""
     processor.set(backoff_seconds=lambda attempt: 5.0)
     waiting: list[dict[str, Any]] = []
     stack.monkeypatch.setattr(
@@ -452,8 +462,10 @@ def test_a_request_that_waits_here_is_not_overdue_meanwhile(
     assert row["lease_until"] > time.time() + 100
 
 
-def test_a_parked_request_comes_back_by_the_sweeper(processor: Processor, stack: Stack) -> None:
-    """Not before its time; then it is PENDING again, which reaches the stream."""
+def test_the_sweeper_requeues_a_parked_request_when_its_time_has_come(
+    processor: Processor, stack: Stack
+) -> None:
+    """Not before; PENDING reaches the stream."""
     processor.action("delay", failing(TimeoutError()))
     processor.set(backoff_seconds=lambda attempt: 500.0)
     row = processor.run()
@@ -467,8 +479,8 @@ def test_a_parked_request_comes_back_by_the_sweeper(processor: Processor, stack:
     assert (stack.request()["status"], stack.request()["attempts"]) == ("COMPLETED", 2)
 
 
-def test_out_of_time_puts_the_request_back(processor: Processor, stack: Stack) -> None:
-    """A job that notices the end of its invocation waits for the next one; its client, too."""
+def test_a_job_out_of_time_is_put_back(processor: Processor, stack: Stack) -> None:
+    """It waits for the next invocation."""
 
     def run(job: Any) -> Any:
         job.report(30, "Working")
@@ -482,7 +494,7 @@ def test_out_of_time_puts_the_request_back(processor: Processor, stack: Stack) -
     assert processor.terminal() == []
 
 
-def test_out_of_time_for_the_last_time_is_a_timeout(processor: Processor) -> None:
+def test_a_job_out_of_time_in_its_last_attempt_ends_with_TIMEOUT(processor: Processor) -> None:
     """TIMEOUT is what the client hears when every attempt was too short."""
 
     def run(job: Any) -> Any:
@@ -496,7 +508,7 @@ def test_out_of_time_for_the_last_time_is_a_timeout(processor: Processor) -> Non
     )  # fmt: skip
 
 
-def test_a_subscription_s_transaction_does_not_end_an_attempt(
+def test_a_write_that_conflicts_with_a_subscriptions_transaction_is_repeated(
     processor: Processor, stack: Stack
 ) -> None:
     """A write that meets a transaction on the same row is tried again."""
@@ -508,7 +520,7 @@ def test_a_subscription_s_transaction_does_not_end_an_attempt(
     assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
 
 
-def test_progress_that_can_not_be_written_costs_an_attempt(
+def test_a_progress_write_that_is_throttled_for_long_costs_an_attempt(
     processor: Processor, stack: Stack
 ) -> None:
     """A table that is throttled for long ends the attempt, not the request."""
@@ -528,7 +540,7 @@ def test_progress_that_can_not_be_written_costs_an_attempt(
 
 
 def test_a_request_cancelled_before_it_began_is_not_run(processor: Processor) -> None:
-    """The flag is seen when it is taken."""
+    """The flag is read when it is taken."""
     processor.action("delay", failing(AssertionError("it ran")))
     row = processor.run(request(cancel_requested=True))
 
@@ -559,7 +571,7 @@ def test_a_running_job_is_cancelled_at_its_next_progress(
 
 
 def test_a_waiting_job_is_cancelled_without_progress(processor: Processor, stack: Stack) -> None:
-    """The renewal of the lease sees the flag, too, and ends a wait."""
+    """The renewal of the lease reads the flag as well."""
     processor.set(LEASE_SECONDS=2)
 
     def run(job: Any) -> Any:
@@ -576,7 +588,7 @@ def test_a_waiting_job_is_cancelled_without_progress(processor: Processor, stack
 
 
 def test_progress_is_stored_and_posted(processor: Processor, stack: Stack) -> None:
-    """The row and the message say the same, and fit the protocol's model."""
+    """Row and message have the same values, and fit the protocol's model."""
     seen: list[dict[str, Any]] = []
 
     def run(job: Any) -> Any:
@@ -597,7 +609,7 @@ def test_progress_is_stored_and_posted(processor: Processor, stack: Stack) -> No
 
 
 def test_the_first_and_the_last_progress_are_never_dropped(processor: Processor) -> None:
-    """A job that is done before anything was written still shows where it began and ended."""
+    """Even if the job ends before the first write."""
 
     def run(job: Any) -> Any:
         for percentage in range(0, 101, 10):
@@ -610,8 +622,8 @@ def test_the_first_and_the_last_progress_are_never_dropped(processor: Processor)
     assert (shown[0], shown[-1]) == (0, 100)
 
 
-def test_progress_is_coalesced_to_ten_a_second(processor: Processor) -> None:
-    """However often a job reports, the newest wins, ten times a second."""
+def test_progress_is_written_at_most_ten_times_a_second(processor: Processor) -> None:
+    """The newest value wins."""
     elapsed: list[float] = []
 
     def run(job: Any) -> Any:
@@ -625,13 +637,13 @@ def test_progress_is_coalesced_to_ten_a_second(processor: Processor) -> None:
     processor.action("delay", run)
     processor.run()
     shown = [m["percentage"] for m in processor.sockets.to("conn-1") if m["type"] == "progress"]
-    # One at the start, one per interval, one at the end.
+    # One at the start, one for each interval, one at the end.
     assert 2 <= len(shown) <= elapsed[0] / 0.1 + 2
     assert shown[-1] == 99
 
 
 def test_progress_is_clamped_and_never_falls(processor: Processor) -> None:
-    """Below 0, above 100, backwards and not a number all have a meaning."""
+    """Values below 0, above 100, lower ones and NaN are handled."""
     given = [math.nan, -5, 10, 5, math.nan, math.inf, -math.inf, 42.5, 250]
 
     def run(job: Any) -> Any:
@@ -649,7 +661,7 @@ def test_progress_is_clamped_and_never_falls(processor: Processor) -> None:
 def test_one_progress_update_costs_one_write_and_one_post_per_listener(
     processor: Processor, stack: Stack
 ) -> None:
-    """Three reports to three subscribers and the origin: three updates, three posts each."""
+    """With three subscribers and the origin."""
     others = ["conn-2", "conn-3", "conn-4"]
     stack.put("connections", *map(connection, others))
     stack.put("subscriptions", *(subscription("req-1", who) for who in others))
@@ -669,15 +681,17 @@ def test_one_progress_update_costs_one_write_and_one_post_per_listener(
     assert processor.sockets.attempts == dict.fromkeys(["conn-1", *others], 4)
 
 
-def test_without_subscribers_nobody_is_looked_up(processor: Processor, stack: Stack) -> None:
-    """The count on the row saves the query."""
+def test_without_subscribers_no_query_of_listeners_is_made(
+    processor: Processor, stack: Stack
+) -> None:
+    """The row has their count."""
     calls = stack.calls(processor.module.dynamodb)
     processor.run()
     assert "Query" not in calls.counts()
 
 
-def test_a_subscriber_who_comes_later_hears_the_rest(processor: Processor, stack: Stack) -> None:
-    """The next progress write learns the new count."""
+def test_a_later_subscriber_gets_later_messages(processor: Processor, stack: Stack) -> None:
+    """The next progress write reads the new count."""
     stack.put("connections", connection("conn-2"))
 
     def run(job: Any) -> Any:
@@ -696,7 +710,7 @@ def test_a_subscriber_who_comes_later_hears_the_rest(processor: Processor, stack
 
 
 def test_seq_is_strictly_increasing_across_attempts(processor: Processor) -> None:
-    """A client can drop what it has seen, whoever worked on the request."""
+    """So a client can drop messages that it has seen."""
 
     def run(job: Any) -> Any:
         for step in range(3):
@@ -717,13 +731,11 @@ def test_seq_is_strictly_increasing_across_attempts(processor: Processor) -> Non
     assert percentages == sorted(percentages)
 
 
-# Connections that are gone
+# Lost connections
 
 
-def test_a_connection_that_is_gone_does_not_stop_the_job(
-    processor: Processor, stack: Stack
-) -> None:
-    """410: its row and subscriptions go, no more posts, and the result waits."""
+def test_a_lost_connection_does_not_stop_the_job(processor: Processor, stack: Stack) -> None:
+    """After a 410 its rows are deleted, and it gets no more posts."""
     stack.put("requests", request("req-0", subscriber_count=1))
     stack.put("subscriptions", subscription("req-0", "conn-1"))
     stack.sockets.gone.add("conn-1")
@@ -746,7 +758,9 @@ def test_a_connection_that_is_gone_does_not_stop_the_job(
     assert stack.request("req-0")["subscriber_count"] == 0
 
 
-def test_subscribers_hear_when_the_origin_is_gone(processor: Processor, stack: Stack) -> None:
+def test_subscribers_get_messages_after_the_origin_is_lost(
+    processor: Processor, stack: Stack
+) -> None:
     """One lost connection is nobody else's loss."""
     stack.put("connections", connection("conn-2"))
     stack.put("subscriptions", subscription("req-1", "conn-2"))
@@ -756,10 +770,10 @@ def test_subscribers_hear_when_the_origin_is_gone(processor: Processor, stack: S
 
 
 @pytest.mark.parametrize(("status", "code"), [(429, "LimitExceededException"), (500, "Internal")])
-def test_a_post_that_fails_is_counted_and_forgotten(
+def test_a_failed_post_is_counted_and_the_job_completes(
     processor: Processor, stack: Stack, output: Output, status: int, code: str
 ) -> None:
-    """A throttled or broken socket stays in the table; the job completes."""
+    """The connection's row stays."""
     stack.sockets.failing["conn-1"] = (status, code)
     assert processor.run()["status"] == "COMPLETED"
     assert len(stack.items("connections")) == 1
@@ -767,10 +781,10 @@ def test_a_post_that_fails_is_counted_and_forgotten(
     assert output.logged("message not delivered")[0]["connections"] == {"conn-1": code}
 
 
-def test_listeners_that_can_not_be_read_cost_no_attempt(
+def test_a_failed_query_of_listeners_costs_no_attempt(
     processor: Processor, stack: Stack, output: Output
 ) -> None:
-    """The origin still hears everything."""
+    """The origin still gets every message."""
     stack.fail(processor.module.dynamodb, "Query")
     row = processor.run(request(subscriber_count=1))
     assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
@@ -781,8 +795,8 @@ def test_listeners_that_can_not_be_read_cost_no_attempt(
 # Ends and results
 
 
-def test_a_completed_request_is_told_once(processor: Processor) -> None:
-    """`complete` carries the result and the last seq."""
+def test_a_completed_request_posts_one_complete_message(processor: Processor) -> None:
+    """With the result and the last seq."""
     row = processor.run()
     (message,) = processor.terminal()
     CompleteMessage.model_validate(message)
@@ -790,8 +804,8 @@ def test_a_completed_request_is_told_once(processor: Processor) -> None:
     assert message["result"] == json.loads(row["result"])
 
 
-def test_a_failed_request_is_told_once(processor: Processor) -> None:
-    """`error` carries code, text and seq."""
+def test_a_failed_request_posts_one_error_message(processor: Processor) -> None:
+    """With code, text and seq."""
     row = processor.run(request(payload={"seconds": 0, "steps": 3, "fail_at": 2}))
     (message,) = processor.terminal()
     ErrorMessage.model_validate(message)
@@ -818,31 +832,35 @@ def lose_answer(processor: Processor, status: str, *, wholly: bool = False) -> N
     processor.stack.monkeypatch.setattr(dynamodb, "update_item", update_item)
 
 
-def test_an_end_whose_answer_was_lost_is_told(processor: Processor, stack: Stack) -> None:
-    """botocore sends a write again when its answer does not come: the end is ours all the same."""
+def test_an_end_is_posted_although_the_writes_answer_was_lost(
+    processor: Processor, stack: Stack
+) -> None:
+    """botocore repeats the write, and the refusal shows that the first one succeeded."""
     lose_answer(processor, "COMPLETED")
     row = processor.run()
     assert row["status"] == "COMPLETED"
     assert [message["seq"] for message in processor.terminal()] == [row["seq"]]
 
 
-def test_a_request_that_was_taken_without_an_answer_is_run(processor: Processor) -> None:
-    """The row that stands in the way is the one that this very write made."""
+def test_a_request_is_run_although_the_answer_to_its_take_was_lost(processor: Processor) -> None:
+    """The refused repetition finds the row that the first write made."""
     lose_answer(processor, "PROCESSING")
     row = processor.run()
     assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
 
 
-def test_what_the_same_invocation_runs_already_is_not_taken_again(
+def test_a_second_record_does_not_take_a_request_of_this_invocation(
     processor: Processor, stack: Stack
 ) -> None:
-    """A second record of it comes beside the first: the lease is ours, the attempt is another's."""
+    """The lease is the same, but the attempt is another."""
     row = request(status="PROCESSING", attempts=1, lease_owner=Context().aws_request_id)
     processor.action("delay", failing(AssertionError("it ran")))
     assert processor.run(row) == row
 
 
-def test_a_request_put_back_without_an_answer_is_gone_on_with(processor: Processor) -> None:
+def test_a_request_goes_on_although_the_answer_to_its_put_back_was_lost(
+    processor: Processor,
+) -> None:
     """It waits for this worker, who knows it."""
     processor.action("delay", failing(TimeoutError()))
     lose_answer(processor, "RETRYING")
@@ -851,7 +869,7 @@ def test_a_request_put_back_without_an_answer_is_gone_on_with(processor: Process
 
 
 @pytest.mark.parametrize("status", ["RETRYING", "PENDING"])
-def test_a_request_requeued_without_an_answer_is_counted(
+def test_the_sweeper_counts_a_requeue_although_its_answer_was_lost(
     processor: Processor, stack: Stack, status: str
 ) -> None:
     """The sweeper goes on with what it has parked, and knows what it has requeued."""
@@ -861,8 +879,8 @@ def test_a_request_requeued_without_an_answer_is_counted(
     assert stack.request()["status"] == "PENDING"
 
 
-def test_a_lost_answer_costs_no_read(processor: Processor, stack: Stack) -> None:
-    """The refusal itself brings the row."""
+def test_a_lost_answer_is_resolved_without_a_read(processor: Processor, stack: Stack) -> None:
+    """The refusal returns the row."""
     for status in ("PROCESSING", "COMPLETED"):
         lose_answer(processor, status)
     calls = stack.calls(processor.module.dynamodb)
@@ -870,11 +888,11 @@ def test_a_lost_answer_costs_no_read(processor: Processor, stack: Stack) -> None
     assert "GetItem" not in calls.counts()
 
 
-# Closing writes while AWS can't be reached
+# Final writes while AWS is unavailable
 
 
 def sets(*expected: str) -> Callable[[str], bool]:
-    """Whether an update, as it is sent, sets one of these statuses."""
+    """Whether an update sets one of these statuses."""
     return lambda body: any(status in expected for status in statuses([json.loads(body)]))
 
 
@@ -883,7 +901,7 @@ CLOSING = sets("COMPLETED", "RETRYING", "FAILED")
 
 @pytest.fixture
 def impatient(stack: Stack) -> None:
-    """The waits before a closing write is tried again take no time."""
+    """Waits before a final write is repeated take no time."""
     stack.closing_waits(*(0.0,) * 5)
 
 
@@ -892,10 +910,10 @@ def impatient(stack: Stack) -> None:
     ("code", "http"),
     [("ProvisionedThroughputExceededException", 400), ("InternalServerError", 500)],
 )
-def test_a_result_outlives_failures_of_the_table(
+def test_a_result_is_written_after_failures_of_the_table(
     processor: Processor, stack: Stack, code: str, http: int
 ) -> None:
-    """The end is written when that can be done again; the job does not run twice."""
+    """The job does not run twice."""
     runs: list[int] = []
     processor.action("delay", keeping(runs, lambda job: job.row["attempts"]))
     stack.fail(
@@ -908,8 +926,8 @@ def test_a_result_outlives_failures_of_the_table(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_an_end_is_told_however_many_answers_were_lost(processor: Processor) -> None:
-    """All of botocore's repetitions were in vain, and the next call finds what it wrote."""
+def test_an_end_is_posted_however_many_answers_were_lost(processor: Processor) -> None:
+    """After botocore's repetitions, the next call finds the written end."""
     lose_answer(processor, "COMPLETED", wholly=True)
     row = processor.run()
     assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
@@ -917,10 +935,10 @@ def test_an_end_is_told_however_many_answers_were_lost(processor: Processor) -> 
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_failed_attempt_outlives_failures_of_the_table(
+def test_a_failed_attempt_is_put_back_after_failures_of_the_table(
     processor: Processor, stack: Stack
 ) -> None:
-    """The request is put back when that can be done again, and goes on here."""
+    """The request goes on in this invocation."""
     processor.action("delay", failing(TimeoutError()))
     failed = stack.fail(processor.module.dynamodb, "UpdateItem", times=5, when=sets("RETRYING"))
     row = processor.run()
@@ -928,8 +946,8 @@ def test_a_failed_attempt_outlives_failures_of_the_table(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_patience_has_an_end(processor: Processor, stack: Stack) -> None:
-    """Then the record comes again, and the lease keeps others away until it ends."""
+def test_repetitions_of_a_final_write_are_bounded(processor: Processor, stack: Stack) -> None:
+    """Then the record comes again, and the lease keeps other workers away until it ends."""
     failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
     row = request()
     stack.put("requests", row)
@@ -938,8 +956,8 @@ def test_patience_has_an_end(processor: Processor, stack: Stack) -> None:
     assert failed["UpdateItem"] == 2 * 6
 
 
-def test_nobody_waits_beyond_the_lease(processor: Processor, stack: Stack) -> None:
-    """A wait that does not fit is not begun: afterwards the request is another's to end."""
+def test_a_final_write_is_not_repeated_beyond_the_lease(processor: Processor, stack: Stack) -> None:
+    """Afterwards another worker ends the request."""
     stack.closing_waits(150.0)  # the lease has 120, the invocation 300
     slept: list[float] = []
     stack.monkeypatch.setattr(processor.module.time, "sleep", slept.append)
@@ -950,7 +968,9 @@ def test_nobody_waits_beyond_the_lease(processor: Processor, stack: Stack) -> No
     assert (failed["UpdateItem"], slept) == (2, [])
 
 
-def test_nobody_waits_beyond_the_invocation(processor: Processor, stack: Stack) -> None:
+def test_a_final_write_is_not_repeated_beyond_the_invocation(
+    processor: Processor, stack: Stack
+) -> None:
     """A wait that ends with the invocation is not begun: there would be no answer."""
     stack.closing_waits(28.7)
     failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
@@ -961,8 +981,10 @@ def test_nobody_waits_beyond_the_invocation(processor: Processor, stack: Stack) 
 
 
 @pytest.mark.usefixtures("impatient")
-def test_what_waiting_does_not_mend_is_not_waited_for(processor: Processor, stack: Stack) -> None:
-    """A right that is missing today is missing in a second."""
+def test_a_final_write_is_not_repeated_after_a_permanent_error(
+    processor: Processor, stack: Stack
+) -> None:
+    """Such as a missing permission."""
     failed = stack.fail(
         processor.module.dynamodb, "UpdateItem", "AccessDeniedException",
         when=CLOSING,
@@ -973,7 +995,9 @@ def test_what_waiting_does_not_mend_is_not_waited_for(processor: Processor, stac
     assert failed["UpdateItem"] == 2
 
 
-def test_echo_and_health_come_back_by_the_queue(processor: Processor, stack: Stack) -> None:
+def test_queued_echo_and_health_give_the_same_as_the_immediate_ones(
+    processor: Processor, stack: Stack
+) -> None:
     """The forced async forms give what the sync ones do."""
     stack.put("requests", request("req-2", "health", {}))
     processor.run(request("req-1", "echo", {"a": ["ü", 1.5]}))
@@ -984,8 +1008,8 @@ def test_echo_and_health_come_back_by_the_queue(processor: Processor, stack: Sta
     assert (health["status"], health["checks"]["queue"]["status"]) == ("healthy", "healthy")
 
 
-def test_an_echo_gets_no_links_made(processor: Processor) -> None:
-    """What looks like an object's key is the client's own text, in the row and in the message."""
+def test_an_echo_of_an_object_key_gets_no_link(processor: Processor) -> None:
+    """It is the client's own text, in the row and in the message."""
     payload = {"key": "results/of-others.json", "url_key": "reports/theirs.csv"}
     row = processor.run(request(action="echo", payload=payload))
     (message,) = processor.terminal()
@@ -994,10 +1018,10 @@ def test_an_echo_gets_no_links_made(processor: Processor) -> None:
 
 
 @pytest.mark.parametrize(("size", "on_the_row"), [(150_000, True), (310_000, False)])
-def test_a_large_result_lies_in_the_bucket(
+def test_a_large_result_is_stored_in_the_bucket(
     processor: Processor, stack: Stack, size: int, on_the_row: bool
 ) -> None:
-    """Above 96 KB the message is a link; above 300 KB the row holds no copy."""
+    """Above 96 KB the message has a link; above 300 KB the row has no copy."""
     text = "ü" * (size // 2)
     processor.action("delay", lambda job: {"text": text})
     row = processor.run()
@@ -1010,7 +1034,7 @@ def test_a_large_result_lies_in_the_bucket(
     assert row["result_key"].rpartition("/")[2] in message["result"]["url"]
 
 
-def test_a_result_at_the_message_limit_is_sent(processor: Processor) -> None:
+def test_a_result_of_96_kb_is_sent_whole(processor: Processor) -> None:
     """Up to 96 KB it travels whole."""
     frame = len(json.dumps({"t": ""}))
     processor.action("delay", lambda job: {"t": "x" * (MAX_MESSAGE_BYTES - frame)})
@@ -1032,8 +1056,10 @@ def test_ends_are_counted_and_timed(processor: Processor, output: Output) -> Non
     assert output.metric("ProcessingLatency")[0]["Action"] == "delay"
 
 
-def test_a_failure_of_ours_is_counted_as_such(processor: Processor, output: Output) -> None:
-    """An unforeseen error is the service's, whatever code the client reads."""
+def test_an_unexpected_error_is_counted_as_a_failure_of_the_service(
+    processor: Processor, output: Output
+) -> None:
+    """Whatever code the client gets."""
     processor.action("delay", failing(KeyError("x")))
     processor.run()
     assert [line["Cause"] for line in output.metric("RequestFailed")] == ["service"]
@@ -1322,7 +1348,9 @@ def dying(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 # The sweeper
 
 
-def test_what_is_not_overdue_is_left_alone(processor: Processor, stack: Stack) -> None:
+def test_the_sweeper_leaves_live_leases_and_ended_requests_alone(
+    processor: Processor, stack: Stack
+) -> None:
     """Live leases and ended requests are none of its business."""
     stack.put(
         "requests",
@@ -1346,10 +1374,10 @@ def test_what_is_not_overdue_is_left_alone(processor: Processor, stack: Stack) -
     ],
     ids=["never picked up", "due", "its worker is gone", "expired lease"],
 )
-def test_an_overdue_request_is_put_to_the_stream_again(
+def test_the_sweeper_requeues_an_overdue_request(
     processor: Processor, stack: Stack, output: Output, row: dict[str, Any]
 ) -> None:
-    """It becomes PENDING by way of RETRYING, which is what the stream's filter lets through."""
+    """RETRYING, then PENDING, which passes the stream's filter."""
     stack.put("requests", row)
     calls = stack.calls(processor.module.dynamodb)
 
@@ -1364,8 +1392,8 @@ def test_an_overdue_request_is_put_to_the_stream_again(
     assert stack.sockets.posts == []
 
 
-def test_a_request_whose_attempts_are_spent_fails(processor: Processor, stack: Stack) -> None:
-    """FAILED with TIMEOUT, and its client hears of it once."""
+def test_the_sweeper_fails_a_request_without_attempts(processor: Processor, stack: Stack) -> None:
+    """With TIMEOUT; the client gets one message."""
     row = request(lease_until=1, status="PROCESSING", attempts=4, lease_owner="gone")
     stack.put("requests", row | {"progress": {"seq": 6, "percentage": 60}})
 
@@ -1380,7 +1408,9 @@ def test_a_request_whose_attempts_are_spent_fails(processor: Processor, stack: S
     assert len(processor.sockets.posts) == 1
 
 
-def test_a_spent_request_that_was_cancelled_is(processor: Processor, stack: Stack) -> None:
+def test_the_sweeper_cancels_a_cancelled_request_without_attempts(
+    processor: Processor, stack: Stack
+) -> None:
     """Its owner was told that it is being cancelled, and no worker was left to do it."""
     row = request(lease_until=1, status="PROCESSING", attempts=4, cancel_requested=True)
     stack.put("requests", row)
@@ -1390,7 +1420,7 @@ def test_a_spent_request_that_was_cancelled_is(processor: Processor, stack: Stac
     )  # fmt: skip
 
 
-def test_a_spent_request_ends_in_its_own_trace(
+def test_the_sweeper_ends_a_request_in_the_requests_own_trace(
     processor: Processor, stack: Stack, output: Output
 ) -> None:
     """The sweeper's lines about it belong to the trace that its message began."""
@@ -1402,7 +1432,9 @@ def test_a_spent_request_ends_in_its_own_trace(
     assert line["xray_trace_id"] == "1-6921a0c2-3f1d2c4b5a69788796a5b4c3"
 
 
-def test_the_document_of_a_spent_request_times_out_too(processor: Processor, stack: Stack) -> None:
+def test_the_sweeper_fails_the_assembly_of_a_request_without_attempts(
+    processor: Processor, stack: Stack
+) -> None:
     """Nobody polls for an assembly whose worker is gone for good."""
     stack.put(
         "requests",
@@ -1440,7 +1472,7 @@ def test_the_document_of_a_spent_request_times_out_too(processor: Processor, sta
     assert [m["assembly_id"] for m in stack.messages("webhooks")] == ["a" * 64]
 
 
-def test_every_shard_is_swept(processor: Processor, stack: Stack) -> None:
+def test_the_sweeper_reads_every_shard_of_the_index(processor: Processor, stack: Stack) -> None:
     """Wherever a request's key falls in the sharded index, it is found."""
     rows = [request(f"req-{number}", lease_until=1) for number in range(40)]
     assert len({row["lease_shard"] for row in rows}) == 4
@@ -1448,7 +1480,7 @@ def test_every_shard_is_swept(processor: Processor, stack: Stack) -> None:
     assert processor.sweep() == {"requeued": 40}
 
 
-def test_a_sweep_that_runs_out_of_time_goes_on_next_minute(
+def test_a_sweep_out_of_time_stops_with_the_count_so_far(
     processor: Processor, stack: Stack
 ) -> None:
     """It stops cleanly and counts what it did."""
@@ -1457,10 +1489,10 @@ def test_a_sweep_that_runs_out_of_time_goes_on_next_minute(
     assert processor.sweep() == {"requeued": 1}
 
 
-def test_a_request_that_moved_since_the_index_was_written_is_left(
+def test_the_sweeper_leaves_a_request_that_changed_after_the_index(
     processor: Processor, stack: Stack
 ) -> None:
-    """The item, read consistently, decides."""
+    """It reads the row consistently."""
     final = ended()
     stack.put("requests", final)
     invocation = processor.module.Invocation.of(Context())
@@ -1470,7 +1502,7 @@ def test_a_request_that_moved_since_the_index_was_written_is_left(
 
 
 @pytest.mark.parametrize("attempts", [1, 4])
-def test_a_lease_renewed_since_the_index_was_written_is_left(
+def test_the_sweeper_leaves_a_lease_renewed_after_the_index(
     processor: Processor, stack: Stack, attempts: int
 ) -> None:
     """An index that lags behind ends no lease."""
@@ -1485,10 +1517,10 @@ def test_a_lease_renewed_since_the_index_was_written_is_left(
 
 
 @pytest.mark.parametrize("attempts", [1, 4])
-def test_a_lease_renewed_since_it_was_read_is_left(
+def test_the_sweeper_leaves_a_lease_renewed_after_the_read(
     processor: Processor, stack: Stack, attempts: int
 ) -> None:
-    """A slow worker that renews at the last moment keeps its request, and its last attempt."""
+    """A slow worker that renews late keeps its request and its attempt."""
     row = request(status="PROCESSING", attempts=attempts, lease_owner="other", lease_until=1)
     renewed = row | {"lease_until": int(time.time()) + 100}
     stack.put("requests", row)
@@ -1506,7 +1538,7 @@ def test_a_lease_renewed_since_it_was_read_is_left(
     assert stack.sockets.posts == []
 
 
-def test_one_request_that_can_not_be_swept_keeps_no_other(
+def test_a_malformed_row_does_not_stop_the_sweep(
     processor: Processor, stack: Stack, output: Output
 ) -> None:
     """A row that another program wrote badly does not stop the schedule."""
@@ -1519,10 +1551,10 @@ def test_one_request_that_can_not_be_swept_keeps_no_other(
 
 
 @pytest.mark.parametrize("status", ["PENDING", "RETRYING"])
-def test_a_spent_request_that_waits_is_not_put_back_for_ever(
+def test_the_sweeper_ends_a_waiting_request_without_attempts(
     processor: Processor, stack: Stack, status: str
 ) -> None:
-    """No worker takes what has no attempt left, so the sweeper ends it."""
+    """No worker would take it."""
     stack.put("requests", request(lease_until=1, status=status, attempts=4))
     assert processor.sweep() == {"failed": 1}
     after = stack.request()
@@ -1540,16 +1572,16 @@ def in_shard(number: int) -> dict[str, Any]:
 
 
 def unreadable(*shards: int) -> Callable[[str], bool]:
-    """Whether a query asks for one of these shards."""
+    """Whether a query reads one of these shards."""
     names = [f"lease-{number}" for number in shards]
     return lambda body: json.loads(body)["ExpressionAttributeValues"][":shard"]["S"] in names
 
 
 @pytest.mark.parametrize("shard", range(4))
-def test_a_shard_that_can_not_be_read_keeps_no_other(
+def test_an_unreadable_shard_does_not_stop_the_sweep(
     processor: Processor, stack: Stack, output: Output, shard: int
 ) -> None:
-    """The other shards are swept, and the answer, a metric and a line tell of this one."""
+    """Answer, metric and log report it."""
     stack.put("requests", *map(in_shard, range(4)))
     stack.fail(processor.module.dynamodb, "Query", when=unreadable(shard))
 
@@ -1558,7 +1590,7 @@ def test_a_shard_that_can_not_be_read_keeps_no_other(
     assert output.logged("shard not swept")[0]["shard"] == f"lease-{shard}"
 
 
-def test_what_was_read_of_a_broken_shard_is_swept(processor: Processor, stack: Stack) -> None:
+def test_the_pages_read_before_a_failure_are_swept(processor: Processor, stack: Stack) -> None:
     """The second page fails: the first one counts."""
     rows = [request(f"req-{number}", lease_until=1) for number in range(40)]
     stack.put("requests", *rows)
@@ -1573,10 +1605,10 @@ def test_what_was_read_of_a_broken_shard_is_swept(processor: Processor, stack: S
     assert processor.sweep() == {"requeued": 4, "unread": 4}
 
 
-def test_a_sweep_that_can_read_nothing_fails(
+def test_a_sweep_that_can_read_no_shard_fails(
     processor: Processor, stack: Stack, output: Output
 ) -> None:
-    """Lambda tries it again, and the Errors alarm sees it."""
+    """Lambda repeats it, and the Errors alarm counts it."""
     stack.put("requests", request(lease_until=1))
     stack.fail(processor.module.dynamodb, "Query")
     with pytest.raises(processor.module.dynamodb.exceptions.ClientError):
@@ -1588,7 +1620,7 @@ def test_a_sweep_that_can_read_nothing_fails(
 @pytest.mark.parametrize(
     "case", ["sweep-nothing", "sweep-puts-back", "sweep-never-picked-up", "sweep-fails"]
 )
-def test_the_schedule_s_event_is_understood(processor: Processor, case: str) -> None:
+def test_the_example_events_of_the_schedule_start_a_sweep(processor: Processor, case: str) -> None:
     """The example events of the schedule lead to a sweep."""
     assert processor.module.handler(event("processor", case), Context()) == {"swept": {}}
 
@@ -1635,7 +1667,7 @@ def history(stack: Stack) -> None:
 
 
 def report(processor: Processor, **changes: Any) -> tuple[dict[str, Any], bytes]:
-    """The result of a report over November, and the object behind it."""
+    """The result of a report over November, and its object."""
     payload = {
         "start_date": "2026-11-01",
         "end_date": "2026-11-30",
@@ -1650,7 +1682,7 @@ def report(processor: Processor, **changes: Any) -> tuple[dict[str, Any], bytes]
     return result, processor.stack.object(result["url_key"])
 
 
-def test_a_report_counts_days_with_both_bounds(processor: Processor, history: None) -> None:
+def test_a_report_includes_its_first_and_last_day(processor: Processor, history: None) -> None:
     """The first and the last day are in it, the days around them are not."""
     _, body = report(processor)
     content = json.loads(body)
@@ -1677,14 +1709,16 @@ def test_a_report_counts_days_with_both_bounds(processor: Processor, history: No
 def test_a_report_groups_by_action_and_status(
     processor: Processor, history: None, group_by: str, expected: dict[str, int]
 ) -> None:
-    """Requests and assemblies of the tenant, each under its own name."""
+    """Requests and assemblies of the tenant."""
     _, body = report(processor, group_by=group_by)
     rows = json.loads(body)["rows"]
     assert {row[group_by]: row["requests"] for row in rows} == expected
     assert sum(row["assemblies"] for row in rows) == 2
 
 
-def test_a_report_as_csv(processor: Processor, history: None) -> None:
+def test_a_csv_report_has_a_header_and_a_line_for_each_group(
+    processor: Processor, history: None
+) -> None:
     """A header and a line per group."""
     result, body = report(processor, format="csv", group_by="action")
     lines = body.decode().splitlines()
@@ -1693,8 +1727,8 @@ def test_a_report_as_csv(processor: Processor, history: None) -> None:
     assert (result["format"], result["rows"], len(lines)) == ("csv", 3, 4)
 
 
-def test_a_report_is_known_by_its_hash_and_link(processor: Processor, history: None) -> None:
-    """The result names size and sha256, and the client gets a link instead of a key."""
+def test_the_result_of_a_report_has_size_hash_and_link(processor: Processor, history: None) -> None:
+    """A link instead of the key."""
     from hashlib import sha256
 
     result, body = report(processor)
@@ -1705,14 +1739,16 @@ def test_a_report_is_known_by_its_hash_and_link(processor: Processor, history: N
     assert result["url_key"].startswith("reports/")
 
 
-def test_a_report_over_nothing_has_no_rows(processor: Processor) -> None:
+def test_a_report_of_an_empty_range_has_no_rows(processor: Processor) -> None:
     """An empty range is a report, too."""
     result, body = report(processor, start_date="2020-01-01", end_date="2020-01-01")
     assert (result["rows"], json.loads(body)["rows"]) == (0, [])
 
 
-def test_an_open_request_is_counted_as_open(processor: Processor, stack: Stack) -> None:
-    """PENDING, PROCESSING and RETRYING are open; CANCELLED has its own column."""
+def test_pending_processing_and_retrying_count_as_open_in_a_report(
+    processor: Processor, stack: Stack
+) -> None:
+    """CANCELLED has its own column."""
     day = "2026-11-05T10:00:00.000Z"
     states = ("PENDING", "PROCESSING", "RETRYING")
     stack.put("requests", *(request(f"req-{s}", status=s, created_at=day) for s in states))
@@ -1734,8 +1770,8 @@ def test_a_report_reads_every_page(processor: Processor, stack: Stack) -> None:
     assert json.loads(body)["rows"][0]["requests"] == 23
 
 
-def test_templates_of_the_project_load(processor: Processor) -> None:
-    """The shipped index is valid, and every webhook secret is a reference."""
+def test_the_shipped_templates_are_valid(processor: Processor) -> None:
+    """Every webhook secret is a reference."""
     found = processor.module.templates()
     assert {"tpl_fingerprint", "tpl_archive", "tpl_records", "tpl_table"} <= set(found)
     assert all(template.webhook_secret.startswith("ssm:") for template in found.values())

@@ -1,4 +1,4 @@
-"""process_assembly: templates over real files, their documents, and who runs which job."""
+"""process_assembly: templates over real files, their documents, and repeated requests."""
 
 import gzip
 import hashlib
@@ -31,7 +31,7 @@ NDJSON = b'{"name":"ann","size":1}\n{"name":"bob","size":2}\n'
 
 
 def upload(name: str, body: bytes, **changes: Any) -> dict[str, Any]:
-    """One entry of `uploads`, as the router validated it."""
+    """An entry of `uploads`, as the router has validated it."""
     digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
     return {
         "name": name,
@@ -54,14 +54,14 @@ def job_of(
 
 
 class Assemblies:
-    """Uploads and templates in front of the processor."""
+    """The processor with uploads and templates."""
 
     def __init__(self, processor: Processor) -> None:
         self.processor = processor
         self.stack = processor.stack
 
     def templates(self, **steps: dict[str, Any]) -> None:
-        """One template `t` of these steps, without a webhook."""
+        """An index with one template `t` of these steps, without a webhook."""
         self.index({"id": "t", "steps": steps})
 
     def index(self, *templates: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ def assemblies(processor: Processor) -> Assemblies:
 
 
 def failure(assemblies: Assemblies, row: dict[str, Any]) -> tuple[str, str]:
-    """Code and text of a failed assembly, the same in document, request and message."""
+    """Code and text of a failed assembly, equal in document, request and message."""
     document = assemblies.document(row)
     assert row["status"] == "FAILED", row
     assert row["error"]["code"] == "PROCESSING_FAILED"
@@ -113,8 +113,8 @@ def hashed(body: bytes, name: str = "sha256") -> str:
     return hashlib.new(name, body, usedforsecurity=False).hexdigest()
 
 
-def test_file_hash(assemblies: Assemblies) -> None:
-    """The file passes through, its hashes are in the result's meta."""
+def test_file_hash_adds_hashes_to_the_results_meta(assemblies: Assemblies) -> None:
+    """The file passes unchanged."""
     assemblies.templates(
         h={"robot": "/file/hash", "use": ":original", "algorithms": ["md5", "sha256"]}
     )
@@ -125,7 +125,7 @@ def test_file_hash(assemblies: Assemblies) -> None:
     assert assemblies.outputs(row, "h") == {"a.txt": b"hello"}
 
 
-def test_file_compress_and_decompress(assemblies: Assemblies) -> None:
+def test_a_compressed_file_is_decompressed_to_the_original(assemblies: Assemblies) -> None:
     """What is packed by one step is unpacked by the next."""
     assemblies.templates(
         packed={"robot": "/file/compress", "use": ":original", "level": 9},
@@ -138,7 +138,7 @@ def test_file_compress_and_decompress(assemblies: Assemblies) -> None:
     assert assemblies.outputs(row, "again") == {"a.txt": b"hello" * 1000}
 
 
-def test_file_filter(assemblies: Assemblies) -> None:
+def test_file_filter_drops_a_declined_file_with_a_warning(assemblies: Assemblies) -> None:
     """What is not accepted is left out, with a warning that says why."""
     assemblies.templates(
         f={"robot": "/file/filter", "use": ":original", "accepts": {"extension": ["txt"]}}
@@ -149,14 +149,14 @@ def test_file_filter(assemblies: Assemblies) -> None:
     assert warning.startswith("b.bin: ")
 
 
-def test_file_verify(assemblies: Assemblies) -> None:
+def test_file_verify_passes_a_file_with_the_announced_md5(assemblies: Assemblies) -> None:
     """A file whose md5 is as announced passes."""
     assemblies.templates(v={"robot": "/file/verify", "use": ":original"})
     row = assemblies.run("t", assemblies.put("a.txt", b"hello"))
     assert assemblies.outputs(row, "v") == {"a.txt": b"hello"}
 
 
-def test_text_ndjson(assemblies: Assemblies) -> None:
+def test_text_ndjson_passes_valid_lines(assemblies: Assemblies) -> None:
     """Valid lines pass."""
     assemblies.templates(n={"robot": "/text/ndjson", "use": ":original"})
     row = assemblies.run("t", assemblies.put("a.ndjson", NDJSON))
@@ -164,7 +164,7 @@ def test_text_ndjson(assemblies: Assemblies) -> None:
     assert assemblies.outputs(row, "n") == {"a.ndjson": NDJSON}
 
 
-def test_csv_to_ndjson_and_back(assemblies: Assemblies) -> None:
+def test_csv_to_ndjson_and_back_keeps_all_rows(assemblies: Assemblies) -> None:
     """A table keeps its rows both ways."""
     assemblies.templates(
         rows={"robot": "/csv/to-ndjson", "use": ":original"},
@@ -180,7 +180,7 @@ def test_csv_to_ndjson_and_back(assemblies: Assemblies) -> None:
     assert table.splitlines() == CSV.splitlines()
 
 
-def test_document_split(assemblies: Assemblies) -> None:
+def test_document_split_gives_ordered_parts_of_the_whole(assemblies: Assemblies) -> None:
     """The parts are in order and together are the whole."""
     assemblies.templates(p={"robot": "/document/split", "use": ":original", "lines": 2})
     body = b"".join(b"line %d\n" % number for number in range(5))
@@ -190,7 +190,7 @@ def test_document_split(assemblies: Assemblies) -> None:
     assert b"".join(parts.values()) == body
 
 
-def test_image_resize(assemblies: Assemblies) -> None:
+def test_image_resize_makes_an_image_smaller(assemblies: Assemblies) -> None:
     """With Pillow present, an image is made smaller."""
     image = pytest.importorskip("PIL.Image")
     picture = io.BytesIO()
@@ -212,10 +212,10 @@ def test_image_resize(assemblies: Assemblies) -> None:
         ("tpl_table", "a.csv", CSV),
     ],
 )
-def test_the_project_s_templates_complete(
+def test_every_shipped_template_completes(
     assemblies: Assemblies, template: str, name: str, body: bytes
 ) -> None:
-    """Every shipped template runs, all its steps have results, and the document is a good one."""
+    """All its steps have results, and its document is valid."""
     row = assemblies.run(template, assemblies.put(name, body))
     document = assemblies.document(row)
 
@@ -234,8 +234,8 @@ def test_the_project_s_templates_complete(
 # The document
 
 
-def test_the_document_is_complete(assemblies: Assemblies) -> None:
-    """Public fields fit the model, internal ones are there for the next writer."""
+def test_a_document_has_public_and_internal_fields(assemblies: Assemblies) -> None:
+    """Public fields fit the model; internal ones serve the next writer."""
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     row = assemblies.run("t", assemblies.put("Report.final.txt", b"hello"))
     document = assemblies.document(row)
@@ -258,8 +258,8 @@ def test_the_document_is_complete(assemblies: Assemblies) -> None:
     assert result["original_id"] == source["id"]
 
 
-def test_the_result_is_the_public_document(assemblies: Assemblies) -> None:
-    """The message carries links, no keys and nothing internal."""
+def test_the_complete_message_has_the_public_document(assemblies: Assemblies) -> None:
+    """With links, without keys."""
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     row = assemblies.run("t", assemblies.put("a.txt", b"hello"))
     (message,) = assemblies.processor.terminal()
@@ -272,14 +272,14 @@ def test_the_result_is_the_public_document(assemblies: Assemblies) -> None:
 
 
 def test_a_document_lives_for_a_month(assemblies: Assemblies) -> None:
-    """Its time to live is in seconds, from its beginning."""
+    """Its `ttl` is in seconds from its start."""
     row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
     left = assemblies.document(row)["ttl"] - time.time()
     assert 30 * 24 * 3600 - 60 < left <= 30 * 24 * 3600
 
 
-def test_a_link_is_good_for_an_hour(assemblies: Assemblies) -> None:
-    """Whoever hears of the end later has new ones made."""
+def test_a_link_is_valid_for_an_hour(assemblies: Assemblies) -> None:
+    """A later look-up creates new ones."""
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     assemblies.run("t", assemblies.put("a.txt", b"hello"))
     (message,) = assemblies.processor.terminal()
@@ -287,7 +287,7 @@ def test_a_link_is_good_for_an_hour(assemblies: Assemblies) -> None:
     assert parse_qs(urlsplit(file["ssl_url"]).query)["X-Amz-Expires"] == ["3600"]
 
 
-def test_a_result_leads_to_no_upload(assemblies: Assemblies) -> None:
+def test_a_result_has_neither_key_nor_link_of_an_upload(assemblies: Assemblies) -> None:
     """Of the inputs it tells what they were, and neither where they lie nor a link to them."""
     row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
     (stored,) = json.loads(row["result"])["uploads"]
@@ -299,7 +299,7 @@ def test_a_result_leads_to_no_upload(assemblies: Assemblies) -> None:
 def test_the_document_is_written_at_the_start_and_after_each_step(
     assemblies: Assemblies,
 ) -> None:
-    """Whoever polls sees where the job is, and every write is conditional on the revision."""
+    """Every write is conditional on the revision."""
     calls = assemblies.stack.calls(assemblies.processor.module.dynamodb)
     assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
     writes = [c for c in calls.of("UpdateItem") if c["TableName"].endswith("assemblies")]
@@ -313,8 +313,8 @@ def test_the_document_is_written_at_the_start_and_after_each_step(
     assert [int(v[":set_rev"]["N"]) for v in values] == list(range(1, len(values) + 1))
 
 
-def test_progress_moves_on_a_single_large_file(assemblies: Assemblies) -> None:
-    """Bytes count, not only steps."""
+def test_progress_counts_bytes_of_a_single_large_file(assemblies: Assemblies) -> None:
+    """Not only steps."""
     assemblies.processor.set(PROGRESS_INTERVAL_SECONDS=0.0)
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     assemblies.run("t", assemblies.put("big.bin", bytes(20 * 1024 * 1024)))
@@ -336,15 +336,17 @@ def test_progress_moves_on_a_single_large_file(assemblies: Assemblies) -> None:
         ("ctrl\x07.txt", "ctrl.txt"),
     ],
 )
-def test_names_are_made_safe(assemblies: Assemblies, name: str, stored: str) -> None:
-    """Whatever a file is called, its result stays below its step's prefix."""
+def test_result_keys_stay_below_their_steps_prefix(
+    assemblies: Assemblies, name: str, stored: str
+) -> None:
+    """Whatever the file's name is."""
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     row = assemblies.run("t", assemblies.put(name, b"hello"))
     assert list(assemblies.outputs(row, "h")) == [stored]
 
 
-def test_two_files_of_one_name_keep_apart(assemblies: Assemblies) -> None:
-    """The second one gets a number, and each result knows its upload."""
+def test_the_second_file_of_a_name_gets_a_number(assemblies: Assemblies) -> None:
+    """Each result has its upload."""
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     row = assemblies.run("t", assemblies.put("a.txt", b"one"), assemblies.put("a.txt", b"two"))
     document = assemblies.document(row)
@@ -355,7 +357,7 @@ def test_two_files_of_one_name_keep_apart(assemblies: Assemblies) -> None:
     ]  # fmt: skip
 
 
-def test_a_file_of_no_bytes_is_processed(assemblies: Assemblies) -> None:
+def test_an_empty_file_is_processed(assemblies: Assemblies) -> None:
     """Empty is a content like any other."""
     row = assemblies.run("tpl_archive", assemblies.put("empty.txt", b""))
     assert row["status"] == "COMPLETED"
@@ -363,8 +365,8 @@ def test_a_file_of_no_bytes_is_processed(assemblies: Assemblies) -> None:
     assert gzip.decompress(packed) == b""
 
 
-def test_an_upload_in_parts_is_read_to_be_verified(assemblies: Assemblies) -> None:
-    """Its ETag is no md5; the bytes are."""
+def test_a_multipart_upload_is_verified_by_its_bytes(assemblies: Assemblies) -> None:
+    """Its ETag is not an md5."""
     body = random.Random(7).randbytes(6 * 1024 * 1024)
     entry = upload("big.bin", body)
     s3, target = assemblies.stack.s3, {"Bucket": BUCKET, "Key": entry["key"]}
@@ -381,7 +383,7 @@ def test_an_upload_in_parts_is_read_to_be_verified(assemblies: Assemblies) -> No
     assert assemblies.document(row)["results"]["h"][0]["meta"] == {"sha256": hashed(body)}
 
 
-def test_an_upload_in_parts_with_other_bytes_is_refused(assemblies: Assemblies) -> None:
+def test_a_multipart_upload_with_other_bytes_is_refused(assemblies: Assemblies) -> None:
     """The comparison is by content."""
     entry = upload("big.bin", b"announced")
     s3, target = assemblies.stack.s3, {"Bucket": BUCKET, "Key": entry["key"]}
@@ -393,8 +395,8 @@ def test_an_upload_in_parts_with_other_bytes_is_refused(assemblies: Assemblies) 
 
 
 @pytest.mark.parametrize("in_parts", [False, True])
-def test_other_bytes_reach_no_step(assemblies: Assemblies, in_parts: bool) -> None:
-    """An upload is compared with its md5 whether or not the template verifies it as well."""
+def test_an_upload_with_another_md5_reaches_no_step(assemblies: Assemblies, in_parts: bool) -> None:
+    """Whether or not the template verifies it as well."""
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     entry = upload("big.bin", b"announced")
     s3, target = assemblies.stack.s3, {"Bucket": BUCKET, "Key": entry["key"]}
@@ -410,8 +412,8 @@ def test_other_bytes_reach_no_step(assemblies: Assemblies, in_parts: bool) -> No
     assert assemblies.document(row)["results"] == {}
 
 
-def test_a_large_output_goes_up_in_parts(assemblies: Assemblies) -> None:
-    """What exceeds one part is a multipart upload, and its md5 is on the result."""
+def test_a_large_output_is_a_multipart_upload(assemblies: Assemblies) -> None:
+    """Its md5 is in the result."""
     assemblies.processor.set(PART_BYTES=5 * 1024 * 1024)
     assemblies.templates(p={"robot": "/document/split", "use": ":original", "bytes": 2**30})
     body = random.Random(7).randbytes(11 * 1024 * 1024)
@@ -424,24 +426,24 @@ def test_a_large_output_goes_up_in_parts(assemblies: Assemblies) -> None:
     assert head["ETag"].strip('"').endswith("-3")
 
 
-# What can be wrong
+# Failures
 
 
-def test_an_unknown_template(assemblies: Assemblies) -> None:
-    """TEMPLATE_UNKNOWN names it."""
+def test_an_unknown_template_fails_with_TEMPLATE_UNKNOWN(assemblies: Assemblies) -> None:
+    """The text has its name."""
     code, text = failure(assemblies, assemblies.run("tpl_no", assemblies.put("a.txt", b"a")))
     assert (code, "tpl_no" in text) == ("TEMPLATE_UNKNOWN", True)
 
 
-def test_a_missing_upload(assemblies: Assemblies) -> None:
-    """INPUT_MISSING says which file has not come."""
+def test_a_missing_upload_fails_with_INPUT_MISSING(assemblies: Assemblies) -> None:
+    """The text has the file's name."""
     there, missing = assemblies.put("a.txt", b"a"), upload("b.txt", b"b")
     code, text = failure(assemblies, assemblies.run("tpl_archive", there, missing))
     assert (code, text) == ("INPUT_MISSING", "b.txt: has not been uploaded")
 
 
-def test_another_content_than_announced(assemblies: Assemblies) -> None:
-    """MD5_MISMATCH says which file and both md5s."""
+def test_another_md5_than_announced_fails_with_MD5_MISMATCH(assemblies: Assemblies) -> None:
+    """The text has the file and both md5s."""
     entry = upload("a.txt", b"announced")
     assemblies.stack.upload(entry["key"], b"something else")
     code, text = failure(assemblies, assemblies.run("tpl_archive", entry))
@@ -450,8 +452,8 @@ def test_another_content_than_announced(assemblies: Assemblies) -> None:
     assert entry["md5hash"] in text
 
 
-def test_a_file_above_the_limit(assemblies: Assemblies) -> None:
-    """What lies in the bucket counts, whatever was announced."""
+def test_an_object_above_the_size_limit_fails(assemblies: Assemblies) -> None:
+    """Whatever size was announced."""
     assemblies.processor.set(MAX_UPLOAD_BYTES=4)
     code, text = failure(
         assemblies, assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello", size=1))
@@ -469,7 +471,7 @@ def test_a_file_above_the_limit(assemblies: Assemblies) -> None:
         ("tpl_records", "nan.ndjson", b'{"a":NaN}\n', "line 1"),
     ],
 )
-def test_malformed_content(
+def test_malformed_content_fails_with_file_and_place(
     assemblies: Assemblies, template: str, name: str, body: bytes, place: str
 ) -> None:
     """The message says which file, and where in it."""
@@ -479,15 +481,15 @@ def test_malformed_content(
     assert place in text
 
 
-def test_a_failed_step_leaves_no_half_file(assemblies: Assemblies) -> None:
-    """Outputs of the step that failed are gone, those of earlier steps stay."""
+def test_a_failed_step_leaves_no_outputs(assemblies: Assemblies) -> None:
+    """Those of earlier steps stay."""
     row = assemblies.run("tpl_table", assemblies.put("a.csv", b"a,b\n1,2\n1,2,3\n"))
     assert failure(assemblies, row)[0] == "PROCESSING_ERROR"
     assert assemblies.stack.keys("results/") == []
 
 
-def test_a_defect_in_a_robot_shows_no_internals(assemblies: Assemblies) -> None:
-    """An unexpected exception is PROCESSING_ERROR with a general text."""
+def test_an_unexpected_error_of_a_robot_gives_a_general_text(assemblies: Assemblies) -> None:
+    """PROCESSING_ERROR."""
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     assemblies.processor.set(run_step=_raising(RuntimeError("internal detail")))
     row = assemblies.run("t", assemblies.put("a.txt", b"a"))
@@ -506,7 +508,7 @@ def _raising(*errors: BaseException) -> Any:
     return run
 
 
-def test_a_robot_s_own_error_is_shown(assemblies: Assemblies) -> None:
+def test_the_text_of_a_RobotError_is_shown(assemblies: Assemblies) -> None:
     """A RobotError is written for people."""
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     assemblies.processor.set(run_step=_raising(RobotError("is odd", file="a.txt")))
@@ -514,8 +516,8 @@ def test_a_robot_s_own_error_is_shown(assemblies: Assemblies) -> None:
     assert failure(assemblies, row) == ("PROCESSING_ERROR", "a.txt: is odd")
 
 
-def test_throttled_storage_is_tried_again(assemblies: Assemblies) -> None:
-    """The second attempt goes on with the same execution and ends well."""
+def test_throttled_storage_costs_one_attempt(assemblies: Assemblies) -> None:
+    """The second attempt goes on with the same execution."""
     whole = assemblies.processor.module.run_step
     errors = [client_error("SlowDown", 503)]
 
@@ -535,8 +537,7 @@ def test_throttled_storage_is_tried_again(assemblies: Assemblies) -> None:
 
 
 def cancel_at(assemblies: Assemblies, target: Any, name: str) -> None:
-    """When a function of the module or a client is first called, the request is cancelled, and the
-    worker hears of it there."""
+    """Cancel the request at the first call of `name`; the worker notices it there."""
     module = assemblies.processor.module
     whole = getattr(target, name)
     jobs: list[Any] = []
@@ -558,7 +559,9 @@ def cancel_at(assemblies: Assemblies, target: Any, name: str) -> None:
     assemblies.stack.monkeypatch.setattr(target, name, then_cancel)
 
 
-def test_a_cancelled_assembly_is_canceled(assemblies: Assemblies) -> None:
+def test_a_cancelled_assembly_ends_canceled_in_document_request_and_webhook(
+    assemblies: Assemblies,
+) -> None:
     """Document, request and message agree, and the webhook tells it."""
     cancel_at(assemblies, assemblies.processor.module, "run_step")
     row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"a"))
@@ -570,7 +573,9 @@ def test_a_cancelled_assembly_is_canceled(assemblies: Assemblies) -> None:
     assert len(assemblies.stack.messages("webhooks")) == 1
 
 
-def test_a_cancelled_request_ends_no_other_s_assembly(assemblies: Assemblies) -> None:
+def test_cancelling_a_waiting_request_does_not_end_the_other_requests_run(
+    assemblies: Assemblies,
+) -> None:
     """Who waits for another's run may give up waiting; the run goes on."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"), cancel_requested=True)
     running = elsewhere(row)
@@ -596,8 +601,8 @@ def test_cancelling_aborts_a_multipart_upload(assemblies: Assemblies) -> None:
 # Webhooks
 
 
-def test_the_webhook_is_queued_once(assemblies: Assemblies) -> None:
-    """One message per execution, and the document says that it is pending."""
+def test_the_webhook_is_queued_once_for_each_execution(assemblies: Assemblies) -> None:
+    """The document has it as pending."""
     row = assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"))
     assert assemblies.stack.messages("webhooks") == [
         {"assembly_id": row["assembly_id"], "execution": 1, "template_id": "tpl_fingerprint"}
@@ -606,7 +611,7 @@ def test_the_webhook_is_queued_once(assemblies: Assemblies) -> None:
 
 
 def test_a_webhook_that_was_delivered_is_not_queued_again(assemblies: Assemblies) -> None:
-    """A later attempt that finds the end of an earlier one sees that it was told."""
+    """A later attempt reads it in the ended document."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     told = {"status": "delivered", "attempts": 1}
     done = elsewhere(row, request_id="req-1", ok="ASSEMBLY_COMPLETED", uploads=[], webhook=told)
@@ -615,7 +620,7 @@ def test_a_webhook_that_was_delivered_is_not_queued_again(assemblies: Assemblies
     assert assemblies.stack.messages("webhooks") == []
 
 
-def test_the_end_is_told_in_the_trace_of_the_request(assemblies: Assemblies) -> None:
+def test_the_webhooks_message_has_the_trace_of_the_request(assemblies: Assemblies) -> None:
     """What delivers the webhook goes on in the trace that the router's message began."""
     header = "Root=1-6921a0c2-3f1d2c4b5a69788796a5b4c3;Parent=53995c3f42cd8ad8;Sampled=0"
     assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"), trace_header=header)
@@ -628,10 +633,10 @@ def test_the_end_is_told_in_the_trace_of_the_request(assemblies: Assemblies) -> 
 @pytest.mark.parametrize(
     ("code", "status", "times"), [("RequestThrottled", 403, 1), ("InternalError", 500, 4)]
 )
-def test_a_queue_that_is_busy_costs_no_result(
+def test_a_throttled_webhook_queue_does_not_change_the_result(
     assemblies: Assemblies, code: str, status: int, times: int
 ) -> None:
-    """What was done stays done, even when telling of it took every attempt there is."""
+    """Even if it uses up all attempts."""
     module, stack = assemblies.processor.module, assemblies.stack
     failed = stack.fail(module.sqs(), "SendMessage", code, status=status, times=times)
     row = assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"))
@@ -641,8 +646,8 @@ def test_a_queue_that_is_busy_costs_no_result(
     assert len(stack.messages("webhooks")) == 1
 
 
-def test_a_queue_that_refuses_costs_no_result(assemblies: Assemblies) -> None:
-    """No attempt would help: the request ends, and the log says what was not told."""
+def test_a_refused_webhook_message_does_not_change_the_result(assemblies: Assemblies) -> None:
+    """The log reports it."""
     module, stack = assemblies.processor.module, assemblies.stack
     stack.fail(module.sqs(), "SendMessage", "AccessDenied", status=403)
     row = assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"))
@@ -651,8 +656,8 @@ def test_a_queue_that_refuses_costs_no_result(assemblies: Assemblies) -> None:
     assert assemblies.document(row)["webhook"] == {"status": "pending", "attempts": 0}
 
 
-def test_a_cancellation_is_told_by_a_later_attempt(assemblies: Assemblies) -> None:
-    """An attempt that was cut off between the document's end and its webhook is made up for."""
+def test_a_later_attempt_queues_the_webhook_of_a_cancelled_assembly(assemblies: Assemblies) -> None:
+    """After an attempt that died between the document's end and the webhook."""
     cancel_at(assemblies, assemblies.processor.module, "run_step")
     module, stack = assemblies.processor.module, assemblies.stack
     stack.fail(module.sqs(), "SendMessage", "InternalError", status=500, times=1)
@@ -662,13 +667,13 @@ def test_a_cancellation_is_told_by_a_later_attempt(assemblies: Assemblies) -> No
     assert len(stack.messages("webhooks")) == 1
 
 
-def test_a_failure_is_notified_too(assemblies: Assemblies) -> None:
+def test_a_failed_assembly_queues_its_webhook(assemblies: Assemblies) -> None:
     """Failed is a terminal state like the others."""
     assemblies.run("tpl_archive", upload("b.txt", b"b"))
     assert len(assemblies.stack.messages("webhooks")) == 1
 
 
-def test_without_a_url_nobody_is_notified(assemblies: Assemblies) -> None:
+def test_a_template_without_a_webhook_queues_no_message(assemblies: Assemblies) -> None:
     """A template without webhook queues nothing and says nothing."""
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     row = assemblies.run("t", assemblies.put("a.txt", b"hello"))
@@ -676,11 +681,11 @@ def test_without_a_url_nobody_is_notified(assemblies: Assemblies) -> None:
     assert "webhook" not in assemblies.document(row)
 
 
-# The same job more than once
+# Repeated requests
 
 
-def test_a_completed_assembly_is_the_answer_at_once(assemblies: Assemblies) -> None:
-    """Another request for it runs nothing, writes no document and sends no webhook."""
+def test_a_request_for_a_completed_assembly_gets_its_document(assemblies: Assemblies) -> None:
+    """It runs nothing and sends no webhook."""
     entry = assemblies.put("a.txt", b"hello")
     first = assemblies.run("tpl_archive", entry)
     before = assemblies.document(first)
@@ -696,7 +701,7 @@ def test_a_completed_assembly_is_the_answer_at_once(assemblies: Assemblies) -> N
 
 
 def test_a_failed_assembly_can_be_run_again(assemblies: Assemblies) -> None:
-    """The second request is execution 2, and its end is notified anew."""
+    """The second request is execution 2, with its own webhook."""
     entry = upload("a.txt", b"hello")
     first = assemblies.run("tpl_archive", entry)
     assert failure(assemblies, first)[0] == "INPUT_MISSING"
@@ -725,7 +730,7 @@ def test_a_canceled_assembly_can_be_run_again(assemblies: Assemblies) -> None:
     assert (row["status"], assemblies.document(row)["execution"]) == ("COMPLETED", 2)
 
 
-def test_an_expired_document_is_begun_anew(assemblies: Assemblies) -> None:
+def test_an_expired_document_counts_as_missing(assemblies: Assemblies) -> None:
     """A document that only waits for its deletion is as good as none."""
     entry = assemblies.put("a.txt", b"hello")
     first = assemblies.run("tpl_archive", entry)
@@ -738,7 +743,7 @@ def test_an_expired_document_is_begun_anew(assemblies: Assemblies) -> None:
 
 
 def elsewhere(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A document that another request works on."""
+    """A document of an assembly that another request runs."""
     return {
         "assembly_id": row["assembly_id"],
         "owner": OWNER,
@@ -756,8 +761,8 @@ def elsewhere(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def test_a_running_assembly_is_waited_for(assemblies: Assemblies) -> None:
-    """The request is parked without spending an attempt, and the document knows who waits."""
+def test_a_request_for_a_running_assembly_is_parked(assemblies: Assemblies) -> None:
+    """Without spending an attempt; the document has its id."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     assemblies.stack.put("assemblies", elsewhere(row))
     after = assemblies.processor.run(row)
@@ -768,7 +773,7 @@ def test_a_running_assembly_is_waited_for(assemblies: Assemblies) -> None:
     assert assemblies.processor.sockets.kinds() == ["progress"]
 
 
-def test_an_assembly_that_another_began_meanwhile_is_waited_for(assemblies: Assemblies) -> None:
+def test_one_of_two_concurrent_requests_for_an_assembly_waits(assemblies: Assemblies) -> None:
     """Of two requests that find nothing, one writes the document and the other looks again."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     assemblies.stack.put("assemblies", elsewhere(row))
@@ -786,8 +791,8 @@ def test_an_assembly_that_another_began_meanwhile_is_waited_for(assemblies: Asse
     assert document["followers"] == [f"{OWNER}#req-1"]
 
 
-def test_who_waits_is_woken_at_the_end(assemblies: Assemblies) -> None:
-    """The end puts the waiting request to the stream, which then answers from the document."""
+def test_the_end_requeues_the_waiting_request(assemblies: Assemblies) -> None:
+    """It then answers from the document."""
     entry = assemblies.put("a.txt", b"hello")
     waiting = job_of("tpl_archive", entry, request_id="req-2")
     module = assemblies.processor.module
@@ -813,7 +818,7 @@ def test_who_waits_is_woken_at_the_end(assemblies: Assemblies) -> None:
     assert len(assemblies.stack.messages("webhooks")) == 1
 
 
-def test_who_waits_no_longer_is_not_woken(assemblies: Assemblies) -> None:
+def test_the_end_does_not_requeue_a_request_that_a_worker_has_taken(assemblies: Assemblies) -> None:
     """A follower that a worker has taken since stays that worker's."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     taken = request(
@@ -831,7 +836,9 @@ def test_who_waits_no_longer_is_not_woken(assemblies: Assemblies) -> None:
     assert assemblies.stack.request("req-2") == taken
 
 
-def test_an_end_just_before_the_parking_is_not_missed(assemblies: Assemblies) -> None:
+def test_a_request_is_requeued_if_the_assembly_ends_while_it_is_parked(
+    assemblies: Assemblies,
+) -> None:
     """When the other request ended in between, the waiting one goes to the stream at once."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     assemblies.stack.put("assemblies", elsewhere(row))
@@ -848,8 +855,8 @@ def test_an_end_just_before_the_parking_is_not_missed(assemblies: Assemblies) ->
     assert assemblies.processor.run(row)["status"] == "PENDING"
 
 
-def test_an_abandoned_assembly_is_taken_over(assemblies: Assemblies) -> None:
-    """When the other worker's lease has run out, this request runs it, as the next execution."""
+def test_an_assembly_with_an_expired_lease_is_taken_over(assemblies: Assemblies) -> None:
+    """As the next execution."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     assemblies.stack.put("assemblies", elsewhere(row, lease_until=int(time.time()) - 1))
     after = assemblies.processor.run(row)
@@ -858,15 +865,17 @@ def test_an_abandoned_assembly_is_taken_over(assemblies: Assemblies) -> None:
     assert (document["request_id"], document["execution"]) == ("req-1", 2)
 
 
-def test_a_second_attempt_goes_on_with_its_own_document(assemblies: Assemblies) -> None:
-    """A live lease of the same request is no other worker's."""
+def test_a_second_attempt_continues_its_own_document(assemblies: Assemblies) -> None:
+    """Its lease is the same request's."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"), attempts=1)
     assemblies.stack.put("assemblies", elsewhere(row, request_id="req-1"))
     after = assemblies.processor.run(row)
     assert (after["status"], assemblies.document(row)["execution"]) == ("COMPLETED", 1)
 
 
-def test_a_crash_between_document_and_request_repeats_nothing(assemblies: Assemblies) -> None:
+def test_after_a_crash_between_document_and_request_only_the_request_is_ended(
+    assemblies: Assemblies,
+) -> None:
     """The next attempt finds the document ended by this request, and only ends the request."""
     entry = assemblies.put("a.txt", b"hello")
     row = assemblies.run("tpl_archive", entry)
@@ -880,8 +889,8 @@ def test_a_crash_between_document_and_request_repeats_nothing(assemblies: Assemb
     assert assemblies.document(row) == document
 
 
-def test_a_cancellation_after_the_end_is_too_late(assemblies: Assemblies) -> None:
-    """The worker died after it had ended the document: the request follows that."""
+def test_a_cancellation_after_the_documents_end_has_no_effect(assemblies: Assemblies) -> None:
+    """The worker died before it ended the request."""
     entry = assemblies.put("a.txt", b"hello")
     done = assemblies.run("tpl_archive", entry)
     again = job_of("tpl_archive", entry, attempts=1, cancel_requested=True, progress={"seq": 9})
@@ -893,8 +902,10 @@ def test_a_cancellation_after_the_end_is_too_late(assemblies: Assemblies) -> Non
     assert assemblies.document(done)["ok"] == "ASSEMBLY_COMPLETED"
 
 
-def test_an_attempt_tells_once_of_a_cancelled_assembly(assemblies: Assemblies) -> None:
-    """The worker died after it had ended the document: one message of the next says so."""
+def test_the_next_attempt_posts_one_message_for_a_cancelled_assembly(
+    assemblies: Assemblies,
+) -> None:
+    """The worker died after it had ended the document."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"), attempts=1)
     pending = {"webhook": {"status": "pending", "attempts": 0}}
     canceled = elsewhere(row, request_id="req-1", ok="ASSEMBLY_CANCELED", **pending)
@@ -903,7 +914,7 @@ def test_an_attempt_tells_once_of_a_cancelled_assembly(assemblies: Assemblies) -
     assert len(assemblies.stack.messages("webhooks")) == 1
 
 
-def test_a_cancellation_after_a_failure_is_too_late(assemblies: Assemblies) -> None:
+def test_a_cancellation_after_the_documents_failure_has_no_effect(assemblies: Assemblies) -> None:
     """Nor does it hide what the document says has failed."""
     entry = upload("b.txt", b"b")
     failed = assemblies.run("tpl_archive", entry)
@@ -913,12 +924,12 @@ def test_a_cancellation_after_a_failure_is_too_late(assemblies: Assemblies) -> N
 
 
 def lost(row: dict[str, Any]) -> dict[str, Any]:
-    """A request whose last worker is gone."""
+    """A request whose last worker has died."""
     return row | {"status": "PROCESSING", "attempts": 4, "lease_until": 1, "lease_owner": "gone"}
 
 
-def test_a_request_whose_attempts_are_spent_follows_its_assembly(assemblies: Assemblies) -> None:
-    """Completed, failed or cancelled: the document was ended before the last worker died."""
+def test_a_request_without_attempts_gets_the_end_of_its_document(assemblies: Assemblies) -> None:
+    """Completed, failed or cancelled before the last worker died."""
     stack, processor = assemblies.stack, assemblies.processor
     entry, missing = assemblies.put("a.txt", b"hello"), upload("b.txt", b"b")
     ends = [assemblies.run("tpl_archive", entry), assemblies.run("tpl_archive", missing)]
@@ -940,10 +951,10 @@ def test_a_request_whose_attempts_are_spent_follows_its_assembly(assemblies: Ass
     )  # fmt: skip
 
 
-def test_a_document_that_ends_while_its_request_is_given_up_is_followed(
+def test_a_request_gets_the_documents_end_written_during_the_sweep(
     assemblies: Assemblies,
 ) -> None:
-    """The worker was taken for dead, and ends the document between the sweeper's read and write."""
+    """Between the sweeper's read and write."""
     entry = assemblies.put("a.txt", b"hello")
     done = assemblies.run("tpl_archive", entry)
     ended = assemblies.document(done)
@@ -963,8 +974,8 @@ def test_a_document_that_ends_while_its_request_is_given_up_is_followed(
     assert (after["status"], after["result"]) == ("COMPLETED", done["result"])
 
 
-def test_a_time_out_that_broke_off_stays_one(assemblies: Assemblies) -> None:
-    """The sweeper ended the document and died: the next one ends the request with the same code."""
+def test_an_interrupted_timeout_is_completed_with_the_same_code(assemblies: Assemblies) -> None:
+    """The sweeper died between document and request."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     timed_out = {"error": "TIMEOUT", "message": "The job takes longer than a worker may run"}
     assemblies.stack.put("assemblies", elsewhere(row, request_id="req-1", **timed_out))
@@ -974,8 +985,10 @@ def test_a_time_out_that_broke_off_stays_one(assemblies: Assemblies) -> None:
     assert (error["code"], error["retryable"]) == ("TIMEOUT", True)
 
 
-def test_a_document_written_without_an_answer_is_gone_on_with(assemblies: Assemblies) -> None:
-    """Every write of it is sent twice: the revision that stands in the way is our own."""
+def test_an_assembly_goes_on_although_answers_to_its_writes_were_lost(
+    assemblies: Assemblies,
+) -> None:
+    """The refused repetition finds its own revision."""
     dynamodb = assemblies.processor.module.dynamodb
     whole = dynamodb.update_item
 
@@ -989,7 +1002,9 @@ def test_a_document_written_without_an_answer_is_gone_on_with(assemblies: Assemb
     assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
 
 
-def test_files_that_are_made_are_not_made_again(assemblies: Assemblies) -> None:
+def test_no_step_is_repeated_while_the_documents_end_can_not_be_written(
+    assemblies: Assemblies,
+) -> None:
     """The document's end waits for a table that can't be written for a while."""
     module, stack = assemblies.processor.module, assemblies.stack
     stack.closing_waits(*(0.0,) * 5)
@@ -1002,7 +1017,7 @@ def test_files_that_are_made_are_not_made_again(assemblies: Assemblies) -> None:
     assert calls.counts()["HeadObject"] == 1
 
 
-def test_a_document_is_bounded(assemblies: Assemblies) -> None:
+def test_a_job_fails_before_its_document_exceeds_an_item(assemblies: Assemblies) -> None:
     """Before a document grows beyond an item, its job fails."""
     assemblies.processor.set(MAX_DOCUMENT_BYTES=1000)
     row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
@@ -1011,7 +1026,7 @@ def test_a_document_is_bounded(assemblies: Assemblies) -> None:
     )  # fmt: skip
 
 
-def test_an_ended_document_is_not_saved_again(assemblies: Assemblies) -> None:
+def test_a_late_renewal_does_not_change_an_ended_document(assemblies: Assemblies) -> None:
     """A late sign of life gives it no lease back."""
     kind = assemblies.processor.module.Assembly
     end = kind.end
@@ -1028,7 +1043,7 @@ def test_an_ended_document_is_not_saved_again(assemblies: Assemblies) -> None:
 
 
 def test_an_end_is_written_however_large_the_document_is(assemblies: Assemblies) -> None:
-    """It adds little, and a job without it would be told of as completed and never be."""
+    """Else the job would be posted as completed without an ended document."""
     module = assemblies.processor.module
     whole = module.run_steps
 
@@ -1043,8 +1058,8 @@ def test_an_end_is_written_however_large_the_document_is(assemblies: Assemblies)
     assert document["webhook"]["status"] == "pending"
 
 
-def test_somebody_else_s_assembly_is_refused(assemblies: Assemblies) -> None:
-    """Even where ids collide, a document answers to its owner alone."""
+def test_another_owners_assembly_is_refused(assemblies: Assemblies) -> None:
+    """Even if ids collide."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     foreign = elsewhere(row, owner=owner_key("tenant-2", "user-1"), ok="ASSEMBLY_COMPLETED")
     assemblies.stack.put("assemblies", foreign)
@@ -1055,7 +1070,7 @@ def test_somebody_else_s_assembly_is_refused(assemblies: Assemblies) -> None:
 
 
 def test_a_document_taken_over_stops_its_first_worker(assemblies: Assemblies) -> None:
-    """Writes are conditional on the revision: the slower worker leaves document and request."""
+    """Its writes are conditional on the revision; it leaves document and request."""
     taken: list[dict[str, Any]] = []
     whole = assemblies.processor.module.run_step
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
@@ -1076,7 +1091,7 @@ def test_a_document_taken_over_stops_its_first_worker(assemblies: Assemblies) ->
 def test_an_attempt_that_runs_out_of_time_leaves_the_document_open(
     assemblies: Assemblies,
 ) -> None:
-    """It is neither failed nor completed; the next attempt ends it."""
+    """The next attempt ends it."""
     whole = assemblies.processor.module.run_step
     short: list[bool] = []
 
@@ -1099,7 +1114,7 @@ def test_an_attempt_that_runs_out_of_time_leaves_the_document_open(
 
 
 def test_no_log_line_holds_a_link_or_a_payload(assemblies: Assemblies, output: Output) -> None:
-    """Ids at top level, no signatures and no file contents."""
+    """Nor the content of a file; ids are at top level."""
     assemblies.run("tpl_archive", assemblies.put("private-name.txt", b"private-text"))
     text = output.text
     assert "X-Amz-Signature" not in text

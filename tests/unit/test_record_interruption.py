@@ -1,4 +1,4 @@
-"""record-interruption: one record an event, whatever the worker's cause looks like."""
+"""record-interruption: one record for each event, for any cause."""
 
 import json
 from typing import Any
@@ -32,14 +32,14 @@ def record(jobs: Jobs, **event: Any) -> dict[str, Any]:
 
 
 def stored_cause(jobs: Jobs, cause: Any) -> Any:
-    """What is stored of a cause."""
+    """The stored form of a cause."""
     record(jobs, cause=cause)
     (item,) = jobs.records()
     return item.get("cause")
 
 
-def test_an_interruption_is_recorded(jobs: Jobs) -> None:
-    """The record says which job, by what, when, and goes after thirty days."""
+def test_an_interruption_is_recorded_for_thirty_days(jobs: Jobs) -> None:
+    """With the job, the interrupting message and the time."""
     answer = record(jobs, cause="stopped")
 
     assert answer == {
@@ -59,7 +59,7 @@ def test_an_interruption_is_recorded(jobs: Jobs) -> None:
     ]
 
 
-def test_a_cause_that_no_text_holds(jobs: Jobs) -> None:
+def test_a_cause_nested_too_deeply_is_replaced_by_a_note(jobs: Jobs) -> None:
     """One that is nested beyond what can be written is told by that."""
     deep: list[Any] = []
     for _ in range(50_000):
@@ -67,15 +67,15 @@ def test_a_cause_that_no_text_holds(jobs: Jobs) -> None:
     assert stored_cause(jobs, deep) == "(nested too deeply)"
 
 
-def test_a_record_needs_little(jobs: Jobs) -> None:
-    """Workspace and message are enough; what is not known is not stored."""
+def test_a_record_needs_only_workspace_and_message(jobs: Jobs) -> None:
+    """Unknown values are omitted."""
     jobs.call("record-interruption", projectId="amelia", userId="scott", messageId="message-1")
     (item,) = jobs.records()
     assert item.keys() == {"messageId", "recordId", "projectUserId", "kind", "timestamp", "ttl"}
 
 
-def test_the_second_time_changes_nothing(jobs: Jobs) -> None:
-    """A retry is told so, and what was stored first stays."""
+def test_a_repeated_event_keeps_the_first_record(jobs: Jobs) -> None:
+    """The answer reports it."""
     first = record(jobs, cause="first")
     before = jobs.records()
     jobs.clock.pass_(60)
@@ -83,8 +83,8 @@ def test_the_second_time_changes_nothing(jobs: Jobs) -> None:
     assert jobs.records() == before
 
 
-def test_both_executions_describe_one_event(jobs: Jobs) -> None:
-    """The interrupter names its message, the interrupted finds it in the cause: one record."""
+def test_the_reports_of_both_executions_give_one_record(jobs: Jobs) -> None:
+    """The interrupter names its message, the interrupted one finds it in the cause."""
     first = record(jobs)
     cause = json.dumps({"interruptingMessageId": "message-2", "newThreadId": "thread-2"})
     second = record(jobs, interruptingMessageId=None, newThreadId=None, cause=cause)
@@ -103,13 +103,13 @@ def test_both_executions_describe_one_event(jobs: Jobs) -> None:
     ],
 )
 def test_different_events_are_different_records(jobs: Jobs, change: dict[str, Any]) -> None:
-    """Another kind, claim or message is another record; both are kept."""
+    """Another kind, claim or message."""
     record(jobs)
     assert record(jobs, **change)["duplicate"] is False
     assert len(jobs.records()) == 2
 
 
-def test_an_interruption_and_a_timeout_of_a_message_are_two(jobs: Jobs) -> None:
+def test_handle_timeout_does_not_change_an_interruption_of_the_message(jobs: Jobs) -> None:
     """What handle-timeout records of a message leaves its interruption alone."""
     record(jobs)
     jobs.call(
@@ -160,12 +160,14 @@ DEEP = "[" * 200 + "]" * 200
         ("\x00\x1f", "\x00\x1f"),
     ],
 )  # fmt: skip
-def test_a_cause_is_stored_whatever_it_is(jobs: Jobs, cause: Any, stored: Any) -> None:
+def test_a_cause_is_stored_as_json_if_it_fits_else_as_text(
+    jobs: Jobs, cause: Any, stored: Any
+) -> None:
     """JSON that fits into an item is parsed; everything else is kept as text."""
     assert stored_cause(jobs, cause) == stored
 
 
-def test_nested_as_deep_as_an_item_goes(jobs: Jobs) -> None:
+def test_a_cause_with_thirty_levels_is_stored_as_json(jobs: Jobs) -> None:
     """Thirty levels are stored as what they are."""
     cause: Any = []
     for _ in range(29):
@@ -174,7 +176,7 @@ def test_nested_as_deep_as_an_item_goes(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "名", "😀"])
-def test_a_huge_cause_is_cut(jobs: Jobs, letter: str) -> None:
+def test_a_cause_is_cut_to_32_kb_between_characters(jobs: Jobs, letter: str) -> None:
     """At most 32 KB, and no half characters."""
     cause = letter * 40_000
     stored = stored_cause(jobs, cause)
@@ -183,13 +185,13 @@ def test_a_huge_cause_is_cut(jobs: Jobs, letter: str) -> None:
 
 
 def test_a_cause_is_measured_in_bytes(jobs: Jobs) -> None:
-    """Fewer characters than the limit may still be too many bytes."""
+    """Fewer characters than the limit may be too many bytes."""
     stored = stored_cause(jobs, "名" * 20_000)
     assert 32 * 1024 - 4 < len(stored.encode()) <= 32 * 1024
 
 
-def test_huge_json_is_cut_as_text(jobs: Jobs) -> None:
-    """Cut JSON is none any more, and tells nothing of ids."""
+def test_json_above_32_kb_is_cut_as_text(jobs: Jobs) -> None:
+    """No ids are read from it."""
     cause = json.dumps({"interruptingMessageId": "message-7", "log": "x" * 40_000})
     record(jobs, interruptingMessageId=None, cause=cause)
     (item,) = jobs.records()
@@ -197,7 +199,7 @@ def test_huge_json_is_cut_as_text(jobs: Jobs) -> None:
     assert "interruptingMessageId" not in item
 
 
-def test_json_of_just_32_kb_is_parsed(jobs: Jobs) -> None:
+def test_json_of_32_kb_is_parsed(jobs: Jobs) -> None:
     """The limit itself is allowed."""
     cause = json.dumps({"log": "x" * (32 * 1024 - 11)})
     assert len(cause) == 32 * 1024
@@ -211,7 +213,7 @@ def test_json_of_just_32_kb_is_parsed(jobs: Jobs) -> None:
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_no_cause_stops_the_record(jobs: Jobs, cause: Any) -> None:
+def test_an_interruption_with_any_cause_is_recorded(jobs: Jobs, cause: Any) -> None:
     """Whatever a worker says, its interruption is recorded."""
     jobs.stack.dynamodb.delete_item(
         TableName=f"{PREFIX}interruptions",
@@ -224,14 +226,14 @@ def test_no_cause_stops_the_record(jobs: Jobs, cause: Any) -> None:
 
 
 @pytest.mark.parametrize("told", ["a#b", "", 7, None, ["message-2"], "x" * 200])
-def test_malformed_ids_in_a_cause_are_not_taken(jobs: Jobs, told: Any) -> None:
+def test_malformed_ids_in_a_cause_are_ignored(jobs: Jobs, told: Any) -> None:
     """A worker's words are checked like any input; they refuse nothing."""
     record(jobs, interruptingMessageId=None, cause={"interruptingMessageId": told})
     (item,) = jobs.records()
     assert "interruptingMessageId" not in item
 
 
-def test_the_input_goes_before_the_cause(jobs: Jobs) -> None:
+def test_ids_of_the_input_win_over_those_of_the_cause(jobs: Jobs) -> None:
     """What the flow knows is not replaced by what the worker says."""
     record(jobs, cause={"interruptingMessageId": "message-9", "newThreadId": "thread-9"})
     (item,) = jobs.records()
@@ -239,8 +241,8 @@ def test_the_input_goes_before_the_cause(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("value", HOSTILE_IDS)
-def test_a_hostile_message_is_refused_by_name(jobs: Jobs, value: Any) -> None:
-    """What is no id is a ValidationError of messageId."""
+def test_a_malformed_message_id_is_refused(jobs: Jobs, value: Any) -> None:
+    """ValidationError of messageId."""
     with pytest.raises(ValidationError, match="^messageId: "):
         record(jobs, messageId=value)
     assert jobs.records() == []
@@ -251,7 +253,9 @@ def test_a_hostile_message_is_refused_by_name(jobs: Jobs, value: Any) -> None:
     ["interruptedClaimId", "interruptedContainer", "newThreadId", "interruptingMessageId"],
 )
 @pytest.mark.parametrize("value", ["", "a/b", "x" * 200, 7])
-def test_every_malformed_id_is_refused_by_name(jobs: Jobs, field: str, value: Any) -> None:
+def test_a_malformed_optional_id_is_refused_with_its_name(
+    jobs: Jobs, field: str, value: Any
+) -> None:
     """Ids that may be absent must be ids when they are there."""
     with pytest.raises(ValidationError) as refused:
         record(jobs, **{field: value})
@@ -265,8 +269,8 @@ def test_an_unknown_kind_is_refused(jobs: Jobs, kind: Any) -> None:
         record(jobs, kind=kind)
 
 
-def test_one_write_and_no_read(jobs: Jobs) -> None:
-    """A record, and its repetition, is one PutItem."""
+def test_a_record_costs_one_write_and_no_read(jobs: Jobs) -> None:
+    """A repetition as well."""
     calls = jobs.stack.calls(jobs.function("record-interruption").dynamodb)
     record(jobs)
     assert calls.counts() == {"PutItem": 1}
@@ -274,8 +278,8 @@ def test_one_write_and_no_read(jobs: Jobs) -> None:
     assert calls.counts() == {"PutItem": 2}
 
 
-def test_a_failing_store_is_raised(jobs: Jobs) -> None:
-    """The flow tries again by the error's own name."""
+def test_an_error_of_dynamodb_is_raised_unchanged(jobs: Jobs) -> None:
+    """The flow's Retry matches errors by name."""
     module = jobs.function("record-interruption")
     jobs.stack.fail(module.dynamodb, "PutItem")
     with pytest.raises(module.dynamodb.exceptions.ProvisionedThroughputExceededException):
@@ -283,7 +287,7 @@ def test_a_failing_store_is_raised(jobs: Jobs) -> None:
 
 
 def test_a_repetition_is_not_counted(jobs: Jobs, output: Output) -> None:
-    """The metric counts events; the log has the ids and none of the cause."""
+    """The log has the ids, and nothing of the cause."""
     for _ in range(2):
         record(jobs, cause="what-the-worker-said")
     (metric,) = output.metric("InterruptionRecorded")

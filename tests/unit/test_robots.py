@@ -1,4 +1,4 @@
-"""The interface of the robots, the robots on files of any kind, names and the registry."""
+"""The robots' interface, the robots on any file, safe names and the registry."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from jobplane_robots import (
 
 
 class Stream(io.BytesIO):
-    """An input that gives at most `step` bytes a read, as a socket may."""
+    """An input that returns at most `step` bytes a read, like a socket."""
 
     def __init__(self, data: bytes, step: int | None = None) -> None:
         super().__init__(data)
@@ -66,11 +66,11 @@ def run(name: str, source: RobotInput, **options: Any) -> tuple[RobotResult, Mem
 
 
 class Cancelled(Exception):
-    """What a caller raises to end a run."""
+    """Raised by a caller to end a run."""
 
 
 class NoOptions(RobotOptions):
-    """Nothing to choose."""
+    """No options."""
 
 
 @robot("/acme/two-files", options=NoOptions)
@@ -89,7 +89,7 @@ def two_files(
 def thing(
     source: RobotInput, _options: NoOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:
-    """Copies its input under a name that nobody should trust."""
+    """Copies its input under an unsafe name."""
     with context.open(source) as stream, outputs.create("../../etc/passwd") as output:
         for chunk in stream:
             output.write(chunk)
@@ -100,7 +100,7 @@ def thing(
 
 
 def test_a_failed_run_leaves_no_output(tmp_path: Path) -> None:
-    """An output that was stored already is removed when a later one fails."""
+    """Outputs that were stored before are removed."""
     sink = DirectorySink(tmp_path)
     with pytest.raises(MalformedInputError):
         two_files.run(file(b"x"), {}, sink)
@@ -109,7 +109,7 @@ def test_a_failed_run_leaves_no_output(tmp_path: Path) -> None:
 
 
 def test_an_error_names_the_file_and_the_place() -> None:
-    """The message of an error starts with the input's name and where it went wrong."""
+    """The message starts with the input's name and the place of the fault."""
     with pytest.raises(MalformedInputError) as caught:
         two_files.run(file(b"x", "données.csv"), {}, MemorySink())
     assert caught.value.message == "données.csv, line 7: is not to my taste"
@@ -123,15 +123,15 @@ def test_a_warning_names_the_file() -> None:
     assert result.warnings == ("a.txt: took a while",)
 
 
-def test_an_output_s_name_is_made_safe() -> None:
+def test_an_outputs_name_can_not_leave_the_folder() -> None:
     """A robot can't lead a sink out of its folder."""
     sink = MemorySink()
     thing.run(file(b"x"), {}, sink)
     assert [stored.name for stored in sink.files] == ["passwd"]
 
 
-def test_advance_hears_of_every_byte_read() -> None:
-    """The sum of what is reported is the size of the file."""
+def test_advance_gets_every_byte_read() -> None:
+    """The sum is the size of the file."""
     heard: list[int] = []
     data = b"x" * 1_000_000
     get_robot("/file/hash").run(file(data), {}, MemorySink(), RobotContext(heard.append))
@@ -140,7 +140,7 @@ def test_advance_hears_of_every_byte_read() -> None:
 
 
 def test_a_run_can_be_cancelled_from_advance(tmp_path: Path) -> None:
-    """What `advance` raises comes out unchanged; input closed, partial output gone."""
+    """Its exception is raised unchanged; the input is closed, and the partial output removed."""
     stream = io.BytesIO(b"x" * 1_000_000)
     calls = 0
 
@@ -158,7 +158,7 @@ def test_a_run_can_be_cancelled_from_advance(tmp_path: Path) -> None:
 
 
 def test_a_decompression_can_be_cancelled_while_it_reads_nothing() -> None:
-    """A bomb that fits into one chunk doesn't run on after the caller has had enough."""
+    """As with a bomb that fits into one chunk."""
     packed = gzip.compress(bytes(15_000_000))
     calls: list[int] = []
 
@@ -172,8 +172,8 @@ def test_a_decompression_can_be_cancelled_while_it_reads_nothing() -> None:
     assert calls[1:] == [0, 0]
 
 
-def test_an_exception_of_the_sink_passes_unchanged() -> None:
-    """A store that fails is no fault of the file."""
+def test_an_exception_of_the_sink_is_raised_unchanged() -> None:
+    """It is not a fault of the file."""
 
     class BrokenSink(MemorySink):
         def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> Any:
@@ -183,8 +183,8 @@ def test_an_exception_of_the_sink_passes_unchanged() -> None:
         get_robot("/file/compress").run(file(b"x"), {}, BrokenSink())
 
 
-def test_an_abort_that_fails_is_a_note_on_the_cause() -> None:
-    """The first error stays the error, and the other outputs are still aborted."""
+def test_a_failed_abort_is_a_note_on_the_first_error() -> None:
+    """The other outputs are aborted."""
     aborted: list[str] = []
 
     class Writer:
@@ -215,14 +215,14 @@ def test_an_abort_that_fails_is_a_note_on_the_cause() -> None:
 def beside(
     source: RobotInput, _options: NoOptions, outputs: Outputs, _context: RobotContext
 ) -> RobotResult:
-    """Passes its input on beside an output that is left to the run's end."""
+    """Forwards its input, and leaves an output to be closed at the run's end."""
     outputs.forward(source)
     outputs.create("notes.txt").write(b"seen")
     return RobotResult()
 
 
-def test_nothing_is_passed_on_before_the_rest_is_stored() -> None:
-    """A forwarded file can't be taken back, so it comes last."""
+def test_inputs_are_forwarded_after_all_outputs_are_stored() -> None:
+    """A forwarded file can't be removed."""
 
     class FullSink(MemorySink):
         def create(self, name: str, *, mime: str, meta: dict[str, Any]) -> Any:
@@ -241,7 +241,7 @@ def test_nothing_is_passed_on_before_the_rest_is_stored() -> None:
 
 
 def test_an_input_is_opened_once() -> None:
-    """Every built-in that reads text or bytes is content with one pass."""
+    """Every built-in robot for text or bytes needs one pass."""
     data = b'{"a":"1"}\n'
     for name in robot_names():
         if name in ("/file/decompress", "/file/filter", "/image/resize"):
@@ -259,7 +259,7 @@ def test_an_input_is_opened_once() -> None:
         assert [stream.closed for stream in opened] == [True], name
 
 
-def test_a_stream_may_give_less_than_asked() -> None:
+def test_a_stream_may_return_fewer_bytes_than_requested() -> None:
     """Short reads, as from a socket, change nothing."""
     data = b"\xef\xbb\xbf" + b'{"a":1}\n' * 1000
     source = RobotInput("a.ndjson", lambda: Stream(data, step=2), len(data))
@@ -267,8 +267,8 @@ def test_a_stream_may_give_less_than_asked() -> None:
     assert result.counts["valid"] == 1000
 
 
-def test_a_file_that_vanishes_passes_the_store_s_own_error() -> None:
-    """What `open` raises is not a fault of the file's content."""
+def test_an_error_of_open_is_raised_unchanged() -> None:
+    """It is not a fault of the file's content."""
 
     def gone() -> io.BytesIO:
         raise FileNotFoundError("no such key")
@@ -305,10 +305,10 @@ def test_a_file_that_vanishes_passes_the_store_s_own_error() -> None:
         ("/image/resize", {"width": True}, "width"),
     ],
 )
-def test_options_that_do_not_fit_name_their_field(
+def test_a_malformed_option_is_refused_with_its_name(
     name: str, options: dict[str, Any], field: str
 ) -> None:
-    """Types are strict, unknown keys are refused, and the error says which field."""
+    """Types are strict, and unknown keys are refused."""
     with pytest.raises(InvalidOptionsError) as caught:
         get_robot(name).parse_options(options)
     assert [problem.field for problem in caught.value.problems] == [field]
@@ -316,15 +316,15 @@ def test_options_that_do_not_fit_name_their_field(
 
 
 def test_all_problems_of_the_options_are_listed() -> None:
-    """Somebody who writes options mends them in one go."""
+    """In one error."""
     with pytest.raises(InvalidOptionsError) as caught:
         get_robot("/file/compress").parse_options({"level": 99, "format": "zip", "speed": 1})
     assert {p.field for p in caught.value.problems} == {"level", "format", "speed"}
     assert "unknown option; known: format, level" in caught.value.message
 
 
-def test_an_option_can_t_be_named_like_a_step_s_own_key() -> None:
-    """`robot` and `use` belong to the template."""
+def test_an_option_can_not_be_named_robot_or_use() -> None:
+    """These keys belong to the template."""
 
     class Options(RobotOptions):
         use: str = ""
@@ -337,8 +337,8 @@ def test_an_option_can_t_be_named_like_a_step_s_own_key() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"x" * 700_000])
-def test_hash_takes_every_digest_in_one_pass(data: bytes) -> None:
-    """The digests are hashlib's, in the meta of the file that passes through."""
+def test_hash_computes_all_digests_in_one_pass(data: bytes) -> None:
+    """They are in the meta of the file that passes."""
     source = file(data, "a.txt", meta={"kept": 1}, mime="text/plain")
     result, sink = run("/file/hash", source, algorithms=["md5", "sha1", "sha256"])
     expected = {name: hashlib.new(name, data).hexdigest() for name in ("md5", "sha1", "sha256")}
@@ -359,7 +359,7 @@ HELLO_MD5 = "5d41402abc4b2a76b9719d911017c592"
     [HELLO_MD5, HELLO_MD5.upper(), f" {HELLO_MD5}\n", "XUFAKrxLKna5cZ2REBfFkg=="],
 )
 def test_verify_accepts_hex_and_base64(claim: str) -> None:
-    """The claim may be hex in any case, or the value of a Content-MD5 header."""
+    """Hex in any case, or the value of a Content-MD5 header."""
     assert base64.b64decode("XUFAKrxLKna5cZ2REBfFkg==").hex() == HELLO_MD5
     result, sink = run("/file/verify", file(b"hello", md5hash=claim))
     assert result.meta == {"md5": HELLO_MD5}
@@ -367,7 +367,7 @@ def test_verify_accepts_hex_and_base64(claim: str) -> None:
 
 
 def test_verify_refuses_other_bytes() -> None:
-    """MD5_MISMATCH carries both digests, and nothing passes."""
+    """MD5_MISMATCH has both digests; the file does not pass."""
     sink = MemorySink()
     with pytest.raises(Md5MismatchError) as caught:
         get_robot("/file/verify").run(file(b"hellO", "a.txt", md5hash=HELLO_MD5), {}, sink)
@@ -378,14 +378,14 @@ def test_verify_refuses_other_bytes() -> None:
 
 
 @pytest.mark.parametrize("claim", ["abc", "z" * 32, HELLO_MD5 + "00", "aGVsbG8=", "é"])
-def test_verify_refuses_a_claim_that_is_no_md5(claim: str) -> None:
-    """A claim in no known form is malformed, not a mismatch."""
+def test_verify_refuses_a_malformed_md5(claim: str) -> None:
+    """Not as a mismatch."""
     with pytest.raises(MalformedInputError, match="neither 32 hex digits nor base64"):
         run("/file/verify", file(b"hello", md5hash=claim))
 
 
-def test_verify_needs_a_claim_unless_told() -> None:
-    """Without a claim it fails, or passes with a warning."""
+def test_verify_without_an_announced_md5_fails_or_warns() -> None:
+    """By its option."""
     with pytest.raises(MalformedInputError, match="no md5 was announced"):
         run("/file/verify", file(b"hello"))
     result, sink = run("/file/verify", file(b"hello"), require_md5=False)
@@ -393,7 +393,7 @@ def test_verify_needs_a_claim_unless_told() -> None:
     assert "only the size" in result.warnings[0]
 
 
-def test_verify_notices_a_short_file() -> None:
+def test_verify_refuses_a_file_of_another_size() -> None:
     """The announced size is part of the claim."""
     source = RobotInput("a", lambda: io.BytesIO(b"hello"), 6, md5hash=HELLO_MD5)
     with pytest.raises(MalformedInputError, match="has 5 bytes, but 6 were announced"):
@@ -404,8 +404,8 @@ def test_verify_notices_a_short_file() -> None:
 
 
 @given(st.binary(max_size=5000), st.integers(1, 9))
-def test_what_is_compressed_decompresses_to_itself(data: bytes, level: int) -> None:
-    """Compress, then decompress, is the identity; gzip agrees."""
+def test_compress_then_decompress_gives_the_original(data: bytes, level: int) -> None:
+    """gzip agrees."""
     _, packed = run("/file/compress", file(data, "a.txt"), level=level)
     assert gzip.decompress(packed.files[0].data) == data
     _, plain = run("/file/decompress", file(packed.files[0].data, packed.files[0].name))
@@ -413,7 +413,7 @@ def test_what_is_compressed_decompresses_to_itself(data: bytes, level: int) -> N
 
 
 def test_compression_is_deterministic() -> None:
-    """The header has no time and no name, so equal files give equal outputs."""
+    """The header has no time and no name."""
     _, first = run("/file/compress", file(b"hello", "a"))
     _, second = run("/file/compress", file(b"hello", "b"))
     assert first.files[0].data == second.files[0].data
@@ -421,14 +421,14 @@ def test_compression_is_deterministic() -> None:
     assert first.files[0].mime == "application/gzip"
 
 
-def test_every_member_is_decompressed() -> None:
+def test_every_member_of_a_gzip_file_is_decompressed() -> None:
     """Concatenated gzip files are one gzip file."""
     packed = gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two")
     _, sink = run("/file/decompress", file(packed, "a.gz"))
     assert sink.files[0].data == b"one two"
 
 
-def test_decompression_survives_members_that_end_at_a_limit() -> None:
+def test_members_that_end_at_a_piece_or_chunk_are_decompressed() -> None:
     """Output of exactly the piece size, and members across chunks, come out whole."""
     data = bytes(range(256)) * 1024
     packed = (gzip.compress(data) + gzip.compress(bytes(len(data) * 3))) * 40
@@ -458,8 +458,8 @@ def test_decompression_survives_members_that_end_at_a_limit() -> None:
         (gzip.compress(b"hello", mtime=0)[:-8] + bytes(8), "its gzip data is damaged"),
     ],
 )
-def test_damaged_gzip_is_refused(damaged: bytes, reason: str) -> None:
-    """Truncation, garbage and a wrong check sum are errors that say so, and leave no output."""
+def test_a_damaged_gzip_file_is_refused_without_output(damaged: bytes, reason: str) -> None:
+    """Truncated, garbage, or with a wrong checksum."""
     sink = MemorySink()
     with pytest.raises(MalformedInputError) as caught:
         get_robot("/file/decompress").run(file(damaged, "a.gz"), {}, sink)
@@ -469,7 +469,7 @@ def test_damaged_gzip_is_refused(damaged: bytes, reason: str) -> None:
 
 
 def test_a_zip_bomb_is_stopped_by_its_ratio() -> None:
-    """Far more output than input ends the run, long before it is complete."""
+    """Long before it is complete."""
     written = 0
 
     class Sink(MemorySink):
@@ -491,15 +491,15 @@ def test_a_zip_bomb_is_stopped_by_its_ratio() -> None:
     assert written <= 17_000_000
 
 
-def test_a_ratio_is_taken_of_what_was_read() -> None:
-    """A size that was only announced buys no room."""
+def test_the_ratio_counts_the_bytes_that_were_read() -> None:
+    """Not the announced size."""
     bomb = gzip.compress(bytes(60_000_000))
     source = RobotInput(name="a.gz", open=lambda: io.BytesIO(bomb), size=10**12)
     with pytest.raises(FileTooLargeError, match="more than 100 times its size"):
         run("/file/decompress", source, max_ratio=100)
 
 
-def test_decompression_is_bounded_in_bytes() -> None:
+def test_max_bytes_bounds_decompression_exactly() -> None:
     """`max_bytes` holds to the byte."""
     packed = gzip.compress(b"x" * 1000)
     _, sink = run("/file/decompress", file(packed), max_bytes=1000)
@@ -513,7 +513,7 @@ def test_decompression_is_bounded_in_bytes() -> None:
     ("name", "plain"),
     [("a.csv.gz", "a.csv"), ("A.TGZ", "A.tar"), (".gz", ".gz"), ("données", "données")],
 )
-def test_decompression_takes_the_suffix_off(name: str, plain: str) -> None:
+def test_decompression_removes_the_suffix(name: str, plain: str) -> None:
     """The name loses .gz, and .tgz becomes .tar."""
     _, sink = run("/file/decompress", file(gzip.compress(b""), name))
     assert sink.files[0].name == plain
@@ -545,7 +545,7 @@ def passes(source: RobotInput, **options: Any) -> bool:
     ],
 )
 def test_filter_matches_the_whole_mime(mime: str, glob: str, expected: bool) -> None:
-    """A glob is anchored at both ends, and compares without case and parameters."""
+    """A glob is anchored at both ends; case and parameters are ignored."""
     assert passes(file(b"", mime=mime), accepts={"mime": [glob]}) is expected
 
 
@@ -559,20 +559,22 @@ def test_filter_matches_the_whole_mime(mime: str, glob: str, expected: bool) -> 
         ("a.csv.exe", "csv", False),
     ],
 )
-def test_filter_compares_extensions(name: str, extension: str, expected: bool) -> None:
+def test_filter_compares_extensions_without_case_and_dot(
+    name: str, extension: str, expected: bool
+) -> None:
     """Extensions compare at the end, without case, with or without their dot."""
     assert passes(file(b"", name), accepts={"extension": [extension]}) is expected
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, False), (2, True), (4, True), (5, False)])
-def test_filter_compares_sizes(size: int, expected: bool) -> None:
+def test_filter_includes_both_bounds_of_the_size(size: int, expected: bool) -> None:
     """Both bounds belong to the range."""
     accepts = {"min_bytes": 2, "max_bytes": 4}
     assert passes(file(b"x" * size), accepts=accepts) is expected
 
 
 def test_filter_accepts_all_criteria_and_declines_any() -> None:
-    """`accepts` must hold in every criterion, `declines` in none."""
+    """`accepts` must match in every criterion, `declines` in one."""
     source = file(b"12345", "a.png", mime="image/png")
     both = {"mime": ["image/*"], "max_bytes": 4}
     assert not passes(source, accepts=both)
@@ -581,7 +583,7 @@ def test_filter_accepts_all_criteria_and_declines_any() -> None:
     assert passes(source)
 
 
-def test_filter_can_make_declining_an_error() -> None:
+def test_error_on_decline_raises_with_code_and_reason() -> None:
     """With `error_on_decline` the file's fault has a code and a reason."""
     accepts = {"mime": ["image/*"]}
     with pytest.raises(FileDeclinedError) as caught:
@@ -590,7 +592,7 @@ def test_filter_can_make_declining_an_error() -> None:
     assert "'text/csv'" in caught.value.message
 
 
-def test_filter_does_not_read() -> None:
+def test_filter_does_not_open_the_file() -> None:
     """What a file is judged by is known without opening it."""
 
     def never() -> io.BytesIO:
@@ -606,8 +608,8 @@ def test_filter_does_not_read() -> None:
     st.lists(st.sampled_from([b"a", b"\n", b"\r\n", "é".encode(), b"long" * 20])).map(b"".join),
     st.integers(1, 7),
 )
-def test_parts_by_lines_are_the_file(data: bytes, lines: int) -> None:
-    """Parts joined are the original, and each but the last has exactly its lines."""
+def test_parts_by_lines_join_to_the_file(data: bytes, lines: int) -> None:
+    """Each but the last has exactly its lines."""
     _, sink = run("/document/split", file(data), lines=lines)
     assert b"".join(part.data for part in sink.files) == data
     for part in sink.files[:-1]:
@@ -617,14 +619,14 @@ def test_parts_by_lines_are_the_file(data: bytes, lines: int) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(1, 50))
-def test_parts_by_bytes_are_the_file(data: bytes, size: int) -> None:
-    """Parts joined are the original, and each but the last has exactly its size."""
+def test_parts_by_bytes_join_to_the_file(data: bytes, size: int) -> None:
+    """Each but the last has exactly its size."""
     _, sink = run("/document/split", file(data), bytes=size)
     assert b"".join(part.data for part in sink.files) == data
     assert {len(part.data) for part in sink.files[:-1]} <= {size}
 
 
-def test_parts_go_across_chunks() -> None:
+def test_a_line_longer_than_a_chunk_stays_in_one_part() -> None:
     """A line longer than a chunk stays in one part."""
     data = (b"x" * 600_000 + b"\n") * 3 + b"tail"
     _, sink = run("/document/split", file(data, "a.txt"), lines=2)
@@ -632,7 +634,7 @@ def test_parts_go_across_chunks() -> None:
 
 
 def test_parts_are_numbered_before_the_extension() -> None:
-    """Names sort in the order of the parts, and carry the number in their meta."""
+    """Names sort in the order of the parts; the meta has the number."""
     _, sink = run("/document/split", file(b"a\nb\n", "naïve.csv", mime="text/csv"), lines=1)
     names = [(part.name, part.mime, part.meta) for part in sink.files]
     assert names == [
@@ -642,13 +644,13 @@ def test_parts_are_numbered_before_the_extension() -> None:
 
 
 def test_an_empty_file_has_no_parts() -> None:
-    """Nothing in, nothing out, and a warning."""
+    """There is a warning."""
     result, sink = run("/document/split", file(b"", "a"), lines=1)
     assert sink.files == []
     assert result.warnings == ("a: the file is empty, so there are no parts",)
 
 
-def test_too_many_parts_leave_none(tmp_path: Path) -> None:
+def test_too_many_parts_fail_and_leave_no_part(tmp_path: Path) -> None:
     """Above the limit the run fails and the parts before it go."""
     _, sink = run("/document/split", file(b"a\n" * 5), lines=1, max_parts=5)
     assert len(sink.files) == 5
@@ -736,14 +738,14 @@ class Discarding:
         ("bad\ud800.txt", "bad.txt"),
     ],
 )
-def test_safe_name(name: str, safe: str) -> None:
+def test_safe_name_removes_path_and_invisible_characters(name: str, safe: str) -> None:
     """A name loses its path and what can't be seen, and nothing else."""
     assert safe_name(name) == safe
 
 
 @given(st.text(st.characters() | st.sampled_from("./\\ é\u202e\x00"), max_size=400))
-def test_a_safe_name_is_one_component(name: str) -> None:
-    """Whatever is sent: one visible component that any file system takes, and stays as it is."""
+def test_any_name_becomes_one_visible_component(name: str) -> None:
+    """One that any file system accepts, and that stays as it is."""
     safe = safe_name(name)
     assert safe not in ("", ".", "..")
     assert not set(safe) & set("/\\\x00\n\r\u202e")
@@ -759,25 +761,25 @@ def test_a_name_is_measured_in_bytes() -> None:
 
 
 def test_a_long_name_keeps_its_extension() -> None:
-    """The stem gives way, between characters."""
+    """The stem is cut between characters."""
     safe = safe_name("é" * 300 + ".csv")
     assert safe == "é" * 125 + ".csv"
 
 
 @given(st.text(min_size=1, max_size=400))
 def test_derived_names_of_one_file_differ(name: str) -> None:
-    """The part's number survives the length limit."""
+    """The part's number is not cut off."""
     first, second = (derived_name(name, suffix=f"-part-{n:04}") for n in (1, 2))
     assert first != second
     assert len(first.encode()) <= 255
 
 
-def test_unique_name_counts_up() -> None:
+def test_unique_name_adds_a_number_before_the_extension() -> None:
     """A name that is taken gets a number before its extension."""
     assert unique_name("a.csv", {"a.csv", "a-2.csv"}.__contains__) == "a-3.csv"
 
 
-def test_a_folder_never_loses_a_file_to_another(tmp_path: Path) -> None:
+def test_two_inputs_of_one_name_give_two_outputs(tmp_path: Path) -> None:
     """Two inputs of one name are two outputs."""
     sink = DirectorySink(tmp_path)
     for data in (b"one", b"two"):
@@ -789,7 +791,7 @@ def test_a_folder_never_loses_a_file_to_another(tmp_path: Path) -> None:
 # The registry
 
 
-def test_an_unknown_robot_names_the_known_ones() -> None:
+def test_the_error_for_an_unknown_robot_lists_the_known_ones() -> None:
     """A typing error is seen at once."""
     with pytest.raises(UnknownRobotError) as caught:
         get_robot("/file/hahs")
@@ -799,7 +801,7 @@ def test_an_unknown_robot_names_the_known_ones() -> None:
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
-    """The entry points that packages announce, for one test."""
+    """Replaces the entry points of installed packages."""
     points: list[EntryPoint] = []
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
     monkeypatch.setitem(sys.modules, "acme_robots", sys.modules[__name__])
@@ -810,23 +812,23 @@ def announce(name: str, value: str) -> EntryPoint:
     return EntryPoint(name, value, "jobplane.robots")
 
 
-def test_a_package_adds_a_robot(installed: list[EntryPoint]) -> None:
+def test_an_entry_point_adds_a_robot(installed: list[EntryPoint]) -> None:
     """An entry point's name is a robot's name from then on."""
     installed.append(announce("/acme/thing", "acme_robots:thing"))
     assert get_robot("/acme/thing") is thing
     assert robot_names()[-1] == "/acme/thing"
 
 
-def test_a_package_can_t_replace_a_built_in(installed: list[EntryPoint]) -> None:
-    """The built-in stays, and any look beyond the built-ins is an error."""
+def test_an_entry_point_can_not_replace_a_built_in_robot(installed: list[EntryPoint]) -> None:
+    """Looking up other robots then raises an error."""
     installed.append(announce("/file/hash", "acme_robots:thing"))
     assert get_robot("/file/hash").name == "/file/hash"
     with pytest.raises(RobotConflictError, match="/file/hash"):
         get_robot("/acme/thing")
 
 
-def test_two_packages_can_t_share_a_name(installed: list[EntryPoint]) -> None:
-    """Which one would win must not depend on the order of installation."""
+def test_two_entry_points_with_one_name_are_an_error(installed: list[EntryPoint]) -> None:
+    """Else the order of installation would decide."""
     installed += [announce("/acme/thing", "acme_robots:thing"), announce("/acme/thing", "b:c")]
     with pytest.raises(RobotConflictError, match="/acme/thing"):
         get_robot("/acme/thing")
@@ -835,14 +837,16 @@ def test_two_packages_can_t_share_a_name(installed: list[EntryPoint]) -> None:
 @pytest.mark.parametrize(
     "value", ["acme_missing:thing", "acme_robots:two_files", "acme_robots:safe_name"]
 )
-def test_a_package_that_does_not_keep_its_word(installed: list[EntryPoint], value: str) -> None:
-    """A module that is missing, or no robot of that name, is unavailable, with the reason."""
+def test_an_unusable_entry_point_is_unavailable_with_the_reason(
+    installed: list[EntryPoint], value: str
+) -> None:
+    """A missing module, or no robot of that name."""
     installed.append(announce("/acme/thing", value))
     with pytest.raises(RobotUnavailableError, match="/acme/thing"):
         get_robot("/acme/thing")
 
 
-def test_every_built_in_has_its_own_name() -> None:
+def test_every_built_in_robot_has_its_name_in_the_registry() -> None:
     """The registry's names are the robots' names."""
     for name in robot_names():
         assert get_robot(name).name == name
@@ -863,7 +867,7 @@ def test_importing_the_package_loads_neither_pydantic_nor_pillow() -> None:
 
 
 def test_every_public_name_exists() -> None:
-    """What `__all__` promises can be imported, lazy or not."""
+    """Lazy or not."""
     import jobplane_robots
 
     for name in jobplane_robots.__all__:
@@ -872,7 +876,7 @@ def test_every_public_name_exists() -> None:
         _ = jobplane_robots.nothing
 
 
-def test_every_error_has_a_code_in_words() -> None:
+def test_every_error_has_a_constant_code() -> None:
     """Codes are constants a client can compare with."""
     classes: list[type[RobotError]] = [RobotError, *RobotError.__subclasses__()]
     assert all(cls.code.isupper() for cls in classes)
@@ -934,7 +938,7 @@ sys.stdout.write(str(peak() - before))
 
 
 def growth(name: str, options: dict[str, Any], megabytes: int) -> int:
-    """The KiB that a long run adds to the peak of a short one, in a process of its own."""
+    """The KiB that a long run adds to the peak of a short one, in its own process."""
     command = [sys.executable, "-c", MEMORY_CHECK, name, json.dumps(options), str(megabytes)]
     out = subprocess.run(command, capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stderr
@@ -955,16 +959,16 @@ def growth(name: str, options: dict[str, Any], megabytes: int) -> int:
     ],
 )
 def test_memory_does_not_grow_with_the_file(name: str, options: dict[str, Any]) -> None:
-    """After 2 MB have gone through, another 110 MB add less than 6 MB to the process."""
+    """After 2 MB, another 110 MB add less than 6 MB to the process."""
     assert growth(name, options, 110) < 6 * 1024
 
 
-def test_the_memory_check_sees_what_grows() -> None:
+def test_the_memory_check_fails_for_a_robot_that_keeps_its_input() -> None:
     """A robot that keeps its input fails the check above."""
     assert growth("/acme/hoard", {}, 30) > 20 * 1024
 
 
-def test_many_tiny_members_stay_linear() -> None:
+def test_100000_empty_members_are_decompressed_in_linear_time() -> None:
     """A file of 100,000 empty members is no denial of service."""
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     member = packer.compress(b"") + packer.flush()

@@ -70,7 +70,7 @@ def run(data: bytes, name: str = "a.png", **options: Any) -> tuple[RobotResult, 
     ],
 )
 def test_the_strategy_decides_the_size(options: dict[str, Any], size: tuple[int, int]) -> None:
-    """An image of 200 × 100 becomes what the strategy says."""
+    """For an image of 200 × 100."""
     _, image, _ = run(picture((200, 100)), **options)
     assert image.size == size
 
@@ -85,7 +85,7 @@ def test_pad_fills_with_the_background() -> None:
     assert image.getpixel((30, 40)) == BLUE
 
 
-def test_fillcrop_cuts_both_sides_alike() -> None:
+def test_fillcrop_cuts_both_sides_equally() -> None:
     """What is cut off is the outside."""
     _, image, _ = run(picture((100, 200)), width=100, height=100, resize_strategy="fillcrop")
     assert image.getpixel((50, 10)) == RED
@@ -96,7 +96,7 @@ def test_fillcrop_cuts_both_sides_alike() -> None:
     ("target", "kind", "name"),
     [("jpg", "JPEG", "é.jpg"), ("webp", "WEBP", "é.webp"), ("gif", "GIF", "é.gif")],
 )
-def test_the_format_can_change(target: str, kind: str, name: str) -> None:
+def test_another_format_changes_name_and_mime(target: str, kind: str, name: str) -> None:
     """Name and mime follow the format."""
     _, image, stored = run(picture((20, 20)), "é.png", format=target)
     assert (image.format, stored) == (kind, name)
@@ -104,8 +104,8 @@ def test_the_format_can_change(target: str, kind: str, name: str) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK", "I", "F"])
 @pytest.mark.parametrize("target", ["jpg", "png", "webp", "gif"])
-def test_every_mode_goes_into_every_format(mode: str, target: str) -> None:
-    """Grey, palette, 16-bit and print images are no surprise."""
+def test_every_mode_is_written_in_every_format(mode: str, target: str) -> None:
+    """Grey, palette, 16-bit and CMYK as well."""
     if mode == "I;16":
         source = Image.new(mode, (20, 20), 200 * 256)
     else:
@@ -117,10 +117,10 @@ def test_every_mode_goes_into_every_format(mode: str, target: str) -> None:
     assert pixel > 150
 
 
-def test_a_photo_is_turned_upright() -> None:
-    """The EXIF orientation is applied once, and no viewer turns the image again."""
+def test_the_exif_orientation_is_applied_once() -> None:
+    """Viewers don't turn the image again."""
     exif = Image.Exif()
-    exif[ORIENTATION] = 6  # to be turned by 90 degrees clockwise
+    exif[ORIENTATION] = 6  # turn by 90 degrees clockwise
     exif[ARTIST] = "somebody"
     data = picture((200, 100), kind="JPEG", exif=exif, quality=95)
     _, image, name = run(data, "a.jpeg", width=50)
@@ -134,7 +134,7 @@ def test_a_photo_is_turned_upright() -> None:
 
 
 def test_metadata_stays_unless_stripped() -> None:
-    """EXIF and colour profile go along; `strip` takes them off."""
+    """EXIF and colour profile; `strip` removes them."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
     exif[ARTIST] = "somebody"
@@ -148,15 +148,15 @@ def test_metadata_stays_unless_stripped() -> None:
         assert not image.getexif()
 
 
-def test_a_profile_of_another_colour_space_goes() -> None:
-    """After a conversion the old profile would be false."""
+def test_a_colour_profile_is_dropped_after_a_conversion() -> None:
+    """It would be wrong for the new colour space."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     data = picture((20, 20), mode="CMYK", kind="JPEG", icc_profile=profile)
     _, image, _ = run(data, format="png")
     assert "icc_profile" not in image.info
 
 
-def test_transparency_survives_or_meets_the_background() -> None:
+def test_transparency_is_kept_or_filled_with_the_background() -> None:
     """PNG to WEBP keeps it, JPEG gets the background."""
     data = saved(Image.new("RGBA", (20, 20), (255, 0, 0, 0)), "PNG")
     _, image, _ = run(data, format="webp")
@@ -175,7 +175,7 @@ def animation(frames: int = 3) -> bytes:
 
 
 @pytest.mark.parametrize("target", ["gif", "webp", "png"])
-def test_an_animation_stays_one(target: str) -> None:
+def test_an_animation_keeps_frames_durations_and_loop(target: str) -> None:
     """Frames, durations and loop survive a resize and a change of format."""
     result, image, _ = run(animation(), "a.gif", width=20, format=target)
     assert result.counts == {"frames": 3}
@@ -190,7 +190,7 @@ def test_an_animation_stays_one(target: str) -> None:
     assert image.info["loop"] == 2
 
 
-def test_a_still_format_takes_the_first_frame_and_says_so() -> None:
+def test_a_still_format_gets_the_first_frame_with_a_warning() -> None:
     """What is lost is a warning."""
     result, _, _ = run(animation(), "a.gif", format="jpg")
     assert result.warnings == ("a.gif: only the first of its 3 frames is kept",)
@@ -200,16 +200,16 @@ def test_a_still_format_takes_the_first_frame_and_says_so() -> None:
     "data",
     [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n", picture((200, 200))[:-400]],
 )
-def test_what_is_no_image_is_refused(data: bytes) -> None:
-    """Text, formats that are not read, and truncated images are the file's fault."""
+def test_a_file_that_is_not_an_image_is_refused(data: bytes) -> None:
+    """Text, unsupported formats, and truncated images."""
     with pytest.raises(MalformedInputError) as caught:
         run(data, "a.png", width=10)
     assert caught.value.message.startswith("a.png: ")
 
 
 @pytest.mark.parametrize("kind", ["EPS", "PPM", "ICO", "PCX", "TGA"])
-def test_formats_beyond_the_list_are_not_opened(kind: str) -> None:
-    """A whole picture in a format that Pillow knows (EPS would start a program) is no image."""
+def test_a_format_that_is_not_listed_is_not_opened(kind: str) -> None:
+    """EPS would start a program."""
     with pytest.raises(MalformedInputError, match="is not an image of a supported format"):
         run(picture((60, 60), kind=kind), width=10)
 
@@ -218,7 +218,7 @@ def test_formats_beyond_the_list_are_not_opened(kind: str) -> None:
 @pytest.mark.parametrize("cut", range(10, 700, 45))
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
 def test_a_truncated_image_is_malformed(kind: str, cut: int) -> None:
-    """Wherever a file ends, either it can be read or it is a MalformedInputError."""
+    """Cut anywhere, it is either readable or a MalformedInputError."""
     data = picture((60, 60), kind=kind)
     try:
         run(data[: min(cut, len(data) - 1)], width=10)
@@ -227,7 +227,7 @@ def test_a_truncated_image_is_malformed(kind: str, cut: int) -> None:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """A PNG's header, which promises more pixels than the file holds."""
+    """A PNG's header with more pixels than the file holds."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
@@ -238,32 +238,32 @@ def bomb(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [(8_000, 8_000), (50_000, 50_000)])
-def test_a_decompression_bomb_is_not_opened(size: tuple[int, int]) -> None:
-    """Pixels are counted from the header, before any is decoded."""
+def test_an_image_with_too_many_pixels_is_not_decoded(size: tuple[int, int]) -> None:
+    """The header has their number."""
     with pytest.raises(FileTooLargeError, match="more than 50000000 pixels"):
         run(bomb(*size), width=10)
 
 
-def test_the_result_is_bounded_too() -> None:
-    """A thin strip with a large width given is a bomb of its own."""
+def test_a_result_with_too_many_pixels_is_refused() -> None:
+    """As of a thin strip with a large width."""
     with pytest.raises(FileTooLargeError):
         run(picture((2, 2000)), width=16_000)
 
 
-def test_all_frames_count() -> None:
+def test_pixels_of_all_frames_count() -> None:
     """An animation's pixels are those of all its frames."""
     with pytest.raises(FileTooLargeError):
         run(animation(), "a.gif", width=20, max_pixels=40 * 20 * 3 - 1)
     run(animation(), "a.gif", width=20, max_pixels=40 * 20 * 3)
 
 
-def test_an_image_is_bounded_in_bytes() -> None:
+def test_max_bytes_bounds_an_image() -> None:
     """Reading stops above `max_bytes`."""
     with pytest.raises(FileTooLargeError, match="more than 100 bytes"):
         run(picture((200, 200)), width=10, max_bytes=100)
 
 
-def test_without_pillow_the_robot_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pillow_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra is named, and nothing is opened."""
     monkeypatch.setattr("jobplane_robots._robot.find_spec", lambda module: None)
     with pytest.raises(RobotUnavailableError, match=r"install jobplane-robots\[image\]") as caught:

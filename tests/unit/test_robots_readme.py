@@ -1,4 +1,4 @@
-"""The README of the robots keeps its word."""
+"""The README of the robots: its example and its table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def execute(code: str) -> dict[str, object]:
     return names
 
 
-def test_the_robot_of_the_example_works() -> None:
+def test_the_example_of_the_readme_is_a_working_robot() -> None:
     """The example of a robot of one's own is a robot."""
     head = execute(EXAMPLES[1])["head"]
     assert isinstance(head, Robot)
@@ -28,7 +28,7 @@ def test_the_robot_of_the_example_works() -> None:
     assert sink.files[0].data == b"he"
 
 
-def test_the_table_has_every_robot_and_option() -> None:
+def test_the_readmes_table_has_every_robot_and_option() -> None:
     """A robot or an option that is added must be described."""
     rows = {row.split("`")[1]: row for row in TEXT.splitlines() if row.startswith("| `/")}
     assert rows.keys() == set(robot_names())

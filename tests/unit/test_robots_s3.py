@@ -1,4 +1,4 @@
-"""The sink for S3: one PUT or parts, copies within the bucket, nothing left behind."""
+"""The sink for S3: single and multipart uploads, copies, aborts."""
 
 import base64
 import io
@@ -50,7 +50,7 @@ def uploads(s3: Any) -> list[Any]:
 
 
 def test_a_small_output_is_one_object(s3: Any, sink: S3Sink) -> None:
-    """Bytes and type are stored, and what is listed is true of them."""
+    """With its type; size and md5 are in the result."""
     writer = sink.create("a.txt", mime="text/plain", meta={"pages": 1})
     writer.write(b"hel")
     writer.write(memoryview(b"lo"))
@@ -68,8 +68,10 @@ def test_a_small_output_is_one_object(s3: Any, sink: S3Sink) -> None:
     ("size", "parts"),
     [(PART_BYTES - 1, 0), (PART_BYTES, 1), (2 * PART_BYTES, 2), (len(LARGE), 3)],
 )
-def test_a_large_output_goes_up_in_parts(s3: Any, sink: S3Sink, size: int, parts: int) -> None:
-    """As many as its length asks for, whatever the pieces that it is written in."""
+def test_a_large_output_is_uploaded_in_parts_of_equal_size(
+    s3: Any, sink: S3Sink, size: int, parts: int
+) -> None:
+    """Whatever pieces it is written in."""
     writer = sink.create("a.bin", mime="application/octet-stream", meta={})
     for start in range(0, size, 1_000_003):
         writer.write(LARGE[start : min(size, start + 1_000_003)])
@@ -88,8 +90,10 @@ def test_an_empty_output_is_an_object(s3: Any, sink: S3Sink) -> None:
 
 @pytest.mark.parametrize("size", [5, len(LARGE)], ids=["whole", "parts"])
 @pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
-def test_an_aborted_output_leaves_nothing(s3: Any, sink: S3Sink, size: int, closed: bool) -> None:
-    """Neither object nor parts, before and after it was stored, however often it is said."""
+def test_an_aborted_output_leaves_neither_object_nor_parts(
+    s3: Any, sink: S3Sink, size: int, closed: bool
+) -> None:
+    """Before and after it was stored, however often."""
     writer = sink.create("a.bin", mime="text/plain", meta={})
     writer.write(LARGE[:size])
     if closed:
@@ -100,7 +104,7 @@ def test_an_aborted_output_leaves_nothing(s3: Any, sink: S3Sink, size: int, clos
     assert (keys(s3), uploads(s3), sink.objects) == ([], [], [])
 
 
-def test_names_are_taken_once(s3: Any) -> None:
+def test_sinks_that_share_names_use_each_once(s3: Any) -> None:
     """By all sinks that share what is taken."""
     taken: set[str] = set()
     for _ in range(2):
@@ -110,8 +114,8 @@ def test_names_are_taken_once(s3: Any) -> None:
     assert taken == {"a.txt", "a-2.txt"}
 
 
-def test_a_forwarded_object_is_copied_by_s3(s3: Any, sink: S3Sink) -> None:
-    """Its bytes are not read here; its type is the input's."""
+def test_a_forwarded_object_is_copied_within_s3(s3: Any, sink: S3Sink) -> None:
+    """Its bytes are not read; its type is the input's."""
     s3.put_object(Bucket=BUCKET, Key="in/a.csv", Body=b"a,b")
     given = RobotInput(
         "a.csv", lambda: pytest.fail("it was read"), 3, "text/csv", handle="in/a.csv"
@@ -122,8 +126,8 @@ def test_a_forwarded_object_is_copied_by_s3(s3: Any, sink: S3Sink) -> None:
     assert [(o.key, o.size, o.meta) for o in sink.objects] == [("out/a.csv", 3, {"n": 1})]
 
 
-def test_another_input_is_read_to_be_forwarded(s3: Any, sink: S3Sink) -> None:
-    """One that lies elsewhere, or that is larger than S3 copies."""
+def test_an_input_that_s3_can_not_copy_is_read_and_uploaded(s3: Any, sink: S3Sink) -> None:
+    """From another bucket, or too large for a copy."""
     sink.forward(source(b"here"), name="a.bin", meta={})
     huge = RobotInput("b.bin", lambda: io.BytesIO(b"b"), 5 * 1024**3 + 1, handle="in/b.bin")
     sink.forward(huge, name="b.bin", meta={})
@@ -131,8 +135,8 @@ def test_another_input_is_read_to_be_forwarded(s3: Any, sink: S3Sink) -> None:
     assert s3.get_object(Bucket=BUCKET, Key="out/b.bin")["Body"].read() == b"b"
 
 
-def test_a_forward_that_fails_leaves_nothing(s3: Any, sink: S3Sink) -> None:
-    """The input's fault goes through, parts that were sent are gone."""
+def test_a_failed_forward_leaves_no_parts(s3: Any, sink: S3Sink) -> None:
+    """The input's error is raised."""
 
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
@@ -144,15 +148,15 @@ def test_a_forward_that_fails_leaves_nothing(s3: Any, sink: S3Sink) -> None:
     assert (keys(s3), uploads(s3), sink.objects) == ([], [], [])
 
 
-def test_robots_run_into_it(s3: Any, sink: S3Sink) -> None:
+def test_a_robots_outputs_become_objects_with_safe_names(s3: Any, sink: S3Sink) -> None:
     """A robot's outputs are objects, under safe names."""
     options = {"lines": 1}
     get_robot("/document/split").run(source(b"a\nb\n", "../t.txt"), options, sink)
     assert keys(s3) == ["out/t-part-0001.txt", "out/t-part-0002.txt"]
 
 
-def test_parts_carry_the_checksum_that_their_upload_announced(s3: Any, sink: S3Sink) -> None:
-    """S3 refuses parts with another checksum than announced, and a completion without it."""
+def test_every_part_has_the_checksum_of_its_multipart_upload(s3: Any, sink: S3Sink) -> None:
+    """S3 refuses others, and a completion without it."""
     sent: dict[str, list[Any]] = {}
 
     def keep(params: dict[str, Any], model: Any, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Templates: what an index may say, and how each fault is named."""
+"""Templates: valid indexes, and the message for each fault."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def of_step(step: Any, name: str = "one") -> list[str]:
 
 
 def test_a_template_is_loaded_from_a_file(tmp_path: Path) -> None:
-    """The index is JSON; templates come by id, options typed, `use` always a list."""
+    """Options are typed, and `use` is always a list."""
     path = tmp_path / "index.json"
     index = {
         "templates": [
@@ -73,8 +73,8 @@ def test_a_step_runs_its_robot() -> None:
     assert "sha256" in sink.files[0].meta
 
 
-def test_steps_keep_the_order_of_the_file_where_they_can() -> None:
-    """The order is stable: only what a step uses goes before it."""
+def test_steps_keep_the_order_of_the_file_where_possible() -> None:
+    """Only steps that a step uses are moved before it."""
     uses: dict[str, Any] = {
         "d": "b",
         "c": ":original",
@@ -87,8 +87,8 @@ def test_steps_keep_the_order_of_the_file_where_they_can() -> None:
 
 
 @given(st.data())
-def test_every_step_follows_what_it_uses(data: st.DataObject) -> None:
-    """Any graph without circles is put in order, each step once."""
+def test_every_step_comes_once_and_after_the_steps_it_uses(data: st.DataObject) -> None:
+    """For any graph without cycles."""
     names = [f"s{n}" for n in range(data.draw(st.integers(1, 8)))]
     steps: dict[str, Any] = {}
     for number, name in enumerate(names):
@@ -120,20 +120,20 @@ def test_every_step_follows_what_it_uses(data: st.DataObject) -> None:
         ("/file/hash", "a step must be an object"),
     ],
 )
-def test_a_faulty_step_is_named(step: Any, problem: str) -> None:
+def test_a_problem_starts_with_template_step_and_field(step: Any, problem: str) -> None:
     """Every problem starts with the template, the step and the field."""
     [found] = of_step(step)
     assert found.startswith(f"template t, step one{':' if 'object' in problem else ','} {problem}")
 
 
 @pytest.mark.parametrize("name", ["", "a b", ":original", "é", "x" * 65, "a/b", "a\n"])
-def test_a_step_s_name_is_plain(name: str) -> None:
-    """It becomes part of keys, so it is 1 to 64 plain characters."""
+def test_a_steps_name_is_1_to_64_plain_characters(name: str) -> None:
+    """It becomes part of keys."""
     assert "a step's name must be" in of_step(HASH, name)[0]
 
 
-def test_a_circle_is_spelled_out() -> None:
-    """The message walks around the circle, without the steps that merely lead to it."""
+def test_a_cycle_is_listed_step_by_step() -> None:
+    """Without the steps that only lead to it."""
     steps = {
         name: {"robot": "/file/hash", "use": use}
         for name, use in {"start": "a", "a": "b", "b": [":original", "c"], "c": "a"}.items()
@@ -143,7 +143,7 @@ def test_a_circle_is_spelled_out() -> None:
 
 
 def test_all_problems_of_an_index_are_listed() -> None:
-    """Whoever writes an index mends it in one go."""
+    """In one error."""
     found = problems(
         {
             "templates": [
@@ -171,7 +171,7 @@ def test_all_problems_of_an_index_are_listed() -> None:
 
 @pytest.mark.parametrize("index", [[], {}, {"templates": {}}, None, "x"])
 def test_an_index_is_an_object_with_a_list(index: Any, tmp_path: Path) -> None:
-    """Anything else is refused by saying what it should be."""
+    """The error says what it should be."""
     path = tmp_path / "index.json"
     path.write_text(json.dumps(index))
     assert problems(path) == ['the index must be an object {"templates": [...]}']
@@ -185,21 +185,21 @@ def test_an_index_is_an_object_with_a_list(index: Any, tmp_path: Path) -> None:
         ("[" * 100_000, "not JSON"),
     ],
 )
-def test_an_index_that_is_no_json(text: str, reason: str, tmp_path: Path) -> None:
+def test_broken_json_and_duplicate_keys_are_refused(text: str, reason: str, tmp_path: Path) -> None:
     """Broken JSON, and a key that would silently hide another, are refused."""
     path = tmp_path / "index.json"
     path.write_text(text)
     assert reason in problems(path)[0]
 
 
-def test_a_missing_index_is_the_file_system_s_error(tmp_path: Path) -> None:
+def test_a_missing_index_raises_the_file_systems_error(tmp_path: Path) -> None:
     """No index is not an invalid one."""
     with pytest.raises(FileNotFoundError):
         load_templates(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("secret", ["ssm:/a/b-c_d.e", "ssm:/a/{stage}/b", "env:HOOK_SECRET"])
-def test_a_secret_is_a_reference(secret: str) -> None:
+def test_both_forms_of_a_secrets_reference_are_kept(secret: str) -> None:
     """The two forms of a reference are kept as they are."""
     template = load({"id": "t", "steps": {"one": HASH}, "webhook_secret": secret})["t"]
     assert template.webhook_secret == secret
@@ -208,7 +208,7 @@ def test_a_secret_is_a_reference(secret: str) -> None:
 @pytest.mark.parametrize(
     "secret", ["hunter2", "ssm:relative", "ssm:/a/{user}", "env:", "env:1A", "env:A\n", "", 1]
 )
-def test_a_secret_itself_is_refused_and_not_repeated(secret: Any) -> None:
+def test_a_plain_secret_is_refused_and_not_in_the_error(secret: Any) -> None:
     """The error says what is expected, without the value, which may be the secret."""
     [found] = problems(
         {"templates": [{"id": "t", "steps": {"one": HASH}, "webhook_secret": secret}]}
@@ -217,7 +217,7 @@ def test_a_secret_itself_is_refused_and_not_repeated(secret: Any) -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "example.com", "https://", "http://[", 1, ""])
-def test_a_webhook_url_is_http(url: Any) -> None:
+def test_a_webhook_url_needs_http_or_https_and_a_host(url: Any) -> None:
     """A webhook needs a scheme that can be posted to, and a host."""
     [found] = problems({"templates": [{"id": "t", "steps": {"one": HASH}, "webhook_url": url}]})
     assert found.startswith("template t, webhook_url: must be an http(s) URL, or a reference")
@@ -230,7 +230,7 @@ def test_a_webhook_url_may_be_a_reference() -> None:
 
 
 @pytest.mark.parametrize("value", ["true", 1, None])
-def test_allow_unsigned_is_a_real_boolean(value: Any) -> None:
+def test_allow_unsigned_must_be_a_boolean(value: Any) -> None:
     """A switch that opens a door is not read from a string."""
     [found] = problems(
         {"templates": [{"id": "t", "steps": {"one": HASH}, "allow_unsigned": value}]}
@@ -238,7 +238,9 @@ def test_allow_unsigned_is_a_real_boolean(value: Any) -> None:
     assert found == "template t, allow_unsigned: must be true or false"
 
 
-def test_a_robot_that_is_not_installed_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_with_a_missing_robot_is_refused_when_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """An index that can't work is refused when it loads, not in the first job."""
     monkeypatch.setattr("jobplane_robots._robot.find_spec", lambda module: None)
     [found] = of_step({"robot": "/image/resize", "use": ":original", "width": 10})

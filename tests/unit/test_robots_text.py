@@ -59,8 +59,10 @@ def values(sink: MemorySink) -> list[Any]:
         (b'[1,{"a":[null,true,false,1.5e400,"\\ud83d\\ude00"]}]\n', 1, 1, 0),
     ],
 )
-def test_ndjson_counts_lines(data: bytes, lines: int, valid: int, blank: int) -> None:
-    """BOM, CRLF, blank lines and a missing last line end are no faults; the file passes."""
+def test_ndjson_counts_lines_of_a_valid_file(
+    data: bytes, lines: int, valid: int, blank: int
+) -> None:
+    """BOM, CRLF, blank lines and a missing last line end are allowed."""
     result, sink = run("/text/ndjson", data)
     counts = {"lines": lines, "valid": valid, "invalid": 0, "blank": blank}
     assert result.counts == counts
@@ -89,13 +91,13 @@ def test_ndjson_counts_lines(data: bytes, lines: int, valid: int, blank: int) ->
     ],
 )
 def test_ndjson_fails_at_the_first_bad_line(line: bytes, reason: str) -> None:
-    """The error has the line's number and says what is wrong with it."""
+    """The error has the line's number and the fault."""
     message = fault("/text/ndjson", b'{"ok":1}\n\n' + line + b"\nalso bad\n")
     assert message.startswith(f"data.txt, line 3: {reason}")
 
 
 def test_ndjson_reports_bad_lines_and_passes_the_file() -> None:
-    """`report` names the first few and counts them all."""
+    """`report` names the first few and counts all."""
     data = b"1\nx\n2\n\xff\ny\n"
     result, sink = run("/text/ndjson", data, on_error="report", max_reported=2)
     assert result.counts == {"lines": 5, "valid": 2, "invalid": 3, "blank": 0}
@@ -107,7 +109,7 @@ def test_ndjson_reports_bad_lines_and_passes_the_file() -> None:
 
 
 def test_ndjson_drops_bad_lines() -> None:
-    """`drop` writes the good lines as they were, each with one LF."""
+    """`drop` writes the good lines unchanged, each with one LF."""
     data = b'\xef\xbb\xbf{"b": 1.10}\r\nbad\r\n\r\n{"\xc3\xa9":2}'
     result, sink = run("/text/ndjson", data, "données.ndjson", on_error="drop")
     assert sink.files[0].data == '{"b": 1.10}\n{"é":2}\n'.encode()
@@ -117,8 +119,8 @@ def test_ndjson_drops_bad_lines() -> None:
 
 @pytest.mark.parametrize("size", [101, 300_000, 900_000])
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
-def test_ndjson_bounds_a_line(size: int, end: bytes) -> None:
-    """A line above the limit is one bad line, however long it is; its neighbours are read."""
+def test_a_line_above_the_limit_is_one_bad_line(size: int, end: bytes) -> None:
+    """Its neighbours are read."""
     huge = b'"' + b"x" * (size - 2) + b'"'
     data = b"1\n" + huge + end
     limit = size - 1
@@ -140,8 +142,8 @@ def test_ndjson_bounds_a_line(size: int, end: bytes) -> None:
     st.sampled_from([b"\n", b"\r\n"]),
     st.integers(1, 60),
 )
-def test_ndjson_agrees_with_a_plain_reading(lines: list[bytes], end: bytes, limit: int) -> None:
-    """Block by block gives what one line at a time would give, whatever the limit."""
+def test_ndjson_by_blocks_equals_line_by_line(lines: list[bytes], end: bytes, limit: int) -> None:
+    """For any limit."""
 
     def good(line: bytes) -> bool:
         try:
@@ -185,7 +187,7 @@ def test_ndjson_agrees_with_a_plain_reading(lines: list[bytes], end: bytes, limi
 def test_csv_rows_become_objects(
     data: bytes, options: dict[str, Any], expected: list[dict[str, str]]
 ) -> None:
-    """Quotes, line ends, encodings and names are read as they were meant."""
+    """With quotes, line ends, encodings and names."""
     result, sink = run("/csv/to-ndjson", data, "table.csv", **options)
     assert [json.loads(line) for line in sink.files[0].data.decode().split("\n")[:-1]] == expected
     assert (sink.files[0].name, sink.files[0].mime) == ("table.ndjson", "application/x-ndjson")
@@ -211,13 +213,13 @@ def test_csv_rows_become_objects(
         (b'a\n"1\n2\n3\n4\n', {"max_row_length": 4}, "row 2, line 2: is longer than 4"),
     ],
 )
-def test_csv_faults_have_their_row(data: bytes, options: dict[str, Any], message: str) -> None:
-    """Rows count as a spreadsheet counts them, header included; lines as an editor does."""
+def test_a_csv_fault_has_row_and_line(data: bytes, options: dict[str, Any], message: str) -> None:
+    """Rows count as in a spreadsheet, with the header; lines as in an editor."""
     assert fault("/csv/to-ndjson", data, **options).startswith(f"data.txt, {message}")
 
 
 def test_csv_drops_bad_rows() -> None:
-    """`drop` leaves out what can't be read and goes on behind it."""
+    """`drop` goes on after them."""
     data = b'a,b\n1,2\nonly\n"x"y,2\n"3","4"\n'
     result, sink = run("/csv/to-ndjson", data, on_error="drop", max_reported=1)
     assert values(sink) == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
@@ -226,20 +228,20 @@ def test_csv_drops_bad_rows() -> None:
     assert "2 rows were left out; the first, row 3, line 3, has 1 fields" in result.warnings[0]
 
 
-def test_csv_never_drops_the_rest_of_a_file() -> None:
-    """A quote that is never closed takes everything with it, so it is final."""
+def test_an_unclosed_quote_is_an_error_even_with_drop() -> None:
+    """It would drop the rest of the file."""
     assert "never closed" in fault("/csv/to-ndjson", b'a\n"x\n1\n2\n', on_error="drop")
 
 
 def test_csv_without_rows_is_a_warning() -> None:
-    """An empty file becomes an empty file."""
+    """The output is empty."""
     result, sink = run("/csv/to-ndjson", b"")
     assert sink.files[0].data == b""
     assert result.warnings == ("data.txt: the file has no rows",)
 
 
-def test_csv_fields_may_be_longer_than_python_s_default() -> None:
-    """The csv module's own limit of 131,072 characters doesn't apply."""
+def test_csv_fields_may_be_longer_than_131072_characters() -> None:
+    """The default limit of Python's csv module."""
     _, sink = run("/csv/to-ndjson", b"a\n" + b"x" * 500_000 + b"\n")
     assert len(values(sink)[0]["a"]) == 500_000
 
@@ -268,7 +270,7 @@ def test_csv_fields_may_be_longer_than_python_s_default() -> None:
     ],
 )  # fmt: skip
 def test_objects_become_csv_rows(data: bytes, options: dict[str, Any], expected: str) -> None:
-    """Columns, numbers as written, nested values as JSON, null as nothing; CRLF."""
+    """Numbers as written, nested values as JSON, null as empty; CRLF."""
     _, sink = run("/ndjson/to-csv", data, "rows.ndjson", **options)
     assert sink.files[0].data.decode() == expected
     assert (sink.files[0].name, sink.files[0].mime) == ("rows.csv", "text/csv")
@@ -290,16 +292,16 @@ def test_objects_become_csv_rows(data: bytes, options: dict[str, Any], expected:
         (b'{"a":"12345"}\n', {"max_line_bytes": 5}, "line 1: is longer than 5 bytes"),
     ],
 )  # fmt: skip
-def test_lines_that_are_no_rows_are_refused(
+def test_a_line_that_is_not_a_row_is_refused_with_its_number(
     data: bytes, options: dict[str, Any], message: str
 ) -> None:
-    """Each fault has its line, and an unknown key is one of them."""
+    """An unknown key is such a fault."""
     text = fault("/ndjson/to-csv", data, **options)
     assert text.startswith("data.txt") and message in text
 
 
-def test_lines_that_are_no_rows_can_be_dropped() -> None:
-    """`drop` counts them and goes on."""
+def test_lines_that_are_not_rows_can_be_dropped() -> None:
+    """`drop` counts them."""
     data = b'{"a":1}\nx\n[]\n{"b":1}\n{"a":2}\n'
     result, sink = run("/ndjson/to-csv", data, on_error="drop", sample_rows=1)
     assert sink.files[0].data == b"a\r\n1\r\n2\r\n"
@@ -307,15 +309,15 @@ def test_lines_that_are_no_rows_can_be_dropped() -> None:
     assert [bad["line"] for bad in result.meta["bad_lines"]] == [2, 3, 4]
 
 
-def test_the_sample_for_the_columns_is_bounded() -> None:
-    """It ends with a megabyte, however many rows it may have; a later key has no column."""
+def test_columns_come_from_the_first_megabyte() -> None:
+    """A key that comes later has no column."""
     long = b'{"a":"' + b"x" * 600_000 + b'"}\n'
     told = fault("/ndjson/to-csv", long * 2 + b'{"b":1}\n', sample_rows=100)
     assert "line 3" in told
     assert "'b'" in told
 
 
-def test_values_without_a_column_are_counted() -> None:
+def test_values_without_a_column_can_be_ignored_and_are_counted() -> None:
     """`ignore` leaves them out, and says so."""
     result, _ = run(
         "/ndjson/to-csv", b'{"a":1}\n{"a":2,"b":3,"c":4}\n', sample_rows=1, unknown_keys="ignore"
@@ -325,8 +327,8 @@ def test_values_without_a_column_are_counted() -> None:
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
-def test_formulas_are_disarmed_on_request(start: str) -> None:
-    """Text that a spreadsheet would compute gets a quote before it; numbers don't."""
+def test_formulas_get_a_quote_on_request(start: str) -> None:
+    """Only texts, not numbers."""
     data = json.dumps({f"{start}h": f"{start}1+1", "n": -5}).encode()
     _, sink = run("/ndjson/to-csv", data, escape_formulas=True)
     rows = list(csv.reader(io.StringIO(sink.files[0].data.decode(), newline="")))
@@ -347,13 +349,13 @@ text = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\r\
     ),
     st.sampled_from([",", ";", "\t", "|"]),
 )
-def test_csv_and_back_is_the_identity(
+def test_objects_of_strings_to_csv_and_back_are_equal(
     table: tuple[list[str], list[dict[str, str]]], delimiter: str
 ) -> None:
     """Objects of strings survive the way through CSV, whatever is in them."""
     columns, rows = table
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    # With the mark in front, a first column that begins with the same character keeps it.
+    # With a BOM in front, a first column that begins with U+FEFF keeps it.
     _, there = run(
         "/ndjson/to-csv", data, columns=columns, delimiter=delimiter, bom=True, header=True
     )

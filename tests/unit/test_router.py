@@ -1,4 +1,4 @@
-"""router: every action, every refusal, whose request it is, and what a message costs."""
+"""router: every action and refusal, ownership of requests, and the calls of a message."""
 
 import base64
 import hashlib
@@ -43,14 +43,14 @@ NAMES = [
 
 
 class Router:
-    """The function, and how a client speaks to it."""
+    """The function, and a client's messages to it."""
 
     def __init__(self, module: ModuleType, stack: Stack) -> None:
         self.module = module
         self.stack = stack
 
     def raw(self, body: Any, connection_id: str = "conn-1") -> dict[str, Any]:
-        """The function's whole answer to one message."""
+        """The function's whole answer to a message."""
         sent = event("router", "echo")
         sent["body"] = body if isinstance(body, str) or body is None else json.dumps(body)
         sent["requestContext"]["connectionId"] = connection_id
@@ -58,7 +58,7 @@ class Router:
         return answer
 
     def say(self, body: Any, connection_id: str = "conn-1") -> dict[str, Any]:
-        """The message that answers."""
+        """The message in the answer."""
         answer = self.raw(body, connection_id)
         assert answer["statusCode"] == 200
         message: dict[str, Any] = json.loads(answer["body"], parse_constant=refuse_constant)
@@ -66,19 +66,19 @@ class Router:
         return message
 
     def ask(self, action: str, payload: Any = None, **more: Any) -> dict[str, Any]:
-        """The answer to an action that runs at once."""
+        """The answer to an immediate action."""
         message = {"id": "ask-1", "action": action, "payload": payload or {}} | more
         return self.say(message)
 
     def data(self, action: str, payload: Any = None, **more: Any) -> dict[str, Any]:
-        """What a successful response carries."""
+        """The data of a successful response."""
         message = self.ask(action, payload, **more)
         assert (message["type"], message["success"]) == ("response", True), message
         data: dict[str, Any] = message["data"]
         return data
 
     def error(self, body: Any, connection_id: str = "conn-1") -> dict[str, Any]:
-        """The error of a refused message, after a look that nothing was written."""
+        """The error of a refused message; checks that nothing was written."""
         before = self.stack.everything()
         message = self.say(body, connection_id)
         assert message["type"] == "error", message
@@ -100,7 +100,7 @@ def router(stack: Stack) -> Router:
 
 @pytest.fixture
 def bystanders(stack: Stack) -> Iterator[None]:
-    """Another tenant's and a colleague's request under the ids that the tests use."""
+    """Requests of another tenant and of a colleague under the ids of these tests."""
     strangers = [request("req-1", owner=STRANGER, tenant_id="tenant-2")]
     strangers += [request("req-1", owner=COLLEAGUE)]
     stack.put("requests", *strangers)
@@ -128,7 +128,7 @@ def uploaded(owner: str = OWNER, **changes: Any) -> dict[str, Any]:
 # Envelope
 
 
-def test_actions_are_those_of_the_protocol(router: Router) -> None:
+def test_there_are_the_eleven_actions_of_the_protocol(router: Router) -> None:
     """Eleven actions, no more."""
     assert sorted(router.module.ACTIONS) == NAMES
 
@@ -143,13 +143,13 @@ def test_actions_are_those_of_the_protocol(router: Router) -> None:
         "[" * 20_000, "\x00", "1" * 5000,
     ],
 )  # fmt: skip
-def test_what_is_not_json_is_an_invalid_message(router: Router, body: str | None) -> None:
-    """Text that is not JSON, or that no JSON answer could carry, is refused."""
+def test_text_that_is_not_json_is_an_invalid_message(router: Router, body: str | None) -> None:
+    """As is text that no JSON answer can hold."""
     assert router.error(body)["code"] == "INVALID_MESSAGE"
 
 
 @pytest.mark.parametrize("body", [7, True, 1.5, ["ping"], {"action": "ping"}])
-def test_a_body_is_a_text(router: Router, body: Any) -> None:
+def test_a_body_that_is_not_a_text_is_an_invalid_message(router: Router, body: Any) -> None:
     """Anything else is an invalid message."""
     sent = event("router", "ping") | {"body": body}
     answer = json.loads(router.module.handler(sent, Context())["body"])
@@ -157,7 +157,7 @@ def test_a_body_is_a_text(router: Router, body: Any) -> None:
 
 
 @pytest.mark.parametrize("body", ["[]", '"echo"', "7", "null", "true"])
-def test_what_is_no_object_is_an_invalid_message(router: Router, body: str) -> None:
+def test_json_that_is_not_an_object_is_an_invalid_message(router: Router, body: str) -> None:
     """JSON that is not an object is refused."""
     assert router.error(body)["code"] == "INVALID_MESSAGE"
 
@@ -193,27 +193,29 @@ def test_deep_nesting_is_echoed_or_refused(router: Router, depth: int) -> None:
         ({"action": "echo", "metadata": {"a": None}}, "metadata.a"),
     ],
 )
-def test_a_bad_envelope_names_its_field(router: Router, message: Any, field: str) -> None:
+def test_a_malformed_envelope_is_refused_with_the_field(
+    router: Router, message: Any, field: str
+) -> None:
     """Each part of the envelope is checked, and the answer says which was wrong."""
     error = router.error(message)
     assert error["code"] == "VALIDATION_ERROR"
     assert [detail["field"] for detail in error["details"]] == [field]
 
 
-def test_all_faults_of_an_envelope_are_named_at_once(router: Router) -> None:
+def test_all_faults_of_an_envelope_are_in_one_answer(router: Router) -> None:
     """A client can mend its message in one go."""
     error = router.error({"action": 7, "id": "a b", "payload": [], "metadata": {"a": 1}})
     assert [d["field"] for d in error["details"]] == ["action", "id", "payload", "metadata.a"]
 
 
 def test_the_list_of_faults_is_bounded(router: Router) -> None:
-    """A thousand wrong fields do not make a thousand details."""
+    """For a thousand wrong fields."""
     error = router.error({"action": "echo", "metadata": {str(n): n for n in range(1000)}})
     assert len(error["details"]) == 20
 
 
 def test_unknown_envelope_fields_are_ignored(router: Router) -> None:
-    """What a later version of the protocol adds does no harm."""
+    """A later protocol may add fields."""
     assert router.ask("echo", {"a": 1}, version=2)["type"] == "response"
 
 
@@ -247,8 +249,10 @@ with_fixture = settings(
 
 @with_fixture
 @given(message=envelopes)
-def test_envelope_check_agrees_with_the_model(router: Router, message: dict[str, Any]) -> None:
-    """The stdlib check on the hot path and the pydantic model accept the same messages."""
+def test_the_envelopes_check_and_the_model_accept_the_same_messages(
+    router: Router, message: dict[str, Any]
+) -> None:
+    """The check on the hot path does without pydantic."""
     faults = router.module.envelope_faults(message)
     try:
         ClientMessage.model_validate(message)
@@ -261,7 +265,7 @@ def test_envelope_check_agrees_with_the_model(router: Router, message: dict[str,
 @with_fixture
 @given(body=st.text(max_size=200) | st.one_of(envelopes, json_values).map(json.dumps))
 def test_any_text_gets_one_well_formed_answer(router: Router, body: str) -> None:
-    """No message makes the function raise, show its insides or, when refused, write."""
+    """Without internals; a refused message writes nothing."""
     before = router.stack.everything()
     message = router.say(body)
 
@@ -306,13 +310,13 @@ def test_any_payload_is_answered_or_refused_with_reason(
 
 @pytest.mark.parametrize("action", NAMES)
 def test_a_message_above_the_limit_is_refused_for_every_action(router: Router, action: str) -> None:
-    """96 KB are the limit of the whole message, whatever it asks for."""
+    """96 KB for the whole message."""
     body = json.dumps({"action": action, "payload": {"pad": "x" * MAX_MESSAGE_BYTES}})
     assert router.error(body)["code"] == "PAYLOAD_TOO_LARGE"
 
 
-def test_the_limit_counts_bytes(router: Router) -> None:
-    """A message at the limit passes; one more byte, or as many wider letters, does not."""
+def test_the_message_limit_counts_bytes(router: Router) -> None:
+    """Not characters."""
     frame = len(json.dumps({"action": "echo", "payload": {"t": ""}}))
     room = MAX_MESSAGE_BYTES - frame
 
@@ -325,15 +329,15 @@ def test_the_limit_counts_bytes(router: Router) -> None:
     assert echo("ü" * room)["error"]["code"] == "PAYLOAD_TOO_LARGE"
 
 
-def test_an_answer_that_no_socket_carries_is_refused(router: Router) -> None:
-    """Numbers that grow when written again do not make an answer above 128 KB."""
+def test_an_answer_above_128_kb_is_refused(router: Router) -> None:
+    """Numbers may grow when written again."""
     body = '{"action":"echo","payload":{"n":[' + ",".join(["1e15"] * 15_000) + "]}}"
     assert len(body) < MAX_MESSAGE_BYTES
     assert router.error(body)["code"] == "PAYLOAD_TOO_LARGE"
 
 
-def test_an_unknown_action_names_the_known_ones(router: Router) -> None:
-    """INVALID_ACTION lists what there is."""
+def test_an_unknown_action_is_refused_with_the_known_ones(router: Router) -> None:
+    """INVALID_ACTION."""
     error = router.error({"action": "reboot"})
     assert error["code"] == "INVALID_ACTION"
     assert error["details"]["known_actions"] == NAMES
@@ -341,18 +345,18 @@ def test_an_unknown_action_names_the_known_ones(router: Router) -> None:
 
 
 @pytest.mark.parametrize("name", ["Echo", "echo ", "__class__", "", "ECHO"])
-def test_action_names_are_exact(router: Router, name: str) -> None:
+def test_action_names_are_case_sensitive_and_without_spaces(router: Router, name: str) -> None:
     """Another case or a stray space is another name."""
     assert router.error({"action": name})["code"] == "INVALID_ACTION"
 
 
-def test_a_second_registration_of_a_name_fails(router: Router) -> None:
+def test_two_actions_can_not_have_the_same_name(router: Router) -> None:
     """Two actions can't share a name."""
     with pytest.raises(ValueError, match="echo"):
         router.module.action("echo")(lambda request: {})
 
 
-def test_errors_carry_the_request_id_when_it_is_one(router: Router) -> None:
+def test_an_error_has_the_request_id_if_it_is_valid(router: Router) -> None:
     """A good id comes back with the refusal, a bad one does not."""
     assert router.say({"id": "req-7", "action": "reboot"})["request_id"] == "req-7"
     assert "request_id" not in router.say({"id": "a b", "action": "echo"})
@@ -361,8 +365,8 @@ def test_errors_carry_the_request_id_when_it_is_one(router: Router) -> None:
 # Identity
 
 
-def test_identity_comes_from_the_row_alone(router: Router, stack: Stack) -> None:
-    """User, tenant and permissions in metadata or payload change nothing."""
+def test_the_identity_comes_only_from_the_connections_row(router: Router, stack: Stack) -> None:
+    """User, tenant and permissions in a message have no effect."""
     lies = {"user_id": "user-9", "tenant_id": "tenant-2", "permissions": "reports,tenant:read"}
     answer = router.ask("delay", {"seconds": 0}, id="req-1", metadata=lies)
 
@@ -376,10 +380,10 @@ def test_identity_comes_from_the_row_alone(router: Router, stack: Stack) -> None
 
 
 @pytest.mark.parametrize("changes", [{"token_expires_at": 0}, {"ttl": 0}])
-def test_an_expired_token_closes_the_door(
+def test_an_expired_token_gets_UNAUTHORIZED_and_closes_the_socket(
     router: Router, stack: Stack, output: Output, changes: dict[str, int]
 ) -> None:
-    """The client hears UNAUTHORIZED, then its socket is closed; nothing is run."""
+    """The action is not run."""
     past: dict[str, Any] = {name: int(time.time()) - 1 for name in changes}
     stack.put("connections", connection(**past))
 
@@ -394,13 +398,15 @@ def test_an_expired_token_closes_the_door(
 
 
 def test_an_unknown_connection_is_closed(router: Router, stack: Stack) -> None:
-    """Without a row nobody is served."""
+    """A socket without a row."""
     assert router.raw({"action": "ping"}, "conn-9") == {"statusCode": 401}
     assert stack.sockets.closed == ["conn-9"]
 
 
 @pytest.mark.parametrize("how", ["gone", "failing"])
-def test_a_door_that_cannot_be_closed_is_no_failure(router: Router, stack: Stack, how: str) -> None:
+def test_a_socket_that_can_not_be_closed_is_not_an_error(
+    router: Router, stack: Stack, how: str
+) -> None:
     """The socket may be gone already, or the management API may fail."""
     if how == "gone":
         stack.sockets.gone.add("conn-9")
@@ -409,17 +415,17 @@ def test_a_door_that_cannot_be_closed_is_no_failure(router: Router, stack: Stack
     assert router.raw({"action": "ping"}, "conn-9") == {"statusCode": 401}
 
 
-# Actions that are answered at once
+# Immediate actions
 
 
 def test_ping_is_answered_with_pong(router: Router) -> None:
-    """Nothing but type, id and time."""
+    """With type, id and time only."""
     assert router.ask("ping") | {"timestamp": ""} == {
         "type": "pong", "request_id": "ask-1", "timestamp": "",
     }  # fmt: skip
 
 
-def test_ping_touches_the_row_at_most_once_a_minute(router: Router, stack: Stack) -> None:
+def test_ping_writes_the_row_at_most_once_a_minute(router: Router, stack: Stack) -> None:
     """A fresh row is left alone; a minute later it is written once."""
     calls = stack.calls(router.module.dynamodb)
     router.ask("ping")
@@ -434,8 +440,8 @@ def test_ping_touches_the_row_at_most_once_a_minute(router: Router, stack: Stack
     assert seen >= iso(time.time() - 10)
 
 
-def test_ping_brings_no_connection_back(router: Router, stack: Stack) -> None:
-    """One that ends while it is answered stays ended: a row without a time to live would stay."""
+def test_ping_does_not_create_the_row_of_an_ended_connection(router: Router, stack: Stack) -> None:
+    """Such a row would have no time to live."""
     stack.put("connections", connection(last_seen_at=iso(time.time() - 61)))
     found = router.module.connection_of
 
@@ -451,7 +457,7 @@ def test_ping_brings_no_connection_back(router: Router, stack: Stack) -> None:
     assert stack.items("connections") == []
 
 
-def test_echo_gives_the_payload_back(router: Router) -> None:
+def test_echo_returns_any_json_payload(router: Router) -> None:
     """Every JSON value survives."""
     payload: dict[str, Any] = {"n": [1, 2.5, -0.25, 10**18], "s": "Grüße 🎉", "x": None}
     payload |= {"b": True, "o": {"": {}}}
@@ -460,7 +466,7 @@ def test_echo_gives_the_payload_back(router: Router) -> None:
     assert data["received_at"].endswith("Z")
 
 
-def test_echo_costs_one_read_and_nothing_else(router: Router, stack: Stack) -> None:
+def test_echo_costs_one_GetItem_and_no_other_call(router: Router, stack: Stack) -> None:
     """One GetItem, no write, no management call."""
     calls = stack.calls(router.module.dynamodb)
     router.ask("echo", {"a": 1})
@@ -470,7 +476,7 @@ def test_echo_costs_one_read_and_nothing_else(router: Router, stack: Stack) -> N
 
 
 def test_health_reads_the_requests_table(router: Router, stack: Stack) -> None:
-    """The check is a real read, with its latency."""
+    """The answer has the latency."""
     calls = stack.calls(router.module.dynamodb)
     data = router.data("health")
 
@@ -485,7 +491,7 @@ def test_health_reads_the_requests_table(router: Router, stack: Stack) -> None:
 
 
 def test_create_upload_signs_one_put_per_file(router: Router) -> None:
-    """Each file has its key, its method, its URL and the headers to send."""
+    """Each file gets a key, a method, a URL and headers."""
     files = [file("a.txt", b"hello"), file("b.bin", b"world!", mime="application/octet-stream")]
     data = router.data("create_upload", {"template_id": "tpl_archive", "files": files})
 
@@ -516,7 +522,7 @@ def test_a_presigned_put_binds_md5_length_and_type(router: Router) -> None:
 
 
 def test_another_length_or_md5_is_another_signature(router: Router) -> None:
-    """The signature of one file does not fit another one of the same key."""
+    """For the same key."""
 
     def signature(**changes: Any) -> str:
         data = router.data(
@@ -539,7 +545,7 @@ def _fixed(stamp: str) -> Any:
     return lambda *args, **kwargs: datetime.strptime(stamp, "%Y%m%dT%H%M%SZ")  # noqa: DTZ007
 
 
-def test_a_content_md5_is_the_same_as_hex(router: Router) -> None:
+def test_an_md5_in_hex_and_base64_gives_the_same_job(router: Router) -> None:
     """Clients may send either spelling; the job is the same."""
     spelled = base64.b64encode(bytes.fromhex(md5_of(b"hello"))).decode()
     ids = {
@@ -552,7 +558,7 @@ def test_a_content_md5_is_the_same_as_hex(router: Router) -> None:
 
 
 def test_the_job_is_the_same_for_the_same_files_in_any_order(router: Router) -> None:
-    """Order does not matter; template, fields and content do."""
+    """Template, fields and content change it."""
 
     def job(*bodies: bytes, **more: Any) -> str:
         files = [file(body=body) for body in bodies]
@@ -571,8 +577,8 @@ def test_the_job_is_the_same_for_the_same_files_in_any_order(router: Router) -> 
     "name",
     ["../../etc/passwd", "a/b.txt", "..", "ünïcödé.txt", "日本.csv", "a\nb", "🎉", ".x", "C:\\x"],
 )  # fmt: skip
-def test_a_file_name_never_reaches_the_key(router: Router, name: str) -> None:
-    """The key is made of hashes; the name is only given back."""
+def test_a_key_does_not_have_the_files_name(router: Router, name: str) -> None:
+    """It is made of hashes."""
     (upload,) = router.data("create_upload", {"template_id": "tpl_archive", "files": [file(name)]})[
         "uploads"
     ]
@@ -581,7 +587,7 @@ def test_a_file_name_never_reaches_the_key(router: Router, name: str) -> None:
     assert upload["key"].count("/") == 3
 
 
-def test_a_file_of_no_bytes_can_be_uploaded(router: Router) -> None:
+def test_an_empty_file_can_be_uploaded(router: Router) -> None:
     """Zero is a size."""
     payload = {"template_id": "tpl_archive", "files": [file("empty", b"")]}
     (upload,) = router.data("create_upload", payload)["uploads"]
@@ -589,7 +595,7 @@ def test_a_file_of_no_bytes_can_be_uploaded(router: Router) -> None:
 
 
 def test_more_than_a_thousand_files_are_refused(router: Router) -> None:
-    """The limit is named."""
+    """The error has the limit."""
     files = [{"name": "a", "size": 1, "md5hash": "0" * 32}] * (MAX_FILES + 1)
     body = json.dumps(
         {"action": "create_upload", "payload": {"template_id": "tpl_archive", "files": files}}
@@ -600,8 +606,8 @@ def test_more_than_a_thousand_files_are_refused(router: Router) -> None:
     assert error["details"][0]["field"] == "payload.files"
 
 
-def test_more_links_than_a_message_carries_are_refused(router: Router) -> None:
-    """The client is told to ask for less, instead of losing its socket."""
+def test_create_upload_with_too_many_links_for_a_message_is_refused(router: Router) -> None:
+    """Else the client would lose its socket."""
     files = [file(f"{n}.txt", str(n).encode()) for n in range(300)]
     error = router.error(
         {"action": "create_upload", "payload": {"template_id": "tpl_archive", "files": files}}
@@ -611,7 +617,7 @@ def test_more_links_than_a_message_carries_are_refused(router: Router) -> None:
 
 
 def test_a_file_above_the_upload_limit_is_refused(router: Router) -> None:
-    """The field says which file it is."""
+    """The field has the file's index."""
     files = [file(), file("big", size=router.module.MAX_UPLOAD_BYTES + 1)]
     error = router.error(
         {"action": "create_upload", "payload": {"template_id": "tpl_archive", "files": files}}
@@ -630,10 +636,10 @@ def test_a_file_above_the_upload_limit_is_refused(router: Router) -> None:
         ({"ttl": 1}, False),
     ],
 )
-def test_create_upload_says_when_the_job_is_done(
+def test_create_upload_of_a_finished_job_says_so(
     router: Router, stack: Stack, changes: dict[str, Any], completed: bool
 ) -> None:
-    """The caller's own finished job need not be uploaded again."""
+    """Only of the caller's own job."""
     job = assembly_id([md5_of(b"hello")], "tpl_archive", OWNER)
     document = {
         "assembly_id": job,
@@ -665,17 +671,21 @@ def test_create_upload_says_when_the_job_is_done(
         ({"template_id": "tpl_archive", "files": [file()], "user_id": "user-9"}, "payload.user_id"),
     ],
 )
-def test_a_bad_create_upload_names_its_field(router: Router, payload: Any, field: str) -> None:
+def test_a_malformed_create_upload_is_refused_with_the_field(
+    router: Router, payload: Any, field: str
+) -> None:
     """Every field is checked."""
     error = router.error({"action": "create_upload", "payload": payload})
     assert error["code"] == "VALIDATION_ERROR"
     assert [detail["field"] for detail in error["details"]] == [field]
 
 
-# Actions that are queued
+# Queued actions
 
 
-def test_a_queued_request_is_exactly_one_row(router: Router, stack: Stack) -> None:
+def test_a_queued_request_is_one_row_with_the_documented_attributes(
+    router: Router, stack: Stack
+) -> None:
     """Everything the processor needs, and nothing that the client could not send."""
     before = int(time.time())
     router.ask("delay", {"seconds": 2, "steps": 4}, id="req-1", metadata={"trace": "abc"})
@@ -703,14 +713,14 @@ def test_a_queued_request_is_exactly_one_row(router: Router, stack: Stack) -> No
 
 
 def test_the_acknowledgment_says_queued(router: Router) -> None:
-    """It fits the protocol's model and names the request."""
+    """It fits the protocol's model and has the request's id."""
     message = router.ask("delay", {}, id="req-1")
     assert AcknowledgmentMessage.model_validate(message).status == "queued"
     assert (message["type"], message["request_id"]) == ("acknowledgment", "req-1")
 
 
 def test_an_enqueue_costs_one_read_and_one_write(router: Router, stack: Stack) -> None:
-    """One GetItem of the connection and one conditional PutItem."""
+    """A GetItem of the connection and a conditional PutItem."""
     calls = stack.calls(router.module.dynamodb)
     router.ask("delay", {}, id="req-1")
 
@@ -720,15 +730,15 @@ def test_an_enqueue_costs_one_read_and_one_write(router: Router, stack: Stack) -
     assert stack.sockets.attempts == {}
 
 
-def test_ids_are_made_sortable_when_absent(router: Router, stack: Stack) -> None:
+def test_a_message_without_an_id_gets_a_new_sortable_one(router: Router, stack: Stack) -> None:
     """Without an id every message is a request of its own, in order."""
     ids = [router.say({"action": "delay"})["request_id"] for _ in range(3)]
     assert len(set(ids)) == 3
     assert {row["request_id"] for row in stack.items("requests")} == set(ids)
 
 
-def test_the_same_message_again_is_the_same_job(router: Router, stack: Stack) -> None:
-    """The second acknowledgment says how far the first one is, and nothing is written."""
+def test_a_repeated_message_gets_the_state_of_its_job(router: Router, stack: Stack) -> None:
+    """Nothing is written."""
     payload = {"seconds": 1, "steps": 2}
     router.ask("delay", payload, id="req-1")
     before = stack.everything()
@@ -751,7 +761,7 @@ def test_the_same_message_again_is_the_same_job(router: Router, stack: Stack) ->
 def test_a_known_request_is_acknowledged_with_its_status(
     router: Router, stack: Stack, row: dict[str, Any], status: str
 ) -> None:
-    """Whatever state it is in, it is not begun again."""
+    """In any state."""
     stored = row | {"payload": '{"fail_at":null,"seconds":1.0,"steps":10,"transient":false}'}
     stack.put("requests", stored)
     assert router.ask("delay", {}, id="req-1")["status"] == status
@@ -766,14 +776,14 @@ def test_a_known_request_is_acknowledged_with_its_status(
     ],
 )
 def test_another_request_under_a_used_id_is_refused(router: Router, message: Any) -> None:
-    """Another payload, or another action, is another request."""
+    """Another payload, or another action."""
     router.ask("delay", {"seconds": 1}, id="req-1")
     error = router.error({"id": "req-1"} | message)
     assert (error["code"], error["retryable"]) == ("DUPLICATE_REQUEST", False)
 
 
 def test_an_expired_request_frees_its_id(router: Router, stack: Stack) -> None:
-    """A row that only waits for its deletion is replaced whole."""
+    """Its row is replaced."""
     old = ended(ttl=int(time.time()) - 1, progress={"seq": 9, "percentage": 100})
     stack.put("requests", old)
 
@@ -783,7 +793,9 @@ def test_an_expired_request_frees_its_id(router: Router, stack: Stack) -> None:
     assert not {"result", "progress", "ended_at", "seq"} & row.keys()
 
 
-def test_ids_are_each_user_s_own(router: Router, stack: Stack, bystanders: None) -> None:
+def test_two_users_may_use_the_same_request_id(
+    router: Router, stack: Stack, bystanders: None
+) -> None:
     """The same id of somebody else is no duplicate."""
     assert router.ask("delay", {}, id="req-1")["status"] == "queued"
     assert len(stack.items("requests")) == 3
@@ -791,7 +803,7 @@ def test_ids_are_each_user_s_own(router: Router, stack: Stack, bystanders: None)
 
 @pytest.mark.parametrize("name", ["echo", "health"])
 def test_a_short_action_may_be_queued(router: Router, stack: Stack, name: str) -> None:
-    """`metadata.mode` sends it through the queue; it is stored, not run."""
+    """`metadata.mode` stores it as a job."""
     answer = router.ask(name, {"b": 1, "a": 2}, id="req-1", metadata={"mode": "async"})
     assert answer["type"] == "acknowledgment"
     assert (stack.request()["action"], stack.request()["payload"]) == (name, '{"a":2,"b":1}')
@@ -801,7 +813,7 @@ def test_a_short_action_may_be_queued(router: Router, stack: Stack, name: str) -
     ("name", "mode"),
     [("ping", "async"), ("status", "async"), ("delay", "sync"), ("echo", "ASYNC"), ("echo", "")],
 )
-def test_modes_that_do_not_exist_are_refused(router: Router, name: str, mode: str) -> None:
+def test_a_mode_that_an_action_lacks_is_refused(router: Router, name: str, mode: str) -> None:
     """Only what an action can do is accepted."""
     payload = {"request_id": "req-1"} if name == "status" else {}
     error = router.error({"action": name, "payload": payload, "metadata": {"mode": mode}})
@@ -810,21 +822,21 @@ def test_modes_that_do_not_exist_are_refused(router: Router, name: str, mode: st
 
 
 def test_the_policy_for_a_lost_connection_is_stored(router: Router, stack: Stack) -> None:
-    """`cancel` and `detach` exist, nothing else does."""
+    """`cancel` or `detach`; others are refused."""
     router.ask("delay", {}, id="req-1", metadata={"on_disconnect": "cancel"})
     assert stack.request()["on_disconnect"] == "cancel"
     error = router.error({"action": "delay", "metadata": {"on_disconnect": "stay"}})
     assert error["details"][0]["field"] == "metadata.on_disconnect"
 
 
-def test_metadata_without_a_name_is_not_queued(router: Router) -> None:
-    """DynamoDB has no attribute of that name, so the client is told before it is asked."""
+def test_metadata_with_an_empty_key_is_refused(router: Router) -> None:
+    """DynamoDB has no attribute without a name."""
     error = router.error({"action": "delay", "metadata": {"": "x"}})
     assert (error["code"], error["details"][0]["field"]) == ("VALIDATION_ERROR", "metadata")
     assert router.ask("echo", {}, metadata={"": "x"})["type"] == "response"
 
 
-def test_the_trace_goes_on_with_the_request(
+def test_the_trace_header_is_stored_with_the_request(
     router: Router, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The trace header is stored for the processor."""
@@ -847,16 +859,18 @@ def test_the_trace_goes_on_with_the_request(
         ({"colour": "red"}, "colour"),
     ],
 )
-def test_a_bad_delay_names_its_field(router: Router, payload: Any, field: str) -> None:
+def test_a_malformed_delay_is_refused_with_the_field(
+    router: Router, payload: Any, field: str
+) -> None:
     """The payload model refuses what is out of range or unknown."""
     error = router.error({"action": "delay", "payload": payload})
     assert [detail["field"] for detail in error["details"]] == [f"payload.{field}"]
 
 
-def test_process_assembly_is_queued_with_its_job(
+def test_process_assembly_is_acknowledged_with_the_assembly_id(
     router: Router, stack: Stack, output: Output
 ) -> None:
-    """The acknowledgment names the assembly; the id is that of create_upload."""
+    """The same as that of create_upload."""
     made = router.data("create_upload", {"template_id": "tpl_archive", "files": [file()]})
     upload = {n: made["uploads"][0][n] for n in ("key", "name", "size", "mime", "md5hash")}
     answer = router.ask(
@@ -883,7 +897,7 @@ def test_process_assembly_is_queued_with_its_job(
     ],
 )
 def test_a_foreign_upload_is_forbidden(router: Router, key: str) -> None:
-    """Only keys below the caller's own prefix are processed; the answer says which is not."""
+    """Keys must be below the caller's own prefix; the error has the wrong one."""
     uploads = [uploaded(), file("b.txt", b"world") | {"key": key}]
     error = router.error(
         {
@@ -900,10 +914,10 @@ def test_a_foreign_upload_is_forbidden(router: Router, key: str) -> None:
     [("tpl_archiv", "tpl_archive"), ("Table", "tpl_table"), ("tpl_hash", None), ("x" * 64, None)],
 )
 @pytest.mark.parametrize("action", ["create_upload", "process_assembly"])
-def test_an_unknown_template_is_refused_before_anything_is_uploaded(
+def test_an_unknown_template_is_refused_with_the_nearest_name(
     router: Router, stack: Stack, action: str, named: str, nearest: str | None
 ) -> None:
-    """By its name and the nearest that there is; nothing is stored for a worker to refuse."""
+    """Before an upload, and before a job is stored."""
     upload = file() | {"key": f"{upload_prefix(OWNER)}job/{md5_of(b'hello')}"}
     files = {"files": [file()]} if action == "create_upload" else {"uploads": [upload]}
     before = stack.everything()
@@ -921,7 +935,7 @@ def test_an_unknown_template_is_refused_before_anything_is_uploaded(
 
 
 def test_users_of_two_tenants_never_share_a_job(stack: Stack) -> None:
-    """The same files of the same user name elsewhere are another assembly."""
+    """For the same files and the same user name."""
     stack.put("connections", connection(), connection("conn-2", tenant_id="tenant-2"))
     router = Router(stack.function("router"), stack)
     message = {
@@ -932,7 +946,7 @@ def test_users_of_two_tenants_never_share_a_job(stack: Stack) -> None:
     assert len(ids) == 2
 
 
-def test_the_older_id_forms_can_be_chosen(stack: Stack) -> None:
+def test_ASSEMBLY_ID_FORM_chooses_an_older_form(stack: Stack) -> None:
     """ASSEMBLY_ID_FORM decides."""
     stack.put("connections", connection())
     router = Router(stack.function("router", ASSEMBLY_ID_FORM="concat"), stack)
@@ -941,7 +955,7 @@ def test_the_older_id_forms_can_be_chosen(stack: Stack) -> None:
     assert data["assembly_id"] == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_a_report_needs_its_permission(router: Router, stack: Stack) -> None:
+def test_a_report_needs_the_permission_reports(router: Router, stack: Stack) -> None:
     """Without `reports` it is FORBIDDEN, with it it is queued."""
     message = {
         "id": "req-1",
@@ -969,17 +983,21 @@ def test_a_report_needs_its_permission(router: Router, stack: Stack) -> None:
         ({"tenant_id": "tenant-2"}, "payload.tenant_id"),
     ],
 )
-def test_a_bad_report_names_its_field(router: Router, changes: Any, field: str) -> None:
-    """Dates exist, are in order and at most a year apart."""
+def test_a_malformed_report_is_refused_with_the_field(
+    router: Router, changes: Any, field: str
+) -> None:
+    """Dates are in order and at most a year apart."""
     payload = {"start_date": "2026-11-01", "end_date": "2026-11-30"} | changes
     error = router.error({"action": "generate_report", "payload": payload})
     assert [detail["field"] for detail in error["details"]] == [field]
 
 
-# Looking at requests
+# Looking up requests
 
 
-def test_status_gives_the_request_as_stored(router: Router, stack: Stack) -> None:
+def test_status_returns_status_progress_and_times_of_a_request(
+    router: Router, stack: Stack
+) -> None:
     """Status, progress and times; nothing internal."""
     progress = {"seq": 4, "percentage": 40.5, "message": "Step 4", "at": iso(time.time())}
     stack.put(
@@ -995,7 +1013,7 @@ def test_status_gives_the_request_as_stored(router: Router, stack: Stack) -> Non
     }  # fmt: skip
 
 
-def test_rows_are_read_as_they_are_now(router: Router, stack: Stack) -> None:
+def test_connection_and_request_are_read_consistently(router: Router, stack: Stack) -> None:
     """Connection and request may have been written a moment ago."""
     stack.put("requests", request())
     calls = stack.calls(router.module.dynamodb)
@@ -1004,22 +1022,22 @@ def test_rows_are_read_as_they_are_now(router: Router, stack: Stack) -> None:
 
 
 def test_status_of_a_completed_request_has_its_result(router: Router, stack: Stack) -> None:
-    """A result is JSON, not text."""
+    """As JSON."""
     stack.put("requests", ended(result='{"n":1}'))
     data = router.data("status", {"request_id": "req-1"})
     assert (data["status"], data["result"], data["seq"]) == ("COMPLETED", {"n": 1}, 3)
 
 
 def test_status_of_a_failed_request_has_its_error(router: Router, stack: Stack) -> None:
-    """The stored error, as the terminal message had it."""
+    """The same as in the `error` message."""
     stack.put("requests", ended(status="FAILED"))
     data = router.data("status", {"request_id": "req-1"})
     assert data["error"]["code"] == "PROCESSING_FAILED"
     assert "result" not in data
 
 
-def test_links_in_a_result_are_made_when_it_is_read(router: Router, stack: Stack) -> None:
-    """Keys become links and do not leave; what a user put under meta stays."""
+def test_keys_in_a_result_become_links_when_it_is_read(router: Router, stack: Stack) -> None:
+    """Except in the user's own `meta`."""
     stored = {"url_key": "reports/x/1.csv", "meta": {"key": "mine"}}
     stack.put("requests", ended(result=json.dumps(stored), has_links=True))
     result = router.data("status", {"request_id": "req-1"})["result"]
@@ -1029,7 +1047,7 @@ def test_links_in_a_result_are_made_when_it_is_read(router: Router, stack: Stack
     assert "url_key" not in result
 
 
-def test_a_client_can_not_have_links_made_to_objects_it_names(router: Router, stack: Stack) -> None:
+def test_an_echo_of_an_object_key_gets_no_link(router: Router, stack: Stack) -> None:
     """An echo that looks like a stored object is given back as it is."""
     stolen = {"echo": {"key": "results/of-somebody-else.json", "url_key": "reports/theirs.csv"}}
     stack.put("requests", ended(action="echo", result=json.dumps(stolen), has_links=False))
@@ -1044,25 +1062,25 @@ def test_a_large_result_is_a_link(router: Router, stack: Stack) -> None:
     assert parse_qs(urlsplit(result["url"]).query)["X-Amz-Expires"] == ["3600"]
 
 
-def test_a_result_that_no_message_carries_is_left_out(router: Router, stack: Stack) -> None:
-    """The rest of the state still comes."""
+def test_a_result_too_large_for_a_message_is_omitted(router: Router, stack: Stack) -> None:
+    """The rest of the state is returned."""
     stack.put("requests", ended(result=json.dumps({"t": "x" * 100_000})))
     data = router.data("status", {"request_id": "req-1"})
     assert (data["status"], data["result"], data["result_omitted"]) == ("COMPLETED", None, True)
 
 
 @pytest.mark.parametrize("action", ["status", "subscribe", "cancel"])
-def test_requests_of_others_do_not_exist(
+def test_another_users_request_is_not_found(
     router: Router, stack: Stack, bystanders: None, action: str
 ) -> None:
-    """Another user's id, and an id that nobody has, look the same."""
+    """The answer is that for an unknown id."""
     error = router.error({"action": action, "payload": {"request_id": "req-1"}})
     assert error["code"] == "NOT_FOUND"
     assert router.error({"action": action, "payload": {"request_id": "req-0"}}) == error
 
 
 @pytest.mark.parametrize("action", ["status", "subscribe", "cancel"])
-def test_expired_requests_do_not_exist(router: Router, stack: Stack, action: str) -> None:
+def test_an_expired_request_is_not_found(router: Router, stack: Stack, action: str) -> None:
     """A row that only waits for its deletion is not found."""
     stack.put("requests", ended(ttl=int(time.time()) - 1))
     error = router.error({"action": action, "payload": {"request_id": "req-1"}})
@@ -1073,16 +1091,18 @@ def test_expired_requests_do_not_exist(router: Router, stack: Stack, action: str
 @pytest.mark.parametrize(
     "payload", [{}, {"request_id": ""}, {"request_id": 7}, {"request_id": "a b"}]
 )
-def test_a_bad_reference_names_its_field(router: Router, action: str, payload: Any) -> None:
+def test_a_malformed_reference_is_refused_with_the_field(
+    router: Router, action: str, payload: Any
+) -> None:
     """A request is named by its id."""
     error = router.error({"action": action, "payload": payload})
     assert [detail["field"] for detail in error["details"]] == ["payload.request_id"]
 
 
-# Listening
+# Subscriptions
 
 
-def test_subscribing_gives_the_state_and_counts(router: Router, stack: Stack) -> None:
+def test_subscribing_returns_the_state_and_counts_a_listener(router: Router, stack: Stack) -> None:
     """The row is written, the request counts one listener, and the state comes at once."""
     progress = {"seq": 4, "percentage": 40, "message": "Step 4", "at": iso(time.time())}
     stack.put("requests", request(status="PROCESSING", progress=progress))
@@ -1096,7 +1116,7 @@ def test_subscribing_gives_the_state_and_counts(router: Router, stack: Stack) ->
 
 
 def test_subscribing_twice_counts_once(router: Router, stack: Stack) -> None:
-    """The second time changes nothing and answers the same."""
+    """The answer is the same."""
     stack.put("requests", request())
     first = router.data("subscribe", {"request_id": "req-1"})
     second = router.data("subscribe", {"request_id": "req-1"})
@@ -1106,7 +1126,7 @@ def test_subscribing_twice_counts_once(router: Router, stack: Stack) -> None:
     assert len(stack.items("subscriptions")) == 1
 
 
-def test_any_connection_of_the_user_may_listen(router: Router, stack: Stack) -> None:
+def test_two_connections_of_a_user_are_two_listeners(router: Router, stack: Stack) -> None:
     """Two connections are two listeners."""
     stack.put("connections", connection("conn-2"))
     stack.put("requests", request())
@@ -1117,7 +1137,9 @@ def test_any_connection_of_the_user_may_listen(router: Router, stack: Stack) -> 
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
-def test_an_ended_request_has_no_more_to_tell(router: Router, stack: Stack, status: str) -> None:
+def test_subscribing_to_an_ended_request_only_returns_its_state(
+    router: Router, stack: Stack, status: str
+) -> None:
     """The final state comes, and nothing is subscribed."""
     row = ended(status=status)
     stack.put("requests", row)
@@ -1128,7 +1150,9 @@ def test_an_ended_request_has_no_more_to_tell(router: Router, stack: Stack, stat
     assert stack.request() == row
 
 
-def test_a_colleague_s_request_needs_tenant_read(router: Router, stack: Stack) -> None:
+def test_a_colleagues_request_needs_the_permission_tenant_read(
+    router: Router, stack: Stack
+) -> None:
     """With the permission, members of the tenant may listen to each other."""
     stack.put("requests", request(owner=COLLEAGUE))
     message = {"action": "subscribe", "payload": {"request_id": "req-1", "user_id": "user-2"}}
@@ -1139,8 +1163,8 @@ def test_a_colleague_s_request_needs_tenant_read(router: Router, stack: Stack) -
     assert stack.request(owner=COLLEAGUE)["subscriber_count"] == 1
 
 
-def test_tenant_read_ends_at_the_tenant(router: Router, stack: Stack) -> None:
-    """A user id of another tenant leads nowhere, however it is spelled."""
+def test_tenant_read_does_not_reach_another_tenant(router: Router, stack: Stack) -> None:
+    """However the user's id is spelled."""
     stack.put("requests", request(owner=STRANGER, tenant_id="tenant-2"))
     stack.put("connections", connection(permissions=["tenant:read"]))
     for user in ("user-9", "tenant-2#user-9", "../tenant-2#user-9", "%23user-9"):
@@ -1149,7 +1173,9 @@ def test_tenant_read_ends_at_the_tenant(router: Router, stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("user", ["", "user-1"])
-def test_one_s_own_name_needs_no_permission(router: Router, stack: Stack, user: str) -> None:
+def test_the_own_user_id_in_a_subscription_needs_no_permission(
+    router: Router, stack: Stack, user: str
+) -> None:
     """Naming oneself, or nobody, is the plain case."""
     stack.put("requests", request())
     payload = {"request_id": "req-1", "user_id": user}
@@ -1157,7 +1183,7 @@ def test_one_s_own_name_needs_no_permission(router: Router, stack: Stack, user: 
     assert router.data("unsubscribe", payload)["was_subscribed"] is True
 
 
-def test_unsubscribing_ends_it_and_again_is_success(router: Router, stack: Stack) -> None:
+def test_a_second_unsubscribe_succeeds_and_changes_nothing(router: Router, stack: Stack) -> None:
     """Row and count go once."""
     stack.put("requests", request())
     router.data("subscribe", {"request_id": "req-1"})
@@ -1168,16 +1194,16 @@ def test_unsubscribing_ends_it_and_again_is_success(router: Router, stack: Stack
     assert stack.request()["subscriber_count"] == 0
 
 
-def test_unsubscribing_from_nothing_is_success(router: Router) -> None:
+def test_unsubscribing_from_an_unknown_request_succeeds(router: Router) -> None:
     """A request that does not exist has no listeners."""
     assert router.data("unsubscribe", {"request_id": "req-0"})["was_subscribed"] is False
 
 
-# Cancelling
+# Cancellations
 
 
-def test_cancelling_a_waiting_request_ends_it(router: Router, stack: Stack) -> None:
-    """It is CANCELLED, leaves the in-flight index, and its listeners hear of it once."""
+def test_cancelling_a_waiting_request_ends_it_as_cancelled(router: Router, stack: Stack) -> None:
+    """It leaves the in-flight index, and its listeners get one message."""
     stack.put("requests", request(subscriber_count=1))
     stack.put("connections", connection("conn-2"))
     stack.put("subscriptions", subscription("req-1", "conn-2"))
@@ -1195,7 +1221,7 @@ def test_cancelling_a_waiting_request_ends_it(router: Router, stack: Stack) -> N
         assert (message["error"]["code"], message["seq"]) == ("CANCELLED", row["seq"])
 
 
-def test_cancelling_again_tells_the_end_and_posts_nothing(router: Router, stack: Stack) -> None:
+def test_a_second_cancel_returns_the_end_and_posts_nothing(router: Router, stack: Stack) -> None:
     """A repeated cancel is harmless."""
     stack.put("requests", request())
     router.data("cancel", {"request_id": "req-1"})
@@ -1207,10 +1233,10 @@ def test_cancelling_again_tells_the_end_and_posts_nothing(router: Router, stack:
 
 
 @pytest.mark.parametrize("status", ["PROCESSING", "RETRYING"])
-def test_cancelling_a_running_request_asks_its_worker(
+def test_cancelling_a_running_request_sets_the_flag_for_its_worker(
     router: Router, stack: Stack, status: str
 ) -> None:
-    """The flag is set; the end, and its message, are the worker's."""
+    """The worker ends it and posts the message."""
     stack.put("requests", request(status=status, attempts=1, lease_owner="worker"))
     for _ in range(2):
         assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelling"
@@ -1221,10 +1247,10 @@ def test_cancelling_a_running_request_asks_its_worker(
 
 
 @pytest.mark.parametrize("status", ["COMPLETED", "FAILED", "CANCELLED"])
-def test_cancelling_an_ended_request_tells_its_end(
+def test_cancelling_an_ended_request_returns_its_end(
     router: Router, stack: Stack, status: str
 ) -> None:
-    """A terminal state never changes and is not announced again."""
+    """No message is posted."""
     row = ended(status=status)
     stack.put("requests", row)
     assert router.data("cancel", {"request_id": "req-1"})["status"] == status.lower()
@@ -1232,8 +1258,10 @@ def test_cancelling_an_ended_request_tells_its_end(
     assert stack.sockets.posts == []
 
 
-def test_a_begun_assembly_is_left_to_a_worker(router: Router, stack: Stack) -> None:
-    """A request that waits for its second attempt has a document that a worker must end."""
+def test_a_waiting_assembly_with_a_document_is_cancelled_by_a_worker(
+    router: Router, stack: Stack
+) -> None:
+    """The worker must end the document."""
     stack.put("requests", request(attempts=1, assembly_id="a" * 64, action="process_assembly"))
     assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelling"
     row = stack.request()
@@ -1241,9 +1269,7 @@ def test_a_begun_assembly_is_left_to_a_worker(router: Router, stack: Stack) -> N
     assert stack.sockets.posts == []
 
 
-def test_a_request_taken_while_it_is_cancelled_is_asked_instead(
-    router: Router, stack: Stack
-) -> None:
+def test_a_request_taken_during_the_cancel_gets_the_flag(router: Router, stack: Stack) -> None:
     """When a worker is faster, the cancel goes to it."""
     stack.put("requests", request())
     found = router.module.request_of
@@ -1258,9 +1284,7 @@ def test_a_request_taken_while_it_is_cancelled_is_asked_instead(
     assert stack.request()["cancel_requested"] is True
 
 
-def test_a_request_that_ends_while_it_is_cancelled_stays_as_it_is(
-    router: Router, stack: Stack
-) -> None:
+def test_a_request_that_ends_during_the_cancel_keeps_its_end(router: Router, stack: Stack) -> None:
     """When its worker is faster, the answer is its end."""
     stack.put("requests", request(status="PROCESSING", attempts=1))
     found = router.module.request_of
@@ -1276,7 +1300,7 @@ def test_a_request_that_ends_while_it_is_cancelled_stays_as_it_is(
     assert stack.request() == final
 
 
-def test_the_end_of_a_cancelled_request_comes_after_its_progress(
+def test_the_seq_of_a_cancelled_request_is_above_that_of_its_progress(
     router: Router, stack: Stack
 ) -> None:
     """A request that waits for another attempt has told of the first one."""
@@ -1287,8 +1311,8 @@ def test_the_end_of_a_cancelled_request_comes_after_its_progress(
     assert (message["seq"], stack.request()["seq"]) == (5, 5)
 
 
-def test_a_listener_that_is_gone_is_forgotten(router: Router, stack: Stack) -> None:
-    """410 for the terminal message removes the connection and what it listened to."""
+def test_a_lost_listener_is_deleted_with_its_subscriptions(router: Router, stack: Stack) -> None:
+    """After a 410 for the last message."""
     stack.put("requests", request(subscriber_count=1))
     stack.put("connections", connection("conn-2"))
     stack.put("subscriptions", subscription("req-1", "conn-2"))
@@ -1299,7 +1323,7 @@ def test_a_listener_that_is_gone_is_forgotten(router: Router, stack: Stack) -> N
     assert stack.items("subscriptions") == []
 
 
-# When something breaks
+# Failures
 
 
 @pytest.mark.parametrize(
@@ -1315,10 +1339,10 @@ def test_a_listener_that_is_gone_is_forgotten(router: Router, stack: Stack) -> N
 @pytest.mark.parametrize(
     "code", ["ProvisionedThroughputExceededException", "ThrottlingException", "InternalServerError"]
 )
-def test_a_throttled_table_is_unavailable(
+def test_a_throttled_table_gives_SERVICE_UNAVAILABLE(
     router: Router, stack: Stack, output: Output, message: Any, operation: str, code: str
 ) -> None:
-    """SERVICE_UNAVAILABLE, retryable, with a time to wait; the cause is in the log alone."""
+    """Retryable, with a time to wait; only the log has the cause."""
     stack.put("requests", request())
     stack.fail(router.module.dynamodb, operation, code)
     before = stack.everything()
@@ -1332,7 +1356,7 @@ def test_a_throttled_table_is_unavailable(
     assert stack.everything() == before
 
 
-def test_a_defect_is_an_internal_error_without_its_text(
+def test_an_unexpected_error_gives_INTERNAL_ERROR_without_its_text(
     router: Router, stack: Stack, output: Output
 ) -> None:
     """What nobody foresaw is logged whole and told in general."""
@@ -1356,7 +1380,7 @@ def _with_run(found: Any, run: Any) -> Any:
 
 
 def test_logs_hold_ids_and_no_payload(router: Router, output: Output) -> None:
-    """Every line of a message carries whose it is; none its content, not even an unknown name."""
+    """Not even an unknown action's name."""
     router.ask("echo", {"text": "private-text-of-a-user"})
     router.ask("private-name-of-an-action")
     router.ask("delay", {"private-field": "private-value"})
@@ -1369,7 +1393,7 @@ def test_logs_hold_ids_and_no_payload(router: Router, output: Output) -> None:
 
 
 def test_answers_and_refusals_are_counted(router: Router, output: Output) -> None:
-    """MessageAnswered by type, RequestRefused by code, and the time it took."""
+    """MessageAnswered by type, RequestRefused by code, and the latency."""
     router.ask("echo")
     router.ask("reboot")
     assert [line["Action"] for line in output.metric("MessageAnswered")] == ["response", "error"]
@@ -1378,7 +1402,7 @@ def test_answers_and_refusals_are_counted(router: Router, output: Output) -> Non
 
 
 @pytest.mark.parametrize("name", ["DYNAMODB_TABLE", "FILES_BUCKET", "WEBSOCKET_ENDPOINT"])
-def test_missing_configuration_fails_at_start(stack: Stack, name: str) -> None:
-    """The error is the variable's name."""
+def test_a_missing_variable_stops_the_container(stack: Stack, name: str) -> None:
+    """The error has its name."""
     with pytest.raises(KeyError, match=name):
         stack.function("router", **{name: None})

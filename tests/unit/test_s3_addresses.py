@@ -1,4 +1,4 @@
-"""Where signed links point: S3's address of the bucket's own region, in every partition."""
+"""Signed links use S3's address of the bucket's region, in every partition."""
 
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
@@ -32,13 +32,13 @@ SIGNERS: dict[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def forget(module: ModuleType) -> None:
-    """Have the module make its S3 client again."""
+    """Let the module create its S3 client again."""
     module.s3.cache_clear()
 
 
 @pytest.fixture
 def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """A signed link, as it is made in a region or at an endpoint."""
+    """A signed link in a region, or at an endpoint."""
     for name in (*UNSET, "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     for name, value in AWS.items():
@@ -63,8 +63,8 @@ def link(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
 
 @pytest.mark.parametrize("region", REGIONS)
 @pytest.mark.parametrize("signer", [name for name, (of, _) in SIGNERS.items() if of in THERE])
-def test_a_link_names_the_region(link: Callable[..., str], signer: str, region: str) -> None:
-    """A new bucket answers the global address with a redirect, and a signature binds the host."""
+def test_a_link_has_the_regional_host(link: Callable[..., str], signer: str, region: str) -> None:
+    """A new bucket redirects from the global host, and a signature binds the host."""
     parts = urlsplit(link(signer, region))
     assert (parts.scheme, parts.netloc) == ("https", f"{BUCKET}.{REGIONS[region]}")
     assert parts.path == "/a/b"
@@ -72,16 +72,16 @@ def test_a_link_names_the_region(link: Callable[..., str], signer: str, region: 
 
 @pytest.mark.parametrize("signer", [name for name, (of, _) in SIGNERS.items() if of in THERE])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
-def test_a_link_to_a_loopback_address_names_the_bucket_in_its_path(
+def test_a_link_to_a_loopback_address_has_the_bucket_in_its_path(
     link: Callable[..., str], signer: str, host: str
 ) -> None:
-    """No resolver need know a name below localhost."""
+    """Not every resolver knows names below localhost."""
     parts = urlsplit(link(signer, "eu-west-1", f"http://{host}:4566"))
     assert (parts.netloc, parts.path) == (f"{host}:4566", f"/{BUCKET}/a/b")
 
 
-def test_the_endpoint_of_s3_alone_counts_before_that_of_all_services() -> None:
-    """As botocore reads the two variables."""
+def test_AWS_ENDPOINT_URL_S3_wins_over_AWS_ENDPOINT_URL() -> None:
+    """As in botocore."""
     local, vpc = "http://127.0.0.1:4566", "https://bucket.vpce-1.s3.eu-west-1.vpce.amazonaws.com"
 
     def style(**endpoints: str) -> str:

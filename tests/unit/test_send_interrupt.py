@@ -1,4 +1,4 @@
-"""send-interrupt: whom it asks to stop, in which words, and when it leaves them alone."""
+"""send-interrupt: which targets get a message, its content, and the queue."""
 
 import json
 from types import ModuleType
@@ -56,8 +56,8 @@ def queues(jobs: Jobs) -> list[str]:
     return [url.rpartition("/")[2] for url in jobs.stack.sqs.list_queues().get("QueueUrls", [])]
 
 
-def test_the_worker_is_asked_to_stop(jobs: Jobs) -> None:
-    """Body and attributes name the claim that is meant, and what it has to make room for."""
+def test_the_message_has_the_claim_and_the_interrupting_message(jobs: Jobs) -> None:
+    """In body and attributes."""
     answer = send(jobs, reason="a mail came")
 
     (message,) = received(jobs)
@@ -97,8 +97,8 @@ def test_the_worker_is_asked_to_stop(jobs: Jobs) -> None:
     }
 
 
-def test_what_is_not_known_of_a_target_is_left_out(jobs: Jobs) -> None:
-    """Claim and fence are enough; SQS takes no empty attributes."""
+def test_unknown_values_of_a_target_are_omitted(jobs: Jobs) -> None:
+    """SQS accepts no empty attributes."""
     assert send(jobs, target={"claimId": "claim-1", "fence": 7})["sent"] is True
     (message,) = received(jobs)
     assert json.loads(message["Body"])["containerId"] is None
@@ -106,8 +106,8 @@ def test_what_is_not_known_of_a_target_is_left_out(jobs: Jobs) -> None:
     assert json.loads(message["Body"])["reason"] == "another thread needs the workspace"
 
 
-def test_the_same_interrupt_has_the_same_id(jobs: Jobs) -> None:
-    """Sent twice, it is one to whoever reads it; another message's or claim's is another."""
+def test_a_repeated_interrupt_has_the_same_id(jobs: Jobs) -> None:
+    """Another message or claim has another."""
     assert send(jobs)["interruptId"] == ID
     jobs.clock.pass_(7)
     assert send(jobs)["interruptId"] == ID
@@ -129,8 +129,10 @@ def test_the_same_interrupt_has_the_same_id(jobs: Jobs) -> None:
         ({"claimId": None, "fence": None, "expiresAt": None}, "unaddressable"),
     ],
 )
-def test_nobody_is_asked_in_vain(jobs: Jobs, change: dict[str, Any], reason: str) -> None:
-    """A target that has ended, is of the thread itself, or has no claim: no message, no queue."""
+def test_a_target_that_can_not_be_interrupted_gets_no_message(
+    jobs: Jobs, change: dict[str, Any], reason: str
+) -> None:
+    """It has ended, is of the same thread, or has no claim."""
     target = TARGET | change
     named = None if target["claimId"] is None else ID
     assert send(jobs, target=target) == {"sent": False, "reason": reason, "interruptId": named}
@@ -140,12 +142,12 @@ def test_nobody_is_asked_in_vain(jobs: Jobs, change: dict[str, Any], reason: str
 @pytest.mark.parametrize(
     "expires_at", [None, NOW + 1, int(NOW) + 1, (NOW + 1) * 1000, int(NOW + 1) * 1000]
 )
-def test_a_target_that_lives_is_asked(jobs: Jobs, expires_at: Any) -> None:
-    """Up to its end, in seconds or milliseconds, or while nobody knows."""
+def test_a_live_target_gets_a_message(jobs: Jobs, expires_at: Any) -> None:
+    """Its end is in the future, in seconds or milliseconds, or unknown."""
     assert send(jobs, target=TARGET | {"expiresAt": expires_at})["sent"] is True
 
 
-def test_a_missing_queue_is_made(jobs: Jobs) -> None:
+def test_CREATE_QUEUES_creates_a_missing_queue(jobs: Jobs) -> None:
     """With CREATE_QUEUES the first interrupt of a workspace makes its queue."""
     assert send(jobs)["sent"] is True
     attributes = jobs.stack.sqs.get_queue_attributes(
@@ -156,7 +158,7 @@ def test_a_missing_queue_is_made(jobs: Jobs) -> None:
     assert len(QUEUE) <= 80
 
 
-def test_a_queue_that_is_there_is_not_made_again(jobs: Jobs) -> None:
+def test_an_existing_queue_costs_one_SendMessage(jobs: Jobs) -> None:
     """The second interrupt is one SendMessage."""
     send(jobs)
     calls = jobs.stack.calls(jobs.function("send-interrupt").sqs)
@@ -165,8 +167,8 @@ def test_a_queue_that_is_there_is_not_made_again(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("setting", [None, "", "false", "no"])
-def test_without_leave_a_missing_queue_is_an_error(jobs: Jobs, setting: str | None) -> None:
-    """Unless CREATE_QUEUES is true, the flow is told by the error's name."""
+def test_without_CREATE_QUEUES_a_missing_queue_is_an_error(jobs: Jobs, setting: str | None) -> None:
+    """The flow catches it by name."""
     module = jobs.function("send-interrupt", CREATE_QUEUES=setting)
     with pytest.raises(module.InterruptQueueMissingError, match=QUEUE) as missing:
         module.handler(dict(EVENT), Context())
@@ -176,7 +178,7 @@ def test_without_leave_a_missing_queue_is_an_error(jobs: Jobs, setting: str | No
     assert QUEUE not in queues(jobs)
 
 
-def test_a_queue_that_is_made_takes_no_plain_http(jobs: Jobs) -> None:
+def test_a_created_queue_denies_access_without_tls(jobs: Jobs) -> None:
     """As every queue of the stack's own."""
     send(jobs)
     found = jobs.stack.sqs.get_queue_attributes(
@@ -185,14 +187,14 @@ def test_a_queue_that_is_made_takes_no_plain_http(jobs: Jobs) -> None:
     assert json.loads(found["Attributes"]["Policy"]) == json.loads(TLS_ONLY_POLICY)
 
 
-def test_a_queue_that_is_made_is_used_a_second_later(jobs: Jobs) -> None:
-    """Before that SQS may refuse what is sent."""
+def test_a_created_queue_is_used_after_one_second(jobs: Jobs) -> None:
+    """SQS may refuse messages before."""
     module = jobs.function("send-interrupt")
     with jobs.new_queues_refused(module):
         assert module.handler(dict(EVENT), Context())["sent"]
 
 
-def test_without_leave_an_existing_queue_is_used(jobs: Jobs) -> None:
+def test_without_CREATE_QUEUES_an_existing_queue_is_used(jobs: Jobs) -> None:
     """Somebody else made it, and it serves."""
     jobs.stack.sqs.create_queue(QueueName=QUEUE)
     module = jobs.function("send-interrupt", CREATE_QUEUES="")
@@ -200,7 +202,7 @@ def test_without_leave_an_existing_queue_is_used(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "RequestThrottled", "InternalError"])
-def test_other_faults_of_the_queue_pass(jobs: Jobs, code: str) -> None:
+def test_other_errors_of_sqs_are_raised_without_creating_a_queue(jobs: Jobs, code: str) -> None:
     """They are neither a missing queue nor a reason to make one."""
     module = jobs.function("send-interrupt")
     jobs.stack.fail(module.sqs, "SendMessage", code)
@@ -218,10 +220,10 @@ def test_other_faults_of_the_queue_pass(jobs: Jobs, code: str) -> None:
         ("http://127.0.0.1:4566", "000000000000", "http://127.0.0.1:4566/000000000000/"),
     ],
 )
-def test_the_queue_is_where_the_stage_is(
+def test_the_queues_url_has_region_and_account_or_the_endpoint(
     jobs: Jobs, endpoint: str | None, account: str, base: str
 ) -> None:
-    """By region and account on AWS, by SQS_ENDPOINT on a local stage."""
+    """SQS_ENDPOINT is set on a local stage."""
     module = jobs.function("send-interrupt", SQS_ENDPOINT=endpoint, ACCOUNT_ID=account)
     sent = capture(jobs, module)
     answer = module.handler(dict(EVENT), Context())
@@ -239,7 +241,7 @@ def test_the_queue_is_where_the_stage_is(
         ("us-iso-east-1", "sqs.us-iso-east-1.c2s.ic.gov"),
     ],
 )
-def test_the_host_is_that_of_the_partition(jobs: Jobs, region: str, host: str) -> None:
+def test_the_queues_host_is_the_sdks_for_every_region(jobs: Jobs, region: str, host: str) -> None:
     """The SDK knows it for every region."""
     place = {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
     module = jobs.function("send-interrupt", SQS_ENDPOINT=None, **place)
@@ -249,7 +251,7 @@ def test_the_host_is_that_of_the_partition(jobs: Jobs, region: str, host: str) -
 
 
 def capture(jobs: Jobs, module: ModuleType) -> list[dict[str, Any]]:
-    """What the function sends from now on; SQS is not asked."""
+    """Records the messages that the function sends, without SQS."""
     sent: list[dict[str, Any]] = []
 
     def send_message(**message: Any) -> dict[str, str]:
@@ -260,7 +262,7 @@ def capture(jobs: Jobs, module: ModuleType) -> list[dict[str, Any]]:
     return sent
 
 
-def test_workspaces_have_queues_of_their_own(jobs: Jobs) -> None:
+def test_workspaces_with_similar_names_have_different_queues(jobs: Jobs) -> None:
     """Names that would read alike are told apart."""
     one = send(jobs, projectUserId="a-b#c")["queueUrl"]
     other = send(jobs, projectUserId=None, projectId="a", userId="b-c")["queueUrl"]
@@ -270,7 +272,7 @@ def test_workspaces_have_queues_of_their_own(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize("value", HOSTILE_IDS)
 @pytest.mark.parametrize("field", ["newThreadId", "interruptingMessageId"])
-def test_hostile_ids_are_refused_by_name(jobs: Jobs, field: str, value: Any) -> None:
+def test_malformed_ids_are_refused_with_the_fields_name(jobs: Jobs, field: str, value: Any) -> None:
     """What is no id is a ValidationError that names it."""
     with pytest.raises(ValidationError) as refused:
         send(jobs, **{field: value})
@@ -291,10 +293,10 @@ def test_hostile_ids_are_refused_by_name(jobs: Jobs, field: str, value: Any) -> 
         ({"expiresAt": True}, "expiresAt"),
     ],
 )
-def test_a_malformed_target_is_refused_by_name(
+def test_a_malformed_target_is_refused_with_the_fields_name(
     jobs: Jobs, change: dict[str, Any], field: str
 ) -> None:
-    """Every field of the target is checked; half a claim is none."""
+    """A claim without its fence as well."""
     with pytest.raises(ValidationError) as refused:
         send(jobs, target=TARGET | change)
     assert refused.value.field == field
@@ -313,8 +315,10 @@ def test_a_malformed_target_is_refused_by_name(
         ({"projectId": "other"}, "projectId"),
     ],
 )
-def test_malformed_input_is_refused_by_name(jobs: Jobs, change: dict[str, Any], field: str) -> None:
-    """Each field says what is wrong with it, and nothing is sent."""
+def test_malformed_input_is_refused_with_the_fields_name(
+    jobs: Jobs, change: dict[str, Any], field: str
+) -> None:
+    """Nothing is sent."""
     with pytest.raises(ValidationError) as refused:
         send(jobs, **change)
     assert refused.value.field == field
@@ -322,14 +326,14 @@ def test_malformed_input_is_refused_by_name(jobs: Jobs, change: dict[str, Any], 
 
 
 @pytest.mark.parametrize("variable", ["ACCOUNT_ID"])
-def test_a_missing_variable_stops_the_container(jobs: Jobs, variable: str) -> None:
+def test_a_missing_variable_stops_the_container_and_is_named(jobs: Jobs, variable: str) -> None:
     """The error says which one."""
     with pytest.raises(KeyError, match=variable):
         jobs.function("send-interrupt", **{variable: None})
 
 
-def test_interrupts_are_counted_and_logged(jobs: Jobs, output: Output) -> None:
-    """One that was sent, and one that was not needed, which is not counted."""
+def test_only_sent_interrupts_are_counted(jobs: Jobs, output: Output) -> None:
+    """Others are logged."""
     send(jobs)
     send(jobs, target=TARGET | {"expiresAt": 1})
     assert len(output.metric("InterruptSent")) == 1

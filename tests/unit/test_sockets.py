@@ -1,4 +1,4 @@
-"""sockets: what becomes of a post, and who listens to what."""
+"""jobplane_sockets: outcomes of posts, and subscriptions."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ from tests.unit.stack import (
 KEY = f"{OWNER}#req-1"
 
 
-def test_a_message_travels_as_compact_utf8() -> None:
+def test_a_message_is_sent_as_compact_utf_8() -> None:
     """No spaces, no escapes for what UTF-8 can say."""
     assert (
         encode_message({"text": "Grüße 🎉", "n": [1, 2]})
@@ -44,8 +44,8 @@ def test_a_message_travels_as_compact_utf8() -> None:
     )
 
 
-def test_a_delivered_message_arrives_once_at_each_target() -> None:
-    """Twice the same target is one post."""
+def test_a_message_is_posted_once_to_each_target() -> None:
+    """Even if a target is named twice."""
     sockets = Sockets()
     delivery = post(sockets, ["b", "a", "b"], {"type": "ping"})
 
@@ -53,13 +53,13 @@ def test_a_delivered_message_arrives_once_at_each_target() -> None:
     assert sockets.attempts == {"a": 1, "b": 1}
 
 
-def test_nobody_to_post_to_is_no_failure() -> None:
+def test_an_empty_list_of_targets_is_an_empty_delivery() -> None:
     """An empty audience is an empty delivery."""
     assert post(Sockets(), [], {}) == Delivery((), (), {})
 
 
-def test_outcomes_are_told_apart() -> None:
-    """Delivered, gone and failed connections are reported apart; one failure stops no other."""
+def test_delivered_gone_and_failed_connections_are_reported_separately() -> None:
+    """A failure does not stop the others."""
     sockets = Sockets()
     sockets.gone = {"gone"}
     sockets.failing = {
@@ -78,8 +78,8 @@ def test_outcomes_are_told_apart() -> None:
     }
 
 
-def test_a_broken_network_is_a_failed_post() -> None:
-    """What botocore raises below HTTP counts as failed, under its own name."""
+def test_an_error_below_http_is_a_failed_post() -> None:
+    """With the name of botocore's error."""
 
     class Unreachable:
         def post_to_connection(self, **_: Any) -> None:
@@ -89,8 +89,8 @@ def test_a_broken_network_is_a_failed_post() -> None:
 
 
 @pytest.mark.parametrize("code", ["GoneException", "410", "Unknown"])
-def test_the_status_says_gone_whatever_the_code(code: str) -> None:
-    """HTTP 410 is what counts; the code beside it differs between AWS and emulators."""
+def test_a_410_means_gone_whatever_the_error_code(code: str) -> None:
+    """AWS and emulators use different codes."""
     client = boto3.client(
         "apigatewaymanagementapi",
         region_name=REGION,
@@ -103,8 +103,8 @@ def test_the_status_says_gone_whatever_the_code(code: str) -> None:
         assert post(client, ["a"], {"type": "ping"}).gone == ("a",)
 
 
-def test_fan_out_runs_side_by_side() -> None:
-    """Sixteen posts are under way at once: each waits until all have begun."""
+def test_sixteen_posts_run_concurrently() -> None:
+    """Each waits until all have begun."""
     together = threading.Barrier(16)
 
     class Slow:
@@ -115,7 +115,7 @@ def test_fan_out_runs_side_by_side() -> None:
     assert len(delivery.delivered) == 16
 
 
-def test_fan_out_to_hundreds_reports_the_failed() -> None:
+def test_the_failed_ones_of_500_posts_are_reported() -> None:
     """Of five hundred connections, exactly the failing ones are named."""
     sockets = Sockets()
     everyone = [f"conn-{number:03d}" for number in range(500)]
@@ -128,7 +128,7 @@ def test_fan_out_to_hundreds_reports_the_failed() -> None:
     assert len(delivery.delivered) == 500 - len(sockets.gone) - len(sockets.failing)
 
 
-def test_listeners_are_those_not_expired(stack: Stack) -> None:
+def test_listeners_are_unexpired_rows_of_the_request(stack: Stack) -> None:
     """Rows of this request alone, without those that only wait for their deletion."""
     stack.put(
         "subscriptions",
@@ -149,14 +149,14 @@ def test_listeners_read_every_page(stack: Stack) -> None:
     assert len(listeners(stack.dynamodb, PREFIX, KEY, time.time())) == 7
 
 
-def test_who_has_just_subscribed_is_a_listener(stack: Stack) -> None:
-    """The rows are read consistently: the next message may be the last."""
+def test_listeners_are_read_consistently(stack: Stack) -> None:
+    """The next message may be the last."""
     calls = stack.calls(stack.dynamodb)
     listeners(stack.dynamodb, PREFIX, KEY, time.time())
     assert [query["ConsistentRead"] for query in calls.of("Query")] == [True]
 
 
-def test_unsubscribing_takes_row_and_count(stack: Stack) -> None:
+def test_unsubscribing_deletes_the_row_and_decrements_the_count(stack: Stack) -> None:
     """The row goes and the request counts one listener less."""
     stack.put("requests", request(subscriber_count=2))
     stack.put("subscriptions", subscription("req-1", "conn-1"), subscription("req-1", "conn-2"))
@@ -177,8 +177,8 @@ def test_unsubscribing_twice_counts_once(stack: Stack) -> None:
     assert stack.request()["subscriber_count"] == 0
 
 
-def test_a_subscription_outlives_its_request(stack: Stack) -> None:
-    """When the request has expired, the row is still removed and no request appears."""
+def test_unsubscribing_from_an_expired_request_creates_no_row(stack: Stack) -> None:
+    """The subscription's row is deleted."""
     stack.put("subscriptions", subscription("req-1", "conn-1"))
 
     assert unsubscribe(stack.dynamodb, PREFIX, KEY, "conn-1") is True
@@ -187,7 +187,7 @@ def test_a_subscription_outlives_its_request(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("user", ["a#b", "100%", "ada@example.com", "Ωmega"])
-def test_owners_with_special_characters(stack: Stack, user: str) -> None:
+def test_separators_in_ids_do_not_lead_to_another_request(stack: Stack, user: str) -> None:
     """Separators inside ids do not lead to somebody else's request."""
     from jobplane_keys import owner_key, request_key
 
@@ -199,8 +199,8 @@ def test_owners_with_special_characters(stack: Stack, user: str) -> None:
     assert stack.request(owner=owner)["subscriber_count"] == 0
 
 
-def test_dropping_ends_every_subscription_of_one_connection(stack: Stack) -> None:
-    """Over several pages, and of this connection only."""
+def test_dropping_a_connection_deletes_all_its_subscriptions(stack: Stack) -> None:
+    """Over several pages, and no other connection's."""
     names = [f"req-{number}" for number in range(7)]
     stack.put("requests", *(request(name, subscriber_count=2) for name in names))
     for who in ("conn-1", "conn-2"):
@@ -214,8 +214,8 @@ def test_dropping_ends_every_subscription_of_one_connection(stack: Stack) -> Non
     assert {row["subscriber_count"] for row in stack.items("requests")} == {1}
 
 
-def test_dropping_a_connection_takes_its_row_too(stack: Stack) -> None:
-    """The connection and its subscriptions go; a second time is no failure."""
+def test_dropping_a_connection_deletes_its_row(stack: Stack) -> None:
+    """A second time is not an error."""
     stack.put("connections", connection("conn-1"), connection("conn-2"))
     stack.put("requests", ended())
     stack.put("subscriptions", subscription("req-1", "conn-1"))
@@ -228,7 +228,7 @@ def test_dropping_a_connection_takes_its_row_too(stack: Stack) -> None:
 
 
 class Conflicting:
-    """A DynamoDB client whose transactions are cancelled a number of times."""
+    """A DynamoDB client that cancels so many transactions with a conflict."""
 
     def __init__(self, times: int, *reasons: str) -> None:
         self.left = times
@@ -251,14 +251,14 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 
-def test_a_conflict_with_a_progress_write_is_tried_again(no_waits: None) -> None:
+def test_a_conflicting_transaction_is_repeated(no_waits: None) -> None:
     """A transaction that met another write of the same request succeeds after it."""
     client = Conflicting(3, "None", "TransactionConflict")
     assert transact(client, []) == []
     assert client.calls == 4
 
 
-def test_conflicts_end_at_some_point(no_waits: None) -> None:
+def test_a_lasting_conflict_is_raised_after_bounded_attempts(no_waits: None) -> None:
     """A conflict that does not go away is raised after a bounded number of tries."""
     client = Conflicting(1000, "None", "TransactionConflict")
     with pytest.raises(ClientError):
@@ -266,21 +266,21 @@ def test_conflicts_end_at_some_point(no_waits: None) -> None:
     assert client.calls < 10
 
 
-def test_a_failed_condition_is_an_answer(no_waits: None) -> None:
+def test_a_failed_condition_is_reported_at_once_by_item(no_waits: None) -> None:
     """It is told at once, item by item."""
     client = Conflicting(1, "ConditionalCheckFailed", "None")
     assert transact(client, []) == ["ConditionalCheckFailed", "None"]
     assert client.calls == 1
 
 
-def test_a_failed_condition_beside_a_conflict_is_an_answer(no_waits: None) -> None:
+def test_a_failed_condition_is_reported_even_beside_a_conflict(no_waits: None) -> None:
     """Another write of the other item does not change what is known."""
     client = Conflicting(1, "ConditionalCheckFailed", "TransactionConflict")
     assert transact(client, []) == ["ConditionalCheckFailed", "TransactionConflict"]
     assert client.calls == 1
 
 
-def test_other_cancellations_are_raised(no_waits: None) -> None:
+def test_a_throttled_transaction_is_raised(no_waits: None) -> None:
     """A throttled transaction is the caller's to deal with."""
     client = Conflicting(1, "ThrottlingError", "None")
     with pytest.raises(ClientError):
@@ -289,7 +289,7 @@ def test_other_cancellations_are_raised(no_waits: None) -> None:
 
 
 def test_transact_writes_all_or_nothing(stack: Stack) -> None:
-    """One failed condition keeps the other item from being written."""
+    """A failed condition prevents the other write."""
     items = [
         {"Put": {"TableName": f"{PREFIX}connections", "Item": to_item(connection())}},
         {
