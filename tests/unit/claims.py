@@ -1,4 +1,4 @@
-"""Claims in moto: the tables and queues of resources/jobs.yml, their functions, and a clock."""
+"""Claims in moto: the tables and queues of resources/jobs.yml, and their functions."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from jobplane_keys import (
 )
 from tests.unit.stack import ACCOUNT, PREFIX, REGION, Context, Stack, load
 
-# A time like any other; only differences from it matter.
+# An arbitrary time.
 NOW = 1_795_342_530.25
 WORKSPACE = "amelia#scott"
 HOUR = 3600
@@ -61,19 +61,19 @@ class Jobs:
         stack.create("jobs")
 
     def function(self, name: str, **changes: str | None) -> ModuleType:
-        """A function of this stack, on its clock; None leaves a variable out."""
+        """A function of this stack on its clock; None omits a variable."""
         module = load(name, **changes)
         self.stack.monkeypatch.setattr(module, "time", self.clock)
         return module
 
     def call(self, function: str, **event: Any) -> dict[str, Any]:
-        """What a function answers to an event."""
+        """The function's answer to an event."""
         answer: dict[str, Any] = self.function(function).handler(event, Context())
         assert json.loads(json.dumps(answer, allow_nan=False)) == answer
         return answer
 
     def acquire(self, workspace: str = WORKSPACE, **event: Any) -> dict[str, Any]:
-        """What `claim` answers to thread-1's message-1, or to what is given."""
+        """The answer of `claim` to message-1 of thread-1, with other values if given."""
         given = {"threadId": "thread-1", "messageId": "message-1"} | event
         return self.call("claim", projectUserId=workspace, **given)
 
@@ -86,7 +86,7 @@ class Jobs:
     def hold(
         self, workspace: str = WORKSPACE, *, ttl: int = CLAIM_TTL_SECONDS, **row: Any
     ) -> dict[str, Any]:
-        """Store a claim as `claim` does, for tests of other functions; what it would answer."""
+        """Store a claim as `claim` does; the answer that `claim` would give."""
         now = self.clock.now
         before = self.row(workspace)
         claim = {
@@ -128,11 +128,11 @@ class Jobs:
         return self.stack.get("active-jobs", projectUserId=workspace)
 
     def put(self, **row: Any) -> None:
-        """Store a row as some writer left it."""
+        """Store a row."""
         self.stack.put("active-jobs", {"projectUserId": WORKSPACE} | row)
 
     def delete(self, workspace: str = WORKSPACE) -> None:
-        """Delete a row, as DynamoDB does when its time to live is over."""
+        """Delete a row, as DynamoDB does after its time to live."""
         self.stack.dynamodb.delete_item(
             TableName=f"{PREFIX}active-jobs", Key={"projectUserId": {"S": workspace}}
         )
@@ -159,7 +159,7 @@ class Jobs:
 
     @contextmanager
     def new_queues_refused(self, module: ModuleType) -> Iterator[None]:
-        """A function's queues refuse messages until they are a second old, as SQS may do."""
+        """Queues refuse messages until they are a second old, as SQS may do."""
         made: list[float] = []
         create, send = module.sqs.create_queue, module.sqs.send_message
 
@@ -180,12 +180,12 @@ class Jobs:
         assert made
 
     def letters(self, queue: str = "jobs-dlq.fifo") -> list[dict[str, Any]]:
-        """The dead letters, taken out of their queue."""
+        """The dead letters, removed from their queue."""
         return self.stack.messages(queue)
 
 
 class CrashError(Exception):
-    """A run of handle-timeout ends here, as when its time is up."""
+    """A run of handle-timeout ends here, as at its time limit."""
 
 
 STEPS = {
@@ -198,7 +198,7 @@ STEPS = {
 
 @contextmanager
 def crash(handle_timeout: ModuleType, step: str, *, after: bool) -> Iterator[None]:
-    """Runs of handle-timeout end before a step's call, or after it, with its answer lost."""
+    """Runs of handle-timeout end before a step's call, or after it with its answer lost."""
     client_name, operation = STEPS[step]
     client = getattr(handle_timeout, client_name)
     call = getattr(client, operation)
@@ -218,7 +218,7 @@ def crash(handle_timeout: ModuleType, step: str, *, after: bool) -> Iterator[Non
 
 
 def status_change(execution: str, status: str, given: Any, **detail: Any) -> dict[str, Any]:
-    """The rule's event for an execution that ended; `given` is its input."""
+    """The rule's event for an ended execution; `given` is its input."""
     return {
         "version": "0",
         "id": "315c1398-40ff-a850-213b-158f73e60175",
@@ -241,12 +241,12 @@ def status_change(execution: str, status: str, given: Any, **detail: Any) -> dic
 
 
 def holding(claim: dict[str, Any], workspace: str = WORKSPACE) -> dict[str, Any]:
-    """How a holder names its claim."""
+    """The fields with which a holder names its claim."""
     return {"projectUserId": workspace, "claimId": claim["claimId"], "fence": claim["fence"]}
 
 
 def older_row(**row: Any) -> dict[str, Any]:
-    """What a writer before claim ids stored: who runs, and nothing of an end."""
+    """A row of a writer before claim ids."""
     return {
         "projectUserId": WORKSPACE,
         "containerId": "container-old",

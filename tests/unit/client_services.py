@@ -1,4 +1,4 @@
-"""Stand-ins for what the client library talks to: a socket service, an HTTP service, Lambda."""
+"""Fakes for the client library: a socket service, an HTTP service, Lambda."""
 
 import asyncio
 import io
@@ -30,7 +30,7 @@ class Clock:
 
 
 class Naps:
-    """Stands in for sleep: time passes on the clock, and on no other."""
+    """Replaces sleep: moves the clock, and records each pause."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -45,7 +45,7 @@ class Naps:
 
 
 class Timers:
-    """Stands in for asyncio.sleep: short waits pass at once, long ones when the test says so."""
+    """Replaces asyncio.sleep: short waits end at once, long ones when the test says so."""
 
     LONG = 100.0
 
@@ -69,7 +69,7 @@ class Timers:
             self._pending.remove((seconds, future))
 
     async def fire(self, seconds: float) -> None:
-        """Let the wait of so many seconds end, once there is one."""
+        """End the wait of so many seconds, once there is one."""
 
         def found() -> asyncio.Future[None] | None:
             return next((each for asked, each in self._pending if asked == seconds), None)
@@ -96,7 +96,7 @@ class Job:
     listeners: set[int] = field(default_factory=set)
 
     def state(self) -> dict[str, Any]:
-        """What a subscription answers."""
+        """The answer to a subscription."""
         state = {"request_id": self.id, "status": self.status, "seq": self.seq}
         state |= {"progress": self.progress}
         if self.result is not None:
@@ -107,10 +107,7 @@ class Job:
 
 
 class SocketService:
-    """A socket service in process that follows the protocol, as far as its test lets it.
-
-    `jobs` lives through every connection. `received` holds (connection number, message).
-    """
+    """A socket service in process, with the faults that a test asks for."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -145,21 +142,21 @@ class SocketService:
 
     @property
     def url(self) -> str:
-        """Where to connect."""
+        """The address to connect to."""
         assert self._server is not None
         return f"ws://127.0.0.1:{next(iter(self._server.sockets)).getsockname()[1]}/local"
 
     @property
     def attempts(self) -> int:
-        """Handshakes so far, refused ones included."""
+        """The number of handshakes, refused ones included."""
         return len(self.queries)
 
     def sent(self, action: str) -> list[dict[str, Any]]:
-        """The messages of an action, on any connection."""
+        """The messages of an action on all connections."""
         return [message for _, message in self.received if message.get("action") == action]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait for a condition on what was received."""
+        """Wait for a condition on the received messages."""
         async with self._changed:
             await self._changed.wait_for(condition)
 
@@ -168,7 +165,7 @@ class SocketService:
         await self.until(lambda: number in self._connections)
 
     async def cut(self, code: int | None = None) -> None:
-        """End the newest connection: with a close code, or as if the network had gone."""
+        """End the newest connection with a close code, or without one."""
         connection = self._connections[max(self._connections)]
         if code is None:
             connection.transport.abort()
@@ -177,12 +174,12 @@ class SocketService:
         await connection.wait_closed()
 
     async def say(self, message: Mapping[str, Any] | str) -> None:
-        """Send anything on the newest connection."""
+        """Send a text on the newest connection."""
         text = message if isinstance(message, str) else json.dumps(message)
         await self._connections[max(self._connections)].send(text)
 
     async def progress(self, request_id: str, percentage: float, *, lost: bool = False) -> None:
-        """One step of a job."""
+        """A step of a job."""
         job = self.jobs[request_id]
         job.status, job.seq = "PROCESSING", job.seq + 1
         job.progress = {"seq": job.seq, "percentage": percentage, "message": "on", "at": TIME}
@@ -192,14 +189,14 @@ class SocketService:
     async def complete(
         self, request_id: str, result: dict[str, Any] | None = None, *, lost: bool = False
     ) -> None:
-        """The good end of a job."""
+        """End a job with its result."""
         job = self.jobs[request_id]
         job.status, job.seq, job.result = "COMPLETED", job.seq + 1, result or {}
         if not lost:
             await self.tell(job, type="complete", seq=job.seq, success=True, result=job.result)
 
     async def fail(self, request_id: str, code: str, *, lost: bool = False) -> None:
-        """The bad end of a job."""
+        """End a job with an error."""
         job = self.jobs[request_id]
         job.status = "CANCELLED" if code == "CANCELLED" else "FAILED"
         job.seq += 1
@@ -208,7 +205,7 @@ class SocketService:
             await self.tell(job, type="error", seq=job.seq, error=job.error)
 
     async def tell(self, job: Job, **message: Any) -> None:
-        """Post to whoever listens to a job and is still there."""
+        """Post to the connected listeners of a job."""
         for number in sorted(job.listeners | {job.origin}):
             connection = self._connections.get(number)
             if connection is not None:
@@ -289,7 +286,7 @@ class SocketService:
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer of the status service."""
+    """An answer of the status service."""
 
     status: int = 200
     body: Any = None
@@ -302,7 +299,7 @@ class Reply:
 
 
 class Script:
-    """What the status service answers, in turn; the last answer is repeated."""
+    """The answers of the status service in turn; the last one is repeated."""
 
     def __init__(self) -> None:
         self.replies: list[Reply | Exception] = []
@@ -314,7 +311,7 @@ class Script:
         self.replies = list(replies)
 
     def answer(self, asked: dict[str, Any]) -> Reply:
-        """Note a question and take the next answer."""
+        """Record a request and return the next answer."""
         with self._lock:
             self.asked.append(asked)
             reply = self.replies[0] if len(self.replies) == 1 else self.replies.pop(0)
@@ -324,7 +321,7 @@ class Script:
 
 
 class FakeLambda:
-    """Looks like a boto3 Lambda client."""
+    """A boto3 Lambda client."""
 
     def __init__(self, script: Script) -> None:
         self.script = script
@@ -426,7 +423,7 @@ def document(assembly_id: str = "a1", **fields: Any) -> dict[str, Any]:
 
 
 def completed(assembly_id: str = "a1", **fields: Any) -> dict[str, Any]:
-    """The document of a job that ended well."""
+    """The document of a completed job."""
     return document(assembly_id, ok="ASSEMBLY_COMPLETED", execution_duration=5.25, **fields)
 
 

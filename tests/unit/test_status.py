@@ -1,4 +1,4 @@
-"""status: look-ups by invoke and over HTTP, batches, lists, and what never leaves the table."""
+"""status: look-ups by invoke and over HTTP, batches, lists, and webhooks on demand."""
 
 import base64
 import io
@@ -69,7 +69,7 @@ def raising(code: str) -> Any:
 # Look-up by invoke
 
 
-def test_owner_gets_the_document(status: ModuleType) -> None:
+def test_the_owner_gets_the_public_document(status: ModuleType) -> None:
     """A direct invoke by the owner answers 200 with the public document."""
     put(assembly())
     code, body, headers = ask(status, MINE)
@@ -80,29 +80,29 @@ def test_owner_gets_the_document(status: ModuleType) -> None:
     assert headers["Content-Type"] == "application/json"
 
 
-def test_internals_never_leave(status: ModuleType) -> None:
-    """Only public fields are answered, and files lose their keys."""
+def test_an_answer_has_only_public_fields(status: ModuleType) -> None:
+    """Files have no keys."""
     put(assembly(webhook_cooldown_until=5, lease_until=9, secret_field="x"))
     _, body, _ = ask(status, MINE)
     assert set(body) <= set(status.PUBLIC_ASSEMBLY_FIELDS) | {"stalled"}
     assert "key" not in body["uploads"][0]
 
 
-def test_missing_assembly_is_404(status: ModuleType) -> None:
-    """An unknown id answers 404 with the id and when to ask again."""
+def test_an_unknown_assembly_is_404(status: ModuleType) -> None:
+    """With the id and the time to ask again."""
     code, body, headers = ask(status, MINE)
     assert (code, body) == (404, {"error": "Assembly not found", "assembly_id": "asm-1"})
     assert headers["Retry-After"] == "2"
     assert headers["Cache-Control"] == "no-store"
 
 
-def test_expired_assembly_is_404(status: ModuleType) -> None:
-    """An item past its ttl is gone, even while DynamoDB still has it."""
+def test_an_expired_assembly_is_404(status: ModuleType) -> None:
+    """DynamoDB may delete it later."""
     put(assembly(ttl=int(time.time()) - 1))
     assert ask(status, MINE)[0] == 404
 
 
-def test_foreign_assembly_is_403(status: ModuleType) -> None:
+def test_another_users_assembly_is_403(status: ModuleType) -> None:
     """Another user's assembly is denied."""
     put(assembly())
     code, body, _ = ask(status, MINE | {"userId": "user-2"})
@@ -110,13 +110,13 @@ def test_foreign_assembly_is_403(status: ModuleType) -> None:
     assert body["error"].startswith("Access denied")
 
 
-def test_ownerless_assembly_is_403(status: ModuleType) -> None:
+def test_an_assembly_without_an_owner_is_403(status: ModuleType) -> None:
     """An assembly without owner is nobody's."""
     put(assembly(user=None))
     assert ask(status, MINE)[0] == 403
 
 
-def test_missing_user_is_401(status: ModuleType) -> None:
+def test_an_invoke_without_a_user_is_401_without_a_read(status: ModuleType) -> None:
     """A direct invoke without a user is refused before anything is read."""
     put(assembly())
     code, body, headers = ask(status, {"assemblyId": "asm-1"})
@@ -124,21 +124,27 @@ def test_missing_user_is_401(status: ModuleType) -> None:
     assert "WWW-Authenticate" in headers
 
 
-def test_anonymous_invoke_where_allowed(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ALLOW_ANONYMOUS_INVOKE_allows_an_invoke_without_a_user(
+    aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """ALLOW_ANONYMOUS_INVOKE lets an invoke without user read any assembly."""
     status = load(monkeypatch, ALLOW_ANONYMOUS_INVOKE="true")
     put(assembly(user=None))
     assert ask(status, {"assemblyId": "asm-1"})[0] == 200
 
 
-def test_anonymous_switch_does_not_open_http(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ALLOW_ANONYMOUS_INVOKE_does_not_apply_to_http(
+    aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """ALLOW_ANONYMOUS_INVOKE means invokes; HTTP still needs a token."""
     status = load(monkeypatch, ALLOW_ANONYMOUS_INVOKE="true")
     put(assembly())
     assert ask(status, http("GET", "/status/asm-1", bearer=None))[0] == 401
 
 
-def test_masked_foreign_equals_missing(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_MASK_FOREIGN_answers_for_another_users_assembly_as_for_a_missing_one(
+    aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With MASK_FOREIGN a foreign assembly can't be told from a missing one."""
     status = load(monkeypatch, MASK_FOREIGN="true")
     put(assembly())
@@ -167,7 +173,7 @@ def test_a_look_up_is_one_consistent_get(
     assert calls[0][1]["ConsistentRead"] is True
 
 
-def test_repeated_look_up_answers_the_same(status: ModuleType) -> None:
+def test_a_repeated_look_up_gets_the_same_answer(status: ModuleType) -> None:
     """A look-up changes nothing: the second answer equals the first."""
     put(assembly())
     assert status.handler(MINE, Context()) == status.handler(MINE, Context())
@@ -176,7 +182,7 @@ def test_repeated_look_up_answers_the_same(status: ModuleType) -> None:
 # The document
 
 
-def test_error_hides_ok(status: ModuleType) -> None:
+def test_a_document_with_ok_and_error_shows_only_the_error(status: ModuleType) -> None:
     """A document that holds both shows the error alone."""
     put(assembly(error="PROCESSING_ERROR"))
     _, body, _ = ask(status, MINE)
@@ -184,8 +190,8 @@ def test_error_hides_ok(status: ModuleType) -> None:
     assert "ok" not in body
 
 
-def test_running_document_has_neither(status: ModuleType) -> None:
-    """While it runs, a document has neither ok nor error, and is asked for again in 2 s."""
+def test_a_running_document_has_neither_ok_nor_error(status: ModuleType) -> None:
+    """It is to be polled again in 2 s."""
     put(assembly(ok=None))
     _, body, headers = ask(status, MINE)
     assert not {"ok", "error"} & set(body)
@@ -193,7 +199,7 @@ def test_running_document_has_neither(status: ModuleType) -> None:
     assert headers["Cache-Control"] == "no-store"
 
 
-def test_waiting_document_is_polled_slower(status: ModuleType) -> None:
+def test_a_document_that_waits_for_files_is_to_be_polled_every_5_s(status: ModuleType) -> None:
     """A job that waits for its files is asked for again in 5 s."""
     put(assembly(ok=None, execution_start=None))
     assert ask(status, MINE)[2]["Retry-After"] == "5"
@@ -208,7 +214,7 @@ def test_waiting_document_is_polled_slower(status: ModuleType) -> None:
         ({"ok": "ASSEMBLY_CANCELED"}, "ASSEMBLY_CANCELED"),
     ],
 )
-def test_extended_codes(
+def test_with_extended_codes_every_document_without_an_error_has_ok(
     aws: None, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], code: str
 ) -> None:
     """With extended codes every document that has not failed carries ok."""
@@ -217,20 +223,22 @@ def test_extended_codes(
     assert ask(status, MINE)[1]["ok"] == code
 
 
-def test_expired_lease_is_stalled(status: ModuleType) -> None:
+def test_a_running_document_with_an_expired_lease_is_stalled(status: ModuleType) -> None:
     """A running job whose lease ran out is marked stalled."""
     put(assembly(ok=None, lease_until=int(time.time()) - 5))
     assert ask(status, MINE)[1]["stalled"] is True
 
 
 @pytest.mark.parametrize("changes", [{"ok": None, "lease_until": 2**33}, {"lease_until": 1}])
-def test_stalled_is_absent_otherwise(status: ModuleType, changes: dict[str, Any]) -> None:
+def test_a_leased_or_ended_document_is_not_stalled(
+    status: ModuleType, changes: dict[str, Any]
+) -> None:
     """Neither a held lease nor an ended job is stalled."""
     put(assembly(**changes))
     assert "stalled" not in ask(status, MINE)[1]
 
 
-def test_numbers_are_numbers(status: ModuleType) -> None:
+def test_whole_numbers_are_answered_as_integers(status: ModuleType) -> None:
     """Integral numbers leave as integers, others as fractions."""
     put(assembly(progress_pct=100.0, execution_duration=0.25))
     body = status.handler(MINE, Context())["body"]
@@ -238,8 +246,8 @@ def test_numbers_are_numbers(status: ModuleType) -> None:
     assert '"execution_duration":0.25' in body
 
 
-def test_results_get_links(status: ModuleType) -> None:
-    """A result in the bucket gets a link for an hour; one with a stored link keeps it."""
+def test_a_result_in_the_bucket_gets_a_link_for_an_hour(status: ModuleType) -> None:
+    """One with a stored link keeps it."""
     put(
         assembly(
             results={
@@ -268,7 +276,9 @@ def test_results_get_links(status: ModuleType) -> None:
         assembly(webhook={"attempts": "many"}, execution="first"),
     ],
 )
-def test_items_of_other_writers(status: ModuleType, item: dict[str, Any]) -> None:
+def test_a_row_with_missing_or_malformed_fields_is_answered(
+    status: ModuleType, item: dict[str, Any]
+) -> None:
     """An item that lacks fields, or holds strange ones, is still answered."""
     put(item)
     code, body, _ = ask(status, MINE)
@@ -280,14 +290,14 @@ def test_items_of_other_writers(status: ModuleType, item: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("value", ["", None, "a" * 129, "a/b", "ä", 5, ["a"], {"S": "a"}, True])
-def test_malformed_id_is_400(status: ModuleType, value: Any) -> None:
+def test_a_malformed_id_is_400_with_the_field(status: ModuleType, value: Any) -> None:
     """An id that is no 1–128 of the allowed characters is refused, by name."""
     code, body, _ = ask(status, {"assemblyId": value, "userId": "user-1"})
     assert code == 400
     assert [problem["field"] for problem in body["problems"]] == ["assemblyId"]
 
 
-def test_all_problems_are_listed(status: ModuleType) -> None:
+def test_all_malformed_fields_are_in_one_answer(status: ModuleType) -> None:
     """Every field at fault is named in one answer."""
     code, body, _ = ask(status, {"userId": 7, "triggerWebhook": "true"})
     assert code == 400
@@ -299,20 +309,20 @@ def test_all_problems_are_listed(status: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("event", [None, [], "text", 5, True])
-def test_event_that_is_no_object_is_400(status: ModuleType, event: Any) -> None:
+def test_an_event_that_is_not_an_object_is_400(status: ModuleType, event: Any) -> None:
     """An event that is not an object is malformed, not a crash."""
     code, body, _ = ask(status, event)
     assert code == 400
     assert body["problems"][0]["field"] == "event"
 
 
-def test_malformed_comes_before_unknown(status: ModuleType) -> None:
+def test_a_malformed_event_without_a_user_is_400(status: ModuleType) -> None:
     """A malformed event answers 400 even when nobody is named."""
     assert ask(status, {"assemblyId": "a/b"})[0] == 400
 
 
 @pytest.mark.parametrize("value", ["false", 1, 0, []])
-def test_trigger_must_be_boolean(status: ModuleType, value: Any) -> None:
+def test_triggerWebhook_must_be_a_boolean(status: ModuleType, value: Any) -> None:
     """By invoke, triggerWebhook is a real boolean."""
     assert ask(status, MINE | {"triggerWebhook": value})[0] == 400
 
@@ -365,7 +375,9 @@ def alb(path: str, **extra: Any) -> dict[str, Any]:
         alb("/status/asm-1"),
     ],
 )
-def test_http_look_up(status: ModuleType, event: dict[str, Any]) -> None:
+def test_a_look_up_works_through_every_kind_of_http_event(
+    status: ModuleType, event: dict[str, Any]
+) -> None:
     """The owner's token reads the document through every kind of HTTP front."""
     put(assembly())
     code, body, _ = ask(status, event)
@@ -373,7 +385,7 @@ def test_http_look_up(status: ModuleType, event: dict[str, Any]) -> None:
     assert body["assembly_id"] == "asm-1"
 
 
-def test_load_balancer_with_lists(status: ModuleType) -> None:
+def test_a_load_balancer_with_lists_of_headers_gets_lists(status: ModuleType) -> None:
     """A load balancer that sends lists of header values gets lists back."""
     put(assembly())
     event = alb(
@@ -390,14 +402,14 @@ def test_load_balancer_with_lists(status: ModuleType) -> None:
     assert "headers" not in answered
 
 
-def test_user_in_the_query_is_ignored(status: ModuleType) -> None:
+def test_a_user_id_in_the_query_is_ignored(status: ModuleType) -> None:
     """Over HTTP nobody becomes another user by saying so."""
     put(assembly())
     event = http("GET", "/status/asm-1", {"userId": "user-1"}, bearer=token("user-2"))
     assert ask(status, event)[0] == 403
 
 
-def test_tenant_must_match(status: ModuleType) -> None:
+def test_the_same_user_id_of_another_tenant_is_refused(status: ModuleType) -> None:
     """The same user id of another tenant is another user."""
     put(assembly())
     event = http("GET", "/status/asm-1", bearer=token(tenant="tenant-2"))
@@ -408,7 +420,9 @@ def test_tenant_must_match(status: ModuleType) -> None:
     "bearer",
     [None, "nonsense", token(exp=int(time.time()) - 3600), token()[:-4] + "AAAA", "a" * 5000],
 )
-def test_bad_token_is_401(status: ModuleType, bearer: str | None) -> None:
+def test_a_missing_or_bad_token_is_401_with_WWW_Authenticate(
+    status: ModuleType, bearer: str | None
+) -> None:
     """No token and a bad one get the same 401 with WWW-Authenticate."""
     put(assembly())
     code, body, headers = ask(status, http("GET", "/status/asm-1", bearer=bearer))
@@ -425,8 +439,10 @@ def claimed(claims: Any, version: str = "2") -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", ["1", "2"])
 @pytest.mark.parametrize("name", ["sub", "user_id"])
-def test_authorizer_claims(status: ModuleType, version: str, name: str) -> None:
-    """Claims that the API's authorizer verified name the caller, without a second check."""
+def test_claims_of_the_apis_authorizer_identify_the_caller(
+    status: ModuleType, version: str, name: str
+) -> None:
+    """Without a second check."""
     put(assembly())
     claims = {name: "user-1", "tenant_id": "tenant-1"}
     assert ask(status, claimed(claims, version))[0] == 200
@@ -435,13 +451,13 @@ def test_authorizer_claims(status: ModuleType, version: str, name: str) -> None:
 @pytest.mark.parametrize(
     "claims", [{"sub": "user-1"}, {"sub": "", "tenant_id": "tenant-1"}, {"sub": 5}, "text"]
 )
-def test_authorizer_claims_without_identity(status: ModuleType, claims: Any) -> None:
+def test_claims_without_user_and_tenant_are_refused(status: ModuleType, claims: Any) -> None:
     """Claims that name no user and tenant are no identity."""
     put(assembly())
     assert ask(status, claimed(claims))[0] == 401
 
 
-def test_claims_of_a_refused_tenant(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ALLOWED_TENANTS_applies_to_claims(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """ALLOWED_TENANTS holds for claims as for tokens."""
     status = load(monkeypatch, ALLOWED_TENANTS="tenant-9")
     put(assembly())
@@ -461,7 +477,9 @@ def test_claims_of_a_refused_tenant(aws: None, monkeypatch: pytest.MonkeyPatch) 
         (http("GET", "/status", {"assemblyId": "a,b"}), 400),
     ],
 )
-def test_http_refusals(status: ModuleType, event: dict[str, Any], code: int) -> None:
+def test_unknown_paths_methods_and_parameters_have_their_own_status(
+    status: ModuleType, event: dict[str, Any], code: int
+) -> None:
     """Paths, methods and parameters that are not served are told apart."""
     answered, body, headers = ask(status, event)
     assert answered == code
@@ -495,7 +513,7 @@ def test_other_ends_are_revalidated(status: ModuleType, end: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize("form", ["{tag}", '"other", {tag}', "*", "{strong}"])
-def test_same_tag_is_304(status: ModuleType, form: str) -> None:
+def test_a_matching_etag_gets_304_without_a_body(status: ModuleType, form: str) -> None:
     """A reader that has the document gets 304 without a body."""
     put(assembly())
     tag = ask(status, http("GET", "/status/asm-1"))[2]["ETag"]
@@ -505,7 +523,7 @@ def test_same_tag_is_304(status: ModuleType, form: str) -> None:
     assert headers["ETag"] == tag
 
 
-def test_changed_document_is_200(status: ModuleType) -> None:
+def test_an_older_etag_gets_the_new_document(status: ModuleType) -> None:
     """A tag of an earlier state is answered with the new one."""
     put(assembly())
     tag = ask(status, http("GET", "/status/asm-1"))[2]["ETag"]
@@ -515,7 +533,7 @@ def test_changed_document_is_200(status: ModuleType) -> None:
     assert headers["ETag"] != tag
 
 
-def test_tag_changes_before_links_expire(status: ModuleType) -> None:
+def test_the_etag_changes_before_links_expire(status: ModuleType) -> None:
     """Revalidation never keeps a document whose links have expired."""
     document = {"assembly_id": "asm-1"}
     first = status.entity_tag(document, 0.0, links=True)
@@ -532,7 +550,7 @@ def batch(ids: Any, **extra: Any) -> dict[str, Any]:
     return http("POST", "/status/batch", body={"assemblyIds": ids}, **extra)
 
 
-def test_batch_answers_documents_and_nulls(status: ModuleType) -> None:
+def test_a_batch_has_null_for_absent_expired_and_foreign_assemblies(status: ModuleType) -> None:
     """A batch maps each id to its document, or null if absent, expired or foreign."""
     put(assembly("mine"))
     put(assembly("theirs", user={"userId": "user-2"}))
@@ -544,7 +562,7 @@ def test_batch_answers_documents_and_nulls(status: ModuleType) -> None:
     assert headers["Cache-Control"] == "no-store"
 
 
-def test_batch_by_invoke(status: ModuleType) -> None:
+def test_an_invoke_with_assemblyIds_is_a_batch(status: ModuleType) -> None:
     """A direct invoke with assemblyIds is a batch too."""
     put(assembly())
     code, body, _ = ask(status, {"assemblyIds": ["asm-1", "x"], "userId": "user-1"})
@@ -553,7 +571,7 @@ def test_batch_by_invoke(status: ModuleType) -> None:
     assert body["statuses"]["asm-1"]["assembly_id"] == "asm-1"
 
 
-def test_batch_body_may_be_base64(status: ModuleType) -> None:
+def test_the_body_of_a_batch_may_be_base64(status: ModuleType) -> None:
     """A base64 body is decoded first."""
     event = batch([])
     event |= {"body": base64.b64encode(event["body"].encode()).decode(), "isBase64Encoded": True}
@@ -563,7 +581,7 @@ def test_batch_body_may_be_base64(status: ModuleType) -> None:
 @pytest.mark.parametrize(
     "ids", [None, "asm-1", ["a"] * 101, ["a", "b/c"], [5], {"a": 1}, [["a"]], [None]]
 )
-def test_malformed_batch_is_400(status: ModuleType, ids: Any) -> None:
+def test_a_batch_of_anything_but_1_to_100_ids_is_400(status: ModuleType, ids: Any) -> None:
     """A batch of anything but up to 100 ids is refused."""
     code, body, _ = ask(status, batch(ids))
     assert code == 400
@@ -571,13 +589,13 @@ def test_malformed_batch_is_400(status: ModuleType, ids: Any) -> None:
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "null", "[" * 100_000, "9" * 5000, None])
-def test_malformed_body_is_400(status: ModuleType, body: str | None) -> None:
+def test_a_batch_whose_body_is_not_an_object_is_400(status: ModuleType, body: str | None) -> None:
     """A body that is no JSON object is refused."""
     event = http("POST", "/status/batch") | {"body": body}
     assert ask(status, event)[0] == 400
 
 
-def test_batch_retries_unprocessed_keys(
+def test_a_batch_reads_unprocessed_keys_again(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Keys that the table left over are asked for again."""
@@ -599,10 +617,10 @@ def test_batch_retries_unprocessed_keys(
     assert asked == [2, 1]
 
 
-def test_batch_that_stays_unprocessed_is_503(
+def test_a_batch_with_lasting_unprocessed_keys_is_503(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A table that keeps keys back is a throttle: 503 with Retry-After."""
+    """With Retry-After."""
     monkeypatch.setattr(status.time, "sleep", lambda _: None)
     monkeypatch.setattr(
         status.dynamodb,
@@ -615,22 +633,22 @@ def test_batch_that_stays_unprocessed_is_503(
 
 
 def large(number: int, letter: str) -> dict[str, Any]:
-    """An assembly near DynamoDB's bound, most of it one letter, with links in its results."""
+    """A row near DynamoDB's limit, most of it one letter, with links in its results."""
     files = [{"id": f"r{at}", "name": "a", "key": f"results/a/{letter}/{at}"} for at in range(50)]
     text = letter * (350_000 // len(letter.encode()))
     return assembly(f"asm-{number:03}", message=text, results={"made": files})
 
 
 def as_sent(answered: dict[str, Any]) -> int:
-    """The bytes of an answer, by a runtime that escapes what is not ASCII, and the larger one."""
+    """The bytes of an answer: with non-ASCII escaped, and the larger of both forms."""
     return max(len(json.dumps(answered)), len(json.dumps(answered, ensure_ascii=False).encode()))
 
 
 @pytest.mark.parametrize("letter", ["a", '"', "\\", "\n", "\x01", "ü", "日", "😀"])
-def test_batch_holds_what_lambda_can_send(
+def test_a_batch_is_cut_to_what_lambda_can_return(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch, letter: str
 ) -> None:
-    """An answer is JSON in JSON; the refusal says how many documents fit."""
+    """Before any link is signed."""
     names = [f"asm-{number:03}" for number in range(30)]
     items = [large(number, letter) for number in range(30)]
     known = {item["assembly_id"]: item for item in items}
@@ -645,12 +663,12 @@ def test_batch_holds_what_lambda_can_send(
     assert answered["statusCode"] == 200
     assert list(json.loads(answered["body"])["statuses"]) == names[: body["fits"]]
     assert as_sent(answered) <= 6_000_000
-    # One more would not have fitted, links and all.
+    # One more document with its links would not have fitted.
     assert as_sent(answered) * (body["fits"] + 1) / body["fits"] > 5_900_000
     assert status.handler(batch(names[: body["fits"] + 1]), Context())["statusCode"] == 413
 
 
-def test_load_balancer_is_answered_less(
+def test_an_answer_to_a_load_balancer_is_cut_to_1_mb(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes 1 MB from a function."""
@@ -663,20 +681,20 @@ def test_load_balancer_is_answered_less(
     assert (code, body["fits"]) == (413, 2)
 
 
-def test_an_answer_that_no_caller_could_get_is_413(
+def test_an_answer_too_large_for_lambda_is_413(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lambda would drop it, and API Gateway would call that an error of ours."""
+    """Else API Gateway would answer with a server error."""
     put(assembly(message='"' * 2_000))
     monkeypatch.setattr(status, "MAX_ANSWER_BYTES", 8_000)
     code, body, _ = ask(status, http("GET", "/status/asm-1"))
     assert (code, body["fits"]) == (413, 0)
 
 
-def test_list_of_large_documents_goes_on_where_it_ended(
+def test_a_page_of_large_documents_ends_early_and_goes_on(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page ends early rather than with nothing; all pages together are the list."""
+    """All pages together are the list."""
     for number in range(5):
         created = f"2026-11-22T10:00:0{number}.000Z"
         put(assembly(f"asm-{number}", message='"' * 1_000, created_at=created))
@@ -693,7 +711,7 @@ def test_list_of_large_documents_goes_on_where_it_ended(
     assert seen == ["asm-4", "asm-3", "asm-2", "asm-1", "asm-0"]
 
 
-def test_batch_is_read_as_it_is_now(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_reads_consistently(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch sees what a look-up of each would see."""
     put(assembly())
     asked: list[Any] = []
@@ -711,8 +729,8 @@ def test_batch_is_read_as_it_is_now(status: ModuleType, monkeypatch: pytest.Monk
 # List
 
 
-def test_list_newest_first_in_pages(status: ModuleType) -> None:
-    """The caller's assemblies come newest first, page by page, each once."""
+def test_a_list_has_the_callers_assemblies_newest_first_in_pages(status: ModuleType) -> None:
+    """Each once."""
     for number in range(5):
         put(assembly(f"asm-{number}", created_at=f"2026-11-2{number}T00:00:00.000Z"))
     names, query = [], {"limit": "2"}
@@ -725,7 +743,7 @@ def test_list_newest_first_in_pages(status: ModuleType) -> None:
     assert names == ["asm-4", "asm-3", "asm-2", "asm-1", "asm-0"]
 
 
-def test_list_holds_only_what_a_look_up_answers(status: ModuleType) -> None:
+def test_a_list_omits_expired_assemblies_and_those_of_others(status: ModuleType) -> None:
     """Expired assemblies, other tenants' and other users' are left out."""
     put(assembly("mine"))
     put(assembly("old", ttl=5))
@@ -737,7 +755,7 @@ def test_list_holds_only_what_a_look_up_answers(status: ModuleType) -> None:
     assert "tenant_id" not in body["assemblies"][0]
 
 
-def test_list_goes_on_past_what_it_leaves_out(status: ModuleType) -> None:
+def test_a_page_is_filled_although_the_index_has_expired_rows(status: ModuleType) -> None:
     """A page fills up although the index holds expired rows in between."""
     for number in range(6):
         changes = {"ttl": 5} if number % 2 else {}
@@ -751,7 +769,7 @@ def test_list_goes_on_past_what_it_leaves_out(status: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "", "1e1", "٣"])
-def test_malformed_limit_is_400(status: ModuleType, limit: str) -> None:
+def test_a_limit_other_than_1_to_100_is_400(status: ModuleType, limit: str) -> None:
     """A limit is a number from 1 to 100."""
     code, body, _ = ask(status, http("GET", "/assemblies", {"limit": limit}))
     assert code == 400
@@ -762,14 +780,14 @@ def test_malformed_limit_is_400(status: ModuleType, limit: str) -> None:
     "token_text",
     ["", "!", "AAAA", base64.urlsafe_b64encode(b"[1,2,3]").decode(), "ä", "a" * 5000, "W1tb" * 999],
 )
-def test_malformed_next_is_400(status: ModuleType, token_text: str) -> None:
+def test_a_malformed_next_token_is_400(status: ModuleType, token_text: str) -> None:
     """A place in the list that is none of ours is refused."""
     code, body, _ = ask(status, http("GET", "/assemblies", {"next": token_text}))
     assert code == 400
     assert body["problems"][0]["field"] == "next"
 
 
-def test_next_of_another_user_shows_only_ones_own(status: ModuleType) -> None:
+def test_a_next_token_of_another_user_shows_only_own_assemblies(status: ModuleType) -> None:
     """A token names a place, never a user: another user's leads nowhere else."""
     put(assembly("theirs", user_id="user-2", user={"userId": "user-2"}))
     put(assembly("mine"))
@@ -782,7 +800,9 @@ def test_next_of_another_user_shows_only_ones_own(status: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("code", ["ProvisionedThroughputExceededException", "ThrottlingException"])
-def test_throttle_is_503(status: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+def test_a_throttled_read_is_503_with_Retry_After(
+    status: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
     """A throttled read answers 503 with Retry-After."""
     monkeypatch.setattr(status.dynamodb, "get_item", raising(code))
     answered, _, headers = ask(status, MINE)
@@ -793,7 +813,7 @@ def test_throttle_is_503(status: ModuleType, monkeypatch: pytest.MonkeyPatch, co
 def test_failure_is_500_with_the_request_id(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Any other failure is a generic 500; the cause stays in the log."""
+    """The log has the cause."""
     monkeypatch.setattr(status.dynamodb, "get_item", raising("ResourceNotFoundException"))
     code, body, _ = ask(status, MINE)
     assert code == 500
@@ -807,7 +827,7 @@ def test_failure_is_500_with_the_request_id(
 @pytest.mark.parametrize(
     "name", ["DYNAMODB_TABLE", "FILES_BUCKET", "DELIVER_WEBHOOK_FUNCTION", "JWT_SECRET"]
 )
-def test_missing_setting_fails_at_start(name: str) -> None:
+def test_a_missing_setting_stops_the_container_and_is_named(name: str) -> None:
     """A setting that is missing stops the start, with its name."""
     environment = {key: value for key, value in ENVIRONMENT.items() if key != name}
     run = subprocess.run(
@@ -821,8 +841,8 @@ def test_missing_setting_fails_at_start(name: str) -> None:
     assert name in run.stderr
 
 
-def test_look_up_loads_nothing_heavy() -> None:
-    """Neither httpx, pydantic, asyncio, boto3 nor a client for S3 or Lambda is loaded."""
+def test_a_look_up_loads_no_heavy_module() -> None:
+    """httpx, pydantic, asyncio, boto3, or a client for S3 or Lambda."""
     script = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT / "functions/status")!r})
@@ -849,7 +869,7 @@ assert status.s3.cache_info().currsize == status.functions.cache_info().currsize
         ({"assemblyId": "asm-1"}, "denied"),
     ],
 )
-def test_status_check_is_logged_and_counted(
+def test_each_look_up_is_logged_and_counted(
     status: ModuleType, capsys: pytest.CaptureFixture[str], event: dict[str, Any], result: str
 ) -> None:
     """Each look-up is one status_check event and one StatusChecks value."""
@@ -863,7 +883,7 @@ def test_status_check_is_logged_and_counted(
     assert "StatusLatency" in metric_names(out)
 
 
-def test_failed_check_is_logged_as_error(
+def test_a_failed_look_up_is_logged_as_error(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A read that fails is a status_check with result error."""
@@ -888,7 +908,7 @@ SENT = {"webhook": {"status": "delivered", "attempts": 1, "delivered": True}}
 
 
 def delivering(status: ModuleType, answered: Any, error: str | None = None) -> list[Any]:
-    """Stands for deliver-webhook, which answers or raises; what it is asked."""
+    """Replaces deliver-webhook, which answers or raises; the list has its inputs."""
     asked: list[Any] = []
 
     def invoke(FunctionName: str, Payload: bytes) -> Any:
@@ -911,8 +931,8 @@ def delivering(status: ModuleType, answered: Any, error: str | None = None) -> l
     ],
     ids=["invoke", "http"],
 )
-def test_a_trigger_is_delivered(status: ModuleType, event: Any) -> None:
-    """The document comes with what became of its webhook; a tag does not stand in the way."""
+def test_a_trigger_returns_the_document_with_the_delivery(status: ModuleType, event: Any) -> None:
+    """Whatever the ETag."""
     put(assembly())
     asked = delivering(status, SENT)
     code, body, headers = ask(status, event)
@@ -931,10 +951,10 @@ def test_a_trigger_is_delivered(status: ModuleType, event: Any) -> None:
     ],
     ids=["foreign", "running", "expired"],
 )
-def test_a_trigger_that_is_refused_delivers_nothing(
+def test_a_refused_trigger_invokes_no_delivery(
     status: ModuleType, item: dict[str, Any], code: int
 ) -> None:
-    """Only the owner can have the webhook of an ended assembly sent."""
+    """Only the owner of an ended assembly can trigger it."""
     put(item)
     asked = delivering(status, SENT)
     assert ask(status, TRIGGER)[0] == code
@@ -949,10 +969,10 @@ def test_a_trigger_that_is_refused_delivers_nothing(
         ({"refused": "not_found"}, 404, "2"),
     ],
 )
-def test_what_deliver_webhook_refuses(
+def test_a_refusal_of_deliver_webhook_has_its_own_status(
     status: ModuleType, refusal: dict[str, Any], code: int, later: str
 ) -> None:
-    """Its caller gets the status of the refusal, and when to try again."""
+    """With the time to try again."""
     put(assembly())
     delivering(status, refusal)
     answered, body, headers = ask(status, TRIGGER)
@@ -964,7 +984,9 @@ def test_what_deliver_webhook_refuses(
     ("error", "code"),
     [("ProvisionedThroughputExceededException", 503), ("Sandbox.Timedout", 500)],
 )
-def test_a_delivery_that_fails(status: ModuleType, error: str, code: int) -> None:
+def test_an_error_of_deliver_webhook_is_500_without_details(
+    status: ModuleType, error: str, code: int
+) -> None:
     """An error of deliver-webhook is one of status, without details."""
     put(assembly())
     delivering(status, None, error)
@@ -973,33 +995,33 @@ def test_a_delivery_that_fails(status: ModuleType, error: str, code: int) -> Non
     assert "arn:" not in json.dumps(body)
 
 
-def test_deliver_webhook_is_invoked_once(status: ModuleType) -> None:
-    """A second try would be refused as too soon; the first may take as long as a delivery does."""
+def test_deliver_webhook_is_invoked_without_retries(status: ModuleType) -> None:
+    """With a timeout as long as a delivery; a second call would be refused as too soon."""
     config = status.functions().meta.config
     assert config.retries["total_max_attempts"] == 1
     assert config.read_timeout == status.DELIVERY_SECONDS
 
 
-def test_messages_of_a_queue_are_an_error(status: ModuleType) -> None:
-    """Otherwise Lambda would delete them as delivered."""
+def test_an_event_of_sqs_is_an_error(status: ModuleType) -> None:
+    """Else Lambda would delete its messages."""
     with pytest.raises(status.ValidationError, match="deliver-webhook"):
         status.handler(sqs('{"assembly_id":"asm-1"}'), Context())
 
 
-# Every documented outcome
+# Documented events
 
 CASES = case_paths(Function("status", ROOT / "functions/status"))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_event(name: str) -> None:
+def test_each_example_event_gets_its_expected_answer(name: str) -> None:
     """The function answers each of its events as the file beside it says."""
     case = Case.read(Function("status", ROOT / "functions/status"), CASES[name])
     assert case.expect is not None
     assert run_in_process(case, Repository(ROOT)).problems == []
 
 
-# Anything at all
+# Random events
 
 EVENTS = events(
     "assemblyId", "assemblyIds", "userId", "triggerWebhook", "Records", "requestContext",
@@ -1015,7 +1037,7 @@ EVENTS = events(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(event=EVENTS)
-def test_any_event_is_answered(status: ModuleType, event: Any) -> None:
+def test_any_json_event_gets_a_valid_answer_below_500(status: ModuleType, event: Any) -> None:
     """Whatever JSON comes in, the answer is well-formed, below 500, and tells no internals."""
     put(assembly())
     delivering(status, {"webhook": {"delivered": True}})

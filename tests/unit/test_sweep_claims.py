@@ -1,4 +1,4 @@
-"""sweep-claims: what an ended execution has left is freed; what may be alive is not."""
+"""sweep-claims: releases claims of ended executions, and no other."""
 
 import io
 import json
@@ -20,7 +20,7 @@ SWEEP = {"sweep": "claims"}
 
 
 class Sweep:
-    """The function, with Step Functions' and Lambda's part played by the test."""
+    """The function; the test plays Step Functions and Lambda."""
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
@@ -80,7 +80,7 @@ def sweep(stack: Stack) -> Iterator[Sweep]:
 
 @pytest.fixture
 def claim(sweep: Sweep) -> dict[str, Any]:
-    """An execution's claim, three minutes old."""
+    """An execution's claim that is three minutes old."""
     claim = sweep.jobs.hold(owner=EXECUTION)
     sweep.jobs.clock.pass_(180)
     return claim
@@ -89,10 +89,10 @@ def claim(sweep: Sweep) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("status", "kind"), [("FAILED", "forced"), ("ABORTED", "forced"), ("TIMED_OUT", "timeout")]
 )
-def test_a_claim_that_was_left_is_freed(
+def test_a_claim_of_an_ended_execution_is_released(
     sweep: Sweep, claim: dict[str, Any], status: str, kind: str, output: Output
 ) -> None:
-    """Its end goes to handle-timeout, and it is released at once."""
+    """handle-timeout is invoked with its end."""
     sweep.ended(status, error="Broken", cause="x" * 10_000)
     assert sweep.run() == {"held": 1, "asked": 1, "freed": 1}
     row = sweep.jobs.row()
@@ -114,8 +114,8 @@ def test_a_claim_that_was_left_is_freed(
     assert sweep.run() == {"held": 0, "asked": 0, "freed": 0}
 
 
-def test_handle_timeout_takes_what_it_is_handed(sweep: Sweep, claim: dict[str, Any]) -> None:
-    """Record and dead letter are made, though the claim is released by then."""
+def test_handle_timeout_accepts_the_sweeps_event(sweep: Sweep, claim: dict[str, Any]) -> None:
+    """It makes record and dead letter although the claim is released."""
     sweep.ended()
     sweep.run()
     answer = sweep.jobs.call("handle-timeout", **sweep.handed[0])
@@ -123,8 +123,10 @@ def test_handle_timeout_takes_what_it_is_handed(sweep: Sweep, claim: dict[str, A
     assert [letter["messageId"] for letter in sweep.jobs.letters()] == ["message-1"]
 
 
-def test_a_broken_handle_timeout_holds_nothing_up(sweep: Sweep, claim: dict[str, Any]) -> None:
-    """The workspace is free, and what Lambda did not take waits in a queue that is alarmed."""
+def test_a_claim_is_released_although_handle_timeout_can_not_be_invoked(
+    sweep: Sweep, claim: dict[str, Any]
+) -> None:
+    """The event goes to a queue with an alarm."""
     sweep.ended()
     sweep.lambda_fault = ClientError({"Error": {"Code": "TooManyRequestsException"}}, "Invoke")
     assert sweep.run()["freed"] == 1
@@ -134,8 +136,10 @@ def test_a_broken_handle_timeout_holds_nothing_up(sweep: Sweep, claim: dict[str,
     assert [letter["messageId"] for letter in sweep.jobs.letters()] == ["message-1"]
 
 
-def test_an_end_that_nobody_takes_keeps_the_claim(sweep: Sweep, claim: dict[str, Any]) -> None:
-    """Neither Lambda nor SQS does: the claim alone tells of it, and the next minute tries again."""
+def test_a_claim_stays_if_neither_lambda_nor_sqs_accepts_its_end(
+    sweep: Sweep, claim: dict[str, Any]
+) -> None:
+    """The next run tries again."""
     sweep.ended()
     sweep.lambda_fault = sweep.sqs_fault = ConnectTimeoutError(endpoint_url="https://aws")
     with pytest.raises(sweep.module.SweepIncompleteError):
@@ -146,7 +150,9 @@ def test_an_end_that_nobody_takes_keeps_the_claim(sweep: Sweep, claim: dict[str,
     assert len(sweep.handed) == 1
 
 
-def test_an_execution_that_succeeded_needs_no_record(sweep: Sweep, claim: dict[str, Any]) -> None:
+def test_the_claim_of_a_successful_execution_is_released_without_a_record(
+    sweep: Sweep, claim: dict[str, Any]
+) -> None:
     """Its claim is released, and that is all."""
     sweep.ended("SUCCEEDED")
     assert sweep.run()["freed"] == 1
@@ -154,22 +160,24 @@ def test_an_execution_that_succeeded_needs_no_record(sweep: Sweep, claim: dict[s
 
 
 @pytest.mark.parametrize("status", ["RUNNING", "PENDING_REDRIVE", "SOMETHING_NEW"])
-def test_a_live_execution_keeps_its_claim(sweep: Sweep, claim: dict[str, Any], status: str) -> None:
-    """Whatever its status is called, unless it is an end."""
+def test_the_claim_of_a_running_execution_stays(
+    sweep: Sweep, claim: dict[str, Any], status: str
+) -> None:
+    """With any status that is not an end."""
     sweep.executions[EXECUTION] = {"status": status}
     assert sweep.run() == {"held": 1, "asked": 1, "freed": 0}
     assert sweep.jobs.row()["claimId"] == claim["claimId"]
 
 
-def test_a_redriven_execution_keeps_its_claim(sweep: Sweep, claim: dict[str, Any]) -> None:
-    """Step Functions may still show the end of before: it lies before the claim."""
+def test_the_claim_of_a_redriven_execution_stays(sweep: Sweep, claim: dict[str, Any]) -> None:
+    """The end that Step Functions may still show lies before the claim."""
     sweep.ended("FAILED", after=-61)
     assert sweep.run()["freed"] == 0
     assert sweep.jobs.row()["claimId"] == claim["claimId"]
 
 
-def test_a_claim_that_came_after_the_end_is_freed(sweep: Sweep, claim: dict[str, Any]) -> None:
-    """The execution was stopped while it claimed: the call that was under way came through."""
+def test_a_claim_shortly_after_the_end_is_released(sweep: Sweep, claim: dict[str, Any]) -> None:
+    """The execution was stopped while it called `claim`."""
     sweep.ended("ABORTED", after=-15)
     assert sweep.run()["freed"] == 1
 
@@ -183,10 +191,10 @@ def test_a_claim_that_came_after_the_end_is_freed(sweep: Sweep, claim: dict[str,
         ConnectTimeoutError(endpoint_url="https://states"),
     ],
 )
-def test_a_claim_stays_in_doubt(
+def test_a_claim_of_an_unknown_execution_stays(
     sweep: Sweep, claim: dict[str, Any], fault: Exception | None
 ) -> None:
-    """Step Functions does not know the execution, or does not answer."""
+    """Also if Step Functions does not answer."""
     sweep.executions[EXECUTION] = fault
     if fault is None:
         assert sweep.run()["freed"] == 0
@@ -201,16 +209,16 @@ def test_a_claim_stays_in_doubt(
     "owner",
     [None, "worker-host-1", "arn:aws:states:eu-west-1:1:execution:other:run-1", EXECUTION[:-6]],
 )
-def test_other_owners_are_not_asked_about(sweep: Sweep, owner: str | None) -> None:
-    """Workers that claim by themselves, and executions of other state machines."""
+def test_claims_of_other_owners_are_not_looked_up(sweep: Sweep, owner: str | None) -> None:
+    """Workers, and executions of other state machines."""
     sweep.jobs.hold(owner=owner)
     sweep.jobs.clock.pass_(3000)
     assert sweep.run() == {"held": 0, "asked": 0, "freed": 0}
     assert sweep.jobs.row()["state"] == "held"
 
 
-def test_a_young_claim_is_left_to_the_event(sweep: Sweep) -> None:
-    """The event is quicker; only after two minutes it is taken for lost."""
+def test_a_claim_younger_than_two_minutes_is_not_looked_up(sweep: Sweep) -> None:
+    """The rule's event usually comes sooner."""
     sweep.jobs.hold(owner=EXECUTION)
     sweep.ended(after=1)
     sweep.jobs.clock.pass_(119)
@@ -219,7 +227,7 @@ def test_a_young_claim_is_left_to_the_event(sweep: Sweep) -> None:
     assert sweep.run()["freed"] == 1
 
 
-def test_a_newer_claim_is_left_alone(sweep: Sweep, claim: dict[str, Any]) -> None:
+def test_a_claim_taken_during_the_run_is_not_released(sweep: Sweep, claim: dict[str, Any]) -> None:
     """Between the look at the claims and the release, the next message may have come."""
     sweep.ended()
 
@@ -234,8 +242,8 @@ def test_a_newer_claim_is_left_alone(sweep: Sweep, claim: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("began", [NOW, NOW * 1000, "2026-11-22T10:15:30.250Z", None, "yesterday"])
-def test_older_claims_are_freed(sweep: Sweep, began: Any) -> None:
-    """Without id, fence or state, and with times of any kind."""
+def test_claims_of_older_writers_are_released(sweep: Sweep, began: Any) -> None:
+    """Without id, fence or state, and with any format of times."""
     row = {"owner": EXECUTION, "messageId": "m", "ttl": NOW + 9000, "claimedAt": began}
     sweep.jobs.put(**{name: value for name, value in row.items() if value is not None})
     sweep.jobs.clock.pass_(180)
@@ -246,7 +254,7 @@ def test_older_claims_are_freed(sweep: Sweep, began: Any) -> None:
 
 
 def many(sweep: Sweep, number: int, status: Callable[[int], Any]) -> None:
-    """So many workspaces, each held by an execution of its own."""
+    """So many workspaces, each claimed by its own execution."""
     for count in range(number):
         arn = f"{EXECUTION}-{count}"
         sweep.jobs.hold(f"amelia#user-{count}", owner=arn)
@@ -254,8 +262,8 @@ def many(sweep: Sweep, number: int, status: Callable[[int], Any]) -> None:
     sweep.jobs.clock.pass_(180)
 
 
-def test_many_claims_take_turns(sweep: Sweep) -> None:
-    """No more are asked about at once than allowed, and each is within so many minutes."""
+def test_many_claims_are_looked_up_in_turns(sweep: Sweep) -> None:
+    """Within the limit of a run; each within so many minutes."""
     sweep.jobs.stack.monkeypatch.setattr(sweep.module, "MAX_ASKED", 3)
     many(sweep, 8, lambda _: {"status": "RUNNING"})
     for _ in range(3):
@@ -265,14 +273,14 @@ def test_many_claims_take_turns(sweep: Sweep) -> None:
 
 
 @pytest.mark.parametrize("code", ["InvalidArn", "ValidationException"])
-def test_owners_that_are_no_executions_bar_no_others(sweep: Sweep, code: str) -> None:
-    """Whoever claims may say any owner; what Step Functions can't read is like an unknown one."""
+def test_malformed_owners_do_not_stop_the_run(sweep: Sweep, code: str) -> None:
+    """They count as unknown executions."""
     refused = ClientError({"Error": {"Code": code}}, "DescribeExecution")
     many(sweep, 9, lambda _: refused)
     assert sweep.run() == {"held": 9, "asked": 9, "freed": 0}
 
 
-def test_claims_that_fail_bar_no_others(sweep: Sweep) -> None:
+def test_six_failed_look_ups_do_not_stop_the_run(sweep: Sweep) -> None:
     """Six faults among others are no sign that the service is away."""
     fault = ClientError({"Error": {"Code": "InternalFailure"}}, "DescribeExecution")
     many(sweep, 12, lambda count: fault if count % 2 else {"status": "RUNNING"})
@@ -290,13 +298,13 @@ def test_claims_that_fail_bar_no_others(sweep: Sweep) -> None:
     assert len(sweep.asked) == 12
 
 
-def test_a_run_ends_before_its_time_is_up(sweep: Sweep) -> None:
-    """What is not asked about in time is for the next minute, and no error."""
+def test_a_run_stops_before_its_time_limit_without_an_error(sweep: Sweep) -> None:
+    """The next run goes on."""
     many(sweep, 2, lambda _: {"status": "RUNNING"})
     assert sweep.run(seconds=19) == {"held": 2, "asked": 0, "freed": 0}
 
 
-def test_a_throttled_step_functions_is_not_asked_on(sweep: Sweep) -> None:
+def test_a_run_stops_after_a_few_throttled_look_ups(sweep: Sweep) -> None:
     """A few refusals end the run; the next minute goes on."""
     throttled = ClientError({"Error": {"Code": "ThrottlingException"}}, "DescribeExecution")
     many(sweep, 9, lambda _: throttled)
@@ -306,7 +314,9 @@ def test_a_throttled_step_functions_is_not_asked_on(sweep: Sweep) -> None:
 
 
 @pytest.mark.parametrize("event", [{}, {"sweep": "leases"}, {"sweep": ["claims"]}, []])
-def test_another_event_is_refused(sweep: Sweep, claim: dict[str, Any], event: Any) -> None:
+def test_an_event_other_than_the_schedules_is_refused(
+    sweep: Sweep, claim: dict[str, Any], event: Any
+) -> None:
     """As its model says; no claim is asked about."""
     sweep.ended()
     with pytest.raises(sweep.module.ValidationError, match="sweep: 'claims' is required"):

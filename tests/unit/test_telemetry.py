@@ -1,4 +1,4 @@
-"""jobplane_telemetry: what a function's standard output holds, and what a trace costs."""
+"""jobplane_telemetry: log lines, metrics and traces."""
 
 import json
 import os
@@ -46,7 +46,9 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
     return read
 
 
-def test_log_line_has_its_keys(telemetry: Telemetry, lines: Lines) -> None:
+def test_a_log_line_has_level_message_time_service_and_fields(
+    telemetry: Telemetry, lines: Lines
+) -> None:
     """Level, message, time and service at top level, and the fields beside them."""
     telemetry.info("request refused", code="FORBIDDEN", items=[1, None])
     (line,) = lines()
@@ -60,17 +62,17 @@ def test_log_line_has_its_keys(telemetry: Telemetry, lines: Lines) -> None:
     }
 
 
-def test_line_is_one_line_whatever_it_holds(telemetry: Telemetry, lines: Lines) -> None:
-    """Line breaks, odd types and lone surrogates don't break the log."""
+def test_any_fields_give_one_line(telemetry: Telemetry, lines: Lines) -> None:
+    """With line breaks, unusual types and lone surrogates."""
     telemetry.info("a\nb\u2028c", value={1}, text="\ud800")
     (line,) = lines()
     assert line["message"] == "a\nb\u2028c"
 
 
-def test_invocation_is_on_every_line(
+def test_every_line_has_the_invocations_fields(
     telemetry: Telemetry, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The handler adds what names the invocation; only the first start is cold."""
+    """Only those of the first invocation have a cold start."""
     monkeypatch.setenv("_X_AMZN_TRACE_ID", TRACE.format(0))
     handle = telemetry.handler(lambda event, context: telemetry.info("x"))
     handle({}, CONTEXT)
@@ -83,15 +85,15 @@ def test_invocation_is_on_every_line(
     assert (first["cold_start"], second["cold_start"]) == (True, False)
 
 
-def test_handler_does_without_a_context(telemetry: Telemetry, lines: Lines) -> None:
-    """A local run hands over None."""
+def test_a_handler_runs_without_a_context(telemetry: Telemetry, lines: Lines) -> None:
+    """As in a local run."""
     assert telemetry.handler(lambda event, context: event)({"a": 1}, None) == {"a": 1}
     telemetry.info("x")
     assert lines()[0]["function_name"] == "router"
 
 
-def test_ids_hold_inside_their_block(telemetry: Telemetry, lines: Lines) -> None:
-    """Ids nest, add up and end with their block; `bind` lasts as long as the block."""
+def test_bound_ids_end_with_their_block(telemetry: Telemetry, lines: Lines) -> None:
+    """Blocks nest."""
     with telemetry.ids(user_id="u"):
         with telemetry.ids(request_id="r"):
             telemetry.bind(assembly_id="a")
@@ -105,7 +107,7 @@ def test_ids_hold_inside_their_block(telemetry: Telemetry, lines: Lines) -> None
     assert "user_id" not in outside
 
 
-def test_ids_do_not_reach_the_next_invocation(telemetry: Telemetry, lines: Lines) -> None:
+def test_bound_ids_end_with_the_invocation(telemetry: Telemetry, lines: Lines) -> None:
     """What one invocation binds is gone in the next."""
 
     @telemetry.handler
@@ -120,7 +122,7 @@ def test_ids_do_not_reach_the_next_invocation(telemetry: Telemetry, lines: Lines
     assert "user_id" not in second
 
 
-def test_threads_have_ids_of_their_own(telemetry: Telemetry, lines: Lines) -> None:
+def test_threads_do_not_share_bound_ids(telemetry: Telemetry, lines: Lines) -> None:
     """Work side by side does not mix its ids."""
     barrier = threading.Barrier(2)
 
@@ -146,7 +148,7 @@ def test_threads_have_ids_of_their_own(telemetry: Telemetry, lines: Lines) -> No
         ("nonsense", ["INFO", "WARNING", "ERROR"]),
     ],
 )
-def test_log_level(
+def test_LOG_LEVEL_drops_lines_below_it(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, level: str, heard: list[str]
 ) -> None:
     """LOG_LEVEL says what is worth a line."""
@@ -158,7 +160,7 @@ def test_log_level(
 
 
 def test_handler_logs_an_error_once_and_raises_it(telemetry: Telemetry, lines: Lines) -> None:
-    """The runtime must see the exception itself, or no retry and no Catch would work."""
+    """Else neither retries nor a Catch would work."""
     failure = KeyError("missing")
 
     @telemetry.handler
@@ -176,7 +178,7 @@ def test_handler_logs_an_error_once_and_raises_it(telemetry: Telemetry, lines: L
     assert measured["Tried"] == 1
 
 
-def test_exception_has_its_stack(telemetry: Telemetry, lines: Lines) -> None:
+def test_a_handled_exception_is_logged_with_its_stack(telemetry: Telemetry, lines: Lines) -> None:
     """An error that is dealt with can be logged with its origin."""
     try:
         raise ValueError("bad")
@@ -220,7 +222,7 @@ def test_metrics_have_the_embedded_format(telemetry: Telemetry, lines: Lines) ->
 
 
 def test_ids_are_never_dimensions(telemetry: Telemetry, lines: Lines) -> None:
-    """Every dimension value is a metric that is paid for."""
+    """Every value of a dimension is a metric that costs money."""
 
     @telemetry.handler
     def handle(event: Any, context: Any) -> None:
@@ -233,8 +235,8 @@ def test_ids_are_never_dimensions(telemetry: Telemetry, lines: Lines) -> None:
     assert "user_id" not in str(line["_aws"])
 
 
-def test_metric_of_many_values_is_split(telemetry: Telemetry, lines: Lines) -> None:
-    """CloudWatch drops a metric with more than 100 values in a line."""
+def test_a_metric_with_more_than_100_values_is_split(telemetry: Telemetry, lines: Lines) -> None:
+    """CloudWatch drops longer ones."""
 
     @telemetry.handler
     def handle(event: Any, context: Any) -> None:
@@ -251,7 +253,9 @@ def test_metric_of_many_values_is_split(telemetry: Telemetry, lines: Lines) -> N
     assert second["_aws"]["CloudWatchMetrics"][0]["Metrics"] == [{"Name": "Often", "Unit": "Count"}]
 
 
-def test_metrics_are_sent_once(lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_are_not_repeated_in_the_next_invocation(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next invocation starts from nothing, in the namespace of the stack."""
     monkeypatch.setenv("METRICS_NAMESPACE", "Mine")
     telemetry = Telemetry("router")
@@ -267,7 +271,7 @@ def test_metrics_are_sent_once(lines: Lines, monkeypatch: pytest.MonkeyPatch) ->
     assert line["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "Mine"
 
 
-def test_trace_header_is_the_invocations(
+def test_the_trace_header_is_that_of_the_current_invocation(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is carried to the next function is what the runtime says now."""
@@ -276,10 +280,10 @@ def test_trace_header_is_the_invocations(
     assert telemetry.trace_header == TRACE.format(1)
 
 
-def test_lines_name_the_trace_that_they_belong_to(
+def test_lines_in_anothers_trace_have_its_id(
     telemetry: Telemetry, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Work in the trace of another says so, sampled or not; so does what it hands on."""
+    """Sampled or not; so has the header that is passed on."""
     monkeypatch.setenv("_X_AMZN_TRACE_ID", TRACE.format(0))
     header = TRACE.format(0).replace("2793", "2794")
     with telemetry.trace(header):
@@ -293,7 +297,7 @@ def test_lines_name_the_trace_that_they_belong_to(
 
 @pytest.fixture
 def daemon() -> Iterator[socket.socket]:
-    """Stands in for the X-Ray daemon."""
+    """Replaces the X-Ray daemon."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as daemon:
         daemon.bind(("127.0.0.1", 0))
         daemon.settimeout(5)
@@ -301,7 +305,7 @@ def daemon() -> Iterator[socket.socket]:
 
 
 def run_traced(code: str, daemon: socket.socket, header: str) -> str:
-    """Run code in a fresh process, as a cold start does; what it prints."""
+    """Run code in a fresh process; its output."""
     environment = os.environ | {
         "AWS_XRAY_DAEMON_ADDRESS": f"127.0.0.1:{daemon.getsockname()[1]}",
         "_X_AMZN_TRACE_ID": header,
@@ -316,7 +320,7 @@ def run_traced(code: str, daemon: socket.socket, header: str) -> str:
 
 
 def segments(daemon: socket.socket, number: int) -> list[dict[str, Any]]:
-    """The segments that arrived, after their header line."""
+    """The segments that the daemon received."""
     return [json.loads(daemon.recv(65_536).split(b"\n", 1)[1]) for _ in range(number)]
 
 
@@ -336,13 +340,13 @@ print("aws_xray_sdk" in sys.modules)
 
 
 @pytest.mark.parametrize("header", ["", TRACE.format(0), TRACE.format("?"), "nonsense"])
-def test_unsampled_start_does_not_load_the_sdk(daemon: socket.socket, header: str) -> None:
-    """The SDK costs more than most invocations take."""
+def test_an_unsampled_invocation_does_not_load_the_sdk(daemon: socket.socket, header: str) -> None:
+    """It takes longer than most invocations."""
     assert run_traced(HANDLE.replace("BODY", "pass"), daemon, header) == "False\n"
 
 
-def test_sampled_invocation_sends_its_segment(daemon: socket.socket) -> None:
-    """The segment continues the caller's trace and can be found by the ids."""
+def test_a_sampled_invocation_sends_its_segment(daemon: socket.socket) -> None:
+    """It continues the caller's trace, with the ids as annotations."""
     assert run_traced(HANDLE.replace("BODY", "pass"), daemon, TRACE.format(1)) == "True\n"
     (segment,) = segments(daemon, 1)
     assert segment["name"] == "acme-prod-router"
@@ -352,8 +356,8 @@ def test_sampled_invocation_sends_its_segment(daemon: socket.socket) -> None:
     assert segment["end_time"] >= segment["start_time"]
 
 
-def test_aws_call_is_a_subsegment(daemon: socket.socket) -> None:
-    """What a function asks of AWS shows in its trace, failures included."""
+def test_an_aws_call_is_a_subsegment(daemon: socket.socket) -> None:
+    """A failed one as well."""
     body = """
     import botocore.session
     from botocore.config import Config
@@ -372,8 +376,8 @@ def test_aws_call_is_a_subsegment(daemon: socket.socket) -> None:
     assert call["aws"]["operation"] == "ListQueues"
 
 
-def test_trace_of_a_message_leaves_the_invocations_whole(daemon: socket.socket) -> None:
-    """Work in the trace of another is a segment there; the invocation's own goes on after it."""
+def test_the_trace_of_a_message_is_separate_from_the_invocations(daemon: socket.socket) -> None:
+    """The invocation's own segment continues after it."""
     body = f"""
     with telemetry.ids(job="j"), telemetry.trace("{TRACE.format(1).replace("2793", "2794")}"):
         telemetry.bind(inner="i")
@@ -387,7 +391,7 @@ def test_trace_of_a_message_leaves_the_invocations_whole(daemon: socket.socket) 
     assert outer["annotations"] == {"request_id": "r1", "after": "a"}
 
 
-def test_failed_invocation_sends_its_segment(daemon: socket.socket) -> None:
+def test_a_failed_invocation_sends_its_segment(daemon: socket.socket) -> None:
     """The trace of a failure is the one that is looked for."""
     code = HANDLE.replace("BODY", "raise ValueError").replace(
         "handle({}, CONTEXT)", "try:\n    handle({}, CONTEXT)\nexcept ValueError:\n    pass"

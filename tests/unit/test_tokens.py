@@ -1,4 +1,4 @@
-"""jobplane_tokens: which tokens open the door."""
+"""jobplane_tokens: accepted and refused tokens."""
 
 import base64
 import hashlib
@@ -37,13 +37,13 @@ VERIFIER = TokenVerifier(TokenSettings(secret=SECRET))
 
 
 def pem(key: Any) -> str:
-    """The public half of a key, as JWT_PUBLIC_KEY holds it."""
+    """The public half of a key as in JWT_PUBLIC_KEY."""
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return str(key.public_key().public_bytes(serialization.Encoding.PEM, form).decode())
 
 
 def claims(**changed: Any) -> dict[str, Any]:
-    """Good claims with some changed; None takes one away."""
+    """Valid claims with changes; None removes a claim."""
     known = {"user_id": "u1", "tenant_id": "t1", "exp": int(time.time()) + 600, **changed}
     return {name: value for name, value in known.items() if value is not None}
 
@@ -53,7 +53,7 @@ def token(key: Any = SECRET, algorithm: str = "HS256", **changed: Any) -> str:
 
 
 def by_hand(header: dict[str, Any], payload: str, key: bytes) -> str:
-    """A token that no library would make."""
+    """A token that no library creates."""
 
     def part(content: bytes) -> str:
         return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
@@ -62,7 +62,7 @@ def by_hand(header: dict[str, Any], payload: str, key: bytes) -> str:
     return f"{signed}.{part(hmac.digest(key, signed.encode(), hashlib.sha256))}"
 
 
-def test_good_token_gives_its_identity() -> None:
+def test_a_valid_token_gives_its_identity() -> None:
     """All that later steps need comes from the claims."""
     exp = int(time.time()) + 60
     assert VERIFIER.verify(token(exp=exp, permissions=["reports"])) == Identity(
@@ -70,7 +70,7 @@ def test_good_token_gives_its_identity() -> None:
     )
 
 
-def test_subject_stands_in_for_the_user() -> None:
+def test_sub_is_the_user_only_without_user_id() -> None:
     """`sub` is the user where there is no `user_id`, and only there."""
     assert VERIFIER.verify(token(user_id=None, sub="u2")).user_id == "u2"
     assert VERIFIER.verify(token(sub="u2")).user_id == "u1"
@@ -88,8 +88,8 @@ def test_subject_stands_in_for_the_user() -> None:
         ({"exp": 1, "user_id": None, "sub": "u2"}, Identity("u2", "t1", (), 1)),
     ],
 )
-def test_identity_of_verified_claims(changed: dict[str, Any], expected: Identity) -> None:
-    """Claims that an authorizer has verified, numbers and lists turned into text or not."""
+def test_verified_claims_give_an_identity(changed: dict[str, Any], expected: Identity) -> None:
+    """Whether or not numbers and lists were turned into texts."""
     assert VERIFIER.identity_of_claims(claims(**changed)) == expected
 
 
@@ -106,13 +106,13 @@ def test_identity_of_verified_claims(changed: dict[str, Any], expected: Identity
         {"permissions": [5]},
     ],
 )
-def test_verified_claims_follow_the_same_rules(changed: dict[str, Any]) -> None:
+def test_verified_claims_follow_the_rules_of_tokens(changed: dict[str, Any]) -> None:
     """An authorizer in front does not loosen what a user and a tenant may be."""
     with pytest.raises(InvalidTokenError):
         VERIFIER.identity_of_claims(claims(**changed))
 
 
-def test_verified_claims_of_another_tenant() -> None:
+def test_ALLOWED_TENANTS_applies_to_verified_claims() -> None:
     """ALLOWED_TENANTS holds for claims as for tokens."""
     verifier = TokenVerifier(TokenSettings(secret=SECRET, allowed_tenants=frozenset({"t9"})))
     with pytest.raises(TenantNotAllowedError):
@@ -121,14 +121,14 @@ def test_verified_claims_of_another_tenant() -> None:
 
 
 @pytest.mark.parametrize("missing", [None, ""])
-def test_missing_token(missing: str | None) -> None:
+def test_a_missing_token_has_its_own_reason(missing: str | None) -> None:
     """No token has its own reason."""
     with pytest.raises(MissingTokenError) as raised:
         VERIFIER.verify(missing)
     assert raised.value.reason == "missing_token"
 
 
-def test_wrong_key_is_refused() -> None:
+def test_a_signature_with_another_key_is_refused() -> None:
     """A signature by another key opens nothing."""
     with pytest.raises(InvalidTokenError) as raised:
         VERIFIER.verify(token(OTHER))
@@ -136,7 +136,7 @@ def test_wrong_key_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", "", None, "HS1", 5])
-def test_unsigned_token_is_refused(name: Any) -> None:
+def test_an_unsigned_token_is_refused(name: Any) -> None:
     """`none` in any spelling, with and without a signature."""
     payload = json.dumps(claims())
     signed = by_hand({"alg": name, "typ": "JWT"}, payload, SECRET.encode())
@@ -147,7 +147,7 @@ def test_unsigned_token_is_refused(name: Any) -> None:
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 def test_other_algorithms_of_the_family_are_refused(algorithm: str) -> None:
-    """The list is fixed, even for the right key."""
+    """Even with the right key."""
     with pytest.raises(InvalidTokenError):
         VERIFIER.verify(token(SECRET * 2, algorithm))
     with pytest.raises(InvalidTokenError):
@@ -155,14 +155,14 @@ def test_other_algorithms_of_the_family_are_refused(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize(("key", "algorithm"), [(RSA_KEY, "RS256"), (EC_KEY, "ES256")])
-def test_asymmetric_token_is_accepted(key: Any, algorithm: str) -> None:
+def test_a_public_key_decides_the_algorithm(key: Any, algorithm: str) -> None:
     """The family of the public key decides the algorithm."""
     verifier = TokenVerifier(TokenSettings(public_key=pem(key)))
     assert verifier.verify(token(key, algorithm)).user_id == "u1"
 
 
 @pytest.mark.parametrize("key", [RSA_KEY, EC_KEY])
-def test_public_key_is_no_secret(key: Any) -> None:
+def test_an_hs256_signature_with_the_public_key_is_refused(key: Any) -> None:
     """The key confusion attack: an HS256 signature made with the public key."""
     public = pem(key)
     forged = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(claims()), public.encode())
@@ -174,7 +174,7 @@ def test_public_key_is_no_secret(key: Any) -> None:
             TokenVerifier(settings).verify(forged)
 
 
-def test_families_do_not_mix() -> None:
+def test_with_secret_and_public_key_each_verifies_only_its_algorithms() -> None:
     """With both keys set, each verifies its own family and no other."""
     verifier = TokenVerifier(TokenSettings(secret=SECRET, public_key=pem(RSA_KEY)))
     assert verifier.verify(token())
@@ -192,14 +192,14 @@ def test_families_do_not_mix() -> None:
 @pytest.mark.parametrize(
     "key", [ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP384R1())]
 )
-def test_unsupported_public_key_fails_at_start(key: Any) -> None:
+def test_an_unsupported_public_key_fails_at_the_start(key: Any) -> None:
     """A key that could verify no token is a fault of the configuration."""
     with pytest.raises(ValueError, match="RSA or a P-256"):
         TokenVerifier(TokenSettings(public_key=pem(key)))
 
 
-def test_expired_token_has_its_own_reason() -> None:
-    """`exp` counts, with 30 seconds of leeway."""
+def test_an_expired_token_has_its_own_reason() -> None:
+    """After a leeway of 30 seconds."""
     now = int(time.time())
     assert VERIFIER.verify(token(exp=now - 20))
     with pytest.raises(ExpiredTokenError) as raised:
@@ -208,8 +208,8 @@ def test_expired_token_has_its_own_reason() -> None:
 
 
 @pytest.mark.parametrize("name", ["nbf", "iat"])
-def test_token_of_the_future_is_refused(name: str) -> None:
-    """`nbf` and `iat` count, with 30 seconds of leeway."""
+def test_a_token_with_nbf_or_iat_in_the_future_is_refused(name: str) -> None:
+    """After a leeway of 30 seconds."""
 
     def starting_in(seconds: int) -> str:
         changed: dict[str, Any] = {name: int(time.time()) + seconds}
@@ -237,14 +237,14 @@ def test_token_of_the_future_is_refused(name: str) -> None:
         "9" * 400,
     ],
 )
-def test_odd_expiry_is_refused(exp: str) -> None:
+def test_a_malformed_or_unstorable_expiry_is_refused(exp: str) -> None:
     """A time that is none, or that no table can hold, is no expiry."""
     payload = f'{{"user_id":"u1","tenant_id":"t1","exp":{exp}}}'
     with pytest.raises(InvalidTokenError):
         VERIFIER.verify(by_hand({"alg": "HS256", "typ": "JWT"}, payload, SECRET.encode()))
 
 
-def test_expiry_is_required() -> None:
+def test_a_token_needs_an_expiry_up_to_the_year_9999() -> None:
     """A token for ever is refused; the last second of year 9999 is accepted."""
     with pytest.raises(InvalidTokenError):
         VERIFIER.verify(token(exp=None))
@@ -253,13 +253,13 @@ def test_expiry_is_required() -> None:
 
 @pytest.mark.parametrize("name", ["user_id", "tenant_id"])
 @pytest.mark.parametrize("value", [None, "", " ", 5, True, ["u"], {"a": 1}, "a\nb", "a" * 129])
-def test_ids_are_proper_texts(name: str, value: Any) -> None:
+def test_user_and_tenant_must_be_printable_texts_of_bounded_length(name: str, value: Any) -> None:
     """A user and a tenant are non-empty printable strings of bounded length."""
     with pytest.raises(InvalidTokenError, match=name if value is not None else None):
         VERIFIER.verify(token(**{name: value}))
 
 
-def test_empty_user_is_not_replaced_by_the_subject() -> None:
+def test_an_empty_user_id_is_not_replaced_by_sub() -> None:
     """What the token says of its user is not guessed around."""
     with pytest.raises(InvalidTokenError):
         VERIFIER.verify(token(user_id="", sub="u2"))
@@ -268,29 +268,31 @@ def test_empty_user_is_not_replaced_by_the_subject() -> None:
 @pytest.mark.parametrize(
     "permissions", ["reports", [1], {"reports": True}, [None], ["a\n"], ["\ud800"]]
 )
-def test_permissions_are_a_list_of_texts(permissions: Any) -> None:
+def test_permissions_must_be_a_list_of_storable_texts(permissions: Any) -> None:
     """A text is not a list of letters, and what can't be stored is no text."""
     with pytest.raises(InvalidTokenError, match="permissions"):
         VERIFIER.verify(token(permissions=permissions))
 
 
 @pytest.mark.parametrize("crit", [["x-policy"], ["exp"], [], "x", None])
-def test_crit_is_refused_by_every_pyjwt(crit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those before 2.12, which are allowed as well, pass the header over."""
+def test_a_crit_header_is_refused_with_every_pyjwt(
+    crit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions before 2.12, which are allowed, ignore it."""
     monkeypatch.setattr(jwt.PyJWS, "_validate_crit", lambda *_: None)
     demanding = jwt.encode(claims(), SECRET, headers={"crit": crit, "x-policy": 1})
     with pytest.raises(InvalidTokenError, match="crit"):
         VERIFIER.verify(demanding)
 
 
-def test_oversize_token_is_refused() -> None:
+def test_a_token_too_long_for_a_url_is_refused() -> None:
     """A token that no URL could carry is not decoded, however good."""
     with pytest.raises(InvalidTokenError, match="longer"):
         VERIFIER.verify(token(permissions=["p" * MAX_TOKEN_LENGTH]))
 
 
 @pytest.mark.parametrize("separator", [" ", ",", ", ", "\n"])
-def test_several_secrets_are_accepted(separator: str) -> None:
+def test_every_one_of_several_secrets_verifies(separator: str) -> None:
     """All of them verify, and no other."""
     rotating = TokenVerifier(TokenSettings(secret=f"{SECRET}{separator}{OTHER}"))
     assert rotating.verify(token(SECRET))
@@ -302,7 +304,7 @@ def test_several_secrets_are_accepted(separator: str) -> None:
 
 
 class Ssm:
-    """Stands in for an SSM client; an exception is raised, a text is the parameter's value."""
+    """Replaces an SSM client; an exception is raised, a text is the parameter's value."""
 
     def __init__(self, *values: str | Exception) -> None:
         self.values = list(values)
@@ -320,14 +322,14 @@ PARAMETER = "ssm:/jobplane/a-stage-of-a-long-name/jwt-secret"
 
 
 def referring(ssm: Ssm, **settings: Any) -> tuple[TokenVerifier, list[str]]:
-    """A verifier whose secrets are a parameter's, and what it reports."""
+    """A verifier with a parameter as its secret, and its reports."""
     reports: list[str] = []
     verifier = TokenVerifier(TokenSettings(secret=PARAMETER, **settings), ssm, reports.append)
     return verifier, reports
 
 
-def test_a_reference_is_read_at_the_start() -> None:
-    """Once, whatever is verified afterwards; and its own text signs nothing."""
+def test_a_parameter_as_secret_is_read_once_at_the_start() -> None:
+    """The reference itself is not a secret."""
     ssm = Ssm(f"{SECRET} {OTHER}")
     verifier, _ = referring(ssm)
     assert ssm.reads == 1
@@ -339,14 +341,14 @@ def test_a_reference_is_read_at_the_start() -> None:
     assert ssm.reads == 1
 
 
-def test_a_reference_without_a_client_is_refused() -> None:
+def test_a_parameter_as_secret_needs_a_client() -> None:
     """The name of the parameter is never taken for the secret."""
     with pytest.raises(ValueError, match=f"JWT_SECRET is {PARAMETER}: pass an SSM client as `ssm`"):
         TokenVerifier(TokenSettings(secret=PARAMETER))
 
 
-def test_a_new_secret_is_known_by_its_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unknown signature has the parameter read again, if that was not done a minute ago."""
+def test_an_unknown_signature_reads_the_parameter_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most once a minute."""
     ssm = Ssm(SECRET, f"{OTHER} {SECRET}", OTHER)
     verifier, _ = referring(ssm)
     assert verifier.verify(token(SECRET))
@@ -369,7 +371,7 @@ def later(monkeypatch: pytest.MonkeyPatch, verifier: TokenVerifier, seconds: flo
 
 
 def test_forged_tokens_cost_one_read_a_minute() -> None:
-    """A thousand of them; those that are refused for another fault cost none at all."""
+    """Tokens that are refused for another fault cost none."""
     ssm = Ssm(SECRET)
     verifier, _ = referring(ssm)
     for number in range(1000):
@@ -385,7 +387,7 @@ def test_forged_tokens_cost_one_read_a_minute() -> None:
         token(tenant_id=None), token(RSA_KEY, "RS256"),
     ],
 )  # fmt: skip
-def test_only_an_unknown_signature_reads_again(
+def test_a_token_that_no_secret_can_verify_causes_no_read(
     refused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What no secret could make good asks for none."""
@@ -397,8 +399,8 @@ def test_only_an_unknown_signature_reads_again(
     assert ssm.reads == 1
 
 
-def test_claims_that_others_verified_need_no_secret() -> None:
-    """An API's authorizer goes on while the parameter can't be read."""
+def test_verified_claims_need_no_secret() -> None:
+    """So they work while the parameter can't be read."""
     verifier, reports = referring(Ssm(RuntimeError("no answer")))
     assert verifier.identity_of_claims(claims()).user_id == "u1"
     assert len(reports) == 1
@@ -417,7 +419,7 @@ def test_claims_that_others_verified_need_no_secret() -> None:
 def test_an_unusable_parameter_is_reported_and_read_again(
     value: str | Exception, told: str
 ) -> None:
-    """Start goes on; no token is believed, and none is refused; a good value mends it."""
+    """Until it is usable, all tokens fail with an error instead of a refusal."""
     ssm = Ssm(value, value, SECRET)
     verifier, reports = referring(ssm)
     (report,) = reports
@@ -434,7 +436,7 @@ def test_an_unusable_parameter_is_reported_and_read_again(
     ("setting", "claim"), [("issuer", "iss"), ("audience", "aud")], ids=["issuer", "audience"]
 )
 def test_issuer_and_audience_are_checked_when_set(setting: str, claim: str) -> None:
-    """Missing and foreign are refused; without the setting neither matters."""
+    """Missing and other ones are refused."""
     settings: dict[str, Any] = {"secret": SECRET, setting: "jobplane"}
     verifier = TokenVerifier(TokenSettings(**settings))
     assert verifier.verify(token(**{claim: "jobplane"}))
@@ -444,13 +446,13 @@ def test_issuer_and_audience_are_checked_when_set(setting: str, claim: str) -> N
     assert VERIFIER.verify(token(**{claim: "anything"}))
 
 
-def test_audience_may_be_one_of_several() -> None:
+def test_a_token_may_have_several_audiences() -> None:
     """A token for several services is good for each."""
     verifier = TokenVerifier(TokenSettings(secret=SECRET, audience="jobplane"))
     assert verifier.verify(token(aud=["other", "jobplane"]))
 
 
-def test_tenants_may_be_restricted() -> None:
+def test_a_tenant_that_is_not_allowed_has_its_own_reason() -> None:
     """A good token of another tenant has its own reason."""
     verifier = TokenVerifier(TokenSettings(secret=SECRET, allowed_tenants=frozenset({"t1", "t2"})))
     assert verifier.verify(token()).tenant_id == "t1"
@@ -460,15 +462,15 @@ def test_tenants_may_be_restricted() -> None:
 
 
 @pytest.mark.parametrize("tenant", ["t1-other", "t", "T1"])
-def test_a_tenant_is_named_in_full(tenant: str) -> None:
-    """Neither a longer nor a shorter name, nor another case, is the tenant that is served."""
+def test_allowed_tenants_are_compared_exactly(tenant: str) -> None:
+    """Not by prefix, and case-sensitively."""
     verifier = TokenVerifier(TokenSettings(secret=SECRET, allowed_tenants=frozenset({"t1"})))
     with pytest.raises(TenantNotAllowedError):
         verifier.verify(token(tenant_id=tenant))
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[\w-]{0,9}\.[\w-]{0,9}\.[\w-]{0,9}"))
-def test_no_text_breaks_the_verifier(text: str) -> None:
+def test_any_text_is_refused_with_an_error_of_this_library(text: str) -> None:
     """Whatever arrives is refused with an error of this library."""
     with pytest.raises(TokenError):
         VERIFIER.verify(text)
@@ -488,7 +490,7 @@ JSON = st.recursive(
     )
     | JSON
 )
-def test_no_signed_payload_breaks_the_verifier(payload: Any) -> None:
+def test_any_signed_payload_gives_an_identity_or_an_error_of_this_library(payload: Any) -> None:
     """Even a well-signed payload gives an identity or an error of this library."""
     text = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(payload), SECRET.encode())
     try:
@@ -513,7 +515,9 @@ def test_no_signed_payload_breaks_the_verifier(payload: Any) -> None:
         (None, None),
     ],
 )
-def test_bearer_is_stripped(value: str | None, expected: str | None) -> None:
+def test_the_bearer_scheme_is_optional_and_case_insensitive(
+    value: str | None, expected: str | None
+) -> None:
     """The scheme is optional and has no case."""
     assert strip_bearer(value) == expected
 
@@ -556,19 +560,21 @@ def test_settings_come_from_the_environment() -> None:
         ({"JWT_SECRET": "env:THE_NAME_OF_A_VARIABLE_THAT_IS_LONG"}, "a reference"),
     ],
 )
-def test_weak_settings_fail_at_start(environment: dict[str, str], named: str) -> None:
-    """A missing or short secret is told by name, and without its value."""
+def test_a_missing_or_short_secret_fails_at_the_start(
+    environment: dict[str, str], named: str
+) -> None:
+    """The error has the variable's name, not its value."""
     with pytest.raises(ValueError, match=named) as raised:
         TokenSettings.from_environment(environment)
     assert "tiny-key" not in str(raised.value)
 
 
-def test_secret_length_is_counted_in_bytes() -> None:
+def test_the_length_of_a_secret_is_counted_in_bytes() -> None:
     """Sixteen two-byte characters are enough."""
     assert TokenSettings(secret="ä" * 16)
 
 
-def test_symmetric_verifier_does_without_cryptography() -> None:
+def test_a_verifier_with_a_secret_does_not_load_cryptography() -> None:
     """The extra is paid for by those who use it."""
     code = (
         "import sys; sys.modules['cryptography'] = None\n"

@@ -1,4 +1,4 @@
-"""The vocabulary of tracked files: statuses and their shards, kinds of rows, steps, times."""
+"""jobplane_keys.tracking: statuses and shards, kinds of rows, steps and times of files."""
 
 import itertools
 from datetime import UTC, datetime, timedelta, timezone
@@ -41,14 +41,14 @@ MANIFEST_STEPS = {
 @pytest.mark.parametrize(
     ("kind", "steps"), [(RowKind.FILE, FILE_STEPS), (RowKind.MANIFEST, MANIFEST_STEPS)]
 )
-def test_the_pipelines_own_steps(kind: RowKind, steps: set[Any]) -> None:
-    """Every pair of statuses: these are steps, all others are not."""
+def test_only_the_pipelines_steps_are_steps(kind: RowKind, steps: set[Any]) -> None:
+    """Checked for every pair of statuses."""
     pairs = itertools.product((None, *FileStatus), FileStatus)
     assert {pair for pair in pairs if may_become(kind, *pair)} == steps
 
 
 @given(STATUSES, SHARDS)
-def test_every_stored_form_is_read_back(status: FileStatus, shards: int) -> None:
+def test_a_status_is_read_with_and_without_each_shard(status: FileStatus, shards: int) -> None:
     """Plain, or with each of the shards; there are no more."""
     stored = stored_statuses(status, shards)
     assert len(set(stored)) == shards + 1
@@ -62,14 +62,14 @@ def test_every_stored_form_is_read_back(status: FileStatus, shards: int) -> None
         "pending ", "pending#x", "pending#٣", "done", None, 1, True, ["pending"], "pending#1.0",
     ],
 )  # fmt: skip
-def test_what_is_no_stored_status(stored: Any) -> None:
+def test_an_unknown_status_reads_as_none(stored: Any) -> None:
     """It reads as None, and is never an exception."""
     assert read_status(stored, 10) is None
 
 
 @given(STATUSES, STATUSES, SHARDS)
 def test_a_new_status_keeps_the_shard(old: FileStatus, new: FileStatus, shards: int) -> None:
-    """Of every stored form, also of the plain one."""
+    """Also a status without a shard."""
     for index, stored in enumerate(stored_statuses(old, shards)):
         assert in_same_shard(stored, new) == stored_statuses(new, shards)[index]
 
@@ -85,20 +85,20 @@ def test_a_new_status_keeps_the_shard(old: FileStatus, new: FileStatus, shards: 
         ("2026-11-22", "LOCK", RowKind.FILE),
     ],
 )
-def test_kinds_of_rows(date_prefix: str, file_key: str, kind: RowKind) -> None:
+def test_the_key_decides_the_kind_of_a_row(date_prefix: str, file_key: str, kind: RowKind) -> None:
     """The key alone tells the kind."""
     assert row_kind(date_prefix, file_key) is kind
 
 
-def test_a_manifests_row_has_the_name_of_its_object() -> None:
+def test_the_key_of_a_manifests_row_is_the_last_part_of_its_path() -> None:
     """The last part of the path, whatever comes before."""
     assert manifest_row_key("s3://bucket/manifests/2026-11-22/batch-1.json") == (
         "MANIFEST#batch-1.json"
     )
 
 
-def test_the_shard_of_a_file_is_fixed() -> None:
-    """md5 of the name: builders write it, so it must never change."""
+def test_the_shard_of_a_file_comes_from_the_md5_of_its_name() -> None:
+    """Builders compute it, so it must never change."""
     assert [file_shard(name) for name in ("a.ndjson", "b.ndjson", "ü.ndjson")] == [4, 9, 6]
     assert file_shard("a.ndjson", 7) == 4
 
@@ -112,8 +112,8 @@ def test_the_shard_of_a_file_is_fixed() -> None:
         f"{NOON}.0",
     ],
 )  # fmt: skip
-def test_every_spelling_of_a_time(stored: Any) -> None:
-    """With Z, an offset or none, in seconds or milliseconds: it is the same time."""
+def test_a_time_is_read_in_every_format(stored: Any) -> None:
+    """With Z, an offset or none, in seconds or milliseconds."""
     assert read_time(stored) == NOON
 
 
@@ -126,7 +126,7 @@ def test_every_spelling_of_a_time(stored: Any) -> None:
         253_402_300_800_000,
     ],
 )  # fmt: skip
-def test_what_is_no_time(stored: Any) -> None:
+def test_a_malformed_time_raises_ValueError(stored: Any) -> None:
     """ValueError, and nothing else."""
     with pytest.raises(ValueError):  # noqa: PT011 - the kind is the promise
         read_time(stored)
@@ -136,15 +136,15 @@ def test_what_is_no_time(stored: Any) -> None:
     st.datetimes(datetime(1970, 1, 2), datetime(9999, 12, 30)),  # noqa: DTZ001
     st.integers(-14 * 60, 14 * 60),
 )
-def test_an_offset_is_heeded(naive: datetime, minutes: int) -> None:
-    """The same moment in any zone is the same time; without one it is UTC."""
+def test_the_offset_of_a_time_is_applied(naive: datetime, minutes: int) -> None:
+    """Without one it is UTC."""
     utc = naive.replace(tzinfo=UTC)
     there = utc.astimezone(timezone(timedelta(minutes=minutes)))
     assert read_time(there.isoformat()) == read_time(naive.isoformat()) == utc.timestamp()
 
 
 @given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.binary()))
-def test_any_value_is_a_time_or_a_value_error(value: Any) -> None:
+def test_any_value_is_a_writable_time_or_a_ValueError(value: Any) -> None:
     """What is read can be written as ISO."""
     try:
         seconds = read_time(value)

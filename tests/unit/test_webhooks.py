@@ -1,4 +1,4 @@
-"""jobplane_webhooks: signatures, bodies, and where a webhook may go."""
+"""jobplane_webhooks: signatures, bodies and allowed targets."""
 
 import base64
 import hashlib
@@ -29,15 +29,15 @@ from tests.unit.assemblies import LOOPBACK, public_resolver
 # Signatures
 
 
-def test_plain_signature_vector() -> None:
-    """X-Transflow-Signature is the hex HMAC of the body under the secret's own bytes."""
+def test_X_Transflow_Signature_is_the_hex_hmac_of_the_body() -> None:
+    """With the secret as written."""
     body = b'{"assembly_id":"abc123","ok":"ASSEMBLY_COMPLETED"}'
     assert signed_headers(["test-secret"], "id", 1, body)["X-Transflow-Signature"] == (
         "sha256=6b3758173526e6e866836aa444d63399cdef475658b8ddf862243c391d731e34"
     )
 
 
-def test_standard_signature_vector() -> None:
+def test_webhook_signature_gives_the_example_of_standard_webhooks() -> None:
     """webhook-signature is the published Standard Webhooks vector."""
     headers = signed_headers(
         ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
@@ -50,15 +50,15 @@ def test_standard_signature_vector() -> None:
     assert headers["webhook-timestamp"] == "1614265330"
 
 
-def test_plain_text_is_its_own_standard_key() -> None:
-    """A secret without prefix signs with its bytes, even when it looks like base64."""
+def test_a_secret_without_the_prefix_is_text() -> None:
+    """Even one that looks like base64."""
     headers = signed_headers(["abcd"], "m", 7, b"{}")
     expected = hmac.digest(b"abcd", b"m.7.{}", hashlib.sha256)
     assert headers["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
 
 
-def test_rotation_signs_with_every_secret() -> None:
-    """While secrets rotate, each gives a v1 signature; the plain one is the first's."""
+def test_each_of_several_secrets_gives_a_signature() -> None:
+    """The plain header is that of the first one."""
     both = signed_headers(["new", "old"], "m", 7, b"{}")
     new = signed_headers(["new"], "m", 7, b"{}")
     old = signed_headers(["old"], "m", 7, b"{}")
@@ -67,7 +67,7 @@ def test_rotation_signs_with_every_secret() -> None:
 
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_!!!", "whsec_ä", "whsec_abc"])
-def test_secret_without_a_key_is_refused(secret: str) -> None:
+def test_an_empty_or_malformed_secret_is_refused(secret: str) -> None:
     """An empty secret and one that is no base64 after its prefix sign nothing."""
     with pytest.raises(ValueError, match="secret"):
         signing_key(secret)
@@ -75,7 +75,7 @@ def test_secret_without_a_key_is_refused(secret: str) -> None:
         signed_headers([secret], "m", 7, b"{}")
 
 
-def test_no_secret_no_signature() -> None:
+def test_without_secrets_headers_have_only_id_and_timestamp() -> None:
     """Without secrets there are an id and a timestamp alone."""
     assert signed_headers([], "m", 7, b"{}") == {"webhook-id": "m", "webhook-timestamp": "7"}
 
@@ -102,19 +102,19 @@ def test_no_secret_no_signature() -> None:
         ({"01": 1, "1": 2}, '{"1":2,"01":1}'),
     ],
 )
-def test_body_is_what_javascript_writes(value: Any, text: str) -> None:
-    """A receiver that parses and re-serialises gets the signed bytes."""
+def test_the_body_equals_that_of_JSON_stringify(value: Any, text: str) -> None:
+    """A receiver that parses and serialises again gets the signed bytes."""
     assert compact_json(value) == text
 
 
 @settings(deadline=None)
 @given(number=st.floats(allow_nan=False, allow_infinity=False))
-def test_numbers_survive(number: float) -> None:
+def test_every_number_is_written_so_that_it_reads_equal(number: float) -> None:
     """Every number is written so that it reads as itself."""
     assert float(compact_json(number)) == number
 
 
-# Where a webhook may go
+# Allowed targets
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_numbers_survive(number: float) -> None:
     ],
 )
 def test_malformed_targets_are_refused(url: str) -> None:
-    """URLs with another scheme, user information, other ports or odd hosts lead nowhere."""
+    """Other schemes, user information, other ports, malformed hosts."""
     with pytest.raises(TargetRefusedError):
         target_of(url, TargetRules())
 
@@ -187,8 +187,8 @@ def test_malformed_targets_are_refused(url: str) -> None:
         "fec0::1", "ff02::1",
     ],
 )  # fmt: skip
-def test_addresses_that_are_not_public(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """Neither as a literal nor from the resolver is a special address ever connected to."""
+def test_special_addresses_are_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """As literals and from the resolver."""
     assert not is_public(ipaddress.ip_address(address))
     resolve, _ = public_resolver(address)
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -199,12 +199,12 @@ def test_addresses_that_are_not_public(monkeypatch: pytest.MonkeyPatch, address:
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:2800:220:1::1"])
-def test_public_addresses(address: str) -> None:
+def test_public_addresses_are_allowed(address: str) -> None:
     """Ordinary addresses of the Internet are public."""
     assert is_public(ipaddress.ip_address(address))
 
 
-def test_one_private_address_spoils_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name with a public and a private address is refused."""
     answers = [
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 443)),
@@ -225,8 +225,8 @@ def test_one_private_address_spoils_all(monkeypatch: pytest.MonkeyPatch) -> None
         ("https://[2606:2800:0220:1:0:0:0:1]/", "2606:2800:220:1::1", 443),
     ],
 )
-def test_hosts_have_one_spelling(url: str, host: str, port: int) -> None:
-    """Case, a final dot, national letters and long forms come down to one spelling."""
+def test_hosts_are_normalised(url: str, host: str, port: int) -> None:
+    """Case, a final dot, national letters and long forms."""
     target = target_of(url, TargetRules())
     assert (target.host, target.port) == (host, port)
 
@@ -244,7 +244,9 @@ def test_hosts_have_one_spelling(url: str, host: str, port: int) -> None:
         ("https://8.8.8.8/", False),
     ],
 )
-def test_allow_list(monkeypatch: pytest.MonkeyPatch, url: str, allowed: bool) -> None:
+def test_WEBHOOK_HOSTS_allows_only_listed_hosts_and_suffixes(
+    monkeypatch: pytest.MonkeyPatch, url: str, allowed: bool
+) -> None:
     """With WEBHOOK_HOSTS only the hosts named, or under a named suffix, are reached."""
     rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "hooks.example.com, *.partner.example"})
     if allowed:
@@ -254,7 +256,9 @@ def test_allow_list(monkeypatch: pytest.MonkeyPatch, url: str, allowed: bool) ->
             target_of(url, rules)
 
 
-def test_listed_name_is_not_a_way_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listed_host_that_resolves_to_loopback_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A listed host that resolves to loopback is refused: only loopback names may."""
     rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "hooks.example.com"})
     resolve, _ = public_resolver("127.0.0.1")
@@ -263,14 +267,16 @@ def test_listed_name_is_not_a_way_inside(monkeypatch: pytest.MonkeyPatch) -> Non
         addresses_of(target_of("https://hooks.example.com/", rules), 1.0)
 
 
-def test_listed_loopback_may_have_any_port() -> None:
-    """The local stage reaches a receiver on loopback, at any port."""
+def test_a_listed_loopback_name_may_have_any_port() -> None:
+    """For receivers of a local stage."""
     target = target_of("http://localhost:5000/hook", LOOPBACK)
     assert target.loopback
     assert addresses_of(target, 1.0)
 
 
-def test_listed_loopback_may_not_lead_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listed_loopback_name_that_resolves_to_a_private_network_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A loopback name that resolves to the private network is refused."""
     resolve, _ = public_resolver("10.0.0.1")
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -278,7 +284,7 @@ def test_listed_loopback_may_not_lead_elsewhere(monkeypatch: pytest.MonkeyPatch)
         addresses_of(target_of("http://localhost:5000/", LOOPBACK), 1.0)
 
 
-def test_a_listed_suffix_opens_no_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listed_suffix_does_not_allow_loopback_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loopback name is reached only where it is listed exactly."""
     rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "*.localhost"})
     resolve, _ = public_resolver("127.0.0.1")
@@ -287,14 +293,16 @@ def test_a_listed_suffix_opens_no_loopback(monkeypatch: pytest.MonkeyPatch) -> N
         addresses_of(target_of("https://a.localhost/", rules), 1.0)
 
 
-def test_http_needs_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without WEBHOOK_ALLOW_HTTP even a listed loopback host is https only."""
+def test_http_needs_WEBHOOK_ALLOW_HTTP(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even for a listed loopback host."""
     rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "127.0.0.1"})
     with pytest.raises(TargetRefusedError):
         target_of("http://127.0.0.1:5000/", rules)
 
 
-def test_resolver_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resolver_that_hangs_costs_only_the_attempts_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A look-up that never answers costs the attempt's time and no more."""
     from threading import Event
 
@@ -310,8 +318,8 @@ def test_resolver_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> 
 # The package
 
 
-def test_import_is_light() -> None:
-    """The signing code loads nothing but itself; no name but a delivery loads httpx."""
+def test_only_a_delivery_loads_httpx() -> None:
+    """Signing loads no other module."""
     script = """
 import sys
 from jobplane_webhooks import signed_headers, signing_key, standard_digest
@@ -326,8 +334,8 @@ assert not heavy, heavy
     assert run.returncode == 0, run.stderr
 
 
-def test_public_names_are_there() -> None:
-    """Each name in the list has a home; another is an AttributeError."""
+def test_every_announced_name_exists() -> None:
+    """Another one is an AttributeError."""
     assert all(getattr(jobplane_webhooks, name) for name in jobplane_webhooks.__all__)
     assert sorted(jobplane_webhooks.__all__) == dir(jobplane_webhooks)
     with pytest.raises(AttributeError, match="nothing"):

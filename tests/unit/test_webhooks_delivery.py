@@ -1,4 +1,4 @@
-"""jobplane_webhooks: the connection of an attempt, and what the answer means."""
+"""jobplane_webhooks: the connection of an attempt, and its outcomes."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ from tests.unit.assemblies import LOOPBACK, public_resolver, receiving, reply
 
 
 def post(url: str, seconds: float, rules: TargetRules = LOOPBACK, **more: Any) -> Outcome:
-    """One signed attempt."""
+    """A signed attempt."""
     secrets = more.pop("secrets", ("s",))
     return deliver(
         url, b"{}", secrets, message_id="m", user_agent="test", rules=rules, seconds=seconds, **more
@@ -48,8 +48,10 @@ ROOT = "1-5759e988-bd862e3fe1be46a994272793"
         (None, None),
     ],
 )
-def test_a_trace_goes_on_at_the_receiver(header: str | None, sent: str | None) -> None:
-    """X-Ray's header becomes a traceparent; nothing is sent of one that is malformed."""
+def test_an_attempt_has_the_traceparent_of_x_rays_header(
+    header: str | None, sent: str | None
+) -> None:
+    """None if the header is malformed."""
     with receiving() as receiver:
         assert post(receiver.url, 5.0, trace_header=header).result == "delivered"
     assert receiver.requests[0].headers.get("traceparent") == sent
@@ -65,8 +67,8 @@ def exchange(target: Any, addresses: list[str], seconds: float = 5.0) -> tuple[i
     return result
 
 
-def test_connection_goes_to_the_checked_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that turns private after the check is of no use: there is no second look-up."""
+def test_the_connection_uses_the_checked_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no second look-up, whose answer might be private."""
     resolve, asked = public_resolver("93.184.216.34", "169.254.169.254")
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     seen: list[httpx.Request] = []
@@ -89,8 +91,8 @@ def test_connection_goes_to_the_checked_address(monkeypatch: pytest.MonkeyPatch)
     assert seen[0].extensions["sni_hostname"] == "rebind.example"
 
 
-def test_rebinding_meets_the_receiver_that_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over a real socket, too, the first answer of the resolver is the one that counts."""
+def test_a_rebound_name_still_reaches_the_checked_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over a real socket."""
     resolve, asked = public_resolver("127.0.0.1", "10.0.0.1")
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with receiving() as receiver:
@@ -102,7 +104,7 @@ def test_rebinding_meets_the_receiver_that_was_checked(monkeypatch: pytest.Monke
 
 
 def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's context for a name, and a client's that trusts it."""
+    """A server's context for a name, and a client's context that trusts it."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -138,13 +140,13 @@ def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext
 
 
 @pytest.mark.parametrize(("name", "result"), [("localhost", "delivered"), ("other", "retry")])
-def test_certificate_is_checked_for_the_name(
+def test_the_certificate_is_checked_for_the_name_not_the_address(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     name: str,
     result: str,
 ) -> None:
-    """SNI and the certificate's check use the name, although the address is connected to."""
+    """SNI has the name as well."""
     server, client = certificate(tmp_path, name)
     asked: list[str | None] = []
     server.sni_callback = lambda _socket, sni, _context: asked.append(sni)
@@ -156,7 +158,9 @@ def test_certificate_is_checked_for_the_name(
     assert asked[0] == "localhost"
 
 
-def test_untrusted_certificate_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_untrusted_certificate_is_refused_before_the_body_is_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A certificate that no known authority signed ends the connection before anything is sent."""
     server, _ = certificate(tmp_path, "localhost")
     with receiving(tls=server) as receiver:
@@ -165,7 +169,7 @@ def test_untrusted_certificate_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert (sent.result, receiver.requests) == ("retry", [])
 
 
-def test_authorities_are_not_the_environments(
+def test_certificate_files_of_the_environment_are_ignored(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A file of certificates that the environment names opens no connection."""
@@ -176,7 +180,7 @@ def test_authorities_are_not_the_environments(
     assert len(trusted) > 50
 
 
-def test_the_look_up_costs_time_of_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_look_up_counts_for_the_attempts_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a slow resolver took is not the receiver's to use."""
     moments = iter([100.0, 107.0])
     left: list[float] = []
@@ -194,16 +198,16 @@ def test_the_look_up_costs_time_of_the_attempt(monkeypatch: pytest.MonkeyPatch) 
 
 
 def run_at_once(coroutine: Any) -> Any:
-    """What a coroutine that never waits returns; no event loop reads the clock."""
+    """The result of a coroutine that never waits, without an event loop."""
     with pytest.raises(StopIteration) as ended:
         coroutine.send(None)
     return ended.value.value
 
 
-def test_an_address_that_does_not_answer_is_followed_by_the_next(
+def test_after_a_connection_timeout_the_next_address_is_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A connection that times out has sent nothing, so the next address may have the body."""
+    """No body was sent."""
     asked: list[str] = []
 
     def receive(request: httpx.Request) -> httpx.Response:
@@ -219,14 +223,14 @@ def test_an_address_that_does_not_answer_is_followed_by_the_next(
     assert asked == ["192.0.2.1", "192.0.2.2"]
 
 
-def test_next_address_is_tried() -> None:
+def test_after_a_refused_connection_the_next_address_is_tried() -> None:
     """An address that takes no connection is followed by the next."""
     with receiving() as receiver:
         target = Target("http", "localhost", receiver.port, "/", True)
         assert exchange(target, ["127.0.0.2", "127.0.0.1"])[0] == 200
 
 
-def test_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_settings_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proxy settings of the environment have no say."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -237,7 +241,7 @@ def test_proxies_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
         assert exchange(target, ["127.0.0.1"])[0] == 200
 
 
-def test_redirects_are_not_followed() -> None:
+def test_a_redirect_is_a_final_failure_and_not_followed() -> None:
     """A redirect is a final failure; where it points is never asked."""
     with receiving() as inside, receiving(reply(307, location=inside.url)) as receiver:
         sent = post(receiver.url, 5.0)
@@ -263,8 +267,8 @@ def drip(where: str) -> Any:
 
 
 @pytest.mark.parametrize(("where", "result"), [("headers", "retry"), ("body", "delivered")])
-def test_slow_drip_is_cut(where: str, result: str) -> None:
-    """The time bounds the whole attempt; a status that came in time is what counts."""
+def test_a_slow_answer_is_cut_after_the_attempts_timeout(where: str, result: str) -> None:
+    """A status that came in time counts."""
     with receiving(drip(where)) as receiver:
         started = time.monotonic()
         sent = post(receiver.url, 0.6)
@@ -272,14 +276,14 @@ def test_slow_drip_is_cut(where: str, result: str) -> None:
     assert sent.result == result
 
 
-def test_silence_is_a_timeout() -> None:
+def test_a_receiver_that_does_not_answer_is_tried_again() -> None:
     """A receiver that takes the request and says nothing is tried again."""
     with receiving(lambda handler: handler.server.released.wait(20)) as receiver:  # type: ignore[attr-defined]
         sent = post(receiver.url, 0.3)
     assert (sent.result, sent.error) == ("retry", "timeout")
 
 
-def test_endless_body_is_not_read() -> None:
+def test_at_most_16_kb_of_an_answer_are_read() -> None:
     """No more than 16 KB of an answer are waited for."""
     written = []
 
@@ -296,7 +300,7 @@ def test_endless_body_is_not_read() -> None:
     assert sent.result == "delivered"
 
 
-def test_endless_headers_are_refused() -> None:
+def test_endless_headers_are_cut_and_tried_again() -> None:
     """Headers without end are cut by size, and tried again."""
 
     def flood(handler: BaseHTTPRequestHandler) -> None:
@@ -309,7 +313,7 @@ def test_endless_headers_are_refused() -> None:
     assert (sent.result, sent.error) == ("retry", "unreachable")
 
 
-def test_nobody_listens() -> None:
+def test_a_refused_connection_is_tried_again() -> None:
     """A refused connection is tried again."""
     with receiving() as receiver:
         url = receiver.url
@@ -317,7 +321,7 @@ def test_nobody_listens() -> None:
     assert (sent.result, sent.error) == ("retry", "unreachable")
 
 
-# What an answer means
+# Outcomes
 
 
 @pytest.mark.parametrize(
@@ -331,13 +335,13 @@ def test_nobody_listens() -> None:
         (410, "disabled"),
     ],
 )  # fmt: skip
-def test_classes_of_answers(code: int, result: str) -> None:
-    """2xx is done, 410 the end of it, 408, 425, 429 and 5xx come again, the rest is final."""
+def test_each_status_has_its_outcome(code: int, result: str) -> None:
+    """2xx is delivered, 410 ends all, 408, 425, 429 and 5xx are tried again, others are final."""
     assert outcome_of(code, None, 0.0).result == result
 
 
-def test_retry_after_forms() -> None:
-    """Retry-After is seconds or a date, bounded; anything else is as good as none."""
+def test_retry_after_is_seconds_or_a_date_within_bounds() -> None:
+    """Anything else is ignored."""
     now = 1_800_000_000.0
     later = format_datetime(datetime.fromtimestamp(now + 90, UTC), usegmt=True)
     cases = {"120": 120.0, later: 90.0, "99999999": 21600.0, "-5": 0.0, "soon": 0.0, "": 0.0}
@@ -348,7 +352,7 @@ def test_retry_after_forms() -> None:
 
 
 @pytest.mark.parametrize(("allowed", "result"), [(False, "unsigned_refused"), (True, "delivered")])
-def test_unsigned_needs_the_switch(allowed: bool, result: str) -> None:
+def test_without_a_secret_nothing_is_sent_by_default(allowed: bool, result: str) -> None:
     """Without a secret nothing is sent, unless the caller says so."""
     with receiving() as receiver:
         sent = post(receiver.url, 5.0, secrets=(), allow_unsigned=allowed)

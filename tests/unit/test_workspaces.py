@@ -1,4 +1,4 @@
-"""jobplane_keys of claims: what a row means, which ids pass, and names that never collide."""
+"""jobplane_keys of claims: rows, ids, and names of queues and records."""
 
 import re
 from typing import Any
@@ -33,7 +33,7 @@ NAMERS = [interrupt_queue_name, input_queue_name, dead_letter_queue_name]
 
 
 @pytest.mark.parametrize("value", HOSTILE_IDS)
-def test_a_hostile_id_is_refused_by_name(value: Any) -> None:
+def test_a_malformed_id_is_refused_with_the_fields_name(value: Any) -> None:
     """What is no id is a ValidationError that carries the field's name."""
     with pytest.raises(ValidationError, match="^threadId: ") as refused:
         checked_id({"threadId": value}, "threadId")
@@ -41,8 +41,8 @@ def test_a_hostile_id_is_refused_by_name(value: Any) -> None:
 
 
 @given(IDS)
-def test_an_id_passes_as_it_is(value: str) -> None:
-    """Every id of the alphabet, up to 128 characters, comes back unchanged."""
+def test_a_valid_id_is_returned_unchanged(value: str) -> None:
+    """Up to 128 characters."""
     assert checked_id({"messageId": value}, "messageId") == value
     assert optional_id({"messageId": value}, "messageId") == value
 
@@ -56,8 +56,8 @@ def test_an_optional_id_may_be_absent_or_null_but_not_malformed() -> None:
 
 
 @given(IDS, IDS)
-def test_both_spellings_of_a_workspace_are_one(project: str, user: str) -> None:
-    """projectUserId, and projectId with userId, name the same workspace; so do all three."""
+def test_a_workspace_is_read_from_its_key_or_its_parts(project: str, user: str) -> None:
+    """Or from all three."""
     workspace = Workspace(project, user)
     assert workspace.key == f"{project}#{user}"
     assert workspace_of({"projectUserId": workspace.key}) == workspace
@@ -73,7 +73,7 @@ def test_both_spellings_of_a_workspace_are_one(project: str, user: str) -> None:
     ["", "amelia", "#", "amelia#", "#scott", "amelia#scott#x", "amelia##scott", "a/b#c", "a#b c",
      "a#b\n", "x" * 129 + "#a", "a#" + "x" * 129, "名#前", 7, True, ["a#b"], {"a": "b"}],
 )  # fmt: skip
-def test_a_malformed_key_is_refused_by_name(value: Any) -> None:
+def test_a_malformed_projectUserId_is_refused(value: Any) -> None:
     """What is no project#user is a ValidationError of projectUserId."""
     with pytest.raises(ValidationError) as refused:
         workspace_of({"projectUserId": value, "projectId": "amelia", "userId": "scott"})
@@ -96,7 +96,9 @@ def test_a_malformed_key_is_refused_by_name(value: Any) -> None:
         (None, "input"),
     ],
 )
-def test_missing_and_disagreeing_parts_are_refused_by_name(event: Any, field: str) -> None:
+def test_a_missing_or_different_part_of_a_workspace_is_refused_with_its_name(
+    event: Any, field: str
+) -> None:
     """The part that is missing, malformed or different is the one that is named."""
     with pytest.raises(ValidationError) as refused:
         workspace_of(event)
@@ -104,22 +106,22 @@ def test_missing_and_disagreeing_parts_are_refused_by_name(event: Any, field: st
 
 
 @pytest.mark.parametrize(("value", "number"), [(1, 1), (60.0, 60), (100, 100), (None, 7)])
-def test_whole_numbers_pass(value: Any, number: int) -> None:
-    """A number within bounds passes, also as Step Functions may write it; null is the default."""
+def test_whole_numbers_within_bounds_are_accepted(value: Any, number: int) -> None:
+    """Also as Step Functions may write them; null is the default."""
     assert checked_number({"ttlSeconds": value}, "ttlSeconds", 7, 1, 100) == number
 
 
 @pytest.mark.parametrize(
     "value", [0, 101, -1, 1.5, float("nan"), float("inf"), "60", True, [], {}, 10**40]
 )
-def test_other_numbers_are_refused_by_name(value: Any) -> None:
-    """Out of bounds, broken, in quotes or no number at all: the field is named."""
+def test_other_numbers_are_refused_with_the_fields_name(value: Any) -> None:
+    """Out of bounds, fractions, texts."""
     with pytest.raises(ValidationError) as refused:
         checked_number({"ttlSeconds": value}, "ttlSeconds", 7, 1, 100)
     assert refused.value.field == "ttlSeconds"
 
 
-def test_a_required_number_must_be_there() -> None:
+def test_a_missing_number_without_a_default_is_refused() -> None:
     """Without a default, absent is refused."""
     with pytest.raises(ValidationError, match="^fence: "):
         checked_number({}, "fence", None, 0, 100)
@@ -142,10 +144,10 @@ def test_a_required_number_must_be_there() -> None:
         ({"expiresAt": 10**11 + 1000}, 10**8 + 1),
     ],
 )
-def test_the_end_of_a_claim_is_read_from_every_shape(
+def test_the_end_of_a_claim_is_read_from_every_format(
     row: dict[str, Any], expiry: float | None
 ) -> None:
-    """Seconds or milliseconds, expiresAt before ttl, and nothing from what is no number."""
+    """Seconds or milliseconds, expiresAt before ttl; malformed ones are ignored."""
     assert claim_expiry(row) == expiry
 
 
@@ -173,7 +175,9 @@ def test_the_end_of_a_claim_is_read_from_every_shape(
         ({"threadId": "thread-old"}, False, "malformed"),
     ],
 )
-def test_what_a_row_means(row: dict[str, Any], live: bool, reason: str) -> None:
+def test_a_row_of_every_format_is_live_or_not_with_the_reason(
+    row: dict[str, Any], live: bool, reason: str
+) -> None:
     """Rows of every shape are live or not, with the reason."""
     state = claim_state(row, NOW)
     assert (state.live, state.reason) == (live, reason)
@@ -182,7 +186,7 @@ def test_what_a_row_means(row: dict[str, Any], live: bool, reason: str) -> None:
 
 @given(PREFIXES, IDS, IDS)
 def test_queue_names_are_valid(prefix: str, project: str, user: str) -> None:
-    """At most 80 characters that SQS allows, .fifo where the queue is FIFO, and readable."""
+    """At most 80 allowed characters, readable, .fifo for FIFO queues."""
     workspace = Workspace(project, user)
     for name_of in NAMERS:
         name = name_of(prefix, workspace)
@@ -197,12 +201,12 @@ def test_queue_names_are_valid(prefix: str, project: str, user: str) -> None:
 @example(("a-", "b"), ("a", "-b"))
 @example(("x" * 128, "y" * 127 + "1"), ("x" * 128, "y" * 127 + "2"))
 def test_queue_names_never_collide(one: tuple[str, str], other: tuple[str, str]) -> None:
-    """Two workspaces share no queue, and no queue serves two ends."""
+    """For two workspaces, or two purposes."""
     names = [name_of("p-", Workspace(*pair)) for pair in (one, other) for name_of in NAMERS]
     assert len(set(names)) == len(NAMERS) * len({one, other})
 
 
-def test_ids_of_what_is_written_keep_their_parts_apart() -> None:
+def test_derived_ids_depend_on_where_a_part_ends() -> None:
     """A character that moves from one part to the next makes another id."""
     assert interrupt_id("ab", "c") != interrupt_id("a", "bc")
     assert record_id("forced", "ab", "c") != record_id("forced", "a", "bc")
@@ -211,10 +215,10 @@ def test_ids_of_what_is_written_keep_their_parts_apart() -> None:
 
 
 @given(IDS, st.none() | IDS, st.none() | IDS, IDS)
-def test_ids_of_what_is_written_are_deterministic(
+def test_derived_ids_are_deterministic(
     message: str, claim: str | None, interrupting: str | None, other: str
 ) -> None:
-    """The same facts give the same id; another message, claim or kind gives another."""
+    """Another message, claim or kind gives another id."""
     assert record_id("timeout", claim, interrupting) == record_id("timeout", claim, interrupting)
     assert record_id("timeout", claim, interrupting) != record_id("forced", claim, interrupting)
     letter = dead_letter_id("timeout", "a#b", message, claim)

@@ -26,7 +26,7 @@ KEEN = ("jobplane-keeper", "jobplane-handler")
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait, at most `PATIENCE` real seconds, until something is so; its value."""
+    """Wait at most `PATIENCE` real seconds until a condition holds; its value."""
     end = time.monotonic() + PATIENCE
     pause = threading.Event()
     while time.monotonic() < end:
@@ -41,7 +41,7 @@ def refused(code: str, operation: str = "Call") -> ClientError:
 
 
 class FakeClock:
-    """Stands still until a test moves it; whoever waits is woken when their time has come."""
+    """Stands still until a test moves it; wakes threads whose time has come."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -59,7 +59,7 @@ class FakeClock:
         return event.is_set()
 
     def wait_for(self, condition: Callable[[], Any], seconds: float | None) -> Any:
-        """Wait until something is so, or the seconds are over; its value."""
+        """Wait until a condition holds, or the seconds are over; its value."""
         me = threading.get_ident()
         with self._moved:
             end = float("inf") if seconds is None else self._now + seconds
@@ -77,7 +77,7 @@ class FakeClock:
         return thread.ident in self._waiting
 
     def advance(self, seconds: float) -> None:
-        """Move on, and let those whose time has come do what they waited for."""
+        """Move on, and let the threads that are due act."""
         with self._moved:
             self._now += seconds
             self._moved.notify_all()
@@ -219,7 +219,7 @@ class FakeSqs:
 
 
 class FakeStepFunctions:
-    """Task tokens: one end each, after which every call is refused."""
+    """Task tokens: one end each; later calls are refused."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -312,7 +312,7 @@ class Claim:
 
 @dataclass
 class FakeClaims:
-    """Lambda with the claim function behind it, for one workspace."""
+    """Lambda with the function claim, for one workspace."""
 
     clock: FakeClock
     held: Claim | None = None
@@ -388,7 +388,7 @@ class FakeClaims:
 
 
 class Stand:
-    """A workspace with a worker, and the flow's part played by the test."""
+    """A workspace with a worker; the test plays the flow."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -400,7 +400,7 @@ class Stand:
         self.threads: list[threading.Thread] = []
 
     def clients(self) -> dict[str, Any]:
-        """What a worker is to use."""
+        """The clients for a worker."""
         return {
             "claim_function": "claim",
             "prefix": PREFIX,
@@ -478,7 +478,7 @@ class Stand:
         return self.sqs.send(INTERRUPTS, body)
 
     def start(self, work: Callable[[], Any]) -> list[Any]:
-        """Run something in a thread; a list that its answer will be put into."""
+        """Run a function in a thread; a list that receives its result."""
         answers: list[Any] = []
         thread = threading.Thread(target=lambda: answers.append(work()), daemon=True)
         self.threads.append(thread)
@@ -486,7 +486,7 @@ class Stand:
         return answers
 
     def pass_time(self, seconds: int) -> None:
-        """Let time pass, second by second."""
+        """Move the clock second by second."""
         for _ in range(seconds):
             self.clock.advance(1)
 
