@@ -1,4 +1,4 @@
-"""What was done to claims, by whom and when; and what can't have been right about it.
+"""A history of operations on claims, and the faults in it.
 
 Every operation took effect at some instant between its start and its end. A claim is *surely held*
 from the end of the operation that granted it to its expiry, or to the start of the first operation
@@ -16,13 +16,13 @@ type Answer = Mapping[str, Any]
 type Key = tuple[str, int]
 """A claim: its id and its fence."""
 
-# The margin that an expired claim still stands in the way of others.
+# The margin for which an expired claim still blocks others.
 SKEW_SECONDS = 2
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One call: `acquire` for a message, or `renew`, `release`, `timeout` of a claim."""
+    """A call: `acquire` for a message, or `renew`, `release`, `timeout` of a claim."""
 
     workspace: str
     kind: str
@@ -42,12 +42,12 @@ class Operation:
 
     @property
     def frees(self) -> bool:
-        """Whether it ended a claim, or says that somebody did."""
+        """Whether it ended a claim, or reports that it was ended."""
         return self.kind in ("release", "timeout") and bool(self.answer["released"])
 
 
 class History:
-    """Operations as they come in, from any thread."""
+    """Operations as they are made, from any thread."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -57,7 +57,7 @@ class History:
     def note(
         self, workspace: str, kind: str, subject: str, fence: int, call: Callable[[], Answer]
     ) -> Answer:
-        """Make a call and keep what it answered, with its start and its end."""
+        """Make a call, and record its answer with start and end."""
         start = self._clock()
         answer = call()
         operation = Operation(workspace, kind, subject, fence, start, self._clock(), answer)
@@ -68,7 +68,7 @@ class History:
 
 @dataclass(frozen=True)
 class Tenure:
-    """A claim's life: when it was granted, when it was surely held, when it was surely over."""
+    """A claim's life: when it was granted, surely held, and surely over."""
 
     key: Key
     granted: Operation
@@ -78,12 +78,12 @@ class Tenure:
     expiry: float
 
     def surely_held(self, start: float, end: float) -> bool:
-        """Whether it was held all the time from start to end."""
+        """Whether it was held from start to end."""
         return self.granted.end <= start and end <= self.surely_until
 
 
 def faults(operations: list[Operation]) -> list[str]:
-    """What is wrong with a history, one line each; empty when it may have been right."""
+    """The faults of a history, one line each; empty if it can be explained."""
     of_workspace = defaultdict(list)
     for operation in operations:
         of_workspace[operation.workspace].append(operation)
@@ -109,7 +109,7 @@ def _tenures(operations: list[Operation]) -> dict[Key, Tenure]:
     tenures = {}
     for operation in operations:
         key = operation.grant
-        # The first answer that was given for a claim made it; later ones repeat it.
+        # The first answer with a claim granted it; later ones repeat it.
         if key is None or key in tenures:
             continue
         its = [other for other in operations if (other.subject, other.fence) == key]
@@ -202,7 +202,7 @@ def _of_a_holder(
 
 
 def _expired_before(operation: Operation, tenure: Tenure, operations: list[Operation]) -> bool:
-    """Whether the claim had run out before a renewal began, whatever came in between."""
+    """Whether the claim had expired before a renewal began."""
     ends = [
         other.answer["expiresAt"]
         for other in operations

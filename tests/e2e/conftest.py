@@ -19,7 +19,7 @@ def deployed(stage_name: str) -> Deployed:
 
 @pytest.fixture(scope="session")
 def webhooks(deployed: Deployed) -> Iterator[Receiver]:
-    """A receiver that every template's webhooks go to."""
+    """The receiver of every template's webhooks."""
     with receiver() as there:
         deployed.set_webhook(there.url, "whsec_" + "c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz")
         yield there
@@ -27,6 +27,6 @@ def webhooks(deployed: Deployed) -> Iterator[Receiver]:
 
 @pytest.fixture(scope="session")
 def operator(files_stage_name: str) -> Any:
-    """The operator of a stage whose files belong to the tests of one worker."""
+    """The operator of a stage whose files are used by one test worker only."""
     pipeline_operator = importlib.import_module("tests.e2e.pipeline_operator")
     return pipeline_operator.Operator(Deployed(Stage(Repository.here(), files_stage_name)))

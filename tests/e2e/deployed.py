@@ -38,7 +38,7 @@ def unique(prefix: str) -> str:
 async def until(
     condition: Callable[[], Any], what: str, *, patience: float = PATIENCE, every: float = 0.1
 ) -> Any:
-    """Wait for a condition to hold; its value."""
+    """Wait for a condition; its value."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if value := condition():
@@ -48,7 +48,7 @@ async def until(
 
 
 class Socket:
-    """A raw client: every message that came is kept, and held against its published schema."""
+    """A raw client that keeps every message, and checks it against its published schema."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
@@ -73,7 +73,7 @@ class Socket:
     async def wait_for(
         self, wanted: Callable[[Message], bool], patience: float = PATIENCE
     ) -> Message:
-        """The first message that fits, come or to come."""
+        """The first message that matches, received before or later."""
 
         def found() -> Message | None:
             return next(filter(wanted, self.messages), None)
@@ -115,7 +115,7 @@ class Socket:
         return await self.wait_for(lambda m: ends(m, request_id), patience)
 
     def of(self, request_id: str) -> list[Message]:
-        """What came about a request, the answers to direct questions left out."""
+        """The messages of a request, without direct answers."""
         return [m for m in self.messages if m.get("request_id") == request_id and "seq" in m]
 
     async def close(self) -> None:
@@ -123,13 +123,13 @@ class Socket:
         self._reader.cancel()
 
     def cut(self) -> None:
-        """Lose the connection without a goodbye."""
+        """Abort the connection without closing it."""
         self.connection.transport.abort()
         self._reader.cancel()
 
 
 def message_faults(message: Message, actions: Mapping[str, str]) -> list[str]:
-    """What is wrong with a message by its schema, and with its content by that of its action."""
+    """The faults of a message by its schema, and of its content by its action's schema."""
     found = faults_of_ours("socket/server-message", message)
     action = actions.get(str(message.get("request_id")), "").replace("_", "-")
     if action and message["type"] == "response":
@@ -140,7 +140,7 @@ def message_faults(message: Message, actions: Mapping[str, str]) -> list[str]:
 
 
 async def check_answer(response: httpx.Response) -> None:
-    """Hold an answer of the HTTP API against its published schema."""
+    """Check an answer of the HTTP API against its published schema."""
     await response.aread()
     path = response.url.path.rpartition("$default")[2]
     if response.status_code == 304:
@@ -154,7 +154,7 @@ async def check_answer(response: httpx.Response) -> None:
 
 
 def answers(message: Message, request_id: Any) -> bool:
-    """Whether a message answers another at once; None: whichever that was."""
+    """Whether a message is the direct answer to another one; None: to any."""
     kinds = {"response", "acknowledgment", "pong", "error"}
     given = message.get("request_id")
     is_for_it = request_id is None or given is None or given == request_id
@@ -169,7 +169,7 @@ def ends(message: Message, request_id: str) -> bool:
 
 
 def assert_ended_once(messages: Iterable[Message]) -> None:
-    """One terminal message, the last of all, and strictly increasing `seq`."""
+    """One terminal message, the last one, and strictly increasing `seq`."""
     messages = list(messages)
     kinds = [message["type"] for message in messages]
     numbers = [message["seq"] for message in messages]
@@ -180,7 +180,7 @@ def assert_ended_once(messages: Iterable[Message]) -> None:
 
 @dataclass
 class Receiver:
-    """A webhook receiver on loopback: what it was sent, and what it answers."""
+    """A webhook receiver on loopback: its requests, and its answers."""
 
     url: str
     received: list[tuple[Mapping[str, str], bytes]] = field(default_factory=list)
@@ -197,7 +197,7 @@ class Receiver:
 
 @contextmanager
 def receiver() -> Iterator[Receiver]:
-    """A receiver that takes everything with 200, or with the codes put into `answers`."""
+    """A receiver that answers 200, or the codes in `answers`."""
     there = Receiver(url="")
 
     class Handler(BaseHTTPRequestHandler):
@@ -219,7 +219,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 class Deployed:
-    """A stage that is up."""
+    """A running stage."""
 
     def __init__(self, stage: Stage) -> None:
         state = stage.read_state()
@@ -291,14 +291,14 @@ class Deployed:
         }
 
     def row(self, user: str, request_id: str, tenant: str = "acme") -> Message:
-        """A request as it is stored."""
+        """The stored row of a request."""
         key = to_item({"owner": owner_key(tenant, user), "request_id": request_id})
         table = self.info["tables"]["requests"]
         found = self.dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True)
         return from_item(found.get("Item", {}))
 
     def assembly(self, assembly_id: str) -> Message:
-        """A document as it is stored."""
+        """The stored document."""
         table = self.info["tables"]["assemblies"]
         found = self.dynamodb.get_item(
             TableName=table, Key=to_item({"assembly_id": assembly_id}), ConsistentRead=True
@@ -306,7 +306,7 @@ class Deployed:
         return from_item(found.get("Item", {}))
 
     def put_assembly(self, user: str, tenant: str = "acme") -> str:
-        """Store a completed assembly that nobody has been told of; its id."""
+        """Store a completed assembly whose webhook was not sent; its id."""
         assembly_id = unique("asm")
         item = {
             "assembly_id": assembly_id,
@@ -326,7 +326,7 @@ class Deployed:
         return assembly_id
 
     def count(self, table: str) -> int:
-        """How many items a table holds."""
+        """The number of items in a table."""
         paginator = self.dynamodb.get_paginator("scan")
         pages = paginator.paginate(TableName=self.info["tables"][table], Select="COUNT")
         return sum(page["Count"] for page in pages)
@@ -368,7 +368,7 @@ class Deployed:
             time.sleep(0.01)
 
     def set_webhook(self, url: str, secret: str) -> None:
-        """Where the templates' webhooks go, and what signs them."""
+        """Set the receiver and the secret of the templates' webhooks."""
         for name, value in (("url", url), ("secret", secret)):
             self.ssm.put_parameter(
                 Name=self.stage.names.parameter(f"webhooks/{name}"),
@@ -381,7 +381,7 @@ class Deployed:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process still runs; one that has ended and waits for its parent does not."""
+    """Whether a process is running, and not a zombie."""
     try:
         with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
             return file.read().rpartition(")")[2].split()[0] not in {"Z", "X"}
@@ -390,7 +390,7 @@ def is_alive(pid: int) -> bool:
 
 
 def children(pid: int) -> set[int]:
-    """Every process below one."""
+    """All processes below a process."""
     parents: dict[int, list[int]] = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
         try:

@@ -1,4 +1,4 @@
-"""Commands of docs/, typed as they stand there.
+"""Commands of docs/, run as written.
 
 `uv run jobplane` is the command of the stage's workspace, and `aws` is AWS's own, as PyPI has it.
 """
@@ -33,14 +33,14 @@ def blocks(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Terminal:
-    """A bash in the workspace of a stage, which `jobplane info --export` has pointed `aws` at."""
+    """A bash in the workspace of a stage, with the variables of `jobplane info --export`."""
 
     stage: Stage
     programs: Path
 
     @classmethod
     def on(cls, stage: Stage, programs: Path) -> Self:
-        """With its programs in a folder."""
+        """Put a folder with its programs first in PATH."""
         unknown = "|".join(f"*{operation}*" for operation in NOT_EMULATED)
         aws = AWS.format(unknown=unknown, aws=installed() / "aws")
         for name, script in {"aws": aws, "uv": UV}.items():
@@ -54,7 +54,7 @@ class Terminal:
         return {"service": self.stage.names.service, "stage": self.stage.name}
 
     def run(self, *scripts: str, **variables: str) -> str:
-        """Run blocks one after the other in one shell; what they print. All have to succeed."""
+        """Run blocks in one shell, all of which must succeed; their output."""
         environment = command_environment(self.stage.repository)
         environment |= {"PATH": f"{self.programs}:{environment['PATH']}", "NO_PROXY": "127.0.0.1"}
         script = "\n".join(

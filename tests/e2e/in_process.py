@@ -1,4 +1,4 @@
-"""The functions in this process, against the deployed stage: the same code, its wire in sight."""
+"""The functions in this process against the deployed stage, with a record of their calls."""
 
 import importlib.util
 import uuid
@@ -38,7 +38,7 @@ def load(
 
 
 def context(seconds: int = 300) -> Any:
-    """What Lambda hands to a handler."""
+    """The context of a handler."""
     return SimpleNamespace(
         aws_request_id=str(uuid.uuid4()),
         function_name="inside",
@@ -50,7 +50,7 @@ def context(seconds: int = 300) -> Any:
 
 @contextmanager
 def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What is sent to AWS meanwhile: `GetItem`, `PutItem`, …, `POST @connections`."""
+    """The calls of AWS within the block: `GetItem`, `PutItem`, …, `POST @connections`."""
     sent: list[str] = []
     plain = URLLib3Session.send
 

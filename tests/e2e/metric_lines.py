@@ -8,7 +8,7 @@ from tests.workspace.emitted import in_lines
 
 
 def emitted_since(deployed: Deployed, since: float) -> set[Metric]:
-    """What is in the log lines of all functions since a time, in seconds."""
+    """The metrics in the log lines of all functions since a time in seconds."""
     events = log_lines.events(deployed.stage, Repository.here().functions(), int(since * 1000))
     return {metric for event in events for metric in in_lines([event.text], event.function)}
 

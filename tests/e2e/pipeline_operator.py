@@ -20,7 +20,7 @@ type Found = tuple[str, str, str, str]
 
 
 class Operator:
-    """Operations of the deployed function, and direct looks at what it works on."""
+    """Calls of the deployed function, and direct reads of its tables."""
 
     def __init__(self, deployed: Deployed) -> None:
         self.deployed = deployed
@@ -33,7 +33,7 @@ class Operator:
         return answer["statusCode"], json.loads(answer["body"])
 
     def do(self, operation: str, **request: Any) -> Message:
-        """The body of an answer that must be 200."""
+        """The body of an answer, which must be 200."""
         status, body = self.ask(operation, **request)
         assert status == 200, body
         return body
@@ -47,7 +47,7 @@ class Operator:
             yield page
 
     def found(self, dates: Iterable[str]) -> Counter[Found]:
-        """Everything that find_orphans says, and validate_consistency of each date."""
+        """The findings of find_orphans, and of validate_consistency for each date."""
         found: Counter[Found] = Counter()
         for page in self.pages("find_orphans"):
             assert page["unknown"] == []
@@ -65,7 +65,7 @@ class Operator:
         return found
 
     def plant(self, state: State) -> None:
-        """Clear the stage and write a state to it, with locks as fresh as if it took no time."""
+        """Clear the stage and write a state to it, with current times of locks."""
         planting.clear(self.deployed.stage, self.layout)
         planting.write(self.deployed.stage, state)
         expires = int(time.time()) + LOCK_SECONDS
@@ -75,7 +75,7 @@ class Operator:
         planting.put_rows(self.deployed.stage, self.layout.tracking_table, rows)
 
     def rows(self, **limits: Any) -> dict[tuple[str, str], Row]:
-        """The whole tracking table, or what a scan is limited to."""
+        """The whole tracking table, or a limited scan."""
         pages = self.dynamodb.get_paginator("scan").paginate(
             TableName=self.layout.tracking_table, ConsistentRead=True, **limits
         )
@@ -83,7 +83,7 @@ class Operator:
         return {(row["date_prefix"], row["file_key"]): row for row in found}
 
     def count_of(self, date: str) -> int:
-        """How many rows a date has."""
+        """The number of rows of a date."""
         pages = self.dynamodb.get_paginator("query").paginate(
             TableName=self.layout.tracking_table,
             KeyConditionExpression="date_prefix = :date",
@@ -94,7 +94,7 @@ class Operator:
         return sum(page["Count"] for page in pages)
 
     def counted(self) -> dict[str, int]:
-        """Files by status, counted here: by a scan, with the vocabulary and nothing else."""
+        """Files by status, counted by a scan."""
         counts = Counter({status.value: 0 for status in FileStatus})
         limits = {
             "ProjectionExpression": "date_prefix, file_key, #status",
@@ -107,7 +107,7 @@ class Operator:
         return dict(counts)
 
     def settled(self) -> dict[str, int]:
-        """Wait until every change has been counted; the counters."""
+        """Wait until the stream has counted every change; the counters."""
         expected, end = self.counted(), time.monotonic() + SETTLE_PATIENCE
         while (stats := self.do("get_stats"))["stats"] != expected and time.monotonic() < end:
             time.sleep(0.2)
@@ -116,7 +116,7 @@ class Operator:
         return expected
 
     def write(self, row: Row, status: FileStatus, **more: Any) -> None:
-        """Set a row's status as the pipeline does: whatever it was."""
+        """Set a row's status as the pipeline does, whatever it was."""
         stored = tracking.in_same_shard(row["status"], status)
         self.dynamodb.update_item(
             TableName=self.layout.tracking_table,
@@ -136,5 +136,5 @@ class Operator:
 
 
 def expected(state: State) -> Counter[Found]:
-    """What an operator has to find in a planted state."""
+    """The findings that a planted state must give."""
     return Counter((one.operation, one.kind, one.date_prefix, one.file_key) for one in state.ledger)

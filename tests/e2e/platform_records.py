@@ -1,4 +1,4 @@
-"""What the platform has on record of a stage, as the data points that AWS publishes of it.
+"""The emulator's records of a stage, as the data points that AWS would publish.
 
 The emulator publishes Lambda's metrics of invocations through its API itself. Of the rest it has
 the facts: attributes of queues, records of streams, ends of executions, log lines of the functions.
@@ -25,7 +25,7 @@ from tests.workspace.templates import alarms_of
 
 
 def defined_alarms(deployed: Deployed) -> dict[str, Alarm]:
-    """The deployed alarms, by their names without the stage's prefix."""
+    """The deployed alarms by name, without the stage's prefix."""
     pages = (
         deployed.stage.client("cloudwatch")
         .get_paginator("describe_alarms")
@@ -36,7 +36,7 @@ def defined_alarms(deployed: Deployed) -> dict[str, Alarm]:
 
 
 def scheduled_alarm(deployed: Deployed, name: str) -> Alarm:
-    """An alarm of a stage with schedules, which a local one has not, as if it were this stage's."""
+    """An alarm on schedules, which a local stage lacks, renamed to this stage."""
     stack = {"functions": {"state-manager": {"timeout": 300}}, "schedules": True}
     template = json.dumps(alarms_of(stack)).replace("${sls:stage}", deployed.stage.name)
     (found,) = (
@@ -48,7 +48,7 @@ def scheduled_alarm(deployed: Deployed, name: str) -> Alarm:
 
 
 def published(deployed: Deployed, alarm: Alarm, since: float) -> list[Point]:
-    """What the emulator's CloudWatch has of an alarm's metrics, second by second."""
+    """The emulator's data points of an alarm's metrics, by second."""
     return [
         metric.point(each["Timestamp"].timestamp(), each[metric.statistic])
         for metric in alarm.metrics.values()
@@ -65,7 +65,7 @@ def published(deployed: Deployed, alarm: Alarm, since: float) -> list[Point]:
 
 
 def logged(deployed: Deployed, function: str, since: float) -> list[log_lines.LogEvent]:
-    """What a function has logged."""
+    """The log lines of a function."""
     functions = Repository.here().select((function,))
     return log_lines.events(deployed.stage, functions, int(since * 1000))
 
@@ -77,7 +77,7 @@ def emitted(deployed: Deployed, function: str, since: float) -> list[Point]:
 
 
 def visible_messages(deployed: Deployed, queue: str) -> int:
-    """What AWS publishes as ApproximateNumberOfMessagesVisible."""
+    """The points of ApproximateNumberOfMessagesVisible."""
     told = deployed.sqs.get_queue_attributes(
         QueueUrl=deployed.info["queues"][queue], AttributeNames=["ApproximateNumberOfMessages"]
     )
@@ -85,7 +85,7 @@ def visible_messages(deployed: Deployed, queue: str) -> int:
 
 
 def oldest_sent(deployed: Deployed, queue: str) -> float | None:
-    """When the oldest waiting message was sent, from which AWS counts its age."""
+    """When the oldest waiting message was sent, from which AWS computes its age."""
     found = deployed.sqs.receive_message(
         QueueUrl=deployed.info["queues"][queue],
         MessageSystemAttributeNames=["SentTimestamp"],
@@ -96,7 +96,7 @@ def oldest_sent(deployed: Deployed, queue: str) -> float | None:
 
 
 def newest_record(deployed: Deployed, table: str, keys: Mapping[str, Any]) -> float:
-    """When the newest change of an item came into its table's stream, in epoch seconds."""
+    """When the newest change came into a table's stream, in epoch seconds."""
     name = deployed.info["tables"][table]
     stream = deployed.dynamodb.describe_table(TableName=name)["Table"]["LatestStreamArn"]
     client = deployed.stage.client("dynamodbstreams")
@@ -114,7 +114,7 @@ def newest_record(deployed: Deployed, table: str, keys: Mapping[str, Any]) -> fl
 
 
 def ends(deployed: Deployed, alarm: Alarm, executions: Iterable[str], status: str) -> list[Point]:
-    """One point for each of these executions that ended so."""
+    """A point for each of these executions that ended with a status."""
     states = deployed.stage.client("stepfunctions")
     told = [states.describe_execution(executionArn=arn) for arn in executions]
     return [
@@ -124,7 +124,7 @@ def ends(deployed: Deployed, alarm: Alarm, executions: Iterable[str], status: st
 
 @dataclass(frozen=True)
 class Invocation:
-    """What became of one."""
+    """The result of an invocation."""
 
     answer: Any
     error: str | None
@@ -132,7 +132,7 @@ class Invocation:
 
 
 def invocation(deployed: Deployed, function: str, event: Any) -> Invocation:
-    """Invoke a function, once however it ends."""
+    """Invoke a function once, whatever the result."""
     given = deployed.stage.environment()
     client = boto3.client(
         "lambda",
@@ -153,7 +153,7 @@ def invocation(deployed: Deployed, function: str, event: Any) -> Invocation:
 
 @contextmanager
 def without_concurrency(deployed: Deployed, function: str) -> Iterator[None]:
-    """Meanwhile every invocation of a function is refused."""
+    """Refuse every invocation of a function within the block."""
     name = deployed.info["functions"][function]
     deployed.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
     try:
@@ -164,7 +164,7 @@ def without_concurrency(deployed: Deployed, function: str) -> Iterator[None]:
 
 @contextmanager
 def with_time_limit(deployed: Deployed, function: str, seconds: int) -> Iterator[None]:
-    """Meanwhile a function may run for so long."""
+    """Set a function's time limit within the block."""
     name = deployed.info["functions"][function]
     before = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
     deployed.functions.update_function_configuration(FunctionName=name, Timeout=seconds)
@@ -176,7 +176,7 @@ def with_time_limit(deployed: Deployed, function: str, seconds: int) -> Iterator
 
 @contextmanager
 def stalled(deployed: Deployed, function: str, seconds: float) -> Iterator[None]:
-    """Meanwhile, and for so many seconds at most, a function's workers get no processor time."""
+    """Stop a function's workers within the block, for at most so many seconds."""
     stopped = deployed.workers(function)
     assert stopped, f"{function} has no worker"
     for pid in stopped:
@@ -198,7 +198,7 @@ def stalled(deployed: Deployed, function: str, seconds: float) -> Iterator[None]
 
 @contextmanager
 def without_delivery(deployed: Deployed, function: str, source: str) -> Iterator[None]:
-    """Meanwhile the mapping from a source, known by a part of its ARN, hands nothing out."""
+    """Disable the mapping whose source's ARN has this part, within the block."""
     name = deployed.info["functions"][function]
     found = deployed.functions.list_event_source_mappings(FunctionName=name)
     (mapping,) = (m for m in found["EventSourceMappings"] if source in m["EventSourceArn"])

@@ -1,4 +1,4 @@
-"""Calls that tell whether a role may make them, and change nothing where it may.
+"""Calls that show whether a role may make them, and that change nothing.
 
 Each names an action and a resource as `jobplane.reference.grants` writes them. A granted call
 would do harm if it were valid, so most are not: authorisation comes before everything else, and
@@ -16,7 +16,7 @@ from jobplane.tree.names import Names
 
 DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError"})
 DONE = "done"
-# One place is enough for a bucket that nobody shares.
+# One key is enough for a bucket that no other service uses.
 PREFIXES = {"FilesBucket": ("uploads", "results", "reports", "jobs", "elsewhere")}
 NOBODYS = "00000000-0000-0000-0000-000000000000"
 
@@ -26,7 +26,7 @@ type Clients = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Probe:
-    """One call of one role."""
+    """One call of a role."""
 
     action: str
     resource: str
@@ -53,7 +53,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Stack:
-    """What there is to be reached."""
+    """The stack's resources that can be called."""
 
     template: Mapping[str, Any]
     names: Names
@@ -91,7 +91,7 @@ class Target:
 
 
 def probes(stack: Stack, grants: list[Grant]) -> Iterator[Probe]:
-    """Everything that one may think of doing with what is in the stack, and next to it."""
+    """Every call of the catalogue, on the stack's resources and on others."""
     for logical, name, properties in stack.of_type("AWS::DynamoDB::Table"):
         yield from of_table(logical, name, properties)
         if "StreamSpecification" in properties:
@@ -131,7 +131,7 @@ def of_table(logical: str, name: str, properties: Mapping[str, Any]) -> Iterator
 
     schema = properties["KeySchema"]
     key = {part["AttributeName"]: value(part["AttributeName"]) for part in schema}
-    # The row must be there, and is not: nothing is written.
+    # The condition requires a row, which does not exist: nothing is written.
     absent = {
         "ConditionExpression": "attribute_exists(#k)",
         "ExpressionAttributeNames": {"#k": schema[0]["AttributeName"]},
@@ -215,7 +215,7 @@ def of_queue(logical: str, url: str) -> Iterator[Probe]:
 
 
 def of_queue_on_demand(resource: str, stack: Stack) -> Iterator[Probe]:
-    """A queue that is not there yet, by its name."""
+    """A queue that does not exist, by its name."""
     name = filled(resource.removeprefix("sqs:"), stack)
     url = f"{stack.endpoint_url}/{stack.account}/{name}"
     missing = "AWS.SimpleQueueService.NonExistentQueue"
@@ -233,7 +233,7 @@ def of_queue_on_demand(resource: str, stack: Stack) -> Iterator[Probe]:
 
 
 def filled(text: str, stack: Stack) -> str:
-    """A name as grants write it, with the service and the stage of this stack."""
+    """A name as in the grants, with the service and the stage of this stack."""
     names = stack.names
     return text.replace("{service}", names.service).replace("{stage}", names.stage)
 
@@ -311,7 +311,7 @@ def of_connections(logical: str, stack: Stack) -> Iterator[Probe]:
 
 
 def of_the_account(stack: Stack) -> Iterator[Probe]:
-    """What no function has any business with."""
+    """Calls that no function needs."""
     name = stack.names.stack
     topic = f"arn:aws:sns:{stack.region}:{stack.account}:{name}-alarms"
 

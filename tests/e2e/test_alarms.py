@@ -1,4 +1,4 @@
-"""Every alarm goes off: what it tells of is made to happen on the stage, and its definition judges.
+"""Every alarm goes off after its cause was produced on the stage, by its own definition.
 
 The points are the platform's own record of what happened, or real log lines. Nobody waits for
 minutes: where a definition wants a condition to last, its record is repeated so much earlier, and
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.e2e
 REPOSITORY = Repository.here()
 FUNCTIONS = [function.name for function in REPOSITORY.functions()]
 IN_FLOWS = {name for machine in state_machines(REPOSITORY) for name in machine.called}
-# Functions that somebody waits for: clients of the APIs, and state machines.
+# Functions with waiting callers: clients of the APIs, and state machines.
 CALLED = [
     function.name
     for function in REPOSITORY.functions()
@@ -66,7 +66,7 @@ TABLES = [
     STACK.short_name(table["TableName"]) for table in STACK.of_type("AWS::DynamoDB::Table").values()
 ]
 NOBODY = "nobody#nobody"
-# An invocation of each function that changes nothing of anybody's.
+# An invocation of each function that changes no data of other tests.
 HARMLESS: dict[str, Any] = {
     "check-active-job": {"projectUserId": NOBODY, "threadId": "t"},
     "claim": {"operation": "renew", "projectUserId": NOBODY, "claimId": "c", "fence": 1},
@@ -128,18 +128,18 @@ def alarms(deployed: Deployed) -> dict[str, Alarm]:
 
 
 def repeated(points: list[Point], alarm: Alarm) -> list[Point]:
-    """The same points in each of the periods that an alarm wants."""
+    """The same points in each of the periods that an alarm requires."""
     return [p.moved(-n * alarm.period) for n in range(alarm.periods) for p in points]
 
 
 def with_limit(alarm: Alarm, before: int, now: int) -> Alarm:
-    """An alarm on durations, for another time limit: its threshold is a part of it."""
+    """An alarm on durations for another time limit, which its threshold is a part of."""
     return replace(alarm, threshold=alarm.threshold * now / before)
 
 
 @pytest.fixture(scope="module")
 def begun(deployed: Deployed) -> float:
-    """When the invocations below began."""
+    """When the invocations of this module began."""
     return time.time()
 
 
@@ -166,14 +166,14 @@ def stopped_at_limit(deployed: Deployed, begun: float) -> dict[str, float]:
 
 @fires(*(f"{function}-errors" for function in FUNCTIONS))
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_that_is_stopped(
+def test_the_errors_alarm_goes_off_for_a_function_stopped_at_its_limit(
     deployed: Deployed,
     alarms: dict[str, Alarm],
     begun: float,
     stopped_at_limit: dict[str, float],
     function: str,
 ) -> None:
-    """An invocation that runs into its time limit is an error; one that ends well is none."""
+    """Not for an invocation that ends well."""
     alarm = alarms[f"{function}-errors"]
     points = published(deployed, alarm, begun)
     well = [point for point in points if point.at <= stopped_at_limit[function]]
@@ -184,14 +184,14 @@ def test_a_function_that_is_stopped(
 
 @fires(*(f"{function}-duration" for function in FUNCTIONS))
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_that_takes_all_its_time(
+def test_the_duration_alarm_goes_off_for_an_invocation_of_the_whole_limit(
     deployed: Deployed,
     alarms: dict[str, Alarm],
     begun: float,
     stopped_at_limit: dict[str, float],
     function: str,
 ) -> None:
-    """The whole of the time limit is more than nine tenths. Two seconds stand for the limit."""
+    """The limit is two seconds here."""
     name = deployed.info["functions"][function]
     limit = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
     alarm = with_limit(alarms[f"{function}-duration"], limit, TIME_LIMIT)
@@ -204,17 +204,14 @@ def test_a_function_that_takes_all_its_time(
 
 @fires(*(f"{function}-error-rate" for function in FUNCTIONS))
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_that_fails_often(
+def test_the_error_rate_alarm_needs_two_errors_of_a_hundred_invocations(
     deployed: Deployed,
     alarms: dict[str, Alarm],
     begun: float,
     stopped_at_limit: dict[str, float],
     function: str,
 ) -> None:
-    """Two errors of a hundred invocations are too many; one of a hundred, or of three, is not.
-
-    The records of an invocation that ended well and of one that was stopped stand for the others.
-    """
+    """Records of one good and one stopped invocation are repeated."""
     alarm = alarms[f"{function}-error-rate"]
     points = published(deployed, alarm, begun)
     errors = [point for point in points if point.name == "Errors"]
@@ -233,17 +230,14 @@ def test_a_function_that_fails_often(
 
 @fires(*(f"{function}-latency" for function in CALLED if function != "status"))
 @pytest.mark.parametrize("function", [name for name in CALLED if name != "status"])
-def test_a_function_that_answers_slowly(
+def test_the_latency_alarm_needs_one_slow_call_of_twenty_in_three_periods(
     deployed: Deployed,
     alarms: dict[str, Alarm],
     begun: float,
     stopped_at_limit: dict[str, float],
     function: str,
 ) -> None:
-    """One call in twenty is slow in each of three periods.
-
-    The threshold lies between the fastest call and the one that was stopped at its limit.
-    """
+    """The threshold is between the fastest call and the one that was stopped."""
     given = alarms[f"{function}-latency"]
     assert given.threshold == 5000
     durations = published(deployed, alarms[f"{function}-duration"], begun)
@@ -258,8 +252,10 @@ def test_a_function_that_answers_slowly(
 
 
 @fires("status-latency")
-async def test_look_ups_that_are_slow(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
-    """DynamoDB takes so long that a look-up tries again, in each of three periods."""
+async def test_the_latency_alarm_of_status_goes_off_for_slow_look_ups(
+    deployed: Deployed, alarms: dict[str, Alarm]
+) -> None:
+    """DynamoDB is so slow that a look-up is repeated, in three periods."""
     alarm = alarms["status-latency"]
 
     async def look_up() -> list[Point]:
@@ -278,10 +274,10 @@ async def test_look_ups_that_are_slow(deployed: Deployed, alarms: dict[str, Alar
     assert alarm.state(repeated(slow, alarm), now) == "ALARM"
 
 
-def test_a_long_run_is_told_before_it_is_stopped(
+def test_the_duration_alarm_goes_off_before_a_function_is_stopped(
     deployed: Deployed, alarms: dict[str, Alarm]
 ) -> None:
-    """Between nine tenths of the limit and its end there is an alarm, and no error yet."""
+    """From nine tenths of the limit on, without an error."""
     limit = 10
     name = deployed.info["functions"]["claim"]
     usual = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
@@ -300,8 +296,10 @@ def test_a_long_run_is_told_before_it_is_stopped(
     )
 
 
-def test_a_function_that_raises(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
-    """An exception is an error, and the log has its line, as the runbook says."""
+def test_the_errors_alarm_goes_off_for_an_exception(
+    deployed: Deployed, alarms: dict[str, Alarm]
+) -> None:
+    """The log has its line, as in the runbook."""
     alarm, since = alarms["claim-errors"], time.time()
     assert invocation(deployed, "claim", {}).error == "ValidationError"
     assert alarm.state(published(deployed, alarm, since), time.time()) == "ALARM"
@@ -312,10 +310,10 @@ def test_a_function_that_raises(deployed: Deployed, alarms: dict[str, Alarm]) ->
 
 @fires(*(f"{function}-throttles" for function in FUNCTIONS))
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_function_that_is_throttled(
+def test_the_throttles_alarm_needs_a_refused_invocation_in_two_periods(
     deployed: Deployed, alarms: dict[str, Alarm], function: str
 ) -> None:
-    """A refused invocation in each of two periods; the same record stands for the earlier one."""
+    """One record is used for both."""
     alarm, since = alarms[f"{function}-throttles"], time.time()
     with without_concurrency(deployed, function):
         assert invocation(deployed, function, {}).error == "TooManyRequestsException"
@@ -325,7 +323,7 @@ def test_a_function_that_is_throttled(
 
 
 async def counted(deployed: Deployed, function: str, alarm: Alarm, since: float) -> list[Point]:
-    """The points of an alarm's metrics in what a function logs."""
+    """The points of an alarm's metrics in a function's log."""
     names = {(metric.name, metric.dimensions) for metric in alarm.metrics.values()}
 
     def found() -> list[Point]:
@@ -337,7 +335,7 @@ async def counted(deployed: Deployed, function: str, alarm: Alarm, since: float)
 
 
 def handshake(deployed: Deployed) -> dict[str, Any]:
-    """A handshake that connect lets in, if it can store the connection."""
+    """A handshake that connect accepts if it can store the connection."""
     token = deployed.token(unique("user"), "acme")
     return {"requestContext": {"connectionId": "nobody"}, "queryStringParameters": {"token": token}}
 
@@ -354,15 +352,15 @@ SERVER_ERRORS: dict[str, Callable[[Any], bool]] = {
 
 @fires(*(f"{function}-answered-errors" for function in SERVER_ERRORS))
 @pytest.mark.parametrize("function", SERVER_ERRORS)
-async def test_an_error_that_is_answered(
+async def test_the_answered_errors_alarm_goes_off_although_the_function_succeeds(
     deployed: Deployed, alarms: dict[str, Alarm], function: str
 ) -> None:
-    """DynamoDB fails, and the function answers: for Lambda that is a success, here an alarm."""
+    """DynamoDB fails, and the function answers with an error."""
     alarm, errors = alarms[f"{function}-answered-errors"], alarms[f"{function}-errors"]
     event = {"connect": handshake(deployed), "router": PING}.get(function, HARMLESS[function])
     since = time.time()
     with between(deployed, function) as network:
-        # The signing secret is read once, by the first.
+        # The first handshake reads the signing secret.
         assert invocation(deployed, function, event).error is None
         assert alarm.state(emitted(deployed, function, since), time.time()) == "OK"
         network.trouble, network.every = "server-error", 1
@@ -376,10 +374,10 @@ async def test_an_error_that_is_answered(
 
 @fires("processor-answered-errors")
 @pytest.mark.parametrize("fault", ["a sweep without DynamoDB", "a request that it stumbles over"])
-async def test_work_that_fails_by_our_fault(
+async def test_the_answered_errors_alarm_goes_off_for_failures_of_the_service(
     deployed: Deployed, alarms: dict[str, Alarm], fault: str
 ) -> None:
-    """Shards that can't be swept, and a request that ends FAILED by an unforeseen error."""
+    """Unreadable shards in a sweep, and a request with an unexpected error."""
     alarm, since = alarms["processor-answered-errors"], time.time()
     if fault == "a sweep without DynamoDB":
         with between(deployed, "processor") as network:
@@ -391,10 +389,10 @@ async def test_work_that_fails_by_our_fault(
     assert alarm.state(points, now) == "ALARM"
 
 
-async def test_a_request_that_fails_by_its_own_fault(
+async def test_a_missing_upload_sets_off_no_alarm(
     deployed: Deployed, alarms: dict[str, Alarm]
 ) -> None:
-    """An upload that is not there is the client's affair."""
+    """It is a fault of the client."""
     alarm, since = alarms["processor-answered-errors"], time.time()
     put_broken_request(deployed, action="unheard-of")
 
@@ -406,7 +404,7 @@ async def test_a_request_that_fails_by_its_own_fault(
 
 
 def put_broken_request(deployed: Deployed, action: str = "delay") -> None:
-    """A request as the router writes it, but for a payload that no router would write."""
+    """A request with a payload that the router never writes."""
     now = time.time()
     row = {
         "owner": owner_key("acme", unique("user")),
@@ -431,7 +429,7 @@ def put_broken_request(deployed: Deployed, action: str = "delay") -> None:
 
 @contextmanager
 def throttling(deployed: Deployed) -> Iterator[Any]:
-    """A client of a DynamoDB that refuses every request for its rate."""
+    """A client of a DynamoDB that throttles every request."""
     state = deployed.stage.read_state()
     assert state is not None
     with stretch(state.port) as network:
@@ -447,7 +445,7 @@ def throttling(deployed: Deployed) -> Iterator[Any]:
 
 
 def refusal(deployed: Deployed, kind: str, metric: Metric) -> Point:
-    """A request that is refused, as the event that AWS counts for the table or the index."""
+    """A refused request, as AWS counts it for the table or the index."""
     place = dict(metric.dimensions)
     index = place.pop("GlobalSecondaryIndexName", None)
     found = deployed.dynamodb.describe_table(TableName=place["TableName"])["Table"]
@@ -463,10 +461,10 @@ def refusal(deployed: Deployed, kind: str, metric: Metric) -> Point:
 @fires(*(f"{table}-{kind}-throttles" for table in TABLES for kind in ("read", "write")))
 @pytest.mark.parametrize("kind", ["read", "write"])
 @pytest.mark.parametrize("table", TABLES)
-def test_a_table_that_is_throttled(
+def test_the_throttles_alarm_of_a_table_needs_a_refusal_in_two_periods(
     deployed: Deployed, alarms: dict[str, Alarm], table: str, kind: str
 ) -> None:
-    """A refusal of the table, or of an index alone, in each of two periods."""
+    """Of the table, or of an index alone."""
     alarm = alarms[f"{table}-{kind}-throttles"]
     for metric in alarm.metrics.values():
         point = refusal(deployed, kind, metric)
@@ -475,7 +473,7 @@ def test_a_table_that_is_throttled(
 
 
 def dead_notification(deployed: Deployed) -> None:
-    """A message of the webhook queue that nobody can read: kept seven times, then moved."""
+    """An unreadable message of the webhook queue, which fails seven times and is moved."""
     url = deployed.info["queues"]["webhooks"]
     deployed.sqs.send_message(QueueUrl=url, MessageBody=unique("no-json"))
 
@@ -487,7 +485,7 @@ def refused_record(deployed: Deployed) -> None:
 
 
 def timed_out_job(deployed: Deployed) -> None:
-    """A job whose worker went silent, as the flow hands it over."""
+    """A job without heartbeats, as the flow passes it on."""
     event = {
         "projectUserId": f"{unique('project')}#user",
         "messageId": unique("message"),
@@ -518,8 +516,10 @@ DEAD_LETTERS = {
 
 @fires(*(f"{queue.removesuffix('.fifo')}-not-empty" for queue in DEAD_LETTERS))
 @pytest.mark.parametrize("queue", DEAD_LETTERS)
-async def test_a_dead_letter(deployed: Deployed, alarms: dict[str, Alarm], queue: str) -> None:
-    """One message is one too many; an empty queue is none."""
+async def test_the_alarm_of_a_dead_letter_queue_goes_off_for_one_message(
+    deployed: Deployed, alarms: dict[str, Alarm], queue: str
+) -> None:
+    """Not for an empty queue."""
     alarm = alarms[f"{queue.removesuffix('.fifo')}-not-empty"]
     url = deployed.info["queues"][queue]
 
@@ -537,8 +537,10 @@ async def test_a_dead_letter(deployed: Deployed, alarms: dict[str, Alarm], queue
 
 
 @fires("webhooks-age")
-async def test_a_message_that_waits(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
-    """Nobody takes it for a quarter of an hour, for which the clock is set forward."""
+async def test_the_age_alarm_of_a_queue_goes_off_after_a_quarter_of_an_hour(
+    deployed: Deployed, alarms: dict[str, Alarm]
+) -> None:
+    """The clock of the measurement is moved."""
     alarm, queue = alarms["webhooks-age"], "webhooks"
 
     def state(at: float) -> str:
@@ -557,7 +559,7 @@ async def test_a_message_that_waits(deployed: Deployed, alarms: dict[str, Alarm]
 
 @contextmanager
 def waiting_request(deployed: Deployed) -> Iterator[tuple[dict[str, Any], str]]:
-    """A request in the stream of its table; its key, and what the log says of it."""
+    """A request in its table's stream; its key, and its text in the log."""
     owner, request_id = owner_key("acme", unique("user")), unique("req")
     row = {"owner": owner, "request_id": request_id, "status": "PENDING"}
     table = deployed.info["tables"]["requests"]
@@ -569,7 +571,7 @@ def waiting_request(deployed: Deployed) -> Iterator[tuple[dict[str, Any], str]]:
 
 @contextmanager
 def waiting_file(deployed: Deployed) -> Iterator[tuple[dict[str, Any], str]]:
-    """A file in the stream of its table; its key, and what the log says of changes."""
+    """A file in its table's stream; its key, and its text in the log."""
     name = unique("file")
     row = {"date_prefix": "2026-11-22", "file_key": f"{name}.ndjson", "status": "pending#1"}
     table = deployed.info["tables"]["files"]
@@ -587,10 +589,10 @@ STREAMS = {
 
 @fires(*(f"{function}-stream-age" for function in STREAMS))
 @pytest.mark.parametrize("function", STREAMS)
-async def test_a_change_that_waits(
+async def test_the_age_alarm_of_a_stream_goes_off_after_a_quarter_of_an_hour(
     deployed: Deployed, alarms: dict[str, Alarm], function: str
 ) -> None:
-    """A stream that nobody reads for a quarter of an hour, for which the clock is set forward."""
+    """The clock of the measurement is moved."""
     alarm, (table, waiting) = alarms[f"{function}-stream-age"], STREAMS[function]
 
     def state(delivered: float, arrived: float) -> str:
@@ -612,7 +614,7 @@ async def test_a_change_that_waits(
 
 
 def execution(deployed: Deployed, **changes: str) -> str:
-    """Start a job of a workspace of its own; the execution's ARN."""
+    """Start a job of a new workspace; the execution's ARN."""
     (machine,) = deployed.info["state_machines"].values()
     message = {
         "projectId": unique("project"),
@@ -629,8 +631,10 @@ def execution(deployed: Deployed, **changes: str) -> str:
 
 
 @fires("job-flow-failed")
-async def test_executions_that_fail(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
-    """Four malformed starts are their senders' affair; the fifth is an alarm."""
+async def test_the_failed_alarm_needs_five_failed_executions(
+    deployed: Deployed, alarms: dict[str, Alarm]
+) -> None:
+    """Malformed starts."""
     alarm = alarms["job-flow-failed"]
     started = [execution(deployed, projectId="a/b") for _ in range(5)]
     await until(lambda: len(ends(deployed, alarm, started, "FAILED")) == 5, "five failures")
@@ -640,8 +644,10 @@ async def test_executions_that_fail(deployed: Deployed, alarms: dict[str, Alarm]
 
 
 @fires("job-flow-timed-out")
-async def test_an_execution_that_never_ends(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
-    """One is an alarm. The emulator ends none for its age: one that is stopped stands for it."""
+async def test_the_timed_out_alarm_goes_off_for_one_execution(
+    deployed: Deployed, alarms: dict[str, Alarm]
+) -> None:
+    """The emulator ends none for its age, so a stopped one is counted."""
     alarm = alarms["job-flow-timed-out"]
     running = execution(deployed)
     assert alarm.state(ends(deployed, alarm, [running], "ABORTED"), time.time()) == "OK"
@@ -651,8 +657,10 @@ async def test_an_execution_that_never_ends(deployed: Deployed, alarms: dict[str
 
 
 @fires("http-5xx")
-async def test_a_server_error(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
-    """The API answers 5xx while status hangs; what it answers otherwise is no alarm."""
+async def test_the_5xx_alarm_goes_off_while_status_hangs(
+    deployed: Deployed, alarms: dict[str, Alarm]
+) -> None:
+    """Not for other answers."""
     alarm = alarms["http-5xx"]
     points: list[Point] = []
 
@@ -673,8 +681,10 @@ async def test_a_server_error(deployed: Deployed, alarms: dict[str, Alarm]) -> N
 
 
 @fires("websocket-execution-errors")
-async def test_a_message_without_an_answer(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
-    """The router hangs: what comes back is API Gateway's own error, and no message of ours."""
+async def test_the_execution_errors_alarm_goes_off_while_the_router_hangs(
+    deployed: Deployed, alarms: dict[str, Alarm]
+) -> None:
+    """The client gets API Gateway's own error."""
     alarm = alarms["websocket-execution-errors"]
     points: list[Point] = []
     token = deployed.token(unique("user"), "acme")
@@ -702,8 +712,10 @@ def is_message(text: str | bytes) -> bool:
 
 
 @fires("websocket-integration-errors")
-async def test_refused_handshakes(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
-    """Twenty-five in each of three periods; those of now stand for the earlier ones."""
+async def test_the_integration_errors_alarm_needs_25_refused_handshakes_in_three_periods(
+    deployed: Deployed, alarms: dict[str, Alarm]
+) -> None:
+    """Those of now count for the earlier periods."""
     alarm = alarms["websocket-integration-errors"]
     points: list[Point] = []
     for _ in range(25):
@@ -718,14 +730,14 @@ async def test_refused_handshakes(deployed: Deployed, alarms: dict[str, Alarm]) 
 
 
 def scheduled(deployed: Deployed, **request: Any) -> list[Point]:
-    """Run state-manager as its schedule does; the points of what it has logged."""
+    """Run state-manager as its schedule does; the points in its log."""
     since = time.time()
     deployed.invoke("state-manager", {"source": "jobplane.schedule", **request})
     return emitted(deployed, "state-manager", since)
 
 
 def spoil_counters(deployed: Deployed) -> None:
-    """Three pending files are counted that there are not."""
+    """Count three pending files that do not exist."""
     deployed.dynamodb.update_item(
         TableName=deployed.info["tables"]["metrics"],
         Key=to_item({"metric_type": COUNTERS, "timestamp": 0}),
@@ -735,8 +747,10 @@ def spoil_counters(deployed: Deployed) -> None:
 
 
 @fires("counters-drift")
-async def test_counters_that_are_off(deployed: Deployed, alarms: dict[str, Alarm]) -> None:
-    """Three files too many are told by the weekly count, which corrects them; the next is quiet."""
+async def test_the_drift_alarm_goes_off_once_for_wrong_counters(
+    deployed: Deployed, alarms: dict[str, Alarm]
+) -> None:
+    """The weekly count corrects them."""
     alarm = alarms["counters-drift"]
 
     def count() -> list[Point] | None:
@@ -753,7 +767,7 @@ async def test_counters_that_are_off(deployed: Deployed, alarms: dict[str, Alarm
 
 
 def unchecked_count(deployed: Deployed) -> list[Point]:
-    """The points of a weekly count under which files come in."""
+    """The points of a weekly count during which files arrive."""
     with ThreadPoolExecutor(1) as pool:
         counting = pool.submit(scheduled, deployed, operation="get_stats", exact=True)
         while not counting.done():
@@ -763,8 +777,10 @@ def unchecked_count(deployed: Deployed) -> list[Point]:
 
 
 @fires("counters-unchecked")
-async def test_counters_that_could_not_be_checked(deployed: Deployed) -> None:
-    """Files that come in during the weekly count; it stays until a count by hand has checked."""
+async def test_the_unchecked_alarm_stays_until_a_count_has_checked_the_counters(
+    deployed: Deployed,
+) -> None:
+    """Files arrive during the weekly count."""
     alarm = scheduled_alarm(deployed, "counters-unchecked")
     points = unchecked_count(deployed)
     assert [p.value for p in points if p.name == alarm.metric.name] == [1]
@@ -783,7 +799,7 @@ async def test_counters_that_could_not_be_checked(deployed: Deployed) -> None:
     assert alarm.state(checked, time.time(), before="ALARM") == "OK"
 
 
-async def test_a_weekly_count_without_time(deployed: Deployed) -> None:
+async def test_the_unchecked_alarm_goes_off_for_a_count_that_was_cut(deployed: Deployed) -> None:
     """One that is cut has not checked the counters, and says so."""
     alarm = scheduled_alarm(deployed, "counters-unchecked")
     with with_time_limit(deployed, "state-manager", TOO_SHORT_TO_COUNT):
@@ -793,7 +809,7 @@ async def test_a_weekly_count_without_time(deployed: Deployed) -> None:
 
 @contextmanager
 def stuck_file(deployed: Deployed) -> Iterator[str]:
-    """A file that has been processed for five hours; its key."""
+    """A file in processing for five hours; its key."""
     row = {
         "date_prefix": iso_time(time.time())[:10],
         "file_key": f"{unique('stuck')}.ndjson",
@@ -811,8 +827,8 @@ def stuck_file(deployed: Deployed) -> Iterator[str]:
 
 
 @fires("orphans")
-def test_files_that_are_stuck(deployed: Deployed) -> None:
-    """Two runs in a row find one; the first run's line is put six hours back."""
+def test_the_orphans_alarm_needs_two_runs_that_find_orphans(deployed: Deployed) -> None:
+    """The first run's line is moved six hours back."""
     alarm = scheduled_alarm(deployed, "orphans")
 
     def run() -> list[Point]:

@@ -1,4 +1,4 @@
-"""One job at a time per workspace, with sixteen contenders at once on the local stage.
+"""A workspace has one holder at a time, with sixteen concurrent callers on the local stage.
 
 The claim and handle-timeout modules run in this process, against the stage's tables; the history
 of every call is checked afterwards. Expiry takes no waiting: the modules' clock is moved ahead.
@@ -31,12 +31,12 @@ CONTENDERS = 16
 WORKSPACES = 25
 ROUNDS = 1000
 TTL = 60
-# What the holder of a workspace does while fifteen others want it.
+# What the holder of a workspace does while fifteen others try to claim it.
 ENDS = ("release", "release", "renew", "timeout", "broken timeout", "crash")
 
 
 class Clock:
-    """The time, which may be moved ahead."""
+    """The time, which can be moved ahead."""
 
     def __init__(self) -> None:
         self.ahead = 0.0
@@ -46,7 +46,7 @@ class Clock:
 
 
 class BrokenOffError(Exception):
-    """A run of handle-timeout that ended before its end."""
+    """Ends a run of handle-timeout early."""
 
 
 @dataclass
@@ -81,12 +81,12 @@ class Contest:
         )
 
     def time_out(self, workspace: str, message: str, key: Key, *, breaks: bool) -> None:
-        """Clean up after a holder; a run that breaks off before its letter is run again."""
+        """Clean up after a holder; a run that is interrupted before its dead letter is repeated."""
         claim, fence = key
         event = {"messageId": message, "claimId": claim, "fence": fence, "kind": "timeout"}
 
         def clean_up() -> Answer:
-            # One operation for the checker: either run may be the one that releases.
+            # One operation for the checker, because either run may release.
             if breaks:
                 self.breaking.off = True
                 with suppress(BrokenOffError):
@@ -129,7 +129,7 @@ def contest(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Con
 
 @dataclass
 class Ground:
-    """A workspace that is fought over, as its contenders know it between the rounds."""
+    """A workspace with the claims that were granted in earlier rounds."""
 
     workspace: str
     claims: list[tuple[str, Key]] = field(default_factory=list)
@@ -137,7 +137,7 @@ class Ground:
     given_up: bool = True
 
     def learn(self, history: History, seen: int) -> None:
-        """Take up what the last round's operations came to."""
+        """Store the claims of the last round."""
         done = [o for o in history.operations[seen:] if o.workspace == self.workspace]
         granted = {o.grant: o.subject for o in done if o.grant is not None}
         known = {key for _, key in self.claims}
@@ -151,7 +151,7 @@ class Ground:
 
 
 def play(contest: Contest, ground: Ground, number: int, chance: random.Random) -> str:
-    """One round: the holder acts, holders of old try, everyone else wants the workspace."""
+    """A round: the holder acts, former holders try to, all others try to claim."""
     workspace = ground.workspace
     parts: list[Callable[[], Any]] = []
     end = "none"
@@ -161,7 +161,7 @@ def play(contest: Contest, ground: Ground, number: int, chance: random.Random) -
         if end in ("release", "renew"):
             parts.append(partial(contest.hold, workspace, end, key))
         elif end == "crash":
-            # It says nothing any more; its time runs out, and it wakes up too late.
+            # It does nothing until its claim has expired, and then acts too late.
             contest.clock.ahead += TTL + 5
             parts.append(partial(contest.hold, workspace, "renew", key))
         else:
@@ -171,7 +171,7 @@ def play(contest: Contest, ground: Ground, number: int, chance: random.Random) -
         parts.append(partial(contest.hold, workspace, chance.choice(["renew", "release"]), key))
     for rival in range(CONTENDERS - len(parts)):
         wanted = f"{workspace.replace('#', '-')}-{number}-{rival}"
-        # The first answer of some is lost, and they ask again.
+        # Some lose their first answer, and repeat the call.
         parts.append(partial(contest.want, workspace, wanted, 2 if rival % 5 == 0 else 1))
     chance.shuffle(parts)
     seen = len(contest.history.operations)
@@ -182,7 +182,7 @@ def play(contest: Contest, ground: Ground, number: int, chance: random.Random) -
 
 
 def fight(contest: Contest, rounds: int, workspaces: int, seed: int) -> Counter[str]:
-    """Many rounds, over several workspaces; how often holders ended in which way."""
+    """Many rounds over several workspaces; how often holders ended in which way."""
     chance = random.Random(seed)
     arena = unique("arena")
     grounds = [Ground(f"{arena}#user-{number}") for number in range(workspaces)]
@@ -190,7 +190,7 @@ def fight(contest: Contest, rounds: int, workspaces: int, seed: int) -> Counter[
 
 
 def test_a_workspace_has_one_holder_at_a_time(deployed: Deployed, contest: Contest) -> None:
-    """Five hundred rounds, eight thousand calls, leave a history without a fault."""
+    """Five hundred rounds with eight thousand calls give a history without a fault."""
     ends = fight(contest, ROUNDS, WORKSPACES, seed=20261122)
 
     operations = contest.history.operations
@@ -212,10 +212,10 @@ def record_of(deployed: Deployed, message: str, record: str) -> dict[str, Any]:
     return from_item(found["Item"])
 
 
-def test_an_unconditional_release_is_found_out(
+def test_the_check_finds_an_unconditional_release(
     contest: Contest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same contest with a claim module that lets anybody release is full of faults."""
+    """The same rounds with a claim module that lets any caller release."""
     claim, write_held = contest.claim, contest.claim.write_held
 
     def write_any(holding: Any, *arguments: Any) -> Any:
@@ -239,7 +239,7 @@ def test_an_unconditional_release_is_found_out(
 def test_acquire_is_one_write_and_check_one_read(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted on the wire, for a grant, a refusal and a check."""
+    """Counted at the HTTP client, for a grant, a refusal and a check."""
     claim = load(deployed, "claim", monkeypatch)
     check = load(deployed, "check-active-job", monkeypatch)
     event = {"projectUserId": f"{unique('wire')}#a", "threadId": "t-1", "messageId": "m-1"}

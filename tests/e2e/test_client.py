@@ -20,7 +20,7 @@ from tests.e2e.deployed import Deployed, unique
 pytestmark = pytest.mark.e2e
 
 
-async def test_socket_runs_a_job(deployed: Deployed) -> None:
+async def test_run_returns_the_result_and_reports_progress(deployed: Deployed) -> None:
     """`run` gives the result and tells the progress on the way."""
     url, token = deployed.info["websocket_url"], deployed.token(unique("user"), "acme")
     told: list[float] = []
@@ -36,8 +36,8 @@ async def test_socket_runs_a_job(deployed: Deployed) -> None:
     assert told[-1] == 100
 
 
-async def test_socket_survives_a_cut(deployed: Deployed) -> None:
-    """A socket that is cut in the middle of a job reconnects, and the job's end comes once."""
+async def test_a_job_is_resumed_after_a_lost_connection(deployed: Deployed) -> None:
+    """Its end comes once."""
     url, token = deployed.info["websocket_url"], deployed.token(unique("user"), "acme")
     numbers: list[int] = []
     async with JobSocket(url, token) as socket:
@@ -54,12 +54,12 @@ async def test_socket_survives_a_cut(deployed: Deployed) -> None:
 
 
 def cut(socket: JobSocket) -> None:
-    """Lose the connection that a socket holds, as a network would."""
+    """Abort the socket's connection."""
     assert socket._connection is not None
     socket._connection.transport.abort()
 
 
-async def test_cancelled_job_raises(deployed: Deployed) -> None:
+async def test_run_raises_for_a_job_cancelled_by_another_socket(deployed: Deployed) -> None:
     """`run` of a job that is cancelled elsewhere raises."""
     user = unique("user")
     url, token = deployed.info["websocket_url"], deployed.token(user, "acme")
@@ -74,8 +74,8 @@ async def test_cancelled_job_raises(deployed: Deployed) -> None:
             await job
 
 
-async def test_status_clients_agree(deployed: Deployed) -> None:
-    """By invoke, by HTTP, and by HTTP asynchronously, the document is the same."""
+async def test_all_status_clients_return_the_same_document(deployed: Deployed) -> None:
+    """By invoke, by HTTP, and by asynchronous HTTP."""
     user = unique("user")
     async with deployed.socket(user) as socket:
         payload = await deployed.upload(socket, "tpl_fingerprint", {"a": unique("x").encode()})
@@ -94,7 +94,7 @@ async def test_status_clients_agree(deployed: Deployed) -> None:
         document = await client.get_status(assembly_id)
         batch = await client.get_batch_status([assembly_id, "0" * 64])
 
-    stable = {"results", "webhook"}  # links are signed anew, and the webhook is on its way
+    stable = {"results", "webhook"}  # links are new, and the webhook's state may change
     expected = document.model_dump(exclude=stable)
     assert (await asyncio.to_thread(by_http)).model_dump(exclude=stable) == expected
     direct = await asyncio.to_thread(invoke.get_status, assembly_id, user)

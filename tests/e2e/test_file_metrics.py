@@ -12,8 +12,8 @@ from tests.e2e.metric_lines import emitted_since, until_emitted
 pytestmark = pytest.mark.e2e
 
 
-async def test_scheduled_runs_emit_what_the_source_says(deployed: Deployed) -> None:
-    """Files by status, orphans and the oldest file: each metric's name, unit and dimensions."""
+async def test_scheduled_runs_emit_the_metrics_of_the_source(deployed: Deployed) -> None:
+    """Each with its name, unit and dimensions."""
     began = time.time()
     for operation in ("get_stats", "find_orphans"):
         deployed.invoke("state-manager", {"source": "jobplane.schedule", "operation": operation})

@@ -1,4 +1,4 @@
-"""A reset against a completion, thousands of times: a file that was completed stays completed.
+"""A reset and a completion at once, thousands of times: a completed file stays completed.
 
 Files stuck in processing are completed by a pipeline, conditionally and without a condition, while
 an operator resets them. What everyone was told is kept and compared with what is stored.
@@ -36,7 +36,7 @@ type Reset = Callable[[Sequence[Row]], set[str]]
 
 @dataclass(frozen=True)
 class Completion:
-    """What the pipeline's write of `completed` came to."""
+    """The result of the pipeline's write of `completed`."""
 
     conditional: bool
     written: bool
@@ -45,7 +45,7 @@ class Completion:
 
 
 def stuck_files(round_number: int, count: int = FILES) -> list[Row]:
-    """Files whose workflow has been silent for hours, in all shards, plain ones among them."""
+    """Files in processing for hours, in all shards and without one."""
     since = iso_time(time.time() - 5 * HOUR)
     rows = []
     for number in range(count):
@@ -64,7 +64,7 @@ def stuck_files(round_number: int, count: int = FILES) -> list[Row]:
 
 
 def complete(operator: Operator, row: Row, conditional: bool) -> Completion:
-    """What the pipeline's updater does at the end of a run."""
+    """The write of the pipeline's updater at the end of a run."""
     done = tracking.in_same_shard(row["status"], FileStatus.COMPLETED)
     values = {":done": done, ":now": iso_time(time.time())}
     condition = {}
@@ -88,7 +88,7 @@ def complete(operator: Operator, row: Row, conditional: bool) -> Completion:
 
 @dataclass(frozen=True)
 class Race:
-    """What everyone was told, by file key."""
+    """The answers that both sides got, by file key."""
 
     completions: Mapping[str, Completion]
     reset: set[str]
@@ -99,7 +99,7 @@ class Race:
 def race(
     operator: Operator, rows: Sequence[Row], reset: Reset, seconds: float, chance: random.Random
 ) -> Race:
-    """Complete every file at some moment of these seconds, and reset what is stuck meanwhile."""
+    """Complete every file at some time within these seconds, and reset stuck ones meanwhile."""
     operator.put(*rows)
     began = time.monotonic()
     plan = [(row, chance.uniform(0, seconds), chance.random() < 0.5) for row in rows]
@@ -121,7 +121,7 @@ def race(
 
 
 def faults(rows: Sequence[Row], raced: Race, stored: Mapping[tuple[str, str], Row]) -> list[str]:
-    """What can't be, by what everyone was told and what is stored in the end."""
+    """Contradictions between the answers and the stored rows."""
     found = []
     for row in rows:
         name, end = row["file_key"], stored[row["date_prefix"], row["file_key"]]
@@ -203,18 +203,18 @@ def many_races(operator: Operator, reset: Reset, rounds: int) -> tuple[list[str]
 
 
 @pytest.mark.parametrize("how", [by_reset_stuck_files, by_batch_update])
-def test_a_completed_file_stays_completed(
+def test_a_reset_never_undoes_a_completion(
     clean: Operator, how: Callable[[Operator], Reset]
 ) -> None:
     """Thousands of races end with completed files, or with a reset that came first."""
     found, ends = many_races(clean, how(clean), ROUNDS)
     assert found == []
     assert ends.total() == ROUNDS * FILES
-    # Both sides have won often enough for it to have been a race.
+    # Each side has won often enough to prove that there was a race.
     assert min(ends[end] for end in ENDS) >= ends.total() // 50, ends
 
 
-def test_an_unconditional_reset_is_found_out(
+def test_the_check_finds_an_unconditional_reset(
     clean: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same races against a function whose writes have no condition are full of faults."""
@@ -239,8 +239,8 @@ def test_an_unconditional_reset_is_found_out(
     assert any("was reset after it had been completed" in fault for fault in found)
 
 
-def test_one_of_many_changes_of_a_file_is_made(clean: Operator) -> None:
-    """Eight operators change the same file at once: one is told that he did, the others 409."""
+def test_one_of_eight_concurrent_changes_of_a_file_succeeds(clean: Operator) -> None:
+    """The others get 409."""
     with ThreadPoolExecutor(8) as pool:
         for row in stuck_files(0, count=10):
             clean.put(row)

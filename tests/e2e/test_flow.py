@@ -1,4 +1,4 @@
-"""The job flow on the local stage: each way in ends in the state that it should."""
+"""The job flow on the local stage: the end of each path through it."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Flow:
-    """One workspace, its executions and its queues."""
+    """A workspace with its executions and queues."""
 
     def __init__(self, deployed: Deployed) -> None:
         self.deployed = deployed
@@ -114,7 +114,7 @@ class Flow:
         return from_item(found.get("Item", {}))
 
     def records(self) -> list[Message]:
-        """What is on record of the workspace, by time."""
+        """The workspace's interruptions by time."""
         found = self.deployed.dynamodb.query(
             TableName=self.deployed.info["tables"]["interruptions"],
             IndexName="by-workspace",
@@ -124,7 +124,7 @@ class Flow:
         return [from_item(item) for item in found["Items"]]
 
     def dead_letters(self) -> list[Message]:
-        """The workspace's letters in the stage's dead-letter queue; they stay there."""
+        """The workspace's messages in the dead-letter queue; they stay there."""
         url = self.deployed.info["queues"]["jobs-dlq.fifo"]
         letters = []
         while found := self.deployed.sqs.receive_message(
@@ -147,8 +147,8 @@ def flow(deployed: Deployed) -> Flow:
     return Flow(deployed)
 
 
-async def test_success(flow: Flow) -> None:
-    """A job that succeeds gives its result and its ids, and leaves no claim behind."""
+async def test_a_successful_job_gives_its_result_and_frees_the_workspace(flow: Flow) -> None:
+    """The output has its ids."""
     execution = flow.start("m1")
     job = await flow.receive()
     held = flow.claim()
@@ -169,8 +169,8 @@ async def test_success(flow: Flow) -> None:
     assert flow.claim()["state"] == "free"
 
 
-async def test_attachments(flow: Flow, deployed: Deployed) -> None:
-    """Each attachment is looked up; one that is not there is reported and stops nothing."""
+async def test_each_attachment_is_looked_up(flow: Flow, deployed: Deployed) -> None:
+    """A missing one is reported, and the job runs."""
     bucket, key = deployed.info["buckets"]["files"], f"uploads/{unique('attachment')}"
     deployed.s3.put_object(Bucket=bucket, Key=key, Body=b"four")
     given = [{"bucket": bucket, "key": key}, {"bucket": bucket, "key": unique("nothing")}]
@@ -184,7 +184,9 @@ async def test_attachments(flow: Flow, deployed: Deployed) -> None:
     assert (await flow.end_of(execution))["status"] == "SUCCEEDED"
 
 
-async def test_large_instruction_and_result(flow: Flow, deployed: Deployed) -> None:
+async def test_a_255_kb_instruction_and_a_256_kb_result_go_through_s3(
+    flow: Flow, deployed: Deployed
+) -> None:
     """255 KB go in and 256 KB come out, by S3 where messages and states can't hold them."""
     instruction = "é" * (255 * 512 - 1)
     execution = flow.start("m1", instruction=instruction)
@@ -202,7 +204,7 @@ async def test_large_instruction_and_result(flow: Flow, deployed: Deployed) -> N
     assert len(found) == 256 * 1024
 
 
-async def test_large_follow_up(flow: Flow) -> None:
+async def test_a_large_instruction_of_a_follow_up_goes_through_s3(flow: Flow) -> None:
     """A large instruction that joins goes by S3 as well."""
     first = flow.start("m1")
     job = await flow.receive()
@@ -218,8 +220,8 @@ async def test_large_follow_up(flow: Flow) -> None:
     assert (await flow.end_of(first))["status"] == "SUCCEEDED"
 
 
-async def test_results_of_other_workers(flow: Flow) -> None:
-    """A worker that tells its result itself may tell 255 KB; more fails by name."""
+async def test_a_worker_without_the_library_may_report_255_kb(flow: Flow) -> None:
+    """A larger result fails with its own error name."""
     first = flow.start("m1")
     flow.succeed(await flow.receive(), pad="x" * 261_110)
     told = await flow.end_of(first)
@@ -233,8 +235,8 @@ async def test_results_of_other_workers(flow: Flow) -> None:
     assert flow.claim()["state"] == "free"
 
 
-async def test_inputs_out_of_bounds(flow: Flow) -> None:
-    """Each is refused before anything is done, by the field's name and its bound."""
+async def test_an_input_out_of_bounds_is_refused_with_field_and_bound(flow: Flow) -> None:
+    """Nothing is done for it."""
     for given, words in (
         ({"instruction": "x" * 261_119}, "instruction: at most 261120 bytes"),
         ({"attachments": [{"bucket": "b", "key": "k"}] * 501}, "attachments: at most 500"),
@@ -249,8 +251,8 @@ async def test_inputs_out_of_bounds(flow: Flow) -> None:
     assert flow.claim() == {}
 
 
-async def test_a_queue_that_is_refused_for_a_moment(flow: Flow) -> None:
-    """SQS takes no message yet: the job is sent once it does, and runs once."""
+async def test_a_job_is_sent_again_after_sqs_refused_it(flow: Flow) -> None:
+    """It runs once."""
     queue_url = make_input_queue(flow)
     refuse(flow, queue_url, "sqs:SendMessage")
     execution = flow.start("m1")
@@ -261,7 +263,7 @@ async def test_a_queue_that_is_refused_for_a_moment(flow: Flow) -> None:
     assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
 
 
-async def test_a_workers_failure_sends_nothing_again(flow: Flow) -> None:
+async def test_a_failure_reported_by_a_worker_is_not_retried(flow: Flow) -> None:
     """What a worker reports is the end, and SQS is not asked again."""
     execution = flow.start("m1")
     flow.fail(await flow.receive(), "ThrottlingError")
@@ -273,8 +275,8 @@ async def test_a_workers_failure_sends_nothing_again(flow: Flow) -> None:
     assert sum("waitForTaskToken" in str(event) for event in sent) <= 1
 
 
-async def test_follow_up_joins(flow: Flow) -> None:
-    """A second message of the same thread goes to the job that runs, and ends as Joined."""
+async def test_a_second_message_of_the_thread_ends_as_joined(flow: Flow) -> None:
+    """The running job gets it."""
     first = flow.start("m1")
     job = await flow.receive()
     second = flow.start("m2")
@@ -289,7 +291,7 @@ async def test_follow_up_joins(flow: Flow) -> None:
     assert flow.records() == []
 
 
-async def test_other_thread_interrupts(flow: Flow) -> None:
+async def test_a_message_of_another_thread_interrupts_the_job_and_runs(flow: Flow) -> None:
     """A message of another thread interrupts the job that runs, waits for it, and runs."""
     first = flow.start("m1", "thread-a")
     running = await flow.receive()
@@ -311,8 +313,8 @@ async def test_other_thread_interrupts(flow: Flow) -> None:
     assert flow.claim()["state"] == "free"
 
 
-async def test_silent_worker(flow: Flow) -> None:
-    """A worker that goes silent loses its job: on record, in the dead-letter queue, released."""
+async def test_a_job_without_heartbeats_is_recorded_and_dead_lettered(flow: Flow) -> None:
+    """Its claim is released."""
     execution = flow.start("m1", heartbeatSeconds=2)
     job = await flow.receive()
     end = await flow.end_of(execution)
@@ -323,7 +325,7 @@ async def test_silent_worker(flow: Flow) -> None:
     await settled(flow, job, "heartbeat_lost")
 
 
-async def test_heartbeats_keep_a_job(flow: Flow) -> None:
+async def test_a_job_with_heartbeats_outlives_the_heartbeat_timeout(flow: Flow) -> None:
     """A worker that heartbeats outlives the heartbeat's limit."""
     execution = flow.start("m1", heartbeatSeconds=4)
     job = await flow.receive()
@@ -336,7 +338,7 @@ async def test_heartbeats_keep_a_job(flow: Flow) -> None:
     assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
 
 
-async def test_total_timeout(flow: Flow) -> None:
+async def test_a_job_is_timed_out_after_its_total_time_despite_heartbeats(flow: Flow) -> None:
     """A job that takes too long is timed out, however alive its worker is."""
     execution = flow.start("m1", timeoutSeconds=2)
     job = await flow.receive()
@@ -347,7 +349,7 @@ async def test_total_timeout(flow: Flow) -> None:
 
 
 async def settled(flow: Flow, job: Message, kind: str) -> None:
-    """One record, one dead letter, no claim; and a late answer of the worker changes nothing."""
+    """One record, one dead letter, no claim; a late answer of the worker changes nothing."""
     (record,) = flow.records()
     (letter,) = flow.dead_letters()
     assert (record["kind"], record["interruptedClaimId"]) == (kind, job["claimId"])
@@ -362,7 +364,7 @@ async def settled(flow: Flow, job: Message, kind: str) -> None:
         flow.succeed(job)
 
 
-async def test_worker_failure(flow: Flow) -> None:
+async def test_a_failed_job_ends_with_the_workers_error_and_the_inputs_ids(flow: Flow) -> None:
     """A job that fails ends its execution with the worker's error and the input's ids."""
     execution = flow.start("m1")
     flow.fail(await flow.receive(), "DiskFullError", left=0)
@@ -375,7 +377,7 @@ async def test_worker_failure(flow: Flow) -> None:
     assert flow.records() == []
 
 
-async def test_hostile_ids(flow: Flow) -> None:
+async def test_a_malformed_id_is_refused_and_nothing_is_claimed(flow: Flow) -> None:
     """An id that no key may hold is refused by name, and nothing is claimed."""
     for field, value in (
         ("userId", "scott#admin"),
@@ -391,7 +393,7 @@ async def test_hostile_ids(flow: Flow) -> None:
     assert flow.claim() == {}
 
 
-async def test_same_name_runs_once(flow: Flow) -> None:
+async def test_a_message_can_not_be_started_twice(flow: Flow) -> None:
     """A message can't be started twice under its execution's name."""
     name = execution_name(flow.workspace, "m1")
     content = {
@@ -412,8 +414,8 @@ async def test_same_name_runs_once(flow: Flow) -> None:
         )
 
 
-async def test_busy_workspace(flow: Flow) -> None:
-    """A holder that obeys no interrupt keeps its job; who waits gives up after so many tries."""
+async def test_a_message_gives_up_if_the_holder_ignores_interrupts(flow: Flow) -> None:
+    """After a limited number of attempts; the holder keeps its job."""
     first = flow.start("m1", "thread-a")
     job = await flow.receive()
     end = await flow.end_of(flow.start("m2", "thread-b", maxClaimTries=3))
@@ -424,7 +426,9 @@ async def test_busy_workspace(flow: Flow) -> None:
     assert (await flow.end_of(first))["output"]["outcome"] == "Completed"
 
 
-async def test_throttled_function(flow: Flow, deployed: Deployed) -> None:
+async def test_a_throttled_function_is_retried_and_the_job_runs(
+    flow: Flow, deployed: Deployed
+) -> None:
     """A function that is throttled is tried again, and the job runs."""
     name = deployed.info["functions"]["claim"]
     deployed.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
@@ -439,13 +443,13 @@ async def test_throttled_function(flow: Flow, deployed: Deployed) -> None:
 
 
 def retried(flow: Flow, execution: str) -> bool:
-    """Whether a task of an execution has failed and is tried again."""
+    """Whether a task of an execution has failed and was retried."""
     history = flow.states.get_execution_history(executionArn=execution)["events"]
     return any(event["type"] in {"TaskFailed", "LambdaFunctionFailed"} for event in history)
 
 
 def make_input_queue(flow: Flow) -> str:
-    """The workspace's input queue as an earlier version made it, which can't be made again."""
+    """The workspace's input queue with the attributes of an earlier version."""
     made = flow.deployed.sqs.create_queue(
         QueueName=flow.input_queue_name,
         Attributes={"FifoQueue": "true", "VisibilityTimeout": "17"},
@@ -454,12 +458,12 @@ def make_input_queue(flow: Flow) -> str:
 
 
 def refuse_look_ups(flow: Flow, queue_url: str, *, refused: bool = True) -> None:
-    """Have SQS refuse GetQueueUrl for a queue, or no more."""
+    """Make SQS refuse GetQueueUrl for a queue, or stop that."""
     refuse(flow, queue_url, "sqs:GetQueueUrl", refused=refused)
 
 
 def refuse(flow: Flow, queue_url: str, action: str, *, refused: bool = True) -> None:
-    """Have SQS refuse an action on a queue, or no more."""
+    """Make SQS refuse an action on a queue, or stop that."""
     statement = {
         "Effect": "Deny",
         "Principal": "*",
@@ -472,7 +476,7 @@ def refuse(flow: Flow, queue_url: str, action: str, *, refused: bool = True) -> 
     )
 
 
-async def test_an_older_queue_is_used(flow: Flow) -> None:
+async def test_an_existing_queue_with_other_attributes_is_used(flow: Flow) -> None:
     """A queue that is there takes the job, whatever its attributes are."""
     make_input_queue(flow)
     execution = flow.start("m1")
@@ -481,8 +485,8 @@ async def test_an_older_queue_is_used(flow: Flow) -> None:
     assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
 
 
-async def test_a_refused_look_up_is_tried_again(flow: Flow) -> None:
-    """Nobody knows whether there is a queue: none is made, and the job runs once SQS answers."""
+async def test_a_refused_look_up_of_a_queue_is_retried(flow: Flow) -> None:
+    """No queue is created, and the job runs once."""
     queue_url = make_input_queue(flow)
     refuse_look_ups(flow, queue_url)
     execution = flow.start("m1")
@@ -494,8 +498,8 @@ async def test_a_refused_look_up_is_tried_again(flow: Flow) -> None:
     assert "MakeInputQueue" not in entered(flow, execution)
 
 
-async def test_look_ups_that_stay_refused(flow: Flow) -> None:
-    """The job fails with what SQS has said, and leaves no claim behind; none makes a queue."""
+async def test_a_job_fails_if_the_look_up_of_its_queue_stays_refused(flow: Flow) -> None:
+    """With the error of SQS, and without a claim left."""
     queue_url = make_input_queue(flow)
     first = flow.start("m1")
     job = await flow.receive()
@@ -525,7 +529,7 @@ def entered(flow: Flow, execution: str) -> set[str]:
     }
 
 
-async def test_aborted_execution(flow: Flow) -> None:
+async def test_a_stopped_execution_leaves_no_claim(flow: Flow) -> None:
     """An execution that is stopped by hand leaves no claim behind."""
     execution = flow.start("m1")
     await flow.receive()
@@ -536,8 +540,8 @@ async def test_aborted_execution(flow: Flow) -> None:
     assert (record["kind"], record["executionArn"]) == ("forced", execution)
 
 
-async def test_an_end_that_no_event_tells(flow: Flow) -> None:
-    """Nothing comes of the rule: the sweep frees the workspace and has the end recorded."""
+async def test_the_sweep_releases_the_claim_of_an_end_without_an_event(flow: Flow) -> None:
+    """And has the end recorded."""
     rules = flow.deployed.stage.client("events")
     (rule,) = [
         rule["Name"]
@@ -557,8 +561,8 @@ async def test_an_end_that_no_event_tells(flow: Flow) -> None:
     assert [(each["kind"], each["executionArn"]) for each in records] == [("forced", execution)]
 
 
-async def test_handle_timeout_that_can_not_run(flow: Flow) -> None:
-    """The sweep frees the workspace without it; live claims stay."""
+async def test_the_sweep_releases_claims_although_handle_timeout_can_not_run(flow: Flow) -> None:
+    """Live claims stay."""
     name = flow.deployed.info["functions"]["handle-timeout"]
     functions = flow.deployed.functions
     other = Flow(flow.deployed)
@@ -580,7 +584,7 @@ async def test_handle_timeout_that_can_not_run(flow: Flow) -> None:
 
 
 async def swept(flow: Flow) -> None:
-    """The schedule comes every minute; it is not waited for."""
+    """Run the sweep until a condition holds."""
 
     def is_free() -> bool:
         flow.deployed.invoke("sweep-claims", {"sweep": "claims"})
@@ -589,8 +593,8 @@ async def swept(flow: Flow) -> None:
     await until(is_free, "the release", every=1)
 
 
-async def test_an_event_without_input(flow: Flow) -> None:
-    """EventBridge leaves a large input out: the claim is found by its execution."""
+async def test_a_claim_is_released_after_an_event_without_input(flow: Flow) -> None:
+    """EventBridge omits a large input; the claim is found by its execution."""
     execution = flow.start("m1")
     job = await flow.receive()
     event = {

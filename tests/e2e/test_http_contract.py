@@ -1,4 +1,4 @@
-"""The HTTP API keeps the promises of contracts/openapi.json, whatever it is asked."""
+"""The HTTP API's answers match contracts/openapi.json."""
 
 import json
 import time
@@ -54,7 +54,7 @@ api = schemathesis.openapi.from_dict(
 
 
 def row(assembly_id: str, user: str = USER, **fields: Any) -> dict[str, Any]:
-    """An assembly as it is stored."""
+    """The stored row of an assembly."""
     now = time.time()
     return {
         "assembly_id": assembly_id,
@@ -77,7 +77,7 @@ def row(assembly_id: str, user: str = USER, **fields: Any) -> dict[str, Any]:
 
 
 def rows() -> list[dict[str, Any]]:
-    """One assembly in each state, and one of somebody else."""
+    """An assembly in each state, and one of another user."""
     file = {
         "id": "upload_1",
         "name": "a.txt",
@@ -119,14 +119,14 @@ def authorized(deployed: Deployed) -> dict[str, str]:
 
 @api.parametrize()
 @settings(deadline=None)
-def test_every_answer_is_as_described(
+def test_generated_requests_get_described_answers(
     case: "schemathesis.Case[Any]", deployed: Deployed, authorized: dict[str, str]
 ) -> None:
-    """Good requests and bad ones get a described status, headers and body."""
+    """Valid and invalid ones: status, headers and body."""
     case.call_and_validate(
         base_url=deployed.http_url,
         headers=authorized,
-        # A method without a route never reaches the function: API Gateway says 404.
+        # API Gateway answers 404 for a method without a route.
         excluded_checks=[unsupported_method],
         timeout=30,
     )
@@ -153,7 +153,7 @@ def test_every_answer_is_as_described(
         ("GET", "/assemblies", {"next": ""}, 400),
     ],
 )
-def test_described_answer(
+def test_each_state_and_refusal_has_its_described_answer(
     deployed: Deployed,
     authorized: dict[str, str],
     method: str,
@@ -169,7 +169,9 @@ def test_described_answer(
     api[path][method].validate_response(response)
 
 
-def test_described_batch(deployed: Deployed, authorized: dict[str, str]) -> None:
+def test_a_batch_has_null_for_foreign_and_missing_assemblies(
+    deployed: Deployed, authorized: dict[str, str]
+) -> None:
     """A batch has the caller's documents, and null for others' and for none."""
     response = httpx.post(
         f"{deployed.http_url}/status/batch",
@@ -182,7 +184,9 @@ def test_described_batch(deployed: Deployed, authorized: dict[str, str]) -> None
     assert [name for name in KNOWN if statuses[name] is None] == [FOREIGN, ABSENT]
 
 
-def test_described_caching(deployed: Deployed, authorized: dict[str, str]) -> None:
+def test_an_ended_document_has_an_etag_and_gets_304(
+    deployed: Deployed, authorized: dict[str, str]
+) -> None:
     """An ended document has an ETag, and who has it is told so without a body."""
     url, operation = f"{deployed.http_url}/status/{ENDED}", api["/status/{assembly_id}"]["GET"]
     first = httpx.get(url, headers=authorized, trust_env=False)
@@ -194,7 +198,7 @@ def test_described_caching(deployed: Deployed, authorized: dict[str, str]) -> No
 
 
 @pytest.mark.parametrize("path", sorted(api.raw_schema["paths"]))
-def test_described_refusal_without_a_token(deployed: Deployed, path: str) -> None:
+def test_every_route_refuses_a_request_without_a_token(deployed: Deployed, path: str) -> None:
     """Nobody is answered without a token, on no route."""
     (method,) = (name.upper() for name in api.raw_schema["paths"][path])
     response = httpx.request(
@@ -208,8 +212,10 @@ def test_described_refusal_without_a_token(deployed: Deployed, path: str) -> Non
     api[path][method].validate_response(response)
 
 
-def test_a_page_of_another_origin_may_poll(deployed: Deployed, authorized: dict[str, str]) -> None:
-    """A preflight allows If-None-Match; ETag and Retry-After can be read from the answers."""
+def test_cors_allows_polling_with_if_none_match(
+    deployed: Deployed, authorized: dict[str, str]
+) -> None:
+    """ETag and Retry-After are exposed."""
     origin = {"Origin": "https://pages.example.com"}
     wanted = ["authorization", "content-type", "if-none-match"]
     asked = {

@@ -1,4 +1,4 @@
-"""Cut connections, killed workers, cancelled jobs: each request still ends once."""
+"""Lost connections, killed workers, cancelled jobs: each request ends once."""
 
 import asyncio
 import time
@@ -10,7 +10,9 @@ from tests.e2e.deployed import Deployed, assert_ended_once, unique, until
 pytestmark = pytest.mark.e2e
 
 
-async def test_client_resumes_after_a_cut(deployed: Deployed) -> None:
+async def test_a_client_resumes_from_its_last_seq_after_a_lost_connection(
+    deployed: Deployed,
+) -> None:
     """A client that lost its socket goes on from its last `seq` and misses nothing."""
     user = unique("user")
     async with deployed.socket(user) as first:
@@ -32,8 +34,8 @@ async def test_client_resumes_after_a_cut(deployed: Deployed) -> None:
         assert numbers == list(range(state["data"]["seq"] + 1, numbers[-1] + 1))
 
 
-async def test_subscriber_on_another_connection(deployed: Deployed) -> None:
-    """Another connection of the same user hears the same; one of the tenant needs permission."""
+async def test_another_connection_of_the_user_gets_the_same_messages(deployed: Deployed) -> None:
+    """A colleague's needs the permission."""
     owner = unique("user")
     async with (
         deployed.socket(owner) as origin,
@@ -54,8 +56,10 @@ async def test_subscriber_on_another_connection(deployed: Deployed) -> None:
         assert stranger.of("job") == []
 
 
-async def test_killed_worker(deployed: Deployed) -> None:
-    """A job whose worker's process ends is taken up again after its lease, and completes once."""
+async def test_a_job_of_a_killed_worker_is_taken_over_and_completes_once(
+    deployed: Deployed,
+) -> None:
+    """After its lease has expired."""
     user = unique("user")
     async with deployed.socket(user) as socket:
         await socket.ask({"id": "job", "action": "delay", "payload": {"seconds": 6, "steps": 12}})
@@ -72,8 +76,8 @@ async def test_killed_worker(deployed: Deployed) -> None:
         assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
 
 
-async def test_deleted_connection(deployed: Deployed) -> None:
-    """A job whose client has gone completes, and its result waits."""
+async def test_a_job_completes_after_its_client_has_left(deployed: Deployed) -> None:
+    """Its result is stored."""
     user = unique("user")
     async with deployed.socket(user) as socket:
         await socket.ask({"id": "job", "action": "delay", "payload": {"seconds": 1.5, "steps": 6}})
@@ -92,7 +96,7 @@ async def test_deleted_connection(deployed: Deployed) -> None:
         assert late["data"]["seq"] == row["seq"]
 
 
-async def test_disconnect_cancels_when_asked_to(deployed: Deployed) -> None:
+async def test_on_disconnect_cancel_ends_the_job_with_its_connection(deployed: Deployed) -> None:
     """`on_disconnect: cancel` ends the job with its connection."""
     user = unique("user")
     async with deployed.socket(user) as socket:
@@ -108,8 +112,8 @@ async def test_disconnect_cancels_when_asked_to(deployed: Deployed) -> None:
     await until(lambda: deployed.row(user, "job")["status"] == "CANCELLED", "the cancellation")
 
 
-async def test_cancel(deployed: Deployed) -> None:
-    """A running job stops at its next progress and ends; cancelling again is harmless."""
+async def test_a_cancelled_job_stops_at_its_next_progress(deployed: Deployed) -> None:
+    """A second cancel changes nothing."""
     user = unique("user")
     cancel = {"action": "cancel", "payload": {"request_id": "job"}}
     async with deployed.socket(user) as socket:
@@ -124,8 +128,8 @@ async def test_cancel(deployed: Deployed) -> None:
         assert_ended_once(socket.of("job"))
 
 
-async def test_cancelled_assembly(deployed: Deployed) -> None:
-    """A cancelled assembly says so in its document, and can be asked for again."""
+async def test_a_cancelled_assembly_can_be_requested_again(deployed: Deployed) -> None:
+    """Its document says CANCELED."""
     user = unique("user")
     body = b'{"n": 1, "text": "abcdefghijklmnopqrstuvwxyz"}\n' * 600_000
     async with deployed.socket(user) as socket:
@@ -146,8 +150,8 @@ async def test_cancelled_assembly(deployed: Deployed) -> None:
         assert deployed.assembly(ack["assembly_id"])["execution"] == 2
 
 
-async def test_transient_failures_are_retried(deployed: Deployed) -> None:
-    """A transient failure is tried four times; the client hears of the last one only."""
+async def test_a_transient_failure_is_tried_four_times(deployed: Deployed) -> None:
+    """The client gets only the last one."""
     user = unique("user")
     payload = {"seconds": 0.1, "steps": 2, "fail_at": 2, "transient": True}
     async with deployed.socket(user) as socket:
@@ -158,8 +162,8 @@ async def test_transient_failures_are_retried(deployed: Deployed) -> None:
         assert_ended_once(socket.of("job"))
 
 
-async def test_racing_cancellations_end_a_job_once(deployed: Deployed) -> None:
-    """Cancelled from many sockets while it is taken, a job still ends once for everybody."""
+async def test_concurrent_cancellations_end_a_job_once(deployed: Deployed) -> None:
+    """From many sockets, while a worker takes it."""
     user = unique("user")
     async with deployed.socket(user) as socket, deployed.socket(user) as other:
         for number in range(10):

@@ -1,4 +1,4 @@
-"""The whole way of a job: socket, upload, processing, look-up, webhook, download."""
+"""A job from upload to download: socket, progress, look-up, webhook."""
 
 import gzip
 import hashlib
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 SECRET = "whsec_c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz"
 
 
-async def test_connect_and_echo(deployed: Deployed) -> None:
+async def test_a_client_with_a_valid_token_connects_and_gets_an_echo(deployed: Deployed) -> None:
     """A client with a good token connects and is answered."""
     async with deployed.socket(unique("user")) as socket:
         answer = await socket.ask({"id": "one", "action": "echo", "payload": {"text": "hällo"}})
@@ -26,7 +26,9 @@ async def test_connect_and_echo(deployed: Deployed) -> None:
         assert answer["data"]["echo"] == {"text": "hällo"}
 
 
-async def test_job_from_upload_to_webhook(deployed: Deployed, webhooks: Receiver) -> None:
+async def test_a_job_is_processed_looked_up_delivered_and_downloaded(
+    deployed: Deployed, webhooks: Receiver
+) -> None:
     """Files are uploaded, processed with progress, looked up, announced and downloaded."""
     user, body = unique("user"), unique("text").encode() * 1000
     async with deployed.socket(user) as socket, deployed.http(user) as http:
@@ -58,8 +60,8 @@ async def test_job_from_upload_to_webhook(deployed: Deployed, webhooks: Receiver
     assert stored
 
 
-async def test_same_job_again_is_answered_at_once(deployed: Deployed) -> None:
-    """The same files, template and user give the finished document; nothing runs again."""
+async def test_a_repeated_assembly_gets_the_finished_document(deployed: Deployed) -> None:
+    """The same files, template and user; no second run."""
     user, body = unique("user"), unique("text").encode()
     async with deployed.socket(user) as socket:
         payload = await deployed.upload(socket, "tpl_fingerprint", {"a.txt": body})
@@ -82,7 +84,7 @@ async def test_same_job_again_is_answered_at_once(deployed: Deployed) -> None:
         assert known["data"]["completed"] is True
 
 
-async def test_large_results_are_stored_with_the_checksum_of_their_parts(
+async def test_a_large_result_has_a_checksum_of_its_parts(
     deployed: Deployed,
 ) -> None:
     """Every part carries what the upload announced, so the whole has a checksum of its own."""
@@ -100,8 +102,8 @@ async def test_large_results_are_stored_with_the_checksum_of_their_parts(
     assert head["ChecksumCRC32"].endswith("-3")
 
 
-async def test_same_id_makes_one_job(deployed: Deployed) -> None:
-    """Sent twice under one id, a request is one job; another payload under it is refused."""
+async def test_a_request_sent_twice_under_one_id_is_one_job(deployed: Deployed) -> None:
+    """Another payload under the id is refused."""
     user = unique("user")
     message = {"id": "only", "action": "delay", "payload": {"seconds": 0.2, "steps": 2}}
     async with deployed.socket(user) as socket:
@@ -118,7 +120,9 @@ async def test_same_id_makes_one_job(deployed: Deployed) -> None:
         assert_ended_once(socket.of("only"))
 
 
-async def test_running_job_is_joined(deployed: Deployed) -> None:
+async def test_a_second_request_for_a_running_assembly_waits_for_its_end(
+    deployed: Deployed,
+) -> None:
     """A second request for an assembly that runs waits for its end, and nothing runs twice."""
     user = unique("user")
     body = b'{"n": 1}\n' * 4_000_000
@@ -137,8 +141,8 @@ async def test_running_job_is_joined(deployed: Deployed) -> None:
             assert_ended_once(socket.of(request_id))
 
 
-async def test_report(deployed: Deployed) -> None:
-    """A report counts the tenant's own requests, behind a link; it needs a permission."""
+async def test_a_report_counts_the_tenants_own_requests(deployed: Deployed) -> None:
+    """It needs a permission, and its result is a link."""
     tenant, user = unique("tenant"), unique("user")
     payload = {"start_date": "2020-01-01", "end_date": "2020-12-31", "group_by": "status"}
     async with deployed.socket(user, tenant, "reports") as socket:

@@ -1,4 +1,4 @@
-"""A small load on the deployed stage: what must hold for a thousand sockets, with forty."""
+"""A load of forty sockets on the deployed stage."""
 
 import dataclasses
 import secrets
@@ -22,7 +22,7 @@ type Loaded = tuple[Outcome, Usage]
 
 @pytest.fixture(scope="module")
 def loaded(deployed: Deployed) -> Iterator[Loaded]:
-    """A load that is over."""
+    """A finished load."""
     tenant = f"load-{secrets.token_hex(4)}"
     try:
         yield run(deployed.stage, PLAN, tenant)
@@ -31,14 +31,14 @@ def loaded(deployed: Deployed) -> Iterator[Loaded]:
 
 
 @pytest.mark.timeout(600)
-def test_nothing_is_lost_doubled_or_out_of_order(loaded: Loaded) -> None:
-    """Every ledger is in order, and the tables hold what was heard and no connection."""
+def test_a_load_has_no_faults(loaded: Loaded) -> None:
+    """Ledgers and tables agree, and no connection is left."""
     outcome, _usage = loaded
     assert outcome.faults == []
 
 
 def test_every_request_is_acknowledged_once_and_ends_once(loaded: Loaded) -> None:
-    """A request whose socket stayed has one acknowledgment and one end, by messages."""
+    """If its socket was not lost, by messages."""
     outcome, _usage = loaded
     entries = outcome.entries["jobs"]
     assert len(entries) == PLAN.sockets * PLAN.jobs + 1, "every 50th socket runs an assembly too"
@@ -46,7 +46,7 @@ def test_every_request_is_acknowledged_once_and_ends_once(loaded: Loaded) -> Non
     assert {entry.status for entry in entries} == {"COMPLETED"}
 
 
-def test_jobs_tell_every_step(loaded: Loaded) -> None:
+def test_a_jobs_messages_are_numbered_without_a_gap(loaded: Loaded) -> None:
     """The messages of a job are numbered without a gap, up to its end."""
     outcome, _usage = loaded
     jobs = [entry for entry in outcome.entries["jobs"] if entry.is_job]
@@ -55,8 +55,8 @@ def test_jobs_tell_every_step(loaded: Loaded) -> None:
         assert entry.seqs == set(range(1, entry.seq + 1))
 
 
-def test_a_request_is_told_to_every_subscriber(loaded: Loaded) -> None:
-    """All of them hear what was told after they had subscribed, its end with it."""
+def test_every_subscriber_gets_every_message(loaded: Loaded) -> None:
+    """From its subscription to the end."""
     outcome, _usage = loaded
     fan_out = outcome.fan_out
     assert fan_out is not None
@@ -65,15 +65,15 @@ def test_a_request_is_told_to_every_subscriber(loaded: Loaded) -> None:
     assert {len(times) for times in fan_out.heard.values()} == {PLAN.subscribers}
 
 
-def test_sockets_that_are_lost_take_up_their_requests(loaded: Loaded) -> None:
-    """During the soak sockets come and go, and the end of each request is known in the end."""
+def test_lost_sockets_resume_their_requests(loaded: Loaded) -> None:
+    """During the soak."""
     outcome, _usage = loaded
     assert outcome.reconnects > 0
     assert outcome.resumed > 0
     assert {entry.status for entry in outcome.entries["soak"]} == {"COMPLETED"}
 
 
-def test_the_report_names_what_it_measured(loaded: Loaded) -> None:
+def test_the_report_has_latencies_memory_and_bottlenecks(loaded: Loaded) -> None:
     """Percentiles of both waits, memory by function, and a bottleneck for each working phase."""
     outcome, usage = loaded
     document = report(outcome, usage).document
@@ -85,7 +85,7 @@ def test_the_report_names_what_it_measured(loaded: Loaded) -> None:
         assert document["cores"][phase]["bottleneck"]
 
 
-def test_a_request_that_is_not_stored_is_found(deployed: Deployed, loaded: Loaded) -> None:
+def test_the_check_of_the_tables_finds_a_missing_row(deployed: Deployed, loaded: Loaded) -> None:
     """The tables' check is not satisfied by rows that differ from what was sent."""
     from jobplane.bench._remains import check_tables
 

@@ -1,4 +1,4 @@
-"""What no log may hold: tokens, secrets, signatures of links, and what clients send."""
+"""No log has tokens, secrets, signatures of links, or content of clients."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ SIGNED = re.compile(r"X-Amz-Signature|X-Amz-Credential|Signature=|eyJ[\w-]+\.[\w
 
 @dataclass
 class Secrets:
-    """What was given to the stage, or given out by it, by what it is."""
+    """Secret texts, by kind."""
 
     known: dict[str, str] = field(default_factory=dict)
 
@@ -38,7 +38,7 @@ class Secrets:
         return value
 
     def add_link(self, what: str, url: str) -> None:
-        """The signature of a link that whoever has it can use."""
+        """Add the signature of a link."""
         self.add(what, parse_qs(urlsplit(url).query)["X-Amz-Signature"][0])
 
     def found_in(self, text: str) -> set[str]:
@@ -47,7 +47,7 @@ class Secrets:
 
 @pytest.fixture
 def hooks(deployed: Deployed, webhooks: Receiver) -> Iterator[tuple[Receiver, str, str]]:
-    """A receiver of the test's own, the secret in its URL, and the one that signs."""
+    """A receiver with a secret in its URL, and one that signs."""
     in_url, signing = unique("hidden"), unique("hidden-signing-key")
     with receiver() as there:
         deployed.set_webhook(f"{there.url}/{in_url}?key={in_url}", signing)
@@ -58,7 +58,7 @@ def hooks(deployed: Deployed, webhooks: Receiver) -> Iterator[tuple[Receiver, st
 
 
 def log_texts(deployed: Deployed) -> dict[str, str]:
-    """Everything in every log group of the stage."""
+    """The texts of every log group of the stage."""
     logs = deployed.stage.client("logs")
     groups = [
         group["logGroupName"]
@@ -121,7 +121,7 @@ async def say_all(deployed: Deployed, socket: Socket, secrets: Secrets) -> tuple
 
 
 def change_file(deployed: Deployed, note: str) -> None:
-    """Give a file another status, with a text of ours."""
+    """Change a file's status, with a secret text."""
     key = {"date_prefix": "2026-11-22", "file_key": f"{unique('file')}.ndjson"}
     table = deployed.info["tables"]["files"]
     deployed.dynamodb.put_item(TableName=table, Item=to_item({**key, "status": "pending#1"}))
@@ -141,7 +141,7 @@ def change_file(deployed: Deployed, note: str) -> None:
 
 
 async def run_flow(deployed: Deployed, secrets: Secrets) -> None:
-    """A job of a workspace that succeeds, and one that fails, with texts of ours in them."""
+    """A job that succeeds and one that fails, with secret texts."""
     flow = Flow(deployed)
     instruction = secrets.new("instruction to a worker")
     execution = flow.start("m1", instruction=instruction)
@@ -156,7 +156,7 @@ async def run_flow(deployed: Deployed, secrets: Secrets) -> None:
     await flow.end_of(execution)
 
 
-async def test_no_log_tells_a_secret(deployed: Deployed, hooks: tuple[Receiver, str, str]) -> None:
+async def test_no_log_has_a_secret(deployed: Deployed, hooks: tuple[Receiver, str, str]) -> None:
     """All log groups of the stage, at the level DEBUG, hold nothing of what was sent, signed or
     handed out: in jobs that succeed and fail, refused tokens and messages, look-ups, webhooks, the
     job flow, an operator's change.

@@ -1,4 +1,4 @@
-"""What a deployed stage tells of itself: alarms and dashboard, metrics, one trace, logs by id."""
+"""A deployed stage's alarms, dashboard, metrics, traces and logs."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def alarms(deployed: Deployed) -> list[dict[str, Any]]:
 
 @contextmanager
 def listening(deployed: Deployed, topic: str) -> Iterator[str]:
-    """The URL of a queue that gets whatever the topic is told."""
+    """The URL of a queue that receives the topic's notifications."""
     sqs, sns = deployed.sqs, deployed.stage.client("sns")
     url = sqs.create_queue(QueueName=unique("alarms"))["QueueUrl"]
     about = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
@@ -53,7 +53,7 @@ def listening(deployed: Deployed, topic: str) -> Iterator[str]:
         sqs.delete_queue(QueueUrl=url)
 
 
-def test_alarms_watch_what_was_deployed(deployed: Deployed) -> None:
+def test_every_alarm_watches_a_deployed_resource(deployed: Deployed) -> None:
     """The function, queue, API or state machine of each alarm is on the stage."""
     stack = deployed.stage.client("cloudformation").get_paginator("list_stack_resources")
     there = {deployed.stage.name}
@@ -75,7 +75,7 @@ def test_alarms_watch_what_was_deployed(deployed: Deployed) -> None:
             assert values & there, alarm["AlarmName"]
 
 
-def test_the_dashboard_was_filled_in(deployed: Deployed) -> None:
+def test_the_dashboard_is_json_without_references_and_shows_all_alarms(deployed: Deployed) -> None:
     """Its text is JSON that no reference is left in, and shows all alarms."""
     name = deployed.stage.names.stack
     body = deployed.stage.client("cloudwatch").get_dashboard(DashboardName=name)["DashboardBody"]
@@ -85,7 +85,7 @@ def test_the_dashboard_was_filled_in(deployed: Deployed) -> None:
     assert set(status["properties"]["alarms"]) == {alarm["AlarmArn"] for alarm in alarms(deployed)}
 
 
-async def test_an_alarm_tells_the_topic(deployed: Deployed) -> None:
+async def test_an_alarm_notifies_the_topic_with_name_and_reason(deployed: Deployed) -> None:
     """A value over the threshold changes the alarm's state, and the topic says which and why."""
     (errors,) = [alarm for alarm in alarms(deployed) if alarm.get("MetricName") == "5xx"]
     cloudwatch = deployed.stage.client("cloudwatch")
@@ -112,7 +112,7 @@ async def test_an_alarm_tells_the_topic(deployed: Deployed) -> None:
 
 
 async def complete(deployed: Deployed, user: str, request_id: str) -> str:
-    """A job with a file, from socket to end; its assembly's id."""
+    """Run a job with a file; its assembly's id."""
     async with deployed.socket(user) as socket:
         payload = await deployed.upload(socket, "tpl_fingerprint", {"a": unique("x").encode()})
         end = await socket.run("process_assembly", payload, id=request_id)
@@ -121,7 +121,7 @@ async def complete(deployed: Deployed, user: str, request_id: str) -> str:
 
 
 async def delivered(deployed: Deployed, assembly_id: str) -> None:
-    """Wait until the document says that its webhook arrived."""
+    """Wait until the document's webhook is delivered."""
     await until(
         lambda: deployed.assembly(assembly_id)["webhook"]["status"] == "delivered",
         "the delivery on the document",
@@ -129,7 +129,7 @@ async def delivered(deployed: Deployed, assembly_id: str) -> None:
 
 
 def lines_with(deployed: Deployed, **ids: str) -> list[dict[str, Any]]:
-    """What `jobplane logs` has of an id, over all functions, each with its function's name."""
+    """The output of `jobplane logs` for an id, each line with its function."""
     stage = deployed.stage
     done = jobplane(stage.repository, "logs", "--stage", stage.name, "--since", "2m", "--json")
     assert done.returncode == 0, done.stderr
@@ -141,7 +141,7 @@ def lines_with(deployed: Deployed, **ids: str) -> list[dict[str, Any]]:
 
 
 async def lines_of(deployed: Deployed, functions: set[str], **ids: str) -> list[dict[str, Any]]:
-    """The log lines, metrics aside, that have these ids, once these functions have some."""
+    """The log lines with these ids, without metrics, once these functions have some."""
 
     def found() -> list[dict[str, Any]] | None:
         lines = [line for line in lines_with(deployed, **ids) if "level" in line]
@@ -151,7 +151,9 @@ async def lines_of(deployed: Deployed, functions: set[str], **ids: str) -> list[
     return lines
 
 
-async def test_one_trace_from_message_to_webhook(deployed: Deployed, webhooks: Receiver) -> None:
+async def test_router_request_processor_webhook_and_receiver_share_a_trace(
+    deployed: Deployed, webhooks: Receiver
+) -> None:
     """Router, request, processor, deliver-webhook and receiver name the same trace: Root=1-…"""
     user, request_id = unique("user"), unique("req")
     assembly_id = await complete(deployed, user, request_id)
@@ -168,7 +170,9 @@ async def test_one_trace_from_message_to_webhook(deployed: Deployed, webhooks: R
     assert f"Parent={parent};Sampled={int(sampled)}" in carried
 
 
-async def test_a_job_is_found_by_its_ids(deployed: Deployed, webhooks: Receiver) -> None:
+async def test_jobplane_logs_finds_all_lines_of_a_job_by_each_id(
+    deployed: Deployed, webhooks: Receiver
+) -> None:
     """Its request leads to all its lines, and so does its assembly; and on to the socket's."""
     user, request_id = unique("user"), unique("req")
     assembly_id = await complete(deployed, user, request_id)
@@ -187,7 +191,7 @@ async def test_a_job_is_found_by_its_ids(deployed: Deployed, webhooks: Receiver)
         await lines_of(deployed, {"connect", "router", "disconnect"}, **connection)
 
 
-async def test_what_is_emitted_is_what_the_source_says(
+async def test_every_emitted_metric_matches_the_source(
     deployed: Deployed, webhooks: Receiver
 ) -> None:
     """Every metric of every function's real lines: its name, unit and set of dimensions.

@@ -1,4 +1,4 @@
-"""What state-manager says of twenty thousand files: all that is wrong, and no more; and how many.
+"""state-manager on twenty thousand files: exactly the planted faults, and exact counters.
 
 The files are those of a pipeline that has run for a month, with faults of every kind in them.
 """
@@ -34,8 +34,8 @@ def planted(operator: Operator) -> State:
     return state
 
 
-def test_every_planted_fault_is_found_and_nothing_else(operator: Operator, planted: State) -> None:
-    """Five hundred faults among twenty thousand files: each with its kind, and no other file."""
+def test_exactly_the_planted_faults_are_found(operator: Operator, planted: State) -> None:
+    """Five hundred, each with its kind."""
     found, wanted = operator.found(planted.dates), expected(planted)
     assert {"not found": wanted - found, "found without reason": found - wanted} == {
         "not found": Counter(),
@@ -46,9 +46,9 @@ def test_every_planted_fault_is_found_and_nothing_else(operator: Operator, plant
 
 
 def test_an_expired_lock_is_stale(operator: Operator, planted: State) -> None:
-    """One whose expiry has passed is found until DynamoDB removes it, and one that lives is not."""
+    """Until DynamoDB deletes it; a live one is not."""
     stale: set[str] = set()
-    for _ in range(3):  # the stage may remove it before it is looked for
+    for _ in range(3):  # the stage may remove it before the search
         now = int(time.time())
         lock = {"file_key": "LOCK", "lock_id": "expired", "ttl": now - 1}
         live = {"file_key": "LOCK", "lock_id": "live", "ttl": now + 300}
@@ -64,8 +64,8 @@ def test_an_expired_lock_is_stale(operator: Operator, planted: State) -> None:
     assert "LOCK#live" not in stale
 
 
-def test_the_counters_agree_with_a_count(operator: Operator, planted: State) -> None:
-    """When the stream has settled the counters are what a count says: there is no drift."""
+def test_the_counters_equal_an_exact_count(operator: Operator, planted: State) -> None:
+    """After the stream has settled."""
     counted = operator.settled()
     exact = operator.do("get_stats", exact=True)
     assert exact["stats"] == counted
@@ -74,8 +74,10 @@ def test_the_counters_agree_with_a_count(operator: Operator, planted: State) -> 
     assert exact["total"] == sum(counted.values())
 
 
-def test_the_counters_follow_every_change(operator: Operator, planted: State) -> None:
-    """Updates and resets by the function, direct writes, repetitions, deletions: no drift."""
+def test_the_counters_have_no_drift_after_changes_of_any_kind(
+    operator: Operator, planted: State
+) -> None:
+    """Updates, resets, direct writes, repetitions, deletions."""
     chance, files = random.Random(7), planted.files
     before = operator.settled()
     pending = [row for row in files if row["status"] == "pending"][:60]
@@ -106,7 +108,7 @@ def test_the_counters_follow_every_change(operator: Operator, planted: State) ->
     assert exact["stats"] == after
 
 
-def test_the_counters_follow_expiry(operator: Operator, planted: State) -> None:
+def test_expired_files_are_no_longer_counted(operator: Operator, planted: State) -> None:
     """Files that DynamoDB removes because their time is over are counted no more."""
     before = operator.settled()
     now = int(time.time())
@@ -120,7 +122,7 @@ def test_the_counters_follow_expiry(operator: Operator, planted: State) -> None:
 
 
 def fresh_rows(count: int) -> list[Row]:
-    """Files that have just come in; manifests and locks, which are none, are among them."""
+    """Rows of files that have just arrived, and of manifests and locks."""
     now = time.time()
     kinds: list[Row] = [
         {"date_prefix": "2026-01-01", "file_key": f"MANIFEST#{number}.json", "status": "pending"}
@@ -137,8 +139,8 @@ def fresh_rows(count: int) -> list[Row]:
     ]
 
 
-def test_counters_that_someone_has_changed_are_mended(operator: Operator, planted: State) -> None:
-    """A reconciliation says exactly how far they were off, and they are right afterwards."""
+def test_a_reconciliation_corrects_changed_counters(operator: Operator, planted: State) -> None:
+    """It reports the exact drift."""
     right = operator.settled()
     tampering = {"pending": 7, "completed": -3, "failed": 100_000}
     for shard, (status, number) in enumerate(tampering.items()):
@@ -163,13 +165,13 @@ def test_counters_that_someone_has_changed_are_mended(operator: Operator, plante
     assert set(operator.do("get_stats", exact=True)["drift"].values()) == {0}
 
 
-def test_paging_gives_each_file_once(operator: Operator, planted: State) -> None:
-    """While one in twenty changes its status, all other files of twenty thousand come once."""
+def test_pages_have_each_unchanged_file_once(operator: Operator, planted: State) -> None:
+    """While one in twenty changes its status."""
     assert page_through(operator, FileStatus.COMPLETED, 1000, FileStatus.FAILED) > FILES * 0.8
 
 
-def test_small_pages_give_each_file_once(operator: Operator, planted: State) -> None:
-    """The same with a hundred files a page, over ten shards and the plain status."""
+def test_pages_of_100_have_each_unchanged_file_once(operator: Operator, planted: State) -> None:
+    """Over ten shards and the plain status."""
     names = [status for status in tracking.stored_statuses(FileStatus.QUARANTINED, 10)]
     operator.put(
         *(
@@ -185,7 +187,7 @@ def test_small_pages_give_each_file_once(operator: Operator, planted: State) -> 
 
 
 def page_through(operator: Operator, status: FileStatus, limit: int, other: FileStatus) -> int:
-    """Read all pages of a status while some files leave it; how many did not, and came once."""
+    """Read all pages of a status while some files leave it; the number of others."""
     rows = {
         key: row
         for key, row in operator.rows().items()
@@ -210,15 +212,15 @@ def page_through(operator: Operator, status: FileStatus, limit: int, other: File
 
 
 def move(operator: Operator, rows: list[Row], status: FileStatus, other: FileStatus) -> None:
-    """Take files out of their status, and put every other one of them back."""
+    """Move files out of their status, and every other one back."""
     for number, row in enumerate(rows):
         operator.write(row, other)
         if number % 2:
             operator.write(row, status)
 
 
-def test_a_token_is_good_for_its_own_question_alone(operator: Operator, planted: State) -> None:
-    """One that was changed, made up or given for another question is refused; limits may vary."""
+def test_a_token_is_refused_for_another_query(operator: Operator, planted: State) -> None:
+    """As is a changed or forged one; the limit may differ."""
     question = {"status": "completed", "limit": 10}
     token = operator.do("query_by_status", **question)["next_token"]
     for number in range(0, len(token), 7):

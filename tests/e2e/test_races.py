@@ -1,4 +1,4 @@
-"""Many at once on one request: the table decides, and it decides once."""
+"""Concurrent operations on one request have one winner."""
 
 import json
 import time
@@ -19,7 +19,7 @@ CONTENDERS = 16
 ROUNDS = 40
 
 
-async def test_one_worker_takes_a_request(
+async def test_one_of_sixteen_workers_takes_a_request(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of sixteen workers that reach for a request, one gets it; each round anew."""
@@ -42,10 +42,10 @@ async def test_one_worker_takes_a_request(
             assert winners[0]["attempts"] == 1
 
 
-async def test_late_worker_writes_nothing(
+async def test_a_worker_whose_request_was_taken_over_writes_nothing(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker whose lease ran out and was taken over neither renews, ends nor posts."""
+    """It neither renews, ends nor posts."""
     processor = load(deployed, "processor", monkeypatch)
     user = unique("user")
     owner = owner_key("acme", user)
@@ -69,10 +69,10 @@ async def test_late_worker_writes_nothing(
     assert deployed.row(user, request_id)["lease_owner"] == "quick"
 
 
-async def test_one_id_from_many_clients(
+async def test_a_request_sent_sixteen_times_at_once_is_stored_once(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same request sent sixteen times at once is stored once and ends once."""
+    """It ends once."""
     router = load(deployed, "router", monkeypatch)
     user = unique("user")
     request = {"id": "job", "action": "delay", "payload": {"seconds": 0.2, "steps": 2}}
@@ -87,7 +87,7 @@ async def test_one_id_from_many_clients(
         assert_ended_once(socket.of("job"))
 
 
-async def test_subscribing_at_once_counts_once(
+async def test_sixteen_concurrent_subscriptions_of_a_connection_count_once(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that subscribes sixteen times at once is one listener."""

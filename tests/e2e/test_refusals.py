@@ -1,4 +1,4 @@
-"""What is refused: foreign users, bad tokens, bad input; each with its error."""
+"""Refusals of other users, bad tokens and bad input, each with its error."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ def unsigned(claims: Message) -> str:
 
 
 def signed_by_hand(header: Message, claims: Message, secret: str) -> str:
-    """A token with a header that no library would write."""
+    """A token with a header that no library writes."""
 
     def part(value: Message) -> str:
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
@@ -70,8 +70,8 @@ def bad_tokens(secret: str) -> dict[str, str]:
     }
 
 
-async def test_bad_tokens_open_no_socket(deployed: Deployed) -> None:
-    """Every bad token is refused alike, and no connection is stored."""
+async def test_a_bad_token_opens_no_socket(deployed: Deployed) -> None:
+    """All get the same refusal, and no connection is stored."""
     before = deployed.count("connections")
     outcomes = set()
     for name, token in bad_tokens(jwt_secret(deployed.stage)).items():
@@ -86,7 +86,7 @@ async def test_bad_tokens_open_no_socket(deployed: Deployed) -> None:
     assert deployed.count("connections") <= before
 
 
-async def test_bad_tokens_get_no_status(deployed: Deployed) -> None:
+async def test_a_bad_token_gets_401_over_http(deployed: Deployed) -> None:
     """Over HTTP, every bad token gets the same 401."""
     answers = set()
     async with httpx.AsyncClient(base_url=deployed.http_url, trust_env=False) as client:
@@ -100,8 +100,8 @@ async def test_bad_tokens_get_no_status(deployed: Deployed) -> None:
     assert (status, challenged) == (401, True)
 
 
-async def test_expired_token_closes_the_socket(deployed: Deployed) -> None:
-    """A connection that outlived its token is told so and closed."""
+async def test_an_expired_token_closes_its_socket(deployed: Deployed) -> None:
+    """After an error."""
     async with short_lived(deployed) as socket:
         answer = await until_refused(socket)
         assert answer["error"]["code"] == "UNAUTHORIZED"
@@ -110,7 +110,7 @@ async def test_expired_token_closes_the_socket(deployed: Deployed) -> None:
 
 @asynccontextmanager
 async def short_lived(deployed: Deployed) -> AsyncIterator[Socket]:
-    """A socket whose token runs out as soon as may be, though not during the handshake."""
+    """A socket whose token expires soon after the handshake."""
     async with AsyncExitStack() as stack:
         for ttl in (1, 4, 16):
             token = deployed.token(unique("user"), "acme", ttl=ttl)
@@ -123,7 +123,7 @@ async def short_lived(deployed: Deployed) -> AsyncIterator[Socket]:
 
 
 async def until_refused(socket: Any) -> Message:
-    """Keep asking until the token has run out."""
+    """Send messages until the token has expired."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         answer: Message = await socket.ask({"action": "ping"})
@@ -132,8 +132,8 @@ async def until_refused(socket: Any) -> Message:
     raise AssertionError("the token never ran out")
 
 
-async def test_foreign_users_learn_nothing(deployed: Deployed) -> None:
-    """Another user, or the same name in another tenant, reaches no job over any path."""
+async def test_another_users_job_can_not_be_reached(deployed: Deployed) -> None:
+    """Nor by the same user id of another tenant, over any path."""
     owner, body = unique("user"), unique("text").encode()
     async with deployed.socket(owner) as socket:
         payload = await deployed.upload(socket, "tpl_fingerprint", {"a.txt": body})
@@ -268,8 +268,8 @@ BAD_MESSAGES: dict[str, tuple[Any, str, str]] = {
 }
 
 
-async def test_bad_messages(deployed: Deployed) -> None:
-    """Each bad message gets its documented error, which names the field, and nothing is stored."""
+async def test_a_bad_message_gets_its_error_with_the_field(deployed: Deployed) -> None:
+    """Nothing is stored."""
     async with deployed.socket(unique("user")) as socket:
         before = deployed.count("requests")
         for name, (message, code, field) in BAD_MESSAGES.items():
@@ -284,7 +284,7 @@ async def test_bad_messages(deployed: Deployed) -> None:
 
 
 async def test_a_binary_frame_ends_the_connection(deployed: Deployed) -> None:
-    """With code 1003, as AWS has it."""
+    """With code 1003, as on AWS."""
     url = f"{deployed.info['websocket_url']}?Authorization={deployed.token(unique('user'), 'acme')}"
     async with connect(url) as socket:
         await socket.send(b'{"action": "ping"}')
@@ -303,10 +303,10 @@ async def test_a_binary_frame_ends_the_connection(deployed: Deployed) -> None:
         (None, None),
     ],
 )
-async def test_the_handshake_answers_our_subprotocol_alone(
+async def test_the_handshake_answers_only_our_subprotocol(
     deployed: Deployed, offered: list[Any] | None, chosen: str | None
 ) -> None:
-    """Where it is offered; a socket without it works as well."""
+    """If it is offered; a socket without one works."""
     url = f"{deployed.info['websocket_url']}?Authorization={deployed.token(unique('user'), 'acme')}"
     async with connect(url, subprotocols=offered) as socket:
         assert socket.subprotocol == chosen
@@ -326,7 +326,9 @@ BAD_JOBS: dict[str, tuple[str, dict[str, bytes], str, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_JOBS)
-async def test_bad_files(deployed: Deployed, name: str) -> None:
+async def test_a_malformed_file_ends_its_assembly_with_code_and_place(
+    deployed: Deployed, name: str
+) -> None:
     """A file that can't be processed ends its assembly with a code, and says which and where."""
     template, files, code, place = BAD_JOBS[name]
     user = unique("user")
@@ -341,7 +343,7 @@ async def test_bad_files(deployed: Deployed, name: str) -> None:
         assert "ok" not in document
 
 
-async def test_missing_and_altered_uploads(deployed: Deployed) -> None:
+async def test_a_missing_or_changed_upload_ends_the_assembly(deployed: Deployed) -> None:
     """An object that is not there, or holds other bytes than announced, ends the assembly."""
     user, body = unique("user"), unique("text").encode()
     async with deployed.socket(user) as socket:
@@ -353,12 +355,12 @@ async def test_missing_and_altered_uploads(deployed: Deployed) -> None:
             end = await socket.run("process_assembly", changed)
             assert end["error"]["details"]["error"] == code
             assert "a.txt" in end["error"]["message"]
-        # The failed document of the same md5 is run again by a request that is right.
+        # A valid request runs the failed document of the same md5 again.
         assert (await socket.run("process_assembly", payload))["type"] == "complete"
 
 
-async def test_odd_but_good_files(deployed: Deployed) -> None:
-    """Empty files, names in other scripts and names that look like paths are processed safely."""
+async def test_unusual_files_are_processed_safely(deployed: Deployed) -> None:
+    """Empty ones, names in other scripts, names that look like paths."""
     files = {"empty": b"", "文書.txt": b"1", "../../etc/passwd": b"2", "a/b\\c.txt": b"3"}
     async with deployed.socket(unique("user")) as socket:
         payload = await deployed.upload(socket, "tpl_archive", files)
@@ -371,7 +373,7 @@ async def test_odd_but_good_files(deployed: Deployed) -> None:
         assert "文書.txt.gz" in names
 
 
-async def test_upload_takes_the_announced_bytes_alone(deployed: Deployed) -> None:
+async def test_a_presigned_put_refuses_a_body_with_another_md5(deployed: Deployed) -> None:
     """A presigned PUT refuses a body of another md5."""
     body = b"announced"
     async with deployed.socket(unique("user")) as socket:
@@ -404,10 +406,10 @@ async def test_upload_takes_the_announced_bytes_alone(deployed: Deployed) -> Non
         "ftp://127.0.0.1/hook",
     ],
 )
-async def test_private_webhook_targets_are_never_reached(
+async def test_a_webhook_to_a_private_address_is_refused(
     deployed: Deployed, webhooks: Receiver, target: str
 ) -> None:
-    """A webhook to a private, metadata or disguised address is refused, and says so."""
+    """In any spelling; the document has the reason."""
     before = len(webhooks.received)
     deployed.set_webhook(target, "whsec_c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz")
     try:

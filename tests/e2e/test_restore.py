@@ -35,7 +35,7 @@ _, RESTORE, SETTINGS, STREAM = blocks(
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """put_back.py as it is documented."""
+    """put_back.py as documented."""
     (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
     path = tmp_path_factory.mktemp("operating") / "put_back.py"
     path.write_text(code, encoding="utf-8")
@@ -44,7 +44,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def assemblies(deployed: Deployed) -> Iterator[list[str]]:
-    """Two assemblies of one user, removed afterwards."""
+    """Two assemblies of a user, deleted afterwards."""
     ids = [deployed.put_assembly(USER) for _ in range(2)]
     yield ids
     table = deployed.info["tables"]["assemblies"]
@@ -52,10 +52,10 @@ def assemblies(deployed: Deployed) -> Iterator[list[str]]:
         deployed.dynamodb.delete_item(TableName=table, Key=to_item({"assembly_id": assembly_id}))
 
 
-def test_what_was_lost_is_put_back_and_what_was_written_since_stays(
+def test_a_deleted_row_is_restored_and_a_newer_one_is_kept(
     deployed: Deployed, assemblies: list[str], script: Path
 ) -> None:
-    """From a backup, a deleted row answers look-ups again; a row changed since is left alone."""
+    """From a backup."""
     dynamodb, table = deployed.dynamodb, deployed.info["tables"]["assemblies"]
     lost, changed = assemblies
     backup = dynamodb.create_backup(TableName=table, BackupName="before")["BackupDetails"]
@@ -92,7 +92,7 @@ def test_what_was_lost_is_put_back_and_what_was_written_since_stays(
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """A stage whose tables may be lost, of a copy in which files may be changed."""
+    """A stage of a copy of the tree, whose tables may be lost."""
     repository = under_git(copy_here(tmp_path_factory.mktemp("lost") / "copy"))
     share_wheels(Repository.here(), repository)
     with stage_of(repository, "lost") as there:
@@ -101,11 +101,13 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 
 @pytest.fixture(scope="module")
 def terminal(own: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Terminal:
-    """Where the documented commands are typed."""
+    """A shell for the documented commands."""
     return Terminal.on(own.stage, tmp_path_factory.mktemp("programs"))
 
 
-def test_a_lost_table_comes_back_as_it_was(own: Deployed, terminal: Terminal) -> None:
+def test_a_lost_table_is_restored_with_its_indexes_and_settings(
+    own: Deployed, terminal: Terminal
+) -> None:
     """Look-ups by key and index answer again, and all that the template says of it holds."""
     table, assembly = own.info["tables"]["assemblies"], own.put_assembly(USER)
     before = properties(own, table)
@@ -123,7 +125,7 @@ def test_a_lost_table_comes_back_as_it_was(own: Deployed, terminal: Terminal) ->
 
 @dataclass(frozen=True)
 class Loss:
-    """A table of requests that was lost and restored, and what stood in it."""
+    """A table of requests that was lost and restored, and its former content."""
 
     before: Message
     after: Message
@@ -145,7 +147,7 @@ def loss(own: Deployed, terminal: Terminal) -> Loss:
 
 
 async def lose_requests(own: Deployed, table: str) -> tuple[str, str]:
-    """Lose the table while one request has ended, and another is due that nobody has taken."""
+    """Lose the table while one request has ended and another one waits."""
     async with own.socket(USER) as socket:
         ended, pending = unique("req"), unique("req")
         assert (await socket.run("delay", DELAY, id=ended))["type"] == "complete"
@@ -163,13 +165,13 @@ async def lose_requests(own: Deployed, table: str) -> tuple[str, str]:
     return ended, pending
 
 
-def test_a_lost_table_with_a_stream_comes_back_as_it_was(loss: Loss) -> None:
-    """All that the template says of the table holds again; its stream is another one."""
+def test_a_lost_table_with_a_stream_is_restored_with_its_settings(loss: Loss) -> None:
+    """Its stream is a new one."""
     assert loss.after == loss.before
     assert loss.new_stream != loss.old_stream
 
 
-def test_who_reads_the_stream_is_told_of_the_new_one(own: Deployed, loss: Loss) -> None:
+def test_mapping_and_role_name_the_new_stream(own: Deployed, loss: Loss) -> None:
     """The function's mapping and its role name the new stream, and nobody names the old one."""
     name = own.info["functions"]["processor"]
     mappings = own.functions.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
@@ -184,35 +186,35 @@ def test_who_reads_the_stream_is_told_of_the_new_one(own: Deployed, loss: Loss) 
     assert not any(loss.old_stream in policy for policy in policies)
 
 
-def test_the_stack_has_all_of_it(own: Deployed, loss: Loss) -> None:
+def test_nothing_is_left_to_deploy_after_the_restore(own: Deployed, loss: Loss) -> None:
     """After the last deployment the tree is as before, and nothing is left to deploy."""
     done = jobplane(own.stage.repository, "deploy", "--stage", own.stage.name, "--yes")
     assert done.stdout == f"nothing to deploy: {own.stage.name} is up to date\n", done.stderr
 
 
-async def test_requests_go_on_after_the_restore(own: Deployed, loss: Loss) -> None:
-    """One that had ended is still known, a new one runs."""
+async def test_requests_run_after_the_restore(own: Deployed, loss: Loss) -> None:
+    """An ended one is still stored."""
     async with own.socket(USER) as socket:
         known = await socket.ask({"action": "status", "payload": {"request_id": loss.ended}})
         assert known["data"]["status"] == "COMPLETED"
         assert (await socket.run("delay", DELAY))["type"] == "complete"
 
 
-async def test_a_request_that_had_not_ended_runs_after_the_restore(
+async def test_an_open_request_of_the_backup_runs_after_the_restore(
     own: Deployed, loss: Loss
 ) -> None:
-    """The sweeper finds the row of the backup, and the new stream hands it out."""
+    """The sweeper finds its row."""
     own.sweep()
     await until(lambda: own.row(USER, loss.pending)["status"] == "COMPLETED", "its end")
 
 
 def status_of(deployed: Deployed, assembly_id: str) -> int:
-    """What the HTTP API answers the assembly's user."""
+    """The HTTP API's answer to the assembly's user."""
     return get(deployed, f"/status/{assembly_id}").status_code
 
 
 def listed(deployed: Deployed) -> list[str]:
-    """The user's assemblies by the HTTP API, from an index."""
+    """The user's list of assemblies, from an index."""
     return [each["assembly_id"] for each in get(deployed, "/assemblies").json()["assemblies"]]
 
 
@@ -222,7 +224,7 @@ def get(deployed: Deployed, path: str) -> httpx.Response:
 
 
 def properties(deployed: Deployed, table: str) -> Message:
-    """What the template says of a table, as the stage has it."""
+    """The template's properties of a table, as deployed."""
     dynamodb = deployed.dynamodb
     told = dynamodb.describe_table(TableName=table)["Table"]
     tags = dynamodb.list_tags_of_resource(ResourceArn=told["TableArn"])["Tags"]

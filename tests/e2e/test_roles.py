@@ -1,4 +1,4 @@
-"""What each deployed role may do, and that it may do nothing else: the emulator is asked.
+"""Each deployed role has exactly its grants, as the emulator evaluates them.
 
 A role's session makes every call of the catalogue. What the role is granted by the documented
 table must be let through; everything else must be refused.
@@ -32,7 +32,7 @@ FLOWS = [
     if declared.body["Type"] == "AWS::StepFunctions::StateMachine"
 ]
 ROLES = [*(function.name for function in FUNCTIONS), *FLOWS]
-# Rights that the emulator has no such call for.
+# Actions whose call the emulator lacks.
 UNASKED = {
     "dynamodb:ListStreams": "lists streams of all tables: AWS authorises it by no resource",
     "logs:CreateLogDelivery": "of the service that delivers logs",
@@ -52,7 +52,7 @@ UNASKED = {
 
 @pytest.fixture(scope="module")
 def stack(deployed: Deployed) -> Stack:
-    """What is deployed, by its template and CloudFormation's list of it."""
+    """The deployed stack by its template and its resources."""
     stage = deployed.stage
     template = compiled.deployed(stage)
     assert template is not None
@@ -82,7 +82,7 @@ def stack(deployed: Deployed) -> Stack:
 
 
 def iterator_of(stream: str, stage: Stage) -> str:
-    """The end of a stream's first shard."""
+    """An iterator at the end of a stream's first shard."""
     client = stage.client("dynamodbstreams")
     shard = client.describe_stream(StreamArn=stream)["StreamDescription"]["Shards"][0]["ShardId"]
     at = {"StreamArn": stream, "ShardId": shard, "ShardIteratorType": "LATEST"}
@@ -97,12 +97,12 @@ def granted(stack: Stack) -> list[Grant]:
 
 @pytest.fixture(scope="module")
 def catalogue(stack: Stack, granted: list[Grant]) -> list[Probe]:
-    """Every call that is tried."""
+    """Every call of the catalogue."""
     return list(probes(stack, granted))
 
 
 def session_of(role: str, deployed: Deployed, stack: Stack) -> Clients:
-    """Clients with the role's temporary credentials, as a function of it would have."""
+    """Clients with the role's temporary credentials."""
     (name,) = (
         resource["Properties"]["Role" if kind.endswith("Function") else "RoleArn"]["Fn::GetAtt"][0]
         for kind in ("AWS::Lambda::Function", "AWS::StepFunctions::StateMachine")
@@ -134,7 +134,7 @@ def session_of(role: str, deployed: Deployed, stack: Stack) -> Clients:
 
 def answers(wanted: list[Probe], clients: Clients) -> list[tuple[Probe, str]]:
     """Each probe with its answer."""
-    # boto3 makes clients on one thread only; they are used on any.
+    # boto3 creates clients in one thread only; they can be used in any.
     for service in {probe.service for probe in wanted}:
         clients(service)
     with ThreadPoolExecutor(4) as pool:
@@ -145,13 +145,13 @@ def of_role(role: str, granted: list[Grant]) -> list[Grant]:
     return [grant for grant in granted if grant.role == role]
 
 
-def test_every_role_is_asked(granted: list[Grant]) -> None:
+def test_the_tested_roles_are_those_of_the_stack(granted: list[Grant]) -> None:
     """The roles of the tests below are those of the stack."""
     assert {grant.role for grant in granted} == set(ROLES)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_allows_what_it_is_for(
+def test_a_role_allows_each_granted_action_on_its_resource(
     role: str, granted: list[Grant], catalogue: list[Probe], deployed: Deployed, stack: Stack
 ) -> None:
     """Every action that the role grants is let through on its resource."""
@@ -174,10 +174,10 @@ def test_a_role_allows_what_it_is_for(
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_denies_its_neighbours(
+def test_a_role_denies_every_other_call_of_the_catalogue(
     role: str, granted: list[Grant], catalogue: list[Probe], deployed: Deployed, stack: Stack
 ) -> None:
-    """Other tables, actions, prefixes, queues, parameters, functions and roles are refused."""
+    """On other tables, prefixes, queues, parameters, functions and roles."""
     own = of_role(role, granted)
     foreign = [probe for probe in catalogue if not probe.is_granted(own)]
     assert len(foreign) > len(catalogue) / 2
@@ -189,10 +189,10 @@ def test_a_role_denies_its_neighbours(
     assert not let_through, "\n".join(let_through)
 
 
-def test_a_right_too_many_is_seen(
+def test_an_added_permission_is_found(
     granted: list[Grant], catalogue: list[Probe], deployed: Deployed, stack: Stack
 ) -> None:
-    """The catalogue's refusals are the role's doing: with a right more, its call is let through."""
+    """With it, the call that was refused is allowed."""
     own = of_role(FUNCTIONS[0].name, granted)
     scan = next(p for p in catalogue if p.action == "dynamodb:Scan" and not p.is_granted(own))
     iam, role = deployed.stage.client("iam"), stack.physical[role_id(FUNCTIONS[0])]

@@ -1,4 +1,4 @@
-"""A change of the secret that signs tokens, in the steps of docs/operating.md."""
+"""Rotation of the secret that signs tokens, by the steps of docs/operating.md."""
 
 import asyncio
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from tests.e2e.documented import ROOT, Terminal, blocks
 pytestmark = pytest.mark.e2e
 
 VERIFYING = ("connect", "status")
-# After it no worker keeps a secret that the parameter no longer has, when unknown tokens come.
+# After so long no worker accepts a removed secret, if unknown tokens come.
 KNOWN_SECONDS = RENEWAL_SECONDS + 15
 
 
@@ -38,7 +38,7 @@ class Operator:
         self.new = ""
 
     def add(self) -> None:
-        """NEW OLD, with a new secret."""
+        """Prepend a new secret: NEW OLD."""
         self.new = self._terminal.run(self._first).splitlines()[-1]
         assert self.value() == f"{self.new} {self.old}"
 
@@ -48,7 +48,7 @@ class Operator:
         assert self.value() == self.new
 
     def value(self) -> str:
-        """What the parameter holds."""
+        """The parameter's value."""
         name = secret_name(self._deployed.stage)
         found = self._deployed.ssm.get_parameter(Name=name, WithDecryption=True)
         return str(found["Parameter"]["Value"])
@@ -56,7 +56,7 @@ class Operator:
 
 @contextmanager
 def operating(deployed: Deployed, programs: Path) -> Iterator[Operator]:
-    """An operator who changes the secret; afterwards it is as it was, and so are all workers."""
+    """An operator; afterwards the secret and the workers are restored."""
     operator = Operator(deployed, Terminal.on(deployed.stage, programs))
     try:
         yield operator
@@ -72,7 +72,7 @@ def operating(deployed: Deployed, programs: Path) -> Iterator[Operator]:
 
 
 def replace_workers(deployed: Deployed, name: str) -> None:
-    """Have a function's workers start anew, by a change that is taken back."""
+    """Replace a function's workers by a change that is reverted."""
     lambdas = deployed.functions
     known = lambdas.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
     for variables in ({**known, "STARTED": unique("")}, known):
@@ -86,7 +86,7 @@ def names(deployed: Deployed) -> list[str]:
 
 
 def deployments(deployed: Deployed) -> list[tuple[str, str]]:
-    """What changes with every deployment of the functions that verify tokens."""
+    """Attributes that change with a deployment of the functions that verify tokens."""
     found = [
         deployed.functions.get_function_configuration(FunctionName=name) for name in names(deployed)
     ]
@@ -98,7 +98,7 @@ def token(secret: str) -> str:
 
 
 async def is_accepted(deployed: Deployed, presented: str) -> bool:
-    """Whether a token opens a socket and is believed by the HTTP API as well."""
+    """Whether a token opens a socket and is accepted by the HTTP API."""
     try:
         async with deployed.socket("", token=presented) as socket:
             assert (await socket.ask({"action": "health"}))["type"] == "response"
@@ -114,7 +114,7 @@ async def is_accepted(deployed: Deployed, presented: str) -> bool:
 
 
 async def becomes(deployed: Deployed, presented: str, accepted: bool) -> None:
-    """Wait until a token is accepted, or refused, again and again. Forged ones come meanwhile."""
+    """Wait until a token is always accepted, or always refused. Forged ones come meanwhile."""
     in_a_row = 0
     async with asyncio.timeout(KNOWN_SECONDS):
         while in_a_row < 3:
@@ -125,7 +125,7 @@ async def becomes(deployed: Deployed, presented: str, accepted: bool) -> None:
 
 
 async def test_a_rotation_needs_no_deployment(deployed: Deployed, tmp_path: Path) -> None:
-    """NEW OLD: both are good; NEW: the old one is refused, and what it opened goes on."""
+    """NEW OLD accepts both; NEW refuses the old one, whose sockets stay open."""
     before = deployments(deployed)
     with operating(deployed, tmp_path) as operator:
         old = token(operator.old)
@@ -144,8 +144,10 @@ async def test_a_rotation_needs_no_deployment(deployed: Deployed, tmp_path: Path
     assert not await is_accepted(deployed, new)
 
 
-async def test_every_socket_is_closed_after_a_theft(deployed: Deployed, tmp_path: Path) -> None:
-    """By the documented commands, of those that send nothing as well; nothing is left of them."""
+async def test_the_documented_commands_close_every_socket_after_a_theft(
+    deployed: Deployed, tmp_path: Path
+) -> None:
+    """Silent ones as well, with all their rows."""
     document = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
     theft = document.partition("A secret that was stolen")[2].partition("that signs webhooks")[0]
     async with deployed.socket(unique("user")) as silent, deployed.socket(unique("user")) as other:

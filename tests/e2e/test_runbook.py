@@ -1,4 +1,4 @@
-"""The runbook of docs/observing.md: its commands, as they stand there, show and mend on a stage."""
+"""The runbook of docs/observing.md: its commands as written show and correct faults on a stage."""
 
 import json
 import re
@@ -45,7 +45,7 @@ type Shell = Callable[..., str]
 
 @pytest.fixture
 def shell(deployed: Deployed, tmp_path: Path) -> Shell:
-    """Runs blocks of a section, one after the other in one shell; what they print."""
+    """Runs blocks of a section in one shell; their output."""
     terminal = Terminal.on(deployed.stage, tmp_path)
 
     def run(section: str, *numbers: int, name: str = "claim") -> str:
@@ -55,7 +55,7 @@ def shell(deployed: Deployed, tmp_path: Path) -> Shell:
 
 
 def test_function_errors(deployed: Deployed, shell: Shell) -> None:
-    """The log has the exception; whether another code would be deployed is told."""
+    """The log has the exception, and `list` shows whether other code would be deployed."""
     assert invocation(deployed, "claim", {}).error == "ValidationError"
     shown = shell("Function errors", 0)
     assert "invocation failed" in shown
@@ -64,14 +64,14 @@ def test_function_errors(deployed: Deployed, shell: Shell) -> None:
 
 
 def test_error_rates(deployed: Deployed, shell: Shell) -> None:
-    """The errors are counted by class, and `list` shows whether the stage has other code."""
+    """Errors are counted by class, and `list` shows whether other code is deployed."""
     for _ in range(2):
         assert invocation(deployed, "claim", {}).error == "ValidationError"
     assert re.search(r"\d+  error=ValidationError", shell("Error rates", 0))
 
 
 def test_answered_errors(deployed: Deployed, shell: Shell) -> None:
-    """The log has the look-up that failed, with its cause."""
+    """The log has the failed look-up with its cause."""
     with between(deployed, "status") as network:
         network.trouble, network.every = "server-error", 1
         assert deployed.invoke("status", HARMLESS["status"])["statusCode"] == 500
@@ -81,7 +81,7 @@ def test_answered_errors(deployed: Deployed, shell: Shell) -> None:
 
 
 def test_latencies(deployed: Deployed, shell: Shell) -> None:
-    """The longest calls first, the limit and the memory."""
+    """The longest calls, the time limit and the memory are shown."""
     invocation(deployed, "claim", {})
     shown = shell("Latencies", 0)
     times = [int(found) for found in re.findall(r"Duration: (\d+) ms", shown)]
@@ -91,7 +91,7 @@ def test_latencies(deployed: Deployed, shell: Shell) -> None:
 
 
 async def test_table_throttles(deployed: Deployed, shell: Shell) -> None:
-    """The table's settings and the tenants that ask are seen; it is warmed up and looked into."""
+    """The table's settings and the busiest tenants are shown, and the table is warmed up."""
     async with deployed.socket(unique("user")) as socket:
         await socket.ask({"action": "echo", "payload": {}})
     shown = shell("Table throttles", 0)
@@ -101,7 +101,7 @@ async def test_table_throttles(deployed: Deployed, shell: Shell) -> None:
 
 
 def test_throttles(deployed: Deployed, shell: Shell) -> None:
-    """A limit is seen and taken away; a share of its own is given."""
+    """A limit of concurrency is shown and removed; reserved concurrency is set."""
     name = deployed.info["functions"]["claim"]
     with without_concurrency(deployed, "claim"):
         assert invocation(deployed, "claim", {}).error == "TooManyRequestsException"
@@ -115,7 +115,7 @@ def test_throttles(deployed: Deployed, shell: Shell) -> None:
 
 
 def test_durations(deployed: Deployed, shell: Shell) -> None:
-    """The platform's reports, the limit and the memory that they are to be held against."""
+    """The platform's reports, the time limit and the memory are shown."""
     invocation(deployed, "claim", {})
     shown = shell("Durations", 0)
     assert "Duration: " in shown
@@ -126,7 +126,7 @@ def test_durations(deployed: Deployed, shell: Shell) -> None:
 
 
 async def test_streams(deployed: Deployed, shell: Shell) -> None:
-    """A mapping that was switched off is seen, and switched on: the request is done."""
+    """A disabled mapping is shown and enabled, and the request ends."""
     request_id = unique("req")
     source = f"/{deployed.stage.names.of('requests')}/"
     async with deployed.socket(unique("user")) as socket:
@@ -140,7 +140,7 @@ async def test_streams(deployed: Deployed, shell: Shell) -> None:
 
 
 async def test_late_messages(deployed: Deployed, shell: Shell) -> None:
-    """A message that nobody takes is seen; with the mapping switched on again it is taken."""
+    """A waiting message is shown, and processed after its mapping was enabled."""
     with without_delivery(deployed, "deliver-webhook", f":{deployed.stage.names.prefix}"):
         body = json.dumps({"assembly_id": unique("gone")})
         deployed.sqs.send_message(QueueUrl=deployed.info["queues"]["webhooks"], MessageBody=body)
@@ -152,7 +152,7 @@ async def test_late_messages(deployed: Deployed, shell: Shell) -> None:
 
 
 async def test_dead_letters(deployed: Deployed, shell: Shell) -> None:
-    """Letters are seen and stay; the end of an execution is handed on; a queue is emptied."""
+    """Messages are shown and stay; an execution's end is passed on; a queue is purged."""
     for queue, provoke in DEAD_LETTERS.items():
         deployed.sqs.purge_queue(QueueUrl=deployed.info["queues"][queue])
         provoke(deployed)
@@ -173,7 +173,7 @@ async def test_dead_letters(deployed: Deployed, shell: Shell) -> None:
 
 
 async def test_executions(deployed: Deployed, shell: Shell) -> None:
-    """The failure is seen with its cause; the message is sent again, and that one is stopped."""
+    """The failure is shown with its cause; its message is sent again, and that job stopped."""
     flow = Flow(deployed)
     failed = flow.start("message")
     flow.fail(await flow.receive(), "WorkerBroke", note="out of memory")
@@ -197,7 +197,7 @@ def executions(flow: Flow) -> list[dict[str, Any]]:
 
 
 def test_http_errors(deployed: Deployed, shell: Shell) -> None:
-    """The log of status has what was wrong; asked directly, it says whether it works."""
+    """The log of status has the cause, and an invoke shows whether it works."""
     deployed.kill_workers("status")
     invocation(deployed, "status", {"Records": []})
     shown = shell("HTTP errors", 0)
@@ -206,7 +206,7 @@ def test_http_errors(deployed: Deployed, shell: Shell) -> None:
 
 
 async def test_socket_errors(deployed: Deployed, shell: Shell) -> None:
-    """Refused tokens and the router's failures are seen, and who may invoke it; a token is made."""
+    """Refused tokens, the router's failures and its permission are shown; a token is minted."""
     with pytest.raises(InvalidStatus):
         async with connect(f"{deployed.info['websocket_url']}?Authorization=forged"):
             pass
@@ -221,7 +221,7 @@ async def test_socket_errors(deployed: Deployed, shell: Shell) -> None:
 
 
 def test_orphans(deployed: Deployed, shell: Shell) -> None:
-    """A stuck file is found; the first command says that it would be reset, the second does it."""
+    """A stuck file is found; the first command is a dry run, the second one resets it."""
     with stuck_file(deployed) as key:
         shown = shell("Orphans", 0)
         assert "stuck_in_processing" in shown
@@ -233,7 +233,7 @@ def test_orphans(deployed: Deployed, shell: Shell) -> None:
 
 
 def test_counters(deployed: Deployed, shell: Shell) -> None:
-    """A count finds that the counters are off, and corrects them; the log says so."""
+    """A count finds and corrects wrong counters, and the log has the drift."""
     spoil_counters(deployed)
     invocation(deployed, "state-manager", {"operation": "get_stats", "exact": True})
     shown = shell("Counters", 0)
@@ -242,7 +242,7 @@ def test_counters(deployed: Deployed, shell: Shell) -> None:
 
 
 def test_unchecked_counters(deployed: Deployed, shell: Shell) -> None:
-    """A weekly count that was cut is seen; by hand it is done part by part."""
+    """A weekly count that was cut is shown, and completed part by part."""
     with with_time_limit(deployed, "state-manager", TOO_SHORT_TO_COUNT):
         scheduled(deployed, operation="get_stats", exact=True)
         assert "truncated=true" in shell("Unchecked counters", 0)
@@ -251,7 +251,7 @@ def test_unchecked_counters(deployed: Deployed, shell: Shell) -> None:
     assert "reconciled" in shown
 
 
-def test_every_section_is_tried() -> None:
-    """A test above has the name of each section of the runbook."""
+def test_every_section_of_the_runbook_has_a_test() -> None:
+    """Named after it."""
     named = {f"test_{title.lower().replace(' ', '_')}" for title in SECTIONS}
     assert named <= globals().keys()

@@ -1,4 +1,4 @@
-"""The secret that signs tokens: where it is not, and what happens while it can't be read."""
+"""The secret that signs tokens: where it must not be, and what happens while it is unreadable."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ SECRET = "the-secret-of-this-test-alone-0123456789abcdef"
 
 
 def places(deployed: Deployed) -> Iterator[tuple[str, bytes]]:
-    """Everything that a deployment writes: by name, as bytes; archives with what they hold."""
+    """Everything that a deployment writes, by name: bytes, with archives unpacked."""
     stack = deployed.stage.names.stack
     cloudformation = deployed.stage.client("cloudformation")
     template = cloudformation.get_template(StackName=stack)["TemplateBody"]
@@ -52,8 +52,8 @@ def places(deployed: Deployed) -> Iterator[tuple[str, bytes]]:
         yield name, json.dumps(found, default=str).encode()
 
 
-def test_the_secret_is_in_nothing_that_is_deployed(deployed: Deployed) -> None:
-    """Not in the template, nor in the deployment bucket, nor in a function's configuration."""
+def test_nothing_that_is_deployed_has_the_secret(deployed: Deployed) -> None:
+    """Neither template, deployment bucket, nor a function's configuration."""
     secret = jwt_secret(deployed.stage).encode()
     sought = {secret, base64.b64encode(secret), json.dumps(secret.decode()).encode()}
     looked_at = dict(places(deployed))
@@ -64,8 +64,10 @@ def test_the_secret_is_in_nothing_that_is_deployed(deployed: Deployed) -> None:
     assert any(name.endswith("/status.py") for name in looked_at)
 
 
-async def test_the_documented_issuer_is_believed(deployed: Deployed, tmp_path: Path) -> None:
-    """The example of docs/deploying.md, run as it stands, opens a socket and the HTTP API."""
+async def test_tokens_of_the_documented_issuer_are_accepted(
+    deployed: Deployed, tmp_path: Path
+) -> None:
+    """By the socket and the HTTP API."""
     document = (deployed.stage.repository.root / "docs" / "deploying.md").read_text("utf-8")
     example = document.partition("### The issuer of tokens")[2].partition("```python\n")[2]
     program = tmp_path / "issue.py"
@@ -86,7 +88,7 @@ async def test_the_documented_issuer_is_believed(deployed: Deployed, tmp_path: P
 
 
 class Copy:
-    """A function of the stage under another name, whose secret is in another parameter."""
+    """A copy of a function of the stage with another parameter for its secret."""
 
     def __init__(self, deployed: Deployed, name: str, parameter: str) -> None:
         self._deployed = deployed
@@ -99,7 +101,7 @@ class Copy:
         )
 
     def ask(self) -> tuple[int, dict[str, Any]]:
-        """What a caller with a good token is answered."""
+        """The answer to a caller with a valid token."""
         token = mint(SECRET, user="ann", tenant="acme")
         event = {
             "requestContext": {"http": {"method": "GET"}},
@@ -113,7 +115,7 @@ class Copy:
         return answer["statusCode"], json.loads(answer["body"])
 
     def logged(self, text: str) -> bool:
-        """Whether a line at the level of errors begins so."""
+        """Whether an error line begins with a text."""
         logs = self._deployed.stage.client("logs")
         events = logs.filter_log_events(logGroupName=f"/aws/lambda/{self.name}")["events"]
         lines = [json.loads(e["message"]) for e in events if e["message"].startswith("{")]
@@ -123,7 +125,7 @@ class Copy:
 
 @contextmanager
 def copy_of_status(deployed: Deployed, parameter: str) -> Iterator[Copy]:
-    """status with the role of deliver-webhook, which may read webhooks' parameters."""
+    """status with the role of deliver-webhook, which may read the webhooks' parameters."""
     lambdas, name = deployed.functions, unique(deployed.stage.names.of("copy"))
     known, other = (
         lambdas.get_function_configuration(FunctionName=deployed.stage.names.of(function))
@@ -153,10 +155,10 @@ def copy_of_status(deployed: Deployed, parameter: str) -> Iterator[Copy]:
     ],
     ids=["missing", "empty", "too short"],
 )
-async def test_an_unusable_secret_is_named_and_found_once_it_is_good(
+async def test_an_unusable_secret_is_a_500_until_it_is_corrected(
     deployed: Deployed, value: str | None, told: str
 ) -> None:
-    """500 without details, the log has parameter and remedy, and no deployment ends it."""
+    """The log has parameter and remedy; no deployment is needed."""
     parameter = secret_name(deployed.stage).replace("jwt-secret", f"webhooks/{unique('test')}")
     with copy_of_status(deployed, parameter) as copy:
         if value is not None:
@@ -173,8 +175,8 @@ async def test_an_unusable_secret_is_named_and_found_once_it_is_good(
             deployed.ssm.delete_parameters(Names=[parameter])
 
 
-async def test_a_secret_that_may_not_be_read_is_named(deployed: Deployed) -> None:
-    """A role reads its own stage's parameter alone; the log says what to allow."""
+async def test_a_forbidden_secret_is_named_in_the_log(deployed: Deployed) -> None:
+    """With the permission that is missing."""
     parameter = secret_name(deployed.stage).replace("jwt-secret", "another-secret")
     with copy_of_status(deployed, parameter) as copy:
         copy.put(SECRET)

@@ -1,4 +1,4 @@
-"""The policies that stages on AWS refuse plain HTTP with, put to work on the emulator.
+"""The policies that refuse plain HTTP on AWS, evaluated by the emulator.
 
 The local stage itself has none, for it knows no TLS. Behind a proxy that ends TLS the emulator goes
 by `X-Forwarded-Proto`, so that both sides can be seen.
@@ -57,7 +57,7 @@ def guarded(deployed: Deployed) -> Iterator[dict[str, str]]:
 
 
 def role() -> dict[str, Any]:
-    """A role that allows everything with buckets and queues."""
+    """A role that allows everything on buckets and queues."""
 
     def document(**statement: Any) -> dict[str, Any]:
         return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **statement}]}
@@ -72,7 +72,7 @@ def role() -> dict[str, Any]:
 
 
 def client_of(service: str, deployed: Deployed, role_name: str, scheme: str) -> Any:
-    """The role's client, whose requests came with a scheme."""
+    """The role's client, with requests of a scheme."""
     account = deployed.stage.client("sts").get_caller_identity()["Account"]
     assumed = deployed.stage.client("sts").assume_role(
         RoleArn=f"arn:aws:iam::{account}:role/{role_name}", RoleSessionName="transport"
@@ -114,7 +114,7 @@ def test_plain_http_is_refused_whatever_the_role_allows(
     method: str,
     parameters: dict[str, Any],
 ) -> None:
-    """The same call of the same role passes with TLS, and is denied without."""
+    """The same call is allowed with TLS."""
     known = {k: guarded.get(v, v) if isinstance(v, str) else v for k, v in parameters.items()}
     with_tls = client_of(service, deployed, guarded["Role"], "https")
     without = client_of(service, deployed, guarded["Role"], "http")

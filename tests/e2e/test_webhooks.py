@@ -1,4 +1,4 @@
-"""Webhooks of the deployed stage: once where many ask, again where it failed, and an end to it."""
+"""Webhooks of the deployed stage: concurrent triggers, retries, and final failures."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ SECRET = "whsec_c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz"
 
 @pytest.fixture
 def hooks(deployed: Deployed, webhooks: Receiver) -> Iterator[Receiver]:
-    """A receiver of the test's own, that every template's webhooks go to meanwhile."""
+    """A receiver of every template's webhooks within a test."""
     with receiver() as there:
         deployed.set_webhook(there.url, SECRET)
         try:
@@ -27,7 +27,7 @@ def hooks(deployed: Deployed, webhooks: Receiver) -> Iterator[Receiver]:
 
 
 async def complete(deployed: Deployed, user: str) -> str:
-    """A job from upload to end; its assembly's id."""
+    """Run a job; its assembly's id."""
     async with deployed.socket(user) as socket:
         payload = await deployed.upload(socket, "tpl_fingerprint", {"a": unique("x").encode()})
         end = await socket.run("process_assembly", payload)
@@ -36,7 +36,7 @@ async def complete(deployed: Deployed, user: str) -> str:
 
 
 def received(assembly_id: str, receives: int = 1) -> dict[str, Any]:
-    """A message of the queue, as deliver-webhook is handed it."""
+    """A message of the queue, as deliver-webhook receives it."""
     body = {"assembly_id": assembly_id, "execution": 1, "template_id": "tpl_fingerprint"}
     record = {
         "messageId": unique("message"),
@@ -52,7 +52,7 @@ def received(assembly_id: str, receives: int = 1) -> dict[str, Any]:
 
 
 def header(headers: Mapping[str, str], name: str) -> str:
-    """A header's value, its name in any case."""
+    """A header's value; names are case-insensitive."""
     return next(value for key, value in headers.items() if key.lower() == name)
 
 
@@ -67,8 +67,10 @@ async def settled(deployed: Deployed, assembly_id: str, status: str) -> dict[str
     return webhook
 
 
-async def test_triggers_at_the_same_time(deployed: Deployed, hooks: Receiver) -> None:
-    """Of many triggers for one assembly one delivers; the others are told when to come back."""
+async def test_one_of_many_concurrent_triggers_delivers(
+    deployed: Deployed, hooks: Receiver
+) -> None:
+    """The others get the time to try again."""
     user = unique("user")
     assembly_id = deployed.put_assembly(user)
     async with deployed.http(user) as http:
@@ -85,8 +87,10 @@ async def test_triggers_at_the_same_time(deployed: Deployed, hooks: Receiver) ->
     assert verify_webhook(headers, body, [SECRET])["ok"] == "ASSEMBLY_COMPLETED"
 
 
-async def test_message_received_more_than_once(deployed: Deployed, hooks: Receiver) -> None:
-    """Receives of one message at the same time and after each other deliver once."""
+async def test_a_message_received_several_times_is_delivered_once(
+    deployed: Deployed, hooks: Receiver
+) -> None:
+    """At once, and one after the other."""
     assembly_id = deployed.put_assembly(unique("user"))
     event = received(assembly_id)
     first = await asyncio.gather(
@@ -100,7 +104,9 @@ async def test_message_received_more_than_once(deployed: Deployed, hooks: Receiv
     assert (await settled(deployed, assembly_id, "delivered"))["attempts"] == 1
 
 
-async def test_receiver_that_stumbles(deployed: Deployed, hooks: Receiver) -> None:
+async def test_the_same_webhook_is_delivered_again_after_a_503(
+    deployed: Deployed, hooks: Receiver
+) -> None:
     """After a 503 the queue brings the message back, and the same notification is delivered."""
     hooks.answers.append(503)
     assembly_id = await complete(deployed, unique("user"))
@@ -117,8 +123,10 @@ async def test_receiver_that_stumbles(deployed: Deployed, hooks: Receiver) -> No
         assert verify_webhook(headers, sent, [SECRET])["assembly_id"] == assembly_id
 
 
-async def test_change_of_the_secret(deployed: Deployed, hooks: Receiver) -> None:
-    """While two secrets are listed, a receiver with either is convinced; then only the new one."""
+async def test_two_listed_secrets_both_verify_during_a_rotation(
+    deployed: Deployed, hooks: Receiver
+) -> None:
+    """Then only the new one."""
     new = "whsec_dGhlLXNlY3JldC10aGF0LWNvbWVzLW5leHQtZm9yLWFsbA=="
     deployed.set_webhook(hooks.url, f"{new} {SECRET}")
     during = await complete(deployed, unique("user"))
@@ -136,8 +144,8 @@ async def test_change_of_the_secret(deployed: Deployed, hooks: Receiver) -> None
         verify_webhook(headers, body, SECRET)
 
 
-async def test_receiver_that_is_gone(deployed: Deployed, hooks: Receiver) -> None:
-    """After a 410 nothing is sent for this assembly any more, not even on demand."""
+async def test_nothing_is_sent_after_a_410(deployed: Deployed, hooks: Receiver) -> None:
+    """Not even on demand."""
     hooks.answers.append(410)
     user = unique("user")
     assembly_id = await complete(deployed, user)
@@ -151,8 +159,8 @@ async def test_receiver_that_is_gone(deployed: Deployed, hooks: Receiver) -> Non
     assert len(hooks.of(assembly_id)) == 1
 
 
-async def test_last_attempt(deployed: Deployed, hooks: Receiver) -> None:
-    """The seventh failure is the last: `failed`, and the message is left to the queue."""
+async def test_the_seventh_failure_is_the_last(deployed: Deployed, hooks: Receiver) -> None:
+    """The state is `failed`, and the message is left to the queue."""
     assembly_id = deployed.put_assembly(unique("user"))
     hooks.answers += [503, 503]
     event = received(assembly_id, receives=6)
@@ -166,8 +174,10 @@ async def test_last_attempt(deployed: Deployed, hooks: Receiver) -> None:
     assert (webhook["status"], webhook["attempts"]) == ("failed", 2)
 
 
-async def test_queue_hands_out_seven_times(deployed: Deployed) -> None:
-    """What is kept seven times moves to the dead-letter queue: here a message without sense."""
+async def test_a_message_received_seven_times_moves_to_the_dead_letter_queue(
+    deployed: Deployed,
+) -> None:
+    """Here an unreadable one."""
     queue, dead = (deployed.info["queues"][name] for name in ("webhooks", "webhooks-dlq"))
     told = deployed.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["RedrivePolicy"])
     policy = json.loads(told["Attributes"]["RedrivePolicy"])

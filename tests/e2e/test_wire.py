@@ -1,4 +1,4 @@
-"""What the hot paths send to AWS, counted where it leaves the process."""
+"""The calls of the hot paths, counted at the HTTP client."""
 
 import json
 import time
@@ -35,7 +35,7 @@ def connection_of(deployed: Deployed, user: str) -> str:
 
 
 def put_request(deployed: Deployed, user: str, connection_id: str, payload: Message) -> str:
-    """A request that waits for its next attempt, so that the stream does not carry it."""
+    """A request that waits for its next attempt, so that the stream skips it."""
     request_id = unique("req")
     now = time.time()
     row: dict[str, Any] = {
@@ -60,7 +60,9 @@ def put_request(deployed: Deployed, user: str, connection_id: str, payload: Mess
     return request_id
 
 
-async def test_echo_and_enqueue(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_echo_costs_one_read_and_an_enqueue_one_more_write(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An echo costs one read, no write and no management call; an enqueue one PutItem more."""
     user = unique("user")
     router = load(deployed, "router", monkeypatch)
@@ -78,7 +80,9 @@ async def test_echo_and_enqueue(deployed: Deployed, monkeypatch: pytest.MonkeyPa
         assert (await socket.end_of("job"))["type"] == "complete"
 
 
-async def test_status_look_up(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_look_up_of_status_costs_one_GetItem(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One look-up is one GetItem."""
     user = unique("user")
     status = load(deployed, "status", monkeypatch)
@@ -93,8 +97,10 @@ async def test_status_look_up(deployed: Deployed, monkeypatch: pytest.MonkeyPatc
     assert sent == ["GetItem"]
 
 
-async def test_progress(deployed: Deployed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One progress update is one UpdateItem and one post; taking and ending cost one each."""
+async def test_a_progress_update_costs_one_UpdateItem_and_one_post(
+    deployed: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taking and ending a request cost one UpdateItem each."""
     user = unique("user")
     processor = load(deployed, "processor", monkeypatch)
     async with deployed.socket(user) as socket:
@@ -114,7 +120,7 @@ async def run_inside(
     socket: Socket,
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[str]:
-    """Work on a request of four steps in this process; what was sent."""
+    """Run a request of four steps in this process; its calls."""
     import asyncio
 
     payload = {"seconds": 1.2, "steps": 4}

@@ -1,4 +1,4 @@
-"""JobWorker on the deployed flow: a container's side of one job at a time per workspace."""
+"""JobWorker on the deployed flow."""
 
 import json
 import threading
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Flow:
-    """The flow on a workspace of its own."""
+    """The flow on its own workspace."""
 
     def __init__(self, deployed: Deployed) -> None:
         self.deployed = deployed
@@ -41,7 +41,7 @@ class Flow:
         return str(started["executionArn"])
 
     async def output(self, execution: str) -> dict[str, Any]:
-        """What an execution that succeeded put out."""
+        """The output of an execution that succeeded."""
 
         def ended() -> dict[str, Any] | None:
             found = self._states.describe_execution(executionArn=execution)
@@ -62,7 +62,7 @@ class Flow:
         return from_item(found.get("Item", {}))
 
     def interruptions(self, message_id: str) -> list[dict[str, Any]]:
-        """What is on record about a message."""
+        """The interruptions of a message."""
         found = self.deployed.dynamodb.query(
             TableName=self.deployed.info["tables"]["interruptions"],
             KeyConditionExpression="messageId = :message",
@@ -105,8 +105,8 @@ def flow(deployed: Deployed) -> Flow:
     return Flow(deployed)
 
 
-async def test_job_succeeds(flow: Flow) -> None:
-    """The handler's result is the flow's, and the claim is free again."""
+async def test_a_handlers_result_is_the_flows_output(flow: Flow) -> None:
+    """The claim is released."""
 
     def handler(job: Job) -> dict[str, Any]:
         return {"did": job.instruction, "fence": job.fence}
@@ -119,8 +119,8 @@ async def test_job_succeeds(flow: Flow) -> None:
     assert row["state"] == "free"
 
 
-async def test_other_thread_interrupts(flow: Flow) -> None:
-    """The running job stops and tells its partial work; the other one gets the workspace."""
+async def test_a_job_of_another_thread_interrupts_the_running_one(flow: Flow) -> None:
+    """It reports its partial work."""
     began = threading.Event()
     fences: list[int] = []
     one, other = unique("m"), unique("m")
@@ -149,8 +149,8 @@ async def test_other_thread_interrupts(flow: Flow) -> None:
     assert flow.claim()["state"] == "free"
 
 
-async def test_follow_up_joins(flow: Flow) -> None:
-    """A message of the same thread reaches the running handler, and makes no job of its own."""
+async def test_a_message_of_the_same_thread_reaches_the_running_handler(flow: Flow) -> None:
+    """It becomes no job."""
     began = threading.Event()
     ran: list[str] = []
 
@@ -173,8 +173,8 @@ async def test_follow_up_joins(flow: Flow) -> None:
     assert flow.claim()["state"] == "free"
 
 
-async def test_follow_up_becomes_a_job(flow: Flow) -> None:
-    """One that the handler did not ask for is done next, on a newer claim."""
+async def test_an_untaken_follow_up_becomes_the_next_job(flow: Flow) -> None:
+    """On a newer claim."""
     began, leave = threading.Event(), threading.Event()
     ran: list[tuple[str, int]] = []
 
