@@ -27,6 +27,7 @@ from jobplane_keys import (
     connection_id_of,
     connections_table,
     iso_time,
+    json_object,
     pages,
     to_item,
     ttl_after,
@@ -47,7 +48,7 @@ verifier = TokenVerifier(TokenSettings.from_environment(os.environ), ssm, teleme
 
 
 def _lower_keys(values: Any) -> dict[str, str]:
-    pairs = values.items() if isinstance(values, Mapping) else ()
+    pairs = json_object(values).items()
     return {name.lower(): value for name, value in pairs if isinstance(value, str)}
 
 
@@ -76,8 +77,7 @@ def subprotocol_of(event: Mapping[str, Any]) -> dict[str, str]:
 
 def connection_of(context: Mapping[str, Any], identity: Identity, now: float) -> dict[str, Any]:
     """The row of the connection."""
-    source = context.get("identity")
-    source = source if isinstance(source, Mapping) else {}
+    source = json_object(context.get("identity"))
     return {
         "connection_id": context["connectionId"],
         "user_id": identity.user_id,

@@ -23,7 +23,7 @@ import botocore.session
 from botocore.config import Config
 
 from jobplane_files import COUNTER_SHARDS, counter_update, moved_files
-from jobplane_keys import CLIENT_OPTIONS, from_item, to_item, to_value
+from jobplane_keys import CLIENT_OPTIONS, from_item, json_object, to_item, to_value
 from jobplane_keys.tracking import DEFAULT_STATUS_SHARDS
 from jobplane_telemetry import Telemetry
 
@@ -144,7 +144,7 @@ def uncounted(changes: list[Change], reasons: list[dict[str, Any]]) -> list[Chan
 @telemetry.handler
 def handler(event: Any, context: Any) -> None:
     now = time.time()
-    records = event.get("Records") if isinstance(event, dict) else None
+    records = json_object(event).get("Records")
     if not isinstance(records, list):
         raise UnreadableRecordError("Records is not a list")
     changes = {change.event_id: change for change in (Change.of(r, now) for r in records)}

@@ -25,6 +25,7 @@ from jobplane_keys import (
     checked_choice,
     checked_id,
     iso_time,
+    json_object,
     optional_id,
     record_id,
     to_item,
@@ -87,7 +88,7 @@ def interruption_of(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     message_id = checked_id(event, "messageId")
     kind = checked_choice(event, "kind", KINDS, "interruption")
     cause = parsed_cause(event.get("cause"))
-    told = cause if isinstance(cause, dict) else {}
+    told = json_object(cause)
     claim_id = optional_id(event, "interruptedClaimId")
     interrupting = optional_id(event, "interruptingMessageId") or told_id(
         told, "interruptingMessageId"
