@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from botocore.client import BaseClient
 
 import jobplane_keys as keys
 from jobplane.reference.documents import rows_of
@@ -49,6 +50,11 @@ def test_our_own_limits_are_those_of_the_code(stack: InProcess) -> None:
             f"{stream['maximumRetryAttempts'] + 1} deliveries, within an hour"
         ),
         "requests at a time in one invocation": f"{processor.CONCURRENT_REQUESTS}",
+        "an attempt of an AWS call": (
+            f"{keys.CLIENT_OPTIONS['connect_timeout']} s to connect, "
+            f"{keys.CLIENT_OPTIONS['read_timeout']} s for an answer"
+        ),
+        "attempts of an AWS call": stack.environment("status")["AWS_MAX_ATTEMPTS"],
         "a request is kept": f"{keys.REQUEST_TTL_SECONDS // DAY} days",
         "an assembly is kept": f"{keys.ASSEMBLY_TTL_SECONDS // DAY} days",
         "look-ups in one batch": f"{status.MAX_BATCH}",
@@ -65,6 +71,28 @@ def test_our_own_limits_are_those_of_the_code(stack: InProcess) -> None:
     assert processor.LEASE_SECONDS == stage["leaseSeconds"]
     assert processor.MAX_UPLOAD_BYTES == router.MAX_UPLOAD_BYTES == stage["maxUploadBytes"]
     assert delivery.MAX_RECEIVES == max_receive_count(stack)
+
+
+# Clients that wait longer for an answer, in seconds.
+PATIENT = {("processor", "s3"): 60, ("status", "lambda"): 27}
+
+
+@pytest.mark.parametrize("function", [function.name for function in Repository.here().functions()])
+def test_no_client_waits_for_a_minute(stack: InProcess, function: str) -> None:
+    """Each client has time-outs of seconds, also those that are made when they are needed."""
+    module = stack.load(function)
+    made = [
+        each()
+        for each in vars(module).values()
+        if hasattr(each, "cache_info") and each.__annotations__ == {"return": Any}
+    ]
+    clients = [each for each in (*vars(module).values(), *made) if isinstance(each, BaseClient)]
+    assert clients
+    for client in clients:
+        config, service = client.meta.config, client.meta.service_model.service_name
+        most = PATIENT.get((function, service), keys.CLIENT_OPTIONS["read_timeout"])
+        assert config.connect_timeout <= keys.CLIENT_OPTIONS["connect_timeout"], service
+        assert config.read_timeout <= most, service
 
 
 def test_what_a_limit_is_set_by_exists() -> None:
