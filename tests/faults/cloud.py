@@ -42,7 +42,7 @@ type Row = dict[str, Any]
 
 
 class Container:
-    """One container of a function: its module, its clients, and whether its process lives."""
+    """A container of a function: its module, its clients, and its process."""
 
     def __init__(self, cloud: "Cloud", function: str, name: str) -> None:
         self.cloud = cloud
@@ -62,7 +62,7 @@ class Container:
         self.module.time = cloud.clock  # type: ignore[attr-defined]
 
     def invoke(self, event: Any) -> Any:
-        """What the function answers; FunctionError as Lambda would say it."""
+        """The function's answer; FunctionError with Lambda's text."""
         self.dead = False
         plan, answer, failure = self.cloud.plan, None, ""
         try:
@@ -195,13 +195,13 @@ class Cloud:
 
     @property
     def met(self) -> str:
-        """The call of this run that met a fault, or nothing."""
+        """The call of this run that met a fault, or an empty text."""
         return self.plan.hit
 
     # What moves by itself
 
     def read_stream(self, function: str, table: str, index: int = 0) -> StreamMapping:
-        """Have a function read a table's stream, as its function.yml says."""
+        """Let a function read a table's stream, as in its function.yml."""
         declared = [
             event["stream"]
             for event in self.aws.function(function).config["events"]
@@ -227,7 +227,7 @@ class Cloud:
         return self.streams[table]
 
     def read_queue(self, function: str, queue: str) -> QueueMapping:
-        """Have a function read a queue, as its function.yml says."""
+        """Let a function read a queue, as in its function.yml."""
         declared = [
             event["sqs"] for event in self.aws.function(function).config["events"] if "sqs" in event
         ]
@@ -252,7 +252,7 @@ class Cloud:
         return records
 
     def flow(self) -> bool:
-        """Let streams and queues deliver what they have; whether there was anything."""
+        """Let streams and queues deliver what they hold; whether there was anything."""
         moved = False
         for table, mapping in self.streams.items():
             records = self.records(table)
@@ -264,7 +264,7 @@ class Cloud:
         return moved
 
     def settle(self, hours: float = 48.0, *, sweeps: bool = True) -> None:
-        """Until nothing is left to be delivered, and no request is without its end."""
+        """Run until nothing is left to deliver, and every request has ended."""
         deadline = self.clock.now + hours * 3600
         while True:
             while self.flow():
@@ -317,12 +317,12 @@ class Cloud:
         return {key: keys[key].value for key in keys if key.startswith(prefix)}
 
     def unfinished_uploads(self) -> list[str]:
-        """Keys of multipart uploads that nobody completed or aborted."""
+        """Keys of open multipart uploads."""
         found = self.s3.list_multipart_uploads(Bucket=self.aws.buckets["files"])
         return [upload["Key"] for upload in found.get("Uploads", [])]
 
     def empty(self) -> None:
-        """Nothing is stored any more, and nobody is connected."""
+        """Delete all data, and disconnect all clients."""
         for table in dynamodb_backends[ACCOUNT][REGION].tables.values():
             table.items.clear()
             if table.stream_shard is not None:
@@ -356,7 +356,7 @@ class Client:
         self.connections: list[str] = []
 
     def connect(self) -> "Client":
-        """A socket; another one when the handshake failed."""
+        """Open a socket; another one if the handshake failed."""
         for _ in range(TRIES):
             connection_id = f"connection-{len(self.cloud.sockets.open)}-{len(self.connections)}"
             self.connections.append(connection_id)
@@ -369,7 +369,7 @@ class Client:
         raise AssertionError("there is no connection to be had")
 
     def leave(self) -> None:
-        """Close the socket; API Gateway tells the function once."""
+        """Close the socket; API Gateway invokes the function once."""
         self.cloud.sockets.open.discard(self.connection_id)
         self._call("disconnect", self.connection_id, {})
 
@@ -416,7 +416,7 @@ def open_cloud() -> Iterator[Cloud]:
 
 @contextmanager
 def silence() -> Iterator[StringIO]:
-    """What the functions print is kept, for a failure's message."""
+    """Keep the functions' output for a failure's message."""
     kept = StringIO()
     with redirect_stdout(kept):
         yield kept

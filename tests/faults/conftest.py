@@ -1,4 +1,4 @@
-"""The cloud that the scenarios run in, and how many faults are tried."""
+"""The scenarios' cloud, and the option for the number of faults."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""One execution of the job flow: its Lambda tasks, retried and caught as the definition says.
+"""An execution of the job flow: its Lambda tasks, with the definition's Retry and Catch.
 
 Which task follows which is the scenario's business: expressions and waits are not evaluated here.
 """
@@ -23,7 +23,7 @@ def states() -> dict[str, Any]:
 
 
 class CaughtError(Exception):
-    """A task failed for good; the definition goes on at `next_state`, or fails without one."""
+    """A task failed for good; the definition goes on at `next_state`, or the execution fails."""
 
     def __init__(self, state: str, next_state: str, cause: FunctionError) -> None:
         super().__init__(f"{state} → {next_state or 'failure'}: {cause}")
@@ -31,7 +31,7 @@ class CaughtError(Exception):
 
 
 class Execution:
-    """One message's way through the flow."""
+    """One message's execution of the flow."""
 
     def __init__(self, cloud: Cloud, message_id: str, thread_id: str) -> None:
         self.cloud = cloud
@@ -45,7 +45,7 @@ class Execution:
         return {name: self.claim[name] for name in ("claimId", "fence")}
 
     def task(self, state: str, **payload: Any) -> Any:
-        """Run a state's function, and again as its Retry says."""
+        """Run a state's function, with its Retry."""
         definition = states()[state]
         declared = definition["Arguments"]["Payload"]
         assert payload.keys() | {"projectUserId"} == declared.keys(), (state, declared)
@@ -73,7 +73,7 @@ class Execution:
         return found
 
     def interrupt(self, target: Row) -> None:
-        """Ask the holder to stop, and put that on record."""
+        """Interrupt the holder, and record it."""
         about = {"newThreadId": self.thread_id, "interruptingMessageId": self.message_id}
         assert self.task("SendInterrupt", target=target, **about)["sent"]
         self.task(
@@ -96,7 +96,7 @@ class Execution:
         return self.claim
 
     def preempt(self, cause: Row) -> None:
-        """The worker has stopped for another thread."""
+        """The worker was interrupted by another thread."""
         self.task(
             "RecordPreemption",
             messageId=self.message_id,
@@ -107,7 +107,7 @@ class Execution:
         self.task("ReleaseAfterPreemption", operation="release", reason="preempted", **self.holding)
 
     def time_out(self) -> None:
-        """The worker is silent; the execution fails."""
+        """The worker sends no heartbeats; the execution fails."""
         self.task(
             "HandleTimeout",
             messageId=self.message_id,
@@ -124,7 +124,7 @@ class Execution:
         self.task("ReleaseClaim", operation="release", reason="completed", **self.holding)
 
     def end(self, status: str) -> None:
-        """The rule on executions that end badly."""
+        """The rule on executions that did not succeed."""
         given = {"projectUserId": WORKSPACE, "messageId": self.message_id}
         self.cloud.invoke_later(
             "handle-timeout",

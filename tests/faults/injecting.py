@@ -16,12 +16,12 @@ from moto.core.botocore_stubber import MockRawResponse
 
 
 class ProcessDiedError(BaseException):
-    """The process of a function is gone; no code of it may catch this."""
+    """A function's process has died; no code of it may catch this."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One HTTP request of a function, and how it would be carried out."""
+    """One HTTP request of a function, and the way to carry it out."""
 
     function: str
     service: str
@@ -33,7 +33,7 @@ class Exchange:
     """Closes the socket that a post goes to."""
 
     def carry_out(self) -> AWSResponse:
-        """Do what is asked for; the answer."""
+        """Carry out the request; the answer."""
         return self.send()
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ type Act = Callable[[Exchange], AWSResponse]
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one call, or from it on to the end of the invocation."""
+    """What happens to one call, or to all calls until the end of the invocation."""
 
     name: str
     act: Act
@@ -83,7 +83,7 @@ class Plan:
         return list(map(str, self.exchanges))
 
     def meet(self, exchange: Exchange) -> Act | None:
-        """What happens to a request, if something does."""
+        """Apply the fault to a request, if it is due."""
         if self.over or self.fault is None or not self.fault.concerns(exchange):
             return None
         if exchange.attempt == 1:
@@ -98,14 +98,14 @@ class Plan:
         return None
 
     def end_invocation(self, function: str) -> None:
-        """What lasts, lasts to the end of the invocation that it began in."""
+        """End faults that last for an invocation."""
         if self.hit.startswith(f"{function}:"):
             self.hit = f"(over) {self.hit}"
             self._struck = False
 
 
 class Broken(Plan):
-    """Calls that a test picks fail until it says that they are mended."""
+    """Calls that a test chooses fail until they are repaired."""
 
     def __init__(self, act: Act, picks: Callable[[Exchange], bool]) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class Broken(Plan):
 
 
 class Storm(Plan):
-    """Several faults of any kind, one call in so many; then it is over."""
+    """Several faults of any kind, one call in so many; then it ends."""
 
     def __init__(self, seed: int, *, one_in: int = 8, most: int = 12) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ def die_after(exchange: Exchange) -> AWSResponse:
 
 
 def lose_answer(exchange: Exchange) -> AWSResponse:
-    """The first attempt is carried out; its answer, and every further attempt, is lost."""
+    """Carry out the first attempt; its answer, and all later attempts, are lost."""
     if exchange.attempt == 1:
         exchange.carry_out()
     raise ReadTimeoutError(endpoint_url=exchange.request.url)
@@ -169,7 +169,7 @@ def reset(exchange: Exchange) -> AWSResponse:
 
 
 def throttle(exchange: Exchange) -> AWSResponse:
-    """As each service says that it is asked too often."""
+    """The throttling error of each service."""
     codes = {
         "dynamodb": (400, "ProvisionedThroughputExceededException"),
         "s3": (503, "SlowDown"),
@@ -181,13 +181,13 @@ def throttle(exchange: Exchange) -> AWSResponse:
 
 
 def fail(exchange: Exchange) -> AWSResponse:
-    """As each service says that it is broken."""
+    """The internal error of each service."""
     code = "InternalServerError" if exchange.service == "dynamodb" else "InternalError"
     return refuse(exchange, 500, code)
 
 
 def conflict(exchange: Exchange) -> AWSResponse:
-    """A write that meets a transaction, or a transaction that meets a write."""
+    """A conflict of a write with a transaction."""
     if exchange.operation != "TransactWriteItems":
         return refuse(exchange, 400, "TransactionConflictException")
     body: Any = exchange.request.body
@@ -202,20 +202,20 @@ def conflict(exchange: Exchange) -> AWSResponse:
 
 
 def gone(exchange: Exchange) -> AWSResponse:
-    """The socket closes just before it is posted to."""
+    """Close the socket just before a post."""
     exchange.hang_up()
     return exchange.carry_out()
 
 
 def cut(exchange: Exchange) -> AWSResponse:
-    """The connection breaks in the middle of an object's bytes."""
+    """Break the connection in the middle of an object."""
     answer = exchange.carry_out()
     headers: Any = answer.headers
     return AWSResponse(answer.url, answer.status_code, headers, _Broken(answer.content))
 
 
 class _Broken(MockRawResponse):
-    """Half of a body, and then a reset."""
+    """Half of a body, then a reset."""
 
     def __init__(self, whole: bytes) -> None:
         super().__init__(whole[: len(whole) // 2])
@@ -230,7 +230,7 @@ class _Broken(MockRawResponse):
 
 
 def refuse(exchange: Exchange, status: int, code: str, **more: Any) -> AWSResponse:
-    """An error answer in the service's own protocol."""
+    """An error answer in the service's protocol."""
     if exchange.service == "s3":
         body = f"<Error><Code>{code}</Code><Message>by a test</Message></Error>"
         text = b"" if exchange.request.method == "HEAD" else body.encode()

@@ -34,7 +34,7 @@ def _fits(rule: Any, value: Any) -> bool:
 
 @dataclass
 class Clock:
-    """Time that passes when it is told to."""
+    """Time that only moves when a test says so."""
 
     now: float
 
@@ -61,7 +61,7 @@ class StreamMapping:
     waiting: list[Record] = field(default_factory=list)
 
     def put(self, records: Iterable[Record]) -> None:
-        """Records that came into the stream."""
+        """Add records to the stream."""
         self.waiting += [record for record in records if self._wanted(record)]
 
     def poll(self) -> bool:

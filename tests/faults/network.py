@@ -1,4 +1,4 @@
-"""A stretch of network between the functions of a stage and its emulator that can be broken."""
+"""A proxy between the functions of a stage and its emulator, with faults."""
 
 import socket
 import struct
@@ -117,7 +117,7 @@ def stretch(port: int) -> Iterator[Stretch]:
 
 @contextmanager
 def between(deployed: Deployed, function: str) -> Iterator[Stretch]:
-    """What lies between a function and the emulator."""
+    """The proxy between a function and the emulator."""
     name, functions = deployed.info["functions"][function], deployed.functions
     before = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
     state = deployed.stage.read_state()

@@ -1,4 +1,4 @@
-"""Jobs of one user that run on a stage while something happens to it."""
+"""Jobs of one user that run on a stage during a fault."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,7 +11,7 @@ JOBS = 6
 
 @asynccontextmanager
 async def jobs(deployed: Deployed, seconds: float) -> AsyncIterator[tuple[str, list[Socket]]]:
-    """As many clients of one user as there are jobs, each with its own job begun."""
+    """A client for each job, each with its job begun."""
     user = unique("user")
     async with AsyncExitStack() as stack:
         sockets = [await stack.enter_async_context(deployed.socket(user)) for _ in range(JOBS)]
@@ -23,7 +23,7 @@ async def jobs(deployed: Deployed, seconds: float) -> AsyncIterator[tuple[str, l
 
 
 async def ended(deployed: Deployed, user: str) -> list[dict[str, Any]]:
-    """The rows of all jobs when they have ended; meanwhile the schedule runs."""
+    """The rows of all jobs after their end; the schedule runs meanwhile."""
 
     def rows() -> list[dict[str, Any]] | None:
         found = [deployed.row(user, f"job-{number}") for number in range(JOBS)]

@@ -1,4 +1,4 @@
-"""What happens in a run, step by step, and what must hold at its end whatever went wrong.
+"""The steps of a run, and what must hold at its end after any fault.
 
 A scenario makes the same calls in the same order each time it is run without a fault, so that a
 fault can be put at each of them in turn.
@@ -27,22 +27,22 @@ KINDS_OF_END = {"complete", "error"}
 
 
 class Scenario(ABC):
-    """One run: `play` makes the calls that are counted, `check` tells what does not hold."""
+    """One run: `play` makes the calls that are counted, `check` asserts what must hold."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
-        """What must be there before the first call that counts."""
+        """Prepare the state before the first counted call."""
         yield
 
     @abstractmethod
     def play(self) -> None:
-        """The calls that are counted."""
+        """Make the calls that are counted."""
 
     def rest(self) -> None:
-        """Let AWS go on until nothing moves any more."""
+        """Let streams, queues and schedules run until nothing changes."""
         self.cloud.settle()
 
     @abstractmethod
@@ -56,7 +56,7 @@ type Hook = Callable[[int], None]
 
 @contextmanager
 def one_after_the_other(*processors: Container, hook: Hook = lambda _: None) -> Iterator[None]:
-    """Jobs wait for each progress to be written, so that calls come in one order only."""
+    """Let jobs wait for each progress write, so that the order of calls is fixed."""
     with ExitStack() as stack:
         for container in processors:
             module = container.module
@@ -159,7 +159,7 @@ def check_heard(messages: list[Row], row: Row) -> None:
 
 
 def check_subscribers(cloud: Cloud) -> None:
-    """A request counts as many subscribers as there are."""
+    """A request's count of subscribers is the number of its rows."""
     listening = Counter(row["request_key"] for row in cloud.items("subscriptions"))
     for row in cloud.items("requests"):
         key = f"{row['owner']}#{row['request_id']}"
@@ -167,7 +167,7 @@ def check_subscribers(cloud: Cloud) -> None:
 
 
 class Jobs(Scenario):
-    """Requests, the stream, and what the processors do when."""
+    """Requests, their stream, and the processors."""
 
     CONTAINERS: tuple[str, ...] = ("processor",)
 
@@ -185,7 +185,7 @@ class Jobs(Scenario):
             yield
 
     def process(self, event: Row) -> Any:
-        """Run the processor, in a container that is free."""
+        """Run the processor in a free container."""
         container = self.cloud.container("processor", self.CONTAINERS[self.running])
         self.running += 1
         try:
@@ -194,10 +194,10 @@ class Jobs(Scenario):
             self.running -= 1
 
     def at(self, report: int) -> None:
-        """What happens while a job is at its n-th report."""
+        """A hook for a job's n-th report."""
 
     def later(self, request_id: str) -> Row:
-        """What a client that comes later is told of a request."""
+        """The answer to a client that subscribes later."""
         state: Row = Client(self.cloud).connect().ask("status", {"request_id": request_id})["data"]
         return state
 
@@ -219,7 +219,7 @@ class JobWithProgress(Jobs):
 
 
 class CancelledJob(Jobs):
-    """The client cancels while the job runs."""
+    """The client cancels its running job."""
 
     asked = False
 
@@ -240,7 +240,7 @@ class CancelledJob(Jobs):
 
 
 class CancelledBeforeItRuns(Jobs):
-    """The client cancels what no worker has taken; its record comes all the same."""
+    """The client cancels a job before a worker takes it; its record still comes."""
 
     def play(self) -> None:
         self.client.connect().ask("delay", {"seconds": 0, "steps": 2}, id="job")
@@ -253,7 +253,7 @@ class CancelledBeforeItRuns(Jobs):
 
 
 class LostListener(Jobs):
-    """The client goes while its job runs, which is to end with it; another one listens."""
+    """The client disconnects with `on_disconnect: cancel`; another one listens."""
 
     left = False
 
@@ -279,7 +279,7 @@ class LostListener(Jobs):
 
 
 class LostWorker(Jobs):
-    """A worker was killed in the middle of its job; the schedule finds that."""
+    """A worker was killed during its job; the sweeper finds the request."""
 
     def play(self) -> None:
         self.client.connect()
@@ -320,7 +320,7 @@ PART_BYTES = 1024
 
 
 class AssemblyOfTwoFiles(Jobs):
-    """Two files are uploaded and processed; the receiver is told, at its second answer."""
+    """Two files are uploaded and processed; the webhook is accepted at its second attempt."""
 
     TEMPLATE = "tpl_fingerprint"
     STEPS: tuple[str, ...] = ("hashed",)
@@ -349,7 +349,7 @@ class AssemblyOfTwoFiles(Jobs):
             yield
 
     def deliver(self, _url: str, body: bytes, *_: Any, message_id: str, **__: Any) -> Any:
-        """The receiver: it has trouble with the first message, and takes all others."""
+        """The receiver: it fails the first attempt, and accepts all others."""
         self.received.append((message_id, json.loads(body)))
         outcome = self.cloud.module("deliver-webhook").Outcome
         return outcome("retry", 503) if len(self.received) == 1 else outcome("delivered", 200)
@@ -361,7 +361,7 @@ class AssemblyOfTwoFiles(Jobs):
         self.cloud.flow()
 
     def upload(self) -> None:
-        """Send the files to where the router says."""
+        """Upload the files to the router's links."""
         files = [
             {"name": name, "size": len(body), "mime": "text/plain", "md5hash": md5(body)}
             for name, body in FILES.items()
@@ -389,7 +389,7 @@ class AssemblyOfTwoFiles(Jobs):
         self.check_webhook(document)
 
     def check_files(self, document: Row) -> None:
-        """Every file is there once for every step, as the document says; and nothing else is."""
+        """Each step has each file once, as in the document, and there are no other objects."""
         assert tuple(document["results"]) == self.STEPS
         uploads = {upload["id"]: upload["name"] for upload in document["uploads"]}
         assert sorted(uploads.values()) == sorted(FILES)
@@ -404,7 +404,7 @@ class AssemblyOfTwoFiles(Jobs):
         assert not self.cloud.unfinished_uploads() or "processor" in self.cloud.met
 
     def check_webhook(self, document: Row) -> None:
-        """The receiver has taken this end, under one id however often; none is given up."""
+        """The receiver got this end under one id; no message was given up."""
         assert document["webhook"]["status"] == "delivered", document["webhook"]
         assert len({message_id for message_id, _ in self.received}) == 1
         assert {body["ok"] for _, body in self.received} == {document["ok"]}
@@ -420,7 +420,7 @@ class AssemblyInParts(AssemblyOfTwoFiles):
 
 
 class CancelledAssembly(AssemblyOfTwoFiles):
-    """The client cancels while the files are processed; the receiver hears of that end as well."""
+    """The client cancels while files are processed; the receiver gets that end."""
 
     asked = False
 
@@ -438,7 +438,7 @@ class CancelledAssembly(AssemblyOfTwoFiles):
 
 
 class AssemblyAskedForTwice(AssemblyOfTwoFiles):
-    """A second request asks for the same assembly while it is made: it waits, and has the same."""
+    """A second request for the running assembly waits, and gets the same document."""
 
     CONTAINERS = ("processor", "processor-2")
     REQUESTS = ("job", "twin")

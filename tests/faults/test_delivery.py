@@ -1,4 +1,4 @@
-"""Streams and queues that deliver twice, out of order, in part, or give up; and several faults."""
+"""Streams and queues that repeat, reorder, split or drop deliveries; several faults at once."""
 
 import random
 from typing import Any
@@ -47,7 +47,9 @@ ARRANGEMENTS = (twice, late, reversed_, shuffled)
 
 
 @pytest.mark.parametrize("arrange", ARRANGEMENTS)
-def test_records_of_requests(cloud: Cloud, arrange: Any) -> None:
+def test_a_request_runs_once_for_any_order_and_repetition_of_records(
+    cloud: Cloud, arrange: Any
+) -> None:
     """However often and in whatever order records come, a request is worked on once."""
     batch = Batch(cloud)
     with batch.prepared():
@@ -64,7 +66,9 @@ def test_records_of_requests(cloud: Cloud, arrange: Any) -> None:
 
 
 @pytest.mark.parametrize("arrange", ARRANGEMENTS)
-def test_records_of_files(cloud: Cloud, arrange: Any) -> None:
+def test_a_file_is_counted_once_for_any_order_and_repetition_of_records(
+    cloud: Cloud, arrange: Any
+) -> None:
     """However often and in whatever order changes come, each is counted once."""
     files = StuckFiles(cloud)
     with files.prepared():
@@ -88,8 +92,8 @@ def is_take_of(name: str) -> Any:
     return picks
 
 
-def test_partial_batch(cloud: Cloud) -> None:
-    """What stands behind a failed record comes again with it, done or not: nobody notices."""
+def test_records_behind_a_failed_one_are_not_run_twice(cloud: Cloud) -> None:
+    """They are delivered again."""
     batch = Batch(cloud)
     with batch.prepared():
         cloud.plan = Broken(throttle, is_take_of("two"))
@@ -103,7 +107,7 @@ def test_partial_batch(cloud: Cloud) -> None:
 
 
 def mend_after(cloud: Cloud, invocations: int, invoke: Any) -> Any:
-    """A function whose trouble is over after some invocations."""
+    """A function whose fault ends after some invocations."""
     left = [invocations]
 
     def counting(event: Any) -> Any:
@@ -114,8 +118,8 @@ def mend_after(cloud: Cloud, invocations: int, invoke: Any) -> Any:
     return counting
 
 
-def test_record_that_is_given_up(cloud: Cloud) -> None:
-    """After AWS's retries a description is at the destination; the request runs all the same."""
+def test_a_request_runs_although_its_record_was_given_up(cloud: Cloud) -> None:
+    """The record's description is at the destination."""
     batch = Batch(cloud)
     with batch.prepared():
         cloud.plan = Broken(fail, is_take_of("two"))
@@ -131,8 +135,8 @@ def test_record_that_is_given_up(cloud: Cloud) -> None:
         batch.check()
 
 
-def test_dynamodb_is_away_for_an_hour(cloud: Cloud) -> None:
-    """Stream and sweeper fail all the time; what waited is done when it is back."""
+def test_requests_run_after_an_hour_without_dynamodb(cloud: Cloud) -> None:
+    """Stream and sweeper fail meanwhile."""
     job = JobWithProgress(cloud)
     with job.prepared():
         job.client.connect()
@@ -148,8 +152,8 @@ def test_dynamodb_is_away_for_an_hour(cloud: Cloud) -> None:
         check_requests(cloud, job="COMPLETED")
 
 
-def test_counters_after_an_outage(cloud: Cloud) -> None:
-    """The stream of the files is retried without a cap: no change is lost."""
+def test_no_change_of_a_file_is_lost_in_an_outage(cloud: Cloud) -> None:
+    """The stream is retried without a limit."""
     files = StuckFiles(cloud)
     with files.prepared():
         counting = cloud.streams["files"].delivery
@@ -161,7 +165,7 @@ def test_counters_after_an_outage(cloud: Cloud) -> None:
         files.check()
 
 
-def test_queue_delivers_a_message_twice(cloud: Cloud) -> None:
+def test_a_webhook_message_received_twice_at_once_is_delivered_once(cloud: Cloud) -> None:
     """Two receives of one webhook message at a time make one delivery."""
     assembly = AssemblyOfTwoFiles(cloud)
     with assembly.prepared():
@@ -171,8 +175,8 @@ def test_queue_delivers_a_message_twice(cloud: Cloud) -> None:
         assembly.check()
 
 
-def test_receiver_that_never_answers(cloud: Cloud) -> None:
-    """After the last attempt the message is in the dead-letter queue, and the document says so."""
+def test_a_webhook_that_is_never_accepted_ends_in_the_dead_letter_queue(cloud: Cloud) -> None:
+    """The document says failed."""
     assembly = AssemblyOfTwoFiles(cloud)
     with assembly.prepared():
         delivery = cloud.module("deliver-webhook")
@@ -196,7 +200,9 @@ STORMY = ("job", "cancelled", "lost-listener", "batch", "twins")
 
 
 @pytest.mark.parametrize("scenario", STORMY)
-def test_storm(cloud: Cloud, scenario: str, tries_all: bool) -> None:
+def test_every_request_ends_once_under_a_dozen_faults(
+    cloud: Cloud, scenario: str, tries_all: bool
+) -> None:
     """With a dozen faults of any kind every request still ends once, in whatever way."""
     for seed in range(60 if tries_all else 3):
         cloud.empty()

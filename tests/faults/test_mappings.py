@@ -1,4 +1,4 @@
-"""The simulated event source mappings keep AWS's rules."""
+"""The simulated event source mappings follow AWS's rules."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def failing(*numbers: int) -> Answer:
 
 
 class Function:
-    """Answers, or fails, as it is told; keeps which records it was given."""
+    """Answers or fails as the test sets; keeps the records that it received."""
 
     def __init__(self, *answers: Answer | None) -> None:
         self.answers = list(answers)
@@ -51,7 +51,7 @@ def mapping_to(function: Function, discarded: Discarded, **settings: Any) -> Str
 
 
 def read(function: Function, count: int, **settings: Any) -> tuple[list[list[int]], Discarded]:
-    """What a function was given of a stream with so many records, and what was given up."""
+    """The records that a function received from a stream, and those that were given up."""
     discarded: Discarded = []
     given = {"reports": True, "bisects": True, "retries": 4} | settings
     mapping = mapping_to(function, discarded, **given)
@@ -75,40 +75,42 @@ def read(function: Function, count: int, **settings: Any) -> tuple[list[list[int
         (failing(9), [[1, 2], [3, 4, 5]]),
     ],
 )
-def test_checkpoint(answer: Answer, then: list[list[int]]) -> None:
-    """The lowest failed number and all after it come again; a malformed answer fails the batch."""
+def test_the_lowest_failed_record_and_all_after_it_come_again(
+    answer: Answer, then: list[list[int]]
+) -> None:
+    """A malformed answer fails the whole batch."""
     given, _ = read(Function(answer), 5)
     assert given == [[1, 2, 3, 4, 5], *then]
 
 
-def test_checkpoint_needs_to_be_declared() -> None:
+def test_without_ReportBatchItemFailures_every_answer_is_success() -> None:
     """Without ReportBatchItemFailures whatever is answered is success."""
     given, _ = read(Function(failing(2)), 3, reports=False)
     assert given == [[1, 2, 3]]
 
 
-def test_bisecting() -> None:
+def test_a_failed_batch_is_bisected_without_a_retry() -> None:
     """A failed batch is split down to one record, at no cost in retries."""
     given, discarded = read(Function(None, None, None, None), 4, retries=0)
     assert given == [[1, 2, 3, 4], [1, 2], [1], [2], [3, 4]]
     assert [numbers for numbers, _, _ in discarded] == [[1], [2]]
 
 
-def test_whole_batches_without_bisecting() -> None:
+def test_without_bisecting_a_failed_batch_comes_again_whole() -> None:
     """A failed batch comes again as it was."""
     given, discarded = read(Function(None), 3, bisects=False)
     assert given == [[1, 2, 3], [1, 2, 3]]
     assert discarded == []
 
 
-def test_retry_cap() -> None:
-    """After the retries the rest goes to the destination, and the shard goes on."""
+def test_after_the_retries_records_go_to_the_destination() -> None:
+    """The shard goes on."""
     given, discarded = read(Function(*[failing(2)] * 3), 3, retries=2, batch_size=2)
     assert given == [[1, 2], [2], [2], [3]]
     assert discarded == [([2], "RetryAttemptsExhausted", 3)]
 
 
-def test_record_age() -> None:
+def test_a_record_is_retried_until_its_maximum_age() -> None:
     """Without a cap a record is tried until it is too old."""
     function = Function(*[None] * 1000)
     given, discarded = read(function, 1, retries=-1, max_age=600.0)
@@ -116,7 +118,7 @@ def test_record_age() -> None:
     assert discarded[0][1] == "RecordAgeExceeded"
 
 
-def test_record_age_of_a_batch() -> None:
+def test_a_batch_has_the_age_of_its_first_record() -> None:
     """A batch is as old as its first record."""
     discarded: Discarded = []
     function = Function()
@@ -127,15 +129,15 @@ def test_record_age_of_a_batch() -> None:
     assert discarded == [([1, 2], "RecordAgeExceeded", 0)]
 
 
-def test_record_age_of_a_day() -> None:
-    """A day of failures is over when the records are that old, however many they were."""
+def test_a_day_of_failures_ends_with_the_records_age() -> None:
+    """However many records there are."""
     given, discarded = read(Function(*[None] * 2000), 1, retries=-1)
     assert 1440 < len(given) < 1500
     assert [condition for _, condition, _ in discarded] == ["RecordAgeExceeded"]
 
 
-def test_lanes() -> None:
-    """With a parallelization factor the records of one item stay in one lane, in order."""
+def test_records_of_an_item_stay_in_one_lane_in_order() -> None:
+    """With a parallelization factor."""
     function = Function()
     mapping = mapping_to(function, [], lanes=3, batch_size=2)
     mapping.put([record(number, key="abc"[number % 3]) for number in range(12)])
@@ -146,7 +148,7 @@ def test_lanes() -> None:
     assert sum(map(len, function.given)) == 12
 
 
-def test_lane_of_an_item() -> None:
+def test_the_order_of_keys_does_not_change_a_records_lane() -> None:
     """The order in which a record spells its keys does not change its lane."""
     settings = StreamSettings(lanes=1000)
     keys = {"owner": {"S": "a"}, "request_id": {"S": "b"}}
@@ -155,8 +157,8 @@ def test_lane_of_an_item() -> None:
     assert settings.lane_of(one) == settings.lane_of(other)
 
 
-def test_filters() -> None:
-    """A record must fit one pattern: values, `anything-but`, and an attribute that is there."""
+def test_a_record_must_match_one_filter_pattern() -> None:
+    """Values, `anything-but`, and existing attributes."""
     pattern = {
         "eventName": ["MODIFY"],
         "new": {"S": ["P"]},
@@ -169,7 +171,7 @@ def test_filters() -> None:
     assert not matches(pattern, {"eventName": "MODIFY", "new": {"S": "P"}})
 
 
-def test_names_of_failures() -> None:
+def test_an_empty_answer_is_success_and_a_malformed_id_fails_the_batch() -> None:
     """Nothing answered is success; a name that is no text fails everything."""
     assert failed_names(None) == failed_names({}) == set()
     assert failed_names(failing(1, 2)) == {"1", "2"}

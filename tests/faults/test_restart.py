@@ -1,4 +1,4 @@
-"""The emulator ends under running jobs, and comes back with what it had stored."""
+"""The emulator is restarted with its stored data while jobs run."""
 
 import asyncio
 import json
@@ -24,13 +24,13 @@ plain_environment = emulator.environment
 
 
 def keeping(*place: Any) -> dict[str, str]:
-    """The emulator's variables, and what has it store all when it is asked to end."""
+    """The emulator's variables, with persistence at its end."""
     return plain_environment(*place) | {"PERSIST_STATE": "1", "S3_PERSIST": "1"}
 
 
 @pytest.fixture
 def kept() -> Iterator[Deployed]:
-    """A stage of its own, whose emulator keeps what it has."""
+    """A stage whose emulator persists its data."""
     stage = Stage(Repository.here(), f"kept-{os.getpid()}")
     with patch.object(emulator, "environment", keeping):
         try:
@@ -41,7 +41,7 @@ def kept() -> Iterator[Deployed]:
 
 
 def forget_positions(stage: Stage) -> None:
-    """MiniStack stores how far each stream was read, and not the streams, which begin anew."""
+    """Delete the stored positions of streams, because MiniStack does not store the streams."""
     path = stage.directory / "services" / "lambda.json"
     stored = json.loads(path.read_text())
     stored["payload"]["dynamodb_stream_positions"]["data"].clear()
@@ -49,7 +49,7 @@ def forget_positions(stage: Stage) -> None:
 
 
 def restart(deployed: Deployed) -> Deployed:
-    """End the emulator as a machine's end would, its workers first, and start it again."""
+    """End the emulator as a machine's crash would, workers first, and start it again."""
     stage = deployed.stage
     before = stage.read_state()
     assert before is not None

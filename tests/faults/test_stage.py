@@ -1,4 +1,4 @@
-"""The deployed stage in trouble: killed workers, a broken network, lost clients, a standstill."""
+"""The deployed stage with killed workers, a broken network, lost clients, a stopped emulator."""
 
 import asyncio
 import os
@@ -24,13 +24,13 @@ def deployed(stage_name: str) -> Deployed:
 
 @pytest.fixture
 def network(deployed: Deployed) -> Iterator[Stretch]:
-    """What lies between the processor and the emulator."""
+    """The proxy between the processor and the emulator."""
     with between(deployed, "processor") as opened:
         yield opened
 
 
-async def test_workers_killed_under_load(deployed: Deployed) -> None:
-    """Whichever moment a worker is killed at, its jobs are taken up again and end once."""
+async def test_jobs_of_killed_workers_are_taken_over_and_end_once(deployed: Deployed) -> None:
+    """At any moment of the job."""
     chance = random.Random(3)
     async with jobs(deployed, 2.0) as (user, sockets):
         for _ in range(2):
@@ -45,7 +45,9 @@ async def test_workers_killed_under_load(deployed: Deployed) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["reset", "lost", "server-error", "throttled"])
-async def test_broken_network(deployed: Deployed, network: Stretch, trouble: str) -> None:
+async def test_jobs_end_once_although_every_third_request_fails(
+    deployed: Deployed, network: Stretch, trouble: str
+) -> None:
     """Every third request breaks while jobs run: all are done, and none twice."""
     network.trouble, network.every = trouble, 3
     async with jobs(deployed, 1.0) as (user, sockets):
@@ -57,8 +59,8 @@ async def test_broken_network(deployed: Deployed, network: Stretch, trouble: str
             assert_ended_once(socket.of(f"job-{number}"))
 
 
-async def test_clients_that_vanish(deployed: Deployed) -> None:
-    """Whenever a client's socket is gone, its job completes; the others hear all."""
+async def test_jobs_of_lost_clients_complete(deployed: Deployed) -> None:
+    """Other clients get all messages."""
     chance = random.Random(5)
     async with jobs(deployed, 2.0) as (user, sockets):
         for socket in sockets[::2]:
@@ -70,7 +72,7 @@ async def test_clients_that_vanish(deployed: Deployed) -> None:
             assert_ended_once(socket.of(f"job-{number}"))
 
 
-async def test_standstill(deployed: Deployed) -> None:
+async def test_jobs_go_on_after_the_emulator_stood_still_for_seconds(deployed: Deployed) -> None:
     """The whole emulator stands still for some seconds; what waited for it goes on."""
     async with jobs(deployed, 1.0) as (user, sockets):
         os.kill(deployed.pid, signal.SIGSTOP)

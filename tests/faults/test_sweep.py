@@ -12,7 +12,7 @@ from tests.faults.workspaces import OTHERS
 
 SCENARIOS = JOBS | OTHERS
 
-# Their kills alone would take longer than all others together.
+# Their kills alone would take longer than all other scenarios.
 LONG = {"cancelled-assembly", "parts", "twins"}
 ONE_IN = 8
 
@@ -20,16 +20,18 @@ _clean: dict[str, Plan] = {}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_no_fault(cloud: Cloud, scenario: str) -> None:
-    """What is to hold after a fault holds without one, and the calls are the same each time."""
+def test_a_scenario_holds_without_a_fault(cloud: Cloud, scenario: str) -> None:
+    """It makes the same calls each time."""
     again = run(cloud, scenario, NONE, 0)
     assert again.calls == clean(cloud, scenario).calls != []
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_one_fault(cloud: Cloud, scenario: str, kind: str, tries_all: bool) -> None:
-    """Whatever happens to one call, everything ends once, and nothing is lost or doubled."""
+def test_a_scenario_holds_with_one_fault(
+    cloud: Cloud, scenario: str, kind: str, tries_all: bool
+) -> None:
+    """At each of its calls in turn."""
     fault = KINDS[kind]
     number = sum(map(fault.concerns, clean(cloud, scenario).exchanges))
     for at in chosen(scenario, kind, range(1, number + 1), tries_all):
@@ -57,7 +59,7 @@ NONE = Fault("none", Exchange.carry_out)
 
 
 def run(cloud: Cloud, scenario: str, fault: Fault, at: int) -> Plan:
-    """One run, with a fault at its n-th call if there are so many."""
+    """A run with a fault at its n-th call."""
     cloud.empty()
     played = SCENARIOS[scenario](cloud)
     plan = Plan(fault, at)

@@ -14,7 +14,7 @@ from tests.faults.scenarios import Scenario
 
 
 class Workspaces(Scenario):
-    """Executions of the job flow that want one workspace; its row is watched."""
+    """Executions of the job flow in one workspace, whose row is recorded."""
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -28,7 +28,7 @@ class Workspaces(Scenario):
             self.history.append((self.cloud.clock.now, row))
 
     def renew(self, execution: Execution) -> None:
-        """The worker keeps its claim, and asks again when in doubt."""
+        """The worker renews its claim, and repeats a call without an answer."""
         event = {"operation": "renew", "projectUserId": WORKSPACE, **execution.holding}
         for _ in range(TRIES):
             try:
@@ -39,10 +39,10 @@ class Workspaces(Scenario):
         raise AssertionError("the claim can't be renewed")
 
     def rest(self) -> None:
-        """Nothing is left to itself here: executions retry their own tasks."""
+        """Nothing: executions retry their own tasks."""
 
     def check_history(self, *messages: str) -> None:
-        """Held by one message after the other, each under a higher fence, and free at the end."""
+        """One holder after the other, with growing fences; free at the end."""
         holders = []
         for (_, before), (now, after) in zip(self.history, self.history[1:], strict=False):
             assert after.get("fence", 0) >= before.get("fence", 0), (before, after)
@@ -58,7 +58,7 @@ class Workspaces(Scenario):
 
 
 class Preemption(Workspaces):
-    """A job is interrupted by another thread's, whose worker falls silent; a third one ends."""
+    """A job interrupts that of another thread, then its worker fails; a third one ends."""
 
     def play(self) -> None:
         first = Execution(self.cloud, "message-1", "thread-1")
@@ -87,7 +87,7 @@ class Preemption(Workspaces):
 
 
 class AbortedExecution(Workspaces):
-    """An execution is stopped by hand while it holds the workspace; the rule cleans up."""
+    """An execution is stopped while it holds the workspace; the rule cleans up."""
 
     def play(self) -> None:
         first = Execution(self.cloud, "message-1", "thread-1")
@@ -111,7 +111,7 @@ STUCK = ("a.ndjson", "b.ndjson", "c.ndjson")
 
 
 class StuckFiles(Scenario):
-    """An operator puts stuck files back; the stream keeps the counters."""
+    """An operator resets stuck files; the stream keeps the counters."""
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -141,7 +141,7 @@ class StuckFiles(Scenario):
             pass
 
     def ask(self, request: Row) -> Row:
-        """An operator who asks again until it has worked."""
+        """Call an operation again until it succeeds."""
         for _ in range(TRIES):
             try:
                 answer = self.cloud.invoke("state-manager", request)

@@ -1,4 +1,4 @@
-"""Files made to exhaust a worker: each step stays within its memory and says why it ends."""
+"""Files made to exhaust a worker: each robot stays within its memory and names its limit."""
 
 import gzip
 import io
@@ -26,7 +26,7 @@ NAME = "sent-in.dat"
 
 
 class Endless(io.RawIOBase):
-    """A stream of pieces that are made when they are read; counts what was."""
+    """A stream of pieces that are generated when read; counts them."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
@@ -42,11 +42,11 @@ class Endless(io.RawIOBase):
 
 
 class EnoughError(Exception):
-    """The caller has read enough: what a deadline or a cancellation does."""
+    """Ends a run, as a deadline or a cancellation does."""
 
 
 class Discarding:
-    """A sink that keeps nothing but a count."""
+    """A sink that only counts."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -57,7 +57,7 @@ class Discarding:
         return self
 
     def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
-        """Passed on unread."""
+        """Forwarded without being read."""
 
     def write(self, data: Any) -> int:
         size = memoryview(data).nbytes
@@ -65,14 +65,14 @@ class Discarding:
         return size
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing to close."""
 
     def abort(self) -> None:
         self.aborted += 1
 
 
 def ending_after(most: int) -> Callable[[int], None]:
-    """An `advance` that ends the run when so much was read."""
+    """An `advance` that ends the run after so many bytes."""
     read = 0
 
     def advance(count: int) -> None:
@@ -87,7 +87,7 @@ def ending_after(most: int) -> Callable[[int], None]:
 def run(
     name: str, pieces: Iterable[bytes], most: int = 64 * MIB, **options: Any
 ) -> tuple[RobotResult | BaseException, int, Discarding, int]:
-    """Result or error, the peak of memory in bytes, what was written, how much was read."""
+    """Result or error, the peak of memory in bytes, the bytes written and read."""
     stream = Endless(pieces)
     source = RobotInput(name=NAME, open=lambda: stream, size=most)
     sink = Discarding()
@@ -107,7 +107,7 @@ def run(
 
 
 def billion_lines(line: bytes) -> Iterator[bytes]:
-    """A file of a thousand million lines, of which nobody holds more than a piece."""
+    """A file of a thousand million lines, generated piece by piece."""
     return itertools.repeat(line * 1000, 1_000_000)
 
 
@@ -122,7 +122,7 @@ LINES = {
 
 @pytest.mark.parametrize("robot", LINES)
 def test_a_billion_lines_take_no_memory(robot: str) -> None:
-    """Twice as many lines take the same memory, and the caller can end the run at any."""
+    """The number of lines makes no difference, and the caller can end the run."""
     line, options = LINES[robot]
     peaks = []
     for most in (MIB, 2 * MIB):
@@ -138,7 +138,7 @@ def test_a_billion_lines_take_no_memory(robot: str) -> None:
     [("/text/ndjson", {"on_error": "report"}), ("/ndjson/to-csv", {"columns": ["a"]})],
 )
 def test_a_billion_bad_lines_take_no_memory(robot: str, options: dict[str, Any]) -> None:
-    """As many as asked for are kept, and the rest is counted."""
+    """A limited number is reported, and all are counted."""
     on_error = {"on_error": "drop"} | options
     lines = itertools.repeat(b"nonsense\n" * 1000, 30)
     outcome, peak, _, _ = run(robot, lines, **on_error, max_reported=3)
@@ -160,7 +160,7 @@ def test_a_billion_bad_lines_take_no_memory(robot: str, options: dict[str, Any])
     ],
 )
 def test_a_line_without_end_is_refused(robot: str, options: dict[str, Any], start: bytes) -> None:
-    """Soon after its limit, with the file's name and the line."""
+    """Soon after its limit, with file and line."""
     endless = itertools.chain([start], itertools.repeat(b"x" * 4096))
     outcome, peak, sink, given = run(robot, endless, **options)
     assert isinstance(outcome, MalformedInputError | FileTooLargeError)
@@ -172,7 +172,7 @@ def test_a_line_without_end_is_refused(robot: str, options: dict[str, Any], star
 
 
 def test_a_line_without_end_can_be_dropped() -> None:
-    """Without keeping it: the next line is read again."""
+    """The next line is read."""
     endless = itertools.chain(itertools.repeat(b"x" * 4096, 4096), [b"\n1\n"])
     outcome, peak, sink, _ = run("/text/ndjson", endless, on_error="drop", max_line_bytes=MIB)
     assert isinstance(outcome, RobotResult)
@@ -180,8 +180,8 @@ def test_a_line_without_end_can_be_dropped() -> None:
     assert peak < 8 * MIB
 
 
-def test_a_million_columns_are_too_many() -> None:
-    """A header of a million names is longer than a row may be, and says so."""
+def test_a_header_of_a_million_columns_is_refused() -> None:
+    """It is longer than a row may be."""
     names = (f"column-{number},".encode() for number in itertools.count())
     outcome, peak, _, given = run("/csv/to-ndjson", names)
     assert isinstance(outcome, RobotError)
@@ -190,7 +190,7 @@ def test_a_million_columns_are_too_many() -> None:
     assert peak < 64 * MIB
 
 
-def test_many_columns_of_which_the_last_is_there_twice() -> None:
+def test_a_duplicate_among_250000_columns_is_found_in_one_pass() -> None:
     """They are compared in one pass: a quarter of a million names would else take an hour."""
     names = [f"c{number}" for number in range(250_000)]
     outcome, _, _, _ = run("/csv/to-ndjson", [",".join([*names, names[-1]]).encode() + b"\n1\n"])
@@ -198,7 +198,7 @@ def test_many_columns_of_which_the_last_is_there_twice() -> None:
     assert outcome.message == f"{NAME}, row 1: header: column 'c249999' appears twice"
 
 
-def test_a_row_of_a_million_fields() -> None:
+def test_a_row_of_a_million_fields_is_one_bad_row() -> None:
     """It is one bad row, told by its numbers."""
     row = b"," * 1_000_000
     outcome, peak, _, _ = run("/csv/to-ndjson", [b"a,b\n", row, b"\n1,2\n"], on_error="drop")
@@ -218,7 +218,7 @@ def test_a_row_of_a_million_fields() -> None:
         ("/text/ndjson", b"[" * MIB + b"\n"),
     ],
 )
-def test_a_message_quotes_little_of_a_file(robot: str, data: bytes) -> None:
+def test_an_error_quotes_only_a_short_part_of_a_file(robot: str, data: bytes) -> None:
     """However long the part at fault is, what is stored and shown of it is short."""
     outcome, _, _, _ = run(robot, [data])
     assert isinstance(outcome, MalformedInputError)
@@ -227,7 +227,7 @@ def test_a_message_quotes_little_of_a_file(robot: str, data: bytes) -> None:
 
 
 def deflated_zeros() -> Iterator[bytes]:
-    """A gzip file that unpacks to zeros without end, made as it is read."""
+    """An endless gzip file of zeros, generated when read."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     while True:
         if piece := packer.compress(bytes(MIB)):
@@ -236,7 +236,7 @@ def deflated_zeros() -> Iterator[bytes]:
 
 @pytest.mark.parametrize("limit", [{"max_bytes": 32 * MIB}, {"max_ratio": 10}])
 def test_an_endless_bomb_is_stopped(limit: dict[str, int]) -> None:
-    """By its bytes or by its ratio, within the memory of a few pieces."""
+    """By its bytes or by its ratio."""
     outcome, peak, sink, _ = run("/file/decompress", deflated_zeros(), **limit)
     assert isinstance(outcome, FileTooLargeError)
     assert outcome.message.startswith(f"{NAME}: unpacks to more than ")
@@ -246,7 +246,7 @@ def test_an_endless_bomb_is_stopped(limit: dict[str, int]) -> None:
 
 
 def test_a_nested_bomb_is_unpacked_once() -> None:
-    """A bomb in a bomb comes out packed: each layer is a step of its own, with its own limits."""
+    """Each layer needs its own step, with its own limits."""
     inner = gzip.compress(bytes(64 * MIB))
     outcome, peak, sink, _ = run("/file/decompress", [gzip.compress(inner)])
     assert isinstance(outcome, RobotResult)
@@ -254,7 +254,7 @@ def test_a_nested_bomb_is_unpacked_once() -> None:
     assert peak < 8 * MIB
 
 
-def test_a_bomb_of_many_empty_members() -> None:
+def test_100000_empty_members_are_read_in_one_pass() -> None:
     """A hundred thousand members that hold nothing are read in one pass."""
     member = gzip.compress(b"")
     outcome, peak, sink, _ = run("/file/decompress", [member * 1000] * 100)
@@ -263,7 +263,7 @@ def test_a_bomb_of_many_empty_members() -> None:
     assert peak < 8 * MIB
 
 
-def test_a_zip_archive_is_no_gzip() -> None:
+def test_other_archive_formats_are_refused_by_their_first_bytes() -> None:
     """Formats that are not supported are refused by their first bytes."""
     outcome, _, _, given = run("/file/decompress", itertools.repeat(b"PK\x03\x04" * 1024))
     assert isinstance(outcome, MalformedInputError)
@@ -271,7 +271,7 @@ def test_a_zip_archive_is_no_gzip() -> None:
     assert given <= MIB
 
 
-def test_a_split_into_too_many_parts_ends() -> None:
+def test_a_split_of_empty_lines_stops_at_the_limit_of_parts() -> None:
     """A file of empty lines makes no more parts than the limit says."""
     outcome, peak, _, _ = run("/document/split", billion_lines(b"\n"), lines=1, max_parts=50)
     assert isinstance(outcome, FileTooLargeError)
@@ -279,7 +279,7 @@ def test_a_split_into_too_many_parts_ends() -> None:
     assert peak < 8 * MIB
 
 
-def test_an_object_with_a_million_keys() -> None:
+def test_an_object_with_a_million_keys_is_within_the_limit_of_a_line_or_refused() -> None:
     """Its keys are columns, within the length that a line may have."""
     keys = {f"k{number}": 0 for number in range(100_000)}
     line = json.dumps(keys, separators=(",", ":")).encode() + b"\n"

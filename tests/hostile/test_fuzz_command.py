@@ -1,4 +1,4 @@
-"""`jobplane fuzz`, which starts a stage in the process of its own."""
+"""`jobplane fuzz`, with a stage in its own process."""
 
 import json
 
@@ -11,7 +11,7 @@ from jobplane.verbs.fuzz import command
 ARGUMENTS = ["claim", "--inputs", "30", "--way", "hypothesis", "--json"]
 
 
-def test_the_command_says_what_it_did() -> None:
+def test_a_clean_run_prints_one_line_and_exits_with_0() -> None:
     """One line a run; a clean one ends with 0."""
     done = CliRunner().invoke(command, ARGUMENTS)
     assert done.exit_code == 0, done.output
@@ -19,7 +19,7 @@ def test_the_command_says_what_it_did() -> None:
     assert (report["function"], report["inputs"], report["findings"]) == ("claim", 30, [])
 
 
-def test_without_a_contract_the_input_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_function_may_only_raise_ValidationError(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new function may raise a ValidationError, and nothing else."""
     monkeypatch.delitem(CONTRACTS, "claim")
     assert CliRunner().invoke(command, ARGUMENTS).exit_code == 0
@@ -33,7 +33,7 @@ def test_without_a_contract_the_input_alone_is_refused(monkeypatch: pytest.Monke
 
 
 def test_a_finding_fails_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told with the shortest input that showed it, and how often."""
+    """It is printed with its shortest input and its count."""
     monkeypatch.setattr(Subject, "_problems", lambda subject, event, done: ["something is wrong"])
     done = CliRunner().invoke(command, ARGUMENTS)
     assert done.exit_code == 1

@@ -1,4 +1,4 @@
-"""The harness itself: it finds each kind of fault, and gives the same inputs for the same seed."""
+"""The fuzzer finds each kind of fault, and a seed gives the same inputs."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,13 +22,13 @@ def make() -> Iterator[Callable[[str], Subject]]:
         yield made
 
 
-def test_contracts_are_of_functions() -> None:
-    """Each function of a part has its own, and none is of a function that is gone."""
+def test_every_function_of_a_part_has_a_contract() -> None:
+    """And every contract has its function."""
     assert set(CONTRACTS) == Needs(Repository.here()).known
 
 
 def problems(subject: Subject, handler: Callable[[Any, Any], Any]) -> list[str]:
-    """What is said of a function that does this with its first event."""
+    """The problems found in a function that behaves like this for its first event."""
     subject.module.handler = handler  # type: ignore[attr-defined]
     situation = subject.situations[0]
     return subject.call(situation, situation.event).problems
@@ -46,7 +46,7 @@ def test_an_undocumented_error_is_found(make: Callable[[str], Subject]) -> None:
 
 
 def test_a_write_for_refused_input_is_found(make: Callable[[str], Subject]) -> None:
-    """A documented error, but too late."""
+    """The error is documented, but came after the write."""
     subject = make("claim")
 
     def handler(event: Any, context: Any) -> Any:
@@ -72,32 +72,32 @@ def test_a_write_for_refused_input_is_found(make: Callable[[str], Subject]) -> N
 def test_internals_in_an_answer_are_found(
     make: Callable[[str], Subject], answer: Any, word: str
 ) -> None:
-    """Stacks, names of AWS, of classes and of tables."""
+    """Stack traces, names of AWS, of classes and of tables."""
     found = problems(make("claim"), answering(answer))
     assert any(problem.startswith(f"the answer holds {word}") for problem in found)
 
 
 @pytest.mark.parametrize("answer", [{"a": "\ud800"}, {"a": float("nan")}, {"a": {1, 2}}])
 def test_an_answer_that_can_t_be_sent_is_found(make: Callable[[str], Subject], answer: Any) -> None:
-    """The runtime would fail where the function did not."""
+    """The runtime would fail."""
     (found,) = problems(make("claim"), answering(answer))
     assert found.startswith("the answer can't be sent")
 
 
 def test_an_answer_of_another_shape_is_found(make: Callable[[str], Subject]) -> None:
-    """What is published says what an answer holds."""
+    """Other than the published one."""
     (found,) = problems(make("claim"), answering({"claimed": "yes"}))
     assert found.startswith("the answer is not as published")
 
 
 def test_an_undocumented_status_is_found(make: Callable[[str], Subject]) -> None:
-    """A 500 is a fault, since nothing fails that could be to blame."""
+    """Such as a 500."""
     (found,) = problems(make("connect"), answering({"statusCode": 500, "body": "{}"}))
     assert found.startswith("answered 500")
 
 
 def test_secrets_in_the_log_are_found(make: Callable[[str], Subject]) -> None:
-    """The signing secret, and the token that the event carries."""
+    """The signing secret, and the event's token."""
 
     def handler(event: Any, context: Any) -> Any:
         print(json.dumps({"secret": JWT_SECRET}))  # noqa: T201
@@ -110,7 +110,7 @@ def test_secrets_in_the_log_are_found(make: Callable[[str], Subject]) -> None:
     assert problems(subject, handler) == ["a log line holds a secret", "a log line holds a token"]
 
 
-def test_a_seed_makes_the_same_inputs(make: Callable[[str], Subject]) -> None:
+def test_a_seed_gives_the_same_inputs(make: Callable[[str], Subject]) -> None:
     """So that a finding can be had again."""
 
     def drawn(number: int) -> list[str]:
@@ -135,7 +135,7 @@ def test_a_seed_makes_the_same_inputs(make: Callable[[str], Subject]) -> None:
         to_item({"a": json.loads("[" * 34 + "]" * 34)}),
     ],
 )
-def test_what_dynamodb_refuses_is_refused(item: Any) -> None:
-    """The emulation takes more than the table would."""
+def test_calls_that_dynamodb_refuses_are_refused(item: Any) -> None:
+    """moto would accept them."""
     with pytest.raises(RefusedCallError):
         check({"TableName": "t", "Item": item})

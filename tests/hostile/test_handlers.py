@@ -1,4 +1,4 @@
-"""No event breaks a function: see `jobplane.fuzzing.subjects` for what that means."""
+"""Any event gets an answer within the contract: see `jobplane.fuzzing.subjects`."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ FUNCTIONS = [function.name for function in Repository.here().functions()]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_no_event_breaks_a_function(name: str) -> None:
+def test_any_hostile_event_gets_an_answer_within_the_contract(name: str) -> None:
     """Its own events, spoilt: a documented answer or error, nothing internal, no stray write."""
 
     def use(situation: Situation, event: Any, done: Answered) -> None:
@@ -28,8 +28,8 @@ def test_no_event_breaks_a_function(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_what_broke_a_function_once_does_not_again(name: str) -> None:
-    """The smallest inputs that ever showed a fault, and the events as they are."""
+def test_events_that_violated_the_contract_before_do_not_again(name: str) -> None:
+    """The smallest input of each former finding, and the functions' own events."""
     with subjects() as make:
         subject = make(name)
         situations = {situation.name: situation for situation in subject.situations}

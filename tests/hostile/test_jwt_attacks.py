@@ -1,4 +1,4 @@
-"""Tokens that open nothing, by the name of their attack: in the library and in both functions."""
+"""Forged tokens by the name of their attack, against the library and both functions."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ NOW = int(time.time())
 
 
 def claims(**changed: Any) -> str:
-    """Good claims with some changed, as JSON."""
+    """Valid claims with changes, as JSON."""
     known = {"user_id": "user-1", "tenant_id": "tenant-1", "exp": NOW + 3600} | changed
     return json.dumps({name: value for name, value in known.items() if value is not None})
 
@@ -42,7 +42,7 @@ def part(content: bytes) -> str:
 def token(
     header: dict[str, Any] | str = HEADER, payload: str | None = None, key: str = SECRET
 ) -> str:
-    """Header and payload as they are given, signed with HS256."""
+    """Header and payload as given, signed with HS256."""
     head = header if isinstance(header, str) else json.dumps(header)
     signed = f"{part(head.encode())}.{part((payload or claims()).encode())}"
     return f"{signed}.{part(hmac.digest(key.encode(), signed.encode(), hashlib.sha256))}"
@@ -144,7 +144,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 
 
 def presented(subject: Subject, text: str) -> Any:
-    """What the function answers to whoever presents the token."""
+    """The function's answer to a token."""
     case = {"connect": "accepted-header", "status": "http"}[subject.name]
     situation = next(found for found in subject.situations if found.name == case)
     event = json.loads(json.dumps(situation.event))
@@ -152,25 +152,25 @@ def presented(subject: Subject, text: str) -> Any:
     return subject.call(situation, event)
 
 
-def test_the_good_token_is_good(subject: Subject) -> None:
-    """What the attacks are variations of opens both functions."""
+def test_the_unchanged_token_is_accepted(subject: Subject) -> None:
+    """By both functions."""
     assert presented(subject, token()).answer["statusCode"] == 200
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_the_library_refuses(attack: str) -> None:
-    """With a secret alone, and with a public key beside it."""
+def test_the_library_refuses_every_forged_token(attack: str) -> None:
+    """With a secret alone, and with a public key as well."""
     for public_key in (None, PUBLIC_PEM):
         settings = TokenSettings(secret=SECRET, public_key=public_key)
         forged = ATTACKS[attack]
         if attack == "an asymmetric signature" and public_key:
-            continue  # that is the key's own
+            continue  # that is the key's own algorithm
         with pytest.raises(TokenError):
             TokenVerifier(settings).verify(forged)
 
 
-def test_no_function_opens(subject: Subject) -> None:
-    """Each attack is a 401 that does not say why, writes nothing and leaves no token in the log."""
+def test_a_forged_token_gets_401_without_reason(subject: Subject) -> None:
+    """Nothing is written, and the log does not have the token."""
     refusals = set()
     for attack, forged in ATTACKS.items():
         done = presented(subject, forged)

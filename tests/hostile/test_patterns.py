@@ -1,4 +1,4 @@
-"""Every pattern reads hostile text in time that grows with its length, and no faster."""
+"""Every regular expression matches hostile text in linear time."""
 
 import ast
 import re
@@ -33,7 +33,7 @@ PUMPS = (
 PAIRS = ("a.", "0.", "a-", "a ", " ,", "0x", "a#", "--", "a:", "{}", "::", "%20", "0.0.", "a=b;")
 ENDS = ("", "!", "\0")
 SHORT, LONG = 2_000, 8_000
-# Four times the text takes four times as long; sixteen times would be the square.
+# Four times the text takes four times as long if linear, sixteen times if quadratic.
 MOST = 10
 # Below that, in seconds, the clock is too coarse to compare.
 SURELY_FAST = 0.004
@@ -70,7 +70,7 @@ def _patterns_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 name = first.id if isinstance(first, ast.Name) else None
                 text = value if value is not None else constants.get(name or "")
                 if isinstance(text, str):
-                    # What is compiled is matched as a whole everywhere.
+                    # Compiled patterns are matched as a whole everywhere.
                     whole = attr in {"compile", "fullmatch"}
                     yield node.lineno, rf"\A(?:{text})\Z" if whole else text
                 else:  # an operator's glob, each letter escaped
@@ -78,7 +78,7 @@ def _patterns_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def seconds(pattern: re.Pattern[str], text: str, times: int = 1) -> float:
-    """CPU time of looking for the pattern in a text, the best of so many."""
+    """CPU time of a search in a text, the best of several."""
     best = float("inf")
     for _ in range(times):
         before = time.thread_time()
@@ -88,7 +88,7 @@ def seconds(pattern: re.Pattern[str], text: str, times: int = 1) -> float:
 
 
 def growth(pattern: re.Pattern[str]) -> tuple[float, str]:
-    """By how much four times the text takes longer, at worst, and for which text."""
+    """The largest factor by which four times the text takes longer, and that text."""
     worst = (0.0, "")
     for pump in PUMPS + PAIRS:
         for start in ("", "a"):
@@ -101,19 +101,19 @@ def growth(pattern: re.Pattern[str]) -> tuple[float, str]:
 
 
 def test_the_patterns_are_found() -> None:
-    """Those of the ids, at least, which every caller can reach."""
+    """At least those of ids, which every caller can reach."""
     found = set(patterns().values())
     assert {r"\A(?:[A-Za-z0-9_-]{1,128})\Z", r"\A(?:[!-~]{1,128})\Z"} <= found
     assert len(found) > 15
 
 
-def test_a_growing_pattern_is_found() -> None:
+def test_a_quadratic_pattern_is_found() -> None:
     """The measure knows a square when it sees one."""
     assert growth(re.compile(r"a+b"))[0] > MOST
 
 
 @pytest.mark.parametrize("place", patterns())
-def test_a_pattern_grows_with_its_text(place: str) -> None:
+def test_every_pattern_is_linear_for_hostile_texts(place: str) -> None:
     """Whatever is repeated, and however it ends."""
     ratio, text = growth(re.compile(patterns()[place]))
     assert ratio <= MOST, text

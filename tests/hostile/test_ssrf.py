@@ -1,4 +1,4 @@
-"""Webhook targets that lead inside, by the name of their disguise: nothing is ever sent there."""
+"""Webhook targets that lead to private addresses, by their disguise, are never contacted."""
 
 import socket
 from typing import Any
@@ -94,7 +94,7 @@ NAMES = {
 
 
 def resolve(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
-    """As libc does it: every old spelling of an address is one."""
+    """Resolve as libc does, with every old spelling of an address."""
     found = NAMES.get(host)
     if found is None:
         try:
@@ -106,7 +106,7 @@ def resolve(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
 
 @pytest.fixture
 def contacted(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The addresses of every attempt that would have been made."""
+    """The addresses of all attempts."""
     made: list[list[str]] = []
 
     async def exchange(target: Any, addresses: list[str], *_: Any) -> tuple[int, None]:
@@ -125,30 +125,34 @@ def send(url: str, **rules: Any) -> Outcome:
 
 
 @pytest.mark.parametrize("disguise", DISGUISES)
-def test_nothing_is_sent_inside(contacted: list[list[str]], disguise: str) -> None:
+def test_a_disguised_private_target_is_refused_and_not_contacted(
+    contacted: list[list[str]], disguise: str
+) -> None:
     """The delivery is refused, and nobody is contacted."""
     assert send(DISGUISES[disguise]).result == "refused"
     assert contacted == []
 
 
 @pytest.mark.parametrize("disguise", DISGUISES)
-def test_a_list_of_hosts_opens_no_other(contacted: list[list[str]], disguise: str) -> None:
+def test_an_allow_list_with_http_does_not_allow_disguised_targets(
+    contacted: list[list[str]], disguise: str
+) -> None:
     """An operator who allows http and one receiver allows no disguise with it."""
     sent = send(DISGUISES[disguise], allow_http=True, hosts=frozenset({"hooks.example.org"}))
     assert sent.result == "refused"
     assert contacted == []
 
 
-def test_the_outside_is_reached(contacted: list[list[str]]) -> None:
+def test_a_public_receiver_is_reached_at_the_checked_address(contacted: list[list[str]]) -> None:
     """An ordinary receiver gets its message, at the address that was checked."""
     assert send("https://example.com/hook").result == "delivered"
     assert contacted == [["93.184.216.34"]]
 
 
-def test_rebinding_is_of_no_use(
+def test_each_attempt_makes_one_look_up(
     contacted: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One look-up an attempt: public first and private then is sent to, and then refused."""
+    """A name that turns private after the first attempt is refused at the second."""
     answers = iter([["93.184.216.34"], [METADATA]])
     asked: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The checker of the claims' histories: it passes what may have been right, and nothing else."""
+"""The check of histories of claims passes exactly those that can be explained."""
 
 import random
 from dataclasses import dataclass, field, replace
@@ -181,19 +181,19 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", RIGHT)
-def test_what_may_have_been_right_passes(case: str) -> None:
+def test_a_history_that_can_be_explained_has_no_fault(case: str) -> None:
     """Histories with an order of instants that explains them have no fault."""
     assert faults(list(RIGHT[case])) == []
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_cannot_have_been_right_is_told(case: str) -> None:
+def test_a_history_that_can_not_be_explained_has_its_fault(case: str) -> None:
     """Each fault is told, and by its own words."""
     operations, words = WRONG[case]
     assert any(words in fault for fault in faults(operations))
 
 
-def test_workspaces_are_apart() -> None:
+def test_claims_of_two_workspaces_at_once_are_no_fault() -> None:
     """Two claims at once in two workspaces are no fault."""
     there = replace(acquired(0, 1, "m2", 1), workspace="c#d")
     assert faults([acquired(0, 1, "m1", 1), there]) == []
@@ -201,7 +201,7 @@ def test_workspaces_are_apart() -> None:
 
 @dataclass
 class Service:
-    """A claim service in a few lines, with bugs to order."""
+    """A claim service with bugs on request."""
 
     bug: str = ""
     row: dict[str, Any] = field(default_factory=dict)
@@ -243,7 +243,7 @@ class Service:
 
 
 def simulated(bug: str, seed: int) -> list[Operation]:
-    """A history of sixteen clients at once; each operation takes effect somewhere in its time."""
+    """A history of sixteen concurrent clients; each operation takes effect within its time."""
     chance = random.Random(seed)
     service = Service(bug)
     claims: list[tuple[str, int]] = []
@@ -271,7 +271,7 @@ def simulated(bug: str, seed: int) -> list[Operation]:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_good_service_has_no_fault(seed: int) -> None:
+def test_a_correct_service_has_no_fault(seed: int) -> None:
     """Whatever overlaps, the right answers pass."""
     assert faults(simulated("", seed)) == []
 
@@ -280,5 +280,5 @@ def test_a_good_service_has_no_fault(seed: int) -> None:
     "bug", ["double grant", "fence restarts", "renews all", "releases all", "no retry"]
 )
 def test_every_planted_bug_is_found(bug: str) -> None:
-    """Each is found in every one of ten histories."""
+    """In each of ten histories."""
     assert all(faults(simulated(bug, seed)) for seed in range(10))

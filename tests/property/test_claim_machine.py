@@ -48,7 +48,7 @@ EXAMPLES = count()
 
 @dataclass(eq=False)
 class Claim:
-    """A claim that was granted, as its holder knows it."""
+    """A granted claim, as its holder knows it."""
 
     workspace: str
     thread: str
@@ -66,7 +66,7 @@ class Claim:
 
 @dataclass
 class Held:
-    """What the model says of a workspace: who has it, and until when."""
+    """The model's state of a workspace: the holder, and the end."""
 
     claim: Claim
     end: float
@@ -74,7 +74,7 @@ class Held:
 
 @dataclass
 class Model:
-    """What must be true."""
+    """The expected state."""
 
     held: dict[str, Held] = field(default_factory=dict)
     granted: list[Claim] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Model:
 
 
 class ClaimMachine(RuleBasedStateMachine):
-    """Workspaces, threads, messages, executions; each step is an event of one function."""
+    """Workspaces, threads, messages, executions; each step is an event of a function."""
 
     jobs: Jobs
 
@@ -198,7 +198,7 @@ class ClaimMachine(RuleBasedStateMachine):
 
     @rule(workspace=WORKSPACES, offset=st.sampled_from([-1, -0.25, 0, 0.25, 1, 1.75, 2]))
     def an_end_comes(self, workspace: int, offset: float) -> None:
-        """The clock goes on to the edges of a claim's end, where mistakes are."""
+        """The clock moves close to a claim's end."""
         if held := self.model.held.get(self.names[workspace]):
             self.clock.now = max(self.clock.now, held.end + offset)
 
@@ -242,7 +242,7 @@ class ClaimMachine(RuleBasedStateMachine):
         self.clean_up(self.model.broken_off.pop(0), crashes)
 
     def clean_up(self, event: dict[str, Any], crashes: tuple[str, bool] | None) -> None:
-        """One run of handle-timeout; one that breaks off is to be tried again."""
+        """A run of handle-timeout; an interrupted one must be repeated."""
         name, claim_id = event["projectUserId"], event.get("claimId")
         key = (event["messageId"], record_id(event["kind"], claim_id, None))
         held = self.model.held.get(name)
@@ -282,7 +282,7 @@ class ClaimMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.broken_off)
     @rule(status=st.sampled_from(["FAILED", "TIMED_OUT", "ABORTED"]))
     def the_flow_gives_up(self, status: str) -> None:
-        """A clean-up broke off and is not tried again; its execution's end sees to the rest."""
+        """An interrupted clean-up is not repeated; the execution's end completes it."""
         event = self.model.broken_off.pop()
         claim_id = event["claimId"]
         key = (event["messageId"], record_id(event["kind"], claim_id, None))
@@ -292,7 +292,7 @@ class ClaimMachine(RuleBasedStateMachine):
         (claim,) = (c for c in self.model.granted if c.claim_id == claim_id)
         self.end_execution(claim, status)
         if claim in self.model.cleaned:
-            # It had the workspace when its clean-up began, so somebody must be told.
+            # It held the workspace when its clean-up began, so there must be a dead letter.
             records = self.jobs.records_of(claim.message)
             assert claim_id in {record.get("interruptedClaimId") for record in records}
 
@@ -344,7 +344,7 @@ class ClaimMachine(RuleBasedStateMachine):
         assert all(answer["sent"] is checked["shouldInterrupt"] for answer in sent)
         if not checked["shouldInterrupt"]:
             return
-        # An id stands for one claim for ever: who holds another one does not obey it.
+        # An id names one claim for ever: the holder of another one ignores it.
         named = self.model.interrupts.setdefault(
             sent[0]["interruptId"], (claim.claim_id, claim.fence)
         )
@@ -402,7 +402,7 @@ class ClaimMachine(RuleBasedStateMachine):
         self.clean_up(self.model.broken_off.pop(0), None)
 
     def nothing_blocks_for_good(self) -> None:
-        """Once a claim's end and the margin are over, any newcomer has the workspace."""
+        """After a claim's end and the margin, any message gets the workspace."""
         for workspace, name in enumerate(self.names):
             if held := self.model.held.get(name):
                 self.clock.now = max(self.clock.now, held.end + SKEW)
@@ -410,7 +410,7 @@ class ClaimMachine(RuleBasedStateMachine):
             self.granted(wish, self.jobs.call("claim", **wish))
 
     def nothing_is_lost_or_doubled(self) -> None:
-        """Every record is there once; every timeout has one dead letter, marked on its record."""
+        """Every record exists once; every timeout has one dead letter, marked on its record."""
         stored = {
             (record["messageId"], record["recordId"]): record
             for name in self.names
@@ -428,7 +428,7 @@ class ClaimMachine(RuleBasedStateMachine):
 
 
 def whole(now: float) -> int:
-    """The next whole second, which is what ends are counted from."""
+    """The next whole second, from which ends are counted."""
     return -int(-now // 1)
 
 
@@ -442,8 +442,8 @@ def jobs() -> Iterator[Jobs]:
         yield Jobs(Stack(patch, hooks))
 
 
-def test_no_sequence_breaks_a_claim(jobs: Jobs) -> None:
-    """Never two holders, fences grow, nothing blocks for good, nothing is lost or doubled."""
+def test_claims_match_the_model_in_any_sequence_of_calls_and_crashes(jobs: Jobs) -> None:
+    """One holder, growing fences, no lasting block, nothing lost or doubled."""
 
     class Machine(ClaimMachine):
         pass
@@ -455,9 +455,9 @@ def test_no_sequence_breaks_a_claim(jobs: Jobs) -> None:
             max_examples=30,
             stateful_step_count=30,
             deadline=None,
-            # The same sequences in every run: a new one is looked for with more examples, by hand.
+            # The same sequences in every run; search new ones by hand, with more examples.
             derandomize=True,
-            # Shrinking takes minutes: whoever looks into a failure adds it.
+            # Shrinking takes minutes; add it to analyse a failure.
             phases=(Phase.generate,),
             suppress_health_check=list(HealthCheck),
         ),
