@@ -14,7 +14,6 @@ import json
 import math
 import os
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -45,6 +44,7 @@ from jobplane_files import (
     IN_FLIGHT,
     ORPHAN_KINDS,
     Buckets,
+    Budget,
     Change,
     Lane,
     Manifest,
@@ -158,54 +158,19 @@ def malformed(name: str, what: str) -> RefusedError:
     return RefusedError(400, "1 problem", problems=[problem])
 
 
-@dataclass(slots=True)
-class Run:
-    """One invocation: its time, the limits of its answer, and the capacity that it consumed."""
+@dataclass(kw_only=True)
+class Run(Budget):
+    """One invocation, with the budget of its answer."""
 
     now: float
-    deadline: float
-    """By `time.monotonic()`."""
     request_id: str
-    scheduled: bool = False
+    scheduled: bool
     report: Body = field(default_factory=dict)
     """Fields of a scheduled run's log line, besides the numbers of the answer."""
-    read_units: float = 0.0
-    write_units: float = 0.0
-    _answer_bytes: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def author(self) -> str:
         return f"state-manager {self.request_id}"
-
-    @property
-    def seconds_left(self) -> float:
-        return self.deadline - time.monotonic()
-
-    @property
-    def time_is_up(self) -> bool:
-        return self.seconds_left <= 0
-
-    @property
-    def is_over(self) -> bool:
-        """Whether to end the answer here, with a token to continue."""
-        return self._answer_bytes >= FULL_BYTES or self.time_is_up
-
-    def sized[T](self, part: T) -> T:
-        """The same part of the answer, after counting its bytes."""
-        self._answer_bytes += len(json.dumps(json.dumps(part))) + 1
-        return part
-
-    def charge(self, answer: Mapping[str, Any], *, write: bool = False) -> None:
-        """Add the capacity that a call has consumed."""
-        consumed = answer.get("ConsumedCapacity") or []
-        parts = consumed if isinstance(consumed, list) else [consumed]
-        units = sum(part["CapacityUnits"] for part in parts)
-        with self._lock:
-            if write:
-                self.write_units += units
-            else:
-                self.read_units += units
 
 
 DatePrefix = Annotated[
@@ -391,7 +356,7 @@ def read_manifests(run: Run, paths: list[str]) -> dict[str, Manifest]:
 def read_manifest(run: Run, path: str) -> Manifest:
     """A manifest in S3; missing only if S3 says that the key does not exist."""
     bucket, _, key = path.removeprefix("s3://").partition("/")
-    if run.time_is_up:
+    if run.is_late():
         return Manifest(unknown="not read: the time limit was reached")
     if not (bucket and key):
         return Manifest(unknown="its path is not the URI of an object")
@@ -413,7 +378,7 @@ def list_objects(run: Run, bucket: str, prefix: str, **more: Any) -> Iterator[di
         s3().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, **more)
     ):
         yield page
-        if page.get("IsTruncated") and run.time_is_up:
+        if page.get("IsTruncated") and run.is_late():
             raise TimeoutError("the listing timed out")
 
 
@@ -444,7 +409,7 @@ def get_file_state(request: GetFileState, run: Run) -> tuple[int, Body]:
         return row_pages(run, date_query(request.date_prefix, part), place, request.limit + 1)
 
     begin = resumed("get_file_state", request)
-    walk = Walk(BESIDE_MANIFESTS, read, lambda: run.is_over, begin, request.limit)
+    walk = Walk(BESIDE_MANIFESTS, read, run.is_over, begin, request.limit)
     files = [run.sized(file.values) for file in walk]
     return 200, {
         "count": len(files),
@@ -491,13 +456,13 @@ def query_by_status(request: QueryByStatus, run: Run) -> tuple[int, Body]:
     lanes = {}
     for value, place in places.items():
         query = status_query(value, (span.start, span.end))
-        lanes[value] = Lane(row_pages(run, query, place, share), lambda: run.time_is_up, place)
+        lanes[value] = Lane(row_pages(run, query, place, share), run.is_late, place)
     with ThreadPoolExecutor(len(lanes)) as pool:
         list(pool.map(Lane.fill, lanes.values()))
     files: list[Body] = []
     for file in oldest_first(list(lanes.values())):
         files.append(run.sized(file.values))
-        if len(files) == request.limit or run.is_over:
+        if len(files) == request.limit or run.is_over():
             break
     left = {value: lane.place for value, lane in lanes.items() if lane.has_more}
     return 200, {
@@ -562,7 +527,7 @@ def count_date(
 
     position = position or {"walk": None, "counts": {}}
     counts = Counter[str](position["counts"])
-    walk = Walk(BESIDE_MANIFESTS, read, lambda: run.is_over, position["walk"])
+    walk = Walk(BESIDE_MANIFESTS, read, run.is_over, position["walk"])
     counts.update(file.status for file in walk if file.status is not None)
     return counts, walk.position and {"walk": walk.position, "counts": counts}
 
@@ -590,7 +555,7 @@ def count_all(run: Run, position: Position) -> tuple[Counter[str], Position | No
             run.charge(page)
             counts[status] += files_counted(page)
             start = page.get("LastEvaluatedKey")
-            if run.seconds_left < WATCH_SECONDS:
+            if run.seconds_left() < WATCH_SECONDS:
                 watch = watch_of(run, position["watch"])
                 watch.keep()
                 place = {"step": step + (start is None), "start": start, "counts": counts}
@@ -614,7 +579,7 @@ def watch_of(run: Run, state: Mapping[str, Any] = MappingProxyType({})) -> Strea
     return StreamWatch(
         streams(),
         TRACKING_STREAM_ARN,
-        is_late=lambda: run.time_is_up,
+        is_late=run.is_late,
         sleep=time.sleep,
         shards=PIPELINE.shards,
         **state,
@@ -741,7 +706,7 @@ def find_orphans(request: FindOrphans, run: Run) -> tuple[int, Body]:
     # Listed once, and only if the search comes to completed files.
     output_gaps = cache(partial(gaps_of_output, run, orphans))
     read = partial(orphan_pages, run, manifests, output_gaps)
-    walk = Walk(steps, read, lambda: run.is_over, position["walk"])
+    walk = Walk(steps, read, run.is_over, position["walk"])
     for row in walk:
         orphans.add(row)
     if run.scheduled:
@@ -841,7 +806,7 @@ def reset_stuck_files(request: ResetStuckFiles, run: Run) -> tuple[int, Body]:
         if status in request.statuses
         for stored in stored_statuses(status, PIPELINE.shards)
     ]
-    walk = Walk(steps, read, lambda: run.is_over, position["walk"])
+    walk = Walk(steps, read, run.is_over, position["walk"])
     for file in walk:
         if not file.is_file or (file.since is not None and not file.is_older(hours, began)):
             continue
@@ -920,7 +885,7 @@ def validate_consistency(request: ValidateConsistency, run: Run) -> tuple[int, B
             yield rows
 
     if position["name"] is None:
-        walk = Walk(BESIDE_MANIFESTS, read, lambda: run.is_over, position["walk"])
+        walk = Walk(BESIDE_MANIFESTS, read, run.is_over, position["walk"])
         for file in walk:
             position["files"] += is_ndjson(file.file_key)
             names |= spellings(file.file_key)
@@ -932,7 +897,7 @@ def validate_consistency(request: ValidateConsistency, run: Run) -> tuple[int, B
             names = names_of(run, day)
         begin = position["name"] or ""
         for name in sorted(name for name in buckets.inputs or {} if name > begin):
-            if run.is_over and begin != (position["name"] or ""):
+            if run.is_over() and begin != (position["name"] or ""):
                 place = position | {"name": begin}
                 break
             issues += [run.sized(issue) for issue in object_issues(name, names, buckets)]
@@ -1064,7 +1029,7 @@ def batch_update(request: BatchUpdate, run: Run) -> tuple[int, Body]:
 
 def result_of(run: Run, change: FileChange) -> Body:
     """The result of one change of a batch."""
-    if run.time_is_up:
+    if run.is_late():
         return {"error": "not attempted: the time limit was reached"}
     try:
         old, row = apply_change(run, change)
@@ -1130,7 +1095,13 @@ def scheduled_answer(event: Mapping[str, Any], run: Run) -> tuple[int, Body]:
 @telemetry.handler
 def handler(event: Any, context: Any) -> Body:
     remaining = context.get_remaining_time_in_millis() / 1000 * USABLE_TIME
-    run = Run(time.time(), time.monotonic() + remaining, context.aws_request_id)
-    run.scheduled = isinstance(event, dict) and event.get("source") == SCHEDULE_SOURCE
+    run = Run(
+        deadline=time.monotonic() + remaining,
+        clock=time.monotonic,
+        full_bytes=FULL_BYTES,
+        now=time.time(),
+        request_id=context.aws_request_id,
+        scheduled=isinstance(event, dict) and event.get("source") == SCHEDULE_SOURCE,
+    )
     status, body = (scheduled_answer if run.scheduled else answer)(event, run)
     return {"statusCode": status, "body": json.dumps(body, ensure_ascii=False)}

@@ -1,4 +1,4 @@
-"""state-manager: what is asked, how it is answered, and what a schedule makes of it."""
+"""state-manager: requests, answers and errors, and scheduled runs."""
 
 import json
 import math
@@ -28,14 +28,16 @@ CHANGE = {"date_prefix": DAY, "file_key": "a.ndjson", "new_status": "manifested"
 @pytest.mark.parametrize(
     "event", [{"operation": "stats"}, {"operation": None}, {"operation": ["get_stats"]}, [], "x", 7]
 )
-def test_an_unknown_operation_is_told_the_known_ones(manager: Manager, event: Any) -> None:
-    """Whatever the event is, the answer is 400 with all operations."""
+def test_an_unknown_operation(manager: Manager, event: Any) -> None:
+    """400 with the known operations, whatever the event is."""
     status, body = manager.send(event)
     assert (status, body["supported_operations"]) == (400, OPERATIONS)
+    known = isinstance(event, dict) and event["operation"] == "stats"
+    assert body["error"] == "unknown operation" + (" 'stats'" if known else "")
 
 
 def test_the_default_operation_is_get_file_state(manager: Manager) -> None:
-    """Without an operation a file's state is meant."""
+    """An event may leave the operation out."""
     manager.put(file())
     assert manager.send({"date_prefix": DAY, "file_key": "a.ndjson"})[0] == 200
 
@@ -73,7 +75,7 @@ def test_the_default_operation_is_get_file_state(manager: Manager) -> None:
 def test_an_ill_typed_value_is_refused(
     manager: Manager, operation: str, field: str, values: list[Any]
 ) -> None:
-    """Nothing is converted: each is 400 and names the field."""
+    """Nothing is converted: 400 with the name of the field."""
     complete = {
         "get_file_state": {"date_prefix": DAY},
         "query_by_status": {"status": "pending"},
@@ -87,12 +89,12 @@ def test_an_ill_typed_value_is_refused(
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_an_unknown_key_is_refused(manager: Manager, operation: str) -> None:
-    """A misspelt parameter must not run the operation with a default."""
+    """A misspelt parameter does not run the operation with a default."""
     assert "actoin" in manager.problems(operation, actoin=1)
 
 
 def test_every_problem_is_listed(manager: Manager) -> None:
-    """One answer names all that is wrong, in words that name the field."""
+    """One answer has all problems, each with its field."""
     status, body = manager.ask("get_file_state", limit=0, date_prefix="x", a=1)
     assert (status, body["error"]) == (400, "3 problems")
     fields = [problem["field"] for problem in body["problems"]]
@@ -100,13 +102,13 @@ def test_every_problem_is_listed(manager: Manager) -> None:
     assert all(p["message"].startswith(f"{p['field']}: ") for p in body["problems"])
 
 
-def test_a_source_is_a_parameter_like_any_other(manager: Manager) -> None:
+def test_another_source_is_refused(manager: Manager) -> None:
     """Only the schedule's own source is known."""
     assert manager.problems("get_stats", source="aws.events") == ["source"]
 
 
-def test_a_token_belongs_to_its_question(manager: Manager) -> None:
-    """Another operation, other parameters or one changed byte: 400; another limit is no matter."""
+def test_a_token_belongs_to_its_request(manager: Manager) -> None:
+    """Another operation, other parameters or a changed byte: 400; the limit may change."""
     manager.put(*(file(f"{n}.ndjson") for n in range(4)))
     token = manager.body("get_file_state", date_prefix=DAY, limit=1)["next_token"]
     others: list[tuple[str, dict[str, Any]]] = [
@@ -116,25 +118,26 @@ def test_a_token_belongs_to_its_question(manager: Manager) -> None:
     ]
     for operation, request in others:
         assert manager.problems(operation, **request, next_token=token) == ["next_token"]
-    for index in range(0, len(token) - 4, 5):
-        forged = token[:index] + ("A" if token[index] != "A" else "B") + token[index + 1 :]
-        assert manager.problems("get_file_state", date_prefix=DAY, next_token=forged) == [
-            "next_token"
-        ]
+    forged = token[:-9] + ("A" if token[-9] != "A" else "B") + token[-8:]
+    status, body = manager.ask("get_file_state", date_prefix=DAY, next_token=forged)
+    assert (status, body["problems"]) == (400, [
+        {"field": "next_token",
+         "message": "next_token: is damaged, or belongs to another request"},
+    ])  # fmt: skip
     body = manager.body("get_file_state", date_prefix=DAY, limit=3, next_token=token)
     assert [found["file_key"] for found in body["files"]] == ["1.ndjson", "2.ndjson", "3.ndjson"]
 
 
 def test_a_token_of_another_stage_is_refused(manager: Manager, monkeypatch: Any) -> None:
-    """It belongs to the table that it was made for."""
+    """A token belongs to the table of its stage."""
     manager.put(file("a"), file("b"))
     token = manager.body("get_file_state", date_prefix=DAY, limit=1)["next_token"]
     monkeypatch.setattr(manager.module, "TRACKING_TABLE", "another-table")
     assert manager.problems("get_file_state", date_prefix=DAY, next_token=token) == ["next_token"]
 
 
-def test_what_fails_inside_stays_inside(manager: Manager, output: Output) -> None:
-    """500 names the request and nothing else; the log has the stack."""
+def test_an_unexpected_error(manager: Manager, output: Output) -> None:
+    """500 with the id of the invocation only; the log has the stack."""
     manager.fail(manager.module.dynamodb, "GetItem", "InternalServerError", status=500)
     status, body = manager.ask("get_file_state", date_prefix=DAY, file_key="a")
     assert (status, body) == (500, {"error": "internal error", "request_id": "invocation-1"})
@@ -162,7 +165,7 @@ def test_integral_numbers_stay_integral(manager: Manager) -> None:
 
 
 def test_the_units_are_in_every_answer(manager: Manager) -> None:
-    """What DynamoDB says that was consumed, read and written apart."""
+    """Read and written units, as DynamoDB reports them."""
     manager.put(file())
     body = manager.body("get_file_state", date_prefix=DAY, file_key="a.ndjson")
     assert body["consumed_capacity"]["read_units"] > 0
@@ -170,8 +173,8 @@ def test_the_units_are_in_every_answer(manager: Manager) -> None:
     assert manager.body("update_state", **CHANGE)["consumed_capacity"]["write_units"] > 0
 
 
-def test_a_scheduled_search_says_what_it_found(manager: Manager, output: Output) -> None:
-    """One line with numbers by kind and examples, a metric for each kind, also those of none."""
+def test_a_scheduled_search(manager: Manager, output: Output) -> None:
+    """One line with numbers and examples by kind, and a metric for every kind."""
     manager.put(*(file(f"{n}.ndjson", updated_at=ago(5 * HOUR)) for n in range(7)))
     status, body = manager.send({"source": "jobplane.schedule", "operation": "find_orphans"})
     assert (status, body["total_orphans"], len(body["orphans"]["stuck_pending"])) == (200, 7, 5)
@@ -194,8 +197,8 @@ def test_scheduled_stats_are_metrics(manager: Manager, output: Output) -> None:
     assert len(output.metric("FilesByStatus")) == 6
 
 
-def test_a_scheduled_count_tells_the_drift(manager: Manager, output: Output) -> None:
-    """The weekly count of all files: how far the counters were off, and what is true instead."""
+def test_a_scheduled_count_corrects_a_drift(manager: Manager, output: Output) -> None:
+    """Metrics of the drift and of the exact numbers."""
     manager.put(file("a.ndjson", status="pending#1"))
     event = {"source": "jobplane.schedule", "operation": "get_stats", "exact": True}
     assert manager.send(event)[1]["reconciled"] is True
@@ -206,8 +209,8 @@ def test_a_scheduled_count_tells_the_drift(manager: Manager, output: Output) -> 
     assert pending == [1]
 
 
-def test_a_scheduled_count_without_time_is_no_metric(manager: Manager, output: Output) -> None:
-    """A part of the files must not be taken for all; the line says that it is one."""
+def test_a_scheduled_count_without_time(manager: Manager, output: Output) -> None:
+    """A part of the files is not a metric; the line has `truncated`."""
     event = {"source": "jobplane.schedule", "operation": "get_stats", "exact": True}
     manager.send(event, seconds=0)
     assert output.metric("FilesByStatus") + output.metric("CountersDrift") == []
@@ -219,22 +222,22 @@ def unchecked(output: Output) -> list[int]:
     return [metric["CountersUnchecked"] for metric in output.metric("CountersUnchecked")]
 
 
-def test_a_scheduled_count_tells_that_it_has_checked(manager: Manager, output: Output) -> None:
-    """Zero for one that came to its end, whatever it has found."""
+def test_a_scheduled_count_that_has_checked_the_counters(manager: Manager, output: Output) -> None:
+    """CountersUnchecked is 0, whether it found a drift or not."""
     manager.put(file("a.ndjson", status="pending#1"))
     manager.send({"source": "jobplane.schedule", "operation": "get_stats", "exact": True})
     assert unchecked(output) == [0]
 
 
-def test_a_scheduled_count_that_is_cut_is_told(manager: Manager, output: Output) -> None:
-    """Nobody goes on with it, so that the counters are not checked."""
+def test_a_scheduled_count_that_is_cut(manager: Manager, output: Output) -> None:
+    """CountersUnchecked is 1, because no run continues it."""
     event = {"source": "jobplane.schedule", "operation": "get_stats", "exact": True}
     manager.send(event, seconds=0)
     assert unchecked(output) == [1]
 
 
-def test_a_scheduled_count_under_which_files_move_is_told(manager: Manager, output: Output) -> None:
-    """It counts, and can't say whether the counters are right; its line has the reason."""
+def test_a_scheduled_count_during_which_files_move(manager: Manager, output: Output) -> None:
+    """CountersUnchecked is 1, and the line has the reason."""
     manager.on(
         manager.module.dynamodb,
         "Query",
@@ -246,8 +249,8 @@ def test_a_scheduled_count_under_which_files_move_is_told(manager: Manager, outp
     assert (line["reconciled"], line["reason"]) == (False, FILES_CHANGED)
 
 
-def test_a_count_by_hand_gives_the_all_clear(manager: Manager, output: Output) -> None:
-    """A part of it says nothing, and its end that the counters are checked."""
+def test_a_count_by_hand_that_has_checked_the_counters(manager: Manager, output: Output) -> None:
+    """Its last part sets CountersUnchecked to 0, the others do not set it."""
     list(manager.parts("get_stats", seconds=15, exact=True))
     assert unchecked(output) == [0]
 
@@ -265,16 +268,16 @@ def test_a_count_by_hand_gives_the_all_clear(manager: Manager, output: Output) -
         },
     ],
 )
-def test_other_counts_tell_nothing_of_the_check(
+def test_other_counts_do_not_set_counters_unchecked(
     manager: Manager, output: Output, event: dict[str, Any]
 ) -> None:
-    """A look at the counters, by hand or by the hour, and a count of one date."""
+    """Reading the counters, and counting one date."""
     manager.send(event)
     assert unchecked(output) == []
 
 
-def test_only_schedules_make_metrics(manager: Manager, output: Output) -> None:
-    """An operator who looks must not disturb the alarms."""
+def test_an_operator_emits_no_metrics(manager: Manager, output: Output) -> None:
+    """Only scheduled runs do, so looking does not change an alarm."""
     manager.body("find_orphans")
     manager.body("get_stats")
     assert output.metric("OrphansByKind") + output.metric("FilesByStatus") == []
@@ -284,20 +287,20 @@ def test_only_schedules_make_metrics(manager: Manager, output: Output) -> None:
     "event", [{"operation": "get_stats", "hours": 1}, {"operation": "nope"}, {"operation": None}]
 )
 def test_a_refused_schedule_is_raised(manager: Manager, event: dict[str, Any]) -> None:
-    """Only an error makes the Errors alarm."""
+    """The Errors alarm needs an exception."""
     with pytest.raises(manager.module.ScheduledRunError, match="returned 400"):
         manager.send({"source": "jobplane.schedule", **event})
 
 
 def test_a_failing_schedule_is_raised(manager: Manager) -> None:
-    """As it is, for the log and the alarm."""
+    """The error itself is raised, for the log and the alarm."""
     manager.fail(manager.module.dynamodb, "Query", "InternalServerError", status=500)
     with pytest.raises(manager.module.dynamodb.exceptions.InternalServerError):
         manager.send({"source": "jobplane.schedule", "operation": "get_stats"})
 
 
-def test_a_scheduled_batch_that_did_not_all_succeed_is_raised(manager: Manager) -> None:
-    """Also a 422 must be heard of."""
+def test_a_scheduled_batch_with_failures_is_raised(manager: Manager) -> None:
+    """A status of 422 is an exception too."""
     event = {"source": "jobplane.schedule", "operation": "batch_update", "files": [CHANGE]}
     with pytest.raises(manager.module.ScheduledRunError, match="returned 422"):
         manager.send(event)

@@ -4,6 +4,7 @@ Values in, values out: nothing here makes a client, or reads the clock or the en
 rows have to be read, the caller passes the function or the client. Times are epoch seconds.
 """
 
+from jobplane_files._budgets import Budget
 from jobplane_files._changes import Change, no_change_because, row_update
 from jobplane_files._consistency import Buckets, is_ndjson, object_issues, row_issues
 from jobplane_files._counters import (
@@ -48,6 +49,7 @@ __all__ = [
     "StreamWatch",
     "BESIDE_MANIFESTS",
     "Buckets",
+    "Budget",
     "COUNTER_SHARDS",
     "Change",
     "IN_FLIGHT",
