@@ -65,6 +65,7 @@ def ended(hours: float) -> Row:
         ("processing", NEW, LISTS, ended(16 / 60), "lagging_files"),
         ("processing", NEW, LISTS, ended(14 / 60), None),
         ("processing", NEW, LISTS, manifest_row("completed", **OLD), "lagging_files"),
+        ("processing", NEW, LISTS, manifest_row("completed", updated_at=ago(0.1)), None),
         ("processing", NEW, LISTS, manifest_row("completed"), "lagging_files"),
         ("processing", NEW, LISTS, manifest_row("failed", completed_time=ago(5)), None),
         ("processing", NEW, MISSING, ended(1), "lagging_files"),
