@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Buffer, Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self
@@ -134,6 +135,18 @@ class Sink(Protocol):
         copy the bytes opens the input again.
         """
         ...
+
+
+def copy_input(source: RobotInput, writer: Writer) -> None:
+    """Write an input to an output; close it, or abort it if that fails."""
+    try:
+        with closing(source.open()) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                writer.write(chunk)
+        writer.close()
+    except BaseException:
+        writer.abort()
+        raise
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from hashlib import md5
 from typing import Any
 from zlib import crc32
 
-from jobplane_robots._io import CHUNK_BYTES, RobotInput
+from jobplane_robots._io import RobotInput, copy_input
 from jobplane_robots._names import unique_name
 
 # S3 allows 10,000 parts of at least 5 MiB: with 8 MiB an object may have up to 78 GiB.
@@ -67,7 +67,7 @@ class S3Sink:
     def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
         """Store the input under a key of this sink, without reading it if S3 can copy it."""
         if not isinstance(source.handle, str) or source.size > MAX_COPY_BYTES:
-            self._copy(source, name, meta)
+            copy_input(source, self.create(name, mime=source.mime, meta=meta))
             return
         key = self._key(name)
         self._client.copy_object(
@@ -78,19 +78,6 @@ class S3Sink:
             ContentType=source.mime,
         )
         self.objects.append(StoredObject(key, source.size, source.mime, meta, source.md5hash))
-
-    def _copy(self, source: RobotInput, name: str, meta: dict[str, Any]) -> None:
-        writer = self.create(name, mime=source.mime, meta=meta)
-        stream = source.open()
-        try:
-            while chunk := stream.read(CHUNK_BYTES):
-                writer.write(chunk)
-            writer.close()
-        except BaseException:
-            writer.abort()
-            raise
-        finally:
-            stream.close()
 
     def _key(self, name: str) -> str:
         name = unique_name(name, self._taken.__contains__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Buffer
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -10,7 +9,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
-from jobplane_robots._io import CHUNK_BYTES, RobotInput
+from jobplane_robots._io import RobotInput, copy_input
 from jobplane_robots._names import unique_name
 
 
@@ -35,17 +34,7 @@ class DirectorySink:
 
     def forward(self, source: RobotInput, *, name: str, meta: dict[str, Any]) -> None:
         """Store a copy of the input, which is read again."""
-        writer = self.create(name, mime=source.mime, meta=meta)
-        try:
-            stream = source.open()
-            try:
-                shutil.copyfileobj(stream, writer.file, CHUNK_BYTES)
-            finally:
-                stream.close()
-            writer.close()
-        except BaseException:
-            writer.abort()
-            raise
+        copy_input(source, self.create(name, mime=source.mime, meta=meta))
 
 
 class _FileWriter:
