@@ -1,12 +1,12 @@
-"""Signed delivery of an ended assembly's webhook, from the queue or on demand.
+"""Delivers the signed webhook of an ended assembly, from the queue or on demand.
 
 Trigger: SQS messages of the queue `webhooks`; on demand, an invoke by status.
 Input: a batch of SQS messages, each `{assembly_id, execution?, template_id?}`; on demand
-`{assembly_id}`, whose caller has checked that the asking user owns the assembly.
-Result: the batch item failures; on demand `{webhook}`, what the delivery came to, or `{refused}`:
-`not_found`, `not_ended`, or `too_soon` with the seconds `retry_after`.
-Errors: ValidationError on demand; a message that fails is kept by the queue.
-Reads `assemblies`; writes only their `webhook…` attributes. Signs links to results in S3.
+`{assembly_id}`, if the caller has checked that the user owns the assembly.
+Result: the batch item failures; on demand `{webhook}`, the result of the delivery, or `{refused}`:
+`not_found`, `not_ended`, or `too_soon` with `retry_after` in seconds.
+Errors: ValidationError on demand; a message that fails stays in the queue.
+Reads `assemblies`; writes only its attributes `webhook…`. Signs links to results in S3.
 """
 
 import json
@@ -61,8 +61,8 @@ READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {
 }  # fmt: skip
 ATTEMPT_SECONDS = 10.0
 MIN_ATTEMPT_SECONDS = 1.0
-RESERVED_SECONDS = 3.0  # of the remaining time, to record the outcome and answer
-ON_DEMAND_SECONDS = 24.0  # API Gateway, behind which status waits, gives up after 29
+RESERVED_SECONDS = 3.0  # of the remaining time, to record the outcome and to answer
+ON_DEMAND_SECONDS = 24.0  # status waits for it, and the limit of API Gateway is 29 s
 ON_DEMAND_ATTEMPTS = 3
 COOLDOWN_SECONDS = 30
 CLAIM_SECONDS = 20
@@ -95,7 +95,7 @@ class QueuedDelivery:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """Where a template's notifications go and what signs them, current secret first."""
+    """The URL of a template's webhooks and the secrets that sign them, the current one first."""
 
     template_id: str
     url: str
@@ -112,7 +112,7 @@ class NoHook:
 
 
 class CooldownError(Exception):
-    """The assembly's webhook was sent on demand a moment ago; `seconds` until it may be again."""
+    """The webhook was sent on demand shortly before; it can be sent again in `seconds`."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(f"the next delivery on demand may begin in {seconds} s")
@@ -120,7 +120,7 @@ class CooldownError(Exception):
 
 
 class UnreadableMessageError(ValueError):
-    """A message of the webhook queue that no attempt can make sense of."""
+    """A message of the webhook queue is malformed, so that retries are useless."""
 
 
 def is_queue_event(event: Any) -> bool:
@@ -134,27 +134,27 @@ def is_queue_event(event: Any) -> bool:
 
 
 def execution_of(item: Document) -> int:
-    """Which run of the assembly the item shows; writers that do not replay have but one."""
+    """The number of the assembly's run; 1 if the row has none."""
     execution = item.get("execution")
     return execution if isinstance(execution, int) else 1
 
 
 def earlier_attempts(item: Document) -> int:
-    """How often this execution's webhook has been tried."""
+    """The number of attempts to send the webhook of this execution."""
     attempts = json_object(item.get("webhook")).get("attempts")
     is_same = item.get("webhook_execution") == execution_of(item)
     return attempts if is_same and isinstance(attempts, int) else 0
 
 
 def is_delivered(item: Document) -> bool:
-    """Whether this execution's webhook has reached its receiver."""
+    """Whether the receiver has accepted the webhook of this execution."""
     return json_object(item.get("webhook")).get("status") == "delivered" and item.get(
         "webhook_execution"
     ) == execution_of(item)
 
 
 def is_usable_secret(secret: str) -> bool:
-    """Whether a key can be made of the secret."""
+    """Whether the secret is well-formed."""
     try:
         signing_key(secret)
     except ValueError:
@@ -163,18 +163,18 @@ def is_usable_secret(secret: str) -> bool:
 
 
 def webhook_id(assembly_id: str, execution: int) -> str:
-    """The same for every attempt of an execution, so that a receiver can drop repetitions."""
+    """The id of an execution's webhook, the same for all attempts."""
     return f"msg_{assembly_id}_{execution}"
 
 
 def retry_delay(receives: int, chance: float) -> float:
-    """Seconds until the next attempt, after the n-th receive; `chance` in 0..1 spreads them."""
+    """Seconds until the attempt after the n-th receive; `chance` is a random number in 0..1."""
     planned = RETRY_DELAYS[min(max(receives, 1), len(RETRY_DELAYS)) - 1]
     return planned * (1 + JITTER * (2 * chance - 1))
 
 
 def queued_delivery(record: Mapping[str, Any]) -> QueuedDelivery:
-    """What an SQS record asks for; UnreadableMessageError if it can't be told."""
+    """The delivery that an SQS message asks for. Raises UnreadableMessageError."""
     try:
         message = json.loads(record["body"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
@@ -195,27 +195,27 @@ def queued_delivery(record: Mapping[str, Any]) -> QueuedDelivery:
 
 
 def receives_of(record: Mapping[str, Any]) -> int:
-    """How often the message has been handed out, this time included."""
+    """How often the message was received, including this time."""
     count = json_object(record.get("attributes")).get("ApproximateReceiveCount")
     return int(count) if isinstance(count, str) and count.isdecimal() else 1
 
 
 def message_id_of(record: Mapping[str, Any]) -> str:
-    """The record's message id; empty if it has none, which makes Lambda retry the whole batch."""
+    """The id of a message; empty without one, which makes Lambda retry the whole batch."""
     message_id = record.get("messageId")
     named = isinstance(message_id, str) and MESSAGE_ID.fullmatch(message_id)
     return str(message_id) if named else ""
 
 
 def trace_of(record: Mapping[str, Any]) -> str | None:
-    """The trace of whoever sent the message."""
+    """The X-Ray header of the sender of the message."""
     header = json_object(record.get("attributes")).get("AWSTraceHeader")
     return header if isinstance(header, str) else None
 
 
 @cache
 def s3() -> Any:
-    """The client that signs links; many deliveries need none."""
+    """The client that signs links; created at first use, as many deliveries have no links."""
     return session.create_client("s3", config=Config(**CLIENT_OPTIONS, **s3_options(os.environ)))
 
 
@@ -225,21 +225,21 @@ sign_download = link_signer(s3, FILES_BUCKET, LINK_SECONDS)
 
 @cache
 def sqs() -> Any:
-    """The queue's client; deliveries on demand need none."""
+    """The client of the queue; created at first use, as deliveries on demand don't need it."""
     return session.create_client("sqs", config=config)
 
 
 @cache
 def templates() -> dict[str, Document]:
-    """The templates that this artifact was built with, by id."""
-    from pathlib import Path  # deliveries that are done with already do not need it
+    """The templates of this artifact by id."""
+    from pathlib import Path  # not needed for messages that need no delivery
 
     index = json.loads(Path(__file__).parent.joinpath(TEMPLATES_INDEX).read_bytes())
     return {template["id"]: template for template in index["templates"]}
 
 
 def linked_document(item: Document, now: float) -> Document:
-    """What is shown, with a fresh link on every result that lies in the bucket."""
+    """The public document, with a new link for each result in the bucket."""
     results = item.get("results")
     return assembly_document(item | {"results": sign_links(results, sign_download)}, now)
 
@@ -258,12 +258,12 @@ def is_reference(setting: Any) -> TypeGuard[str]:
 
 
 def in_stage(reference: str) -> str:
-    """A reference of a template with the names of this stage filled in."""
+    """A reference of a template, with the names of this service and stage."""
     return reference.replace("{service}", SERVICE).replace("{stage}", STAGE)
 
 
 def referenced(reference: str) -> str | None:
-    """The value that a reference stands for; None if it is absent."""
+    """The value of a reference; None if it does not exist."""
     kind, _, name = in_stage(reference).partition(":")
     return os.environ.get(name) if kind == "env" else parameter(name).value()
 
@@ -283,7 +283,7 @@ def hook_of(template: Document) -> Hook | None:
 
 
 def missing_settings(template: Document) -> tuple[str, ...]:
-    """The references of the template's webhook without a value: what to set."""
+    """The references of the template's webhook that have no value and must be set."""
     needed = [template.get("webhook_url")]
     if template.get("allow_unsigned") is not True:
         needed.append(template.get("webhook_secret"))
@@ -291,7 +291,7 @@ def missing_settings(template: Document) -> tuple[str, ...]:
 
 
 def update_assembly(assembly_id: str, change: str, condition: str, **values: Any) -> Written:
-    """Change an item if it exists and the condition holds."""
+    """Change a row if it exists and the condition is met."""
     return update(
         dynamodb,
         TABLE,
@@ -304,7 +304,7 @@ def update_assembly(assembly_id: str, change: str, condition: str, **values: Any
 
 
 def start_cooldown(assembly_id: str, now: float) -> None:
-    """Reserve the assembly's next delivery on demand; CooldownError if one was just made."""
+    """Reserve the next delivery on demand. Raises CooldownError shortly after another one."""
     done, item = update_assembly(
         assembly_id,
         "SET #webhook_cooldown_until = :until",
@@ -318,7 +318,7 @@ def start_cooldown(assembly_id: str, now: float) -> None:
 
 
 def claim_delivery(item: Document, now: float) -> bool:
-    """Keep other receives of the same message away while this one delivers."""
+    """Claim the delivery, so that other receives of the message don't deliver; False if claimed."""
     return update_assembly(
         item["assembly_id"],
         "SET #webhook_claim_until = :until",
@@ -332,7 +332,7 @@ def claim_delivery(item: Document, now: float) -> bool:
 
 
 def record_webhook(item: Document, status: str, attempts: int, code: int | None) -> Document:
-    """Write what became of the webhook, and return it; a newer execution is left alone."""
+    """Record the webhook's state and return it. The row of a newer execution is not changed."""
     state: Document = {"status": status, "attempts": attempts}
     if code is not None:
         state["last_response_code"] = code
@@ -357,14 +357,14 @@ def record_webhook(item: Document, status: str, attempts: int, code: int | None)
 
 
 def forget_webhook(item: Document) -> None:
-    """Remove the plan to send what has no receiver."""
+    """Remove the state of a webhook that is not sent, as the template has none."""
     update_assembly(
         item["assembly_id"], "REMOVE #webhook", SAME_EXECUTION, execution=execution_of(item)
     )
 
 
 def postpone(receipt: str, seconds: float) -> None:
-    """Hide a message until its next attempt; if that fails, the queue's own timeout does it."""
+    """Hide a message until its next attempt. On failure the queue's own timeout applies."""
     try:
         sqs().change_message_visibility(
             QueueUrl=WEBHOOKS_QUEUE_URL, ReceiptHandle=receipt, VisibilityTimeout=math.ceil(seconds)
@@ -374,7 +374,7 @@ def postpone(receipt: str, seconds: float) -> None:
 
 
 def attempt(hook: Hook, item: Document, number: int, seconds: float) -> Outcome:
-    """Post the assembly's document once, and log and count it."""
+    """Send the assembly's document once; log and count the attempt."""
     started = time.monotonic()
     outcome = deliver(
         hook.url,
@@ -403,7 +403,7 @@ def attempt(hook: Hook, item: Document, number: int, seconds: float) -> Outcome:
 
 
 def host_to_log(url: str) -> str | None:
-    """The host alone: paths and queries of webhook URLs may hold secrets."""
+    """The host of a URL, without path and query: these may contain secrets."""
     try:
         return urlsplit(url).hostname
     except ValueError:
@@ -411,7 +411,7 @@ def host_to_log(url: str) -> str | None:
 
 
 def hook_for(item: Document, template_id: Any) -> Hook | NoHook:
-    """Where to deliver, or why nothing is sent."""
+    """The webhook to send to, or why it is not sent."""
     if item.get("webhook_disabled") is True:
         return NoHook("disabled")
     try:
@@ -433,9 +433,9 @@ def hook_for(item: Document, template_id: Any) -> Hook | NoHook:
 
 
 def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Document:
-    """Deliver now, with as many attempts as fit the time; what became of it, as callers see it.
+    """Deliver at once, with as many attempts as the time allows; return the result for callers.
 
-    Raises CooldownError when the last delivery on demand was a moment ago.
+    Raises CooldownError shortly after another delivery on demand.
     """
     recorded, earlier, made = json_object(item.get("webhook")), earlier_attempts(item), 0
     hook = hook_for(item, item.get("template_id"))
@@ -466,7 +466,7 @@ def deliver_on_demand(item: Document, remaining: Callable[[], float]) -> Documen
 def attempt_repeatedly(
     hook: Hook, item: Document, earlier: int, remaining: Callable[[], float]
 ) -> tuple[Outcome, int]:
-    """What up to ON_DEMAND_ATTEMPTS attempts come to, and how many there was time for."""
+    """Make up to ON_DEMAND_ATTEMPTS attempts; return the last outcome and their number."""
     outcome, made = Outcome("retry", error="no_time"), 0
     while outcome.result == "retry" and made < ON_DEMAND_ATTEMPTS:
         pause = max(2.0 ** (made - 1), outcome.retry_after) if made else 0.0
@@ -479,7 +479,7 @@ def attempt_repeatedly(
 
 
 def status_on_demand(recorded: Document, outcome: Outcome, delivered: bool) -> str:
-    """What to record; a failure on demand undoes neither a delivery nor the queue's plans."""
+    """The status to record: a failure on demand replaces no `delivered` or queued delivery."""
     if outcome.result in {"delivered", "disabled"}:
         return outcome.result
     if delivered:
@@ -490,7 +490,7 @@ def status_on_demand(recorded: Document, outcome: Outcome, delivered: bool) -> s
 
 
 def standing_of(item: Document | None, message: QueuedDelivery, now: float) -> str:
-    """Whether a queued delivery is `due`, too `early`, or `done` with."""
+    """The state of a queued delivery: `due`, `early` or `done`."""
     if item is None or is_past(item.get("ttl"), now):
         telemetry.warning("assembly of the webhook is gone")
         return "done"
@@ -506,7 +506,7 @@ def standing_of(item: Document | None, message: QueuedDelivery, now: float) -> s
 
 
 def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
-    """One attempt for one message: None when it is done with, else seconds to the next attempt."""
+    """Make one attempt for a message. Returns the seconds to the next one, None if it is done."""
     item = read_item(dynamodb, TABLE, {"assembly_id": message.assembly_id}, READ_FIELDS)
     standing = standing_of(item, message, time.time())
     if item is None or standing == "done":
@@ -531,19 +531,19 @@ def deliver_queued(message: QueuedDelivery, seconds: float) -> float | None:
 
 
 def settle(item: Document, message: QueuedDelivery, number: int, outcome: Outcome) -> float | None:
-    """Record an attempt; None when the message is done with, else seconds to the next attempt."""
+    """Record an attempt. Returns the seconds to the next one, None if the message is done."""
     if outcome.result != "retry":
         record_webhook(item, outcome.result, number, outcome.status_code)
         return None
     if message.receives >= MAX_RECEIVES:
         record_webhook(item, "failed", number, outcome.status_code)
-        return 0.0  # the next receive moves the message to the dead-letter queue
+        return 0.0  # at its next receive SQS moves the message to the dead-letter queue
     record_webhook(item, "retrying", number, outcome.status_code)
     return max(retry_delay(message.receives, random.random()), outcome.retry_after)
 
 
 def take_record(record: Mapping[str, Any], remaining: Callable[[], float]) -> str | None:
-    """Deal with one SQS record; its message id if the queue is to keep it."""
+    """Process one SQS message; return its id if it must stay in the queue, else None."""
     with telemetry.ids(message_id=message_id_of(record)), telemetry.trace(trace_of(record)):
         try:
             message = queued_delivery(record)
@@ -562,7 +562,7 @@ def take_record(record: Mapping[str, Any], remaining: Callable[[], float]) -> st
 
 
 def take_records(records: Sequence[Mapping[str, Any]], remaining: Callable[[], float]) -> Answer:
-    """Deliver a batch side by side: one slow receiver must not use up the others' time."""
+    """Deliver a batch at the same time, so that a slow receiver does not delay the others."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(PARALLEL_DELIVERIES) as pool:
@@ -573,7 +573,7 @@ def take_records(records: Sequence[Mapping[str, Any]], remaining: Callable[[], f
 
 
 def time_left(context: Any, most: float) -> Callable[[], float]:
-    """Seconds that deliveries may still take in this invocation, of at most so many."""
+    """A function that returns the seconds left for deliveries, at most `most`."""
     clock = getattr(context, "get_remaining_time_in_millis", None)
     granted = clock() / 1000 - RESERVED_SECONDS if clock else most
     deadline = time.monotonic() + min(most, granted)
@@ -581,7 +581,7 @@ def time_left(context: Any, most: float) -> Callable[[], float]:
 
 
 def take_demand(event: Any, remaining: Callable[[], float]) -> Answer:
-    """Deliver the webhook of one assembly now, or say why it is not the time."""
+    """Answer an invoke on demand: deliver the webhook, or return why that is refused."""
     assembly_id = checked_input(event).get("assembly_id")
     if not is_assembly_id(assembly_id):
         raise ValidationError("assembly_id", "1 to 128 of A-Z, a-z, 0-9, _ and - are required")

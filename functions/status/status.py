@@ -1,12 +1,12 @@
-"""Assembly look-up with ownership.
+"""Looks assemblies up for their owner.
 
 Trigger: direct invoke `{assemblyId, userId, triggerWebhook?}` or `{assemblyIds, userId}`; HTTP
 `GET /status/{assembly_id}`, `GET /status?assemblyId=`, `POST /status/batch`, `GET /assemblies`
 (API Gateway v1 and v2, Function URL, ALB).
-Result: a proxy answer whose body is JSON text.
-Errors: 400 with every problem, 401, 403, 404, 405, 409 and 429 for a webhook, 500, 503;
+Result: an answer for API Gateway, with JSON text as its body.
+Errors: 400 with all invalid fields, 401, 403, 404, 405, 409 and 429 for a webhook, 413, 500, 503;
 ValidationError for messages of a queue.
-Reads `assemblies`. Signs links to results in S3. Has deliver-webhook send webhooks on demand.
+Reads `assemblies`. Signs links to results in S3. Invokes deliver-webhook for webhooks on demand.
 """
 
 import base64
@@ -54,12 +54,12 @@ MASK_FOREIGN = os.environ.get("MASK_FOREIGN", "").lower() == "true"
 EXTENDED_CODES = os.environ.get("ASSEMBLY_STATUS_CODES", "").lower() == "extended"
 LINK_SECONDS = int(os.environ.get("RESULT_LINK_SECONDS") or 3600)
 
-# A place in a list: the time and the id of its last assembly. The token tells whose list it is.
+# A place in a list is the time and id of its last assembly; the list is that of the token's user.
 TIME_IN_PLACE = re.compile(r"[ -~]{1,64}")
 MAX_BATCH = 100
-MAX_ANSWER_BYTES = 6_000_000  # Lambda answers at most 6 MB, headers and all
-MAX_BALANCED_BYTES = 1_000_000  # to a load balancer at most 1 MB
-ENVELOPE_BYTES = 1_000  # of an answer beside the documents in its body
+MAX_ANSWER_BYTES = 6_000_000  # the limit of Lambda is 6 MB, with headers
+MAX_BALANCED_BYTES = 1_000_000  # the limit for a load balancer is 1 MB
+ENVELOPE_BYTES = 1_000  # of an answer without its documents
 BATCH_READS = 6
 LIST_LIMIT, MAX_LIST_LIMIT, LIST_READS = 20, 100, 10
 LIST_FIELDS = tuple(
@@ -67,7 +67,7 @@ LIST_FIELDS = tuple(
 )
 READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {"ttl", "lease_until", "tenant_id"}
 COMPLETED_CACHE = "private, max-age=300"
-# A failed or cancelled assembly may be run again: its document is never fresh without a question.
+# A failed or cancelled assembly may be run again, so callers must revalidate its document.
 ENDED_CACHE = "private, no-cache"
 RETRY_EXECUTING, RETRY_WAITING, RETRY_NOT_FOUND, RETRY_THROTTLED = 2, 5, 2, 2
 THROTTLES = (
@@ -77,7 +77,7 @@ THROTTLES = (
     "ThrottlingException",
     "TooManyRequestsException",
 )
-# A delivery on demand takes 24 s at most, and API Gateway gives up after 29.
+# A delivery on demand takes at most 24 s, and the limit of API Gateway is 29 s.
 DELIVERY_SECONDS = 27
 
 telemetry = Telemetry("status")
@@ -93,7 +93,7 @@ type Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """One assembly; `if_none_match` holds the entity tags that an HTTP caller has."""
+    """A request for one assembly; `if_none_match` has the entity tags of an HTTP caller."""
 
     assembly_id: str
     trigger_webhook: bool = False
@@ -102,14 +102,14 @@ class LookUp:
 
 @dataclass(frozen=True, slots=True)
 class BatchLookUp:
-    """Several assemblies at once."""
+    """A request for several assemblies."""
 
     assembly_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A page of the caller's own assemblies, newest first, after `start`."""
+    """A request for a page of the caller's assemblies, newest first, after `start`."""
 
     limit: int
     start: tuple[str, str] | None
@@ -120,14 +120,16 @@ type Request = LookUp | BatchLookUp | Listing
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. No user: trusted anonymous invoke. No tenant: named by a trusted invoke."""
+    """The user of a request. `user_id` is None for an allowed anonymous invoke, `tenant_id` for
+    every invoke.
+    """
 
     user_id: str | None
     tenant_id: str | None = None
 
 
 class RefusedRequestError(Exception):
-    """The request is answered with an error that says why."""
+    """Base class of refusals, which are answered with their status code and body."""
 
     def __init__(
         self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
@@ -139,7 +141,7 @@ class RefusedRequestError(Exception):
 
 
 class InvalidRequestError(RefusedRequestError):
-    """400: the request is malformed; `problems` names every field at fault."""
+    """400: the request is malformed; `problems` lists all invalid fields."""
 
     def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
         listed = [{"field": field, "message": f"{field} {text}"} for field, text in problems]
@@ -148,7 +150,7 @@ class InvalidRequestError(RefusedRequestError):
 
 
 class UnauthorizedError(RefusedRequestError):
-    """401: nobody known asks. One text for every cause; the log says which."""
+    """401: the caller is unknown. The text is the same for every cause; the log has the cause."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -160,7 +162,7 @@ class UnauthorizedError(RefusedRequestError):
 
 
 class ThrottledError(Exception):
-    """The table still left keys unprocessed after all tries."""
+    """DynamoDB left keys of a batch unprocessed after all attempts."""
 
 
 class DeliveryFailedError(Exception):
@@ -172,7 +174,7 @@ class DeliveryFailedError(Exception):
 
 
 class AnswerTooLargeError(RefusedRequestError):
-    """413: the documents of the first `fits` ids are all that one answer can hold."""
+    """413: only the documents of the first `fits` ids fit into one answer."""
 
     def __init__(self, fits: int) -> None:
         remedy = f": ask for fewer ids at a time; the first {fits} fit" if fits else " to be sent"
@@ -180,7 +182,7 @@ class AnswerTooLargeError(RefusedRequestError):
 
 
 def answer(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
-    """A proxy answer; nothing is cached unless the headers say so."""
+    """An answer for API Gateway; not cached, unless `headers` allow it."""
     return {
         "statusCode": status,
         "headers": {
@@ -198,9 +200,9 @@ def json_text(content: Any) -> str:
 
 
 def sent_bytes(body: str) -> int:
-    """Bytes that a body takes in the answer as Lambda sends it: JSON text in JSON.
+    """The bytes of a body in Lambda's answer, which contains it as a JSON string.
 
-    A runtime that sends what is not ASCII unescaped sends fewer.
+    This is an upper limit: a runtime may send other characters than ASCII unescaped.
     """
     return len(json.dumps(body)) - 2
 
@@ -211,18 +213,18 @@ def is_http_event(event: Any) -> bool:
 
 
 def most_bytes(event: Any) -> int:
-    """Bytes of body that an answer to the event can hold."""
+    """The limit of the body of an answer to the event, in bytes."""
     is_balanced = "elb" in json_object(json_object(event).get("requestContext"))
     return (MAX_BALANCED_BYTES if is_balanced else MAX_ANSWER_BYTES) - ENVELOPE_BYTES
 
 
 def wants_multi_value_headers(event: Mapping[str, Any]) -> bool:
-    """A load balancer that sends lists of values wants them back."""
+    """Whether the answer needs lists of header values: a load balancer sent such lists."""
     return "elb" in json_object(event.get("requestContext")) and "multiValueHeaders" in event
 
 
 def header_of(event: Mapping[str, Any], name: str) -> str | None:
-    """The first value of a request header, its name in any case."""
+    """The first value of a request header; the name is case-insensitive."""
     for field in ("headers", "multiValueHeaders"):
         for key, value in json_object(event.get(field)).items():
             if key.lower() == name:
@@ -232,7 +234,7 @@ def header_of(event: Mapping[str, Any], name: str) -> str | None:
 
 
 def query_of(event: Mapping[str, Any]) -> dict[str, str]:
-    """The query parameters; one that is repeated becomes a comma-separated text, as in v2."""
+    """The query parameters; values of a repeated one are joined by commas, as in version 2."""
     single = json_object(event.get("queryStringParameters"))
     several = json_object(event.get("multiValueQueryStringParameters"))
     texts = {name: value for name, value in single.items() if isinstance(value, str)}
@@ -243,7 +245,7 @@ def query_of(event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def json_body(event: Mapping[str, Any]) -> Document:
-    """The request's JSON object; InvalidRequestError when the body is anything else."""
+    """The JSON object of a request's body. Raises InvalidRequestError."""
     body = event.get("body")
     try:
         if isinstance(body, str) and event.get("isBase64Encoded"):
@@ -257,7 +259,7 @@ def json_body(event: Mapping[str, Any]) -> Document:
 
 
 def id_problems(field: str, value: Any) -> list[tuple[str, str]]:
-    """What is wrong with an assembly id."""
+    """The problems of an assembly id; [] for a valid one."""
     if value is None or value == "":
         return [(field, "is required")]
     if not is_assembly_id(value):
@@ -266,7 +268,7 @@ def id_problems(field: str, value: Any) -> list[tuple[str, str]]:
 
 
 def batch_of(ids: Any, problems: list[tuple[str, str]]) -> BatchLookUp:
-    """The ids of a batch, each once; problems found earlier are reported with its own."""
+    """The ids of a batch, each once. Raises InvalidRequestError, also for the given problems."""
     if not isinstance(ids, list):
         problems.append(("assemblyIds", "must be a list"))
     elif len(ids) > MAX_BATCH:
@@ -280,7 +282,7 @@ def batch_of(ids: Any, problems: list[tuple[str, str]]) -> BatchLookUp:
 
 
 def invoked_request(event: Any) -> Request:
-    """The request of a direct invoke; InvalidRequestError names all that is wrong with it."""
+    """The request of a direct invoke. Raises InvalidRequestError with all problems."""
     if not isinstance(event, dict):
         raise InvalidRequestError([("event", "must be a JSON object")])
     problems: list[tuple[str, str]] = []
@@ -300,7 +302,7 @@ def invoked_request(event: Any) -> Request:
 
 
 def http_request(event: Mapping[str, Any]) -> Request:
-    """The request of an HTTP event; RefusedRequestError for one that is not served."""
+    """The request of an HTTP event. Raises RefusedRequestError."""
     http = json_object(json_object(event.get("requestContext")).get("http"))
     method = http.get("method") or event.get("httpMethod")
     path = event.get("rawPath") or event.get("path")
@@ -323,7 +325,7 @@ def http_request(event: Mapping[str, Any]) -> Request:
 
 
 def http_look_up(event: Mapping[str, Any], assembly_id: Any) -> LookUp:
-    """A look-up over HTTP, where a boolean is the text `true` or `false`."""
+    """A look-up over HTTP; there a boolean is the text `true` or `false`."""
     problems = id_problems("assemblyId", assembly_id)
     trigger = query_of(event).get("triggerWebhook", "false")
     if trigger not in ("true", "false"):
@@ -334,7 +336,7 @@ def http_look_up(event: Mapping[str, Any], assembly_id: Any) -> LookUp:
 
 
 def listing_of(query: Mapping[str, str]) -> Listing:
-    """The page that `limit` and `next` ask for."""
+    """The request of a page, from `limit` and `next`. Raises InvalidRequestError."""
     problems: list[tuple[str, str]] = []
     limit, start = LIST_LIMIT, None
     text = query.get("limit", str(LIST_LIMIT))
@@ -354,7 +356,7 @@ def listing_of(query: Mapping[str, str]) -> Listing:
 
 
 def invoking_caller(event: Mapping[str, Any]) -> Caller:
-    """Who a direct invoke speaks for; IAM vouches for whoever sent it."""
+    """The caller of a direct invoke; its IAM role is trusted to set `userId`."""
     user_id = event.get("userId")
     if user_id is None and not ALLOW_ANONYMOUS_INVOKE:
         raise UnauthorizedError("missing_user_id")
@@ -362,7 +364,7 @@ def invoking_caller(event: Mapping[str, Any]) -> Caller:
 
 
 def http_caller(event: Mapping[str, Any]) -> Caller:
-    """Who a verified token speaks for: the API's own authorizer first, then the header."""
+    """The caller of a verified token: of the API's authorizer, or else of the header."""
     authorizer = json_object(json_object(event.get("requestContext")).get("authorizer"))
     claims = json_object(authorizer.get("jwt")).get("claims") or authorizer.get("claims")
     try:
@@ -376,7 +378,7 @@ def http_caller(event: Mapping[str, Any]) -> Caller:
 
 
 def may_read(item: Document, caller: Caller) -> bool:
-    """Whether the assembly is the caller's. One without owner is nobody's."""
+    """Whether the caller may read the assembly. One without an owner belongs to no user."""
     if caller.user_id is None:
         return True
     tenant_id = item.get("tenant_id")
@@ -386,30 +388,30 @@ def may_read(item: Document, caller: Caller) -> bool:
 
 
 def is_live(item: Document, now: float) -> bool:
-    """Whether the item has not expired; DynamoDB deletes late."""
+    """Whether the row has not expired; DynamoDB deletes expired rows late."""
     return not is_past(item.get("ttl"), now)
 
 
 def document_of(item: Document, now: float) -> Document:
-    """What of an item is shown, with the codes that the stage asks for."""
+    """The public document of a row, with the codes that the stage is configured for."""
     return assembly_document(item, now, extended_codes=EXTENDED_CODES)
 
 
 def has_links(item: Document) -> bool:
-    """Whether any result lies in the bucket."""
+    """Whether the assembly has a result in the bucket."""
     results = json_object(item.get("results"))
     return any(file.get("key") for made in results.values() for file in json_objects(made))
 
 
 def entity_tag(document: Document, now: float, *, links: bool) -> str:
-    """Changes with the document and, if it has links, well before these expire."""
+    """The entity tag of a document. With `links` it also changes before these expire."""
     period = int(now // (LINK_SECONDS / 2)) if links else 0
     content = json.dumps([document, period], sort_keys=True)
     return f'W/"{hashlib.sha256(content.encode()).hexdigest()[:32]}"'
 
 
 def matches_tag(if_none_match: str | None, tag: str) -> bool:
-    """Whether the caller has the version with this tag."""
+    """Whether `if_none_match` contains the tag."""
     candidates = [part.strip() for part in (if_none_match or "").split(",")]
     return "*" in candidates or tag.removeprefix("W/") in [
         candidate.removeprefix("W/") for candidate in candidates
@@ -417,7 +419,7 @@ def matches_tag(if_none_match: str | None, tag: str) -> bool:
 
 
 def is_throttle(error: Exception) -> bool:
-    """Whether the same call may do better in a moment."""
+    """Whether the call may succeed when it is repeated shortly after."""
     code = None
     if isinstance(error, ClientError):
         code = error.response["Error"].get("Code")
@@ -428,7 +430,7 @@ def is_throttle(error: Exception) -> bool:
 
 @cache
 def s3() -> Any:
-    """The client that signs links; many look-ups need none."""
+    """The client that signs links; created at first use, as many look-ups have no links."""
     return session.create_client("s3", config=Config(**CLIENT_OPTIONS, **s3_options(os.environ)))
 
 
@@ -438,23 +440,23 @@ sign_download = link_signer(s3, FILES_BUCKET, LINK_SECONDS)
 
 @cache
 def functions() -> Any:
-    """The client that invokes deliver-webhook: once, since a second try would be too soon."""
+    """The client that invokes deliver-webhook, without retries: these would be refused."""
     once = {"read_timeout": DELIVERY_SECONDS, "retries": {"total_max_attempts": 1}}
     return session.create_client("lambda", config=Config(**{**CLIENT_OPTIONS, **once}))
 
 
 def read_fields(item: Mapping[str, Any]) -> Document:
-    """A stored item's attributes that this function knows, as JSON values."""
+    """The attributes of a row that this function knows, as JSON values."""
     return from_item({name: value for name, value in item.items() if name in READ_FIELDS})
 
 
 def read_assembly(assembly_id: str) -> Document | None:
-    """The assembly's item as it is now."""
+    """The current row of an assembly; None if it does not exist."""
     return read_item(dynamodb, TABLE, {"assembly_id": assembly_id}, READ_FIELDS)
 
 
 def read_assemblies(assembly_ids: Iterable[str]) -> dict[str, Document]:
-    """The items of several assemblies, by id; ThrottledError if the table keeps some back."""
+    """The rows of several assemblies by id. Raises ThrottledError."""
     keys = [to_item({"assembly_id": assembly_id}) for assembly_id in assembly_ids]
     wanted: dict[str, Any] = {TABLE: {"Keys": keys, "ConsistentRead": True}} if keys else {}
     items: dict[str, Document] = {}
@@ -475,7 +477,7 @@ def read_assemblies(assembly_ids: Iterable[str]) -> dict[str, Document]:
 def read_page(
     user_id: str, start: tuple[str, str] | None, limit: int
 ) -> tuple[list[Document], tuple[str, str] | None]:
-    """A user's assemblies by time, newest first, without their files; and where to go on."""
+    """A user's assemblies, newest first, without their files; and the place of the next page."""
     fields = [*LIST_FIELDS, "ttl", "lease_until", "tenant_id"]
     query: dict[str, Any] = {
         "TableName": TABLE,
@@ -499,13 +501,16 @@ def read_page(
 
 
 def linked_document(item: Document, now: float) -> Document:
-    """What is shown, with a fresh link on every result that lies in the bucket."""
+    """The public document, with a new link for each result in the bucket."""
     results = item.get("results")
     return document_of(item | {"results": sign_links(results, sign_download)}, now)
 
 
 def ask_delivery(assembly_id: str) -> Document:
-    """What deliver-webhook answers: `webhook`, or why it has `refused`. DeliveryFailedError."""
+    """The answer of deliver-webhook: `webhook`, or the reason as `refused`.
+
+    Raises DeliveryFailedError.
+    """
     done = functions().invoke(
         FunctionName=DELIVER_WEBHOOK_FUNCTION,
         Payload=json_text({"assembly_id": assembly_id}).encode(),
@@ -516,23 +521,23 @@ def ask_delivery(assembly_id: str) -> Document:
     return answered
 
 
-def note_check(result: str, **ids: Any) -> None:
+def count_check(result: str, **ids: Any) -> None:
     """Log and count one look-up."""
     telemetry.info("status_check", result=result, **ids)
     telemetry.metric("StatusChecks", Result=result)
 
 
 def check(assembly_id: str, item: Document | None, caller: Caller, now: float) -> str:
-    """What a look-up comes to, logged and counted: `found`, `not_found` or `denied`."""
+    """The result of a look-up, which is logged and counted: `found`, `not_found` or `denied`."""
     result = "not_found"
     if item is not None and is_live(item, now):
         result = "found" if may_read(item, caller) else "denied"
-    note_check(result, assembly_id=assembly_id, user_id=caller.user_id)
+    count_check(result, assembly_id=assembly_id, user_id=caller.user_id)
     return result
 
 
 def look_up(request: LookUp, caller: Caller, now: float) -> Answer:
-    """One assembly, and its webhook if that was asked for."""
+    """Answer a look-up, and send the webhook if requested."""
     item = read_assembly(request.assembly_id)
     result = check(request.assembly_id, item, caller, now)
     if result == "denied" and not MASK_FOREIGN:
@@ -546,13 +551,13 @@ def look_up(request: LookUp, caller: Caller, now: float) -> Answer:
 
 
 def not_found(assembly_id: str) -> Answer:
-    """404, and when to ask again: the job may not have begun."""
+    """404 with Retry-After: the job may not have begun yet."""
     body = {"error": "Assembly not found", "assembly_id": assembly_id}
     return answer(404, body, {"Retry-After": str(RETRY_NOT_FOUND)})
 
 
 def found(item: Document, request: LookUp, now: float) -> Answer:
-    """200 with the document, or 304 if the caller has it."""
+    """200 with the document, or 304 if the caller has this version."""
     document = document_of(item, now)
     if not is_terminal_assembly(item):
         return answer(200, linked_document(item, now), {"Retry-After": poll_interval(item)})
@@ -569,12 +574,12 @@ def found(item: Document, request: LookUp, now: float) -> Answer:
 
 
 def poll_interval(item: Document) -> str:
-    """Seconds until it is worth asking again."""
+    """The value of Retry-After for a job that has not ended."""
     return str(RETRY_EXECUTING if is_executing_assembly(item) else RETRY_WAITING)
 
 
 def triggered(item: Document, now: float) -> Answer:
-    """200 with the document and what became of its webhook; 409 and 429 when it is not the time."""
+    """200 with the document and the webhook's delivery, or 409 or 429 if it was refused."""
     assembly_id = item["assembly_id"]
     delivery: Document = {"refused": "not_ended"}
     if is_terminal_assembly(item):
@@ -592,7 +597,7 @@ def triggered(item: Document, now: float) -> Answer:
 
 
 def look_up_batch(request: BatchLookUp, caller: Caller, now: float, room: int) -> Answer:
-    """The caller's documents by id; null for what is not there or not the caller's."""
+    """Answer a batch: documents by id, null for missing and foreign assemblies."""
     items = read_assemblies(request.assembly_ids)
     statuses: dict[str, Document | None] = {}
     for number, assembly_id in enumerate(request.assembly_ids):
@@ -607,7 +612,7 @@ def look_up_batch(request: BatchLookUp, caller: Caller, now: float, room: int) -
 
 
 def list_assemblies(request: Listing, caller: Caller, now: float, room: int) -> Answer:
-    """The caller's own assemblies, newest first, without their files; fewer if they are large."""
+    """Answer a listing, with fewer assemblies than its limit if they are large."""
     documents: list[Document] = []
     start = request.start
     for _ in range(LIST_READS):
@@ -627,13 +632,13 @@ def list_assemblies(request: Listing, caller: Caller, now: float, room: int) -> 
 
 
 def page_of(documents: list[Document], following: tuple[str, str] | None) -> Answer:
-    """A page of a list; `next` is where the one after it goes on."""
+    """The answer with a page; `next` is the place of the following page."""
     token = "~".join(following) if following else None
     return answer(200, {"assemblies": documents, "next": token})
 
 
 def answer_request(event: Any, now: float) -> Answer:
-    """Malformed, then unknown, then everything else."""
+    """Answer an event. Checks first the request, then the caller. Raises RefusedRequestError."""
     is_http = is_http_event(event)
     request = http_request(event) if is_http else invoked_request(event)
     if isinstance(request, LookUp):
@@ -653,7 +658,7 @@ def answer_request(event: Any, now: float) -> Answer:
 
 
 def safe_answer(event: Any, context: Any) -> Answer:
-    """An answer in every case; what went wrong inside goes to the log alone."""
+    """Answer an event, also after an internal error, whose cause is only logged."""
     started = time.time()
     try:
         result = answer_request(event, started)
@@ -661,14 +666,14 @@ def safe_answer(event: Any, context: Any) -> Answer:
             raise AnswerTooLargeError(0)
         return result
     except UnauthorizedError as error:
-        note_check("denied", reason=error.reason)
+        count_check("denied", reason=error.reason)
         return answer(error.status, error.body, error.headers)
     except RefusedRequestError as error:
         telemetry.info("request refused", status_code=error.status, cause=str(error))
         return answer(error.status, error.body, error.headers)
     except Exception as error:
         telemetry.exception("status check failed", error)
-        note_check("error")
+        count_check("error")
         request_id = getattr(context, "aws_request_id", None)
         if is_throttle(error):
             body = {"error": "Try again in a moment", "request_id": request_id}
@@ -681,7 +686,7 @@ def safe_answer(event: Any, context: Any) -> Answer:
 @telemetry.handler
 def handler(event: Any, context: Any) -> Answer:
     if "Records" in json_object(event):
-        # Answered like other bad requests, the messages would count as delivered.
+        # Not answered with 400: Lambda would delete the messages.
         raise ValidationError("Records", "messages of a queue go to deliver-webhook")
     result = safe_answer(event, context)
     if is_http_event(event) and wants_multi_value_headers(event):

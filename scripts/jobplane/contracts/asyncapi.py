@@ -119,7 +119,7 @@ def asyncapi_of(version: str) -> dict[str, Any]:
         "info": {
             "title": "Jobplane",
             "version": version,
-            "description": "Work is sent over a WebSocket, and its progress comes back.",
+            "description": "Clients send jobs over a WebSocket and receive their progress.",
             "license": {"name": "MIT"},
         },
         "defaultContentType": "application/json",
@@ -160,7 +160,7 @@ def asyncapi_of(version: str) -> dict[str, Any]:
             "tell": {
                 "action": "send",
                 "channel": {"$ref": "#/channels/socket"},
-                "summary": "What a client hears of a request that it began or listens to.",
+                "summary": "The messages to a client about requests that it sent or subscribed to.",
                 "messages": [{"$ref": f"{MESSAGES}/{name}"} for name in told],
             },
         },

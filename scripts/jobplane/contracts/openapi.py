@@ -28,28 +28,28 @@ MODELS = (
 HEADERS: dict[str, Any] = {
     "DocumentCache": {
         "description": (
-            "A completed document may be kept for five minutes, one that ended otherwise only"
-            " if it is revalidated, another not at all."
+            "A completed document may be cached for five minutes, one that ended otherwise only"
+            " if it is revalidated, one that has not ended not at all."
         ),
         "required": True,
         "schema": {"enum": ["private, max-age=300", "private, no-cache", "no-store"]},
     },
     "ETag": {
-        "description": "Of an ended document; changes with it, and before its links expire.",
+        "description": "The version of an ended document; it also changes before the links expire.",
         "schema": {"type": "string", "pattern": '^W/"[0-9a-f]{32}"$'},
     },
     "NotCached": {"required": True, "schema": {"const": "no-store"}},
     "RetryAfter": {
-        "description": "Seconds until it is worth asking again.",
+        "description": "Seconds to wait before the next request.",
         "schema": {"type": "integer", "minimum": 1},
     },
     "RetryAfterAlways": {
-        "description": "Seconds until it is worth asking again.",
+        "description": "Seconds to wait before the next request.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
     },
     "Vary": {
-        "description": "Authorization, and what API Gateway adds.",
+        "description": "Authorization, and headers that API Gateway adds.",
         "schema": {"type": "string"},
     },
     "WWW-Authenticate": {"required": True, "schema": {"type": "string"}},
@@ -88,9 +88,9 @@ RESPONSES: dict[str, dict[str, Any]] = {
     "InternalError": refusal(
         "An error of the service; report it with its `request_id`.", gateway=True
     ),
-    "Invalid": refusal("The request is malformed; `problems` lists every field at fault."),
+    "Invalid": refusal("The request is malformed; `problems` lists all invalid fields."),
     "NotFound": refusal(
-        "There is no such assembly, yet, or no such route.",
+        "The assembly does not exist (yet), or the route does not exist.",
         {"Retry-After": "RetryAfter"},
         gateway=True,
     ),
@@ -101,8 +101,8 @@ RESPONSES: dict[str, dict[str, Any]] = {
         ),
     },
     "TooLarge": refusal(
-        "The answer would exceed 6 MB as Lambda sends it: of a batch, ask for the first `fits` ids,"
-        " then for the rest."
+        "The answer would exceed 6 MB, the limit of Lambda. For a batch, ask for the first `fits`"
+        " ids, then for the others."
     ),
     "TooSoon": refusal(
         "The webhook was triggered a moment ago, or the API is throttled.",
@@ -110,9 +110,11 @@ RESPONSES: dict[str, dict[str, Any]] = {
         gateway=True,
     ),
     "Unauthorized": refusal(
-        "No token, or one that is not good.", {"WWW-Authenticate": "WWW-Authenticate"}
+        "The token is missing, expired or invalid.", {"WWW-Authenticate": "WWW-Authenticate"}
     ),
-    "Unavailable": refusal("Try again.", {"Retry-After": "RetryAfter"}, gateway=True),
+    "Unavailable": refusal(
+        "Temporarily unavailable; try again.", {"Retry-After": "RetryAfter"}, gateway=True
+    ),
 }
 
 
@@ -179,7 +181,7 @@ def openapi_of(repository: Repository, version: str) -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "Claims: user_id or sub, tenant_id, exp; permissions if any.",
+                    "description": "Claims: user_id or sub, tenant_id, exp; optional: permissions.",
                 }
             },
         },
