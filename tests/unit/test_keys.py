@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,16 +24,21 @@ from jobplane_keys import (
     InvalidMd5Error,
     ValidationError,
     assembly_id,
+    checked_choice,
     checked_input,
     claim_expiry,
     connection_id_of,
     connections_table,
+    error_body,
     from_item,
     from_value,
     in_flight_shard,
     is_request_id,
     is_terminal_assembly,
     iso_time,
+    json_object,
+    json_objects,
+    link_signer,
     new_request_id,
     new_result_id,
     new_upload_id,
@@ -41,9 +47,12 @@ from jobplane_keys import (
     pages,
     parse_iso_time,
     public_assembly,
+    query_items,
+    read_item,
     request_key,
     requests_table,
     result_prefix,
+    server_message,
     sign_links,
     split_owner_key,
     split_request_key,
@@ -51,6 +60,7 @@ from jobplane_keys import (
     to_item,
     to_value,
     ttl_after,
+    unknown_template,
     upload_prefix,
 )
 from jobplane_models.assemblies import AssemblyDocument
@@ -298,6 +308,85 @@ def test_pages_follow_the_last_key() -> None:
     assert first == {"TableName": "t", "Limit": 1}
     assert second == {"TableName": "t", "Limit": 2, "ExclusiveStartKey": {"id": {"N": "1"}}}
     assert third == {"TableName": "t", "Limit": 4, "ExclusiveStartKey": {"id": {"N": "2"}}}
+
+
+def test_a_read_item_has_json_values_and_the_wanted_attributes() -> None:
+    """It is read consistently; None stands for an item that does not exist."""
+    asked: list[dict[str, Any]] = []
+    stored = {"id": {"S": "a"}, "n": {"N": "1"}, "other": {"Z": "unreadable"}}
+
+    def get_item(**request: Any) -> dict[str, Any]:
+        asked.append(request)
+        return {"Item": stored} if request["Key"] == {"id": {"S": "a"}} else {}
+
+    dynamodb = SimpleNamespace(get_item=get_item)
+    assert read_item(dynamodb, "t", {"id": "a"}, {"id", "n"}) == {"id": "a", "n": 1}
+    assert read_item(dynamodb, "t", {"id": "b"}) is None
+    assert asked[0] == {"TableName": "t", "Key": {"id": {"S": "a"}}, "ConsistentRead": True}
+
+
+def test_queried_items_come_from_all_pages() -> None:
+    """As JSON values, in order."""
+    answers = [
+        {"Items": [{"n": {"N": "1"}}], "LastEvaluatedKey": {"n": {"N": "1"}}},
+        {"Items": [], "LastEvaluatedKey": {"n": {"N": "2"}}},
+        {"Items": [{"n": {"N": "3"}}]},
+    ]
+    dynamodb = SimpleNamespace(query=lambda **_: answers.pop(0))
+    assert list(query_items(dynamodb, TableName="t")) == [{"n": 1}, {"n": 3}]
+
+
+def test_objects_are_found_in_json_of_unknown_form() -> None:
+    """Everything else counts as empty."""
+    assert json_object({"a": 1}) == {"a": 1}
+    assert json_objects([{}, 1, {"a": 1}, None]) == [{}, {"a": 1}]
+    for value in (None, 1, "text", [1]):
+        assert (json_object(value), json_objects(value)) == ({}, [])
+
+
+def test_a_link_signer_makes_its_client_when_it_is_needed() -> None:
+    """The link is for one object, and valid for a limited time."""
+    made: list[object] = []
+
+    def presign(method: str, **given: Any) -> str:
+        return f"{method} {given}"
+
+    def client() -> Any:
+        made.append(None)
+        return SimpleNamespace(generate_presigned_url=presign)
+
+    sign = link_signer(client, "files", 60)
+    assert made == []
+    expected = {"Params": {"Bucket": "files", "Key": "a/b"}, "ExpiresIn": 60}
+    assert sign("a/b") == f"get_object {expected}"
+
+
+def test_a_server_message_has_an_id_only_if_a_request_has_one() -> None:
+    """Type, id, content and time; an error says whether to try again."""
+    assert server_message("pong", "r", 0) == {
+        "type": "pong", "request_id": "r", "timestamp": "1970-01-01T00:00:00.000Z",
+    }  # fmt: skip
+    error = error_body(ErrorCode.TIMEOUT, "Too late", details=[])
+    assert error == {"code": "TIMEOUT", "message": "Too late", "retryable": True, "details": []}
+    assert "request_id" not in server_message("error", None, 0, error=error)
+    assert not error_body(ErrorCode.CANCELLED, "Cancelled")["retryable"]
+
+
+def test_an_unknown_template_is_refused_with_the_nearest_one() -> None:
+    """If there is any."""
+    assert unknown_template("tumbs", ["text", "thumbs"]) == (
+        "There is no template 'tumbs'; did you mean 'thumbs'?"
+    )
+    assert unknown_template("tumbs", []) == "There is no template 'tumbs'"
+
+
+@pytest.mark.parametrize("value", [None, 7, "other", []])
+def test_a_choice_is_one_of_its_values(value: object) -> None:
+    """Without a default it is required; the refusal lists the values."""
+    assert checked_choice({"kind": "a"}, "kind", {"b", "a"}) == "a"
+    assert checked_choice({}, "kind", {"b", "a"}, "b") == "b"
+    with pytest.raises(ValidationError, match="kind: one of a, b is required"):
+        checked_choice({"kind": value}, "kind", {"b", "a"}, "b")
 
 
 def test_a_time_is_utc_with_milliseconds_and_z() -> None:
