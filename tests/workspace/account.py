@@ -1,4 +1,4 @@
-"""An emulator that no stage of the workspace knows: to the command it is AWS."""
+"""An emulator outside of the workspace's stages, which the command takes for AWS."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ class Cloud:
         return jobplane(self.repository, *arguments, **self.variables, **variables)
 
     def osls(self, *arguments: str, **variables: str) -> Done:
-        """The framework as somebody calls it who has built already."""
+        """Run the framework with artifacts that are built."""
         return subprocess.run(
             [self.repository.root / "node_modules/.bin/osls", *arguments],
             cwd=self.repository.root,
@@ -76,7 +76,7 @@ class Cloud:
         return found
 
     def keep_secret(self, stage: str) -> None:
-        """Make the secret that signs the stage's tokens."""
+        """Create the secret that signs the stage's tokens."""
         self.client("ssm").put_parameter(
             Name=f"/jobplane/{stage}/jwt-secret",
             Value="s" * 64,
@@ -85,7 +85,7 @@ class Cloud:
         )
 
     def named(self, stage: str) -> set[str]:
-        """The names that are taken by what a stage's stack may hold, but its own bucket's."""
+        """The names of all resources that a stage's stack may have, without its own bucket."""
         prefix = f"jobplane-{stage}-"
         logs = self.client("logs").describe_log_groups()["logGroups"]
         queues = self.client("sqs").list_queues().get("QueueUrls", [])
@@ -106,7 +106,7 @@ class Cloud:
 def account(built: Built, folder: Path) -> Iterator[Cloud]:
     """An empty account, and a copy of the workspace whose artifacts are built."""
     repository = built_copy(built, folder)
-    # Under a name that no test deploys to.
+    # The name is not used by any test.
     holder = Stage(repository, f"cloud-{os.getpid()}")
     state = emulator.start(holder, None)
     try:
@@ -116,7 +116,7 @@ def account(built: Built, folder: Path) -> Iterator[Cloud]:
 
 
 def packaged(cloud: Cloud, stage: str, folder: Path) -> Path:
-    """A stage's package, as `osls deploy --package` takes it."""
+    """A stage's package for `osls deploy --package`."""
     done = cloud.osls("package", "--stage", stage, "--package", str(folder))
     assert done.returncode == 0, done.stderr
     return folder

@@ -1,4 +1,4 @@
-"""What functions give back, against the published schemas."""
+"""Functions' answers, checked against the published schemas."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ LOOK_UPS = ("http/assembly", "http/assembly-page", "http/batch-answer")
 
 
 def answer_faults(case: Case, outcome: Outcome) -> list[str]:
-    """What is wrong with the shape of an answer, and of the JSON text within."""
+    """The faults of an answer, and of the JSON text in it."""
     answer, name = outcome.answer, case.function.name
     if outcome.error is not None or not is_published(f"functions/{name}/result"):
         return []
@@ -21,7 +21,7 @@ def answer_faults(case: Case, outcome: Outcome) -> list[str]:
 
 
 def body_faults(function: str, case: str, status: int, body: Any) -> list[str]:
-    """What is wrong with the body of a proxy answer."""
+    """The faults of the body of a proxy answer."""
     if function == "connect":
         return faults_of_ours("socket/handshake", body)
     if function == "router":
@@ -34,7 +34,7 @@ def body_faults(function: str, case: str, status: int, body: Any) -> list[str]:
 
 
 def message_faults(case: str, message: dict[str, Any]) -> list[str]:
-    """What is wrong with a server message; of a response, also with the data of its action."""
+    """The faults of a server message, and of a response's data."""
     found = faults_of_ours("socket/server-message", message)
     if message.get("type") != "response":
         return found

@@ -19,14 +19,14 @@ from tests.workspace.templates import Compiled, package
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all processes of a run have in common."""
+    """A folder that all processes of a run share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
 def built(shared: Path) -> Built:
-    """A copy in which every function was built, and its artifacts; not to be changed."""
+    """A copy with every function built, and its artifacts; don't change it."""
     repository = Repository(shared / "built")
     with exclusive(Repository(shared / "locks"), "copy"):
         if not repository.root.is_dir():
@@ -38,7 +38,7 @@ def built(shared: Path) -> Built:
 
 @pytest.fixture(scope="session")
 def copied(built: Built) -> Copy:
-    """Makes a copy of the workspace in a folder, with the wheels that are installed already."""
+    """Creates a copy of the workspace in a folder, with the installed wheels."""
 
     def copy(target: Path) -> Repository:
         repository = copy_here(target)
@@ -50,7 +50,7 @@ def copied(built: Built) -> Copy:
 
 @pytest.fixture(scope="session")
 def compiled(shared: Path) -> Compiled:
-    """The template of a stage, compiled once a run; needs neither credentials nor a network."""
+    """The template of a stage, compiled once in a run, without credentials or a network."""
 
     @cache
     def template_of(

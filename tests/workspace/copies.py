@@ -35,12 +35,12 @@ def copy_here(target: Path) -> Repository:
 
 
 def copy_of(source: Repository, target: Path) -> Repository:
-    """What is written, without artifacts and state."""
+    """A copy without artifacts and state."""
     return copy_repository(source, target, without=UNREAD)
 
 
 def share_wheels(source: Repository, target: Repository) -> None:
-    """Give a workspace the distributions that another has installed already, as links."""
+    """Link the installed distributions of another workspace into this one."""
     for installed in (source.scratch / INSTALLED).glob("*/[!.]*"):
         link = target.scratch / INSTALLED / installed.parent.name / installed.name
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def share_wheels(source: Repository, target: Repository) -> None:
 
 
 def share_artifacts(source: Repository, target: Repository) -> None:
-    """Give a workspace the artifacts that another has built."""
+    """Give a workspace the artifacts of another one."""
     shutil.copytree(source.dist, target.dist)
 
 
@@ -78,7 +78,7 @@ def deploy(stage: Stage, *arguments: str) -> "Done":
 
 
 def under_git(repository: Repository) -> Repository:
-    """Make the copy a repository of one commit."""
+    """Make the copy a git repository with one commit."""
     git(repository, "init", "--quiet", "--initial-branch=main")
     with (repository.root / ".gitignore").open("a") as ignored:
         ignored.write("node_modules\n")  # a link
@@ -106,7 +106,7 @@ type Done = "subprocess.CompletedProcess[str]"
 
 
 def jobplane(repository: Repository, *arguments: str, **environment: str) -> Done:
-    """Run the copy's own command, with nobody to ask."""
+    """Run the copy's command, without a terminal."""
     return run(repository, "jobplane", *arguments, **environment)
 
 
@@ -124,7 +124,7 @@ def run(repository: Repository, *command: str, **environment: str) -> Done:
 
 
 def command_environment(repository: Repository) -> dict[str, str]:
-    """Without an AWS account, and with the copy's command before this one."""
+    """An environment without an AWS account, with the copy's command first in PATH."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
     return kept | {
         "PYTHONPATH": os.pathsep.join(str(repository.root / folder) for folder in SOURCE_FOLDERS),
@@ -141,7 +141,7 @@ def printed(done: Done) -> Any:
 
 
 def edit(repository: Repository, path: str, old: str, new: str) -> None:
-    """Replace a text that has to be there."""
+    """Replace a text that must occur."""
     file = repository.root / path
     text = file.read_text(encoding="utf-8")
     assert old in text, f"{path} has no {old!r}"
@@ -149,7 +149,7 @@ def edit(repository: Repository, path: str, old: str, new: str) -> None:
 
 
 def add_function(repository: Repository, name: str, *, like: str) -> None:
-    """Add a function that is another one under a new name, to the lock as well."""
+    """Copy a function under a new name, and update the lock."""
     folder = repository.root / "functions" / name
     shutil.copytree(repository.root / "functions" / like, folder)
     (folder / f"{like}.py").rename(folder / f"{name}.py")
@@ -163,6 +163,6 @@ def add_function(repository: Repository, name: str, *, like: str) -> None:
 
 
 def touch(repository: Repository, path: str) -> None:
-    """Change a Python file's bytes, each time to others, and nothing that it does."""
+    """Change a Python file's bytes, each time to others, without changing what it does."""
     with (repository.root / path).open("a", encoding="utf-8") as file:
         file.write(f"\n# {uuid4()}\n")

@@ -1,4 +1,4 @@
-"""The metrics that a function's log lines carry."""
+"""The metrics in a function's log lines."""
 
 from collections.abc import Iterable
 

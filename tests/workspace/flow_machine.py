@@ -1,4 +1,4 @@
-"""The job flow in process: its states one after another, with the results that a test gives.
+"""The job flow in process: its states in order, with results that a test sets.
 
 Expressions are evaluated by the engine that the emulator has. Every payload is measured, as Step
 Functions counts it: UTF-8 bytes of JSON text.
@@ -25,7 +25,7 @@ BUCKET = "b" * 63
 PYTHONS_DEPTH = 1000
 JAVASCRIPT_DEPTH = 10_000
 
-# Importing jsonata changes it for the whole process, and with it what other tests see.
+# Importing jsonata changes it for the whole process, and so for other tests.
 sys.setrecursionlimit(PYTHONS_DEPTH)
 
 type Json = Any
@@ -33,7 +33,7 @@ type Answers = Mapping[str, Json | Exception | Callable[[Json], Json]]
 
 
 class Encoder(Functions.Encoder):  # type: ignore[misc]
-    """As the reference engine writes JSON: characters as they are."""
+    """JSON as the reference engine writes it: without escapes."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options | {"ensure_ascii": False})
@@ -43,7 +43,7 @@ Functions.Encoder = Encoder
 
 
 class TaskError(Exception):
-    """A task's error, by the name that Retry and Catch match on."""
+    """A task's error, with the name that Retry and Catch match."""
 
     def __init__(self, name: str | None, cause: str | None = "") -> None:
         super().__init__(name)
@@ -52,14 +52,14 @@ class TaskError(Exception):
 
 
 def size(value: Json) -> int:
-    """Bytes of a value's JSON text."""
+    """The bytes of a value's JSON text."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return len(text.encode(errors="surrogatepass"))
 
 
 @dataclass
 class Run:
-    """One execution. `answers` gives a task's result by its state's name."""
+    """An execution. `answers` has each task's result by its state's name."""
 
     answers: Answers
     variables: dict[str, Json] = field(default_factory=dict)
@@ -188,7 +188,7 @@ def as_deep_as_javascript() -> Iterator[None]:
 
 
 def evaluated(text: str, bindings: Mapping[str, Json]) -> Json:
-    """What an expression comes to."""
+    """The value of an expression."""
     with as_deep_as_javascript():
         expression = jsonata.Jsonata.jsonata(text.strip())
         expression.register_lambda("hash", lambda *_: "h" * 64)
@@ -196,7 +196,7 @@ def evaluated(text: str, bindings: Mapping[str, Json]) -> Json:
 
 
 def plain(value: Json) -> Json:
-    """Without the engine's own kinds of values."""
+    """The value without the engine's own types."""
     if value is jsonata.utils.Utils.NULL_VALUE:
         return None
     if isinstance(value, dict):
@@ -205,7 +205,7 @@ def plain(value: Json) -> Json:
 
 
 def definition() -> Mapping[str, Any]:
-    """The state machine as resources/ has it."""
+    """The state machine in resources/."""
     found: Mapping[str, Any] = read_yaml(ROOT / "resources" / "job-flow.asl.yml")
     return found
 

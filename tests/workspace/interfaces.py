@@ -37,7 +37,7 @@ def module_name(lib: str) -> str:
 
 @cache
 def package(lib: str) -> griffe.Module:
-    """A lib's sources, read and not run."""
+    """A lib's sources, which are parsed but not run."""
     found = griffe.load(
         module_name(lib),
         search_paths=[ROOT / "libs" / name / "src" for name in ALL],
@@ -61,12 +61,12 @@ def public_modules(lib: str) -> set[str]:
 
 
 def exported(lib: str) -> set[str]:
-    """Every name that is in an `__all__`."""
+    """Every name in an `__all__`."""
     return {str(name) for module in modules(lib).values() for name in module.exports or ()}
 
 
 def names(lib: str) -> set[str]:
-    """Everything public that has a name: modules, what they offer, attributes and methods."""
+    """Every public name: modules, their contents, attributes and methods."""
     offered = _objects(lib)
     parts = {name for each in offered if each.is_class for name in each.all_members}
     return public_modules(lib) | {each.name for each in offered} | parts
@@ -82,14 +82,14 @@ def undocumented(lib: str) -> list[str]:
 
 
 def recorded(lib: str) -> Record:
-    """What was public when it was last written down."""
+    """The interface at the last record."""
     texts = {path.stem: path.read_text() for path in RECORDS.glob(f"{module_name(lib)}*.txt")}
     (version,) = {text.partition("\n")[0].removeprefix("# ") for text in texts.values()}
     return Record(version, texts)
 
 
 def breakages(lib: str) -> list[str]:
-    """What users of the recorded interface would stumble over."""
+    """What breaks for users of the recorded interface."""
     present, found = stubs(lib), []
     for path, text in recorded(lib).stubs.items():
         if path not in present:
@@ -148,7 +148,7 @@ def is_compatible(old: str, new: str) -> bool:
 
 
 def stubs(lib: str) -> dict[str, str]:
-    """What is public now, by module."""
+    """The current interface by module."""
     return {
         path: "\n".join(chain.from_iterable(map(_stub, _public(module)))) + "\n"
         for path, module in modules(lib).items()
@@ -156,7 +156,7 @@ def stubs(lib: str) -> dict[str, str]:
 
 
 def record(lib: str) -> None:
-    """Write down what is public now."""
+    """Write a record of the current interface."""
     for path in RECORDS.glob(f"{module_name(lib)}*.txt"):
         path.unlink()
     for path, text in stubs(lib).items():
@@ -172,7 +172,7 @@ def _objects(lib: str) -> list[griffe.Object | griffe.Alias]:
 
 
 def _public(module: griffe.Module) -> list[griffe.Object | griffe.Alias]:
-    """What a module offers: what it exports, or else what it defines."""
+    """The public names of a module: its exports, or else its definitions."""
     names = module.exports
     if names is None:
         names = [
@@ -184,7 +184,7 @@ def _public(module: griffe.Module) -> list[griffe.Object | griffe.Alias]:
 
 
 def _stub(each: griffe.Object | griffe.Alias) -> Iterator[str]:
-    """The lines of one object's stub."""
+    """The lines of an object's stub."""
     target = each.final_target if isinstance(each, griffe.Alias) else each
     if isinstance(target, griffe.Function):
         awaitable = "async " if "async" in target.labels else ""
@@ -214,7 +214,7 @@ def _stub(each: griffe.Object | griffe.Alias) -> Iterator[str]:
 
 
 def _signature(function: griffe.Function) -> str:
-    """With the first parameter of a method, which griffe leaves out."""
+    """The signature with `self`, which griffe omits."""
     text = str(function.signature(return_type=True))
     if not (function.parent and function.parent.is_class) or "staticmethod" in function.labels:
         return text

@@ -1,4 +1,4 @@
-"""The libs as strangers have them: built distributions, and environments outside the workspace."""
+"""The libs as built distributions in environments outside of the workspace."""
 
 import json
 import os
@@ -36,13 +36,13 @@ def project(lib: str) -> dict[str, Any]:
 
 
 def direct(lib: str) -> dict[str, Requirement]:
-    """What a lib declares, extras aside, by distribution."""
+    """A lib's declared dependencies without extras, by distribution."""
     found = [Requirement(text) for text in project(lib)["dependencies"]]
     return {requirement.name: requirement for requirement in found}
 
 
 def closure(lib: str) -> set[str]:
-    """A lib and the libs that it needs."""
+    """A lib and the libs that it depends on."""
     siblings = [name.removeprefix("jobplane-") for name in direct(lib) if name.startswith("jobpl")]
     return {lib}.union(*map(closure, siblings))
 
@@ -68,7 +68,7 @@ def uv(*arguments: str | Path, cwd: Path) -> str:
 
 
 def build(shelf: Path) -> None:
-    """Put an sdist of each lib on the shelf, and the wheel that is made from that sdist."""
+    """Build an sdist of each lib, and a wheel from that sdist."""
     for lib in LIBS:
         uv("build", "--quiet", source(lib), "--out-dir", shelf, cwd=shelf)
 
@@ -83,7 +83,7 @@ class Environment:
     def create(
         cls, folder: Path, shelf: Path, *requirements: str, constraints: Path | None = None
     ) -> "Environment":
-        """With these distributions of ours, and what they need."""
+        """Install these distributions of ours with their dependencies."""
         folder.mkdir(parents=True)
         new = cls(folder)
         uv("venv", "--quiet", folder / "venv", cwd=folder)
@@ -98,12 +98,12 @@ class Environment:
         return self.folder / "venv" / "bin" / "python"
 
     def installed(self) -> set[str]:
-        """The names of everything that is installed."""
+        """The names of all installed distributions."""
         text = uv("pip", "list", "--python", self.python, "--format", "json", cwd=self.folder)
         return {entry["name"] for entry in json.loads(text)}
 
     def run(self, code: str, **environment: str) -> str:
-        """Run a program that warns of nothing; its standard output."""
+        """Run a program, with warnings as errors; its standard output."""
         with self.started(code, **environment) as program:
             output, errors = program.communicate(timeout=120)
         assert program.returncode == 0, errors
@@ -112,7 +112,7 @@ class Environment:
         return output
 
     def check(self, checker: str, *arguments: str | Path) -> None:
-        """Run a checker of types of the workspace in this environment's folder."""
+        """Run a type checker of the workspace in this environment's folder."""
         done = subprocess.run(
             [sys.executable, "-m", checker, *arguments],
             cwd=self.folder,
@@ -125,7 +125,7 @@ class Environment:
 
     @contextmanager
     def started(self, code: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """A program while it runs, every warning an error; it ends with the block."""
+        """A running program, with warnings as errors; it ends with the block."""
         path = self.folder / "program.py"
         path.write_text(code)
         with subprocess.Popen(
@@ -143,7 +143,7 @@ class Environment:
 
 
 def lowest(lib: str, shelf: Path, target: Path) -> Path:
-    """Constraints that hold each distribution that a lib declares at its lowest version."""
+    """Constraints on the lowest version of each dependency of a lib."""
     projects = [source(name) / "pyproject.toml" for name in sorted(closure(lib))]
     uv("pip", "compile", "--quiet", "--no-sources", "--resolution", "lowest-direct",
        "--find-links", shelf, "--all-extras", "--output-file", target, *projects,

@@ -26,7 +26,7 @@ INVOKE = "/2015-03-31/functions/"
 
 
 class HurriedClock:
-    """Time as it is, but nobody waits for long: a look into an empty queue is soon over."""
+    """Real time, but waits end soon, so that polls of an empty queue are short."""
 
     def time(self) -> float:
         return time.time()
@@ -35,7 +35,7 @@ class HurriedClock:
         return time.monotonic()
 
     def wait_for(self, condition: Callable[[], Any], seconds: float | None) -> Any:
-        """Wait until something is so, or a moment is over; its value."""
+        """Wait until a condition holds, or a moment is over; its value."""
         end = time.monotonic() + min(0.2, seconds or 0.2)
         pause = threading.Event()
         while not (value := condition()) and time.monotonic() < end:
@@ -44,7 +44,7 @@ class HurriedClock:
 
 
 class Flow(Stand):
-    """The flow's side of a workspace whose worker is a process of its own."""
+    """The flow's side of a workspace whose worker is another process."""
 
     def __init__(self) -> None:
         clock: Any = HurriedClock()
@@ -53,13 +53,13 @@ class Flow(Stand):
         self.tasks = FakeStepFunctions(clock)
         self.claims = FakeClaims(clock)
 
-    def until_told(self) -> None:
-        """Wait until the worker has told how its job ended."""
+    def until_reported(self) -> None:
+        """Wait until the worker has reported the end of its job."""
         until(lambda: self.tasks.ends, "the job to end")
 
 
 class LoopbackAws:
-    """A server that takes AWS's JSON protocols and hands calls to whoever stands for a service."""
+    """A server for AWS's JSON protocols that passes calls to the fakes."""
 
     def __init__(self, flow: Flow, tables: Any) -> None:
         self.flow = flow
@@ -110,7 +110,7 @@ class LoopbackAws:
         )
 
     def variables(self) -> dict[str, str]:
-        """What a program's environment must hold."""
+        """The variables of a program's environment."""
         return {
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",

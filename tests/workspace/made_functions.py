@@ -22,7 +22,7 @@ NAMES = {
 
 
 def made_in(shared: Path, built: Repository) -> Repository:
-    """The copy, made by whoever comes first; what is not new is built already."""
+    """The copy, created by the first caller; only new functions are built."""
     here, made = Repository.here(), Repository(shared / "made")
     with exclusive(Repository(shared / "made-lock"), "made"):
         if not (made.root / "complete").exists():

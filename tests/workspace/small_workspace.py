@@ -1,4 +1,4 @@
-"""A small workspace of functions, libs and wheels, made in a moment and built without a network."""
+"""A small workspace of functions, libs and wheels, which is built without a network."""
 
 import base64
 import hashlib
@@ -57,7 +57,7 @@ HANDLER = "{imports}\n\n\ndef handler(event, context):\n    return {result}\n"
 
 
 class Small:
-    """Makes the files; `lock` and `build` are uv's and the builder's."""
+    """Creates the files; `lock` and `build` call uv and the builder."""
 
     def __init__(self, root: Path) -> None:
         self.repository = Repository(root)

@@ -23,9 +23,9 @@ DOMAINS = (
     f"socketCertificate={CERTIFICATE}",
 )
 
-# What cfn-lint says of our templates and is right to be left as it is.
+# Accepted findings of cfn-lint.
 ACCEPTED = {
-    "W3005": r"dependency already enforced",  # the framework's own DependsOn, of what it refers to
+    "W3005": r"dependency already enforced",  # the framework's DependsOn of referenced resources
     # A JSONata expression that gives a number; an ARN whose partition DefinitionSubstitutions has.
     "E3601": r"'{% \$\w+ %}' is not of type 'number'|'arn:\$\{Partition\}:states:::[\w:.-]+' does",
 }
@@ -61,7 +61,7 @@ def package(
 
 
 def alarms_of(stack: dict[str, Any]) -> dict[str, Any]:
-    """The resources that are made for a stack's alarms, with the stage still `${sls:stage}`."""
+    """The resources for a stack's alarms, with `${sls:stage}` for the stage."""
     given: dict[str, Any] = {"functions": {}, "schedules": False}
     given |= {"queues": {}, "tables": {}, "stateMachines": {}} | stack
     script = (
@@ -87,7 +87,7 @@ def of_type(template: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 def complaints(template: dict[str, Any], region: str) -> list[str]:
-    """What cfn-lint says of a template, without what is accepted."""
+    """The findings of cfn-lint, without the accepted ones."""
     from cfnlint import ManualArgs
     from cfnlint.api import lint
 

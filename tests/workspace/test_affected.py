@@ -1,4 +1,4 @@
-"""`affected` against full rebuilds, against compiled stacks, and what it says."""
+"""`jobplane affected`, compared with full rebuilds and compiled stacks."""
 
 import re
 import shutil
@@ -42,7 +42,7 @@ def difference(before: Repository, after: Repository) -> Change:
 
 
 def rebuilt(before: Built, after: Repository) -> set[str]:
-    """The functions whose artifacts have other bytes when everything is built again."""
+    """The functions whose artifacts change in a full build."""
     share_wheels(before[0], after)
     artifacts = Builder(after, Settings.local()).build(after.functions())
     return {it.name for it in artifacts if it.digest != before[1][it.name].digest}
@@ -81,7 +81,9 @@ def a_right(repository: Repository) -> None:
 
 
 @pytest.mark.parametrize("lib", LIBS)
-def test_a_lib_touches_who_carries_it(built: Built, tmp_path: Path, lib: str) -> None:
+def test_a_changed_lib_affects_the_functions_whose_artifacts_have_it(
+    built: Built, tmp_path: Path, lib: str
+) -> None:
     """The functions named for an edited lib are those whose artifacts hold it."""
     repository, artifacts = built
     after = copy_of(repository, tmp_path / "after")
@@ -99,7 +101,9 @@ def test_a_lib_touches_who_carries_it(built: Built, tmp_path: Path, lib: str) ->
         assert reason.startswith(f"libs/{lib}: __init__.py")
 
 
-def test_it_agrees_with_a_full_rebuild(built: Built, tmp_path: Path) -> None:
+def test_the_affected_functions_are_those_that_a_full_rebuild_changes(
+    built: Built, tmp_path: Path
+) -> None:
     """After a full rebuild exactly those artifacts differ whose functions are named."""
     after = copy_of(built[0], tmp_path / "after")
     edited = FUNCTIONS[::2]
@@ -114,7 +118,9 @@ def test_it_agrees_with_a_full_rebuild(built: Built, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_functions_own_file_is_the_reason(built: Built, tmp_path: Path, name: str) -> None:
+def test_a_changed_function_is_affected_with_its_file_as_reason(
+    built: Built, tmp_path: Path, name: str
+) -> None:
     """One edited function is one affected function, and the reason is its file."""
     after = copy_of(built[0], tmp_path / "after")
     path = f"functions/{name}/{name.replace('-', '_')}.py"
@@ -124,8 +130,8 @@ def test_a_functions_own_file_is_the_reason(built: Built, tmp_path: Path, name: 
     assert not change.needs_the_stack
 
 
-def test_what_is_not_shipped_touches_nothing(built: Built, tmp_path: Path) -> None:
-    """Events, a lib that no function carries and a README are in no artifact."""
+def test_files_outside_of_artifacts_affect_no_function(built: Built, tmp_path: Path) -> None:
+    """Events, a lib without users, and a README."""
     after = copy_of(built[0], tmp_path / "after")
     (after.root / "functions/claim/events/acquired.json").write_text("{}")
     touch(after, "libs/client/src/jobplane_client/__init__.py")
@@ -136,7 +142,7 @@ def test_what_is_not_shipped_touches_nothing(built: Built, tmp_path: Path) -> No
 
 
 def another_version(repository: Repository, distribution: str) -> None:
-    """Lock another version, and files that are named after it."""
+    """Lock another version, and rename the files that have it in their name."""
     path = repository.root / "uv.lock"
     text = path.read_text()
     block = re.search(rf'\[\[package\]\]\nname = "{re.escape(distribution)}"\n.*?\n\n', text, re.S)
@@ -145,7 +151,9 @@ def another_version(repository: Repository, distribution: str) -> None:
     path.write_text(text.replace(block[0], block[0].replace(version, "999.1")))
 
 
-def test_a_version_in_the_lock_touches_its_users(built: Built, tmp_path: Path) -> None:
+def test_another_locked_version_affects_the_functions_that_ship_it(
+    built: Built, tmp_path: Path
+) -> None:
     """Another version of a locked distribution reaches the closures that have it, and no more."""
     before = Tree(built[0])
     users: dict[str, set[str]] = {}
@@ -165,7 +173,9 @@ def test_a_version_in_the_lock_touches_its_users(built: Built, tmp_path: Path) -
             assert re.match(rf"uv\.lock: {re.escape(distribution)} \S+ → 999\.1", reason)
 
 
-def test_a_way_through_another_distribution_is_said(built: Built, tmp_path: Path) -> None:
+def test_an_indirect_dependency_is_reported_with_its_direct_one(
+    built: Built, tmp_path: Path
+) -> None:
     """What a function has through somebody else is said with who that is."""
     after = copy_of(built[0], tmp_path / "after")
     another_version(after, "urllib3")
@@ -173,7 +183,9 @@ def test_a_way_through_another_distribution_is_said(built: Built, tmp_path: Path
     assert reason.endswith("→ 999.1 ← botocore")
 
 
-def test_data_touches_who_ships_it(built: Built, tmp_path: Path) -> None:
+def test_a_changed_data_file_affects_the_functions_that_ship_its_folder(
+    built: Built, tmp_path: Path
+) -> None:
     """A file of a data folder is in the artifacts of the functions that name the folder."""
     after = copy_of(built[0], tmp_path / "after")
     a_template(after)
@@ -182,8 +194,10 @@ def test_data_touches_who_ships_it(built: Built, tmp_path: Path) -> None:
     assert {tuple(each.reasons) for each in change.functions} == {("templates/index.json",)}
 
 
-def test_a_right_touches_artifact_and_configuration(built: Built, tmp_path: Path) -> None:
-    """An IAM action changes the role, and the SDK that is cut to it."""
+def test_a_changed_iam_action_affects_artifact_and_configuration(
+    built: Built, tmp_path: Path
+) -> None:
+    """The role, and the SDK that is cut to it."""
     after = copy_of(built[0], tmp_path / "after")
     a_right(after)
     change = difference(built[0], after)
@@ -191,8 +205,8 @@ def test_a_right_touches_artifact_and_configuration(built: Built, tmp_path: Path
     assert change.needs_the_stack
 
 
-def test_the_builder_touches_everything(tmp_path: Path) -> None:
-    """What the builder's code is decides every artifact; what a verb's is, none."""
+def test_a_change_of_the_builder_affects_every_artifact(tmp_path: Path) -> None:
+    """A change of a verb affects none."""
     before = copy_here(tmp_path / "before")
     after = copy_of(before, tmp_path / "after")
     touch(after, "scripts/jobplane/verbs/logs.py")
@@ -205,7 +219,7 @@ def test_the_builder_touches_everything(tmp_path: Path) -> None:
     assert {tuple(each.reasons) for each in change.functions} == {(THE_BUILDER,)}
 
 
-def test_new_and_removed_functions_need_the_stack(built: Built, tmp_path: Path) -> None:
+def test_new_and_removed_functions_are_reported_as_such(built: Built, tmp_path: Path) -> None:
     """A function that came and one that went are said as such."""
     after = copy_of(built[0], tmp_path / "after")
     add_function(after, "renew", like="claim")
@@ -216,11 +230,11 @@ def test_new_and_removed_functions_need_the_stack(built: Built, tmp_path: Path) 
     assert change.needs_the_stack
 
 
-# The edits below are seen by CloudFormation; what it gets is compiled before and after.
+# Edits that change the template, which is compiled before and after.
 
 
 def one_each(repository: Repository) -> None:
-    """A setting of one function, a parameter of another, a rule for a third."""
+    """A setting of one function, a parameter of another, a rule of a third."""
     edit(repository, "functions/claim/function.yml", "memorySize: 256", "memorySize: 384")
     edit(repository, "serverless.yml", "leaseSeconds: 120", "leaseSeconds: 130")
     edit(repository, "resources/job-flow.yml", "that ended badly\n", "that went wrong\n")
@@ -259,11 +273,11 @@ def compiled_at(repository: Repository) -> StackTemplate:
 
 
 def seen_by(template: StackTemplate, repository: Repository, name: str) -> dict[str, object]:
-    """What belongs to a function, and what it and its role lead to."""
+    """The template's part for a function: its resources and what they refer to."""
     (function,) = repository.select((name,))
     found = template.own(function)
     waiting = {logical_id(function), role_id(function)}
-    # What another function is configured with is its own affair, also where this one invokes it.
+    # Another function's configuration does not count, even if this one invokes it.
     others = {name for name, it in template.resources.items() if it["Type"] == FUNCTION} - found
     while waiting:
         used = references(template.resources[waiting.pop()]) & template.resources.keys() - others
@@ -285,7 +299,7 @@ def prod(
 @pytest.mark.parametrize(
     "change_it", [one_each, a_table, behind_a_queue, for_one_stage], ids=lambda it: it.__name__
 )
-def test_configurations_are_those_that_compile_differently(
+def test_the_affected_configurations_are_those_whose_template_changes(
     prod: tuple[Repository, StackTemplate], tmp_path: Path, change_it: Edit
 ) -> None:
     """The functions named are those whose part of the CloudFormation template differs."""
@@ -302,7 +316,7 @@ def test_configurations_are_those_that_compile_differently(
     assert not artifacts_of(change)
 
 
-def test_a_state_machine_is_the_stacks_own(
+def test_a_changed_state_machine_affects_the_stack_and_no_function(
     prod: tuple[Repository, StackTemplate], tmp_path: Path
 ) -> None:
     """The job flow's definition configures no function; the stack is said to differ."""
@@ -314,7 +328,9 @@ def test_a_state_machine_is_the_stacks_own(
     assert change.needs_the_stack
 
 
-def test_a_resource_is_said_with_who_refers_to_it(built: Built, tmp_path: Path) -> None:
+def test_a_changed_resource_is_reported_with_the_resource_that_refers_to_it(
+    built: Built, tmp_path: Path
+) -> None:
     """A table by function.yml; a dead-letter queue by the queue that has it."""
     after = copy_of(built[0], tmp_path / "after")
     a_table(after)
@@ -329,7 +345,7 @@ def test_a_resource_is_said_with_who_refers_to_it(built: Built, tmp_path: Path) 
     ]
 
 
-def test_a_framework_script_touches_every_configuration(tmp_path: Path) -> None:
+def test_a_changed_framework_script_affects_every_configuration(tmp_path: Path) -> None:
     """What every function's CloudFormation goes through counts for all."""
     before = copy_here(tmp_path / "before")
     after = copy_of(before, tmp_path / "after")
@@ -346,7 +362,7 @@ def repository(tmp_path: Path) -> Repository:
 
 
 def test_the_working_tree_is_compared_with_a_revision(repository: Repository) -> None:
-    """HEAD by default; uncommitted and untracked files count, and git's state stays."""
+    """HEAD by default, with uncommitted and untracked files; git's state stays as it is."""
     assert printed(jobplane(repository, "affected", "--json"))["functions"] == []
     touch(repository, "functions/claim/claim.py")
     commit(repository)
@@ -359,7 +375,7 @@ def test_the_working_tree_is_compared_with_a_revision(repository: Repository) ->
     assert git(repository, "status", "--porcelain", "--branch") == before
 
 
-def test_three_dots_are_where_the_branch_left(repository: Repository) -> None:
+def test_three_dots_compare_with_the_merge_base(repository: Repository) -> None:
     """What others have done on main since is no change of this branch."""
     git(repository, "switch", "--quiet", "--create", "feature")
     touch(repository, "functions/claim/claim.py")
@@ -374,7 +390,7 @@ def test_three_dots_are_where_the_branch_left(repository: Repository) -> None:
     assert whole.stdout.split() == ["claim", "connect"]
 
 
-def test_an_unknown_revision_is_called_wrongly(repository: Repository) -> None:
+def test_an_unknown_revision_is_exit_code_2_with_its_name(repository: Repository) -> None:
     """Exit code 2, and the revision is named."""
     for revision in ("nonsense", "nonsense..."):
         done = jobplane(repository, "affected", "--since", revision)
@@ -383,7 +399,7 @@ def test_an_unknown_revision_is_called_wrongly(repository: Repository) -> None:
 
 
 def test_it_prints_functions_and_reasons(repository: Repository) -> None:
-    """A line for each function, its reasons below it, and the stack's own at the end."""
+    """A line for each function, its reasons below, then the stack's."""
     assert jobplane(repository, "affected").stdout.startswith("nothing differs from HEAD (")
     touch(repository, "functions/claim/claim.py")
     the_job_flow(repository)
@@ -396,8 +412,8 @@ def test_it_prints_functions_and_reasons(repository: Repository) -> None:
     assert lines[3].strip() == "resources/job-flow.asl.yml"
 
 
-def test_a_foreign_repository_is_not_compared_with(tmp_path: Path) -> None:
-    """GIT_DIR of another tree, as a git hook of that tree sets it."""
+def test_GIT_DIR_of_another_repository_is_ignored(tmp_path: Path) -> None:
+    """A git hook of that repository sets it."""
     repository = under_git(copy_of(Repository.here(), tmp_path / "copy"))
     other = tmp_path / "other"
     other.mkdir()
@@ -412,7 +428,7 @@ def test_a_foreign_repository_is_not_compared_with(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
-def test_a_tree_without_git_is_told_what_to_do(tmp_path: Path) -> None:
+def test_without_a_git_repository_the_error_has_the_remedy(tmp_path: Path) -> None:
     """`affected` compares with a commit; everything else works without git."""
     copy = copy_of(Repository.here(), tmp_path / "copy")
     done = jobplane(copy, "affected", GIT_CEILING_DIRECTORIES=str(tmp_path))
@@ -421,7 +437,7 @@ def test_a_tree_without_git_is_told_what_to_do(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_without_git_itself_it_is_named(tmp_path: Path) -> None:
+def test_a_machine_without_git_gets_an_error_that_names_it(tmp_path: Path) -> None:
     """A machine that has no git."""
     copy = copy_of(Repository.here(), tmp_path / "copy")
     done = jobplane(copy, "affected", PATH=str(tmp_path))
@@ -429,7 +445,7 @@ def test_without_git_itself_it_is_named(tmp_path: Path) -> None:
     assert done.stderr == "Error: git is missing: install it from https://git-scm.com/\n"
 
 
-def test_everything_is_new_before_the_projects_folder_was_there(tmp_path: Path) -> None:
+def test_all_functions_are_new_compared_with_a_commit_before_the_project(tmp_path: Path) -> None:
     """The project may lie below a repository's root, and come later than its first commit."""
     whole = Repository(tmp_path / "repository")
     whole.root.mkdir()

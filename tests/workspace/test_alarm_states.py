@@ -1,4 +1,4 @@
-"""The evaluator of alarms for the end-to-end tests: CloudWatch's own examples, and its edges."""
+"""The evaluator of alarms in the end-to-end tests, by CloudWatch's examples."""
 
 from typing import Any
 
@@ -60,7 +60,7 @@ def rate(**changes: Any) -> Alarm:
 
 
 def drawn(watching: Alarm, picture: str) -> list[Point]:
-    """Points from a picture of periods, the newest on the right: X breaches, - is missing."""
+    """Points from a text of periods, the newest on the right: X breaches, - is missing."""
     periods = reversed(list(enumerate(reversed(picture.split()))))
     return [
         watching.point(NOW - n * watching.period, SYMBOLS[symbol])
@@ -85,10 +85,10 @@ def drawn(watching: Alarm, picture: str) -> list[Point]:
     ],
 )
 @pytest.mark.parametrize("before", ["OK", "ALARM"])
-def test_missing_data(
+def test_missing_data_is_evaluated_as_in_cloudwatchs_tables(
     before: State, to_alarm: int, picture: str, ignore: str, breaching: str, not_breaching: str
 ) -> None:
-    """The two tables of CloudWatch's documentation: three periods, of which so many must breach."""
+    """Three periods, of which so many must breach."""
     wanted = {"ignore": ignore, "breaching": breaching, "notBreaching": not_breaching}
     for treatment, state in wanted.items():
         watching = alarm(
@@ -113,7 +113,9 @@ def test_missing_data(
         ("SampleCount", 4, "OK"),
     ],
 )
-def test_statistics_are_of_a_period(statistic: str, threshold: float, state: State) -> None:
+def test_a_statistic_covers_the_points_of_one_period(
+    statistic: str, threshold: float, state: State
+) -> None:
     """What lies in one period makes one value; what lies before it is none of its."""
     watching = alarm(Statistic=statistic, Threshold=threshold)
     values = [watching.point(NOW - n, float(n)) for n in (1, 2, 3)]
@@ -129,13 +131,15 @@ def test_statistics_are_of_a_period(statistic: str, threshold: float, state: Sta
         ("LessThanOrEqualToThreshold", ["ALARM", "ALARM", "OK"]),
     ],
 )
-def test_comparison(comparison: str, states: list[State]) -> None:
+def test_each_comparison_operator_below_at_and_above_the_threshold(
+    comparison: str, states: list[State]
+) -> None:
     """Below the threshold, at it, above it."""
     watching = alarm(ComparisonOperator=comparison, Threshold=5)
     assert [watching.state([watching.point(NOW, v)], NOW) for v in (4, 5, 6)] == states
 
 
-def test_a_state_ends_with_its_data() -> None:
+def test_a_point_stops_counting_a_minute_after_its_last_period() -> None:
     """The minute after the last period that a point lies in, it counts no more."""
     watching = alarm()
     points = [watching.point(NOW - 299, 1)]
@@ -152,7 +156,7 @@ def test_a_state_ends_with_its_data() -> None:
         {"dimensions": frozenset()},
     ],
 )
-def test_other_metrics_do_not_count(change: dict[str, Any]) -> None:
+def test_a_metric_must_match_in_namespace_name_and_every_dimension(change: dict[str, Any]) -> None:
     """Namespace, name and every dimension are the alarm's, or it is another metric."""
     watching = alarm()
     point = watching.point(NOW, 1)
@@ -180,8 +184,8 @@ def series(text: str) -> Series:
         ("2 * 3 + metric2", "26, -, 26, -"),
     ],
 )
-def test_operators(expression: str, output: str) -> None:
-    """CloudWatch's own example: a missing value is 0; what divides by 0 is dropped."""
+def test_metric_math_operators_follow_cloudwatchs_example(expression: str, output: str) -> None:
+    """A missing value is 0; a division by 0 is dropped."""
     given = {"metric1": series("30, 20, 0, 0"), "metric2": series("20, -, 20, -")}
     assert evaluated(expression, given) == series(output)
 
@@ -195,7 +199,7 @@ def test_operators(expression: str, output: str) -> None:
         ("IF(metric1, metric2)", "30, 0, -, -, -"),
     ],
 )
-def test_conditions(expression: str, output: str) -> None:
+def test_metric_math_conditions_follow_cloudwatchs_tables(expression: str, output: str) -> None:
     """The three tables of CloudWatch's documentation, and a condition without an alternative."""
     given = {
         "metric1": series("1, 1, 0, 0, -"),
@@ -208,7 +212,7 @@ def test_conditions(expression: str, output: str) -> None:
 @pytest.mark.parametrize(
     "expression", ["FILL(metric1, 0)", "-metric1", "metric1 in metric1", "IF(1, metric1)", "1 + 1"]
 )
-def test_the_rest_of_metric_math_is_refused(expression: str) -> None:
+def test_an_unsupported_expression_is_refused(expression: str) -> None:
     """No expression may be taken for one that it is not."""
     with pytest.raises(ValueError, match=r"evaluated here|is a number"):
         evaluated(expression, {"metric1": {0.0: 1.0}})
@@ -218,7 +222,9 @@ def test_the_rest_of_metric_math_is_refused(expression: str) -> None:
     ("invocations", "errors", "state"),
     [(3, 1, "OK"), (99, 99, "OK"), (100, 1, "OK"), (100, 2, "ALARM"), (400, 5, "ALARM")],
 )
-def test_an_expression_over_metrics(invocations: int, errors: int, state: State) -> None:
+def test_each_metric_of_an_expression_has_its_own_statistic(
+    invocations: int, errors: int, state: State
+) -> None:
     """Each metric has its own points and its own statistic; the expression's value is compared."""
     watching = rate()
     points = [
@@ -241,8 +247,8 @@ def test_an_expression_over_metrics(invocations: int, errors: int, state: State)
         ([6.0], "ALARM"),
     ],
 )
-def test_percentiles(values: list[float], state: State) -> None:
-    """95 % of a period's values are not above p95; a few values have one as well."""
+def test_p95_is_a_value_that_95_percent_do_not_exceed(values: list[float], state: State) -> None:
+    """Also of a few values."""
     watching = alarm(
         Statistic=None,
         ExtendedStatistic="p95",
@@ -253,7 +259,7 @@ def test_percentiles(values: list[float], state: State) -> None:
 
 
 def test_an_embedded_line_is_a_point_for_each_set_of_dimensions() -> None:
-    """A list holds several values; a line without metrics has no points."""
+    """A list has several values; a line without metrics has no points."""
     line = {
         "_aws": {
             "Timestamp": 1_795_330_800_500,
@@ -293,7 +299,7 @@ def test_an_embedded_line_is_a_point_for_each_set_of_dimensions() -> None:
         {"TreatMissingData": "missing"},
     ],
 )
-def test_what_is_not_evaluated_is_refused(change: dict[str, Any]) -> None:
+def test_an_unsupported_alarm_is_refused(change: dict[str, Any]) -> None:
     """No alarm may be taken for one that it is not."""
     with pytest.raises(ValueError, match="jobplane-test-errors"):
         alarm(**change)

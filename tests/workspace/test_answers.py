@@ -19,7 +19,7 @@ STUCK = 25
 
 
 def answer_of(function: str, case: str) -> Any:
-    """What a function answers to one of its cases."""
+    """A function's answer to one of its cases."""
     (found,) = REPOSITORY.select((function,))
     result = cases.run_in_process(cases.Case.read(found, cases.case_paths(found)[case]), REPOSITORY)
     assert result.outcome is not None
@@ -28,7 +28,7 @@ def answer_of(function: str, case: str) -> Any:
 
 @pytest.fixture(scope="module")
 def orphans() -> dict[str, Any]:
-    """state-manager's answer about 25 files that have been processed for very long."""
+    """state-manager's answer with 25 stuck files."""
     with InProcess(REPOSITORY) as aws:
         for number in range(STUCK):
             row = {
@@ -48,14 +48,14 @@ def orphans() -> dict[str, Any]:
 
 
 def test_a_status_line_comes_first() -> None:
-    """An answer with a status code begins with what the code means."""
+    """The status code with its meaning."""
     assert answers.readable(answer_of("router", "ping")).splitlines()[0] == "200 OK"
     refused = answers.readable(answer_of("status", "http-no-token"))
     assert refused.splitlines()[0] == "401 Unauthorized"
 
 
-def test_values_stand_beside_their_keys() -> None:
-    """Single values are lines of key and value, those of inner objects under their path."""
+def test_a_single_value_is_a_line_with_its_key() -> None:
+    """Those of inner objects have their path."""
     lines = answers.readable(answer_of("router", "status-of-another-user")).splitlines()
     pairs = dict(line.split(maxsplit=1) for line in lines[1:])
     assert pairs["type"] == "error"
@@ -63,14 +63,14 @@ def test_values_stand_beside_their_keys() -> None:
     assert pairs["error.retryable"] == "false"
 
 
-def test_an_answer_needs_no_envelope() -> None:
+def test_an_answer_without_a_status_code_is_shown() -> None:
     """A function behind Step Functions answers with a plain object."""
     lines = answers.readable(answer_of("claim", "acquired")).splitlines()
     assert lines[0].split() == ["claimed", "true"]
 
 
 def test_a_list_of_objects_is_a_table() -> None:
-    """Columns are the objects' keys; the title names the list and its length."""
+    """Its columns are the keys; the title has the list's name and length."""
     text = answers.readable(answer_of("status", "list-malformed"))
     _, table = text.split("\nproblems (2)\n")
     heading, _, *rows = table.splitlines()
@@ -79,14 +79,14 @@ def test_a_list_of_objects_is_a_table() -> None:
 
 
 def test_lists_in_an_object_are_a_table_each(orphans: dict[str, Any]) -> None:
-    """Each kind of orphan has its table, or says none."""
+    """An empty one is shown as none."""
     text = answers.readable(orphans)
     assert f"\norphans.stuck_in_processing ({STUCK})\n" in text
     assert ["orphans.missing_outputs", "none"] in [line.split() for line in text.splitlines()]
 
 
-def test_a_long_list_is_cut(orphans: dict[str, Any]) -> None:
-    """Twenty rows and how many more there are; all of them on request."""
+def test_a_list_is_cut_after_twenty_rows(orphans: dict[str, Any]) -> None:
+    """With the number of others; all of them on request."""
     text = answers.readable(orphans)
     assert text.count(".ndjson") == answers.ROWS
     assert f"… and {STUCK - answers.ROWS} more (pass --full to show all)" in text
@@ -95,7 +95,7 @@ def test_a_long_list_is_cut(orphans: dict[str, Any]) -> None:
     assert "more" not in everything
 
 
-def test_numbers_stand_below_each_other(orphans: dict[str, Any]) -> None:
+def test_a_column_of_numbers_is_right_aligned(orphans: dict[str, Any]) -> None:
     """A column of numbers is aligned at its right edge."""
     lines = answers.readable(orphans).splitlines()
     heading = next(line for line in lines if "hours_stuck" in line)
@@ -105,7 +105,7 @@ def test_numbers_stand_below_each_other(orphans: dict[str, Any]) -> None:
 
 
 def test_a_long_text_loses_its_middle() -> None:
-    """Both ends of a sentence tell more than its first half; `full` leaves it whole."""
+    """`full` shows all of it."""
     said = f"it began {'x ' * 100}and ended"
     text = answers.readable({"files": [{"said": said}]})
     (row,) = [line for line in text.splitlines() if line.startswith("it began")]
@@ -116,7 +116,7 @@ def test_a_long_text_loses_its_middle() -> None:
 
 @pytest.mark.parametrize("width", ["20", "40", "80"])
 def test_an_id_is_never_cut(width: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor a URL or a token: each is on one line of output, and so it can be copied."""
+    """Nor a URL or a token: each is on one line, so that it can be copied."""
     monkeypatch.setenv("COLUMNS", width)
     url = f"https://bucket.s3.eu-west-1.amazonaws.com/a/file.ndjson?X-Amz-Signature={'0' * 300}"
     key = "01234567-89ab-cdef-0123-456789abcdef"
@@ -134,7 +134,7 @@ def test_a_list_of_plain_values_is_a_line_or_a_column() -> None:
     assert long.splitlines()[-1] == "kind-0000000008"
 
 
-def test_objects_of_a_list_may_differ() -> None:
+def test_a_missing_key_of_a_lists_object_is_an_empty_cell() -> None:
     """A key that only some of the objects have leaves the others' cells empty."""
     text = answers.readable({"results": [{"file": "a", "error": "lost"}, {"file": "b", "new": 1}]})
     heading, _, first, second = text.splitlines()[-4:]
@@ -143,8 +143,8 @@ def test_objects_of_a_list_may_differ() -> None:
     assert second.split() == ["b", "1"]
 
 
-def test_what_has_no_room_as_a_table_is_shown_one_by_one() -> None:
-    """More columns than a line can hold become a block an object, with nothing left out."""
+def test_a_table_too_wide_for_the_terminal_becomes_blocks() -> None:
+    """One for each object, with all its values."""
     wide = {f"attribute_{number:02}": f"value-{number:02}" * 2 for number in range(30)}
     lines = answers.readable({"files": [wide, wide]}).splitlines()
     assert [line for line in lines if line in ("1.", "2.")] == ["1.", "2."]
@@ -166,25 +166,27 @@ def test_what_has_no_room_as_a_table_is_shown_one_by_one() -> None:
         ({"tree": [[1, [2]]]}, "tree  [[1, [2]]]"),
     ],
 )
-def test_small_answers(answer: Any, shown: str) -> None:
+def test_any_small_answer_is_shown(answer: Any, shown: str) -> None:
     """Whatever a function may answer is shown."""
     assert answers.readable(answer) == shown
 
 
-def test_a_terminal_is_not_obeyed_to() -> None:
-    """Control characters of an answer are written out, in values, cells and keys."""
+def test_control_characters_of_an_answer_are_escaped() -> None:
+    """In values, cells and keys."""
     hostile = "\x1b[2J\r\n"
     text = answers.readable({"a": hostile, hostile: 1, "rows": [{hostile: hostile}]}, terminal=True)
     assert "\x1b[2J" not in text
     assert text.count(r"\x1b[2J\r\n") == 4
 
 
-def test_markup_is_text() -> None:
+def test_square_brackets_are_shown_as_text() -> None:
     """Square brackets mean nothing."""
     assert answers.readable({"note": "[bold]x[/bold]"}) == "note  [bold]x[/bold]"
 
 
-def test_plain_output_is_stable(orphans: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_to_a_pipe_has_no_colour_and_ignores_the_terminals_width(
+    orphans: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Away from a terminal there is no colour, and its width is no matter."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "40")
@@ -195,7 +197,7 @@ def test_plain_output_is_stable(orphans: dict[str, Any], monkeypatch: pytest.Mon
     assert not [line for line in narrow.splitlines() if line != line.rstrip()]
 
 
-def test_a_terminal_s_width_is_kept(
+def test_no_line_of_a_table_exceeds_the_terminals_width(
     orphans: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No line of a table is longer than the terminal is wide; what has no room is a block each."""
@@ -209,7 +211,7 @@ def test_a_terminal_s_width_is_kept(
 
 
 def test_the_command_shows_tables_and_raw_answers() -> None:
-    """Readable by default; `--raw` is the answer's JSON, `--json` the whole outcome."""
+    """Tables by default; `--raw` is the answer's JSON, `--json` the whole result."""
 
     def run(*options: str) -> str:
         arguments = ["status", "list-malformed", "--in-process", *options]
@@ -233,8 +235,10 @@ def test_the_command_shows_tables_and_raw_answers() -> None:
         ({"error": "LeaseLostError"}, ["ValidationError: operation: ", "expected LeaseLostError"]),
     ],
 )
-def test_an_error_is_told_once(tmp_path: Path, expected: Any, told: list[str]) -> None:
-    """After the log; an error that was not expected is the reason why the case failed."""
+def test_an_error_is_shown_once_after_the_log(
+    tmp_path: Path, expected: Any, told: list[str]
+) -> None:
+    """If it was not expected, it is the reason of the failed case."""
     event = tmp_path / "case.json"
     event.write_text('{"operation": "unknown"}')
     if expected is not None:

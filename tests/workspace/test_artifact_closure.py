@@ -1,4 +1,4 @@
-"""An artifact is what installing its own lock would give, and is refused if it can't be."""
+"""An artifact has what an installation of its lock has; otherwise the build refuses it."""
 
 import ast
 import base64
@@ -29,7 +29,7 @@ def small(tmp_path: Path) -> Small:
 
 
 def returned(small: Small, name: str, tmp_path: Path) -> str:
-    """What a function returns where its artifact and the standard library are all there is."""
+    """A function's result, with only its artifact and the standard library."""
     (artifact,) = small.build(name).values()
     folder = unpack(small.repository, artifact, tmp_path / f"task-{name}")
     module = name.replace("-", "_")
@@ -37,7 +37,7 @@ def returned(small: Small, name: str, tmp_path: Path) -> str:
 
 
 def test_metadata_and_entry_points_ship(small: Small, tmp_path: Path) -> None:
-    """A package reads its version at import, finds its plugins, and lists the files that ship."""
+    """A package reads its version, its plugins and the list of its files."""
     small.wheel(
         "told",
         {"told/__init__.py": "from importlib.metadata import version\nV = version('told')\n"},
@@ -55,8 +55,10 @@ def test_metadata_and_entry_points_ship(small: Small, tmp_path: Path) -> None:
     assert returned(small, "one", tmp_path) == "('2.5', '2.5', True)"
 
 
-def test_a_command_starts_on_any_machine(small: Small, tmp_path: Path) -> None:
-    """The script of an entry point ships, executable, without the path of the building Python."""
+def test_the_script_of_an_entry_point_ships_without_the_builders_paths(
+    small: Small, tmp_path: Path
+) -> None:
+    """It is executable."""
     small.wheel(
         "greeter",
         {"greeter.py": "def run():\n    print('hello')\n"},
@@ -71,8 +73,8 @@ def test_a_command_starts_on_any_machine(small: Small, tmp_path: Path) -> None:
     assert done.stdout == "hello\n"
 
 
-def test_distributions_that_share_files_are_whole(small: Small) -> None:
-    """Each function has all files of its own dependency, whoever else ships the same paths."""
+def test_distributions_with_the_same_paths_are_both_complete(small: Small) -> None:
+    """In different functions."""
     for name in ("first", "second"):
         files = {"shared/__init__.py": f"WHO = {name!r}\n", f"shared/{name}.py": ""}
         small.wheel(name, files)
@@ -84,7 +86,9 @@ def test_distributions_that_share_files_are_whole(small: Small) -> None:
     assert "shared/second.pyc" not in small.names("fir")
 
 
-def test_a_namespace_is_shared(small: Small, tmp_path: Path) -> None:
+def test_a_namespace_package_of_two_distributions_and_a_lib_is_complete(
+    small: Small, tmp_path: Path
+) -> None:
     """Two distributions and a lib put modules into one namespace package."""
     small.wheel("space-a".replace("-", "_"), {"space/a.py": "A = 1\n"})
     small.wheel("space_b", {"space/b.py": "B = 2\n"})
@@ -105,7 +109,7 @@ def test_a_namespace_is_shared(small: Small, tmp_path: Path) -> None:
     assert returned(small, "one", tmp_path) == "6"
 
 
-def test_members_in_conflict_build_together(small: Small) -> None:
+def test_members_with_conflicting_dependencies_each_get_their_version(small: Small) -> None:
     """Functions that uv resolves apart each have a release of their own."""
     for version in ("1.0", "2.0"):
         small.wheel("twice", {"twice.py": f"V = {version!r}\n"}, version=version)
@@ -118,8 +122,8 @@ def test_members_in_conflict_build_together(small: Small) -> None:
     assert built["two"].dependencies == {"twice": "2.0"}
 
 
-def test_markers_are_asked_about_the_target(small: Small) -> None:
-    """What is for another system stays out; a lib with a marker is in; groups never ship."""
+def test_markers_are_evaluated_for_the_target_platform(small: Small) -> None:
+    """Dependency groups never ship."""
     for name in ("posix", "windows", "intel", "tester"):
         small.wheel(name, {f"{name}_only.py": ""})
     small.lib("marked", {"src/marked/__init__.py": ""})
@@ -136,7 +140,7 @@ def test_markers_are_asked_about_the_target(small: Small) -> None:
     assert list(small.build()["one"].dependencies) == ["intel", "marked", "posix"]
 
 
-def test_extras_of_a_lib_ship(small: Small) -> None:
+def test_an_extra_of_a_lib_ships_only_to_functions_that_name_it(small: Small) -> None:
     """A function gets what the extra that it names brings, and another function doesn't."""
     small.wheel("fast", {"fast.py": ""})
     lib = small.lib("many", {"src/many/__init__.py": ""})
@@ -151,7 +155,7 @@ def test_extras_of_a_lib_ship(small: Small) -> None:
     assert "fast" not in built["without"].dependencies
 
 
-def test_a_git_source_builds(small: Small, tmp_path: Path) -> None:
+def test_a_git_source_ships_the_locked_commit(small: Small, tmp_path: Path) -> None:
     """The commit of the lock is installed."""
     folder = small.lib("fetched", {"src/fetched/__init__.py": "V = 7\n"}, at="../fetched")
     del small.sources["fetched"]
@@ -167,7 +171,7 @@ def test_a_git_source_builds(small: Small, tmp_path: Path) -> None:
 
 
 def test_a_lib_ships_all_of_its_files(small: Small) -> None:
-    """Data of any name and suffix is in the zip, in folders of any name, with its mode."""
+    """Data of any name and suffix, in any folder, with its mode."""
     lib = small.lib(
         "dyn",
         {
@@ -191,7 +195,9 @@ def test_a_lib_ships_all_of_its_files(small: Small) -> None:
 
 
 @pytest.mark.parametrize("name", [".env", ".DS_Store", ".one.py.swp", "one.py~", "data/#a#"])
-def test_leavings_neither_ship_nor_count(small: Small, name: str) -> None:
+def test_secrets_and_editor_files_neither_ship_nor_change_the_digest(
+    small: Small, name: str
+) -> None:
     """A secret and what an editor leaves are not in the zip, and change no digest."""
     folder = small.function("one")
     lib = small.lib("dyn", {"src/dyn/__init__.py": ""})
@@ -207,8 +213,8 @@ def test_leavings_neither_ship_nor_count(small: Small, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["flat/__init__.py", "flat/deep/er/data.txt", "flat/data.txt"])
-def test_a_change_of_a_flat_lib_counts(small: Small, path: str) -> None:
-    """Whatever the layout: modules, nested packages and data are in the digest."""
+def test_any_file_of_a_lib_changes_the_digest(small: Small, path: str) -> None:
+    """In any layout: modules, nested packages and data."""
     files = dict.fromkeys(["flat/__init__.py", "flat/data.txt", "flat/deep/er/data.txt"], "")
     backend = '[tool.uv.build-backend]\nmodule-root = ""\n'
     lib = small.lib("flat", files, settings=backend)
@@ -220,7 +226,7 @@ def test_a_change_of_a_flat_lib_counts(small: Small, path: str) -> None:
     assert small.read("one", path) == b"# changed\n"
 
 
-def test_a_lock_that_is_older_is_refused(small: Small) -> None:
+def test_an_outdated_lock_is_refused_with_the_command_to_run(small: Small) -> None:
     """The sentence says what to run."""
     folder = small.function("one")
     small.wheel("later", {"later.py": ""})
@@ -232,7 +238,7 @@ def test_a_lock_that_is_older_is_refused(small: Small) -> None:
 
 
 def test_a_wheel_for_another_machine_is_refused(small: Small) -> None:
-    """Function, distribution, machine and remedy are named; other functions build."""
+    """The error has function, distribution, machine and remedy; other functions build."""
     small.wheel("native", {"native.py": ""}, tag="cp313-cp313-manylinux_2_17_x86_64")
     small.function("one", "native", imports="import native")
     small.function("two")
@@ -244,7 +250,7 @@ def test_a_wheel_for_another_machine_is_refused(small: Small) -> None:
 
 
 def test_compiled_code_for_another_machine_is_refused(small: Small) -> None:
-    """A wheel that says it runs anywhere and holds an extension of one machine is named."""
+    """Even in a wheel whose tag says any platform."""
     elf = b"\x7fELF" + bytes(14) + (62).to_bytes(2, "little") + bytes(8)
     small.wheel("liar", {"liar/__init__.py": "", "liar/x.so": elf})
     small.function("one", "liar", imports="import liar")
@@ -259,7 +265,7 @@ def test_compiled_code_for_another_machine_is_refused(small: Small) -> None:
      "UV_NO_BUILD", "UV_EXCLUDE_NEWER", "UV_DEFAULT_INDEX", "UV_INDEX", "UV_CONFIG_FILE",
      "VIRTUAL_ENV", "PYTHONPATH", "PIP_TARGET", "PIP_INDEX_URL"],
 )  # fmt: skip
-def test_the_users_shell_decides_nothing(
+def test_variables_of_uv_pip_and_python_do_not_change_the_artifact(
     small: Small, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     """Variables that uv, pip and Python read leave the artifact as it is."""
@@ -273,7 +279,7 @@ def test_the_users_shell_decides_nothing(
     assert "plain.pyc" in small.names("one")
 
 
-def test_a_folder_for_bytecode_changes_nothing(
+def test_PYTHONPYCACHEPREFIX_does_not_change_the_artifact(
     small: Small, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """PYTHONPYCACHEPREFIX leads this process's own bytecode elsewhere, and no artifact's."""
@@ -286,7 +292,7 @@ def test_a_folder_for_bytecode_changes_nothing(
     assert small.build()["one"].digest == before
 
 
-def test_the_users_configuration_of_uv_decides_nothing(
+def test_the_users_uv_toml_is_ignored(
     small: Small, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """An index of the user's own uv.toml makes no lock older than its projects."""
@@ -300,10 +306,10 @@ def test_the_users_configuration_of_uv_decides_nothing(
 
 
 @pytest.mark.parametrize("explicit", [False, True])
-def test_a_private_index_gets_its_password(
+def test_a_private_index_gets_the_password_of_its_variables(
     small: Small, monkeypatch: pytest.MonkeyPatch, explicit: bool
 ) -> None:
-    """UV_INDEX_NAME_USERNAME and _PASSWORD belong to the index that pyproject.toml names."""
+    """UV_INDEX_NAME_USERNAME and _PASSWORD."""
     small.wheel("plain", {"plain.py": ""})
     small.lib("dyn", {"src/dyn/__init__.py": ""})
     small.function("one", "plain", "dyn", imports="import dyn, plain")
@@ -324,7 +330,7 @@ def test_a_private_index_gets_its_password(
 
 
 def _index_of(wheels: Path) -> type[BaseHTTPRequestHandler]:
-    """A package index that answers with a password only."""
+    """A package index that requires a password."""
     password = f"Basic {base64.b64encode(b'joe:secret').decode()}"
 
     class Index(BaseHTTPRequestHandler):
@@ -364,7 +370,7 @@ def _index_of(wheels: Path) -> type[BaseHTTPRequestHandler]:
     ],
 )
 @pytest.mark.parametrize("place", ["functions/one", "libs/tools/src/tools", "shared"])
-def test_a_link_that_leads_nowhere_is_refused(
+def test_a_dangling_or_cyclic_link_is_refused(
     small: Small, place: str, links: dict[str, str], said: str
 ) -> None:
     """Neither are copies shipped until the system refuses longer paths, nor is a file left out."""
@@ -382,8 +388,8 @@ def test_a_link_that_leads_nowhere_is_refused(
         small.build()
 
 
-def test_links_to_what_is_there_are_followed(small: Small) -> None:
-    """A folder may be linked twice, as long as it does not lie in itself."""
+def test_links_to_existing_files_and_folders_are_followed(small: Small) -> None:
+    """A folder may be linked twice."""
     folder = small.function("one")
     (folder / "data").mkdir()
     (folder / "data" / "words.txt").write_text("a")
@@ -395,7 +401,7 @@ def test_links_to_what_is_there_are_followed(small: Small) -> None:
 
 
 def test_a_named_pipe_is_refused(small: Small) -> None:
-    """A build refuses an entry that is neither a file nor a folder, and names it."""
+    """The error has its path."""
     folder = small.function("one")
     os.mkfifo(folder / "pipe")
     small.lock()
@@ -403,8 +409,8 @@ def test_a_named_pipe_is_refused(small: Small) -> None:
         small.build()
 
 
-def test_an_import_that_finds_nothing_is_refused(small: Small) -> None:
-    """Of a function, also in its functions; function, module and remedy are named."""
+def test_an_import_of_a_missing_module_is_refused(small: Small) -> None:
+    """Also within a function; with function, module and remedy."""
     folder = small.function("one", imports="import json", result="__import__('json')")
     source = folder / "one.py"
     source.write_text("def handler(event, context):\n    import yaml\n    return yaml\n")
@@ -417,8 +423,8 @@ def test_an_import_that_finds_nothing_is_refused(small: Small) -> None:
     assert small.build()["one"].built
 
 
-def test_a_dependency_that_does_not_say_what_it_needs_is_refused(small: Small) -> None:
-    """It is named with what it imports; what it only tries to import is not asked for."""
+def test_an_undeclared_import_of_a_dependency_is_refused(small: Small) -> None:
+    """Unless the import is in a try block."""
     code = (
         "try:\n    import ujson\nexcept ImportError:\n    ujson = None\nif not ujson:\n    pass\n"
         "import contextlib\nwith contextlib.suppress(ImportError):\n    import orjson\n"
@@ -435,7 +441,7 @@ def test_a_dependency_that_does_not_say_what_it_needs_is_refused(small: Small) -
 
 
 @pytest.mark.parametrize("name", ["cold_start", "json", "cold_start_methods"])
-def test_a_name_that_is_taken_is_refused(small: Small, name: str) -> None:
+def test_a_function_named_like_a_needed_module_is_refused(small: Small, name: str) -> None:
     """A function is not called as a module that the artifact needs for others."""
     folder = small.function("one")
     (folder / f"{name}.py").write_text("")
@@ -444,7 +450,7 @@ def test_a_name_that_is_taken_is_refused(small: Small, name: str) -> None:
         small.build()
 
 
-def test_a_module_of_a_dependencys_name_is_refused(small: Small) -> None:
+def test_a_function_named_like_its_dependency_is_refused(small: Small) -> None:
     """The package would hide the function."""
     small.wheel("status", {"status/__init__.py": ""})
     small.function("status", "status")
@@ -461,15 +467,15 @@ def test_a_module_of_a_dependencys_name_is_refused(small: Small) -> None:
         b'"""D."""\r\nfrom __future__ import annotations\r\nimport json\r\nN = "caf\xc3\xa9"\r\n',
     ],
 )
-def test_a_source_of_any_encoding_begins_cold(source: bytes) -> None:
+def test_a_source_of_any_encoding_and_line_ends_runs(source: bytes) -> None:
     """With a mark, with another encoding, with other ends of lines."""
     tree = ast.parse(begun_cold(source))
     assert "begin()" in ast.unparse(tree)
     assert "café" in ast.unparse(tree)
 
 
-def test_what_something_names_is_not_cut() -> None:
-    """pydantic's v1 ships whole when a dependency or the function imports it."""
+def test_an_imported_part_of_pydantic_is_not_cut() -> None:
+    """pydantic.v1 ships if a dependency or the function imports it."""
     v1 = {"pydantic/v1/__init__.py": b"whole", "pydantic/mypy.py": b"whole"}
     plain: dict[str, dict[str, Path | bytes]] = {"pydantic": dict(v1), "one": {"one.py": b""}}
     stubs = cut(plain)
@@ -483,7 +489,9 @@ def test_what_something_names_is_not_cut() -> None:
 
 
 @pytest.mark.parametrize(("source", "kept"), [("", False), ("from .tests import data\n", True)])
-def test_tests_stay_that_another_module_imports(tmp_path: Path, source: str, kept: bool) -> None:
+def test_a_folder_of_tests_ships_only_if_another_module_imports_it(
+    tmp_path: Path, source: str, kept: bool
+) -> None:
     """A folder of tests that nothing names goes; a folder of that name without tests stays."""
     for name in ("p/tests/test_a.py", "p/tests/data.py", "q/tests/data.py", "p/__init__.pyi"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -495,8 +503,8 @@ def test_tests_stay_that_another_module_imports(tmp_path: Path, source: str, kep
     assert not (tmp_path / "p/__init__.pyi").exists()
 
 
-def test_the_builder_counts_all_of_its_code(tmp_path: Path) -> None:
-    """Its digest changes when a module is edited, moved or added, however deep it lies."""
+def test_any_change_of_the_builders_code_changes_its_digest(tmp_path: Path) -> None:
+    """Of modules in any folder."""
     folder = tmp_path / "lambdapack"
     shutil.copytree(Path(wheels.__file__).parent, folder)
     assert code_digest(folder) == builder_digest()
@@ -521,7 +529,9 @@ def test_the_builder_counts_all_of_its_code(tmp_path: Path) -> None:
         ('[tool.jobplane]\nsdk = "all"\n', 'must be "whole", or a list'),
     ],
 )
-def test_a_wrong_setting_of_the_sdk_is_refused(small: Small, settings: str, message: str) -> None:
+def test_a_malformed_sdk_setting_is_refused_with_file_and_remedy(
+    small: Small, settings: str, message: str
+) -> None:
     """It is named with its file and what it has to be."""
     small.function("one", settings=settings)
     small.lock()

@@ -1,4 +1,4 @@
-"""The SDK as it ships: cut down, and yet everything that a client is asked for works as ever."""
+"""The shipped SDK is cut down, and what remains works as in botocore."""
 
 import json
 import ssl
@@ -30,7 +30,7 @@ NO_SUCH_KEY = "<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>no</Me
 
 @dataclass
 class Aws:
-    """An endpoint with answers in order; the last is repeated."""
+    """An endpoint with answers in order; the last one is repeated."""
 
     answers: list[tuple[int, Mapping[str, str], str]]
     url: str = ""
@@ -119,16 +119,16 @@ print(json.dumps(answer["ResponseMetadata"]["RetryAttempts"]))
 
 @pytest.mark.parametrize("mode", ["legacy", "standard", "adaptive", None])
 @pytest.mark.parametrize("failure", [(500, JSON, "{}"), (400, JSON, THROTTLED)])
-def test_a_failed_call_is_made_again(
+def test_a_failed_call_is_repeated_in_every_retry_mode(
     run: Run, failure: tuple[int, Mapping[str, str], str], mode: str | None
 ) -> None:
-    """In every retry mode a 500 and a throttled call are repeated, and the second answer counts."""
+    """After a 500 and a throttled call."""
     with answering(failure, (200, JSON, "{}")) as aws:
         assert run(PUT, aws, AWS_RETRY_MODE=mode) == 1
         assert len(aws.requests) == 2
 
 
-def test_retries_end(run: Run) -> None:
+def test_retries_end_after_AWS_MAX_ATTEMPTS(run: Run) -> None:
     """After AWS_MAX_ATTEMPTS calls the error is raised."""
     script = """
 from botocore.exceptions import ClientError
@@ -145,7 +145,7 @@ except ClientError as error:
         assert len(aws.requests) == 2
 
 
-def test_errors_have_their_classes(run: Run) -> None:
+def test_a_modeled_error_has_its_own_class(run: Run) -> None:
     """A modeled error is caught by the client's own class, and as ClientError."""
     script = """
 from botocore.exceptions import ClientError
@@ -161,7 +161,7 @@ except dynamodb.exceptions.ConditionalCheckFailedException as error:
     assert "The conditional request failed" in text
 
 
-def test_a_silent_endpoint_times_out(run: Run) -> None:
+def test_a_read_timeout_raises_its_error(run: Run) -> None:
     """A read timeout ends a call with its own error."""
     script = """
 import socket, threading
@@ -180,7 +180,7 @@ except ReadTimeoutError as error:
     assert "Read timeout on endpoint URL" in run(script)
 
 
-def test_nobody_there_is_said(run: Run) -> None:
+def test_a_refused_connection_raises_EndpointConnectionError(run: Run) -> None:
     """An endpoint that refuses connections gives EndpointConnectionError."""
     script = """
 from botocore.config import Config
@@ -194,7 +194,7 @@ except EndpointConnectionError as error:
     assert "Could not connect" in run(script)
 
 
-def test_paginators_turn_pages(run: Run) -> None:
+def test_a_paginator_follows_LastEvaluatedKey(run: Run) -> None:
     """A paginator follows LastEvaluatedKey, and `search` works on its pages."""
     script = """
 dynamodb = session.create_client("dynamodb")
@@ -210,7 +210,7 @@ print(json.dumps(list(pages.search("Items[].a.S"))))
 
 
 def test_wrong_parameters_are_refused(run: Run) -> None:
-    """Every wrong parameter is named before anything is sent."""
+    """All of them are named before a request is sent."""
     script = """
 from botocore.exceptions import ParamValidationError
 dynamodb = session.create_client("dynamodb")
@@ -224,7 +224,7 @@ except ParamValidationError as error:
         assert name in text
 
 
-def test_decimals_are_numbers(run: Run) -> None:
+def test_a_Decimal_is_accepted_for_a_fraction_and_a_text_is_not(run: Run) -> None:
     """Where a number with a fraction may stand, Decimal may, and text may not."""
     script = """
 from decimal import Decimal
@@ -240,8 +240,8 @@ print(json.dumps([report.generate_report() for report in reports]))
 
 
 @pytest.mark.parametrize("function", ["processor"])
-def test_xml_is_read(run: Run, function: str) -> None:
-    """S3's errors, which are XML, have their code; its objects stream."""
+def test_xml_errors_of_s3_have_their_code(run: Run, function: str) -> None:
+    """Objects stream."""
     script = """
 from botocore.exceptions import ClientError
 s3 = session.create_client("s3")
@@ -256,7 +256,7 @@ except ClientError as error:
         assert run(script, aws, function=function) == ["content", "NoSuchKey"]
 
 
-def test_objects_are_put_with_their_checksum(run: Run) -> None:
+def test_a_put_object_has_its_content_and_checksum(run: Run) -> None:
     """An object goes out whole, with the checksum that the service asks for."""
     script = """
 import io
@@ -271,8 +271,8 @@ print(json.dumps(True))
     assert any("checksum" in name.lower() or "trailer" in name.lower() for name in headers)
 
 
-def test_container_credentials_are_fetched(run: Run) -> None:
-    """With SnapStart and provisioned concurrency, credentials come from an endpoint."""
+def test_credentials_of_a_container_are_fetched(run: Run) -> None:
+    """As with SnapStart and provisioned concurrency."""
     expiry = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
     given = {"AccessKeyId": "AKIDOFCONTAINER", "SecretAccessKey": "s", "Token": "t"}
     with (
@@ -295,7 +295,7 @@ def test_container_credentials_are_fetched(run: Run) -> None:
     assert sent["X-Amz-Security-Token"] == "t"
 
 
-def test_missing_credentials_are_said(run: Run) -> None:
+def test_a_call_without_credentials_raises_NoCredentialsError(run: Run) -> None:
     """Without any credentials a call fails with NoCredentialsError."""
     script = """
 from botocore.exceptions import NoCredentialsError
@@ -312,7 +312,7 @@ except NoCredentialsError as error:
 
 
 def test_proxies_of_the_environment_are_used(run: Run) -> None:
-    """A call goes through HTTP_PROXY, and past it to hosts of NO_PROXY."""
+    """Except for hosts of NO_PROXY."""
     with answering((200, JSON, "{}")) as proxy, answering((200, JSON, "{}")) as aws:
         run(PUT, aws, AWS_ENDPOINT_URL="http://dynamodb.invalid", HTTP_PROXY=proxy.url)
         run(PUT, aws, HTTP_PROXY=proxy.url, NO_PROXY="localhost")
@@ -320,14 +320,18 @@ def test_proxies_of_the_environment_are_used(run: Run) -> None:
         assert [path for _, path, _ in aws.requests] == ["/"]
 
 
-def test_calls_go_over_tls(run: Run, tmp_path: Path) -> None:
+def test_a_certificate_is_checked_against_AWS_CA_BUNDLE_and_the_hosts_name(
+    run: Run, tmp_path: Path
+) -> None:
     """A certificate is checked against AWS_CA_BUNDLE and the host's name."""
     context = certified(tmp_path)
     with answering((200, JSON, "{}"), context=context) as aws:
         assert run(PUT, aws, AWS_CA_BUNDLE=str(tmp_path / "ca.pem")) == 0
 
 
-def test_a_strangers_certificate_is_refused(run: Run, tmp_path: Path) -> None:
+def test_an_untrusted_certificate_ends_the_call_before_the_request(
+    run: Run, tmp_path: Path
+) -> None:
     """A certificate of nobody known ends the call, before anything is sent."""
     script = """
 from botocore.config import Config
@@ -344,7 +348,7 @@ except SSLError as error:
 
 
 @pytest.mark.parametrize("host", ["a" * 64, "a..b", "ä" * 64])
-def test_hosts_that_cannot_be_are_refused(run: Run, host: str) -> None:
+def test_a_malformed_host_is_refused_with_its_own_error(run: Run, host: str) -> None:
     """A label that is empty or too long is an error of its own, in ASCII and beyond."""
     script = f"""
 from urllib3.exceptions import LocationParseError
@@ -357,7 +361,7 @@ except LocationParseError as error:
     assert "label empty or too long" in run(script)
 
 
-def test_a_start_leaves_out_what_it_does_not_use(run: Run) -> None:
+def test_a_call_loads_no_reflection_process_terminal_or_thread_pool_modules(run: Run) -> None:
     """A client is made and called without reflection, processes, terminals or thread pools."""
     script = """
 unused = (
@@ -369,8 +373,8 @@ unused = (
         assert run(script + told, aws) == []
 
 
-def test_handlers_of_every_kind_are_asked_for_keywords(run: Run) -> None:
-    """Functions, methods, partials and objects that take any are told from those that don't."""
+def test_event_handlers_with_keyword_arguments_are_recognised(run: Run) -> None:
+    """Functions, methods, partials and objects."""
     script = """
 from functools import partial
 from botocore.compat import accepts_kwargs
@@ -388,7 +392,7 @@ print(json.dumps([asked(taking), asked(refused)]))
     assert run(script) == [[True] * 4, [False] * 3]
 
 
-def test_credentials_of_a_process_are_taken(run: Run, tmp_path: Path) -> None:
+def test_a_profiles_credential_process_is_run(run: Run, tmp_path: Path) -> None:
     """A profile's `credential_process` is run."""
     answer = json.dumps({"Version": 1, "AccessKeyId": "of-a-process", "SecretAccessKey": "secret"})
     (tmp_path / "answer").write_text(answer)
@@ -401,7 +405,7 @@ def test_credentials_of_a_process_are_taken(run: Run, tmp_path: Path) -> None:
     assert run(script, **variables) == "of-a-process"
 
 
-def test_a_cancelled_call_stays_one(run: Run) -> None:
+def test_a_CancelledError_during_a_request_is_raised_unchanged(run: Run) -> None:
     """What a future's cancellation raises while a request is sent comes out as it went in."""
     script = """
 from concurrent.futures import CancelledError
@@ -417,7 +421,7 @@ except CancelledError as error:
     assert run(script) == "CancelledError"
 
 
-def test_authorities_are_found(run: Run) -> None:
+def test_certifi_finds_and_reads_its_file(run: Run) -> None:
     """certifi names the file that ships, and reads it."""
     script = """
 import certifi, ssl
@@ -427,7 +431,7 @@ print(json.dumps(certifi.contents().count("BEGIN CERTIFICATE")))
     assert run(script, function="deliver-webhook") > 50
 
 
-def test_models_of_every_type_are_built(run: Run) -> None:
+def test_pydantic_models_with_lazily_loaded_types_are_built(run: Run) -> None:
     """Types whose module loads with the model alone are known to pydantic, plugins on demand."""
     script = """
 from decimal import Decimal
@@ -446,7 +450,7 @@ print(json.dumps([str(made.amount), str(made.part), str(made.zone)]))
         assert made == ["0.5", "1/3", "UTC"]
 
 
-def test_dataclasses_are_whole_without_reflection(run: Run) -> None:
+def test_dataclasses_have_their_fields_and_signature(run: Run) -> None:
     """A dataclass has its fields, and `inspect` answers whoever asks for it."""
     script = """
 import dataclasses, inspect
@@ -466,7 +470,7 @@ print(json.dumps([names, str(inspect.signature(Point)), dataclasses.asdict(Point
     assert values == {"x": 1, "y": 2}
 
 
-def test_sampled_invocations_are_traced(run: Run) -> None:
+def test_the_x_ray_sdk_sends_a_sampled_call_to_its_daemon(run: Run) -> None:
     """The X-Ray SDK loads in the artifact and sends what a sampled call did to its daemon."""
     script = """
 import os, socket
@@ -493,8 +497,8 @@ print(json.dumps("1-5759e988-bd862e3fe1be46a994272793" in sent))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_module_and_deferred_name_is_there(run: Run, name: str) -> None:
-    """Whatever ships can be imported, and every deferred name found: all but optional packages."""
+def test_every_shipped_module_and_deferred_name_can_be_imported(run: Run, name: str) -> None:
+    """Except for optional packages."""
     script = """
 import importlib, os, warnings
 warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""The artifacts: what is in them, that they can be trusted, and when they are built again."""
+"""The artifacts: their content, their digests, and when they are built again."""
 
 import importlib.util
 import json
@@ -21,7 +21,9 @@ from tests.workspace.unpacked import FUNCTIONS, bare, environment, names, unpack
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_holds_the_closure_and_nothing_else(built: Built, name: str) -> None:
+def test_an_artifact_has_exactly_its_function_libs_and_locked_distributions(
+    built: Built, name: str
+) -> None:
     """Every top-level name comes from the function, a lib it uses, or a locked distribution."""
     repository, artifacts = built
     function = next(f for f in repository.functions() if f.name == name)
@@ -40,7 +42,7 @@ def test_holds_the_closure_and_nothing_else(built: Built, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_carries_no_ballast(built: Built, name: str) -> None:
+def test_an_artifact_has_no_tests_stubs_events_or_installer_notes(built: Built, name: str) -> None:
     """No tests, stubs, events or what an installer notes of its machine are shipped."""
     repository, artifacts = built
     for path in names(repository, artifacts[name]):
@@ -53,8 +55,8 @@ def test_carries_no_ballast(built: Built, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_module_has_bytecode_that_stays_valid(built: Built, name: str) -> None:
-    """Own modules have it beside their source, made from that very source; others are it."""
+def test_every_module_has_valid_bytecode(built: Built, name: str) -> None:
+    """Own modules also have their source."""
     repository, artifacts = built
     with zipfile.ZipFile(repository.root / artifacts[name].zip) as archive:
         present = set(archive.namelist())
@@ -74,14 +76,14 @@ def test_every_module_has_bytecode_that_stays_valid(built: Built, name: str) -> 
             assert path.startswith(("jobplane_", "bin/")) or "/" not in path, path
 
 
-def test_the_runtime_is_the_bytecodes() -> None:
+def test_the_bytecode_is_of_the_deployed_python_version() -> None:
     """Modules without a source run on one version of Python alone: the one that is deployed."""
     service = read_yaml(Repository.here().root / "serverless.yml")
     assert service["provider"]["runtime"] == f"python{wheels.PYTHON}"
     assert sys.version_info[:2] == tuple(map(int, wheels.PYTHON.split(".")))
 
 
-def test_same_bytes_from_another_folder(built: Built, tmp_path: Path) -> None:
+def test_a_digest_depends_on_neither_folder_nor_time(built: Built, tmp_path: Path) -> None:
     """The digest depends on neither the folder nor the time of the build."""
     _, artifacts = built
     other = copy_here(tmp_path / "somewhere" / "else")
@@ -90,8 +92,10 @@ def test_same_bytes_from_another_folder(built: Built, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_imports_as_shipped(built: Built, name: str, tmp_path: Path) -> None:
-    """A bare interpreter imports the handler from a read-only folder and writes nothing there."""
+def test_a_bare_interpreter_imports_the_handler_from_a_read_only_folder(
+    built: Built, name: str, tmp_path: Path
+) -> None:
+    """Nothing is written."""
     repository, artifacts = built
     function = next(f for f in repository.functions() if f.name == name)
     folder = unpack(repository, artifacts[name], tmp_path / "task")
@@ -106,7 +110,9 @@ assert not [file for file in files if "site-packages" in file]
     assert sorted(folder.rglob("*")) == before
 
 
-def test_answers_as_shipped(built: Built, tmp_path: Path) -> None:
+def test_the_artifact_of_connect_alone_refuses_a_missing_token(
+    built: Built, tmp_path: Path
+) -> None:
     """The unpacked connect refuses a missing token, with nothing but its artifact."""
     repository, artifacts = built
     folder = unpack(repository, artifacts["connect"], tmp_path / "task")
@@ -122,8 +128,8 @@ print("\\n" + json.dumps(connect.handler(event, Context())))
     assert json.loads(output.splitlines()[-1])["statusCode"] == 401
 
 
-def test_sdk_offers_what_the_role_allows(built: Built, tmp_path: Path) -> None:
-    """Granted operations are there; a cut one names the statement to add; presigning works."""
+def test_the_sdk_has_the_granted_operations_only(built: Built, tmp_path: Path) -> None:
+    """The error for another one names the statement to add."""
     repository, artifacts = built
     folder = unpack(repository, artifacts["router"], tmp_path / "task")
     script = """
@@ -155,7 +161,9 @@ print(json.dumps(lines))
     assert "no IAM statement grants it" in presign
 
 
-def test_nothing_changed_means_no_work(built: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_without_changes_starts_no_tool_and_writes_no_file(
+    built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second build starts no tool, writes no file, and gives the same artifacts."""
     repository, artifacts = built
 
@@ -173,7 +181,9 @@ def test_nothing_changed_means_no_work(built: Built, monkeypatch: pytest.MonkeyP
     assert stale_functions(repository, repository.functions()) == []
 
 
-def test_a_changed_lib_rebuilds_its_dependents_alone(copied: Copy, tmp_path: Path) -> None:
+def test_a_changed_lib_rebuilds_only_the_functions_that_use_it(
+    copied: Copy, tmp_path: Path
+) -> None:
     """After a change of jobplane_tokens connect is built again, and disconnect is not."""
     repository = copied(tmp_path)
     functions = repository.select(("connect", "disconnect"))
@@ -196,8 +206,10 @@ def test_a_changed_lib_rebuilds_its_dependents_alone(copied: Copy, tmp_path: Pat
         "libs/keys/src/jobplane_keys/_ids.py",
     ],
 )
-def test_a_module_that_is_no_python_is_named(copied: Copy, tmp_path: Path, name: str) -> None:
-    """With its line and what is wrong; the artifact stays as it was."""
+def test_a_module_with_a_syntax_error_is_named_with_its_line(
+    copied: Copy, tmp_path: Path, name: str
+) -> None:
+    """The artifact stays as it was."""
     repository = copied(tmp_path)
     (function,) = repository.select(("disconnect",))
     Builder(repository, Settings.local()).build([function])
@@ -223,7 +235,7 @@ def test_a_module_that_is_no_python_is_named(copied: Copy, tmp_path: Path, name:
 def test_a_client_whose_service_does_not_ship_is_refused(
     copied: Copy, tmp_path: Path, call: str
 ) -> None:
-    """`build` names it, with its line; a grant, or naming the service, brings it."""
+    """With its line; a grant or a setting adds the service."""
     repository = copied(tmp_path)
     (function,) = repository.select(("disconnect",))
     lines = function.source.read_text().count("\n")
@@ -242,8 +254,8 @@ def test_a_client_whose_service_does_not_ship_is_refused(
     assert Builder(repository, Settings.local()).build([function])[0].is_checked
 
 
-def test_what_is_no_client_of_aws_is_not_asked_for(copied: Copy, tmp_path: Path) -> None:
-    """Nor is a client whose SDK is Lambda's own copy."""
+def test_calls_that_create_no_client_need_no_service(copied: Copy, tmp_path: Path) -> None:
+    """Nor do clients of Lambda's own SDK."""
     repository = copied(tmp_path)
     (function,) = repository.select(("disconnect",))
     with function.source.open("a") as source:
@@ -256,7 +268,7 @@ def test_what_is_no_client_of_aws_is_not_asked_for(copied: Copy, tmp_path: Path)
 
 
 def test_a_damaged_artifact_is_built_again(copied: Copy, tmp_path: Path) -> None:
-    """A zip that is not the manifest's is stale."""
+    """Its digest differs from the manifest's."""
     repository = copied(tmp_path)
     functions = repository.select(("disconnect",))
     (first,) = Builder(repository, Settings.local()).build(functions)
@@ -267,8 +279,8 @@ def test_a_damaged_artifact_is_built_again(copied: Copy, tmp_path: Path) -> None
     assert second.digest == first.digest
 
 
-def test_what_is_unused_for_a_day_is_dropped(tmp_path: Path) -> None:
-    """So are links into another store; what they lead to stays, and need not be there."""
+def test_a_cached_distribution_is_deleted_after_a_day_without_use(tmp_path: Path) -> None:
+    """Links into another cache as well, but not their targets."""
     store = wheels.WheelStore(Repository(tmp_path), "arm64")
     shared = tmp_path / "shared"
     shared.mkdir()

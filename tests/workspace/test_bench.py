@@ -1,4 +1,4 @@
-"""The measurements' own machinery: markers, charts, played-back AWS, zips' dates."""
+"""The code of the measurements: markers, charts, recordings of AWS, dates of zips."""
 
 import json
 import re
@@ -22,8 +22,8 @@ from tests.workspace.copies import Built
 DOCUMENT = "before\n<!-- bench size -->\nold\n<!-- /bench size -->\nafter\n"
 
 
-def test_tables_go_between_their_markers() -> None:
-    """What stands between the markers is replaced, and nothing else; twice is once."""
+def test_tables_replace_the_text_between_their_markers() -> None:
+    """A second time changes nothing."""
     once = marked(DOCUMENT, "size", "new | table")
     assert once.startswith("before\n<!-- bench size -->\n\nnew | table\n")
     assert once.endswith("<!-- /bench size -->\nafter\n")
@@ -32,12 +32,12 @@ def test_tables_go_between_their_markers() -> None:
 
 
 def test_a_document_without_markers_is_refused() -> None:
-    """A document that has no place for the tables is an error that names the lines."""
+    """The error has the missing lines."""
     with pytest.raises(click.ClickException, match="bench cold"):
         marked(DOCUMENT, "cold", "x")
 
 
-def test_documentation_has_a_place_for_each() -> None:
+def test_performance_md_has_markers_for_every_measurement() -> None:
     """docs/performance.md takes every table that it says how to write."""
     text = (Repository.here().root / "docs/performance.md").read_text()
     named = re.findall(r"jobplane bench (\w+) +--write", text)
@@ -47,21 +47,21 @@ def test_documentation_has_a_place_for_each() -> None:
 
 
 def test_markdown_aligns_numbers_right() -> None:
-    """A column of numbers is a column of numbers; what is missing is a dash."""
+    """A missing value is a dash."""
     table = Table("T", ("name", "ms"), [("a", 1.5), ("b", None)])
     assert markdown(table).splitlines()[2:] == [
         "| name | ms |", "| --- | --: |", "| a | 1.5 |", "| b | – |",
     ]  # fmt: skip
 
 
-def test_spread_is_told_by_median_and_ends() -> None:
+def test_a_spread_has_median_minimum_and_maximum() -> None:
     """Half of the takes are below the median; minimum and maximum stand beside it."""
     assert Spread([3.0, 1.0, 9.0]).text() == "3 (1–9)"
     assert Spread([3.0, 1.0, 9.0]).as_json() == {"median": 3, "min": 1, "max": 9, "takes": 3}
 
 
-def test_a_report_with_faults_is_shown_and_written_nowhere(tmp_path: Path) -> None:
-    """What was measured stays to be looked at; the command ends with 1 and names the faults."""
+def test_a_report_with_faults_is_shown_but_not_written(tmp_path: Path) -> None:
+    """The exit code is 1."""
     table = Table("Sizes", ("name", "ms"), [("a", 1.5)])
 
     @click.command()
@@ -78,7 +78,7 @@ def test_a_report_with_faults_is_shown_and_written_nowhere(tmp_path: Path) -> No
     assert document.read_text() == DOCUMENT
 
 
-def test_charts_are_svg(tmp_path: Path) -> None:
+def test_each_chart_is_an_svg_file_without_external_references(tmp_path: Path) -> None:
     """Each chart is a file of its own that loads nothing from elsewhere."""
     chart = Chart("Sizes", ["a", "b"], {"ours": [1, 2], "theirs": [3, None]}, "MB")
     draw([chart, chart], tmp_path / "sizes.svg")
@@ -89,7 +89,7 @@ def test_charts_are_svg(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FIRST_EVENTS))
-def test_a_first_event_makes_a_call(name: str) -> None:
+def test_every_measured_event_makes_an_aws_call(name: str) -> None:
     """Every function's first event is a case that asks AWS for something, and gets an answer."""
     repository = Repository.here()
     (function,) = repository.select((name,))
@@ -97,8 +97,8 @@ def test_a_first_event_makes_a_call(name: str) -> None:
     assert record(repository, case).exchanges
 
 
-def test_what_was_recorded_is_played() -> None:
-    """The endpoint answers a recorded call with its answer, and says which it doesn't know."""
+def test_a_recorded_call_gets_its_recorded_answer() -> None:
+    """An unknown one is reported."""
     repository = Repository.here()
     (function,) = repository.select(("claim",))
     recording = record(repository, Case.read(function, case_paths(function)["acquired"]))
@@ -117,7 +117,7 @@ def test_what_was_recorded_is_played() -> None:
 
 
 def test_unpacked_files_have_the_zips_dates(built: Built, tmp_path: Path) -> None:
-    """Dates are the zip's, by which Python would judge bytecode; nothing can be written."""
+    """They are read-only."""
     repository, artifacts = built
     unpack(repository.root / artifacts["claim"].zip, tmp_path)
     with zipfile.ZipFile(repository.root / artifacts["claim"].zip) as archive:

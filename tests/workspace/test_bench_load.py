@@ -1,4 +1,4 @@
-"""A load's own judgement: what its ledgers, its samples and its limits find."""
+"""The checks of a load: ledgers, samples and limits."""
 
 import resource
 from typing import Any
@@ -21,7 +21,7 @@ from jobplane.bench.load import (
 
 @pytest.fixture
 def ledger() -> Ledger:
-    """A socket that has sent one job."""
+    """The ledger of a socket that has sent one job."""
     entry = Entry("r", "delay", {}, is_job=True, sent=0.0)
     return Ledger("user", {"r": entry})
 
@@ -39,7 +39,7 @@ def step(seq: int) -> dict[str, Any]:
     return {"type": "progress", "seq": seq, "percentage": 10.0 * seq}
 
 
-def test_a_whole_job_has_no_fault(ledger: Ledger) -> None:
+def test_a_complete_job_has_no_fault(ledger: Ledger) -> None:
     """One acknowledgment, rising numbers, one end."""
     heard(ledger, ACKNOWLEDGED, step(1), step(2), COMPLETE)
     assert ledger.faults == ledger.missing() == []
@@ -49,7 +49,7 @@ def test_a_whole_job_has_no_fault(ledger: Ledger) -> None:
     assert ledger.faults == []
 
 
-def test_progress_may_overtake_the_acknowledgment(ledger: Ledger) -> None:
+def test_progress_before_the_acknowledgment_is_no_fault(ledger: Ledger) -> None:
     """They travel on different ways."""
     heard(ledger, step(1), ACKNOWLEDGED, COMPLETE)
     assert ledger.faults == ledger.missing() == []
@@ -67,23 +67,23 @@ def test_progress_may_overtake_the_acknowledgment(ledger: Ledger) -> None:
         ([{**step(1), "request_id": "another"}], "a stranger's progress"),
     ],
 )
-def test_what_is_doubled_or_out_of_order_is_a_fault(
+def test_a_repeated_or_unordered_message_is_a_fault(
     ledger: Ledger, messages: list[dict[str, Any]], fault: str
 ) -> None:
-    """Each is named with its user and its request."""
+    """With user and request."""
     heard(ledger, *messages)
     assert any(found.startswith("user ") and fault in found for found in ledger.faults)
 
 
-def test_what_is_lost_is_missing(ledger: Ledger) -> None:
+def test_a_job_without_messages_lacks_acknowledgment_and_end(ledger: Ledger) -> None:
     """A job that nothing was heard of lacks both of its messages."""
     assert ledger.missing() == ["r: no acknowledgment", "r: no end"]
 
 
-def test_an_end_that_only_a_look_up_told_is_missing_on_a_socket_that_stayed(
+def test_an_end_known_only_by_a_look_up_is_a_fault_of_a_socket_that_stayed(
     ledger: Ledger,
 ) -> None:
-    """A client that was there is told; one that had lost its socket may have to ask."""
+    """A socket that was lost may need the look-up."""
     heard(ledger, ACKNOWLEDGED)
     ledger.resume("r", {"status": "COMPLETED", "seq": 3}, 0, 9.0)
     assert ledger.missing() == []
@@ -91,10 +91,10 @@ def test_an_end_that_only_a_look_up_told_is_missing_on_a_socket_that_stayed(
     assert ledger.missing() == ["r: no message of its end"]
 
 
-def test_a_resumed_request_may_hear_what_it_was_told(ledger: Ledger) -> None:
-    """A message that the subscription's answer overtook is counted; one that came twice is not
-    forgiven.
-    """
+def test_a_message_covered_by_the_subscriptions_answer_is_counted_as_overlap(
+    ledger: Ledger,
+) -> None:
+    """A repeated message is a fault."""
     heard(ledger, ACKNOWLEDGED, step(1))
     ledger.resume("r", {"status": "PROCESSING", "seq": 2}, 1, 5.0)
     heard(ledger, step(2))
@@ -103,8 +103,8 @@ def test_a_resumed_request_may_hear_what_it_was_told(ledger: Ledger) -> None:
     assert ledger.faults == ["user r: seq 2 after 2"]
 
 
-def test_a_state_that_is_behind_is_a_fault(ledger: Ledger) -> None:
-    """What was told is stored before; only what came after the question may be newer."""
+def test_a_stored_state_older_than_a_received_message_is_a_fault(ledger: Ledger) -> None:
+    """Unless the message came after the look-up was sent."""
     heard(ledger, ACKNOWLEDGED, step(2))
     ledger.resume("r", {"status": "PROCESSING", "seq": 1}, 1, 5.0)
     assert ledger.faults == []
@@ -112,7 +112,7 @@ def test_a_state_that_is_behind_is_a_fault(ledger: Ledger) -> None:
     assert ledger.faults == ["user r: stored seq 1, heard 2"]
 
 
-def test_a_state_that_says_otherwise_is_a_fault(ledger: Ledger) -> None:
+def test_a_stored_state_that_differs_from_the_last_message_is_a_fault(ledger: Ledger) -> None:
     """Status and number are those of the last message."""
     heard(ledger, ACKNOWLEDGED, COMPLETE)
     ledger.agree("r", {"status": "FAILED", "seq": 4})
@@ -123,7 +123,7 @@ def test_a_state_that_says_otherwise_is_a_fault(ledger: Ledger) -> None:
 
 
 def test_a_failure_is_counted_by_its_code(ledger: Ledger) -> None:
-    """A refusal answers the request at once, and is its end."""
+    """A refusal is the end of a request."""
     error = {"type": "error", "error": {"code": "RATE_LIMITED", "message": "later"}}
     heard(ledger, error)
     entry = ledger.entries["r"]
@@ -135,8 +135,8 @@ def test_a_failure_is_counted_by_its_code(ledger: Ledger) -> None:
     assert ledger.missing() == []
 
 
-def test_a_listener_hears_in_order_and_once(ledger: Ledger) -> None:
-    """What it hears of another's request is kept apart from its own."""
+def test_a_listener_gets_messages_in_order_and_once(ledger: Ledger) -> None:
+    """They are separate from its own requests' messages."""
     ledger.hearings["r"] = hearing = Hearing(since=0)
     heard(ledger, step(1), step(2))
     assert (sorted(hearing.times), ledger.faults) == ([1, 2], [])
@@ -145,7 +145,7 @@ def test_a_listener_hears_in_order_and_once(ledger: Ledger) -> None:
 
 
 def test_percentiles_are_by_nearest_rank() -> None:
-    """A percentile is one of the values; p99 of few is the largest."""
+    """Each is one of the values."""
     assert percentiles([]) == {}
     assert percentiles([0.004]) == {"p50": 4.0, "p95": 4.0, "p99": 4.0, "max": 4.0}
     hundred = percentiles(number / 1000 for number in range(1, 101))
@@ -162,18 +162,18 @@ def test_percentiles_are_by_nearest_rank() -> None:
         (0.1, 0.1, 0.0, 0.0, "none: cores are idle, the schedule sets the pace"),
     ],
 )
-def test_the_bottleneck_is_who_can_do_no_more(
+def test_the_bottleneck_is_a_saturated_process_or_the_largest_share(
     functions: float, emulator: float, client: float, others: float, named: str
 ) -> None:
-    """A process with one core's worth, or the largest part of a machine that is full."""
+    """On a machine without idle cores."""
     shares = Shares(10.0, 2, client, emulator, functions, others)
-    told = shares.bottleneck("the schedule")
-    assert told.startswith(named)
-    assert ("other processes use" in told) is bool(others)
+    bottleneck = shares.bottleneck("the schedule")
+    assert bottleneck.startswith(named)
+    assert ("other processes use" in bottleneck) is bool(others)
 
 
-def test_growth_is_told_by_what_workers_held_when_warm() -> None:
-    """From the second fifth of a worker's time to the last; short-lived workers say nothing."""
+def test_growth_is_from_the_second_fifth_of_a_workers_samples_to_the_last() -> None:
+    """Short-lived workers don't count."""
     nobody = {"client": 0.0, "emulator": 0.0, "functions": 0.0, "machine": 0.0}
     usage = Usage(
         [
@@ -188,13 +188,13 @@ def test_growth_is_told_by_what_workers_held_when_warm() -> None:
     assert usage.most_workers() == 2
 
 
-def test_memory_that_wavers_is_flat() -> None:
+def test_growth_up_to_a_twentieth_is_flat() -> None:
     """A twentieth of what a worker holds is no growth."""
     assert Growth(3, typical=40.0, median_growth=0.5, largest_growth=2.0).is_flat
     assert not Growth(3, typical=40.0, median_growth=0.5, largest_growth=2.1).is_flat
 
 
-def test_flatness_is_told_by_a_soak_alone() -> None:
+def test_flatness_is_reported_only_for_a_soak() -> None:
     """A short load's workers have just begun."""
     plan = Plan(10, 1, 1.0, 0.0, 0.0, 60.0, 0, 8, 60.0)
     growth = Growth(3, typical=40.0, median_growth=0.5, largest_growth=2.0)
@@ -202,7 +202,7 @@ def test_flatness_is_told_by_a_soak_alone() -> None:
     assert _is_flat(Outcome(plan, phases={"soak": (0.0, 600.0)}), growth) is True
 
 
-def test_a_load_is_bounded() -> None:
+def test_too_many_requests_or_subscribers_are_refused_before_the_start() -> None:
     """More requests, or more subscribers, than there can be are refused before anything starts."""
     for options in (
         ["--sockets", "5000", "--jobs", "11"],
@@ -212,8 +212,8 @@ def test_a_load_is_bounded() -> None:
         assert (done.exit_code, done.exception.__class__) == (2, SystemExit), done.output
 
 
-def test_a_load_stays_on_this_machine() -> None:
-    """An address elsewhere is refused, whatever its name begins with."""
+def test_a_load_on_another_machine_is_refused() -> None:
+    """Whatever its name begins with."""
     here = {"websocket_url": "ws://127.0.0.1:1/x", "http_url": "http://localhost:1/y"}
     require_loopback(here)
     for name in here:
@@ -221,8 +221,10 @@ def test_a_load_stays_on_this_machine() -> None:
             require_loopback(here | {name: "ws://127.0.0.1.example.org/x"})
 
 
-def test_too_few_open_files_are_told_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What can be raised is raised; what can't is an error that says what to do."""
+def test_too_low_a_limit_of_open_files_is_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A soft limit is raised."""
     limits = [1024, 4096]
     monkeypatch.setattr(resource, "getrlimit", lambda _what: tuple(limits))
     monkeypatch.setattr(resource, "setrlimit", lambda _what, new: limits.__setitem__(0, new[0]))

@@ -1,4 +1,4 @@
-"""A case's files: what is refused and how, what is recorded, and what a run says of it."""
+"""A case's files: refusals, recordings, and the output of a run."""
 
 import json
 import subprocess
@@ -37,7 +37,7 @@ def run(*arguments: str, given: str = "") -> Done:
 
 
 def a_case(folder: Path, event: Any = ACQUIRE, **files: Any) -> Path:
-    """An event's file, with others beside it by kind."""
+    """An event's file, with its other files by kind."""
     path = folder / "case.json"
     path.write_text(json.dumps(event))
     for kind, document in files.items():
@@ -120,7 +120,9 @@ ACCEPTED: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("kind", "document", "said"), [(k, *each) for k, all_ in REFUSED.items() for each in all_]
 )
-def test_a_mistake_is_refused_by_name(kind: str, document: Any, said: str) -> None:
+def test_a_mistake_is_refused_with_file_place_and_nearest_word(
+    kind: str, document: Any, said: str
+) -> None:
     """With the file, the place, and the nearest word that would be right."""
     with pytest.raises(UnreadableEventError) as refused:
         case_files.require_valid(kind, document, "the/file.json", STACK)
@@ -131,14 +133,14 @@ def test_a_mistake_is_refused_by_name(kind: str, document: Any, said: str) -> No
 @pytest.mark.parametrize(
     ("kind", "document"), [(k, each) for k, all_ in ACCEPTED.items() for each in all_]
 )
-def test_what_is_right_is_accepted(kind: str, document: Any) -> None:
-    """Also texts that only look like placeholders."""
+def test_valid_files_are_accepted(kind: str, document: Any) -> None:
+    """Also texts that look like placeholders."""
     case_files.require_valid(kind, document, "the/file.json", STACK)
 
 
 @pytest.mark.parametrize("kind", ["event", "given", "expect"])
-def test_editors_judge_as_the_command_does(kind: str) -> None:
-    """By the published schema, and by another validator; a broken expression is beyond a schema."""
+def test_the_published_schemas_accept_what_the_command_accepts(kind: str) -> None:
+    """A broken expression is beyond a schema."""
     from jsonschema import Draft202012Validator
 
     path = HERE.root / "contracts" / "json-schema" / "cases" / f"{kind}.json"
@@ -153,14 +155,14 @@ def test_editors_judge_as_the_command_does(kind: str) -> None:
         assert published.is_valid(document), case
 
 
-def test_editors_find_the_schemas() -> None:
+def test_vs_codes_settings_name_a_published_schema_for_each_kind_of_file() -> None:
     """VS Code's settings associate each kind of file with a schema that is published."""
     settings = json.loads((HERE.root / ".vscode" / "settings.json").read_text())
     urls = {HERE.root / each["url"] for each in settings["json.schemas"]}
     assert urls == set((HERE.root / "contracts" / "json-schema" / "cases").glob("*.json"))
 
 
-def test_the_documentation_lists_keys_and_placeholders() -> None:
+def test_the_documentation_lists_every_key_and_placeholder() -> None:
     """Every key and every placeholder that the command accepts, and no other."""
     text = (HERE.root / case_reference.DOCUMENT).read_text(encoding="utf-8")
     assert text == with_tables(text, case_reference.tables()), "run `jobplane docs cases`"
@@ -174,7 +176,9 @@ def test_the_documentation_lists_keys_and_placeholders() -> None:
         ({"event": ACQUIRE | {"threadId": "<nwo>"}}, "case.json: threadId: unknown placeholder"),
     ],
 )
-def test_invoke_refuses_a_mistake(tmp_path: Path, files: dict[str, Any], said: str) -> None:
+def test_invoke_exits_with_2_for_a_mistake_and_runs_nothing(
+    tmp_path: Path, files: dict[str, Any], said: str
+) -> None:
     """Called as a user does: exit code 2, the file, and no run."""
     done = run("invoke", "claim", str(a_case(tmp_path, **files)), "--in-process")
     assert (done.returncode, done.stdout) == (2, "")
@@ -183,7 +187,7 @@ def test_invoke_refuses_a_mistake(tmp_path: Path, files: dict[str, Any], said: s
 
 
 def test_invoke_refuses_a_mistake_on_stdin() -> None:
-    """An event that is piped has placeholders as well."""
+    """A piped event has placeholders as well."""
     done = run("invoke", "claim", "-", "--in-process", given='{"projectId": "<stge>"}')
     assert done.returncode == 2
     assert "stdin: projectId: unknown placeholder '<stge>'" in done.stderr
@@ -196,7 +200,7 @@ def test_invoke_refuses_a_mistake_on_stdin() -> None:
         (b'{"a": NaN}', "NaN is not a JSON number"),
     ],
 )
-def test_json_that_says_nothing_clear_is_refused(tmp_path: Path, text: bytes, said: str) -> None:
+def test_duplicate_keys_and_nan_are_refused(tmp_path: Path, text: bytes, said: str) -> None:
     """Python would take the last of two equal keys, and send what no service reads."""
     path = tmp_path / "case.json"
     path.write_bytes(text)
@@ -213,7 +217,7 @@ def test_json_that_says_nothing_clear_is_refused(tmp_path: Path, text: bytes, sa
     ],
 )
 def test_a_file_that_belongs_to_no_case_is_refused(tmp_path: Path, name: str, said: str) -> None:
-    """Its mistake in the name would leave a case without what is given or expected."""
+    """A mistake in its name would leave a case without given rows or an expectation."""
     events = tmp_path / "events"
     events.mkdir()
     (events / "acquired.json").write_text("{}")
@@ -233,8 +237,10 @@ WRITES = "refusing to invoke claim/{} on 'nowhere': it is not a local stage, and
         (("claim", "acquired"), WRITES.format("acquired", "reads all of active-jobs")),
     ],
 )
-def test_a_stage_on_aws_is_not_written_to(arguments: tuple[str, ...], said: str) -> None:
-    """Without --yes, and before anything is asked of AWS."""
+def test_a_case_that_writes_to_a_stage_on_aws_needs_yes(
+    arguments: tuple[str, ...], said: str
+) -> None:
+    """No call is made before."""
     done = run("invoke", *arguments, "--stage", "nowhere")
     assert done.returncode == 2
     assert said in done.stderr
@@ -254,26 +260,26 @@ def test_a_stage_on_aws_is_not_written_to(arguments: tuple[str, ...], said: str)
     ids=str,
 )
 @pytest.mark.parametrize("yes", [(), ("--yes",)])
-def test_what_a_case_does_decides(
+def test_only_a_case_with_given_needs_yes_on_aws(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     files: dict[str, Any],
     is_refused: bool,
     yes: tuple[str, ...],
 ) -> None:
-    """Whatever key of `given` writes; one event alone is sent, as other tools do."""
+    """Sending an event alone does not."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
     done = run("invoke", "claim", str(a_case(tmp_path, **files)), "--stage", "nowhere", *yes)
     assert ("refusing to invoke" in done.stderr) is (is_refused and not yes)
-    # It went on to AWS, where nobody has credentials in this test.
+    # It went on to AWS, for which this test has no credentials.
     assert ("no AWS credentials" in done.stderr) is not (is_refused and not yes), done.stderr
 
 
-def test_seeding_a_stage_on_aws_is_refused_in_the_same_words() -> None:
-    """seed-files writes thousands of rows."""
+def test_seed_files_on_aws_needs_yes() -> None:
+    """It writes thousands of rows."""
     done = run("seed-files", "--stage", "nowhere")
     assert done.returncode == 2
     assert (
@@ -282,7 +288,7 @@ def test_seeding_a_stage_on_aws_is_refused_in_the_same_words() -> None:
     )
 
 
-def test_an_empty_object_is_not_any_object() -> None:
+def test_an_empty_object_or_list_in_an_expectation_must_be_empty() -> None:
     """`{}` in an expectation is an object without keys, as `[]` is a list without elements."""
     assert mismatches({"swept": {}}, {"swept": {"a": 1}}) == [
         'answer.swept: expected an empty object, got {"a": 1}'
@@ -299,10 +305,10 @@ def test_an_empty_object_is_not_any_object() -> None:
         ({"answer": {"held": {"thraedId": "<absent>"}}}, "answer.held.thraedId", "threadId"),
     ],
 )  # fmt: skip
-def test_a_key_that_nothing_writes_is_not_expected_to_be_absent(
+def test_expecting_the_absence_of_an_unknown_key_is_refused(
     tmp_path: Path, expect: dict[str, Any], place: str, meant: str
 ) -> None:
-    """It would be absent whatever the function does."""
+    """It would always be absent."""
     done = run("invoke", "claim", str(a_case(tmp_path, expect=expect)), "--in-process")
     assert (done.returncode, done.stdout) == (2, "")
     assert f"case.expect.json: {place}: " in done.stderr
@@ -310,7 +316,7 @@ def test_a_key_that_nothing_writes_is_not_expected_to_be_absent(
     assert f"the nearest known word is {meant!r}" in done.stderr
 
 
-def test_a_key_of_what_is_given_may_be_expected_to_be_absent(tmp_path: Path) -> None:
+def test_expecting_the_absence_of_a_given_key_is_accepted(tmp_path: Path) -> None:
     """A row that had it before may have lost it."""
     (function,) = HERE.select(("claim",))
     key = {"projectUserId": "p#u", "madeUpHere": 1}
@@ -319,8 +325,8 @@ def test_a_key_of_what_is_given_may_be_expected_to_be_absent(tmp_path: Path) -> 
     assert cases.Case.read(function, path).expect == expect
 
 
-def test_a_case_without_expectation_says_so(tmp_path: Path) -> None:
-    """Its line, its JSON and the totals say so: it neither failed nor passed."""
+def test_a_case_without_an_expectation_neither_passes_nor_fails(tmp_path: Path) -> None:
+    """Its line, its JSON and the totals say so."""
     path = a_case(tmp_path)
     done = run("invoke", "claim", "acquired", str(path), "--in-process")
     assert done.returncode == 0, done.stdout
@@ -332,8 +338,8 @@ def test_a_case_without_expectation_says_so(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["state"] == "no expectation"
 
 
-def test_all_ends_with_totals(tmp_path: Path) -> None:
-    """How many passed and failed; to stderr, when stdout is for a program."""
+def test_invoke_all_ends_with_totals(tmp_path: Path) -> None:
+    """On stderr."""
     wrong = a_case(tmp_path, expect={"error": "Nothing"})
     done = run("invoke", "claim", "acquired", str(wrong), "--in-process")
     assert done.returncode == 1
@@ -346,7 +352,7 @@ def test_all_ends_with_totals(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == f"{number} cases: {number} passed"
 
 
-def test_metric_lines_are_folded_unless_asked_for() -> None:
+def test_metric_lines_are_counted_in_one_line_by_default() -> None:
     """One line says how many there are."""
     done = run("invoke", "claim", "acquired", "--in-process")
     assert "  METRIC  1 line (pass --metrics to show them)" in done.stdout
@@ -356,8 +362,8 @@ def test_metric_lines_are_folded_unless_asked_for() -> None:
     assert "--metrics" not in done.stdout
 
 
-def test_what_came_is_recorded(tmp_path: Path) -> None:
-    """What differs from run to run becomes a placeholder, and the case then passes."""
+def test_a_recording_replaces_changing_values_with_placeholders(tmp_path: Path) -> None:
+    """The case then passes."""
     copy = copy_repository(HERE, tmp_path / "copy", without=UNREAD)
     events = copy.root / "functions" / "claim" / "events"
     before = json.loads((events / "acquired.expect.json").read_text())
@@ -383,8 +389,8 @@ def test_what_came_is_recorded(tmp_path: Path) -> None:
     ("name", "recorded"),
     [("claim", ("no-fence", "released")), ("connect", ("accepted", "token-missing"))],
 )
-def test_a_recording_holds(tmp_path: Path, name: str, recorded: tuple[str, ...]) -> None:
-    """Also of an error, of a body that is JSON, and of names of the stage."""
+def test_a_recorded_case_passes(tmp_path: Path, name: str, recorded: tuple[str, ...]) -> None:
+    """With an error, a JSON body, and names of the stage."""
     copy = copy_repository(HERE, tmp_path / "copy", without=UNREAD)
     for case in recorded:
         (copy.root / "functions" / name / "events" / f"{case}.expect.json").unlink()
@@ -397,7 +403,7 @@ def test_a_recording_holds(tmp_path: Path, name: str, recorded: tuple[str, ...])
 def test_recording_stops_before_a_case_that_a_stage_cannot_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing runs, and nothing is written for the cases before it."""
+    """No case runs, and no file is written."""
     here, there = tmp_path / "a", tmp_path / "b"
     for folder in (here, there):
         folder.mkdir()
@@ -415,7 +421,7 @@ def test_recording_stops_before_a_case_that_a_stage_cannot_run(
 def test_recording_writes_after_every_case_has_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A case that breaks off leaves no part of the expectations behind."""
+    """A failing case leaves no files of the others."""
     here, there = tmp_path / "a", tmp_path / "b"
     for folder in (here, there):
         folder.mkdir()
@@ -434,8 +440,8 @@ def test_recording_writes_after_every_case_has_run(
     assert not list(tmp_path.rglob("*.expect.json"))
 
 
-def test_nothing_is_recorded_for_stdin() -> None:
-    """An event from stdin has no file to write the expectation beside."""
+def test_recording_an_event_from_stdin_is_refused() -> None:
+    """There is no file to write the expectation beside."""
     done = run("invoke", "claim", "-", "--record", "--in-process", given="{}")
     assert done.returncode == 2
     assert "--record can't be used with stdin; pass a case or a file" in done.stderr
@@ -449,7 +455,7 @@ def test_nothing_is_recorded_for_stdin() -> None:
     ],
 )
 def test_a_filled_event_is_plain_json(arguments: tuple[str, ...]) -> None:
-    """As `sam remote test-event put --file -` and Lambda's console take it."""
+    """As `sam remote test-event put --file -` and Lambda's console accept it."""
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     event = json.loads(done.stdout)
@@ -458,14 +464,14 @@ def test_a_filled_event_is_plain_json(arguments: tuple[str, ...]) -> None:
 
 
 def test_an_event_without_names_needs_no_stage() -> None:
-    """Times are filled in anywhere; a token needs the secret of a stage."""
+    """A token needs the secret of a stage."""
     assert run("event", "claim", "acquired", "--stage", "nowhere").returncode == 0
     done = run("invoke", "status", "http", "--print", "--stage", "local-not-up")
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
 
 
-def test_a_case_that_is_not_there_is_answered_with_the_nearest() -> None:
+def test_an_unknown_case_is_refused_with_the_nearest_name() -> None:
     """Of a function's cases."""
     done = run("event", "claim", "acquierd")
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Every event of every function does in process what is written beside it."""
+"""Every case of every function passes in process."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ CASES = cases.all_cases(REPOSITORY)
 
 @pytest.mark.parametrize("spoilt", ["case.json", "case.given.json", "case.expect.json"])
 @pytest.mark.parametrize("text", [b"", b"{bad", b"\xff\xfe", b"[" * 100_000])
-def test_a_file_that_is_no_json_is_named(tmp_path: Path, spoilt: str, text: bytes) -> None:
+def test_a_case_file_that_is_not_json_is_named(tmp_path: Path, spoilt: str, text: bytes) -> None:
     """Whichever of a case's files it is, and whatever is in it."""
     (tmp_path / "case.json").write_text("{}")
     (tmp_path / spoilt).write_bytes(text)
@@ -27,7 +27,7 @@ def test_a_file_that_is_no_json_is_named(tmp_path: Path, spoilt: str, text: byte
         Case.read(Repository.here().functions()[0], tmp_path / "case.json")
 
 
-def test_an_expectation_belongs_to_an_event() -> None:
+def test_every_given_and_expect_file_has_its_event() -> None:
     """No `given` or `expect` file is left over from an event that has gone."""
     events = {path for f in REPOSITORY.functions() for path in cases.case_paths(f).values()}
     for kind in ("given", "expect"):
@@ -37,8 +37,8 @@ def test_an_expectation_belongs_to_an_event() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_in_process(case: Case) -> None:
-    """Answer, log and items are as expected, and its metrics are those that its source names."""
+def test_a_case_passes_in_process(case: Case) -> None:
+    """Its metrics are those of the source."""
     result = cases.run_in_process(case, REPOSITORY)
     assert result.passed, (result.problems, result.outcome)
     assert result.outcome is not None

@@ -1,4 +1,4 @@
-"""Every event that can be sent to a stage is answered by the artifact as by the module."""
+"""Every case that can be sent to a stage passes with the deployed artifact."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def stage(stage_name: str) -> StageTarget:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_deployed(stage: StageTarget, case: Case) -> None:
-    """The answer, the log and the items are as expected, with the function's own role."""
+def test_a_case_passes_on_the_stage(stage: StageTarget, case: Case) -> None:
+    """With the function's own role."""
     result = cases.run(case, stage)
     assert result.passed, (result.problems, result.outcome)

@@ -1,4 +1,4 @@
-"""`jobplane check`: the tree is clean, and every rule sees the fault that it is there for."""
+"""`jobplane check`: the tree is clean, and every rule finds its faults."""
 
 import json
 import shutil
@@ -21,13 +21,13 @@ type Plant = Callable[[Path], object]
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy that nobody changes, with what the framework reads of scripts/."""
+    """A copy that tests don't change, with the framework's files of scripts/."""
     return copy_here(tmp_path_factory.mktemp("pristine") / "tree").root
 
 
 @pytest.fixture
 def root(pristine: Path, tmp_path: Path) -> Path:
-    """A copy that the test may change."""
+    """A copy that a test may change."""
     target = tmp_path / "tree"
     shutil.copytree(pristine, target, symlinks=True)
     return target
@@ -79,7 +79,7 @@ CLAIM, STATUS = "functions/claim", "functions/status"
 DELIVERY = "functions/deliver-webhook"
 STEP = "functions/send-interrupt/send_interrupt.py"
 
-# The rule, the function that is checked (none: the whole tree), the fault, what is said of it.
+# The rule, the function (none: the whole tree), the fault, the finding.
 FAULTS: list[tuple[str, str, str, Plant, str]] = [
     # references
     ("references", "", "a-function-that-is-gone", function_deleted,
@@ -256,7 +256,7 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
 
 
 def test_the_tree_is_clean() -> None:
-    """Nothing is found in the repository, by any rule."""
+    """No rule has a finding in the repository."""
     tree = Tree(REPOSITORY)
     assert [finding.as_line(tree) for finding in check(tree, rule_names())] == []
 
@@ -268,7 +268,7 @@ def test_the_tree_is_clean() -> None:
         for rule, function, name, plant, said in FAULTS
     ],
 )
-def test_a_planted_fault_is_seen(
+def test_a_planted_fault_is_found_with_its_place(
     root: Path, rule: str, function: str, plant: Plant, expected: str
 ) -> None:
     """The rule says where it is and what is wrong; that the tree is clean without it is above."""
@@ -278,7 +278,7 @@ def test_a_planted_fault_is_seen(
 
 
 def test_a_finding_can_be_excused(root: Path) -> None:
-    """An entry with a reason in the member's pyproject.toml silences one subject of one rule."""
+    """An entry with a reason in pyproject.toml excuses one subject of one rule."""
     edit(root / CLAIM / "function.yml", "dynamodb:UpdateItem", "[dynamodb:UpdateItem, sns:Publish]")
     (line,) = lines(root, "permissions", "claim")
     assert "sns:Publish" in line
@@ -303,22 +303,22 @@ def test_only_the_named_functions_are_checked(root: Path) -> None:
         ("libs/keys/src/jobplane_keys/_ids.py", "class\n"),
     ],
 )
-def test_what_can_not_be_read_is_found(root: Path, path: str, text: str) -> None:
-    """One line instead of a traceback, and no other finding that follows from it."""
+def test_an_unreadable_file_is_one_finding(root: Path, path: str, text: str) -> None:
+    """Without a traceback, and without findings that follow from it."""
     (root / path).write_text(text)
     (line,) = lines(root, "permissions", "claim")
     assert line.startswith(f"{path}:")
     assert "readable: it can't be parsed" in line
 
 
-def test_every_rule_has_a_fault() -> None:
+def test_every_rule_has_a_test_with_a_planted_fault() -> None:
     """No rule is without a test that shows it a fault."""
     shown = {rule for rule, *_ in FAULTS} | {"artifacts", "budgets"}
     assert shown == set(rule_names())
 
 
 def tampered(built: Built, tmp_path: Path, **changes: str | None) -> list[Finding]:
-    """What is found in the artifact of connect with entries added, or taken away by prefix."""
+    """The findings in the artifact of connect with entries added, or removed by prefix."""
     repository, artifacts = built
     target = tmp_path / "dist" / "connect.zip"
     target.parent.mkdir()
@@ -351,24 +351,24 @@ def repository_with(name: str, archive: Path, repository: Repository, tmp_path: 
 
 
 def test_an_artifact_as_built_has_no_fault(built: Built, tmp_path: Path) -> None:
-    """All that is imported is there, and all that is there is imported."""
+    """All imports are in it, and all that is in it is imported."""
     assert tampered(built, tmp_path) == []
 
 
-def test_an_artifact_without_an_imported_lib(built: Built, tmp_path: Path) -> None:
+def test_a_missing_lib_in_an_artifact_is_found_at_its_import(built: Built, tmp_path: Path) -> None:
     """What the function imports and the zip doesn't hold is told where it is imported."""
     found = tampered(built, tmp_path, jobplane_tokens=None)
     assert any("no jobplane_tokens" in finding.message for finding in found)
     assert any(finding.path.name == "connect.py" for finding in found)
 
 
-def test_an_artifact_without_a_dependency_of_a_lib(built: Built, tmp_path: Path) -> None:
+def test_a_missing_dependency_of_a_shipped_lib_is_found(built: Built, tmp_path: Path) -> None:
     """The imports of carried libs count as well."""
     found = tampered(built, tmp_path, jwt=None)
     assert any(finding.path.name == "_verify.py" for finding in found), found
 
 
-def test_an_artifact_with_a_stranger(built: Built, tmp_path: Path) -> None:
+def test_a_distribution_outside_of_the_lock_is_found(built: Built, tmp_path: Path) -> None:
     """A distribution outside the locked closure is told."""
     (found,) = tampered(built, tmp_path, yaml__inner="")
     assert (
@@ -376,7 +376,7 @@ def test_an_artifact_with_a_stranger(built: Built, tmp_path: Path) -> None:
     )
 
 
-def test_an_artifact_with_what_nothing_imports(built: Built, tmp_path: Path) -> None:
+def test_a_distribution_that_no_import_needs_is_found(built: Built, tmp_path: Path) -> None:
     """A distribution of the closure that no import leads to is told."""
     found = tampered(built, tmp_path, connect="import jobplane_keys, jobplane_telemetry, botocore")
     held = {finding.subject for finding in found if "but no module imports it" in finding.message}
@@ -399,14 +399,18 @@ def budgeted(copied: Copy, target: Path, budget: str) -> Repository:
         ("seconds = 1", "unknown key seconds: a budget may have megabytes, modules, never"),
     ],
 )
-def test_a_budget_is_kept(copied: Copy, tmp_path: Path, budget: str, expected: str) -> None:
-    """Megabytes, modules and what is never loaded are bounded by function."""
+def test_an_exceeded_budget_is_found(
+    copied: Copy, tmp_path: Path, budget: str, expected: str
+) -> None:
+    """Megabytes, modules, and modules that must not load."""
     repository = budgeted(copied, tmp_path, budget)
     found = lines(repository.root, "budgets", "claim")
     assert any(expected in line for line in found), found
 
 
-def test_an_artifact_that_can_not_be_imported(copied: Copy, tmp_path: Path) -> None:
+def test_a_handler_that_fails_at_import_is_found_with_the_reason(
+    copied: Copy, tmp_path: Path
+) -> None:
     """A handler that fails at import is told with its reason."""
     repository = copied(tmp_path)
     source = repository.root / CLAIM / "claim.py"
@@ -427,19 +431,21 @@ def jobplane(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_rules_are_listed() -> None:
-    """A line each, from the rule's own docstring."""
+    """A line each, from the rule's docstring."""
     done = jobplane("check", "--rules")
     assert done.returncode == 0
     assert [line.split()[0] for line in done.stdout.splitlines()] == rule_names()
 
 
-def test_findings_are_json() -> None:
-    """`--json` prints a list, which is empty for what is clean."""
+def test_check_json_prints_a_list() -> None:
+    """An empty one for a clean tree."""
     done = jobplane("check", "claim", "--rule", "permissions", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
 
 
-def test_findings_are_exit_code_1(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+def test_check_exits_with_1_and_a_line_for_each_finding(
+    monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
     """One line a finding, and exit code 1."""
     from click.testing import CliRunner
 
@@ -456,7 +462,9 @@ def test_findings_are_exit_code_1(monkeypatch: pytest.MonkeyPatch, root: Path) -
 
 
 @pytest.mark.parametrize("arguments", [("check", "unknown"), ("check", "--rule", "unknown")])
-def test_called_wrongly(arguments: tuple[str, ...]) -> None:
+def test_an_unknown_function_or_rule_is_exit_code_2_with_the_known_ones(
+    arguments: tuple[str, ...],
+) -> None:
     """An unknown function or rule is exit code 2, and what there is instead is said."""
     done = jobplane(*arguments)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""The command itself: exit codes, start-up, and processes that are not its own."""
+"""The command: help, exit codes, start-up, and foreign processes."""
 
 import errno
 import json
@@ -53,8 +53,8 @@ def jobplane(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_help_is_a_tour() -> None:
-    """`jobplane --help` has each verb once, under a heading, on one line of 80 columns."""
+def test_help_lists_each_verb_once_on_a_line_of_80_columns() -> None:
+    """Under headings."""
     assert sorted(VERBS) == sorted(name for names in TOUR.values() for name in names)
     done = CliRunner().invoke(command, ["--help"], terminal_width=80)
     assert done.exit_code == 0
@@ -64,7 +64,7 @@ def test_help_is_a_tour() -> None:
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_every_verb_explains_itself(name: str) -> None:
+def test_every_verbs_help_has_a_sentence_and_a_valid_example(name: str) -> None:
     """Its help says what it does in a sentence, and has an example that calls it as it is."""
     verb = command_of(name)
     assert (verb.help or "").partition("\n")[0].endswith(".")
@@ -78,7 +78,7 @@ def test_every_verb_explains_itself(name: str) -> None:
 
 
 def test_the_documentation_lists_every_verb() -> None:
-    """docs/commands.md has the help's lines."""
+    """docs/commands.md has the lines of the help."""
     text = (ROOT / verbs.DOCUMENT).read_text(encoding="utf-8")
     made = with_tables(text, verbs.tables(command))
     assert text == made, "run `jobplane docs commands`"
@@ -104,7 +104,7 @@ def test_the_documentation_lists_every_verb() -> None:
         ("seed-files", "--fault", "stale_locks=1", "--faults", "1"),
     ],
 )
-def test_called_wrongly_is_2(arguments: tuple[str, ...]) -> None:
+def test_a_wrong_call_exits_with_2_without_a_traceback(arguments: tuple[str, ...]) -> None:
     """A wrong call exits with 2 and says what is wrong, without a traceback."""
     done = jobplane(*arguments)
     assert done.returncode == 2, done.stderr
@@ -126,15 +126,17 @@ def test_called_wrongly_is_2(arguments: tuple[str, ...]) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_a_value_is_refused_by_name(arguments: tuple[str, ...], said: str) -> None:
-    """What is wrong is told, and what there is, before anything else is done."""
+def test_a_wrong_value_is_refused_with_the_possible_ones(
+    arguments: tuple[str, ...], said: str
+) -> None:
+    """Before anything else is done."""
     done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 2
     assert said in done.stderr
 
 
-def test_parameters_are_declared_by_a_stage_or_asked_for(tmp_path: Path) -> None:
-    """One that a single stage has, and one that is declared nowhere and has a value beside it."""
+def test_an_undeclared_parameter_is_refused(tmp_path: Path) -> None:
+    """One declared by a stage, or with a default in the code, is accepted."""
     repository = copy_repository(Repository.here(), tmp_path / "copy", without=UNREAD)
     before = framework.parameters(repository)
     edit(repository, "serverless.yml", "    staging:\n", "    trial: {ofTrial: 1}\n    staging:\n")
@@ -145,20 +147,20 @@ def test_parameters_are_declared_by_a_stage_or_asked_for(tmp_path: Path) -> None
 
 
 def test_every_parameter_of_a_stage_can_be_set() -> None:
-    """Also those that are made when the stack is compiled."""
+    """Also those that are computed when the stack is compiled."""
     made = stage_parameters().keys()
     assert {"jwtSecret", "tablePrefix"} <= made <= set(framework.parameters(Repository.here()))
 
 
-def test_a_parameter_that_is_given_reaches_what_is_made_of_it() -> None:
-    """The value is all that stands behind the first equals sign."""
+def test_a_parameters_value_reaches_the_template() -> None:
+    """The value is everything after the first equals sign."""
     made = stage_parameters("corsOrigin=https://example.org/?a=b", "alarmMail=a=1@example.org")
     assert made["httpCors"]["allowedOrigins"] == ["https://example.org/?a=b"]
     assert made["alarmMail"] == "a=1@example.org"
 
 
-def test_the_secret_is_named_and_not_given() -> None:
-    """Functions get the name of the stage's parameter, or of another; a role reads just that."""
+def test_functions_get_the_name_of_the_secrets_parameter() -> None:
+    """Their roles may read only that parameter."""
     own, other = stage_parameters(), stage_parameters("jwtSecret=ssm:/shared/what.signs_tokens-1")
     assert own["jwtSecret"] == f"ssm:{Repository.here().names('prod').parameter('jwt-secret')}"
     assert other["jwtSecret"] == "ssm:/shared/what.signs_tokens-1"
@@ -172,7 +174,7 @@ def test_the_secret_is_named_and_not_given() -> None:
     ["0123456789abcdef0123456789abcdef", "ssm:", "ssm:name", "ssm:/a b", "ssm:/a:3", "env:SECRET"],
 )
 def test_a_secret_in_the_configuration_is_refused(literal: str) -> None:
-    """It would be in the template: compiling ends, and the message says where it belongs."""
+    """Compiling fails, and the message says where the secret belongs."""
     with pytest.raises(subprocess.CalledProcessError) as refused:
         stage_parameters(f"jwtSecret={literal}")
     assert "jwtSecret must name an SSM parameter, as ssm:/path/name" in refused.value.stderr
@@ -188,7 +190,7 @@ def test_a_secret_in_the_configuration_is_refused(literal: str) -> None:
         ("us-iso-east-1", "c2s.ic.gov"),
     ],
 )
-def test_a_stage_is_described_in_its_partition(region: str, domain: str) -> None:
+def test_the_addresses_of_a_stage_are_in_its_partition(region: str, domain: str) -> None:
     """The addresses of both APIs end as those of the region do."""
     apis = {"WebsocketsApi": "sock", "HttpApi": "http"}
     summaries = [
@@ -208,7 +210,7 @@ def test_a_stage_is_described_in_its_partition(region: str, domain: str) -> None
 
 
 def stage_parameters(*given: str) -> dict[str, Any]:
-    """What scripts/serverless/stage.js makes for a stage on AWS."""
+    """The result of scripts/serverless/stage.js for a stage on AWS."""
     service = json.dumps(Repository.here().service)
     script = f"""
         require('./scripts/serverless/stage.js')({{
@@ -224,8 +226,10 @@ def stage_parameters(*given: str) -> dict[str, Any]:
     return made
 
 
-def test_a_taken_port_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its number, and with nothing begun that would have to be stopped again."""
+def test_a_used_port_is_refused_with_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is started."""
     repository = copy_repository(Repository.here(), tmp_path / "copy", without=UNREAD)
     monkeypatch.setattr(Repository, "here", lambda: repository)
     monkeypatch.setattr(local_stage.framework, "install_framework", lambda _repository: None)
@@ -249,10 +253,10 @@ def test_a_taken_port_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_every_failure_is_told_in_one_way(
+def test_every_failure_is_one_error_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
-    """Whoever found it: the command, a tool that it started, or AWS."""
+    """Of the command, of a tool, and of AWS."""
 
     def fail(**_: object) -> None:
         raise error
@@ -268,7 +272,7 @@ def test_every_failure_is_told_in_one_way(
 
 
 def test_a_log_without_lines_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On stderr; and no time is too long ago to be asked for."""
+    """On stderr; any start time is accepted."""
     asked: list[int] = []
     monkeypatch.setattr(
         log_lines, "events", lambda _stage, _names, since: asked.append(since) or ()
@@ -279,7 +283,7 @@ def test_a_log_without_lines_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no log lines in that time" in done.stderr
 
 
-def test_heavy_modules_are_imported_where_used() -> None:
+def test_the_help_imports_no_sdk_and_no_rich() -> None:
     """Finding and describing the verbs imports neither an SDK nor rich."""
     script = (
         "import sys\nfrom jobplane.cli import jobplane\nimport click\n"
@@ -298,8 +302,8 @@ def a_state(pid: int, started: str) -> State:
     return State(pid, started, port=1, region="eu-west-1", log="", jwt_secret="x")
 
 
-def test_down_leaves_a_strangers_process_alone(tmp_path: Path) -> None:
-    """A pid that now belongs to another program is not ended, even as a group's leader."""
+def test_down_does_not_end_another_program_with_the_stored_pid(tmp_path: Path) -> None:
+    """Even if it leads a process group."""
     stage = Stage(Repository(tmp_path), "local")
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as stranger:
         try:
@@ -337,14 +341,14 @@ def alive(pid: int) -> bool:
 
 
 def test_the_state_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
-    """It holds the secret that signs the stage's tokens."""
+    """It has the secret that signs the stage's tokens."""
     stage = Stage(Repository(tmp_path), "local")
     stage.write_state(a_state(1, "x"))
     assert stage.state_path.stat().st_mode & 0o077 == 0
     assert json.loads(stage.state_path.read_text())["pid"] == 1
 
 
-def test_who_waits_for_another_command_is_told(tmp_path: Path) -> None:
+def test_waiting_for_another_commands_lock_is_reported_on_stderr(tmp_path: Path) -> None:
     """A lock that is held is waited for, and stderr says so at once."""
     script = (
         "import sys\nfrom pathlib import Path\nfrom lambdapack.locks import exclusive\n"

@@ -1,4 +1,4 @@
-"""What the Serverless Framework compiles, for AWS and for the emulator."""
+"""The compiled template, for AWS and for the emulator."""
 
 import json
 import re
@@ -35,8 +35,8 @@ def functions_by_name(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_every_function_is_compiled_under_its_name(compiled: Compiled) -> None:
-    """Key, deployed name and handler follow from the folder; tracing is on; arm64 on AWS."""
+def test_key_name_and_handler_of_a_function_follow_from_its_folder(compiled: Compiled) -> None:
+    """Tracing is on, and it is arm64 on AWS."""
     deployed = functions_by_name(compiled("prod"))
     for function in REPOSITORY.functions():
         properties = deployed.pop(function.deployed_name("prod"))
@@ -48,8 +48,10 @@ def test_every_function_is_compiled_under_its_name(compiled: Compiled) -> None:
 
 
 @pytest.mark.parametrize("function", REPOSITORY.functions(), ids=lambda function: function.name)
-def test_each_function_has_a_role_of_its_own(compiled: Compiled, function: Function) -> None:
-    """The role grants the statements of function.yml, its own log group, X-Ray: no more."""
+def test_each_function_has_its_own_role_with_only_its_statements(
+    compiled: Compiled, function: Function
+) -> None:
+    """Of function.yml, its log group, and X-Ray."""
     template = compiled("prod")
     properties = functions_by_name(template)[function.deployed_name("prod")]
     (logical, _) = properties["Role"]["Fn::GetAtt"]
@@ -63,7 +65,7 @@ def test_each_function_has_a_role_of_its_own(compiled: Compiled, function: Funct
     assert len(users) == 1
 
 
-def test_no_role_is_shared_or_left_over(compiled: Compiled) -> None:
+def test_every_role_belongs_to_one_function_or_state_machine(compiled: Compiled) -> None:
     """Every role is that of one function or of one state machine."""
     template = compiled("prod")
     used = [properties["Role"] for properties in functions_by_name(template).values()]
@@ -73,7 +75,7 @@ def test_no_role_is_shared_or_left_over(compiled: Compiled) -> None:
     assert sorted(names) == sorted(of_type(template, "AWS::IAM::Role"))
 
 
-def test_the_emulator_gets_what_it_understands(compiled: Compiled) -> None:
+def test_the_emulators_template_omits_unsupported_types_and_guards(compiled: Compiled) -> None:
     """On a loopback endpoint refused types and guards are gone, and nothing depends on them."""
     on_aws, local = compiled("dev"), compiled("dev", EMULATOR)
     types = {resource["Type"] for resource in on_aws["Resources"].values()}
@@ -88,7 +90,7 @@ def test_the_emulator_gets_what_it_understands(compiled: Compiled) -> None:
         assert resource["Properties"]["AutoDeploy"] is True
 
 
-def test_sockets_are_answered_at_the_right_place(compiled: Compiled) -> None:
+def test_WEBSOCKET_ENDPOINT_is_api_gateways_or_the_emulators(compiled: Compiled) -> None:
     """WEBSOCKET_ENDPOINT is API Gateway's on AWS, and the emulator's own URL locally."""
 
     def endpoint(template: dict[str, Any]) -> str:
@@ -103,7 +105,7 @@ def test_sockets_are_answered_at_the_right_place(compiled: Compiled) -> None:
     ("stage", "endpoint_url"),
     [("local", EMULATOR), ("dev", None), ("staging", None), ("prod", None)],
 )
-def test_cfn_lint_has_nothing_to_say(
+def test_cfn_lint_has_only_accepted_findings(
     compiled: Compiled, stage: str, endpoint_url: str | None
 ) -> None:
     """Neither errors nor warnings but those that are listed with their reason."""
@@ -111,7 +113,7 @@ def test_cfn_lint_has_nothing_to_say(
 
 
 def texts(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every text of a template, with the keys that lead to it."""
+    """Every text of a template with the keys that lead to it."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from texts(item, (*path, key))
@@ -123,7 +125,7 @@ def texts(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 
 def test_no_text_names_a_partition(compiled: Compiled) -> None:
-    """ARNs and addresses differ in China and GovCloud; the names of services are the same there."""
+    """ARNs and addresses differ in China and GovCloud."""
     found = {
         (path, text)
         for path, text in texts(compiled("prod"))
@@ -133,7 +135,7 @@ def test_no_text_names_a_partition(compiled: Compiled) -> None:
     assert found == set()
 
 
-def test_sockets_are_posted_to_in_the_own_partition(compiled: Compiled) -> None:
+def test_the_management_apis_address_is_in_the_own_partition(compiled: Compiled) -> None:
     """The management API's address ends as the partition's addresses do."""
     router = functions_by_name(compiled("prod"))[REPOSITORY.names("prod").of("router")]
     (separator, parts) = router["Environment"]["Variables"]["WEBSOCKET_ENDPOINT"]["Fn::Join"]
@@ -143,7 +145,9 @@ def test_sockets_are_posted_to_in_the_own_partition(compiled: Compiled) -> None:
 
 
 @pytest.mark.parametrize("endpoint", [None, EMULATOR])
-def test_browsers_can_poll_from_another_origin(compiled: Compiled, endpoint: str | None) -> None:
+def test_cors_allows_and_exposes_the_headers_for_polling(
+    compiled: Compiled, endpoint: str | None
+) -> None:
     """A page reads when to ask again and which version it has, and asks for a newer one alone."""
     api = compiled("prod", endpoint)["Resources"]["HttpApi"]
     cors = api["Properties"]["CorsConfiguration"]
@@ -156,9 +160,7 @@ def test_browsers_can_poll_from_another_origin(compiled: Compiled, endpoint: str
     [("dev", None), ("dev", EMULATOR), ("staging", None), ("prod", None), ("prod", EMULATOR)],
 )
 def test_no_secret_is_in_a_template(compiled: Compiled, stage: str, endpoint: str | None) -> None:
-    """Functions get the name of a parameter, on AWS and on the emulator; no other variable and no
-    parameter of the stack is called like a secret, and CloudFormation fills in none.
-    """
+    """Functions get the name of a parameter."""
     template = compiled(stage, endpoint)
     given = {
         (variable, json.dumps(value))

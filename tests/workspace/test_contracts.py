@@ -1,4 +1,4 @@
-"""What `jobplane schema` writes: it is current, it is valid by its own standards, it is whole."""
+"""The files that `jobplane schema` writes are current, valid and complete."""
 
 import copy
 import hashlib
@@ -67,12 +67,12 @@ def made() -> Made:
     return files.rendered(REPOSITORY)
 
 
-def test_contracts_are_current(made: Made) -> None:
+def test_contracts_are_those_of_the_models(made: Made) -> None:
     """What lies in contracts/ is what the models say."""
     assert "".join(each.diff() for each in files.drift(REPOSITORY, made)) == ""
 
 
-def test_another_process_makes_the_same(made: Made) -> None:
+def test_contracts_are_the_same_in_another_process(made: Made) -> None:
     """Neither order nor content depends on the run."""
     script = (
         "import hashlib\nfrom jobplane.contracts.files import rendered\n"
@@ -94,7 +94,9 @@ def test_every_file_ends_with_one_line_break(made: Made) -> None:
     assert all(text.endswith("\n") and not text.endswith("\n\n") for text in made.values())
 
 
-def test_drift_is_shown_and_settled(made: Made, tmp_path: Path) -> None:
+def test_a_changed_missing_or_extra_file_is_shown_as_a_diff_and_corrected(
+    made: Made, tmp_path: Path
+) -> None:
     """A changed, a missing and a left-over file are told as a diff; writing mends all three."""
     other = Repository(tmp_path)
     shutil.copytree(CONTRACTS, tmp_path / "contracts")
@@ -120,7 +122,7 @@ def test_drift_is_shown_and_settled(made: Made, tmp_path: Path) -> None:
 
 
 def test_check_fails_on_drift(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--check` writes nothing, shows the diff and exits with 1; without drift it exits with 0."""
+    """`--check` writes nothing, shows the diff and exits with 1."""
     path = next(path for path in made if path.suffix == ".json")
     before = (REPOSITORY.root / path).read_text()
     current = made | {path: before}
@@ -136,8 +138,8 @@ def test_check_fails_on_drift(made: Made, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
-def test_schema_is_valid(path: Path) -> None:
-    """By the metaschema of 2020-12; two validators can work with it, and its id is its place."""
+def test_a_schema_is_valid_by_the_metaschema(path: Path) -> None:
+    """Two validators accept it, and its id is its place."""
     document = read(path)
     Draft202012Validator.check_schema(document)
     jsonschema_rs.validator_for(document)
@@ -147,8 +149,8 @@ def test_schema_is_valid(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONTRACTS.glob("openapi.json")), ids=lambda path: path.name)
-def test_openapi_is_valid(path: Path) -> None:
-    """By the specification's own schema; one with a gap is refused."""
+def test_openapi_json_is_valid(path: Path) -> None:
+    """A document with a gap is refused."""
     document = read(path)
     assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
     broken = copy.deepcopy(document)
@@ -160,8 +162,8 @@ def test_openapi_is_valid(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", sorted(CONTRACTS.glob("asyncapi.json")), ids=lambda path: path.name
 )
-def test_asyncapi_is_valid(path: Path, made: Made) -> None:
-    """By the specification's own schema, and every reference leads somewhere."""
+def test_asyncapi_json_is_valid(path: Path, made: Made) -> None:
+    """Every reference leads to a schema."""
     published = REPOSITORY.root / "node_modules/@asyncapi/specs/schemas/3.0.0-without-$id.json"
     validator = Draft7Validator(read(published))
     document = read(path)
@@ -172,7 +174,7 @@ def test_asyncapi_is_valid(path: Path, made: Made) -> None:
     assert list(validator.iter_errors(broken))
 
 
-def test_http_routes_are_those_that_are_deployed() -> None:
+def test_openapi_has_exactly_the_deployed_routes() -> None:
     """OpenAPI has an operation for each httpApi event of a function.yml, and no other."""
     described = {
         (method.upper(), path)
@@ -187,15 +189,15 @@ def test_http_routes_are_those_that_are_deployed() -> None:
 
 @pytest.mark.parametrize("function", REPOSITORY.functions(), ids=lambda function: function.name)
 def test_every_function_has_contracts(function: Function) -> None:
-    """What it is invoked with, and what it gives back."""
+    """Of its input and of its result."""
     for name in ("input", "result"):
         assert is_published(f"functions/{function.name}/{name}"), (
             "name its types in its pyproject.toml, tool.jobplane.contracts; run `jobplane schema`"
         )
 
 
-def test_one_title_means_one_type() -> None:
-    """TypeScript types and components are found by title."""
+def test_every_title_has_one_type() -> None:
+    """TypeScript types and components are named by it."""
     kinds: dict[str, list[Any]] = {}
     for contract in catalogue(REPOSITORY):
         kinds.setdefault(contract.title, []).append(contract.type)
@@ -205,6 +207,6 @@ def test_one_title_means_one_type() -> None:
 
 
 def test_types_compile(made: Made) -> None:
-    """The types and the example, under --strict."""
+    """With the example, under --strict."""
     done = compile_types(CONTRACTS / "typescript")
     assert done.returncode == 0, done.stdout

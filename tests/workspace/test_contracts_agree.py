@@ -54,7 +54,7 @@ TEXT = st.sampled_from(["done", "x", "x" * 2048, "x" * 2049])
 
 @st.composite
 def inputs(draw: st.DrawFn, **fields: st.SearchStrategy[Json]) -> dict[str, Json]:
-    """Objects that are good, but for a few fields that are odd or absent."""
+    """Objects that are valid except for a few fields."""
     value = {name: draw(good) for name, good in fields.items()}
     if fields:
         names = st.sampled_from(sorted(fields))
@@ -117,7 +117,7 @@ EVENTS = {
         cause=ODD,
         executionArn=ODD,
     ).flatmap(
-        # Without a claim a fence means nothing, and the function does not look at it.
+        # Without a claim the function ignores the fence.
         lambda event: (FENCE | ODD if event.get("claimId") is not None else st.none()).map(
             lambda fence: {**event, "fence": fence}
         )
@@ -126,11 +126,11 @@ EVENTS = {
 
 
 class ReachedError(Exception):
-    """The input was accepted: the function went on to AWS."""
+    """The input was accepted: the function called AWS."""
 
 
 class Nowhere:
-    """A client whose every call tells that it was reached."""
+    """A client whose every call raises ReachedError."""
 
     class exceptions:  # noqa: N801 - botocore's name
         ConditionalCheckFailedException = KeyError
@@ -149,7 +149,7 @@ def module_of(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def functions() -> dict[str, ModuleType]:
-    """The functions of the job flow, with no AWS behind them."""
+    """The functions of the job flow, without AWS."""
     modules = {name: module_of(name) for name in EVENTS}
     for module in modules.values():
         for client in {"dynamodb", "sqs"} & set(vars(module)):
@@ -178,7 +178,7 @@ def function_accepts(module: ModuleType, event: Json) -> bool:
 
 
 def one_workspace(event: Mapping[str, Json]) -> bool:
-    """Whether the parts agree with the whole, which a JSON Schema can't compare."""
+    """Whether the parts agree with the whole key, which JSON Schema can't compare."""
     key = event.get("projectUserId")
     if not isinstance(key, str):
         return True
@@ -191,7 +191,7 @@ def one_workspace(event: Mapping[str, Json]) -> bool:
 @pytest.mark.parametrize("name", EVENTS)
 @given(data=st.data())
 @settings(derandomize=True, deadline=None, max_examples=150)
-def test_function_model_and_schema_agree(
+def test_function_model_and_schema_accept_the_same_inputs(
     functions: dict[str, ModuleType], name: str, data: st.DataObject
 ) -> None:
     """An input of the job flow's functions is accepted by all three or by none."""
@@ -207,14 +207,16 @@ def test_function_model_and_schema_agree(
     assert (not found and one_workspace(event)) is by_function, found
 
 
-def test_generated_inputs_are_good_and_bad(functions: dict[str, ModuleType]) -> None:
+def test_a_tenth_of_the_generated_inputs_is_valid_but_not_all(
+    functions: dict[str, ModuleType],
+) -> None:
     """Of each function's, at least a tenth are accepted, and some are not."""
     for name, events in EVENTS.items():
         assert is_mixed(outcomes(events, partial(function_accepts, functions[name]))), name
 
 
 def outcomes(values: st.SearchStrategy[Json], good: Callable[[Json], bool]) -> list[bool]:
-    """What some generated values come to."""
+    """Whether each of some generated values is accepted."""
     found: list[bool] = []
 
     @given(value=values)
@@ -252,7 +254,7 @@ def delivery() -> ModuleType:
 
 @given(event=INVOCATIONS)
 @settings(derandomize=True, deadline=None, max_examples=150)
-def test_direct_look_ups_agree(status: ModuleType, event: Json) -> None:
+def test_status_model_and_schema_accept_the_same_invokes(status: ModuleType, event: Json) -> None:
     """A direct invoke of status is accepted by function, model and schema, or by none."""
     try:
         status.invoked_request(event)
@@ -267,7 +269,9 @@ def test_direct_look_ups_agree(status: ModuleType, event: Json) -> None:
     body=inputs(assembly_id=st.sampled_from(["a", "A-1_"]), execution=st.sampled_from([1, 2, None]))
 )
 @settings(derandomize=True, deadline=None, max_examples=200)
-def test_webhook_deliveries_agree(delivery: ModuleType, body: Json) -> None:
+def test_deliver_webhook_model_and_schema_accept_the_same_messages(
+    delivery: ModuleType, body: Json
+) -> None:
     """A message of the webhook queue is readable by function, model and schema, or by none."""
     try:
         delivery.queued_delivery({"body": json.dumps(body)})
@@ -331,7 +335,7 @@ METADATA = inputs(
 
 
 def client_messages(action: str) -> st.SearchStrategy[dict[str, Json]]:
-    """Messages about an action, good for the most part."""
+    """Messages for an action, most of them valid."""
     return inputs(
         id=st.sampled_from(["one", "x" * 128, None]),
         action=st.just(action),
@@ -342,7 +346,7 @@ def client_messages(action: str) -> st.SearchStrategy[dict[str, Json]]:
 
 @pytest.fixture(scope="module")
 def router() -> ModuleType:
-    """The router, whose actions do nothing once their payload is accepted."""
+    """The router, whose actions do nothing after their payload was accepted."""
     module = module_of("router")
     row = {"user_id": "u", "tenant_id": "t", "permissions": ["reports"], "connection_id": "c"}
     stand_ins: dict[str, Any] = {
@@ -357,7 +361,7 @@ def router() -> ModuleType:
 
 
 def router_accepts(router: ModuleType, message: Json) -> bool:
-    """Whether the router accepts what a client sends."""
+    """Whether the router accepts a message."""
     answer = router.respond(json.dumps(message), "c", NOW)
     refused = answer["type"] == "error"
     assert not refused or answer["error"]["code"] in {"VALIDATION_ERROR", "INVALID_ACTION"}
@@ -367,7 +371,9 @@ def router_accepts(router: ModuleType, message: Json) -> bool:
 @pytest.mark.parametrize("action", PAYLOADS)
 @given(data=st.data())
 @settings(derandomize=True, deadline=None, max_examples=80)
-def test_client_messages_agree(router: ModuleType, action: str, data: st.DataObject) -> None:
+def test_router_models_and_schema_accept_the_same_messages(
+    router: ModuleType, action: str, data: st.DataObject
+) -> None:
     """What a client sends is accepted by the router, the models and the schema, or by none."""
     message = data.draw(client_messages(action))
     by_router = router_accepts(router, message)
@@ -376,7 +382,7 @@ def test_client_messages_agree(router: ModuleType, action: str, data: st.DataObj
     assert (not found) is by_router, found
 
 
-def test_generated_messages_are_good_and_bad(router: ModuleType) -> None:
+def test_a_tenth_of_the_generated_messages_is_valid_but_not_all(router: ModuleType) -> None:
     """Of each action's, at least a tenth are accepted, and some are not."""
     for action in PAYLOADS:
         assert is_mixed(outcomes(client_messages(action), partial(router_accepts, router))), action
@@ -390,7 +396,7 @@ def good_events(function: str) -> Iterator[Json]:
             yield event
 
 
-def test_interrupts_fit() -> None:
+def test_messages_of_send_interrupt_match_their_schema() -> None:
     """What send-interrupt puts into a worker's queue."""
     module = module_of("send-interrupt")
     interrupts = [module.Interrupt.of(event) for event in good_events("send-interrupt")]
@@ -399,7 +405,7 @@ def test_interrupts_fit() -> None:
     assert [faults_of_ours("queues/interrupt", body) for body in bodies] == [[]] * len(bodies)
 
 
-def test_dead_letters_fit() -> None:
+def test_dead_letters_of_handle_timeout_match_their_schema() -> None:
     """What handle-timeout puts into the dead-letter queue."""
     module = module_of("handle-timeout")
     events = [event for event in good_events("handle-timeout") if "detail" not in event]
@@ -412,7 +418,7 @@ def test_dead_letters_fit() -> None:
     assert [faults_of_ours("queues/dead-letter", each) for each in letters] == [[]] * len(letters)
 
 
-def test_webhook_deliveries_fit() -> None:
+def test_webhook_messages_of_processor_match_their_schema() -> None:
     """What processor puts into the webhook queue."""
     module = module_of("processor")
     sent: list[str] = []
@@ -430,7 +436,7 @@ def test_webhook_deliveries_fit() -> None:
 
 
 @pytest.mark.parametrize("partial", [None, {"done": [1, 2]}, "x" * 100_000])
-def test_preemption_causes_fit(partial: Json) -> None:
+def test_causes_of_interrupted_workers_match_their_schema(partial: Json) -> None:
     """What a worker says when it makes room."""
     cause = preemption_json(Interrupt("i-1", "m-2", "thread-2"), partial)
     assert faults_of_ours("job-flow/preemption-cause", json.loads(cause)) == []
@@ -443,7 +449,7 @@ def test_preemption_causes_fit(partial: Json) -> None:
         ("JoinHolder", queues.FollowUpMessage),
     ],
 )
-def test_flow_sends_what_is_published(state: str, model: Any) -> None:
+def test_the_flows_messages_have_the_published_fields(state: str, model: Any) -> None:
     """The fields of a worker's message are those that the flow puts into it."""
     body = FLOW[state]["Arguments"]["MessageBody"]
     assert set(body) == {field.alias or name for name, field in model.model_fields.items()}
@@ -453,7 +459,7 @@ def test_flow_sends_what_is_published(state: str, model: Any) -> None:
 @pytest.mark.parametrize(
     "state", [name for name, state in FLOW.items() if "FunctionName" in state.get("Arguments", {})]
 )
-def test_flow_invokes_with_what_is_published(state: str) -> None:
+def test_the_flows_inputs_have_only_published_fields(state: str) -> None:
     """A function's schema names every field that the flow gives it."""
     arguments = FLOW[state]["Arguments"]
     models = {
@@ -475,7 +481,7 @@ def test_flow_invokes_with_what_is_published(state: str) -> None:
         ("ReleaseAfterPreemption", workspaces.JobInterrupted),
     ],
 )
-def test_flow_ends_with_what_is_published(state: str, model: Any) -> None:
+def test_the_flows_output_matches_its_schema(state: str, model: Any) -> None:
     """The output of an execution that succeeded."""
     fields = {field.alias or name for name, field in model.model_fields.items()}
     assert set(FLOW[state]["Output"]) == fields
@@ -510,7 +516,7 @@ WORKER_MESSAGES = st.fixed_dictionaries(
 
 @given(body=WORKER_MESSAGES)
 @settings(derandomize=True, deadline=None, max_examples=100)
-def test_worker_takes_what_is_published(body: Json) -> None:
+def test_the_worker_reads_any_message_that_matches_its_schema(body: Json) -> None:
     """A message that fits its schema is one that the worker can read."""
     assert faults("queues/worker", body) == []
 

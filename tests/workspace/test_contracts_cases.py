@@ -1,4 +1,4 @@
-"""The events of the functions fit the published schemas where they are good, and not where not."""
+"""The published schemas accept the valid events of the functions, and no malformed ones."""
 
 import json
 from typing import Any
@@ -26,14 +26,14 @@ REFUSED_MESSAGES = {"INVALID_ACTION", "INVALID_MESSAGE", "VALIDATION_ERROR"}
 
 
 def expected(case: Case, *keys: str) -> Any:
-    """A part of what the case expects, None if it says nothing of it."""
+    """A part of the case's expectation, or None."""
     found: Any = case.expect or {}
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
     return found
 
 
-def test_what_is_beyond_a_schema_is_there() -> None:
+def test_the_excepted_events_exist() -> None:
     """The exceptions below are events of today, where their function is in the tree."""
     there = {function.name for function in REPOSITORY.functions()}
     excepted = {name for name in BEYOND_A_SCHEMA if name.partition("/")[0] in there}
@@ -41,7 +41,7 @@ def test_what_is_beyond_a_schema_is_there() -> None:
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if str(c) not in BEYOND_A_SCHEMA], ids=str)
-def test_event_fits_unless_it_is_refused(case: Case) -> None:
+def test_a_schema_accepts_exactly_the_events_that_the_function_accepts(case: Case) -> None:
     """The schema accepts what the function accepts, and refuses what it calls malformed."""
     event = VALUES.fill(case.event)
     malformed = expected(case, "error") in MALFORMED or (
@@ -54,7 +54,7 @@ def test_event_fits_unless_it_is_refused(case: Case) -> None:
 @pytest.mark.parametrize(
     "case", [case for case in CASES if case.function.name == "router"], ids=str
 )
-def test_message_fits_unless_it_is_refused(case: Case) -> None:
+def test_a_schema_accepts_exactly_the_messages_that_the_router_accepts(case: Case) -> None:
     """The same for the text that a client sends."""
     refused = expected(case, "answer", "body", "error", "code") in REFUSED_MESSAGES
     try:
@@ -77,7 +77,9 @@ def test_message_fits_unless_it_is_refused(case: Case) -> None:
     ],
     ids=lambda record: record[0],
 )
-def test_queued_delivery_fits_unless_it_is_unreadable(record: tuple[str, str]) -> None:
+def test_a_schema_accepts_exactly_the_queued_webhooks_that_are_readable(
+    record: tuple[str, str],
+) -> None:
     """The same for the messages of the webhook queue."""
     name, body = record
     try:

@@ -1,4 +1,4 @@
-"""The contracts of the WebSocket: its actions, its messages, and the example of a client."""
+"""The contracts of the WebSocket: actions, messages, and the example client."""
 
 import json
 import shutil
@@ -15,8 +15,8 @@ REPOSITORY = Repository.here()
 ASYNCAPI = REPOSITORY.root / "contracts" / "asyncapi.json"
 
 
-def test_socket_actions_are_those_of_the_router() -> None:
-    """Each has a request with the router's payload model, an answer or a result, and a place."""
+def test_the_contracts_have_exactly_the_routers_actions() -> None:
+    """Each with its payload model, and its answer or result."""
     (router,) = REPOSITORY.select(("router",))
     actions = loaded(router, REPOSITORY).ACTIONS
     described = {action.name: action for action in SOCKET_ACTIONS}
@@ -32,8 +32,8 @@ def test_socket_actions_are_those_of_the_router() -> None:
     assert len(operations) == len(actions) + 1
 
 
-def test_what_we_send_is_described() -> None:
-    """Readers take a field that no schema names; the tests of what we send do not."""
+def test_messages_with_unknown_fields_are_found() -> None:
+    """Clients accept them, but these tests do not."""
     message = {"type": "pong", "request_id": "r", "timestamp": "2026-11-22T10:15:30.250Z"}
     assert faults_of_ours("socket/server-message", message) == []
     assert faults("socket/server-message", message | {"more": 1}) == []
@@ -51,8 +51,10 @@ def test_what_we_send_is_described() -> None:
     ],
     ids=["not-dealt-with", "payload", "field", "action"],
 )
-def test_types_tell_what_is_wrong(tmp_path: Path, right: str, wrong: str, says: str) -> None:
-    """A message not dealt with, a wrong payload, an unknown field and action do not compile."""
+def test_wrong_uses_of_the_types_do_not_compile(
+    tmp_path: Path, right: str, wrong: str, says: str
+) -> None:
+    """An unhandled message, a wrong payload, an unknown field or action."""
     shutil.copytree(TYPES, tmp_path, dirs_exist_ok=True)
     example = tmp_path / "example.ts"
     text = example.read_text()

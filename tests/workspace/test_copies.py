@@ -1,4 +1,4 @@
-"""Copies of a workspace: what git would take, and the tools."""
+"""Copies of a workspace: the files that git does not ignore, and the tools."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ LEFT_OUT = {".git/HEAD", "dist/claim.zip", "functions/claim/__pycache__/claim.py
 
 @pytest.fixture
 def source(tmp_path: Path) -> Repository:
-    """A tree with everything that a copy has to tell apart."""
+    """A tree with every kind of file."""
     root = tmp_path / "source"
     for name in WRITTEN | LEFT_OUT | {"node_modules/osls/package.json"}:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -28,27 +28,27 @@ def names(repository: Repository) -> set[str]:
     return {path.relative_to(repository.root).as_posix() for path in found if path.is_file()}
 
 
-def test_what_git_ignores_stays_behind(source: Repository, tmp_path: Path) -> None:
+def test_a_copy_omits_files_that_git_ignores(source: Repository, tmp_path: Path) -> None:
     """Whatever is written is there, with its text; artifacts, caches and the repository are not."""
     copy = copy_repository(source, tmp_path / "copy")
     assert names(copy) == WRITTEN
     assert (copy.root / "uv.lock").read_text() == "uv.lock"
 
 
-def test_the_tools_are_those_of_the_source(source: Repository, tmp_path: Path) -> None:
+def test_a_copy_of_a_copy_links_the_first_ones_tools(source: Repository, tmp_path: Path) -> None:
     """A copy of a copy links the folder in which they were installed."""
     first = copy_repository(source, tmp_path / "first")
     second = copy_repository(first, tmp_path / "second")
     assert (second.root / "node_modules").readlink() == source.root / "node_modules"
 
 
-def test_folders_may_be_left_out(source: Repository, tmp_path: Path) -> None:
+def test_a_copy_can_omit_folders_by_name(source: Repository, tmp_path: Path) -> None:
     """By their names, beside those that git ignores."""
     copy = copy_repository(source, tmp_path / "copy", without=("docs",))
     assert names(copy) == WRITTEN - {"docs/index.md"}
 
 
-def test_a_copy_is_changed_alone(source: Repository, tmp_path: Path) -> None:
+def test_a_change_of_a_copy_does_not_reach_the_source(source: Repository, tmp_path: Path) -> None:
     """What is written to it does not reach the source."""
     copy = copy_repository(source, tmp_path / "copy")
     (copy.root / "uv.lock").write_text("changed")

@@ -1,4 +1,4 @@
-"""Deferred imports: what waits, what doesn't, and that a changed module means the same."""
+"""Deferred imports: which are deferred, and that a changed module behaves the same."""
 
 import subprocess
 import sys
@@ -35,8 +35,8 @@ def run(tmp_path: Path, script: str, **modules: str) -> str:
     return done.stdout
 
 
-def test_an_import_waits_for_its_use(tmp_path: Path) -> None:
-    """A module that functions alone use is loaded by the first call, and once."""
+def test_an_import_that_only_functions_use_is_deferred(tmp_path: Path) -> None:
+    """It is loaded once, by the first call."""
     module = """
     import colorsys
 
@@ -68,14 +68,14 @@ def test_an_import_waits_for_its_use(tmp_path: Path) -> None:
         "def __getattr__(name): return colorsys.x",
     ],
 )
-def test_an_import_used_at_once_stays(use: str) -> None:
+def test_an_import_used_at_import_time_is_unchanged(use: str) -> None:
     """What a module needs while it is imported is left as it was, to the byte."""
     source = f"import colorsys\n{use}\n\ndef g():\n    return colorsys.x\n"
     assert defer_imports(source) == source
 
 
-def test_a_name_is_there_for_other_modules(tmp_path: Path) -> None:
-    """`from module import name`, `module.name` and `*` find a deferred name."""
+def test_other_modules_find_a_deferred_name(tmp_path: Path) -> None:
+    """By `from module import name`, `module.name` and `*`."""
     module = """
     from colorsys import rgb_to_hsv as convert
     __all__ = ["convert"]
@@ -89,7 +89,7 @@ def test_a_name_is_there_for_other_modules(tmp_path: Path) -> None:
     assert run(tmp_path, script, paint=module).split() == ["True", "False"]
 
 
-def test_a_submodule_is_there_without_being_imported(tmp_path: Path) -> None:
+def test_a_package_loads_a_submodule_whose_import_was_deferred(tmp_path: Path) -> None:
     """A package answers for a submodule that its own code used to import."""
     modules = {
         "shop.__init__": "from shop.till import open_till",
@@ -102,8 +102,8 @@ def test_a_submodule_is_there_without_being_imported(tmp_path: Path) -> None:
     assert run(tmp_path, script, **modules).split() == ["open", "open"]
 
 
-def test_a_name_that_is_a_submodules_stays(tmp_path: Path) -> None:
-    """`from .till import till` keeps its meaning: the function, not the module."""
+def test_a_name_equal_to_a_submodules_is_not_deferred(tmp_path: Path) -> None:
+    """`from .till import till` still gives the function."""
     modules = {
         "shop.__init__": "from shop.till import till\nfrom shop.till import other",
         "shop.till": "def till(): return 'rung'\ndef other(): return 'up'",
@@ -115,8 +115,8 @@ def test_a_name_that_is_a_submodules_stays(tmp_path: Path) -> None:
     assert run(tmp_path, script, **modules).split() == ["up", "rung"]
 
 
-def test_a_pattern_waits_for_its_use(tmp_path: Path) -> None:
-    """A compiled pattern is made by its first use, flags and parts included."""
+def test_a_compiled_pattern_is_deferred(tmp_path: Path) -> None:
+    """With its flags and parts."""
     module = """
     import re
     PART = "[a-z]+"
@@ -149,7 +149,7 @@ def test_a_pattern_waits_for_its_use(tmp_path: Path) -> None:
         "while colorsys.ONE_THIRD:\n        return 1",
     ],
 )
-def test_every_use_finds_its_name(tmp_path: Path, body: str) -> None:
+def test_a_deferred_name_is_bound_wherever_a_function_uses_it(tmp_path: Path, body: str) -> None:
     """Wherever in a function the name stands, it is bound by then."""
     module = f"""
 import colorsys
@@ -169,7 +169,7 @@ def f():
     assert run(tmp_path, script, module=module) == "1\n"
 
 
-def test_a_missing_name_is_an_import_error(tmp_path: Path) -> None:
+def test_a_deferred_import_of_a_missing_name_is_an_ImportError(tmp_path: Path) -> None:
     """A name that its module lacks fails as an import would, when it is used."""
     module = """
     from colorsys import nothing_like_it
@@ -189,7 +189,7 @@ def test_a_missing_name_is_an_import_error(tmp_path: Path) -> None:
     )
 
 
-def test_a_second_change_changes_nothing() -> None:
+def test_an_already_changed_module_is_unchanged() -> None:
     """A module that was changed already is left alone."""
     once = changed("""
     import colorsys
@@ -202,7 +202,7 @@ def test_a_second_change_changes_nothing() -> None:
 
 
 def test_comments_at_the_top_stay() -> None:
-    """The licence above a module is shipped with it."""
+    """Such as a licence."""
     once = changed("# Licensed.\n\nimport colorsys\n\ndef f():\n    return colorsys.x\n")
     assert once.startswith("# Licensed.\n")
 
@@ -218,23 +218,23 @@ def test_comments_at_the_top_stay() -> None:
         ("paint", True, "from .chalk import white", set()),
     ],
 )
-def test_a_module_that_others_take_whole_is_known(
+def test_a_star_import_names_its_module(
     module: str, is_package: bool, line: str, taken: set[str]
 ) -> None:
     """`from x import *` names x, relative to where it stands."""
     assert starred(line, module, is_package=is_package) == taken
 
 
-def test_a_module_that_others_take_whole_keeps_its_names() -> None:
-    """What it imports is there for `import *`; with `__all__` Python asks for each name."""
+def test_a_module_with_star_imports_keeps_its_imports() -> None:
+    """Unless it has `__all__`."""
     source = "import colorsys\n\ndef f():\n    return colorsys.x\n"
     listed = f"__all__ = ['colorsys', 'f']\n{source}"
     assert defer_imports(source, is_starred=True) == source
     assert "_load_deferred('colorsys')" in defer_imports(listed, is_starred=True)
 
 
-def test_a_classs_names_are_its_own() -> None:
-    """A method `__getattr__`, or one called like an import, keeps no import from waiting."""
+def test_a_methods_name_does_not_prevent_a_deferral() -> None:
+    """`__getattr__`, or the name of an import."""
     source = (
         "import json\n\nclass A:\n\n    def __getattr__(self, json):\n        return json\n\n"
         "def text(value):\n    return json.dumps(value)\n"
@@ -244,7 +244,7 @@ def test_a_classs_names_are_its_own() -> None:
     assert "_load_deferred('json')" in changed
 
 
-def test_a_packages_entry_is_no_name_of_it() -> None:
+def test_looking_up_a_packages_names_does_not_run_its_main_module() -> None:
     """Looking a package's names up does not run it as a program."""
     changed = defer_imports(
         "import json\n\ndef text():\n    return json.dumps(1)\n",

@@ -37,8 +37,8 @@ print(json.dumps(outline(Stage(Repository.here(), "prod"))))
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ALL if IS_WHOLE else ["claim"])
-def test_the_others_work_without_it(name: str, tmp_path: Path) -> None:
-    """The checks find nothing, the stack compiles, every test is collected, the others' pass."""
+def test_the_project_works_after_a_function_is_deleted(name: str, tmp_path: Path) -> None:
+    """Checks, compilation, and the tests of other functions."""
     repository = copy_repository(HERE, tmp_path / "copy")
     names = [name, *NEEDED_BY.get(name, ())]
     resources = resources_of(HERE, names)
@@ -64,13 +64,13 @@ def uv_run(repository: Repository, *command: str) -> str:
 
 
 def dangling(template: dict[str, Any]) -> set[str]:
-    """What a compiled template refers to and does not have."""
+    """References of a compiled template without a target."""
     there = template["Resources"].keys() | template.get("Parameters", {}).keys()
     return {id_ for id_ in references(template) - there if not id_.startswith("AWS::")}
 
 
 def unit_tests(repository: Repository, name: str) -> list[str]:
-    """All of them, or those of the functions that belong to the same part."""
+    """All unit tests, or those of the functions of the same part."""
     if IS_WHOLE:
         return ["tests/unit"]
     (part,) = (part for part in parts(HERE).values() if name in part.functions)
@@ -102,14 +102,16 @@ def unit_tests(repository: Repository, name: str) -> list[str]:
     ],
     ids=lambda given: " ".join(given[:2]),
 )
-def test_resources_go_with_the_functions_that_need_them(
+def test_resources_that_only_the_deleted_function_needs_are_deleted(
     names: list[str], resources: list[str]
 ) -> None:
     """Those that refer to a function or to what goes, and those that nothing else leads to."""
     assert resources_of(HERE, names) == sorted(resources)
 
 
-def test_a_folder_that_is_gone_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_references_to_a_function_without_a_folder_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What refers to the function is deleted all the same, and its settings are."""
     monkeypatch.setattr(_project, "_run", lambda *_: "")
     repository = copy_repository(HERE, tmp_path / "copy")
@@ -133,7 +135,7 @@ def test_a_folder_that_is_gone_already(tmp_path: Path, monkeypatch: pytest.Monke
 def test_nothing_is_deleted_by_a_wrong_call(
     arguments: list[str], said: str, tmp_path: Path
 ) -> None:
-    """It says what is wrong, and what to do."""
+    """The message has the remedy."""
     repository = copy_repository(HERE, tmp_path / "copy", without=("tests", "docs", "contracts"))
     done = jobplane(repository, "delete", *arguments)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""`deploy` and `list` on a stage of their own: what changes there, and what is refused."""
+"""`deploy` and `list` on a stage: changes, and refusals."""
 
 import base64
 import json
@@ -56,7 +56,7 @@ def stage(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 
 @pytest.fixture(autouse=True)
 def as_before(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test has edited is undone in the tree; the stage keeps what it was given."""
+    """Undo a test's edits in the tree; the stage stays as it is."""
     yield
     if "stage" in request.fixturenames:
         root = request.getfixturevalue("stage").repository.root
@@ -87,13 +87,13 @@ def answer(stage: Stage, name: str) -> Any:
 
 
 def mark(stage: Stage, name: str, text: str) -> None:
-    """Let a text be a function's answer to everything."""
+    """Let a function answer every event with a text."""
     path = stage.repository.root / "functions" / name / f"{name.replace('-', '_')}.py"
     path.write_text(path.read_text() + MARKED.replace("MARK", text))
 
 
 def test_one_function_is_deployed_alone(stage: Stage) -> None:
-    """Only its code is another one, it answers at once, and a second time nothing is to do."""
+    """Only its code changes; a second time nothing is deployed."""
     before = digests(stage)
     mark(stage, "check-active-job", "first")
     done = deploy(stage, "check-active-job", "--yes")
@@ -107,8 +107,8 @@ def test_one_function_is_deployed_alone(stage: Stage) -> None:
     assert again.stdout == f"nothing to deploy: {stage.name} is up to date\n"
 
 
-def test_it_says_what_will_change(stage: Stage) -> None:
-    """Digest and settings, before and after; a dry run changes neither."""
+def test_deploy_shows_digest_and_settings_before_and_after(stage: Stage) -> None:
+    """A dry run changes neither."""
     touch(stage.repository, "functions/connect/connect.py")
     edit(stage.repository, "functions/connect/function.yml", "memorySize: 512", "memorySize: 640")
     before = digests(stage)
@@ -123,8 +123,8 @@ def test_it_says_what_will_change(stage: Stage) -> None:
     assert settings(stage, "connect")["MemorySize"] == 512
 
 
-def test_nobody_to_ask_is_called_wrongly(stage: Stage) -> None:
-    """Without a terminal and without --yes nothing is deployed, and exit is 2."""
+def test_deploy_without_a_terminal_needs_yes(stage: Stage) -> None:
+    """Exit code 2."""
     touch(stage.repository, "functions/connect/connect.py")
     before = digests(stage)
     done = deploy(stage, "connect")
@@ -134,7 +134,7 @@ def test_nobody_to_ask_is_called_wrongly(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("reply", "code"), [("n", 1), ("y", 0)])
-def test_it_asks_on_a_terminal(stage: Stage, reply: str, code: int) -> None:
+def test_deploy_asks_on_a_terminal(stage: Stage, reply: str, code: int) -> None:
     """`n` leaves the stage as it is, `y` deploys."""
     touch(stage.repository, "functions/disconnect/disconnect.py")
     before = digests(stage)
@@ -156,8 +156,8 @@ def test_it_asks_on_a_terminal(stage: Stage, reply: str, code: int) -> None:
     assert (digests(stage) != before) is (reply == "y")
 
 
-def test_settings_come_with_the_function(stage: Stage) -> None:
-    """Memory and plain variables are changed alone; what refers to a table stays as it is."""
+def test_a_functions_memory_and_plain_variables_are_deployed_alone(stage: Stage) -> None:
+    """Variables with references stay as they are."""
     edit(stage.repository, "functions/claim/function.yml", "memorySize: 256", "memorySize: 384")
     edit(
         stage.repository,
@@ -179,7 +179,9 @@ def test_settings_come_with_the_function(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("stack", [("deploy", "--yes"), ("up",)], ids=lambda verb: verb[0])
-def test_the_stack_mends_what_functions_were_given(stage: Stage, stack: tuple[str, ...]) -> None:
+def test_a_deployment_of_the_stack_reverts_settings_that_left_the_tree(
+    stage: Stage, stack: tuple[str, ...]
+) -> None:
     """Settings that came alone and went from the tree are gone after a deployment of the stack."""
     edit(stage.repository, "functions/status/function.yml", "memorySize: 512", "memorySize: 768")
     assert deploy(stage, "status", "--yes").returncode == 0
@@ -191,8 +193,8 @@ def test_the_stack_mends_what_functions_were_given(stage: Stage, stack: tuple[st
     assert again.stdout == f"nothing to deploy: {stage.name} is up to date\n"
 
 
-def test_a_role_comes_with_the_stack(stage: Stage) -> None:
-    """For one function it is refused, with the command; the stack brings it."""
+def test_a_changed_role_needs_the_stack(stage: Stage) -> None:
+    """For one function it is refused with the command."""
     edit(stage.repository, "functions/send-interrupt/function.yml", "interrupts-*", "interrupts-a*")
     refused = deploy(stage, "send-interrupt", "--yes")
     assert refused.returncode == 1
@@ -203,7 +205,7 @@ def test_a_role_comes_with_the_stack(stage: Stage) -> None:
     assert "interrupts-a*" in json.dumps(_policies(stage, "send-interrupt"))
 
 
-def test_code_goes_without_its_role_and_says_so(stage: Stage) -> None:
+def test_code_is_deployed_without_its_changed_role_and_a_hint(stage: Stage) -> None:
     """What a function can be given alone is deployed; what is left is named with the command."""
     path = "functions/send-interrupt/function.yml"
     edit(stage.repository, path, "interrupts-*", "interrupts-b*")
@@ -214,8 +216,8 @@ def test_code_goes_without_its_role_and_says_so(stage: Stage) -> None:
     assert "interrupts-b*" not in json.dumps(_policies(stage, "send-interrupt"))
 
 
-def test_a_new_function_comes_with_the_stack(stage: Stage) -> None:
-    """Alone it is refused with the command; with the stack it is there."""
+def test_a_new_function_needs_the_stack(stage: Stage) -> None:
+    """Alone it is refused with the command."""
     add_function(stage.repository, "renew", like="claim")
     refused = deploy(stage, "renew", "--yes")
     assert refused.returncode == 1
@@ -235,7 +237,7 @@ def _policies(stage: Stage, name: str) -> list[Any]:
     ]
 
 
-def test_two_at_once_do_not_break_each_other(stage: Stage) -> None:
+def test_concurrent_deployments_of_two_functions_are_both_recorded(stage: Stage) -> None:
     """Deployments of two functions from two processes are both live and both on record."""
     names = ("router", "handle-timeout")
     for name in names:
@@ -264,20 +266,20 @@ def test_two_at_once_do_not_break_each_other(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
-def test_artifacts_are_for_the_architecture_that_is_given(architecture: str) -> None:
+def test_param_architecture_decides_the_artifacts_architecture(architecture: str) -> None:
     """What `--param` sets for one deployment is what is built for it."""
     there = Stage(Repository.here(), "prod")
     assert shipping.settings_for(there, {"architecture": architecture}) == Settings(architecture)
 
 
-def test_an_architecture_that_lambda_has_not_is_refused() -> None:
+def test_an_unknown_architecture_is_refused_before_the_build() -> None:
     """Before anything is built."""
     there = Stage(Repository.here(), "prod")
     with pytest.raises(click.UsageError, match="'arm'; known are: x86_64 and arm64"):
         shipping.settings_for(there, {"architecture": "arm"})
 
 
-def test_somebody_elses_change_is_not_overwritten(stage: Stage) -> None:
+def test_a_function_changed_by_another_deployment_is_not_overwritten(stage: Stage) -> None:
     """A function that changed after it was looked at is left alone, and that is said."""
     repository = stage.repository
     functions = repository.select(("record-interruption",))
@@ -293,7 +295,7 @@ def test_somebody_elses_change_is_not_overwritten(stage: Stage) -> None:
     assert digests(stage) == before
 
 
-def test_a_stale_artifact_is_refused(stage: Stage) -> None:
+def test_no_build_refuses_an_artifact_older_than_its_sources(stage: Stage) -> None:
     """With --no-build an artifact that is older than its sources stays where it is."""
     assert jobplane(stage.repository, "build").returncode == 0
     touch(stage.repository, "functions/claim/claim.py")
@@ -304,7 +306,7 @@ def test_a_stale_artifact_is_refused(stage: Stage) -> None:
     assert digests(stage) == before
 
 
-def test_an_artifact_that_is_current_needs_no_build(stage: Stage) -> None:
+def test_no_build_deploys_a_current_artifact(stage: Stage) -> None:
     """With --no-build what was built is deployed as it is."""
     touch(stage.repository, "functions/claim/claim.py")
     built = printed(jobplane(stage.repository, "build", "claim", "--json"))["claim"]["digest"]
@@ -313,7 +315,7 @@ def test_an_artifact_that_is_current_needs_no_build(stage: Stage) -> None:
     assert base64.b64decode(digests(stage)["claim"]).hex() == built
 
 
-def test_affected_code_goes_by_function_and_configuration_by_stack(stage: Stage) -> None:
+def test_deploy_affected_deploys_code_alone_and_configuration_by_the_stack(stage: Stage) -> None:
     """What differs from a revision decides; nothing differs: nothing is deployed."""
     touch(stage.repository, "functions/claim/claim.py")
     plan = printed(deploy(stage, "--affected", "--dry-run", "--json"))
@@ -328,7 +330,7 @@ def test_affected_code_goes_by_function_and_configuration_by_stack(stage: Stage)
     assert done.stdout == "nothing differs from HEAD\n"
 
 
-def test_list_says_what_differs_from_the_stage(stage: Stage) -> None:
+def test_list_compares_sources_artifacts_and_stage(stage: Stage) -> None:
     """Sources against artifacts, and artifacts against what is deployed."""
     assert deploy(stage, "disconnect", "--yes").returncode == 0
     touch(stage.repository, "functions/disconnect/disconnect.py")
@@ -341,7 +343,9 @@ def test_list_says_what_differs_from_the_stage(stage: Stage) -> None:
     assert "code" in rows["disconnect"]["deployed"]
 
 
-def test_a_stack_that_is_not_deployed_is_named(stage: Stage, tmp_path: Path) -> None:
+def test_one_function_of_a_missing_stack_is_refused_with_the_command(
+    stage: Stage, tmp_path: Path
+) -> None:
     """A stage of AWS without a stack: one function is refused, with the command that makes it."""
     repository = copy_of(stage.repository, tmp_path / "elsewhere")
     share_artifacts(stage.repository, repository)
@@ -359,7 +363,7 @@ def test_a_stack_that_is_not_deployed_is_named(stage: Stage, tmp_path: Path) -> 
     assert "jobplane deploy --stage absent" in back.stderr
 
 
-def test_saving_deploys_and_invokes_again(stage: Stage) -> None:
+def test_invoke_watch_deploys_and_invokes_after_a_save(stage: Stage) -> None:
     """`invoke --watch` on a stage: after a save, the next answer is that of the new code."""
     # Where tests run in the background the signal is ignored, and a child would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -387,7 +391,7 @@ def test_saving_deploys_and_invokes_again(stage: Stage) -> None:
 
 
 def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
-    """The next line of a process's output that has a text in it."""
+    """The next line of a process's output with a text in it."""
     assert process.stdout is not None
     lines = []
     for line in process.stdout:
@@ -428,7 +432,7 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_what_is_wrong_is_said(
+def test_a_wrong_call_gets_one_line_with_the_remedy(
     untouched: Repository, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     """One line, the right exit code, and what to do."""

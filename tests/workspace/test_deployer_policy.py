@@ -1,4 +1,4 @@
-"""The policy that `jobplane policy` prints: enough for the stack, and no more."""
+"""The policy that `jobplane policy` prints is sufficient and minimal."""
 
 import json
 from fnmatch import fnmatchcase
@@ -37,7 +37,7 @@ def test_the_copy_in_docs_is_current(document: dict[str, Any]) -> None:
     assert json.loads(COMMITTED.read_text()) == document
 
 
-def test_it_needs_no_artifacts_and_no_account(tmp_path: Path) -> None:
+def test_the_policy_needs_no_artifacts_and_no_account(tmp_path: Path) -> None:
     """The command compiles a fresh clone, in which nothing was built."""
     clone = copy_here(tmp_path / "clone")
     assert printed(jobplane(clone, "policy", "--account", ACCOUNT)) == json.loads(
@@ -46,7 +46,7 @@ def test_it_needs_no_artifacts_and_no_account(tmp_path: Path) -> None:
     assert not clone.dist.exists()
 
 
-def test_every_resource_of_the_stack_can_be_made_and_deleted(
+def test_the_policy_allows_to_create_and_delete_every_resource(
     compiled: Compiled, document: dict[str, Any]
 ) -> None:
     """What the handlers of its types call of their own service is allowed, but on data."""
@@ -68,8 +68,8 @@ def test_every_resource_of_the_stack_can_be_made_and_deleted(
         assert missing == set(), kind
 
 
-def test_nothing_is_allowed_on_data(document: dict[str, Any]) -> None:
-    """Rows can't be read or written, and objects in the bucket of artifacts alone."""
+def test_the_policy_allows_nothing_on_data(document: dict[str, Any]) -> None:
+    """Except for objects in the deployment bucket."""
     data = (
         "dynamodb:GetItem",
         "dynamodb:PutItem",
@@ -89,10 +89,10 @@ def test_nothing_is_allowed_on_data(document: dict[str, Any]) -> None:
             assert "*" not in statement["Resource"]
 
 
-def test_settings_of_a_deployed_stage_need_no_other_policy(
+def test_the_policy_allows_later_settings_of_a_stage(
     compiled: Compiled, document: dict[str, Any]
 ) -> None:
-    """Domain names, a mail for alarms and warm functions come after the first deployment."""
+    """Domain names, mail for alarms, warm functions."""
     later = compiled("prod", None, *DOMAINS, "alarmMail=team@example.org")
     warm = {"Resources": {**later["Resources"], "Warm": {"Type": "AWS::Lambda::Alias"}}}
     assert policy(warm) == document
@@ -107,7 +107,7 @@ def test_settings_of_a_deployed_stage_need_no_other_policy(
         ("acme-background-jobs", "acme-background-jobs-prod-serverlessdeploymentbuck-125ittyvyw7"),
     ],
 )
-def test_the_deployment_bucket_is_allowed_by_its_shortened_name(
+def test_the_policy_allows_the_deployment_bucket_with_a_shortened_name(
     compiled: Compiled, service: str, bucket: str
 ) -> None:
     """It can be made, written to and deleted."""
@@ -125,8 +125,8 @@ def test_the_deployment_bucket_is_allowed_by_its_shortened_name(
         ), action
 
 
-def test_tags_of_event_source_mappings_are_allowed(document: dict[str, Any]) -> None:
-    """CloudFormation gives them those of the stack; their ARNs hold no function's name."""
+def test_the_policy_allows_tags_of_event_source_mappings(document: dict[str, Any]) -> None:
+    """Their ARNs have no function's name."""
     mapping = f"arn:aws:lambda:eu-west-1:{ACCOUNT}:event-source-mapping:6ca1bb14"
     assert any(
         "lambda:TagResource" in it["Action"]
@@ -135,7 +135,7 @@ def test_tags_of_event_source_mappings_are_allowed(document: dict[str, Any]) -> 
     )
 
 
-def test_it_is_bound_to_the_names_of_the_stage(document: dict[str, Any]) -> None:
+def test_every_resource_of_the_policy_is_of_the_stage(document: dict[str, Any]) -> None:
     """Every action that IAM authorises on a resource has that of the stage; none is a pattern."""
     assert not [action for action in actions(document) if "*" in action]
     for statement in document["Statement"]:
@@ -157,10 +157,10 @@ def test_it_is_bound_to_the_names_of_the_stage(document: dict[str, Any]) -> None
         ("us-gov-west-1", "aws-us-gov", 25),
     ],
 )
-def test_it_fits_in_a_role(compiled: Compiled, region: str, partition: str, longest: int) -> None:
-    """Inline policies of a role may have 10,240 characters, also with the longest names that the
-    buckets of a region allow.
-    """
+def test_the_policy_fits_in_a_role(
+    compiled: Compiled, region: str, partition: str, longest: int
+) -> None:
+    """10,240 characters for a role's inline policies, with the longest names of buckets."""
     names = Names("s" * (longest - len("-prod")), "prod")
     where = {"account": ACCOUNT, "region": region, "partition": partition}
     assert len(f"{names.of('quarantine')}-{ACCOUNT}-{region}") == 63
@@ -168,7 +168,7 @@ def test_it_fits_in_a_role(compiled: Compiled, region: str, partition: str, long
     assert len(json.dumps(document, separators=(",", ":"))) <= 10_240
 
 
-def test_it_is_of_the_partition_and_stage(compiled: Compiled) -> None:
+def test_the_policys_arns_are_of_the_partition(compiled: Compiled) -> None:
     """Another region's ARNs begin as they do there."""
     there = policy(compiled("prod"), "eu", region="cn-north-1", partition="aws-cn")
     arns = [arn for it in there["Statement"] for arn in it["Resource"] if arn != "*"]
@@ -176,7 +176,7 @@ def test_it_is_of_the_partition_and_stage(compiled: Compiled) -> None:
     assert any(f"table/{REPOSITORY.names('eu').prefix}*" in arn for arn in arns)
 
 
-def test_an_unknown_service_is_named() -> None:
+def test_an_unknown_type_of_resource_is_an_error() -> None:
     """A stack with a type that is not known gets no policy that would do for half of it."""
     template = {"Resources": {"It": {"Type": "AWS::Nothing::Thing"}}}
     with pytest.raises(deployer.UnknownTypeError, match="AWS::Nothing::Thing"):

@@ -1,4 +1,4 @@
-"""The commands that docs/ tells to type: each exists, with all its options, for PyPI's `aws`."""
+"""The commands in docs/ exist with all their options, also those of PyPI's `aws`."""
 
 import re
 import shlex
@@ -63,7 +63,7 @@ def words(text: str) -> list[str]:
 
 @cache
 def faults_of_aws() -> dict[str, str | None]:
-    """What `aws` finds wrong with each of its commands, by its words; it is started once."""
+    """The faults that `aws` finds in each of its commands; it is started once."""
     pages = [line for page in PAGES for line in lines(ROOT / page)]
     found = [command for line in (*pages, *FAULTY) for command in commands(line)]
     asked = [command[1:] for command in found if command[0] == "aws"]
@@ -72,7 +72,7 @@ def faults_of_aws() -> dict[str, str | None]:
 
 
 def fault(command: list[str]) -> str | None:
-    """What is wrong with a command; None if it can be parsed."""
+    """The fault of a command; None if it can be parsed."""
     if command[0] == "aws":
         return faults_of_aws()[" ".join(command[1:])]
     arguments = command[3:]
@@ -98,13 +98,13 @@ def options(verb: click.Command) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_exist(page: str) -> None:
-    """Verbs, services, operations and options are those of the tools."""
+def test_every_documented_command_exists(page: str) -> None:
+    """Verbs, services, operations and options."""
     found = [command for line in lines(ROOT / page) for command in commands(line)]
     assert [(command, text) for command in found if (text := fault(command))] == []
 
 
 @pytest.mark.parametrize("line", FAULTY)
-def test_what_does_not_exist_is_found(line: str) -> None:
-    """A misspelt service, operation, option or verb is a fault, wherever in a line it stands."""
+def test_a_misspelt_command_or_option_is_found(line: str) -> None:
+    """Anywhere in a line."""
     assert any(map(fault, commands(line)))

@@ -1,4 +1,4 @@
-"""Own domain names, versions behind an alias, and the mail of alarms, as they are compiled."""
+"""Custom domain names, versions behind an alias, and mail of alarms, as compiled."""
 
 import json
 import secrets
@@ -13,8 +13,8 @@ from tests.workspace.copies import Built, command_environment, copy_of, share_ar
 from tests.workspace.templates import CERTIFICATE, DOMAINS, Compiled, complaints, of_type
 
 
-def test_both_apis_get_their_names(compiled: Compiled) -> None:
-    """A mapping leads each name to its API's stage, and the outputs say where DNS has to lead."""
+def test_each_domain_name_is_mapped_to_its_apis_stage(compiled: Compiled) -> None:
+    """The outputs have the targets for DNS."""
     template = compiled("prod", None, *DOMAINS)
     assert complaints(template, "eu-west-1") == []
     mappings = {
@@ -43,10 +43,10 @@ def test_both_apis_get_their_names(compiled: Compiled) -> None:
         (("httpDomain=x.example", "socketDomain=x.example"), "use two names"),
     ],
 )
-def test_half_a_domain_is_refused_in_a_sentence(
+def test_a_domain_without_a_certificate_is_refused(
     repository: Repository, parameters: tuple[str, ...], message: str
 ) -> None:
-    """A name without a certificate, or one name for both APIs: packaging fails, without a stack."""
+    """And the same name for both APIs; without a stack trace."""
     done = packaged(repository, *parameters)
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
@@ -57,7 +57,7 @@ def test_half_a_domain_is_refused_in_a_sentence(
 def test_a_secret_in_the_place_of_its_name_is_refused(
     repository: Repository, parameter: str
 ) -> None:
-    """The message says what to give, in a sentence; the secret is repeated and written nowhere."""
+    """The message has the remedy, and the secret is in no output."""
     secret = secrets.token_hex(32)
     done = packaged(repository, f"{parameter}={secret}")
     said = done.stdout + done.stderr
@@ -108,8 +108,8 @@ def template_with(repository: Repository, settings: dict[str, str]) -> dict[str,
             path.write_text(text)
 
 
-def test_requests_go_to_the_version_that_is_warm(repository: Repository) -> None:
-    """Sockets, HTTP, queues, streams and schedules of such a function lead to its alias."""
+def test_events_of_a_function_with_warm_versions_go_to_its_alias(repository: Repository) -> None:
+    """Sockets, HTTP, queues, streams and schedules."""
     template = template_with(
         repository,
         {
@@ -138,7 +138,7 @@ def test_requests_go_to_the_version_that_is_warm(repository: Repository) -> None
 
 
 def test_snapstart_and_provisioned_concurrency_exclude_each_other(repository: Repository) -> None:
-    """AWS refuses a version with both; so does the packaging."""
+    """AWS refuses both together."""
     path = repository.root / "functions" / "status" / "function.yml"
     before = path.read_text()
     path.write_text(f"{before}snapStart: true\nprovisionedConcurrency: 1\n")
@@ -150,7 +150,7 @@ def test_snapstart_and_provisioned_concurrency_exclude_each_other(repository: Re
     assert "does not support provisioned concurrency" in done.stdout + done.stderr
 
 
-def test_alarms_are_sent_to_the_mail_that_is_given(compiled: Compiled) -> None:
+def test_alarmMail_subscribes_to_the_topic(compiled: Compiled) -> None:
     """The subscription is confirmed by the mail that SNS sends."""
     template = compiled("prod", None, "alarmMail=team@example.org")
     (topic,) = of_type(template, "AWS::SNS::Topic").values()

@@ -1,4 +1,4 @@
-"""`jobplane event`: what it prints is what the services send, and the functions take it."""
+"""`jobplane event` prints events as the services send them, and the functions accept them."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def event(*arguments: str) -> Any:
 
 
 def answer(function: str, sent: Any, given: Mapping[str, Any] | None = None) -> Any:
-    """What a function answers in process; it must not raise."""
+    """A function's answer in process, without an error."""
     (found,) = REPOSITORY.select((function,))
     result = cases.run_in_process(Case(found, "-", sent, given or {}), REPOSITORY)
     assert result.outcome is not None
@@ -43,7 +43,7 @@ def model(function: str, case: str) -> Any:
 
 
 def shape(value: Any) -> Any:
-    """Names and kinds of a document; a list is as its first entry."""
+    """Names and types of a document; a list as its first entry."""
     if isinstance(value, dict):
         return {name: shape(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -51,12 +51,12 @@ def shape(value: Any) -> Any:
     return type(value).__name__
 
 
-def test_connect_takes_a_handshake() -> None:
-    """The token that is filled in is one of the stage."""
+def test_connect_accepts_a_printed_handshake() -> None:
+    """Its token is one of the stage."""
     assert answer("connect", event("websocket-connect"))["statusCode"] == 200
 
 
-def test_router_answers_a_message() -> None:
+def test_router_answers_a_printed_message() -> None:
     """On a connection that is there, a ping is answered with a pong."""
     sent = event("websocket-default", "--set", "requestContext.connectionId=conn-1")
     pong = json.loads(answer("router", sent, connected())["body"])
@@ -70,39 +70,39 @@ def connected() -> dict[str, Any]:
     return given
 
 
-def test_disconnect_takes_a_closed_connection() -> None:
+def test_disconnect_accepts_a_printed_event() -> None:
     """A connection that nobody knows is closed all the same."""
     assert answer("disconnect", event("websocket-disconnect"))["statusCode"] == 200
 
 
-def test_status_answers_a_request() -> None:
+def test_status_answers_a_printed_request_with_404() -> None:
     """Token and path are understood; there is no such assembly."""
     assert answer("status", event("http-v2"))["statusCode"] == 404
 
 
-def test_deliver_webhook_takes_a_message_of_the_queue() -> None:
-    """A webhook whose assembly is gone is dropped."""
+def test_deliver_webhook_accepts_a_printed_message() -> None:
+    """Its assembly does not exist."""
     assert answer("deliver-webhook", event("sqs")) == {"batchItemFailures": []}
 
 
-def test_processor_takes_a_record_of_the_stream() -> None:
+def test_processor_accepts_a_printed_record() -> None:
     """The record is read; its request is not there, and none is left over."""
     assert answer("processor", event("dynamodb-stream")) == {"batchItemFailures": []}
 
 
-def test_processor_takes_its_own_schedule() -> None:
-    """`--for` gives the input that function.yml declares."""
+def test_processor_accepts_its_printed_schedule() -> None:
+    """`--for` gives the input of function.yml."""
     assert event("schedule", "--for", "processor") == {"sweep": "leases"}
     assert answer("processor", event("schedule", "--for", "processor")) == {"swept": {}}
 
 
 @pytest.mark.parametrize("function", ["check-active-job", "claim"])
-def test_the_job_flow_takes_its_input(function: str) -> None:
+def test_the_functions_of_the_flow_accept_a_printed_input(function: str) -> None:
     """The functions of the flow understand its workspace, thread and message."""
     assert answer(function, event("step-functions"))
 
 
-def test_handle_timeout_takes_an_ended_execution() -> None:
+def test_handle_timeout_accepts_a_printed_event_of_the_rule() -> None:
     """The rule's event is understood; the execution left nothing behind."""
     sent = event("execution-status-change", "--set", "detail.status=TIMED_OUT")
     assert answer("handle-timeout", sent)["released"] is False
@@ -117,7 +117,9 @@ def test_handle_timeout_takes_an_ended_execution() -> None:
         ("http-v2", "status", "http"),
     ],
 )
-def test_shapes_are_those_of_the_cases(source: str, function: str, case: str) -> None:
+def test_a_printed_event_has_every_field_of_the_functions_case(
+    source: str, function: str, case: str
+) -> None:
     """Every field of the function's own event is there, with a value of the same kind."""
     ours, theirs = shape(event(source)), shape(model(function, case))
     for part in ("queryStringParameters", "multiValueQueryStringParameters"):
@@ -132,7 +134,9 @@ def test_shapes_are_those_of_the_cases(source: str, function: str, case: str) ->
         ("execution-status-change", "handle-timeout", "execution-failed"),
     ],
 )
-def test_shapes_hold_those_of_the_cases(source: str, function: str, case: str) -> None:
+def test_a_printed_event_lacks_no_field_of_the_functions_case(
+    source: str, function: str, case: str
+) -> None:
     """No field of the function's own event is missing."""
     assert absent(model(function, case), event(source)) == []
 
@@ -155,7 +159,7 @@ def absent(wanted: Any, found: Any, path: str = "") -> list[str]:
 
 @pytest.mark.parametrize("change", ["insert", "modify", "remove"])
 def test_a_stream_record_has_the_images_of_its_change(change: str) -> None:
-    """INSERT has a new image, REMOVE an old one, MODIFY both; keys are the table's."""
+    """INSERT has a new image, REMOVE an old one, MODIFY both."""
     (record,) = event("dynamodb-stream", "--change", change)["Records"]
     images = {name for name in record["dynamodb"] if name.endswith("Image")}
     wanted = {"insert": {"NewImage"}, "modify": {"NewImage", "OldImage"}, "remove": {"OldImage"}}
@@ -165,7 +169,7 @@ def test_a_stream_record_has_the_images_of_its_change(change: str) -> None:
     assert ("userIdentity" in record) == (change == "remove")
 
 
-def test_a_stream_record_of_any_table() -> None:
+def test_table_and_item_give_a_record_with_the_tables_keys() -> None:
     """`--table` and `--item` give another item; what is no key of it is not among the keys."""
     item = '{"connection_id": "c", "user_id": "u"}'
     (record,) = event("dynamodb-stream", "--table", "connections", "--item", item)["Records"]
@@ -178,14 +182,14 @@ def test_a_stream_record_of_any_table() -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_a_seed_makes_it_the_same(source: str) -> None:
-    """Two events of one seed are equal; two without have nothing but the constants in common."""
+def test_a_seed_gives_the_same_event(source: str) -> None:
+    """Without one, ids and times differ."""
     assert event(source, "--seed", "7") == event(source, "--seed", "7")
     assert event(source, "--seed", "7") != event(source, "--seed", "8")
     assert event(source) != event(source)
 
 
-def test_times_are_now() -> None:
+def test_an_event_without_a_seed_has_the_current_time() -> None:
     """Without a seed the event is of this moment."""
     before = Fresh().milliseconds
     sent = event("websocket-default")["requestContext"]["requestTimeEpoch"]
@@ -205,16 +209,18 @@ def test_times_are_now() -> None:
         ('a["x.y"]=2', ("a", "x.y"), 2),
     ],
 )
-def test_an_override(text: str, path: tuple[str | int, ...], value: Any) -> None:
-    """Values are JSON where they are that; a path leads through objects and lists."""
+def test_set_replaces_the_value_at_a_path(
+    text: str, path: tuple[str | int, ...], value: Any
+) -> None:
+    """Values are JSON if they can be parsed."""
     found: Any = override({"a": {"b": 1, "x.y": 1}, "list": [{}, {"d": 1}]}, text)
     for step in path:
         found = found[step]
     assert found == value
 
 
-def test_an_override_leads_into_a_text() -> None:
-    """A body that is JSON is changed inside, and what is derived from it follows."""
+def test_set_changes_a_json_text_inside() -> None:
+    """And the fields derived from it."""
     (record,) = event("sqs", "--set", "Records[0].body.execution=2")["Records"]
     assert json.loads(record["body"])["execution"] == 2
     assert record["md5OfBody"] == hashlib.md5(record["body"].encode()).hexdigest()  # noqa: S324
@@ -223,19 +229,19 @@ def test_an_override_leads_into_a_text() -> None:
 @pytest.mark.parametrize(
     "text", ["a.c=1", "list[2]=1", "a.b.c=1", "text.c=1", "a", "=1", "a[x]=1", "b.c=1"]
 )
-def test_an_unknown_path_is_refused(text: str) -> None:
+def test_set_refuses_an_unknown_path(text: str) -> None:
     """A misspelled field is told, not added."""
     with pytest.raises(OverrideError):
         override({"a": {"b": 1}, "list": [1, 2], "text": "none"}, text)
 
 
-def test_add_makes_what_is_not_there() -> None:
+def test_add_adds_a_field_or_an_entry() -> None:
     """Fields, and one more entry of a list."""
     made = override({"a": {}, "list": [1]}, "a.b.c=1", add=True)
     assert override(made, "list[1]=2", add=True) == {"a": {"b": {"c": 1}}, "list": [1, 2]}
 
 
-def test_the_sources_are_listed() -> None:
+def test_event_lists_its_sources() -> None:
     """A line each, with what it is."""
     listed = [re.split(r"\s{1,}", line, maxsplit=1) for line in run("--list").stdout.splitlines()]
     assert [name for name, _ in listed] == list(SOURCES)
@@ -266,7 +272,7 @@ def test_the_sources_are_listed() -> None:
         (("dynamodb-stream", "--item", "x"), "--item is not valid JSON"),
     ],
 )
-def test_called_wrongly(arguments: tuple[str, ...], said: str) -> None:
+def test_a_wrong_call_exits_with_2_and_the_fault(arguments: tuple[str, ...], said: str) -> None:
     """Exit code 2, and what is wrong."""
     done = run(*arguments)
     assert done.exit_code == 2

@@ -20,7 +20,7 @@ from tests.workspace.copies import Built
 
 pytestmark = pytest.mark.e2e
 
-# Its function is not there, so it can't be made.
+# Its function does not exist, so it can't be created.
 BROKEN = {
     "Type": "Custom::Broken",
     "Properties": {"ServiceToken": "arn:aws:lambda:eu-west-1:000000000000:function:missing"},
@@ -44,7 +44,7 @@ def compiled(package: Path) -> dict[str, Any]:
 
 
 def broken_after(package: Path, logical: str, to: Path) -> Path:
-    """A copy of a package whose deployment fails as soon as one resource is made."""
+    """A copy of a package whose deployment fails after one resource."""
     shutil.copytree(package, to)
     state = json.loads((to / STATE).read_text())
     template = state["service"]["provider"]["compiledCloudFormationTemplate"]
@@ -63,11 +63,8 @@ def protection(aws: Cloud, stage: str) -> set[bool]:
     }
 
 
-def test_a_first_deployment_that_failed_is_repeated(aws: Cloud, tmp_path: Path) -> None:
-    """After a failure nothing has a name that the next one needs; it succeeds, and then protects.
-
-    JOBPLANE_TEST_ALL=1 interrupts it after each kind of resource, and not after four.
-    """
+def test_a_first_deployment_succeeds_after_a_failed_one(aws: Cloud, tmp_path: Path) -> None:
+    """JOBPLANE_TEST_ALL=1 interrupts it after each kind of resource, not only after four."""
     aws.keep_secret("prod")
     package = packaged(aws, "prod", tmp_path / "package")
     first = {r["Type"]: name for name, r in reversed(compiled(package)["Resources"].items())}
@@ -86,7 +83,7 @@ def test_a_first_deployment_that_failed_is_repeated(aws: Cloud, tmp_path: Path) 
     assert (again.returncode, again.stdout) == (0, "nothing to deploy: prod is up to date\n")
 
 
-def test_a_table_without_its_protection_is_a_difference(aws: Cloud) -> None:
+def test_the_next_deployment_protects_a_table_that_was_left_unprotected(aws: Cloud) -> None:
     """A deployment that broke off between the stack and the protection is finished by the next."""
     aws.keep_secret("late")
     assert aws.jobplane("deploy", "--stage", "late", "--yes", *PROD).returncode == 0
@@ -102,7 +99,7 @@ def test_a_table_without_its_protection_is_a_difference(aws: Cloud) -> None:
 PROD = ("--param", "deletionPolicy=Retain", "--param", "deletionProtection=true")
 
 
-def test_a_removal_keeps_the_data_for_the_next_deployment(aws: Cloud) -> None:
+def test_data_kept_by_a_removal_is_imported_by_the_next_deployment(aws: Cloud) -> None:
     """What the stage retains is named, stays, and is taken over, rows and objects and all."""
     aws.keep_secret("kept")
     assert aws.jobplane("deploy", "--stage", "kept", "--yes", *PROD).returncode == 0
@@ -126,7 +123,7 @@ def test_a_removal_keeps_the_data_for_the_next_deployment(aws: Cloud) -> None:
     assert {"jobplane-kept-requests", "jobplane-kept-files"} <= names
 
 
-def test_the_framework_alone_removes_and_deploys_again(aws: Cloud) -> None:
+def test_osls_remove_and_osls_deploy_work_without_jobplane(aws: Cloud) -> None:
     """`osls remove` and `osls deploy` do as well: what is needed is in the plugin."""
     aws.keep_secret("alone")
     for command in ("deploy", "remove", "deploy"):
@@ -134,8 +131,8 @@ def test_the_framework_alone_removes_and_deploys_again(aws: Cloud) -> None:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
 
-def test_removing_with_the_data_leaves_nothing(aws: Cloud) -> None:
-    """Protected tables, versioned objects, queues made on demand and secrets go, and no other's."""
+def test_removing_with_the_data_deletes_everything_of_the_stage(aws: Cloud) -> None:
+    """Protected tables, versioned objects, queues made on demand, secrets."""
     aws.keep_secret("all")
     assert aws.jobplane("deploy", "--stage", "all", "--yes", *PROD).returncode == 0
     s3, sqs = aws.client("s3"), aws.client("sqs")
@@ -173,7 +170,7 @@ def test_removing_with_the_data_leaves_nothing(aws: Cloud) -> None:
     assert "nothing to remove" in nothing.stdout
 
 
-def test_a_stack_that_was_never_deployed_is_in_nobodys_way(aws: Cloud) -> None:
+def test_a_stack_that_was_never_deployed_is_replaced(aws: Cloud) -> None:
     """One whose creation failed, and one that is only reviewed, are deleted and made again."""
     client = aws.client("cloudformation")
     for stage in ("failed", "review"):

@@ -1,4 +1,4 @@
-"""docs/deploying.md from an empty account to prod, with nothing but its commands."""
+"""docs/deploying.md from an empty account to prod, by its commands alone."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def section(heading: str) -> list[str]:
 
 
 def type_in(aws: Cloud, programs: Path, *scripts: str) -> str:
-    """Run blocks one after the other in one shell; all have to succeed."""
+    """Run blocks in one shell, all of which must succeed."""
     for name, script in {"aws": f'exec {installed() / "aws"} "$@"', "uv": UV}.items():
         program = programs / name
         program.write_text(f"#!/bin/sh\n{script}\n")
@@ -53,8 +53,8 @@ def type_in(aws: Cloud, programs: Path, *scripts: str) -> str:
     return done.stdout
 
 
-def test_the_commands_lead_to_prod(aws: Cloud, tmp_path: Path) -> None:
-    """Secret, role, policy, deployment and what DNS has to lead to, as they stand there."""
+def test_the_documented_commands_deploy_prod(aws: Cloud, tmp_path: Path) -> None:
+    """As written: secret, role, policy, deployment and DNS targets."""
     secret, *_ = section("Secrets")
     first, *steps = section("From an empty account to prod")
     typed = [block for block in steps if "acm request-certificate" not in block]

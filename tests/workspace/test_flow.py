@@ -1,4 +1,4 @@
-"""The job flow agrees with the functions that it calls: names and errors."""
+"""The job flow matches the functions that it calls: names, errors, permissions."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,19 +29,19 @@ def all_states(machine: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def called(state: dict[str, Any]) -> str | None:
-    """The substitution that names the function of a state."""
+    """The substitution for a state's function."""
     name = state.get("Arguments", {}).get("FunctionName") if "Arguments" in state else None
     return name.removeprefix("${").removesuffix("}") if name else None
 
 
 def function_substitutions() -> dict[str, Any]:
-    """Those that are functions; the others are texts of the stack's place."""
+    """Substitutions that are functions, not texts."""
     substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
     return {name: value for name, value in substitutions.items() if "Fn::GetAtt" in value}
 
 
 def test_the_flow_names_no_partition() -> None:
-    """Resources are named for the partition that the stack is in, and no host is spelt out."""
+    """Nor a host."""
     resources = [state["Resource"] for _, state in all_states(FLOW) if "Resource" in state]
     assert all(resource.startswith("arn:${Partition}:states:::") for resource in resources)
     substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
@@ -49,7 +49,7 @@ def test_the_flow_names_no_partition() -> None:
     assert not [text for text in expressions(FLOW) if "amazonaws" in text or "arn:aws" in text]
 
 
-def test_the_flow_may_trace_and_store() -> None:
+def test_the_flows_role_allows_traces_and_objects_below_jobs() -> None:
     """X-Ray asks for two more rights than it takes to write; large instructions go to jobs/."""
     (policy,) = STACK["JobFlowRole"]["Properties"]["Policies"]
     statements = policy["PolicyDocument"]["Statement"]
@@ -65,7 +65,7 @@ def test_the_flow_may_trace_and_store() -> None:
 
 
 def test_every_called_function_exists() -> None:
-    """What the flow calls is substituted by a function of this workspace, and all are used."""
+    """Every substitution is used."""
     substitutions = function_substitutions()
     used = {name for _, state in all_states(FLOW) if (name := called(state))}
     functions = {logical_id(function.name): function.name for function in REPOSITORY.functions()}
@@ -77,7 +77,7 @@ def test_every_called_function_exists() -> None:
         assert name == words, (name, function)
 
 
-def test_the_flow_may_invoke_what_it_calls() -> None:
+def test_the_flows_role_may_invoke_exactly_the_called_functions() -> None:
     """The role's functions are the substitutions', no more and no fewer."""
     substitutions = function_substitutions()
     (policy,) = STACK["JobFlowRole"]["Properties"]["Policies"]
@@ -92,12 +92,12 @@ def test_the_flow_may_invoke_what_it_calls() -> None:
     ]
 
 
-def test_caught_errors_are_raised() -> None:
+def test_every_caught_error_is_raised_by_a_function_worker_or_aws() -> None:
     """A Catch names the platform's errors, a worker's, or one that the called function raises."""
     assert check(Tree(REPOSITORY), ["errors"]) == []
 
 
-def test_states_that_are_named_exist_and_are_reached() -> None:
+def test_every_next_state_exists_and_every_state_is_reachable() -> None:
     """Every Next leads to a state, and every state is led to."""
     for machine in (FLOW, FLOW["States"]["ProcessAttachments"]["ItemProcessor"]):
         targets = {machine["StartAt"]}
@@ -110,7 +110,7 @@ def test_states_that_are_named_exist_and_are_reached() -> None:
 
 
 def test_every_task_after_the_claim_leads_to_a_release() -> None:
-    """A failure between claim and release goes through a state that releases."""
+    """Through a state that releases."""
     releasing = {
         "ReleaseAfterFailure",
         "RecordPreemption",
@@ -130,8 +130,8 @@ def test_every_task_after_the_claim_leads_to_a_release() -> None:
 
 
 @pytest.mark.parametrize("name", ["Input", "Holder"])
-def test_a_queue_is_made_when_there_is_none(name: str) -> None:
-    """That alone leads to making it, at once; what else may be wrong is tried again, and fails."""
+def test_only_a_missing_queue_is_created(name: str) -> None:
+    """Other errors are retried, and then fail."""
     look_up, make = (FLOW["States"][f"{verb}{name}Queue"] for verb in ("Open", "Make"))
     missing, others = look_up["Catch"]
     assert missing["Next"] == f"Make{name}Queue"
@@ -152,13 +152,13 @@ def test_a_queue_is_made_when_there_is_none(name: str) -> None:
 
 
 def test_a_job_is_sent_again_only_when_sqs_refuses_it() -> None:
-    """By SQS's own names, which no worker reports."""
+    """By SQS's own error names."""
     (retrier,) = FLOW["States"]["SendToContainer"]["Retry"]
     assert all(name.startswith("SQS.") for name in retrier["ErrorEquals"])
 
 
-def test_a_job_that_is_sent_again_is_not_dropped() -> None:
-    """The second attempt has another token, and only its message can end it."""
+def test_a_job_sent_again_has_another_token() -> None:
+    """Only its message can end it."""
     expression = FLOW["States"]["SendToContainer"]["Arguments"]["MessageDeduplicationId"]
     first, second = (
         evaluated(
@@ -173,8 +173,8 @@ def test_a_job_that_is_sent_again_is_not_dropped() -> None:
     assert (first, second) == ("claim-1-0", "claim-1-1")
 
 
-def test_a_lost_heartbeat_is_caught_by_either_name() -> None:
-    """AWS calls it States.Timeout; one Catch tells it from a time-out by the time."""
+def test_a_lost_heartbeat_reported_as_States_Timeout_is_recognised() -> None:
+    """By the elapsed time."""
     (catch,) = [
         catch for catch in FLOW["States"]["SendToContainer"]["Catch"]
         if catch["Next"] == "HandleTimeout"

@@ -1,4 +1,4 @@
-"""What the local stage's API Gateway does as AWS's, and its receiver of webhooks."""
+"""The local stage's API Gateway, and its receiver of webhooks."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from jobplane.stage.gateway import RECEIVED, WEBHOOKS, as_aws, noting_subprotoco
 
 
 class Socket:
-    """One connection: frames that come, and what was sent."""
+    """A connection: incoming frames, and what was sent."""
 
     def __init__(self, *frames: dict[str, Any]) -> None:
         self.frames = [{"type": "websocket.receive", **frame} for frame in frames]
@@ -24,7 +24,7 @@ class Socket:
 
 
 def session(answer: Any, heard: list[Any]) -> Any:
-    """A session as MiniStack's: ask $connect, accept, hear messages until the end."""
+    """A session like MiniStack's: invoke $connect, accept, read messages until the end."""
 
     async def connect(*_: Any) -> Any:
         return answer
@@ -49,15 +49,17 @@ def session(answer: Any, heard: list[Any]) -> Any:
         (None, None),
     ],
 )
-async def test_the_handshake_answers_what_connect_chose(answer: Any, chosen: str | None) -> None:
-    """A browser that offered subprotocols waits for it."""
+async def test_the_handshake_answers_the_subprotocol_of_connect(
+    answer: Any, chosen: str | None
+) -> None:
+    """A browser waits for it."""
     socket = Socket()
     await session(answer, [])({}, socket.receive, socket.send)
     assert socket.sent[0].get("subprotocol") == chosen
 
 
 async def test_a_binary_frame_ends_the_connection() -> None:
-    """With code 1003; no function hears of it, nor of what comes after."""
+    """With code 1003, and without invoking a function."""
     socket, heard = Socket({"text": "a"}, {"bytes": b"b"}, {"text": "c"}), list[Any]()
     await session(None, heard)({}, socket.receive, socket.send)
     assert [message.get("text", message.get("code")) for message in heard] == ["a", 1003]
@@ -65,7 +67,7 @@ async def test_a_binary_frame_ends_the_connection() -> None:
 
 
 async def test_webhooks_are_appended_to_a_file(tmp_path: Path) -> None:
-    """With the headers that a receiver verifies; other requests pass unchanged."""
+    """With the signed headers; other requests are passed on."""
 
     async def plain(method: str, path: str, *_: Any) -> Any:
         return method, path

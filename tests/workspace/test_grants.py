@@ -1,4 +1,4 @@
-"""What the roles allow: told by docs/security.md, by name, and by nobody's wildcard."""
+"""The roles' grants: documented, by name, without wildcards."""
 
 import re
 from typing import Any
@@ -11,7 +11,7 @@ from tests.workspace.templates import EMULATOR, REPOSITORY, Compiled, of_type
 
 PROD = REPOSITORY.names("prod")
 STAGES = [("prod", None), ("staging", None), ("dev", None), ("local", EMULATOR)]
-# Services that authorise these calls by no resource.
+# Calls that services authorise without a resource.
 WITHOUT_RESOURCE = {
     "xray:GetSamplingRules",
     "xray:GetSamplingTargets",
@@ -50,7 +50,7 @@ def role(statement: dict[str, Any], **properties: Any) -> dict[str, Any]:
 
 
 def test_the_documentation_lists_every_grant(compiled: Compiled) -> None:
-    """docs/security.md says what is compiled: `jobplane docs grants` after a change."""
+    """Run `jobplane docs grants` after a change."""
     text = (REPOSITORY.root / DOCUMENT).read_text(encoding="utf-8")
     assert text == with_tables(text, tables(compiled("prod"), PROD)), "run `jobplane docs grants`"
 
@@ -59,7 +59,7 @@ def test_the_documentation_lists_every_grant(compiled: Compiled) -> None:
 def test_every_stage_grants_the_same(
     compiled: Compiled, stage: str, endpoint_url: str | None
 ) -> None:
-    """A stage's roles differ from prod's by the stage's name alone."""
+    """Except for the stage's name."""
     assert grants(compiled(stage, endpoint_url), REPOSITORY.names(stage)) == grants(
         compiled("prod"), PROD
     )
@@ -71,8 +71,8 @@ def test_no_action_is_a_wildcard(compiled: Compiled) -> None:
         assert not [action for action in grant.actions if set("*?") & set(action)], grant
 
 
-def test_resources_are_the_stages_own(compiled: Compiled) -> None:
-    """Only what no service authorises by resource is granted on `*`; no other stage is reached."""
+def test_every_granted_resource_is_of_the_stage(compiled: Compiled) -> None:
+    """Except for calls that are authorised without a resource."""
     for grant in grants(compiled("prod"), PROD):
         if grant.resource == "*":
             assert set(grant.actions) <= WITHOUT_RESOURCE, grant
@@ -81,7 +81,7 @@ def test_resources_are_the_stages_own(compiled: Compiled) -> None:
 
 
 def test_buckets_are_granted_by_prefix(compiled: Compiled) -> None:
-    """Of the bucket that clients share, no role reads or writes more than named prefixes."""
+    """No role reads or writes the whole bucket that clients share."""
     for grant in grants(compiled("prod"), PROD):
         if grant.resource.startswith("FilesBucket/"):
             assert re.fullmatch(r"FilesBucket/(uploads|results|reports|jobs)/\*", grant.resource), (
@@ -89,7 +89,7 @@ def test_buckets_are_granted_by_prefix(compiled: Compiled) -> None:
             )
 
 
-def test_secrets_are_read_by_those_who_use_them(compiled: Compiled) -> None:
+def test_only_functions_that_use_a_secret_may_read_it(compiled: Compiled) -> None:
     """What signs tokens by who verifies them, webhooks' secrets by deliver-webhook; no others."""
     found = grants(compiled("prod"), PROD)
     of_stage = "ssm:parameter/{service}/{stage}"
@@ -110,7 +110,7 @@ KEY = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d-1111-2222-3333-4444555566
 
 
 def test_a_customer_managed_key_decrypts_those_parameters_only(compiled: Compiled) -> None:
-    """Whoever reads parameters may use the stage's key, and for its own parameters alone."""
+    """The grant is limited to the role's own parameters."""
     template = compiled("prod", None, f"parametersKeyArn={KEY}")
     readers = {
         "connect": ["jwt-secret"], "deliver-webhook": ["webhooks/*"], "status": ["jwt-secret"],
@@ -131,7 +131,7 @@ def test_a_customer_managed_key_decrypts_those_parameters_only(compiled: Compile
 
 
 def test_every_bucket_and_queue_refuses_plain_http(compiled: Compiled) -> None:
-    """On AWS each bucket, its objects, and each queue deny requests without TLS to anybody."""
+    """From all callers, on AWS."""
     template = compiled("prod")
     wanted = set(of_type(template, "AWS::SQS::Queue"))
     for bucket in of_type(template, "AWS::S3::Bucket"):
@@ -145,7 +145,7 @@ def test_every_bucket_and_queue_refuses_plain_http(compiled: Compiled) -> None:
 
 
 def test_each_queue_has_one_policy(compiled: Compiled) -> None:
-    """A second policy of a queue would take the first one's place."""
+    """A second one would replace it."""
     queues = [
         queue["Ref"]
         for policy in of_type(compiled("prod"), "AWS::SQS::QueuePolicy").values()
@@ -154,7 +154,7 @@ def test_each_queue_has_one_policy(compiled: Compiled) -> None:
     assert len(queues) == len(set(queues))
 
 
-def test_the_emulator_is_spoken_to_in_plain_http(compiled: Compiled) -> None:
+def test_a_local_stage_does_not_refuse_plain_http(compiled: Compiled) -> None:
     """A stage on loopback has no such denial, for there is no TLS."""
     denials = [
         each
@@ -164,7 +164,7 @@ def test_the_emulator_is_spoken_to_in_plain_http(compiled: Compiled) -> None:
     assert {each.resource.partition("/")[0] for each in denials} == {"ServerlessDeploymentBucket"}
 
 
-def test_services_are_let_in_from_one_source(compiled: Compiled) -> None:
+def test_a_service_may_act_only_for_its_source_in_this_account(compiled: Compiled) -> None:
     """No service may act here for another account's API, rule or alarm."""
     for opening in openings(compiled("prod"), PROD):
         if opening.effect == "Allow" and opening.principal != "the account":
@@ -181,15 +181,15 @@ def test_services_are_let_in_from_one_source(compiled: Compiled) -> None:
     ],
     ids=["not resource", "not action", "deny", "managed"],
 )
-def test_what_the_table_cant_tell_is_refused(
+def test_a_statement_that_the_table_can_not_show_is_an_error(
     statement: dict[str, Any], properties: dict[str, Any]
 ) -> None:
-    """A role that allows by exclusion or by reference stops the table from being made."""
+    """An exclusion, or a reference."""
     with pytest.raises(ValueError, match=r"are supported|managed"):
         grants(role(statement, **properties), PROD)
 
 
-def test_an_unused_role_is_refused() -> None:
+def test_a_role_without_a_function_or_state_machine_is_an_error() -> None:
     """A role that no function and no state machine has is not passed over."""
     template = role({"Action": "s3:GetObject", "Resource": "*"})
     del template["Resources"]["F"]
@@ -213,8 +213,10 @@ def test_an_unused_role_is_refused() -> None:
     ],
     ids=["arn", "stream", "ref", "prefix", "own arn", "another account"],
 )  # fmt: skip
-def test_resources_are_told_by_their_names(expression: Any, text: str) -> None:
-    """Own resources by logical id, own ARNs by their end, others in full."""
+def test_a_resource_is_shown_by_logical_id_or_the_end_of_its_arn(
+    expression: Any, text: str
+) -> None:
+    """Other ARNs in full."""
     assert text_of(expression, PROD) == text
 
 
@@ -229,6 +231,6 @@ def test_resources_are_told_by_their_names(expression: Any, text: str) -> None:
         ("s3:GetObjectVersion", "B/a/x", False),
     ],
 )
-def test_a_grant_covers_as_iam_compares(action: str, resource: str, is_covered: bool) -> None:
-    """`*` stands for any text within a resource, and nothing else stands for anything."""
+def test_a_grant_matches_as_in_iam(action: str, resource: str, is_covered: bool) -> None:
+    """`*` stands for any text within a resource."""
     assert Grant("f", "B/a/*", ("s3:GetObject",)).covers(action, resource) is is_covered

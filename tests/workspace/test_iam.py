@@ -1,4 +1,4 @@
-"""What IAM authorises: one table for `check` and the cut SDK, of names that botocore has."""
+"""IAM actions and operations: one table for `check` and for the cut SDK."""
 
 import json
 from importlib.resources import files
@@ -15,14 +15,14 @@ KNOWN = [(folder, name) for folder, names in iam.ACTIONS.items() for name in nam
 
 
 @pytest.mark.parametrize(("folder", "name"), KNOWN, ids="-".join)
-def test_botocore_has_the_operation(folder: str, name: str) -> None:
+def test_botocore_has_every_operation_of_the_table(folder: str, name: str) -> None:
     """A service and an operation of that name."""
     assert is_service(folder)
     assert operation(folder, xform_name(name)) == name
 
 
 @pytest.mark.parametrize("action", sorted({*iam.IN_SOME_FORMS, *iam.ITEM_ACTIONS.values()}))
-def test_botocore_has_what_actions_allow_in_some_forms(action: str) -> None:
+def test_botocore_has_the_operations_of_special_actions(action: str) -> None:
     """Each is an operation of one of the services under the action's prefix."""
     prefix = action.partition(":")[0]
     services = [each for each in iam.services() if prefix in iam.prefixes_of(each)]
@@ -31,7 +31,7 @@ def test_botocore_has_what_actions_allow_in_some_forms(action: str) -> None:
 
 
 @pytest.mark.parametrize(("folder", "name"), KNOWN, ids="-".join)
-def test_what_check_asks_for_ships_the_operation(folder: str, name: str) -> None:
+def test_the_action_that_check_demands_ships_the_operation(folder: str, name: str) -> None:
     """Whoever grants what `check` says of an operation has it in the artifact."""
     for action in iam.ACTIONS[folder][name]:
         grants = Grants("f", (action,))
@@ -66,8 +66,8 @@ CALLS = {
 
 
 @pytest.mark.parametrize("action", CALLS)
-def test_an_action_brings_what_it_authorises(action: str) -> None:
-    """In the service that is called, which may be another than the prefix says; in any case."""
+def test_an_action_ships_the_operations_that_it_authorises(action: str) -> None:
+    """In any case, and also of another service than its prefix."""
     grants = Grants("f", (action,))
     services = grants.services(iam.services())
     for call in CALLS[action]:
@@ -76,15 +76,15 @@ def test_an_action_brings_what_it_authorises(action: str) -> None:
 
 
 @pytest.mark.parametrize("action", ["kafka-cluster:Connect", "iam:PassRole", "made-up:Call"])
-def test_an_action_without_an_operation_is_no_error(action: str) -> None:
+def test_an_action_without_an_operation_ships_at_most_a_client(action: str) -> None:
     """It brings a client at most."""
     grants = Grants("f", (action,))
     for service, prefix in grants.services(iam.services()).items():
         assert not grants.operations(service, prefix, iam.operations_of(service))
 
 
-def test_a_service_that_is_named_ships_whole() -> None:
-    """Whatever the statements say, and nothing else does."""
+def test_a_named_service_ships_whole() -> None:
+    """Whatever the statements are."""
     grants = Grants("f", ("s3:GetObject",), ("bedrock-runtime",))
     assert sorted(grants.services(iam.services())) == ["bedrock-runtime", "s3"]
     operations = iam.operations_of("bedrock-runtime")
@@ -95,8 +95,8 @@ def test_a_service_that_is_named_ships_whole() -> None:
 UNREACHED = 15
 
 
-def test_nearly_every_service_is_reached_by_an_action() -> None:
-    """Of botocore's services, by the actions that AWS lists, as cfn-lint keeps them."""
+def test_nearly_every_service_has_an_action() -> None:
+    """By cfn-lint's list of actions."""
     path = Path(str(files("cfnlint"))) / "data" / "AdditionalSpecs" / "Policies.json"
     actions = {name.lower(): of["Actions"] for name, of in json.loads(path.read_text()).items()}
     unreached = []

@@ -1,4 +1,4 @@
-"""`info` and `logs` of a local stage, as a shell and a program read them."""
+"""`info` and `logs` of a local stage."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProc
 
 
 @pytest.mark.parametrize("shell", [name for name in ("bash", "zsh", "dash") if shutil.which(name)])
-def test_exported_lines_win_over_the_users_account(
+def test_exported_variables_win_over_the_users_aws_configuration(
     stage_name: str, tmp_path: Path, shell: str
 ) -> None:
     """A profile that does not exist, a file that can't be parsed, an endpoint of one service."""
@@ -44,23 +44,23 @@ def test_exported_lines_win_over_the_users_account(
     assert "webhooks" in done.stdout
 
 
-def test_the_framework_works_with_the_exported_lines(stage_name: str) -> None:
-    """`npx osls deploy function` finds its credentials, whatever AWS_PROFILE says."""
+def test_osls_deploy_function_works_with_the_exported_variables(stage_name: str) -> None:
+    """Whatever AWS_PROFILE is."""
     osls = "node_modules/.bin/osls deploy function -f status -s"
     script = f'eval "$({COMMAND} info --export --stage {stage_name})"; {osls} {stage_name}'
     done = run("bash", "-c", script, AWS_PROFILE="gone")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_local_stage_is_served_whatever_the_profile(stage_name: str) -> None:
+def test_a_local_stage_works_with_any_aws_profile(stage_name: str) -> None:
     """A case is written to its tables and invoked there."""
     done = run(COMMAND, "invoke", "claim", "held", "--stage", stage_name, **FOREIGN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok   claim/held" in done.stdout
 
 
-def test_the_token_is_printed_for_people_and_programs(stage_name: str) -> None:
-    """As the help says; on one line, whatever the terminal's width."""
+def test_info_prints_a_token_on_one_line(stage_name: str) -> None:
+    """And in its JSON."""
     told = json.loads(run(COMMAND, "info", "--json", "--stage", stage_name).stdout)
     assert told["token"].count(".") == 2
     printed = run(COMMAND, "info", "--stage", stage_name, COLUMNS="20").stdout
@@ -69,7 +69,7 @@ def test_the_token_is_printed_for_people_and_programs(stage_name: str) -> None:
     assert told["http_url"] in printed
 
 
-def test_metric_lines_of_a_log_are_folded(stage_name: str) -> None:
+def test_logs_omits_metric_lines_by_default(stage_name: str) -> None:
     """Unless they are asked for."""
     assert run(COMMAND, "invoke", "claim", "acquired", "--stage", stage_name).returncode == 0
     done = run(COMMAND, "logs", "claim", "--stage", stage_name)

@@ -1,4 +1,4 @@
-"""Signals: what ends a command ends it cleanly, also when nobody reads any more."""
+"""Signals end a command cleanly, even if its terminal is closed."""
 
 import errno
 import fcntl
@@ -24,14 +24,14 @@ ROOT = Repository.here().root
 
 @pytest.fixture(autouse=True)
 def hang_up_counts() -> Iterator[None]:
-    """The tests may themselves run under nohup, which their processes would inherit."""
+    """The tests may run under nohup, which their processes would inherit."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", interrupts.SIGNALS)
-def test_the_first_signal_interrupts_and_the_others_wait(number: signal.Signals) -> None:
+def test_a_second_signal_does_not_interrupt_the_clean_up(number: signal.Signals) -> None:
     """Clean-up that a signal has started is not cut short by the next one."""
     before = signal.getsignal(number)
     steps = []
@@ -46,7 +46,7 @@ def test_the_first_signal_interrupts_and_the_others_wait(number: signal.Signals)
     assert signal.getsignal(number) is before
 
 
-def test_what_is_held_arrives_afterwards() -> None:
+def test_a_deferred_signal_is_delivered_after_the_block() -> None:
     """A signal in a block that none may cut in two is there when the block has ended."""
     steps = []
     with pytest.raises(KeyboardInterrupt), interrupts.as_keyboard_interrupt():
@@ -68,7 +68,7 @@ def test_nohup_is_respected() -> None:
 
 
 class Closed(io.StringIO):
-    """A terminal that has gone away."""
+    """A closed terminal."""
 
     def write(self, _text: str) -> int:
         raise OSError(errno.EIO, "Input/output error")
@@ -77,7 +77,7 @@ class Closed(io.StringIO):
         raise OSError(errno.EIO, "Input/output error")
 
 
-def test_a_stream_that_nobody_reads_is_no_error() -> None:
+def test_writing_to_a_closed_stream_is_no_error() -> None:
     """What is written to it is gone, and its other methods are the stream's own."""
     unread = Unread(Closed())
     assert unread.write("nobody") == 6
@@ -87,7 +87,7 @@ def test_a_stream_that_nobody_reads_is_no_error() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.timeout(120)
-def test_a_closed_terminal_leaves_nothing() -> None:
+def test_up_stops_its_emulator_when_the_terminal_is_closed() -> None:
     """`up` whose terminal goes away stops the emulator that it has started."""
     stage = f"hang-up-{os.getpid()}"
     terminal, side = pty.openpty()

@@ -1,4 +1,4 @@
-"""What the libs' distributions hold, and what they say of themselves."""
+"""The content and the metadata of the libs' distributions."""
 
 import tarfile
 import zipfile
@@ -45,8 +45,8 @@ def metadata(shelf: Path, lib: str) -> bytes:
 
 
 @pytest.mark.parametrize("lib", LIBS)
-def test_wheel_holds_the_package_and_no_more(shelf: Path, lib: str) -> None:
-    """Every source file with `py.typed` and the licence, and neither tests nor bytecode."""
+def test_a_wheel_has_exactly_the_package(shelf: Path, lib: str) -> None:
+    """With `py.typed` and the licence."""
     folder = source(lib) / "src"
     sources = {
         path.relative_to(folder).as_posix()
@@ -63,7 +63,7 @@ def test_wheel_holds_the_package_and_no_more(shelf: Path, lib: str) -> None:
 
 
 @pytest.mark.parametrize("lib", LIBS)
-def test_metadata_is_valid_and_complete(shelf: Path, lib: str) -> None:
+def test_a_wheels_metadata_is_valid_and_has_the_readme(shelf: Path, lib: str) -> None:
     """By the specification: an index takes it, and its page shows the README."""
     told = Metadata.from_email(metadata(shelf, lib), validate=True)
     assert told.name == f"jobplane-{lib}"
@@ -78,7 +78,7 @@ def test_metadata_is_valid_and_complete(shelf: Path, lib: str) -> None:
 
 
 @pytest.mark.parametrize("lib", LIBS)
-def test_dependencies_are_few_and_bounded(lib: str) -> None:
+def test_dependencies_have_lower_bounds_and_ours_a_compatible_range(lib: str) -> None:
     """What it needs and nothing else: others from a version on, ours within a compatible range."""
     assert direct(lib).keys() == DEPENDENCIES[lib]
     for name, requirement in direct(lib).items():
@@ -93,8 +93,8 @@ def test_dependencies_are_few_and_bounded(lib: str) -> None:
 
 
 @pytest.mark.parametrize("lib", LIBS)
-def test_sdist_holds_what_a_build_needs(shelf: Path, lib: str) -> None:
-    """Sources, README and licence, under the same version as the wheel."""
+def test_an_sdist_has_sources_readme_and_licence(shelf: Path, lib: str) -> None:
+    """Under the wheel's version."""
     (path,) = shelf.glob(f"jobplane_{lib}-*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

@@ -1,4 +1,4 @@
-"""Each lib in a project of somebody else's: installed alone, imported, used as its README says."""
+"""Each lib installed alone in another project, imported, and used as in its README."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -21,9 +21,9 @@ from tests.workspace.lib_environments import (
 )
 from tests.workspace.loopback_aws import Flow, LoopbackAws
 
-# What these say is checked with a service of their own, below.
+# Their examples are checked with their own service below.
 ALONE = [lib for lib in LIBS if lib != "client"]
-# No types come with these; whoever uses them says so in their configuration.
+# These have no types, which their users must configure.
 MYPY_CONFIG = """[mypy]
 [mypy-aws_xray_sdk.*,boto3.*,botocore.*]
 ignore_missing_imports = true
@@ -47,7 +47,7 @@ type Install = Callable[..., Environment]
 
 @pytest.fixture
 def install(shelf: Path, tmp_path: Path) -> Install:
-    """Makes an environment with a lib alone, at the newest or the lowest versions allowed."""
+    """Creates an environment with a lib alone, at the newest or the lowest versions."""
 
     def make(lib: str, versions: str = NEWEST, extra: str = "") -> Environment:
         limits = lowest(lib, shelf, tmp_path / "lowest.txt") if versions == LOWEST else None
@@ -57,25 +57,25 @@ def install(shelf: Path, tmp_path: Path) -> Install:
 
 
 @pytest.mark.parametrize("lib", LIBS)
-def test_needs_what_it_declares(lib: str, install: Install) -> None:
-    """Alone in an empty environment every module and public name imports, and help() works."""
+def test_every_module_of_a_lib_imports_with_its_declared_dependencies(
+    lib: str, install: Install
+) -> None:
+    """help() works as well."""
     environment = install(lib)
     assert {f"jobplane-{lib}", *direct(lib)} <= environment.installed()
     environment.run(IMPORT_ALL.format(lib=lib, leaving_out=OF_EXTRAS))
 
 
 @pytest.mark.parametrize("lib", ["keys", "telemetry"])
-def test_brings_nothing(lib: str, install: Install) -> None:
+def test_a_lib_without_dependencies_installs_nothing_else(lib: str, install: Install) -> None:
     """The libs without dependencies are all that is installed."""
     assert install(lib).installed() == {f"jobplane-{lib}"}
 
 
 @pytest.mark.parametrize("versions", [NEWEST, LOWEST])
 @pytest.mark.parametrize("lib", ALONE)
-def test_examples_hold(lib: str, versions: str, install: Install) -> None:
-    """Each example of the README is a program: it runs without a warning, its assertions are true,
-    and so they are with the lowest versions that the lib allows.
-    """
+def test_a_readmes_examples_run_without_warnings(lib: str, versions: str, install: Install) -> None:
+    """With the newest and the lowest versions."""
     environment = install(lib, versions)
     assert examples(lib)
     for code in examples(lib):
@@ -88,7 +88,7 @@ def client(request: pytest.FixtureRequest, install: Install) -> Environment:
     return install("client", request.param)
 
 
-async def test_socket_example(client: Environment) -> None:
+async def test_the_socket_example_prints_progress_and_result(client: Environment) -> None:
     """It prints the progress of a job, and its result."""
     async with SocketService() as service:
         variables = {"JOBPLANE_SOCKET_URL": service.url, "JOBPLANE_TOKEN": "t1"}
@@ -102,7 +102,7 @@ async def test_socket_example(client: Environment) -> None:
         assert await program == "50 %\n{'n': 1}\n"
 
 
-def test_status_example(client: Environment) -> None:
+def test_the_status_example_waits_for_a_job(client: Environment) -> None:
     """It waits for a job and says how it ended."""
     script = Script()
     script.will(Reply(body=completed()))
@@ -111,7 +111,7 @@ def test_status_example(client: Environment) -> None:
     assert told == "Completed in 5.2s\n"
 
 
-def test_webhook_example(client: Environment) -> None:
+def test_the_webhook_example_verifies_the_standards_vector(client: Environment) -> None:
     """It verifies the published example of Standard Webhooks."""
     assert client.run(examples("client")[2]) == "{'test': 2432232314}\n"
 
@@ -135,12 +135,14 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackAws]:
 
 
 @pytest.mark.parametrize("versions", [NEWEST, LOWEST])
-def test_worker_example(versions: str, install: Install, aws: LoopbackAws) -> None:
+def test_the_worker_example_runs_a_job_with_its_fence(
+    versions: str, install: Install, aws: LoopbackAws
+) -> None:
     """As a container's whole program it takes a job, writes with its fence, and tells the flow."""
     environment = install("client", versions, "[aws]")
     order = aws.flow.order()
     with environment.started(examples("client")[3], **aws.variables()) as program:
-        aws.flow.until_told()
+        aws.flow.until_reported()
         program.terminate()
         _, errors = program.communicate(timeout=60)
     assert (program.returncode, errors) == (0, "")
@@ -153,7 +155,7 @@ def test_worker_example(versions: str, install: Install, aws: LoopbackAws) -> No
     }
 
 
-def test_by_git(tmp_path: Path) -> None:
+def test_a_lib_installs_by_git_with_its_siblings_of_the_same_commit(tmp_path: Path) -> None:
     """A folder of the repository installs with its siblings, from the same commit."""
     uv("venv", "--quiet", "venv", cwd=tmp_path)
     address = f"jobplane-client @ git+file://{ROOT}#subdirectory=libs/client"
@@ -179,17 +181,15 @@ def everything(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Environ
     return environment
 
 
-def test_installed_code_is_strictly_typed(everything: Environment) -> None:
-    """mypy finds nothing in the installed packages or in programs that use them, by the rules of
-    the oldest Python that they allow.
-    """
+def test_mypy_strict_accepts_installed_libs_and_their_examples(everything: Environment) -> None:
+    """By the rules of the oldest supported Python."""
     packages = [argument for lib in LIBS for argument in ("-p", f"jobplane_{lib}")]
     for checked in (packages, ["examples"]):
         everything.check("mypy", "--strict", "--python-version",
                          "3.12", "--python-executable", everything.python, *checked)  # fmt: skip
 
 
-def test_pyright_agrees(everything: Environment) -> None:
+def test_pyright_accepts_installed_libs_and_their_examples(everything: Environment) -> None:
     """The other checker of types reads the installed packages and finds no fault in programs."""
     everything.check("pyright", "--pythonpath", everything.python, "--pythonversion", "3.12",
                      "examples")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a lib makes public: documented, and not taken back without saying so in its version."""
+"""A lib's public interface is documented, and breaks only with a new version."""
 
 import re
 from itertools import takewhile
@@ -14,12 +14,12 @@ def readme(lib: str) -> str:
 
 
 def names_section(lib: str) -> str:
-    """What a README tells below `## Names`."""
+    """The part of a README below `## Names`."""
     return readme(lib).partition("\n## Names\n")[2].partition("\n## ")[0]
 
 
 @pytest.mark.parametrize("lib", LIBS)
-def test_readme_is_short_and_shows_soon(lib: str) -> None:
+def test_a_readme_has_an_example_by_line_40_and_ends_by_line_110(lib: str) -> None:
     """One sentence, how to install it, a complete example by line 40, an end before line 110."""
     text = readme(lib)
     title, _, sentence, *rest = text.splitlines()
@@ -33,7 +33,7 @@ def test_readme_is_short_and_shows_soon(lib: str) -> None:
 
 
 @pytest.mark.parametrize("lib", LIBS)
-def test_readme_tells_of_dependencies(lib: str) -> None:
+def test_a_readme_lists_dependencies_extras_and_python_version(lib: str) -> None:
     """Its end says what comes with the lib, with each extra, and which Python it takes."""
     end = readme(lib)[readme(lib).rindex("Depends on") :]
     for text in project(lib)["dependencies"] or ["nothing"]:
@@ -46,10 +46,8 @@ def test_readme_tells_of_dependencies(lib: str) -> None:
 
 
 @pytest.mark.parametrize("lib", interfaces.ALL)
-def test_public_names_are_documented(lib: str) -> None:
-    """The README's table has each name of `__all__` and each public module, and nothing that is
-    not there: capitals stand for variables of the environment as well.
-    """
+def test_a_readmes_table_has_every_public_name(lib: str) -> None:
+    """And environment variables in capitals; nothing that does not exist."""
     documented = set(re.findall(r"`(\w+)`", names_section(lib)))
     assert interfaces.exported(lib) | interfaces.public_modules(lib) <= documented
     words = {name for name in documented if not name.isupper()}
@@ -63,10 +61,8 @@ def test_public_names_have_docstrings(lib: str) -> None:
 
 
 @pytest.mark.parametrize("lib", interfaces.ALL)
-def test_nothing_is_taken_back(lib: str) -> None:
-    """What was public at the recorded version is there still, and is called the same way, unless
-    the version says that it need not be.
-    """
+def test_the_interface_is_compatible_with_the_recorded_version(lib: str) -> None:
+    """Unless the version allows a break."""
     recorded = interfaces.recorded(lib)
     if interfaces.is_compatible(recorded.version, project(lib)["version"]):
         assert interfaces.breakages(lib) == [], interfaces.ADVICE
@@ -104,12 +100,10 @@ def test_nothing_is_taken_back(lib: str) -> None:
         ),
     ],
 )
-def test_what_is_taken_back_is_found(
+def test_an_incompatible_change_is_found(
     present: str, once: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name that was there, an argument that was taken, one that was not asked for, a base, a
-    type.
-    """
+    """A removed name, argument or base, a new required argument, another type."""
     now = interfaces.stubs("webhooks")["jobplane_webhooks"]
     assert present in now
     then = interfaces.Record("0.1.0", {"jobplane_webhooks": now.replace(present, once)})
@@ -124,10 +118,10 @@ def test_what_is_taken_back_is_found(
         ("trace_header: str | None", "trace_header: str"),
     ],
 )
-def test_a_type_that_serves_old_users_is_no_fault(
+def test_a_compatible_change_of_a_type_is_no_fault(
     present: str, once: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A function returns less than it may have, or takes more than it had to."""
+    """A narrower result, or a wider parameter."""
     now = interfaces.stubs("webhooks")["jobplane_webhooks"]
     assert present in now
     then = interfaces.Record("0.1.0", {"jobplane_webhooks": now.replace(present, once)})
@@ -145,6 +139,8 @@ def test_a_type_that_serves_old_users_is_no_fault(
         ("0.1.1", "0.1.0", False),
     ],
 )
-def test_versions_promise(old: str, new: str, compatible: bool) -> None:
+def test_versions_are_compatible_by_semantic_versioning(
+    old: str, new: str, compatible: bool
+) -> None:
     """The same major version, or the same minor one below 1.0; never an older one."""
     assert interfaces.is_compatible(old, new) is compatible

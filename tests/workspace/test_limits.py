@@ -1,4 +1,4 @@
-"""The numbers of docs/operating.md: each is what the code and the stack of `prod` have."""
+"""The numbers of docs/operating.md are those of the code and of the stack of `prod`."""
 
 import re
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ HOUR, DAY = 3600, 24 * 3600
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[InProcess]:
-    """Settings of `prod`, and the functions' modules as they would be there."""
+    """Settings of `prod`, and the functions' modules with them."""
     with InProcess(stage="prod") as opened:
         yield opened
 
 
-def test_our_own_limits_are_those_of_the_code(stack: InProcess) -> None:
+def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
     """Every row of the table has the number that is in force, in the words of the table."""
     stage = stack.template.parameters
     processor, router, status = map(stack.load, ("processor", "router", "status"))
@@ -95,7 +95,7 @@ def test_no_client_waits_for_a_minute(stack: InProcess, function: str) -> None:
         assert config.read_timeout <= most, service
 
 
-def test_what_a_limit_is_set_by_exists() -> None:
+def test_the_documented_place_of_every_limit_exists() -> None:
     """Files, names of the libs and settings of the last column are there to be found."""
     names = {name for *_, by in rows_of(DOCUMENT, "limits") for name in re.findall("`([^`]+)`", by)}
     sources = [
@@ -113,7 +113,7 @@ def test_what_a_limit_is_set_by_exists() -> None:
     assert missing == set()
 
 
-def test_what_awss_limits_are_held_against_is_ours(stack: InProcess) -> None:
+def test_our_numbers_beside_awss_limits_are_those_of_the_stack(stack: InProcess) -> None:
     """Where a row on AWS's limits tells of the stack's own numbers, they are those in force."""
     (stream,) = streams(stack)
     processor, status = stack.load("processor"), stack.load("status")
@@ -129,12 +129,10 @@ def test_what_awss_limits_are_held_against_is_ours(stack: InProcess) -> None:
         assert often in rows["SSM, reads of parameters"][1]
 
 
-def test_how_many_running_jobs_the_in_flight_index_carries(
+def test_the_documented_capacity_of_the_in_flight_index_is_right(
     stack: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An entry whose key changes costs a delete and a put, and a partition takes 1,000 writes a
-    second. Counted on what the processor writes for one job that reports as often as it may.
-    """
+    """Counted on the writes of one job that reports as often as possible."""
     processor = stack.load("processor")
     indexes = stack.template.of_type("AWS::DynamoDB::Table")["RequestsTable"]
     (index,) = [
@@ -167,18 +165,18 @@ def test_how_many_running_jobs_the_in_flight_index_carries(
     assert met.startswith(f"{keys.IN_FLIGHT_SHARDS * 1000 // writes:,} running jobs")
 
 
-def test_how_long_lost_rows_would_have_lived() -> None:
+def test_the_documented_lifetime_of_rows_is_that_of_the_code() -> None:
     """The table on what rows are worth says when requests are gone in any case."""
     assert f"gone after {keys.REQUEST_TTL_SECONDS // DAY} days in any case" in DOCUMENT
 
 
 def streams(stack: InProcess) -> list[dict[str, Any]]:
-    """The streams that the processor reads, as declared."""
+    """The declared streams that the processor reads."""
     events = stack.function("processor").config["events"]
     return [event["stream"] for event in events if "stream" in event]
 
 
 def max_receive_count(stack: InProcess) -> int:
-    """After how many receives a notification is given up."""
+    """The number of receives before a webhook's message is dead-lettered."""
     queues = stack.template.of_type("AWS::SQS::Queue")
     return int(queues["WebhooksQueue"]["RedrivePolicy"]["maxReceiveCount"])

@@ -1,4 +1,4 @@
-"""`list`: triggers, dependencies, and whether artifacts are what the sources make."""
+"""`jobplane list`: triggers, dependencies, and the states of artifacts."""
 
 import re
 from pathlib import Path
@@ -31,14 +31,16 @@ def repository(tmp_path: Path) -> Repository:
         ("handle-timeout", {"rule EndedExecutionsRule"}),
     ],
 )
-def test_what_invokes_a_function(name: str, expected: set[str]) -> None:
+def test_events_and_resources_that_invoke_a_function_are_its_triggers(
+    name: str, expected: set[str]
+) -> None:
     """Events of function.yml and resources that lead to the function are triggers."""
     here = Repository.here()
     (function,) = here.select((name,))
     assert set(triggers(function, Configuration(here))) >= expected
 
 
-def test_without_a_trigger_it_is_invoked(repository: Repository) -> None:
+def test_a_function_without_a_trigger_is_listed_as_invoked(repository: Repository) -> None:
     """A function that nothing leads to is there to be invoked."""
     path = repository.root / "resources" / "job-flow.yml"
     path.write_text("Resources: {}\n")
@@ -46,8 +48,8 @@ def test_without_a_trigger_it_is_invoked(repository: Repository) -> None:
     assert triggers(function, Configuration(repository)) == ["invoke"]
 
 
-def test_dependencies_are_those_that_are_declared(repository: Repository) -> None:
-    """Without versions, extras and what they bring along."""
+def test_only_declared_dependencies_are_listed(repository: Repository) -> None:
+    """Without versions and extras."""
     edit(repository, "functions/claim/pyproject.toml", '"botocore>=1.43"', '"botocore[crt]>=1"')
     (function,) = repository.select(("claim",))
     assert "botocore" in direct_dependencies(function)
@@ -55,7 +57,7 @@ def test_dependencies_are_those_that_are_declared(repository: Repository) -> Non
     assert "urllib3" not in direct_dependencies(function)
 
 
-def test_states_follow_the_sources(repository: Repository) -> None:
+def test_a_functions_state_is_not_built_current_or_changed(repository: Repository) -> None:
     """`not built` before a build, `current` after it, `changed` once a source is edited."""
 
     def state() -> str:
@@ -70,7 +72,7 @@ def test_states_follow_the_sources(repository: Repository) -> None:
 
 
 def test_the_table_has_a_line_for_each_function(repository: Repository) -> None:
-    """Name, trigger, dependencies, size and digest, on a pipe as well as on a terminal."""
+    """With trigger, dependencies, size and digest."""
     assert jobplane(repository, "build", "connect").returncode == 0
     artifact = read_manifest(repository)["connect"]
     lines = jobplane(repository, "list").stdout.splitlines()
@@ -82,10 +84,10 @@ def test_the_table_has_a_line_for_each_function(repository: Repository) -> None:
 
 
 @pytest.mark.parametrize(("columns", "is_whole"), [("80", False), ("160", True)])
-def test_a_narrow_terminal_has_whole_words(
+def test_a_narrow_terminal_omits_columns_instead_of_cutting_words(
     repository: Repository, columns: str, is_whole: bool
 ) -> None:
-    """Dependencies and digests give way to triggers, and it is said where they are."""
+    """A note says where they are."""
     done = jobplane(repository, "list", TTY_COMPATIBLE="1", COLUMNS=columns)
     text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
     assert max(map(len, text.splitlines())) <= int(columns)

@@ -27,11 +27,11 @@ HOSTILE_INPUTS = 200
 # Tests of the tree as a whole that a function without a contract or a row in a table fails.
 OF_THE_TREE = (
     "test_contracts.py::test_every_function_has_contracts",
-    "test_contracts.py::test_contracts_are_current",
-    "test_contracts.py::test_http_routes_are_those_that_are_deployed",
-    "test_contracts.py::test_one_title_means_one_type",
-    "test_contracts.py::test_openapi_is_valid",
-    "test_contracts.py::test_schema_is_valid",
+    "test_contracts.py::test_contracts_are_those_of_the_models",
+    "test_contracts.py::test_openapi_has_exactly_the_deployed_routes",
+    "test_contracts.py::test_every_title_has_one_type",
+    "test_contracts.py::test_openapi_json_is_valid",
+    "test_contracts.py::test_a_schema_is_valid_by_the_metaschema",
     "test_contracts_cases.py",
     "test_names.py",
     "test_observability.py::test_the_metrics_are_documented",
