@@ -38,6 +38,7 @@ from jobplane_keys import (
     CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
     IN_FLIGHT_SHARDS,
+    MAX_ITEM_BYTES,
     MAX_MESSAGE_BYTES,
     PUBLIC_ASSEMBLY_FIELDS,
     TERMINAL_STATUSES,
@@ -49,6 +50,7 @@ from jobplane_keys import (
     from_item,
     is_terminal_assembly,
     iso_time,
+    item_size,
     link_signer,
     new_result_id,
     new_upload_id,
@@ -60,7 +62,7 @@ from jobplane_keys import (
     result_prefix,
     s3_options,
     server_message,
-    sign_links,
+    shown_result,
     split_owner_key,
     split_request_key,
     to_item,
@@ -114,7 +116,10 @@ SAFETY_SECONDS = 10.0
 # Less than this left, and a request is not begun any more.
 MIN_WORK_SECONDS = 20.0
 LINK_SECONDS = 3600
-MAX_RESULT_BYTES = 300 * 1024
+# What a row keeps free of its 400 KB for its state, its progress and its end.
+ITEM_RESERVE_BYTES = 24 * 1024
+MAX_TEXT_LENGTH = 1000
+MAX_FOLLOWERS = 100
 MAX_DOCUMENT_BYTES = 350 * 1024
 PART_BYTES = 8 * 1024 * 1024
 SEQUENCE_NUMBER = re.compile(r"[!-~]{1,128}")
@@ -128,7 +133,7 @@ type Row = dict[str, Any]
 type Run = Callable[["Job"], Row]
 
 ACTIONS: dict[str, Run] = {}
-LINKING_ACTIONS: set[str] = set()
+LINKS: dict[str, tuple[str, ...]] = {}
 
 
 class JobCancelledError(Exception):
@@ -167,19 +172,19 @@ class RequestError(Exception):
         self.body = error_body(code, message, **({"details": details} if details else {}))
 
 
-def action(name: str, *, has_links: bool = False) -> Callable[[Run], Run]:
+def action(name: str, *, links: tuple[str, ...] = ()) -> Callable[[Run], Run]:
     """Register what runs for an action; it returns the result to be stored.
 
-    `has_links`: object keys in the result become links for whoever reads it. Never for a result
-    that repeats what the client sent: it could name any object.
+    `links`: the paths of the object keys in the result, as `sign_links` reads them. They become
+    links for whoever reads the result. Never name a place that holds what the client sent: it could
+    be the key of any object.
     """
 
     def register(run: Run) -> Run:
         if name in ACTIONS:
             raise ValueError(f"action {name!r} is registered twice")
         ACTIONS[name] = run
-        if has_links:
-            LINKING_ACTIONS.add(name)
+        LINKS[name] = links
         return run
 
     return register
@@ -268,6 +273,8 @@ class Job:
         self.on_document_due: Callable[[], None] = lambda: None
         self.has_told = False
         """Whether this attempt has told of the end of its assembly."""
+        self.attempt = f"{row['attempts']}-{os.urandom(4).hex()}"
+        """A name for what this attempt stores; no other attempt has it."""
         self._percentage: float = progress.get("percentage", 0.0)
         self._lease_until: int = row["lease_until"]
         self._pending: list[Progress] = []
@@ -309,6 +316,7 @@ class Job:
             percentage = self._percentage
         with self._wake:
             self._percentage = max(self._percentage, min(100.0, max(0.0, percentage)))
+            message = message[:MAX_TEXT_LENGTH]
             progress = Progress(round(self._percentage, 2), message, metadata)
             # The newest replaces what waits, except the very first.
             self._pending = [*(self._pending[:1] if not self._begun else []), progress]
@@ -425,6 +433,11 @@ class Assembly:
     def id(self) -> str:
         return str(self.document["assembly_id"])
 
+    @property
+    def attempt(self) -> str:
+        """A name for what this attempt at this execution stores; no other attempt has it."""
+        return f"{self.document['execution']}-{self.job.attempt}"
+
     def save(self, **changes: Any) -> None:
         """Write changed fields and renew the document's lease."""
         now = time.time()
@@ -445,7 +458,7 @@ class Assembly:
         now = time.time()
         started = parse_iso_time(self.document["execution_start"])
         changes: Row = {
-            "message": message,
+            "message": message[:MAX_TEXT_LENGTH],
             "updated_at": iso_time(now),
             "execution_duration": round(now - started, 3),
         }
@@ -462,9 +475,9 @@ class Assembly:
             if self._ended:
                 return
             self._ended = "lease_until" in remove
-            document = {**self.document, **changes}
+            document = {**self.document, **changes, "followers": None}
             # An end adds little, and has to be written.
-            if not self._ended and len(json.dumps(document).encode()) > MAX_DOCUMENT_BYTES:
+            if not self._ended and item_size(to_item(document)) > MAX_DOCUMENT_BYTES:
                 raise AssemblyError("PROCESSING_ERROR", "The job makes more files than it may")
             self.document = write_assembly(
                 dynamodb,
@@ -575,26 +588,34 @@ def terminal_message(row: Row) -> Row:
     if "result_key" in row:
         result: Any = {"url": sign_download(row["result_key"])}
     else:
-        result = json.loads(row["result"])
-        result = sign_links(result, sign_download) if row.get("has_links") else result
+        result = shown_result(row, row["result"], sign_download)
     return server_message("complete", request_id, now, seq=seq, success=True, result=result)
 
 
 def stored_result(job: Job, result: Row) -> Row:
     """The attributes that hold a result.
 
-    What no socket message could carry lies in the bucket, too; what no item could hold, there only.
+    One that no socket message can carry is an object as well, `result_key`, with links; one for
+    which its row has no room is an object without links, `source_key`.
     """
     text = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
-    has_links = job.row["action"] in LINKING_ACTIONS
-    read = sign_links(result, sign_download) if has_links else result
-    signed = json.dumps(read, ensure_ascii=False).encode()
-    if len(signed) <= MAX_MESSAGE_BYTES:
-        return {"result": text, "has_links": has_links}
-    key = f"results/requests/{owner_digest(job.owner)}/{job.request_id}.json"
-    s3().put_object(Bucket=FILES_BUCKET, Key=key, Body=signed, ContentType="application/json")
-    fits = len(text.encode()) <= MAX_RESULT_BYTES
-    return {"result_key": key, "has_links": has_links} | ({"result": text} if fits else {})
+    stored: Row = {"links": list(LINKS.get(job.row["action"], ()))}
+    shown = json.dumps(shown_result(stored, text, sign_download), ensure_ascii=False).encode()
+    room = MAX_ITEM_BYTES - ITEM_RESERVE_BYTES - item_size(to_item(job.row))
+    fits = len(text.encode()) <= room
+    if len(shown) <= MAX_MESSAGE_BYTES and fits:
+        return stored | {"result": text}
+    prefix = f"results/requests/{owner_digest(job.owner)}/{job.request_id}/{job.attempt}"
+    stored["result_key"] = put_result(f"{prefix}.json", shown)
+    if fits:
+        return stored | {"result": text}
+    return stored | {"source_key": put_result(f"{prefix}.source.json", text.encode())}
+
+
+def put_result(key: str, body: bytes) -> str:
+    """Store a result as an object; its key."""
+    s3().put_object(Bucket=FILES_BUCKET, Key=key, Body=body, ContentType="application/json")
+    return key
 
 
 def owner_digest(owner: str) -> str:
@@ -646,10 +667,13 @@ def tell_end(job: Job, document: Row) -> None:
 
 
 def follow(job: Job, assembly_id: str) -> None:
-    """Park a request until the one that runs its assembly has ended it."""
+    """Park a request until the one that runs its assembly has ended it.
+
+    The request that runs it wakes its followers. If it has too many, the sweeper finds this one.
+    """
     put_back(job, LEASE_SECONDS, keep=False, counts=False)
     key = request_key(job.owner, job.request_id)
-    if not follow_assembly(dynamodb, ASSEMBLIES, assembly_id, key):
+    if not follow_assembly(dynamodb, ASSEMBLIES, assembly_id, key, most=MAX_FOLLOWERS):
         job.request.requeue(time.time())
 
 
@@ -796,7 +820,7 @@ def open_object(key: str) -> BinaryIO:
     return body
 
 
-@action("process_assembly", has_links=True)
+@action("process_assembly", links=("results/*/*/key",))
 def process_assembly(job: Job) -> Row:
     """Runs a template's steps over the uploads; the result is the assembly document."""
     payload = job.payload()
@@ -866,7 +890,7 @@ def run_steps(assembly: Assembly, template: Template) -> None:
         inputs = [source for name in step.use for source in made[name]]
         meter.begin(f"Step {step.name}", sum(source.size for source in inputs))
         assembly.save(message=f"Processing: {step.name}", current_step=step.name)
-        files, warnings = run_step(assembly.id, step, inputs, origin, meter)
+        files, warnings = run_step(assembly, step, inputs, origin, meter)
         made[step.name] = [robot_input(file) for file in files]
         usage = meter.read_bytes + sum(file["size"] for file in files)
         assembly.save(
@@ -879,7 +903,7 @@ def run_steps(assembly: Assembly, template: Template) -> None:
 
 
 def run_step(
-    assembly_id: str,
+    assembly: Assembly,
     step: Step,
     inputs: Iterable[RobotInput],
     origin: dict[str, str],
@@ -894,7 +918,7 @@ def run_step(
     taken: set[str] = set()
     for source in inputs:
         original_id = origin[str(source.handle)]
-        prefix = result_prefix(assembly_id, step.name)
+        prefix = result_prefix(assembly.id, step.name, assembly.attempt)
         sink = S3Sink(s3(), FILES_BUCKET, prefix, taken=taken, part_bytes=PART_BYTES)
         result = step.run(source, sink, RobotContext(advance=meter.advance))
         warnings += result.warnings
@@ -972,7 +996,7 @@ def health(job: Job) -> Row:
     }
 
 
-@action("generate_report", has_links=True)
+@action("generate_report", links=("url_key",))
 def generate_report(job: Job) -> Row:
     """Counts the tenant's requests and assemblies by day, action or status, into a file."""
     payload = job.payload()
@@ -985,7 +1009,8 @@ def generate_report(job: Job) -> Row:
         group.update(entry["counts"])
     rows = [report_row(payload["group_by"], name, groups[name]) for name in sorted(groups)]
     body, mime = render_report(rows, payload)
-    key = f"reports/{owner_digest(job.owner)}/{job.request_id}.{payload['format']}"
+    folder = f"reports/{owner_digest(job.owner)}/{job.request_id}"
+    key = f"{folder}/{job.attempt}.{payload['format']}"
     s3().put_object(Bucket=FILES_BUCKET, Key=key, Body=body, ContentType=mime)
     return {
         "format": payload["format"],

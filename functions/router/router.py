@@ -52,7 +52,7 @@ from jobplane_keys import (
     requests_table,
     s3_options,
     server_message,
-    sign_links,
+    shown_result,
     subscriptions_table,
     to_item,
     ttl_after,
@@ -255,17 +255,30 @@ def state_of(row: Mapping[str, Any]) -> Message:
     if "error" in row:
         state["error"] = row["error"]
     if "result_key" in row:
+        renew_links(row)
         state["result"] = {"url": sign_download(row["result_key"])}
     elif "result" in row:
-        result = json.loads(row["result"])
-        # Elsewhere what looks like an object's key is the client's own text.
-        state["result"] = sign_links(result, sign_download) if row.get("has_links") else result
+        state["result"] = shown_result(row, row["result"], sign_download)
     return state
+
+
+def renew_links(row: Mapping[str, Any]) -> None:
+    """Store a result that no message can carry anew, with links that are good from now on."""
+    if not row.get("links"):
+        return
+    text = row.get("result")
+    if text is None:
+        source = s3().get_object(Bucket=FILES_BUCKET, Key=row["source_key"])
+        text = source["Body"].read().decode()
+    body = json.dumps(shown_result(row, text, sign_download), ensure_ascii=False).encode()
+    s3().put_object(
+        Bucket=FILES_BUCKET, Key=row["result_key"], Body=body, ContentType="application/json"
+    )
 
 
 @cache
 def s3() -> Any:
-    """Made by the first message that needs a link; it signs and makes no calls."""
+    """Made by the first message that needs a link."""
     options = {**CLIENT_OPTIONS, **s3_options(os.environ)}
     return session.create_client("s3", config=Config(**options))
 

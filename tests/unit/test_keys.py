@@ -36,6 +36,7 @@ from jobplane_keys import (
     is_request_id,
     is_terminal_assembly,
     iso_time,
+    item_size,
     json_object,
     json_objects,
     link_signer,
@@ -53,6 +54,7 @@ from jobplane_keys import (
     requests_table,
     result_prefix,
     server_message,
+    shown_result,
     sign_links,
     split_owner_key,
     split_request_key,
@@ -474,14 +476,74 @@ def test_public_fields_are_those_of_the_model() -> None:
     assert set(AssemblyDocument.model_fields) - {"stalled"} == set(PUBLIC_ASSEMBLY_FIELDS)
 
 
-def test_keys_at_any_depth_become_signed_links() -> None:
-    """Except in the user's own fields."""
-    stored = {"files": [{"key": "a", "meta": {"key": "mine"}}], "url_key": "b", "key": None, "n": 1}
-    assert sign_links(stored, lambda key: f"https://{key}") == {
-        "files": [{"ssl_url": "https://a", "meta": {"key": "mine"}}],
-        "url": "https://b",
-        "n": 1,
+def test_keys_become_signed_links_at_their_paths_alone() -> None:
+    """Keys become links at their paths and nowhere else, whatever a step or a value is called."""
+    files = [{"key": "a", "meta": {"key": "mine"}}, {"key": None}]
+    stored = {
+        "results": {"key": files, "meta": [{"key": "b", "url_key": "mine"}]},
+        "url_key": "c",
+        "key": "mine",
+        "other": {"results": {"s": [{"key": "mine"}]}},
     }
+    assert sign_links(stored, lambda key: f"https://{key}") == {
+        "results": {
+            "key": [{"ssl_url": "https://a", "meta": {"key": "mine"}}, {}],
+            "meta": [{"ssl_url": "https://b", "url_key": "mine"}],
+        },
+        "url": "https://c",
+        "key": "mine",
+        "other": {"results": {"s": [{"key": "mine"}]}},
+    }
+
+
+@pytest.mark.parametrize(
+    "value", [None, 1, [], {}, {"results": None}, {"results": []}, {"results": {"s": 1}}, [{}]]
+)
+def test_a_result_of_another_shape_has_no_links(value: Any) -> None:
+    """What a path does not lead into stays as it is."""
+    assert sign_links(value, lambda key: f"https://{key}") == value
+
+
+def test_links_of_an_action_of_your_own() -> None:
+    """A path may name any place, and the link is named after the key."""
+    stored = {"pages": [{"image_key": "a"}, {"image_key": "b", "text": "image_key"}]}
+    assert sign_links(stored, str.upper, ("pages/*/image_key",)) == {
+        "pages": [{"image": "A"}, {"image": "B", "text": "image_key"}]
+    }
+
+
+def test_a_stored_result_is_shown_by_its_row() -> None:
+    """Its row has the paths; rows of earlier versions say only whether there are links."""
+    text = json.dumps({"url_key": "a"})
+    assert shown_result({"links": ["url_key"]}, text, str.upper) == {"url": "A"}
+    assert shown_result({"links": []}, text, str.upper) == {"url_key": "a"}
+    assert shown_result({"has_links": True}, text, str.upper) == {"url": "A"}
+    assert shown_result({"has_links": False}, text, str.upper) == {"url_key": "a"}
+    assert shown_result({}, text, str.upper) == {"url_key": "a"}
+
+
+@pytest.mark.parametrize(
+    ("values", "size"),
+    [
+        ({}, 0),
+        ({"ä": "ü"}, 4),
+        ({"n": None}, 2),
+        ({"n": True}, 2),
+        ({"n": ["a", "b"]}, 1 + 3 + 2 * (1 + 1)),
+        ({"n": {"a": "b"}}, 1 + 3 + (1 + 1 + 1)),
+        ({"n": frozenset({"a", "bc"})}, 1 + 3),
+    ],
+)
+def test_the_size_of_an_item(values: dict[str, Any], size: int) -> None:
+    """By DynamoDB's documented rules."""
+    assert item_size(to_item(values)) == size
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53))
+def test_a_number_is_never_larger_than_computed(number: float) -> None:
+    """DynamoDB takes a byte for two significant digits, one for the exponent, one for the sign."""
+    digits = repr(number).lower().partition("e")[0].replace(".", "").strip("-0")
+    assert item_size(to_item({"": number})) >= min(21, -(-len(digits) // 2) + 1 + (number < 0))
 
 
 def test_the_s3_prefix_of_an_owner_is_unique_and_anonymous() -> None:
@@ -489,6 +551,7 @@ def test_the_s3_prefix_of_an_owner_is_unique_and_anonymous() -> None:
     assert upload_prefix("t#a") != upload_prefix("t#b")
     assert len(upload_prefix("t#a")) == len("uploads//") + 32
     assert result_prefix("a1", "hash") == "results/a1/hash/"
+    assert result_prefix("a1", "hash", "1-2-ab") == "results/a1/1-2-ab/hash/"
 
 
 def test_the_tables_of_a_stage_share_its_prefix() -> None:

@@ -468,7 +468,7 @@ def test_a_running_assembly_is_followed(stack: Stack, lost: bool) -> None:
     for follower in ("r1", "r1"):
         if lost:
             stack.lose_answer(stack.dynamodb, "UpdateItem")
-        assert follow_assembly(stack.dynamodb, ASSEMBLIES, "a1", follower)
+        assert follow_assembly(stack.dynamodb, ASSEMBLIES, "a1", follower, most=2)
     assert stack.get("assemblies", assembly_id="a1")["followers"] == ["r1"]
 
 
@@ -476,5 +476,27 @@ def test_an_ended_assembly_is_not_followed(stack: Stack) -> None:
     """Nothing would wake the request."""
     there = {"assembly_id": "a1", "ok": "ASSEMBLY_COMPLETED"}
     stack.put("assemblies", there)
-    assert not follow_assembly(stack.dynamodb, ASSEMBLIES, "a1", "r1")
+    assert not follow_assembly(stack.dynamodb, ASSEMBLIES, "a1", "r1", most=2)
     assert stack.items("assemblies") == [there]
+
+
+def test_an_assembly_has_a_limited_number_of_followers(stack: Stack) -> None:
+    """One more is not stored, and is not taken for the follower of an ended assembly."""
+    stack.put("assemblies", {"assembly_id": "a1", "lease_until": 1, "followers": frozenset("ab")})
+    assert follow_assembly(stack.dynamodb, ASSEMBLIES, "a1", "c", most=2)
+    assert sorted(stack.get("assemblies", assembly_id="a1")["followers"]) == ["a", "b"]
+    assert follow_assembly(stack.dynamodb, ASSEMBLIES, "a1", "c", most=3)
+
+
+def test_a_full_document_is_written_without_its_followers(stack: Stack) -> None:
+    """Its end must be stored. A refusal for another reason is raised."""
+    full = {"assembly_id": "a1", "rev": 1, "lease_until": 1, "followers": frozenset({"f"})}
+    stack.put("assemblies", full)
+    stack.fail(stack.dynamodb, "UpdateItem", "ValidationException", times=1)
+    end = {"ok": "ASSEMBLY_COMPLETED"}
+    written = write_assembly(stack.dynamodb, ASSEMBLIES, "a1", 1, end, 1.0, remove=("lease_until",))
+    assert written["ok"] == "ASSEMBLY_COMPLETED"
+    assert not {"followers", "lease_until"} & stack.get("assemblies", assembly_id="a1").keys()
+    stack.fail(stack.dynamodb, "UpdateItem", "ValidationException")
+    with pytest.raises(ClientError, match="ValidationException"):
+        write_assembly(stack.dynamodb, ASSEMBLIES, "a1", 2, end, 1.0)

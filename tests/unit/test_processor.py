@@ -1014,14 +1014,14 @@ def test_an_echo_of_an_object_key_gets_no_link(processor: Processor) -> None:
     row = processor.run(request(action="echo", payload=payload))
     (message,) = processor.terminal()
     assert message["result"]["echo"] == payload
-    assert row["has_links"] is False
+    assert row["links"] == []
 
 
-@pytest.mark.parametrize(("size", "on_the_row"), [(150_000, True), (310_000, False)])
+@pytest.mark.parametrize(("size", "on_the_row"), [(150_000, True), (390_000, False)])
 def test_a_large_result_is_stored_in_the_bucket(
     processor: Processor, stack: Stack, size: int, on_the_row: bool
 ) -> None:
-    """Above 96 KB the message has a link; above 300 KB the row has no copy."""
+    """Above 96 KB the message is a link; the row holds a copy if it has room for one."""
     text = "ü" * (size // 2)
     processor.action("delay", lambda job: {"text": text})
     row = processor.run()
@@ -1030,8 +1030,37 @@ def test_a_large_result_is_stored_in_the_bucket(
     assert json.loads(stack.object(row["result_key"])) == {"text": text}
     assert row["result_key"].startswith("results/requests/")
     assert ("result" in row) == on_the_row
+    if not on_the_row:
+        assert json.loads(stack.object(row["source_key"])) == {"text": text}
     assert list(message["result"]) == ["url"]
     assert row["result_key"].rpartition("/")[2] in message["result"]["url"]
+
+
+def test_a_payload_that_leaves_no_room_for_its_result(processor: Processor, stack: Stack) -> None:
+    """Payload and result together are more than an item holds, and the request ends."""
+    payload = {"a": "x" * 250_000}
+    row = processor.run(request(action="echo", payload=payload))
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
+    assert json.loads(stack.object(row["source_key"]))["echo"] == payload
+
+
+def test_attempts_do_not_share_objects(processor: Processor, stack: Stack) -> None:
+    """A later attempt at a request stores its result under another key."""
+    processor.action("delay", lambda job: {"text": "x" * 150_000})
+    keys = {processor.run()["result_key"], processor.run()["result_key"]}
+    assert len(keys) == 2
+    assert set(stack.keys("results/requests/")) == keys
+
+
+def test_an_endless_message_is_cut(processor: Processor) -> None:
+    """A row has room for a progress message of 1,000 characters."""
+
+    def run(job: Any) -> Any:
+        job.report(50, "x" * 500_000)
+        return {}
+
+    processor.action("delay", run)
+    assert len(processor.run()["progress"]["message"]) == 1000
 
 
 def test_a_result_of_96_kb_is_sent_whole(processor: Processor) -> None:

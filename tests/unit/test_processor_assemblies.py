@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import random
+import re
 import time
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -224,9 +225,8 @@ def test_every_shipped_template_completes(
     assert list(document["results"]) == list(steps)
     assert (document["steps_completed"], document["steps_total"]) == (len(steps), len(steps))
     for step, files in document["results"].items():
-        assert all(
-            file["key"].startswith(f"results/{row['assembly_id']}/{step}/") for file in files
-        )
+        attempt = rf"results/{row['assembly_id']}/1-1-[0-9a-f]{{8}}/{step}/"
+        assert all(re.match(attempt, file["key"]) for file in files)
     keys = {f["key"] for files in document["results"].values() for f in files}
     assert set(assemblies.stack.keys("results/")) == keys
 
@@ -1015,6 +1015,49 @@ def test_no_step_is_repeated_while_the_documents_end_can_not_be_written(
     row = assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"))
     assert (failed["UpdateItem"], row["status"], row["attempts"]) == (5, "COMPLETED", 1)
     assert calls.counts()["HeadObject"] == 1
+
+
+@pytest.mark.parametrize("second", ["the same request", "a request that joins"])
+def test_a_worker_that_wakes_up_late_deletes_nothing(assemblies: Assemblies, second: str) -> None:
+    """It aborts what it has made itself, and the results of the worker that replaced it stay."""
+    stack, module = assemblies.stack, assemblies.processor.module
+    assemblies.templates(parts={"robot": "/document/split", "use": ":original", "lines": 1000})
+    entry = assemblies.put("big.txt", b"".join(b"%063d\n" % n for n in range(20_000)))
+    row, twin = job_of("t", entry), job_of("t", entry, request_id="req-2")
+    whole, opened = module.open_object, 0
+
+    def lapse(table: str, **key: str) -> None:
+        stack.put(table, stack.get(table, **key) | {"lease_until": int(time.time()) - 1})
+
+    def be_replaced() -> None:
+        lapse("assemblies", assembly_id=row["assembly_id"])
+        if second == "the same request":
+            lapse("requests", owner=OWNER, request_id="req-1")
+        else:
+            stack.put("requests", twin)
+        name = "req-1" if second == "the same request" else "req-2"
+        module.work(OWNER, name, module.Invocation("other", time.time() + 300))
+
+    class Slow(io.BytesIO):
+        """After some chunks its reader stands still until another worker has done the job."""
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            if 500_000 < self.tell() and not stack.keys("results/elsewhere"):
+                stack.upload("results/elsewhere", b"")
+                be_replaced()
+            return super().read(size)
+
+    def open_object(key: str) -> Any:
+        nonlocal opened
+        opened += 1
+        return Slow(whole(key).read()) if opened == 1 else whole(key)
+
+    assemblies.processor.set(open_object=open_object)
+    assemblies.processor.run(row)
+    document = assemblies.document(row)
+    promised = {file["key"] for file in document["results"]["parts"]}
+    assert (document["ok"], len(promised)) == ("ASSEMBLY_COMPLETED", 20)
+    assert promised <= set(stack.keys("results/"))
 
 
 def test_a_job_fails_before_its_document_exceeds_an_item(assemblies: Assemblies) -> None:

@@ -1039,7 +1039,7 @@ def test_status_of_a_failed_request_has_its_error(router: Router, stack: Stack) 
 def test_keys_in_a_result_become_links_when_it_is_read(router: Router, stack: Stack) -> None:
     """Except in the user's own `meta`."""
     stored = {"url_key": "reports/x/1.csv", "meta": {"key": "mine"}}
-    stack.put("requests", ended(result=json.dumps(stored), has_links=True))
+    stack.put("requests", ended(result=json.dumps(stored), links=["url_key"]))
     result = router.data("status", {"request_id": "req-1"})["result"]
 
     assert result["meta"] == {"key": "mine"}
@@ -1050,7 +1050,7 @@ def test_keys_in_a_result_become_links_when_it_is_read(router: Router, stack: St
 def test_an_echo_of_an_object_key_gets_no_link(router: Router, stack: Stack) -> None:
     """An echo that looks like a stored object is given back as it is."""
     stolen = {"echo": {"key": "results/of-somebody-else.json", "url_key": "reports/theirs.csv"}}
-    stack.put("requests", ended(action="echo", result=json.dumps(stolen), has_links=False))
+    stack.put("requests", ended(action="echo", result=json.dumps(stolen), links=[]))
     assert router.data("status", {"request_id": "req-1"})["result"] == stolen
 
 
@@ -1062,8 +1062,26 @@ def test_a_large_result_is_a_link(router: Router, stack: Stack) -> None:
     assert parse_qs(urlsplit(result["url"]).query)["X-Amz-Expires"] == ["3600"]
 
 
+@pytest.mark.parametrize("source", ["row", "object"])
+def test_links_within_a_large_result_are_renewed(router: Router, stack: Stack, source: str) -> None:
+    """Who asks later gets links that are good from then on, not those of the job's end."""
+    text = json.dumps({"results": {"s": [{"key": "results/a1/f.txt"}]}})
+    row = ended(result=None, result_key="results/requests/o/r/1.json", links=["results/*/*/key"])
+    if source == "row":
+        row["result"] = text
+    else:
+        row["source_key"] = "results/requests/o/r/1.source.json"
+        stack.upload(row["source_key"], text.encode())
+    stack.upload(row["result_key"], b"links of long ago")
+    stack.put("requests", row)
+    assert list(router.data("status", {"request_id": "req-1"})["result"]) == ["url"]
+    (file,) = json.loads(stack.object(row["result_key"]))["results"]["s"]
+    assert list(file) == ["ssl_url"]
+    assert "results/a1/f.txt?" in file["ssl_url"]
+
+
 def test_a_result_too_large_for_a_message_is_omitted(router: Router, stack: Stack) -> None:
-    """The rest of the state is returned."""
+    """The rest of the state still comes."""
     stack.put("requests", ended(result=json.dumps({"t": "x" * 100_000})))
     data = router.data("status", {"request_id": "req-1"})
     assert (data["status"], data["result"], data["result_omitted"]) == ("COMPLETED", None, True)

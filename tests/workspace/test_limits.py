@@ -41,9 +41,11 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "a socket's message, either way": f"{keys.MAX_MESSAGE_BYTES // 1024} KB",
         "an upload": f"{stage['maxUploadBytes'] // 1024**3} GiB, one PUT",
         "files of an assembly": f"{payloads.MAX_FILES:,}",
-        "a result within a row, a document": (
-            f"{processor.MAX_RESULT_BYTES // 1024} KB, {processor.MAX_DOCUMENT_BYTES // 1024} KB"
+        "payload and result in a request's row": (
+            f"{(keys.MAX_ITEM_BYTES - processor.ITEM_RESERVE_BYTES) // 1024} KB"
         ),
+        "an assembly's document": f"{processor.MAX_DOCUMENT_BYTES // 1024} KB",
+        "requests that wait for one assembly": f"{processor.MAX_FOLLOWERS}",
         "attempts of a request": f"{router.MAX_ATTEMPTS}",
         "a lease without progress": f"{stage['leaseSeconds']} s",
         "a batch of the stream of `requests`": (

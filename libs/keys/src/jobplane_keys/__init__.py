@@ -34,8 +34,10 @@ from jobplane_keys._ids import (
     new_upload_id,
 )
 from jobplane_keys._items import (
+    MAX_ITEM_BYTES,
     from_item,
     from_value,
+    item_size,
     pages,
     query_items,
     read_item,
@@ -50,6 +52,7 @@ from jobplane_keys._requests import (
     TERMINAL_STATUSES,
     RequestStatus,
     in_flight_shard,
+    shown_result,
 )
 from jobplane_keys._tables import (
     ASSEMBLY_TTL_SECONDS,
@@ -121,6 +124,7 @@ __all__ = [
     "IN_FLIGHT_SHARDS",
     "MALFORMED_CLAIM_AHEAD_SECONDS",
     "MALFORMED_CLAIM_SECONDS",
+    "MAX_ITEM_BYTES",
     "MAX_MESSAGE_BYTES",
     "MILLISECONDS_FROM",
     "MISSING_QUEUE_CODES",
@@ -172,6 +176,7 @@ __all__ = [
     "is_request_id",
     "is_terminal_assembly",
     "iso_time",
+    "item_size",
     "json_object",
     "json_objects",
     "link_signer",
@@ -193,6 +198,7 @@ __all__ = [
     "result_prefix",
     "s3_options",
     "server_message",
+    "shown_result",
     "sign_links",
     "split_owner_key",
     "split_request_key",

@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeGuard, get_args
 
 from jobplane_keys._json import json_object, json_objects
@@ -43,7 +43,8 @@ PUBLIC_ASSEMBLY_FIELDS = (
     "request_id",
 )
 
-_LINKS = {"key": "ssl_url", "url_key": "url"}
+# Where an assembly's document and a report have the keys of objects.
+LINK_PATHS = ("results/*/*/key", "url_key")
 _HEX_MD5 = re.compile(r"[0-9a-f]{32}")
 _ASSEMBLY_ID = re.compile(ASSEMBLY_ID_PATTERN)
 
@@ -172,21 +173,33 @@ def public_assembly(item: Mapping[str, Any]) -> dict[str, Any]:
     return document
 
 
-def sign_links(value: Any, sign: Callable[[str], str]) -> Any:
-    """A stored result with links: `key` is replaced by `ssl_url`, `url_key` by `url`.
+def sign_links(value: Any, sign: Callable[[str], str], paths: Iterable[str] = LINK_PATHS) -> Any:
+    """A stored result with links in place of its object keys.
 
-    `sign` returns the URL of an object key. Values under `meta` are a user's, and don't change.
+    `sign` returns the URL of an object key. Each path leads to a key by the names of its members;
+    `*` stands for every member of an object or list. A member `key` becomes `ssl_url`, and one such
+    as `url_key` becomes `url`. No other place changes, whatever its name is.
     """
-    if isinstance(value, list):
-        return [sign_links(part, sign) for part in value]
-    if not isinstance(value, Mapping):
+    for path in paths:
+        value = _with_links(value, path.split("/"), sign)
+    return value
+
+
+def _with_links(value: Any, path: list[str], sign: Callable[[str], str]) -> Any:
+    name, *rest = path
+    if name == "*":
+        if isinstance(value, list):
+            return [_with_links(part, rest, sign) for part in value]
+        if isinstance(value, Mapping):
+            return {each: _with_links(part, rest, sign) for each, part in value.items()}
         return value
-    signed = {
-        name: part if name == "meta" else sign_links(part, sign)
-        for name, part in value.items()
-        if name not in _LINKS
-    }
-    return signed | {link: sign(value[name]) for name, link in _LINKS.items() if value.get(name)}
+    if not isinstance(value, Mapping) or name not in value:
+        return value
+    if rest:
+        return {**value, name: _with_links(value[name], rest, sign)}
+    others = {each: part for each, part in value.items() if each != name}
+    link = "ssl_url" if name == "key" else name.removesuffix("_key")
+    return others | ({link: sign(value[name])} if value[name] else {})
 
 
 def unknown_template(template_id: str, known: Collection[str]) -> str:
@@ -203,9 +216,14 @@ def upload_prefix(owner: str) -> str:
     return f"uploads/{hashlib.sha256(owner.encode()).hexdigest()[:32]}/"
 
 
-def result_prefix(assembly_id: str, step: str) -> str:
-    """Prefix of the objects that a step of an assembly creates."""
-    return f"results/{assembly_id}/{step}/"
+def result_prefix(assembly_id: str, step: str, attempt: str = "") -> str:
+    """Prefix of the objects that a step of an assembly creates.
+
+    `attempt` keeps those of one attempt apart from those of any other.
+    """
+    return (
+        f"results/{assembly_id}/{attempt}/{step}/" if attempt else f"results/{assembly_id}/{step}/"
+    )
 
 
 def _public_files(files: Any) -> list[dict[str, Any]]:

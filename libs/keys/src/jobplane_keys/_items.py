@@ -11,6 +11,9 @@ from typing import Any
 
 type Value = dict[str, Any]
 
+# DynamoDB's limit.
+MAX_ITEM_BYTES = 400 * 1024
+
 
 def to_item(values: Mapping[str, Any]) -> dict[str, Value]:
     """A mapping of JSON values as a DynamoDB item: `{"n": 1}` → `{"n": {"N": "1"}}`.
@@ -43,6 +46,11 @@ def query_items(dynamodb: Any, **query: Any) -> Iterator[dict[str, Any]]:
     """All items of a Query, as JSON values, page by page."""
     for page in pages(dynamodb.query, query):
         yield from map(from_item, page["Items"])
+
+
+def item_size(item: Mapping[str, Value]) -> int:
+    """The bytes of an item by DynamoDB's rules: names and values, and what lists and maps add."""
+    return sum(len(name.encode()) + _value_size(value) for name, value in item.items())
 
 
 def to_value(value: Any) -> Value:
@@ -105,6 +113,25 @@ def pages(read: Callable[..., Any], request: dict[str, Any]) -> Iterator[dict[st
         if "LastEvaluatedKey" not in page:
             return
         request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+
+def _value_size(value: Value) -> int:
+    ((kind, content),) = value.items()
+    match kind:
+        case "S":
+            return len(content.encode())
+        case "N":
+            # Two digits a byte, and at most 21 bytes; as if no zero could be left out.
+            return min(21, sum(map(str.isdigit, content)) // 2 + 3)
+        case "B":
+            return len(content)
+        case "M":
+            return 3 + sum(len(name.encode()) + 1 + _value_size(content[name]) for name in content)
+        case "L":
+            return 3 + sum(1 + _value_size(part) for part in content)
+        case "SS" | "NS" | "BS":
+            return sum(_value_size({kind[0]: part}) for part in content)
+    return 1
 
 
 def _text(binary: bytes | str) -> str:

@@ -1,7 +1,12 @@
-"""The statuses and the in-flight index of the table `requests`."""
+"""The statuses, the in-flight index and the results of the table `requests`."""
 
+import json
 import zlib
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+from typing import Any
+
+from jobplane_keys._assemblies import LINK_PATHS, sign_links
 
 
 class RequestStatus(StrEnum):
@@ -28,3 +33,13 @@ PICK_UP_SECONDS = 300
 def in_flight_shard(request_key: str) -> str:
     """The partition of the in-flight index for a request that has not ended."""
     return f"lease-{zlib.crc32(request_key.encode()) % IN_FLIGHT_SHARDS}"
+
+
+def shown_result(row: Mapping[str, Any], text: str, sign: Callable[[str], str]) -> Any:
+    """The result of a request as its owner sees it, with links at the paths in the row's `links`.
+
+    `text` is the stored result, and `sign` returns the URL of an object key. Rows of versions
+    before 0.2 have `has_links` instead.
+    """
+    paths = row.get("links", LINK_PATHS if row.get("has_links") else ())
+    return sign_links(json.loads(text), sign, paths)

@@ -7,6 +7,8 @@ workers on the same document, the slower one loses it. `lease_until` is there un
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from botocore.exceptions import ClientError
+
 from jobplane_leases._errors import LeaseLostError
 from jobplane_leases._writes import Row, assignment, update
 
@@ -34,28 +36,45 @@ def write_assembly(
     else:
         condition = "#rev = :read_rev"
         values["read_rev"] = rev
-    done, document = update(
-        dynamodb,
-        table,
-        {"assembly_id": assembly_id},
-        change=change,
-        condition=condition,
-        values=values,
-        patient_until=patient_until,
-    )
+    try:
+        done, document = update(
+            dynamodb,
+            table,
+            {"assembly_id": assembly_id},
+            change=change,
+            condition=condition,
+            values=values,
+            patient_until=patient_until,
+        )
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationException" or "followers" in remove:
+            raise
+        # The document has no room: without its followers it has. The sweeper finds those.
+        remove = (*remove, "followers")
+        return write_assembly(
+            dynamodb, table, assembly_id, rev, changes, now,
+            remove=remove, patient_until=patient_until,
+        )  # fmt: skip
     if not done:
         raise LeaseLostError(assembly_id)
     return document
 
 
-def follow_assembly(dynamodb: Any, table: str, assembly_id: str, request_key: str) -> bool:
-    """Have a request wake when a running assembly ends; False if it has ended."""
-    return update(
+def follow_assembly(
+    dynamodb: Any, table: str, assembly_id: str, request_key: str, *, most: int
+) -> bool:
+    """Have a request wake when a running assembly ends; False if it has ended.
+
+    An assembly that has `most` followers takes no more: True, but its end does not wake this one.
+    """
+    done, document = update(
         dynamodb,
         table,
         {"assembly_id": assembly_id},
         change="ADD followers :me",
-        condition="attribute_exists(lease_until)",
-        values={"me": frozenset({request_key})},
+        condition="attribute_exists(lease_until)"
+        " AND (attribute_not_exists(followers) OR size(followers) < :most)",
+        values={"me": frozenset({request_key}), "most": most},
         mark=None,
-    ).done
+    )
+    return done or "lease_until" in document
