@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess as Done
 from typing import Any
 
 import pytest
@@ -17,23 +18,31 @@ from jobplane.trying import case_files, cases
 from jobplane.trying.case_files import UnreadableEventError
 from jobplane.trying.cases import Case, Outcome, Result, StageTarget
 from jobplane.trying.placeholders import PlaceholderError, Values, mismatches
-from jobplane.verbs import invoke
-from tests.workspace.copies import UNREAD, jobplane
+from jobplane.verbs import event, invoke, seed_files
+from tests.workspace.copies import UNREAD
 
 HERE = Repository.here()
 STACK = case_files.Stack.of(HERE, *HERE.functions())
 COMMAND = Path(sys.executable).with_name("jobplane")
+VERBS = {"event": event.command, "invoke": invoke.command, "seed-files": seed_files.command}
 OUTCOME = Outcome({"claimed": True}, None, None, [], 1.0, cold=False)
 ACQUIRE = json.loads((HERE.root / "functions" / "claim" / "events" / "acquired.json").read_text())
 
-type Done = "subprocess.CompletedProcess[str]"
+
+def run(verb: str, *arguments: str, given: str = "") -> Done:
+    """Run a verb of the command in this process, which has imported moto."""
+    done = CliRunner().invoke(VERBS[verb], arguments, input=given)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Done(list(arguments), done.exit_code, done.stdout, done.stderr)
 
 
-def run(*arguments: str, given: str = "") -> Done:
-    return subprocess.run(
-        [COMMAND, *arguments],
-        cwd=HERE.root, input=given, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A copy of the repository, which the verbs take for their own."""
+    copy = copy_repository(HERE, tmp_path / "copy", without=UNREAD)
+    monkeypatch.setattr(Repository, "here", lambda: copy)
+    return copy
 
 
 def a_case(folder: Path, event: Any = ACQUIRE, **files: Any) -> Path:
@@ -180,7 +189,8 @@ def test_invoke_exits_with_2_for_a_mistake_and_runs_nothing(
     tmp_path: Path, files: dict[str, Any], said: str
 ) -> None:
     """Called as a user does: exit code 2, the file, and no run."""
-    done = run("invoke", "claim", str(a_case(tmp_path, **files)), "--in-process")
+    command = [COMMAND, "invoke", "claim", str(a_case(tmp_path, **files)), "--in-process"]
+    done = subprocess.run(command, cwd=HERE.root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -362,13 +372,12 @@ def test_metric_lines_are_counted_in_one_line_by_default() -> None:
     assert "--metrics" not in done.stdout
 
 
-def test_a_recording_replaces_changing_values_with_placeholders(tmp_path: Path) -> None:
+def test_a_recording_replaces_changing_values_with_placeholders(copy: Repository) -> None:
     """The case then passes."""
-    copy = copy_repository(HERE, tmp_path / "copy", without=UNREAD)
     events = copy.root / "functions" / "claim" / "events"
     before = json.loads((events / "acquired.expect.json").read_text())
     (events / "acquired.expect.json").unlink()
-    done = jobplane(copy, "invoke", "claim", "acquired", "--record", "--in-process")
+    done = run("invoke", "claim", "acquired", "--record", "--in-process")
     assert done.returncode == 0, done.stderr
     assert "wrote functions/claim/events/acquired.expect.json" in done.stderr
     recorded = json.loads((events / "acquired.expect.json").read_text())
@@ -381,7 +390,7 @@ def test_a_recording_replaces_changing_values_with_placeholders(tmp_path: Path) 
     assert (row["state"], row["claimedAt"]) == ("held", "<iso-time>")
     assert row["projectUserId"] == before["items"]["active-jobs"][0]["projectUserId"]
     for _ in range(2):
-        done = jobplane(copy, "invoke", "claim", "acquired", "--in-process")
+        done = run("invoke", "claim", "acquired", "--in-process")
         assert (done.returncode, "ok   claim/acquired" in done.stdout) == (0, True), done.stdout
 
 
@@ -389,13 +398,12 @@ def test_a_recording_replaces_changing_values_with_placeholders(tmp_path: Path) 
     ("name", "recorded"),
     [("claim", ("no-fence", "released")), ("connect", ("accepted", "token-missing"))],
 )
-def test_a_recorded_case_passes(tmp_path: Path, name: str, recorded: tuple[str, ...]) -> None:
+def test_a_recorded_case_passes(copy: Repository, name: str, recorded: tuple[str, ...]) -> None:
     """With an error, a JSON body, and names of the stage."""
-    copy = copy_repository(HERE, tmp_path / "copy", without=UNREAD)
     for case in recorded:
         (copy.root / "functions" / name / "events" / f"{case}.expect.json").unlink()
-    assert jobplane(copy, "invoke", name, *recorded, "--record", "--in-process").returncode == 0
-    done = jobplane(copy, "invoke", name, *recorded, "--in-process")
+    assert run("invoke", name, *recorded, "--record", "--in-process").returncode == 0
+    done = run("invoke", name, *recorded, "--in-process")
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1] == "2 cases: 2 passed"
 
