@@ -12,8 +12,6 @@ from unittest.mock import patch
 import pytest
 
 from lambdapack.thinning import cold_start, methods
-from tests.workspace.copies import Built
-from tests.workspace.unpacked import FUNCTIONS, bare, environment, unpack
 
 SHAPES = {
     "plain": """
@@ -167,44 +165,3 @@ made = dataclasses.make_dataclass("Made", ["x"])
 print(made(3), made.__init__.__code__.co_filename)
 """
     assert run(tmp_path, "", script).split() == ["Made(x=3)", "<string>"]
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_start_compiles_no_methods(built: Built, name: str, tmp_path: Path) -> None:
-    """Every dataclass that a function's import makes has its methods in the artifact."""
-    repository, artifacts = built
-    function = next(f for f in repository.functions() if f.name == name)
-    folder = unpack(repository, artifacts[name], tmp_path / "task")
-    script = f"""
-compiled = []
-def hear(event, arguments):
-    if event == "exec" and "__create_fn__" in arguments[0].co_names:
-        compiled.append((arguments[0].co_filename, arguments[0].co_names))
-sys.addaudithook(hear)
-import {function.module}
-print(json.dumps([file for file, _ in compiled]))
-import dataclasses
-compiled.clear()
-dataclasses.make_dataclass("Made", ["x"])
-print(json.dumps([file for file, _ in compiled]))
-"""
-    # Before them it logs that no SSM answers here.
-    *_, at_start, later = bare(script, folder, environment(repository, name, folder)).splitlines()
-    assert "<string>" not in at_start
-    assert later == '["<string>"]'
-
-
-def test_a_start_leaves_its_objects_to_themselves(built: Built, tmp_path: Path) -> None:
-    """Nothing is collected before a function is loaded; then the collector works, on new ones."""
-    repository, artifacts = built
-    folder = unpack(repository, artifacts["connect"], tmp_path / "task")
-    script = """
-import gc
-gc.collect()
-runs = []
-gc.callbacks.append(lambda phase, told: runs.append(phase))
-import connect
-print(len(runs), gc.isenabled(), gc.get_freeze_count() > 10_000, gc.get_count()[0] < 1_000)
-"""
-    output = bare(script, folder, environment(repository, "connect", folder))
-    assert output.split()[-4:] == ["0", "True", "True", "True"]
