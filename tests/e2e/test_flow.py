@@ -505,11 +505,11 @@ async def test_a_job_fails_if_the_look_up_of_its_queue_stays_refused(flow: Flow)
     job = await flow.receive()
     refuse_look_ups(flow, queue_url)
     joining = flow.start("m2")
-    joined = await flow.end_of(joining)
+    await until(lambda: retried(flow, joining), "a retry")
     flow.fail(job, "DiskFullError")
     await flow.end_of(first)
     second = flow.start("m3")
-    end = await flow.end_of(second)
+    joined, end = await asyncio.gather(flow.end_of(joining), flow.end_of(second))
 
     for ended, message_id, execution in ((joined, "m2", joining), (end, "m3", second)):
         assert (ended["status"], ended["cause"]["messageId"]) == ("FAILED", message_id)

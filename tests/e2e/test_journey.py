@@ -125,7 +125,7 @@ async def test_a_second_request_for_a_running_assembly_waits_for_its_end(
 ) -> None:
     """A second request for an assembly that runs waits for its end, and nothing runs twice."""
     user = unique("user")
-    body = b'{"n": 1}\n' * 4_000_000
+    body = b'{"n": 1}\n' * 2_000_000
     async with deployed.socket(user) as socket:
         payload = await deployed.upload(
             socket, "tpl_records", {"rows.ndjson": body}, "application/x-ndjson"
