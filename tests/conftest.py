@@ -1,9 +1,11 @@
 """One local stage for the whole run, and one for files, started by the first test that needs it."""
 
 import fcntl
+import gc
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -23,12 +25,17 @@ from jobplane.stage.stages import Stage
 from jobplane.terminal.environments import spare_proxies
 from jobplane.tree.members import install_dependencies
 from jobplane.tree.repository import Repository
+from jobplane.trying.inprocess import service_models_read_once
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_VARIABLE = "JOBPLANE_TEST_STAGE"
 DURATIONS = ROOT / "tests" / "durations.json"
 LONG = ROOT / "tests" / "long.txt"
 HELD = pytest.StashKey[Any]()
+
+# What is collected stays to the end, and the collector of cycles takes a third of the time to
+# look at it again and again: it looks less often, and not at what was there before the tests.
+gc.set_threshold(50_000, *gc.get_threshold()[1:])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,11 +57,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
             config.option.everything = True  # What is named is meant.
+        keep_bytecode()
         install_dependencies(Repository(ROOT))
         os.environ.setdefault(STAGE_VARIABLE, f"test-{os.getpid()}")
         hold_lifeline(config)
         if config.getoption("record_durations", False):
             config.pluginmanager.register(DurationsRecorder())
+
+
+def keep_bytecode() -> None:
+    """Write bytecode whatever the shell says: hundreds of processes import the same modules."""
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def hold_lifeline(config: pytest.Config) -> None:
@@ -149,6 +163,10 @@ def _unmet() -> frozenset[Path]:
     return frozenset(needs.unmet(needs.absent)) if needs.absent else frozenset()
 
 
+def pytest_collection_finish() -> None:
+    gc.freeze()
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Take the stages down, unless they were up before the run."""
     name = os.environ[STAGE_VARIABLE]
@@ -176,6 +194,13 @@ def jobplane(*arguments: str) -> str:
 def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def service_models() -> Iterator[None]:
+    """Read each of botocore's models of a service once: most of what making a client takes."""
+    with service_models_read_once():
         yield
 
 

@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import boto3
-import botocore.session
 import jwt
 import yaml
 from hypothesis import strategies as st
@@ -54,9 +54,6 @@ TELLING = (
     "aws:sqs", '{"assembly_id":"asm-1"}', "{}", True,
 )  # fmt: skip
 
-# One session: it keeps the service models, which take most of the time of making a client.
-SESSION = botocore.session.Session()
-
 
 def load(monkeypatch: Any, name: str = "status", **environment: str) -> ModuleType:
     """A function's module as a new container would import it."""
@@ -64,7 +61,6 @@ def load(monkeypatch: Any, name: str = "status", **environment: str) -> ModuleTy
         monkeypatch.delenv(variable, raising=False)
     for variable, value in (ENVIRONMENT | environment).items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr(botocore.session, "get_session", lambda: SESSION)
     path = Function(name, ROOT / "functions" / name).source
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
@@ -74,23 +70,32 @@ def load(monkeypatch: Any, name: str = "status", **environment: str) -> ModuleTy
     return module
 
 
-def create_table() -> None:
+@cache
+def dynamodb() -> Any:
+    return boto3.client("dynamodb", region_name=ENVIRONMENT["AWS_DEFAULT_REGION"])
+
+
+@cache
+def assemblies_table() -> dict[str, Any]:
     """The assemblies table, as the stack's own template declares it."""
     text = (ROOT / "resources/tables.yml").read_text()
     for parameter, value in {"tablePrefix": "jobplane-test-", "deletionPolicy": "Delete"}.items():
         text = text.replace(f"${{param:{parameter}}}", value)
     properties = yaml.safe_load(text)["Resources"]["AssembliesTable"]["Properties"]
     known = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema")
-    arguments = {name: properties[name] for name in (*known, "GlobalSecondaryIndexes")}
-    boto3.client("dynamodb").create_table(**arguments)
+    return {name: properties[name] for name in (*known, "GlobalSecondaryIndexes")}
+
+
+def create_table() -> None:
+    dynamodb().create_table(**assemblies_table())
 
 
 def put(item: Mapping[str, Any]) -> None:
-    boto3.client("dynamodb").put_item(TableName=ENVIRONMENT["DYNAMODB_TABLE"], Item=to_item(item))
+    dynamodb().put_item(TableName=ENVIRONMENT["DYNAMODB_TABLE"], Item=to_item(item))
 
 
 def stored(assembly_id: str) -> dict[str, Any]:
-    found = boto3.client("dynamodb").get_item(
+    found = dynamodb().get_item(
         TableName=ENVIRONMENT["DYNAMODB_TABLE"], Key=to_item({"assembly_id": assembly_id})
     )
     return from_item(found["Item"])

@@ -85,7 +85,7 @@ class InProcess:
 
         self._open.enter_context(patch.dict(os.environ, plain_environment(), clear=True))
         self._open.enter_context(mock_aws())
-        self._open.enter_context(_service_models_read_once())
+        self._open.enter_context(service_models_read_once())
         os.environ["AWS_DEFAULT_REGION"] = os.environ["AWS_REGION"] = REGION
         # moto does not support DynamoDB's account-based endpoints for streams.
         os.environ["AWS_ACCOUNT_ID_ENDPOINT_MODE"] = "disabled"
@@ -202,20 +202,14 @@ class InProcess:
 
 
 @cache
-def _service_model(path: str) -> Any:
-    from botocore.loaders import JSONFileLoader
+def _loader(search_path: str | None) -> Any:
+    from botocore.loaders import create_loader
 
-    return JSONFileLoader().load_file(path)
+    return create_loader(search_path)
 
 
 @contextmanager
-def _service_models_read_once() -> Iterator[None]:
-    """Cache what botocore's sessions read from disk, across stages and modules."""
-    from botocore.loaders import JSONFileLoader, Loader
-
-    class Shared(JSONFileLoader):
-        def load_file(self, file_path: str) -> Any:
-            return _service_model(file_path)
-
-    with patch.object(Loader, "FILE_LOADER_CLASS", Shared):
+def service_models_read_once() -> Iterator[None]:
+    """Share what botocore's sessions read from disk, across stages and modules."""
+    with patch("botocore.session.create_loader", _loader):
         yield
