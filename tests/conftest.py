@@ -26,6 +26,7 @@ from jobplane.terminal.environments import spare_proxies
 from jobplane.tree.members import install_dependencies
 from jobplane.tree.repository import Repository
 from jobplane.trying.inprocess import service_models_read_once
+from tests.examples import try_fewer
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGE_VARIABLE = "JOBPLANE_TEST_STAGE"
@@ -63,6 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
         hold_lifeline(config)
         if config.getoption("record_durations", False):
             config.pluginmanager.register(DurationsRecorder())
+    if not config.option.everything:
+        try_fewer()
 
 
 def keep_bytecode() -> None:
@@ -147,7 +150,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Leave out a module that takes long, or needs a function whose folder is not in the tree."""
     if not config.option.everything and collection_path in _long():
         return True
-    return True if collection_path in _unmet() else None
+    return True if collection_path in unmet() else None
 
 
 @cache
@@ -158,7 +161,7 @@ def _long() -> frozenset[Path]:
 
 
 @cache
-def _unmet() -> frozenset[Path]:
+def unmet() -> frozenset[Path]:
     needs = Needs(Repository(ROOT))
     return frozenset(needs.unmet(needs.absent)) if needs.absent else frozenset()
 

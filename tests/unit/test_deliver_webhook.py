@@ -22,6 +22,7 @@ from moto import mock_aws
 from jobplane.tree.repository import Function, Repository
 from jobplane.trying.cases import Case, case_paths, run_in_process
 from jobplane_client import verify_webhook
+from tests.examples import examples
 from tests.unit.assemblies import (
     ENVIRONMENT,
     LOCAL,
@@ -852,7 +853,7 @@ def test_each_example_event_gets_its_expected_answer(name: str) -> None:
 
 
 @settings(
-    max_examples=200,
+    max_examples=examples(200),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from jobplane_keys import MAX_MESSAGE_BYTES, assembly_id, owner_key, upload_prefix
 from jobplane_models.messages import AcknowledgmentMessage, ClientMessage, ErrorMessage
 from jobplane_models.payloads import MAX_FILES
+from tests.examples import examples
 from tests.unit.stack import (
     MARK,
     OWNER,
@@ -243,7 +244,7 @@ envelopes = st.fixed_dictionaries(
 with_fixture = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     deadline=None,
-    max_examples=150,
+    max_examples=examples(150),
 )
 
 

@@ -19,6 +19,7 @@ from moto import mock_aws
 
 from jobplane.tree.repository import Function, Repository
 from jobplane.trying.cases import Case, case_paths, run_in_process
+from tests.examples import examples
 from tests.unit.assemblies import (
     ENVIRONMENT,
     ROOT,
@@ -1032,7 +1033,7 @@ EVENTS = events(
 
 
 @settings(
-    max_examples=400,
+    max_examples=examples(400),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.workspace.flow_machine import MAX_BYTES, Run, TaskError, size
 
 IDS = {"projectId": "p" * 128, "userId": "u" * 128, "threadId": "t" * 128, "messageId": "m" * 128}
@@ -240,7 +241,7 @@ SECONDS = st.one_of(st.none(), st.integers(-5, 200), st.integers(-(2**40), 2**40
 
 
 @given(ttl=SECONDS, timeout=SECONDS, heartbeat=SECONDS)
-@settings(deadline=None, max_examples=300, derandomize=True)
+@settings(deadline=None, max_examples=examples(300), derandomize=True)
 def test_every_allowed_input_gives_a_legal_pair(
     ttl: int | None, timeout: int | None, heartbeat: int | None
 ) -> None:
