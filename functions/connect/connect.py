@@ -76,7 +76,7 @@ def subprotocol_of(event: Mapping[str, Any]) -> dict[str, str]:
 
 
 def connection_of(context: Mapping[str, Any], identity: Identity, now: float) -> dict[str, Any]:
-    """The row of the connection."""
+    """The row of the connection. It expires when its token does, or its socket must have ended."""
     source = json_object(context.get("identity"))
     return {
         "connection_id": context["connectionId"],
@@ -89,7 +89,7 @@ def connection_of(context: Mapping[str, Any], identity: Identity, now: float) ->
         "source_ip": _text(source.get("sourceIp"), 45),
         "user_agent": _text(source.get("userAgent"), 512),
         "token_expires_at": identity.expires_at,
-        "ttl": ttl_after(now, CONNECTION_TTL_SECONDS),
+        "ttl": min(identity.expires_at, ttl_after(now, CONNECTION_TTL_SECONDS)),
     }
 
 
@@ -110,15 +110,18 @@ def refused(status: int, code: str, text: str) -> dict[str, Any]:
 
 
 def has_room(connection_id: str, identity: Identity, now: float) -> bool:
-    """Whether the user may have one more connection. The count is of an index, so the newest
-    connections may be missing in it.
+    """Whether the user may have one more connection.
+
+    A connection that has expired does not count, nor does one that API Gateway must have closed by
+    now: `$disconnect` may never come. The count is of an index, so the newest connections may be
+    missing in it.
     """
     count = 0
     query: dict[str, Any] = {
         "TableName": TABLE,
         "IndexName": "by-user",
         "Select": "COUNT",
-        "KeyConditionExpression": "user_id = :user",
+        "KeyConditionExpression": "user_id = :user AND connected_at > :oldest",
         "FilterExpression": "tenant_id = :tenant AND #ttl > :now AND connection_id <> :this",
         "ExpressionAttributeNames": {"#ttl": "ttl"},
         "ExpressionAttributeValues": to_item(
@@ -126,6 +129,7 @@ def has_room(connection_id: str, identity: Identity, now: float) -> bool:
                 ":user": identity.user_id,
                 ":tenant": identity.tenant_id,
                 ":now": int(now),
+                ":oldest": iso_time(now - CONNECTION_TTL_SECONDS),
                 ":this": connection_id,
             }
         ),

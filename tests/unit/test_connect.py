@@ -26,6 +26,7 @@ from tests.unit.stack import (
     connection,
     environment,
     event,
+    iso,
     load,
     token,
 )
@@ -172,16 +173,25 @@ def test_only_the_first_token_counts(connect: ModuleType) -> None:
     assert knock(connect, query) == (401, REFUSAL)
 
 
+def test_a_row_expires_with_its_socket_if_its_token_lasts_longer(
+    stack: Stack, connect: ModuleType
+) -> None:
+    """API Gateway closes every socket after two hours."""
+    before = int(time.time())
+    knock(connect, {"token": token(exp=before + 86400)})
+    row = stack.get("connections", connection_id="conn-1")
+    assert before + 7200 <= row["ttl"] <= int(time.time()) + 7200
+
+
 def test_the_stored_row_has_exactly_the_documented_attributes(
     stack: Stack, connect: ModuleType
 ) -> None:
     """The identity, the socket's address, its times and two expiries."""
     expires = int(time.time()) + 1234
-    before = int(time.time())
     knock(connect, {"token": token(permissions=["reports", "tenant:read"], exp=expires)})
 
     row = stack.get("connections", connection_id="conn-1")
-    assert before + 86400 <= row.pop("ttl") <= int(time.time()) + 86400
+    assert row.pop("ttl") == row["token_expires_at"]
     assert row.pop("connected_at") == row.pop("last_seen_at")
     assert row == {
         "connection_id": "conn-1",
@@ -394,6 +404,22 @@ def test_expired_rows_do_not_count_for_the_cap(stack: Stack) -> None:
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
     stack.put("connections", connection("conn-old", ttl=int(time.time()) - 1))
     assert knock(connect, {"token": token()})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"connected_at": iso(time.time() - 2 * 3600 - 1)}, 200),
+        ({"connected_at": iso(time.time() - 2 * 3600 + 60)}, 429),
+    ],
+)
+def test_connections_that_must_have_ended_do_not_count_for_the_cap(
+    stack: Stack, changes: dict[str, Any], status: int
+) -> None:
+    """API Gateway closes a socket after two hours, and `$disconnect` may never come."""
+    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
+    stack.put("connections", connection("conn-old") | changes)
+    assert knock(connect, {"token": token()})[0] == status
 
 
 def test_users_of_other_tenants_with_the_same_id_do_not_count(stack: Stack) -> None:

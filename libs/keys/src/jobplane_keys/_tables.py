@@ -4,7 +4,8 @@ from urllib.parse import quote, unquote
 
 DEFAULT_TABLE_PREFIX = "streamer_"
 
-CONNECTION_TTL_SECONDS = 24 * 3600
+# API Gateway closes a socket after two hours.
+CONNECTION_TTL_SECONDS = 2 * 3600
 SUBSCRIPTION_TTL_SECONDS = 24 * 3600
 REQUEST_TTL_SECONDS = 7 * 24 * 3600
 ASSEMBLY_TTL_SECONDS = 30 * 24 * 3600
