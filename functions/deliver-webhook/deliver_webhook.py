@@ -240,8 +240,7 @@ def templates() -> dict[str, Document]:
 
 def linked_document(item: Document, now: float) -> Document:
     """The public document, with a new link for each result in the bucket."""
-    results = item.get("results")
-    return assembly_document(item | {"results": sign_links(results, sign_download)}, now)
+    return assembly_document(sign_links(item, sign_download), now)
 
 
 @cache

@@ -502,8 +502,7 @@ def read_page(
 
 def linked_document(item: Document, now: float) -> Document:
     """The public document, with a new link for each result in the bucket."""
-    results = item.get("results")
-    return document_of(item | {"results": sign_links(results, sign_download)}, now)
+    return document_of(sign_links(item, sign_download), now)
 
 
 def ask_delivery(assembly_id: str) -> Document:
