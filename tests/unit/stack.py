@@ -2,6 +2,7 @@
 as a container loads them, and what stands in for API Gateway's management API.
 """
 
+import importlib
 import importlib.util
 import io
 import json
@@ -30,7 +31,6 @@ from moto.core.models import botocore_stubber
 from jobplane.tree.repository import Function, Repository, read_yaml
 from jobplane.tree.resolved import ACCOUNT, REGION, STAGE, ResolvedStack
 from jobplane_keys import from_item, owner_key, to_item
-from jobplane_leases import _writes
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a-test-secret-of-32-bytes-or-more"
@@ -206,7 +206,9 @@ class Stack:
 
     def closing_waits(self, *seconds: float) -> None:
         """How long a write that must be made waits before each further attempt."""
-        self.monkeypatch.setattr(_writes, "CLOSING_WAITS", seconds)
+        # Imported here, because a project without jobs does not have the lib.
+        writes = importlib.import_module("jobplane_leases._writes")
+        self.monkeypatch.setattr(writes, "CLOSING_WAITS", seconds)
 
     def put(self, table: str, *items: Mapping[str, Any]) -> None:
         for item in items:
