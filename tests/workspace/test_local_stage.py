@@ -1,4 +1,4 @@
-"""The local stage: what `up` gives, and the emulator's gaps that the launcher closes."""
+"""The local stage: `up`, and what the launcher adds to the emulator."""
 
 import asyncio
 import io
@@ -70,7 +70,7 @@ def stage(stage_name: str) -> Stage:
 
 @pytest.fixture(scope="module")
 def probe(stage: Stage) -> Iterator[str]:
-    """A function of one file and no dependency, beside the stack's."""
+    """A function of one file without dependencies, in addition to the stack's."""
     name = f"probe-{stage.name}"
     create_probe(stage, name)
     yield name
@@ -99,7 +99,7 @@ def invoke(stage: Stage, name: str, event: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_second_up_deploys_nothing(stage: Stage) -> None:
-    """`up --json` prints one object and nothing else; a second one keeps the emulator."""
+    """`up --json` prints one object; a second one keeps the emulator."""
     before = stage.read_state()
     done = subprocess.run(
         [sys.executable, "-m", "jobplane", "up", "--stage", stage.name, "--json"],
@@ -117,7 +117,7 @@ def test_a_second_up_deploys_nothing(stage: Stage) -> None:
     assert (before.pid, before.port) == (after.pid, after.port)
 
 
-def test_only_this_machine_can_reach_it(stage: Stage) -> None:
+def test_the_emulator_listens_on_loopback_only(stage: Stage) -> None:
     """The emulator is running, and no other interface answers on its port."""
     state = stage.read_state()
     assert state is not None
@@ -125,8 +125,8 @@ def test_only_this_machine_can_reach_it(stage: Stage) -> None:
     emulator._refuse_exposed(state)
 
 
-def test_a_function_sees_its_artifact_alone(stage: Stage, probe: str) -> None:
-    """Neither MiniStack's packages nor the developer's environment reach a function."""
+def test_a_function_can_not_import_the_emulators_packages(stage: Stage, probe: str) -> None:
+    """Nor does it get the developer's environment."""
     seen = invoke(stage, probe, {})
     assert seen["botocore"] is False
     assert seen["hypercorn"] is False
@@ -138,7 +138,9 @@ def test_a_function_sees_its_artifact_alone(stage: Stage, probe: str) -> None:
     [("up", "--json"), ("info",), ("invoke", "connect", "accepted"), ("logs", "connect")],
     ids=lambda arguments: arguments[0],
 )
-def test_a_proxy_has_no_part_in_it(stage: Stage, arguments: tuple[str, ...]) -> None:
+def test_proxy_variables_are_ignored_for_a_local_stage(
+    stage: Stage, arguments: tuple[str, ...]
+) -> None:
     """With a proxy in the environment that leads nowhere, the verbs reach the stage."""
     proxies = {f"{scheme}_PROXY": "http://127.0.0.1:1" for scheme in ("HTTP", "HTTPS", "ALL")}
     spoiled = {key: value for key, value in os.environ.items() if key.upper() != "NO_PROXY"}
@@ -153,29 +155,29 @@ def test_a_proxy_has_no_part_in_it(stage: Stage, arguments: tuple[str, ...]) -> 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_long_run_is_invoked_once(stage: Stage) -> None:
+def test_a_client_waits_for_a_long_invocation_without_repeating_it(stage: Stage) -> None:
     """Whoever invokes waits for as long as Lambda lets a function run, and does not ask again."""
     config = stage.invoker().meta.config
     assert config.read_timeout > 900
     assert config.retries["total_max_attempts"] == 1
 
 
-def test_an_error_keeps_its_class(stage: Stage, probe: str) -> None:
-    """errorType is what Retry and Catch of a state machine name."""
+def test_an_errors_class_is_the_answers_errorType(stage: Stage, probe: str) -> None:
+    """Retry and Catch match it."""
     answer = invoke(stage, probe, {"raise": True})
     assert answer["errorType"] == "LeaseLostError"
     assert answer["errorMessage"] == "somebody else has it"
 
 
-def test_an_invocation_makes_no_class(stage: Stage, probe: str) -> None:
-    """Its context is an object, which is gone with it, and knows the time that is left."""
+def test_an_invocations_context_has_the_remaining_time(stage: Stage, probe: str) -> None:
+    """It is an object, not a new class for each invocation."""
     name, milliseconds = invoke(stage, probe, {})["context"]
     assert name == "SimpleNamespace"
     assert 0 < milliseconds <= 3000
 
 
 @pytest.mark.timeout(120)
-async def test_sockets_that_close_at_once_wait_for_each_other(stage: Stage) -> None:
+async def test_64_sockets_that_close_at_once_are_all_cleaned_up(stage: Stage) -> None:
     """There are workers for 64 of them, and all of them are cleaned up after."""
     sockets = 90
     state = stage.read_state()
@@ -197,7 +199,7 @@ async def test_sockets_that_close_at_once_wait_for_each_other(stage: Stage) -> N
     assert 1 < max(len(sample.workers.get(disconnect, {})) for sample in usage.samples) <= 64
 
 
-def test_a_route_leaves_its_log(stage: Stage) -> None:
+def test_the_log_of_a_websocket_routes_function_is_stored(stage: Stage) -> None:
     """What a function behind a WebSocket route logs is in CloudWatch Logs."""
     state = stage.read_state()
     assert state is not None
@@ -211,7 +213,7 @@ def test_a_route_leaves_its_log(stage: Stage) -> None:
 
 @pytest.fixture
 def three_kilobytes(stage: Stage) -> Iterator[str]:
-    """A table with ten items of 3 KB in one partition, and in one of an index."""
+    """A table with ten items of 3 KB in one partition, and an index of them."""
     client, name = stage.client("dynamodb"), f"units-{stage.name}"
     client.create_table(
         TableName=name,
@@ -238,8 +240,8 @@ def three_kilobytes(stage: Stage) -> Iterator[str]:
     client.delete_table(TableName=name)
 
 
-def test_reads_consume_by_size(stage: Stage, three_kilobytes: str) -> None:
-    """A unit for 4 KB, half if it need not be consistent; of an index, by what it holds."""
+def test_reads_consume_a_unit_for_4_kb(stage: Stage, three_kilobytes: str) -> None:
+    """Half of it without consistency; of an index by its content."""
     client, table = stage.client("dynamodb"), three_kilobytes
     total: dict[str, Any] = {"TableName": table, "ReturnConsumedCapacity": "TOTAL"}
     owner: dict[str, Any] = {
@@ -276,7 +278,7 @@ def test_reads_consume_by_size(stage: Stage, three_kilobytes: str) -> None:
 
 @dataclass(frozen=True)
 class Consumed:
-    """A stream that the probe reads, two lanes of up to ten records, each tried three times."""
+    """A stream that the probe reads: two lanes, up to ten records, three attempts."""
 
     stage: Stage
     table: str
@@ -289,7 +291,7 @@ class Consumed:
             self.stage.client("dynamodb").put_item(TableName=self.table, Item=to_item(item))
 
     def lines(self, kind: str) -> list[list[str]]:
-        """What the probe said it was given of this table, or had done, batch by batch."""
+        """The batches that the probe received or processed, for this table."""
         found = self.stage.client("logs").filter_log_events(
             logGroupName=f"/aws/lambda/{self.function}", filterPattern=f'"{self.table}"'
         )["events"]
@@ -297,7 +299,7 @@ class Consumed:
         return [line[kind] for line in said if kind in line]
 
     def discarded(self) -> dict[str, Any] | None:
-        """What the mapping tells the queue of a batch that it gave up."""
+        """The mapping's messages about records that were given up."""
         client = self.stage.client("sqs")
         found = client.receive_message(QueueUrl=self.failures, WaitTimeSeconds=1)
         messages = found.get("Messages", [])
@@ -334,8 +336,8 @@ def consumed(stage: Stage, probe: str) -> Iterator[Consumed]:
     queues.delete_queue(QueueUrl=url)
 
 
-async def test_a_partial_failure_comes_again(consumed: Consumed) -> None:
-    """To the cap of retries; then the queue hears of it, and the stream goes on."""
+async def test_a_failed_record_is_retried_and_then_given_up(consumed: Consumed) -> None:
+    """The stream goes on."""
     consumed.put("bad", does="fail")
     told = await until(consumed.discarded, "word of a discarded batch", patience=60)
     assert told["requestContext"]["condition"] == "RetryAttemptsExhausted"
@@ -345,8 +347,8 @@ async def test_a_partial_failure_comes_again(consumed: Consumed) -> None:
     await until(lambda: ["good"] in consumed.lines("done"), "the next record")
 
 
-async def test_a_stream_outlives_its_function(consumed: Consumed) -> None:
-    """What can't be delivered meanwhile is given up in the end; the rest goes to the next one."""
+async def test_a_stream_goes_on_after_its_function_was_replaced(consumed: Consumed) -> None:
+    """Records that can't be delivered meanwhile are given up."""
     consumed.put("bad", does="fail")
     await until(lambda: consumed.lines("given"), "the first attempt")
     consumed.stage.client("lambda").delete_function(FunctionName=consumed.function)
@@ -359,8 +361,8 @@ async def test_a_stream_outlives_its_function(consumed: Consumed) -> None:
     await until(lambda: ["bad"] in consumed.lines("done"), "the same lane's next record")
 
 
-async def test_a_failed_batch_is_split(consumed: Consumed) -> None:
-    """One record that the function fails on costs those beside it a split, and nothing more."""
+async def test_a_failed_batch_is_bisected(consumed: Consumed) -> None:
+    """Records beside the failed one are processed."""
     ids = [str(number) for number in range(8)]
     consumed.put(*ids[:4])
     consumed.put("bad", does="raise")
@@ -374,7 +376,7 @@ async def test_a_failed_batch_is_split(consumed: Consumed) -> None:
     assert consumed.lines("given").count(["bad"]) == 3
 
 
-async def test_a_slow_batch_holds_up_its_lane_alone(consumed: Consumed, tmp_path: Path) -> None:
+async def test_a_slow_batch_delays_only_its_lane(consumed: Consumed, tmp_path: Path) -> None:
     """The lanes of a stream, and other streams, don't wait for each other."""
     gate = tmp_path / "gate"
     consumed.put("slow", does=str(gate))
@@ -386,7 +388,7 @@ async def test_a_slow_batch_holds_up_its_lane_alone(consumed: Consumed, tmp_path
     await until(lambda: len(sum(consumed.lines("done"), [])) == 9, "all batches")
 
 
-def test_a_stranger_is_refused(stage: Stage) -> None:
+def test_an_unknown_access_key_is_refused(stage: Stage) -> None:
     """Roles are enforced: a key that nobody issued may do nothing."""
     import boto3
     from botocore.exceptions import ClientError
@@ -404,14 +406,14 @@ def test_a_stranger_is_refused(stage: Stage) -> None:
         client.list_tables()
 
 
-def test_the_stage_has_settings_for_webhooks(stage: Stage) -> None:
+def test_the_stage_has_every_parameter_of_the_templates(stage: Stage) -> None:
     """All parameters that the templates name are there."""
     for names in webhook_parameters(stage.repository, stage.name).values():
         for name in names:
             assert stage.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
 
 
-def test_the_stage_receives_webhooks(stage: Stage) -> None:
+def test_the_stages_receiver_appends_webhooks_to_a_file(stage: Stage) -> None:
     """Its own receiver appends what it gets to a file in the stage's folder."""
     sent = {"assembly_id": unique("received")}
     answer = httpx.post(

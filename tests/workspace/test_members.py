@@ -1,4 +1,4 @@
-"""A function's own dependencies are found by cases, tests and `check`, after plain `uv run`."""
+"""A function's own dependencies are installed by plain `uv run`."""
 
 import os
 import subprocess
@@ -12,12 +12,12 @@ from jobplane.tree.repository import Repository
 from lambdapack.environments import plain_environment, uv_command
 from tests.workspace.copies import edit
 
-# Small, pure Python, and needed by nothing here.
+# Small, pure Python, and not a dependency of this project.
 ADDED = "tabulate"
 
 
-def test_a_dependency_of_a_new_function_is_found(tmp_path: Path) -> None:
-    """Written by hand into its pyproject.toml, and imported; --all-packages is not needed."""
+def test_a_new_dependency_of_a_function_can_be_imported(tmp_path: Path) -> None:
+    """By cases, tests and `check`, without --all-packages."""
     repository = copy_repository(
         Repository.here(), tmp_path / "copy", without=("docs", "contracts")
     )
@@ -51,7 +51,9 @@ def test_a_dependency_of_a_new_function_is_found(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_another_environment_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_in_another_environment_does_not_change_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command may run from an environment that is not the project's own."""
     monkeypatch.setattr(members, "run_quietly", pytest.fail)
     monkeypatch.delenv("UV_PROJECT_ENVIRONMENT", raising=False)

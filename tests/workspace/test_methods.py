@@ -1,4 +1,4 @@
-"""Methods of dataclasses that are compiled at build time: the same ones, and where they are not."""
+"""Methods of dataclasses that are compiled at build time."""
 
 import dataclasses
 import subprocess
@@ -96,7 +96,7 @@ def module(source: str) -> str:
 
 
 def run(tmp_path: Path, source: str, script: str) -> str:
-    """Run a script beside a module and the methods that were compiled for it."""
+    """Run a script with a module and its compiled methods."""
     contents: dict[str, Path | bytes] = {"shapes.py": module(source).encode()}
     (tmp_path / "shapes.py").write_text(module(source))
     (tmp_path / f"{methods.MODULE}.py").write_text(methods.compiled(contents))
@@ -110,7 +110,7 @@ def run(tmp_path: Path, source: str, script: str) -> str:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_texts_are_those_that_dataclasses_writes(shape: str) -> None:
+def test_compiled_methods_have_the_text_that_dataclasses_generates(shape: str) -> None:
     """What is compiled at build time is, to the letter, what the import executes."""
     executed: list[str] = []
 
@@ -129,13 +129,13 @@ def test_texts_are_those_that_dataclasses_writes(shape: str) -> None:
     assert list(methods.texts(source.encode())) == executed
 
 
-def test_a_module_without_dataclasses_has_none() -> None:
-    """Neither a class of another kind, nor a source that can't be read."""
+def test_a_module_without_dataclasses_has_no_compiled_methods() -> None:
+    """Nor has an unreadable source."""
     assert methods.texts(b"class dataclass: pass\n") == ()
     assert methods.texts(b"dataclass = print 1\n") == ()
 
 
-def test_methods_are_the_same(tmp_path: Path) -> None:
+def test_a_class_with_compiled_methods_behaves_the_same(tmp_path: Path) -> None:
     """A class whose methods were compiled before makes, shows, compares, hashes and refuses."""
     script = """
 import dataclasses, shapes
@@ -157,7 +157,7 @@ print(made.__qualname__, made.__module__, made.__annotations__["a"], made.__code
     assert file.endswith(f"{methods.MODULE}.py")
 
 
-def test_what_was_not_compiled_is_compiled_as_ever(tmp_path: Path) -> None:
+def test_a_class_without_a_source_is_compiled_at_run_time(tmp_path: Path) -> None:
     """A class that no source shows is made all the same."""
     script = """
 import dataclasses

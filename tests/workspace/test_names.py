@@ -1,4 +1,4 @@
-"""Configuration that every function has; `jobplane check` holds the names."""
+"""The configuration of every function."""
 
 import re
 
@@ -12,7 +12,7 @@ FUNCTIONS = REPOSITORY.functions()
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
-def test_configuration_is_plain(function: Function) -> None:
+def test_function_yml_has_the_required_keys_and_no_derived_ones(function: Function) -> None:
     """function.yml says what every function must say, and nothing that is derived."""
     config = function.config
     assert {"description", "memorySize", "timeout", "iamRoleStatements"} <= set(config)
@@ -23,7 +23,7 @@ def test_configuration_is_plain(function: Function) -> None:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
-def test_environment_resolves(function: Function) -> None:
+def test_every_variable_and_reference_of_the_environment_resolves(function: Function) -> None:
     """Every variable and reference of the environment leads somewhere."""
     environment = ResolvedStack(REPOSITORY).environment(function)
     prefix = REPOSITORY.names("test").prefix
@@ -31,8 +31,8 @@ def test_environment_resolves(function: Function) -> None:
     assert not [value for value in environment.values() if "${" in value]
 
 
-def test_framework_is_pinned() -> None:
-    """package.json, its lock and serverless.yml name one version; the lock names no host."""
+def test_the_frameworks_version_is_the_same_in_all_files() -> None:
+    """The lock has no host."""
     import json
 
     package = json.loads((REPOSITORY.root / "package.json").read_text())

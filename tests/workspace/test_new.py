@@ -1,4 +1,4 @@
-"""`jobplane new`: what it makes passes everything that is asked of a function here."""
+"""`jobplane new`: new functions pass all checks of this repository."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ from tests.workspace.made_functions import NAMES, made_in
 
 NEW = sorted(NAMES.values())
 HOSTILE_INPUTS = 200
-# Tests of the tree as a whole that a function without a contract or a row in a table fails.
+# Tests of the whole tree that fail for a function without a contract or a row in a table.
 OF_THE_TREE = (
     "test_contracts.py::test_every_function_has_contracts",
     "test_contracts.py::test_contracts_are_those_of_the_models",
@@ -34,7 +34,7 @@ OF_THE_TREE = (
     "test_contracts.py::test_a_schema_is_valid_by_the_metaschema",
     "test_contracts_cases.py",
     "test_names.py",
-    "test_observability.py::test_the_metrics_are_documented",
+    "test_observability.py::test_every_metric_is_documented",
 )
 GUIDED_RULES = (
     "names", "handlers", "environment", "imports", "permissions", "references", "errors",
@@ -53,11 +53,11 @@ def sources() -> list[str]:
 
 
 def contents(repository: Repository) -> dict[Path, bytes]:
-    """Of every file."""
+    """The content of every file."""
     return {path: path.read_bytes() for path in repository.root.rglob("*.*") if path.is_file()}
 
 
-def test_every_trigger_can_be_made(made: Repository) -> None:
+def test_new_creates_a_complete_member_for_every_trigger(made: Repository) -> None:
     """The verb offers what there are templates for, and each made a whole member."""
     folders = {path.name for path in TEMPLATES.iterdir()}
     assert set(NAMES) == folders == {trigger.name for trigger in TRIGGERS}
@@ -65,14 +65,14 @@ def test_every_trigger_can_be_made(made: Repository) -> None:
     assert set(NEW) <= known
 
 
-def test_ruff_has_nothing_to_say(made: Repository) -> None:
-    """Neither of the style nor of the format, whatever the length of the name."""
+def test_ruff_accepts_new_functions(made: Repository) -> None:
+    """With names of any length."""
     for command in (["ruff", "check"], ["ruff", "format", "--check"]):
         done = run(made, *command, *sources())
         assert done.returncode == 0, done.stdout
 
 
-def test_mypy_has_nothing_to_say(made: Repository) -> None:
+def test_mypy_strict_accepts_new_functions(made: Repository) -> None:
     """Strictly, as of all functions: they are among its files."""
     listed = json.dumps((made.root / "pyproject.toml").read_text())
     assert "functions/*/*.py" in listed
@@ -81,27 +81,29 @@ def test_mypy_has_nothing_to_say(made: Repository) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_check_finds_nothing(made: Repository) -> None:
-    """All rules, those of artifacts and budgets included."""
+def test_check_accepts_new_functions(made: Repository) -> None:
+    """With the rules on artifacts and budgets."""
     done = jobplane(made, "check", *NEW)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_its_tests_pass(made: Repository) -> None:
+def test_the_tests_of_new_functions_pass(made: Repository) -> None:
     """Each function comes with tests of its own."""
     done = run(made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *sources()[len(NEW) :])
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
 
 
-def test_the_tree_knows_it(made: Repository) -> None:
+def test_schema_and_docs_add_new_functions(made: Repository) -> None:
     """After `schema` and `docs`, contracts and tables are whole without a line by hand."""
     tests = [f"tests/workspace/{name}" for name in OF_THE_TREE]
     done = run(made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests)
     assert done.returncode == 0, done.stdout
 
 
-def test_examples_need_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_table_the_invoke_template_reads_no_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where a part of the tree lacks them, `invoke` makes a function that reads nothing."""
     monkeypatch.setattr(creating, "run_quietly", lambda *_, **__: "")
     repository = copy_repository(Repository.here(), tmp_path / "copy")
@@ -120,7 +122,7 @@ def test_examples_need_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("name", NEW)
-def test_its_events_do_what_is_expected(made: Repository, name: str) -> None:
+def test_the_cases_of_new_functions_pass_in_process(made: Repository, name: str) -> None:
     """Each case says what it expects, and gets it in process."""
     function = Function(name, made.root / "functions" / name)
     paths = cases.case_paths(function)
@@ -132,7 +134,7 @@ def test_its_events_do_what_is_expected(made: Repository, name: str) -> None:
         assert result.passed, (result.problems, result.outcome)
 
 
-def test_hostile_events_are_answered_or_refused(made: Repository) -> None:
+def test_new_functions_answer_or_refuse_hostile_events(made: Repository) -> None:
     """As `fuzz` holds them to it: an answer of its type or a ValidationError, whatever comes."""
     hostile = ("--way", "hypothesis", "--inputs", str(HOSTILE_INPUTS), "--json")
     done = jobplane(made, "fuzz", *NEW, *hostile)
@@ -144,7 +146,7 @@ def test_hostile_events_are_answered_or_refused(made: Repository) -> None:
     assert done.returncode == 0
 
 
-def test_the_lock_knows_it(made: Repository) -> None:
+def test_new_keeps_the_lock_current_without_other_registries(made: Repository) -> None:
     """uv.lock is as uv would write it, and names no other registry than before."""
     done = subprocess.run(["uv", "lock", "--check"], cwd=made.root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -157,7 +159,7 @@ def test_the_lock_knows_it(made: Repository) -> None:
     assert len(registries) == 1
 
 
-def test_nothing_of_the_template_is_left(made: Repository) -> None:
+def test_new_functions_have_no_unfilled_placeholders(made: Repository) -> None:
     """Every placeholder was filled in, in names and in texts."""
     for path in sources() + ["resources"]:
         there = made.root / path
@@ -192,7 +194,7 @@ def test_nothing_of_the_template_is_left(made: Repository) -> None:
         ("a-name-of-twenty-char", "characters of 19"),
     ],
 )
-def test_a_name_is_refused(name: str, said: str) -> None:
+def test_a_malformed_name_is_refused_with_the_fault(name: str, said: str) -> None:
     """What is wrong with it is said, and what would do where that is plain."""
     with pytest.raises(NameRefusedError) as refused:
         check_name(Repository.here(), name)
@@ -200,14 +202,14 @@ def test_a_name_is_refused(name: str, said: str) -> None:
 
 
 def test_a_refused_name_is_exit_code_2() -> None:
-    """Nothing is made of it."""
+    """No file is created."""
     done = CliRunner().invoke(new.command, ["claim"])
     assert done.exit_code == 2
     assert "already exists" in done.output
 
 
-def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The member's files are taken away again, and uv.lock is as it was."""
+def test_a_failed_lock_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uv.lock is as it was."""
     repository = copy_repository(Repository.here(), tmp_path / "tree")
     before = contents(repository)
 
@@ -222,20 +224,22 @@ def test_a_lock_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert contents(repository) == before
 
 
-def test_what_was_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_prints_the_created_files_and_the_next_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A line each, and the commands to go on with."""
     repository = copy_repository(Repository.here(), tmp_path / "tree")
     monkeypatch.setattr(Repository, "here", lambda: repository)
     done = CliRunner().invoke(new.command, ["cancel-by-hand", "--trigger", "sqs"])
     assert done.exit_code == 0, done.output
-    told = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("made")]
-    assert all((tmp_path / "tree" / path).is_file() for path in told)
-    assert "functions/cancel-by-hand/cancel_by_hand.py" in told
-    assert "resources/cancel-by-hand.yml" in told
+    printed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("made")]
+    assert all((tmp_path / "tree" / path).is_file() for path in printed)
+    assert "functions/cancel-by-hand/cancel_by_hand.py" in printed
+    assert "resources/cancel-by-hand.yml" in printed
     assert "uv run jobplane invoke cancel-by-hand --all --in-process" in done.stdout
 
 
-def test_the_triggers_are_listed() -> None:
+def test_new_lists_triggers_with_their_example() -> None:
     """With what each one's function does."""
     done = CliRunner().invoke(new.command, ["--list"])
     names = [line.split()[0] for line in done.stdout.splitlines()]
@@ -243,12 +247,12 @@ def test_the_triggers_are_listed() -> None:
 
 
 def named_in(text: str) -> list[str]:
-    """The first cells of a text's tables, but for paths."""
+    """The first cells of a text's tables, without paths."""
     rows = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
     return [row for row in rows if "/" not in row]
 
 
-def test_the_guide_names_triggers_and_rules() -> None:
+def test_the_guide_has_a_row_for_each_trigger_and_rule() -> None:
     """docs/adding-a-function.md has a row for each of them, and no other."""
     guide = (Repository.here().root / triggers.DOCUMENT).read_text()
     assert guide == with_tables(guide, triggers.tables()), "run `jobplane docs triggers`"

@@ -1,4 +1,4 @@
-"""What `jobplane new` made runs on a stage after one `up`, in the way that the README shows."""
+"""New functions run on a stage after the README's commands."""
 
 import re
 import shlex
@@ -22,7 +22,7 @@ FIVE_MINUTES = re.compile(
 
 
 def commands() -> list[list[str]]:
-    """What the README says to type, word by word, without `uv run jobplane`."""
+    """The README's commands, without `uv run jobplane`."""
     found = FIVE_MINUTES.search(README.read_text())
     assert found is not None
     typed = [
@@ -36,7 +36,7 @@ def commands() -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Followed:
-    """A copy in which the README was followed, and what each command said."""
+    """A copy with the README's commands run, and the output of each."""
 
     repository: Repository
     done: dict[str, Done]
@@ -46,7 +46,7 @@ class Followed:
 def followed(
     shared: Path, built: Built, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Followed]:
-    """In a copy that has a new function for every trigger; its stage is up in the end."""
+    """A copy with a new function for every trigger, on a running stage."""
     made = made_in(shared, built[0])
     repository = copy_repository(made, tmp_path_factory.mktemp("readme") / "copy")
     share_wheels(made, repository)
@@ -57,8 +57,8 @@ def followed(
         jobplane(repository, "down")
 
 
-def test_the_readme_works(followed: Followed) -> None:
-    """Each of its commands succeeds, and the last shows the new function's answers."""
+def test_the_readmes_commands_succeed(followed: Followed) -> None:
+    """The last one shows the new function's answers."""
     for command, done in followed.done.items():
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     *_, last = followed.done.values()
@@ -66,7 +66,7 @@ def test_the_readme_works(followed: Followed) -> None:
     assert re.search(rf"^ok +{name}/", last.stdout, re.MULTILINE), last.stdout
 
 
-def test_every_event_is_answered_as_expected(followed: Followed) -> None:
+def test_the_cases_of_new_functions_pass_on_a_stage(followed: Followed) -> None:
     """By the deployed artifact with its own role, for each of the new functions."""
     for name in NAMES.values():
         done = jobplane(followed.repository, "invoke", name, "--all")

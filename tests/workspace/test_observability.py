@@ -1,4 +1,4 @@
-"""Alarms, the dashboard and schedules: what they watch exists, and everything is watched."""
+"""Alarms, dashboard and schedules: everything is watched, and everything watched exists."""
 
 import ast
 import json
@@ -24,7 +24,7 @@ SEARCH = re.compile(
     r"SEARCH\('\{(?P<schema>[^}]+)\} MetricName=\"(?P<name>\w+)\" \w+=\"(?P<of>[^\"]+)\"', "
     r"'(?P<stat>\w+)', (?P<period>\d+)\)"
 )
-# AWS's own metrics that are in use, by the dimensions under which AWS publishes them.
+# AWS's metrics in use, by their dimensions.
 AWS = {
     ("AWS/Lambda", frozenset({"FunctionName"})): {
         "ConcurrentExecutions",
@@ -53,7 +53,7 @@ AWS = {
         "ExecutionsSucceeded",
         "ExecutionsTimedOut",
     },
-    # Of the table alone, and of each of its indexes.
+    # Of the table, and of each of its indexes.
     **dict.fromkeys(
         [
             ("AWS/DynamoDB", frozenset({"TableName"})),
@@ -89,7 +89,7 @@ KIND_OF_SECTION = {
     "table-throttles": "table",
     "executions": "flow",
 }
-# What the documentation says of alarms that watch several metrics, or different ones.
+# The documented conditions of alarms on several metrics.
 SEVERAL = {
     "answered-errors": "Sum of its [answered errors](#answered-errors)",
     "error-rates": (
@@ -113,7 +113,7 @@ def alarms(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def metrics_of(properties: dict[str, Any]) -> list[dict[str, Any]]:
-    """The metrics that an alarm watches."""
+    """The metrics of an alarm."""
     if "Metrics" not in properties:
         return [properties]
     return [q["MetricStat"]["Metric"] for q in properties["Metrics"] if "MetricStat" in q]
@@ -125,7 +125,7 @@ def dimensions_of(metric: dict[str, Any]) -> dict[str, Any]:
 
 
 def widgets(template: dict[str, Any]) -> list[dict[str, Any]]:
-    """The dashboard's widgets, references left as `${LogicalId}`."""
+    """The dashboard's widgets, with references as `${LogicalId}`."""
     (dashboard,) = of_type(template, "AWS::CloudWatch::Dashboard").values()
     body: dict[str, Any] = json.loads(dashboard["Properties"]["DashboardBody"]["Fn::Sub"])
     found: list[dict[str, Any]] = body["widgets"]
@@ -139,7 +139,7 @@ def lines(template: dict[str, Any]) -> Iterator[list[Any]]:
 
 
 def watched_by(line: list[Any]) -> Watched | None:
-    """What a graph's line shows; None for arithmetic over other lines."""
+    """The metric of a graph's line; None for arithmetic over other lines."""
     if isinstance(line[0], dict):
         found = SEARCH.fullmatch(line[0]["expression"])
         if found is None:
@@ -152,7 +152,7 @@ def watched_by(line: list[Any]) -> Watched | None:
 
 @cache
 def known() -> set[Watched]:
-    """What AWS and the functions publish."""
+    """The metrics that AWS and the functions publish."""
     ours = {
         (NAMESPACE, metric.name, frozenset({"Environment"}) | dimensions)
         for metric in emitted(REPOSITORY)
@@ -167,7 +167,9 @@ def known() -> set[Watched]:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
-def test_every_function_is_watched(compiled: Compiled, function: Function) -> None:
+def test_every_function_has_alarms_on_errors_rate_throttles_and_duration(
+    compiled: Compiled, function: Function
+) -> None:
     """Errors, their rate, throttles and long runs of each have an alarm, and what else it has."""
     of_function = {
         name.removeprefix(f"{function.name}-"): properties
@@ -191,8 +193,10 @@ def test_every_function_is_watched(compiled: Compiled, function: Function) -> No
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
-def test_an_error_rate_is_of_enough_invocations(compiled: Compiled, function: Function) -> None:
-    """Of a hundred in five minutes; errors that callers were answered count as well."""
+def test_the_error_rate_alarm_needs_a_hundred_invocations(
+    compiled: Compiled, function: Function
+) -> None:
+    """Answered errors count as well."""
     rate = alarms(compiled("prod"))[f"{function.name}-error-rate"]
     expression, *queries = rate["Metrics"]
     answered = function.config.get("alarms", {}).get("answeredErrors", [])
@@ -207,8 +211,10 @@ def test_an_error_rate_is_of_enough_invocations(compiled: Compiled, function: Fu
 
 
 @pytest.mark.parametrize("name", CALLED)
-def test_who_is_waited_for_answers_soon(compiled: Compiled, name: str) -> None:
-    """p95 above five seconds for a quarter of an hour; of status, by its own measure."""
+def test_every_function_with_waiting_callers_has_a_latency_alarm(
+    compiled: Compiled, name: str
+) -> None:
+    """On p95 above five seconds; status has its own metric."""
     latency = alarms(compiled("prod"))[f"{name}-latency"]
     assert (latency["ExtendedStatistic"], latency["Threshold"]) == ("p95", 5000)
     assert latency["Period"] * latency["DatapointsToAlarm"] == 900
@@ -216,14 +222,14 @@ def test_who_is_waited_for_answers_soon(compiled: Compiled, name: str) -> None:
 
 
 def statuses_in(function: Function) -> set[int]:
-    """The whole numbers from 500 to 599 in a function's source: statuses that it answers."""
+    """The statuses from 500 to 599 in a function's source."""
     source = ast.walk(ast.parse(function.source.read_text(encoding="utf-8")))
     numbers = {node.value for node in source if isinstance(node, ast.Constant)}
     return {n for n in numbers if isinstance(n, int) and 500 <= n <= 599}
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
-def test_who_answers_errors_counts_them(function: Function) -> None:
+def test_every_function_that_answers_errors_emits_their_metric(function: Function) -> None:
     """What `alarms.answeredErrors` names is counted by the function itself, with such a value."""
     answered = function.config.get("alarms", {}).get("answeredErrors", [])
     if statuses_in(function) & {500, 503}:
@@ -241,7 +247,7 @@ def test_who_answers_errors_counts_them(function: Function) -> None:
             assert re.search(rf"[\"\.]{value}\b", source), value
 
 
-def test_every_table_and_index_is_watched(compiled: Compiled) -> None:
+def test_every_table_and_index_has_alarms_on_throttles(compiled: Compiled) -> None:
     """CloudWatch has the figures of a table without those of its indexes."""
     template = compiled("prod")
     for kind, metric in (("read", "ReadThrottleEvents"), ("write", "WriteThrottleEvents")):
@@ -262,15 +268,15 @@ def test_every_table_and_index_is_watched(compiled: Compiled) -> None:
         assert sorted(watched, key=str) == sorted(wanted, key=str)
 
 
-def test_math_stays_within_what_an_alarm_may_watch(compiled: Compiled) -> None:
-    """Ten metrics at most, and ids that begin with a small letter."""
+def test_an_alarms_expressions_are_within_cloudwatchs_limits(compiled: Compiled) -> None:
+    """Ten metrics, and ids that begin with a small letter."""
     for name, properties in alarms(compiled("prod")).items():
         assert len(metrics_of(properties)) <= 10, name
         for query in properties.get("Metrics", ()):
             assert re.fullmatch(r"[a-z][A-Za-z0-9_]*", query["Id"]), name
 
 
-def test_a_new_function_brings_its_alarms() -> None:
+def test_new_functions_and_resources_get_their_alarms() -> None:
     """What is in function.yml and resources/ is all that the alarms are made of."""
     stack = {
         "functions": {
@@ -332,20 +338,20 @@ def test_a_new_function_brings_its_alarms() -> None:
 
 
 def documented(section: str) -> list[str]:
-    """The rows of a table in docs/observing.md, below its heading."""
+    """The rows of a table in docs/observing.md below a heading."""
     text = DOCS.read_text(encoding="utf-8").partition(f"<!-- {section}: ")[2]
     rows = text.partition("<!-- end -->")[0].splitlines()[1:]
     return rows[2:]
 
 
-def test_the_metrics_are_documented() -> None:
-    """The tables have each metric of the source, and those that count answered errors."""
+def test_every_metric_is_documented() -> None:
+    """And those that count answered errors."""
     text = DOCS.read_text(encoding="utf-8")
     assert text == with_tables(text, metrics.tables(REPOSITORY)), "run `jobplane docs metrics`"
 
 
 def described(template: dict[str, Any]) -> list[str]:
-    """The rows that the table of alarms must have: one for all functions, queues and so on."""
+    """The rows that the table of alarms must have, one for each kind."""
     limits = {
         properties["FunctionName"]: properties["Timeout"]
         for function in of_type(template, "AWS::Lambda::Function").values()
@@ -379,20 +385,20 @@ def described(template: dict[str, Any]) -> list[str]:
     return list(rows)
 
 
-def test_the_alarms_cost_no_more_than_documented(compiled: Compiled) -> None:
-    """CloudWatch bills each metric that an alarm watches; a function more does not matter."""
+def test_the_documented_cost_of_alarms_is_right(compiled: Compiled) -> None:
+    """CloudWatch bills each metric of an alarm."""
     watched = sum(len(metrics_of(properties)) for properties in alarms(compiled("prod")).values())
     (said,) = re.findall(r"alarms over (\d+) metrics", DOCS.read_text(encoding="utf-8"))
     assert watched <= int(said) * 1.1
 
 
-def test_the_alarms_are_documented(compiled: Compiled) -> None:
+def test_every_kind_of_alarm_is_documented(compiled: Compiled) -> None:
     """The table has each kind of alarm: what it says, when, and where to read on."""
     assert sorted(documented("alarms")) == sorted(described(compiled("prod")))
 
 
-def test_every_alarm_tells_what_to_do(compiled: Compiled) -> None:
-    """Its text is a sentence and a section that is there; CloudWatch takes 1024 characters."""
+def test_every_alarms_text_has_a_sentence_and_an_existing_section(compiled: Compiled) -> None:
+    """At most 1024 characters."""
     headings = re.findall(r"^#+ (.+)$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     anchors = {heading.lower().replace(" ", "-").replace("'", "") for heading in headings}
     for name, properties in alarms(compiled("prod")).items():
@@ -402,8 +408,8 @@ def test_every_alarm_tells_what_to_do(compiled: Compiled) -> None:
         assert len(properties["AlarmDescription"]) <= 1024, name
 
 
-def test_every_queue_is_watched(compiled: Compiled) -> None:
-    """A queue that a function reads must not fall behind; any other must stay empty."""
+def test_every_queue_has_an_alarm_on_age_or_content(compiled: Compiled) -> None:
+    """By whether a function reads it."""
     template = compiled("prod")
     read = {
         mapping["Properties"]["EventSourceArn"]["Fn::GetAtt"][0]
@@ -424,7 +430,7 @@ def test_every_queue_is_watched(compiled: Compiled) -> None:
         assert age or properties["Threshold"] == 1
 
 
-def test_apis_and_executions_are_watched(compiled: Compiled) -> None:
+def test_apis_and_state_machines_have_alarms(compiled: Compiled) -> None:
     """Server errors, errors behind the sockets, executions that failed or timed out."""
     found = {
         (metric["Namespace"], metric["MetricName"])
@@ -440,8 +446,8 @@ def test_apis_and_executions_are_watched(compiled: Compiled) -> None:
     } <= found
 
 
-def test_orphans_in_two_runs_are_told(compiled: Compiled) -> None:
-    """Two periods of the schedule's length, both with an orphan; a late run changes nothing."""
+def test_the_orphans_alarm_needs_two_runs_with_orphans(compiled: Compiled) -> None:
+    """A late run changes nothing."""
     orphans = alarms(compiled("prod"))["orphans"]
     assert orphans["Period"] == 6 * 3600
     assert orphans["EvaluationPeriods"] == orphans["DatapointsToAlarm"] == 2
@@ -450,7 +456,7 @@ def test_orphans_in_two_runs_are_told(compiled: Compiled) -> None:
     assert orphans["TreatMissingData"] == "ignore"
 
 
-def test_no_data_is_no_alarm(compiled: Compiled) -> None:
+def test_missing_data_is_good_except_for_metrics_of_runs(compiled: Compiled) -> None:
     """Events that did not happen have no data; only what a run reports holds until the next."""
     for name, properties in alarms(compiled("prod")).items():
         held = name in {"counters-unchecked", "orphans"}
@@ -460,7 +466,7 @@ def test_no_data_is_no_alarm(compiled: Compiled) -> None:
 @pytest.mark.parametrize(
     ("stage", "endpoint_url"), [("local", EMULATOR), ("staging", None), ("prod", None)]
 )
-def test_alarms_watch_what_is_published(
+def test_every_metric_of_an_alarm_is_published_with_its_dimensions(
     compiled: Compiled, stage: str, endpoint_url: str | None
 ) -> None:
     """Every metric of an alarm is AWS's own, or emitted by a function with these dimensions."""
@@ -475,12 +481,12 @@ def test_alarms_watch_what_is_published(
                 assert dimensions["Environment"] == stage, name
 
 
-def test_every_alarm_is_fired_by_a_test(compiled: Compiled) -> None:
+def test_every_alarm_is_set_off_by_an_end_to_end_test(compiled: Compiled) -> None:
     """What each watches is made to happen on a stage, and its definition is held against that."""
     assert set(alarms(compiled("prod"))) == FIRED
 
 
-def test_alarms_tell_one_encrypted_topic(compiled: Compiled) -> None:
+def test_every_alarm_notifies_one_topic_that_cloudwatch_can_encrypt_for(compiled: Compiled) -> None:
     """Alarm and all-clear go to a topic under a key that CloudWatch may use; AWS's own is none."""
     template = compiled("prod")
     for properties in alarms(template).values():
@@ -504,7 +510,7 @@ def test_alarms_tell_one_encrypted_topic(compiled: Compiled) -> None:
         assert condition == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
 
 
-def test_mail_is_a_parameter(compiled: Compiled) -> None:
+def test_only_a_stage_with_alarmMail_has_a_subscription(compiled: Compiled) -> None:
     """Nobody is written to unless the stage names an address."""
     silent = compiled("prod")["Resources"]["AlarmsTopic"]["Properties"]
     assert "Subscription" not in silent
@@ -514,7 +520,7 @@ def test_mail_is_a_parameter(compiled: Compiled) -> None:
     ]
 
 
-def test_a_stage_may_be_without_alarms(compiled: Compiled) -> None:
+def test_a_stage_without_alarms_has_no_topic_and_no_alarms_widget(compiled: Compiled) -> None:
     """A stage of a developer has neither alarms nor topic, and its dashboard shows none."""
     template = compiled("dev")
     kinds = {resource["Type"] for resource in template["Resources"].values()}
@@ -522,14 +528,16 @@ def test_a_stage_may_be_without_alarms(compiled: Compiled) -> None:
     assert {widget["type"] for widget in widgets(template)} == {"text", "metric"}
 
 
-def test_a_stage_may_be_without_a_dashboard(compiled: Compiled) -> None:
+def test_dashboard_false_omits_the_dashboard(compiled: Compiled) -> None:
     """`dashboard: false` leaves it out."""
     template = compiled("dev", None, "dashboard=false")
     assert not of_type(template, "AWS::CloudWatch::Dashboard")
 
 
 @pytest.mark.parametrize("name", ["counters-unchecked", "orphans"])
-def test_scheduled_checks_are_watched_where_they_run(compiled: Compiled, name: str) -> None:
+def test_a_stage_without_schedules_has_no_alarms_on_their_metrics(
+    compiled: Compiled, name: str
+) -> None:
     """Without the schedules nothing would ever report, and the alarm could say nothing."""
     assert name in alarms(compiled("prod"))
     assert name not in alarms(compiled("staging"))
@@ -538,7 +546,7 @@ def test_scheduled_checks_are_watched_where_they_run(compiled: Compiled, name: s
 @pytest.mark.parametrize(
     ("stage", "endpoint_url"), [("local", EMULATOR), ("dev", None), ("prod", None)]
 )
-def test_the_dashboard_shows_what_is_published(
+def test_every_line_of_the_dashboard_is_a_published_metric_of_this_stage(
     compiled: Compiled, stage: str, endpoint_url: str | None
 ) -> None:
     """Every line is a metric of AWS or of a function, and no line is for another stage."""
@@ -560,7 +568,7 @@ def test_the_dashboard_shows_what_is_published(
         assert set(re.findall(r"\b[a-z]\w*", expression)) <= ids, expression
 
 
-def test_the_dashboard_names_what_the_stack_has(compiled: Compiled) -> None:
+def test_every_name_and_reference_of_the_dashboard_exists(compiled: Compiled) -> None:
     """Functions stand under their deployed names, and every reference leads to a resource."""
     template = compiled("prod")
     (dashboard,) = of_type(template, "AWS::CloudWatch::Dashboard").values()
@@ -571,7 +579,7 @@ def test_the_dashboard_names_what_the_stack_has(compiled: Compiled) -> None:
     assert functions == {function.deployed_name("prod") for function in FUNCTIONS}
 
 
-def test_the_dashboard_covers_what_an_operator_asks_for(compiled: Compiled) -> None:
+def test_the_dashboard_has_its_sections(compiled: Compiled) -> None:
     """Files, orphans, sockets, outcomes, queues, webhooks, functions, the flow, tables, alarms."""
     template = compiled("prod")
     shown = {watched[:2] for line in lines(template) if (watched := watched_by(line))}
@@ -618,10 +626,10 @@ def test_widgets_do_not_overlap(compiled: Compiled) -> None:
         ("prod", None, True),
     ],
 )
-def test_schedules_are_the_stage_s_choice(
+def test_state_managers_schedules_are_a_parameter_of_the_stage(
     compiled: Compiled, stage: str, endpoint_url: str | None, enabled: bool
 ) -> None:
-    """state-manager's checks run where the stage says so; the sweeper of leases runs everywhere."""
+    """The sweeper of leases runs on every stage."""
     template = compiled(stage, endpoint_url)
     rules = {
         (properties["ScheduleExpression"], json.loads(target["Input"]).get("operation")): properties
@@ -645,8 +653,8 @@ def test_schedules_are_the_stage_s_choice(
         assert invoked[json.dumps({"Fn::GetAtt": [logical, "Arn"]})] == target["Arn"]
 
 
-def test_schedules_say_what_is_to_be_done(compiled: Compiled) -> None:
-    """A scheduled run is told that it is one; from which age on a file is stuck; to count all."""
+def test_every_schedule_has_its_input(compiled: Compiled) -> None:
+    """That it is scheduled, the age of stuck files, an exact count."""
     given = [
         json.loads(target["Input"])
         for rule in of_type(compiled("prod"), "AWS::Events::Rule").values()
@@ -662,7 +670,7 @@ def test_schedules_say_what_is_to_be_done(compiled: Compiled) -> None:
 
 
 def test_metrics_of_an_invocation_fit_in_one_document() -> None:
-    """CloudWatch ignores a document of more than 100 metrics, and a set of over 30 dimensions."""
+    """At most 100 metrics, and 30 dimensions."""
     together: dict[tuple[str, frozenset[str]], set[str]] = defaultdict(set)
     for metric in emitted(REPOSITORY):
         together[metric.function, metric.dimensions].add(metric.name)
@@ -672,7 +680,7 @@ def test_metrics_of_an_invocation_fit_in_one_document() -> None:
         assert len(names) <= 100, function
 
 
-def test_every_alarm_has_commands() -> None:
+def test_every_section_of_the_runbook_has_commands() -> None:
     """Each section of the runbook shows more and mends: there are some to be checked."""
     text = DOCS.read_text(encoding="utf-8")
     runbook = text.partition("## Alarms")[2].partition("\n## ")[0]

@@ -25,11 +25,10 @@ ALL = [(stage, region) for stage in STAGES for region in REGIONS]
 @pytest.mark.parametrize(
     ("stage", "region"), ALL if os.environ.get("JOBPLANE_TEST_ALL") else SAMPLE
 )
-def test_every_stage_is_packaged_everywhere(compiled: Compiled, stage: str, region: str) -> None:
-    """cfn-lint knows every type and property there, and all names are within their bounds.
-
-    JOBPLANE_TEST_ALL=1 packages all fifteen, and not three.
-    """
+def test_every_stage_can_be_packaged_in_every_partition(
+    compiled: Compiled, stage: str, region: str
+) -> None:
+    """JOBPLANE_TEST_ALL=1 packages all fifteen, not only three."""
     template = compiled(stage, AWS_REGION=region, JOBPLANE_ACCOUNT=ACCOUNT)
     assert complaints(template, region) == []
     checked = [
@@ -41,7 +40,7 @@ def test_every_stage_is_packaged_everywhere(compiled: Compiled, stage: str, regi
 
 
 def names(template: dict[str, Any], region: str) -> Iterator[tuple[str, int | None]]:
-    """Every name that the template gives, with AWS's own bound, if its schema has one."""
+    """Every name in the template, with AWS's limit if its schema has one."""
     for resource in template["Resources"].values():
         for name, bound in schema(resource["Type"])["properties"].items():
             value = resource.get("Properties", {}).get(name)
@@ -59,7 +58,7 @@ def schema(kind: str) -> dict[str, Any]:
 
 
 def longest_names() -> dict[str, tuple[str, int]]:
-    """The bounds that the plugin has."""
+    """The plugin's limits."""
     script = "console.log(JSON.stringify(require('./scripts/serverless/name-limits').LIMITS))"
     done = subprocess.run(
         ["node", "-e", script], cwd=REPOSITORY.root, capture_output=True, text=True, check=True
@@ -68,7 +67,7 @@ def longest_names() -> dict[str, tuple[str, int]]:
     return limits
 
 
-def test_the_bounds_of_names_are_those_of_aws() -> None:
+def test_the_plugins_limits_of_names_are_those_of_aws() -> None:
     """Where CloudFormation's schema has a bound, the plugin has the same."""
     limits = longest_names()
     stated = {
@@ -81,7 +80,7 @@ def test_the_bounds_of_names_are_those_of_aws() -> None:
         assert limits[kind][1] <= longest, kind
 
 
-def test_every_type_that_is_given_a_name_has_a_bound(compiled: Compiled) -> None:
+def test_every_type_with_a_name_has_a_limit(compiled: Compiled) -> None:
     """A new kind of resource with a name made from the stage's comes with its bound."""
     limits = longest_names()
     stack = "jobplane-prod"
@@ -106,8 +105,8 @@ def package(stage: str, region: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_stage_with_too_long_a_name_is_refused(compiled: Compiled) -> None:
-    """The name, its length and the longest stage that fits are said before anything is made."""
-    compiled("prod")  # artifacts and framework are there
+    """With the name, its length and the longest possible stage."""
+    compiled("prod")  # the artifacts and the framework exist
     stage = "preview-of-" + "everybody" * 5
     done = package(stage, "ap-southeast-5")
     assert done.returncode != 0
@@ -121,23 +120,22 @@ def test_a_stage_with_too_long_a_name_is_refused(compiled: Compiled) -> None:
     assert "    at " not in done.stderr + done.stdout
 
 
-def test_what_is_retained_goes_with_the_deployment_that_made_it(compiled: Compiled) -> None:
-    """With `Retain` a failed first deployment leaves tables and buckets that the next finds taken.
-
-    RetainExceptOnCreate lets the rollback of the operation that made them delete them.
-    """
+def test_a_failed_deployment_deletes_resources_that_it_created_with_retain(
+    compiled: Compiled,
+) -> None:
+    """By RetainExceptOnCreate."""
     resources = compiled("prod")["Resources"].values()
     kept = [it for it in resources if it.get("DeletionPolicy", "Delete") != "Delete"]
     assert {it["DeletionPolicy"] for it in kept if it["Type"] != "AWS::Lambda::Version"} == {
         "RetainExceptOnCreate"
     }
     assert {it["Type"] for it in kept} >= {"AWS::DynamoDB::Table", "AWS::S3::Bucket"}
-    # CloudFormation knows no such value of the other policy.
+    # UpdateReplacePolicy has no such value.
     assert {it.get("UpdateReplacePolicy", "Retain") for it in kept} == {"Retain"}
 
 
-def test_tables_are_protected_once_they_are_deployed(compiled: Compiled) -> None:
-    """A protected table can't be deleted by a rollback, so the template makes none."""
+def test_the_template_creates_tables_without_protection(compiled: Compiled) -> None:
+    """A rollback can't delete a protected table."""
     for stage, marked in (("prod", True), ("dev", None)):
         for table in of_type(compiled(stage), "AWS::DynamoDB::Table").values():
             assert "DeletionProtectionEnabled" not in table["Properties"]
@@ -149,7 +147,9 @@ def test_tables_are_protected_once_they_are_deployed(compiled: Compiled) -> None
     assert recovery == {True}
 
 
-def test_what_is_retained_can_be_imported(compiled: Compiled) -> None:
+def test_every_retained_resource_has_a_literal_name_and_an_importable_type(
+    compiled: Compiled,
+) -> None:
     """CloudFormation takes over what exists by a name that is written out, of types it can read."""
     template = compiled("prod", JOBPLANE_ACCOUNT=ACCOUNT)
     for name, resource in template["Resources"].items():

@@ -1,4 +1,4 @@
-"""A part of this tree as a project of its own: what is taken, and what it leaves out."""
+"""A part of this tree as a separate project."""
 
 import json
 import re
@@ -29,7 +29,7 @@ TAKEN = {
         "check-active-job", "claim", "handle-timeout", "record-interruption", "send-interrupt",
         "sweep-claims",
     },
-    # Its processor queues webhooks, and its assemblies are looked up.
+    # Its processor queues webhooks, and clients look up its assemblies.
     "realtime": {"connect", "deliver-webhook", "disconnect", "processor", "router", "status"},
     "status": {"deliver-webhook", "status"},
     "files": {"count-files", "state-manager"},
@@ -39,7 +39,7 @@ LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 
 @pytest.fixture(scope="module")
 def reduced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repository]:
-    """For each part a copy with nothing else, before anything is made again in it."""
+    """A copy for each part with nothing else, before generated files are written."""
     found = {}
     for name, functions in TAKEN.items():
         repository = copy_repository(HERE, tmp_path_factory.mktemp(name) / "tree")
@@ -49,19 +49,21 @@ def reduced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repository]:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_is_complete(part: str) -> None:
-    """Its functions, those of parts that it brings, and readers of queues that they write to."""
+def test_a_part_has_its_functions_and_those_that_it_needs(part: str) -> None:
+    """Also readers of queues that they write."""
     assert chosen(HERE, (part,)) == TAKEN[part]
 
 
-def test_every_function_is_of_a_part() -> None:
+def test_every_function_belongs_to_one_part() -> None:
     """Of one, so that each can be taken, and a missing one is noticed."""
     listed = [name for part in PARTS.values() for name in part.functions]
     assert sorted(listed) == sorted(ALL)
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_refers_to_nothing_that_is_gone(part: str, reduced: dict[str, Repository]) -> None:
+def test_a_part_has_all_resources_and_libs_that_it_refers_to(
+    part: str, reduced: dict[str, Repository]
+) -> None:
     """Its resources are those that its functions lead to, and it imports no lib that it lacks."""
     repository = reduced[part]
     assert {function.name for function in repository.functions()} == TAKEN[part]
@@ -77,7 +79,9 @@ def test_a_part_refers_to_nothing_that_is_gone(part: str, reduced: dict[str, Rep
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_part_has_the_tests_of_its_functions(part: str, reduced: dict[str, Repository]) -> None:
+def test_a_part_has_the_test_modules_of_its_functions_and_libs(
+    part: str, reduced: dict[str, Repository]
+) -> None:
     """Every module that is named after one of them, and every one of a lib that it has."""
     root = reduced[part].root
     libs = {path.name for path in (root / "libs").iterdir()} - {"client"}  # of all services
@@ -89,7 +93,9 @@ def test_a_part_has_the_tests_of_its_functions(part: str, reduced: dict[str, Rep
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_parts_dashboard_draws_what_is_emitted(part: str, reduced: dict[str, Repository]) -> None:
+def test_a_parts_dashboard_has_exactly_the_metrics_of_its_functions(
+    part: str, reduced: dict[str, Repository]
+) -> None:
     """All metrics of its functions that Jobplane's own draws, and none of others."""
 
     def drawn(repository: Repository) -> set[str]:
@@ -126,7 +132,9 @@ for (const { properties } of widgets)
         ("files", "orphans", "orphans"),
     ],
 )
-def test_the_demo_of_a_part_is_cut_out_of_the_whole(part: str, first: str, last: str) -> None:
+def test_the_demo_of_a_part_has_the_steps_of_its_functions(
+    part: str, first: str, last: str
+) -> None:
     """It has the steps whose functions are there, in the same order."""
     names = [step.name for step in PROGRAM]
     whole = names[names.index(first) : names.index(last) + 1]
@@ -147,7 +155,7 @@ def test_the_demo_of_a_part_is_cut_out_of_the_whole(part: str, first: str, last:
         ),
     ],
 )
-def test_what_a_verb_lacks_is_named(
+def test_a_verb_without_its_functions_is_refused_with_their_names(
     part: str, command: list[str], said: str, reduced: dict[str, Repository]
 ) -> None:
     """A verb that works on functions that were not taken says so, and does nothing."""
@@ -158,7 +166,9 @@ def test_what_a_verb_lacks_is_named(
 
 
 @pytest.mark.parametrize("part", TAKEN)
-def test_a_parts_functions_are_fuzzed(part: str, reduced: dict[str, Repository]) -> None:
+def test_fuzz_runs_exactly_the_functions_of_a_part(
+    part: str, reduced: dict[str, Repository]
+) -> None:
     """All that were taken, and no other."""
     arguments = ["--inputs", "5", "--way", "hypothesis", "--json"]
     done = jobplane(reduced[part], "fuzz", *arguments)
@@ -169,13 +179,13 @@ def test_a_parts_functions_are_fuzzed(part: str, reduced: dict[str, Repository])
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
-    """A copy to take parts of under git; nothing is locked or made again in what is taken."""
+    """A git repository to take parts of; the new project is not locked or generated."""
     monkeypatch.setattr(_project, "_run", lambda *_: "")
     monkeypatch.setattr(_project, "install_framework", lambda _: None)
     return under_git(copy_repository(HERE, tmp_path / "source"))
 
 
-def test_all_parts_together_leave_nothing_out(tmp_path: Path) -> None:
+def test_all_parts_together_keep_all_settings_and_resources(tmp_path: Path) -> None:
     """The settings of the root and the resources stay as they are."""
     repository = copy_repository(HERE, tmp_path / "all")
     reduce(repository, ALL)
@@ -183,8 +193,8 @@ def test_all_parts_together_leave_nothing_out(tmp_path: Path) -> None:
         assert (repository.root / path).read_text() == (HERE.root / path).read_text(), path
 
 
-def test_changes_are_merged_without_what_was_left_out(sources: Repository, tmp_path: Path) -> None:
-    """`upstream` gets what was taken; a merge keeps the project's own changes, and its name."""
+def test_update_merges_changes_of_the_taken_files_only(sources: Repository, tmp_path: Path) -> None:
+    """The project's own changes and its name stay."""
     target = tmp_path / "acme-jobs"
     make(sources, target, ["job-flow"])
     project = Repository(target)
@@ -208,7 +218,7 @@ def test_changes_are_merged_without_what_was_left_out(sources: Repository, tmp_p
     assert not update(sources, target), "nothing has changed since"
 
 
-def test_a_project_that_works_on_upstream_is_not_changed(
+def test_update_refuses_a_project_with_upstream_checked_out(
     sources: Repository, tmp_path: Path
 ) -> None:
     """Its files would no longer be those of the commit that is checked out."""
@@ -221,7 +231,9 @@ def test_a_project_that_works_on_upstream_is_not_changed(
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_a_parts_pages_lead_nowhere_else(part: str, reduced: dict[str, Repository]) -> None:
+def test_a_parts_pages_have_no_links_or_names_of_missing_functions(
+    part: str, reduced: dict[str, Repository]
+) -> None:
     """No page links to one that is gone, or speaks of a function that was not taken."""
     root = reduced[part].root
     gone = ALL - TAKEN[part]
@@ -238,7 +250,7 @@ def test_a_parts_pages_lead_nowhere_else(part: str, reduced: dict[str, Repositor
             assert "-" not in name or name not in text, page.name
 
 
-def test_a_taken_tree_stands_alone(tmp_path: Path) -> None:
+def test_a_parts_lock_checks_and_tests_work(tmp_path: Path) -> None:
     """Its lock is current, its checks find nothing, and every test can be collected."""
     target = tmp_path / "acme-files"
     taken = jobplane(HERE, "new-project", str(target), "--only", "files", "--json")
@@ -261,7 +273,7 @@ NEEDS = Needs(HERE)
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_no_other_function_needs_a_deleted_one(name: str) -> None:
+def test_the_tests_of_other_functions_are_collected_without_a_deleted_one(name: str) -> None:
     """The tests that are named after the others are collected without it."""
     unmet = {path.name for path in NEEDS.unmet({name})}
     for other in ALL - {name}:
@@ -270,7 +282,7 @@ def test_no_other_function_needs_a_deleted_one(name: str) -> None:
             assert (name, other) in TOGETHER, f"{own} needs {name}"
 
 
-# Tests that drive two functions at once: the second's are not collected without the first.
+# Tests of two functions together, which need both.
 TOGETHER = {
     ("handle-timeout", "record-interruption"),
     ("record-interruption", "handle-timeout"),
@@ -282,7 +294,7 @@ TOGETHER = {
 
 
 def test_entries_of_a_template_are_removed_with_their_comments() -> None:
-    """The comment above an entry goes with it; the rest of the text stays as it is."""
+    """The rest of the text stays as it is."""
     text = "Resources:\n  # One.\n  A:\n    Type: X\n\n  # Two.\n  B:\n    Type: Y\n"
     assert without(text, frozenset({"A"})) == "Resources:\n\n  # Two.\n  B:\n    Type: Y\n"
     assert without(text, frozenset({"B"})) == "Resources:\n  # One.\n  A:\n    Type: X\n"
@@ -314,8 +326,8 @@ SAYS = saying(frozenset({"router", "status"}), frozenset({"robots"}), frozenset(
         ("# T\n\n| a |\n|---|\n| status |\n| b |\n", "# T\n\n| a |\n|---|\n| b |\n"),
     ],
 )  # fmt: skip
-def test_paragraphs_that_speak_of_what_is_gone_go(text: str, left: str | None) -> None:
-    """By the smallest block; a heading goes with its text, a page when little is left of it."""
+def test_paragraphs_about_missing_functions_are_removed(text: str, left: str | None) -> None:
+    """With headings whose text is removed, and pages that are almost empty."""
     assert filtered(text, SAYS) == left
 
 
@@ -334,13 +346,13 @@ def test_paragraphs_that_speak_of_what_is_gone_go(text: str, left: str | None) -
         ("jobplane logs router --stage $stage", "jobplane logs router --stage $stage"),
     ],
 )
-def test_examples_are_of_functions_that_are_there(command: str, shown: str) -> None:
-    """Also the case after the function's name; a runbook's command and a pipe's stay."""
+def test_examples_of_missing_functions_are_replaced(command: str, shown: str) -> None:
+    """Also the name of the case."""
     assert exemplified(command, frozenset({"router", "status"}), "claim", "acquired") == shown
 
 
 @pytest.mark.parametrize("page", [*(HERE.root / "docs").glob("*.md")], ids=lambda page: page.name)
-def test_nothing_is_lost_of_a_page_that_says_none_of_it(page: Path) -> None:
+def test_a_page_without_missing_functions_is_unchanged(page: Path) -> None:
     """Text for text."""
     text = page.read_text(encoding="utf-8")
     assert filtered(text, saying(frozenset(), frozenset(), frozenset())) == text
@@ -358,7 +370,9 @@ def test_nothing_is_lost_of_a_page_that_says_none_of_it(page: Path) -> None:
         (["PATH", "--update", "--only", "files"], "--update uses the parts that the project has"),
     ],
 )
-def test_wrong_calls_are_explained(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_a_wrong_call_gets_the_fault_and_the_remedy(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
     """What is wrong, and what to do."""
     places = {"PATH": str(tmp_path / "acme"), "HERE": str(HERE.root)}
     given = [re.sub("^(PATH|HERE)", lambda place: places[place[0]], each) for each in arguments]
@@ -367,7 +381,7 @@ def test_wrong_calls_are_explained(arguments: list[str], said: str, tmp_path: Pa
     assert said in done.stderr.replace("\n", " "), done.stderr
 
 
-def test_a_folder_with_files_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
     """A project is made in a new or an empty folder."""
     (tmp_path / "acme").mkdir()
     (tmp_path / "acme" / "file").touch()

@@ -18,15 +18,15 @@ def drawn() -> dict[Path, str]:
     return pictures(HERE)
 
 
-def test_pictures_are_current(drawn: dict[Path, str]) -> None:
-    """Each is what its source gives, and no other is there."""
+def test_the_pictures_are_current(drawn: dict[Path, str]) -> None:
+    """There is no other file."""
     assert {path.name for path in (HERE.root / FOLDER).glob("*.svg")} == {p.name for p in drawn}
     for path, svg in drawn.items():
         assert (HERE.root / path).read_text(encoding="utf-8") == svg, "run `jobplane docs pictures`"
         ElementTree.fromstring(svg)  # noqa: S314 - of our own making
 
 
-def test_the_system_has_every_function() -> None:
+def test_the_picture_of_the_system_has_every_function() -> None:
     """A function that was added is drawn."""
     dot = system(HERE)
     for function in HERE.functions():
@@ -40,7 +40,7 @@ def test_the_documentation_shows_every_picture(drawn: dict[Path, str]) -> None:
         assert f"(pictures/{path.name})" in text
 
 
-def test_the_job_flow_has_its_followers() -> None:
+def test_the_picture_of_the_job_flow_has_choices_catches_and_ends() -> None:
     """Choices, catches and ends are drawn."""
     dot = job_flow(HERE)
     for edge in ('"IsClaimed" -> "WorkspaceBusy"', '"ReleaseClaim" -> "Completed"'):

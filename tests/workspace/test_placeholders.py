@@ -1,4 +1,4 @@
-"""Placeholders of event files: what they are filled with, and what they match."""
+"""Placeholders of case files: their values, and what they match."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -14,7 +14,7 @@ SECRET = "0123456789abcdef0123456789abcdef"
 VALUES = Values("acme", "test", SECRET, tables={"connections": "jobplane-test-connections"})
 
 
-def test_times_are_filled_in() -> None:
+def test_now_is_a_number_alone_and_a_text_within_a_text() -> None:
     """<now+N> alone is a number of seconds; inside a text it is text."""
     before = int(time.time())
     filled = VALUES.fill("<now+60>")
@@ -23,14 +23,14 @@ def test_times_are_filled_in() -> None:
     assert VALUES.fill("before <now-1> after").startswith("before 1")
 
 
-def test_dates_are_filled_in() -> None:
+def test_date_minus_n_is_the_utc_date_of_n_days_ago() -> None:
     """<date-N> is the UTC date of N days ago."""
     today = datetime.now(UTC).date()
     filled = VALUES.fill("pipeline/<date-2>/<date>.ndjson")
     assert filled == f"pipeline/{today - timedelta(days=2)}/{today}.ndjson"
 
 
-def test_tokens_are_the_stages_own() -> None:
+def test_token_is_a_jwt_of_the_stage() -> None:
     """<token:…> is a JWT with these claims, also after a word."""
     filled = VALUES.fill("Bearer <token:user=u,tenant=t,permissions=a+b>")
     claims = jwt.decode(filled.removeprefix("Bearer "), SECRET, algorithms=["HS256"])
@@ -38,8 +38,8 @@ def test_tokens_are_the_stages_own() -> None:
     assert claims["permissions"] == ["a", "b"]
 
 
-def test_names_of_the_stage_are_filled_in() -> None:
-    """<table:short> is the physical name; one that is not there is an error that lists them."""
+def test_table_is_its_physical_name() -> None:
+    """An unknown one is an error that lists the known ones."""
     assert VALUES.fill("<table:connections>") == "jobplane-test-connections"
     with pytest.raises(PlaceholderError, match="it has connections"):
         VALUES.fill("<table:nothing>")
@@ -62,7 +62,7 @@ def test_names_of_the_stage_are_filled_in() -> None:
         ([1, "<any>"], [1, 2]),
     ],
 )
-def test_matches(expected: Any, actual: Any) -> None:
+def test_an_answer_matches_its_subset_and_placeholders(expected: Any, actual: Any) -> None:
     """A subset matches, and so does any value of a placeholder's kind."""
     assert mismatches(expected, actual) == []
 
@@ -84,7 +84,7 @@ def test_matches(expected: Any, actual: Any) -> None:
         ({"a": {}}, {"a": []}),
     ],
 )
-def test_does_not_match(expected: Any, actual: Any) -> None:
+def test_each_mismatch_is_a_line_with_its_place(expected: Any, actual: Any) -> None:
     """Each mismatch is one line that says where."""
     (line,) = mismatches(expected, actual)
     assert line.startswith("answer")

@@ -12,7 +12,7 @@ from tests.workspace.templates import REPOSITORY
 
 
 def called(function: str, *arguments: Any) -> Any:
-    """What a function of scripts/serverless/recovery.js returns."""
+    """The result of a function of scripts/serverless/recovery.js."""
     script = (
         f"const {{ {function} }} = require('./scripts/serverless/recovery');"
         f"console.log(JSON.stringify({function}(...{json.dumps(arguments)})))"
@@ -47,18 +47,18 @@ def called(function: str, *arguments: Any) -> Any:
         ("UPDATE_ROLLBACK_IN_PROGRESS", "wait"),
     ],
 )
-def test_every_state_has_a_step(status: str, step: str) -> None:
-    """What is under way is waited for; what can't be updated is deleted, continued or refused."""
+def test_every_state_of_a_stack_has_its_step(status: str, step: str) -> None:
+    """Wait, delete, continue or refuse."""
     assert called("stepFor", status, 3600) == step
 
 
-def test_somebody_elses_review_is_given_time() -> None:
-    """A stack that is only reviewed may be another deployment's, a moment ago; later it is not."""
+def test_a_stack_in_review_is_deleted_only_after_a_while() -> None:
+    """It may belong to another deployment."""
     assert called("stepFor", "REVIEW_IN_PROGRESS", 5) == "wait"
     assert called("stepFor", "REVIEW_IN_PROGRESS", 600) == "delete"
 
 
-def test_names_of_deleted_queues_are_waited_for() -> None:
+def test_a_deployment_waits_a_minute_for_names_of_deleted_queues() -> None:
     """SQS refuses the name of a queue for a minute after its deletion."""
     deleted = 1_700_000_000_000
     assert called("secondsUntilFree", deleted, deleted + 10_000) == 50

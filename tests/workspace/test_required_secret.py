@@ -1,4 +1,4 @@
-"""`jobplane deploy` looks whether the secret that signs tokens is there, and never what it is."""
+"""`jobplane deploy` requires the parameter with the signing secret, without reading it."""
 
 from pathlib import Path
 from unittest.mock import Mock
@@ -21,7 +21,7 @@ FUNCTIONS = [it for it in Repository.here().functions() if it.name in ("claim", 
 
 
 def compiled_with(secret: str) -> Package:
-    """A stack in which status verifies tokens, and claim doesn't."""
+    """A stack in which status verifies tokens, and claim does not."""
     variables = {"claim": {}, "status": {"JWT_SECRET": f"ssm:{secret}"}}
     return Package(
         Path(),
@@ -35,8 +35,8 @@ def compiled_with(secret: str) -> Package:
 
 
 @mock_aws
-def test_the_parameter_that_is_compiled_has_to_be_there() -> None:
-    """Also one that serverless.yml or --param names; a name that begins the same is another's."""
+def test_the_compiled_parameter_must_exist() -> None:
+    """Also one of serverless.yml or --param; a name with the same prefix does not count."""
     ssm = boto3.client("ssm", region_name="eu-west-1")
     ssm.put_parameter(Name="/shared/signing-2", Value="x", Type="SecureString")
     read = Mock(side_effect=AssertionError("a value was read"))
@@ -50,7 +50,7 @@ def test_the_parameter_that_is_compiled_has_to_be_there() -> None:
 
 
 @mock_aws
-def test_a_parameter_without_a_secret_signs_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_parameter_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the parameter and the remedy."""
     ssm = boto3.client("ssm", region_name="eu-west-1")
     stage = Stage(Repository.here(), "prod")
@@ -73,10 +73,10 @@ def test_a_parameter_without_a_secret_signs_no_token(monkeypatch: pytest.MonkeyP
         ("staging", "ssm:/shared/signing", False, "/jobplane/dev/jwt-secret"),
     ],
 )
-def test_the_parameter_is_the_one_that_is_compiled(
+def test_the_required_parameter_is_the_compiled_one(
     tmp_path: Path, block: str, value: str, is_local: bool, name: str
 ) -> None:
-    """Of whichever block applies, with its variables resolved."""
+    """Of any block, with its variables resolved."""
     repository = copy_here(tmp_path)
     edit(repository, "serverless.yml", "    staging:\n", "    dev: {}\n    staging:\n")
     edit(repository, "serverless.yml", "      jwtSecret: ''\n", "")

@@ -1,4 +1,4 @@
-"""`deploy --rollback` on a local stage: functions and the stack, back to what they were before."""
+"""`deploy --rollback` of functions and of the stack, on a local stage."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ CONFIG = "functions/check-active-job/function.yml"
 
 @pytest.fixture(scope="module")
 def stage(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A stage of a copy of the workspace, which tests may change as they like."""
+    """A stage of a copy of the workspace that tests may change."""
     repository = built_copy(built, tmp_path_factory.mktemp("rollback") / "copy")
     with stage_of(repository, "rollback") as there:
         yield there
@@ -50,15 +50,15 @@ def live(stage: Stage) -> dict[str, Any]:
 
 
 def changed(stage: Stage) -> str:
-    """Deploy other code of the function alone; its digest."""
+    """Deploy another code of the function; its digest."""
     touch(stage.repository, SOURCE)
     deployed(stage, NAME)
     digest: str = live(stage)["CodeSha256"]
     return digest
 
 
-def test_a_function_goes_back_step_by_step(stage: Stage) -> None:
-    """To the version before, then to the one before that; and to one that is named."""
+def test_a_rollback_of_a_function_goes_one_version_back(stage: Stage) -> None:
+    """A second one goes another one back, `--to` to a named one."""
     first: str = live(stage)["CodeSha256"]
     second, third = changed(stage), changed(stage)
     assert len({first, second, third}) == 3
@@ -72,7 +72,7 @@ def test_a_function_goes_back_step_by_step(stage: Stage) -> None:
     assert live(stage)["CodeSha256"] == third
 
 
-def test_settings_go_back_with_the_code(stage: Stage) -> None:
+def test_a_rollback_of_a_function_restores_its_settings(stage: Stage) -> None:
     """A version is the code and how it runs."""
     before = live(stage)
     edit(stage.repository, CONFIG, "memorySize: 256", "memorySize: 320")
@@ -84,8 +84,8 @@ def test_settings_go_back_with_the_code(stage: Stage) -> None:
     edit(stage.repository, CONFIG, "memorySize: 320", "memorySize: 256")
 
 
-def test_what_is_not_there_is_said(stage: Stage) -> None:
-    """A version that Lambda has not, and options that do not go together."""
+def test_a_rollback_to_an_unknown_version_is_refused(stage: Stage) -> None:
+    """As are contradicting options."""
     for arguments, message in (
         ((NAME, "--rollback", "--to", "999"), "has no version 999"),
         (("--rollback", "--to", "2001-01-01T00:00:00.000Z"), "has no deployment 2001-01-01"),
@@ -97,9 +97,9 @@ def test_what_is_not_there_is_said(stage: Stage) -> None:
         assert message in done.stderr
 
 
-def test_the_stack_goes_back_and_forth(stage: Stage) -> None:
-    """Settings, code and resources are those of the deployment before; `deploy` brings them on."""
-    deployed(stage)  # what single functions were given is in no deployment
+def test_a_rollback_of_the_stack_restores_the_deployment_before(stage: Stage) -> None:
+    """`deploy` then restores the newer one."""
+    deployed(stage)  # a function's own deployment is not part of the stack's
     former = live(stage)
     edit(stage.repository, CONFIG, "timeout: 10", "timeout: 11")
     touch(stage.repository, SOURCE)
@@ -121,7 +121,7 @@ def test_the_stack_goes_back_and_forth(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("verb", ["deploy", "up"])
-def test_the_frameworks_own_rollback_is_noticed(stage: Stage, verb: str) -> None:
+def test_deploy_after_osls_rollback_deploys_again(stage: Stage, verb: str) -> None:
     """After `osls rollback` a local stage is not taken for what was deployed last."""
     timeout = live(stage)["Timeout"]
     edit(stage.repository, CONFIG, f"timeout: {timeout}", f"timeout: {timeout + 1}")
@@ -153,7 +153,7 @@ def bucket(stage: Stage) -> str:
     return name
 
 
-def test_an_edit_is_built_before_the_framework_deploys_it(stage: Stage) -> None:
+def test_osls_deploy_function_builds_changed_sources_first(stage: Stage) -> None:
     """`osls deploy function` ships the sources as they are, and not an artifact of before."""
     before = live(stage)["CodeSha256"]
     touch(stage.repository, SOURCE)

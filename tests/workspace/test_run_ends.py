@@ -19,7 +19,7 @@ DEADLINE_SECONDS = 120
 
 
 def until_there(state: Path, run: "subprocess.Popen[bytes]") -> None:
-    """Wait for the emulator that a run starts."""
+    """Wait for the emulator of a run."""
     end = time.monotonic() + DEADLINE_SECONDS
     while not state.is_file():
         assert run.poll() is None and time.monotonic() < end, "the run started no emulator"
@@ -27,13 +27,13 @@ def until_there(state: Path, run: "subprocess.Popen[bytes]") -> None:
 
 
 def members(groups: set[int]) -> list[str]:
-    """The command lines of what runs in these process groups."""
+    """The command lines of the processes in these groups."""
     return [command for _, group, command in processes() if group in groups]
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_an_interrupted_run_leaves_nothing(name: str) -> None:
+def test_an_interrupted_or_killed_run_leaves_no_process_and_no_stage(name: str) -> None:
     """Workers, emulator and stage end with the process that started them, killed or not."""
     ours = ("JOBPLANE_TEST_STAGE", "PYTEST_")
     environment = {key: text for key, text in os.environ.items() if not key.startswith(ours)}

@@ -1,4 +1,4 @@
-"""Data at rest and in transit, and what a security linter says of the stack."""
+"""Encryption, public access, and the findings of a security linter."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ type Failure = tuple[str, str, str]
 
 @pytest.fixture(scope="module")
 def failures(compiled: Compiled, tmp_path_factory: pytest.TempPathFactory) -> list[Failure]:
-    """What checkov finds in the stack of prod."""
+    """The findings of checkov in the stack of prod."""
     return linted(compiled("prod"), tmp_path_factory.mktemp("lint"))
 
 
@@ -44,12 +44,12 @@ def linted(template: dict[str, Any], folder: Path) -> list[Failure]:
 
 
 def excuses(check: str, resource: str) -> list[str]:
-    """The patterns of a check's exception that a resource fits."""
+    """The patterns of a check's exception that match a resource."""
     patterns = EXCEPTIONS.get(check, {}).get("resources", [])
     return [pattern for pattern in patterns if fnmatchcase(resource, pattern)]
 
 
-def test_the_linter_finds_nothing_new(failures: list[Failure]) -> None:
+def test_every_finding_of_the_linter_is_an_exception_with_a_reason(failures: list[Failure]) -> None:
     """Whatever is found is listed in security_exceptions.toml with its reason."""
     unexpected = [
         f"{c} {resource}: {what}" for c, resource, what in failures if not excuses(c, resource)
@@ -57,7 +57,7 @@ def test_the_linter_finds_nothing_new(failures: list[Failure]) -> None:
     assert not unexpected, "\n".join(unexpected)
 
 
-def test_no_exception_is_left_over(failures: list[Failure]) -> None:
+def test_every_exception_has_its_finding(failures: list[Failure]) -> None:
     """Each listed resource is found by its check, and each exception says why."""
     used = {(c, pattern) for c, resource, _ in failures for pattern in excuses(c, resource)}
     listed = {(c, pattern) for c, each in EXCEPTIONS.items() for pattern in each["resources"]}
@@ -65,7 +65,7 @@ def test_no_exception_is_left_over(failures: list[Failure]) -> None:
     assert all(len(each["reason"].split()) > 5 for each in EXCEPTIONS.values())
 
 
-def test_the_linter_sees_an_open_bucket(tmp_path: Path) -> None:
+def test_the_linter_finds_a_bucket_without_a_public_access_block(tmp_path: Path) -> None:
     """A bucket without a public access block is found, by a check that nothing excuses."""
     template = {"Resources": {"Open": {"Type": "AWS::S3::Bucket", "Properties": {}}}}
     found = {check for check, _, _ in linted(template, tmp_path)}
@@ -74,7 +74,7 @@ def test_the_linter_sees_an_open_bucket(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["prod", "dev"])
 def test_buckets_are_private_and_encrypted(compiled: Compiled, stage: str) -> None:
-    """All public access to each bucket is blocked, and its objects are encrypted."""
+    """All public access is blocked."""
     for logical, resource in of_type(compiled(stage), "AWS::S3::Bucket").items():
         properties = resource["Properties"]
         blocked = properties["PublicAccessBlockConfiguration"]
@@ -85,13 +85,13 @@ def test_buckets_are_private_and_encrypted(compiled: Compiled, stage: str) -> No
 
 @pytest.mark.parametrize("stage", ["prod", "dev"])
 def test_queues_are_encrypted(compiled: Compiled, stage: str) -> None:
-    """Each queue is encrypted by SQS itself."""
+    """By SQS."""
     for logical, resource in of_type(compiled(stage), "AWS::SQS::Queue").items():
         assert resource["Properties"]["SqsManagedSseEnabled"] is True, logical
 
 
 @pytest.mark.parametrize("stage", ["prod", "dev"])
 def test_tables_are_encrypted(compiled: Compiled, stage: str) -> None:
-    """Each table is encrypted under the account's key for DynamoDB, which logs its use."""
+    """With the account's key for DynamoDB, which logs its use."""
     for logical, resource in of_type(compiled(stage), "AWS::DynamoDB::Table").items():
         assert resource["Properties"]["SSESpecification"] == {"SSEEnabled": True}, logical

@@ -1,4 +1,4 @@
-"""The `service` of serverless.yml is the one name of a project: all that is deployed has it."""
+"""Every deployed name has the `service` of serverless.yml."""
 
 import asyncio
 import json
@@ -46,11 +46,11 @@ def renamed(repository: Repository) -> Repository:
 
 @pytest.fixture(scope="module")
 def copy(copied: Copy, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """A copy of the tree that was renamed as its documentation says."""
+    """A copy of the tree, renamed as documented."""
     return renamed(copied(tmp_path_factory.mktemp("renamed") / "copy"))
 
 
-def test_names_are_made_of_the_service() -> None:
+def test_stack_functions_parameters_and_metrics_have_the_services_name() -> None:
     """Stack, functions, parameters and metrics; the rules that the tests below try."""
     names = Names(NAME, "prod")
     assert names.stack == "acme-jobs-prod"
@@ -61,7 +61,7 @@ def test_names_are_made_of_the_service() -> None:
 
 
 @pytest.mark.parametrize("pattern", NAMING)
-def test_no_file_spells_a_name_out(pattern: str) -> None:
+def test_no_file_has_a_literal_deployed_name(pattern: str) -> None:
     """A name that is written down stays behind when the project is renamed."""
     paths = [path for path in ROOT.glob(pattern) if path.is_file()]
     assert paths, pattern
@@ -80,19 +80,21 @@ def test_no_file_spells_a_name_out(pattern: str) -> None:
     ["f'jobplane-{stage.name}-x'", "jobplane-$stage-x", "ssm:/jobplane/{stage}/x", "'Jobplane'",
      "`jobplane-\\${sls:stage}-x`", "/jobplane/${stage}/x", "jobplane-prod-claim"],
 )  # fmt: skip
-def test_a_name_that_is_spelt_out_is_found(text: str) -> None:
+def test_a_literal_deployed_name_is_found(text: str) -> None:
     """In Python, JavaScript, YAML, JSON and shell."""
     assert LITERAL.search(text)
 
 
 @pytest.mark.parametrize("text", ["jobplane-keys", "jobplane-{lib}", "scripts/jobplane/{x}"])
-def test_names_of_packages_are_not_found(text: str) -> None:
+def test_names_of_packages_and_of_the_command_are_no_finding(text: str) -> None:
     """The libs and the command keep their names, whatever the project is called."""
     assert not LITERAL.search(text)
 
 
 @pytest.mark.parametrize("stage", ["prod", "dev"])
-def test_a_renamed_stack_has_no_other_name(copy: Repository, stage: str, tmp_path: Path) -> None:
+def test_a_renamed_stack_does_not_have_the_old_name(
+    copy: Repository, stage: str, tmp_path: Path
+) -> None:
     """On AWS: no name, path or namespace of the compiled template is the old one."""
     built = jobplane(copy, "build")
     assert built.returncode == 0, built.stderr
@@ -112,7 +114,7 @@ def test_a_renamed_stack_has_no_other_name(copy: Repository, stage: str, tmp_pat
 
 
 def spelt_out(value: Any) -> Iterator[str]:
-    """The texts that name jobplane, without what schedules send: a word of the protocol."""
+    """The texts with jobplane, without the schedules' inputs, where it is part of the protocol."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from spelt_out([key, item])
@@ -125,7 +127,7 @@ def spelt_out(value: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def up(copy: Repository) -> Iterator[dict[str, Any]]:
-    """A stage of the copy; what `up` prints of it."""
+    """Start a stage of the copy; the output of `up`."""
     try:
         yield printed(jobplane(copy, "up", "--stage", STAGE, "--json"))
     finally:
@@ -134,7 +136,7 @@ def up(copy: Repository) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.e2e
 def test_a_renamed_stage_runs_jobs(copy: Repository, up: dict[str, Any]) -> None:
-    """Its tables, functions, queues and parameters have the new name, and a job ends."""
+    """With the new name in all resources."""
     token = jobplane(copy, "token", "--user", "u", "--tenant", "t", "--stage", STAGE).stdout.strip()
 
     async def answer() -> Any:
@@ -151,7 +153,7 @@ def test_a_renamed_stage_runs_jobs(copy: Repository, up: dict[str, Any]) -> None
 
 
 @pytest.mark.e2e
-def test_verbs_find_a_renamed_stage(copy: Repository, up: dict[str, Any]) -> None:
+def test_verbs_work_on_a_renamed_stage(copy: Repository, up: dict[str, Any]) -> None:
     """An event's names are filled in, its metrics have the namespace, and logs are found."""
     done = jobplane(copy, "invoke", "check-active-job", "none", "--stage", STAGE)
     assert done.returncode == 0, done.stdout + done.stderr

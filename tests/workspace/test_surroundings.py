@@ -1,4 +1,4 @@
-"""What the user's shell, locale, disk and terminal hold stops no verb that doesn't need it."""
+"""Verbs work with any shell, locale, disk and terminal."""
 
 import ast
 import json
@@ -28,7 +28,7 @@ type Done = "subprocess.CompletedProcess[str]"
 
 
 def run(*arguments: str, **environment: str) -> Done:
-    """The installed command, as a shell starts it."""
+    """Run the installed command as a shell does."""
     return subprocess.run(
         [COMMAND, *arguments],
         cwd=HERE.root,
@@ -39,7 +39,7 @@ def run(*arguments: str, **environment: str) -> Done:
     )
 
 
-def test_every_program_is_started_in_an_environment_of_ours() -> None:
+def test_no_subprocess_inherits_the_users_environment() -> None:
     """No call of subprocess inherits what the user's shell holds."""
     for path in (path for folder in SOURCES for path in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -54,7 +54,7 @@ def test_every_program_is_started_in_an_environment_of_ours() -> None:
                 assert "env" in named, f"{path.relative_to(HERE.root)}:{node.lineno}"
 
 
-def test_every_uv_is_started_without_the_users_settings() -> None:
+def test_every_call_of_uv_ignores_the_users_settings() -> None:
     """A lock, an index or a Python that a shell names would give another result."""
     started = 0
     for path in (HERE.root / "scripts" / "jobplane").rglob("*.py"):
@@ -67,7 +67,7 @@ def test_every_uv_is_started_without_the_users_settings() -> None:
     assert started > 5
 
 
-def test_a_guided_run_sees_no_settings_of_uv(
+def test_fuzz_calls_uv_without_the_users_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`fuzz` starts uv as a build does."""
@@ -88,7 +88,7 @@ def test_a_guided_run_sees_no_settings_of_uv(
     assert found["UV_PROJECT_ENVIRONMENT"] == "elsewhere"
 
 
-def test_the_version_is_printed() -> None:
+def test_version_prints_the_projects_version() -> None:
     """That of the project."""
     project = tomllib.loads((HERE.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     done = run("--version")
@@ -107,7 +107,7 @@ def test_the_version_is_printed() -> None:
     ],
     ids=" ".join,
 )
-def test_a_profile_that_is_not_there_is_named(arguments: tuple[str, ...]) -> None:
+def test_an_unknown_aws_profile_is_named_with_the_remedy(arguments: tuple[str, ...]) -> None:
     """Where an AWS account is needed: its name, and what to do."""
     done = run(*arguments, AWS_PROFILE="gone")
     assert (done.returncode, done.stdout) == (1, "")
@@ -117,7 +117,7 @@ def test_a_profile_that_is_not_there_is_named(arguments: tuple[str, ...]) -> Non
     )
 
 
-def test_the_framework_is_installed_whatever_npm_leaves_out(
+def test_the_framework_is_installed_despite_omit_dev(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`omit=dev` in a user's .npmrc would leave it out; it is a development dependency."""
@@ -153,13 +153,15 @@ def test_the_framework_is_installed_whatever_npm_leaves_out(
         *("AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_USE_FIPS_ENDPOINT"),
     ],
 )
-def test_a_program_does_not_see(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another repository, other modules, a production installation, the user's account."""
+def test_a_program_does_not_get_a_variable_of_the_user(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of git, Python, npm, or the AWS account."""
     monkeypatch.setenv(name, "foreign")
     assert plain_environment().get(name) is None
 
 
-def test_a_program_for_the_account_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_osls_on_aws_gets_profile_proxy_and_ca_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Serverless Framework deploys with the user's profile; a proxy and a CA stay as well."""
     kept = {"AWS_PROFILE": "work", "HTTPS_PROXY": "http://proxy", "NODE_EXTRA_CA_CERTS": "/ca"}
     for name, value in kept.items():
@@ -168,7 +170,7 @@ def test_a_program_for_the_account_sees_it(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("module", ["yaml", "click", "boto3", "rich", "typing"])
-def test_modules_on_the_users_path_are_not_imported(tmp_path: Path, module: str) -> None:
+def test_modules_of_PYTHONPATH_are_not_imported(tmp_path: Path, module: str) -> None:
     """PYTHONPATH may hold a module that has the name of one of ours."""
     (tmp_path / f"{module}.py").write_text("raise SystemExit('imported')\n")
     done = run("list", "--json", PYTHONPATH=str(tmp_path))
@@ -186,7 +188,7 @@ def test_modules_on_the_users_path_are_not_imported(tmp_path: Path, module: str)
     ],
 )
 @pytest.mark.parametrize("arguments", [CASE, ("check", "claim", "--rule", "permissions")])
-def test_an_aws_configuration_stops_nothing_local(
+def test_local_verbs_work_with_a_broken_aws_configuration(
     tmp_path: Path, config: str, environment: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
     """A profile that does not exist, and a file that can't be parsed."""
@@ -205,14 +207,14 @@ def test_an_aws_configuration_stops_nothing_local(
     ],
     ids=str,
 )
-def test_other_encodings_lose_no_character(environment: dict[str, str]) -> None:
+def test_a_character_that_the_terminal_lacks_is_escaped(environment: dict[str, str]) -> None:
     """A character that the terminal doesn't have is an escape in JSON, and ends no command."""
     done = run("event", "websocket-connect", "--set", 'headers.Host="a\\u2026"', **environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["headers"]["Host"] == "a\u2026"
 
 
-def test_no_home_is_needed() -> None:
+def test_a_verb_works_without_HOME() -> None:
     """HOME is not set in some containers and services."""
     without = {name: value for name, value in os.environ.items() if name != "HOME"}
     done = subprocess.run(
@@ -222,7 +224,7 @@ def test_no_home_is_needed() -> None:
 
 
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "</dev/null"])
-def test_a_closed_stream_is_no_failure(redirection: str) -> None:
+def test_a_verb_works_with_a_closed_stream(redirection: str) -> None:
     """A shell may close a stream instead of redirecting it."""
     for arguments in ("event --list", "event sqs"):
         line = f"{COMMAND} {arguments} {redirection}"
@@ -230,7 +232,7 @@ def test_a_closed_stream_is_no_failure(redirection: str) -> None:
         assert (done.returncode, done.stderr) == (0, b""), arguments
 
 
-def test_a_reader_that_ends_ends_the_command() -> None:
+def test_a_closed_pipe_ends_the_command_without_a_traceback() -> None:
     """As `| head` does: without a traceback."""
     read, write = os.pipe()
     os.close(read)
@@ -242,7 +244,7 @@ def test_a_reader_that_ends_ends_the_command() -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
-def test_a_full_disk_is_told_in_a_sentence() -> None:
+def test_a_full_disk_is_an_error_line() -> None:
     """What was to be written went nowhere, so the command failed."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -254,7 +256,7 @@ def test_a_full_disk_is_told_in_a_sentence() -> None:
     )
 
 
-def test_a_tree_that_cannot_be_written_is_named(
+def test_an_unwritable_path_is_an_error_line_with_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By its path, with what the command would write; root may write everywhere, so it is told."""
@@ -275,7 +277,7 @@ def test_a_tree_that_cannot_be_written_is_named(
     )
 
 
-def test_a_stage_gives_clients_of_every_service_again_and_again(tmp_path: Path) -> None:
+def test_a_stage_creates_clients_of_every_service_repeatedly(tmp_path: Path) -> None:
     """boto3 extends the clients of S3 and DynamoDB once, however many are made."""
     state = State(pid=1, started="", port=1, region="eu-west-1", log="", jwt_secret="x")
     stage = Stage(Repository(tmp_path), "local")

@@ -1,4 +1,4 @@
-"""What `jobplane down` finds of a stage on AWS, beside its stack."""
+"""The resources of a stage on AWS outside of its stack, for `jobplane down`."""
 
 from unittest.mock import Mock
 

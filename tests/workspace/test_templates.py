@@ -1,4 +1,4 @@
-"""The templates that ship: their list, their page, and what `up` makes for their webhooks."""
+"""The shipped templates: their verb, their page, and their webhooks' parameters."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ PAGE = (REPOSITORY.root / DOCUMENT).read_text(encoding="utf-8")
 
 
 def column(heading: str) -> list[str]:
-    """The first column of the page's table whose first heading is this one."""
+    """The first column of the page's table with this first heading."""
     lines = PAGE.splitlines()
     start = next(at for at, line in enumerate(lines) if line.startswith(f"| {heading} |")) + 2
     rows = []
@@ -39,27 +39,27 @@ def column(heading: str) -> list[str]:
     return rows
 
 
-def test_the_page_lists_what_ships() -> None:
+def test_the_pages_table_is_current() -> None:
     """Made anew, its table is the same."""
     assert with_tables(PAGE, tables(REPOSITORY)) == PAGE
     known = load_templates(REPOSITORY.root / "templates" / "index.json")
     assert [row[0].strip("`") for row in rows_of(PAGE, "templates")] == list(known)
 
 
-def test_the_page_knows_every_robot_and_key() -> None:
+def test_the_page_lists_every_robot_and_key() -> None:
     """The page lists each robot and key, and no others."""
     assert sorted(column("robot")) == sorted(robot_names())
     assert sorted(column("key")) == sorted(TEMPLATE_KEYS)
 
 
-def test_the_example_is_a_template() -> None:
+def test_the_pages_example_is_a_valid_template() -> None:
     """What the page shows can be loaded as it stands."""
     example = PAGE.partition("```json\n")[2].partition("```")[0]
     (template,) = load_templates(json.loads(example)).values()
     assert template.webhook_url == "ssm:/{service}/{stage}/webhooks/url"
 
 
-def test_the_verb_names_ids_robots_and_parameters() -> None:
+def test_templates_prints_ids_robots_and_parameters() -> None:
     """For people, and as JSON for scripts."""
     shown = CliRunner().invoke(command, ["templates", "--stage", "prod"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
@@ -71,7 +71,7 @@ def test_the_verb_names_ids_robots_and_parameters() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"templates": [{"steps": {}}]}'])
-def test_an_index_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+def test_an_unreadable_index_is_named(tmp_path: Path, text: str) -> None:
     """With where its format is described."""
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates" / "index.json").write_text(text)
@@ -89,7 +89,7 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield boto3.client("ssm", region_name="eu-west-1")
 
 
-def test_up_makes_the_settings_of_webhooks(parameters: Any) -> None:
+def test_up_creates_every_parameter_of_the_templates_webhooks(parameters: Any) -> None:
     """All that the templates name: the stage's receiver, and a secret that can sign."""
     stage = Mock(repository=REPOSITORY, endpoint_url="http://127.0.0.1:4566")
     stage.name, stage.client = "dev", lambda _service: parameters
@@ -104,7 +104,7 @@ def test_up_makes_the_settings_of_webhooks(parameters: Any) -> None:
     assert len(signing_key(values["webhook_secret"])) == 32
 
 
-def test_up_leaves_settings_that_are_there(parameters: Any) -> None:
+def test_up_keeps_existing_parameters_of_webhooks(parameters: Any) -> None:
     """Somebody has a receiver of their own."""
     stage = Mock(repository=REPOSITORY, endpoint_url="http://127.0.0.1:4566")
     stage.name, stage.client = "dev", lambda _service: parameters

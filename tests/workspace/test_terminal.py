@@ -1,4 +1,4 @@
-"""What a terminal shows: spinners and lines apart, keys whole, whatever its width."""
+"""Output on a terminal of any width."""
 
 import os
 import pty
@@ -25,7 +25,7 @@ with counting("writing", 2) as done:
 
 
 def shown(*command: str, **environment: str) -> str:
-    """What a program writes to a terminal of its own."""
+    """The output of a program on its own terminal."""
     read: list[bytes] = []
 
     def keep(descriptor: int) -> bytes:
@@ -43,7 +43,7 @@ def shown(*command: str, **environment: str) -> str:
     return b"".join(read).decode()
 
 
-def test_a_note_stands_above_what_moves() -> None:
+def test_a_note_is_printed_above_the_spinner() -> None:
     """The line of the spinner is erased before a note is written, so both are never one line."""
     written = shown(sys.executable, "-c", NOTES)
     for said in ("waiting for [another] command", "a line"):
@@ -51,7 +51,7 @@ def test_a_note_stands_above_what_moves() -> None:
 
 
 @pytest.mark.parametrize("columns", ["20", "60", "130"])
-def test_names_are_whole_in_a_narrow_terminal(columns: str) -> None:
+def test_list_shows_whole_names_in_a_narrow_terminal(columns: str) -> None:
     """Of `list`: each function's name is there, on one line."""
     written = shown(str(Path(sys.executable).with_name("jobplane")), "list", COLUMNS=columns)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written)

@@ -1,4 +1,4 @@
-"""The workflows in .github: valid, safe, and of the commands that there are."""
+"""The workflows in .github are valid and safe."""
 
 import subprocess
 import sys
@@ -38,14 +38,14 @@ def linted(linter: str, *paths: Path) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("linter", LINTERS)
-def test_linters_have_nothing_to_say(linter: str) -> None:
+def test_linters_accept_the_workflows(linter: str) -> None:
     """Keys, contexts and expressions are GitHub's; nothing is open to what others may send."""
     done = linted(linter, *WORKFLOWS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("linter", LINTERS)
-def test_linters_find_what_is_wrong(linter: str, tmp_path: Path) -> None:
+def test_linters_find_the_faults_of_a_wrong_workflow(linter: str, tmp_path: Path) -> None:
     """They look at the files that they are given."""
     broken = tmp_path / ".github" / "workflows" / "broken.yml"
     broken.parent.mkdir(parents=True)
@@ -53,8 +53,8 @@ def test_linters_find_what_is_wrong(linter: str, tmp_path: Path) -> None:
     assert linted(linter, broken).returncode != 0
 
 
-def test_no_workflow_keeps_a_key() -> None:
-    """AWS is entered with GitHub's own token, by a role that the environment names."""
+def test_no_workflow_has_an_access_key() -> None:
+    """AWS is accessed with GitHub's token and a role of the environment."""
     text = "".join(path.read_text() for path in WORKFLOWS)
     assert "secrets." not in text
     assert "aws-access-key-id" not in text

@@ -1,4 +1,4 @@
-"""Artifacts as Lambda has them: unpacked, read-only, and nothing else but the standard library."""
+"""Artifacts as on Lambda: unpacked, read-only, with the standard library only."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ def unpack(repository: Repository, artifact: Artifact, target: Path) -> Path:
 
 
 def bare(script: str, folder: Path, environment: dict[str, str]) -> str:
-    """Run a script where the artifact and the standard library are all there is."""
+    """Run a script with only the artifact and the standard library."""
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", STDLIB_AND_ARTIFACT + script, str(folder)],
         env=environment,
