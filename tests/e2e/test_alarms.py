@@ -800,7 +800,6 @@ async def test_the_unchecked_alarm_stays_until_a_count_has_checked_the_counters(
 
 
 async def test_the_unchecked_alarm_goes_off_for_a_count_that_was_cut(deployed: Deployed) -> None:
-    """One that is cut has not checked the counters, and says so."""
     alarm = scheduled_alarm(deployed, "counters-unchecked")
     with with_time_limit(deployed, "state-manager", TOO_SHORT_TO_COUNT):
         points = scheduled(deployed, operation="get_stats", exact=True)

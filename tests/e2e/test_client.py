@@ -21,7 +21,6 @@ pytestmark = pytest.mark.e2e
 
 
 async def test_run_returns_the_result_and_reports_progress(deployed: Deployed) -> None:
-    """`run` gives the result and tells the progress on the way."""
     url, token = deployed.info["websocket_url"], deployed.token(unique("user"), "acme")
     told: list[float] = []
     async with JobSocket(url, token) as socket:
@@ -60,7 +59,6 @@ def cut(socket: JobSocket) -> None:
 
 
 async def test_run_raises_for_a_job_cancelled_by_another_socket(deployed: Deployed) -> None:
-    """`run` of a job that is cancelled elsewhere raises."""
     user = unique("user")
     url, token = deployed.info["websocket_url"], deployed.token(user, "acme")
     async with JobSocket(url, token) as socket:

@@ -206,7 +206,6 @@ def many_races(operator: Operator, reset: Reset, rounds: int) -> tuple[list[str]
 def test_a_reset_never_undoes_a_completion(
     clean: Operator, how: Callable[[Operator], Reset]
 ) -> None:
-    """Thousands of races end with completed files, or with a reset that came first."""
     found, ends = many_races(clean, how(clean), ROUNDS)
     assert found == []
     assert ends.total() == ROUNDS * FILES
@@ -217,7 +216,6 @@ def test_a_reset_never_undoes_a_completion(
 def test_the_check_finds_an_unconditional_reset(
     clean: Operator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same races against a function whose writes have no condition are full of faults."""
     function = load(clean.deployed, "state-manager", monkeypatch)
     plain = function.dynamodb.update_item
 

@@ -187,7 +187,6 @@ async def test_each_attachment_is_looked_up(flow: Flow, deployed: Deployed) -> N
 async def test_a_255_kb_instruction_and_a_256_kb_result_go_through_s3(
     flow: Flow, deployed: Deployed
 ) -> None:
-    """255 KB go in and 256 KB come out, by S3 where messages and states can't hold them."""
     instruction = "é" * (255 * 512 - 1)
     execution = flow.start("m1", instruction=instruction)
     end_of = asyncio.create_task(flow.end_of(execution))
@@ -205,7 +204,6 @@ async def test_a_255_kb_instruction_and_a_256_kb_result_go_through_s3(
 
 
 async def test_a_large_instruction_of_a_follow_up_goes_through_s3(flow: Flow) -> None:
-    """A large instruction that joins goes by S3 as well."""
     first = flow.start("m1")
     job = await flow.receive()
     second = await flow.end_of(flow.start("m2", instruction=["x" * 200_000]))
@@ -264,7 +262,6 @@ async def test_a_job_is_sent_again_after_sqs_refused_it(flow: Flow) -> None:
 
 
 async def test_a_failure_reported_by_a_worker_is_not_retried(flow: Flow) -> None:
-    """What a worker reports is the end, and SQS is not asked again."""
     execution = flow.start("m1")
     flow.fail(await flow.receive(), "ThrottlingError")
     end = await flow.end_of(execution)
@@ -292,7 +289,6 @@ async def test_a_second_message_of_the_thread_ends_as_joined(flow: Flow) -> None
 
 
 async def test_a_message_of_another_thread_interrupts_the_job_and_runs(flow: Flow) -> None:
-    """A message of another thread interrupts the job that runs, waits for it, and runs."""
     first = flow.start("m1", "thread-a")
     running = await flow.receive()
     second = flow.start("m2", "thread-b")
@@ -326,7 +322,6 @@ async def test_a_job_without_heartbeats_is_recorded_and_dead_lettered(flow: Flow
 
 
 async def test_a_job_with_heartbeats_outlives_the_heartbeat_timeout(flow: Flow) -> None:
-    """A worker that heartbeats outlives the heartbeat's limit."""
     execution = flow.start("m1", heartbeatSeconds=4)
     job = await flow.receive()
     end = time.monotonic() + 6
@@ -339,7 +334,6 @@ async def test_a_job_with_heartbeats_outlives_the_heartbeat_timeout(flow: Flow) 
 
 
 async def test_a_job_is_timed_out_after_its_total_time_despite_heartbeats(flow: Flow) -> None:
-    """A job that takes too long is timed out, however alive its worker is."""
     execution = flow.start("m1", timeoutSeconds=2)
     job = await flow.receive()
     end = await flow.end_of(execution)
@@ -365,7 +359,6 @@ async def settled(flow: Flow, job: Message, kind: str) -> None:
 
 
 async def test_a_failed_job_ends_with_the_workers_error_and_the_inputs_ids(flow: Flow) -> None:
-    """A job that fails ends its execution with the worker's error and the input's ids."""
     execution = flow.start("m1")
     flow.fail(await flow.receive(), "DiskFullError", left=0)
     end = await flow.end_of(execution)
@@ -378,7 +371,6 @@ async def test_a_failed_job_ends_with_the_workers_error_and_the_inputs_ids(flow:
 
 
 async def test_a_malformed_id_is_refused_and_nothing_is_claimed(flow: Flow) -> None:
-    """An id that no key may hold is refused by name, and nothing is claimed."""
     for field, value in (
         ("userId", "scott#admin"),
         ("projectId", "a/b"),
@@ -394,7 +386,6 @@ async def test_a_malformed_id_is_refused_and_nothing_is_claimed(flow: Flow) -> N
 
 
 async def test_a_message_can_not_be_started_twice(flow: Flow) -> None:
-    """A message can't be started twice under its execution's name."""
     name = execution_name(flow.workspace, "m1")
     content = {
         "projectId": flow.workspace.project_id,
@@ -429,7 +420,6 @@ async def test_a_message_gives_up_if_the_holder_ignores_interrupts(flow: Flow) -
 async def test_a_throttled_function_is_retried_and_the_job_runs(
     flow: Flow, deployed: Deployed
 ) -> None:
-    """A function that is throttled is tried again, and the job runs."""
     name = deployed.info["functions"]["claim"]
     deployed.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
     try:
@@ -477,7 +467,6 @@ def refuse(flow: Flow, queue_url: str, action: str, *, refused: bool = True) -> 
 
 
 async def test_an_existing_queue_with_other_attributes_is_used(flow: Flow) -> None:
-    """A queue that is there takes the job, whatever its attributes are."""
     make_input_queue(flow)
     execution = flow.start("m1")
     flow.succeed(await flow.receive())
@@ -530,7 +519,6 @@ def entered(flow: Flow, execution: str) -> set[str]:
 
 
 async def test_a_stopped_execution_leaves_no_claim(flow: Flow) -> None:
-    """An execution that is stopped by hand leaves no claim behind."""
     execution = flow.start("m1")
     await flow.receive()
     flow.states.stop_execution(executionArn=execution)

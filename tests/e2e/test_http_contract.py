@@ -161,7 +161,6 @@ def test_each_state_and_refusal_has_its_described_answer(
     query: dict[str, str],
     status: int,
 ) -> None:
-    """Each state of an assembly and each refusal is answered with its status, as described."""
     url = deployed.http_url + path.format(**query)
     asked = {name: value for name, value in query.items() if name not in path}
     response = httpx.request(method, url, params=asked, headers=authorized, trust_env=False)
@@ -172,7 +171,6 @@ def test_each_state_and_refusal_has_its_described_answer(
 def test_a_batch_has_null_for_foreign_and_missing_assemblies(
     deployed: Deployed, authorized: dict[str, str]
 ) -> None:
-    """A batch has the caller's documents, and null for others' and for none."""
     response = httpx.post(
         f"{deployed.http_url}/status/batch",
         json={"assemblyIds": list(KNOWN)},
@@ -187,7 +185,6 @@ def test_a_batch_has_null_for_foreign_and_missing_assemblies(
 def test_an_ended_document_has_an_etag_and_gets_304(
     deployed: Deployed, authorized: dict[str, str]
 ) -> None:
-    """An ended document has an ETag, and who has it is told so without a body."""
     url, operation = f"{deployed.http_url}/status/{ENDED}", api["/status/{assembly_id}"]["GET"]
     first = httpx.get(url, headers=authorized, trust_env=False)
     again = httpx.get(
@@ -199,7 +196,6 @@ def test_an_ended_document_has_an_etag_and_gets_304(
 
 @pytest.mark.parametrize("path", sorted(api.raw_schema["paths"]))
 def test_every_route_refuses_a_request_without_a_token(deployed: Deployed, path: str) -> None:
-    """Nobody is answered without a token, on no route."""
     (method,) = (name.upper() for name in api.raw_schema["paths"][path])
     response = httpx.request(
         method,

@@ -13,7 +13,6 @@ pytestmark = pytest.mark.e2e
 async def test_a_client_resumes_from_its_last_seq_after_a_lost_connection(
     deployed: Deployed,
 ) -> None:
-    """A client that lost its socket goes on from its last `seq` and misses nothing."""
     user = unique("user")
     async with deployed.socket(user) as first:
         await first.ask({"id": "job", "action": "delay", "payload": {"seconds": 4, "steps": 20}})
@@ -97,7 +96,6 @@ async def test_a_job_completes_after_its_client_has_left(deployed: Deployed) -> 
 
 
 async def test_on_disconnect_cancel_ends_the_job_with_its_connection(deployed: Deployed) -> None:
-    """`on_disconnect: cancel` ends the job with its connection."""
     user = unique("user")
     async with deployed.socket(user) as socket:
         await socket.ask(

@@ -17,7 +17,6 @@ SECRET = "whsec_c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz"
 
 
 async def test_a_client_with_a_valid_token_connects_and_gets_an_echo(deployed: Deployed) -> None:
-    """A client with a good token connects and is answered."""
     async with deployed.socket(unique("user")) as socket:
         answer = await socket.ask({"id": "one", "action": "echo", "payload": {"text": "hällo"}})
 
@@ -29,7 +28,6 @@ async def test_a_client_with_a_valid_token_connects_and_gets_an_echo(deployed: D
 async def test_a_job_is_processed_looked_up_delivered_and_downloaded(
     deployed: Deployed, webhooks: Receiver
 ) -> None:
-    """Files are uploaded, processed with progress, looked up, announced and downloaded."""
     user, body = unique("user"), unique("text").encode() * 1000
     async with deployed.socket(user) as socket, deployed.http(user) as http:
         payload = await deployed.upload(socket, "tpl_archive", {"brief-ä.txt": body, "b.txt": b"b"})
@@ -87,7 +85,6 @@ async def test_a_repeated_assembly_gets_the_finished_document(deployed: Deployed
 async def test_a_large_result_has_a_checksum_of_its_parts(
     deployed: Deployed,
 ) -> None:
-    """Every part carries what the upload announced, so the whole has a checksum of its own."""
     body = random.Random(unique("seed")).randbytes(17 * 1024 * 1024)
     async with deployed.socket(unique("user")) as socket:
         payload = await deployed.upload(socket, "tpl_archive", {"noise.bin": body})
@@ -123,7 +120,6 @@ async def test_a_request_sent_twice_under_one_id_is_one_job(deployed: Deployed) 
 async def test_a_second_request_for_a_running_assembly_waits_for_its_end(
     deployed: Deployed,
 ) -> None:
-    """A second request for an assembly that runs waits for its end, and nothing runs twice."""
     user = unique("user")
     body = b'{"n": 1}\n' * 2_000_000
     async with deployed.socket(user) as socket:

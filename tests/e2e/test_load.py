@@ -47,7 +47,6 @@ def test_every_request_is_acknowledged_once_and_ends_once(loaded: Loaded) -> Non
 
 
 def test_a_jobs_messages_are_numbered_without_a_gap(loaded: Loaded) -> None:
-    """The messages of a job are numbered without a gap, up to its end."""
     outcome, _usage = loaded
     jobs = [entry for entry in outcome.entries["jobs"] if entry.is_job]
     assert jobs
@@ -74,7 +73,6 @@ def test_lost_sockets_resume_their_requests(loaded: Loaded) -> None:
 
 
 def test_the_report_has_latencies_memory_and_bottlenecks(loaded: Loaded) -> None:
-    """Percentiles of both waits, memory by function, and a bottleneck for each working phase."""
     outcome, usage = loaded
     document = report(outcome, usage).document
     for name in ("handshake", "jobs: acknowledgment", "jobs: delay, its end"):
@@ -86,7 +84,6 @@ def test_the_report_has_latencies_memory_and_bottlenecks(loaded: Loaded) -> None
 
 
 def test_the_check_of_the_tables_finds_a_missing_row(deployed: Deployed, loaded: Loaded) -> None:
-    """The tables' check is not satisfied by rows that differ from what was sent."""
     from jobplane.bench._remains import check_tables
 
     outcome = dataclasses.replace(loaded[0], faults=[])

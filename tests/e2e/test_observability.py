@@ -54,7 +54,6 @@ def listening(deployed: Deployed, topic: str) -> Iterator[str]:
 
 
 def test_every_alarm_watches_a_deployed_resource(deployed: Deployed) -> None:
-    """The function, queue, API or state machine of each alarm is on the stage."""
     stack = deployed.stage.client("cloudformation").get_paginator("list_stack_resources")
     there = {deployed.stage.name}
     for page in stack.paginate(StackName=deployed.stage.names.stack):
@@ -76,7 +75,6 @@ def test_every_alarm_watches_a_deployed_resource(deployed: Deployed) -> None:
 
 
 def test_the_dashboard_is_json_without_references_and_shows_all_alarms(deployed: Deployed) -> None:
-    """Its text is JSON that no reference is left in, and shows all alarms."""
     name = deployed.stage.names.stack
     body = deployed.stage.client("cloudwatch").get_dashboard(DashboardName=name)["DashboardBody"]
     widgets = json.loads(body)["widgets"]
@@ -86,7 +84,6 @@ def test_the_dashboard_is_json_without_references_and_shows_all_alarms(deployed:
 
 
 async def test_an_alarm_notifies_the_topic_with_name_and_reason(deployed: Deployed) -> None:
-    """A value over the threshold changes the alarm's state, and the topic says which and why."""
     (errors,) = [alarm for alarm in alarms(deployed) if alarm.get("MetricName") == "5xx"]
     cloudwatch = deployed.stage.client("cloudwatch")
     (topic,) = errors["AlarmActions"]
@@ -154,7 +151,6 @@ async def lines_of(deployed: Deployed, functions: set[str], **ids: str) -> list[
 async def test_router_request_processor_webhook_and_receiver_share_a_trace(
     deployed: Deployed, webhooks: Receiver
 ) -> None:
-    """Router, request, processor, deliver-webhook and receiver name the same trace: Root=1-…"""
     user, request_id = unique("user"), unique("req")
     assembly_id = await complete(deployed, user, request_id)
     await delivered(deployed, assembly_id)
@@ -173,7 +169,6 @@ async def test_router_request_processor_webhook_and_receiver_share_a_trace(
 async def test_jobplane_logs_finds_all_lines_of_a_job_by_each_id(
     deployed: Deployed, webhooks: Receiver
 ) -> None:
-    """Its request leads to all its lines, and so does its assembly; and on to the socket's."""
     user, request_id = unique("user"), unique("req")
     assembly_id = await complete(deployed, user, request_id)
     await delivered(deployed, assembly_id)

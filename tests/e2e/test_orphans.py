@@ -109,7 +109,6 @@ def test_the_counters_have_no_drift_after_changes_of_any_kind(
 
 
 def test_expired_files_are_no_longer_counted(operator: Operator, planted: State) -> None:
-    """Files that DynamoDB removes because their time is over are counted no more."""
     before = operator.settled()
     now = int(time.time())
     date = "2026-01-02"

@@ -22,7 +22,6 @@ ROUNDS = 40
 async def test_one_of_sixteen_workers_takes_a_request(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of sixteen workers that reach for a request, one gets it; each round anew."""
     processor = load(deployed, "processor", monkeypatch)
     user = unique("user")
     owner = owner_key("acme", user)
@@ -90,7 +89,6 @@ async def test_a_request_sent_sixteen_times_at_once_is_stored_once(
 async def test_sixteen_concurrent_subscriptions_of_a_connection_count_once(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that subscribes sixteen times at once is one listener."""
     router = load(deployed, "router", monkeypatch)
     user = unique("user")
     async with deployed.socket(user):

@@ -87,7 +87,6 @@ async def test_a_bad_token_opens_no_socket(deployed: Deployed) -> None:
 
 
 async def test_a_bad_token_gets_401_over_http(deployed: Deployed) -> None:
-    """Over HTTP, every bad token gets the same 401."""
     answers = set()
     async with httpx.AsyncClient(base_url=deployed.http_url, trust_env=False) as client:
         for token in bad_tokens(jwt_secret(deployed.stage)).values():
@@ -329,7 +328,6 @@ BAD_JOBS: dict[str, tuple[str, dict[str, bytes], str, str]] = {
 async def test_a_malformed_file_ends_its_assembly_with_code_and_place(
     deployed: Deployed, name: str
 ) -> None:
-    """A file that can't be processed ends its assembly with a code, and says which and where."""
     template, files, code, place = BAD_JOBS[name]
     user = unique("user")
     async with deployed.socket(user) as socket, deployed.http(user) as http:
@@ -344,7 +342,6 @@ async def test_a_malformed_file_ends_its_assembly_with_code_and_place(
 
 
 async def test_a_missing_or_changed_upload_ends_the_assembly(deployed: Deployed) -> None:
-    """An object that is not there, or holds other bytes than announced, ends the assembly."""
     user, body = unique("user"), unique("text").encode()
     async with deployed.socket(user) as socket:
         payload = await deployed.upload(socket, "tpl_fingerprint", {"a.txt": body})
@@ -374,7 +371,6 @@ async def test_unusual_files_are_processed_safely(deployed: Deployed) -> None:
 
 
 async def test_a_presigned_put_refuses_a_body_with_another_md5(deployed: Deployed) -> None:
-    """A presigned PUT refuses a body of another md5."""
     body = b"announced"
     async with deployed.socket(unique("user")) as socket:
         answer = await socket.ask(

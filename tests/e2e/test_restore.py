@@ -108,7 +108,6 @@ def terminal(own: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Termina
 def test_a_lost_table_is_restored_with_its_indexes_and_settings(
     own: Deployed, terminal: Terminal
 ) -> None:
-    """Look-ups by key and index answer again, and all that the template says of it holds."""
     table, assembly = own.info["tables"]["assemblies"], own.put_assembly(USER)
     before = properties(own, table)
     own.dynamodb.create_backup(TableName=table, BackupName="before")
@@ -172,7 +171,6 @@ def test_a_lost_table_with_a_stream_is_restored_with_its_settings(loss: Loss) ->
 
 
 def test_mapping_and_role_name_the_new_stream(own: Deployed, loss: Loss) -> None:
-    """The function's mapping and its role name the new stream, and nobody names the old one."""
     name = own.info["functions"]["processor"]
     mappings = own.functions.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
     assert [mapping["EventSourceArn"] for mapping in mappings] == [loss.new_stream]
@@ -187,7 +185,6 @@ def test_mapping_and_role_name_the_new_stream(own: Deployed, loss: Loss) -> None
 
 
 def test_nothing_is_left_to_deploy_after_the_restore(own: Deployed, loss: Loss) -> None:
-    """After the last deployment the tree is as before, and nothing is left to deploy."""
     done = jobplane(own.stage.repository, "deploy", "--stage", own.stage.name, "--yes")
     assert done.stdout == f"nothing to deploy: {own.stage.name} is up to date\n", done.stderr
 

@@ -146,7 +146,6 @@ def of_role(role: str, granted: list[Grant]) -> list[Grant]:
 
 
 def test_the_tested_roles_are_those_of_the_stack(granted: list[Grant]) -> None:
-    """The roles of the tests below are those of the stack."""
     assert {grant.role for grant in granted} == set(ROLES)
 
 
@@ -154,7 +153,6 @@ def test_the_tested_roles_are_those_of_the_stack(granted: list[Grant]) -> None:
 def test_a_role_allows_each_granted_action_on_its_resource(
     role: str, granted: list[Grant], catalogue: list[Probe], deployed: Deployed, stack: Stack
 ) -> None:
-    """Every action that the role grants is let through on its resource."""
     own = of_role(role, granted)
     wanted = [probe for probe in catalogue if probe.is_granted(own)]
     untried = [

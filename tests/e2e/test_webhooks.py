@@ -107,7 +107,6 @@ async def test_a_message_received_several_times_is_delivered_once(
 async def test_the_same_webhook_is_delivered_again_after_a_503(
     deployed: Deployed, hooks: Receiver
 ) -> None:
-    """After a 503 the queue brings the message back, and the same notification is delivered."""
     hooks.answers.append(503)
     assembly_id = await complete(deployed, unique("user"))
     retrying = await settled(deployed, assembly_id, "retrying")

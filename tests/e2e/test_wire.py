@@ -63,7 +63,6 @@ def put_request(deployed: Deployed, user: str, connection_id: str, payload: Mess
 async def test_an_echo_costs_one_read_and_an_enqueue_one_more_write(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An echo costs one read, no write and no management call; an enqueue one PutItem more."""
     user = unique("user")
     router = load(deployed, "router", monkeypatch)
     async with deployed.socket(user) as socket:
@@ -83,7 +82,6 @@ async def test_an_echo_costs_one_read_and_an_enqueue_one_more_write(
 async def test_a_look_up_of_status_costs_one_GetItem(
     deployed: Deployed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One look-up is one GetItem."""
     user = unique("user")
     status = load(deployed, "status", monkeypatch)
     async with deployed.socket(user) as socket:

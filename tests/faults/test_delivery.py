@@ -50,7 +50,6 @@ ARRANGEMENTS = (twice, late, reversed_, shuffled)
 def test_a_request_runs_once_for_any_order_and_repetition_of_records(
     cloud: Cloud, arrange: Any
 ) -> None:
-    """However often and in whatever order records come, a request is worked on once."""
     batch = Batch(cloud)
     with batch.prepared():
         cloud.streams["requests"].arrange = arrange
@@ -69,7 +68,6 @@ def test_a_request_runs_once_for_any_order_and_repetition_of_records(
 def test_a_file_is_counted_once_for_any_order_and_repetition_of_records(
     cloud: Cloud, arrange: Any
 ) -> None:
-    """However often and in whatever order changes come, each is counted once."""
     files = StuckFiles(cloud)
     with files.prepared():
         cloud.streams["files"].arrange = arrange
@@ -166,7 +164,6 @@ def test_no_change_of_a_file_is_lost_in_an_outage(cloud: Cloud) -> None:
 
 
 def test_a_webhook_message_received_twice_at_once_is_delivered_once(cloud: Cloud) -> None:
-    """Two receives of one webhook message at a time make one delivery."""
     assembly = AssemblyOfTwoFiles(cloud)
     with assembly.prepared():
         cloud.queues["webhooks"].arrange = lambda records: records * 2
@@ -203,7 +200,6 @@ STORMY = ("job", "cancelled", "lost-listener", "batch", "twins")
 def test_every_request_ends_once_under_a_dozen_faults(
     cloud: Cloud, scenario: str, tries_all: bool
 ) -> None:
-    """With a dozen faults of any kind every request still ends once, in whatever way."""
     for seed in range(60 if tries_all else 3):
         cloud.empty()
         played = JOBS[scenario](cloud)

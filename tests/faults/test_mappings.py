@@ -84,20 +84,17 @@ def test_the_lowest_failed_record_and_all_after_it_come_again(
 
 
 def test_without_ReportBatchItemFailures_every_answer_is_success() -> None:
-    """Without ReportBatchItemFailures whatever is answered is success."""
     given, _ = read(Function(failing(2)), 3, reports=False)
     assert given == [[1, 2, 3]]
 
 
 def test_a_failed_batch_is_bisected_without_a_retry() -> None:
-    """A failed batch is split down to one record, at no cost in retries."""
     given, discarded = read(Function(None, None, None, None), 4, retries=0)
     assert given == [[1, 2, 3, 4], [1, 2], [1], [2], [3, 4]]
     assert [numbers for numbers, _, _ in discarded] == [[1], [2]]
 
 
 def test_without_bisecting_a_failed_batch_comes_again_whole() -> None:
-    """A failed batch comes again as it was."""
     given, discarded = read(Function(None), 3, bisects=False)
     assert given == [[1, 2, 3], [1, 2, 3]]
     assert discarded == []
@@ -111,7 +108,6 @@ def test_after_the_retries_records_go_to_the_destination() -> None:
 
 
 def test_a_record_is_retried_until_its_maximum_age() -> None:
-    """Without a cap a record is tried until it is too old."""
     function = Function(*[None] * 1000)
     given, discarded = read(function, 1, retries=-1, max_age=600.0)
     assert 10 < len(given) < 30
@@ -119,7 +115,6 @@ def test_a_record_is_retried_until_its_maximum_age() -> None:
 
 
 def test_a_batch_has_the_age_of_its_first_record() -> None:
-    """A batch is as old as its first record."""
     discarded: Discarded = []
     function = Function()
     mapping = mapping_to(function, discarded, max_age=600.0)
@@ -149,7 +144,6 @@ def test_records_of_an_item_stay_in_one_lane_in_order() -> None:
 
 
 def test_the_order_of_keys_does_not_change_a_records_lane() -> None:
-    """The order in which a record spells its keys does not change its lane."""
     settings = StreamSettings(lanes=1000)
     keys = {"owner": {"S": "a"}, "request_id": {"S": "b"}}
     turned = dict(reversed(keys.items()))
@@ -172,7 +166,6 @@ def test_a_record_must_match_one_filter_pattern() -> None:
 
 
 def test_an_empty_answer_is_success_and_a_malformed_id_fails_the_batch() -> None:
-    """Nothing answered is success; a name that is no text fails everything."""
     assert failed_names(None) == failed_names({}) == set()
     assert failed_names(failing(1, 2)) == {"1", "2"}
     assert failed_names({"batchItemFailures": [{"itemIdentifier": 3}]}) is None

@@ -48,7 +48,6 @@ async def test_jobs_of_killed_workers_are_taken_over_and_end_once(deployed: Depl
 async def test_jobs_end_once_although_every_third_request_fails(
     deployed: Deployed, network: Stretch, trouble: str
 ) -> None:
-    """Every third request breaks while jobs run: all are done, and none twice."""
     network.trouble, network.every = trouble, 3
     async with jobs(deployed, 1.0) as (user, sockets):
         rows = await ended(deployed, user)
@@ -73,7 +72,6 @@ async def test_jobs_of_lost_clients_complete(deployed: Deployed) -> None:
 
 
 async def test_jobs_go_on_after_the_emulator_stood_still_for_seconds(deployed: Deployed) -> None:
-    """The whole emulator stands still for some seconds; what waited for it goes on."""
     async with jobs(deployed, 1.0) as (user, sockets):
         os.kill(deployed.pid, signal.SIGSTOP)
         try:

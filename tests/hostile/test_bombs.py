@@ -191,7 +191,6 @@ def test_a_header_of_a_million_columns_is_refused() -> None:
 
 
 def test_a_duplicate_among_250000_columns_is_found_in_one_pass() -> None:
-    """They are compared in one pass: a quarter of a million names would else take an hour."""
     names = [f"c{number}" for number in range(250_000)]
     outcome, _, _, _ = run("/csv/to-ndjson", [",".join([*names, names[-1]]).encode() + b"\n1\n"])
     assert isinstance(outcome, MalformedInputError)
@@ -199,7 +198,6 @@ def test_a_duplicate_among_250000_columns_is_found_in_one_pass() -> None:
 
 
 def test_a_row_of_a_million_fields_is_one_bad_row() -> None:
-    """It is one bad row, told by its numbers."""
     row = b"," * 1_000_000
     outcome, peak, _, _ = run("/csv/to-ndjson", [b"a,b\n", row, b"\n1,2\n"], on_error="drop")
     assert isinstance(outcome, RobotResult)
@@ -219,7 +217,6 @@ def test_a_row_of_a_million_fields_is_one_bad_row() -> None:
     ],
 )
 def test_an_error_quotes_only_a_short_part_of_a_file(robot: str, data: bytes) -> None:
-    """However long the part at fault is, what is stored and shown of it is short."""
     outcome, _, _, _ = run(robot, [data])
     assert isinstance(outcome, MalformedInputError)
     assert outcome.message.startswith(f"{NAME}, ")
@@ -255,7 +252,6 @@ def test_a_nested_bomb_is_unpacked_once() -> None:
 
 
 def test_100000_empty_members_are_read_in_one_pass() -> None:
-    """A hundred thousand members that hold nothing are read in one pass."""
     member = gzip.compress(b"")
     outcome, peak, sink, _ = run("/file/decompress", [member * 1000] * 100)
     assert isinstance(outcome, RobotResult)
@@ -264,7 +260,6 @@ def test_100000_empty_members_are_read_in_one_pass() -> None:
 
 
 def test_other_archive_formats_are_refused_by_their_first_bytes() -> None:
-    """Formats that are not supported are refused by their first bytes."""
     outcome, _, _, given = run("/file/decompress", itertools.repeat(b"PK\x03\x04" * 1024))
     assert isinstance(outcome, MalformedInputError)
     assert outcome.message == f"{NAME}: is not a gzip file"
@@ -272,7 +267,6 @@ def test_other_archive_formats_are_refused_by_their_first_bytes() -> None:
 
 
 def test_a_split_of_empty_lines_stops_at_the_limit_of_parts() -> None:
-    """A file of empty lines makes no more parts than the limit says."""
     outcome, peak, _, _ = run("/document/split", billion_lines(b"\n"), lines=1, max_parts=50)
     assert isinstance(outcome, FileTooLargeError)
     assert outcome.message == f"{NAME}: needs more than 50 parts"
@@ -280,7 +274,6 @@ def test_a_split_of_empty_lines_stops_at_the_limit_of_parts() -> None:
 
 
 def test_an_object_with_a_million_keys_is_within_the_limit_of_a_line_or_refused() -> None:
-    """Its keys are columns, within the length that a line may have."""
     keys = {f"k{number}": 0 for number in range(100_000)}
     line = json.dumps(keys, separators=(",", ":")).encode() + b"\n"
     outcome, _, _, _ = run("/ndjson/to-csv", [line, line])

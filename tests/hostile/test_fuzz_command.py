@@ -12,7 +12,6 @@ ARGUMENTS = ["claim", "--inputs", "30", "--way", "hypothesis", "--json"]
 
 
 def test_a_clean_run_prints_one_line_and_exits_with_0() -> None:
-    """One line a run; a clean one ends with 0."""
     done = CliRunner().invoke(command, ARGUMENTS)
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
@@ -20,7 +19,6 @@ def test_a_clean_run_prints_one_line_and_exits_with_0() -> None:
 
 
 def test_a_new_function_may_only_raise_ValidationError(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new function may raise a ValidationError, and nothing else."""
     monkeypatch.delitem(CONTRACTS, "claim")
     assert CliRunner().invoke(command, ARGUMENTS).exit_code == 0
     monkeypatch.delitem(CONTRACTS, "count-files")

@@ -39,7 +39,6 @@ def answering(answer: Any) -> Callable[[Any, Any], Any]:
 
 
 def test_an_undocumented_error_is_found(make: Callable[[str], Subject]) -> None:
-    """Whatever is raised that the function does not promise."""
     assert problems(make("claim"), lambda event, context: 1 / 0) == [
         "raised ZeroDivisionError: division by zero"
     ]
@@ -111,7 +110,6 @@ def test_secrets_in_the_log_are_found(make: Callable[[str], Subject]) -> None:
 
 
 def test_a_seed_gives_the_same_inputs(make: Callable[[str], Subject]) -> None:
-    """So that a finding can be had again."""
 
     def drawn(number: int) -> list[str]:
         events: list[str] = []

@@ -18,7 +18,6 @@ FUNCTIONS = [function.name for function in Repository.here().functions()]
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_any_hostile_event_gets_an_answer_within_the_contract(name: str) -> None:
-    """Its own events, spoilt: a documented answer or error, nothing internal, no stray write."""
 
     def use(situation: Situation, event: Any, done: Answered) -> None:
         assert not done.problems, f"{situation.name}: {event!r:.1000}"

@@ -108,12 +108,10 @@ def test_the_patterns_are_found() -> None:
 
 
 def test_a_quadratic_pattern_is_found() -> None:
-    """The measure knows a square when it sees one."""
     assert growth(re.compile(r"a+b"))[0] > MOST
 
 
 @pytest.mark.parametrize("place", patterns())
 def test_every_pattern_is_linear_for_hostile_texts(place: str) -> None:
-    """Whatever is repeated, and however it ends."""
     ratio, text = growth(re.compile(patterns()[place]))
     assert ratio <= MOST, text

@@ -128,7 +128,6 @@ def send(url: str, **rules: Any) -> Outcome:
 def test_a_disguised_private_target_is_refused_and_not_contacted(
     contacted: list[list[str]], disguise: str
 ) -> None:
-    """The delivery is refused, and nobody is contacted."""
     assert send(DISGUISES[disguise]).result == "refused"
     assert contacted == []
 
@@ -137,14 +136,12 @@ def test_a_disguised_private_target_is_refused_and_not_contacted(
 def test_an_allow_list_with_http_does_not_allow_disguised_targets(
     contacted: list[list[str]], disguise: str
 ) -> None:
-    """An operator who allows http and one receiver allows no disguise with it."""
     sent = send(DISGUISES[disguise], allow_http=True, hosts=frozenset({"hooks.example.org"}))
     assert sent.result == "refused"
     assert contacted == []
 
 
 def test_a_public_receiver_is_reached_at_the_checked_address(contacted: list[list[str]]) -> None:
-    """An ordinary receiver gets its message, at the address that was checked."""
     assert send("https://example.com/hook").result == "delivered"
     assert contacted == [["93.184.216.34"]]
 

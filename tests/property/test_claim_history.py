@@ -182,19 +182,16 @@ WRONG = {
 
 @pytest.mark.parametrize("case", RIGHT)
 def test_a_history_that_can_be_explained_has_no_fault(case: str) -> None:
-    """Histories with an order of instants that explains them have no fault."""
     assert faults(list(RIGHT[case])) == []
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_history_that_can_not_be_explained_has_its_fault(case: str) -> None:
-    """Each fault is told, and by its own words."""
     operations, words = WRONG[case]
     assert any(words in fault for fault in faults(operations))
 
 
 def test_claims_of_two_workspaces_at_once_are_no_fault() -> None:
-    """Two claims at once in two workspaces are no fault."""
     there = replace(acquired(0, 1, "m2", 1), workspace="c#d")
     assert faults([acquired(0, 1, "m1", 1), there]) == []
 
@@ -272,7 +269,6 @@ def simulated(bug: str, seed: int) -> list[Operation]:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_a_correct_service_has_no_fault(seed: int) -> None:
-    """Whatever overlaps, the right answers pass."""
     assert faults(simulated("", seed)) == []
 
 

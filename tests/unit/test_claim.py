@@ -232,7 +232,6 @@ def test_a_renewal_sets_the_end_to_the_requested_time(jobs: Jobs, clock: Clock) 
 
 
 def test_a_renewal_lasts_an_hour_by_default(jobs: Jobs) -> None:
-    """An hour, unless it says otherwise."""
     claim = jobs.acquire(ttlSeconds=100)
     assert jobs.renew(claim)["expiresAt"] == 1_795_342_531 + HOUR
 
@@ -315,7 +314,6 @@ def test_a_release_after_several_successors_is_superseded(jobs: Jobs, clock: Clo
 
 
 def test_a_released_claim_is_not_renewed(jobs: Jobs) -> None:
-    """A renewal brings nothing back."""
     claim = jobs.acquire()
     jobs.release(claim)
     before = jobs.row()
@@ -402,7 +400,6 @@ def test_the_minimum_interval_also_counts_from_an_expired_claim(jobs: Jobs, cloc
 
 
 def test_the_first_claim_of_a_workspace_is_never_rate_limited(jobs: Jobs) -> None:
-    """The first claim is never rate limited."""
     assert jobs.acquire(minIntervalSeconds=60)["claimed"] is True
 
 

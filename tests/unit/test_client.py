@@ -117,7 +117,6 @@ def harness(request: pytest.FixtureRequest, trust: ssl.SSLContext) -> Iterator[H
 
 
 def test_a_look_up_returns_a_typed_document(harness: Harness) -> None:
-    """A look-up answers the model of the document."""
     harness.script.will(Reply(body=completed(webhook={"status": "delivered", "attempts": 1})))
     found = harness.call("get_status", "a1")
     assert isinstance(found, AssemblyDocument)
@@ -170,7 +169,6 @@ def test_each_error_status_raises_its_own_class(
 
 
 def test_an_invalid_request_lists_the_fields_of_the_answer(harness: Harness) -> None:
-    """The faults that the service lists arrive as fields."""
     faults = [{"field": "assemblyId", "message": "assemblyId is required"}]
     harness.script.will(Reply(400, {"error": "assemblyId is required", "problems": faults}))
     with pytest.raises(InvalidRequestError) as raised:
@@ -224,7 +222,6 @@ def test_a_look_up_is_not_repeated_after_an_internal_error(harness: Harness, sta
 
 
 def test_a_look_up_raises_after_four_attempts(harness: Harness) -> None:
-    """A service that stays down raises after four tries."""
     harness.script.will(Reply(503, {"error": "Try again"}))
     with pytest.raises(ServiceUnavailableError):
         harness.call("get_status", "a1")
@@ -273,7 +270,6 @@ def test_unknown_fields_of_a_newer_service_are_ignored(harness: Harness) -> None
 
 
 def test_triggering_the_webhook_returns_the_outcome_with_the_document(harness: Harness) -> None:
-    """The outcome of the delivery comes beside the document, and is asked for as documented."""
     outcome = {"delivered": False, "attempts": 3, "status_code": 500, "error": "http_500"}
     harness.script.will(Reply(body=completed(webhook={"status": "retrying", **outcome})))
     status = harness.call("get_status_with_webhook", "a1")
@@ -312,7 +308,6 @@ def test_a_batch_sends_100_unique_ids_at_a_time(harness: Harness) -> None:
 
 
 def test_an_empty_batch_makes_no_call(harness: Harness) -> None:
-    """No ids, no call."""
     assert harness.call("get_batch_status", []) == {}
     assert harness.script.asked == []
 
@@ -333,7 +328,6 @@ def test_a_batch_omits_cached_documents(harness: Harness) -> None:
 
 
 def test_a_batch_is_halved_after_a_413(harness: Harness) -> None:
-    """413 means fewer ids at once."""
     too_large = Reply(413, {"error": "The answer is too large: ask for fewer assemblies"})
     harness.script.will(too_large, Reply(body=statuses(["a1", "a2", "a3", "a4"])))
     found = harness.call("get_batch_status", ["a1", "a2", "a3", "a4"])
@@ -345,14 +339,12 @@ def test_a_batch_is_halved_after_a_413(harness: Harness) -> None:
 def test_a_batch_answer_without_documents_by_id_is_a_bad_payload(
     harness: Harness, body: Any
 ) -> None:
-    """A batch answer without documents by id says so."""
     harness.script.will(Reply(200, body))
     with pytest.raises(BadPayloadError):
         harness.call("get_batch_status", ["a1"])
 
 
 def test_a_refused_chunk_raises_for_the_whole_batch(harness: Harness) -> None:
-    """A chunk that is refused refuses the batch."""
     harness.script.will(Reply(401, {"error": "Authentication required"}))
     with pytest.raises(UnauthorizedError):
         harness.call("get_batch_status", [f"a{number}" for number in range(300)])
@@ -399,7 +391,6 @@ def test_wait_prefers_retry_after_to_its_own_pauses(harness: Harness) -> None:
 
 
 def test_wait_returns_the_document_of_a_failed_job(harness: Harness) -> None:
-    """A job that failed has ended: its document is the answer."""
     harness.script.will(Reply(body=document(error="TIMEOUT")))
     assert harness.call("wait", "a1", 60).error == "TIMEOUT"
 
@@ -438,7 +429,6 @@ def test_wait_raises_a_refusal_at_once(harness: Harness) -> None:
 
 
 def test_the_document_of_an_ended_job_is_cached_for_five_minutes(harness: Harness) -> None:
-    """The second look-up is free, until the document is five minutes old."""
     harness.script.will(Reply(body=completed()))
     harness.call("get_status", "a1")
     harness.clock.now += 299
@@ -463,7 +453,6 @@ def test_job_that_may_run_again_is_not_cached(
 
 
 def test_the_document_of_a_running_job_is_not_cached(harness: Harness) -> None:
-    """What may change is asked for each time."""
     harness.script.will(Reply(body=document()))
     harness.call("get_status", "a1")
     harness.call("get_status", "a1")
@@ -471,7 +460,6 @@ def test_the_document_of_a_running_job_is_not_cached(harness: Harness) -> None:
 
 
 def test_the_cache_drops_the_least_recently_used_document(harness: Harness) -> None:
-    """The cache is bounded."""
     harness.client = harness.remake(cache_size=2)
     for name in ("a1", "a2", "a1", "a3"):
         harness.script.will(Reply(body=completed(name)))
@@ -485,7 +473,6 @@ def test_the_cache_drops_the_least_recently_used_document(harness: Harness) -> N
 
 
 def test_a_cache_of_size_0_keeps_nothing(harness: Harness) -> None:
-    """Size 0 keeps nothing."""
     harness.client = harness.remake(cache_size=0)
     harness.script.will(Reply(body=completed()))
     harness.call("get_status", "a1")
@@ -518,7 +505,6 @@ def service(script: Script) -> Iterator[HttpService]:
 def test_the_cache_is_separate_for_each_user(
     by_invoke: tuple[StatusClient, FakeLambda], script: Script
 ) -> None:
-    """One user's document is never another's answer."""
     script.will(Reply(body=completed()), Reply(403, {"error": "Access denied"}))
     by_invoke[0].get_status("a1", "u1")
     with pytest.raises(ForbiddenError):
@@ -539,7 +525,6 @@ def test_an_unaccepted_token_gets_no_cached_document(service: HttpService, scrip
 async def test_the_non_blocking_client_accepts_a_coroutine_function_as_token(
     service: HttpService, script: Script
 ) -> None:
-    """The non-blocking client awaits its token."""
 
     async def token() -> str:
         return "fresh"
@@ -553,14 +538,12 @@ async def test_the_non_blocking_client_accepts_a_coroutine_function_as_token(
 def test_a_look_up_is_repeated_after_a_dropped_connection(
     service: HttpService, script: Script, naps: Naps
 ) -> None:
-    """A connection that the peer closes is no answer, and the read is repeated."""
     script.will(ConnectionError(), Reply(body=completed()))
     with HttpStatusClient(service.url, "t1", sleep=naps.sleep) as client:
         assert client.get_status("a1").completed
 
 
 def test_a_refused_connection_is_repeated_then_raised(naps: Naps) -> None:
-    """A refused connection is tried again, then raised."""
     with (
         HttpStatusClient("http://127.0.0.1:1", "t1", sleep=naps.sleep) as client,
         pytest.raises(ServiceUnavailableError),
@@ -570,7 +553,6 @@ def test_a_refused_connection_is_repeated_then_raised(naps: Naps) -> None:
 
 
 def test_a_missing_answer_raises_a_timeout_without_repetition() -> None:
-    """An answer that does not come is a timeout of its own kind, and is not repeated."""
     asked = []
 
     def silent(request: httpx.Request) -> httpx.Response:
@@ -587,7 +569,6 @@ def test_a_missing_answer_raises_a_timeout_without_repetition() -> None:
 
 
 def test_no_error_and_no_repr_holds_the_token() -> None:
-    """Neither an error nor a repr tells the token."""
     with pytest.raises(ServiceUnavailableError) as raised:
         HttpStatusClient("http://127.0.0.1:1", "s3cret", sleep=lambda seconds: None).get_status(
             "a1"
@@ -629,7 +610,6 @@ def test_each_invocation_error_raises_its_own_class(
 def test_an_error_of_the_function_is_raised_with_its_text(
     by_invoke: tuple[StatusClient, FakeLambda], script: Script
 ) -> None:
-    """A crash of the function is not mistaken for an answer."""
     client, fake = by_invoke
     script.will(Reply())
     fake.function_error = "Unhandled"
@@ -661,7 +641,6 @@ def test_the_answer_of_another_function_is_a_bad_payload(
 def test_the_default_lambda_client_has_the_functions_timeout_and_no_retries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The client made here has the function's time and no retries of its own."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     client = StatusClient("f", region="eu-west-1", endpoint_url="http://127.0.0.1:1")
@@ -728,7 +707,6 @@ def loaded_after(statement: str) -> set[str]:
     ],
 )
 def test_importing_a_name_loads_only_its_dependencies(statement: str, spared: set[str]) -> None:
-    """A name loads its own dependencies and no others."""
     assert not loaded_after(statement) & spared
 
 

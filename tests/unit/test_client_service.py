@@ -80,7 +80,6 @@ def store(stack: Stack, assembly_id: str = "asm-1", **changes: Any) -> None:
 def test_a_look_up_returns_the_models_document_with_links(
     client: StatusClient, stack: Stack
 ) -> None:
-    """What the function answers is what the model describes."""
     store(stack)
     document = client.get_status("asm-1", "user-1")
     assert document.uploads[0].md5hash == FILE["md5hash"]
@@ -91,7 +90,6 @@ def test_a_look_up_returns_the_models_document_with_links(
 def test_each_refusal_of_the_function_raises_its_own_error(
     client: StatusClient, stack: Stack
 ) -> None:
-    """Each answer of the function has the error that its reader expects."""
     store(stack)
     with pytest.raises(ForbiddenError):
         client.get_status("asm-1", "user-2")
@@ -114,7 +112,6 @@ def test_a_batch_makes_one_invocation(client: StatusClient, stack: Stack) -> Non
 
 
 def test_wait_polls_when_the_function_says(client: StatusClient, stack: Stack, naps: Naps) -> None:
-    """The function says when to ask again, and the client does."""
     with pytest.raises(WaitTimeoutError):
         client.wait("asm-1", 5, "user-1")
     assert naps.taken == [2, 2, 1]

@@ -115,7 +115,6 @@ async def test_run_returns_the_result(service: SocketService, socket: JobSocket)
 async def test_the_progress_callback_may_be_a_plain_function(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """A function that is no coroutine function is called as well."""
     heard: list[int] = []
     task = running(
         socket.run("delay", on_progress=lambda message: heard.append(message.seq), id="j")
@@ -149,7 +148,6 @@ async def test_run_raises_the_error_of_a_job_without_a_result(
 
 
 async def test_request_returns_the_data_of_an_immediate_answer(socket: JobSocket) -> None:
-    """An action that is answered at once gives its data."""
     assert await socket.request("echo", {"n": 1}) == {"echo": {"n": 1}}
     assert await socket.request("ping") == {}
 
@@ -227,7 +225,6 @@ async def test_a_subscription_is_sent_again_after_an_error_of_the_gateway(
 async def test_an_error_of_the_gateway_to_a_ping_ends_no_acknowledged_job(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """One that answers a ping ends nothing: what is acknowledged goes on."""
     request_id = (await socket.request("delay")).request_id
     await service.say(gateway_error())
     await service.complete(request_id, {"done": True})
@@ -293,7 +290,6 @@ async def test_request_raises_the_refusal(
 async def test_a_request_made_before_connecting_is_sent_later(
     service: SocketService, open_socket: Opener
 ) -> None:
-    """A message may be sent before there is a connection."""
     socket = open_socket()
     request_id = await socket.send("delay", {"seconds": 1}, metadata={"on_disconnect": "cancel"})
     async with socket:
@@ -406,7 +402,6 @@ async def test_an_unacknowledged_request_is_sent_again_under_the_same_id(
 async def test_a_short_action_is_sent_again_after_a_lost_connection(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """A short action that was cut off is asked again on the next connection."""
     service.cut_before_answering.add("echo")
     assert await socket.request("echo", {"n": 1}) == {"echo": {"n": 1}}
     assert len(service.sent("echo")) == 2
@@ -497,7 +492,6 @@ async def test_entering_raises_the_refusal_of_the_first_handshake(
 async def test_a_401_on_a_later_connection_ends_all_waits(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """401 on a later connection is final for everybody who waits."""
     waiting = [
         running(socket.run("delay", id="j1")),
         running(collect(socket.follow("j2"))),
@@ -530,7 +524,6 @@ async def test_a_429_or_5xx_on_a_later_connection_is_tried_again(
 async def test_all_waits_fail_after_repeated_connection_failures(
     service: SocketService, open_socket: Opener
 ) -> None:
-    """After so many failures in a row everybody hears of it."""
     async with open_socket(max_failures=4) as socket:
         task = running(socket.request("delay", id="j"))
         await task
@@ -542,7 +535,6 @@ async def test_all_waits_fail_after_repeated_connection_failures(
 
 
 async def test_entering_raises_if_no_service_listens(timers: Timers) -> None:
-    """A first connection that can't be had is not tried for long."""
     with pytest.raises(ConnectionLostError):
         async with JobSocket("ws://127.0.0.1:1", "t", sleep=timers):
             pass
@@ -580,7 +572,6 @@ async def test_the_token_function_is_called_for_each_connection(
 async def test_a_failing_token_function_is_called_again(
     service: SocketService, open_socket: Opener
 ) -> None:
-    """An identity provider may be away for a moment."""
     outcomes: Iterator[str | OSError] = iter([OSError(), "good"])
 
     def token() -> str:
@@ -624,7 +615,6 @@ async def test_a_request_that_is_unauthorized_twice_raises(
 async def test_a_closed_connection_is_opened_again_for_any_close_code(
     service: SocketService, socket: JobSocket, code: int | None
 ) -> None:
-    """Whatever the close code, work goes on."""
     await service.cut(code)
     assert await socket.request("echo", {"n": 1}) == {"echo": {"n": 1}}
     assert service.attempts == 2
@@ -660,7 +650,6 @@ async def test_a_large_message_is_sent_in_frames_of_32_kb(
 async def test_a_message_above_96_kb_of_utf_8_is_not_sent(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """Above 96 KB of UTF-8 nothing is sent."""
     with pytest.raises(InvalidRequestError) as raised:
         await socket.send("echo", {"text": "ä" * 49_200})
     assert raised.value.code == "PAYLOAD_TOO_LARGE"
@@ -680,7 +669,6 @@ async def test_a_message_above_96_kb_of_utf_8_is_not_sent(
     ],
 )
 async def test_a_malformed_message_is_not_sent(socket: JobSocket, message: dict[str, Any]) -> None:
-    """What the service would refuse is not sent."""
     with pytest.raises(InvalidRequestError) as raised:
         await socket.send(**message)
     assert raised.value.fields
@@ -747,7 +735,6 @@ async def test_unknown_kinds_of_messages_are_passed_on(
 async def test_an_unreadable_result_ends_the_job_with_an_error(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """A result that can't be understood is an error, not an endless wait."""
     task = running(socket.run("delay", id="j1"))
     await service.until(lambda: service.jobs)
     await service.say({"type": "complete", "request_id": "j1", "seq": 1, "result": [1]})
@@ -774,7 +761,6 @@ async def test_messages_without_a_follower_are_iterated_in_order(
 async def test_a_late_follower_gets_earlier_messages_once(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """What came before anybody followed is still there, once."""
     request_id = await socket.send("delay")
     await service.until(lambda: service.jobs)
     await service.progress(request_id, 10)
@@ -787,7 +773,6 @@ async def test_a_late_follower_gets_earlier_messages_once(
 async def test_every_follower_of_a_request_gets_every_message(
     service: SocketService, socket: JobSocket
 ) -> None:
-    """Each follower hears everything."""
     request_id = await socket.send("delay")
     followers = [running(collect(socket.follow(request_id))) for _ in range(2)]
     await service.until(lambda: service.jobs)
@@ -816,7 +801,6 @@ async def test_a_request_of_another_connection_can_be_followed(
 
 
 async def test_following_an_unknown_request_ends_with_not_found(socket: JobSocket) -> None:
-    """NOT_FOUND is the last message of a request that is not there."""
     (message,) = await collect(socket.follow("nothing"))
     assert isinstance(message, ErrorMessage)
     assert message.error.code == "NOT_FOUND"
@@ -825,7 +809,6 @@ async def test_following_an_unknown_request_ends_with_not_found(socket: JobSocke
 async def test_a_subscription_by_message_is_resumed_after_a_lost_connection(
     service: SocketService, open_socket: Opener, socket: JobSocket
 ) -> None:
-    """A caller who subscribes by message is subscribed again after a cut."""
     async with open_socket() as other:
         await other.request("delay", id="j1")
         state = await socket.request("subscribe", {"request_id": "j1"})
@@ -851,7 +834,6 @@ async def test_an_omitted_result_is_reported_as_missing(
 async def test_closing_the_socket_ends_every_wait_with_an_error(
     service: SocketService, open_socket: Opener
 ) -> None:
-    """Whoever waits when the socket closes hears that it is closed."""
     async with open_socket() as socket:
         task = running(socket.run("delay", id="j1"))
         await service.until(lambda: service.jobs)
@@ -881,7 +863,6 @@ async def test_a_cancelled_wait_for_a_short_action_is_forgotten(
 async def test_the_inbox_keeps_only_the_newest_unread_messages(
     service: SocketService, open_socket: Opener
 ) -> None:
-    """Messages that nobody reads don't fill the memory: the newest stay."""
     async with open_socket(max_pending=5) as socket:
         for number in range(20):
             await service.say({"type": "hint", "n": number})
@@ -892,7 +873,6 @@ async def test_the_inbox_keeps_only_the_newest_unread_messages(
 
 
 async def test_a_socket_can_be_entered_only_once(socket: JobSocket) -> None:
-    """A socket is one session."""
     with pytest.raises(RuntimeError):
         await socket.__aenter__()
 
@@ -974,7 +954,6 @@ KINDS = st.sampled_from(
     )
 )
 def test_any_json_message_can_be_read(message: dict[str, Any]) -> None:
-    """Whatever the service sends, reading it raises nothing."""
     parse_message(json.dumps(message))
 
     async def receive() -> None:

@@ -126,7 +126,6 @@ def test_a_result_is_reported_before_the_message_is_deleted(stand: Stand) -> Non
 
 
 def test_an_empty_queue_is_polled_for_poll_seconds(stand: Stand) -> None:
-    """Without a message a look ends after `poll_seconds`."""
     assert run_once(stand, Gate()) is None
     assert 10 <= stand.clock.monotonic() <= 12
 
@@ -144,7 +143,6 @@ def test_a_failure_is_reported_with_class_and_message_only(stand: Stand) -> None
 
 
 def test_a_failure_has_the_stack_trace_if_configured(stand: Stand) -> None:
-    """The stack is told when it is asked for."""
 
     def handler(job: Job) -> None:
         raise LookupError("no such page")
@@ -175,7 +173,6 @@ class Unspeakable(Exception):
 def test_a_failure_is_cut_to_the_limits_of_step_functions(
     stand: Stand, error: BaseException, name: str, start: str
 ) -> None:
-    """Whatever a handler raises is told within the limits of Step Functions."""
 
     def handler(job: Job) -> None:
         raise error
@@ -198,7 +195,6 @@ def test_a_failure_is_cut_to_the_limits_of_step_functions(
     ],
 )
 def test_a_result_that_is_not_json_is_a_failure(stand: Stand, result: Any, name: str) -> None:
-    """A result that Step Functions can't take is a failure that says so."""
     stand.order()
     assert run_once(stand, lambda job: result) is JobEnd.FAILED
     ((told, cause),) = stand.tasks.failures
@@ -334,7 +330,6 @@ def test_the_claim_is_renewed_every_third_of_its_time_to_live(stand: Stand) -> N
 
 
 def test_the_message_stays_invisible_while_the_job_runs(stand: Stand) -> None:
-    """However long the job runs, no other worker sees its message."""
     gate = Gate()
     stand.order()
     ended = stand.start(worker_of(stand, gate).run_once)
@@ -425,7 +420,6 @@ def test_the_handler_is_cancelled_as_lost_when_the_execution_ends(stand: Stand, 
 
 
 def test_a_callback_after_the_end_of_the_execution_is_not_repeated(stand: Stand) -> None:
-    """A callback that the execution did not wait for is not repeated."""
     body = stand.order()
     tries: list[str] = []
 
@@ -549,7 +543,6 @@ def test_a_message_stays_if_its_report_never_succeeds(stand: Stand) -> None:
 
 
 def test_a_result_that_step_functions_refuses_becomes_a_failure(stand: Stand) -> None:
-    """It becomes a failure; the execution does not wait in vain."""
     stand.order()
     stand.tasks.faults["success"] = [refused("InvalidOutput")]
     assert run_once(stand, lambda job: 1) is JobEnd.FAILED
@@ -575,7 +568,6 @@ def test_a_message_that_was_not_deleted_is_not_run_again(stand: Stand, kind: str
 
 
 def test_a_heartbeat_during_the_report_changes_nothing(stand: Stand) -> None:
-    """What a heartbeat finds while the result is being reported changes nothing."""
     seen: list[Job] = []
 
     def handler(job: Job) -> str:
@@ -614,7 +606,6 @@ def test_an_interrupt_stops_the_handler_and_is_reported_as_preempted(stand: Stan
 
 
 def test_an_interrupt_sent_before_the_start_stops_the_job(stand: Stand) -> None:
-    """It waits in its queue, and the job hears of it as soon as it runs."""
     stand.interrupt(stand.order())
     assert run_once(stand, obedient) is JobEnd.INTERRUPTED
 
@@ -667,7 +658,6 @@ def test_an_interrupt_for_another_claim_or_fence_is_deleted(stand: Stand) -> Non
 
 
 def test_an_interrupt_for_a_newer_claim_is_kept_for_its_job(stand: Stand) -> None:
-    """It is none of the running job's business, and there when its own job begins."""
     gate = Gate()
     stand.order()
     interrupt = stand.interrupt({"claimId": "claim-2", "fence": 2})
@@ -735,7 +725,6 @@ def test_an_interrupt_for_a_newer_claim_is_deleted_when_it_is_too_old(stand: Sta
     "body", ["no json", "[]", {"type": "INTERRUPT"}, {"target": {"claimId": "c", "fence": "x"}}]
 )
 def test_a_malformed_interrupt_is_deleted_without_effect(stand: Stand, body: Any) -> None:
-    """It stops nothing and does not stay."""
     gate = Gate()
     stand.order()
     stand.sqs.send(INTERRUPTS, body)
@@ -747,7 +736,6 @@ def test_a_malformed_interrupt_is_deleted_without_effect(stand: Stand, body: Any
 
 
 def test_heartbeats_and_renewals_go_on_during_the_grace_period(stand: Stand) -> None:
-    """The claim is the job's until its end is told."""
     body = stand.order(heartbeatSeconds=15)
     stand.interrupt(body)
 
@@ -797,7 +785,6 @@ def test_a_handler_that_ignores_the_grace_period_blocks_the_next_job(stand: Stan
 
 
 def test_an_error_of_the_grace_callback_is_only_logged(stand: Stand) -> None:
-    """Its error is logged and does no harm."""
 
     def fail(job: Job) -> None:
         raise RuntimeError("no")
@@ -832,7 +819,6 @@ def test_only_one_of_end_and_interrupt_is_reported(stand: Stand) -> None:
 
 
 def test_large_partial_work_is_cut_but_ids_are_kept() -> None:
-    """The ids are always there; the work is told as far as there is room."""
     interrupt = Interrupt("i", "m", "t")
     whole = json.loads(preemption_json(interrupt, {"text": "é" * 40_000}))
     assert set(whole) == {"interruptId", "interruptingMessageId", "newThreadId", "partial"}
@@ -843,7 +829,6 @@ def test_large_partial_work_is_cut_but_ids_are_kept() -> None:
 
 
 def test_partial_work_must_be_json_and_is_copied(stand: Stand) -> None:
-    """What JSON can't hold is refused where it is told, and what is told is kept as it was."""
     kept: list[Any] = []
 
     def handler(job: Job) -> None:
@@ -875,7 +860,6 @@ def test_partial_work_must_be_json_and_is_copied(stand: Stand) -> None:
     ],
 )
 def test_a_malformed_message_is_deleted_and_the_next_job_runs(stand: Stand, body: Any) -> None:
-    """It is deleted; the job behind it runs."""
     worker = worker_of(stand, lambda job: 1)
     stand.sqs.send(INPUT, body, "job")
     stand.order()
@@ -894,7 +878,6 @@ def test_a_malformed_job_with_a_token_fails_its_execution(stand: Stand) -> None:
 
 
 def test_a_job_of_another_workspace_fails_its_execution(stand: Stand) -> None:
-    """However it came into this queue; its execution hears of it."""
     stand.order(projectUserId="amelia#other")
     assert run_once(stand, Gate()) is None
     ((error, cause),) = stand.tasks.failures
@@ -1022,7 +1005,6 @@ def follow_to_its_end(stand: Stand) -> bool:
 
 
 def test_a_job_does_not_get_follow_ups_of_another_thread(stand: Stand) -> None:
-    """A job hears nothing of another thread."""
     gate = Gate()
     stand.order()
     ended = stand.start(worker_of(stand, gate).run_once)
@@ -1037,7 +1019,6 @@ def test_a_job_does_not_get_follow_ups_of_another_thread(stand: Stand) -> None:
 
 
 def test_taken_follow_ups_return_to_the_queue_when_the_job_is_lost(stand: Stand) -> None:
-    """Nobody has heard of what the lost job did with them."""
     body = stand.order()
     taken: list[str] = []
 
@@ -1088,7 +1069,6 @@ def test_a_job_of_a_follow_up_can_be_interrupted(stand: Stand) -> None:
 def test_a_failed_job_of_a_follow_up_is_logged_and_not_repeated(
     stand: Stand, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its failure is logged; it is not tried for ever."""
 
     def handler(job: Job) -> None:
         raise LookupError("no such page")
@@ -1101,7 +1081,6 @@ def test_a_failed_job_of_a_follow_up_is_logged_and_not_repeated(
 
 
 def test_the_claim_of_a_follow_ups_job_is_renewed(stand: Stand) -> None:
-    """It is renewed for as long as the handler works."""
     gate = Gate()
     stand.follow_up("f1")
     ended = stand.start(worker_of(stand, gate).run_once)
@@ -1141,7 +1120,6 @@ def test_a_job_with_a_newer_claim_ends_a_follow_ups_job(stand: Stand) -> None:
 
 
 def test_run_takes_one_job_at_a_time_in_order(stand: Stand) -> None:
-    """In order, never two at a time."""
     inside: list[str] = []
     most: list[int] = []
 
@@ -1186,7 +1164,6 @@ def test_stop_waits_for_the_running_job(stand: Stand) -> None:
 
 
 def test_stop_with_cancel_cancels_the_job_and_reports_it_at_once(stand: Stand) -> None:
-    """The handler is told, and the execution at once, not after a lost heartbeat."""
     stand.order()
     reasons: list[Any] = []
 
@@ -1208,7 +1185,6 @@ def test_stop_with_cancel_cancels_the_job_and_reports_it_at_once(stand: Stand) -
 
 
 def test_stop_with_cancel_returns_a_follow_up_to_the_queue(stand: Stand) -> None:
-    """A follow-up's job that had to stop is for the next worker."""
     message = stand.follow_up("f1")
     worker = worker_of(stand, obedient)
     ended = stand.start(worker.run)
@@ -1250,7 +1226,6 @@ def stop_now(worker: JobWorker) -> Callable[[], None]:
 
 
 def test_stop_during_the_start_of_a_job_cancels_it(stand: Stand) -> None:
-    """A job that began too late to hear of it is told all the same."""
     stand.order()
     renew = stand.claims.renew
 
@@ -1282,7 +1257,6 @@ def test_stop_does_not_wait_for_a_handler_after_the_grace_period(stand: Stand) -
 
 
 def test_sigterm_cancels_the_job_and_restores_the_former_handler(stand: Stand) -> None:
-    """The platform's wish to stop cancels the job; the former handler is put back."""
     stand.order()
     before = signal.getsignal(signal.SIGTERM)
 
@@ -1306,7 +1280,6 @@ def test_sigterm_cancels_the_job_and_restores_the_former_handler(stand: Stand) -
 
 
 def test_the_worker_goes_on_after_faults_of_sqs(stand: Stand) -> None:
-    """Faults of SQS delay, and end nothing."""
     worker = worker_of(stand, obedient)
     stand.sqs.faults[f"receive:{INPUT}"] = [OSError("reset")] * 3
     stand.sqs.faults[f"receive:{INTERRUPTS}"] = [OSError("reset")] * 3
@@ -1320,7 +1293,6 @@ def test_the_worker_goes_on_after_faults_of_sqs(stand: Stand) -> None:
 
 
 def test_queues_are_created_with_the_attributes_of_flow_and_send_interrupt(stand: Stand) -> None:
-    """With the very attributes that the flow and send-interrupt make them with."""
     stand.sqs.queues.clear()
     worker_of(stand, Gate())
     guard = {"Policy": TLS_ONLY_POLICY}
@@ -1363,7 +1335,6 @@ def test_queues_of_an_emulator_have_no_tls_policy(stand: Stand) -> None:
 def test_the_default_clients_create_queues_in_the_environments_region(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With clients of its own, made for the region of the environment."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     with mock_aws():
@@ -1379,7 +1350,6 @@ def test_the_default_clients_create_queues_in_the_environments_region(
 def test_the_flow_creates_the_same_queue_and_sends_the_messages_of_these_tests(
     stand: Stand,
 ) -> None:
-    """The flow makes the input queue alike, and sends what these tests take for its messages."""
     root = Path(__file__).parents[2]
     states = yaml.safe_load((root / "resources" / "job-flow.asl.yml").read_text())["States"]
     for name in ("MakeInputQueue", "MakeHolderQueue"):
@@ -1425,7 +1395,6 @@ def test_a_missing_or_empty_prefix_is_an_error(stand: Stand, name: str) -> None:
 
 
 def test_importing_job_worker_loads_no_sdk_and_no_other_client() -> None:
-    """A worker loads neither the SDK before it needs it nor the other clients' dependencies."""
     code = "import sys\nfrom jobplane_client import JobWorker\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     spared = {"boto3", "botocore", "httpx", "websockets", "pydantic"}

@@ -96,7 +96,6 @@ def test_an_event_without_a_connection_id_is_refused(connect: ModuleType, given:
 def test_parameters_that_are_not_a_mapping_of_texts_are_ignored(
     connect: ModuleType, odd: dict[str, Any]
 ) -> None:
-    """What is no mapping of texts is as good as absent."""
     assert connect.handler(event("connect", "token-missing") | odd, Context())["statusCode"] == 401
 
 
@@ -118,7 +117,6 @@ def test_unstorable_attributes_of_a_caller_are_replaced(stack: Stack, connect: M
 
 
 def test_the_stored_user_agent_is_cut_to_half_a_kilobyte(stack: Stack, connect: ModuleType) -> None:
-    """A header of any length costs half a kilobyte of the row."""
     handshake = event("connect", "accepted")
     handshake["requestContext"]["identity"]["userAgent"] = "x" * 10_000
     assert connect.handler(handshake, Context())["statusCode"] == 200
@@ -206,13 +204,11 @@ def test_the_stored_row_has_exactly_the_documented_attributes(
 
 
 def test_a_token_without_user_id_names_its_user_by_sub(stack: Stack, connect: ModuleType) -> None:
-    """A token without user_id names its user by sub."""
     knock(connect, {"token": token(user_id=None, sub="subject-7")})
     assert stack.items("connections")[0]["user_id"] == "subject-7"
 
 
 def test_an_event_without_identity_and_user_agent_connects(connect: ModuleType) -> None:
-    """An event without identity and user agent still connects."""
     handshake = event("connect", "accepted")
     handshake["requestContext"]["identity"] = None
     assert connect.handler(handshake, Context())["statusCode"] == 200
@@ -267,7 +263,6 @@ def test_every_token_fault_has_the_same_answer(
 def test_the_example_events_without_a_good_token_are_refused(
     connect: ModuleType, case: str
 ) -> None:
-    """The example events without a good token are refused."""
     answer = connect.handler(event("connect", case), Context())
     assert (answer["statusCode"], json.loads(answer["body"])) == (401, REFUSAL)
 
@@ -301,7 +296,6 @@ def test_issuer_and_audience_are_checked_when_set(stack: Stack) -> None:
 
 
 def test_all_secrets_of_jwt_secret_are_accepted(stack: Stack) -> None:
-    """All secrets of JWT_SECRET are accepted, and no other."""
     connect = stack.function("connect", JWT_SECRET=f"{SECRET} {OTHER_SECRET}")
     assert knock(connect, {"token": token(key=OTHER_SECRET)})[0] == 200
     assert knock(connect, {"token": token()})[0] == 200
@@ -383,14 +377,12 @@ def test_a_connection_above_the_cap_is_refused_with_429(stack: Stack, output: Ou
 
 
 def test_the_connection_that_reaches_the_cap_is_accepted(stack: Stack) -> None:
-    """The connection that reaches the cap is still accepted."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="2")
     stack.put("connections", connection("conn-a"))
     assert knock(connect, {"token": token()})[0] == 200
 
 
 def test_a_cap_of_zero_makes_no_query(stack: Stack) -> None:
-    """With 0 nobody is counted and no query is made."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="0")
     stack.put("connections", *(connection(f"conn-{number}") for number in range(2, 30)))
     calls = stack.calls(connect.dynamodb)
@@ -423,7 +415,6 @@ def test_connections_that_must_have_ended_do_not_count_for_the_cap(
 
 
 def test_users_of_other_tenants_with_the_same_id_do_not_count(stack: Stack) -> None:
-    """Another tenant's user of the same id uses up nothing."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
     stack.put("connections", connection("conn-other", tenant_id="tenant-2"))
     assert knock(connect, {"token": token()})[0] == 200
@@ -444,7 +435,6 @@ def test_the_count_reads_every_page(stack: Stack) -> None:
 
 
 def test_a_handshake_costs_one_count_query_and_one_put(stack: Stack, connect: ModuleType) -> None:
-    """A handshake costs one COUNT query and one PutItem."""
     calls = stack.calls(connect.dynamodb)
     knock(connect, {"token": token()})
 
@@ -453,7 +443,6 @@ def test_a_handshake_costs_one_count_query_and_one_put(stack: Stack, connect: Mo
 
 
 def test_a_refused_token_costs_no_call_of_dynamodb(stack: Stack, connect: ModuleType) -> None:
-    """Without an identity the store is not asked."""
     calls = stack.calls(connect.dynamodb)
     knock(connect, {"token": "nonsense"})
     assert calls == []

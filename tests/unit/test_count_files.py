@@ -85,7 +85,6 @@ def test_a_record_moves_a_file_from_its_old_to_its_new_status(
 
 
 def test_a_change_that_keeps_the_status_costs_no_write(counting: Counting) -> None:
-    """A change that leaves the status as it is costs no write."""
     calls = counting.calls()
     counting.deliver(record(1, "failed#1", "failed#1"), record(2, None, "pending", "MANIFEST#b"))
     assert calls.counts() == {}

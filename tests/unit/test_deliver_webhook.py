@@ -114,7 +114,6 @@ def test_each_receive_is_followed_by_its_delay_with_jitter(
 
 
 def test_maxReceiveCount_of_the_queue_equals_the_number_of_attempts(strict: ModuleType) -> None:
-    """The queue hands a message out as often as there are attempts."""
     queues = yaml.safe_load((ROOT / "resources/queues.yml").read_text())["Resources"]
     policy = queues["WebhooksQueue"]["Properties"]["RedrivePolicy"]
     assert policy["maxReceiveCount"] == strict.MAX_RECEIVES
@@ -170,7 +169,6 @@ def test_the_signed_timestamp_is_that_of_the_attempt(
 
 
 def test_a_delivery_for_a_running_assembly_is_refused(delivery: ModuleType) -> None:
-    """There is nothing to notify of before the end."""
     put(assembly(ok=None))
     assert deliver(delivery) == {"refused": "not_ended"}
 
@@ -195,7 +193,6 @@ def test_a_malformed_input_is_an_error(delivery: ModuleType, event: Any) -> None
 def test_a_second_delivery_on_demand_within_thirty_seconds_is_refused(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One delivery on demand per assembly in thirty seconds."""
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
@@ -209,7 +206,6 @@ def test_a_second_delivery_on_demand_within_thirty_seconds_is_refused(
 def test_a_delivered_webhook_can_be_sent_again_after_thirty_seconds(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the thirty seconds are over, a delivered webhook may be sent again."""
     put(assembly(webhook_cooldown_until=time.time() - 1, webhook={"status": "delivered"}))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
@@ -220,7 +216,6 @@ def test_a_delivered_webhook_can_be_sent_again_after_thirty_seconds(
 def test_a_failed_attempt_on_demand_is_repeated_with_the_same_id(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On demand, a receiver that stumbles is tried again, with the same id."""
     put(assembly())
     pauses: list[float] = []
     monkeypatch.setattr(delivery.time, "sleep", pauses.append)
@@ -249,7 +244,6 @@ def test_little_remaining_time_allows_one_attempt(
 def test_without_remaining_time_no_attempt_is_made(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without time for an attempt none is made."""
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
@@ -261,7 +255,6 @@ def test_without_remaining_time_no_attempt_is_made(
 def test_a_410_ends_all_deliveries_of_the_assembly(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a 410 nothing is sent for this assembly any more."""
     put(assembly())
     with receiving(reply(410)) as receiver:
         hook(monkeypatch, receiver)
@@ -321,7 +314,6 @@ def test_allow_unsigned_sends_without_signatures(
 def test_a_template_without_a_webhook_is_answered_with_that_reason(
     delivery: ModuleType, template_id: str | None
 ) -> None:
-    """An assembly whose template has no webhook is answered, and says so."""
     put(assembly(template_id=template_id))
     assert deliver(delivery)["webhook"] == {
         "delivered": False,
@@ -339,7 +331,6 @@ SETTINGS = {
 def test_a_missing_parameter_is_named_in_answer_and_log(
     delivery: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """With a parameter missing there is no webhook; answer and log say what to set."""
     write_templates(tmp_path, **SETTINGS)
     put(assembly())
     webhook = deliver(delivery)["webhook"]
@@ -353,7 +344,6 @@ def test_a_missing_parameter_is_named_in_answer_and_log(
 
 
 def test_a_missing_variable_is_named_by_the_templates_reference(delivery: ModuleType) -> None:
-    """By the template's own reference."""
     put(assembly())
     assert deliver(delivery)["webhook"]["missing"] == ["env:HOOK_URL"]
 
@@ -375,7 +365,6 @@ def test_a_missing_secret_is_named_and_nothing_is_sent_unsigned(
 def test_a_missing_template_index_is_answered_with_that_reason(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without a template index nothing is sent, and the answer says so."""
     monkeypatch.setattr(delivery, "TEMPLATES_INDEX", tmp_path / "absent.json")
     put(assembly())
     assert deliver(delivery)["webhook"]["error"] == "configuration_unavailable"
@@ -415,7 +404,6 @@ def test_secrets_are_read_from_ssm_once_a_minute(
 
 
 def test_the_url_may_be_an_ssm_parameter(delivery: ModuleType, tmp_path: Path) -> None:
-    """The URL may be referenced too."""
     write_templates(tmp_path, webhook_url="ssm:/j/{stage}/url")
     boto3.client("ssm").put_parameter(
         Name="/j/test/url", Value="https://hooks.example.com/x", Type="String"
@@ -453,7 +441,6 @@ def test_a_message_of_the_queue_makes_one_attempt(
 def test_a_message_repeated_after_its_delivery_is_dropped(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A message that comes again after its delivery is dropped."""
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
@@ -465,7 +452,6 @@ def test_a_message_repeated_after_its_delivery_is_dropped(
 def test_a_new_execution_is_delivered_with_a_new_id(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A new execution has a webhook of its own, with another id."""
     put(assembly())
     with receiving() as receiver:
         hook(monkeypatch, receiver)
@@ -480,7 +466,6 @@ def test_a_new_execution_is_delivered_with_a_new_id(
 def test_a_message_of_a_replaced_execution_is_dropped(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A message of an execution that a replay has replaced is done with."""
     put(assembly(execution=2))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
@@ -491,7 +476,6 @@ def test_a_message_of_a_replaced_execution_is_dropped(
 def test_a_duplicate_waits_while_another_receive_delivers(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one receive delivers, a duplicate waits instead of delivering too."""
     put(assembly(webhook_claim_until=time.time() + 10))
     with receiving() as receiver:
         hook(monkeypatch, receiver)
@@ -524,7 +508,6 @@ def test_a_message_delivered_after_the_read_is_not_delivered_again(
 def test_a_5xx_hides_the_message_until_the_next_attempt(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A 5xx keeps the message, hidden until the next attempt."""
     put(assembly())
     with receiving(reply(503)) as receiver:
         hook(monkeypatch, receiver)
@@ -553,7 +536,6 @@ def test_retries_share_an_id_and_have_new_timestamps_and_signatures(
 def test_retry_after_is_respected_up_to_six_hours(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A receiver that asks for more time gets it, up to six hours."""
     put(assembly())
     with receiving(reply(429, retry_after="1000"), reply(503, retry_after="999999")) as receiver:
         hook(monkeypatch, receiver)
@@ -566,7 +548,6 @@ def test_retry_after_is_respected_up_to_six_hours(
 def test_other_4xx_redirects_and_410_end_the_delivery(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, code: int, word: str
 ) -> None:
-    """Other 4xx, redirects and 410 are final: the message is done with."""
     put(assembly())
     with receiving(reply(code, location="/x")) as receiver:
         hook(monkeypatch, receiver)
@@ -578,7 +559,6 @@ def test_other_4xx_redirects_and_410_end_the_delivery(
 def test_log_lines_and_post_have_the_request_and_trace_ids_of_the_message(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Lines name the request and the trace that the message came with, and so does the post."""
     put(assembly(request_id="req-1"))
     event = message()
     event["Records"][0]["attributes"]["AWSTraceHeader"] = (
@@ -615,7 +595,6 @@ def test_the_seventh_failure_sends_the_message_to_the_dead_letter_queue(
 def test_the_sixth_failure_plans_the_last_attempt_after_six_hours(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sixth failure leaves one attempt, six hours later."""
     put(assembly())
     with receiving(reply(500)) as receiver:
         hook(monkeypatch, receiver)
@@ -627,7 +606,6 @@ def test_the_sixth_failure_plans_the_last_attempt_after_six_hours(
 def test_a_queued_webhook_without_a_secret_is_refused_at_once(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a secret a queued webhook is recorded as refused, not tried for hours."""
     put(assembly(webhook={"status": "pending", "attempts": 0}))
     monkeypatch.delenv("HOOK_SECRET")
     monkeypatch.setenv("HOOK_URL", "http://127.0.0.1:9/")
@@ -646,14 +624,12 @@ def test_a_message_without_a_configured_webhook_is_dropped(delivery: ModuleType)
 def test_a_message_of_a_missing_or_expired_assembly_is_dropped(
     delivery: ModuleType, item: dict[str, Any] | None
 ) -> None:
-    """There is nothing to tell about an assembly that is gone."""
     if item:
         put(item)
     assert delivery.handler(message(), Context()) == DONE
 
 
 def test_a_message_that_comes_before_the_assemblys_end_is_repeated(delivery: ModuleType) -> None:
-    """A message that comes before the end is tried again."""
     put(assembly(ok=None))
     assert delivery.handler(message(), Context()) == KEPT
     assert delivery.postponed
@@ -714,7 +690,6 @@ def test_an_unreadable_message_goes_to_the_dead_letter_queue(
     ],
 )
 def test_a_malformed_record_fails_alone(delivery: ModuleType, record: dict[str, Any]) -> None:
-    """A record of another shape fails alone and raises nothing."""
     failures = delivery.handler({"Records": [record]}, Context())["batchItemFailures"]
     assert failures == [{"itemIdentifier": record.get("messageId", "")}]
 
@@ -732,7 +707,6 @@ def test_a_record_without_an_id_fails_its_whole_batch(
 def test_only_the_faulty_message_of_a_batch_is_kept(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the message at fault is kept."""
     put(assembly())
     good = json.dumps({"assembly_id": "asm-1", "execution": 1, "template_id": "tpl"})
     with receiving() as receiver:
@@ -745,7 +719,6 @@ def test_only_the_faulty_message_of_a_batch_is_kept(
 def test_the_messages_of_a_batch_are_delivered_concurrently(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The messages of a batch are delivered side by side."""
     from threading import Barrier
 
     together = Barrier(5, timeout=10)
@@ -767,7 +740,6 @@ def test_the_messages_of_a_batch_are_delivered_concurrently(
 def test_a_message_is_repeated_if_the_table_fails(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the table fails, the message comes again by the schedule."""
 
     def fail(**_: Any) -> Any:
         raise RuntimeError("no table")
@@ -780,7 +752,6 @@ def test_a_message_is_repeated_if_the_table_fails(
 def test_a_postponed_message_is_hidden_in_its_queue(
     aws: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A postponed message stays in its queue, hidden."""
     sqs_client = boto3.client("sqs")
     url = sqs_client.create_queue(QueueName="webhooks")["QueueUrl"]
     module = load(monkeypatch, NAME, WEBHOOKS_QUEUE_URL=url)
@@ -802,7 +773,6 @@ def test_a_failed_change_of_visibility_is_only_logged(
 def test_the_outcome_of_an_earlier_execution_does_not_overwrite_a_newer_state(
     delivery: ModuleType,
 ) -> None:
-    """The outcome of an earlier execution leaves the newer one's state alone."""
     put(assembly(execution=2, webhook={"status": "pending", "attempts": 0}))
     delivery.record_webhook(assembly(execution=1), "failed", 7, 500)
     assert stored("asm-1")["webhook"] == {"status": "pending", "attempts": 0}
@@ -811,7 +781,6 @@ def test_the_outcome_of_an_earlier_execution_does_not_overwrite_a_newer_state(
 def test_a_failed_delivery_on_demand_keeps_the_state_delivered(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has reached its receiver once stays delivered."""
     put(assembly(webhook={"status": "delivered", "attempts": 1}, webhook_execution=1))
     with receiving(reply(404)) as receiver:
         hook(monkeypatch, receiver)
@@ -820,7 +789,6 @@ def test_a_failed_delivery_on_demand_keeps_the_state_delivered(
 
 
 def test_the_outcome_for_an_expired_assembly_creates_no_row(delivery: ModuleType) -> None:
-    """An item that expired during its delivery is not begun again by its webhook."""
     delivery.record_webhook(assembly("asm-9"), "delivered", 1, 200)
     with pytest.raises(KeyError):
         stored("asm-9")
@@ -829,7 +797,6 @@ def test_the_outcome_for_an_expired_assembly_creates_no_row(delivery: ModuleType
 def test_a_failed_delivery_on_demand_does_not_end_the_queues_retries(
     delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failed delivery on demand does not mark what the queue still retries."""
     put(assembly(webhook={"status": "retrying", "attempts": 1}, webhook_execution=1))
     with receiving(reply(404)) as receiver:
         hook(monkeypatch, receiver)
@@ -839,14 +806,12 @@ def test_a_failed_delivery_on_demand_does_not_end_the_queues_retries(
 
 
 def test_the_user_agent_has_the_functions_version(strict: ModuleType) -> None:
-    """The User-Agent carries the function's own version."""
     project = tomllib.loads((FUNCTION.directory / "pyproject.toml").read_text())["project"]
     assert f"Jobplane/{project['version']}" == strict.USER_AGENT
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_example_event_gets_its_expected_answer(name: str) -> None:
-    """The function answers each of its events as the file beside it says."""
     case = Case.read(FUNCTION, CASES[name])
     assert case.expect is not None
     assert run_in_process(case, Repository(ROOT)).problems == []
@@ -861,7 +826,6 @@ def test_each_example_event_gets_its_expected_answer(name: str) -> None:
 def test_any_json_event_gets_a_valid_answer_or_a_named_error(
     delivery: ModuleType, event: Any
 ) -> None:
-    """Whatever JSON comes in, the answer is well-formed, or the error names the field."""
     put(assembly())
     try:
         answered = delivery.handler(event, Context())

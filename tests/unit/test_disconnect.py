@@ -40,7 +40,6 @@ def cancelled(stack: Stack) -> set[str]:
 
 
 def test_only_the_connections_own_row_is_deleted(stack: Stack, disconnect: ModuleType) -> None:
-    """The connection's row is deleted, nobody else's."""
     stack.put("connections", connection("conn-1"), connection("conn-2"))
     leave(disconnect)
     assert [row["connection_id"] for row in stack.items("connections")] == ["conn-2"]
@@ -103,7 +102,6 @@ def test_open_requests_are_cancelled_only_with_on_disconnect_cancel(
 def test_an_ended_request_keeps_every_attribute(
     stack: Stack, disconnect: ModuleType, status: str
 ) -> None:
-    """A terminal request keeps every attribute."""
     row = ended(status=status, on_disconnect="cancel")
     stack.put("requests", row)
     leave(disconnect)
@@ -134,7 +132,6 @@ def test_no_row_is_created_for_an_expired_request(stack: Stack, disconnect: Modu
 def test_requests_of_other_connections_are_not_cancelled(
     stack: Stack, disconnect: ModuleType
 ) -> None:
-    """Only what began on this connection is asked to stop."""
     stack.put("requests", request(on_disconnect="cancel", connection_id="conn-2"))
     leave(disconnect)
     assert cancelled(stack) == set()
@@ -143,7 +140,6 @@ def test_requests_of_other_connections_are_not_cancelled(
 def test_subscriptions_are_deleted_and_their_requests_have_a_listener_less(
     stack: Stack, disconnect: ModuleType, output: Output
 ) -> None:
-    """Each request listened to counts one listener less; other listeners stay."""
     stack.put("requests", request(subscriber_count=2))
     stack.put("subscriptions", subscription("req-1", "conn-1"), subscription("req-1", "conn-2"))
 
@@ -220,7 +216,6 @@ def test_a_failing_step_does_not_stop_the_others(
 def test_a_throttled_cancellation_does_not_stop_the_others(
     stack: Stack, disconnect: ModuleType, output: Output
 ) -> None:
-    """A throttle at one request leaves the others of the connection asked."""
     stack.put("requests", *(request(f"req-{n}", on_disconnect="cancel") for n in range(4)))
     stack.fail(disconnect.dynamodb, "UpdateItem", times=1)
 
@@ -257,7 +252,6 @@ def _typed(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_ProcessingLatency_is_emitted_by_action(disconnect: ModuleType, output: Output) -> None:
-    """ProcessingLatency goes out by action."""
     leave(disconnect)
     assert output.metric("ProcessingLatency")[0]["Action"] == "disconnect"
 

@@ -135,7 +135,6 @@ def test_a_timed_out_job_is_recorded_released_and_dead_lettered(
 def test_record_row_and_dead_letter_have_the_kind(
     jobs: Jobs, claim: dict[str, Any], kind: str
 ) -> None:
-    """Record, row and letter tell why."""
     handle(jobs, timeout_of(claim, kind=kind))
     assert jobs.records()[0]["kind"] == kind
     assert jobs.row()["lastReleased"]["reason"] == kind
@@ -277,7 +276,6 @@ def test_a_claim_released_before_is_success(jobs: Jobs, claim: dict[str, Any]) -
 
 
 def test_an_expired_claim_is_released(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """Nobody took it: it is freed in order."""
     jobs.clock.now = claim["expiresAt"] + DAY
     assert handle(jobs, timeout_of(claim))["released"] is True
 
@@ -308,7 +306,6 @@ def test_a_job_without_a_claim_is_recorded_and_dead_lettered(jobs: Jobs) -> None
 
 
 def test_a_claim_with_another_fence_is_not_released(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """A fence that is not the claim's releases nothing."""
     answer = handle(jobs, timeout_of(claim, fence=claim["fence"] + 1))
     assert (answer["released"], answer["superseded"]) == (False, True)
     assert jobs.row()["state"] == "held"
@@ -346,7 +343,6 @@ def test_error_and_cause_are_cut_to_short_texts(
 
 
 def test_a_cause_nested_too_deeply_is_replaced_by_a_note(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """One that is nested beyond what can be written is told by that."""
     deep: list[Any] = []
     for _ in range(50_000):
         deep = [deep]
@@ -384,7 +380,6 @@ def test_a_new_queue_of_a_workspace_is_used_after_one_second(
 
 
 def test_an_existing_queue_with_other_attributes_is_used(jobs: Jobs, claim: dict[str, Any]) -> None:
-    """One that was made before, with other attributes than today's, is no fault."""
     name = dead_letter_queue_name(PREFIX, Workspace("amelia", "scott"))
     jobs.stack.sqs.create_queue(
         QueueName=name, Attributes={"FifoQueue": "true", "MessageRetentionPeriod": "3600"}
@@ -410,7 +405,6 @@ def test_a_queue_is_created_only_if_it_is_missing(jobs: Jobs, claim: dict[str, A
 def test_a_claim_of_an_ended_execution_is_recorded_released_and_dead_lettered(
     jobs: Jobs, claim: dict[str, Any], status: str, kind: str
 ) -> None:
-    """What it still holds is recorded, released and put aside."""
     answer = handle(jobs, ended(status, error="Boom", cause="it broke"))
 
     assert (answer["released"], answer["recorded"]) == (True, True)
@@ -434,7 +428,6 @@ def test_an_execution_without_an_error_is_recorded_with_its_status(
 def test_events_of_running_executions_are_ignored(
     jobs: Jobs, claim: dict[str, Any], status: str
 ) -> None:
-    """A rule that sends too much frees no running job."""
     assert handle(jobs, ended(status)) == NOTHING
     assert jobs.row()["state"] == "held"
 
@@ -533,7 +526,6 @@ def test_an_interrupted_clean_up_after_the_release_is_found_by_the_cause(
 def test_a_cause_without_a_message_falls_back_to_the_owner(
     jobs: Jobs, claim: dict[str, Any], cause: Any
 ) -> None:
-    """The claim is found by its owner, as before."""
     assert handle(jobs, ended(input=None, cause=cause))["released"]
 
 
@@ -618,7 +610,6 @@ def test_an_error_of_a_service_is_raised(
 
 @pytest.mark.parametrize("variable", ["ACTIVE_JOBS_TABLE", "INTERRUPTIONS_TABLE", "DLQ_URL"])
 def test_a_missing_variable_stops_the_container_and_is_named(jobs: Jobs, variable: str) -> None:
-    """The error says which one."""
     with pytest.raises(KeyError, match=variable):
         jobs.function("handle-timeout", **{variable: None})
 

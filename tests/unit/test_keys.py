@@ -167,7 +167,6 @@ def test_every_digest_has_one_form(digest: bytes) -> None:
 
 @given(WORDS, WORDS)
 def test_an_owner_key_splits_into_tenant_and_user(tenant: str, user: str) -> None:
-    """An owner key is read back exactly."""
     assert split_owner_key(owner_key(tenant, user)) == (tenant, user)
 
 
@@ -184,27 +183,23 @@ def test_owner_keys_are_unambiguous(tenant: str, user: str, other: str, other_us
 
 
 def test_an_owner_key_keeps_a_mail_address_readable() -> None:
-    """A mail address stays one."""
     assert owner_key("acme", "ann@acme.test") == "acme#ann@acme.test"
 
 
 @given(PARTS, PARTS, st.from_regex(r"[A-Za-z0-9._:-]{1,128}", fullmatch=True))
 def test_a_request_key_splits_into_owner_and_id(tenant: str, user: str, request_id: str) -> None:
-    """A request key is read back exactly."""
     owner = owner_key(tenant, user)
     assert split_request_key(request_key(owner, request_id)) == (owner, request_id)
 
 
 @pytest.mark.parametrize("key", ["", "a", "#a", "a#", "a#b#c"])
 def test_a_malformed_owner_key_is_refused(key: str) -> None:
-    """What is no owner key is not taken for one."""
     with pytest.raises(ValueError, match="owner key"):
         split_owner_key(key)
 
 
 @pytest.mark.parametrize("key", ["", "a", "a#b", "a#b#", "a#b#c#d"])
 def test_a_malformed_request_key_is_refused(key: str) -> None:
-    """What is no request key is not taken for one."""
     with pytest.raises(ValueError, match="key"):
         split_request_key(key)
 
@@ -228,12 +223,10 @@ def test_a_new_request_id_is_a_uuid_of_version_7() -> None:
 
 @pytest.mark.parametrize("value", ["", "a" * 129, "a b", "a\n", "ä", "a/b", None, 5, b"a"])
 def test_a_request_id_is_1_to_128_plain_characters(value: object) -> None:
-    """An id is 1 to 128 plain characters, in one line."""
     assert not is_request_id(value)
 
 
 def test_ids_of_uploads_and_results_have_their_own_prefixes() -> None:
-    """Uploads and results have ids of their own kind."""
     assert uuid.UUID(new_upload_id().removeprefix("upload_")).version == 4
     assert uuid.UUID(new_result_id().removeprefix("result_")).version == 4
 
@@ -250,7 +243,6 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=8), VALUES))
 def test_a_stored_item_is_read_back_equal(values: dict[str, Any]) -> None:
-    """What is stored is what is read."""
     assert from_item(to_item(values)) == values
 
 
@@ -280,7 +272,6 @@ def test_each_json_type_has_its_dynamodb_type() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, object(), {1}, frozenset(), 1j])
 def test_a_value_that_dynamodb_can_not_store_is_refused(value: object) -> None:
-    """It is refused here, not by the table."""
     with pytest.raises(TypeError):
         to_value(value)
 
@@ -400,7 +391,6 @@ def test_a_time_is_utc_with_milliseconds_and_z() -> None:
 
 @given(st.integers(0, 4102444800_000))
 def test_a_time_is_read_back_to_the_millisecond(milliseconds: int) -> None:
-    """To the millisecond."""
     assert round(parse_iso_time(iso_time(milliseconds / 1000)) * 1000) == milliseconds
 
 
@@ -547,7 +537,6 @@ def test_a_number_is_never_larger_than_computed(number: float) -> None:
 
 
 def test_the_s3_prefix_of_an_owner_is_unique_and_anonymous() -> None:
-    """A prefix tells nothing of the owner and belongs to one alone."""
     assert upload_prefix("t#a") != upload_prefix("t#b")
     assert len(upload_prefix("t#a")) == len("uploads//") + 32
     assert result_prefix("a1", "hash") == "results/a1/hash/"
@@ -555,7 +544,6 @@ def test_the_s3_prefix_of_an_owner_is_unique_and_anonymous() -> None:
 
 
 def test_the_tables_of_a_stage_share_its_prefix() -> None:
-    """The three tables of a stage differ in their last word."""
     names = (connections_table("j-"), requests_table("j-"), subscriptions_table("j-"))
     assert names == ("j-connections", "j-requests", "j-subscriptions")
     assert connections_table() == "streamer_connections"
@@ -570,7 +558,6 @@ def test_a_request_has_one_of_four_in_flight_shards() -> None:
 
 
 def test_ttl_is_whole_seconds() -> None:
-    """DynamoDB reads whole epoch seconds."""
     assert ttl_after(10.9, 5) == 15
 
 
@@ -587,7 +574,6 @@ def test_a_queues_policy_denies_access_without_tls() -> None:
 
 
 def test_error_codes_and_retryable_codes_are_those_of_the_protocol() -> None:
-    """Codes are their names; what may be retried is what the protocol says."""
     assert {code.value for code in RETRYABLE_CODES} == {
         "TIMEOUT",
         "RATE_LIMITED",
@@ -599,7 +585,6 @@ def test_error_codes_and_retryable_codes_are_those_of_the_protocol() -> None:
 
 
 def test_every_announced_name_exists() -> None:
-    """Everything announced exists."""
     assert all(hasattr(jobplane_keys, name) for name in jobplane_keys.__all__)
 
 
@@ -612,7 +597,6 @@ def test_the_import_loads_only_light_standard_modules() -> None:
 
 @pytest.mark.parametrize("event", [None, "x", 7, [], [{"requestContext": {}}]])
 def test_an_input_that_is_not_an_object_is_refused(event: object) -> None:
-    """Anything else is refused by saying so."""
     with pytest.raises(ValidationError, match="input: an object is required"):
         checked_input(event)
 
@@ -629,7 +613,6 @@ def test_an_event_without_a_connection_id_is_refused(context: object) -> None:
 
 
 def test_the_connection_id_of_an_event_is_returned_unchanged() -> None:
-    """It is API Gateway's id, as it comes."""
     assert connection_id_of({"requestContext": {"connectionId": "L0SM9cOFvHcCIhw="}}) == (
         "L0SM9cOFvHcCIhw="
     )
@@ -642,5 +625,4 @@ def test_the_connection_id_of_an_event_is_returned_unchanged() -> None:
 def test_a_claims_end_out_of_range_is_the_last_moment_or_none(
     stored: float, end: float | None
 ) -> None:
-    """A number that no clock reaches is the last moment, and no number is no end."""
     assert claim_expiry({"expiresAt": stored}) == end

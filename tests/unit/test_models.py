@@ -22,7 +22,6 @@ FILE = {"name": "a.csv", "size": 5, "md5hash": "5D41402ABC4B2A76B9719D911017C592
     "mime", ["text/csv", "image/svg+xml", "application/vnd.ms-excel", "x-a/b!#$&^_.-1"]
 )
 def test_a_media_type_may_have_every_character_of_rfc_6838(mime: str) -> None:
-    """Every character that RFC 6838 allows."""
     assert UploadFile.model_validate(FILE | {"mime": mime}).mime == mime
 
 
@@ -40,14 +39,12 @@ def test_a_media_type_that_no_header_can_carry_is_refused(mime: str) -> None:
     [{"size": -1}, {"size": "5"}, {"size": True}, {"md5hash": "x"}, {"name": ""}, {"z": 1}],
 )
 def test_a_file_has_no_type_conversions_and_no_unknown_keys(changed: dict[str, Any]) -> None:
-    """No silent conversions, no unknown keys."""
     with pytest.raises(ValidationError):
         UploadFile.model_validate(FILE | changed)
     assert UploadFile.model_validate(FILE).md5hash == "5d41402abc4b2a76b9719d911017c592"
 
 
 def test_a_document_has_the_state_of_its_webhook() -> None:
-    """A document says what state its notification is in."""
     stored = AssemblyWebhook.model_validate(
         {"status": "retrying", "attempts": 2, "last_response_code": 503}
     )
@@ -72,7 +69,6 @@ def test_the_answer_to_a_trigger_has_the_outcome_of_this_delivery(answered: dict
     [(CreateUpload, "files", FILE), (ProcessAssembly, "uploads", FILE | {"key": "k"})],
 )
 def test_a_job_has_1_to_1000_files(model: type[BaseModel], field: str, file: Any) -> None:
-    """A thousand, and at least one."""
     job = {"template_id": "t", "fields": {}}
     assert model.model_validate(job | {field: [file] * MAX_FILES})
     for count in (0, MAX_FILES + 1):
@@ -82,7 +78,6 @@ def test_a_job_has_1_to_1000_files(model: type[BaseModel], field: str, file: Any
 
 @pytest.mark.parametrize("model", [CreateUpload, ProcessAssembly])
 def test_a_job_has_at_most_100_fields(model: type[BaseModel]) -> None:
-    """A hundred at most."""
     fields = {str(number): number for number in range(101)}
     with pytest.raises(ValidationError) as refused:
         model.model_validate({"template_id": "t", "fields": fields})

@@ -71,7 +71,6 @@ class Reader:
 
 
 def test_a_value_is_read_again_after_its_lifetime() -> None:
-    """One read for as long as the value may live, and one after that."""
     reader = Reader("first")
     assert [reader.parameter.value() for _ in range(3)] == ["first"] * 3
     reader.ssm.answer = "second"

@@ -61,7 +61,6 @@ def test_the_same_plan_gives_the_same_state() -> None:
 
 
 def test_faults_of_one_kind_do_not_change_those_of_others() -> None:
-    """What one kind plants does not depend on the other kinds."""
     few = made(400, faults={"stuck_pending": 5})
     more = made(400, faults={"stuck_pending": 5, "stale_locks": 3, "lagging_files": 20})
     planted = {one for one in few.ledger if one.fault == "stuck_pending"}
@@ -92,7 +91,6 @@ def test_a_state_can_be_generated_at_any_hour(hours: float) -> None:
 
 
 def test_most_files_are_completed_and_some_are_in_flight(healthy: State) -> None:
-    """The shares are those of a pipeline that works."""
     counts = healthy.by_status
     assert counts[FileStatus.COMPLETED] > 0.85 * counts.total()
     under_way = sum(counts[status] for status in IN_FLIGHT)
@@ -171,7 +169,6 @@ def test_rows_expire_after_a_day_at_the_earliest(broken: State) -> None:
 
 
 def test_a_plan_without_faults_expects_no_findings(healthy: State) -> None:
-    """Nothing is planted that was not asked for."""
     assert healthy.ledger == []
 
 
@@ -199,7 +196,6 @@ def test_stuck_files_are_at_least_three_hours_old(broken: State) -> None:
 
 
 def test_only_dates_of_missing_outputs_lack_output(broken: State) -> None:
-    """Missing outputs are of dates of their own."""
     without = {one.date_prefix for one in broken.ledger if one.kind == faults.MISSING_OUTPUTS}
     prefix = f"{broken.layout.output_prefix}merged-parquet-"
     outputs = {

@@ -131,7 +131,6 @@ def test_a_request_that_can_not_be_taken_is_left_alone(
 
 @pytest.mark.parametrize("status", ["PROCESSING", "RETRYING"])
 def test_a_request_with_an_expired_lease_is_taken(processor: Processor, status: str) -> None:
-    """A worker that is gone does not keep its request."""
     row = processor.run(
         request(status=status, attempts=1, lease_owner="gone", lease_until=int(time.time()) - 1)
     )
@@ -232,13 +231,11 @@ def test_an_unknown_action_fails_at_once(processor: Processor) -> None:
 
 
 def test_two_jobs_can_not_have_the_same_name(processor: Processor) -> None:
-    """Two jobs can't share a name."""
     with pytest.raises(ValueError, match="delay"):
         processor.module.action("delay")(lambda job: {})
 
 
 def test_every_action_that_the_router_queues_has_a_job(processor: Processor, stack: Stack) -> None:
-    """What the router enqueues, the processor runs."""
     actions = stack.function("router").ACTIONS.values()
     queued = {found.name for found in actions if found.mode == "async" or found.forcible}
     assert queued == set(processor.module.ACTIONS)
@@ -249,7 +246,6 @@ def test_every_action_that_the_router_queues_has_a_job(processor: Processor, sta
     ["delay-completed", "delay-failed", "echo-completed", "back-from-retrying", "delivered-again"],
 )
 def test_the_example_events_of_the_stream_are_processed(processor: Processor, case: str) -> None:
-    """The example records are as the stream sends them."""
     assert processor.module.handler(event("processor", case), Context()) == {
         "batchItemFailures": []
     }
@@ -378,7 +374,6 @@ def test_any_other_failure_ends_the_request_without_its_text(
 
 
 def test_after_the_last_attempt_the_client_gets_the_last_failure_once(processor: Processor) -> None:
-    """After the last attempt the client hears of the last failure, once."""
     runs: list[int] = []
 
     def run(job: Any) -> Any:
@@ -495,7 +490,6 @@ def test_a_job_out_of_time_is_put_back(processor: Processor, stack: Stack) -> No
 
 
 def test_a_job_out_of_time_in_its_last_attempt_ends_with_TIMEOUT(processor: Processor) -> None:
-    """TIMEOUT is what the client hears when every attempt was too short."""
 
     def run(job: Any) -> Any:
         processor.set(SAFETY_SECONDS=1e9)
@@ -511,7 +505,6 @@ def test_a_job_out_of_time_in_its_last_attempt_ends_with_TIMEOUT(processor: Proc
 def test_a_write_that_conflicts_with_a_subscriptions_transaction_is_repeated(
     processor: Processor, stack: Stack
 ) -> None:
-    """A write that meets a transaction on the same row is tried again."""
     failed = stack.fail(
         processor.module.dynamodb, "UpdateItem", "TransactionConflictException", times=3
     )
@@ -523,7 +516,6 @@ def test_a_write_that_conflicts_with_a_subscriptions_transaction_is_repeated(
 def test_a_progress_write_that_is_throttled_for_long_costs_an_attempt(
     processor: Processor, stack: Stack
 ) -> None:
-    """A table that is throttled for long ends the attempt, not the request."""
 
     def run(job: Any) -> Any:
         if job.row["attempts"] == 1:
@@ -761,7 +753,6 @@ def test_a_lost_connection_does_not_stop_the_job(processor: Processor, stack: St
 def test_subscribers_get_messages_after_the_origin_is_lost(
     processor: Processor, stack: Stack
 ) -> None:
-    """One lost connection is nobody else's loss."""
     stack.put("connections", connection("conn-2"))
     stack.put("subscriptions", subscription("req-1", "conn-2"))
     stack.sockets.gone.add("conn-1")
@@ -861,7 +852,6 @@ def test_a_second_record_does_not_take_a_request_of_this_invocation(
 def test_a_request_goes_on_although_the_answer_to_its_put_back_was_lost(
     processor: Processor,
 ) -> None:
-    """It waits for this worker, who knows it."""
     processor.action("delay", failing(TimeoutError()))
     lose_answer(processor, "RETRYING")
     row = processor.run()
@@ -872,7 +862,6 @@ def test_a_request_goes_on_although_the_answer_to_its_put_back_was_lost(
 def test_the_sweeper_counts_a_requeue_although_its_answer_was_lost(
     processor: Processor, stack: Stack, status: str
 ) -> None:
-    """The sweeper goes on with what it has parked, and knows what it has requeued."""
     stack.put("requests", request(lease_until=1))
     lose_answer(processor, status)
     assert processor.sweep() == {"requeued": 1}
@@ -971,7 +960,6 @@ def test_a_final_write_is_not_repeated_beyond_the_lease(processor: Processor, st
 def test_a_final_write_is_not_repeated_beyond_the_invocation(
     processor: Processor, stack: Stack
 ) -> None:
-    """A wait that ends with the invocation is not begun: there would be no answer."""
     stack.closing_waits(28.7)
     failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
     row = request()
@@ -998,7 +986,6 @@ def test_a_final_write_is_not_repeated_after_a_permanent_error(
 def test_queued_echo_and_health_give_the_same_as_the_immediate_ones(
     processor: Processor, stack: Stack
 ) -> None:
-    """The forced async forms give what the sync ones do."""
     stack.put("requests", request("req-2", "health", {}))
     processor.run(request("req-1", "echo", {"a": ["ü", 1.5]}))
     assert processor.deliver(record(request("req-2", "health", {}))) == []
@@ -1064,7 +1051,6 @@ def test_an_endless_message_is_cut(processor: Processor) -> None:
 
 
 def test_a_result_of_96_kb_is_sent_whole(processor: Processor) -> None:
-    """Up to 96 KB it travels whole."""
     frame = len(json.dumps({"t": ""}))
     processor.action("delay", lambda job: {"t": "x" * (MAX_MESSAGE_BYTES - frame)})
     row = processor.run()
@@ -1380,7 +1366,6 @@ def dying(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 def test_the_sweeper_leaves_live_leases_and_ended_requests_alone(
     processor: Processor, stack: Stack
 ) -> None:
-    """Live leases and ended requests are none of its business."""
     stack.put(
         "requests",
         request("req-1"),
@@ -1440,7 +1425,6 @@ def test_the_sweeper_fails_a_request_without_attempts(processor: Processor, stac
 def test_the_sweeper_cancels_a_cancelled_request_without_attempts(
     processor: Processor, stack: Stack
 ) -> None:
-    """Its owner was told that it is being cancelled, and no worker was left to do it."""
     row = request(lease_until=1, status="PROCESSING", attempts=4, cancel_requested=True)
     stack.put("requests", row)
     assert processor.sweep() == {"failed": 1}
@@ -1452,7 +1436,6 @@ def test_the_sweeper_cancels_a_cancelled_request_without_attempts(
 def test_the_sweeper_ends_a_request_in_the_requests_own_trace(
     processor: Processor, stack: Stack, output: Output
 ) -> None:
-    """The sweeper's lines about it belong to the trace that its message began."""
     header = "Root=1-6921a0c2-3f1d2c4b5a69788796a5b4c3;Parent=53995c3f42cd8ad8;Sampled=0"
     row = request(lease_until=1, status="PROCESSING", attempts=4, lease_owner="gone")
     stack.put("requests", row | {"trace_header": header})
@@ -1464,7 +1447,6 @@ def test_the_sweeper_ends_a_request_in_the_requests_own_trace(
 def test_the_sweeper_fails_the_assembly_of_a_request_without_attempts(
     processor: Processor, stack: Stack
 ) -> None:
-    """Nobody polls for an assembly whose worker is gone for good."""
     stack.put(
         "requests",
         request(
@@ -1502,7 +1484,6 @@ def test_the_sweeper_fails_the_assembly_of_a_request_without_attempts(
 
 
 def test_the_sweeper_reads_every_shard_of_the_index(processor: Processor, stack: Stack) -> None:
-    """Wherever a request's key falls in the sharded index, it is found."""
     rows = [request(f"req-{number}", lease_until=1) for number in range(40)]
     assert len({row["lease_shard"] for row in rows}) == 4
     stack.put("requests", *rows)
@@ -1512,7 +1493,6 @@ def test_the_sweeper_reads_every_shard_of_the_index(processor: Processor, stack:
 def test_a_sweep_out_of_time_stops_with_the_count_so_far(
     processor: Processor, stack: Stack
 ) -> None:
-    """It stops cleanly and counts what it did."""
     stack.put("requests", request(lease_until=1))
     assert processor.sweep(Context(seconds=10)) == {}
     assert processor.sweep() == {"requeued": 1}
@@ -1534,7 +1514,6 @@ def test_the_sweeper_leaves_a_request_that_changed_after_the_index(
 def test_the_sweeper_leaves_a_lease_renewed_after_the_index(
     processor: Processor, stack: Stack, attempts: int
 ) -> None:
-    """An index that lags behind ends no lease."""
     row = request(
         status="PROCESSING", attempts=attempts, lease_owner="other",
         lease_until=int(time.time()) + 100,
@@ -1570,7 +1549,6 @@ def test_the_sweeper_leaves_a_lease_renewed_after_the_read(
 def test_a_malformed_row_does_not_stop_the_sweep(
     processor: Processor, stack: Stack, output: Output
 ) -> None:
-    """A row that another program wrote badly does not stop the schedule."""
     whole = [request(f"req-{number}", lease_until=1) for number in range(8)]
     broken = request("req-bad", lease_until=1, status="PROCESSING", attempts=None)
     stack.put("requests", broken, *whole)
@@ -1620,7 +1598,6 @@ def test_an_unreadable_shard_does_not_stop_the_sweep(
 
 
 def test_the_pages_read_before_a_failure_are_swept(processor: Processor, stack: Stack) -> None:
-    """The second page fails: the first one counts."""
     rows = [request(f"req-{number}", lease_until=1) for number in range(40)]
     stack.put("requests", *rows)
     whole = processor.module.dynamodb.query
@@ -1650,7 +1627,6 @@ def test_a_sweep_that_can_read_no_shard_fails(
     "case", ["sweep-nothing", "sweep-puts-back", "sweep-never-picked-up", "sweep-fails"]
 )
 def test_the_example_events_of_the_schedule_start_a_sweep(processor: Processor, case: str) -> None:
-    """The example events of the schedule lead to a sweep."""
     assert processor.module.handler(event("processor", case), Context()) == {"swept": {}}
 
 
@@ -1712,7 +1688,6 @@ def report(processor: Processor, **changes: Any) -> tuple[dict[str, Any], bytes]
 
 
 def test_a_report_includes_its_first_and_last_day(processor: Processor, history: None) -> None:
-    """The first and the last day are in it, the days around them are not."""
     _, body = report(processor)
     content = json.loads(body)
     rows = {row["day"]: row for row in content["rows"]}
@@ -1748,7 +1723,6 @@ def test_a_report_groups_by_action_and_status(
 def test_a_csv_report_has_a_header_and_a_line_for_each_group(
     processor: Processor, history: None
 ) -> None:
-    """A header and a line per group."""
     result, body = report(processor, format="csv", group_by="action")
     lines = body.decode().splitlines()
     assert lines[0].startswith("action,requests,requests_completed")
@@ -1769,7 +1743,6 @@ def test_the_result_of_a_report_has_size_hash_and_link(processor: Processor, his
 
 
 def test_a_report_of_an_empty_range_has_no_rows(processor: Processor) -> None:
-    """An empty range is a report, too."""
     result, body = report(processor, start_date="2020-01-01", end_date="2020-01-01")
     assert (result["rows"], json.loads(body)["rows"]) == (0, [])
 
@@ -1788,7 +1761,6 @@ def test_pending_processing_and_retrying_count_as_open_in_a_report(
 
 
 def test_a_report_reads_every_page(processor: Processor, stack: Stack) -> None:
-    """More items than one page holds are all counted."""
     day = "2026-11-05T10:00:00.000Z"
     stack.put("requests", *(ended(f"req-{number}", created_at=day) for number in range(2, 25)))
     whole = processor.module.dynamodb.query

@@ -127,7 +127,6 @@ def test_file_hash_adds_hashes_to_the_results_meta(assemblies: Assemblies) -> No
 
 
 def test_a_compressed_file_is_decompressed_to_the_original(assemblies: Assemblies) -> None:
-    """What is packed by one step is unpacked by the next."""
     assemblies.templates(
         packed={"robot": "/file/compress", "use": ":original", "level": 9},
         again={"robot": "/file/decompress", "use": "packed"},
@@ -140,7 +139,6 @@ def test_a_compressed_file_is_decompressed_to_the_original(assemblies: Assemblie
 
 
 def test_file_filter_drops_a_declined_file_with_a_warning(assemblies: Assemblies) -> None:
-    """What is not accepted is left out, with a warning that says why."""
     assemblies.templates(
         f={"robot": "/file/filter", "use": ":original", "accepts": {"extension": ["txt"]}}
     )
@@ -151,14 +149,12 @@ def test_file_filter_drops_a_declined_file_with_a_warning(assemblies: Assemblies
 
 
 def test_file_verify_passes_a_file_with_the_announced_md5(assemblies: Assemblies) -> None:
-    """A file whose md5 is as announced passes."""
     assemblies.templates(v={"robot": "/file/verify", "use": ":original"})
     row = assemblies.run("t", assemblies.put("a.txt", b"hello"))
     assert assemblies.outputs(row, "v") == {"a.txt": b"hello"}
 
 
 def test_text_ndjson_passes_valid_lines(assemblies: Assemblies) -> None:
-    """Valid lines pass."""
     assemblies.templates(n={"robot": "/text/ndjson", "use": ":original"})
     row = assemblies.run("t", assemblies.put("a.ndjson", NDJSON))
     assert row["status"] == "COMPLETED"
@@ -166,7 +162,6 @@ def test_text_ndjson_passes_valid_lines(assemblies: Assemblies) -> None:
 
 
 def test_csv_to_ndjson_and_back_keeps_all_rows(assemblies: Assemblies) -> None:
-    """A table keeps its rows both ways."""
     assemblies.templates(
         rows={"robot": "/csv/to-ndjson", "use": ":original"},
         table={"robot": "/ndjson/to-csv", "use": "rows"},
@@ -182,7 +177,6 @@ def test_csv_to_ndjson_and_back_keeps_all_rows(assemblies: Assemblies) -> None:
 
 
 def test_document_split_gives_ordered_parts_of_the_whole(assemblies: Assemblies) -> None:
-    """The parts are in order and together are the whole."""
     assemblies.templates(p={"robot": "/document/split", "use": ":original", "lines": 2})
     body = b"".join(b"line %d\n" % number for number in range(5))
     row = assemblies.run("t", assemblies.put("a.txt", body))
@@ -192,7 +186,6 @@ def test_document_split_gives_ordered_parts_of_the_whole(assemblies: Assemblies)
 
 
 def test_image_resize_makes_an_image_smaller(assemblies: Assemblies) -> None:
-    """With Pillow present, an image is made smaller."""
     image = pytest.importorskip("PIL.Image")
     picture = io.BytesIO()
     image.new("RGB", (80, 40), "red").save(picture, "PNG")
@@ -288,7 +281,6 @@ def test_a_link_is_valid_for_an_hour(assemblies: Assemblies) -> None:
 
 
 def test_a_result_has_neither_key_nor_link_of_an_upload(assemblies: Assemblies) -> None:
-    """Of the inputs it tells what they were, and neither where they lie nor a link to them."""
     row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
     (stored,) = json.loads(row["result"])["uploads"]
     (told,) = assemblies.processor.terminal()[0]["result"]["uploads"]
@@ -358,7 +350,6 @@ def test_the_second_file_of_a_name_gets_a_number(assemblies: Assemblies) -> None
 
 
 def test_an_empty_file_is_processed(assemblies: Assemblies) -> None:
-    """Empty is a content like any other."""
     row = assemblies.run("tpl_archive", assemblies.put("empty.txt", b""))
     assert row["status"] == "COMPLETED"
     ((_, packed),) = assemblies.outputs(row, "compressed").items()
@@ -384,7 +375,6 @@ def test_a_multipart_upload_is_verified_by_its_bytes(assemblies: Assemblies) -> 
 
 
 def test_a_multipart_upload_with_other_bytes_is_refused(assemblies: Assemblies) -> None:
-    """The comparison is by content."""
     entry = upload("big.bin", b"announced")
     s3, target = assemblies.stack.s3, {"Bucket": BUCKET, "Key": entry["key"]}
     target["UploadId"] = s3.create_multipart_upload(**target)["UploadId"]
@@ -474,7 +464,6 @@ def test_an_object_above_the_size_limit_fails(assemblies: Assemblies) -> None:
 def test_malformed_content_fails_with_file_and_place(
     assemblies: Assemblies, template: str, name: str, body: bytes, place: str
 ) -> None:
-    """The message says which file, and where in it."""
     code, text = failure(assemblies, assemblies.run(template, assemblies.put(name, body)))
     assert code == "PROCESSING_ERROR"
     assert text.startswith(f"{name}, ")
@@ -509,7 +498,6 @@ def _raising(*errors: BaseException) -> Any:
 
 
 def test_the_text_of_a_RobotError_is_shown(assemblies: Assemblies) -> None:
-    """A RobotError is written for people."""
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     assemblies.processor.set(run_step=_raising(RobotError("is odd", file="a.txt")))
     row = assemblies.run("t", assemblies.put("a.txt", b"a"))
@@ -562,7 +550,6 @@ def cancel_at(assemblies: Assemblies, target: Any, name: str) -> None:
 def test_a_cancelled_assembly_ends_canceled_in_document_request_and_webhook(
     assemblies: Assemblies,
 ) -> None:
-    """Document, request and message agree, and the webhook tells it."""
     cancel_at(assemblies, assemblies.processor.module, "run_step")
     row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"a"))
     document = assemblies.document(row)
@@ -576,7 +563,6 @@ def test_a_cancelled_assembly_ends_canceled_in_document_request_and_webhook(
 def test_cancelling_a_waiting_request_does_not_end_the_other_requests_run(
     assemblies: Assemblies,
 ) -> None:
-    """Who waits for another's run may give up waiting; the run goes on."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"), cancel_requested=True)
     running = elsewhere(row)
     assemblies.stack.put("assemblies", running)
@@ -586,7 +572,6 @@ def test_cancelling_a_waiting_request_does_not_end_the_other_requests_run(
 
 
 def test_cancelling_aborts_a_multipart_upload(assemblies: Assemblies) -> None:
-    """Nothing of a half-written output is left in the bucket."""
     assemblies.processor.set(PART_BYTES=5 * 1024 * 1024)
     assemblies.templates(p={"robot": "/document/split", "use": ":original", "bytes": 2**30})
     cancel_at(assemblies, assemblies.processor.module.s3(), "upload_part")
@@ -621,7 +606,6 @@ def test_a_webhook_that_was_delivered_is_not_queued_again(assemblies: Assemblies
 
 
 def test_the_webhooks_message_has_the_trace_of_the_request(assemblies: Assemblies) -> None:
-    """What delivers the webhook goes on in the trace that the router's message began."""
     header = "Root=1-6921a0c2-3f1d2c4b5a69788796a5b4c3;Parent=53995c3f42cd8ad8;Sampled=0"
     assemblies.run("tpl_fingerprint", assemblies.put("a.txt", b"hello"), trace_header=header)
     sqs = assemblies.stack.sqs
@@ -668,13 +652,11 @@ def test_a_later_attempt_queues_the_webhook_of_a_cancelled_assembly(assemblies: 
 
 
 def test_a_failed_assembly_queues_its_webhook(assemblies: Assemblies) -> None:
-    """Failed is a terminal state like the others."""
     assemblies.run("tpl_archive", upload("b.txt", b"b"))
     assert len(assemblies.stack.messages("webhooks")) == 1
 
 
 def test_a_template_without_a_webhook_queues_no_message(assemblies: Assemblies) -> None:
-    """A template without webhook queues nothing and says nothing."""
     assemblies.templates(h={"robot": "/file/hash", "use": ":original"})
     row = assemblies.run("t", assemblies.put("a.txt", b"hello"))
     assert assemblies.stack.messages("webhooks") == []
@@ -719,7 +701,6 @@ def test_a_failed_assembly_can_be_run_again(assemblies: Assemblies) -> None:
 
 
 def test_a_canceled_assembly_can_be_run_again(assemblies: Assemblies) -> None:
-    """Its end was nobody's result."""
     entry = assemblies.put("a.txt", b"hello")
     with pytest.MonkeyPatch.context() as patch:
         assemblies.stack.monkeypatch, kept = patch, assemblies.stack.monkeypatch
@@ -731,7 +712,6 @@ def test_a_canceled_assembly_can_be_run_again(assemblies: Assemblies) -> None:
 
 
 def test_an_expired_document_counts_as_missing(assemblies: Assemblies) -> None:
-    """A document that only waits for its deletion is as good as none."""
     entry = assemblies.put("a.txt", b"hello")
     first = assemblies.run("tpl_archive", entry)
     stale = assemblies.document(first) | {"ttl": int(time.time()) - 1}
@@ -774,7 +754,6 @@ def test_a_request_for_a_running_assembly_is_parked(assemblies: Assemblies) -> N
 
 
 def test_one_of_two_concurrent_requests_for_an_assembly_waits(assemblies: Assemblies) -> None:
-    """Of two requests that find nothing, one writes the document and the other looks again."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     assemblies.stack.put("assemblies", elsewhere(row))
     read = assemblies.processor.module.read_assembly
@@ -819,7 +798,6 @@ def test_the_end_requeues_the_waiting_request(assemblies: Assemblies) -> None:
 
 
 def test_the_end_does_not_requeue_a_request_that_a_worker_has_taken(assemblies: Assemblies) -> None:
-    """A follower that a worker has taken since stays that worker's."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     taken = request(
         "req-2", status="RETRYING", attempts=1, lease_owner="other",
@@ -839,7 +817,6 @@ def test_the_end_does_not_requeue_a_request_that_a_worker_has_taken(assemblies: 
 def test_a_request_is_requeued_if_the_assembly_ends_while_it_is_parked(
     assemblies: Assemblies,
 ) -> None:
-    """When the other request ended in between, the waiting one goes to the stream at once."""
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     assemblies.stack.put("assemblies", elsewhere(row))
     whole = assemblies.processor.module.put_back
@@ -876,7 +853,6 @@ def test_a_second_attempt_continues_its_own_document(assemblies: Assemblies) -> 
 def test_after_a_crash_between_document_and_request_only_the_request_is_ended(
     assemblies: Assemblies,
 ) -> None:
-    """The next attempt finds the document ended by this request, and only ends the request."""
     entry = assemblies.put("a.txt", b"hello")
     row = assemblies.run("tpl_archive", entry)
     document = assemblies.document(row)
@@ -915,7 +891,6 @@ def test_the_next_attempt_posts_one_message_for_a_cancelled_assembly(
 
 
 def test_a_cancellation_after_the_documents_failure_has_no_effect(assemblies: Assemblies) -> None:
-    """Nor does it hide what the document says has failed."""
     entry = upload("b.txt", b"b")
     failed = assemblies.run("tpl_archive", entry)
     again = job_of("tpl_archive", entry, attempts=1, cancel_requested=True, progress={"seq": 9})
@@ -1005,7 +980,6 @@ def test_an_assembly_goes_on_although_answers_to_its_writes_were_lost(
 def test_no_step_is_repeated_while_the_documents_end_can_not_be_written(
     assemblies: Assemblies,
 ) -> None:
-    """The document's end waits for a table that can't be written for a while."""
     module, stack = assemblies.processor.module, assemblies.stack
     stack.closing_waits(*(0.0,) * 5)
     calls = stack.calls(module.s3())
@@ -1061,7 +1035,6 @@ def test_a_worker_that_wakes_up_late_deletes_nothing(assemblies: Assemblies, sec
 
 
 def test_a_job_fails_before_its_document_exceeds_an_item(assemblies: Assemblies) -> None:
-    """Before a document grows beyond an item, its job fails."""
     assemblies.processor.set(MAX_DOCUMENT_BYTES=1000)
     row = assemblies.run("tpl_archive", assemblies.put("a.txt", b"hello"))
     assert failure(assemblies, row) == (
@@ -1070,7 +1043,6 @@ def test_a_job_fails_before_its_document_exceeds_an_item(assemblies: Assemblies)
 
 
 def test_a_late_renewal_does_not_change_an_ended_document(assemblies: Assemblies) -> None:
-    """A late sign of life gives it no lease back."""
     kind = assemblies.processor.module.Assembly
     end = kind.end
 

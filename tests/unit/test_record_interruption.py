@@ -60,7 +60,6 @@ def test_an_interruption_is_recorded_for_thirty_days(jobs: Jobs) -> None:
 
 
 def test_a_cause_nested_too_deeply_is_replaced_by_a_note(jobs: Jobs) -> None:
-    """One that is nested beyond what can be written is told by that."""
     deep: list[Any] = []
     for _ in range(50_000):
         deep = [deep]
@@ -110,7 +109,6 @@ def test_different_events_are_different_records(jobs: Jobs, change: dict[str, An
 
 
 def test_handle_timeout_does_not_change_an_interruption_of_the_message(jobs: Jobs) -> None:
-    """What handle-timeout records of a message leaves its interruption alone."""
     record(jobs)
     jobs.call(
         "handle-timeout",
@@ -163,12 +161,10 @@ DEEP = "[" * 200 + "]" * 200
 def test_a_cause_is_stored_as_json_if_it_fits_else_as_text(
     jobs: Jobs, cause: Any, stored: Any
 ) -> None:
-    """JSON that fits into an item is parsed; everything else is kept as text."""
     assert stored_cause(jobs, cause) == stored
 
 
 def test_a_cause_with_thirty_levels_is_stored_as_json(jobs: Jobs) -> None:
-    """Thirty levels are stored as what they are."""
     cause: Any = []
     for _ in range(29):
         cause = [cause]
@@ -177,7 +173,6 @@ def test_a_cause_with_thirty_levels_is_stored_as_json(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize("letter", ["x", "é", "名", "😀"])
 def test_a_cause_is_cut_to_32_kb_between_characters(jobs: Jobs, letter: str) -> None:
-    """At most 32 KB, and no half characters."""
     cause = letter * 40_000
     stored = stored_cause(jobs, cause)
     assert 32 * 1024 - 4 < len(stored.encode()) <= 32 * 1024
@@ -200,7 +195,6 @@ def test_json_above_32_kb_is_cut_as_text(jobs: Jobs) -> None:
 
 
 def test_json_of_32_kb_is_parsed(jobs: Jobs) -> None:
-    """The limit itself is allowed."""
     cause = json.dumps({"log": "x" * (32 * 1024 - 11)})
     assert len(cause) == 32 * 1024
     assert stored_cause(jobs, cause) == json.loads(cause)
@@ -214,7 +208,6 @@ def test_json_of_32_kb_is_parsed(jobs: Jobs) -> None:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_an_interruption_with_any_cause_is_recorded(jobs: Jobs, cause: Any) -> None:
-    """Whatever a worker says, its interruption is recorded."""
     jobs.stack.dynamodb.delete_item(
         TableName=f"{PREFIX}interruptions",
         Key={
@@ -227,14 +220,12 @@ def test_an_interruption_with_any_cause_is_recorded(jobs: Jobs, cause: Any) -> N
 
 @pytest.mark.parametrize("told", ["a#b", "", 7, None, ["message-2"], "x" * 200])
 def test_malformed_ids_in_a_cause_are_ignored(jobs: Jobs, told: Any) -> None:
-    """A worker's words are checked like any input; they refuse nothing."""
     record(jobs, interruptingMessageId=None, cause={"interruptingMessageId": told})
     (item,) = jobs.records()
     assert "interruptingMessageId" not in item
 
 
 def test_ids_of_the_input_win_over_those_of_the_cause(jobs: Jobs) -> None:
-    """What the flow knows is not replaced by what the worker says."""
     record(jobs, cause={"interruptingMessageId": "message-9", "newThreadId": "thread-9"})
     (item,) = jobs.records()
     assert (item["interruptingMessageId"], item["newThreadId"]) == ("message-2", "thread-2")
@@ -256,7 +247,6 @@ def test_a_malformed_message_id_is_refused(jobs: Jobs, value: Any) -> None:
 def test_a_malformed_optional_id_is_refused_with_its_name(
     jobs: Jobs, field: str, value: Any
 ) -> None:
-    """Ids that may be absent must be ids when they are there."""
     with pytest.raises(ValidationError) as refused:
         record(jobs, **{field: value})
     assert refused.value.field == field
@@ -264,7 +254,6 @@ def test_a_malformed_optional_id_is_refused_with_its_name(
 
 @pytest.mark.parametrize("kind", ["", "crash", None, 7, ["timeout"], {}])
 def test_an_unknown_kind_is_refused(jobs: Jobs, kind: Any) -> None:
-    """There are four kinds."""
     with pytest.raises(ValidationError, match="^kind: "):
         record(jobs, kind=kind)
 

@@ -118,13 +118,11 @@ def test_an_error_names_the_file_and_the_place() -> None:
 
 
 def test_a_warning_names_the_file() -> None:
-    """The warnings of a result can be shown as they are."""
     result = thing.run(file(b"x", "a.txt"), {}, MemorySink())
     assert result.warnings == ("a.txt: took a while",)
 
 
 def test_an_outputs_name_can_not_leave_the_folder() -> None:
-    """A robot can't lead a sink out of its folder."""
     sink = MemorySink()
     thing.run(file(b"x"), {}, sink)
     assert [stored.name for stored in sink.files] == ["passwd"]
@@ -260,7 +258,6 @@ def test_an_input_is_opened_once() -> None:
 
 
 def test_a_stream_may_return_fewer_bytes_than_requested() -> None:
-    """Short reads, as from a socket, change nothing."""
     data = b"\xef\xbb\xbf" + b'{"a":1}\n' * 1000
     source = RobotInput("a.ndjson", lambda: Stream(data, step=2), len(data))
     result, _ = run("/text/ndjson", source)
@@ -394,7 +391,6 @@ def test_verify_without_an_announced_md5_fails_or_warns() -> None:
 
 
 def test_verify_refuses_a_file_of_another_size() -> None:
-    """The announced size is part of the claim."""
     source = RobotInput("a", lambda: io.BytesIO(b"hello"), 6, md5hash=HELLO_MD5)
     with pytest.raises(MalformedInputError, match="has 5 bytes, but 6 were announced"):
         run("/file/verify", source)
@@ -422,14 +418,12 @@ def test_compression_is_deterministic() -> None:
 
 
 def test_every_member_of_a_gzip_file_is_decompressed() -> None:
-    """Concatenated gzip files are one gzip file."""
     packed = gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two")
     _, sink = run("/file/decompress", file(packed, "a.gz"))
     assert sink.files[0].data == b"one two"
 
 
 def test_members_that_end_at_a_piece_or_chunk_are_decompressed() -> None:
-    """Output of exactly the piece size, and members across chunks, come out whole."""
     data = bytes(range(256)) * 1024
     packed = (gzip.compress(data) + gzip.compress(bytes(len(data) * 3))) * 40
     _, sink = run("/file/decompress", file(packed, "a.gz"))
@@ -500,7 +494,6 @@ def test_the_ratio_counts_the_bytes_that_were_read() -> None:
 
 
 def test_max_bytes_bounds_decompression_exactly() -> None:
-    """`max_bytes` holds to the byte."""
     packed = gzip.compress(b"x" * 1000)
     _, sink = run("/file/decompress", file(packed), max_bytes=1000)
     assert len(sink.files[0].data) == 1000
@@ -562,13 +555,11 @@ def test_filter_matches_the_whole_mime(mime: str, glob: str, expected: bool) -> 
 def test_filter_compares_extensions_without_case_and_dot(
     name: str, extension: str, expected: bool
 ) -> None:
-    """Extensions compare at the end, without case, with or without their dot."""
     assert passes(file(b"", name), accepts={"extension": [extension]}) is expected
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, False), (2, True), (4, True), (5, False)])
 def test_filter_includes_both_bounds_of_the_size(size: int, expected: bool) -> None:
-    """Both bounds belong to the range."""
     accepts = {"min_bytes": 2, "max_bytes": 4}
     assert passes(file(b"x" * size), accepts=accepts) is expected
 
@@ -584,7 +575,6 @@ def test_filter_accepts_all_criteria_and_declines_any() -> None:
 
 
 def test_error_on_decline_raises_with_code_and_reason() -> None:
-    """With `error_on_decline` the file's fault has a code and a reason."""
     accepts = {"mime": ["image/*"]}
     with pytest.raises(FileDeclinedError) as caught:
         run("/file/filter", file(b"", mime="text/csv"), accepts=accepts, error_on_decline=True)
@@ -593,7 +583,6 @@ def test_error_on_decline_raises_with_code_and_reason() -> None:
 
 
 def test_filter_does_not_open_the_file() -> None:
-    """What a file is judged by is known without opening it."""
 
     def never() -> io.BytesIO:
         raise AssertionError("opened")
@@ -627,7 +616,6 @@ def test_parts_by_bytes_join_to_the_file(data: bytes, size: int) -> None:
 
 
 def test_a_line_longer_than_a_chunk_stays_in_one_part() -> None:
-    """A line longer than a chunk stays in one part."""
     data = (b"x" * 600_000 + b"\n") * 3 + b"tail"
     _, sink = run("/document/split", file(data, "a.txt"), lines=2)
     assert [len(part.data) for part in sink.files] == [1_200_002, 600_005]
@@ -651,7 +639,6 @@ def test_an_empty_file_has_no_parts() -> None:
 
 
 def test_too_many_parts_fail_and_leave_no_part(tmp_path: Path) -> None:
-    """Above the limit the run fails and the parts before it go."""
     _, sink = run("/document/split", file(b"a\n" * 5), lines=1, max_parts=5)
     assert len(sink.files) == 5
     with pytest.raises(FileTooLargeError, match="needs more than 4 parts"):
@@ -739,7 +726,6 @@ class Discarding:
     ],
 )
 def test_safe_name_removes_path_and_invisible_characters(name: str, safe: str) -> None:
-    """A name loses its path and what can't be seen, and nothing else."""
     assert safe_name(name) == safe
 
 
@@ -775,12 +761,10 @@ def test_derived_names_of_one_file_differ(name: str) -> None:
 
 
 def test_unique_name_adds_a_number_before_the_extension() -> None:
-    """A name that is taken gets a number before its extension."""
     assert unique_name("a.csv", {"a.csv", "a-2.csv"}.__contains__) == "a-3.csv"
 
 
 def test_two_inputs_of_one_name_give_two_outputs(tmp_path: Path) -> None:
-    """Two inputs of one name are two outputs."""
     sink = DirectorySink(tmp_path)
     for data in (b"one", b"two"):
         get_robot("/file/hash").run(file(data, "a.txt"), {}, sink)
@@ -792,7 +776,6 @@ def test_two_inputs_of_one_name_give_two_outputs(tmp_path: Path) -> None:
 
 
 def test_the_error_for_an_unknown_robot_lists_the_known_ones() -> None:
-    """A typing error is seen at once."""
     with pytest.raises(UnknownRobotError) as caught:
         get_robot("/file/hahs")
     assert caught.value.code == "ROBOT_UNKNOWN"
@@ -813,7 +796,6 @@ def announce(name: str, value: str) -> EntryPoint:
 
 
 def test_an_entry_point_adds_a_robot(installed: list[EntryPoint]) -> None:
-    """An entry point's name is a robot's name from then on."""
     installed.append(announce("/acme/thing", "acme_robots:thing"))
     assert get_robot("/acme/thing") is thing
     assert robot_names()[-1] == "/acme/thing"
@@ -847,13 +829,11 @@ def test_an_unusable_entry_point_is_unavailable_with_the_reason(
 
 
 def test_every_built_in_robot_has_its_name_in_the_registry() -> None:
-    """The registry's names are the robots' names."""
     for name in robot_names():
         assert get_robot(name).name == name
 
 
 def test_importing_the_package_loads_neither_pydantic_nor_pillow() -> None:
-    """A function that uses one robot doesn't pay for the others."""
     code = (
         "import sys, json, jobplane_robots as r; first = sorted(sys.modules); "
         "r.get_robot('/file/hash'); json.dump([first, sorted(sys.modules)], sys.stdout)"
@@ -877,7 +857,6 @@ def test_every_public_name_exists() -> None:
 
 
 def test_every_error_has_a_constant_code() -> None:
-    """Codes are constants a client can compare with."""
     classes: list[type[RobotError]] = [RobotError, *RobotError.__subclasses__()]
     assert all(cls.code.isupper() for cls in classes)
     assert len(classes) == 10
@@ -964,12 +943,10 @@ def test_memory_does_not_grow_with_the_file(name: str, options: dict[str, Any]) 
 
 
 def test_the_memory_check_fails_for_a_robot_that_keeps_its_input() -> None:
-    """A robot that keeps its input fails the check above."""
     assert growth("/acme/hoard", {}, 30) > 20 * 1024
 
 
 def test_100000_empty_members_are_decompressed_in_linear_time() -> None:
-    """A file of 100,000 empty members is no denial of service."""
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     member = packer.compress(b"") + packer.flush()
     calls: list[int] = []

@@ -86,7 +86,6 @@ def test_pad_fills_with_the_background() -> None:
 
 
 def test_fillcrop_cuts_both_sides_equally() -> None:
-    """What is cut off is the outside."""
     _, image, _ = run(picture((100, 200)), width=100, height=100, resize_strategy="fillcrop")
     assert image.getpixel((50, 10)) == RED
     assert image.getpixel((50, 90)) == BLUE
@@ -97,7 +96,6 @@ def test_fillcrop_cuts_both_sides_equally() -> None:
     [("jpg", "JPEG", "é.jpg"), ("webp", "WEBP", "é.webp"), ("gif", "GIF", "é.gif")],
 )
 def test_another_format_changes_name_and_mime(target: str, kind: str, name: str) -> None:
-    """Name and mime follow the format."""
     _, image, stored = run(picture((20, 20)), "é.png", format=target)
     assert (image.format, stored) == (kind, name)
 
@@ -176,7 +174,6 @@ def animation(frames: int = 3) -> bytes:
 
 @pytest.mark.parametrize("target", ["gif", "webp", "png"])
 def test_an_animation_keeps_frames_durations_and_loop(target: str) -> None:
-    """Frames, durations and loop survive a resize and a change of format."""
     result, image, _ = run(animation(), "a.gif", width=20, format=target)
     assert result.counts == {"frames": 3}
     assert getattr(image, "n_frames", 1) == 3
@@ -191,7 +188,6 @@ def test_an_animation_keeps_frames_durations_and_loop(target: str) -> None:
 
 
 def test_a_still_format_gets_the_first_frame_with_a_warning() -> None:
-    """What is lost is a warning."""
     result, _, _ = run(animation(), "a.gif", format="jpg")
     assert result.warnings == ("a.gif: only the first of its 3 frames is kept",)
 
@@ -251,20 +247,17 @@ def test_a_result_with_too_many_pixels_is_refused() -> None:
 
 
 def test_pixels_of_all_frames_count() -> None:
-    """An animation's pixels are those of all its frames."""
     with pytest.raises(FileTooLargeError):
         run(animation(), "a.gif", width=20, max_pixels=40 * 20 * 3 - 1)
     run(animation(), "a.gif", width=20, max_pixels=40 * 20 * 3)
 
 
 def test_max_bytes_bounds_an_image() -> None:
-    """Reading stops above `max_bytes`."""
     with pytest.raises(FileTooLargeError, match="more than 100 bytes"):
         run(picture((200, 200)), width=10, max_bytes=100)
 
 
 def test_without_pillow_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra is named, and nothing is opened."""
     monkeypatch.setattr("jobplane_robots._robot.find_spec", lambda module: None)
     with pytest.raises(RobotUnavailableError, match=r"install jobplane-robots\[image\]") as caught:
         run(picture((20, 20)), width=10)

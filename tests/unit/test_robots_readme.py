@@ -20,7 +20,6 @@ def execute(code: str) -> dict[str, object]:
 
 
 def test_the_example_of_the_readme_is_a_working_robot() -> None:
-    """The example of a robot of one's own is a robot."""
     head = execute(EXAMPLES[1])["head"]
     assert isinstance(head, Robot)
     sink = MemorySink()
@@ -29,7 +28,6 @@ def test_the_example_of_the_readme_is_a_working_robot() -> None:
 
 
 def test_the_readmes_table_has_every_robot_and_option() -> None:
-    """A robot or an option that is added must be described."""
     rows = {row.split("`")[1]: row for row in TEXT.splitlines() if row.startswith("| `/")}
     assert rows.keys() == set(robot_names())
     for name, row in rows.items():

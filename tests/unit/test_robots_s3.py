@@ -83,7 +83,6 @@ def test_a_large_output_is_uploaded_in_parts_of_equal_size(
 
 
 def test_an_empty_output_is_an_object(s3: Any, sink: S3Sink) -> None:
-    """Nothing written is a file as well."""
     sink.create("a.txt", mime="text/plain", meta={}).close()
     assert s3.head_object(Bucket=BUCKET, Key="out/a.txt")["ContentLength"] == 0
 
@@ -105,7 +104,6 @@ def test_an_aborted_output_leaves_neither_object_nor_parts(
 
 
 def test_sinks_that_share_names_use_each_once(s3: Any) -> None:
-    """By all sinks that share what is taken."""
     taken: set[str] = set()
     for _ in range(2):
         sink = S3Sink(s3, BUCKET, "out/", taken=taken)
@@ -149,7 +147,6 @@ def test_a_failed_forward_leaves_no_parts(s3: Any, sink: S3Sink) -> None:
 
 
 def test_a_robots_outputs_become_objects_with_safe_names(s3: Any, sink: S3Sink) -> None:
-    """A robot's outputs are objects, under safe names."""
     options = {"lines": 1}
     get_robot("/document/split").run(source(b"a\nb\n", "../t.txt"), options, sink)
     assert keys(s3) == ["out/t-part-0001.txt", "out/t-part-0002.txt"]

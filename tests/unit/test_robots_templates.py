@@ -66,7 +66,6 @@ def test_a_template_is_loaded_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_step_runs_its_robot() -> None:
-    """A step is all that is needed to process a file."""
     sink = MemorySink()
     source = RobotInput("a.txt", lambda: io.BytesIO(b"hello"), 5)
     load({"id": "t", "steps": {"one": HASH}})["t"].steps["one"].run(source, sink)
@@ -121,7 +120,6 @@ def test_every_step_comes_once_and_after_the_steps_it_uses(data: st.DataObject) 
     ],
 )
 def test_a_problem_starts_with_template_step_and_field(step: Any, problem: str) -> None:
-    """Every problem starts with the template, the step and the field."""
     [found] = of_step(step)
     assert found.startswith(f"template t, step one{':' if 'object' in problem else ','} {problem}")
 
@@ -186,21 +184,18 @@ def test_an_index_is_an_object_with_a_list(index: Any, tmp_path: Path) -> None:
     ],
 )
 def test_broken_json_and_duplicate_keys_are_refused(text: str, reason: str, tmp_path: Path) -> None:
-    """Broken JSON, and a key that would silently hide another, are refused."""
     path = tmp_path / "index.json"
     path.write_text(text)
     assert reason in problems(path)[0]
 
 
 def test_a_missing_index_raises_the_file_systems_error(tmp_path: Path) -> None:
-    """No index is not an invalid one."""
     with pytest.raises(FileNotFoundError):
         load_templates(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("secret", ["ssm:/a/b-c_d.e", "ssm:/a/{stage}/b", "env:HOOK_SECRET"])
 def test_both_forms_of_a_secrets_reference_are_kept(secret: str) -> None:
-    """The two forms of a reference are kept as they are."""
     template = load({"id": "t", "steps": {"one": HASH}, "webhook_secret": secret})["t"]
     assert template.webhook_secret == secret
 
@@ -209,7 +204,6 @@ def test_both_forms_of_a_secrets_reference_are_kept(secret: str) -> None:
     "secret", ["hunter2", "ssm:relative", "ssm:/a/{user}", "env:", "env:1A", "env:A\n", "", 1]
 )
 def test_a_plain_secret_is_refused_and_not_in_the_error(secret: Any) -> None:
-    """The error says what is expected, without the value, which may be the secret."""
     [found] = problems(
         {"templates": [{"id": "t", "steps": {"one": HASH}, "webhook_secret": secret}]}
     )
@@ -218,20 +212,17 @@ def test_a_plain_secret_is_refused_and_not_in_the_error(secret: Any) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x", "example.com", "https://", "http://[", 1, ""])
 def test_a_webhook_url_needs_http_or_https_and_a_host(url: Any) -> None:
-    """A webhook needs a scheme that can be posted to, and a host."""
     [found] = problems({"templates": [{"id": "t", "steps": {"one": HASH}, "webhook_url": url}]})
     assert found.startswith("template t, webhook_url: must be an http(s) URL, or a reference")
 
 
 def test_a_webhook_url_may_be_a_reference() -> None:
-    """Where a stage's receiver is can be said outside the index."""
     for url in ("ssm:/jobplane/{stage}/hook", "env:HOOK_URL", "https://example.com/hook"):
         assert load({"id": "t", "steps": {"one": HASH}, "webhook_url": url})["t"].webhook_url == url
 
 
 @pytest.mark.parametrize("value", ["true", 1, None])
 def test_allow_unsigned_must_be_a_boolean(value: Any) -> None:
-    """A switch that opens a door is not read from a string."""
     [found] = problems(
         {"templates": [{"id": "t", "steps": {"one": HASH}, "allow_unsigned": value}]}
     )
@@ -241,7 +232,6 @@ def test_allow_unsigned_must_be_a_boolean(value: Any) -> None:
 def test_a_template_with_a_missing_robot_is_refused_when_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An index that can't work is refused when it loads, not in the first job."""
     monkeypatch.setattr("jobplane_robots._robot.find_spec", lambda module: None)
     [found] = of_step({"robot": "/image/resize", "use": ":original", "width": 10})
     assert "robot /image/resize is not available: install jobplane-robots[image]" in found

@@ -318,7 +318,6 @@ def test_columns_come_from_the_first_megabyte() -> None:
 
 
 def test_values_without_a_column_can_be_ignored_and_are_counted() -> None:
-    """`ignore` leaves them out, and says so."""
     result, _ = run(
         "/ndjson/to-csv", b'{"a":1}\n{"a":2,"b":3,"c":4}\n', sample_rows=1, unknown_keys="ignore"
     )
@@ -352,7 +351,6 @@ text = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\r\
 def test_objects_of_strings_to_csv_and_back_are_equal(
     table: tuple[list[str], list[dict[str, str]]], delimiter: str
 ) -> None:
-    """Objects of strings survive the way through CSV, whatever is in them."""
     columns, rows = table
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     # With a BOM in front, a first column that begins with U+FEFF keeps it.

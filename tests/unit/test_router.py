@@ -130,7 +130,6 @@ def uploaded(owner: str = OWNER, **changes: Any) -> dict[str, Any]:
 
 
 def test_there_are_the_eleven_actions_of_the_protocol(router: Router) -> None:
-    """Eleven actions, no more."""
     assert sorted(router.module.ACTIONS) == NAMES
 
 
@@ -151,7 +150,6 @@ def test_text_that_is_not_json_is_an_invalid_message(router: Router, body: str |
 
 @pytest.mark.parametrize("body", [7, True, 1.5, ["ping"], {"action": "ping"}])
 def test_a_body_that_is_not_a_text_is_an_invalid_message(router: Router, body: Any) -> None:
-    """Anything else is an invalid message."""
     sent = event("router", "ping") | {"body": body}
     answer = json.loads(router.module.handler(sent, Context())["body"])
     assert answer["error"]["code"] == "INVALID_MESSAGE"
@@ -159,13 +157,11 @@ def test_a_body_that_is_not_a_text_is_an_invalid_message(router: Router, body: A
 
 @pytest.mark.parametrize("body", ["[]", '"echo"', "7", "null", "true"])
 def test_json_that_is_not_an_object_is_an_invalid_message(router: Router, body: str) -> None:
-    """JSON that is not an object is refused."""
     assert router.error(body)["code"] == "INVALID_MESSAGE"
 
 
 @pytest.mark.parametrize("depth", [100, 1000, 5000, 9980, 9990, 9993, 9996, 12_000])
 def test_deep_nesting_is_echoed_or_refused(router: Router, depth: int) -> None:
-    """However deep a message is nested, it gets an answer."""
     body = '{"action":"echo","payload":{"a":' + "[" * depth + "]" * depth + "}}"
     answer = router.raw(body)
     assert answer["statusCode"] == 200
@@ -197,14 +193,12 @@ def test_deep_nesting_is_echoed_or_refused(router: Router, depth: int) -> None:
 def test_a_malformed_envelope_is_refused_with_the_field(
     router: Router, message: Any, field: str
 ) -> None:
-    """Each part of the envelope is checked, and the answer says which was wrong."""
     error = router.error(message)
     assert error["code"] == "VALIDATION_ERROR"
     assert [detail["field"] for detail in error["details"]] == [field]
 
 
 def test_all_faults_of_an_envelope_are_in_one_answer(router: Router) -> None:
-    """A client can mend its message in one go."""
     error = router.error({"action": 7, "id": "a b", "payload": [], "metadata": {"a": 1}})
     assert [d["field"] for d in error["details"]] == ["action", "id", "payload", "metadata.a"]
 
@@ -299,7 +293,6 @@ likely_values = json_values | st.sampled_from(
 def test_any_payload_is_answered_or_refused_with_reason(
     router: Router, action: str, payload: dict[str, Any], metadata: dict[str, str]
 ) -> None:
-    """Payloads from right to absurd lead to an answer or to a documented refusal."""
     sent = {"action": action, "payload": payload, "metadata": metadata}
     before = router.stack.everything()
     message = router.say(sent)
@@ -347,18 +340,15 @@ def test_an_unknown_action_is_refused_with_the_known_ones(router: Router) -> Non
 
 @pytest.mark.parametrize("name", ["Echo", "echo ", "__class__", "", "ECHO"])
 def test_action_names_are_case_sensitive_and_without_spaces(router: Router, name: str) -> None:
-    """Another case or a stray space is another name."""
     assert router.error({"action": name})["code"] == "INVALID_ACTION"
 
 
 def test_two_actions_can_not_have_the_same_name(router: Router) -> None:
-    """Two actions can't share a name."""
     with pytest.raises(ValueError, match="echo"):
         router.module.action("echo")(lambda request: {})
 
 
 def test_an_error_has_the_request_id_if_it_is_valid(router: Router) -> None:
-    """A good id comes back with the refusal, a bad one does not."""
     assert router.say({"id": "req-7", "action": "reboot"})["request_id"] == "req-7"
     assert "request_id" not in router.say({"id": "a b", "action": "echo"})
 
@@ -408,7 +398,6 @@ def test_an_unknown_connection_is_closed(router: Router, stack: Stack) -> None:
 def test_a_socket_that_can_not_be_closed_is_not_an_error(
     router: Router, stack: Stack, how: str
 ) -> None:
-    """The socket may be gone already, or the management API may fail."""
     if how == "gone":
         stack.sockets.gone.add("conn-9")
     else:
@@ -427,7 +416,6 @@ def test_ping_is_answered_with_pong(router: Router) -> None:
 
 
 def test_ping_writes_the_row_at_most_once_a_minute(router: Router, stack: Stack) -> None:
-    """A fresh row is left alone; a minute later it is written once."""
     calls = stack.calls(router.module.dynamodb)
     router.ask("ping")
     assert calls.counts() == {"GetItem": 1}
@@ -459,7 +447,6 @@ def test_ping_does_not_create_the_row_of_an_ended_connection(router: Router, sta
 
 
 def test_echo_returns_any_json_payload(router: Router) -> None:
-    """Every JSON value survives."""
     payload: dict[str, Any] = {"n": [1, 2.5, -0.25, 10**18], "s": "Grüße 🎉", "x": None}
     payload |= {"b": True, "o": {"": {}}}
     data = router.data("echo", payload)
@@ -468,7 +455,6 @@ def test_echo_returns_any_json_payload(router: Router) -> None:
 
 
 def test_echo_costs_one_GetItem_and_no_other_call(router: Router, stack: Stack) -> None:
-    """One GetItem, no write, no management call."""
     calls = stack.calls(router.module.dynamodb)
     router.ask("echo", {"a": 1})
     assert calls.counts() == {"GetItem": 1}
@@ -507,7 +493,6 @@ def test_create_upload_signs_one_put_per_file(router: Router) -> None:
 
 
 def test_a_presigned_put_binds_md5_length_and_type(router: Router) -> None:
-    """The signature covers what the file was announced as."""
     data = router.data("create_upload", {"template_id": "tpl_archive", "files": [file()]})
     (upload,) = data["uploads"]
     query = parse_qs(urlsplit(upload["url"]).query)
@@ -547,7 +532,6 @@ def _fixed(stamp: str) -> Any:
 
 
 def test_an_md5_in_hex_and_base64_gives_the_same_job(router: Router) -> None:
-    """Clients may send either spelling; the job is the same."""
     spelled = base64.b64encode(bytes.fromhex(md5_of(b"hello"))).decode()
     ids = {
         router.data("create_upload", {"template_id": "tpl_archive", "files": [file(md5hash=text)]})[
@@ -589,7 +573,6 @@ def test_a_key_does_not_have_the_files_name(router: Router, name: str) -> None:
 
 
 def test_an_empty_file_can_be_uploaded(router: Router) -> None:
-    """Zero is a size."""
     payload = {"template_id": "tpl_archive", "files": [file("empty", b"")]}
     (upload,) = router.data("create_upload", payload)["uploads"]
     assert upload["headers"]["Content-Length"] == "0"
@@ -675,7 +658,6 @@ def test_create_upload_of_a_finished_job_says_so(
 def test_a_malformed_create_upload_is_refused_with_the_field(
     router: Router, payload: Any, field: str
 ) -> None:
-    """Every field is checked."""
     error = router.error({"action": "create_upload", "payload": payload})
     assert error["code"] == "VALIDATION_ERROR"
     assert [detail["field"] for detail in error["details"]] == [field]
@@ -687,7 +669,6 @@ def test_a_malformed_create_upload_is_refused_with_the_field(
 def test_a_queued_request_is_one_row_with_the_documented_attributes(
     router: Router, stack: Stack
 ) -> None:
-    """Everything the processor needs, and nothing that the client could not send."""
     before = int(time.time())
     router.ask("delay", {"seconds": 2, "steps": 4}, id="req-1", metadata={"trace": "abc"})
 
@@ -732,7 +713,6 @@ def test_an_enqueue_costs_one_read_and_one_write(router: Router, stack: Stack) -
 
 
 def test_a_message_without_an_id_gets_a_new_sortable_one(router: Router, stack: Stack) -> None:
-    """Without an id every message is a request of its own, in order."""
     ids = [router.say({"action": "delay"})["request_id"] for _ in range(3)]
     assert len(set(ids)) == 3
     assert {row["request_id"] for row in stack.items("requests")} == set(ids)
@@ -797,7 +777,6 @@ def test_an_expired_request_frees_its_id(router: Router, stack: Stack) -> None:
 def test_two_users_may_use_the_same_request_id(
     router: Router, stack: Stack, bystanders: None
 ) -> None:
-    """The same id of somebody else is no duplicate."""
     assert router.ask("delay", {}, id="req-1")["status"] == "queued"
     assert len(stack.items("requests")) == 3
 
@@ -815,7 +794,6 @@ def test_a_short_action_may_be_queued(router: Router, stack: Stack, name: str) -
     [("ping", "async"), ("status", "async"), ("delay", "sync"), ("echo", "ASYNC"), ("echo", "")],
 )
 def test_a_mode_that_an_action_lacks_is_refused(router: Router, name: str, mode: str) -> None:
-    """Only what an action can do is accepted."""
     payload = {"request_id": "req-1"} if name == "status" else {}
     error = router.error({"action": name, "payload": payload, "metadata": {"mode": mode}})
     assert error["code"] == "VALIDATION_ERROR"
@@ -840,7 +818,6 @@ def test_metadata_with_an_empty_key_is_refused(router: Router) -> None:
 def test_the_trace_header_is_stored_with_the_request(
     router: Router, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trace header is stored for the processor."""
     header = "Root=1-6921a0c2-3f1d2c4b5a69788796a5b4c3;Parent=53995c3f42cd8ad8;Sampled=0"
     monkeypatch.setenv("_X_AMZN_TRACE_ID", header)
     router.ask("delay", {}, id="req-1")
@@ -863,7 +840,6 @@ def test_the_trace_header_is_stored_with_the_request(
 def test_a_malformed_delay_is_refused_with_the_field(
     router: Router, payload: Any, field: str
 ) -> None:
-    """The payload model refuses what is out of range or unknown."""
     error = router.error({"action": "delay", "payload": payload})
     assert [detail["field"] for detail in error["details"]] == [f"payload.{field}"]
 
@@ -948,7 +924,6 @@ def test_users_of_two_tenants_never_share_a_job(stack: Stack) -> None:
 
 
 def test_ASSEMBLY_ID_FORM_chooses_an_older_form(stack: Stack) -> None:
-    """ASSEMBLY_ID_FORM decides."""
     stack.put("connections", connection())
     router = Router(stack.function("router", ASSEMBLY_ID_FORM="concat"), stack)
     data = router.data("create_upload", {"template_id": "tpl_archive", "files": [file()]})
@@ -957,7 +932,6 @@ def test_ASSEMBLY_ID_FORM_chooses_an_older_form(stack: Stack) -> None:
 
 
 def test_a_report_needs_the_permission_reports(router: Router, stack: Stack) -> None:
-    """Without `reports` it is FORBIDDEN, with it it is queued."""
     message = {
         "id": "req-1",
         "action": "generate_report",
@@ -999,7 +973,6 @@ def test_a_malformed_report_is_refused_with_the_field(
 def test_status_returns_status_progress_and_times_of_a_request(
     router: Router, stack: Stack
 ) -> None:
-    """Status, progress and times; nothing internal."""
     progress = {"seq": 4, "percentage": 40.5, "message": "Step 4", "at": iso(time.time())}
     stack.put(
         "requests",
@@ -1015,7 +988,6 @@ def test_status_returns_status_progress_and_times_of_a_request(
 
 
 def test_connection_and_request_are_read_consistently(router: Router, stack: Stack) -> None:
-    """Connection and request may have been written a moment ago."""
     stack.put("requests", request())
     calls = stack.calls(router.module.dynamodb)
     router.data("status", {"request_id": "req-1"})
@@ -1049,14 +1021,12 @@ def test_keys_in_a_result_become_links_when_it_is_read(router: Router, stack: St
 
 
 def test_an_echo_of_an_object_key_gets_no_link(router: Router, stack: Stack) -> None:
-    """An echo that looks like a stored object is given back as it is."""
     stolen = {"echo": {"key": "results/of-somebody-else.json", "url_key": "reports/theirs.csv"}}
     stack.put("requests", ended(action="echo", result=json.dumps(stolen), links=[]))
     assert router.data("status", {"request_id": "req-1"})["result"] == stolen
 
 
 def test_a_large_result_is_a_link(router: Router, stack: Stack) -> None:
-    """What lies in the bucket is linked, not sent."""
     stack.put("requests", ended(result=None, result_key="results/requests/o/req-1.json"))
     result = router.data("status", {"request_id": "req-1"})["result"]
     assert list(result) == ["url"]
@@ -1100,7 +1070,6 @@ def test_another_users_request_is_not_found(
 
 @pytest.mark.parametrize("action", ["status", "subscribe", "cancel"])
 def test_an_expired_request_is_not_found(router: Router, stack: Stack, action: str) -> None:
-    """A row that only waits for its deletion is not found."""
     stack.put("requests", ended(ttl=int(time.time()) - 1))
     error = router.error({"action": action, "payload": {"request_id": "req-1"}})
     assert error["code"] == "NOT_FOUND"
@@ -1113,7 +1082,6 @@ def test_an_expired_request_is_not_found(router: Router, stack: Stack, action: s
 def test_a_malformed_reference_is_refused_with_the_field(
     router: Router, action: str, payload: Any
 ) -> None:
-    """A request is named by its id."""
     error = router.error({"action": action, "payload": payload})
     assert [detail["field"] for detail in error["details"]] == ["payload.request_id"]
 
@@ -1122,7 +1090,6 @@ def test_a_malformed_reference_is_refused_with_the_field(
 
 
 def test_subscribing_returns_the_state_and_counts_a_listener(router: Router, stack: Stack) -> None:
-    """The row is written, the request counts one listener, and the state comes at once."""
     progress = {"seq": 4, "percentage": 40, "message": "Step 4", "at": iso(time.time())}
     stack.put("requests", request(status="PROCESSING", progress=progress))
     data = router.data("subscribe", {"request_id": "req-1", "since_seq": 2})
@@ -1146,7 +1113,6 @@ def test_subscribing_twice_counts_once(router: Router, stack: Stack) -> None:
 
 
 def test_two_connections_of_a_user_are_two_listeners(router: Router, stack: Stack) -> None:
-    """Two connections are two listeners."""
     stack.put("connections", connection("conn-2"))
     stack.put("requests", request())
     message = {"action": "subscribe", "payload": {"request_id": "req-1"}}
@@ -1159,7 +1125,6 @@ def test_two_connections_of_a_user_are_two_listeners(router: Router, stack: Stac
 def test_subscribing_to_an_ended_request_only_returns_its_state(
     router: Router, stack: Stack, status: str
 ) -> None:
-    """The final state comes, and nothing is subscribed."""
     row = ended(status=status)
     stack.put("requests", row)
     data = router.data("subscribe", {"request_id": "req-1"})
@@ -1172,7 +1137,6 @@ def test_subscribing_to_an_ended_request_only_returns_its_state(
 def test_a_colleagues_request_needs_the_permission_tenant_read(
     router: Router, stack: Stack
 ) -> None:
-    """With the permission, members of the tenant may listen to each other."""
     stack.put("requests", request(owner=COLLEAGUE))
     message = {"action": "subscribe", "payload": {"request_id": "req-1", "user_id": "user-2"}}
     assert router.error(message)["code"] == "FORBIDDEN"
@@ -1195,7 +1159,6 @@ def test_tenant_read_does_not_reach_another_tenant(router: Router, stack: Stack)
 def test_the_own_user_id_in_a_subscription_needs_no_permission(
     router: Router, stack: Stack, user: str
 ) -> None:
-    """Naming oneself, or nobody, is the plain case."""
     stack.put("requests", request())
     payload = {"request_id": "req-1", "user_id": user}
     assert router.data("subscribe", payload)["subscribed"] is True
@@ -1203,7 +1166,6 @@ def test_the_own_user_id_in_a_subscription_needs_no_permission(
 
 
 def test_a_second_unsubscribe_succeeds_and_changes_nothing(router: Router, stack: Stack) -> None:
-    """Row and count go once."""
     stack.put("requests", request())
     router.data("subscribe", {"request_id": "req-1"})
     answers = [router.data("unsubscribe", {"request_id": "req-1"}) for _ in range(2)]
@@ -1214,7 +1176,6 @@ def test_a_second_unsubscribe_succeeds_and_changes_nothing(router: Router, stack
 
 
 def test_unsubscribing_from_an_unknown_request_succeeds(router: Router) -> None:
-    """A request that does not exist has no listeners."""
     assert router.data("unsubscribe", {"request_id": "req-0"})["was_subscribed"] is False
 
 
@@ -1241,7 +1202,6 @@ def test_cancelling_a_waiting_request_ends_it_as_cancelled(router: Router, stack
 
 
 def test_a_second_cancel_returns_the_end_and_posts_nothing(router: Router, stack: Stack) -> None:
-    """A repeated cancel is harmless."""
     stack.put("requests", request())
     router.data("cancel", {"request_id": "req-1"})
     before = stack.everything()
@@ -1289,7 +1249,6 @@ def test_a_waiting_assembly_with_a_document_is_cancelled_by_a_worker(
 
 
 def test_a_request_taken_during_the_cancel_gets_the_flag(router: Router, stack: Stack) -> None:
-    """When a worker is faster, the cancel goes to it."""
     stack.put("requests", request())
     found = router.module.request_of
 
@@ -1304,7 +1263,6 @@ def test_a_request_taken_during_the_cancel_gets_the_flag(router: Router, stack: 
 
 
 def test_a_request_that_ends_during_the_cancel_keeps_its_end(router: Router, stack: Stack) -> None:
-    """When its worker is faster, the answer is its end."""
     stack.put("requests", request(status="PROCESSING", attempts=1))
     found = router.module.request_of
     final = ended()
@@ -1322,7 +1280,6 @@ def test_a_request_that_ends_during_the_cancel_keeps_its_end(router: Router, sta
 def test_the_seq_of_a_cancelled_request_is_above_that_of_its_progress(
     router: Router, stack: Stack
 ) -> None:
-    """A request that waits for another attempt has told of the first one."""
     progress = {"seq": 4, "percentage": 40, "message": "Step 4", "at": iso(time.time())}
     stack.put("requests", request(attempts=1, progress=progress))
     assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelled"
@@ -1378,7 +1335,6 @@ def test_a_throttled_table_gives_SERVICE_UNAVAILABLE(
 def test_an_unexpected_error_gives_INTERNAL_ERROR_without_its_text(
     router: Router, stack: Stack, output: Output
 ) -> None:
-    """What nobody foresaw is logged whole and told in general."""
 
     def broken(request: Any) -> Any:
         raise RuntimeError(MARK)

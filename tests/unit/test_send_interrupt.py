@@ -148,7 +148,6 @@ def test_a_live_target_gets_a_message(jobs: Jobs, expires_at: Any) -> None:
 
 
 def test_CREATE_QUEUES_creates_a_missing_queue(jobs: Jobs) -> None:
-    """With CREATE_QUEUES the first interrupt of a workspace makes its queue."""
     assert send(jobs)["sent"] is True
     attributes = jobs.stack.sqs.get_queue_attributes(
         QueueUrl=queue_url(QUEUE), AttributeNames=["All"]
@@ -159,7 +158,6 @@ def test_CREATE_QUEUES_creates_a_missing_queue(jobs: Jobs) -> None:
 
 
 def test_an_existing_queue_costs_one_SendMessage(jobs: Jobs) -> None:
-    """The second interrupt is one SendMessage."""
     send(jobs)
     calls = jobs.stack.calls(jobs.function("send-interrupt").sqs)
     send(jobs)
@@ -179,7 +177,6 @@ def test_without_CREATE_QUEUES_a_missing_queue_is_an_error(jobs: Jobs, setting: 
 
 
 def test_a_created_queue_denies_access_without_tls(jobs: Jobs) -> None:
-    """As every queue of the stack's own."""
     send(jobs)
     found = jobs.stack.sqs.get_queue_attributes(
         QueueUrl=queue_url(QUEUE), AttributeNames=["Policy"]
@@ -195,7 +192,6 @@ def test_a_created_queue_is_used_after_one_second(jobs: Jobs) -> None:
 
 
 def test_without_CREATE_QUEUES_an_existing_queue_is_used(jobs: Jobs) -> None:
-    """Somebody else made it, and it serves."""
     jobs.stack.sqs.create_queue(QueueName=QUEUE)
     module = jobs.function("send-interrupt", CREATE_QUEUES="")
     assert module.handler(dict(EVENT), Context())["sent"] is True
@@ -203,7 +199,6 @@ def test_without_CREATE_QUEUES_an_existing_queue_is_used(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize("code", ["AccessDenied", "RequestThrottled", "InternalError"])
 def test_other_errors_of_sqs_are_raised_without_creating_a_queue(jobs: Jobs, code: str) -> None:
-    """They are neither a missing queue nor a reason to make one."""
     module = jobs.function("send-interrupt")
     jobs.stack.fail(module.sqs, "SendMessage", code)
     with pytest.raises(ClientError) as raised:
@@ -242,7 +237,6 @@ def test_the_queues_url_has_region_and_account_or_the_endpoint(
     ],
 )
 def test_the_queues_host_is_the_sdks_for_every_region(jobs: Jobs, region: str, host: str) -> None:
-    """The SDK knows it for every region."""
     place = {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
     module = jobs.function("send-interrupt", SQS_ENDPOINT=None, **place)
     sent = capture(jobs, module)
@@ -263,7 +257,6 @@ def capture(jobs: Jobs, module: ModuleType) -> list[dict[str, Any]]:
 
 
 def test_workspaces_with_similar_names_have_different_queues(jobs: Jobs) -> None:
-    """Names that would read alike are told apart."""
     one = send(jobs, projectUserId="a-b#c")["queueUrl"]
     other = send(jobs, projectUserId=None, projectId="a", userId="b-c")["queueUrl"]
     assert one != other
@@ -273,7 +266,6 @@ def test_workspaces_with_similar_names_have_different_queues(jobs: Jobs) -> None
 @pytest.mark.parametrize("value", HOSTILE_IDS)
 @pytest.mark.parametrize("field", ["newThreadId", "interruptingMessageId"])
 def test_malformed_ids_are_refused_with_the_fields_name(jobs: Jobs, field: str, value: Any) -> None:
-    """What is no id is a ValidationError that names it."""
     with pytest.raises(ValidationError) as refused:
         send(jobs, **{field: value})
     assert refused.value.field == field
@@ -327,7 +319,6 @@ def test_malformed_input_is_refused_with_the_fields_name(
 
 @pytest.mark.parametrize("variable", ["ACCOUNT_ID"])
 def test_a_missing_variable_stops_the_container_and_is_named(jobs: Jobs, variable: str) -> None:
-    """The error says which one."""
     with pytest.raises(KeyError, match=variable):
         jobs.function("send-interrupt", **{variable: None})
 

@@ -37,7 +37,6 @@ KEY = f"{OWNER}#req-1"
 
 
 def test_a_message_is_sent_as_compact_utf_8() -> None:
-    """No spaces, no escapes for what UTF-8 can say."""
     assert (
         encode_message({"text": "Grüße 🎉", "n": [1, 2]})
         == '{"text":"Grüße 🎉","n":[1,2]}'.encode()
@@ -54,7 +53,6 @@ def test_a_message_is_posted_once_to_each_target() -> None:
 
 
 def test_an_empty_list_of_targets_is_an_empty_delivery() -> None:
-    """An empty audience is an empty delivery."""
     assert post(Sockets(), [], {}) == Delivery((), (), {})
 
 
@@ -116,7 +114,6 @@ def test_sixteen_posts_run_concurrently() -> None:
 
 
 def test_the_failed_ones_of_500_posts_are_reported() -> None:
-    """Of five hundred connections, exactly the failing ones are named."""
     sockets = Sockets()
     everyone = [f"conn-{number:03d}" for number in range(500)]
     sockets.gone = set(everyone[::50])
@@ -129,7 +126,6 @@ def test_the_failed_ones_of_500_posts_are_reported() -> None:
 
 
 def test_listeners_are_unexpired_rows_of_the_request(stack: Stack) -> None:
-    """Rows of this request alone, without those that only wait for their deletion."""
     stack.put(
         "subscriptions",
         subscription("req-1", "conn-1"),
@@ -142,7 +138,6 @@ def test_listeners_are_unexpired_rows_of_the_request(stack: Stack) -> None:
 
 
 def test_listeners_read_every_page(stack: Stack) -> None:
-    """A request may have more listeners than one page holds."""
     stack.put("subscriptions", *(subscription("req-1", f"conn-{n}") for n in range(7)))
     whole = stack.dynamodb.query
     stack.monkeypatch.setattr(stack.dynamodb, "query", lambda **q: whole(**q, Limit=3))
@@ -157,7 +152,6 @@ def test_listeners_are_read_consistently(stack: Stack) -> None:
 
 
 def test_unsubscribing_deletes_the_row_and_decrements_the_count(stack: Stack) -> None:
-    """The row goes and the request counts one listener less."""
     stack.put("requests", request(subscriber_count=2))
     stack.put("subscriptions", subscription("req-1", "conn-1"), subscription("req-1", "conn-2"))
 
@@ -167,7 +161,6 @@ def test_unsubscribing_deletes_the_row_and_decrements_the_count(stack: Stack) ->
 
 
 def test_unsubscribing_twice_counts_once(stack: Stack) -> None:
-    """The second time finds nothing and changes nothing."""
     stack.put("requests", request(subscriber_count=1))
     stack.put("subscriptions", subscription("req-1", "conn-1"))
 
@@ -188,7 +181,6 @@ def test_unsubscribing_from_an_expired_request_creates_no_row(stack: Stack) -> N
 
 @pytest.mark.parametrize("user", ["a#b", "100%", "ada@example.com", "Ωmega"])
 def test_separators_in_ids_do_not_lead_to_another_request(stack: Stack, user: str) -> None:
-    """Separators inside ids do not lead to somebody else's request."""
     from jobplane_keys import owner_key, request_key
 
     owner = owner_key("tenant-1", user)
@@ -252,14 +244,12 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_conflicting_transaction_is_repeated(no_waits: None) -> None:
-    """A transaction that met another write of the same request succeeds after it."""
     client = Conflicting(3, "None", "TransactionConflict")
     assert transact(client, []) == []
     assert client.calls == 4
 
 
 def test_a_lasting_conflict_is_raised_after_bounded_attempts(no_waits: None) -> None:
-    """A conflict that does not go away is raised after a bounded number of tries."""
     client = Conflicting(1000, "None", "TransactionConflict")
     with pytest.raises(ClientError):
         transact(client, [])
@@ -267,21 +257,18 @@ def test_a_lasting_conflict_is_raised_after_bounded_attempts(no_waits: None) -> 
 
 
 def test_a_failed_condition_is_reported_at_once_by_item(no_waits: None) -> None:
-    """It is told at once, item by item."""
     client = Conflicting(1, "ConditionalCheckFailed", "None")
     assert transact(client, []) == ["ConditionalCheckFailed", "None"]
     assert client.calls == 1
 
 
 def test_a_failed_condition_is_reported_even_beside_a_conflict(no_waits: None) -> None:
-    """Another write of the other item does not change what is known."""
     client = Conflicting(1, "ConditionalCheckFailed", "TransactionConflict")
     assert transact(client, []) == ["ConditionalCheckFailed", "TransactionConflict"]
     assert client.calls == 1
 
 
 def test_a_throttled_transaction_is_raised(no_waits: None) -> None:
-    """A throttled transaction is the caller's to deal with."""
     client = Conflicting(1, "ThrottlingError", "None")
     with pytest.raises(ClientError):
         transact(client, [])

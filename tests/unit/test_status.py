@@ -71,7 +71,6 @@ def raising(code: str) -> Any:
 
 
 def test_the_owner_gets_the_public_document(status: ModuleType) -> None:
-    """A direct invoke by the owner answers 200 with the public document."""
     put(assembly())
     code, body, headers = ask(status, MINE)
     assert code == 200
@@ -104,7 +103,6 @@ def test_an_expired_assembly_is_404(status: ModuleType) -> None:
 
 
 def test_another_users_assembly_is_403(status: ModuleType) -> None:
-    """Another user's assembly is denied."""
     put(assembly())
     code, body, _ = ask(status, MINE | {"userId": "user-2"})
     assert code == 403
@@ -112,13 +110,11 @@ def test_another_users_assembly_is_403(status: ModuleType) -> None:
 
 
 def test_an_assembly_without_an_owner_is_403(status: ModuleType) -> None:
-    """An assembly without owner is nobody's."""
     put(assembly(user=None))
     assert ask(status, MINE)[0] == 403
 
 
 def test_an_invoke_without_a_user_is_401_without_a_read(status: ModuleType) -> None:
-    """A direct invoke without a user is refused before anything is read."""
     put(assembly())
     code, body, headers = ask(status, {"assemblyId": "asm-1"})
     assert (code, body) == (401, {"error": "Authentication required"})
@@ -128,7 +124,6 @@ def test_an_invoke_without_a_user_is_401_without_a_read(status: ModuleType) -> N
 def test_ALLOW_ANONYMOUS_INVOKE_allows_an_invoke_without_a_user(
     aws: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ALLOW_ANONYMOUS_INVOKE lets an invoke without user read any assembly."""
     status = load(monkeypatch, ALLOW_ANONYMOUS_INVOKE="true")
     put(assembly(user=None))
     assert ask(status, {"assemblyId": "asm-1"})[0] == 200
@@ -137,7 +132,6 @@ def test_ALLOW_ANONYMOUS_INVOKE_allows_an_invoke_without_a_user(
 def test_ALLOW_ANONYMOUS_INVOKE_does_not_apply_to_http(
     aws: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ALLOW_ANONYMOUS_INVOKE means invokes; HTTP still needs a token."""
     status = load(monkeypatch, ALLOW_ANONYMOUS_INVOKE="true")
     put(assembly())
     assert ask(status, http("GET", "/status/asm-1", bearer=None))[0] == 401
@@ -146,7 +140,6 @@ def test_ALLOW_ANONYMOUS_INVOKE_does_not_apply_to_http(
 def test_MASK_FOREIGN_answers_for_another_users_assembly_as_for_a_missing_one(
     aws: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With MASK_FOREIGN a foreign assembly can't be told from a missing one."""
     status = load(monkeypatch, MASK_FOREIGN="true")
     put(assembly())
     foreign = status.handler(MINE | {"userId": "user-2"}, Context())
@@ -159,7 +152,6 @@ def test_MASK_FOREIGN_answers_for_another_users_assembly_as_for_a_missing_one(
 def test_a_look_up_is_one_consistent_get(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look-up makes one call, a consistent GetItem."""
     put(assembly(results={"hash": [{"id": "result_1", "name": "a", "key": "results/asm-1/a"}]}))
     calls: list[tuple[str, Any]] = []
     real = status.dynamodb._make_api_call
@@ -175,7 +167,6 @@ def test_a_look_up_is_one_consistent_get(
 
 
 def test_a_repeated_look_up_gets_the_same_answer(status: ModuleType) -> None:
-    """A look-up changes nothing: the second answer equals the first."""
     put(assembly())
     assert status.handler(MINE, Context()) == status.handler(MINE, Context())
 
@@ -184,7 +175,6 @@ def test_a_repeated_look_up_gets_the_same_answer(status: ModuleType) -> None:
 
 
 def test_a_document_with_ok_and_error_shows_only_the_error(status: ModuleType) -> None:
-    """A document that holds both shows the error alone."""
     put(assembly(error="PROCESSING_ERROR"))
     _, body, _ = ask(status, MINE)
     assert body["error"] == "PROCESSING_ERROR"
@@ -201,7 +191,6 @@ def test_a_running_document_has_neither_ok_nor_error(status: ModuleType) -> None
 
 
 def test_a_document_that_waits_for_files_is_to_be_polled_every_5_s(status: ModuleType) -> None:
-    """A job that waits for its files is asked for again in 5 s."""
     put(assembly(ok=None, execution_start=None))
     assert ask(status, MINE)[2]["Retry-After"] == "5"
 
@@ -218,14 +207,12 @@ def test_a_document_that_waits_for_files_is_to_be_polled_every_5_s(status: Modul
 def test_with_extended_codes_every_document_without_an_error_has_ok(
     aws: None, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], code: str
 ) -> None:
-    """With extended codes every document that has not failed carries ok."""
     status = load(monkeypatch, ASSEMBLY_STATUS_CODES="extended")
     put(assembly(**changes))
     assert ask(status, MINE)[1]["ok"] == code
 
 
 def test_a_running_document_with_an_expired_lease_is_stalled(status: ModuleType) -> None:
-    """A running job whose lease ran out is marked stalled."""
     put(assembly(ok=None, lease_until=int(time.time()) - 5))
     assert ask(status, MINE)[1]["stalled"] is True
 
@@ -234,13 +221,11 @@ def test_a_running_document_with_an_expired_lease_is_stalled(status: ModuleType)
 def test_a_leased_or_ended_document_is_not_stalled(
     status: ModuleType, changes: dict[str, Any]
 ) -> None:
-    """Neither a held lease nor an ended job is stalled."""
     put(assembly(**changes))
     assert "stalled" not in ask(status, MINE)[1]
 
 
 def test_whole_numbers_are_answered_as_integers(status: ModuleType) -> None:
-    """Integral numbers leave as integers, others as fractions."""
     put(assembly(progress_pct=100.0, execution_duration=0.25))
     body = status.handler(MINE, Context())["body"]
     assert body.endswith('"progress_pct":100}')
@@ -280,7 +265,6 @@ def test_a_result_in_the_bucket_gets_a_link_for_an_hour(status: ModuleType) -> N
 def test_a_row_with_missing_or_malformed_fields_is_answered(
     status: ModuleType, item: dict[str, Any]
 ) -> None:
-    """An item that lacks fields, or holds strange ones, is still answered."""
     put(item)
     code, body, _ = ask(status, MINE)
     assert code == 200
@@ -292,14 +276,12 @@ def test_a_row_with_missing_or_malformed_fields_is_answered(
 
 @pytest.mark.parametrize("value", ["", None, "a" * 129, "a/b", "ä", 5, ["a"], {"S": "a"}, True])
 def test_a_malformed_id_is_400_with_the_field(status: ModuleType, value: Any) -> None:
-    """An id that is no 1–128 of the allowed characters is refused, by name."""
     code, body, _ = ask(status, {"assemblyId": value, "userId": "user-1"})
     assert code == 400
     assert [problem["field"] for problem in body["problems"]] == ["assemblyId"]
 
 
 def test_all_malformed_fields_are_in_one_answer(status: ModuleType) -> None:
-    """Every field at fault is named in one answer."""
     code, body, _ = ask(status, {"userId": 7, "triggerWebhook": "true"})
     assert code == 400
     assert {problem["field"] for problem in body["problems"]} == {
@@ -311,20 +293,17 @@ def test_all_malformed_fields_are_in_one_answer(status: ModuleType) -> None:
 
 @pytest.mark.parametrize("event", [None, [], "text", 5, True])
 def test_an_event_that_is_not_an_object_is_400(status: ModuleType, event: Any) -> None:
-    """An event that is not an object is malformed, not a crash."""
     code, body, _ = ask(status, event)
     assert code == 400
     assert body["problems"][0]["field"] == "event"
 
 
 def test_a_malformed_event_without_a_user_is_400(status: ModuleType) -> None:
-    """A malformed event answers 400 even when nobody is named."""
     assert ask(status, {"assemblyId": "a/b"})[0] == 400
 
 
 @pytest.mark.parametrize("value", ["false", 1, 0, []])
 def test_triggerWebhook_must_be_a_boolean(status: ModuleType, value: Any) -> None:
-    """By invoke, triggerWebhook is a real boolean."""
     assert ask(status, MINE | {"triggerWebhook": value})[0] == 400
 
 
@@ -379,7 +358,6 @@ def alb(path: str, **extra: Any) -> dict[str, Any]:
 def test_a_look_up_works_through_every_kind_of_http_event(
     status: ModuleType, event: dict[str, Any]
 ) -> None:
-    """The owner's token reads the document through every kind of HTTP front."""
     put(assembly())
     code, body, _ = ask(status, event)
     assert code == 200
@@ -387,7 +365,6 @@ def test_a_look_up_works_through_every_kind_of_http_event(
 
 
 def test_a_load_balancer_with_lists_of_headers_gets_lists(status: ModuleType) -> None:
-    """A load balancer that sends lists of header values gets lists back."""
     put(assembly())
     event = alb(
         "/status/asm-1",
@@ -404,14 +381,12 @@ def test_a_load_balancer_with_lists_of_headers_gets_lists(status: ModuleType) ->
 
 
 def test_a_user_id_in_the_query_is_ignored(status: ModuleType) -> None:
-    """Over HTTP nobody becomes another user by saying so."""
     put(assembly())
     event = http("GET", "/status/asm-1", {"userId": "user-1"}, bearer=token("user-2"))
     assert ask(status, event)[0] == 403
 
 
 def test_the_same_user_id_of_another_tenant_is_refused(status: ModuleType) -> None:
-    """The same user id of another tenant is another user."""
     put(assembly())
     event = http("GET", "/status/asm-1", bearer=token(tenant="tenant-2"))
     assert ask(status, event)[0] == 403
@@ -424,7 +399,6 @@ def test_the_same_user_id_of_another_tenant_is_refused(status: ModuleType) -> No
 def test_a_missing_or_bad_token_is_401_with_WWW_Authenticate(
     status: ModuleType, bearer: str | None
 ) -> None:
-    """No token and a bad one get the same 401 with WWW-Authenticate."""
     put(assembly())
     code, body, headers = ask(status, http("GET", "/status/asm-1", bearer=bearer))
     assert (code, body) == (401, {"error": "Authentication required"})
@@ -453,13 +427,11 @@ def test_claims_of_the_apis_authorizer_identify_the_caller(
     "claims", [{"sub": "user-1"}, {"sub": "", "tenant_id": "tenant-1"}, {"sub": 5}, "text"]
 )
 def test_claims_without_user_and_tenant_are_refused(status: ModuleType, claims: Any) -> None:
-    """Claims that name no user and tenant are no identity."""
     put(assembly())
     assert ask(status, claimed(claims))[0] == 401
 
 
 def test_ALLOWED_TENANTS_applies_to_claims(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ALLOWED_TENANTS holds for claims as for tokens."""
     status = load(monkeypatch, ALLOWED_TENANTS="tenant-9")
     put(assembly())
     assert ask(status, claimed({"sub": "user-1", "tenant_id": "tenant-1"}))[0] == 401
@@ -481,7 +453,6 @@ def test_ALLOWED_TENANTS_applies_to_claims(aws: None, monkeypatch: pytest.Monkey
 def test_unknown_paths_methods_and_parameters_have_their_own_status(
     status: ModuleType, event: dict[str, Any], code: int
 ) -> None:
-    """Paths, methods and parameters that are not served are told apart."""
     answered, body, headers = ask(status, event)
     assert answered == code
     assert body["error"]
@@ -515,7 +486,6 @@ def test_other_ends_are_revalidated(status: ModuleType, end: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("form", ["{tag}", '"other", {tag}', "*", "{strong}"])
 def test_a_matching_etag_gets_304_without_a_body(status: ModuleType, form: str) -> None:
-    """A reader that has the document gets 304 without a body."""
     put(assembly())
     tag = ask(status, http("GET", "/status/asm-1"))[2]["ETag"]
     sent = form.format(tag=tag, strong=tag.removeprefix("W/"))
@@ -525,7 +495,6 @@ def test_a_matching_etag_gets_304_without_a_body(status: ModuleType, form: str) 
 
 
 def test_an_older_etag_gets_the_new_document(status: ModuleType) -> None:
-    """A tag of an earlier state is answered with the new one."""
     put(assembly())
     tag = ask(status, http("GET", "/status/asm-1"))[2]["ETag"]
     put(assembly(message="again"))
@@ -535,7 +504,6 @@ def test_an_older_etag_gets_the_new_document(status: ModuleType) -> None:
 
 
 def test_the_etag_changes_before_links_expire(status: ModuleType) -> None:
-    """Revalidation never keeps a document whose links have expired."""
     document = {"assembly_id": "asm-1"}
     first = status.entity_tag(document, 0.0, links=True)
     assert status.entity_tag(document, 3600 - 300, links=True) != first
@@ -552,7 +520,6 @@ def batch(ids: Any, **extra: Any) -> dict[str, Any]:
 
 
 def test_a_batch_has_null_for_absent_expired_and_foreign_assemblies(status: ModuleType) -> None:
-    """A batch maps each id to its document, or null if absent, expired or foreign."""
     put(assembly("mine"))
     put(assembly("theirs", user={"userId": "user-2"}))
     put(assembly("old", ttl=5))
@@ -564,7 +531,6 @@ def test_a_batch_has_null_for_absent_expired_and_foreign_assemblies(status: Modu
 
 
 def test_an_invoke_with_assemblyIds_is_a_batch(status: ModuleType) -> None:
-    """A direct invoke with assemblyIds is a batch too."""
     put(assembly())
     code, body, _ = ask(status, {"assemblyIds": ["asm-1", "x"], "userId": "user-1"})
     assert code == 200
@@ -573,7 +539,6 @@ def test_an_invoke_with_assemblyIds_is_a_batch(status: ModuleType) -> None:
 
 
 def test_the_body_of_a_batch_may_be_base64(status: ModuleType) -> None:
-    """A base64 body is decoded first."""
     event = batch([])
     event |= {"body": base64.b64encode(event["body"].encode()).decode(), "isBase64Encoded": True}
     assert ask(status, event)[:2] == (200, {"statuses": {}})
@@ -583,7 +548,6 @@ def test_the_body_of_a_batch_may_be_base64(status: ModuleType) -> None:
     "ids", [None, "asm-1", ["a"] * 101, ["a", "b/c"], [5], {"a": 1}, [["a"]], [None]]
 )
 def test_a_batch_of_anything_but_1_to_100_ids_is_400(status: ModuleType, ids: Any) -> None:
-    """A batch of anything but up to 100 ids is refused."""
     code, body, _ = ask(status, batch(ids))
     assert code == 400
     assert body["problems"][0]["field"].startswith("assemblyIds")
@@ -591,7 +555,6 @@ def test_a_batch_of_anything_but_1_to_100_ids_is_400(status: ModuleType, ids: An
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "null", "[" * 100_000, "9" * 5000, None])
 def test_a_batch_whose_body_is_not_an_object_is_400(status: ModuleType, body: str | None) -> None:
-    """A body that is no JSON object is refused."""
     event = http("POST", "/status/batch") | {"body": body}
     assert ask(status, event)[0] == 400
 
@@ -599,7 +562,6 @@ def test_a_batch_whose_body_is_not_an_object_is_400(status: ModuleType, body: st
 def test_a_batch_reads_unprocessed_keys_again(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys that the table left over are asked for again."""
     put(assembly("a"))
     put(assembly("b"))
     real, asked = status.dynamodb.batch_get_item, []
@@ -672,7 +634,6 @@ def test_a_batch_is_cut_to_what_lambda_can_return(
 def test_an_answer_to_a_load_balancer_is_cut_to_1_mb(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes 1 MB from a function."""
     items = {f"asm-{number:03}": large(number, "a") for number in range(4)}
     monkeypatch.setattr(status, "read_assemblies", lambda ids: {name: items[name] for name in ids})
     event = batch(list(items))
@@ -713,7 +674,6 @@ def test_a_page_of_large_documents_ends_early_and_goes_on(
 
 
 def test_a_batch_reads_consistently(status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A batch sees what a look-up of each would see."""
     put(assembly())
     asked: list[Any] = []
     read = status.dynamodb.batch_get_item
@@ -745,7 +705,6 @@ def test_a_list_has_the_callers_assemblies_newest_first_in_pages(status: ModuleT
 
 
 def test_a_list_omits_expired_assemblies_and_those_of_others(status: ModuleType) -> None:
-    """Expired assemblies, other tenants' and other users' are left out."""
     put(assembly("mine"))
     put(assembly("old", ttl=5))
     put(assembly("tenant", tenant_id="tenant-2"))
@@ -757,7 +716,6 @@ def test_a_list_omits_expired_assemblies_and_those_of_others(status: ModuleType)
 
 
 def test_a_page_is_filled_although_the_index_has_expired_rows(status: ModuleType) -> None:
-    """A page fills up although the index holds expired rows in between."""
     for number in range(6):
         changes = {"ttl": 5} if number % 2 else {}
         put(assembly(f"asm-{number}", created_at=f"2026-11-2{number}T00:00:00.000Z", **changes))
@@ -771,7 +729,6 @@ def test_a_page_is_filled_although_the_index_has_expired_rows(status: ModuleType
 
 @pytest.mark.parametrize("limit", ["0", "101", "-1", "x", "", "1e1", "٣"])
 def test_a_limit_other_than_1_to_100_is_400(status: ModuleType, limit: str) -> None:
-    """A limit is a number from 1 to 100."""
     code, body, _ = ask(status, http("GET", "/assemblies", {"limit": limit}))
     assert code == 400
     assert body["problems"][0]["field"] == "limit"
@@ -782,14 +739,12 @@ def test_a_limit_other_than_1_to_100_is_400(status: ModuleType, limit: str) -> N
     ["", "!", "AAAA", base64.urlsafe_b64encode(b"[1,2,3]").decode(), "ä", "a" * 5000, "W1tb" * 999],
 )
 def test_a_malformed_next_token_is_400(status: ModuleType, token_text: str) -> None:
-    """A place in the list that is none of ours is refused."""
     code, body, _ = ask(status, http("GET", "/assemblies", {"next": token_text}))
     assert code == 400
     assert body["problems"][0]["field"] == "next"
 
 
 def test_a_next_token_of_another_user_shows_only_own_assemblies(status: ModuleType) -> None:
-    """A token names a place, never a user: another user's leads nowhere else."""
     put(assembly("theirs", user_id="user-2", user={"userId": "user-2"}))
     put(assembly("mine"))
     place = "2027-01-01T00:00:00.000Z~theirs"
@@ -804,7 +759,6 @@ def test_a_next_token_of_another_user_shows_only_own_assemblies(status: ModuleTy
 def test_a_throttled_read_is_503_with_Retry_After(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    """A throttled read answers 503 with Retry-After."""
     monkeypatch.setattr(status.dynamodb, "get_item", raising(code))
     answered, _, headers = ask(status, MINE)
     assert answered == 503
@@ -829,7 +783,6 @@ def test_failure_is_500_with_the_request_id(
     "name", ["DYNAMODB_TABLE", "FILES_BUCKET", "DELIVER_WEBHOOK_FUNCTION", "JWT_SECRET"]
 )
 def test_a_missing_setting_stops_the_container_and_is_named(name: str) -> None:
-    """A setting that is missing stops the start, with its name."""
     environment = {key: value for key, value in ENVIRONMENT.items() if key != name}
     run = subprocess.run(
         [sys.executable, str(ROOT / "functions/status/status.py")],
@@ -873,7 +826,6 @@ assert status.s3.cache_info().currsize == status.functions.cache_info().currsize
 def test_each_look_up_is_logged_and_counted(
     status: ModuleType, capsys: pytest.CaptureFixture[str], event: dict[str, Any], result: str
 ) -> None:
-    """Each look-up is one status_check event and one StatusChecks value."""
     put(assembly())
     ask(status, event)
     out = capsys.readouterr().out
@@ -887,7 +839,6 @@ def test_each_look_up_is_logged_and_counted(
 def test_a_failed_look_up_is_logged_as_error(
     status: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A read that fails is a status_check with result error."""
     monkeypatch.setattr(status.dynamodb, "get_item", raising("InternalServerError"))
     ask(status, MINE)
     lines = log_lines(capsys.readouterr().out)
@@ -988,7 +939,6 @@ def test_a_refusal_of_deliver_webhook_has_its_own_status(
 def test_an_error_of_deliver_webhook_is_500_without_details(
     status: ModuleType, error: str, code: int
 ) -> None:
-    """An error of deliver-webhook is one of status, without details."""
     put(assembly())
     delivering(status, None, error)
     answered, body, _ = ask(status, TRIGGER)
@@ -1016,7 +966,6 @@ CASES = case_paths(Function("status", ROOT / "functions/status"))
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_example_event_gets_its_expected_answer(name: str) -> None:
-    """The function answers each of its events as the file beside it says."""
     case = Case.read(Function("status", ROOT / "functions/status"), CASES[name])
     assert case.expect is not None
     assert run_in_process(case, Repository(ROOT)).problems == []
@@ -1039,7 +988,6 @@ EVENTS = events(
 )
 @given(event=EVENTS)
 def test_any_json_event_gets_a_valid_answer_below_500(status: ModuleType, event: Any) -> None:
-    """Whatever JSON comes in, the answer is well-formed, below 500, and tells no internals."""
     put(assembly())
     delivering(status, {"webhook": {"delivered": True}})
     if isinstance(event, dict) and "Records" in event:

@@ -153,7 +153,6 @@ def test_a_claim_stays_if_neither_lambda_nor_sqs_accepts_its_end(
 def test_the_claim_of_a_successful_execution_is_released_without_a_record(
     sweep: Sweep, claim: dict[str, Any]
 ) -> None:
-    """Its claim is released, and that is all."""
     sweep.ended("SUCCEEDED")
     assert sweep.run()["freed"] == 1
     assert sweep.handed == []
@@ -228,7 +227,6 @@ def test_a_claim_younger_than_two_minutes_is_not_looked_up(sweep: Sweep) -> None
 
 
 def test_a_claim_taken_during_the_run_is_not_released(sweep: Sweep, claim: dict[str, Any]) -> None:
-    """Between the look at the claims and the release, the next message may have come."""
     sweep.ended()
 
     def overtaken(*, executionArn: str) -> dict[str, Any]:
@@ -281,7 +279,6 @@ def test_malformed_owners_do_not_stop_the_run(sweep: Sweep, code: str) -> None:
 
 
 def test_six_failed_look_ups_do_not_stop_the_run(sweep: Sweep) -> None:
-    """Six faults among others are no sign that the service is away."""
     fault = ClientError({"Error": {"Code": "InternalFailure"}}, "DescribeExecution")
     many(sweep, 12, lambda count: fault if count % 2 else {"status": "RUNNING"})
     order = [f"amelia#user-{count}" for count in range(12)]
@@ -305,7 +302,6 @@ def test_a_run_stops_before_its_time_limit_without_an_error(sweep: Sweep) -> Non
 
 
 def test_a_run_stops_after_a_few_throttled_look_ups(sweep: Sweep) -> None:
-    """A few refusals end the run; the next minute goes on."""
     throttled = ClientError({"Error": {"Code": "ThrottlingException"}}, "DescribeExecution")
     many(sweep, 9, lambda _: throttled)
     with pytest.raises(sweep.module.SweepIncompleteError):
@@ -317,7 +313,6 @@ def test_a_run_stops_after_a_few_throttled_look_ups(sweep: Sweep) -> None:
 def test_an_event_other_than_the_schedules_is_refused(
     sweep: Sweep, claim: dict[str, Any], event: Any
 ) -> None:
-    """As its model says; no claim is asked about."""
     sweep.ended()
     with pytest.raises(sweep.module.ValidationError, match="sweep: 'claims' is required"):
         sweep.module.handler(event, Context(60))

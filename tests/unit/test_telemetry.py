@@ -49,7 +49,6 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Lines:
 def test_a_log_line_has_level_message_time_service_and_fields(
     telemetry: Telemetry, lines: Lines
 ) -> None:
-    """Level, message, time and service at top level, and the fields beside them."""
     telemetry.info("request refused", code="FORBIDDEN", items=[1, None])
     (line,) = lines()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("timestamp"))
@@ -108,7 +107,6 @@ def test_bound_ids_end_with_their_block(telemetry: Telemetry, lines: Lines) -> N
 
 
 def test_bound_ids_end_with_the_invocation(telemetry: Telemetry, lines: Lines) -> None:
-    """What one invocation binds is gone in the next."""
 
     @telemetry.handler
     def handle(event: dict[str, str], context: Any) -> None:
@@ -123,7 +121,6 @@ def test_bound_ids_end_with_the_invocation(telemetry: Telemetry, lines: Lines) -
 
 
 def test_threads_do_not_share_bound_ids(telemetry: Telemetry, lines: Lines) -> None:
-    """Work side by side does not mix its ids."""
     barrier = threading.Barrier(2)
 
     def work(name: str) -> None:
@@ -151,7 +148,6 @@ def test_threads_do_not_share_bound_ids(telemetry: Telemetry, lines: Lines) -> N
 def test_LOG_LEVEL_drops_lines_below_it(
     lines: Lines, monkeypatch: pytest.MonkeyPatch, level: str, heard: list[str]
 ) -> None:
-    """LOG_LEVEL says what is worth a line."""
     monkeypatch.setenv("LOG_LEVEL", level)
     telemetry = Telemetry("router")
     for log in (telemetry.debug, telemetry.info, telemetry.warning, telemetry.error):
@@ -179,7 +175,6 @@ def test_handler_logs_an_error_once_and_raises_it(telemetry: Telemetry, lines: L
 
 
 def test_a_handled_exception_is_logged_with_its_stack(telemetry: Telemetry, lines: Lines) -> None:
-    """An error that is dealt with can be logged with its origin."""
     try:
         raise ValueError("bad")
     except ValueError as error:
@@ -256,7 +251,6 @@ def test_a_metric_with_more_than_100_values_is_split(telemetry: Telemetry, lines
 def test_metrics_are_not_repeated_in_the_next_invocation(
     lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next invocation starts from nothing, in the namespace of the stack."""
     monkeypatch.setenv("METRICS_NAMESPACE", "Mine")
     telemetry = Telemetry("router")
 
@@ -274,7 +268,6 @@ def test_metrics_are_not_repeated_in_the_next_invocation(
 def test_the_trace_header_is_that_of_the_current_invocation(
     telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is carried to the next function is what the runtime says now."""
     assert telemetry.trace_header is None
     monkeypatch.setenv("_X_AMZN_TRACE_ID", TRACE.format(1))
     assert telemetry.trace_header == TRACE.format(1)
@@ -392,7 +385,6 @@ def test_the_trace_of_a_message_is_separate_from_the_invocations(daemon: socket.
 
 
 def test_a_failed_invocation_sends_its_segment(daemon: socket.socket) -> None:
-    """The trace of a failure is the one that is looked for."""
     code = HANDLE.replace("BODY", "raise ValueError").replace(
         "handle({}, CONTEXT)", "try:\n    handle({}, CONTEXT)\nexcept ValueError:\n    pass"
     )

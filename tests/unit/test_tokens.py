@@ -63,7 +63,6 @@ def by_hand(header: dict[str, Any], payload: str, key: bytes) -> str:
 
 
 def test_a_valid_token_gives_its_identity() -> None:
-    """All that later steps need comes from the claims."""
     exp = int(time.time()) + 60
     assert VERIFIER.verify(token(exp=exp, permissions=["reports"])) == Identity(
         "u1", "t1", ("reports",), exp
@@ -71,7 +70,6 @@ def test_a_valid_token_gives_its_identity() -> None:
 
 
 def test_sub_is_the_user_only_without_user_id() -> None:
-    """`sub` is the user where there is no `user_id`, and only there."""
     assert VERIFIER.verify(token(user_id=None, sub="u2")).user_id == "u2"
     assert VERIFIER.verify(token(sub="u2")).user_id == "u1"
 
@@ -107,13 +105,11 @@ def test_verified_claims_give_an_identity(changed: dict[str, Any], expected: Ide
     ],
 )
 def test_verified_claims_follow_the_rules_of_tokens(changed: dict[str, Any]) -> None:
-    """An authorizer in front does not loosen what a user and a tenant may be."""
     with pytest.raises(InvalidTokenError):
         VERIFIER.identity_of_claims(claims(**changed))
 
 
 def test_ALLOWED_TENANTS_applies_to_verified_claims() -> None:
-    """ALLOWED_TENANTS holds for claims as for tokens."""
     verifier = TokenVerifier(TokenSettings(secret=SECRET, allowed_tenants=frozenset({"t9"})))
     with pytest.raises(TenantNotAllowedError):
         verifier.identity_of_claims(claims())
@@ -122,14 +118,12 @@ def test_ALLOWED_TENANTS_applies_to_verified_claims() -> None:
 
 @pytest.mark.parametrize("missing", [None, ""])
 def test_a_missing_token_has_its_own_reason(missing: str | None) -> None:
-    """No token has its own reason."""
     with pytest.raises(MissingTokenError) as raised:
         VERIFIER.verify(missing)
     assert raised.value.reason == "missing_token"
 
 
 def test_a_signature_with_another_key_is_refused() -> None:
-    """A signature by another key opens nothing."""
     with pytest.raises(InvalidTokenError) as raised:
         VERIFIER.verify(token(OTHER))
     assert raised.value.reason == "invalid_jwt"
@@ -156,14 +150,12 @@ def test_other_algorithms_of_the_family_are_refused(algorithm: str) -> None:
 
 @pytest.mark.parametrize(("key", "algorithm"), [(RSA_KEY, "RS256"), (EC_KEY, "ES256")])
 def test_a_public_key_decides_the_algorithm(key: Any, algorithm: str) -> None:
-    """The family of the public key decides the algorithm."""
     verifier = TokenVerifier(TokenSettings(public_key=pem(key)))
     assert verifier.verify(token(key, algorithm)).user_id == "u1"
 
 
 @pytest.mark.parametrize("key", [RSA_KEY, EC_KEY])
 def test_an_hs256_signature_with_the_public_key_is_refused(key: Any) -> None:
-    """The key confusion attack: an HS256 signature made with the public key."""
     public = pem(key)
     forged = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(claims()), public.encode())
     for settings in (
@@ -175,7 +167,6 @@ def test_an_hs256_signature_with_the_public_key_is_refused(key: Any) -> None:
 
 
 def test_with_secret_and_public_key_each_verifies_only_its_algorithms() -> None:
-    """With both keys set, each verifies its own family and no other."""
     verifier = TokenVerifier(TokenSettings(secret=SECRET, public_key=pem(RSA_KEY)))
     assert verifier.verify(token())
     assert verifier.verify(token(RSA_KEY, "RS256"))
@@ -193,7 +184,6 @@ def test_with_secret_and_public_key_each_verifies_only_its_algorithms() -> None:
     "key", [ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP384R1())]
 )
 def test_an_unsupported_public_key_fails_at_the_start(key: Any) -> None:
-    """A key that could verify no token is a fault of the configuration."""
     with pytest.raises(ValueError, match="RSA or a P-256"):
         TokenVerifier(TokenSettings(public_key=pem(key)))
 
@@ -238,14 +228,12 @@ def test_a_token_with_nbf_or_iat_in_the_future_is_refused(name: str) -> None:
     ],
 )
 def test_a_malformed_or_unstorable_expiry_is_refused(exp: str) -> None:
-    """A time that is none, or that no table can hold, is no expiry."""
     payload = f'{{"user_id":"u1","tenant_id":"t1","exp":{exp}}}'
     with pytest.raises(InvalidTokenError):
         VERIFIER.verify(by_hand({"alg": "HS256", "typ": "JWT"}, payload, SECRET.encode()))
 
 
 def test_a_token_needs_an_expiry_up_to_the_year_9999() -> None:
-    """A token for ever is refused; the last second of year 9999 is accepted."""
     with pytest.raises(InvalidTokenError):
         VERIFIER.verify(token(exp=None))
     assert VERIFIER.verify(token(exp=253402300799)).expires_at == 253402300799
@@ -254,13 +242,11 @@ def test_a_token_needs_an_expiry_up_to_the_year_9999() -> None:
 @pytest.mark.parametrize("name", ["user_id", "tenant_id"])
 @pytest.mark.parametrize("value", [None, "", " ", 5, True, ["u"], {"a": 1}, "a\nb", "a" * 129])
 def test_user_and_tenant_must_be_printable_texts_of_bounded_length(name: str, value: Any) -> None:
-    """A user and a tenant are non-empty printable strings of bounded length."""
     with pytest.raises(InvalidTokenError, match=name if value is not None else None):
         VERIFIER.verify(token(**{name: value}))
 
 
 def test_an_empty_user_id_is_not_replaced_by_sub() -> None:
-    """What the token says of its user is not guessed around."""
     with pytest.raises(InvalidTokenError):
         VERIFIER.verify(token(user_id="", sub="u2"))
 
@@ -269,7 +255,6 @@ def test_an_empty_user_id_is_not_replaced_by_sub() -> None:
     "permissions", ["reports", [1], {"reports": True}, [None], ["a\n"], ["\ud800"]]
 )
 def test_permissions_must_be_a_list_of_storable_texts(permissions: Any) -> None:
-    """A text is not a list of letters, and what can't be stored is no text."""
     with pytest.raises(InvalidTokenError, match="permissions"):
         VERIFIER.verify(token(permissions=permissions))
 
@@ -286,14 +271,12 @@ def test_a_crit_header_is_refused_with_every_pyjwt(
 
 
 def test_a_token_too_long_for_a_url_is_refused() -> None:
-    """A token that no URL could carry is not decoded, however good."""
     with pytest.raises(InvalidTokenError, match="longer"):
         VERIFIER.verify(token(permissions=["p" * MAX_TOKEN_LENGTH]))
 
 
 @pytest.mark.parametrize("separator", [" ", ",", ", ", "\n"])
 def test_every_one_of_several_secrets_verifies(separator: str) -> None:
-    """All of them verify, and no other."""
     rotating = TokenVerifier(TokenSettings(secret=f"{SECRET}{separator}{OTHER}"))
     assert rotating.verify(token(SECRET))
     assert rotating.verify(token(OTHER))
@@ -342,7 +325,6 @@ def test_a_parameter_as_secret_is_read_once_at_the_start() -> None:
 
 
 def test_a_parameter_as_secret_needs_a_client() -> None:
-    """The name of the parameter is never taken for the secret."""
     with pytest.raises(ValueError, match=f"JWT_SECRET is {PARAMETER}: pass an SSM client as `ssm`"):
         TokenVerifier(TokenSettings(secret=PARAMETER))
 
@@ -390,7 +372,6 @@ def test_forged_tokens_cost_one_read_a_minute() -> None:
 def test_a_token_that_no_secret_can_verify_causes_no_read(
     refused: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What no secret could make good asks for none."""
     ssm = Ssm(SECRET)
     verifier, _ = referring(ssm)
     later(monkeypatch, verifier, 120)
@@ -447,13 +428,11 @@ def test_issuer_and_audience_are_checked_when_set(setting: str, claim: str) -> N
 
 
 def test_a_token_may_have_several_audiences() -> None:
-    """A token for several services is good for each."""
     verifier = TokenVerifier(TokenSettings(secret=SECRET, audience="jobplane"))
     assert verifier.verify(token(aud=["other", "jobplane"]))
 
 
 def test_a_tenant_that_is_not_allowed_has_its_own_reason() -> None:
-    """A good token of another tenant has its own reason."""
     verifier = TokenVerifier(TokenSettings(secret=SECRET, allowed_tenants=frozenset({"t1", "t2"})))
     assert verifier.verify(token()).tenant_id == "t1"
     with pytest.raises(TenantNotAllowedError) as raised:
@@ -471,7 +450,6 @@ def test_allowed_tenants_are_compared_exactly(tenant: str) -> None:
 
 @given(st.text(max_size=60) | st.from_regex(r"[\w-]{0,9}\.[\w-]{0,9}\.[\w-]{0,9}"))
 def test_any_text_is_refused_with_an_error_of_this_library(text: str) -> None:
-    """Whatever arrives is refused with an error of this library."""
     with pytest.raises(TokenError):
         VERIFIER.verify(text)
 
@@ -491,7 +469,6 @@ JSON = st.recursive(
     | JSON
 )
 def test_any_signed_payload_gives_an_identity_or_an_error_of_this_library(payload: Any) -> None:
-    """Even a well-signed payload gives an identity or an error of this library."""
     text = by_hand({"alg": "HS256", "typ": "JWT"}, json.dumps(payload), SECRET.encode())
     try:
         identity = VERIFIER.verify(text)
@@ -518,7 +495,6 @@ def test_any_signed_payload_gives_an_identity_or_an_error_of_this_library(payloa
 def test_the_bearer_scheme_is_optional_and_case_insensitive(
     value: str | None, expected: str | None
 ) -> None:
-    """The scheme is optional and has no case."""
     assert strip_bearer(value) == expected
 
 
@@ -570,12 +546,10 @@ def test_a_missing_or_short_secret_fails_at_the_start(
 
 
 def test_the_length_of_a_secret_is_counted_in_bytes() -> None:
-    """Sixteen two-byte characters are enough."""
     assert TokenSettings(secret="ä" * 16)
 
 
 def test_a_verifier_with_a_secret_does_not_load_cryptography() -> None:
-    """The extra is paid for by those who use it."""
     code = (
         "import sys; sys.modules['cryptography'] = None\n"
         "import jwt, time, jobplane_tokens as t\n"

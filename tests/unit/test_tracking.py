@@ -49,7 +49,6 @@ def test_only_the_pipelines_steps_are_steps(kind: RowKind, steps: set[Any]) -> N
 
 @given(STATUSES, SHARDS)
 def test_a_status_is_read_with_and_without_each_shard(status: FileStatus, shards: int) -> None:
-    """Plain, or with each of the shards; there are no more."""
     stored = stored_statuses(status, shards)
     assert len(set(stored)) == shards + 1
     assert {read_status(value, shards) for value in stored} == {status}
@@ -63,7 +62,6 @@ def test_a_status_is_read_with_and_without_each_shard(status: FileStatus, shards
     ],
 )  # fmt: skip
 def test_an_unknown_status_reads_as_none(stored: Any) -> None:
-    """It reads as None, and is never an exception."""
     assert read_status(stored, 10) is None
 
 
@@ -86,12 +84,10 @@ def test_a_new_status_keeps_the_shard(old: FileStatus, new: FileStatus, shards: 
     ],
 )
 def test_the_key_decides_the_kind_of_a_row(date_prefix: str, file_key: str, kind: RowKind) -> None:
-    """The key alone tells the kind."""
     assert row_kind(date_prefix, file_key) is kind
 
 
 def test_the_key_of_a_manifests_row_is_the_last_part_of_its_path() -> None:
-    """The last part of the path, whatever comes before."""
     assert manifest_row_key("s3://bucket/manifests/2026-11-22/batch-1.json") == (
         "MANIFEST#batch-1.json"
     )
@@ -127,7 +123,6 @@ def test_a_time_is_read_in_every_format(stored: Any) -> None:
     ],
 )  # fmt: skip
 def test_a_malformed_time_raises_ValueError(stored: Any) -> None:
-    """ValueError, and nothing else."""
     with pytest.raises(ValueError):  # noqa: PT011 - the kind is the promise
         read_time(stored)
 
@@ -145,7 +140,6 @@ def test_the_offset_of_a_time_is_applied(naive: datetime, minutes: int) -> None:
 
 @given(st.one_of(st.text(), st.integers(), st.floats(), st.booleans(), st.none(), st.binary()))
 def test_any_value_is_a_writable_time_or_a_ValueError(value: Any) -> None:
-    """What is read can be written as ISO."""
     try:
         seconds = read_time(value)
     except ValueError:

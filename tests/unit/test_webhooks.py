@@ -38,7 +38,6 @@ def test_X_Transflow_Signature_is_the_hex_hmac_of_the_body() -> None:
 
 
 def test_webhook_signature_gives_the_example_of_standard_webhooks() -> None:
-    """webhook-signature is the published Standard Webhooks vector."""
     headers = signed_headers(
         ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
         "msg_p5jXN8AQM9LWM0D4loKWxJek",
@@ -68,7 +67,6 @@ def test_each_of_several_secrets_gives_a_signature() -> None:
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "whsec_!!!", "whsec_ä", "whsec_abc"])
 def test_an_empty_or_malformed_secret_is_refused(secret: str) -> None:
-    """An empty secret and one that is no base64 after its prefix sign nothing."""
     with pytest.raises(ValueError, match="secret"):
         signing_key(secret)
     with pytest.raises(ValueError, match="secret"):
@@ -76,7 +74,6 @@ def test_an_empty_or_malformed_secret_is_refused(secret: str) -> None:
 
 
 def test_without_secrets_headers_have_only_id_and_timestamp() -> None:
-    """Without secrets there are an id and a timestamp alone."""
     assert signed_headers([], "m", 7, b"{}") == {"webhook-id": "m", "webhook-timestamp": "7"}
 
 
@@ -110,7 +107,6 @@ def test_the_body_equals_that_of_JSON_stringify(value: Any, text: str) -> None:
 @settings(deadline=None)
 @given(number=st.floats(allow_nan=False, allow_infinity=False))
 def test_every_number_is_written_so_that_it_reads_equal(number: float) -> None:
-    """Every number is written so that it reads as itself."""
     assert float(compact_json(number)) == number
 
 
@@ -200,12 +196,10 @@ def test_special_addresses_are_refused(monkeypatch: pytest.MonkeyPatch, address:
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:2800:220:1::1"])
 def test_public_addresses_are_allowed(address: str) -> None:
-    """Ordinary addresses of the Internet are public."""
     assert is_public(ipaddress.ip_address(address))
 
 
 def test_a_name_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name with a public and a private address is refused."""
     answers = [
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("8.8.8.8", 443)),
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 443)),
@@ -247,7 +241,6 @@ def test_hosts_are_normalised(url: str, host: str, port: int) -> None:
 def test_WEBHOOK_HOSTS_allows_only_listed_hosts_and_suffixes(
     monkeypatch: pytest.MonkeyPatch, url: str, allowed: bool
 ) -> None:
-    """With WEBHOOK_HOSTS only the hosts named, or under a named suffix, are reached."""
     rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "hooks.example.com, *.partner.example"})
     if allowed:
         assert target_of(url, rules)
@@ -259,7 +252,6 @@ def test_WEBHOOK_HOSTS_allows_only_listed_hosts_and_suffixes(
 def test_a_listed_host_that_resolves_to_loopback_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A listed host that resolves to loopback is refused: only loopback names may."""
     rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "hooks.example.com"})
     resolve, _ = public_resolver("127.0.0.1")
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -277,7 +269,6 @@ def test_a_listed_loopback_name_may_have_any_port() -> None:
 def test_a_listed_loopback_name_that_resolves_to_a_private_network_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A loopback name that resolves to the private network is refused."""
     resolve, _ = public_resolver("10.0.0.1")
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with pytest.raises(TargetRefusedError):
@@ -285,7 +276,6 @@ def test_a_listed_loopback_name_that_resolves_to_a_private_network_is_refused(
 
 
 def test_a_listed_suffix_does_not_allow_loopback_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loopback name is reached only where it is listed exactly."""
     rules = TargetRules.from_environment({"WEBHOOK_HOSTS": "*.localhost"})
     resolve, _ = public_resolver("127.0.0.1")
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -303,7 +293,6 @@ def test_http_needs_WEBHOOK_ALLOW_HTTP(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_resolver_that_hangs_costs_only_the_attempts_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A look-up that never answers costs the attempt's time and no more."""
     from threading import Event
 
     released = Event()

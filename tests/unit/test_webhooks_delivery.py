@@ -161,7 +161,6 @@ def test_the_certificate_is_checked_for_the_name_not_the_address(
 def test_an_untrusted_certificate_is_refused_before_the_body_is_sent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A certificate that no known authority signed ends the connection before anything is sent."""
     server, _ = certificate(tmp_path, "localhost")
     with receiving(tls=server) as receiver:
         url = f"https://localhost:{receiver.port}/"
@@ -172,7 +171,6 @@ def test_an_untrusted_certificate_is_refused_before_the_body_is_sent(
 def test_certificate_files_of_the_environment_are_ignored(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A file of certificates that the environment names opens no connection."""
     certificate(tmp_path, "localhost")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
@@ -181,7 +179,6 @@ def test_certificate_files_of_the_environment_are_ignored(
 
 
 def test_the_name_look_up_counts_for_the_attempts_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a slow resolver took is not the receiver's to use."""
     moments = iter([100.0, 107.0])
     left: list[float] = []
 
@@ -224,14 +221,12 @@ def test_after_a_connection_timeout_the_next_address_is_tried(
 
 
 def test_after_a_refused_connection_the_next_address_is_tried() -> None:
-    """An address that takes no connection is followed by the next."""
     with receiving() as receiver:
         target = Target("http", "localhost", receiver.port, "/", True)
         assert exchange(target, ["127.0.0.2", "127.0.0.1"])[0] == 200
 
 
 def test_proxy_settings_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Proxy settings of the environment have no say."""
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
@@ -242,7 +237,6 @@ def test_proxy_settings_of_the_environment_are_ignored(monkeypatch: pytest.Monke
 
 
 def test_a_redirect_is_a_final_failure_and_not_followed() -> None:
-    """A redirect is a final failure; where it points is never asked."""
     with receiving() as inside, receiving(reply(307, location=inside.url)) as receiver:
         sent = post(receiver.url, 5.0)
     assert (sent.result, sent.status_code, sent.error) == ("failed", 307, "redirect")
@@ -277,14 +271,12 @@ def test_a_slow_answer_is_cut_after_the_attempts_timeout(where: str, result: str
 
 
 def test_a_receiver_that_does_not_answer_is_tried_again() -> None:
-    """A receiver that takes the request and says nothing is tried again."""
     with receiving(lambda handler: handler.server.released.wait(20)) as receiver:  # type: ignore[attr-defined]
         sent = post(receiver.url, 0.3)
     assert (sent.result, sent.error) == ("retry", "timeout")
 
 
 def test_at_most_16_kb_of_an_answer_are_read() -> None:
-    """No more than 16 KB of an answer are waited for."""
     written = []
 
     def flood(handler: BaseHTTPRequestHandler) -> None:
@@ -301,7 +293,6 @@ def test_at_most_16_kb_of_an_answer_are_read() -> None:
 
 
 def test_endless_headers_are_cut_and_tried_again() -> None:
-    """Headers without end are cut by size, and tried again."""
 
     def flood(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Big: ")
@@ -314,7 +305,6 @@ def test_endless_headers_are_cut_and_tried_again() -> None:
 
 
 def test_a_refused_connection_is_tried_again() -> None:
-    """A refused connection is tried again."""
     with receiving() as receiver:
         url = receiver.url
     sent = post(url, 2.0)
@@ -353,7 +343,6 @@ def test_retry_after_is_seconds_or_a_date_within_bounds() -> None:
 
 @pytest.mark.parametrize(("allowed", "result"), [(False, "unsigned_refused"), (True, "delivered")])
 def test_without_a_secret_nothing_is_sent_by_default(allowed: bool, result: str) -> None:
-    """Without a secret nothing is sent, unless the caller says so."""
     with receiving() as receiver:
         sent = post(receiver.url, 5.0, secrets=(), allow_unsigned=allowed)
     assert sent.result == result

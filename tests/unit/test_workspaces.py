@@ -34,7 +34,6 @@ NAMERS = [interrupt_queue_name, input_queue_name, dead_letter_queue_name]
 
 @pytest.mark.parametrize("value", HOSTILE_IDS)
 def test_a_malformed_id_is_refused_with_the_fields_name(value: Any) -> None:
-    """What is no id is a ValidationError that carries the field's name."""
     with pytest.raises(ValidationError, match="^threadId: ") as refused:
         checked_id({"threadId": value}, "threadId")
     assert refused.value.field == "threadId"
@@ -48,7 +47,6 @@ def test_a_valid_id_is_returned_unchanged(value: str) -> None:
 
 
 def test_an_optional_id_may_be_absent_or_null_but_not_malformed() -> None:
-    """Absent and null are none; the rest is checked."""
     assert optional_id({}, "threadId") is None
     assert optional_id({"threadId": None}, "threadId") is None
     with pytest.raises(ValidationError, match="^threadId: "):
@@ -74,7 +72,6 @@ def test_a_workspace_is_read_from_its_key_or_its_parts(project: str, user: str) 
      "a#b\n", "x" * 129 + "#a", "a#" + "x" * 129, "名#前", 7, True, ["a#b"], {"a": "b"}],
 )  # fmt: skip
 def test_a_malformed_projectUserId_is_refused(value: Any) -> None:
-    """What is no project#user is a ValidationError of projectUserId."""
     with pytest.raises(ValidationError) as refused:
         workspace_of({"projectUserId": value, "projectId": "amelia", "userId": "scott"})
     assert refused.value.field == "projectUserId"
@@ -99,7 +96,6 @@ def test_a_malformed_projectUserId_is_refused(value: Any) -> None:
 def test_a_missing_or_different_part_of_a_workspace_is_refused_with_its_name(
     event: Any, field: str
 ) -> None:
-    """The part that is missing, malformed or different is the one that is named."""
     with pytest.raises(ValidationError) as refused:
         workspace_of(event)
     assert refused.value.field == field
@@ -122,7 +118,6 @@ def test_other_numbers_are_refused_with_the_fields_name(value: Any) -> None:
 
 
 def test_a_missing_number_without_a_default_is_refused() -> None:
-    """Without a default, absent is refused."""
     with pytest.raises(ValidationError, match="^fence: "):
         checked_number({}, "fence", None, 0, 100)
 
@@ -178,7 +173,6 @@ def test_the_end_of_a_claim_is_read_from_every_format(
 def test_a_row_of_every_format_is_live_or_not_with_the_reason(
     row: dict[str, Any], live: bool, reason: str
 ) -> None:
-    """Rows of every shape are live or not, with the reason."""
     state = claim_state(row, NOW)
     assert (state.live, state.reason) == (live, reason)
     assert state.malformed == (reason == "malformed")
@@ -207,7 +201,6 @@ def test_queue_names_never_collide(one: tuple[str, str], other: tuple[str, str])
 
 
 def test_derived_ids_depend_on_where_a_part_ends() -> None:
-    """A character that moves from one part to the next makes another id."""
     assert interrupt_id("ab", "c") != interrupt_id("a", "bc")
     assert record_id("forced", "ab", "c") != record_id("forced", "a", "bc")
     assert dead_letter_id("forced", "a#b", "cd", "e") != dead_letter_id("forced", "a#bc", "d", "e")

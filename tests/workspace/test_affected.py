@@ -84,7 +84,6 @@ def a_right(repository: Repository) -> None:
 def test_a_changed_lib_affects_the_functions_whose_artifacts_have_it(
     built: Built, tmp_path: Path, lib: str
 ) -> None:
-    """The functions named for an edited lib are those whose artifacts hold it."""
     repository, artifacts = built
     after = copy_of(repository, tmp_path / "after")
     touch(after, f"libs/{lib}/src/jobplane_{lib}/__init__.py")
@@ -104,7 +103,6 @@ def test_a_changed_lib_affects_the_functions_whose_artifacts_have_it(
 def test_the_affected_functions_are_those_that_a_full_rebuild_changes(
     built: Built, tmp_path: Path
 ) -> None:
-    """After a full rebuild exactly those artifacts differ whose functions are named."""
     after = copy_of(built[0], tmp_path / "after")
     edited = FUNCTIONS[::2]
     for function in after.select(tuple(edited)):
@@ -121,7 +119,6 @@ def test_the_affected_functions_are_those_that_a_full_rebuild_changes(
 def test_a_changed_function_is_affected_with_its_file_as_reason(
     built: Built, tmp_path: Path, name: str
 ) -> None:
-    """One edited function is one affected function, and the reason is its file."""
     after = copy_of(built[0], tmp_path / "after")
     path = f"functions/{name}/{name.replace('-', '_')}.py"
     touch(after, path)
@@ -154,7 +151,6 @@ def another_version(repository: Repository, distribution: str) -> None:
 def test_another_locked_version_affects_the_functions_that_ship_it(
     built: Built, tmp_path: Path
 ) -> None:
-    """Another version of a locked distribution reaches the closures that have it, and no more."""
     before = Tree(built[0])
     users: dict[str, set[str]] = {}
     for name, closure in before.closures.items():
@@ -176,7 +172,6 @@ def test_another_locked_version_affects_the_functions_that_ship_it(
 def test_an_indirect_dependency_is_reported_with_its_direct_one(
     built: Built, tmp_path: Path
 ) -> None:
-    """What a function has through somebody else is said with who that is."""
     after = copy_of(built[0], tmp_path / "after")
     another_version(after, "urllib3")
     (reason,) = reasons_of(difference(built[0], after), "claim")
@@ -186,7 +181,6 @@ def test_an_indirect_dependency_is_reported_with_its_direct_one(
 def test_a_changed_data_file_affects_the_functions_that_ship_its_folder(
     built: Built, tmp_path: Path
 ) -> None:
-    """A file of a data folder is in the artifacts of the functions that name the folder."""
     after = copy_of(built[0], tmp_path / "after")
     a_template(after)
     change = difference(built[0], after)
@@ -220,7 +214,6 @@ def test_a_change_of_the_builder_affects_every_artifact(tmp_path: Path) -> None:
 
 
 def test_new_and_removed_functions_are_reported_as_such(built: Built, tmp_path: Path) -> None:
-    """A function that came and one that went are said as such."""
     after = copy_of(built[0], tmp_path / "after")
     add_function(after, "renew", like="claim")
     shutil.rmtree(after.root / "functions" / "status")
@@ -302,7 +295,6 @@ def prod(
 def test_the_affected_configurations_are_those_whose_template_changes(
     prod: tuple[Repository, StackTemplate], tmp_path: Path, change_it: Edit
 ) -> None:
-    """The functions named are those whose part of the CloudFormation template differs."""
     before, template = prod
     after = copy_of(before, tmp_path / "after")
     share_artifacts(before, after)
@@ -319,7 +311,6 @@ def test_the_affected_configurations_are_those_whose_template_changes(
 def test_a_changed_state_machine_affects_the_stack_and_no_function(
     prod: tuple[Repository, StackTemplate], tmp_path: Path
 ) -> None:
-    """The job flow's definition configures no function; the stack is said to differ."""
     after = copy_of(prod[0], tmp_path / "after")
     the_job_flow(after)
     change = difference(prod[0], after)
@@ -331,7 +322,6 @@ def test_a_changed_state_machine_affects_the_stack_and_no_function(
 def test_a_changed_resource_is_reported_with_the_resource_that_refers_to_it(
     built: Built, tmp_path: Path
 ) -> None:
-    """A table by function.yml; a dead-letter queue by the queue that has it."""
     after = copy_of(built[0], tmp_path / "after")
     a_table(after)
     behind_a_queue(after)
@@ -346,7 +336,6 @@ def test_a_changed_resource_is_reported_with_the_resource_that_refers_to_it(
 
 
 def test_a_changed_framework_script_affects_every_configuration(tmp_path: Path) -> None:
-    """What every function's CloudFormation goes through counts for all."""
     before = copy_here(tmp_path / "before")
     after = copy_of(before, tmp_path / "after")
     with (after.root / "scripts/serverless/functions.js").open("a") as script:
@@ -376,7 +365,6 @@ def test_the_working_tree_is_compared_with_a_revision(repository: Repository) ->
 
 
 def test_three_dots_compare_with_the_merge_base(repository: Repository) -> None:
-    """What others have done on main since is no change of this branch."""
     git(repository, "switch", "--quiet", "--create", "feature")
     touch(repository, "functions/claim/claim.py")
     commit(repository)
@@ -391,7 +379,6 @@ def test_three_dots_compare_with_the_merge_base(repository: Repository) -> None:
 
 
 def test_an_unknown_revision_is_exit_code_2_with_its_name(repository: Repository) -> None:
-    """Exit code 2, and the revision is named."""
     for revision in ("nonsense", "nonsense..."):
         done = jobplane(repository, "affected", "--since", revision)
         assert done.returncode == 2
@@ -429,7 +416,6 @@ def test_GIT_DIR_of_another_repository_is_ignored(tmp_path: Path) -> None:
 
 
 def test_without_a_git_repository_the_error_has_the_remedy(tmp_path: Path) -> None:
-    """`affected` compares with a commit; everything else works without git."""
     copy = copy_of(Repository.here(), tmp_path / "copy")
     done = jobplane(copy, "affected", GIT_CEILING_DIRECTORIES=str(tmp_path))
     assert done.returncode == 1
@@ -438,7 +424,6 @@ def test_without_a_git_repository_the_error_has_the_remedy(tmp_path: Path) -> No
 
 
 def test_a_machine_without_git_gets_an_error_that_names_it(tmp_path: Path) -> None:
-    """A machine that has no git."""
     copy = copy_of(Repository.here(), tmp_path / "copy")
     done = jobplane(copy, "affected", PATH=str(tmp_path))
     assert done.returncode == 1
@@ -446,7 +431,6 @@ def test_a_machine_without_git_gets_an_error_that_names_it(tmp_path: Path) -> No
 
 
 def test_all_functions_are_new_compared_with_a_commit_before_the_project(tmp_path: Path) -> None:
-    """The project may lie below a repository's root, and come later than its first commit."""
     whole = Repository(tmp_path / "repository")
     whole.root.mkdir()
     git(whole, "init", "--quiet")

@@ -116,7 +116,6 @@ def test_missing_data_is_evaluated_as_in_cloudwatchs_tables(
 def test_a_statistic_covers_the_points_of_one_period(
     statistic: str, threshold: float, state: State
 ) -> None:
-    """What lies in one period makes one value; what lies before it is none of its."""
     watching = alarm(Statistic=statistic, Threshold=threshold)
     values = [watching.point(NOW - n, float(n)) for n in (1, 2, 3)]
     assert watching.state([watching.point(NOW - 301, 1000), *values], NOW) == state
@@ -134,13 +133,11 @@ def test_a_statistic_covers_the_points_of_one_period(
 def test_each_comparison_operator_below_at_and_above_the_threshold(
     comparison: str, states: list[State]
 ) -> None:
-    """Below the threshold, at it, above it."""
     watching = alarm(ComparisonOperator=comparison, Threshold=5)
     assert [watching.state([watching.point(NOW, v)], NOW) for v in (4, 5, 6)] == states
 
 
 def test_a_point_stops_counting_a_minute_after_its_last_period() -> None:
-    """The minute after the last period that a point lies in, it counts no more."""
     watching = alarm()
     points = [watching.point(NOW - 299, 1)]
     assert watching.state(points, NOW) == "ALARM"
@@ -157,7 +154,6 @@ def test_a_point_stops_counting_a_minute_after_its_last_period() -> None:
     ],
 )
 def test_a_metric_must_match_in_namespace_name_and_every_dimension(change: dict[str, Any]) -> None:
-    """Namespace, name and every dimension are the alarm's, or it is another metric."""
     watching = alarm()
     point = watching.point(NOW, 1)
     other = Point(**(point.__dict__ | change))
@@ -200,7 +196,6 @@ def test_metric_math_operators_follow_cloudwatchs_example(expression: str, outpu
     ],
 )
 def test_metric_math_conditions_follow_cloudwatchs_tables(expression: str, output: str) -> None:
-    """The three tables of CloudWatch's documentation, and a condition without an alternative."""
     given = {
         "metric1": series("1, 1, 0, 0, -"),
         "metric2": series("30, -, 0, 0, 30"),
@@ -213,7 +208,6 @@ def test_metric_math_conditions_follow_cloudwatchs_tables(expression: str, outpu
     "expression", ["FILL(metric1, 0)", "-metric1", "metric1 in metric1", "IF(1, metric1)", "1 + 1"]
 )
 def test_an_unsupported_expression_is_refused(expression: str) -> None:
-    """No expression may be taken for one that it is not."""
     with pytest.raises(ValueError, match=r"evaluated here|is a number"):
         evaluated(expression, {"metric1": {0.0: 1.0}})
 
@@ -225,7 +219,6 @@ def test_an_unsupported_expression_is_refused(expression: str) -> None:
 def test_each_metric_of_an_expression_has_its_own_statistic(
     invocations: int, errors: int, state: State
 ) -> None:
-    """Each metric has its own points and its own statistic; the expression's value is compared."""
     watching = rate()
     points = [
         watching.metrics[name].point(NOW - 1, 1)
@@ -300,6 +293,5 @@ def test_an_embedded_line_is_a_point_for_each_set_of_dimensions() -> None:
     ],
 )
 def test_an_unsupported_alarm_is_refused(change: dict[str, Any]) -> None:
-    """No alarm may be taken for one that it is not."""
     with pytest.raises(ValueError, match="jobplane-test-errors"):
         alarm(**change)

@@ -64,7 +64,6 @@ def test_a_single_value_is_a_line_with_its_key() -> None:
 
 
 def test_an_answer_without_a_status_code_is_shown() -> None:
-    """A function behind Step Functions answers with a plain object."""
     lines = answers.readable(answer_of("claim", "acquired")).splitlines()
     assert lines[0].split() == ["claimed", "true"]
 
@@ -96,7 +95,6 @@ def test_a_list_is_cut_after_twenty_rows(orphans: dict[str, Any]) -> None:
 
 
 def test_a_column_of_numbers_is_right_aligned(orphans: dict[str, Any]) -> None:
-    """A column of numbers is aligned at its right edge."""
     lines = answers.readable(orphans).splitlines()
     heading = next(line for line in lines if "hours_stuck" in line)
     end = heading.index("hours_stuck") + len("hours_stuck")
@@ -127,7 +125,6 @@ def test_an_id_is_never_cut(width: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_list_of_plain_values_is_a_line_or_a_column() -> None:
-    """What fits stays on a line."""
     assert answers.readable({"kinds": ["a", "b", 3]}) == "kinds  a, b, 3"
     long = answers.readable({"kinds": [f"kind-{number:010}" for number in range(9)]})
     assert "kinds (9)" in long
@@ -135,7 +132,6 @@ def test_a_list_of_plain_values_is_a_line_or_a_column() -> None:
 
 
 def test_a_missing_key_of_a_lists_object_is_an_empty_cell() -> None:
-    """A key that only some of the objects have leaves the others' cells empty."""
     text = answers.readable({"results": [{"file": "a", "error": "lost"}, {"file": "b", "new": 1}]})
     heading, _, first, second = text.splitlines()[-4:]
     assert heading.split() == ["file", "error", "new"]
@@ -167,7 +163,6 @@ def test_a_table_too_wide_for_the_terminal_becomes_blocks() -> None:
     ],
 )
 def test_any_small_answer_is_shown(answer: Any, shown: str) -> None:
-    """Whatever a function may answer is shown."""
     assert answers.readable(answer) == shown
 
 
@@ -180,14 +175,12 @@ def test_control_characters_of_an_answer_are_escaped() -> None:
 
 
 def test_square_brackets_are_shown_as_text() -> None:
-    """Square brackets mean nothing."""
     assert answers.readable({"note": "[bold]x[/bold]"}) == "note  [bold]x[/bold]"
 
 
 def test_output_to_a_pipe_has_no_colour_and_ignores_the_terminals_width(
     orphans: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Away from a terminal there is no colour, and its width is no matter."""
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "40")
     narrow = answers.readable(orphans)
@@ -200,7 +193,6 @@ def test_output_to_a_pipe_has_no_colour_and_ignores_the_terminals_width(
 def test_no_line_of_a_table_exceeds_the_terminals_width(
     orphans: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No line of a table is longer than the terminal is wide; what has no room is a block each."""
     monkeypatch.setenv("COLUMNS", "200")
     lines = click.unstyle(answers.readable(orphans, terminal=True)).splitlines()
     assert max(map(len, lines)) <= 200

@@ -89,7 +89,6 @@ def test_distributions_with_the_same_paths_are_both_complete(small: Small) -> No
 def test_a_namespace_package_of_two_distributions_and_a_lib_is_complete(
     small: Small, tmp_path: Path
 ) -> None:
-    """Two distributions and a lib put modules into one namespace package."""
     small.wheel("space-a".replace("-", "_"), {"space/a.py": "A = 1\n"})
     small.wheel("space_b", {"space/b.py": "B = 2\n"})
     small.lib(
@@ -110,7 +109,6 @@ def test_a_namespace_package_of_two_distributions_and_a_lib_is_complete(
 
 
 def test_members_with_conflicting_dependencies_each_get_their_version(small: Small) -> None:
-    """Functions that uv resolves apart each have a release of their own."""
     for version in ("1.0", "2.0"):
         small.wheel("twice", {"twice.py": f"V = {version!r}\n"}, version=version)
     small.function("one", "twice==1.0", imports="import twice")
@@ -141,7 +139,6 @@ def test_markers_are_evaluated_for_the_target_platform(small: Small) -> None:
 
 
 def test_an_extra_of_a_lib_ships_only_to_functions_that_name_it(small: Small) -> None:
-    """A function gets what the extra that it names brings, and another function doesn't."""
     small.wheel("fast", {"fast.py": ""})
     lib = small.lib("many", {"src/many/__init__.py": ""})
     project = lib / "pyproject.toml"
@@ -156,7 +153,6 @@ def test_an_extra_of_a_lib_ships_only_to_functions_that_name_it(small: Small) ->
 
 
 def test_a_git_source_ships_the_locked_commit(small: Small, tmp_path: Path) -> None:
-    """The commit of the lock is installed."""
     folder = small.lib("fetched", {"src/fetched/__init__.py": "V = 7\n"}, at="../fetched")
     del small.sources["fetched"]
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@localhost", "-C", str(folder)]
@@ -198,7 +194,6 @@ def test_a_lib_ships_all_of_its_files(small: Small) -> None:
 def test_secrets_and_editor_files_neither_ship_nor_change_the_digest(
     small: Small, name: str
 ) -> None:
-    """A secret and what an editor leaves are not in the zip, and change no digest."""
     folder = small.function("one")
     lib = small.lib("dyn", {"src/dyn/__init__.py": ""})
     small.lock()
@@ -227,7 +222,6 @@ def test_any_file_of_a_lib_changes_the_digest(small: Small, path: str) -> None:
 
 
 def test_an_outdated_lock_is_refused_with_the_command_to_run(small: Small) -> None:
-    """The sentence says what to run."""
     folder = small.function("one")
     small.wheel("later", {"later.py": ""})
     small.lock()
@@ -268,7 +262,6 @@ def test_compiled_code_for_another_machine_is_refused(small: Small) -> None:
 def test_variables_of_uv_pip_and_python_do_not_change_the_artifact(
     small: Small, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    """Variables that uv, pip and Python read leave the artifact as it is."""
     small.wheel("plain", {"plain.py": ""})
     small.lib("dyn", {"src/dyn/__init__.py": ""})
     small.function("one", "plain", "dyn", imports="import dyn, plain")
@@ -282,7 +275,6 @@ def test_variables_of_uv_pip_and_python_do_not_change_the_artifact(
 def test_PYTHONPYCACHEPREFIX_does_not_change_the_artifact(
     small: Small, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """PYTHONPYCACHEPREFIX leads this process's own bytecode elsewhere, and no artifact's."""
     small.wheel("plain", {"plain.py": "X = 1\n"})
     small.function("one", "plain", imports="import plain")
     small.lock()
@@ -295,7 +287,6 @@ def test_PYTHONPYCACHEPREFIX_does_not_change_the_artifact(
 def test_the_users_uv_toml_is_ignored(
     small: Small, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """An index of the user's own uv.toml makes no lock older than its projects."""
     small.wheel("plain", {"plain.py": ""})
     small.function("one", "plain", imports="import plain")
     small.lock()
@@ -373,7 +364,6 @@ def _index_of(wheels: Path) -> type[BaseHTTPRequestHandler]:
 def test_a_dangling_or_cyclic_link_is_refused(
     small: Small, place: str, links: dict[str, str], said: str
 ) -> None:
-    """Neither are copies shipped until the system refuses longer paths, nor is a file left out."""
     (small.root / "shared").mkdir()
     small.function(
         "one", "tools", imports="import tools", settings='[tool.jobplane]\ndata = ["shared"]'
@@ -442,7 +432,6 @@ def test_an_undeclared_import_of_a_dependency_is_refused(small: Small) -> None:
 
 @pytest.mark.parametrize("name", ["cold_start", "json", "cold_start_methods"])
 def test_a_function_named_like_a_needed_module_is_refused(small: Small, name: str) -> None:
-    """A function is not called as a module that the artifact needs for others."""
     folder = small.function("one")
     (folder / f"{name}.py").write_text("")
     small.lock()
@@ -468,7 +457,6 @@ def test_a_function_named_like_its_dependency_is_refused(small: Small) -> None:
     ],
 )
 def test_a_source_of_any_encoding_and_line_ends_runs(source: bytes) -> None:
-    """With a mark, with another encoding, with other ends of lines."""
     tree = ast.parse(begun_cold(source))
     assert "begin()" in ast.unparse(tree)
     assert "café" in ast.unparse(tree)
@@ -492,7 +480,6 @@ def test_an_imported_part_of_pydantic_is_not_cut() -> None:
 def test_a_folder_of_tests_ships_only_if_another_module_imports_it(
     tmp_path: Path, source: str, kept: bool
 ) -> None:
-    """A folder of tests that nothing names goes; a folder of that name without tests stays."""
     for name in ("p/tests/test_a.py", "p/tests/data.py", "q/tests/data.py", "p/__init__.pyi"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
@@ -532,7 +519,6 @@ def test_any_change_of_the_builders_code_changes_its_digest(tmp_path: Path) -> N
 def test_a_malformed_sdk_setting_is_refused_with_file_and_remedy(
     small: Small, settings: str, message: str
 ) -> None:
-    """It is named with its file and what it has to be."""
     small.function("one", settings=settings)
     small.lock()
     with pytest.raises(ClickException, match=message):

@@ -132,7 +132,6 @@ def test_a_failed_call_is_repeated_in_every_retry_mode(
 
 
 def test_retries_end_after_AWS_MAX_ATTEMPTS(run: Run) -> None:
-    """After AWS_MAX_ATTEMPTS calls the error is raised."""
     script = """
 from botocore.exceptions import ClientError
 dynamodb = session.create_client("dynamodb")
@@ -149,7 +148,6 @@ except ClientError as error:
 
 
 def test_a_modeled_error_has_its_own_class(run: Run) -> None:
-    """A modeled error is caught by the client's own class, and as ClientError."""
     script = """
 from botocore.exceptions import ClientError
 dynamodb = session.create_client("dynamodb")
@@ -165,7 +163,6 @@ except dynamodb.exceptions.ConditionalCheckFailedException as error:
 
 
 def test_a_read_timeout_raises_its_error(run: Run) -> None:
-    """A read timeout ends a call with its own error."""
     script = """
 import socket, threading
 from botocore.config import Config
@@ -184,7 +181,6 @@ except ReadTimeoutError as error:
 
 
 def test_a_refused_connection_raises_EndpointConnectionError(run: Run) -> None:
-    """An endpoint that refuses connections gives EndpointConnectionError."""
     script = """
 from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
@@ -198,7 +194,6 @@ except EndpointConnectionError as error:
 
 
 def test_a_paginator_follows_LastEvaluatedKey(run: Run) -> None:
-    """A paginator follows LastEvaluatedKey, and `search` works on its pages."""
     script = """
 dynamodb = session.create_client("dynamodb")
 pages = dynamodb.get_paginator("query").paginate(
@@ -228,7 +223,6 @@ except ParamValidationError as error:
 
 
 def test_a_Decimal_is_accepted_for_a_fraction_and_a_text_is_not(run: Run) -> None:
-    """Where a number with a fraction may stand, Decimal may, and text may not."""
     script = """
 from decimal import Decimal
 from botocore.validate import ParamValidator
@@ -260,7 +254,6 @@ except ClientError as error:
 
 
 def test_a_put_object_has_its_content_and_checksum(run: Run) -> None:
-    """An object goes out whole, with the checksum that the service asks for."""
     script = """
 import io
 s3 = session.create_client("s3")
@@ -299,7 +292,6 @@ def test_credentials_of_a_container_are_fetched(run: Run) -> None:
 
 
 def test_a_call_without_credentials_raises_NoCredentialsError(run: Run) -> None:
-    """Without any credentials a call fails with NoCredentialsError."""
     script = """
 from botocore.exceptions import NoCredentialsError
 dynamodb = session.create_client("dynamodb")
@@ -326,7 +318,6 @@ def test_proxies_of_the_environment_are_used(run: Run) -> None:
 def test_a_certificate_is_checked_against_AWS_CA_BUNDLE_and_the_hosts_name(
     run: Run, tmp_path: Path
 ) -> None:
-    """A certificate is checked against AWS_CA_BUNDLE and the host's name."""
     context = certified(tmp_path)
     with answering((200, JSON, "{}"), context=context) as aws:
         assert run(PUT, aws, AWS_CA_BUNDLE=str(tmp_path / "ca.pem")) == 0
@@ -335,7 +326,6 @@ def test_a_certificate_is_checked_against_AWS_CA_BUNDLE_and_the_hosts_name(
 def test_an_untrusted_certificate_ends_the_call_before_the_request(
     run: Run, tmp_path: Path
 ) -> None:
-    """A certificate of nobody known ends the call, before anything is sent."""
     script = """
 from botocore.config import Config
 from botocore.exceptions import SSLError
@@ -352,7 +342,6 @@ except SSLError as error:
 
 @pytest.mark.parametrize("host", ["a" * 64, "a..b", "ä" * 64])
 def test_a_malformed_host_is_refused_with_its_own_error(run: Run, host: str) -> None:
-    """A label that is empty or too long is an error of its own, in ASCII and beyond."""
     script = f"""
 from urllib3.exceptions import LocationParseError
 from urllib3.util.connection import create_connection
@@ -365,7 +354,6 @@ except LocationParseError as error:
 
 
 def test_a_call_loads_no_reflection_process_terminal_or_thread_pool_modules(run: Run) -> None:
-    """A client is made and called without reflection, processes, terminals or thread pools."""
     script = """
 unused = (
     "concurrent.futures", "getpass", "inspect", "platform", "subprocess", "xml.etree.ElementTree",
@@ -396,7 +384,6 @@ print(json.dumps([asked(taking), asked(refused)]))
 
 
 def test_a_profiles_credential_process_is_run(run: Run, tmp_path: Path) -> None:
-    """A profile's `credential_process` is run."""
     answer = json.dumps({"Version": 1, "AccessKeyId": "of-a-process", "SecretAccessKey": "secret"})
     (tmp_path / "answer").write_text(answer)
     (tmp_path / "config").write_text(f"[default]\ncredential_process = cat {tmp_path}/answer\n")
@@ -409,7 +396,6 @@ def test_a_profiles_credential_process_is_run(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_CancelledError_during_a_request_is_raised_unchanged(run: Run) -> None:
-    """What a future's cancellation raises while a request is sent comes out as it went in."""
     script = """
 from concurrent.futures import CancelledError
 import botocore.httpsession
@@ -425,7 +411,6 @@ except CancelledError as error:
 
 
 def test_certifi_finds_and_reads_its_file(run: Run) -> None:
-    """certifi names the file that ships, and reads it."""
     script = """
 import certifi, ssl
 ssl.create_default_context(cafile=certifi.where())
@@ -435,7 +420,6 @@ print(json.dumps(certifi.contents().count("BEGIN CERTIFICATE")))
 
 
 def test_pydantic_models_with_lazily_loaded_types_are_built(run: Run) -> None:
-    """Types whose module loads with the model alone are known to pydantic, plugins on demand."""
     script = """
 from decimal import Decimal
 from fractions import Fraction
@@ -454,7 +438,6 @@ print(json.dumps([str(made.amount), str(made.part), str(made.zone)]))
 
 
 def test_dataclasses_have_their_fields_and_signature(run: Run) -> None:
-    """A dataclass has its fields, and `inspect` answers whoever asks for it."""
     script = """
 import dataclasses, inspect
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -474,7 +457,6 @@ print(json.dumps([names, str(inspect.signature(Point)), dataclasses.asdict(Point
 
 
 def test_the_x_ray_sdk_sends_a_sampled_call_to_its_daemon(run: Run) -> None:
-    """The X-Ray SDK loads in the artifact and sends what a sampled call did to its daemon."""
     script = """
 import os, socket
 daemon = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

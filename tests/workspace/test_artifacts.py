@@ -24,7 +24,6 @@ from tests.workspace.unpacked import FUNCTIONS, bare, environment, names, unpack
 def test_an_artifact_has_exactly_its_function_libs_and_locked_distributions(
     built: Built, name: str
 ) -> None:
-    """Every top-level name comes from the function, a lib it uses, or a locked distribution."""
     repository, artifacts = built
     function = next(f for f in repository.functions() if f.name == name)
     arch = Settings.local().arch
@@ -43,7 +42,6 @@ def test_an_artifact_has_exactly_its_function_libs_and_locked_distributions(
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_an_artifact_has_no_tests_stubs_events_or_installer_notes(built: Built, name: str) -> None:
-    """No tests, stubs, events or what an installer notes of its machine are shipped."""
     repository, artifacts = built
     for path in names(repository, artifacts[name]):
         parts = path.split("/")
@@ -77,14 +75,12 @@ def test_every_module_has_valid_bytecode(built: Built, name: str) -> None:
 
 
 def test_the_bytecode_is_of_the_deployed_python_version() -> None:
-    """Modules without a source run on one version of Python alone: the one that is deployed."""
     service = read_yaml(Repository.here().root / "serverless.yml")
     assert service["provider"]["runtime"] == f"python{wheels.PYTHON}"
     assert sys.version_info[:2] == tuple(map(int, wheels.PYTHON.split(".")))
 
 
 def test_a_digest_depends_on_neither_folder_nor_time(built: Built, tmp_path: Path) -> None:
-    """The digest depends on neither the folder nor the time of the build."""
     _, artifacts = built
     other = copy_here(tmp_path / "somewhere" / "else")
     (rebuilt,) = Builder(other, Settings.local()).build(other.select(("connect",)))
@@ -113,7 +109,6 @@ assert not [file for file in files if "site-packages" in file]
 def test_the_artifact_of_connect_alone_refuses_a_missing_token(
     built: Built, tmp_path: Path
 ) -> None:
-    """The unpacked connect refuses a missing token, with nothing but its artifact."""
     repository, artifacts = built
     folder = unpack(repository, artifacts["connect"], tmp_path / "task")
     script = """
@@ -164,7 +159,6 @@ print(json.dumps(lines))
 def test_a_build_without_changes_starts_no_tool_and_writes_no_file(
     built: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second build starts no tool, writes no file, and gives the same artifacts."""
     repository, artifacts = built
 
     def refuse(*_: object, **__: object) -> str:
@@ -184,7 +178,6 @@ def test_a_build_without_changes_starts_no_tool_and_writes_no_file(
 def test_a_changed_lib_rebuilds_only_the_functions_that_use_it(
     copied: Copy, tmp_path: Path
 ) -> None:
-    """After a change of jobplane_tokens connect is built again, and disconnect is not."""
     repository = copied(tmp_path)
     functions = repository.select(("connect", "disconnect"))
     builder = Builder(repository, Settings.local())

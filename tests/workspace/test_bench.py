@@ -38,7 +38,6 @@ def test_a_document_without_markers_is_refused() -> None:
 
 
 def test_performance_md_has_markers_for_every_measurement() -> None:
-    """docs/performance.md takes every table that it says how to write."""
     text = (Repository.here().root / "docs/performance.md").read_text()
     named = re.findall(r"jobplane bench (\w+) +--write", text)
     assert {"cold", "size", "build"} <= set(named)
@@ -55,7 +54,6 @@ def test_markdown_aligns_numbers_right() -> None:
 
 
 def test_a_spread_has_median_minimum_and_maximum() -> None:
-    """Half of the takes are below the median; minimum and maximum stand beside it."""
     assert Spread([3.0, 1.0, 9.0]).text() == "3 (1–9)"
     assert Spread([3.0, 1.0, 9.0]).as_json() == {"median": 3, "min": 1, "max": 9, "takes": 3}
 
@@ -79,7 +77,6 @@ def test_a_report_with_faults_is_shown_but_not_written(tmp_path: Path) -> None:
 
 
 def test_each_chart_is_an_svg_file_without_external_references(tmp_path: Path) -> None:
-    """Each chart is a file of its own that loads nothing from elsewhere."""
     chart = Chart("Sizes", ["a", "b"], {"ours": [1, 2], "theirs": [3, None]}, "MB")
     draw([chart, chart], tmp_path / "sizes.svg")
     for name in ("sizes.svg", "sizes-2.svg"):
@@ -90,7 +87,6 @@ def test_each_chart_is_an_svg_file_without_external_references(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", sorted(FIRST_EVENTS))
 def test_every_measured_event_makes_an_aws_call(name: str) -> None:
-    """Every function's first event is a case that asks AWS for something, and gets an answer."""
     repository = Repository.here()
     (function,) = repository.select((name,))
     case = Case.read(function, case_paths(function)[FIRST_EVENTS[name]])

@@ -50,7 +50,6 @@ def test_a_complete_job_has_no_fault(ledger: Ledger) -> None:
 
 
 def test_progress_before_the_acknowledgment_is_no_fault(ledger: Ledger) -> None:
-    """They travel on different ways."""
     heard(ledger, step(1), ACKNOWLEDGED, COMPLETE)
     assert ledger.faults == ledger.missing() == []
 
@@ -76,7 +75,6 @@ def test_a_repeated_or_unordered_message_is_a_fault(
 
 
 def test_a_job_without_messages_lacks_acknowledgment_and_end(ledger: Ledger) -> None:
-    """A job that nothing was heard of lacks both of its messages."""
     assert ledger.missing() == ["r: no acknowledgment", "r: no end"]
 
 
@@ -113,7 +111,6 @@ def test_a_stored_state_older_than_a_received_message_is_a_fault(ledger: Ledger)
 
 
 def test_a_stored_state_that_differs_from_the_last_message_is_a_fault(ledger: Ledger) -> None:
-    """Status and number are those of the last message."""
     heard(ledger, ACKNOWLEDGED, COMPLETE)
     ledger.agree("r", {"status": "FAILED", "seq": 4})
     assert ledger.faults == [
@@ -189,13 +186,11 @@ def test_growth_is_from_the_second_fifth_of_a_workers_samples_to_the_last() -> N
 
 
 def test_growth_up_to_a_twentieth_is_flat() -> None:
-    """A twentieth of what a worker holds is no growth."""
     assert Growth(3, typical=40.0, median_growth=0.5, largest_growth=2.0).is_flat
     assert not Growth(3, typical=40.0, median_growth=0.5, largest_growth=2.1).is_flat
 
 
 def test_flatness_is_reported_only_for_a_soak() -> None:
-    """A short load's workers have just begun."""
     plan = Plan(10, 1, 1.0, 0.0, 0.0, 60.0, 0, 8, 60.0)
     growth = Growth(3, typical=40.0, median_growth=0.5, largest_growth=2.0)
     assert _is_flat(Outcome(plan), growth) is None
@@ -203,7 +198,6 @@ def test_flatness_is_reported_only_for_a_soak() -> None:
 
 
 def test_too_many_requests_or_subscribers_are_refused_before_the_start() -> None:
-    """More requests, or more subscribers, than there can be are refused before anything starts."""
     for options in (
         ["--sockets", "5000", "--jobs", "11"],
         ["--sockets", "5", "--subscribers", "5"],

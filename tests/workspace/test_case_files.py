@@ -132,7 +132,6 @@ ACCEPTED: dict[str, list[Any]] = {
 def test_a_mistake_is_refused_with_file_place_and_nearest_word(
     kind: str, document: Any, said: str
 ) -> None:
-    """With the file, the place, and the nearest word that would be right."""
     with pytest.raises(UnreadableEventError) as refused:
         case_files.require_valid(kind, document, "the/file.json", STACK)
     assert said in refused.value.message
@@ -165,14 +164,12 @@ def test_the_published_schemas_accept_what_the_command_accepts(kind: str) -> Non
 
 
 def test_vs_codes_settings_name_a_published_schema_for_each_kind_of_file() -> None:
-    """VS Code's settings associate each kind of file with a schema that is published."""
     settings = json.loads((HERE.root / ".vscode" / "settings.json").read_text())
     urls = {HERE.root / each["url"] for each in settings["json.schemas"]}
     assert urls == set((HERE.root / "contracts" / "json-schema" / "cases").glob("*.json"))
 
 
 def test_the_documentation_lists_every_key_and_placeholder() -> None:
-    """Every key and every placeholder that the command accepts, and no other."""
     text = (HERE.root / case_reference.DOCUMENT).read_text(encoding="utf-8")
     assert text == with_tables(text, case_reference.tables()), "run `jobplane docs cases`"
 
@@ -188,7 +185,6 @@ def test_the_documentation_lists_every_key_and_placeholder() -> None:
 def test_invoke_exits_with_2_for_a_mistake_and_runs_nothing(
     tmp_path: Path, files: dict[str, Any], said: str
 ) -> None:
-    """Called as a user does: exit code 2, the file, and no run."""
     command = [COMMAND, "invoke", "claim", str(a_case(tmp_path, **files)), "--in-process"]
     done = subprocess.run(command, cwd=HERE.root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -211,7 +207,6 @@ def test_invoke_refuses_a_mistake_on_stdin() -> None:
     ],
 )
 def test_duplicate_keys_and_nan_are_refused(tmp_path: Path, text: bytes, said: str) -> None:
-    """Python would take the last of two equal keys, and send what no service reads."""
     path = tmp_path / "case.json"
     path.write_bytes(text)
     with pytest.raises(UnreadableEventError, match=said):
@@ -299,7 +294,6 @@ def test_seed_files_on_aws_needs_yes() -> None:
 
 
 def test_an_empty_object_or_list_in_an_expectation_must_be_empty() -> None:
-    """`{}` in an expectation is an object without keys, as `[]` is a list without elements."""
     assert mismatches({"swept": {}}, {"swept": {"a": 1}}) == [
         'answer.swept: expected an empty object, got {"a": 1}'
     ]
@@ -327,7 +321,6 @@ def test_expecting_the_absence_of_an_unknown_key_is_refused(
 
 
 def test_expecting_the_absence_of_a_given_key_is_accepted(tmp_path: Path) -> None:
-    """A row that had it before may have lost it."""
     (function,) = HERE.select(("claim",))
     key = {"projectUserId": "p#u", "madeUpHere": 1}
     expect = {"items": {"active-jobs": [{"state": "held", "madeUpHere": "<absent>"}]}}
@@ -363,7 +356,6 @@ def test_invoke_all_ends_with_totals(tmp_path: Path) -> None:
 
 
 def test_metric_lines_are_counted_in_one_line_by_default() -> None:
-    """One line says how many there are."""
     done = run("invoke", "claim", "acquired", "--in-process")
     assert "  METRIC  1 line (pass --metrics to show them)" in done.stdout
     assert "ClaimOperation=1" not in done.stdout
@@ -480,7 +472,6 @@ def test_an_event_without_names_needs_no_stage() -> None:
 
 
 def test_an_unknown_case_is_refused_with_the_nearest_name() -> None:
-    """Of a function's cases."""
     done = run("event", "claim", "acquierd")
     assert done.returncode == 2
     assert "claim has no case 'acquierd'; the nearest known one is 'acquired'" in done.stderr

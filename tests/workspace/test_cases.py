@@ -20,7 +20,6 @@ CASES = cases.all_cases(REPOSITORY)
 @pytest.mark.parametrize("spoilt", ["case.json", "case.given.json", "case.expect.json"])
 @pytest.mark.parametrize("text", [b"", b"{bad", b"\xff\xfe", b"[" * 100_000])
 def test_a_case_file_that_is_not_json_is_named(tmp_path: Path, spoilt: str, text: bytes) -> None:
-    """Whichever of a case's files it is, and whatever is in it."""
     (tmp_path / "case.json").write_text("{}")
     (tmp_path / spoilt).write_bytes(text)
     with pytest.raises(UnreadableEventError, match=rf"{re.escape(spoilt)} is not JSON"):
@@ -28,7 +27,6 @@ def test_a_case_file_that_is_not_json_is_named(tmp_path: Path, spoilt: str, text
 
 
 def test_every_given_and_expect_file_has_its_event() -> None:
-    """No `given` or `expect` file is left over from an event that has gone."""
     events = {path for f in REPOSITORY.functions() for path in cases.case_paths(f).values()}
     for kind in ("given", "expect"):
         for path in REPOSITORY.root.glob(f"functions/*/events/*.{kind}.json"):

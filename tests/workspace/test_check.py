@@ -271,7 +271,6 @@ def test_the_tree_is_clean() -> None:
 def test_a_planted_fault_is_found_with_its_place(
     root: Path, rule: str, function: str, plant: Plant, expected: str
 ) -> None:
-    """The rule says where it is and what is wrong; that the tree is clean without it is above."""
     plant(root)
     found = lines(root, rule, *filter(None, [function]))
     assert any(expected in line for line in found), found
@@ -288,7 +287,6 @@ def test_a_finding_can_be_excused(root: Path) -> None:
 
 
 def test_only_the_named_functions_are_checked(root: Path) -> None:
-    """A fault of another function is not told."""
     edit(root / CLAIM / "function.yml", "dynamodb:UpdateItem", "dynamodb:GetItem")
     assert lines(root, "permissions", "connect") == []
     assert len(lines(root, "permissions", "claim")) == 2
@@ -312,7 +310,6 @@ def test_an_unreadable_file_is_one_finding(root: Path, path: str, text: str) -> 
 
 
 def test_every_rule_has_a_test_with_a_planted_fault() -> None:
-    """No rule is without a test that shows it a fault."""
     shown = {rule for rule, *_ in FAULTS} | {"artifacts", "budgets"}
     assert shown == set(rule_names())
 
@@ -356,20 +353,17 @@ def test_an_artifact_as_built_has_no_fault(built: Built, tmp_path: Path) -> None
 
 
 def test_a_missing_lib_in_an_artifact_is_found_at_its_import(built: Built, tmp_path: Path) -> None:
-    """What the function imports and the zip doesn't hold is told where it is imported."""
     found = tampered(built, tmp_path, jobplane_tokens=None)
     assert any("no jobplane_tokens" in finding.message for finding in found)
     assert any(finding.path.name == "connect.py" for finding in found)
 
 
 def test_a_missing_dependency_of_a_shipped_lib_is_found(built: Built, tmp_path: Path) -> None:
-    """The imports of carried libs count as well."""
     found = tampered(built, tmp_path, jwt=None)
     assert any(finding.path.name == "_verify.py" for finding in found), found
 
 
 def test_a_distribution_outside_of_the_lock_is_found(built: Built, tmp_path: Path) -> None:
-    """A distribution outside the locked closure is told."""
     (found,) = tampered(built, tmp_path, yaml__inner="")
     assert (
         "the zip contains yaml, which belongs to no locked dependency of connect" in found.message
@@ -377,7 +371,6 @@ def test_a_distribution_outside_of_the_lock_is_found(built: Built, tmp_path: Pat
 
 
 def test_a_distribution_that_no_import_needs_is_found(built: Built, tmp_path: Path) -> None:
-    """A distribution of the closure that no import leads to is told."""
     found = tampered(built, tmp_path, connect="import jobplane_keys, jobplane_telemetry, botocore")
     held = {finding.subject for finding in found if "but no module imports it" in finding.message}
     assert held == {"jobplane-parameters", "jobplane-tokens", "pyjwt"}
@@ -411,7 +404,6 @@ def test_an_exceeded_budget_is_found(
 def test_a_handler_that_fails_at_import_is_found_with_the_reason(
     copied: Copy, tmp_path: Path
 ) -> None:
-    """A handler that fails at import is told with its reason."""
     repository = copied(tmp_path)
     source = repository.root / CLAIM / "claim.py"
     edit(source, "\nMAX_TEXT", '\nOTHER = os.environ["OTHER_TABLE"]\nMAX_TEXT')
@@ -446,7 +438,6 @@ def test_check_json_prints_a_list() -> None:
 def test_check_exits_with_1_and_a_line_for_each_finding(
     monkeypatch: pytest.MonkeyPatch, root: Path
 ) -> None:
-    """One line a finding, and exit code 1."""
     from click.testing import CliRunner
 
     from jobplane.verbs.check import command
@@ -465,7 +456,6 @@ def test_check_exits_with_1_and_a_line_for_each_finding(
 def test_an_unknown_function_or_rule_is_exit_code_2_with_the_known_ones(
     arguments: tuple[str, ...],
 ) -> None:
-    """An unknown function or rule is exit code 2, and what there is instead is said."""
     done = jobplane(*arguments)
     assert done.returncode == 2
     assert "known are: " in done.stderr

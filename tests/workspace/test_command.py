@@ -65,7 +65,6 @@ def test_help_lists_each_verb_once_on_a_line_of_80_columns() -> None:
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verbs_help_has_a_sentence_and_a_valid_example(name: str) -> None:
-    """Its help says what it does in a sentence, and has an example that calls it as it is."""
     verb = command_of(name)
     assert (verb.help or "").partition("\n")[0].endswith(".")
     examples = [line for line in (verb.epilog or "").splitlines() if f"jobplane {name}" in line]
@@ -105,7 +104,6 @@ def test_the_documentation_lists_every_verb() -> None:
     ],
 )
 def test_a_wrong_call_exits_with_2_without_a_traceback(arguments: tuple[str, ...]) -> None:
-    """A wrong call exits with 2 and says what is wrong, without a traceback."""
     done = jobplane(*arguments)
     assert done.returncode == 2, done.stderr
     assert "Error:" in done.stderr
@@ -191,7 +189,6 @@ def test_a_secret_in_the_configuration_is_refused(literal: str) -> None:
     ],
 )
 def test_the_addresses_of_a_stage_are_in_its_partition(region: str, domain: str) -> None:
-    """The addresses of both APIs end as those of the region do."""
     apis = {"WebsocketsApi": "sock", "HttpApi": "http"}
     summaries = [
         {"LogicalResourceId": logical, "PhysicalResourceId": name, "ResourceType": "-"}
@@ -284,7 +281,6 @@ def test_a_log_without_lines_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_help_imports_no_sdk_and_no_rich() -> None:
-    """Finding and describing the verbs imports neither an SDK nor rich."""
     script = (
         "import sys\nfrom jobplane.cli import jobplane\nimport click\n"
         "context = click.Context(jobplane)\n"
@@ -316,7 +312,6 @@ def test_down_does_not_end_another_program_with_the_stored_pid(tmp_path: Path) -
 
 
 def test_down_ends_workers_whose_emulator_has_died(tmp_path: Path) -> None:
-    """Workers of the emulator's process group are ended also when the emulator is gone."""
     stage = Stage(Repository(tmp_path), "local")
     script = tmp_path / ".jobplane" / "local" / "worker.py"
     script.parent.mkdir(parents=True)
@@ -349,7 +344,6 @@ def test_the_state_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_waiting_for_another_commands_lock_is_reported_on_stderr(tmp_path: Path) -> None:
-    """A lock that is held is waited for, and stderr says so at once."""
     script = (
         "import sys\nfrom pathlib import Path\nfrom lambdapack.locks import exclusive\n"
         "from jobplane.terminal.console import show_notes_of\nshow_notes_of('lambdapack')\n"

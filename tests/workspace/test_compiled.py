@@ -66,7 +66,6 @@ def test_each_function_has_its_own_role_with_only_its_statements(
 
 
 def test_every_role_belongs_to_one_function_or_state_machine(compiled: Compiled) -> None:
-    """Every role is that of one function or of one state machine."""
     template = compiled("prod")
     used = [properties["Role"] for properties in functions_by_name(template).values()]
     machines = of_type(template, "AWS::StepFunctions::StateMachine").values()
@@ -76,7 +75,6 @@ def test_every_role_belongs_to_one_function_or_state_machine(compiled: Compiled)
 
 
 def test_the_emulators_template_omits_unsupported_types_and_guards(compiled: Compiled) -> None:
-    """On a loopback endpoint refused types and guards are gone, and nothing depends on them."""
     on_aws, local = compiled("dev"), compiled("dev", EMULATOR)
     types = {resource["Type"] for resource in on_aws["Resources"].values()}
     assert types >= REFUSED
@@ -91,7 +89,6 @@ def test_the_emulators_template_omits_unsupported_types_and_guards(compiled: Com
 
 
 def test_WEBSOCKET_ENDPOINT_is_api_gateways_or_the_emulators(compiled: Compiled) -> None:
-    """WEBSOCKET_ENDPOINT is API Gateway's on AWS, and the emulator's own URL locally."""
 
     def endpoint(template: dict[str, Any]) -> str:
         router = functions_by_name(template)[REPOSITORY.names("dev").of("router")]
@@ -108,7 +105,6 @@ def test_WEBSOCKET_ENDPOINT_is_api_gateways_or_the_emulators(compiled: Compiled)
 def test_cfn_lint_has_only_accepted_findings(
     compiled: Compiled, stage: str, endpoint_url: str | None
 ) -> None:
-    """Neither errors nor warnings but those that are listed with their reason."""
     assert complaints(compiled(stage, endpoint_url), "eu-west-1") == []
 
 
@@ -136,7 +132,6 @@ def test_no_text_names_a_partition(compiled: Compiled) -> None:
 
 
 def test_the_management_apis_address_is_in_the_own_partition(compiled: Compiled) -> None:
-    """The management API's address ends as the partition's addresses do."""
     router = functions_by_name(compiled("prod"))[REPOSITORY.names("prod").of("router")]
     (separator, parts) = router["Environment"]["Variables"]["WEBSOCKET_ENDPOINT"]["Fn::Join"]
     given = {"WebsocketsApi": "api", "AWS::Region": "cn-north-1", "AWS::URLSuffix": "x.cn"}
@@ -148,7 +143,6 @@ def test_the_management_apis_address_is_in_the_own_partition(compiled: Compiled)
 def test_cors_allows_and_exposes_the_headers_for_polling(
     compiled: Compiled, endpoint: str | None
 ) -> None:
-    """A page reads when to ask again and which version it has, and asks for a newer one alone."""
     api = compiled("prod", endpoint)["Resources"]["HttpApi"]
     cors = api["Properties"]["CorsConfiguration"]
     assert {"etag", "retry-after"} <= set(cors["ExposeHeaders"])

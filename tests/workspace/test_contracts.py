@@ -68,12 +68,10 @@ def made() -> Made:
 
 
 def test_contracts_are_those_of_the_models(made: Made) -> None:
-    """What lies in contracts/ is what the models say."""
     assert "".join(each.diff() for each in files.drift(REPOSITORY, made)) == ""
 
 
 def test_contracts_are_the_same_in_another_process(made: Made) -> None:
-    """Neither order nor content depends on the run."""
     script = (
         "import hashlib\nfrom jobplane.contracts.files import rendered\n"
         "from jobplane.tree.repository import Repository\n"
@@ -90,14 +88,12 @@ def test_contracts_are_the_same_in_another_process(made: Made) -> None:
 
 
 def test_every_file_ends_with_one_line_break(made: Made) -> None:
-    """As editors and git expect it."""
     assert all(text.endswith("\n") and not text.endswith("\n\n") for text in made.values())
 
 
 def test_a_changed_missing_or_extra_file_is_shown_as_a_diff_and_corrected(
     made: Made, tmp_path: Path
 ) -> None:
-    """A changed, a missing and a left-over file are told as a diff; writing mends all three."""
     other = Repository(tmp_path)
     shutil.copytree(CONTRACTS, tmp_path / "contracts")
     changed, missing = (path.relative_to(REPOSITORY.root) for path in SCHEMAS[:2])
@@ -175,7 +171,6 @@ def test_asyncapi_json_is_valid(path: Path, made: Made) -> None:
 
 
 def test_openapi_has_exactly_the_deployed_routes() -> None:
-    """OpenAPI has an operation for each httpApi event of a function.yml, and no other."""
     described = {
         (method.upper(), path)
         for document in map(read, CONTRACTS.glob("openapi.json"))

@@ -194,7 +194,6 @@ def one_workspace(event: Mapping[str, Json]) -> bool:
 def test_function_model_and_schema_accept_the_same_inputs(
     functions: dict[str, ModuleType], name: str, data: st.DataObject
 ) -> None:
-    """An input of the job flow's functions is accepted by all three or by none."""
     event = data.draw(EVENTS[name])
     by_function = function_accepts(functions[name], event)
     kind = (
@@ -210,7 +209,6 @@ def test_function_model_and_schema_accept_the_same_inputs(
 def test_a_tenth_of_the_generated_inputs_is_valid_but_not_all(
     functions: dict[str, ModuleType],
 ) -> None:
-    """Of each function's, at least a tenth are accepted, and some are not."""
     for name, events in EVENTS.items():
         assert is_mixed(outcomes(events, partial(function_accepts, functions[name]))), name
 
@@ -255,7 +253,6 @@ def delivery() -> ModuleType:
 @given(event=INVOCATIONS)
 @settings(derandomize=True, deadline=None, max_examples=150)
 def test_status_model_and_schema_accept_the_same_invokes(status: ModuleType, event: Json) -> None:
-    """A direct invoke of status is accepted by function, model and schema, or by none."""
     try:
         status.invoked_request(event)
         by_function = True
@@ -272,7 +269,6 @@ def test_status_model_and_schema_accept_the_same_invokes(status: ModuleType, eve
 def test_deliver_webhook_model_and_schema_accept_the_same_messages(
     delivery: ModuleType, body: Json
 ) -> None:
-    """A message of the webhook queue is readable by function, model and schema, or by none."""
     try:
         delivery.queued_delivery({"body": json.dumps(body)})
         by_function = True
@@ -374,7 +370,6 @@ def router_accepts(router: ModuleType, message: Json) -> bool:
 def test_router_models_and_schema_accept_the_same_messages(
     router: ModuleType, action: str, data: st.DataObject
 ) -> None:
-    """What a client sends is accepted by the router, the models and the schema, or by none."""
     message = data.draw(client_messages(action))
     by_router = router_accepts(router, message)
     assert accepts(TYPES["socket/client-request"], message) is by_router
@@ -383,7 +378,6 @@ def test_router_models_and_schema_accept_the_same_messages(
 
 
 def test_a_tenth_of_the_generated_messages_is_valid_but_not_all(router: ModuleType) -> None:
-    """Of each action's, at least a tenth are accepted, and some are not."""
     for action in PAYLOADS:
         assert is_mixed(outcomes(client_messages(action), partial(router_accepts, router))), action
 
@@ -397,7 +391,6 @@ def good_events(function: str) -> Iterator[Json]:
 
 
 def test_messages_of_send_interrupt_match_their_schema() -> None:
-    """What send-interrupt puts into a worker's queue."""
     module = module_of("send-interrupt")
     interrupts = [module.Interrupt.of(event) for event in good_events("send-interrupt")]
     bodies = [module.body_of(each, NOW) for each in interrupts if not module.skip_reason(each, NOW)]
@@ -406,7 +399,6 @@ def test_messages_of_send_interrupt_match_their_schema() -> None:
 
 
 def test_dead_letters_of_handle_timeout_match_their_schema() -> None:
-    """What handle-timeout puts into the dead-letter queue."""
     module = module_of("handle-timeout")
     events = [event for event in good_events("handle-timeout") if "detail" not in event]
     letters = [
@@ -419,7 +411,6 @@ def test_dead_letters_of_handle_timeout_match_their_schema() -> None:
 
 
 def test_webhook_messages_of_processor_match_their_schema() -> None:
-    """What processor puts into the webhook queue."""
     module = module_of("processor")
     sent: list[str] = []
 
@@ -437,7 +428,6 @@ def test_webhook_messages_of_processor_match_their_schema() -> None:
 
 @pytest.mark.parametrize("partial", [None, {"done": [1, 2]}, "x" * 100_000])
 def test_causes_of_interrupted_workers_match_their_schema(partial: Json) -> None:
-    """What a worker says when it makes room."""
     cause = preemption_json(Interrupt("i-1", "m-2", "thread-2"), partial)
     assert faults_of_ours("job-flow/preemption-cause", json.loads(cause)) == []
 
@@ -450,7 +440,6 @@ def test_causes_of_interrupted_workers_match_their_schema(partial: Json) -> None
     ],
 )
 def test_the_flows_messages_have_the_published_fields(state: str, model: Any) -> None:
-    """The fields of a worker's message are those that the flow puts into it."""
     body = FLOW[state]["Arguments"]["MessageBody"]
     assert set(body) == {field.alias or name for name, field in model.model_fields.items()}
     assert accepts(model.model_fields["type"].annotation, body["type"])
@@ -460,7 +449,6 @@ def test_the_flows_messages_have_the_published_fields(state: str, model: Any) ->
     "state", [name for name, state in FLOW.items() if "FunctionName" in state.get("Arguments", {})]
 )
 def test_the_flows_inputs_have_only_published_fields(state: str) -> None:
-    """A function's schema names every field that the flow gives it."""
     arguments = FLOW[state]["Arguments"]
     models = {
         "${CheckActiveJob}": [workspaces.CheckActiveJobInput],
@@ -482,7 +470,6 @@ def test_the_flows_inputs_have_only_published_fields(state: str) -> None:
     ],
 )
 def test_the_flows_output_matches_its_schema(state: str, model: Any) -> None:
-    """The output of an execution that succeeded."""
     fields = {field.alias or name for name, field in model.model_fields.items()}
     assert set(FLOW[state]["Output"]) == fields
     assert accepts(model.model_fields["outcome"].annotation, FLOW[state]["Output"]["outcome"])
@@ -517,7 +504,6 @@ WORKER_MESSAGES = st.fixed_dictionaries(
 @given(body=WORKER_MESSAGES)
 @settings(derandomize=True, deadline=None, max_examples=100)
 def test_the_worker_reads_any_message_that_matches_its_schema(body: Json) -> None:
-    """A message that fits its schema is one that the worker can read."""
     assert faults("queues/worker", body) == []
 
     class Queues(Nowhere):

@@ -34,7 +34,6 @@ def expected(case: Case, *keys: str) -> Any:
 
 
 def test_the_excepted_events_exist() -> None:
-    """The exceptions below are events of today, where their function is in the tree."""
     there = {function.name for function in REPOSITORY.functions()}
     excepted = {name for name in BEYOND_A_SCHEMA if name.partition("/")[0] in there}
     assert {str(case) for case in CASES} >= excepted
@@ -42,7 +41,6 @@ def test_the_excepted_events_exist() -> None:
 
 @pytest.mark.parametrize("case", [c for c in CASES if str(c) not in BEYOND_A_SCHEMA], ids=str)
 def test_a_schema_accepts_exactly_the_events_that_the_function_accepts(case: Case) -> None:
-    """The schema accepts what the function accepts, and refuses what it calls malformed."""
     event = VALUES.fill(case.event)
     malformed = expected(case, "error") in MALFORMED or (
         expected(case, "answer", "statusCode") == 400 and "requestContext" not in event
@@ -55,7 +53,6 @@ def test_a_schema_accepts_exactly_the_events_that_the_function_accepts(case: Cas
     "case", [case for case in CASES if case.function.name == "router"], ids=str
 )
 def test_a_schema_accepts_exactly_the_messages_that_the_router_accepts(case: Case) -> None:
-    """The same for the text that a client sends."""
     refused = expected(case, "answer", "body", "error", "code") in REFUSED_MESSAGES
     try:
         message = json.loads(VALUES.fill(case.event)["body"])
@@ -80,7 +77,6 @@ def test_a_schema_accepts_exactly_the_messages_that_the_router_accepts(case: Cas
 def test_a_schema_accepts_exactly_the_queued_webhooks_that_are_readable(
     record: tuple[str, str],
 ) -> None:
-    """The same for the messages of the webhook queue."""
     name, body = record
     try:
         found = faults("queues/webhook-delivery", json.loads(body))

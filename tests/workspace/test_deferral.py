@@ -69,7 +69,6 @@ def test_an_import_that_only_functions_use_is_deferred(tmp_path: Path) -> None:
     ],
 )
 def test_an_import_used_at_import_time_is_unchanged(use: str) -> None:
-    """What a module needs while it is imported is left as it was, to the byte."""
     source = f"import colorsys\n{use}\n\ndef g():\n    return colorsys.x\n"
     assert defer_imports(source) == source
 
@@ -90,7 +89,6 @@ def test_other_modules_find_a_deferred_name(tmp_path: Path) -> None:
 
 
 def test_a_package_loads_a_submodule_whose_import_was_deferred(tmp_path: Path) -> None:
-    """A package answers for a submodule that its own code used to import."""
     modules = {
         "shop.__init__": "from shop.till import open_till",
         "shop.till": "def open_till(): return 'open'",
@@ -150,7 +148,6 @@ def test_a_compiled_pattern_is_deferred(tmp_path: Path) -> None:
     ],
 )
 def test_a_deferred_name_is_bound_wherever_a_function_uses_it(tmp_path: Path, body: str) -> None:
-    """Wherever in a function the name stands, it is bound by then."""
     module = f"""
 import colorsys
 import contextlib
@@ -170,7 +167,6 @@ def f():
 
 
 def test_a_deferred_import_of_a_missing_name_is_an_ImportError(tmp_path: Path) -> None:
-    """A name that its module lacks fails as an import would, when it is used."""
     module = """
     from colorsys import nothing_like_it
 
@@ -190,7 +186,6 @@ def test_a_deferred_import_of_a_missing_name_is_an_ImportError(tmp_path: Path) -
 
 
 def test_an_already_changed_module_is_unchanged() -> None:
-    """A module that was changed already is left alone."""
     once = changed("""
     import colorsys
 
@@ -221,7 +216,6 @@ def test_comments_at_the_top_stay() -> None:
 def test_a_star_import_names_its_module(
     module: str, is_package: bool, line: str, taken: set[str]
 ) -> None:
-    """`from x import *` names x, relative to where it stands."""
     assert starred(line, module, is_package=is_package) == taken
 
 
@@ -245,7 +239,6 @@ def test_a_methods_name_does_not_prevent_a_deferral() -> None:
 
 
 def test_looking_up_a_packages_names_does_not_run_its_main_module() -> None:
-    """Looking a package's names up does not run it as a program."""
     changed = defer_imports(
         "import json\n\ndef text():\n    return json.dumps(1)\n",
         package="p",

@@ -105,14 +105,12 @@ def unit_tests(repository: Repository, name: str) -> list[str]:
 def test_resources_that_only_the_deleted_function_needs_are_deleted(
     names: list[str], resources: list[str]
 ) -> None:
-    """Those that refer to a function or to what goes, and those that nothing else leads to."""
     assert resources_of(HERE, names) == sorted(resources)
 
 
 def test_references_to_a_function_without_a_folder_are_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What refers to the function is deleted all the same, and its settings are."""
     monkeypatch.setattr(_project, "_run", lambda *_: "")
     repository = copy_repository(HERE, tmp_path / "copy")
     for name, refers in (("claim", "JobFlow"), ("state-manager", "state-manager = ")):

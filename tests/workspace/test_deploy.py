@@ -182,7 +182,6 @@ def test_a_functions_memory_and_plain_variables_are_deployed_alone(stage: Stage)
 def test_a_deployment_of_the_stack_reverts_settings_that_left_the_tree(
     stage: Stage, stack: tuple[str, ...]
 ) -> None:
-    """Settings that came alone and went from the tree are gone after a deployment of the stack."""
     edit(stage.repository, "functions/status/function.yml", "memorySize: 512", "memorySize: 768")
     assert deploy(stage, "status", "--yes").returncode == 0
     edit(stage.repository, "functions/status/function.yml", "memorySize: 768", "memorySize: 512")
@@ -206,7 +205,6 @@ def test_a_changed_role_needs_the_stack(stage: Stage) -> None:
 
 
 def test_code_is_deployed_without_its_changed_role_and_a_hint(stage: Stage) -> None:
-    """What a function can be given alone is deployed; what is left is named with the command."""
     path = "functions/send-interrupt/function.yml"
     edit(stage.repository, path, "interrupts-*", "interrupts-b*")
     mark(stage, "send-interrupt", "without its role")
@@ -238,7 +236,6 @@ def _policies(stage: Stage, name: str) -> list[Any]:
 
 
 def test_concurrent_deployments_of_two_functions_are_both_recorded(stage: Stage) -> None:
-    """Deployments of two functions from two processes are both live and both on record."""
     names = ("router", "handle-timeout")
     for name in names:
         touch(stage.repository, f"functions/{name}/{name.replace('-', '_')}.py")
@@ -267,20 +264,17 @@ def test_concurrent_deployments_of_two_functions_are_both_recorded(stage: Stage)
 
 @pytest.mark.parametrize("architecture", ["x86_64", "arm64"])
 def test_param_architecture_decides_the_artifacts_architecture(architecture: str) -> None:
-    """What `--param` sets for one deployment is what is built for it."""
     there = Stage(Repository.here(), "prod")
     assert shipping.settings_for(there, {"architecture": architecture}) == Settings(architecture)
 
 
 def test_an_unknown_architecture_is_refused_before_the_build() -> None:
-    """Before anything is built."""
     there = Stage(Repository.here(), "prod")
     with pytest.raises(click.UsageError, match="'arm'; known are: x86_64 and arm64"):
         shipping.settings_for(there, {"architecture": "arm"})
 
 
 def test_a_function_changed_by_another_deployment_is_not_overwritten(stage: Stage) -> None:
-    """A function that changed after it was looked at is left alone, and that is said."""
     repository = stage.repository
     functions = repository.select(("record-interruption",))
     touch(repository, "functions/record-interruption/record_interruption.py")
@@ -296,7 +290,6 @@ def test_a_function_changed_by_another_deployment_is_not_overwritten(stage: Stag
 
 
 def test_no_build_refuses_an_artifact_older_than_its_sources(stage: Stage) -> None:
-    """With --no-build an artifact that is older than its sources stays where it is."""
     assert jobplane(stage.repository, "build").returncode == 0
     touch(stage.repository, "functions/claim/claim.py")
     before = digests(stage)
@@ -307,7 +300,6 @@ def test_no_build_refuses_an_artifact_older_than_its_sources(stage: Stage) -> No
 
 
 def test_no_build_deploys_a_current_artifact(stage: Stage) -> None:
-    """With --no-build what was built is deployed as it is."""
     touch(stage.repository, "functions/claim/claim.py")
     built = printed(jobplane(stage.repository, "build", "claim", "--json"))["claim"]["digest"]
     done = printed(deploy(stage, "claim", "--no-build", "--yes", "--json"))
@@ -316,7 +308,6 @@ def test_no_build_deploys_a_current_artifact(stage: Stage) -> None:
 
 
 def test_deploy_affected_deploys_code_alone_and_configuration_by_the_stack(stage: Stage) -> None:
-    """What differs from a revision decides; nothing differs: nothing is deployed."""
     touch(stage.repository, "functions/claim/claim.py")
     plan = printed(deploy(stage, "--affected", "--dry-run", "--json"))
     assert list(plan["functions"]) == ["claim"]
@@ -331,7 +322,6 @@ def test_deploy_affected_deploys_code_alone_and_configuration_by_the_stack(stage
 
 
 def test_list_compares_sources_artifacts_and_stage(stage: Stage) -> None:
-    """Sources against artifacts, and artifacts against what is deployed."""
     assert deploy(stage, "disconnect", "--yes").returncode == 0
     touch(stage.repository, "functions/disconnect/disconnect.py")
     rows = printed(jobplane(stage.repository, "list", "--stage", stage.name, "--json"))
@@ -346,7 +336,6 @@ def test_list_compares_sources_artifacts_and_stage(stage: Stage) -> None:
 def test_one_function_of_a_missing_stack_is_refused_with_the_command(
     stage: Stage, tmp_path: Path
 ) -> None:
-    """A stage of AWS without a stack: one function is refused, with the command that makes it."""
     repository = copy_of(stage.repository, tmp_path / "elsewhere")
     share_artifacts(stage.repository, repository)
     done = jobplane(
@@ -364,7 +353,6 @@ def test_one_function_of_a_missing_stack_is_refused_with_the_command(
 
 
 def test_invoke_watch_deploys_and_invokes_after_a_save(stage: Stage) -> None:
-    """`invoke --watch` on a stage: after a save, the next answer is that of the new code."""
     # Where tests run in the background the signal is ignored, and a child would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     watching = subprocess.Popen(
@@ -435,7 +423,6 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 def test_a_wrong_call_gets_one_line_with_the_remedy(
     untouched: Repository, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    """One line, the right exit code, and what to do."""
     done = jobplane(untouched, *arguments)
     assert done.returncode == code
     assert said in done.stderr

@@ -38,7 +38,6 @@ def test_the_copy_in_docs_is_current(document: dict[str, Any]) -> None:
 
 
 def test_the_policy_needs_no_artifacts_and_no_account(tmp_path: Path) -> None:
-    """The command compiles a fresh clone, in which nothing was built."""
     clone = copy_here(tmp_path / "clone")
     assert printed(jobplane(clone, "policy", "--account", ACCOUNT)) == json.loads(
         COMMITTED.read_text()
@@ -49,7 +48,6 @@ def test_the_policy_needs_no_artifacts_and_no_account(tmp_path: Path) -> None:
 def test_the_policy_allows_to_create_and_delete_every_resource(
     compiled: Compiled, document: dict[str, Any]
 ) -> None:
-    """What the handlers of its types call of their own service is allowed, but on data."""
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
     granted = {action.lower() for action in actions(document)}
@@ -110,7 +108,6 @@ def test_the_policy_allows_later_settings_of_a_stage(
 def test_the_policy_allows_the_deployment_bucket_with_a_shortened_name(
     compiled: Compiled, service: str, bucket: str
 ) -> None:
-    """It can be made, written to and deleted."""
     where = {"account": ACCOUNT, "region": "eu-west-1", "partition": "aws"}
     found = deployer.policy(compiled("prod"), Names(service, "prod"), **where)
     for action, on in (
@@ -136,7 +133,6 @@ def test_the_policy_allows_tags_of_event_source_mappings(document: dict[str, Any
 
 
 def test_every_resource_of_the_policy_is_of_the_stage(document: dict[str, Any]) -> None:
-    """Every action that IAM authorises on a resource has that of the stage; none is a pattern."""
     assert not [action for action in actions(document) if "*" in action]
     for statement in document["Statement"]:
         service = statement["Action"][0].partition(":")[0]
@@ -169,7 +165,6 @@ def test_the_policy_fits_in_a_role(
 
 
 def test_the_policys_arns_are_of_the_partition(compiled: Compiled) -> None:
-    """Another region's ARNs begin as they do there."""
     there = policy(compiled("prod"), "eu", region="cn-north-1", partition="aws-cn")
     arns = [arn for it in there["Statement"] for arn in it["Resource"] if arn != "*"]
     assert all(arn.startswith("arn:aws-cn:") for arn in arns)
@@ -177,7 +172,6 @@ def test_the_policys_arns_are_of_the_partition(compiled: Compiled) -> None:
 
 
 def test_an_unknown_type_of_resource_is_an_error() -> None:
-    """A stack with a type that is not known gets no policy that would do for half of it."""
     template = {"Resources": {"It": {"Type": "AWS::Nothing::Thing"}}}
     with pytest.raises(deployer.UnknownTypeError, match="AWS::Nothing::Thing"):
         policy(template)

@@ -151,7 +151,6 @@ def test_snapstart_and_provisioned_concurrency_exclude_each_other(repository: Re
 
 
 def test_alarmMail_subscribes_to_the_topic(compiled: Compiled) -> None:
-    """The subscription is confirmed by the mail that SNS sends."""
     template = compiled("prod", None, "alarmMail=team@example.org")
     (topic,) = of_type(template, "AWS::SNS::Topic").values()
     subscriptions = [

@@ -57,7 +57,6 @@ def test_connect_accepts_a_printed_handshake() -> None:
 
 
 def test_router_answers_a_printed_message() -> None:
-    """On a connection that is there, a ping is answered with a pong."""
     sent = event("websocket-default", "--set", "requestContext.connectionId=conn-1")
     pong = json.loads(answer("router", sent, connected())["body"])
     assert pong["type"] == "pong"
@@ -71,12 +70,10 @@ def connected() -> dict[str, Any]:
 
 
 def test_disconnect_accepts_a_printed_event() -> None:
-    """A connection that nobody knows is closed all the same."""
     assert answer("disconnect", event("websocket-disconnect"))["statusCode"] == 200
 
 
 def test_status_answers_a_printed_request_with_404() -> None:
-    """Token and path are understood; there is no such assembly."""
     assert answer("status", event("http-v2"))["statusCode"] == 404
 
 
@@ -86,7 +83,6 @@ def test_deliver_webhook_accepts_a_printed_message() -> None:
 
 
 def test_processor_accepts_a_printed_record() -> None:
-    """The record is read; its request is not there, and none is left over."""
     assert answer("processor", event("dynamodb-stream")) == {"batchItemFailures": []}
 
 
@@ -98,12 +94,10 @@ def test_processor_accepts_its_printed_schedule() -> None:
 
 @pytest.mark.parametrize("function", ["check-active-job", "claim"])
 def test_the_functions_of_the_flow_accept_a_printed_input(function: str) -> None:
-    """The functions of the flow understand its workspace, thread and message."""
     assert answer(function, event("step-functions"))
 
 
 def test_handle_timeout_accepts_a_printed_event_of_the_rule() -> None:
-    """The rule's event is understood; the execution left nothing behind."""
     sent = event("execution-status-change", "--set", "detail.status=TIMED_OUT")
     assert answer("handle-timeout", sent)["released"] is False
 
@@ -120,7 +114,6 @@ def test_handle_timeout_accepts_a_printed_event_of_the_rule() -> None:
 def test_a_printed_event_has_every_field_of_the_functions_case(
     source: str, function: str, case: str
 ) -> None:
-    """Every field of the function's own event is there, with a value of the same kind."""
     ours, theirs = shape(event(source)), shape(model(function, case))
     for part in ("queryStringParameters", "multiValueQueryStringParameters"):
         ours.pop(part, None), theirs.pop(part, None)
@@ -137,7 +130,6 @@ def test_a_printed_event_has_every_field_of_the_functions_case(
 def test_a_printed_event_lacks_no_field_of_the_functions_case(
     source: str, function: str, case: str
 ) -> None:
-    """No field of the function's own event is missing."""
     assert absent(model(function, case), event(source)) == []
 
 
@@ -170,7 +162,6 @@ def test_a_stream_record_has_the_images_of_its_change(change: str) -> None:
 
 
 def test_table_and_item_give_a_record_with_the_tables_keys() -> None:
-    """`--table` and `--item` give another item; what is no key of it is not among the keys."""
     item = '{"connection_id": "c", "user_id": "u"}'
     (record,) = event("dynamodb-stream", "--table", "connections", "--item", item)["Records"]
     assert record["dynamodb"]["Keys"] == {"connection_id": {"S": "c"}}
@@ -190,7 +181,6 @@ def test_a_seed_gives_the_same_event(source: str) -> None:
 
 
 def test_an_event_without_a_seed_has_the_current_time() -> None:
-    """Without a seed the event is of this moment."""
     before = Fresh().milliseconds
     sent = event("websocket-default")["requestContext"]["requestTimeEpoch"]
     assert before <= sent <= Fresh().milliseconds
@@ -230,19 +220,16 @@ def test_set_changes_a_json_text_inside() -> None:
     "text", ["a.c=1", "list[2]=1", "a.b.c=1", "text.c=1", "a", "=1", "a[x]=1", "b.c=1"]
 )
 def test_set_refuses_an_unknown_path(text: str) -> None:
-    """A misspelled field is told, not added."""
     with pytest.raises(OverrideError):
         override({"a": {"b": 1}, "list": [1, 2], "text": "none"}, text)
 
 
 def test_add_adds_a_field_or_an_entry() -> None:
-    """Fields, and one more entry of a list."""
     made = override({"a": {}, "list": [1]}, "a.b.c=1", add=True)
     assert override(made, "list[1]=2", add=True) == {"a": {"b": {"c": 1}}, "list": [1, 2]}
 
 
 def test_event_lists_its_sources() -> None:
-    """A line each, with what it is."""
     listed = [re.split(r"\s{1,}", line, maxsplit=1) for line in run("--list").stdout.splitlines()]
     assert [name for name, _ in listed] == list(SOURCES)
     assert list(json.loads(run("--list", "--json").stdout)) == list(SOURCES)
@@ -273,7 +260,6 @@ def test_event_lists_its_sources() -> None:
     ],
 )
 def test_a_wrong_call_exits_with_2_and_the_fault(arguments: tuple[str, ...], said: str) -> None:
-    """Exit code 2, and what is wrong."""
     done = run(*arguments)
     assert done.exit_code == 2
     assert said in done.output

@@ -84,7 +84,6 @@ def test_a_first_deployment_succeeds_after_a_failed_one(aws: Cloud, tmp_path: Pa
 
 
 def test_the_next_deployment_protects_a_table_that_was_left_unprotected(aws: Cloud) -> None:
-    """A deployment that broke off between the stack and the protection is finished by the next."""
     aws.keep_secret("late")
     assert aws.jobplane("deploy", "--stage", "late", "--yes", *PROD).returncode == 0
     aws.client("dynamodb").update_table(
@@ -100,7 +99,6 @@ PROD = ("--param", "deletionPolicy=Retain", "--param", "deletionProtection=true"
 
 
 def test_data_kept_by_a_removal_is_imported_by_the_next_deployment(aws: Cloud) -> None:
-    """What the stage retains is named, stays, and is taken over, rows and objects and all."""
     aws.keep_secret("kept")
     assert aws.jobplane("deploy", "--stage", "kept", "--yes", *PROD).returncode == 0
     row = {"owner": {"S": "tenant#user"}, "request_id": {"S": "r-1"}}
@@ -124,7 +122,6 @@ def test_data_kept_by_a_removal_is_imported_by_the_next_deployment(aws: Cloud) -
 
 
 def test_osls_remove_and_osls_deploy_work_without_jobplane(aws: Cloud) -> None:
-    """`osls remove` and `osls deploy` do as well: what is needed is in the plugin."""
     aws.keep_secret("alone")
     for command in ("deploy", "remove", "deploy"):
         done = aws.osls(command, "--stage", "alone", *PROD)
@@ -171,7 +168,6 @@ def test_removing_with_the_data_deletes_everything_of_the_stage(aws: Cloud) -> N
 
 
 def test_a_stack_that_was_never_deployed_is_replaced(aws: Cloud) -> None:
-    """One whose creation failed, and one that is only reviewed, are deleted and made again."""
     client = aws.client("cloudformation")
     for stage in ("failed", "review"):
         aws.keep_secret(stage)

@@ -50,7 +50,6 @@ def test_the_flow_names_no_partition() -> None:
 
 
 def test_the_flows_role_allows_traces_and_objects_below_jobs() -> None:
-    """X-Ray asks for two more rights than it takes to write; large instructions go to jobs/."""
     (policy,) = STACK["JobFlowRole"]["Properties"]["Policies"]
     statements = policy["PolicyDocument"]["Statement"]
     everywhere = next(each["Action"] for each in statements if each["Resource"] == "*")
@@ -78,7 +77,6 @@ def test_every_called_function_exists() -> None:
 
 
 def test_the_flows_role_may_invoke_exactly_the_called_functions() -> None:
-    """The role's functions are the substitutions', no more and no fewer."""
     substitutions = function_substitutions()
     (policy,) = STACK["JobFlowRole"]["Properties"]["Policies"]
     granted = next(
@@ -93,12 +91,10 @@ def test_the_flows_role_may_invoke_exactly_the_called_functions() -> None:
 
 
 def test_every_caught_error_is_raised_by_a_function_worker_or_aws() -> None:
-    """A Catch names the platform's errors, a worker's, or one that the called function raises."""
     assert check(Tree(REPOSITORY), ["errors"]) == []
 
 
 def test_every_next_state_exists_and_every_state_is_reachable() -> None:
-    """Every Next leads to a state, and every state is led to."""
     for machine in (FLOW, FLOW["States"]["ProcessAttachments"]["ItemProcessor"]):
         targets = {machine["StartAt"]}
         for state in machine["States"].values():

@@ -66,7 +66,6 @@ def test_every_stage_grants_the_same(
 
 
 def test_no_action_is_a_wildcard(compiled: Compiled) -> None:
-    """Every action is written out."""
     for grant in grants(compiled("prod"), PROD):
         assert not [action for action in grant.actions if set("*?") & set(action)], grant
 
@@ -90,7 +89,6 @@ def test_buckets_are_granted_by_prefix(compiled: Compiled) -> None:
 
 
 def test_only_functions_that_use_a_secret_may_read_it(compiled: Compiled) -> None:
-    """What signs tokens by who verifies them, webhooks' secrets by deliver-webhook; no others."""
     found = grants(compiled("prod"), PROD)
     of_stage = "ssm:parameter/{service}/{stage}"
     readers = {
@@ -155,7 +153,6 @@ def test_each_queue_has_one_policy(compiled: Compiled) -> None:
 
 
 def test_a_local_stage_does_not_refuse_plain_http(compiled: Compiled) -> None:
-    """A stage on loopback has no such denial, for there is no TLS."""
     denials = [
         each
         for each in openings(compiled("dev", EMULATOR), REPOSITORY.names("dev"))
@@ -165,7 +162,6 @@ def test_a_local_stage_does_not_refuse_plain_http(compiled: Compiled) -> None:
 
 
 def test_a_service_may_act_only_for_its_source_in_this_account(compiled: Compiled) -> None:
-    """No service may act here for another account's API, rule or alarm."""
     for opening in openings(compiled("prod"), PROD):
         if opening.effect == "Allow" and opening.principal != "the account":
             assert opening.condition, opening
@@ -190,7 +186,6 @@ def test_a_statement_that_the_table_can_not_show_is_an_error(
 
 
 def test_a_role_without_a_function_or_state_machine_is_an_error() -> None:
-    """A role that no function and no state machine has is not passed over."""
     template = role({"Action": "s3:GetObject", "Resource": "*"})
     del template["Resources"]["F"]
     with pytest.raises(ValueError, match="belongs to no function"):

@@ -12,14 +12,12 @@ KNOWN = [(folder, name) for folder, names in iam.ACTIONS.items() for name in nam
 
 @pytest.mark.parametrize(("folder", "name"), KNOWN, ids="-".join)
 def test_botocore_has_every_operation_of_the_table(folder: str, name: str) -> None:
-    """A service and an operation of that name."""
     assert is_service(folder)
     assert operation(folder, xform_name(name)) == name
 
 
 @pytest.mark.parametrize("action", sorted({*iam.IN_SOME_FORMS, *iam.ITEM_ACTIONS.values()}))
 def test_botocore_has_the_operations_of_special_actions(action: str) -> None:
-    """Each is an operation of one of the services under the action's prefix."""
     prefix = action.partition(":")[0]
     services = [each for each in iam.services() if prefix in iam.prefixes_of(each)]
     for name in iam.ALSO_ALLOWED[action]:
@@ -28,7 +26,6 @@ def test_botocore_has_the_operations_of_special_actions(action: str) -> None:
 
 @pytest.mark.parametrize(("folder", "name"), KNOWN, ids="-".join)
 def test_the_action_that_check_demands_ships_the_operation(folder: str, name: str) -> None:
-    """Whoever grants what `check` says of an operation has it in the artifact."""
     for action in iam.ACTIONS[folder][name]:
         grants = Grants("f", (action,))
         assert folder in grants.services([folder, "ec2"])
@@ -73,7 +70,6 @@ def test_an_action_ships_the_operations_that_it_authorises(action: str) -> None:
 
 @pytest.mark.parametrize("action", ["kafka-cluster:Connect", "iam:PassRole", "made-up:Call"])
 def test_an_action_without_an_operation_ships_at_most_a_client(action: str) -> None:
-    """It brings a client at most."""
     grants = Grants("f", (action,))
     for service, prefix in grants.services(iam.services()).items():
         assert not grants.operations(service, prefix, iam.operations_of(service))

@@ -35,7 +35,6 @@ def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProc
 def test_exported_variables_win_over_the_users_aws_configuration(
     stage_name: str, tmp_path: Path, shell: str
 ) -> None:
-    """A profile that does not exist, a file that can't be parsed, an endpoint of one service."""
     config = tmp_path / "config"
     config.write_text("this is no configuration\n[")
     script = f'eval "$({COMMAND} info --export --stage {stage_name})"; {sys.executable} -c "{ASK}"'
@@ -53,7 +52,6 @@ def test_osls_deploy_function_works_with_the_exported_variables(stage_name: str)
 
 
 def test_a_local_stage_works_with_any_aws_profile(stage_name: str) -> None:
-    """A case is written to its tables and invoked there."""
     done = run(COMMAND, "invoke", "claim", "held", "--stage", stage_name, **FOREIGN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ok   claim/held" in done.stdout
@@ -70,7 +68,6 @@ def test_info_prints_a_token_on_one_line(stage_name: str) -> None:
 
 
 def test_logs_omits_metric_lines_by_default(stage_name: str) -> None:
-    """Unless they are asked for."""
     assert run(COMMAND, "invoke", "claim", "acquired", "--stage", stage_name).returncode == 0
     done = run(COMMAND, "logs", "claim", "--stage", stage_name)
     assert "METRIC" not in done.stdout

@@ -32,7 +32,6 @@ def hang_up_counts() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", interrupts.SIGNALS)
 def test_a_second_signal_does_not_interrupt_the_clean_up(number: signal.Signals) -> None:
-    """Clean-up that a signal has started is not cut short by the next one."""
     before = signal.getsignal(number)
     steps = []
     with pytest.raises(KeyboardInterrupt), interrupts.as_keyboard_interrupt():
@@ -47,7 +46,6 @@ def test_a_second_signal_does_not_interrupt_the_clean_up(number: signal.Signals)
 
 
 def test_a_deferred_signal_is_delivered_after_the_block() -> None:
-    """A signal in a block that none may cut in two is there when the block has ended."""
     steps = []
     with pytest.raises(KeyboardInterrupt), interrupts.as_keyboard_interrupt():
         with interrupts.held():
@@ -58,7 +56,6 @@ def test_a_deferred_signal_is_delivered_after_the_block() -> None:
 
 
 def test_nohup_is_respected() -> None:
-    """A hang-up that is switched off stays so."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with interrupts.as_keyboard_interrupt():
@@ -78,7 +75,6 @@ class Closed(io.StringIO):
 
 
 def test_writing_to_a_closed_stream_is_no_error() -> None:
-    """What is written to it is gone, and its other methods are the stream's own."""
     unread = Unread(Closed())
     assert unread.write("nobody") == 6
     unread.flush()
@@ -88,7 +84,6 @@ def test_writing_to_a_closed_stream_is_no_error() -> None:
 @pytest.mark.e2e
 @pytest.mark.timeout(120)
 def test_up_stops_its_emulator_when_the_terminal_is_closed() -> None:
-    """`up` whose terminal goes away stops the emulator that it has started."""
     stage = f"hang-up-{os.getpid()}"
     terminal, side = pty.openpty()
 

@@ -64,7 +64,6 @@ def test_a_wheel_has_exactly_the_package(shelf: Path, lib: str) -> None:
 
 @pytest.mark.parametrize("lib", LIBS)
 def test_a_wheels_metadata_is_valid_and_has_the_readme(shelf: Path, lib: str) -> None:
-    """By the specification: an index takes it, and its page shows the README."""
     told = Metadata.from_email(metadata(shelf, lib), validate=True)
     assert told.name == f"jobplane-{lib}"
     assert str(told.version) == project(lib)["version"]
@@ -79,7 +78,6 @@ def test_a_wheels_metadata_is_valid_and_has_the_readme(shelf: Path, lib: str) ->
 
 @pytest.mark.parametrize("lib", LIBS)
 def test_dependencies_have_lower_bounds_and_ours_a_compatible_range(lib: str) -> None:
-    """What it needs and nothing else: others from a version on, ours within a compatible range."""
     assert direct(lib).keys() == DEPENDENCIES[lib]
     for name, requirement in direct(lib).items():
         operators = {bound.operator for bound in requirement.specifier}

@@ -68,7 +68,6 @@ def test_every_module_of_a_lib_imports_with_its_declared_dependencies(
 
 @pytest.mark.parametrize("lib", ["keys", "telemetry"])
 def test_a_lib_without_dependencies_installs_nothing_else(lib: str, install: Install) -> None:
-    """The libs without dependencies are all that is installed."""
     assert install(lib).installed() == {f"jobplane-{lib}"}
 
 
@@ -89,7 +88,6 @@ def client(request: pytest.FixtureRequest, install: Install) -> Environment:
 
 
 async def test_the_socket_example_prints_progress_and_result(client: Environment) -> None:
-    """It prints the progress of a job, and its result."""
     async with SocketService() as service:
         variables = {"JOBPLANE_SOCKET_URL": service.url, "JOBPLANE_TOKEN": "t1"}
         program = asyncio.create_task(
@@ -103,7 +101,6 @@ async def test_the_socket_example_prints_progress_and_result(client: Environment
 
 
 def test_the_status_example_waits_for_a_job(client: Environment) -> None:
-    """It waits for a job and says how it ended."""
     script = Script()
     script.will(Reply(body=completed()))
     with HttpService(script) as service:
@@ -112,7 +109,6 @@ def test_the_status_example_waits_for_a_job(client: Environment) -> None:
 
 
 def test_the_webhook_example_verifies_the_standards_vector(client: Environment) -> None:
-    """It verifies the published example of Standard Webhooks."""
     assert client.run(examples("client")[2]) == "{'test': 2432232314}\n"
 
 
@@ -138,7 +134,6 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackAws]:
 def test_the_worker_example_runs_a_job_with_its_fence(
     versions: str, install: Install, aws: LoopbackAws
 ) -> None:
-    """As a container's whole program it takes a job, writes with its fence, and tells the flow."""
     environment = install("client", versions, "[aws]")
     order = aws.flow.order()
     with environment.started(examples("client")[3], **aws.variables()) as program:
@@ -156,7 +151,6 @@ def test_the_worker_example_runs_a_job_with_its_fence(
 
 
 def test_a_lib_installs_by_git_with_its_siblings_of_the_same_commit(tmp_path: Path) -> None:
-    """A folder of the repository installs with its siblings, from the same commit."""
     uv("venv", "--quiet", "venv", cwd=tmp_path)
     address = f"jobplane-client @ git+file://{ROOT}#subdirectory=libs/client"
     uv("pip", "install", "--python", "venv/bin/python", address, cwd=tmp_path)
@@ -190,6 +184,5 @@ def test_mypy_strict_accepts_installed_libs_and_their_examples(everything: Envir
 
 
 def test_pyright_accepts_installed_libs_and_their_examples(everything: Environment) -> None:
-    """The other checker of types reads the installed packages and finds no fault in programs."""
     everything.check("pyright", "--pythonpath", everything.python, "--pythonversion", "3.12",
                      "examples")  # fmt: skip

@@ -20,7 +20,6 @@ def names_section(lib: str) -> str:
 
 @pytest.mark.parametrize("lib", LIBS)
 def test_a_readme_has_an_example_by_line_40_and_ends_by_line_110(lib: str) -> None:
-    """One sentence, how to install it, a complete example by line 40, an end before line 110."""
     text = readme(lib)
     title, _, sentence, *rest = text.splitlines()
     assert title == f"# jobplane-{lib}"
@@ -34,7 +33,6 @@ def test_a_readme_has_an_example_by_line_40_and_ends_by_line_110(lib: str) -> No
 
 @pytest.mark.parametrize("lib", LIBS)
 def test_a_readme_lists_dependencies_extras_and_python_version(lib: str) -> None:
-    """Its end says what comes with the lib, with each extra, and which Python it takes."""
     end = readme(lib)[readme(lib).rindex("Depends on") :]
     for text in project(lib)["dependencies"] or ["nothing"]:
         name = re.match(r"[a-z-]+", text)
@@ -56,7 +54,6 @@ def test_a_readmes_table_has_every_public_name(lib: str) -> None:
 
 @pytest.mark.parametrize("lib", interfaces.ALL)
 def test_public_names_have_docstrings(lib: str) -> None:
-    """Each public class and function, and each public method, says what it is or does."""
     assert interfaces.undocumented(lib) == []
 
 
@@ -142,5 +139,4 @@ def test_a_compatible_change_of_a_type_is_no_fault(
 def test_versions_are_compatible_by_semantic_versioning(
     old: str, new: str, compatible: bool
 ) -> None:
-    """The same major version, or the same minor one below 1.0; never an older one."""
     assert interfaces.is_compatible(old, new) is compatible

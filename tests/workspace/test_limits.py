@@ -28,7 +28,6 @@ def stack() -> Iterator[InProcess]:
 
 
 def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
-    """Every row of the table has the number that is in force, in the words of the table."""
     stage = stack.template.parameters
     processor, router, status = map(stack.load, ("processor", "router", "status"))
     claim, delivery = stack.load("claim"), stack.load("deliver-webhook")
@@ -98,7 +97,6 @@ def test_no_client_waits_for_a_minute(stack: InProcess, function: str) -> None:
 
 
 def test_the_documented_place_of_every_limit_exists() -> None:
-    """Files, names of the libs and settings of the last column are there to be found."""
     names = {name for *_, by in rows_of(DOCUMENT, "limits") for name in re.findall("`([^`]+)`", by)}
     sources = [
         path.read_text(encoding="utf-8")
@@ -116,7 +114,6 @@ def test_the_documented_place_of_every_limit_exists() -> None:
 
 
 def test_our_numbers_beside_awss_limits_are_those_of_the_stack(stack: InProcess) -> None:
-    """Where a row on AWS's limits tells of the stack's own numbers, they are those in force."""
     (stream,) = streams(stack)
     processor, status = stack.load("processor"), stack.load("status")
     rows = {what: (default, met) for what, default, met in rows_of(DOCUMENT, "quotas")}
@@ -168,7 +165,6 @@ def test_the_documented_capacity_of_the_in_flight_index_is_right(
 
 
 def test_the_documented_lifetime_of_rows_is_that_of_the_code() -> None:
-    """The table on what rows are worth says when requests are gone in any case."""
     assert f"gone after {keys.REQUEST_TTL_SECONDS // DAY} days in any case" in DOCUMENT
 
 

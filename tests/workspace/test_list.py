@@ -34,14 +34,12 @@ def repository(tmp_path: Path) -> Repository:
 def test_events_and_resources_that_invoke_a_function_are_its_triggers(
     name: str, expected: set[str]
 ) -> None:
-    """Events of function.yml and resources that lead to the function are triggers."""
     here = Repository.here()
     (function,) = here.select((name,))
     assert set(triggers(function, Configuration(here))) >= expected
 
 
 def test_a_function_without_a_trigger_is_listed_as_invoked(repository: Repository) -> None:
-    """A function that nothing leads to is there to be invoked."""
     path = repository.root / "resources" / "job-flow.yml"
     path.write_text("Resources: {}\n")
     (function,) = repository.select(("claim",))
@@ -58,7 +56,6 @@ def test_only_declared_dependencies_are_listed(repository: Repository) -> None:
 
 
 def test_a_functions_state_is_not_built_current_or_changed(repository: Repository) -> None:
-    """`not built` before a build, `current` after it, `changed` once a source is edited."""
 
     def state() -> str:
         rows = printed(jobplane(repository, "list", "--json"))

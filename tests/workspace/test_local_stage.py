@@ -118,7 +118,6 @@ def test_a_second_up_deploys_nothing(stage: Stage) -> None:
 
 
 def test_the_emulator_listens_on_loopback_only(stage: Stage) -> None:
-    """The emulator is running, and no other interface answers on its port."""
     state = stage.read_state()
     assert state is not None
     assert emulator.is_running(state)
@@ -141,7 +140,6 @@ def test_a_function_can_not_import_the_emulators_packages(stage: Stage, probe: s
 def test_proxy_variables_are_ignored_for_a_local_stage(
     stage: Stage, arguments: tuple[str, ...]
 ) -> None:
-    """With a proxy in the environment that leads nowhere, the verbs reach the stage."""
     proxies = {f"{scheme}_PROXY": "http://127.0.0.1:1" for scheme in ("HTTP", "HTTPS", "ALL")}
     spoiled = {key: value for key, value in os.environ.items() if key.upper() != "NO_PROXY"}
     done = subprocess.run(
@@ -156,7 +154,6 @@ def test_proxy_variables_are_ignored_for_a_local_stage(
 
 
 def test_a_client_waits_for_a_long_invocation_without_repeating_it(stage: Stage) -> None:
-    """Whoever invokes waits for as long as Lambda lets a function run, and does not ask again."""
     config = stage.invoker().meta.config
     assert config.read_timeout > 900
     assert config.retries["total_max_attempts"] == 1
@@ -178,7 +175,6 @@ def test_an_invocations_context_has_the_remaining_time(stage: Stage, probe: str)
 
 @pytest.mark.timeout(120)
 async def test_64_sockets_that_close_at_once_are_all_cleaned_up(stage: Stage) -> None:
-    """There are workers for 64 of them, and all of them are cleaned up after."""
     sockets = 90
     state = stage.read_state()
     assert state is not None
@@ -200,7 +196,6 @@ async def test_64_sockets_that_close_at_once_are_all_cleaned_up(stage: Stage) ->
 
 
 def test_the_log_of_a_websocket_routes_function_is_stored(stage: Stage) -> None:
-    """What a function behind a WebSocket route logs is in CloudWatch Logs."""
     state = stage.read_state()
     assert state is not None
     token = mint(state.jwt_secret, user="log-reader", tenant="acme")
@@ -377,7 +372,6 @@ async def test_a_failed_batch_is_bisected(consumed: Consumed) -> None:
 
 
 async def test_a_slow_batch_delays_only_its_lane(consumed: Consumed, tmp_path: Path) -> None:
-    """The lanes of a stream, and other streams, don't wait for each other."""
     gate = tmp_path / "gate"
     consumed.put("slow", does=str(gate))
     await until(lambda: ["slow"] in consumed.lines("given"), "the slow batch")
@@ -389,7 +383,6 @@ async def test_a_slow_batch_delays_only_its_lane(consumed: Consumed, tmp_path: P
 
 
 def test_an_unknown_access_key_is_refused(stage: Stage) -> None:
-    """Roles are enforced: a key that nobody issued may do nothing."""
     import boto3
     from botocore.exceptions import ClientError
 
@@ -407,14 +400,12 @@ def test_an_unknown_access_key_is_refused(stage: Stage) -> None:
 
 
 def test_the_stage_has_every_parameter_of_the_templates(stage: Stage) -> None:
-    """All parameters that the templates name are there."""
     for names in webhook_parameters(stage.repository, stage.name).values():
         for name in names:
             assert stage.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
 
 
 def test_the_stages_receiver_appends_webhooks_to_a_file(stage: Stage) -> None:
-    """Its own receiver appends what it gets to a file in the stage's folder."""
     sent = {"assembly_id": unique("received")}
     answer = httpx.post(
         f"{stage.endpoint_url}{WEBHOOKS}", json=sent, headers={"webhook-id": "m"}, trust_env=False

@@ -54,7 +54,6 @@ def test_a_new_dependency_of_a_function_can_be_imported(tmp_path: Path) -> None:
 def test_the_command_in_another_environment_does_not_change_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command may run from an environment that is not the project's own."""
     monkeypatch.setattr(members, "run_quietly", pytest.fail)
     monkeypatch.delenv("UV_PROJECT_ENVIRONMENT", raising=False)
     members.install_dependencies(Repository(tmp_path))

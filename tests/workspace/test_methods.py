@@ -111,7 +111,6 @@ def run(tmp_path: Path, source: str, script: str) -> str:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_compiled_methods_have_the_text_that_dataclasses_generates(shape: str) -> None:
-    """What is compiled at build time is, to the letter, what the import executes."""
     executed: list[str] = []
 
     def execute(text: str, namespace: dict[str, Any], made: dict[str, Any]) -> None:
@@ -136,7 +135,6 @@ def test_a_module_without_dataclasses_has_no_compiled_methods() -> None:
 
 
 def test_a_class_with_compiled_methods_behaves_the_same(tmp_path: Path) -> None:
-    """A class whose methods were compiled before makes, shows, compares, hashes and refuses."""
     script = """
 import dataclasses, shapes
 one, two = shapes.A(1), shapes.A(1, "b")
@@ -158,7 +156,6 @@ print(made.__qualname__, made.__module__, made.__annotations__["a"], made.__code
 
 
 def test_a_class_without_a_source_is_compiled_at_run_time(tmp_path: Path) -> None:
-    """A class that no source shows is made all the same."""
     script = """
 import dataclasses
 made = dataclasses.make_dataclass("Made", ["x"])

@@ -13,7 +13,6 @@ FUNCTIONS = REPOSITORY.functions()
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
 def test_function_yml_has_the_required_keys_and_no_derived_ones(function: Function) -> None:
-    """function.yml says what every function must say, and nothing that is derived."""
     config = function.config
     assert {"description", "memorySize", "timeout", "iamRoleStatements"} <= set(config)
     assert not {"handler", "name", "role", "package", "runtime"} & set(config)
@@ -24,7 +23,6 @@ def test_function_yml_has_the_required_keys_and_no_derived_ones(function: Functi
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
 def test_every_variable_and_reference_of_the_environment_resolves(function: Function) -> None:
-    """Every variable and reference of the environment leads somewhere."""
     environment = ResolvedStack(REPOSITORY).environment(function)
     prefix = REPOSITORY.names("test").prefix
     assert environment.get("TABLE_PREFIX", prefix) == prefix

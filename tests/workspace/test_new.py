@@ -58,7 +58,6 @@ def contents(repository: Repository) -> dict[Path, bytes]:
 
 
 def test_new_creates_a_complete_member_for_every_trigger(made: Repository) -> None:
-    """The verb offers what there are templates for, and each made a whole member."""
     folders = {path.name for path in TEMPLATES.iterdir()}
     assert set(NAMES) == folders == {trigger.name for trigger in TRIGGERS}
     known = {function.name for function in made.functions()}
@@ -73,7 +72,6 @@ def test_ruff_accepts_new_functions(made: Repository) -> None:
 
 
 def test_mypy_strict_accepts_new_functions(made: Repository) -> None:
-    """Strictly, as of all functions: they are among its files."""
     listed = json.dumps((made.root / "pyproject.toml").read_text())
     assert "functions/*/*.py" in listed
     paths = [f"functions/{name}/{name.replace('-', '_')}.py" for name in NEW]
@@ -88,14 +86,12 @@ def test_check_accepts_new_functions(made: Repository) -> None:
 
 
 def test_the_tests_of_new_functions_pass(made: Repository) -> None:
-    """Each function comes with tests of its own."""
     done = run(made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *sources()[len(NEW) :])
     assert done.returncode == 0, done.stdout
     assert " passed" in done.stdout
 
 
 def test_schema_and_docs_add_new_functions(made: Repository) -> None:
-    """After `schema` and `docs`, contracts and tables are whole without a line by hand."""
     tests = [f"tests/workspace/{name}" for name in OF_THE_TREE]
     done = run(made, "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests)
     assert done.returncode == 0, done.stdout
@@ -104,7 +100,6 @@ def test_schema_and_docs_add_new_functions(made: Repository) -> None:
 def test_without_its_table_the_invoke_template_reads_no_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a part of the tree lacks them, `invoke` makes a function that reads nothing."""
     monkeypatch.setattr(creating, "run_quietly", lambda *_, **__: "")
     repository = copy_repository(Repository.here(), tmp_path / "copy")
     (repository.root / "resources" / "tables.yml").unlink()
@@ -123,7 +118,6 @@ def test_without_its_table_the_invoke_template_reads_no_table(
 
 @pytest.mark.parametrize("name", NEW)
 def test_the_cases_of_new_functions_pass_in_process(made: Repository, name: str) -> None:
-    """Each case says what it expects, and gets it in process."""
     function = Function(name, made.root / "functions" / name)
     paths = cases.case_paths(function)
     assert len(paths) >= 2
@@ -135,7 +129,6 @@ def test_the_cases_of_new_functions_pass_in_process(made: Repository, name: str)
 
 
 def test_new_functions_answer_or_refuse_hostile_events(made: Repository) -> None:
-    """As `fuzz` holds them to it: an answer of its type or a ValidationError, whatever comes."""
     hostile = ("--way", "hypothesis", "--inputs", str(HOSTILE_INPUTS), "--json")
     done = jobplane(made, "fuzz", *NEW, *hostile)
     reports = [json.loads(line) for line in done.stdout.splitlines()]
@@ -147,7 +140,6 @@ def test_new_functions_answer_or_refuse_hostile_events(made: Repository) -> None
 
 
 def test_new_keeps_the_lock_current_without_other_registries(made: Repository) -> None:
-    """uv.lock is as uv would write it, and names no other registry than before."""
     done = subprocess.run(["uv", "lock", "--check"], cwd=made.root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     registries = {
@@ -160,7 +152,6 @@ def test_new_keeps_the_lock_current_without_other_registries(made: Repository) -
 
 
 def test_new_functions_have_no_unfilled_placeholders(made: Repository) -> None:
-    """Every placeholder was filled in, in names and in texts."""
     for path in sources() + ["resources"]:
         there = made.root / path
         found = [there] if path.endswith(".py") else there.rglob("*")
@@ -195,7 +186,6 @@ def test_new_functions_have_no_unfilled_placeholders(made: Repository) -> None:
     ],
 )
 def test_a_malformed_name_is_refused_with_the_fault(name: str, said: str) -> None:
-    """What is wrong with it is said, and what would do where that is plain."""
     with pytest.raises(NameRefusedError) as refused:
         check_name(Repository.here(), name)
     assert said in refused.value.message
@@ -227,7 +217,6 @@ def test_a_failed_lock_leaves_no_files(tmp_path: Path, monkeypatch: pytest.Monke
 def test_new_prints_the_created_files_and_the_next_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A line each, and the commands to go on with."""
     repository = copy_repository(Repository.here(), tmp_path / "tree")
     monkeypatch.setattr(Repository, "here", lambda: repository)
     done = CliRunner().invoke(new.command, ["cancel-by-hand", "--trigger", "sqs"])
@@ -240,7 +229,6 @@ def test_new_prints_the_created_files_and_the_next_commands(
 
 
 def test_new_lists_triggers_with_their_example() -> None:
-    """With what each one's function does."""
     done = CliRunner().invoke(new.command, ["--list"])
     names = [line.split()[0] for line in done.stdout.splitlines()]
     assert names == [each.name for each in TRIGGERS]
@@ -253,7 +241,6 @@ def named_in(text: str) -> list[str]:
 
 
 def test_the_guide_has_a_row_for_each_trigger_and_rule() -> None:
-    """docs/adding-a-function.md has a row for each of them, and no other."""
     guide = (Repository.here().root / triggers.DOCUMENT).read_text()
     assert guide == with_tables(guide, triggers.tables()), "run `jobplane docs triggers`"
     assert named_in(guide.partition("\n## What is checked")[2]) == [*GUIDED_RULES]

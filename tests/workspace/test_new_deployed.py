@@ -67,7 +67,6 @@ def test_the_readmes_commands_succeed(followed: Followed) -> None:
 
 
 def test_the_cases_of_new_functions_pass_on_a_stage(followed: Followed) -> None:
-    """By the deployed artifact with its own role, for each of the new functions."""
     for name in NAMES.values():
         done = jobplane(followed.repository, "invoke", name, "--all")
         assert done.returncode == 0, done.stdout + done.stderr

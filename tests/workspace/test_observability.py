@@ -170,7 +170,6 @@ def known() -> set[Watched]:
 def test_every_function_has_alarms_on_errors_rate_throttles_and_duration(
     compiled: Compiled, function: Function
 ) -> None:
-    """Errors, their rate, throttles and long runs of each have an alarm, and what else it has."""
     of_function = {
         name.removeprefix(f"{function.name}-"): properties
         for name, properties in alarms(compiled("prod")).items()
@@ -230,7 +229,6 @@ def statuses_in(function: Function) -> set[int]:
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.name)
 def test_every_function_that_answers_errors_emits_their_metric(function: Function) -> None:
-    """What `alarms.answeredErrors` names is counted by the function itself, with such a value."""
     answered = function.config.get("alarms", {}).get("answeredErrors", [])
     if statuses_in(function) & {500, 503}:
         assert answered, "it answers 500 or 503: count that, and name the metric in function.yml"
@@ -248,7 +246,6 @@ def test_every_function_that_answers_errors_emits_their_metric(function: Functio
 
 
 def test_every_table_and_index_has_alarms_on_throttles(compiled: Compiled) -> None:
-    """CloudWatch has the figures of a table without those of its indexes."""
     template = compiled("prod")
     for kind, metric in (("read", "ReadThrottleEvents"), ("write", "WriteThrottleEvents")):
         watched = [
@@ -277,7 +274,6 @@ def test_an_alarms_expressions_are_within_cloudwatchs_limits(compiled: Compiled)
 
 
 def test_new_functions_and_resources_get_their_alarms() -> None:
-    """What is in function.yml and resources/ is all that the alarms are made of."""
     stack = {
         "functions": {
             "fresh": {
@@ -393,7 +389,6 @@ def test_the_documented_cost_of_alarms_is_right(compiled: Compiled) -> None:
 
 
 def test_every_kind_of_alarm_is_documented(compiled: Compiled) -> None:
-    """The table has each kind of alarm: what it says, when, and where to read on."""
     assert sorted(documented("alarms")) == sorted(described(compiled("prod")))
 
 
@@ -431,7 +426,6 @@ def test_every_queue_has_an_alarm_on_age_or_content(compiled: Compiled) -> None:
 
 
 def test_apis_and_state_machines_have_alarms(compiled: Compiled) -> None:
-    """Server errors, errors behind the sockets, executions that failed or timed out."""
     found = {
         (metric["Namespace"], metric["MetricName"])
         for properties in alarms(compiled("prod")).values()
@@ -457,7 +451,6 @@ def test_the_orphans_alarm_needs_two_runs_with_orphans(compiled: Compiled) -> No
 
 
 def test_missing_data_is_good_except_for_metrics_of_runs(compiled: Compiled) -> None:
-    """Events that did not happen have no data; only what a run reports holds until the next."""
     for name, properties in alarms(compiled("prod")).items():
         held = name in {"counters-unchecked", "orphans"}
         assert properties["TreatMissingData"] == ("ignore" if held else "notBreaching"), name
@@ -469,7 +462,6 @@ def test_missing_data_is_good_except_for_metrics_of_runs(compiled: Compiled) -> 
 def test_every_metric_of_an_alarm_is_published_with_its_dimensions(
     compiled: Compiled, stage: str, endpoint_url: str | None
 ) -> None:
-    """Every metric of an alarm is AWS's own, or emitted by a function with these dimensions."""
     found = alarms(compiled(stage, endpoint_url))
     assert found
     for name, properties in found.items():
@@ -482,12 +474,10 @@ def test_every_metric_of_an_alarm_is_published_with_its_dimensions(
 
 
 def test_every_alarm_is_set_off_by_an_end_to_end_test(compiled: Compiled) -> None:
-    """What each watches is made to happen on a stage, and its definition is held against that."""
     assert set(alarms(compiled("prod"))) == FIRED
 
 
 def test_every_alarm_notifies_one_topic_that_cloudwatch_can_encrypt_for(compiled: Compiled) -> None:
-    """Alarm and all-clear go to a topic under a key that CloudWatch may use; AWS's own is none."""
     template = compiled("prod")
     for properties in alarms(template).values():
         assert properties["AlarmActions"] == properties["OKActions"] == [{"Ref": "AlarmsTopic"}]
@@ -511,7 +501,6 @@ def test_every_alarm_notifies_one_topic_that_cloudwatch_can_encrypt_for(compiled
 
 
 def test_only_a_stage_with_alarmMail_has_a_subscription(compiled: Compiled) -> None:
-    """Nobody is written to unless the stage names an address."""
     silent = compiled("prod")["Resources"]["AlarmsTopic"]["Properties"]
     assert "Subscription" not in silent
     told = compiled("prod", None, "alarmMail=ops@example.com")["Resources"]["AlarmsTopic"]
@@ -521,7 +510,6 @@ def test_only_a_stage_with_alarmMail_has_a_subscription(compiled: Compiled) -> N
 
 
 def test_a_stage_without_alarms_has_no_topic_and_no_alarms_widget(compiled: Compiled) -> None:
-    """A stage of a developer has neither alarms nor topic, and its dashboard shows none."""
     template = compiled("dev")
     kinds = {resource["Type"] for resource in template["Resources"].values()}
     assert not kinds & {"AWS::CloudWatch::Alarm", "AWS::SNS::Topic", "AWS::KMS::Key"}
@@ -529,7 +517,6 @@ def test_a_stage_without_alarms_has_no_topic_and_no_alarms_widget(compiled: Comp
 
 
 def test_dashboard_false_omits_the_dashboard(compiled: Compiled) -> None:
-    """`dashboard: false` leaves it out."""
     template = compiled("dev", None, "dashboard=false")
     assert not of_type(template, "AWS::CloudWatch::Dashboard")
 
@@ -538,7 +525,6 @@ def test_dashboard_false_omits_the_dashboard(compiled: Compiled) -> None:
 def test_a_stage_without_schedules_has_no_alarms_on_their_metrics(
     compiled: Compiled, name: str
 ) -> None:
-    """Without the schedules nothing would ever report, and the alarm could say nothing."""
     assert name in alarms(compiled("prod"))
     assert name not in alarms(compiled("staging"))
 
@@ -549,7 +535,6 @@ def test_a_stage_without_schedules_has_no_alarms_on_their_metrics(
 def test_every_line_of_the_dashboard_is_a_published_metric_of_this_stage(
     compiled: Compiled, stage: str, endpoint_url: str | None
 ) -> None:
-    """Every line is a metric of AWS or of a function, and no line is for another stage."""
     template = compiled(stage, endpoint_url)
     (dashboard,) = of_type(template, "AWS::CloudWatch::Dashboard").values()
     assert dashboard["Properties"]["DashboardName"] == REPOSITORY.names(stage).stack
@@ -569,7 +554,6 @@ def test_every_line_of_the_dashboard_is_a_published_metric_of_this_stage(
 
 
 def test_every_name_and_reference_of_the_dashboard_exists(compiled: Compiled) -> None:
-    """Functions stand under their deployed names, and every reference leads to a resource."""
     template = compiled("prod")
     (dashboard,) = of_type(template, "AWS::CloudWatch::Dashboard").values()
     text = dashboard["Properties"]["DashboardBody"]["Fn::Sub"]
@@ -580,7 +564,6 @@ def test_every_name_and_reference_of_the_dashboard_exists(compiled: Compiled) ->
 
 
 def test_the_dashboard_has_its_sections(compiled: Compiled) -> None:
-    """Files, orphans, sockets, outcomes, queues, webhooks, functions, the flow, tables, alarms."""
     template = compiled("prod")
     shown = {watched[:2] for line in lines(template) if (watched := watched_by(line))}
     assert {
@@ -604,7 +587,6 @@ def test_the_dashboard_has_its_sections(compiled: Compiled) -> None:
 
 
 def test_widgets_do_not_overlap(compiled: Compiled) -> None:
-    """Each cell of the 24 columns belongs to one widget at most."""
     taken: set[tuple[int, int]] = set()
     for widget in widgets(compiled("prod")):
         assert widget["x"] + widget["width"] <= 24
@@ -681,7 +663,6 @@ def test_metrics_of_an_invocation_fit_in_one_document() -> None:
 
 
 def test_every_section_of_the_runbook_has_commands() -> None:
-    """Each section of the runbook shows more and mends: there are some to be checked."""
     text = DOCS.read_text(encoding="utf-8")
     runbook = text.partition("## Alarms")[2].partition("\n## ")[0]
     for section in runbook.split("\n### ")[1:]:

@@ -68,7 +68,6 @@ def longest_names() -> dict[str, tuple[str, int]]:
 
 
 def test_the_plugins_limits_of_names_are_those_of_aws() -> None:
-    """Where CloudFormation's schema has a bound, the plugin has the same."""
     limits = longest_names()
     stated = {
         kind: (name, schema(kind)["properties"][name].get("maxLength", longest))
@@ -81,7 +80,6 @@ def test_the_plugins_limits_of_names_are_those_of_aws() -> None:
 
 
 def test_every_type_with_a_name_has_a_limit(compiled: Compiled) -> None:
-    """A new kind of resource with a name made from the stage's comes with its bound."""
     limits = longest_names()
     stack = "jobplane-prod"
     for resource in compiled("prod")["Resources"].values():
@@ -150,7 +148,6 @@ def test_the_template_creates_tables_without_protection(compiled: Compiled) -> N
 def test_every_retained_resource_has_a_literal_name_and_an_importable_type(
     compiled: Compiled,
 ) -> None:
-    """CloudFormation takes over what exists by a name that is written out, of types it can read."""
     template = compiled("prod", JOBPLANE_ACCOUNT=ACCOUNT)
     for name, resource in template["Resources"].items():
         if resource.get("DeletionPolicy") != "RetainExceptOnCreate":

@@ -55,7 +55,6 @@ def test_a_part_has_its_functions_and_those_that_it_needs(part: str) -> None:
 
 
 def test_every_function_belongs_to_one_part() -> None:
-    """Of one, so that each can be taken, and a missing one is noticed."""
     listed = [name for part in PARTS.values() for name in part.functions]
     assert sorted(listed) == sorted(ALL)
 
@@ -64,7 +63,6 @@ def test_every_function_belongs_to_one_part() -> None:
 def test_a_part_has_all_resources_and_libs_that_it_refers_to(
     part: str, reduced: dict[str, Repository]
 ) -> None:
-    """Its resources are those that its functions lead to, and it imports no lib that it lacks."""
     repository = reduced[part]
     assert {function.name for function in repository.functions()} == TAKEN[part]
     before = set(Configuration(HERE).resources)
@@ -82,7 +80,6 @@ def test_a_part_has_all_resources_and_libs_that_it_refers_to(
 def test_a_part_has_the_test_modules_of_its_functions_and_libs(
     part: str, reduced: dict[str, Repository]
 ) -> None:
-    """Every module that is named after one of them, and every one of a lib that it has."""
     root = reduced[part].root
     libs = {path.name for path in (root / "libs").iterdir()} - {"client"}  # of all services
     own = tuple(f"test_{name.replace('-', '_')}" for name in TAKEN[part] | libs)
@@ -96,7 +93,6 @@ def test_a_part_has_the_test_modules_of_its_functions_and_libs(
 def test_a_parts_dashboard_has_exactly_the_metrics_of_its_functions(
     part: str, reduced: dict[str, Repository]
 ) -> None:
-    """All metrics of its functions that Jobplane's own draws, and none of others."""
 
     def drawn(repository: Repository) -> set[str]:
         done = subprocess.run(
@@ -135,7 +131,6 @@ for (const { properties } of widgets)
 def test_the_demo_of_a_part_has_the_steps_of_its_functions(
     part: str, first: str, last: str
 ) -> None:
-    """It has the steps whose functions are there, in the same order."""
     names = [step.name for step in PROGRAM]
     whole = names[names.index(first) : names.index(last) + 1]
     assert [step.name for step in steps_with(TAKEN[part])] == whole
@@ -158,7 +153,6 @@ def test_the_demo_of_a_part_has_the_steps_of_its_functions(
 def test_a_verb_without_its_functions_is_refused_with_their_names(
     part: str, command: list[str], said: str, reduced: dict[str, Repository]
 ) -> None:
-    """A verb that works on functions that were not taken says so, and does nothing."""
     done = jobplane(reduced[part], *command)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
@@ -169,7 +163,6 @@ def test_a_verb_without_its_functions_is_refused_with_their_names(
 def test_fuzz_runs_exactly_the_functions_of_a_part(
     part: str, reduced: dict[str, Repository]
 ) -> None:
-    """All that were taken, and no other."""
     arguments = ["--inputs", "5", "--way", "hypothesis", "--json"]
     done = jobplane(reduced[part], "fuzz", *arguments)
     assert done.returncode == 0, done.stderr
@@ -186,7 +179,6 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
 
 
 def test_all_parts_together_keep_all_settings_and_resources(tmp_path: Path) -> None:
-    """The settings of the root and the resources stay as they are."""
     repository = copy_repository(HERE, tmp_path / "all")
     reduce(repository, ALL)
     for path in ("pyproject.toml", "resources/job-flow.yml", "resources/tables.yml"):
@@ -221,7 +213,6 @@ def test_update_merges_changes_of_the_taken_files_only(sources: Repository, tmp_
 def test_update_refuses_a_project_with_upstream_checked_out(
     sources: Repository, tmp_path: Path
 ) -> None:
-    """Its files would no longer be those of the commit that is checked out."""
     target = tmp_path / "acme-jobs"
     make(sources, target, ["job-flow"])
     git(Repository(target), "checkout", "--quiet", "upstream")
@@ -234,7 +225,6 @@ def test_update_refuses_a_project_with_upstream_checked_out(
 def test_a_parts_pages_have_no_links_or_names_of_missing_functions(
     part: str, reduced: dict[str, Repository]
 ) -> None:
-    """No page links to one that is gone, or speaks of a function that was not taken."""
     root = reduced[part].root
     gone = ALL - TAKEN[part]
     for page in [root / "CONTRIBUTING.md", *root.glob("docs/*.md")]:
@@ -251,7 +241,6 @@ def test_a_parts_pages_have_no_links_or_names_of_missing_functions(
 
 
 def test_a_parts_lock_checks_and_tests_work(tmp_path: Path) -> None:
-    """Its lock is current, its checks find nothing, and every test can be collected."""
     target = tmp_path / "acme-files"
     taken = jobplane(HERE, "new-project", str(target), "--only", "files", "--json")
     assert printed(taken) == {"path": str(target), "functions": ["count-files", "state-manager"]}
@@ -274,7 +263,6 @@ NEEDS = Needs(HERE)
 
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_the_tests_of_other_functions_are_collected_without_a_deleted_one(name: str) -> None:
-    """The tests that are named after the others are collected without it."""
     unmet = {path.name for path in NEEDS.unmet({name})}
     for other in ALL - {name}:
         own = f"test_{other.replace('-', '_')}.py"
@@ -353,7 +341,6 @@ def test_examples_of_missing_functions_are_replaced(command: str, shown: str) ->
 
 @pytest.mark.parametrize("page", [*(HERE.root / "docs").glob("*.md")], ids=lambda page: page.name)
 def test_a_page_without_missing_functions_is_unchanged(page: Path) -> None:
-    """Text for text."""
     text = page.read_text(encoding="utf-8")
     assert filtered(text, saying(frozenset(), frozenset(), frozenset())) == text
 
@@ -373,7 +360,6 @@ def test_a_page_without_missing_functions_is_unchanged(page: Path) -> None:
 def test_a_wrong_call_gets_the_fault_and_the_remedy(
     arguments: list[str], said: str, tmp_path: Path
 ) -> None:
-    """What is wrong, and what to do."""
     places = {"PATH": str(tmp_path / "acme"), "HERE": str(HERE.root)}
     given = [re.sub("^(PATH|HERE)", lambda place: places[place[0]], each) for each in arguments]
     done = jobplane(HERE, "new-project", *given)
@@ -382,7 +368,6 @@ def test_a_wrong_call_gets_the_fault_and_the_remedy(
 
 
 def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
-    """A project is made in a new or an empty folder."""
     (tmp_path / "acme").mkdir()
     (tmp_path / "acme" / "file").touch()
     done = jobplane(HERE, "new-project", str(tmp_path / "acme"), "--only", "files")

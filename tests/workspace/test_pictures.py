@@ -27,21 +27,18 @@ def test_the_pictures_are_current(drawn: dict[Path, str]) -> None:
 
 
 def test_the_picture_of_the_system_has_every_function() -> None:
-    """A function that was added is drawn."""
     dot = system(HERE)
     for function in HERE.functions():
         assert f'"{function.name}" [' in dot
 
 
 def test_the_documentation_shows_every_picture(drawn: dict[Path, str]) -> None:
-    """Every picture that is made is shown on a page."""
     text = "".join(path.read_text(encoding="utf-8") for path in (HERE.root / "docs").glob("*.md"))
     for path in drawn:
         assert f"(pictures/{path.name})" in text
 
 
 def test_the_picture_of_the_job_flow_has_choices_catches_and_ends() -> None:
-    """Choices, catches and ends are drawn."""
     dot = job_flow(HERE)
     for edge in ('"IsClaimed" -> "WorkspaceBusy"', '"ReleaseClaim" -> "Completed"'):
         assert edge in dot

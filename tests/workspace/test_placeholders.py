@@ -15,7 +15,6 @@ VALUES = Values("acme", "test", SECRET, tables={"connections": "jobplane-test-co
 
 
 def test_now_is_a_number_alone_and_a_text_within_a_text() -> None:
-    """<now+N> alone is a number of seconds; inside a text it is text."""
     before = int(time.time())
     filled = VALUES.fill("<now+60>")
     assert before <= filled - 60 <= time.time()
@@ -24,14 +23,12 @@ def test_now_is_a_number_alone_and_a_text_within_a_text() -> None:
 
 
 def test_date_minus_n_is_the_utc_date_of_n_days_ago() -> None:
-    """<date-N> is the UTC date of N days ago."""
     today = datetime.now(UTC).date()
     filled = VALUES.fill("pipeline/<date-2>/<date>.ndjson")
     assert filled == f"pipeline/{today - timedelta(days=2)}/{today}.ndjson"
 
 
 def test_token_is_a_jwt_of_the_stage() -> None:
-    """<token:…> is a JWT with these claims, also after a word."""
     filled = VALUES.fill("Bearer <token:user=u,tenant=t,permissions=a+b>")
     claims = jwt.decode(filled.removeprefix("Bearer "), SECRET, algorithms=["HS256"])
     assert (claims["user_id"], claims["tenant_id"]) == ("u", "t")
@@ -63,7 +60,6 @@ def test_table_is_its_physical_name() -> None:
     ],
 )
 def test_an_answer_matches_its_subset_and_placeholders(expected: Any, actual: Any) -> None:
-    """A subset matches, and so does any value of a placeholder's kind."""
     assert mismatches(expected, actual) == []
 
 
@@ -85,6 +81,5 @@ def test_an_answer_matches_its_subset_and_placeholders(expected: Any, actual: An
     ],
 )
 def test_each_mismatch_is_a_line_with_its_place(expected: Any, actual: Any) -> None:
-    """Each mismatch is one line that says where."""
     (line,) = mismatches(expected, actual)
     assert line.startswith("answer")

@@ -59,7 +59,6 @@ def test_a_stack_in_review_is_deleted_only_after_a_while() -> None:
 
 
 def test_a_deployment_waits_a_minute_for_names_of_deleted_queues() -> None:
-    """SQS refuses the name of a queue for a minute after its deletion."""
     deleted = 1_700_000_000_000
     assert called("secondsUntilFree", deleted, deleted + 10_000) == 50
     assert called("secondsUntilFree", deleted, deleted + 90_000) == 0

@@ -51,7 +51,6 @@ def test_the_compiled_parameter_must_exist() -> None:
 
 @mock_aws
 def test_a_missing_parameter_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the parameter and the remedy."""
     ssm = boto3.client("ssm", region_name="eu-west-1")
     stage = Stage(Repository.here(), "prod")
     monkeypatch.setattr(Stage, "client", lambda _self, _service: ssm)

@@ -73,7 +73,6 @@ def test_a_rollback_of_a_function_goes_one_version_back(stage: Stage) -> None:
 
 
 def test_a_rollback_of_a_function_restores_its_settings(stage: Stage) -> None:
-    """A version is the code and how it runs."""
     before = live(stage)
     edit(stage.repository, CONFIG, "memorySize: 256", "memorySize: 320")
     changed(stage)
@@ -122,7 +121,6 @@ def test_a_rollback_of_the_stack_restores_the_deployment_before(stage: Stage) ->
 
 @pytest.mark.parametrize("verb", ["deploy", "up"])
 def test_deploy_after_osls_rollback_deploys_again(stage: Stage, verb: str) -> None:
-    """After `osls rollback` a local stage is not taken for what was deployed last."""
     timeout = live(stage)["Timeout"]
     edit(stage.repository, CONFIG, f"timeout: {timeout}", f"timeout: {timeout + 1}")
     deployed(stage)
@@ -154,7 +152,6 @@ def bucket(stage: Stage) -> str:
 
 
 def test_osls_deploy_function_builds_changed_sources_first(stage: Stage) -> None:
-    """`osls deploy function` ships the sources as they are, and not an artifact of before."""
     before = live(stage)["CodeSha256"]
     touch(stage.repository, SOURCE)
     uv = stage.repository.root / "bin"

@@ -34,7 +34,6 @@ def members(groups: set[int]) -> list[str]:
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_an_interrupted_or_killed_run_leaves_no_process_and_no_stage(name: str) -> None:
-    """Workers, emulator and stage end with the process that started them, killed or not."""
     ours = ("JOBPLANE_TEST_STAGE", "PYTEST_")
     environment = {key: text for key, text in os.environ.items() if not key.startswith(ours)}
     run = subprocess.Popen(

@@ -50,7 +50,6 @@ def excuses(check: str, resource: str) -> list[str]:
 
 
 def test_every_finding_of_the_linter_is_an_exception_with_a_reason(failures: list[Failure]) -> None:
-    """Whatever is found is listed in security_exceptions.toml with its reason."""
     unexpected = [
         f"{c} {resource}: {what}" for c, resource, what in failures if not excuses(c, resource)
     ]
@@ -58,7 +57,6 @@ def test_every_finding_of_the_linter_is_an_exception_with_a_reason(failures: lis
 
 
 def test_every_exception_has_its_finding(failures: list[Failure]) -> None:
-    """Each listed resource is found by its check, and each exception says why."""
     used = {(c, pattern) for c, resource, _ in failures for pattern in excuses(c, resource)}
     listed = {(c, pattern) for c, each in EXCEPTIONS.items() for pattern in each["resources"]}
     assert used == listed
@@ -66,7 +64,6 @@ def test_every_exception_has_its_finding(failures: list[Failure]) -> None:
 
 
 def test_the_linter_finds_a_bucket_without_a_public_access_block(tmp_path: Path) -> None:
-    """A bucket without a public access block is found, by a check that nothing excuses."""
     template = {"Resources": {"Open": {"Type": "AWS::S3::Bucket", "Properties": {}}}}
     found = {check for check, _, _ in linted(template, tmp_path)}
     assert {"CKV_AWS_53", "CKV_AWS_54", "CKV_AWS_55", "CKV_AWS_56"} <= found - EXCEPTIONS.keys()

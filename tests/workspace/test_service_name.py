@@ -51,7 +51,6 @@ def copy(copied: Copy, tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 
 def test_stack_functions_parameters_and_metrics_have_the_services_name() -> None:
-    """Stack, functions, parameters and metrics; the rules that the tests below try."""
     names = Names(NAME, "prod")
     assert names.stack == "acme-jobs-prod"
     assert names.of("claim") == "acme-jobs-prod-claim"
@@ -62,7 +61,6 @@ def test_stack_functions_parameters_and_metrics_have_the_services_name() -> None
 
 @pytest.mark.parametrize("pattern", NAMING)
 def test_no_file_has_a_literal_deployed_name(pattern: str) -> None:
-    """A name that is written down stays behind when the project is renamed."""
     paths = [path for path in ROOT.glob(pattern) if path.is_file()]
     assert paths, pattern
     found = [
@@ -87,7 +85,6 @@ def test_a_literal_deployed_name_is_found(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["jobplane-keys", "jobplane-{lib}", "scripts/jobplane/{x}"])
 def test_names_of_packages_and_of_the_command_are_no_finding(text: str) -> None:
-    """The libs and the command keep their names, whatever the project is called."""
     assert not LITERAL.search(text)
 
 
@@ -95,7 +92,6 @@ def test_names_of_packages_and_of_the_command_are_no_finding(text: str) -> None:
 def test_a_renamed_stack_does_not_have_the_old_name(
     copy: Repository, stage: str, tmp_path: Path
 ) -> None:
-    """On AWS: no name, path or namespace of the compiled template is the old one."""
     built = jobplane(copy, "build")
     assert built.returncode == 0, built.stderr
     done = subprocess.run(
@@ -154,7 +150,6 @@ def test_a_renamed_stage_runs_jobs(copy: Repository, up: dict[str, Any]) -> None
 
 @pytest.mark.e2e
 def test_verbs_work_on_a_renamed_stage(copy: Repository, up: dict[str, Any]) -> None:
-    """An event's names are filled in, its metrics have the namespace, and logs are found."""
     done = jobplane(copy, "invoke", "check-active-job", "none", "--stage", STAGE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{NAME}-{STAGE}-input-" in done.stdout

@@ -19,20 +19,17 @@ MODULE = Path("botocore/compat.py")
 
 @pytest.mark.parametrize("times", [0, 2])
 def test_a_patch_whose_place_does_not_occur_once_fails_the_build(times: int) -> None:
-    """A library that no longer has the place, or has it twice, is named with it."""
     old, _ = PATCHES["botocore"][MODULE.as_posix()][0]
     with pytest.raises(PatchError, match=r"botocore/compat\.py has \d times what"):
         patched("botocore", MODULE, f"{old}\n" * times)
 
 
 def test_a_patch_for_a_missing_module_fails_the_build(tmp_path: Path) -> None:
-    """A patched module that a library no longer has is named."""
     with pytest.raises(PatchError, match=r"urllib3 no longer has urllib3/util/connection\.py"):
         check_modules("urllib3", tmp_path)
 
 
 def test_a_precompiled_pattern_equals_that_of_re() -> None:
-    """A pattern from its parts, with flags and named groups, equals the one that re makes."""
     source = """
 import re
 PART = "[a-z]+"
@@ -57,19 +54,16 @@ PLAIN = re.compile(rb"[^\\x00]")
 
 
 def test_another_version_of_the_engine_compiles_the_pattern_itself() -> None:
-    """With another version of the engine the shipped code is not used."""
     pattern = cold_start.precompiled("a+", re.IGNORECASE, 0, b"", 0, 0, {}, ())
     assert pattern == re.compile("a+", re.IGNORECASE)
 
 
 def test_a_pattern_with_unknown_parts_is_unchanged() -> None:
-    """What can't be computed at build time is left to the program."""
     tree = ast.parse("import re\nfrom x import PART\nA = re.compile(PART)\n")
     assert not precompile(tree)
 
 
 def test_a_module_that_reads_docstrings_keeps_them() -> None:
-    """A module that looks at `__doc__` or annotations is not trimmed; others are."""
     reader = 'def f(a: int):\n    """D."""\nprint(f.__doc__)\n'
     other = 'def f(a: int) -> int:\n    """D."""\n'
     trees = {source: ast.parse(source) for source in (reader, other)}
@@ -80,7 +74,6 @@ def test_a_module_that_reads_docstrings_keeps_them() -> None:
 
 
 def test_event_handlers_of_other_services_are_removed() -> None:
-    """Events of kept services and of all of them stay; other services' and documentation's go."""
     source = (
         "BUILTIN_HANDLERS = [('before-call.s3', a), ('before-call.ec2.X', b), ('docs.*.s3', c), "
         "('choose-signer', d), ('before-parse.*', e), ('new-kind.ec2', f)]\nREST = 1\n"
@@ -90,7 +83,6 @@ def test_event_handlers_of_other_services_are_removed() -> None:
 
 
 def test_aliases_of_other_services_are_removed() -> None:
-    """An alias stays with the service that it stands for."""
     source = "EVENT_ALIASES = {'api.pricing': 'pricing', 'states': 'sfn'}\n"
     assert cut_aliases(source, {"sfn"}) == "EVENT_ALIASES = {'states': 'sfn'}\n"
 
@@ -119,7 +111,6 @@ def test_a_functions_module_calls_the_helper_first_and_last(source: str) -> None
 
 
 def test_page_feeds_and_unicode_separators_are_no_line_ends() -> None:
-    """A page feed and a separator of Unicode's, which Python reads on over, stay where they are."""
     source = '\x0cimport os\nSEPARATORS = "\u2028\x85"\n'
     first, second, *_ = begun_cold(source.encode()).decode().split("\n")
     assert first == "\x0c__import__('cold_start').begin(); import os"
@@ -127,7 +118,6 @@ def test_page_feeds_and_unicode_separators_are_no_line_ends() -> None:
 
 
 def test_a_function_without_imports_is_unchanged() -> None:
-    """There is nothing that the helper would have to come before."""
     source = '"""Docs."""\n\nx = 1\n'
     assert begun_cold(source.encode()) == source.encode()
 
@@ -137,12 +127,10 @@ def test_a_function_without_imports_is_unchanged() -> None:
     ["machine", "node", "python_implementation", "python_version", "release", "system"],
 )
 def test_the_user_agent_equals_that_of_the_standard_library(name: str) -> None:
-    """A user agent says what it says with the standard library's module."""
     assert getattr(cold_start.platform, name)() == getattr(platform, name)()
 
 
 def test_fields_of_typed_dicts_are_removed() -> None:
-    """Classes of other kinds keep theirs."""
     source = "class A(TypedDict, total=False):\n    x: int\n\nclass B(Plain):\n    y: int\n"
     tree = ast.parse(source)
     without_fields(tree)
@@ -152,7 +140,6 @@ def test_fields_of_typed_dicts_are_removed() -> None:
 
 
 def test_types_of_named_tuples_fields_are_removed() -> None:
-    """Their types, which would be looked at, go; their names and defaults stay."""
     source = "class A(typing.NamedTuple):\n    x: 'Other | None'\n    y: int = 1\n"
     tree = ast.parse(source)
     trim(tree, source)
@@ -161,7 +148,6 @@ def test_types_of_named_tuples_fields_are_removed() -> None:
 
 
 def test_a_package_that_reads_its_users_docstrings_loses_its_own() -> None:
-    """A package that looks at those of its users' classes is trimmed all the same."""
     tree = ast.parse('def text(of) -> str:\n    """Docs."""\n    return of.__doc__\n')
     trim(tree, ast.unparse(tree), reads_others=True)
     assert ast.unparse(tree) == "def text(of):\n    return of.__doc__"

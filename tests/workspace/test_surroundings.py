@@ -40,7 +40,6 @@ def run(*arguments: str, **environment: str) -> Done:
 
 
 def test_no_subprocess_inherits_the_users_environment() -> None:
-    """No call of subprocess inherits what the user's shell holds."""
     for path in (path for folder in SOURCES for path in folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if (
@@ -55,7 +54,6 @@ def test_no_subprocess_inherits_the_users_environment() -> None:
 
 
 def test_every_call_of_uv_ignores_the_users_settings() -> None:
-    """A lock, an index or a Python that a shell names would give another result."""
     started = 0
     for path in (HERE.root / "scripts" / "jobplane").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -70,7 +68,6 @@ def test_every_call_of_uv_ignores_the_users_settings() -> None:
 def test_fuzz_calls_uv_without_the_users_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`fuzz` starts uv as a build does."""
     seen = tmp_path / "seen.json"
     uv = tmp_path / "uv"
     uv.write_text(
@@ -89,7 +86,6 @@ def test_fuzz_calls_uv_without_the_users_settings(
 
 
 def test_version_prints_the_projects_version() -> None:
-    """That of the project."""
     project = tomllib.loads((HERE.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     done = run("--version")
     assert (done.returncode, done.stdout) == (0, f"jobplane {project['version']}\n")
@@ -108,7 +104,6 @@ def test_version_prints_the_projects_version() -> None:
     ids=" ".join,
 )
 def test_an_unknown_aws_profile_is_named_with_the_remedy(arguments: tuple[str, ...]) -> None:
-    """Where an AWS account is needed: its name, and what to do."""
     done = run(*arguments, AWS_PROFILE="gone")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == (
@@ -120,7 +115,6 @@ def test_an_unknown_aws_profile_is_named_with_the_remedy(arguments: tuple[str, .
 def test_the_framework_is_installed_despite_omit_dev(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`omit=dev` in a user's .npmrc would leave it out; it is a development dependency."""
     home, tree, framework = (tmp_path / name for name in ("home", "tree", "tree/framework"))
     for folder in (home, framework):
         folder.mkdir(parents=True)
@@ -162,7 +156,6 @@ def test_a_program_does_not_get_a_variable_of_the_user(
 
 
 def test_osls_on_aws_gets_profile_proxy_and_ca_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Serverless Framework deploys with the user's profile; a proxy and a CA stay as well."""
     kept = {"AWS_PROFILE": "work", "HTTPS_PROXY": "http://proxy", "NODE_EXTRA_CA_CERTS": "/ca"}
     for name, value in kept.items():
         monkeypatch.setenv(name, value)
@@ -171,7 +164,6 @@ def test_osls_on_aws_gets_profile_proxy_and_ca_of_the_user(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("module", ["yaml", "click", "boto3", "rich", "typing"])
 def test_modules_of_PYTHONPATH_are_not_imported(tmp_path: Path, module: str) -> None:
-    """PYTHONPATH may hold a module that has the name of one of ours."""
     (tmp_path / f"{module}.py").write_text("raise SystemExit('imported')\n")
     done = run("list", "--json", PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -191,7 +183,6 @@ def test_modules_of_PYTHONPATH_are_not_imported(tmp_path: Path, module: str) -> 
 def test_local_verbs_work_with_a_broken_aws_configuration(
     tmp_path: Path, config: str, environment: dict[str, str], arguments: tuple[str, ...]
 ) -> None:
-    """A profile that does not exist, and a file that can't be parsed."""
     path = tmp_path / "config"
     path.write_text(config)
     done = run(*arguments, AWS_CONFIG_FILE=str(path), **environment)
@@ -208,14 +199,12 @@ def test_local_verbs_work_with_a_broken_aws_configuration(
     ids=str,
 )
 def test_a_character_that_the_terminal_lacks_is_escaped(environment: dict[str, str]) -> None:
-    """A character that the terminal doesn't have is an escape in JSON, and ends no command."""
     done = run("event", "websocket-connect", "--set", 'headers.Host="a\\u2026"', **environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["headers"]["Host"] == "a\u2026"
 
 
 def test_a_verb_works_without_HOME() -> None:
-    """HOME is not set in some containers and services."""
     without = {name: value for name, value in os.environ.items() if name != "HOME"}
     done = subprocess.run(
         [COMMAND, *CASE], cwd=HERE.root, env=without, capture_output=True, text=True, check=False
@@ -225,7 +214,6 @@ def test_a_verb_works_without_HOME() -> None:
 
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", "</dev/null"])
 def test_a_verb_works_with_a_closed_stream(redirection: str) -> None:
-    """A shell may close a stream instead of redirecting it."""
     for arguments in ("event --list", "event sqs"):
         line = f"{COMMAND} {arguments} {redirection}"
         done = subprocess.run(["sh", "-c", line], capture_output=True, cwd=HERE.root)
@@ -233,7 +221,6 @@ def test_a_verb_works_with_a_closed_stream(redirection: str) -> None:
 
 
 def test_a_closed_pipe_ends_the_command_without_a_traceback() -> None:
-    """As `| head` does: without a traceback."""
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -245,7 +232,6 @@ def test_a_closed_pipe_ends_the_command_without_a_traceback() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
 def test_a_full_disk_is_an_error_line() -> None:
-    """What was to be written went nowhere, so the command failed."""
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [COMMAND, "event", "--list"], stdout=full, stderr=subprocess.PIPE, text=True
@@ -259,7 +245,6 @@ def test_a_full_disk_is_an_error_line() -> None:
 def test_an_unwritable_path_is_an_error_line_with_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By its path, with what the command would write; root may write everywhere, so it is told."""
     import errno
 
     def refuse(**_: object) -> None:
@@ -278,7 +263,6 @@ def test_an_unwritable_path_is_an_error_line_with_the_path(
 
 
 def test_a_stage_creates_clients_of_every_service_repeatedly(tmp_path: Path) -> None:
-    """boto3 extends the clients of S3 and DynamoDB once, however many are made."""
     state = State(pid=1, started="", port=1, region="eu-west-1", log="", jwt_secret="x")
     stage = Stage(Repository(tmp_path), "local")
     stage.write_state(state)

@@ -40,27 +40,23 @@ def column(heading: str) -> list[str]:
 
 
 def test_the_pages_table_is_current() -> None:
-    """Made anew, its table is the same."""
     assert with_tables(PAGE, tables(REPOSITORY)) == PAGE
     known = load_templates(REPOSITORY.root / "templates" / "index.json")
     assert [row[0].strip("`") for row in rows_of(PAGE, "templates")] == list(known)
 
 
 def test_the_page_lists_every_robot_and_key() -> None:
-    """The page lists each robot and key, and no others."""
     assert sorted(column("robot")) == sorted(robot_names())
     assert sorted(column("key")) == sorted(TEMPLATE_KEYS)
 
 
 def test_the_pages_example_is_a_valid_template() -> None:
-    """What the page shows can be loaded as it stands."""
     example = PAGE.partition("```json\n")[2].partition("```")[0]
     (template,) = load_templates(json.loads(example)).values()
     assert template.webhook_url == "ssm:/{service}/{stage}/webhooks/url"
 
 
 def test_templates_prints_ids_robots_and_parameters() -> None:
-    """For people, and as JSON for scripts."""
     shown = CliRunner().invoke(command, ["templates", "--stage", "prod"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     for each in ("tpl_archive", "compressed (/file/compress)", "ssm:/jobplane/prod/webhooks/url"):
@@ -72,7 +68,6 @@ def test_templates_prints_ids_robots_and_parameters() -> None:
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"templates": [{"steps": {}}]}'])
 def test_an_unreadable_index_is_named(tmp_path: Path, text: str) -> None:
-    """With where its format is described."""
     (tmp_path / "templates").mkdir()
     (tmp_path / "templates" / "index.json").write_text(text)
     with pytest.raises(click.ClickException, match=r"templates/index\.json can't be read .*docs/"):
@@ -90,7 +85,6 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_up_creates_every_parameter_of_the_templates_webhooks(parameters: Any) -> None:
-    """All that the templates name: the stage's receiver, and a secret that can sign."""
     stage = Mock(repository=REPOSITORY, endpoint_url="http://127.0.0.1:4566")
     stage.name, stage.client = "dev", lambda _service: parameters
     make_webhook_settings(stage)
@@ -105,7 +99,6 @@ def test_up_creates_every_parameter_of_the_templates_webhooks(parameters: Any) -
 
 
 def test_up_keeps_existing_parameters_of_webhooks(parameters: Any) -> None:
-    """Somebody has a receiver of their own."""
     stage = Mock(repository=REPOSITORY, endpoint_url="http://127.0.0.1:4566")
     stage.name, stage.client = "dev", lambda _service: parameters
     own = {"Name": "/jobplane/dev/webhooks/url", "Type": "String"}

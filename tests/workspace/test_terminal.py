@@ -44,7 +44,6 @@ def shown(*command: str, **environment: str) -> str:
 
 
 def test_a_note_is_printed_above_the_spinner() -> None:
-    """The line of the spinner is erased before a note is written, so both are never one line."""
     written = shown(sys.executable, "-c", NOTES)
     for said in ("waiting for [another] command", "a line"):
         assert re.search(rf"\x1b\[2K{re.escape(said)}\r?\n", written), written
@@ -52,7 +51,6 @@ def test_a_note_is_printed_above_the_spinner() -> None:
 
 @pytest.mark.parametrize("columns", ["20", "60", "130"])
 def test_list_shows_whole_names_in_a_narrow_terminal(columns: str) -> None:
-    """Of `list`: each function's name is there, on one line."""
     written = shown(str(Path(sys.executable).with_name("jobplane")), "list", COLUMNS=columns)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written)
     for function in HERE.functions():

@@ -39,14 +39,12 @@ def linted(linter: str, *paths: Path) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.parametrize("linter", LINTERS)
 def test_linters_accept_the_workflows(linter: str) -> None:
-    """Keys, contexts and expressions are GitHub's; nothing is open to what others may send."""
     done = linted(linter, *WORKFLOWS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("linter", LINTERS)
 def test_linters_find_the_faults_of_a_wrong_workflow(linter: str, tmp_path: Path) -> None:
-    """They look at the files that they are given."""
     broken = tmp_path / ".github" / "workflows" / "broken.yml"
     broken.parent.mkdir(parents=True)
     broken.write_text(BROKEN)
