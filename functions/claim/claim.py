@@ -2,7 +2,9 @@
 
 Trigger: Step Functions, and workers by direct invoke.
 Input: `{operation = "acquire", projectUserId | projectId + userId, …}`; acquire takes `threadId,
-messageId, owner?, ttlSeconds?, minIntervalSeconds?`, renew and release `claimId, fence`.
+messageId, owner?, ttlSeconds?, minIntervalSeconds?`, renew and release `claimId, fence`. A worker
+names itself as `taker`: renew with it takes the claim's job over, and raises the fence if another
+worker had it, unless that one has renewed within its `takerSeconds` (reason `taken`).
 Result: `{claimed | renewed | released: bool, …}`; what is refused is an answer with a `reason`.
 Errors: ValidationError. Acquire is one conditional UpdateItem of the active jobs and no read; a
 message that joins its own thread's job costs one more, to keep that job's claim alive.
@@ -27,6 +29,7 @@ from jobplane_keys import (
     CLAIM_TTL_SECONDS,
     CLIENT_OPTIONS,
     HELD_CLAIM,
+    ISSUED_CLAIM,
     MALFORMED_CLAIM_AHEAD_SECONDS,
     MALFORMED_CLAIM_SECONDS,
     MILLISECONDS_FROM,
@@ -52,6 +55,8 @@ ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
 MAX_TTL_SECONDS = 24 * 3600
 # Bytes; the owner is the key of an index, which takes no more.
 MAX_TEXT = 2048
+# The longest visibility of a message in SQS.
+MAX_TAKER_SECONDS = 12 * 3600
 
 # Free for the taking: no row, a released one, one whose time is up, in any of the shapes that
 # older writers left (`ttl`, milliseconds, no end at all). What is of another type is not there.
@@ -85,6 +90,8 @@ class Acquisition:
     owner: str | None
     ttl: int
     min_interval: int
+    taker: str | None
+    taker_seconds: int
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> "Acquisition":
@@ -95,6 +102,8 @@ class Acquisition:
             owner=optional_text(event, "owner"),
             ttl=checked_number(event, "ttlSeconds", CLAIM_TTL_SECONDS, 1, MAX_TTL_SECONDS),
             min_interval=checked_number(event, "minIntervalSeconds", 0, 0, MAX_TTL_SECONDS),
+            taker=optional_text(event, "taker"),
+            taker_seconds=taker_seconds(event),
         )
 
 
@@ -113,6 +122,11 @@ class Holding:
             claim_id=checked_id(event, "claimId"),
             fence=checked_fence(event),
         )
+
+
+def taker_seconds(event: Mapping[str, Any]) -> int:
+    """For how long no other worker may take a claim's job over; ValidationError."""
+    return checked_number(event, "takerSeconds", 0, 0, MAX_TAKER_SECONDS)
 
 
 def optional_text(event: Mapping[str, Any], field: str) -> str | None:
@@ -173,11 +187,15 @@ def refusal_of(row: Mapping[str, Any], wish: Acquisition, now: float) -> dict[st
 
 
 def loss_of(row: Mapping[str, Any], holding: Holding, now: float) -> str:
-    """Why a holding is none: `absent`, `released`, `expired` or `superseded`."""
+    """Why a claim is not held: `absent`, `released`, `expired`, `superseded` by another claim, or
+    `taken` by another worker.
+    """
     if not row:
         return "absent"
-    if row.get("claimId") == holding.claim_id and row.get("fence") == holding.fence:
-        return "expired"
+    fence = row.get("fence") or 0
+    is_issued = row.get("firstFence", fence) <= holding.fence <= fence
+    if row.get("claimId") == holding.claim_id and is_issued:
+        return "taken" if claim_state(row, now).live else "expired"
     released = row.get("lastReleased") or {}
     return "released" if released.get("claimId") == holding.claim_id else "superseded"
 
@@ -205,6 +223,7 @@ def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> dict[s
         ":now": round(now, 3),
         ":expires": math.ceil(now) + wish.ttl,
         ":purge": int(now) + CLAIM_PURGE_SECONDS,
+        **({":taker": wish.taker, ":until": now + wish.taker_seconds} if wish.taker else {}),
         ":cutoff": now - CLAIM_SKEW_SECONDS,
         ":cutoff_ms": (now - CLAIM_SKEW_SECONDS) * 1000,
         ":milliseconds": MILLISECONDS_FROM,
@@ -229,7 +248,9 @@ def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> dict[s
             f" threadId = :thread, messageId = :message,{' #owner = :owner,' if wish.owner else ''}"
             " containerId = :container, claimedAt = :moment, lastClaimAt = :now,"
             " expiresAt = :expires, purgeAt = :purge"
-            f" REMOVE #ttl{'' if wish.owner else ', #owner'}"
+            f"{', taker = :taker, takenUntil = :until' if wish.taker else ''}"
+            f" REMOVE #ttl, firstFence{'' if wish.owner else ', #owner'}"
+            f"{'' if wish.taker else ', taker, takenUntil'}"
         ),
         ConditionExpression=" ".join(condition.split()),
         ExpressionAttributeNames={"#state": "state", "#owner": "owner", "#ttl": "ttl"},
@@ -262,7 +283,12 @@ def prolong(row: Mapping[str, Any], wish: Acquisition, now: float) -> bool:
 
 
 def write_held(
-    holding: Holding, update: str, condition: str, values: Mapping[str, Any], now: float
+    holding: Holding,
+    update: str,
+    condition: str,
+    values: Mapping[str, Any],
+    now: float,
+    held: str = HELD_CLAIM,
 ) -> dict[str, Any]:
     """Change the row while the holding is true; the new row.
 
@@ -279,7 +305,7 @@ def write_held(
         TableName=ACTIVE_JOBS_TABLE,
         Key=to_item({"projectUserId": holding.workspace.key}),
         UpdateExpression=update,
-        ConditionExpression=f"{HELD_CLAIM} AND {condition}" if condition else HELD_CLAIM,
+        ConditionExpression=f"{held} AND {condition}" if condition else held,
         ExpressionAttributeNames={"#state": "state"}
         | ({"#owner": "owner"} if "#owner" in update else {}),
         ExpressionAttributeValues=to_item(bound),
@@ -287,6 +313,39 @@ def write_held(
         ReturnValuesOnConditionCheckFailure="ALL_OLD",
     )
     return from_item(updated["Attributes"])
+
+
+def take(holding: Holding, taker: str, seconds: int, ttl: int, now: float) -> dict[str, Any]:
+    """Make `taker` the one worker that has the claim's job; the new row.
+
+    If another worker had it, the fence grows, and that worker can't renew any more. Raises
+    ConditionalCheckFailedException if the claim is lost, or another worker surely works.
+    """
+    update = "SET expiresAt = :expires, purgeAt = :purge, taker = :taker, takenUntil = :until"
+    values = {
+        ":expires": math.ceil(now) + ttl,
+        ":now": now,
+        ":taker": taker,
+        ":until": now + seconds,
+    }
+    first = "expiresAt > :now AND (attribute_not_exists(taker) OR taker = :taker)"
+    try:
+        return write_held(holding, update, first, values, now, held=ISSUED_CLAIM)
+    except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        previous = from_item(error.response.get("Item", {})).get("taker")
+        if previous is None:
+            raise
+    later = "expiresAt > :now AND taker = :previous AND takenUntil <= :cutoff"
+    raised = ", firstFence = if_not_exists(firstFence, fence), fence = fence + :one"
+    values |= {":previous": previous, ":one": 1, ":cutoff": now - CLAIM_SKEW_SECONDS}
+    try:
+        return write_held(holding, update + raised, later, values, now, held=ISSUED_CLAIM)
+    except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        row = from_item(error.response.get("Item", {}))
+        # The answer to this very write was lost, and it was sent again.
+        if row.get("claimId") == holding.claim_id and row.get("taker") == taker:
+            return row
+        raise
 
 
 def acquire(event: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -297,7 +356,13 @@ def acquire(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
         row = from_item(error.response.get("Item", {}))
     if is_same_claim(row, wish) and claim_state(row, now).live:
-        return granted(row)
+        if wish.taker is None:
+            return granted(row)
+        holding = Holding(wish.workspace, row["claimId"], row["fence"])
+        try:
+            return granted(take(holding, wish.taker, wish.taker_seconds, wish.ttl, now))
+        except dynamodb.exceptions.ConditionalCheckFailedException as error:
+            row = from_item(error.response.get("Item", {}))
     refusal = refusal_of(row, wish, now)
     if refusal["reason"] == "same_thread" and not prolong(row, wish, now):
         refusal["reason"] = "held"
@@ -308,24 +373,33 @@ def renew(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     """Keep a claim. One that has run out is gone, even when nobody took it since."""
     holding = Holding.of(event)
     ttl = checked_number(event, "ttlSeconds", CLAIM_TTL_SECONDS, 1, MAX_TTL_SECONDS)
+    taker, seconds = optional_text(event, "taker"), taker_seconds(event)
+    until = {":until": now + seconds} if seconds else {}
     try:
-        row = write_held(
-            holding,
-            "SET expiresAt = :expires, purgeAt = :purge",
-            "expiresAt > :now",
-            {":expires": math.ceil(now) + ttl, ":now": now},
-            now,
-        )
+        if taker is not None:
+            row = take(holding, taker, seconds, ttl, now)
+        else:
+            row = write_held(
+                holding,
+                "SET expiresAt = :expires, purgeAt = :purge"
+                f"{', takenUntil = :until' if seconds else ''}",
+                "expiresAt > :now",
+                {":expires": math.ceil(now) + ttl, ":now": now, **until},
+                now,
+            )
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
         lost = loss_of(from_item(error.response.get("Item", {})), holding, now)
         return {"renewed": False, "reason": lost}
-    return {"renewed": True, "expiresAt": row["expiresAt"]}
+    taken = {"fence": row["fence"]} if taker is not None else {}
+    return {"renewed": True, "expiresAt": row["expiresAt"], **taken}
 
 
 def release(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     """Give a claim back; the row stays, so that the fence does. Twice is success."""
     holding = Holding.of(event)
     reason = optional_text(event, "reason") or "done"
+    # A worker releases what it has; the execution, whichever worker has it.
+    whose = HELD_CLAIM if optional_text(event, "taker") else ISSUED_CLAIM
     released = {"claimId": holding.claim_id, "at": iso_time(now), "reason": reason}
     try:
         write_held(
@@ -334,6 +408,7 @@ def release(event: Mapping[str, Any], now: float) -> dict[str, Any]:
             "",
             {":free": "free", ":released": released},
             now,
+            held=whose,
         )
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
         lost = loss_of(from_item(error.response.get("Item", {})), holding, now)

@@ -29,8 +29,8 @@ from jobplane_keys import (
     CLAIM_PURGE_SECONDS,
     CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
-    HELD_CLAIM,
     INTERRUPTION_TTL_SECONDS,
+    ISSUED_CLAIM,
     MISSING_QUEUE_CODES,
     NEW_QUEUE_SECONDS,
     OWNED_CLAIM,
@@ -303,7 +303,7 @@ def release_claim(timeout: Timeout, now: float) -> str:
         condition, whose = OWNED_CLAIM, {":owner": timeout.execution_arn, ":claim": None}
     else:
         released["claimId"] = timeout.claim_id
-        condition, whose = HELD_CLAIM, {":claim": timeout.claim_id, ":fence": timeout.fence}
+        condition, whose = ISSUED_CLAIM, {":claim": timeout.claim_id, ":fence": timeout.fence}
     try:
         dynamodb.update_item(
             TableName=ACTIVE_JOBS_TABLE,

@@ -3,6 +3,7 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -337,6 +338,125 @@ def test_renewal_and_release_create_no_row(jobs: Jobs) -> None:
     assert jobs.renew(claim) == {"renewed": False, "reason": "absent"}
     assert jobs.release(claim) == {"released": False, "reason": "absent"}
     assert jobs.row() == {}
+
+
+# Workers that take a claim's job over
+
+
+def test_the_first_taker_keeps_the_fence(jobs: Jobs) -> None:
+    """The worker that gets a job's message first works under the fence of the claim."""
+    claim = jobs.acquire()
+    taken = jobs.renew(claim, taker="worker-1", takerSeconds=120)
+    assert (taken["renewed"], taken["fence"]) == (True, claim["fence"])
+    assert jobs.renew(claim, takerSeconds=120)["renewed"] is True
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_taking_over_raises_the_fence(jobs: Jobs, clock: Clock, is_lost: bool) -> None:
+    """The worker before can't renew any more, and an answer that was lost is given again."""
+    claim = jobs.acquire()
+    jobs.renew(claim, taker="worker-1", takerSeconds=120)
+    clock.pass_(123)
+    for _ in range(2 if is_lost else 1):
+        taken = jobs.renew(claim, taker="worker-2", takerSeconds=120)
+        assert (taken["renewed"], taken["fence"]) == (True, claim["fence"] + 1)
+    assert jobs.renew(claim) == {"renewed": False, "reason": "taken"}
+    assert jobs.renew(claim | {"fence": taken["fence"]})["renewed"] is True
+    clock.pass_(123)
+    assert jobs.renew(claim, taker="worker-3")["fence"] == claim["fence"] + 2
+
+
+def test_a_working_taker_is_not_relieved(jobs: Jobs, clock: Clock) -> None:
+    """Its renewals keep every other one away, though the message be delivered again."""
+    claim = jobs.acquire()
+    jobs.renew(claim, taker="worker-1", takerSeconds=120)
+    for _ in range(4):
+        clock.pass_(100)
+        assert jobs.renew(claim, taker="worker-2") == {"renewed": False, "reason": "taken"}
+        assert jobs.renew(claim, takerSeconds=120)["renewed"] is True
+
+
+def test_two_takers_at_once(jobs: Jobs, clock: Clock) -> None:
+    """One gets the job; the other, whose writes it came between, nothing."""
+    claim = jobs.acquire()
+    jobs.renew(claim, taker="worker-0")
+    clock.pass_(3)
+    module = jobs.function("claim")
+    update_item = module.dynamodb.update_item
+
+    def overtaken(**parameters: Any) -> Any:
+        if "firstFence" in parameters["UpdateExpression"]:
+            module.dynamodb.update_item = update_item
+            assert jobs.renew(claim, taker="worker-2", takerSeconds=60)["renewed"] is True
+        return update_item(**parameters)
+
+    with patch.object(module.dynamodb, "update_item", overtaken):
+        answer = module.renew(holding(claim) | {"taker": "worker-1"}, clock.now)
+    assert answer == {"renewed": False, "reason": "taken"}
+    row = jobs.row()
+    assert (row["taker"], row["fence"]) == ("worker-2", claim["fence"] + 1)
+
+
+def test_an_answer_lost_to_sdk_retries_is_known(jobs: Jobs, clock: Clock) -> None:
+    """The write that takes over, sent twice by the SDK, finds its own row."""
+    claim = jobs.acquire()
+    jobs.renew(claim, taker="worker-1")
+    clock.pass_(3)
+    module = jobs.function("claim")
+    update_item = module.dynamodb.update_item
+
+    def twice(**parameters: Any) -> Any:
+        if "firstFence" in parameters["UpdateExpression"]:
+            update_item(**parameters)
+        return update_item(**parameters)
+
+    with patch.object(module.dynamodb, "update_item", twice):
+        taken = module.renew(holding(claim) | {"taker": "worker-2"}, clock.now)
+    assert taken["fence"] == claim["fence"] + 1
+    assert jobs.row()["fence"] == claim["fence"] + 1
+
+
+@pytest.mark.parametrize("state", ["expired", "released", "superseded", "absent"])
+def test_a_lost_claim_is_not_taken_over(jobs: Jobs, clock: Clock, state: str) -> None:
+    """A late message brings nothing back."""
+    claim = jobs.acquire(ttlSeconds=60)
+    jobs.renew(claim, taker="worker-1", ttlSeconds=60)
+    if state == "released":
+        jobs.release(claim)
+    else:
+        clock.pass_(70)
+    if state == "superseded":
+        jobs.acquire(threadId="thread-2", messageId="message-2")
+    if state == "absent":
+        jobs.delete()
+    before = jobs.row()
+    assert jobs.renew(claim, taker="worker-2") == {"renewed": False, "reason": state}
+    assert jobs.row() == before
+
+
+def test_the_execution_releases_whoever_has_its_job(jobs: Jobs, clock: Clock) -> None:
+    """It knows the fence of its claim; a worker releases under the fence that it has."""
+    claim = jobs.acquire()
+    jobs.renew(claim, taker="worker-1")
+    clock.pass_(3)
+    taken = claim | {"fence": jobs.renew(claim, taker="worker-2")["fence"]}
+    assert jobs.release(claim, taker="worker-1") == {"released": False, "reason": "taken"}
+    assert jobs.release(claim)["released"] is True
+    again = jobs.acquire()
+    assert again["fence"] == taken["fence"] + 1
+    assert {"taker", "takenUntil", "firstFence"}.isdisjoint(jobs.row())
+
+
+def test_a_follow_up_is_for_one_worker(jobs: Jobs, clock: Clock) -> None:
+    """Workers that share an owner's name do not share a fence."""
+    wish = {"owner": "worker", "takerSeconds": 120}
+    first = jobs.acquire(taker="worker/1", **wish)
+    assert jobs.acquire(taker="worker/1", **wish) == first
+    assert jobs.acquire(taker="worker/2", **wish)["reason"] == "same_thread"
+    clock.pass_(123)
+    second = jobs.acquire(taker="worker/2", **wish)
+    assert (second["claimId"], second["fence"]) == (first["claimId"], first["fence"] + 1)
+    assert jobs.renew(first) == {"renewed": False, "reason": "taken"}
 
 
 @pytest.mark.parametrize("change", [{"claimId": "claim-0"}, {"fence": 1}])

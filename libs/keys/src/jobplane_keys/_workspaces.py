@@ -27,6 +27,11 @@ _LAST_MOMENT = 253_402_300_799_999
 # Expressions of the three functions that release claims. Names: #state, #owner; values: :held,
 # :claim, :fence, :owner, :free, :released, :purge.
 HELD_CLAIM = "#state = :held AND claimId = :claim AND fence = :fence"
+# The claim of an execution, whichever worker has its job: each that takes it over raises the fence.
+ISSUED_CLAIM = (
+    "#state = :held AND claimId = :claim"
+    " AND (fence = :fence OR (fence >= :fence AND firstFence <= :fence))"
+)
 # For a claim whose owner has ended; claims of older writers have no claimId.
 OWNED_CLAIM = (
     "#owner = :owner AND (attribute_not_exists(#state) OR #state = :held)"
@@ -34,7 +39,8 @@ OWNED_CLAIM = (
 )
 RELEASE_CLAIM = (
     "SET #state = :free, lastReleased = :released, purgeAt = :purge"
-    " REMOVE claimId, threadId, messageId, #owner, containerId, claimedAt, expiresAt"
+    " REMOVE claimId, threadId, messageId, #owner, containerId, claimedAt, expiresAt, firstFence,"
+    " taker, takenUntil"
 )
 
 # Why a job ended without its own end, as its interruption records it; by the status of its

@@ -80,8 +80,14 @@ class CheckActiveJobResult(_Output):
     input_queue_name: str
 
 
+TakerSeconds = Annotated[int, Field(ge=0, le=12 * 3600), WHOLE]
+
+
 class AcquireInput(_Workspace):
-    """Asks for the claim of a workspace. The same message and owner get the same claim again."""
+    """Asks for the claim of a workspace. The same message and owner get the same claim again.
+
+    `taker` and `takerSeconds` are those of renew.
+    """
 
     operation: Literal["acquire"] = "acquire"
     thread_id: WorkspaceId
@@ -89,24 +95,34 @@ class AcquireInput(_Workspace):
     owner: ShortText | None = None
     ttl_seconds: TtlSeconds | None = None
     min_interval_seconds: Annotated[int, Field(ge=0, le=MAX_TTL_SECONDS), WHOLE] | None = None
+    taker: ShortText | None = None
+    taker_seconds: TakerSeconds | None = None
 
 
 class RenewInput(_Workspace):
-    """Renews a claim for `ttlSeconds` from now."""
+    """Renews a claim for `ttlSeconds` from now.
+
+    With `taker`, the name of a running worker, it takes the claim's job over: if another taker had
+    the job, the fence grows, and that one can't renew any more. For `takerSeconds` after a renewal
+    nobody can take over.
+    """
 
     operation: Literal["renew"]
     claim_id: WorkspaceId
     fence: Fence
     ttl_seconds: TtlSeconds | None = None
+    taker: ShortText | None = None
+    taker_seconds: TakerSeconds | None = None
 
 
 class ReleaseInput(_Workspace):
-    """Releases a claim."""
+    """Releases a claim; without a `taker`, whichever worker has its job."""
 
     operation: Literal["release"]
     claim_id: WorkspaceId
     fence: Fence
     reason: ShortText | None = None
+    taker: ShortText | None = None
 
 
 ClaimInput = AcquireInput | RenewInput | ReleaseInput
@@ -155,17 +171,18 @@ class ClaimedTooSoon(_Output):
 
 
 class Renewed(_Output):
-    """The claim now ends at `expiresAt` (epoch seconds)."""
+    """The claim now ends at `expiresAt` (epoch seconds). A taker's fence is `fence`."""
 
     renewed: Literal[True]
     expires_at: int
+    fence: int | None = None
 
 
 class NotRenewed(_Output):
-    """The claim is lost, and can't be renewed again."""
+    """The claim is lost, and can't be renewed again; `taken`: another worker has its job."""
 
     renewed: Literal[False]
-    reason: Literal["absent", "released", "expired", "superseded"]
+    reason: Literal["absent", "released", "expired", "superseded", "taken"]
 
 
 class Released(_Output):
@@ -179,7 +196,7 @@ class NotReleased(_Output):
     """The claim was not released, because the caller does not have it."""
 
     released: Literal[False]
-    reason: Literal["absent", "expired", "superseded"]
+    reason: Literal["absent", "expired", "superseded", "taken"]
 
 
 ClaimResult = Claimed | NotClaimed | ClaimedTooSoon | Renewed | NotRenewed | Released | NotReleased
