@@ -1,3 +1,7 @@
 """The former name of `worker_services.py`, which reproductions outside of this tree import."""
 
-from tests.unit.worker_services import *  # noqa: F403
+import sys
+
+from tests.unit import worker_services
+
+sys.modules[__name__] = worker_services

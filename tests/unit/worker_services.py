@@ -308,6 +308,8 @@ class Claim:
     message_id: str
     owner: str | None
     expires_at: float
+    taker: str | None = None
+    taken_until: float = 0.0
 
 
 @dataclass
@@ -354,11 +356,15 @@ class FakeClaims:
                 event["messageId"],
                 event.get("owner"),
                 end,
+                event.get("taker"),
+                self.clock.time() + event.get("takerSeconds", 0),
             )
         elif (held.message_id, held.owner) != (event["messageId"], event.get("owner")):
             if held.thread_id != event["threadId"]:
                 return {"claimed": False, "reason": "held"}
             held.expires_at = max(held.expires_at, end)
+            return {"claimed": False, "reason": "same_thread"}
+        elif not self._take(held, event):
             return {"claimed": False, "reason": "same_thread"}
         return {
             "claimed": True,
@@ -368,12 +374,29 @@ class FakeClaims:
             "expiresAt": int(held.expires_at),
         }
 
+    def _take(self, held: Claim, event: Mapping[str, Any]) -> bool:
+        """Let a taker have the job unless another one has; for a while nobody else can."""
+        now, taker = self.clock.time(), event.get("taker")
+        if taker is not None and held.taker not in (None, taker):
+            if held.taken_until > now:
+                return False
+            self.fence += 1
+            held.fence = self.fence
+        held.taker = taker or held.taker
+        held.taken_until = now + event.get("takerSeconds", 0)
+        return True
+
     def renew(self, event: Mapping[str, Any]) -> dict[str, Any]:
         held = self.live()
-        if held is None or (held.claim_id, held.fence) != (event["claimId"], event["fence"]):
+        if held is None or held.claim_id != event["claimId"]:
             return {"renewed": False, "reason": "superseded" if held else "expired"}
+        is_fence = (
+            event["fence"] <= held.fence if "taker" in event else event["fence"] == held.fence
+        )
+        if not is_fence or not self._take(held, event):
+            return {"renewed": False, "reason": "taken"}
         held.expires_at = self.clock.time() + event["ttlSeconds"]
-        return {"renewed": True, "expiresAt": int(held.expires_at)}
+        return {"renewed": True, "expiresAt": int(held.expires_at), "fence": held.fence}
 
     def release(self, event: Mapping[str, Any]) -> dict[str, Any]:
         held = self.held

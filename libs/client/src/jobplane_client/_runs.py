@@ -1,16 +1,18 @@
 """One job in a worker, from its start to its end.
 
-Two threads work on it. One runs the handler. The other, the keeper, sends heartbeats, renews the
-claim, extends the visibility of the messages, and ends the grace period. The thread that first
-decides how the job ended (once, under the lock) reports it.
+One thread runs the handler. The keeper has four: for heartbeats, for the claim, for the visibility
+of the messages, and for the ends of the claim and of the grace period, so that none of them waits
+for another one's service. The thread that first decides how the job ended (once, under the lock)
+reports it.
 """
 
+import functools
 import json
 import logging
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobplane_client._errors import (
@@ -27,9 +29,11 @@ from jobplane_client._worker_calls import (
     Objects,
     Queue,
     Received,
+    Taker,
     TaskOverError,
     Tasks,
     error_code,
+    is_stale_receipt,
 )
 
 # Limits of Step Functions: bytes of an output, characters of an error and of its cause. Here and
@@ -42,6 +46,7 @@ MAX_CAUSE = 32 * 1024
 
 PREEMPTED = "PREEMPTED"
 HEARTBEAT_SECONDS = 30.0
+PREEMPTED_SECONDS = 30
 _WORDS = {
     JobEnd.COMPLETED: "completed",
     JobEnd.FAILED: "failed",
@@ -74,6 +79,7 @@ class WorkerContext:
     claims: Claims
     objects: Objects
     inbox: Queue
+    interrupts: Queue
     finish: Callable[[Received], None]
     on_grace_exceeded: Callable[[Job], None] | None
     grace_seconds: float
@@ -81,27 +87,36 @@ class WorkerContext:
     tracebacks: bool
 
 
-@dataclass(slots=True)
 class _RepeatedCall:
-    """A call that is repeated every `period` seconds, and sooner after a failure."""
+    """A call that is repeated every `period` seconds, and sooner after a failure.
 
-    act: Callable[[], None]
-    period: float
-    due: float
-    failures: int = field(default=0)
+    Each has a thread of its own, so that none waits for another one's service.
+    """
+
+    def __init__(self, name: str, act: Callable[[], None], period: float, due: float) -> None:
+        self.name = name
+        self.due = due
+        self.wake = threading.Event()
+        self._act = act
+        self._period = period
+        self._failures = 0
 
     def perform(self, now: float) -> None:
+        self.due = now + self._period
         try:
-            self.act()
+            self._act()
         except (TaskOverError, ClaimLostError):
-            self.due = now + self.period
             raise
         except Exception:
-            self.failures += 1
-            self.due = now + min(self.period, 2.0**self.failures)
+            self._failures += 1
+            self.due = now + min(self._period, 2.0**self._failures)
             raise
-        self.failures = 0
-        self.due = now + self.period
+        self._failures = 0
+
+    def hasten(self, now: float) -> None:
+        """Make the call now."""
+        self.due = now
+        self.wake.set()
 
 
 class Run:
@@ -109,7 +124,9 @@ class Run:
 
     `token` is None for a follow-up that became a job. `result_place` is where to store a large
     result, None to report it whole. `lease` is the moment of the monotonic clock until which the
-    claim is certainly valid.
+    claim is certainly valid, and `certain_until` the one until which no other worker can have taken
+    the job over: its message is invisible, or the claim function refuses. `first_fence` is the
+    claim's, before any worker took its job over.
     """
 
     def __init__(
@@ -122,6 +139,9 @@ class Run:
         heartbeat_seconds: float,
         claim_ttl: int,
         lease: float,
+        taker: Taker,
+        certain_until: float,
+        first_fence: int,
         result_place: ObjectPlace | None = None,
     ) -> None:
         self.job = job
@@ -134,6 +154,10 @@ class Run:
         self._token = token
         self._claim_ttl = claim_ttl
         self._lease = lease
+        self._taker = taker
+        self._certain_until = certain_until
+        self._first_fence = first_fence
+        self._is_taken = False
         self._result_place = result_place
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -142,19 +166,27 @@ class Run:
         self._abandoned = False
         self._waiting: list[tuple[Received, FollowUp]] = []
         self._taken: list[Received] = []
+        self._interrupts: list[Received] = []
         now = self._clock.monotonic()
-        self._renewal = _RepeatedCall(self._renew, claim_ttl / 3, now + claim_ttl / 3)
         visible = context.visibility_seconds / 3
-        self._calls = [self._renewal, _RepeatedCall(self._extend, visible, now + visible)]
+        renewed = min(claim_ttl / 3, visible)
+        self._renewal = _RepeatedCall("renewal", self._renew, renewed, now + renewed)
+        extension = _RepeatedCall("visibility", self._extend, visible, now + visible)
+        self._calls = [self._renewal, extension]
         if token is not None:
             beat = min(HEARTBEAT_SECONDS, heartbeat_seconds / 3)
-            self._calls.insert(0, _RepeatedCall(self._beat, beat, now + beat))
+            self._calls.insert(0, _RepeatedCall("heartbeat", self._beat, beat, now + beat))
 
     def start(self, handler: Callable[[Job], Any]) -> None:
         """Start the threads of the handler and of the keeper."""
-        for name, target in (("keeper", self._keep), ("handler", lambda: self._work(handler))):
-            name = f"jobplane-{name}-{self.job.message_id}"
-            threading.Thread(target=target, name=name, daemon=True).start()
+        for call in self._calls:
+            self._start_thread(f"keeper-{call.name}", lambda call=call: self._repeat(call))
+        self._start_thread("keeper", self._watch)
+        self._start_thread("handler", lambda: self._work(handler))
+
+    def _start_thread(self, name: str, target: Callable[[], None]) -> None:
+        name = f"jobplane-{name}-{self.job.message_id}"
+        threading.Thread(target=target, name=name, daemon=True).start()
 
     @property
     def ending(self) -> bool:
@@ -163,18 +195,36 @@ class Run:
 
     # Called from any thread.
 
-    def interrupt(self, interrupt: Interrupt) -> bool:
-        """Signal the handler to stop for another thread; False if it had ended or was signalled."""
-        return self._signal(StopReason.INTERRUPT, interrupt.reason or "interrupted", interrupt)
+    def is_meant(self, claim_id: str, fence: int) -> bool:
+        """Whether an interrupt is for this job; its worker may have changed since it was sent."""
+        return claim_id == self.job.claim_id and self._first_fence <= fence <= self.job.fence
+
+    def interrupt(self, interrupt: Interrupt, received: Received) -> bool:
+        """Signal the handler to stop for another thread.
+
+        Return whether the message must stay until the job has ended: if this worker breaks off,
+        the next one that takes the job over receives it.
+        """
+        with self._lock:
+            for known in self._interrupts:
+                if known.id == received.id:
+                    known.receipt = received.receipt
+                    return True
+            if self._ending is not None:
+                return self._is_taken
+        reason = interrupt.reason or "interrupted"
+        if not self._signal(StopReason.INTERRUPT, reason, interrupt, received):
+            return False
+        logger.info("job %s: interrupted by %s", self.job.message_id, interrupt.message_id)
+        return True
 
     def stop(self) -> bool:
         """Signal the handler that the worker stops; False if it had ended or was signalled."""
-        return self._signal(StopReason.STOPPING, "the worker is stopping", None)
+        return self._signal(StopReason.STOPPING, "the worker is stopping")
 
     def verify(self) -> None:
         """Renew the claim now, because it may be lost."""
-        self._renewal.due = self._clock.monotonic()
-        self._wake.set()
+        self._renewal.hasten(self._clock.monotonic())
 
     def offer(self, received: Received, follow_up: FollowUp | None) -> bool:
         """Accept a message if it is for this job, and return whether it is.
@@ -188,6 +238,8 @@ class Run:
             for known in self._messages():
                 if known.id == received.id:
                     known.receipt = received.receipt
+                    # Another worker may have had it in between.
+                    self.verify()
                     return True
             if follow_up is None or follow_up.thread_id != self.job.thread_id:
                 return False
@@ -250,51 +302,49 @@ class Run:
             end=JobEnd.STOPPED,
         )
 
-    # The keeper's thread.
+    # The keeper's threads.
 
-    def _keep(self) -> None:
+    def _repeat(self, call: _RepeatedCall) -> None:
+        while not self.over.is_set():
+            call.wake.clear()
+            now = self._clock.monotonic()
+            if call.due > now:
+                self._clock.wait(call.wake, call.due - now)
+                continue
+            try:
+                call.perform(now)
+            except TaskOverError as error:
+                self._lose(error.code, Ending(JobEnd.LOST))
+            except ClaimLostError as error:
+                self._lose_claim(error.reason)
+            except Exception as error:
+                # The job may have ended during the call.
+                level = logging.DEBUG if self._ending is not None else logging.WARNING
+                logger.log(
+                    level,
+                    "job %s: a %s failed, and will be repeated: %s",
+                    self.job.message_id,
+                    call.name,
+                    error,
+                )
+
+    def _watch(self) -> None:
+        """Wait for the end of the claim and of the grace period."""
         while True:
             self._wake.clear()
             if self.over.is_set() and (self.returned.is_set() or self._abandoned):
                 return
             now = self._clock.monotonic()
-            for call in self._calls:
-                if call.due <= now and not self.over.is_set():
-                    self._perform(call, now)
             if now >= self._lease:
                 self._lose_claim("expired")
             if self._grace_ends is not None and now >= self._grace_ends:
                 self._abandon()
-            if (rest := self._next_moment() - self._clock.monotonic()) > 0:
+            moments = [] if self._ending is not None else [self._lease]
+            if self._grace_ends is not None and not self._abandoned:
+                moments.append(self._grace_ends)
+            rest = min(moments) - self._clock.monotonic() if moments else None
+            if rest is None or rest > 0:
                 self._clock.wait(self._wake, rest)
-
-    def _next_moment(self) -> float:
-        if not self.over.is_set():
-            moments = [call.due for call in self._calls]
-            if self._ending is None:
-                moments.append(self._lease)
-        else:
-            moments = []
-        if self._grace_ends is not None and not self._abandoned:
-            moments.append(self._grace_ends)
-        return min(moments, default=0)
-
-    def _perform(self, call: _RepeatedCall, now: float) -> None:
-        try:
-            call.perform(now)
-        except TaskOverError as error:
-            self._lose(error.code, Ending(JobEnd.LOST))
-        except ClaimLostError as error:
-            self._lose_claim(error.reason)
-        except Exception as error:
-            # The job may have ended during the call.
-            level = logging.DEBUG if self._ending is not None else logging.WARNING
-            logger.log(
-                level,
-                "job %s: a heartbeat or renewal failed, and will be repeated: %s",
-                self.job.message_id,
-                error,
-            )
 
     def _beat(self) -> None:
         if self._token is not None:
@@ -303,24 +353,41 @@ class Run:
     def _renew(self) -> None:
         asked = self._clock.monotonic()
         job = self.job
-        job.expires_at = self._context.claims.renew(job.claim_id, job.fence, self._claim_ttl)
+        job.expires_at = self._context.claims.renew(
+            job.claim_id, job.fence, self._claim_ttl, self._taker
+        )
         self._lease = asked + self._claim_ttl
+        self._be_certain_until(asked + self._taker.seconds)
+
+    def _be_certain_until(self, moment: float) -> None:
+        self._certain_until = max(self._certain_until, moment)
 
     def _extend(self) -> None:
         with self._lock:
             messages = self._messages()
         faults = []
         for received in messages:
+            asked = self._clock.monotonic()
             try:
                 self._context.inbox.keep(received, self._context.visibility_seconds)
             except Exception as error:
                 faults.append(error)
+                if received is self._received and is_stale_receipt(error):
+                    self.verify()
+            else:
+                if received is self._received:
+                    self._be_certain_until(asked + self._context.visibility_seconds)
         if faults:
             raise faults[0]
 
     def _lose_claim(self, reason: str) -> None:
-        lost = ClaimLostError(self.job.claim_id, self.job.fence, reason)
-        self._lose(reason, replace(failure(lost), end=JobEnd.LOST))
+        if reason == "taken":
+            # The other worker has the same token: what is reported ends its work.
+            self._is_taken = True
+            self._lose(reason, Ending(JobEnd.LOST))
+        else:
+            lost = ClaimLostError(self.job.claim_id, self.job.fence, reason)
+            self._lose(reason, replace(failure(lost), end=JobEnd.LOST))
 
     def _lose(self, detail: str, ending: Ending) -> None:
         with self._lock:
@@ -351,7 +418,13 @@ class Run:
 
     # Either thread.
 
-    def _signal(self, reason: StopReason, detail: str, interrupt: Interrupt | None) -> bool:
+    def _signal(
+        self,
+        reason: StopReason,
+        detail: str,
+        interrupt: Interrupt | None = None,
+        received: Received | None = None,
+    ) -> bool:
         with self._lock:
             given = self.job.cancelled.reason
             if self._ending is not None:
@@ -361,6 +434,8 @@ class Run:
             if self._grace_ends is None:
                 self._grace_ends = self._clock.monotonic() + self._context.grace_seconds
             self.job.cancelled.give(reason, detail, interrupt)
+            if received is not None:
+                self._interrupts.append(received)
         self._wake.set()
         return True
 
@@ -372,31 +447,69 @@ class Run:
         ending = self._ending
         assert ending is not None
         try:
+            ending = self._certain(ending)
             self.end = self._report_to_flow(ending) if self._token else self._release_claim(ending)
-            again = self.end in {JobEnd.LOST, JobEnd.STOPPED, JobEnd.UNREPORTED}
-            if self.end is not JobEnd.UNREPORTED:
-                if again and self._token is None:
-                    self._give_back(self._received)
-                else:
-                    self._context.finish(self._received)
-            for received in self._taken:
-                if again:
-                    self._give_back(received)
-                else:
-                    self._context.finish(received)
-            for received, _ in self._waiting:
-                self._give_back(received)
+            self._let_go(self.end)
             logger.info("job %s: %s", self.job.message_id, self.end)
         finally:
             self.over.set()
-            self._wake.set()
+            for event in (self._wake, *(call.wake for call in self._calls)):
+                event.set()
+
+    def _let_go(self, end: JobEnd) -> None:
+        """Delete what is done; everything else comes again."""
+        if self._token is None:
+            is_done = end in {JobEnd.COMPLETED, JobEnd.FAILED}
+        else:
+            is_done = end is not JobEnd.UNREPORTED and not self._is_taken
+        # The thread that interrupted must find the workspace free before this one claims it again.
+        pause = PREEMPTED_SECONDS if end is JobEnd.INTERRUPTED else 0
+        if is_done:
+            self._context.finish(self._received)
+        elif end is not JobEnd.UNREPORTED:
+            self._give_back(self._received, pause)
+        for received in self._taken:
+            if end is JobEnd.COMPLETED:
+                self._context.finish(received)
+            else:
+                self._give_back(received, pause)
+        for received, _ in self._waiting:
+            self._give_back(received, pause)
+        is_open = end is JobEnd.UNREPORTED or self._is_taken
+        for received in self._interrupts:
+            if is_open:
+                attempt(self._clock, functools.partial(self._context.interrupts.keep, received, 0))
+            else:
+                attempt(self._clock, functools.partial(self._context.interrupts.delete, received))
+
+    def _certain(self, ending: Ending) -> Ending:
+        """The ending, or that of a lost job if another worker has taken the job over."""
+        for delay in (*_REPORT_DELAYS, None):
+            if ending.end is JobEnd.LOST or self._clock.monotonic() < self._certain_until:
+                return ending
+            try:
+                self._renew()
+                return ending
+            except ClaimLostError as error:
+                self._is_taken = error.reason == "taken"
+                lost = Ending(JobEnd.LOST) if self._is_taken else failure(error)
+                return replace(lost, end=JobEnd.LOST)
+            except Exception as error:
+                logger.warning("the claim is not verified, and will be asked for again: %s", error)
+            if delay is not None:
+                self._clock.wait(threading.Event(), delay)
+        return Ending(JobEnd.UNREPORTED)
 
     def _report_to_flow(self, ending: Ending) -> JobEnd:
         assert self._token is not None
-        if ending.end is JobEnd.LOST and not ending.error:
-            return JobEnd.LOST
+        if ending.end is JobEnd.UNREPORTED or (ending.end is JobEnd.LOST and not ending.error):
+            return ending.end
         return report_end(
-            self._context.tasks, self._clock, self._token, self._with_stored_result(ending)
+            self._context.tasks,
+            self._clock,
+            self._token,
+            self._with_stored_result(ending),
+            is_taken=lambda: self._is_taken,
         )
 
     def _with_stored_result(self, ending: Ending) -> Ending:
@@ -414,24 +527,35 @@ class Run:
         job = self.job
         if ending.end is JobEnd.FAILED:
             logger.error("job %s failed: %s: %s", job.message_id, ending.error, ending.cause)
-        if ending.end is not JobEnd.LOST:
+        if ending.end not in {JobEnd.LOST, JobEnd.UNREPORTED}:
+            release = self._context.claims.release
             reason = _WORDS[ending.end]
             attempt(
-                self._clock, lambda: self._context.claims.release(job.claim_id, job.fence, reason)
+                self._clock,
+                functools.partial(release, job.claim_id, job.fence, reason, self._taker),
             )
         return ending.end
 
-    def _give_back(self, received: Received) -> None:
-        attempt(self._clock, lambda: self._context.inbox.keep(received, 0))
+    def _give_back(self, received: Received, seconds: int) -> None:
+        attempt(self._clock, functools.partial(self._context.inbox.keep, received, seconds))
 
 
-def report_end(tasks: Tasks, clock: Clock, token: str, ending: Ending) -> JobEnd:
+def report_end(
+    tasks: Tasks,
+    clock: Clock,
+    token: str,
+    ending: Ending,
+    *,
+    is_taken: Callable[[], bool] = lambda: False,
+) -> JobEnd:
     """Report the end of a job to Step Functions, and return how it ended.
 
     It is lost if the task has ended before the first report. If the task has ended before a
     later one, an earlier report may have arrived.
     """
     for number, delay in enumerate((*_REPORT_DELAYS, None)):
+        if is_taken():
+            return JobEnd.LOST
         try:
             if ending.end is JobEnd.COMPLETED:
                 tasks.succeed(token, ending.output)
@@ -458,6 +582,8 @@ def attempt(clock: Clock, call: Callable[[], None]) -> bool:
             return True
         except Exception as error:
             logger.warning("a call failed: %s", error)
+            if is_stale_receipt(error):
+                return False
         if delay is not None:
             clock.wait(threading.Event(), delay)
     return False

@@ -1,6 +1,7 @@
 """The job worker: runs a workspace's jobs in a container. Needs the extra `aws`."""
 
 import contextlib
+import functools
 import logging
 import queue
 import signal
@@ -24,6 +25,7 @@ from jobplane_client._worker_calls import (
     Objects,
     Queue,
     Received,
+    Taker,
     TaskOverError,
     Tasks,
 )
@@ -44,6 +46,8 @@ _MAX_FENCE = 2**53
 _DAY = 24 * 3600
 _JOB_BACKOFF = 15
 _INTERRUPT_VISIBILITY = 60
+# The read timeout of a short call.
+_CALL_SECONDS = 5
 # Seconds after which an interrupt is read again whose job has not begun.
 _EARLY_INTERRUPT_SECONDS = 2
 _REMEMBERED = 1000
@@ -55,6 +59,14 @@ _EXAMPLES = {
 logger = logging.getLogger("jobplane_client.worker")
 
 
+# Unlike time.monotonic, it counts on while the computer sleeps.
+_monotonic: Callable[[], float] = (
+    functools.partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+    if hasattr(time, "CLOCK_BOOTTIME")
+    else time.monotonic
+)
+
+
 class SystemClock:
     """The time of this computer."""
 
@@ -62,7 +74,7 @@ class SystemClock:
         return time.time()
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return _monotonic()
 
     def wait(self, event: threading.Event, seconds: float | None) -> bool:
         return event.wait(seconds)
@@ -75,9 +87,12 @@ class _JobMessage:
     token: str
     heartbeat_seconds: int
     claim_ttl: int
-    expires_at: int
     result_place: ObjectPlace | None
     fields: Mapping[str, Any]
+
+
+class _ForeignMessageError(Exception):
+    """A message belongs to another workspace, whose queue has the same name."""
 
 
 class JobWorker:
@@ -152,14 +167,15 @@ class JobWorker:
         self._clock: Clock = clock or SystemClock()
         self._poll_seconds = poll_seconds
         self._follow_up_ttl = follow_up_ttl
-        self._sqs = sqs or _client("sqs", region, endpoint_url, poll_seconds + 10)
-        tasks = stepfunctions or _client("stepfunctions", region, endpoint_url, 10)
-        functions = lambda_ or _client("lambda", region, endpoint_url, 15)
+        calls = sqs or _client("sqs", region, endpoint_url, _CALL_SECONDS)
+        polls = sqs or _client("sqs", region, endpoint_url, poll_seconds + _CALL_SECONDS)
+        tasks = stepfunctions or _client("stepfunctions", region, endpoint_url, _CALL_SECONDS)
+        functions = lambda_ or _client("lambda", region, endpoint_url, 2 * _CALL_SECONDS)
         self._inbox = Queue(
-            self._sqs, input_queue_name(prefix, workspace), INPUT_QUEUE, create_queues
+            calls, polls, input_queue_name(prefix, workspace), INPUT_QUEUE, create_queues
         )
         self._interrupts = Queue(
-            self._sqs, interrupt_queue_name(prefix, workspace), INTERRUPT_QUEUE, create_queues
+            calls, polls, interrupt_queue_name(prefix, workspace), INTERRUPT_QUEUE, create_queues
         )
         waits = NEW_QUEUE_SECONDS if self._inbox.is_new or self._interrupts.is_new else 0
         self._usable_at = self._clock.monotonic() + waits
@@ -167,14 +183,16 @@ class JobWorker:
             clock=self._clock,
             tasks=Tasks(tasks),
             claims=Claims(functions, claim_function, workspace),
-            objects=Objects(lambda: s3 or _client("s3", region, endpoint_url, 10)),
+            objects=Objects(lambda: s3 or _client("s3", region, endpoint_url, 2 * _CALL_SECONDS)),
             inbox=self._inbox,
+            interrupts=self._interrupts,
             finish=self._finish,
             on_grace_exceeded=on_grace_exceeded,
             grace_seconds=grace_seconds,
             visibility_seconds=visibility_seconds,
             tracebacks=tracebacks,
         )
+        self._taker = Taker(f"{self.worker_id}/{uuid.uuid4()}", visibility_seconds)
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._last_fence = 0
@@ -258,16 +276,22 @@ class JobWorker:
         if received.id in self._finished:
             self._finish(received)
             return
+        run = self._run
+        if run is not None and run.offer(received, None):
+            return
         try:
             content = self._content(received)
         except MalformedMessageError as error:
             self._refuse(received, error)
             return
+        except _ForeignMessageError as error:
+            logger.warning("a message is put back: it belongs to workspace %s", error)
+            self._put_back(received, _backoff(received, _JOB_BACKOFF))
+            return
         except Exception as error:
             logger.warning("a message is put back: its instruction can't be read: %s", error)
             self._put_back(received, _backoff(received, _JOB_BACKOFF))
             return
-        run = self._run
         if run is not None and run.ending and run.returned.is_set():
             # Its messages are being deleted or returned: this may be one of them, or the next job.
             self._clock.wait(run.over, self._poll_seconds)
@@ -309,39 +333,40 @@ class JobWorker:
             )
             self._put_back(received, _backoff(received, _JOB_BACKOFF))
             return
-        expires_at = message.expires_at
         asked = self._clock.monotonic()
-        lease = asked + expires_at - self._clock.time()
         try:
-            expires_at = context.claims.renew(
-                fields["claim_id"], fields["fence"], message.claim_ttl
+            expires_at, fence = context.claims.take(
+                fields["claim_id"], fields["fence"], message.claim_ttl, self._taker
             )
-            lease = asked + message.claim_ttl
         except ClaimLostError as error:
-            self._refuse(received, error)
-            return
+            if error.reason != "taken":
+                self._refuse(received, error)
+                return
+            logger.info("job %s is put back: another worker has it", fields["message_id"])
         except Exception as error:
             logger.warning(
-                "job %s: its claim was not renewed, which will be repeated: %s",
-                fields["message_id"],
-                error,
+                "job %s is put back: its claim was not renewed: %s", fields["message_id"], error
             )
-        self._start(
-            received,
-            {**fields, "expires_at": expires_at},
-            token=message.token,
-            heartbeat_seconds=message.heartbeat_seconds,
-            claim_ttl=message.claim_ttl,
-            lease=lease,
-            result_place=message.result_place,
-        )
+        else:
+            self._start(
+                received,
+                {**fields, "expires_at": expires_at, "fence": fence},
+                token=message.token,
+                heartbeat_seconds=message.heartbeat_seconds,
+                claim_ttl=message.claim_ttl,
+                asked=asked,
+                first_fence=fields["fence"],
+                result_place=message.result_place,
+            )
+            return
+        self._put_back(received, _backoff(received, _JOB_BACKOFF))
 
     def _begin_follow_up(self, received: Received, follow_up: FollowUp) -> None:
         ttl = self._follow_up_ttl
         asked = self._clock.monotonic()
         try:
             answer = self._context.claims.acquire(
-                follow_up.thread_id, follow_up.message_id, self.worker_id, ttl
+                follow_up.thread_id, follow_up.message_id, self.worker_id, ttl, self._taker
             )
         except Exception as error:
             logger.warning("follow-up %s: no claim acquired: %s", follow_up.message_id, error)
@@ -362,12 +387,36 @@ class JobWorker:
             "expires_at": int(answer["expiresAt"]),
         }
         self._start(
-            received, fields, token=None, heartbeat_seconds=0, claim_ttl=ttl, lease=asked + ttl
+            received,
+            fields,
+            token=None,
+            heartbeat_seconds=0,
+            claim_ttl=ttl,
+            asked=asked,
+            first_fence=fields["fence"],
         )
 
-    def _start(self, received: Received, fields: Mapping[str, Any], **terms: Any) -> None:
+    def _start(
+        self,
+        received: Received,
+        fields: Mapping[str, Any],
+        *,
+        claim_ttl: int,
+        asked: float,
+        **terms: Any,
+    ) -> None:
+        """Run a job whose claim was asked for at the moment `asked` of the monotonic clock."""
         job = Job(**fields, clock=self._clock, take=lambda: run.take())
-        run = Run(self._context, received, job, **terms)
+        run = Run(
+            self._context,
+            received,
+            job,
+            claim_ttl=claim_ttl,
+            lease=asked + claim_ttl,
+            taker=self._taker,
+            certain_until=asked + self._taker.seconds,
+            **terms,
+        )
         with self._lock:
             self._run = run
             self._last_fence = max(self._last_fence, job.fence)
@@ -410,12 +459,16 @@ class JobWorker:
                     self._busy.set()
 
     def _handle_interrupt(self, received: Received) -> None:
-        """Interrupt the running job, put back an interrupt of a later claim, or delete it."""
+        """Interrupt the running job, and keep the message until the job has ended.
+
+        Put back what is for a later claim or another workspace, and delete the rest.
+        """
         body = received.body or {}
         target = body.get("target")
         try:
             if not isinstance(target, Mapping):
                 raise ValidationError("target", "an object is required")
+            is_foreign = workspace_of(target) != self.workspace
             claim_id = checked_id(target, "claimId")
             fence = checked_number(target, "fence", None, 0, _MAX_FENCE)
             interrupt = Interrupt(
@@ -431,13 +484,16 @@ class JobWorker:
             return
         with self._lock:
             run, last = self._run, self._last_fence
-        mine = run is not None and (run.job.claim_id, run.job.fence) == (claim_id, fence)
-        if fence > last and ends > self._clock.time():
+        if is_foreign:
+            self._interrupts.keep(received, _backoff(received, _JOB_BACKOFF))
+        elif fence > last and ends > self._clock.time():
             self._interrupts.keep(received, _EARLY_INTERRUPT_SECONDS)
-            return
-        if run is not None and mine and run.interrupt(interrupt):
-            logger.info("job %s: interrupted by %s", run.job.message_id, interrupt.message_id)
-        self._interrupts.delete(received)
+        elif (
+            run is not None and run.is_meant(claim_id, fence) and run.interrupt(interrupt, received)
+        ):
+            self._interrupts.keep(received, _INTERRUPT_VISIBILITY)
+        else:
+            self._interrupts.delete(received)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
@@ -463,7 +519,7 @@ class JobWorker:
             raise MalformedMessageError("the message is not a JSON object")
         try:
             if workspace_of(body) != self.workspace:
-                raise ValidationError("projectUserId", f"differs from {self.workspace.key}")
+                raise _ForeignMessageError(workspace_of(body).key)
             if place := ObjectPlace.of(body, "instructionObject"):
                 body = {**body, "instruction": self._context.objects.instruction(place)}
             match body.get("type"):
@@ -506,12 +562,10 @@ def _job_message_of(body: Mapping[str, Any]) -> _JobMessage:
     token = body.get("taskToken")
     if not isinstance(token, str) or not token:
         raise ValidationError("taskToken", "a token is required")
-    expires_at = checked_number(body, "expiresAt", None, 0, _MAX_FENCE)
     return _JobMessage(
         token=token,
         heartbeat_seconds=checked_number(body, "heartbeatSeconds", 90, 1, 365 * _DAY),
         claim_ttl=checked_number(body, "claimTtlSeconds", CLAIM_TTL_SECONDS, 1, _DAY),
-        expires_at=expires_at,
         result_place=ObjectPlace.of(body, "resultLocation"),
         fields={
             "instruction": body.get("instruction"),
@@ -571,7 +625,7 @@ def _client(service: str, region: str | None, endpoint_url: str | None, timeout:
     import boto3
     from botocore.config import Config
 
-    # Short timeouts, as a slow call would delay heartbeats. No retries of botocore: the worker
+    # Short timeouts, so that a call is repeated in time. No retries of botocore: the worker
     # repeats calls itself, and must know whether it has reported an end before.
     config = Config(connect_timeout=3, read_timeout=timeout, retries={"total_max_attempts": 1})
     return boto3.client(service, region_name=region, endpoint_url=endpoint_url, config=config)

@@ -20,6 +20,11 @@ _OVER = frozenset({"TaskTimedOut", "TaskDoesNotExist", "InvalidToken"})
 # Errors that remain when the call is repeated: the object has expired, or is not permitted.
 _UNREADABLE = frozenset({"NoSuchKey", "NoSuchBucket", "AccessDenied"})
 
+# The codes of SQS for a message that is visible again, or that another receiver has.
+_STALE_RECEIPT = frozenset(
+    {"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"}
+)
+
 INPUT_QUEUE = {
     "FifoQueue": "true",
     "VisibilityTimeout": "120",
@@ -77,8 +82,11 @@ class Received:
 class Queue:
     """One queue of the workspace."""
 
-    def __init__(self, sqs: Any, name: str, attributes: Mapping[str, str], create: bool) -> None:
+    def __init__(
+        self, sqs: Any, polls: Any, name: str, attributes: Mapping[str, str], create: bool
+    ) -> None:
         self._sqs = sqs
+        self._polls = polls
         self.is_new = False
         """It was just created; SQS allows its use after NEW_QUEUE_SECONDS."""
         try:
@@ -95,7 +103,7 @@ class Queue:
 
     def receive(self, wait: int, visibility: int) -> Received | None:
         """The next message, None after `wait` seconds; it stays hidden for `visibility` seconds."""
-        answer = self._sqs.receive_message(
+        answer = self._polls.receive_message(
             QueueUrl=self.url,
             MaxNumberOfMessages=1,
             WaitTimeSeconds=wait,
@@ -177,6 +185,14 @@ class Objects:
         return self._client
 
 
+@dataclass(frozen=True, slots=True)
+class Taker:
+    """One delivery of a job's message to this worker; `seconds` is the message's visibility."""
+
+    id: str
+    seconds: int
+
+
 class Claims:
     """The claim function, on behalf of one workspace."""
 
@@ -185,22 +201,43 @@ class Claims:
         self._function_name = function_name
         self._workspace = workspace
 
-    def acquire(self, thread_id: str, message_id: str, owner: str, ttl: int) -> dict[str, Any]:
-        """The function's answer: a claim, or the holder of the workspace."""
+    def acquire(
+        self, thread_id: str, message_id: str, owner: str, ttl: int, taker: Taker
+    ) -> dict[str, Any]:
+        """Return the function's answer: a claim, or who holds the workspace."""
         return self._invoke(
-            "acquire", threadId=thread_id, messageId=message_id, owner=owner, ttlSeconds=ttl
+            "acquire",
+            threadId=thread_id,
+            messageId=message_id,
+            owner=owner,
+            ttlSeconds=ttl,
+            taker=taker.id,
+            takerSeconds=taker.seconds,
         )
 
-    def renew(self, claim_id: str, fence: int, ttl: int) -> int:
-        """Renew a claim; return its new end in epoch seconds. Raises ClaimLostError."""
-        answer = self._invoke("renew", claimId=claim_id, fence=fence, ttlSeconds=ttl)
-        if not answer.get("renewed"):
-            raise ClaimLostError(claim_id, fence, str(answer.get("reason")))
+    def take(self, claim_id: str, fence: int, ttl: int, taker: Taker) -> tuple[int, int]:
+        """Take over the job of a claim, and return its new end in epoch seconds and its fence.
+
+        Raises ClaimLostError, with the reason `taken` while another worker certainly has the job.
+        """
+        answer = self._renewed(claim_id, fence, ttl, taker=taker.id, takerSeconds=taker.seconds)
+        # A stage that is older than this library answers without a fence.
+        return int(answer["expiresAt"]), int(answer.get("fence", fence))
+
+    def renew(self, claim_id: str, fence: int, ttl: int, taker: Taker) -> int:
+        """Renew a claim, and return its new end in epoch seconds. Raises ClaimLostError."""
+        answer = self._renewed(claim_id, fence, ttl, takerSeconds=taker.seconds)
         return int(answer["expiresAt"])
 
-    def release(self, claim_id: str, fence: int, reason: str) -> None:
-        """Release a claim; a claim that is already lost is ignored."""
-        self._invoke("release", claimId=claim_id, fence=fence, reason=reason)
+    def release(self, claim_id: str, fence: int, reason: str, taker: Taker) -> None:
+        """Release a claim; one that is already gone is ignored."""
+        self._invoke("release", claimId=claim_id, fence=fence, reason=reason, taker=taker.id)
+
+    def _renewed(self, claim_id: str, fence: int, ttl: int, **fields: Any) -> dict[str, Any]:
+        answer = self._invoke("renew", claimId=claim_id, fence=fence, ttlSeconds=ttl, **fields)
+        if not answer.get("renewed"):
+            raise ClaimLostError(claim_id, fence, str(answer.get("reason")))
+        return answer
 
     def _invoke(self, operation: str, **fields: Any) -> dict[str, Any]:
         event = {"operation": operation, "projectUserId": self._workspace.key, **fields}
@@ -226,6 +263,11 @@ def error_code(error: BaseException) -> str:
     response = getattr(error, "response", None)
     details = response.get("Error") if isinstance(response, Mapping) else None
     return str(details.get("Code", "")) if isinstance(details, Mapping) else ""
+
+
+def is_stale_receipt(error: BaseException) -> bool:
+    """Whether SQS refused a receipt, so that another worker may have the message."""
+    return error_code(error).removeprefix("AWS.SimpleQueueService.") in _STALE_RECEIPT
 
 
 def _report(call: Any, **parameters: str) -> None:
