@@ -184,6 +184,8 @@ export interface ActiveJob {
 }
 /**
  * Asks for the claim of a workspace. The same message and owner get the same claim again.
+ *
+ * `taker` and `takerSeconds` are those of renew.
  */
 export interface AcquireInput {
   projectUserId?: string | null;
@@ -195,9 +197,15 @@ export interface AcquireInput {
   owner?: string | null;
   ttlSeconds?: number | null;
   minIntervalSeconds?: number | null;
+  taker?: string | null;
+  takerSeconds?: number | null;
 }
 /**
  * Renews a claim for `ttlSeconds` from now.
+ *
+ * With `taker`, the name of a running worker, it takes the claim's job over: if another taker had
+ * the job, the fence grows, and that one can't renew any more. For `takerSeconds` after a renewal
+ * nobody can take over.
  */
 export interface RenewInput {
   projectUserId?: string | null;
@@ -207,9 +215,11 @@ export interface RenewInput {
   claimId: string;
   fence: number;
   ttlSeconds?: number | null;
+  taker?: string | null;
+  takerSeconds?: number | null;
 }
 /**
- * Releases a claim.
+ * Releases a claim; without a `taker`, whichever worker has its job.
  */
 export interface ReleaseInput {
   projectUserId?: string | null;
@@ -219,6 +229,7 @@ export interface ReleaseInput {
   claimId: string;
   fence: number;
   reason?: string | null;
+  taker?: string | null;
 }
 /**
  * The caller has the claim of the workspace until `expiresAt` (epoch seconds).
@@ -261,18 +272,19 @@ export interface ClaimedTooSoon {
   retryAfterSeconds: number;
 }
 /**
- * The claim now ends at `expiresAt` (epoch seconds).
+ * The claim now ends at `expiresAt` (epoch seconds). A taker's fence is `fence`.
  */
 export interface Renewed {
   renewed: true;
   expiresAt: number;
+  fence?: number;
 }
 /**
- * The claim is lost, and can't be renewed again.
+ * The claim is lost, and can't be renewed again; `taken`: another worker has its job.
  */
 export interface NotRenewed {
   renewed: false;
-  reason: "absent" | "released" | "expired" | "superseded";
+  reason: "absent" | "released" | "expired" | "superseded" | "taken";
 }
 /**
  * The claim was released; `repeated` is true if that was done before.
@@ -286,7 +298,7 @@ export interface Released {
  */
 export interface NotReleased {
   released: false;
-  reason: "absent" | "expired" | "superseded";
+  reason: "absent" | "expired" | "superseded" | "taken";
 }
 /**
  * A handshake: the token is in the query `Authorization` or `token`, or in the header.

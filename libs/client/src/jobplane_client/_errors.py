@@ -146,7 +146,9 @@ class MalformedMessageError(WorkerError):
 
 
 class ClaimLostError(WorkerError):
-    """The worker has lost a job's claim: `reason` is superseded, expired, released or absent."""
+    """The worker has lost a job's claim: `reason` is superseded, expired, released,
+    absent or taken (by another worker).
+    """
 
     def __init__(self, claim_id: str, fence: int, reason: str) -> None:
         super().__init__(f"claim {claim_id} with fence {fence} is lost: {reason}")

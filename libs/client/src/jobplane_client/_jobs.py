@@ -159,9 +159,9 @@ class Job:
     def follow_ups(self) -> list[FollowUp]:
         """The follow-ups that arrived since the last call, oldest first; does not wait.
 
-        A call confirms that the follow-ups of the previous call are done. Those that are not
-        confirmed when the worker crashes, and those that were never returned, become separate
-        jobs.
+        A call confirms that the follow-ups of the previous call are done, and so does the result of
+        the job. Those that are not confirmed when the worker crashes or the job ends without a
+        result, and those that were never returned, become separate jobs.
         """
         return self._take()
 

@@ -103,15 +103,20 @@ class JobWorker:
     and message (`tracebacks` adds the stack). The handler runs in a thread of its own, so it may
     block; other threads send heartbeats, renew the claim and read the queues meanwhile.
 
-    An interrupt for exactly this job's claim and fence sets `job.cancelled`. The handler then has
+    An interrupt for this job's claim sets `job.cancelled`. The handler then has
     `grace_seconds` to return or raise. PREEMPTED is reported to the flow, with the work saved by
     `job.partial` or else the handler's return value. If the handler still runs after its grace
     period, nothing more is renewed or reported, `on_grace_exceeded(job)` is called (it may end the
     process), and the worker begins no other job until the handler has returned. The same applies
     when the execution has ended or the claim is lost (`job.cancelled.reason` is `lost`).
 
+    If a worker crashes or stands still, another one takes its job over, under a higher fence; the
+    first one is told as soon as it runs again (`job.cancelled.detail` is `taken`), and reports
+    nothing.
+
     A message of the job's thread is a follow-up of the job (`job.follow_ups()`). Follow-ups that
-    the handler did not read, and those that arrive while no job runs, become separate jobs. For
+    the handler did not read, those that it read and did not finish when the job ends without a
+    result, and those that arrive while no job runs, become separate jobs. For
     these the worker acquires a claim for `follow_up_ttl` seconds, renews it and releases it at the
     end; they have no execution, so a failure is only logged. They wait in the queue while another
     job has the claim of the workspace.
