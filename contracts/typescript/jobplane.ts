@@ -2,7 +2,7 @@
 
 export type ClaimInput = AcquireInput | RenewInput | ReleaseInput;
 export type ClaimResult =
-  Claimed | NotClaimed | ClaimedTooSoon | Renewed | NotRenewed | Released | NotReleased;
+  Claimed | NotClaimed | ClaimedTooSoon | Renewed | NotRenewed | TakenOver | Released | NotReleased;
 export type CountFilesResult = null;
 export type DeliverWebhookEvent = DeliveryOnDemand | QueueEvent;
 export type DeliverWebhookResult = DeliveryResult | DeliveryRefusal | BatchFailures;
@@ -280,11 +280,18 @@ export interface Renewed {
   fence?: number;
 }
 /**
- * The claim is lost, and can't be renewed again; `taken`: another worker has its job.
+ * The claim is lost, and can't be renewed again.
  */
 export interface NotRenewed {
   renewed: false;
-  reason: "absent" | "released" | "expired" | "superseded" | "taken";
+  reason: "absent" | "released" | "expired" | "superseded";
+}
+/**
+ * The claim is held, and another worker has its job.
+ */
+export interface TakenOver {
+  renewed: false;
+  reason: "taken";
 }
 /**
  * The claim was released; `repeated` is true if that was done before.
@@ -298,7 +305,7 @@ export interface Released {
  */
 export interface NotReleased {
   released: false;
-  reason: "absent" | "expired" | "superseded" | "taken";
+  reason: "absent" | "expired" | "superseded";
 }
 /**
  * A handshake: the token is in the query `Authorization` or `token`, or in the header.

@@ -414,7 +414,7 @@ def release(event: Mapping[str, Any], now: float) -> dict[str, Any]:
         lost = loss_of(from_item(error.response.get("Item", {})), holding, now)
         if lost == "released":
             return {"released": True, "repeated": True}
-        return {"released": False, "reason": lost}
+        return {"released": False, "reason": "superseded" if lost == "taken" else lost}
     return {"released": True, "repeated": False}
 
 

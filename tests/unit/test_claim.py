@@ -440,7 +440,7 @@ def test_the_execution_releases_whoever_has_its_job(jobs: Jobs, clock: Clock) ->
     jobs.renew(claim, taker="worker-1")
     clock.pass_(3)
     taken = claim | {"fence": jobs.renew(claim, taker="worker-2")["fence"]}
-    assert jobs.release(claim, taker="worker-1") == {"released": False, "reason": "taken"}
+    assert jobs.release(claim, taker="worker-1") == {"released": False, "reason": "superseded"}
     assert jobs.release(claim)["released"] is True
     again = jobs.acquire()
     assert again["fence"] == taken["fence"] + 1

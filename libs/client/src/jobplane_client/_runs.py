@@ -180,7 +180,7 @@ class Run:
     def start(self, handler: Callable[[Job], Any]) -> None:
         """Start the threads of the handler and of the keeper."""
         for call in self._calls:
-            self._start_thread(f"keeper-{call.name}", lambda call=call: self._repeat(call))
+            self._start_thread(f"keeper-{call.name}", functools.partial(self._repeat, call))
         self._start_thread("keeper", self._watch)
         self._start_thread("handler", lambda: self._work(handler))
 

@@ -179,10 +179,17 @@ class Renewed(_Output):
 
 
 class NotRenewed(_Output):
-    """The claim is lost, and can't be renewed again; `taken`: another worker has its job."""
+    """The claim is lost, and can't be renewed again."""
 
     renewed: Literal[False]
-    reason: Literal["absent", "released", "expired", "superseded", "taken"]
+    reason: Literal["absent", "released", "expired", "superseded"]
+
+
+class TakenOver(_Output):
+    """The claim is held, and another worker has its job."""
+
+    renewed: Literal[False]
+    reason: Literal["taken"]
 
 
 class Released(_Output):
@@ -196,10 +203,19 @@ class NotReleased(_Output):
     """The claim was not released, because the caller does not have it."""
 
     released: Literal[False]
-    reason: Literal["absent", "expired", "superseded", "taken"]
+    reason: Literal["absent", "expired", "superseded"]
 
 
-ClaimResult = Claimed | NotClaimed | ClaimedTooSoon | Renewed | NotRenewed | Released | NotReleased
+ClaimResult = (
+    Claimed
+    | NotClaimed
+    | ClaimedTooSoon
+    | Renewed
+    | NotRenewed
+    | TakenOver
+    | Released
+    | NotReleased
+)
 
 
 class _InterruptTarget(Input):
