@@ -1,17 +1,16 @@
-"""WebSocket $disconnect: removes the connection and what hangs on it.
+"""WebSocket $disconnect: deletes the connection and its subscriptions, and cancels its jobs.
 
 Trigger: API Gateway WebSocket `$disconnect`, which is best effort and may come twice or never.
 Result: always 200; a step that fails is logged and counted, the others still run.
 Errors: ValidationError when the event names no connection.
-Deletes the item of `connections` and the connection's `subscriptions`; of the `requests` that
-began on it and are still open, those with `on_disconnect: "cancel"` get `cancel_requested`.
+Deletes the row of `connections` and those of `subscriptions`. Of the `requests` that the connection
+sent and that have not ended, those with `on_disconnect: "cancel"` get `cancel_requested`.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import botocore.session
@@ -29,10 +28,12 @@ from jobplane_keys import (
     requests_table,
     to_item,
 )
+from jobplane_leases import RequestLease
 from jobplane_sockets import drop_subscriptions
 from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
+REQUESTS = requests_table(TABLE_PREFIX)
 
 telemetry = Telemetry("disconnect")
 dynamodb: Any = botocore.session.get_session().create_client(
@@ -41,14 +42,14 @@ dynamodb: Any = botocore.session.get_session().create_client(
 
 
 def delete_connection(connection_id: str, now: float) -> None:
-    """Delete the row; its old image tells how long the connection lasted."""
+    """Delete the row, and count how long the connection lasted."""
     deleted = dynamodb.delete_item(
         TableName=connections_table(TABLE_PREFIX),
         Key=to_item({"connection_id": connection_id}),
         ReturnValues="ALL_OLD",
     )
     if "Attributes" not in deleted:
-        telemetry.info("connection was gone already")
+        telemetry.info("connection was deleted before")
         return
     row = from_item(deleted["Attributes"])
     telemetry.bind(user_id=row["user_id"], tenant_id=row["tenant_id"])
@@ -58,53 +59,32 @@ def delete_connection(connection_id: str, now: float) -> None:
 
 
 def cancel_requests(connection_id: str) -> int:
-    """Ask the connection's open requests that want it to stop; how many were asked."""
+    """Ask the requests of the connection to stop that are to end with it; how many were asked."""
     return sum(
-        attempt("cancel_request", partial(request_cancellation, row["owner"], row["request_id"]))
-        or False
+        attempt("cancel_request", lease_of(row).ask_to_cancel) or False
         for row in requests_of(connection_id)
         if row.get("on_disconnect") == "cancel" and row["status"] not in TERMINAL_STATUSES
     )
+
+
+def lease_of(row: Mapping[str, Any]) -> RequestLease:
+    """The lease of a request."""
+    return RequestLease(dynamodb, REQUESTS, row["owner"], row["request_id"])
 
 
 def requests_of(connection_id: str) -> Iterator[dict[str, Any]]:
     """Requests that began on a connection, as the index shows them."""
     return query_items(
         dynamodb,
-        TableName=requests_table(TABLE_PREFIX),
+        TableName=REQUESTS,
         IndexName="by-connection",
         KeyConditionExpression="connection_id = :id",
         ExpressionAttributeValues=to_item({":id": connection_id}),
     )
 
 
-def request_cancellation(owner: str, request_id: str) -> bool:
-    """Set `cancel_requested` on a request that has not ended; whether it was set."""
-    try:
-        dynamodb.update_item(
-            TableName=requests_table(TABLE_PREFIX),
-            Key=to_item({"owner": owner, "request_id": request_id}),
-            UpdateExpression="SET cancel_requested = :true",
-            ConditionExpression=(
-                "attribute_exists(request_id) AND NOT #status IN (:completed, :failed, :cancelled)"
-            ),
-            ExpressionAttributeNames={"#status": "status"},
-            ExpressionAttributeValues=to_item(
-                {
-                    ":true": True,
-                    ":completed": "COMPLETED",
-                    ":failed": "FAILED",
-                    ":cancelled": "CANCELLED",
-                }
-            ),
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
-
-
 def attempt[T](step: str, action: Callable[[], T]) -> T | None:
-    """Run one step of the clean-up; its failure is logged and counted, and ends nothing else."""
+    """Run one step of the clean-up; a failure is logged and counted, and the next step runs."""
     try:
         return action()
     except Exception as error:

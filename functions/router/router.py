@@ -28,8 +28,6 @@ from jobplane_keys import (
     CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
     MAX_MESSAGE_BYTES,
-    PICK_UP_SECONDS,
-    REQUEST_TTL_SECONDS,
     SUBSCRIPTION_TTL_SECONDS,
     TERMINAL_STATUSES,
     ErrorCode,
@@ -39,7 +37,6 @@ from jobplane_keys import (
     connections_table,
     error_body,
     from_item,
-    in_flight_shard,
     is_request_id,
     is_terminal_assembly,
     iso_time,
@@ -59,7 +56,8 @@ from jobplane_keys import (
     unknown_template,
     upload_prefix,
 )
-from jobplane_sockets import drop_connection, encode_message, listeners, post, transact, unsubscribe
+from jobplane_leases import NOT_ENDED, RequestLease, enqueue_request, transact, update
+from jobplane_sockets import drop_connection, encode_message, listeners, post, unsubscribe
 from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
@@ -365,7 +363,6 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
             details=[fault("metadata", "a name is empty")],
         )
     payload = canonical(request.payload)
-    moment = iso_time(request.now)
     row = {
         "owner": request.owner,
         "request_id": request.id,
@@ -374,40 +371,19 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
         "action": request.action,
         "payload": payload,
         "metadata": request.metadata,
-        "status": RequestStatus.PENDING,
-        "attempts": 0,
         "max_attempts": MAX_ATTEMPTS,
-        "cancel_requested": False,
         "on_disconnect": request.metadata.get("on_disconnect", "detach"),
-        "subscriber_count": 0,
-        "lease_shard": in_flight_shard(request_key(request.owner, request.id)),
-        "lease_until": int(request.now) + PICK_UP_SECONDS,
-        "created_at": moment,
-        "updated_at": moment,
-        "ttl": ttl_after(request.now, REQUEST_TTL_SECONDS),
         **extra,
     }
     if telemetry.trace_header:
         row["trace_header"] = telemetry.trace_header
-    try:
-        dynamodb.put_item(
-            TableName=REQUESTS,
-            Item=to_item(row),
-            ConditionExpression="attribute_not_exists(request_id) OR #ttl <= :now",
-            ExpressionAttributeNames={"#ttl": "ttl"},
-            ExpressionAttributeValues=to_item({":now": int(request.now)}),
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        row = from_item(error.response["Item"])
-        if (row["action"], row["payload"]) != (request.action, payload):
-            raise RefusedError(
-                ErrorCode.DUPLICATE_REQUEST, "Another request was sent under this id"
-            ) from error
-    if "assembly_id" in row:
-        telemetry.bind(assembly_id=row["assembly_id"])
-    telemetry.info("request acknowledged", status=row["status"])
-    return acknowledgment(request, row)
+    _, stored = enqueue_request(dynamodb, REQUESTS, row, request.now)
+    if (stored["action"], stored["payload"]) != (request.action, payload):
+        raise RefusedError(ErrorCode.DUPLICATE_REQUEST, "Another request was sent under this id")
+    if "assembly_id" in stored:
+        telemetry.bind(assembly_id=stored["assembly_id"])
+    telemetry.info("request acknowledged", status=stored["status"])
+    return acknowledgment(request, stored)
 
 
 def acknowledgment(request: Request, row: Mapping[str, Any]) -> Message:
@@ -449,7 +425,7 @@ def listen(owner: str, request: Request, target: str) -> bool:
                     "TableName": REQUESTS,
                     "Key": to_item({"owner": owner, "request_id": target}),
                     "UpdateExpression": "ADD subscriber_count :one",
-                    "ConditionExpression": "attribute_exists(lease_shard)",
+                    "ConditionExpression": NOT_ENDED,
                     "ExpressionAttributeValues": to_item({":one": 1}),
                 }
             },
@@ -457,53 +433,6 @@ def listen(owner: str, request: Request, target: str) -> bool:
     )
     already_listening = bool(refused) and refused[1] != "ConditionalCheckFailed"
     return not refused or already_listening
-
-
-def cancel_pending(request: Request, row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """End a request that no worker has taken; its last row, or None when one has."""
-    seq = (row.get("progress") or {}).get("seq", 0) + 1
-    error = error_body(ErrorCode.CANCELLED, "Cancelled")
-    moment = iso_time(request.now)
-    try:
-        updated = dynamodb.update_item(
-            TableName=REQUESTS,
-            Key=to_item({"owner": row["owner"], "request_id": row["request_id"]}),
-            UpdateExpression=(
-                "SET #status = :cancelled, #error = :error, seq = :seq, cancel_requested = :true,"
-                " ended_at = :moment, updated_at = :moment REMOVE lease_shard, lease_until"
-            ),
-            ConditionExpression="#status = :pending",
-            ExpressionAttributeNames={"#status": "status", "#error": "error"},
-            ExpressionAttributeValues=to_item(
-                {
-                    ":cancelled": RequestStatus.CANCELLED,
-                    ":pending": RequestStatus.PENDING,
-                    ":error": error,
-                    ":seq": seq,
-                    ":true": True,
-                    ":moment": moment,
-                }
-            ),
-            ReturnValues="ALL_NEW",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return None
-    return from_item(updated["Attributes"])
-
-
-def ask_to_cancel(row: Mapping[str, Any]) -> bool:
-    """Have the worker of a request stop it; False when it has ended meanwhile."""
-    try:
-        dynamodb.update_item(
-            TableName=REQUESTS,
-            Key=to_item({"owner": row["owner"], "request_id": row["request_id"]}),
-            UpdateExpression="SET cancel_requested = :true",
-            ConditionExpression="attribute_exists(lease_shard)",
-            ExpressionAttributeValues=to_item({":true": True}),
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
 
 
 def announce(row: Mapping[str, Any], message: Message) -> None:
@@ -537,13 +466,17 @@ def end_connection(connection_id: str, now: float) -> None:
 def ping(request: Request) -> Message:
     """Keeps the connection; its row is touched at most once a minute."""
     if request.now - parse_iso_time(request.connection["last_seen_at"]) >= SEEN_EVERY_SECONDS:
-        dynamodb.update_item(
-            TableName=CONNECTIONS,
-            Key=to_item({"connection_id": request.connection_id}),
-            UpdateExpression="SET last_seen_at = :now",
-            ConditionExpression="attribute_exists(connection_id)",
-            ExpressionAttributeValues=to_item({":now": iso_time(request.now)}),
+        touched = update(
+            dynamodb,
+            CONNECTIONS,
+            {"connection_id": request.connection_id},
+            change="SET last_seen_at = :now",
+            condition="attribute_exists(connection_id)",
+            values={"now": iso_time(request.now)},
+            mark=None,
         )
+        if not touched.done:
+            raise TokenExpiredError(request.connection_id)
     return {}
 
 
@@ -675,6 +608,8 @@ def stop_listening(request: Request) -> Message:
 def cancel(request: Request) -> Message:
     """Ends a waiting request at once, asks the worker of a running one, tells the end of others."""
     target = request.payload.request_id
+    lease = RequestLease(dynamodb, REQUESTS, request.owner, target)
+    error = error_body(ErrorCode.CANCELLED, "Cancelled")
     while True:
         row = request_of(request.owner, target, request.now)
         if row["status"] in TERMINAL_STATUSES:
@@ -682,9 +617,9 @@ def cancel(request: Request) -> Message:
         # What an earlier attempt left behind is for a worker to clean up.
         begun = row["attempts"] > 0 and "assembly_id" in row
         if row["status"] != RequestStatus.PENDING or begun:
-            if ask_to_cancel(row):
+            if lease.ask_to_cancel():
                 return {"request_id": target, "status": "cancelling"}
-        elif ended := cancel_pending(request, row):
+        elif ended := lease.cancel(row, error, request.now):
             announce(
                 ended,
                 server_message(

@@ -14,7 +14,7 @@ from jobplane_leases import (
     LeaseLostError,
     RequestLease,
     create,
-    enqueue,
+    enqueue_request,
     follow_assembly,
     is_transient,
     update,
@@ -400,7 +400,7 @@ NEW = {"owner": OWNER, "request_id": "req-1", "tenant_id": TENANT, "action": "ec
 
 def test_a_request_is_enqueued(stack: Stack) -> None:
     """As PENDING, in the index of what is in flight, for a week."""
-    done, row = enqueue(stack.dynamodb, REQUESTS, NEW, NOW)
+    done, row = enqueue_request(stack.dynamodb, REQUESTS, NEW, NOW)
     assert done
     assert row == stack.request()
     assert row == NEW | {
@@ -413,15 +413,15 @@ def test_a_request_is_enqueued(stack: Stack) -> None:
 def test_an_id_is_enqueued_once(stack: Stack) -> None:
     """The row under it is returned; one that has expired is replaced."""
     stack.put("requests", PENDING)
-    assert enqueue(stack.dynamodb, REQUESTS, NEW, NOW) == (False, PENDING)
+    assert enqueue_request(stack.dynamodb, REQUESTS, NEW, NOW) == (False, PENDING)
     stack.put("requests", PENDING | {"ttl": int(NOW)})
-    assert enqueue(stack.dynamodb, REQUESTS, NEW, NOW).done
+    assert enqueue_request(stack.dynamodb, REQUESTS, NEW, NOW).done
 
 
 def test_an_enqueuing_whose_answer_is_lost(stack: Stack) -> None:
     """It is made once."""
     lost = stack.lose_answer(stack.dynamodb, "PutItem")
-    assert enqueue(stack.dynamodb, REQUESTS, NEW, NOW) == (True, stack.request())
+    assert enqueue_request(stack.dynamodb, REQUESTS, NEW, NOW) == (True, stack.request())
     assert lost["PutItem"] == 1
 
 

@@ -442,7 +442,7 @@ def test_ping_does_not_create_the_row_of_an_ended_connection(router: Router, sta
         return row
 
     stack.monkeypatch.setattr(router.module, "connection_of", then_gone)
-    assert router.ask("ping")["type"] == "error"
+    assert router.raw({"action": "ping"}) == {"statusCode": 401}
     assert stack.items("connections") == []
 
 
@@ -1199,6 +1199,47 @@ def test_cancelling_a_waiting_request_ends_it_as_cancelled(router: Router, stack
         (message,) = stack.sockets.to(who)
         assert (message["type"], message["request_id"]) == ("error", "req-1")
         assert (message["error"]["code"], message["seq"]) == ("CANCELLED", row["seq"])
+
+
+def test_a_cancellation_whose_answer_is_lost_is_sent(router: Router, stack: Stack) -> None:
+    """botocore's repetition finds the request cancelled, by this very write."""
+    stack.put("requests", request(subscriber_count=1))
+    stack.put("connections", connection("conn-2"))
+    stack.put("subscriptions", subscription("req-1", "conn-2"))
+    lost = stack.lose_answer(router.module.dynamodb, "UpdateItem")
+    assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelled"
+    assert lost["UpdateItem"] == 1
+    assert stack.sockets.kinds("conn-1") == stack.sockets.kinds("conn-2") == ["error"]
+
+
+def test_an_enqueued_request_whose_answer_is_lost_is_acknowledged(
+    router: Router, stack: Stack
+) -> None:
+    """As it would be with the answer."""
+    lost = stack.lose_answer(router.module.dynamodb, "PutItem")
+    message = router.ask("delay", {}, id="req-1")
+    assert (message["type"], message["status"]) == ("acknowledgment", "queued")
+    assert (lost["PutItem"], len(stack.items("requests"))) == (1, 1)
+
+
+def test_a_cancellation_needs_the_request_as_it_was_read(router: Router, stack: Stack) -> None:
+    """One that was run and put back in between has progress, and `seq` must go on from there."""
+    stack.put("requests", request())
+    found = router.module.request_of
+    waiting_again = request(
+        attempts=1, lease_until=int(time.time()) + 301, progress={"seq": 6, "percentage": 1}
+    )
+    module, stale = router.module, [True]
+
+    def then_run(*arguments: Any) -> Any:
+        row = found(*arguments)
+        if stale and stale.pop():
+            stack.put("requests", waiting_again)
+        return row
+
+    stack.monkeypatch.setattr(module, "request_of", then_run)
+    assert router.data("cancel", {"request_id": "req-1"})["status"] == "cancelled"
+    assert stack.request()["seq"] == 7
 
 
 def test_a_second_cancel_returns_the_end_and_posts_nothing(router: Router, stack: Stack) -> None:

@@ -43,6 +43,7 @@ def package(lib: str) -> griffe.Module:
         search_paths=[ROOT / "libs" / name / "src" for name in ALL],
         allow_inspection=False,
         resolve_aliases=True,
+        resolve_external=True,
     )
     assert isinstance(found, griffe.Module)
     return found

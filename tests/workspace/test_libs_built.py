@@ -26,7 +26,7 @@ DEPENDENCIES = {
     "models": {"jobplane-keys", "pydantic"},
     "parameters": set(),
     "robots": {"pydantic"},
-    "sockets": {"botocore", "jobplane-keys"},
+    "sockets": {"botocore", "jobplane-keys", "jobplane-leases"},
     "telemetry": set(),
     "tokens": {"jobplane-parameters", "pyjwt"},
     "webhooks": {"httpx"},

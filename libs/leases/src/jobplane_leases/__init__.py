@@ -6,7 +6,7 @@ The client is passed in, and so is the time; values in, values out.
 from jobplane_leases._assemblies import follow_assembly, write_assembly
 from jobplane_leases._claims import release_claim
 from jobplane_leases._errors import LeaseLostError
-from jobplane_leases._requests import NOT_ENDED, Lease, RequestLease, enqueue
+from jobplane_leases._requests import NOT_ENDED, Lease, RequestLease, enqueue_request
 from jobplane_leases._writes import Written, create, is_transient, transact, update, update_item
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "RequestLease",
     "Written",
     "create",
-    "enqueue",
+    "enqueue_request",
     "follow_assembly",
     "is_transient",
     "release_claim",

@@ -6,7 +6,7 @@ while a worker has it.
 
 | write | from | to |
 |---|---|---|
-| `enqueue` | no row, or one past its `ttl` | PENDING |
+| `enqueue_request` | no row, or one past its `ttl` | PENDING |
 | `take` | PENDING; RETRYING of its owner; RETRYING or PROCESSING, overdue | PROCESSING |
 | `take_over` | unchanged since it was read | PROCESSING |
 | `renew` | PROCESSING of its owner | the same, with a later `lease_until` |
@@ -229,7 +229,7 @@ class RequestLease:
         )
 
 
-def enqueue(dynamodb: Any, table: str, row: Mapping[str, Any], now: float) -> Written:
+def enqueue_request(dynamodb: Any, table: str, row: Mapping[str, Any], now: float) -> Written:
     """Store a request that waits for a worker, if its id is free.
 
     `row` has `owner`, `request_id` and whatever describes the request; the attributes of its state

@@ -172,10 +172,11 @@ def create(
 
 
 def transact(dynamodb: Any, items: Sequence[dict[str, Any]]) -> list[str]:
-    """Write all items or none; when a condition did not hold, every item's reason, else [].
+    """Write all items or none. Returns [] on success, and each item's reason if a condition failed.
 
-    botocore does not repeat a transaction that is cancelled because it met another write; this
-    does.
+    A transaction that coincides with another write fails with TransactionConflict, which botocore
+    does not retry. A running job writes its row ten times a second, so this function retries it.
+    Raises botocore's ClientError for other failures.
     """
     for wait in (*CONFLICT_WAITS, None):
         try:

@@ -5,12 +5,12 @@ The caller creates the botocore clients and sets their retries: with `AWS_RETRY_
 and jitter.
 """
 
+from jobplane_leases import transact
 from jobplane_sockets._posting import Delivery, encode_message, post
 from jobplane_sockets._subscriptions import (
     drop_connection,
     drop_subscriptions,
     listeners,
-    transact,
     unsubscribe,
 )
 

@@ -4,12 +4,7 @@ The row of a job has the number of its subscribers, so that a progress write ret
 are any. A subscription and the number change together or not at all.
 """
 
-import random
-import time
-from collections.abc import Sequence
 from typing import Any
-
-from botocore.exceptions import ClientError
 
 from jobplane_keys import (
     connections_table,
@@ -18,31 +13,7 @@ from jobplane_keys import (
     split_request_key,
     subscriptions_table,
 )
-
-_CONFLICT_WAITS = (0.02, 0.05, 0.1, 0.2, 0.4)
-
-
-def transact(dynamodb: Any, items: Sequence[dict[str, Any]]) -> list[str]:
-    """Write all items or none. Returns [] on success, and each item's reason if a condition failed.
-
-    A transaction that coincides with another write fails with TransactionConflict, which botocore
-    does not retry. A running job writes its row ten times a second, so this function retries it.
-    Raises botocore's ClientError for other failures.
-    """
-    for wait in (*_CONFLICT_WAITS, None):
-        try:
-            dynamodb.transact_write_items(TransactItems=items)
-        except ClientError as error:
-            cancelled = error.response.get("CancellationReasons", [])
-            reasons = [part.get("Code", "None") for part in cancelled]
-            if "ConditionalCheckFailed" in reasons:
-                return reasons
-            if wait is None or "TransactionConflict" not in reasons:
-                raise
-            time.sleep(random.uniform(wait / 2, wait))
-        else:
-            break
-    return []
+from jobplane_leases import transact
 
 
 def listeners(dynamodb: Any, prefix: str, request_key: str, now: float) -> list[str]:
