@@ -51,6 +51,8 @@ def consume(records):
 def handler(event, context):
     if "Records" in event:
         return consume(event["Records"])
+    for number in range(event.get("lines", 0)):
+        print(event["run"], number)
     if event.get("raise"):
         raise LeaseLostError("somebody else has it")
     print("probed")
@@ -164,6 +166,21 @@ def test_an_errors_class_is_the_answers_errorType(stage: Stage, probe: str) -> N
     answer = invoke(stage, probe, {"raise": True})
     assert answer["errorType"] == "LeaseLostError"
     assert answer["errorMessage"] == "somebody else has it"
+
+
+def test_a_failed_invocation_leaves_its_whole_log(stage: Stage, probe: str) -> None:
+    """Each of its lines, once, and nothing else of the worker."""
+    for run in range(3):
+        invoke(stage, probe, {"run": f"run-{run}", "lines": 300, "raise": True})
+    pages = stage.client("logs").get_paginator("filter_log_events")
+    found = [
+        event["message"].strip()
+        for page in pages.paginate(logGroupName=f"/aws/lambda/{probe}")
+        for event in page["events"]
+    ]
+    lines = [line for line in found if line.startswith("run-")]
+    assert sorted(lines) == sorted(f"run-{run} {line}" for run in range(3) for line in range(300))
+    assert not [line for line in found if "\x1e" in line]
 
 
 def test_an_invocations_context_has_the_remaining_time(stage: Stage, probe: str) -> None:
