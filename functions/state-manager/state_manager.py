@@ -343,7 +343,7 @@ def s3() -> Any:
 
 
 def manifests_for(run: Run) -> Manifests:
-    """The manifests that an operation has read: none yet."""
+    """An empty cache of manifests, for one operation."""
     return Manifests(partial(get_rows, run), partial(read_manifests, run))
 
 
@@ -676,7 +676,7 @@ class FindOrphans(Paged):
 
 
 LOCKS = "locks"
-# Of each kind, in the answer of a scheduled run, which nobody reads; its numbers are complete.
+# A scheduled run keeps so many findings of each kind as examples; its numbers count all.
 EXAMPLES = 5
 
 

@@ -356,7 +356,7 @@ def test_size_among_objects_of_the_same_name() -> None:
     assert not list(row_issues(DAY, file, buckets, None, PIPELINE, NOW))
 
 
-@pytest.mark.parametrize("prefix", ["", "landing/"])
+@pytest.mark.parametrize("prefix", ["", "landing/", "since-2020-01-01/"])
 def test_another_folder_of_the_input(prefix: str) -> None:
     """The prefix may be any, or empty."""
     pipeline = Pipeline(input_bucket="in", output_bucket="out", input_prefix=prefix)

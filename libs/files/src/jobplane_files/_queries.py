@@ -40,7 +40,7 @@ def status_query(stored: str, dates: Dates = (None, None)) -> dict[str, Any]:
 
 
 def count_query(stored: str) -> dict[str, Any]:
-    """A Query whose pages tell how many files have a stored status: see `files_counted`."""
+    """A Query that counts the files of a stored status, by `files_counted` of its pages."""
     is_plain = "#" not in stored
     # A status without a shard also finds manifests, so its keys are needed.
     shown = {"ProjectionExpression": "date_prefix, file_key"} if is_plain else {"Select": "COUNT"}

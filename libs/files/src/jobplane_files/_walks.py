@@ -70,7 +70,7 @@ class Lane:
 
     @property
     def is_known(self) -> bool:
-        """Whether the next file is known, or that there is none."""
+        """Whether the next file is known, or the end of the lane."""
         return bool(self._files) or self._has_ended
 
     @property
