@@ -145,7 +145,7 @@ type Steps = dict[str, list[Row]]
 def rows_of(sizes: list[int]) -> Steps:
     """So many rows in each step."""
     return {
-        f"{step}": [row(key=f"{step}-{n:02}") for n in range(size)]
+        f"{step}": [row(key=f"{n:02}-{step}") for n in range(size)]
         for step, size in enumerate(sizes)
     }
 
@@ -178,6 +178,12 @@ def test_a_walk_in_parts_has_each_row_once(
     assert [found.file_key for found in seen] == [
         r.file_key for rows in steps.values() for r in rows
     ]
+
+
+def test_an_empty_step_is_progress() -> None:
+    """A walk without time ends after it, and the next one begins with the following step."""
+    walk = Walk(["0", "1"], reading(rows_of([0, 1]), 1), lambda: True)
+    assert (list(walk), walk.position) == ([], {"step": 1, "place": None})
 
 
 def test_a_limit_that_is_just_enough() -> None:
