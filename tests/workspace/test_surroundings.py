@@ -78,7 +78,7 @@ def test_fuzz_calls_uv_without_the_users_settings(
     monkeypatch.setenv("UV", str(uv))
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://foreign.example")
     monkeypatch.setenv("UV_PROJECT_ENVIRONMENT", "elsewhere")
-    with pytest.raises(ToolError, match="fuzzing claim broke off"):
+    with pytest.raises(ToolError, match="fuzzing claim ended without a report"):
         explore_guided(HERE, "claim", 1, 1)
     found = json.loads(seen.read_text())
     assert "UV_DEFAULT_INDEX" not in found
