@@ -33,7 +33,6 @@ from jobplane_keys import (
     MALFORMED_CLAIM_AHEAD_SECONDS,
     MALFORMED_CLAIM_SECONDS,
     MILLISECONDS_FROM,
-    RELEASE_CLAIM,
     ValidationError,
     Workspace,
     checked_choice,
@@ -43,11 +42,10 @@ from jobplane_keys import (
     checked_number,
     claim_expiry,
     claim_state,
-    from_item,
     iso_time,
-    to_item,
     workspace_of,
 )
+from jobplane_leases import Written, release_claim, update
 from jobplane_telemetry import Telemetry
 
 ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
@@ -200,50 +198,51 @@ def loss_of(row: Mapping[str, Any], holding: Holding, now: float) -> str:
     return "released" if released.get("claimId") == holding.claim_id else "superseded"
 
 
-def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> dict[str, Any]:
-    """Take the workspace if it is available; the new row.
+def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> Written:
+    """Take the workspace if it is available.
 
-    Raises ConditionalCheckFailedException with the row that stood in the way.
+    The write needs no mark: `is_same_claim` recognises its repetition, and that of its caller.
     """
     hour_ago = now - MALFORMED_CLAIM_SECONDS
     day_ahead = now + MALFORMED_CLAIM_AHEAD_SECONDS
     values: dict[str, Any] = {
-        ":held": "held",
-        ":free": "free",
-        ":claim": ids["claimId"],
-        ":container": ids["containerId"],
-        ":one": 1,
+        "held": "held",
+        "free": "free",
+        "claim": ids["claimId"],
+        "container": ids["containerId"],
+        "one": 1,
         # A row that was purged would start again at 1; the clock is past every earlier fence.
-        ":start": int(now * 1000),
-        ":thread": wish.thread_id,
-        ":message": wish.message_id,
+        "start": int(now * 1000),
+        "thread": wish.thread_id,
+        "message": wish.message_id,
         # The key of an index, which takes no null.
-        **({":owner": wish.owner} if wish.owner is not None else {}),
-        ":moment": iso_time(now),
-        ":now": round(now, 3),
-        ":expires": math.ceil(now) + wish.ttl,
-        ":purge": int(now) + CLAIM_PURGE_SECONDS,
-        **({":taker": wish.taker, ":until": now + wish.taker_seconds} if wish.taker else {}),
-        ":cutoff": now - CLAIM_SKEW_SECONDS,
-        ":cutoff_ms": (now - CLAIM_SKEW_SECONDS) * 1000,
-        ":milliseconds": MILLISECONDS_FROM,
-        ":number": "N",
-        ":string": "S",
-        ":hour_ago": hour_ago,
-        ":hour_ago_ms": hour_ago * 1000,
-        ":hour_ago_iso": iso_time(hour_ago),
-        ":day_ahead": day_ahead,
-        ":day_ahead_ms": day_ahead * 1000,
-        ":day_ahead_iso": iso_time(day_ahead),
+        **({"owner": wish.owner} if wish.owner is not None else {}),
+        "moment": iso_time(now),
+        "now": round(now, 3),
+        "expires": math.ceil(now) + wish.ttl,
+        "purge": int(now) + CLAIM_PURGE_SECONDS,
+        **({"taker": wish.taker, "until": now + wish.taker_seconds} if wish.taker else {}),
+        "cutoff": now - CLAIM_SKEW_SECONDS,
+        "cutoff_ms": (now - CLAIM_SKEW_SECONDS) * 1000,
+        "milliseconds": MILLISECONDS_FROM,
+        "number": "N",
+        "string": "S",
+        "hour_ago": hour_ago,
+        "hour_ago_ms": hour_ago * 1000,
+        "hour_ago_iso": iso_time(hour_ago),
+        "day_ahead": day_ahead,
+        "day_ahead_ms": day_ahead * 1000,
+        "day_ahead_iso": iso_time(day_ahead),
     }
     condition = f"({AVAILABLE})"
     if wish.min_interval:
         condition += " AND (attribute_not_exists(lastClaimAt) OR lastClaimAt <= :earliest)"
-        values[":earliest"] = now - wish.min_interval
-    updated = dynamodb.update_item(
-        TableName=ACTIVE_JOBS_TABLE,
-        Key=to_item({"projectUserId": wish.workspace.key}),
-        UpdateExpression=(
+        values["earliest"] = now - wish.min_interval
+    return update(
+        dynamodb,
+        ACTIVE_JOBS_TABLE,
+        {"projectUserId": wish.workspace.key},
+        change=(
             "SET #state = :held, claimId = :claim, fence = if_not_exists(fence, :start) + :one,"
             f" threadId = :thread, messageId = :message,{' #owner = :owner,' if wish.owner else ''}"
             " containerId = :container, claimedAt = :moment, lastClaimAt = :now,"
@@ -252,13 +251,10 @@ def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> dict[s
             f" REMOVE #ttl, firstFence{'' if wish.owner else ', #owner'}"
             f"{'' if wish.taker else ', taker, takenUntil'}"
         ),
-        ConditionExpression=" ".join(condition.split()),
-        ExpressionAttributeNames={"#state": "state", "#owner": "owner", "#ttl": "ttl"},
-        ExpressionAttributeValues=to_item(values),
-        ReturnValues="ALL_NEW",
-        ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        condition=" ".join(condition.split()),
+        values=values,
+        mark=None,
     )
-    return from_item(updated["Attributes"])
 
 
 def prolong(row: Mapping[str, Any], wish: Acquisition, now: float) -> bool:
@@ -268,101 +264,83 @@ def prolong(row: Mapping[str, Any], wish: Acquisition, now: float) -> bool:
     """
     if "claimId" not in row:
         return True
-    try:
-        write_held(
-            Holding(wish.workspace, row["claimId"], row["fence"]),
-            "SET expiresAt = :expires, purgeAt = :purge",
-            "expiresAt > :now AND expiresAt < :expires",
-            {":expires": math.ceil(now) + wish.ttl, ":now": now},
-            now,
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        left = from_item(error.response.get("Item", {}))
-        return left.get("claimId") == row["claimId"] and claim_state(left, now).live
-    return True
+    done, left = write_held(
+        Holding(wish.workspace, row["claimId"], row["fence"]),
+        "SET expiresAt = :expires, purgeAt = :purge",
+        "expiresAt > :now AND expiresAt < :expires",
+        {"expires": math.ceil(now) + wish.ttl, "now": now},
+        now,
+    )
+    return done or (left.get("claimId") == row["claimId"] and claim_state(left, now).live)
 
 
 def write_held(
     holding: Holding,
-    update: str,
+    change: str,
     condition: str,
     values: Mapping[str, Any],
     now: float,
     held: str = HELD_CLAIM,
-) -> dict[str, Any]:
-    """Change the row while the holding is true; the new row.
+) -> Written:
+    """Change the row of a claim that is held. Never makes a row.
 
-    Raises ConditionalCheckFailedException with the row as it is. Never makes a row.
+    The write needs no mark: its repetition succeeds, or its caller finds what it wanted in the row.
     """
-    bound = {
-        ":held": "held",
-        ":claim": holding.claim_id,
-        ":fence": holding.fence,
-        ":purge": int(now) + CLAIM_PURGE_SECONDS,
-        **values,
-    }
-    updated = dynamodb.update_item(
-        TableName=ACTIVE_JOBS_TABLE,
-        Key=to_item({"projectUserId": holding.workspace.key}),
-        UpdateExpression=update,
-        ConditionExpression=f"{held} AND {condition}" if condition else held,
-        ExpressionAttributeNames={"#state": "state"}
-        | ({"#owner": "owner"} if "#owner" in update else {}),
-        ExpressionAttributeValues=to_item(bound),
-        ReturnValues="ALL_NEW",
-        ReturnValuesOnConditionCheckFailure="ALL_OLD",
+    return update(
+        dynamodb,
+        ACTIVE_JOBS_TABLE,
+        {"projectUserId": holding.workspace.key},
+        change=change,
+        condition=f"{held} AND {condition}",
+        values={
+            "held": "held",
+            "claim": holding.claim_id,
+            "fence": holding.fence,
+            "purge": int(now) + CLAIM_PURGE_SECONDS,
+            **values,
+        },
+        mark=None,
     )
-    return from_item(updated["Attributes"])
 
 
-def take(holding: Holding, taker: str, seconds: int, ttl: int, now: float) -> dict[str, Any]:
-    """Make `taker` the one worker that has the claim's job; the new row.
+def take(holding: Holding, taker: str, seconds: int, ttl: int, now: float) -> Written:
+    """Make `taker` the one worker that has the claim's job.
 
-    If another worker had it, the fence grows, and that worker can't renew any more. Raises
-    ConditionalCheckFailedException if the claim is lost, or another worker surely works.
+    If another worker had it, the fence grows, and that worker can't renew any more. It is refused
+    if the claim is lost, or another worker surely works.
     """
-    update = "SET expiresAt = :expires, purgeAt = :purge, taker = :taker, takenUntil = :until"
+    change = "SET expiresAt = :expires, purgeAt = :purge, taker = :taker, takenUntil = :until"
     values = {
-        ":expires": math.ceil(now) + ttl,
-        ":now": now,
-        ":taker": taker,
-        ":until": now + seconds,
+        "expires": math.ceil(now) + ttl,
+        "now": now,
+        "taker": taker,
+        "until": now + seconds,
     }
     first = "expiresAt > :now AND (attribute_not_exists(taker) OR taker = :taker)"
-    try:
-        return write_held(holding, update, first, values, now, held=ISSUED_CLAIM)
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        previous = from_item(error.response.get("Item", {})).get("taker")
-        if previous is None:
-            raise
+    written = write_held(holding, change, first, values, now, held=ISSUED_CLAIM)
+    previous = written.item.get("taker")
+    if written.done or previous is None:
+        return written
     later = "expiresAt > :now AND taker = :previous AND takenUntil <= :cutoff"
     raised = ", firstFence = if_not_exists(firstFence, fence), fence = fence + :one"
-    values |= {":previous": previous, ":one": 1, ":cutoff": now - CLAIM_SKEW_SECONDS}
-    try:
-        return write_held(holding, update + raised, later, values, now, held=ISSUED_CLAIM)
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        row = from_item(error.response.get("Item", {}))
-        # The answer to this very write was lost, and it was sent again.
-        if row.get("claimId") == holding.claim_id and row.get("taker") == taker:
-            return row
-        raise
+    values |= {"previous": previous, "one": 1, "cutoff": now - CLAIM_SKEW_SECONDS}
+    done, row = write_held(holding, change + raised, later, values, now, held=ISSUED_CLAIM)
+    # This very write, or another call of the same worker, has made it the taker.
+    is_taker = row.get("claimId") == holding.claim_id and row.get("taker") == taker
+    return Written(done or is_taker, row)
 
 
 def acquire(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     """Take the workspace, or say who has it."""
     wish = Acquisition.of(event)
-    try:
-        return granted(write_claim(wish, new_claim(now), now))
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        row = from_item(error.response.get("Item", {}))
-    if is_same_claim(row, wish) and claim_state(row, now).live:
+    done, row = write_claim(wish, new_claim(now), now)
+    if not done and is_same_claim(row, wish) and claim_state(row, now).live:
         if wish.taker is None:
             return granted(row)
         holding = Holding(wish.workspace, row["claimId"], row["fence"])
-        try:
-            return granted(take(holding, wish.taker, wish.taker_seconds, wish.ttl, now))
-        except dynamodb.exceptions.ConditionalCheckFailedException as error:
-            row = from_item(error.response.get("Item", {}))
+        done, row = take(holding, wish.taker, wish.taker_seconds, wish.ttl, now)
+    if done:
+        return granted(row)
     refusal = refusal_of(row, wish, now)
     if refusal["reason"] == "same_thread" and not prolong(row, wish, now):
         refusal["reason"] = "held"
@@ -374,22 +352,20 @@ def renew(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     holding = Holding.of(event)
     ttl = checked_number(event, "ttlSeconds", CLAIM_TTL_SECONDS, 1, MAX_TTL_SECONDS)
     taker, seconds = optional_text(event, "taker"), taker_seconds(event)
-    until = {":until": now + seconds} if seconds else {}
-    try:
-        if taker is not None:
-            row = take(holding, taker, seconds, ttl, now)
-        else:
-            row = write_held(
-                holding,
-                "SET expiresAt = :expires, purgeAt = :purge"
-                f"{', takenUntil = :until' if seconds else ''}",
-                "expiresAt > :now",
-                {":expires": math.ceil(now) + ttl, ":now": now, **until},
-                now,
-            )
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        lost = loss_of(from_item(error.response.get("Item", {})), holding, now)
-        return {"renewed": False, "reason": lost}
+    if taker is not None:
+        done, row = take(holding, taker, seconds, ttl, now)
+    else:
+        done, row = write_held(
+            holding,
+            "SET expiresAt = :expires, purgeAt = :purge"
+            f"{', takenUntil = :until' if seconds else ''}",
+            "expiresAt > :now",
+            {"expires": math.ceil(now) + ttl, "now": now}
+            | ({"until": now + seconds} if seconds else {}),
+            now,
+        )
+    if not done:
+        return {"renewed": False, "reason": loss_of(row, holding, now)}
     taken = {"fence": row["fence"]} if taker is not None else {}
     return {"renewed": True, "expiresAt": row["expiresAt"], **taken}
 
@@ -397,25 +373,23 @@ def renew(event: Mapping[str, Any], now: float) -> dict[str, Any]:
 def release(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     """Give a claim back; the row stays, so that the fence does. Twice is success."""
     holding = Holding.of(event)
-    reason = optional_text(event, "reason") or "done"
-    # A worker releases what it has; the execution, whichever worker has it.
-    whose = HELD_CLAIM if optional_text(event, "taker") else ISSUED_CLAIM
-    released = {"claimId": holding.claim_id, "at": iso_time(now), "reason": reason}
-    try:
-        write_held(
-            holding,
-            RELEASE_CLAIM,
-            "",
-            {":free": "free", ":released": released},
-            now,
-            held=whose,
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        lost = loss_of(from_item(error.response.get("Item", {})), holding, now)
-        if lost == "released":
-            return {"released": True, "repeated": True}
-        return {"released": False, "reason": "superseded" if lost == "taken" else lost}
-    return {"released": True, "repeated": False}
+    done, row = release_claim(
+        dynamodb,
+        ACTIVE_JOBS_TABLE,
+        holding.workspace.key,
+        claim_id=holding.claim_id,
+        fence=holding.fence,
+        # A worker releases what it has; the execution, whichever worker has it.
+        is_worker=optional_text(event, "taker") is not None,
+        reason=optional_text(event, "reason") or "done",
+        now=now,
+    )
+    if done:
+        return {"released": True, "repeated": False}
+    lost = loss_of(row, holding, now)
+    if lost == "released":
+        return {"released": True, "repeated": True}
+    return {"released": False, "reason": "superseded" if lost == "taken" else lost}
 
 
 OPERATIONS: dict[str, Callable[[Mapping[str, Any], float], dict[str, Any]]] = {

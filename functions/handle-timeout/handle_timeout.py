@@ -6,7 +6,7 @@ the execution's input finds the message in its cause, or the claim by its owner.
 Input: `{projectUserId | projectId + userId, messageId, threadId?, claimId?, fence?, kind, error?,
 cause?, executionArn?}`, or the rule's event.
 Result: `{released, superseded, recorded, duplicate, recordId, dlqMessageId}`.
-Errors: ValidationError.
+Errors: ValidationError; RecordGoneError if the record was deleted meanwhile.
 Each step may be the last of a run and is repeated safely: the record is put if absent, the release
 is conditional on claim and fence, the dead letter has a fixed id. SQS drops a second letter for
 five minutes; one that is sent later, and may be the second, says so.
@@ -26,15 +26,11 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from jobplane_keys import (
-    CLAIM_PURGE_SECONDS,
     CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
     INTERRUPTION_TTL_SECONDS,
-    ISSUED_CLAIM,
     MISSING_QUEUE_CODES,
     NEW_QUEUE_SECONDS,
-    OWNED_CLAIM,
-    RELEASE_CLAIM,
     TIMEOUT_KIND_OF_STATUS,
     TIMEOUT_KINDS,
     ValidationError,
@@ -56,6 +52,7 @@ from jobplane_keys import (
     to_item,
     workspace_of,
 )
+from jobplane_leases import create, release_claim, update
 from jobplane_telemetry import Telemetry
 
 ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
@@ -139,6 +136,10 @@ class Timeout:
     @property
     def dead_letter_id(self) -> str:
         return dead_letter_id(self.kind, self.workspace.key, self.message_id, self.claim_id)
+
+
+class RecordGoneError(Exception):
+    """The record was deleted while its dead letter was sent."""
 
 
 def trimmed(value: Any) -> str | None:
@@ -280,55 +281,35 @@ def put_record(timeout: Timeout, now: float) -> tuple[dict[str, Any], bool]:
         "timestamp": iso_time(now),
         "ttl": int(now) + INTERRUPTION_TTL_SECONDS,
     }
-    item = {name: value for name, value in record.items() if value is not None}
-    try:
-        dynamodb.put_item(
-            TableName=INTERRUPTIONS_TABLE,
-            Item=to_item(item),
-            ConditionExpression="attribute_not_exists(messageId)",
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        return from_item(error.response["Item"]), False
-    return item, True
+    is_new, stored = create(
+        dynamodb,
+        INTERRUPTIONS_TABLE,
+        {name: value for name, value in record.items() if value is not None},
+        condition="attribute_not_exists(messageId)",
+    )
+    return stored, is_new
 
 
-def release_claim(timeout: Timeout, now: float) -> str:
+def release(timeout: Timeout, now: float) -> str:
     """Free the workspace: `released`, `repeated`, `superseded` by a newer claim, or `none`."""
     if timeout.claim_id is None and timeout.execution_arn is None:
         return "none"
-    released = {"at": iso_time(now), "reason": timeout.kind}
-    whose: dict[str, Any]
+    done, row = release_claim(
+        dynamodb,
+        ACTIVE_JOBS_TABLE,
+        timeout.workspace.key,
+        claim_id=timeout.claim_id,
+        fence=timeout.fence,
+        owner=timeout.execution_arn if timeout.claim_id is None else None,
+        reason=timeout.kind,
+        now=now,
+    )
+    if done:
+        return "released"
     if timeout.claim_id is None:
-        condition, whose = OWNED_CLAIM, {":owner": timeout.execution_arn, ":claim": None}
-    else:
-        released["claimId"] = timeout.claim_id
-        condition, whose = ISSUED_CLAIM, {":claim": timeout.claim_id, ":fence": timeout.fence}
-    try:
-        dynamodb.update_item(
-            TableName=ACTIVE_JOBS_TABLE,
-            Key=to_item({"projectUserId": timeout.workspace.key}),
-            UpdateExpression=RELEASE_CLAIM,
-            ConditionExpression=condition,
-            ExpressionAttributeNames={"#state": "state", "#owner": "owner"},
-            ExpressionAttributeValues=to_item(
-                {
-                    ":free": "free",
-                    ":held": "held",
-                    ":released": released,
-                    ":purge": int(now) + CLAIM_PURGE_SECONDS,
-                    **whose,
-                }
-            ),
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        if timeout.claim_id is None:
-            return "none"
-        row = from_item(error.response.get("Item", {}))
-        last = (row.get("lastReleased") or {}).get("claimId")
-        return "repeated" if last == timeout.claim_id or not row else "superseded"
-    return "released"
+        return "none"
+    last = (row.get("lastReleased") or {}).get("claimId")
+    return "repeated" if last == timeout.claim_id or not row else "superseded"
 
 
 def queue_of(workspace: Workspace) -> str:
@@ -366,19 +347,23 @@ def send_dead_letter(timeout: Timeout, letter: Mapping[str, Any]) -> str:
 
 def mark_done(timeout: Timeout, message_id: str) -> None:
     """Write on the record that all has been done, so that a later run does nothing."""
-    dynamodb.update_item(
-        TableName=INTERRUPTIONS_TABLE,
-        Key=to_item(timeout.record_key),
-        UpdateExpression="SET dlqMessageId = :id",
-        ConditionExpression="attribute_exists(messageId)",
-        ExpressionAttributeValues=to_item({":id": message_id}),
+    done, _ = update(
+        dynamodb,
+        INTERRUPTIONS_TABLE,
+        timeout.record_key,
+        change="SET dlqMessageId = :id",
+        condition="attribute_exists(messageId)",
+        values={"id": message_id},
+        mark=None,
     )
+    if not done:
+        raise RecordGoneError(timeout.message_id)
 
 
 def settle(timeout: Timeout, now: float) -> dict[str, Any]:
     """All steps, those of an earlier run left out or repeated without effect."""
     record, is_new = put_record(timeout, now)
-    release = release_claim(timeout, now)
+    released = release(timeout, now)
     dead_letter_message = record.get("dlqMessageId")
     if dead_letter_message is None:
         recorded_at = record["timestamp"]
@@ -388,8 +373,8 @@ def settle(timeout: Timeout, now: float) -> dict[str, Any]:
         mark_done(timeout, dead_letter_message)
         telemetry.metric("JobTimedOut", Kind=timeout.kind)
     return {
-        "released": release in {"released", "repeated"},
-        "superseded": release == "superseded",
+        "released": released in {"released", "repeated"},
+        "superseded": released == "superseded",
         "recorded": True,
         "duplicate": not is_new,
         "recordId": record["recordId"],

@@ -28,9 +28,9 @@ from jobplane_keys import (
     json_object,
     optional_id,
     record_id,
-    to_item,
     workspace_of,
 )
+from jobplane_leases import create
 from jobplane_telemetry import Telemetry
 
 INTERRUPTIONS_TABLE = os.environ["INTERRUPTIONS_TABLE"]
@@ -117,17 +117,10 @@ def told_id(told: Mapping[str, Any], field: str) -> str | None:
 
 
 def put_if_absent(record: Mapping[str, Any]) -> bool:
-    """Store a record; False when it is there already."""
+    """Store a record; False if another one is stored under its key."""
     item = {name: value for name, value in record.items() if value is not None}
-    try:
-        dynamodb.put_item(
-            TableName=INTERRUPTIONS_TABLE,
-            Item=to_item(item),
-            ConditionExpression="attribute_not_exists(messageId)",
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
+    condition = "attribute_not_exists(messageId)"
+    return create(dynamodb, INTERRUPTIONS_TABLE, item, condition=condition).done
 
 
 @telemetry.handler

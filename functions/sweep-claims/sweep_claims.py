@@ -22,18 +22,14 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from jobplane_keys import (
-    CLAIM_PURGE_SECONDS,
     CLIENT_OPTIONS,
-    OWNED_CLAIM,
-    RELEASE_CLAIM,
     TIMEOUT_KIND_OF_STATUS,
     ValidationError,
     claim_start,
     from_item,
-    iso_time,
     pages,
-    to_item,
 )
+from jobplane_leases import release_claim
 from jobplane_telemetry import Telemetry
 
 ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
@@ -144,32 +140,20 @@ def hand_over(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> None:
 
 
 def release(claim: Mapping[str, Any], now: float) -> bool:
-    """Free the workspace if this very claim still holds it; whether it did."""
-    released = {"claimId": claim.get("claimId"), "at": iso_time(now), "reason": "swept"}
-    values = {
-        ":owner": claim["owner"],
-        ":claim": claim.get("claimId"),
-        ":held": "held",
-        ":free": "free",
-        ":released": {name: value for name, value in released.items() if value is not None},
-        ":purge": int(now) + CLAIM_PURGE_SECONDS,
-    }
-    try:
-        dynamodb.update_item(
-            TableName=ACTIVE_JOBS_TABLE,
-            Key=to_item({"projectUserId": claim["projectUserId"]}),
-            UpdateExpression=RELEASE_CLAIM,
-            ConditionExpression=OWNED_CLAIM,
-            ExpressionAttributeNames={"#state": "state", "#owner": "owner"},
-            ExpressionAttributeValues=to_item(values),
-        )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
+    """Free the workspace if this claim still holds it; whether it did."""
+    return release_claim(
+        dynamodb,
+        ACTIVE_JOBS_TABLE,
+        claim["projectUserId"],
+        claim_id=claim.get("claimId"),
+        owner=claim["owner"],
+        reason="swept",
+        now=now,
+    ).done
 
 
 def settle(claim: Mapping[str, Any], now: float) -> bool:
-    """Ask about a claim and free it if it was left; whether this run has freed it."""
+    """Ask about a claim, and free it if its execution has ended; whether this run has freed it."""
     execution = execution_of(claim)
     if execution is None or not has_left(claim, execution):
         return False

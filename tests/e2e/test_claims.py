@@ -216,19 +216,31 @@ def test_the_check_finds_an_unconditional_release(
     contest: Contest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same rounds with a claim module that lets any caller release."""
-    claim, write_held = contest.claim, contest.claim.write_held
+    claim = contest.claim
+    write_held, release_claim = claim.write_held, claim.release_claim
 
-    def write_any(holding: Any, *arguments: Any) -> Any:
-        """Takes whoever has the workspace for the one who says so."""
-        key = to_item({"projectUserId": holding.workspace.key})
+    def holder(workspace: str, claim_id: str, fence: int) -> tuple[str, int]:
+        """The claim and fence of the current holder, if there is one."""
         found = claim.dynamodb.get_item(
-            TableName=claim.ACTIVE_JOBS_TABLE, Key=key, ConsistentRead=True
+            TableName=claim.ACTIVE_JOBS_TABLE,
+            Key=to_item({"projectUserId": workspace}),
+            ConsistentRead=True,
         )
         row = from_item(found.get("Item", {}))
-        held = row.get("claimId", holding.claim_id), row.get("fence", holding.fence)
-        return write_held(claim.Holding(holding.workspace, *held), *arguments)
+        return row.get("claimId", claim_id), row.get("fence", fence)
+
+    def write_any(holding: Any, *arguments: Any, **options: Any) -> Any:
+        held = holder(holding.workspace.key, holding.claim_id, holding.fence)
+        return write_held(claim.Holding(holding.workspace, *held), *arguments, **options)
+
+    def release_any(
+        dynamodb: Any, table: str, workspace: str, *, claim_id: str, fence: int, **how: Any
+    ) -> Any:
+        claim_id, fence = holder(workspace, claim_id, fence)
+        return release_claim(dynamodb, table, workspace, claim_id=claim_id, fence=fence, **how)
 
     monkeypatch.setattr(claim, "write_held", write_any)
+    monkeypatch.setattr(claim, "release_claim", release_any)
     fight(contest, 40, 2, seed=7)
     told = "\n".join(faults(contest.history.operations))
     assert "released by a stale holder" in told

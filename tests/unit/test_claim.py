@@ -261,7 +261,9 @@ def test_a_release_keeps_the_row_with_fence_and_reason(jobs: Jobs, clock: Clock)
 
     assert jobs.release(claim, reason="finished") == {"released": True, "repeated": False}
 
-    assert jobs.row() == {
+    row = jobs.row()
+    assert len(row.pop("write_id")) == 16
+    assert row == {
         "projectUserId": WORKSPACE,
         "state": "free",
         "fence": claim["fence"],
@@ -269,6 +271,39 @@ def test_a_release_keeps_the_row_with_fence_and_reason(jobs: Jobs, clock: Clock)
         "lastReleased": {"claimId": claim["claimId"], "at": iso(10), "reason": "finished"},
         "purgeAt": int(NOW) + 10 + 30 * DAY,
     }
+
+
+def test_a_release_whose_answer_is_lost_is_not_repeated(jobs: Jobs) -> None:
+    """Only the caller's second release is; also if another thread has the workspace by then."""
+    claim = jobs.acquire()
+    lost = jobs.stack.lose_answer(jobs.function("claim").dynamodb, "UpdateItem")
+    assert jobs.release(claim) == {"released": True, "repeated": False}
+    assert lost["UpdateItem"] == 1
+
+
+@pytest.mark.parametrize("message", ["message-1", "message-2"])
+def test_a_renewal_whose_answer_is_lost_is_made(jobs: Jobs, clock: Clock, message: str) -> None:
+    """By its holder, and by a message that joins the job."""
+    claim = jobs.acquire(ttlSeconds=100)
+    clock.pass_(10)
+    dynamodb = jobs.function("claim").dynamodb
+    if message == "message-1":
+        lost = jobs.stack.lose_answer(dynamodb, "UpdateItem")
+        assert jobs.renew(claim, ttlSeconds=100)["renewed"] is True
+    else:
+        lost = jobs.stack.lose_answer(
+            dynamodb, "UpdateItem", when=lambda body: "expiresAt < :expires" in body
+        )
+        assert jobs.acquire(messageId=message, ttlSeconds=100)["reason"] == "same_thread"
+    assert (jobs.row()["expiresAt"], lost["UpdateItem"]) == (int(NOW) + 111, 1)
+
+
+def test_an_acquisition_whose_answer_is_lost_is_granted(jobs: Jobs) -> None:
+    """With the claim that it made, and not with another one."""
+    lost = jobs.stack.lose_answer(jobs.function("claim").dynamodb, "UpdateItem")
+    claim = jobs.acquire()
+    assert (claim["claimed"], lost["UpdateItem"]) == (True, 1)
+    assert claim["claimId"] == jobs.row()["claimId"]
 
 
 def test_a_second_release_succeeds_and_changes_nothing(jobs: Jobs, clock: Clock) -> None:

@@ -94,6 +94,7 @@ def test_a_timed_out_job_is_recorded_released_and_dead_lettered(
     }
     (record,) = jobs.records()
     assert record.pop("dlqMessageId")
+    assert record.pop("write_id")
     assert record == {
         "messageId": "message-1",
         "recordId": answer["recordId"],
@@ -247,9 +248,26 @@ def test_an_expired_record_is_not_created_again(jobs: Jobs, claim: dict[str, Any
     """A mark without its record would have no time to live."""
     module = jobs.function("handle-timeout")
     timeout = module.Timeout.of(timeout_of(claim))
-    with pytest.raises(module.dynamodb.exceptions.ConditionalCheckFailedException):
+    with pytest.raises(module.RecordGoneError):
         module.mark_done(timeout, "letter-1")
     assert jobs.records() == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "expression"),
+    [("PutItem", "messageId"), ("UpdateItem", "lastReleased"), ("UpdateItem", "dlqMessageId")],
+)
+def test_a_clean_up_whose_answer_is_lost(
+    jobs: Jobs, claim: dict[str, Any], operation: str, expression: str
+) -> None:
+    """It is as one whose answers all arrived: one record, one release, one letter."""
+    lost = jobs.stack.lose_answer(
+        jobs.function("handle-timeout").dynamodb, operation, when=lambda body: expression in body
+    )
+    answer = handle(jobs, timeout_of(claim))
+    assert lost[operation] == 1
+    assert (answer["released"], answer["duplicate"]) == (True, False)
+    assert (len(jobs.records()), len(jobs.letters())) == (1, 1)
 
 
 def test_a_newer_claim_is_not_released(jobs: Jobs, claim: dict[str, Any]) -> None:

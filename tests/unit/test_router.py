@@ -677,6 +677,7 @@ def test_a_queued_request_is_one_row_with_the_documented_attributes(
     assert before + 300 <= row.pop("lease_until") <= time.time() + 300
     assert row.pop("created_at") == row.pop("updated_at")
     assert row.pop("lease_shard").startswith("lease-")
+    assert row.pop("write_id")
     assert row == {
         "owner": OWNER,
         "request_id": "req-1",

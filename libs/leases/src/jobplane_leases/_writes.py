@@ -4,8 +4,8 @@ botocore sends a write again when its answer does not arrive. If the first one w
 own result makes the condition of the second one fail. So a write must be able to tell its own
 result from that of another writer:
 
-- an update leaves a random id on the item; an item in the way that has this id is its result;
-- a put compares the item in the way with the one that it sent;
+- an update or a put leaves a random id on the item; an item in the way that has this id is its
+  result. The other attributes would not do: two writers may write the same at the same time;
 - an update whose condition still holds after it needs no id: it can simply be made again;
 - a transaction has a token (`ClientRequestToken`, which botocore fills in): DynamoDB itself
   recognises the repetition for ten minutes.
@@ -126,7 +126,7 @@ def update_item(
     The answer has `Attributes`, the new item, if the parameters ask for it; that of a refusal has
     `Item`, if there is one. Values are in DynamoDB's typed form.
     """
-    write_id = {"S": os.urandom(8).hex()}
+    write_id = {"S": new_write_id()}
     sent = {**parameters, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
     if mark is not None:
         change = parameters["UpdateExpression"]
@@ -150,12 +150,12 @@ def create(
 ) -> Written:
     """Put an item if a condition holds; `condition` and `values` are as for `update`.
 
-    An equal item in the way is the one that this put has made. The members of a set have no order,
-    so an item with sets may not be recognised.
+    The item is stored with the put's id, in the attribute `write_id`.
     """
+    made = {**item, "write_id": new_write_id()}
     parameters: dict[str, Any] = {
         "TableName": table,
-        "Item": to_item(item),
+        "Item": to_item(made),
         "ConditionExpression": condition,
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }
@@ -165,10 +165,16 @@ def create(
         parameters["ExpressionAttributeValues"] = {
             f":{name}": value for name, value in to_item(values).items()
         }
-    made = from_item(parameters["Item"])
     answer, refused = _send(dynamodb.put_item, parameters, 0.0)
-    found = from_item(answer.get("Item", {})) if refused else made
-    return Written(found == made, found)
+    if not refused:
+        return Written(True, made)
+    found = from_item(answer.get("Item", {}))
+    return Written(found.get("write_id") == made["write_id"], found)
+
+
+def new_write_id() -> str:
+    """A random id of 16 characters."""
+    return os.urandom(8).hex()
 
 
 def transact(dynamodb: Any, items: Sequence[dict[str, Any]]) -> list[str]:
