@@ -91,6 +91,7 @@ from jobplane_keys.tracking import (
     read_status,
     stored_statuses,
 )
+from jobplane_leases import update_item
 from jobplane_telemetry import Telemetry
 
 TRACKING_TABLE = os.environ["TRACKING_TABLE"]
@@ -305,24 +306,26 @@ def change_row(run: Run, row: Row, change: Change) -> Row:
     """
     old = row.values.get("status")
     try:
-        answer = dynamodb.update_item(
-            TableName=TRACKING_TABLE,
-            **change.update(row, run.now),
-            ReturnValues="ALL_NEW",
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            ReturnConsumedCapacity="TOTAL",
+        done, answer = update_item(
+            dynamodb,
+            change.update(row, run.now)
+            | {
+                "TableName": TRACKING_TABLE,
+                "ReturnValues": "ALL_NEW",
+                "ReturnConsumedCapacity": "TOTAL",
+            },
         )
-    except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        if "Item" not in error.response:
-            raise RefusedError(404, f"{row.label} no longer exists") from error
-        lost = f"{row.label} was changed by another writer in the meantime; nothing was written"
-        current = read_row(error.response["Item"]).values.get("status")
-        raise RefusedError(409, lost, current_status=current) from error
     except ClientError as error:
         # The request was checked, so only the size of the whole row can be wrong.
         if error.response["Error"]["Code"] != "ValidationException":
             raise
         raise malformed("additional_fields", "the row would be larger than 400 KB") from error
+    if not done:
+        if "Item" not in answer:
+            raise RefusedError(404, f"{row.label} no longer exists")
+        lost = f"{row.label} was changed by another writer in the meantime; nothing was written"
+        current = read_row(answer["Item"]).values.get("status")
+        raise RefusedError(409, lost, current_status=current)
     run.charge(answer, write=True)
     changed = read_row(answer["Attributes"])
     telemetry.info(

@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -293,23 +293,33 @@ class Stack:
     def lose_answer(
         self, client: Any, operation: str, *, when: Callable[[str], bool] = lambda body: True
     ) -> Counter[str]:
-        """Have the next call of an operation carried out without an answer: botocore repeats it."""
-        lost: Counter[str] = Counter()
-
-        def lose(request: Any, **_: Any) -> None:
-            if not lost[operation] and when(_body({"body": request.body})):
-                lost[operation] += 1
-                botocore_stubber("before-send", request)
-                raise ReadTimeoutError(endpoint_url=request.url)
-
-        service = client.meta.service_model.service_id.hyphenize()
-        self._register([client], f"before-send.{service}.{operation}", lose)
-        return lost
+        """`answer_lost` until the test ends."""
+        return self._hooks.enter_context(answer_lost(client, operation, when=when))
 
     def _register(self, clients: Iterable[Any], event: str, hook: Callable[..., Any]) -> None:
         for client in clients:
             client.meta.events.register_first(event, hook)
             self._hooks.callback(client.meta.events.unregister, event, hook)
+
+
+@contextmanager
+def answer_lost(
+    client: Any, operation: str, *, when: Callable[[str], bool] = lambda body: True
+) -> Iterator[Counter[str]]:
+    """Have the next call of an operation carried out without an answer: botocore repeats it."""
+    lost: Counter[str] = Counter()
+
+    def lose(request: Any, **_: Any) -> None:
+        if not lost[operation] and when(_body({"body": request.body})):
+            lost[operation] += 1
+            botocore_stubber("before-send", request)
+            raise ReadTimeoutError(endpoint_url=request.url)
+
+    service = client.meta.service_model.service_id.hyphenize()
+    event = f"before-send.{service}.{operation}"
+    client.meta.events.register_first(event, lose)
+    yield lost
+    client.meta.events.unregister(event, lose)
 
 
 @cache

@@ -43,6 +43,7 @@ from tests.unit.assemblies import (
     stored,
     write_templates,
 )
+from tests.unit.stack import answer_lost
 
 NAME = "deliver-webhook"
 DONE: dict[str, Any] = {"batchItemFailures": []}
@@ -201,6 +202,17 @@ def test_a_second_delivery_on_demand_within_thirty_seconds_is_refused(
     assert again["refused"] == "too_soon"
     assert 1 <= again["retry_after"] <= 30
     assert len(receiver.requests) == 1
+
+
+def test_a_delivery_on_demand_whose_reservation_has_no_answer_is_made(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """botocore's repetition finds the reservation of this invocation, and not of another one."""
+    put(assembly())
+    with receiving() as receiver, answer_lost(delivery.dynamodb, "UpdateItem") as lost:
+        hook(monkeypatch, receiver)
+        assert deliver(delivery)["webhook"]["delivered"] is True
+    assert (lost["UpdateItem"], len(receiver.requests)) == (1, 1)
 
 
 def test_a_delivered_webhook_can_be_sent_again_after_thirty_seconds(
@@ -436,6 +448,21 @@ def test_a_message_of_the_queue_makes_one_attempt(
     assert {"WebhookAttempts", "WebhookDelivered"} <= set(metric_names(out))
     assert "test-secret" not in out
     assert "tenant=1" not in out
+
+
+@pytest.mark.parametrize("write", ["webhook_claim_until = :until", "webhook = :state"])
+def test_a_delivery_whose_write_has_no_answer_is_made_once(
+    delivery: ModuleType, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    """The message is not kept for another receive; a worker's mark stays as it is."""
+    put(assembly(webhook={"status": "pending", "attempts": 0}, write_id="worker"))
+    lost = answer_lost(delivery.dynamodb, "UpdateItem", when=lambda body: f"#{write}" in body)
+    with receiving() as receiver, lost as losses:
+        hook(monkeypatch, receiver)
+        assert delivery.handler(message(), Context()) == DONE
+    assert (losses["UpdateItem"], len(receiver.requests)) == (1, 1)
+    assert stored("asm-1")["webhook"]["status"] == "delivered"
+    assert stored("asm-1")["write_id"] == "worker"
 
 
 def test_a_message_repeated_after_its_delivery_is_dropped(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.unit.manager import DAY, NOW, Manager, ago, file
-from tests.unit.stack import Output
+from tests.unit.stack import Output, answer_lost
 
 
 def update(manager: Manager, status: str, name: str = "a.ndjson", **more: Any) -> tuple[int, Any]:
@@ -19,6 +19,7 @@ def test_a_step_of_the_pipeline(manager: Manager, output: Output) -> None:
     assert (status, body["message"]) == (200, f"{DAY}/a.ndjson: pending#7 -> manifested#7")
     row = manager.row("a.ndjson")
     assert body["updated_item"] == row
+    assert row.pop("write_id")
     assert row == {
         "date_prefix": DAY,
         "file_key": "a.ndjson",
@@ -99,6 +100,15 @@ def test_another_writer_is_faster(
     assert "changed by another writer" in body["error"]
     assert body["current_status"] == then.get("status", "pending#3")
     assert manager.row("a.ndjson").get("previous_status") is None
+
+
+def test_a_change_whose_answer_is_lost(manager: Manager) -> None:
+    """The repetition finds the row changed, by this very write: it is no conflict."""
+    manager.put(file())
+    with answer_lost(manager.module.dynamodb, "UpdateItem") as lost:
+        code, body = update(manager, "manifested")
+    assert (code, lost["UpdateItem"]) == (200, 1)
+    assert body["updated_item"] == manager.row("a.ndjson")
 
 
 def test_a_file_that_is_deleted_in_the_meantime(manager: Manager) -> None:

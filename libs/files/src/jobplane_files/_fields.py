@@ -12,10 +12,10 @@ _MAX_FIELDS_BYTES = 300 * 1024
 PROTECTED_FIELDS = frozenset(
     {
         "date_prefix", "file_key", "status", "lock_id", "ttl", "updated_at", "previous_status",
-        "last_changed_by", "last_changed_reason", "last_reset_time", "reset_count",
+        "last_changed_by", "last_changed_reason", "last_reset_time", "reset_count", "write_id",
     }
 )  # fmt: skip
-"""Keys of the table and its indexes, and the record of an operator's change."""
+"""Keys of the table and its indexes, the record of an operator's change, and the id of a write."""
 
 
 def field_problems(fields: Mapping[str, Any]) -> Iterator[str]:
