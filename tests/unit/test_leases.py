@@ -1,5 +1,6 @@
 """jobplane_leases: conditional writes, and the states of a request."""
 
+import ast
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from jobplane_leases import (
     enqueue_request,
     follow_assembly,
     is_transient,
+    release_claim,
     update,
     update_item,
     write_assembly,
@@ -424,6 +426,109 @@ def test_an_enqueuing_whose_answer_is_lost(stack: Stack) -> None:
     lost = stack.lose_answer(stack.dynamodb, "PutItem")
     assert enqueue_request(stack.dynamodb, REQUESTS, NEW, NOW) == (True, stack.request())
     assert lost["PutItem"] == 1
+
+
+# Claims
+
+
+def released(stack: Stack, **whose: Any) -> Any:
+    return release_claim(stack.dynamodb, CLAIMS, "p#u", reason="done", now=NOW, **whose)
+
+
+HELD = {
+    "projectUserId": "p#u", "state": "held", "claimId": "c1", "fence": 7, "owner": "execution",
+    "threadId": "t1", "messageId": "m1", "expiresAt": int(NOW) + 60,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize(
+    ("there", "whose", "claim"),
+    [
+        (HELD, {"claim_id": "c1", "fence": 7}, {"claimId": "c1"}),
+        (HELD, {"claim_id": "c1", "owner": "execution"}, {"claimId": "c1"}),
+        (
+            {"projectUserId": "p#u", "owner": "execution", "ttl": 5},
+            {"claim_id": None, "owner": "execution"}, {},
+        ),
+    ],
+    ids=["by claim and fence", "by owner", "of an older writer"],
+)  # fmt: skip
+def test_a_claim_is_released(stack: Stack, there: Row, whose: Row, claim: Row, lost: bool) -> None:
+    """Once; the row stays with its fence, and says which claim was released, when and why."""
+    stack.create("jobs")
+    stack.put("active-jobs", there)
+    if lost:
+        stack.lose_answer(stack.dynamodb, "UpdateItem")
+    done, row = released(stack, **whose)
+    assert done
+    assert row == stack.get("active-jobs", projectUserId="p#u")
+    assert (row["state"], row.get("fence")) == ("free", there.get("fence"))
+    assert row["lastReleased"] == claim | {"at": MOMENT, "reason": "done"}
+    assert not {"claimId", "owner", "threadId", "messageId", "expiresAt"} & row.keys()
+    assert released(stack, **whose) == (False, row)
+
+
+@pytest.mark.parametrize(
+    "whose",
+    [
+        {"claim_id": "c1", "fence": 6}, {"claim_id": "c0", "fence": 7},
+        {"claim_id": "c1", "owner": "another"}, {"claim_id": "c0", "owner": "execution"},
+    ],
+)  # fmt: skip
+def test_a_claim_of_another_is_not_released(stack: Stack, whose: Row) -> None:
+    """Its row is returned as it is."""
+    stack.create("jobs")
+    stack.put("active-jobs", HELD)
+    assert released(stack, **whose) == (False, HELD)
+    assert stack.items("active-jobs") == [HELD]
+
+
+# The code
+
+
+def writes(path: Path) -> list[str]:
+    """The references to a client's methods for writing an item, by what they pass."""
+    tree = ast.parse(path.read_text())
+    calls = {node.func: node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in {
+            "put_item", "update_item", "delete_item",
+        }:  # fmt: skip
+            call = calls.get(node)
+            names = {keyword.arg for keyword in call.keywords} if call else {None}
+            kind = "open" if None in names else "conditional" * ("ConditionExpression" in names)
+            found.append(kind or "plain")
+    return found
+
+
+def test_every_conditional_write_is_made_here() -> None:
+    """No other code passes a condition to a client, or arguments that may hold one."""
+    kinds = {
+        path: writes(path)
+        for folder in ("functions/*", "libs/*/src/*")
+        for path in ROOT.glob(f"{folder}/*.py")
+    }
+    here = {path: kind for path, kind in kinds.items() if path.parent.name == "jobplane_leases"}
+    assert sorted(kind for each in here.values() for kind in each) == ["open", "open"]
+    others = {path.name: set(each) - {"plain"} for path, each in kinds.items() if path not in here}
+    assert {name: found for name, found in others.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("dynamodb.put_item(TableName=t, Item=i)", "plain"),
+        ("dynamodb.put_item(TableName=t, Item=i, ConditionExpression=c)", "conditional"),
+        ("dynamodb.update_item(**parameters)", "open"),
+        ("partial(client().delete_item, TableName=t)", "open"),
+    ],
+)
+def test_what_the_code_passes_is_found(tmp_path: Path, code: str, kind: str) -> None:
+    """Also when it is passed on, or comes from a mapping."""
+    (tmp_path / "module.py").write_text(code)
+    assert writes(tmp_path / "module.py") == [kind]
 
 
 # Documents

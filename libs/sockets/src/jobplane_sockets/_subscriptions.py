@@ -33,10 +33,9 @@ def listeners(dynamodb: Any, prefix: str, request_key: str, now: float) -> list[
 def unsubscribe(dynamodb: Any, prefix: str, request_key: str, connection_id: str) -> bool:
     """End one subscription; return whether it existed."""
     owner, request_id = split_request_key(request_key)
-    row = {
-        "TableName": subscriptions_table(prefix),
-        "Key": {"request_key": {"S": request_key}, "connection_id": {"S": connection_id}},
-    }
+    table = subscriptions_table(prefix)
+    key = {"request_key": {"S": request_key}, "connection_id": {"S": connection_id}}
+    listens = {"ConditionExpression": "attribute_exists(request_key)"}
     count = {
         "TableName": requests_table(prefix),
         "Key": {"owner": {"S": owner}, "request_id": {"S": request_id}},
@@ -47,7 +46,7 @@ def unsubscribe(dynamodb: Any, prefix: str, request_key: str, connection_id: str
     refused = transact(
         dynamodb,
         [
-            {"Delete": row | {"ConditionExpression": "attribute_exists(request_key)"}},
+            {"Delete": {"TableName": table, "Key": key} | listens},
             {"Update": count},
         ],
     )
@@ -55,7 +54,7 @@ def unsubscribe(dynamodb: Any, prefix: str, request_key: str, connection_id: str
         return False
     if refused:
         # The request has expired, so there is no number to update.
-        dynamodb.delete_item(**row)
+        dynamodb.delete_item(TableName=table, Key=key)
     return True
 
 
