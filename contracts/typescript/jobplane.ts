@@ -790,7 +790,8 @@ export interface ClaimsSwept {
  *
  * Times are ISO-8601 UTC with milliseconds; `execution_duration` is in seconds, sizes in bytes,
  * `progress_pct` 0–100. It never has both `ok` and `error`. Until the job has ended it has
- * neither, or the `ok` code of a running job if the deployment has extended codes.
+ * neither, or the `ok` code of a running job if the deployment has extended codes. `joined` are
+ * the ids of requests that waited for a failed assembly, and fail with it.
  */
 export interface AssemblyDocument {
   assembly_id: string;
@@ -819,6 +820,7 @@ export interface AssemblyDocument {
   warnings?: string[];
   webhook?: AssemblyWebhook;
   request_id?: string;
+  joined?: string[];
   stalled?: boolean;
 }
 /**

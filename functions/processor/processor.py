@@ -680,17 +680,20 @@ def follow(job: Job, assembly_id: str) -> None:
 def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembly:
     """The document of the job, taken for this request.
 
-    One that ended well, or that this request ended, comes back terminal. Raises AssemblyBusyError
-    when another request works on it, RequestError when it is somebody else's.
+    One that ended well, or that this request ended, comes back terminal, and so does one that
+    failed while this request waited for it. Raises AssemblyBusyError when another request works on
+    it, RequestError when it is somebody else's.
     """
     assembly_id = job.row["assembly_id"]
     known = read_assembly(assembly_id)
     mine = known is not None and known.get("request_id") == job.request_id
+    me = request_key(job.owner, job.request_id)
     if known is not None:
         if known.get("owner") != job.owner:
             raise RequestError(ErrorCode.FORBIDDEN, "The assembly belongs to somebody else")
         terminal = is_terminal_assembly(known)
-        if known.get("ok") == "ASSEMBLY_COMPLETED" or (terminal and mine):
+        joined = bool(known.get("error")) and me in known.get("followers", ())
+        if known.get("ok") == "ASSEMBLY_COMPLETED" or (terminal and mine) or joined:
             return Assembly(job, template, known)
         if not terminal and not mine and known.get("lease_until", 0) > time.time():
             job.report(job.percentage, "The same job is running already; waiting for its end")

@@ -41,6 +41,7 @@ from jobplane_keys import (
     read_item,
     s3_options,
     sign_links,
+    split_request_key,
     to_item,
 )
 from jobplane_telemetry import Telemetry
@@ -65,7 +66,7 @@ LIST_LIMIT, MAX_LIST_LIMIT, LIST_READS = 20, 100, 10
 LIST_FIELDS = tuple(
     name for name in PUBLIC_ASSEMBLY_FIELDS if name not in {"uploads", "results", "warnings"}
 )
-READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {"ttl", "lease_until", "tenant_id"}
+READ_FIELDS = frozenset(PUBLIC_ASSEMBLY_FIELDS) | {"followers", "ttl", "lease_until", "tenant_id"}
 COMPLETED_CACHE = "private, max-age=300"
 # A failed or cancelled assembly may be run again, so callers must revalidate its document.
 ENDED_CACHE = "private, no-cache"
@@ -393,8 +394,15 @@ def is_live(item: Document, now: float) -> bool:
 
 
 def document_of(item: Document, now: float) -> Document:
-    """The public document of a row, with the codes that the stage is configured for."""
-    return assembly_document(item, now, extended_codes=EXTENDED_CODES)
+    """The public document of a row, with the codes that the stage is configured for.
+
+    That of a failed assembly names the requests that joined it: any other one runs it again.
+    """
+    document = assembly_document(item, now, extended_codes=EXTENDED_CODES)
+    followers = item.get("followers")
+    if document.get("error") and isinstance(followers, list):
+        document["joined"] = sorted(split_request_key(key)[1] for key in followers)
+    return document
 
 
 def has_links(item: Document) -> bool:

@@ -452,6 +452,40 @@ def test_job_that_may_run_again_is_not_cached(
     assert harness.call("get_status", "a1").completed
 
 
+@pytest.mark.parametrize("end", [{"error": "INPUT_MISSING"}, {"ok": "ASSEMBLY_CANCELED"}])
+def test_wait_returns_the_end_of_the_request_that_was_named(
+    harness: Harness, end: dict[str, Any]
+) -> None:
+    """Right after its acknowledgment the document is still that of an earlier request."""
+    harness.script.will(
+        Reply(body=document(request_id="r1", **end)),
+        Reply(body=document(request_id="r2")),
+        Reply(body=document(request_id="r2", error="MD5_MISMATCH")),
+    )
+    assert harness.call("wait", "a1", 60, *named(harness, "r2")).error == "MD5_MISMATCH"
+
+
+@pytest.mark.parametrize(
+    "end", [{"ok": "ASSEMBLY_COMPLETED"}, {"error": "INPUT_MISSING", "joined": ["r2"]}]
+)
+def test_wait_returns_the_end_that_a_request_joined(harness: Harness, end: dict[str, Any]) -> None:
+    harness.script.will(Reply(body=document(request_id="r1", **end)))
+    assert harness.call("wait", "a1", 60, *named(harness, "r2")).request_id == "r1"
+
+
+def test_wait_times_out_with_the_end_of_an_earlier_request(harness: Harness) -> None:
+    harness.script.will(*[Reply(body=document(request_id="r1", error="INPUT_MISSING"))] * 30)
+    with pytest.raises(WaitTimeoutError) as caught:
+        harness.call("wait", "a1", 9, *named(harness, "r2"))
+    assert caught.value.document is not None
+    assert caught.value.document.request_id == "r1"
+
+
+def named(harness: Harness, request_id: str) -> list[str]:
+    """The last arguments of `wait`: over HTTP the user is that of the token."""
+    return [request_id] if "http" in harness.kind else ["u1", request_id]
+
+
 def test_the_document_of_a_running_job_is_not_cached(harness: Harness) -> None:
     harness.script.will(Reply(body=document()))
     harness.call("get_status", "a1")

@@ -797,6 +797,35 @@ def test_the_end_requeues_the_waiting_request(assemblies: Assemblies) -> None:
     assert len(assemblies.stack.messages("webhooks")) == 1
 
 
+def test_a_request_that_joined_a_failure_fails_with_it(assemblies: Assemblies) -> None:
+    """It does not run the assembly again; a request that comes later does."""
+    entry = assemblies.put("a.txt", b"hello")
+    waiting = job_of("tpl_archive", entry, request_id="req-2")
+    module = assemblies.processor.module
+    parked: list[dict[str, Any]] = []
+    runs: list[int] = []
+
+    def run_steps(*_: Any) -> None:
+        runs.append(1)
+        if not parked:
+            assemblies.stack.put("requests", waiting)
+            module.work(OWNER, "req-2", module.Invocation("invocation-2", time.time() + 300))
+            parked.append(assemblies.stack.request("req-2"))
+        raise module.AssemblyError("MD5_MISMATCH", "a.txt: another content")
+
+    assemblies.processor.set(run_steps=run_steps)
+    assemblies.run("tpl_archive", entry)
+    woken = assemblies.stack.request("req-2")
+    assemblies.processor.deliver(record(woken, old=parked[0]))
+    second = assemblies.stack.request("req-2")
+    assert (second["status"], len(runs)) == ("FAILED", 1)
+    assert assemblies.document(second)["request_id"] == "req-1"
+
+    assert assemblies.run("tpl_archive", entry, request_id="req-3")["status"] == "FAILED"
+    assert len(runs) == 2
+    assert assemblies.document(second)["request_id"] == "req-3"
+
+
 def test_the_end_does_not_requeue_a_request_that_a_worker_has_taken(assemblies: Assemblies) -> None:
     row = job_of("tpl_archive", assemblies.put("a.txt", b"hello"))
     taken = request(

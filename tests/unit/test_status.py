@@ -484,6 +484,19 @@ def test_other_ends_are_revalidated(status: ModuleType, end: dict[str, Any]) -> 
     assert (code, headers["Cache-Control"]) == (304, "private, no-cache")
 
 
+@pytest.mark.parametrize(
+    ("end", "joined"), [({"error": "X", "ok": None}, ["r2", "r3"]), ({}, None)]
+)
+def test_a_failed_document_names_the_requests_that_joined(
+    status: ModuleType, end: dict[str, Any], joined: list[str] | None
+) -> None:
+    """A completed one is the answer to every request, and names none."""
+    put(assembly(followers=frozenset({"t1#u1#r3", "t1#u1#r2"}), **end))
+    _, body, _ = ask(status, http("GET", "/status/asm-1"))
+    assert body is not None
+    assert body.get("joined") == joined
+
+
 @pytest.mark.parametrize("form", ["{tag}", '"other", {tag}', "*", "{strong}"])
 def test_a_matching_etag_gets_304_without_a_body(status: ModuleType, form: str) -> None:
     put(assembly())

@@ -152,7 +152,9 @@ class StatusFlows:
             found |= part
         return found
 
-    def wait(self, assembly_id: str, timeout: float, user_id: str | None) -> Flow[AssemblyDocument]:
+    def wait(
+        self, assembly_id: str, timeout: float, user_id: str | None, request_id: str | None
+    ) -> Flow[AssemblyDocument]:
         """See StatusClient.wait. Look-ups that fail for a passing reason are repeated."""
         deadline = self._clock() + timeout
         document: AssemblyDocument | None = None
@@ -161,7 +163,7 @@ class StatusFlows:
             cause: JobplaneError | None = None
             try:
                 document, asked = yield from self._get(assembly_id, user_id)
-                if document.terminal:
+                if document.terminal and _is_of(document, request_id):
                     return document
                 executing = is_executing(document.ok, document.execution_start)
                 delay = asked or (_EXECUTING_SECONDS if executing else _WAITING_SECONDS)
@@ -340,6 +342,16 @@ class AsyncDriver:
         finally:
             for task in tasks:
                 task.cancel()
+
+
+def _is_of(document: AssemblyDocument, request_id: str | None) -> bool:
+    """Whether a request ended with this document. A completed one is the answer to all."""
+    return (
+        request_id is None
+        or document.completed
+        or request_id == document.request_id
+        or request_id in document.joined
+    )
 
 
 def _check_ids(assembly_ids: Sequence[Any]) -> None:

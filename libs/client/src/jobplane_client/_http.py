@@ -88,13 +88,18 @@ class HttpStatusClient:
         """
         return self._driver.run(self._flows.get_batch_status(assembly_ids, None))
 
-    def wait(self, assembly_id: str, timeout: float) -> AssemblyDocument:
+    def wait(
+        self, assembly_id: str, timeout: float, request_id: str | None = None
+    ) -> AssemblyDocument:
         """Wait until the job has ended and return its document; see its `completed` and `error`.
+
+        An assembly that failed or was cancelled can be requested again. With `request_id`, that of
+        the acknowledgment, the end of an earlier request is not returned.
 
         Raises WaitTimeoutError, with the last document, after `timeout` seconds, and the errors of
         `get_status` that repeating the call does not solve.
         """
-        return self._driver.run(self._flows.wait(assembly_id, timeout, None))
+        return self._driver.run(self._flows.wait(assembly_id, timeout, None, request_id))
 
     def close(self) -> None:
         """Close the connections."""
@@ -155,9 +160,11 @@ class AsyncHttpStatusClient:
         """See HttpStatusClient.get_batch_status."""
         return await self._driver.run(self._flows.get_batch_status(assembly_ids, None))
 
-    async def wait(self, assembly_id: str, timeout: float) -> AssemblyDocument:
+    async def wait(
+        self, assembly_id: str, timeout: float, request_id: str | None = None
+    ) -> AssemblyDocument:
         """See HttpStatusClient.wait."""
-        return await self._driver.run(self._flows.wait(assembly_id, timeout, None))
+        return await self._driver.run(self._flows.wait(assembly_id, timeout, None, request_id))
 
     async def aclose(self) -> None:
         """Close the connections."""

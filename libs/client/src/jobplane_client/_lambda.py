@@ -101,14 +101,21 @@ class StatusClient:
         return self._driver.run(self._flows.get_batch_status(assembly_ids, user_id))
 
     def wait(
-        self, assembly_id: str, timeout: float, user_id: str | None = None
+        self,
+        assembly_id: str,
+        timeout: float,
+        user_id: str | None = None,
+        request_id: str | None = None,
     ) -> AssemblyDocument:
         """Wait until the job has ended and return its document; see its `completed` and `error`.
+
+        An assembly that failed or was cancelled can be requested again. With `request_id`, that of
+        the acknowledgment, the end of an earlier request is not returned.
 
         Raises WaitTimeoutError, with the last document, after `timeout` seconds, and the errors of
         `get_status` that repeating the call does not solve.
         """
-        return self._driver.run(self._flows.wait(assembly_id, timeout, user_id))
+        return self._driver.run(self._flows.wait(assembly_id, timeout, user_id, request_id))
 
 
 class AsyncStatusClient:
@@ -157,10 +164,14 @@ class AsyncStatusClient:
         return await self._driver.run(self._flows.get_batch_status(assembly_ids, user_id))
 
     async def wait(
-        self, assembly_id: str, timeout: float, user_id: str | None = None
+        self,
+        assembly_id: str,
+        timeout: float,
+        user_id: str | None = None,
+        request_id: str | None = None,
     ) -> AssemblyDocument:
         """See StatusClient.wait."""
-        return await self._driver.run(self._flows.wait(assembly_id, timeout, user_id))
+        return await self._driver.run(self._flows.wait(assembly_id, timeout, user_id, request_id))
 
 
 class _LambdaTransport:
