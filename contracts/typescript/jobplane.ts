@@ -9,7 +9,7 @@ export type DeliverWebhookResult = DeliveryResult | DeliveryRefusal | BatchFailu
 export type WebhookStatus =
   "pending" | "delivered" | "retrying" | "failed" | "disabled" | "unsigned_refused" | "refused";
 export type HandleTimeoutEvent = HandleTimeoutInput | ExecutionEnded;
-export type ProcessorEvent = StreamEvent | SweepEvent;
+export type ProcessorEvent = QueueEvent | SweepEvent;
 export type ProcessorResult = BatchFailures | Swept;
 export type SendInterruptResult = InterruptSent | InterruptNotSent;
 export type StateManagerEvent =
@@ -95,6 +95,8 @@ export interface Contracts {
   "functions/deliver-webhook/result": DeliverWebhookResult;
   "functions/disconnect/input": DisconnectEvent;
   "functions/disconnect/result": ProxyAnswer;
+  "functions/dispatch/input": StreamEvent;
+  "functions/dispatch/result": BatchFailures;
   "functions/handle-timeout/input": HandleTimeoutEvent;
   "functions/handle-timeout/result": HandleTimeoutResult;
   "functions/processor/input": ProcessorEvent;
@@ -130,6 +132,7 @@ export interface Contracts {
   "job-flow/result": JobFlowResult;
   "queues/dead-letter": DeadLetter;
   "queues/interrupt": InterruptMessage;
+  "queues/queued-request": QueuedRequest;
   "queues/unreadable-record": UnreadableRecord;
   "queues/webhook-delivery": WebhookDelivery;
   "queues/worker": WorkerMessage;
@@ -390,7 +393,8 @@ export interface QueueEvent {
   Records: QueueRecord[];
 }
 /**
- * A message of the webhook queue; `body` is a WebhookDelivery as JSON text.
+ * A message; `body` is JSON text: a WebhookDelivery in the queue `webhooks`, a QueuedRequest in
+ * the queue `jobs`.
  */
 export interface QueueRecord {
   messageId: string;
@@ -1056,7 +1060,15 @@ export interface InterruptedClaim {
   threadId: string | null;
 }
 /**
- * A record of the stream of `requests` that could not be read, kept for an operator.
+ * A request that a worker is to take; `owner` is `tenant#user`. Its state is in its row.
+ */
+export interface QueuedRequest {
+  owner: string;
+  request_id: string;
+}
+/**
+ * A record of the requests' stream, or of the queue `jobs`, that could not be read, kept for
+ * an operator.
  *
  * Its text is cut at 250,000 characters, and then is not valid JSON.
  */

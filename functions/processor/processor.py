@@ -1,10 +1,11 @@
 """Runs queued requests, with leases, retries and live progress.
 
-Triggers: the stream of `requests` (INSERT as PENDING, or back to PENDING); a schedule with
+Triggers: the queue `jobs`, whose messages are `{owner, request_id}`; a schedule with
 `{"sweep": "leases"}` that finds requests whose worker is gone.
-Result: batch item failures for what could not be taken in time; a count for a sweep.
+Result: batch item failures for what could not be taken now; a count for a sweep.
+Errors: ValidationError for an event that is neither.
 Every request ends once, as COMPLETED, FAILED or CANCELLED, and its listeners hear of it once. A
-record that can't be parsed goes to the failure queue. Reads and writes `requests`, `assemblies`,
+message that can't be parsed goes to the failure queue. Reads and writes `requests`, `assemblies`,
 the files bucket and the webhook queue; posts to sockets.
 """
 
@@ -47,7 +48,7 @@ from jobplane_keys import (
     ValidationError,
     checked_input,
     error_body,
-    from_item,
+    is_request_id,
     is_terminal_assembly,
     iso_time,
     item_size,
@@ -68,6 +69,7 @@ from jobplane_keys import (
     to_item,
     ttl_after,
     unknown_template,
+    unreadable_record,
 )
 from jobplane_leases import (
     Lease,
@@ -95,6 +97,7 @@ TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 REQUESTS = requests_table(TABLE_PREFIX)
 ASSEMBLIES = os.environ["DYNAMODB_TABLE"]
 FILES_BUCKET = os.environ["FILES_BUCKET"]
+JOBS_QUEUE_URL = os.environ["JOBS_QUEUE_URL"]
 WEBHOOKS_QUEUE_URL = os.environ["WEBHOOKS_QUEUE_URL"]
 FAILURES_QUEUE_URL = os.environ["FAILURES_QUEUE_URL"]
 WEBSOCKET_ENDPOINT = os.environ["WEBSOCKET_ENDPOINT"]
@@ -122,7 +125,7 @@ MAX_TEXT_LENGTH = 1000
 MAX_FOLLOWERS = 100
 MAX_DOCUMENT_BYTES = 350 * 1024
 PART_BYTES = 8 * 1024 * 1024
-SEQUENCE_NUMBER = re.compile(r"[!-~]{1,128}")
+MESSAGE_ID = re.compile(r"[!-~]{1,128}")
 
 session = botocore.session.get_session()
 config = Config(**CLIENT_OPTIONS)
@@ -208,6 +211,38 @@ class Invocation:
     def lease(self) -> Lease:
         """A lease that ends with the invocation at the latest."""
         return Lease(self.id, int(time.time() + max(1.0, min(self.remaining(), LEASE_SECONDS))))
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRequest:
+    """A message of the queue `jobs`."""
+
+    message_id: str
+    receipt: str
+    receives: int
+    owner: str
+    request_id: str
+
+    @classmethod
+    def of(cls, record: Any) -> Self:
+        """Raises ValueError if the message does not name a request, or can't be named itself."""
+        try:
+            body = json.loads(record["body"])
+            found = cls(
+                message_id=record["messageId"],
+                receipt=record["receiptHandle"],
+                receives=int(record["attributes"]["ApproximateReceiveCount"]),
+                owner=body["owner"],
+                request_id=body["request_id"],
+            )
+            split_owner_key(found.owner)
+            found.owner.encode()
+            has_name = MESSAGE_ID.fullmatch(found.message_id)
+        except Exception as error:
+            raise ValueError("its body does not name a request") from error
+        if not has_name or not is_request_id(found.request_id):
+            raise ValueError("an id in it is malformed")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,6 +552,11 @@ def result_entry(stored: StoredObject, original_id: str) -> Row:
 def cancelled_body() -> Row:
     """The `error` of a request that was cancelled."""
     return error_body(ErrorCode.CANCELLED, "Cancelled")
+
+
+def is_change(record: Any) -> bool:
+    """Whether it is a record of a stream: that of `requests` came here before dispatch existed."""
+    return isinstance(record, dict) and record.get("eventSource") == "aws:dynamodb"
 
 
 def backoff_seconds(attempt: int) -> float:
@@ -1111,6 +1151,7 @@ def work(owner: str, request_id: str, invocation: Invocation) -> None:
         if row is None:
             telemetry.debug("lease not granted")
             return
+        telemetry.bind(action=row["action"])
         with telemetry.trace(row.get("trace_header")):
             wait = attempt(Job(row, invocation))
         if wait is None:
@@ -1329,37 +1370,38 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
     return "requeued"
 
 
-def sequence_of(record: Row) -> str:
-    """A record's sequence number; ValueError when nothing could come again under it."""
-    sequence = record["dynamodb"]["SequenceNumber"]
-    if not isinstance(sequence, str) or not SEQUENCE_NUMBER.fullmatch(sequence):
-        raise ValueError("the sequence number is none")
-    return sequence
+def give_back(message: QueuedRequest) -> None:
+    """Show a message again after a wait; if that fails, the sweeper finds its request."""
+    try:
+        sqs().change_message_visibility(
+            QueueUrl=JOBS_QUEUE_URL,
+            ReceiptHandle=message.receipt,
+            VisibilityTimeout=math.ceil(backoff_seconds(min(message.receives, 10))),
+        )
+    except Exception as error:
+        telemetry.exception("message not given back", error)
 
 
 def consume(record: Row, invocation: Invocation) -> str | None:
-    """Work on one stream record; its sequence number when it must come again."""
+    """Work on the request of a message; the message's id if it must come again."""
     try:
-        sequence = sequence_of(record)
-        image = from_item(record["dynamodb"]["NewImage"])
-        owner, request_id = image["owner"], image["request_id"]
-        tenant_id, user_id = split_owner_key(owner)
-    except Exception as error:
+        message = QueuedRequest.of(record)
+    except ValueError as error:
         telemetry.exception("record can't be parsed", error)
         telemetry.metric("RecordRefused")
-        body = json.dumps({"error": "record can't be parsed", "record": record}, default=str)
-        sqs().send_message(QueueUrl=FAILURES_QUEUE_URL, MessageBody=body[:250_000])
+        body = unreadable_record(record, error)
+        sqs().send_message(QueueUrl=FAILURES_QUEUE_URL, MessageBody=body)
         return None
-    if invocation.remaining() < MIN_WORK_SECONDS:
-        return sequence
-    ids = {"request_id": request_id, "action": image.get("action")}
-    with telemetry.ids(**ids, tenant_id=tenant_id, user_id=user_id):
-        try:
-            work(owner, request_id, invocation)
-        except Exception as error:
-            telemetry.exception("record not processed", error)
-            return sequence
-    return None
+    tenant_id, user_id = split_owner_key(message.owner)
+    with telemetry.ids(request_id=message.request_id, tenant_id=tenant_id, user_id=user_id):
+        if invocation.remaining() >= MIN_WORK_SECONDS:
+            try:
+                work(message.owner, message.request_id, invocation)
+                return None
+            except Exception as error:
+                telemetry.exception("record not processed", error)
+        give_back(message)
+        return message.message_id
 
 
 @telemetry.handler
@@ -1370,12 +1412,10 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         telemetry.info("leases swept", **counts)
         return {"swept": counts}
     records = event.get("Records")
-    if not isinstance(records, list):
-        raise ValidationError("Records", "a list is required")
+    if not isinstance(records, list) or any(map(is_change, records)):
+        raise ValidationError("Records", "messages of the queue are required")
     with ThreadPoolExecutor(min(CONCURRENT_REQUESTS, len(records) or 1)) as pool:
-        failures = pool.map(lambda record: consume(record, invocation), records)
+        kept = pool.map(lambda record: consume(record, invocation), records)
         return {
-            "batchItemFailures": [
-                {"itemIdentifier": sequence} for sequence in failures if sequence is not None
-            ]
+            "batchItemFailures": [{"itemIdentifier": name} for name in kept if name is not None]
         }

@@ -74,6 +74,7 @@ HARMLESS: dict[str, Any] = {
     "count-files": {"Records": []},
     "deliver-webhook": {"assembly_id": "nothing"},
     "disconnect": {"requestContext": {"connectionId": "nobody"}},
+    "dispatch": {"Records": []},
     "handle-timeout": {
         "detail-type": "Step Functions Execution Status Change",
         "detail": {
@@ -479,9 +480,9 @@ def dead_notification(deployed: Deployed) -> None:
 
 
 def refused_record(deployed: Deployed) -> None:
-    """A record of the stream that the processor can't read."""
+    """A record of the stream that dispatch can't read."""
     record = {"eventName": "INSERT", "dynamodb": {"SequenceNumber": "1"}}
-    deployed.invoke("processor", {"Records": [record]})
+    deployed.invoke("dispatch", {"Records": [record]})
 
 
 def timed_out_job(deployed: Deployed) -> None:
@@ -536,20 +537,28 @@ async def test_the_alarm_of_a_dead_letter_queue_goes_off_for_one_message(
     assert state() == "OK"
 
 
-@fires("webhooks-age")
+QUEUES = {
+    "jobs": ("processor", {"owner": NOBODY, "request_id": "gone"}),
+    "webhooks": ("deliver-webhook", {"assembly_id": "gone"}),
+}
+"""Who reads a queue, and a message that comes to nothing."""
+
+
+@fires(*(f"{queue}-age" for queue in QUEUES))
+@pytest.mark.parametrize("queue", QUEUES)
 async def test_the_age_alarm_of_a_queue_goes_off_after_a_quarter_of_an_hour(
-    deployed: Deployed, alarms: dict[str, Alarm]
+    deployed: Deployed, alarms: dict[str, Alarm], queue: str
 ) -> None:
     """The clock of the measurement is moved."""
-    alarm, queue = alarms["webhooks-age"], "webhooks"
+    alarm, (function, body) = alarms[f"{queue}-age"], QUEUES[queue]
 
     def state(at: float) -> str:
         sent = oldest_sent(deployed, queue)
         return alarm.state([] if sent is None else [alarm.point(at, at - sent)], at)
 
-    with without_delivery(deployed, "deliver-webhook", f":{deployed.stage.names.prefix}"):
-        body = json.dumps({"assembly_id": unique("gone")})
-        deployed.sqs.send_message(QueueUrl=deployed.info["queues"][queue], MessageBody=body)
+    with without_delivery(deployed, function, f":{deployed.stage.names.prefix}"):
+        url = deployed.info["queues"][queue]
+        deployed.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(body))
         await until(lambda: oldest_sent(deployed, queue), "the message in the queue")
         assert state(time.time()) == "OK"
         assert state(time.time() + QUARTER_OF_AN_HOUR) == "ALARM"
@@ -582,7 +591,7 @@ def waiting_file(deployed: Deployed) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 STREAMS = {
-    "processor": ("requests", waiting_request),
+    "dispatch": ("requests", waiting_request),
     "count-files": ("files", waiting_file),
 }
 

@@ -150,7 +150,7 @@ async def lose_requests(own: Deployed, table: str) -> tuple[str, str]:
     async with own.socket(USER) as socket:
         ended, pending = unique("req"), unique("req")
         assert (await socket.run("delay", DELAY, id=ended))["type"] == "complete"
-        with without_delivery(own, "processor", f"/{table}/"):
+        with without_delivery(own, "dispatch", f"/{table}/"):
             asked = {"id": pending, "action": "delay", "payload": DELAY}
             assert (await socket.ask(asked))["type"] == "acknowledgment"
             own.dynamodb.update_item(
@@ -171,7 +171,7 @@ def test_a_lost_table_with_a_stream_is_restored_with_its_settings(loss: Loss) ->
 
 
 def test_mapping_and_role_name_the_new_stream(own: Deployed, loss: Loss) -> None:
-    name = own.info["functions"]["processor"]
+    name = own.info["functions"]["dispatch"]
     mappings = own.functions.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
     assert [mapping["EventSourceArn"] for mapping in mappings] == [loss.new_stream]
     role = own.functions.get_function_configuration(FunctionName=name)["Role"].rpartition("/")[2]

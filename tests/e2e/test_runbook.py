@@ -130,7 +130,7 @@ async def test_streams(deployed: Deployed, shell: Shell) -> None:
     request_id = unique("req")
     source = f"/{deployed.stage.names.of('requests')}/"
     async with deployed.socket(unique("user")) as socket:
-        with without_delivery(deployed, "processor", source):
+        with without_delivery(deployed, "dispatch", source):
             asked = {"id": request_id, "action": "delay", "payload": {"seconds": 0, "steps": 1}}
             assert (await socket.ask(asked))["type"] == "acknowledgment"
             assert "Disabled" in shell("Streams", 0)

@@ -37,6 +37,8 @@ from tests.faults.mappings import Clock, QueueMapping, StreamMapping
 ROOT = Path(__file__).parents[2]
 ASYNC_WAITS = (60.0, 120.0)
 TRIES = 10
+# Every scenario takes some hours of the simulated time.
+YEAR_SECONDS = 365 * 24 * 3600
 
 type Row = dict[str, Any]
 
@@ -350,7 +352,7 @@ class Client:
 
     def __init__(self, cloud: Cloud, user: str = "scott", tenant: str = "acme") -> None:
         self.cloud = cloud
-        self.token = mint(cloud.aws.jwt_secret, user=user, tenant=tenant, ttl=7 * 24 * 3600)
+        self.token = mint(cloud.aws.jwt_secret, user=user, tenant=tenant, ttl=YEAR_SECONDS)
         self.owner = f"{tenant}#{user}"
         self.connection_id = ""
         self.connections: list[str] = []

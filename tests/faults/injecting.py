@@ -214,6 +214,21 @@ def cut(exchange: Exchange) -> AWSResponse:
     return AWSResponse(answer.url, answer.status_code, headers, _Broken(answer.content))
 
 
+def take_part(exchange: Exchange) -> AWSResponse:
+    """A batch of messages of which SQS takes every second one, and not the first."""
+    text: Any = exchange.request.body
+    body = json.loads(text)
+    taken, refused = body["Entries"][1::2], body["Entries"][::2]
+    said: dict[str, Any] = {"Successful": []}
+    if taken:
+        exchange.request.body = json.dumps(body | {"Entries": taken}).encode()
+        said = json.loads(exchange.carry_out().content)
+    failed = [
+        {"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in refused
+    ]
+    return answer_of(exchange.request, 200, json.dumps(said | {"Failed": failed}).encode())
+
+
 class _Broken(MockRawResponse):
     """Half of a body, then a reset."""
 
@@ -263,6 +278,7 @@ KINDS = {
         Fault("conflicts", conflict, concerns=_writes, lasts=True),
         Fault("gone", gone, concerns=lambda exchange: exchange.service.startswith("apigateway")),
         Fault("cut", cut, concerns=lambda exchange: exchange.operation == "GetObject"),
+        Fault("part", take_part, concerns=lambda exchange: exchange.operation.endswith("Batch")),
         Fault("outage", fail, lasts=True),
     )
 }

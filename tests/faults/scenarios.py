@@ -167,7 +167,7 @@ def check_subscribers(cloud: Cloud) -> None:
 
 
 class Jobs(Scenario):
-    """Requests, their stream, and the processors."""
+    """Requests, their stream and queue, and the processors."""
 
     CONTAINERS: tuple[str, ...] = ("processor",)
 
@@ -179,8 +179,8 @@ class Jobs(Scenario):
     @contextmanager
     def prepared(self) -> Iterator[None]:
         containers = [self.cloud.container("processor", name) for name in self.CONTAINERS]
-        mapping = self.cloud.read_stream("processor", "requests")
-        mapping.delivery.invoke = self.process
+        self.cloud.read_stream("dispatch", "requests")
+        self.cloud.read_queue("processor", "jobs").invoke = self.process
         with one_after_the_other(*containers, hook=self.at):
             yield
 
@@ -240,7 +240,7 @@ class CancelledJob(Jobs):
 
 
 class CancelledBeforeItRuns(Jobs):
-    """The client cancels a job before a worker takes it; its record still comes."""
+    """The client cancels a job before a worker takes it; its message still comes."""
 
     def play(self) -> None:
         self.client.connect().ask("delay", {"seconds": 0, "steps": 2}, id="job")
@@ -296,7 +296,7 @@ class LostWorker(Jobs):
 
 
 class Batch(Jobs):
-    """Several requests in one batch of the stream."""
+    """Several requests in one batch of the stream, and in one of the queue."""
 
     NAMES = ("one", "two", "three", "four")
 

@@ -8,7 +8,7 @@ import pytest
 
 from jobplane.stage.mappings import Record
 from tests.faults.cloud import Cloud
-from tests.faults.injecting import Broken, Exchange, Storm, fail, throttle
+from tests.faults.injecting import Broken, Exchange, Storm, fail, take_part, throttle
 from tests.faults.scenarios import (
     JOBS,
     AssemblyAskedForTwice,
@@ -46,6 +46,12 @@ def shuffled(batches: Batches) -> Batches:
 ARRANGEMENTS = (twice, late, reversed_, shuffled)
 
 
+def flow_out(cloud: Cloud) -> None:
+    """Deliver until nothing can be received at this moment."""
+    while cloud.flow():
+        pass
+
+
 @pytest.mark.parametrize("arrange", ARRANGEMENTS)
 def test_a_request_runs_once_for_any_order_and_repetition_of_records(
     cloud: Cloud, arrange: Any
@@ -60,8 +66,23 @@ def test_a_request_runs_once_for_any_order_and_repetition_of_records(
 
         before = cloud.items("requests")
         cloud.streams["requests"].put(cloud.records("requests"))
-        cloud.flow()
+        flow_out(cloud)
         assert cloud.items("requests") == before
+        assert cloud.messages("jobs") == []
+
+
+@pytest.mark.parametrize(
+    "arrange", [lambda found: found * 2, lambda found: found[::-1]], ids=["twice", "reversed"]
+)
+def test_a_request_runs_once_however_its_messages_come(cloud: Cloud, arrange: Any) -> None:
+    """However often and in whatever order messages come, a request is worked on once."""
+    batch = Batch(cloud)
+    with batch.prepared():
+        cloud.queues["jobs"].arrange = arrange
+        batch.play()
+        batch.rest()
+        batch.check()
+        assert {row["attempts"] for row in cloud.items("requests")} == {1}
 
 
 @pytest.mark.parametrize("arrange", ARRANGEMENTS)
@@ -90,14 +111,35 @@ def is_take_of(name: str) -> Any:
     return picks
 
 
-def test_records_behind_a_failed_one_are_not_run_twice(cloud: Cloud) -> None:
-    """They are delivered again."""
+def test_only_a_message_that_failed_is_received_again(cloud: Cloud) -> None:
+    """The other messages of its batch are done."""
     batch = Batch(cloud)
     with batch.prepared():
         cloud.plan = Broken(throttle, is_take_of("two"))
-        cloud.streams["requests"].delivery.invoke = mend_after(cloud, 2, batch.process)
+        given: list[int] = []
+
+        def process(event: Any) -> Any:
+            given.append(len(event["Records"]))
+            return batch.process(event)
+
+        cloud.queues["jobs"].invoke = mend_after(cloud, 2, process)
         batch.play()
-        assert cloud.streams["requests"].delivery.invocations >= 3
+        batch.rest()
+        batch.check()
+        assert given == [4, 1, 1]
+        assert {row["attempts"] for row in cloud.items("requests")} == {1}
+        assert cloud.messages("requests-failed") == []
+
+
+def test_messages_that_sqs_did_not_take_are_sent_again(cloud: Cloud) -> None:
+    """What SQS did not take comes again with what stands behind it: each request runs once."""
+    batch = Batch(cloud)
+    with batch.prepared():
+        cloud.plan = Broken(take_part, lambda exchange: exchange.operation == "SendMessageBatch")
+        delivery = cloud.streams["requests"].delivery
+        delivery.invoke = mend_after(cloud, 2, delivery.invoke)
+        batch.play()
+        assert delivery.invocations == 3
         batch.rest()
         batch.check()
         assert {row["attempts"] for row in cloud.items("requests")} == {1}
@@ -116,25 +158,77 @@ def mend_after(cloud: Cloud, invocations: int, invoke: Any) -> Any:
     return counting
 
 
-def test_a_request_runs_although_its_record_was_given_up(cloud: Cloud) -> None:
-    """The record's description is at the destination."""
+def test_requests_run_although_their_records_were_given_up(cloud: Cloud) -> None:
+    """A description of the records is at the destination."""
     batch = Batch(cloud)
     with batch.prepared():
-        cloud.plan = Broken(fail, is_take_of("two"))
+        cloud.plan = Broken(fail, lambda exchange: exchange.operation == "SendMessageBatch")
         batch.play()
         statuses = {row["request_id"]: row["status"] for row in cloud.items("requests")}
-        assert statuses == dict.fromkeys(Batch.NAMES, "COMPLETED") | {"two": "PENDING"}
+        assert statuses == dict.fromkeys(Batch.NAMES, "PENDING")
         described = cloud.messages("requests-failed")
         assert [d["condition"] for d in described] == ["RetryAttemptsExhausted"]
-        assert [len(d["records"]) for d in described] == [1]
+        assert [len(d["records"]) for d in described] == [len(Batch.NAMES)]
 
         cloud.plan.over = True
         batch.rest()
         batch.check()
 
 
+def test_a_request_runs_although_its_message_was_given_up(cloud: Cloud) -> None:
+    """The message is in the failure queue after ten receives."""
+    batch = Batch(cloud)
+    with batch.prepared():
+        cloud.plan = Broken(fail, is_take_of("two"))
+        batch.play()
+        for _ in range(12):
+            cloud.clock.sleep(60)
+            flow_out(cloud)
+        statuses = {row["request_id"]: row["status"] for row in cloud.items("requests")}
+        assert statuses == dict.fromkeys(Batch.NAMES, "COMPLETED") | {"two": "PENDING"}
+        given_up = {"owner": batch.client.owner, "request_id": "two"}
+        assert cloud.messages("requests-failed") == [given_up]
+
+        cloud.plan.over = True
+        batch.rest()
+        batch.check()
+
+
+@pytest.mark.parametrize("body", ["garbage", "{}", '{"owner": "acme#scott"}'])
+def test_a_message_that_can_not_be_parsed_is_put_into_the_failure_queue_once(
+    cloud: Cloud, body: str
+) -> None:
+    """It does not come again."""
+    job = JobWithProgress(cloud)
+    with job.prepared():
+        cloud.sqs.send_message(QueueUrl=cloud.aws.queues["jobs"], MessageBody=body)
+        job.play()
+        job.rest()
+        job.check()
+        [kept] = cloud.messages("requests-failed")
+        assert kept["record"]["body"] == body
+        assert cloud.messages("jobs") == []
+
+
+def test_requests_run_after_an_hour_without_sqs(cloud: Cloud) -> None:
+    """Their messages are sent late."""
+    job = JobWithProgress(cloud)
+    with job.prepared():
+        job.client.connect()
+        job.client.ask("delay", {"seconds": 0, "steps": 2}, id="job")
+        cloud.plan = Broken(fail, lambda exchange: exchange.service == "sqs")
+        until = cloud.clock.now + 3600
+        while cloud.clock.now < until:
+            cloud.flow()
+            cloud.clock.now += 600
+            cloud.invoke_later("processor", {"sweep": "leases"})
+        cloud.plan.over = True
+        job.rest()
+        check_requests(cloud, job="COMPLETED")
+
+
 def test_requests_run_after_an_hour_without_dynamodb(cloud: Cloud) -> None:
-    """Stream and sweeper fail meanwhile."""
+    """Workers and sweeper fail meanwhile."""
     job = JobWithProgress(cloud)
     with job.prepared():
         job.client.connect()

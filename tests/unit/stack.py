@@ -493,7 +493,7 @@ type Run = Callable[[Any], Any]
 
 
 class Processor:
-    """The function, its stream, and its schedule."""
+    """The function, its queue, and its schedule."""
 
     def __init__(self, module: ModuleType, stack: Stack) -> None:
         self.module = module
@@ -509,19 +509,19 @@ class Processor:
         for name, value in values.items():
             self.stack.monkeypatch.setattr(self.module, name, value)
 
-    def deliver(self, *records: dict[str, Any], context: Context | None = None) -> list[str]:
-        """Hand records to the function; the sequence numbers that it wants again."""
-        answer = self.module.handler({"Records": list(records)}, context or Context())
+    def deliver(self, *messages: dict[str, Any], context: Context | None = None) -> list[str]:
+        """Hand messages to the function; the ids of those that it wants again."""
+        answer = self.module.handler({"Records": list(messages)}, context or Context())
         assert answer.keys() == {"batchItemFailures"}
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
     def run(
         self, row: dict[str, Any] | None = None, *, context: Context | None = None
     ) -> dict[str, Any]:
-        """Store one request, deliver its record, and give its row afterwards."""
+        """Store one request, deliver its message, and give its row afterwards."""
         row = row or request()
         self.stack.put("requests", row)
-        assert self.deliver(record(row), context=context) == []
+        assert self.deliver(message(row), context=context) == []
         return self.stack.request(row["request_id"], row["owner"])
 
     def sweep(self, context: Context | None = None) -> dict[str, int]:
@@ -535,16 +535,12 @@ class Processor:
         return [message for message in heard if message["type"] in ("complete", "error")]
 
 
-def record(
-    row: dict[str, Any], sequence: str = "100", old: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """The stream record of a row that became PENDING."""
+def message(row: dict[str, Any], name: str = "m-1", receives: int = 1) -> dict[str, Any]:
+    """The message of the queue `jobs` about a row, as Lambda hands it over."""
     found: dict[str, Any] = event("processor", "delay-completed")["Records"][0]
-    found["eventName"] = "MODIFY" if old else "INSERT"
-    found["dynamodb"] |= {"NewImage": to_item(row), "SequenceNumber": sequence}
-    found["dynamodb"]["Keys"] = to_item({name: row[name] for name in ("owner", "request_id")})
-    if old:
-        found["dynamodb"]["OldImage"] = to_item(old)
+    found |= {"messageId": name, "receiptHandle": f"receipt-{name}"}
+    found["body"] = json.dumps({key: row[key] for key in ("owner", "request_id")})
+    found["attributes"] |= {"ApproximateReceiveCount": str(receives)}
     return found
 
 

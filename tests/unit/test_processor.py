@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import (
+    ClientError,
     ConnectionClosedError,
     EndpointConnectionError,
     IncompleteReadError,
@@ -22,7 +23,6 @@ from jobplane_keys import (
     ValidationError,
     in_flight_shard,
     owner_key,
-    to_item,
 )
 from jobplane_models.messages import CompleteMessage, ErrorMessage, ProgressMessage
 from tests.unit.stack import (
@@ -40,7 +40,7 @@ from tests.unit.stack import (
     ended,
     event,
     keeping,
-    record,
+    message,
     request,
     subscription,
     until,
@@ -138,29 +138,29 @@ def test_a_request_with_an_expired_lease_is_taken(processor: Processor, status: 
 
 
 def test_no_row_is_created_for_an_expired_request(processor: Processor, stack: Stack) -> None:
-    """Its record may still come."""
-    assert processor.deliver(record(request())) == []
+    """Its message may still come."""
+    assert processor.deliver(message(request())) == []
     assert stack.items("requests") == []
 
 
-def test_a_repeated_record_of_an_ended_request_changes_nothing(
+def test_a_repeated_message_of_an_ended_request_changes_nothing(
     processor: Processor, stack: Stack
 ) -> None:
     """No second message is posted."""
     row = processor.run()
-    assert processor.deliver(record(request())) == []
+    assert processor.deliver(message(request())) == []
     assert stack.request() == row
     assert len(processor.terminal()) == 1
 
 
-def test_two_records_of_a_request_in_a_batch_run_it_once(
+def test_two_messages_of_a_request_in_a_batch_run_it_once(
     processor: Processor, stack: Stack
 ) -> None:
-    """INSERT and the change back to PENDING may come together."""
+    """Those of INSERT and of the change back to PENDING may come together."""
     stack.put("requests", request())
     runs: list[str] = []
     processor.action("delay", keeping(runs, lambda job: job.request_id))
-    assert processor.deliver(record(request(), "1"), record(request(), "2", request())) == []
+    assert processor.deliver(message(request(), "1"), message(request(), "2")) == []
     assert runs == ["req-1"]
 
 
@@ -245,7 +245,7 @@ def test_every_action_that_the_router_queues_has_a_job(processor: Processor, sta
     "case",
     ["delay-completed", "delay-failed", "echo-completed", "back-from-retrying", "delivered-again"],
 )
-def test_the_example_events_of_the_stream_are_processed(processor: Processor, case: str) -> None:
+def test_the_example_events_of_the_queue_are_processed(processor: Processor, case: str) -> None:
     assert processor.module.handler(event("processor", case), Context()) == {
         "batchItemFailures": []
     }
@@ -402,7 +402,7 @@ def test_after_the_last_attempt_the_client_gets_the_last_failure_once(processor:
 def test_a_request_without_attempts_is_left_to_the_sweeper(
     processor: Processor, row: dict[str, Any]
 ) -> None:
-    """However often its record comes."""
+    """However often its message comes."""
     processor.action("delay", failing(AssertionError("it ran")))
     assert processor.run(row) == row
 
@@ -470,7 +470,7 @@ def test_the_sweeper_requeues_a_parked_request_when_its_time_has_come(
     assert processor.sweep() == {"requeued": 1}
     waiting = stack.request()
     assert waiting["status"] == "PENDING"
-    assert processor.deliver(record(waiting, old=row)) == []
+    assert processor.deliver(message(waiting)) == []
     assert (stack.request()["status"], stack.request()["attempts"]) == ("COMPLETED", 2)
 
 
@@ -840,7 +840,7 @@ def test_a_request_is_run_although_the_answer_to_its_take_was_lost(processor: Pr
     assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
 
 
-def test_a_second_record_does_not_take_a_request_of_this_invocation(
+def test_a_second_message_does_not_take_a_request_of_this_invocation(
     processor: Processor, stack: Stack
 ) -> None:
     """The lease is the same, but the attempt is another."""
@@ -936,11 +936,11 @@ def test_a_failed_attempt_is_put_back_after_failures_of_the_table(
 
 @pytest.mark.usefixtures("impatient")
 def test_repetitions_of_a_final_write_are_bounded(processor: Processor, stack: Stack) -> None:
-    """Then the record comes again, and the lease keeps other workers away until it ends."""
+    """Then the message comes again, and the lease keeps other workers away until it ends."""
     failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
     row = request()
     stack.put("requests", row)
-    assert processor.deliver(record(row)) == ["100"]
+    assert processor.deliver(message(row)) == ["m-1"]
     assert stack.request()["status"] == "PROCESSING"
     assert failed["UpdateItem"] == 2 * 6
 
@@ -953,7 +953,7 @@ def test_a_final_write_is_not_repeated_beyond_the_lease(processor: Processor, st
     failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
     row = request()
     stack.put("requests", row)
-    assert processor.deliver(record(row)) == ["100"]
+    assert processor.deliver(message(row)) == ["m-1"]
     assert (failed["UpdateItem"], slept) == (2, [])
 
 
@@ -964,7 +964,7 @@ def test_a_final_write_is_not_repeated_beyond_the_invocation(
     failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
     row = request()
     stack.put("requests", row)
-    assert processor.deliver(record(row), context=Context(seconds=30.0)) == ["100"]
+    assert processor.deliver(message(row), context=Context(seconds=30.0)) == ["m-1"]
     assert failed["UpdateItem"] == 2
 
 
@@ -979,7 +979,7 @@ def test_a_final_write_is_not_repeated_after_a_permanent_error(
     )  # fmt: skip
     row = request()
     stack.put("requests", row)
-    assert processor.deliver(record(row)) == ["100"]
+    assert processor.deliver(message(row)) == ["m-1"]
     assert failed["UpdateItem"] == 2
 
 
@@ -988,7 +988,7 @@ def test_queued_echo_and_health_give_the_same_as_the_immediate_ones(
 ) -> None:
     stack.put("requests", request("req-2", "health", {}))
     processor.run(request("req-1", "echo", {"a": ["ü", 1.5]}))
-    assert processor.deliver(record(request("req-2", "health", {}))) == []
+    assert processor.deliver(message(request("req-2", "health", {}))) == []
 
     echo, health = (message["result"] for message in processor.terminal())
     assert (echo["echo"], echo["action"]) == ({"a": ["ü", 1.5]}, "echo")
@@ -1080,64 +1080,79 @@ def test_an_unexpected_error_is_counted_as_a_failure_of_the_service(
     assert [line["Cause"] for line in output.metric("RequestFailed")] == ["service"]
 
 
-# Records
+# Messages
+
+
+def broken(**changes: Any) -> dict[str, Any]:
+    """A message with other parts; None leaves a part out."""
+    found = message(request()) | changes
+    return {name: part for name, part in found.items() if part is not None}
 
 
 BROKEN: dict[str, Any] = {
     "nothing": {},
-    "no image": {"dynamodb": {"SequenceNumber": "7"}},
-    "empty image": {"dynamodb": {"SequenceNumber": "7", "NewImage": {}}},
-    "no sequence number": {"dynamodb": {"NewImage": to_item(request())}},
-    "unknown type": {"dynamodb": {"SequenceNumber": "7", "NewImage": {"owner": {"X": 1}}}},
-    "no owner key": {
-        "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request(owner="nobody"))}
-    },
-    "owner no text": {
-        "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request() | {"owner": 5})}
-    },
-    "a sequence number that is none": {
-        "dynamodb": {"SequenceNumber": {"n": "7"}, "NewImage": to_item(request("req-1"))}
-    },
+    "no message": None,
+    "no body": broken(body=None),
+    "a body that is not JSON": broken(body="run req-1"),
+    "a body that is not an object": broken(body='["tenant-1#user-1", "req-1"]'),
+    "an empty body": broken(body="{}"),
+    "no owner key": broken(body='{"owner": "nobody", "request_id": "req-1"}'),
+    "owner no text": broken(body='{"owner": 5, "request_id": "req-1"}'),
+    "half a character": broken(body='{"owner": "a#\\ud800", "request_id": "req-1"}'),
+    "request_id empty": broken(body='{"owner": "tenant-1#user-1", "request_id": ""}'),
+    "request_id no text": broken(body='{"owner": "tenant-1#user-1", "request_id": {}}'),
+    "nested without end": broken(body="[" * 100_000),
+    "no message id": broken(messageId=None),
+    "a malformed message id": broken(messageId={"id": "m-1"}),
+    "an empty message id": broken(messageId=""),
+    "no receipt": broken(receiptHandle=None),
+    "no count of receives": broken(attributes={}),
 }
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_an_unreadable_record_goes_to_the_failure_queue(
+def test_an_unreadable_message_goes_to_the_failure_queue(
     processor: Processor, stack: Stack, output: Output, fault: str
 ) -> None:
-    """The rest of the batch is worked on, and the shard goes on."""
+    """It does not come again, and the rest of the batch is worked on."""
     stack.put("requests", request("req-1"), request("req-2"))
-    batch = [record(request("req-1"), "1"), BROKEN[fault], record(request("req-2"), "9")]
+    batch = [message(request("req-1"), "1"), BROKEN[fault], message(request("req-2"), "9")]
 
     assert processor.deliver(*batch) == []
     assert {row["status"] for row in stack.items("requests")} == {"COMPLETED"}
-    (message,) = stack.messages("requests-failed")
-    assert message["record"] == BROKEN[fault]
+    (kept,) = stack.messages("requests-failed")
+    assert kept["record"] == BROKEN[fault]
     assert output.metric("RecordRefused")
 
 
-def test_an_unreadable_record_of_any_size_is_kept(processor: Processor, stack: Stack) -> None:
-    """What is too long for the queue is cut; the record bars nobody's way."""
-    broken = record(request()) | {"dynamodb": {"SequenceNumber": "1", "NewImage": "x" * 400_000}}
-    assert processor.deliver(broken) == []
+def test_an_unreadable_message_of_any_size_is_kept(processor: Processor, stack: Stack) -> None:
+    """What is too long for the failure queue is cut."""
+    assert processor.deliver(broken(body="x" * 400_000)) == []
     url = stack.sqs.get_queue_url(QueueName=f"{PREFIX}requests-failed")["QueueUrl"]
-    (message,) = stack.sqs.receive_message(QueueUrl=url)["Messages"]
-    assert len(message["Body"]) == 250_000
+    (kept,) = stack.sqs.receive_message(QueueUrl=url)["Messages"]
+    assert len(kept["Body"]) == 250_000
+
+
+def test_an_unreadable_message_is_not_lost(processor: Processor, stack: Stack) -> None:
+    """If the failure queue can't be reached, the queue keeps the whole batch."""
+    stack.fail(processor.module.sqs(), "SendMessage", "AccessDenied", status=403)
+    with pytest.raises(ClientError):
+        processor.deliver(broken(body="{}"))
 
 
 def test_the_unreadable_example_is_refused(processor: Processor, stack: Stack) -> None:
     """The event of that name ends in the failure queue."""
-    answer = processor.module.handler(event("processor", "record-unreadable"), Context())
+    answer = processor.module.handler(event("processor", "message-unreadable"), Context())
     assert answer == {"batchItemFailures": []}
     assert len(stack.messages("requests-failed")) == 1
 
 
 def test_a_batch_of_nothing_is_done(processor: Processor) -> None:
-    """No records, no failures."""
+    """No messages, no failures."""
     assert processor.deliver() == []
 
 
-def test_records_that_fail_are_named(processor: Processor, stack: Stack) -> None:
+def test_messages_that_fail_are_named(processor: Processor, stack: Stack) -> None:
     """Only they come again; the others are done."""
     names = [f"req-{number}" for number in range(5)]
     stack.put("requests", *map(request, names))
@@ -1146,83 +1161,113 @@ def test_records_that_fail_are_named(processor: Processor, stack: Stack) -> None
         "UpdateItem",
         when=lambda body: '"req-1"' in body or '"req-3"' in body,
     )
-    failures = processor.deliver(*(record(request(name), name[-1]) for name in names))
+    failures = processor.deliver(*(message(request(name), name[-1]) for name in names))
 
     assert failures == ["1", "3"]
     rows = {row["request_id"]: row["status"] for row in stack.items("requests")}
     assert rows["req-0"] == rows["req-2"] == rows["req-4"] == "COMPLETED"
 
 
-def test_records_are_not_taken_when_time_is_short(processor: Processor, stack: Stack) -> None:
+def test_messages_are_not_taken_when_time_is_short(processor: Processor, stack: Stack) -> None:
     """They come again, untouched."""
     stack.put("requests", request("req-1"), request("req-2"))
     before = stack.everything()
-    batch = [record(request("req-1"), "1"), record(request("req-2"), "2")]
+    batch = [message(request("req-1"), "1"), message(request("req-2"), "2")]
 
     assert processor.deliver(*batch, context=Context(seconds=15)) == ["1", "2"]
     assert stack.everything() == before
 
 
+@pytest.mark.parametrize(("receives", "longest"), [(1, 1), (2, 2), (4, 8), (9, 30), (10**9, 30)])
+def test_a_message_is_given_back_for_a_while(
+    processor: Processor, stack: Stack, receives: int, longest: int
+) -> None:
+    """It is hidden for a random time that grows with the number of its receives."""
+    processor.set(BACKOFF_BASE_SECONDS=1.0)
+    stack.monkeypatch.setattr(processor.module.random, "uniform", lambda low, high: high)
+    calls = stack.calls(processor.module.sqs())
+    given = message(request(), receives=receives)
+
+    assert processor.deliver(given, context=Context(seconds=15)) == ["m-1"]
+    (call,) = calls.of("ChangeMessageVisibility")
+    assert call["QueueUrl"].endswith("-jobs")
+    assert (call["ReceiptHandle"], call["VisibilityTimeout"]) == ("receipt-m-1", longest)
+
+
+def test_a_message_that_is_given_back_can_be_received(processor: Processor, stack: Stack) -> None:
+    """The queue shows it again, as its own receipt says."""
+    url = stack.sqs.get_queue_url(QueueName=f"{PREFIX}jobs")["QueueUrl"]
+    stack.sqs.send_message(QueueUrl=url, MessageBody=message(request())["body"])
+    (received,) = stack.sqs.receive_message(QueueUrl=url)["Messages"]
+    given = message(request(), received["MessageId"]) | {
+        "receiptHandle": received["ReceiptHandle"],
+    }
+    assert "Messages" not in stack.sqs.receive_message(QueueUrl=url)
+    assert processor.deliver(given, context=Context(seconds=15)) == [received["MessageId"]]
+    (again,) = stack.sqs.receive_message(QueueUrl=url)["Messages"]
+    assert again["MessageId"] == received["MessageId"]
+
+
+def test_a_message_that_can_not_be_given_back_is_kept(
+    processor: Processor, stack: Stack, output: Output
+) -> None:
+    """The queue shows it after its own timeout; the answer is the same."""
+    stack.fail(processor.module.sqs(), "ChangeMessageVisibility", "ServiceUnavailable", status=503)
+    assert processor.deliver(message(request()), context=Context(seconds=15)) == ["m-1"]
+    assert output.logged("message not given back")
+
+
+def test_lines_about_a_job_name_its_action(processor: Processor, output: Output) -> None:
+    """The message does not say it, so it is read from the row."""
+    processor.run()
+    (line,) = output.logged("request ended")
+    ids = ("request_id", "tenant_id", "user_id", "action")
+    assert [line[name] for name in ids] == ["req-1", "tenant-1", "user-1", "delay"]
+
+
 def test_missing_configuration_fails_at_start(stack: Stack) -> None:
     """The error is the variable's name."""
-    for name in ("DYNAMODB_TABLE", "FILES_BUCKET", "WEBHOOKS_QUEUE_URL", "FAILURES_QUEUE_URL",
-                 "WEBSOCKET_ENDPOINT"):  # fmt: skip
+    for name in ("DYNAMODB_TABLE", "FILES_BUCKET", "JOBS_QUEUE_URL", "WEBHOOKS_QUEUE_URL",
+                 "FAILURES_QUEUE_URL", "WEBSOCKET_ENDPOINT"):  # fmt: skip
         with pytest.raises(KeyError, match=name):
             stack.function("processor", **{name: None})
 
 
-# The stream, as AWS reads it
+# The queue, as Lambda reads it
 
 
 class Poller:
-    """Lambda's poller of one stream shard, after AWS's documentation.
+    """Lambda's poller of the queue, after AWS's documentation.
 
-    With ReportBatchItemFailures the lowest failed sequence number is the checkpoint: everything
-    from it on is delivered again, done or not. With BisectBatchOnFunctionError a batch is split
-    before that, which costs no retry. What is left after the retries goes to the destination.
+    What the function does not name as failed is deleted. What it names comes again, until it has
+    been received as often as the queue allows. When an invocation fails, its messages stay hidden.
     """
 
-    def __init__(self, handler: Callable[[Any, Any], Any], retries: int = 4) -> None:
+    def __init__(self, handler: Callable[[Any, Any], Any], receives: int = 10) -> None:
         self.handler = handler
-        self.retries = retries
-        self.destination: list[str] = []
+        self.receives = receives
+        self.dead: list[str] = []
+        self.hidden: list[str] = []
         self.invocations = 0
 
-    def read(self, records: list[dict[str, Any]]) -> None:
-        self._deliver(records, self.retries)
+    def read(self, messages: list[dict[str, Any]]) -> None:
+        waiting = [(found, 1) for found in messages]
+        while waiting:
+            batch, waiting = waiting[:4], waiting[4:]
+            kept = self._kept([found for found, _ in batch])
+            again = [(found, receives) for found, receives in batch if found["messageId"] in kept]
+            self.dead += [f["messageId"] for f, receives in again if receives == self.receives]
+            waiting += [(f, receives + 1) for f, receives in again if receives < self.receives]
 
-    def _deliver(self, records: list[dict[str, Any]], retries: int) -> None:
-        rest = self._rest(records)
-        if not rest:
-            return
-        if len(rest) > 1:
-            half = len(rest) // 2
-            self._deliver(rest[:half], retries)
-            self._deliver(rest[half:], retries)
-        elif retries:
-            self._deliver(rest, retries - 1)
-        else:
-            self.destination += map(sequence_of, rest)
-
-    def _rest(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _kept(self, batch: list[dict[str, Any]]) -> set[str]:
         self.invocations += 1
         context = Context(aws_request_id=f"invocation-{self.invocations}")
         try:
-            answer = self.handler({"Records": records}, context)
+            answer = self.handler({"Records": batch}, context)
         except Exception:
-            return records
-        named = {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
-        known = [sequence_of(found) for found in records]
-        if not named <= set(known):
-            # An identifier that is in no record counts as a failure of the whole batch.
-            return records
-        failed = [number for number, sequence in enumerate(known) if sequence in named]
-        return records[failed[0] :] if failed else []
-
-
-def sequence_of(found: dict[str, Any]) -> str:
-    sequence: str = found["dynamodb"]["SequenceNumber"]
-    return sequence
+            self.hidden += [found["messageId"] for found in batch]
+            return set()
+        return {failure["itemIdentifier"] for failure in answer["batchItemFailures"]}
 
 
 @pytest.fixture
@@ -1233,27 +1278,27 @@ def runs(processor: Processor) -> Iterator[list[str]]:
     yield ran
 
 
-def batch(stack: Stack, count: int = 10) -> list[dict[str, Any]]:
-    """So many stored requests, and their records."""
+def queued(stack: Stack, count: int = 10) -> list[dict[str, Any]]:
+    """So many stored requests, and their messages."""
     rows = [request(f"req-{number}") for number in range(count)]
     stack.put("requests", *rows)
-    return [record(row, f"{1000 + number}") for number, row in enumerate(rows)]
+    return [message(row, row["request_id"]) for row in rows]
 
 
 def told(processor: Processor) -> dict[str, int]:
     """Terminal messages per request."""
     counts: dict[str, int] = {}
-    for message in processor.terminal():
-        counts[message["request_id"]] = counts.get(message["request_id"], 0) + 1
+    for heard in processor.terminal():
+        counts[heard["request_id"]] = counts.get(heard["request_id"], 0) + 1
     return counts
 
 
 @pytest.mark.parametrize("stumbling", [{0}, {9}, {4}, {0, 9}, {1, 5, 8}, set(range(10))])
-def test_redelivery_from_the_checkpoint_loses_and_doubles_nothing(
+def test_redelivery_loses_and_doubles_nothing(
     processor: Processor, stack: Stack, runs: list[str], stumbling: set[int]
 ) -> None:
-    """Records after a failed one are delivered again although they are done: nobody notices."""
-    records = batch(stack)
+    """Each request runs once, although some messages fail at first and all are delivered twice."""
+    messages = queued(stack)
     for number in stumbling:
         stack.fail(
             processor.module.dynamodb,
@@ -1262,18 +1307,27 @@ def test_redelivery_from_the_checkpoint_loses_and_doubles_nothing(
             when=lambda body, name=f'"req-{number}"': name in body,  # type: ignore[misc]
         )
     poller = Poller(processor.module.handler)
-    poller.read(records)
+    poller.read(messages * 2)
 
     everyone = {f"req-{number}" for number in range(10)}
     assert sorted(runs) == sorted(everyone)
     assert told(processor) == dict.fromkeys(everyone, 1)
     assert {row["status"] for row in stack.items("requests")} == {"COMPLETED"}
-    assert poller.destination == []
+    assert poller.dead == []
 
 
 @pytest.mark.parametrize(
     "given",
-    [None, [], "sweep", {}, {"Records": None}, {"Records": "aws:dynamodb"}, {"Records": {}}],
+    [
+        None,
+        [],
+        "sweep",
+        {},
+        {"Records": None},
+        {"Records": "aws:sqs"},
+        {"Records": {}},
+        {"Records": [{"eventSource": "aws:dynamodb", "eventName": "INSERT"}]},
+    ],
 )
 def test_an_event_is_a_batch_or_a_sweep(processor: Processor, given: Any) -> None:
     """Anything else is a ValidationError, and no message goes to the failure queue."""
@@ -1282,32 +1336,32 @@ def test_an_event_is_a_batch_or_a_sweep(processor: Processor, given: Any) -> Non
     assert processor.stack.messages("requests-failed") == []
 
 
-def test_one_unreadable_record_costs_the_others_nothing(
+def test_one_unreadable_message_costs_the_others_nothing(
     processor: Processor, stack: Stack, runs: list[str]
 ) -> None:
-    """It is in the failure queue once, and no record is delivered twice for it."""
-    records = batch(stack)
-    records.insert(3, {"dynamodb": {"SequenceNumber": "1002.5"}})
+    """It is in the failure queue once, and no message is delivered twice for it."""
+    messages = queued(stack, 7)
+    messages.insert(3, broken(body="{}"))
     poller = Poller(processor.module.handler)
-    poller.read(records)
+    poller.read(messages)
 
-    assert poller.invocations == 1
-    assert len(runs) == 10
+    assert poller.invocations == 2
+    assert len(runs) == 7
     assert len(stack.messages("requests-failed")) == 1
 
 
-def test_what_the_poller_gives_up_is_found_by_the_sweeper(
+def test_what_the_queue_gives_up_is_found_by_the_sweeper(
     processor: Processor, stack: Stack, runs: list[str]
 ) -> None:
-    """A record that ends at the destination leaves its request PENDING, and it is run later."""
-    records = batch(stack)
+    """A message that becomes a dead letter leaves its request PENDING, and it is run later."""
+    messages = queued(stack)
     throttled = stack.fail(
         processor.module.dynamodb, "UpdateItem", times=50, when=lambda body: '"req-4"' in body
     )
     poller = Poller(processor.module.handler)
-    poller.read(records)
+    poller.read(messages)
 
-    assert poller.destination == ["1004"]
+    assert poller.dead == ["req-4"]
     assert len(runs) == 9
     left = stack.request("req-4")
     assert left["status"] == "PENDING"
@@ -1315,7 +1369,7 @@ def test_what_the_poller_gives_up_is_found_by_the_sweeper(
     throttled["UpdateItem"] = 50
     stack.put("requests", left | {"lease_until": int(time.time()) - 1})
     assert processor.sweep() == {"requeued": 1}
-    poller.read([record(stack.request("req-4"), "2000", left)])
+    poller.read([message(stack.request("req-4"), "again")])
     assert sorted(runs) == sorted(f"req-{number}" for number in range(10))
     assert set(told(processor).values()) == {1}
 
@@ -1324,7 +1378,7 @@ def test_a_worker_that_dies_leaves_its_request_to_the_sweeper(
     processor: Processor, stack: Stack, runs: list[str]
 ) -> None:
     """The process is gone in the middle of a job: no redelivery runs it while its lease lasts."""
-    records = batch(stack, 4)
+    messages = queued(stack, 4)
     died: list[str] = []
 
     def run(job: Any) -> Any:
@@ -1336,14 +1390,16 @@ def test_a_worker_that_dies_leaves_its_request_to_the_sweeper(
 
     processor.action("delay", run)
     poller = Poller(dying(processor.module.handler))
-    poller.read(records)
+    poller.read(messages)
+    assert poller.hidden == [found["messageId"] for found in messages]
+    poller.read(messages)
     assert "req-2" not in runs
     held = stack.request("req-2")
-    assert (held["status"], poller.destination) == ("PROCESSING", [])
+    assert (held["status"], poller.dead) == ("PROCESSING", [])
 
     stack.put("requests", held | {"lease_until": int(time.time()) - 1})
     assert processor.sweep() == {"requeued": 1}
-    poller.read([record(stack.request("req-2"), "2000", held)])
+    poller.read([message(stack.request("req-2"), "again")])
     assert sorted(runs) == ["req-0", "req-1", "req-2", "req-3"]
     assert told(processor) == dict.fromkeys(runs, 1)
 

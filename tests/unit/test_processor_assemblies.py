@@ -22,7 +22,7 @@ from tests.unit.stack import (
     Output,
     Processor,
     client_error,
-    record,
+    message,
     request,
     until,
 )
@@ -790,7 +790,7 @@ def test_the_end_requeues_the_waiting_request(assemblies: Assemblies) -> None:
     woken = assemblies.stack.request("req-2")
     assert (parked[0]["status"], woken["status"]) == ("RETRYING", "PENDING")
 
-    assemblies.processor.deliver(record(woken, old=parked[0]))
+    assemblies.processor.deliver(message(woken))
     first, second = assemblies.stack.request("req-1"), assemblies.stack.request("req-2")
     assert (second["status"], second["attempts"]) == ("COMPLETED", 1)
     assert json.loads(second["result"]) == json.loads(first["result"])
@@ -1151,9 +1151,9 @@ def test_an_attempt_that_runs_out_of_time_leaves_the_document_open(
     assert row["status"] == "RETRYING"
     assert not {"ok", "error"} & document.keys()
 
-    assemblies.processor.deliver(record(row))
+    assemblies.processor.deliver(message(row))
     assemblies.stack.put("requests", row | {"lease_until": int(time.time()) - 1})
-    assemblies.processor.deliver(record(row))
+    assemblies.processor.deliver(message(row))
     assert assemblies.document(row)["ok"] == "ASSEMBLY_COMPLETED"
 
 

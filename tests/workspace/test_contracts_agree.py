@@ -426,6 +426,21 @@ def test_webhook_messages_of_processor_match_their_schema() -> None:
     assert [faults_of_ours("queues/webhook-delivery", json.loads(body)) for body in sent] == [[]]
 
 
+def test_queued_requests_fit() -> None:
+    """What dispatch puts into the queue `jobs`."""
+    module = module_of("dispatch")
+    events = [event for event in good_events("dispatch") if event]
+    starts = [
+        module.Start.of(record)
+        for event in events
+        for record in event["Records"]
+        if "owner" in record["dynamodb"]["NewImage"]
+    ]
+    assert starts
+    bodies = [json.loads(start.entry(0)["MessageBody"]) for start in starts]
+    assert [faults_of_ours("queues/queued-request", body) for body in bodies] == [[]] * len(bodies)
+
+
 @pytest.mark.parametrize("partial", [None, {"done": [1, 2]}, "x" * 100_000])
 def test_causes_of_interrupted_workers_match_their_schema(partial: Json) -> None:
     cause = preemption_json(Interrupt("i-1", "m-2", "thread-2"), partial)

@@ -93,11 +93,12 @@ def unit_tests(repository: Repository, name: str) -> list[str]:
                 "JobsDeadLetterQueue",
             ],  # fmt: skip
         ),
-        (["processor"], ["RequestsFailureQueue"]),
+        (["processor"], []),
+        (["dispatch", "processor"], ["JobsQueue", "RequestsFailureQueue"]),
         (["disconnect"], []),
         (
             ["deliver-webhook", "status", "processor"],
-            ["RequestsFailureQueue", "WebhooksDeadLetterQueue", "WebhooksQueue"],
+            ["WebhooksDeadLetterQueue", "WebhooksQueue"],
         ),
     ],
     ids=lambda given: " ".join(given[:2]),

@@ -116,6 +116,7 @@ def test_events_of_a_function_with_warm_versions_go_to_its_alias(repository: Rep
             "status": "provisionedConcurrency: 2",
             "deliver-webhook": "snapStart: true",
             "router": "snapStart: true",
+            "dispatch": "snapStart: true",
             "processor": "snapStart: true",
         },
     )

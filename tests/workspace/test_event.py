@@ -82,8 +82,14 @@ def test_deliver_webhook_accepts_a_printed_message() -> None:
     assert answer("deliver-webhook", event("sqs")) == {"batchItemFailures": []}
 
 
-def test_processor_accepts_a_printed_record() -> None:
-    assert answer("processor", event("dynamodb-stream")) == {"batchItemFailures": []}
+def test_dispatch_accepts_a_printed_record() -> None:
+    assert answer("dispatch", event("dynamodb-stream")) == {"batchItemFailures": []}
+
+
+def test_processor_accepts_a_printed_message() -> None:
+    body = {"owner": "acme#dev", "request_id": "req-1"}
+    sent = event("sqs", "--set", f"Records[0].body={json.dumps(body)}")
+    assert answer("processor", sent) == {"batchItemFailures": []}
 
 
 def test_processor_accepts_its_printed_schedule() -> None:

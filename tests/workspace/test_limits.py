@@ -50,6 +50,10 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "a batch of the stream of `requests`": (
             f"{stream['maximumRetryAttempts'] + 1} deliveries, within an hour"
         ),
+        "a message of the queue `jobs`": f"{max_receive_count(stack, 'JobsQueue')} receives",
+        "invocations of processor for the queue `jobs`": (
+            f"{jobs_mapping(stack)['maximumConcurrency']} at a time"
+        ),
         "requests at a time in one invocation": f"{processor.CONCURRENT_REQUESTS}",
         "an attempt of an AWS call": (
             f"{keys.CLIENT_OPTIONS['connect_timeout']} s to connect, "
@@ -61,7 +65,7 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "look-ups in one batch": f"{status.MAX_BATCH}",
         "assemblies of a page": f"{status.LIST_LIMIT}, at most {status.MAX_LIST_LIMIT}",
         "attempts of a webhook": (
-            f"{max_receive_count(stack)}, over {sum(delivery.RETRY_DELAYS) // HOUR} hours"
+            f"{delivery.MAX_RECEIVES}, over {sum(delivery.RETRY_DELAYS) // HOUR} hours"
         ),
         "a claim": (
             f"{keys.CLAIM_TTL_SECONDS // HOUR} h, at most {claim.MAX_TTL_SECONDS // HOUR} h"
@@ -71,7 +75,8 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
     assert stream["maximumRecordAgeInSeconds"] == HOUR
     assert processor.LEASE_SECONDS == stage["leaseSeconds"]
     assert processor.MAX_UPLOAD_BYTES == router.MAX_UPLOAD_BYTES == stage["maxUploadBytes"]
-    assert delivery.MAX_RECEIVES == max_receive_count(stack)
+    assert delivery.MAX_RECEIVES == max_receive_count(stack, "WebhooksQueue")
+    assert jobs_mapping(stack)["batchSize"] == processor.CONCURRENT_REQUESTS
 
 
 # Clients that wait longer for an answer, in seconds.
@@ -114,12 +119,11 @@ def test_the_documented_place_of_every_limit_exists() -> None:
 
 
 def test_our_numbers_beside_awss_limits_are_those_of_the_stack(stack: InProcess) -> None:
-    (stream,) = streams(stack)
     processor, status = stack.load("processor"), stack.load("status")
     rows = {what: (default, met) for what, default, met in rows_of(DOCUMENT, "quotas")}
-    default, met = rows["stream of `requests`, batches at a time"]
-    assert default == f"{stream['parallelizationFactor']} a shard"
-    assert f"{default.split()[0]} batches × {processor.CONCURRENT_REQUESTS} requests" in met
+    _, met = rows["queue `jobs`, invocations at a time"]
+    at_a_time = jobs_mapping(stack)["maximumConcurrency"]
+    assert f"{at_a_time} invocations × {processor.CONCURRENT_REQUESTS} requests" in met
     minutes = stack.function("processor").config["timeout"] // 60
     assert rows["processor, one run"][0] == f"{minutes} minutes"
     assert stack.load("deliver-webhook").PARAMETER_SECONDS == 60
@@ -169,12 +173,33 @@ def test_the_documented_lifetime_of_rows_is_that_of_the_code() -> None:
 
 
 def streams(stack: InProcess) -> list[dict[str, Any]]:
-    """The declared streams that the processor reads."""
-    events = stack.function("processor").config["events"]
+    """The streams that dispatch reads, as declared."""
+    events = stack.function("dispatch").config["events"]
     return [event["stream"] for event in events if "stream" in event]
 
 
-def max_receive_count(stack: InProcess) -> int:
-    """The number of receives before a webhook's message is dead-lettered."""
+def jobs_mapping(stack: InProcess) -> dict[str, Any]:
+    """How the processor reads the queue `jobs`, as declared."""
+    (mapping,) = [
+        event["sqs"] for event in stack.function("processor").config["events"] if "sqs" in event
+    ]
+    parameter = mapping["maximumConcurrency"].removeprefix("${param:").removesuffix("}")
+    return mapping | {"maximumConcurrency": stack.template.parameters[parameter]}
+
+
+def max_receive_count(stack: InProcess, queue: str) -> int:
+    """After how many receives a message of a queue is given up."""
     queues = stack.template.of_type("AWS::SQS::Queue")
-    return int(queues["WebhooksQueue"]["RedrivePolicy"]["maxReceiveCount"])
+    return int(queues[queue]["RedrivePolicy"]["maxReceiveCount"])
+
+
+def test_messages_are_hidden_as_long_as_aws_asks_for(stack: InProcess) -> None:
+    """Six times the time limit of the function that reads a queue, or longer."""
+    queues = stack.template.of_type("AWS::SQS::Queue")
+    readers = {"JobsQueue": "processor", "WebhooksQueue": "deliver-webhook"}
+    hidden = {queue: int(queues[queue]["VisibilityTimeout"]) for queue in readers}
+    limits = {queue: stack.function(name).config["timeout"] for queue, name in readers.items()}
+    assert all(hidden[queue] >= 6 * limits[queue] for queue in readers)
+    assert max(keys.PICK_UP_SECONDS, stack.template.parameters["leaseSeconds"]) < min(
+        hidden["JobsQueue"], limits["JobsQueue"]
+    )

@@ -24,7 +24,8 @@ def repository(tmp_path: Path) -> Repository:
     ("name", "expected"),
     [
         ("connect", {"WebSocket $connect"}),
-        ("processor", {"stream RequestsTable", "schedule rate(1 minute)"}),
+        ("dispatch", {"stream RequestsTable"}),
+        ("processor", {"sqs JobsQueue", "schedule rate(1 minute)"}),
         ("status", {"GET /status/{assembly_id}"}),
         ("deliver-webhook", {"sqs WebhooksQueue"}),
         ("claim", {"Step Functions JobFlow"}),

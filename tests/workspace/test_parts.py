@@ -30,7 +30,9 @@ TAKEN = {
         "sweep-claims",
     },
     # Its processor queues webhooks, and clients look up its assemblies.
-    "realtime": {"connect", "deliver-webhook", "disconnect", "processor", "router", "status"},
+    "realtime": {
+        "connect", "deliver-webhook", "disconnect", "dispatch", "processor", "router", "status",
+    },  # fmt: skip
     "status": {"deliver-webhook", "status"},
     "files": {"count-files", "state-manager"},
 }  # fmt: skip
@@ -142,7 +144,7 @@ def test_the_demo_of_a_part_has_the_steps_of_its_functions(
         ("status", ["demo"], "or on state-manager; this project has only deliver-webhook, status"),
         ("status", ["seed-files"], "`jobplane seed-files` needs the functions state-manager"),
         ("status", ["bench", "growth"], "this project does not have state-manager"),
-        ("status", ["bench", "load"], "does not have connect, disconnect, processor, router"),
+        ("status", ["bench", "load"], "does not have connect, disconnect, dispatch, processor"),
         (
             "realtime",
             ["bench", "growth"],

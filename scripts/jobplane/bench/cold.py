@@ -21,6 +21,7 @@ FIRST_EVENTS = {
     "count-files": "insert",
     "deliver-webhook": "queue-delivered-already",
     "disconnect": "closed",
+    "dispatch": "queued",
     "handle-timeout": "timed-out",
     "processor": "echo-completed",
     "record-interruption": "recorded",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jobplane.bench._usage import Growth, Shares, Usage
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-FUNCTIONS = ("connect", "disconnect", "processor", "router", "status")
+FUNCTIONS = ("connect", "disconnect", "dispatch", "processor", "router", "status")
 MAX_SOCKETS = 5000
 MAX_JOBS = 1000
 MAX_REQUESTS = 50_000

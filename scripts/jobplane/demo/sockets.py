@@ -19,7 +19,7 @@ from jobplane_models.messages import CompleteMessage, ProgressMessage
 ROUNDS = 20
 
 
-@step("Open a socket", shows=("connect", "disconnect", "processor", "router"))
+@step("Open a socket", shows=("connect", "disconnect", "dispatch", "processor", "router"))
 async def connect(scene: Scene) -> Observation:
     """The handshake runs the function `connect`."""
     watch = Stopwatch()

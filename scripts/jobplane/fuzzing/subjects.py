@@ -131,6 +131,7 @@ CONTRACTS: dict[str, Contract] = {
         environment={"TEMPLATES_INDEX_PATH": "../../templates/index.json"},
     ),
     "disconnect": Contract(INPUT_ERRORS, statuses=frozenset({200})),
+    "dispatch": Contract(INPUT_ERRORS),
     "handle-timeout": Contract(INPUT_ERRORS, quicken=_without_waiting),
     "processor": Contract(INPUT_ERRORS, quicken=_processor_without_waiting),
     "record-interruption": Contract(INPUT_ERRORS),

@@ -39,7 +39,10 @@ modules of its own folder that need nothing else.
     ASCII, so that an expression that measures a text would measure another.
 19. A state machine may put an object into S3, as JSON text.
 20. The address of a version's code leads to that code; MiniStack's to the latest.
-21. An alarm on metric math is kept and described as it was given; MiniStack refuses it. It does not
+21. A queue's batch that meets a busy account is tried again until it finds a worker; MiniStack
+    counts it as failed, and its messages stay hidden for the visibility timeout.
+22. A call of SQS on a batch of messages is authorised as the call on one: sqs:SendMessage.
+23. An alarm on metric math is kept and described as it was given; MiniStack refuses it. It does not
     evaluate it.
 22. Everything that an invocation has written is in its log. MiniStack stops reading when nothing
     has come for five milliseconds: on a busy machine, lines appear with the next invocation, and
@@ -139,6 +142,7 @@ _plain_page = dynamodb._paginate_evaluated_items
 _plain_capacity = dynamodb._add_consumed_capacity
 _plain_batch_get = dynamodb._batch_get_item
 _plain_condition = dynamodb._evaluate_condition
+_plain_action = iam_actions.extract_iam_action
 _plain_resource = iam_actions.extract_resource_arn
 _plain_remove = dynamodb._remove_item
 _plain_create = provisioners._RESOURCE_HANDLERS[TABLE]["create"]
@@ -146,6 +150,7 @@ _plain_alarm = provisioners._cw_metric_alarm_record
 _plain_mappings = lambda_svc._iter_all_esms
 _plain_function = lambda_svc._execute_function
 _plain_poll = lambda_svc._poll_dynamodb_streams
+_plain_queue_batch = lambda_svc._run_sqs_batch
 _plain_code_of = lambda_svc.serve_function_code
 _plain_get_function = lambda_svc._get_function
 _plain_validation = stacks._validation_errors
@@ -361,6 +366,11 @@ def _key_condition_parsed_once(
     return dynamodb._ExprEval(tokens, item, values, names).evaluate()
 
 
+def _action_without_batch(service: str, *request: Any) -> str | None:
+    action: str | None = _plain_action(service, *request)
+    return action.removesuffix("Batch") if service == "sqs" and action else action
+
+
 def _resource_with_streams(service: str, *request: Any) -> str:
     arn = str(_plain_resource(service, *request))
     _method, _path, _headers, body, *_rest = request
@@ -446,8 +456,7 @@ class _Lane:
         return found
 
     def _invoke(self, event: dict[str, Any]) -> Any:
-        while (result := _plain_function(self._function(), event)).get("throttle"):
-            time.sleep(1.0)
+        result = _execute_when_free(self._function(), event)
         body = result.get("body")
         if result.get("error"):
             raise FunctionError(str(body))
@@ -479,8 +488,25 @@ def _poll_handing_over() -> Any:
         _last.is_reading = False
 
 
+def _execute_when_free(function: Any, event: Any) -> Any:
+    """Run a function, as soon as the account's concurrency allows it."""
+    while (result := _plain_function(function, event)).get("throttle"):
+        time.sleep(1.0)
+    return result
+
+
+def _run_queue_batch(*batch: Any) -> None:
+    _last.is_of_a_queue = True
+    try:
+        _plain_queue_batch(*batch)
+    finally:
+        _last.is_of_a_queue = False
+
+
 def _execute_or_hand_over(function: Any, event: Any) -> Any:
     """Run a function; what the reader of streams has read goes to the lanes instead."""
+    if getattr(_last, "is_of_a_queue", False):
+        return _execute_when_free(function, event)
     if not getattr(_last, "is_reading", False):
         return _plain_function(function, event)
     mapping = _last.mapping
@@ -558,6 +584,7 @@ def main() -> None:
     dynamodb._paginate_evaluated_items = _page_noting_size
     dynamodb._add_consumed_capacity = _capacity_by_size
     dynamodb._batch_get_item = _batch_get_with_capacity
+    iam_actions.extract_iam_action = _action_without_batch
     iam_actions.extract_resource_arn = _resource_with_streams
     dynamodb._evaluate_condition = _key_condition_parsed_once
     dynamodb._remove_item = _remove_with_record
@@ -565,6 +592,7 @@ def main() -> None:
     provisioners._cw_metric_alarm_record = _alarm_with_math
     lambda_svc._iter_all_esms = _mappings_noted
     lambda_svc._poll_dynamodb_streams = _poll_handing_over
+    lambda_svc._run_sqs_batch = _run_queue_batch
     lambda_svc._execute_function = _execute_or_hand_over
     lambda_svc._get_function = _function_with_code_of_version
     lambda_svc.serve_function_code = _code_of_version

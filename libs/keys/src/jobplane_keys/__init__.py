@@ -46,6 +46,7 @@ from jobplane_keys._items import (
 )
 from jobplane_keys._json import json_object, json_objects
 from jobplane_keys._messages import error_body, server_message
+from jobplane_keys._queues import unreadable_record
 from jobplane_keys._requests import (
     IN_FLIGHT_SHARDS,
     PICK_UP_SECONDS,
@@ -209,6 +210,7 @@ __all__ = [
     "to_value",
     "ttl_after",
     "unknown_template",
+    "unreadable_record",
     "upload_prefix",
     "workspace_of",
 ]

@@ -88,7 +88,9 @@ class HttpEvent(_Event):
 
 
 class QueueRecord(_Event):
-    """A message of the webhook queue; `body` is a WebhookDelivery as JSON text."""
+    """A message; `body` is JSON text: a WebhookDelivery in the queue `webhooks`, a QueuedRequest in
+    the queue `jobs`.
+    """
 
     message_id: str
     receipt_handle: str

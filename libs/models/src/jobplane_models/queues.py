@@ -1,4 +1,6 @@
-"""Messages of the queues: webhooks, a job worker's jobs and interrupts, dead letters."""
+"""Messages of the queues: requests and webhooks that wait, a job worker's jobs and interrupts, dead
+letters.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -11,6 +13,7 @@ from jobplane_models._base import (
     Input,
     IsoTime,
     Open,
+    RequestId,
     WorkspaceId,
     WorkspaceKey,
 )
@@ -23,6 +26,13 @@ class WebhookDelivery(Input):
     assembly_id: AssemblyId
     execution: int | None = None
     template_id: str | None = None
+
+
+class QueuedRequest(Input):
+    """A request that a worker is to take; `owner` is `tenant#user`. Its state is in its row."""
+
+    owner: Annotated[str, Field(pattern=r"^[^#]+#[^#]+$")]
+    request_id: RequestId
 
 
 class FoundAttachment(Input):
@@ -153,7 +163,8 @@ class DeadLetter(Open):
 
 
 class UnreadableRecord(Open):
-    """A record of the stream of `requests` that could not be read, kept for an operator.
+    """A record of the requests' stream, or of the queue `jobs`, that could not be read, kept for
+    an operator.
 
     Its text is cut at 250,000 characters, and then is not valid JSON.
     """

@@ -1,0 +1,309 @@
+"""dispatch: one message for each request that became PENDING, whatever SQS does."""
+
+import json
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
+
+from jobplane_keys import ValidationError, owner_key, to_item
+from tests.unit.stack import OWNER, PREFIX, Context, Output, Stack, client_error, event, request
+
+type Row = dict[str, Any]
+TRACE = "Root=1-6560f3a2-0123456789abcdef01234567;Parent=0123456789abcdef;Sampled=1"
+
+
+class Dispatch:
+    """The function, its stream, and the two queues that it writes to."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.module: ModuleType = stack.function("dispatch")
+        self.calls = stack.calls(self.module.sqs)
+
+    def deliver(self, *records: Any) -> list[str]:
+        """Hand records to the function; the sequence numbers that it wants again."""
+        answer = self.module.handler({"Records": list(records)}, Context())
+        assert answer.keys() == {"batchItemFailures"}
+        return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+    def entries(self) -> list[Row]:
+        """The entries of all SendMessageBatch calls, in order."""
+        return [entry for call in self.calls.of("SendMessageBatch") for entry in call["Entries"]]
+
+    def queued(self) -> list[str]:
+        """The ids of the requests that the queue holds, taken out of it."""
+        return [body["request_id"] for body in self.stack.messages("jobs")]
+
+    def answering(self, answer: Callable[[list[Row]], Row]) -> None:
+        """What SQS answers to a batch, in place of moto; an exception is raised."""
+
+        def send_message_batch(**call: Any) -> Row:
+            return answer(call["Entries"])
+
+        plain = self.module.sqs
+        stand_in = SimpleNamespace(
+            send_message_batch=send_message_batch, send_message=plain.send_message
+        )
+        self.stack.monkeypatch.setattr(self.module, "sqs", stand_in)
+
+
+@pytest.fixture
+def dispatch(stack: Stack) -> Iterator[Dispatch]:
+    yield Dispatch(stack)
+
+
+def record(
+    row: dict[str, Any], sequence: str = "100", old: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The stream record of a row that became PENDING."""
+    found: dict[str, Any] = event("dispatch", "queued")["Records"][0]
+    found["eventName"] = "MODIFY" if old else "INSERT"
+    found["dynamodb"] |= {"NewImage": to_item(row), "SequenceNumber": sequence}
+    found["dynamodb"]["Keys"] = to_item({name: row[name] for name in ("owner", "request_id")})
+    if old:
+        found["dynamodb"]["OldImage"] = to_item(old)
+    return found
+
+
+def records(count: int) -> list[Row]:
+    """Records of so many requests, `req-0` with the sequence number 1000 first."""
+    return [record(request(f"req-{n}"), str(1000 + n)) for n in range(count)]
+
+
+def ok(entries: list[Row]) -> Row:
+    return {"Successful": [{"Id": entry["Id"]} for entry in entries]}
+
+
+# Success
+
+
+def test_a_record_becomes_a_message(dispatch: Dispatch) -> None:
+    """The message names the request, and its group is the tenant."""
+    assert dispatch.deliver(record(request())) == []
+    (entry,) = dispatch.entries()
+    assert json.loads(entry["MessageBody"]) == {"owner": OWNER, "request_id": "req-1"}
+    assert entry["MessageGroupId"] == "tenant-1"
+    (call,) = dispatch.calls.of("SendMessageBatch")
+    assert call["QueueUrl"].endswith(f"/{PREFIX}jobs")
+    assert dispatch.stack.messages("jobs") == [{"owner": OWNER, "request_id": "req-1"}]
+
+
+def test_the_trace_goes_on_with_the_message(dispatch: Dispatch) -> None:
+    """The header of the request's row is the message's; without one there is none."""
+    rows = [request("req-1", trace_header=TRACE), request("req-2"), request("req-3")]
+    rows[2]["trace_header"] = 5
+    dispatch.deliver(*map(record, rows))
+    assert [entry.get("MessageSystemAttributes") for entry in dispatch.entries()] == [
+        {"AWSTraceHeader": {"DataType": "String", "StringValue": TRACE}}, None, None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (10, [10]), (25, [10, 10, 5])])
+def test_ten_messages_in_a_call(dispatch: Dispatch, count: int, sizes: list[int]) -> None:
+    """SQS takes no more; all are sent, in the order of the records, under distinct ids."""
+    assert dispatch.deliver(*records(count)) == []
+    calls = dispatch.calls.of("SendMessageBatch")
+    assert [len(call["Entries"]) for call in calls] == sizes
+    assert all(len({entry["Id"] for entry in call["Entries"]}) == size
+               for call, size in zip(calls, sizes, strict=True))  # fmt: skip
+    assert dispatch.queued() == [f"req-{number}" for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("tenant", "group"),
+    [
+        ("acme", "acme"),
+        ("a#b%c", "a#b%c"),
+        ("x" * 128, "x" * 128),
+        ("x" * 129, None),
+        ("Café Ångström", None),
+        ("two words", None),
+    ],
+)
+def test_the_group_is_one_that_sqs_allows(
+    dispatch: Dispatch, tenant: str, group: str | None
+) -> None:
+    """A tenant whose id is not allowed as a group has a digest of it, always the same."""
+    row = request(owner=owner_key(tenant, "ann"))
+    dispatch.deliver(record(row), record(row))
+    groups = {entry["MessageGroupId"] for entry in dispatch.entries()}
+    (found,) = groups
+    assert found == group or (group is None and len(found) == 64 and found.isalnum())
+
+
+def test_nothing_of_a_row_but_its_key_is_needed(dispatch: Dispatch) -> None:
+    """Attributes of other versions, or of unknown types, don't matter."""
+    found = record(request())
+    found["dynamodb"]["NewImage"] |= {"payload": {"X": 1}, "status": {}}
+    assert dispatch.deliver(found) == []
+    assert dispatch.queued() == ["req-1"]
+
+
+def test_a_repeated_delivery_sends_again(dispatch: Dispatch) -> None:
+    """The stream may deliver a record twice; the lease makes the second message harmless."""
+    assert dispatch.deliver(*records(2)) == dispatch.deliver(*records(2)) == []
+    assert sorted(dispatch.queued()) == ["req-0", "req-0", "req-1", "req-1"]
+
+
+# What SQS does not take
+
+
+@pytest.mark.parametrize(
+    ("refused", "again"),
+    [({0}, ["1000"]), ({3}, ["1003"]), ({1, 9}, ["1001", "1009"]),
+     (set(range(10)), [str(1000 + number) for number in range(10)])],
+)  # fmt: skip
+def test_entries_that_fail_come_again(
+    dispatch: Dispatch, output: Output, refused: set[int], again: list[str]
+) -> None:
+    """SendMessageBatch may take a part: only the records of the rest are named."""
+
+    def answer(entries: list[Row]) -> Row:
+        failed = [e for number, e in enumerate(entries) if number in refused]
+        return ok([e for e in entries if e not in failed]) | {
+            "Failed": [{"Id": e["Id"], "Code": "InternalError", "SenderFault": False}
+                       for e in failed]}  # fmt: skip
+
+    dispatch.answering(answer)
+    assert dispatch.deliver(*records(10)) == again
+    assert output.logged("some messages not sent")
+
+
+def test_an_entry_without_an_answer_comes_again(dispatch: Dispatch) -> None:
+    """Only what SQS names as successful is done."""
+    dispatch.answering(lambda entries: ok(entries[:-1]))
+    assert dispatch.deliver(*records(3)) == ["1002"]
+    dispatch.answering(lambda entries: {})
+    assert dispatch.deliver(*records(1)) == ["1000"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        client_error("ThrottlingException", 400),
+        client_error("AWS.SimpleQueueService.NonExistentQueue", 400),
+        client_error("AccessDenied", 403),
+        client_error("InternalError", 500),
+        ConnectTimeoutError(endpoint_url="https://x"),
+        ReadTimeoutError(endpoint_url="https://x"),
+    ],
+    ids=repr,
+)
+def test_a_call_that_fails_comes_again(
+    dispatch: Dispatch, output: Output, error: Exception
+) -> None:
+    """All of its records, in whatever way it failed; the error is logged."""
+
+    def refuse(entries: list[Row]) -> Row:
+        raise error
+
+    dispatch.answering(refuse)
+    assert dispatch.deliver(*records(3)) == ["1000", "1001", "1002"]
+    (line,) = output.logged("messages not sent")
+    assert line["error"] == type(error).__name__
+
+
+def test_after_a_failure_nothing_more_is_sent(dispatch: Dispatch) -> None:
+    """The stream delivers everything from the failed record on again."""
+    sent: list[int] = []
+
+    def answer(entries: list[Row]) -> Row:
+        sent.append(len(entries))
+        return ok(entries if len(sent) == 1 else entries[:4])
+
+    dispatch.answering(answer)
+    named = dispatch.deliver(*records(40))
+    assert (sent, named) == ([10, 10], [str(1000 + number) for number in range(14, 20)])
+
+
+def test_a_lost_answer_sends_twice_and_loses_nothing(dispatch: Dispatch) -> None:
+    """The messages are in the queue, but the function does not know."""
+    plain = dispatch.module.sqs
+
+    def carry_out_and_hang_up(entries: list[Row]) -> Row:
+        plain.send_message_batch(QueueUrl=dispatch.module.JOBS_QUEUE_URL, Entries=entries)
+        raise ReadTimeoutError(endpoint_url="https://x")
+
+    dispatch.answering(carry_out_and_hang_up)
+    assert dispatch.deliver(*records(2)) == ["1000", "1001"]
+    dispatch.stack.monkeypatch.setattr(dispatch.module, "sqs", plain)
+    assert dispatch.deliver(*records(2)) == []
+    assert sorted(dispatch.queued()) == ["req-0", "req-0", "req-1", "req-1"]
+
+
+# Records that can't be parsed
+
+IMAGE = to_item(request())
+BROKEN: dict[str, Any] = {
+    "nothing": {},
+    "no record": None,
+    "a text": "record",
+    "no image": {"dynamodb": {"SequenceNumber": "7"}},
+    "empty image": {"dynamodb": {"SequenceNumber": "7", "NewImage": {}}},
+    "no sequence number": {"dynamodb": {"NewImage": IMAGE}},
+    "a malformed sequence number": {
+        "dynamodb": {"SequenceNumber": {"n": "7"}, "NewImage": IMAGE},
+    },
+    "an empty sequence number": {"dynamodb": {"SequenceNumber": "", "NewImage": IMAGE}},
+    "unknown type": {"dynamodb": {"SequenceNumber": "7", "NewImage": {"owner": {"X": 1}}}},
+    "no owner key": {
+        "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request(owner="nobody"))}
+    },
+    "owner no text": {
+        "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request() | {"owner": 5})}
+    },
+    "half a character": {
+        "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request() | {"owner": "a\ud800#b"})}
+    },
+    "a malformed request_id": {
+        "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request() | {"request_id": ""})}
+    },
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_an_unreadable_record_goes_to_the_failure_queue(
+    dispatch: Dispatch, output: Output, fault: str
+) -> None:
+    """Once, as it came; the others are sent, and none comes again."""
+    first, second = records(2)
+    assert dispatch.deliver(first, BROKEN[fault], second) == []
+    assert dispatch.queued() == ["req-0", "req-1"]
+    (kept,) = dispatch.stack.messages("requests-failed")
+    assert kept["record"] == BROKEN[fault]
+    assert output.metric("RecordRefused")
+
+
+def test_an_unreadable_record_of_any_size_is_kept(dispatch: Dispatch) -> None:
+    """What is too long for the queue is cut."""
+    assert dispatch.deliver({"dynamodb": {"SequenceNumber": "1", "NewImage": "x" * 400_000}}) == []
+    url = dispatch.stack.sqs.get_queue_url(QueueName=f"{PREFIX}requests-failed")["QueueUrl"]
+    (kept,) = dispatch.stack.sqs.receive_message(QueueUrl=url)["Messages"]
+    assert len(kept["Body"]) == 250_000
+
+
+def test_an_unreadable_record_is_not_lost(dispatch: Dispatch) -> None:
+    """If the failure queue can't be reached, the stream keeps the batch."""
+    dispatch.stack.fail(dispatch.module.sqs, "SendMessage", "AccessDenied", status=403)
+    with pytest.raises(ClientError):
+        dispatch.deliver({})
+
+
+@pytest.mark.parametrize(
+    "given", [None, [], "Records", {}, {"Records": None}, {"Records": "aws:dynamodb"}]
+)
+def test_an_event_is_a_batch(dispatch: Dispatch, given: Any) -> None:
+    """Anything else is a ValidationError, and nothing is sent."""
+    with pytest.raises(ValidationError):
+        dispatch.module.handler(given, Context())
+    assert dispatch.calls == []
+
+
+def test_missing_configuration_fails_at_start(stack: Stack) -> None:
+    """The error is the variable's name."""
+    for name in ("JOBS_QUEUE_URL", "FAILURES_QUEUE_URL"):
+        with pytest.raises(KeyError, match=name):
+            stack.function("dispatch", **{name: None})
