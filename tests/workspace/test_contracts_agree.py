@@ -135,6 +135,9 @@ class Nowhere:
     class exceptions:  # noqa: N801 - botocore's name
         ConditionalCheckFailedException = KeyError
 
+    class meta:  # noqa: N801 - botocore's name
+        endpoint_url = "https://sqs.eu-west-1.amazonaws.com"
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(**_: Any) -> Any:
             raise ReachedError(name)
