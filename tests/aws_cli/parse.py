@@ -17,7 +17,7 @@ NOWHERE = "http://127.0.0.1:1"
 UNDERSTOOD = "Could not connect to the endpoint URL"
 # What earlier commands of the document have written.
 FILE = "file://"
-# A value is a variable of the shell here, whose length says nothing.
+# A value is a variable of the shell here, so its length does not count.
 SETTINGS = "[default]\nparameter_validation = false\n"
 
 
@@ -40,7 +40,7 @@ with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
     settings = Path("settings.ini")
     settings.write_text(SETTINGS, encoding="utf-8")
     os.environ |= {
-        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_ACCESS_KEY_ID": "unknown",
         "AWS_SECRET_ACCESS_KEY": "nothing",
         "AWS_CONFIG_FILE": str(settings),
         "AWS_DEFAULT_REGION": "eu-west-1",

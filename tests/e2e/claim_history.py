@@ -160,7 +160,7 @@ def _refusal(operation: Operation, tenures: Mapping[Key, Tenure]) -> Iterator[st
     holder = operation.answer["holder"]
     tenure = tenures.get((holder["claimId"], holder["fence"]))
     if tenure is None:
-        yield f"{operation.subject} was refused for a claim that nobody was granted"
+        yield f"{operation.subject} was refused for a claim that was never granted"
         return
     released = tenure.over < tenure.expiry and tenure.over < operation.start
     if released or tenure.expiry + SKEW_SECONDS < operation.start:
@@ -173,7 +173,7 @@ def _of_a_holder(
     key = (operation.subject, operation.fence)
     tenure = tenures.get(key)
     if tenure is None:
-        yield f"{operation.kind} of {key}, which nobody was granted"
+        yield f"{operation.kind} of {key}, which was never granted"
         return
     earlier = [
         other

@@ -351,7 +351,7 @@ class Deployed:
         found = []
         for pid in children(self.pid):
             try:
-                with open(f"/proc/{pid}/cmdline") as file:  # noqa: PTH123 - /proc is no tree of ours
+                with open(f"/proc/{pid}/cmdline") as file:  # noqa: PTH123 - /proc is not one of our folders
                     if f"ministack-lambda-{name}-" in file.read():
                         found.append(pid)
             except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Commands of docs/, run as written.
 
-`uv run jobplane` is the command of the stage's workspace, and `aws` is AWS's own, as PyPI has it.
+`uv run jobplane` is the command of the stage's workspace, and `aws` is that of PyPI.
 """
 
 import re

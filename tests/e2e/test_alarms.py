@@ -1,6 +1,6 @@
-"""Every alarm goes off after its cause was produced on the stage, by its own definition.
+"""Every alarm goes off by its definition, after its cause was produced on the stage.
 
-The points are the platform's own record of what happened, or real log lines. Nobody waits for
+The points are the platform's own record of what happened, or real log lines. No test waits for
 minutes: where a definition wants a condition to last, its record is repeated so much earlier, and
 where it wants an age, the measurement's clock is set forward. Each test says which.
 """
@@ -65,41 +65,41 @@ STACK = ResolvedStack(REPOSITORY)
 TABLES = [
     STACK.short_name(table["TableName"]) for table in STACK.of_type("AWS::DynamoDB::Table").values()
 ]
-NOBODY = "nobody#nobody"
+UNKNOWN_WORKSPACE = "unknown#unknown"
 # An invocation of each function that changes no data of other tests.
 HARMLESS: dict[str, Any] = {
-    "check-active-job": {"projectUserId": NOBODY, "threadId": "t"},
-    "claim": {"operation": "renew", "projectUserId": NOBODY, "claimId": "c", "fence": 1},
-    "connect": {"requestContext": {"connectionId": "nobody"}},
+    "check-active-job": {"projectUserId": UNKNOWN_WORKSPACE, "threadId": "t"},
+    "claim": {"operation": "renew", "projectUserId": UNKNOWN_WORKSPACE, "claimId": "c", "fence": 1},
+    "connect": {"requestContext": {"connectionId": "unknown"}},
     "count-files": {"Records": []},
     "deliver-webhook": {"assembly_id": "nothing"},
-    "disconnect": {"requestContext": {"connectionId": "nobody"}},
+    "disconnect": {"requestContext": {"connectionId": "unknown"}},
     "dispatch": {"Records": []},
     "handle-timeout": {
         "detail-type": "Step Functions Execution Status Change",
         "detail": {
-            "executionArn": "arn:aws:states:eu-west-1:000000000000:execution:job-flow:nobody",
+            "executionArn": "arn:aws:states:eu-west-1:000000000000:execution:job-flow:unknown",
             "status": "SUCCEEDED",
         },
     },
     "processor": {"Records": []},
     "record-interruption": {
-        "projectUserId": NOBODY,
+        "projectUserId": UNKNOWN_WORKSPACE,
         "messageId": "m",
         "interruptedClaimId": "c",
         "newThreadId": "t",
         "interruptingMessageId": "n",
     },
-    "router": {"requestContext": {"connectionId": "nobody"}},
+    "router": {"requestContext": {"connectionId": "unknown"}},
     "send-interrupt": {
-        "projectUserId": NOBODY,
+        "projectUserId": UNKNOWN_WORKSPACE,
         "target": {"claimId": "c", "fence": 1, "threadId": "t", "messageId": "m", "expiresAt": 1},
         "newThreadId": "n",
         "interruptingMessageId": "n",
     },
     "state-manager": {"operation": "get_stats"},
     "sweep-claims": {"sweep": "claims"},
-    "status": {"assemblyId": "nothing", "userId": "nobody"},
+    "status": {"assemblyId": "nothing", "userId": "unknown"},
 }
 TIME_LIMIT = 2
 # Seconds: a count has to leave so many to the stream that there is a part more, if not several.
@@ -338,7 +338,10 @@ async def counted(deployed: Deployed, function: str, alarm: Alarm, since: float)
 def handshake(deployed: Deployed) -> dict[str, Any]:
     """A handshake that connect accepts if it can store the connection."""
     token = deployed.token(unique("user"), "acme")
-    return {"requestContext": {"connectionId": "nobody"}, "queryStringParameters": {"token": token}}
+    return {
+        "requestContext": {"connectionId": "unknown"},
+        "queryStringParameters": {"token": token},
+    }
 
 
 PING = HARMLESS["router"] | {"body": '{"action": "ping"}'}
@@ -410,7 +413,7 @@ def put_broken_request(deployed: Deployed, action: str = "delay") -> None:
     row = {
         "owner": owner_key("acme", unique("user")),
         "request_id": unique("req"),
-        "connection_id": "nobody",
+        "connection_id": "unknown",
         "user_id": "user",
         "tenant_id": "acme",
         "action": action,

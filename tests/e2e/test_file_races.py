@@ -1,7 +1,7 @@
 """A reset and a completion at once, thousands of times: a completed file stays completed.
 
 Files stuck in processing are completed by a pipeline, conditionally and without a condition, while
-an operator resets them. What everyone was told is kept and compared with what is stored.
+an operator resets them. All answers are recorded and compared with the stored rows.
 """
 
 import json
@@ -133,7 +133,7 @@ def faults(rows: Sequence[Row], raced: Race, stored: Mapping[tuple[str, str], Ro
         if not completion.written and (end["status"], was_reset) != (back, True):
             found.append(f"{name} was not completed, is {end['status']}, reset: {was_reset}")
         if completion.before == back and not was_reset:
-            found.append(f"{name} was {back}, and nobody says that he has reset it")
+            found.append(f"{name} was {back}, but no operator's answer lists it as reset")
         if completion.before == row["status"] and was_reset:
             found.append(f"{name} was reset after it had been completed")
         if was_reset != ("last_changed_by" in end):

@@ -87,7 +87,7 @@ async def say_all(deployed: Deployed, socket: Socket, secrets: Secrets) -> tuple
     await socket.ask({"action": secrets.new("unknown action"), "payload": {"text": text}})
     await socket.ask({"action": "delay", "payload": {"seconds": text}})
     await socket.ask({"action": "status", "payload": {secrets.new("unknown field"): text}})
-    await socket.ask(f'{{"action": "echo", "payload": "{secrets.new("text that is no JSON")}')
+    await socket.ask(f'{{"action": "echo", "payload": "{secrets.new("malformed JSON")}')
     await socket.run("delay", {"seconds": 0, "steps": 2, "fail_at": 1}, metadata=metadata)
 
     content = secrets.new("content of a file").encode()
@@ -173,7 +173,7 @@ async def test_no_log_has_a_secret(deployed: Deployed, hooks: tuple[Receiver, st
     async with connect(url, additional_headers={"Authorization": f"Bearer {in_header}"}):
         pass
     expired = secrets.add("expired token", deployed.token(user, "acme", ttl=-3600))
-    for refused in (secrets.new("token that is none"), f"{in_query[:-9]}{unique('x')}", expired):
+    for refused in (secrets.new("malformed token"), f"{in_query[:-9]}{unique('x')}", expired):
         with suppress(InvalidStatus):
             async with connect(f"{url}?token={refused}"):
                 pass

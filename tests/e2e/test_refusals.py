@@ -54,7 +54,7 @@ def bad_tokens(secret: str) -> dict[str, str]:
         "expired": encoded(exp=int(time.time()) - 60),
         "not yet valid": encoded(nbf=int(time.time()) + 600),
         "no exp": encoded(exp=None),
-        "exp is no number": signed_by_hand({"alg": "HS256"}, claims | {"exp": "soon"}, secret),
+        "exp is a text": signed_by_hand({"alg": "HS256"}, claims | {"exp": "soon"}, secret),
         "no user": encoded(user_id=None),
         "no tenant": encoded(tenant_id=None),
         "empty user": encoded(user_id=""),
@@ -260,7 +260,7 @@ BAD_MESSAGES: dict[str, tuple[Any, str, str]] = {
         "payload.start_date",
     ),
     "unknown request": (
-        {"action": "status", "payload": {"request_id": "nobody"}},
+        {"action": "status", "payload": {"request_id": "unknown"}},
         "NOT_FOUND",
         "",
     ),

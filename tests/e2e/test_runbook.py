@@ -163,7 +163,7 @@ async def test_dead_letters(deployed: Deployed, shell: Shell) -> None:
         "no-json",
         "record can't be parsed",
         "heartbeat_lost",
-        "execution:job-flow:nobody",
+        "execution:job-flow:unknown",
     ):
         assert text in shown
     shell("Dead letters", 1)

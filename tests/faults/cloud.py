@@ -1,6 +1,6 @@
 """AWS around the functions, in this process: their containers, streams, queues and schedule.
 
-moto keeps the tables, queues and objects. What moto has not, or not as AWS has it, is here: time,
+moto keeps the tables, queues and objects. What moto lacks or does differently is here: time,
 event source mappings, retries of asynchronous invocations, sockets.
 """
 
@@ -32,7 +32,8 @@ from jobplane.tree.resolved import ACCOUNT, REGION
 from jobplane.trying.inprocess import Context, InProcess
 from jobplane_keys import from_item, to_item
 from tests.faults.injecting import Exchange, Plan, ProcessDiedError, answer_of
-from tests.faults.mappings import Clock, QueueMapping, StreamMapping
+from tests.faults.mappings import QueueMapping, StreamMapping
+from tests.unit.clock import Clock
 
 ROOT = Path(__file__).parents[2]
 ASYNC_WAITS = (60.0, 120.0)
@@ -304,7 +305,7 @@ class Cloud:
             self.dynamodb.put_item(TableName=self.aws.tables[table], Item=to_item(row))
 
     def messages(self, queue: str) -> list[Row]:
-        """What is in a queue that nobody reads."""
+        """The messages of a queue without a reader."""
         name = self.aws.queues[queue].rpartition("/")[2]
         model = moto.sqs.models.sqs_backends[ACCOUNT][REGION].queues[name]
         return [json.loads(message.body) for message in model._messages]

@@ -32,21 +32,6 @@ def _fits(rule: Any, value: Any) -> bool:
     return bool(rule == value)
 
 
-@dataclass
-class Clock:
-    """Time that only moves when a test says so."""
-
-    now: float
-
-    def time(self) -> float:
-        return self.now
-
-    monotonic = perf_counter = time
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 @dataclass(slots=True)
 class StreamMapping:
     """The poller of one stream's only shard.

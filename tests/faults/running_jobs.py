@@ -29,7 +29,7 @@ async def ended(deployed: Deployed, user: str) -> list[dict[str, Any]]:
         found = [deployed.row(user, f"job-{number}") for number in range(JOBS)]
         if all("ended_at" in row for row in found):
             return found
-        # As the schedule does: nobody waits for it, and one that fails is followed by another.
+        # As the schedule does: runs may overlap, and a failed one is followed by another.
         deployed.functions.invoke(
             FunctionName=deployed.info["functions"]["processor"],
             InvocationType="Event",

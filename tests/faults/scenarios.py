@@ -270,7 +270,7 @@ class LostListener(Jobs):
             self.client.leave()
 
     def check(self) -> None:
-        # $disconnect is told once: when that fails, the job goes on.
+        # $disconnect is invoked once: if it fails, the job goes on.
         assert self.left
         is_disturbed = "disconnect" in self.cloud.met
         check_requests(self.cloud, job="CANCELLED|COMPLETED" if is_disturbed else "CANCELLED")

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from jobplane.stage.mappings import Delivery, FunctionError, StreamSettings, failed_names
-from tests.faults.mappings import Clock, StreamMapping, matches
+from tests.faults.mappings import StreamMapping, matches
+from tests.unit.clock import Clock
 
 type Answer = dict[str, Any]
 type Discarded = list[tuple[list[int], str, int]]

@@ -89,7 +89,7 @@ ATTACKS: dict[str, str] = {
         HEADER | {"x5u": "https://evil.example/c"}, key="k" * 32
     ),
     "jwk: the key in the header": token(HEADER | {"jwk": OWN_JWK}, key="k" * 32),
-    "crit: an extension nobody knows": token(HEADER | {"crit": ["exp"]}),
+    "crit: an unknown extension": token(HEADER | {"crit": ["exp"]}),
     "b64: a payload that is not encoded": token(HEADER | {"b64": False, "crit": ["b64"]}),
     "expired": token(payload=claims(exp=NOW - 60)),
     "expired at the beginning of time": token(payload=claims(exp=0)),
@@ -124,7 +124,7 @@ ATTACKS: dict[str, str] = {
     "tenant that is null": token(payload=claims().replace('"tenant-1"', "null")),
     "payload that is a list": token(payload="[1]"),
     "payload that is a text": token(payload='"user-1"'),
-    "payload that is no JSON": token(payload="user_id=user-1"),
+    "payload that is not JSON": token(payload="user_id=user-1"),
     "payload of another token": other_payload(),
     "signature cut short": other_signature(lambda text: text[:-4]),
     "signature left out": other_signature(lambda text: ""),
@@ -132,7 +132,7 @@ ATTACKS: dict[str, str] = {
     "signature of zeros": other_signature(lambda text: "A" * len(text)),
     "a fourth part": f"{token()}.{part(b'x')}",
     "five parts, as encrypted ones have": "a.b.c.d.e",
-    "a header that is no JSON": f"{part(b'HS256')}.{part(claims().encode())}.x",
+    "a header that is not JSON": f"{part(b'HS256')}.{part(claims().encode())}.x",
     "not base64": "€.€.€",
 }  # fmt: skip
 

@@ -74,7 +74,7 @@ RIGHT = {
         acquired(0, 1, "m1", 1), timed_out(2, 5, "claim-m1", 1),
         released(3, 4, "claim-m1", 1, repeated=True), acquired(4, 5, "m2", 2),
     ],
-    "an expired claim that nobody took is released": [
+    "an expired claim without a successor is released": [
         acquired(0, 1, "m1", 1, expires=2), released(9, 10, "claim-m1", 1),
     ],
     "renewed before it ran out": [
@@ -175,7 +175,7 @@ WRONG = {
     ),
     "a holder from nowhere": (
         [refused(0, 1, "m1", "claim-0", 1)],
-        "that nobody was granted",
+        "that was never granted",
     ),
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The five functions of the claims against a model, through any sequence of calls and crashes.
 
-One process and one clock that moves when it is told to: what is tried here is order, not
+One process and one clock that the test moves: what is tried here is order, not
 concurrency, which tests/e2e/test_claims.py tries on the local stage.
 """
 
@@ -26,13 +26,13 @@ from jobplane_keys import record_id
 from tests.unit.claims import (
     NOW,
     STEPS,
-    Clock,
     CrashError,
     Jobs,
     crash,
     holding,
     status_change,
 )
+from tests.unit.clock import Clock
 from tests.unit.stack import AWS, UNSET, Stack, aws
 
 SKEW = 2
@@ -194,7 +194,7 @@ class ClaimMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.25, 1, 2, 5, 58, 3600, 40 * 24 * 3600]))
     def time_passes(self, seconds: float) -> None:
-        self.clock.pass_(seconds)
+        self.clock.advance(seconds)
 
     @rule(workspace=WORKSPACES, offset=st.sampled_from([-1, -0.25, 0, 0.25, 1, 1.75, 2]))
     def an_end_comes(self, workspace: int, offset: float) -> None:

@@ -150,7 +150,7 @@ def http(
     headers: dict[str, str] | None = None,
     bearer: str | None = "",
 ) -> dict[str, Any]:
-    """An API Gateway payload v2; `bearer` empty is user-1's token, None is none."""
+    """An API Gateway payload v2; `bearer` empty is user-1's token, None omits it."""
     sent = {"host": "api.example.com", **(headers or {})}
     if bearer is not None:
         sent["authorization"] = f"Bearer {bearer or token()}"

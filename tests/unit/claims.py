@@ -19,6 +19,7 @@ from jobplane_keys import (
     iso_time,
     to_item,
 )
+from tests.unit.clock import Clock
 from tests.unit.stack import ACCOUNT, PREFIX, REGION, Context, Stack, load
 
 # An arbitrary time.
@@ -36,28 +37,12 @@ def queue_url(name: str) -> str:
     return f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{name}"
 
 
-class Clock:
-    """What the functions take for the time; it moves when it is told to."""
-
-    def __init__(self, now: float = NOW) -> None:
-        self.now = now
-
-    def time(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.pass_(seconds)
-
-    def pass_(self, seconds: float) -> None:
-        self.now += seconds
-
-
 class Jobs:
     """The functions of the claims on one stack, all with one clock."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.clock = Clock()
+        self.clock = Clock(NOW)
         stack.create("jobs")
 
     def function(self, name: str, **changes: str | None) -> ModuleType:

@@ -19,31 +19,6 @@ from websockets.http11 import Request, Response
 TIME = "2026-11-22T10:00:00.000Z"
 
 
-class Clock:
-    """A clock that moves when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Naps:
-    """Replaces sleep: moves the clock, and records each pause."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.taken: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.taken.append(seconds)
-        self.clock.now += seconds
-
-    async def asleep(self, seconds: float) -> None:
-        self.sleep(seconds)
-
-
 class Timers:
     """Replaces asyncio.sleep: short waits end at once, long ones when the test says so."""
 

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 from jobplane.trying.inprocess import InProcess
 from jobplane_keys import from_item, iso_time, to_item
+from tests.unit.clock import Clock
 from tests.unit.stack import Context, Stack
 
 # A time like any other; only differences from it matter.
@@ -23,28 +23,6 @@ NONE = dict.fromkeys(STATUSES, 0)
 type Record = dict[str, Any]
 
 
-class Clock:
-    """What the function takes for the time; sleeping passes it."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-        self.slept: list[float] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-
-    def utcnow(self) -> datetime:
-        """What moto takes for the time of a record in the table's stream."""
-        return datetime.fromtimestamp(self.now, UTC).replace(tzinfo=None)
-
-
 class Manager:
     """The function on a stage of its own, empty at the beginning of each test."""
 
@@ -56,7 +34,7 @@ class Manager:
         self.aws, self.module, self._hooks = aws, module, hooks
         self.counter = counter
         """The module of count-files, which keeps the counters."""
-        self.clock = Clock()
+        self.clock = Clock(NOW)
         self.dynamodb, self.s3 = aws.client("dynamodb"), aws.client("s3")
         self.table = aws.tables["files"]
         self.buckets = aws.buckets

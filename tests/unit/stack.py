@@ -95,7 +95,7 @@ def _loaded(function: str, values: tuple[tuple[str, str], ...]) -> ModuleType:
 
 
 class Sockets:
-    """API Gateway's management API: keeps what is posted and fails where it is told to."""
+    """API Gateway's management API: keeps posts, and fails for connections that a test chooses."""
 
     def __init__(self) -> None:
         self.posts: list[tuple[str, dict[str, Any]]] = []

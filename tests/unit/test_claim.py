@@ -13,12 +13,12 @@ from tests.unit.claims import (
     HOUR,
     NOW,
     WORKSPACE,
-    Clock,
     Jobs,
     holding,
     iso,
     older_row,
 )
+from tests.unit.clock import Clock
 from tests.unit.stack import Output, Stack
 
 DAY = 24 * HOUR
@@ -92,7 +92,7 @@ def test_a_message_of_the_same_thread_joins_and_extends_the_claim(jobs: Jobs, cl
     """The claim still belongs to the first message."""
     claim = jobs.acquire(ttlSeconds=100)
     before = jobs.row()
-    clock.pass_(50)
+    clock.advance(50)
 
     answer = jobs.acquire(messageId="message-2", ttlSeconds=100)
 
@@ -179,7 +179,7 @@ def test_a_repeated_acquisition_gets_the_same_claim(jobs: Jobs, clock: Clock) ->
     """The same message and owner get the same answer, and the row stays as it is."""
     first = jobs.acquire(owner="execution-1")
     before = jobs.row()
-    clock.pass_(5)
+    clock.advance(5)
     assert jobs.acquire(owner="execution-1") == first
     assert jobs.acquire(owner="execution-1", minIntervalSeconds=60) == first
     assert jobs.row() == before
@@ -209,10 +209,10 @@ def test_the_fence_grows_over_release_expiry_and_deletion(jobs: Jobs, clock: Clo
         claim = jobs.acquire(messageId=f"message-{number}")
         fences.append(claim["fence"])
         assert jobs.release(claim)["released"]
-        clock.pass_(1)
+        clock.advance(1)
     jobs.acquire(ttlSeconds=1)
     fences.append(jobs.row()["fence"])
-    clock.pass_(30 * DAY + 1)
+    clock.advance(30 * DAY + 1)
     jobs.delete()
     fences.append(jobs.acquire(messageId="message-9")["fence"])
 
@@ -223,7 +223,7 @@ def test_the_fence_grows_over_release_expiry_and_deletion(jobs: Jobs, clock: Clo
 def test_a_renewal_sets_the_end_to_the_requested_time(jobs: Jobs, clock: Clock) -> None:
     """Any number of renewals is possible."""
     claim = jobs.acquire(ttlSeconds=100)
-    clock.pass_(50)
+    clock.advance(50)
     for _ in range(2):
         assert jobs.renew(claim, ttlSeconds=100) == {
             "renewed": True,
@@ -257,7 +257,7 @@ def test_an_expired_claim_is_not_renewed(
 def test_a_release_keeps_the_row_with_fence_and_reason(jobs: Jobs, clock: Clock) -> None:
     """The row also has the last holder."""
     claim = jobs.acquire()
-    clock.pass_(10)
+    clock.advance(10)
 
     assert jobs.release(claim, reason="finished") == {"released": True, "repeated": False}
 
@@ -311,7 +311,7 @@ def test_a_second_release_succeeds_and_changes_nothing(jobs: Jobs, clock: Clock)
     claim = jobs.acquire()
     jobs.release(claim)
     before = jobs.row()
-    clock.pass_(1)
+    clock.advance(1)
     assert jobs.release(claim, reason="again") == {"released": True, "repeated": True}
     assert jobs.row() == before
 
@@ -324,14 +324,14 @@ def test_a_second_release_succeeds_and_changes_nothing(jobs: Jobs, clock: Clock)
 def test_an_expired_claim_can_be_released(jobs: Jobs, clock: Clock) -> None:
     """Its holder may release it until another execution takes it."""
     claim = jobs.acquire(ttlSeconds=1)
-    clock.pass_(HOUR)
+    clock.advance(HOUR)
     assert jobs.release(claim)["released"] is True
 
 
 def test_a_superseded_holder_neither_renews_nor_releases(jobs: Jobs, clock: Clock) -> None:
     """Its successor's claim stays as it is."""
     stale = jobs.acquire(ttlSeconds=1)
-    clock.pass_(10)
+    clock.advance(10)
     jobs.acquire(threadId="thread-2", messageId="message-2")
     before = jobs.row()
 
@@ -343,7 +343,7 @@ def test_a_superseded_holder_neither_renews_nor_releases(jobs: Jobs, clock: Cloc
 def test_a_release_after_several_successors_is_superseded(jobs: Jobs, clock: Clock) -> None:
     """It is not taken for a repetition."""
     stale = jobs.acquire(ttlSeconds=1)
-    clock.pass_(10)
+    clock.advance(10)
     jobs.release(jobs.acquire(threadId="thread-2", messageId="message-2"))
     assert jobs.release(stale) == {"released": False, "reason": "superseded"}
     assert jobs.renew(stale) == {"renewed": False, "reason": "superseded"}
@@ -391,13 +391,13 @@ def test_taking_over_raises_the_fence(jobs: Jobs, clock: Clock, is_lost: bool) -
     """The worker before can't renew any more, and an answer that was lost is given again."""
     claim = jobs.acquire()
     jobs.renew(claim, taker="worker-1", takerSeconds=120)
-    clock.pass_(123)
+    clock.advance(123)
     for _ in range(2 if is_lost else 1):
         taken = jobs.renew(claim, taker="worker-2", takerSeconds=120)
         assert (taken["renewed"], taken["fence"]) == (True, claim["fence"] + 1)
     assert jobs.renew(claim) == {"renewed": False, "reason": "taken"}
     assert jobs.renew(claim | {"fence": taken["fence"]})["renewed"] is True
-    clock.pass_(123)
+    clock.advance(123)
     assert jobs.renew(claim, taker="worker-3")["fence"] == claim["fence"] + 2
 
 
@@ -406,7 +406,7 @@ def test_a_working_taker_is_not_relieved(jobs: Jobs, clock: Clock) -> None:
     claim = jobs.acquire()
     jobs.renew(claim, taker="worker-1", takerSeconds=120)
     for _ in range(4):
-        clock.pass_(100)
+        clock.advance(100)
         assert jobs.renew(claim, taker="worker-2") == {"renewed": False, "reason": "taken"}
         assert jobs.renew(claim, takerSeconds=120)["renewed"] is True
 
@@ -415,7 +415,7 @@ def test_two_takers_at_once(jobs: Jobs, clock: Clock) -> None:
     """One gets the job; the other, whose writes it came between, nothing."""
     claim = jobs.acquire()
     jobs.renew(claim, taker="worker-0")
-    clock.pass_(3)
+    clock.advance(3)
     module = jobs.function("claim")
     update_item = module.dynamodb.update_item
 
@@ -436,7 +436,7 @@ def test_an_answer_lost_to_sdk_retries_is_known(jobs: Jobs, clock: Clock) -> Non
     """The write that takes over, sent twice by the SDK, finds its own row."""
     claim = jobs.acquire()
     jobs.renew(claim, taker="worker-1")
-    clock.pass_(3)
+    clock.advance(3)
     module = jobs.function("claim")
     update_item = module.dynamodb.update_item
 
@@ -459,7 +459,7 @@ def test_a_lost_claim_is_not_taken_over(jobs: Jobs, clock: Clock, state: str) ->
     if state == "released":
         jobs.release(claim)
     else:
-        clock.pass_(70)
+        clock.advance(70)
     if state == "superseded":
         jobs.acquire(threadId="thread-2", messageId="message-2")
     if state == "absent":
@@ -473,7 +473,7 @@ def test_the_execution_releases_whoever_has_its_job(jobs: Jobs, clock: Clock) ->
     """It knows the fence of its claim; a worker releases under the fence that it has."""
     claim = jobs.acquire()
     jobs.renew(claim, taker="worker-1")
-    clock.pass_(3)
+    clock.advance(3)
     taken = claim | {"fence": jobs.renew(claim, taker="worker-2")["fence"]}
     assert jobs.release(claim, taker="worker-1") == {"released": False, "reason": "superseded"}
     assert jobs.release(claim)["released"] is True
@@ -488,7 +488,7 @@ def test_a_follow_up_is_for_one_worker(jobs: Jobs, clock: Clock) -> None:
     first = jobs.acquire(taker="worker/1", **wish)
     assert jobs.acquire(taker="worker/1", **wish) == first
     assert jobs.acquire(taker="worker/2", **wish)["reason"] == "same_thread"
-    clock.pass_(123)
+    clock.advance(123)
     second = jobs.acquire(taker="worker/2", **wish)
     assert (second["claimId"], second["fence"]) == (first["claimId"], first["fence"] + 1)
     assert jobs.renew(first) == {"renewed": False, "reason": "taken"}
@@ -523,7 +523,7 @@ def test_a_claim_within_the_minimum_interval_is_rate_limited(
     """The answer says when to try again."""
     jobs.release(jobs.acquire())
     before = jobs.row()
-    clock.pass_(passed)
+    clock.advance(passed)
 
     given = jobs.acquire(messageId="message-2", minIntervalSeconds=60)
 
@@ -536,11 +536,11 @@ def test_a_claim_within_the_minimum_interval_is_rate_limited(
 def test_only_a_claim_starts_the_minimum_interval(jobs: Jobs, clock: Clock) -> None:
     """Refusals, renewals and releases do not restart it."""
     claim = jobs.acquire()
-    clock.pass_(30)
+    clock.advance(30)
     jobs.renew(claim)
     jobs.release(claim)
     assert jobs.acquire(messageId="message-2", minIntervalSeconds=60)["claimed"] is False
-    clock.pass_(30)
+    clock.advance(30)
     assert jobs.acquire(messageId="message-2", minIntervalSeconds=60)["claimed"] is True
 
 
@@ -549,7 +549,7 @@ def test_the_minimum_interval_also_counts_from_an_expired_claim(jobs: Jobs, cloc
     jobs.acquire(ttlSeconds=1)
     other = {"threadId": "thread-2", "messageId": "message-2", "minIntervalSeconds": 60}
     assert jobs.acquire(**other)["reason"] == "held"
-    clock.pass_(10)
+    clock.advance(10)
     assert jobs.acquire(**other)["reason"] == "rate_limited"
     assert jobs.acquire(**other | {"minIntervalSeconds": 0})["claimed"] is True
 

@@ -41,28 +41,26 @@ from jobplane_client import (
 )
 from jobplane_models.assemblies import AssemblyDocument
 from tests.unit.client_services import (
-    Clock,
     FakeLambda,
     HttpService,
-    Naps,
     Reply,
     Script,
     completed,
     document,
     statuses,
 )
+from tests.unit.clock import Clock
 
 NOT_FOUND = Reply(404, {"error": "Assembly not found", "assembly_id": "a1"})
 
 
 @dataclass
 class Harness:
-    """One kind of client, with its service, clock and pauses."""
+    """One kind of client, with its service and its clock."""
 
     kind: str
     script: Script
     clock: Clock
-    naps: Naps
     client: Any
     runner: asyncio.Runner
     remake: Callable[..., Any]
@@ -85,8 +83,8 @@ def trust() -> ssl.SSLContext:
 @pytest.fixture(params=KINDS)
 def harness(request: pytest.FixtureRequest, trust: ssl.SSLContext) -> Iterator[Harness]:
     kind = request.param
-    script, clock = Script(), Clock()
-    naps, fake = Naps(clock), FakeLambda(script)
+    script, clock = Script(), Clock(1000.0)
+    fake = FakeLambda(script)
     with (
         asyncio.Runner() as runner,
         HttpService(script) if "http" in kind else nullcontext() as service,
@@ -100,19 +98,19 @@ def harness(request: pytest.FixtureRequest, trust: ssl.SSLContext) -> Iterator[H
             match kind:
                 case "lambda":
                     return StatusClient(
-                        "jobplane-status", client=fake, sleep=naps.sleep, **settings
+                        "jobplane-status", client=fake, sleep=clock.sleep, **settings
                     )
                 case "async-lambda":
                     return AsyncStatusClient(
-                        "jobplane-status", client=fake, sleep=naps.asleep, **settings
+                        "jobplane-status", client=fake, sleep=clock.asleep, **settings
                     )
                 case "http":
-                    return HttpStatusClient(url, "t1", client=http, sleep=naps.sleep, **settings)
+                    return HttpStatusClient(url, "t1", client=http, sleep=clock.sleep, **settings)
             return AsyncHttpStatusClient(
-                url, "t1", client=async_http, sleep=naps.asleep, **settings
+                url, "t1", client=async_http, sleep=clock.asleep, **settings
             )
 
-        yield Harness(kind, script, clock, naps, make(), runner, make)
+        yield Harness(kind, script, clock, make(), runner, make)
         runner.run(async_http.aclose())
 
 
@@ -208,8 +206,8 @@ def test_a_look_up_is_repeated_while_the_service_is_unavailable(
     """Three more times, with growing pauses."""
     harness.script.will(Reply(status, "bad gateway"), Reply(status, "x"), Reply(body=completed()))
     assert harness.call("get_status", "a1").completed
-    assert len(harness.naps.taken) == 2
-    assert all(nap <= 0.4 for nap in harness.naps.taken)
+    assert len(harness.clock.slept) == 2
+    assert all(nap <= 0.4 for nap in harness.clock.slept)
 
 
 @pytest.mark.parametrize("status", [500, 501, 505])
@@ -232,7 +230,7 @@ def test_retry_after_is_the_shortest_pause(harness: Harness) -> None:
     """A long one is left to the caller."""
     harness.script.will(Reply(503, {}, {"Retry-After": "2"}), Reply(body=completed()))
     harness.call("get_status", "a1")
-    assert harness.naps.taken == [2]
+    assert harness.clock.slept == [2]
     harness.script.will(Reply(503, {}, {"Retry-After": "600"}))
     with pytest.raises(ServiceUnavailableError) as raised:
         harness.call("get_status", "a2")
@@ -361,7 +359,7 @@ def test_wait_polls_every_5_s_while_queued_and_every_2_s_while_running(harness: 
         Reply(body=completed()),
     )
     assert harness.call("wait", "a1", 60).completed
-    assert harness.naps.taken == [5, 5, 2, 2]
+    assert harness.clock.slept == [5, 5, 2, 2]
 
 
 def test_wait_polls_a_missing_assembly_more_and_more_slowly(harness: Harness) -> None:
@@ -370,11 +368,11 @@ def test_wait_polls_a_missing_assembly_more_and_more_slowly(harness: Harness) ->
         *[NOT_FOUND] * 12, Reply(body=document()), NOT_FOUND, Reply(body=completed())
     )
     harness.call("wait", "a1", 600)
-    missing = harness.naps.taken[:12]
+    missing = harness.clock.slept[:12]
     assert missing[:3] == pytest.approx([2, 2.4, 2.88])
     assert missing == sorted(missing)
     assert missing[-1] == 10
-    assert harness.naps.taken[12:] == [5, 2]
+    assert harness.clock.slept[12:] == [5, 2]
 
 
 def test_wait_prefers_retry_after_to_its_own_pauses(harness: Harness) -> None:
@@ -387,7 +385,7 @@ def test_wait_prefers_retry_after_to_its_own_pauses(harness: Harness) -> None:
         Reply(body=completed()),
     )
     harness.call("wait", "a1", 600)
-    assert harness.naps.taken == [9, 9, 9]
+    assert harness.clock.slept == [9, 9, 9]
 
 
 def test_wait_returns_the_document_of_a_failed_job(harness: Harness) -> None:
@@ -402,7 +400,7 @@ def test_the_timeout_of_wait_carries_the_last_document(harness: Harness) -> None
         harness.call("wait", "a1", 12)
     assert raised.value.document is not None
     assert raised.value.document.progress_pct == 40
-    assert harness.naps.taken == [5, 5, 2]
+    assert harness.clock.slept == [5, 5, 2]
     assert len(harness.script.asked) == 4
 
 
@@ -520,14 +518,14 @@ def script() -> Script:
 
 
 @pytest.fixture
-def naps() -> Naps:
-    return Naps(Clock())
+def clock() -> Clock:
+    return Clock(1000.0)
 
 
 @pytest.fixture
-def by_invoke(script: Script, naps: Naps) -> tuple[StatusClient, FakeLambda]:
+def by_invoke(script: Script, clock: Clock) -> tuple[StatusClient, FakeLambda]:
     fake = FakeLambda(script)
-    return StatusClient("jobplane-status", client=fake, sleep=naps.sleep), fake
+    return StatusClient("jobplane-status", client=fake, sleep=clock.sleep), fake
 
 
 @pytest.fixture
@@ -570,20 +568,20 @@ async def test_the_non_blocking_client_accepts_a_coroutine_function_as_token(
 
 
 def test_a_look_up_is_repeated_after_a_dropped_connection(
-    service: HttpService, script: Script, naps: Naps
+    service: HttpService, script: Script, clock: Clock
 ) -> None:
     script.will(ConnectionError(), Reply(body=completed()))
-    with HttpStatusClient(service.url, "t1", sleep=naps.sleep) as client:
+    with HttpStatusClient(service.url, "t1", sleep=clock.sleep) as client:
         assert client.get_status("a1").completed
 
 
-def test_a_refused_connection_is_repeated_then_raised(naps: Naps) -> None:
+def test_a_refused_connection_is_repeated_then_raised(clock: Clock) -> None:
     with (
-        HttpStatusClient("http://127.0.0.1:1", "t1", sleep=naps.sleep) as client,
+        HttpStatusClient("http://127.0.0.1:1", "t1", sleep=clock.sleep) as client,
         pytest.raises(ServiceUnavailableError),
     ):
         client.get_status("a1")
-    assert len(naps.taken) == 3
+    assert len(clock.slept) == 3
 
 
 def test_a_missing_answer_raises_a_timeout_without_repetition() -> None:

@@ -22,7 +22,7 @@ from jobplane_client import (
 )
 from jobplane_webhooks import signed_headers
 from tests.unit.assemblies import assembly
-from tests.unit.client_services import Clock, Naps
+from tests.unit.clock import Clock
 from tests.unit.stack import Stack
 
 FILE = {
@@ -58,14 +58,14 @@ def status(stack: Stack) -> ModuleType:
 
 
 @pytest.fixture
-def naps() -> Naps:
-    return Naps(Clock())
+def clock() -> Clock:
+    return Clock(1000.0)
 
 
 @pytest.fixture
-def client(status: ModuleType, naps: Naps) -> StatusClient:
+def client(status: ModuleType, clock: Clock) -> StatusClient:
     fake = InProcessLambda(status)
-    return StatusClient("status", client=fake, clock=naps.clock, sleep=naps.sleep)
+    return StatusClient("status", client=fake, clock=clock, sleep=clock.sleep)
 
 
 def store(stack: Stack, assembly_id: str = "asm-1", **changes: Any) -> None:
@@ -111,16 +111,18 @@ def test_a_batch_makes_one_invocation(client: StatusClient, stack: Stack) -> Non
     assert [name for name, document in found.items() if document] == ["asm-1"]
 
 
-def test_wait_polls_when_the_function_says(client: StatusClient, stack: Stack, naps: Naps) -> None:
+def test_wait_polls_when_the_function_says(
+    client: StatusClient, stack: Stack, clock: Clock
+) -> None:
     with pytest.raises(WaitTimeoutError):
         client.wait("asm-1", 5, "user-1")
-    assert naps.taken == [2, 2, 1]
-    naps.taken.clear()
+    assert clock.slept == [2, 2, 1]
+    clock.slept.clear()
     store(stack, ok=None, execution_start=None, execution_duration=None)
     with pytest.raises(WaitTimeoutError) as raised:
         client.wait("asm-1", 10, "user-1")
     assert raised.value.document is not None
-    assert naps.taken == [5, 5]
+    assert clock.slept == [5, 5]
 
 
 def test_triggering_the_webhook_returns_its_outcome(

@@ -38,7 +38,8 @@ from jobplane_models.messages import (
     ProgressMessage,
     ResponseMessage,
 )
-from tests.unit.client_services import TIME, Clock, SocketService, Timers
+from tests.unit.client_services import TIME, SocketService, Timers
+from tests.unit.clock import Clock
 
 TOKEN = "t1"
 PING, PONG, AGE = 1000.0, 500.0, 100_000.0
@@ -65,7 +66,7 @@ def timers() -> Timers:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

@@ -407,7 +407,7 @@ def pausing(stand: Stand, handler: Handler, runs: threading.Event, **options: An
 
 @pytest.mark.parametrize("handler_returns", [False, True])
 def test_a_paused_worker_loses_its_job(stand: Stand, handler_returns: bool) -> None:
-    """Another worker gets a higher fence; the first one is told, and reports nothing."""
+    """Another worker gets a higher fence; the first one is cancelled, and reports nothing."""
     body = stand.order()
     runs, first, second = threading.Event(), Gate("first"), Gate("second")
     runs.set()
@@ -420,7 +420,7 @@ def test_a_paused_worker_loses_its_job(stand: Stand, handler_returns: bool) -> N
     taking = stand.start(worker_of(stand, second).run_once)
     new = second.inside()
     runs.set()
-    until(lambda: old.cancelled or handler_returns or stand.clock.advance(1), "it is told")
+    until(lambda: old.cancelled or handler_returns or stand.clock.advance(1), "it is cancelled")
     first.leave.set()
     until(lambda: ended or stand.clock.advance(1), "the first worker ends")
     assert ended == [JobEnd.LOST]
@@ -513,7 +513,7 @@ def test_a_message_that_comes_back_from_another_worker_stays(stand: Stand) -> No
     held.fence, held.taker = held.fence + 1, "a worker that crashed"
     (message,) = stand.sqs.left(INPUT)
     message.visible_at = 0.0
-    until(lambda: job.cancelled or stand.clock.advance(1), "it is told")
+    until(lambda: job.cancelled or stand.clock.advance(1), "it is cancelled")
     assert stand.clock.monotonic() < 20
     assert job.cancelled.detail == "taken"
     gate.leave.set()
@@ -536,14 +536,14 @@ def test_a_refused_receipt_renews_the_claim_at_once(stand: Stand) -> None:
     message.receipt = "another worker's"
     message.visible_at = 1e9
     held.expires_at = stand.clock.time() + 3600
-    until(lambda: job.cancelled or stand.clock.advance(1), "it is told")
+    until(lambda: job.cancelled or stand.clock.advance(1), "it is cancelled")
     assert stand.clock.monotonic() < 210
     gate.leave.set()
     assert stand.finish(ended) is JobEnd.LOST
 
 
 def test_a_job_does_not_start_without_its_claim(stand: Stand) -> None:
-    """Without its answer nobody knows whether another worker has the job."""
+    """Without its answer it is unknown whether another worker has the job."""
     stand.order()
     stand.claims.faults["renew"] = [OSError("no route")]
     assert run_once(stand, Gate()) is None
@@ -1548,7 +1548,7 @@ def test_an_interrupted_job_is_reported_as_interrupted_despite_a_stop(
         act()
         until(job.cancelled.is_set, "the signal")
         stand.pass_time(20)
-    until(lambda: stand.tasks.failures, "the end is told")
+    until(lambda: stand.tasks.failures, "the end is reported")
     assert stand.tasks.failures[0][0] == "PREEMPTED"
     gate.leave.set()
     stand.finish(ended)

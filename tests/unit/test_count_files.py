@@ -10,7 +10,8 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.manager import NOW, STATUSES, Clock, Record, record
+from tests.unit.clock import Clock
+from tests.unit.manager import NOW, STATUSES, Record, record
 from tests.unit.stack import PREFIX, Calls, Context, Stack
 
 
@@ -18,7 +19,7 @@ class Counting:
     """The function on its own clock, with its counters."""
 
     def __init__(self, stack: Stack) -> None:
-        self.stack, self.clock = stack, Clock()
+        self.stack, self.clock = stack, Clock(NOW)
         self.module: Any = stack.function("count-files")
         stack.monkeypatch.setattr(self.module, "time", self.clock)
 

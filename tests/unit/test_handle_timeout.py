@@ -79,7 +79,7 @@ def test_a_timed_out_job_is_recorded_released_and_dead_lettered(
     jobs: Jobs, claim: dict[str, Any]
 ) -> None:
     """All with the same ids."""
-    jobs.clock.pass_(60)
+    jobs.clock.advance(60)
     event = timeout_of(claim)
 
     answer = handle(jobs, event)
@@ -147,7 +147,7 @@ def test_a_repetition_changes_nothing(jobs: Jobs, claim: dict[str, Any]) -> None
     event = timeout_of(claim)
     first = handle(jobs, event)
     before = jobs.records(), jobs.row()["lastReleased"], jobs.row()["fence"]
-    jobs.clock.pass_(600)
+    jobs.clock.advance(600)
 
     assert handle(jobs, event) == first | {"duplicate": True}
     assert (jobs.records(), jobs.row()["lastReleased"], jobs.row()["fence"]) == before
@@ -180,7 +180,7 @@ def test_an_interrupted_run_is_completed_by_the_next(
 
     with crash(module, step, after=after), pytest.raises(CrashError):
         handle(jobs, event)
-    jobs.clock.pass_(30)
+    jobs.clock.advance(30)
     answer = handle(jobs, event)
 
     assert (answer["released"], answer["superseded"]) == (not taken_over, taken_over)
@@ -208,7 +208,7 @@ def test_a_dead_letter_sent_after_five_minutes_is_marked_as_possible_repetition(
     event = timeout_of(claim)
     with crash(module, step, after=False), pytest.raises(CrashError):
         handle(jobs, event)
-    jobs.clock.pass_(seconds)
+    jobs.clock.advance(seconds)
     calls = jobs.stack.calls(module.sqs)
     handle(jobs, event)
 
@@ -650,7 +650,7 @@ def test_a_job_that_was_taken_over_is_released(jobs: Jobs) -> None:
     """The flow names the claim's first fence; the second worker's is higher."""
     claim = jobs.acquire()
     jobs.renew(claim, taker="worker-1")
-    jobs.clock.pass_(3)
+    jobs.clock.advance(3)
     assert jobs.renew(claim, taker="worker-2")["fence"] == claim["fence"] + 1
     event = holding(claim) | {"messageId": "message-1", "kind": "heartbeat_lost"}
     assert jobs.call("handle-timeout", **event)["released"] is True

@@ -559,7 +559,7 @@ def test_an_expired_document_is_begun_anew(stack: Stack) -> None:
 
 @pytest.mark.parametrize("rev", [None, 6])
 def test_a_document_of_another_is_left_alone(stack: Stack, rev: int | None) -> None:
-    """Whoever has read an older revision has lost it."""
+    """A worker that has read an older revision loses it."""
     there = {"assembly_id": "a1", "rev": 7, "ttl": int(NOW) + 1}
     stack.put("assemblies", there)
     with pytest.raises(LeaseLostError, match="a1"):

@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError
 from moto import mock_aws
 
 from jobplane_parameters import RENEWAL_SECONDS, Parameter, ParameterError, split_secrets
+from tests.unit.clock import Clock
 
 NAME = "/jobplane/test/jwt-secret"
 MAX_AGE = 300.0
@@ -28,13 +29,6 @@ class Ssm:
         if isinstance(self.answer, Exception):
             raise self.answer
         return {"Parameter": {"Value": self.answer}}
-
-
-class Clock:
-    now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def refused(code: str, text: str = "no") -> ClientError:
@@ -58,7 +52,7 @@ class Reader:
         chance: float = 0.0,
         parse: Callable[[str | None], Any] = whole,
     ) -> None:
-        self.ssm, self.clock = Ssm(answer), Clock()
+        self.ssm, self.clock = Ssm(answer), Clock(1_000_000.0)
         self.reports: list[str] = []
         self.parameter: Parameter[Any] = Parameter(
             self.ssm, NAME, parse, max_age=MAX_AGE, report=self.reports.append,

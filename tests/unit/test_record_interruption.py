@@ -85,7 +85,7 @@ def test_a_repeated_event_keeps_the_first_record(jobs: Jobs) -> None:
     """The answer reports it."""
     first = record(jobs, cause="first")
     before = jobs.records()
-    jobs.clock.pass_(60)
+    jobs.clock.advance(60)
     assert record(jobs, cause="second") == first | {"duplicate": True}
     assert jobs.records() == before
 

@@ -109,7 +109,7 @@ def test_unknown_values_of_a_target_are_omitted(jobs: Jobs) -> None:
 def test_a_repeated_interrupt_has_the_same_id(jobs: Jobs) -> None:
     """Another message or claim has another."""
     assert send(jobs)["interruptId"] == ID
-    jobs.clock.pass_(7)
+    jobs.clock.advance(7)
     assert send(jobs)["interruptId"] == ID
     assert {json.loads(message["Body"])["interruptId"] for message in received(jobs)} == {ID}
     assert send(jobs, interruptingMessageId="message-3")["interruptId"] != ID

@@ -157,7 +157,7 @@ def test_an_unlisted_output_is_unknown(manager: Manager) -> None:
 
 
 def test_an_incomplete_listing_is_unknown(manager: Manager) -> None:
-    """Its second page fails: the first one says nothing about the other dates."""
+    """Its second page fails, so the other dates are unknown."""
     manager.put(file(status="completed#1"))
     for day in ("01", "02", "03"):
         manager.lay("output", f"pipeline/output/merged-parquet-2026-11-{day}/p")

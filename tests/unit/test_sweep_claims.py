@@ -82,7 +82,7 @@ def sweep(stack: Stack) -> Iterator[Sweep]:
 def claim(sweep: Sweep) -> dict[str, Any]:
     """An execution's claim that is three minutes old."""
     claim = sweep.jobs.hold(owner=EXECUTION)
-    sweep.jobs.clock.pass_(180)
+    sweep.jobs.clock.advance(180)
     return claim
 
 
@@ -211,7 +211,7 @@ def test_a_claim_of_an_unknown_execution_stays(
 def test_claims_of_other_owners_are_not_looked_up(sweep: Sweep, owner: str | None) -> None:
     """Workers, and executions of other state machines."""
     sweep.jobs.hold(owner=owner)
-    sweep.jobs.clock.pass_(3000)
+    sweep.jobs.clock.advance(3000)
     assert sweep.run() == {"held": 0, "asked": 0, "freed": 0}
     assert sweep.jobs.row()["state"] == "held"
 
@@ -220,9 +220,9 @@ def test_a_claim_younger_than_two_minutes_is_not_looked_up(sweep: Sweep) -> None
     """The rule's event usually comes sooner."""
     sweep.jobs.hold(owner=EXECUTION)
     sweep.ended(after=1)
-    sweep.jobs.clock.pass_(119)
+    sweep.jobs.clock.advance(119)
     assert sweep.run()["held"] == 0
-    sweep.jobs.clock.pass_(2)
+    sweep.jobs.clock.advance(2)
     assert sweep.run()["freed"] == 1
 
 
@@ -244,7 +244,7 @@ def test_claims_of_older_writers_are_released(sweep: Sweep, began: Any) -> None:
     """Without id, fence or state, and with any format of times."""
     row = {"owner": EXECUTION, "messageId": "m", "ttl": NOW + 9000, "claimedAt": began}
     sweep.jobs.put(**{name: value for name, value in row.items() if value is not None})
-    sweep.jobs.clock.pass_(180)
+    sweep.jobs.clock.advance(180)
     sweep.ended()
     assert sweep.run()["freed"] == 1
     assert sweep.jobs.row()["state"] == "free"
@@ -252,12 +252,12 @@ def test_claims_of_older_writers_are_released(sweep: Sweep, began: Any) -> None:
 
 
 def many(sweep: Sweep, number: int, status: Callable[[int], Any]) -> None:
-    """So many workspaces, each claimed by its own execution."""
+    """So many workspaces, each claimed by another execution."""
     for count in range(number):
         arn = f"{EXECUTION}-{count}"
         sweep.jobs.hold(f"amelia#user-{count}", owner=arn)
         sweep.executions[arn] = status(count)
-    sweep.jobs.clock.pass_(180)
+    sweep.jobs.clock.advance(180)
 
 
 def test_many_claims_are_looked_up_in_turns(sweep: Sweep) -> None:

@@ -375,7 +375,7 @@ class FakeClaims:
         }
 
     def _take(self, held: Claim, event: Mapping[str, Any]) -> bool:
-        """Let a taker have the job unless another one has; for a while nobody else can."""
+        """Let a taker have the job unless another one has; for a while no other taker can."""
         now, taker = self.clock.time(), event.get("taker")
         if taker is not None and held.taker not in (None, taker):
             if held.taken_until > now:

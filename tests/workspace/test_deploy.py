@@ -281,7 +281,7 @@ def test_a_function_changed_by_another_deployment_is_not_overwritten(stage: Stag
     artifacts = shipping.build(repository, functions, shipping.settings_for(stage))
     with shipping.planned(stage, functions, artifacts, whole=False) as plan:
         stage.client("lambda").update_function_configuration(
-            FunctionName=functions[0].deployed_name(stage.name), Description="by somebody else"
+            FunctionName=functions[0].deployed_name(stage.name), Description="by another deployment"
         )
         before = digests(stage)
         with pytest.raises(shipping.DeployFailedError, match="another deployment"):

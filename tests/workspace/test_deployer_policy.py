@@ -14,7 +14,7 @@ from tests.workspace.templates import DOMAINS, REPOSITORY, Compiled
 
 ACCOUNT = "123456789012"
 COMMITTED = REPOSITORY.root / "docs" / "deployer-policy.json"
-# Ids that the service makes: their ARNs can't be told by a stage's names.
+# Ids that the service generates: their ARNs don't have a stage's names.
 BY_ID = {"apigateway", "kms"}
 
 

@@ -71,9 +71,9 @@ def test_the_documented_commands_deploy_prod(aws: Cloud, tmp_path: Path) -> None
 def test_the_policy_is_enough_and_holds(aws: Cloud) -> None:
     """Who has it alone deploys, rolls back, and reads neither rows nor secrets.
 
-    The emulator checks each call that is made, but not those that CloudFormation makes:
-    test_deployer_policy.py holds them. It has no TLS, without which the deployment bucket lets
-    nobody list it: the stack can't be rolled back.
+        The emulator checks each call that is made, but not those that CloudFormation makes:
+        test_deployer_policy.py holds them. It has no TLS, without which the deployment bucket lets
+    no role may list it: the stack can't be rolled back.
     """
     iam = aws.client("iam")
     iam.create_user(UserName="deployer")

@@ -134,7 +134,7 @@ def test_the_first_instruction_that_is_refused(character: str) -> None:
 @pytest.mark.parametrize("character", CHARACTERS)
 @pytest.mark.parametrize("limit", [LIMIT + 1, MAX_BYTES - 10, MAX_BYTES])
 def test_no_result_that_step_functions_takes_is_too_large(character: str, limit: int) -> None:
-    """Of a worker that is no JobWorker: the job fails by name, and the claim is released."""
+    """Of another worker than JobWorker: the job fails by name, and the claim is released."""
     run = Run(ANSWERS | {"SendToContainer": filled(limit, character)})
     end = run.start(input_of("x"))
 

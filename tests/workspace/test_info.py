@@ -36,7 +36,7 @@ def test_exported_variables_win_over_the_users_aws_configuration(
     stage_name: str, tmp_path: Path, shell: str
 ) -> None:
     config = tmp_path / "config"
-    config.write_text("this is no configuration\n[")
+    config.write_text("not a configuration\n[")
     script = f'eval "$({COMMAND} info --export --stage {stage_name})"; {sys.executable} -c "{ASK}"'
     done = run(shell, "-c", script, AWS_CONFIG_FILE=str(config), **FOREIGN)
     assert done.returncode == 0, done.stderr

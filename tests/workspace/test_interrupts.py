@@ -76,7 +76,7 @@ class Closed(io.StringIO):
 
 def test_writing_to_a_closed_stream_is_no_error() -> None:
     unread = Unread(Closed())
-    assert unread.write("nobody") == 6
+    assert unread.write("unread") == 6
     unread.flush()
     assert unread.isatty() is False
 

@@ -54,7 +54,7 @@ def handler(event, context):
     for number in range(event.get("lines", 0)):
         print(event["run"], number)
     if event.get("raise"):
-        raise LeaseLostError("somebody else has it")
+        raise LeaseLostError("another worker has it")
     print("probed")
     return {
         "botocore": importlib.util.find_spec("botocore") is not None,
@@ -165,7 +165,7 @@ def test_an_errors_class_is_the_answers_errorType(stage: Stage, probe: str) -> N
     """Retry and Catch match it."""
     answer = invoke(stage, probe, {"raise": True})
     assert answer["errorType"] == "LeaseLostError"
-    assert answer["errorMessage"] == "somebody else has it"
+    assert answer["errorMessage"] == "another worker has it"
 
 
 def test_a_failed_invocation_leaves_its_whole_log(stage: Stage, probe: str) -> None:
@@ -409,7 +409,7 @@ def test_an_unknown_access_key_is_refused(stage: Stage) -> None:
         "dynamodb",
         endpoint_url=stage.endpoint_url,
         region_name=state.region,
-        aws_access_key_id="nobody",
+        aws_access_key_id="unknown",
         aws_secret_access_key="nothing",
     )
     with pytest.raises(ClientError, match="UnrecognizedClient"):

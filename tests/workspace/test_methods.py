@@ -52,7 +52,7 @@ SHAPES = {
             c: int = field(init=False)
             d: int = field(default=2, hash=False, kw_only=True)
         """,
-    "what is no field": """
+    "annotations that are not fields": """
         @dataclass(frozen=True)
         class A:
             a: int

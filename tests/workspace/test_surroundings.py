@@ -175,7 +175,7 @@ def test_modules_of_PYTHONPATH_are_not_imported(tmp_path: Path, module: str) -> 
     [
         ("[profile work]\n", {"AWS_PROFILE": "gone"}),
         ("[profile work]\n", {"AWS_DEFAULT_PROFILE": "gone"}),
-        ("this is no configuration\n[", {}),
+        ("not a configuration\n[", {}),
         ("[profile work]\n", {"AWS_USE_FIPS_ENDPOINT": "true", "AWS_PROFILE": "gone"}),
     ],
 )

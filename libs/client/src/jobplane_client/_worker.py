@@ -111,7 +111,7 @@ class JobWorker:
     when the execution has ended or the claim is lost (`job.cancelled.reason` is `lost`).
 
     If a worker crashes or stands still, another one takes its job over, under a higher fence; the
-    first one is told as soon as it runs again (`job.cancelled.detail` is `taken`), and reports
+    first one is cancelled as soon as it runs again (`job.cancelled.detail` is `taken`), and reports
     nothing.
 
     A message of the job's thread is a follow-up of the job (`job.follow_ups()`). Follow-ups that

@@ -180,7 +180,7 @@ def claim_start(row: Mapping[str, Any]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class ClaimState:
-    """The state of a stored claim. `reason` is none, free, expired, malformed or live."""
+    """The state of a stored claim. `reason`: none, free, expired, malformed or live."""
 
     live: bool
     reason: str
@@ -192,7 +192,7 @@ class ClaimState:
 
 
 def claim_state(row: Mapping[str, Any], now: float) -> ClaimState:
-    """The state of a stored claim at `now` (epoch seconds); an empty row is no claim.
+    """The state of a stored claim at `now` (epoch seconds); an empty row means no claim.
 
     A claim without a readable end is malformed, and valid for an hour after `claimedAt`.
     """

@@ -1,4 +1,4 @@
-"""How a workspace's claim is released, by whoever does it."""
+"""The release of a workspace's claim, for every function that does it."""
 
 from typing import Any
 

@@ -104,7 +104,7 @@ class RenewInput(_Workspace):
 
     With `taker`, the name of a running worker, it takes the claim's job over: if another taker had
     the job, the fence grows, and that one can't renew any more. For `takerSeconds` after a renewal
-    nobody can take over.
+    no other worker can take over.
     """
 
     operation: Literal["renew"]

@@ -48,7 +48,7 @@ class Robot:
     """A processing step, created by the decorator `robot`.
 
     `requires` maps each module that the robot imports to the remedy when it is not installed.
-    `limits_growth`: the robot limits by its own options how much larger than its input its outputs
+    `limits_growth`: the robot's options limit how much larger than its input its outputs
     may be.
     """
 
