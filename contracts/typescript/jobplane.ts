@@ -208,7 +208,7 @@ export interface AcquireInput {
  *
  * With `taker`, the name of a running worker, it takes the claim's job over: if another taker had
  * the job, the fence grows, and that one can't renew any more. For `takerSeconds` after a renewal
- * nobody can take over.
+ * no other worker can take over.
  */
 export interface RenewInput {
   projectUserId?: string | null;
