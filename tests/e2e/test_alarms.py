@@ -541,10 +541,10 @@ async def test_the_alarm_of_a_dead_letter_queue_goes_off_for_one_message(
 
 
 QUEUES = {
-    "jobs": ("processor", {"owner": NOBODY, "request_id": "gone"}),
+    "jobs": ("processor", {"owner": UNKNOWN_WORKSPACE, "request_id": "gone"}),
     "webhooks": ("deliver-webhook", {"assembly_id": "gone"}),
 }
-"""Who reads a queue, and a message that comes to nothing."""
+"""The reader of a queue, and a message without effect."""
 
 
 @fires(*(f"{queue}-age" for queue in QUEUES))

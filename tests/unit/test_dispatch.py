@@ -250,7 +250,7 @@ BROKEN: dict[str, Any] = {
     "an empty sequence number": {"dynamodb": {"SequenceNumber": "", "NewImage": IMAGE}},
     "unknown type": {"dynamodb": {"SequenceNumber": "7", "NewImage": {"owner": {"X": 1}}}},
     "no owner key": {
-        "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request(owner="nobody"))}
+        "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request(owner="unknown"))}
     },
     "owner no text": {
         "dynamodb": {"SequenceNumber": "7", "NewImage": to_item(request() | {"owner": 5})}

@@ -167,7 +167,7 @@ def put(stack: Stack, row: Row) -> Any:
 
 
 def test_an_item_is_created_once(stack: Stack) -> None:
-    """The item under the key is returned as it is, also to whoever puts an equal one."""
+    """The item under the key is returned, also after a put of an equal one."""
     done, row = put(stack, connection())
     assert (done, stack.items("connections")) == (True, [row])
     for other in (row, connection(user_id="user-2")):

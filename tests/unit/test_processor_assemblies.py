@@ -816,7 +816,7 @@ def test_a_request_that_joined_a_failure_fails_with_it(assemblies: Assemblies) -
     assemblies.processor.set(run_steps=run_steps)
     assemblies.run("tpl_archive", entry)
     woken = assemblies.stack.request("req-2")
-    assemblies.processor.deliver(record(woken, old=parked[0]))
+    assemblies.processor.deliver(message(woken))
     second = assemblies.stack.request("req-2")
     assert (second["status"], len(runs)) == ("FAILED", 1)
     assert assemblies.document(second)["request_id"] == "req-1"

@@ -103,7 +103,7 @@ def test_another_writer_is_faster(
 
 
 def test_a_change_whose_answer_is_lost(manager: Manager) -> None:
-    """The repetition finds the row changed, by this very write: it is no conflict."""
+    """The repetition finds the row as this write left it, which is not a conflict."""
     manager.put(file())
     with answer_lost(manager.module.dynamodb, "UpdateItem") as lost:
         code, body = update(manager, "manifested")
