@@ -363,6 +363,7 @@ MOVED_LATER = change(None, "failed#1", at=NOW + 3600)
         ({"a": []}, {"a": [*repeat([], 9), [SAME], *repeat([], 9), [MOVED]]}, True),
         ({"a": [], "b": []}, {"a": [[LATER]], "b": [*repeat([], 9), [MOVED]]}, True),
         ({"a": []}, {"a": [[MOVED, LATER]]}, True),
+        ({"a": []}, {"a": [[MOVED, SAME]]}, True),
         ({"a": []}, {"a": [[SAME, MOVED_LATER]]}, False),
         ({"a": []}, {"a": [[LATER], [MOVED_LATER]]}, False),
         ({"a": [], "b": []}, {"b": [[MOVED]]}, True),
@@ -381,6 +382,8 @@ def test_every_shard_is_read_up_to_the_moment(
     stream = Stream(before)
     watch = stream.watch()
     watch.begin()
+    closed = {name for name, iterator in watch.iterators.items() if iterator is None}
+    assert closed == {name for name, pages in before.items() if pages[-1:] == [None]}
     for name, pages in then.items():
         stream.shards[name] = stream.shards.get(name, []) + pages
     if in_parts:
