@@ -80,7 +80,7 @@ dynamodb: Any = botocore.session.get_session().create_client(
 
 @dataclass(frozen=True, slots=True)
 class Acquisition:
-    """A wish for a workspace."""
+    """A request for a workspace."""
 
     workspace: Workspace
     thread_id: str
@@ -107,7 +107,7 @@ class Acquisition:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A claim that somebody says is theirs."""
+    """A claim that the caller says it holds."""
 
     workspace: Workspace
     claim_id: str
@@ -163,7 +163,7 @@ def holder_of(row: Mapping[str, Any], now: float) -> dict[str, Any]:
 
 
 def is_same_claim(row: Mapping[str, Any], wish: Acquisition) -> bool:
-    """Whether the row is what this very wish made: the answer was lost and it is sent again."""
+    """Whether an earlier attempt of this wish, whose answer was lost, made the row."""
     return (
         "claimId" in row
         and row.get("messageId") == wish.message_id
@@ -172,7 +172,7 @@ def is_same_claim(row: Mapping[str, Any], wish: Acquisition) -> bool:
 
 
 def refusal_of(row: Mapping[str, Any], wish: Acquisition, now: float) -> dict[str, Any]:
-    """Why the workspace can't be had, told from the row that stood in the way."""
+    """Why the workspace is not available, by the row that stood in the way."""
     # The write left a skew margin to the holder; within it the claim still holds.
     if wish.min_interval and not claim_state(row, now - CLAIM_SKEW_SECONDS).live:
         wait = row.get("lastClaimAt", now) + wish.min_interval - now
