@@ -37,7 +37,7 @@ dynamodb: Any = botocore.session.get_session().create_client(
 
 
 def result_of(row: dict[str, Any], thread_id: str, now: float) -> dict[str, Any]:
-    """The result for a new message of a thread; an empty row is no claim. `now` in seconds."""
+    """The result for a new message of a thread; {} without a row. `now` in seconds."""
     state = claim_state(row, now)
     same_thread = state.live and row.get("threadId") == thread_id
     if state.live and not state.malformed:

@@ -43,8 +43,8 @@ RELEASE_CLAIM = (
     " taker, takenUntil"
 )
 
-# Why a job ended without its own end, as its interruption records it; by the status of its
-# execution, where that tells.
+# Kinds of the records of jobs that their workers did not end, and the kind for each status of an
+# execution.
 TIMEOUT_KINDS = frozenset({"timeout", "heartbeat_lost", "forced"})
 TIMEOUT_KIND_OF_STATUS = {"TIMED_OUT": "timeout", "FAILED": "forced", "ABORTED": "forced"}
 
