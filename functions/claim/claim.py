@@ -1,14 +1,14 @@
 """The exclusive claim on a workspace: acquire, renew, release.
 
-Trigger: Step Functions, and workers by direct invoke.
+Trigger: Step Functions, and job workers by direct invoke.
 Input: `{operation = "acquire", projectUserId | projectId + userId, …}`; acquire takes `threadId,
 messageId, owner?, ttlSeconds?, minIntervalSeconds?`, renew and release `claimId, fence`. A worker
 names itself as `taker`: renew with it takes the claim's job over, and raises the fence if another
 worker had it, unless that one has renewed within its `takerSeconds` (reason `taken`).
-Result: `{claimed | renewed | released: bool, …}`; what is refused is an answer with a `reason`.
-Errors: ValidationError. Acquire is one conditional UpdateItem of the active jobs and no read; a
-message that joins its own thread's job costs one more, to keep that job's claim alive.
-The fence grows with every claim of a workspace, for ever: pass it to what the job writes.
+Result: `{claimed | renewed | released: bool, …}`; a refusal is a result with a `reason`.
+Errors: ValidationError. Acquire is one conditional UpdateItem of `active-jobs` without a read; for
+a message of the thread whose job runs, a second one renews the claim of that job.
+The fence grows with each claim of a workspace, for ever: pass it with every write of the job.
 """
 
 import math
@@ -51,13 +51,13 @@ from jobplane_telemetry import Telemetry
 ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
 
 MAX_TTL_SECONDS = 24 * 3600
-# Bytes; the owner is the key of an index, which takes no more.
+# Bytes; the owner is the key of an index, which allows no more.
 MAX_TEXT = 2048
 # The longest visibility of a message in SQS.
 MAX_TAKER_SECONDS = 12 * 3600
 
-# Free for the taking: no row, a released one, one whose time is up, in any of the shapes that
-# older writers left (`ttl`, milliseconds, no end at all). What is of another type is not there.
+# A workspace is available without a row, and with a row that is released or expired, also in the
+# forms of older versions (`ttl`, milliseconds, no end). Values of another type are ignored.
 AVAILABLE = """
     attribute_not_exists(projectUserId) OR #state = :free
     OR (attribute_type(expiresAt, :number) AND (
@@ -128,14 +128,14 @@ def taker_seconds(event: Mapping[str, Any]) -> int:
 
 
 def optional_text(event: Mapping[str, Any], field: str) -> str | None:
-    """A text that may be absent; ValidationError when it is something else."""
+    """An optional text. Raises ValidationError for other values."""
     value = event.get(field)
     if value is None:
         return None
     try:
         size = len(value.encode()) if isinstance(value, str) else 0
     except UnicodeEncodeError:
-        # Halves of characters, which no table stores.
+        # Halves of surrogate pairs, which DynamoDB does not store.
         size = 0
     if not isinstance(value, str) or not 0 < size <= MAX_TEXT:
         raise ValidationError(field, f"a string of 1 to {MAX_TEXT} bytes of UTF-8 is required")
@@ -143,19 +143,19 @@ def optional_text(event: Mapping[str, Any], field: str) -> str | None:
 
 
 def new_claim(now: float) -> dict[str, str]:
-    """Ids of a claim that is about to be made."""
+    """The ids of a new claim."""
     container = f"container-{int(now * 1000)}-{secrets.token_hex(4)}"
     return {"claimId": str(uuid.uuid4()), "containerId": container}
 
 
 def granted(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of a claim that was made."""
+    """The result for a granted claim."""
     names = ("claimId", "fence", "containerId", "expiresAt")
     return {"claimed": True} | {name: row[name] for name in names}
 
 
 def holder_of(row: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """Who has the workspace, as a loser may know it."""
+    """The holder of the workspace, for a caller that did not get the claim."""
     names = ("threadId", "messageId", "containerId", "claimId", "fence")
     expiry = claim_expiry(row)
     left = None if expiry is None else max(0, math.ceil(expiry - now))
@@ -173,12 +173,12 @@ def is_same_claim(row: Mapping[str, Any], wish: Acquisition) -> bool:
 
 def refusal_of(row: Mapping[str, Any], wish: Acquisition, now: float) -> dict[str, Any]:
     """Why the workspace is not available, by the row that stood in the way."""
-    # The write left a skew margin to the holder; within it the claim still holds.
+    # The write gives the holder a margin for wrong clocks; within it the claim is still valid.
     if wish.min_interval and not claim_state(row, now - CLAIM_SKEW_SECONDS).live:
         wait = row.get("lastClaimAt", now) + wish.min_interval - now
         seconds = max(1, math.ceil(wait))
         return {"claimed": False, "reason": "rate_limited", "retryAfterSeconds": seconds}
-    # A job whose time is up can't be joined, even within the margin.
+    # A job whose claim has expired accepts no messages, even within the margin.
     joins = row.get("threadId") == wish.thread_id and claim_state(row, now).live
     reason = "same_thread" if joins else "held"
     return {"claimed": False, "reason": reason, "holder": holder_of(row, now)}
@@ -211,11 +211,11 @@ def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> Writte
         "claim": ids["claimId"],
         "container": ids["containerId"],
         "one": 1,
-        # A row that was purged would start again at 1; the clock is past every earlier fence.
+        # Without a row the fence starts at the time, which is larger than every earlier fence.
         "start": int(now * 1000),
         "thread": wish.thread_id,
         "message": wish.message_id,
-        # The key of an index, which takes no null.
+        # The key of an index must not be null.
         **({"owner": wish.owner} if wish.owner is not None else {}),
         "moment": iso_time(now),
         "now": round(now, 3),
@@ -258,9 +258,9 @@ def write_claim(wish: Acquisition, ids: Mapping[str, str], now: float) -> Writte
 
 
 def prolong(row: Mapping[str, Any], wish: Acquisition, now: float) -> bool:
-    """Keep a thread's job alive for a message that joins it; whether that job still runs.
+    """Renew the claim of a thread's job for another message of it; return whether the job runs.
 
-    Never shortens, never takes over, never brings back.
+    Never shortens a claim, and does not renew an expired or another one.
     """
     if "claimId" not in row:
         return True
@@ -331,7 +331,7 @@ def take(holding: Holding, taker: str, seconds: int, ttl: int, now: float) -> Wr
 
 
 def acquire(event: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """Take the workspace, or say who has it."""
+    """Claim the workspace, or return its holder."""
     wish = Acquisition.of(event)
     done, row = write_claim(wish, new_claim(now), now)
     if not done and is_same_claim(row, wish) and claim_state(row, now).live:
@@ -348,7 +348,7 @@ def acquire(event: Mapping[str, Any], now: float) -> dict[str, Any]:
 
 
 def renew(event: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """Keep a claim. One that has run out is gone, even when nobody took it since."""
+    """Renew a claim. An expired one can't be renewed, even if the workspace is free."""
     holding = Holding.of(event)
     ttl = checked_number(event, "ttlSeconds", CLAIM_TTL_SECONDS, 1, MAX_TTL_SECONDS)
     taker, seconds = optional_text(event, "taker"), taker_seconds(event)
@@ -371,7 +371,7 @@ def renew(event: Mapping[str, Any], now: float) -> dict[str, Any]:
 
 
 def release(event: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """Give a claim back; the row stays, so that the fence does. Twice is success."""
+    """Release a claim; repeating it succeeds. The row stays, because it has the fence."""
     holding = Holding.of(event)
     done, row = release_claim(
         dynamodb,

@@ -1,16 +1,16 @@
-"""Cleans up after a job that timed out: record, release, dead letter, in that order.
+"""Cleans up after a job that its worker did not end: record, release, dead letter, in this order.
 
-Triggers: Step Functions; the rule on executions that ended as FAILED, TIMED_OUT or ABORTED, which
-finds by its ARN what an execution left behind: a clean-up that broke off, a claim. An event without
-the execution's input finds the message in its cause, or the claim by its owner.
+Triggers: Step Functions; the EventBridge rule for executions that ended as FAILED, TIMED_OUT or
+ABORTED. For the rule's event it finishes an interrupted clean-up of the execution, and releases its
+claim. Without the execution's input it takes the message from the cause, or the claim by its owner.
 Input: `{projectUserId | projectId + userId, messageId, threadId?, claimId?, fence?, kind, error?,
 cause?, executionArn?}`, or the rule's event.
 Result: `{released, superseded, recorded, duplicate, recordId, dlqMessageId}`.
 Errors: ValidationError; RecordGoneError if the record was deleted meanwhile.
-Each step may be the last of a run and is repeated safely: the record is put if absent, the release
-is conditional on claim and fence, the dead letter has a fixed id. SQS drops a second letter for
-five minutes; one that is sent later, and may be the second, says so.
-A newer claim is left alone; the record and the dead letter are made all the same.
+A run may stop after any step, and can be repeated: the record is put if it is absent, the release
+is conditional on claim and fence, the dead letter has a fixed id. For five minutes SQS drops a
+repeated letter; a later one has `repeated: true`.
+A newer claim is not changed; record and dead letter are written in any case.
 """
 
 import json
@@ -64,7 +64,7 @@ TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 MAX_CAUSE = 4096
 EXECUTION_ARN = re.compile(r"arn:[!-~]{1,2044}")
 DLQ_RETENTION_SECONDS = 14 * 24 * 3600
-# For five minutes after a letter SQS drops its repetition; clocks may differ by the rest.
+# SQS drops repetitions for five minutes; the rest is a margin for different clocks.
 DEDUPLICATION_SECONDS = 4 * 60
 NOTHING: dict[str, Any] = {
     "released": False,
@@ -84,7 +84,7 @@ sqs: Any = session.create_client("sqs", config=config)
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """A job that did not end by itself."""
+    """A job that its worker did not end."""
 
     workspace: Workspace
     message_id: str
@@ -143,7 +143,7 @@ class RecordGoneError(Exception):
 
 
 def trimmed(value: Any) -> str | None:
-    """A text of bounded length, whatever it was."""
+    """A value as text of limited length; None stays None."""
     if value is None:
         return None
     try:
@@ -154,12 +154,12 @@ def trimmed(value: Any) -> str | None:
 
 
 def is_status_change(event: Mapping[str, Any]) -> bool:
-    """Whether the event is the rule's."""
+    """Whether the event is from the EventBridge rule."""
     return event.get("detail-type") == "Step Functions Execution Status Change"
 
 
 def ended_execution(event: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
-    """ARN, status and the rest of an execution that the rule tells of."""
+    """ARN, status and other details of the ended execution. Raises ValidationError."""
     detail = event.get("detail")
     if isinstance(detail, Mapping):
         arn, status = detail.get("executionArn"), detail.get("status")
@@ -169,26 +169,26 @@ def ended_execution(event: Mapping[str, Any]) -> tuple[str, str, Mapping[str, An
 
 
 def left_behind(event: Mapping[str, Any]) -> Iterator[Timeout]:
-    """What an ended execution has begun to clean up, and then what it still holds."""
+    """The unfinished clean-ups of an ended execution, then the claim that it still has."""
     execution_arn, status, detail = ended_execution(event)
     if status not in TIMEOUT_KIND_OF_STATUS:
         return
     job = job_named_in(detail.get("input"))
     if job is None:
-        # EventBridge leaves a large one out.
+        # EventBridge leaves out a large input.
         telemetry.warning("execution had no usable input")
         job = job_named_in(detail.get("cause"))
     for workspace, message_id in jobs_of(execution_arn) if job is None else [job]:
         for record in unfinished(message_id, execution_arn):
             yield Timeout.of_record(record)
-        # Read after the records were settled: what they released is no longer held.
+        # Read after the records were settled, which may have released the claim.
         row = active_job(workspace)
         if row.get("owner") == execution_arn and row.get("state", "held") == "held":
             yield abandoned(workspace, message_id, row, event)
 
 
 def job_named_in(text: Any) -> tuple[Workspace, str] | None:
-    """Workspace and message that an execution's input names, or its cause as the flow tells it."""
+    """Workspace and message from an execution's input, or from a cause that the flow wrote."""
     try:
         given = json.loads(text)
         return workspace_of(given), checked_id(given, "messageId")
@@ -199,7 +199,7 @@ def job_named_in(text: Any) -> tuple[Workspace, str] | None:
 def abandoned(
     workspace: Workspace, message_id: str, row: Mapping[str, Any], event: Mapping[str, Any]
 ) -> Timeout:
-    """The claim that an execution has left behind; an older writer's has no id and no fence."""
+    """The claim that an ended execution still has; one of an older version has no id and fence."""
     execution_arn, status, detail = ended_execution(event)
     claim_id = row.get("claimId")
     return Timeout(
@@ -216,9 +216,9 @@ def abandoned(
 
 
 def dead_letter(timeout: Timeout, recorded_at: str, *, repeated: bool) -> dict[str, Any]:
-    """What an operator finds in the queue; its id is the same for every sending.
+    """The dead letter; its id is the same when it is sent again.
 
-    `repeated`: an earlier run may have sent it, too long ago for the queue to know.
+    `repeated`: an earlier run may have sent it, too long ago for SQS to drop the repetition.
     """
     return {
         "type": "JOB_TIMEOUT",
@@ -238,12 +238,12 @@ def dead_letter(timeout: Timeout, recorded_at: str, *, repeated: bool) -> dict[s
 
 
 def active_job(workspace: Workspace) -> dict[str, Any]:
-    """The workspace's row, or an empty one."""
+    """The row of the workspace; {} if it does not exist."""
     return read_item(dynamodb, ACTIVE_JOBS_TABLE, {"projectUserId": workspace.key}) or {}
 
 
 def jobs_of(execution_arn: str) -> Iterator[tuple[Workspace, str]]:
-    """Workspace and message of what an execution holds, by its ARN alone."""
+    """Workspace and message of the claims that an execution has, found by its ARN."""
     found = dynamodb.query(
         TableName=ACTIVE_JOBS_TABLE,
         IndexName="by-owner",
@@ -256,7 +256,7 @@ def jobs_of(execution_arn: str) -> Iterator[tuple[Workspace, str]]:
 
 
 def unfinished(message_id: str, execution_arn: str) -> list[dict[str, Any]]:
-    """The records of an execution whose dead letter is not known to be sent."""
+    """The records of an execution without the id of a sent dead letter."""
     query = {
         "TableName": INTERRUPTIONS_TABLE,
         "ConsistentRead": True,
@@ -268,7 +268,7 @@ def unfinished(message_id: str, execution_arn: str) -> list[dict[str, Any]]:
 
 
 def put_record(timeout: Timeout, now: float) -> tuple[dict[str, Any], bool]:
-    """The record, and whether this run made it."""
+    """Put the record if it is absent; return it, and whether this run wrote it."""
     record = timeout.record_key | {
         "projectUserId": timeout.workspace.key,
         "kind": timeout.kind,
@@ -291,7 +291,7 @@ def put_record(timeout: Timeout, now: float) -> tuple[dict[str, Any], bool]:
 
 
 def release(timeout: Timeout, now: float) -> str:
-    """Free the workspace: `released`, `repeated`, `superseded` by a newer claim, or `none`."""
+    """Release the claim: `released`, `repeated`, `superseded` by a newer claim, or `none`."""
     if timeout.claim_id is None and timeout.execution_arn is None:
         return "none"
     done, row = release_claim(
@@ -313,7 +313,10 @@ def release(timeout: Timeout, now: float) -> str:
 
 
 def queue_of(workspace: Workspace) -> str:
-    """The queue for a workspace's dead letters: the stage's, or its own, made when missing."""
+    """The URL of the queue for dead letters: the stage's, or that of the workspace.
+
+    The queue of a workspace is created if it is missing.
+    """
     if not DLQ_PER_WORKSPACE:
         return DLQ_URL
     name = dead_letter_queue_name(TABLE_PREFIX, workspace)
@@ -322,7 +325,7 @@ def queue_of(workspace: Workspace) -> str:
         "MessageRetentionPeriod": str(DLQ_RETENTION_SECONDS),
         "SqsManagedSseEnabled": "true",
     }
-    # One that is there need not be as it would be made now.
+    # An existing queue may have other attributes than a new one.
     try:
         found = sqs.get_queue_url(QueueName=name)
     except ClientError as error:
@@ -335,7 +338,7 @@ def queue_of(workspace: Workspace) -> str:
 
 
 def send_dead_letter(timeout: Timeout, letter: Mapping[str, Any]) -> str:
-    """Send; SQS's id. The queue is FIFO and drops a letter that was sent just before."""
+    """Send the letter; return SQS's id. The FIFO queue drops a letter that was just sent."""
     sent = sqs.send_message(
         QueueUrl=queue_of(timeout.workspace),
         MessageBody=json.dumps(letter),
@@ -346,7 +349,7 @@ def send_dead_letter(timeout: Timeout, letter: Mapping[str, Any]) -> str:
 
 
 def mark_done(timeout: Timeout, message_id: str) -> None:
-    """Write on the record that all has been done, so that a later run does nothing."""
+    """Mark the record as done, so that later runs skip it."""
     done, _ = update(
         dynamodb,
         INTERRUPTIONS_TABLE,
@@ -361,7 +364,7 @@ def mark_done(timeout: Timeout, message_id: str) -> None:
 
 
 def settle(timeout: Timeout, now: float) -> dict[str, Any]:
-    """All steps, those of an earlier run left out or repeated without effect."""
+    """Perform all steps; those of an earlier run are skipped or have no effect."""
     record, is_new = put_record(timeout, now)
     released = release(timeout, now)
     dead_letter_message = record.get("dlqMessageId")

@@ -1,11 +1,12 @@
-"""Puts on record that a job was interrupted: which, by what, and what its worker said.
+"""Records that a job was interrupted: which job, by which message, and the worker's cause.
 
-Trigger: Step Functions, of the execution that interrupts and of the one that was interrupted; both
-describe one event, and the second to come changes nothing.
+Trigger: Step Functions, in the interrupting and in the interrupted execution; both describe the
+same event, and the later call changes nothing.
 Input: `{projectUserId | projectId + userId, messageId, kind?, interruptedClaimId?,
 interruptedContainer?, newThreadId?, interruptingMessageId?, cause?}`; `messageId` is that of the
-interrupted job. What is missing is taken from a cause that is JSON.
-Result: `{recorded, duplicate, recordId}`. Errors: ValidationError. Puts one item, if absent.
+interrupted job. Missing fields are taken from `cause`, if that is JSON.
+Result: `{recorded, duplicate, recordId}`. Errors: ValidationError. Puts one row of `interruptions`,
+if it is absent.
 """
 
 import json
@@ -37,7 +38,7 @@ INTERRUPTIONS_TABLE = os.environ["INTERRUPTIONS_TABLE"]
 
 KINDS = TIMEOUT_KINDS | {"interruption"}
 MAX_CAUSE_BYTES = 32 * 1024
-# A DynamoDB item nests 32 deep, and its numbers have 38 digits and end at 10^126.
+# Limits of DynamoDB: 32 levels of nesting; numbers of 38 digits, less than 10^126.
 MAX_DEPTH = 30
 MAX_INTEGER = 10**38
 FLOATS = (1e-130, 1e125)
@@ -49,7 +50,7 @@ dynamodb: Any = botocore.session.get_session().create_client(
 
 
 def parsed_cause(cause: Any) -> Any:
-    """A cause as JSON when it is that and can be stored, as text otherwise; at most 32 KB."""
+    """A cause as JSON if it is JSON that can be stored, else as text; at most 32 KB."""
     if cause is None:
         return None
     try:
@@ -67,7 +68,7 @@ def parsed_cause(cause: Any) -> Any:
 
 
 def is_storable(value: Any, depth: int = MAX_DEPTH) -> bool:
-    """Whether a JSON value fits into an item as it is."""
+    """Whether DynamoDB can store a JSON value without changes."""
     match value:
         case dict():
             return depth > 0 and all(
@@ -83,15 +84,15 @@ def is_storable(value: Any, depth: int = MAX_DEPTH) -> bool:
 
 
 def interruption_of(event: Mapping[str, Any], now: float) -> dict[str, Any]:
-    """The record that an input asks for."""
+    """The record for an input. Raises ValidationError."""
     workspace = workspace_of(event)
     message_id = checked_id(event, "messageId")
     kind = checked_choice(event, "kind", KINDS, "interruption")
     cause = parsed_cause(event.get("cause"))
-    told = json_object(cause)
+    cause_fields = json_object(cause)
     claim_id = optional_id(event, "interruptedClaimId")
-    interrupting = optional_id(event, "interruptingMessageId") or told_id(
-        told, "interruptingMessageId"
+    interrupting = optional_id(event, "interruptingMessageId") or id_in_cause(
+        cause_fields, "interruptingMessageId"
     )
     return {
         "messageId": message_id,
@@ -101,17 +102,17 @@ def interruption_of(event: Mapping[str, Any], now: float) -> dict[str, Any]:
         "interruptedClaimId": claim_id,
         "interruptedContainer": optional_id(event, "interruptedContainer"),
         "interruptingMessageId": interrupting,
-        "newThreadId": optional_id(event, "newThreadId") or told_id(told, "newThreadId"),
+        "newThreadId": optional_id(event, "newThreadId") or id_in_cause(cause_fields, "newThreadId"),
         "cause": cause,
         "timestamp": iso_time(now),
         "ttl": int(now) + INTERRUPTION_TTL_SECONDS,
     }
 
 
-def told_id(told: Mapping[str, Any], field: str) -> str | None:
-    """An id that a worker put into its cause, if it is one."""
+def id_in_cause(cause_fields: Mapping[str, Any], field: str) -> str | None:
+    """An id from a worker's cause; None if it is missing or malformed."""
     try:
-        return optional_id(told, field)
+        return optional_id(cause_fields, field)
     except ValidationError:
         return None
 

@@ -1,13 +1,14 @@
-"""Frees claims whose execution has ended, when nothing else has.
+"""Releases claims that an ended execution still has.
 
 Trigger: a schedule, every minute. Input: `{sweep: "claims"}`.
-Result: `{held, asked, freed}`: claims of executions, those that were asked about, those freed.
-Errors: ValidationError; SweepIncompleteError when all has been tried: the next minute tries again.
-The status event of an execution may not come, and handle-timeout may fail. So each claim that is
-old enough is asked about at Step Functions. An ended execution's claim goes to handle-timeout, for
-record and dead letter, and is released here as well, so that a broken handle-timeout holds none up.
-What Lambda does not take lies in the queue of handle-timeout's failures.
-In doubt a claim stays: of a running, an unknown or a redriven execution, and of any other owner.
+Result: `{held, asked, freed}`: the numbers of old claims, of those checked, of those released.
+Errors: ValidationError; SweepIncompleteError at the end, if claims failed; the next run repeats.
+The status event of an execution may be lost, and handle-timeout may fail. So this function asks
+Step Functions about the owner of each claim that is old enough. If the execution has ended, it
+invokes handle-timeout, which writes record and dead letter, and also releases the claim itself, in
+case handle-timeout fails. If Lambda refuses the invocation, it is sent to the queue of
+handle-timeout's failures. Claims of running, unknown or redriven executions are not released, nor
+those of other owners.
 """
 
 import json
@@ -36,21 +37,21 @@ ACTIVE_JOBS_TABLE = os.environ["ACTIVE_JOBS_TABLE"]
 STATE_MACHINE_ARN = os.environ["STATE_MACHINE_ARN"]
 HANDLE_TIMEOUT_FUNCTION = os.environ["HANDLE_TIMEOUT_FUNCTION"]
 FAILURES_URL = os.environ["FAILURES_URL"]
-# Until then the event, which is quicker, may still do it.
+# Before that age, the status event may still release it, and is faster.
 MIN_AGE_SECONDS = float(os.environ.get("MIN_AGE_SECONDS", "120"))
 
 EXECUTIONS = STATE_MACHINE_ARN.replace(":stateMachine:", ":execution:") + ":"
-# DescribeExecution gains 10 or 15 calls a second, by region, and is not ours alone.
+# DescribeExecution allows 10 or 15 calls a second, by region, for the whole account.
 MAX_ASKED = 200
 PAUSE_SECONDS = 0.1
-# After so many in a row no more are asked about: the service is throttled or away.
+# After so many failures in a row the run stops: the service throttles or is not available.
 MAX_FAULTS = 5
-# What is left of a run's time then is for the call that is under way, with its attempts.
+# The run stops this long before its end, so that the last call can finish, with its attempts.
 RESERVE_SECONDS = 20
-# A claim may be made by so much after its execution's end: clocks differ, and a call that was under
-# way is not taken back.
+# A claim may begin this long after its execution's end: clocks differ, and a running call is not
+# cancelled.
 LATE_SECONDS = 60
-# Owners that are called like executions, and are none that can be asked about.
+# Owners with a name like an execution's, which Step Functions does not know.
 UNKNOWN = frozenset({"ExecutionDoesNotExist", "InvalidArn", "ValidationException"})
 ENDED = TIMEOUT_KIND_OF_STATUS.keys() | {"SUCCEEDED"}
 
@@ -64,25 +65,26 @@ sqs: Any = session.create_client("sqs", config=config)
 
 
 class SweepIncompleteError(Exception):
-    """Some claims could not be asked about or released."""
+    """Some claims could not be checked or released."""
 
 
 def is_due(claim: Mapping[str, Any], now: float) -> bool:
-    """Whether a claim is an execution's, and old enough to be asked about."""
+    """Whether a claim belongs to an execution and is old enough to check."""
     began = claim_start(claim)
     is_old = began is None or now - began >= MIN_AGE_SECONDS
     return is_old and str(claim["owner"]).startswith(EXECUTIONS)
 
 
 def turn_of(claims: Sequence[dict[str, Any]], now: float) -> Sequence[dict[str, Any]]:
-    """The claims of this minute: where the last one's end, and no more than can be asked about."""
+    """The claims to check in this minute: the next ones in turn, as many as can be checked."""
     start = int(now // 60) * MAX_ASKED % max(1, len(claims))
     return [*claims[start:], *claims[:start]][:MAX_ASKED]
 
 
-def has_left(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> bool:
-    """Whether the execution has ended, and after it made the claim: one that was redriven may
-    still be shown with the end that it had before.
+def has_ended(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> bool:
+    """Whether the execution has ended, and after the claim began.
+
+    For a redriven execution, Step Functions may still return its earlier end.
     """
     stopped = execution.get("stopDate")
     if execution["status"] not in ENDED or not isinstance(stopped, datetime):
@@ -92,8 +94,8 @@ def has_left(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> bool:
 
 
 def timeout_of(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> dict[str, Any]:
-    """The input of handle-timeout for a claim that was left; an older claim has less to say."""
-    told = {
+    """The input of handle-timeout for a claim; one of an older version has fewer fields."""
+    fields = {
         "projectUserId": claim["projectUserId"],
         "messageId": claim.get("messageId"),
         "threadId": claim.get("threadId"),
@@ -104,17 +106,17 @@ def timeout_of(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> dict[s
         "cause": execution.get("cause"),
         "executionArn": claim["owner"],
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def held_claims() -> list[dict[str, Any]]:
-    """All claims that somebody owns; the index holds no others."""
+    """All claims with an owner; the index has only these."""
     scan = {"TableName": ACTIVE_JOBS_TABLE, "IndexName": "by-owner"}
     return [from_item(item) for page in pages(dynamodb.scan, scan) for item in page["Items"]]
 
 
 def execution_of(claim: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What Step Functions knows of a claim's owner; None if nothing."""
+    """The execution that owns a claim; None if Step Functions does not know it."""
     try:
         found: dict[str, Any] = stepfunctions.describe_execution(executionArn=claim["owner"])
     except ClientError as error:
@@ -125,7 +127,7 @@ def execution_of(claim: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def hand_over(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> None:
-    """Have handle-timeout record the end and send the dead letter, in its own time."""
+    """Invoke handle-timeout, without waiting, to record the end and send the dead letter."""
     timeout = json.dumps(timeout_of(claim, execution))
     try:
         functions.invoke(
@@ -134,7 +136,7 @@ def hand_over(claim: Mapping[str, Any], execution: Mapping[str, Any]) -> None:
             Payload=timeout.encode(),
         )
     except (ClientError, BotoCoreError) as error:
-        # Released, the claim tells of it no longer.
+        # After the release, the row no longer has these fields.
         telemetry.error("handle-timeout was not invoked", cause=str(error))
         sqs.send_message(QueueUrl=FAILURES_URL, MessageBody=timeout)
 
@@ -155,10 +157,10 @@ def release(claim: Mapping[str, Any], now: float) -> bool:
 def settle(claim: Mapping[str, Any], now: float) -> bool:
     """Ask about a claim, and free it if its execution has ended; whether this run has freed it."""
     execution = execution_of(claim)
-    if execution is None or not has_left(claim, execution):
+    if execution is None or not has_ended(claim, execution):
         return False
     telemetry.warning(
-        "claim outlived its execution",
+        "claim still held after its execution ended",
         project_user_id=claim["projectUserId"],
         claim_id=claim.get("claimId"),
         execution=claim["owner"],
