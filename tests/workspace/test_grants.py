@@ -137,7 +137,7 @@ def test_every_bucket_and_queue_refuses_plain_http(compiled: Compiled) -> None:
     found = {
         opening.resource
         for opening in openings(template, PROD)
-        if (opening.effect, opening.principal, opening.condition) == ("Deny", "anybody", TRANSPORT)
+        if (opening.effect, opening.principal, opening.condition) == ("Deny", "everyone", TRANSPORT)
     }
     assert found == wanted
 

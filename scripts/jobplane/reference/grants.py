@@ -195,7 +195,7 @@ def _guarded(resource: Mapping[str, Any], names: Names) -> str:
 
 def _principals(principal: Any) -> list[str]:
     if isinstance(principal, str):
-        return ["anybody"] if principal == "*" else [principal]
+        return ["everyone"] if principal == "*" else [principal]
     texts = [_joined(each) for key in principal for each in _list(principal[key])]
     return ["the account" if text.endswith(":root") else text for text in texts]
 

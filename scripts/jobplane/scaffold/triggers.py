@@ -22,7 +22,7 @@ TRIGGERS = (
     Trigger(
         "websocket",
         "messages whose `action` is its name",
-        "tells a client whose connection it has",
+        "returns the user of the connection",
     ),
     Trigger("http", "`GET /<name>/{request_id}`", "shows one of the caller's requests"),
     Trigger(

@@ -16,8 +16,8 @@ modules of its own folder that need nothing else.
    would wait for and the stage's end would remove again.
 7. A Task's TimeoutSeconds and HeartbeatSeconds may be expressions, and a worker that has been
    silent for HeartbeatSeconds fails its task with States.Timeout, which is AWS's name for both.
-8. A read's ConsumedCapacity is by the size of what was read, as DynamoDB's is; MiniStack says half
-   a unit whatever it was, and nothing of BatchGetItem.
+8. A read's ConsumedCapacity is by the size of what was read, as DynamoDB's is; MiniStack returns
+   half a unit for every read, and none for BatchGetItem.
 9. A query's key condition is parsed once, and not for every row of the partition.
 10. Calls on a table's stream and in a log group are authorised on those; MiniStack asks for the
    right to `*`, and to the group without the `:*` that its ARN ends with.
@@ -48,7 +48,7 @@ modules of its own folder that need nothing else.
     has come for five milliseconds: on a busy machine, lines appear with the next invocation, and
     those of an invocation that failed do not appear at all.
 
-Called with the stage's name, which tells it from others in a list of processes, the folder for
+Called with the stage's name, which identifies it in a list of processes, the folder for
 unpacked artifacts, and, by a test run, a file that the run keeps locked: when the run ends, however
 it ends, the emulator ends and removes the stage's folder, which is its working directory.
 """

@@ -647,7 +647,7 @@ class JobSocket:
             request.acknowledged = True
             request.last_seq = message.seq
         elif isinstance(message, CompleteMessage | ErrorMessage) and message.seq is not None:
-            # The last message is always passed on, whatever its number.
+            # The last message is always passed on, even if its number is too small.
             seq = max(message.seq, request.last_seq + 1)
             message = message.model_copy(update={"seq": seq})
         self._pass_on(request, message)

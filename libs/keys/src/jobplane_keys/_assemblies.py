@@ -178,7 +178,7 @@ def sign_links(value: Any, sign: Callable[[str], str], paths: Iterable[str] = LI
 
     `sign` returns the URL of an object key. Each path leads to a key by the names of its members;
     `*` stands for every member of an object or list. A member `key` becomes `ssl_url`, and one such
-    as `url_key` becomes `url`. No other place changes, whatever its name is.
+    as `url_key` becomes `url`. Nothing else changes.
     """
     for path in paths:
         value = _with_links(value, path.split("/"), sign)

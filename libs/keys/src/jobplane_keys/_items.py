@@ -31,7 +31,7 @@ def from_item(item: Mapping[str, Value]) -> dict[str, Any]:
 def read_item(
     dynamodb: Any, table: str, key: Mapping[str, Any], only: Container[str] | None = None
 ) -> dict[str, Any] | None:
-    """The item with this key as it is now, as JSON values; None if there is none.
+    """The current item with this key as JSON values; None if it does not exist.
 
     `only`: the attributes to convert; others are left out.
     """

@@ -250,5 +250,5 @@ def export(workspace: Workspace, member: str, how: str = "--locked") -> str:
 
 
 def lib_sources(workspace: Workspace, folder: str) -> list[Path]:
-    """The files that a folder's wheel may be made from, whatever its layout."""
+    """The files that a folder's wheel may be made from, for every layout."""
     return sorted(files_below(workspace.root / folder, BESIDE_A_LIB))

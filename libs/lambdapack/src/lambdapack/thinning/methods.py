@@ -59,7 +59,7 @@ def texts(source: bytes) -> tuple[str, ...]:
 
 
 class _Writer:
-    """Makes classes that have the fields of others, by a copy of `dataclasses` that tells."""
+    """Makes classes with the fields of others, with a copy of `dataclasses` that records them."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []

@@ -26,7 +26,7 @@ PATCHES: dict[str, dict[str, tuple[Replacement, ...]]] = {
             ),
         ),
         "botocore/credentials.py": (
-            # Default arguments load what only a provider on somebody's desk uses.
+            # Default arguments load modules that only a provider on a developer's computer uses.
             (
                 "def __init__(self, profile_name, load_config, popen=subprocess.Popen):",
                 "def __init__(self, profile_name, load_config, popen=None):",

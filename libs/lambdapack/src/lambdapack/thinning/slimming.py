@@ -236,7 +236,7 @@ def _dotted(path: Path) -> str:
 def begun_cold(source: bytes) -> bytes:
     """A function's module that begins and ends by the helper, each line where it was.
 
-    In UTF-8, whatever the source says: it is read by the compiler alone.
+    In UTF-8 for every encoding of the source, since only the compiler reads it.
     """
     text = decode_source(source)
     for node in ast.parse(text).body:
