@@ -1,8 +1,8 @@
 """WebSocket $disconnect: deletes the connection and its subscriptions, and cancels its jobs.
 
-Trigger: API Gateway WebSocket `$disconnect`, which is best effort and may come twice or never.
-Result: always 200; a step that fails is logged and counted, the others still run.
-Errors: ValidationError when the event names no connection.
+Trigger: API Gateway WebSocket `$disconnect`, which may come twice or not at all.
+Result: always 200; a step that fails is logged and counted, and the others run.
+Errors: ValidationError for an event without a connection id.
 Deletes the row of `connections` and those of `subscriptions`. Of the `requests` that the connection
 sent and that have not ended, those with `on_disconnect: "cancel"` get `cancel_requested`.
 """
@@ -59,7 +59,7 @@ def delete_connection(connection_id: str, now: float) -> None:
 
 
 def cancel_requests(connection_id: str) -> int:
-    """Ask the requests of the connection to stop that are to end with it; how many were asked."""
+    """Ask the requests to stop that must end with the connection; return their number."""
     return sum(
         attempt("cancel_request", lease_of(row).ask_to_cancel) or False
         for row in requests_of(connection_id)
@@ -73,7 +73,7 @@ def lease_of(row: Mapping[str, Any]) -> RequestLease:
 
 
 def requests_of(connection_id: str) -> Iterator[dict[str, Any]]:
-    """Requests that began on a connection, as the index shows them."""
+    """The requests that a connection sent, from the index."""
     return query_items(
         dynamodb,
         TableName=REQUESTS,

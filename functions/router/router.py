@@ -1,12 +1,13 @@
-"""WebSocket $default: answers short actions at once, enqueues long ones.
+"""WebSocket $default: answers short actions at once, queues long ones.
 
-Trigger: API Gateway WebSocket `$default`; the answer goes back through the route response, so a
-short action costs no management call. Identity comes from the connection's row alone.
+Trigger: API Gateway WebSocket `$default`; the answer is the route response, so a short action needs
+no call of the management API. The user is taken only from the connection's row.
 Input: `{"id"?, "action", "payload"?, "metadata"?}`. Output: one `response`, `acknowledgment`,
-`pong` or `error` message. Reads `connections`; reads and writes `requests` (an enqueue is one
-conditional PutItem) and `subscriptions`; reads `assemblies`; signs uploads to the files bucket.
-Knows the ids of the templates that it was built with.
-An expired token ends the connection. Errors: ValidationError when the event names none.
+`pong` or `error` message. Reads `connections`; reads and writes `requests` (one conditional PutItem
+for a job) and `subscriptions`; reads `assemblies`; signs uploads to the files bucket. The ids of
+the templates are part of the artifact.
+When the token has expired, the connection is closed. Errors: ValidationError for an event without a
+connection id.
 """
 
 import base64
@@ -76,7 +77,7 @@ VERSION = os.environ.get("VERSION", "0.1.0")
 MAX_ATTEMPTS = 4
 LINK_SECONDS = 3600
 SEEN_EVERY_SECONDS = 60
-# API Gateway closes a socket that is sent more.
+# API Gateway closes a socket at a larger message.
 MAX_ANSWER_BYTES = 128 * 1024
 MAX_FAULTS = 20
 
@@ -88,7 +89,7 @@ telemetry = Telemetry("router")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One understood message, with the connection's row that says whose it is."""
+    """A valid message, with the row of its connection, which has the user."""
 
     id: str
     action: str
@@ -115,9 +116,10 @@ type Run = Callable[[Request], Message]
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """How a name is answered. `payload` names a model of jobplane_models.payloads, or is None for
-    any object. `run` returns the answer's data, or, for an async action, what its row holds besides
-    the request itself.
+    """How an action is performed.
+
+    `payload` is the name of a model of jobplane_models.payloads, or None for any object. `run`
+    returns the data of the answer or, for an async action, additional fields of the job's row.
     """
 
     name: str
@@ -131,7 +133,7 @@ ACTIONS: dict[str, Action] = {}
 
 
 class RefusedError(Exception):
-    """The message is answered with an error and changes nothing."""
+    """The message is refused: it is answered with an error and changes nothing."""
 
     def __init__(self, code: ErrorCode, message: str, **extra: Any) -> None:
         super().__init__(message)
@@ -140,7 +142,7 @@ class RefusedError(Exception):
 
 
 class TokenExpiredError(Exception):
-    """The connection outlived its token."""
+    """The connection's token has expired."""
 
 
 def action(
@@ -150,7 +152,7 @@ def action(
     payload: str | None = None,
     forcible: bool = False,
 ) -> Callable[[Run], Run]:
-    """Register an action. `forcible`: a sync one that `metadata.mode = "async"` may enqueue."""
+    """Register an action. `forcible`: a sync one that `metadata.mode = "async"` makes a job."""
 
     def register(run: Run) -> Run:
         if name in ACTIONS:
@@ -162,17 +164,17 @@ def action(
 
 
 def parse(body: Any) -> dict[str, Any]:
-    """The message as a JSON object."""
+    """The JSON object of a message. Raises RefusedError."""
     text = body or ""
     if not isinstance(text, str):
         raise RefusedError(ErrorCode.INVALID_MESSAGE, "The message is not JSON text")
     if len(text) > MAX_MESSAGE_BYTES or len(text.encode(errors="replace")) > MAX_MESSAGE_BYTES:
         raise RefusedError(
-            ErrorCode.PAYLOAD_TOO_LARGE, f"A message may hold {MAX_MESSAGE_BYTES} bytes"
+            ErrorCode.PAYLOAD_TOO_LARGE, f"The message has more than {MAX_MESSAGE_BYTES} bytes"
         )
     try:
         message = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-        # Half a surrogate pair, or nesting to the edge, is valid JSON that no answer can carry.
+        # Half a surrogate pair, or very deep nesting, is valid JSON that an answer can't contain.
         json.dumps([[[[message]]]], ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise RefusedError(ErrorCode.INVALID_MESSAGE, "The message is not JSON text") from None
@@ -182,7 +184,7 @@ def parse(body: Any) -> dict[str, Any]:
 
 
 def envelope_faults(message: Mapping[str, Any]) -> list[Message]:
-    """What is wrong with an envelope, field by field; agrees with the model ClientMessage."""
+    """The invalid fields of an envelope; must agree with the model ClientMessage."""
     faults = []
     if not isinstance(message.get("action"), str):
         faults.append(fault("action", "a string is required"))
@@ -208,7 +210,7 @@ def fault(field: str, message: str) -> Message:
 
 
 def validated(model_name: str, payload: Mapping[str, Any]) -> Any:
-    """The payload as its model; pydantic is loaded by the first action that has one."""
+    """The payload as its model. Raises RefusedError. Loads pydantic at its first use."""
     from pydantic import ValidationError
 
     model = getattr(importlib.import_module("jobplane_models.payloads"), model_name)
@@ -225,13 +227,13 @@ def validated(model_name: str, payload: Mapping[str, Any]) -> Any:
 
 
 def canonical(payload: Any) -> str:
-    """A payload as stored: JSON text that is equal when the payloads are."""
+    """The stored form of a payload: JSON text, which is equal for equal payloads."""
     plain = payload.model_dump(mode="json") if hasattr(payload, "model_dump") else payload
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def state_of(row: Mapping[str, Any]) -> Message:
-    """A request as its owner may see it; links in its result are signed now."""
+    """The public state of a request; the links of its result are signed now."""
     progress = row.get("progress") or {}
     state = {
         name: row[name]
@@ -287,7 +289,7 @@ sign_download = link_signer(s3, FILES_BUCKET, LINK_SECONDS)
 
 @cache
 def management() -> Any:
-    """The connections' management API."""
+    """The client of the management API of connections."""
     return session.create_client(
         "apigatewaymanagementapi", endpoint_url=WEBSOCKET_ENDPOINT, config=config
     )
@@ -295,15 +297,15 @@ def management() -> Any:
 
 @cache
 def template_ids() -> tuple[str, ...]:
-    """The ids of the templates that this artifact was built with, in order."""
-    from pathlib import Path  # most messages have no need of it
+    """The ids of the templates in this artifact, in order."""
+    from pathlib import Path  # not needed for most messages
 
     index = json.loads((Path(__file__).parent / TEMPLATES_INDEX_PATH).read_bytes())
     return tuple(sorted(template["id"] for template in index["templates"]))
 
 
 def require_template(template_id: str) -> None:
-    """Refuse what names no template, before anything is uploaded or stored."""
+    """Refuse an unknown template, before anything is uploaded or stored. Raises RefusedError."""
     if template_id in template_ids():
         return
     raise RefusedError(
@@ -314,7 +316,7 @@ def require_template(template_id: str) -> None:
 
 
 def sign_upload(key: str, file: Any) -> Message:
-    """A presigned PUT that takes the announced bytes and no others."""
+    """A presigned PUT, valid only for the file with the given size and md5."""
     headers = {
         "Content-MD5": base64.b64encode(bytes.fromhex(file.md5hash)).decode(),
         "Content-Length": str(file.size),
@@ -335,7 +337,7 @@ def sign_upload(key: str, file: Any) -> Message:
 
 
 def connection_of(connection_id: str, now: float) -> dict[str, Any]:
-    """The connection's row; TokenExpiredError when it is gone or its token has run out."""
+    """The row of a connection. Raises TokenExpiredError if it is missing or has expired."""
     row = read_item(dynamodb, CONNECTIONS, {"connection_id": connection_id})
     if not row or row["ttl"] <= now or row["token_expires_at"] <= now:
         raise TokenExpiredError(connection_id)
@@ -343,18 +345,18 @@ def connection_of(connection_id: str, now: float) -> dict[str, Any]:
 
 
 def request_of(owner: str, request_id: str, now: float) -> dict[str, Any]:
-    """A request's row; refused with NOT_FOUND when the owner has none of that id."""
+    """The row of an owner's request. Raises RefusedError (NOT_FOUND) if it does not exist."""
     row = read_item(dynamodb, REQUESTS, {"owner": owner, "request_id": request_id})
     if not row or row["ttl"] <= now:
-        raise RefusedError(ErrorCode.NOT_FOUND, "No such request")
+        raise RefusedError(ErrorCode.NOT_FOUND, "The request does not exist")
     return row
 
 
 def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
-    """Store the request for the processor: one conditional PutItem.
+    """Store the request as a job for the processor, by one conditional PutItem.
 
-    A repetition of the same request is acknowledged again; another one under the same id is
-    refused.
+    A repetition of the same request is acknowledged again; a different request with the same id
+    is refused.
     """
     if "" in request.metadata:
         raise RefusedError(
@@ -379,7 +381,7 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
         row["trace_header"] = telemetry.trace_header
     _, stored = enqueue_request(dynamodb, REQUESTS, row, request.now)
     if (stored["action"], stored["payload"]) != (request.action, payload):
-        raise RefusedError(ErrorCode.DUPLICATE_REQUEST, "Another request was sent under this id")
+        raise RefusedError(ErrorCode.DUPLICATE_REQUEST, "A different request was sent with this id")
     if "assembly_id" in stored:
         telemetry.bind(assembly_id=stored["assembly_id"])
     telemetry.info("request acknowledged", status=stored["status"])
@@ -387,11 +389,11 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
 
 
 def acknowledgment(request: Request, row: Mapping[str, Any]) -> Message:
-    """Says that the request is stored, and how far it is when it was stored before."""
+    """The acknowledgement of a stored request, with its status."""
     queued = row["status"] == RequestStatus.PENDING
     content = {
         "status": "queued" if queued else row["status"].lower(),
-        "message": "Request queued" if queued else "Request is known",
+        "message": "Request queued" if queued else "Request already stored",
     }
     if "assembly_id" in row:
         content["assembly_id"] = row["assembly_id"]
@@ -399,9 +401,10 @@ def acknowledgment(request: Request, row: Mapping[str, Any]) -> Message:
 
 
 def listen(owner: str, request: Request, target: str) -> bool:
-    """Subscribe the connection to an unfinished request; whether it is one.
+    """Subscribe the connection to a request; return False if it has ended.
 
-    Row and count change in one transaction; a repetition changes neither.
+    The subscription and the number of subscribers change in one transaction; a repetition changes
+    neither.
     """
     row = {
         "request_key": request_key(owner, target),
@@ -436,7 +439,7 @@ def listen(owner: str, request: Request, target: str) -> bool:
 
 
 def announce(row: Mapping[str, Any], message: Message) -> None:
-    """Post to the connection that began a request and to all that listen to it."""
+    """Post to the connection that sent a request and to all subscribers."""
     key = request_key(row["owner"], row["request_id"])
     targets = {row["connection_id"]}
     if row.get("subscriber_count", 0) > 0:
@@ -449,7 +452,7 @@ def announce(row: Mapping[str, Any], message: Message) -> None:
 
 
 def end_connection(connection_id: str, now: float) -> None:
-    """Say why, then close the socket of a connection whose token has run out."""
+    """Send the reason, then close a connection whose token has expired."""
     body = RefusedError(ErrorCode.UNAUTHORIZED, "The token has expired").body
     post(management(), [connection_id], server_message("error", None, now, error=body))
     try:
@@ -464,7 +467,7 @@ def end_connection(connection_id: str, now: float) -> None:
 
 @action("ping")
 def ping(request: Request) -> Message:
-    """Keeps the connection; its row is touched at most once a minute."""
+    """Keeps the connection open; updates its row at most once a minute."""
     if request.now - parse_iso_time(request.connection["last_seen_at"]) >= SEEN_EVERY_SECONDS:
         touched = update(
             dynamodb,
@@ -482,7 +485,7 @@ def ping(request: Request) -> Message:
 
 @action("echo", forcible=True)
 def echo(request: Request) -> Message:
-    """Gives the payload back."""
+    """Returns the payload."""
     return {
         "echo": request.payload,
         "action": request.action,
@@ -492,7 +495,7 @@ def echo(request: Request) -> Message:
 
 @action("health", forcible=True)
 def health(request: Request) -> Message:
-    """Reads the requests table and says how long it took."""
+    """Reads the table `requests` and returns how long it took."""
     started = time.perf_counter()
     dynamodb.get_item(
         TableName=REQUESTS, Key=to_item({"owner": request.owner, "request_id": request.id})
@@ -507,7 +510,7 @@ def health(request: Request) -> Message:
 
 @action("create_upload", payload="CreateUpload")
 def create_upload(request: Request) -> Message:
-    """One presigned PUT per file; says so when the same job has already ended well."""
+    """Returns a presigned PUT for each file, and whether the assembly is already completed."""
     require_template(request.payload.template_id)
     for number, file in enumerate(request.payload.files):
         if file.size > MAX_UPLOAD_BYTES:
@@ -552,24 +555,24 @@ def create_upload(request: Request) -> Message:
 
 @action("process_assembly", mode="async", payload="ProcessAssembly")
 def process_assembly(request: Request) -> Message:
-    """Runs a template over the caller's own uploads."""
+    """Runs a template over the caller's uploads."""
     require_template(request.payload.template_id)
     prefix = upload_prefix(request.owner)
     foreign = [
-        fault(f"payload.uploads.{number}.key", "not an upload of yours")
+        fault(f"payload.uploads.{number}.key", "belongs to another user")
         for number, file in enumerate(request.payload.uploads)
         if not file.key.startswith(prefix)
     ]
     if foreign:
         raise RefusedError(
-            ErrorCode.FORBIDDEN, "Some uploads are not yours", details=foreign[:MAX_FAULTS]
+            ErrorCode.FORBIDDEN, "Some uploads belong to another user", details=foreign[:MAX_FAULTS]
         )
     return {"assembly_id": assembly_of(request, [file.md5hash for file in request.payload.uploads])}
 
 
 @action("generate_report", mode="async", payload="GenerateReport")
 def generate_report(request: Request) -> Message:
-    """A report over the caller's tenant; needs the permission `reports`."""
+    """Makes a report over the caller's tenant; needs the permission `reports`."""
     if not request.may("reports"):
         raise RefusedError(ErrorCode.FORBIDDEN, "The permission 'reports' is needed")
     return {}
@@ -577,19 +580,19 @@ def generate_report(request: Request) -> Message:
 
 @action("delay", mode="async", payload="Delay")
 def delay(request: Request) -> Message:
-    """A diagnostic job that waits and reports."""
+    """Runs a job that waits and reports progress, for tests."""
     return {}
 
 
 @action("status", payload="RequestReference")
 def status(request: Request) -> Message:
-    """The caller's request as it is stored."""
+    """Returns the stored state of a request of the caller."""
     return fitting(state_of(request_of(request.owner, request.payload.request_id, request.now)))
 
 
 @action("subscribe", payload="Subscribe")
 def subscribe(request: Request) -> Message:
-    """The state of a request, and its messages from now on."""
+    """Returns the state of a request, and sends its later messages."""
     owner, target = listened_owner(request), request.payload.request_id
     listening = listen(owner, request, target)
     state = fitting(state_of(request_of(owner, target, request.now)))
@@ -598,7 +601,7 @@ def subscribe(request: Request) -> Message:
 
 @action("unsubscribe", payload="Unsubscribe")
 def stop_listening(request: Request) -> Message:
-    """Ends a subscription; ending one that is not there is success."""
+    """Ends a subscription; succeeds also if it does not exist."""
     key = request_key(listened_owner(request), request.payload.request_id)
     was_subscribed = unsubscribe(dynamodb, TABLE_PREFIX, key, request.connection_id)
     return {"request_id": request.payload.request_id, "was_subscribed": was_subscribed}
@@ -606,7 +609,7 @@ def stop_listening(request: Request) -> Message:
 
 @action("cancel", payload="RequestReference")
 def cancel(request: Request) -> Message:
-    """Ends a waiting request at once, asks the worker of a running one, tells the end of others."""
+    """Cancels a waiting job, asks a running one to stop; else returns how it ended."""
     target = request.payload.request_id
     lease = RequestLease(dynamodb, REQUESTS, request.owner, target)
     error = error_body(ErrorCode.CANCELLED, "Cancelled")
@@ -614,7 +617,7 @@ def cancel(request: Request) -> Message:
         row = request_of(request.owner, target, request.now)
         if row["status"] in TERMINAL_STATUSES:
             return {"request_id": target, "status": row["status"].lower()}
-        # What an earlier attempt left behind is for a worker to clean up.
+        # After an earlier attempt, a worker must clean up.
         begun = row["attempts"] > 0 and "assembly_id" in row
         if row["status"] != RequestStatus.PENDING or begun:
             if lease.ask_to_cancel():
@@ -630,7 +633,7 @@ def cancel(request: Request) -> Message:
 
 
 def listened_owner(request: Request) -> str:
-    """Whose request a subscription is about."""
+    """The owner of the request of a subscription. Raises RefusedError without permission."""
     user = request.payload.user_id
     if not user or user == request.connection["user_id"]:
         return request.owner
@@ -640,7 +643,7 @@ def listened_owner(request: Request) -> str:
 
 
 def assembly_of(request: Request, md5s: list[str]) -> str:
-    """Id of the job that the payload asks for; users of two tenants never share one."""
+    """The id of the assembly of a payload; it differs between tenants."""
     user = request.owner if ASSEMBLY_ID_FORM == "canonical" else request.connection["user_id"]
     return assembly_id(
         md5s,
@@ -653,7 +656,7 @@ def assembly_of(request: Request, md5s: list[str]) -> str:
 
 
 def fitting(state: Message) -> Message:
-    """The state, without a result that no socket message could carry."""
+    """The state, without a result that is too large for a socket message."""
     if len(json.dumps(state, ensure_ascii=False).encode()) <= MAX_MESSAGE_BYTES:
         return state
     return state | {"result": None, "result_omitted": True}
@@ -682,7 +685,9 @@ def respond(body: Any, connection_id: str, now: float) -> Message:
         telemetry.metric("RequestRefused", ErrorType=ErrorCode.SERVICE_UNAVAILABLE)
         telemetry.exception("an AWS call failed", error)
         refused = RefusedError(
-            ErrorCode.SERVICE_UNAVAILABLE, "Please try again", retry_after_ms=1000
+            ErrorCode.SERVICE_UNAVAILABLE,
+            "The service is temporarily unavailable; try again",
+            retry_after_ms=1000,
         )
         return server_message("error", request_id, now, error=refused.body)
     except TokenExpiredError:
@@ -690,14 +695,14 @@ def respond(body: Any, connection_id: str, now: float) -> Message:
     except Exception as error:
         telemetry.metric("RequestRefused", ErrorType=ErrorCode.INTERNAL_ERROR)
         telemetry.exception("action failed", error)
-        refused = RefusedError(ErrorCode.INTERNAL_ERROR, "Something went wrong")
+        refused = RefusedError(ErrorCode.INTERNAL_ERROR, "An internal error occurred")
         return server_message("error", request_id, now, error=refused.body)
 
 
 def perform(
     message: Mapping[str, Any], request_id: str, connection: Mapping[str, Any], now: float
 ) -> Message:
-    """Run the action that a message names, or put it in the queue."""
+    """Run the action of a message, or store it as a job."""
     found = ACTIONS.get(message["action"])
     if found is None:
         raise RefusedError(
@@ -726,13 +731,13 @@ def perform(
     if len(encode_message(response)) > MAX_ANSWER_BYTES:
         raise RefusedError(
             ErrorCode.PAYLOAD_TOO_LARGE,
-            f"The answer would hold more than {MAX_ANSWER_BYTES} bytes; ask for less at a time",
+            f"The answer would have more than {MAX_ANSWER_BYTES} bytes; ask for less at a time",
         )
     return response
 
 
 def is_async(found: Action, metadata: Mapping[str, str]) -> bool:
-    """Whether the request is queued; refuses modes and policies that do not exist."""
+    """Whether the request becomes a job. Raises RefusedError for unknown modes and policies."""
     mode = metadata.get("mode", found.mode)
     if mode not in {"sync", "async"} or (mode != found.mode and not found.forcible):
         raise RefusedError(

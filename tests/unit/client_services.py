@@ -243,7 +243,7 @@ class SocketService:
         if action in ("subscribe", "unsubscribe"):
             job = self.jobs.get(payload["request_id"])
             if job is None:
-                error = {"code": "NOT_FOUND", "message": "No such request"}
+                error = {"code": "NOT_FOUND", "message": "The request does not exist"}
                 return {"type": "error", "error": error}
             job.listeners.add(number)
             return {"type": "response", "success": True, "data": job.state()}
@@ -252,7 +252,7 @@ class SocketService:
             self.jobs[request_id] = Job(request_id, action, number)
             return {"type": "acknowledgment", "status": "queued", "message": "Request queued"}
         status = "queued" if known.status == "PENDING" else known.status.lower()
-        return {"type": "acknowledgment", "status": status, "message": "Request is known"}
+        return {"type": "acknowledgment", "status": status, "message": "Request already stored"}
 
     async def _note(self) -> None:
         async with self._changed:

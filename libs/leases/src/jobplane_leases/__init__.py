@@ -1,6 +1,6 @@
-"""Conditional writes to DynamoDB that recognise a lost answer, and what Jobplane writes by them.
+"""Conditional writes to DynamoDB that recognise their own result, and Jobplane's writes with them.
 
-The client is passed in, and so is the time; values in, values out.
+The caller passes the client and the time.
 """
 
 from jobplane_leases._assemblies import follow_assembly, write_assembly

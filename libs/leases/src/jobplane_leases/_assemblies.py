@@ -72,9 +72,10 @@ def write_assembly(
 def follow_assembly(
     dynamodb: Any, table: str, assembly_id: str, request_key: str, *, most: int
 ) -> bool:
-    """Have a request wake when a running assembly ends; False if it has ended.
+    """Requeue a request when a running assembly ends; False if it has ended.
 
-    An assembly that has `most` followers takes no more: True, but its end does not wake this one.
+    An assembly accepts `most` followers. Beyond that it returns True, but the assembly's end does
+    not requeue the request; the sweeper does later.
     """
     done, document = update(
         dynamodb,

@@ -1,4 +1,4 @@
-"""What a writer learns when it no longer has what it writes to."""
+"""The error of a worker that has lost its lease."""
 
 
 class LeaseLostError(Exception):

@@ -87,7 +87,7 @@ class RequestLease:
         return self._lease(lease, now, _AS_READ, _as_read(row))
 
     def renew(self, lease: Lease, now: float, progress: Row | None = None) -> Row:
-        """Keep the request, and store its progress. Raises LeaseLostError."""
+        """Renew the lease, and store the progress. Raises LeaseLostError."""
         changes: Row = {"lease_until": lease.until}
         if progress:
             changes["progress"] = progress
@@ -96,9 +96,7 @@ class RequestLease:
     def finish(
         self, lease_owner: str, outcome: Row, now: float, *, patient_until: float = 0.0
     ) -> Row:
-        """End the request: `outcome` has its `status` and all else to store. Raises
-        LeaseLostError.
-        """
+        """End the request with the attributes of `outcome`. Raises LeaseLostError."""
         changes = outcome | {"ended_at": iso_time(now)}
         return self._owned(lease_owner, changes, now, _LEASE, patient_until)
 
@@ -123,9 +121,9 @@ class RequestLease:
         self._owned(lease_owner, changes, now, () if keep else ("lease_owner",), patient_until)
 
     def park(self, row: Mapping[str, Any], now: float) -> bool:
-        """Take the request from a worker that is gone; False if `row` has changed.
+        """Take the request from a worker whose lease has run out; False if `row` has changed.
 
-        To be requeued afterwards: only a change back to PENDING reaches the stream.
+        Call `requeue` afterwards: only a change back to PENDING starts another attempt.
         """
         changes = {"status": RequestStatus.RETRYING}
         return self._change(changes, _AS_READ, _as_read(row), now, ("lease_owner",)).done
@@ -201,7 +199,7 @@ class RequestLease:
         remove: Sequence[str] = (),
         patient_until: float = 0.0,
     ) -> Row:
-        """Change a request that a worker has; LeaseLostError if it has it no longer."""
+        """Change a request whose lease the worker has. Raises LeaseLostError."""
         values = {"processing": RequestStatus.PROCESSING, "me": lease_owner}
         done, row = self._change(changes, _OWNED, values, now, remove, patient_until)
         if not done:
@@ -232,8 +230,8 @@ class RequestLease:
 def enqueue_request(dynamodb: Any, table: str, row: Mapping[str, Any], now: float) -> Written:
     """Store a request that waits for a worker, if its id is free.
 
-    `row` has `owner`, `request_id` and whatever describes the request; the attributes of its state
-    are added.
+    `row` has `owner`, `request_id` and the other attributes of the request; those of its state are
+    added.
     """
     moment = iso_time(now)
     waiting = {

@@ -1,13 +1,13 @@
-"""Conditional writes that recognise their own work when an answer was lost.
+"""Conditional writes that recognise their own result when the answer was lost.
 
 botocore sends a write again when its answer does not arrive. If the first one was carried out, its
-own result makes the condition of the second one fail. So a write must be able to tell its own
-result from that of another writer:
+own result makes the condition of the second one fail. So a write must be able to
+recognise its own result:
 
-- an update or a put leaves a random id on the item; an item in the way that has this id is its
-  result. The other attributes would not do: two writers may write the same at the same time;
-- an update whose condition still holds after it needs no id: it can simply be made again;
-- a transaction has a token (`ClientRequestToken`, which botocore fills in): DynamoDB itself
+- an update or a put stores a random id on the item; if the item has this id, it is the result. The
+  other attributes are not enough: two writers may write the same at the same time;
+- an update whose condition still holds after it needs no id: it is repeated;
+- a transaction has a token (`ClientRequestToken`, which botocore fills in): DynamoDB
   recognises the repetition for ten minutes.
 
 An id is lost when another update with the same mark comes between a write and its repetition. The
@@ -64,9 +64,9 @@ _TRANSIENT_CODES = frozenset(
 
 
 class Written(NamedTuple):
-    """Whether a conditional write was made, and the item as it is then.
+    """Whether a conditional write was made, and the item after it.
 
-    Of a write that was refused, the item is the one that stands in its way, and `{}` if none does.
+    After a refused write, `row` is the stored item, or `{}` if there is no item.
     """
 
     done: bool
@@ -90,10 +90,10 @@ def update(
     attribute `name`; `values` are JSON values by their names, without the colon.
 
     `mark` is the attribute for the write's id. Pass None if the condition holds after the update as
-    well. Two kinds of updates to one item, each with its own mark, do not overwrite each other's.
+    well. Two kinds of updates of one item need different marks, so that they keep each other's.
 
-    An update that meets a transaction is tried again. One that fails because DynamoDB can't be
-    reached or refuses work is tried again as long as the next attempt begins before
+    An update that coincides with a transaction is repeated. One that fails because DynamoDB can't
+    be reached or throttles is repeated as long as the next attempt begins before
     `patient_until` (epoch seconds); otherwise botocore's error is raised.
     """
     names = dict.fromkeys(_NAME.findall(f"{change} {condition}"))
@@ -226,7 +226,7 @@ def assignment(changes: Mapping[str, Any], remove: Sequence[str] = ()) -> tuple[
 def _send(
     call: Callable[..., Row], parameters: Mapping[str, Any], patient_until: float
 ) -> tuple[Row, bool]:
-    """DynamoDB's answer, and whether it is that the condition did not hold."""
+    """DynamoDB's answer, and whether it is that the condition was not met."""
     conflict_waits, closing_waits = iter(CONFLICT_WAITS), iter(CLOSING_WAITS)
     while True:
         try:
