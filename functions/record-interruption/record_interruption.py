@@ -102,7 +102,8 @@ def interruption_of(event: Mapping[str, Any], now: float) -> dict[str, Any]:
         "interruptedClaimId": claim_id,
         "interruptedContainer": optional_id(event, "interruptedContainer"),
         "interruptingMessageId": interrupting,
-        "newThreadId": optional_id(event, "newThreadId") or id_in_cause(cause_fields, "newThreadId"),
+        "newThreadId": optional_id(event, "newThreadId")
+        or id_in_cause(cause_fields, "newThreadId"),
         "cause": cause,
         "timestamp": iso_time(now),
         "ttl": int(now) + INTERRUPTION_TTL_SECONDS,
