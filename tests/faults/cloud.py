@@ -25,7 +25,7 @@ from moto.core.models import botocore_stubber
 from moto.dynamodb.models import dynamodb_backends
 from moto.s3.models import s3_backends
 
-import jobplane_sockets._subscriptions
+import jobplane_leases._writes
 from jobplane.stage.mappings import Delivery, FunctionError, StreamSettings
 from jobplane.stage.tokens import mint
 from jobplane.tree.resolved import ACCOUNT, REGION
@@ -405,7 +405,7 @@ def open_cloud() -> Iterator[Cloud]:
     with ExitStack() as stack:
         aws = stack.enter_context(InProcess())
         cloud = Cloud(aws)
-        for module in (botocore.endpoint, jobplane_sockets._subscriptions):
+        for module in (botocore.endpoint, jobplane_leases._writes):
             stack.enter_context(patch.object(module, "time", cloud.clock))
         # Every invocation would be a new process, with its whole quota of retries.
         stack.enter_context(patch.object(RetryQuota, "acquire", lambda *_: True))
