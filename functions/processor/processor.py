@@ -1,10 +1,10 @@
 """Runs queued requests, with leases, retries and live progress.
 
 Triggers: the queue `jobs`, whose messages are `{owner, request_id}`; a schedule with
-`{"sweep": "leases"}` that finds requests whose worker is gone.
+`{"sweep": "leases"}` that finds requests whose lease has run out.
 Result: batch item failures for what could not be taken now; a count for a sweep.
 Errors: ValidationError for an event that is neither.
-Every request ends once, as COMPLETED, FAILED or CANCELLED, and its listeners hear of it once. A
+Every request ends once, as COMPLETED, FAILED or CANCELLED, and its listeners get one end. A
 message that can't be parsed goes to the failure queue. Reads and writes `requests`, `assemblies`,
 the files bucket and the webhook queue; posts to sockets.
 """
@@ -112,11 +112,11 @@ PROGRESS_INTERVAL_SECONDS = 0.1
 DOCUMENT_INTERVAL_SECONDS = 5.0
 BACKOFF_BASE_SECONDS = 1.0
 BACKOFF_CAP_SECONDS = 30.0
-# Time that an invocation keeps for its answer.
+# Time that an invocation reserves for its answer.
 ANSWER_SECONDS = 2.0
-# Time that an invocation keeps for writing down how its requests stand.
+# Time that an invocation reserves to write the states of its requests.
 SAFETY_SECONDS = 10.0
-# Less than this left, and a request is not begun any more.
+# With less time than this, no request is begun.
 MIN_WORK_SECONDS = 20.0
 LINK_SECONDS = 3600
 # What a row keeps free of its 400 KB for its state, its progress and its end.
@@ -140,15 +140,15 @@ LINKS: dict[str, tuple[str, ...]] = {}
 
 
 class JobCancelledError(Exception):
-    """The owner asked for the job to stop."""
+    """The owner has cancelled the job."""
 
 
 class OutOfTimeError(Exception):
-    """The invocation ends before the job does."""
+    """The invocation's time is used up before the end of the job."""
 
 
 class TransientError(Exception):
-    """A failure that another attempt may not have."""
+    """A failure after which another attempt may succeed."""
 
 
 class AssemblyBusyError(Exception):
@@ -160,7 +160,7 @@ class AssemblyBusyError(Exception):
 
 
 class AssemblyError(Exception):
-    """The assembly can't be processed; `error` is the document's code, the text is for people."""
+    """The assembly can't be processed; `error` is the document's code, the text is for clients."""
 
     def __init__(self, error: str, message: str) -> None:
         super().__init__(message)
@@ -168,7 +168,7 @@ class AssemblyError(Exception):
 
 
 class RequestError(Exception):
-    """A request fails with this code; the text is for people."""
+    """The request fails with this code; the text is for clients."""
 
     def __init__(self, code: ErrorCode, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -179,7 +179,7 @@ def action(name: str, *, links: tuple[str, ...] = ()) -> Callable[[Run], Run]:
     """Register what runs for an action; it returns the result to be stored.
 
     `links`: the paths of the object keys in the result, as `sign_links` reads them. They become
-    links for whoever reads the result. Never name a place that holds what the client sent: it could
+    links for its readers. Never name a place that holds what the client sent: it could
     be the key of any object.
     """
 
@@ -195,7 +195,7 @@ def action(name: str, *, links: tuple[str, ...] = ()) -> Callable[[Run], Run]:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One run of this function: its id owns leases, its deadline bounds them (epoch seconds)."""
+    """One invocation: its id is the owner of leases, which end at its deadline (epoch seconds)."""
 
     id: str
     deadline: float
@@ -209,7 +209,7 @@ class Invocation:
         return self.deadline - time.time()
 
     def lease(self) -> Lease:
-        """A lease that ends with the invocation at the latest."""
+        """A lease that ends at the invocation's deadline at the latest."""
         return Lease(self.id, int(time.time() + max(1.0, min(self.remaining(), LEASE_SECONDS))))
 
 
@@ -247,26 +247,26 @@ class QueuedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One step forward, not yet written."""
+    """A report of progress that is not yet written."""
 
     percentage: float
     message: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Audience:
-    """Who hears of one request: the connection that began it, and its subscribers."""
+class Listeners:
+    """The listeners of one request: the connection that sent it, and its subscribers."""
 
     def __init__(self, row: Row) -> None:
         self._key = request_key(row["owner"], row["request_id"])
         self._origin = row["connection_id"]
         self._gone: set[str] = set()
 
-    def tell(self, message: Row, subscribers: int) -> None:
-        """Post to everyone who is still there; a connection found gone is forgotten."""
+    def post(self, message: Row, subscribers: int) -> None:
+        """Post a message to all listeners; delete a connection that is gone."""
         targets = {self._origin}
         if subscribers > 0:
-            with self._tolerance("subscribers not read"):
+            with self._logged("subscribers not read"):
                 targets |= set(listeners(dynamodb, TABLE_PREFIX, self._key, time.time()))
         targets -= self._gone
         delivery = post(management(), targets, message)
@@ -276,12 +276,12 @@ class Audience:
         for connection_id in delivery.gone:
             self._gone.add(connection_id)
             telemetry.info("connection gone", gone_connection_id=connection_id)
-            with self._tolerance("connection not dropped"):
+            with self._logged("connection not dropped"):
                 drop_connection(dynamodb, TABLE_PREFIX, connection_id)
 
     @contextmanager
-    def _tolerance(self, problem: str) -> Iterator[None]:
-        """No job fails because somebody could not be told how it is."""
+    def _logged(self, problem: str) -> Iterator[None]:
+        """Log an error of a delivery instead of raising it: the job must not fail."""
         try:
             yield
         except (BotoCoreError, ClientError) as error:
@@ -290,11 +290,11 @@ class Audience:
 
 
 class Job:
-    """A request while it is worked on.
+    """A request in processing.
 
-    One thread of its own writes progress (the first, then the newest, at most ten times a second)
-    and keeps the lease; the job's thread only says how far it is and learns, at every `report` or
-    `check`, that it must stop. One progress update is one UpdateItem and one post per listener.
+    A separate thread writes progress (the first report, then the newest one, at most ten times a
+    second) and renews the lease. The job's thread calls `report` or `check`, which raise an error
+    when it must stop. One progress update is one UpdateItem and one post for each listener.
     """
 
     def __init__(self, row: Row, invocation: Invocation) -> None:
@@ -302,12 +302,12 @@ class Job:
         self.row = row
         self.request = request_of(row["owner"], row["request_id"])
         self.invocation = invocation
-        self.audience = Audience(row)
+        self.listeners = Listeners(row)
         self.seq: int = progress.get("seq", 0)
         self.subscribers: int = row.get("subscriber_count", 0)
         self.on_document_due: Callable[[], None] = lambda: None
-        self.has_told = False
-        """Whether this attempt has told of the end of its assembly."""
+        self.has_announced = False
+        """Whether this attempt has announced the end of its assembly."""
         self.attempt = f"{row['attempts']}-{os.urandom(4).hex()}"
         """A name for what this attempt stores; no other attempt has it."""
         self._percentage: float = progress.get("percentage", 0.0)
@@ -317,7 +317,7 @@ class Job:
         self._stop: Exception | None = None
         self._closing = False
         self._wake = threading.Condition()
-        # The thread's log lines carry the same ids.
+        # The thread's log lines have the same ids.
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._keep_safely,), daemon=True)
 
@@ -335,38 +335,41 @@ class Job:
 
     @property
     def patient_until(self) -> float:
-        """How long an end may be tried again, in epoch seconds: while nobody else may have the
-        request, and the invocation can still answer.
+        """Until when to retry the write of the end, in epoch seconds: while the lease is valid and
+        the invocation can still answer.
         """
         return min(self._lease_until, self.invocation.deadline - ANSWER_SECONDS)
 
     def payload(self) -> Row:
-        """What the client sent, as the router validated it."""
+        """The client's payload, which the router has validated."""
         payload: Row = json.loads(self.row["payload"])
         return payload
 
     def report(self, percentage: float, message: str, **metadata: Any) -> None:
-        """Say how far the job is, 0 to 100; less than before counts as no change."""
+        """Report the progress, 0 to 100; a smaller value than before changes nothing.
+
+        Raises what `check` raises.
+        """
         if not math.isfinite(percentage):
             percentage = self._percentage
         with self._wake:
             self._percentage = max(self._percentage, min(100.0, max(0.0, percentage)))
             message = message[:MAX_TEXT_LENGTH]
             progress = Progress(round(self._percentage, 2), message, metadata)
-            # The newest replaces what waits, except the very first.
+            # A newer report replaces a waiting one, but not the first.
             self._pending = [*(self._pending[:1] if not self._begun else []), progress]
             self._wake.notify_all()
         self.check()
 
     def check(self) -> None:
-        """Raises what ends the job: cancellation, a lost lease, or the end of the invocation."""
+        """Raise the error that ends the job: cancelled, lease lost, or no time left."""
         if self._stop is not None:
             raise self._stop
         if self.invocation.remaining() < SAFETY_SECONDS:
             raise OutOfTimeError
 
     def sleep(self, seconds: float) -> None:
-        """Wait, and stop waiting when the job has to stop."""
+        """Wait. Raises what `check` raises as soon as the job must stop."""
         end = time.monotonic() + seconds
         with self._wake:
             while self._stop is None and (left := end - time.monotonic()) > 0:
@@ -380,7 +383,7 @@ class Job:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """The last progress is written before the end is."""
+        """Write the last progress, before the end is written."""
         with self._wake:
             self._closing = True
             self._wake.notify_all()
@@ -421,7 +424,7 @@ class Job:
                     self._wake.wait_for(lambda: self._closing, PROGRESS_INTERVAL_SECONDS)
 
     def _renewal_due(self) -> bool:
-        # Near its deadline an invocation can't have a longer lease than it has.
+        # Near its deadline, an invocation can't get a longer lease.
         return self.invocation.lease().until - self._lease_until >= LEASE_SECONDS / 2
 
     def _write(self, progress: Progress | None) -> None:
@@ -444,7 +447,7 @@ class Job:
             message = server_message(
                 "progress", self.request_id, time.time(), **content, **metadata
             )
-            self.audience.tell(message, self.subscribers)
+            self.listeners.post(message, self.subscribers)
         if row.get("cancel_requested"):
             self._halt(JobCancelledError())
 
@@ -455,7 +458,7 @@ class Job:
 
 
 class Assembly:
-    """The document of one job while it is worked on; every write is conditional on its `rev`."""
+    """The document of one job in processing; every write is conditional on its `rev`."""
 
     def __init__(self, job: Job, template: Template | None, document: Row) -> None:
         self.job = job
@@ -484,12 +487,12 @@ class Assembly:
         self._write(changes)
 
     def touch(self) -> None:
-        """Keep the document alive, and its percentage fresh, during a long step."""
+        """Renew the document's lease and percentage during a long step."""
         if not self._ended:
             self.save()
 
     def end(self, message: str, *, ok: str | None = None, error: str | None = None) -> None:
-        """Write the terminal state and have the webhook sent."""
+        """Write the final state, then queue the webhook."""
         now = time.time()
         started = parse_iso_time(self.document["execution_start"])
         changes: Row = {
@@ -503,7 +506,7 @@ class Assembly:
         if self.template is not None and self.template.webhook_url:
             changes["webhook"] = {"status": "pending", "attempts": 0}
         self._write(changes, remove=("lease_until", "current_step"))
-        tell_end(self.job, self.document)
+        announce_end(self.job, self.document)
 
     def _write(self, changes: Row, remove: Iterable[str] = ()) -> None:
         with self._lock:
@@ -511,7 +514,7 @@ class Assembly:
                 return
             self._ended = "lease_until" in remove
             document = {**self.document, **changes, "followers": None}
-            # An end adds little, and has to be written.
+            # An end adds little, and must be written.
             if not self._ended and item_size(to_item(document)) > MAX_DOCUMENT_BYTES:
                 raise AssemblyError("PROCESSING_ERROR", "The job makes more files than it may")
             self.document = write_assembly(
@@ -527,7 +530,7 @@ class Assembly:
 
 
 def name_parts(name: str) -> Row:
-    """`name`, `basename` and `ext` (without dot) of a file."""
+    """`name`, `basename` and `ext` (without a dot) of a file."""
     stem, dot, extension = name.rpartition(".")
     if not dot or not stem:
         stem, extension = name, ""
@@ -535,7 +538,7 @@ def name_parts(name: str) -> Row:
 
 
 def result_entry(stored: StoredObject, original_id: str) -> Row:
-    """What the document tells of an output; `original_id` is the upload that it came from."""
+    """The document's entry for an output; `original_id` is the upload that it was made from."""
     entry = {
         "id": new_result_id(),
         **name_parts(stored.key.rpartition("/")[2]),
@@ -560,7 +563,7 @@ def is_change(record: Any) -> bool:
 
 
 def backoff_seconds(attempt: int) -> float:
-    """Full jitter: anything up to the exponential delay of this attempt, counted from 1."""
+    """Seconds before the next attempt: a random part of the exponential delay; counted from 1."""
     return random.uniform(0, min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2 ** (attempt - 1)))
 
 
@@ -571,7 +574,7 @@ def request_of(owner: str, request_id: str) -> RequestLease:
 
 @cache
 def s3() -> Any:
-    """The files bucket's client; a copy of 5 GiB takes longer than other calls."""
+    """The client of the files bucket, with a long timeout, for copies of up to 5 GiB."""
     options = {**CLIENT_OPTIONS, "read_timeout": 60, **s3_options(os.environ)}
     return session.create_client("s3", config=Config(**options))
 
@@ -582,13 +585,13 @@ sign_download = link_signer(s3, FILES_BUCKET, LINK_SECONDS)
 
 @cache
 def sqs() -> Any:
-    """The queues' client."""
+    """The client of the queues."""
     return session.create_client("sqs", config=config)
 
 
 @cache
 def management() -> Any:
-    """The connections' management API."""
+    """The client of the management API of connections."""
     return session.create_client(
         "apigatewaymanagementapi", endpoint_url=WEBSOCKET_ENDPOINT, config=config
     )
@@ -596,14 +599,15 @@ def management() -> Any:
 
 @cache
 def templates() -> dict[str, Template]:
-    """The templates shipped with this function."""
+    """The templates of this artifact by id."""
     return load_templates(Path(__file__).parent / TEMPLATES_INDEX_PATH)
 
 
 def finish(job: Job, status: RequestStatus, outcome: Row, *, cause: str = "request") -> None:
-    """Write a request's end, then tell its listeners: one terminal state, one terminal message.
+    """Write a request's end, then post the last message to its listeners.
 
-    `cause` says why a request failed: by what it asked for (`request`), or by ours (`service`).
+    `cause` is why a request failed: a fault of the request (`request`) or of the service
+    (`service`).
     """
     job.seq += 1
     row = job.request.finish(
@@ -617,11 +621,11 @@ def finish(job: Job, status: RequestStatus, outcome: Row, *, cause: str = "reque
     else:
         telemetry.metric(f"Request{status.capitalize()}", Action=job.row["action"])
     telemetry.info("request ended", status=status, attempts=row["attempts"])
-    job.audience.tell(terminal_message(row), row.get("subscriber_count", 0))
+    job.listeners.post(terminal_message(row), row.get("subscriber_count", 0))
 
 
 def terminal_message(row: Row) -> Row:
-    """The `complete` or `error` that ends a request."""
+    """The last message of a request: `complete` or `error`."""
     request_id, seq, now = row["request_id"], row["seq"], time.time()
     if "error" in row:
         return server_message("error", request_id, now, seq=seq, error=row["error"])
@@ -659,15 +663,15 @@ def put_result(key: str, body: bytes) -> str:
 
 
 def owner_digest(owner: str) -> str:
-    """A folder name for what an owner's requests make."""
+    """The name of the folder for the objects of an owner's requests."""
     return sha256(owner.encode()).hexdigest()[:32]
 
 
 def put_back(job: Job, wait: float, *, keep: bool, counts: bool = True) -> None:
     """Leave a request for a later attempt. Raises LeaseLostError.
 
-    `keep`: this invocation continues with it after the wait. Otherwise the sweeper finds it then.
-    `counts`: whether this attempt counts.
+    `keep`: this invocation continues with it after `wait` seconds; otherwise the sweeper finds it
+    then. `counts`: whether this attempt counts.
     """
     lease_until = int(time.time() + wait) + (LEASE_SECONDS if keep else 0)
     job.request.put_back(
@@ -681,17 +685,17 @@ def put_back(job: Job, wait: float, *, keep: bool, counts: bool = True) -> None:
 
 
 def read_assembly(assembly_id: str) -> Row | None:
-    """The document, unless it has expired."""
+    """The document of an assembly; None if it is missing or has expired."""
     document = read_item(dynamodb, ASSEMBLIES, {"assembly_id": assembly_id})
     return document if document and document.get("ttl", math.inf) > time.time() else None
 
 
-def tell_end(job: Job, document: Row) -> None:
-    """Queue the webhook of a job's ended assembly, and wake the requests that wait for it.
+def announce_end(job: Job, document: Row) -> None:
+    """Queue the webhook of a job's ended assembly, and requeue the requests that wait for it.
 
-    Once in an attempt: another one can't know whether it was told.
+    Only once in an attempt. A later attempt repeats it, since it can't know whether it was done.
     """
-    if job.has_told:
+    if job.has_announced:
         return
     if (document.get("webhook") or {}).get("status") == "pending":
         body = {name: document[name] for name in ("assembly_id", "execution", "template_id")}
@@ -703,7 +707,7 @@ def tell_end(job: Job, document: Row) -> None:
         )
     for follower in document.get("followers", ()):
         request_of(*split_request_key(follower)).requeue(time.time())
-    job.has_told = True
+    job.has_announced = True
 
 
 def follow(job: Job, assembly_id: str) -> None:
@@ -722,7 +726,7 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
 
     One that ended well, or that this request ended, comes back terminal, and so does one that
     failed while this request waited for it. Raises AssemblyBusyError when another request works on
-    it, RequestError when it is somebody else's.
+    it, RequestError when it is another user's.
     """
     assembly_id = job.row["assembly_id"]
     known = read_assembly(assembly_id)
@@ -730,13 +734,13 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
     me = request_key(job.owner, job.request_id)
     if known is not None:
         if known.get("owner") != job.owner:
-            raise RequestError(ErrorCode.FORBIDDEN, "The assembly belongs to somebody else")
+            raise RequestError(ErrorCode.FORBIDDEN, "The assembly belongs to another user")
         terminal = is_terminal_assembly(known)
         joined = bool(known.get("error")) and me in known.get("followers", ())
         if known.get("ok") == "ASSEMBLY_COMPLETED" or (terminal and mine) or joined:
             return Assembly(job, template, known)
         if not terminal and not mine and known.get("lease_until", 0) > time.time():
-            job.report(job.percentage, "The same job is running already; waiting for its end")
+            job.report(job.percentage, "The same assembly is already running; waiting for its end")
             raise AssemblyBusyError(assembly_id)
         execution = known["execution"] if mine else known.get("execution", 0) + 1
     else:
@@ -782,13 +786,13 @@ def begin_assembly(job: Job, payload: Row, template: Template | None) -> Assembl
             remove=stale,
         )
     except LeaseLostError as error:
-        # Somebody else wrote in between: look again.
+        # Another worker wrote in between: read it again.
         raise TransientError("the assembly changed while it was begun") from error
     return Assembly(job, template, written)
 
 
 def upload_entry(upload: Row) -> Row:
-    """An input as the document shows it."""
+    """The document's entry for an input."""
     return {
         "id": new_upload_id(),
         **name_parts(safe_name(upload["name"])),
@@ -801,7 +805,10 @@ def upload_entry(upload: Row) -> Row:
 
 
 def receive(assembly: Assembly, progress: Callable[[int], None]) -> list[RobotInput]:
-    """The uploads, each known to be there and to have the announced md5."""
+    """Check that each upload exists and has the given md5; return the inputs.
+
+    Raises AssemblyError.
+    """
     inputs = []
     for upload in assembly.document["uploads"]:
         head = head_object(upload)
@@ -810,7 +817,7 @@ def receive(assembly: Assembly, progress: Callable[[int], None]) -> list[RobotIn
             limit = f"{upload['name']}: larger than {MAX_UPLOAD_BYTES} bytes"
             raise AssemblyError("FILE_TOO_LARGE", limit)
         upload["size"] = size
-        # S3 makes an object's ETag its md5 when it was sent in one piece; else it must be read.
+        # The ETag is the md5 of an object that was sent in one part; else the object must be read.
         if head["ETag"].strip('"') == upload["md5hash"]:
             progress(size)
         else:
@@ -820,7 +827,7 @@ def receive(assembly: Assembly, progress: Callable[[int], None]) -> list[RobotIn
 
 
 def head_object(upload: Row) -> Row:
-    """What S3 says of an upload; INPUT_MISSING when it is not there."""
+    """S3's metadata of an upload. Raises AssemblyError (INPUT_MISSING)."""
     try:
         head: Row = s3().head_object(Bucket=FILES_BUCKET, Key=upload["key"])
     except ClientError as error:
@@ -832,7 +839,7 @@ def head_object(upload: Row) -> Row:
 
 
 def verify(upload: Row, progress: Callable[[int], None]) -> None:
-    """Read an upload and compare its md5."""
+    """Read an upload and compare its md5. Raises AssemblyError."""
     digest = md5(usedforsecurity=False)
     with open_object(upload["key"]) as stream:
         while data := stream.read(1024 * 1024):
@@ -844,7 +851,7 @@ def verify(upload: Row, progress: Callable[[int], None]) -> None:
 
 
 def robot_input(file: Row) -> RobotInput:
-    """A stored file as a robot takes it."""
+    """A stored file as the input of a robot."""
     return RobotInput(
         name=file["name"],
         mime=file["mime"],
@@ -858,7 +865,7 @@ def robot_input(file: Row) -> RobotInput:
 
 
 def open_object(key: str) -> BinaryIO:
-    """An object's bytes as a stream."""
+    """The content of an object as a stream."""
     body: BinaryIO = s3().get_object(Bucket=FILES_BUCKET, Key=key)["Body"]
     return body
 
@@ -872,8 +879,8 @@ def process_assembly(job: Job) -> Row:
     assembly = begin_assembly(job, payload, template)
     if is_terminal_assembly(assembly.document):
         if assembly.document["request_id"] == job.request_id:
-            tell_end(job, assembly.document)
-        return told(assembly.document)
+            announce_end(job, assembly.document)
+        return result_of(assembly.document)
     job.on_document_due = assembly.touch
     try:
         if template is None:
@@ -891,11 +898,11 @@ def process_assembly(job: Job) -> Row:
         assembly.end(str(error), error=error.error)
     finally:
         job.on_document_due = lambda: None
-    return told(assembly.document)
+    return result_of(assembly.document)
 
 
-def told(ended: Row) -> Row:
-    """An ended document as a request's result.
+def result_of(ended: Row) -> Row:
+    """The result of a request from its assembly's ended document.
 
     Raises RequestError when it failed, JobCancelledError when it was cancelled.
     """
@@ -917,7 +924,7 @@ def told(ended: Row) -> Row:
 
 
 def run_steps(assembly: Assembly, template: Template) -> None:
-    """Every step over every file that it uses, in the order of their dependencies."""
+    """Run each step for the files that it uses, in the order of their dependencies."""
     job, steps = assembly.job, template.ordered_steps()
     meter = Meter(job, units=len(steps) + 1)
     meter.begin("Receiving files", assembly.document["bytes_expected"])
@@ -952,9 +959,9 @@ def run_step(
     origin: dict[str, str],
     meter: "Meter",
 ) -> tuple[list[Row], list[str]]:
-    """One step over its files: result entries and warnings.
+    """Run one step for its files; return result entries and warnings.
 
-    `origin` learns which upload every new file came from.
+    The upload from which each new file was made is added to `origin`.
     """
     files: list[Row] = []
     warnings: list[str] = []
@@ -972,7 +979,7 @@ def run_step(
 
 
 class Meter:
-    """Turns bytes read into the job's percentage: every unit (a step) counts the same."""
+    """Computes the job's percentage from the bytes read; each unit (a step) has the same part."""
 
     def __init__(self, job: Job, units: int) -> None:
         self.read_bytes = 0
@@ -983,13 +990,13 @@ class Meter:
         self._label = ""
 
     def begin(self, label: str, total: int) -> None:
-        """The next unit, of so many bytes."""
+        """Begin the next unit, of `total` bytes."""
         self._unit += 1
         self._label, self._total, self.read_bytes = label, total, 0
         self._report(0.0)
 
     def advance(self, count: int) -> None:
-        """So many bytes more were read; raises what ends the job."""
+        """Add the bytes that were read. Raises what `Job.check` raises."""
         self.read_bytes += count
         if count and self._total:
             self._report(min(1.0, self.read_bytes / self._total))
@@ -997,7 +1004,7 @@ class Meter:
             self._job.check()
 
     def end(self) -> None:
-        """All units are done."""
+        """Report that all units are done."""
         self._job.report(100.0, "Processing completed")
 
     def _report(self, fraction: float) -> None:
@@ -1007,7 +1014,7 @@ class Meter:
 
 @action("delay")
 def delay(job: Job) -> Row:
-    """Waits in steps and reports each; fails at one of them when asked to."""
+    """Waits in steps and reports each; fails at the step `fail_at`, if it is given."""
     payload = job.payload()
     steps = payload["steps"]
     for step in range(1, steps + 1):
@@ -1023,14 +1030,14 @@ def delay(job: Job) -> Row:
 
 @action("echo")
 def echo(job: Job) -> Row:
-    """Gives the payload back, by way of the queue."""
+    """Returns the payload."""
     received_at = job.row["created_at"]
     return {"echo": job.payload(), "action": "echo", "received_at": received_at}
 
 
 @action("health")
 def health(job: Job) -> Row:
-    """That this answer was stored and came shows that the whole path works."""
+    """Returns a time; the answer shows that jobs are stored, run and answered."""
     age = time.time() - parse_iso_time(job.row["created_at"])
     return {
         "status": "healthy",
@@ -1041,7 +1048,7 @@ def health(job: Job) -> Row:
 
 @action("generate_report", links=("url_key",))
 def generate_report(job: Job) -> Row:
-    """Counts the tenant's requests and assemblies by day, action or status, into a file."""
+    """Stores a report: the tenant's requests and assemblies by day, action or status."""
     payload = job.payload()
     tenant_id, _ = split_owner_key(job.owner)
     first = date.fromisoformat(payload["start_date"])
@@ -1078,7 +1085,7 @@ REPORT_COLUMNS = (
 
 
 def report_entries(job: Job, tenant_id: str, first: date, last: date) -> Iterator[Row]:
-    """What is counted: one entry per request and assembly that began in the range."""
+    """The entries to count: one for each request and assembly that began in the range."""
     sources: tuple[tuple[str, Callable[[Row], Row]], ...] = (
         (REQUESTS, request_counts),
         (ASSEMBLIES, assembly_counts),
@@ -1092,7 +1099,7 @@ def report_entries(job: Job, tenant_id: str, first: date, last: date) -> Iterato
 
 
 def request_counts(item: Row) -> Row:
-    """A request as the report counts it."""
+    """The report's entry for a request."""
     status = item["status"]
     state = status.lower() if status in TERMINAL_STATUSES else "open"
     return {
@@ -1103,7 +1110,7 @@ def request_counts(item: Row) -> Row:
 
 
 def assembly_counts(item: Row) -> Row:
-    """An assembly as the report counts it."""
+    """The report's entry for an assembly."""
     failed = bool(item.get("error"))
     completed = item.get("ok") == "ASSEMBLY_COMPLETED" and not failed
     counts = {"assemblies": 1, "bytes_usage": item.get("bytes_usage", 0)}
@@ -1119,7 +1126,7 @@ def report_row(group_by: str, name: str, counts: Counter[str]) -> Row:
 
 
 def render_report(rows: list[Row], payload: Row) -> tuple[bytes, str]:
-    """The report's bytes and mime."""
+    """The content and the media type of the report."""
     if payload["format"] == "json":
         content = {name: payload[name] for name in ("start_date", "end_date", "group_by")}
         return json.dumps(content | {"rows": rows}, ensure_ascii=False).encode(), "application/json"
@@ -1145,7 +1152,7 @@ def tenant_items(table: str, tenant_id: str, first: date, last: date) -> Iterato
 
 
 def work(owner: str, request_id: str, invocation: Invocation) -> None:
-    """Take a request and bring it to an end, with as many attempts as fit in this invocation."""
+    """Take a request and run it, with as many attempts as this invocation has time for."""
     while True:
         row = request_of(owner, request_id).take(invocation.lease(), time.time())
         if row is None:
@@ -1160,7 +1167,7 @@ def work(owner: str, request_id: str, invocation: Invocation) -> None:
 
 
 def attempt(job: Job) -> float | None:
-    """One attempt at a request; seconds until the next one here, or None when this was the last."""
+    """Make one attempt. Returns the seconds until the next one, None if this was the last here."""
     row = job.row
     started = time.time()
     if row["attempts"] == 1:
@@ -1186,14 +1193,14 @@ def attempt(job: Job) -> float | None:
 
 
 def run_of(row: Row) -> Run:
-    """What runs for a request."""
+    """The function that runs a request."""
     if row["action"] not in ACTIONS:
-        raise RequestError(ErrorCode.PROCESSING_FAILED, "No worker knows this action")
+        raise RequestError(ErrorCode.PROCESSING_FAILED, "The action is unknown to the worker")
     return ACTIONS[row["action"]]
 
 
 def settle(job: Job, error: Exception) -> float | None:
-    """What follows from a failed attempt: an end, or seconds to wait for the next one here."""
+    """End a request after a failed attempt, or return the seconds until the next one here."""
     if isinstance(error, AssemblyBusyError):
         follow(job, error.assembly_id)
         return None
@@ -1216,7 +1223,7 @@ def settle(job: Job, error: Exception) -> float | None:
 
 
 def fail(job: Job, error: Exception, retryable: bool) -> None:
-    """End a request whose attempts are spent, or that no attempt could help."""
+    """Fail a request that has no attempts left, or whose error is not transient."""
     if isinstance(error, OutOfTimeError):
         code, text = ErrorCode.TIMEOUT, "The job takes longer than a worker may run"
     elif isinstance(error, TransientError):
@@ -1230,10 +1237,10 @@ def fail(job: Job, error: Exception, retryable: bool) -> None:
 
 
 def end_without_result(job: Job, status: RequestStatus, body: Row, **document_state: str) -> None:
-    """End a request as `status` with the error `body`, and its assembly, if it has one, alike.
+    """End a request with `status` and the error `body`, and its assembly in the same way.
 
-    An assembly that had ended before stays as it is, and the request follows it: what failed or was
-    cancelled came after the work, and the webhook tells of the document.
+    If the assembly had already ended, the request ends as the assembly did, so that it agrees with
+    the webhook.
     """
     document = end_assembly(job, message=body["message"], **document_state)
     if document is None:
@@ -1243,9 +1250,9 @@ def end_without_result(job: Job, status: RequestStatus, body: Row, **document_st
 
 
 def outcome_of(job: Job, document: Row) -> tuple[RequestStatus, Row]:
-    """How a request ends whose assembly has ended so."""
+    """The end of a request whose assembly has this ended document."""
     try:
-        return RequestStatus.COMPLETED, stored_result(job, told(document))
+        return RequestStatus.COMPLETED, stored_result(job, result_of(document))
     except JobCancelledError:
         return RequestStatus.CANCELLED, {"error": cancelled_body()}
     except RequestError as error:
@@ -1253,10 +1260,9 @@ def outcome_of(job: Job, document: Row) -> tuple[RequestStatus, Row]:
 
 
 def end_assembly(job: Job, *, message: str, **state: str) -> Row | None:
-    """Bring the document of a request that ends without a result to its end as well.
+    """End the document of a request that ends without a result.
 
-    The document if it had its end already, from an attempt that may have been cut off before it
-    told of that.
+    Returns the document if it had already ended; then its end may not have been announced.
     """
     row = job.row
     if "assembly_id" not in row:
@@ -1283,22 +1289,22 @@ def end_assembly(job: Job, *, message: str, **state: str) -> Row | None:
                 patient_until=job.patient_until,
             )
         except LeaseLostError:
-            # A worker that was taken for dead has written: look again, it may be the end.
+            # A worker whose lease had run out has written: read again, it may have ended it.
             return end_assembly(job, message=message, **state)
     try:
-        tell_end(job, document)
+        announce_end(job, document)
     except ClientError as error:
         if is_transient(error):
             raise
-        telemetry.exception("end of the assembly not told", error)
+        telemetry.exception("end of the assembly not announced", error)
     return document if ended_before else None
 
 
 def sweep(invocation: Invocation) -> Row:
-    """Find requests whose worker is gone: put them to the stream again, or end them.
+    """Find requests whose lease has run out, and requeue or end them.
 
-    A shard of the index that can't be read is `unread`, and keeps no other waiting. When none can
-    be read, that is raised.
+    A shard of the index that can't be read is counted as `unread`. Raises the error if no shard can
+    be read.
     """
     counts: Counter[str] = Counter()
     failure: Exception | None = None
@@ -1331,7 +1337,7 @@ def overdue(shard: str) -> Iterator[Row]:
 
 
 def sweep_safely(owner: str, request_id: str, invocation: Invocation) -> str:
-    """As `sweep_one`; a request that can't be dealt with is `stuck`, and keeps no other waiting."""
+    """Like `sweep_one`, but returns `stuck` when that fails."""
     try:
         return sweep_one(owner, request_id, invocation)
     except LeaseLostError:
@@ -1343,9 +1349,10 @@ def sweep_safely(owner: str, request_id: str, invocation: Invocation) -> str:
 
 
 def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
-    """What became of one overdue request: `requeued`, `moved` (by somebody else), or `failed`.
+    """Requeue or end one overdue request.
 
-    The last with its attempts spent; one that was cancelled, or whose assembly had ended, ended so.
+    Returns `requeued`, `moved` if another worker has changed it, or `failed` if it was ended: it
+    has no attempts left, was cancelled, or its assembly had ended.
     """
     request = request_of(owner, request_id)
     row = read_item(dynamodb, REQUESTS, {"owner": owner, "request_id": request_id})
@@ -1366,7 +1373,7 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
     if not request.park(row, time.time()) or not request.requeue(time.time()):
         return "moved"
     telemetry.metric("RequestRequeued")
-    telemetry.info("request put to the stream again", status=row["status"])
+    telemetry.info("request requeued", status=row["status"])
     return "requeued"
 
 

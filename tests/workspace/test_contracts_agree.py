@@ -423,9 +423,9 @@ def test_webhook_messages_of_processor_match_their_schema() -> None:
 
     module.sqs = Queue
     document = {"assembly_id": "a", "execution": 2, "template_id": "tpl_x", "owner": "t#u"}
-    job = SimpleNamespace(has_told=False)
-    module.tell_end(job, {**document, "webhook": {"status": "pending"}})
-    module.tell_end(job, {**document, "webhook": {"status": "pending"}})
+    job = SimpleNamespace(has_announced=False)
+    module.announce_end(job, {**document, "webhook": {"status": "pending"}})
+    module.announce_end(job, {**document, "webhook": {"status": "pending"}})
     assert [faults_of_ours("queues/webhook-delivery", json.loads(body)) for body in sent] == [[]]
 
 

@@ -15,7 +15,7 @@ from jobplane.tree.repository import Repository
 
 ROOT = Repository.here().root
 # Folders whose texts are plain; add one when its last finding is gone.
-FOLDERS = ("scripts/jobplane", "scripts/serverless", "libs", "tests")
+FOLDERS = ("scripts/jobplane", "scripts/serverless", "libs", "functions", "tests")
 ENDINGS = (".py", ".tmpl", ".js", ".mjs")
 # A pattern, why a reader stumbles over it, and what to write instead.
 HABITS = (
