@@ -83,9 +83,9 @@ def test_buckets_are_granted_by_prefix(compiled: Compiled) -> None:
     """No role reads or writes the whole bucket that clients share."""
     for grant in grants(compiled("prod"), PROD):
         if grant.resource.startswith("FilesBucket/"):
-            assert re.fullmatch(r"FilesBucket/(uploads|results|reports|jobs)/\*", grant.resource), (
-                grant
-            )
+            assert re.fullmatch(
+                r"FilesBucket/(uploads|results(/requests)?|reports|jobs)/\*", grant.resource
+            ), grant
 
 
 def test_only_functions_that_use_a_secret_may_read_it(compiled: Compiled) -> None:
