@@ -34,6 +34,8 @@ from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
 REQUESTS = requests_table(TABLE_PREFIX)
+# Time that an invocation keeps for what it has begun, and for its answer.
+ANSWER_SECONDS = 5.0
 
 telemetry = Telemetry("disconnect")
 dynamodb: Any = botocore.session.get_session().create_client(
@@ -99,11 +101,14 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     connection_id = connection_id_of(event)
     telemetry.bind(connection_id=connection_id)
 
+    until = started + context.get_remaining_time_in_millis() / 1000 - ANSWER_SECONDS
+    # First what must not be missed; of the subscriptions there may be too many for one invocation.
+    requests = attempt("cancel_requests", lambda: cancel_requests(connection_id))
     attempt("delete_connection", lambda: delete_connection(connection_id, started))
     subscriptions = attempt(
-        "drop_subscriptions", lambda: drop_subscriptions(dynamodb, TABLE_PREFIX, connection_id)
+        "drop_subscriptions",
+        lambda: drop_subscriptions(dynamodb, TABLE_PREFIX, connection_id, until=until),
     )
-    requests = attempt("cancel_requests", lambda: cancel_requests(connection_id))
 
     telemetry.metric("SubscriptionsCancelled", subscriptions or 0)
     telemetry.metric("RequestsCancelled", requests or 0)

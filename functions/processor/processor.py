@@ -72,6 +72,7 @@ from jobplane_keys import (
     unreadable_record,
 )
 from jobplane_leases import (
+    ROW_RESERVE_BYTES,
     Lease,
     LeaseLostError,
     RequestLease,
@@ -90,7 +91,7 @@ from jobplane_robots import (
     load_templates,
     safe_name,
 )
-from jobplane_sockets import drop_connection, listeners, post
+from jobplane_sockets import forget_listener, listeners, post
 from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
@@ -119,8 +120,6 @@ SAFETY_SECONDS = 10.0
 # With less time than this, no request is begun.
 MIN_WORK_SECONDS = 20.0
 LINK_SECONDS = 3600
-# What a row keeps free of its 400 KB for its state, its progress and its end.
-ITEM_RESERVE_BYTES = 24 * 1024
 MAX_TEXT_LENGTH = 1000
 MAX_FOLLOWERS = 100
 MAX_DOCUMENT_BYTES = 350 * 1024
@@ -262,6 +261,11 @@ class Listeners:
         self._origin = row["connection_id"]
         self._gone: set[str] = set()
 
+    @property
+    def is_origin_gone(self) -> bool:
+        """Whether a post found that the connection that sent the request has ended."""
+        return self._origin in self._gone
+
     def post(self, message: Row, subscribers: int) -> None:
         """Post a message to all listeners; delete a connection that is gone."""
         targets = {self._origin}
@@ -277,7 +281,7 @@ class Listeners:
             self._gone.add(connection_id)
             telemetry.info("connection gone", gone_connection_id=connection_id)
             with self._logged("connection not dropped"):
-                drop_connection(dynamodb, TABLE_PREFIX, connection_id)
+                forget_listener(dynamodb, TABLE_PREFIX, self._key, connection_id)
 
     @contextmanager
     def _logged(self, problem: str) -> Iterator[None]:
@@ -448,7 +452,9 @@ class Job:
                 "progress", self.request_id, time.time(), **content, **metadata
             )
             self.listeners.post(message, self.subscribers)
-        if row.get("cancel_requested"):
+        # `$disconnect`, which asks for this otherwise, may never come.
+        is_left = row.get("on_disconnect") == "cancel" and self.listeners.is_origin_gone
+        if row.get("cancel_requested") or is_left:
             self._halt(JobCancelledError())
 
     def _halt(self, error: Exception) -> None:
@@ -645,7 +651,7 @@ def stored_result(job: Job, result: Row) -> Row:
     text = json.dumps(result, separators=(",", ":"), ensure_ascii=False)
     stored: Row = {"links": list(LINKS.get(job.row["action"], ()))}
     shown = json.dumps(shown_result(stored, text, sign_download), ensure_ascii=False).encode()
-    room = MAX_ITEM_BYTES - ITEM_RESERVE_BYTES - item_size(to_item(job.row))
+    room = MAX_ITEM_BYTES - ROW_RESERVE_BYTES - item_size(to_item(job.row))
     fits = len(text.encode()) <= room
     if len(shown) <= MAX_MESSAGE_BYTES and fits:
         return stored | {"result": text}

@@ -28,6 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from jobplane_keys import (
     CLIENT_OPTIONS,
     DEFAULT_TABLE_PREFIX,
+    MAX_ITEM_BYTES,
     MAX_MESSAGE_BYTES,
     SUBSCRIPTION_TTL_SECONDS,
     TERMINAL_STATUSES,
@@ -41,6 +42,7 @@ from jobplane_keys import (
     is_request_id,
     is_terminal_assembly,
     iso_time,
+    item_size,
     link_signer,
     new_request_id,
     owner_key,
@@ -57,8 +59,15 @@ from jobplane_keys import (
     unknown_template,
     upload_prefix,
 )
-from jobplane_leases import NOT_ENDED, RequestLease, enqueue_request, transact, update
-from jobplane_sockets import drop_connection, encode_message, listeners, post, unsubscribe
+from jobplane_leases import (
+    NOT_ENDED,
+    ROW_RESERVE_BYTES,
+    RequestLease,
+    enqueue_request,
+    transact,
+    update,
+)
+from jobplane_sockets import encode_message, forget_listener, listeners, post, unsubscribe
 from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
@@ -379,6 +388,8 @@ def enqueue(request: Request, extra: Mapping[str, Any]) -> Message:
     }
     if telemetry.trace_header:
         row["trace_header"] = telemetry.trace_header
+    if item_size(to_item(row)) > MAX_ITEM_BYTES - ROW_RESERVE_BYTES:
+        raise RefusedError(ErrorCode.PAYLOAD_TOO_LARGE, "The request is too large to be stored")
     _, stored = enqueue_request(dynamodb, REQUESTS, row, request.now)
     if (stored["action"], stored["payload"]) != (request.action, payload):
         raise RefusedError(ErrorCode.DUPLICATE_REQUEST, "A different request was sent with this id")
@@ -446,7 +457,7 @@ def announce(row: Mapping[str, Any], message: Message) -> None:
         targets |= set(listeners(dynamodb, TABLE_PREFIX, key, time.time()))
     delivery = post(management(), targets, message)
     for connection_id in delivery.gone:
-        drop_connection(dynamodb, TABLE_PREFIX, connection_id)
+        forget_listener(dynamodb, TABLE_PREFIX, key, connection_id)
     if delivery.failed:
         telemetry.warning("message not delivered", connections=delivery.failed)
 

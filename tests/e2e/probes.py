@@ -17,7 +17,9 @@ from jobplane.tree.names import Names
 DENIED = frozenset({"AccessDenied", "AccessDeniedException", "AuthorizationError"})
 DONE = "done"
 # One key is enough for a bucket that no other service uses.
-PREFIXES = {"FilesBucket": ("uploads", "results", "reports", "jobs", "elsewhere")}
+PREFIXES = {
+    "FilesBucket": ("uploads", "results", "results/requests", "reports", "jobs", "elsewhere")
+}
 NOBODYS = "00000000-0000-0000-0000-000000000000"
 
 type Clients = Callable[[str], Any]

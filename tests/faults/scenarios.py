@@ -389,15 +389,18 @@ class AssemblyOfTwoFiles(Jobs):
         self.check_webhook(document)
 
     def check_files(self, document: Row) -> None:
-        """Each step has each file once, as in the document, and there are no other objects."""
+        """Each step has each file once, as in the document; other attempts' objects are apart."""
         assert tuple(document["results"]) == self.STEPS
         uploads = {upload["id"]: upload["name"] for upload in document["uploads"]}
         assert sorted(uploads.values()) == sorted(FILES)
         named = [file for files in document["results"].values() for file in files]
         for files in document["results"].values():
             assert sorted(uploads[file["original_id"]] for file in files) == sorted(FILES)
-        stored = self.cloud.objects("results/")
+        (attempt,) = {file["key"].split("/")[2] for file in named}
+        stored = self.cloud.objects(f"results/{document['assembly_id']}/{attempt}/")
         assert sorted(stored) == sorted(file["key"] for file in named)
+        others = len(self.cloud.objects("results/")) - len(stored)
+        assert not others or "processor" in self.cloud.met
         for file in named:
             assert md5(stored[file["key"]]) == file["md5hash"], file
         # What a killed worker began is aborted by the bucket's lifecycle.

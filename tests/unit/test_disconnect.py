@@ -170,6 +170,18 @@ def test_pages_of_subscriptions_and_requests_are_cleaned_up(
     assert output.metric("RequestsCancelled")[0]["RequestsCancelled"] == 120
 
 
+def test_requests_are_cancelled_whatever_the_number_of_subscriptions(
+    stack: Stack, disconnect: ModuleType
+) -> None:
+    """The clean-up ends in time, and what must stop with the connection is asked to first."""
+    stack.put("requests", request(on_disconnect="cancel"))
+    stack.put("subscriptions", subscription("req-1", "conn-1"))
+    calls = stack.calls(disconnect.dynamodb)
+    disconnect.handler(event("disconnect", "closed"), Context(seconds=1))
+    assert cancelled(stack) == {"req-1"}
+    assert [name for name, _ in calls] == ["Query", "UpdateItem", "DeleteItem"]
+
+
 def test_a_repeated_event_changes_nothing(
     stack: Stack, disconnect: ModuleType, output: Output
 ) -> None:

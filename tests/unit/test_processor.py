@@ -727,9 +727,10 @@ def test_seq_is_strictly_increasing_across_attempts(processor: Processor) -> Non
 
 
 def test_a_lost_connection_does_not_stop_the_job(processor: Processor, stack: Stack) -> None:
-    """After a 410 its rows are deleted, and it gets no more posts."""
+    """After a 410 its row and its subscription are deleted, and it gets no more posts."""
     stack.put("requests", request("req-0", subscriber_count=1))
-    stack.put("subscriptions", subscription("req-0", "conn-1"))
+    for name in ("req-0", "req-1"):
+        stack.put("subscriptions", subscription(name, "conn-1"))
     stack.sockets.gone.add("conn-1")
 
     def run(job: Any) -> Any:
@@ -746,8 +747,27 @@ def test_a_lost_connection_does_not_stop_the_job(processor: Processor, stack: St
     assert json.loads(row["result"]) == {"kept": True}
     assert stack.sockets.attempts == {"conn-1": 1}
     assert stack.items("connections") == []
-    assert stack.items("subscriptions") == []
-    assert stack.request("req-0")["subscriber_count"] == 0
+    (other,) = stack.items("subscriptions")
+    assert other["request_key"].endswith("req-0")
+
+
+@pytest.mark.parametrize(
+    ("on_disconnect", "status"), [("cancel", "CANCELLED"), ("detach", "COMPLETED")]
+)
+def test_a_job_ends_with_its_connection_without_a_disconnect_event(
+    processor: Processor, stack: Stack, on_disconnect: str, status: str
+) -> None:
+    """A post that is refused as gone is enough; `$disconnect` may never come."""
+    stack.sockets.gone.add("conn-1")
+
+    def run(job: Any) -> Any:
+        job.report(1, "Going on")
+        until(lambda: stack.sockets.attempts.get("conn-1"))
+        job.sleep(0.2)
+        return {}
+
+    processor.action("delay", run)
+    assert processor.run(request(on_disconnect=on_disconnect))["status"] == status
 
 
 def test_subscribers_get_messages_after_the_origin_is_lost(

@@ -590,6 +590,15 @@ def test_more_than_a_thousand_files_are_refused(router: Router) -> None:
     assert error["details"][0]["field"] == "payload.files"
 
 
+def test_a_request_that_no_row_can_hold_is_refused(router: Router, stack: Stack) -> None:
+    """Its row keeps room for its progress and its end."""
+    stack.monkeypatch.setattr(router.module, "MAX_ITEM_BYTES", 24 * 1024 + 1000)
+    payload = {"text": "x" * 1000}
+    error = router.error({"action": "echo", "payload": payload, "metadata": {"mode": "async"}})
+    assert error["code"] == "PAYLOAD_TOO_LARGE"
+    assert stack.items("requests") == []
+
+
 def test_create_upload_with_too_many_links_for_a_message_is_refused(router: Router) -> None:
     """Else the client would lose its socket."""
     files = [file(f"{n}.txt", str(n).encode()) for n in range(300)]

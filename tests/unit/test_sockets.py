@@ -10,12 +10,13 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 from botocore.stub import Stubber
 
-from jobplane_keys import to_item
+from jobplane_keys import request_key, to_item
 from jobplane_sockets import (
     Delivery,
     drop_connection,
     drop_subscriptions,
     encode_message,
+    forget_listener,
     listeners,
     post,
     transact,
@@ -204,6 +205,38 @@ def test_dropping_a_connection_deletes_all_its_subscriptions(stack: Stack) -> No
     assert drop_subscriptions(stack.dynamodb, PREFIX, "conn-1") == 0
     assert {row["connection_id"] for row in stack.items("subscriptions")} == {"conn-2"}
     assert {row["subscriber_count"] for row in stack.items("requests")} == {1}
+
+
+@pytest.mark.parametrize("expired", [0, 3])
+def test_many_subscriptions_end_in_few_transactions(stack: Stack, expired: int) -> None:
+    """Fifty in one; where the request of one has expired, one by one."""
+    names = [f"req-{number}" for number in range(60)]
+    stack.put("requests", *(request(name, subscriber_count=1) for name in names[expired:]))
+    stack.put("subscriptions", *(subscription(name, "conn-1") for name in names))
+    calls = stack.calls(stack.dynamodb)
+    assert drop_subscriptions(stack.dynamodb, PREFIX, "conn-1") == 60
+    assert stack.items("subscriptions") == []
+    assert {row["subscriber_count"] for row in stack.items("requests")} == {0}
+    assert calls.counts()["TransactWriteItems"] == (2 if not expired else 52)
+
+
+def test_a_clean_up_stops_in_time(stack: Stack) -> None:
+    stack.put("subscriptions", subscription("req-1", "conn-1"))
+    assert drop_subscriptions(stack.dynamodb, PREFIX, "conn-1", until=time.time()) == 0
+    assert len(stack.items("subscriptions")) == 1
+
+
+def test_a_connection_that_is_gone_costs_two_calls(stack: Stack) -> None:
+    """Its other subscriptions stay, however many they are."""
+    stack.put("connections", connection("conn-1"), connection("conn-2"))
+    stack.put("requests", *(request(name, subscriber_count=1) for name in ("req-1", "req-2")))
+    stack.put("subscriptions", *(subscription(name, "conn-1") for name in ("req-1", "req-2")))
+    calls = stack.calls(stack.dynamodb)
+    forget_listener(stack.dynamodb, PREFIX, request_key(OWNER, "req-1"), "conn-1")
+    assert [row["connection_id"] for row in stack.items("connections")] == ["conn-2"]
+    assert stack.request("req-1")["subscriber_count"] == 0
+    assert stack.request("req-2")["subscriber_count"] == 1
+    assert calls.counts()["TransactWriteItems"] == calls.counts()["DeleteItem"] == 1
 
 
 def test_dropping_a_connection_deletes_its_row(stack: Stack) -> None:

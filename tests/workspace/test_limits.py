@@ -9,6 +9,7 @@ import pytest
 from botocore.client import BaseClient
 
 import jobplane_keys as keys
+import jobplane_leases as leases
 from jobplane.reference.documents import rows_of
 from jobplane.tree.repository import Repository, read_yaml
 from jobplane.trying.inprocess import InProcess
@@ -41,7 +42,7 @@ def test_our_documented_limits_are_those_of_the_code(stack: InProcess) -> None:
         "an upload": f"{stage['maxUploadBytes'] // 1024**3} GiB, one PUT",
         "files of an assembly": f"{payloads.MAX_FILES:,}",
         "payload and result in a request's row": (
-            f"{(keys.MAX_ITEM_BYTES - processor.ITEM_RESERVE_BYTES) // 1024} KB"
+            f"{(keys.MAX_ITEM_BYTES - leases.ROW_RESERVE_BYTES) // 1024} KB"
         ),
         "an assembly's document": f"{processor.MAX_DOCUMENT_BYTES // 1024} KB",
         "requests that wait for one assembly": f"{processor.MAX_FOLLOWERS}",

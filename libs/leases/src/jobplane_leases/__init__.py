@@ -6,11 +6,18 @@ The caller passes the client and the time.
 from jobplane_leases._assemblies import follow_assembly, write_assembly
 from jobplane_leases._claims import release_claim
 from jobplane_leases._errors import LeaseLostError
-from jobplane_leases._requests import NOT_ENDED, Lease, RequestLease, enqueue_request
+from jobplane_leases._requests import (
+    NOT_ENDED,
+    ROW_RESERVE_BYTES,
+    Lease,
+    RequestLease,
+    enqueue_request,
+)
 from jobplane_leases._writes import Written, create, is_transient, transact, update, update_item
 
 __all__ = [
     "NOT_ENDED",
+    "ROW_RESERVE_BYTES",
     "Lease",
     "LeaseLostError",
     "RequestLease",

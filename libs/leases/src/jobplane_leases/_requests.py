@@ -34,6 +34,9 @@ from jobplane_keys import (
 from jobplane_leases._errors import LeaseLostError
 from jobplane_leases._writes import Row, Written, assignment, create, update
 
+ROW_RESERVE_BYTES = 24 * 1024
+"""What a request's row keeps free of its 400 KB for its state, its progress and its end."""
+
 NOT_ENDED = "attribute_exists(lease_shard)"
 """Holds for a request's row until it ends."""
 

@@ -10,6 +10,7 @@ from jobplane_sockets._posting import Delivery, encode_message, post
 from jobplane_sockets._subscriptions import (
     drop_connection,
     drop_subscriptions,
+    forget_listener,
     listeners,
     unsubscribe,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "drop_connection",
     "drop_subscriptions",
     "encode_message",
+    "forget_listener",
     "listeners",
     "post",
     "transact",
