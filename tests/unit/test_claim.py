@@ -285,7 +285,7 @@ def test_a_release_whose_answer_is_lost_is_not_repeated(jobs: Jobs) -> None:
 def test_a_renewal_whose_answer_is_lost_is_made(jobs: Jobs, clock: Clock, message: str) -> None:
     """By its holder, and by a message that joins the job."""
     claim = jobs.acquire(ttlSeconds=100)
-    clock.pass_(10)
+    clock.advance(10)
     dynamodb = jobs.function("claim").dynamodb
     if message == "message-1":
         lost = jobs.stack.lose_answer(dynamodb, "UpdateItem")

@@ -434,16 +434,13 @@ def _quoted(name: str) -> str:
 
 
 def _modules(contents: Mapping[str, Path | bytes]) -> frozenset[Module]:
-    """The modules without bytecode."""
+    """The modules to compile, with their sources.
+
+    Bytecode beside them is not looked at: in a workspace it is whatever Python last left there.
+    """
     return frozenset(
-        (name, body if isinstance(body, bytes) else body.read_bytes())
-        for name, body in contents.items()
-        if name.endswith(".py") and (isinstance(body, bytes) or not _has_bytecode(body))
+        (name, _bytes(body)) for name, body in contents.items() if name.endswith(".py")
     )
-
-
-def _has_bytecode(path: Path) -> bool:
-    return Path(cached(str(path))).is_file()
 
 
 def _sourceless(contents: Contents) -> Contents:
