@@ -75,7 +75,7 @@ def test_lost_sockets_resume_their_requests(loaded: Loaded) -> None:
 def test_the_report_has_latencies_memory_and_bottlenecks(loaded: Loaded) -> None:
     outcome, usage = loaded
     document = report(outcome, usage).document
-    for name in ("handshake", "jobs: acknowledgment", "jobs: delay, its end"):
+    for name in ("handshake", "jobs: acknowledgment", "jobs: end of delay"):
         latency = document["latencies_ms"][name]
         assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"] <= latency["max"]
     assert {name.rpartition("-")[2] for name in document["memory"]} >= {"router", "processor"}

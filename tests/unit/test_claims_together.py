@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from jobplane_keys import interrupt_id
-from tests.unit.claims import WORKSPACE, Jobs
+from tests.unit.claims import WORKSPACE, Jobs, holding
 from tests.unit.stack import Stack
 
 
@@ -54,3 +54,14 @@ def test_the_helper_hold_stores_the_same_row_as_claim(jobs: Jobs, owner: str | N
             row.pop("write_id", None)
         seen.append((held, released, claim.keys(), claim["expiresAt"]))
     assert seen[1] == seen[0] == seen[2]
+
+
+def test_a_job_that_was_taken_over_is_released(jobs: Jobs) -> None:
+    """The flow names the claim's first fence; the second worker's is higher."""
+    claim = jobs.acquire()
+    jobs.renew(claim, taker="worker-1")
+    jobs.clock.advance(3)
+    assert jobs.renew(claim, taker="worker-2")["fence"] == claim["fence"] + 1
+    event = holding(claim) | {"messageId": "message-1", "kind": "heartbeat_lost"}
+    assert jobs.call("handle-timeout", **event)["released"] is True
+    assert jobs.row()["state"] == "free"

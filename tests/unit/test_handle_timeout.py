@@ -644,14 +644,3 @@ def test_a_timed_out_job_is_counted_once(jobs: Jobs, claim: dict[str, Any], outp
         "message-1",
         claim["claimId"],
     )
-
-
-def test_a_job_that_was_taken_over_is_released(jobs: Jobs) -> None:
-    """The flow names the claim's first fence; the second worker's is higher."""
-    claim = jobs.acquire()
-    jobs.renew(claim, taker="worker-1")
-    jobs.clock.advance(3)
-    assert jobs.renew(claim, taker="worker-2")["fence"] == claim["fence"] + 1
-    event = holding(claim) | {"messageId": "message-1", "kind": "heartbeat_lost"}
-    assert jobs.call("handle-timeout", **event)["released"] is True
-    assert jobs.row()["state"] == "free"

@@ -462,8 +462,8 @@ def test_a_public_assembly_omits_nulls_and_malformed_files(
 
 
 def test_public_fields_are_those_of_the_model() -> None:
-    """Only `stalled` is computed when read."""
-    assert set(AssemblyDocument.model_fields) - {"stalled"} == set(PUBLIC_ASSEMBLY_FIELDS)
+    """Only `stalled` and `joined` are computed when read."""
+    assert set(AssemblyDocument.model_fields) - {"stalled", "joined"} == set(PUBLIC_ASSEMBLY_FIELDS)
 
 
 def test_keys_become_signed_links_at_their_paths_alone() -> None:

@@ -329,6 +329,6 @@ print(len(runs), gc.isenabled(), gc.get_freeze_count() > 10_000, gc.get_count()[
 """
     output = bare(script, folder, environment(repository, "connect", folder))
     runs, *state = output.split()[-4:]
-    # The interpreter may look through what it had before the module's first line.
-    assert int(runs) <= 2
+    # Twice at most, before the function's first line: each run is two calls.
+    assert int(runs) <= 4
     assert state == ["True", "True", "True"]

@@ -125,12 +125,13 @@ def test_events_of_a_function_with_warm_versions_go_to_its_alias(repository: Rep
         name: it["Properties"]["Name"]
         for name, it in of_type(template, "AWS::Lambda::Alias").items()
     }
-    assert sorted(aliases.values()) == ["provisioned", "snapstart", "snapstart", "snapstart"]
+    assert sorted(aliases.values()) == ["provisioned", *["snapstart"] * 4]
     leading = {
         "RouterWebsocketsIntegration": "snapstart",
         "HttpApiIntegrationStatus": "provisioned",
         "DeliverDashwebhookEventSourceMappingSQSWebhooksQueue": "snapstart",
-        "ProcessorEventSourceMappingDynamodbRequestsTable": "snapstart",
+        "DispatchEventSourceMappingDynamodbRequestsTable": "snapstart",
+        "ProcessorEventSourceMappingSQSJobsQueue": "snapstart",
         "ProcessorEventsRuleSchedule1": "snapstart",
         "RouterLambdaPermissionWebsockets": "snapstart",
     }

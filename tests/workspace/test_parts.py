@@ -141,7 +141,7 @@ def test_the_demo_of_a_part_has_the_steps_of_its_functions(
 @pytest.mark.parametrize(
     ("part", "command", "said"),
     [
-        ("status", ["demo"], "or on state-manager; this project has only deliver-webhook, status"),
+        ("status", ["demo"], "or state-manager; this project has only deliver-webhook, status"),
         ("status", ["seed-files"], "`jobplane seed-files` needs the functions state-manager"),
         ("status", ["bench", "growth"], "this project does not have state-manager"),
         ("status", ["bench", "load"], "does not have connect, disconnect, dispatch, processor"),

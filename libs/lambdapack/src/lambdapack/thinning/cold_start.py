@@ -36,6 +36,14 @@ class _ForDataclasses:
         return getattr(inspect, name)
 
 
+if not {"inspect", "dataclasses"} & sys.modules.keys():
+    sys.modules["inspect"] = _ForDataclasses()  # type: ignore[assignment]
+    try:
+        import dataclasses  # noqa: F401 - it keeps what it has found
+    finally:
+        del sys.modules["inspect"]
+
+
 def begin() -> None:
     """Prepare the process; a function's module calls this before its first import.
 
@@ -44,14 +52,7 @@ def begin() -> None:
     text that `dataclasses` executes: what was compiled at build time is found by that text.
     """
     gc.disable()
-    with_inspect = {"inspect", "dataclasses"} & sys.modules.keys()
-    if not with_inspect:
-        sys.modules["inspect"] = _ForDataclasses()  # type: ignore[assignment]
-    try:
-        import dataclasses  # keeps the module that it has found
-    finally:
-        if not with_inspect:
-            del sys.modules["inspect"]
+    import dataclasses
 
     from cold_start_methods import CODE  # type: ignore[import-not-found]
 
