@@ -262,16 +262,10 @@ def embedded(line: Mapping[str, Any]) -> Iterator[Point]:
     about = line.get("_aws")
     if about is None:
         return
+    at = about["Timestamp"] / 1000
     for directive in about["CloudWatchMetrics"]:
         for names in directive["Dimensions"]:
             dimensions = frozenset((name, line[name]) for name in names)
-            for metric in directive["Metrics"]:
-                given = line[metric["Name"]]
-                for value in given if isinstance(given, list) else [given]:
-                    yield Point(
-                        directive["Namespace"],
-                        metric["Name"],
-                        dimensions,
-                        about["Timestamp"] / 1000,
-                        value,
-                    )
+            for name in (metric["Name"] for metric in directive["Metrics"]):
+                for value in line[name] if isinstance(line[name], list) else [line[name]]:
+                    yield Point(directive["Namespace"], name, dimensions, at, value)

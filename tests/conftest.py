@@ -186,9 +186,7 @@ def stage_of_files(name: str) -> str:
 
 def jobplane(*arguments: str) -> str:
     """Run the project's command; its standard output."""
-    done = subprocess.run(
-        ["jobplane", *arguments], capture_output=True, text=True, cwd=ROOT, check=False
-    )
+    done = subprocess.run(["jobplane", *arguments], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, f"jobplane {' '.join(arguments)}: {done.stderr}\n{done.stdout}"
     return done.stdout
 

@@ -116,13 +116,9 @@ def _tenures(operations: list[Operation]) -> dict[Key, Tenure]:
         renewed = [o.answer["expiresAt"] for o in its if o.kind == "renew" and o.answer["renewed"]]
         expiry = renewed[-1] if renewed else operation.answer["expiresAt"]
         freed = [other for other in its if other.frees]
-        tenures[key] = Tenure(
-            key,
-            operation,
-            min([expiry, *(other.start for other in freed)]),
-            min([expiry, *(other.end for other in freed)]),
-            expiry,
-        )
+        surely_until = min([expiry, *(other.start for other in freed)])
+        over = min([expiry, *(other.end for other in freed)])
+        tenures[key] = Tenure(key, operation, surely_until, over, expiry)
     return tenures
 
 
@@ -175,11 +171,8 @@ def _of_a_holder(
     if tenure is None:
         yield f"{operation.kind} of {key}, which was never granted"
         return
-    earlier = [
-        other
-        for other in operations
-        if (other.subject, other.fence) == key and other.frees and other is not operation
-    ]
+    its = [other for other in operations if (other.subject, other.fence) == key]
+    earlier = [other for other in its if other.frees and other is not operation]
     # Taken by a claim with a higher fence, before this began.
     superseded = any(
         other.key[1] > key[1] and other.granted.end < operation.start for other in tenures.values()

@@ -1,20 +1,20 @@
 """The deployed stage as its users see it: sockets, uploads, look-ups, webhooks."""
 
 import asyncio
-import base64
 import hashlib
 import json
-import os
-import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
+import boto3
 import httpx
+import psutil
+from botocore.config import Config
 from websockets.asyncio.client import ClientConnection, connect
 
 from jobplane.stage.signing import jwt_secret
@@ -25,6 +25,7 @@ from tests.loopback import serving
 from tests.published import faults_of_ours
 
 TERMINAL = frozenset({"complete", "error"})
+SIGNING_SECRET = "whsec_c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz"
 PATIENCE = 60.0
 
 type Message = dict[str, Any]
@@ -71,18 +72,14 @@ class Socket:
         await self.connection.send(message if isinstance(message, str) else json.dumps(message))
 
     async def wait_for(
-        self, wanted: Callable[[Message], bool], patience: float = PATIENCE
+        self, wanted: Callable[[Message], bool], patience: float = PATIENCE, seen: int = 0
     ) -> Message:
-        """The first message that matches, received before or later."""
-
-        def found() -> Message | None:
-            return next(filter(wanted, self.messages), None)
-
+        """The first message that matches, received before or later, but for the first `seen`."""
         async with self._arrived:
-            await asyncio.wait_for(self._arrived.wait_for(lambda: found() is not None), patience)
-        message = found()
-        assert message is not None
-        return message
+            await asyncio.wait_for(
+                self._arrived.wait_for(lambda: any(map(wanted, self.messages[seen:]))), patience
+            )
+        return next(filter(wanted, self.messages[seen:]))
 
     async def ask(self, message: Message | str) -> Message:
         """Send, and give the message that answers at once.
@@ -95,15 +92,7 @@ class Socket:
             message = {"id": unique("ask"), **message}
             own = message["id"]
         await self.send(message)
-
-        def answered() -> Message | None:
-            return next((m for m in self.messages[seen:] if answers(m, own)), None)
-
-        async with self._arrived:
-            await asyncio.wait_for(self._arrived.wait_for(lambda: bool(answered())), PATIENCE)
-        answer = answered()
-        assert answer is not None
-        return answer
+        return await self.wait_for(lambda answer: answers(answer, own), seen=seen)
 
     async def run(self, action: str, payload: Message, **envelope: Any) -> Message:
         """Send a request and wait for its end."""
@@ -239,12 +228,18 @@ class Deployed:
             jwt_secret(self.stage), user=user, tenant=tenant, permissions=permissions, ttl=ttl
         )
 
+    def socket_url(
+        self, user: str = "", tenant: str = "acme", *permissions: str, token: str | None = None
+    ) -> str:
+        """Where to connect to with a user's token, or with another one."""
+        token = self.token(user, tenant, *permissions) if token is None else token
+        return f"{self.info['websocket_url']}?Authorization={token}"
+
     @asynccontextmanager
     async def socket(
         self, user: str, tenant: str = "acme", *permissions: str, token: str | None = None
     ) -> AsyncIterator[Socket]:
-        token = token or self.token(user, tenant, *permissions)
-        url = f"{self.info['websocket_url']}?Authorization={token}"
+        url = self.socket_url(user, tenant, *permissions, token=token)
         async with connect(url, max_size=None) as connection:
             socket = Socket(connection)
             try:
@@ -265,19 +260,13 @@ class Deployed:
     async def upload(
         self, socket: Socket, template: str, files: Mapping[str, bytes], mime: str = "text/plain"
     ) -> Message:
-        """Upload files as a client does; the payload of process_assembly, and the assembly's id."""
-        answer = await socket.ask(
-            {
-                "action": "create_upload",
-                "payload": {
-                    "template_id": template,
-                    "files": [
-                        {"name": name, "size": len(body), "mime": mime, "md5hash": md5(body)}
-                        for name, body in files.items()
-                    ],
-                },
-            }
-        )
+        """Upload files as a client does; the payload of process_assembly."""
+        announced = [
+            {"name": name, "size": len(body), "mime": mime, "md5hash": md5(body)}
+            for name, body in files.items()
+        ]
+        payload = {"template_id": template, "files": announced}
+        answer = await socket.ask({"action": "create_upload", "payload": payload})
         assert answer["type"] == "response", answer
         uploads = answer["data"]["uploads"]
         async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
@@ -290,39 +279,54 @@ class Deployed:
             "uploads": [{name: upload[name] for name in keep} for upload in uploads],
         }
 
+    async def complete(self, user: str, **envelope: Any) -> str:
+        """Run the assembly of a new file; its id."""
+        async with self.socket(user) as socket:
+            files = {"a": unique("x").encode()}
+            payload = await self.upload(socket, "tpl_fingerprint", files)
+            end = await socket.run("process_assembly", payload, **envelope)
+        assert end["type"] == "complete", end
+        return str(end["result"]["assembly_id"])
+
+    def get(self, table: str, **key: Any) -> Message:
+        """A stored row; empty if it does not exist."""
+        found = self.dynamodb.get_item(
+            TableName=self.info["tables"][table], Key=to_item(key), ConsistentRead=True
+        )
+        return from_item(found.get("Item", {}))
+
+    def put(self, table: str, row: Message) -> None:
+        self.dynamodb.put_item(TableName=self.info["tables"][table], Item=to_item(row))
+
+    def delete(self, table: str, **key: Any) -> None:
+        self.dynamodb.delete_item(TableName=self.info["tables"][table], Key=to_item(key))
+
+    def update(self, table: str, key: Message, **values: Any) -> None:
+        """Set attributes of a row."""
+        self.dynamodb.update_item(
+            TableName=self.info["tables"][table],
+            Key=to_item(key),
+            UpdateExpression="SET " + ", ".join(f"{name} = :{name}" for name in values),
+            ExpressionAttributeValues=to_item({f":{name}": v for name, v in values.items()}),
+        )
+
     def row(self, user: str, request_id: str, tenant: str = "acme") -> Message:
         """The stored row of a request."""
-        key = to_item({"owner": owner_key(tenant, user), "request_id": request_id})
-        table = self.info["tables"]["requests"]
-        found = self.dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True)
-        return from_item(found.get("Item", {}))
+        return self.get("requests", owner=owner_key(tenant, user), request_id=request_id)
 
     def assembly(self, assembly_id: str) -> Message:
         """The stored document."""
-        table = self.info["tables"]["assemblies"]
-        found = self.dynamodb.get_item(
-            TableName=table, Key=to_item({"assembly_id": assembly_id}), ConsistentRead=True
-        )
-        return from_item(found.get("Item", {}))
+        return self.get("assemblies", assembly_id=assembly_id)
 
     def put_assembly(self, user: str, tenant: str = "acme") -> str:
         """Store a completed assembly whose webhook was not sent; its id."""
         assembly_id = unique("asm")
-        item = {
-            "assembly_id": assembly_id,
-            "ok": "ASSEMBLY_COMPLETED",
-            "message": "Processing completed",
-            "template_id": "tpl_fingerprint",
-            "user": {"userId": user},
-            "user_id": user,
-            "tenant_id": tenant,
-            "created_at": "2026-11-22T10:00:00.000Z",
-            "updated_at": "2026-11-22T10:00:05.000Z",
-            "execution": 1,
-            "rev": 1,
-            "ttl": int(time.time()) + 3600,
-        }
-        self.dynamodb.put_item(TableName=self.info["tables"]["assemblies"], Item=to_item(item))
+        ended = {"ok": "ASSEMBLY_COMPLETED", "message": "Processing completed"}
+        whose = {"user": {"userId": user}, "user_id": user, "tenant_id": tenant}
+        times = dict.fromkeys(("created_at", "updated_at"), "2026-11-22T10:00:00.000Z")
+        counts = {"execution": 1, "rev": 1, "ttl": int(time.time()) + 3600}
+        row = {"assembly_id": assembly_id, "template_id": "tpl_fingerprint", **whose, **counts}
+        self.put("assemblies", {**row, **ended, **times})
         return assembly_id
 
     def count(self, table: str) -> int:
@@ -330,6 +334,34 @@ class Deployed:
         paginator = self.dynamodb.get_paginator("scan")
         pages = paginator.paginate(TableName=self.info["tables"][table], Select="COUNT")
         return sum(page["Count"] for page in pages)
+
+    def configuration(self, function: str) -> Message:
+        """The deployed configuration of a function."""
+        name = self.stage.names.of(function)
+        found: Message = self.functions.get_function_configuration(FunctionName=name)
+        return found
+
+    def resources(self) -> dict[str, str]:
+        """The physical ids of the stack's resources by their logical ones."""
+        listed = self.stage.client("cloudformation").get_paginator("list_stack_resources")
+        return {
+            each["LogicalResourceId"]: each["PhysicalResourceId"]
+            for page in listed.paginate(StackName=self.stage.names.stack)
+            for each in page["StackResourceSummaries"]
+        }
+
+    def alarms(self) -> list[Message]:
+        """The deployed alarms."""
+        described = self.stage.client("cloudwatch").get_paginator("describe_alarms")
+        pages = described.paginate(AlarmNamePrefix=self.stage.names.prefix)
+        return [alarm for page in pages for alarm in page["MetricAlarms"]]
+
+    def assumed(self, role: str) -> dict[str, str]:
+        """Temporary credentials of a role."""
+        sts = self.stage.client("sts")
+        arn = f"arn:aws:iam::{sts.get_caller_identity()['Account']}:role/{role}"
+        found = sts.assume_role(RoleArn=arn, RoleSessionName="tests")["Credentials"]
+        return {name: found[name] for name in ("AccessKeyId", "SecretAccessKey", "SessionToken")}
 
     def invoke(self, function: str, event: Any) -> Any:
         """Invoke a deployed function; its answer."""
@@ -345,72 +377,55 @@ class Deployed:
         swept: Message = self.invoke("processor", {"sweep": "leases"})["swept"]
         return swept
 
-    def workers(self, function: str) -> list[int]:
-        """Process ids of the workers that run a function."""
-        name = self.info["functions"][function]
-        found = []
-        for pid in children(self.pid):
-            try:
-                with open(f"/proc/{pid}/cmdline") as file:  # noqa: PTH123 - /proc is not one of our folders
-                    if f"ministack-lambda-{name}-" in file.read():
-                        found.append(pid)
-            except FileNotFoundError:
-                continue
+    def workers(self, function: str) -> list[psutil.Process]:
+        """The processes of the workers that run a function."""
+        mark = f"ministack-lambda-{self.info['functions'][function]}-"
+        found: list[psutil.Process] = []
+        for process in psutil.Process(self.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if mark in " ".join(process.cmdline()):
+                    found.append(process)
         return found
 
     def kill_workers(self, function: str) -> None:
         """End the processes that run a function, as a crash would."""
         killed = self.workers(function)
-        for pid in killed:
-            os.kill(pid, signal.SIGKILL)
+        for process in killed:
+            process.kill()
         end = time.monotonic() + PATIENCE
-        while any(is_alive(pid) for pid in killed) and time.monotonic() < end:
+        while any(map(is_alive, killed)) and time.monotonic() < end:
             time.sleep(0.01)
 
-    def set_webhook(self, url: str, secret: str) -> None:
+    def set_parameter(self, name: str, value: str) -> None:
+        self.ssm.put_parameter(Name=name, Value=value, Type="SecureString", Overwrite=True)
+
+    def set_webhook(self, url: str, secret: str = SIGNING_SECRET) -> None:
         """Set the receiver and the secret of the templates' webhooks."""
         for name, value in (("url", url), ("secret", secret)):
-            self.ssm.put_parameter(
-                Name=self.stage.names.parameter(f"webhooks/{name}"),
-                Value=value,
-                Type="SecureString",
-                Overwrite=True,
-            )
+            self.set_parameter(self.stage.names.parameter(f"webhooks/{name}"), value)
         # The function remembers what it read for a minute.
         self.kill_workers("deliver-webhook")
 
 
-def is_alive(pid: int) -> bool:
+def is_alive(process: psutil.Process) -> bool:
     """Whether a process is running, and not a zombie."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-            return file.read().rpartition(")")[2].split()[0] not in {"Z", "X"}
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
-def children(pid: int) -> set[int]:
-    """All processes below a process."""
-    parents: dict[int, list[int]] = {}
-    for entry in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208
-        try:
-            with open(f"/proc/{entry}/stat") as file:  # noqa: PTH123
-                fields = file.read().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        parents.setdefault(int(fields[1]), []).append(int(entry))
-    found: set[int] = set()
-    pending = [pid]
-    while pending:
-        for child in parents.get(pending.pop(), []):
-            found.add(child)
-            pending.append(child)
-    return found
+def client_once(service: str, url: str, region: str, credentials: Mapping[str, str]) -> Any:
+    """A client that makes each call once."""
+    return boto3.client(
+        service,
+        endpoint_url=url,
+        region_name=region,
+        aws_access_key_id=credentials["AccessKeyId"],
+        aws_secret_access_key=credentials["SecretAccessKey"],
+        aws_session_token=credentials.get("SessionToken"),
+        config=Config(proxies={}, retries={"total_max_attempts": 1}),
+    )
 
 
 def md5(body: bytes) -> str:
     return hashlib.md5(body, usedforsecurity=False).hexdigest()
-
-
-def content_md5(body: bytes) -> str:
-    return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()

@@ -66,7 +66,6 @@ class Terminal:
             env=environment | self._names | variables,
             capture_output=True,
             text=True,
-            check=False,
         )
         assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
         return done.stdout

@@ -1,6 +1,7 @@
 """The functions in this process against the deployed stage, with a record of their calls."""
 
 import importlib.util
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,8 @@ def load(
     Args:
         variables: what is to be otherwise in its environment.
     """
-    deployed_name = deployed.info["functions"][name]
-    config = deployed.functions.get_function_configuration(FunctionName=deployed_name)
-    environment = config["Environment"]["Variables"] | deployed.stage.environment() | variables
+    declared = deployed.configuration(name)["Environment"]["Variables"]
+    environment = declared | deployed.stage.environment() | variables
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     (function,) = Repository.here().select((name,))
@@ -32,7 +32,7 @@ def load(
     spec = importlib.util.spec_from_file_location(module_name, function.source)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(__import__("sys").modules, module_name, module)
+    monkeypatch.setitem(sys.modules, module_name, module)
     spec.loader.exec_module(module)
     return module
 

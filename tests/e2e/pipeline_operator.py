@@ -51,10 +51,11 @@ class Operator:
         found: Counter[Found] = Counter()
         for page in self.pages("find_orphans"):
             assert page["unknown"] == []
-            for kind, findings in page["orphans"].items():
-                found.update(
-                    ("find_orphans", kind, one["date_prefix"], one["file_key"]) for one in findings
-                )
+            found.update(
+                ("find_orphans", kind, one["date_prefix"], one["file_key"])
+                for kind, findings in page["orphans"].items()
+                for one in findings
+            )
         for date in dates:
             for page in self.pages("validate_consistency", date_prefix=date):
                 assert page["unknown"] == []
@@ -115,24 +116,26 @@ class Operator:
         assert stats["stats"] == expected
         return expected
 
-    def write(self, row: Row, status: FileStatus, **more: Any) -> None:
+    def write(self, row: Row, status: FileStatus) -> None:
         """Set a row's status as the pipeline does, whatever it was."""
         stored = tracking.in_same_shard(row["status"], status)
         self.dynamodb.update_item(
             TableName=self.layout.tracking_table,
-            Key=to_item({name: row[name] for name in ("date_prefix", "file_key")}),
+            Key=to_item(key_of(row)),
             UpdateExpression="SET #status = :status",
             ExpressionAttributeNames={"#status": "status"},
             ExpressionAttributeValues=to_item({":status": stored}),
-            **more,
         )
 
     def delete(self, row: Row) -> None:
         """Delete a row, as its expiry does."""
-        self.dynamodb.delete_item(
-            TableName=self.layout.tracking_table,
-            Key=to_item({name: row[name] for name in ("date_prefix", "file_key")}),
-        )
+        table = self.layout.tracking_table
+        self.dynamodb.delete_item(TableName=table, Key=to_item(key_of(row)))
+
+
+def key_of(row: Row) -> dict[str, str]:
+    """The key of a row."""
+    return {name: row[name] for name in ("date_prefix", "file_key")}
 
 
 def expected(state: State) -> Counter[Found]:

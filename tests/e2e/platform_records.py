@@ -5,17 +5,12 @@ the facts: attributes of queues, records of streams, ends of executions, log lin
 """
 
 import json
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-import boto3
-from botocore.config import Config
 
 from jobplane.stage import log_lines
 from jobplane.tree.repository import Repository
@@ -26,12 +21,7 @@ from tests.workspace.templates import alarms_of
 
 def defined_alarms(deployed: Deployed) -> dict[str, Alarm]:
     """The deployed alarms by name, without the stage's prefix."""
-    pages = (
-        deployed.stage.client("cloudwatch")
-        .get_paginator("describe_alarms")
-        .paginate(AlarmNamePrefix=deployed.stage.names.prefix)
-    )
-    found = [Alarm.of(alarm) for page in pages for alarm in page["MetricAlarms"]]
+    found = map(Alarm.of, deployed.alarms())
     return {deployed.stage.names.short(alarm.name): alarm for alarm in found}
 
 
@@ -133,15 +123,7 @@ class Invocation:
 
 def invocation(deployed: Deployed, function: str, event: Any) -> Invocation:
     """Invoke a function once, whatever the result."""
-    given = deployed.stage.environment()
-    client = boto3.client(
-        "lambda",
-        endpoint_url=given["AWS_ENDPOINT_URL"],
-        region_name=given["AWS_REGION"],
-        aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
-        config=Config(proxies={}, retries={"total_max_attempts": 1}),
-    )
+    client = deployed.stage.invoker()
     name, payload = deployed.info["functions"][function], json.dumps(event).encode()
     try:
         done = client.invoke(FunctionName=name, Payload=payload)
@@ -166,7 +148,7 @@ def without_concurrency(deployed: Deployed, function: str) -> Iterator[None]:
 def with_time_limit(deployed: Deployed, function: str, seconds: int) -> Iterator[None]:
     """Set a function's time limit within the block."""
     name = deployed.info["functions"][function]
-    before = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
+    before = deployed.configuration(function)["Timeout"]
     deployed.functions.update_function_configuration(FunctionName=name, Timeout=seconds)
     try:
         yield
@@ -179,12 +161,12 @@ def stalled(deployed: Deployed, function: str, seconds: float) -> Iterator[None]
     """Stop a function's workers within the block, for at most so many seconds."""
     stopped = deployed.workers(function)
     assert stopped, f"{function} has no worker"
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+    for process in stopped:
+        process.suspend()
 
     def go_on() -> None:
-        for pid in filter(is_alive, stopped):
-            os.kill(pid, signal.SIGCONT)
+        for process in filter(is_alive, stopped):
+            process.resume()
 
     timer = threading.Timer(seconds, go_on)
     timer.start()

@@ -82,14 +82,9 @@ class Target:
         self.common = common
 
     def __call__(self, action: str, method: str, *says: str, **parameters: Any) -> Probe:
-        return Probe(
-            f"{self.service}:{action}",
-            self.resource,
-            self.client,
-            method,
-            {**self.common, **parameters},
-            frozenset(says or {DONE}),
-        )
+        given, possible = {**self.common, **parameters}, frozenset(says or {DONE})
+        name = f"{self.service}:{action}"
+        return Probe(name, self.resource, self.client, method, given, possible)
 
 
 def probes(stack: Stack, grants: list[Grant]) -> Iterator[Probe]:
@@ -134,17 +129,14 @@ def of_table(logical: str, name: str, properties: Mapping[str, Any]) -> Iterator
     schema = properties["KeySchema"]
     key = {part["AttributeName"]: value(part["AttributeName"]) for part in schema}
     # The condition requires a row, which does not exist: nothing is written.
-    absent = {
-        "ConditionExpression": "attribute_exists(#k)",
-        "ExpressionAttributeNames": {"#k": schema[0]["AttributeName"]},
-    }
+    names = {"#k": schema[0]["AttributeName"]}
+    absent = {"ConditionExpression": "attribute_exists(#k)", "ExpressionAttributeNames": names}
     refused = "ConditionalCheckFailedException"
     table = Target("dynamodb", logical, TableName=name)
     yield table("GetItem", "get_item", Key=key)
     yield table("PutItem", "put_item", refused, Item=key, **absent)
-    yield table(
-        "UpdateItem", "update_item", refused, Key=key, UpdateExpression="REMOVE probed", **absent
-    )
+    update = {"Key": key, "UpdateExpression": "REMOVE probed", **absent}
+    yield table("UpdateItem", "update_item", refused, **update)
     yield table("DeleteItem", "delete_item", refused, Key=key, **absent)
     yield table("Query", "query", **condition(schema))
     yield table("Scan", "scan", Limit=1)
@@ -165,14 +157,8 @@ def of_stream(logical: str, stack: Stack) -> Iterator[Probe]:
     arn, iterator = stack.physical[f"{logical}/stream"], stack.physical[f"{logical}/iterator"]
     stream = Target("dynamodb", f"{logical}/stream", "dynamodbstreams")
     yield stream("DescribeStream", "describe_stream", StreamArn=arn)
-    yield stream(
-        "GetShardIterator",
-        "get_shard_iterator",
-        "ResourceNotFoundException",
-        StreamArn=arn,
-        ShardId=f"shardId-{NOBODYS}",
-        ShardIteratorType="LATEST",
-    )
+    shard = {"StreamArn": arn, "ShardId": f"shardId-{NOBODYS}", "ShardIteratorType": "LATEST"}
+    yield stream("GetShardIterator", "get_shard_iterator", "ResourceNotFoundException", **shard)
     yield stream("GetRecords", "get_records", ShardIterator=iterator, Limit=1)
 
 
@@ -199,17 +185,12 @@ def of_bucket(logical: str, name: str) -> Iterator[Probe]:
 def of_queue(logical: str, url: str) -> Iterator[Probe]:
     queue = Target("sqs", logical, QueueUrl=url)
     handle = {"ReceiptHandle": NOBODYS}
+    hidden: dict[str, Any] = handle | {"VisibilityTimeout": -1}
+    unchanged = ("InvalidParameterValue", "ReceiptHandleIsInvalid")
     yield queue("SendMessage", "send_message", "InvalidMessageContents", MessageBody="\0")
     yield queue("ReceiveMessage", "receive_message", "InvalidParameterValue", MaxNumberOfMessages=0)
     yield queue("DeleteMessage", "delete_message", "ReceiptHandleIsInvalid", **handle)
-    yield queue(
-        "ChangeMessageVisibility",
-        "change_message_visibility",
-        "InvalidParameterValue",
-        "ReceiptHandleIsInvalid",
-        VisibilityTimeout=-1,
-        **handle,
-    )
+    yield queue("ChangeMessageVisibility", "change_message_visibility", *unchanged, **hidden)
     yield queue("GetQueueAttributes", "get_queue_attributes")
     yield queue("SetQueueAttributes", "set_queue_attributes", Attributes={"DelaySeconds": "-1"})
     yield queue("PurgeQueue", "purge_queue")
@@ -222,13 +203,9 @@ def of_queue_on_demand(resource: str, stack: Stack) -> Iterator[Probe]:
     url = f"{stack.endpoint_url}/{stack.account}/{name}"
     missing = "AWS.SimpleQueueService.NonExistentQueue"
     queue = Target("sqs", resource)
-    yield queue(
-        "CreateQueue",
-        "create_queue",
-        "InvalidAttributeValue",
-        QueueName=name,
-        Attributes={"VisibilityTimeout": "-1"},
-    )
+    invalid = {"VisibilityTimeout": "-1"}
+    create = {"QueueName": name, "Attributes": invalid}
+    yield queue("CreateQueue", "create_queue", "InvalidAttributeValue", **create)
     yield queue("GetQueueUrl", "get_queue_url", missing, "QueueDoesNotExist", QueueName=name)
     yield queue("SendMessage", "send_message", missing, QueueUrl=url, MessageBody="probe")
     yield queue("ReceiveMessage", "receive_message", missing, QueueUrl=url)
@@ -262,13 +239,8 @@ def of_log_group(name: str, stack: Stack) -> Iterator[Probe]:
     group = Target("logs", f"logs:log-group:{resource}:*", logGroupName=name)
     exists = "ResourceAlreadyExistsException"
     yield group("CreateLogStream", "create_log_stream", DONE, exists, logStreamName="probe")
-    yield group(
-        "PutLogEvents",
-        "put_log_events",
-        "ResourceNotFoundException",
-        logStreamName=NOBODYS,
-        logEvents=[{"timestamp": 0, "message": "probe"}],
-    )
+    put = {"logStreamName": NOBODYS, "logEvents": [{"timestamp": 0, "message": "probe"}]}
+    yield group("PutLogEvents", "put_log_events", "ResourceNotFoundException", **put)
     yield group("FilterLogEvents", "filter_log_events", limit=1)
     yield group("DeleteLogGroup", "delete_log_group")
 
@@ -285,13 +257,10 @@ def of_state_machine(logical: str, arn: str, stack: Stack) -> Iterator[Probe]:
     machine = Target("states", logical, "stepfunctions")
     yield machine("StartExecution", "start_execution", stateMachineArn=arn, input="not JSON")
     yield machine("DescribeStateMachine", "describe_state_machine", stateMachineArn=arn)
-    name = arn.rpartition(":")[2]
-    execution = Target(
-        "states",
-        f"states:execution:{name.replace(stack.names.prefix, '{service}-{stage}-')}:{NOBODYS}",
-        "stepfunctions",
-        executionArn=f"{arn.replace(':stateMachine:', ':execution:')}:{NOBODYS}",
-    )
+    name = arn.rpartition(":")[2].replace(stack.names.prefix, "{service}-{stage}-")
+    running = f"{arn.replace(':stateMachine:', ':execution:')}:{NOBODYS}"
+    resource = f"states:execution:{name}:{NOBODYS}"
+    execution = Target("states", resource, "stepfunctions", executionArn=running)
     missing = "ExecutionDoesNotExist"
     yield execution("DescribeExecution", "describe_execution", missing)
     yield execution("GetExecutionHistory", "get_execution_history", missing)
@@ -302,12 +271,9 @@ def of_state_machine(logical: str, arn: str, stack: Stack) -> Iterator[Probe]:
 def of_connections(logical: str, stack: Stack) -> Iterator[Probe]:
     calls = {"POST": "post_to_connection", "GET": "get_connection", "DELETE": "delete_connection"}
     for method, call in calls.items():
-        connection = Target(
-            "execute-api",
-            f"execute-api:{logical}/{{stage}}/{method}/@connections/{NOBODYS}",
-            f"apigatewaymanagementapi {stack.physical[logical]}",
-            ConnectionId=NOBODYS,
-        )
+        resource = f"execute-api:{logical}/{{stage}}/{method}/@connections/{NOBODYS}"
+        client = f"apigatewaymanagementapi {stack.physical[logical]}"
+        connection = Target("execute-api", resource, client, ConnectionId=NOBODYS)
         data = {"Data": b"x"} if method == "POST" else {}
         yield connection("ManageConnections", call, "GoneException", **data)
 

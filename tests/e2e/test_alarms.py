@@ -11,12 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -27,7 +25,7 @@ from jobplane.tree.resolved import ResolvedStack
 from jobplane_keys import iso_time, owner_key, to_item
 from jobplane_keys.tracking import COUNTERS
 from tests.alarm_states import Alarm, Metric, Point
-from tests.e2e.deployed import Deployed, unique, until
+from tests.e2e.deployed import Deployed, Message, client_once, unique, until
 from tests.e2e.platform_records import (
     defined_alarms,
     emitted,
@@ -44,6 +42,7 @@ from tests.e2e.platform_records import (
     without_concurrency,
     without_delivery,
 )
+from tests.e2e.test_flow import Flow
 from tests.faults.network import between, stretch
 
 pytestmark = pytest.mark.e2e
@@ -66,21 +65,20 @@ TABLES = [
     STACK.short_name(table["TableName"]) for table in STACK.of_type("AWS::DynamoDB::Table").values()
 ]
 UNKNOWN_WORKSPACE = "unknown#unknown"
+UNKNOWN_CONNECTION = {"requestContext": {"connectionId": "unknown"}}
+UNKNOWN_EXECUTION = "arn:aws:states:eu-west-1:000000000000:execution:job-flow:unknown"
 # An invocation of each function that changes no data of other tests.
 HARMLESS: dict[str, Any] = {
     "check-active-job": {"projectUserId": UNKNOWN_WORKSPACE, "threadId": "t"},
     "claim": {"operation": "renew", "projectUserId": UNKNOWN_WORKSPACE, "claimId": "c", "fence": 1},
-    "connect": {"requestContext": {"connectionId": "unknown"}},
+    "connect": UNKNOWN_CONNECTION,
     "count-files": {"Records": []},
     "deliver-webhook": {"assembly_id": "nothing"},
-    "disconnect": {"requestContext": {"connectionId": "unknown"}},
+    "disconnect": UNKNOWN_CONNECTION,
     "dispatch": {"Records": []},
     "handle-timeout": {
         "detail-type": "Step Functions Execution Status Change",
-        "detail": {
-            "executionArn": "arn:aws:states:eu-west-1:000000000000:execution:job-flow:unknown",
-            "status": "SUCCEEDED",
-        },
+        "detail": {"executionArn": UNKNOWN_EXECUTION, "status": "SUCCEEDED"},
     },
     "processor": {"Records": []},
     "record-interruption": {
@@ -90,7 +88,7 @@ HARMLESS: dict[str, Any] = {
         "newThreadId": "t",
         "interruptingMessageId": "n",
     },
-    "router": {"requestContext": {"connectionId": "unknown"}},
+    "router": UNKNOWN_CONNECTION,
     "send-interrupt": {
         "projectUserId": UNKNOWN_WORKSPACE,
         "target": {"claimId": "c", "fence": 1, "threadId": "t", "messageId": "m", "expiresAt": 1},
@@ -138,18 +136,26 @@ def with_limit(alarm: Alarm, before: int, now: int) -> Alarm:
     return replace(alarm, threshold=alarm.threshold * now / before)
 
 
-@pytest.fixture(scope="module")
-def begun(deployed: Deployed) -> float:
-    """When the invocations of this module began."""
-    return time.time()
+@dataclass(frozen=True)
+class Stopped:
+    """Functions that ran well once, and then were stopped at their time limit."""
+
+    deployed: Deployed
+    began: float
+    well_at: dict[str, float]
+
+    def points(self, function: str, alarm: Alarm) -> tuple[list[Point], list[Point]]:
+        """The points of the good invocation, and of both."""
+        points = published(self.deployed, alarm, self.began)
+        well = [point for point in points if point.at <= self.well_at[function]]
+        assert well
+        return well, points
 
 
 @pytest.fixture(scope="module")
-def stopped_at_limit(deployed: Deployed, begun: float) -> dict[str, float]:
-    """When each function had run well; after that it was stopped at its time limit.
-
-    Its worker gets no processor time, as if the work hung, under a limit of two seconds.
-    """
+def stopped(deployed: Deployed) -> Stopped:
+    """Every function gets no processor time, as if it hung, under a limit of two seconds."""
+    began = time.time()
 
     def hang(function: str) -> float:
         with with_time_limit(deployed, function, TIME_LIMIT):
@@ -162,67 +168,36 @@ def stopped_at_limit(deployed: Deployed, begun: float) -> dict[str, float]:
         return well
 
     with ThreadPoolExecutor(4) as pool:
-        return dict(zip(FUNCTIONS, pool.map(hang, FUNCTIONS), strict=True))
+        well_at = dict(zip(FUNCTIONS, pool.map(hang, FUNCTIONS), strict=True))
+    return Stopped(deployed, began, well_at)
 
 
-@fires(*(f"{function}-errors" for function in FUNCTIONS))
+@fires(*(f"{function}-{kind}" for function in FUNCTIONS for kind in ("errors", "duration")))
+@pytest.mark.parametrize("kind", ["errors", "duration"])
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_the_errors_alarm_goes_off_for_a_function_stopped_at_its_limit(
-    deployed: Deployed,
-    alarms: dict[str, Alarm],
-    begun: float,
-    stopped_at_limit: dict[str, float],
-    function: str,
+def test_errors_and_duration_alarms_go_off_for_a_function_stopped_at_its_limit(
+    alarms: dict[str, Alarm], stopped: Stopped, function: str, kind: str
 ) -> None:
-    """Not for an invocation that ends well."""
-    alarm = alarms[f"{function}-errors"]
-    points = published(deployed, alarm, begun)
-    well = [point for point in points if point.at <= stopped_at_limit[function]]
-    assert well
-    assert alarm.state(well, time.time()) == "OK"
-    assert alarm.state(points, time.time()) == "ALARM"
-
-
-@fires(*(f"{function}-duration" for function in FUNCTIONS))
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_the_duration_alarm_goes_off_for_an_invocation_of_the_whole_limit(
-    deployed: Deployed,
-    alarms: dict[str, Alarm],
-    begun: float,
-    stopped_at_limit: dict[str, float],
-    function: str,
-) -> None:
-    """The limit is two seconds here."""
-    name = deployed.info["functions"][function]
-    limit = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
-    alarm = with_limit(alarms[f"{function}-duration"], limit, TIME_LIMIT)
-    points = published(deployed, alarm, begun)
-    well = [point for point in points if point.at <= stopped_at_limit[function]]
-    assert well
-    assert alarms[f"{function}-duration"].state(well, time.time()) == "OK"
+    """Not for an invocation that ends well; the limit is two seconds here."""
+    given = alarms[f"{function}-{kind}"]
+    limit = stopped.deployed.configuration(function)["Timeout"]
+    alarm = with_limit(given, limit, TIME_LIMIT) if kind == "duration" else given
+    well, points = stopped.points(function, alarm)
+    assert given.state(well, time.time()) == "OK"
     assert alarm.state(points, time.time()) == "ALARM"
 
 
 @fires(*(f"{function}-error-rate" for function in FUNCTIONS))
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_the_error_rate_alarm_needs_two_errors_of_a_hundred_invocations(
-    deployed: Deployed,
-    alarms: dict[str, Alarm],
-    begun: float,
-    stopped_at_limit: dict[str, float],
-    function: str,
+    alarms: dict[str, Alarm], stopped: Stopped, function: str
 ) -> None:
     """Records of one good and one stopped invocation are repeated."""
     alarm = alarms[f"{function}-error-rate"]
-    points = published(deployed, alarm, begun)
-    errors = [point for point in points if point.name == "Errors"]
-    well, failed = (
-        [point for point in points if point.at == at]
-        for at in (
-            next(point.at for point in errors if point.at <= stopped_at_limit[function]),
-            next(point.at for point in errors if point.value),
-        )
-    )
+    good, points = stopped.points(function, alarm)
+    first = next(point.at for point in good if point.name == "Errors")
+    last = next(point.at for point in points if point.name == "Errors" and point.value)
+    well, failed = ([p for p in points if p.at == at] for at in (first, last))
     now = time.time()
     assert alarm.state([*well * 2, *failed], now) == "OK"
     assert alarm.state([*well * 99, *failed], now) == "OK"
@@ -232,17 +207,12 @@ def test_the_error_rate_alarm_needs_two_errors_of_a_hundred_invocations(
 @fires(*(f"{function}-latency" for function in CALLED if function != "status"))
 @pytest.mark.parametrize("function", [name for name in CALLED if name != "status"])
 def test_the_latency_alarm_needs_one_slow_call_of_twenty_in_three_periods(
-    deployed: Deployed,
-    alarms: dict[str, Alarm],
-    begun: float,
-    stopped_at_limit: dict[str, float],
-    function: str,
+    alarms: dict[str, Alarm], stopped: Stopped, function: str
 ) -> None:
     """The threshold is between the fastest call and the one that was stopped."""
     given = alarms[f"{function}-latency"]
     assert given.threshold == 5000
-    durations = published(deployed, alarms[f"{function}-duration"], begun)
-    assert any(point.at <= stopped_at_limit[function] for point in durations)
+    _, durations = stopped.points(function, alarms[f"{function}-duration"])
     fast, slow = sorted(durations, key=lambda point: point.value)[:: len(durations) - 1]
     alarm = replace(given, threshold=(fast.value + slow.value) / 2)
     now = slow.at
@@ -279,10 +249,8 @@ def test_the_duration_alarm_goes_off_before_a_function_is_stopped(
     deployed: Deployed, alarms: dict[str, Alarm]
 ) -> None:
     """From nine tenths of the limit on, without an error."""
-    limit = 10
-    name = deployed.info["functions"]["claim"]
-    usual = deployed.functions.get_function_configuration(FunctionName=name)["Timeout"]
-    alarm = with_limit(alarms["claim-duration"], usual, limit)
+    limit, usual = 10, deployed.configuration("claim")["Timeout"]
+    alarm, errors = with_limit(alarms["claim-duration"], usual, limit), alarms["claim-errors"]
     with with_time_limit(deployed, "claim", limit):
         invocation(deployed, "claim", HARMLESS["claim"])
         time.sleep(1)
@@ -291,10 +259,7 @@ def test_the_duration_alarm_goes_off_before_a_function_is_stopped(
             assert invocation(deployed, "claim", HARMLESS["claim"]).error is None
     now = time.time()
     assert alarm.state(published(deployed, alarm, since), now) == "ALARM"
-    assert (
-        alarms["claim-errors"].state(published(deployed, alarms["claim-errors"], since), now)
-        == "OK"
-    )
+    assert errors.state(published(deployed, errors, since), now) == "OK"
 
 
 def test_the_errors_alarm_goes_off_for_an_exception(
@@ -338,10 +303,7 @@ async def counted(deployed: Deployed, function: str, alarm: Alarm, since: float)
 def handshake(deployed: Deployed) -> dict[str, Any]:
     """A handshake that connect accepts if it can store the connection."""
     token = deployed.token(unique("user"), "acme")
-    return {
-        "requestContext": {"connectionId": "unknown"},
-        "queryStringParameters": {"token": token},
-    }
+    return UNKNOWN_CONNECTION | {"queryStringParameters": {"token": token}}
 
 
 PING = HARMLESS["router"] | {"body": '{"action": "ping"}'}
@@ -410,25 +372,14 @@ async def test_a_missing_upload_sets_off_no_alarm(
 def put_broken_request(deployed: Deployed, action: str = "delay") -> None:
     """A request with a payload that the router never writes."""
     now = time.time()
-    row = {
-        "owner": owner_key("acme", unique("user")),
-        "request_id": unique("req"),
-        "connection_id": "unknown",
-        "user_id": "user",
-        "tenant_id": "acme",
-        "action": action,
-        "payload": "{",
-        "status": "PENDING",
-        "attempts": 0,
-        "max_attempts": 1,
-        "seq": 0,
-        "created_at": iso_time(now),
-        "updated_at": iso_time(now),
-        "lease_shard": "lease-0",
-        "lease_until": int(now) + 300,
-        "ttl": int(now) + 3600,
-    }
-    deployed.dynamodb.put_item(TableName=deployed.info["tables"]["requests"], Item=to_item(row))
+    at, user = iso_time(now), unique("user")
+    whose = {"owner": owner_key("acme", user), "user_id": user, "tenant_id": "acme"}
+    asked = {"connection_id": "unknown", "action": action, "payload": "{"}
+    state = {"status": "PENDING", "attempts": 0, "max_attempts": 1, "seq": 0}
+    times = {"created_at": at, "updated_at": at, "ttl": int(now) + 3600}
+    lease = {"lease_shard": "lease-0", "lease_until": int(now) + 300}
+    row: Message = {"request_id": unique("req"), **whose, **asked, **state, **times, **lease}
+    deployed.put("requests", row)
 
 
 @contextmanager
@@ -438,14 +389,8 @@ def throttling(deployed: Deployed) -> Iterator[Any]:
     assert state is not None
     with stretch(state.port) as network:
         network.trouble, network.every = "throttled", 1
-        yield boto3.client(
-            "dynamodb",
-            endpoint_url=network.url,
-            region_name=state.region,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-            config=Config(proxies={}, retries={"total_max_attempts": 1}),
-        )
+        keys = {"AccessKeyId": "test", "SecretAccessKey": "test"}
+        yield client_once("dynamodb", network.url, state.region, keys)
 
 
 def refusal(deployed: Deployed, kind: str, metric: Metric) -> Point:
@@ -490,13 +435,8 @@ def refused_record(deployed: Deployed) -> None:
 
 def timed_out_job(deployed: Deployed) -> None:
     """A job without heartbeats, as the flow passes it on."""
-    event = {
-        "projectUserId": f"{unique('project')}#user",
-        "messageId": unique("message"),
-        "threadId": "thread",
-        "kind": "heartbeat_lost",
-    }
-    deployed.invoke("handle-timeout", event)
+    ids = {"projectUserId": f"{unique('project')}#user", "messageId": unique("message")}
+    deployed.invoke("handle-timeout", {**ids, "threadId": "thread", "kind": "heartbeat_lost"})
 
 
 def undelivered_event(deployed: Deployed) -> None:
@@ -572,31 +512,22 @@ async def test_the_age_alarm_of_a_queue_goes_off_after_a_quarter_of_an_hour(
 @contextmanager
 def waiting_request(deployed: Deployed) -> Iterator[tuple[dict[str, Any], str]]:
     """A request in its table's stream; its key, and its text in the log."""
-    owner, request_id = owner_key("acme", unique("user")), unique("req")
-    row = {"owner": owner, "request_id": request_id, "status": "PENDING"}
-    table = deployed.info["tables"]["requests"]
-    deployed.dynamodb.put_item(TableName=table, Item=to_item(row | {"lease_until": 0}))
-    key = to_item({"owner": owner, "request_id": request_id})
-    yield key, request_id
-    deployed.dynamodb.delete_item(TableName=table, Key=key)
+    key = {"owner": owner_key("acme", unique("user")), "request_id": unique("req")}
+    deployed.put("requests", key | {"status": "PENDING", "lease_until": 0})
+    yield to_item(key), key["request_id"]
+    deployed.delete("requests", **key)
 
 
 @contextmanager
 def waiting_file(deployed: Deployed) -> Iterator[tuple[dict[str, Any], str]]:
     """A file in its table's stream; its key, and its text in the log."""
-    name = unique("file")
-    row = {"date_prefix": "2026-11-22", "file_key": f"{name}.ndjson", "status": "pending#1"}
-    table = deployed.info["tables"]["files"]
-    deployed.dynamodb.put_item(TableName=table, Item=to_item(row))
-    key = to_item({"date_prefix": row["date_prefix"], "file_key": row["file_key"]})
-    yield key, "changes counted"
-    deployed.dynamodb.delete_item(TableName=table, Key=key)
+    key = {"date_prefix": "2026-11-22", "file_key": f"{unique('file')}.ndjson"}
+    deployed.put("files", key | {"status": "pending#1"})
+    yield to_item(key), "changes counted"
+    deployed.delete("files", **key)
 
 
-STREAMS = {
-    "dispatch": ("requests", waiting_request),
-    "count-files": ("files", waiting_file),
-}
+STREAMS = {"dispatch": ("requests", waiting_request), "count-files": ("files", waiting_file)}
 
 
 @fires(*(f"{function}-stream-age" for function in STREAMS))
@@ -625,30 +556,13 @@ async def test_the_age_alarm_of_a_stream_goes_off_after_a_quarter_of_an_hour(
     assert state(taken, arrived) == "OK"
 
 
-def execution(deployed: Deployed, **changes: str) -> str:
-    """Start a job of a new workspace; the execution's ARN."""
-    (machine,) = deployed.info["state_machines"].values()
-    message = {
-        "projectId": unique("project"),
-        "userId": "user",
-        "threadId": "thread",
-        "messageId": "message",
-        "instruction": "wait",
-        **changes,
-    }
-    started = deployed.stage.client("stepfunctions").start_execution(
-        stateMachineArn=machine, name=unique("run"), input=json.dumps(message)
-    )
-    return str(started["executionArn"])
-
-
 @fires("job-flow-failed")
 async def test_the_failed_alarm_needs_five_failed_executions(
     deployed: Deployed, alarms: dict[str, Alarm]
 ) -> None:
     """Malformed starts."""
     alarm = alarms["job-flow-failed"]
-    started = [execution(deployed, projectId="a/b") for _ in range(5)]
+    started = [Flow(deployed).start("m", projectId="a/b") for _ in range(5)]
     await until(lambda: len(ends(deployed, alarm, started, "FAILED")) == 5, "five failures")
     points = ends(deployed, alarm, started, "FAILED")
     assert alarm.state(points[:4], time.time()) == "OK"
@@ -661,9 +575,10 @@ async def test_the_timed_out_alarm_goes_off_for_one_execution(
 ) -> None:
     """The emulator ends none for its age, so a stopped one is counted."""
     alarm = alarms["job-flow-timed-out"]
-    running = execution(deployed)
+    flow = Flow(deployed)
+    running = flow.start("m")
     assert alarm.state(ends(deployed, alarm, [running], "ABORTED"), time.time()) == "OK"
-    deployed.stage.client("stepfunctions").stop_execution(executionArn=running)
+    flow.states.stop_execution(executionArn=running)
     await until(lambda: ends(deployed, alarm, [running], "ABORTED"), "the end of the execution")
     assert alarm.state(ends(deployed, alarm, [running], "ABORTED"), time.time()) == "ALARM"
 
@@ -699,7 +614,6 @@ async def test_the_execution_errors_alarm_goes_off_while_the_router_hangs(
     """The client gets API Gateway's own error."""
     alarm = alarms["websocket-execution-errors"]
     points: list[Point] = []
-    token = deployed.token(unique("user"), "acme")
 
     async def ask() -> None:
         await socket.send(json.dumps({"action": "ping"}))
@@ -707,7 +621,7 @@ async def test_the_execution_errors_alarm_goes_off_while_the_router_hangs(
         points.append(alarm.point(time.time(), not is_message(answer)))
 
     with with_time_limit(deployed, "router", TIME_LIMIT):
-        async with connect(f"{deployed.info['websocket_url']}?Authorization={token}") as socket:
+        async with connect(deployed.socket_url(unique("user"))) as socket:
             await ask()
             assert alarm.state(points, time.time()) == "OK"
             with stalled(deployed, "router", BEYOND_LIMIT):
@@ -732,7 +646,7 @@ async def test_the_integration_errors_alarm_needs_25_refused_handshakes_in_three
     points: list[Point] = []
     for _ in range(25):
         with pytest.raises(InvalidStatus):
-            async with connect(f"{deployed.info['websocket_url']}?Authorization=forged"):
+            async with connect(deployed.socket_url(token="forged")):
                 pass
         points.append(alarm.point(time.time(), 1))
     now = max(point.at for point in points)
@@ -741,11 +655,16 @@ async def test_the_integration_errors_alarm_needs_25_refused_handshakes_in_three
     assert alarm.state(repeated(points, alarm), now) == "ALARM"
 
 
+def managed(deployed: Deployed, **request: Any) -> list[Point]:
+    """Run state-manager; the points in its log."""
+    since = time.time()
+    deployed.invoke("state-manager", request)
+    return emitted(deployed, "state-manager", since)
+
+
 def scheduled(deployed: Deployed, **request: Any) -> list[Point]:
     """Run state-manager as its schedule does; the points in its log."""
-    since = time.time()
-    deployed.invoke("state-manager", {"source": "jobplane.schedule", **request})
-    return emitted(deployed, "state-manager", since)
+    return managed(deployed, source="jobplane.schedule", **request)
 
 
 def spoil_counters(deployed: Deployed) -> None:
@@ -765,17 +684,26 @@ async def test_the_drift_alarm_goes_off_once_for_wrong_counters(
     """The weekly count corrects them."""
     alarm = alarms["counters-drift"]
 
-    def count() -> list[Point] | None:
-        points = scheduled(deployed, operation="get_stats", exact=True)
-        return points if any(point.name == alarm.metric.name for point in points) else None
+    async def count() -> list[Point]:
+        return await checked_count(deployed, alarm, source="jobplane.schedule")
 
-    await until(count, "a count that nothing moved under")
+    await count()
     spoil_counters(deployed)
-    drifted = await until(count, "the count that finds the drift")
+    drifted = await count()
     assert [p.value for p in drifted if p.name == alarm.metric.name] == [3]
     assert alarm.state(drifted, time.time()) == "ALARM"
-    again = await until(count, "the count after it")
-    assert alarm.state(again, time.time()) == "OK"
+    assert alarm.state(await count(), time.time()) == "OK"
+
+
+async def checked_count(deployed: Deployed, alarm: Alarm, **request: Any) -> list[Point]:
+    """The points of a count during which no file arrived, so that it has the alarm's metric."""
+
+    def count() -> list[Point] | None:
+        points = managed(deployed, operation="get_stats", exact=True, **request)
+        return points if any(point.name == alarm.metric.name for point in points) else None
+
+    points: list[Point] = await until(count, "a count that nothing moved under", patience=120)
+    return points
 
 
 def unchecked_count(deployed: Deployed) -> list[Point]:
@@ -800,14 +728,7 @@ async def test_the_unchecked_alarm_stays_until_a_count_has_checked_the_counters(
     assert alarm.state(points, now) == "ALARM"
     later = now + alarm.period
     assert alarm.state([], later, before="ALARM") == "ALARM"
-
-    def by_hand() -> list[Point] | None:
-        since = time.time()
-        deployed.invoke("state-manager", {"operation": "get_stats", "exact": True})
-        points = emitted(deployed, "state-manager", since)
-        return points if any(point.name == alarm.metric.name for point in points) else None
-
-    checked = await until(by_hand, "a count that nothing moved under", patience=120)
+    checked = await checked_count(deployed, alarm)
     assert alarm.state(checked, time.time(), before="ALARM") == "OK"
 
 
@@ -821,20 +742,14 @@ async def test_the_unchecked_alarm_goes_off_for_a_count_that_was_cut(deployed: D
 @contextmanager
 def stuck_file(deployed: Deployed) -> Iterator[str]:
     """A file in processing for five hours; its key."""
-    row = {
-        "date_prefix": iso_time(time.time())[:10],
-        "file_key": f"{unique('stuck')}.ndjson",
-        "status": "processing#1",
-        "processing_start_time": iso_time(time.time() - 5 * 3600),
-        "updated_at": iso_time(time.time() - 5 * 3600),
-    }
-    table = deployed.info["tables"]["files"]
-    deployed.dynamodb.put_item(TableName=table, Item=to_item(row))
+    key = {"date_prefix": iso_time(time.time())[:10], "file_key": f"{unique('stuck')}.ndjson"}
+    since = iso_time(time.time() - 5 * 3600)
+    times = {"processing_start_time": since, "updated_at": since}
+    deployed.put("files", key | times | {"status": "processing#1"})
     try:
-        yield row["file_key"]
+        yield key["file_key"]
     finally:
-        key = to_item({name: row[name] for name in ("date_prefix", "file_key")})
-        deployed.dynamodb.delete_item(TableName=table, Key=key)
+        deployed.delete("files", **key)
 
 
 @fires("orphans")

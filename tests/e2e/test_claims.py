@@ -20,7 +20,6 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
-from jobplane_keys import from_item, to_item
 from tests.e2e.claim_history import Answer, History, Key, faults
 from tests.e2e.deployed import Deployed, unique
 from tests.e2e.in_process import context, load, wire
@@ -200,20 +199,12 @@ def test_a_workspace_has_one_holder_at_a_time(deployed: Deployed, contest: Conte
     granted = {operation.grant for operation in operations} - {None}
     assert len(granted) >= ROUNDS // 2
     for message, record in contest.cleaned[:: max(1, len(contest.cleaned) // 50)]:
-        assert "dlqMessageId" in record_of(deployed, message, record)
-
-
-def record_of(deployed: Deployed, message: str, record: str) -> dict[str, Any]:
-    found = deployed.dynamodb.get_item(
-        TableName=deployed.info["tables"]["interruptions"],
-        Key=to_item({"messageId": message, "recordId": record}),
-        ConsistentRead=True,
-    )
-    return from_item(found["Item"])
+        found = deployed.get("interruptions", messageId=message, recordId=record)
+        assert "dlqMessageId" in found
 
 
 def test_the_check_finds_an_unconditional_release(
-    contest: Contest, monkeypatch: pytest.MonkeyPatch
+    deployed: Deployed, contest: Contest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same rounds with a claim module that lets any caller release."""
     claim = contest.claim
@@ -221,12 +212,7 @@ def test_the_check_finds_an_unconditional_release(
 
     def holder(workspace: str, claim_id: str, fence: int) -> tuple[str, int]:
         """The claim and fence of the current holder, if there is one."""
-        found = claim.dynamodb.get_item(
-            TableName=claim.ACTIVE_JOBS_TABLE,
-            Key=to_item({"projectUserId": workspace}),
-            ConsistentRead=True,
-        )
-        row = from_item(found.get("Item", {}))
+        row = deployed.get("active-jobs", projectUserId=workspace)
         return row.get("claimId", claim_id), row.get("fence", fence)
 
     def write_any(holding: Any, *arguments: Any, **options: Any) -> Any:

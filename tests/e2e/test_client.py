@@ -75,10 +75,7 @@ async def test_run_raises_for_a_job_cancelled_by_another_socket(deployed: Deploy
 async def test_all_status_clients_return_the_same_document(deployed: Deployed) -> None:
     """By invoke, by HTTP, and by asynchronous HTTP."""
     user = unique("user")
-    async with deployed.socket(user) as socket:
-        payload = await deployed.upload(socket, "tpl_fingerprint", {"a": unique("x").encode()})
-        end = await socket.run("process_assembly", payload)
-    assembly_id = end["result"]["assembly_id"]
+    assembly_id = await deployed.complete(user)
     token = deployed.token(user, "acme")
     invoke = StatusClient(deployed.info["functions"]["status"], client=deployed.functions)
 

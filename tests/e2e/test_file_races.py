@@ -20,7 +20,7 @@ from jobplane.pipeline.state import HOUR, Row
 from jobplane_keys import from_item, iso_time, to_item, tracking
 from jobplane_keys.tracking import FileStatus
 from tests.e2e.in_process import context, load
-from tests.e2e.pipeline_operator import Operator
+from tests.e2e.pipeline_operator import Operator, key_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -51,15 +51,10 @@ def stuck_files(round_number: int, count: int = FILES) -> list[Row]:
     for number in range(count):
         name = f"race-{round_number}-{number}{tracking.FILE_SUFFIX}"
         shard = f"#{tracking.file_shard(name)}" if number % 5 else ""
-        row: Row = {
-            "date_prefix": DATE,
-            "file_key": name,
-            "status": f"processing{shard}",
-            "processing_start_time": since,
-            "manifest_path": None,
-            "glue_job_run_id": f"jr_{number}",
-        }
-        rows.append(row | ({"updated_at": since} if number % 3 else {}))
+        row: Row = {"date_prefix": DATE, "file_key": name, "status": f"processing{shard}"}
+        row |= {"processing_start_time": since, "manifest_path": None}
+        row |= {"glue_job_run_id": f"jr_{number}"} | ({"updated_at": since} if number % 3 else {})
+        rows.append(row)
     return rows
 
 
@@ -74,7 +69,7 @@ def complete(operator: Operator, row: Row, conditional: bool) -> Completion:
     try:
         answer = operator.dynamodb.update_item(
             TableName=operator.layout.tracking_table,
-            Key=to_item({name: row[name] for name in ("date_prefix", "file_key")}),
+            Key=to_item(key_of(row)),
             UpdateExpression="SET #status = :done, completed_time = :now",
             ExpressionAttributeNames={"#status": "status"},
             ExpressionAttributeValues=to_item(values),
@@ -166,17 +161,9 @@ def by_reset_stuck_files(operator: Operator) -> Reset:
 
 def by_batch_update(operator: Operator) -> Reset:
     def reset(rows: Sequence[Row]) -> set[str]:
-        changes = [
-            {
-                "date_prefix": row["date_prefix"],
-                "file_key": row["file_key"],
-                "new_status": "pending",
-                "expected_status": "processing",
-                "force": True,
-                "reason": "its run has been silent",
-            }
-            for row in rows
-        ]
+        change = {"new_status": "pending", "expected_status": "processing", "force": True}
+        because = {"reason": "its run has been silent"}
+        changes = [key_of(row) | change | because for row in rows]
         _, body = operator.ask("batch_update", files=changes)
         return {
             result["file"].partition("/")[2] for result in body["results"] if "new_status" in result
@@ -242,9 +229,9 @@ def test_one_of_eight_concurrent_changes_of_a_file_succeeds(clean: Operator) -> 
     with ThreadPoolExecutor(8) as pool:
         for row in stuck_files(0, count=10):
             clean.put(row)
-            key = {name: row[name] for name in ("date_prefix", "file_key")}
+            key = key_of(row)
 
-            def change(number: int, key: dict[str, Any] = key) -> tuple[int, Any]:
+            def change(number: int, key: dict[str, str] = key) -> tuple[int, Any]:
                 return clean.ask(
                     "update_state",
                     **key,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobplane_client import Job, JobEnd, JobWorker
+from jobplane_client import Job, JobWorker
 from jobplane_keys import (
     Workspace,
     execution_name,
@@ -18,6 +18,7 @@ from jobplane_keys import (
     to_item,
 )
 from tests.e2e.deployed import Deployed, Message, unique, until
+from tests.e2e.platform_records import without_concurrency
 
 pytestmark = pytest.mark.e2e
 
@@ -35,21 +36,20 @@ class Flow:
 
     def start(self, message_id: str, thread_id: str = "thread", **given: Any) -> str:
         """Start the flow for a message; the execution's ARN."""
-        content = {
-            "projectId": self.workspace.project_id,
-            "userId": self.workspace.user_id,
+        whose = {"projectId": self.workspace.project_id, "userId": self.workspace.user_id}
+        message = {
             "threadId": thread_id,
             "messageId": message_id,
             "instruction": f"do {message_id}",
-            "claimTtlSeconds": 120,
-            "claimWaitSeconds": 1,
-            **given,
         }
+        seconds = {"claimTtlSeconds": 120, "claimWaitSeconds": 1}
+        return self.start_named(unique("run"), {**whose, **message, **seconds, **given})
+
+    def start_named(self, name: str, content: Message) -> str:
         started = self.states.start_execution(
-            stateMachineArn=self.arn, name=unique("run"), input=json.dumps(content)
+            stateMachineArn=self.arn, name=name, input=json.dumps(content)
         )
-        arn: str = started["executionArn"]
-        return arn
+        return str(started["executionArn"])
 
     async def end_of(self, execution: str, patience: float = 60) -> Message:
         """How an execution ended: status, output, error and cause, the JSON ones parsed."""
@@ -65,6 +65,20 @@ class Flow:
             except ValueError:
                 continue
         return dict(found)
+
+    def history(self, execution: str) -> list[Message]:
+        found = self.states.get_execution_history(executionArn=execution, maxResults=1000)
+        return list(found["events"])
+
+    async def output(self, execution: str) -> Message:
+        """The output of an execution that succeeded."""
+        end = await self.end_of(execution)
+        assert end["status"] == "SUCCEEDED", end
+        output: Message = end["output"]
+        return output
+
+    async def outcome(self, execution: str) -> str:
+        return str((await self.output(execution))["outcome"])
 
     async def receive(self, queue_name: str | None = None) -> Message:
         """The next message of the workspace's input queue, or of another."""
@@ -84,10 +98,9 @@ class Flow:
         message: Message = await until(received, f"a message in {name}")
         return message
 
-    def work(self, handler: Callable[[Job], Any]) -> JobEnd | None:
-        """Run one job with the library's own worker."""
-        client = self.deployed.stage.client
-        worker = JobWorker(
+    def worker(self, handler: Callable[[Job], Any], **options: Any) -> JobWorker:
+        """The library's own worker."""
+        return JobWorker(
             self.workspace.project_id,
             self.workspace.user_id,
             handler,
@@ -95,23 +108,17 @@ class Flow:
             prefix=self._prefix,
             sqs=self.deployed.sqs,
             stepfunctions=self.states,
-            lambda_=client("lambda"),
+            lambda_=self.deployed.functions,
             s3=self.deployed.s3,
-            poll_seconds=20,
+            **options,
         )
-        return worker.run_once()
 
     async def interrupt(self) -> Message:
         return await self.receive(interrupt_queue_name(self._prefix, self.workspace))
 
     def claim(self) -> Message:
         """The workspace's row."""
-        found = self.deployed.dynamodb.get_item(
-            TableName=self.deployed.info["tables"]["active-jobs"],
-            Key=to_item({"projectUserId": self.workspace.key}),
-            ConsistentRead=True,
-        )
-        return from_item(found.get("Item", {}))
+        return self.deployed.get("active-jobs", projectUserId=self.workspace.key)
 
     def records(self) -> list[Message]:
         """The workspace's interruptions by time."""
@@ -161,11 +168,8 @@ async def test_a_successful_job_gives_its_result_and_frees_the_workspace(flow: F
     assert end["output"]["outcome"] == "Completed"
     assert end["output"]["result"] == {"answer": 42}
     assert end["output"]["resultObject"] is None
-    assert end["output"]["job"] == {
-        "projectUserId": flow.workspace.key,
-        "threadId": "thread",
-        "messageId": "m1",
-    }
+    ids = {"projectUserId": flow.workspace.key, "threadId": "thread", "messageId": "m1"}
+    assert end["output"]["job"] == ids
     assert flow.claim()["state"] == "free"
 
 
@@ -190,30 +194,34 @@ async def test_a_255_kb_instruction_and_a_256_kb_result_go_through_s3(
     instruction = "é" * (255 * 512 - 1)
     execution = flow.start("m1", instruction=instruction)
     end_of = asyncio.create_task(flow.end_of(execution))
-    ended = await asyncio.to_thread(
-        flow.work, lambda job: {"same": job.instruction == instruction, "pad": "x" * 262_122}
+    worker = flow.worker(
+        lambda job: {"same": job.instruction == instruction, "pad": "x" * 262_122}, poll_seconds=20
     )
+    ended = await asyncio.to_thread(worker.run_once)
     end = await end_of
 
     assert ended == "completed"
     assert (end["status"], end["output"]["result"]) == ("SUCCEEDED", None)
-    place = end["output"]["resultObject"]
-    found = deployed.s3.get_object(Bucket=place["bucket"], Key=place["key"])["Body"].read()
+    found = content(deployed, end["output"]["resultObject"])
     assert json.loads(found) == {"same": True, "pad": "x" * 262_122}
     assert len(found) == 256 * 1024
+
+
+def content(deployed: Deployed, place: Message) -> bytes:
+    """The content of an object."""
+    found = deployed.s3.get_object(Bucket=place["bucket"], Key=place["key"])
+    return bytes(found["Body"].read())
 
 
 async def test_a_large_instruction_of_a_follow_up_goes_through_s3(flow: Flow) -> None:
     first = flow.start("m1")
     job = await flow.receive()
-    second = await flow.end_of(flow.start("m2", instruction=["x" * 200_000]))
+    assert await flow.outcome(flow.start("m2", instruction=["x" * 200_000])) == "Joined"
     follow_up = await flow.receive()
     flow.succeed(job)
 
-    assert second["output"]["outcome"] == "Joined"
     assert follow_up["instruction"] is None
-    place = follow_up["instructionObject"]
-    stored = flow.deployed.s3.get_object(Bucket=place["bucket"], Key=place["key"])["Body"].read()
+    stored = content(flow.deployed, follow_up["instructionObject"])
     assert json.loads(stored) == {"instruction": ["x" * 200_000]}
     assert (await flow.end_of(first))["status"] == "SUCCEEDED"
 
@@ -234,8 +242,12 @@ async def test_a_worker_without_the_library_may_report_255_kb(flow: Flow) -> Non
 
 
 async def test_an_input_out_of_bounds_is_refused_with_field_and_bound(flow: Flow) -> None:
-    """Nothing is done for it."""
+    """Also a malformed id. Nothing is claimed for it."""
     for given, words in (
+        ({"userId": "scott#admin"}, "projectUserId"),
+        ({"projectId": "a/b"}, "projectUserId"),
+        ({"threadId": "x" * 200}, "threadId"),
+        ({"messageId": "文書"}, "messageId"),
         ({"instruction": "x" * 261_119}, "instruction: at most 261120 bytes"),
         ({"attachments": [{"bucket": "b", "key": "k"}] * 501}, "attachments: at most 500"),
         ({"attachments": "b/k"}, "attachments: a list"),
@@ -246,45 +258,35 @@ async def test_an_input_out_of_bounds_is_refused_with_field_and_bound(flow: Flow
         end = await flow.end_of(flow.start("m1", **given))
         assert (end["status"], end["error"]) == ("FAILED", "ValidationError"), end
         assert words in end["cause"]["cause"]
+        assert len(json.dumps(end["cause"])) < 2000
     assert flow.claim() == {}
 
 
-async def test_a_job_is_sent_again_after_sqs_refused_it(flow: Flow) -> None:
-    """It runs once."""
+@pytest.mark.parametrize("action", ["sqs:SendMessage", "sqs:GetQueueUrl"])
+async def test_a_job_is_sent_again_after_sqs_refused_it(flow: Flow, action: str) -> None:
+    """Or the look-up of its queue. It runs once, and no queue is created."""
     queue_url = make_input_queue(flow)
-    refuse(flow, queue_url, "sqs:SendMessage")
+    refuse(flow, queue_url, action)
     execution = flow.start("m1")
     await until(lambda: retried(flow, execution), "a retry")
-    refuse(flow, queue_url, "sqs:SendMessage", refused=False)
+    refuse(flow, queue_url, action, refused=False)
     flow.succeed(await flow.receive())
 
-    assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
-
-
-async def test_a_failure_reported_by_a_worker_is_not_retried(flow: Flow) -> None:
-    execution = flow.start("m1")
-    flow.fail(await flow.receive(), "ThrottlingError")
-    end = await flow.end_of(execution)
-
-    assert end["error"] == "ThrottlingError"
-    history = flow.states.get_execution_history(executionArn=execution, maxResults=1000)["events"]
-    sent = [event for event in history if event["type"] == "TaskScheduled"]
-    assert sum("waitForTaskToken" in str(event) for event in sent) <= 1
+    assert await flow.outcome(execution) == "Completed"
+    assert "MakeInputQueue" not in entered(flow, execution)
 
 
 async def test_a_second_message_of_the_thread_ends_as_joined(flow: Flow) -> None:
     """The running job gets it."""
     first = flow.start("m1")
     job = await flow.receive()
-    second = flow.start("m2")
-    end = await flow.end_of(second)
+    output = await flow.output(flow.start("m2"))
     follow_up = await flow.receive()
     flow.succeed(job)
 
-    assert (end["status"], end["output"]["outcome"]) == ("SUCCEEDED", "Joined")
-    assert end["output"]["job"]["messageId"] == "m2"
+    assert (output["outcome"], output["job"]["messageId"]) == ("Joined", "m2")
     assert (follow_up["type"], follow_up["claimId"]) == ("FOLLOW_UP", job["claimId"])
-    assert (await flow.end_of(first))["output"]["outcome"] == "Completed"
+    assert await flow.outcome(first) == "Completed"
     assert flow.records() == []
 
 
@@ -294,15 +296,14 @@ async def test_a_message_of_another_thread_interrupts_the_job_and_runs(flow: Flo
     second = flow.start("m2", "thread-b")
     interrupt = await flow.interrupt()
     flow.fail(running, "PREEMPTED", interruptingMessageId="m2", newThreadId="thread-b")
-    interrupted = await flow.end_of(first)
+    interrupted = await flow.outcome(first)
     job = await flow.receive()
     flow.succeed(job)
-    completed = await flow.end_of(second)
+    completed = await flow.outcome(second)
 
     assert interrupt["target"]["claimId"] == running["claimId"]
     assert interrupt["target"]["fence"] == running["fence"]
-    assert (interrupted["status"], interrupted["output"]["outcome"]) == ("SUCCEEDED", "Interrupted")
-    assert completed["output"]["outcome"] == "Completed"
+    assert (interrupted, completed) == ("Interrupted", "Completed")
     assert job["fence"] > running["fence"]
     (record,) = flow.records()
     assert (record["messageId"], record["interruptingMessageId"]) == ("m1", "m2")
@@ -330,7 +331,7 @@ async def test_a_job_with_heartbeats_outlives_the_heartbeat_timeout(flow: Flow) 
         await asyncio.sleep(0.5)
     flow.succeed(job)
 
-    assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
+    assert await flow.outcome(execution) == "Completed"
 
 
 async def test_a_job_is_timed_out_after_its_total_time_despite_heartbeats(flow: Flow) -> None:
@@ -347,11 +348,8 @@ async def settled(flow: Flow, job: Message, kind: str) -> None:
     (record,) = flow.records()
     (letter,) = flow.dead_letters()
     assert (record["kind"], record["interruptedClaimId"]) == (kind, job["claimId"])
-    assert (letter["kind"], letter["claimId"], letter["messageId"]) == (
-        kind,
-        job["claimId"],
-        job["messageId"],
-    )
+    assert (letter["kind"], letter["claimId"]) == (kind, job["claimId"])
+    assert letter["messageId"] == job["messageId"]
     assert flow.claim()["state"] == "free"
     errors = (flow.states.exceptions.TaskDoesNotExist, flow.states.exceptions.TaskTimedOut)
     with pytest.raises(errors):
@@ -359,50 +357,28 @@ async def settled(flow: Flow, job: Message, kind: str) -> None:
 
 
 async def test_a_failed_job_ends_with_the_workers_error_and_the_inputs_ids(flow: Flow) -> None:
+    """It is not retried, whatever its error is called."""
     execution = flow.start("m1")
-    flow.fail(await flow.receive(), "DiskFullError", left=0)
+    flow.fail(await flow.receive(), "ThrottlingError", left=0)
     end = await flow.end_of(execution)
 
-    assert (end["status"], end["error"]) == ("FAILED", "DiskFullError")
+    assert (end["status"], end["error"]) == ("FAILED", "ThrottlingError")
     assert end["cause"]["messageId"] == "m1"
     assert json.loads(end["cause"]["cause"]) == {"left": 0}
     assert flow.claim()["lastReleased"]["reason"] == "failed"
     assert flow.records() == []
-
-
-async def test_a_malformed_id_is_refused_and_nothing_is_claimed(flow: Flow) -> None:
-    for field, value in (
-        ("userId", "scott#admin"),
-        ("projectId", "a/b"),
-        ("threadId", "x" * 200),
-        ("messageId", "文書"),
-    ):
-        end = await flow.end_of(flow.start("m1", **{field: value}))
-        assert (end["status"], end["error"]) == ("FAILED", "ValidationError"), end
-        text = end["cause"]["cause"]
-        assert field in text or "projectUserId" in text
-        assert len(json.dumps(end["cause"])) < 2000
-    assert flow.claim() == {}
+    sent = [event for event in flow.history(execution) if event["type"] == "TaskScheduled"]
+    assert sum("waitForTaskToken" in str(event) for event in sent) <= 1
 
 
 async def test_a_message_can_not_be_started_twice(flow: Flow) -> None:
     name = execution_name(flow.workspace, "m1")
-    content = {
-        "projectId": flow.workspace.project_id,
-        "userId": "scott",
-        "threadId": "t",
-        "messageId": "m1",
-        "instruction": "once",
-    }
-    started = flow.states.start_execution(
-        stateMachineArn=flow.arn, name=name, input=json.dumps(content)
-    )
+    ids = {"projectId": flow.workspace.project_id, "userId": "scott", "threadId": "t"}
+    started = flow.start_named(name, ids | {"messageId": "m1", "instruction": "once"})
     flow.succeed(await flow.receive())
-    await flow.end_of(started["executionArn"])
+    await flow.end_of(started)
     with pytest.raises(flow.states.exceptions.ExecutionAlreadyExists):
-        flow.states.start_execution(
-            stateMachineArn=flow.arn, name=name, input=json.dumps(content | {"instruction": "x"})
-        )
+        flow.start_named(name, ids | {"messageId": "m1", "instruction": "x"})
 
 
 async def test_a_message_gives_up_if_the_holder_ignores_interrupts(flow: Flow) -> None:
@@ -414,77 +390,41 @@ async def test_a_message_gives_up_if_the_holder_ignores_interrupts(flow: Flow) -
 
     assert (end["status"], end["error"]) == ("FAILED", "WorkspaceBusy")
     assert end["cause"]["holder"]["claimId"] == job["claimId"]
-    assert (await flow.end_of(first))["output"]["outcome"] == "Completed"
+    assert await flow.outcome(first) == "Completed"
 
 
 async def test_a_throttled_function_is_retried_and_the_job_runs(
     flow: Flow, deployed: Deployed
 ) -> None:
-    name = deployed.info["functions"]["claim"]
-    deployed.functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
-    try:
+    with without_concurrency(deployed, "claim"):
         execution = flow.start("m1")
         await until(lambda: retried(flow, execution), "a retry")
-    finally:
-        deployed.functions.delete_function_concurrency(FunctionName=name)
     flow.succeed(await flow.receive())
 
-    assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
+    assert await flow.outcome(execution) == "Completed"
 
 
 def retried(flow: Flow, execution: str) -> bool:
     """Whether a task of an execution has failed and was retried."""
-    history = flow.states.get_execution_history(executionArn=execution)["events"]
-    return any(event["type"] in {"TaskFailed", "LambdaFunctionFailed"} for event in history)
+    failures = {"TaskFailed", "LambdaFunctionFailed"}
+    return any(event["type"] in failures for event in flow.history(execution))
 
 
 def make_input_queue(flow: Flow) -> str:
     """The workspace's input queue with the attributes of an earlier version."""
     made = flow.deployed.sqs.create_queue(
-        QueueName=flow.input_queue_name,
-        Attributes={"FifoQueue": "true", "VisibilityTimeout": "17"},
+        QueueName=flow.input_queue_name, Attributes={"FifoQueue": "true", "VisibilityTimeout": "17"}
     )
     return str(made["QueueUrl"])
 
 
-def refuse_look_ups(flow: Flow, queue_url: str, *, refused: bool = True) -> None:
-    """Make SQS refuse GetQueueUrl for a queue, or stop that."""
-    refuse(flow, queue_url, "sqs:GetQueueUrl", refused=refused)
-
-
 def refuse(flow: Flow, queue_url: str, action: str, *, refused: bool = True) -> None:
     """Make SQS refuse an action on a queue, or stop that."""
-    statement = {
-        "Effect": "Deny",
-        "Principal": "*",
-        "Action": action,
-        "Resource": "*",
-    }
+    statement = {"Effect": "Deny", "Principal": "*", "Action": action, "Resource": "*"}
     policy = {"Version": "2012-10-17", "Statement": [statement]}
     flow.deployed.sqs.set_queue_attributes(
         QueueUrl=queue_url, Attributes={"Policy": json.dumps(policy) if refused else ""}
     )
-
-
-async def test_an_existing_queue_with_other_attributes_is_used(flow: Flow) -> None:
-    make_input_queue(flow)
-    execution = flow.start("m1")
-    flow.succeed(await flow.receive())
-
-    assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
-
-
-async def test_a_refused_look_up_of_a_queue_is_retried(flow: Flow) -> None:
-    """No queue is created, and the job runs once."""
-    queue_url = make_input_queue(flow)
-    refuse_look_ups(flow, queue_url)
-    execution = flow.start("m1")
-    await until(lambda: retried(flow, execution), "a retry")
-    refuse_look_ups(flow, queue_url, refused=False)
-    flow.succeed(await flow.receive())
-
-    assert (await flow.end_of(execution))["output"]["outcome"] == "Completed"
-    assert "MakeInputQueue" not in entered(flow, execution)
 
 
 async def test_a_job_fails_if_the_look_up_of_its_queue_stays_refused(flow: Flow) -> None:
@@ -492,7 +432,7 @@ async def test_a_job_fails_if_the_look_up_of_its_queue_stays_refused(flow: Flow)
     queue_url = make_input_queue(flow)
     first = flow.start("m1")
     job = await flow.receive()
-    refuse_look_ups(flow, queue_url)
+    refuse(flow, queue_url, "sqs:GetQueueUrl")
     joining = flow.start("m2")
     await until(lambda: retried(flow, joining), "a retry")
     flow.fail(job, "DiskFullError")
@@ -510,10 +450,9 @@ async def test_a_job_fails_if_the_look_up_of_its_queue_stays_refused(flow: Flow)
 
 def entered(flow: Flow, execution: str) -> set[str]:
     """The states that an execution has been in."""
-    history = flow.states.get_execution_history(executionArn=execution, maxResults=1000)["events"]
     return {
         event["stateEnteredEventDetails"]["name"]
-        for event in history
+        for event in flow.history(execution)
         if "stateEnteredEventDetails" in event
     }
 
@@ -531,11 +470,8 @@ async def test_a_stopped_execution_leaves_no_claim(flow: Flow) -> None:
 async def test_the_sweep_releases_the_claim_of_an_end_without_an_event(flow: Flow) -> None:
     """And has the end recorded."""
     rules = flow.deployed.stage.client("events")
-    (rule,) = [
-        rule["Name"]
-        for rule in rules.list_rules()["Rules"]
-        if "Executions" in rule.get("Description", "")
-    ]
+    declared = rules.list_rules()["Rules"]
+    (rule,) = [r["Name"] for r in declared if "Executions" in r.get("Description", "")]
     rules.disable_rule(Name=rule)
     try:
         execution = flow.start("m1")
@@ -551,24 +487,19 @@ async def test_the_sweep_releases_the_claim_of_an_end_without_an_event(flow: Flo
 
 async def test_the_sweep_releases_claims_although_handle_timeout_can_not_run(flow: Flow) -> None:
     """Live claims stay."""
-    name = flow.deployed.info["functions"]["handle-timeout"]
-    functions = flow.deployed.functions
     other = Flow(flow.deployed)
     living = other.start("m1")
     job = await other.receive()
-    functions.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
-    try:
+    with without_concurrency(flow.deployed, "handle-timeout"):
         execution = flow.start("m1")
         await flow.receive()
         flow.states.stop_execution(executionArn=execution)
         await swept(flow)
-    finally:
-        functions.delete_function_concurrency(FunctionName=name)
 
     assert flow.claim()["lastReleased"]["reason"] == "swept"
     assert other.claim()["claimId"] == job["claimId"]
     other.succeed(job)
-    assert (await other.end_of(living))["output"]["outcome"] == "Completed"
+    assert await other.outcome(living) == "Completed"
 
 
 async def swept(flow: Flow) -> None:
@@ -585,15 +516,9 @@ async def test_a_claim_is_released_after_an_event_without_input(flow: Flow) -> N
     """EventBridge omits a large input; the claim is found by its execution."""
     execution = flow.start("m1")
     job = await flow.receive()
-    event = {
-        "detail-type": "Step Functions Execution Status Change",
-        "detail": {
-            "executionArn": execution,
-            "status": "ABORTED",
-            "input": None,
-            "inputDetails": {"included": False},
-        },
-    }
+    omitted = {"input": None, "inputDetails": {"included": False}}
+    detail = {"executionArn": execution, "status": "ABORTED", **omitted}
+    event = {"detail-type": "Step Functions Execution Status Change", "detail": detail}
     answer = flow.deployed.invoke("handle-timeout", event)
 
     assert (answer["released"], answer["recorded"]) == (True, True)

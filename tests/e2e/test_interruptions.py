@@ -2,12 +2,21 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
-from tests.e2e.deployed import Deployed, assert_ended_once, unique, until
+from tests.e2e.deployed import Deployed, Message, assert_ended_once, unique, until
 
 pytestmark = pytest.mark.e2e
+
+CANCEL = {"action": "cancel", "payload": {"request_id": "job"}}
+
+
+def delay(seconds: float, steps: int, **envelope: Any) -> Message:
+    """A request for a job of steps."""
+    payload = {"seconds": seconds, "steps": steps}
+    return {"id": "job", "action": "delay", "payload": payload, **envelope}
 
 
 async def test_a_client_resumes_from_its_last_seq_after_a_lost_connection(
@@ -15,7 +24,7 @@ async def test_a_client_resumes_from_its_last_seq_after_a_lost_connection(
 ) -> None:
     user = unique("user")
     async with deployed.socket(user) as first:
-        await first.ask({"id": "job", "action": "delay", "payload": {"seconds": 4, "steps": 20}})
+        await first.ask(delay(4, 20))
         last = await first.wait_for(lambda m: m.get("seq", 0) >= 3)
         first.cut()
     async with deployed.socket(user) as second:
@@ -42,7 +51,7 @@ async def test_another_connection_of_the_user_gets_the_same_messages(deployed: D
         deployed.socket(unique("user")) as stranger,
         deployed.socket(unique("user"), "acme", "tenant:read") as colleague,
     ):
-        await origin.ask({"id": "job", "action": "delay", "payload": {"seconds": 2, "steps": 10}})
+        await origin.ask(delay(2, 10))
         own = {"action": "subscribe", "payload": {"request_id": "job"}}
         others = {"action": "subscribe", "payload": {"request_id": "job", "user_id": owner}}
         assert (await other.ask(own))["data"]["subscribed"] is True
@@ -61,7 +70,7 @@ async def test_a_job_of_a_killed_worker_is_taken_over_and_completes_once(
     """After its lease has expired."""
     user = unique("user")
     async with deployed.socket(user) as socket:
-        await socket.ask({"id": "job", "action": "delay", "payload": {"seconds": 6, "steps": 12}})
+        await socket.ask(delay(6, 12))
         await socket.wait_for(lambda m: m.get("seq", 0) >= 2)
         deployed.kill_workers("processor")
         lease = deployed.row(user, "job")["lease_until"]
@@ -79,7 +88,7 @@ async def test_a_job_completes_after_its_client_has_left(deployed: Deployed) -> 
     """Its result is stored."""
     user = unique("user")
     async with deployed.socket(user) as socket:
-        await socket.ask({"id": "job", "action": "delay", "payload": {"seconds": 1.5, "steps": 6}})
+        await socket.ask(delay(1.5, 6))
         await socket.wait_for(lambda m: m.get("seq", 0) >= 1)
     row = await until(
         lambda: (row := deployed.row(user, "job"))["status"] == "COMPLETED" and row, "the end"
@@ -98,28 +107,19 @@ async def test_a_job_completes_after_its_client_has_left(deployed: Deployed) -> 
 async def test_on_disconnect_cancel_ends_the_job_with_its_connection(deployed: Deployed) -> None:
     user = unique("user")
     async with deployed.socket(user) as socket:
-        await socket.ask(
-            {
-                "id": "job",
-                "action": "delay",
-                "payload": {"seconds": 30, "steps": 150},
-                "metadata": {"on_disconnect": "cancel"},
-            }
-        )
+        await socket.ask(delay(30, 150, metadata={"on_disconnect": "cancel"}))
         await socket.wait_for(lambda m: m.get("seq", 0) >= 1)
     await until(lambda: deployed.row(user, "job")["status"] == "CANCELLED", "the cancellation")
 
 
 async def test_a_cancelled_job_stops_at_its_next_progress(deployed: Deployed) -> None:
     """A second cancel changes nothing."""
-    user = unique("user")
-    cancel = {"action": "cancel", "payload": {"request_id": "job"}}
-    async with deployed.socket(user) as socket:
-        await socket.ask({"id": "job", "action": "delay", "payload": {"seconds": 30, "steps": 150}})
+    async with deployed.socket(unique("user")) as socket:
+        await socket.ask(delay(30, 150))
         await socket.wait_for(lambda m: m.get("seq", 0) >= 1)
-        assert (await socket.ask(cancel))["data"]["status"] == "cancelling"
+        assert (await socket.ask(CANCEL))["data"]["status"] == "cancelling"
         end = await socket.end_of("job")
-        again = await socket.ask(cancel)
+        again = await socket.ask(CANCEL)
 
         assert end["error"]["code"] == "CANCELLED"
         assert again["data"]["status"] == "cancelled"
@@ -136,7 +136,7 @@ async def test_a_cancelled_assembly_can_be_requested_again(deployed: Deployed) -
         )
         ack = await socket.ask({"id": "job", "action": "process_assembly", "payload": payload})
         await socket.wait_for(lambda m: m.get("seq", 0) >= 1)
-        await socket.ask({"action": "cancel", "payload": {"request_id": "job"}})
+        await socket.ask(CANCEL)
         end = await socket.end_of("job")
         document = deployed.assembly(ack["assembly_id"])
         again = await socket.run("process_assembly", payload)
@@ -164,20 +164,17 @@ async def test_concurrent_cancellations_end_a_job_once(deployed: Deployed) -> No
     """From many sockets, while a worker takes it."""
     user = unique("user")
     async with deployed.socket(user) as socket, deployed.socket(user) as other:
-        for number in range(10):
-            request_id = f"job-{number}"
-            cancel = {"action": "cancel", "payload": {"request_id": request_id}}
-            await socket.ask(
-                {"id": request_id, "action": "delay", "payload": {"seconds": 0.3, "steps": 3}}
-            )
+        names = [f"job-{number}" for number in range(10)]
+        for request_id in names:
+            cancel = CANCEL | {"payload": {"request_id": request_id}}
+            await socket.ask(delay(0.3, 3, id=request_id))
             await asyncio.gather(*(each.ask(cancel) for each in (socket, other)))
-        for number in range(10):
-            await socket.end_of(f"job-{number}")
-        await until(
-            lambda: all(
-                "lease_shard" not in deployed.row(user, f"job-{number}") for number in range(10)
-            ),
-            "the ends",
-        )
-        for number in range(10):
-            assert_ended_once(socket.of(f"job-{number}"))
+        for request_id in names:
+            await socket.end_of(request_id)
+
+        def released() -> bool:
+            return all("lease_shard" not in deployed.row(user, name) for name in names)
+
+        await until(released, "the ends")
+        for request_id in names:
+            assert_ended_once(socket.of(request_id))

@@ -12,13 +12,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from jobplane.stage.signing import jwt_secret
-from jobplane_keys import to_item
 from tests.e2e.deployed import Deployed, Receiver, Socket, receiver, unique, until
 from tests.e2e.test_flow import Flow
 
 pytestmark = pytest.mark.e2e
 
-SECRET = "whsec_c2VjcmV0LW9mLXRoZS1lbmQtdG8tZW5kLXRlc3Rz"
 SIGNED = re.compile(r"X-Amz-Signature|X-Amz-Credential|Signature=|eyJ[\w-]+\.[\w-]+")
 
 
@@ -54,26 +52,18 @@ def hooks(deployed: Deployed, webhooks: Receiver) -> Iterator[tuple[Receiver, st
         try:
             yield there, in_url, signing
         finally:
-            deployed.set_webhook(webhooks.url, SECRET)
+            deployed.set_webhook(webhooks.url)
 
 
 def log_texts(deployed: Deployed) -> dict[str, str]:
     """The texts of every log group of the stage."""
     logs = deployed.stage.client("logs")
-    groups = [
-        group["logGroupName"]
-        for page in logs.get_paginator("describe_log_groups").paginate()
-        for group in page["logGroups"]
-    ]
-    pages = logs.get_paginator("filter_log_events")
-    return {
-        group: "\n".join(
-            event["message"]
-            for page in pages.paginate(logGroupName=group)
-            for event in page["events"]
-        )
-        for group in groups
-    }
+    texts = {}
+    for page in logs.get_paginator("describe_log_groups").paginate():
+        for group in (each["logGroupName"] for each in page["logGroups"]):
+            pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group)
+            texts[group] = "\n".join(event["message"] for p in pages for event in p["events"])
+    return texts
 
 
 async def say_all(deployed: Deployed, socket: Socket, secrets: Secrets) -> tuple[str, str]:
@@ -93,18 +83,10 @@ async def say_all(deployed: Deployed, socket: Socket, secrets: Secrets) -> tuple
     content = secrets.new("content of a file").encode()
     payload = await deployed.upload(socket, "tpl_fingerprint", {"a.txt": content})
     payload["fields"] = {"note": secrets.new("field of a job")}
-    again = await socket.ask(
-        {
-            "action": "create_upload",
-            "payload": {
-                "template_id": "tpl_fingerprint",
-                "files": [
-                    {n: f[n] for n in ("name", "size", "mime", "md5hash")}
-                    for f in payload["uploads"]
-                ],
-            },
-        }
-    )
+    named = ("name", "size", "mime", "md5hash")
+    announced = [{name: file[name] for name in named} for file in payload["uploads"]]
+    offer = {"template_id": "tpl_fingerprint", "files": announced}
+    again = await socket.ask({"action": "create_upload", "payload": offer})
     secrets.add_link("link of an upload", again["data"]["uploads"][0]["url"])
     done = await socket.run("process_assembly", payload)
     assert done["type"] == "complete", done
@@ -123,21 +105,13 @@ async def say_all(deployed: Deployed, socket: Socket, secrets: Secrets) -> tuple
 def change_file(deployed: Deployed, note: str) -> None:
     """Change a file's status, with a secret text."""
     key = {"date_prefix": "2026-11-22", "file_key": f"{unique('file')}.ndjson"}
-    table = deployed.info["tables"]["files"]
-    deployed.dynamodb.put_item(TableName=table, Item=to_item({**key, "status": "pending#1"}))
+    deployed.put("files", {**key, "status": "pending#1"})
+    change = {"new_status": "manifested", "additional_fields": {"note": note}}
     try:
-        changed = deployed.invoke(
-            "state-manager",
-            {
-                "operation": "update_state",
-                **key,
-                "new_status": "manifested",
-                "additional_fields": {"note": note},
-            },
-        )
+        changed = deployed.invoke("state-manager", {"operation": "update_state", **key, **change})
         assert changed["statusCode"] == 200, changed
     finally:
-        deployed.dynamodb.delete_item(TableName=table, Key=to_item(key))
+        deployed.delete("files", **key)
 
 
 async def run_flow(deployed: Deployed, secrets: Secrets) -> None:

@@ -19,15 +19,6 @@ from tests.workspace.copies import jobplane
 pytestmark = pytest.mark.e2e
 
 
-def alarms(deployed: Deployed) -> list[dict[str, Any]]:
-    pages = (
-        deployed.stage.client("cloudwatch")
-        .get_paginator("describe_alarms")
-        .paginate(AlarmNamePrefix=deployed.stage.names.prefix)
-    )
-    return [alarm for page in pages for alarm in page["MetricAlarms"]]
-
-
 @contextmanager
 def listening(deployed: Deployed, topic: str) -> Iterator[str]:
     """The URL of a queue that receives the topic's notifications."""
@@ -35,12 +26,8 @@ def listening(deployed: Deployed, topic: str) -> Iterator[str]:
     url = sqs.create_queue(QueueName=unique("alarms"))["QueueUrl"]
     about = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
     arn = about["Attributes"]["QueueArn"]
-    allowed = {
-        "Effect": "Allow",
-        "Principal": {"Service": "sns.amazonaws.com"},
-        "Action": "sqs:SendMessage",
-        "Resource": arn,
-    }
+    sender = {"Service": "sns.amazonaws.com"}
+    allowed = {"Effect": "Allow", "Principal": sender, "Action": "sqs:SendMessage", "Resource": arn}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
     sqs.set_queue_attributes(QueueUrl=url, Attributes={"Policy": policy})
     subscription = sns.subscribe(
@@ -54,21 +41,14 @@ def listening(deployed: Deployed, topic: str) -> Iterator[str]:
 
 
 def test_every_alarm_watches_a_deployed_resource(deployed: Deployed) -> None:
-    stack = deployed.stage.client("cloudformation").get_paginator("list_stack_resources")
-    there = {deployed.stage.name}
-    for page in stack.paginate(StackName=deployed.stage.names.stack):
-        for resource in page["StackResourceSummaries"]:
-            physical = resource["PhysicalResourceId"]
-            is_queue = resource["ResourceType"] == "AWS::SQS::Queue"
-            there.add(physical.rpartition("/")[2] if is_queue else physical)
-    found = alarms(deployed)
+    physical = deployed.resources().values()
+    queues = {url.rpartition("/")[2] for url in physical if url.startswith("http")}
+    there = {deployed.stage.name, *physical, *queues}
+    found = deployed.alarms()
     assert found
     for alarm in found:
-        metrics = [
-            query["MetricStat"]["Metric"]
-            for query in alarm.get("Metrics", [])
-            if "MetricStat" in query
-        ]
+        queries = alarm.get("Metrics", [])
+        metrics = [q["MetricStat"]["Metric"] for q in queries if "MetricStat" in q]
         for metric in metrics or [alarm]:
             values = {dimension["Value"] for dimension in metric["Dimensions"]}
             assert values & there, alarm["AlarmName"]
@@ -80,11 +60,11 @@ def test_the_dashboard_is_json_without_references_and_shows_all_alarms(deployed:
     widgets = json.loads(body)["widgets"]
     assert "${" not in body
     (status,) = [widget for widget in widgets if widget["type"] == "alarm"]
-    assert set(status["properties"]["alarms"]) == {alarm["AlarmArn"] for alarm in alarms(deployed)}
+    assert set(status["properties"]["alarms"]) == {alarm["AlarmArn"] for alarm in deployed.alarms()}
 
 
 async def test_an_alarm_notifies_the_topic_with_name_and_reason(deployed: Deployed) -> None:
-    (errors,) = [alarm for alarm in alarms(deployed) if alarm.get("MetricName") == "5xx"]
+    (errors,) = [alarm for alarm in deployed.alarms() if alarm.get("MetricName") == "5xx"]
     cloudwatch = deployed.stage.client("cloudwatch")
     (topic,) = errors["AlarmActions"]
     name = errors["AlarmName"]
@@ -108,21 +88,14 @@ async def test_an_alarm_notifies_the_topic_with_name_and_reason(deployed: Deploy
     assert "docs/observing.md#http-errors" in notice["AlarmDescription"]
 
 
-async def complete(deployed: Deployed, user: str, request_id: str) -> str:
-    """Run a job with a file; its assembly's id."""
-    async with deployed.socket(user) as socket:
-        payload = await deployed.upload(socket, "tpl_fingerprint", {"a": unique("x").encode()})
-        end = await socket.run("process_assembly", payload, id=request_id)
-    assert end["type"] == "complete", end
-    return str(end["result"]["assembly_id"])
-
-
-async def delivered(deployed: Deployed, assembly_id: str) -> None:
-    """Wait until the document's webhook is delivered."""
+async def delivered(deployed: Deployed, user: str, request_id: str) -> str:
+    """Run an assembly until its webhook is delivered; its id."""
+    assembly_id = await deployed.complete(user, id=request_id)
     await until(
         lambda: deployed.assembly(assembly_id)["webhook"]["status"] == "delivered",
         "the delivery on the document",
     )
+    return assembly_id
 
 
 def lines_with(deployed: Deployed, **ids: str) -> list[dict[str, Any]]:
@@ -152,8 +125,7 @@ async def test_router_request_processor_webhook_and_receiver_share_a_trace(
     deployed: Deployed, webhooks: Receiver
 ) -> None:
     user, request_id = unique("user"), unique("req")
-    assembly_id = await complete(deployed, user, request_id)
-    await delivered(deployed, assembly_id)
+    assembly_id = await delivered(deployed, user, request_id)
     functions = {"router", "processor", "deliver-webhook"}
     found = await lines_of(deployed, functions, request_id=request_id)
     carried = deployed.row(user, request_id)["trace_header"]
@@ -169,9 +141,8 @@ async def test_router_request_processor_webhook_and_receiver_share_a_trace(
 async def test_jobplane_logs_finds_all_lines_of_a_job_by_each_id(
     deployed: Deployed, webhooks: Receiver
 ) -> None:
-    user, request_id = unique("user"), unique("req")
-    assembly_id = await complete(deployed, user, request_id)
-    await delivered(deployed, assembly_id)
+    request_id = unique("req")
+    assembly_id = await delivered(deployed, unique("user"), request_id)
 
     for ids in ({"request_id": request_id}, {"assembly_id": assembly_id}):
         lines = await lines_of(deployed, {"router", "processor", "deliver-webhook"}, **ids)
@@ -194,13 +165,12 @@ async def test_every_emitted_metric_matches_the_source(
     The dashboard is held against the same source by tests/workspace/test_observability.py.
     """
     user, began = unique("user"), time.time()
-    assembly_id = await complete(deployed, user, unique("req"))
+    assembly_id = await delivered(deployed, user, unique("req"))
     async with deployed.socket(user) as socket:
         await socket.run("delay", {"seconds": 0.1, "steps": 2, "fail_at": 1})
         await socket.ask({"action": "no_such_action"})
     async with deployed.http(user) as http:
         await http.get(f"/status/{assembly_id}")
-    await delivered(deployed, assembly_id)
     wanted = {
         "ConnectionEstablished", "ConnectionClosed", "QueueLatency", "ProcessingLatency",
         "RequestCompleted", "RequestFailed", "RequestRefused", "MessageAnswered", "StatusChecks",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobplane_keys import owner_key, to_item
+from jobplane_keys import owner_key
 from jobplane_leases import Lease, LeaseLostError
 from tests.e2e.deployed import Deployed, assert_ended_once, unique
 from tests.e2e.in_process import context, load
@@ -53,12 +53,8 @@ async def test_a_worker_whose_request_was_taken_over_writes_nothing(
     quick = processor.Invocation("quick", time.time() + 60)
     request = processor.request_of(owner, request_id)
     row = request.take(slow.lease(), time.time())
-    deployed.dynamodb.update_item(
-        TableName=deployed.info["tables"]["requests"],
-        Key=to_item({"owner": owner, "request_id": request_id}),
-        UpdateExpression="SET lease_until = :past",
-        ExpressionAttributeValues=to_item({":past": int(time.time()) - 1}),
-    )
+    key = {"owner": owner, "request_id": request_id}
+    deployed.update("requests", key, lease_until=int(time.time()) - 1)
     assert request.take(quick.lease(), time.time()) is not None
 
     with pytest.raises(LeaseLostError):
@@ -77,8 +73,7 @@ async def test_a_request_sent_sixteen_times_at_once_is_stored_once(
     request = {"id": "job", "action": "delay", "payload": {"seconds": 0.2, "steps": 2}}
     async with deployed.socket(user) as socket:
         event = message_event(connection_of(deployed, user), request)
-        with ThreadPoolExecutor(CONTENDERS) as pool:
-            answers = list(pool.map(lambda _: ask(router, event), range(CONTENDERS)))
+        answers = ask_at_once(router, event)
         await socket.end_of("job")
 
         assert {answer["type"] for answer in answers} == {"acknowledgment"}
@@ -94,15 +89,15 @@ async def test_sixteen_concurrent_subscriptions_of_a_connection_count_once(
     async with deployed.socket(user):
         connection_id = connection_of(deployed, user)
         request_id = put_request(deployed, user, "gone", {"seconds": 0, "steps": 1})
-        event = message_event(
-            connection_id, {"action": "subscribe", "payload": {"request_id": request_id}}
-        )
-        with ThreadPoolExecutor(CONTENDERS) as pool:
-            answers = list(pool.map(lambda _: ask(router, event), range(CONTENDERS)))
+        subscribe = {"action": "subscribe", "payload": {"request_id": request_id}}
+        answers = ask_at_once(router, message_event(connection_id, subscribe))
 
         assert any(answer["type"] == "response" for answer in answers)
         assert deployed.row(user, request_id)["subscriber_count"] == 1
 
 
-def ask(router: Any, event: Any) -> Any:
-    return json.loads(router.handler(event, context())["body"])
+def ask_at_once(router: Any, event: Any) -> list[Any]:
+    """The answers to a message that is sent sixteen times."""
+    with ThreadPoolExecutor(CONTENDERS) as pool:
+        answers = pool.map(lambda _: router.handler(event, context()), range(CONTENDERS))
+        return [json.loads(answer["body"]) for answer in answers]

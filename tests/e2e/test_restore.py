@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from jobplane.tree.repository import Repository
-from jobplane_keys import from_item, owner_key, to_item
+from jobplane_keys import owner_key
 from tests.e2e.deployed import Deployed, Message, unique, until
 from tests.e2e.documented import Terminal, blocks
 from tests.e2e.platform_records import without_delivery
@@ -47,9 +47,8 @@ def assemblies(deployed: Deployed) -> Iterator[list[str]]:
     """Two assemblies of a user, deleted afterwards."""
     ids = [deployed.put_assembly(USER) for _ in range(2)]
     yield ids
-    table = deployed.info["tables"]["assemblies"]
     for assembly_id in ids:
-        deployed.dynamodb.delete_item(TableName=table, Key=to_item({"assembly_id": assembly_id}))
+        deployed.delete("assemblies", assembly_id=assembly_id)
 
 
 def test_a_deleted_row_is_restored_and_a_newer_one_is_kept(
@@ -59,13 +58,8 @@ def test_a_deleted_row_is_restored_and_a_newer_one_is_kept(
     dynamodb, table = deployed.dynamodb, deployed.info["tables"]["assemblies"]
     lost, changed = assemblies
     backup = dynamodb.create_backup(TableName=table, BackupName="before")["BackupDetails"]
-    dynamodb.delete_item(TableName=table, Key=to_item({"assembly_id": lost}))
-    dynamodb.update_item(
-        TableName=table,
-        Key=to_item({"assembly_id": changed}),
-        UpdateExpression="SET rev = :new",
-        ExpressionAttributeValues=to_item({":new": 2}),
-    )
+    deployed.delete("assemblies", assembly_id=lost)
+    deployed.update("assemblies", {"assembly_id": changed}, rev=2)
     assert status_of(deployed, lost) == 404
 
     restored = unique("restored")
@@ -73,21 +67,15 @@ def test_a_deleted_row_is_restored_and_a_newer_one_is_kept(
     try:
         dynamodb.get_waiter("table_exists").wait(TableName=restored, WaiterConfig={"Delay": 1})
         environment = os.environ | deployed.stage.environment() | {"NO_PROXY": "127.0.0.1"}
-        done = subprocess.run(
-            [sys.executable, script, restored, table],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [sys.executable, script, restored, table]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
     finally:
         dynamodb.delete_table(TableName=restored)
         dynamodb.delete_backup(BackupArn=backup["BackupArn"])
 
     assert (done.returncode, done.stdout) == (0, "1 rows put back\n"), done.stderr
     assert status_of(deployed, lost) == 200
-    found = dynamodb.get_item(TableName=table, Key=to_item({"assembly_id": changed}))
-    assert from_item(found["Item"])["rev"] == 2
+    assert deployed.assembly(changed)["rev"] == 2
 
 
 @pytest.fixture(scope="module")
@@ -153,12 +141,8 @@ async def lose_requests(own: Deployed, table: str) -> tuple[str, str]:
         with without_delivery(own, "dispatch", f"/{table}/"):
             asked = {"id": pending, "action": "delay", "payload": DELAY}
             assert (await socket.ask(asked))["type"] == "acknowledgment"
-            own.dynamodb.update_item(
-                TableName=table,
-                Key=to_item({"owner": owner_key("acme", USER), "request_id": pending}),
-                UpdateExpression="SET lease_until = :past",
-                ExpressionAttributeValues=to_item({":past": 1}),
-            )
+            key = {"owner": owner_key("acme", USER), "request_id": pending}
+            own.update("requests", key, lease_until=1)
             own.dynamodb.create_backup(TableName=table, BackupName="before")
             own.dynamodb.delete_table(TableName=table)
     return ended, pending
@@ -174,7 +158,7 @@ def test_mapping_and_role_name_the_new_stream(own: Deployed, loss: Loss) -> None
     name = own.info["functions"]["dispatch"]
     mappings = own.functions.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
     assert [mapping["EventSourceArn"] for mapping in mappings] == [loss.new_stream]
-    role = own.functions.get_function_configuration(FunctionName=name)["Role"].rpartition("/")[2]
+    role = own.configuration("dispatch")["Role"].rpartition("/")[2]
     iam = own.stage.client("iam")
     policies = [
         json.dumps(iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"])

@@ -10,16 +10,14 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from jobplane.deploy import compiled
 from jobplane.reference.grants import Grant, grants
 from jobplane.stage.stages import Stage
 from jobplane.tree.configuration import Configuration, role_id
 from jobplane.tree.repository import Repository
-from tests.e2e.deployed import Deployed
+from tests.e2e.deployed import Deployed, client_once
 from tests.e2e.probes import DENIED, Clients, Probe, Stack, probes
 
 pytestmark = pytest.mark.e2e
@@ -32,21 +30,15 @@ FLOWS = [
     if declared.body["Type"] == "AWS::StepFunctions::StateMachine"
 ]
 ROLES = [*(function.name for function in FUNCTIONS), *FLOWS]
-# Actions whose call the emulator lacks.
+# Actions whose call the emulator lacks: those of X-Ray, of the service that delivers logs, and one
+# that lists the streams of all tables, which AWS authorises by no resource.
 UNASKED = {
-    "dynamodb:ListStreams": "lists streams of all tables: AWS authorises it by no resource",
-    "logs:CreateLogDelivery": "of the service that delivers logs",
-    "logs:DeleteLogDelivery": "of the service that delivers logs",
-    "logs:DescribeLogGroups": "of the service that delivers logs",
-    "logs:DescribeResourcePolicies": "of the service that delivers logs",
-    "logs:GetLogDelivery": "of the service that delivers logs",
-    "logs:ListLogDeliveries": "of the service that delivers logs",
-    "logs:PutResourcePolicy": "of the service that delivers logs",
-    "logs:UpdateLogDelivery": "of the service that delivers logs",
-    "xray:GetSamplingRules": "the emulator has no X-Ray",
-    "xray:GetSamplingTargets": "the emulator has no X-Ray",
-    "xray:PutTelemetryRecords": "the emulator has no X-Ray",
-    "xray:PutTraceSegments": "the emulator has no X-Ray",
+    "dynamodb:ListStreams",
+    *(f"xray:Get{name}" for name in ("SamplingRules", "SamplingTargets")),
+    *(f"xray:Put{name}" for name in ("TelemetryRecords", "TraceSegments")),
+    *(f"logs:{verb}LogDelivery" for verb in ("Create", "Delete", "Get", "Update")),
+    *("logs:DescribeLogGroups", "logs:DescribeResourcePolicies"),
+    *("logs:ListLogDeliveries", "logs:PutResourcePolicy"),
 }
 
 
@@ -56,12 +48,7 @@ def stack(deployed: Deployed) -> Stack:
     stage = deployed.stage
     template = compiled.deployed(stage)
     assert template is not None
-    summaries = stage.client("cloudformation").get_paginator("list_stack_resources")
-    physical = {
-        each["LogicalResourceId"]: each["PhysicalResourceId"]
-        for page in summaries.paginate(StackName=stage.names.stack)
-        for each in page["StackResourceSummaries"]
-    }
+    physical = deployed.resources()
     for logical, resource in template.resources.items():
         if "StreamSpecification" in resource.get("Properties", {}):
             table = deployed.dynamodb.describe_table(TableName=physical[logical])["Table"]
@@ -72,12 +59,7 @@ def stack(deployed: Deployed) -> Stack:
     assert state is not None
     assert stage.endpoint_url is not None
     return Stack(
-        template.body,
-        stage.names,
-        physical,
-        stage.endpoint_url,
-        identity["Account"],
-        state.region,
+        template.body, stage.names, physical, stage.endpoint_url, identity["Account"], state.region
     )
 
 
@@ -110,24 +92,13 @@ def session_of(role: str, deployed: Deployed, stack: Stack) -> Clients:
         if role in (logical, stack.names.short(physical))
         for resource in [stack.template["Resources"][logical]]
     )
-    assumed = deployed.stage.client("sts").assume_role(
-        RoleArn=f"arn:aws:iam::{stack.account}:role/{stack.physical[name]}",
-        RoleSessionName="probe",
-    )["Credentials"]
+    assumed = deployed.assumed(stack.physical[name])
 
     @cache
     def client(service: str) -> Any:
         service, _, api = service.partition(" ")
         suffix = f"/_aws/execute-api/{api}/{stack.names.stage}" if api else ""
-        return boto3.client(
-            service,
-            endpoint_url=f"{stack.endpoint_url}{suffix}",
-            region_name=stack.region,
-            aws_access_key_id=assumed["AccessKeyId"],
-            aws_secret_access_key=assumed["SecretAccessKey"],
-            aws_session_token=assumed["SessionToken"],
-            config=Config(proxies={}, retries={"total_max_attempts": 1}),
-        )
+        return client_once(service, f"{stack.endpoint_url}{suffix}", stack.region, assumed)
 
     return client
 

@@ -61,35 +61,24 @@ def operating(deployed: Deployed, programs: Path) -> Iterator[Operator]:
     try:
         yield operator
     finally:
-        deployed.ssm.put_parameter(
-            Name=secret_name(deployed.stage),
-            Value=operator.old,
-            Type="SecureString",
-            Overwrite=True,
-        )
-        for name in names(deployed):
-            replace_workers(deployed, name)
+        deployed.set_parameter(secret_name(deployed.stage), operator.old)
+        for function in VERIFYING:
+            replace_workers(deployed, function)
 
 
-def replace_workers(deployed: Deployed, name: str) -> None:
+def replace_workers(deployed: Deployed, function: str) -> None:
     """Replace a function's workers by a change that is reverted."""
-    lambdas = deployed.functions
-    known = lambdas.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+    lambdas, name = deployed.functions, deployed.stage.names.of(function)
+    known = deployed.configuration(function)["Environment"]["Variables"]
     for variables in ({**known, "STARTED": unique("")}, known):
         environment = {"Variables": variables}
         lambdas.update_function_configuration(FunctionName=name, Environment=environment)
         lambdas.get_waiter("function_updated_v2").wait(FunctionName=name, WaiterConfig={"Delay": 1})
 
 
-def names(deployed: Deployed) -> list[str]:
-    return [deployed.stage.names.of(function) for function in VERIFYING]
-
-
 def deployments(deployed: Deployed) -> list[tuple[str, str]]:
     """Attributes that change with a deployment of the functions that verify tokens."""
-    found = [
-        deployed.functions.get_function_configuration(FunctionName=name) for name in names(deployed)
-    ]
+    found = map(deployed.configuration, VERIFYING)
     return [(each["LastModified"], each["CodeSha256"]) for each in found]
 
 

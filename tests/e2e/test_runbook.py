@@ -208,7 +208,7 @@ def test_http_errors(deployed: Deployed, shell: Shell) -> None:
 async def test_socket_errors(deployed: Deployed, shell: Shell) -> None:
     """Refused tokens, the router's failures and its permission are shown; a token is minted."""
     with pytest.raises(InvalidStatus):
-        async with connect(f"{deployed.info['websocket_url']}?Authorization=forged"):
+        async with connect(deployed.socket_url(token="forged")):
             pass
     invocation(deployed, "router", {})
     shown = shell("Socket errors", 0)

@@ -32,12 +32,7 @@ def places(deployed: Deployed) -> Iterator[tuple[str, bytes]]:
     yield "template", json.dumps(template).encode()
     described = cloudformation.describe_stacks(StackName=stack)["Stacks"]
     yield "stack", json.dumps(described, default=str).encode()
-    (bucket,) = [
-        resource["PhysicalResourceId"]
-        for page in cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
-        for resource in page["StackResourceSummaries"]
-        if resource["LogicalResourceId"] == "ServerlessDeploymentBucket"
-    ]
+    bucket = deployed.resources()["ServerlessDeploymentBucket"]
     for page in deployed.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for entry in page["Contents"]:
             body = deployed.s3.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
@@ -96,9 +91,15 @@ class Copy:
         self.parameter = parameter
 
     def put(self, value: str) -> None:
-        self._deployed.ssm.put_parameter(
-            Name=self.parameter, Value=value, Type="SecureString", Overwrite=True
-        )
+        self._deployed.set_parameter(self.parameter, value)
+
+    async def refuses(self, why: str) -> None:
+        """It answers 500, and logs why the parameter can't be used."""
+        status, body = self.ask()
+        assert (status, body["error"]) == (500, "Internal error")
+        assert set(body) <= {"error", "request_id"}
+        wanted = f"SSM parameter {self.parameter} {why}"
+        await until(lambda: self.logged(wanted), wanted)
 
     def ask(self) -> tuple[int, dict[str, Any]]:
         """The answer to a caller with a valid token."""
@@ -127,10 +128,7 @@ class Copy:
 def copy_of_status(deployed: Deployed, parameter: str) -> Iterator[Copy]:
     """status with the role of deliver-webhook, which may read the webhooks' parameters."""
     lambdas, name = deployed.functions, unique(deployed.stage.names.of("copy"))
-    known, other = (
-        lambdas.get_function_configuration(FunctionName=deployed.stage.names.of(function))
-        for function in ("status", "deliver-webhook")
-    )
+    known, other = map(deployed.configuration, ("status", "deliver-webhook"))
     variables = known["Environment"]["Variables"] | {"JWT_SECRET": f"ssm:{parameter}"}
     lambdas.create_function(
         FunctionName=name,
@@ -144,6 +142,7 @@ def copy_of_status(deployed: Deployed, parameter: str) -> Iterator[Copy]:
         yield Copy(deployed, name, parameter)
     finally:
         lambdas.delete_function(FunctionName=name)
+        deployed.ssm.delete_parameters(Names=[parameter])
 
 
 @pytest.mark.parametrize(
@@ -163,16 +162,9 @@ async def test_an_unusable_secret_is_a_500_until_it_is_corrected(
     with copy_of_status(deployed, parameter) as copy:
         if value is not None:
             copy.put(value)
-        try:
-            status, body = copy.ask()
-            assert (status, body["error"]) == (500, "Internal error")
-            assert set(body) <= {"error", "request_id"}
-            wanted = f"SSM parameter {parameter} {told.format(parameter=parameter)}"
-            await until(lambda: copy.logged(wanted), wanted)
-            copy.put(SECRET)
-            await until(lambda: copy.ask()[0] == 404, "the secret is found", every=1)
-        finally:
-            deployed.ssm.delete_parameters(Names=[parameter])
+        await copy.refuses(told.format(parameter=parameter))
+        copy.put(SECRET)
+        await until(lambda: copy.ask()[0] == 404, "the secret is found", every=1)
 
 
 async def test_a_forbidden_secret_is_named_in_the_log(deployed: Deployed) -> None:
@@ -180,10 +172,4 @@ async def test_a_forbidden_secret_is_named_in_the_log(deployed: Deployed) -> Non
     parameter = secret_name(deployed.stage).replace("jwt-secret", "another-secret")
     with copy_of_status(deployed, parameter) as copy:
         copy.put(SECRET)
-        try:
-            status, body = copy.ask()
-            assert (status, body["error"]) == (500, "Internal error")
-            wanted = f"SSM parameter {parameter} can't be read: allow this function's role"
-            await until(lambda: copy.logged(wanted), wanted)
-        finally:
-            deployed.ssm.delete_parameters(Names=[parameter])
+        await copy.refuses("can't be read: allow this function's role")

@@ -8,13 +8,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from jobplane.reference.grants import template_to_tell
 from jobplane.tree.repository import Repository
-from tests.e2e.deployed import Deployed, unique
+from tests.e2e.deployed import Deployed, client_once, unique
 from tests.e2e.probes import DENIED
 
 pytestmark = pytest.mark.e2e
@@ -29,12 +27,8 @@ def guarded(deployed: Deployed) -> Iterator[dict[str, str]]:
     and a role that may do all with them.
     """
     resources = template_to_tell(Repository.here())["Resources"]
+    kept = {name: resources[name] for each in GUARDED for name in (each, f"{each}Policy")}
     name = unique("guarded")
-    kept = {
-        logical: resources[logical]
-        for guarded in GUARDED
-        for logical in (guarded, f"{guarded}Policy")
-    }
     kept["QuarantineBucket"]["Properties"]["BucketName"] = name
     kept["WebhooksDeadLetterQueue"]["Properties"]["QueueName"] = name
     for resource in kept.values():
@@ -73,19 +67,9 @@ def role() -> dict[str, Any]:
 
 def client_of(service: str, deployed: Deployed, role_name: str, scheme: str) -> Any:
     """The role's client, with requests of a scheme."""
-    account = deployed.stage.client("sts").get_caller_identity()["Account"]
-    assumed = deployed.stage.client("sts").assume_role(
-        RoleArn=f"arn:aws:iam::{account}:role/{role_name}", RoleSessionName="transport"
-    )["Credentials"]
-    client = boto3.client(
-        service,
-        endpoint_url=deployed.stage.endpoint_url,
-        region_name="eu-west-1",
-        aws_access_key_id=assumed["AccessKeyId"],
-        aws_secret_access_key=assumed["SecretAccessKey"],
-        aws_session_token=assumed["SessionToken"],
-        config=Config(proxies={}, retries={"total_max_attempts": 1}),
-    )
+    url = deployed.stage.endpoint_url
+    assert url is not None
+    client = client_once(service, url, "eu-west-1", deployed.assumed(role_name))
 
     def forwarded(params: dict[str, Any], **_: Any) -> None:
         params["headers"]["X-Forwarded-Proto"] = scheme
