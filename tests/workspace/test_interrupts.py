@@ -87,9 +87,6 @@ def test_up_stops_its_emulator_when_the_terminal_is_closed() -> None:
     stage = f"hang-up-{os.getpid()}"
     terminal, side = pty.openpty()
 
-    def control() -> None:
-        fcntl.ioctl(side, termios.TIOCSCTTY, 0)
-
     process = subprocess.Popen(
         [sys.executable, "-m", "jobplane", "up", "--stage", stage],
         cwd=ROOT,
@@ -97,7 +94,7 @@ def test_up_stops_its_emulator_when_the_terminal_is_closed() -> None:
         stdout=side,
         stderr=side,
         start_new_session=True,
-        preexec_fn=control,
+        preexec_fn=lambda: fcntl.ioctl(side, termios.TIOCSCTTY, 0),
     )
     os.close(side)
     seen = b""

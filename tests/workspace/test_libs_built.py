@@ -19,7 +19,7 @@ DEPENDENCIES = {
         "jobplane-webhooks",
         "pydantic",
         "websockets",
-    },
+    },  # fmt: skip
     "files": {"jobplane-keys"},
     "keys": set(),
     "leases": {"botocore", "jobplane-keys"},
@@ -83,9 +83,8 @@ def test_dependencies_have_lower_bounds_and_ours_a_compatible_range(lib: str) ->
         operators = {bound.operator for bound in requirement.specifier}
         if name.startswith("jobplane-"):
             assert operators == {">=", "<"}
-            assert requirement.specifier.contains(
-                project(name.removeprefix("jobplane-"))["version"]
-            )
+            version = project(name.removeprefix("jobplane-"))["version"]
+            assert requirement.specifier.contains(version)
         else:
             assert operators == {">="}
 

@@ -70,60 +70,32 @@ def test_the_interface_is_compatible_with_the_recorded_version(lib: str) -> None
 @pytest.mark.parametrize(
     ("present", "once", "fault"),
     [
-        (
-            "def target_of(",
-            "def aim(url: str) -> Target: ...\ndef target_of(",
-            "aim: Public object",
-        ),
-        (
-            "def url_at(self, address: str)",
-            "def url_at(self, address: str, port: int)",
-            "url_at: Par",
-        ),
+        ("def target_of(", "def aim(url: str) -> Target: ...\ndef target_of(", "aim: Public obj"),
+        ("def url_at(self, address: str)", "def url_at(self, address: str, x: int)", "url_at: Par"),
         ("body: bytes, secrets", "secrets", "deliver: Parameter was added as required"),
         ("TargetRefusedError(ValueError)", "TargetRefusedError(ValueError, OSError)", "Base class"),
         ("    port: int = ...", "    port: str = ...", "Target.port: type was str, is int"),
         ("authority(self) -> str", "authority(self) -> bytes", "authority: type was bytes, is str"),
         ("    error: str | None", "    error: str", "error: type was str, is str | None"),
-        (
-            "(value: Any) -> str",
-            "(value: Any) -> bytes",
-            "compact_json: returned bytes, returns str",
-        ),
-        (
-            "signing_key(secret: str)",
-            "signing_key(secret: str | bytes)",
-            "signing_key(secret): took",
-        ),
+        ("(value: Any) -> str", "(value: Any) -> bytes", "compact_json: returned bytes, returns"),
+        ("signing_key(secret: str)", "signing_key(secret: str | bytes)", "key(secret): took"),
+        ("retry_after: float = 0.0) -> None", "retry_after: float = 0.0) -> None | int", None),
+        ("trace_header: str | None", "trace_header: str", None),
     ],
-)
+)  # fmt: skip
 def test_an_incompatible_change_is_found(
-    present: str, once: str, fault: str, monkeypatch: pytest.MonkeyPatch
+    present: str, once: str, fault: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A removed name, argument or base, a new required argument, another type."""
+    """A removed name, argument or base, a new required argument, another type.
+
+    A narrower result and a wider parameter are compatible.
+    """
     now = interfaces.stubs("webhooks")["jobplane_webhooks"]
     assert present in now
     then = interfaces.Record("0.1.0", {"jobplane_webhooks": now.replace(present, once)})
     monkeypatch.setattr(interfaces, "recorded", lambda lib: then)
-    assert fault in "\n".join(interfaces.breakages("webhooks"))
-
-
-@pytest.mark.parametrize(
-    ("present", "once"),
-    [
-        ("retry_after: float = 0.0) -> None", "retry_after: float = 0.0) -> None | int"),
-        ("trace_header: str | None", "trace_header: str"),
-    ],
-)
-def test_a_compatible_change_of_a_type_is_no_fault(
-    present: str, once: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A narrower result, or a wider parameter."""
-    now = interfaces.stubs("webhooks")["jobplane_webhooks"]
-    assert present in now
-    then = interfaces.Record("0.1.0", {"jobplane_webhooks": now.replace(present, once)})
-    monkeypatch.setattr(interfaces, "recorded", lambda lib: then)
-    assert interfaces.breakages("webhooks") == []
+    found = interfaces.breakages("webhooks")
+    assert found == [] if fault is None else fault in "\n".join(found)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,6 @@
 import asyncio
 import io
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 from websockets.sync.client import connect
 
 from jobplane.bench._crowd import gathered
@@ -22,11 +20,12 @@ from jobplane.bench._usage import sampled
 from jobplane.deploy.templates import webhook_parameters
 from jobplane.stage import emulator, log_lines
 from jobplane.stage.gateway import RECEIVED, WEBHOOKS
-from jobplane.stage.stages import Stage
+from jobplane.stage.stages import Stage, State
 from jobplane.stage.tokens import mint
 from jobplane.tree.repository import Repository
 from jobplane_keys import to_item
-from tests.e2e.deployed import unique, until
+from tests.e2e.deployed import client_once, unique, until
+from tests.workspace.copies import jobplane, printed
 
 pytestmark = pytest.mark.e2e
 
@@ -85,13 +84,8 @@ def create_probe(stage: Stage, name: str) -> None:
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("probe.py", PROBE)
     role = client.get_function_configuration(FunctionName=stage.names.of("connect"))["Role"]
-    client.create_function(
-        FunctionName=name,
-        Runtime="python3.13",
-        Handler="probe.handler",
-        Role=role,
-        Code={"ZipFile": archive.getvalue()},
-    )
+    code = {"Role": role, "Code": {"ZipFile": archive.getvalue()}}
+    client.create_function(FunctionName=name, Runtime="python3.13", Handler="probe.handler", **code)
 
 
 def invoke(stage: Stage, name: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -100,28 +94,25 @@ def invoke(stage: Stage, name: str, event: dict[str, Any]) -> dict[str, Any]:
     return payload
 
 
-def test_a_second_up_deploys_nothing(stage: Stage) -> None:
-    """`up --json` prints one object; a second one keeps the emulator."""
-    before = stage.read_state()
-    done = subprocess.run(
-        [sys.executable, "-m", "jobplane", "up", "--stage", stage.name, "--json"],
-        cwd=stage.repository.root,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    printed = json.loads(done.stdout)
-    assert {"endpoint_url", "websocket_url", "http_url", "management_url"} <= set(printed)
-    assert list(printed["state_machines"].values()) == [printed["state_machine_arn"]]
-    assert printed["tables"]["connections"] == stage.names.of("connections")
-    after = stage.read_state()
-    assert before is not None and after is not None
-    assert (before.pid, before.port) == (after.pid, after.port)
-
-
-def test_the_emulator_listens_on_loopback_only(stage: Stage) -> None:
+@pytest.fixture(scope="module")
+def state(stage: Stage) -> State:
     state = stage.read_state()
     assert state is not None
+    return state
+
+
+def test_a_second_up_deploys_nothing(stage: Stage, state: State) -> None:
+    """`up --json` prints one object; a second one keeps the emulator."""
+    shown = printed(jobplane(stage.repository, "up", "--stage", stage.name, "--json"))
+    assert {"endpoint_url", "websocket_url", "http_url", "management_url"} <= set(shown)
+    assert list(shown["state_machines"].values()) == [shown["state_machine_arn"]]
+    assert shown["tables"]["connections"] == stage.names.of("connections")
+    after = stage.read_state()
+    assert after is not None
+    assert (state.pid, state.port) == (after.pid, after.port)
+
+
+def test_the_emulator_listens_on_loopback_only(state: State) -> None:
     assert emulator.is_running(state)
     emulator._refuse_exposed(state)
 
@@ -143,15 +134,8 @@ def test_proxy_variables_are_ignored_for_a_local_stage(
     stage: Stage, arguments: tuple[str, ...]
 ) -> None:
     proxies = {f"{scheme}_PROXY": "http://127.0.0.1:1" for scheme in ("HTTP", "HTTPS", "ALL")}
-    spoiled = {key: value for key, value in os.environ.items() if key.upper() != "NO_PROXY"}
-    done = subprocess.run(
-        [sys.executable, "-m", "jobplane", *arguments, "--stage", stage.name],
-        cwd=stage.repository.root,
-        env=spoiled | proxies,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    direct = {"NO_PROXY": "", "no_proxy": ""}
+    done = jobplane(stage.repository, *arguments, "--stage", stage.name, **proxies, **direct)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -191,17 +175,10 @@ def test_an_invocations_context_has_the_remaining_time(stage: Stage, probe: str)
 
 
 @pytest.mark.timeout(120)
-async def test_64_sockets_that_close_at_once_are_all_cleaned_up(stage: Stage) -> None:
-    sockets = 90
-    state = stage.read_state()
-    assert state is not None
-    tenant = unique("crowd")
-
-    def url_of(user: str) -> str:
-        token = mint(state.jwt_secret, user=user, tenant=tenant)
-        return f"{state.description['websocket_url']}?token={token}"
-
-    async with gathered([f"user-{number}" for number in range(sockets)], url_of, 16) as crowd:
+async def test_64_sockets_that_close_at_once_are_all_cleaned_up(stage: Stage, state: State) -> None:
+    sockets, tenant = 90, unique("crowd")
+    users = [f"user-{number}" for number in range(sockets)]
+    async with gathered(users, lambda user: socket_url(state, user, tenant), 16) as crowd:
         await crowd.each(lambda member: member.open(), lambda _user: None)
         assert len(rows_of(stage, "connections", tenant)) == sockets
         with sampled(state.pid) as usage:
@@ -212,11 +189,13 @@ async def test_64_sockets_that_close_at_once_are_all_cleaned_up(stage: Stage) ->
     assert 1 < max(len(sample.workers.get(disconnect, {})) for sample in usage.samples) <= 64
 
 
-def test_the_log_of_a_websocket_routes_function_is_stored(stage: Stage) -> None:
-    state = stage.read_state()
-    assert state is not None
-    token = mint(state.jwt_secret, user="log-reader", tenant="acme")
-    with connect(f"{state.description['websocket_url']}?token={token}"):
+def socket_url(state: State, user: str, tenant: str) -> str:
+    token = mint(state.jwt_secret, user=user, tenant=tenant)
+    return f"{state.description['websocket_url']}?token={token}"
+
+
+def test_the_log_of_a_websocket_routes_function_is_stored(stage: Stage, state: State) -> None:
+    with connect(socket_url(state, "log-reader", "acme")):
         pass
     functions = stage.repository.select(("connect",))
     lines = [event.document() or {} for event in log_lines.events(stage, functions, since=0)]
@@ -227,23 +206,14 @@ def test_the_log_of_a_websocket_routes_function_is_stored(stage: Stage) -> None:
 def three_kilobytes(stage: Stage) -> Iterator[str]:
     """A table with ten items of 3 KB in one partition, and an index of them."""
     client, name = stage.client("dynamodb"), f"units-{stage.name}"
+    owner, item, kind = ({"AttributeName": key} for key in ("owner", "id", "kind"))
+    by_kind = {"IndexName": "by-kind", "Projection": {"ProjectionType": "KEYS_ONLY"}}
     client.create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[
-            {"AttributeName": key, "AttributeType": "S"} for key in ("owner", "id", "kind")
-        ],
-        KeySchema=[
-            {"AttributeName": "owner", "KeyType": "HASH"},
-            {"AttributeName": "id", "KeyType": "RANGE"},
-        ],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": "by-kind",
-                "KeySchema": [{"AttributeName": "kind", "KeyType": "HASH"}],
-                "Projection": {"ProjectionType": "KEYS_ONLY"},
-            }
-        ],
+        AttributeDefinitions=[key | {"AttributeType": "S"} for key in (owner, item, kind)],
+        KeySchema=[owner | {"KeyType": "HASH"}, item | {"KeyType": "RANGE"}],
+        GlobalSecondaryIndexes=[by_kind | {"KeySchema": [kind | {"KeyType": "HASH"}]}],
     )
     for number in range(10):
         values = {"owner": "o", "id": str(number), "kind": "k", "text": "x" * 3000}
@@ -261,12 +231,9 @@ def test_reads_consume_a_unit_for_4_kb(stage: Stage, three_kilobytes: str) -> No
         "ExpressionAttributeNames": {"#key": "owner"},
         "ExpressionAttributeValues": to_item({":key": "o"}),
     }
-    kind = {
-        **owner,
-        "IndexName": "by-kind",
-        "ExpressionAttributeNames": {"#key": "kind"},
-        "ExpressionAttributeValues": to_item({":key": "k"}),
-    }
+    names, values = {"#key": "kind"}, to_item({":key": "k"})
+    named = {"ExpressionAttributeNames": names, "ExpressionAttributeValues": values}
+    kind = {**owner, "IndexName": "by-kind", **named}
     keys = [to_item({"owner": "o", "id": str(number)}) for number in range(3)]
     reads = {
         "a page": client.query(**total, **owner),
@@ -400,18 +367,8 @@ async def test_a_slow_batch_delays_only_its_lane(consumed: Consumed, tmp_path: P
 
 
 def test_an_unknown_access_key_is_refused(stage: Stage) -> None:
-    import boto3
-    from botocore.exceptions import ClientError
-
-    state = stage.read_state()
-    assert state is not None
-    client = boto3.client(
-        "dynamodb",
-        endpoint_url=stage.endpoint_url,
-        region_name=state.region,
-        aws_access_key_id="unknown",
-        aws_secret_access_key="nothing",
-    )
+    keys = {"AccessKeyId": "unknown", "SecretAccessKey": "nothing"}
+    client = client_once("dynamodb", f"{stage.endpoint_url}", "eu-west-1", keys)
     with pytest.raises(ClientError, match="UnrecognizedClient"):
         client.list_tables()
 

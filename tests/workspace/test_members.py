@@ -29,18 +29,9 @@ def test_a_new_dependency_of_a_function_can_be_imported(tmp_path: Path) -> None:
         )  # fmt: skip
 
     assert uv_run("jobplane", "new", "vin").returncode == 0
-    edit(
-        repository,
-        "functions/vin/pyproject.toml",
-        "dependencies = [",
-        f'dependencies = ["{ADDED}",',
-    )
-    edit(
-        repository,
-        "functions/vin/vin.py",
-        "from jobplane_keys import",
-        f"import {ADDED}\n\nfrom jobplane_keys import",
-    )
+    declared, imported = "dependencies = [", "from jobplane_keys import"
+    edit(repository, "functions/vin/pyproject.toml", declared, f'{declared}"{ADDED}",')
+    edit(repository, "functions/vin/vin.py", imported, f"import {ADDED}\n\n{imported}")
     done = uv_run("jobplane", "invoke", "vin", "--all", "--in-process")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].endswith(" passed")

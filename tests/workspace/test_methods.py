@@ -103,7 +103,7 @@ def run(tmp_path: Path, source: str, script: str) -> str:
     (tmp_path / "cold_start.py").write_text(Path(cold_start.__file__).read_text())
     begun = f"import sys; sys.path.insert(0, '.')\nimport cold_start; cold_start.begin()\n{script}"
     done = subprocess.run(
-        [sys.executable, "-c", begun], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", begun], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,5 +1,6 @@
 """The configuration of every function."""
 
+import json
 import re
 
 import pytest
@@ -31,8 +32,6 @@ def test_every_variable_and_reference_of_the_environment_resolves(function: Func
 
 def test_the_frameworks_version_is_the_same_in_all_files() -> None:
     """The lock has no host."""
-    import json
-
     package = json.loads((REPOSITORY.root / "package.json").read_text())
     lock = (REPOSITORY.root / "package-lock.json").read_text()
     version = package["devDependencies"]["osls"]

@@ -25,11 +25,8 @@ def commands() -> list[list[str]]:
     """The README's commands, without `uv run jobplane`."""
     found = FIVE_MINUTES.search(README.read_text())
     assert found is not None
-    typed = [
-        shlex.split(command, comments=True)
-        for line in found[1].splitlines()
-        for command in line.split("&&")
-    ]
+    lines = found[1].replace("&&", "\n").splitlines()
+    typed = [shlex.split(line, comments=True) for line in lines]
     assert all(words[:3] == ["uv", "run", "jobplane"] for words in typed), typed
     return [words[3:] for words in typed]
 

@@ -145,11 +145,7 @@ def test_the_demo_of_a_part_has_the_steps_of_its_functions(
         ("status", ["seed-files"], "`jobplane seed-files` needs the functions state-manager"),
         ("status", ["bench", "growth"], "this project does not have state-manager"),
         ("status", ["bench", "load"], "does not have connect, disconnect, dispatch, processor"),
-        (
-            "realtime",
-            ["bench", "growth"],
-            "`jobplane bench growth` needs the functions state-manager",
-        ),
+        ("realtime", ["bench", "growth"], "bench growth` needs the functions state-manager"),
     ],
 )
 def test_a_verb_without_its_functions_is_refused_with_their_names(

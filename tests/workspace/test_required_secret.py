@@ -23,15 +23,11 @@ FUNCTIONS = [it for it in Repository.here().functions() if it.name in ("claim", 
 def compiled_with(secret: str) -> Package:
     """A stack in which status verifies tokens, and claim does not."""
     variables = {"claim": {}, "status": {"JWT_SECRET": f"ssm:{secret}"}}
-    return Package(
-        Path(),
-        {
-            "Resources": {
-                logical_id(it): {"Properties": {"Environment": {"Variables": variables[it.name]}}}
-                for it in FUNCTIONS
-            }
-        },
-    )
+    resources = {
+        logical_id(it): {"Properties": {"Environment": {"Variables": variables[it.name]}}}
+        for it in FUNCTIONS
+    }
+    return Package(Path(), {"Resources": resources})
 
 
 @mock_aws

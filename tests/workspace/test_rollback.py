@@ -1,6 +1,8 @@
 """`deploy --rollback` of functions and of the stack, on a local stage."""
 
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -91,7 +93,7 @@ def test_a_rollback_to_an_unknown_version_is_refused(stage: Stage) -> None:
         (("--to", "1"), "--to needs --rollback"),
         (("--rollback", "--affected"), "--rollback excludes"),
     ):
-        done = jobplane(stage.repository, "deploy", *arguments, "--yes", "--stage", stage.name)
+        done = deploy(stage, *arguments, "--yes")
         assert done.returncode != 0
         assert message in done.stderr
 
@@ -105,12 +107,7 @@ def test_a_rollback_of_the_stack_restores_the_deployment_before(stage: Stage) ->
     deployed(stage)
     latest = live(stage)
     assert latest["Timeout"] == 11
-    shown = printed(
-        jobplane(
-            stage.repository,
-            *("deploy", "--rollback", "--dry-run", "--json", "--stage", stage.name),
-        )
-    )
+    shown = printed(deploy(stage, "--rollback", "--dry-run", "--json"))
     assert shown["functions"][NAME]["changed"]
     assert live(stage)["Timeout"] == 11
     deployed(stage, "--rollback")
@@ -124,31 +121,30 @@ def test_deploy_after_osls_rollback_deploys_again(stage: Stage, verb: str) -> No
     timeout = live(stage)["Timeout"]
     edit(stage.repository, CONFIG, f"timeout: {timeout}", f"timeout: {timeout + 1}")
     deployed(stage)
-    keys = stage.client("s3").list_objects_v2(Bucket=bucket(stage))["Contents"]
+    found = stage.client("cloudformation").describe_stack_resource(
+        StackName=stage.names.stack, LogicalResourceId="ServerlessDeploymentBucket"
+    )
+    bucket = found["StackResourceDetail"]["PhysicalResourceId"]
+    keys = stage.client("s3").list_objects_v2(Bucket=bucket)["Contents"]
     former = sorted({each["Key"].split("/")[3] for each in keys})[-2]
-    done = subprocess.run(
-        ["node_modules/.bin/osls", "rollback", "-t", former.partition("-")[0], "-s", stage.name],
-        cwd=stage.repository.root,
-        env=command_environment(stage.repository) | stage.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    osls(stage, "rollback", "-t", former.partition("-")[0])
     assert live(stage)["Timeout"] == timeout
-    again = jobplane(
-        stage.repository, verb, "--stage", stage.name, *(["--yes"] if verb == "deploy" else [])
-    )
+    given = ["--yes"] if verb == "deploy" else []
+    again = jobplane(stage.repository, verb, "--stage", stage.name, *given)
     assert again.returncode == 0, again.stderr
     assert live(stage)["Timeout"] == timeout + 1
 
 
-def bucket(stage: Stage) -> str:
-    found = stage.client("cloudformation").describe_stack_resource(
-        StackName=stage.names.stack, LogicalResourceId="ServerlessDeploymentBucket"
+def osls(stage: Stage, *arguments: str, **variables: str) -> None:
+    """Run the framework's own command on the stage."""
+    done = subprocess.run(
+        ["node_modules/.bin/osls", *arguments, "-s", stage.name],
+        cwd=stage.repository.root,
+        env=command_environment(stage.repository) | stage.environment() | variables,
+        capture_output=True,
+        text=True,
     )
-    name: str = found["StackResourceDetail"]["PhysicalResourceId"]
-    return name
+    assert done.returncode == 0, done.stderr
 
 
 def test_osls_deploy_function_builds_changed_sources_first(stage: Stage) -> None:
@@ -160,18 +156,9 @@ def test_osls_deploy_function_builds_changed_sources_first(stage: Stage) -> None
         '#!/bin/sh\n[ "$1" = run ] && shift 2 && exec python -m "$@"\nexec "$REAL_UV" "$@"\n'
     )
     (uv / "uv").chmod(0o755)
-    environment = command_environment(stage.repository) | stage.environment()
-    real = subprocess.run(["which", "uv"], capture_output=True, text=True, check=True).stdout
-    done = subprocess.run(
-        ["node_modules/.bin/osls", "deploy", "function", "-f", NAME, "-s", stage.name],
-        cwd=stage.repository.root,
-        env=environment
-        | {"PATH": f"{uv}:{environment['PATH']}", "REAL_UV": real.strip(), "UV": real.strip()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    real, path = shutil.which("uv"), os.environ["PATH"]
+    assert real is not None
+    osls(stage, "deploy", "function", "-f", NAME, PATH=f"{uv}:{path}", REAL_UV=real, UV=real)
     assert live(stage)["CodeSha256"] != before
     manifest = json.loads((stage.repository.dist / "manifest.json").read_text())
     assert manifest

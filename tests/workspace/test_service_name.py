@@ -12,14 +12,14 @@ import pytest
 
 from jobplane.stage.signing import secret_name
 from jobplane.stage.stages import Stage
+from jobplane.stage.tokens import mint
 from jobplane.tree.names import Names
 from jobplane.tree.repository import Repository
 from jobplane_client import JobSocket
-from tests.workspace.copies import Copy, command_environment, edit, jobplane, printed
+from tests.workspace.copies import Copy, command_environment, edit, jobplane, stage_of
 
 ROOT = Repository.here().root
 NAME = "acme-jobs"
-STAGE = "renamed"
 # Code and configuration that names things on a stage. Packages, modules and the command are
 # called jobplane too; none of these patterns matches them.
 NAMING = (
@@ -39,15 +39,12 @@ LITERAL = re.compile(
 NO_NAMES = {"scripts/jobplane/contracts/asyncapi.py", "scripts/jobplane/contracts/openapi.py"}
 
 
-def renamed(repository: Repository) -> Repository:
-    edit(repository, "serverless.yml", "service: jobplane\n", f"service: {NAME}\n")
-    return repository
-
-
 @pytest.fixture(scope="module")
 def copy(copied: Copy, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """A copy of the tree, renamed as documented."""
-    return renamed(copied(tmp_path_factory.mktemp("renamed") / "copy"))
+    repository = copied(tmp_path_factory.mktemp("renamed") / "copy")
+    edit(repository, "serverless.yml", "service: jobplane\n", f"service: {NAME}\n")
+    return repository
 
 
 def test_stack_functions_parameters_and_metrics_have_the_services_name() -> None:
@@ -96,7 +93,7 @@ def test_a_renamed_stack_does_not_have_the_old_name(
     assert built.returncode == 0, built.stderr
     done = subprocess.run(
         ["node_modules/.bin/osls", "package", "--stage", stage, "--package", tmp_path],
-        cwd=copy.root, env=command_environment(copy), capture_output=True, text=True, check=False,
+        cwd=copy.root, env=command_environment(copy), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     template = json.loads((tmp_path / "cloudformation-template-update-stack.json").read_text())
@@ -122,18 +119,18 @@ def spelt_out(value: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def up(copy: Repository) -> Iterator[dict[str, Any]]:
-    """Start a stage of the copy; the output of `up`."""
-    try:
-        yield printed(jobplane(copy, "up", "--stage", STAGE, "--json"))
-    finally:
-        jobplane(copy, "down", "--stage", STAGE)
+def stage(copy: Repository) -> Iterator[Stage]:
+    """A stage of the copy."""
+    with stage_of(copy, "renamed") as started:
+        yield started
 
 
 @pytest.mark.e2e
-def test_a_renamed_stage_runs_jobs(copy: Repository, up: dict[str, Any]) -> None:
+def test_a_renamed_stage_runs_jobs(stage: Stage) -> None:
     """With the new name in all resources."""
-    token = jobplane(copy, "token", "--user", "u", "--tenant", "t", "--stage", STAGE).stdout.strip()
+    state = stage.read_state()
+    assert state is not None
+    up, token = state.description, mint(state.jwt_secret, user="u", tenant="t")
 
     async def answer() -> Any:
         async with JobSocket(up["websocket_url"], token) as socket:
@@ -142,16 +139,16 @@ def test_a_renamed_stage_runs_jobs(copy: Repository, up: dict[str, Any]) -> None
     assert asyncio.run(answer())
     named = [*up["functions"].values(), *up["tables"].values(), *up["buckets"].values()]
     named += [url.rpartition("/")[2] for url in up["queues"].values()]
-    assert {name.partition(f"-{STAGE}-")[0] for name in named} == {NAME}
-    stage = Stage(copy, STAGE)
-    found = stage.client("ssm").get_parameters_by_path(Path=f"/{NAME}/{STAGE}", Recursive=True)
+    assert {name.partition(f"-{stage.name}-")[0] for name in named} == {NAME}
+    ssm = stage.client("ssm")
+    found = ssm.get_parameters_by_path(Path=f"/{NAME}/{stage.name}", Recursive=True)
     assert secret_name(stage) in {parameter["Name"] for parameter in found["Parameters"]}
 
 
 @pytest.mark.e2e
-def test_verbs_work_on_a_renamed_stage(copy: Repository, up: dict[str, Any]) -> None:
-    done = jobplane(copy, "invoke", "check-active-job", "none", "--stage", STAGE)
+def test_verbs_work_on_a_renamed_stage(stage: Stage) -> None:
+    done = jobplane(stage.repository, "invoke", "check-active-job", "none", "--stage", stage.name)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{NAME}-{STAGE}-input-" in done.stdout
-    logs = jobplane(copy, "logs", "check-active-job", "--stage", STAGE)
+    assert f"{NAME}-{stage.name}-input-" in done.stdout
+    logs = jobplane(stage.repository, "logs", "check-active-job", "--stage", stage.name)
     assert logs.returncode == 0, logs.stderr

@@ -66,11 +66,8 @@ def test_a_pattern_with_unknown_parts_is_unchanged() -> None:
 def test_a_module_that_reads_docstrings_keeps_them() -> None:
     reader = 'def f(a: int):\n    """D."""\nprint(f.__doc__)\n'
     other = 'def f(a: int) -> int:\n    """D."""\n'
-    trees = {source: ast.parse(source) for source in (reader, other)}
-    for source, tree in trees.items():
-        trim(tree, source)
-    assert "D." in ast.unparse(trees[reader])
-    assert ast.unparse(trees[other]) == "def f(a):\n    pass"
+    assert "D." in trimmed(reader)
+    assert trimmed(other) == "def f(a):\n    pass"
 
 
 def test_event_handlers_of_other_services_are_removed() -> None:
@@ -123,31 +120,33 @@ def test_a_function_without_imports_is_unchanged() -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["machine", "node", "python_implementation", "python_version", "release", "system"],
+    "name", ["machine", "node", "python_implementation", "python_version", "release", "system"]
 )
 def test_the_user_agent_equals_that_of_the_standard_library(name: str) -> None:
     assert getattr(cold_start.platform, name)() == getattr(platform, name)()
 
 
 def test_fields_of_typed_dicts_are_removed() -> None:
-    source = "class A(TypedDict, total=False):\n    x: int\n\nclass B(Plain):\n    y: int\n"
-    tree = ast.parse(source)
+    tree = ast.parse(
+        "class A(TypedDict, total=False):\n    x: int\n\nclass B(Plain):\n    y: int\n"
+    )
     without_fields(tree)
     assert ast.unparse(tree) == (
         "class A(TypedDict, total=False):\n    pass\n\nclass B(Plain):\n    y: int"
     )
 
 
-def test_types_of_named_tuples_fields_are_removed() -> None:
-    source = "class A(typing.NamedTuple):\n    x: 'Other | None'\n    y: int = 1\n"
+def trimmed(source: str, **options: bool) -> str:
     tree = ast.parse(source)
-    trim(tree, source)
-    text = ast.unparse(tree)
+    trim(tree, source, **options)
+    return ast.unparse(tree)
+
+
+def test_types_of_named_tuples_fields_are_removed() -> None:
+    text = trimmed("class A(typing.NamedTuple):\n    x: 'Other | None'\n    y: int = 1\n")
     assert text == "class A(typing.NamedTuple):\n    x: None\n    y: None = 1"
 
 
 def test_a_package_that_reads_its_users_docstrings_loses_its_own() -> None:
-    tree = ast.parse('def text(of) -> str:\n    """Docs."""\n    return of.__doc__\n')
-    trim(tree, ast.unparse(tree), reads_others=True)
-    assert ast.unparse(tree) == "def text(of):\n    return of.__doc__"
+    source = 'def text(of) -> str:\n    """Docs."""\n    return of.__doc__\n'
+    assert trimmed(source, reads_others=True) == "def text(of):\n    return of.__doc__"

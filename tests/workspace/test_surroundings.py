@@ -1,6 +1,7 @@
 """Verbs work with any shell, locale, disk and terminal."""
 
 import ast
+import errno
 import json
 import os
 import re
@@ -35,7 +36,6 @@ def run(*arguments: str, **environment: str) -> Done:
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        check=False,
     )
 
 
@@ -123,15 +123,12 @@ def test_the_framework_is_installed_despite_omit_dev(
     package = {"name": "framework", "version": "1.0.0", "bin": {"osls": "osls.js"}}
     (framework / "package.json").write_text(json.dumps(package))
     wanted = {"devDependencies": {"framework": "file:framework"}}
-    lock = {
-        "name": "tree",
-        "lockfileVersion": 3,
-        "packages": {
-            "": wanted,
-            "framework": {"version": "1.0.0", "dev": True, "bin": {"osls": "osls.js"}},
-            "node_modules/framework": {"resolved": "framework", "link": True},
-        },
+    packages = {
+        "": wanted,
+        "framework": {"version": "1.0.0", "dev": True, "bin": {"osls": "osls.js"}},
+        "node_modules/framework": {"resolved": "framework", "link": True},
     }
+    lock = {"name": "tree", "lockfileVersion": 3, "packages": packages}
     (tree / "package.json").write_text(json.dumps(wanted))
     (tree / "package-lock.json").write_text(json.dumps(lock))
     monkeypatch.setenv("HOME", str(home))
@@ -206,9 +203,8 @@ def test_a_character_that_the_terminal_lacks_is_escaped(environment: dict[str, s
 
 def test_a_verb_works_without_HOME() -> None:
     without = {name: value for name, value in os.environ.items() if name != "HOME"}
-    done = subprocess.run(
-        [COMMAND, *CASE], cwd=HERE.root, env=without, capture_output=True, text=True, check=False
-    )
+    command = [COMMAND, *CASE]
+    done = subprocess.run(command, cwd=HERE.root, env=without, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -224,7 +220,7 @@ def test_a_closed_pipe_ends_the_command_without_a_traceback() -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [COMMAND, "event", "--list"], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+        [COMMAND, "event", "--list"], stdout=write, stderr=subprocess.PIPE, text=True
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
@@ -245,8 +241,6 @@ def test_a_full_disk_is_an_error_line() -> None:
 def test_an_unwritable_path_is_an_error_line_with_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import errno
-
     def refuse(**_: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path / ".jobplane"))
 

@@ -29,14 +29,8 @@ PAGE = (REPOSITORY.root / DOCUMENT).read_text(encoding="utf-8")
 
 def column(heading: str) -> list[str]:
     """The first column of the page's table with this first heading."""
-    lines = PAGE.splitlines()
-    start = next(at for at, line in enumerate(lines) if line.startswith(f"| {heading} |")) + 2
-    rows = []
-    for line in lines[start:]:
-        if not line.startswith("|"):
-            break
-        rows.append(line.split("|")[1].strip().strip("`"))
-    return rows
+    _, *rows = PAGE.partition(f"\n| {heading} |")[2].partition("\n\n")[0].splitlines()[1:]
+    return [row.split("|")[1].strip("` ") for row in rows]
 
 
 def test_the_pages_table_is_current() -> None:
@@ -84,10 +78,14 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield boto3.client("ssm", region_name="eu-west-1")
 
 
-def test_up_creates_every_parameter_of_the_templates_webhooks(parameters: Any) -> None:
+def make_settings(parameters: Any) -> None:
     stage = Mock(repository=REPOSITORY, endpoint_url="http://127.0.0.1:4566")
     stage.name, stage.client = "dev", lambda _service: parameters
     make_webhook_settings(stage)
+
+
+def test_up_creates_every_parameter_of_the_templates_webhooks(parameters: Any) -> None:
+    make_settings(parameters)
     named = webhook_parameters(REPOSITORY, "dev")
     values = {
         setting: parameters.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
@@ -99,10 +97,8 @@ def test_up_creates_every_parameter_of_the_templates_webhooks(parameters: Any) -
 
 
 def test_up_keeps_existing_parameters_of_webhooks(parameters: Any) -> None:
-    stage = Mock(repository=REPOSITORY, endpoint_url="http://127.0.0.1:4566")
-    stage.name, stage.client = "dev", lambda _service: parameters
     own = {"Name": "/jobplane/dev/webhooks/url", "Type": "String"}
     parameters.put_parameter(Value="https://example.com/mine", **own)
-    make_webhook_settings(stage)
+    make_settings(parameters)
     found = parameters.get_parameter(Name=own["Name"])["Parameter"]["Value"]
     assert found == "https://example.com/mine"

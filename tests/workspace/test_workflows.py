@@ -33,7 +33,6 @@ def linted(linter: str, *paths: Path) -> "subprocess.CompletedProcess[str]":
         cwd=ROOT,
         capture_output=True,
         text=True,
-        check=False,
     )
 
 
