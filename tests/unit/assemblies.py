@@ -2,7 +2,6 @@
 assemblies, and real receivers.
 """
 
-import importlib.util
 import json
 import socket
 import sys
@@ -10,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,19 +17,15 @@ from types import ModuleType
 from typing import Any
 
 import boto3
-import jwt
-import yaml
 from hypothesis import strategies as st
 
-from jobplane.tree.repository import Function
 from jobplane_keys import from_item, to_item
 from jobplane_webhooks import TargetRules
+from tests.unit import stack
+from tests.unit.stack import SECRET, resources, table_arguments
 
-ROOT = Path(__file__).parents[2]
-SECRET = "a-test-secret-of-32-bytes-or-more"
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
+ROOT = stack.ROOT
+ENVIRONMENT = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing") | {
     "AWS_DEFAULT_REGION": "eu-central-1",
     "DYNAMODB_TABLE": "jobplane-test-assemblies",
     "FILES_BUCKET": "jobplane-test-files",
@@ -61,12 +57,8 @@ def load(monkeypatch: Any, name: str = "status", **environment: str) -> ModuleTy
         monkeypatch.delenv(variable, raising=False)
     for variable, value in (ENVIRONMENT | environment).items():
         monkeypatch.setenv(variable, value)
-    path = Function(name, ROOT / "functions" / name).source
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, path.stem, module)
-    spec.loader.exec_module(module)
+    module = stack.fresh(name)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
 
 
@@ -75,19 +67,11 @@ def dynamodb() -> Any:
     return boto3.client("dynamodb", region_name=ENVIRONMENT["AWS_DEFAULT_REGION"])
 
 
-@cache
-def assemblies_table() -> dict[str, Any]:
-    """The assemblies table, as the stack's own template declares it."""
-    text = (ROOT / "resources/tables.yml").read_text()
-    for parameter, value in {"tablePrefix": "jobplane-test-", "deletionPolicy": "Delete"}.items():
-        text = text.replace(f"${{param:{parameter}}}", value)
-    properties = yaml.safe_load(text)["Resources"]["AssembliesTable"]["Properties"]
-    known = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema")
-    return {name: properties[name] for name in (*known, "GlobalSecondaryIndexes")}
-
-
 def create_table() -> None:
-    dynamodb().create_table(**assemblies_table())
+    """The assemblies table, as the stack's own template declares it."""
+    name = ENVIRONMENT["DYNAMODB_TABLE"]
+    (declared,) = [found for _, found in resources("tables") if found.get("TableName") == name]
+    dynamodb().create_table(**table_arguments(declared))
 
 
 def put(item: Mapping[str, Any]) -> None:
@@ -95,9 +79,8 @@ def put(item: Mapping[str, Any]) -> None:
 
 
 def stored(assembly_id: str) -> dict[str, Any]:
-    found = dynamodb().get_item(
-        TableName=ENVIRONMENT["DYNAMODB_TABLE"], Key=to_item({"assembly_id": assembly_id})
-    )
+    key = to_item({"assembly_id": assembly_id})
+    found = dynamodb().get_item(TableName=ENVIRONMENT["DYNAMODB_TABLE"], Key=key)
     return from_item(found["Item"])
 
 
@@ -108,24 +91,13 @@ def assembly(assembly_id: str = "asm-1", **changes: Any) -> dict[str, Any]:
         "ok": "ASSEMBLY_COMPLETED",
         "message": "Processing completed",
         "uploads": [{"id": "upload_1", "name": "a.txt", "size": 5, "key": "uploads/x/a.txt"}],
-        "results": {},
-        "bytes_expected": 5,
-        "bytes_received": 5,
-        "bytes_usage": 0,
-        "execution_duration": 5.2,
-        "execution_start": "2026-11-22T10:00:00.000Z",
-        "template_id": "tpl",
-        "branch": "main",
-        "user": {"userId": "user-1"},
-        "user_id": "user-1",
-        "tenant_id": "tenant-1",
-        "owner": "tenant-1#user-1",
-        "created_at": "2026-11-22T10:00:00.000Z",
-        "updated_at": "2026-11-22T10:00:05.200Z",
-        "rev": 4,
-        "execution": 1,
+        "results": {}, "bytes_expected": 5, "bytes_received": 5, "bytes_usage": 0,
+        "execution_duration": 5.2, "execution_start": "2026-11-22T10:00:00.000Z",
+        "template_id": "tpl", "branch": "main", "user": {"userId": "user-1"}, "user_id": "user-1",
+        "tenant_id": "tenant-1", "owner": "tenant-1#user-1", "rev": 4, "execution": 1,
+        "created_at": "2026-11-22T10:00:00.000Z", "updated_at": "2026-11-22T10:00:05.200Z",
         "ttl": int(time.time()) + 3600,
-    } | changes
+    } | changes  # fmt: skip
     return {name: value for name, value in item.items() if value is not None}
 
 
@@ -134,12 +106,7 @@ TOKEN_SECONDS = 24 * 3600
 
 
 def token(user: str = "user-1", tenant: str = "tenant-1", **claims: Any) -> str:
-    content = {
-        "user_id": user,
-        "tenant_id": tenant,
-        "exp": int(time.time()) + TOKEN_SECONDS,
-    } | claims
-    return jwt.encode(content, SECRET, algorithm="HS256")
+    return stack.token(user, tenant, **{"exp": int(time.time()) + TOKEN_SECONDS} | claims)
 
 
 def http(
@@ -154,20 +121,12 @@ def http(
     sent = {"host": "api.example.com", **(headers or {})}
     if bearer is not None:
         sent["authorization"] = f"Bearer {bearer or token()}"
+    asked = {"method": method, "path": path, "protocol": "HTTP/1.1"}
     event: dict[str, Any] = {
-        "version": "2.0",
-        "routeKey": "$default",
-        "rawPath": path,
-        "rawQueryString": "",
-        "headers": sent,
-        "queryStringParameters": query,
-        "requestContext": {
-            "http": {"method": method, "path": path, "protocol": "HTTP/1.1"},
-            "stage": "$default",
-            "requestId": "JKJaXmPLvHcESHA=",
-        },
-        "isBase64Encoded": False,
-    }
+        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": "",
+        "headers": sent, "queryStringParameters": query, "isBase64Encoded": False,
+        "requestContext": {"http": asked, "stage": "$default", "requestId": "JKJaXmPLvHcESHA="},
+    }  # fmt: skip
     if body is not None:
         event["body"] = body if isinstance(body, str) else json.dumps(body)
     return event
@@ -182,36 +141,25 @@ def message(
 
 
 def sqs(*bodies: str, receives: int = 1) -> dict[str, Any]:
-    return {
-        "Records": [
-            {
-                "messageId": f"message-{number}",
-                "receiptHandle": f"receipt-{number}",
-                "body": body,
-                "attributes": {"ApproximateReceiveCount": str(receives)},
-                "messageAttributes": {},
-                "eventSource": "aws:sqs",
-                "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:webhooks",
-                "awsRegion": "eu-central-1",
-            }
-            for number, body in enumerate(bodies, 1)
-        ]
-    }
+    same = {
+        "attributes": {"ApproximateReceiveCount": str(receives)}, "messageAttributes": {},
+        "eventSource": "aws:sqs", "awsRegion": "eu-central-1",
+        "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:webhooks",
+    }  # fmt: skip
+    records = [
+        same | {"messageId": f"message-{n}", "receiptHandle": f"receipt-{n}", "body": body}
+        for n, body in enumerate(bodies, 1)
+    ]
+    return {"Records": records}
 
 
-class Context:
+@dataclass
+class Context(stack.Context):
     """Lambda's context object."""
 
-    aws_request_id = "11111111-2222-4333-8444-555555555555"
-    function_name = "jobplane-test-status"
-    memory_limit_in_mb = 512
-    invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:status"
-
-    def __init__(self, seconds: float = 30.0) -> None:
-        self._deadline = time.monotonic() + seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int((self._deadline - time.monotonic()) * 1000)
+    seconds: float = 30.0
+    aws_request_id: str = "11111111-2222-4333-8444-555555555555"
+    function_name: str = "jobplane-test-status"
 
 
 def public_resolver(*addresses: str) -> Any:

@@ -30,7 +30,7 @@ from moto.core.models import botocore_stubber
 
 from jobplane.tree.repository import Function, Repository, read_yaml
 from jobplane.tree.resolved import ACCOUNT, REGION, STAGE, ResolvedStack
-from jobplane_keys import from_item, owner_key, to_item
+from jobplane_keys import from_item, in_flight_shard, iso_time, owner_key, request_key, to_item
 
 ROOT = Path(__file__).parents[2]
 SECRET = "a-test-secret-of-32-bytes-or-more"
@@ -41,14 +41,12 @@ TENANT = "tenant-1"
 USER = "user-1"
 OWNER = owner_key(TENANT, USER)
 
-AWS = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
-    "AWS_SESSION_TOKEN": "testing",
-    "AWS_DEFAULT_REGION": REGION,
-    "AWS_REGION": REGION,
-}
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+AWS = dict.fromkeys(CREDENTIALS, "testing") | {"AWS_DEFAULT_REGION": REGION, "AWS_REGION": REGION}
 UNSET = ("AWS_ENDPOINT_URL", "AWS_PROFILE", "JWT_PUBLIC_KEY", "_X_AMZN_TRACE_ID")
+
+
+type Row = dict[str, Any]
 
 
 @cache
@@ -59,12 +57,20 @@ def template() -> ResolvedStack:
 
 
 @cache
-def resources(file: str) -> list[tuple[str, dict[str, Any]]]:
+def resources(file: str) -> list[tuple[str, Row]]:
     """What a file of resources/ declares: types and properties; a part may be without the file."""
     path = ROOT / "resources" / f"{file}.yml"
     declared = read_yaml(path)["Resources"] if path.is_file() else {}
     kinds = {logical: resource["Type"] for logical, resource in declared.items()}
     return [(kind, template().of_type(kind)[logical]) for logical, kind in kinds.items()]
+
+
+def table_arguments(properties: Mapping[str, Any]) -> Row:
+    """The parts of a declared table that its keys and indexes are made of."""
+    known = (
+        "TableName", "BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes",
+    )  # fmt: skip
+    return {name: properties[name] for name in known if name in properties}
 
 
 @cache
@@ -81,16 +87,20 @@ def load(function: str, **changes: str | None) -> ModuleType:
 
 @cache
 def _loaded(function: str, values: tuple[tuple[str, str], ...]) -> ModuleType:
-    module_name = function.replace("-", "_")
-    path = ROOT / "functions" / function / f"{module_name}.py"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
     declared = set(environment(function))
     kept = {name: value for name, value in os.environ.items() if name not in declared}
     with patch.dict(os.environ, {**kept, **dict(values)}, clear=True):
-        with patch.dict(sys.modules, {module_name: module}):
-            spec.loader.exec_module(module)
+        return fresh(function)
+
+
+def fresh(function: str) -> ModuleType:
+    """The function's module, as a new container imports it."""
+    path = Function(function, ROOT / "functions" / function).source
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    with patch.dict(sys.modules, {path.stem: module}):
+        spec.loader.exec_module(module)
     return module
 
 
@@ -98,7 +108,7 @@ class Sockets:
     """API Gateway's management API: keeps posts, and fails for connections that a test chooses."""
 
     def __init__(self) -> None:
-        self.posts: list[tuple[str, dict[str, Any]]] = []
+        self.posts: list[tuple[str, Row]] = []
         self.attempts: Counter[str] = Counter()
         self.closed: list[str] = []
         self.gone: set[str] = set()
@@ -123,7 +133,7 @@ class Sockets:
             status, code = self.failing[connection_id]
             raise client_error(code, status, operation)
 
-    def to(self, connection_id: str) -> list[dict[str, Any]]:
+    def to(self, connection_id: str) -> list[Row]:
         """What one connection heard, in order."""
         with self.changed:
             return [message for target, message in self.posts if target == connection_id]
@@ -152,13 +162,13 @@ class Context:
         return int((self.started + self.seconds - time.time()) * 1000)
 
 
-class Calls(list[tuple[str, dict[str, Any]]]):
+class Calls(list[tuple[str, Row]]):
     """AWS calls as they were made: operation and parameters."""
 
     def counts(self) -> dict[str, int]:
         return dict(Counter(name for name, _ in self))
 
-    def of(self, operation: str) -> list[dict[str, Any]]:
+    def of(self, operation: str) -> list[Row]:
         return [params for name, params in self if name == operation]
 
 
@@ -180,11 +190,7 @@ class Stack:
 
     def _create(self, kind: str, properties: Mapping[str, Any]) -> None:
         if kind == "AWS::DynamoDB::Table":
-            known = ("TableName", "BillingMode", "AttributeDefinitions", "KeySchema")
-            arguments = {name: properties[name] for name in known}
-            if "GlobalSecondaryIndexes" in properties:
-                arguments["GlobalSecondaryIndexes"] = properties["GlobalSecondaryIndexes"]
-            self.dynamodb.create_table(**arguments)
+            self.dynamodb.create_table(**table_arguments(properties))
         elif kind == "AWS::S3::Bucket":
             location = {"LocationConstraint": REGION}
             self.s3.create_bucket(
@@ -214,19 +220,19 @@ class Stack:
         for item in items:
             self.dynamodb.put_item(TableName=PREFIX + table, Item=to_item(item))
 
-    def get(self, table: str, **key: str) -> dict[str, Any]:
+    def get(self, table: str, **key: str) -> Row:
         """One item, or {}."""
         found = self.dynamodb.get_item(TableName=PREFIX + table, Key=to_item(key))
         return from_item(found.get("Item", {}))
 
-    def request(self, request_id: str = "req-1", owner: str = OWNER) -> dict[str, Any]:
+    def request(self, request_id: str = "req-1", owner: str = OWNER) -> Row:
         return self.get("requests", owner=owner, request_id=request_id)
 
-    def items(self, table: str) -> list[dict[str, Any]]:
+    def items(self, table: str) -> list[Row]:
         pages = self.dynamodb.get_paginator("scan").paginate(TableName=PREFIX + table)
         return [from_item(item) for page in pages for item in page["Items"]]
 
-    def everything(self) -> dict[str, list[dict[str, Any]]]:
+    def everything(self) -> dict[str, list[Row]]:
         """Every item of every table, to compare before and after."""
         names = ("connections", "requests", "subscriptions", "assemblies")
         return {name: self.items(name) for name in names}
@@ -242,7 +248,7 @@ class Stack:
         found = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
         return [entry["Key"] for entry in found]
 
-    def messages(self, queue: str) -> list[dict[str, Any]]:
+    def messages(self, queue: str) -> list[Row]:
         """Everything in a queue, taken out of it."""
         url = self.sqs.get_queue_url(QueueName=PREFIX + queue)["QueueUrl"]
         found = []
@@ -355,10 +361,10 @@ def token(user: str = USER, tenant: str = TENANT, **claims: Any) -> str:
     return jwt.encode(content, key, algorithm=algorithm)
 
 
-def event(function: str, case: str) -> dict[str, Any]:
+def event(function: str, case: str) -> Row:
     """An event of functions/<function>/events, its placeholders filled."""
     text = (ROOT / "functions" / function / "events" / f"{case}.json").read_text()
-    filled: dict[str, Any] = _fill(json.loads(text))
+    filled: Row = _fill(json.loads(text))
     return filled
 
 
@@ -379,57 +385,38 @@ def _token_of(spec: str) -> str:
     return token(parts.get("user", USER), parts.get("tenant", TENANT))
 
 
-def connection(connection_id: str = "conn-1", **changes: Any) -> dict[str, Any]:
+def connection(connection_id: str = "conn-1", **changes: Any) -> Row:
     """A row of `connections`: user-1 of tenant-1, with a token for an hour."""
     now = int(time.time())
     return {
-        "connection_id": connection_id,
-        "user_id": USER,
-        "tenant_id": TENANT,
-        "permissions": [],
-        "endpoint": "sockets.example.com/test",
-        "connected_at": iso(now),
-        "last_seen_at": iso(now),
-        "source_ip": "203.0.113.7",
-        "user_agent": "tests",
-        "token_expires_at": now + 3600,
+        "connection_id": connection_id, "user_id": USER, "tenant_id": TENANT, "permissions": [],
+        "endpoint": "sockets.example.com/test", "connected_at": iso(now), "last_seen_at": iso(now),
+        "source_ip": "203.0.113.7", "user_agent": "tests", "token_expires_at": now + 3600,
         "ttl": now + 24 * 3600,
-    } | changes
+    } | changes  # fmt: skip
 
 
 def request(
     request_id: str = "req-1", action: str = "delay", payload: Any = None, **changes: Any
-) -> dict[str, Any]:
+) -> Row:
     """A row of `requests` as the router queues it; None leaves an attribute out."""
     now = int(time.time())
     owner = changes.get("owner", OWNER)
     given = {"seconds": 0, "steps": 1} if payload is None else payload
     row = {
-        "owner": owner,
-        "request_id": request_id,
-        "tenant_id": TENANT,
-        "connection_id": "conn-1",
-        "action": action,
+        "owner": owner, "request_id": request_id, "tenant_id": TENANT, "connection_id": "conn-1",
+        "action": action, "metadata": {}, "status": "PENDING", "attempts": 0, "max_attempts": 4,
         "payload": json.dumps(given, sort_keys=True, separators=(",", ":"), ensure_ascii=False),
-        "metadata": {},
-        "status": "PENDING",
-        "attempts": 0,
-        "max_attempts": 4,
-        "cancel_requested": False,
-        "on_disconnect": "detach",
-        "subscriber_count": 0,
-        "lease_shard": shard(request_id, owner),
-        "lease_until": now + 300,
-        "created_at": iso(now),
-        "updated_at": iso(now),
-        "ttl": now + 7 * 24 * 3600,
-    } | changes
+        "cancel_requested": False, "on_disconnect": "detach", "subscriber_count": 0,
+        "lease_shard": shard(request_id, owner), "lease_until": now + 300,
+        "created_at": iso(now), "updated_at": iso(now), "ttl": now + 7 * 24 * 3600,
+    } | changes  # fmt: skip
     return {name: value for name, value in row.items() if value is not None}
 
 
-def ended(request_id: str = "req-1", status: str = "COMPLETED", **changes: Any) -> dict[str, Any]:
+def ended(request_id: str = "req-1", status: str = "COMPLETED", **changes: Any) -> Row:
     """A row of `requests` that has come to its end."""
-    outcome: dict[str, Any] = {"result": '{"done":true}'}
+    outcome: Row = {"result": '{"done":true}'}
     if status != "COMPLETED":
         code = "CANCELLED" if status == "CANCELLED" else "PROCESSING_FAILED"
         outcome = {"error": {"code": code, "message": "It ended", "retryable": False}}
@@ -440,7 +427,7 @@ def ended(request_id: str = "req-1", status: str = "COMPLETED", **changes: Any) 
     )
 
 
-def subscription(request_id: str, connection_id: str, **changes: Any) -> dict[str, Any]:
+def subscription(request_id: str, connection_id: str, **changes: Any) -> Row:
     """A row of `subscriptions`."""
     now = int(time.time())
     return {
@@ -453,15 +440,10 @@ def subscription(request_id: str, connection_id: str, **changes: Any) -> dict[st
 
 
 def shard(request_id: str, owner: str = OWNER) -> str:
-    from jobplane_keys import in_flight_shard, request_key
-
     return in_flight_shard(request_key(owner, request_id))
 
 
-def iso(epoch_seconds: float) -> str:
-    from jobplane_keys import iso_time
-
-    return iso_time(epoch_seconds)
+iso = iso_time
 
 
 class Output:
@@ -478,13 +460,13 @@ class Output:
         return self._text.getvalue()
 
     @property
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[Row]:
         return [json.loads(line) for line in self.text.splitlines()]
 
-    def logged(self, message: str) -> list[dict[str, Any]]:
+    def logged(self, message: str) -> list[Row]:
         return [line for line in self.lines if line.get("message") == message]
 
-    def metric(self, name: str) -> list[dict[str, Any]]:
+    def metric(self, name: str) -> list[Row]:
         """The metric lines that carry a name."""
         return [line for line in self.lines if "_aws" in line and name in line]
 
@@ -509,16 +491,22 @@ class Processor:
         for name, value in values.items():
             self.stack.monkeypatch.setattr(self.module, name, value)
 
-    def deliver(self, *messages: dict[str, Any], context: Context | None = None) -> list[str]:
+    def deliver(self, *messages: Row, context: Context | None = None) -> list[str]:
         """Hand messages to the function; the ids of those that it wants again."""
         answer = self.module.handler({"Records": list(messages)}, context or Context())
         assert answer.keys() == {"batchItemFailures"}
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
     def run(
-        self, row: dict[str, Any] | None = None, *, context: Context | None = None
-    ) -> dict[str, Any]:
-        """Store one request, deliver its message, and give its row afterwards."""
+        self, row: Row | None = None, *, job: Run | None = None, context: Context | None = None
+    ) -> Row:
+        """Store one request, deliver its message, and give its row afterwards.
+
+        Args:
+            job: what runs for the action `delay` from now on.
+        """
+        if job is not None:
+            self.action("delay", job)
         row = row or request()
         self.stack.put("requests", row)
         assert self.deliver(message(row), context=context) == []
@@ -529,15 +517,22 @@ class Processor:
         swept: dict[str, int] = answer["swept"]
         return swept
 
-    def terminal(self, connection_id: str = "conn-1") -> list[dict[str, Any]]:
-        """The `complete` and `error` messages of a connection."""
-        heard = self.sockets.to(connection_id)
-        return [message for message in heard if message["type"] in ("complete", "error")]
+    def terminal(self) -> list[Row]:
+        """The `complete` and `error` messages of conn-1."""
+        return [m for m in self.sockets.to("conn-1") if m["type"] in ("complete", "error")]
+
+    def percentages(self) -> list[float]:
+        """The progress that conn-1 heard of."""
+        return [m["percentage"] for m in self.sockets.to("conn-1") if m["type"] == "progress"]
+
+    def posted(self, count: int) -> None:
+        """Wait until so many messages are posted."""
+        self.sockets.wait_for(lambda: len(self.sockets.posts) == count)
 
 
-def message(row: dict[str, Any], name: str = "m-1", receives: int = 1) -> dict[str, Any]:
+def message(row: Row, name: str = "m-1", receives: int = 1) -> Row:
     """The message of the queue `jobs` about a row, as Lambda hands it over."""
-    found: dict[str, Any] = event("processor", "delay-completed")["Records"][0]
+    found: Row = event("processor", "delay-completed")["Records"][0]
     found |= {"messageId": name, "receiptHandle": f"receipt-{name}"}
     found["body"] = json.dumps({key: row[key] for key in ("owner", "request_id")})
     found["attributes"] |= {"ApproximateReceiveCount": str(receives)}
