@@ -3,7 +3,9 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,7 @@ from botocore.exceptions import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobplane_keys import (
-    MAX_MESSAGE_BYTES,
-    ValidationError,
-    in_flight_shard,
-    owner_key,
-)
+from jobplane_keys import MAX_MESSAGE_BYTES, ValidationError, in_flight_shard, owner_key
 from jobplane_models.messages import CompleteMessage, ErrorMessage, ProgressMessage
 from tests.unit.stack import (
     BUCKET,
@@ -33,6 +30,7 @@ from tests.unit.stack import (
     Context,
     Output,
     Processor,
+    Row,
     Run,
     Stack,
     client_error,
@@ -46,13 +44,14 @@ from tests.unit.stack import (
     until,
 )
 
-# The state machine
 
-
-def test_a_pending_request_is_completed(processor: Processor) -> None:
-    """The row ends with its result and without a lease."""
+def test_a_pending_request_is_completed(processor: Processor, stack: Stack) -> None:
+    """By conditional updates; the row ends with its result and without a lease."""
+    calls = stack.calls(processor.module.dynamodb)
     row = processor.run(request(payload={"seconds": 0, "steps": 2}))
-
+    updates = calls.of("UpdateItem")
+    assert all("ConditionExpression" in update for update in updates)
+    assert statuses(updates) == ["PROCESSING", "COMPLETED"]
     assert row["status"] == "COMPLETED"
     assert json.loads(row["result"]) == {"seconds": 0, "steps": 2}
     assert row["attempts"] == 1
@@ -60,19 +59,7 @@ def test_a_pending_request_is_completed(processor: Processor) -> None:
     assert not {"lease_owner", "lease_until", "lease_shard", "error"} & row.keys()
 
 
-def test_a_request_goes_from_pending_to_processing_to_completed(
-    processor: Processor, stack: Stack
-) -> None:
-    """Each by a conditional update."""
-    calls = stack.calls(processor.module.dynamodb)
-    processor.run()
-
-    updates = calls.of("UpdateItem")
-    assert all("ConditionExpression" in update for update in updates)
-    assert statuses(updates) == ["PROCESSING", "COMPLETED"]
-
-
-def statuses(updates: Iterable[dict[str, Any]]) -> list[str]:
+def statuses(updates: Iterable[Row]) -> list[str]:
     """The statuses that the updates set, in order."""
     found = []
     for update in updates:
@@ -85,18 +72,15 @@ def statuses(updates: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def test_a_failed_attempt_goes_through_retrying(processor: Processor, stack: Stack) -> None:
-    """PROCESSING → RETRYING → PROCESSING → COMPLETED."""
-    processor.action("delay", failing(TimeoutError(), times=1))
     calls = stack.calls(processor.module.dynamodb)
-    processor.run()
-    assert statuses(calls.of("UpdateItem")) == [
-        "PROCESSING", "RETRYING", "PROCESSING", "COMPLETED",
-    ]  # fmt: skip
+    processor.run(job=failing(TimeoutError()))
+    expected = ["PROCESSING", "RETRYING", "PROCESSING", "COMPLETED"]
+    assert statuses(calls.of("UpdateItem")) == expected
 
 
-def failing(*errors: BaseException, times: int = 1) -> Run:
-    """A job that raises each error in turn, `times` times, and then succeeds."""
-    left = [*errors] * times
+def failing(*errors: BaseException) -> Run:
+    """A job that raises each error in turn, and then succeeds."""
+    left = [*errors]
 
     def run(job: Any) -> Any:
         if left:
@@ -118,10 +102,7 @@ def failing(*errors: BaseException, times: int = 1) -> Run:
     ],
 )
 def test_a_request_that_can_not_be_taken_is_left_alone(
-    processor: Processor,
-    stack: Stack,
-    make: Callable[..., dict[str, Any]],
-    given: dict[str, Any],
+    processor: Processor, stack: Stack, make: Callable[..., Row], given: Row
 ) -> None:
     """Another worker has it, or it has ended; no message is posted."""
     row = make(**given)  # now: a lease that was written at collection may have run out
@@ -131,9 +112,7 @@ def test_a_request_that_can_not_be_taken_is_left_alone(
 
 @pytest.mark.parametrize("status", ["PROCESSING", "RETRYING"])
 def test_a_request_with_an_expired_lease_is_taken(processor: Processor, status: str) -> None:
-    row = processor.run(
-        request(status=status, attempts=1, lease_owner="gone", lease_until=int(time.time()) - 1)
-    )
+    row = processor.run(request(status=status, attempts=1, lease_owner="gone", lease_until=1))
     assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
 
 
@@ -143,52 +122,45 @@ def test_no_row_is_created_for_an_expired_request(processor: Processor, stack: S
     assert stack.items("requests") == []
 
 
-def test_a_repeated_message_of_an_ended_request_changes_nothing(
-    processor: Processor, stack: Stack
-) -> None:
-    """No second message is posted."""
+def test_a_message_of_an_ended_request_changes_nothing(processor: Processor, stack: Stack) -> None:
     row = processor.run()
     assert processor.deliver(message(request())) == []
     assert stack.request() == row
     assert len(processor.terminal()) == 1
 
 
-def test_two_messages_of_a_request_in_a_batch_run_it_once(
-    processor: Processor, stack: Stack
-) -> None:
+def test_two_messages_run_a_job_once(processor: Processor, stack: Stack, runs: list[str]) -> None:
     """Those of INSERT and of the change back to PENDING may come together."""
     stack.put("requests", request())
-    runs: list[str] = []
-    processor.action("delay", keeping(runs, lambda job: job.request_id))
     assert processor.deliver(message(request(), "1"), message(request(), "2")) == []
     assert runs == ["req-1"]
 
 
 def test_an_end_written_while_the_job_runs_stays(processor: Processor, stack: Stack) -> None:
-    """The worker posts nothing."""
     final = ended(status="CANCELLED")
 
     def run(job: Any) -> Any:
         stack.put("requests", final)
         return {"late": True}
 
-    processor.action("delay", run)
-    assert processor.run() == final
+    assert processor.run(job=run) == final
     assert processor.terminal() == []
 
 
-def test_a_worker_without_its_lease_stops_at_the_next_progress(
-    processor: Processor, stack: Stack
-) -> None:
+def of_another(attempts: int = 2) -> Row:
+    """A request that another worker runs."""
+    end = int(time.time()) + 100
+    return request(status="PROCESSING", attempts=attempts, lease_owner="other", lease_until=end)
+
+
+def test_a_worker_without_its_lease_stops_at_progress(processor: Processor, stack: Stack) -> None:
     """It writes and posts nothing more."""
     stopped: list[BaseException] = []
-    theirs = request(
-        status="PROCESSING", attempts=2, lease_owner="other", lease_until=int(time.time()) + 100
-    )
+    theirs = of_another()
 
     def run(job: Any) -> Any:
         job.report(10, "Mine")
-        processor.sockets.wait_for(lambda: len(processor.sockets.posts) == 1)
+        processor.posted(1)
         stack.put("requests", theirs)
         try:
             until(lambda: job.report(50, "Still mine?"))
@@ -196,8 +168,7 @@ def test_a_worker_without_its_lease_stops_at_the_next_progress(
             stopped.append(error)
             raise
 
-    processor.action("delay", run)
-    assert processor.run() == theirs
+    assert processor.run(job=run) == theirs
     assert isinstance(stopped[0], processor.module.LeaseLostError)
     assert [message["message"] for message in processor.sockets.to("conn-1")] == ["Mine"]
 
@@ -207,9 +178,7 @@ def test_a_worker_without_its_lease_does_not_end_the_request(
     processor: Processor, stack: Stack, end: BaseException | None
 ) -> None:
     """Nor does it write a failure or a next attempt."""
-    theirs = request(
-        status="PROCESSING", attempts=2, lease_owner="other", lease_until=int(time.time()) + 100
-    )
+    theirs = of_another()
 
     def run(job: Any) -> Any:
         stack.put("requests", theirs)
@@ -217,17 +186,14 @@ def test_a_worker_without_its_lease_does_not_end_the_request(
             raise end
         return {"late": True}
 
-    processor.action("delay", run)
-    assert processor.run() == theirs
+    assert processor.run(job=run) == theirs
     assert stack.sockets.posts == []
 
 
 def test_an_unknown_action_fails_at_once(processor: Processor) -> None:
-    """It is not repeated."""
     row = processor.run(request(action="reboot"))
-    assert (row["status"], row["error"]["code"], row["attempts"]) == (
-        "FAILED", "PROCESSING_FAILED", 1,
-    )  # fmt: skip
+    found = (row["status"], row["error"]["code"], row["attempts"])
+    assert found == ("FAILED", "PROCESSING_FAILED", 1)
 
 
 def test_two_jobs_can_not_have_the_same_name(processor: Processor) -> None:
@@ -243,12 +209,17 @@ def test_every_action_that_the_router_queues_has_a_job(processor: Processor, sta
 
 @pytest.mark.parametrize(
     "case",
-    ["delay-completed", "delay-failed", "echo-completed", "back-from-retrying", "delivered-again"],
-)
-def test_the_example_events_of_the_queue_are_processed(processor: Processor, case: str) -> None:
-    assert processor.module.handler(event("processor", case), Context()) == {
-        "batchItemFailures": []
-    }
+    [
+        "delay-completed", "delay-failed", "echo-completed", "back-from-retrying",
+        "delivered-again", "message-unreadable", "sweep-nothing", "sweep-puts-back",
+        "sweep-never-picked-up", "sweep-fails",
+    ],
+)  # fmt: skip
+def test_the_example_events_are_answered(processor: Processor, stack: Stack, case: str) -> None:
+    """Only the unreadable message is in the failure queue."""
+    answer = processor.module.handler(event("processor", case), Context())
+    assert answer == ({"swept": {}} if case.startswith("sweep") else {"batchItemFailures": []})
+    assert len(stack.messages("requests-failed")) == (case == "message-unreadable")
 
 
 # Leases
@@ -259,10 +230,8 @@ def test_a_lease_ends_with_the_invocation_at_the_latest(
     processor: Processor, stack: Stack, seconds: int, expected: int
 ) -> None:
     """`lease_until` is two minutes away, or at the end of the invocation."""
-    held: list[dict[str, Any]] = []
-    processor.action("delay", keeping(held, lambda job: stack.request()))
-    processor.run(context=Context(seconds=seconds))
-
+    held: list[Row] = []
+    processor.run(context=Context(seconds=seconds), job=keeping(held, lambda job: stack.request()))
     (row,) = held
     assert row["lease_owner"] == "invocation-1"
     assert expected - 3 <= row["lease_until"] - time.time() <= expected + 1
@@ -270,19 +239,17 @@ def test_a_lease_ends_with_the_invocation_at_the_latest(
 
 
 def test_progress_renews_the_lease(processor: Processor, stack: Stack) -> None:
-    """Each progress write moves `lease_until`."""
     held: list[int] = []
 
     def run(job: Any) -> Any:
         aged = stack.request() | {"lease_until": int(time.time()) + 1}
         stack.put("requests", aged)
         job.report(50, "Half")
-        processor.sockets.wait_for(lambda: len(processor.sockets.posts) == 1)
+        processor.posted(1)
         held.append(stack.request()["lease_until"])
         return {}
 
-    processor.action("delay", run)
-    processor.run()
+    processor.run(job=run)
     assert held[0] > time.time() + 100
 
 
@@ -295,15 +262,11 @@ def test_a_job_without_progress_keeps_its_lease(processor: Processor, stack: Sta
         until(lambda: stack.request()["lease_until"] > first)
         return {}
 
-    processor.action("delay", run)
-    assert processor.run()["status"] == "COMPLETED"
+    assert processor.run(job=run)["status"] == "COMPLETED"
     assert processor.sockets.kinds() == ["complete"]
 
 
-def test_a_lease_is_not_renewed_near_the_end_of_the_invocation(
-    processor: Processor, stack: Stack
-) -> None:
-    """It can't be longer than the invocation."""
+def test_a_lease_is_not_renewed_at_the_invocations_end(processor: Processor, stack: Stack) -> None:
     calls = stack.calls(processor.module.dynamodb)
     row = request(payload={"seconds": 0.5, "steps": 1})
     assert processor.run(row, context=Context(seconds=40))["status"] == "COMPLETED"
@@ -334,9 +297,7 @@ def test_a_lease_is_not_renewed_near_the_end_of_the_invocation(
 )
 def test_a_transient_failure_costs_one_attempt(processor: Processor, error: BaseException) -> None:
     """Throttling, broken connections, timeouts and 5xx."""
-    processor.action("delay", failing(error))
-    row = processor.run()
-
+    row = processor.run(job=failing(error))
     assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
     assert "error" not in row
     assert processor.sockets.kinds() == ["complete"]
@@ -358,19 +319,14 @@ def test_any_other_failure_ends_the_request_without_its_text(
     processor: Processor, output: Output, error: BaseException
 ) -> None:
     """The log has the text under the request's id."""
-    processor.action("delay", failing(error))
-    row = processor.run()
-
-    assert (row["status"], row["attempts"]) == ("FAILED", 1)
-    assert row["error"] == {
-        "code": "PROCESSING_FAILED", "message": "The job failed", "retryable": False,
-    }  # fmt: skip
+    row = processor.run(job=failing(error))
+    shown = {"code": "PROCESSING_FAILED", "message": "The job failed", "retryable": False}
+    assert (row["status"], row["attempts"], row["error"]) == ("FAILED", 1, shown)
     assert MARK not in json.dumps(processor.sockets.posts)
     (line,) = output.logged("attempt failed")
     assert MARK in line["stack"]
-    assert (line["request_id"], line["tenant_id"], line["user_id"]) == (
-        "req-1", "tenant-1", "user-1",
-    )  # fmt: skip
+    ids = [line[name] for name in ("request_id", "tenant_id", "user_id")]
+    assert ids == ["req-1", "tenant-1", "user-1"]
 
 
 def test_after_the_last_attempt_the_client_gets_the_last_failure_once(processor: Processor) -> None:
@@ -380,31 +336,17 @@ def test_after_the_last_attempt_the_client_gets_the_last_failure_once(processor:
         runs.append(job.row["attempts"])
         raise client_error("ThrottlingException", 400)
 
-    processor.action("delay", run)
-    row = processor.run()
-
+    row = processor.run(job=run)
     assert runs == [1, 2, 3, 4]
     assert row["status"] == "FAILED"
     assert (row["error"]["code"], row["error"]["retryable"]) == ("SERVICE_UNAVAILABLE", True)
-    (message,) = processor.sockets.to("conn-1")
-    assert message["error"] == row["error"]
+    assert [m["error"] for m in processor.sockets.to("conn-1")] == [row["error"]]
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        request(status="PROCESSING", attempts=4, lease_until=1, lease_owner="gone"),
-        request(status="RETRYING", attempts=4, lease_until=1),
-        request(attempts=4),
-    ],
-    ids=["PROCESSING", "RETRYING", "PENDING"],
-)
-def test_a_request_without_attempts_is_left_to_the_sweeper(
-    processor: Processor, row: dict[str, Any]
-) -> None:
-    """However often its message comes."""
-    processor.action("delay", failing(AssertionError("it ran")))
-    assert processor.run(row) == row
+@pytest.mark.parametrize("status", ["PROCESSING", "RETRYING", "PENDING"])
+def test_a_spent_request_is_left_to_the_sweeper(processor: Processor, status: str) -> None:
+    row = request(status=status, attempts=4, lease_until=1)
+    assert processor.run(row, job=failing(AssertionError("it ran"))) == row
 
 
 def test_the_text_of_a_jobs_own_transient_failure_is_kept(processor: Processor) -> None:
@@ -420,52 +362,39 @@ def test_the_text_of_a_jobs_own_transient_failure_is_kept(processor: Processor) 
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
 )
 def test_backoff_is_full_jitter_below_a_cap(processor: Processor, attempt: int) -> None:
-    """Between zero and the exponential delay, and never above the cap."""
     processor.set(BACKOFF_BASE_SECONDS=1.0)
     wait = processor.module.backoff_seconds(attempt)
     assert 0 <= wait <= min(30.0, 2.0 ** (attempt - 1))
 
 
-def test_a_request_whose_wait_does_not_fit_is_left_to_the_sweeper(
-    processor: Processor, stack: Stack
-) -> None:
+def test_a_wait_that_does_not_fit_is_left_to_the_sweeper(processor: Processor) -> None:
     """It waits without an owner, and the invocation goes on."""
-    processor.action("delay", failing(TimeoutError()))
     processor.set(backoff_seconds=lambda attempt: 500.0)
-    row = processor.run()
-
+    row = processor.run(job=failing(TimeoutError()))
     assert (row["status"], row["attempts"]) == ("RETRYING", 1)
     assert "lease_owner" not in row
     assert 490 < row["lease_until"] - time.time() <= 500
     assert processor.sockets.posts == []
 
 
-def test_the_lease_of_a_waiting_request_reaches_beyond_the_wait(
-    processor: Processor, stack: Stack
-) -> None:
+def test_the_lease_of_a_request_outlasts_its_wait(processor: Processor, stack: Stack) -> None:
     """Between two attempts of one invocation."""
     processor.set(backoff_seconds=lambda attempt: 5.0)
-    waiting: list[dict[str, Any]] = []
+    waiting: list[Row] = []
     stack.monkeypatch.setattr(
         processor.module.time, "sleep", lambda seconds: waiting.append(stack.request())
     )
-    processor.action("delay", failing(TimeoutError()))
-    processor.run()
-
+    processor.run(job=failing(TimeoutError()))
     (row,) = waiting
     assert (row["status"], row["lease_owner"]) == ("RETRYING", "invocation-1")
     assert row["lease_until"] > time.time() + 100
 
 
-def test_the_sweeper_requeues_a_parked_request_when_its_time_has_come(
-    processor: Processor, stack: Stack
-) -> None:
+def test_the_sweeper_requeues_a_parked_request_when_due(processor: Processor, stack: Stack) -> None:
     """Not before; PENDING reaches the stream."""
-    processor.action("delay", failing(TimeoutError()))
     processor.set(backoff_seconds=lambda attempt: 500.0)
-    row = processor.run()
+    row = processor.run(job=failing(TimeoutError()))
     assert processor.sweep() == {}
-
     stack.put("requests", row | {"lease_until": int(time.time()) - 1})
     assert processor.sweep() == {"requeued": 1}
     waiting = stack.request()
@@ -474,7 +403,7 @@ def test_the_sweeper_requeues_a_parked_request_when_its_time_has_come(
     assert (stack.request()["status"], stack.request()["attempts"]) == ("COMPLETED", 2)
 
 
-def test_a_job_out_of_time_is_put_back(processor: Processor, stack: Stack) -> None:
+def test_a_job_out_of_time_is_put_back(processor: Processor) -> None:
     """It waits for the next invocation."""
 
     def run(job: Any) -> Any:
@@ -482,67 +411,48 @@ def test_a_job_out_of_time_is_put_back(processor: Processor, stack: Stack) -> No
         processor.set(SAFETY_SECONDS=1e9, MIN_WORK_SECONDS=1e9)
         job.check()
 
-    processor.action("delay", run)
-    row = processor.run()
-
+    row = processor.run(job=run)
     assert (row["status"], row["progress"]["percentage"]) == ("RETRYING", 30)
     assert processor.terminal() == []
 
 
 def test_a_job_out_of_time_in_its_last_attempt_ends_with_TIMEOUT(processor: Processor) -> None:
-
     def run(job: Any) -> Any:
         processor.set(SAFETY_SECONDS=1e9)
         job.check()
 
-    processor.action("delay", run)
-    row = processor.run(request(attempts=3))
-    assert (row["status"], row["error"]["code"], row["error"]["retryable"]) == (
-        "FAILED", "TIMEOUT", True,
-    )  # fmt: skip
+    row = processor.run(request(attempts=3), job=run)
+    found = (row["status"], row["error"]["code"], row["error"]["retryable"])
+    assert found == ("FAILED", "TIMEOUT", True)
 
 
-def test_a_write_that_conflicts_with_a_subscriptions_transaction_is_repeated(
-    processor: Processor, stack: Stack
-) -> None:
-    failed = stack.fail(
-        processor.module.dynamodb, "UpdateItem", "TransactionConflictException", times=3
-    )
+def test_a_write_that_meets_a_transaction_is_repeated(processor: Processor, stack: Stack) -> None:
+    code = "TransactionConflictException"
+    failed = stack.fail(processor.module.dynamodb, "UpdateItem", code, times=3)
     row = processor.run(request(payload={"seconds": 0, "steps": 1}))
     assert failed["UpdateItem"] == 3
     assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
 
 
-def test_a_progress_write_that_is_throttled_for_long_costs_an_attempt(
-    processor: Processor, stack: Stack
-) -> None:
-
+def test_a_throttled_progress_write_costs_an_attempt(processor: Processor, stack: Stack) -> None:
     def run(job: Any) -> Any:
         if job.row["attempts"] == 1:
             stack.fail(processor.module.dynamodb, "UpdateItem", times=1)
             until(lambda: job.report(10, "Lost"))
         return {}
 
-    processor.action("delay", run)
-    row = processor.run()
+    row = processor.run(job=run)
     assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
-
-
-# Cancellation
 
 
 def test_a_request_cancelled_before_it_began_is_not_run(processor: Processor) -> None:
     """The flag is read when it is taken."""
-    processor.action("delay", failing(AssertionError("it ran")))
-    row = processor.run(request(cancel_requested=True))
-
+    row = processor.run(request(cancel_requested=True), job=failing(AssertionError("it ran")))
     assert (row["status"], row["error"]["code"]) == ("CANCELLED", "CANCELLED")
     assert [m["error"]["code"] for m in processor.terminal()] == ["CANCELLED"]
 
 
-def test_a_running_job_is_cancelled_at_its_next_progress(
-    processor: Processor, stack: Stack
-) -> None:
+def test_a_running_job_is_cancelled_at_its_progress(processor: Processor, stack: Stack) -> None:
     """The job's own clean-up runs, then the request ends CANCELLED."""
     cleaned: list[bool] = []
 
@@ -554,9 +464,7 @@ def test_a_running_job_is_cancelled_at_its_next_progress(
         finally:
             cleaned.append(True)
 
-    processor.action("delay", run)
-    row = processor.run()
-
+    row = processor.run(job=run)
     assert cleaned == [True]
     assert row["status"] == "CANCELLED"
     assert [m["error"]["code"] for m in processor.terminal()] == ["CANCELLED"]
@@ -570,29 +478,23 @@ def test_a_waiting_job_is_cancelled_without_progress(processor: Processor, stack
         stack.put("requests", stack.request() | {"cancel_requested": True})
         job.sleep(60)
 
-    processor.action("delay", run)
     started = time.monotonic()
-    assert processor.run()["status"] == "CANCELLED"
+    assert processor.run(job=run)["status"] == "CANCELLED"
     assert time.monotonic() - started < 30
-
-
-# Progress
 
 
 def test_progress_is_stored_and_posted(processor: Processor, stack: Stack) -> None:
     """Row and message have the same values, and fit the protocol's model."""
-    seen: list[dict[str, Any]] = []
+    seen: list[Row] = []
 
     def run(job: Any) -> Any:
         job.report(12.345, "Receiving", step="one")
-        processor.sockets.wait_for(lambda: len(processor.sockets.posts) == 1)
+        processor.posted(1)
         seen.append(stack.request()["progress"])
         return {}
 
-    processor.action("delay", run)
-    processor.run()
+    processor.run(job=run)
     message = processor.sockets.to("conn-1")[0]
-
     ProgressMessage.model_validate(message)
     assert message["metadata"] == {"step": "one"}
     for name in ("seq", "percentage", "message"):
@@ -608,9 +510,8 @@ def test_the_first_and_the_last_progress_are_never_dropped(processor: Processor)
             job.report(percentage, f"At {percentage}")
         return {}
 
-    processor.action("delay", run)
-    processor.run()
-    shown = [m["percentage"] for m in processor.sockets.to("conn-1") if m["type"] == "progress"]
+    processor.run(job=run)
+    shown = processor.percentages()
     assert (shown[0], shown[-1]) == (0, 100)
 
 
@@ -626,33 +527,27 @@ def test_progress_is_written_at_most_ten_times_a_second(processor: Processor) ->
         elapsed.append(time.monotonic() - started)
         return {}
 
-    processor.action("delay", run)
-    processor.run()
-    shown = [m["percentage"] for m in processor.sockets.to("conn-1") if m["type"] == "progress"]
+    processor.run(job=run)
+    shown = processor.percentages()
     # One at the start, one for each interval, one at the end.
     assert 2 <= len(shown) <= elapsed[0] / 0.1 + 2
     assert shown[-1] == 99
 
 
 def test_progress_is_clamped_and_never_falls(processor: Processor) -> None:
-    """Values below 0, above 100, lower ones and NaN are handled."""
     given = [math.nan, -5, 10, 5, math.nan, math.inf, -math.inf, 42.5, 250]
 
     def run(job: Any) -> Any:
         for number, percentage in enumerate(given, 1):
             job.report(percentage, "Going on")
-            processor.sockets.wait_for(lambda n=number: len(processor.sockets.posts) == n)  # type: ignore[misc]
+            processor.posted(number)
         return {}
 
-    processor.action("delay", run)
-    processor.run()
-    shown = [m["percentage"] for m in processor.sockets.to("conn-1") if m["type"] == "progress"]
-    assert shown == [0, 0, 10, 10, 10, 10, 10, 42.5, 100]
+    processor.run(job=run)
+    assert processor.percentages() == [0, 0, 10, 10, 10, 10, 10, 42.5, 100]
 
 
-def test_one_progress_update_costs_one_write_and_one_post_per_listener(
-    processor: Processor, stack: Stack
-) -> None:
+def test_progress_costs_a_write_and_a_post_per_listener(processor: Processor, stack: Stack) -> None:
     """With three subscribers and the origin."""
     others = ["conn-2", "conn-3", "conn-4"]
     stack.put("connections", *map(connection, others))
@@ -661,21 +556,17 @@ def test_one_progress_update_costs_one_write_and_one_post_per_listener(
     def run(job: Any) -> Any:
         for number in range(1, 4):
             job.report(number * 10, "Going on")
-            processor.sockets.wait_for(lambda n=number: len(processor.sockets.posts) == 4 * n)  # type: ignore[misc]
+            processor.posted(4 * number)
         return {}
 
-    processor.action("delay", run)
     calls = stack.calls(processor.module.dynamodb)
-    processor.run(request(subscriber_count=3))
-
+    processor.run(request(subscriber_count=3), job=run)
     taken_and_ended = 2
     assert calls.counts() == {"UpdateItem": 3 + taken_and_ended, "Query": 4}
     assert processor.sockets.attempts == dict.fromkeys(["conn-1", *others], 4)
 
 
-def test_without_subscribers_no_query_of_listeners_is_made(
-    processor: Processor, stack: Stack
-) -> None:
+def test_without_subscribers_no_listeners_are_queried(processor: Processor, stack: Stack) -> None:
     """The row has their count."""
     calls = stack.calls(processor.module.dynamodb)
     processor.run()
@@ -695,8 +586,7 @@ def test_a_later_subscriber_gets_later_messages(processor: Processor, stack: Sta
         processor.sockets.wait_for(lambda: len(processor.sockets.to("conn-2")) == 1)
         return {}
 
-    processor.action("delay", run)
-    processor.run()
+    processor.run(job=run)
     assert [m.get("message") for m in processor.sockets.to("conn-2")] == ["Together", None]
     assert processor.sockets.kinds("conn-2") == ["progress", "complete"]
 
@@ -711,19 +601,12 @@ def test_seq_is_strictly_increasing_across_attempts(processor: Processor) -> Non
             raise TimeoutError
         return {}
 
-    processor.action("delay", run)
-    processor.run()
-    heard = processor.sockets.to("conn-1")
-    numbers = [message["seq"] for message in heard]
-
+    processor.run(job=run)
+    numbers = [message["seq"] for message in processor.sockets.to("conn-1")]
     assert numbers == sorted(set(numbers))
-    assert [m["type"] for m in heard][-1] == "complete"
+    assert processor.sockets.kinds()[-1] == "complete"
     assert len(processor.terminal()) == 1
-    percentages = [m["percentage"] for m in heard if m["type"] == "progress"]
-    assert percentages == sorted(percentages)
-
-
-# Lost connections
+    assert processor.percentages() == sorted(processor.percentages())
 
 
 def test_a_lost_connection_does_not_stop_the_job(processor: Processor, stack: Stack) -> None:
@@ -739,10 +622,7 @@ def test_a_lost_connection_does_not_stop_the_job(processor: Processor, stack: St
             until(lambda n=number: stack.request()["progress"]["seq"] == n)  # type: ignore[misc]
         return {"kept": True}
 
-    stack.put("requests", request(progress={"seq": 0, "percentage": 0}))
-    processor.action("delay", run)
-    row = processor.run(request(progress={"seq": 0, "percentage": 0}))
-
+    row = processor.run(request(progress={"seq": 0, "percentage": 0}), job=run)
     assert row["status"] == "COMPLETED"
     assert json.loads(row["result"]) == {"kept": True}
     assert stack.sockets.attempts == {"conn-1": 1}
@@ -770,9 +650,7 @@ def test_a_job_ends_with_its_connection_without_a_disconnect_event(
     assert processor.run(request(on_disconnect=on_disconnect))["status"] == status
 
 
-def test_subscribers_get_messages_after_the_origin_is_lost(
-    processor: Processor, stack: Stack
-) -> None:
+def test_subscribers_get_messages_without_the_origin(processor: Processor, stack: Stack) -> None:
     stack.put("connections", connection("conn-2"))
     stack.put("subscriptions", subscription("req-1", "conn-2"))
     stack.sockets.gone.add("conn-1")
@@ -784,7 +662,6 @@ def test_subscribers_get_messages_after_the_origin_is_lost(
 def test_a_failed_post_is_counted_and_the_job_completes(
     processor: Processor, stack: Stack, output: Output, status: int, code: str
 ) -> None:
-    """The connection's row stays."""
     stack.sockets.failing["conn-1"] = (status, code)
     assert processor.run()["status"] == "COMPLETED"
     assert len(stack.items("connections")) == 1
@@ -792,9 +669,7 @@ def test_a_failed_post_is_counted_and_the_job_completes(
     assert output.logged("message not delivered")[0]["connections"] == {"conn-1": code}
 
 
-def test_a_failed_query_of_listeners_costs_no_attempt(
-    processor: Processor, stack: Stack, output: Output
-) -> None:
+def test_failed_queries_cost_no_attempt(processor: Processor, stack: Stack, output: Output) -> None:
     """The origin still gets every message."""
     stack.fail(processor.module.dynamodb, "Query")
     row = processor.run(request(subscriber_count=1))
@@ -803,11 +678,7 @@ def test_a_failed_query_of_listeners_costs_no_attempt(
     assert output.logged("subscribers not read")
 
 
-# Ends and results
-
-
 def test_a_completed_request_posts_one_complete_message(processor: Processor) -> None:
-    """With the result and the last seq."""
     row = processor.run()
     (message,) = processor.terminal()
     CompleteMessage.model_validate(message)
@@ -816,7 +687,6 @@ def test_a_completed_request_posts_one_complete_message(processor: Processor) ->
 
 
 def test_a_failed_request_posts_one_error_message(processor: Processor) -> None:
-    """With code, text and seq."""
     row = processor.run(request(payload={"seconds": 0, "steps": 3, "fail_at": 2}))
     (message,) = processor.terminal()
     ErrorMessage.model_validate(message)
@@ -843,45 +713,39 @@ def lose_answer(processor: Processor, status: str, *, wholly: bool = False) -> N
     processor.stack.monkeypatch.setattr(dynamodb, "update_item", update_item)
 
 
-def test_an_end_is_posted_although_the_writes_answer_was_lost(
-    processor: Processor, stack: Stack
+@pytest.fixture
+def impatient(stack: Stack) -> None:
+    """Waits before a final write is repeated take no time."""
+    stack.closing_waits(*(0.0,) * 5)
+
+
+@pytest.mark.parametrize(
+    ("status", "wholly", "errors"),
+    [
+        ("PROCESSING", False, []),
+        ("RETRYING", False, [TimeoutError()]),
+        ("COMPLETED", False, []),
+        ("COMPLETED", True, []),
+    ],
+)
+def test_a_request_ends_once_although_the_answer_to_a_write_was_lost(
+    processor: Processor, impatient: None, status: str, wholly: bool, errors: list[BaseException]
 ) -> None:
     """botocore repeats the write, and the refusal shows that the first one succeeded."""
-    lose_answer(processor, "COMPLETED")
-    row = processor.run()
-    assert row["status"] == "COMPLETED"
+    lose_answer(processor, status, wholly=wholly)
+    row = processor.run(job=failing(*errors))
+    assert (row["status"], row["attempts"]) == ("COMPLETED", 1 + len(errors))
     assert [message["seq"] for message in processor.terminal()] == [row["seq"]]
 
 
-def test_a_request_is_run_although_the_answer_to_its_take_was_lost(processor: Processor) -> None:
-    """The refused repetition finds the row that the first write made."""
-    lose_answer(processor, "PROCESSING")
-    row = processor.run()
-    assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
-
-
-def test_a_second_message_does_not_take_a_request_of_this_invocation(
-    processor: Processor, stack: Stack
-) -> None:
+def test_a_second_message_does_not_take_a_request_of_this_invocation(processor: Processor) -> None:
     """The lease is the same, but the attempt is another."""
     row = request(status="PROCESSING", attempts=1, lease_owner=Context().aws_request_id)
-    processor.action("delay", failing(AssertionError("it ran")))
-    assert processor.run(row) == row
-
-
-def test_a_request_goes_on_although_the_answer_to_its_put_back_was_lost(
-    processor: Processor,
-) -> None:
-    processor.action("delay", failing(TimeoutError()))
-    lose_answer(processor, "RETRYING")
-    row = processor.run()
-    assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
+    assert processor.run(row, job=failing(AssertionError("it ran"))) == row
 
 
 @pytest.mark.parametrize("status", ["RETRYING", "PENDING"])
-def test_the_sweeper_counts_a_requeue_although_its_answer_was_lost(
-    processor: Processor, stack: Stack, status: str
-) -> None:
+def test_a_requeue_without_answer_counts(processor: Processor, stack: Stack, status: str) -> None:
     stack.put("requests", request(lease_until=1))
     lose_answer(processor, status)
     assert processor.sweep() == {"requeued": 1}
@@ -897,21 +761,12 @@ def test_a_lost_answer_is_resolved_without_a_read(processor: Processor, stack: S
     assert "GetItem" not in calls.counts()
 
 
-# Final writes while AWS is unavailable
-
-
 def sets(*expected: str) -> Callable[[str], bool]:
     """Whether an update sets one of these statuses."""
     return lambda body: any(status in expected for status in statuses([json.loads(body)]))
 
 
 CLOSING = sets("COMPLETED", "RETRYING", "FAILED")
-
-
-@pytest.fixture
-def impatient(stack: Stack) -> None:
-    """Waits before a final write is repeated take no time."""
-    stack.closing_waits(*(0.0,) * 5)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -924,92 +779,49 @@ def test_a_result_is_written_after_failures_of_the_table(
 ) -> None:
     """The job does not run twice."""
     runs: list[int] = []
-    processor.action("delay", keeping(runs, lambda job: job.row["attempts"]))
-    stack.fail(
-        processor.module.dynamodb, "UpdateItem", code, status=http, times=5,
-        when=sets("COMPLETED"),
-    )  # fmt: skip
-    row = processor.run()
+    ends = sets("COMPLETED")
+    stack.fail(processor.module.dynamodb, "UpdateItem", code, status=http, times=5, when=ends)
+    row = processor.run(job=keeping(runs, lambda job: job.row["attempts"]))
     assert (row["status"], row["attempts"], runs) == ("COMPLETED", 1, [1])
     assert len(processor.terminal()) == 1
 
 
 @pytest.mark.usefixtures("impatient")
-def test_an_end_is_posted_however_many_answers_were_lost(processor: Processor) -> None:
-    """After botocore's repetitions, the next call finds the written end."""
-    lose_answer(processor, "COMPLETED", wholly=True)
-    row = processor.run()
-    assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
-    assert [message["seq"] for message in processor.terminal()] == [row["seq"]]
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_failed_attempt_is_put_back_after_failures_of_the_table(
-    processor: Processor, stack: Stack
-) -> None:
+def test_an_attempt_is_put_back_after_failed_writes(processor: Processor, stack: Stack) -> None:
     """The request goes on in this invocation."""
-    processor.action("delay", failing(TimeoutError()))
     failed = stack.fail(processor.module.dynamodb, "UpdateItem", times=5, when=sets("RETRYING"))
-    row = processor.run()
+    row = processor.run(job=failing(TimeoutError()))
     assert (failed["UpdateItem"], row["status"], row["attempts"]) == (5, "COMPLETED", 2)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_repetitions_of_a_final_write_are_bounded(processor: Processor, stack: Stack) -> None:
+@pytest.mark.parametrize(
+    ("waits", "seconds", "code", "writes"),
+    [
+        ([0.0] * 5, 300.0, "ThrottlingException", 6),
+        ([150.0], 300.0, "ThrottlingException", 1),  # the lease has 120
+        ([28.7], 30.0, "ThrottlingException", 1),
+        ([0.0] * 5, 300.0, "AccessDeniedException", 1),
+    ],
+    ids=["all waits", "end of the lease", "end of the invocation", "permanent error"],
+)
+def test_repetitions_of_a_final_write_are_bounded(
+    processor: Processor, stack: Stack, waits: list[float], seconds: float, code: str, writes: int
+) -> None:
     """Then the message comes again, and the lease keeps other workers away until it ends."""
-    failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
-    row = request()
-    stack.put("requests", row)
-    assert processor.deliver(message(row)) == ["m-1"]
-    assert stack.request()["status"] == "PROCESSING"
-    assert failed["UpdateItem"] == 2 * 6
-
-
-def test_a_final_write_is_not_repeated_beyond_the_lease(processor: Processor, stack: Stack) -> None:
-    """Afterwards another worker ends the request."""
-    stack.closing_waits(150.0)  # the lease has 120, the invocation 300
+    stack.closing_waits(*waits)
     slept: list[float] = []
     stack.monkeypatch.setattr(processor.module.time, "sleep", slept.append)
-    failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
-    row = request()
-    stack.put("requests", row)
-    assert processor.deliver(message(row)) == ["m-1"]
-    assert (failed["UpdateItem"], slept) == (2, [])
+    failed = stack.fail(processor.module.dynamodb, "UpdateItem", code, when=CLOSING)
+    stack.put("requests", request())
+    assert processor.deliver(message(request()), context=Context(seconds=seconds)) == ["m-1"]
+    assert stack.request()["status"] == "PROCESSING"
+    assert (failed["UpdateItem"], sum(slept)) == (2 * writes, 0)
 
 
-def test_a_final_write_is_not_repeated_beyond_the_invocation(
-    processor: Processor, stack: Stack
-) -> None:
-    stack.closing_waits(28.7)
-    failed = stack.fail(processor.module.dynamodb, "UpdateItem", when=CLOSING)
-    row = request()
-    stack.put("requests", row)
-    assert processor.deliver(message(row), context=Context(seconds=30.0)) == ["m-1"]
-    assert failed["UpdateItem"] == 2
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_final_write_is_not_repeated_after_a_permanent_error(
-    processor: Processor, stack: Stack
-) -> None:
-    """Such as a missing permission."""
-    failed = stack.fail(
-        processor.module.dynamodb, "UpdateItem", "AccessDeniedException",
-        when=CLOSING,
-    )  # fmt: skip
-    row = request()
-    stack.put("requests", row)
-    assert processor.deliver(message(row)) == ["m-1"]
-    assert failed["UpdateItem"] == 2
-
-
-def test_queued_echo_and_health_give_the_same_as_the_immediate_ones(
-    processor: Processor, stack: Stack
-) -> None:
+def test_queued_echo_and_health_equal_the_immediate(processor: Processor, stack: Stack) -> None:
     stack.put("requests", request("req-2", "health", {}))
     processor.run(request("req-1", "echo", {"a": ["ü", 1.5]}))
     assert processor.deliver(message(request("req-2", "health", {}))) == []
-
     echo, health = (message["result"] for message in processor.terminal())
     assert (echo["echo"], echo["action"]) == ({"a": ["ü", 1.5]}, "echo")
     assert (health["status"], health["checks"]["queue"]["status"]) == ("healthy", "healthy")
@@ -1030,10 +842,8 @@ def test_a_large_result_is_stored_in_the_bucket(
 ) -> None:
     """Above 96 KB the message is a link; the row holds a copy if it has room for one."""
     text = "ü" * (size // 2)
-    processor.action("delay", lambda job: {"text": text})
-    row = processor.run()
+    row = processor.run(job=lambda job: {"text": text})
     (message,) = processor.terminal()
-
     assert json.loads(stack.object(row["result_key"])) == {"text": text}
     assert row["result_key"].startswith("results/requests/")
     assert ("result" in row) == on_the_row
@@ -1066,24 +876,19 @@ def test_an_endless_message_is_cut(processor: Processor) -> None:
         job.report(50, "x" * 500_000)
         return {}
 
-    processor.action("delay", run)
-    assert len(processor.run()["progress"]["message"]) == 1000
+    assert len(processor.run(job=run)["progress"]["message"]) == 1000
 
 
 def test_a_result_of_96_kb_is_sent_whole(processor: Processor) -> None:
     frame = len(json.dumps({"t": ""}))
-    processor.action("delay", lambda job: {"t": "x" * (MAX_MESSAGE_BYTES - frame)})
-    row = processor.run()
+    row = processor.run(job=lambda job: {"t": "x" * (MAX_MESSAGE_BYTES - frame)})
     assert "result_key" not in row
     assert len(processor.terminal()[0]["result"]["t"]) == MAX_MESSAGE_BYTES - frame
 
 
 def test_ends_are_counted_and_timed(processor: Processor, output: Output) -> None:
-    """RequestCompleted, RequestFailed, RequestRetried, QueueLatency and ProcessingLatency."""
-    processor.action("delay", failing(TimeoutError()))
-    processor.run()
+    processor.run(job=failing(TimeoutError()))
     processor.run(request("req-2", action="reboot"))
-
     assert len(output.metric("RequestCompleted")) == 1
     assert len(output.metric("RequestRetried")) == 1
     assert [line["Cause"] for line in output.metric("RequestFailed")] == ["request"]
@@ -1091,25 +896,18 @@ def test_ends_are_counted_and_timed(processor: Processor, output: Output) -> Non
     assert output.metric("ProcessingLatency")[0]["Action"] == "delay"
 
 
-def test_an_unexpected_error_is_counted_as_a_failure_of_the_service(
-    processor: Processor, output: Output
-) -> None:
-    """Whatever code the client gets."""
-    processor.action("delay", failing(KeyError("x")))
-    processor.run()
+def test_an_unexpected_error_is_the_services_failure(processor: Processor, output: Output) -> None:
+    processor.run(job=failing(KeyError("x")))
     assert [line["Cause"] for line in output.metric("RequestFailed")] == ["service"]
 
 
-# Messages
-
-
-def broken(**changes: Any) -> dict[str, Any]:
+def broken(**changes: Any) -> Row:
     """A message with other parts; None leaves a part out."""
     found = message(request()) | changes
     return {name: part for name, part in found.items() if part is not None}
 
 
-BROKEN: dict[str, Any] = {
+BROKEN: Row = {
     "nothing": {},
     "no message": None,
     "no body": broken(body=None),
@@ -1135,10 +933,8 @@ def test_an_unreadable_message_goes_to_the_failure_queue(
     processor: Processor, stack: Stack, output: Output, fault: str
 ) -> None:
     """It does not come again, and the rest of the batch is worked on."""
-    stack.put("requests", request("req-1"), request("req-2"))
-    batch = [message(request("req-1"), "1"), BROKEN[fault], message(request("req-2"), "9")]
-
-    assert processor.deliver(*batch) == []
+    first, second = queued(stack, 2)
+    assert processor.deliver(first, BROKEN[fault], second) == []
     assert {row["status"] for row in stack.items("requests")} == {"COMPLETED"}
     (kept,) = stack.messages("requests-failed")
     assert kept["record"] == BROKEN[fault]
@@ -1160,41 +956,23 @@ def test_an_unreadable_message_is_not_lost(processor: Processor, stack: Stack) -
         processor.deliver(broken(body="{}"))
 
 
-def test_the_unreadable_example_is_refused(processor: Processor, stack: Stack) -> None:
-    """The event of that name ends in the failure queue."""
-    answer = processor.module.handler(event("processor", "message-unreadable"), Context())
-    assert answer == {"batchItemFailures": []}
-    assert len(stack.messages("requests-failed")) == 1
-
-
 def test_a_batch_of_nothing_is_done(processor: Processor) -> None:
-    """No messages, no failures."""
     assert processor.deliver() == []
 
 
 def test_messages_that_fail_are_named(processor: Processor, stack: Stack) -> None:
     """Only they come again; the others are done."""
-    names = [f"req-{number}" for number in range(5)]
-    stack.put("requests", *map(request, names))
-    stack.fail(
-        processor.module.dynamodb,
-        "UpdateItem",
-        when=lambda body: '"req-1"' in body or '"req-3"' in body,
-    )
-    failures = processor.deliver(*(message(request(name), name[-1]) for name in names))
-
-    assert failures == ["1", "3"]
-    rows = {row["request_id"]: row["status"] for row in stack.items("requests")}
-    assert rows["req-0"] == rows["req-2"] == rows["req-4"] == "COMPLETED"
+    messages, names = queued(stack, 5), ["req-1", "req-3"]
+    stack.fail(processor.module.dynamodb, "UpdateItem", when=about(*names))
+    assert processor.deliver(*messages) == names
+    done = {row["request_id"] for row in stack.items("requests") if row["status"] == "COMPLETED"}
+    assert done == {"req-0", "req-2", "req-4"}
 
 
 def test_messages_are_not_taken_when_time_is_short(processor: Processor, stack: Stack) -> None:
-    """They come again, untouched."""
-    stack.put("requests", request("req-1"), request("req-2"))
+    batch = queued(stack, 2)
     before = stack.everything()
-    batch = [message(request("req-1"), "1"), message(request("req-2"), "2")]
-
-    assert processor.deliver(*batch, context=Context(seconds=15)) == ["1", "2"]
+    assert processor.deliver(*batch, context=Context(seconds=15)) == ["req-0", "req-1"]
     assert stack.everything() == before
 
 
@@ -1207,7 +985,6 @@ def test_a_message_is_given_back_for_a_while(
     stack.monkeypatch.setattr(processor.module.random, "uniform", lambda low, high: high)
     calls = stack.calls(processor.module.sqs())
     given = message(request(), receives=receives)
-
     assert processor.deliver(given, context=Context(seconds=15)) == ["m-1"]
     (call,) = calls.of("ChangeMessageVisibility")
     assert call["QueueUrl"].endswith("-jobs")
@@ -1219,18 +996,14 @@ def test_a_message_that_is_given_back_can_be_received(processor: Processor, stac
     url = stack.sqs.get_queue_url(QueueName=f"{PREFIX}jobs")["QueueUrl"]
     stack.sqs.send_message(QueueUrl=url, MessageBody=message(request())["body"])
     (received,) = stack.sqs.receive_message(QueueUrl=url)["Messages"]
-    given = message(request(), received["MessageId"]) | {
-        "receiptHandle": received["ReceiptHandle"],
-    }
+    given = message(request(), received["MessageId"]) | {"receiptHandle": received["ReceiptHandle"]}
     assert "Messages" not in stack.sqs.receive_message(QueueUrl=url)
     assert processor.deliver(given, context=Context(seconds=15)) == [received["MessageId"]]
     (again,) = stack.sqs.receive_message(QueueUrl=url)["Messages"]
     assert again["MessageId"] == received["MessageId"]
 
 
-def test_a_message_that_can_not_be_given_back_is_kept(
-    processor: Processor, stack: Stack, output: Output
-) -> None:
+def test_a_message_not_given_back_stays(processor: Processor, stack: Stack, output: Output) -> None:
     """The queue shows it after its own timeout; the answer is the same."""
     stack.fail(processor.module.sqs(), "ChangeMessageVisibility", "ServiceUnavailable", status=503)
     assert processor.deliver(message(request()), context=Context(seconds=15)) == ["m-1"]
@@ -1246,14 +1019,10 @@ def test_lines_about_a_job_name_its_action(processor: Processor, output: Output)
 
 
 def test_missing_configuration_fails_at_start(stack: Stack) -> None:
-    """The error is the variable's name."""
     for name in ("DYNAMODB_TABLE", "FILES_BUCKET", "JOBS_QUEUE_URL", "WEBHOOKS_QUEUE_URL",
                  "FAILURES_QUEUE_URL", "WEBSOCKET_ENDPOINT"):  # fmt: skip
         with pytest.raises(KeyError, match=name):
             stack.function("processor", **{name: None})
-
-
-# The queue, as Lambda reads it
 
 
 class Poller:
@@ -1270,7 +1039,7 @@ class Poller:
         self.hidden: list[str] = []
         self.invocations = 0
 
-    def read(self, messages: list[dict[str, Any]]) -> None:
+    def read(self, messages: list[Row]) -> None:
         waiting = [(found, 1) for found in messages]
         while waiting:
             batch, waiting = waiting[:4], waiting[4:]
@@ -1279,7 +1048,7 @@ class Poller:
             self.dead += [f["messageId"] for f, receives in again if receives == self.receives]
             waiting += [(f, receives + 1) for f, receives in again if receives < self.receives]
 
-    def _kept(self, batch: list[dict[str, Any]]) -> set[str]:
+    def _kept(self, batch: list[Row]) -> set[str]:
         self.invocations += 1
         context = Context(aws_request_id=f"invocation-{self.invocations}")
         try:
@@ -1291,26 +1060,28 @@ class Poller:
 
 
 @pytest.fixture
-def runs(processor: Processor) -> Iterator[list[str]]:
+def runs(processor: Processor) -> list[str]:
     """Request ids in the order in which their jobs ran."""
     ran: list[str] = []
     processor.action("delay", keeping(ran, lambda job: job.request_id))
-    yield ran
+    return ran
 
 
-def queued(stack: Stack, count: int = 10) -> list[dict[str, Any]]:
+def queued(stack: Stack, count: int = 10) -> list[Row]:
     """So many stored requests, and their messages."""
     rows = [request(f"req-{number}") for number in range(count)]
     stack.put("requests", *rows)
     return [message(row, row["request_id"]) for row in rows]
 
 
-def told(processor: Processor) -> dict[str, int]:
+def about(*names: str) -> Callable[[str], bool]:
+    """Whether a call's body has one of these ids."""
+    return lambda body: any(f'"{name}"' in body for name in names)
+
+
+def told(processor: Processor) -> Counter[str]:
     """Terminal messages per request."""
-    counts: dict[str, int] = {}
-    for heard in processor.terminal():
-        counts[heard["request_id"]] = counts.get(heard["request_id"], 0) + 1
-    return counts
+    return Counter(heard["request_id"] for heard in processor.terminal())
 
 
 @pytest.mark.parametrize("stumbling", [{0}, {9}, {4}, {0, 9}, {1, 5, 8}, set(range(10))])
@@ -1320,15 +1091,10 @@ def test_redelivery_loses_and_doubles_nothing(
     """Each request runs once, although some messages fail at first and all are delivered twice."""
     messages = queued(stack)
     for number in stumbling:
-        stack.fail(
-            processor.module.dynamodb,
-            "UpdateItem",
-            times=2,
-            when=lambda body, name=f'"req-{number}"': name in body,  # type: ignore[misc]
-        )
+        name = about(f"req-{number}")
+        stack.fail(processor.module.dynamodb, "UpdateItem", times=2, when=name)
     poller = Poller(processor.module.handler)
     poller.read(messages * 2)
-
     everyone = {f"req-{number}" for number in range(10)}
     assert sorted(runs) == sorted(everyone)
     assert told(processor) == dict.fromkeys(everyone, 1)
@@ -1339,16 +1105,10 @@ def test_redelivery_loses_and_doubles_nothing(
 @pytest.mark.parametrize(
     "given",
     [
-        None,
-        [],
-        "sweep",
-        {},
-        {"Records": None},
-        {"Records": "aws:sqs"},
-        {"Records": {}},
+        None, [], "sweep", {}, {"Records": None}, {"Records": "aws:sqs"}, {"Records": {}},
         {"Records": [{"eventSource": "aws:dynamodb", "eventName": "INSERT"}]},
     ],
-)
+)  # fmt: skip
 def test_an_event_is_a_batch_or_a_sweep(processor: Processor, given: Any) -> None:
     """Anything else is a ValidationError, and no message goes to the failure queue."""
     with pytest.raises(ValidationError):
@@ -1356,36 +1116,28 @@ def test_an_event_is_a_batch_or_a_sweep(processor: Processor, given: Any) -> Non
     assert processor.stack.messages("requests-failed") == []
 
 
-def test_one_unreadable_message_costs_the_others_nothing(
-    processor: Processor, stack: Stack, runs: list[str]
-) -> None:
+def test_one_bad_message_costs_nothing(processor: Processor, stack: Stack, runs: list[str]) -> None:
     """It is in the failure queue once, and no message is delivered twice for it."""
     messages = queued(stack, 7)
     messages.insert(3, broken(body="{}"))
     poller = Poller(processor.module.handler)
     poller.read(messages)
-
     assert poller.invocations == 2
     assert len(runs) == 7
     assert len(stack.messages("requests-failed")) == 1
 
 
-def test_what_the_queue_gives_up_is_found_by_the_sweeper(
-    processor: Processor, stack: Stack, runs: list[str]
-) -> None:
+def test_the_sweeper_runs_dead_letters(processor: Processor, stack: Stack, runs: list[str]) -> None:
     """A message that becomes a dead letter leaves its request PENDING, and it is run later."""
     messages = queued(stack)
-    throttled = stack.fail(
-        processor.module.dynamodb, "UpdateItem", times=50, when=lambda body: '"req-4"' in body
-    )
+    name = about("req-4")
+    throttled = stack.fail(processor.module.dynamodb, "UpdateItem", times=50, when=name)
     poller = Poller(processor.module.handler)
     poller.read(messages)
-
     assert poller.dead == ["req-4"]
     assert len(runs) == 9
     left = stack.request("req-4")
     assert left["status"] == "PENDING"
-
     throttled["UpdateItem"] = 50
     stack.put("requests", left | {"lease_until": int(time.time()) - 1})
     assert processor.sweep() == {"requeued": 1}
@@ -1394,9 +1146,7 @@ def test_what_the_queue_gives_up_is_found_by_the_sweeper(
     assert set(told(processor).values()) == {1}
 
 
-def test_a_worker_that_dies_leaves_its_request_to_the_sweeper(
-    processor: Processor, stack: Stack, runs: list[str]
-) -> None:
+def test_the_sweeper_finds_lost_jobs(processor: Processor, stack: Stack, runs: list[str]) -> None:
     """The process is gone in the middle of a job: no redelivery runs it while its lease lasts."""
     messages = queued(stack, 4)
     died: list[str] = []
@@ -1436,19 +1186,10 @@ def dying(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     return invoke
 
 
-# The sweeper
-
-
-def test_the_sweeper_leaves_live_leases_and_ended_requests_alone(
-    processor: Processor, stack: Stack
-) -> None:
-    stack.put(
-        "requests",
-        request("req-1"),
-        request("req-2", status="PROCESSING", attempts=1, lease_owner="x"),
-        request("req-3", status="RETRYING", attempts=1),
-        ended("req-4"),
-    )
+def test_the_sweeper_leaves_live_leases_and_ends_alone(processor: Processor, stack: Stack) -> None:
+    running = request("req-2", status="PROCESSING", attempts=1, lease_owner="x")
+    waiting = request("req-3", status="RETRYING", attempts=1)
+    stack.put("requests", request("req-1"), running, waiting, ended("req-4"))
     before = stack.everything()
     assert processor.sweep() == {}
     assert stack.everything() == before
@@ -1465,12 +1206,11 @@ def test_the_sweeper_leaves_live_leases_and_ended_requests_alone(
     ids=["never picked up", "due", "its worker is gone", "expired lease"],
 )
 def test_the_sweeper_requeues_an_overdue_request(
-    processor: Processor, stack: Stack, output: Output, row: dict[str, Any]
+    processor: Processor, stack: Stack, output: Output, row: Row
 ) -> None:
     """RETRYING, then PENDING, which passes the stream's filter."""
     stack.put("requests", row)
     calls = stack.calls(processor.module.dynamodb)
-
     assert processor.sweep() == {"requeued": 1}
     after = stack.request()
     assert (after["status"], after["attempts"]) == ("PENDING", row["attempts"])
@@ -1482,15 +1222,17 @@ def test_the_sweeper_requeues_an_overdue_request(
     assert stack.sockets.posts == []
 
 
-def test_the_sweeper_fails_a_request_without_attempts(processor: Processor, stack: Stack) -> None:
+@pytest.mark.parametrize("status", ["PROCESSING", "PENDING", "RETRYING"])
+def test_the_sweeper_fails_a_spent_request(processor: Processor, stack: Stack, status: str) -> None:
     """With TIMEOUT; the client gets one message."""
-    row = request(lease_until=1, status="PROCESSING", attempts=4, lease_owner="gone")
-    stack.put("requests", row | {"progress": {"seq": 6, "percentage": 60}})
-
+    owner = "gone" if status == "PROCESSING" else None
+    progress = {"seq": 6, "percentage": 60}
+    row = request(status=status, attempts=4, lease_until=1, lease_owner=owner)
+    stack.put("requests", row | {"progress": progress})
     assert processor.sweep() == {"failed": 1}
     after = stack.request()
     assert (after["status"], after["error"]["code"]) == ("FAILED", "TIMEOUT")
-    assert after["attempts"] == after["max_attempts"]
+    assert after["attempts"] == after["max_attempts"] == 4
     assert not {"lease_shard", "lease_until", "lease_owner"} & after.keys()
     (message,) = processor.terminal()
     assert message["seq"] == after["seq"] == 7
@@ -1498,20 +1240,15 @@ def test_the_sweeper_fails_a_request_without_attempts(processor: Processor, stac
     assert len(processor.sockets.posts) == 1
 
 
-def test_the_sweeper_cancels_a_cancelled_request_without_attempts(
-    processor: Processor, stack: Stack
-) -> None:
+def test_the_sweeper_cancels_a_spent_cancelled_request(processor: Processor, stack: Stack) -> None:
     row = request(lease_until=1, status="PROCESSING", attempts=4, cancel_requested=True)
     stack.put("requests", row)
     assert processor.sweep() == {"failed": 1}
-    assert (stack.request()["status"], stack.request()["error"]["code"]) == (
-        "CANCELLED", "CANCELLED",
-    )  # fmt: skip
+    after = stack.request()
+    assert (after["status"], after["error"]["code"]) == ("CANCELLED", "CANCELLED")
 
 
-def test_the_sweeper_ends_a_request_in_the_requests_own_trace(
-    processor: Processor, stack: Stack, output: Output
-) -> None:
+def test_the_sweeper_keeps_the_trace(processor: Processor, stack: Stack, output: Output) -> None:
     header = "Root=1-6921a0c2-3f1d2c4b5a69788796a5b4c3;Parent=53995c3f42cd8ad8;Sampled=0"
     row = request(lease_until=1, status="PROCESSING", attempts=4, lease_owner="gone")
     stack.put("requests", row | {"trace_header": header})
@@ -1520,38 +1257,19 @@ def test_the_sweeper_ends_a_request_in_the_requests_own_trace(
     assert line["xray_trace_id"] == "1-6921a0c2-3f1d2c4b5a69788796a5b4c3"
 
 
-def test_the_sweeper_fails_the_assembly_of_a_request_without_attempts(
-    processor: Processor, stack: Stack
-) -> None:
-    stack.put(
-        "requests",
-        request(
-            action="process_assembly",
-            assembly_id="a" * 64,
-            lease_until=1,
-            status="PROCESSING",
-            attempts=4,
-            lease_owner="gone",
-        ),
-    )
+def test_the_sweeper_fails_the_assembly_of_a_request(processor: Processor, stack: Stack) -> None:
+    work = {"action": "process_assembly", "assembly_id": "a" * 64}
+    stack.put("requests", request(lease_until=1, status="PROCESSING", attempts=4, **work))
     stack.put(
         "assemblies",
         {
-            "assembly_id": "a" * 64,
-            "owner": OWNER,
-            "user_id": "user-1",
-            "tenant_id": "tenant-1",
-            "created_at": "2026-11-22T10:00:00.000Z",
-            "template_id": "tpl_archive",
-            "request_id": "req-1",
-            "execution": 1,
-            "rev": 3,
-            "lease_until": 1,
-            "current_step": "hashed",
-            "message": "Processing: hashed",
+            "assembly_id": "a" * 64, "owner": OWNER, "user_id": "user-1", "tenant_id": "tenant-1",
+            "created_at": "2026-11-22T10:00:00.000Z", "template_id": "tpl_archive",
+            "request_id": "req-1", "execution": 1, "rev": 3, "lease_until": 1,
+            "current_step": "hashed", "message": "Processing: hashed",
             "ttl": int(time.time()) + 1000,
         },
-    )
+    )  # fmt: skip
     assert processor.sweep() == {"failed": 1}
     document = stack.get("assemblies", assembly_id="a" * 64)
     assert (document["error"], document["rev"]) == ("TIMEOUT", 4)
@@ -1566,17 +1284,13 @@ def test_the_sweeper_reads_every_shard_of_the_index(processor: Processor, stack:
     assert processor.sweep() == {"requeued": 40}
 
 
-def test_a_sweep_out_of_time_stops_with_the_count_so_far(
-    processor: Processor, stack: Stack
-) -> None:
+def test_a_sweep_out_of_time_returns_the_count_so_far(processor: Processor, stack: Stack) -> None:
     stack.put("requests", request(lease_until=1))
     assert processor.sweep(Context(seconds=10)) == {}
     assert processor.sweep() == {"requeued": 1}
 
 
-def test_the_sweeper_leaves_a_request_that_changed_after_the_index(
-    processor: Processor, stack: Stack
-) -> None:
+def test_the_sweeper_leaves_a_request_that_has_changed(processor: Processor, stack: Stack) -> None:
     """It reads the row consistently."""
     final = ended()
     stack.put("requests", final)
@@ -1587,13 +1301,8 @@ def test_the_sweeper_leaves_a_request_that_changed_after_the_index(
 
 
 @pytest.mark.parametrize("attempts", [1, 4])
-def test_the_sweeper_leaves_a_lease_renewed_after_the_index(
-    processor: Processor, stack: Stack, attempts: int
-) -> None:
-    row = request(
-        status="PROCESSING", attempts=attempts, lease_owner="other",
-        lease_until=int(time.time()) + 100,
-    )  # fmt: skip
+def test_a_lease_renewed_in_time_is_left(processor: Processor, stack: Stack, attempts: int) -> None:
+    row = of_another(attempts)
     stack.put("requests", row)
     invocation = processor.module.Invocation.of(Context())
     assert processor.module.sweep_one(OWNER, "req-1", invocation) == "moved"
@@ -1601,13 +1310,10 @@ def test_the_sweeper_leaves_a_lease_renewed_after_the_index(
 
 
 @pytest.mark.parametrize("attempts", [1, 4])
-def test_the_sweeper_leaves_a_lease_renewed_after_the_read(
-    processor: Processor, stack: Stack, attempts: int
-) -> None:
+def test_a_lease_renewed_late_is_left(processor: Processor, stack: Stack, attempts: int) -> None:
     """A slow worker that renews late keeps its request and its attempt."""
-    row = request(status="PROCESSING", attempts=attempts, lease_owner="other", lease_until=1)
-    renewed = row | {"lease_until": int(time.time()) + 100}
-    stack.put("requests", row)
+    renewed = of_another(attempts)
+    stack.put("requests", renewed | {"lease_until": 1})
     dynamodb = processor.module.dynamodb
     get_item = dynamodb.get_item
 
@@ -1622,42 +1328,18 @@ def test_the_sweeper_leaves_a_lease_renewed_after_the_read(
     assert stack.sockets.posts == []
 
 
-def test_a_malformed_row_does_not_stop_the_sweep(
-    processor: Processor, stack: Stack, output: Output
-) -> None:
+def test_a_malformed_row_stops_no_sweep(processor: Processor, stack: Stack, output: Output) -> None:
     whole = [request(f"req-{number}", lease_until=1) for number in range(8)]
     broken = request("req-bad", lease_until=1, status="PROCESSING", attempts=None)
     stack.put("requests", broken, *whole)
-
     assert processor.sweep() == {"requeued": 8, "stuck": 1}
     assert output.logged("overdue request not dealt with")[0]["request_id"] == "req-bad"
 
 
-@pytest.mark.parametrize("status", ["PENDING", "RETRYING"])
-def test_the_sweeper_ends_a_waiting_request_without_attempts(
-    processor: Processor, stack: Stack, status: str
-) -> None:
-    """No worker would take it."""
-    stack.put("requests", request(lease_until=1, status=status, attempts=4))
-    assert processor.sweep() == {"failed": 1}
-    after = stack.request()
-    assert (after["status"], after["attempts"]) == ("FAILED", 4)
-
-
-def in_shard(number: int) -> dict[str, Any]:
+def in_shard(number: int) -> Row:
     """An overdue request of one shard of the in-flight index."""
-    names = (f"req-{n}" for n in range(1000))
-    return next(
-        request(name, lease_until=1)
-        for name in names
-        if in_flight_shard(f"{OWNER}#{name}") == f"lease-{number}"
-    )
-
-
-def unreadable(*shards: int) -> Callable[[str], bool]:
-    """Whether a query reads one of these shards."""
-    names = [f"lease-{number}" for number in shards]
-    return lambda body: json.loads(body)["ExpressionAttributeValues"][":shard"]["S"] in names
+    rows = (request(f"req-{n}", lease_until=1) for n in range(1000))
+    return next(row for row in rows if row["lease_shard"] == f"lease-{number}")
 
 
 @pytest.mark.parametrize("shard", range(4))
@@ -1666,8 +1348,7 @@ def test_an_unreadable_shard_does_not_stop_the_sweep(
 ) -> None:
     """Answer, metric and log report it."""
     stack.put("requests", *map(in_shard, range(4)))
-    stack.fail(processor.module.dynamodb, "Query", when=unreadable(shard))
-
+    stack.fail(processor.module.dynamodb, "Query", when=about(f"lease-{shard}"))
     assert processor.sweep() == {"requeued": 3, "unread": 1}
     assert output.metric("SweepFailed")
     assert output.logged("shard not swept")[0]["shard"] == f"lease-{shard}"
@@ -1687,9 +1368,7 @@ def test_the_pages_read_before_a_failure_are_swept(processor: Processor, stack: 
     assert processor.sweep() == {"requeued": 4, "unread": 4}
 
 
-def test_a_sweep_that_can_read_no_shard_fails(
-    processor: Processor, stack: Stack, output: Output
-) -> None:
+def test_a_sweep_of_no_shard_fails(processor: Processor, stack: Stack, output: Output) -> None:
     """Lambda repeats it, and the Errors alarm counts it."""
     stack.put("requests", request(lease_until=1))
     stack.fail(processor.module.dynamodb, "Query")
@@ -1699,16 +1378,6 @@ def test_a_sweep_that_can_read_no_shard_fails(
     assert stack.request()["status"] == "PENDING"
 
 
-@pytest.mark.parametrize(
-    "case", ["sweep-nothing", "sweep-puts-back", "sweep-never-picked-up", "sweep-fails"]
-)
-def test_the_example_events_of_the_schedule_start_a_sweep(processor: Processor, case: str) -> None:
-    assert processor.module.handler(event("processor", case), Context()) == {"swept": {}}
-
-
-# Reports
-
-
 DAYS = ("2026-10-31", "2026-11-01", "2026-11-15", "2026-11-30", "2026-12-01")
 
 
@@ -1716,48 +1385,23 @@ DAYS = ("2026-10-31", "2026-11-01", "2026-11-15", "2026-11-30", "2026-12-01")
 def history(stack: Stack) -> None:
     """On each of five days a completed delay and a failed echo; two assemblies; two tenants."""
     for tenant in ("tenant-1", "tenant-2"):
-        owner = owner_key(tenant, "user-5")
+        own: Row = {"owner": owner_key(tenant, "user-5"), "tenant_id": tenant}
         for day in DAYS:
-            common = {"owner": owner, "tenant_id": tenant}
-            stack.put(
-                "requests",
-                ended(f"done-{day}", created_at=f"{day}T00:00:00.000Z", **common),
-                ended(
-                    f"failed-{day}",
-                    "FAILED",
-                    action="echo",
-                    created_at=f"{day}T23:59:59.999Z",
-                    **common,
-                ),
-            )
-        ends: list[dict[str, Any]] = [
-            {"ok": "ASSEMBLY_COMPLETED", "bytes_usage": 70},
-            {"error": "MD5_MISMATCH"},
-        ]
-        for number, end in enumerate(ends):
-            stack.put(
-                "assemblies",
-                {
-                    "assembly_id": f"{tenant}-{number}",
-                    "tenant_id": tenant,
-                    "user_id": "user-5",
-                    "created_at": "2026-11-15T12:00:00.000Z",
-                    **end,
-                },
-            )
+            first, last = f"{day}T00:00:00.000Z", f"{day}T23:59:59.999Z"
+            failed = ended(f"failed-{day}", "FAILED", action="echo", created_at=last, **own)
+            stack.put("requests", ended(f"done-{day}", created_at=first, **own), failed)
+        noon = {"tenant_id": tenant, "user_id": "user-5", "created_at": "2026-11-15T12:00:00.000Z"}
+        completed = {"ok": "ASSEMBLY_COMPLETED", "bytes_usage": 70}
+        stack.put("assemblies", noon | completed | {"assembly_id": f"{tenant}-0"})
+        stack.put("assemblies", noon | {"error": "MD5_MISMATCH", "assembly_id": f"{tenant}-1"})
 
 
-def report(processor: Processor, **changes: Any) -> tuple[dict[str, Any], bytes]:
+def report(processor: Processor, **changes: Any) -> tuple[Row, bytes]:
     """The result of a report over November, and its object."""
-    payload = {
-        "start_date": "2026-11-01",
-        "end_date": "2026-11-30",
-        "format": "json",
-        "group_by": "day",
-    } | changes
-    row = processor.run(
-        request(action="generate_report", payload=payload, created_at="2027-01-01T00:00:00.000Z")
-    )
+    november = {"start_date": "2026-11-01", "end_date": "2026-11-30"}
+    payload = november | {"format": "json", "group_by": "day"} | changes
+    later = "2027-01-01T00:00:00.000Z"
+    row = processor.run(request(action="generate_report", payload=payload, created_at=later))
     assert row["status"] == "COMPLETED", row
     result = json.loads(row["result"])
     return result, processor.stack.object(result["url_key"])
@@ -1767,7 +1411,6 @@ def test_a_report_includes_its_first_and_last_day(processor: Processor, history:
     _, body = report(processor)
     content = json.loads(body)
     rows = {row["day"]: row for row in content["rows"]}
-
     assert list(rows) == ["2026-11-01", "2026-11-15", "2026-11-30"]
     assert rows["2026-11-01"] == {
         "day": "2026-11-01", "requests": 2, "requests_completed": 1, "requests_failed": 1,
@@ -1789,16 +1432,13 @@ def test_a_report_includes_its_first_and_last_day(processor: Processor, history:
 def test_a_report_groups_by_action_and_status(
     processor: Processor, history: None, group_by: str, expected: dict[str, int]
 ) -> None:
-    """Requests and assemblies of the tenant."""
     _, body = report(processor, group_by=group_by)
     rows = json.loads(body)["rows"]
     assert {row[group_by]: row["requests"] for row in rows} == expected
     assert sum(row["assemblies"] for row in rows) == 2
 
 
-def test_a_csv_report_has_a_header_and_a_line_for_each_group(
-    processor: Processor, history: None
-) -> None:
+def test_a_csv_report_has_a_header_and_groups(processor: Processor, history: None) -> None:
     result, body = report(processor, format="csv", group_by="action")
     lines = body.decode().splitlines()
     assert lines[0].startswith("action,requests,requests_completed")
@@ -1808,8 +1448,6 @@ def test_a_csv_report_has_a_header_and_a_line_for_each_group(
 
 def test_the_result_of_a_report_has_size_hash_and_link(processor: Processor, history: None) -> None:
     """A link instead of the key."""
-    from hashlib import sha256
-
     result, body = report(processor)
     (message,) = processor.terminal()
     assert (result["size"], result["sha256"]) == (len(body), sha256(body).hexdigest())
@@ -1823,10 +1461,7 @@ def test_a_report_of_an_empty_range_has_no_rows(processor: Processor) -> None:
     assert (result["rows"], json.loads(body)["rows"]) == (0, [])
 
 
-def test_pending_processing_and_retrying_count_as_open_in_a_report(
-    processor: Processor, stack: Stack
-) -> None:
-    """CANCELLED has its own column."""
+def test_waiting_and_running_count_as_open_in_a_report(processor: Processor, stack: Stack) -> None:
     day = "2026-11-05T10:00:00.000Z"
     states = ("PENDING", "PROCESSING", "RETRYING")
     stack.put("requests", *(request(f"req-{s}", status=s, created_at=day) for s in states))
@@ -1840,9 +1475,7 @@ def test_a_report_reads_every_page(processor: Processor, stack: Stack) -> None:
     day = "2026-11-05T10:00:00.000Z"
     stack.put("requests", *(ended(f"req-{number}", created_at=day) for number in range(2, 25)))
     whole = processor.module.dynamodb.query
-    stack.monkeypatch.setattr(
-        processor.module.dynamodb, "query", lambda **query: whole(**query, Limit=5)
-    )
+    stack.monkeypatch.setattr(processor.module.dynamodb, "query", lambda **q: whole(**q, Limit=5))
     _, body = report(processor)
     assert json.loads(body)["rows"][0]["requests"] == 23
 
