@@ -26,7 +26,9 @@ from jobplane_leases import (
 from tests.unit.stack import (
     OWNER,
     PREFIX,
+    ROOT,
     TENANT,
+    Row,
     Stack,
     client_error,
     connection,
@@ -35,7 +37,6 @@ from tests.unit.stack import (
     shard,
 )
 
-ROOT = Path(__file__).parents[2]
 CONNECTIONS = PREFIX + "connections"
 REQUESTS = PREFIX + "requests"
 ASSEMBLIES = PREFIX + "assemblies"
@@ -44,23 +45,16 @@ KEY = {"connection_id": "conn-1"}
 NOW = 1_795_342_530.25
 MOMENT = "2026-11-22T10:15:30.250Z"
 
-type Row = dict[str, Any]
-
-
-# Updates and puts
-
 
 def rename(stack: Stack, **options: Any) -> Any:
     """Take a connection that belongs to user-1."""
-    return update(
-        stack.dynamodb,
-        CONNECTIONS,
-        KEY,
-        change="SET #user_id = :new",
-        condition="#user_id = :old",
-        values={"old": "user-1", "new": "user-2"},
-        **options,
-    )
+    change, values = "SET #user_id = :new", {"old": "user-1", "new": "user-2"}
+    return changed(stack, change, "#user_id = :old", values, **options)
+
+
+def changed(stack: Stack, change: str, condition: str, values: Row, **options: Any) -> Any:
+    whole = {"change": change, "condition": condition, "values": values} | options
+    return update(stack.dynamodb, CONNECTIONS, KEY, **whole)
 
 
 def test_an_update_returns_the_new_item(stack: Stack) -> None:
@@ -110,15 +104,8 @@ def test_an_update_without_an_id_is_made_again(stack: Stack) -> None:
     """Its condition holds after it, too; so the repetition succeeds, and leaves no attribute."""
     stack.put("connections", connection())
     lost = stack.lose_answer(stack.dynamodb, "UpdateItem")
-    done, row = update(
-        stack.dynamodb,
-        CONNECTIONS,
-        KEY,
-        change="SET last_seen_at = :now",
-        condition="attribute_exists(connection_id)",
-        values={"now": MOMENT},
-        mark=None,
-    )
+    condition = "attribute_exists(connection_id)"
+    done, row = changed(stack, "SET last_seen_at = :now", condition, {"now": MOMENT}, mark=None)
     assert (done, row["last_seen_at"], lost["UpdateItem"]) == (True, MOMENT, 1)
     assert "write_id" not in row
 
@@ -133,14 +120,8 @@ def test_another_mark_leaves_the_first_one_alone(stack: Stack) -> None:
 def test_an_update_that_only_removes_or_adds(stack: Stack) -> None:
     """The id is set beside it."""
     stack.put("connections", connection())
-    _, row = update(
-        stack.dynamodb,
-        CONNECTIONS,
-        KEY,
-        change="REMOVE endpoint ADD visits :one",
-        condition="attribute_exists(endpoint)",
-        values={"one": 1},
-    )
+    condition = "attribute_exists(endpoint)"
+    _, row = changed(stack, "REMOVE endpoint ADD visits :one", condition, {"one": 1})
     assert ("endpoint" in row, row["visits"], len(row["write_id"])) == (False, 1, 16)
 
 
@@ -148,13 +129,10 @@ def test_an_update_by_its_parameters(stack: Stack) -> None:
     """DynamoDB's answers come back as they are, and a lost one has the item."""
     stack.put("connections", connection())
     parameters: Row = {
-        "TableName": CONNECTIONS,
-        "Key": to_item(KEY),
-        "UpdateExpression": "SET user_id = :new",
-        "ConditionExpression": "user_id = :old",
+        "TableName": CONNECTIONS, "Key": to_item(KEY), "ReturnValues": "ALL_NEW",
+        "UpdateExpression": "SET user_id = :new", "ConditionExpression": "user_id = :old",
         "ExpressionAttributeValues": {":old": {"S": "user-1"}, ":new": {"S": "user-2"}},
-        "ReturnValues": "ALL_NEW",
-    }
+    }  # fmt: skip
     stack.lose_answer(stack.dynamodb, "UpdateItem")
     done, answer = update_item(stack.dynamodb, parameters)
     assert (done, answer["Attributes"]["user_id"]) == (True, {"S": "user-2"})
@@ -166,8 +144,11 @@ def put(stack: Stack, row: Row) -> Any:
     return create(stack.dynamodb, CONNECTIONS, row, condition="attribute_not_exists(connection_id)")
 
 
-def test_an_item_is_created_once(stack: Stack) -> None:
+@pytest.mark.parametrize("lose", [False, True], ids=["answered", "answer lost"])
+def test_an_item_is_created_once(stack: Stack, lose: bool) -> None:
     """The item under the key is returned, also after a put of an equal one."""
+    if lose:
+        stack.lose_answer(stack.dynamodb, "PutItem")
     done, row = put(stack, connection())
     assert (done, stack.items("connections")) == (True, [row])
     for other in (row, connection(user_id="user-2")):
@@ -175,18 +156,9 @@ def test_an_item_is_created_once(stack: Stack) -> None:
     assert stack.items("connections") == [row]
 
 
-def test_a_put_whose_answer_is_lost(stack: Stack) -> None:
-    """The item in its way has its id."""
-    lost = stack.lose_answer(stack.dynamodb, "PutItem")
-    done, row = put(stack, connection())
-    assert (done, lost["PutItem"], stack.items("connections")) == (True, 1, [row])
-
-
-def test_a_write_that_meets_a_transaction_is_made_again(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_meets_a_transaction_is_made_again(stack: Stack) -> None:
     """A bounded number of times; botocore does not do that."""
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    stack.monkeypatch.setattr(time, "sleep", lambda seconds: None)
     stack.put("connections", connection())
     stack.fail(stack.dynamodb, "UpdateItem", "TransactionConflictException", times=5)
     assert rename(stack).done
@@ -256,10 +228,6 @@ def keep(lease: RequestLease) -> Any:
     return lease.put_back("me", int(NOW) + 9, NOW, keep=True)
 
 
-def cancel(lease: RequestLease) -> Any:
-    return lease.cancel(PENDING | {"progress": {"seq": 2}}, {"code": "CANCELLED"}, NOW)
-
-
 def take(lease: RequestLease) -> Any:
     return lease.take(ME, NOW)
 
@@ -311,7 +279,8 @@ STEPS: dict[str, Case] = {
         {"status": "PENDING", "lease_until": int(NOW) + 300}, PARKED | {"lease_owner": "me"},
     ),
     "cancel": (
-        cancel, PENDING,
+        lambda lease: lease.cancel(PENDING | {"progress": {"seq": 2}}, {"code": "CANCELLED"}, NOW),
+        PENDING,
         NO_LEASE | {
             "status": "CANCELLED", "seq": 3, "error": {"code": "CANCELLED"},
             "cancel_requested": True, "ended_at": MOMENT,
@@ -322,9 +291,8 @@ STEPS: dict[str, Case] = {
         lambda lease: lease.ask_to_cancel(), MINE, {"cancel_requested": True}, ENDED,
     ),
 }  # fmt: skip
-every_step = pytest.mark.parametrize(
-    ("step", "row", "changes", "refused"), STEPS.values(), ids=STEPS
-)
+NAMES = ("step", "row", "changes", "refused")
+every_step = pytest.mark.parametrize(NAMES, STEPS.values(), ids=STEPS)
 
 
 def lease_of(stack: Stack) -> RequestLease:
@@ -339,25 +307,11 @@ def after(row: Row, changes: Row, stored: Row) -> Row:
 
 
 @every_step
-def test_a_step(stack: Stack, step: Step, row: Row, changes: Row, refused: Row) -> None:
-    """It changes what it is for, and returns the new row or that it was made."""
-    stack.put("requests", row)
-    answer = step(lease_of(stack))
-    stored = stack.request()
-    assert stored == after(row, changes, stored)
-    assert answer in (True, None) or answer == stored
-
-
-@every_step
 def test_a_refused_step(stack: Stack, step: Step, row: Row, changes: Row, refused: Row) -> None:
     """It changes nothing, of another state, of an ended request, or of none."""
-    for there in (refused, ENDED, None):
+    for there in (None, refused, ENDED):
         if there is not None:
             stack.put("requests", there)
-        else:
-            stack.dynamodb.delete_item(
-                TableName=REQUESTS, Key=to_item({"owner": OWNER, "request_id": "req-1"})
-            )
         try:
             answer = step(lease_of(stack))
         except LeaseLostError:
@@ -368,15 +322,16 @@ def test_a_refused_step(stack: Stack, step: Step, row: Row, changes: Row, refuse
 
 
 @every_step
-def test_a_step_whose_answer_is_lost(
-    stack: Stack, step: Step, row: Row, changes: Row, refused: Row
-) -> None:
-    """Its repetition finds what it made: the answer and the row are those of one write."""
+@pytest.mark.parametrize("lose", [False, True], ids=["answered", "answer lost"])
+def test_a_step(stack: Stack, step: Step, row: Row, changes: Row, refused: Row, lose: bool) -> None:
+    """It changes what it is for, and returns the new row or that it was made.
+    A repetition finds what it made: the answer and the row are those of one write.
+    """
     stack.put("requests", row)
-    lost = stack.lose_answer(stack.dynamodb, "UpdateItem")
+    lost = stack.lose_answer(stack.dynamodb, "UpdateItem") if lose else {"UpdateItem": 0}
     answer = step(lease_of(stack))
     stored = stack.request()
-    assert lost["UpdateItem"] == 1
+    assert lost["UpdateItem"] == lose
     assert stored == after(row, changes, stored)
     assert answer in (True, None) or answer == stored
 
@@ -400,8 +355,11 @@ def test_a_request_to_stop_hides_no_write(stack: Stack) -> None:
 NEW = {"owner": OWNER, "request_id": "req-1", "tenant_id": TENANT, "action": "echo"}
 
 
-def test_a_request_is_enqueued(stack: Stack) -> None:
-    """As PENDING, in the index of what is in flight, for a week."""
+@pytest.mark.parametrize("lose", [False, True], ids=["answered", "answer lost"])
+def test_a_request_is_enqueued(stack: Stack, lose: bool) -> None:
+    """As PENDING, in the index of what is in flight, for a week; once."""
+    if lose:
+        stack.lose_answer(stack.dynamodb, "PutItem")
     done, row = enqueue_request(stack.dynamodb, REQUESTS, NEW, NOW)
     assert done
     assert row == stack.request()
@@ -419,16 +377,6 @@ def test_an_id_is_enqueued_once(stack: Stack) -> None:
     assert enqueue_request(stack.dynamodb, REQUESTS, NEW, NOW) == (False, PENDING)
     stack.put("requests", PENDING | {"ttl": int(NOW)})
     assert enqueue_request(stack.dynamodb, REQUESTS, NEW, NOW).done
-
-
-def test_an_enqueuing_whose_answer_is_lost(stack: Stack) -> None:
-    """It is made once."""
-    lost = stack.lose_answer(stack.dynamodb, "PutItem")
-    assert enqueue_request(stack.dynamodb, REQUESTS, NEW, NOW) == (True, stack.request())
-    assert lost["PutItem"] == 1
-
-
-# Claims
 
 
 def released(stack: Stack, **whose: Any) -> Any:
@@ -484,9 +432,6 @@ def test_a_claim_of_another_is_not_released(stack: Stack, whose: Row) -> None:
     assert stack.items("active-jobs") == [HELD]
 
 
-# The code
-
-
 def writes(path: Path) -> list[str]:
     """The references to a client's methods for writing an item, by what they pass."""
     tree = ast.parse(path.read_text())
@@ -529,9 +474,6 @@ def test_what_the_code_passes_is_found(tmp_path: Path, code: str, kind: str) -> 
     """Also when it is passed on, or comes from a mapping."""
     (tmp_path / "module.py").write_text(code)
     assert writes(tmp_path / "module.py") == [kind]
-
-
-# Documents
 
 
 def write(stack: Stack, rev: int | None, **changes: Any) -> Row:

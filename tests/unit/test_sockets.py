@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError
 from botocore.stub import Stubber
 
-from jobplane_keys import request_key, to_item
+from jobplane_keys import owner_key, request_key, to_item
 from jobplane_sockets import (
     Delivery,
     drop_connection,
@@ -38,43 +38,28 @@ KEY = f"{OWNER}#req-1"
 
 
 def test_a_message_is_sent_as_compact_utf_8() -> None:
-    assert (
-        encode_message({"text": "Grüße 🎉", "n": [1, 2]})
-        == '{"text":"Grüße 🎉","n":[1,2]}'.encode()
-    )
+    text = encode_message({"text": "Grüße 🎉", "n": [1, 2]})
+    assert text == '{"text":"Grüße 🎉","n":[1,2]}'.encode()
 
 
 def test_a_message_is_posted_once_to_each_target() -> None:
     """Even if a target is named twice."""
     sockets = Sockets()
     delivery = post(sockets, ["b", "a", "b"], {"type": "ping"})
-
     assert delivery == Delivery(delivered=("a", "b"), gone=(), failed={})
+    assert post(sockets, [], {}) == Delivery((), (), {})
     assert sockets.attempts == {"a": 1, "b": 1}
-
-
-def test_an_empty_list_of_targets_is_an_empty_delivery() -> None:
-    assert post(Sockets(), [], {}) == Delivery((), (), {})
 
 
 def test_delivered_gone_and_failed_connections_are_reported_separately() -> None:
     """A failure does not stop the others."""
     sockets = Sockets()
     sockets.gone = {"gone"}
-    sockets.failing = {
-        "slow": (429, "LimitExceededException"),
-        "broken": (500, "InternalServerError"),
-        "denied": (403, "ForbiddenException"),
-    }
-    delivery = post(sockets, ["ok", "gone", "slow", "broken", "denied"], {"type": "ping"})
-
-    assert delivery.delivered == ("ok",)
-    assert delivery.gone == ("gone",)
-    assert delivery.failed == {
-        "slow": "LimitExceededException",
-        "broken": "InternalServerError",
-        "denied": "ForbiddenException",
-    }
+    codes = {429: "LimitExceededException", 500: "InternalServerError", 403: "ForbiddenException"}
+    sockets.failing = {str(status): (status, code) for status, code in codes.items()}
+    delivery = post(sockets, ["ok", "gone", *sockets.failing], {"type": "ping"})
+    failed = {str(status): code for status, code in codes.items()}
+    assert delivery == Delivery(delivered=("ok",), gone=("gone",), failed=failed)
 
 
 def test_an_error_below_http_is_a_failed_post() -> None:
@@ -90,13 +75,9 @@ def test_an_error_below_http_is_a_failed_post() -> None:
 @pytest.mark.parametrize("code", ["GoneException", "410", "Unknown"])
 def test_a_410_means_gone_whatever_the_error_code(code: str) -> None:
     """AWS and emulators use different codes."""
-    client = boto3.client(
-        "apigatewaymanagementapi",
-        region_name=REGION,
-        endpoint_url="https://sockets.example.com/test",
-        aws_access_key_id="testing",
-        aws_secret_access_key="testing",
-    )
+    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+    url = "https://sockets.example.com/test"
+    client = boto3.client("apigatewaymanagementapi", region_name=REGION, endpoint_url=url, **keys)
     with Stubber(client) as stubber:
         stubber.add_client_error("post_to_connection", code, http_status_code=410)
         assert post(client, ["a"], {"type": "ping"}).gone == ("a",)
@@ -120,7 +101,6 @@ def test_the_failed_ones_of_500_posts_are_reported() -> None:
     sockets.gone = set(everyone[::50])
     sockets.failing = {name: (500, "InternalServerError") for name in everyone[7::100]}
     delivery = post(sockets, everyone, {"type": "ping"})
-
     assert set(delivery.gone) == sockets.gone
     assert set(delivery.failed) == set(sockets.failing)
     assert len(delivery.delivered) == 500 - len(sockets.gone) - len(sockets.failing)
@@ -155,7 +135,6 @@ def test_listeners_are_read_consistently(stack: Stack) -> None:
 def test_unsubscribing_deletes_the_row_and_decrements_the_count(stack: Stack) -> None:
     stack.put("requests", request(subscriber_count=2))
     stack.put("subscriptions", subscription("req-1", "conn-1"), subscription("req-1", "conn-2"))
-
     assert unsubscribe(stack.dynamodb, PREFIX, KEY, "conn-1") is True
     assert [row["connection_id"] for row in stack.items("subscriptions")] == ["conn-2"]
     assert stack.request()["subscriber_count"] == 1
@@ -164,9 +143,7 @@ def test_unsubscribing_deletes_the_row_and_decrements_the_count(stack: Stack) ->
 def test_unsubscribing_twice_counts_once(stack: Stack) -> None:
     stack.put("requests", request(subscriber_count=1))
     stack.put("subscriptions", subscription("req-1", "conn-1"))
-
     answers = [unsubscribe(stack.dynamodb, PREFIX, KEY, "conn-1") for _ in range(2)]
-
     assert answers == [True, False]
     assert stack.request()["subscriber_count"] == 0
 
@@ -174,7 +151,6 @@ def test_unsubscribing_twice_counts_once(stack: Stack) -> None:
 def test_unsubscribing_from_an_expired_request_creates_no_row(stack: Stack) -> None:
     """The subscription's row is deleted."""
     stack.put("subscriptions", subscription("req-1", "conn-1"))
-
     assert unsubscribe(stack.dynamodb, PREFIX, KEY, "conn-1") is True
     assert stack.items("subscriptions") == []
     assert stack.items("requests") == []
@@ -182,12 +158,9 @@ def test_unsubscribing_from_an_expired_request_creates_no_row(stack: Stack) -> N
 
 @pytest.mark.parametrize("user", ["a#b", "100%", "ada@example.com", "Ωmega"])
 def test_separators_in_ids_do_not_lead_to_another_request(stack: Stack, user: str) -> None:
-    from jobplane_keys import owner_key, request_key
-
     owner = owner_key("tenant-1", user)
     stack.put("requests", request("req-1", owner=owner, subscriber_count=1))
     stack.put("subscriptions", subscription("req-1", "conn-1", owner=owner))
-
     assert unsubscribe(stack.dynamodb, PREFIX, request_key(owner, "req-1"), "conn-1") is True
     assert stack.request(owner=owner)["subscriber_count"] == 0
 
@@ -200,7 +173,6 @@ def test_dropping_a_connection_deletes_all_its_subscriptions(stack: Stack) -> No
         stack.put("subscriptions", *(subscription(name, who) for name in names))
     whole = stack.dynamodb.query
     stack.monkeypatch.setattr(stack.dynamodb, "query", lambda **q: whole(**q, Limit=2))
-
     assert drop_subscriptions(stack.dynamodb, PREFIX, "conn-1") == 7
     assert drop_subscriptions(stack.dynamodb, PREFIX, "conn-1") == 0
     assert {row["connection_id"] for row in stack.items("subscriptions")} == {"conn-2"}
@@ -244,10 +216,8 @@ def test_dropping_a_connection_deletes_its_row(stack: Stack) -> None:
     stack.put("connections", connection("conn-1"), connection("conn-2"))
     stack.put("requests", ended())
     stack.put("subscriptions", subscription("req-1", "conn-1"))
-
     for _ in range(2):
         drop_connection(stack.dynamodb, PREFIX, "conn-1")
-
     assert [row["connection_id"] for row in stack.items("connections")] == ["conn-2"]
     assert stack.items("subscriptions") == []
 
@@ -262,8 +232,7 @@ class Conflicting:
 
     def transact_write_items(self, **_: Any) -> None:
         self.calls += 1
-        if self.left:
-            self.left -= 1
+        if self.calls <= self.left:
             response: Any = {
                 "Error": {"Code": "TransactionCanceledException", "Message": "cancelled"},
                 "CancellationReasons": [{"Code": reason} for reason in self.reasons],
@@ -271,57 +240,46 @@ class Conflicting:
             raise ClientError(response, "TransactWriteItems")
 
 
-@pytest.fixture
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("times", "reasons", "calls", "answer"),
+    [
+        (3, ["None", "TransactionConflict"], 4, []),
+        (1, ["ConditionalCheckFailed", "None"], 1, ["ConditionalCheckFailed", "None"]),
+        (
+            1, ["ConditionalCheckFailed", "TransactionConflict"], 1,
+            ["ConditionalCheckFailed", "TransactionConflict"],
+        ),
+        (1, ["ThrottlingError", "None"], 1, None),
+        (1000, ["None", "TransactionConflict"], 6, None),
+    ],
+    ids=["conflict", "condition", "condition and conflict", "throttled", "lasting conflict"],
+)  # fmt: skip
+def test_conflicts_are_repeated_and_failed_conditions_are_reported(
+    monkeypatch: pytest.MonkeyPatch,
+    times: int, reasons: list[str], calls: int, answer: list[str] | None,
+) -> None:  # fmt: skip
+    """A bounded number of times; None: the error is raised."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-
-
-def test_a_conflicting_transaction_is_repeated(no_waits: None) -> None:
-    client = Conflicting(3, "None", "TransactionConflict")
-    assert transact(client, []) == []
-    assert client.calls == 4
-
-
-def test_a_lasting_conflict_is_raised_after_bounded_attempts(no_waits: None) -> None:
-    client = Conflicting(1000, "None", "TransactionConflict")
-    with pytest.raises(ClientError):
-        transact(client, [])
-    assert client.calls < 10
-
-
-def test_a_failed_condition_is_reported_at_once_by_item(no_waits: None) -> None:
-    client = Conflicting(1, "ConditionalCheckFailed", "None")
-    assert transact(client, []) == ["ConditionalCheckFailed", "None"]
-    assert client.calls == 1
-
-
-def test_a_failed_condition_is_reported_even_beside_a_conflict(no_waits: None) -> None:
-    client = Conflicting(1, "ConditionalCheckFailed", "TransactionConflict")
-    assert transact(client, []) == ["ConditionalCheckFailed", "TransactionConflict"]
-    assert client.calls == 1
-
-
-def test_a_throttled_transaction_is_raised(no_waits: None) -> None:
-    client = Conflicting(1, "ThrottlingError", "None")
-    with pytest.raises(ClientError):
-        transact(client, [])
-    assert client.calls == 1
+    client = Conflicting(times, *reasons)
+    if answer is None:
+        with pytest.raises(ClientError):
+            transact(client, [])
+    else:
+        assert transact(client, []) == answer
+    assert client.calls == calls
 
 
 def test_transact_writes_all_or_nothing(stack: Stack) -> None:
     """A failed condition prevents the other write."""
-    items = [
-        {"Put": {"TableName": f"{PREFIX}connections", "Item": to_item(connection())}},
-        {
-            "Update": {
-                "TableName": f"{PREFIX}requests",
-                "Key": to_item({"owner": OWNER, "request_id": "req-1"}),
-                "UpdateExpression": "ADD subscriber_count :one",
-                "ConditionExpression": "attribute_exists(request_id)",
-                "ExpressionAttributeValues": to_item({":one": 1}),
-            }
-        },
-    ]
+    put = {"TableName": f"{PREFIX}connections", "Item": to_item(connection())}
+    update = {
+        "TableName": f"{PREFIX}requests",
+        "Key": to_item({"owner": OWNER, "request_id": "req-1"}),
+        "UpdateExpression": "ADD subscriber_count :one",
+        "ConditionExpression": "attribute_exists(request_id)",
+        "ExpressionAttributeValues": to_item({":one": 1}),
+    }
+    items: list[dict[str, Any]] = [{"Put": put}, {"Update": update}]
     assert transact(stack.dynamodb, items)[1] == "ConditionalCheckFailed"
     assert stack.items("connections") == []
     stack.put("requests", request())
