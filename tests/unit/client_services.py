@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -73,12 +72,9 @@ class Job:
     def state(self) -> dict[str, Any]:
         """The answer to a subscription."""
         state = {"request_id": self.id, "status": self.status, "seq": self.seq}
-        state |= {"progress": self.progress}
-        if self.result is not None:
-            state["result"] = self.result
-        if self.error is not None:
-            state["error"] = self.error
-        return state
+        ends = {"result": self.result, "error": self.error}
+        known = {name: value for name, value in ends.items() if value is not None}
+        return state | {"progress": self.progress} | known
 
 
 class SocketService:
@@ -103,12 +99,7 @@ class SocketService:
         )
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         for connection in self._connections.values():
             connection.transport.abort()
@@ -117,7 +108,6 @@ class SocketService:
 
     @property
     def url(self) -> str:
-        """The address to connect to."""
         assert self._server is not None
         return f"ws://127.0.0.1:{next(iter(self._server.sockets)).getsockname()[1]}/local"
 
@@ -127,16 +117,13 @@ class SocketService:
         return len(self.queries)
 
     def sent(self, action: str) -> list[dict[str, Any]]:
-        """The messages of an action on all connections."""
         return [message for _, message in self.received if message.get("action") == action]
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait for a condition on the received messages."""
         async with self._changed:
             await self._changed.wait_for(condition)
 
     async def connected(self, number: int) -> None:
-        """Wait for the connection of that number, from 1."""
         await self.until(lambda: number in self._connections)
 
     async def cut(self, code: int | None = None) -> None:
@@ -149,12 +136,10 @@ class SocketService:
         await connection.wait_closed()
 
     async def say(self, message: Mapping[str, Any] | str) -> None:
-        """Send a text on the newest connection."""
         text = message if isinstance(message, str) else json.dumps(message)
         await self._connections[max(self._connections)].send(text)
 
     async def progress(self, request_id: str, percentage: float, *, lost: bool = False) -> None:
-        """A step of a job."""
         job = self.jobs[request_id]
         job.status, job.seq = "PROCESSING", job.seq + 1
         job.progress = {"seq": job.seq, "percentage": percentage, "message": "on", "at": TIME}
@@ -164,14 +149,12 @@ class SocketService:
     async def complete(
         self, request_id: str, result: dict[str, Any] | None = None, *, lost: bool = False
     ) -> None:
-        """End a job with its result."""
         job = self.jobs[request_id]
         job.status, job.seq, job.result = "COMPLETED", job.seq + 1, result or {}
         if not lost:
             await self.tell(job, type="complete", seq=job.seq, success=True, result=job.result)
 
     async def fail(self, request_id: str, code: str, *, lost: bool = False) -> None:
-        """End a job with an error."""
         job = self.jobs[request_id]
         job.status = "CANCELLED" if code == "CANCELLED" else "FAILED"
         job.seq += 1
@@ -180,7 +163,6 @@ class SocketService:
             await self.tell(job, type="error", seq=job.seq, error=job.error)
 
     async def tell(self, job: Job, **message: Any) -> None:
-        """Post to the connected listeners of a job."""
         for number in sorted(job.listeners | {job.origin}):
             connection = self._connections.get(number)
             if connection is not None:
@@ -282,11 +264,9 @@ class Script:
         self._lock = threading.Lock()
 
     def will(self, *replies: Reply | Exception) -> None:
-        """Set the answers to come."""
         self.replies = list(replies)
 
     def answer(self, asked: dict[str, Any]) -> Reply:
-        """Record a request and return the next answer."""
         with self._lock:
             self.asked.append(asked)
             reply = self.replies[0] if len(self.replies) == 1 else self.replies.pop(0)
@@ -306,24 +286,17 @@ class FakeLambda:
     def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> dict[str, Any]:
         assert InvocationType == "RequestResponse"
         reply = self.script.answer({"function": FunctionName, **json.loads(Payload)})
-        payload = json.dumps(
-            {"statusCode": reply.status, "headers": dict(reply.headers), "body": reply.text}
-        ).encode()
-        response: dict[str, Any] = {
-            "StatusCode": 200,
-            "Payload": io.BytesIO(payload if self.raw is None else self.raw),
-        }
-        if self.function_error:
-            response["FunctionError"] = self.function_error
-        return response
+        answer = {"statusCode": reply.status, "headers": dict(reply.headers), "body": reply.text}
+        payload = json.dumps(answer).encode()
+        body = io.BytesIO(payload if self.raw is None else self.raw)
+        failed = {"FunctionError": self.function_error} if self.function_error else {}
+        return {"StatusCode": 200, "Payload": body, **failed}
 
 
 class HttpService:
     """The status service on a loopback port."""
 
     def __init__(self, script: Script) -> None:
-        outer = script
-
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             wbufsize = -1  # headers and body in one packet, or each answer waits for an ACK
@@ -340,7 +313,7 @@ class HttpService:
                 if body:
                     asked |= json.loads(body)
                 try:
-                    reply = outer.answer(asked)
+                    reply = script.answer(asked)
                 except ConnectionError:
                     self.close_connection = True
                     return
@@ -370,39 +343,24 @@ class HttpService:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
 def document(assembly_id: str = "a1", **fields: Any) -> dict[str, Any]:
-    """A public assembly document."""
     return {
-        "assembly_id": assembly_id,
-        "message": "Processing",
-        "uploads": [],
-        "results": {},
-        "template_id": "tpl",
-        "branch": "main",
-        "user": {"userId": "u1"},
-        "created_at": TIME,
-        "updated_at": TIME,
-        **fields,
-    }
+        "assembly_id": assembly_id, "message": "Processing", "uploads": [], "results": {},
+        "template_id": "tpl", "branch": "main", "user": {"userId": "u1"}, "created_at": TIME,
+        "updated_at": TIME, **fields,
+    }  # fmt: skip
 
 
 def completed(assembly_id: str = "a1", **fields: Any) -> dict[str, Any]:
-    """The document of a completed job."""
     return document(assembly_id, ok="ASSEMBLY_COMPLETED", execution_duration=5.25, **fields)
 
 
 def statuses(ids: Iterable[str], *, missing: Iterable[str] = ()) -> dict[str, Any]:
-    """The body of a batch answer."""
     gone = set(missing)
     return {"statuses": {name: None if name in gone else completed(name) for name in ids}}

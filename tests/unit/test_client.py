@@ -18,29 +18,16 @@ from botocore.exceptions import ReadTimeoutError as BotoReadTimeoutError
 
 import jobplane_client
 from jobplane_client import (
-    AsyncHttpStatusClient,
     AsyncStatusClient,
-    BadPayloadError,
-    CallTimeoutError,
-    ConflictError,
     ForbiddenError,
-    FunctionError,
     HttpStatusClient,
-    InvalidRequestError,
-    InvocationError,
-    JobplaneError,
     NotFoundError,
-    RateLimitedError,
-    RefusedError,
-    ServiceUnavailableError,
     StatusClient,
     UnauthorizedError,
-    WaitTimeoutError,
-    WebhookDelivery,
-    progress_message,
 )
 from jobplane_models.assemblies import AssemblyDocument
 from tests.unit.client_services import (
+    TIME,
     FakeLambda,
     HttpService,
     Reply,
@@ -70,6 +57,12 @@ class Harness:
         outcome = getattr(self.client, name)(*arguments)
         return self.runner.run(outcome) if inspect.iscoroutine(outcome) else outcome
 
+    def fails(self, error: type[Exception], name: str, *arguments: Any) -> Any:
+        """The error that a call must raise."""
+        with pytest.raises(error) as raised:
+            self.call(name, *arguments)
+        return raised.value
+
 
 KINDS = ("lambda", "async-lambda", "http", "async-http")
 
@@ -94,28 +87,25 @@ def harness(request: pytest.FixtureRequest, trust: ssl.SSLContext) -> Iterator[H
         async_http = httpx.AsyncClient(verify=trust)
 
         def make(**settings: Any) -> Any:
-            settings = {"clock": clock, **settings}
+            sleep = clock.asleep if "async" in kind else clock.sleep
+            settings = {"clock": clock, "sleep": sleep, **settings}
             match kind:
                 case "lambda":
-                    return StatusClient(
-                        "jobplane-status", client=fake, sleep=clock.sleep, **settings
-                    )
+                    return StatusClient("jobplane-status", client=fake, **settings)
                 case "async-lambda":
-                    return AsyncStatusClient(
-                        "jobplane-status", client=fake, sleep=clock.asleep, **settings
-                    )
+                    return AsyncStatusClient("jobplane-status", client=fake, **settings)
                 case "http":
-                    return HttpStatusClient(url, "t1", client=http, sleep=clock.sleep, **settings)
-            return AsyncHttpStatusClient(
-                url, "t1", client=async_http, sleep=clock.asleep, **settings
-            )
+                    return HttpStatusClient(url, "t1", client=http, **settings)
+            return jobplane_client.AsyncHttpStatusClient(url, "t1", client=async_http, **settings)
 
         yield Harness(kind, script, clock, make(), runner, make)
         runner.run(async_http.aclose())
 
 
 def test_a_look_up_returns_a_typed_document(harness: Harness) -> None:
-    harness.script.will(Reply(body=completed(webhook={"status": "delivered", "attempts": 1})))
+    """Unknown fields, of a newer service, are ignored."""
+    state = {"status": "delivered", "attempts": 1}
+    harness.script.will(Reply(body=completed(webhook=state, novelty=1)))
     found = harness.call("get_status", "a1")
     assert isinstance(found, AssemblyDocument)
     assert found.completed
@@ -124,38 +114,26 @@ def test_a_look_up_returns_a_typed_document(harness: Harness) -> None:
 
 
 def test_a_look_up_sends_the_documented_event_or_route(harness: Harness) -> None:
-    """It names the assembly."""
     harness.script.will(Reply(body=completed()))
     if "http" in harness.kind:
         harness.call("get_status", "a1")
-        assert harness.script.asked == [
-            {"method": "GET", "path": "/local/status/a1", "authorization": "Bearer t1"}
-        ]
+        asked = {"method": "GET", "path": "/local/status/a1", "authorization": "Bearer t1"}
     else:
         harness.call("get_status", "a1", "u1")
-        assert harness.script.asked == [
-            {"function": "jobplane-status", "assemblyId": "a1", "userId": "u1"}
-        ]
+        asked = {"function": "jobplane-status", "assemblyId": "a1", "userId": "u1"}
+    assert harness.script.asked == [asked]
 
 
 @pytest.mark.parametrize(
-    ("status", "error"),
+    ("status", "name"),
     [
-        (400, InvalidRequestError),
-        (401, UnauthorizedError),
-        (403, ForbiddenError),
-        (404, NotFoundError),
-        (405, RefusedError),
-        (409, ConflictError),
-        (429, RateLimitedError),
-        (500, ServiceUnavailableError),
-        (302, RefusedError),
+        (400, "InvalidRequest"), (401, "Unauthorized"), (403, "Forbidden"), (404, "NotFound"),
+        (405, "Refused"), (409, "Conflict"), (429, "RateLimited"), (500, "ServiceUnavailable"),
+        (302, "Refused"),
     ],
-)
-def test_each_error_status_raises_its_own_class(
-    harness: Harness, status: int, error: type[RefusedError]
-) -> None:
-    """With the text, the code and the time to wait."""
+)  # fmt: skip
+def test_each_status_has_its_error(harness: Harness, status: int, name: str) -> None:
+    error = getattr(jobplane_client, f"{name}Error")
     body = {"error": "because", "assembly_id": "a1"}
     harness.script.will(Reply(status, body, {"Retry-After": "7"}))
     with pytest.raises(error, match="because") as raised:
@@ -169,61 +147,57 @@ def test_each_error_status_raises_its_own_class(
 def test_an_invalid_request_lists_the_fields_of_the_answer(harness: Harness) -> None:
     faults = [{"field": "assemblyId", "message": "assemblyId is required"}]
     harness.script.will(Reply(400, {"error": "assemblyId is required", "problems": faults}))
-    with pytest.raises(InvalidRequestError) as raised:
-        harness.call("get_status", "a1")
-    assert list(raised.value.fields) == faults
-    assert str(raised.value) == "assemblyId is required"
+    error = harness.fails(jobplane_client.InvalidRequestError, "get_status", "a1")
+    assert list(error.fields) == faults
+    assert str(error) == "assemblyId is required"
 
 
 def test_the_text_of_an_error_names_the_invalid_fields() -> None:
     """A traceback then shows what to change."""
     faults = [{"field": "seconds", "message": "a number"}, {"field": "steps", "message": "above 0"}]
-    error = InvalidRequestError("The payload is not valid", fields=faults)
+    error = jobplane_client.InvalidRequestError("The payload is not valid", fields=faults)
     assert str(error) == "The payload is not valid: seconds: a number; steps: above 0"
 
 
 @pytest.mark.parametrize("assembly_id", ["", "a/b", "a b", "../x", "ä", "x" * 129, "a\n"])
 def test_a_malformed_assembly_id_is_not_sent(harness: Harness, assembly_id: str) -> None:
     """Such an id would change the route."""
-    with pytest.raises(InvalidRequestError) as raised:
-        harness.call("get_status", assembly_id)
-    assert raised.value.fields[0]["field"] == "assemblyId"
+    error = harness.fails(jobplane_client.InvalidRequestError, "get_status", assembly_id)
+    assert error.fields[0]["field"] == "assemblyId"
     assert harness.script.asked == []
 
 
 def test_a_404_of_the_gateway_is_not_a_missing_assembly(harness: Harness) -> None:
     """A client that waits must not go on polling."""
     harness.script.will(Reply(404, {"message": "Not Found"}))
-    with pytest.raises(RefusedError, match="no status service") as raised:
+    with pytest.raises(jobplane_client.RefusedError, match="no status service") as raised:
         harness.call("wait", "a1", 60)
     assert not isinstance(raised.value, NotFoundError)
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_look_up_is_repeated_while_the_service_is_unavailable(
-    harness: Harness, status: int
-) -> None:
-    """Three more times, with growing pauses."""
+def test_a_look_up_is_repeated_while_it_is_unavailable(harness: Harness, status: int) -> None:
     harness.script.will(Reply(status, "bad gateway"), Reply(status, "x"), Reply(body=completed()))
     assert harness.call("get_status", "a1").completed
     assert len(harness.clock.slept) == 2
     assert all(nap <= 0.4 for nap in harness.clock.slept)
 
 
-@pytest.mark.parametrize("status", [500, 501, 505])
-def test_a_look_up_is_not_repeated_after_an_internal_error(harness: Harness, status: int) -> None:
-    """The repetition would fail as well."""
+@pytest.mark.parametrize(
+    ("name", "status", "calls"),
+    [
+        ("get_status", 503, 4),
+        ("get_status", 500, 1),
+        ("get_status", 501, 1),
+        ("get_status", 505, 1),
+        ("get_status_with_webhook", 503, 1),
+    ],
+)
+def test_only_a_look_up_is_repeated(harness: Harness, name: str, status: int, calls: int) -> None:
+    """After an internal error the repetition would fail as well."""
     harness.script.will(Reply(status, {"error": "Internal error"}))
-    with pytest.raises(ServiceUnavailableError):
-        harness.call("get_status", "a1")
-    assert len(harness.script.asked) == 1
-
-
-def test_a_look_up_raises_after_four_attempts(harness: Harness) -> None:
-    harness.script.will(Reply(503, {"error": "Try again"}))
-    with pytest.raises(ServiceUnavailableError):
-        harness.call("get_status", "a1")
-    assert len(harness.script.asked) == 4
+    harness.fails(jobplane_client.ServiceUnavailableError, name, "a1")
+    assert len(harness.script.asked) == calls
 
 
 def test_retry_after_is_the_shortest_pause(harness: Harness) -> None:
@@ -232,39 +206,29 @@ def test_retry_after_is_the_shortest_pause(harness: Harness) -> None:
     harness.call("get_status", "a1")
     assert harness.clock.slept == [2]
     harness.script.will(Reply(503, {}, {"Retry-After": "600"}))
-    with pytest.raises(ServiceUnavailableError) as raised:
-        harness.call("get_status", "a2")
-    assert raised.value.retry_after == 600
+    error = harness.fails(jobplane_client.ServiceUnavailableError, "get_status", "a2")
+    assert error.retry_after == 600
 
 
 def test_retry_after_may_be_an_http_date(harness: Harness) -> None:
-    """An unreadable date is ignored."""
-    harness.script.will(Reply(429, {}, {"Retry-After": formatdate(4102444800, usegmt=True)}))
-    with pytest.raises(RateLimitedError) as raised:
-        harness.call("get_status", "a1")
-    assert raised.value.retry_after is not None
-    assert raised.value.retry_after > 0
-    harness.script.will(Reply(429, {}, {"Retry-After": "soon"}))
-    with pytest.raises(RateLimitedError) as raised:
-        harness.call("get_status", "a1")
-    assert raised.value.retry_after is None
+    for text, is_read in ((formatdate(4102444800, usegmt=True), True), ("soon", False)):
+        harness.script.will(Reply(429, {}, {"Retry-After": text}))
+        error = harness.fails(jobplane_client.RateLimitedError, "get_status", "a1")
+        assert ((error.retry_after or 0) > 0) is is_read
+
+
+FOREIGN = ["<html>", "[]", "null", {}, completed("other"), {"assembly_id": "a1"}]
+FOREIGN_BATCHES = [{}, {"statuses": []}, {"statuses": {"a1": {"ok": 1}}}]
 
 
 @pytest.mark.parametrize(
-    "body",
-    ["<html>", "[]", "null", {}, {**completed(), "assembly_id": "other"}, {"assembly_id": "a1"}],
+    ("name", "asked", "body"),
+    [("get_status", "a1", body) for body in FOREIGN]
+    + [("get_batch_status", ["a1"], body) for body in FOREIGN_BATCHES],
 )
-def test_a_200_without_the_document_is_a_bad_payload(harness: Harness, body: Any) -> None:
-    """Or with the document of another id."""
+def test_a_200_without_documents_fails(harness: Harness, name: str, asked: Any, body: Any) -> None:
     harness.script.will(Reply(200, body))
-    with pytest.raises(BadPayloadError):
-        harness.call("get_status", "a1")
-
-
-def test_unknown_fields_of_a_newer_service_are_ignored(harness: Harness) -> None:
-    """A newer service may add fields."""
-    harness.script.will(Reply(body=completed(novelty=1)))
-    assert harness.call("get_status", "a1").completed
+    harness.fails(jobplane_client.BadPayloadError, name, asked)
 
 
 def test_triggering_the_webhook_returns_the_outcome_with_the_document(harness: Harness) -> None:
@@ -272,30 +236,20 @@ def test_triggering_the_webhook_returns_the_outcome_with_the_document(harness: H
     harness.script.will(Reply(body=completed(webhook={"status": "retrying", **outcome})))
     status = harness.call("get_status_with_webhook", "a1")
     assert status.document.webhook.status == "retrying"
-    assert status.delivery == WebhookDelivery(False, 3, 500, "http_500")
+    assert status.delivery == jobplane_client.WebhookDelivery(False, 3, 500, "http_500")
     asked = harness.script.asked[0]
     assert asked.get("triggerWebhook") is True or asked["path"].endswith("?triggerWebhook=true")
 
 
 def test_triggering_a_webhook_that_the_template_lacks_is_reported(harness: Harness) -> None:
-    """Such an assembly has no webhook state."""
     outcome = {"delivered": False, "attempts": 0, "error": "not_configured"}
     harness.script.will(Reply(body=completed(webhook=outcome)))
     status = harness.call("get_status_with_webhook", "a1")
     assert status.document.webhook is None
-    assert status.delivery == WebhookDelivery(False, 0, None, "not_configured")
-
-
-def test_triggering_the_webhook_is_not_repeated(harness: Harness) -> None:
-    """Only reads are repeated."""
-    harness.script.will(Reply(503, {}))
-    with pytest.raises(ServiceUnavailableError):
-        harness.call("get_status_with_webhook", "a1")
-    assert len(harness.script.asked) == 1
+    assert status.delivery == jobplane_client.WebhookDelivery(False, 0, None, "not_configured")
 
 
 def test_a_batch_sends_100_unique_ids_at_a_time(harness: Harness) -> None:
-    """The answer keeps the order of the ids."""
     ids = [f"a{number}" for number in range(205)]
     harness.script.will(Reply(body=statuses(ids, missing=["a7"])))
     found = harness.call("get_batch_status", [*ids, "a0"])
@@ -305,19 +259,14 @@ def test_a_batch_sends_100_unique_ids_at_a_time(harness: Harness) -> None:
     assert sizes == [5, 100, 100]
 
 
-def test_an_empty_batch_makes_no_call(harness: Harness) -> None:
+def test_a_batch_without_ids_makes_no_call(harness: Harness) -> None:
+    """A text is refused; else it would be taken for a list of letters."""
     assert harness.call("get_batch_status", []) == {}
+    harness.fails(TypeError, "get_batch_status", "abc")
     assert harness.script.asked == []
 
 
-def test_a_batch_refuses_a_single_text(harness: Harness) -> None:
-    """Else the text would be taken for a list of letters."""
-    with pytest.raises(TypeError):
-        harness.call("get_batch_status", "abc")
-
-
 def test_a_batch_omits_cached_documents(harness: Harness) -> None:
-    """Only ended jobs are cached."""
     harness.script.will(Reply(body=completed("a1")), Reply(body=statuses(["a2"])))
     harness.call("get_status", "a1")
     found = harness.call("get_batch_status", ["a1", "a2"])
@@ -333,23 +282,12 @@ def test_a_batch_is_halved_after_a_413(harness: Harness) -> None:
     assert [len(asked["assemblyIds"]) for asked in harness.script.asked] == [4, 2, 2]
 
 
-@pytest.mark.parametrize("body", [{}, {"statuses": []}, {"statuses": {"a1": {"ok": 1}}}])
-def test_a_batch_answer_without_documents_by_id_is_a_bad_payload(
-    harness: Harness, body: Any
-) -> None:
-    harness.script.will(Reply(200, body))
-    with pytest.raises(BadPayloadError):
-        harness.call("get_batch_status", ["a1"])
-
-
 def test_a_refused_chunk_raises_for_the_whole_batch(harness: Harness) -> None:
     harness.script.will(Reply(401, {"error": "Authentication required"}))
-    with pytest.raises(UnauthorizedError):
-        harness.call("get_batch_status", [f"a{number}" for number in range(300)])
+    harness.fails(UnauthorizedError, "get_batch_status", [f"a{number}" for number in range(300)])
 
 
 def test_wait_polls_every_5_s_while_queued_and_every_2_s_while_running(harness: Harness) -> None:
-    """Until the job has ended."""
     running = document(execution_start="2026-11-22T10:00:00.000Z")
     harness.script.will(
         Reply(body=document()),
@@ -376,7 +314,6 @@ def test_wait_polls_a_missing_assembly_more_and_more_slowly(harness: Harness) ->
 
 
 def test_wait_prefers_retry_after_to_its_own_pauses(harness: Harness) -> None:
-    """For every kind of answer."""
     wish = {"Retry-After": "9"}
     harness.script.will(
         Reply(body=document(), headers=wish),
@@ -394,23 +331,18 @@ def test_wait_returns_the_document_of_a_failed_job(harness: Harness) -> None:
 
 
 def test_the_timeout_of_wait_carries_the_last_document(harness: Harness) -> None:
-    """After a last look-up at the deadline."""
     harness.script.will(Reply(body=document(progress_pct=40)))
-    with pytest.raises(WaitTimeoutError) as raised:
-        harness.call("wait", "a1", 12)
-    assert raised.value.document is not None
-    assert raised.value.document.progress_pct == 40
+    error = harness.fails(jobplane_client.WaitTimeoutError, "wait", "a1", 12)
+    assert error.document.progress_pct == 40
     assert harness.clock.slept == [5, 5, 2]
     assert len(harness.script.asked) == 4
 
 
 def test_the_timeout_of_wait_for_a_missing_assembly_has_no_document(harness: Harness) -> None:
-    """Its cause is the last refusal."""
     harness.script.will(NOT_FOUND)
-    with pytest.raises(WaitTimeoutError) as raised:
-        harness.call("wait", "a1", 3)
-    assert raised.value.document is None
-    assert isinstance(raised.value.__cause__, NotFoundError)
+    error = harness.fails(jobplane_client.WaitTimeoutError, "wait", "a1", 3)
+    assert error.document is None
+    assert isinstance(error.__cause__, NotFoundError)
 
 
 def test_wait_goes_on_after_an_outage_of_the_service(harness: Harness) -> None:
@@ -420,10 +352,8 @@ def test_wait_goes_on_after_an_outage_of_the_service(harness: Harness) -> None:
 
 
 def test_wait_raises_a_refusal_at_once(harness: Harness) -> None:
-    """If waiting can't change it."""
     harness.script.will(Reply(403, {"error": "Access denied"}))
-    with pytest.raises(ForbiddenError):
-        harness.call("wait", "a1", 600)
+    harness.fails(ForbiddenError, "wait", "a1", 600)
 
 
 def test_the_document_of_an_ended_job_is_cached_for_five_minutes(harness: Harness) -> None:
@@ -439,9 +369,7 @@ def test_the_document_of_an_ended_job_is_cached_for_five_minutes(harness: Harnes
 
 @pytest.mark.parametrize("read", ["get_status", "get_batch_status", "get_status_with_webhook"])
 @pytest.mark.parametrize("end", [{"error": "INPUT_MISSING"}, {"ok": "ASSEMBLY_CANCELED"}])
-def test_job_that_may_run_again_is_not_cached(
-    harness: Harness, read: str, end: dict[str, Any]
-) -> None:
+def test_job_that_may_run_again_is_not_cached(harness: Harness, read: str, end: Any) -> None:
     """After a second run, nothing answers with the failure of the first."""
     failed = document(**end)
     body = {"statuses": {"a1": failed}} if read == "get_batch_status" else failed
@@ -451,9 +379,7 @@ def test_job_that_may_run_again_is_not_cached(
 
 
 @pytest.mark.parametrize("end", [{"error": "INPUT_MISSING"}, {"ok": "ASSEMBLY_CANCELED"}])
-def test_wait_returns_the_end_of_the_request_that_was_named(
-    harness: Harness, end: dict[str, Any]
-) -> None:
+def test_wait_returns_the_end_of_the_request_that_was_named(harness: Harness, end: Any) -> None:
     """Right after its acknowledgment the document is still that of an earlier request."""
     harness.script.will(
         Reply(body=document(request_id="r1", **end)),
@@ -473,10 +399,9 @@ def test_wait_returns_the_end_that_a_request_joined(harness: Harness, end: dict[
 
 def test_wait_times_out_with_the_end_of_an_earlier_request(harness: Harness) -> None:
     harness.script.will(*[Reply(body=document(request_id="r1", error="INPUT_MISSING"))] * 30)
-    with pytest.raises(WaitTimeoutError) as caught:
-        harness.call("wait", "a1", 9, *named(harness, "r2"))
-    assert caught.value.document is not None
-    assert caught.value.document.request_id == "r1"
+    arguments = ("a1", 9, *named(harness, "r2"))
+    error = harness.fails(jobplane_client.WaitTimeoutError, "wait", *arguments)
+    assert error.document.request_id == "r1"
 
 
 def named(harness: Harness, request_id: str) -> list[str]:
@@ -484,8 +409,10 @@ def named(harness: Harness, request_id: str) -> list[str]:
     return [request_id] if "http" in harness.kind else ["u1", request_id]
 
 
-def test_the_document_of_a_running_job_is_not_cached(harness: Harness) -> None:
-    harness.script.will(Reply(body=document()))
+@pytest.mark.parametrize(("settings", "body"), [({}, document()), ({"cache_size": 0}, completed())])
+def test_a_running_job_or_size_0_is_not_cached(harness: Harness, settings: Any, body: Any) -> None:
+    harness.client = harness.remake(**settings)
+    harness.script.will(Reply(body=body))
     harness.call("get_status", "a1")
     harness.call("get_status", "a1")
     assert len(harness.script.asked) == 2
@@ -502,14 +429,6 @@ def test_the_cache_drops_the_least_recently_used_document(harness: Harness) -> N
     harness.script.will(Reply(body=completed("a2")))
     harness.call("get_status", "a2")
     assert len(harness.script.asked) == asked + 1
-
-
-def test_a_cache_of_size_0_keeps_nothing(harness: Harness) -> None:
-    harness.client = harness.remake(cache_size=0)
-    harness.script.will(Reply(body=completed()))
-    harness.call("get_status", "a1")
-    harness.call("get_status", "a1")
-    assert len(harness.script.asked) == 2
 
 
 @pytest.fixture
@@ -534,9 +453,7 @@ def service(script: Script) -> Iterator[HttpService]:
         yield service
 
 
-def test_the_cache_is_separate_for_each_user(
-    by_invoke: tuple[StatusClient, FakeLambda], script: Script
-) -> None:
+def test_the_cache_is_separate_for_each_user(by_invoke: Any, script: Script) -> None:
     script.will(Reply(body=completed()), Reply(403, {"error": "Access denied"}))
     by_invoke[0].get_status("a1", "u1")
     with pytest.raises(ForbiddenError):
@@ -544,7 +461,6 @@ def test_the_cache_is_separate_for_each_user(
 
 
 def test_an_unaccepted_token_gets_no_cached_document(service: HttpService, script: Script) -> None:
-    """The document is fetched with each new token."""
     script.will(Reply(body=completed()), Reply(401, {"error": "Authentication required"}))
     tokens = iter(["good", "forged"])
     with HttpStatusClient(service.url, lambda: next(tokens)) as client:
@@ -554,34 +470,31 @@ def test_an_unaccepted_token_gets_no_cached_document(service: HttpService, scrip
     assert [asked["authorization"] for asked in script.asked] == ["Bearer good", "Bearer forged"]
 
 
-async def test_the_non_blocking_client_accepts_a_coroutine_function_as_token(
-    service: HttpService, script: Script
-) -> None:
-
+async def test_a_token_may_be_a_coroutine_function(service: HttpService, script: Script) -> None:
     async def token() -> str:
         return "fresh"
 
     script.will(Reply(body=completed()))
-    async with AsyncHttpStatusClient(service.url, token) as client:
+    async with jobplane_client.AsyncHttpStatusClient(service.url, token) as client:
         await client.get_status("a1")
     assert script.asked[0]["authorization"] == "Bearer fresh"
 
 
-def test_a_look_up_is_repeated_after_a_dropped_connection(
-    service: HttpService, script: Script, clock: Clock
-) -> None:
+def test_a_lost_connection_is_repeated(service: HttpService, script: Script, clock: Clock) -> None:
     script.will(ConnectionError(), Reply(body=completed()))
     with HttpStatusClient(service.url, "t1", sleep=clock.sleep) as client:
         assert client.get_status("a1").completed
 
 
 def test_a_refused_connection_is_repeated_then_raised(clock: Clock) -> None:
+    """The error does not hold the token."""
     with (
-        HttpStatusClient("http://127.0.0.1:1", "t1", sleep=clock.sleep) as client,
-        pytest.raises(ServiceUnavailableError),
+        HttpStatusClient("http://127.0.0.1:1", "s3cret", sleep=clock.sleep) as client,
+        pytest.raises(jobplane_client.ServiceUnavailableError) as raised,
     ):
         client.get_status("a1")
     assert len(clock.slept) == 3
+    assert "s3cret" not in repr(raised.value) + str(raised.value.__cause__)
 
 
 def test_a_missing_answer_raises_a_timeout_without_repetition() -> None:
@@ -593,19 +506,11 @@ def test_a_missing_answer_raises_a_timeout_without_repetition() -> None:
 
     with httpx.Client(transport=httpx.MockTransport(silent)) as http:
         client = HttpStatusClient("http://status.test", "t1", client=http)
-        with pytest.raises(CallTimeoutError):
+        with pytest.raises(jobplane_client.CallTimeoutError):
             client.get_status("a1")
         client.close()
         assert not http.is_closed
     assert len(asked) == 1
-
-
-def test_no_error_and_no_repr_holds_the_token() -> None:
-    with pytest.raises(ServiceUnavailableError) as raised:
-        HttpStatusClient("http://127.0.0.1:1", "s3cret", sleep=lambda seconds: None).get_status(
-            "a1"
-        )
-    assert "s3cret" not in repr(raised.value) + str(raised.value.__cause__)
 
 
 def client_error(code: str, status: int = 400) -> ClientError:
@@ -613,66 +518,56 @@ def client_error(code: str, status: int = 400) -> ClientError:
     return ClientError(response, "Invoke")
 
 
+LAMBDA = "https://lambda.test"
+
+
 @pytest.mark.parametrize(
-    ("failure", "error", "calls"),
+    ("failure", "name", "calls"),
     [
-        (client_error("TooManyRequestsException", 429), ServiceUnavailableError, 4),
-        (client_error("ServiceException", 500), ServiceUnavailableError, 4),
-        (client_error("AccessDeniedException", 403), InvocationError, 1),
-        (client_error("ResourceNotFoundException", 404), InvocationError, 1),
-        (NoCredentialsError(), InvocationError, 1),
-        (ConnectTimeoutError(endpoint_url="https://lambda.test"), ServiceUnavailableError, 4),
-        (BotoReadTimeoutError(endpoint_url="https://lambda.test"), CallTimeoutError, 1),
+        (client_error("TooManyRequestsException", 429), "ServiceUnavailable", 4),
+        (client_error("ServiceException", 500), "ServiceUnavailable", 4),
+        (client_error("AccessDeniedException", 403), "Invocation", 1),
+        (client_error("ResourceNotFoundException", 404), "Invocation", 1),
+        (NoCredentialsError(), "Invocation", 1),
+        (ConnectTimeoutError(endpoint_url=LAMBDA), "ServiceUnavailable", 4),
+        (BotoReadTimeoutError(endpoint_url=LAMBDA), "CallTimeout", 1),
     ],
 )
 def test_each_invocation_error_raises_its_own_class(
-    by_invoke: tuple[StatusClient, FakeLambda],
-    script: Script,
-    failure: Exception,
-    error: type[JobplaneError],
-    calls: int,
+    by_invoke: Any, script: Script, failure: Exception, name: str, calls: int
 ) -> None:
     """Throttles are repeated; a missing function or permission is not a missing assembly."""
     script.will(failure)
-    with pytest.raises(error):
+    with pytest.raises(getattr(jobplane_client, f"{name}Error")):
         by_invoke[0].get_status("a1", "u1")
     assert len(script.asked) == calls
 
 
-def test_an_error_of_the_function_is_raised_with_its_text(
-    by_invoke: tuple[StatusClient, FakeLambda], script: Script
-) -> None:
+def test_an_error_of_the_function_is_raised_with_its_text(by_invoke: Any, script: Script) -> None:
     client, fake = by_invoke
     script.will(Reply())
     fake.function_error = "Unhandled"
-    fake.raw = (
-        b'{"errorMessage":"Task timed out after 30.00 seconds","errorType":"Sandbox.Timedout"}'
-    )
-    with pytest.raises(FunctionError, match="Sandbox.Timedout: Task timed out") as raised:
+    fake.raw = b'{"errorMessage":"Task timed out after 30 s","errorType":"Sandbox.Timedout"}'
+    with pytest.raises(jobplane_client.FunctionError, match="Timedout: Task timed out") as raised:
         client.get_status("a1", "u1")
     assert raised.value.error_type == "Sandbox.Timedout"
     fake.raw = b"not json"
-    with pytest.raises(FunctionError):
+    with pytest.raises(jobplane_client.FunctionError):
         client.get_status("a1", "u1")
 
 
 @pytest.mark.parametrize(
     "raw", [b"", b"null", b"[]", b'{"statusCode":"200","body":"{}"}', b'{"statusCode":200}']
 )
-def test_the_answer_of_another_function_is_a_bad_payload(
-    by_invoke: tuple[StatusClient, FakeLambda], script: Script, raw: bytes
-) -> None:
-    """It has no status code and body."""
+def test_another_functions_answer_is_malformed(by_invoke: Any, script: Script, raw: bytes) -> None:
     client, fake = by_invoke
     script.will(Reply())
     fake.raw = raw
-    with pytest.raises(BadPayloadError):
+    with pytest.raises(jobplane_client.BadPayloadError):
         client.get_status("a1", "u1")
 
 
-def test_the_default_lambda_client_has_the_functions_timeout_and_no_retries(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_default_client_has_a_timeout_and_no_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     client = StatusClient("f", region="eu-west-1", endpoint_url="http://127.0.0.1:1")
@@ -681,13 +576,13 @@ def test_the_default_lambda_client_has_the_functions_timeout_and_no_retries(
     assert config.retries["total_max_attempts"] == 1
 
 
+RUNNING = {"execution_start": TIME, "steps_total": 5, "steps_completed": 2}
+
+
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        (
-            {"error": "INPUT_MISSING", "message": "a.csv is not there"},
-            "INPUT_MISSING: a.csv is not there",
-        ),
+        ({"error": "INPUT_MISSING", "message": "a.csv is gone"}, "INPUT_MISSING: a.csv is gone"),
         ({"error": "boom", "message": "boom"}, "boom"),
         ({"error": "E", "message": "two\nlines \x1b[31m"}, "E: two lines [31m"),
         ({"ok": "ASSEMBLY_COMPLETED", "execution_duration": 5.25}, "Completed in 5.2s"),
@@ -696,42 +591,28 @@ def test_the_default_lambda_client_has_the_functions_timeout_and_no_retries(
         ({}, "Waiting"),
         ({"ok": "ASSEMBLY_UPLOADING"}, "Waiting"),
         ({"ok": "ASSEMBLY_EXECUTING"}, "Processing"),
-        (
-            {
-                "execution_start": "2026-11-22T10:00:00.000Z",
-                "progress_pct": 99.9,
-                "steps_total": 5,
-                "steps_completed": 2,
-                "current_step": "resize",
-            },
-            "99 % (2/5 steps) resize",
-        ),
+        (RUNNING | {"progress_pct": 99.9, "current_step": "resize"}, "99 % (2/5 steps) resize"),
         ({"ok": "ASSEMBLY_EXECUTING", "progress_pct": 0.0, "steps_total": 3}, "0 % (0/3 steps)"),
         ({"ok": "ASSEMBLY_EXECUTING", "progress_pct": 40, "stalled": True}, "40 %, stalled"),
     ],
 )
-def test_progress_message_is_one_printable_line_for_each_state(
-    fields: dict[str, Any], line: str
-) -> None:
-    """From the model and from a plain mapping."""
+def test_progress_message_is_one_printable_line_for_each_state(fields: Any, line: str) -> None:
     raw = document(**fields)
-    assert progress_message(raw) == line
-    assert progress_message(AssemblyDocument.model_validate(raw)) == line
+    assert jobplane_client.progress_message(raw) == line
+    assert jobplane_client.progress_message(AssemblyDocument.model_validate(raw)) == line
 
 
-def loaded_after(statement: str) -> set[str]:
-    code = f"import sys\n{statement}\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+HEAVY = {"httpx", "websockets", "pydantic", "botocore"}
 
 
 @pytest.mark.parametrize(
     ("statement", "spared"),
     [
-        ("import jobplane_client", {"httpx", "websockets", "pydantic", "botocore", "hmac"}),
+        ("from jobplane_client import JobWorker", HEAVY | {"boto3"}),
+        ("import jobplane_client", HEAVY | {"hmac"}),
         (
             "from jobplane_client import verify_webhook, progress_message",
-            {"httpx", "websockets", "pydantic", "botocore", "jobplane_models"},
+            HEAVY | {"jobplane_models"},
         ),
         ("from jobplane_client import HttpStatusClient", {"websockets", "botocore", "boto3"}),
         ("from jobplane_client import JobSocket", {"httpx", "botocore", "boto3"}),
@@ -739,11 +620,12 @@ def loaded_after(statement: str) -> set[str]:
     ],
 )
 def test_importing_a_name_loads_only_its_dependencies(statement: str, spared: set[str]) -> None:
-    assert not loaded_after(statement) & spared
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & spared
 
 
 def test_every_announced_name_can_be_imported() -> None:
-    """And no other."""
     for name in jobplane_client.__all__:
         assert getattr(jobplane_client, name) is not None
     assert dir(jobplane_client) == sorted(jobplane_client.__all__)
@@ -762,9 +644,6 @@ def test_the_documented_tree_of_errors_is_complete() -> None:
         name = line.lstrip("│├└─ ").split()[0]
         parents[depth:] = [name]
         drawn[name] = parents[depth - 1] if depth else "Exception"
-    errors = {
-        name: getattr(jobplane_client, name).__bases__[0].__name__
-        for name in jobplane_client.__all__
-        if name.endswith("Error")
-    }
-    assert drawn == errors
+    errors = {name for name in jobplane_client.__all__ if name.endswith("Error")}
+    bases = {name: getattr(jobplane_client, name).__bases__[0].__name__ for name in errors}
+    assert drawn == bases

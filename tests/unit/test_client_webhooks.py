@@ -10,16 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobplane_client import (
-    FutureTimestampError,
-    MalformedSignatureError,
-    MissingSignatureError,
-    SignatureMismatchError,
-    StaleTimestampError,
-    WebhookBodyError,
-    WebhookError,
-    verify_webhook,
-)
+import jobplane_client
+from jobplane_client import MalformedSignatureError, SignatureMismatchError, verify_webhook
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 TIMESTAMP = 1614265330
@@ -56,13 +48,15 @@ def verify(headers: Any, body: bytes | str = BODY, secrets: Any = SECRET, **more
     return verify_webhook(headers, body, secrets, now=more.pop("now", TIMESTAMP), **more)
 
 
+def refused(error: type[Exception], *arguments: Any, **more: Any) -> Any:
+    with pytest.raises(error) as raised:
+        verify(*arguments, **more)
+    return raised.value
+
+
 def test_the_example_of_standard_webhooks_is_accepted() -> None:
-    assert verify(HEADERS) == {"test": 2432232314}
-
-
-def test_the_body_may_be_text() -> None:
-    """Lambda passes the body as text."""
-    assert verify(HEADERS, BODY.decode()) == {"test": 2432232314}
+    """As bytes, and as text, as which Lambda passes it."""
+    assert verify(HEADERS) == verify(HEADERS, BODY.decode()) == {"test": 2432232314}
 
 
 @pytest.mark.parametrize("spell", [str.upper, str.title, str.lower])
@@ -75,17 +69,12 @@ def test_a_secret_without_the_prefix_is_text() -> None:
     """Even one that looks like base64."""
     text = SECRET.removeprefix("whsec_")
     assert verify(signed(text.encode(), BODY), secrets=text)
-    with pytest.raises(SignatureMismatchError):
-        verify(HEADERS, secrets=text)
+    refused(SignatureMismatchError, HEADERS, secrets=text)
 
 
-def test_one_of_several_secrets_is_enough() -> None:
-    """While secrets rotate, the receiver may have two."""
+def test_one_of_several_secrets_and_signatures_is_enough() -> None:
+    """While secrets rotate, there may be two of them; other versions of signatures are skipped."""
     assert verify(HEADERS, secrets=["a new secret", SECRET])
-
-
-def test_one_of_several_signatures_is_enough() -> None:
-    """While secrets rotate, the sender signs with two; other versions are skipped."""
     other = signature(b"another", BODY)
     header = f"v1a,AAAA {other} {HEADERS['webhook-signature']}"
     assert verify(HEADERS | {"webhook-signature": header})
@@ -95,30 +84,23 @@ def test_one_of_several_signatures_is_enough() -> None:
 def test_a_missing_or_empty_header_is_refused(name: str) -> None:
     rest = {key: value for key, value in HEADERS.items() if key != name}
     for headers in (rest, rest | {name: ""}):
-        with pytest.raises(MissingSignatureError):
-            verify(headers)
+        refused(jobplane_client.MissingSignatureError, headers)
+
+
+SIGNATURES = ["v1", "v1,", "v1,***", "v1,AAAA", "v2,AAAA", "AAAA", " , ", "v1,ä"]
+OTHERS = [HEADERS["webhook-signature"].replace("v1", each, 1) for each in ("v2", "v1a", "V1", "v0")]
+TIMES = ["now", "-1", "1.5", "1e9", "१६१४२६५३३०", "9" * 13, " 1"]
 
 
 @pytest.mark.parametrize(
-    "header", ["v1", "v1,", "v1,***", "v1,AAAA", "v2,AAAA", "AAAA", " , ", "v1,ä"]
+    ("name", "text"),
+    [("signature", text) for text in SIGNATURES + OTHERS]
+    + [("timestamp", text) for text in TIMES]
+    + [("id", "msg.1")],
 )
-def test_a_header_without_a_readable_v1_signature_is_malformed(header: str) -> None:
-    """Not a mismatch."""
-    with pytest.raises(MalformedSignatureError):
-        verify(HEADERS | {"webhook-signature": header})
-
-
-@pytest.mark.parametrize("text", ["now", "-1", "1.5", "1e9", "१६१४२६५३३०", "9" * 13, " 1"])
-def test_a_timestamp_that_is_not_plain_digits_is_refused(text: str) -> None:
-    with pytest.raises(MalformedSignatureError):
-        verify(HEADERS | {"webhook-timestamp": text})
-
-
-@pytest.mark.parametrize("version", ["v2", "v1a", "V1", "v0"])
-def test_a_signature_of_another_version_does_not_count(version: str) -> None:
-    header = HEADERS["webhook-signature"].replace("v1", version, 1)
-    with pytest.raises(MalformedSignatureError):
-        verify(HEADERS | {"webhook-signature": header})
+def test_a_malformed_header_is_refused(name: str, text: str) -> None:
+    """Not as a mismatch. With a dot in the id, parts of the signed content could be moved."""
+    refused(MalformedSignatureError, HEADERS | {f"webhook-{name}": text})
 
 
 def test_every_secret_is_compared_with_every_signature(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,15 +118,8 @@ def test_every_secret_is_compared_with_every_signature(monkeypatch: pytest.Monke
     assert len(compared) == 4
 
 
-def test_an_id_with_a_dot_is_refused() -> None:
-    """With it, parts of the signed content could be moved."""
-    with pytest.raises(MalformedSignatureError):
-        verify(HEADERS | {"webhook-id": "msg.1"})
-
-
 def test_a_repeated_header_is_refused() -> None:
-    with pytest.raises(MalformedSignatureError):
-        verify([*HEADERS.items(), ("Webhook-Id", "msg_2")])
+    refused(MalformedSignatureError, [*HEADERS.items(), ("Webhook-Id", "msg_2")])
     assert verify([*HEADERS.items(), ("Via", "a"), ("Via", "b")])
 
 
@@ -157,51 +132,40 @@ def test_a_repeated_header_is_refused() -> None:
     ],
 )
 def test_a_changed_id_time_or_body_is_refused(headers: dict[str, str], body: bytes) -> None:
-    with pytest.raises(SignatureMismatchError):
-        verify(headers, body)
+    refused(SignatureMismatchError, headers, body)
 
 
 @given(st.integers(0, len(BODY) - 1), st.integers(1, 255))
 def test_any_changed_byte_of_the_body_is_refused(at: int, flip: int) -> None:
     body = bytearray(BODY)
     body[at] ^= flip
-    with pytest.raises(SignatureMismatchError):
-        verify(HEADERS, bytes(body))
+    refused(SignatureMismatchError, HEADERS, bytes(body))
 
 
 def test_a_webhook_more_than_five_minutes_old_or_early_is_refused() -> None:
-    """The error has the age."""
     for age in (300, -300):
         assert verify(HEADERS, now=TIMESTAMP + age)
-    with pytest.raises(StaleTimestampError) as stale:
-        verify(HEADERS, now=TIMESTAMP + 301)
-    assert stale.value.age == 301
-    with pytest.raises(FutureTimestampError) as future:
-        verify(HEADERS, now=TIMESTAMP - 301)
-    assert future.value.age == -301
+    stale = refused(jobplane_client.StaleTimestampError, HEADERS, now=TIMESTAMP + 301)
+    assert stale.age == 301
+    future = refused(jobplane_client.FutureTimestampError, HEADERS, now=TIMESTAMP - 301)
+    assert future.age == -301
     assert verify(HEADERS, now=TIMESTAMP + 900, tolerance=900)
 
 
-def test_the_time_is_the_current_time_by_default() -> None:
-    """The example of 2021 is too old."""
-    with pytest.raises(StaleTimestampError):
+def test_the_signature_is_compared_before_the_time() -> None:
+    """The time is the current time by default, for which the example of 2021 is too old."""
+    with pytest.raises(jobplane_client.StaleTimestampError):
         verify_webhook(HEADERS, BODY, SECRET)
-
-
-def test_an_old_forged_webhook_is_a_mismatch_not_stale() -> None:
-    with pytest.raises(SignatureMismatchError):
-        verify(signed(b"wrong", BODY), now=TIMESTAMP + 1000)
+    refused(SignatureMismatchError, signed(b"wrong", BODY), now=TIMESTAMP + 1000)
 
 
 def test_the_legacy_header_alone_needs_an_option() -> None:
-    with pytest.raises(MissingSignatureError):
-        verify(LEGACY, LEGACY_BODY, "test-secret")
+    refused(jobplane_client.MissingSignatureError, LEGACY, LEGACY_BODY, "test-secret")
     found = verify(LEGACY, LEGACY_BODY, ["other", "test-secret"], allow_legacy=True)
     assert found["assembly_id"] == "abc123"
 
 
 def test_the_legacy_key_is_the_secret_as_written() -> None:
-    """With its prefix."""
     digest = hmac.new(SECRET.encode(), LEGACY_BODY, hashlib.sha256).hexdigest()
     headers = {"x-transflow-signature": f"sha256={digest}"}
     assert verify(headers, LEGACY_BODY, allow_legacy=True)
@@ -209,8 +173,7 @@ def test_the_legacy_key_is_the_secret_as_written() -> None:
 
 def test_the_standard_signature_decides_over_the_legacy_one() -> None:
     bad = HEADERS | LEGACY | {"webhook-signature": signature(b"wrong", LEGACY_BODY)}
-    with pytest.raises(SignatureMismatchError):
-        verify(bad, LEGACY_BODY, "test-secret", allow_legacy=True)
+    refused(SignatureMismatchError, bad, LEGACY_BODY, "test-secret", allow_legacy=True)
 
 
 @pytest.mark.parametrize(
@@ -222,18 +185,13 @@ def test_the_standard_signature_decides_over_the_legacy_one() -> None:
         ("sha256=" + "0" * 64, SignatureMismatchError),
     ],
 )
-def test_an_unreadable_and_a_wrong_legacy_signature_have_different_errors(
-    header: str, error: type[WebhookError]
-) -> None:
-    with pytest.raises(error):
-        verify({"X-Transflow-Signature": header}, LEGACY_BODY, "test-secret", allow_legacy=True)
+def test_a_legacy_signature_is_unreadable_or_wrong(header: str, error: type[Exception]) -> None:
+    refused(error, {"X-Transflow-Signature": header}, LEGACY_BODY, "test-secret", allow_legacy=True)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"null", b"nonsense", b"\xff", b"[" * 100_000])
 def test_a_signed_body_that_is_not_an_object_is_refused(body: bytes) -> None:
-    """After its signature was verified."""
-    with pytest.raises(WebhookBodyError):
-        verify(signed(b"key", body), body, "key")
+    refused(jobplane_client.WebhookBodyError, signed(b"key", body), body, "key")
 
 
 @pytest.mark.parametrize("secrets", ["", [], ["good", ""], "whsec_", "whsec_***", ["whsec_a"]])
