@@ -113,21 +113,28 @@ class Message:
     deleted: bool = False
 
 
-class FakeSqs:
-    """Visibility, long polls, message groups, deduplication, receipts that grow stale."""
+class Faulty:
+    """A service whose calls fail with the faults that a test sets, in turn."""
 
-    def __init__(self, clock: FakeClock) -> None:
-        self.clock = clock
-        self.meta = SimpleNamespace(endpoint_url="https://sqs.eu-west-1.amazonaws.com")
-        self.queues: dict[str, list[Message]] = {}
-        self.created: dict[str, dict[str, str]] = {}
-        self.faults: dict[str, list[Exception]] = {}
-        self._duplicates: dict[tuple[str, str], float] = {}
-        self._lock = threading.RLock()
+    def __init__(self) -> None:
+        self.faults: dict[str, list[Any]] = {}
 
     def _call(self, operation: str) -> None:
         if faults := self.faults.get(operation):
             raise faults.pop(0)
+
+
+class FakeSqs(Faulty):
+    """Visibility, long polls, message groups, deduplication, receipts that grow stale."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.meta = SimpleNamespace(endpoint_url="https://sqs.eu-west-1.amazonaws.com")
+        self.queues: dict[str, list[Message]] = {}
+        self.created: dict[str, dict[str, str]] = {}
+        self._duplicates: dict[tuple[str, str], float] = {}
+        self._lock = threading.RLock()
 
     def get_queue_url(self, *, QueueName: str) -> dict[str, Any]:
         if QueueName not in self.queues:
@@ -218,16 +225,16 @@ class FakeSqs:
             return [message for message in self.queues[queue] if not message.deleted]
 
 
-class FakeStepFunctions:
+class FakeStepFunctions(Faulty):
     """Task tokens: one end each; later calls are refused."""
 
     def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
         self.clock = clock
         self.open: set[str] = set()
         self.closed: set[str] = set()
         self.beats: list[float] = []
         self.ends: list[tuple[str, str, dict[str, str]]] = []
-        self.faults: dict[str, list[Exception]] = {}
         self._lock = threading.Lock()
 
     def token(self) -> str:
@@ -239,9 +246,8 @@ class FakeStepFunctions:
         self.open.discard(token)
         self.closed.add(token)
 
-    def _call(self, operation: str, token: str) -> None:
-        if faults := self.faults.get(operation):
-            raise faults.pop(0)
+    def _report(self, operation: str, token: str) -> None:
+        self._call(operation)
         if token in self.closed:
             raise refused("TaskTimedOut")
         if token not in self.open:
@@ -249,12 +255,12 @@ class FakeStepFunctions:
 
     def send_task_heartbeat(self, *, taskToken: str) -> None:
         with self._lock:
-            self._call("heartbeat", taskToken)
+            self._report("heartbeat", taskToken)
             self.beats.append(self.clock.monotonic())
 
     def send_task_success(self, *, taskToken: str, output: str) -> None:
         with self._lock:
-            self._call("success", taskToken)
+            self._report("success", taskToken)
             assert len(output.encode()) <= 262_144
             json.loads(output)
             self.time_out(taskToken)
@@ -262,7 +268,7 @@ class FakeStepFunctions:
 
     def send_task_failure(self, *, taskToken: str, error: str, cause: str) -> None:
         with self._lock:
-            self._call("failure", taskToken)
+            self._report("failure", taskToken)
             assert len(error) <= 256
             assert len(cause) <= 32_768
             self.time_out(taskToken)
@@ -277,12 +283,12 @@ class FakeStepFunctions:
         return [(told["error"], told["cause"]) for _, kind, told in self.ends if kind == "failure"]
 
 
-class FakeS3:
+class FakeS3(Faulty):
     """One bucket."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.objects: dict[tuple[str, str], bytes] = {}
-        self.faults: dict[str, list[Exception]] = {}
 
     def get_object(self, *, Bucket: str, Key: str) -> dict[str, Any]:
         self._call("get")
@@ -295,9 +301,9 @@ class FakeS3:
         self._call("put")
         self.objects[Bucket, Key] = Body
 
-    def _call(self, operation: str) -> None:
-        if faults := self.faults.get(operation):
-            raise faults.pop(0)
+
+def payload(answer: Any) -> io.BytesIO:
+    return io.BytesIO(json.dumps(answer).encode())
 
 
 @dataclass
@@ -334,12 +340,8 @@ class FakeClaims:
                 fault = faults.pop(0)
                 if isinstance(fault, Exception):
                     raise fault
-                return {
-                    "FunctionError": "Unhandled",
-                    "Payload": io.BytesIO(json.dumps(fault).encode()),
-                }
-            answer = getattr(self, event["operation"])(event)
-        return {"StatusCode": 200, "Payload": io.BytesIO(json.dumps(answer).encode())}
+                return {"FunctionError": "Unhandled", "Payload": payload(fault)}
+            return {"StatusCode": 200, "Payload": payload(getattr(self, event["operation"])(event))}
 
     def live(self) -> Claim | None:
         held = self.held
@@ -349,16 +351,9 @@ class FakeClaims:
         held, end = self.live(), self.clock.time() + event["ttlSeconds"]
         if held is None:
             self.fence += 1
-            held = self.held = Claim(
-                f"claim-{self.fence}",
-                self.fence,
-                event["threadId"],
-                event["messageId"],
-                event.get("owner"),
-                end,
-                event.get("taker"),
-                self.clock.time() + event.get("takerSeconds", 0),
-            )
+            asked = (event["threadId"], event["messageId"], event.get("owner"))
+            held = self.held = Claim(f"claim-{self.fence}", self.fence, *asked, end)
+            self._take(held, event)
         elif (held.message_id, held.owner) != (event["messageId"], event.get("owner")):
             if held.thread_id != event["threadId"]:
                 return {"claimed": False, "reason": "held"}
@@ -424,15 +419,9 @@ class Stand:
 
     def clients(self) -> dict[str, Any]:
         """The clients for a worker."""
-        return {
-            "claim_function": "claim",
-            "prefix": PREFIX,
-            "sqs": self.sqs,
-            "stepfunctions": self.tasks,
-            "lambda_": self.claims,
-            "s3": self.s3,
-            "clock": self.clock,
-        }
+        fakes: dict[str, Any] = {"sqs": self.sqs, "stepfunctions": self.tasks, "s3": self.s3}
+        fakes |= {"lambda_": self.claims, "clock": self.clock}
+        return {"claim_function": "claim", "prefix": PREFIX, **fakes}
 
     def order(
         self, message_id: str = "m1", thread_id: str = "t1", ttl: int = 3600, **changes: Any
@@ -443,23 +432,13 @@ class Stand:
         )
         assert answer["claimed"], answer
         body = {
-            "type": "JOB",
-            "taskToken": self.tasks.token(),
-            "messageId": message_id,
-            "threadId": thread_id,
-            "projectUserId": WORKSPACE.key,
-            "claimId": answer["claimId"],
-            "fence": answer["fence"],
-            "containerId": answer["containerId"],
-            "instruction": f"do {message_id}",
-            "instructionObject": None,
-            "attachments": [],
-            "heartbeatSeconds": 90,
-            "claimTtlSeconds": ttl,
-            "expiresAt": answer["expiresAt"],
-            "resultLocation": RESULT,
-            **changes,
-        }
+            "type": "JOB", "taskToken": self.tasks.token(), "messageId": message_id,
+            "threadId": thread_id, "projectUserId": WORKSPACE.key, "claimId": answer["claimId"],
+            "fence": answer["fence"], "containerId": answer["containerId"],
+            "instruction": f"do {message_id}", "instructionObject": None, "attachments": [],
+            "heartbeatSeconds": 90, "claimTtlSeconds": ttl, "expiresAt": answer["expiresAt"],
+            "resultLocation": RESULT, **changes,
+        }  # fmt: skip
         self.sqs.send(INPUT, body, "job", body["claimId"])
         return body
 
@@ -468,27 +447,23 @@ class Stand:
     ) -> Message:
         """Send a FOLLOW_UP, as the flow does."""
         body = {
-            "type": "FOLLOW_UP",
-            "messageId": message_id,
-            "threadId": thread_id,
-            "projectUserId": WORKSPACE.key,
-            "claimId": "claim-0",
-            "fence": 0,
-            "instruction": f"also {message_id}",
-            "instructionObject": None,
-            "attachments": [],
+            "type": "FOLLOW_UP", "messageId": message_id, "threadId": thread_id,
+            "projectUserId": WORKSPACE.key, "claimId": "claim-0", "fence": 0,
+            "instruction": f"also {message_id}", "instructionObject": None, "attachments": [],
             **changes,
-        }
+        }  # fmt: skip
         return self.sqs.send(INPUT, body, group, message_id)
 
-    def interrupt(self, target: Mapping[str, Any], interrupting: str = "m9") -> Message:
+    def interrupt(
+        self, target: Mapping[str, Any], interrupting: str = "m9", **changes: Any
+    ) -> Message:
         """Send an interrupt, as send-interrupt does."""
         body = {
             "type": "INTERRUPT",
             "interruptId": f"i-{target['claimId']}-{interrupting}",
             "containerId": target.get("containerId"),
             "target": {
-                "projectUserId": WORKSPACE.key,
+                "projectUserId": target.get("projectUserId", WORKSPACE.key),
                 "claimId": target["claimId"],
                 "fence": target["fence"],
             },
@@ -497,6 +472,7 @@ class Stand:
             "timestamp": "2027-01-15T08:00:00.000Z",
             "reason": "another thread needs the workspace",
             "expiresAt": int(self.clock.time()) + 86_400,
+            **changes,
         }
         return self.sqs.send(INTERRUPTS, body)
 
