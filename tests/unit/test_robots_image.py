@@ -10,15 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageCms
 
-from jobplane_robots import (
-    FileTooLargeError,
-    MalformedInputError,
-    MemorySink,
-    RobotInput,
-    RobotResult,
-    RobotUnavailableError,
-    get_robot,
-)
+import jobplane_robots as robots
+from jobplane_robots import MemorySink, RobotInput, RobotResult, get_robot
 
 ORIENTATION = 0x0112
 ARTIST = 0x013B
@@ -76,7 +69,6 @@ def test_the_strategy_decides_the_size(options: dict[str, Any], size: tuple[int,
 
 
 def test_pad_fills_with_the_background() -> None:
-    """The image is in the middle of the box."""
     _, image, _ = run(
         picture((200, 100)), width=60, height=60, resize_strategy="pad", background="#00ff00"
     )
@@ -103,7 +95,6 @@ def test_another_format_changes_name_and_mime(target: str, kind: str, name: str)
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK", "I", "F"])
 @pytest.mark.parametrize("target", ["jpg", "png", "webp", "gif"])
 def test_every_mode_is_written_in_every_format(mode: str, target: str) -> None:
-    """Grey, palette, 16-bit and CMYK as well."""
     if mode == "I;16":
         source = Image.new(mode, (20, 20), 200 * 256)
     else:
@@ -132,7 +123,6 @@ def test_the_exif_orientation_is_applied_once() -> None:
 
 
 def test_metadata_stays_unless_stripped() -> None:
-    """EXIF and colour profile; `strip` removes them."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
     exif[ARTIST] = "somebody"
@@ -155,7 +145,6 @@ def test_a_colour_profile_is_dropped_after_a_conversion() -> None:
 
 
 def test_transparency_is_kept_or_filled_with_the_background() -> None:
-    """PNG to WEBP keeps it, JPEG gets the background."""
     data = saved(Image.new("RGBA", (20, 20), (255, 0, 0, 0)), "PNG")
     _, image, _ = run(data, format="webp")
     assert image.mode == "RGBA"
@@ -193,12 +182,10 @@ def test_a_still_format_gets_the_first_frame_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
-    [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n", picture((200, 200))[:-400]],
+    "data", [b"", b"hello", b"%!PS-Adobe-3.0 EPSF-3.0\n", picture((200, 200))[:-400]]
 )
 def test_a_file_that_is_not_an_image_is_refused(data: bytes) -> None:
-    """Text, unsupported formats, and truncated images."""
-    with pytest.raises(MalformedInputError) as caught:
+    with pytest.raises(robots.MalformedInputError) as caught:
         run(data, "a.png", width=10)
     assert caught.value.message.startswith("a.png: ")
 
@@ -206,7 +193,7 @@ def test_a_file_that_is_not_an_image_is_refused(data: bytes) -> None:
 @pytest.mark.parametrize("kind", ["EPS", "PPM", "ICO", "PCX", "TGA"])
 def test_a_format_that_is_not_listed_is_not_opened(kind: str) -> None:
     """EPS would start a program."""
-    with pytest.raises(MalformedInputError, match="is not an image of a supported format"):
+    with pytest.raises(robots.MalformedInputError, match="is not an image of a supported format"):
         run(picture((60, 60), kind=kind), width=10)
 
 
@@ -218,7 +205,7 @@ def test_a_truncated_image_is_malformed(kind: str, cut: int) -> None:
     data = picture((60, 60), kind=kind)
     try:
         run(data[: min(cut, len(data) - 1)], width=10)
-    except MalformedInputError as error:
+    except robots.MalformedInputError as error:
         assert error.file == "a.png"
 
 
@@ -236,29 +223,31 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("size", [(8_000, 8_000), (50_000, 50_000)])
 def test_an_image_with_too_many_pixels_is_not_decoded(size: tuple[int, int]) -> None:
     """The header has their number."""
-    with pytest.raises(FileTooLargeError, match="more than 50000000 pixels"):
+    with pytest.raises(robots.FileTooLargeError, match="more than 50000000 pixels"):
         run(bomb(*size), width=10)
 
 
 def test_a_result_with_too_many_pixels_is_refused() -> None:
     """As of a thin strip with a large width."""
-    with pytest.raises(FileTooLargeError):
+    with pytest.raises(robots.FileTooLargeError):
         run(picture((2, 2000)), width=16_000)
 
 
 def test_pixels_of_all_frames_count() -> None:
-    with pytest.raises(FileTooLargeError):
+    with pytest.raises(robots.FileTooLargeError):
         run(animation(), "a.gif", width=20, max_pixels=40 * 20 * 3 - 1)
     run(animation(), "a.gif", width=20, max_pixels=40 * 20 * 3)
 
 
 def test_max_bytes_bounds_an_image() -> None:
-    with pytest.raises(FileTooLargeError, match="more than 100 bytes"):
+    with pytest.raises(robots.FileTooLargeError, match="more than 100 bytes"):
         run(picture((200, 200)), width=10, max_bytes=100)
 
 
 def test_without_pillow_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobplane_robots._robot.find_spec", lambda module: None)
-    with pytest.raises(RobotUnavailableError, match=r"install jobplane-robots\[image\]") as caught:
+    with pytest.raises(
+        robots.RobotUnavailableError, match=r"install jobplane-robots\[image\]"
+    ) as caught:
         run(picture((20, 20)), width=10)
     assert caught.value.code == "ROBOT_UNAVAILABLE"

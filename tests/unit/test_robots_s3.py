@@ -50,7 +50,6 @@ def uploads(s3: Any) -> list[Any]:
 
 
 def test_a_small_output_is_one_object(s3: Any, sink: S3Sink) -> None:
-    """With its type; size and md5 are in the result."""
     writer = sink.create("a.txt", mime="text/plain", meta={"pages": 1})
     writer.write(b"hel")
     writer.write(memoryview(b"lo"))
@@ -65,13 +64,9 @@ def test_a_small_output_is_one_object(s3: Any, sink: S3Sink) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "parts"),
-    [(PART_BYTES - 1, 0), (PART_BYTES, 1), (2 * PART_BYTES, 2), (len(LARGE), 3)],
+    ("size", "parts"), [(PART_BYTES - 1, 0), (PART_BYTES, 1), (2 * PART_BYTES, 2), (len(LARGE), 3)]
 )
-def test_a_large_output_is_uploaded_in_parts_of_equal_size(
-    s3: Any, sink: S3Sink, size: int, parts: int
-) -> None:
-    """Whatever pieces it is written in."""
+def test_a_large_output_has_equal_parts(s3: Any, sink: S3Sink, size: int, parts: int) -> None:
     writer = sink.create("a.bin", mime="application/octet-stream", meta={})
     for start in range(0, size, 1_000_003):
         writer.write(LARGE[start : min(size, start + 1_000_003)])
@@ -89,10 +84,7 @@ def test_an_empty_output_is_an_object(s3: Any, sink: S3Sink) -> None:
 
 @pytest.mark.parametrize("size", [5, len(LARGE)], ids=["whole", "parts"])
 @pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
-def test_an_aborted_output_leaves_neither_object_nor_parts(
-    s3: Any, sink: S3Sink, size: int, closed: bool
-) -> None:
-    """Before and after it was stored, however often."""
+def test_an_aborted_output_leaves_nothing(s3: Any, sink: S3Sink, size: int, closed: bool) -> None:
     writer = sink.create("a.bin", mime="text/plain", meta={})
     writer.write(LARGE[:size])
     if closed:
@@ -125,7 +117,6 @@ def test_a_forwarded_object_is_copied_within_s3(s3: Any, sink: S3Sink) -> None:
 
 
 def test_an_input_that_s3_can_not_copy_is_read_and_uploaded(s3: Any, sink: S3Sink) -> None:
-    """From another bucket, or too large for a copy."""
     sink.forward(source(b"here"), name="a.bin", meta={})
     huge = RobotInput("b.bin", lambda: io.BytesIO(b"b"), 5 * 1024**3 + 1, handle="in/b.bin")
     sink.forward(huge, name="b.bin", meta={})
@@ -134,8 +125,6 @@ def test_an_input_that_s3_can_not_copy_is_read_and_uploaded(s3: Any, sink: S3Sin
 
 
 def test_a_failed_forward_leaves_no_parts(s3: Any, sink: S3Sink) -> None:
-    """The input's error is raised."""
-
     class Broken(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(size) or (_ for _ in ()).throw(OSError("the disk is gone"))

@@ -10,14 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest import MonkeyPatch
 
-from jobplane_robots import (
-    InvalidTemplatesError,
-    MemorySink,
-    RobotInput,
-    Template,
-    load_templates,
-)
+from jobplane_robots import InvalidTemplatesError, MemorySink, RobotInput, Template, load_templates
 
 HASH = {"robot": "/file/hash", "use": ":original"}
 
@@ -40,22 +35,11 @@ def of_step(step: Any, name: str = "one") -> list[str]:
 
 
 def test_a_template_is_loaded_from_a_file(tmp_path: Path) -> None:
-    """Options are typed, and `use` is always a list."""
     path = tmp_path / "index.json"
-    index = {
-        "templates": [
-            {
-                "id": "tpl_basic",
-                "steps": {
-                    "packed": {"robot": "/file/compress", "use": ["hashed"], "level": 9},
-                    "hashed": HASH,
-                },
-                "webhook_url": "https://example.com/hook",
-                "webhook_secret": "ssm:/jobplane/hook",
-            }
-        ]
-    }
-    path.write_text(json.dumps(index))
+    packed = {"robot": "/file/compress", "use": ["hashed"], "level": 9}
+    entry = {"id": "tpl_basic", "steps": {"packed": packed, "hashed": HASH}}
+    entry |= {"webhook_url": "https://example.com/hook", "webhook_secret": "ssm:/jobplane/hook"}
+    path.write_text(json.dumps({"templates": [entry]}))
     template = load_templates(path)["tpl_basic"]
     assert [step.name for step in template.ordered_steps()] == ["hashed", "packed"]
     assert template.steps["packed"].use == ("hashed",)
@@ -74,12 +58,7 @@ def test_a_step_runs_its_robot() -> None:
 
 def test_steps_keep_the_order_of_the_file_where_possible() -> None:
     """Only steps that a step uses are moved before it."""
-    uses: dict[str, Any] = {
-        "d": "b",
-        "c": ":original",
-        "b": ["a", ":original"],
-        "a": ":original",
-    }
+    uses: dict[str, Any] = {"d": "b", "c": ":original", "b": ["a", ":original"], "a": ":original"}
     steps = {name: {"robot": "/file/hash", "use": use} for name, use in uses.items()}
     template = load({"id": "t", "steps": steps})["t"]
     assert [step.name for step in template.ordered_steps()] == ["c", "a", "b", "d"]
@@ -87,7 +66,6 @@ def test_steps_keep_the_order_of_the_file_where_possible() -> None:
 
 @given(st.data())
 def test_every_step_comes_once_and_after_the_steps_it_uses(data: st.DataObject) -> None:
-    """For any graph without cycles."""
     names = [f"s{n}" for n in range(data.draw(st.integers(1, 8)))]
     steps: dict[str, Any] = {}
     for number, name in enumerate(names):
@@ -131,28 +109,20 @@ def test_a_steps_name_is_1_to_64_plain_characters(name: str) -> None:
 
 
 def test_a_cycle_is_listed_step_by_step() -> None:
-    """Without the steps that only lead to it."""
-    steps = {
-        name: {"robot": "/file/hash", "use": use}
-        for name, use in {"start": "a", "a": "b", "b": [":original", "c"], "c": "a"}.items()
-    }
+    uses = {"start": "a", "a": "b", "b": [":original", "c"], "c": "a"}
+    steps = {name: {"robot": "/file/hash", "use": use} for name, use in uses.items()}
     [found] = problems({"templates": [{"id": "t", "steps": steps}]})
     assert found == "template t, steps: use each other in a cycle: a → b → c → a"
 
 
 def test_all_problems_of_an_index_are_listed() -> None:
-    """In one error."""
-    found = problems(
-        {
-            "templates": [
-                {"id": "t", "steps": {"one": {"robot": "/no/such", "use": "gone"}}, "color": 1},
-                {"id": "t", "steps": {"one": HASH}},
-                {"id": "bad id", "steps": {}},
-                "text",
-            ],
-            "version": 1,
-        }
-    )
+    templates: list[Any] = [
+        {"id": "t", "steps": {"one": {"robot": "/no/such", "use": "gone"}}, "color": 1},
+        {"id": "t", "steps": {"one": HASH}},
+        {"id": "bad id", "steps": {}},
+        "text",
+    ]
+    found = problems({"templates": templates, "version": 1})
     for part in (
         "version: unknown key",
         "template t, color: unknown key",
@@ -169,7 +139,6 @@ def test_all_problems_of_an_index_are_listed() -> None:
 
 @pytest.mark.parametrize("index", [[], {}, {"templates": {}}, None, "x"])
 def test_an_index_is_an_object_with_a_list(index: Any, tmp_path: Path) -> None:
-    """The error says what it should be."""
     path = tmp_path / "index.json"
     path.write_text(json.dumps(index))
     assert problems(path) == ['the index must be an object {"templates": [...]}']
@@ -194,44 +163,41 @@ def test_a_missing_index_raises_the_file_systems_error(tmp_path: Path) -> None:
         load_templates(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize("secret", ["ssm:/a/b-c_d.e", "ssm:/a/{stage}/b", "env:HOOK_SECRET"])
-def test_both_forms_of_a_secrets_reference_are_kept(secret: str) -> None:
-    template = load({"id": "t", "steps": {"one": HASH}, "webhook_secret": secret})["t"]
-    assert template.webhook_secret == secret
+SECRETS = ["ssm:/a/b-c_d.e", "ssm:/a/{stage}/b", "env:HOOK_SECRET"]
+URLS = ["ssm:/jobplane/{stage}/hook", "env:HOOK_URL", "https://example.com/hook"]
 
 
 @pytest.mark.parametrize(
-    "secret", ["hunter2", "ssm:relative", "ssm:/a/{user}", "env:", "env:1A", "env:A\n", "", 1]
+    ("key", "value"),
+    [("webhook_secret", value) for value in SECRETS] + [("webhook_url", value) for value in URLS],
 )
-def test_a_plain_secret_is_refused_and_not_in_the_error(secret: Any) -> None:
-    [found] = problems(
-        {"templates": [{"id": "t", "steps": {"one": HASH}, "webhook_secret": secret}]}
-    )
-    assert found == "template t, webhook_secret: must be a reference, ssm:/path or env:NAME"
+def test_every_form_of_a_reference_is_kept(key: str, value: str) -> None:
+    template = load({"id": "t", "steps": {"one": HASH}, key: value})["t"]
+    assert getattr(template, key) == value
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "example.com", "https://", "http://[", 1, ""])
-def test_a_webhook_url_needs_http_or_https_and_a_host(url: Any) -> None:
-    [found] = problems({"templates": [{"id": "t", "steps": {"one": HASH}, "webhook_url": url}]})
-    assert found.startswith("template t, webhook_url: must be an http(s) URL, or a reference")
+REFUSED = {
+    "webhook_secret": [
+        "must be a reference, ssm:/path or env:NAME",
+        *("hunter2", "ssm:relative", "ssm:/a/{user}", "env:", "env:1A", "env:A\n", "", 1),
+    ],
+    "webhook_url": [
+        "must be an http(s) URL, or a reference, ssm:/path or env:NAME",
+        *("ftp://x", "example.com", "https://", "http://[", 1, ""),
+    ],
+    "allow_unsigned": ["must be true or false", "true", 1, None],
+}
 
 
-def test_a_webhook_url_may_be_a_reference() -> None:
-    for url in ("ssm:/jobplane/{stage}/hook", "env:HOOK_URL", "https://example.com/hook"):
-        assert load({"id": "t", "steps": {"one": HASH}, "webhook_url": url})["t"].webhook_url == url
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, (_, *values) in REFUSED.items() for value in values]
+)
+def test_another_value_is_refused_and_not_in_the_error(key: str, value: Any) -> None:
+    found = problems({"templates": [{"id": "t", "steps": {"one": HASH}, key: value}]})
+    assert found == [f"template t, {key}: {REFUSED[key][0]}"]
 
 
-@pytest.mark.parametrize("value", ["true", 1, None])
-def test_allow_unsigned_must_be_a_boolean(value: Any) -> None:
-    [found] = problems(
-        {"templates": [{"id": "t", "steps": {"one": HASH}, "allow_unsigned": value}]}
-    )
-    assert found == "template t, allow_unsigned: must be true or false"
-
-
-def test_a_template_with_a_missing_robot_is_refused_when_loaded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_template_with_a_missing_robot_is_refused_when_loaded(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr("jobplane_robots._robot.find_spec", lambda module: None)
     [found] = of_step({"robot": "/image/resize", "use": ":original", "width": 10})
     assert "robot /image/resize is not available: install jobplane-robots[image]" in found
