@@ -5,15 +5,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from jobplane_models import payloads
 from jobplane_models.assemblies import AssemblyWebhook
-from jobplane_models.payloads import (
-    MAX_FILES,
-    CreateUpload,
-    GenerateReport,
-    ProcessAssembly,
-    UploadedFile,
-    UploadFile,
-)
+from jobplane_models.payloads import CreateUpload, ProcessAssembly, UploadFile
 
 FILE = {"name": "a.csv", "size": 5, "md5hash": "5D41402ABC4B2A76B9719D911017C592"}
 
@@ -59,7 +53,6 @@ def test_a_document_has_the_state_of_its_webhook() -> None:
     ],
 )
 def test_the_answer_to_a_trigger_has_the_outcome_of_this_delivery(answered: dict[str, Any]) -> None:
-    """With or without a stored state."""
     webhook = AssemblyWebhook.model_validate(answered)
     assert webhook.model_dump(exclude_unset=True) == answered
 
@@ -70,8 +63,8 @@ def test_the_answer_to_a_trigger_has_the_outcome_of_this_delivery(answered: dict
 )
 def test_a_job_has_1_to_1000_files(model: type[BaseModel], field: str, file: Any) -> None:
     job = {"template_id": "t", "fields": {}}
-    assert model.model_validate(job | {field: [file] * MAX_FILES})
-    for count in (0, MAX_FILES + 1):
+    assert model.model_validate(job | {field: [file] * payloads.MAX_FILES})
+    for count in (0, payloads.MAX_FILES + 1):
         with pytest.raises(ValidationError, match=field):
             model.model_validate(job | {field: [file] * count})
 
@@ -86,17 +79,16 @@ def test_a_job_has_at_most_100_fields(model: type[BaseModel]) -> None:
 
 def test_a_key_has_at_most_1024_characters() -> None:
     """The limit of S3."""
-    assert UploadedFile.model_validate(FILE | {"key": "k" * 1024})
+    assert payloads.UploadedFile.model_validate(FILE | {"key": "k" * 1024})
     with pytest.raises(ValidationError, match="key"):
-        UploadedFile.model_validate(FILE | {"key": "k" * 1025})
+        payloads.UploadedFile.model_validate(FILE | {"key": "k" * 1025})
 
 
 @pytest.mark.parametrize(("end", "valid"), [("2027-01-01", True), ("2027-01-02", False)])
 def test_a_report_covers_a_year_at_most(end: str, valid: bool) -> None:
-    """From a day to the same day of the next year."""
     report = {"start_date": "2026-01-01", "end_date": end}
     if valid:
-        assert GenerateReport.model_validate(report)
+        assert payloads.GenerateReport.model_validate(report)
     else:
         with pytest.raises(ValidationError, match="longer than 365 days"):
-            GenerateReport.model_validate(report)
+            payloads.GenerateReport.model_validate(report)

@@ -15,20 +15,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest import MonkeyPatch
 
+import jobplane_tokens
 from jobplane_parameters import ParameterError
-from jobplane_tokens import (
-    MAX_TOKEN_LENGTH,
-    ExpiredTokenError,
-    Identity,
-    InvalidTokenError,
-    MissingTokenError,
-    TenantNotAllowedError,
-    TokenError,
-    TokenSettings,
-    TokenVerifier,
-    strip_bearer,
-)
+from jobplane_tokens import Identity, InvalidTokenError, TokenError, TokenSettings, TokenVerifier
 
 SECRET, OTHER = "s" * 32, "o" * 32
 RSA_KEY = rsa.generate_private_key(65537, 2048)
@@ -62,6 +53,11 @@ def by_hand(header: dict[str, Any], payload: str, key: bytes) -> str:
     return f"{signed}.{part(hmac.digest(key, signed.encode(), hashlib.sha256))}"
 
 
+def refused(verifier: TokenVerifier, text: str) -> None:
+    with pytest.raises(InvalidTokenError):
+        verifier.verify(text)
+
+
 def test_a_valid_token_gives_its_identity() -> None:
     exp = int(time.time()) + 60
     assert VERIFIER.verify(token(exp=exp, permissions=["reports"])) == Identity(
@@ -72,6 +68,7 @@ def test_a_valid_token_gives_its_identity() -> None:
 def test_sub_is_the_user_only_without_user_id() -> None:
     assert VERIFIER.verify(token(user_id=None, sub="u2")).user_id == "u2"
     assert VERIFIER.verify(token(sub="u2")).user_id == "u1"
+    refused(VERIFIER, token(user_id="", sub="u2"))
 
 
 @pytest.mark.parametrize(
@@ -94,58 +91,43 @@ def test_verified_claims_give_an_identity(changed: dict[str, Any], expected: Ide
 @pytest.mark.parametrize(
     "changed",
     [
-        {"user_id": None},
-        {"user_id": " "},
-        {"user_id": "u" * 129},
-        {"user_id": "u\n"},
-        {"tenant_id": None},
-        {"tenant_id": 5},
-        {"exp": "999999999999"},
-        {"permissions": [5]},
+        {"user_id": None}, {"user_id": " "}, {"user_id": "u" * 129}, {"user_id": "u\n"},
+        {"tenant_id": None}, {"tenant_id": 5}, {"exp": "999999999999"}, {"permissions": [5]},
     ],
-)
+)  # fmt: skip
 def test_verified_claims_follow_the_rules_of_tokens(changed: dict[str, Any]) -> None:
     with pytest.raises(InvalidTokenError):
         VERIFIER.identity_of_claims(claims(**changed))
 
 
-def test_ALLOWED_TENANTS_applies_to_verified_claims() -> None:
-    verifier = TokenVerifier(TokenSettings(secret=SECRET, allowed_tenants=frozenset({"t9"})))
-    with pytest.raises(TenantNotAllowedError):
-        verifier.identity_of_claims(claims())
-    assert verifier.identity_of_claims(claims(tenant_id="t9")).tenant_id == "t9"
-
-
-@pytest.mark.parametrize("missing", [None, ""])
-def test_a_missing_token_has_its_own_reason(missing: str | None) -> None:
-    with pytest.raises(MissingTokenError) as raised:
-        VERIFIER.verify(missing)
-    assert raised.value.reason == "missing_token"
-
-
-def test_a_signature_with_another_key_is_refused() -> None:
-    with pytest.raises(InvalidTokenError) as raised:
-        VERIFIER.verify(token(OTHER))
-    assert raised.value.reason == "invalid_jwt"
+@pytest.mark.parametrize(
+    ("text", "error", "reason"),
+    [
+        (None, jobplane_tokens.MissingTokenError, "missing_token"),
+        ("", jobplane_tokens.MissingTokenError, "missing_token"),
+        (token(OTHER), InvalidTokenError, "invalid_jwt"),
+        (token(exp=1), jobplane_tokens.ExpiredTokenError, "expired"),
+    ],
+    ids=["no token", "an empty token", "another key", "expired"],
+)
+def test_a_refusal_has_its_reason(text: str | None, error: type[TokenError], reason: str) -> None:
+    with pytest.raises(error) as raised:
+        VERIFIER.verify(text)
+    assert raised.value.reason == reason
 
 
 @pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", "", None, "HS1", 5])
 def test_an_unsigned_token_is_refused(name: Any) -> None:
-    """`none` in any spelling, with and without a signature."""
     payload = json.dumps(claims())
     signed = by_hand({"alg": name, "typ": "JWT"}, payload, SECRET.encode())
     for text in (signed, signed.rpartition(".")[0] + ".", signed.rpartition(".")[0]):
-        with pytest.raises(InvalidTokenError):
-            VERIFIER.verify(text)
+        refused(VERIFIER, text)
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 def test_other_algorithms_of_the_family_are_refused(algorithm: str) -> None:
-    """Even with the right key."""
-    with pytest.raises(InvalidTokenError):
-        VERIFIER.verify(token(SECRET * 2, algorithm))
-    with pytest.raises(InvalidTokenError):
-        TokenVerifier(TokenSettings(secret=SECRET * 2)).verify(token(SECRET * 2, algorithm))
+    refused(VERIFIER, token(SECRET * 2, algorithm))
+    refused(TokenVerifier(TokenSettings(secret=SECRET * 2)), token(SECRET * 2, algorithm))
 
 
 @pytest.mark.parametrize(("key", "algorithm"), [(RSA_KEY, "RS256"), (EC_KEY, "ES256")])
@@ -162,8 +144,7 @@ def test_an_hs256_signature_with_the_public_key_is_refused(key: Any) -> None:
         TokenSettings(public_key=public),
         TokenSettings(secret=SECRET, public_key=public),
     ):
-        with pytest.raises(InvalidTokenError):
-            TokenVerifier(settings).verify(forged)
+        refused(TokenVerifier(settings), forged)
 
 
 def test_with_secret_and_public_key_each_verifies_only_its_algorithms() -> None:
@@ -176,8 +157,7 @@ def test_with_secret_and_public_key_each_verifies_only_its_algorithms() -> None:
         token(EC_KEY, "ES256"),
         token(rsa.generate_private_key(65537, 2048), "RS256"),
     ):
-        with pytest.raises(InvalidTokenError):
-            verifier.verify(text)
+        refused(verifier, text)
 
 
 @pytest.mark.parametrize(
@@ -188,54 +168,33 @@ def test_an_unsupported_public_key_fails_at_the_start(key: Any) -> None:
         TokenVerifier(TokenSettings(public_key=pem(key)))
 
 
-def test_an_expired_token_has_its_own_reason() -> None:
-    """After a leeway of 30 seconds."""
-    now = int(time.time())
-    assert VERIFIER.verify(token(exp=now - 20))
-    with pytest.raises(ExpiredTokenError) as raised:
-        VERIFIER.verify(token(exp=now - 40))
-    assert raised.value.reason == "expired"
-
-
-@pytest.mark.parametrize("name", ["nbf", "iat"])
-def test_a_token_with_nbf_or_iat_in_the_future_is_refused(name: str) -> None:
-    """After a leeway of 30 seconds."""
-
-    def starting_in(seconds: int) -> str:
+@pytest.mark.parametrize(
+    ("name", "good", "bad"), [("exp", -20, -40), ("nbf", 20, 60), ("iat", 20, 60)]
+)
+def test_the_leeway_of_times_is_30_seconds(name: str, good: int, bad: int) -> None:
+    def of(seconds: int) -> str:
         changed: dict[str, Any] = {name: int(time.time()) + seconds}
         return token(**changed)
 
-    assert VERIFIER.verify(starting_in(20))
-    with pytest.raises(InvalidTokenError):
-        VERIFIER.verify(starting_in(60))
+    assert VERIFIER.verify(of(good))
+    with pytest.raises(jobplane_tokens.ExpiredTokenError if name == "exp" else InvalidTokenError):
+        VERIFIER.verify(of(bad))
 
 
 @pytest.mark.parametrize(
     "exp",
     [
-        "null",
-        '"soon"',
-        '"4102444800"',
-        '"٤١٠٢٤٤٤٨٠٠"',
-        "[1]",
-        "{}",
-        "1e400",
-        "-1e400",
-        "NaN",
-        "1e300",
-        "253402300800",
-        "9" * 400,
+        "null", '"soon"', '"4102444800"', '"٤١٠٢٤٤٤٨٠٠"', "[1]", "{}", "1e400", "-1e400", "NaN",
+        "1e300", "253402300800", "9" * 400,
     ],
-)
+)  # fmt: skip
 def test_a_malformed_or_unstorable_expiry_is_refused(exp: str) -> None:
     payload = f'{{"user_id":"u1","tenant_id":"t1","exp":{exp}}}'
-    with pytest.raises(InvalidTokenError):
-        VERIFIER.verify(by_hand({"alg": "HS256", "typ": "JWT"}, payload, SECRET.encode()))
+    refused(VERIFIER, by_hand({"alg": "HS256", "typ": "JWT"}, payload, SECRET.encode()))
 
 
 def test_a_token_needs_an_expiry_up_to_the_year_9999() -> None:
-    with pytest.raises(InvalidTokenError):
-        VERIFIER.verify(token(exp=None))
+    refused(VERIFIER, token(exp=None))
     assert VERIFIER.verify(token(exp=253402300799)).expires_at == 253402300799
 
 
@@ -244,11 +203,6 @@ def test_a_token_needs_an_expiry_up_to_the_year_9999() -> None:
 def test_user_and_tenant_must_be_printable_texts_of_bounded_length(name: str, value: Any) -> None:
     with pytest.raises(InvalidTokenError, match=name if value is not None else None):
         VERIFIER.verify(token(**{name: value}))
-
-
-def test_an_empty_user_id_is_not_replaced_by_sub() -> None:
-    with pytest.raises(InvalidTokenError):
-        VERIFIER.verify(token(user_id="", sub="u2"))
 
 
 @pytest.mark.parametrize(
@@ -260,9 +214,7 @@ def test_permissions_must_be_a_list_of_storable_texts(permissions: Any) -> None:
 
 
 @pytest.mark.parametrize("crit", [["x-policy"], ["exp"], [], "x", None])
-def test_a_crit_header_is_refused_with_every_pyjwt(
-    crit: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crit_header_is_refused_with_every_pyjwt(crit: Any, monkeypatch: MonkeyPatch) -> None:
     """Versions before 2.12, which are allowed, ignore it."""
     monkeypatch.setattr(jwt.PyJWS, "_validate_crit", lambda *_: None)
     demanding = jwt.encode(claims(), SECRET, headers={"crit": crit, "x-policy": 1})
@@ -272,7 +224,7 @@ def test_a_crit_header_is_refused_with_every_pyjwt(
 
 def test_a_token_too_long_for_a_url_is_refused() -> None:
     with pytest.raises(InvalidTokenError, match="longer"):
-        VERIFIER.verify(token(permissions=["p" * MAX_TOKEN_LENGTH]))
+        VERIFIER.verify(token(permissions=["p" * jobplane_tokens.MAX_TOKEN_LENGTH]))
 
 
 @pytest.mark.parametrize("separator", [" ", ",", ", ", "\n"])
@@ -280,10 +232,9 @@ def test_every_one_of_several_secrets_verifies(separator: str) -> None:
     rotating = TokenVerifier(TokenSettings(secret=f"{SECRET}{separator}{OTHER}"))
     assert rotating.verify(token(SECRET))
     assert rotating.verify(token(OTHER))
-    with pytest.raises(ExpiredTokenError):
+    with pytest.raises(jobplane_tokens.ExpiredTokenError):
         rotating.verify(token(OTHER, exp=1))
-    with pytest.raises(InvalidTokenError):
-        rotating.verify(token("x" * 32))
+    refused(rotating, token("x" * 32))
 
 
 class Ssm:
@@ -312,15 +263,13 @@ def referring(ssm: Ssm, **settings: Any) -> tuple[TokenVerifier, list[str]]:
 
 
 def test_a_parameter_as_secret_is_read_once_at_the_start() -> None:
-    """The reference itself is not a secret."""
     ssm = Ssm(f"{SECRET} {OTHER}")
     verifier, _ = referring(ssm)
     assert ssm.reads == 1
     assert verifier.verify(token(SECRET))
     assert verifier.verify(token(OTHER))
     for key in (PARAMETER, PARAMETER.removeprefix("ssm:"), f"{SECRET} {OTHER}"):
-        with pytest.raises(InvalidTokenError):
-            verifier.verify(token(key))
+        refused(verifier, token(key))
     assert ssm.reads == 1
 
 
@@ -329,24 +278,21 @@ def test_a_parameter_as_secret_needs_a_client() -> None:
         TokenVerifier(TokenSettings(secret=PARAMETER))
 
 
-def test_an_unknown_signature_reads_the_parameter_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At most once a minute."""
+def test_an_unknown_signature_reads_the_parameter_again(monkeypatch: MonkeyPatch) -> None:
     ssm = Ssm(SECRET, f"{OTHER} {SECRET}", OTHER)
     verifier, _ = referring(ssm)
     assert verifier.verify(token(SECRET))
-    with pytest.raises(InvalidTokenError):
-        verifier.verify(token(OTHER))
+    refused(verifier, token(OTHER))
     later(monkeypatch, verifier, 60)
     assert verifier.verify(token(OTHER))
     assert verifier.verify(token(SECRET))
     assert ssm.reads == 2
     later(monkeypatch, verifier, 60 + 300)
-    with pytest.raises(InvalidTokenError):
-        verifier.verify(token(SECRET))
+    refused(verifier, token(SECRET))
     assert ssm.reads == 3
 
 
-def later(monkeypatch: pytest.MonkeyPatch, verifier: TokenVerifier, seconds: float) -> None:
+def later(monkeypatch: MonkeyPatch, verifier: TokenVerifier, seconds: float) -> None:
     """Move the clock of a verifier's parameter."""
     moment = time.time() + seconds
     monkeypatch.setattr(verifier._parameter, "_clock", lambda: moment)
@@ -357,8 +303,7 @@ def test_forged_tokens_cost_one_read_a_minute() -> None:
     ssm = Ssm(SECRET)
     verifier, _ = referring(ssm)
     for number in range(1000):
-        with pytest.raises(InvalidTokenError):
-            verifier.verify(token(f"{number:032}"))
+        refused(verifier, token(f"{number:032}"))
     assert ssm.reads == 1
 
 
@@ -369,9 +314,7 @@ def test_forged_tokens_cost_one_read_a_minute() -> None:
         token(tenant_id=None), token(RSA_KEY, "RS256"),
     ],
 )  # fmt: skip
-def test_a_token_that_no_secret_can_verify_causes_no_read(
-    refused: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_otherwise_bad_token_causes_no_read(refused: str, monkeypatch: MonkeyPatch) -> None:
     ssm = Ssm(SECRET)
     verifier, _ = referring(ssm)
     later(monkeypatch, verifier, 120)
@@ -397,9 +340,7 @@ def test_verified_claims_need_no_secret() -> None:
         (RuntimeError("no answer"), "can't be read: RuntimeError: no answer"),
     ],
 )
-def test_an_unusable_parameter_is_reported_and_read_again(
-    value: str | Exception, told: str
-) -> None:
+def test_a_bad_parameter_is_read_again(value: Any, told: str, monkeypatch: MonkeyPatch) -> None:
     """Until it is usable, all tokens fail with an error instead of a refusal."""
     ssm = Ssm(value, value, SECRET)
     verifier, reports = referring(ssm)
@@ -408,8 +349,7 @@ def test_an_unusable_parameter_is_reported_and_read_again(
     assert "tiny-key" not in report
     with pytest.raises(ParameterError):
         verifier.verify(token())
-    moment = time.time() + 60
-    verifier._parameter._clock = lambda: moment  # type: ignore[union-attr]
+    later(monkeypatch, verifier, 60)
     assert verifier.verify(token()).user_id == "u1"
 
 
@@ -417,35 +357,27 @@ def test_an_unusable_parameter_is_reported_and_read_again(
     ("setting", "claim"), [("issuer", "iss"), ("audience", "aud")], ids=["issuer", "audience"]
 )
 def test_issuer_and_audience_are_checked_when_set(setting: str, claim: str) -> None:
-    """Missing and other ones are refused."""
     settings: dict[str, Any] = {"secret": SECRET, setting: "jobplane"}
     verifier = TokenVerifier(TokenSettings(**settings))
     assert verifier.verify(token(**{claim: "jobplane"}))
+    if claim == "aud":
+        assert verifier.verify(token(aud=["other", "jobplane"]))
     for changed in ({}, {claim: "other"}, {claim: ""}):
-        with pytest.raises(InvalidTokenError):
-            verifier.verify(token(**changed))
+        refused(verifier, token(**changed))
     assert VERIFIER.verify(token(**{claim: "anything"}))
 
 
-def test_a_token_may_have_several_audiences() -> None:
-    verifier = TokenVerifier(TokenSettings(secret=SECRET, audience="jobplane"))
-    assert verifier.verify(token(aud=["other", "jobplane"]))
-
-
-def test_a_tenant_that_is_not_allowed_has_its_own_reason() -> None:
+@pytest.mark.parametrize("tenant", ["t3", "t1-other", "t", "T1"])
+def test_a_tenant_that_is_not_allowed_has_its_own_reason(tenant: str) -> None:
+    """Of a token and of verified claims."""
     verifier = TokenVerifier(TokenSettings(secret=SECRET, allowed_tenants=frozenset({"t1", "t2"})))
     assert verifier.verify(token()).tenant_id == "t1"
-    with pytest.raises(TenantNotAllowedError) as raised:
-        verifier.verify(token(tenant_id="t3"))
-    assert raised.value.reason == "tenant_not_allowed"
-
-
-@pytest.mark.parametrize("tenant", ["t1-other", "t", "T1"])
-def test_allowed_tenants_are_compared_exactly(tenant: str) -> None:
-    """Not by prefix, and case-sensitively."""
-    verifier = TokenVerifier(TokenSettings(secret=SECRET, allowed_tenants=frozenset({"t1"})))
-    with pytest.raises(TenantNotAllowedError):
+    assert verifier.identity_of_claims(claims(tenant_id="t2")).tenant_id == "t2"
+    with pytest.raises(jobplane_tokens.TenantNotAllowedError) as raised:
         verifier.verify(token(tenant_id=tenant))
+    assert raised.value.reason == "tenant_not_allowed"
+    with pytest.raises(jobplane_tokens.TenantNotAllowedError):
+        verifier.identity_of_claims(claims(tenant_id=tenant))
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[\w-]{0,9}\.[\w-]{0,9}\.[\w-]{0,9}"))
@@ -481,36 +413,19 @@ def test_any_signed_payload_gives_an_identity_or_an_error_of_this_library(payloa
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("abc", "abc"),
-        ("Bearer abc", "abc"),
-        ("bearer  abc ", "abc"),
-        ("BEARER abc", "abc"),
-        (" abc ", "abc"),
-        ("Basic abc", "Basic abc"),
-        ("Bearer", "Bearer"),
-        ("", ""),
-        (None, None),
+        ("abc", "abc"), ("Bearer abc", "abc"), ("bearer  abc ", "abc"), ("BEARER abc", "abc"),
+        (" abc ", "abc"), ("Basic abc", "Basic abc"), ("Bearer", "Bearer"), ("", ""), (None, None),
     ],
-)
-def test_the_bearer_scheme_is_optional_and_case_insensitive(
-    value: str | None, expected: str | None
-) -> None:
-    assert strip_bearer(value) == expected
+)  # fmt: skip
+def test_the_bearer_scheme_is_optional_in_any_case(value: str | None, expected: str | None) -> None:
+    assert jobplane_tokens.strip_bearer(value) == expected
 
 
 def test_settings_come_from_the_environment() -> None:
-    """Empty variables count as unset."""
-    settings = TokenSettings.from_environment(
-        {
-            "JWT_SECRET": SECRET,
-            "JWT_ISSUER": "me",
-            "JWT_AUDIENCE": "",
-            "ALLOWED_TENANTS": " t1, ,t2,",
-        }
-    )
-    assert settings == TokenSettings(
-        secret=SECRET, issuer="me", allowed_tenants=frozenset({"t1", "t2"})
-    )
+    environment = {"JWT_SECRET": SECRET, "JWT_ISSUER": "me", "JWT_AUDIENCE": ""}
+    settings = TokenSettings.from_environment(environment | {"ALLOWED_TENANTS": " t1, ,t2,"})
+    tenants = frozenset({"t1", "t2"})
+    assert settings == TokenSettings(secret=SECRET, issuer="me", allowed_tenants=tenants)
 
 
 @pytest.mark.parametrize(
@@ -520,13 +435,10 @@ def test_settings_come_from_the_environment() -> None:
         ({"JWT_SECRET": ""}, "JWT_SECRET or JWT_PUBLIC_KEY"),
         (
             {"JWT_SECRET": "tiny-key"},
-            r"JWT_SECRET holds .* \(number 1 of 1\): .* at least 32 bytes",
+            r"JWT_SECRET .* \(number 1 of 1\): .* at least 32 bytes",
         ),
         ({"JWT_SECRET": f"{SECRET},tiny-key"}, r"JWT_SECRET holds .* \(number 2 of 2\)"),
-        (
-            {"JWT_SECRET": f"{SECRET} tiny-key of-spaces"},
-            r"number 2 of 3.* spaces and commas separate",
-        ),
+        ({"JWT_SECRET": f"{SECRET} tiny-key of-spaces"}, "2 of 3.* spaces and commas separate"),
         ({"JWT_SECRET": " , "}, "JWT_SECRET is empty"),
         ({"JWT_SECRET": "ssm:jobplane/prod/jwt-secret-of-the-stage"}, "ssm:/path/name"),
         ({"JWT_SECRET": "ssm:/jobplane/prod/jwt-secret, ssm:/another"}, "ssm:/path/name"),
@@ -536,17 +448,11 @@ def test_settings_come_from_the_environment() -> None:
         ({"JWT_SECRET": "env:THE_NAME_OF_A_VARIABLE_THAT_IS_LONG"}, "a reference"),
     ],
 )
-def test_a_missing_or_short_secret_fails_at_the_start(
-    environment: dict[str, str], named: str
-) -> None:
-    """The error has the variable's name, not its value."""
+def test_a_missing_or_short_secret_fails_at_the_start(environment: Any, named: str) -> None:
+    assert TokenSettings(secret="ä" * 16)
     with pytest.raises(ValueError, match=named) as raised:
         TokenSettings.from_environment(environment)
     assert "tiny-key" not in str(raised.value)
-
-
-def test_the_length_of_a_secret_is_counted_in_bytes() -> None:
-    assert TokenSettings(secret="ä" * 16)
 
 
 def test_a_verifier_with_a_secret_does_not_load_cryptography() -> None:

@@ -8,19 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobplane_keys import iso_time
-from jobplane_keys.tracking import (
-    FileStatus,
-    RowKind,
-    file_shard,
-    in_same_shard,
-    manifest_row_key,
-    may_become,
-    read_status,
-    read_time,
-    row_kind,
-    stored_statuses,
-)
+from jobplane_keys import iso_time, tracking
+from jobplane_keys.tracking import FileStatus, RowKind, read_status, read_time, stored_statuses
 
 NOON = 1_795_348_800
 STATUSES = st.sampled_from(FileStatus)
@@ -42,9 +31,8 @@ MANIFEST_STEPS = {
     ("kind", "steps"), [(RowKind.FILE, FILE_STEPS), (RowKind.MANIFEST, MANIFEST_STEPS)]
 )
 def test_only_the_pipelines_steps_are_steps(kind: RowKind, steps: set[Any]) -> None:
-    """Checked for every pair of statuses."""
     pairs = itertools.product((None, *FileStatus), FileStatus)
-    assert {pair for pair in pairs if may_become(kind, *pair)} == steps
+    assert {pair for pair in pairs if tracking.may_become(kind, *pair)} == steps
 
 
 @given(STATUSES, SHARDS)
@@ -67,9 +55,8 @@ def test_an_unknown_status_reads_as_none(stored: Any) -> None:
 
 @given(STATUSES, STATUSES, SHARDS)
 def test_a_new_status_keeps_the_shard(old: FileStatus, new: FileStatus, shards: int) -> None:
-    """Also a status without a shard."""
     for index, stored in enumerate(stored_statuses(old, shards)):
-        assert in_same_shard(stored, new) == stored_statuses(new, shards)[index]
+        assert tracking.in_same_shard(stored, new) == stored_statuses(new, shards)[index]
 
 
 @pytest.mark.parametrize(
@@ -84,19 +71,19 @@ def test_a_new_status_keeps_the_shard(old: FileStatus, new: FileStatus, shards: 
     ],
 )
 def test_the_key_decides_the_kind_of_a_row(date_prefix: str, file_key: str, kind: RowKind) -> None:
-    assert row_kind(date_prefix, file_key) is kind
+    assert tracking.row_kind(date_prefix, file_key) is kind
 
 
 def test_the_key_of_a_manifests_row_is_the_last_part_of_its_path() -> None:
-    assert manifest_row_key("s3://bucket/manifests/2026-11-22/batch-1.json") == (
+    assert tracking.manifest_row_key("s3://bucket/manifests/2026-11-22/batch-1.json") == (
         "MANIFEST#batch-1.json"
     )
 
 
 def test_the_shard_of_a_file_comes_from_the_md5_of_its_name() -> None:
     """Builders compute it, so it must never change."""
-    assert [file_shard(name) for name in ("a.ndjson", "b.ndjson", "ü.ndjson")] == [4, 9, 6]
-    assert file_shard("a.ndjson", 7) == 4
+    assert [tracking.file_shard(name) for name in ("a.ndjson", "b.ndjson", "ü.ndjson")] == [4, 9, 6]
+    assert tracking.file_shard("a.ndjson", 7) == 4
 
 
 @pytest.mark.parametrize(
@@ -109,7 +96,6 @@ def test_the_shard_of_a_file_comes_from_the_md5_of_its_name() -> None:
     ],
 )  # fmt: skip
 def test_a_time_is_read_in_every_format(stored: Any) -> None:
-    """With Z, an offset or none, in seconds or milliseconds."""
     assert read_time(stored) == NOON
 
 
@@ -132,7 +118,6 @@ def test_a_malformed_time_raises_ValueError(stored: Any) -> None:
     st.integers(-14 * 60, 14 * 60),
 )
 def test_the_offset_of_a_time_is_applied(naive: datetime, minutes: int) -> None:
-    """Without one it is UTC."""
     utc = naive.replace(tzinfo=UTC)
     there = utc.astimezone(timezone(timedelta(minutes=minutes)))
     assert read_time(there.isoformat()) == read_time(naive.isoformat()) == utc.timestamp()
