@@ -239,10 +239,7 @@ class Contenders:
                 }
             },
             "functions": {
-                function.name: {
-                    "handler": function.handler,
-                    "module": function.module,
-                }
+                function.name: {"handler": function.handler, "module": function.module}
                 for function in self.functions
             },
         }

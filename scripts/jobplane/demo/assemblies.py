@@ -127,11 +127,7 @@ class _Polling:
 
 
 @step(
-    "Run three templates",
-    needs=(upload,),
-    shows=("status",),
-    seconds=60,
-    seconds_per_megabyte=0.5,
+    "Run three templates", needs=(upload,), shows=("status",), seconds=60, seconds_per_megabyte=0.5
 )
 async def run_templates(scene: Scene) -> Observation:
     """Three jobs at once: their messages on the socket, and look-ups over HTTP meanwhile."""

@@ -8,12 +8,7 @@ from jobplane.demo.scene import TENANT, Scene
 from jobplane.demo.story import Observation, Stopwatch, check, error_of, rising, step
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.tokens import mint
-from jobplane_client import (
-    JobCancelledError,
-    JobSocket,
-    RefusedError,
-    UnauthorizedError,
-)
+from jobplane_client import JobCancelledError, JobSocket, RefusedError, UnauthorizedError
 from jobplane_models.messages import CompleteMessage, ProgressMessage
 
 ROUNDS = 20

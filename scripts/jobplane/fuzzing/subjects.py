@@ -136,9 +136,7 @@ CONTRACTS: dict[str, Contract] = {
     "processor": Contract(INPUT_ERRORS, quicken=_processor_without_waiting),
     "record-interruption": Contract(INPUT_ERRORS),
     "router": Contract(
-        INPUT_ERRORS,
-        statuses=frozenset({200, 401}),
-        is_refusal=_is_refused_message,
+        INPUT_ERRORS, statuses=frozenset({200, 401}), is_refusal=_is_refused_message
     ),
     "send-interrupt": Contract(
         INPUT_ERRORS | {"InterruptQueueMissingError"},
@@ -189,11 +187,7 @@ class Subject:
     """A function of the workspace, loaded once, and the situations that its events describe."""
 
     def __init__(
-        self,
-        name: str,
-        aws: InProcess,
-        recorder: Recorder,
-        published: pydantic.TypeAdapter[Any],
+        self, name: str, aws: InProcess, recorder: Recorder, published: pydantic.TypeAdapter[Any]
     ) -> None:
         self.name = name
         self.contract = CONTRACTS.get(name, DEFAULT_CONTRACT)

@@ -13,15 +13,7 @@ from pathlib import Path
 
 import click
 
-from jobplane.parts._documents import (
-    EVERYDAY,
-    WHOLE,
-    Says,
-    exemplified,
-    filtered,
-    saying,
-    unlinked,
-)
+from jobplane.parts._documents import EVERYDAY, WHOLE, Says, exemplified, filtered, saying, unlinked
 from jobplane.parts._functions import LIST, Part, chosen, parts
 from jobplane.parts._needs import Needs
 from jobplane.parts._resources import remove_resources

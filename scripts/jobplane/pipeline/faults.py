@@ -334,10 +334,7 @@ def new_batch_for(state: State, chance: random.Random, file: File) -> Batch:
 
 
 def stuck_batches(
-    state: State,
-    chance: random.Random,
-    count: int,
-    hours: tuple[float, float] = STUCK_HOURS,
+    state: State, chance: random.Random, count: int, hours: tuple[float, float] = STUCK_HOURS
 ) -> Iterator[tuple[Batch, list[File]]]:
     """Batches for so many files, with times of publishing hours ago; publish them yourself."""
     while count:

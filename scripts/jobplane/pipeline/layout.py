@@ -59,12 +59,7 @@ class Layout:
 
     @property
     def buckets(self) -> tuple[str, ...]:
-        return (
-            self.input_bucket,
-            self.manifest_bucket,
-            self.output_bucket,
-            self.quarantine_bucket,
-        )
+        return (self.input_bucket, self.manifest_bucket, self.output_bucket, self.quarantine_bucket)
 
 
 _VARIABLES = {

@@ -10,12 +10,7 @@ from functools import cache
 from pathlib import PurePosixPath
 from types import CodeType
 
-from jobplane.rules._imports import (
-    Import,
-    distributions_of,
-    imports_in,
-    is_standard,
-)
+from jobplane.rules._imports import Import, distributions_of, imports_in, is_standard
 from jobplane.rules._tree import Finding, Findings, Member, Tree
 from jobplane.tree.repository import Function
 from lambdapack.artifacts import HELPERS, Settings

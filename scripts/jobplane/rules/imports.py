@@ -8,13 +8,7 @@ dependency that is needed without an import is allowed by an entry with its name
 import tomllib
 from collections.abc import Mapping
 
-from jobplane.rules._imports import (
-    Import,
-    canonical,
-    distributions_of,
-    imports_in,
-    is_standard,
-)
+from jobplane.rules._imports import Import, canonical, distributions_of, imports_in, is_standard
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
 from jobplane.tree.repository import Repository
 

@@ -20,18 +20,14 @@ class Trigger:
 TRIGGERS = (
     Trigger("invoke", "another service", "counts the open connections of a tenant"),
     Trigger(
-        "websocket",
-        "messages whose `action` is its name",
-        "returns the user of the connection",
+        "websocket", "messages whose `action` is its name", "returns the user of the connection"
     ),
     Trigger("http", "`GET /<name>/{request_id}`", "shows one of the caller's requests"),
     Trigger(
         "sqs", "a queue of its own, with dead letters", "cancels the requests that messages name"
     ),
     Trigger(
-        "stream",
-        "the stream of `requests`",
-        "measures how requests ended, and how long they took",
+        "stream", "the stream of `requests`", "measures how requests ended, and how long they took"
     ),
     Trigger("schedule", "every five minutes", "counts overdue requests"),
     Trigger("step-functions", "a state of the job flow", "counts how often a job was interrupted"),

@@ -569,9 +569,7 @@ def main() -> None:
     lambda_runtime.get_or_create_worker = _Dispatched
     _SharedArchive.store = Path(sys.argv[2])
     lambda_runtime.zipfile = SimpleNamespace(
-        ZipFile=_SharedArchive,
-        BadZipFile=zipfile.BadZipFile,
-        LargeFileError=zipfile.LargeZipFile,
+        ZipFile=_SharedArchive, BadZipFile=zipfile.BadZipFile, LargeFileError=zipfile.LargeZipFile
     )
     sqs_send = "arn:aws:states:::sqs:sendMessage"
     stepfunctions._SERVICE_DISPATCH[sqs_send] = _send_with_error_name

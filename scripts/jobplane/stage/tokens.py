@@ -5,12 +5,7 @@ from collections.abc import Iterable
 
 
 def mint(
-    secret: str,
-    *,
-    user: str,
-    tenant: str,
-    permissions: Iterable[str] = (),
-    ttl: int = 3600,
+    secret: str, *, user: str, tenant: str, permissions: Iterable[str] = (), ttl: int = 3600
 ) -> str:
     """An HS256 token for a user of a tenant; `ttl` in seconds, negative for an expired one."""
     import jwt
