@@ -55,11 +55,7 @@ class Recording:
 
 
 def record(repository: Repository, case: Case) -> Recording:
-    """Run a case in process, and record its AWS calls with their answers.
-
-    Raises:
-        click.ClickException: the case failed, or made no call.
-    """
+    """Run a case in process, and record its AWS calls with their answers."""
     with InProcess(repository) as aws:
         target = _Recorder(aws)
         result = run(case, target)

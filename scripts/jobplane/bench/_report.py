@@ -63,11 +63,7 @@ class Report:
     """With faults, a report is shown, written to no document, and the exit code is 1."""
 
     def blame(self) -> None:
-        """Raise an error if there are faults.
-
-        Raises:
-            click.ClickException: there are faults.
-        """
+        """Raise an error if there are faults."""
         if self.faults:
             shown = "\n".join(self.faults[:SHOWN_FAULTS])
             raise click.ClickException(f"{len(self.faults)} faults, of them:\n{shown}")
@@ -164,11 +160,7 @@ def markdown(table: Table) -> str:
 
 
 def marked(document: str, name: str, text: str) -> str:
-    """The document, with this text between the measurement's markers.
-
-    Raises:
-        click.ClickException: the document lacks the markers.
-    """
+    """The document, with this text between the measurement's markers."""
     first, last = f"<!-- bench {name} -->", f"<!-- /bench {name} -->"
     found = re.compile(f"({re.escape(first)}\n).*?({re.escape(last)})", re.DOTALL)
     if not found.search(document):

@@ -29,11 +29,7 @@ class Start:
 
 
 def cold_start(folder: Path, module: str, event: Path, environment: Mapping[str, str]) -> Start:
-    """Start an interpreter, import a handler, invoke it once.
-
-    Raises:
-        click.ClickException: it failed; the message ends with the end of its output.
-    """
+    """Start an interpreter, import a handler, invoke it once."""
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as output, os.fdopen(reader) as report:
         os.set_inheritable(writer, True)

@@ -113,11 +113,7 @@ def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
 
 
 def allow_descriptors(sockets: int) -> None:
-    """Raise this process's limit of open files, which the emulator inherits.
-
-    Raises:
-        click.ClickException: the limit can't be raised that far.
-    """
+    """Raise this process's limit of open files, which the emulator inherits."""
     needed = sockets + SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
@@ -155,11 +151,7 @@ def run(stage: Stage, plan: "Plan", tenant: str) -> tuple["Outcome", "Usage"]:
 
 
 def require_loopback(description: Mapping[str, Any]) -> None:
-    """Refuse a stage on another machine.
-
-    Raises:
-        click.UsageError: an address is not on loopback.
-    """
+    """Refuse a stage on another machine."""
     for name in ("websocket_url", "http_url"):
         host = urlsplit(description[name]).hostname
         if host not in LOOPBACK:

@@ -146,11 +146,7 @@ def _declared(
 
 
 def _referred(reference: str, function: Function, repository: Repository) -> Any:
-    """`module:Name`: a model of a lib, or a type of the function's own module.
-
-    Raises:
-        click.ClickException: it does not exist.
-    """
+    """`module:Name`: a model of a lib, or a type of the function's own module."""
     place, _, name = reference.partition(":")
     try:
         is_own = place == function.module

@@ -131,11 +131,7 @@ def _routes(repository: Repository) -> Iterator[Route]:
 
 
 def paths_of(repository: Repository) -> dict[str, dict[str, Any]]:
-    """The paths that the functions' own files describe.
-
-    Raises:
-        click.ClickException: a route is described twice.
-    """
+    """The paths that the functions' own files describe."""
     found: dict[str, dict[str, Any]] = {}
     for function in repository.functions():
         if not function.routes_path.is_file():

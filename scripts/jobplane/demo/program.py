@@ -88,11 +88,7 @@ class Report:
 
 
 def steps_with(functions: Iterable[str]) -> list[Step[Scene]]:
-    """The steps that can run with these functions.
-
-    Raises:
-        click.UsageError: none can; names what the steps need.
-    """
+    """The steps that can run with these functions."""
     there = frozenset(functions)
     steps = [step for step in PROGRAM if step.functions <= there]
     if not steps:

@@ -134,9 +134,6 @@ def package(
     Args:
         account: the account id to write into names; without it they contain a reference.
         stand_in: a file to use in place of all artifacts; without it they must be built.
-
-    Raises:
-        ToolError: the framework failed.
     """
     with tempfile.TemporaryDirectory(prefix="jobplane-") as scratch:
         folder = Path(scratch) / "package"

@@ -200,11 +200,7 @@ def require(stage: Stage) -> Stage:
 
 
 def settings_for(stage: Stage, parameters: Mapping[str, str] | None = None) -> Settings:
-    """Build settings for this stage, with the parameters of this deployment.
-
-    Raises:
-        click.UsageError: the architecture is unknown.
-    """
+    """Build settings for this stage, with the parameters of this deployment."""
     if stage.is_local or loopback_endpoint() is not None:
         return Settings.local()
     service = read_yaml(stage.repository.root / "serverless.yml")
@@ -218,11 +214,7 @@ def settings_for(stage: Stage, parameters: Mapping[str, str] | None = None) -> S
 
 
 def build(repository: Repository, functions: list[Function], settings: Settings) -> list[Artifact]:
-    """Build the chosen artifacts; build others only if they are missing.
-
-    Raises:
-        ToolError: uv failed.
-    """
+    """Build the chosen artifacts; build others only if they are missing."""
     wanted = {function.name: function for function in [*functions, *unbuilt(repository)]}
     made = {it.name: it for it in Builder(repository, settings).build(wanted.values())}
     return [made[function.name] for function in functions]
@@ -240,11 +232,7 @@ def unbuilt(repository: Repository) -> list[Function]:
 
 
 def built(repository: Repository, functions: list[Function], settings: Settings) -> list[Artifact]:
-    """The existing artifacts, after checking that they are up to date.
-
-    Raises:
-        StaleArtifactError: one is older than its sources, or for another architecture.
-    """
+    """The existing artifacts, after checking that they are up to date."""
     stale = stale_functions(repository, functions)
     stale += [f.name for f in unbuilt(repository) if f.name not in stale]
     manifest = read_manifest(repository)
@@ -272,12 +260,7 @@ def planned(
     whole: bool,
     parameters: tuple[str, ...] = (),
 ) -> Iterator[Plan]:
-    """Compare the artifacts and the compiled stack with what is deployed.
-
-    Raises:
-        NoStackError: single functions were named, and their stack is not deployed.
-        ToolError: the stack doesn't compile.
-    """
+    """Compare the artifacts and the compiled stack with what is deployed."""
     there = live_functions(stage, functions)
     with ExitStack() as resources:
         package = before = None
@@ -578,11 +561,7 @@ def _aws_errors() -> tuple[type[Exception], ...]:
 
 
 def update_stack(plan: Plan, parameters: tuple[str, ...] = ()) -> None:
-    """Deploy the stack as it was compiled for the plan, or compile it now.
-
-    Raises:
-        ToolError: the framework failed; carries its output.
-    """
+    """Deploy the stack as it was compiled for the plan, or compile it now."""
     stage = plan.stage
     state = stage.read_state()
     if state is not None:
@@ -603,9 +582,6 @@ def settle(plan: Plan) -> None:
 
     CloudFormation changes only what differs between two templates; functions that were deployed
     singly may differ from both.
-
-    Raises:
-        DeployFailedError: a function could not be deployed.
     """
     there = live_functions(plan.stage, plan.functions)
     steps = [

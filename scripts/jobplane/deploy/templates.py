@@ -37,11 +37,7 @@ class AssemblyTemplate:
 
 
 def templates(repository: Repository) -> list[AssemblyTemplate]:
-    """The templates in the order of the index; empty without an index.
-
-    Raises:
-        click.ClickException: the index can't be read.
-    """
+    """The templates in the order of the index; empty without an index."""
     path = repository.root / INDEX
     if not path.is_file():
         return []

@@ -15,9 +15,6 @@ def override(event: Any, text: str, *, add: bool = False) -> Any:
     """Change one value of an event in place and return the event; of a text, a new one.
 
     The value is parsed as JSON; if that fails, it is the text itself.
-
-    Raises:
-        OverrideError: `=` is missing, or the path does not exist and `add` is not set.
     """
     path, separator, value = text.partition("=")
     if not separator:

@@ -217,10 +217,6 @@ def stream_event(
         table: its name without the stage's prefix.
         change: insert, modify (of a request that waited for another try) or remove (by its TTL).
         item: the new item, or the removed one, as plain values.
-
-    Raises:
-        NoTableError: the stack has no table of that name.
-        KeyMissingError: the item lacks an attribute of its key.
     """
     tables = ResolvedStack(repository, STAGE).of_type("AWS::DynamoDB::Table").values()
     named = {properties["TableName"]: properties for properties in tables}

@@ -13,12 +13,7 @@ from jobplane.tree.repository import Repository
 
 
 def resources_of(repository: Repository, names: Iterable[str]) -> list[str]:
-    """The resources to delete with functions: those that refer to them, and that only they use.
-
-    Raises:
-        click.UsageError: a function is unknown, and no resource refers to it; or another function
-            refers to it.
-    """
+    """The resources to delete with functions: those that refer to them, and that only they use."""
     there = [function.name for function in repository.functions()]
     going = frozenset(names)
     for function in repository.functions():

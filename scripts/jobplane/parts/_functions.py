@@ -46,11 +46,7 @@ def parts(repository: Repository) -> dict[str, Part]:
 
 
 def chosen(repository: Repository, names: Iterable[str]) -> frozenset[str]:
-    """The functions of the named parts, and those that they need.
-
-    Raises:
-        click.UsageError: a part is unknown.
-    """
+    """The functions of the named parts, and those that they need."""
     known = parts(repository)
     functions: set[str] = set()
     for name in names:

@@ -94,9 +94,6 @@ def update(source: Repository, target: Path) -> bool:
 
     Returns:
         False if nothing has changed.
-
-    Raises:
-        ProjectError: it was not made by `make`, or the branch is checked out.
     """
     name, names = _recorded(target)
     if _git(target, "rev-parse", "--symbolic-full-name", "HEAD") == f"refs/heads/{BRANCH}":

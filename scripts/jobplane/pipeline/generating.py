@@ -48,11 +48,7 @@ class Plan:
 
 
 def generate(plan: Plan, layout: Layout | None = None) -> State:
-    """The state of a pipeline, the same for the same plan and layout.
-
-    Raises:
-        faults.TooManyFaultsError: there are more faults than files.
-    """
+    """The state of a pipeline, the same for the same plan and layout."""
     state = State(layout or Layout(), plan.now)
     files = plan.files - faults.files_of(plan.faults)
     if files < 0:

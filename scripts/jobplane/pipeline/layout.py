@@ -31,11 +31,7 @@ class Layout:
 
     @classmethod
     def of(cls, stage: Stage) -> "Layout":
-        """The configuration of state-manager on a running stage.
-
-        Raises:
-            click.ClickException: the function is not deployed.
-        """
+        """The configuration of state-manager on a running stage."""
         client = stage.client("lambda")
         name = stage.names.of(FUNCTION)
         try:

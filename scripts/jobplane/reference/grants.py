@@ -62,11 +62,7 @@ class Opening:
 
 
 def grants(template: Mapping[str, Any], names: Names) -> list[Grant]:
-    """What the roles of a compiled template allow.
-
-    Raises:
-        ValueError: a statement has NotAction, NotResource or Deny; a role belongs to no function.
-    """
+    """What the roles of a compiled template allow."""
     resources = template["Resources"]
     holders = _holders(resources, names)
     found = []

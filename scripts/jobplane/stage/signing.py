@@ -9,11 +9,7 @@ from jobplane_parameters import split_secrets
 
 
 def jwt_secret(stage: Stage) -> str:
-    """The secret that signs this stage's tokens: the last one in its SSM parameter.
-
-    Raises:
-        click.ClickException: the parameter holds no secret.
-    """
+    """The secret that signs this stage's tokens: the last one in its SSM parameter."""
     state = stage.read_state()
     if state is not None:
         return state.jwt_secret

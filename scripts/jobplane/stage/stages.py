@@ -112,11 +112,7 @@ class Stage:
         return self
 
     def refuse_unless_local(self, action: str, why: str = "", *, yes: bool) -> None:
-        """Refuse to write to a stage that others use, unless the user passed --yes.
-
-        Raises:
-            click.UsageError: the stage is not local, and --yes is missing.
-        """
+        """Refuse to write to a stage that others use, unless the user passed --yes."""
         if not (self.is_local or yes):
             reason = "it is not a local stage" + (f", and {why}" if why else "")
             raise click.UsageError(f"refusing to {action}: {reason}; pass --yes to do it anyway")
@@ -127,9 +123,6 @@ class Stage:
         Args:
             service: boto3's name of the service.
             config: arguments of botocore's Config.
-
-        Raises:
-            NoCredentialsError: it isn't local, and there are no credentials for AWS.
         """
         import boto3
         from botocore.config import Config

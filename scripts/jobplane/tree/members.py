@@ -17,9 +17,6 @@ def install_dependencies(repository: Repository) -> None:
     """Install what the members depend on; remove nothing.
 
     Does nothing outside of the project's own environment.
-
-    Raises:
-        ToolError: uv can't resolve or install a dependency.
     """
     if Path(sys.prefix).resolve() != (repository.root / project_environment()).resolve():
         return

@@ -136,11 +136,7 @@ class Repository:
         return [function for function in functions if function.source.is_file()]
 
     def select(self, names: tuple[str, ...]) -> list[Function]:
-        """The named functions, or all of them.
-
-        Raises:
-            click.UsageError: there is no function of that name.
-        """
+        """The named functions, or all of them."""
         known = {function.name: function for function in self.functions()}
         for name in names:
             if name not in known:
@@ -148,11 +144,7 @@ class Repository:
         return [known[name] for name in names] if names else list(known.values())
 
     def require(self, what: str, *names: str) -> None:
-        """Check that the repository has the functions that a command needs.
-
-        Raises:
-            click.UsageError: a function is missing.
-        """
+        """Check that the repository has the functions that a command needs."""
         there = {function.name for function in self.functions()}
         if missing := sorted(set(names) - there):
             raise click.UsageError(

@@ -213,11 +213,7 @@ def _expect(stack: Stack) -> dict[str, Any]:
 
 
 def parsed(text: bytes, source: str) -> Any:
-    """The document of a file; `source` is the file's name in messages.
-
-    Raises:
-        UnreadableEventError: it is not JSON, or has a key twice.
-    """
+    """The document of a file; `source` is the file's name in messages."""
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
     except (ValueError, RecursionError) as error:
@@ -237,11 +233,7 @@ def _refused(constant: str) -> Any:
 
 
 def require_valid(kind: str, document: Any, source: str, stack: Stack) -> None:
-    """Check a file's document against its schema.
-
-    Raises:
-        UnreadableEventError: lists each fault with its place, and the nearest known word.
-    """
+    """Check a file's document against its schema."""
     faults = list(dict.fromkeys(_faults(kind, document, stack)))
     if faults:
         raise UnreadableEventError("\n".join(f"{source}: {fault}" for fault in faults))
@@ -287,9 +279,6 @@ def require_possible(expected: Any, source: str, texts: Sequence[str]) -> None:
 
     Args:
         texts: texts that may contain the key: code, the event, and what is given.
-
-    Raises:
-        UnreadableEventError: lists each such key, and the nearest known word.
     """
     faults = []
     for where, key in _absent(expected):

@@ -42,11 +42,7 @@ class UnrecordableError(click.ClickException):
 
 
 def require_recordable(cases: Iterable[Case], there: Stage | None) -> None:
-    """Check that all cases can run on the stage, before the first one runs.
-
-    Raises:
-        UnrecordableError: names the case, and the reason.
-    """
+    """Check that all cases can run on the stage, before the first one runs."""
     for case in cases if there is not None else ():
         if reason := only_in_process(case):
             raise UnrecordableError(
