@@ -63,7 +63,6 @@ class Contenders:
         self.closures = closures(repository, self.functions, self.arch)
 
     def artifact(self, artifacts: Iterable[Artifact]) -> Contender:
-        """The workspace's artifacts."""
         zips = {artifact.name: self.repository.root / artifact.zip for artifact in artifacts}
         return self._unpacked("artifact", zips)
 
@@ -166,7 +165,6 @@ class Contenders:
         (service / "serverless.yml").write_text(yaml.safe_dump(self._service(), sort_keys=False))
 
     def run_plugin(self, function: Function | None = None) -> None:
-        """Package every function, or one, after `prepare_plugin`."""
         service = self.root / "plugin" / "service"
         osls = self.repository.root / "node_modules" / ".bin" / "osls"
         document: dict[str, Any] = self._service()
@@ -179,7 +177,6 @@ class Contenders:
         )  # fmt: skip
 
     def recipe(self) -> Contender:
-        """The recipe of uv's guide, one function after the other."""
         key = _digest([RECIPE_PLATFORMS, *(self._inputs(f) for f in self.functions)])
         root = self.root / "recipe"
         zips = {function.name: root / f"{function.name}.zip" for function in self.functions}
@@ -192,7 +189,6 @@ class Contenders:
         return self._unpacked("recipe", zips)
 
     def run_recipe(self, function: Function, root: Path) -> None:
-        """Export, install and zip a function."""
         work = _fresh(root / function.name)
         listing = work / "requirements.txt"
         run_quietly(

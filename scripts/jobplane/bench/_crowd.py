@@ -86,7 +86,6 @@ class Member:
         return entry
 
     async def ask(self, action: str, payload: Frame) -> Frame:
-        """Send a request of the client itself; the data of its answer."""
         async with self.gate:
             question = new_request_id(time.time())
             answer: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
@@ -126,7 +125,6 @@ class Member:
                 self._settle(entry.id)
 
     async def ended(self, entry: Entry) -> None:
-        """Wait for the end of a request."""
         if entry.ended is None:
             await asyncio.shield(self._future("end", entry))
 
@@ -215,8 +213,6 @@ class Member:
 
 @dataclass
 class Crowd:
-    """All members of one load."""
-
     members: Sequence[Member]
     http: httpx.AsyncClient
 

@@ -41,7 +41,6 @@ class Entry:
 
     @property
     def seq(self) -> int:
-        """The last known `seq`."""
         return max(self.told, *self.seqs, 0)
 
 
@@ -71,7 +70,6 @@ class Ledger:
     """Refusals and failures, by code."""
 
     def open_entries(self) -> list[Entry]:
-        """Requests without a known end."""
         return [entry for entry in self.entries.values() if entry.ended is None]
 
     def hear(self, message: Message, at: float) -> None:

@@ -23,8 +23,6 @@ FAN_OUT_HEARD = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """The size and the times of a load."""
-
     sockets: int
     jobs: int
     seconds: float
@@ -48,8 +46,6 @@ class Plan:
 
 @dataclass
 class FanOut:
-    """One request with many listeners."""
-
     subscribers: int
     """Listeners that subscribed before it ended."""
     subscribing_seconds: float
@@ -72,8 +68,6 @@ class FanOut:
 
 @dataclass
 class Outcome:
-    """The results of a load."""
-
     plan: Plan
     phases: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Start and end of each phase, by the monotonic clock."""
@@ -92,8 +86,6 @@ class Outcome:
 
 
 class Load:
-    """The phases, one after the other, on the same sockets."""
-
     def __init__(self, plan: Plan, crowd: Crowd, outcome: Outcome) -> None:
         self._plan = plan
         self._crowd = crowd

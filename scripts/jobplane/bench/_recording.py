@@ -24,8 +24,6 @@ type Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Exchange:
-    """One call and its answer."""
-
     service: str
     operation: str
     parameters: Mapping[str, Any]
@@ -55,7 +53,6 @@ class Recording:
 
 
 def record(repository: Repository, case: Case) -> Recording:
-    """Run a case in process, and record its AWS calls with their answers."""
     with InProcess(repository) as aws:
         target = _Recorder(aws)
         result = run(case, target)
@@ -128,7 +125,6 @@ class Player:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def rewind(self, recording: Recording) -> None:
-        """Start a recording from its beginning."""
         self.calls = 0
         self.unknown = []
         self._exchanges = {}
@@ -147,7 +143,6 @@ class Player:
 
 @contextmanager
 def playing() -> Iterator[Player]:
-    """An endpoint on loopback."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.player = Player(f"http://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -170,7 +165,6 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def handle_one_request(self) -> None:
-        """Answer any HTTP method."""
         self.raw_requestline = self.rfile.readline(65537)
         if not self.raw_requestline or not self.parse_request():
             self.close_connection = True

@@ -38,7 +38,6 @@ def _left(stage: Stage, tenant: str) -> dict[str, int]:
 
 
 def rows_of(stage: Stage, table: str, tenant: str) -> list[dict[str, Any]]:
-    """The tenant's rows of a table."""
     state = stage.read_state()
     if state is None:
         return []
@@ -54,7 +53,6 @@ def rows_of(stage: Stage, table: str, tenant: str) -> list[dict[str, Any]]:
 
 
 def clear(stage: Stage, tenant: str) -> None:
-    """Delete the tenant's rows; the lifecycle removes the objects."""
     state = stage.read_state()
     if state is None:
         return

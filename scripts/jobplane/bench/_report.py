@@ -53,8 +53,6 @@ class Chart:
 
 @dataclass(frozen=True)
 class Report:
-    """One run of a measurement."""
-
     document: Mapping[str, Any]
     """The whole result, for `--json`."""
     tables: Sequence[Table]
@@ -63,7 +61,6 @@ class Report:
     """With faults, a report is shown, written to no document, and the exit code is 1."""
 
     def blame(self) -> None:
-        """Raise an error if there are faults."""
         if self.faults:
             shown = "\n".join(self.faults[:SHOWN_FAULTS])
             raise click.ClickException(f"{len(self.faults)} faults, of them:\n{shown}")
@@ -132,7 +129,6 @@ def reported(name: str) -> Callable[[Callable[..., Report]], Callable[..., None]
 
 
 def print_tables(tables: Sequence[Table]) -> None:
-    """Print tables on standard output, in the terminal's width."""
     from rich import box
     from rich.table import Table as Drawn
     from rich.text import Text
@@ -152,7 +148,6 @@ def print_tables(tables: Sequence[Table]) -> None:
 
 
 def markdown(table: Table) -> str:
-    """The table as Markdown."""
     sides = ["---" if isinstance(cell, str) else "--:" for cell in _first_row(table)]
     rows = [table.columns, sides, *([shown(cell) for cell in row] for row in table.rows)]
     lines = [f"| {' | '.join(row)} |" for row in rows]
@@ -211,7 +206,6 @@ def progress(what: str, total: int) -> Iterator[Advance]:
 
 
 def shown(cell: Cell) -> str:
-    """A cell as text."""
     return "–" if cell is None else str(cell)
 
 

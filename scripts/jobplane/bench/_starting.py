@@ -29,7 +29,6 @@ class Start:
 
 
 def cold_start(folder: Path, module: str, event: Path, environment: Mapping[str, str]) -> Start:
-    """Start an interpreter, import a handler, invoke it once."""
     reader, writer = os.pipe()
     with tempfile.TemporaryFile() as output, os.fdopen(reader) as report:
         os.set_inheritable(writer, True)

@@ -94,12 +94,9 @@ class Growth:
 
 @dataclass
 class Usage:
-    """Samples in order of time."""
-
     samples: list[Sample] = field(default_factory=list)
 
     def between(self, start: float, end: float) -> Shares:
-        """The cores that each group kept busy between two times."""
         inside = [sample for sample in self.samples if start <= sample.at <= end]
         if len(inside) < 2:
             inside = self.samples[-2:]
@@ -113,7 +110,6 @@ class Usage:
         )  # fmt: skip
 
     def growth(self) -> dict[str, Growth]:
-        """The growth of the workers' memory, by function."""
         series: dict[str, dict[int, list[int]]] = {}
         for sample in self.samples:
             for function, workers in sample.workers.items():
@@ -133,7 +129,6 @@ class Usage:
         return found
 
     def most_workers(self) -> int:
-        """The largest number of worker processes at one time."""
         return max((sum(map(len, sample.workers.values())) for sample in self.samples), default=0)
 
 

@@ -33,8 +33,6 @@ SEARCHES = ("find_orphans", "reset_stuck_files, dry")
 
 @dataclass(frozen=True)
 class Cost:
-    """An operation's request units, its latencies, and the number of its findings."""
-
     read_units: float
     milliseconds: Spread
     found: int

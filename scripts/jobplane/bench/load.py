@@ -151,7 +151,6 @@ def run(stage: Stage, plan: "Plan", tenant: str) -> tuple["Outcome", "Usage"]:
 
 
 def require_loopback(description: Mapping[str, Any]) -> None:
-    """Refuse a stage on another machine."""
     for name in ("websocket_url", "http_url"):
         host = urlsplit(description[name]).hostname
         if host not in LOOPBACK:
@@ -208,7 +207,6 @@ def _first(failure: BaseException) -> BaseException:
 
 
 def report(outcome: "Outcome", usage: "Usage") -> Report:
-    """The report of a load."""
     shares = {name: usage.between(*times) for name, times in outcome.phases.items()}
     document = {
         "plan": asdict(outcome.plan),

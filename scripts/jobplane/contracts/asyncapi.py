@@ -39,7 +39,6 @@ def summary_of(model: type[BaseModel]) -> str:
 
 
 def message(name: str, payload: dict[str, Any], summary: str, correlated_by: str) -> dict[str, Any]:
-    """A message whose payload is JSON."""
     return {
         "name": name,
         "summary": summary,

@@ -106,7 +106,6 @@ def is_sent(name: str, repository: Repository) -> bool:
 
 
 def catalogue(repository: Repository) -> list[Contract]:
-    """Every contract, by name."""
     messages_ = (each for each in _messages() if is_sent(each.name, repository))
     found = [*messages_, *(each for f in repository.functions() for each in _of(f, repository))]
     return sorted(found, key=lambda contract: contract.name)

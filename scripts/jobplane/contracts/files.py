@@ -29,7 +29,6 @@ class Drift:
     wanted: str | None
 
     def diff(self) -> str:
-        """The difference as a unified diff."""
         name = self.path.as_posix()
         return "".join(
             difflib.unified_diff(
@@ -62,7 +61,6 @@ def rendered(repository: Repository) -> dict[Path, str]:
 
 
 def version_of(repository: Repository) -> str:
-    """The project's version."""
     project = tomllib.loads((repository.root / "pyproject.toml").read_text(encoding="utf-8"))
     return str(project["project"]["version"])
 

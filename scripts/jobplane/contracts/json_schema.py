@@ -34,7 +34,6 @@ class PublishedSchema(GenerateJsonSchema):
 
 
 def document_of(contract: Contract) -> dict[str, Any]:
-    """A contract as a schema of its own."""
     head = {
         "$schema": DIALECT,
         "$id": f"urn:jobplane:{contract.name.replace('/', ':')}",

@@ -68,7 +68,6 @@ def refusal(
 
 
 def answer(description: str, schema: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
-    """An answer with a JSON body."""
     found: dict[str, Any] = {
         "description": description,
         "content": {"application/json": {"schema": schema}},
@@ -146,7 +145,6 @@ def paths_of(repository: Repository) -> dict[str, dict[str, Any]]:
 
 
 def openapi_of(repository: Repository, version: str) -> dict[str, Any]:
-    """The whole document."""
     contracts = [Contract(model.__name__, model.__name__, model) for model in MODELS]
     return {
         "openapi": "3.1.0",

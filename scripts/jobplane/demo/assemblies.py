@@ -120,8 +120,6 @@ class _Received:
 
 @dataclass
 class _Polling:
-    """The answers of look-ups of one job over HTTP."""
-
     latencies_ms: list[float] = field(default_factory=list)
     documents: list[AssemblyDocument] = field(default_factory=list)
 
@@ -246,8 +244,6 @@ async def _delivery(scene: Scene, job: Job) -> Delivery:
 
 @dataclass
 class _Digest:
-    """Size and SHA-256 of a download."""
-
     size: int = 0
     raw: str = ""
     content: str = ""
@@ -312,7 +308,6 @@ async def _table_results(scene: Scene, job: Job, document: AssemblyDocument) -> 
 
 
 async def _download(scene: Scene, urls: Iterable[str], *, gzipped: bool = False) -> _Digest:
-    """Download files as one stream."""
     raw, content, size = hashlib.sha256(), hashlib.sha256(), 0
     for url in urls:
         unpacker = zlib.decompressobj(wbits=31) if gzipped else None

@@ -24,8 +24,6 @@ WORDS = (
 
 @dataclass(frozen=True)
 class DemoFile:
-    """A file on disk, with its size and its hashes."""
-
     path: Path
     mime: str
     size: int
@@ -38,7 +36,6 @@ class DemoFile:
 
     @property
     def announcement(self) -> dict[str, Any]:
-        """The file's entry in the payload of `create_upload`."""
         return {"name": self.name, "size": self.size, "mime": self.mime, "md5hash": self.md5}
 
 

@@ -15,8 +15,6 @@ LOOKS_PER_SECOND = 5
 
 
 class JobFlow:
-    """The deployed flow, on the demo's own workspace."""
-
     def __init__(self, stage: Stage, description: Mapping[str, Any], user: str) -> None:
         self.workspace = Workspace("demo", user)
         self.executions: dict[str, str] = {}
@@ -65,7 +63,6 @@ class JobFlow:
         return end
 
     def claim(self) -> dict[str, Any]:
-        """The workspace's row."""
         found = self._dynamodb.get_item(
             TableName=self._description["tables"]["active-jobs"],
             Key=to_item({"projectUserId": self.workspace.key}),
@@ -74,7 +71,6 @@ class JobFlow:
         return from_item(found.get("Item", {}))
 
     def records(self) -> list[dict[str, Any]]:
-        """The workspace's interruptions, oldest first."""
         found = self._dynamodb.query(
             TableName=self._description["tables"]["interruptions"],
             IndexName="by-workspace",
@@ -84,7 +80,6 @@ class JobFlow:
         return [from_item(item) for item in found["Items"]]
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """The workspace's messages in the stage's dead-letter queue."""
         url = self._description["queues"]["jobs-dlq.fifo"]
         found = self._sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
         bodies = [json.loads(message["Body"]) for message in found]
@@ -92,7 +87,6 @@ class JobFlow:
 
     @asynccontextmanager
     async def worker(self, handler: Callable[[Job], Any]) -> AsyncIterator[JobWorker]:
-        """A worker of the workspace, as a container would run it."""
         worker = JobWorker(
             self.workspace.project_id,
             self.workspace.user_id,

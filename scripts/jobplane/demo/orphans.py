@@ -36,8 +36,6 @@ type Orphans = dict[str, list[dict[str, Any]]]
 
 
 class Operator:
-    """Calls the deployed state-manager."""
-
     def __init__(self, scene: Scene) -> None:
         self._client = scene.stage.client("lambda")
         self._name = scene.description["functions"]["state-manager"]
@@ -79,7 +77,6 @@ class Operator:
         check(done["failed"] == 0, f"not changed: {done['results']}")
 
     async def settled(self, files: int) -> dict[str, int]:
-        """Files by status, once the stream has counted them all."""
         while (stats := await self.ask("get_stats"))["total"] != files:
             await asyncio.sleep(1 / LOOKS_PER_SECOND)
         by_status: dict[str, int] = stats["stats"]

@@ -46,8 +46,6 @@ SHOWN_LINES = 15
 
 @dataclass
 class Report:
-    """The results of a demo; times in seconds."""
-
     stage: str
     megabytes: int
     outcomes: list[Outcome] = field(default_factory=list)
@@ -62,7 +60,6 @@ class Report:
 
     @property
     def failed(self) -> list[str]:
-        """The names of the steps that failed."""
         return [outcome.step.name for outcome in self.outcomes if outcome.held is False]
 
     @property
@@ -70,7 +67,6 @@ class Report:
         return self.set_up + self.steps + self.clean_up
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts."""
         return {
             "ok": self.held,
             "failed": self.failed,
@@ -88,7 +84,6 @@ class Report:
 
 
 def steps_with(functions: Iterable[str]) -> list[Step[Scene]]:
-    """The steps that can run with these functions."""
     there = frozenset(functions)
     steps = [step for step in PROGRAM if step.functions <= there]
     if not steps:

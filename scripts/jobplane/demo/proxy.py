@@ -9,8 +9,6 @@ CHUNK = 65_536
 
 
 class Proxy:
-    """Forwards bytes between its clients and a server."""
-
     def __init__(self, server_url: str) -> None:
         self.connections = 0
         self.url = ""

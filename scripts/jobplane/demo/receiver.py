@@ -38,7 +38,6 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """The address for webhooks, while it listens."""
         if self._server is None:
             raise RuntimeError("the receiver is not listening; enter listening() first")
         return f"http://127.0.0.1:{self._server.server_port}{PATH}"
@@ -74,7 +73,6 @@ class Receiver:
         return 204
 
     async def delivery_of(self, assembly_id: str) -> Delivery:
-        """Wait for the webhook of an assembly."""
         return await asyncio.shield(self._expected(assembly_id))
 
     def _keep(self, delivery: Delivery) -> None:

@@ -26,8 +26,6 @@ STRANGE_TENANT = "globex"
 
 @dataclass
 class Job:
-    """One `process_assembly`, from its files to its document."""
-
     template: str
     files: tuple[DemoFile, ...]
     uploads: list[dict[str, Any]] = field(default_factory=list)
@@ -46,7 +44,6 @@ class Job:
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The payload of `process_assembly`."""
         return {"template_id": self.template, "uploads": self.uploads}
 
 
@@ -77,7 +74,6 @@ class Scene:
 
     @property
     def token(self) -> str:
-        """A JWT of the user."""
         return mint(jwt_secret(self.stage), user=self.user, tenant=TENANT)
 
     @property
@@ -87,7 +83,6 @@ class Scene:
 
     @property
     def socket(self) -> JobSocket:
-        """The user's open socket."""
         if self._socket is None:
             raise RuntimeError("no socket is open")
         return self._socket
@@ -103,7 +98,6 @@ class Scene:
         self._socket = await self.stack.enter_async_context(session)
 
     def status_client(self, token: str) -> AsyncHttpStatusClient:
-        """A client for status look-ups over HTTP with a token, without a cache."""
         url = self.description["http_url"]
         return AsyncHttpStatusClient(url, token, client=self.http, cache_size=0)
 

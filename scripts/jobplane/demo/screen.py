@@ -30,8 +30,6 @@ MARKS = {True: ("✓", "green"), False: ("✗", "bold red"), None: ("–", "dim"
 
 
 class Bar:
-    """The progress of one task."""
-
     def __init__(self, screen: "Screen", name: str) -> None:
         self._screen = screen
         self._name = name
@@ -39,7 +37,6 @@ class Bar:
         self._task = screen.bars.add_task(name, total=100.0, detail="")
 
     def at(self, percentage: float, detail: str = "") -> None:
-        """Show a percentage and a detail."""
         self._screen.bars.update(self._task, completed=percentage, detail=detail)
         if self._screen.is_live or percentage < self._milestone + MILESTONE:
             return
@@ -48,8 +45,6 @@ class Bar:
 
 
 class Screen:
-    """Shows one step at a time."""
-
     def __init__(self) -> None:
         self.console = console(LINE_WIDTH, stderr=True)
         self.is_live = self.console.is_terminal
@@ -71,15 +66,12 @@ class Screen:
             yield
 
     def bar(self, name: str) -> Bar:
-        """A new bar under the current step."""
         return Bar(self, name)
 
     def line(self, text: str) -> None:
-        """Print a line."""
         self.console.print(Text(text))
 
     def done(self, title: str, seconds: float, held: bool | None) -> None:
-        """Print the result of a step."""
         mark, style = MARKS[held]
         text = Text.assemble((mark, style), f" {title:<44}", (f"{seconds:6.1f} s", "dim"))
         self.console.print(text)
@@ -95,7 +87,6 @@ class Screen:
 
 
 def print_summary(outcomes: Sequence[Outcome]) -> None:
-    """Each step, what was observed, and how long it took, on stdout."""
     console(LINE_WIDTH).print(summary(outcomes))
 
 
@@ -109,7 +100,6 @@ def save_picture(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def summary(outcomes: Sequence[Outcome]) -> Table:
-    """A row for each step: whether it passed, what it observed, and the time."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     table.add_column("step", no_wrap=True)

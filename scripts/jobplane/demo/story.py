@@ -45,13 +45,10 @@ class Step[Scene]:
         return self.shows.union(*(step.functions for step in self.needs))
 
     def limit(self, megabytes: int) -> float:
-        """How long it may take."""
         return self.seconds + megabytes * self.seconds_per_megabyte
 
 
 class Make(Protocol):
-    """Turns a function into a step."""
-
     def __call__[Scene](self, run: Run[Scene]) -> Step[Scene]: ...
 
 
@@ -83,7 +80,6 @@ class Outcome:
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """For scripts."""
         words = {True: "ok", False: "failed", None: "left out"}
         return {
             "name": self.step.name,
@@ -116,8 +112,6 @@ def rising(numbers: list[int]) -> bool:
 
 
 class Stopwatch:
-    """The time since it was created."""
-
     def __init__(self) -> None:
         self._began = time.perf_counter()
 

@@ -52,8 +52,6 @@ class NoRepositoryError(click.ClickException):
 
 @dataclass(frozen=True)
 class Affected:
-    """One function that a change affects."""
-
     name: str
     artifact: list[str] = field(default_factory=list)
     """Why its artifact differs; empty if it is the same."""
@@ -69,8 +67,6 @@ class Affected:
 
 @dataclass(frozen=True)
 class Change:
-    """What differs between a revision and the working tree."""
-
     revision: str
     commit: str
     functions: list[Affected]
@@ -79,7 +75,6 @@ class Change:
 
     @property
     def needs_the_stack(self) -> bool:
-        """Whether the change needs a deployment of the whole stack."""
         return bool(self.stack) or any(
             affected.configuration or affected.state != "changed" for affected in self.functions
         )
@@ -101,7 +96,6 @@ def affected(repository: Repository, since: str = "HEAD") -> Change:
 
 
 def compare(before: "Tree", after: "Tree", revision: str, commit: str) -> Change:
-    """What differs between two trees."""
     names = sorted(before.functions.keys() | after.functions.keys())
     builder = [] if before.builder_like(after) else [THE_BUILDER]
     found = [_compare_one(name, before, after, builder) for name in names]
@@ -175,7 +169,6 @@ class Tree:
         return self.configuration.of(function) if function is not None else {}
 
     def builder_like(self, other: "Tree") -> bool:
-        """Whether the builders of both trees have the same code."""
         mine, others = (
             code_digest(tree.repository.root / BUILDER / "src") for tree in (self, other)
         )
@@ -184,8 +177,6 @@ class Tree:
 
 @dataclass(frozen=True)
 class Lock:
-    """The dependencies of each distribution in uv.lock."""
-
     dependencies: Mapping[str, list[str]]
 
     @classmethod
@@ -325,7 +316,6 @@ def _git(repository: Repository, revision: str, *arguments: str) -> str:
 
 @contextmanager
 def tree_of(repository: Repository, commit: str) -> Iterator[Repository]:
-    """Yield a temporary folder with the files of a commit."""
     with tempfile.TemporaryDirectory(prefix="jobplane-") as folder:
         archive = subprocess.Popen(
             ["git", "archive", "--format=tar", commit],

@@ -64,7 +64,6 @@ class StackTemplate:
         return found
 
     def function(self, function: Function) -> dict[str, Any] | None:
-        """The function's properties; None if it is not in the template."""
         resource = self.resources.get(logical_id(function))
         return resource["Properties"] if resource is not None else None
 
@@ -97,7 +96,6 @@ class StackTemplate:
 
 
 def is_retained(resource: Mapping[str, Any]) -> bool:
-    """Whether the resource outlives its stack."""
     return resource.get("DeletionPolicy") in RETAINING
 
 
@@ -115,8 +113,6 @@ def _without_key(resource: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Package:
-    """A compiled stack, ready to be deployed."""
-
     folder: Path
     raw: Mapping[str, Any]
 

@@ -45,7 +45,6 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
 
 
 def code_digests(stage: Stage, functions: Iterable[Function]) -> dict[str, str | None]:
-    """SHA-256 of the deployed code, by function; None if the function does not exist."""
     client = stage.client("lambda")
 
     def digest(function: Function) -> str | None:

@@ -21,8 +21,6 @@ from lambdapack.locks import exclusive
 
 @dataclass(frozen=True)
 class Up:
-    """A running local stage."""
-
     stage: Stage
     description: dict[str, Any]
     outcome: str

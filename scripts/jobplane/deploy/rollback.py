@@ -118,7 +118,6 @@ def _of_function(stage: Stage, function: Function, live: Live | None, to: str | 
 
 
 def _versions(client: Any, name: str) -> list[dict[str, Any]]:
-    """All published versions, the newest first."""
     pages = client.get_paginator("list_versions_by_function").paginate(FunctionName=name)
     found = [version for page in pages for version in page["Versions"]]
     published = [version for version in found if version["Version"] != "$LATEST"]

@@ -66,7 +66,6 @@ class Live:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> "Live":
-        """Read it from Lambda's configuration of a function or version."""
         return cls(
             digest=cls.digest_of(found["CodeSha256"]),
             size=found["CodeSize"],
@@ -83,8 +82,6 @@ class Live:
 
 @dataclass(frozen=True)
 class Step:
-    """What a deployment changes in one function."""
-
     name: str
     digest: str
     size: int
@@ -115,7 +112,6 @@ class Step:
 
     @property
     def differs(self) -> bool:
-        """Whether code or settings differ from the repository."""
         return bool(self.code or self.settings or self.changed_variables)
 
     @property
@@ -126,8 +122,6 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a deployment would change."""
-
     stage: Stage
     functions: list[Function]
     steps: list[Step]
@@ -172,7 +166,6 @@ def where(stage: Stage) -> str:
 
 
 def account_of(stage: Stage) -> str:
-    """The account id of the caller's credentials."""
     account: str = stage.client("sts").get_caller_identity()["Account"]
     return account
 
@@ -200,7 +193,6 @@ def require(stage: Stage) -> Stage:
 
 
 def settings_for(stage: Stage, parameters: Mapping[str, str] | None = None) -> Settings:
-    """Build settings for this stage, with the parameters of this deployment."""
     if stage.is_local or loopback_endpoint() is not None:
         return Settings.local()
     service = read_yaml(stage.repository.root / "serverless.yml")
@@ -232,7 +224,6 @@ def unbuilt(repository: Repository) -> list[Function]:
 
 
 def built(repository: Repository, functions: list[Function], settings: Settings) -> list[Artifact]:
-    """The existing artifacts, after checking that they are up to date."""
     stale = stale_functions(repository, functions)
     stale += [f.name for f in unbuilt(repository) if f.name not in stale]
     manifest = read_manifest(repository)
@@ -260,7 +251,6 @@ def planned(
     whole: bool,
     parameters: tuple[str, ...] = (),
 ) -> Iterator[Plan]:
-    """Compare the artifacts and the compiled stack with what is deployed."""
     there = live_functions(stage, functions)
     with ExitStack() as resources:
         package = before = None
@@ -330,7 +320,6 @@ def _require_parameter(stage: Stage, name: str) -> None:
 
 
 def _is_configured(stage: Stage) -> bool:
-    """Whether the configuration of the repository is the deployed one."""
     state = stage.read_state()
     if state is None:
         return False

@@ -32,8 +32,6 @@ class RemovalFailedError(click.ClickException):
 
 @dataclass(frozen=True)
 class Removal:
-    """What is removed of a stage, and what is kept."""
-
     stage: Stage
     has_stack: bool
     stack: list[str] = field(default_factory=list)
@@ -57,7 +55,6 @@ class Removal:
         return not (self.has_stack or any(named))
 
     def goes(self) -> Iterator[tuple[str, list[str]]]:
-        """What is removed, by kind."""
         yield f"stack {self.stage.names.stack}", self.stack or ["empty"] if self.has_stack else []
         yield "buckets, with all objects", self.buckets
         yield "tables, with all rows", self.tables
@@ -160,7 +157,6 @@ class _Mine:
 
 
 def _physical(stage: Stage) -> dict[str, str]:
-    """The physical names of the stack's resources by logical id."""
     pages = stage.client("cloudformation").get_paginator("list_stack_resources")
     return {
         resource["LogicalResourceId"]: resource["PhysicalResourceId"]

@@ -16,8 +16,6 @@ INDEX = Path("templates", "index.json")
 
 @dataclass(frozen=True)
 class AssemblyTemplate:
-    """One entry of the index: an assembly's steps and the settings of its webhook."""
-
     id: str
     steps: dict[str, dict[str, Any]]
     settings: dict[str, str]
@@ -37,7 +35,6 @@ class AssemblyTemplate:
 
 
 def templates(repository: Repository) -> list[AssemblyTemplate]:
-    """The templates in the order of the index; empty without an index."""
     path = repository.root / INDEX
     if not path.is_file():
         return []
@@ -50,7 +47,6 @@ def templates(repository: Repository) -> list[AssemblyTemplate]:
 
 
 def webhook_parameters(repository: Repository, stage: str) -> dict[str, set[str]]:
-    """The SSM parameters in a stage's templates, by setting."""
     found: dict[str, set[str]] = {"webhook_url": set(), "webhook_secret": set()}
     for template in templates(repository):
         for setting, reference in template.references(repository.service, stage).items():

@@ -12,8 +12,6 @@ SEEDED_AT = 1_795_342_530.25
 
 
 class Fresh:
-    """The source of one event's timestamps and ids."""
-
     def __init__(self, seed: int | None = None) -> None:
         self._random = random.Random(seed)
         self.now = time.time() if seed is None else SEEDED_AT

@@ -41,8 +41,6 @@ class KeyMissingError(LookupError):
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of event that triggers functions."""
-
     summary: str
     make: Callable[[Fresh], Event]
     finish: Callable[[Event, Event], None] = lambda event, original: None
@@ -79,7 +77,6 @@ def websocket_connect(fresh: Fresh) -> Event:
 
 
 def websocket_default(fresh: Fresh) -> Event:
-    """A message to the route $default."""
     context = _socket_context(fresh, "$default", "MESSAGE")
     body = {"id": f"req-{fresh.hex(16)}", "action": "ping"}
     return {
@@ -262,7 +259,6 @@ def stream_event(
 
 
 def sqs(fresh: Fresh) -> Event:
-    """A webhook that is due."""
     body = {"assembly_id": fresh.hex(64), "execution": 1, "template_id": "tpl_fingerprint"}
     text = json.dumps(body)
     return {
@@ -314,7 +310,6 @@ def schedule(fresh: Fresh) -> Event:
 
 
 def scheduled_input(function: Function) -> Any:
-    """The input of the function's first schedule in function.yml; None without one."""
     for event in function.config.get("events") or ():
         declared = event.get("schedule")
         if isinstance(declared, dict) and "input" in declared:
@@ -323,7 +318,6 @@ def scheduled_input(function: Function) -> Any:
 
 
 def step_functions(fresh: Fresh) -> Event:
-    """The input of the job flow."""
     number = fresh.digits(6)
     return {
         "projectId": "amelia",
@@ -337,7 +331,6 @@ def step_functions(fresh: Fresh) -> Event:
 
 
 def s3(fresh: Fresh) -> Event:
-    """A file that was uploaded."""
     name = _full_name("files")
     return {
         "Records": [

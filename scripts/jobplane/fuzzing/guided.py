@@ -37,13 +37,11 @@ def instrument(module: ModuleType) -> None:
 
 
 def edges_of(log: str) -> int | None:
-    """The number of branches that libFuzzer reports."""
     counted = re.findall(r"cov: (\d+)", log)
     return int(counted[-1]) if counted else None
 
 
 def main(name: str, wanted: int, number: int) -> None:
-    """Run so many inputs, and exit."""
     report = Report(name, "coverage", number)
     began = time.monotonic()
     log = tempfile.TemporaryFile()  # libFuzzer writes until the process ends

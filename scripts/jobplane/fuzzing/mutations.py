@@ -85,7 +85,6 @@ def values() -> st.SearchStrategy[Json]:
 
 
 def hostile(draw: st.DrawFn, event: Json) -> Json:
-    """The event with a few places changed; now and then an unrelated value."""
     count = draw(st.sampled_from(EDITS_AT_A_TIME))
     if count == 0:
         return draw(values())
@@ -146,16 +145,12 @@ DROPPED = _Dropped()
 
 @dataclass(frozen=True)
 class Renamed:
-    """A member under another name."""
-
     value: Json
     name: Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Twice:
-    """An element that is repeated so many times."""
-
     times: int
 
 
@@ -196,7 +191,6 @@ def _token(scheme: str, claims: Json) -> str:
 
 @cache
 def edits() -> st.SearchStrategy[Edit]:
-    """The possible changes of a place."""
     return st.one_of(
         st.just(lambda value: DROPPED),
         values().map(lambda new: lambda value: new),
@@ -243,7 +237,6 @@ def _wrapped(value: Json) -> Json:
 
 
 def _twin(value: Json) -> Json:
-    """A text that looks like another."""
     if not isinstance(value, str):
         return value
     at = next((index for index, letter in enumerate(value) if letter in TWINS), None)

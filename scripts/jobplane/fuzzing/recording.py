@@ -56,15 +56,12 @@ class RefusedCallError(Exception):
 
 
 class Recorder:
-    """Records the writes of all clients that are created while it records."""
-
     def __init__(self) -> None:
         self.writes: list[str] = []
         """`service.Operation` of each write that succeeded, in order."""
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Record the calls of sessions that begin within the block; moto must be active."""
         from botocore import handlers
 
         hooks: list[tuple[str, Any]] = [

@@ -35,8 +35,6 @@ class Finding:
 
 @dataclass
 class Report:
-    """The results of a function's inputs."""
-
     function: str
     way: str
     seed: int
@@ -52,7 +50,6 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
     def note(self, situation: Situation, event: Json, done: Answered) -> None:
-        """Count one input."""
         self.inputs += 1
         self.raised += done.error is not None
         self.wrote += bool(done.writes)
@@ -84,7 +81,6 @@ class Report:
 
 @st.composite
 def inputs(draw: st.DrawFn, subject: Subject) -> tuple[Situation, Json]:
-    """A situation of the function, and a hostile event for it."""
     situation = draw(st.sampled_from(subject.situations))
     return situation, hostile(draw, situation.event)
 
@@ -113,7 +109,6 @@ def property_of(
 
 
 def explore(subject: Subject, examples: int, number: int) -> Report:
-    """Run inputs that Hypothesis draws from a seed."""
     report = Report(subject.name, "hypothesis", number)
     began = time.monotonic()
     test = property_of(subject, examples, report.note)
@@ -145,5 +140,4 @@ def explore_guided(repository: Repository, name: str, examples: int, number: int
 
 
 def can_guide() -> bool:
-    """Whether coverage-guided runs are possible on this machine."""
     return sys.platform == "linux" and platform.machine() == "x86_64"

@@ -67,8 +67,6 @@ REFUSING_CODES = frozenset(
 
 @dataclass(frozen=True)
 class Contract:
-    """What a function must do for any input: its errors, its statuses, and how it refuses."""
-
     errors: frozenset[str] = frozenset()
     statuses: frozenset[int] = frozenset()
     is_refusal: Callable[[Json], bool] = lambda answer: False
@@ -163,8 +161,6 @@ DEFAULT_CONTRACT = Contract(INPUT_ERRORS, is_refusal=_is_error_status)
 
 @dataclass
 class Answered:
-    """The result of one input."""
-
     answer: Json
     error: BaseException | None
     log: str
@@ -252,7 +248,6 @@ class Subject:
         return done
 
     def _problems(self, event: Json, done: Answered) -> Iterator[str]:
-        """All violations of the contract."""
         if done.cpu_seconds > MAX_CPU_SECONDS:
             yield f"took {done.cpu_seconds:.1f} s of CPU"
         yield from self._log_problems(event, done.log)
@@ -346,7 +341,6 @@ def subjects(repository: Repository | None = None) -> Iterator[Callable[[str], S
 
 
 def moto_backend(service: str) -> Any:
-    """moto's state of a service."""
     from moto.backends import get_backend
 
     return get_backend(service)[ACCOUNT][REGION]  # type: ignore[call-overload]

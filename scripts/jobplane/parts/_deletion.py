@@ -30,7 +30,6 @@ def resources_of(repository: Repository, names: Iterable[str]) -> list[str]:
 
 
 def delete(repository: Repository, names: Iterable[str]) -> None:
-    """Delete functions and their resources; the functions' folders may be deleted already."""
     going = frozenset(names)
     remove_resources(repository, going)
     for function in repository.functions():

@@ -135,7 +135,6 @@ def filtered(text: str, says: Says) -> str | None:
 
 
 def _unsaid(blocks: list[Block], says: Says) -> Iterator[Block]:
-    """The blocks without matching ones."""
     section = 0  # the level of a matching heading: everything below it is removed
     is_gone = False
     for block in blocks:
@@ -197,8 +196,6 @@ def exemplified(text: str, going: frozenset[str], function: str, case: str) -> s
 
 
 def unlinked(text: str, page: Path, root: Path) -> str:
-    """The page with links to missing files replaced by plain text."""
-
     def there(target: str) -> bool:
         if "://" in target or target.startswith("#"):
             return True
@@ -210,7 +207,6 @@ def unlinked(text: str, page: Path, root: Path) -> str:
 
 
 def _blocks(text: str) -> Iterator[Block]:
-    """Headings, fences, tables, list items, paragraphs and comments, in order."""
     lines = text.splitlines(keepends=True)
     place = start = 0
     while start < len(lines):
@@ -223,7 +219,6 @@ def _blocks(text: str) -> Iterator[Block]:
 
 
 def _end(lines: list[str], start: int) -> int:
-    """Where the block that begins at a line ends."""
     first = lines[start]
     if HEADING.match(first) or first.startswith("<!--"):
         return start + 1

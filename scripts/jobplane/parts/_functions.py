@@ -19,8 +19,6 @@ WRITES = ("dynamodb:PutItem", "dynamodb:UpdateItem", "sqs:SendMessage")
 
 @dataclass(frozen=True)
 class Part:
-    """Functions that are useful together."""
-
     name: str
     summary: str
     words: str
@@ -31,7 +29,6 @@ class Part:
 
 
 def parts(repository: Repository) -> dict[str, Part]:
-    """The parts of the repository by name."""
     listed = tomllib.loads((repository.root / LIST).read_text(encoding="utf-8"))
     return {
         name: Part(
@@ -46,7 +43,6 @@ def parts(repository: Repository) -> dict[str, Part]:
 
 
 def chosen(repository: Repository, names: Iterable[str]) -> frozenset[str]:
-    """The functions of the named parts, and those that they need."""
     known = parts(repository)
     functions: set[str] = set()
     for name in names:
@@ -70,7 +66,6 @@ def closed(repository: Repository, names: Iterable[str]) -> frozenset[str]:
 
 
 def _written(function: Function) -> set[str]:
-    """The resources whose queues or tables the function's role may write to."""
     found: set[str] = set()
     for statement in function.config.get("iamRoleStatements") or ():
         if set(_list(statement["Action"])) & set(WRITES):
@@ -79,7 +74,6 @@ def _written(function: Function) -> set[str]:
 
 
 def _read(function: Function) -> set[str]:
-    """The resources that the function's events come from."""
     return {
         logical
         for event in function.config.get("events") or ()

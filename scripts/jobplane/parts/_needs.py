@@ -27,8 +27,6 @@ VERBS = frozenset({"affected", "build", "check", "deploy", "event", "fuzz", "inv
 
 
 class Needs:
-    """The needs of one repository's tests."""
-
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
         self.folder = repository.root / "tests"
@@ -41,12 +39,10 @@ class Needs:
 
     @cached_property
     def absent(self) -> frozenset[str]:
-        """Functions of a part that the repository doesn't have."""
         return self.known - {function.name for function in self.repository.functions()}
 
     @cached_property
     def modules(self) -> dict[str, Path]:
-        """Every module of tests/ by its path within it."""
         return {
             path.relative_to(self.folder).as_posix(): path
             for path in sorted(self.folder.rglob("*.py"))

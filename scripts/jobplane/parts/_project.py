@@ -47,8 +47,6 @@ class ProjectError(click.ClickException):
 
 @dataclass(frozen=True)
 class Made:
-    """A project and its functions."""
-
     folder: Path
     parts: tuple[str, ...]
     functions: tuple[str, ...]
@@ -118,7 +116,6 @@ def update(source: Repository, target: Path) -> bool:
 def _write(
     source: Repository, target: Path, name: str, names: tuple[str, ...], keep: frozenset[str]
 ) -> None:
-    """Write the files of a project."""
     note(f"copying {', '.join(sorted(keep))}")
     install_framework(source)
     repository = copy_repository(source, target)
@@ -142,7 +139,6 @@ def make_again(repository: Repository) -> None:
 
 
 def reduce(repository: Repository, keep: frozenset[str]) -> None:
-    """Remove all other functions, and everything that only they need."""
     root = repository.root
     functions = {function.name: function for function in repository.functions()}
     going = frozenset(functions.keys() - keep)
@@ -227,7 +223,6 @@ def forget(
 
 
 def _forget_settings(repository: Repository, going: frozenset[str], libs: frozenset[str]) -> None:
-    """Remove lines of the root's pyproject.toml that name removed functions or libs."""
     path = repository.root / "pyproject.toml"
     names = [*(f"jobplane[-_]{lib}" for lib in libs), *(f"{name}(?= =)" for name in going)]
     if not names:
@@ -380,7 +375,6 @@ def _with_pages(row: str, root: Path) -> str | None:
 
 
 def _recorded(target: Path) -> tuple[str, tuple[str, ...]]:
-    """The name and the parts of a project."""
     repository = Repository(target)
     project = target / "pyproject.toml"
     record = RECORD.search(project.read_text(encoding="utf-8")) if project.is_file() else None

@@ -72,7 +72,6 @@ def fault(*found: Found, has_row: bool = True) -> Callable[[Plant], Plant]:
 
 
 def spread(count: int, found_by: Operation | None = None) -> dict[str, int]:
-    """Spread a number of faults evenly over all kinds, or over those that an operation finds."""
     kinds = sorted(
         kind
         for kind, known in REGISTER.items()
@@ -85,7 +84,6 @@ def spread(count: int, found_by: Operation | None = None) -> dict[str, int]:
 
 
 def files_of(counts: Mapping[str, int]) -> int:
-    """The number of rows of files that these faults need."""
     return sum(count for kind, count in counts.items() if REGISTER[kind].has_row)
 
 
@@ -310,7 +308,6 @@ def expect(state: State, kind: str, date: str, key: str) -> None:
 
 
 def old_file(state: State, chance: random.Random) -> File:
-    """A file that arrived hours ago."""
     created = state.now - chance.uniform(*STUCK_HOURS) * HOUR
     return state.new_file(chance, chance.choice(BUILDERS), created)
 
@@ -323,7 +320,6 @@ def recent_file(state: State, chance: random.Random, *, uploaded: bool = True) -
 
 
 def completed(state: State, chance: random.Random, file: File) -> dict[str, Any]:
-    """Add a file's row as completed, alone in its manifest."""
     batch = new_batch_for(state, chance, file)
     state.publish(batch, [file], "completed")
     return state.add(file, FileStatus.COMPLETED, batch)

@@ -183,7 +183,6 @@ def _daily_weights(now: float, days: int) -> dict[str, float]:
 
 
 def _shares(total: int, weights: Mapping[str, float]) -> dict[str, int]:
-    """Split a number by weights into whole parts."""
     whole, given, taken, shares = sum(weights.values()), 0.0, 0, {}
     for name, weight in weights.items():
         given += weight

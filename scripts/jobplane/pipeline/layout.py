@@ -14,8 +14,6 @@ FUNCTION = "state-manager"
 
 @dataclass(frozen=True)
 class Layout:
-    """Tables, buckets, prefixes and lifecycles, as state-manager is configured."""
-
     tracking_table: str = "files"
     metrics_table: str = "metrics"
     input_bucket: str = "input"
@@ -31,7 +29,6 @@ class Layout:
 
     @classmethod
     def of(cls, stage: Stage) -> "Layout":
-        """The configuration of state-manager on a running stage."""
         client = stage.client("lambda")
         name = stage.names.of(FUNCTION)
         try:
@@ -42,7 +39,6 @@ class Layout:
 
     @classmethod
     def configured(cls, environment: Mapping[str, str]) -> "Layout":
-        """Read it from the function's environment, with the function's defaults."""
         given: dict[str, Any] = {
             field: environment[variable]
             for field, variable in _VARIABLES.items()

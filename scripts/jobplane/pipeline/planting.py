@@ -49,7 +49,6 @@ def size(state: State) -> int:
 def put_objects(
     stage: Stage, bucket: str, objects: Mapping[str, bytes], advance: Advance = _nowhere
 ) -> None:
-    """Write many objects, several at once."""
     s3 = stage.client("s3")
     with ThreadPoolExecutor(THREADS) as pool:
         uploads = [
@@ -64,7 +63,6 @@ def put_objects(
 def put_rows(
     stage: Stage, table: str, rows: Sequence[dict[str, Any]], advance: Advance = _nowhere
 ) -> None:
-    """Write many rows, 25 at a time, several times at once."""
     _write_items(stage, table, ({"PutRequest": {"Item": to_item(row)}} for row in rows), advance)
 
 
@@ -107,7 +105,6 @@ def _write_items(
 
 
 def _write_batch(client: Any, table: str, requests: Sequence[dict[str, Any]]) -> int:
-    """A BatchWriteItem, repeated for unprocessed items."""
     left, attempt = list(requests), 0
     while left:
         answer = client.batch_write_item(RequestItems={table: left})

@@ -98,8 +98,6 @@ UNTIDY = ("Export (1) ", "größte+kleinste ", "50% off & more ", "#7 ")
 
 @dataclass(frozen=True)
 class File:
-    """A file, independent of its status."""
-
     date: str
     name: str
     key: str
@@ -109,19 +107,15 @@ class File:
 
     @property
     def row_key(self) -> str:
-        """`file_key` of its row."""
         return quote_plus(self.name) if self.builder.encodes else self.name
 
     def uri(self, layout: Layout) -> str:
-        """Its S3 URI, as its builder writes it."""
         key = quote_plus(self.key, safe="/") if self.builder.encodes else self.key
         return f"s3://{layout.input_bucket}/{key}"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A manifest's builder, date and times."""
-
     date: str
     path: str
     published: float
@@ -131,8 +125,6 @@ class Batch:
 
 
 class State:
-    """Rows by key, objects by bucket and key, and the findings expected in them."""
-
     def __init__(self, layout: Layout, now: float) -> None:
         self.layout = layout
         self.now = now
@@ -144,7 +136,6 @@ class State:
 
     @property
     def dates(self) -> list[str]:
-        """Each date of a file's row or of an object."""
         named = {date for date, _ in self.rows if not date.startswith(tracking.LOCK_PREFIX)}
         prefix = self.layout.input_prefix
         listed = {
@@ -155,7 +146,6 @@ class State:
 
     @property
     def files(self) -> list[Row]:
-        """The rows of files."""
         return [
             row
             for key, row in self.rows.items()
@@ -164,12 +154,10 @@ class State:
 
     @property
     def by_status(self) -> Counter[FileStatus]:
-        """The number of files by status, without unknown statuses."""
         found = (tracking.read_status(row.get("status"), self.layout.shards) for row in self.files)
         return Counter(status for status in found if status is not None)
 
     def expect(self, fault: str, *kinds: tuple[Operation, str], date: str, key: str = "") -> None:
-        """Record what must find a planted fault."""
         self.ledger += (Finding(operation, kind, date, key, fault) for operation, kind in kinds)
 
     def new_file(
@@ -301,7 +289,6 @@ class State:
         self.add_manifest_row(batch, len(files), status)
 
     def add_manifest_row(self, batch: Batch, files: int, status: str) -> None:
-        """Add the row of a manifest, as the builder and the workflow write it."""
         stamp, key = batch.builder.stamp, tracking.manifest_row_key(batch.path)
         row: Row = {
             "date_prefix": batch.date,
@@ -347,7 +334,6 @@ class State:
 
 
 def date_of(epoch: float) -> str:
-    """The UTC date."""
     return f"{datetime.fromtimestamp(epoch, UTC):%Y-%m-%d}"
 
 

@@ -16,14 +16,12 @@ class NoSuchSectionError(ValueError):
 
 
 def table(headings: Row, rows: Iterable[Row]) -> str:
-    """A Markdown table, one line per row."""
     lines = [f"| {' | '.join(line)} |" for line in (headings, *rows)]
     lines.insert(1, "|" + "---|" * len(headings))
     return "".join(f"{line}\n" for line in lines)
 
 
 def rows_of(document: str, section: str) -> list[Row]:
-    """The rows of a section's table, without its headings."""
     lines = _found(document, section)[2].splitlines()[2:]
     return [tuple(cell.strip() for cell in line.strip("|").split(" | ")) for line in lines]
 

@@ -85,7 +85,6 @@ def grants(template: Mapping[str, Any], names: Names) -> list[Grant]:
 
 
 def openings(template: Mapping[str, Any], names: Names) -> list[Opening]:
-    """The resource policies: who else may use a resource, and what is denied to all."""
     found = []
     for resource in template["Resources"].values():
         properties = resource.get("Properties", {})
@@ -103,7 +102,6 @@ def openings(template: Mapping[str, Any], names: Names) -> list[Opening]:
 
 
 def text_of(expression: Any, names: Names) -> str:
-    """A CloudFormation expression as readable text."""
     text = OWN_ARN.sub(r"\1:", _joined(expression)).removeprefix("s3:")
     text = text.replace(names.prefix, "{service}-{stage}-")
     text = text.replace(names.parameter(""), "/{service}/{stage}/")
@@ -111,12 +109,10 @@ def text_of(expression: Any, names: Names) -> str:
 
 
 def template_to_tell(repository: Repository) -> Mapping[str, Any]:
-    """The compiled template; needs no credentials."""
     return compiled.outline(Stage(repository, STAGE))
 
 
 def tables(template: Mapping[str, Any], names: Names) -> dict[str, str]:
-    """The tables of docs/security.md, by section."""
     rows = []
     by_holder: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for grant in _with_common(grants(template, names), template, names):
@@ -135,7 +131,6 @@ def tables(template: Mapping[str, Any], names: Names) -> dict[str, str]:
 
 
 def _holders(resources: Mapping[str, Any], names: Names) -> dict[str, str]:
-    """The function or state machine of each role, by the role's logical id."""
     found = {}
     for logical, resource in resources.items():
         properties = resource.get("Properties", {})

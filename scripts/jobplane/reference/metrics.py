@@ -34,7 +34,6 @@ class Metric:
 
 @cache
 def emitted(repository: Repository) -> set[Metric]:
-    """Every metric of every function."""
     return {
         metric
         for function in repository.functions()

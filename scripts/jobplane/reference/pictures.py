@@ -32,7 +32,6 @@ type Edge = tuple[str, str, str]
 
 
 def pictures(repository: Repository) -> dict[Path, str]:
-    """The SVG of each picture, by its path in the repository."""
     sources = {"system": system(repository)}
     if (repository.root / FLOW).is_file():
         sources["job-flow"] = job_flow(repository)

@@ -11,7 +11,6 @@ SECTION = "templates"
 
 
 def tables(repository: Repository) -> dict[str, str]:
-    """The table of docs/templates.md, by section."""
     rows = [
         (f"`{each.id}`", each.flow, ", ".join(f"`{s}`" for s in each.settings.values()) or "none")
         for each in templates(repository)

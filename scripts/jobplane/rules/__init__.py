@@ -13,21 +13,17 @@ __all__ = ["Finding", "Rule", "Tree", "check", "rule", "rule_names"]
 
 
 class Rule(Protocol):
-    """A module of this package."""
-
     __doc__: str
 
     def findings(self, tree: Tree) -> Findings: ...
 
 
 def rule_names() -> list[str]:
-    """Every rule by its name in findings."""
     modules = Path(__file__).parent.glob("[a-z]*.py")
     return sorted(path.stem.replace("_", "-") for path in modules)
 
 
 def rule(name: str) -> Rule:
-    """The rule of that name."""
     return cast("Rule", import_module(f"jobplane.rules.{name.replace('-', '_')}"))
 
 

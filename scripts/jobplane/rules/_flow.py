@@ -25,15 +25,11 @@ TRANSACTION_KEYS = frozenset({"Put", "Update", "Delete", "ConditionCheck"})
 
 @dataclass(frozen=True)
 class Client:
-    """A client of an AWS service; `name` is botocore's."""
-
     service: str
 
 
 @dataclass(frozen=True)
 class Text:
-    """A literal."""
-
     text: str
 
 
@@ -47,8 +43,6 @@ class Environment:
 
 @dataclass(frozen=True)
 class Code:
-    """A function, a class or a module of the program."""
-
     module: "Module"
     node: ast.AST
 
@@ -58,16 +52,12 @@ class Code:
 
 @dataclass(frozen=True)
 class Place:
-    """A place in the source."""
-
     path: Path
     line: int
 
 
 @dataclass(frozen=True)
 class Call:
-    """A use of a client's method; `argument` is its first literal text."""
-
     service: str
     method: str
     argument: str | None
@@ -86,8 +76,6 @@ class Reading:
 
 @dataclass(eq=False)
 class Module:
-    """A source file of the program."""
-
     path: Path
     name: str
 
@@ -119,8 +107,6 @@ class Module:
 
 @dataclass
 class Facts:
-    """The results of the analysis."""
-
     calls: set[Call] = field(default_factory=set)
     readings: set[Reading] = field(default_factory=set)
     lost: dict[Place, str] = field(default_factory=dict)
@@ -164,7 +150,6 @@ class Program:
 
     @property
     def modules(self) -> list[Module]:
-        """The modules with code that counts."""
         self.facts  # noqa: B018 - learns
         return list({id(m): m for m in self._reached.values()}.values())
 
@@ -262,8 +247,6 @@ class Program:
 
 
 class Walk:
-    """One pass over one definition, or over a module's top level."""
-
     def __init__(self, program: Program, module: Module, node: ast.AST, facts: Facts) -> None:
         self.program = program
         self.module = module

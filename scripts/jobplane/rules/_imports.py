@@ -15,8 +15,6 @@ WORKSPACE_PACKAGE = "jobplane_"
 
 @dataclass(frozen=True)
 class Import:
-    """An import in a file, at the top or lazily."""
-
     module: str
     line: int
     typing_only: bool = False
@@ -55,12 +53,10 @@ def _name(node: ast.expr) -> str:
 
 
 def is_standard(module: str) -> bool:
-    """Whether it is in the standard library."""
     return module.partition(".")[0] in sys.stdlib_module_names
 
 
 def canonical(name: str) -> str:
-    """A distribution's normalised name."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

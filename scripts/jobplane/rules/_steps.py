@@ -22,8 +22,6 @@ class Step:
 
 @dataclass(frozen=True)
 class StateMachine:
-    """A definition with the stack's substitutions."""
-
     path: Path
     definition: Mapping[str, Any]
     functions: Mapping[str, str]
@@ -79,5 +77,4 @@ def state_machines(repository: Repository) -> list[StateMachine]:
 
 
 def logical_id(function: str) -> str:
-    """The framework's logical id of a function."""
     return function[0].upper() + function[1:].replace("-", "Dash") + "LambdaFunction"

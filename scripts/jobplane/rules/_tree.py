@@ -28,8 +28,6 @@ type Findings = Iterator["Finding"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault, and what to do about it."""
-
     path: Path
     line: int
     message: str
@@ -99,8 +97,6 @@ class Excuses:
 
 @dataclass(frozen=True)
 class Member:
-    """A folder of the repository with a pyproject.toml."""
-
     directory: Path
     function: Function | None = None
 
@@ -140,7 +136,6 @@ class Member:
 
     @property
     def sources(self) -> list[Path]:
-        """Its modules: a function's file, or a lib's package."""
         if self.function is not None:
             return [self.function.source]
         return sorted((self.directory / "src").rglob("*.py"))
@@ -156,7 +151,6 @@ class Tree:
 
     @cached_property
     def members(self) -> list[Member]:
-        """The functions under check, and the libs if everything is checked."""
         found = [self._member_of(function) for function in self.functions]
         return found + self.libs if self.is_whole else found
 
@@ -188,7 +182,6 @@ class Tree:
         return Member(function.directory, function)
 
     def program(self, function: Function) -> Program:
-        """The analysed function, with the code of libs that it uses."""
         return self._programs[function.name]
 
     @cached_property
@@ -200,7 +193,6 @@ class Tree:
 
     @cached_property
     def service(self) -> dict[str, Any]:
-        """The content of serverless.yml."""
         service: dict[str, Any] = read_yaml(self.repository.root / "serverless.yml")
         return service
 

@@ -99,7 +99,6 @@ def _line_of_dependency(member: Member, name: str) -> int:
 
 
 def _locked(repository: Repository) -> dict[str, set[str]]:
-    """Distribution → its dependencies, from uv.lock."""
     lock = tomllib.loads((repository.root / "uv.lock").read_text(encoding="utf-8"))
     return {
         canonical(package["name"]): {

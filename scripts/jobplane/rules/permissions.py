@@ -180,7 +180,6 @@ def _model(service: str) -> Any:
 
 @cache
 def is_service(service: str) -> bool:
-    """Whether botocore knows a service of that name."""
     from botocore.exceptions import UnknownServiceError
 
     try:
@@ -192,7 +191,6 @@ def is_service(service: str) -> bool:
 
 @cache
 def operation(service: str, method: str) -> str | None:
-    """The operation behind a client's method."""
     from botocore import xform_name
 
     if not is_service(service):

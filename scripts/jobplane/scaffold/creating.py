@@ -113,7 +113,6 @@ def create(repository: Repository, name: str, trigger: str) -> list[Path]:
 
 
 def _files(repository: Repository, name: str, template: Path) -> dict[Path, str]:
-    """The text of each file of a template, by path."""
     words = {
         "__NAME__": name,
         "__MODULE__": name.replace("-", "_"),

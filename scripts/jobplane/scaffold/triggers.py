@@ -10,8 +10,6 @@ DOCUMENT = Path("docs", "adding-a-function.md")
 
 @dataclass(frozen=True)
 class Trigger:
-    """A kind of function: what calls it, and what the new function does."""
-
     name: str
     caller: str
     example: str
@@ -35,6 +33,5 @@ TRIGGERS = (
 
 
 def tables() -> dict[str, str]:
-    """A row for each kind, by section."""
     rows = [(f"`{each.name}`", each.caller, each.example) for each in TRIGGERS]
     return {"triggers": table(("trigger", "what calls it", "the function you start with"), rows)}

@@ -153,12 +153,10 @@ def _unpacked(repository: Repository) -> Path:
 
 
 def is_running(state: State) -> bool:
-    """Whether the process that `up` started still runs and answers."""
     return _started(state.pid) == state.started and _healthy(state.port)
 
 
 def environment(stage: Stage, port: int, region: str) -> dict[str, str]:
-    """All environment variables of an emulator's process."""
     scratch = stage.directory / "tmp"
     scratch.mkdir(exist_ok=True)
     inherited = {key: os.environ[key] for key in INHERITED if key in os.environ}

@@ -23,8 +23,6 @@ LEFT_OUT = frozenset({
 
 @dataclass(frozen=True)
 class LogEvent:
-    """One log line of a function or of Lambda itself."""
-
     function: str
     at: int
     """Epoch milliseconds."""
@@ -35,7 +33,6 @@ class LogEvent:
         return PLATFORM.match(self.text) is not None
 
     def document(self) -> dict[str, Any] | None:
-        """The line as a JSON object; None for other text."""
         return parse_line(self.text)
 
 
@@ -51,7 +48,6 @@ def parse_line(text: str) -> dict[str, Any] | None:
 
 
 def is_metric(text: str) -> bool:
-    """Whether a log line is an embedded metric."""
     return "_aws" in (parse_line(text) or ())
 
 

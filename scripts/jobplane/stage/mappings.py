@@ -37,8 +37,6 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """The settings of a mapping, by the names of Lambda's API."""
-
     batch_size: int = 100
     lanes: int = 1
     """ParallelizationFactor: batches at a time; all records of an item are in the same one."""

@@ -24,7 +24,6 @@ def jwt_secret(stage: Stage) -> str:
 
 
 def publish_secret(stage: Stage, state: State) -> None:
-    """Create the SSM parameter with a local stage's signing secret."""
     stage.client("ssm").put_parameter(
         Name=secret_name(stage), Value=state.jwt_secret, Type="SecureString", Overwrite=True
     )

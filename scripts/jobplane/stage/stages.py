@@ -39,8 +39,6 @@ class NoCredentialsError(click.ClickException):
 
 @dataclass
 class State:
-    """The state of a local stage, saved in `.jobplane/<stage>/state.json`."""
-
     pid: int
     started: str
     """The process's start time: the pid alone may belong to another process by now."""
@@ -73,7 +71,6 @@ class Stage:
 
     @cached_property
     def names(self) -> Names:
-        """The names of its resources."""
         return self.repository.names(self.name)
 
     @property
@@ -143,13 +140,11 @@ class Stage:
         )
 
     def invoker(self) -> Any:
-        """A Lambda client that waits up to the longest time-out and does not retry."""
         return self.client(
             "lambda", read_timeout=LONGEST_RUN_SECONDS + 10, retries={"total_max_attempts": 1}
         )
 
     def environment(self) -> dict[str, str]:
-        """The variables that point an AWS tool at this local stage."""
         state = self.read_state()
         if state is None:
             raise StageNotUpError(self.name)
@@ -172,7 +167,6 @@ def _session_of_emulators() -> Any:
 
 
 def default_region(repository: Repository) -> str:
-    """The default region in serverless.yml."""
     declared = str(read_yaml(repository.root / "serverless.yml")["provider"]["region"])
     literal = re.search(r"'([a-z0-9-]+)'", declared)
     if literal is None:

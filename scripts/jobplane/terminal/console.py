@@ -53,7 +53,6 @@ class Notes(logging.Handler):
 
 
 def show_notes_of(logger: str) -> None:
-    """Print log records of a library as notes, from now on."""
     found = logging.getLogger(logger)
     found.setLevel(logging.INFO)
     if not any(isinstance(handler, Notes) for handler in found.handlers):

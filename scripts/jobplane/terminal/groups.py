@@ -39,14 +39,12 @@ class ModuleGroup(click.Group):
         return command
 
     def sections(self, ctx: click.Context) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Headings of the help, and the commands under each."""
         yield from self.tour.items()
         placed = {name for names in self.tour.values() for name in names}
         if rest := tuple(name for name in self.list_commands(ctx) if name not in placed):
             yield "Commands", rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one section per heading and one line per command."""
         width = max(map(len, self.list_commands(ctx)))
         for title, names in self.sections(ctx):
             found = [(name, self.get_command(ctx, name)) for name in names]

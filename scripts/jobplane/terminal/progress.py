@@ -14,8 +14,6 @@ POLL_SECONDS = 1.0
 
 
 class Advance(Protocol):
-    """Advances a bar and shows a text."""
-
     def __call__(self, name: str = "", *, by: int = 1) -> None: ...
 
 

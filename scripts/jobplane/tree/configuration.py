@@ -38,22 +38,17 @@ type Parts = dict[str, str]
 
 @dataclass(frozen=True)
 class Declared:
-    """A resource as written."""
-
     file: str
     body: Any
 
 
 class Configuration:
-    """The configuration of one tree."""
-
     def __init__(self, repository: Repository) -> None:
         self.repository = repository
         self.service: dict[str, Any] = read_yaml(repository.root / "serverless.yml")
 
     @cached_property
     def resources(self) -> dict[str, Declared]:
-        """Every resource by logical id."""
         return {
             logical: Declared(f"resources/{path.name}", body)
             for path in self.repository.resources
@@ -92,11 +87,9 @@ class Configuration:
         return parts | self._variables(reached)
 
     def named_by(self, function: Function) -> set[str]:
-        """The resources that the function's own configuration refers to."""
         return references(function.config) & self.resources.keys()
 
     def users(self, logical: str) -> list[str]:
-        """The resources that refer to this one."""
         return [user for user, body in self.resources.items() if logical in references(body.body)]
 
     @cached_property
@@ -211,7 +204,6 @@ def role_id(function: Function) -> str:
 
 
 def event_kinds(config: dict[str, Any]) -> set[str]:
-    """`websocket`, `httpApi`, `sqs`…: what a function.yml lists under `events`."""
     return {next(iter(e)) if isinstance(e, dict) else e for e in config.get("events") or ()}
 
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Names:
-    """Names of one stage of one service."""
-
     service: str
     stage: str
 
@@ -24,7 +22,6 @@ class Names:
         return f"{self.stack}-"
 
     def of(self, name: str) -> str:
-        """The full name of a function, table, queue, alarm, state machine or local bucket."""
         return self.prefix + name
 
     def short(self, name: str) -> str:
@@ -32,7 +29,6 @@ class Names:
         return name.removeprefix(self.prefix)
 
     def parameter(self, name: str) -> str:
-        """The path of a parameter in SSM."""
         return f"/{self.service}/{self.stage}/{name}"
 
     @property

@@ -31,8 +31,6 @@ def _parsed(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Function:
-    """One microlambda: `functions/NAME`, member `jobplane-NAME`, artifact `dist/NAME.zip`."""
-
     name: str
     directory: Path
 
@@ -58,7 +56,6 @@ class Function:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The content of `function.yml`, variables unresolved."""
         config: dict[str, Any] = read_yaml(self.config_path)
         return config
 
@@ -98,18 +95,14 @@ class Function:
 
 @dataclass(frozen=True)
 class Repository:
-    """The repository, or a copy of it, by its root folder."""
-
     root: Path
 
     @classmethod
     def here(cls) -> "Repository":
-        """The repository that this command was installed from."""
         return cls(ROOT)
 
     @property
     def service(self) -> str:
-        """The project's name, which all deployed names begin with."""
         return str(read_yaml(self.root / "serverless.yml")["service"])
 
     def names(self, stage: str) -> Names:

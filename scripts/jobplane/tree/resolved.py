@@ -64,13 +64,11 @@ class ResolvedStack:
 
     @cached_property
     def service(self) -> dict[str, Any]:
-        """The content of serverless.yml, variables unresolved."""
         service: dict[str, Any] = read_yaml(self.repository.root / "serverless.yml")
         return service
 
     @property
     def names(self) -> Names:
-        """The names of the stage's resources."""
         return self.repository.names(self.stage)
 
     @cached_property
@@ -117,7 +115,6 @@ class ResolvedStack:
         return self.names.short(name)
 
     def resolve(self, value: Any) -> Any:
-        """Replace CloudFormation's intrinsic functions by their values."""
         if isinstance(value, list):
             return [self.resolve(item) for item in value]
         if not isinstance(value, dict):

@@ -22,8 +22,6 @@ GAP = 2
 
 @dataclass(frozen=True)
 class Room:
-    """How much of an answer is shown."""
-
     width: int
     full: bool = False
 

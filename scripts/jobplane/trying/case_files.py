@@ -60,8 +60,6 @@ class UnreadableEventError(click.UsageError):
 
 @dataclass(frozen=True)
 class Stack:
-    """The names that files of a case may use."""
-
     keys: Mapping[str, tuple[str, ...]]
     """The names of a table's key attributes, by table."""
     buckets: tuple[str, ...]
@@ -107,7 +105,6 @@ def _stack(
 
 
 def schemas(stack: Stack) -> dict[str, dict[str, Any]]:
-    """The schema of each kind of file."""
     return {
         "event": _document("event", _value("event", stack), {"$ref": "#/$defs/value"}),
         "given": _document("given", _value("given", stack), _given(stack)),

@@ -134,7 +134,6 @@ def named(function: Function, name: str) -> Case:
 
 
 def all_cases(repository: Repository) -> list[Case]:
-    """Every case of every function."""
     return [
         Case.read(function, path)
         for function in repository.functions()
@@ -144,8 +143,6 @@ def all_cases(repository: Repository) -> list[Case]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of an invocation."""
-
     answer: Any
     error: str | None
     """The exception's class, if the function raised."""
@@ -158,8 +155,6 @@ class Outcome:
 
 
 class Target(Protocol):
-    """Where cases run."""
-
     @property
     def is_shared(self) -> bool:
         """Whether streams, schedules or other users may change the tables at the same time."""
@@ -171,8 +166,6 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a case, or the reason why it was left out."""
-
     case: Case
     outcome: Outcome | None
     """None if the case can't run on this target."""
@@ -444,7 +437,6 @@ def _compare(case: Case, outcome: Outcome, values: Values, target: Target) -> li
 
 
 def rows_of(table: str, target: Target) -> list[dict[str, Any]]:
-    """All rows of a table, by its full name."""
     from boto3.dynamodb.types import TypeDeserializer
 
     deserialize = TypeDeserializer().deserialize

@@ -35,8 +35,6 @@ NOT_QUEUE_ATTRIBUTES = frozenset({"QueueName", "Tags"})
 
 @dataclass
 class Context:
-    """Lambda's context object with the attributes that functions use."""
-
     function_name: str
     memory_limit_in_mb: int = 512
     timeout: float = 30.0
@@ -106,7 +104,6 @@ class InProcess:
 
     @property
     def tables(self) -> dict[str, str]:
-        """Physical table names by short name."""
         return self._names("AWS::DynamoDB::Table", "TableName")
 
     @property
@@ -121,13 +118,11 @@ class InProcess:
         return {short: f"{base}/{name}" for short, name in names.items()}
 
     def client(self, service: str) -> Any:
-        """A boto3 client of this stage."""
         import boto3
 
         return boto3.client(service, region_name=REGION)
 
     def function(self, name: str) -> Function:
-        """A function of the repository by its name."""
         return Function(name, self.template.repository.root / "functions" / name)
 
     def environment(self, name: str) -> dict[str, str]:

@@ -42,7 +42,6 @@ class UnrecordableError(click.ClickException):
 
 
 def require_recordable(cases: Iterable[Case], there: Stage | None) -> None:
-    """Check that all cases can run on the stage, before the first one runs."""
     for case in cases if there is not None else ():
         if reason := only_in_process(case):
             raise UnrecordableError(
@@ -76,7 +75,6 @@ def record(result: Result, repository: Repository, there: Stage | None) -> Path:
 
 
 def expectation(outcome: Outcome, values: Values) -> dict[str, Any]:
-    """The answer or the error, with placeholders."""
     if outcome.error is not None:
         return {"error": outcome.error}
     return {"answer": general(outcome.answer, values)}
@@ -149,7 +147,6 @@ def _general_text(text: str, values: Values) -> Any:
 
 
 def _named(text: str, values: Values) -> str:
-    """Replace full names in a text by placeholders, longest first."""
     names = {
         name: f"<{kind}:{short}>"
         for kind, each in (
@@ -179,7 +176,6 @@ def merged(first: Any, second: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    """The placeholder for any value of the same kind."""
     if isinstance(value, bool):
         return "<bool>"
     if isinstance(value, str):

@@ -61,7 +61,6 @@ def _until_other_sources(
 
 
 def sources(repository: Repository, function: Function) -> list[Path]:
-    """The sources of a function: its folder, its libs, its data, the lock."""
     closure = closures(repository, [function], Settings.local().arch)[function.name]
     libs = [repository.root / lib for lib in closure.libs.values()]
     return [function.directory, *libs, *function.data, repository.root / "uv.lock"]

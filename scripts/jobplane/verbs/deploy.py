@@ -240,7 +240,6 @@ def _deploy(plan: "Plan", parameters: tuple[str, ...]) -> None:
 
 
 def _report(plan: "Plan", as_json: bool, only: Collection[str] | None = None) -> None:
-    """Print what was deployed, also after a failure."""
     if as_json:
         click.echo(json.dumps(_document(plan, deployed=True, only=only)))
         return

@@ -77,7 +77,6 @@ def _shell_lines(there: Stage) -> Iterator[str]:
 
 
 def print_description(description: dict[str, Any]) -> None:
-    """Print the URLs and the names of the stack's resources, one per line."""
     for key in ("websocket_url", "http_url", "endpoint_url"):
         if description[key]:
             click.echo(f"{key.replace('_', ' '):16} {description[key]}")

@@ -98,8 +98,6 @@ def command(
 
 @dataclass(frozen=True)
 class Style:
-    """How results are shown."""
-
     full: bool
     metrics: bool
     raw: bool
@@ -189,7 +187,6 @@ def _run(case: "Case", repository: Repository, there: Stage | None) -> "Result":
 def _record_all(
     cases: "list[Case]", repository: Repository, there: Stage | None, style: Style
 ) -> "list[Result]":
-    """Run all cases, then write their expectations."""
     from jobplane.trying import recording
 
     recording.require_recordable(cases, there)

@@ -62,7 +62,6 @@ def command(stage: str | None, as_json: bool) -> None:
 
 
 def direct_dependencies(function: Function) -> list[str]:
-    """The distributions that the function's own pyproject.toml names."""
     text = (function.directory / "pyproject.toml").read_text(encoding="utf-8")
     declared = tomllib.loads(text)["project"].get("dependencies", [])
     return [match[0] for each in declared if (match := REQUIREMENT.match(each))]
