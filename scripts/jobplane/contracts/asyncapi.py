@@ -1,14 +1,18 @@
 """AsyncAPI 3.0 of the socket: what a client sends for each action, and what it may receive."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from jobplane.contracts.catalogue import SOCKET_ACTIONS, Contract, SocketAction
 from jobplane.contracts.json_schema import definitions_of
+from jobplane.tree.repository import read_yaml
 from jobplane_models import answers, messages
 
+# What does not follow from the models.
+SKELETON = Path(__file__).with_name("asyncapi.yml")
 SCHEMAS = "#/components/schemas"
 MESSAGES = "#/channels/socket/messages"
 HEARD: dict[str, type[BaseModel]] = {
@@ -113,68 +117,21 @@ def asyncapi_of(version: str) -> dict[str, Any]:
     for action in SOCKET_ACTIONS:
         known |= messages_of(action)
     told = ("progress", "complete", "error", "ping")
-    return {
-        "asyncapi": "3.0.0",
-        "info": {
-            "title": "Jobplane",
-            "version": version,
-            "description": "Clients send jobs over a WebSocket and receive their progress.",
-            "license": {"name": "MIT"},
-        },
-        "defaultContentType": "application/json",
-        "servers": {
-            "aws": {
-                "host": "{api}.execute-api.{region}.amazonaws.com",
-                "pathname": "/{stage}",
-                "protocol": "wss",
-                "variables": {
-                    "api": {"default": "api", "description": "The WebSocket API's id."},
-                    "region": {"default": "eu-west-1"},
-                    "stage": {"default": "prod"},
-                },
-                "security": [{"$ref": "#/components/securitySchemes/token"}],
-            }
-        },
-        "channels": {
-            "socket": {
-                "address": "/",
-                "messages": {
-                    name: {"$ref": f"#/components/messages/{name}"} for name in sorted(known)
-                },
-                "bindings": {
-                    "ws": {
-                        "method": "GET",
-                        "query": {
-                            "type": "object",
-                            "properties": {
-                                "Authorization": {"type": "string", "description": "The token."}
-                            },
-                        },
-                    }
-                },
-            }
-        },
+    contracts = [Contract(name, name, model) for name, model in models.items()]
+    document: dict[str, Any] = read_yaml(SKELETON)
+    socket = document["channels"]["socket"]
+    listed = {name: {"$ref": f"#/components/messages/{name}"} for name in sorted(known)}
+    tell = {"messages": [{"$ref": f"{MESSAGES}/{name}"} for name in told]}
+    return document | {
+        "info": document["info"] | {"version": version},
+        "channels": {"socket": socket | {"messages": listed}},
         "operations": {
             **{camel(action.name): operation_of(action) for action in SOCKET_ACTIONS},
-            "tell": {
-                "action": "send",
-                "channel": {"$ref": "#/channels/socket"},
-                "summary": "The messages to a client about requests that it sent or subscribed to.",
-                "messages": [{"$ref": f"{MESSAGES}/{name}"} for name in told],
-            },
+            "tell": document["operations"]["tell"] | tell,
         },
-        "components": {
+        "components": document["components"]
+        | {
             "messages": dict(sorted(known.items())),
-            "schemas": definitions_of(
-                [Contract(name, name, model) for name, model in models.items()], SCHEMAS
-            ),
-            "securitySchemes": {
-                "token": {
-                    "type": "httpApiKey",
-                    "name": "Authorization",
-                    "in": "query",
-                    "description": "A JWT; also in `token`, or in the header `Authorization`.",
-                }
-            },
+            "schemas": definitions_of(contracts, SCHEMAS),
         },
     }

@@ -4,6 +4,7 @@ A function with an `httpApi` event describes its routes in `functions/<name>/ope
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,96 +26,8 @@ MODELS = (
     lookups.Refusal,
 )
 
-HEADERS: dict[str, Any] = {
-    "DocumentCache": {
-        "description": (
-            "A completed document may be cached for five minutes, one that ended otherwise only"
-            " if it is revalidated, one that has not ended not at all."
-        ),
-        "required": True,
-        "schema": {"enum": ["private, max-age=300", "private, no-cache", "no-store"]},
-    },
-    "ETag": {
-        "description": "The version of an ended document; it also changes before the links expire.",
-        "schema": {"type": "string", "pattern": '^W/"[0-9a-f]{32}"$'},
-    },
-    "NotCached": {"required": True, "schema": {"const": "no-store"}},
-    "RetryAfter": {
-        "description": "Seconds to wait before the next request.",
-        "schema": {"type": "integer", "minimum": 1},
-    },
-    "RetryAfterAlways": {
-        "description": "Seconds to wait before the next request.",
-        "required": True,
-        "schema": {"type": "integer", "minimum": 1},
-    },
-    "Vary": {
-        "description": "Authorization, and headers that API Gateway adds.",
-        "schema": {"type": "string"},
-    },
-    "WWW-Authenticate": {"required": True, "schema": {"type": "string"}},
-}
-
-
-def refusal(
-    description: str, headers: dict[str, str] | None = None, *, gateway: bool = False
-) -> dict[str, Any]:
-    """An error answer (Refusal); with `gateway` also API Gateway's own, with other headers."""
-    schema: dict[str, Any] = {"$ref": "#/components/schemas/Refusal"}
-    if gateway:
-        schema = {"anyOf": [schema, {"$ref": "#/components/schemas/GatewayRefusal"}]}
-    own = {} if gateway else {"Cache-Control": "NotCached"}
-    return answer(description, schema, own | (headers or {}))
-
-
-def answer(description: str, schema: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "description": description,
-        "content": {"application/json": {"schema": schema}},
-    }
-    if headers:
-        found["headers"] = header_references(headers)
-    return found
-
-
-def header_references(headers: dict[str, str]) -> dict[str, Any]:
-    return {name: {"$ref": f"#/components/headers/{kind}"} for name, kind in headers.items()}
-
-
-RESPONSES: dict[str, dict[str, Any]] = {
-    "Conflict": refusal("The assembly has not ended.", {"Retry-After": "RetryAfterAlways"}),
-    "Forbidden": refusal("The assembly belongs to another user."),
-    "InternalError": refusal(
-        "An error of the service; report it with its `request_id`.", gateway=True
-    ),
-    "Invalid": refusal("The request is malformed; `problems` lists all invalid fields."),
-    "NotFound": refusal(
-        "The assembly does not exist (yet), or the route does not exist.",
-        {"Retry-After": "RetryAfter"},
-        gateway=True,
-    ),
-    "NotModified": {
-        "description": "The caller has this version; no body.",
-        "headers": header_references(
-            {"Cache-Control": "DocumentCache", "ETag": "ETag", "Vary": "Vary"}
-        ),
-    },
-    "TooLarge": refusal(
-        "The answer would exceed 6 MB, the limit of Lambda. For a batch, ask for the first `fits`"
-        " ids, then for the others."
-    ),
-    "TooSoon": refusal(
-        "The webhook was triggered a moment ago, or the API is throttled.",
-        {"Retry-After": "RetryAfter"},
-        gateway=True,
-    ),
-    "Unauthorized": refusal(
-        "The token is missing, expired or invalid.", {"WWW-Authenticate": "WWW-Authenticate"}
-    ),
-    "Unavailable": refusal(
-        "Temporarily unavailable; try again.", {"Retry-After": "RetryAfter"}, gateway=True
-    ),
-}
+# What does not follow from the models and the routes.
+SKELETON = Path(__file__).with_name("openapi.yml")
 
 
 def deployed_routes(repository: Repository) -> set[Route]:
@@ -146,37 +59,10 @@ def paths_of(repository: Repository) -> dict[str, dict[str, Any]]:
 
 def openapi_of(repository: Repository, version: str) -> dict[str, Any]:
     contracts = [Contract(model.__name__, model.__name__, model) for model in MODELS]
-    return {
-        "openapi": "3.1.0",
-        "jsonSchemaDialect": "https://spec.openapis.org/oas/3.1/dialect/base",
-        "info": {
-            "title": "Jobplane",
-            "version": version,
-            "summary": "Look-ups of assemblies.",
-            "license": {"name": "MIT", "identifier": "MIT"},
-        },
-        "servers": [
-            {
-                "url": "https://{api}.execute-api.{region}.amazonaws.com",
-                "variables": {
-                    "api": {"default": "api", "description": "The HTTP API's id."},
-                    "region": {"default": "eu-west-1"},
-                },
-            }
-        ],
-        "security": [{"token": []}],
+    document: dict[str, Any] = read_yaml(SKELETON)
+    schemas = definitions_of(contracts, "#/components/schemas")
+    return document | {
+        "info": document["info"] | {"version": version},
         "paths": paths_of(repository),
-        "components": {
-            "headers": HEADERS,
-            "responses": RESPONSES,
-            "schemas": definitions_of(contracts, "#/components/schemas"),
-            "securitySchemes": {
-                "token": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "bearerFormat": "JWT",
-                    "description": "Claims: user_id or sub, tenant_id, exp; optional: permissions.",
-                }
-            },
-        },
+        "components": document["components"] | {"schemas": schemas},
     }
