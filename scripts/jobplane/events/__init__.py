@@ -13,14 +13,6 @@ from jobplane.events._sources import (
 )
 
 __all__ = [
-    "SOURCES",
-    "Fresh",
-    "KeyMissingError",
-    "NoTableError",
-    "OverrideError",
-    "Source",
-    "override",
-    "request_item",
-    "scheduled_input",
-    "stream_event",
-]
+    "SOURCES", "Fresh", "KeyMissingError", "NoTableError", "OverrideError", "Source", "override",
+    "request_item", "scheduled_input", "stream_event",
+]  # fmt: skip

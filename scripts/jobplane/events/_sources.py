@@ -1,13 +1,15 @@
-"""The event of each source, with every field that the service sends, in its order."""
+"""The events of the sources: payloads.yml, filled with fresh ids and times."""
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jobplane.events._fresh import Fresh
-from jobplane.tree.repository import Function, Repository
+from jobplane.tree.repository import Function, Repository, read_yaml
 from jobplane.tree.resolved import ACCOUNT, REGION, ResolvedStack
 from jobplane_keys import (
     PICK_UP_SECONDS,
@@ -28,7 +30,8 @@ TENANT, USER = "acme", "dev"
 TOKEN = f"<token:user={USER},tenant={TENANT}>"
 SOURCE_IP = "203.0.113.7"
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0"
-CURL = "curl/8.16.0"
+PAYLOADS = Path(__file__).with_name("payloads.yml")
+NAME = re.compile(r"<([a-z_0-9]+)>")
 
 
 class NoTableError(LookupError):
@@ -51,39 +54,39 @@ def _full_name(name: str) -> str:
     return Repository.here().names(STAGE).of(name)
 
 
+def _payload(source: str, fresh: Fresh, **values: Any) -> Event:
+    """The payload of a source, with these values and those that many sources have."""
+    common = {
+        "account": ACCOUNT, "browser": BROWSER, "ip": SOURCE_IP, "iso": fresh.iso(), "jwt": TOKEN,
+        "milliseconds": fresh.milliseconds, "region": REGION, "request_time": fresh.request_time(),
+    }  # fmt: skip
+    filled: Event = _filled(read_yaml(PAYLOADS)[source], common | values)
+    return filled
+
+
+def _filled(part: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(part, dict):
+        return {key: _filled(value, values) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_filled(value, values) for value in part]
+    if not isinstance(part, str):
+        return part
+    whole = NAME.fullmatch(part)
+    return values[whole[1]] if whole else NAME.sub(lambda name: str(values[name[1]]), part)
+
+
 def websocket_connect(fresh: Fresh) -> Event:
     """A handshake with a token in the query."""
     context = _socket_context(fresh, "$connect", "CONNECT")
-    headers = {
-        "Host": context["domainName"],
-        "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits",
-        "Sec-WebSocket-Key": fresh.token(16),
-        "Sec-WebSocket-Version": "13",
-        "User-Agent": BROWSER,
-        "X-Amzn-Trace-Id": fresh.trace(),
-        "X-Forwarded-For": SOURCE_IP,
-        "X-Forwarded-Port": "443",
-        "X-Forwarded-Proto": "https",
-    }
-    query = {"Authorization": TOKEN}
-    return {
-        "headers": headers,
-        "multiValueHeaders": _each_listed(headers),
-        "queryStringParameters": query,
-        "multiValueQueryStringParameters": _each_listed(query),
-        "requestContext": context,
-        "isBase64Encoded": False,
-    }
+    values = {"key": fresh.token(16), "trace": fresh.trace(), "context": context}
+    return _with_lists(_payload("websocket-connect", fresh, host=context["domainName"], **values))
 
 
 def websocket_default(fresh: Fresh) -> Event:
     context = _socket_context(fresh, "$default", "MESSAGE")
-    body = {"id": f"req-{fresh.hex(16)}", "action": "ping"}
-    return {
-        "requestContext": context | {"messageId": fresh.token(12)},
-        "body": json.dumps(body, separators=(",", ":")),
-        "isBase64Encoded": False,
-    }
+    body = json.dumps({"id": f"req-{fresh.hex(16)}", "action": "ping"}, separators=(",", ":"))
+    context |= {"messageId": fresh.token(12)}
+    return _payload("websocket-default", fresh, body=body, context=context)
 
 
 def websocket_disconnect(fresh: Fresh) -> Event:
@@ -92,86 +95,27 @@ def websocket_disconnect(fresh: Fresh) -> Event:
         "disconnectStatusCode": 1005,
         "disconnectReason": "Client-side close frame status not set",
     }
-    headers = {
-        "Host": context["domainName"],
-        "x-api-key": "",
-        "X-Forwarded-For": "",
-        "x-restapi": "",
-    }
-    return {
-        "headers": headers,
-        "multiValueHeaders": _each_listed(headers),
-        "requestContext": context,
-        "isBase64Encoded": False,
-    }
+    values = {"host": context["domainName"], "context": context}
+    return _with_lists(_payload("websocket-disconnect", fresh, **values))
 
 
 def _socket_context(fresh: Fresh, route: str, kind: str) -> Event:
-    api, request = fresh.api_id(), fresh.token(11)
     connected = fresh.milliseconds - (40 if kind == "CONNECT" else 60_000)
-    return {
-        "routeKey": route,
-        "eventType": kind,
-        "extendedRequestId": request,
-        "requestTime": fresh.request_time(),
-        "messageDirection": "IN",
-        "stage": STAGE,
-        "connectedAt": connected,
-        "requestTimeEpoch": fresh.milliseconds,
-        "identity": {"userAgent": BROWSER, "sourceIp": SOURCE_IP},
-        "requestId": request,
-        "domainName": f"{api}.execute-api.{REGION}.amazonaws.com",
-        "connectionId": fresh.token(11),
-        "apiId": api,
-    }
+    values = {"api": fresh.api_id(), "request": fresh.token(11), "connection": fresh.token(11)}
+    given = {"route": route, "kind": kind, "connected": connected, "stage": STAGE}
+    return _payload("socket-context", fresh, **given, **values)
 
 
-def _each_listed(values: Mapping[str, str]) -> dict[str, list[str]]:
-    return {name: [value] for name, value in values.items()}
+def _with_lists(event: Event) -> Event:
+    for name in event.keys() & {"multiValueHeaders", "multiValueQueryStringParameters"}:
+        event[name] = {key: [value] for key, value in event[name].items()}
+    return event
 
 
 def http_v2(fresh: Fresh) -> Event:
     """GET /status/{assembly_id} of an HTTP API, payload format 2.0."""
-    api, assembly = fresh.api_id(), fresh.hex(32)
-    host = f"{api}.execute-api.{REGION}.amazonaws.com"
-    route, path = "GET /status/{assembly_id}", f"/status/{assembly}"
-    return {
-        "version": "2.0",
-        "routeKey": route,
-        "rawPath": path,
-        "rawQueryString": "",
-        "headers": {
-            "accept": "application/json",
-            "authorization": f"Bearer {TOKEN}",
-            "content-length": "0",
-            "host": host,
-            "user-agent": CURL,
-            "x-amzn-trace-id": fresh.trace(),
-            "x-forwarded-for": SOURCE_IP,
-            "x-forwarded-port": "443",
-            "x-forwarded-proto": "https",
-        },
-        "requestContext": {
-            "accountId": ACCOUNT,
-            "apiId": api,
-            "domainName": host,
-            "domainPrefix": api,
-            "http": {
-                "method": "GET",
-                "path": path,
-                "protocol": "HTTP/1.1",
-                "sourceIp": SOURCE_IP,
-                "userAgent": CURL,
-            },
-            "requestId": fresh.token(11),
-            "routeKey": route,
-            "stage": "$default",
-            "time": fresh.request_time(),
-            "timeEpoch": fresh.milliseconds,
-        },
-        "pathParameters": {"assembly_id": assembly},
-        "isBase64Encoded": False,
-    }
+    values = {"api": fresh.api_id(), "assembly": fresh.hex(32), "trace": fresh.trace()}
+    return _payload("http-v2", fresh, **values, request=fresh.token(11))
 
 
 def request_item(fresh: Fresh) -> Event:
@@ -259,29 +203,14 @@ def stream_event(
 
 
 def sqs(fresh: Fresh) -> Event:
-    body = {"assembly_id": fresh.hex(64), "execution": 1, "template_id": "tpl_fingerprint"}
-    text = json.dumps(body)
-    return {
-        "Records": [
-            {
-                "messageId": fresh.uuid(),
-                "receiptHandle": f"AQEB{fresh.token(150)}",
-                "body": text,
-                "attributes": {
-                    "ApproximateReceiveCount": "1",
-                    "AWSTraceHeader": fresh.trace(),
-                    "SentTimestamp": str(fresh.milliseconds - 120),
-                    "SenderId": f"AROA{fresh.hex(17).upper()}:{_full_name('processor')}",
-                    "ApproximateFirstReceiveTimestamp": str(fresh.milliseconds),
-                },
-                "messageAttributes": {},
-                "md5OfBody": _md5(text),
-                "eventSource": "aws:sqs",
-                "eventSourceARN": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{_full_name('webhooks')}",
-                "awsRegion": REGION,
-            }
-        ]
-    }
+    content = {"assembly_id": fresh.hex(64), "execution": 1, "template_id": "tpl_fingerprint"}
+    body = json.dumps(content)
+    return _payload(
+        "sqs", fresh, message=fresh.uuid(), handle=fresh.token(150), body=body,
+        trace=fresh.trace(), sent=str(fresh.milliseconds - 120), role=fresh.hex(17).upper(),
+        sender=_full_name("processor"), received=str(fresh.milliseconds), md5=_md5(body),
+        queue=_full_name("webhooks"),
+    )  # fmt: skip
 
 
 def _with_digests(event: Event, original: Event) -> None:
@@ -296,17 +225,7 @@ def _md5(text: str) -> str:
 
 def schedule(fresh: Fresh) -> Event:
     """A rule's own event; a schedule with an input sends that instead (`--for NAME`)."""
-    return {
-        "version": "0",
-        "id": fresh.uuid(),
-        "detail-type": "Scheduled Event",
-        "source": "aws.events",
-        "account": ACCOUNT,
-        "time": fresh.iso(),
-        "region": REGION,
-        "resources": [f"arn:aws:events:{REGION}:{ACCOUNT}:rule/{_full_name('every-minute')}"],
-        "detail": {},
-    }
+    return _payload("schedule", fresh, id=fresh.uuid(), rule=_full_name("every-minute"))
 
 
 def scheduled_input(function: Function) -> Any:
@@ -318,90 +237,25 @@ def scheduled_input(function: Function) -> Any:
 
 
 def step_functions(fresh: Fresh) -> Event:
-    number = fresh.digits(6)
-    return {
-        "projectId": "amelia",
-        "userId": "scott",
-        "threadId": f"thread-{number}",
-        "messageId": f"message-{number}",
-        "instruction": "Summarise the attached report.",
-        "attachments": [],
-        "claimTtlSeconds": 3600,
-    }
+    return _payload("step-functions", fresh, number=fresh.digits(6))
 
 
 def s3(fresh: Fresh) -> Event:
-    name = _full_name("files")
-    return {
-        "Records": [
-            {
-                "eventVersion": "2.1",
-                "eventSource": "aws:s3",
-                "awsRegion": REGION,
-                "eventTime": fresh.iso(fraction=True),
-                "eventName": "ObjectCreated:Put",
-                "userIdentity": {"principalId": f"AWS:AROA{fresh.hex(17).upper()}:dev"},
-                "requestParameters": {"sourceIPAddress": SOURCE_IP},
-                "responseElements": {
-                    "x-amz-request-id": fresh.hex(16).upper(),
-                    "x-amz-id-2": fresh.token(56),
-                },
-                "s3": {
-                    "s3SchemaVersion": "1.0",
-                    "configurationId": fresh.uuid(),
-                    "bucket": {
-                        "name": name,
-                        "ownerIdentity": {"principalId": f"A{fresh.hex(13).upper()}"},
-                        "arn": f"arn:aws:s3:::{name}",
-                    },
-                    "object": {
-                        "key": f"uploads/{fresh.hex(32)}/report+2026.txt",
-                        "size": 6,
-                        "eTag": fresh.hex(32),
-                        "sequencer": fresh.hex(18).upper(),
-                    },
-                },
-            }
-        ]
-    }
+    return _payload(
+        "s3", fresh, bucket=_full_name("files"), time=fresh.iso(fraction=True),
+        role=fresh.hex(17).upper(), request=fresh.hex(16).upper(), id2=fresh.token(56),
+        configuration=fresh.uuid(), owner=fresh.hex(13).upper(), folder=fresh.hex(32),
+        etag=fresh.hex(32), sequencer=fresh.hex(18).upper(),
+    )  # fmt: skip
 
 
 def execution_status_change(fresh: Fresh) -> Event:
     """An execution of the job flow that failed."""
-    machine = _full_name("job-flow")
-    name = f"message-{fresh.hex(12)}"
-    states = f"arn:aws:states:{REGION}:{ACCOUNT}"
-    execution = f"{states}:execution:{machine}:{name}"
-    return {
-        "version": "0",
-        "id": fresh.uuid(),
-        "detail-type": "Step Functions Execution Status Change",
-        "source": "aws.states",
-        "account": ACCOUNT,
-        "time": fresh.iso(),
-        "region": REGION,
-        "resources": [execution],
-        "detail": {
-            "executionArn": execution,
-            "stateMachineArn": f"{states}:stateMachine:{machine}",
-            "name": name,
-            "status": "FAILED",
-            "startDate": fresh.milliseconds - 30_000,
-            "stopDate": fresh.milliseconds,
-            "input": json.dumps(step_functions(fresh)),
-            "output": None,
-            "stateMachineVersionArn": None,
-            "stateMachineAliasArn": None,
-            "redriveCount": 0,
-            "redriveDate": None,
-            "redriveStatus": "REDRIVABLE",
-            "redriveStatusReason": None,
-            "inputDetails": {"included": True},
-            "outputDetails": None,
-            "error": "JobFailed",
-            "cause": "The worker reported a failure",
-        },
-    }
+    return _payload(
+        "execution-status-change", fresh, machine=_full_name("job-flow"),
+        name=f"message-{fresh.hex(12)}", id=fresh.uuid(), started=fresh.milliseconds - 30_000,
+        input=json.dumps(step_functions(fresh)),
+    )  # fmt: skip
 
 
 SOURCES = {
