@@ -11,6 +11,7 @@ from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import click
+from botocore import client, endpoint
 
 from jobplane.tree.repository import Function, Repository
 from jobplane.trying.cases import Case, InProcessTarget, Outcome, run
@@ -79,8 +80,6 @@ class _Recorder(InProcessTarget):
         self.event: Any = None
 
     def invoke(self, function: Function, event: Any, environment: Mapping[str, str]) -> Outcome:
-        from botocore import client, endpoint
-
         self.event = event
         called = threading.local()
         exchanges = self.exchanges

@@ -21,6 +21,13 @@ from statistics import median
 from typing import Any, Literal
 
 import click
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as Drawn
+from rich.text import Text
+
+from jobplane.terminal import tables as terminal
 
 type Cell = str | int | float | None
 type Advance = Callable[[str], None]
@@ -129,13 +136,7 @@ def reported(name: str) -> Callable[[Callable[..., Report]], Callable[..., None]
 
 
 def print_tables(tables: Sequence[Table]) -> None:
-    from rich import box
-    from rich.table import Table as Drawn
-    from rich.text import Text
-
-    from jobplane.terminal.tables import console
-
-    there = console(WIDTH)
+    there = terminal.console(WIDTH)
     for table in tables:
         drawn = Drawn(box=box.SIMPLE_HEAD, title=table.title, title_justify="left", pad_edge=False)
         for column, cell in zip(table.columns, _first_row(table), strict=True):
@@ -187,9 +188,6 @@ def draw(charts: Sequence[Chart], target: Path) -> None:
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
     """A progress bar, on a terminal only; call the yielded function after each step."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),

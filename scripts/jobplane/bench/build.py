@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
+from jobplane.bench._contenders import Contenders
 from jobplane.bench._report import Chart, Report, Spread, Table, progress, reported
 from jobplane.tree.copies import copy_repository
 from jobplane.tree.repository import Function, Repository
+from lambdapack.artifacts import Builder, Settings, clean
 
 ROUNDS = 3
 CHANGED = "connect"
@@ -90,9 +92,6 @@ def command(rounds: int, against: tuple[str, ...]) -> Report:
 def _measure(
     repository: Repository, rounds: int, against: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
-    from jobplane.bench._contenders import Contenders
-    from lambdapack.artifacts import Builder, Settings, clean
-
     functions = repository.functions()
     changed = next((each for each in functions if each.name == CHANGED), functions[0])
     contenders = Contenders(repository, functions)

@@ -5,13 +5,18 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from jobplane.bench._contenders import Contenders
+from jobplane.bench._recording import Player, Recording, playing, record
 from jobplane.bench._report import Chart, Report, Spread, Table, progress, reported
+from jobplane.bench._starting import Start, cold_start
 from jobplane.terminal.console import note
 from jobplane.tree.repository import Function, Repository
+from jobplane.trying.cases import Case, case_paths
+from lambdapack.artifacts import Builder, Settings
 
 # An event of each function that makes at least one AWS call.
 FIRST_EVENTS = {
@@ -47,11 +52,7 @@ LAMBDA = {
     "PATH": "/usr/bin:/bin",
 }
 
-if TYPE_CHECKING:
-    from jobplane.bench._recording import Player, Recording
-    from jobplane.bench._starting import Start
-
-type Takes = dict[str, list["Start"]]
+type Takes = dict[str, list[Start]]
 """Starts by contender."""
 
 
@@ -81,8 +82,6 @@ def command(names: tuple[str, ...], rounds: int, against: tuple[str, ...]) -> Re
 def _measure(
     repository: Repository, functions: Sequence[Function], rounds: int, against: Iterable[str]
 ) -> tuple[dict[str, Takes], dict[str, int]]:
-    from jobplane.bench._recording import playing
-
     recordings = _recordings(repository, functions)
     folders = _folders(repository, recordings, against)
     takes: dict[str, Takes] = {name: {who: [] for who in folders} for name in recordings}
@@ -103,10 +102,7 @@ def _measure(
     return takes, {name: len(recording.exchanges) for name, recording in recordings.items()}
 
 
-def _recordings(repository: Repository, functions: Sequence[Function]) -> dict[str, "Recording"]:
-    from jobplane.bench._recording import record
-    from jobplane.trying.cases import Case, case_paths
-
+def _recordings(repository: Repository, functions: Sequence[Function]) -> dict[str, Recording]:
     found = {}
     for function in functions:
         paths = case_paths(function)
@@ -118,22 +114,17 @@ def _recordings(repository: Repository, functions: Sequence[Function]) -> dict[s
     return found
 
 
-def _fresh(repository: Repository, recording: "Recording") -> "Recording":
+def _fresh(repository: Repository, recording: Recording) -> Recording:
     """The recording, or a new one if it is too old."""
-    from jobplane.bench._recording import record
-
     if time.monotonic() - recording.made < VALID_SECONDS:
         return recording
     return record(repository, recording.case)
 
 
 def _folders(
-    repository: Repository, recordings: Mapping[str, "Recording"], against: Iterable[str]
+    repository: Repository, recordings: Mapping[str, Recording], against: Iterable[str]
 ) -> dict[str, dict[str, Path]]:
     """The folders of each contender's functions."""
-    from jobplane.bench._contenders import Contenders
-    from lambdapack.artifacts import Builder, Settings
-
     functions = [recording.function for recording in recordings.values()]
     artifacts = Builder(repository, Settings.local()).build(functions)
     contenders = Contenders(repository, functions)
@@ -147,11 +138,7 @@ def _folders(
     return folders
 
 
-def _start(
-    recording: "Recording", who: str, folder: Path, player: "Player", scratch: Path
-) -> "Start":
-    from jobplane.bench._starting import cold_start
-
+def _start(recording: Recording, who: str, folder: Path, player: Player, scratch: Path) -> Start:
     name, module = recording.function.name, recording.function.module
     event = scratch / f"{name}.json"
     event.write_text(json.dumps(recording.event), encoding="utf-8")

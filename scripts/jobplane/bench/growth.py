@@ -4,17 +4,19 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobplane.bench._report import Chart, Report, Spread, Table, progress, reported
+from jobplane.deploy.local_stage import down, up
+from jobplane.pipeline import faults, planting
+from jobplane.pipeline.generating import Plan, generate
+from jobplane.pipeline.layout import Layout
+from jobplane.pipeline.state import Row, State
+from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
-
-if TYPE_CHECKING:
-    from jobplane.pipeline.layout import Layout
-    from jobplane.pipeline.state import Row, State
-    from jobplane.stage.stages import Stage
+from jobplane_keys import tracking
 
 SIZES = (1_000, 10_000, 100_000)
 IN_FLIGHT = 200
@@ -85,9 +87,6 @@ def command(sizes: tuple[int, ...], takes: int, stage: str) -> Report:
     Request units are those that the operations report; times are the emulator's, which walks
     through a whole partition for every page.
     """
-    from jobplane.deploy.local_stage import down, up
-    from jobplane.stage.stages import Stage
-
     repository = Repository.here()
     repository.require("`jobplane bench growth`", "state-manager")
     own = Stage(repository, stage)
@@ -107,10 +106,7 @@ def command(sizes: tuple[int, ...], takes: int, stage: str) -> Report:
     )
 
 
-def _measure(stage: "Stage", sizes: Sequence[int], takes: int) -> Costs:
-    from jobplane.pipeline import planting
-    from jobplane.pipeline.layout import Layout
-
+def _measure(stage: Stage, sizes: Sequence[int], takes: int) -> Costs:
     layout, costs, steps = Layout.of(stage), Costs(), len(sizes) + len(ORPHANS)
     _pause_counting(stage)
     planting.clear(stage, layout)
@@ -145,15 +141,12 @@ def _measure(stage: "Stage", sizes: Sequence[int], takes: int) -> Costs:
     return costs
 
 
-def _state(layout: "Layout", files: int, orphans: int, now: float, in_flight: int = 0) -> "State":
-    from jobplane.pipeline import faults
-    from jobplane.pipeline.generating import Plan, generate
-
+def _state(layout: Layout, files: int, orphans: int, now: float, in_flight: int = 0) -> State:
     planted = faults.spread(orphans, "find_orphans")
     return generate(Plan(files, now, seed=orphans, faults=planted, in_flight=in_flight), layout)
 
 
-def _parts(state: "State") -> tuple[list["Row"], list["Row"]]:
+def _parts(state: State) -> tuple[list[Row], list[Row]]:
     """Split rows into those in flight or faulty, and those of completed files and manifests."""
     faulty = {(one.date_prefix, one.file_key) for one in state.ledger}
     busy: list[Row] = []
@@ -165,21 +158,19 @@ def _parts(state: "State") -> tuple[list["Row"], list["Row"]]:
     return busy, done
 
 
-def _is_file(row: "Row") -> bool:
-    from jobplane_keys import tracking
-
+def _is_file(row: Row) -> bool:
     kind = tracking.row_kind(row["date_prefix"], row["file_key"])
     return kind is tracking.RowKind.FILE
 
 
-def _pause_counting(stage: "Stage") -> None:
+def _pause_counting(stage: Stage) -> None:
     """Disable the function's stream: an exact count sets the counters instead."""
     client, name = stage.client("lambda"), stage.names.of("state-manager")
     for mapping in client.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]:
         client.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
 
 
-def _cost(stage: "Stage", request: dict[str, Any], takes: int) -> Cost:
+def _cost(stage: Stage, request: dict[str, Any], takes: int) -> Cost:
     client, name = stage.invoker(), stage.names.of("state-manager")
     body, times = {}, []
     for _ in range(takes):

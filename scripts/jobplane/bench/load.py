@@ -5,20 +5,27 @@ import resource
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import click
+import psutil
+from websockets.exceptions import WebSocketException
 
+from jobplane.bench._crowd import RefusedError, gathered
+from jobplane.bench._ledger import percentiles
+from jobplane.bench._phases import FanOut, Load, Outcome, Plan
+from jobplane.bench._remains import check_tables, clear
 from jobplane.bench._report import Chart, Report, Table, reported
+from jobplane.bench._usage import Growth, Shares, Usage, sampled
+from jobplane.deploy.local_stage import down, up
+from jobplane.stage import emulator
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
+from jobplane.stage.tokens import mint
+from jobplane.terminal import interrupts
 from jobplane.terminal.console import note
 from jobplane.tree.repository import Repository
-
-if TYPE_CHECKING:
-    from jobplane.bench._phases import FanOut, Outcome, Plan
-    from jobplane.bench._usage import Growth, Shares, Usage
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 FUNCTIONS = ("connect", "disconnect", "dispatch", "processor", "router", "status")
@@ -80,12 +87,6 @@ def command(stage: str, subscribers: int | None, **numbers: Any) -> Report:
     come in the order of `seq`, that no user receives another user's messages, and that the tables
     agree. The exit code is 1 if a check fails.
     """
-    from jobplane.bench._phases import Plan
-    from jobplane.bench._remains import clear
-    from jobplane.deploy.local_stage import down, up
-    from jobplane.stage import emulator
-    from jobplane.terminal import interrupts
-
     repository = Repository.here()
     repository.require("`jobplane bench load`", *FUNCTIONS)
     there = Stage(repository, stage)
@@ -126,17 +127,13 @@ def allow_descriptors(sockets: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def run(stage: Stage, plan: "Plan", tenant: str) -> tuple["Outcome", "Usage"]:
+def run(stage: Stage, plan: Plan, tenant: str) -> tuple[Outcome, Usage]:
     """Put a load on a running stage, as users of this tenant.
 
     Raises:
         click.UsageError: the stage is not on this machine.
         click.ClickException: its emulator may open too few files, or the load fails.
     """
-    from jobplane.bench._phases import Outcome
-    from jobplane.bench._remains import check_tables
-    from jobplane.bench._usage import sampled
-
     state = stage.read_state()
     if state is None:
         raise click.UsageError(f"stage {stage.name!r} is not a local one")
@@ -158,8 +155,6 @@ def require_loopback(description: Mapping[str, Any]) -> None:
 
 
 def _check_emulator(pid: int, sockets: int) -> None:
-    import psutil
-
     process = psutil.Process(pid)
     if not hasattr(process, "rlimit"):
         return
@@ -171,13 +166,7 @@ def _check_emulator(pid: int, sockets: int) -> None:
         )
 
 
-async def _bounded(stage: Stage, url: str, tenant: str, outcome: "Outcome") -> None:
-    from websockets.exceptions import WebSocketException
-
-    from jobplane.bench._crowd import RefusedError, gathered
-    from jobplane.bench._phases import Load
-    from jobplane.stage.tokens import mint
-
+async def _bounded(stage: Stage, url: str, tenant: str, outcome: Outcome) -> None:
     plan, secret = outcome.plan, jwt_secret(stage)
     lifetime = int(plan.longest) + 600
 
@@ -206,7 +195,7 @@ def _first(failure: BaseException) -> BaseException:
     return failure
 
 
-def report(outcome: "Outcome", usage: "Usage") -> Report:
+def report(outcome: Outcome, usage: Usage) -> Report:
     shares = {name: usage.between(*times) for name, times in outcome.phases.items()}
     document = {
         "plan": asdict(outcome.plan),
@@ -234,7 +223,7 @@ def report(outcome: "Outcome", usage: "Usage") -> Report:
     return Report(document, _tables(outcome, usage, shares), _charts(usage), outcome.faults)
 
 
-def _bottleneck(outcome: "Outcome", phase: str, shares: "Shares") -> str | None:
+def _bottleneck(outcome: Outcome, phase: str, shares: Shares) -> str | None:
     if phase not in PACES:
         return None
     pace = PACES[phase]
@@ -243,14 +232,12 @@ def _bottleneck(outcome: "Outcome", phase: str, shares: "Shares") -> str | None:
     return shares.bottleneck(pace)
 
 
-def _is_flat(outcome: "Outcome", growth: "Growth") -> bool | None:
+def _is_flat(outcome: Outcome, growth: Growth) -> bool | None:
     return growth.is_flat if "soak" in outcome.phases else None
 
 
-def _latencies(outcome: "Outcome") -> list[tuple[str, int, dict[str, float]]]:
+def _latencies(outcome: Outcome) -> list[tuple[str, int, dict[str, float]]]:
     """Name, count and percentiles of each latency."""
-    from jobplane.bench._ledger import percentiles
-
     named = [("handshake", outcome.handshakes)]
     for phase in ("jobs", "soak"):
         entries = outcome.entries.get(phase, [])
@@ -279,7 +266,7 @@ def _latencies(outcome: "Outcome") -> list[tuple[str, int, dict[str, float]]]:
     return [(name, len(values), percentiles(values)) for name, values in named if values]
 
 
-def _fan_out_note(fan_out: "FanOut | None") -> str:
+def _fan_out_note(fan_out: FanOut | None) -> str:
     if fan_out is None:
         return ""
     return (
@@ -288,7 +275,7 @@ def _fan_out_note(fan_out: "FanOut | None") -> str:
     )
 
 
-def _verdict(outcome: "Outcome") -> str:
+def _verdict(outcome: Outcome) -> str:
     if outcome.faults:
         return f"{len(outcome.faults)} faults."
     return (
@@ -297,7 +284,7 @@ def _verdict(outcome: "Outcome") -> str:
     )
 
 
-def _throughput(outcome: "Outcome") -> dict[str, float]:
+def _throughput(outcome: Outcome) -> dict[str, float]:
     found = {}
     for phase in ("open", "jobs", "soak"):
         if phase in outcome.phases:
@@ -312,7 +299,7 @@ def _throughput(outcome: "Outcome") -> dict[str, float]:
     return found
 
 
-def _emulator_memory(outcome: "Outcome", usage: "Usage") -> dict[str, int]:
+def _emulator_memory(outcome: Outcome, usage: Usage) -> dict[str, int]:
     """MB at the end of each phase."""
     found = {}
     for name, (_began, ended) in outcome.phases.items():
@@ -322,7 +309,7 @@ def _emulator_memory(outcome: "Outcome", usage: "Usage") -> dict[str, int]:
     return found
 
 
-def _tables(outcome: "Outcome", usage: "Usage", shares: Mapping[str, "Shares"]) -> list[Table]:
+def _tables(outcome: Outcome, usage: Usage, shares: Mapping[str, Shares]) -> list[Table]:
     plan = outcome.plan
     entries = [entry for of in outcome.entries.values() for entry in of]
     errors = ", ".join(f"{code} {count}" for code, count in sorted(outcome.errors.items()))
@@ -368,7 +355,7 @@ def _tables(outcome: "Outcome", usage: "Usage", shares: Mapping[str, "Shares"]) 
     return [latencies, cores, resident]
 
 
-def _charts(usage: "Usage") -> list[Chart]:
+def _charts(usage: Usage) -> list[Chart]:
     samples = usage.samples
     start = samples[0].at
     step = max(1, len(samples) // 60)

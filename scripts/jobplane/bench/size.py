@@ -5,17 +5,16 @@ from pathlib import Path
 
 import click
 
+from jobplane.bench._contenders import Contenders
 from jobplane.bench._report import Cell, Chart, Report, Table, reported
 from jobplane.tree.repository import Repository
+from lambdapack.artifacts import Builder, Settings
 
 
 @click.command()
 @reported("size")
 def command() -> Report:
     """Sizes of every function's zip and of its content, compared with the plugin and the recipe."""
-    from jobplane.bench._contenders import Contenders
-    from lambdapack.artifacts import Builder, Settings
-
     repository = Repository.here()
     functions = repository.functions()
     artifacts = Builder(repository, Settings.local()).build(functions)

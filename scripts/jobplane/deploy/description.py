@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import botocore.session
+
 from jobplane.stage.stages import Stage
 
 
@@ -89,8 +91,6 @@ def _urls(stage: Stage, resources: dict[str, Any], region: str) -> dict[str, str
 
 def _api_host(region: str) -> str:
     """The domain of a region's API endpoints, which depends on its partition."""
-    import botocore.session
-
     session = botocore.session.get_session()
     client = session.create_client("apigatewaymanagementapi", region_name=region)
     return urlsplit(client.meta.endpoint_url).netloc

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
 from jobplane.deploy import compiled, description
 from jobplane.deploy.compiled import Package, StackTemplate
@@ -467,14 +468,13 @@ def _update_all(stage: Stage, steps: list[Step], done: Reporter) -> None:
     client = stage.client("lambda")
     alone = [step for step in steps if step.is_alone]
     problems: dict[str, str] = {}
-    failures = _aws_errors()
 
     def update(step: Step) -> None:
         try:
             _update(client, stage, step)
         except click.ClickException as error:
             problems[step.name] = error.message
-        except failures as error:
+        except (BotoCoreError, ClientError) as error:
             problems[step.name] = str(error)
         finally:
             done(step.name)
@@ -543,12 +543,6 @@ def _update_code(client: Any, name: str, archive: bytes, revision: str) -> None:
     _settled(client, name)
 
 
-def _aws_errors() -> tuple[type[Exception], ...]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    return BotoCoreError, ClientError
-
-
 def update_stack(plan: Plan, parameters: tuple[str, ...] = ()) -> None:
     """Deploy the stack as it was compiled for the plan, or compile it now."""
     stage = plan.stage
@@ -600,7 +594,7 @@ def last_event(stage: Stage) -> Callable[[], str]:
     def latest() -> str:
         try:
             events = client.describe_stack_events(StackName=stage.names.stack)["StackEvents"]
-        except _aws_errors():
+        except (BotoCoreError, ClientError):
             return ""
         return f"{events[0]['LogicalResourceId']} {events[0]['ResourceStatus']}" if events else ""
 

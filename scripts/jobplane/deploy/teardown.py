@@ -6,6 +6,7 @@ to that stage.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,8 +168,6 @@ def _physical(stage: Stage) -> dict[str, str]:
 
 
 def _counted(kinds: Iterable[str]) -> list[str]:
-    from collections import Counter
-
     return [f"{number} {kind}" for kind, number in sorted(Counter(kinds).items())]
 
 

@@ -12,7 +12,9 @@ from functools import cache, partial
 from itertools import islice
 from typing import Any
 
+import jwt
 from hypothesis import strategies as st
+from jwt import api_jws
 
 from jobplane.tree.resolved import JWT_SECRET
 
@@ -165,8 +167,6 @@ def opened(value: Json) -> tuple[Json, Callable[[Json], str]] | None:
             return None
     scheme, _, token = value.rpartition(" ")
     if token.count(".") == 2 and token.startswith("ey"):
-        import jwt
-
         try:
             claims = jwt.decode(token, options={"verify_signature": False})
         except (jwt.PyJWTError, ValueError):
@@ -183,8 +183,6 @@ def _json(value: Json) -> str:
 
 
 def _token(scheme: str, claims: Json) -> str:
-    from jwt import api_jws
-
     signed = api_jws.encode(_json(claims).encode(), JWT_SECRET, algorithm="HS256")
     return f"{scheme} {signed}".strip()
 

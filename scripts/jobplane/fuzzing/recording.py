@@ -13,6 +13,12 @@ from decimal import Decimal, InvalidOperation
 from types import SimpleNamespace
 from typing import Any
 
+from botocore import handlers, xform_name
+from moto.core.exceptions import JsonRESTError
+from moto.dynamodb.models import dynamodb_backends
+from moto.dynamodb.responses import DynamoHandler
+from moto.sqs.models import sqs_backends
+
 from jobplane.tree.resolved import ACCOUNT, REGION
 
 # Operations whose change other calls see. Hiding a message does not count.
@@ -62,8 +68,6 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        from botocore import handlers
-
         hooks: list[tuple[str, Any]] = [
             ("before-call.dynamodb", self._answer),
             ("before-call.sqs.SendMessage", self._take_message),
@@ -81,8 +85,6 @@ class Recorder:
             self.writes.append(f"{model.service_model.service_name}.{model.name}")
 
     def _answer(self, model: Any, params: Mapping[str, Any], **_: Any) -> Any:
-        from moto.core.exceptions import JsonRESTError
-
         try:
             request = json.loads(params["body"])
             check(request)
@@ -97,8 +99,6 @@ class Recorder:
 
     def _take_message(self, params: Mapping[str, Any], **_: Any) -> Any:
         """Accept a message without moto, which searches the whole queue for each one."""
-        from moto.sqs.models import sqs_backends
-
         request = json.loads(params["body"])
         body = request["MessageBody"]
         if request["QueueUrl"].rpartition("/")[2] not in sqs_backends[ACCOUNT][REGION].queues:
@@ -130,8 +130,6 @@ def check(request: Mapping[str, Any]) -> None:
 
 
 def _check_key(table: str, key: Mapping[str, Any]) -> None:
-    from moto.dynamodb.models import dynamodb_backends
-
     schema = dynamodb_backends[ACCOUNT][REGION].get_table(table)
     for name, value in key.items():
         _check_value(value, 0)
@@ -177,9 +175,6 @@ def _check_number(text: str) -> None:
 
 
 def _call(operation: str, request: dict[str, Any]) -> dict[str, Any]:
-    from botocore import xform_name
-    from moto.dynamodb.responses import DynamoHandler
-
     handler: Any = DynamoHandler()
     handler.body = handler.params = request
     handler.region, handler.current_account = REGION, ACCOUNT

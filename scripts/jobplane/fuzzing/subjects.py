@@ -18,6 +18,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pydantic
+from moto.backends import get_backend
 
 from jobplane.contracts.catalogue import catalogue
 from jobplane.fuzzing.recording import Recorder
@@ -341,6 +342,4 @@ def subjects(repository: Repository | None = None) -> Iterator[Callable[[str], S
 
 
 def moto_backend(service: str) -> Any:
-    from moto.backends import get_backend
-
     return get_backend(service)[ACCOUNT][REGION]  # type: ignore[call-overload]

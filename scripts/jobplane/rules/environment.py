@@ -9,6 +9,8 @@ computed name is allowed by an entry with the name of the function that reads it
 from collections.abc import Iterable
 from pathlib import Path
 
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
+
 from jobplane.rules._flow import Reading
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
 
@@ -88,8 +90,6 @@ def _unread_by_all(tree: Tree, shared: set[str]) -> Findings:
 
 
 def _read_by_sdk() -> set[str | None]:
-    from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES
-
     found: set[str | None] = {"AWS_ENDPOINT_URL"}
     for _, names, *_ in BOTOCORE_DEFAUT_SESSION_VARIABLES.values():
         found |= {names} if isinstance(names, str) else set(names or ())

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
+from botocore import xform_name
+from botocore.exceptions import UnknownServiceError
+
 from jobplane.rules._flow import Call, Facts, Program
 from jobplane.rules._tree import Finding, Findings, Member, Tree, line_of
 from jobplane.terminal.environments import session_without_account
@@ -180,8 +183,6 @@ def _model(service: str) -> Any:
 
 @cache
 def is_service(service: str) -> bool:
-    from botocore.exceptions import UnknownServiceError
-
     try:
         _model(service)
     except UnknownServiceError:
@@ -191,8 +192,6 @@ def is_service(service: str) -> bool:
 
 @cache
 def operation(service: str, method: str) -> str | None:
-    from botocore import xform_name
-
     if not is_service(service):
         return None
     names = {xform_name(name): name for name in _model(service).operation_names}
@@ -202,8 +201,6 @@ def operation(service: str, method: str) -> str | None:
 @cache
 def waited_for(service: str, waiter: str) -> str | None:
     """The operation that a waiter repeats."""
-    from botocore import xform_name
-
     waiters = session_without_account().get_waiter_model(service)
     names = {xform_name(name): name for name in waiters.waiter_names}
     return str(waiters.get_waiter(names[waiter]).operation) if waiter in names else None

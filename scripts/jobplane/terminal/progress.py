@@ -3,12 +3,20 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from jobplane.terminal.console import note, showing_on
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn
 
 POLL_SECONDS = 1.0
 
@@ -20,8 +28,6 @@ class Advance(Protocol):
 @contextmanager
 def counting(title: str, total: int) -> Iterator[Advance]:
     """Show a bar that advances with each call."""
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-
     with _bars(title, TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as bars:
         task = bars.add_task(title, total=total, last="") if bars else None
 
@@ -35,8 +41,6 @@ def counting(title: str, total: int) -> Iterator[Advance]:
 @contextmanager
 def waiting(title: str, latest: Callable[[], str]) -> Iterator[None]:
     """Show a spinner with the elapsed time and the latest state, refreshed every second."""
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
     with _bars(
         title, SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
     ) as bars:
@@ -60,11 +64,8 @@ def waiting(title: str, latest: Callable[[], str]) -> Iterator[None]:
 
 
 @contextmanager
-def _bars(title: str, *columns: "ProgressColumn") -> "Iterator[Progress | None]":
+def _bars(title: str, *columns: ProgressColumn) -> Iterator[Progress | None]:
     """Show progress on a terminal; yield None elsewhere, after printing the title."""
-    from rich.console import Console
-    from rich.progress import Progress, TextColumn
-
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
         note(title)

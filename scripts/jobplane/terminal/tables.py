@@ -4,17 +4,15 @@ A column of keys is never cut: lines may become wider than the terminal.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 
-def console(width: int, *, stderr: bool = False) -> "Console":
+def console(width: int, *, stderr: bool = False) -> Console:
     """The console for tables; `width` applies if stdout is not a terminal."""
-    from rich.console import Console
-
     found = Console(stderr=stderr, highlight=False)
     return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=width)
 
@@ -25,17 +23,13 @@ def table(
     *,
     right: Collection[str] = (),
     unbroken: Collection[str] = (),
-) -> "Table":
+) -> Table:
     """Rows of plain text under their headings.
 
     Args:
         right: headings of right-aligned columns (numbers).
         unbroken: headings of columns whose lines are not wrapped.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     rows = list(rows)
     for number, heading in enumerate(headings):
@@ -52,6 +46,6 @@ def table(
     return drawn
 
 
-def show(drawn: "Table", screen: "Console") -> None:
+def show(drawn: Table, screen: Console) -> None:
     """Print a table; lines that are longer than the terminal are wrapped by the terminal."""
     screen.print(drawn, crop=False)

@@ -5,10 +5,12 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 ROWS = 20
 TEXT = 60
@@ -40,9 +42,6 @@ def readable(answer: Any, *, full: bool = False, terminal: bool = False) -> str:
     Args:
         full: show all rows of lists, and texts in full length.
     """
-    from rich.console import Console
-    from rich.text import Text
-
     width = Console().width if terminal else PLAIN_WIDTH
     room = Room(width, full)
     console = Console(
@@ -58,9 +57,7 @@ def readable(answer: Any, *, full: bool = False, terminal: bool = False) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _parts(answer: Any, room: Room) -> "Iterator[RenderableType]":
-    from rich.text import Text
-
+def _parts(answer: Any, room: Room) -> Iterator[RenderableType]:
     document = answer
     if isinstance(answer, Mapping) and isinstance(answer.get("statusCode"), int):
         yield _status_line(answer["statusCode"])
@@ -79,9 +76,7 @@ def _parts(answer: Any, room: Room) -> "Iterator[RenderableType]":
         yield Text(document if isinstance(document, str) else _compact(document))
 
 
-def _status_line(status: int) -> "RenderableType":
-    from rich.text import Text
-
+def _status_line(status: int) -> RenderableType:
     phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
     style = "bold green" if status < 300 else "bold yellow" if status < 500 else "bold red"
     return Text(f"{status} {phrase}".rstrip(), style=style)
@@ -97,7 +92,7 @@ def _body_of(answer: Mapping[str, Any]) -> Any:
         return body or None
 
 
-def _of_document(document: Mapping[str, Any], room: Room) -> "Iterator[RenderableType]":
+def _of_document(document: Mapping[str, Any], room: Room) -> Iterator[RenderableType]:
     """Format single values first, then one table per list."""
     values: list[tuple[str, Any]] = []
     lists: list[tuple[str, Sequence[Any]]] = []
@@ -128,9 +123,7 @@ def _is_table(value: Any) -> bool:
     return any(isinstance(item, Mapping) for item in value) or len(_inline(value)) > TEXT
 
 
-def _pairs(pairs: Sequence[tuple[str, Any]], room: Room) -> "Iterator[RenderableType]":
-    from rich.text import Text
-
+def _pairs(pairs: Sequence[tuple[str, Any]], room: Room) -> Iterator[RenderableType]:
     names = max(len(_printable(name)) for name, _ in pairs)
     limit = room.text if room.full else max(NARROWEST, room.width - names - GAP)
     for name, value in pairs:
@@ -138,9 +131,7 @@ def _pairs(pairs: Sequence[tuple[str, Any]], room: Room) -> "Iterator[Renderable
         yield line.append(Text(_cut(_cell(value), limit), style="not dim"))
 
 
-def _table(title: str, items: Sequence[Any], room: Room) -> "Iterator[RenderableType]":
-    from rich.text import Text
-
+def _table(title: str, items: Sequence[Any], room: Room) -> Iterator[RenderableType]:
     if title:
         yield Text(f"\n{_printable(title)} ({len(items)})", style="bold")
     shown = [item if isinstance(item, Mapping) else {"value": item} for item in items[: room.rows]]
@@ -156,13 +147,7 @@ def _table(title: str, items: Sequence[Any], room: Room) -> "Iterator[Renderable
         yield Text(f"… and {len(items) - len(shown)} more (pass --full to show all)", style="dim")
 
 
-def _grid(
-    columns: Sequence[str], items: Sequence[Mapping[str, Any]], limit: int
-) -> "RenderableType":
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
+def _grid(columns: Sequence[str], items: Sequence[Mapping[str, Any]], limit: int) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
         numbers = all(_is_number(item[column]) for item in items if column in item)

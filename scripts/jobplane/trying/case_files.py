@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jsonschema_rs
 
 from jobplane.tree.repository import Function, Repository
 from jobplane.tree.resolved import ResolvedStack
@@ -308,8 +309,6 @@ def _absent(expected: Any, where: str = "") -> Iterator[tuple[str, str]]:
 
 @lru_cache(maxsize=64)
 def _validator(schema: str) -> Any:
-    import jsonschema_rs
-
     return jsonschema_rs.Draft202012Validator(json.loads(schema))
 
 

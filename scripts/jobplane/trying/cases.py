@@ -11,6 +11,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+
+from jobplane.deploy.description import describe
 from jobplane.stage.log_lines import PLATFORM, parse_line
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
@@ -237,8 +240,6 @@ class StageTarget:
         self.stage = stage
 
     def values(self) -> Values:
-        from jobplane.deploy.description import describe
-
         state = self.stage.read_state()
         description = state.description if state is not None else describe(self.stage)
         return Values(
@@ -355,8 +356,6 @@ def _named(names: Mapping[str, str], short: str, values: Values) -> str:
 
 
 def _typed(item: Mapping[str, Any]) -> dict[str, Any]:
-    from boto3.dynamodb.types import TypeSerializer
-
     serialize = TypeSerializer().serialize
     return {key: serialize(value) for key, value in item.items()}
 
@@ -437,8 +436,6 @@ def _compare(case: Case, outcome: Outcome, values: Values, target: Target) -> li
 
 
 def rows_of(table: str, target: Target) -> list[dict[str, Any]]:
-    from boto3.dynamodb.types import TypeDeserializer
-
     deserialize = TypeDeserializer().deserialize
     pages = (
         target.client("dynamodb")

@@ -6,6 +6,7 @@ with InProcess() as aws:
 """
 
 import importlib.util
+import json
 import os
 import sys
 import uuid
@@ -17,6 +18,9 @@ from time import monotonic
 from types import ModuleType
 from typing import Any, Self
 from unittest.mock import patch
+
+import boto3
+from botocore.loaders import create_loader
 
 from jobplane.tree.repository import Function, Repository
 from jobplane.tree.resolved import ACCOUNT, JWT_SECRET, REGION, STAGE, ResolvedStack
@@ -118,8 +122,6 @@ class InProcess:
         return {short: f"{base}/{name}" for short, name in names.items()}
 
     def client(self, service: str) -> Any:
-        import boto3
-
         return boto3.client(service, region_name=REGION)
 
     def function(self, name: str) -> Function:
@@ -175,8 +177,6 @@ class InProcess:
                 )
 
     def _create_queues(self) -> None:
-        import json
-
         client = self.client("sqs")
         queues = self.template.of_type("AWS::SQS::Queue").values()
         for properties in sorted(queues, key=lambda queue: "RedrivePolicy" in queue):
@@ -198,8 +198,6 @@ class InProcess:
 
 @cache
 def _loader(search_path: str | None) -> Any:
-    from botocore.loaders import create_loader
-
     return create_loader(search_path)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from watchfiles import watch
 
 from jobplane import SOURCES
 from jobplane.terminal.console import note
@@ -34,8 +35,6 @@ def on_save(repository: Repository, function: Function, commands: Sequence[Seque
 def _until_other_sources(
     repository: Repository, function: Function, commands: Sequence[Sequence[str]]
 ) -> None:
-    from watchfiles import watch
-
     paths = sources(repository, function)
     is_first = True
     # The watcher is ready after its first yield, which has no changes.
