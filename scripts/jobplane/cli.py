@@ -18,18 +18,11 @@ from jobplane.terminal.groups import ModuleGroup
 TOUR = {
     "Work on a stage": ("up", "info", "invoke", "logs", "token", "demo", "down"),
     "Change the functions": (
-        "new",
-        "new-project",
-        "delete",
-        "list",
-        "templates",
-        "affected",
-        "build",
-        "deploy",
+        "new", "new-project", "delete", "list", "templates", "affected", "build", "deploy",
     ),
     "Prove it": ("check", "schema", "docs", "grants", "policy", "fuzz", "bench"),
     "Make data": ("event", "seed-files"),
-}
+}  # fmt: skip
 
 WRITABLE = (
     "The command writes below .jobplane/, dist/ and .serverless/: make the project's folder "

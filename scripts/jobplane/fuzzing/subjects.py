@@ -35,35 +35,18 @@ TOKEN = re.compile(r"ey[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{20,}")
 LINK = re.compile(r"https://[^\s\"\\]+")
 # Internals of a function, which no answer may hold.
 INTERNALS = (
-    "Traceback",
-    'File "',
-    ".py",
-    "botocore",
-    "jobplane_",
-    "pydantic",
-    "arn:aws",
-    "object at 0x",
-    "NoneType",
-    "ClientError",
-    "ValidationException",
-    "KeyError",
-    "TypeError",
-)
+    "Traceback", 'File "', ".py", "botocore", "jobplane_", "pydantic", "arn:aws", "object at 0x",
+    "NoneType", "ClientError", "ValidationException", "KeyError", "TypeError",
+)  # fmt: skip
 # Fields of documented answers that name a queue for the caller to use.
 NAMES_QUEUES = frozenset({"queueUrl", "inputQueueName"})
 # Error codes of the socket that mean: nothing was changed.
 REFUSING_CODES = frozenset(
     {
-        "DUPLICATE_REQUEST",
-        "FORBIDDEN",
-        "INVALID_ACTION",
-        "INVALID_MESSAGE",
-        "NOT_FOUND",
-        "PAYLOAD_TOO_LARGE",
-        "UNAUTHORIZED",
-        "VALIDATION_ERROR",
+        "DUPLICATE_REQUEST", "FORBIDDEN", "INVALID_ACTION", "INVALID_MESSAGE", "NOT_FOUND",
+        "PAYLOAD_TOO_LARGE", "UNAUTHORIZED", "VALIDATION_ERROR",
     }
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

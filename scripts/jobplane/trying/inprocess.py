@@ -27,13 +27,9 @@ from jobplane.tree.resolved import ACCOUNT, JWT_SECRET, REGION, STAGE, ResolvedS
 from lambdapack.environments import plain_environment
 
 TABLE_PROPERTIES = (
-    "TableName",
-    "BillingMode",
-    "AttributeDefinitions",
-    "KeySchema",
-    "GlobalSecondaryIndexes",
+    "TableName", "BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes",
     "LocalSecondaryIndexes",
-)
+)  # fmt: skip
 NOT_QUEUE_ATTRIBUTES = frozenset({"QueueName", "Tags"})
 
 
