@@ -140,16 +140,7 @@ class Contenders:
             )
         if not (root / "python" / "bin" / "pip").exists():
             run_quietly(
-                [
-                    uv_command(),
-                    "venv",
-                    "--quiet",
-                    "--clear",
-                    "--seed",
-                    "--python",
-                    PYTHON,
-                    "python",
-                ],
+                [uv_command(), *"venv --quiet --clear --seed --python".split(), PYTHON, "python"],
                 cwd=root,
                 what="a Python with pip for the plugin",
                 env=uv_environment(),
@@ -161,7 +152,9 @@ class Contenders:
             _copy_shipped(function, folder)
             (folder / "requirements.txt").write_text("\n".join(closure.locked.values()) + "\n")
             for lib in closure.libs.values():
-                _copy_lib(self.repository, lib, folder)
+                source = self.repository.root / lib / "src"
+                ignore = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(source, folder, ignore=ignore, dirs_exist_ok=True)
         (service / "serverless.yml").write_text(yaml.safe_dump(self._service(), sort_keys=False))
 
     def run_plugin(self, function: Function | None = None) -> None:
@@ -280,13 +273,6 @@ def _copy_shipped(function: Function, folder: Path) -> None:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, target)
-
-
-def _copy_lib(repository: Repository, lib: str, folder: Path) -> None:
-    source = repository.root / lib / "src"
-    shutil.copytree(
-        source, folder, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True
-    )
 
 
 def _fresh(folder: Path) -> Path:

@@ -7,7 +7,6 @@ import zlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from jobplane.demo import files
@@ -43,7 +42,11 @@ WORKER_MEGABYTES = 256
 @step("Generate the input files", needs=(connect,), seconds_per_megabyte=0.2)
 async def make_files(scene: Scene) -> Observation:
     """A text, a table, an image and NDJSON records, hashed as they are written."""
-    text, image, table, records = await asyncio.to_thread(_make_all, scene.folder, scene.megabytes)
+    folder, to_thread = scene.folder, asyncio.to_thread
+    text = await to_thread(files.make_text, folder)
+    image = await to_thread(files.make_image, folder)
+    table = await to_thread(files.make_table, folder)
+    records = await to_thread(files.make_records, folder, scene.megabytes)
     scene.jobs = [
         Job("tpl_archive", (text, image)),
         Job("tpl_table", (table,)),
@@ -52,15 +55,6 @@ async def make_files(scene: Scene) -> Observation:
     made = [file for job in scene.jobs for file in job.files]
     listed = ", ".join(f"{file.path.suffix[1:]} {_size(file.size)}" for file in made)
     return Observation(listed, {"total_bytes": sum(file.size for file in made)})
-
-
-def _make_all(folder: Path, megabytes: int) -> tuple[files.DemoFile, ...]:
-    return (
-        files.make_text(folder),
-        files.make_image(folder),
-        files.make_table(folder),
-        files.make_records(folder, megabytes),
-    )
 
 
 @step("Upload by presigned PUT", needs=(make_files,), seconds_per_megabyte=0.3)

@@ -3,7 +3,8 @@
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,8 @@ def play(stage: Stage, megabytes: int, *, keep: bool, began: Stopwatch) -> Repor
             screen.done(title, report.set_up, held=True)
             watch = Stopwatch()
             with tempfile.TemporaryDirectory(prefix="jobplane-demo-") as folder:
-                scene = (stage, there.description, Path(folder), megabytes, screen)
-                asyncio.run(_perform(program, report, *scene))
+                setting = set_scene(stage, there.description, Path(folder), megabytes, screen)
+                asyncio.run(_perform(program, report, setting))
             report.steps = watch.seconds
         finally:
             if not report.kept:
@@ -123,23 +124,17 @@ def _take_down(stage: Stage, screen: Screen) -> float:
 
 
 async def _perform(
-    program: list[Step[Scene]],
-    report: Report,
-    stage: Stage,
-    description: Mapping[str, Any],
-    folder: Path,
-    megabytes: int,
-    screen: Screen,
+    program: list[Step[Scene]], report: Report, setting: AbstractAsyncContextManager[Scene]
 ) -> None:
     began = int(time.time() * 1000)
-    async with set_scene(stage, description, folder, megabytes, screen) as scene:
+    async with setting as scene:
         for step in program:
             outcome = await take(step, scene, report.outcomes)
             if outcome is not None:
                 report.outcomes.append(outcome)
-                screen.done(step.title, outcome.seconds, outcome.held)
+                scene.screen.done(step.title, outcome.seconds, outcome.held)
     if report.failed:
-        _show_log(stage, began, screen)
+        _show_log(scene.stage, began, scene.screen)
 
 
 async def take(step: Step[Scene], scene: Scene, before: list[Outcome]) -> Outcome | None:

@@ -1,7 +1,5 @@
 """Update the stack of a local stage."""
 
-import base64
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from jobplane.deploy import shipping
@@ -30,8 +28,9 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
             shipping.mend(stage, functions, artifacts)
         done = f"deployed {len(digests)} functions"
     else:
-        there = code_digests(stage, functions)
-        changed = sorted(name for name, digest in digests.items() if there[name] != digest)
+        live = shipping.live_functions(stage, functions)
+        same = {name for name, there in live.items() if there and there.digest == digests[name]}
+        changed = sorted(digests.keys() - same)
         if not changed:
             return "nothing to deploy"
         _deploy_code(stage, [f for f in functions if f.name in changed])
@@ -42,24 +41,6 @@ def deploy(stage: Stage, functions: list[Function], artifacts: list[Artifact]) -
     stage.write_state(state)
     emulator.prune(stage.repository)
     return done
-
-
-def code_digests(stage: Stage, functions: Iterable[Function]) -> dict[str, str | None]:
-    client = stage.client("lambda")
-
-    def digest(function: Function) -> str | None:
-        try:
-            there = client.get_function_configuration(
-                FunctionName=function.deployed_name(stage.name)
-            )
-        except client.exceptions.ResourceNotFoundException:
-            return None
-        return base64.b64decode(there["CodeSha256"]).hex()
-
-    functions = list(functions)
-    with ThreadPoolExecutor() as pool:
-        found = pool.map(digest, functions)
-        return {function.name: each for function, each in zip(functions, found, strict=True)}
 
 
 def _deploy_everything(stage: Stage, state: State) -> None:

@@ -17,11 +17,11 @@ import click
 from jobplane.deploy import compiled
 from jobplane.deploy.compiled import Package, StackTemplate
 from jobplane.deploy.shipping import (
-    SETTINGS,
     Live,
     NoStackError,
     Plan,
     Step,
+    changes,
     differences,
     live_functions,
     step_for,
@@ -96,24 +96,13 @@ def _of_function(stage: Stage, function: Function, live: Live | None, to: str | 
         raise NothingToGoBackToError(f"{function.name} has no {wanted} on {stage.name}")
     former = Live.of(version)
     found = client.get_function(FunctionName=name, Qualifier=version["Version"])
-    changed = sorted(
-        key
-        for key in former.variables.keys() | live.variables.keys()
-        if former.variables.get(key) != live.variables.get(key)
-    )
     return Step(
         function.name,
         former.digest,
         former.size,
         live,
-        settings={
-            key: version[key]
-            for key in SETTINGS
-            if key in version and version[key] != live.properties.get(key)
-        },
-        variables=former.variables if changed else None,
-        changed_variables=tuple(changed),
         location=found["Code"]["Location"],
+        **changes(live, version, former.variables),
     )
 
 

@@ -371,31 +371,29 @@ def step_for(
         return step
     wanted = package.raw["Resources"][logical_id(function)]["Properties"]
     wanted = {"Description": "", **wanted}
-    settings = {
-        key: wanted[key]
-        for key in SETTINGS
-        if key in wanted and wanted[key] != live.properties.get(key)
-    }
     variables = wanted.get("Environment", {}).get("Variables", {})
     plain = {key: str(value) for key, value in variables.items() if not isinstance(value, dict)}
     # CloudFormation resolves references to resources.
     referring = {
         key: live.variables[key] for key in variables.keys() - plain if key in live.variables
     }
-    both = plain | referring
-    changed = sorted(
-        key
-        for key in both.keys() | live.variables.keys()
-        if both.get(key) != live.variables.get(key)
-    )
     return replace(
         step,
-        settings=settings,
-        variables=both if changed else None,
-        changed_variables=tuple(changed),
+        **changes(live, wanted, plain | referring),
         beyond=tuple(_beyond(function, package.template, before)) if before is not None else (),
         alias=package.template.alias(function),
     )
+
+
+def changes(live: Live, wanted: Mapping[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of a Step for settings and variables that differ from the live ones."""
+    was, names = live.properties, variables.keys() | live.variables.keys()
+    changed = sorted(n for n in names if variables.get(n) != live.variables.get(n))
+    return {
+        "settings": {k: wanted[k] for k in SETTINGS if k in wanted and wanted[k] != was.get(k)},
+        "variables": variables if changed else None,
+        "changed_variables": tuple(changed),
+    }
 
 
 def _beyond(function: Function, after: StackTemplate, before: StackTemplate) -> Iterator[str]:

@@ -1,9 +1,7 @@
 """Remove resources that only removed functions need."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -50,16 +48,6 @@ def unneeded(repository: Repository, going: frozenset[str]) -> frozenset[str]:
     resources = {id_: declared.body for id_, declared in configuration.resources.items()}
     gone = {id_of(name) for name in going}
 
-    def reached(starting: Iterable[Any]) -> set[str]:
-        found: set[str] = set()
-        waiting = {id_ for each in starting for id_ in references(each)}
-        while waiting:
-            id_ = waiting.pop()
-            if id_ in resources and id_ not in found:
-                found.add(id_)
-                waiting |= references(resources[id_])
-        return found
-
     # Remove what refers to a removed function or resource.
     useless: set[str] = set()
     while True:
@@ -75,9 +63,11 @@ def unneeded(repository: Repository, going: frozenset[str]) -> frozenset[str]:
         if id_ not in useless and references(body) & (names.keys() - gone)
     }
     staying = [functions[name].config for name in functions.keys() - going]
-    needed = leading.keys() | reached([*staying, *leading.values()])
-    was_needed = reached(functions[name].config for name in going & functions.keys())
-    was_needed |= useless | reached(resources[id_] for id_ in useless)
+    needed = leading.keys() | configuration.reached_from([*staying, *leading.values()])
+    was_needed = configuration.reached_from(
+        functions[name].config for name in going & functions.keys()
+    )
+    was_needed |= useless | configuration.reached_from(resources[id_] for id_ in useless)
     return frozenset(was_needed - needed)
 
 

@@ -191,11 +191,8 @@ class State:
         if self.now - file.created < self.layout.input_days * DAY:
             self.objects[self.layout.input_bucket][file.key] = file.body
 
-    def add(self, file: File, status: FileStatus, batch: Batch | None = None, **given: Any) -> Row:
-        """Add the row of a file in a status, as its builder writes it; `given` replaces attributes.
-
-        None becomes NULL in the table; `...` omits an attribute.
-        """
+    def add(self, file: File, status: FileStatus, batch: Batch | None = None) -> Row:
+        """Add the row of a file in a status, as its builder writes it."""
         builder = file.builder
         shard = tracking.file_shard(file.name, self.layout.shards)
         row: Row = {

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from jobplane.tree.configuration import logical_id
 from jobplane.tree.repository import Repository, read_yaml
 
 
@@ -58,7 +59,7 @@ class StateMachine:
 
 def state_machines(repository: Repository) -> list[StateMachine]:
     """Every state machine whose definition is a file."""
-    by_id = {logical_id(function.name): function.name for function in repository.functions()}
+    by_id = {logical_id(function): function.name for function in repository.functions()}
     found = []
     for path in repository.resources:
         for resource in (read_yaml(path).get("Resources") or {}).values():
@@ -74,7 +75,3 @@ def state_machines(repository: Repository) -> list[StateMachine]:
             definition = repository.root / named[1]
             found.append(StateMachine(definition, read_yaml(definition), functions))
     return found
-
-
-def logical_id(function: str) -> str:
-    return function[0].upper() + function[1:].replace("-", "Dash") + "LambdaFunction"

@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import click
+import psutil
 
 from jobplane.stage.stages import Stage, State, default_region
 from jobplane.terminal import interrupts
@@ -228,17 +230,12 @@ def _refuse_exposed(state: State) -> None:
 
 def _outward_addresses() -> set[str]:
     found: set[str] = set()
-    try:
+    with suppress(OSError):
         found |= {str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None)}
-    except OSError:
-        pass
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            # Connecting a datagram socket sends nothing; it selects the outgoing interface.
-            probe.connect(("192.0.2.1", 9))
-            found.add(probe.getsockname()[0])
-        except OSError:
-            pass
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        # Connecting a datagram socket sends nothing; it selects the outgoing interface.
+        probe.connect(("192.0.2.1", 9))
+        found.add(probe.getsockname()[0])
     return {address for address in found if "." in address and not address.startswith("127.")}
 
 
@@ -250,15 +247,13 @@ def _kill(stage: Stage, state: State) -> bool:
         found = True
         if time.monotonic() > deadline:
             raise SurvivedError(stage.name, members)
-        try:
+        with suppress(ProcessLookupError):
             if state.pid in members:
                 # All at once: a leader whose workers end would start new ones.
                 os.killpg(state.pid, signal.SIGKILL)
             else:
                 for pid in members:
                     os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         _reap(state.pid)
         time.sleep(0.01)
     return found
@@ -276,10 +271,8 @@ def _discard(stage: Stage) -> None:
 
 
 def _reap(pid: int) -> None:
-    try:
+    with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return
 
 
 def _group(stage: Stage, state: State) -> Iterator[int]:
@@ -295,31 +288,11 @@ def _group(stage: Stage, state: State) -> Iterator[int]:
 
 def processes() -> Iterator[tuple[int, int, str]]:
     """Pid, process group and command line of every living process."""
-    if not Path("/proc/self/stat").exists():
-        yield from _processes_by_ps()
-        return
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            status, _, group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except (OSError, UnicodeDecodeError):
-            continue
-        if status != "Z":
-            yield int(folder.name), int(group), command
-
-
-def _processes_by_ps() -> Iterator[tuple[int, int, str]]:
-    listing = subprocess.run(
-        ["ps", "-A", "-ww", "-o", "pid=,pgid=,stat=,args="],
-        env=plain_environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for line in listing.stdout.splitlines():
-        pid, group, status, *command = line.split(None, 3)
-        if not status.startswith("Z"):
-            yield int(pid), int(group), " ".join(command)
+    for process in psutil.process_iter(["cmdline", "status"]):
+        with suppress(OSError):
+            if process.info["status"] != psutil.STATUS_ZOMBIE:
+                command = " ".join(process.info["cmdline"] or ())
+                yield process.pid, os.getpgid(process.pid), command
 
 
 def _started(pid: int) -> str | None:

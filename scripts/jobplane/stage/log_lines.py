@@ -12,7 +12,6 @@ from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Function
 
 PLATFORM = re.compile(r"^(START|END|REPORT|INIT_START|INIT_REPORT|XRAY) ")
-REPORTED = re.compile(r"Duration: (?P<ms>[\d.]+) ms")
 SHOWN_FIRST = frozenset({"timestamp", "level", "message", "function"})
 # Fields that every line repeats; only `--json` prints them.
 LEFT_OUT = frozenset({

@@ -62,7 +62,7 @@ class Configuration:
         provider = self._provider(event_kinds(function.config))
         parts |= {f"serverless.yml: provider.{key}": _digest(v) for key, v in provider.items()}
         reached = [function.config, provider]
-        for logical in self._reached_from(reached) | self._triggers_of(function):
+        for logical in self.reached_from(reached) | self._triggers_of(function):
             declared = self.resources[logical]
             parts[f"{declared.file}: {logical}"] = _digest(declared.body)
             reached.append(declared.body)
@@ -144,7 +144,7 @@ class Configuration:
 
         return {key: value for key, value in declared.items() if is_seen(key)}
 
-    def _reached_from(self, start: Iterable[Any]) -> set[str]:
+    def reached_from(self, start: Iterable[Any]) -> set[str]:
         """The resources that are referred to, directly or by another resource."""
         found: set[str] = set()
         waiting = {logical for value in start for logical in references(value)}

@@ -1,89 +1,51 @@
 """`jobplane docs`: generate tables and pictures of the documentation from the code."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
-from jobplane.terminal.groups import ModuleGroup
 from jobplane.tree.repository import Repository
 
 type Made = Mapping[Path, str]
 """The wanted content of files, by path."""
 
 
-def _commands(repository: Repository) -> Made:
-    from jobplane.reference import verbs
-
-    command = click.get_current_context().find_root().command
-    assert isinstance(command, ModuleGroup)
-    return _with(repository, verbs.DOCUMENT, verbs.tables(command))
-
-
-def _cases(repository: Repository) -> Made:
-    from jobplane.reference import cases
-
-    return _with(repository, cases.DOCUMENT, cases.tables())
+# Modules with a DOCUMENT and its tables, by topic.
+PAGES = {
+    "cases": "reference.cases",
+    "commands": "reference.verbs",
+    "grants": "reference.grants",
+    "metrics": "reference.metrics",
+    "templates": "reference.templates",
+    "triggers": "scaffold.triggers",
+}
+TOPICS = sorted([*PAGES, "pictures", "policy"])
 
 
-def _grants(repository: Repository) -> Made:
-    from jobplane.reference import grants
-
-    tables = grants.tables(grants.template_to_tell(repository), repository.names(grants.STAGE))
-    return _with(repository, grants.DOCUMENT, tables)
-
-
-def _metrics(repository: Repository) -> Made:
-    from jobplane.reference import metrics
-
-    return _with(repository, metrics.DOCUMENT, metrics.tables(repository))
-
-
-def _pictures(repository: Repository) -> Made:
-    from jobplane.reference.pictures import pictures
-
-    return pictures(repository)
-
-
-def _policy(repository: Repository) -> Made:
+def _made(topic: str, repository: Repository) -> Made:
     from jobplane.deploy import compiled, deployer
+    from jobplane.reference.documents import with_tables
+    from jobplane.reference.pictures import pictures
     from jobplane.stage.stages import Stage
 
-    there = Stage(repository, deployer.EXAMPLE_STAGE)
-    return {deployer.DOCUMENT: deployer.example(compiled.outline(there), there.names)}
-
-
-def _templates(repository: Repository) -> Made:
-    from jobplane.reference import templates
-
-    return _with(repository, templates.DOCUMENT, templates.tables(repository))
-
-
-def _triggers(repository: Repository) -> Made:
-    from jobplane.scaffold import triggers
-
-    return _with(repository, triggers.DOCUMENT, triggers.tables())
-
-
-def _with(repository: Repository, document: Path, tables: Mapping[str, str]) -> Made:
-    from jobplane.reference.documents import with_tables
-
-    path = repository.root / document
+    if topic == "pictures":
+        return pictures(repository)
+    if topic == "policy":
+        there = Stage(repository, deployer.EXAMPLE_STAGE)
+        return {deployer.DOCUMENT: deployer.example(compiled.outline(there), there.names)}
+    page = import_module(f"jobplane.{PAGES[topic]}")
+    given: list[Any] = [] if topic in ("cases", "triggers") else [repository]
+    if topic == "commands":
+        given = [click.get_current_context().find_root().command]
+    elif topic == "grants":
+        given = [page.template_to_tell(repository), repository.names(page.STAGE)]
+    path = repository.root / page.DOCUMENT
     if not path.is_file():  # a project may have no such page
         return {}
-    return {document: with_tables(path.read_text(encoding="utf-8"), tables)}
-
-
-TOPICS: dict[str, Callable[[Repository], Made]] = {
-    "cases": _cases,
-    "commands": _commands,
-    "grants": _grants,
-    "metrics": _metrics,
-    "pictures": _pictures,
-    "policy": _policy,
-    "templates": _templates,
-    "triggers": _triggers,
-}
+    return {page.DOCUMENT: with_tables(path.read_text(encoding="utf-8"), page.tables(*given))}
 
 
 @click.command(
@@ -94,7 +56,7 @@ Examples:
   jobplane docs --check     # in a pipeline
 """
 )
-@click.argument("topics", nargs=-1, metavar="[TOPIC]...", type=click.Choice(list(TOPICS)))
+@click.argument("topics", nargs=-1, metavar="[TOPIC]...", type=click.Choice(TOPICS))
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file is out of date.")
 def command(topics: tuple[str, ...], check: bool) -> None:
     """Update generated parts of docs/: tables, pictures, a policy.
@@ -112,7 +74,7 @@ def command(topics: tuple[str, ...], check: bool) -> None:
     repository = Repository.here()
     stale = []
     for topic in topics or TOPICS:
-        for path, text in TOPICS[topic](repository).items():
+        for path, text in _made(topic, repository).items():
             file = repository.root / path
             if is_stale := not file.is_file() or file.read_text(encoding="utf-8") != text:
                 stale.append(path.as_posix())
