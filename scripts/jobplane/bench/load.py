@@ -128,12 +128,7 @@ def allow_descriptors(sockets: int) -> None:
 
 
 def run(stage: Stage, plan: Plan, tenant: str) -> tuple[Outcome, Usage]:
-    """Put a load on a running stage, as users of this tenant.
-
-    Raises:
-        click.UsageError: the stage is not on this machine.
-        click.ClickException: its emulator may open too few files, or the load fails.
-    """
+    """Put a load on a running stage, as users of this tenant."""
     state = stage.read_state()
     if state is None:
         raise click.UsageError(f"stage {stage.name!r} is not a local one")

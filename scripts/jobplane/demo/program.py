@@ -87,10 +87,6 @@ def play(stage: Stage, megabytes: int, *, keep: bool, began: Stopwatch) -> Repor
     """Run the demo on a stage of its own; one that was up before stays up.
 
     `began` is when the command was given. Steps without their functions in the tree are left out.
-
-    Raises:
-        click.ClickException: the stage could not be set up.
-        click.UsageError: no step has its functions in the tree.
     """
     program = steps_with(function.name for function in stage.repository.functions())
     report, screen = Report(stage.name, megabytes, kept=True), Screen()

@@ -81,12 +81,7 @@ class Change:
 
 
 def affected(repository: Repository, since: str = "HEAD") -> Change:
-    """Compare the working tree with a revision; `REV...` is the common ancestor with REV.
-
-    Raises:
-        UnknownRevisionError: the revision does not exist.
-        ToolError: git or uv failed.
-    """
+    """Compare the working tree with a revision; `REV...` is the common ancestor with REV."""
     commit = resolve(repository, since)
     after = Tree(repository)
     if not PROJECT.issubset(_git(repository, since, "ls-tree", "--name-only", commit).splitlines()):
@@ -292,11 +287,7 @@ def _way(names: Iterable[str]) -> str:
 
 
 def resolve(repository: Repository, revision: str) -> str:
-    """The commit that a revision names.
-
-    Raises:
-        UnknownRevisionError: the revision does not exist.
-    """
+    """The commit that a revision names."""
     if revision.endswith("..."):
         return _git(repository, revision, "merge-base", revision.removesuffix("..."), "HEAD")
     return _git(repository, revision, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")

@@ -1,10 +1,11 @@
 """The IAM policy for deploying a stage, with CloudFormation and with the tools.
 
 CloudFormation's schemas of the resource types list the actions that it needs; cfn-lint contains
-these schemas. Actions that the tools need themselves are listed here.
+these schemas. deployer.toml lists the actions that the tools need themselves.
 """
 
 import json
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -20,76 +21,9 @@ EXAMPLE_STAGE = "prod"
 LARGEST = 10_240
 # The number of characters of the stack's name that CloudFormation keeps when it shortens a name.
 KEPT_OF_STACK = 24
-SERVICES = {
-    "ApiGatewayV2": "apigateway",
-    "CloudWatch": "cloudwatch",
-    "DynamoDB": "dynamodb",
-    "Events": "events",
-    "IAM": "iam",
-    "KMS": "kms",
-    "Lambda": "lambda",
-    "Logs": "logs",
-    "S3": "s3",
-    "SNS": "sns",
-    "SQS": "sqs",
-    "StepFunctions": "states",
-}
-"""IAM's name of a service, by CloudFormation's name."""
-# Actions of features that the stack doesn't use, and on rows and objects: deploying needs neither.
-NOT_NEEDED = {
-    "dynamodb": ("Batch", "DeleteItem", "GetItem", "PutItem", "Query", "Scan", "UpdateItem",
-                 "ImportTable", "DescribeImport", "AssociateTableReplica", "CreateTableReplica",
-                 "DescribeKinesis", "DisableKinesis", "EnableKinesis", "UpdateKinesis"),
-    "iam": ("CreateServiceLinkedRole",),
-    "kms": ("CreateGrant", "Decrypt", "Encrypt", "GenerateDataKey", "RevokeGrant"),
-    "lambda": ("PassCapacityProvider",),
-    "logs": ("PutLogEvents", "CreateLogStream"),
-    "s3": ("DeleteObject", "GetObject", "PutObjectAcl", "CreateBucketMetadata",
-           "DeleteBucketMetadata", "GetBucketMetadata", "UpdateBucketMetadata",
-           "PutAccelerateConfiguration", "PutAnalyticsConfiguration", "PutBucketAbac",
-           "PutBucketReplication", "PutBucketWebsite", "PutIntelligentTieringConfiguration",
-           "PutInventoryConfiguration", "PutMetricsConfiguration", "PutReplicationConfiguration"),
-}  # fmt: skip
-# Actions that IAM does not limit to a resource, or that run before the resource has a name.
-ON_ALL = (
-    "List", "Describe", "kms:CreateKey", "s3:ListAllMyBuckets", "logs:CreateLogDelivery",
-    "logs:GetLogDelivery", "logs:UpdateLogDelivery", "logs:DeleteLogDelivery",
-    "logs:PutResourcePolicy", "lambda:CreateEventSourceMapping", "lambda:GetEventSourceMapping",
-    "lambda:UpdateEventSourceMapping", "lambda:DeleteEventSourceMapping", "sns:Unsubscribe",
-    "sns:GetSubscriptionAttributes", "sns:SetSubscriptionAttributes",
-)  # fmt: skip
-# Actions for optional settings: custom domains, alarm mails, provisioned concurrency.
-LATER = (
-    "AWS::ApiGatewayV2::ApiMapping", "AWS::ApiGatewayV2::DomainName", "AWS::Lambda::Alias",
-)  # fmt: skip
-# Actions that osls and `jobplane deploy` use themselves, besides CloudFormation.
-TOOLS = {
-    "cloudformation": (
-        "ContinueUpdateRollback", "CreateChangeSet", "DeleteChangeSet", "DeleteStack",
-        "DescribeChangeSet", "DescribeStackEvents", "DescribeStackResource",
-        "DescribeStackResources", "DescribeStacks", "ExecuteChangeSet", "GetTemplate",
-        "ListStackResources", "ListStacks", "ValidateTemplate",
-    ),
-    "dynamodb": ("DescribeTable", "UpdateTable"),
-    "iam": ("GetRole", "PassRole"),
-    "lambda": (
-        "GetFunction", "GetFunctionConfiguration", "ListAliases", "ListVersionsByFunction",
-        "PublishVersion", "UpdateFunctionCode", "UpdateFunctionConfiguration",
-    ),
-    # To see whether a secret exists, not to read it.
-    "ssm": ("DescribeParameters",),
-}  # fmt: skip
-# On the deployment bucket only.
-ARTIFACTS = (
-    "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject", "s3:GetObjectVersion",
-    "s3:ListBucket", "s3:ListBucketVersions", "s3:PutObject",
-)  # fmt: skip
-# To remove what `jobplane down` deletes besides the stack.
-LEFT_BEHIND = {
-    "logs": ("DeleteLogGroup", "DescribeLogGroups"),
-    "sqs": ("DeleteQueue", "ListQueues"),
-    "ssm": ("DeleteParameter",),
-}
+LISTS = tomllib.loads(Path(__file__).with_name("deployer.toml").read_text(encoding="utf-8"))
+SERVICES: dict[str, str] = LISTS["services"]
+NOT_NEEDED = {service: tuple(names) for service, names in LISTS["not_needed"].items()}
 
 
 class PolicyTooLargeError(click.ClickException):
@@ -103,20 +37,15 @@ class UnknownTypeError(click.ClickException):
 def policy(
     template: Mapping[str, Any], names: Names, *, account: str, region: str, partition: str
 ) -> dict[str, Any]:
-    """The policy document.
-
-    Args:
-        template: as compiled for the stage.
-
-    Raises:
-        UnknownTypeError: a resource type is unknown.
-        PolicyTooLargeError: the document is larger than IAM allows.
-    """
+    """The policy document."""
     wanted: dict[str, set[str]] = defaultdict(set)
-    for kind in {*LATER, *(resource["Type"] for resource in template["Resources"].values())}:
+    for kind in {
+        *LISTS["later"],
+        *(resource["Type"] for resource in template["Resources"].values()),
+    }:
         for action in _of_type(kind):
             wanted[action.partition(":")[0]].add(action)
-    for calls in (TOOLS, LEFT_BEHIND):
+    for calls in (LISTS["tools"], LISTS["left_behind"]):
         for service, called in calls.items():
             wanted[service] |= {f"{service}:{name}" for name in called}
     where = f"{region}:{account}"
@@ -129,7 +58,7 @@ def policy(
         if everywhere:
             statements.append(_statement(f"{service}-all", everywhere, ["*"]))
     bucket = _artifacts(names, partition)
-    statements.append(_statement("artifacts", ARTIFACTS, [bucket, f"{bucket}/*"]))
+    statements.append(_statement("artifacts", LISTS["artifacts"], [bucket, f"{bucket}/*"]))
     document = {"Version": "2012-10-17", "Statement": statements}
     _check_size(document)
     return document
@@ -147,9 +76,7 @@ def _of_type(kind: str) -> Iterator[str]:
 
     service = SERVICES.get(kind.split("::")[1])
     if service is None:
-        raise UnknownTypeError(
-            f"{kind}: add its service to SERVICES in scripts/jobplane/deploy/deployer.py"
-        )
+        raise UnknownTypeError(f"{kind}: add its service to scripts/jobplane/deploy/deployer.toml")
     schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
     for handler in schema.get("handlers", {}).values():
         for action in handler["permissions"]:
@@ -171,7 +98,7 @@ def _artifacts(names: Names, partition: str) -> str:
 def _is_on_all(action: str) -> bool:
     if action == "s3:ListBucket":
         return False  # lists the objects of a bucket
-    return action in ON_ALL or action.partition(":")[2].startswith(("List", "Describe"))
+    return action in LISTS["on_all"] or action.partition(":")[2].startswith(("List", "Describe"))
 
 
 def _resources(service: str, names: Names, arn: str, where: str) -> list[str]:

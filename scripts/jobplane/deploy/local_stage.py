@@ -32,10 +32,6 @@ def up(stage: Stage, port: int | None = None) -> Up:
     """Start the emulator if necessary, build and deploy what has changed.
 
     If this fails or is interrupted, it stops the emulator that it started.
-
-    Raises:
-        click.UsageError: the stage runs on another port.
-        click.ClickException: a tool is missing or failed.
     """
     with exclusive(stage.repository, f"stage-{stage.name}"), interrupts.as_keyboard_interrupt():
         return _up(stage, port)

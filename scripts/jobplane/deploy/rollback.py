@@ -61,10 +61,6 @@ def planned(
 
     Args:
         to: a version's number, or a deployment's time; default: the one before.
-
-    Raises:
-        NothingToGoBackToError: the stage has no former version or deployment.
-        NoStackError: the stack was never deployed.
     """
     before = compiled.deployed(stage)
     if before is None:

@@ -178,12 +178,7 @@ def loopback_endpoint() -> str | None:
 
 
 def require(stage: Stage) -> Stage:
-    """The stage, after checking that it can be deployed to.
-
-    Raises:
-        StageNotUpError: it is local, and its emulator is not running.
-        jobplane.stage.stages.NoCredentialsError: it is on AWS, and there are no credentials.
-    """
+    """The stage, after checking that it can be deployed to."""
     state = stage.require().read_state()
     if state is not None:
         if not emulator.is_running(state):
@@ -447,11 +442,7 @@ type Reporter = Callable[[str], None]
 
 
 def update_functions(plan: Plan, done: Reporter) -> None:
-    """Deploy code and settings of each function, in parallel.
-
-    Raises:
-        DeployFailedError: a function could not be deployed.
-    """
+    """Deploy code and settings of each function, in parallel."""
     try:
         _update_all(plan.stage, plan.steps, done)
     finally:
@@ -576,11 +567,7 @@ def settle(plan: Plan) -> None:
 
 
 def mend(stage: Stage, functions: list[Function], artifacts: Iterable[Artifact]) -> None:
-    """Set the functions' settings to those of the stack.
-
-    Raises:
-        DeployFailedError: a function could not be deployed.
-    """
+    """Set the functions' settings to those of the stack."""
     with planned(stage, functions, artifacts, whole=False) as plan:
         settle(plan)
 

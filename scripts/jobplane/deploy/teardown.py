@@ -65,11 +65,7 @@ class Removal:
 
 
 def survey(stage: Stage, *, data: bool) -> Removal:
-    """List what removing the stage would remove and keep.
-
-    Args:
-        data: also remove retained tables, buckets and secrets.
-    """
+    """List what removing the stage would remove and keep."""
     template = compiled.deployed(stage)
     there = _physical(stage) if template is not None else {}
     resources = template.resources if template is not None else {}
@@ -104,11 +100,7 @@ def survey(stage: Stage, *, data: bool) -> Removal:
 
 
 def remove(removal: Removal) -> None:
-    """Remove what the survey lists.
-
-    Raises:
-        RemovalFailedError: the stack couldn't be deleted.
-    """
+    """Remove what the survey lists."""
     stage = removal.stage
     dynamodb, sqs = stage.client("dynamodb"), stage.client("sqs")
     logs, ssm = stage.client("logs"), stage.client("ssm")

@@ -56,10 +56,6 @@ def make(source: Repository, target: Path, taken: Iterable[str]) -> Made:
     """Create a project in a new folder, with a git repository; the folder's name names it.
 
     Its branch `upstream` holds the unchanged copy; `update` adds later changes to it.
-
-    Raises:
-        ProjectError: the name is invalid, or the folder is not empty.
-        click.UsageError: a part is unknown.
     """
     name, names = target.name, tuple(taken)
     if not NAME.match(name):

@@ -1,7 +1,7 @@
 """Where a stage keeps the files of its pipeline, and for how long."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import click
@@ -39,14 +39,11 @@ class Layout:
 
     @classmethod
     def configured(cls, environment: Mapping[str, str]) -> "Layout":
-        given: dict[str, Any] = {
-            field: environment[variable]
-            for field, variable in _VARIABLES.items()
-            if variable in environment
-        }
-        for field in ("input_days", "manifest_days", "shards"):
-            if field in given:
-                given[field] = int(given[field])
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            value = environment.get(_VARIABLES.get(field.name, field.name.upper()))
+            if value is not None:
+                given[field.name] = type(field.default)(value)
         return cls(**given)
 
     @property
@@ -55,15 +52,6 @@ class Layout:
 
 
 _VARIABLES = {
-    "tracking_table": "TRACKING_TABLE",
-    "metrics_table": "METRICS_TABLE",
-    "input_bucket": "INPUT_BUCKET",
-    "manifest_bucket": "MANIFEST_BUCKET",
-    "output_bucket": "OUTPUT_BUCKET",
-    "quarantine_bucket": "QUARANTINE_BUCKET",
-    "input_prefix": "INPUT_PREFIX",
-    "output_prefix": "OUTPUT_PREFIX",
-    "quarantine_prefix": "QUARANTINE_PREFIX",
     "input_days": "INPUT_LIFECYCLE_DAYS",
     "manifest_days": "MANIFEST_LIFECYCLE_DAYS",
     "shards": "NUM_STATUS_SHARDS",

@@ -27,11 +27,7 @@ def rows_of(document: str, section: str) -> list[Row]:
 
 
 def with_tables(document: str, tables: Mapping[str, str]) -> str:
-    """The document with these tables in their sections.
-
-    Raises:
-        NoSuchSectionError: a section is missing, or appears twice.
-    """
+    """The document with these tables in their sections."""
     for section, text in tables.items():
         found = _found(document, section)
         document = document[: found.start(2)] + text + document[found.end(2) :]

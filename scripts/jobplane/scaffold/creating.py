@@ -78,11 +78,6 @@ def create(repository: Repository, name: str, trigger: str) -> list[Path]:
     """Write the member's files and update uv.lock; the written paths.
 
     If uv.lock can't be updated, the files are removed.
-
-    Raises:
-        NameRefusedError: the name can't be used.
-        MissingResourceError: the repository lacks a resource that the example uses.
-        ToolError: uv failed.
     """
     check_name(repository, name)
     files = _files(repository, name, TEMPLATES / trigger)

@@ -72,12 +72,7 @@ def _interpreter(stage: Stage, *options: str) -> Path:
 
 
 def start(stage: Stage, port: int | None) -> State:
-    """Start the stage's emulator and wait until it answers.
-
-    Raises:
-        ToolError: it ended or didn't answer; the message has the end of its log.
-        ExposedError: it can be reached from outside this machine.
-    """
+    """Start the stage's emulator and wait until it answers."""
     stop(stage)
     chosen = _free_port(port)
     stage.directory.mkdir(parents=True)
@@ -126,9 +121,6 @@ def stop(stage: Stage) -> bool:
     """Kill the stage's emulator and its workers, delete its state; False if it wasn't running.
 
     It is killed at once, because nothing of it is kept.
-
-    Raises:
-        SurvivedError: a process is still alive.
     """
     state = stage.read_state()
     found = state is not None and _kill(stage, state)

@@ -115,12 +115,7 @@ class Stage:
             raise click.UsageError(f"refusing to {action}: {reason}; pass --yes to do it anyway")
 
     def client(self, service: str, **config: Any) -> Any:
-        """A boto3 client of the stage, with the emulator's root or the caller's AWS credentials.
-
-        Args:
-            service: boto3's name of the service.
-            config: arguments of botocore's Config.
-        """
+        """A boto3 client of the stage, with the emulator's root or the caller's AWS credentials."""
         import boto3
         from botocore.config import Config
 

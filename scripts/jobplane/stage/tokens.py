@@ -3,13 +3,13 @@
 import time
 from collections.abc import Iterable
 
-import jwt
-
 
 def mint(
     secret: str, *, user: str, tenant: str, permissions: Iterable[str] = (), ttl: int = 3600
 ) -> str:
     """An HS256 token for a user of a tenant; `ttl` in seconds, negative for an expired one."""
+    import jwt
+
     now = int(time.time())
     claims = {
         "user_id": user,

@@ -10,11 +10,7 @@ TOOLS = "node_modules"
 
 
 def copy_repository(source: Repository, target: Path, *, without: Iterable[str] = ()) -> Repository:
-    """Copy the files that git doesn't ignore, uncommitted changes included; link node_modules.
-
-    Args:
-        without: names of folders and files to leave out as well.
-    """
+    """Copy the files that git doesn't ignore, uncommitted changes included; link node_modules."""
     ignored = (source.root / ".gitignore").read_text(encoding="utf-8").split()
     left_out = {".git", TOOLS, *(name.rstrip("/") for name in ignored), *without}
     shutil.copytree(

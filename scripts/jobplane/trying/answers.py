@@ -37,11 +37,7 @@ class Room:
 
 
 def readable(answer: Any, *, full: bool = False, terminal: bool = False) -> str:
-    """Format an answer as text; on a terminal in colour and in the terminal's width.
-
-    Args:
-        full: show all rows of lists, and texts in full length.
-    """
+    """Format an answer as text; on a terminal in colour and in the terminal's width."""
     width = Console().width if terminal else PLAIN_WIDTH
     room = Room(width, full)
     console = Console(

@@ -11,9 +11,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-
-from jobplane.deploy.description import describe
 from jobplane.stage.log_lines import PLATFORM, parse_line
 from jobplane.stage.signing import jwt_secret
 from jobplane.stage.stages import Stage
@@ -48,11 +45,7 @@ class Case:
 
     @classmethod
     def read(cls, function: Function, path: Path) -> "Case":
-        """Read an event file and the files of the same name beside it.
-
-        Raises:
-            UnreadableEventError: one of them is not JSON, or is invalid.
-        """
+        """Read an event file and the files of the same name beside it."""
         stem = path.name.removesuffix(".json")
         beside = {kind: path.with_name(f"{stem}.{kind}.json") for kind in ("given", "expect")}
         event = _read("event", path, function)
@@ -65,11 +58,7 @@ class Case:
 
     @classmethod
     def of_text(cls, function: Function, name: str, text: bytes, source: str) -> "Case":
-        """A case from an event only, without `given` and `expect`.
-
-        Raises:
-            UnreadableEventError: it is not JSON, or has an unknown placeholder.
-        """
+        """A case from an event only, without `given` and `expect`."""
         event = case_files.parsed(text, source)
         case_files.require_valid("event", event, source, _stack_of(function))
         return cls(function, name, event)
@@ -103,11 +92,7 @@ def _code_of(function: Function) -> Iterator[str]:
 
 
 def case_paths(function: Function) -> dict[str, Path]:
-    """The function's event files by name of the case.
-
-    Raises:
-        UnreadableEventError: a file belongs to no event.
-    """
+    """The function's event files by name of the case."""
     paths = sorted((function.directory / "events").glob("*.json"))
     events = {path.name.removesuffix(".json"): path for path in paths if path.name.count(".") == 1}
     for path in paths:
@@ -124,11 +109,7 @@ def case_paths(function: Function) -> dict[str, Path]:
 
 
 def named(function: Function, name: str) -> Case:
-    """The function's case of that name.
-
-    Raises:
-        UnreadableEventError: it does not exist, or its files are invalid.
-    """
+    """The function's case of that name."""
     known = case_paths(function)
     if name not in known:
         hint = case_files.nearest(name, tuple(known))
@@ -240,6 +221,8 @@ class StageTarget:
         self.stage = stage
 
     def values(self) -> Values:
+        from jobplane.deploy.description import describe
+
         state = self.stage.read_state()
         description = state.description if state is not None else describe(self.stage)
         return Values(
@@ -356,6 +339,8 @@ def _named(names: Mapping[str, str], short: str, values: Values) -> str:
 
 
 def _typed(item: Mapping[str, Any]) -> dict[str, Any]:
+    from boto3.dynamodb.types import TypeSerializer
+
     serialize = TypeSerializer().serialize
     return {key: serialize(value) for key, value in item.items()}
 
@@ -436,6 +421,8 @@ def _compare(case: Case, outcome: Outcome, values: Values, target: Target) -> li
 
 
 def rows_of(table: str, target: Target) -> list[dict[str, Any]]:
+    from boto3.dynamodb.types import TypeDeserializer
+
     deserialize = TypeDeserializer().deserialize
     pages = (
         target.client("dynamodb")

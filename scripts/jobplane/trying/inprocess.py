@@ -19,9 +19,6 @@ from types import ModuleType
 from typing import Any, Self
 from unittest.mock import patch
 
-import boto3
-from botocore.loaders import create_loader
-
 from jobplane.tree.repository import Function, Repository
 from jobplane.tree.resolved import ACCOUNT, JWT_SECRET, REGION, STAGE, ResolvedStack
 from lambdapack.environments import plain_environment
@@ -118,6 +115,8 @@ class InProcess:
         return {short: f"{base}/{name}" for short, name in names.items()}
 
     def client(self, service: str) -> Any:
+        import boto3
+
         return boto3.client(service, region_name=REGION)
 
     def function(self, name: str) -> Function:
@@ -194,6 +193,8 @@ class InProcess:
 
 @cache
 def _loader(search_path: str | None) -> Any:
+    from botocore.loaders import create_loader
+
     return create_loader(search_path)
 
 

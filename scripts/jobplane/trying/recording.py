@@ -54,9 +54,6 @@ def record(result: Result, repository: Repository, there: Stage | None) -> Path:
 
     In process the case runs twice more: values that differ become placeholders, and the rows
     that it writes can be attributed to it. The expectation of the log is kept.
-
-    Raises:
-        UnrecordableError: the case didn't run.
     """
     case = result.case
     if there is not None:
