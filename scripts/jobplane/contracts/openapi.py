@@ -3,7 +3,6 @@
 A function with an `httpApi` event describes its routes in `functions/<name>/openapi.yml`: `paths`.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +31,12 @@ SKELETON = Path(__file__).with_name("openapi.yml")
 
 def deployed_routes(repository: Repository) -> set[Route]:
     """The routes of the HTTP API, from every function.yml."""
-    return set(_routes(repository))
-
-
-def _routes(repository: Repository) -> Iterator[Route]:
-    for function in repository.functions():
-        for event in function.config.get("events", ()):
-            if route := event.get("httpApi"):
-                yield route["method"].upper(), route["path"]
+    return {
+        (route["method"].upper(), route["path"])
+        for function in repository.functions()
+        for event in function.config.get("events", ())
+        if (route := event.get("httpApi"))
+    }
 
 
 def paths_of(repository: Repository) -> dict[str, dict[str, Any]]:

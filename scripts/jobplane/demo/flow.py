@@ -8,7 +8,7 @@ from rich.table import Table
 
 from jobplane.demo.job_flow import JobFlow, until
 from jobplane.demo.scene import Scene
-from jobplane.demo.story import CheckError, Observation, Stopwatch, check, step
+from jobplane.demo.story import Observation, Stopwatch, check, step
 from jobplane_client import Job
 
 FUNCTIONS = (
@@ -70,8 +70,6 @@ async def interruption(scene: Scene) -> Observation:
 async def silence(scene: Scene) -> Observation:
     """The job is recorded and sent to the dead-letter queue, and its claim is released."""
     flow = scene.flow
-    if flow is None:
-        raise CheckError("there is no flow")
     watch = Stopwatch()
     execution = await flow.start("silent-c1", "thread-c", heartbeatSeconds=SILENCE_SECONDS)
     end = await flow.end_of(execution)
@@ -92,8 +90,6 @@ async def silence(scene: Scene) -> Observation:
 async def overview(scene: Scene) -> Observation:
     """Executions, records and the claim of the workspace, in one table."""
     flow = scene.flow
-    if flow is None:
-        raise CheckError("there is no flow")
     records = {record["messageId"]: record for record in flow.records()}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=flow.workspace.key)
     for heading in ("message", "execution", "recorded", "interrupted by"):

@@ -68,7 +68,7 @@ class Scene:
     jobs: list[Job] = field(default_factory=list)
     documents: dict[str, AssemblyDocument] = field(default_factory=dict)
     """The answers of `status` by assembly id."""
-    flow: JobFlow | None = None
+    flow: JobFlow = field(init=False)
     """Set by the first step on the job flow."""
     _socket: JobSocket | None = None
 

@@ -151,8 +151,24 @@ class Tree:
         return self.configuration.of_the_stack()
 
     @cached_property
-    def lock(self) -> "Lock":
-        return Lock.read(self.repository)
+    def dependencies(self) -> dict[str, list[str]]:
+        """The dependencies of each distribution in uv.lock."""
+        text = (self.repository.root / "uv.lock").read_text(encoding="utf-8")
+        return {each["name"]: list(_required(each)) for each in tomllib.loads(text)["package"]}
+
+    def way(self, start: str, end: str) -> list[str]:
+        """The distributions on the shortest path between the two."""
+        ways: deque[list[str]] = deque([[start]])
+        seen = {start}
+        while ways:
+            way = ways.popleft()
+            for name in self.dependencies.get(way[-1], ()):
+                if name == end:
+                    return way[1:]
+                if name not in seen:
+                    seen.add(name)
+                    ways.append([*way, name])
+        return []
 
     def inputs(self, name: str) -> str:
         """The digests that `build` compares, computed by this command's code for either tree."""
@@ -168,31 +184,6 @@ class Tree:
             code_digest(tree.repository.root / BUILDER / "src") for tree in (self, other)
         )
         return mine == others
-
-
-@dataclass(frozen=True)
-class Lock:
-    dependencies: Mapping[str, list[str]]
-
-    @classmethod
-    def read(cls, repository: Repository) -> "Lock":
-        path = repository.root / "uv.lock"
-        document: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-        return cls({package["name"]: list(_required(package)) for package in document["package"]})
-
-    def way(self, start: str, end: str) -> list[str]:
-        """The distributions on the shortest path between the two."""
-        ways: deque[list[str]] = deque([[start]])
-        seen = {start}
-        while ways:
-            way = ways.popleft()
-            for name in self.dependencies.get(way[-1], ()):
-                if name == end:
-                    return way[1:]
-                if name not in seen:
-                    seen.add(name)
-                    ways.append([*way, name])
-        return []
 
 
 def _required(package: Mapping[str, Any]) -> Iterator[str]:
@@ -216,7 +207,7 @@ def _explained(name: str, before: Tree, after: Tree) -> Iterator[str]:
         was = old_closure.versions.get(distribution, "none")
         now = new_closure.versions.get(distribution, "none")
         what = f"{was} → {now}" if was != now else f"{now}, its files"
-        way = _way(tree.lock.way(f"jobplane-{name}", distribution))
+        way = _way(tree.way(f"jobplane-{name}", distribution))
         yield f"uv.lock: {distribution} {what}{way}"
     if Grants.of(old) != Grants.of(new):
         yield f"functions/{name}/function.yml: the SDK is cut to its IAM statements"
@@ -224,7 +215,7 @@ def _explained(name: str, before: Tree, after: Tree) -> Iterator[str]:
 
 def _explained_lib(lib: str, name: str, before: Tree, after: Tree) -> Iterator[str]:
     was, now = before.closures[name].libs.get(lib), after.closures[name].libs.get(lib)
-    way = _way((after if now else before).lock.way(f"jobplane-{name}", lib))
+    way = _way((after if now else before).way(f"jobplane-{name}", lib))
     if was is None or now is None:
         yield f"{now or was} ({'now' if now else 'no longer'} a dependency){way}"
         return

@@ -68,24 +68,22 @@ def _buckets(found: dict[str, str], region: str) -> dict[str, str]:
 def _urls(stage: Stage, resources: dict[str, Any], region: str) -> dict[str, str | None]:
     socket_api = resources.get("WebsocketsApi", {}).get("PhysicalResourceId")
     http_api = resources.get("HttpApi", {}).get("PhysicalResourceId")
-    local = stage.endpoint_url
-    if local is not None:
-        base = f"{local.removeprefix('http://')}/_aws/execute-api"
-        return {
-            "websocket_url": f"ws://{base}/{socket_api}/{stage.name}" if socket_api else None,
-            "http_url": f"http://{base}/{http_api}/$default" if http_api else None,
-            "management_url": f"http://{base}/{socket_api}/{stage.name}" if socket_api else None,
-        }
-    host = _api_host(region)
-    # Custom domains (scripts/serverless/domains.js) don't manage connections.
-    sockets, http = (
-        resources.get(f"{kind}Domain", {}).get("PhysicalResourceId") for kind in ("Socket", "Http")
-    )
-    sockets = sockets or f"{socket_api}.{host}/{stage.name}"
+    if stage.endpoint_url is not None:
+        base, secure = f"{stage.endpoint_url.removeprefix('http://')}/_aws/execute-api", ""
+        management = sockets = f"{base}/{socket_api}/{stage.name}"
+        http = f"{base}/{http_api}/$default"
+    else:
+        host, secure = _api_host(region), "s"
+        management = f"{socket_api}.{host}/{stage.name}"
+        # Custom domains (scripts/serverless/domains.js) don't manage connections.
+        sockets, http = (
+            resources.get(f"{kind}Domain", {}).get("PhysicalResourceId") or api
+            for kind, api in (("Socket", management), ("Http", f"{http_api}.{host}"))
+        )
     return {
-        "websocket_url": f"wss://{sockets}" if socket_api else None,
-        "http_url": f"https://{http or f'{http_api}.{host}'}" if http_api else None,
-        "management_url": f"https://{socket_api}.{host}/{stage.name}" if socket_api else None,
+        "websocket_url": f"ws{secure}://{sockets}" if socket_api else None,
+        "http_url": f"http{secure}://{http}" if http_api else None,
+        "management_url": f"http{secure}://{management}" if socket_api else None,
     }
 
 

@@ -193,10 +193,12 @@ def edits() -> st.SearchStrategy[Edit]:
         st.just(lambda value: DROPPED),
         values().map(lambda new: lambda value: new),
         values().map(lambda new: lambda value: new),
-        st.sampled_from((str.upper, str.title, _spaced, _twin)).map(partial(partial, _renamed)),
+        st.sampled_from((str.upper, str.title, "{} ".format, _twin)).map(
+            lambda name: lambda value: Renamed(value, name)
+        ),
         st.sampled_from((1, 7, 120)).map(lambda times: lambda value: Twice(times)),
         st.just(_retyped),
-        st.just(_wrapped),
+        st.just(lambda value: {"value": value}),
         st.just(_twin),
         st.tuples(st.sampled_from(TEXTS) | st.text(max_size=4), st.floats(0, 1)).map(
             partial(partial, _inserted)
@@ -205,14 +207,6 @@ def edits() -> st.SearchStrategy[Edit]:
             partial(partial, _with_member)
         ),
     )
-
-
-def _renamed(name: Callable[[str], str], value: Json) -> Json:
-    return Renamed(value, name)
-
-
-def _spaced(name: str) -> str:
-    return f"{name} "
 
 
 def _retyped(value: Json) -> Json:
@@ -228,10 +222,6 @@ def _retyped(value: Json) -> Json:
         case dict():
             return [[name, part] for name, part in value.items()]
     return ""
-
-
-def _wrapped(value: Json) -> Json:
-    return {"value": value}
 
 
 def _twin(value: Json) -> Json:

@@ -109,9 +109,7 @@ def stuck_manifested(state: State, chance: random.Random, count: int) -> None:
     """Its manifest was published hours ago, and no workflow has started on it."""
     for batch, files in stuck_batches(state, chance, count):
         state.publish(batch, files, "pending")
-        for file in files:
-            state.add(file, FileStatus.MANIFESTED, batch)
-            note(state, "stuck_manifested", file)
+        add_all(state, "stuck_manifested", files, FileStatus.MANIFESTED, batch)
 
 
 @fault(orphan("stuck_in_processing"))
@@ -119,9 +117,7 @@ def stuck_in_processing(state: State, chance: random.Random, count: int) -> None
     """Its workflow ended without recording an outcome."""
     for batch, files in stuck_batches(state, chance, count):
         state.publish(batch, files, "processing")
-        for file in files:
-            state.add(file, FileStatus.PROCESSING, batch)
-            note(state, "stuck_in_processing", file)
+        add_all(state, "stuck_in_processing", files, FileStatus.PROCESSING, batch)
 
 
 @fault(orphan("lagging_files"))
@@ -130,31 +126,23 @@ def lagging_files(state: State, chance: random.Random, count: int) -> None:
     for batch, files in stuck_batches(state, chance, count):
         state.publish(batch, files, "completed")
         status = chance.choice((FileStatus.MANIFESTED, FileStatus.PROCESSING))
-        for file in files:
-            state.add(file, status, batch)
-            note(state, "lagging_files", file)
+        add_all(state, "lagging_files", files, status, batch)
 
 
 @fault(orphan("missing_manifests"), issue("missing_manifest"))
 def missing_manifests(state: State, chance: random.Random, count: int) -> None:
     """Its row names a manifest that does not exist: the builder failed before writing it."""
     for batch, files in stuck_batches(state, chance, count):
-        for file in files:
-            state.add(file, FileStatus.MANIFESTED, batch)
-            note(state, "missing_manifests", file)
+        add_all(state, "missing_manifests", files, FileStatus.MANIFESTED, batch)
 
 
 @fault(orphan("expired_manifests"))
 def expired_manifests(state: State, chance: random.Random, count: int) -> None:
     """The bucket's lifecycle has deleted its manifest before it was processed."""
-    oldest = state.layout.manifest_days + 3
-    for batch, files in stuck_batches(
-        state, chance, count, (state.layout.manifest_days * 24 + 4.0, oldest * 24.0)
-    ):
+    hours = state.layout.manifest_days * 24.0
+    for batch, files in stuck_batches(state, chance, count, (hours + 4, hours + 72)):
         state.publish(batch, files, "pending")
-        for file in files:
-            state.add(file, FileStatus.MANIFESTED, batch)
-            note(state, "expired_manifests", file)
+        add_all(state, "expired_manifests", files, FileStatus.MANIFESTED, batch)
 
 
 @fault(orphan("not_in_manifest"), issue("not_in_manifest"))
@@ -162,9 +150,7 @@ def not_in_manifest(state: State, chance: random.Random, count: int) -> None:
     """Two builders wrote the same manifest, and the second one omitted the file."""
     for batch, files in stuck_batches(state, chance, count):
         overwritten(state, chance, batch, files, "processing")
-        for file in files:
-            state.add(file, FileStatus.PROCESSING, batch)
-            note(state, "not_in_manifest", file)
+        add_all(state, "not_in_manifest", files, FileStatus.PROCESSING, batch)
 
 
 @fault(issue("not_in_manifest"))
@@ -172,9 +158,7 @@ def never_read(state: State, chance: random.Random, count: int) -> None:
     """As not_in_manifest, but marked completed: its data is not in the output."""
     for batch, files in stuck_batches(state, chance, count):
         overwritten(state, chance, batch, files, "completed")
-        for file in files:
-            state.add(file, FileStatus.COMPLETED, batch)
-            note(state, "never_read", file)
+        add_all(state, "never_read", files, FileStatus.COMPLETED, batch)
 
 
 @fault(orphan("abandoned_claims"))
@@ -297,6 +281,12 @@ def unknown_status(state: State, chance: random.Random, count: int) -> None:
         row = state.add(file, FileStatus.PENDING)
         row["status"] = UNKNOWN_STATUSES[number % len(UNKNOWN_STATUSES)]
         note(state, "unknown_status", file)
+
+
+def add_all(state: State, kind: str, files: list[File], status: FileStatus, batch: Batch) -> None:
+    for file in files:
+        state.add(file, status, batch)
+        note(state, kind, file)
 
 
 def note(state: State, kind: str, file: File) -> None:

@@ -3,6 +3,7 @@
 A rule's module has a docstring whose first line states the rule, and `findings(tree)`.
 """
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -40,7 +41,7 @@ def check(tree: Tree, names: list[str]) -> list[Finding]:
         left += member.excuses.unusable(member, found, rule_names())
     for name, findings in found.items():
         left += [
-            finding.of(name)
+            replace(finding, rule=name)
             for finding in findings
             if finding.member is None or not finding.member.excuses.cover(name, finding)
         ]

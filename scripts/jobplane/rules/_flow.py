@@ -7,7 +7,7 @@ few. Code of a lib counts if the function refers to it, directly or through othe
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -427,7 +427,7 @@ class Walk:
                 found |= self.program.named_in(owner.module, node.attr)
         for method in self.program._methods.get(node.attr, ()):
             found.add(method)
-            if any(_is_property(decorator) for decorator in _decorators(method.node)):
+            if any(_is_property(each) for each in getattr(method.node, "decorator_list", ())):
                 found |= self.program._results[method.node]
         for value in found:
             if isinstance(value, Code):
@@ -586,10 +586,6 @@ class Walk:
 
 def _union(parts: Iterable[Values]) -> Values:
     return frozenset().union(*parts)
-
-
-def _decorators(node: ast.AST) -> Iterator[ast.expr]:
-    yield from getattr(node, "decorator_list", ())
 
 
 def _is_property(decorator: ast.expr) -> bool:

@@ -10,7 +10,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,6 @@ class Finding:
     """The subject that an entry must name to allow the finding."""
     member: "Member | None" = field(default=None, compare=False)
     rule: str = ""
-
-    def of(self, rule: str) -> "Finding":
-        return replace(self, rule=rule)
 
     def place(self, tree: "Tree") -> tuple[str, int]:
         path = self.path
@@ -151,7 +148,7 @@ class Tree:
 
     @cached_property
     def members(self) -> list[Member]:
-        found = [self._member_of(function) for function in self.functions]
+        found = [Member(function.directory, function) for function in self.functions]
         return found + self.libs if self.is_whole else found
 
     @cached_property
@@ -164,7 +161,8 @@ class Tree:
     def unreadable(self) -> Findings:
         """Files that can't be parsed: modules, function.yml, pyproject.toml."""
         readers: list[tuple[Path, Callable[[str], object]]] = []
-        for member in [*map(self._member_of, self.repository.functions()), *self.libs]:
+        functions = [Member(each.directory, each) for each in self.repository.functions()]
+        for member in [*functions, *self.libs]:
             readers.append((member.project_path, tomllib.loads))
             readers += [(source, ast.parse) for source in member.sources]
             if member.function is not None:
@@ -177,9 +175,6 @@ class Tree:
                 why = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
                 text = f"it can't be parsed ({why}): correct it first"
                 yield Finding(path, line, text, rule="readable")
-
-    def _member_of(self, function: Function) -> Member:
-        return Member(function.directory, function)
 
     def program(self, function: Function) -> Program:
         return self._programs[function.name]

@@ -141,13 +141,9 @@ class Values:
         return pattern.sub(lambda match: str(self._value(match[1])), document)
 
     def _value(self, placeholder: str) -> Any:
-        if placeholder in ("service", "stage", "uuid", "lt"):
-            return {
-                "service": self.service,
-                "stage": self.stage,
-                "uuid": str(uuid.uuid4()),
-                "lt": "<",
-            }[placeholder]
+        plain = {"service": self.service, "stage": self.stage, "uuid": str(uuid.uuid4()), "lt": "<"}
+        if placeholder in plain:
+            return plain[placeholder]
         kind, _, argument = placeholder.partition(":")
         if kind == "token":
             return self._token(argument)

@@ -173,10 +173,6 @@ def merged(first: Any, second: Any) -> Any:
 
 
 def _kind(value: Any) -> str:
-    if isinstance(value, bool):
-        return "<bool>"
-    if isinstance(value, str):
-        return "<string>"
-    if isinstance(value, int):
-        return "<int>"
-    return "<number>" if isinstance(value, float) else "<any>"
+    """The placeholder for any value of the same kind."""
+    kinds = {bool: "<bool>", str: "<string>", int: "<int>", float: "<number>"}
+    return kinds.get(type(value), "<any>")
