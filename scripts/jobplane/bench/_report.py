@@ -165,7 +165,6 @@ def marked(document: str, name: str, text: str) -> str:
 
 
 def draw(charts: Sequence[Chart], target: Path) -> None:
-    """Charts as SVG: the first in the file, others in numbered files beside it."""
     import pygal
     from pygal.style import CleanStyle
 

@@ -139,7 +139,6 @@ def _growth(taken: Sequence[int]) -> float:
 
 @contextmanager
 def sampled(emulator_pid: int) -> Iterator[Usage]:
-    """Sample this process, the emulator and its workers every second, in a thread."""
     usage, over = Usage(), threading.Event()
     sampler = _Sampler(emulator_pid)
 

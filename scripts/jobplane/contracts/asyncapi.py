@@ -53,7 +53,6 @@ def message(name: str, payload: dict[str, Any], summary: str, correlated_by: str
 
 
 def narrowed(base: type[BaseModel], field: str, kinds: list[type[BaseModel]]) -> dict[str, Any]:
-    """A server message with a known content."""
     choices = [schema_of(kind) for kind in kinds]
     content = choices[0] if len(choices) == 1 else {"anyOf": choices}
     return {"allOf": [schema_of(base), {"type": "object", "properties": {field: content}}]}
@@ -79,7 +78,6 @@ def messages_of(action: SocketAction) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def replies_to(action: SocketAction) -> list[str]:
-    """The possible answers to an action."""
     name = camel(action.name)
     own = []
     if action.answer is not None:

@@ -99,7 +99,6 @@ SENT_WITH = {
 
 
 def is_sent(name: str, repository: Repository) -> bool:
-    """Whether the repository has the event or resource that sends the message."""
     wanted = next(needed for prefix, needed in SENT_WITH.items() if name.startswith(prefix))
     kinds = (event_kinds(function.config) for function in repository.functions())
     return wanted in Configuration(repository).resources or any(wanted in each for each in kinds)

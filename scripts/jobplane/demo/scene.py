@@ -89,7 +89,6 @@ class Scene:
 
     @property
     def largest(self) -> Job:
-        """The job on the large file."""
         return max(self.jobs, key=lambda job: job.size)
 
     async def connect(self) -> None:

@@ -52,7 +52,6 @@ class Screen:
 
     @contextmanager
     def working(self, title: str) -> Iterator[None]:
-        """Show a step's title within the block."""
         self.bars = self._no_bars()
         if not self.is_live:
             yield
@@ -91,7 +90,6 @@ def print_summary(outcomes: Sequence[Outcome]) -> None:
 
 
 def save_picture(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Write what `print_summary` shows on a terminal into an SVG file."""
     drawn = Console(record=True, file=io.StringIO(), force_terminal=True, width=LINE_WIDTH)
     drawn.print(summary(outcomes))
     # Drop fonts that a viewer would load from a server.

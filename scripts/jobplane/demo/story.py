@@ -71,8 +71,6 @@ def step(
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a step; `held`, whether its check passed, is None if it was left out."""
-
     step: Step[Any]
     held: bool | None
     text: str

@@ -194,7 +194,6 @@ def _required(package: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _explained(name: str, before: Tree, after: Tree) -> Iterator[str]:
-    """Why the inputs of an artifact differ."""
     old, new = before.functions[name], after.functions[name]
     for shipped in _changed(_digests(old.shipped_files()), _digests(new.shipped_files())):
         own = new.shipped_files().get(shipped) or old.shipped_files()[shipped]

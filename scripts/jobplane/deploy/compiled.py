@@ -155,7 +155,6 @@ def outline(stage: Stage) -> Mapping[str, Any]:
 
 
 def status(stage: Stage) -> str | None:
-    """CloudFormation's status of the stage's stack; None if there is no stack."""
     client = stage.client("cloudformation")
     try:
         (stack,) = client.describe_stacks(StackName=stage.names.stack)["Stacks"]

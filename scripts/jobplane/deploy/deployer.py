@@ -60,7 +60,11 @@ def policy(
     bucket = _artifacts(names, partition)
     statements.append(_statement("artifacts", LISTS["artifacts"], [bucket, f"{bucket}/*"]))
     document = {"Version": "2012-10-17", "Statement": statements}
-    _check_size(document)
+    size = len(json.dumps(document, separators=(",", ":")))
+    if size > LARGEST:
+        raise PolicyTooLargeError(
+            f"the policy has {size} characters, IAM allows {LARGEST}: split it into two policies"
+        )
     return document
 
 
@@ -136,23 +140,11 @@ def _resources(service: str, names: Names, arn: str, where: str) -> list[str]:
 
 
 def _statement(name: str, actions: Iterable[str], resources: list[str]) -> dict[str, Any]:
-    sid = "".join(word.capitalize() for word in name.split("-"))
+    # Without duplicates that differ in case only.
+    unique = {action.lower(): action for action in sorted(actions, key=str.lower)}
     return {
-        "Sid": sid,
+        "Sid": "".join(word.capitalize() for word in name.split("-")),
         "Effect": "Allow",
-        "Action": _shortened(sorted(actions, key=str.lower)),
+        "Action": list(unique.values()),
         "Resource": resources,
     }
-
-
-def _shortened(actions: list[str]) -> list[str]:
-    """Actions without duplicates, ignoring case."""
-    return list({action.lower(): action for action in actions}.values())
-
-
-def _check_size(document: Mapping[str, Any]) -> None:
-    size = len(json.dumps(document, separators=(",", ":")))
-    if size > LARGEST:
-        raise PolicyTooLargeError(
-            f"the policy has {size} characters, IAM allows {LARGEST}: split it into two policies"
-        )

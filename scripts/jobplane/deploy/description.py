@@ -10,7 +10,6 @@ from jobplane.stage.stages import Stage
 
 
 def describe(stage: Stage) -> dict[str, Any]:
-    """URLs of a deployed stage, and physical names of its resources by short name."""
     cloudformation = stage.client("cloudformation")
     resources = {
         resource["LogicalResourceId"]: resource

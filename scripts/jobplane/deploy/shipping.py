@@ -350,10 +350,6 @@ def _settled(client: Any, name: str) -> Live:
     return Live.of(found)
 
 
-def _as_lambda_says(digest: str) -> str:
-    return base64.b64encode(bytes.fromhex(digest)).decode()
-
-
 def step_for(
     function: Function,
     artifact: "Artifact | Step",
@@ -485,7 +481,8 @@ def _update(client: Any, stage: Stage, step: Step) -> None:
         raise ValueError(f"{step.name} is not in the stack")
     name = stage.names.of(step.name)
     # Publish the live code as a version, for a rollback; Lambda makes none if it exists already.
-    client.publish_version(FunctionName=name, CodeSha256=_as_lambda_says(step.live.digest))
+    digest = base64.b64encode(bytes.fromhex(step.live.digest)).decode()
+    client.publish_version(FunctionName=name, CodeSha256=digest)
     if step.code:
         _update_code(client, name, _archive(stage, step), step.live.revision)
     wanted: dict[str, Any] = dict(step.settings)

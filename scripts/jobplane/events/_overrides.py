@@ -56,7 +56,8 @@ def _changed(node: Any, steps: list[str | int], value: Any, add: bool, path: str
         node[step : step + 1] = [_changed(inner, rest, value, add, path)]
         return node
     if not isinstance(node, dict):
-        raise OverrideError(f"{path}: {step!r} needs an object, but found {_described(node)}")
+        listed = f"a list: [0] to [{len(node) - 1}]" if isinstance(node, list) else json.dumps(node)
+        raise OverrideError(f"{path}: {step!r} needs an object, but found {listed}")
     if step not in node and not add:
         known = ", ".join(map(str, node)) or "nothing"
         raise OverrideError(
@@ -64,10 +65,6 @@ def _changed(node: Any, steps: list[str | int], value: Any, add: bool, path: str
         )
     node[step] = _changed(node.get(step, {}), rest, value, add, path)
     return node
-
-
-def _described(node: Any) -> str:
-    return f"a list: [0] to [{len(node) - 1}]" if isinstance(node, list) else json.dumps(node)
 
 
 def _changed_text(text: str, steps: list[str | int], value: Any, add: bool, path: str) -> str:

@@ -22,14 +22,12 @@ from moto.sqs.models import sqs_backends
 from jobplane.tree.resolved import ACCOUNT, REGION
 
 # Operations whose change other calls see. Hiding a message does not count.
-WRITES = frozenset(
-    {
-        "AbortMultipartUpload", "BatchWriteItem", "CompleteMultipartUpload", "CopyObject",
-        "CreateMultipartUpload", "CreateQueue", "DeleteItem", "DeleteMessage", "DeleteObject",
-        "PutItem", "PutObject", "PutParameter", "SendMessage", "SendMessageBatch",
-        "TransactWriteItems", "UpdateItem", "UploadPart",
-    }
-)  # fmt: skip
+WRITES = frozenset({
+    "AbortMultipartUpload", "BatchWriteItem", "CompleteMultipartUpload", "CopyObject",
+    "CreateMultipartUpload", "CreateQueue", "DeleteItem", "DeleteMessage", "DeleteObject",
+    "PutItem", "PutObject", "PutParameter", "SendMessage", "SendMessageBatch",
+    "TransactWriteItems", "UpdateItem", "UploadPart",
+})  # fmt: skip
 MAX_DEPTH = 32
 MAX_DIGITS = 38
 NUMBERS = (Decimal("1e-130"), Decimal("1e126"))

@@ -41,12 +41,10 @@ INTERNALS = (
 # Fields of documented answers that name a queue for the caller to use.
 NAMES_QUEUES = frozenset({"queueUrl", "inputQueueName"})
 # Error codes of the socket that mean: nothing was changed.
-REFUSING_CODES = frozenset(
-    {
-        "DUPLICATE_REQUEST", "FORBIDDEN", "INVALID_ACTION", "INVALID_MESSAGE", "NOT_FOUND",
-        "PAYLOAD_TOO_LARGE", "UNAUTHORIZED", "VALIDATION_ERROR",
-    }
-)  # fmt: skip
+REFUSING_CODES = frozenset({
+    "DUPLICATE_REQUEST", "FORBIDDEN", "INVALID_ACTION", "INVALID_MESSAGE", "NOT_FOUND",
+    "PAYLOAD_TOO_LARGE", "UNAUTHORIZED", "VALIDATION_ERROR",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,10 @@ from jobplane.tree.repository import Repository
 
 LIST = Path("tests", "needs.toml")
 # Calls whose arguments are never names of functions.
-PLAIN_CALLS = frozenset(
-    {
-        "StatusClient", "Telemetry", "ask", "data", "delitem", "get", "git", "parametrize", "pop",
-        "request", "setenv", "setitem", "to_thread",
-    }
-)  # fmt: skip
+PLAIN_CALLS = frozenset({
+    "StatusClient", "Telemetry", "ask", "data", "delitem", "get", "git", "parametrize", "pop",
+    "request", "setenv", "setitem", "to_thread",
+})  # fmt: skip
 VERBS = frozenset({"affected", "build", "check", "deploy", "event", "fuzz", "invoke", "logs"})
 
 
@@ -144,7 +142,6 @@ class Needs:
         return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     def unmet(self, absent: Iterable[str]) -> list[Path]:
-        """The modules that need one of these functions or libs."""
         lost = frozenset(absent)
         return [path for name, path in self.modules.items() if self.of(name) & lost]
 

@@ -46,8 +46,6 @@ type Found = tuple[Operation, str]
 
 @dataclass(frozen=True)
 class Fault:
-    """A kind of fault: how it arises, and the operations and kinds that must find it."""
-
     kind: str
     story: str
     found: tuple[Found, ...]

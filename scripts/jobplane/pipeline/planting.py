@@ -42,7 +42,6 @@ def write(stage: Stage, state: State, advance: Advance = _nowhere) -> None:
 
 
 def size(state: State) -> int:
-    """The number of parts that `write` writes."""
     return len(state.rows) + sum(map(len, state.objects.values()))
 
 

@@ -10,7 +10,6 @@ DOCUMENT = Path("docs", "adding-a-function.md")
 
 
 def tables() -> dict[str, str]:
-    """By section: the keys, and the placeholders with the files that may hold them."""
     keys = [
         (f"`{key}`", f"`CASE.{kind}.json`", meaning)
         for kind, meanings in KEYS.items()

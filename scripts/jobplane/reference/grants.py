@@ -37,8 +37,6 @@ EVERY_FUNCTION = "*every function*"
 
 @dataclass(frozen=True, order=True)
 class Grant:
-    """A role's allowed actions on one resource, from one statement."""
-
     role: str
     """A function's name, or a state machine's logical id."""
     resource: str
@@ -62,7 +60,6 @@ class Opening:
 
 
 def grants(template: Mapping[str, Any], names: Names) -> list[Grant]:
-    """What the roles of a compiled template allow."""
     resources = template["Resources"]
     holders = _holders(resources, names)
     found = []

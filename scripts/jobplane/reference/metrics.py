@@ -70,7 +70,6 @@ def _answered(repository: Repository) -> Iterator[tuple[str, str, str]]:
 
 
 def _sources(repository: Repository) -> dict[Row, list[str]]:
-    """The functions that emit it, by a metric's name, unit and dimensions."""
     found: dict[Row, list[str]] = {}
     for metric in sorted(emitted(repository), key=lambda each: (each.name, each.function)):
         dimensions = ", ".join(sorted(metric.dimensions)) or "–"

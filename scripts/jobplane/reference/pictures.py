@@ -37,7 +37,11 @@ def pictures(repository: Repository) -> dict[Path, str]:
         sources["job-flow"] = job_flow(repository)
     for path in sorted((repository.root / FOLDER).glob("*.dot")):
         sources[path.stem] = path.read_text(encoding="utf-8")
-    return {FOLDER / f"{name}.svg": _drawn(repository, dot) for name, dot in sources.items()}
+    run: dict[str, Any] = {"cwd": repository.root, "what": "Graphviz"}
+    return {
+        FOLDER / f"{name}.svg": run_quietly(["node", SCRIPT], given=dot, **run)
+        for name, dot in sources.items()
+    }
 
 
 def system(repository: Repository) -> str:
@@ -73,7 +77,11 @@ def job_flow(repository: Repository) -> str:
         lines.append(f"  {_quoted(name)} [{_look(state)}]")
         edges += [(name, follower, "") for follower in _followers(state)]
         edges += [
-            (name, catch["Next"], _cause(catch["ErrorEquals"]))
+            (
+                name,
+                catch["Next"],
+                "\n".join(error.rpartition(".")[2] for error in catch["ErrorEquals"]),
+            )
             for catch in state.get("Catch", ())
             if catch["ErrorEquals"] != ["States.ALL"]
         ]
@@ -100,10 +108,6 @@ def _followers(state: dict[str, Any]) -> Iterator[str]:
         yield state["Default"]
     if "Next" in state:
         yield state["Next"]
-
-
-def _cause(errors: list[str]) -> str:
-    return "\n".join(error.rpartition(".")[2] for error in errors)
 
 
 def _triggers(function: Function, configuration: Configuration) -> Iterator[Edge]:
@@ -151,7 +155,3 @@ def _graph(lines: list[str], edges: list[Edge], direction: str, ranks: float) ->
 
 def _quoted(text: str) -> str:
     return json.dumps(text)
-
-
-def _drawn(repository: Repository, dot: str) -> str:
-    return run_quietly(["node", SCRIPT], cwd=repository.root, what="Graphviz", given=dot)

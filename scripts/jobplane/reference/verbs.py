@@ -12,7 +12,6 @@ SECTION = "verbs"
 
 
 def tables(group: ModuleGroup) -> dict[str, str]:
-    """A row for each verb, in the order of the tour, by section."""
     context = click.Context(group)
     rows = []
     for title, verbs in group.sections(context):

@@ -82,7 +82,6 @@ def framework_environment(stage: Stage) -> dict[str, str]:
 
 
 def config_digest(repository: Repository, functions: Iterable[Function]) -> str:
-    """A digest of all that the compiled stack depends on, except the functions' code."""
     paths = [
         repository.root / "serverless.yml",
         repository.root / "package-lock.json",

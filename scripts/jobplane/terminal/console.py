@@ -46,8 +46,6 @@ def showing_on(screen: "Console") -> Iterator[None]:
 
 
 class Notes(logging.Handler):
-    """Prints log records of a library as notes."""
-
     def emit(self, record: logging.LogRecord) -> None:
         note(record.getMessage())
 

@@ -22,15 +22,10 @@ SUBSTITUTED = re.compile(r"\$\{([A-Za-z0-9]+)(?:\.[A-Za-z0-9.]+)?\}")
 OF_EVENTS = {"httpApi": ("httpApi",), "websocket": ("websocket", "websockets")}
 # Settings of the provider that have no effect on functions.
 OF_THE_STACK = frozenset({"deploymentBucket", "stackTags", "stackName", "stackParameters"})
-TRIGGERS = frozenset(
-    {
-        "AWS::Events::Rule",
-        "AWS::IAM::Policy",
-        "AWS::Lambda::EventSourceMapping",
-        "AWS::Lambda::Permission",
-        "AWS::Scheduler::Schedule",
-    }
-)
+TRIGGERS = frozenset({
+    "AWS::Events::Rule", "AWS::IAM::Policy", "AWS::Lambda::EventSourceMapping",
+    "AWS::Lambda::Permission", "AWS::Scheduler::Schedule",
+})  # fmt: skip
 
 type Parts = dict[str, str]
 """Digest of each part, by where it is written."""

@@ -123,7 +123,6 @@ class Repository:
         return [path for path in found if not path.name.endswith(".asl.yml")]
 
     def functions(self) -> list[Function]:
-        """The functions that can be built: folders with both a module and a function.yml."""
         folders = sorted(path.parent for path in self.root.glob("functions/*/function.yml"))
         functions = [Function(folder.name, folder) for folder in folders]
         return [function for function in functions if function.source.is_file()]
@@ -137,7 +136,6 @@ class Repository:
         return [known[name] for name in names] if names else list(known.values())
 
     def require(self, what: str, *names: str) -> None:
-        """Check that the repository has the functions that a command needs."""
         there = {function.name for function in self.functions()}
         if missing := sorted(set(names) - there):
             raise click.UsageError(

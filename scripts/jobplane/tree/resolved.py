@@ -124,10 +124,8 @@ class ResolvedStack:
             if key == "Ref":
                 return self._reference(argument)
             if key == "Fn::GetAtt":
-                logical, _, attribute = (
-                    argument.partition(".") if isinstance(argument, str) else _spread(argument)
-                )
-                return self._attribute(logical, attribute)
+                named = argument.split(".", 1) if isinstance(argument, str) else argument
+                return self._attribute(*named)
             if key == "Fn::Join":
                 separator, parts = argument
                 return separator.join(str(part) for part in self.resolve(parts))
@@ -248,11 +246,6 @@ class ResolvedStack:
             return str(self._attribute(logical, attribute) if attribute else self._reference(name))
 
         return re.sub(r"\$\{([A-Za-z0-9.:]+)\}", replaced, text)
-
-
-def _spread(argument: list[str]) -> tuple[str, str, str]:
-    logical, attribute = argument
-    return logical, ".", attribute
 
 
 def _text(value: Any) -> str:

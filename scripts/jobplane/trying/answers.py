@@ -161,17 +161,16 @@ def _column_limit(
     """The largest width of a cell for which all columns fit; None if they can't fit."""
     if room.full:
         return room.text
-    columns_of_text = [[_printable(column), *_cells(column, items)] for column in columns]
+    columns_of_text = [
+        [_printable(column), *(_cell(item[column]) for item in items if column in item)]
+        for column in columns
+    ]
     gaps = GAP * len(columns)
     for limit in range(room.text, NARROWEST - 1, -1):
         shown = sum(max(len(_cut(text, limit)) for text in texts) for texts in columns_of_text)
         if shown + gaps <= room.width:
             return limit
     return None
-
-
-def _cells(column: str, items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    return (_cell(item[column]) for item in items if column in item)
 
 
 def _is_number(value: Any) -> bool:

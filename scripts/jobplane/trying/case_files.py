@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any
 
 import click
@@ -72,15 +71,12 @@ class Stack:
         """The names of the repository's stack, and of the functions' environment variables."""
         sources = [repository.root / "serverless.yml", *repository.resources]
         sources += [function.config_path for function in functions]
-        return _stack(repository, functions, tuple(map(_signature, sources)))
+        signatures = tuple((str(path), path.stat().st_mtime_ns) for path in sources)
+        return _stack(repository, functions, signatures)
 
     @cached_property
     def names(self) -> dict[str, tuple[str, ...]]:
         return {"table": tuple(self.keys), "bucket": self.buckets, "queue": self.queues}
-
-
-def _signature(path: Path) -> tuple[str, int]:
-    return str(path), path.stat().st_mtime_ns
 
 
 @lru_cache(maxsize=64)
@@ -231,7 +227,6 @@ def _refused(constant: str) -> Any:
 
 
 def require_valid(kind: str, document: Any, source: str, stack: Stack) -> None:
-    """Check a file's document against its schema."""
     faults = list(dict.fromkeys(_faults(kind, document, stack)))
     if faults:
         raise UnreadableEventError("\n".join(f"{source}: {fault}" for fault in faults))
@@ -279,7 +274,9 @@ def require_possible(expected: Any, source: str, texts: Sequence[str]) -> None:
         texts: texts that may contain the key: code, the event, and what is given.
     """
     faults = []
-    for where, key in _absent(expected):
+    for where, key, value in _leaves(expected):
+        if value != "<absent>" or not isinstance(key, str):
+            continue
         snake = re.sub(r"(?<=[a-z0-9])[A-Z]", lambda found: f"_{found[0].lower()}", key)
         named = rf"(?<![\w-])(?:{re.escape(key)}|{re.escape(snake)})(?![\w-])"
         if not any(re.search(named, text) for text in texts):
@@ -293,18 +290,16 @@ def require_possible(expected: Any, source: str, texts: Sequence[str]) -> None:
         raise UnreadableEventError("\n".join(faults))
 
 
-def _absent(expected: Any, where: str = "") -> Iterator[tuple[str, str]]:
-    """The keys with `<absent>`, with their places."""
-    if isinstance(expected, dict):
-        for key, value in expected.items():
-            place = f"{where}.{key}".removeprefix(".")
-            if value == "<absent>":
-                yield place, key
-            else:
-                yield from _absent(value, place)
-    elif isinstance(expected, list):
-        for index, value in enumerate(expected):
-            yield from _absent(value, f"{where}[{index}]")
+def _leaves(document: Any, where: str = "", key: Any = None) -> Iterator[tuple[str, Any, Any]]:
+    """The place, the key or index, and the value of each leaf."""
+    if isinstance(document, dict):
+        for name, value in document.items():
+            yield from _leaves(value, f"{where}.{name}", name)
+    elif isinstance(document, list):
+        for index, value in enumerate(document):
+            yield from _leaves(value, f"{where}[{index}]", index)
+    else:
+        yield where.removeprefix("."), key, document
 
 
 @lru_cache(maxsize=64)
@@ -350,15 +345,10 @@ def _meant(kind: str, found: str, stack: Stack) -> str:
     return f"the nearest known one is {best!r}"
 
 
-def _broken_expressions(document: Any, where: str = "") -> Iterator[str]:
-    if isinstance(document, dict):
-        for key, value in document.items():
-            yield from _broken_expressions(value, f"{where}.{key}")
-    elif isinstance(document, list):
-        for index, value in enumerate(document):
-            yield from _broken_expressions(value, f"{where}[{index}]")
-    elif isinstance(document, str) and document.startswith("<regex:"):
-        try:
-            re.compile(document.removeprefix("<regex:").removesuffix(">"))
-        except re.error as error:
-            yield f"{where.removeprefix('.')}: {document!r} is not a regular expression: {error}"
+def _broken_expressions(document: Any) -> Iterator[str]:
+    for where, _, text in _leaves(document):
+        if isinstance(text, str) and text.startswith("<regex:"):
+            try:
+                re.compile(text.removeprefix("<regex:").removesuffix(">"))
+            except re.error as error:
+                yield f"{where}: {text!r} is not a regular expression: {error}"

@@ -92,7 +92,6 @@ def _code_of(function: Function) -> Iterator[str]:
 
 
 def case_paths(function: Function) -> dict[str, Path]:
-    """The function's event files by name of the case."""
     paths = sorted((function.directory / "events").glob("*.json"))
     events = {path.name.removesuffix(".json"): path for path in paths if path.name.count(".") == 1}
     for path in paths:
@@ -109,7 +108,6 @@ def case_paths(function: Function) -> dict[str, Path]:
 
 
 def named(function: Function, name: str) -> Case:
-    """The function's case of that name."""
     known = case_paths(function)
     if name not in known:
         hint = case_files.nearest(name, tuple(known))
@@ -304,7 +302,6 @@ def filled(case: Case, there: Stage | None) -> Any:
 
 
 def run_in_process(case: Case, repository: Repository) -> Result:
-    """Run one case on a fresh in-process stage."""
     with InProcess(repository) as aws:
         return run(case, InProcessTarget(aws))
 

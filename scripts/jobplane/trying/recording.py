@@ -122,14 +122,11 @@ def general(value: Any, values: Values) -> Any:
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int | float):
-        return _kind(value) if _is_time(value) else value
+        is_time = any(abs(value / unit - time.time()) < NEAR_SECONDS for unit in (1, 1000))
+        return _kind(value) if is_time else value
     if isinstance(value, str):
         return _general_text(value, values)
     return "<any>"
-
-
-def _is_time(number: float) -> bool:
-    return any(abs(number / unit - time.time()) < NEAR_SECONDS for unit in (1, 1000))
 
 
 def _general_text(text: str, values: Values) -> Any:

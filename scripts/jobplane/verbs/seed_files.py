@@ -120,7 +120,6 @@ def _document(state: "State", seconds: float) -> dict[str, object]:
 
 
 def _show(state: "State") -> None:
-    """Print the number of files by status, and each kind of fault with examples."""
     from collections import defaultdict
 
     from jobplane.terminal.tables import console, show, table
