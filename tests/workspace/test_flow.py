@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from jobplane.rules import Tree, check
-from jobplane.rules._steps import logical_id
+from jobplane.tree.configuration import logical_id
 from jobplane.tree.repository import Repository
 from tests.workspace.flow_machine import evaluated, expressions
 
@@ -67,7 +67,7 @@ def test_every_called_function_exists() -> None:
     """Every substitution is used."""
     substitutions = function_substitutions()
     used = {name for _, state in all_states(FLOW) if (name := called(state))}
-    functions = {logical_id(function.name): function.name for function in REPOSITORY.functions()}
+    functions = {logical_id(function): function.name for function in REPOSITORY.functions()}
 
     assert used == set(substitutions)
     for name, value in substitutions.items():
