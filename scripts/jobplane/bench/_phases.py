@@ -127,7 +127,7 @@ class Load:
 
     async def _jobs(self, advance: Advance) -> None:
         """Every socket's requests, at times that are drawn in advance."""
-        began = time.monotonic()
+        began, seconds = time.monotonic(), self._plan.seconds
 
         async def one(member: Member, at: float, number: int) -> None:
             await asyncio.sleep(began + at - time.monotonic())
@@ -145,13 +145,10 @@ class Load:
         async with asyncio.TaskGroup() as group:
             for position, member in enumerate(self._crowd.members):
                 for number in range(self._plan.jobs):
-                    group.create_task(one(member, self._moment(), number))
+                    group.create_task(one(member, random.uniform(0, seconds), number))
                 if position % ASSEMBLY_EVERY == 0:
-                    group.create_task(assemble(member, self._moment()))
+                    group.create_task(assemble(member, random.uniform(0, seconds)))
         await self._settled()
-
-    def _moment(self) -> float:
-        return random.uniform(0, self._plan.seconds)
 
     async def _settled(self) -> None:
         """Wait for open requests; those without an end in time are reported as missing later."""

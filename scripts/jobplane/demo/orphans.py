@@ -91,7 +91,12 @@ async def orphans(scene: Scene) -> Observation:
     watch = Stopwatch()
     before = await operator.orphans()
     searched = watch.ms
-    planted, found = _planted(state), _keys(before)
+    planted = {
+        (one.kind, one.date_prefix, one.file_key)
+        for one in state.ledger
+        if one.operation == "find_orphans"
+    }
+    found = {(kind, *_key(file)) for kind, files in before.items() for file in files}
     check(planted == found, f"missed: {planted - found}; found in error: {found - planted}")
     stats_before = await operator.settled(len(state.files))
 
@@ -138,18 +143,6 @@ async def _completed(operator: Operator, before: dict[str, int], completed: int)
     check(stats["total"] == sum(before.values()), f"counted {stats['total']} files")
     by_status: dict[str, int] = stats["stats"]
     return by_status
-
-
-def _planted(state: State) -> set[tuple[str, str, str]]:
-    return {
-        (one.kind, one.date_prefix, one.file_key)
-        for one in state.ledger
-        if one.operation == "find_orphans"
-    }
-
-
-def _keys(found: Orphans) -> set[tuple[str, str, str]]:
-    return {(kind, *_key(file)) for kind, files in found.items() for file in files}
 
 
 def _key(file: dict[str, Any]) -> tuple[str, str]:

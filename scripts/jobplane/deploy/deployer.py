@@ -39,10 +39,8 @@ def policy(
 ) -> dict[str, Any]:
     """The policy document."""
     wanted: dict[str, set[str]] = defaultdict(set)
-    for kind in {
-        *LISTS["later"],
-        *(resource["Type"] for resource in template["Resources"].values()),
-    }:
+    kinds = {resource["Type"] for resource in template["Resources"].values()}
+    for kind in kinds.union(LISTS["later"]):
         for action in _of_type(kind):
             wanted[action.partition(":")[0]].add(action)
     for calls in (LISTS["tools"], LISTS["left_behind"]):

@@ -33,6 +33,7 @@ def describe(stage: Stage) -> dict[str, Any]:
         return found
 
     machines = by_short_name("AWS::StepFunctions::StateMachine")
+    buckets = by_short_name("AWS::S3::Bucket").items()
     return {
         "stage": stage.name,
         "region": region,
@@ -40,7 +41,8 @@ def describe(stage: Stage) -> dict[str, Any]:
         **_urls(stage, resources, region),
         "functions": by_short_name("AWS::Lambda::Function"),
         "tables": by_short_name("AWS::DynamoDB::Table"),
-        "buckets": _buckets(by_short_name("AWS::S3::Bucket"), region),
+        # On AWS without account and region, which make a bucket's name unique.
+        "buckets": {n.removesuffix(f"-{region}").rstrip("0123456789-"): v for n, v in buckets},
         "queues": by_short_name("AWS::SQS::Queue"),
         "state_machines": machines,
         # The stack has only one, so that scripts need not know its name.
@@ -57,11 +59,6 @@ def stack_stamp(stage: Stage) -> str:
         return ""
     changed = stack.get("LastUpdatedTime") or stack["CreationTime"]
     return f"{stack['StackId']} {changed.isoformat()}"
-
-
-def _buckets(found: dict[str, str], region: str) -> dict[str, str]:
-    """The short name of a bucket: on AWS without account and region, which make it unique."""
-    return {name.removesuffix(f"-{region}").rstrip("0123456789-"): v for name, v in found.items()}
 
 
 def _urls(stage: Stage, resources: dict[str, Any], region: str) -> dict[str, str | None]:
