@@ -121,27 +121,12 @@ def http_v2(fresh: Fresh) -> Event:
 def request_item(fresh: Fresh) -> Event:
     """A request as the router stores it: an `echo`."""
     owner, request = owner_key(TENANT, USER), f"req-{fresh.hex(16)}"
-    moment = iso_time(fresh.now)
-    return {
-        "owner": owner,
-        "request_id": request,
-        "tenant_id": TENANT,
-        "connection_id": fresh.token(11),
-        "action": "echo",
-        "payload": '{"message":"hello"}',
-        "metadata": {},
-        "status": "PENDING",
-        "attempts": 0,
-        "max_attempts": 4,
-        "cancel_requested": False,
-        "on_disconnect": "detach",
-        "subscriber_count": 0,
-        "lease_shard": in_flight_shard(request_key(owner, request)),
-        "lease_until": int(fresh.now) + PICK_UP_SECONDS,
-        "created_at": moment,
-        "updated_at": moment,
-        "ttl": ttl_after(fresh.now, REQUEST_TTL_SECONDS),
-    }
+    return _payload(
+        "request-item", fresh, owner=owner, request=request, tenant=TENANT,
+        connection=fresh.token(11), shard=in_flight_shard(request_key(owner, request)),
+        lease=int(fresh.now) + PICK_UP_SECONDS, moment=iso_time(fresh.now),
+        ttl=ttl_after(fresh.now, REQUEST_TTL_SECONDS),
+    )  # fmt: skip
 
 
 def dynamodb_stream(fresh: Fresh) -> Event:
@@ -178,25 +163,13 @@ def stream_event(
         "modify": {"NewImage": image, "OldImage": before},
         "remove": {"OldImage": image},
     }
-    record: Event = {
-        "eventID": fresh.hex(32),
-        "eventName": change.upper(),
-        "eventVersion": "1.1",
-        "eventSource": "aws:dynamodb",
-        "awsRegion": REGION,
-        "dynamodb": {
-            "ApproximateCreationDateTime": float(int(fresh.now)),
-            "Keys": {key: image[key] for key in keys},
-            **images[change],
-            "SequenceNumber": fresh.digits(21),
-            "SizeBytes": len(json.dumps(images[change])),
-            "StreamViewType": "NEW_AND_OLD_IMAGES",
-        },
-        "eventSourceARN": (
-            f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{name}/stream/{fresh.iso()[:10]}"
-            "T00:00:00.000"
-        ),
-    }
+    record = _payload(
+        "stream-record", fresh, id=fresh.hex(32), change=change.upper(), table=name,
+        created=float(int(fresh.now)), keys={key: image[key] for key in keys},
+        new=images[change].get("NewImage"), old=images[change].get("OldImage"),
+        sequence=fresh.digits(21), size=len(json.dumps(images[change])), day=fresh.iso()[:10],
+    )  # fmt: skip
+    record["dynamodb"] = {key: of for key, of in record["dynamodb"].items() if of is not None}
     if change == "remove":
         record["userIdentity"] = {"type": "Service", "principalId": "dynamodb.amazonaws.com"}
     return {"Records": [record]}
