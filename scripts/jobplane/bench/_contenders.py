@@ -120,11 +120,7 @@ class Contenders:
         shutil.rmtree(self.root / "plugin" / "service" / ".serverless", ignore_errors=True)
 
     def prepare_plugin(self, changed: Function | None = None) -> None:
-        """Write a service as in the plugin's manual: a folder and requirements for each function.
-
-        Args:
-            changed: copy this function's source again and nothing else.
-        """
+        """Write a service as in the plugin's manual, or only copy the source of `changed` again."""
         if changed is not None:
             _copy_shipped(changed, self.root / "plugin" / "service" / changed.module)
             return
@@ -255,10 +251,7 @@ class Contenders:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unzip as Lambda does: with the dates of the zip, and read-only.
-
-    Bytecode is checked against those dates.
-    """
+    """Unzip as Lambda does: read-only, with the dates of the zip, as bytecode needs."""
     with zipfile.ZipFile(archive) as opened:
         for entry in opened.infolist():
             path = Path(opened.extract(entry, folder))

@@ -49,10 +49,7 @@ class Job:
 
 @dataclass
 class Scene:
-    """A user of a running stage, with a receiver for the webhooks.
-
-    Each run has a new user, so that data of earlier runs has no effect.
-    """
+    """A user of a running stage, a new one in each run, with a receiver for the webhooks."""
 
     stage: Stage
     description: Mapping[str, Any]

@@ -141,10 +141,7 @@ def package(
 
 
 def outline(stage: Stage) -> Mapping[str, Any]:
-    """The template for a stage, compiled without artifacts: logical ids of versions differ.
-
-    Needs no credentials.
-    """
+    """The template, compiled without artifacts and credentials: ids of versions differ."""
     install_framework(stage.repository)
     with tempfile.NamedTemporaryFile(prefix="jobplane-", suffix=".zip") as stand_in:
         with ZipFile(stand_in, "w"):

@@ -29,10 +29,7 @@ class Up:
 
 
 def up(stage: Stage, port: int | None = None) -> Up:
-    """Start the emulator if necessary, build and deploy what has changed.
-
-    If this fails or is interrupted, it stops the emulator that it started.
-    """
+    """Start the emulator if necessary, build and deploy changes; stop it again if that fails."""
     with exclusive(stage.repository, f"stage-{stage.name}"), interrupts.as_keyboard_interrupt():
         return _up(stage, port)
 

@@ -57,11 +57,7 @@ class _Deployment:
 def planned(
     stage: Stage, functions: list[Function], *, whole: bool, to: str | None
 ) -> Iterator[Plan]:
-    """Plan a rollback: compare the deployed state with a former one.
-
-    Args:
-        to: a version's number, or a deployment's time; default: the one before.
-    """
+    """Plan a rollback; `to` is a version's number or a deployment's time, else the one before."""
     before = compiled.deployed(stage)
     if before is None:
         raise NoStackError(

@@ -282,10 +282,7 @@ def planned(
 
 
 def _require_secrets(stage: Stage, functions: Iterable[Function], package: Package) -> None:
-    """Check that the SSM parameter with the signing secret exists.
-
-    Only its name is read: deploying does not need permission to read the secret.
-    """
+    """Check that the secret's SSM parameter exists, by its name: deploying may not read secrets."""
     if stage.is_local:
         return
     compiled_functions = [package.raw["Resources"][logical_id(each)] for each in functions]

@@ -12,10 +12,7 @@ class OverrideError(ValueError):
 
 
 def override(event: Any, text: str, *, add: bool = False) -> Any:
-    """Change one value of an event in place and return the event; of a text, a new one.
-
-    The value is parsed as JSON; if that fails, it is the text itself.
-    """
+    """Change one value (JSON, or else a text) of an event in place; the event, or a new text."""
     path, separator, value = text.partition("=")
     if not separator:
         raise OverrideError(f"invalid override {text!r}: use path=value")

@@ -137,13 +137,7 @@ def dynamodb_stream(fresh: Fresh) -> Event:
 def stream_event(
     fresh: Fresh, repository: Repository, table: str, change: str, item: Mapping[str, Any]
 ) -> Event:
-    """One record of a table's stream, with the images that the change has.
-
-    Args:
-        table: its name without the stage's prefix.
-        change: insert, modify (of a request that waited for another try) or remove (by its TTL).
-        item: the new item, or the removed one, as plain values.
-    """
+    """One record of a table's stream: insert, modify (of a retried request) or remove (by TTL)."""
     tables = ResolvedStack(repository, STAGE).of_type("AWS::DynamoDB::Table").values()
     named = {properties["TableName"]: properties for properties in tables}
     names = repository.names(STAGE)

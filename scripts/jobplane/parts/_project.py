@@ -82,13 +82,7 @@ def make(source: Repository, target: Path, taken: Iterable[str]) -> Made:
 
 
 def update(source: Repository, target: Path) -> bool:
-    """Commit the current state of the project's parts to its branch `upstream`.
-
-    Other branches stay as they are; `git merge upstream` merges the changes.
-
-    Returns:
-        False if nothing has changed.
-    """
+    """Commit the parts' current state to the branch `upstream`; False if nothing has changed."""
     name, names = _recorded(target)
     if _git(target, "rev-parse", "--symbolic-full-name", "HEAD") == f"refs/heads/{BRANCH}":
         raise ProjectError(
@@ -185,11 +179,7 @@ def _unneeded_libs(repository: Repository, keep: frozenset[str]) -> frozenset[st
 
 
 def _remove_tests(repository: Repository, going: frozenset[str], libs: frozenset[str]) -> set[str]:
-    """Remove tests that need removed functions or libs, and their unused helpers and data.
-
-    Returns:
-        The removed modules, by their path within tests/.
-    """
+    """Remove tests that need removed functions or libs, and what only those used; their modules."""
     needs = Needs(repository)
     unmet = needs.unmet(going | {f"libs/{lib}" for lib in libs})
     for path in {*unmet, *needs.of_the_whole()}:

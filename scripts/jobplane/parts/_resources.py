@@ -38,10 +38,7 @@ def remove_resources(repository: Repository, going: frozenset[str]) -> None:
 
 
 def unneeded(repository: Repository, going: frozenset[str]) -> frozenset[str]:
-    """The resources that belong only to removed functions.
-
-    The folders of these functions may be deleted already.
-    """
+    """The resources that only removed functions need, whose folders may be deleted already."""
     configuration = Configuration(repository)
     functions = {function.name: function for function in repository.functions()}
     names = {logical_id(function): name for name, function in functions.items()}

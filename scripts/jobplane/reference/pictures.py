@@ -66,10 +66,7 @@ def system(repository: Repository) -> str:
 
 
 def job_flow(repository: Repository) -> str:
-    """The states of the job flow and their transitions, as DOT.
-
-    Transitions to `JobFailed` are left out, because every state has one.
-    """
+    """The states of the job flow and their transitions, except those to `JobFailed`, as DOT."""
     states: dict[str, Any] = read_yaml(repository.root / FLOW)["States"]
     lines = []
     edges: list[Edge] = []

@@ -75,10 +75,7 @@ def check_name(repository: Repository, name: str) -> None:
 
 
 def create(repository: Repository, name: str, trigger: str) -> list[Path]:
-    """Write the member's files and update uv.lock; the written paths.
-
-    If uv.lock can't be updated, the files are removed.
-    """
+    """Write the member's files and update uv.lock, or change nothing; the written paths."""
     check_name(repository, name)
     files = _files(repository, name, TEMPLATES / trigger)
     if missing := _missing(repository, files):

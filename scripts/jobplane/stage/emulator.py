@@ -118,10 +118,7 @@ def launch(stage: Stage, port: int, region: str) -> tuple["subprocess.Popen[byte
 
 
 def stop(stage: Stage) -> bool:
-    """Kill the stage's emulator and its workers, delete its state; False if it wasn't running.
-
-    It is killed at once, because nothing of it is kept.
-    """
+    """Kill the emulator and its workers at once, delete its state; False if it wasn't running."""
     state = stage.read_state()
     found = state is not None and _kill(stage, state)
     _discard(stage)

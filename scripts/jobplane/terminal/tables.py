@@ -24,12 +24,7 @@ def table(
     right: Collection[str] = (),
     unbroken: Collection[str] = (),
 ) -> Table:
-    """Rows of plain text under their headings.
-
-    Args:
-        right: headings of right-aligned columns (numbers).
-        unbroken: headings of columns whose lines are not wrapped.
-    """
+    """Rows of plain text; `right` columns are right-aligned, `unbroken` ones are never wrapped."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     rows = list(rows)
     for number, heading in enumerate(headings):

@@ -14,10 +14,7 @@ from lambdapack.tools import run_quietly
 
 
 def install_dependencies(repository: Repository) -> None:
-    """Install what the members depend on; remove nothing.
-
-    Does nothing outside of the project's own environment.
-    """
+    """Install what the members need, only into the project's own environment; remove nothing."""
     if Path(sys.prefix).resolve() != (repository.root / project_environment()).resolve():
         return
     run_quietly(

@@ -268,11 +268,7 @@ def _said(rule: str, message: str) -> str:
 
 
 def require_possible(expected: Any, source: str, texts: Sequence[str]) -> None:
-    """Refuse `<absent>` for a key that does not occur in the code: it would always match.
-
-    Args:
-        texts: texts that may contain the key: code, the event, and what is given.
-    """
+    """Refuse `<absent>` for a key that no text of the code or the case has: it always matches."""
     faults = []
     for where, key, value in _leaves(expected):
         if value != "<absent>" or not isinstance(key, str):

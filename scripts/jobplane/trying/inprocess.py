@@ -58,12 +58,7 @@ class Context:
 
 
 class InProcess:
-    """A stage on moto, for one test or one event.
-
-    Args:
-        repository: where functions and resources are read from; default: this one.
-        parameters: stage parameters to set, by their names in `${param:…}`.
-    """
+    """A stage on moto, for one test or event; `parameters` are named as in `${param:…}`."""
 
     def __init__(
         self,
@@ -130,10 +125,7 @@ class InProcess:
         }
 
     def load(self, name: str, environment: Mapping[str, str] | None = None) -> ModuleType:
-        """Import a function's module again, with its environment variables set.
-
-        They stay set until the stage is closed, as in a container.
-        """
+        """Import a function's module again; its variables stay set until the stage is closed."""
         function = self.function(name)
         os.environ.update(self.environment(name) | dict(environment or {}))
         spec = importlib.util.spec_from_file_location(function.module, function.source)

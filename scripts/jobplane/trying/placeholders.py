@@ -90,13 +90,7 @@ OF_A_STAGE = re.compile("<(token|table|bucket|queue|service|stage)[:>]")
 
 
 def unknown(placeholders: Iterable[Placeholder], names: Mapping[str, Iterable[str]]) -> str:
-    """A regular expression, for Python and JSON Schema, that finds unknown placeholders.
-
-    It does not match an e-mail address in angle brackets.
-
-    Args:
-        names: the stack's names by kind: `{"table": ["requests", …]}`.
-    """
+    """A pattern, for Python and JSON Schema, of unknown placeholders; not of e-mail addresses."""
     known = "|".join(
         # A hyphen is not escaped: JavaScript's regular expressions don't allow it.
         each.pattern.format("|".join(names.get(each.kind, ())).replace(".", r"\."))
