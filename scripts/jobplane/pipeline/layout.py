@@ -43,7 +43,8 @@ class Layout:
         for field in fields(cls):
             value = environment.get(_VARIABLES.get(field.name, field.name.upper()))
             if value is not None:
-                given[field.name] = type(field.default)(value)
+                kind: Any = type(field.default)
+                given[field.name] = kind(value)
         return cls(**given)
 
     @property
