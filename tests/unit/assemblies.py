@@ -209,12 +209,12 @@ class Receiver:
         self.port = port
         self.url = f"http://127.0.0.1:{port}/hooks?tenant=1"
         self.requests: list[Received] = []
-        self._behaviours = behaviours
+        self.behaviours = behaviours
 
     def take(self, handler: BaseHTTPRequestHandler) -> None:
         self.requests.append(Received(handler))
-        turn = min(len(self.requests), len(self._behaviours))
-        self._behaviours[turn - 1](handler)
+        turn = min(len(self.requests), len(self.behaviours))
+        self.behaviours[turn - 1](handler)
 
 
 @contextmanager
@@ -260,19 +260,6 @@ def write_templates(folder: Path, **template: Any) -> str:
     path = folder / "index.json"
     path.write_text(json.dumps({"templates": [{"id": "tpl", "steps": {}} | template]}))
     return str(path)
-
-
-def log_lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-
-
-def metric_names(text: str) -> list[str]:
-    return [
-        metric["Name"]
-        for line in log_lines(text)
-        if "_aws" in line
-        for metric in line["_aws"]["CloudWatchMetrics"][0]["Metrics"]
-    ]
 
 
 def events(*keys: str) -> st.SearchStrategy[Any]:

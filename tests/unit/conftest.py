@@ -2,11 +2,14 @@
 
 import importlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
+from moto import mock_aws
 
 from jobplane.trying.inprocess import InProcess
 from tests.unit.stack import AWS, UNSET, Output, Processor, Stack, aws, connection
@@ -34,6 +37,18 @@ def stack(monkeypatch: pytest.MonkeyPatch, no_network: None) -> Iterator[Stack]:
 
 
 @pytest.fixture
+def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ModuleType]]:
+    """Loads a function as a new container would, on a table of assemblies that is empty."""
+    assemblies = _imported("assemblies")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, assemblies.ENVIRONMENT[name])
+    with mock_aws():
+        assemblies.create_table()
+        yield partial(assemblies.load, monkeypatch)
+
+
+@pytest.fixture
 def output(capsys: pytest.CaptureFixture[str]) -> Output:
     """The log lines and metrics of the test."""
     return Output(capsys)
@@ -48,22 +63,26 @@ def processor(stack: Stack) -> Processor:
     return processor
 
 
-def _manager_module() -> Any:
-    """Imported when a test asks: a project without the function has not got it."""
-    return importlib.import_module("tests.unit.manager")
+def _imported(module: str) -> Any:
+    """Imported when a test asks: a project without the functions has not got it."""
+    return importlib.import_module(f"tests.unit.{module}")
+
+
+@pytest.fixture
+def jobs(stack: Stack) -> Any:
+    """The functions of the claims, all with one clock."""
+    return _imported("claims").Jobs(stack)
 
 
 @pytest.fixture(scope="module")
 def state_manager_stage() -> Iterator[tuple[InProcess, Any, Any]]:
     """Tables and buckets of state-manager, its module and that of count-files."""
-    with _manager_module().stage() as opened:
+    with _imported("manager").stage() as opened:
         yield opened
 
 
 @pytest.fixture
-def manager(
-    state_manager_stage: tuple[InProcess, Any, Any],
-) -> Iterator[Any]:
+def manager(state_manager_stage: tuple[InProcess, Any, Any]) -> Iterator[Any]:
     """state-manager with nothing in its tables and buckets."""
-    with _manager_module().managed(*state_manager_stage) as opened:
+    with _imported("manager").managed(*state_manager_stage) as opened:
         yield opened
