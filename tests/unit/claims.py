@@ -52,12 +52,11 @@ class Jobs:
         return module
 
     def call(self, function: str, **event: Any) -> dict[str, Any]:
-        """The function's answer to an event."""
         answer: dict[str, Any] = self.function(function).handler(event, Context())
         assert json.loads(json.dumps(answer, allow_nan=False)) == answer
         return answer
 
-    def acquire(self, workspace: str = WORKSPACE, **event: Any) -> dict[str, Any]:
+    def acquire(self, workspace: str | None = WORKSPACE, **event: Any) -> dict[str, Any]:
         """The answer of `claim` to message-1 of thread-1, with other values if given."""
         given = {"threadId": "thread-1", "messageId": "message-1"} | event
         return self.call("claim", projectUserId=workspace, **given)
@@ -75,18 +74,13 @@ class Jobs:
         now = self.clock.now
         before = self.row(workspace)
         claim = {
-            "projectUserId": workspace,
-            "state": "held",
-            "claimId": str(uuid4()),
-            "fence": before.get("fence", int(now * 1000)) + 1,
-            "threadId": "thread-1",
+            "projectUserId": workspace, "state": "held", "claimId": str(uuid4()),
+            "fence": before.get("fence", int(now * 1000)) + 1, "threadId": "thread-1",
             "messageId": "message-1",
             "containerId": f"container-{int(now * 1000)}-{uuid4().hex[:8]}",
-            "claimedAt": iso_time(now),
-            "lastClaimAt": round(now, 3),
-            "expiresAt": math.ceil(now) + ttl,
-            "purgeAt": int(now) + CLAIM_PURGE_SECONDS,
-        } | {name: value for name, value in row.items() if value is not None}
+            "claimedAt": iso_time(now), "lastClaimAt": round(now, 3),
+            "expiresAt": math.ceil(now) + ttl, "purgeAt": int(now) + CLAIM_PURGE_SECONDS,
+        } | {name: value for name, value in row.items() if value is not None}  # fmt: skip
         if "lastReleased" in before:
             claim["lastReleased"] = before["lastReleased"]
         self.stack.put("active-jobs", claim)
@@ -98,22 +92,19 @@ class Jobs:
         now = self.clock.now
         released = {"claimId": claim["claimId"], "at": iso_time(now), "reason": "done"}
         purge = int(now) + CLAIM_PURGE_SECONDS
+        values = {":free": "free", ":released": released, ":purge": purge}
         self.stack.dynamodb.update_item(
             TableName=f"{PREFIX}active-jobs",
             Key=to_item({"projectUserId": workspace}),
             UpdateExpression=RELEASE_CLAIM,
             ExpressionAttributeNames={"#state": "state", "#owner": "owner"},
-            ExpressionAttributeValues=to_item(
-                {":free": "free", ":released": released, ":purge": purge}
-            ),
+            ExpressionAttributeValues=to_item(values),
         )
 
     def row(self, workspace: str = WORKSPACE) -> dict[str, Any]:
-        """The workspace's row, or {}."""
         return self.stack.get("active-jobs", projectUserId=workspace)
 
     def put(self, **row: Any) -> None:
-        """Store a row."""
         self.stack.put("active-jobs", {"projectUserId": WORKSPACE} | row)
 
     def delete(self, workspace: str = WORKSPACE) -> None:
@@ -126,7 +117,6 @@ class Jobs:
         return self.stack.items("interruptions")
 
     def records_of(self, message_id: str) -> list[dict[str, Any]]:
-        """The records of one message."""
         return self._query("messageId = :key", message_id)
 
     def records_of_workspace(self, workspace: str) -> list[dict[str, Any]]:
@@ -174,11 +164,9 @@ class CrashError(Exception):
 
 
 STEPS = {
-    "record": ("dynamodb", "put_item"),
-    "release": ("dynamodb", "update_item"),
-    "letter": ("sqs", "send_message"),
-    "mark": ("dynamodb", "update_item"),
-}
+    "record": ("dynamodb", "put_item"), "release": ("dynamodb", "update_item"),
+    "letter": ("sqs", "send_message"), "mark": ("dynamodb", "update_item"),
+}  # fmt: skip
 
 
 @contextmanager
@@ -214,15 +202,11 @@ def status_change(execution: str, status: str, given: Any, **detail: Any) -> dic
         "region": REGION,
         "resources": [execution],
         "detail": {
-            "executionArn": execution,
-            "status": status,
-            "input": json.dumps(given),
-            "inputDetails": {"included": True},
-            "error": None,
-            "cause": None,
+            "executionArn": execution, "status": status, "input": json.dumps(given),
+            "inputDetails": {"included": True}, "error": None, "cause": None,
         }
         | detail,
-    }
+    }  # fmt: skip
 
 
 def holding(claim: dict[str, Any], workspace: str = WORKSPACE) -> dict[str, Any]:
@@ -233,13 +217,18 @@ def holding(claim: dict[str, Any], workspace: str = WORKSPACE) -> dict[str, Any]
 def older_row(**row: Any) -> dict[str, Any]:
     """A row of a writer before claim ids."""
     return {
-        "projectUserId": WORKSPACE,
-        "containerId": "container-old",
-        "threadId": "thread-old",
+        "projectUserId": WORKSPACE, "containerId": "container-old", "threadId": "thread-old",
         "messageId": "message-old",
-    } | row
+    } | row  # fmt: skip
 
 
 def iso(offset: float) -> str:
     """The time so many seconds after NOW."""
     return iso_time(NOW + offset)
+
+
+def nested(levels: int) -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(levels):
+        deep = [deep]
+    return deep

@@ -6,72 +6,41 @@ import pytest
 
 from jobplane_keys import ValidationError
 from tests.unit.claims import HOSTILE_IDS, HOUR, NOW, WORKSPACE, Jobs, iso, older_row
-from tests.unit.stack import PREFIX, Output, Stack
+from tests.unit.stack import PREFIX, Output
 
 NO_JOB = {"hasActiveJob": False, "sameThread": False, "shouldInterrupt": False, "activeJob": None}
 
 
-@pytest.fixture
-def jobs(stack: Stack) -> Jobs:
-    return Jobs(stack)
-
-
 def check(jobs: Jobs, thread: str = "thread-1", **event: Any) -> dict[str, Any]:
     """The answer without the queue's name, which is the same for every row."""
-    answer = jobs.call(
-        "check-active-job", **{"projectUserId": WORKSPACE, "threadId": thread} | event
-    )
+    event = {"projectUserId": WORKSPACE, "threadId": thread} | event
+    answer = jobs.call("check-active-job", **event)
     assert answer.pop("inputQueueName").startswith(f"{PREFIX}input-amelia-scott-")
     return answer
 
 
-def test_a_workspace_without_a_row_has_no_active_job(jobs: Jobs) -> None:
-    """The answer has no job and no interruption."""
+def test_a_workspace_without_a_job_has_no_active_job(jobs: Jobs) -> None:
+    """Without a row, with a released one, whose row only keeps the fence, and an expired one."""
     assert check(jobs) == NO_JOB | {"reason": "none"}
-
-
-def test_a_released_workspace_has_no_active_job(jobs: Jobs) -> None:
-    """Its row only keeps the fence."""
     jobs.let_go(jobs.hold())
     assert check(jobs, "thread-2") == NO_JOB | {"reason": "free"}
-
-
-def test_a_message_of_the_same_thread_joins_the_active_job(jobs: Jobs) -> None:
-    """The answer names the job, without an interruption."""
-    claim = jobs.hold()
-    assert check(jobs) == {
-        "hasActiveJob": True,
-        "sameThread": True,
-        "shouldInterrupt": False,
-        "reason": "same_thread",
-        "activeJob": {
-            "threadId": "thread-1",
-            "messageId": "message-1",
-            "containerId": claim["containerId"],
-            "claimId": claim["claimId"],
-            "fence": claim["fence"],
-            "expiresAt": claim["expiresAt"],
-        },
-    }
-
-
-def test_an_expired_job_of_the_same_thread_is_not_joined(jobs: Jobs) -> None:
-    """An expired claim counts as no job."""
     jobs.clock.now = jobs.hold()["expiresAt"]
     assert check(jobs) == NO_JOB | {"reason": "expired"}
 
 
-def test_a_message_of_another_thread_interrupts_the_active_job(jobs: Jobs) -> None:
-    """The answer names the job to interrupt."""
+@pytest.mark.parametrize("is_same", [True, False], ids=["same thread", "other thread"])
+def test_a_message_joins_or_interrupts_the_active_job(jobs: Jobs, is_same: bool) -> None:
+    """The answer names the job."""
     claim = jobs.hold()
-    answer = check(jobs, "thread-2")
-    assert (answer["hasActiveJob"], answer["sameThread"], answer["shouldInterrupt"]) == (
-        True,
-        False,
-        True,
-    )
-    assert answer["reason"] == "other_thread"
-    assert answer["activeJob"]["claimId"] == claim["claimId"]
+    names = ("containerId", "claimId", "fence", "expiresAt")
+    assert check(jobs, "thread-1" if is_same else "thread-2") == {
+        "hasActiveJob": True,
+        "sameThread": is_same,
+        "shouldInterrupt": not is_same,
+        "reason": "same_thread" if is_same else "other_thread",
+        "activeJob": {"threadId": "thread-1", "messageId": "message-1"}
+        | {name: claim[name] for name in names},
+    }
 
 
 @pytest.mark.parametrize(("offset", "active"), [(-1, True), (-0.01, True), (0, False), (1, False)])
@@ -111,64 +80,31 @@ def test_rows_without_claim_ids_are_read(
     if active:
         assert answer["shouldInterrupt"] is True
         assert answer["activeJob"] == {
-            "threadId": "thread-old",
-            "messageId": "message-old",
-            "containerId": "container-old",
-            "claimId": None,
-            "fence": None,
+            "threadId": "thread-old", "messageId": "message-old",
+            "containerId": "container-old", "claimId": None, "fence": None,
             "expiresAt": expires_at,
-        }
+        }  # fmt: skip
 
 
-def test_a_malformed_row_causes_no_interruption(jobs: Jobs) -> None:
-    """The answer reports a malformed row."""
+def test_a_malformed_row_of_the_same_thread_causes_no_interruption(jobs: Jobs) -> None:
     jobs.put(**older_row(claimedAt=iso(-60)))
     answer = check(jobs, "thread-old")
-    assert (answer["reason"], answer["sameThread"], answer["shouldInterrupt"]) == (
-        "malformed",
-        True,
-        False,
-    )
+    assert (answer["reason"], answer["sameThread"]) == ("malformed", True)
+    assert answer["shouldInterrupt"] is False
 
 
 def test_a_check_makes_one_consistent_read(jobs: Jobs) -> None:
-    """One GetItem, and no other call."""
     calls = jobs.stack.calls(jobs.function("check-active-job").dynamodb)
     check(jobs)
-    assert calls == [
-        (
-            "GetItem",
-            {
-                "TableName": f"{PREFIX}active-jobs",
-                "Key": {"projectUserId": {"S": WORKSPACE}},
-                "ConsistentRead": True,
-            },
-        )
-    ]
-
-
-def test_a_repeated_check_gets_the_same_answer(jobs: Jobs) -> None:
-    """The row stays as it is."""
-    jobs.hold()
-    before = jobs.row()
-    assert check(jobs, "thread-2") == check(jobs, "thread-2")
-    assert jobs.row() == before
+    key = {"projectUserId": {"S": WORKSPACE}}
+    table = f"{PREFIX}active-jobs"
+    assert calls == [("GetItem", {"TableName": table, "Key": key, "ConsistentRead": True})]
 
 
 def test_project_and_user_ids_name_the_same_workspace_as_the_key(jobs: Jobs) -> None:
-    """projectId and userId find the row of projectUserId."""
     jobs.hold()
     parts = {"projectUserId": None, "projectId": "amelia", "userId": "scott"}
     assert check(jobs, "thread-2", **parts) == check(jobs, "thread-2")
-
-
-@pytest.mark.parametrize("value", HOSTILE_IDS)
-def test_a_malformed_thread_id_is_refused(jobs: Jobs, value: Any) -> None:
-    """ValidationError of threadId, without a read."""
-    calls = jobs.stack.calls(jobs.function("check-active-job").dynamodb)
-    with pytest.raises(ValidationError, match="^threadId: "):
-        jobs.call("check-active-job", projectUserId=WORKSPACE, threadId=value)
-    assert calls == []
 
 
 @pytest.mark.parametrize(
@@ -178,15 +114,17 @@ def test_a_malformed_thread_id_is_refused(jobs: Jobs, value: Any) -> None:
         ({"projectUserId": "amelia/scott"}, "projectUserId"),
         ({"projectUserId": WORKSPACE, "userId": "other"}, "userId"),
         ({"projectUserId": WORKSPACE}, "threadId"),
+        *(({"projectUserId": WORKSPACE, "threadId": value}, "threadId") for value in HOSTILE_IDS),
     ],
 )
 def test_malformed_input_is_refused_with_the_fields_name(
     jobs: Jobs, event: dict[str, Any], field: str
 ) -> None:
-    """The message says what is wrong with the field."""
+    """Without a read."""
+    calls = jobs.stack.calls(jobs.function("check-active-job").dynamodb)
     with pytest.raises(ValidationError) as refused:
         jobs.call("check-active-job", **event)
-    assert refused.value.field == field
+    assert (refused.value.field, calls) == (field, [])
 
 
 def test_an_error_of_dynamodb_is_raised_unchanged(jobs: Jobs) -> None:
@@ -198,7 +136,6 @@ def test_an_error_of_dynamodb_is_raised_unchanged(jobs: Jobs) -> None:
 
 
 def test_the_answer_is_logged(jobs: Jobs, output: Output) -> None:
-    """The log line has the workspace and the thread."""
     check(jobs)
     (line,) = output.logged("checked")
     assert (line["project_user_id"], line["thread_id"]) == (WORKSPACE, "thread-1")

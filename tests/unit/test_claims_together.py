@@ -6,12 +6,6 @@ import pytest
 
 from jobplane_keys import interrupt_id
 from tests.unit.claims import WORKSPACE, Jobs, holding
-from tests.unit.stack import Stack
-
-
-@pytest.fixture
-def jobs(stack: Stack) -> Jobs:
-    return Jobs(stack)
 
 
 def test_send_interrupt_accepts_the_answers_of_check_and_claim(jobs: Jobs) -> None:
@@ -20,13 +14,8 @@ def test_send_interrupt_accepts_the_answers_of_check_and_claim(jobs: Jobs) -> No
     found = jobs.call("check-active-job", projectUserId=WORKSPACE, threadId="thread-2")
     refusal = jobs.acquire(threadId="thread-2", messageId="message-2")
     for target in (found["activeJob"], refusal["holder"]):
-        sent = jobs.call(
-            "send-interrupt",
-            projectUserId=WORKSPACE,
-            target=target,
-            newThreadId="thread-2",
-            interruptingMessageId="message-2",
-        )
+        event = {"newThreadId": "thread-2", "interruptingMessageId": "message-2"}
+        sent = jobs.call("send-interrupt", projectUserId=WORKSPACE, target=target, **event)
         assert sent["sent"] is True
         assert sent["interruptId"] == interrupt_id(claim["claimId"], "message-2")
 

@@ -31,6 +31,7 @@ from tests.unit.stack import (
     token,
 )
 
+COOKIE = {"Cookie": "a-cookie-of-theirs"}
 REFUSAL = {"error": "Authentication failed", "code": "UNAUTHORIZED"}
 OTHER_SECRET = "another-secret-of-32-bytes-or-more"
 
@@ -99,40 +100,24 @@ def test_parameters_that_are_not_a_mapping_of_texts_are_ignored(
     assert connect.handler(event("connect", "token-missing") | odd, Context())["statusCode"] == 401
 
 
-def test_unstorable_attributes_of_a_caller_are_replaced(stack: Stack, connect: ModuleType) -> None:
+@pytest.mark.parametrize(
+    ("identity", "agent"),
+    [({"userAgent": "half \ud800", "sourceIp": ["203.0.113.7"]}, "half ?"), (None, ""),
+     ({"userAgent": "x" * 10_000}, "x" * 512)],
+    ids=["unstorable", "none", "long"],
+)  # fmt: skip
+def test_unstorable_attributes_of_a_caller_are_replaced_or_cut(
+    stack: Stack, connect: ModuleType, identity: Any, agent: str
+) -> None:
     """A single surrogate becomes ?, and a value that is not a text is stored as null."""
     handshake = event("connect", "accepted")
-    handshake["requestContext"] |= {
-        "stage": 7,
-        "domainName": "sockets.example.com",
-        "identity": {"userAgent": "half \ud800", "sourceIp": ["203.0.113.7"]},
-    }
+    place = {"stage": 7, "domainName": "sockets.example.com", "identity": identity}
+    handshake["requestContext"] |= place
     assert connect.handler(handshake, Context())["statusCode"] == 200
     row = stack.get("connections", connection_id="conn-1")
-    assert (row["user_agent"], row["source_ip"], row["endpoint"]) == (
-        "half ?",
-        "",
-        "sockets.example.com/",
-    )
-
-
-def test_the_stored_user_agent_is_cut_to_half_a_kilobyte(stack: Stack, connect: ModuleType) -> None:
-    handshake = event("connect", "accepted")
-    handshake["requestContext"]["identity"]["userAgent"] = "x" * 10_000
-    assert connect.handler(handshake, Context())["statusCode"] == 200
-    assert stack.get("connections", connection_id="conn-1")["user_agent"] == "x" * 512
-
-
-@pytest.mark.parametrize("case", ["accepted", "accepted-query-token", "accepted-header"])
-def test_a_token_is_accepted_from_query_and_header(
-    stack: Stack, connect: ModuleType, case: str
-) -> None:
-    """From query Authorization, query token and header Authorization."""
-    answer = connect.handler(event("connect", case), Context())
-
-    assert answer["statusCode"] == 200
-    assert json.loads(answer["body"]) == {"message": "Connected successfully"}
-    assert stack.get("connections", connection_id="conn-1")["user_id"] == USER
+    assert [row[name] for name in ("user_agent", "source_ip", "endpoint")] == [
+        agent, "", "sockets.example.com/",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -147,80 +132,55 @@ def test_a_token_is_accepted_from_query_and_header(
 def test_names_and_the_bearer_scheme_are_case_insensitive(
     connect: ModuleType, place: str, name: str, prefix: str
 ) -> None:
-    """Names of parameters and headers."""
     sent: Any = {place: {name: prefix + token()}}
-    assert knock(connect, **sent)[0] == 200
+    assert knock(connect, **sent) == (200, {"message": "Connected successfully"})
 
 
 def test_query_authorization_comes_first(stack: Stack, connect: ModuleType) -> None:
-    """Then query token, then the header."""
+    """Then query token, then the header; a wrong one is refused whatever comes after it."""
     header = {"Authorization": token("in-header")}
     both = {"token": token("in-token"), "Authorization": token("in-authorization")}
-
     knock(connect, both, header, "conn-1")
     knock(connect, {"token": both["token"]}, header, "conn-2")
     knock(connect, {"token": "", "Authorization": ""}, header, "conn-3")
-
+    query = {"Authorization": "nonsense", "token": both["token"]}
+    assert knock(connect, query, header, "conn-4") == (401, REFUSAL)
     users = {row["connection_id"]: row["user_id"] for row in stack.items("connections")}
     assert users == {"conn-1": "in-authorization", "conn-2": "in-token", "conn-3": "in-header"}
-
-
-def test_only_the_first_token_counts(connect: ModuleType) -> None:
-    """A wrong one is refused even if another place has a good one."""
-    query = {"Authorization": "nonsense", "token": token()}
-    assert knock(connect, query) == (401, REFUSAL)
 
 
 def test_a_row_expires_with_its_socket_if_its_token_lasts_longer(
     stack: Stack, connect: ModuleType
 ) -> None:
-    """API Gateway closes every socket after two hours."""
+    """API Gateway closes every socket after two hours. The user may be named by `sub`."""
     before = int(time.time())
-    knock(connect, {"token": token(exp=before + 86400)})
+    knock(connect, {"token": token(exp=before + 86400, user_id=None, sub="subject-7")})
     row = stack.get("connections", connection_id="conn-1")
     assert before + 7200 <= row["ttl"] <= int(time.time()) + 7200
+    assert row["user_id"] == "subject-7"
 
 
 def test_the_stored_row_has_exactly_the_documented_attributes(
     stack: Stack, connect: ModuleType
 ) -> None:
-    """The identity, the socket's address, its times and two expiries."""
     expires = int(time.time()) + 1234
     knock(connect, {"token": token(permissions=["reports", "tenant:read"], exp=expires)})
-
     row = stack.get("connections", connection_id="conn-1")
     assert row.pop("ttl") == row["token_expires_at"]
     assert row.pop("connected_at") == row.pop("last_seen_at")
     assert row == {
-        "connection_id": "conn-1",
-        "user_id": "user-1",
-        "tenant_id": "tenant-1",
+        "connection_id": "conn-1", "user_id": "user-1", "tenant_id": "tenant-1",
         "permissions": ["reports", "tenant:read"],
         "endpoint": "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com/local",
         "source_ip": "203.0.113.7",
         "user_agent": "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.0",
         "token_expires_at": expires,
-    }
-
-
-def test_a_token_without_user_id_names_its_user_by_sub(stack: Stack, connect: ModuleType) -> None:
-    knock(connect, {"token": token(user_id=None, sub="subject-7")})
-    assert stack.items("connections")[0]["user_id"] == "subject-7"
-
-
-def test_an_event_without_identity_and_user_agent_connects(connect: ModuleType) -> None:
-    handshake = event("connect", "accepted")
-    handshake["requestContext"]["identity"] = None
-    assert connect.handler(handshake, Context())["statusCode"] == 200
-
-
-def unsigned() -> str:
-    return token(key=None, algorithm="none")
+    }  # fmt: skip
 
 
 NOW = int(time.time())
 FAULTS = {
-    "unsigned": (unsigned, "invalid_jwt"),
+    "unsigned": (lambda: token(key=None, algorithm="none"), "invalid_jwt"),
     "wrong key": (lambda: token(key=OTHER_SECRET), "invalid_jwt"),
     "wrong algorithm": (lambda: token(algorithm="HS512"), "invalid_jwt"),
     "expired": (lambda: token(exp=NOW - 3600), "expired"),
@@ -251,20 +211,13 @@ def test_every_token_fault_has_the_same_answer(
 ) -> None:
     """Only the metric has the reason."""
     make, reason = FAULTS[fault]
-    assert knock(connect, {"Authorization": make()}) == (401, REFUSAL)
-
+    sent = make()
+    assert knock(connect, {"Authorization": sent}, COOKIE) == (401, REFUSAL)
+    assert_no_secret(output.text, sent)
     assert stack.items("connections") == []
     (metric,) = output.metric("AuthenticationFailed")
     assert metric["ErrorType"] == reason
     assert not output.metric("ConnectionEstablished")
-
-
-@pytest.mark.parametrize("case", ["token-missing", "token-unsigned", "token-forged"])
-def test_the_example_events_without_a_good_token_are_refused(
-    connect: ModuleType, case: str
-) -> None:
-    answer = connect.handler(event("connect", case), Context())
-    assert (answer["statusCode"], json.loads(answer["body"])) == (401, REFUSAL)
 
 
 def test_a_token_is_accepted_up_to_thirty_seconds_late(connect: ModuleType) -> None:
@@ -278,7 +231,6 @@ def test_a_token_is_accepted_up_to_thirty_seconds_late(connect: ModuleType) -> N
 def test_a_tenant_that_is_not_served_gets_the_same_refusal(stack: Stack, output: Output) -> None:
     """Only the metric has the reason."""
     connect = stack.function("connect", ALLOWED_TENANTS="tenant-2, tenant-3")
-
     assert knock(connect, {"token": token()}) == (401, REFUSAL)
     assert knock(connect, {"token": token(tenant="tenant-3")})[0] == 200
     (metric,) = output.metric("AuthenticationFailed")
@@ -288,7 +240,6 @@ def test_a_tenant_that_is_not_served_gets_the_same_refusal(stack: Stack, output:
 def test_issuer_and_audience_are_checked_when_set(stack: Stack) -> None:
     """By JWT_ISSUER and JWT_AUDIENCE."""
     connect = stack.function("connect", JWT_ISSUER="https://us", JWT_AUDIENCE="jobs")
-
     assert knock(connect, {"token": token(iss="https://us", aud="jobs")})[0] == 200
     assert knock(connect, {"token": token(iss="https://them", aud="jobs")})[0] == 401
     assert knock(connect, {"token": token(iss="https://us", aud="mail")})[0] == 401
@@ -314,7 +265,6 @@ def test_without_the_secret_every_handshake_fails_until_it_exists(
         with pytest.raises(ParameterError, match=wanted):
             knock(connect, {"token": presented})
         assert not stack.items("connections")
-
     boto3.client("ssm").put_parameter(Name=name, Value=f"{OTHER_SECRET} {SECRET}", Type="String")
     later = time.time() + 60
     stack.monkeypatch.setattr(connect.verifier._parameter, "_clock", lambda: later)
@@ -344,18 +294,13 @@ class Throttling(BaseHTTPRequestHandler):
 
 
 def test_throttled_reads_of_the_secret_are_repeated() -> None:
-    """The first token is accepted."""
     script = f"import connect; print(connect.verifier.verify({token()!r}).user_id)"
+    variables = {**AWS, **environment("connect"), "JWT_SECRET": "ssm:/jobplane/test/throttled"}
     with serving(Throttling) as port:
         done = subprocess.run(
             [sys.executable, "-c", script],
             cwd=ROOT / "functions" / "connect",
-            env={
-                **AWS,
-                **environment("connect"),
-                "JWT_SECRET": "ssm:/jobplane/test/throttled",
-                "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            },
+            env=variables | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"},
             capture_output=True,
             text=True,
             check=True,
@@ -365,54 +310,42 @@ def test_throttled_reads_of_the_secret_are_repeated() -> None:
 
 
 def test_a_connection_above_the_cap_is_refused_with_429(stack: Stack, output: Output) -> None:
-    """It is not stored."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="2")
     stack.put("connections", connection("conn-a"), connection("conn-b"))
-
     status, body = knock(connect, {"token": token()})
-
     assert (status, body["code"]) == (429, "RATE_LIMITED")
     assert len(stack.items("connections")) == 2
     assert output.metric("ConnectionRefused")[0]["ErrorType"] == "too_many_connections"
-
-
-def test_the_connection_that_reaches_the_cap_is_accepted(stack: Stack) -> None:
-    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="2")
-    stack.put("connections", connection("conn-a"))
-    assert knock(connect, {"token": token()})[0] == 200
 
 
 def test_a_cap_of_zero_makes_no_query(stack: Stack) -> None:
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="0")
     stack.put("connections", *(connection(f"conn-{number}") for number in range(2, 30)))
     calls = stack.calls(connect.dynamodb)
-
     assert knock(connect, {"token": token()})[0] == 200
     assert calls.counts() == {"PutItem": 1}
 
 
-def test_expired_rows_do_not_count_for_the_cap(stack: Stack) -> None:
-    """DynamoDB deletes them later."""
-    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
-    stack.put("connections", connection("conn-old", ttl=int(time.time()) - 1))
-    assert knock(connect, {"token": token()})[0] == 200
-
-
-@pytest.mark.parametrize(("seconds_ago", "status"), [(2 * 3600 + 1, 200), (2 * 3600 - 60, 429)])
-def test_connections_that_must_have_ended_do_not_count_for_the_cap(
-    stack: Stack, seconds_ago: int, status: int
+@pytest.mark.parametrize(
+    ("changes", "seconds_ago", "cap", "status"),
+    [
+        ({}, 0, "1", 429),
+        ({}, 0, "2", 200),
+        ({"ttl": 1}, 0, "1", 200),
+        ({"tenant_id": "tenant-2"}, 0, "1", 200),
+        ({}, 2 * 3600 + 1, "1", 200),
+        ({}, 2 * 3600 - 60, "1", 429),
+    ],
+    ids=["at the cap", "below", "expired", "other tenant", "ended", "about to end"],
+)
+def test_only_live_connections_of_the_user_count_for_the_cap(
+    stack: Stack, changes: dict[str, Any], seconds_ago: int, cap: str, status: int
 ) -> None:
     """API Gateway closes a socket after two hours, and `$disconnect` may never come."""
-    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
-    connected_at = iso(time.time() - seconds_ago)
-    stack.put("connections", connection("conn-old", connected_at=connected_at))
+    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER=cap)
+    changes = changes | {"connected_at": iso(time.time() - seconds_ago)}
+    stack.put("connections", connection("conn-old", **changes))
     assert knock(connect, {"token": token()})[0] == status
-
-
-def test_users_of_other_tenants_with_the_same_id_do_not_count(stack: Stack) -> None:
-    connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
-    stack.put("connections", connection("conn-other", tenant_id="tenant-2"))
-    assert knock(connect, {"token": token()})[0] == 200
 
 
 def test_the_count_reads_every_page(stack: Stack) -> None:
@@ -425,22 +358,17 @@ def test_the_count_reads_every_page(stack: Stack) -> None:
     stack.put("connections", *strangers, connection("conn-mine"))
     paged = connect.dynamodb.query
     stack.monkeypatch.setattr(connect.dynamodb, "query", lambda **q: paged(**q, Limit=2))
-
     assert knock(connect, {"token": token()})[0] == 429
 
 
 def test_a_handshake_costs_one_count_query_and_one_put(stack: Stack, connect: ModuleType) -> None:
-    calls = stack.calls(connect.dynamodb)
-    knock(connect, {"token": token()})
-
-    assert calls.counts() == {"Query": 1, "PutItem": 1}
-    assert calls.of("Query")[0]["Select"] == "COUNT"
-
-
-def test_a_refused_token_costs_no_call_of_dynamodb(stack: Stack, connect: ModuleType) -> None:
+    """A refused token costs no call."""
     calls = stack.calls(connect.dynamodb)
     knock(connect, {"token": "nonsense"})
     assert calls == []
+    knock(connect, {"token": token()})
+    assert calls.counts() == {"Query": 1, "PutItem": 1}
+    assert calls.of("Query")[0]["Select"] == "COUNT"
 
 
 @pytest.mark.parametrize("operation", ["PutItem", "Query"])
@@ -452,7 +380,6 @@ def test_a_failing_table_gives_a_500_without_internals(
 ) -> None:
     """The answer has INTERNAL_ERROR; the log has the cause."""
     stack.fail(connect.dynamodb, operation, code)
-
     assert knock(connect, {"token": token()}) == (
         500,
         {"error": "Could not connect", "code": "INTERNAL_ERROR"},
@@ -463,30 +390,22 @@ def test_a_failing_table_gives_a_500_without_internals(
     assert output.metric("ConnectionRefused")[0]["ErrorType"] == "internal_error"
 
 
-def test_a_repeated_event_leaves_one_connection(stack: Stack, connect: ModuleType) -> None:
-    """It gets the same answer."""
-    handshake = event("connect", "accepted")
-    first = connect.handler(handshake, Context())
-    second = connect.handler(handshake, Context())
-
-    assert first == second
-    assert len(stack.items("connections")) == 1
-
-
-def test_a_repeated_event_at_the_cap_is_accepted(stack: Stack) -> None:
-    """The connection does not count against itself."""
+def test_a_repeated_event_leaves_one_connection(stack: Stack) -> None:
+    """It does not count against itself."""
     connect = stack.function("connect", MAX_CONNECTIONS_PER_USER="1")
     handshake = event("connect", "accepted-again")
-    answers = [connect.handler(handshake, Context())["statusCode"] for _ in range(2)]
-    assert answers == [200, 200]
+    first = connect.handler(handshake, Context())
+    assert first["statusCode"] == 200
+    assert connect.handler(handshake, Context()) == first
+    assert len(stack.items("connections")) == 1
 
 
 def test_a_handshake_emits_ConnectionEstablished_and_ProcessingLatency(
     connect: ModuleType, output: Output
 ) -> None:
-    """Ids are properties, not dimensions."""
-    knock(connect, {"token": token()})
-
+    sent = token()
+    knock(connect, {"Authorization": f"Bearer {sent}"}, COOKIE)
+    assert_no_secret(output.text, sent)
     (established,) = output.metric("ConnectionEstablished")
     assert established["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["Environment"]]
     assert (established["tenant_id"], established["connection_id"]) == ("tenant-1", "conn-1")
@@ -496,35 +415,22 @@ def test_a_handshake_emits_ConnectionEstablished_and_ProcessingLatency(
     assert (line["user_id"], line["tenant_id"]) == ("user-1", "tenant-1")
 
 
-@pytest.mark.parametrize("fault", [None, *FAULTS])
-def test_no_log_line_holds_a_token_or_the_secret(
-    connect: ModuleType, output: Output, fault: str | None
-) -> None:
-    """Nor a long part of them."""
-    sent = FAULTS[fault][0]() if fault else token()
-    knock(connect, {"Authorization": f"Bearer {sent}"}, {"Cookie": "a-cookie-of-theirs"})
-
-    text = output.text
-    assert SECRET not in text
-    assert "a-cookie-of-theirs" not in text
-    assert not any(part in text for part in sent.strip().split(".") if len(part) > 8)
+def assert_no_secret(text: str, sent: str) -> None:
+    """The log has neither the secret, the cookie, nor a long part of the token."""
+    parts = [part for part in sent.strip().split(".") if len(part) > 8]
+    assert not any(secret in text for secret in (SECRET, COOKIE["Cookie"], *parts))
 
 
 @pytest.mark.parametrize(
-    ("variables", "named"),
+    ("secret", "named"),
     [
-        ({"JWT_SECRET": None}, "JWT_SECRET"),
-        ({"JWT_SECRET": ""}, "JWT_SECRET"),
-        ({"JWT_SECRET": "short"}, "JWT_SECRET"),
-        ({"JWT_SECRET": "x" * 31}, "JWT_SECRET"),
-        ({"JWT_SECRET": f"{SECRET} short"}, "JWT_SECRET"),
-        ({"JWT_SECRET": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x"}, "reference"),
-        ({"JWT_SECRET": "ssm:jobplane/prod/jwt-secret-of-the-stage"}, "ssm:/path/name"),
+        *((secret, "JWT_SECRET") for secret in (None, "", "short", "x" * 31, f"{SECRET} short")),
+        ("arn:aws:secretsmanager:eu-west-1:123456789012:secret:x", "reference"),
+        ("ssm:jobplane/prod/jwt-secret-of-the-stage", "ssm:/path/name"),
     ],
 )
 def test_a_missing_or_short_secret_stops_the_container(
-    stack: Stack, variables: dict[str, str | None], named: str
+    stack: Stack, secret: str | None, named: str
 ) -> None:
-    """The error names the variable."""
     with pytest.raises((KeyError, ValueError), match=named):
-        load("connect", **variables)
+        load("connect", JWT_SECRET=secret)

@@ -4,27 +4,20 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jobplane_keys import ValidationError, record_id
-from tests.unit.claims import HOSTILE_IDS, NOW, WORKSPACE, Jobs, iso
-from tests.unit.stack import PREFIX, Output, Stack
+from tests.examples import with_fixtures
+from tests.unit.claims import HOSTILE_IDS, NOW, WORKSPACE, Jobs, iso, nested
+from tests.unit.stack import PREFIX, Output
 
 EVENT = {
-    "projectUserId": WORKSPACE,
-    "messageId": "message-1",
-    "interruptedClaimId": "claim-1",
-    "interruptedContainer": "container-1",
-    "newThreadId": "thread-2",
+    "projectUserId": WORKSPACE, "messageId": "message-1", "interruptedClaimId": "claim-1",
+    "interruptedContainer": "container-1", "newThreadId": "thread-2",
     "interruptingMessageId": "message-2",
-}
+}  # fmt: skip
 DAY = 24 * 3600
-
-
-@pytest.fixture
-def jobs(stack: Stack) -> Jobs:
-    return Jobs(stack)
 
 
 def record(jobs: Jobs, **event: Any) -> dict[str, Any]:
@@ -39,9 +32,7 @@ def stored_cause(jobs: Jobs, cause: Any) -> Any:
 
 
 def test_an_interruption_is_recorded_for_thirty_days(jobs: Jobs) -> None:
-    """With the job, the interrupting message and the time."""
     answer = record(jobs, cause="stopped")
-
     assert answer == {
         "recorded": True,
         "duplicate": False,
@@ -50,12 +41,9 @@ def test_an_interruption_is_recorded_for_thirty_days(jobs: Jobs) -> None:
     (stored,) = jobs.records()
     assert stored.pop("write_id")
     assert stored == EVENT | {
-        "recordId": answer["recordId"],
-        "kind": "interruption",
-        "cause": "stopped",
-        "timestamp": iso(0),
-        "ttl": int(NOW) + 30 * DAY,
-    }
+        "recordId": answer["recordId"], "kind": "interruption", "cause": "stopped",
+        "timestamp": iso(0), "ttl": int(NOW) + 30 * DAY,
+    }  # fmt: skip
 
 
 def test_a_record_whose_answer_is_lost_is_no_duplicate(jobs: Jobs) -> None:
@@ -63,13 +51,6 @@ def test_a_record_whose_answer_is_lost_is_no_duplicate(jobs: Jobs) -> None:
     lost = jobs.stack.lose_answer(jobs.function("record-interruption").dynamodb, "PutItem")
     assert record(jobs)["duplicate"] is False
     assert lost["PutItem"] == 1
-
-
-def test_a_cause_nested_too_deeply_is_replaced_by_a_note(jobs: Jobs) -> None:
-    deep: list[Any] = []
-    for _ in range(50_000):
-        deep = [deep]
-    assert stored_cause(jobs, deep) == "(nested too deeply)"
 
 
 def test_a_record_needs_only_workspace_and_message(jobs: Jobs) -> None:
@@ -82,7 +63,6 @@ def test_a_record_needs_only_workspace_and_message(jobs: Jobs) -> None:
 
 
 def test_a_repeated_event_keeps_the_first_record(jobs: Jobs) -> None:
-    """The answer reports it."""
     first = record(jobs, cause="first")
     before = jobs.records()
     jobs.clock.advance(60)
@@ -101,16 +81,13 @@ def test_the_reports_of_both_executions_give_one_record(jobs: Jobs) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"kind": "timeout"},
-        {"kind": "heartbeat_lost"},
-        {"kind": "forced"},
+        *({"kind": kind} for kind in ("timeout", "heartbeat_lost", "forced")),
         {"interruptedClaimId": "claim-2"},
         {"interruptingMessageId": "message-3"},
         {"messageId": "message-9"},
     ],
 )
 def test_different_events_are_different_records(jobs: Jobs, change: dict[str, Any]) -> None:
-    """Another kind, claim or message."""
     record(jobs)
     assert record(jobs, **change)["duplicate"] is False
     assert len(jobs.records()) == 2
@@ -118,18 +95,13 @@ def test_different_events_are_different_records(jobs: Jobs, change: dict[str, An
 
 def test_handle_timeout_does_not_change_an_interruption_of_the_message(jobs: Jobs) -> None:
     record(jobs)
-    jobs.call(
-        "handle-timeout",
-        projectUserId=WORKSPACE,
-        messageId="message-1",
-        claimId="claim-1",
-        fence=1,
-        kind="timeout",
-    )
+    event = {"projectUserId": WORKSPACE, "messageId": "message-1", "kind": "timeout"}
+    jobs.call("handle-timeout", claimId="claim-1", fence=1, **event)
     assert sorted(item["kind"] for item in jobs.records()) == ["interruption", "timeout"]
 
 
 DEEP = "[" * 200 + "]" * 200
+FULL = "x" * (32 * 1024 - len('{"log": ""}'))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +136,11 @@ DEEP = "[" * 200 + "]" * 200
         ("half \ud800", "half ?"),
         ('{"name": "名前 \\u540d"}', {"name": "名前 名"}),
         ("\x00\x1f", "\x00\x1f"),
+        (nested(50_000), "(nested too deeply)"),
+        (json.dumps(nested(29)), nested(29)),
+        (json.dumps({"log": FULL}), {"log": FULL}),
     ],
+    ids=lambda value: str(value)[:9] if isinstance(value, str) else "",
 )  # fmt: skip
 def test_a_cause_is_stored_as_json_if_it_fits_else_as_text(
     jobs: Jobs, cause: Any, stored: Any
@@ -172,25 +148,12 @@ def test_a_cause_is_stored_as_json_if_it_fits_else_as_text(
     assert stored_cause(jobs, cause) == stored
 
 
-def test_a_cause_with_thirty_levels_is_stored_as_json(jobs: Jobs) -> None:
-    cause: Any = []
-    for _ in range(29):
-        cause = [cause]
-    assert stored_cause(jobs, json.dumps(cause)) == cause
-
-
-@pytest.mark.parametrize("letter", ["x", "é", "名", "😀"])
-def test_a_cause_is_cut_to_32_kb_between_characters(jobs: Jobs, letter: str) -> None:
-    cause = letter * 40_000
+@pytest.mark.parametrize("cause", ["x" * 40_000, "é" * 40_000, "名" * 20_000, "😀" * 40_000])
+def test_a_cause_is_cut_to_32_kb_between_characters(jobs: Jobs, cause: str) -> None:
+    """Measured in bytes."""
     stored = stored_cause(jobs, cause)
     assert 32 * 1024 - 4 < len(stored.encode()) <= 32 * 1024
     assert cause.startswith(stored)
-
-
-def test_a_cause_is_measured_in_bytes(jobs: Jobs) -> None:
-    """Fewer characters than the limit may be too many bytes."""
-    stored = stored_cause(jobs, "名" * 20_000)
-    assert 32 * 1024 - 4 < len(stored.encode()) <= 32 * 1024
 
 
 def test_json_above_32_kb_is_cut_as_text(jobs: Jobs) -> None:
@@ -202,27 +165,15 @@ def test_json_above_32_kb_is_cut_as_text(jobs: Jobs) -> None:
     assert "interruptingMessageId" not in item
 
 
-def test_json_of_32_kb_is_parsed(jobs: Jobs) -> None:
-    cause = json.dumps({"log": "x" * (32 * 1024 - 11)})
-    assert len(cause) == 32 * 1024
-    assert stored_cause(jobs, cause) == json.loads(cause)
-
-
 @given(st.text() | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda parts: st.lists(parts) | st.dictionaries(st.text(), parts),
 ))  # fmt: skip
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@with_fixtures(60)
 def test_an_interruption_with_any_cause_is_recorded(jobs: Jobs, cause: Any) -> None:
-    jobs.stack.dynamodb.delete_item(
-        TableName=f"{PREFIX}interruptions",
-        Key={
-            "messageId": {"S": "message-1"},
-            "recordId": {"S": record_id("interruption", "claim-1", "message-2")},
-        },
-    )
+    name = record_id("interruption", "claim-1", "message-2")
+    key = {"messageId": {"S": "message-1"}, "recordId": {"S": name}}
+    jobs.stack.dynamodb.delete_item(TableName=f"{PREFIX}interruptions", Key=key)
     assert record(jobs, cause=cause)["duplicate"] is False
 
 
@@ -239,35 +190,28 @@ def test_ids_of_the_input_win_over_those_of_the_cause(jobs: Jobs) -> None:
     assert (item["interruptingMessageId"], item["newThreadId"]) == ("message-2", "thread-2")
 
 
-@pytest.mark.parametrize("value", HOSTILE_IDS)
-def test_a_malformed_message_id_is_refused(jobs: Jobs, value: Any) -> None:
-    """ValidationError of messageId."""
-    with pytest.raises(ValidationError, match="^messageId: "):
-        record(jobs, messageId=value)
-    assert jobs.records() == []
+OPTIONAL = ("interruptedClaimId", "interruptedContainer", "newThreadId", "interruptingMessageId")
 
 
 @pytest.mark.parametrize(
-    "field",
-    ["interruptedClaimId", "interruptedContainer", "newThreadId", "interruptingMessageId"],
+    ("field", "values"),
+    [
+        ("messageId", HOSTILE_IDS),
+        ("kind", ["", "crash", None, 7, ["timeout"], {}]),
+        *((field, ["", "a/b", "x" * 200, 7]) for field in OPTIONAL),
+    ],
 )
-@pytest.mark.parametrize("value", ["", "a/b", "x" * 200, 7])
-def test_a_malformed_optional_id_is_refused_with_its_name(
-    jobs: Jobs, field: str, value: Any
+def test_malformed_input_is_refused_with_the_fields_name(
+    jobs: Jobs, field: str, values: list[Any]
 ) -> None:
-    with pytest.raises(ValidationError) as refused:
-        record(jobs, **{field: value})
-    assert refused.value.field == field
-
-
-@pytest.mark.parametrize("kind", ["", "crash", None, 7, ["timeout"], {}])
-def test_an_unknown_kind_is_refused(jobs: Jobs, kind: Any) -> None:
-    with pytest.raises(ValidationError, match="^kind: "):
-        record(jobs, kind=kind)
+    """Nothing is written."""
+    for value in values:
+        with pytest.raises(ValidationError) as refused:
+            record(jobs, **{field: value})
+        assert (refused.value.field, jobs.records()) == (field, []), value
 
 
 def test_a_record_costs_one_write_and_no_read(jobs: Jobs) -> None:
-    """A repetition as well."""
     calls = jobs.stack.calls(jobs.function("record-interruption").dynamodb)
     record(jobs)
     assert calls.counts() == {"PutItem": 1}

@@ -19,20 +19,27 @@ EXECUTION = MACHINE.replace("stateMachine", "execution") + ":run-1"
 SWEEP = {"sweep": "claims"}
 
 
+type Json = dict[str, Any]
+
+
+def fault(code: str, operation: str = "DescribeExecution") -> ClientError:
+    return ClientError({"Error": {"Code": code}}, operation)
+
+
 class Sweep:
     """The function; the test plays Step Functions and Lambda."""
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
         self.module: ModuleType = jobs.function("sweep-claims", STATE_MACHINE_ARN=MACHINE)
-        self.executions: dict[str, Any] = {}
+        self.executions: Json = {}
         self.asked: list[str] = []
-        self.handed: list[dict[str, Any]] = []
-        self.letters: list[dict[str, Any]] = []
+        self.handed: list[Json] = []
+        self.letters: list[Json] = []
         self.lambda_fault: Exception | None = None
         self.sqs_fault: Exception | None = None
 
-    def describe(self, *, executionArn: str) -> dict[str, Any]:
+    def describe(self, *, executionArn: str) -> Json:
         self.asked.append(executionArn)
         found = self.executions.get(executionArn)
         if isinstance(found, Exception):
@@ -43,7 +50,7 @@ class Sweep:
             )
         return dict(found)
 
-    def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> dict[str, Any]:
+    def invoke(self, *, FunctionName: str, InvocationType: str, Payload: bytes) -> Json:
         assert (FunctionName, InvocationType) == (PREFIX + "handle-timeout", "Event")
         if self.lambda_fault is not None:
             raise self.lambda_fault
@@ -56,8 +63,8 @@ class Sweep:
             raise self.sqs_fault
         self.letters.append(json.loads(MessageBody))
 
-    def run(self, seconds: float = 60) -> dict[str, Any]:
-        answer: dict[str, Any] = self.module.handler(dict(SWEEP), Context(seconds))
+    def run(self, seconds: float = 60) -> Json:
+        answer: Json = self.module.handler(dict(SWEEP), Context(seconds))
         return answer
 
     def ended(self, status: str = "ABORTED", after: float = 60, **more: Any) -> None:
@@ -79,7 +86,7 @@ def sweep(stack: Stack) -> Iterator[Sweep]:
 
 
 @pytest.fixture
-def claim(sweep: Sweep) -> dict[str, Any]:
+def claim(sweep: Sweep) -> Json:
     """An execution's claim that is three minutes old."""
     claim = sweep.jobs.hold(owner=EXECUTION)
     sweep.jobs.clock.advance(180)
@@ -90,9 +97,8 @@ def claim(sweep: Sweep) -> dict[str, Any]:
     ("status", "kind"), [("FAILED", "forced"), ("ABORTED", "forced"), ("TIMED_OUT", "timeout")]
 )
 def test_a_claim_of_an_ended_execution_is_released(
-    sweep: Sweep, claim: dict[str, Any], status: str, kind: str, output: Output
+    sweep: Sweep, claim: Json, status: str, kind: str, output: Output
 ) -> None:
-    """handle-timeout is invoked with its end."""
     sweep.ended(status, error="Broken", cause="x" * 10_000)
     assert sweep.run() == {"held": 1, "asked": 1, "freed": 1}
     row = sweep.jobs.row()
@@ -100,45 +106,31 @@ def test_a_claim_of_an_ended_execution_is_released(
     assert row["fence"] == claim["fence"]
     (handed,) = sweep.handed
     assert handed == {
-        "projectUserId": WORKSPACE,
-        "messageId": "message-1",
-        "threadId": "thread-1",
-        "claimId": claim["claimId"],
-        "fence": claim["fence"],
-        "kind": kind,
-        "error": "Broken",
-        "cause": "x" * 10_000,
-        "executionArn": EXECUTION,
-    }
+        "projectUserId": WORKSPACE, "messageId": "message-1", "threadId": "thread-1",
+        "claimId": claim["claimId"], "fence": claim["fence"], "kind": kind, "error": "Broken",
+        "cause": "x" * 10_000, "executionArn": EXECUTION,
+    }  # fmt: skip
     assert output.metric("ClaimSwept")
     assert sweep.run() == {"held": 0, "asked": 0, "freed": 0}
 
 
-def test_handle_timeout_accepts_the_sweeps_event(sweep: Sweep, claim: dict[str, Any]) -> None:
-    """It makes record and dead letter although the claim is released."""
+@pytest.mark.parametrize("is_invoked", [True, False])
+def test_handle_timeout_accepts_the_sweeps_event(
+    sweep: Sweep, claim: Json, is_invoked: bool
+) -> None:
+    """Although the claim is released; if it can't be invoked, the event goes to a queue."""
     sweep.ended()
-    sweep.run()
-    answer = sweep.jobs.call("handle-timeout", **sweep.handed[0])
+    if not is_invoked:
+        sweep.lambda_fault = fault("TooManyRequestsException", "Invoke")
+    assert sweep.run()["freed"] == 1
+    assert sweep.jobs.row()["state"] == "free"
+    (sent,) = sweep.handed if is_invoked else sweep.letters
+    answer = sweep.jobs.call("handle-timeout", **sent)
     assert (answer["released"], answer["recorded"], answer["superseded"]) == (True, True, False)
     assert [letter["messageId"] for letter in sweep.jobs.letters()] == ["message-1"]
 
 
-def test_a_claim_is_released_although_handle_timeout_can_not_be_invoked(
-    sweep: Sweep, claim: dict[str, Any]
-) -> None:
-    """The event goes to a queue with an alarm."""
-    sweep.ended()
-    sweep.lambda_fault = ClientError({"Error": {"Code": "TooManyRequestsException"}}, "Invoke")
-    assert sweep.run()["freed"] == 1
-    assert sweep.jobs.row()["state"] == "free"
-    (letter,) = sweep.letters
-    sweep.jobs.call("handle-timeout", **letter)
-    assert [letter["messageId"] for letter in sweep.jobs.letters()] == ["message-1"]
-
-
-def test_a_claim_stays_if_neither_lambda_nor_sqs_accepts_its_end(
-    sweep: Sweep, claim: dict[str, Any]
-) -> None:
+def test_a_claim_stays_if_neither_lambda_nor_sqs_accepts_its_end(sweep: Sweep, claim: Json) -> None:
     """The next run tries again."""
     sweep.ended()
     sweep.lambda_fault = sweep.sqs_fault = ConnectTimeoutError(endpoint_url="https://aws")
@@ -150,52 +142,42 @@ def test_a_claim_stays_if_neither_lambda_nor_sqs_accepts_its_end(
     assert len(sweep.handed) == 1
 
 
-def test_the_claim_of_a_successful_execution_is_released_without_a_record(
-    sweep: Sweep, claim: dict[str, Any]
-) -> None:
-    sweep.ended("SUCCEEDED")
-    assert sweep.run()["freed"] == 1
-    assert sweep.handed == []
-
-
 @pytest.mark.parametrize("status", ["RUNNING", "PENDING_REDRIVE", "SOMETHING_NEW"])
-def test_the_claim_of_a_running_execution_stays(
-    sweep: Sweep, claim: dict[str, Any], status: str
-) -> None:
-    """With any status that is not an end."""
+def test_the_claim_of_a_running_execution_stays(sweep: Sweep, claim: Json, status: str) -> None:
     sweep.executions[EXECUTION] = {"status": status}
     assert sweep.run() == {"held": 1, "asked": 1, "freed": 0}
     assert sweep.jobs.row()["claimId"] == claim["claimId"]
 
 
-def test_the_claim_of_a_redriven_execution_stays(sweep: Sweep, claim: dict[str, Any]) -> None:
-    """The end that Step Functions may still show lies before the claim."""
-    sweep.ended("FAILED", after=-61)
-    assert sweep.run()["freed"] == 0
-    assert sweep.jobs.row()["claimId"] == claim["claimId"]
-
-
-def test_a_claim_shortly_after_the_end_is_released(sweep: Sweep, claim: dict[str, Any]) -> None:
-    """The execution was stopped while it called `claim`."""
-    sweep.ended("ABORTED", after=-15)
-    assert sweep.run()["freed"] == 1
+@pytest.mark.parametrize(
+    ("status", "after", "freed", "handed"),
+    [("FAILED", -61, 0, 0), ("ABORTED", -15, 1, 1), ("SUCCEEDED", 60, 1, 0)],
+    ids=["redriven", "stopped while it called claim", "successful"],
+)
+def test_an_end_and_the_claims_time(
+    sweep: Sweep, claim: Json, status: str, after: float, freed: int, handed: int
+) -> None:
+    """Of a redriven execution Step Functions may still show the end before the claim."""
+    sweep.ended(status, after=after)
+    assert sweep.run()["freed"] == freed
+    assert (sweep.jobs.row()["state"] == "free", len(sweep.handed)) == (freed, handed)
 
 
 @pytest.mark.parametrize(
-    "fault",
+    "answer",
     [
         None,
-        ClientError({"Error": {"Code": "ThrottlingException"}}, "DescribeExecution"),
-        ClientError({"Error": {"Code": "AccessDeniedException"}}, "DescribeExecution"),
+        fault("ThrottlingException"),
+        fault("AccessDeniedException"),
         ConnectTimeoutError(endpoint_url="https://states"),
     ],
 )
 def test_a_claim_of_an_unknown_execution_stays(
-    sweep: Sweep, claim: dict[str, Any], fault: Exception | None
+    sweep: Sweep, claim: Json, answer: Exception | None
 ) -> None:
     """Also if Step Functions does not answer."""
-    sweep.executions[EXECUTION] = fault
-    if fault is None:
+    sweep.executions[EXECUTION] = answer
+    if answer is None:
         assert sweep.run()["freed"] == 0
     else:
         with pytest.raises(sweep.module.SweepIncompleteError):
@@ -226,10 +208,10 @@ def test_a_claim_younger_than_two_minutes_is_not_looked_up(sweep: Sweep) -> None
     assert sweep.run()["freed"] == 1
 
 
-def test_a_claim_taken_during_the_run_is_not_released(sweep: Sweep, claim: dict[str, Any]) -> None:
+def test_a_claim_taken_during_the_run_is_not_released(sweep: Sweep, claim: Json) -> None:
     sweep.ended()
 
-    def overtaken(*, executionArn: str) -> dict[str, Any]:
+    def overtaken(*, executionArn: str) -> Json:
         sweep.jobs.let_go(claim)
         sweep.jobs.hold(owner=EXECUTION + "-2", messageId="message-2")
         return sweep.describe(executionArn=executionArn)
@@ -261,7 +243,6 @@ def many(sweep: Sweep, number: int, status: Callable[[int], Any]) -> None:
 
 
 def test_many_claims_are_looked_up_in_turns(sweep: Sweep) -> None:
-    """Within the limit of a run; each within so many minutes."""
     sweep.jobs.stack.monkeypatch.setattr(sweep.module, "MAX_ASKED", 3)
     many(sweep, 8, lambda _: {"status": "RUNNING"})
     for _ in range(3):
@@ -272,38 +253,29 @@ def test_many_claims_are_looked_up_in_turns(sweep: Sweep) -> None:
 
 @pytest.mark.parametrize("code", ["InvalidArn", "ValidationException"])
 def test_malformed_owners_do_not_stop_the_run(sweep: Sweep, code: str) -> None:
-    """They count as unknown executions."""
-    refused = ClientError({"Error": {"Code": code}}, "DescribeExecution")
-    many(sweep, 9, lambda _: refused)
+    many(sweep, 9, lambda _: fault(code))
     assert sweep.run() == {"held": 9, "asked": 9, "freed": 0}
 
 
 def test_six_failed_look_ups_do_not_stop_the_run(sweep: Sweep) -> None:
-    fault = ClientError({"Error": {"Code": "InternalFailure"}}, "DescribeExecution")
-    many(sweep, 12, lambda count: fault if count % 2 else {"status": "RUNNING"})
-    order = [f"amelia#user-{count}" for count in range(12)]
-    held = sweep.module.held_claims
-    with (
-        patch.object(
-            sweep.module,
-            "held_claims",
-            lambda: sorted(held(), key=lambda claim: order.index(claim["projectUserId"])),
-        ),
-        pytest.raises(sweep.module.SweepIncompleteError),
-    ):
+    """Every second one fails."""
+    many(sweep, 12, lambda count: fault("InternalFailure") if count % 2 else {"status": "RUNNING"})
+    claims = sorted(
+        sweep.module.held_claims(), key=lambda claim: int(claim["projectUserId"].rpartition("-")[2])
+    )
+    sweep.jobs.stack.monkeypatch.setattr(sweep.module, "held_claims", lambda: claims)
+    with pytest.raises(sweep.module.SweepIncompleteError):
         sweep.run()
     assert len(sweep.asked) == 12
 
 
 def test_a_run_stops_before_its_time_limit_without_an_error(sweep: Sweep) -> None:
-    """The next run goes on."""
     many(sweep, 2, lambda _: {"status": "RUNNING"})
     assert sweep.run(seconds=19) == {"held": 2, "asked": 0, "freed": 0}
 
 
 def test_a_run_stops_after_a_few_throttled_look_ups(sweep: Sweep) -> None:
-    throttled = ClientError({"Error": {"Code": "ThrottlingException"}}, "DescribeExecution")
-    many(sweep, 9, lambda _: throttled)
+    many(sweep, 9, lambda _: fault("ThrottlingException"))
     with pytest.raises(sweep.module.SweepIncompleteError):
         sweep.run()
     assert len(sweep.asked) == 5
@@ -311,7 +283,7 @@ def test_a_run_stops_after_a_few_throttled_look_ups(sweep: Sweep) -> None:
 
 @pytest.mark.parametrize("event", [{}, {"sweep": "leases"}, {"sweep": ["claims"]}, []])
 def test_an_event_other_than_the_schedules_is_refused(
-    sweep: Sweep, claim: dict[str, Any], event: Any
+    sweep: Sweep, claim: Json, event: Any
 ) -> None:
     sweep.ended()
     with pytest.raises(sweep.module.ValidationError, match="sweep: 'claims' is required"):
