@@ -107,6 +107,10 @@ class Manager:
     def path(self, file: str, date: str = DAY) -> str:
         return f"s3://{self.buckets['input']}/pipeline/input/{date}/{file}"
 
+    def once(self, client: Any, operation: str, act: Callable[[], Any]) -> None:
+        left = [act]
+        self.on(client, operation, lambda _: left.pop()() if left else None)
+
     def on(self, client: Any, operation: str, act: Callable[[dict[str, Any]], Any]) -> None:
         """Do something before each call; what it raises or returns is the call's outcome."""
 
@@ -117,7 +121,6 @@ class Manager:
         self._register([client], f"before-call.{service}.{operation}", before)
 
     def replace(self, **values: Any) -> None:
-        """Names of the module during this test."""
         for name, value in values.items():
             self._hooks.enter_context(patch.object(self.module, name, value))
 
@@ -165,7 +168,6 @@ def file(name: str = "a.ndjson", status: str = "pending#3", **more: Any) -> dict
 
 
 def manifest(name: str, status: str, **more: Any) -> dict[str, Any]:
-    """A manifest's row."""
     return {"date_prefix": DAY, "file_key": f"MANIFEST#{name}", "status": status, **more}
 
 

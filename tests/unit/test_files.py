@@ -203,7 +203,7 @@ def test_each_manifest_is_read_once() -> None:
 
 
 def test_history_of_a_file() -> None:
-    """Its own times in order, in one form, with the seconds between them."""
+    """Its own times in order, in one form, with the seconds between them; or nothing is known."""
     shown = history(
         row("failed#1", upload_time=int(NOW - 4 * HOUR), failed_time=ago(1)[:-1],
             manifest_time=int(NOW - 3 * HOUR) * 1000, processing_start_time=ago(2),
@@ -222,10 +222,6 @@ def test_history_of_a_file() -> None:
     assert "manifested_to_processing_started" in shown["durations_seconds"]
     assert shown["total_processing_time"] == sum(shown["durations_seconds"].values())
     assert "anomalies" not in shown
-
-
-def test_history_without_times() -> None:
-    """Nothing is known, which is not an error."""
     shown = history(row("archived"), None)
     assert (shown["timeline"], shown["durations_seconds"]) == ([], {})
     assert (shown["total_processing_time"], shown["current_status"]) == (None, None)
@@ -325,23 +321,18 @@ def test_a_change_records_itself(stored: Any, new: str) -> None:
     change = Change(FileStatus.MANIFESTED, "ann", "by hand", {"size": 1.5}, ("manifest_path",))
     update = change.update(file, NOW)
     assert written(update) == {
-        "status": new,
-        "previous_status": stored if isinstance(stored, str) else None,
-        "last_changed_by": "ann",
-        "last_changed_reason": "by hand",
-        "updated_at": ago(),
+        "status": new, "previous_status": stored if isinstance(stored, str) else None,
+        "last_changed_by": "ann", "last_changed_reason": "by hand", "updated_at": ago(),
         "size": 1.5,
-    }
+    }  # fmt: skip
     places = {name: place for place, name in update["ExpressionAttributeNames"].items()}
     assert update["UpdateExpression"].endswith(f" REMOVE {places['manifest_path']}")
 
 
 def written(update: dict[str, Any]) -> dict[str, Any]:
     """The attributes that an UpdateItem sets."""
-    names, values = (
-        update["ExpressionAttributeNames"],
-        from_item(update["ExpressionAttributeValues"]),
-    )
+    names = update["ExpressionAttributeNames"]
+    values = from_item(update["ExpressionAttributeValues"])
     steps = update["UpdateExpression"].removeprefix("SET ").partition(" REMOVE ")[0].split(", ")
     pairs = (step.split(" = ") for step in steps)
     return {names[place]: values[value] for place, value in pairs}

@@ -25,17 +25,7 @@ from jobplane_files import (
     resets_of,
     row_issues,
 )
-from tests.unit.file_rows import (
-    DAY,
-    MANIFEST,
-    MINUTE,
-    NOW,
-    PATH,
-    PIPELINE,
-    ago,
-    manifest_row,
-    row,
-)
+from tests.unit.file_rows import DAY, MANIFEST, MINUTE, NOW, PATH, PIPELINE, ago, manifest_row, row
 
 LISTS = Manifest(frozenset({PATH}))
 LISTS_OTHERS = Manifest()
@@ -113,17 +103,13 @@ def test_stale_locks(ttl: Any, stale: bool) -> None:
 @settings(deadline=None)
 @given(st.sets(st.dates(date(2026, 1, 1), date(2026, 1, 31))))
 def test_gaps_are_the_other_dates(days: set[date]) -> None:
-    """Every date is one of the days, or lies in exactly one gap."""
+    """Every date is one of the days, or in one gap; none is before the first or after the last."""
     known = {day.isoformat() for day in days}
     ranges = gaps(known)
     for number in range(-2, 34):
         day = (date(2026, 1, 1) + timedelta(days=number)).isoformat()
         inside = [1 for first, last in ranges if (first or "") <= day <= (last or "9")]
         assert len(inside) == (day not in known)
-
-
-def test_gaps_at_the_first_and_the_last_date() -> None:
-    """Nothing comes before the first or after the last."""
     for first, last in gaps({"0001-01-01", "9999-12-31"}):
         assert not (first or "") <= "0001-01-01" <= (last or "9999-12-31~")
         assert not (first or "") <= "9999-12-31" <= (last or "9999-12-31~")
@@ -238,9 +224,7 @@ def test_a_reset_is_counted(count: Any, action: str, then: int) -> None:
     """After three resets a file fails; a count that is not a number is 0."""
     file = row(reset_count=count, **OLD)
     assert resets_of(file) == (count if isinstance(count, int) else 0)
-    found, change = reset_of(
-        file, 3, began=NOW, now=NOW + 60, changed_by="manager", reason=None
-    )  # fmt: skip
+    found, change = reset_of(file, 3, began=NOW, now=NOW + 60, changed_by="manager", reason=None)
     assert found == file.finding(NOW, reset_count=then, action=action)
     at = ago(-1 / 60)
     assert change.fields == (
@@ -251,10 +235,6 @@ def test_a_reset_is_counted(count: Any, action: str, then: int) -> None:
     assert change.status == ("pending" if action == "reset" else "failed")
     assert (change.changed_by, change.reason) == ("manager", "stuck for 5.0 hours")
     assert change.removed == ("manifest_path", "glue_job_run_id")
-
-
-def test_reason_of_a_reset() -> None:
-    """The operator's own, if there is one."""
     _, change = reset_of(STUCK, 3, began=NOW, now=NOW, changed_by="x", reason="Glue lost it")
     assert change.reason == "Glue lost it"
 

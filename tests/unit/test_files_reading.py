@@ -175,9 +175,7 @@ def test_a_walk_in_parts_has_each_row_once(
         seen += part
         position, parts = walk.position, parts + 1
         assert parts < 50
-    assert [found.file_key for found in seen] == [
-        r.file_key for rows in steps.values() for r in rows
-    ]
+    assert [r.file_key for r in seen] == [r.file_key for rows in steps.values() for r in rows]
 
 
 def test_an_empty_step_is_progress() -> None:
@@ -315,16 +313,11 @@ class Stream:
         """One shard a page."""
         names = list(self.shards)
         start = names.index(asked["ExclusiveStartShardId"]) + 1 if len(asked) > 1 else 0
-        described = [
-            {
-                "ShardId": name,
-                "SequenceNumberRange": {"StartingSequenceNumber": "1"}
-                | ({"EndingSequenceNumber": "9"} if self.shards[name][-1:] == [None] else {}),
-            }
-            for name in names[start : start + 1]
-        ]
-        more = {"LastEvaluatedShardId": names[start]} if len(names) > start + 1 else {}
-        return {"StreamDescription": {"Shards": described, **more}}
+        name = names[start]
+        end = {"EndingSequenceNumber": "9"} if self.shards[name][-1:] == [None] else {}
+        shard = {"ShardId": name, "SequenceNumberRange": {"StartingSequenceNumber": "1"} | end}
+        more = {"LastEvaluatedShardId": name} if len(names) > start + 1 else {}
+        return {"StreamDescription": {"Shards": [shard], **more}}
 
     def get_shard_iterator(self, **asked: Any) -> Any:
         latest = asked["ShardIteratorType"] == "LATEST"
@@ -342,6 +335,12 @@ class Stream:
         following = f"{name}/{int(place) + len(pages[:1])}/{self.now}"
         records = [{"dynamodb": found} for found in pages[0] or []] if pages else []
         return {"Records": records, "NextShardIterator": following}
+
+
+def begun(stream: Stream) -> StreamWatch:
+    watch = stream.watch()
+    watch.begin()
+    return watch
 
 
 QUARTER_OF_AN_HOUR = 900
@@ -380,8 +379,7 @@ def test_every_shard_is_read_up_to_the_moment(
 ) -> None:
     """Known shards from where they were, new ones from their begin; parts go on with the state."""
     stream = Stream(before)
-    watch = stream.watch()
-    watch.begin()
+    watch = begun(stream)
     closed = {name for name, iterator in watch.iterators.items() if iterator is None}
     assert closed == {name for name, pages in before.items() if pages[-1:] == [None]}
     for name, pages in then.items():
@@ -395,8 +393,7 @@ def test_every_shard_is_read_up_to_the_moment(
 def test_a_quiet_shard_is_read_once_a_second() -> None:
     """Lambda reads four times a second, and DynamoDB allows five."""
     stream = Stream({"a": [], "b": []})
-    watch = stream.watch()
-    watch.begin()
+    watch = begun(stream)
     stream.reads.clear()
     watch.end(NOW)
     assert stream.reads == {"a": 10, "b": 10}
@@ -406,8 +403,7 @@ def test_a_quiet_shard_is_read_once_a_second() -> None:
 def test_a_busy_shard_is_read_up_to_a_later_record() -> None:
     """It never gives an empty page, and need not."""
     stream = Stream({"a": []})
-    watch = stream.watch()
-    watch.begin()
+    watch = begun(stream)
     stream.shards["a"] = [[SAME]] * 50 + [[LATER]] * 5000
     watch.end(NOW)
     assert (watch.doubt, stream.reads["a"]) == (None, 52)
@@ -418,8 +414,7 @@ def test_iterators_are_kept_by_reading_on() -> None:
     for pause, doubt in ((QUARTER_OF_AN_HOUR - 60, None), (QUARTER_OF_AN_HOUR + 1,
                                                            ITERATORS_EXPIRED)):  # fmt: skip
         stream = Stream({"a": [], "b": [None]})
-        watch = stream.watch()
-        watch.begin()
+        watch = begun(stream)
         for _ in range(3):
             stream.sleep(pause)
             watch = stream.watch(**watch.state)
@@ -431,8 +426,7 @@ def test_iterators_are_kept_by_reading_on() -> None:
 def test_a_file_that_moves_in_an_early_part() -> None:
     """The last part still knows it."""
     stream = Stream({"a": []})
-    watch = stream.watch()
-    watch.begin()
+    watch = begun(stream)
     stream.shards["a"] += [[MOVED]]
     watch.keep()
     later = stream.watch(**watch.state)
@@ -444,8 +438,7 @@ def test_a_file_that_moves_in_an_early_part() -> None:
 def test_a_watch_that_is_late() -> None:
     """The end of the stream was not reached, so nothing is certain."""
     stream = Stream({"a": []})
-    watch = stream.watch()
-    watch.begin()
+    watch = begun(stream)
     stream.lasts = 4
     watch.end(NOW)
     assert (watch.doubt, stream.now) == (STREAM_TIMED_OUT, 4)

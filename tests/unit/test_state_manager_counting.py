@@ -8,17 +8,7 @@ from typing import Any
 import pytest
 
 from jobplane_files import FILES_CHANGED, ITERATORS_EXPIRED, STREAM_TIMED_OUT
-from tests.unit.manager import (
-    DAY,
-    NONE,
-    NOW,
-    STATUSES,
-    Manager,
-    Record,
-    file,
-    manifest,
-    record,
-)
+from tests.unit.manager import DAY, NONE, NOW, STATUSES, Manager, Record, file, manifest, record
 
 
 def deliver(manager: Manager, *records: Record) -> None:
@@ -163,14 +153,6 @@ def test_a_stream_that_is_behind(manager: Manager) -> None:
     assert manager.body("get_stats")["stats"] == TRUTH
 
 
-def test_a_stream_that_is_not_read_in_time(manager: Manager) -> None:
-    """Nothing is corrected, and the answer gives the reason."""
-    manager.put(*ROWS)
-    *_, body = manager.parts("get_stats", seconds=4, exact=True)
-    assert (body["reconciled"], body["reason"]) == (False, STREAM_TIMED_OUT)
-    assert counted(manager) == {}
-
-
 def test_a_count_leaves_time_for_the_stream(manager: Manager) -> None:
     """When little is left, the next part reads only the stream."""
     manager.put(*ROWS)
@@ -206,27 +188,33 @@ def test_a_file_that_moves_between_parts(manager: Manager) -> None:
     assert counted(manager) == {}
 
 
-@pytest.mark.parametrize("code", ["ExpiredIteratorException", "TrimmedDataAccessException"])
-def test_expired_iterators(manager: Manager, code: str) -> None:
-    """A count with too long a pause between its parts corrects nothing."""
+@pytest.mark.parametrize(
+    ("code", "seconds", "reason"),
+    [
+        ("ExpiredIteratorException", 300, ITERATORS_EXPIRED),
+        ("TrimmedDataAccessException", 300, ITERATORS_EXPIRED),
+        (None, 4, STREAM_TIMED_OUT),
+    ],
+)
+def test_a_stream_that_is_not_read(
+    manager: Manager, code: str | None, seconds: int, reason: str
+) -> None:
+    """After too long a pause between the parts, or without time, nothing is corrected."""
     manager.put(*ROWS)
     streams = manager.module.streams()
-    while_counting(manager, 1, lambda: manager.fail(streams, "GetRecords", code) and None)
-    body = manager.body("get_stats", exact=True)
-    assert (body["reconciled"], body["reason"]) == (False, ITERATORS_EXPIRED)
+    if code:
+        while_counting(manager, 1, lambda: manager.fail(streams, "GetRecords", code) and None)
+    *_, body = manager.parts("get_stats", seconds=seconds, exact=True)
+    assert (body["reconciled"], body["reason"]) == (False, reason)
     assert counted(manager) == {}
 
 
 def test_a_change_that_is_counted_before_the_correction(manager: Manager) -> None:
     """The counters have changed since they were read, so the correction fails."""
     manager.put(*ROWS)
-    late = [record(7, None, "failed#1")]
-
-    def act(_: Any) -> None:
-        if late:
-            deliver(manager, late.pop())
-
-    manager.on(manager.module.dynamodb, "TransactWriteItems", act)
+    late = record(7, None, "failed#1")
+    client = manager.module.dynamodb
+    manager.once(client, "TransactWriteItems", lambda: deliver(manager, late))
     assert not manager.body("get_stats", exact=True)["reconciled"]
     assert counted(manager) == {"failed": 1}
 

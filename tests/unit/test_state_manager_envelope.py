@@ -19,9 +19,9 @@ NO_DATES = [
     "", "2025-02-30", "2025-1-1", "2025-01-01T00:00", "LOCK#x", 20250101, None, " 2025-01-01",
     "٢٠٢٥-٠١-٠١",
 ]  # fmt: skip
-NO_RANGES = [
-    {}, {"start": None}, {"start": DAY, "end": "2026-11-21"}, {"end": "2026-02-30"},
-]  # fmt: skip
+NO_RANGES = [{}, {"start": None}, {"start": DAY, "end": "2026-11-21"}, {"end": "2026-02-30"}]
+SCHEDULE = {"source": "jobplane.schedule", "operation": "get_stats"}
+EXACT = SCHEDULE | {"exact": True}
 CHANGE = {"date_prefix": DAY, "file_key": "a.ndjson", "new_status": "manifested"}
 
 
@@ -189,91 +189,55 @@ def test_a_scheduled_search(manager: Manager, output: Output) -> None:
     assert age["OldestPendingAgeSeconds"] == 5 * HOUR
 
 
-def test_scheduled_stats_are_metrics(manager: Manager, output: Output) -> None:
-    """One FilesByStatus for each of the six."""
-    manager.send({"source": "jobplane.schedule", "operation": "get_stats"})
-    (line,) = output.logged("scheduled run")
-    assert line["total"] == 0
-    assert len(output.metric("FilesByStatus")) == 6
+def values(output: Output, metric: str) -> list[Any]:
+    """What was recorded of a metric."""
+    return [line[metric] for line in output.metric(metric)]
 
 
 def test_a_scheduled_count_corrects_a_drift(manager: Manager, output: Output) -> None:
-    """Metrics of the drift and of the exact numbers."""
+    """Metrics of the drift and of the exact numbers, and the counters are checked."""
     manager.put(file("a.ndjson", status="pending#1"))
-    event = {"source": "jobplane.schedule", "operation": "get_stats", "exact": True}
-    assert manager.send(event)[1]["reconciled"] is True
-    assert [metric["CountersDrift"] for metric in output.metric("CountersDrift")] == [1]
-    pending = [
-        m["FilesByStatus"] for m in output.metric("FilesByStatus") if m["Status"] == "pending"
-    ]
-    assert pending == [1]
+    assert manager.send(EXACT)[1]["reconciled"] is True
+    assert values(output, "CountersDrift") == [1]
+    files = {line["Status"]: line["FilesByStatus"] for line in output.metric("FilesByStatus")}
+    assert (files["pending"], sum(files.values())) == (1, 1)
+    assert values(output, "CountersUnchecked") == [0]
 
 
 def test_a_scheduled_count_without_time(manager: Manager, output: Output) -> None:
-    """A part of the files is not a metric; the line has `truncated`."""
-    event = {"source": "jobplane.schedule", "operation": "get_stats", "exact": True}
-    manager.send(event, seconds=0)
+    """A part of the files is not a metric, and no run continues it."""
+    manager.send(EXACT, seconds=0)
     assert output.metric("FilesByStatus") + output.metric("CountersDrift") == []
     (line,) = output.logged("scheduled run")
     assert line["truncated"] is True
+    assert values(output, "CountersUnchecked") == [1]
 
 
-def unchecked(output: Output) -> list[int]:
-    return [metric["CountersUnchecked"] for metric in output.metric("CountersUnchecked")]
-
-
-def test_a_scheduled_count_that_has_checked_the_counters(manager: Manager, output: Output) -> None:
-    """CountersUnchecked is 0, whether it found a drift or not."""
-    manager.put(file("a.ndjson", status="pending#1"))
-    manager.send({"source": "jobplane.schedule", "operation": "get_stats", "exact": True})
-    assert unchecked(output) == [0]
-
-
-def test_a_scheduled_count_that_is_cut(manager: Manager, output: Output) -> None:
-    """CountersUnchecked is 1, because no run continues it."""
-    event = {"source": "jobplane.schedule", "operation": "get_stats", "exact": True}
-    manager.send(event, seconds=0)
-    assert unchecked(output) == [1]
+def test_counts_that_do_not_check_the_counters(manager: Manager, output: Output) -> None:
+    """Reading them, which gives a metric for each of the six, and counting one date."""
+    manager.send({"operation": "get_stats"})
+    manager.send(EXACT | {"date_prefix": DAY})
+    assert output.metric("CountersUnchecked") == []
+    before = len(output.metric("FilesByStatus"))
+    manager.send(SCHEDULE)
+    assert output.logged("scheduled run")[-1]["total"] == 0
+    assert len(output.metric("FilesByStatus")) == before + 6
+    assert output.metric("CountersUnchecked") == []
+    list(manager.parts("get_stats", seconds=15, exact=True))
+    assert values(output, "CountersUnchecked") == [0]
 
 
 def test_a_scheduled_count_during_which_files_move(manager: Manager, output: Output) -> None:
     """CountersUnchecked is 1, and the line has the reason."""
-    manager.on(
-        manager.module.dynamodb,
-        "Query",
-        lambda _: manager.put(file("b.ndjson", status=f"pending#{int(manager.clock.now) % 10}")),
-    )
-    manager.send({"source": "jobplane.schedule", "operation": "get_stats", "exact": True})
-    assert unchecked(output) == [1]
+
+    def move(_: Any) -> None:
+        manager.put(file("b.ndjson", status=f"pending#{int(manager.clock.now) % 10}"))
+
+    manager.on(manager.module.dynamodb, "Query", move)
+    manager.send(EXACT)
+    assert values(output, "CountersUnchecked") == [1]
     (line,) = output.logged("scheduled run")
     assert (line["reconciled"], line["reason"]) == (False, FILES_CHANGED)
-
-
-def test_a_count_by_hand_that_has_checked_the_counters(manager: Manager, output: Output) -> None:
-    """Its last part sets CountersUnchecked to 0, the others do not set it."""
-    list(manager.parts("get_stats", seconds=15, exact=True))
-    assert unchecked(output) == [0]
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        {"operation": "get_stats"},
-        {"source": "jobplane.schedule", "operation": "get_stats"},
-        {
-            "source": "jobplane.schedule",
-            "operation": "get_stats",
-            "exact": True,
-            "date_prefix": "2026-11-22",
-        },
-    ],
-)
-def test_other_counts_do_not_set_counters_unchecked(
-    manager: Manager, output: Output, event: dict[str, Any]
-) -> None:
-    """Reading the counters, and counting one date."""
-    manager.send(event)
-    assert unchecked(output) == []
 
 
 def test_an_operator_emits_no_metrics(manager: Manager, output: Output) -> None:
@@ -284,11 +248,17 @@ def test_an_operator_emits_no_metrics(manager: Manager, output: Output) -> None:
 
 
 @pytest.mark.parametrize(
-    "event", [{"operation": "get_stats", "hours": 1}, {"operation": "nope"}, {"operation": None}]
+    ("event", "status"),
+    [
+        ({"operation": "get_stats", "hours": 1}, 400),
+        ({"operation": "nope"}, 400),
+        ({"operation": None}, 400),
+        ({"operation": "batch_update", "files": [CHANGE]}, 422),
+    ],
 )
-def test_a_refused_schedule_is_raised(manager: Manager, event: dict[str, Any]) -> None:
+def test_a_failed_schedule_is_raised(manager: Manager, event: dict[str, Any], status: int) -> None:
     """The Errors alarm needs an exception."""
-    with pytest.raises(manager.module.ScheduledRunError, match="returned 400"):
+    with pytest.raises(manager.module.ScheduledRunError, match=f"returned {status}"):
         manager.send({"source": "jobplane.schedule", **event})
 
 
@@ -296,11 +266,4 @@ def test_a_failing_schedule_is_raised(manager: Manager) -> None:
     """The error itself is raised, for the log and the alarm."""
     manager.fail(manager.module.dynamodb, "Query", "InternalServerError", status=500)
     with pytest.raises(manager.module.dynamodb.exceptions.InternalServerError):
-        manager.send({"source": "jobplane.schedule", "operation": "get_stats"})
-
-
-def test_a_scheduled_batch_with_failures_is_raised(manager: Manager) -> None:
-    """A status of 422 is an exception too."""
-    event = {"source": "jobplane.schedule", "operation": "batch_update", "files": [CHANGE]}
-    with pytest.raises(manager.module.ScheduledRunError, match="returned 422"):
-        manager.send(event)
+        manager.send(SCHEDULE)

@@ -63,10 +63,7 @@ def test_a_missing_manifest(manager: Manager) -> None:
     assert found(manager) == {"expired_manifests": ["1", "2"]}
 
 
-@pytest.mark.parametrize(
-    ("code", "status"),
-    [("AccessDenied", 403), ("NoSuchBucket", 404)],
-)
+@pytest.mark.parametrize(("code", "status"), [("AccessDenied", 403), ("NoSuchBucket", 404)])
 def test_an_unread_manifest_is_unknown(manager: Manager, code: str, status: int) -> None:
     """It is not an orphan for that; a file that is stuck is reported as well."""
     manager.put(in_manifest(manager), in_manifest(manager, "new", updated_at=ago(60)))
@@ -79,8 +76,11 @@ def test_an_unread_manifest_is_unknown(manager: Manager, code: str, status: int)
 
 
 def test_a_manifest_without_network_is_unknown(manager: Manager) -> None:
-    """S3 can't be reached."""
+    """S3 can't be reached, or the time limit comes before the first is read."""
     manager.put(in_manifest(manager))
+    pages = manager.parts("find_orphans", seconds=0)
+    reasons = [unknown["reason"] for page in pages for unknown in page["unknown"]]
+    assert reasons == ["not read: the time limit was reached"]
 
     def act(_: Any) -> None:
         raise EndpointConnectionError(endpoint_url="https://s3")
@@ -90,37 +90,26 @@ def test_a_manifest_without_network_is_unknown(manager: Manager) -> None:
     assert unknown["reason"] == "S3 did not answer (EndpointConnectionError)"
 
 
-def test_a_malformed_manifest_is_unknown(manager: Manager) -> None:
-    """It does not say which files it lists."""
-    manager.put(in_manifest(manager))
-    manager.publish_text("batch.json", '{"fileLocations": 7}')
-    assert [row["file_key"] for row in manager.body("find_orphans")["unknown"]] == ["a.ndjson"]
+@pytest.mark.parametrize(
+    ("text", "more", "reason"),
+    [
+        ('{"fileLocations": 7}', {}, "not"),
+        (" " * 101, {}, "larger than"),
+        *(("", {"manifest_path": path}, "its path is not the URI of an object")
+          for path in ("s3://", "s3://bucket", "s3:///key")),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_can_not_be_read_is_unknown(
+    manager: Manager, text: str, more: dict[str, Any], reason: str
+) -> None:
+    """A malformed one, one that is too large for the memory, and one that S3 can't have."""
+    manager.replace(MAX_MANIFEST_BYTES=100)
+    manager.put(in_manifest(manager, **more))
+    manager.publish_text("batch.json", text)
+    (unknown,) = manager.body("find_orphans")["unknown"]
+    assert unknown["file_key"] == "a.ndjson"
+    assert reason in unknown["reason"]
     assert found(manager) == {"stuck_manifested": ["a.ndjson"]}
-
-
-def test_a_huge_manifest_is_unknown(manager: Manager, monkeypatch: Any) -> None:
-    """It is not read into memory."""
-    monkeypatch.setattr(manager.module, "MAX_MANIFEST_BYTES", 100)
-    manager.put(in_manifest(manager))
-    manager.publish("batch.json", *(f"{n}.ndjson" for n in range(20)))
-    (unknown,) = manager.body("find_orphans")["unknown"]
-    assert "larger than" in unknown["reason"]
-
-
-@pytest.mark.parametrize("path", ["s3://", "s3://bucket", "s3:///key"])
-def test_a_path_that_is_not_an_object_is_unknown(manager: Manager, path: str) -> None:
-    """S3 is not asked."""
-    manager.put(in_manifest(manager, manifest_path=path))
-    (unknown,) = manager.body("find_orphans")["unknown"]
-    assert unknown["reason"] == "its path is not the URI of an object"
-
-
-def test_manifests_that_are_not_read_in_time(manager: Manager) -> None:
-    """The time limit is reached before the first is read."""
-    manager.put(in_manifest(manager))
-    pages = manager.parts("find_orphans", seconds=0)
-    reasons = [unknown["reason"] for page in pages for unknown in page["unknown"]]
-    assert reasons == ["not read: the time limit was reached"]
 
 
 def test_dates_without_output(manager: Manager) -> None:
@@ -147,25 +136,23 @@ def test_dates_with_output_are_not_read(manager: Manager) -> None:
     assert "Scan" not in calls.counts() or all("IndexName" in call for call in calls.of("Scan"))
 
 
-def test_an_unlisted_output_is_unknown(manager: Manager) -> None:
+@pytest.mark.parametrize(
+    ("code", "status", "when"),
+    [("AccessDenied", 403, ""), ("SlowDown", 503, "continuation-token")],
+    ids=["no page", "first page"],
+)
+def test_an_incomplete_listing_is_unknown(
+    manager: Manager, code: str, status: int, when: str
+) -> None:
     """No file is reported as missing its output."""
-    manager.put(file(status="completed#1"))
-    manager.refuse("ListObjectsV2", "AccessDenied", 403)
-    body = manager.body("find_orphans")
-    assert body["unknown"] == [{"subject": "outputs", "reason": "S3 returned AccessDenied"}]
-    assert (body["total_orphans"], body["orphans"]["missing_outputs"]) == (0, [])
-
-
-def test_an_incomplete_listing_is_unknown(manager: Manager) -> None:
-    """Its second page fails, so the other dates are unknown."""
     manager.put(file(status="completed#1"))
     for day in ("01", "02", "03"):
         manager.lay("output", f"pipeline/output/merged-parquet-2026-11-{day}/p")
     manager.list_by(2)
-    manager.refuse("ListObjectsV2", "SlowDown", 503, when="continuation-token")
+    manager.refuse("ListObjectsV2", code, status, when=when)
     body = manager.body("find_orphans")
-    assert [unknown["subject"] for unknown in body["unknown"]] == ["outputs"]
-    assert body["orphans"]["missing_outputs"] == []
+    assert body["unknown"] == [{"subject": "outputs", "reason": f"S3 returned {code}"}]
+    assert (body["total_orphans"], body["orphans"]["missing_outputs"]) == (0, [])
 
 
 def lock(name: str, ttl: Any) -> dict[str, Any]:
@@ -194,10 +181,13 @@ def crowd(manager: Manager) -> Manager:
     return manager
 
 
-def test_without_time_it_goes_on_in_parts(crowd: Manager) -> None:
+@pytest.mark.parametrize("full", [0, 1000], ids=["no time", "little room"])
+def test_a_large_answer_comes_in_parts(crowd: Manager, full: int) -> None:
     """Each part advances, and every orphan is in one of them."""
-    pages = list(crowd.parts("find_orphans", seconds=0))
-    assert len(pages) > 40
+    if full:
+        crowd.replace(FULL_BYTES=full)
+    pages = list(crowd.parts("find_orphans", seconds=300 if full else 0))
+    assert len(pages) > (5 if full else 40)
     assert all(page["truncated"] for page in pages[:-1])
     assert sum(page["total_orphans"] for page in pages) == 40
     keys = [
@@ -207,14 +197,6 @@ def test_without_time_it_goes_on_in_parts(crowd: Manager) -> None:
         for row in rows
     ]
     assert len(set(keys)) == 40
-
-
-def test_a_large_answer_comes_in_parts(crowd: Manager, monkeypatch: Any) -> None:
-    """A part ends when it is full, after any row."""
-    monkeypatch.setattr(crowd.module, "FULL_BYTES", 1000)
-    pages = list(crowd.parts("find_orphans"))
-    assert len(pages) > 5
-    assert sum(page["total_orphans"] for page in pages) == 40
 
 
 def test_the_parts_share_a_clock(crowd: Manager) -> None:
