@@ -153,7 +153,6 @@ def presented(subject: Subject, text: str) -> Any:
 
 
 def test_the_unchanged_token_is_accepted(subject: Subject) -> None:
-    """By both functions."""
     assert presented(subject, token()).answer["statusCode"] == 200
 
 

@@ -15,11 +15,9 @@ def acquired(
     start: float, end: float, message: str, fence: int, *, claim: str = "", expires: float = END
 ) -> Operation:
     answer = {
-        "claimed": True,
-        "claimId": claim or f"claim-{message}",
-        "fence": fence,
+        "claimed": True, "claimId": claim or f"claim-{message}", "fence": fence,
         "expiresAt": expires,
-    }
+    }  # fmt: skip
     return Operation("a#b", "acquire", message, 0, start, end, answer)
 
 
@@ -46,14 +44,19 @@ def timed_out(start: float, end: float, claim: str, fence: int, *, ok: bool = Tr
     return Operation("a#b", "timeout", claim, fence, start, end, {"released": ok})
 
 
+FIRST = acquired(0, 1, "m1", 1)
+BRIEF = acquired(0, 1, "m1", 1, expires=5)
+FREED = released(2, 3, "claim-m1", 1)
+SECOND, LATE = acquired(2, 3, "m2", 2), acquired(8, 9, "m2", 2)
+
 RIGHT = {
     "nothing": [],
     "one after the other": [
-        acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1), acquired(4, 5, "m2", 2),
-        renewed(6, 7, "claim-m2", 2), released(8, 9, "claim-m2", 2),
+        FIRST, FREED, acquired(4, 5, "m2", 2), renewed(6, 7, "claim-m2", 2),
+        released(8, 9, "claim-m2", 2),
     ],
     "granted while the release was under way": [
-        acquired(0, 1, "m1", 1), released(2, 9, "claim-m1", 1), acquired(3, 4, "m2", 2),
+        FIRST, released(2, 9, "claim-m1", 1), acquired(3, 4, "m2", 2),
     ],
     "a slow first grant that was over before the second": [
         acquired(0, 9, "m1", 1, expires=5), acquired(7, 8, "m2", 2),
@@ -64,119 +67,69 @@ RIGHT = {
         released(14, 15, "claim-m1", 1, ok=False),
     ],
     "a lost answer given again": [
-        acquired(0, 1, "m1", 1), acquired(2, 3, "m1", 1), refused(2, 3, "m2", "claim-m1", 1),
+        FIRST, acquired(2, 3, "m1", 1), refused(2, 3, "m2", "claim-m1", 1),
     ],
-    "released twice": [
-        acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1),
-        released(4, 5, "claim-m1", 1, repeated=True),
-    ],
+    "released twice": [FIRST, FREED, released(4, 5, "claim-m1", 1, repeated=True)],
     "released and timed out at once": [
-        acquired(0, 1, "m1", 1), timed_out(2, 5, "claim-m1", 1),
-        released(3, 4, "claim-m1", 1, repeated=True), acquired(4, 5, "m2", 2),
+        FIRST, timed_out(2, 5, "claim-m1", 1), released(3, 4, "claim-m1", 1, repeated=True),
+        acquired(4, 5, "m2", 2),
     ],
     "an expired claim without a successor is released": [
         acquired(0, 1, "m1", 1, expires=2), released(9, 10, "claim-m1", 1),
     ],
     "renewed before it ran out": [
-        acquired(0, 1, "m1", 1, expires=5), renewed(4, 5, "claim-m1", 1, expires=20),
-        renewed(15, 16, "claim-m1", 1, expires=30), refused(21, 22, "m2", "claim-m1", 1),
+        BRIEF, renewed(4, 5, "claim-m1", 1, expires=20), renewed(15, 16, "claim-m1", 1, expires=30),
+        refused(21, 22, "m2", "claim-m1", 1),
     ],
     "the same message again, after its claim was over": [
-        acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1),
-        acquired(4, 5, "m1", 2, claim="claim-m1-again"),
+        FIRST, FREED, acquired(4, 5, "m1", 2, claim="claim-m1-again"),
     ],
 }  # fmt: skip
 
 WRONG = {
-    "a double grant": (
-        [acquired(0, 1, "m1", 1), acquired(2, 3, "m2", 2)],
-        "was granted while",
-    ),
+    "a double grant": ([FIRST, SECOND], "was granted while"),
     "a double grant at one moment": (
-        [acquired(0, 2, "m1", 1), acquired(1, 3, "m2", 2)],
-        "were held at once",
-    ),
+        [acquired(0, 2, "m1", 1), acquired(1, 3, "m2", 2)], "were held at once"),
     "a grant before the release began": (
-        [acquired(0, 1, "m1", 1), acquired(2, 3, "m2", 2), released(4, 5, "claim-m1", 1)],
-        "was granted while",
-    ),
+        [FIRST, SECOND, released(4, 5, "claim-m1", 1)], "was granted while"),
     "a grant while a renewal kept the claim": (
-        [acquired(0, 1, "m1", 1, expires=5), renewed(2, 3, "claim-m1", 1, expires=50),
-         acquired(8, 9, "m2", 2)],
-        "was granted while",
-    ),
+        [BRIEF, renewed(2, 3, "claim-m1", 1, expires=50), LATE], "was granted while"),
     "a lost answer that became another claim": (
-        [acquired(0, 1, "m1", 1), acquired(2, 3, "m1", 2, claim="claim-other")],
-        "was sent again and got no",
-    ),
+        [FIRST, acquired(2, 3, "m1", 2, claim="claim-other")], "was sent again and got no"),
     "a lost answer that was refused": (
-        [acquired(0, 1, "m1", 1), refused(2, 3, "m1", "claim-m1", 1)],
-        "was sent again and got no",
-    ),
+        [FIRST, refused(2, 3, "m1", "claim-m1", 1)], "was sent again and got no"),
     "a fence that restarts": (
         [acquired(0, 1, "m1", 7), released(2, 3, "claim-m1", 7), acquired(4, 5, "m2", 1)],
-        "is below that of the earlier",
-    ),
+        "is below that of the earlier"),
     "a fence that stands still": (
         [acquired(0, 1, "m1", 7), released(2, 3, "claim-m1", 7), acquired(4, 5, "m2", 7)],
-        "have one fence",
-    ),
+        "have one fence"),
     "a renewal after a takeover": (
-        [acquired(0, 1, "m1", 1, expires=5), acquired(8, 9, "m2", 2),
-         renewed(10, 11, "claim-m1", 1)],
-        "renewed by a stale holder",
-    ),
+        [BRIEF, LATE, renewed(10, 11, "claim-m1", 1)], "renewed by a stale holder"),
     "a renewal after the expiry": (
-        [acquired(0, 1, "m1", 1, expires=5), renewed(6, 7, "claim-m1", 1)],
-        "renewed by a stale holder",
-    ),
+        [BRIEF, renewed(6, 7, "claim-m1", 1)], "renewed by a stale holder"),
     "a renewal after the release": (
-        [acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1), renewed(4, 5, "claim-m1", 1)],
-        "renewed by a stale holder",
-    ),
+        [FIRST, FREED, renewed(4, 5, "claim-m1", 1)], "renewed by a stale holder"),
     "a renewal after a clean-up": (
-        [acquired(0, 1, "m1", 1), timed_out(2, 3, "claim-m1", 1), renewed(4, 5, "claim-m1", 1)],
-        "renewed by a stale holder",
-    ),
+        [FIRST, timed_out(2, 3, "claim-m1", 1), renewed(4, 5, "claim-m1", 1)],
+        "renewed by a stale holder"),
     "an unconditional release": (
-        [acquired(0, 1, "m1", 1, expires=5), acquired(8, 9, "m2", 2),
-         released(10, 11, "claim-m1", 1)],
-        "released by a stale holder",
-    ),
+        [BRIEF, LATE, released(10, 11, "claim-m1", 1)], "released by a stale holder"),
     "a claim released twice": (
-        [acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1), released(4, 5, "claim-m1", 1)],
-        "released by a stale holder",
-    ),
+        [FIRST, FREED, released(4, 5, "claim-m1", 1)], "released by a stale holder"),
     "an unconditional clean-up": (
-        [acquired(0, 1, "m1", 1, expires=5), acquired(8, 9, "m2", 2),
-         timed_out(10, 11, "claim-m1", 1)],
-        "released by a stale clean-up",
-    ),
+        [BRIEF, LATE, timed_out(10, 11, "claim-m1", 1)], "released by a stale clean-up"),
     "a repetition of nothing": (
-        [acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1, repeated=True)],
-        "which it was not",
-    ),
+        [FIRST, released(2, 3, "claim-m1", 1, repeated=True)], "which it was not"),
     "a holder that is not renewed": (
-        [acquired(0, 1, "m1", 1), renewed(2, 3, "claim-m1", 1, ok=False)],
-        "was refused while it was held",
-    ),
+        [FIRST, renewed(2, 3, "claim-m1", 1, ok=False)], "was refused while it was held"),
     "a holder that can't release": (
-        [acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1, ok=False)],
-        "was refused while it was held",
-    ),
+        [FIRST, released(2, 3, "claim-m1", 1, ok=False)], "was refused while it was held"),
     "a claim that blocks after its release": (
-        [acquired(0, 1, "m1", 1), released(2, 3, "claim-m1", 1),
-         refused(4, 5, "m2", "claim-m1", 1)],
-        "which was over",
-    ),
+        [FIRST, FREED, refused(4, 5, "m2", "claim-m1", 1)], "which was over"),
     "a claim that blocks past its end": (
-        [acquired(0, 1, "m1", 1, expires=5), refused(8, 9, "m2", "claim-m1", 1)],
-        "which was over",
-    ),
-    "a holder from nowhere": (
-        [refused(0, 1, "m1", "claim-0", 1)],
-        "that was never granted",
-    ),
+        [BRIEF, refused(8, 9, "m2", "claim-m1", 1)], "which was over"),
+    "a holder from nowhere": ([refused(0, 1, "m1", "claim-0", 1)], "that was never granted"),
 }  # fmt: skip
 
 
@@ -214,11 +167,9 @@ class Service:
         restarts = self.bug == "fence restarts" and number % 7 == 0
         self.fence = 1 if restarts else self.fence + 1
         self.row = {
-            "claimId": f"claim-{number}",
-            "fence": self.fence,
-            "expiresAt": now + 20,
+            "claimId": f"claim-{number}", "fence": self.fence, "expiresAt": now + 20,
             "message": message,
-        }
+        }  # fmt: skip
         return {"claimed": True, **self.row}
 
     def is_mine(self, claim: str, fence: int) -> bool:
@@ -258,11 +209,10 @@ def simulated(bug: str, seed: int) -> list[Operation]:
             operations.append(Operation("a#b", "acquire", message, 0, start, end, answer))
             continue
         claim, fence = claims[-min(len(claims), chance.choice([1, 1, 2, 3]))]
-        answer = (
-            service.renew(claim, fence, instant)
-            if kind == "renew"
-            else service.release(claim, fence)
-        )
+        if kind == "renew":
+            answer = service.renew(claim, fence, instant)
+        else:
+            answer = service.release(claim, fence)
         operations.append(Operation("a#b", kind, claim, fence, start, end, answer))
     return operations
 

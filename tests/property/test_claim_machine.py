@@ -4,6 +4,7 @@ One process and one clock that the test moves: what is tried here is order, not
 concurrency, which tests/e2e/test_claims.py tries on the local stage.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -23,15 +24,7 @@ from hypothesis.stateful import (
 )
 
 from jobplane_keys import record_id
-from tests.unit.claims import (
-    NOW,
-    STEPS,
-    CrashError,
-    Jobs,
-    crash,
-    holding,
-    status_change,
-)
+from tests.unit.claims import NOW, STEPS, CrashError, Jobs, crash, holding, status_change
 from tests.unit.clock import Clock
 from tests.unit.stack import AWS, UNSET, Stack, aws
 
@@ -106,12 +99,9 @@ class ClaimMachine(RuleBasedStateMachine):
         name = self.names[workspace]
         message_id = f"{name.replace('#', '.')}-{thread}-{message}"
         return {
-            "projectUserId": name,
-            "threadId": f"thread-{thread}",
-            "messageId": message_id,
-            "owner": f"arn:execution:{message_id}",
-            "ttlSeconds": ttl,
-        }
+            "projectUserId": name, "threadId": f"thread-{thread}", "messageId": message_id,
+            "owner": f"arn:execution:{message_id}", "ttlSeconds": ttl,
+        }  # fmt: skip
 
     @rule(workspace=WORKSPACES, thread=THREADS, message=MESSAGES, ttl=TTLS, lost=st.booleans())
     def acquire(self, workspace: int, thread: int, message: int, ttl: int, lost: bool) -> None:
@@ -125,37 +115,25 @@ class ClaimMachine(RuleBasedStateMachine):
                 assert self.jobs.call("claim", **wish) == answer
             return
         runs = before.end > now
-        if runs and (before.claim.message, before.claim.owner) == (
-            wish["messageId"],
-            wish["owner"],
-        ):
-            assert (answer["claimId"], answer["fence"]) == (
-                before.claim.claim_id,
-                before.claim.fence,
-            )
+        held = before.claim
+        if runs and (held.message, held.owner) == (wish["messageId"], wish["owner"]):
+            assert (answer["claimId"], answer["fence"]) == (held.claim_id, held.fence)
             return
         self.model.refused.append((name, wish["messageId"], wish["owner"]))
-        joins = runs and before.claim.thread == wish["threadId"]
+        joins = runs and held.thread == wish["threadId"]
         assert answer["claimed"] is False
         assert answer["reason"] == ("same_thread" if joins else "held")
-        assert answer["holder"]["claimId"] == before.claim.claim_id
+        assert answer["holder"]["claimId"] == held.claim_id
         if joins:
-            before.end = max(before.end, whole(now) + ttl)
+            before.end = max(before.end, math.ceil(now) + ttl)
 
     def granted(self, wish: dict[str, Any], answer: dict[str, Any]) -> None:
         name = wish["projectUserId"]
         assert answer["claimed"] is True, answer
         earlier = [claim.fence for claim in self.model.granted if claim.workspace == name]
         assert all(answer["fence"] > fence for fence in earlier)
-        claim = Claim(
-            name,
-            wish["threadId"],
-            wish["messageId"],
-            wish["owner"],
-            answer["claimId"],
-            answer["fence"],
-            answer["expiresAt"],
-        )
+        asked = (wish[key] for key in ("threadId", "messageId", "owner"))
+        claim = Claim(name, *asked, answer["claimId"], answer["fence"], answer["expiresAt"])
         assert claim.claim_id not in {other.claim_id for other in self.model.granted}
         self.model.granted.append(claim)
         self.model.held[name] = Held(claim, answer["expiresAt"])
@@ -216,13 +194,9 @@ class ClaimMachine(RuleBasedStateMachine):
     ) -> None:
         claim = self.claim(pick)
         event = {
-            **claim.named,
-            "messageId": claim.message,
-            "threadId": claim.thread,
-            "kind": kind,
-            "error": "States.Timeout",
-            "executionArn": claim.owner,
-        }
+            **claim.named, "messageId": claim.message, "threadId": claim.thread, "kind": kind,
+            "error": "States.Timeout", "executionArn": claim.owner,
+        }  # fmt: skip
         waiting = len(self.model.broken_off)
         self.clean_up(event, crashes)
         if gives_up and len(self.model.broken_off) > waiting:
@@ -333,31 +307,19 @@ class ClaimMachine(RuleBasedStateMachine):
         claim = held.claim
         assert checked["activeJob"]["claimId"] == claim.claim_id
         assert checked["shouldInterrupt"] is (claim.thread != wish["threadId"])
-        event = {
-            "projectUserId": name,
-            "target": checked["activeJob"],
-            "newThreadId": wish["threadId"],
-            "interruptingMessageId": wish["messageId"],
-        }
+        newer = {"newThreadId": wish["threadId"], "interruptingMessageId": wish["messageId"]}
+        event = {"projectUserId": name, "target": checked["activeJob"], **newer}
         sent = [self.jobs.call("send-interrupt", **event) for _ in range(1 + again)]
         assert len({answer["interruptId"] for answer in sent}) == 1
         assert all(answer["sent"] is checked["shouldInterrupt"] for answer in sent)
         if not checked["shouldInterrupt"]:
             return
         # An id names one claim for ever: the holder of another one ignores it.
-        named = self.model.interrupts.setdefault(
-            sent[0]["interruptId"], (claim.claim_id, claim.fence)
-        )
-        assert named == (claim.claim_id, claim.fence)
+        claimed = (claim.claim_id, claim.fence)
+        assert self.model.interrupts.setdefault(sent[0]["interruptId"], claimed) == claimed
         for _ in range(1 + again):
-            recorded = self.jobs.call(
-                "record-interruption",
-                projectUserId=name,
-                messageId=claim.message,
-                interruptedClaimId=claim.claim_id,
-                newThreadId=wish["threadId"],
-                interruptingMessageId=wish["messageId"],
-            )
+            event = {"messageId": claim.message, "interruptedClaimId": claim.claim_id, **newer}
+            recorded = self.jobs.call("record-interruption", projectUserId=name, **event)
             key = (claim.message, recorded["recordId"])
             assert recorded["duplicate"] is (key in self.model.records)
             self.model.records.add(key)
@@ -370,23 +332,15 @@ class ClaimMachine(RuleBasedStateMachine):
             if held is None:
                 assert row.get("state", "free") == "free"
             else:
-                assert (row["state"], row["claimId"], row["fence"], row["expiresAt"]) == (
-                    "held",
-                    held.claim.claim_id,
-                    held.claim.fence,
-                    held.end,
-                )
+                stored = [row[key] for key in ("state", "claimId", "fence", "expiresAt")]
+                assert stored == ["held", held.claim.claim_id, held.claim.fence, held.end]
 
     @invariant()
     def no_workspace_has_two_holders(self) -> None:
         for name in self.names:
-            live = [
-                claim
-                for claim in self.model.granted
-                if claim.workspace == name
-                and not claim.given_up
-                and claim.believed_end > self.clock.now
-            ]
+            mine = [claim for claim in self.model.granted if claim.workspace == name]
+            unreleased = [claim for claim in mine if not claim.given_up]
+            live = [claim for claim in unreleased if claim.believed_end > self.clock.now]
             assert len(live) <= 1
             assert all(self.model.held[name].claim is claim for claim in live)
 
@@ -394,12 +348,9 @@ class ClaimMachine(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         while self.model.broken_off:
-            self.try_again_for_good()
+            self.clean_up(self.model.broken_off.pop(0), None)
         self.nothing_blocks_for_good()
         self.nothing_is_lost_or_doubled()
-
-    def try_again_for_good(self) -> None:
-        self.clean_up(self.model.broken_off.pop(0), None)
 
     def nothing_blocks_for_good(self) -> None:
         """After a claim's end and the margin, any message gets the workspace."""
@@ -425,11 +376,6 @@ class ClaimMachine(RuleBasedStateMachine):
         assert sorted(sent) == sorted(self.model.timeouts)
         assert len({letter["deadLetterId"] for letter in letters}) == len(letters)
         assert all("dlqMessageId" in stored[key] for key in self.model.timeouts)
-
-
-def whole(now: float) -> int:
-    """The next whole second, from which ends are counted."""
-    return -int(-now // 1)
 
 
 @pytest.fixture
