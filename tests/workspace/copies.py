@@ -65,8 +65,7 @@ def stage_of(repository: Repository, name: str) -> Iterator[Stage]:
     """A stage of a copy, until the block ends."""
     stage = Stage(repository, f"{name}-{os.getpid()}")
     try:
-        done = jobplane(repository, "up", "--stage", stage.name)
-        assert done.returncode == 0, done.stderr
+        succeeded(jobplane(repository, "up", "--stage", stage.name))
         yield stage
     finally:
         jobplane(repository, "down", "--stage", stage.name)
@@ -92,14 +91,7 @@ def commit(repository: Repository) -> None:
 
 
 def git(repository: Repository, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *AUTHOR, *arguments],
-        cwd=repository.root,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+    return succeeded(program("git", *AUTHOR, *arguments, cwd=repository.root))
 
 
 type Done = "subprocess.CompletedProcess[str]"
@@ -112,15 +104,28 @@ def jobplane(repository: Repository, *arguments: str, **environment: str) -> Don
 
 def run(repository: Repository, *command: str, **environment: str) -> Done:
     """Run a Python program in the copy."""
+    given = command_environment(repository) | environment
+    return program(sys.executable, "-m", *command, cwd=repository.root, env=given)
+
+
+def program(*command: str | Path, cwd: Path | str, env: dict[str, str] | None = None) -> Done:
+    """Run a program, without a terminal."""
     return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=repository.root,
-        env=command_environment(repository) | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
+        command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
+
+
+def succeeded(done: Done) -> str:
+    """The output of a command that must succeed."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def refusal(done: Done, code: int = 2) -> str:
+    """The message of a command that must fail with a code, and without a traceback."""
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 def command_environment(repository: Repository) -> dict[str, str]:
@@ -136,8 +141,7 @@ def command_environment(repository: Repository) -> dict[str, str]:
 
 def printed(done: Done) -> Any:
     """The JSON that a command printed."""
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(succeeded(done))
 
 
 def edit(repository: Repository, path: str, old: str, new: str) -> None:
@@ -154,12 +158,8 @@ def add_function(repository: Repository, name: str, *, like: str) -> None:
     shutil.copytree(repository.root / "functions" / like, folder)
     (folder / f"{like}.py").rename(folder / f"{name}.py")
     edit(repository, f"functions/{name}/pyproject.toml", f"jobplane-{like}", f"jobplane-{name}")
-    subprocess.run(
-        [uv_command(), "lock", "--quiet"],
-        cwd=repository.root,
-        env=command_environment(repository),
-        check=True,
-    )
+    environment = command_environment(repository)
+    succeeded(program(uv_command(), "lock", "--quiet", cwd=repository.root, env=environment))
 
 
 def touch(repository: Repository, path: str) -> None:

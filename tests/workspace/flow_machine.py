@@ -7,7 +7,6 @@ Functions counts it: UTF-8 bytes of JSON text.
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,13 +125,12 @@ class Run:
             self._measure(name, "result", result)
             return self._leave(name, state, scope | {"result": result}, result, state.get("Next"))
         except TaskError as error:
+            told = {"Error": error.name, "Cause": error.cause}
+            told = {key: value for key, value in told.items() if value is not None}
+            scope = scope | {"errorOutput": told}
             for catch in state.get("Catch", []):
                 if {error.name, "States.ALL"} & set(catch["ErrorEquals"]):
-                    told = {"Error": error.name, "Cause": error.cause}
-                    told = {key: value for key, value in told.items() if value is not None}
-                    return self._leave(
-                        name, catch, scope | {"errorOutput": told}, told, catch["Next"]
-                    )
+                    return self._leave(name, catch, scope, told, catch["Next"])
             raise
 
     def _leave(
@@ -176,23 +174,16 @@ class Run:
         return plain(value)
 
 
-@contextmanager
-def as_deep_as_javascript() -> Iterator[None]:
-    """The depth of recursion that jsonata is written for."""
+def evaluated(text: str, bindings: Mapping[str, Json]) -> Json:
+    """The value of an expression, with the depth of recursion that jsonata is written for."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(JAVASCRIPT_DEPTH)
     try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
-
-
-def evaluated(text: str, bindings: Mapping[str, Json]) -> Json:
-    """The value of an expression."""
-    with as_deep_as_javascript():
         expression = jsonata.Jsonata.jsonata(text.strip())
         expression.register_lambda("hash", lambda *_: "h" * 64)
         return expression.evaluate(None, bindings)
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def plain(value: Json) -> Json:
@@ -214,9 +205,6 @@ def expressions(value: Json) -> Iterator[str]:
     """Every text of a definition."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from expressions(each)
-    elif isinstance(value, list):
-        for each in value:
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
             yield from expressions(each)

@@ -23,16 +23,12 @@ DOCUMENT = "before\n<!-- bench size -->\nold\n<!-- /bench size -->\nafter\n"
 
 
 def test_tables_replace_the_text_between_their_markers() -> None:
-    """A second time changes nothing."""
+    """A document without markers is refused with the missing lines."""
     once = marked(DOCUMENT, "size", "new | table")
     assert once.startswith("before\n<!-- bench size -->\n\nnew | table\n")
     assert once.endswith("<!-- /bench size -->\nafter\n")
     assert "old" not in once
     assert marked(once, "size", "new | table") == once
-
-
-def test_a_document_without_markers_is_refused() -> None:
-    """The error has the missing lines."""
     with pytest.raises(click.ClickException, match="bench cold"):
         marked(DOCUMENT, "cold", "x")
 
@@ -46,11 +42,8 @@ def test_performance_md_has_markers_for_every_measurement() -> None:
 
 
 def test_markdown_aligns_numbers_right() -> None:
-    """A missing value is a dash."""
-    table = Table("T", ("name", "ms"), [("a", 1.5), ("b", None)])
-    assert markdown(table).splitlines()[2:] == [
-        "| name | ms |", "| --- | --: |", "| a | 1.5 |", "| b | – |",
-    ]  # fmt: skip
+    table = markdown(Table("T", ("name", "ms"), [("a", 1.5), ("b", None)]))
+    assert table.endswith("| name | ms |\n| --- | --: |\n| a | 1.5 |\n| b | – |")
 
 
 def test_a_spread_has_median_minimum_and_maximum() -> None:
@@ -59,7 +52,6 @@ def test_a_spread_has_median_minimum_and_maximum() -> None:
 
 
 def test_a_report_with_faults_is_shown_but_not_written(tmp_path: Path) -> None:
-    """The exit code is 1."""
     table = Table("Sizes", ("name", "ms"), [("a", 1.5)])
 
     @click.command()
@@ -94,7 +86,6 @@ def test_every_measured_event_makes_an_aws_call(name: str) -> None:
 
 
 def test_a_recorded_call_gets_its_recorded_answer() -> None:
-    """An unknown one is reported."""
     repository = Repository.here()
     (function,) = repository.select(("claim",))
     recording = record(repository, Case.read(function, case_paths(function)["acquired"]))
@@ -113,7 +104,6 @@ def test_a_recorded_call_gets_its_recorded_answer() -> None:
 
 
 def test_unpacked_files_have_the_zips_dates(built: Built, tmp_path: Path) -> None:
-    """They are read-only."""
     repository, artifacts = built
     unpack(repository.root / artifacts["claim"].zip, tmp_path)
     with zipfile.ZipFile(repository.root / artifacts["claim"].zip) as archive:

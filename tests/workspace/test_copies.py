@@ -29,23 +29,17 @@ def names(repository: Repository) -> set[str]:
 
 
 def test_a_copy_omits_files_that_git_ignores(source: Repository, tmp_path: Path) -> None:
+    """And folders by name; changes of a copy do not reach the source."""
     copy = copy_repository(source, tmp_path / "copy")
     assert names(copy) == WRITTEN
     assert (copy.root / "uv.lock").read_text() == "uv.lock"
+    (copy.root / "uv.lock").write_text("changed")
+    assert (source.root / "uv.lock").read_text() == "uv.lock"
+    without = copy_repository(source, tmp_path / "without", without=("docs",))
+    assert names(without) == WRITTEN - {"docs/index.md"}
 
 
 def test_a_copy_of_a_copy_links_the_first_ones_tools(source: Repository, tmp_path: Path) -> None:
     first = copy_repository(source, tmp_path / "first")
     second = copy_repository(first, tmp_path / "second")
     assert (second.root / "node_modules").readlink() == source.root / "node_modules"
-
-
-def test_a_copy_can_omit_folders_by_name(source: Repository, tmp_path: Path) -> None:
-    copy = copy_repository(source, tmp_path / "copy", without=("docs",))
-    assert names(copy) == WRITTEN - {"docs/index.md"}
-
-
-def test_a_change_of_a_copy_does_not_reach_the_source(source: Repository, tmp_path: Path) -> None:
-    copy = copy_repository(source, tmp_path / "copy")
-    (copy.root / "uv.lock").write_text("changed")
-    assert (source.root / "uv.lock").read_text() == "uv.lock"

@@ -1,6 +1,5 @@
 """Deferred imports: which are deferred, and that a changed module behaves the same."""
 
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 
 from lambdapack.thinning import cold_start
 from lambdapack.thinning.deferral import defer_imports, starred
+from tests.workspace.copies import program, succeeded
 
 
 def changed(source: str, **options: object) -> str:
@@ -24,19 +24,11 @@ def run(tmp_path: Path, script: str, **modules: str) -> str:
         path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(changed(source, package=package, modules=names))
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, '.')\n{textwrap.dedent(script)}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    code = f"import sys; sys.path.insert(0, '.')\n{textwrap.dedent(script)}"
+    return succeeded(program(sys.executable, "-c", code, cwd=tmp_path))
 
 
 def test_an_import_that_only_functions_use_is_deferred(tmp_path: Path) -> None:
-    """It is loaded once, by the first call."""
     module = """
     import colorsys
 
@@ -88,33 +80,24 @@ def test_other_modules_find_a_deferred_name(tmp_path: Path) -> None:
     assert run(tmp_path, script, paint=module).split() == ["True", "False"]
 
 
-def test_a_package_loads_a_submodule_whose_import_was_deferred(tmp_path: Path) -> None:
-    modules = {
-        "shop.__init__": "from shop.till import open_till",
-        "shop.till": "def open_till(): return 'open'",
-    }
-    script = """
-    import shop
-    print(shop.till.open_till(), shop.open_till())
-    """
-    assert run(tmp_path, script, **modules).split() == ["open", "open"]
-
-
-def test_a_name_equal_to_a_submodules_is_not_deferred(tmp_path: Path) -> None:
-    """`from .till import till` still gives the function."""
-    modules = {
-        "shop.__init__": "from shop.till import till\nfrom shop.till import other",
-        "shop.till": "def till(): return 'rung'\ndef other(): return 'up'",
-    }
-    script = """
-    import shop
-    print(shop.other(), shop.till())
-    """
-    assert run(tmp_path, script, **modules).split() == ["up", "rung"]
+@pytest.mark.parametrize(
+    ("imports", "calls", "printed"),
+    [
+        ("from shop.till import other", "shop.till.other(), shop.other()", "up up"),
+        # The function, not the module.
+        ("from shop.till import till, other", "shop.other(), shop.till()", "up rung"),
+    ],
+)
+def test_a_package_gives_submodules_and_their_names(
+    tmp_path: Path, imports: str, calls: str, printed: str
+) -> None:
+    till = "def till(): return 'rung'\ndef other(): return 'up'"
+    modules = {"shop.__init__": imports, "shop.till": till}
+    script = f"import shop\nprint({calls})"
+    assert run(tmp_path, script, **modules) == f"{printed}\n"
 
 
 def test_a_compiled_pattern_is_deferred(tmp_path: Path) -> None:
-    """With its flags and parts."""
     module = """
     import re
     PART = "[a-z]+"
@@ -180,26 +163,16 @@ def test_a_deferred_import_of_a_missing_name_is_an_ImportError(tmp_path: Path) -
     except ImportError as error:
         print(error)
     """
-    assert "cannot import name 'nothing_like_it' from 'colorsys'" in run(
-        tmp_path, script, module=module
-    )
+    said = run(tmp_path, script, module=module)
+    assert "cannot import name 'nothing_like_it' from 'colorsys'" in said
 
 
 def test_an_already_changed_module_is_unchanged() -> None:
-    once = changed("""
-    import colorsys
-
-    def f():
-        return colorsys.x
-    """)
-    assert "_load_deferred('colorsys')" in once
-    assert defer_imports(once) == once
-
-
-def test_comments_at_the_top_stay() -> None:
-    """Such as a licence."""
+    """Comments at the top stay, such as a licence."""
     once = changed("# Licensed.\n\nimport colorsys\n\ndef f():\n    return colorsys.x\n")
     assert once.startswith("# Licensed.\n")
+    assert "_load_deferred('colorsys')" in once
+    assert defer_imports(once) == once
 
 
 @pytest.mark.parametrize(
@@ -213,14 +186,11 @@ def test_comments_at_the_top_stay() -> None:
         ("paint", True, "from .chalk import white", set()),
     ],
 )
-def test_a_star_import_names_its_module(
-    module: str, is_package: bool, line: str, taken: set[str]
-) -> None:
+def test_a_star_import_is_found(module: str, is_package: bool, line: str, taken: set[str]) -> None:
     assert starred(line, module, is_package=is_package) == taken
 
 
 def test_a_module_with_star_imports_keeps_its_imports() -> None:
-    """Unless it has `__all__`."""
     source = "import colorsys\n\ndef f():\n    return colorsys.x\n"
     listed = f"__all__ = ['colorsys', 'f']\n{source}"
     assert defer_imports(source, is_starred=True) == source
@@ -239,10 +209,7 @@ def test_a_methods_name_does_not_prevent_a_deferral() -> None:
 
 
 def test_looking_up_a_packages_names_does_not_run_its_main_module() -> None:
-    changed = defer_imports(
-        "import json\n\ndef text():\n    return json.dumps(1)\n",
-        package="p",
-        modules=["p", "p.__main__", "p.part"],
-    )
+    source = "import json\n\ndef text():\n    return json.dumps(1)\n"
+    changed = defer_imports(source, package="p", modules=["p", "p.__main__", "p.part"])
     assert "p.part" in changed
     assert "__main__" not in changed

@@ -51,61 +51,38 @@ def shape(value: Any) -> Any:
     return type(value).__name__
 
 
-def test_connect_accepts_a_printed_handshake() -> None:
-    """Its token is one of the stage."""
-    assert answer("connect", event("websocket-connect"))["statusCode"] == 200
+JOB = '{"owner": "acme#dev", "request_id": "req-1"}'
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "answered"),
+    [
+        ("connect", ["websocket-connect"], {"statusCode": 200}),
+        ("disconnect", ["websocket-disconnect"], {"statusCode": 200}),
+        ("status", ["http-v2"], {"statusCode": 404}),
+        ("deliver-webhook", ["sqs"], {"batchItemFailures": []}),
+        ("dispatch", ["dynamodb-stream"], {"batchItemFailures": []}),
+        ("processor", ["sqs", "--set", f"Records[0].body={JOB}"], {"batchItemFailures": []}),
+        ("processor", ["schedule", "--for", "processor"], {"swept": {}}),
+        ("check-active-job", ["step-functions"], {"shouldInterrupt": False}),
+        ("claim", ["step-functions"], {"claimed": True}),
+        (
+            "handle-timeout",
+            ["execution-status-change", "--set", "detail.status=TIMED_OUT"],
+            {"released": False},
+        ),
+    ],
+)
+def test_a_function_accepts_a_printed_event(
+    function: str, arguments: list[str], answered: dict[str, Any]
+) -> None:
+    assert answer(function, event(*arguments)).items() >= answered.items()
 
 
 def test_router_answers_a_printed_message() -> None:
     sent = event("websocket-default", "--set", "requestContext.connectionId=conn-1")
-    pong = json.loads(answer("router", sent, connected())["body"])
+    pong = json.loads(answer("router", sent, model("router", "ping.given"))["body"])
     assert pong["type"] == "pong"
-
-
-def connected() -> dict[str, Any]:
-    """The connection `conn-1`, as one of connect's own events leaves it."""
-    path = REPOSITORY.root / "functions" / "router" / "events" / "ping.given.json"
-    given: dict[str, Any] = json.loads(path.read_text())
-    return given
-
-
-def test_disconnect_accepts_a_printed_event() -> None:
-    assert answer("disconnect", event("websocket-disconnect"))["statusCode"] == 200
-
-
-def test_status_answers_a_printed_request_with_404() -> None:
-    assert answer("status", event("http-v2"))["statusCode"] == 404
-
-
-def test_deliver_webhook_accepts_a_printed_message() -> None:
-    """Its assembly does not exist."""
-    assert answer("deliver-webhook", event("sqs")) == {"batchItemFailures": []}
-
-
-def test_dispatch_accepts_a_printed_record() -> None:
-    assert answer("dispatch", event("dynamodb-stream")) == {"batchItemFailures": []}
-
-
-def test_processor_accepts_a_printed_message() -> None:
-    body = {"owner": "acme#dev", "request_id": "req-1"}
-    sent = event("sqs", "--set", f"Records[0].body={json.dumps(body)}")
-    assert answer("processor", sent) == {"batchItemFailures": []}
-
-
-def test_processor_accepts_its_printed_schedule() -> None:
-    """`--for` gives the input of function.yml."""
-    assert event("schedule", "--for", "processor") == {"sweep": "leases"}
-    assert answer("processor", event("schedule", "--for", "processor")) == {"swept": {}}
-
-
-@pytest.mark.parametrize("function", ["check-active-job", "claim"])
-def test_the_functions_of_the_flow_accept_a_printed_input(function: str) -> None:
-    assert answer(function, event("step-functions"))
-
-
-def test_handle_timeout_accepts_a_printed_event_of_the_rule() -> None:
-    sent = event("execution-status-change", "--set", "detail.status=TIMED_OUT")
-    assert answer("handle-timeout", sent)["released"] is False
 
 
 @pytest.mark.parametrize(
@@ -117,9 +94,7 @@ def test_handle_timeout_accepts_a_printed_event_of_the_rule() -> None:
         ("http-v2", "status", "http"),
     ],
 )
-def test_a_printed_event_has_every_field_of_the_functions_case(
-    source: str, function: str, case: str
-) -> None:
+def test_a_printed_event_has_the_shape_of_a_case(source: str, function: str, case: str) -> None:
     ours, theirs = shape(event(source)), shape(model(function, case))
     for part in ("queryStringParameters", "multiValueQueryStringParameters"):
         ours.pop(part, None), theirs.pop(part, None)
@@ -133,23 +108,16 @@ def test_a_printed_event_has_every_field_of_the_functions_case(
         ("execution-status-change", "handle-timeout", "execution-failed"),
     ],
 )
-def test_a_printed_event_lacks_no_field_of_the_functions_case(
-    source: str, function: str, case: str
-) -> None:
+def test_a_printed_event_lacks_no_field_of_a_case(source: str, function: str, case: str) -> None:
     assert absent(model(function, case), event(source)) == []
 
 
 def absent(wanted: Any, found: Any, path: str = "") -> list[str]:
     if isinstance(wanted, dict):
-        return [
-            problem
-            for name, value in wanted.items()
-            for problem in (
-                absent(value, found[name], f"{path}.{name}")
-                if name in found
-                else [f"{path}.{name}"]
-            )
-        ]
+        missing = [f"{path}.{name}" for name in wanted if name not in found]
+        for name in wanted.keys() & found.keys():
+            missing += absent(wanted[name], found[name], f"{path}.{name}")
+        return missing
     if isinstance(wanted, list) and wanted:
         return absent(wanted[0], found[0], f"{path}[0]")
     return []
@@ -157,7 +125,6 @@ def absent(wanted: Any, found: Any, path: str = "") -> list[str]:
 
 @pytest.mark.parametrize("change", ["insert", "modify", "remove"])
 def test_a_stream_record_has_the_images_of_its_change(change: str) -> None:
-    """INSERT has a new image, REMOVE an old one, MODIFY both."""
     (record,) = event("dynamodb-stream", "--change", change)["Records"]
     images = {name for name in record["dynamodb"] if name.endswith("Image")}
     wanted = {"insert": {"NewImage"}, "modify": {"NewImage", "OldImage"}, "remove": {"OldImage"}}
@@ -172,15 +139,12 @@ def test_table_and_item_give_a_record_with_the_tables_keys() -> None:
     (record,) = event("dynamodb-stream", "--table", "connections", "--item", item)["Records"]
     assert record["dynamodb"]["Keys"] == {"connection_id": {"S": "c"}}
     assert record["dynamodb"]["NewImage"]["user_id"] == {"S": "u"}
-    assert (
-        f"table/{Repository.here().names('local').of('connections')}/stream/"
-        in record["eventSourceARN"]
-    )
+    table = REPOSITORY.names("local").of("connections")
+    assert f"table/{table}/stream/" in record["eventSourceARN"]
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_seed_gives_the_same_event(source: str) -> None:
-    """Without one, ids and times differ."""
     assert event(source, "--seed", "7") == event(source, "--seed", "7")
     assert event(source, "--seed", "7") != event(source, "--seed", "8")
     assert event(source) != event(source)
@@ -208,7 +172,6 @@ def test_an_event_without_a_seed_has_the_current_time() -> None:
 def test_set_replaces_the_value_at_a_path(
     text: str, path: tuple[str | int, ...], value: Any
 ) -> None:
-    """Values are JSON if they can be parsed."""
     found: Any = override({"a": {"b": 1, "x.y": 1}, "list": [{}, {"d": 1}]}, text)
     for step in path:
         found = found[step]
@@ -216,7 +179,6 @@ def test_set_replaces_the_value_at_a_path(
 
 
 def test_set_changes_a_json_text_inside() -> None:
-    """And the fields derived from it."""
     (record,) = event("sqs", "--set", "Records[0].body.execution=2")["Records"]
     assert json.loads(record["body"])["execution"] == 2
     assert record["md5OfBody"] == hashlib.md5(record["body"].encode()).hexdigest()  # noqa: S324
@@ -252,15 +214,9 @@ def test_event_lists_its_sources() -> None:
         (("schedule", "--for", "unknown"), "unknown function 'unknown'"),
         (("sqs", "--set", "Records[0].bodi=1"), "'bodi' does not exist"),
         (("dynamodb-stream", "--table", "connections"), "needs an --item"),
-        (
-            ("sqs", "--set", "Records.body=1"),
-            "'body' needs an object, but found a list: [0] to [0]\n",
-        ),
+        (("sqs", "--set", "Records.body=1"), "'body' needs an object, but found a list: [0] to"),
         (("dynamodb-stream", "--table", "nothing", "--item", "{}"), "known are: active-jobs, "),
-        (
-            ("dynamodb-stream", "--item", "{}"),
-            "lacks owner, request_id, which the key of requests needs",
-        ),
+        (("dynamodb-stream", "--item", "{}"), "lacks owner, request_id, which the key of requests"),
         (("dynamodb-stream", "--item", "[]"), "must be a JSON object"),
         (("dynamodb-stream", "--item", "x"), "--item is not valid JSON"),
     ],

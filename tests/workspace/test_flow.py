@@ -1,51 +1,47 @@
 """The job flow matches the functions that it calls: names, errors, permissions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-import yaml
 
 from jobplane.rules import Tree, check
 from jobplane.tree.configuration import logical_id
-from jobplane.tree.repository import Repository
-from tests.workspace.flow_machine import evaluated, expressions
+from jobplane.tree.repository import Repository, read_yaml
+from tests.workspace.flow_machine import definition, evaluated, expressions
 
 REPOSITORY = Repository.here()
-FLOW: dict[str, Any] = yaml.safe_load(
-    (REPOSITORY.root / "resources" / "job-flow.asl.yml").read_text("utf-8")
-)
-STACK: dict[str, Any] = yaml.safe_load(
-    (REPOSITORY.root / "resources" / "job-flow.yml").read_text("utf-8")
-)["Resources"]
+FLOW = definition()
+STACK = read_yaml(REPOSITORY.root / "resources" / "job-flow.yml")["Resources"]
+SUBSTITUTIONS = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
 
 
-def all_states(machine: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every state by name, those inside a Map included."""
-    for name, state in machine["States"].items():
-        yield name, state
+def all_states(machine: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every state, those inside a Map included."""
+    for state in machine["States"].values():
+        yield state
         if "ItemProcessor" in state:
             yield from all_states(state["ItemProcessor"])
 
 
-def called(state: dict[str, Any]) -> str | None:
-    """The substitution for a state's function."""
-    name = state.get("Arguments", {}).get("FunctionName") if "Arguments" in state else None
-    return name.removeprefix("${").removesuffix("}") if name else None
+def function_substitutions() -> dict[str, str]:
+    """Substitutions that are functions, not texts, with logical ids."""
+    return {
+        k: value["Fn::GetAtt"][0] for k, value in SUBSTITUTIONS.items() if "Fn::GetAtt" in value
+    }
 
 
-def function_substitutions() -> dict[str, Any]:
-    """Substitutions that are functions, not texts."""
-    substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
-    return {name: value for name, value in substitutions.items() if "Fn::GetAtt" in value}
+def statement_on(action: str) -> Any:
+    """The resource of an action of the flow's role."""
+    (policy,) = STACK["JobFlowRole"]["Properties"]["Policies"]
+    statements = policy["PolicyDocument"]["Statement"]
+    return next(each["Resource"] for each in statements if each["Action"] == action)
 
 
 def test_the_flow_names_no_partition() -> None:
-    """Nor a host."""
-    resources = [state["Resource"] for _, state in all_states(FLOW) if "Resource" in state]
+    resources = [state["Resource"] for state in all_states(FLOW) if "Resource" in state]
     assert all(resource.startswith("arn:${Partition}:states:::") for resource in resources)
-    substitutions = STACK["JobFlow"]["Properties"]["DefinitionSubstitutions"]
-    assert substitutions["Partition"] == {"Ref": "AWS::Partition"}
+    assert SUBSTITUTIONS["Partition"] == {"Ref": "AWS::Partition"}
     assert not [text for text in expressions(FLOW) if "amazonaws" in text or "arn:aws" in text]
 
 
@@ -53,41 +49,25 @@ def test_the_flows_role_allows_traces_and_objects_below_jobs() -> None:
     (policy,) = STACK["JobFlowRole"]["Properties"]["Policies"]
     statements = policy["PolicyDocument"]["Statement"]
     everywhere = next(each["Action"] for each in statements if each["Resource"] == "*")
-    assert {action for action in everywhere if action.startswith("xray:")} == {
-        "xray:GetSamplingRules",
-        "xray:GetSamplingTargets",
-        "xray:PutTelemetryRecords",
-        "xray:PutTraceSegments",
-    }
-    puts = next(each for each in statements if each["Action"] == "s3:PutObject")
-    assert puts["Resource"]["Fn::Join"][1][-1] == "/jobs/*"
+    assert {action[5:] for action in everywhere if action.startswith("xray:")} == {
+        "GetSamplingRules", "GetSamplingTargets", "PutTelemetryRecords", "PutTraceSegments",
+    }  # fmt: skip
+    assert statement_on("s3:PutObject")["Fn::Join"][1][-1] == "/jobs/*"
 
 
 def test_every_called_function_exists() -> None:
-    """Every substitution is used."""
     substitutions = function_substitutions()
-    used = {name for _, state in all_states(FLOW) if (name := called(state))}
+    called = [state["Arguments"].get("FunctionName") for state in all_states(FLOW)
+              if "Arguments" in state]  # fmt: skip
+    assert set(filter(None, called)) == {f"${{{name}}}" for name in substitutions}
     functions = {logical_id(function): function.name for function in REPOSITORY.functions()}
-
-    assert used == set(substitutions)
-    for name, value in substitutions.items():
-        function = functions[value["Fn::GetAtt"][0]]
-        words = "".join(word.capitalize() for word in function.split("-"))
-        assert name == words, (name, function)
+    for name, logical in substitutions.items():
+        assert name == functions[logical].title().replace("-", "")
 
 
 def test_the_flows_role_may_invoke_exactly_the_called_functions() -> None:
-    substitutions = function_substitutions()
-    (policy,) = STACK["JobFlowRole"]["Properties"]["Policies"]
-    granted = next(
-        statement["Resource"]
-        for statement in policy["PolicyDocument"]["Statement"]
-        if statement["Action"] == "lambda:InvokeFunction"
-    )
-
-    assert [value["Fn::GetAtt"][0] for value in granted] == [
-        value["Fn::GetAtt"][0] for value in substitutions.values()
-    ]
+    granted = [value["Fn::GetAtt"][0] for value in statement_on("lambda:InvokeFunction")]
+    assert granted == list(function_substitutions().values())
 
 
 def test_every_caught_error_is_raised_by_a_function_worker_or_aws() -> None:
@@ -99,35 +79,20 @@ def test_every_next_state_exists_and_every_state_is_reachable() -> None:
         targets = {machine["StartAt"]}
         for state in machine["States"].values():
             targets |= {state[field] for field in ("Next", "Default") if field in state}
-            targets |= {
-                entry["Next"] for field in ("Choices", "Catch") for entry in state.get(field, [])
-            }
+            targets |= {each["Next"] for each in state.get("Choices", []) + state.get("Catch", [])}
         assert targets == set(machine["States"])
 
 
 def test_every_task_after_the_claim_leads_to_a_release() -> None:
-    """Through a state that releases."""
-    releasing = {
-        "ReleaseAfterFailure",
-        "RecordPreemption",
-        "ReleaseAfterPreemption",
-        "HandleTimeout",
-    }
-    for name in (
-        "ProcessAttachments",
-        "OpenInputQueue",
-        "MakeInputQueue",
-        "SendToContainer",
-        "RecordPreemption",
-    ):
-        for catch in FLOW["States"][name]["Catch"]:
-            making = catch["Next"] == "MakeInputQueue"
-            assert making or catch["Next"] in releasing, (name, catch)
+    releasing = {"ReleaseAfterFailure", "RecordPreemption", "ReleaseAfterPreemption",
+                 "HandleTimeout", "MakeInputQueue"}  # fmt: skip
+    for name in ("ProcessAttachments", "OpenInputQueue", "MakeInputQueue", "SendToContainer",
+                 "RecordPreemption"):  # fmt: skip
+        assert {catch["Next"] for catch in FLOW["States"][name]["Catch"]} <= releasing, name
 
 
 @pytest.mark.parametrize("name", ["Input", "Holder"])
 def test_only_a_missing_queue_is_created(name: str) -> None:
-    """Other errors are retried, and then fail."""
     look_up, make = (FLOW["States"][f"{verb}{name}Queue"] for verb in ("Open", "Make"))
     missing, others = look_up["Catch"]
     assert missing["Next"] == f"Make{name}Queue"
@@ -148,7 +113,6 @@ def test_only_a_missing_queue_is_created(name: str) -> None:
 
 
 def test_a_job_is_sent_again_only_when_sqs_refuses_it() -> None:
-    """By SQS's own error names."""
     (retrier,) = FLOW["States"]["SendToContainer"]["Retry"]
     assert all(name.startswith("SQS.") for name in retrier["ErrorEquals"])
 
@@ -156,24 +120,15 @@ def test_a_job_is_sent_again_only_when_sqs_refuses_it() -> None:
 def test_a_job_sent_again_has_another_token() -> None:
     """Only its message can end it."""
     expression = FLOW["States"]["SendToContainer"]["Arguments"]["MessageDeduplicationId"]
-    first, second = (
-        evaluated(
-            expression[2:-2],
-            {
-                "claim": {"claimId": "claim-1"},
-                "states": {"context": {"State": {"RetryCount": count}}},
-            },
-        )
-        for count in (0, 1)
-    )
-    assert (first, second) == ("claim-1-0", "claim-1-1")
+    for count in (0, 1):
+        states = {"context": {"State": {"RetryCount": count}}}
+        bindings = {"claim": {"claimId": "claim-1"}, "states": states}
+        assert evaluated(expression[2:-2], bindings) == f"claim-1-{count}"
 
 
 def test_a_lost_heartbeat_reported_as_States_Timeout_is_recognised() -> None:
     """By the elapsed time."""
-    (catch,) = [
-        catch for catch in FLOW["States"]["SendToContainer"]["Catch"]
-        if catch["Next"] == "HandleTimeout"
-    ]  # fmt: skip
+    catches = FLOW["States"]["SendToContainer"]["Catch"]
+    (catch,) = [catch for catch in catches if catch["Next"] == "HandleTimeout"]
     assert set(catch["ErrorEquals"]) == {"States.Timeout", "States.HeartbeatTimeout"}
     assert "timeoutSeconds" in catch["Assign"]["kind"]
