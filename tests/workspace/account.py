@@ -11,13 +11,7 @@ from typing import Any
 from jobplane.stage import emulator
 from jobplane.stage.stages import ROOT_CREDENTIALS, Stage, State
 from jobplane.tree.repository import Repository
-from tests.workspace.copies import (
-    Built,
-    Done,
-    built_copy,
-    command_environment,
-    jobplane,
-)
+from tests.workspace.copies import Built, Done, built_copy, command_environment, jobplane
 
 
 @dataclass(frozen=True)

@@ -81,9 +81,7 @@ def a_right(repository: Repository) -> None:
 
 
 @pytest.mark.parametrize("lib", LIBS)
-def test_a_changed_lib_affects_the_functions_whose_artifacts_have_it(
-    built: Built, tmp_path: Path, lib: str
-) -> None:
+def test_a_lib_affects_the_functions_that_ship_it(built: Built, tmp_path: Path, lib: str) -> None:
     repository, artifacts = built
     after = copy_of(repository, tmp_path / "after")
     touch(after, f"libs/{lib}/src/jobplane_{lib}/__init__.py")
@@ -100,9 +98,7 @@ def test_a_changed_lib_affects_the_functions_whose_artifacts_have_it(
         assert reason.startswith(f"libs/{lib}: __init__.py")
 
 
-def test_the_affected_functions_are_those_that_a_full_rebuild_changes(
-    built: Built, tmp_path: Path
-) -> None:
+def test_affected_functions_are_those_that_a_rebuild_changes(built: Built, tmp_path: Path) -> None:
     after = copy_of(built[0], tmp_path / "after")
     edited = FUNCTIONS[::2]
     for function in after.select(tuple(edited)):
@@ -116,9 +112,7 @@ def test_the_affected_functions_are_those_that_a_full_rebuild_changes(
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_changed_function_is_affected_with_its_file_as_reason(
-    built: Built, tmp_path: Path, name: str
-) -> None:
+def test_a_function_is_affected_by_its_file(built: Built, tmp_path: Path, name: str) -> None:
     after = copy_of(built[0], tmp_path / "after")
     path = f"functions/{name}/{name.replace('-', '_')}.py"
     touch(after, path)
@@ -128,7 +122,6 @@ def test_a_changed_function_is_affected_with_its_file_as_reason(
 
 
 def test_files_outside_of_artifacts_affect_no_function(built: Built, tmp_path: Path) -> None:
-    """Events, a lib without users, and a README."""
     after = copy_of(built[0], tmp_path / "after")
     (after.root / "functions/claim/events/acquired.json").write_text("{}")
     touch(after, "libs/client/src/jobplane_client/__init__.py")
@@ -148,7 +141,7 @@ def another_version(repository: Repository, distribution: str) -> None:
     path.write_text(text.replace(block[0], block[0].replace(version, "999.1")))
 
 
-def test_another_locked_version_affects_the_functions_that_ship_it(
+def test_another_locked_version_affects_functions_that_ship_it(
     built: Built, tmp_path: Path
 ) -> None:
     before = Tree(built[0])
@@ -169,16 +162,14 @@ def test_another_locked_version_affects_the_functions_that_ship_it(
             assert re.match(rf"uv\.lock: {re.escape(distribution)} \S+ → 999\.1", reason)
 
 
-def test_an_indirect_dependency_is_reported_with_its_direct_one(
-    built: Built, tmp_path: Path
-) -> None:
+def test_an_indirect_dependency_comes_with_its_direct_one(built: Built, tmp_path: Path) -> None:
     after = copy_of(built[0], tmp_path / "after")
     another_version(after, "urllib3")
     (reason,) = reasons_of(difference(built[0], after), "claim")
     assert reason.endswith("→ 999.1 ← botocore")
 
 
-def test_a_changed_data_file_affects_the_functions_that_ship_its_folder(
+def test_a_data_file_affects_the_functions_that_ship_its_folder(
     built: Built, tmp_path: Path
 ) -> None:
     after = copy_of(built[0], tmp_path / "after")
@@ -188,10 +179,7 @@ def test_a_changed_data_file_affects_the_functions_that_ship_its_folder(
     assert {tuple(each.reasons) for each in change.functions} == {("templates/index.json",)}
 
 
-def test_a_changed_iam_action_affects_artifact_and_configuration(
-    built: Built, tmp_path: Path
-) -> None:
-    """The role, and the SDK that is cut to it."""
+def test_an_iam_action_affects_artifact_and_configuration(built: Built, tmp_path: Path) -> None:
     after = copy_of(built[0], tmp_path / "after")
     a_right(after)
     change = difference(built[0], after)
@@ -200,7 +188,6 @@ def test_a_changed_iam_action_affects_artifact_and_configuration(
 
 
 def test_a_change_of_the_builder_affects_every_artifact(tmp_path: Path) -> None:
-    """A change of a verb affects none."""
     before = copy_here(tmp_path / "before")
     after = copy_of(before, tmp_path / "after")
     touch(after, "scripts/jobplane/verbs/logs.py")
@@ -319,9 +306,7 @@ def test_a_changed_state_machine_affects_the_stack_and_no_function(
     assert change.needs_the_stack
 
 
-def test_a_changed_resource_is_reported_with_the_resource_that_refers_to_it(
-    built: Built, tmp_path: Path
-) -> None:
+def test_a_resource_is_reported_with_what_refers_to_it(built: Built, tmp_path: Path) -> None:
     after = copy_of(built[0], tmp_path / "after")
     a_table(after)
     behind_a_queue(after)
@@ -386,7 +371,6 @@ def test_an_unknown_revision_is_exit_code_2_with_its_name(repository: Repository
 
 
 def test_it_prints_functions_and_reasons(repository: Repository) -> None:
-    """A line for each function, its reasons below, then the stack's."""
     assert jobplane(repository, "affected").stdout.startswith("nothing differs from HEAD (")
     touch(repository, "functions/claim/claim.py")
     the_job_flow(repository)

@@ -37,7 +37,6 @@ def returned(small: Small, name: str, tmp_path: Path) -> str:
 
 
 def test_metadata_and_entry_points_ship(small: Small, tmp_path: Path) -> None:
-    """A package reads its version, its plugins and the list of its files."""
     small.wheel(
         "told",
         {"told/__init__.py": "from importlib.metadata import version\nV = version('told')\n"},
@@ -55,10 +54,9 @@ def test_metadata_and_entry_points_ship(small: Small, tmp_path: Path) -> None:
     assert returned(small, "one", tmp_path) == "('2.5', '2.5', True)"
 
 
-def test_the_script_of_an_entry_point_ships_without_the_builders_paths(
+def test_an_entry_points_script_ships_without_the_builders_paths(
     small: Small, tmp_path: Path
 ) -> None:
-    """It is executable."""
     small.wheel(
         "greeter",
         {"greeter.py": "def run():\n    print('hello')\n"},
@@ -74,7 +72,6 @@ def test_the_script_of_an_entry_point_ships_without_the_builders_paths(
 
 
 def test_distributions_with_the_same_paths_are_both_complete(small: Small) -> None:
-    """In different functions."""
     for name in ("first", "second"):
         files = {"shared/__init__.py": f"WHO = {name!r}\n", f"shared/{name}.py": ""}
         small.wheel(name, files)
@@ -86,9 +83,7 @@ def test_distributions_with_the_same_paths_are_both_complete(small: Small) -> No
     assert "shared/second.pyc" not in small.names("fir")
 
 
-def test_a_namespace_package_of_two_distributions_and_a_lib_is_complete(
-    small: Small, tmp_path: Path
-) -> None:
+def test_a_namespace_package_of_distributions_and_a_lib_ships(small: Small, tmp_path: Path) -> None:
     small.wheel("space-a".replace("-", "_"), {"space/a.py": "A = 1\n"})
     small.wheel("space_b", {"space/b.py": "B = 2\n"})
     small.lib(
@@ -121,7 +116,6 @@ def test_members_with_conflicting_dependencies_each_get_their_version(small: Sma
 
 
 def test_markers_are_evaluated_for_the_target_platform(small: Small) -> None:
-    """Dependency groups never ship."""
     for name in ("posix", "windows", "intel", "tester"):
         small.wheel(name, {f"{name}_only.py": ""})
     small.lib("marked", {"src/marked/__init__.py": ""})
@@ -167,7 +161,6 @@ def test_a_git_source_ships_the_locked_commit(small: Small, tmp_path: Path) -> N
 
 
 def test_a_lib_ships_all_of_its_files(small: Small) -> None:
-    """Data of any name and suffix, in any folder, with its mode."""
     lib = small.lib(
         "dyn",
         {
@@ -191,9 +184,7 @@ def test_a_lib_ships_all_of_its_files(small: Small) -> None:
 
 
 @pytest.mark.parametrize("name", [".env", ".DS_Store", ".one.py.swp", "one.py~", "data/#a#"])
-def test_secrets_and_editor_files_neither_ship_nor_change_the_digest(
-    small: Small, name: str
-) -> None:
+def test_secrets_and_editor_files_are_left_out_of_zip_and_digest(small: Small, name: str) -> None:
     folder = small.function("one")
     lib = small.lib("dyn", {"src/dyn/__init__.py": ""})
     small.lock()
@@ -209,7 +200,6 @@ def test_secrets_and_editor_files_neither_ship_nor_change_the_digest(
 
 @pytest.mark.parametrize("path", ["flat/__init__.py", "flat/deep/er/data.txt", "flat/data.txt"])
 def test_any_file_of_a_lib_changes_the_digest(small: Small, path: str) -> None:
-    """In any layout: modules, nested packages and data."""
     files = dict.fromkeys(["flat/__init__.py", "flat/data.txt", "flat/deep/er/data.txt"], "")
     backend = '[tool.uv.build-backend]\nmodule-root = ""\n'
     lib = small.lib("flat", files, settings=backend)
@@ -232,7 +222,6 @@ def test_an_outdated_lock_is_refused_with_the_command_to_run(small: Small) -> No
 
 
 def test_a_wheel_for_another_machine_is_refused(small: Small) -> None:
-    """The error has function, distribution, machine and remedy; other functions build."""
     small.wheel("native", {"native.py": ""}, tag="cp313-cp313-manylinux_2_17_x86_64")
     small.function("one", "native", imports="import native")
     small.function("two")
@@ -244,7 +233,6 @@ def test_a_wheel_for_another_machine_is_refused(small: Small) -> None:
 
 
 def test_compiled_code_for_another_machine_is_refused(small: Small) -> None:
-    """Even in a wheel whose tag says any platform."""
     elf = b"\x7fELF" + bytes(14) + (62).to_bytes(2, "little") + bytes(8)
     small.wheel("liar", {"liar/__init__.py": "", "liar/x.so": elf})
     small.function("one", "liar", imports="import liar")
@@ -379,7 +367,6 @@ def test_a_dangling_or_cyclic_link_is_refused(
 
 
 def test_links_to_existing_files_and_folders_are_followed(small: Small) -> None:
-    """A folder may be linked twice."""
     folder = small.function("one")
     (folder / "data").mkdir()
     (folder / "data" / "words.txt").write_text("a")
@@ -391,7 +378,6 @@ def test_links_to_existing_files_and_folders_are_followed(small: Small) -> None:
 
 
 def test_a_named_pipe_is_refused(small: Small) -> None:
-    """The error has its path."""
     folder = small.function("one")
     os.mkfifo(folder / "pipe")
     small.lock()
@@ -400,7 +386,6 @@ def test_a_named_pipe_is_refused(small: Small) -> None:
 
 
 def test_an_import_of_a_missing_module_is_refused(small: Small) -> None:
-    """Also within a function; with function, module and remedy."""
     folder = small.function("one", imports="import json", result="__import__('json')")
     source = folder / "one.py"
     source.write_text("def handler(event, context):\n    import yaml\n    return yaml\n")
@@ -477,9 +462,7 @@ def test_an_imported_part_of_pydantic_is_not_cut() -> None:
 
 
 @pytest.mark.parametrize(("source", "kept"), [("", False), ("from .tests import data\n", True)])
-def test_a_folder_of_tests_ships_only_if_another_module_imports_it(
-    tmp_path: Path, source: str, kept: bool
-) -> None:
+def test_a_folder_of_tests_ships_only_if_imported(tmp_path: Path, source: str, kept: bool) -> None:
     for name in ("p/tests/test_a.py", "p/tests/data.py", "q/tests/data.py", "p/__init__.pyi"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
@@ -491,7 +474,6 @@ def test_a_folder_of_tests_ships_only_if_another_module_imports_it(
 
 
 def test_any_change_of_the_builders_code_changes_its_digest(tmp_path: Path) -> None:
-    """Of modules in any folder."""
     folder = tmp_path / "lambdapack"
     shutil.copytree(Path(wheels.__file__).parent, folder)
     assert code_digest(folder) == builder_digest()
@@ -516,9 +498,7 @@ def test_any_change_of_the_builders_code_changes_its_digest(tmp_path: Path) -> N
         ('[tool.jobplane]\nsdk = "all"\n', 'must be "whole", or a list'),
     ],
 )
-def test_a_malformed_sdk_setting_is_refused_with_file_and_remedy(
-    small: Small, settings: str, message: str
-) -> None:
+def test_a_malformed_sdk_setting_is_refused(small: Small, settings: str, message: str) -> None:
     small.function("one", settings=settings)
     small.lock()
     with pytest.raises(ClickException, match=message):

@@ -125,7 +125,6 @@ print(json.dumps(answer["ResponseMetadata"]["RetryAttempts"]))
 def test_a_failed_call_is_repeated_in_every_retry_mode(
     run: Run, failure: tuple[int, Mapping[str, str], str], mode: str | None
 ) -> None:
-    """After a 500 and a throttled call."""
     with answering(failure, (200, JSON, "{}")) as aws:
         assert run(PUT, aws, AWS_RETRY_MODE=mode) == 1
         assert len(aws.requests) == 2
@@ -208,7 +207,6 @@ print(json.dumps(list(pages.search("Items[].a.S"))))
 
 
 def test_wrong_parameters_are_refused(run: Run) -> None:
-    """All of them are named before a request is sent."""
     script = """
 from botocore.exceptions import ParamValidationError
 dynamodb = session.create_client("dynamodb")
@@ -238,7 +236,6 @@ print(json.dumps([report.generate_report() for report in reports]))
 
 @pytest.mark.parametrize("function", ["processor"])
 def test_xml_errors_of_s3_have_their_code(run: Run, function: str) -> None:
-    """Objects stream."""
     script = """
 from botocore.exceptions import ClientError
 s3 = session.create_client("s3")
@@ -307,7 +304,6 @@ except NoCredentialsError as error:
 
 
 def test_proxies_of_the_environment_are_used(run: Run) -> None:
-    """Except for hosts of NO_PROXY."""
     with answering((200, JSON, "{}")) as proxy, answering((200, JSON, "{}")) as aws:
         run(PUT, aws, AWS_ENDPOINT_URL="http://dynamodb.invalid", HTTP_PROXY=proxy.url)
         run(PUT, aws, HTTP_PROXY=proxy.url, NO_PROXY="localhost")
@@ -315,17 +311,13 @@ def test_proxies_of_the_environment_are_used(run: Run) -> None:
         assert [path for _, path, _ in aws.requests] == ["/"]
 
 
-def test_a_certificate_is_checked_against_AWS_CA_BUNDLE_and_the_hosts_name(
-    run: Run, tmp_path: Path
-) -> None:
+def test_a_certificate_is_checked_against_AWS_CA_BUNDLE_and_host(run: Run, tmp_path: Path) -> None:
     context = certified(tmp_path)
     with answering((200, JSON, "{}"), context=context) as aws:
         assert run(PUT, aws, AWS_CA_BUNDLE=str(tmp_path / "ca.pem")) == 0
 
 
-def test_an_untrusted_certificate_ends_the_call_before_the_request(
-    run: Run, tmp_path: Path
-) -> None:
+def test_an_untrusted_certificate_ends_a_call_before_the_request(run: Run, tmp_path: Path) -> None:
     script = """
 from botocore.config import Config
 from botocore.exceptions import SSLError
@@ -365,7 +357,6 @@ unused = (
 
 
 def test_event_handlers_with_keyword_arguments_are_recognised(run: Run) -> None:
-    """Functions, methods, partials and objects."""
     script = """
 from functools import partial
 from botocore.compat import accepts_kwargs

@@ -21,9 +21,7 @@ from tests.workspace.unpacked import FUNCTIONS, bare, environment, names, unpack
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_an_artifact_has_exactly_its_function_libs_and_locked_distributions(
-    built: Built, name: str
-) -> None:
+def test_an_artifact_has_its_function_libs_and_distributions_only(built: Built, name: str) -> None:
     repository, artifacts = built
     function = next(f for f in repository.functions() if f.name == name)
     arch = Settings.local().arch
@@ -54,7 +52,6 @@ def test_an_artifact_has_no_tests_stubs_events_or_installer_notes(built: Built, 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_module_has_valid_bytecode(built: Built, name: str) -> None:
-    """Own modules also have their source."""
     repository, artifacts = built
     with zipfile.ZipFile(repository.root / artifacts[name].zip) as archive:
         present = set(archive.namelist())
@@ -88,10 +85,7 @@ def test_a_digest_depends_on_neither_folder_nor_time(built: Built, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_bare_interpreter_imports_the_handler_from_a_read_only_folder(
-    built: Built, name: str, tmp_path: Path
-) -> None:
-    """Nothing is written."""
+def test_an_import_needs_only_a_read_only_artifact(built: Built, name: str, tmp_path: Path) -> None:
     repository, artifacts = built
     function = next(f for f in repository.functions() if f.name == name)
     folder = unpack(repository, artifacts[name], tmp_path / "task")
@@ -106,9 +100,7 @@ assert not [file for file in files if "site-packages" in file]
     assert sorted(folder.rglob("*")) == before
 
 
-def test_the_artifact_of_connect_alone_refuses_a_missing_token(
-    built: Built, tmp_path: Path
-) -> None:
+def test_the_artifact_of_connect_refuses_a_missing_token(built: Built, tmp_path: Path) -> None:
     repository, artifacts = built
     folder = unpack(repository, artifacts["connect"], tmp_path / "task")
     script = """
@@ -124,7 +116,6 @@ print("\\n" + json.dumps(connect.handler(event, Context())))
 
 
 def test_the_sdk_has_the_granted_operations_only(built: Built, tmp_path: Path) -> None:
-    """The error for another one names the statement to add."""
     repository, artifacts = built
     folder = unpack(repository, artifacts["router"], tmp_path / "task")
     script = """
@@ -175,9 +166,7 @@ def test_a_build_without_changes_starts_no_tool_and_writes_no_file(
     assert stale_functions(repository, repository.functions()) == []
 
 
-def test_a_changed_lib_rebuilds_only_the_functions_that_use_it(
-    copied: Copy, tmp_path: Path
-) -> None:
+def test_a_changed_lib_rebuilds_only_functions_that_use_it(copied: Copy, tmp_path: Path) -> None:
     repository = copied(tmp_path)
     functions = repository.select(("connect", "disconnect"))
     builder = Builder(repository, Settings.local())
@@ -199,10 +188,7 @@ def test_a_changed_lib_rebuilds_only_the_functions_that_use_it(
         "libs/keys/src/jobplane_keys/_ids.py",
     ],
 )
-def test_a_module_with_a_syntax_error_is_named_with_its_line(
-    copied: Copy, tmp_path: Path, name: str
-) -> None:
-    """The artifact stays as it was."""
+def test_a_syntax_error_is_refused_with_its_line(copied: Copy, tmp_path: Path, name: str) -> None:
     repository = copied(tmp_path)
     (function,) = repository.select(("disconnect",))
     Builder(repository, Settings.local()).build([function])
@@ -225,10 +211,7 @@ def test_a_module_with_a_syntax_error_is_named_with_its_line(
         'lazy_client("sts")',
     ],
 )
-def test_a_client_whose_service_does_not_ship_is_refused(
-    copied: Copy, tmp_path: Path, call: str
-) -> None:
-    """With its line; a grant or a setting adds the service."""
+def test_a_client_of_a_service_left_out_is_refused(copied: Copy, tmp_path: Path, call: str) -> None:
     repository = copied(tmp_path)
     (function,) = repository.select(("disconnect",))
     lines = function.source.read_text().count("\n")
@@ -248,7 +231,6 @@ def test_a_client_whose_service_does_not_ship_is_refused(
 
 
 def test_calls_that_create_no_client_need_no_service(copied: Copy, tmp_path: Path) -> None:
-    """Nor do clients of Lambda's own SDK."""
     repository = copied(tmp_path)
     (function,) = repository.select(("disconnect",))
     with function.source.open("a") as source:
@@ -261,7 +243,6 @@ def test_calls_that_create_no_client_need_no_service(copied: Copy, tmp_path: Pat
 
 
 def test_a_damaged_artifact_is_built_again(copied: Copy, tmp_path: Path) -> None:
-    """Its digest differs from the manifest's."""
     repository = copied(tmp_path)
     functions = repository.select(("disconnect",))
     (first,) = Builder(repository, Settings.local()).build(functions)

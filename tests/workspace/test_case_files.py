@@ -129,9 +129,7 @@ ACCEPTED: dict[str, list[Any]] = {
 @pytest.mark.parametrize(
     ("kind", "document", "said"), [(k, *each) for k, all_ in REFUSED.items() for each in all_]
 )
-def test_a_mistake_is_refused_with_file_place_and_nearest_word(
-    kind: str, document: Any, said: str
-) -> None:
+def test_a_mistake_is_refused_with_place_and_nearest(kind: str, document: Any, said: str) -> None:
     with pytest.raises(UnreadableEventError) as refused:
         case_files.require_valid(kind, document, "the/file.json", STACK)
     assert said in refused.value.message
@@ -142,7 +140,6 @@ def test_a_mistake_is_refused_with_file_place_and_nearest_word(
     ("kind", "document"), [(k, each) for k, all_ in ACCEPTED.items() for each in all_]
 )
 def test_valid_files_are_accepted(kind: str, document: Any) -> None:
-    """Also texts that look like placeholders."""
     case_files.require_valid(kind, document, "the/file.json", STACK)
 
 
@@ -182,9 +179,7 @@ def test_the_documentation_lists_every_key_and_placeholder() -> None:
         ({"event": ACQUIRE | {"threadId": "<nwo>"}}, "case.json: threadId: unknown placeholder"),
     ],
 )
-def test_invoke_exits_with_2_for_a_mistake_and_runs_nothing(
-    tmp_path: Path, files: dict[str, Any], said: str
-) -> None:
+def test_invoke_does_not_run_a_mistake(tmp_path: Path, files: dict[str, Any], said: str) -> None:
     command = [COMMAND, "invoke", "claim", str(a_case(tmp_path, **files)), "--in-process"]
     done = subprocess.run(command, cwd=HERE.root, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -193,7 +188,6 @@ def test_invoke_exits_with_2_for_a_mistake_and_runs_nothing(
 
 
 def test_invoke_refuses_a_mistake_on_stdin() -> None:
-    """A piped event has placeholders as well."""
     done = run("invoke", "claim", "-", "--in-process", given='{"projectId": "<stge>"}')
     assert done.returncode == 2
     assert "stdin: projectId: unknown placeholder '<stge>'" in done.stderr
@@ -242,10 +236,7 @@ WRITES = "refusing to invoke claim/{} on 'nowhere': it is not a local stage, and
         (("claim", "acquired"), WRITES.format("acquired", "reads all of active-jobs")),
     ],
 )
-def test_a_case_that_writes_to_a_stage_on_aws_needs_yes(
-    arguments: tuple[str, ...], said: str
-) -> None:
-    """No call is made before."""
+def test_a_case_that_writes_to_aws_needs_yes(arguments: tuple[str, ...], said: str) -> None:
     done = run("invoke", *arguments, "--stage", "nowhere")
     assert done.returncode == 2
     assert said in done.stderr
@@ -272,7 +263,6 @@ def test_only_a_case_with_given_needs_yes_on_aws(
     is_refused: bool,
     yes: tuple[str, ...],
 ) -> None:
-    """Sending an event alone does not."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_DEFAULT_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -284,7 +274,6 @@ def test_only_a_case_with_given_needs_yes_on_aws(
 
 
 def test_seed_files_on_aws_needs_yes() -> None:
-    """It writes thousands of rows."""
     done = run("seed-files", "--stage", "nowhere")
     assert done.returncode == 2
     assert (
@@ -329,7 +318,6 @@ def test_expecting_the_absence_of_a_given_key_is_accepted(tmp_path: Path) -> Non
 
 
 def test_a_case_without_an_expectation_neither_passes_nor_fails(tmp_path: Path) -> None:
-    """Its line, its JSON and the totals say so."""
     path = a_case(tmp_path)
     done = run("invoke", "claim", "acquired", str(path), "--in-process")
     assert done.returncode == 0, done.stdout
@@ -342,7 +330,6 @@ def test_a_case_without_an_expectation_neither_passes_nor_fails(tmp_path: Path) 
 
 
 def test_invoke_all_ends_with_totals(tmp_path: Path) -> None:
-    """On stderr."""
     wrong = a_case(tmp_path, expect={"error": "Nothing"})
     done = run("invoke", "claim", "acquired", str(wrong), "--in-process")
     assert done.returncode == 1
@@ -365,7 +352,6 @@ def test_metric_lines_are_counted_in_one_line_by_default() -> None:
 
 
 def test_a_recording_replaces_changing_values_with_placeholders(copy: Repository) -> None:
-    """The case then passes."""
     events = copy.root / "functions" / "claim" / "events"
     before = json.loads((events / "acquired.expect.json").read_text())
     (events / "acquired.expect.json").unlink()
@@ -391,7 +377,6 @@ def test_a_recording_replaces_changing_values_with_placeholders(copy: Repository
     [("claim", ("no-fence", "released")), ("connect", ("accepted", "token-missing"))],
 )
 def test_a_recorded_case_passes(copy: Repository, name: str, recorded: tuple[str, ...]) -> None:
-    """With an error, a JSON body, and names of the stage."""
     for case in recorded:
         (copy.root / "functions" / name / "events" / f"{case}.expect.json").unlink()
     assert run("invoke", name, *recorded, "--record", "--in-process").returncode == 0
@@ -400,10 +385,7 @@ def test_a_recorded_case_passes(copy: Repository, name: str, recorded: tuple[str
     assert done.stdout.splitlines()[-1] == "2 cases: 2 passed"
 
 
-def test_recording_stops_before_a_case_that_a_stage_cannot_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No case runs, and no file is written."""
+def test_recording_needs_runnable_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, there = tmp_path / "a", tmp_path / "b"
     for folder in (here, there):
         folder.mkdir()
@@ -418,9 +400,7 @@ def test_recording_stops_before_a_case_that_a_stage_cannot_run(
     assert not list(tmp_path.rglob("*.expect.json"))
 
 
-def test_recording_writes_after_every_case_has_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recording_writes_after_all_ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failing case leaves no files of the others."""
     here, there = tmp_path / "a", tmp_path / "b"
     for folder in (here, there):
@@ -464,7 +444,6 @@ def test_a_filled_event_is_plain_json(arguments: tuple[str, ...]) -> None:
 
 
 def test_an_event_without_names_needs_no_stage() -> None:
-    """A token needs the secret of a stage."""
     assert run("event", "claim", "acquired", "--stage", "nowhere").returncode == 0
     done = run("invoke", "status", "http", "--print", "--stage", "local-not-up")
     assert done.returncode != 0

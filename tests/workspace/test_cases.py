@@ -36,7 +36,6 @@ def test_every_given_and_expect_file_has_its_event() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_case_passes_in_process(case: Case) -> None:
-    """Its metrics are those of the source."""
     result = cases.run_in_process(case, REPOSITORY)
     assert result.passed, (result.problems, result.outcome)
     assert result.outcome is not None

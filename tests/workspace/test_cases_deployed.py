@@ -20,6 +20,5 @@ def stage(stage_name: str) -> StageTarget:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_case_passes_on_the_stage(stage: StageTarget, case: Case) -> None:
-    """With the function's own role."""
     result = cases.run(case, stage)
     assert result.passed, (result.problems, result.outcome)

@@ -257,7 +257,6 @@ FAULTS: list[tuple[str, str, str, Plant, str]] = [
 
 
 def test_the_tree_is_clean() -> None:
-    """No rule has a finding in the repository."""
     tree = Tree(REPOSITORY)
     assert [finding.as_line(tree) for finding in check(tree, rule_names())] == []
 
@@ -278,7 +277,6 @@ def test_a_planted_fault_is_found_with_its_place(
 
 
 def test_a_finding_can_be_excused(root: Path) -> None:
-    """An entry with a reason in pyproject.toml excuses one subject of one rule."""
     edit(root / CLAIM / "function.yml", "dynamodb:UpdateItem", "[dynamodb:UpdateItem, sns:Publish]")
     (line,) = lines(root, "permissions", "claim")
     assert "sns:Publish" in line
@@ -303,7 +301,6 @@ def test_only_the_named_functions_are_checked(root: Path) -> None:
     ],
 )
 def test_an_unreadable_file_is_one_finding(root: Path, path: str, text: str) -> None:
-    """Without a traceback, and without findings that follow from it."""
     (root / path).write_text(text)
     (line,) = lines(root, "permissions", "claim")
     assert line.startswith(f"{path}:")
@@ -349,7 +346,6 @@ def repository_with(name: str, archive: Path, repository: Repository, tmp_path: 
 
 
 def test_an_artifact_as_built_has_no_fault(built: Built, tmp_path: Path) -> None:
-    """All imports are in it, and all that is in it is imported."""
     assert tampered(built, tmp_path) == []
 
 
@@ -393,18 +389,13 @@ def budgeted(copied: Copy, target: Path, budget: str) -> Repository:
         ("seconds = 1", "unknown key seconds: a budget may have megabytes, modules, never"),
     ],
 )
-def test_an_exceeded_budget_is_found(
-    copied: Copy, tmp_path: Path, budget: str, expected: str
-) -> None:
-    """Megabytes, modules, and modules that must not load."""
+def test_each_budget_is_checked(copied: Copy, tmp_path: Path, budget: str, expected: str) -> None:
     repository = budgeted(copied, tmp_path, budget)
     found = lines(repository.root, "budgets", "claim")
     assert any(expected in line for line in found), found
 
 
-def test_a_handler_that_fails_at_import_is_found_with_the_reason(
-    copied: Copy, tmp_path: Path
-) -> None:
+def test_a_handler_that_fails_at_import_gives_the_reason(copied: Copy, tmp_path: Path) -> None:
     repository = copied(tmp_path)
     source = repository.root / CLAIM / "claim.py"
     edit(source, "\nMAX_TEXT", '\nOTHER = os.environ["OTHER_TABLE"]\nMAX_TEXT')
@@ -424,19 +415,17 @@ def jobplane(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_the_rules_are_listed() -> None:
-    """A line each, from the rule's docstring."""
     done = jobplane("check", "--rules")
     assert done.returncode == 0
     assert [line.split()[0] for line in done.stdout.splitlines()] == rule_names()
 
 
 def test_check_json_prints_a_list() -> None:
-    """An empty one for a clean tree."""
     done = jobplane("check", "claim", "--rule", "permissions", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
 
 
-def test_check_exits_with_1_and_a_line_for_each_finding(
+def test_check_prints_findings_and_exits_with_1(
     monkeypatch: pytest.MonkeyPatch, root: Path
 ) -> None:
     from click.testing import CliRunner

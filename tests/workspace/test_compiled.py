@@ -36,7 +36,6 @@ def functions_by_name(template: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_key_name_and_handler_of_a_function_follow_from_its_folder(compiled: Compiled) -> None:
-    """Tracing is on, and it is arm64 on AWS."""
     deployed = functions_by_name(compiled("prod"))
     for function in REPOSITORY.functions():
         properties = deployed.pop(function.deployed_name("prod"))
@@ -48,9 +47,7 @@ def test_key_name_and_handler_of_a_function_follow_from_its_folder(compiled: Com
 
 
 @pytest.mark.parametrize("function", REPOSITORY.functions(), ids=lambda function: function.name)
-def test_each_function_has_its_own_role_with_only_its_statements(
-    compiled: Compiled, function: Function
-) -> None:
+def test_a_function_has_a_role_with_its_statements(compiled: Compiled, function: Function) -> None:
     """Of function.yml, its log group, and X-Ray."""
     template = compiled("prod")
     properties = functions_by_name(template)[function.deployed_name("prod")]
@@ -102,9 +99,7 @@ def test_WEBSOCKET_ENDPOINT_is_api_gateways_or_the_emulators(compiled: Compiled)
     ("stage", "endpoint_url"),
     [("local", EMULATOR), ("dev", None), ("staging", None), ("prod", None)],
 )
-def test_cfn_lint_has_only_accepted_findings(
-    compiled: Compiled, stage: str, endpoint_url: str | None
-) -> None:
+def test_cfn_lint_has_no_finding(compiled: Compiled, stage: str, endpoint_url: str | None) -> None:
     assert complaints(compiled(stage, endpoint_url), "eu-west-1") == []
 
 
@@ -140,7 +135,7 @@ def test_the_management_apis_address_is_in_the_own_partition(compiled: Compiled)
 
 
 @pytest.mark.parametrize("endpoint", [None, EMULATOR])
-def test_cors_allows_and_exposes_the_headers_for_polling(
+def test_cors_allows_and_exposes_headers_for_polling(
     compiled: Compiled, endpoint: str | None
 ) -> None:
     api = compiled("prod", endpoint)["Resources"]["HttpApi"]
@@ -154,7 +149,6 @@ def test_cors_allows_and_exposes_the_headers_for_polling(
     [("dev", None), ("dev", EMULATOR), ("staging", None), ("prod", None), ("prod", EMULATOR)],
 )
 def test_no_secret_is_in_a_template(compiled: Compiled, stage: str, endpoint: str | None) -> None:
-    """Functions get the name of a parameter."""
     template = compiled(stage, endpoint)
     given = {
         (variable, json.dumps(value))

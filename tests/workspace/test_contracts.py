@@ -91,9 +91,7 @@ def test_every_file_ends_with_one_line_break(made: Made) -> None:
     assert all(text.endswith("\n") and not text.endswith("\n\n") for text in made.values())
 
 
-def test_a_changed_missing_or_extra_file_is_shown_as_a_diff_and_corrected(
-    made: Made, tmp_path: Path
-) -> None:
+def test_a_changed_missing_or_extra_file_is_shown_and_corrected(made: Made, tmp_path: Path) -> None:
     other = Repository(tmp_path)
     shutil.copytree(CONTRACTS, tmp_path / "contracts")
     changed, missing = (path.relative_to(REPOSITORY.root) for path in SCHEMAS[:2])
@@ -118,7 +116,6 @@ def test_a_changed_missing_or_extra_file_is_shown_as_a_diff_and_corrected(
 
 
 def test_check_fails_on_drift(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--check` writes nothing, shows the diff and exits with 1."""
     path = next(path for path in made if path.suffix == ".json")
     before = (REPOSITORY.root / path).read_text()
     current = made | {path: before}
@@ -135,7 +132,6 @@ def test_check_fails_on_drift(made: Made, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.stem)
 def test_a_schema_is_valid_by_the_metaschema(path: Path) -> None:
-    """Two validators accept it, and its id is its place."""
     document = read(path)
     Draft202012Validator.check_schema(document)
     jsonschema_rs.validator_for(document)
@@ -146,7 +142,6 @@ def test_a_schema_is_valid_by_the_metaschema(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(CONTRACTS.glob("openapi.json")), ids=lambda path: path.name)
 def test_openapi_json_is_valid(path: Path) -> None:
-    """A document with a gap is refused."""
     document = read(path)
     assert list(OpenAPIV31SpecValidator(document).iter_errors()) == []
     broken = copy.deepcopy(document)
@@ -159,7 +154,6 @@ def test_openapi_json_is_valid(path: Path) -> None:
     "path", sorted(CONTRACTS.glob("asyncapi.json")), ids=lambda path: path.name
 )
 def test_asyncapi_json_is_valid(path: Path, made: Made) -> None:
-    """Every reference leads to a schema."""
     published = REPOSITORY.root / "node_modules/@asyncapi/specs/schemas/3.0.0-without-$id.json"
     validator = Draft7Validator(read(published))
     document = read(path)
@@ -184,7 +178,6 @@ def test_openapi_has_exactly_the_deployed_routes() -> None:
 
 @pytest.mark.parametrize("function", REPOSITORY.functions(), ids=lambda function: function.name)
 def test_every_function_has_contracts(function: Function) -> None:
-    """Of its input and of its result."""
     for name in ("input", "result"):
         assert is_published(f"functions/{function.name}/{name}"), (
             "name its types in its pyproject.toml, tool.jobplane.contracts; run `jobplane schema`"
@@ -202,6 +195,5 @@ def test_every_title_has_one_type() -> None:
 
 
 def test_types_compile(made: Made) -> None:
-    """With the example, under --strict."""
     done = compile_types(CONTRACTS / "typescript")
     assert done.returncode == 0, done.stdout

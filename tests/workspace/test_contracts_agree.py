@@ -88,10 +88,7 @@ EVENTS = {
         minIntervalSeconds=st.sampled_from([0, 5, 86400, -1, 86401]),
     ),
     "send-interrupt": inputs(
-        **WORKSPACE_FIELDS,
-        target=TARGET,
-        newThreadId=ID,
-        interruptingMessageId=ID,
+        **WORKSPACE_FIELDS, target=TARGET, newThreadId=ID, interruptingMessageId=ID
     ).flatmap(
         lambda event: st.sampled_from(
             [event, *({**event, "reason": text} for text in ("", "why", "x" * 1024, "x" * 1025))]
@@ -269,9 +266,7 @@ def test_status_model_and_schema_accept_the_same_invokes(status: ModuleType, eve
     body=inputs(assembly_id=st.sampled_from(["a", "A-1_"]), execution=st.sampled_from([1, 2, None]))
 )
 @settings(derandomize=True, deadline=None, max_examples=200)
-def test_deliver_webhook_model_and_schema_accept_the_same_messages(
-    delivery: ModuleType, body: Json
-) -> None:
+def test_deliver_webhook_model_and_schema_accept_the_same(delivery: ModuleType, body: Json) -> None:
     try:
         delivery.queued_delivery({"body": json.dumps(body)})
         by_function = True
@@ -452,10 +447,7 @@ def test_causes_of_interrupted_workers_match_their_schema(partial: Json) -> None
 
 @pytest.mark.parametrize(
     ("state", "model"),
-    [
-        ("SendToContainer", queues.JobMessage),
-        ("JoinHolder", queues.FollowUpMessage),
-    ],
+    [("SendToContainer", queues.JobMessage), ("JoinHolder", queues.FollowUpMessage)],
 )
 def test_the_flows_messages_have_the_published_fields(state: str, model: Any) -> None:
     body = FLOW[state]["Arguments"]["MessageBody"]

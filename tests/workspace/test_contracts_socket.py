@@ -16,7 +16,6 @@ ASYNCAPI = REPOSITORY.root / "contracts" / "asyncapi.json"
 
 
 def test_the_contracts_have_exactly_the_routers_actions() -> None:
-    """Each with its payload model, and its answer or result."""
     (router,) = REPOSITORY.select(("router",))
     actions = loaded(router, REPOSITORY).ACTIONS
     described = {action.name: action for action in SOCKET_ACTIONS}
@@ -51,10 +50,7 @@ def test_messages_with_unknown_fields_are_found() -> None:
     ],
     ids=["not-dealt-with", "payload", "field", "action"],
 )
-def test_wrong_uses_of_the_types_do_not_compile(
-    tmp_path: Path, right: str, wrong: str, says: str
-) -> None:
-    """An unhandled message, a wrong payload, an unknown field or action."""
+def test_a_wrong_use_does_not_compile(tmp_path: Path, right: str, wrong: str, says: str) -> None:
     shutil.copytree(TYPES, tmp_path, dirs_exist_ok=True)
     example = tmp_path / "example.ts"
     text = example.read_text()

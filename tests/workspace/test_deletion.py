@@ -38,7 +38,6 @@ print(json.dumps(outline(Stage(Repository.here(), "prod"))))
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ALL if IS_WHOLE else ["claim"])
 def test_the_project_works_after_a_function_is_deleted(name: str, tmp_path: Path) -> None:
-    """Checks, compilation, and the tests of other functions."""
     repository = copy_repository(HERE, tmp_path / "copy")
     names = [name, *NEEDED_BY.get(name, ())]
     resources = resources_of(HERE, names)
@@ -96,22 +95,15 @@ def unit_tests(repository: Repository, name: str) -> list[str]:
         (["processor"], []),
         (["dispatch", "processor"], ["JobsQueue", "RequestsFailureQueue"]),
         (["disconnect"], []),
-        (
-            ["deliver-webhook", "status", "processor"],
-            ["WebhooksDeadLetterQueue", "WebhooksQueue"],
-        ),
+        (["deliver-webhook", "status", "processor"], ["WebhooksDeadLetterQueue", "WebhooksQueue"]),
     ],
     ids=lambda given: " ".join(given[:2]),
 )
-def test_resources_that_only_the_deleted_function_needs_are_deleted(
-    names: list[str], resources: list[str]
-) -> None:
+def test_resources_without_users_are_deleted(names: list[str], resources: list[str]) -> None:
     assert resources_of(HERE, names) == sorted(resources)
 
 
-def test_references_to_a_function_without_a_folder_are_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dangling_references_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_project, "_run", lambda *_: "")
     repository = copy_repository(HERE, tmp_path / "copy")
     for name, refers in (("claim", "JobFlow"), ("state-manager", "state-manager = ")):
@@ -131,10 +123,7 @@ def test_references_to_a_function_without_a_folder_are_deleted(
         (["claim"], "stdin is not a terminal; pass --yes to delete"),
     ],
 )
-def test_nothing_is_deleted_by_a_wrong_call(
-    arguments: list[str], said: str, tmp_path: Path
-) -> None:
-    """The message has the remedy."""
+def test_a_wrong_call_deletes_nothing(arguments: list[str], said: str, tmp_path: Path) -> None:
     repository = copy_repository(HERE, tmp_path / "copy", without=("tests", "docs", "contracts"))
     done = jobplane(repository, "delete", *arguments)
     assert done.returncode == 2

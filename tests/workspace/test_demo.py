@@ -48,7 +48,6 @@ def demo(*arguments: str) -> "subprocess.Popen[str]":
 @pytest.mark.e2e
 @pytest.mark.timeout(240)
 def test_every_step_passes_and_the_stage_is_removed() -> None:
-    """The whole demo, on a small file."""
     stage = f"demo-{os.getpid()}"
     process = demo("--json", "--size", "5", "--stage", stage)
     output, errors = process.communicate()
@@ -69,7 +68,6 @@ def test_every_step_passes_and_the_stage_is_removed() -> None:
 @pytest.mark.e2e
 @pytest.mark.timeout(120)
 def test_ctrl_c_removes_the_stage_and_exits_with_130() -> None:
-    """Ctrl-C during the steps leaves no process and no file of the stage."""
     stage = f"demo-int-{os.getpid()}"
     process = demo("--size", "5", "--stage", stage)
     assert process.stderr is not None
@@ -125,7 +123,6 @@ class NoScene:
 
 
 async def test_a_failed_step_skips_only_the_steps_that_need_it() -> None:
-    """A failed check is reported in its own words, and other steps run."""
     outcomes: list[Outcome] = []
     scene: Any = NoScene()
     for one in (holding, failing, dependent, hanging):
@@ -144,12 +141,10 @@ async def test_a_failed_step_skips_only_the_steps_that_need_it() -> None:
 
 
 def test_a_report_without_steps_is_a_failure() -> None:
-    """A demo that ran no step has not passed."""
     assert not program.Report("any", 1).held
 
 
 def test_the_picture_shows_titles_and_observations(tmp_path: Path) -> None:
-    """The SVG has each step's title and its observation as text."""
     path = tmp_path / "demo.svg"
     save_picture([Outcome(holding, True, "seen"), Outcome(failing, False, "one is not two")], path)
     drawn = "".join(ElementTree.fromstring(path.read_text(encoding="utf-8")).itertext())  # noqa: S314
@@ -158,14 +153,12 @@ def test_the_picture_shows_titles_and_observations(tmp_path: Path) -> None:
 
 
 def test_a_picture_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    """The message names the folder, and nothing is deployed."""
     done = CliRunner().invoke(command, ["--picture", str(tmp_path / "none" / "demo.svg")])
     assert done.exit_code == 2
     assert f"no folder {tmp_path / 'none'}" in done.output
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
-    """The hash of a file is that of its content on disk, in each run."""
     for make in (files.make_text, files.make_table, files.make_image):
         first = make(tmp_path)
         content = first.path.read_bytes()
@@ -175,7 +168,6 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
 
 
 def test_records_are_whole_lines_of_the_size_asked_for(tmp_path: Path) -> None:
-    """The records file is at most a line larger than asked for."""
     records = files.make_records(tmp_path, 3)
     lines = records.path.read_bytes().splitlines(keepends=True)
     assert 3_000_000 <= records.size < 3_000_000 + max(map(len, lines))
@@ -183,7 +175,6 @@ def test_records_are_whole_lines_of_the_size_asked_for(tmp_path: Path) -> None:
 
 
 def test_pillow_reads_the_generated_image(tmp_path: Path) -> None:
-    """The PNG decodes, with valid checksums."""
     with Image.open(files.make_image(tmp_path).path) as opened:
         opened.load()
         assert opened.size == files.IMAGE_SIZE
@@ -208,7 +199,6 @@ async def test_a_search_that_could_not_read_all_manifests_is_repeated() -> None:
 
 
 async def test_the_receiver_refuses_a_webhook_without_a_signature() -> None:
-    """It answers 401 and keeps the reason."""
     receiver = Receiver("secret")
     with receiver.listening(0):
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -232,7 +222,6 @@ async def echoing() -> AsyncIterator[str]:
 
 
 async def test_the_proxy_cuts_connections_and_accepts_new_ones() -> None:
-    """Bytes pass until the cut, and again on the next connection."""
     async with echoing() as url:
         proxy = Proxy(url)
         async with proxy.listening():

@@ -93,7 +93,6 @@ def mark(stage: Stage, name: str, text: str) -> None:
 
 
 def test_one_function_is_deployed_alone(stage: Stage) -> None:
-    """Only its code changes; a second time nothing is deployed."""
     before = digests(stage)
     mark(stage, "check-active-job", "first")
     done = deploy(stage, "check-active-job", "--yes")
@@ -108,7 +107,6 @@ def test_one_function_is_deployed_alone(stage: Stage) -> None:
 
 
 def test_deploy_shows_digest_and_settings_before_and_after(stage: Stage) -> None:
-    """A dry run changes neither."""
     touch(stage.repository, "functions/connect/connect.py")
     edit(stage.repository, "functions/connect/function.yml", "memorySize: 512", "memorySize: 640")
     before = digests(stage)
@@ -124,7 +122,6 @@ def test_deploy_shows_digest_and_settings_before_and_after(stage: Stage) -> None
 
 
 def test_deploy_without_a_terminal_needs_yes(stage: Stage) -> None:
-    """Exit code 2."""
     touch(stage.repository, "functions/connect/connect.py")
     before = digests(stage)
     done = deploy(stage, "connect")
@@ -135,7 +132,6 @@ def test_deploy_without_a_terminal_needs_yes(stage: Stage) -> None:
 
 @pytest.mark.parametrize(("reply", "code"), [("n", 1), ("y", 0)])
 def test_deploy_asks_on_a_terminal(stage: Stage, reply: str, code: int) -> None:
-    """`n` leaves the stage as it is, `y` deploys."""
     touch(stage.repository, "functions/disconnect/disconnect.py")
     before = digests(stage)
     ours, theirs = pty.openpty()
@@ -157,7 +153,6 @@ def test_deploy_asks_on_a_terminal(stage: Stage, reply: str, code: int) -> None:
 
 
 def test_a_functions_memory_and_plain_variables_are_deployed_alone(stage: Stage) -> None:
-    """Variables with references stay as they are."""
     edit(stage.repository, "functions/claim/function.yml", "memorySize: 256", "memorySize: 384")
     edit(
         stage.repository,
@@ -179,7 +174,7 @@ def test_a_functions_memory_and_plain_variables_are_deployed_alone(stage: Stage)
 
 
 @pytest.mark.parametrize("stack", [("deploy", "--yes"), ("up",)], ids=lambda verb: verb[0])
-def test_a_deployment_of_the_stack_reverts_settings_that_left_the_tree(
+def test_the_stack_reverts_settings_that_left_the_tree(
     stage: Stage, stack: tuple[str, ...]
 ) -> None:
     edit(stage.repository, "functions/status/function.yml", "memorySize: 512", "memorySize: 768")
@@ -193,7 +188,6 @@ def test_a_deployment_of_the_stack_reverts_settings_that_left_the_tree(
 
 
 def test_a_changed_role_needs_the_stack(stage: Stage) -> None:
-    """For one function it is refused with the command."""
     edit(stage.repository, "functions/send-interrupt/function.yml", "interrupts-*", "interrupts-a*")
     refused = deploy(stage, "send-interrupt", "--yes")
     assert refused.returncode == 1
@@ -215,7 +209,6 @@ def test_code_is_deployed_without_its_changed_role_and_a_hint(stage: Stage) -> N
 
 
 def test_a_new_function_needs_the_stack(stage: Stage) -> None:
-    """Alone it is refused with the command."""
     add_function(stage.repository, "renew", like="claim")
     refused = deploy(stage, "renew", "--yes")
     assert refused.returncode == 1
@@ -333,7 +326,7 @@ def test_list_compares_sources_artifacts_and_stage(stage: Stage) -> None:
     assert "code" in rows["disconnect"]["deployed"]
 
 
-def test_one_function_of_a_missing_stack_is_refused_with_the_command(
+def test_a_function_of_a_missing_stack_is_refused_with_the_remedy(
     stage: Stage, tmp_path: Path
 ) -> None:
     repository = copy_of(stage.repository, tmp_path / "elsewhere")

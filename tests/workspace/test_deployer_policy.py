@@ -45,9 +45,7 @@ def test_the_policy_needs_no_artifacts_and_no_account(tmp_path: Path) -> None:
     assert not clone.dist.exists()
 
 
-def test_the_policy_allows_to_create_and_delete_every_resource(
-    compiled: Compiled, document: dict[str, Any]
-) -> None:
+def test_the_policy_allows_each_resource(compiled: Compiled, document: dict[str, Any]) -> None:
     from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
     granted = {action.lower() for action in actions(document)}
@@ -67,7 +65,6 @@ def test_the_policy_allows_to_create_and_delete_every_resource(
 
 
 def test_the_policy_allows_nothing_on_data(document: dict[str, Any]) -> None:
-    """Except for objects in the deployment bucket."""
     data = (
         "dynamodb:GetItem",
         "dynamodb:PutItem",
@@ -87,10 +84,7 @@ def test_the_policy_allows_nothing_on_data(document: dict[str, Any]) -> None:
             assert "*" not in statement["Resource"]
 
 
-def test_the_policy_allows_later_settings_of_a_stage(
-    compiled: Compiled, document: dict[str, Any]
-) -> None:
-    """Domain names, mail for alarms, warm functions."""
+def test_the_policy_allows_later_settings(compiled: Compiled, document: dict[str, Any]) -> None:
     later = compiled("prod", None, *DOMAINS, "alarmMail=team@example.org")
     warm = {"Resources": {**later["Resources"], "Warm": {"Type": "AWS::Lambda::Alias"}}}
     assert policy(warm) == document
@@ -147,11 +141,7 @@ def test_every_resource_of_the_policy_is_of_the_stage(document: dict[str, Any]) 
 
 @pytest.mark.parametrize(
     ("region", "partition", "longest"),
-    [
-        ("eu-west-1", "aws", 29),
-        ("ap-southeast-5", "aws", 24),
-        ("us-gov-west-1", "aws-us-gov", 25),
-    ],
+    [("eu-west-1", "aws", 29), ("ap-southeast-5", "aws", 24), ("us-gov-west-1", "aws-us-gov", 25)],
 )
 def test_the_policy_fits_in_a_role(
     compiled: Compiled, region: str, partition: str, longest: int

@@ -99,12 +99,10 @@ def options(verb: click.Command) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_documented_command_exists(page: str) -> None:
-    """Verbs, services, operations and options."""
     found = [command for line in lines(ROOT / page) for command in commands(line)]
     assert [(command, text) for command in found if (text := fault(command))] == []
 
 
 @pytest.mark.parametrize("line", FAULTY)
 def test_a_misspelt_command_or_option_is_found(line: str) -> None:
-    """Anywhere in a line."""
     assert any(map(fault, commands(line)))

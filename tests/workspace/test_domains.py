@@ -14,7 +14,6 @@ from tests.workspace.templates import CERTIFICATE, DOMAINS, Compiled, complaints
 
 
 def test_each_domain_name_is_mapped_to_its_apis_stage(compiled: Compiled) -> None:
-    """The outputs have the targets for DNS."""
     template = compiled("prod", None, *DOMAINS)
     assert complaints(template, "eu-west-1") == []
     mappings = {
@@ -46,7 +45,6 @@ def test_each_domain_name_is_mapped_to_its_apis_stage(compiled: Compiled) -> Non
 def test_a_domain_without_a_certificate_is_refused(
     repository: Repository, parameters: tuple[str, ...], message: str
 ) -> None:
-    """And the same name for both APIs; without a stack trace."""
     done = packaged(repository, *parameters)
     assert done.returncode != 0
     assert message in done.stdout + done.stderr
@@ -54,10 +52,7 @@ def test_a_domain_without_a_certificate_is_refused(
 
 
 @pytest.mark.parametrize("parameter", ["jwtSecret", "parametersKeyArn"])
-def test_a_secret_in_the_place_of_its_name_is_refused(
-    repository: Repository, parameter: str
-) -> None:
-    """The message has the remedy, and the secret is in no output."""
+def test_a_secret_in_place_of_its_name_is_refused(repository: Repository, parameter: str) -> None:
     secret = secrets.token_hex(32)
     done = packaged(repository, f"{parameter}={secret}")
     said = done.stdout + done.stderr
@@ -109,7 +104,6 @@ def template_with(repository: Repository, settings: dict[str, str]) -> dict[str,
 
 
 def test_events_of_a_function_with_warm_versions_go_to_its_alias(repository: Repository) -> None:
-    """Sockets, HTTP, queues, streams and schedules."""
     template = template_with(
         repository,
         {

@@ -16,11 +16,7 @@ HOLDER = {"threadId": "t" * 128, "messageId": "m" * 128, "containerId": "c" * 12
           "claimId": "i" * 36, "fence": 2**53, "expiresInSeconds": 86400}  # fmt: skip
 ANSWERS: dict[str, Any] = {
     "StoreInstruction": {"ETag": '"e"'},
-    "CheckActiveJob": {
-        "shouldInterrupt": False,
-        "activeJob": None,
-        "inputQueueName": "q" * 80,
-    },
+    "CheckActiveJob": {"shouldInterrupt": False, "activeJob": None, "inputQueueName": "q" * 80},
     "ClaimJob": {
         "claimed": True,
         "claimId": "i" * 36,
@@ -153,7 +149,6 @@ def test_a_result_that_is_no_text_releases_the_claim() -> None:
 
 @pytest.mark.parametrize("result", [None, "", 0, False, [], [None], [["x"]], {}, {"a": []}])
 def test_results_arrive_as_they_are(result: Any) -> None:
-    """Any JSON value."""
     output = Run(ANSWERS | {"SendToContainer": result}).start(input_of("x"))
     assert (output["result"], output["resultObject"]) == (result, None)
 
@@ -170,8 +165,7 @@ def test_a_failure_needs_neither_error_nor_cause(error: str | None, end: str) ->
 
 
 @pytest.mark.parametrize(
-    "each",
-    ["s3://b/k", 7, None, [], {}, {"bucket": "b"}, {"key": "k"}, {"bucket": 7, "key": "k"}],
+    "each", ["s3://b/k", 7, None, [], {}, {"bucket": "b"}, {"key": "k"}, {"bucket": 7, "key": "k"}]
 )
 @pytest.mark.parametrize("others", [[], [{"bucket": "b", "key": "k"}]])
 def test_an_attachment_that_is_no_place_is_refused(each: Any, others: list[Any]) -> None:
@@ -225,7 +219,6 @@ def test_a_stored_result_is_told_by_its_place() -> None:
     "instruction", [None, "", 0, False, [], {}, {"a": None}, ["x"], "x" * 20_000]
 )
 def test_instructions_arrive_as_they_are(instruction: Any) -> None:
-    """Any JSON value, in the message or in the object that it names."""
     run = Run(ANSWERS)
     run.start(input_of(instruction))
     body = run.arguments["SendToContainer"]["MessageBody"]
@@ -276,7 +269,6 @@ def test_every_allowed_input_gives_a_legal_pair(
     ["claimTtlSeconds", "timeoutSeconds", "heartbeatSeconds", "maxClaimTries", "claimWaitSeconds"],
 )
 def test_numbers_that_are_none_are_refused(field: str, value: Any) -> None:
-    """By name, whatever was given."""
     end = Run(ANSWERS).start(input_of("x", **{field: value}))
 
     assert end["Error"] == "ValidationError"

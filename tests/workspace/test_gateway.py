@@ -49,9 +49,7 @@ def session(answer: Any, heard: list[Any]) -> Any:
         (None, None),
     ],
 )
-async def test_the_handshake_answers_the_subprotocol_of_connect(
-    answer: Any, chosen: str | None
-) -> None:
+async def test_a_handshake_has_the_subprotocol_of_connect(answer: Any, chosen: str | None) -> None:
     """A browser waits for it."""
     socket = Socket()
     await session(answer, [])({}, socket.receive, socket.send)
@@ -59,7 +57,6 @@ async def test_the_handshake_answers_the_subprotocol_of_connect(
 
 
 async def test_a_binary_frame_ends_the_connection() -> None:
-    """With code 1003, and without invoking a function."""
     socket, heard = Socket({"text": "a"}, {"bytes": b"b"}, {"text": "c"}), list[Any]()
     await session(None, heard)({}, socket.receive, socket.send)
     assert [message.get("text", message.get("code")) for message in heard] == ["a", 1003]
@@ -67,8 +64,6 @@ async def test_a_binary_frame_ends_the_connection() -> None:
 
 
 async def test_webhooks_are_appended_to_a_file(tmp_path: Path) -> None:
-    """With the signed headers; other requests are passed on."""
-
     async def plain(method: str, path: str, *_: Any) -> Any:
         return method, path
 

@@ -40,17 +40,13 @@ def role(statement: dict[str, Any], **properties: Any) -> dict[str, Any]:
             },
             "F": {
                 "Type": "AWS::Lambda::Function",
-                "Properties": {
-                    "FunctionName": PROD.of("f"),
-                    "Role": {"Fn::GetAtt": ["R", "Arn"]},
-                },
+                "Properties": {"FunctionName": PROD.of("f"), "Role": {"Fn::GetAtt": ["R", "Arn"]}},
             },
         }
     }
 
 
 def test_the_documentation_lists_every_grant(compiled: Compiled) -> None:
-    """Run `jobplane docs grants` after a change."""
     text = (REPOSITORY.root / DOCUMENT).read_text(encoding="utf-8")
     assert text == with_tables(text, tables(compiled("prod"), PROD)), "run `jobplane docs grants`"
 
@@ -59,7 +55,6 @@ def test_the_documentation_lists_every_grant(compiled: Compiled) -> None:
 def test_every_stage_grants_the_same(
     compiled: Compiled, stage: str, endpoint_url: str | None
 ) -> None:
-    """Except for the stage's name."""
     assert grants(compiled(stage, endpoint_url), REPOSITORY.names(stage)) == grants(
         compiled("prod"), PROD
     )
@@ -108,7 +103,6 @@ KEY = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d-1111-2222-3333-4444555566
 
 
 def test_a_customer_managed_key_decrypts_those_parameters_only(compiled: Compiled) -> None:
-    """The grant is limited to the role's own parameters."""
     template = compiled("prod", None, f"parametersKeyArn={KEY}")
     readers = {
         "connect": ["jwt-secret"], "deliver-webhook": ["webhooks/*"], "status": ["jwt-secret"],
@@ -129,7 +123,6 @@ def test_a_customer_managed_key_decrypts_those_parameters_only(compiled: Compile
 
 
 def test_every_bucket_and_queue_refuses_plain_http(compiled: Compiled) -> None:
-    """From all callers, on AWS."""
     template = compiled("prod")
     wanted = set(of_type(template, "AWS::SQS::Queue"))
     for bucket in of_type(template, "AWS::S3::Bucket"):
@@ -180,7 +173,6 @@ def test_a_service_may_act_only_for_its_source_in_this_account(compiled: Compile
 def test_a_statement_that_the_table_can_not_show_is_an_error(
     statement: dict[str, Any], properties: dict[str, Any]
 ) -> None:
-    """An exclusion, or a reference."""
     with pytest.raises(ValueError, match=r"are supported|managed"):
         grants(role(statement, **properties), PROD)
 
@@ -208,10 +200,7 @@ def test_a_role_without_a_function_or_state_machine_is_an_error() -> None:
     ],
     ids=["arn", "stream", "ref", "prefix", "own arn", "another account"],
 )  # fmt: skip
-def test_a_resource_is_shown_by_logical_id_or_the_end_of_its_arn(
-    expression: Any, text: str
-) -> None:
-    """Other ARNs in full."""
+def test_a_resource_is_shown_by_logical_id_or_end_of_its_arn(expression: Any, text: str) -> None:
     assert text_of(expression, PROD) == text
 
 
