@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
@@ -67,20 +68,19 @@ class Container:
     def invoke(self, event: Any) -> Any:
         """The function's answer; FunctionError with Lambda's text."""
         self.dead = False
-        plan, answer, failure = self.cloud.plan, None, ""
+        plan, failure = self.cloud.plan, None
         try:
             answer = json.loads(json.dumps(self.module.handler(event, self._context())))
         except ProcessDiedError:
             self.dead = True
         except Exception as error:
-            failure = f"{type(error).__name__}: {error}"
+            failure = FunctionError(type(error).__name__, str(error))
         finally:
             plan.end_invocation(self.name)
         if self.dead:
             raise FunctionError("Runtime.ExitError")
         if failure:
-            kind, _, message = failure.partition(": ")
-            raise FunctionError(kind, message)
+            raise failure
         return answer
 
     def _context(self) -> Context:
@@ -196,21 +196,16 @@ class Cloud:
             self.seen()
             return answer
 
-    @property
-    def met(self) -> str:
-        """The call of this run that met a fault, or an empty text."""
-        return self.plan.hit
-
     # What moves by itself
 
-    def read_stream(self, function: str, table: str, index: int = 0) -> StreamMapping:
+    def _declared(self, function: str, kind: str) -> Row:
+        events = self.aws.function(function).config["events"]
+        found: Row = next(event[kind] for event in events if kind in event)
+        return found
+
+    def read_stream(self, function: str, table: str) -> StreamMapping:
         """Let a function read a table's stream, as in its function.yml."""
-        declared = [
-            event["stream"]
-            for event in self.aws.function(function).config["events"]
-            if "stream" in event
-        ]
-        stream = declared[index]
+        stream = self._declared(function, "stream")
         settings = StreamSettings.of(
             {f"{name[:1].upper()}{name[1:]}": value for name, value in stream.items()}
             | {"FunctionResponseTypes": [stream.get("functionResponseType")]}
@@ -223,35 +218,22 @@ class Cloud:
                 url = self.aws.queues["requests-failed"]
                 self.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(body))
 
-        delivery = Delivery(
-            settings, lambda event: self.invoke(function, event), self.clock, discard
-        )
+        delivery = Delivery(settings, partial(self.invoke, function), self.clock, discard)
         self.streams[table] = StreamMapping(delivery, stream.get("filterPatterns", ()))
         return self.streams[table]
 
     def read_queue(self, function: str, queue: str) -> QueueMapping:
         """Let a function read a queue, as in its function.yml."""
-        declared = [
-            event["sqs"] for event in self.aws.function(function).config["events"] if "sqs" in event
-        ]
-        self.queues[queue] = QueueMapping(
-            declared[0]["batchSize"],
-            lambda event: self.invoke(function, event),
-            self.sqs,
-            self.aws.queues[queue],
-        )
+        size, url = self._declared(function, "sqs")["batchSize"], self.aws.queues[queue]
+        self.queues[queue] = QueueMapping(size, partial(self.invoke, function), self.sqs, url)
         return self.queues[queue]
 
     def records(self, table: str) -> list[Row]:
         """Every record that a table's stream has had since the run began."""
-        shard = self._table(table).stream_shard
-        records = []
-        for item in shard.items:
-            record = item.to_json()
-            created = record["dynamodb"]["ApproximateCreationDateTime"]
-            if not isinstance(created, float):
+        records: list[Row] = [item.to_json() for item in self._table(table).stream_shard.items]
+        for record in records:
+            if not isinstance(record["dynamodb"]["ApproximateCreationDateTime"], float):
                 record["dynamodb"]["ApproximateCreationDateTime"] = self.clock.now
-            records.append(record)
         return records
 
     def flow(self) -> bool:
@@ -266,9 +248,9 @@ class Cloud:
             moved |= queue.poll()
         return moved
 
-    def settle(self, hours: float = 48.0, *, sweeps: bool = True) -> None:
+    def settle(self) -> None:
         """Run until nothing is left to deliver, and every request has ended."""
-        deadline = self.clock.now + hours * 3600
+        deadline = self.clock.now + 48 * 3600
         while True:
             while self.flow():
                 assert self.clock.now < deadline, "it does not come to rest"
@@ -279,15 +261,11 @@ class Cloud:
             assert self.clock.now < deadline, f"it does not end: {self.items('requests')}"
             # Runs of the schedule that would find nothing are left out.
             self.clock.now = max(self.clock.now, min(due)) + 1
-            if sweeps:
-                self.invoke_later("processor", {"sweep": "leases"})
+            self.invoke_later("processor", {"sweep": "leases"})
 
     def _hidden_until(self, queue: str) -> Iterator[float]:
         """When the messages of a queue can be received again."""
-        model = moto.sqs.models.sqs_backends[ACCOUNT][REGION].queues[
-            self.aws.queues[queue].rpartition("/")[2]
-        ]
-        for message in model._messages:
+        for message in self._queue(queue)._messages:
             yield (message.visible_at or 0) / 1000
 
     # What is stored
@@ -306,9 +284,7 @@ class Cloud:
 
     def messages(self, queue: str) -> list[Row]:
         """The messages of a queue without a reader."""
-        name = self.aws.queues[queue].rpartition("/")[2]
-        model = moto.sqs.models.sqs_backends[ACCOUNT][REGION].queues[name]
-        return [json.loads(message.body) for message in model._messages]
+        return [json.loads(message.body) for message in self._queue(queue)._messages]
 
     def objects(self, prefix: str) -> dict[str, bytes]:
         """Objects of the files bucket, by key.
@@ -343,6 +319,10 @@ class Cloud:
         self.streams.clear()
         self.queues.clear()
         self._read.clear()
+
+    def _queue(self, short: str) -> Any:
+        name = self.aws.queues[short].rpartition("/")[2]
+        return moto.sqs.models.sqs_backends[ACCOUNT][REGION].queues[name]
 
     def _table(self, short: str) -> Any:
         return dynamodb_backends[ACCOUNT][REGION].tables[self.aws.tables[short]]
@@ -394,32 +374,22 @@ class Client:
         context = {"connectionId": connection_id, "domainName": "sockets", "stage": "test"}
         try:
             answer: Row = self.cloud.invoke(function, {"requestContext": context, **event})
+            return answer
         except FunctionError:
             return {"statusCode": 502}
-        return answer
 
 
 @contextmanager
 def open_cloud() -> Iterator[Cloud]:
     """The functions in moto, on one clock, silent."""
-    with ExitStack() as stack:
+    with redirect_stdout(StringIO()), ExitStack() as stack:
         aws = stack.enter_context(InProcess())
         cloud = Cloud(aws)
         for module in (botocore.endpoint, jobplane_leases._writes):
             stack.enter_context(patch.object(module, "time", cloud.clock))
         # Every invocation would be a new process, with its whole quota of retries.
         stack.enter_context(patch.object(RetryQuota, "acquire", lambda *_: True))
-        now = cloud.clock
-        stack.enter_context(patch.object(moto.sqs.models, "unix_time", lambda *_: now.now))
-        stack.enter_context(
-            patch.object(moto.sqs.models, "unix_time_millis", lambda *_: now.now * 1000)
-        )
+        for name, factor in (("unix_time", 1), ("unix_time_millis", 1000)):
+            now = partial(lambda factor, *_: cloud.clock.now * factor, factor)
+            stack.enter_context(patch.object(moto.sqs.models, name, now))
         yield cloud
-
-
-@contextmanager
-def silence() -> Iterator[StringIO]:
-    """Keep the functions' output for a failure's message."""
-    kept = StringIO()
-    with redirect_stdout(kept):
-        yield kept

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.cloud import Cloud, open_cloud, silence
+from tests.faults.cloud import Cloud, open_cloud
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,7 +25,7 @@ def tries_all(pytestconfig: pytest.Config) -> bool:
 
 @pytest.fixture(scope="module")
 def shared_cloud() -> Iterator[Cloud]:
-    with silence(), open_cloud() as cloud:
+    with open_cloud() as cloud:
         yield cloud
 
 

@@ -85,14 +85,8 @@ class Execution:
         )
 
     def acquire(self) -> Row:
-        self.claim = self.task(
-            "ClaimJob",
-            operation="acquire",
-            threadId=self.thread_id,
-            messageId=self.message_id,
-            owner=self.arn,
-            ttlSeconds=3600,
-        )
+        given = {"threadId": self.thread_id, "messageId": self.message_id, "owner": self.arn}
+        self.claim = self.task("ClaimJob", operation="acquire", ttlSeconds=3600, **given)
         return self.claim
 
     def preempt(self, cause: Row) -> None:
@@ -108,16 +102,9 @@ class Execution:
 
     def time_out(self) -> None:
         """The worker sends no heartbeats; the execution fails."""
-        self.task(
-            "HandleTimeout",
-            messageId=self.message_id,
-            threadId=self.thread_id,
-            kind="heartbeat_lost",
-            error="States.Timeout",
-            cause=None,
-            executionArn=self.arn,
-            **self.holding,
-        )
+        given = {"messageId": self.message_id, "threadId": self.thread_id, "cause": None}
+        lost = {"kind": "heartbeat_lost", "error": "States.Timeout", "executionArn": self.arn}
+        self.task("HandleTimeout", **given, **lost, **self.holding)
         self.end("FAILED")
 
     def release(self) -> None:
@@ -125,26 +112,16 @@ class Execution:
 
     def end(self, status: str) -> None:
         """The rule on executions that did not succeed."""
-        given = {"projectUserId": WORKSPACE, "messageId": self.message_id}
-        self.cloud.invoke_later(
-            "handle-timeout",
-            {
-                "detail-type": "Step Functions Execution Status Change",
-                "source": "aws.states",
-                "detail": {
-                    "executionArn": self.arn,
-                    "status": status,
-                    "input": json.dumps(given | {"threadId": self.thread_id}),
-                    "error": None,
-                    "cause": None,
-                },
-            },
-        )
+        given = {"messageId": self.message_id, "threadId": self.thread_id}
+        detail = {
+            "executionArn": self.arn, "status": status, "error": None, "cause": None,
+            "input": json.dumps({"projectUserId": WORKSPACE} | given),
+        }  # fmt: skip
+        change = {"detail-type": "Step Functions Execution Status Change", "source": "aws.states"}
+        self.cloud.invoke_later("handle-timeout", change | {"detail": detail})
 
 
 def first_match(rules: list[Row], error: str) -> int | None:
     """The first Retry or Catch that an error's name fits."""
-    for number, rule in enumerate(rules):
-        if {error, "States.ALL", "States.TaskFailed"} & set(rule["ErrorEquals"]):
-            return number
-    return None
+    names = {error, "States.ALL", "States.TaskFailed"}
+    return next((n for n, rule in enumerate(rules) if names & {*rule["ErrorEquals"]}), None)

@@ -13,6 +13,7 @@ from typing import Any
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import ConnectionClosedError, ConnectTimeoutError, ReadTimeoutError
 from moto.core.botocore_stubber import MockRawResponse
+from urllib3.exceptions import ProtocolError
 
 
 class ProcessDiedError(BaseException):
@@ -192,13 +193,9 @@ def conflict(exchange: Exchange) -> AWSResponse:
         return refuse(exchange, 400, "TransactionConflictException")
     body: Any = exchange.request.body
     items = json.loads(body)["TransactItems"]
-    reasons = [
-        {"Code": "TransactionConflict", "Message": "in use"},
-        *[{"Code": "None"}] * len(items),
-    ]
-    return refuse(
-        exchange, 400, "TransactionCanceledException", CancellationReasons=reasons[: len(items)]
-    )
+    conflicting = {"Code": "TransactionConflict", "Message": "in use"}
+    reasons = [conflicting, *[{"Code": "None"}] * (len(items) - 1)]
+    return refuse(exchange, 400, "TransactionCanceledException", CancellationReasons=reasons)
 
 
 def gone(exchange: Exchange) -> AWSResponse:
@@ -223,9 +220,8 @@ def take_part(exchange: Exchange) -> AWSResponse:
     if taken:
         exchange.request.body = json.dumps(body | {"Entries": taken}).encode()
         said = json.loads(exchange.carry_out().content)
-    failed = [
-        {"Id": entry["Id"], "Code": "InternalError", "SenderFault": False} for entry in refused
-    ]
+    error = {"Code": "InternalError", "SenderFault": False}
+    failed = [error | {"Id": entry["Id"]} for entry in refused]
     return answer_of(exchange.request, 200, json.dumps(said | {"Failed": failed}).encode())
 
 
@@ -238,8 +234,6 @@ class _Broken(MockRawResponse):
     def read(self, *size: Any, **_: Any) -> bytes:
         data = super().read(*(part for part in size[:1] if part is not None))
         if not data:
-            from urllib3.exceptions import ProtocolError
-
             raise ProtocolError("Connection broken: reset by peer")
         return data
 
@@ -255,12 +249,8 @@ def refuse(exchange: Exchange, status: int, code: str, **more: Any) -> AWSRespon
 
 
 def _writes(exchange: Exchange) -> bool:
-    return exchange.service == "dynamodb" and exchange.operation in {
-        "DeleteItem",
-        "PutItem",
-        "TransactWriteItems",
-        "UpdateItem",
-    }
+    writes = {"DeleteItem", "PutItem", "TransactWriteItems", "UpdateItem"}
+    return exchange.service == "dynamodb" and exchange.operation in writes
 
 
 KINDS = {

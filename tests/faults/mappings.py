@@ -6,6 +6,7 @@ AWS.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import batched
 from typing import Any
 
 from jobplane.stage.mappings import Delivery, FunctionError, Invoke, Record, failed_names
@@ -57,9 +58,7 @@ class StreamMapping:
             lanes.setdefault(self.delivery.settings.lane_of(record), []).append(record)
         size = self.delivery.settings.batch_size
         batches = [
-            lane[start : start + size]
-            for lane in lanes.values()
-            for start in range(0, len(lane), size)
+            [*batch] for lane in lanes.values() for batch in batched(lane, size, strict=False)
         ]
         for batch in self.arrange(batches):
             self.delivery.deliver(batch)
@@ -91,15 +90,11 @@ class QueueMapping:
         ).get("Messages", [])
         if not found:
             return False
+        names = ("MessageId", "ReceiptHandle", "Body", "Attributes")
+        same = {"messageAttributes": {}, "eventSource": "aws:sqs"}
         records = {
-            message["MessageId"]: {
-                "messageId": message["MessageId"],
-                "receiptHandle": message["ReceiptHandle"],
-                "body": message["Body"],
-                "attributes": message["Attributes"],
-                "messageAttributes": {},
-                "eventSource": "aws:sqs",
-            }
+            message["MessageId"]: {name[0].lower() + name[1:]: message[name] for name in names}
+            | same
             for message in found
         }
         try:

@@ -79,9 +79,7 @@ def read_message(client: socket.socket) -> bytes:
     """One HTTP request: its head, and as much as it says that follows."""
     data = b""
     while b"\r\n\r\n" not in data:
-        data += (part := client.recv(65536))
-        if not part:
-            raise ConnectionError
+        data += read_part(client)
     head, _, body = data.partition(b"\r\n\r\n")
     fields = [line.partition(b":") for line in head.split(b"\r\n")[1:]]
     given = {name.strip().lower(): value.strip() for name, _, value in fields}
@@ -89,20 +87,21 @@ def read_message(client: socket.socket) -> bytes:
         client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     length = int(given.get(b"content-length", b"0"))
     while len(body) < length:
-        body += (part := client.recv(65536))
-        if not part:
-            raise ConnectionError
+        body += read_part(client)
     return head + b"\r\n\r\n" + body
+
+
+def read_part(client: socket.socket) -> bytes:
+    if part := client.recv(65536):
+        return part
+    raise ConnectionError
 
 
 def with_close(request: bytes) -> bytes:
     """The request as the last one of its connection."""
     head, _, body = request.partition(b"\r\n\r\n")
-    kept = [
-        line
-        for line in head.split(b"\r\n")
-        if not line.lower().startswith((b"connection:", b"expect:"))
-    ]
+    dropped = (b"connection:", b"expect:")
+    kept = [line for line in head.split(b"\r\n") if not line.lower().startswith(dropped)]
     return b"\r\n".join([*kept, b"Connection: close"]) + b"\r\n\r\n" + body
 
 

@@ -1,10 +1,10 @@
 """Jobs of one user that run on a stage during a fault."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from tests.e2e.deployed import Deployed, Socket, unique, until
+from tests.e2e.deployed import Deployed, Socket, assert_ended_once, unique, until
 
 JOBS = 6
 
@@ -42,3 +42,10 @@ async def ended(deployed: Deployed, user: str) -> list[dict[str, Any]]:
         assert row["status"] == "COMPLETED", row
         assert not row.keys() & {"lease_owner", "lease_until", "lease_shard"}
     return everyone
+
+
+async def assert_heard(sockets: Iterable[tuple[int, Socket]]) -> None:
+    """Each client has heard the one end of its job."""
+    for number, socket in sockets:
+        await socket.end_of(f"job-{number}")
+        assert_ended_once(socket.of(f"job-{number}"))

@@ -49,6 +49,15 @@ class Scenario(ABC):
     def check(self) -> None:
         """Assert what must hold at the end."""
 
+    def finish(self) -> None:
+        """Let everything run to the end, and check it."""
+        self.rest()
+        self.check()
+
+    def run(self) -> None:
+        self.play()
+        self.finish()
+
 
 type Hook = Callable[[int], None]
 """Runs at the n-th report of a job, counted from 1 over all attempts of a run."""
@@ -60,13 +69,8 @@ def one_after_the_other(*processors: Container, hook: Hook = lambda _: None) -> 
     with ExitStack() as stack:
         for container in processors:
             module = container.module
-            changes = {
-                "Job": stepwise(container, hook),
-                "CONCURRENT_REQUESTS": 1,
-                "PROGRESS_INTERVAL_SECONDS": 0.0,
-            }
-            for name, value in changes.items():
-                stack.enter_context(patch.object(module, name, value))
+            changes: Any = {"CONCURRENT_REQUESTS": 1, "PROGRESS_INTERVAL_SECONDS": 0.0}
+            stack.enter_context(patch.multiple(module, Job=stepwise(container, hook), **changes))
         yield
 
 
@@ -123,7 +127,6 @@ def check_requests(cloud: Cloud, **expected: str) -> None:
     assert rows.keys() == expected.keys()
     for name, row in rows.items():
         assert row["status"] in expected[name].split("|"), row
-    for row in rows.values():
         assert not row.keys() & {"lease_owner", "lease_until", "lease_shard"}, row
         assert row["attempts"] <= row["max_attempts"], row
         assert ("error" in row) == (row["status"] != "COMPLETED"), row
@@ -170,11 +173,13 @@ class Jobs(Scenario):
     """Requests, their stream and queue, and the processors."""
 
     CONTAINERS: tuple[str, ...] = ("processor",)
+    END = "COMPLETED"
 
     def __init__(self, cloud: Cloud) -> None:
         super().__init__(cloud)
         self.client = Client(cloud)
         self.running = 0
+        self.disturbed = False
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -194,7 +199,20 @@ class Jobs(Scenario):
             self.running -= 1
 
     def at(self, report: int) -> None:
-        """A hook for a job's n-th report."""
+        if report >= 2 and not self.disturbed:
+            self.disturbed = True
+            self.disturb()
+
+    def disturb(self) -> None:
+        """What happens at a job's second report."""
+
+    def cancel(self, expected: str) -> None:
+        """The client cancels its job."""
+        said = self.client.ask("cancel", {"request_id": "job"})
+        assert said["data"]["status"] == expected, said
+
+    def check(self) -> None:
+        check_requests(self.cloud, job=self.END)
 
     def later(self, request_id: str) -> Row:
         """The answer to a client that subscribes later."""
@@ -214,48 +232,41 @@ class JobWithProgress(Jobs):
         self.cloud.flow()
 
     def check(self) -> None:
-        check_requests(self.cloud, job="COMPLETED")
+        super().check()
         assert self.later("job")["result"] == {"seconds": 0, "steps": 3}
 
 
 class CancelledJob(Jobs):
     """The client cancels its running job."""
 
-    asked = False
+    END = "CANCELLED"
 
     def play(self) -> None:
         self.client.connect().ask("delay", {"seconds": 0, "steps": 4}, id="job")
         self.cloud.flow()
 
-    def at(self, report: int) -> None:
-        if report >= 2 and not self.asked:
-            said = self.client.ask("cancel", {"request_id": "job"})
-            assert said["data"]["status"] == "cancelling", said
-            self.asked = True
+    def disturb(self) -> None:
+        self.cancel("cancelling")
 
     def check(self) -> None:
-        assert self.asked
-        check_requests(self.cloud, job="CANCELLED")
+        assert self.disturbed
+        super().check()
         assert self.later("job")["error"]["code"] == "CANCELLED"
 
 
 class CancelledBeforeItRuns(Jobs):
     """The client cancels a job before a worker takes it; its message still comes."""
 
+    END = "CANCELLED"
+
     def play(self) -> None:
         self.client.connect().ask("delay", {"seconds": 0, "steps": 2}, id="job")
-        said = self.client.ask("cancel", {"request_id": "job"})
-        assert said["data"]["status"] == "cancelled", said
+        self.cancel("cancelled")
         self.cloud.flow()
-
-    def check(self) -> None:
-        check_requests(self.cloud, job="CANCELLED")
 
 
 class LostListener(Jobs):
     """The client disconnects with `on_disconnect: cancel`; another one listens."""
-
-    left = False
 
     def play(self) -> None:
         self.client.connect()
@@ -264,15 +275,13 @@ class LostListener(Jobs):
         Client(self.cloud).connect().ask("subscribe", {"request_id": "job"})
         self.cloud.flow()
 
-    def at(self, report: int) -> None:
-        if report >= 2 and not self.left:
-            self.left = True
-            self.client.leave()
+    def disturb(self) -> None:
+        self.client.leave()
 
     def check(self) -> None:
         # $disconnect is invoked once: if it fails, the job goes on.
-        assert self.left
-        is_disturbed = "disconnect" in self.cloud.met
+        assert self.disturbed
+        is_disturbed = "disconnect" in self.cloud.plan.hit
         check_requests(self.cloud, job="CANCELLED|COMPLETED" if is_disturbed else "CANCELLED")
         gone = [row["connection_id"] for row in self.cloud.items("connections")]
         assert is_disturbed or self.client.connection_id not in gone
@@ -290,9 +299,6 @@ class LostWorker(Jobs):
         assert self.cloud.plan.hit
         self.cloud.plan = counted
         self.cloud.settle()
-
-    def check(self) -> None:
-        check_requests(self.cloud, job="COMPLETED")
 
 
 class Batch(Jobs):
@@ -400,11 +406,11 @@ class AssemblyOfTwoFiles(Jobs):
         stored = self.cloud.objects(f"results/{document['assembly_id']}/{attempt}/")
         assert sorted(stored) == sorted(file["key"] for file in named)
         others = len(self.cloud.objects("results/")) - len(stored)
-        assert not others or "processor" in self.cloud.met
+        assert not others or "processor" in self.cloud.plan.hit
         for file in named:
             assert md5(stored[file["key"]]) == file["md5hash"], file
         # What a killed worker began is aborted by the bucket's lifecycle.
-        assert not self.cloud.unfinished_uploads() or "processor" in self.cloud.met
+        assert not self.cloud.unfinished_uploads() or "processor" in self.cloud.plan.hit
 
     def check_webhook(self, document: Row) -> None:
         """The receiver got this end under one id; no message was given up."""
@@ -425,13 +431,8 @@ class AssemblyInParts(AssemblyOfTwoFiles):
 class CancelledAssembly(AssemblyOfTwoFiles):
     """The client cancels while files are processed; the receiver gets that end."""
 
-    asked = False
-
-    def at(self, report: int) -> None:
-        if report >= 2 and not self.asked:
-            self.asked = True
-            said = self.client.ask("cancel", {"request_id": "job"})
-            assert said["data"]["status"] == "cancelling", said
+    def disturb(self) -> None:
+        self.cancel("cancelling")
 
     def check(self) -> None:
         check_requests(self.cloud, job="CANCELLED")
@@ -445,13 +446,10 @@ class AssemblyAskedForTwice(AssemblyOfTwoFiles):
 
     CONTAINERS = ("processor", "processor-2")
     REQUESTS = ("job", "twin")
-    asked = False
 
-    def at(self, report: int) -> None:
-        if report >= 2 and not self.asked:
-            self.asked = True
-            self.begin("twin")
-            self.cloud.flow()
+    def disturb(self) -> None:
+        self.begin("twin")
+        self.cloud.flow()
 
     def check(self) -> None:
         super().check()

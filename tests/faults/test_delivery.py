@@ -52,18 +52,21 @@ def flow_out(cloud: Cloud) -> None:
         pass
 
 
-@pytest.mark.parametrize("arrange", ARRANGEMENTS)
-def test_a_request_runs_once_for_any_order_and_repetition_of_records(
-    cloud: Cloud, arrange: Any
-) -> None:
+@pytest.mark.parametrize(
+    ("mapping", "arrange"),
+    [
+        *(("streams", arrange) for arrange in ARRANGEMENTS),
+        ("queues", lambda found: found * 2),
+        ("queues", lambda found: found[::-1]),
+    ],
+)
+def test_a_request_runs_once_for_any_order(cloud: Cloud, mapping: str, arrange: Any) -> None:
     batch = Batch(cloud)
     with batch.prepared():
-        cloud.streams["requests"].arrange = arrange
-        batch.play()
-        batch.rest()
-        batch.check()
+        read: Any = cloud.queues["jobs"] if mapping == "queues" else cloud.streams["requests"]
+        read.arrange = arrange
+        batch.run()
         assert {row["attempts"] for row in cloud.items("requests")} == {1}
-
         before = cloud.items("requests")
         cloud.streams["requests"].put(cloud.records("requests"))
         flow_out(cloud)
@@ -71,31 +74,12 @@ def test_a_request_runs_once_for_any_order_and_repetition_of_records(
         assert cloud.messages("jobs") == []
 
 
-@pytest.mark.parametrize(
-    "arrange", [lambda found: found * 2, lambda found: found[::-1]], ids=["twice", "reversed"]
-)
-def test_a_request_runs_once_however_its_messages_come(cloud: Cloud, arrange: Any) -> None:
-    """However often and in whatever order messages come, a request is worked on once."""
-    batch = Batch(cloud)
-    with batch.prepared():
-        cloud.queues["jobs"].arrange = arrange
-        batch.play()
-        batch.rest()
-        batch.check()
-        assert {row["attempts"] for row in cloud.items("requests")} == {1}
-
-
 @pytest.mark.parametrize("arrange", ARRANGEMENTS)
-def test_a_file_is_counted_once_for_any_order_and_repetition_of_records(
-    cloud: Cloud, arrange: Any
-) -> None:
+def test_a_file_is_counted_once_for_any_order_of_records(cloud: Cloud, arrange: Any) -> None:
     files = StuckFiles(cloud)
     with files.prepared():
         cloud.streams["files"].arrange = arrange
-        files.play()
-        files.rest()
-        files.check()
-
+        files.run()
         cloud.streams["files"].put(cloud.records("files"))
         cloud.flow()
         files.check()
@@ -123,9 +107,7 @@ def test_only_a_message_that_failed_is_received_again(cloud: Cloud) -> None:
             return batch.process(event)
 
         cloud.queues["jobs"].invoke = mend_after(cloud, 2, process)
-        batch.play()
-        batch.rest()
-        batch.check()
+        batch.run()
         assert given == [4, 1, 1]
         assert {row["attempts"] for row in cloud.items("requests")} == {1}
         assert cloud.messages("requests-failed") == []
@@ -140,8 +122,7 @@ def test_messages_that_sqs_did_not_take_are_sent_again(cloud: Cloud) -> None:
         delivery.invoke = mend_after(cloud, 2, delivery.invoke)
         batch.play()
         assert delivery.invocations == 3
-        batch.rest()
-        batch.check()
+        batch.finish()
         assert {row["attempts"] for row in cloud.items("requests")} == {1}
         assert cloud.messages("requests-failed") == []
 
@@ -169,10 +150,8 @@ def test_requests_run_although_their_records_were_given_up(cloud: Cloud) -> None
         described = cloud.messages("requests-failed")
         assert [d["condition"] for d in described] == ["RetryAttemptsExhausted"]
         assert [len(d["records"]) for d in described] == [len(Batch.NAMES)]
-
         cloud.plan.over = True
-        batch.rest()
-        batch.check()
+        batch.finish()
 
 
 def test_a_request_runs_although_its_message_was_given_up(cloud: Cloud) -> None:
@@ -188,52 +167,30 @@ def test_a_request_runs_although_its_message_was_given_up(cloud: Cloud) -> None:
         assert statuses == dict.fromkeys(Batch.NAMES, "COMPLETED") | {"two": "PENDING"}
         given_up = {"owner": batch.client.owner, "request_id": "two"}
         assert cloud.messages("requests-failed") == [given_up]
-
         cloud.plan.over = True
-        batch.rest()
-        batch.check()
+        batch.finish()
 
 
 @pytest.mark.parametrize("body", ["garbage", "{}", '{"owner": "acme#scott"}'])
-def test_a_message_that_can_not_be_parsed_is_put_into_the_failure_queue_once(
-    cloud: Cloud, body: str
-) -> None:
+def test_a_message_that_can_not_be_parsed_is_set_aside_once(cloud: Cloud, body: str) -> None:
     """It does not come again."""
     job = JobWithProgress(cloud)
     with job.prepared():
         cloud.sqs.send_message(QueueUrl=cloud.aws.queues["jobs"], MessageBody=body)
-        job.play()
-        job.rest()
-        job.check()
+        job.run()
         [kept] = cloud.messages("requests-failed")
         assert kept["record"]["body"] == body
         assert cloud.messages("jobs") == []
 
 
-def test_requests_run_after_an_hour_without_sqs(cloud: Cloud) -> None:
-    """Their messages are sent late."""
+@pytest.mark.parametrize("service", ["sqs", "dynamodb"])
+def test_requests_run_after_an_hour_without_a_service(cloud: Cloud, service: str) -> None:
+    """Workers and sweeper fail meanwhile, or messages are sent late."""
     job = JobWithProgress(cloud)
     with job.prepared():
         job.client.connect()
         job.client.ask("delay", {"seconds": 0, "steps": 2}, id="job")
-        cloud.plan = Broken(fail, lambda exchange: exchange.service == "sqs")
-        until = cloud.clock.now + 3600
-        while cloud.clock.now < until:
-            cloud.flow()
-            cloud.clock.now += 600
-            cloud.invoke_later("processor", {"sweep": "leases"})
-        cloud.plan.over = True
-        job.rest()
-        check_requests(cloud, job="COMPLETED")
-
-
-def test_requests_run_after_an_hour_without_dynamodb(cloud: Cloud) -> None:
-    """Workers and sweeper fail meanwhile."""
-    job = JobWithProgress(cloud)
-    with job.prepared():
-        job.client.connect()
-        job.client.ask("delay", {"seconds": 0, "steps": 2}, id="job")
-        cloud.plan = Broken(fail, lambda exchange: exchange.service == "dynamodb")
+        cloud.plan = Broken(fail, lambda exchange: exchange.service == service)
         until = cloud.clock.now + 3600
         while cloud.clock.now < until:
             cloud.flow()
@@ -253,17 +210,14 @@ def test_no_change_of_a_file_is_lost_in_an_outage(cloud: Cloud) -> None:
         counting.invoke = mend_after(cloud, 40, counting.invoke)
         files.play()
         assert counting.invocations > 40
-        files.rest()
-        files.check()
+        files.finish()
 
 
 def test_a_webhook_message_received_twice_at_once_is_delivered_once(cloud: Cloud) -> None:
     assembly = AssemblyOfTwoFiles(cloud)
     with assembly.prepared():
         cloud.queues["webhooks"].arrange = lambda records: records * 2
-        assembly.play()
-        assembly.rest()
-        assembly.check()
+        assembly.run()
 
 
 def test_a_webhook_that_is_never_accepted_ends_in_the_dead_letter_queue(cloud: Cloud) -> None:
@@ -291,9 +245,7 @@ STORMY = ("job", "cancelled", "lost-listener", "batch", "twins")
 
 
 @pytest.mark.parametrize("scenario", STORMY)
-def test_every_request_ends_once_under_a_dozen_faults(
-    cloud: Cloud, scenario: str, tries_all: bool
-) -> None:
+def test_every_request_ends_once_in_a_storm(cloud: Cloud, scenario: str, tries_all: bool) -> None:
     for seed in range(60 if tries_all else 3):
         cloud.empty()
         played = JOBS[scenario](cloud)

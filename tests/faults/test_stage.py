@@ -10,9 +10,9 @@ import pytest
 
 from jobplane.stage.stages import Stage
 from jobplane.tree.repository import Repository
-from tests.e2e.deployed import Deployed, assert_ended_once
+from tests.e2e.deployed import Deployed
 from tests.faults.network import Stretch, between
-from tests.faults.running_jobs import ended, jobs
+from tests.faults.running_jobs import assert_heard, ended, jobs
 
 pytestmark = pytest.mark.e2e
 
@@ -39,9 +39,7 @@ async def test_jobs_of_killed_workers_are_taken_over_and_end_once(deployed: Depl
             deployed.kill_workers("processor")
         rows = await ended(deployed, user)
         assert max(row["attempts"] for row in rows) >= 2
-        for number, socket in enumerate(sockets):
-            await socket.end_of(f"job-{number}")
-            assert_ended_once(socket.of(f"job-{number}"))
+        await assert_heard(enumerate(sockets))
 
 
 @pytest.mark.parametrize("trouble", ["reset", "lost", "server-error", "throttled"])
@@ -53,9 +51,7 @@ async def test_jobs_end_once_although_every_third_request_fails(
         rows = await ended(deployed, user)
         assert network.done[trouble] > 0
         assert {row["result"] for row in rows} == {'{"seconds":1.0,"steps":8}'}
-        for number, socket in enumerate(sockets):
-            await socket.end_of(f"job-{number}")
-            assert_ended_once(socket.of(f"job-{number}"))
+        await assert_heard(enumerate(sockets))
 
 
 async def test_jobs_of_lost_clients_complete(deployed: Deployed) -> None:
@@ -66,9 +62,7 @@ async def test_jobs_of_lost_clients_complete(deployed: Deployed) -> None:
             await asyncio.sleep(chance.random() / 2)
             socket.cut()
         await ended(deployed, user)
-        for number, socket in list(enumerate(sockets))[1::2]:
-            await socket.end_of(f"job-{number}")
-            assert_ended_once(socket.of(f"job-{number}"))
+        await assert_heard(list(enumerate(sockets))[1::2])
 
 
 async def test_jobs_go_on_after_the_emulator_stood_still_for_seconds(deployed: Deployed) -> None:
@@ -79,6 +73,4 @@ async def test_jobs_go_on_after_the_emulator_stood_still_for_seconds(deployed: D
         finally:
             os.kill(deployed.pid, signal.SIGCONT)
         await ended(deployed, user)
-        for number, socket in enumerate(sockets):
-            await socket.end_of(f"job-{number}")
-            assert_ended_once(socket.of(f"job-{number}"))
+        await assert_heard(enumerate(sockets))
