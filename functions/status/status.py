@@ -694,7 +694,9 @@ def safe_answer(event: Any, context: Any) -> Answer:
 def handler(event: Any, context: Any) -> Answer:
     if "Records" in json_object(event):
         # Not answered with 400: Lambda would delete the messages.
-        raise ValidationError("Records", "messages of a queue go to deliver-webhook")
+        raise ValidationError(
+            "Records", "status handles no queue messages: send them to deliver-webhook"
+        )
     result = safe_answer(event, context)
     if is_http_event(event) and wants_multi_value_headers(event):
         result["multiValueHeaders"] = {

@@ -40,7 +40,9 @@ Examples:
 @click.option("--stage", default="local", show_default=True)
 @click.option("--clear", is_flag=True, help="First remove all rows and objects of the pipeline.")
 @click.option("--yes", is_flag=True, help="Allow a stage that is not local.")
-@click.option("--json", "as_json", is_flag=True, help="Print the whole ledger as one JSON object.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print all planted faults as one JSON object."
+)
 def command(
     files: int,
     days: int,

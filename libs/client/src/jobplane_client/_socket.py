@@ -448,7 +448,9 @@ class JobSocket:
                     await self._receive_all(connection)
                     failures = 0 if self._healthy else failures + 1
                     if failures > self._max_failures:
-                        raise ConnectionLostError(f"the connection was lost {failures} times")
+                        raise ConnectionLostError(
+                            f"gave up after the connection was lost {failures} times in a row"
+                        )
                     if self._renewing:
                         continue
                 ceiling = min(_BACKOFF_BASE_SECONDS * 2 ** min(failures, 10), _BACKOFF_MAX_SECONDS)
