@@ -290,9 +290,7 @@ def test_a_working_taker_is_not_relieved(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize("is_overtaken", [True, False], ids=["another taker", "SDK retry"])
 def test_a_taker_that_finds_the_fence_raised(jobs: Jobs, is_overtaken: bool) -> None:
-    """Raised by another taker: it is refused. Raised by its own write, which the SDK sent twice: it has
-    the job.
-    """
+    """Another taker raised it: refused. Its own write did, which the SDK sent twice: granted."""
     claim = jobs.acquire()
     jobs.renew(claim, taker="worker-0")
     jobs.clock.advance(3)
@@ -469,7 +467,7 @@ def test_rows_of_older_writers_hold_until_their_end_or_an_hour(jobs: Jobs, case:
 def test_a_row_of_an_older_writer_is_joined_without_extension(
     jobs: Jobs, end: dict[str, int], reason: str
 ) -> None:
-    """There is no claim to extend, and the answer is not a repetition; an expired row is not joined."""
+    """It has no claim to extend, and the answer is not `repeated`; an expired row is not joined."""
     jobs.put(**older_row(**end))
     before = jobs.row()
     answer = jobs.acquire(threadId="thread-old", messageId="message-old")
