@@ -248,7 +248,7 @@ def test_an_operator_emits_no_metrics(manager: Manager, output: Output) -> None:
 
 
 @pytest.mark.parametrize(
-    ("event", "status"),
+    ("event", "code"),
     [
         ({"operation": "get_stats", "hours": 1}, 400),
         ({"operation": "nope"}, 400),
@@ -256,9 +256,9 @@ def test_an_operator_emits_no_metrics(manager: Manager, output: Output) -> None:
         ({"operation": "batch_update", "files": [CHANGE]}, 422),
     ],
 )
-def test_a_failed_schedule_is_raised(manager: Manager, event: dict[str, Any], status: int) -> None:
+def test_a_failed_schedule_is_raised(manager: Manager, event: dict[str, Any], code: int) -> None:
     """The Errors alarm needs an exception."""
-    with pytest.raises(manager.module.ScheduledRunError, match=f"returned {status}"):
+    with pytest.raises(manager.module.ScheduledRunError, match=f"returned {code}"):
         manager.send({"source": "jobplane.schedule", **event})
 
 
