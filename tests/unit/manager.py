@@ -62,7 +62,7 @@ class Manager:
             if "next_token" not in body:
                 return
             token = {"next_token": body["next_token"]}
-        raise AssertionError("there is no end")
+        raise AssertionError("the answer did not end after 1000 parts")
 
     def problems(self, operation: str, **request: Any) -> list[str]:
         """The fields that a request is refused for."""

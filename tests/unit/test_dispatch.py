@@ -86,7 +86,7 @@ def test_a_record_becomes_a_message(dispatch: Dispatch) -> None:
 
 
 def test_the_trace_goes_on_with_the_message(dispatch: Dispatch) -> None:
-    """The header of the request's row is the message's; without one there is none."""
+    """The message has the trace header of the request's row, if that is a text."""
     rows = [request("req-1", trace_header=TRACE), request("req-2"), request("req-3")]
     rows[2]["trace_header"] = 5
     dispatch.deliver(*map(record, rows))

@@ -57,7 +57,7 @@ def exchange(target: Any, addresses: list[str], seconds: float = 5.0) -> tuple[i
 
 
 def test_the_connection_uses_the_checked_address(monkeypatch: MonkeyPatch) -> None:
-    """There is no second look-up, whose answer might be private."""
+    """The name is not looked up again: the second answer might be a private address."""
     resolve, asked = public_resolver("93.184.216.34", "169.254.169.254")
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     seen: list[httpx.Request] = []

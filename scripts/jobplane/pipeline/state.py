@@ -38,7 +38,7 @@ class Finding:
     kind: str
     date_prefix: str
     file_key: str
-    """Of the row; the object's key if there is no row; empty if the finding is a date."""
+    """Key of the row, or of the object if no row exists; empty for a finding about a whole date."""
     fault: str
     """The kind of fault that was planted."""
 

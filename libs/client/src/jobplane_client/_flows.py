@@ -89,7 +89,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Step: wait. There is no outcome."""
+    """Step: wait. The outcome is None."""
 
     seconds: float
 
