@@ -47,6 +47,7 @@ class FakeClock:
         self._now = 0.0
         self._moved = threading.Condition()
         self._waiting: dict[int, float] = {}
+        self._events: dict[int, threading.Event] = {}
 
     def time(self) -> float:
         return START + self._now
@@ -55,7 +56,9 @@ class FakeClock:
         return self._now
 
     def wait(self, event: threading.Event, seconds: float | None) -> bool:
+        self._events[threading.get_ident()] = event
         self.wait_for(event.is_set, seconds)
+        del self._events[threading.get_ident()]
         return event.is_set()
 
     def wait_for(self, condition: Callable[[], Any], seconds: float | None) -> Any:
@@ -79,6 +82,7 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Move on, and let the threads that are due act."""
         with self._moved:
+            self._let_signalled_act()
             self._now += seconds
             self._moved.notify_all()
             late = {me for me, end in self._waiting.items() if end <= self._now}
@@ -87,6 +91,15 @@ class FakeClock:
                 assert time.monotonic() < end, "a thread overslept"
                 self._moved.wait(0.001)
             self._let_act(late)
+            self._let_signalled_act()
+
+    def _let_signalled_act(self) -> None:
+        """Let threads whose event was set while they waited see the time at which it was set."""
+        end = time.monotonic() + PATIENCE
+        while signalled := {me for me, event in list(self._events.items()) if event.is_set()}:
+            assert time.monotonic() < end, "a thread overslept"
+            self._moved.wait(0.001)
+            self._let_act(signalled)
 
     def _let_act(self, late: set[int]) -> None:
         """Wait until threads wait again or have ended. One may now wait for something else than
