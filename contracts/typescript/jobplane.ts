@@ -1088,7 +1088,8 @@ export interface WebhookDelivery {
  * A job for the workspace's worker, which sends heartbeats and the end with the task token.
  *
  * The claim ends at `expiresAt` (epoch seconds) unless the worker renews it. The worker stores a
- * result of more than 255 KB at `resultLocation` and sends `{"resultObject": {"bucket", "key"}}`.
+ * result of more than 255 KB at `resultLocation` and sends `{"resultObject": {"bucket", "key"}}`;
+ * its key is `resultKeyPrefix` and up to 64 characters that no other attempt has.
  */
 export interface JobMessage {
   projectUserId: string;
@@ -1106,6 +1107,7 @@ export interface JobMessage {
   claimTtlSeconds: number;
   expiresAt: number;
   resultLocation?: ObjectPlace | null;
+  resultKeyPrefix?: string | null;
 }
 /**
  * An object in the stage's files bucket.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from tests.unit.worker_services import (
     INSTRUCTION,
     INTERRUPTS,
     RESULT,
+    RESULT_PREFIX,
     WORKSPACE,
     Stand,
     refused,
@@ -203,10 +205,24 @@ def test_a_result_that_is_not_json_is_a_failure(stand: Stand, result: Any, name:
     assert "the result" in cause
 
 
+def stored_result(stand: Stand) -> Any:
+    """The only result in S3, which is the one that was reported."""
+    (((bucket, key), text),) = stand.s3.objects.items()
+    assert stand.tasks.outputs == [{"resultObject": {"bucket": bucket, "key": key}}]
+    assert bucket == RESULT["bucket"]
+    assert re.fullmatch(rf"{RESULT_PREFIX}\d+-[0-9a-f]{{16}}\.json", key)
+    return json.loads(text)
+
+
 def test_a_result_above_255_kb_goes_to_s3(stand: Stand) -> None:
     assert run_job(stand, lambda job: LARGE) is JobEnd.COMPLETED
+    assert stored_result(stand) == LARGE
+
+
+def test_an_older_flow_names_the_key_of_a_large_result(stand: Stand) -> None:
+    assert run_job(stand, lambda job: LARGE, resultKeyPrefix=None) is JobEnd.COMPLETED
     assert stand.tasks.outputs == [{"resultObject": RESULT}]
-    assert json.loads(stand.s3.objects[RESULT["bucket"], RESULT["key"]]) == LARGE
+    assert stand.s3.objects.keys() == {(RESULT["bucket"], RESULT["key"])}
 
 
 @pytest.mark.parametrize("location", [None, RESULT])
@@ -225,7 +241,7 @@ def test_a_large_result_is_tried_again_after_a_fault_of_s3(stand: Stand) -> None
     until(lambda: not stand.s3.faults["put"] or stand.pass_time(1), "S3 has refused")
     stand.pass_time(3)
     assert stand.finish(ended) is JobEnd.COMPLETED
-    assert stand.tasks.outputs == [{"resultObject": RESULT}]
+    assert stored_result(stand) == LARGE
     assert len(stand.tasks.beats) > 1
 
 
@@ -237,7 +253,7 @@ def test_a_job_fails_if_s3_refuses_its_large_result(stand: Stand) -> None:
     assert stand.finish(ended) is JobEnd.FAILED
     ((told, cause),) = stand.tasks.failures
     assert told == "ResultNotStoredError"
-    assert RESULT["key"] in cause
+    assert RESULT_PREFIX in cause
     assert "s3:PutObject" in cause
 
 
@@ -343,12 +359,14 @@ class Paused:
     def __init__(self, service: Any, runs: threading.Event) -> None:
         self._service = service
         self._runs = runs
+        self.entered = threading.Event()
         self.meta = getattr(service, "meta", None)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._service, name)
 
         def call(**parameters: Any) -> Any:
+            self.entered.set()
             assert self._runs.wait(30)
             return method(**parameters)
 
@@ -390,6 +408,28 @@ def test_a_paused_worker_loses_its_job(stand: Stand, handler_returns: bool) -> N
     assert stand.finish(taking) is JobEnd.COMPLETED
     assert stand.tasks.outputs == ["second"]
     assert stand.sqs.left(INPUT) == []
+
+
+def test_a_stale_worker_overwrites_no_result_of_the_next_one(stand: Stand) -> None:
+    """It stands still before it stores its own result, and goes on after the job has ended."""
+    stand.order()
+    runs, stores, first = threading.Event(), threading.Event(), Gate("y" * 262_000)
+    runs.set()
+    storage = Paused(stand.s3, stores)
+    ended = stand.start(pausing(stand, first, runs, s3=storage).run_once)
+    first.inside()
+    first.leave.set()
+    until(storage.entered.is_set, "the first worker stores its result")
+    runs.clear()
+    stand.pass_time(130)
+    taking = stand.start(worker_of(stand, lambda job: LARGE).run_once)
+    assert stand.finish(taking) is JobEnd.COMPLETED
+    assert stored_result(stand) == LARGE
+    stores.set()
+    runs.set()
+    until(lambda: ended or stand.clock.advance(1), "the first worker ends")
+    ((told,),) = ((output["resultObject"],) for output in stand.tasks.outputs)
+    assert json.loads(stand.s3.objects[told["bucket"], told["key"]]) == LARGE
 
 
 def test_a_message_that_can_not_be_hidden_stays_with_its_worker(stand: Stand) -> None:

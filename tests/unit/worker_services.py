@@ -20,6 +20,7 @@ INPUT = input_queue_name(PREFIX, WORKSPACE)
 INTERRUPTS = interrupt_queue_name(PREFIX, WORKSPACE)
 INSTRUCTION = {"bucket": "files", "key": "jobs/run/instruction.json"}
 RESULT = {"bucket": "files", "key": "jobs/run/result-claim-1.json"}
+RESULT_PREFIX = "jobs/run/result-claim-1-"
 START = 1_800_000_000.0
 PATIENCE = 20.0
 KEEN = ("jobplane-keeper", "jobplane-handler")
@@ -450,7 +451,7 @@ class Stand:
             "fence": answer["fence"], "containerId": answer["containerId"],
             "instruction": f"do {message_id}", "instructionObject": None, "attachments": [],
             "heartbeatSeconds": 90, "claimTtlSeconds": ttl, "expiresAt": answer["expiresAt"],
-            "resultLocation": RESULT, **changes,
+            "resultLocation": RESULT, "resultKeyPrefix": RESULT_PREFIX, **changes,
         }  # fmt: skip
         self.sqs.send(INPUT, body, "job", body["claimId"])
         return body

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.examples import examples
-from tests.workspace.flow_machine import MAX_BYTES, Run, TaskError, size
+from tests.workspace.flow_machine import BUCKET, MAX_BYTES, Run, TaskError, size
 
 IDS = {"projectId": "p" * 128, "userId": "u" * 128, "threadId": "t" * 128, "messageId": "m" * 128}
 LIMIT = 255 * 1024
@@ -200,19 +200,44 @@ def test_the_first_result_that_is_refused(character: str) -> None:
     assert run.path[-2:] == ["ReleaseAfterFailure", "JobFailed"]
 
 
-def test_a_stored_result_is_told_by_its_place() -> None:
-    """Only where the flow has said that it goes: any other object is a result like any."""
+@pytest.mark.parametrize("is_older", [False, True])
+def test_the_end_names_the_stored_result_that_its_worker_has_written(is_older: bool) -> None:
+    """Under a key of its own, or, by an older worker, under the claim's."""
+    written: list[str] = []
 
     def store(arguments: Any) -> Any:
-        return {"resultObject": arguments["MessageBody"]["resultLocation"]}
+        body = arguments["MessageBody"]
+        own = body["resultKeyPrefix"] + f"{2**53}-{'0' * 16}.json"
+        written.append(body["resultLocation"]["key"] if is_older else own)
+        return {"resultObject": {"bucket": "any", "key": written[-1]}}
 
-    stored = Run(ANSWERS | {"SendToContainer": store}).start(input_of("x"))
-    other = {"resultObject": {"bucket": "b", "key": "k"}}
-    told = Run(ANSWERS | {"SendToContainer": other}).start(input_of("x"))
+    output = Run(ANSWERS | {"SendToContainer": store}).start(input_of("x"))
+    assert output["result"] is None
+    assert output["resultObject"] == {"bucket": BUCKET, "key": written[-1]}
+    assert written[-1].startswith("jobs/")
 
-    assert stored["result"] is None
-    assert stored["resultObject"]["key"].startswith("jobs/")
-    assert (told["result"], told["resultObject"]) == (other, None)
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda given: {"bucket": "b", "key": "k"},
+        lambda given: {"key": given["resultKeyPrefix"] + "x" * 65},
+        lambda given: {"key": [given["resultKeyPrefix"]]},
+        lambda given: {"key": given["resultKeyPrefix"][:-1]},
+        lambda given: {},
+        lambda given: given["resultLocation"]["key"],
+        lambda given: [given, given],
+    ],
+)
+def test_an_object_elsewhere_is_a_result_like_any(place: Any) -> None:
+    told: list[Any] = []
+
+    def report(arguments: Any) -> Any:
+        told.append({"resultObject": place(arguments["MessageBody"])})
+        return told[-1]
+
+    output = Run(ANSWERS | {"SendToContainer": report}).start(input_of("x"))
+    assert (output["result"], output["resultObject"]) == (told[-1], None)
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,10 @@ from jobplane_client._errors import (
 from jobplane_client._jobs import Clock, FollowUp, Interrupt, Job, JobEnd, StopReason
 from jobplane_client._worker_calls import (
     Claims,
-    ObjectPlace,
     Objects,
     Queue,
     Received,
+    ResultPlace,
     Taker,
     TaskOverError,
     Tasks,
@@ -142,7 +142,7 @@ class Run:
         taker: Taker,
         certain_until: float,
         first_fence: int,
-        result_place: ObjectPlace | None = None,
+        result_place: ResultPlace | None = None,
     ) -> None:
         self.job = job
         self.over = threading.Event()
@@ -514,9 +514,10 @@ class Run:
 
     def _with_stored_result(self, ending: Ending) -> Ending:
         """The ending with a large result stored in S3 and replaced by its place."""
-        place = self._result_place
-        if place is None or len(ending.output.encode()) <= MAX_REPORTED_RESULT:
+        results = self._result_place
+        if results is None or len(ending.output.encode()) <= MAX_REPORTED_RESULT:
             return ending
+        place = results.of_attempt(self.job.fence)
         if not attempt(self._clock, lambda: self._context.objects.put_result(place, ending.output)):
             return failure(ResultNotStoredError(str(place)))
         stored = {"bucket": place.bucket, "key": place.key}

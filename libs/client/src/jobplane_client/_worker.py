@@ -25,6 +25,7 @@ from jobplane_client._worker_calls import (
     Objects,
     Queue,
     Received,
+    ResultPlace,
     Taker,
     TaskOverError,
     Tasks,
@@ -87,7 +88,7 @@ class _JobMessage:
     token: str
     heartbeat_seconds: int
     claim_ttl: int
-    result_place: ObjectPlace | None
+    result_place: ResultPlace | None
     fields: Mapping[str, Any]
 
 
@@ -571,7 +572,7 @@ def _job_message_of(body: Mapping[str, Any]) -> _JobMessage:
         token=token,
         heartbeat_seconds=checked_number(body, "heartbeatSeconds", 90, 1, 365 * _DAY),
         claim_ttl=checked_number(body, "claimTtlSeconds", CLAIM_TTL_SECONDS, 1, _DAY),
-        result_place=ObjectPlace.of(body, "resultLocation"),
+        result_place=ResultPlace.of(body),
         fields={
             "instruction": body.get("instruction"),
             "attachments": _attachments(body),

@@ -1,6 +1,7 @@
 """A worker's calls to SQS, Step Functions, S3 and the claim function."""
 
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +68,31 @@ class ObjectPlace:
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class ResultPlace:
+    """Where the results of a claim's job are stored; `prefix` begins the key of each attempt's.
+
+    An older flow names one key for all attempts.
+    """
+
+    place: ObjectPlace
+    prefix: str | None
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> "ResultPlace | None":
+        """The place in a message, None without one. Raises ValidationError."""
+        place, prefix = ObjectPlace.of(body, "resultLocation"), body.get("resultKeyPrefix")
+        if place is None:
+            return None
+        return cls(place, prefix if isinstance(prefix, str) and prefix else None)
+
+    def of_attempt(self, fence: int) -> ObjectPlace:
+        """A new place for the result of the worker that has this fence."""
+        if self.prefix is None:
+            return self.place
+        return ObjectPlace(self.place.bucket, f"{self.prefix}{fence}-{secrets.token_hex(8)}.json")
 
 
 @dataclass(slots=True)

@@ -80,7 +80,8 @@ class JobMessage(_WorkerMessage):
     """A job for the workspace's worker, which sends heartbeats and the end with the task token.
 
     The claim ends at `expiresAt` (epoch seconds) unless the worker renews it. The worker stores a
-    result of more than 255 KB at `resultLocation` and sends `{"resultObject": {"bucket", "key"}}`.
+    result of more than 255 KB at `resultLocation` and sends `{"resultObject": {"bucket", "key"}}`;
+    its key is `resultKeyPrefix` and up to 64 characters that no other attempt has.
     """
 
     type: Literal["JOB"]
@@ -91,6 +92,7 @@ class JobMessage(_WorkerMessage):
     claim_ttl_seconds: TtlSeconds
     expires_at: Annotated[int, Field(ge=0), WHOLE]
     result_location: ObjectPlace | None = None
+    result_key_prefix: str | None = None
 
 
 class FollowUpAttachment(Input):
