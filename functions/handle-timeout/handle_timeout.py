@@ -95,13 +95,15 @@ class Timeout:
     error: str | None
     cause: str | None
     execution_arn: str | None
+    record_id: str
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> "Timeout":
         kind = checked_choice(event, "kind", TIMEOUT_KINDS)
         claim_id = optional_id(event, "claimId")
+        workspace = workspace_of(event)
         return cls(
-            workspace=workspace_of(event),
+            workspace=workspace,
             message_id=checked_id(event, "messageId"),
             thread_id=optional_id(event, "threadId"),
             claim_id=claim_id,
@@ -110,6 +112,7 @@ class Timeout:
             error=trimmed(event.get("error")),
             cause=trimmed(event.get("cause")),
             execution_arn=trimmed(event.get("executionArn")),
+            record_id=record_id(kind, claim_id, None, workspace.key),
         )
 
     @classmethod
@@ -124,14 +127,12 @@ class Timeout:
             error=record.get("error"),
             cause=record.get("cause"),
             execution_arn=record["executionArn"],
+            record_id=record["recordId"],
         )
 
     @property
     def record_key(self) -> dict[str, str]:
-        return {
-            "messageId": self.message_id,
-            "recordId": record_id(self.kind, self.claim_id, None),
-        }
+        return {"messageId": self.message_id, "recordId": self.record_id}
 
     @property
     def dead_letter_id(self) -> str:
@@ -201,17 +202,18 @@ def abandoned(
 ) -> Timeout:
     """The claim that an ended execution still has; one of an older version has no id and fence."""
     execution_arn, status, detail = ended_execution(event)
-    claim_id = row.get("claimId")
+    claim_id, kind = row.get("claimId"), TIMEOUT_KIND_OF_STATUS[status]
     return Timeout(
         workspace=workspace,
         message_id=message_id,
         thread_id=row.get("threadId"),
         claim_id=claim_id,
         fence=None if claim_id is None else row["fence"],
-        kind=TIMEOUT_KIND_OF_STATUS[status],
+        kind=kind,
         error=trimmed(detail.get("error") or status),
         cause=trimmed(detail.get("cause")),
         execution_arn=execution_arn,
+        record_id=record_id(kind, claim_id, None, workspace.key),
     )
 
 

@@ -96,7 +96,7 @@ def interruption_of(event: Mapping[str, Any], now: float) -> dict[str, Any]:
     )
     return {
         "messageId": message_id,
-        "recordId": record_id(kind, claim_id, interrupting),
+        "recordId": record_id(kind, claim_id, interrupting, workspace.key),
         "projectUserId": workspace.key,
         "kind": kind,
         "interruptedClaimId": claim_id,

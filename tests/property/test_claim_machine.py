@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -218,7 +219,7 @@ class ClaimMachine(RuleBasedStateMachine):
     def clean_up(self, event: dict[str, Any], crashes: tuple[str, bool] | None) -> None:
         """A run of handle-timeout; an interrupted one must be repeated."""
         name, claim_id = event["projectUserId"], event.get("claimId")
-        key = (event["messageId"], record_id(event["kind"], claim_id, None))
+        key = (event["messageId"], record_id(event["kind"], claim_id, None, name))
         held = self.model.held.get(name)
         mine = held is not None and held.claim.claim_id == claim_id
         newer = held is not None and claim_id is not None and not mine
@@ -259,7 +260,7 @@ class ClaimMachine(RuleBasedStateMachine):
         """An interrupted clean-up is not repeated; the execution's end completes it."""
         event = self.model.broken_off.pop()
         claim_id = event["claimId"]
-        key = (event["messageId"], record_id(event["kind"], claim_id, None))
+        key = (event["messageId"], record_id(event["kind"], claim_id, None, event["projectUserId"]))
         stored = {record["recordId"] for record in self.jobs.records_of(event["messageId"])}
         if key[1] not in stored and event not in self.model.broken_off:
             self.model.timeouts.discard(key)
@@ -290,7 +291,8 @@ class ClaimMachine(RuleBasedStateMachine):
         assert answer["released"] is True or settled
         if held.claim.claim_id not in settled:
             kind = "timeout" if status == "TIMED_OUT" else "forced"
-            self.model.timeouts.add((claim.message, record_id(kind, held.claim.claim_id, None)))
+            name = record_id(kind, held.claim.claim_id, None, claim.workspace)
+            self.model.timeouts.add((claim.message, name))
         self.freed(held.claim)
 
     @rule(workspace=WORKSPACES, thread=THREADS, message=MESSAGES, again=st.booleans())
@@ -370,8 +372,10 @@ class ClaimMachine(RuleBasedStateMachine):
         assert stored.keys() == self.model.records | self.model.timeouts
         letters = self.jobs.letters()
         sent = [
-            (letter["messageId"], record_id(letter["kind"], letter["claimId"], None))
-            for letter in letters
+            (message, record_id(kind, claim_id, None, workspace))
+            for kind, message, claim_id, workspace in map(
+                itemgetter("kind", "messageId", "claimId", "projectUserId"), letters
+            )
         ]
         assert sorted(sent) == sorted(self.model.timeouts)
         assert len({letter["deadLetterId"] for letter in letters}) == len(letters)

@@ -76,7 +76,7 @@ def test_a_timed_out_job_is_recorded_released_and_dead_lettered(jobs: Jobs, clai
     assert answer.pop("dlqMessageId")
     assert answer == {
         "released": True, "superseded": False, "recorded": True, "duplicate": False,
-        "recordId": record_id("timeout", claim["claimId"], None),
+        "recordId": record_id("timeout", claim["claimId"], None, WORKSPACE),
     }  # fmt: skip
     (record,) = jobs.records()
     assert record.pop("dlqMessageId")
@@ -267,12 +267,33 @@ def test_a_job_without_a_claim_is_recorded_and_dead_lettered(jobs: Jobs) -> None
     event = {"projectUserId": WORKSPACE, "messageId": "message-1", "kind": "timeout"}
     answer = handle(jobs, event)
     assert (answer["released"], answer["superseded"], answer["recorded"]) == (False, False, True)
-    assert answer["recordId"] == record_id("timeout", None, None)
+    assert answer["recordId"] == record_id("timeout", None, None, WORKSPACE)
     assert jobs.row() == before
     (letter,) = jobs.letters()
     assert (letter["claimId"], letter["threadId"], letter["executionArn"]) == (None, None, None)
     assert handle(jobs, event)["duplicate"] is True
     assert (len(jobs.records()), jobs.letters()) == (1, [])
+
+
+def test_workspaces_with_equal_message_ids_have_a_dead_letter_each(jobs: Jobs) -> None:
+    for workspace in (WORKSPACE, "amelia#taylor"):
+        event = {"projectUserId": workspace, "messageId": "message-1", "kind": "timeout"}
+        assert handle(jobs, event)["duplicate"] is False
+    assert {letter["projectUserId"] for letter in jobs.letters()} == {WORKSPACE, "amelia#taylor"}
+
+
+def test_a_record_of_an_older_version_is_finished_under_its_own_id(jobs: Jobs, claim: Json) -> None:
+    break_off(jobs, timeout_of(claim), "letter")
+    (record,) = jobs.records()
+    table, older = f"{PREFIX}interruptions", record | {"recordId": "timeout#older"}
+    jobs.stack.dynamodb.delete_item(
+        TableName=table,
+        Key={name: {"S": record[name]} for name in ("messageId", "recordId")},
+    )
+    jobs.stack.put("interruptions", older)
+    handle(jobs, ended())
+    (finished,) = jobs.records()
+    assert (finished["recordId"], "dlqMessageId" in finished) == ("timeout#older", True)
 
 
 def test_the_order_is_record_release_dead_letter_mark(jobs: Jobs, claim: Json) -> None:

@@ -36,7 +36,7 @@ def test_an_interruption_is_recorded_for_thirty_days(jobs: Jobs) -> None:
     assert answer == {
         "recorded": True,
         "duplicate": False,
-        "recordId": record_id("interruption", "claim-1", "message-2"),
+        "recordId": record_id("interruption", "claim-1", "message-2", WORKSPACE),
     }
     (stored,) = jobs.records()
     assert stored.pop("write_id")
@@ -51,6 +51,20 @@ def test_a_record_whose_answer_is_lost_is_no_duplicate(jobs: Jobs) -> None:
     lost = jobs.stack.lose_answer(jobs.function("record-interruption").dynamodb, "PutItem")
     assert record(jobs)["duplicate"] is False
     assert lost["PutItem"] == 1
+
+
+@pytest.mark.parametrize("claim", ["claim-1", None])
+def test_workspaces_with_equal_message_ids_have_records_of_their_own(
+    jobs: Jobs, claim: str | None
+) -> None:
+    answers = [
+        record(jobs, projectUserId=workspace, interruptedClaimId=claim)
+        for workspace in (WORKSPACE, "amelia#taylor", "other#scott")
+    ]
+    assert [answer["duplicate"] for answer in answers] == [False] * 3
+    assert {row["projectUserId"] for row in jobs.records()} == {
+        WORKSPACE, "amelia#taylor", "other#scott",
+    }  # fmt: skip
 
 
 def test_a_record_needs_only_workspace_and_message(jobs: Jobs) -> None:
@@ -171,7 +185,7 @@ def test_json_above_32_kb_is_cut_as_text(jobs: Jobs) -> None:
 ))  # fmt: skip
 @with_fixtures(60)
 def test_an_interruption_with_any_cause_is_recorded(jobs: Jobs, cause: Any) -> None:
-    name = record_id("interruption", "claim-1", "message-2")
+    name = record_id("interruption", "claim-1", "message-2", WORKSPACE)
     key = {"messageId": {"S": "message-1"}, "recordId": {"S": name}}
     jobs.stack.dynamodb.delete_item(TableName=f"{PREFIX}interruptions", Key=key)
     assert record(jobs, cause=cause)["duplicate"] is False

@@ -162,6 +162,7 @@ def test_queue_names_are_valid(prefix: str, project: str, user: str) -> None:
         assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo", name)
         assert name.startswith(prefix)
         assert name.endswith(".fifo") == (name_of is not keys.interrupt_queue_name)
+        assert re.search(r"-[0-9a-f]{16}(\.fifo)?$", name)
 
 
 @given(st.tuples(SHORT_IDS, SHORT_IDS), st.tuples(SHORT_IDS, SHORT_IDS))
@@ -176,7 +177,7 @@ def test_queue_names_never_collide(one: tuple[str, str], other: tuple[str, str])
 
 def test_derived_ids_depend_on_where_a_part_ends() -> None:
     assert keys.interrupt_id("ab", "c") != keys.interrupt_id("a", "bc")
-    assert keys.record_id("forced", "ab", "c") != keys.record_id("forced", "a", "bc")
+    assert keys.record_id("forced", "ab", "c", "a#b") != keys.record_id("forced", "a", "bc", "a#b")
     assert keys.dead_letter_id("forced", "a#b", "cd", "e") != keys.dead_letter_id(
         "forced", "a#bc", "d", "e"
     )
@@ -189,10 +190,11 @@ def test_derived_ids_depend_on_where_a_part_ends() -> None:
 def test_derived_ids_are_deterministic(
     message: str, claim: str | None, interrupting: str | None, other: str
 ) -> None:
-    record = keys.record_id("timeout", claim, interrupting)
-    assert record == keys.record_id("timeout", claim, interrupting)
-    assert record != keys.record_id("forced", claim, interrupting)
-    assert (record == keys.record_id("timeout", other, interrupting)) is (other == claim)
+    record = keys.record_id("timeout", claim, interrupting, "a#b")
+    assert record == keys.record_id("timeout", claim, interrupting, "a#b")
+    assert record != keys.record_id("forced", claim, interrupting, "a#b")
+    assert record != keys.record_id("timeout", claim, interrupting, "a#c")
+    assert (record == keys.record_id("timeout", other, interrupting, "a#b")) is (other == claim)
     letter = keys.dead_letter_id("timeout", "a#b", message, claim)
     assert letter == keys.dead_letter_id("timeout", "a#b", message, claim)
     assert letter != keys.dead_letter_id("timeout", "a#c", message, claim)

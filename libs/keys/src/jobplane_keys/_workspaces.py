@@ -221,9 +221,21 @@ def interrupt_id(claim_id: str, interrupting_message_id: str) -> str:
     return _digest("interrupt", claim_id, interrupting_message_id)
 
 
-def record_id(kind: str, claim_id: str | None, interrupting_message_id: str | None) -> str:
-    """The id of an interruption's record; the same when it is written again."""
-    return f"{kind}#{_digest(kind, claim_id or '', interrupting_message_id or '')}"
+def record_id(
+    kind: str,
+    claim_id: str | None,
+    interrupting_message_id: str | None,
+    workspace_key: str | None = None,
+) -> str:
+    """The id of an interruption's record; the same when it is written again.
+
+    The records of a message id have one partition, whatever their workspaces: pass the workspace,
+    or two workspaces have one record if there is no claim.
+    """
+    parts = [kind, claim_id or "", interrupting_message_id or ""]
+    if workspace_key is not None:
+        parts.append(workspace_key)
+    return f"{kind}#{_digest(*parts)}"
 
 
 def dead_letter_id(kind: str, workspace_key: str, message_id: str, claim_id: str | None) -> str:
@@ -274,8 +286,9 @@ def _epoch_seconds(value: Any) -> float | None:
 
 
 def _queue_name(head: str, workspace: Workspace, tail: str) -> str:
-    # The hash distinguishes `a-b` + `c` from `a` + `b-c`, and names that were shortened.
-    end = f"-{_digest(workspace.project_id, workspace.user_id)[:8]}{tail}"
+    # The hash distinguishes `a-b` + `c` from `a` + `b-c`, and names that were shortened. With its
+    # 64 bits, no two of a billion workspaces have one, but for a chance of 3 in 100.
+    end = f"-{_digest(workspace.project_id, workspace.user_id)[:16]}{tail}"
     readable = re.sub(r"[^A-Za-z0-9_-]", "-", f"{head}-{workspace.project_id}-{workspace.user_id}")
     return readable[: MAX_QUEUE_NAME - len(end)] + end
 
