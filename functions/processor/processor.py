@@ -91,7 +91,7 @@ from jobplane_robots import (
     load_templates,
     safe_name,
 )
-from jobplane_sockets import forget_listener, listeners, post
+from jobplane_sockets import MANAGEMENT_OPTIONS, Outbox, forget_listener, listeners, post
 from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
@@ -198,6 +198,8 @@ class Invocation:
 
     id: str
     deadline: float
+    outbox: Outbox = field(default_factory=Outbox, compare=False)
+    """Posts about requests that it ends without an attempt."""
 
     @classmethod
     def of(cls, context: Any) -> Self:
@@ -256,9 +258,10 @@ class Progress:
 class Listeners:
     """The listeners of one request: the connection that sent it, and its subscribers."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Row, on_answer: Callable[[], None]) -> None:
         self._key = request_key(row["owner"], row["request_id"])
         self._origin = row["connection_id"]
+        self._on_answer = on_answer
         self._gone: set[str] = set()
 
     @property
@@ -273,7 +276,7 @@ class Listeners:
             with self._logged("subscribers not read"):
                 targets |= set(listeners(dynamodb, TABLE_PREFIX, self._key, time.time()))
         targets -= self._gone
-        delivery = post(management(), targets, message)
+        delivery = post(management(), targets, message, on_answer=self._on_answer)
         if delivery.failed:
             telemetry.metric("PostFailed", len(delivery.failed))
             telemetry.warning("message not delivered", connections=delivery.failed)
@@ -297,19 +300,20 @@ class Job:
     """A request in processing.
 
     A separate thread writes progress (the first report, then the newest one, at most ten times a
-    second) and renews the lease. The job's thread calls `report` or `check`, which raise an error
-    when it must stop. One progress update is one UpdateItem and one post for each listener.
+    second) and renews the lease; it waits for nothing else. Another one posts what was written. The
+    job's thread calls `report` or `check`, which raise an error when it must stop. One progress
+    update is one UpdateItem and one post for each listener.
     """
 
-    def __init__(self, row: Row, invocation: Invocation) -> None:
+    def __init__(self, row: Row, invocation: Invocation, outbox: Outbox | None = None) -> None:
         progress = row.get("progress") or {}
         self.row = row
         self.request = request_of(row["owner"], row["request_id"])
         self.invocation = invocation
-        self.listeners = Listeners(row)
+        self.outbox = outbox or Outbox()
+        self.listeners = Listeners(row, self.outbox.answered)
         self.seq: int = progress.get("seq", 0)
         self.subscribers: int = row.get("subscriber_count", 0)
-        self.on_document_due: Callable[[], None] = lambda: None
         self.has_announced = False
         """Whether this attempt has announced the end of its assembly."""
         self.attempt = f"{row['attempts']}-{os.urandom(4).hex()}"
@@ -382,6 +386,51 @@ class Job:
                     break
         self.check()
 
+    def post(self, message: Row, subscribers: int, *, is_progress: bool = False) -> None:
+        """Post a message to all listeners, without waiting for it. Progress that still waits is
+        replaced by newer progress.
+        """
+        self.outbox.put(lambda: self._post(message, subscribers), replaceable=is_progress)
+
+    def _post(self, message: Row, subscribers: int) -> None:
+        try:
+            self.listeners.post(message, subscribers)
+        except Exception as error:
+            telemetry.exception("message not posted", error)
+        # `$disconnect`, which asks for this otherwise, may never come.
+        if self.row.get("on_disconnect") == "cancel" and self.listeners.is_origin_gone:
+            self.halt(JobCancelledError())
+
+    @contextmanager
+    def every(self, seconds: float, action: Callable[[], None]) -> Iterator[None]:
+        """Call `action` every `seconds` within the block, in a thread of its own. LeaseLostError
+        and JobCancelledError stop the job; other errors are logged.
+        """
+        over = threading.Event()
+
+        def repeat() -> None:
+            while not over.wait(seconds):
+                try:
+                    action()
+                except (LeaseLostError, JobCancelledError) as error:
+                    self.halt(error)
+                    return
+                except Exception as error:
+                    telemetry.exception("repeated action failed", error)
+
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(repeat,), daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def close(self) -> None:
+        """Wait until all messages are posted, or for seconds if the endpoint does not answer."""
+        if not self.outbox.close(self.invocation.remaining() - ANSWER_SECONDS):
+            telemetry.metric("PostFailed")
+            telemetry.warning("messages not posted in time")
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -398,34 +447,38 @@ class Job:
             try:
                 self._keep()
             except LeaseLostError as error:
-                self._halt(error)
+                self.outbox.drop()
+                self.halt(error)
             except Exception as error:
                 telemetry.exception("progress could not be written", error)
-                self._halt(TransientError("progress could not be written"))
+                self.halt(TransientError("progress could not be written"))
 
     def _keep(self) -> None:
-        next_document = time.monotonic() + DOCUMENT_INTERVAL_SECONDS
         while True:
             with self._wake:
                 while not (self._closing or self._pending or self._renewal_due()):
                     self._wake.wait(min(1.0, LEASE_SECONDS / 6))
-                    if time.monotonic() >= next_document:
-                        break
                 progress = self._pending.pop(0) if self._pending else None
                 self._begun = self._begun or progress is not None
                 closing = self._closing
-            if progress:
-                self._write(progress)
-            elif self._renewal_due() and not closing:
-                self._write(None)
+            wait = PROGRESS_INTERVAL_SECONDS if progress else 0.0
+            if progress or not closing:
+                try:
+                    self._write(progress)
+                except LeaseLostError:
+                    raise
+                except Exception as error:
+                    if time.time() > self._lease_until - LEASE_SECONDS / 6:
+                        raise
+                    telemetry.warning("progress not written yet", error=type(error).__name__)
+                    wait = 10 * PROGRESS_INTERVAL_SECONDS
+                    with self._wake:
+                        if progress and not (self._pending or self._closing):
+                            self._pending = [progress]
             if closing and not self._pending:
                 return
-            if time.monotonic() >= next_document:
-                self.on_document_due()
-                next_document = time.monotonic() + DOCUMENT_INTERVAL_SECONDS
-            if progress:
-                with self._wake:
-                    self._wake.wait_for(lambda: self._closing, PROGRESS_INTERVAL_SECONDS)
+            with self._wake:
+                self._wake.wait_for(lambda: self._closing, wait)
 
     def _renewal_due(self) -> bool:
         # Near its deadline, an invocation can't get a longer lease.
@@ -451,13 +504,12 @@ class Job:
             message = server_message(
                 "progress", self.request_id, time.time(), **content, **metadata
             )
-            self.listeners.post(message, self.subscribers)
-        # `$disconnect`, which asks for this otherwise, may never come.
-        is_left = row.get("on_disconnect") == "cancel" and self.listeners.is_origin_gone
-        if row.get("cancel_requested") or is_left:
-            self._halt(JobCancelledError())
+            self.post(message, self.subscribers, is_progress=True)
+        if row.get("cancel_requested"):
+            self.halt(JobCancelledError())
 
-    def _halt(self, error: Exception) -> None:
+    def halt(self, error: Exception) -> None:
+        """Have the job's thread stop with this error, if it must not stop already."""
         with self._wake:
             self._stop = self._stop or error
             self._wake.notify_all()
@@ -599,7 +651,9 @@ def sqs() -> Any:
 def management() -> Any:
     """The client of the management API of connections."""
     return session.create_client(
-        "apigatewaymanagementapi", endpoint_url=WEBSOCKET_ENDPOINT, config=config
+        "apigatewaymanagementapi",
+        endpoint_url=WEBSOCKET_ENDPOINT,
+        config=Config(**MANAGEMENT_OPTIONS),
     )
 
 
@@ -610,7 +664,7 @@ def templates() -> dict[str, Template]:
 
 
 def finish(job: Job, status: RequestStatus, outcome: Row, *, cause: str = "request") -> None:
-    """Write a request's end, then post the last message to its listeners.
+    """Write a request's end, then have the last message posted to its listeners.
 
     `cause` is why a request failed: a fault of the request (`request`) or of the service
     (`service`).
@@ -627,7 +681,7 @@ def finish(job: Job, status: RequestStatus, outcome: Row, *, cause: str = "reque
     else:
         telemetry.metric(f"Request{status.capitalize()}", Action=job.row["action"])
     telemetry.info("request ended", status=status, attempts=row["attempts"])
-    job.listeners.post(terminal_message(row), row.get("subscriber_count", 0))
+    job.post(terminal_message(row), row.get("subscriber_count", 0))
 
 
 def terminal_message(row: Row) -> Row:
@@ -887,12 +941,12 @@ def process_assembly(job: Job) -> Row:
         if assembly.document["request_id"] == job.request_id:
             announce_end(job, assembly.document)
         return result_of(assembly.document)
-    job.on_document_due = assembly.touch
     try:
         if template is None:
             unknown = unknown_template(payload["template_id"], templates())
             raise AssemblyError("TEMPLATE_UNKNOWN", unknown)
-        run_steps(assembly, template)
+        with job.every(DOCUMENT_INTERVAL_SECONDS, assembly.touch):
+            run_steps(assembly, template)
         job.check()
         assembly.end("Processing completed", ok="ASSEMBLY_COMPLETED")
     except JobCancelledError:
@@ -902,8 +956,6 @@ def process_assembly(job: Job) -> Row:
         assembly.end(error.message, error=error.code)
     except AssemblyError as error:
         assembly.end(str(error), error=error.error)
-    finally:
-        job.on_document_due = lambda: None
     return result_of(assembly.document)
 
 
@@ -1195,6 +1247,7 @@ def attempt(job: Job) -> float | None:
     finally:
         elapsed = (time.time() - started) * 1000
         telemetry.metric("ProcessingLatency", elapsed, "Milliseconds", Action=row["action"])
+        job.close()
     return None
 
 
@@ -1318,7 +1371,7 @@ def sweep(invocation: Invocation) -> Row:
         try:
             for key in overdue(f"lease-{shard}"):
                 if invocation.remaining() < MIN_WORK_SECONDS:
-                    return dict(counts)
+                    break
                 with telemetry.ids(request_id=key["request_id"]):
                     counts[sweep_safely(key["owner"], key["request_id"], invocation)] += 1
         except Exception as error:
@@ -1326,6 +1379,7 @@ def sweep(invocation: Invocation) -> Row:
             telemetry.exception("shard not swept", error, shard=f"lease-{shard}")
             counts["unread"] += 1
             failure = error
+    invocation.outbox.close(invocation.remaining() - ANSWER_SECONDS)
     if failure is not None and counts == {"unread": IN_FLIGHT_SHARDS}:
         raise failure
     return dict(counts)
@@ -1369,7 +1423,7 @@ def sweep_one(owner: str, request_id: str, invocation: Invocation) -> str:
         if taken is None:
             return "moved"
         with telemetry.trace(row.get("trace_header")):
-            job = Job(taken, invocation)
+            job = Job(taken, invocation, invocation.outbox)
             if taken.get("cancel_requested"):
                 settle(job, JobCancelledError())
             else:

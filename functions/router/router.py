@@ -67,7 +67,14 @@ from jobplane_leases import (
     transact,
     update,
 )
-from jobplane_sockets import encode_message, forget_listener, listeners, post, unsubscribe
+from jobplane_sockets import (
+    MANAGEMENT_OPTIONS,
+    encode_message,
+    forget_listener,
+    listeners,
+    post,
+    unsubscribe,
+)
 from jobplane_telemetry import Telemetry
 
 TABLE_PREFIX = os.environ.get("TABLE_PREFIX", DEFAULT_TABLE_PREFIX)
@@ -300,7 +307,9 @@ sign_download = link_signer(s3, FILES_BUCKET, LINK_SECONDS)
 def management() -> Any:
     """The client of the management API of connections."""
     return session.create_client(
-        "apigatewaymanagementapi", endpoint_url=WEBSOCKET_ENDPOINT, config=config
+        "apigatewaymanagementapi",
+        endpoint_url=WEBSOCKET_ENDPOINT,
+        config=Config(**MANAGEMENT_OPTIONS),
     )
 
 

@@ -97,12 +97,17 @@ def stepwise(container: Container, hook: Hook) -> type:
             self.check()
 
         def _write(self, progress: Any) -> None:
+            super()._write(progress)
+            self.outbox.drain(20, 20)
+            with self._wake:
+                self.written += progress is not None
+                self._wake.notify_all()
+
+        def _post(self, *arguments: Any) -> None:
             try:
-                super()._write(progress)
-            finally:
-                with self._wake:
-                    self.written += progress is not None
-                    self._wake.notify_all()
+                super()._post(*arguments)
+            except ProcessDiedError:
+                container.dead = True
 
         def _keep_safely(self) -> None:
             try:

@@ -2,9 +2,10 @@
 
 import json
 import math
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from tests.unit.stack import (
     Processor,
     Row,
     Run,
+    Sockets,
     Stack,
     client_error,
     connection,
@@ -434,15 +436,98 @@ def test_a_write_that_meets_a_transaction_is_repeated(processor: Processor, stac
     assert (row["status"], row["attempts"]) == ("COMPLETED", 1)
 
 
-def test_a_throttled_progress_write_costs_an_attempt(processor: Processor, stack: Stack) -> None:
+def test_a_failed_progress_write_costs_nothing(processor: Processor, stack: Stack) -> None:
+    """While the lease is safe; the report is written later."""
+
+    def run(job: Any) -> Any:
+        failed = stack.fail(processor.module.dynamodb, "UpdateItem", times=2)
+        job.report(10, "Late")
+        until(lambda: stack.request().get("progress"))
+        return failed["UpdateItem"]
+
+    row = processor.run(job=run)
+    assert (row["status"], row["attempts"], row["result"]) == ("COMPLETED", 1, "2")
+
+
+def test_a_lease_that_can_not_be_renewed_ends_the_attempt(
+    processor: Processor, stack: Stack
+) -> None:
+    """Before another worker may take the job; no progress is posted that was not written."""
+    processor.set(LEASE_SECONDS=2)
+    stopped_at: list[float] = []
+
     def run(job: Any) -> Any:
         if job.row["attempts"] == 1:
-            stack.fail(processor.module.dynamodb, "UpdateItem", times=1)
-            until(lambda: job.report(10, "Lost"))
+            writes = stack.fail(processor.module.dynamodb, "UpdateItem")
+            try:
+                until(lambda: job.report(10, "Lost"), 60)
+            finally:
+                stopped_at.append(job.row["lease_until"] - time.time())
+                stack.monkeypatch.setattr(processor.module, "LEASE_SECONDS", 120)
+                writes["UpdateItem"] = 1_000_000
         return {}
 
     row = processor.run(job=run)
-    assert (row["status"], row["attempts"]) == ("COMPLETED", 2)
+    assert (row["status"], row["attempts"], len(stopped_at)) == ("COMPLETED", 2, 1)
+    assert processor.sockets.kinds() == ["complete"]
+
+
+class BlackHole:
+    """A management API that takes each call and answers none until `open` is set."""
+
+    def __init__(self, sockets: Sockets) -> None:
+        self.open = threading.Event()
+        self.sockets = sockets
+
+    def post_to_connection(self, **parameters: Any) -> None:
+        self.open.wait()
+        self.sockets.post_to_connection(**parameters)
+
+
+@pytest.fixture
+def hole(processor: Processor, stack: Stack) -> Iterator[BlackHole]:
+    stack.monkeypatch.setattr("jobplane_sockets._outbox.SILENCE_SECONDS", 0.2)
+    hole = BlackHole(stack.sockets)
+    processor.set(management=lambda: hole)
+    yield hole
+    hole.open.set()
+
+
+def test_a_silent_endpoint_costs_neither_lease_nor_end(
+    processor: Processor, stack: Stack, output: Output, hole: BlackHole
+) -> None:
+    """The lease is renewed, the end is written, and the function returns. What waits is posted
+    when the endpoint answers again: progress first, of which the newest is left, then the end.
+    """
+    processor.set(LEASE_SECONDS=2)
+
+    def run(job: Any) -> Any:
+        first = stack.request()["lease_until"]
+        for number in range(1, 5):
+            job.report(number, "Going on")
+            until(lambda n=number: stack.request()["progress"]["percentage"] == n)  # type: ignore[misc]
+        until(lambda: stack.request()["lease_until"] > first)
+        return {}
+
+    row = processor.run(job=run)
+    assert (row["status"], row["attempts"], stack.sockets.posts) == ("COMPLETED", 1, [])
+    assert output.logged("messages not posted in time")
+    hole.open.set()
+    processor.posted(2)
+    assert processor.sockets.kinds() == ["progress", "complete"]
+
+
+def test_a_silent_endpoint_holds_up_no_sweep(
+    processor: Processor, stack: Stack, hole: BlackHole
+) -> None:
+    """Nor does it lose a listener the end that was written."""
+    spent = [request(f"req-{n}", attempts=4, lease_until=1, status="PROCESSING") for n in range(4)]
+    stack.put("requests", *spent)
+    assert processor.sweep() == {"failed": 4}
+    assert {row["status"] for row in stack.items("requests")} == {"FAILED"}
+    hole.open.set()
+    processor.posted(4)
+    assert set(told(processor)) == {row["request_id"] for row in spent}
 
 
 def test_a_request_cancelled_before_it_began_is_not_run(processor: Processor) -> None:

@@ -3,16 +3,18 @@
 import json
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, ConnectTimeoutError
+from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from botocore.stub import Stubber
 
 from jobplane_keys import owner_key, request_key, to_item
 from jobplane_sockets import (
     Delivery,
+    Outbox,
     drop_connection,
     drop_subscriptions,
     encode_message,
@@ -28,10 +30,12 @@ from tests.unit.stack import (
     REGION,
     Sockets,
     Stack,
+    client_error,
     connection,
     ended,
     request,
     subscription,
+    until,
 )
 
 KEY = f"{OWNER}#req-1"
@@ -104,6 +108,71 @@ def test_the_failed_ones_of_500_posts_are_reported() -> None:
     assert set(delivery.gone) == sockets.gone
     assert set(delivery.failed) == set(sockets.failing)
     assert len(delivery.delivered) == 500 - len(sockets.gone) - len(sockets.failing)
+
+
+def test_a_silent_endpoint_is_given_up() -> None:
+    """After sixteen posts without an answer the remaining ones fail without a call."""
+    calls: list[str] = []
+    answers: list[None] = []
+
+    class Silent:
+        def post_to_connection(self, *, ConnectionId: str, Data: bytes) -> None:  # noqa: N803
+            calls.append(ConnectionId)
+            if ConnectionId == "conn-0":
+                raise client_error("InternalServerError", 500)
+            raise ReadTimeoutError(endpoint_url="https://sockets.example.com")
+
+    everyone = [f"conn-{number}" for number in range(100)]
+    delivery = post(Silent(), everyone, {}, on_answer=lambda: answers.append(None))
+    assert set(delivery.failed) == set(everyone)
+    assert set(delivery.failed.values()) == {"InternalServerError", "ReadTimeoutError", "NoAnswer"}
+    assert (17 <= len(calls) <= 34, answers) == (True, [None])
+
+
+def test_an_outbox_posts_in_order_and_keeps_the_newest_progress() -> None:
+    """The first is never replaced, and what is not replaceable waits for what is before it."""
+    outbox, made, go = Outbox(), list[str](), threading.Event()
+
+    def note(name: str) -> Callable[[], None]:
+        return lambda: (go.wait(), made.append(name))[1]
+
+    for number in range(5):
+        outbox.put(note(f"progress {number}"), replaceable=True)
+    outbox.put(note("end"))
+    go.set()
+    assert outbox.close(60) is True
+    assert made == ["progress 0", "progress 4", "end"]
+
+
+def test_an_outbox_gives_up_a_silent_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not one that still answers; progress is dropped, and an end may be posted later."""
+    monkeypatch.setattr("jobplane_sockets._outbox.SILENCE_SECONDS", 0.3)
+    outbox, made, go = Outbox(), list[str](), threading.Event()
+
+    def slow() -> None:
+        for _ in range(8):
+            time.sleep(0.1)
+            outbox.answered()
+        made.append("slow")
+
+    outbox.put(slow)
+    assert outbox.drain(60) is True
+    outbox.put(lambda: go.wait())
+    outbox.put(lambda: made.append("progress"), replaceable=True)
+    outbox.put(lambda: made.append("end"))
+    assert outbox.close(0.0) is False
+    go.set()
+    until(lambda: "end" in made)
+    assert made == ["slow", "end"]
+
+
+def test_a_dropped_outbox_posts_nothing_more() -> None:
+    outbox, made, go = Outbox(), list[str](), threading.Event()
+    outbox.put(lambda: go.wait())
+    outbox.put(lambda: made.append("waiting"))
+    outbox.drop()
+    go.set()
+    assert (outbox.close(60), made) == (True, [])
 
 
 def test_listeners_are_unexpired_rows_of_the_request(stack: Stack) -> None:

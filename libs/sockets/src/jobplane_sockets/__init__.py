@@ -6,7 +6,8 @@ and jitter.
 """
 
 from jobplane_leases import transact
-from jobplane_sockets._posting import Delivery, encode_message, post
+from jobplane_sockets._outbox import Outbox
+from jobplane_sockets._posting import MANAGEMENT_OPTIONS, Delivery, encode_message, post
 from jobplane_sockets._subscriptions import (
     drop_connection,
     drop_subscriptions,
@@ -16,7 +17,9 @@ from jobplane_sockets._subscriptions import (
 )
 
 __all__ = [
+    "MANAGEMENT_OPTIONS",
     "Delivery",
+    "Outbox",
     "drop_connection",
     "drop_subscriptions",
     "encode_message",
