@@ -97,8 +97,13 @@ def stepwise(container: Container, hook: Hook) -> type:
             self.check()
 
         def _write(self, progress: Any) -> None:
-            super()._write(progress)
-            self.outbox.drain(20, 20)
+            try:
+                super()._write(progress)
+            except Exception:
+                # As long as an endpoint that does not answer keeps a worker waiting.
+                container.cloud.clock.advance(20)
+                raise
+            self.outbox.drain(20)
             with self._wake:
                 self.written += progress is not None
                 self._wake.notify_all()
