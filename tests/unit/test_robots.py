@@ -366,7 +366,9 @@ HELLO_GZIP = gzip.compress(b"hello", mtime=0)
         (HELLO_GZIP[:5], "ends before its gzip data does"),
         (HELLO_GZIP + HELLO_GZIP[:6], "ends before its gzip data does"),
         (HELLO_GZIP + b"garbage", "byte 26: has other data after its gzip data"),
-        (HELLO_GZIP + bytes(512), "byte 26: has other data after its gzip data"),
+        (HELLO_GZIP + bytes(512) + b"x", "byte 538: has other data after its gzip data"),
+        (HELLO_GZIP + bytes(20_000) + HELLO_GZIP, "byte 20026: has other data after its gzip"),
+        (bytes(512), "is not a gzip file"),
         (HELLO_GZIP[:-8] + bytes(8), "its gzip data is damaged"),
     ],
 )
@@ -387,6 +389,13 @@ def test_a_zip_bomb_is_stopped_by_its_ratio(announced: int) -> None:
     with pytest.raises(robots.FileTooLargeError, match="more than 100 times its size"):
         get_robot("/file/decompress").run(source, {"max_ratio": 100}, sink)
     assert sink.size <= 17_000_000
+
+
+@pytest.mark.parametrize("padding", [1, 10_000, 300_000])
+def test_zeros_after_the_gzip_data_are_padding(padding: int) -> None:
+    """Tapes and tar fill their last block with them."""
+    _, sink = run("/file/decompress", file(HELLO_GZIP * 2 + bytes(padding), "a.gz"))
+    assert sink.files[0].data == b"hellohello"
 
 
 def test_max_bytes_bounds_decompression_exactly() -> None:

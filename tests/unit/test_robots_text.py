@@ -62,17 +62,26 @@ def test_ndjson_counts_a_files_lines(data: bytes, lines: int, valid: int, blank:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b'{"a":1', "is not JSON (Expecting ',' delimiter, column 7)"),
-        (b'  {"a" 1}', "is not JSON (Expecting ':' delimiter, column 8)"),
-        (b"1 2", "is not JSON (Extra data, column 3)"),
+        (
+            b'{"a":1',
+            "is not JSON (column 7: expected a comma or the closing bracket, found the e",
+        ),
+        (b'  {"a" 1}', "is not JSON (column 8: expected a colon after the key, found '1'"),
+        (b"1 2", "is not JSON (column 3: expected the end of the line after the value, found '2'"),
         (b"[1,2", "is not JSON"),
         (b"{'a':1}", "is not JSON"),
+        (b"[1,]", "is not JSON (column 3: a comma must not stand before"),
+        (rb'"\x"', "is not JSON (column 2: after a backslash only one of"),
+        (rb'"\u12"', "is not JSON (column 3: expected four hex digits"),
+        (b"{1:2}", "is not JSON (column 2: expected a key in double quotes, found '1'"),
+        (b"abc", "is not JSON (column 1: expected a value, found 'a'"),
+        (b'"abc', "is not JSON (column 1: the string is not closed"),
         (b"NaN", "is not JSON (NaN is not a JSON number)"),
         (b"[-Infinity]", "is not JSON (-Infinity is not a JSON number)"),
         (b"1\r2", "is not JSON"),
         (b'"a\r', "is not JSON"),
-        (b'"tab\there"', "is not JSON (Invalid control character"),
-        (b'"\xff"', "is not UTF-8 (byte 2 of the line)"),
+        (b'"tab\there"', r"is not JSON (column 5: the character '\t' must be escaped in a string"),
+        (b'"\xff"', "is not UTF-8 (byte 2 of the line is 0xFF)"),
         (b'"\xed\xa0\x80"', "is not UTF-8"),
         (b"\xef\xbb\xbf1", "is not JSON"),
         (b"[" * 200_000, "is nested too deeply"),
@@ -171,26 +180,165 @@ def test_csv_rows_become_objects(data: bytes, options: Any, expected: Any) -> No
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (b'a\n"x\n1\n2\n', {"on_error": "drop"}, "row 2, line 2: a quote is opened and never"),
         (b"a,b\n1,2\n1\n", {}, "row 3, line 3: has 1 fields, but there are 2 columns"),
         (b'a,b\n"x\ny",2\n1\n', {}, "row 3, line 4: has 1 fields"),
         (b"a\n1,2\n", {}, "row 2, line 2: has 2 fields"),
-        (b'a\n"x"y\n', {}, "row 2, line 2: has text after a closing quote"),
-        (b"a\nx\ry\n", {}, "row 2, line 2: has a carriage return outside quotes"),
-        (b'a\n1\n"x\ny\n', {}, "row 3, line 3: a quote is opened and never closed"),
-        (b"a,a\n", {}, "row 1: header: column 'a' appears twice"),
-        (b"a,\n", {}, "row 1: header: column 2 has no name"),
-        (b'"a\n', {}, "row 1, line 1: a quote is opened and never closed"),
-        (b"a\n1\n\xff\n", {}, "row 3, byte 5: is not utf-8 text"),
-        (b"a\n\xc3", {}, "row 2, byte 3: is not utf-8 text"),
+        (
+            b'a\n"x"y\n',
+            {},
+            "row 2, line 2, column 4: has text after a closing",
+        ),
+        (b"a\nx\ry\n", {}, "row 2, line 2, column 2: has a carriage return outside"),
+        (b'a\n1\n"x\ny\n', {}, "row 3, line 3, column 1: a quote is opened and never closed"),
+        (b"a,a\n", {}, "row 1, line 1: header: column 'a' appears twice; the option columns"),
+        (b"a,\n", {}, "row 1, line 1: header: column 2 has no name"),
+        (b'"a\n', {}, "row 1, line 1, column 1: header: a quote is opened and never"),
+        (b"a\n1\n\xff\n", {}, "row 3, line 3, column 1: is not utf-8 text"),
+        (b"a\n\xc3", {}, "row 2, line 2, column 1: is not utf-8 text"),
         (b"a\n12345\n", {"max_field_length": 4}, "row 2, line 2: has a field longer than 4"),
         (b"a\n12345\n", {"max_row_length": 4}, "row 2, line 2: is longer than 4 characters"),
-        (b'a\n"1\n2\n3\n4\n', {"max_row_length": 4}, "row 2, line 2: is longer than 4"),
+        (b'a\n"1\n2\n3\n4\n', {"max_row_length": 4}, "row 2, line 2, column 1: is longer than 4"),
+        (b'a,b\n1,"x\ny"z\n', {}, "row 2, line 2, column 3: the quote that is opened here"),
+        (b'a,b\n"x\ny","z\n\n', {}, "row 2, line 3, column 4: a quote is opened and never"),
     ],
 )
 def test_a_csv_fault_has_row_and_line(data: bytes, options: dict[str, Any], message: str) -> None:
     """Rows count as in a spreadsheet, with the header; lines as in an editor."""
     assert fault("/csv/to-ndjson", data, **options).startswith(f"data.txt, {message}")
+
+
+def table(data: bytes, **options: Any) -> tuple[list[Any], tuple[str, ...], list[Any]]:
+    """The rows of a CSV file, the warnings and the bad rows."""
+    result, sink = run("/csv/to-ndjson", data, "t.csv", **options)
+    rows = [json.loads(line) for line in sink.files[0].data.decode().split("\n")[:-1]]
+    return rows, result.warnings, list(result.meta["bad_rows"])
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("quoted", ["x", '"x,;|\t y"', '"x""\r\n\ny"'])
+def test_separator_and_line_ends_are_found(separator: str, end: str, quoted: str) -> None:
+    """Decimal commas, and separators and line ends inside quotes, don't mislead."""
+    lines = [f"k{separator}v", f"{quoted}{separator}1.5", f"y{separator}", "", f"{separator}z"]
+    text = end.join([*lines, ""])
+    rows, warnings, _ = table(text.encode())
+    cell = next(csv.reader(io.StringIO(quoted, newline="")))
+    inside = quoted.strip('"').replace('""', '"') if quoted[0] == '"' else cell[0]
+    assert [tuple(row.values()) for row in rows] == [(inside, "1.5"), ("y", ""), ("", "z")]
+    assert len(warnings) == (separator != ",")
+    rows, warnings, _ = table(f"sep={separator}{end}{text}".encode())
+    assert (len(rows), warnings) == (3, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "first", "warning"),
+    [
+        ("a;b\n1,5;2,5\n", {}, {"a": "1,5", "b": "2,5"}, "separated by a semicolon"),
+        ("id,tags\n1,x;y\n2,x;y\n", {}, {"id": "1", "tags": "x;y"}, ""),
+        ("text\na;b\nc;d\n", {}, {"text": "a;b"}, ""),
+        ("a;b\n1;2\n", {"delimiter": ","}, {"a;b": "1;2"}, "if a semicolon separates its fields"),
+        ("1;2\n3;4\n", {"header": False, "columns": ["a", "b"]}, {"a": "1", "b": "2"}, "semicolon"),
+        ("a|b\nbad\n1|2\n3|4\n", {"on_error": "drop"}, {"a": "1", "b": "2"}, "a vertical bar"),
+        ('"sep=;"\na;b\n1;2\n', {}, {"a": "1", "b": "2"}, ""),
+        ("sep=;\na,b\n1,2\n", {"delimiter": ","}, {"a": "1", "b": "2"}, "names a semicolon"),
+    ],
+)
+def test_a_look_decides_only_what_is_plain(
+    text: str, options: Any, first: Any, warning: str
+) -> None:
+    rows, warnings, _ = table(text.encode(), **options)
+    assert rows[0] == first
+    assert warning in " ".join(warnings) and bool(warning) == bool(warnings)
+
+
+@pytest.mark.parametrize(
+    ("text", "codec", "encoding"),
+    [
+        ("①髙﨑,㈱～", "cp932", "cp932"),
+        ("①髙﨑,㈱～", "cp932", "shift_jis"),
+        ("똠방각하,펲", "cp949", "cp949"),
+        ("똠방각하,펲", "cp949", "euc-kr"),
+        ("€碁銹,裏", "cp950", "cp950"),
+        ("碁銹,裏", "cp950", "big5"),
+        ("朱镕基,€", "gb18030", "gbk"),
+        ("Ünï,é", "mac_roman", "macintosh"),
+        ("żółć,ą", "cp1250", "windows-1250"),
+        ("Ünï,日本", "utf-16", "utf-8"),
+        ("Ünï,é", "utf-16-le", "utf-8"),
+        ("Ünï,é", "utf-16-be", "windows-1252"),
+        ("日本,東京都", "utf-16-le", "utf-16"),
+        ("日本,東京都", "utf-16-be", "utf-16"),
+        ("日本,東京都", "utf-16-be", "utf-16-be"),
+        ("\ufeffÜnï,é", "utf-8", "windows-1252"),
+    ],
+)
+def test_code_pages_and_utf_16_are_read(text: str, codec: str, encoding: str) -> None:
+    """What the first bytes prove wins over the option, with a warning."""
+    rows, warnings, _ = table(f"{text}\r\n{text}\r\n".lstrip().encode(codec), encoding=encoding)
+    names = text.lstrip("\ufeff").split(",")
+    assert [name.lstrip("\ufeff") for name in rows[0]] == names
+    surprise = codec.startswith("utf") and not codec.startswith(encoding)
+    assert [w for w in warnings if f"text, not {encoding}" in w] == list(warnings)
+    assert bool(warnings) == surprise
+
+
+@pytest.mark.parametrize(
+    ("bad", "options"),
+    [
+        (b"1,\xff", {}),
+        (b'1,"x', {}),
+        (b'1,"x', {"max_row_length": 1000}),
+        (b'"1,x', {}),
+        (b'1,"x"y', {}),
+        (b"1,2,3", {}),
+        (b"1," + b"x" * 2000, {"max_row_length": 1000}),
+        (b"1," + b"x" * 600_000, {"max_row_length": 1000}),
+        (b"1," + b"x" * 60, {"max_field_length": 50}),
+        (b"1,\x81", {"encoding": "cp932"}),
+    ],
+)
+@pytest.mark.parametrize("after", [1, 3_000])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_one_bad_line_costs_one_line(bad: bytes, options: Any, after: int, end: bytes) -> None:
+    """Also a quote that stays open until another one, the longest row or the end of the file."""
+    good = b'1,"2"'
+    data = end.join([b"a,b", good, bad, *[b"1,2"] * after, good, b""])
+    rows, _, faults = table(data, on_error="drop", **options)
+    assert len(rows) == after + 2
+    assert [(fault["row"], fault["line"]) for fault in faults] == [(3, 3)]
+
+
+def test_a_bad_unit_of_utf_16_costs_one_line() -> None:
+    data = "a\n1\n".encode("utf-16") + b"\x00\xd8" + "\n2\n".encode("utf-16-le")
+    rows, _, faults = table(data, on_error="drop")
+    assert rows == [{"a": "1"}, {"a": "2"}]
+    assert faults[0]["line"] == 3
+
+
+def test_a_broken_row_of_several_lines_gives_no_halves() -> None:
+    """A line that has a quote in the middle of a field was a part of the row before it."""
+    rows, _, faults = table(b'a,b\n1,"x\ny"z",2\n3,4\n', on_error="drop")
+    assert rows == [{"a": "3", "b": "4"}]
+    assert [fault["line"] for fault in faults] == [2, 3]
+
+
+def test_quotes_that_are_never_closed_cannot_take_quadratic_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jobplane_robots._csv.MAX_REREAD", 1_000_000)
+    with pytest.raises(MalformedInputError, match="has too many quotes that are not closed"):
+        table(b'a,b\n1,"\n' + b'x","\n' * 6_000, on_error="drop")
+
+
+def test_lines_that_end_in_cr_are_lines_of_ndjson_too() -> None:
+    assert run("/text/ndjson", b'{"a":1}\r2\r', on_error="drop")[0].counts["valid"] == 2
+    _, sink = run("/ndjson/to-csv", b'{"a":1}\r{"a":2}')
+    assert sink.files[0].data == b"a\r\n1\r\n2\r\n"
+
+
+def test_an_empty_key_costs_its_line_only() -> None:
+    result, sink = run("/ndjson/to-csv", b'{"":1}\n{"a":2}\n', on_error="drop")
+    assert (sink.files[0].data, result.counts["dropped"]) == (b"a\r\n2\r\n", 1)
 
 
 def test_csv_drops_bad_rows() -> None:
@@ -251,7 +399,7 @@ def test_objects_become_csv_rows(data: bytes, options: dict[str, Any], expected:
         (b'{"a":"\\ud800"}\n', {}, "line 1: has half of a surrogate pair"),
         (b'{"a":' + b"[" * 5000 + b"]" * 5000 + b"}", {}, "line 1: is nested too deeply"),
         (b'{"a":' * 3000 + b"1" + b"}" * 3000, {}, "line 1: is nested too deeply"),
-        (b'{"":1}\n', {}, "column 1 has no name in its first 1 lines"),
+        (b'{"":1}\n', {}, "line 1: has a key without a name"),
         (b"{}\n{}\n", {}, "there are no columns in its first 2 lines"),
         (b'{"a":"12345"}\n', {"max_line_bytes": 5}, "line 1: is longer than 5 bytes"),
     ],

@@ -90,16 +90,20 @@ def line_blocks(chunks: Iterable[bytes], max_line_bytes: int) -> Iterator[bytes 
     """Blocks of whole lines, without the last LF; None for a line that is too long.
 
     A block has the lines that end in one chunk. If chunks are larger than `max_line_bytes`, a line
-    in a block may be too long, too.
+    in a block may be too long, too. If the first chunk has CR and no LF, lines end in CR.
     """
     first = True
+    ends_in_cr = False
     pending: list[bytes] = []
     size = 0
     skipping = False
     for chunk in chunks:
         if first:
             chunk = chunk.removeprefix(BOM)  # never split: an InputStream fills its chunks
+            ends_in_cr = b"\r" in chunk[:-1] and b"\n" not in chunk
             first = False
+        if ends_in_cr:  # a string of JSON has no CR
+            chunk = chunk.replace(b"\r", b"\n")
         cut = chunk.rfind(b"\n")
         if cut >= 0 and skipping:
             chunk = chunk[chunk.find(b"\n") + 1 :]
@@ -146,7 +150,8 @@ def _texts_one_by_one(block: bytes, max_line_bytes: int) -> Iterator[str | _Faul
         try:
             yield line.decode()
         except UnicodeDecodeError as error:
-            yield _Fault(f"is not UTF-8 (byte {error.start + 1} of the line)")
+            byte = f"byte {error.start + 1} of the line is 0x{line[error.start]:02X}"
+            yield _Fault(f"is not UTF-8 ({byte})")
 
 
 def _parse_carefully(decoder: json.JSONDecoder, number: int, text: str) -> Line:
@@ -162,12 +167,36 @@ def _parse_carefully(decoder: json.JSONDecoder, number: int, text: str) -> Line:
         except ValueError:  # an integer beyond Python's limit of digits
             return Line(number, text, _ANY_INTEGER.decode(text), None)
     except json.JSONDecodeError as error:
-        fault = f"is not JSON ({error.msg}, column {error.pos + 1})"
+        fault = f"is not JSON (column {error.pos + 1}: {_expected(error)})"
     except _ConstantError as error:
         fault = f"is not JSON ({error} is not a JSON number)"
     except RecursionError:
         fault = "is nested too deeply"
     return Line(number, text, None, fault)
+
+
+def _expected(error: json.JSONDecodeError) -> str:
+    """What JSON needs at the error's place, and what stands there."""
+    found = repr(error.doc[error.pos]) if error.pos < len(error.doc) else "the end of the line"
+    for start, expected in _EXPECTED.items():
+        if error.msg.startswith(start):
+            return expected.format(found=found)
+    return f"unexpected {found}"
+
+
+# By the beginning of the message of Python's parser.
+_EXPECTED = {
+    "Expecting ','": "expected a comma or the closing bracket, found {found}",
+    "Expecting ':'": "expected a colon after the key, found {found}",
+    "Expecting property name": "expected a key in double quotes, found {found}",
+    "Expecting value": "expected a value, found {found}",
+    "Extra data": "expected the end of the line after the value, found {found}",
+    "Illegal trailing comma": "a comma must not stand before the closing bracket",
+    "Invalid \\escape": 'after a backslash only one of "\\/bfnrtu may stand',
+    "Invalid \\u": "expected four hex digits after \\u",
+    "Invalid control character": "the character {found} must be escaped in a string",
+    "Unterminated string": "the string is not closed",
+}
 
 
 class _ConstantError(ValueError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from jobplane_robots._errors import FileTooLargeError
+from jobplane_robots._errors import FileTooLargeError, MalformedInputError
 from jobplane_robots._io import Output, Outputs, RobotContext, RobotInput, RobotResult
 from jobplane_robots._names import derived_name
 from jobplane_robots._robot import RobotOptions, robot
@@ -15,7 +16,8 @@ from jobplane_robots._robot import RobotOptions, robot
 class DocumentSplitOptions(RobotOptions):
     """The size of a part, in lines or in bytes, and the maximal number of parts.
 
-    With `lines` no line is divided. With `bytes` a part may end within a line or a character.
+    With `lines` no line is divided; lines end in LF, or in CR if the file has no LF. With `bytes` a
+    part may end within a line or a character.
     """
 
     lines: Annotated[int | None, Field(ge=1)] = None
@@ -34,11 +36,13 @@ def document_split(
     source: RobotInput, options: DocumentSplitOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:
     """`data.csv` becomes `data-part-0001.csv` …; joined, the parts are the file."""
-    end_of_part = _after_lines if options.lines else _after_bytes
     part: Output | None = None
     count = left = 0
+    line_end = b""
     with context.open(source) as stream:
         for chunk in stream:
+            if options.lines and not line_end:
+                line_end = _line_end(chunk)
             start = 0
             while start < len(chunk):
                 if part is None:
@@ -48,7 +52,10 @@ def document_split(
                     name = derived_name(source.name, suffix=f"-part-{count:04}")
                     part = outputs.create(name, mime=source.mime, meta={"part": count})
                     left = options.lines or options.bytes or 0
-                end, used = end_of_part(chunk, start, left)
+                if line_end:
+                    end, used = _after_lines(chunk, start, left, line_end)
+                else:
+                    end, used = _after_bytes(chunk, start, left)
                 part.write(chunk[start:end])
                 start = end
                 left -= used
@@ -65,9 +72,16 @@ def _after_bytes(chunk: bytes, start: int, left: int) -> tuple[int, int]:
     return end, end - start
 
 
-def _after_lines(chunk: bytes, start: int, left: int) -> tuple[int, int]:
-    found = chunk.count(b"\n", start)
+def _line_end(first: bytes) -> bytes:
+    """LF, or CR if the first chunk has no LF."""
+    if first.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        raise MalformedInputError("is UTF-16 text, which can be split by bytes only")
+    return b"\r" if b"\r" in first[:-1] and b"\n" not in first else b"\n"
+
+
+def _after_lines(chunk: bytes, start: int, left: int, line_end: bytes) -> tuple[int, int]:
+    found = chunk.count(line_end, start)
     if found < left:
         return len(chunk), found
-    rest = chunk[start:].split(b"\n", left)[-1]
+    rest = chunk[start:].split(line_end, left)[-1]
     return len(chunk) - len(rest), left

@@ -41,7 +41,9 @@ class FileDecompressOptions(RobotOptions):
 def file_decompress(
     source: RobotInput, options: FileDecompressOptions, outputs: Outputs, context: RobotContext
 ) -> RobotResult:
-    """Unpacks all members; a truncated member, or bytes after the last one, are an error."""
+    """Unpacks all members; a truncated member, or other bytes than zeros after the last one, are an
+    error.
+    """
     size = 0
     with context.open(source) as stream, outputs.create(_output_name(source.name)) as output:
         for data in _decompress(stream):
@@ -60,13 +62,20 @@ def _decompress(stream: InputStream) -> Iterator[bytes]:
     member = zlib.decompressobj(GZIP)
     members = 0
     started = False  # a byte of this member was read
+    padded = False  # zero bytes after the last member, up to a block of a tape; tar writes them
     for piece, position in _pieces(stream):
         end = position + len(piece)
         held = False  # the last call stopped at its limit: more output may follow without input
         while piece or held:
-            if members and not started and piece[0] != GZIP_FIRST_BYTE:
-                where = {"byte": end - len(piece) + 1}
-                raise MalformedInputError("has other data after its gzip data", where=where)
+            if members and not started:
+                rest = piece.lstrip(b"\0")
+                padded = padded or len(rest) < len(piece)
+                if rest and (padded or rest[0] != GZIP_FIRST_BYTE):
+                    where = {"byte": end - len(rest) + 1}
+                    raise MalformedInputError("has other data after its gzip data", where=where)
+                piece = rest
+                if not piece:
+                    break
             started = True
             try:
                 data = member.decompress(piece, CHUNK_BYTES)

@@ -115,6 +115,8 @@ def _objects(stream: InputStream, options: NdjsonToCsvOptions, faults: Faults) -
         fault = line.fault
         if fault is None and not isinstance(line.value, dict):
             fault = "is not a JSON object"
+        if fault is None and options.columns is None and "" in line.value:
+            fault = "has a key without a name"
         # Only such lines may be impossible to write, so only they are tried.
         if fault is None and ("\\u" in line.text or _may_be_deep(line.text)):
             fault = _why_not_writable(line.value)
