@@ -16,7 +16,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -458,15 +459,26 @@ def listen(owner: str, request: Request, target: str) -> bool:
     return not refused or already_listening
 
 
+@contextmanager
+def logged(problem: str) -> Iterator[None]:
+    """Log an error of a delivery instead of raising it: what it tells of is stored."""
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        telemetry.exception(problem, error)
+
+
 def announce(row: Mapping[str, Any], message: Message) -> None:
     """Post to the connection that sent a request and to all subscribers."""
     key = request_key(row["owner"], row["request_id"])
     targets = {row["connection_id"]}
     if row.get("subscriber_count", 0) > 0:
-        targets |= set(listeners(dynamodb, TABLE_PREFIX, key, time.time()))
+        with logged("subscribers not read"):
+            targets |= set(listeners(dynamodb, TABLE_PREFIX, key, time.time()))
     delivery = post(management(), targets, message)
     for connection_id in delivery.gone:
-        forget_listener(dynamodb, TABLE_PREFIX, key, connection_id)
+        with logged("connection not dropped"):
+            forget_listener(dynamodb, TABLE_PREFIX, key, connection_id)
     if delivery.failed:
         telemetry.warning("message not delivered", connections=delivery.failed)
 

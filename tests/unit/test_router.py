@@ -1053,6 +1053,15 @@ def test_an_enqueuing_whose_answer_is_lost_is_acknowledged(router: Router, stack
     assert (lost["PutItem"], len(stack.items("requests"))) == (1, 1)
 
 
+def test_a_cancellation_is_posted_to_its_sender_if_subscribers_cannot_be_read(
+    router: Router, stack: Stack, listener: None
+) -> None:
+    """The end is stored, so that the answer stays, and so does the post to the first connection."""
+    stack.fail(router.module.dynamodb, "Query")
+    assert router.cancel() == "cancelled"
+    assert stack.sockets.kinds("conn-1") == ["error"]
+
+
 def test_a_cancellation_needs_the_request_as_it_was_read(router: Router, stack: Stack) -> None:
     """One that was run and put back in between has progress, and `seq` must go on from there."""
     stack.put("requests", request())
